@@ -1,0 +1,1 @@
+"""Runs AI coding agents as YAML pipelines. (The public face follows.)"""

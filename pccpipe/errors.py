@@ -1,0 +1,87 @@
+"""What can go wrong, as data: the view makes the sentences.
+
+PccpipeError
+├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
+│   └── SpecError       a pipeline or project file that is wrong, with every problem in it
+├── Unavailable         a target could not be had; the command certainly never began
+├── Lost                a command began, and how it ended can no longer be known
+├── ResultError         what a step left as its result is missing or not what was asked for
+└── ActionError         a built-in action (upload, diff, ...) failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pccpipe.outcome import Reason
+
+if TYPE_CHECKING:
+    from pccpipe.spec.problem import Problem
+
+
+class PccpipeError(Exception):
+    """The root of every error that pccpipe raises on purpose."""
+
+
+class UsageError(PccpipeError):
+    """The caller asked for something that cannot be done as asked.
+
+    Args:
+        message: what is wrong, in the user's words.
+        hint: what to do about it; empty when the message says it already.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SpecError(UsageError):
+    """A pipeline or project file is wrong; `problems` has all of it, in order of position."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class Unavailable(PccpipeError):
+    """A target could not be had. Raised only if the command certainly never began.
+
+    Args:
+        reason: the code from the fixed list.
+        words: the target's own words (sshd's, the engine's, the kernel's), kept whole.
+        hint: the command or setting that mends it, when one is known.
+    """
+
+    def __init__(self, reason: Reason, words: str, hint: str = "") -> None:
+        super().__init__(f"{reason.value}: {words}")
+        self.reason = reason
+        self.words = words
+        self.hint = hint
+
+
+class Lost(PccpipeError):
+    """A command began on a target that can no longer be reached or asked."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+class ResultError(PccpipeError):
+    """A step's result is missing, no JSON, against its schema, too large, or not a plain file."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ActionError(PccpipeError):
+    """A built-in action failed after its target was had (a refused file, a full disk, rsync's error)."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint

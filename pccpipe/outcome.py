@@ -1,0 +1,79 @@
+"""The words for how a step ends, and for why a place was not to be had.
+
+Everything else in pccpipe speaks these words; this module imports nothing of it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a step, or a run, ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """Its command exited non-zero, or its result was missing or invalid."""
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    UNAVAILABLE = "unavailable"
+    """Its target could not be had: the command certainly never began."""
+    LOST = "lost"
+    """It began, and how it ended can no longer be known."""
+
+
+class Place(StrEnum):
+    """Where a step asks to run: the value of `on:`."""
+
+    LOCAL = "local"
+    VM = "vm"
+    CONTAINER = "container"
+
+
+class IsolationMode(StrEnum):
+    """What a project chose: where `on: vm` and `on: container` lead."""
+
+    VM = "vm"
+    CONTAINER = "container"
+    LOCAL = "local"
+
+
+class Stream(StrEnum):
+    """One of a command's two output streams."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class Reason(StrEnum):
+    """Why a target could not be had. The list is fixed: servers branch on it."""
+
+    SSH_NAME_UNKNOWN = "ssh_name_unknown"
+    SSH_REFUSED = "ssh_refused"
+    SSH_UNREACHABLE = "ssh_unreachable"
+    """No route, or nothing answered in time."""
+    SSH_CLOSED = "ssh_closed"
+    """The other side, or the network, ended the connection."""
+    SSH_AUTH_FAILED = "ssh_auth_failed"
+    SSH_HOST_KEY_UNKNOWN = "ssh_host_key_unknown"
+    SSH_HOST_KEY_CHANGED = "ssh_host_key_changed"
+    SSH_SESSION_REFUSED = "ssh_session_refused"
+    """Logged in, but the server opened no session (MaxSessions, a forced command, no shell)."""
+    ENGINE_MISSING = "engine_missing"
+    """There is no engine's socket."""
+    ENGINE_STOPPED = "engine_stopped"
+    """The socket is there and nobody listens on it."""
+    ENGINE_PERMISSION_DENIED = "engine_permission_denied"
+    ENGINE_NOT_ANSWERING = "engine_not_answering"
+    ENGINE_ERROR = "engine_error"
+    """The engine answered with an error of its own; its words say which."""
+    IMAGE_MISSING = "image_missing"
+    NAME_TAKEN = "name_taken"
+    CREATE_REFUSED = "create_refused"
+    START_REFUSED = "start_refused"
+    RUNTIME_MISSING = "runtime_missing"
+    NO_DISK_SPACE = "no_disk_space"
+    WORKSPACE_REFUSED = "workspace_refused"
+    """The folder for the run's copy could not be made or written on the target."""
+    SHELL_MISSING = "shell_missing"

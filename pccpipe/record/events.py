@@ -1,0 +1,208 @@
+"""What happened in a run, one event a thing. The journal keeps them; every view, and run.json, is made from them.
+
+`Output` alone is not kept in the journal: the log files are its record. Times are seconds since the epoch, durations are
+seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, with an attempt from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from pccpipe.outcome import IsolationMode, Outcome, Place, Reason, Stream
+from pccpipe.targets.base import Isolation, Json, Token
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    run_id: str
+    pipeline: str
+    pipeline_path: str
+    project: str | None
+    isolation_mode: IsolationMode
+    inputs: Mapping[str, Json]
+    workspace: str
+    steps: tuple[str, ...]
+    """The ids of the top steps, `always:` included, in order: a view can show what is still to come."""
+    version: str
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step's turn has come: its condition held."""
+
+    step: str
+    kind: str
+    """`run`, `upload`, `download`, `diff`, `remove`, `build`, `repeat`, `parallel`, `matrix`."""
+    asked: Place | None = None
+    name: str = ""
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommandStarted:
+    """A command has begun on a target, with the isolation that it really has."""
+
+    step: str
+    attempt: int
+    command: str
+    had: Isolation
+    stdout: str
+    """The log's path in the run's folder; `stderr` likewise."""
+    stderr: str
+    token: Token = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEnded:
+    """One attempt is over, whatever comes of it."""
+
+    step: str
+    attempt: int
+    outcome: Outcome
+    exit_code: int | None = None
+    signal: str | None = None
+    out_of_memory: bool = False
+    seconds: float = 0.0
+    message: str = ""
+    """What failed, in a sentence: which rule of the result's schema, which limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUnavailable:
+    """A place was not to be had; nothing began there."""
+
+    step: str
+    attempt: int
+    asked: Place
+    reason: Reason
+    words: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDowngraded:
+    """A step goes on with less isolation than its `on:` asked for."""
+
+    step: str
+    asked: Place
+    had: Place
+    reason: Reason
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepRetrying:
+    step: str
+    attempt: int
+    """The attempt that comes now."""
+    attempts: int
+    after: Outcome
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundStarted:
+    """A `repeat` begins a round, from 1."""
+
+    step: str
+    round: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActionDone:
+    """What a built-in action did: its counts and names, as a view shows them (`files`, `bytes`, `method`, `missing`, ...)."""
+
+    step: str
+    action: str
+    facts: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    step: str
+    outcome: Outcome
+    seconds: float
+    exit_code: int | None = None
+    reason: Reason | None = None
+    """Set when the outcome is `unavailable`."""
+    message: str = ""
+    result: Json = None
+    result_path: str | None = None
+    ignored: bool = False
+    """It did not succeed, and `continue_on_error` says to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelling:
+    """Somebody asked to end the run: `signal` INT/TERM/HUP, or `caller`."""
+
+    by: str
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class AlwaysStarted:
+    """The steps proper are over, with this status; the `always:` steps begin."""
+
+    outcome: Outcome
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that somebody should know, and that stops nothing."""
+
+    message: str
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    outcome: Outcome
+    status: str
+    """The outcome's word, or the `fails_as` of the step that ended the run."""
+    downgraded: bool
+    seconds: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A piece of a command's output as text, masked; delivered live, not journaled."""
+
+    step: str
+    stream: Stream
+    text: str
+
+
+Happening: TypeAlias = (
+    RunStarted
+    | StepStarted
+    | CommandStarted
+    | CommandEnded
+    | TargetUnavailable
+    | StepDowngraded
+    | StepRetrying
+    | RoundStarted
+    | ActionDone
+    | StepEnded
+    | Cancelling
+    | AlwaysStarted
+    | Warned
+    | RunEnded
+    | Output
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A happening with its number in the run (from 1; 0 for Output) and its time."""
+
+    seq: int
+    time: float
+    what: Happening

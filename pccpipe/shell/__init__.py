@@ -1,0 +1,1 @@
+"""Commands that outlive the shell that started them, on this machine and on the VM alike."""

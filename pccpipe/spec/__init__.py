@@ -1,0 +1,1 @@
+"""YAML text to a checked, typed Pipeline. Knows nothing of running."""

@@ -1,0 +1,269 @@
+"""A pipeline as data: frozen, typed, already checked. No behaviour beyond its own data.
+
+Text with `${{ }}` in it is a `Template`; a value that may be given as an expression is `Value[T]`, either the value itself
+or an `Expression` that the engine evaluates when the step's turn comes. Durations are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
+
+from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.source import Position
+
+T = TypeVar("T", int, float, str)
+
+Scalar: TypeAlias = "str | int | float | bool"
+
+
+@dataclass(frozen=True, slots=True)
+class Value(Generic[T]):
+    """A value that is known now, or an expression that gives it later."""
+
+    known: T | None = None
+    expression: Expression | None = None
+
+
+class InputType(StrEnum):
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    PATH = "path"
+    """A file or folder on this machine; relative to the current folder when given with --input, else to the pipeline's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    name: str
+    type: InputType
+    position: Position
+    description: str = ""
+    default: Scalar | None = None
+    """None: it must be given."""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Scalar, ...] = ()
+
+
+class SecretSource(StrEnum):
+    ENV = "env"
+    FILE = "file"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Where a secret's value comes from: the variable, the file's path or the command line in `source_name`."""
+
+    name: str
+    source: SecretSource
+    source_name: str
+    position: Position
+
+
+class Network(StrEnum):
+    NONE = "none"
+    BRIDGE = "bridge"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    name: str
+    image: Template
+    position: Position
+    network: Network = Network.BRIDGE
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    read_only_workspace: bool = False
+    env: Mapping[str, Template] = field(default_factory=dict)
+
+
+class FileKind(StrEnum):
+    TEXT = "text"
+    """The text itself, a template."""
+    TEMPLATE = "template"
+    """A file beside the pipeline, a template."""
+    FILE = "file"
+    """A file as it is."""
+    SCHEMA = "schema"
+    """A result's JSON Schema, by the name or path that `result: schema:` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInput:
+    """A file that a command finds in `PCC_IN`."""
+
+    name: str
+    kind: FileKind
+    content: Template
+    """For TEXT and TEMPLATE what to render (without shell quoting); for FILE and SCHEMA the path or name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSpec:
+    """The JSON that a step leaves at `$PCC_OUT/<last part of path>`; it comes home to `path` in the run's folder."""
+
+    path: Template
+    schema: str | None
+    """A built-in schema's name, or the path of a schema file beside the pipeline; None: any JSON."""
+    schema_json: Mapping[str, object] | None
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step is tried in all, and after which outcomes again. The wait doubles after each try."""
+
+    attempts: int = 1
+    backoff: float = 1.0
+    outcomes: frozenset[Outcome] = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNAVAILABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """All that a fallback may change of a run step."""
+
+    on: Place
+    run: Template
+    shell: str = "sh"
+    cwd: Template | None = None
+    env: Mapping[str, Template] = field(default_factory=dict)
+    container: Container | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Runs a command on a target."""
+
+    where: Where
+    fallback: Where | None = None
+    """Where and what to run instead when the first place is unavailable."""
+    secrets: tuple[str, ...] = ()
+    files: tuple[FileInput, ...] = ()
+    result: ResultSpec | None = None
+    isolation_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Makes the run's own copy of the workspace, and brings it to the VM if the project has one."""
+
+    exclude: tuple[str, ...] = ()
+    fall_back_to_home: bool = False
+    """`fallback: {on: local}`: without the VM, the copy at home is enough."""
+    isolation_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Brings files of the workspace home, into the run's `artifacts/`."""
+
+    paths: tuple[Template, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Writes `diff.patch`: what was sent against what is there now, made on the host's side."""
+
+    path: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Removes the run's copy of the workspace from the VM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Builds an image on the engine from a folder on this machine."""
+
+    image: Template
+    context: Path
+    dockerfile: Path
+    args: Mapping[str, Template]
+    only_if_missing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Runs its steps again and again, until the condition holds; FAILED when `max` rounds did not get there."""
+
+    max: Value[int]
+    until: Expression | None
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Runs its steps side by side, at most `max_parallel` at a time; all of them end before it does."""
+
+    steps: tuple[Step, ...]
+    max_parallel: int
+
+
+Body: TypeAlias = Run | Upload | Download | Diff | Remove | Build | Repeat | Parallel
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    id: str
+    body: Body
+    position: Position
+    name: str = ""
+    description: str = ""
+    condition: Expression | None = None
+    timeout: Value[float] | None = None
+    retry: Retry = Retry()
+    continue_on_error: bool = False
+    fails_as: str | None = None
+    """The run's status when this step's failure ends the run, instead of the outcome's own word."""
+    matrix: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    matrix_parallel: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    path: Path
+    text: str
+    """The file's text, for the record."""
+    name: str
+    inputs: Mapping[str, Input]
+    secrets: Mapping[str, Secret]
+    env: Mapping[str, Template]
+    steps: tuple[Step, ...]
+    always: tuple[Step, ...]
+    description: str = ""
+    timeout: Value[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """How a project's VM is reached. Paths of keys are on this machine, `root` is on the VM."""
+
+    external_ip: str
+    user: str
+    port: int = 22
+    key_path: Path | None = None
+    known_hosts: Path | None = None
+    """None: ~/.ssh/known_hosts."""
+    root: str = "/home/project"
+    proxy_jump: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The project file. Without one, everything is local."""
+
+    id: str
+    isolation_mode: IsolationMode
+    vm: Vm | None = None
+    isolation_required: bool = False
+    path: Path | None = None

@@ -1,0 +1,1 @@
+"""The run's one SSH connection to the project's VM."""

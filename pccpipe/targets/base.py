@@ -1,0 +1,163 @@
+"""The seam between the engine and the places where commands run.
+
+Order of calls: `Target.open` once, then any number of `start` (or, after a crash, `attach`), from any thread; each gives
+a `Running` that one thread reads until its `Exit`, then may `fetch` from, then `discard`s. `Target.close` comes last and
+leaves nothing of the run behind. `Running.stop` may come from any thread at any time.
+
+`start` raises `Unavailable` only if the command certainly never began: the engine falls back on that and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from pccpipe.outcome import Place, Stream
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Token: TypeAlias = "dict[str, Json]"
+"""What `attach` needs to find a command again after a crash of pccpipe; plain JSON, kept in the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSettings:
+    """What a container is made of. Memory in bytes, CPUs in cores, pids as a count; None means no limit of ours."""
+
+    image: str
+    network: str = "bridge"
+    """`none`, `bridge` or `host`."""
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    read_only_workspace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command, ready to run: plain data, every expression already evaluated.
+
+    The script is the text of a shell program. It sees `PCC_IN` (a folder with `files`, read-only in a container) when there
+    are files, and `PCC_OUT` (an empty folder of its own that it may write) when `wants_out` is set.
+    """
+
+    id: str
+    """Unique within the run, and a legal file and container name part: `iterate-2.build-1`."""
+    step: str
+    """The step's id alone, for names and labels that people read."""
+    serial: int
+    """The how-manieth command of its step in this run, from 1."""
+    script: str
+    shell: str = "sh"
+    cwd: str = "."
+    """Relative to the workspace."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Exported like `env`, but never on a disk, in an argument list or in `docker inspect`."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    wants_out: bool = False
+    limit: float = 6 * 3600.0
+    """Seconds after which the target's side may end the command by itself, if nobody comes back for it."""
+    container: ContainerSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What a command really had. The record keeps it; nothing here is what was merely asked for."""
+
+    place: Place
+    host: str
+    """`localhost`, or the VM's address."""
+    user: str
+    """`uid:gid`, or a login name; as the target itself names it."""
+    container: str | None = None
+    image: str | None = None
+    image_digest: str | None = None
+    network: str | None = None
+    workspace: str = ""
+    """The workspace's folder as the command sees it."""
+    read_only_workspace: bool = False
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of output, as it was written; cut anywhere, also within a character."""
+
+    stream: Stream
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a command ended, in the shell's convention on every target: 128+N when signal N ended it.
+
+    A command that itself exits with such a code cannot be told from one that was killed; `signal` names the reading.
+    """
+
+    code: int
+    signal: str | None = None
+    """`KILL`, `TERM`, ...: without `SIG`."""
+    out_of_memory: bool = False
+    timed_out: bool = False
+    """The target's side ended it at `Command.limit`."""
+
+
+class Running(Protocol):
+    """A command that has begun."""
+
+    @property
+    def token(self) -> Token: ...
+
+    @property
+    def isolation(self) -> Isolation: ...
+
+    def read(self, timeout: float) -> Chunk | Exit | None:
+        """The next piece of output; `Exit` once all output was given (again at every later call).
+
+        Returns None when nothing came within `timeout` seconds. Raises `Lost` if it can no longer be known how it ends.
+        """
+        ...
+
+    def stop(self, grace: float) -> None:
+        """Tell the whole process tree to end (TERM), and kill what is left after `grace` seconds.
+
+        Returns at once; the end is seen by `read`. May be called again with a shorter grace. From any thread.
+        """
+        ...
+
+    def fetch(self, name: str, limit: int) -> bytes:
+        """The plain file NAME that the command left in `PCC_OUT`.
+
+        Raises `ResultError` if it is missing, is not a plain file (links are not followed), or has over `limit` bytes.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Remove what the target keeps of the command: its container, its files. Never raises; says nothing."""
+        ...
+
+
+class Target(Protocol):
+    """A place where commands run."""
+
+    def open(self) -> None:
+        """Make the target ready (connect). Idempotent; also after a failure. Raises `Unavailable`."""
+        ...
+
+    def start(self, command: Command) -> Running:
+        """Begin a command. Raises `Unavailable` only if it certainly never began."""
+        ...
+
+    def attach(self, token: Token) -> Running:
+        """A `Running` for a command begun earlier, by another process too; its output comes from the first byte again.
+
+        Raises `Unavailable` if the target can't be had now, `Lost` if it knows nothing of the command.
+        """
+        ...
+
+    def close(self) -> None:
+        """End and remove everything that this run made on the target. Idempotent; never raises."""
+        ...

@@ -1,0 +1,91 @@
+"""A machine as its users see it: this one, or the project's VM through the run's one connection.
+
+The targets, the engine's API and the workspace's sync are all written against `Machine`, so that each works the same on
+both. `pccpipe.ssh.connection.Connection` is the VM; `pccpipe.shell.here.Here` is this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class ByteStream(Protocol):
+    """A connected byte stream, as a socket is one: an engine's API call, or a program's stdin and stdout."""
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable when `recv` would not block."""
+        ...
+
+    def recv(self, size: int) -> bytes:
+        """At most `size` bytes; empty at the end. Blocks at most for the stream's timeout (raises TimeoutError)."""
+        ...
+
+    def sendall(self, data: bytes) -> None: ...
+
+    def settimeout(self, seconds: float | None) -> None: ...
+
+    def shutdown_write(self) -> None:
+        """Say that no more will be sent; receiving goes on."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Process(ByteStream, Protocol):
+    """A program with its streams: sendall and recv are its stdin and stdout."""
+
+    def recv_stderr(self, size: int) -> bytes: ...
+
+    def ready(self, timeout: float) -> tuple[bool, bool]:
+        """Whether (stdout, stderr) can be read without blocking, after waiting for at most `timeout` seconds."""
+        ...
+
+    def wait(self, timeout: float) -> int:
+        """Its exit code, once stdout and stderr have ended. Raises TimeoutError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished housekeeping command."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a machine says of itself, asked once."""
+
+    uid: int
+    gid: int
+    user: str
+    home: str
+    system: str
+    """`uname -s`."""
+
+
+class Machine(Protocol):
+    """Raises `Unavailable` from every call while the machine can't be had, and `ConnectionError` when it goes away mid-call."""
+
+    @property
+    def host(self) -> str:
+        """`localhost`, or the VM's address."""
+        ...
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def popen(self, command: str) -> Process:
+        """Start a shell command line; its streams stay open until `close`."""
+        ...
+
+    def run(self, script: str, timeout: float = 60.0) -> Done:
+        """Run a housekeeping script with sh to its end; it travels on stdin, never as an argument. Raises TimeoutError."""
+        ...
+
+    def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
+        """Connect to the Unix socket at `path` there."""
+        ...

@@ -1,0 +1,89 @@
+"""What the engine asks of a run's workspace. `pccpipe.workspace.sync` does it; tests may play it.
+
+The workspace is the run's copy of the code. Before `upload`, steps on this machine run in the user's own folder, and the
+copy on the VM is an empty folder. From `upload` on there is a copy at home and, in a project with a VM, one there; a step sees
+the workspace as the steps before it left it, wherever they ran: `prepare` brings the newer copy over when the place changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+
+class Side(StrEnum):
+    """Which copy of the workspace."""
+
+    HOME = "home"
+    VM = "vm"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    files: int
+    bytes: int
+    method: str
+    """`rsync`, `tar`, or `copy` when only the copy at home was made."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    files: int
+    bytes: int
+    missing: tuple[str, ...]
+    """Asked for and not there."""
+    refused: tuple[str, ...]
+    """There, and not taken: links out of the tree, devices, names that no file may have; each with its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What `diff` found: counts of files and lines."""
+
+    files: int
+    insertions: int
+    deletions: int
+
+
+class Workspace(Protocol):
+    """All calls raise `Unavailable` when the VM is needed and not to be had, `ActionError` when it is had and the work fails.
+
+    Only one call runs at a time; the implementation sees to it.
+    """
+
+    @property
+    def home(self) -> Path:
+        """Where steps on this machine run now: the user's folder, or the run's copy once there is one."""
+        ...
+
+    def make_copy(self, exclude: Sequence[str]) -> Sent:
+        """Make (or make anew) the run's copy at home; needs no VM."""
+        ...
+
+    def upload(self, exclude: Sequence[str]) -> Sent:
+        """`make_copy`, then bring it to the VM, deletions too. Without a VM in the project that is `make_copy` alone."""
+        ...
+
+    def prepare(self, side: Side) -> Sent | None:
+        """Make the copy on `side` the newest, before a step runs there; None if it was already."""
+        ...
+
+    def touched(self, side: Side) -> None:
+        """A step that may write has begun on `side`: from now on that copy is the newest."""
+        ...
+
+    def download(self, paths: Sequence[str], into: Path) -> Brought:
+        """Bring files and folders of the newest copy into a folder at home, as data that is not trusted."""
+        ...
+
+    def diff(self, patch: Path) -> Changed:
+        """Write what changed since `upload` as a patch that `git apply` takes; made here, from what was sent and what came back."""
+        ...
+
+    def remove(self) -> None:
+        """Remove the copy on the VM, if there is one."""
+        ...
