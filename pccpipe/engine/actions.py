@@ -1,0 +1,86 @@
+"""The built-in actions: upload, download, diff, remove, build."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.result import result_target
+from pccpipe.engine.step import with_retries
+from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable
+from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
+from pccpipe.targets.base import Json
+from pccpipe.workspace.base import Sent
+
+Action = Upload | Download | Diff | Remove | Build
+
+
+def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
+    """Do a built-in action, again as often as `retry:` says."""
+    path = here.path_of(step.id)
+    place = Place.VM if parts.project.isolation_mode is IsolationMode.VM else Place.LOCAL
+
+    def attempt(number: int) -> Ended:
+        try:
+            facts = _act(parts, here, path, body)
+        except Unavailable as no:
+            parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
+            return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
+        except PccpipeError as error:
+            return Ended(Outcome.FAILED, message=str(error))
+        parts.journal.append(ActionDone(path, kind_of(body), facts))
+        return Ended(Outcome.SUCCEEDED)
+
+    ended = with_retries(parts, here, path, step.retry, attempt)
+    if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(parts, body):
+        assert ended.reason is not None
+        parts.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))
+        # The upload made the copy at home before it looked for the VM.
+        return Ended(Outcome.SUCCEEDED)
+    return ended
+
+
+def kind_of(body: Action) -> str:
+    """The word for an action in events: its key in the pipeline."""
+    return type(body).__name__.lower()
+
+
+def _may_stay_home(parts: Parts, body: Upload) -> bool:
+    return body.fall_back_to_home and parts.fallback_allowed and not body.isolation_required
+
+
+def _act(parts: Parts, here: Here, path: str, body: Action) -> Mapping[str, Json]:
+    names = here.scope.names
+    match body:
+        case Upload():
+            return _sent(parts.workspace.upload(body.exclude))
+        case Download():
+            into = parts.run_dir / "artifacts"
+            brought = parts.workspace.download([template.render(names) for template in body.paths], into)
+            return {
+                "files": brought.files,
+                "bytes": brought.bytes,
+                "missing": list(brought.missing),
+                "refused": list(brought.refused),
+            }
+        case Diff():
+            name = body.path.render(names)
+            return {"path": name, **asdict(parts.workspace.diff(result_target(name, parts.run_dir)))}
+        case Remove():
+            parts.workspace.remove()
+            return {}
+        case Build():
+            image = body.image.render(names)
+            args = {name: template.render(names) for name, template in body.args.items()}
+            log = parts.run_dir / "logs" / f"{path}-{parts.serials.next(path)}.build.log"
+            began = time.monotonic()
+            built = parts.images.build(body, image, args, log)
+            return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _sent(sent: Sent) -> Mapping[str, Json]:
+    return {"files": sent.files, "bytes": sent.bytes, "method": sent.method, "seconds": round(sent.seconds, 3)}

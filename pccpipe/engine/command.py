@@ -1,0 +1,71 @@
+"""Makes a step into a `Command`: every expression evaluated, every file rendered."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pccpipe.engine.context import Here, Parts
+from pccpipe.engine.limits import STEP_LIMIT
+from pccpipe.errors import UsageError
+from pccpipe.outcome import Place
+from pccpipe.spec.model import Container, FileInput, FileKind, Run, Step, Where
+from pccpipe.spec.schema import find_schema
+from pccpipe.targets.base import Command, ContainerSettings
+
+DEADLINE_MARGIN = 660.0
+"""Seconds by which a target's own limit lies behind ours: the `lost` limit (600) and a minute to reconnect and stop it."""
+
+
+def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, place: Place) -> Command:
+    """The command that runs `body` as `where` says, at `place`. Raises ExpressionError, UsageError."""
+    names = here.scope.on(place.value).names
+    serial = parts.serials.next(step.id)
+    container = where.container if place is Place.CONTAINER else None
+    templates = {**parts.pipeline.env, **(container.env if container else {}), **where.env}
+    left = here.deadline.left if here.deadline else STEP_LIMIT
+    return Command(
+        id=f"{_file_name(here.path_of(step.id))}-{serial}",
+        step=step.id,
+        serial=serial,
+        script=where.run.render_for_shell(names),
+        shell=where.shell,
+        cwd=where.cwd.render(names) if where.cwd else ".",
+        env={name: template.render(names) for name, template in templates.items()},
+        secrets={name: parts.secrets[name] for name in body.secrets},
+        files={file.name: _content(parts, file, names) for file in body.files},
+        wants_out=body.result is not None,
+        limit=left + DEADLINE_MARGIN,
+        container=_settings(container, names) if container else None,
+    )
+
+
+def _file_name(path: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", path).strip("-")
+
+
+def _settings(container: Container, names: Mapping[str, object]) -> ContainerSettings:
+    return ContainerSettings(
+        image=container.image.render(names),
+        network=container.network.value,
+        memory=container.memory,
+        cpus=container.cpus,
+        pids=container.pids,
+        read_only_workspace=container.read_only_workspace,
+    )
+
+
+def _content(parts: Parts, file: FileInput, names: Mapping[str, object]) -> bytes:
+    match file.kind:
+        case FileKind.TEXT | FileKind.TEMPLATE:
+            return file.content.render(names).encode()
+        case FileKind.FILE:
+            path = parts.pipeline.path.parent / Path(file.content.render(names)).expanduser()
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                raise UsageError(f"cannot read {path} for the file {file.name!r}: {error.strerror}") from error
+        case FileKind.SCHEMA:
+            return json.dumps(find_schema(file.content.source, parts.pipeline.path.parent), indent=1).encode()

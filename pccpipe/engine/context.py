@@ -1,0 +1,116 @@
+"""What the walk through a run carries along: the run's parts, and the place in the tree where it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from pccpipe.engine.cancel import Cancel
+from pccpipe.engine.limits import Deadline
+from pccpipe.engine.scope import Scope
+from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
+from pccpipe.record.events import Event, Happening
+from pccpipe.secrets.mask import Masker
+from pccpipe.spec.model import Build, Pipeline, Project
+from pccpipe.targets.base import Json, Target
+from pccpipe.workspace.base import Side, Workspace
+
+
+class Journal(Protocol):
+    """Where events go; what `append` returned is on disk (`Output` excepted)."""
+
+    def append(self, happening: Happening) -> Event: ...
+
+
+class Images(Protocol):
+    """The engine's images, for the `build` action."""
+
+    def build(self, build: Build, image: str, args: Mapping[str, str], log: Path) -> bool:
+        """Build an image, with the engine's output into a log file; False if it was there already and that is enough.
+
+        Raises `Unavailable` without an engine, `ActionError` when the build fails.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that a run is made of, the same for its whole length."""
+
+    run_id: str
+    run_dir: Path
+    pipeline: Pipeline
+    project: Project
+    targets: Mapping[Place, Target]
+    workspace: Workspace
+    images: Images
+    journal: Journal
+    masker: Masker
+    secrets: Mapping[str, str]
+    cancel: Cancel
+    fallback_allowed: bool
+    serials: Serials
+
+    def leads_to(self, asked: Place) -> Place:
+        """Where `on:` leads in this project. What the project chose is no downgrade."""
+        match self.project.isolation_mode:
+            case IsolationMode.VM:
+                return asked
+            case IsolationMode.CONTAINER:
+                return Place.LOCAL if asked is Place.VM else asked
+            case IsolationMode.LOCAL:
+                return Place.LOCAL
+
+    def side_of(self, place: Place) -> Side:
+        """Which copy of the workspace a command at `place` works in."""
+        on_vm = self.project.isolation_mode is IsolationMode.VM and place is not Place.LOCAL
+        return Side.VM if on_vm else Side.HOME
+
+
+class Serials:
+    """Counts the commands of each step, for names that are unique within the run. Safe from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}
+
+    def next(self, step: str) -> int:
+        with self._lock:
+            self._counts[step] = self._counts.get(step, 0) + 1
+            return self._counts[step]
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where in the tree the walk is: the path so far, what expressions see, the nearest deadline."""
+
+    scope: Scope
+    path: str = ""
+    """Of the group around: `iterate[2]`."""
+    deadline: Deadline | None = None
+    always: bool = False
+
+    def path_of(self, step_id: str) -> str:
+        return f"{self.path}.{step_id}" if self.path else step_id
+
+    def inside(self, path: str, scope: Scope | None = None) -> Here:
+        return replace(self, path=path, scope=scope or self.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a body ended; the walk makes `StepEnded` of it."""
+
+    outcome: Outcome
+    exit_code: int | None = None
+    reason: Reason | None = None
+    message: str = ""
+    result: Json = None
+    result_path: str | None = None
+    fails_as: str | None = None
+    """The run's status if this ends the run; from the step inside that failed, if it names one."""
+    logs: tuple[Path, Path] | None = field(default=None, compare=False)
+    """Of the last command: stdout's and stderr's."""

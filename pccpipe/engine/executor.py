@@ -1,0 +1,281 @@
+"""The walk through a pipeline: order, condition, matrix, repeat, parallel, always, cancel."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import assert_never
+
+from pccpipe.engine.actions import kind_of, run_action
+from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.limits import ALWAYS_LIMIT, STEP_LIMIT, Deadline
+from pccpipe.engine.scope import NoResult, ProjectView, RunView, Scope, StepView
+from pccpipe.engine.step import run_step, with_retries
+from pccpipe.errors import PccpipeError
+from pccpipe.outcome import Outcome, Place
+from pccpipe.record.events import AlwaysStarted, RoundStarted, StepEnded, StepStarted
+from pccpipe.record.logs import tail
+from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value
+from pccpipe.targets.base import Json
+
+TAIL = 16 * 1024
+"""Bytes of a log's end that `steps.ID.output` gives: enough for a test's failure, little enough for a prompt."""
+
+_PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    outcome: Outcome
+    status: str
+    message: str
+
+
+def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
+    """Run the pipeline's steps, then its `always:` steps whatever happened; close the targets last.
+
+    An error that is none of pccpipe's own (a bug, a full disk) comes out of here too, but after the `always:` steps.
+    """
+    pipeline = parts.pipeline
+    scope = Scope(
+        inputs=inputs,
+        run=RunView(parts.run_id, parts.project.isolation_mode.value),
+        project=ProjectView(parts.project.id),
+        steps={step.id: StepView() for step in all_steps((*pipeline.steps, *pipeline.always))},
+    )
+    ended = Ended(Outcome.FAILED, message="pccpipe itself failed")
+    try:
+        try:
+            ended = _run_steps(parts, scope)
+        finally:
+            ended = _run_always(parts, scope, ended)
+    finally:
+        for target in parts.targets.values():
+            target.close()
+    return RunOutcome(ended.outcome, _status(ended), ended.message)
+
+
+def all_steps(steps: Iterable[Step]) -> Iterable[Step]:
+    """Every step, also those inside of groups, in the order of the file."""
+    for step in steps:
+        yield step
+        if isinstance(step.body, Repeat | Parallel):
+            yield from all_steps(step.body.steps)
+
+
+def _run_steps(parts: Parts, scope: Scope) -> Ended:
+    deadline = None
+    try:
+        seconds = _evaluate(parts.pipeline.timeout, scope)
+    except PccpipeError as error:
+        return Ended(Outcome.FAILED, message=str(error))
+    if seconds is not None:
+        deadline = Deadline.after(seconds, "the pipeline")
+    return _Walk(parts).sequence(parts.pipeline.steps, Here(scope, deadline=deadline))
+
+
+def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
+    """Each `always:` step, in order, whatever the one before it did; the first that fails fails a run that had succeeded."""
+    if not parts.pipeline.always:
+        return ended
+    parts.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
+    here = Here(scope.ended(ended.outcome, _status(ended)), always=True)
+    for step in parts.pipeline.always:
+        # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after it.
+        with parts.cancel.shield() as cancel:
+            of_step = _Walk(replace(parts, cancel=cancel)).step(step, here)
+        failed = of_step.outcome not in _PASSING and not step.continue_on_error
+        if failed and ended.outcome is Outcome.SUCCEEDED:
+            ended = replace(of_step, message=f"{step.id} (always): {of_step.message}")
+    return ended
+
+
+def _status(ended: Ended) -> str:
+    named = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
+    return named or ended.outcome.value
+
+
+def _evaluate(value: Value[float] | Value[int] | None, scope: Scope) -> float | None:
+    if value is None:
+        return None
+    if value.expression is None:
+        return value.known
+    got = value.expression.evaluate(scope.names)
+    if isinstance(got, bool) or not isinstance(got, int | float):
+        raise PccpipeError(f"{value.expression.source} is to be a number, and is {got!r}")
+    return got
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    parts: Parts
+
+    def sequence(self, steps: Sequence[Step], here: Here) -> Ended:
+        """Steps in order, up to the first that does not pass."""
+        for step in steps:
+            if self.parts.cancel.requested:
+                return Ended(Outcome.CANCELLED, message="cancelled")
+            if here.deadline and here.deadline.passed:
+                return Ended(Outcome.TIMED_OUT, message=here.deadline.message)
+            ended = self.step(step, here)
+            if not self._goes_on(step, ended):
+                return ended
+        return Ended(Outcome.SUCCEEDED)
+
+    def step(self, step: Step, here: Here) -> Ended:
+        """One step with its condition and its matrix; its end is in the journal and in the scope."""
+        began = time.monotonic()
+        path = here.path_of(step.id)
+        try:
+            if step.condition is not None and not step.condition.evaluate(here.scope.names):
+                return self._end(step, here, path, Ended(Outcome.SKIPPED), began)
+            here = replace(here, deadline=self._deadline(step, here))
+            if step.matrix:
+                self.parts.journal.append(StepStarted(path, "matrix", name=step.name, always=here.always))
+                ended = self._matrix(step, here, path)
+            else:
+                ended = self._leg(step, here)
+        except PccpipeError as error:
+            ended = Ended(Outcome.FAILED, message=str(error))
+        return self._end(step, here, path, ended, began)
+
+    def _deadline(self, step: Step, here: Here) -> Deadline:
+        seconds = _evaluate(step.timeout, here.scope)
+        if seconds is None:
+            seconds = ALWAYS_LIMIT if here.always else STEP_LIMIT
+        return Deadline.after(seconds, f"step {step.id}").nearest(here.deadline)
+
+    def _leg(self, step: Step, here: Here) -> Ended:
+        """The step's body, once; for a matrix, with the leg's values in scope."""
+        path = here.path_of(step.id)
+        kind, asked = _describe(step)
+        self.parts.journal.append(StepStarted(path, kind, asked, step.name, here.always))
+        body = step.body
+        match body:
+            case Run():
+                ended = run_step(self.parts, here, step, body)
+            case Upload() | Download() | Diff() | Remove() | Build():
+                ended = run_action(self.parts, here, step, body)
+            case Repeat():
+                ended = self._retried(step, here, path, lambda _: self._repeat(body, here, path))
+            case Parallel():
+                ended = self._retried(step, here, path, lambda _: self._parallel(body, here, path))
+            case _:
+                assert_never(body)
+        if step.fails_as and ended.outcome not in _PASSING:
+            ended = replace(ended, fails_as=step.fails_as)
+        return ended
+
+    def _retried(self, step: Step, here: Here, path: str, attempt: Callable[[int], Ended]) -> Ended:
+        return with_retries(self.parts, here, path, step.retry, attempt)
+
+    def _repeat(self, body: Repeat, here: Here, path: str) -> Ended:
+        rounds = _evaluate(body.max, here.scope)
+        assert rounds is not None
+        for number in range(1, int(rounds) + 1):
+            self.parts.journal.append(RoundStarted(path, number, int(rounds)))
+            inside = here.inside(f"{path}[{number}]", here.scope.in_round(number))
+            ended = self.sequence(body.steps, inside)
+            if ended.outcome is not Outcome.SUCCEEDED:
+                return ended
+            if body.until is not None and body.until.evaluate(inside.scope.names):
+                return ended
+        if body.until is None:
+            return Ended(Outcome.SUCCEEDED)
+        return Ended(Outcome.FAILED, message=f"`{body.until.source}` did not become true in {int(rounds)} rounds")
+
+    def _parallel(self, body: Parallel, here: Here, path: str) -> Ended:
+        inside = here.inside(path)
+        jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]  # type: ignore[misc]
+        return self._side_by_side(jobs, body.max_parallel)
+
+    def _matrix(self, step: Step, here: Here, path: str) -> Ended:
+        legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
+        jobs = [(step, lambda leg=leg: self._matrix_leg(step, here, path, leg)) for leg in legs]  # type: ignore[misc]
+        return self._side_by_side(jobs, step.matrix_parallel)
+
+    def _matrix_leg(self, step: Step, here: Here, path: str, leg: dict[str, Json]) -> Ended:
+        label = ",".join(f"{key}={value}" for key, value in leg.items())
+        id_of_leg = f"{step.id}[{label}]"
+        began = time.monotonic()
+        of_leg = replace(step, id=id_of_leg, matrix={}, fails_as=None)
+        inside = replace(here, scope=here.scope.in_leg(leg))
+        try:
+            ended = self._leg(of_leg, inside)
+        except PccpipeError as error:
+            ended = Ended(Outcome.FAILED, message=str(error))
+        return self._end(of_leg, inside, here.path_of(id_of_leg), ended, began)
+
+    def _side_by_side(self, jobs: Sequence[tuple[Step, Callable[[], Ended]]], at_once: int) -> Ended:
+        """Run the jobs, at most so many at once, all to their ends; the first in order that did not pass decides."""
+
+        def unless_cancelled(job: Callable[[], Ended]) -> Ended:
+            return Ended(Outcome.CANCELLED, message="cancelled") if self.parts.cancel.requested else job()
+
+        if at_once == 1:
+            ends = [unless_cancelled(job) for _, job in jobs]
+        else:
+            with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step") as pool:
+                ends = list(pool.map(unless_cancelled, [job for _, job in jobs]))
+        for (step, _), ended in zip(jobs, ends, strict=True):
+            if not self._goes_on(step, ended):
+                return replace(ended, message=f"{step.id}: {ended.message}", result=None, result_path=None)
+        return Ended(Outcome.SUCCEEDED)
+
+    def _goes_on(self, step: Step, ended: Ended) -> bool:
+        passed = ended.outcome in _PASSING
+        return passed or (step.continue_on_error and ended.outcome is not Outcome.CANCELLED)
+
+    def _end(self, step: Step, here: Here, path: str, ended: Ended, began: float) -> Ended:
+        ignored = ended.outcome not in _PASSING and self._goes_on(step, ended)
+        self.parts.journal.append(
+            StepEnded(
+                path,
+                ended.outcome,
+                time.monotonic() - began,
+                ended.exit_code,
+                ended.reason,
+                ended.message,
+                ended.result,
+                ended.result_path,
+                ignored,
+            )
+        )
+        if step.id in here.scope.steps:
+            here.scope.steps[step.id] = _view(ended)
+        return ended
+
+
+def _describe(step: Step) -> tuple[str, Place | None]:
+    body = step.body
+    match body:
+        case Run():
+            return "run", body.where.on
+        case Upload() | Download() | Diff() | Remove() | Build():
+            return kind_of(body), None
+        case Repeat() | Parallel():
+            return type(body).__name__.lower(), None
+        case _:
+            assert_never(body)
+
+
+def _view(ended: Ended) -> StepView:
+    # A result counts only if the step succeeded; the file of a failed one is in the run's folder for people.
+    result = ended.result if ended.outcome is Outcome.SUCCEEDED and ended.result_path else NoResult()
+    logs = ended.logs
+    return StepView(ended.outcome.value, ended.exit_code, result, (lambda which: _log_end(logs, which)) if logs else None)
+
+
+def _log_end(logs: tuple[Path, Path], which: str) -> str:
+    stdout, stderr = logs
+    match which:
+        case "stdout":
+            return tail(stdout, TAIL)
+        case "stderr":
+            return tail(stderr, TAIL)
+        case _:
+            return "\n".join(part for part in (tail(stdout, TAIL), tail(stderr, TAIL)) if part)

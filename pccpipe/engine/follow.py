@@ -1,0 +1,120 @@
+"""Follows a command that has begun to its end: output to the log and the views, the time limit, the cancel."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from dataclasses import dataclass
+
+from pccpipe.engine.context import Parts
+from pccpipe.engine.limits import Deadline
+from pccpipe.errors import Lost
+from pccpipe.outcome import Stream
+from pccpipe.record.events import Output
+from pccpipe.record.logs import CommandLog
+from pccpipe.targets.base import Chunk, Exit, Running
+
+LAST_WAIT = 60.0
+"""Seconds after KILL in which a target must say how the command ended; after that it is lost."""
+LONGEST_READ = 30.0
+"""Seconds of one wait for output; the loop then looks at its limits again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How it went. `exit` is None when that can no longer be known; `message` says why, or which limit passed."""
+
+    exit: Exit | None
+    timed_out: bool = False
+    cancelled: bool = False
+    message: str = ""
+
+
+def follow(parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None) -> Followed:
+    """Read a command to its end. The deadline, and a cancel, stop it; its output so far is kept."""
+    follower = _Follower(parts, path, running, log, deadline)
+    with parts.cancel.watched_by(follower.cancel):
+        return follower.run()
+
+
+class _Follower:
+    def __init__(
+        self, parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None
+    ) -> None:
+        self._grace = parts.cancel
+        self._running = running
+        self._deadline = deadline
+        self._outputs = {stream: _OutputStream(parts, path, log, stream) for stream in Stream}
+        self._last_moment: float | None = None
+        self._cancelled = False
+        self._timed_out = False
+
+    def cancel(self, grace: float) -> None:
+        """Called from the canceller's thread."""
+        self._cancelled = True
+        self._stop(grace)
+
+    def run(self) -> Followed:
+        message = ""
+        try:
+            exit_ = self._read_to_end()
+            if exit_ is None:
+                message = f"it was told to end and killed, and {LAST_WAIT:g} s later its target still could not say how it ended"
+        except Lost as lost:
+            exit_, message = None, lost.words
+        for output in self._outputs.values():
+            output.finish()
+        if self._timed_out and self._deadline:
+            message = self._deadline.message
+        return Followed(exit_, self._timed_out, self._cancelled and not self._timed_out, message)
+
+    def _read_to_end(self) -> Exit | None:
+        while True:
+            match self._running.read(self._patience()):
+                case Chunk(stream, data):
+                    self._outputs[stream].feed(data)
+                case Exit() as exit_:
+                    return exit_
+                case None:
+                    pass
+            now = time.monotonic()
+            if self._last_moment is not None and now > self._last_moment:
+                return None
+            if self._deadline and self._deadline.passed and not self._timed_out and not self._cancelled:
+                self._timed_out = True
+                self._stop(self._grace.grace)
+
+    def _patience(self) -> float:
+        if self._last_moment is not None or self._deadline is None or self._timed_out:
+            return 1.0 if self._last_moment is not None else LONGEST_READ
+        return min(LONGEST_READ, self._deadline.left)
+
+    def _stop(self, grace: float) -> None:
+        self._last_moment = time.monotonic() + grace + LAST_WAIT
+        self._running.stop(grace)
+
+
+class _OutputStream:
+    """One stream's way: masked first, then to the log file as bytes and to the views as text."""
+
+    def __init__(self, parts: Parts, path: str, log: CommandLog, stream: Stream) -> None:
+        self._mask = parts.masker.stream()
+        self._journal = parts.journal
+        self._log = log
+        self._path = path
+        self._stream = stream
+        # A character may be cut by a chunk's end; what is no UTF-8 at all is shown as the replacement character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, data: bytes) -> None:
+        self._pass_on(self._mask.feed(data), final=False)
+
+    def finish(self) -> None:
+        self._pass_on(self._mask.finish(), final=True)
+
+    def _pass_on(self, data: bytes, *, final: bool) -> None:
+        if data:
+            self._log.write(self._stream, data)
+        text = self._decoder.decode(data, final)
+        if text:
+            self._journal.append(Output(self._path, self._stream, text))

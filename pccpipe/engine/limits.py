@@ -1,0 +1,40 @@
+"""How long something may still take: the nearest of all the deadlines that it is inside of."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+STEP_LIMIT = 6 * 3600.0
+"""Seconds that a step may take which names no `timeout:`; no wait is without a limit."""
+ALWAYS_LIMIT = 300.0
+"""The same for a step under `always:`, which runs when somebody waits for the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on the monotonic clock, and whose it is."""
+
+    at: float
+    owner: str
+    """`step`, `pipeline`, or the path of the group that has the timeout: for the message."""
+    seconds: float
+
+    @staticmethod
+    def after(seconds: float, owner: str) -> Deadline:
+        return Deadline(time.monotonic() + seconds, owner, seconds)
+
+    def nearest(self, other: Deadline | None) -> Deadline:
+        return self if other is None or self.at <= other.at else other
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.at - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        return time.monotonic() >= self.at
+
+    @property
+    def message(self) -> str:
+        return f"the time limit of {self.owner} ({self.seconds:g} s) has passed"

@@ -1,0 +1,57 @@
+"""A step's result: the bytes that it left, made into JSON that its schema holds for, or a message that says why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from pccpipe.errors import ResultError
+from pccpipe.targets.base import Json
+
+RESULT_LIMIT = 4 * 1024 * 1024
+"""Bytes; a result is a report, not an artifact."""
+
+
+def result_target(path: str, run_dir: Path) -> Path:
+    """Where `result: path:` leads in the run's folder. Raises ResultError if that is not inside of it."""
+    parts = PurePosixPath(path).parts
+    if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\0" in path:
+        raise ResultError(f"the result's path {path!r} must be a relative path without `..`")
+    return run_dir.joinpath(*parts)
+
+
+def parse_result(data: bytes, name: str, schema: Mapping[str, object] | None) -> Json:
+    """The JSON in `data`, checked. Raises ResultError with the place in the JSON and what is wrong there."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ResultError(f"{name} is not UTF-8 text (byte {error.start})") from None
+    if not text.strip():
+        raise ResultError(f"{name} is empty")
+    try:
+        value: Json = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{name} is not valid JSON: {error}") from None
+    if schema is not None:
+        _check(value, name, schema)
+    return value
+
+
+def _refuse_constant(word: str) -> Json:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _check(value: Json, name: str, schema: Mapping[str, object]) -> None:
+    # Imported here: a pipeline without results need not pay for it (jsonschema: 56 ms).
+    from jsonschema import Draft7Validator
+
+    errors = sorted(Draft7Validator(dict(schema)).iter_errors(value), key=lambda error: error.json_path)
+    if errors:
+        shown = "; ".join(f"{error.json_path}: {_shorten(error.message)}" for error in errors[:5])
+        more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
+        raise ResultError(f"{name} does not match its schema: {shown}{more}")
+
+
+def _shorten(message: str, limit: int = 200) -> str:
+    return message if len(message) <= limit else f"{message[: limit // 2]} ... {message[-limit // 2 :]}"

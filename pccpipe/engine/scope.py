@@ -1,0 +1,133 @@
+"""What expressions see: inputs, the latest run of each step, the round, the matrix, the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from pccpipe.outcome import Outcome
+from pccpipe.targets.base import Json
+
+
+class NoResult:
+    """The result of a step that left none: every name in it is an empty value, which equals nothing and is false.
+
+    So `until: steps.review.result.status == 'approved'` is simply false in a round whose review was skipped.
+    """
+
+    def __getattr__(self, name: str) -> NoResult:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __getitem__(self, key: object) -> NoResult:
+        return self
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __iter__(self) -> object:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return ""
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, NoResult)
+
+    def __hash__(self) -> int:
+        return hash(None)
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """The latest run of a step, as `steps.ID` in an expression."""
+
+    outcome: str = "not_run"
+    exit_code: int | None = None
+    result: object = field(default_factory=NoResult)
+    read_log: Callable[[str], str] | None = None
+    """Gives the end of `output`, `stdout` or `stderr` from the log at home; None if no command ran."""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.outcome == Outcome.SUCCEEDED
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome in {Outcome.FAILED, Outcome.TIMED_OUT}
+
+    @property
+    def output(self) -> str:
+        return self._log("output")
+
+    @property
+    def stdout(self) -> str:
+        return self._log("stdout")
+
+    @property
+    def stderr(self) -> str:
+        return self._log("stderr")
+
+    def _log(self, which: str) -> str:
+        return self.read_log(which) if self.read_log else ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """`run` in an expression. Status and outcome are `running` until the `always:` steps."""
+
+    id: str
+    isolation_mode: str
+    status: str = "running"
+    outcome: str = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectView:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Immutable but for `steps`, the one table of latest runs that all scopes of a run share.
+
+    Assigning to a key of a dict is atomic, so steps of a `parallel` group may do it side by side.
+    """
+
+    inputs: Mapping[str, Json]
+    run: RunView
+    project: ProjectView
+    steps: dict[str, StepView]
+    iteration: int | None = None
+    matrix: Mapping[str, Json] | None = None
+    target: str | None = None
+
+    def in_round(self, number: int) -> Scope:
+        return replace(self, iteration=number)
+
+    def in_leg(self, values: Mapping[str, Json]) -> Scope:
+        return replace(self, matrix={**(self.matrix or {}), **values})
+
+    def on(self, target: str) -> Scope:
+        return replace(self, target=target)
+
+    def ended(self, outcome: Outcome, status: str) -> Scope:
+        return replace(self, run=replace(self.run, outcome=outcome.value, status=status))
+
+    @property
+    def names(self) -> dict[str, object]:
+        """The names for an expression; what has no meaning here is left out, so that it is undefined."""
+        names: dict[str, object] = {
+            "inputs": self.inputs,
+            "run": self.run,
+            "project": self.project,
+            "steps": self.steps,
+        }
+        for name, value in (("iteration", self.iteration), ("matrix", self.matrix), ("target", self.target)):
+            if value is not None:
+                names[name] = value
+        return names

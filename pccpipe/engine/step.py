@@ -1,0 +1,226 @@
+"""One run step: its places in turn, its attempts at each, and what came of them.
+
+The rule that everything here serves: a step goes on to its fallback only when `Target.start` (or what must come before it)
+raised `Unavailable`, which says that the command certainly never began. No text, no exit code, no log is looked at for that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pccpipe.engine.command import make_command
+from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.follow import Followed, follow
+from pccpipe.engine.limits import Deadline
+from pccpipe.engine.result import RESULT_LIMIT, parse_result, result_target
+from pccpipe.errors import ActionError, Lost, PccpipeError, ResultError, Unavailable
+from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.record.events import (
+    CommandEnded,
+    CommandStarted,
+    StepDowngraded,
+    StepRetrying,
+    TargetUnavailable,
+    Warned,
+)
+from pccpipe.record.files import write_atomically
+from pccpipe.record.logs import CommandLog
+from pccpipe.spec.model import ResultSpec, Retry, Run, Step, Where
+from pccpipe.targets.base import Command, Exit, Json, Running
+from pccpipe.workspace.base import Side
+
+
+def run_step(parts: Parts, here: Here, step: Step, body: Run) -> Ended:
+    """Run a step's command: at the place it asks for, or where the project leads that; else at its fallback."""
+    return _RunStep(parts, here, step, body).run()
+
+
+def with_retries(
+    parts: Parts, here: Here, path: str, retry: Retry, attempt: Callable[[int], Ended], first: int = 1
+) -> Ended:
+    """Call `attempt(number)` until its outcome is none to try again after, at most `retry.attempts` times."""
+    last = first + retry.attempts - 1
+    for number in range(first, last + 1):
+        ended = attempt(number)
+        if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested:
+            break
+        wait = retry.backoff * 2 ** (number - first)
+        if here.deadline:
+            wait = min(wait, here.deadline.left)
+        parts.journal.append(StepRetrying(path, number + 1, last, ended.outcome, wait))
+        if parts.cancel.wait(wait) or (here.deadline and here.deadline.passed):
+            break
+    return ended
+
+
+@dataclass(slots=True)
+class _RunStep:
+    parts: Parts
+    here: Here
+    step: Step
+    body: Run
+    attempts: int = 0
+    """How many were made so far, at all places."""
+
+    @property
+    def path(self) -> str:
+        return self.here.path_of(self.step.id)
+
+    def run(self) -> Ended:
+        asked = self.body.where.on
+        for place, where in self._places():
+            ended = with_retries(
+                self.parts,
+                self.here,
+                self.path,
+                self.step.retry,
+                lambda number, place=place, where=where: self._attempt(number, place, where),  # type: ignore[misc]
+                first=self.attempts + 1,
+            )
+            following = self._following(place)
+            if ended.outcome is not Outcome.UNAVAILABLE or following is None or self.parts.cancel.requested:
+                return ended
+            assert ended.reason is not None
+            self.parts.journal.append(StepDowngraded(self.path, asked, following, ended.reason, ended.message))
+        raise AssertionError("a step has at least one place")
+
+    def _places(self) -> Iterator[tuple[Place, Where]]:
+        body = self.body
+        first = self.parts.leads_to(body.where.on)
+        where = body.where
+        if first is Place.LOCAL and where.on is not Place.LOCAL and body.fallback and body.fallback.on is Place.LOCAL:
+            # Where a project leads the step here, what it would do here as a fallback is what it is to do:
+            # an agent's command for a container switches off the agent's own sandbox.
+            where = body.fallback
+        yield first, where
+        following = self._following(first)
+        if following is not None and body.fallback:
+            yield following, body.fallback
+
+    def _following(self, place: Place) -> Place | None:
+        """Where the step may go when `place` is unavailable."""
+        allowed = self.parts.fallback_allowed and not self.body.isolation_required
+        if not allowed or self.body.fallback is None:
+            return None
+        following = self.parts.leads_to(self.body.fallback.on)
+        return following if following is not place else None
+
+    def _attempt(self, number: int, place: Place, where: Where) -> Ended:
+        self.attempts = number
+        began = time.monotonic()
+        try:
+            running, command = self._start(number, place, where)
+        except Unavailable as no:
+            event = TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint)
+            self.parts.journal.append(event)
+            return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
+        except PccpipeError as error:
+            return Ended(Outcome.FAILED, message=str(error))
+        log = self._open_log(command, place)
+        try:
+            self._tell_start(number, command, running, log)
+            followed = follow(self.parts, self.path, running, log, self.here.deadline)
+            ended = self._judge(running, followed, place, log)
+        finally:
+            log.close()
+        exit_ = followed.exit
+        self.parts.journal.append(
+            CommandEnded(
+                self.path,
+                number,
+                ended.outcome,
+                exit_.code if exit_ else None,
+                exit_.signal if exit_ else None,
+                bool(exit_ and exit_.out_of_memory),
+                time.monotonic() - began,
+                ended.message,
+            )
+        )
+        # Only now: until the outcome is on disk, the target's copy of the output is the one that counts.
+        running.discard()
+        return ended
+
+    def _start(self, number: int, place: Place, where: Where) -> tuple[Running, Command]:
+        parts = self.parts
+        side = parts.side_of(place)
+        target = parts.targets[place]
+        target.open()
+        try:
+            sent = parts.workspace.prepare(side)
+        except ActionError as error:
+            raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
+        if sent is not None and sent.stale:
+            text = "the VM could not be asked for its copy of the workspace: the step works on the copy at home as last known"
+            parts.journal.append(Warned(text, self.path))
+        command = make_command(parts, self.here, self.step, self.body, where, place)
+        running = target.start(command)
+        if not (command.container and command.container.read_only_workspace):
+            parts.workspace.touched(side)
+        self.attempts = number
+        return running, command
+
+    def _open_log(self, command: Command, place: Place) -> CommandLog:
+        folder = Path("logs")
+        if self.body.result:
+            folder = Path(self.body.result.path.render(self.here.scope.on(place).names)).parent
+        return CommandLog.create(self.parts.run_dir, folder, command.id, short=bool(self.body.result))
+
+    def _tell_start(self, number: int, command: Command, running: Running, log: CommandLog) -> None:
+        self.parts.journal.append(
+            CommandStarted(
+                self.path,
+                number,
+                command.id,
+                running.isolation,
+                log.stdout_name,
+                log.stderr_name,
+                running.token,
+            )
+        )
+
+    def _judge(self, running: Running, followed: Followed, place: Place, log: CommandLog) -> Ended:
+        """The outcome of an attempt whose command began."""
+        logs = (log.stdout_path, log.stderr_path)
+        exit_ = followed.exit
+        if exit_ is None:
+            return Ended(Outcome.LOST, message=followed.message, logs=logs)
+        ended = Ended(Outcome.FAILED, exit_code=exit_.code, message=_sentence(exit_), logs=logs)
+        if followed.cancelled:
+            ended = replace(ended, outcome=Outcome.CANCELLED, message="cancelled")
+        elif followed.timed_out or exit_.timed_out:
+            ended = replace(ended, outcome=Outcome.TIMED_OUT, message=followed.message or "its time limit has passed")
+        elif exit_.code == 0:
+            ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
+        if self.body.result:
+            return self._with_result(ended, running, self.body.result, place)
+        return ended
+
+    def _with_result(self, ended: Ended, running: Running, spec: ResultSpec, place: Place) -> Ended:
+        """The attempt with its result; a result that is missing or wrong makes a succeeded one FAILED."""
+        try:
+            path, value = self._take_result(running, spec, place)
+        except (ResultError, Unavailable, Lost) as error:
+            if ended.outcome is not Outcome.SUCCEEDED:
+                return ended
+            lost = isinstance(error, Unavailable | Lost)
+            return replace(ended, outcome=Outcome.LOST if lost else Outcome.FAILED, message=str(error))
+        return replace(ended, result=value, result_path=path)
+
+    def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
+        path = spec.path.render(self.here.scope.on(place).names)
+        target = result_target(path, self.parts.run_dir)
+        data = self.parts.masker.bytes(running.fetch(target.name, RESULT_LIMIT))
+        # Written before it is checked: a wrong result is what somebody will want to look at.
+        write_atomically(target, data)
+        return path, parse_result(data, target.name, spec.schema_json)
+
+
+def _sentence(exit_: Exit) -> str:
+    if exit_.out_of_memory:
+        return f"ended by the kernel for want of memory (exit code {exit_.code})"
+    if exit_.signal:
+        return f"ended by signal {exit_.signal} (exit code {exit_.code})"
+    return f"exit code {exit_.code}"

@@ -1,0 +1,122 @@
+"""A target that plays by script: how the engine is tested in milliseconds, and how a pipeline can be rehearsed.
+
+    target = DummyTarget(Place.VM, lambda command: Play(exit=Exit(3)) if command.step == "test" else Play())
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pccpipe.errors import Lost, ResultError, Unavailable
+from pccpipe.outcome import Place, Stream
+from pccpipe.targets.base import Chunk, Command, Exit, Isolation, Running, Token
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What one command does. Times in seconds."""
+
+    unavailable: Unavailable | None = None
+    """`start` raises this, and nothing begins."""
+    output: tuple[Chunk, ...] = ()
+    lasts: float = 0.0
+    exit: Exit = field(default_factory=lambda: Exit(0))
+    ignores_term: bool = False
+    lost: str | None = None
+    """In place of an exit, it can no longer be known how the command ended."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What it leaves in `PCC_OUT`."""
+
+
+class DummyTarget:
+    """Plays each command by `script`; keeps what it was asked in `commands`, and counts what is left behind."""
+
+    def __init__(self, place: Place, script: Callable[[Command], Play] = lambda command: Play()) -> None:
+        self._place = place
+        self._script = script
+        self.commands: list[Command] = []
+        self.left: set[str] = set()
+        self.opened = 0
+        self.closed = False
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def start(self, command: Command) -> Running:
+        play = self._script(command)
+        if play.unavailable:
+            raise play.unavailable
+        self.commands.append(command)
+        self.left.add(command.id)
+        return _Playing(play, command, self._place, self.left)
+
+    def attach(self, token: Token) -> Running:
+        for command in self.commands:
+            if command.id == token["id"]:
+                return _Playing(self._script(command), command, self._place, self.left)
+        raise Lost(f"nothing is known of {token['id']}")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class _Playing:
+    def __init__(self, play: Play, command: Command, place: Place, left: set[str]) -> None:
+        self._play = play
+        self._command = command
+        self._place = place
+        self._left = left
+        self._pending = list(play.output)
+        self._end_at = time.monotonic() + play.lasts
+        self._exit = play.exit
+        self._changed = threading.Condition()
+
+    @property
+    def token(self) -> Token:
+        return {"id": self._command.id}
+
+    @property
+    def isolation(self) -> Isolation:
+        container = f"dummy-{self._command.id}" if self._place is Place.CONTAINER else None
+        return Isolation(self._place, "dummy", "1000:1000", container)
+
+    def read(self, timeout: float) -> Chunk | Exit | None:
+        with self._changed:
+            if self._pending:
+                return self._pending.pop(0)
+            until = time.monotonic() + timeout
+            while (now := time.monotonic()) < self._end_at:
+                if now >= until:
+                    return None
+                self._changed.wait(min(until, self._end_at) - now)
+            if self._play.lost is not None:
+                raise Lost(self._play.lost)
+            return self._exit
+
+    def stop(self, grace: float) -> None:
+        with self._changed:
+            now = time.monotonic()
+            code, name, after = (137, "KILL", grace) if self._play.ignores_term else (143, "TERM", 0.0)
+            if now + after < self._end_at:
+                self._end_at = now + after
+                self._exit = Exit(code, name)
+            self._changed.notify_all()
+
+    def fetch(self, name: str, limit: int) -> bytes:
+        if name not in self._play.files:
+            raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
+        data = self._play.files[name]
+        if len(data) > limit:
+            raise ResultError(f"{name} has {len(data)} bytes; at most {limit} are taken")
+        return data
+
+    def discard(self) -> None:
+        self._left.discard(self._command.id)
+
+
+def says(text: str, stream: Stream = Stream.STDOUT) -> Chunk:
+    """A chunk of output, for a script."""
+    return Chunk(stream, text.encode())
