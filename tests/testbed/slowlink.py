@@ -1,0 +1,75 @@
+"""A slow, lossy link into a network namespace: python slowlink.py NETNS HOST_IF VM_IF MS LOSS_PERCENT.
+
+Two tun devices, one here and one in the namespace, and every packet held for MS milliseconds on its way. For kernels
+without the netem queue, which would do the same with one tc command.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import fcntl
+import os
+import random
+import select
+import struct
+import sys
+import time
+
+TUNSETIFF = 0x400454CA
+IFF_TUN_NO_PI = 0x0001 | 0x1000
+CLONE_NEWNET = 0x40000000
+Queue = collections.deque[tuple[float, bytes]]
+
+
+def tun(name: str) -> int:
+    """Make a tun device in the current network namespace; its file descriptor."""
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH14x", name.encode(), IFF_TUN_NO_PI))
+    return device
+
+
+def enter_namespace(name: str) -> None:
+    """Make this process's network the one of the namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(os.open(f"/run/netns/{name}", os.O_RDONLY), CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def relay(here: int, there: int, delay: float, loss: float) -> None:
+    """Carry packets between the two devices for ever."""
+    waiting: dict[int, Queue] = {here: collections.deque(), there: collections.deque()}  # by where they go
+    while True:
+        due = [queue[0][0] for queue in waiting.values() if queue]
+        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        for device in select.select([here, there], [], [], timeout)[0]:
+            take(device, waiting[there if device == here else here], delay, loss)
+        for device, queue in waiting.items():
+            give(device, queue)
+
+
+def take(device: int, queue: Queue, delay: float, loss: float) -> None:
+    """Queue what has come in, but for what gets lost."""
+    for _ in range(256):
+        try:
+            packet = os.read(device, 65536)
+        except OSError:
+            return
+        if random.random() >= loss:
+            queue.append((time.monotonic() + delay, packet))
+
+
+def give(device: int, queue: Queue) -> None:
+    """Send on what has waited long enough. A device that takes nothing loses the packet, as a full link would."""
+    while queue and queue[0][0] <= time.monotonic():
+        try:
+            os.write(device, queue.popleft()[1])
+        except OSError:
+            return
+
+
+if __name__ == "__main__":
+    namespace, host_if, vm_if, ms, percent = sys.argv[1:6]
+    host_device = tun(host_if)
+    enter_namespace(namespace)
+    relay(host_device, tun(vm_if), float(ms) / 1000, float(percent) / 100)
