@@ -1,0 +1,20 @@
+#!/bin/sh
+# tests/run.sh [PYTEST ARGUMENTS]: installs what the tests need, checks the code, runs all tests.
+# With arguments it runs only pytest, with them: tests/run.sh tests/spec -k loader
+set -eu
+cd "$(dirname "$0")/.."
+sh tests/setup.sh dev
+sh tests/testbed/install.sh
+PATH=$PWD/.venv/bin:$PATH
+export PATH
+
+if [ $# -gt 0 ]; then
+  exec python -m pytest "$@"
+fi
+ruff check .
+ruff format --check .
+mypy
+lint-imports
+check-jsonschema --check-metaschema schemas/*.json
+python -m tests.testbed images
+exec python -m pytest -n 4 --dist worksteal

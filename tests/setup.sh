@@ -1,0 +1,37 @@
+#!/bin/sh
+# tests/setup.sh [EXTRA]: makes .venv with pccpipe (editable) and the packages of pyproject.toml's extra EXTRA (default: dev).
+# Quick when all is there. On Debian, as root, it installs what Python lacks for that.
+set -eu
+cd "$(dirname "$0")/.."
+extra=${1-dev}
+
+python=
+for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+  if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+if [ -z "$python" ]; then
+  echo "pccpipe needs Python 3.11 or newer, and found none. Set PYTHON=/path/to/python3." >&2
+  exit 2
+fi
+
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2
+    exit 2
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+fi
+
+# Made anew when what it was made from has changed.
+stamp=$(cat pyproject.toml; echo "$extra $python"; "$python" --version)
+stamp=$(printf '%s' "$stamp" | cksum)
+if [ ! -x .venv/bin/pccpipe ] || [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" ]; then
+  echo "Making .venv ..." >&2
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"
+  printf '%s' "$stamp" >.venv/stamp
+fi
