@@ -67,6 +67,7 @@ class Engine:
             os.kill(int(children[0]), signal.SIGTERM)
             self._process.wait(timeout=60)
             self._process = None
+        remove_cgroups(self._cgroup)
 
     def docker(self, *argv: str | Path, stdin: str | None = None) -> str:
         """Run the docker command on this engine; its output."""

@@ -1,0 +1,79 @@
+"""The bed as pytest fixtures. On a machine that cannot carry a bed they fail and say why; they never skip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.testbed import cleanup, images, machine
+from tests.testbed.engine import Engine
+from tests.testbed.model import ModelServer
+from tests.testbed.place import BedError
+from tests.testbed.vm import VM
+
+MODEL_KEY = "sk-test-6f1d0c4b2a9e4d57"
+
+
+@pytest.fixture(scope="session")
+def bed() -> None:
+    """A machine that can carry VMs: checked, without leftovers of killed sessions, its images made."""
+    missing = machine.lacks()
+    if missing:
+        raise BedError("no test bed here: " + "; ".join(missing))
+    cleanup.sweep()
+    images.ensure()
+
+
+@pytest.fixture(scope="session")
+def vm(bed: None) -> Iterator[VM]:
+    """A healthy VM that the worker's whole session shares. Leave it as it was; for faults take `fresh_vm`."""
+    with VM.up() as shared:
+        yield shared
+
+
+@pytest.fixture
+def fresh_vm(vms: Callable[..., VM]) -> VM:
+    """A VM of the test's own."""
+    return vms()
+
+
+@pytest.fixture
+def vms(bed: None) -> Iterator[Callable[..., VM]]:
+    """Makes VMs of the test's own, with the arguments of `VM.up`; they end with the test."""
+    made: list[VM] = []
+
+    def make(*, images: bool = True, home_mb: int | None = None) -> VM:
+        made.append(VM.up(images=images, home_mb=home_mb))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.down()
+
+
+@pytest.fixture
+def model(vm: VM, model_for: Callable[[VM], ModelServer]) -> ModelServer:
+    """A scripted model of the test's own that takes the key `model.key`, reached from here, from `vm` and its containers."""
+    return model_for(vm)
+
+
+@pytest.fixture
+def model_for() -> Iterator[Callable[[VM], ModelServer]]:
+    """Makes scripted models that a given VM reaches."""
+    made: list[ModelServer] = []
+
+    def make(vm: VM) -> ModelServer:
+        made.append(ModelServer(vm.host_side, key=MODEL_KEY))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def local_engine(bed: None) -> Iterator[Engine]:
+    """A Docker Engine on this machine that has the bed's images; its containers use the network "host" or "none"."""
+    with Engine.with_images() as engine:
+        yield engine
