@@ -1,0 +1,159 @@
+"""Plays a pipeline against scripted targets and a workspace that only takes notes."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pccpipe.engine.cancel import Cancel
+from pccpipe.engine.context import Parts, Serials
+from pccpipe.engine.executor import RunOutcome, execute
+from pccpipe.errors import ActionError, Unavailable
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.record.events import Event, Happening, StepEnded
+from pccpipe.secrets.mask import Masker
+from pccpipe.spec.load import load_pipeline, resolve_inputs
+from pccpipe.spec.model import Build, Project, Vm
+from pccpipe.targets.base import Command, Json
+from pccpipe.targets.dummy import DummyTarget, Play
+from pccpipe.workspace.base import Brought, Changed, Sent, Side
+
+H = TypeVar("H")
+Script = Callable[[Command], Play]
+
+
+class Notes:
+    """A journal that keeps events in memory."""
+
+    def __init__(self, on_event: Callable[[Happening], None] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._on_event = on_event
+        self.happenings: list[Happening] = []
+
+    def append(self, happening: Happening) -> Event:
+        with self._lock:
+            self.happenings.append(happening)
+        if self._on_event:
+            self._on_event(happening)
+        return Event(len(self.happenings), time.time(), happening)
+
+    def of(self, kind: type[H]) -> list[H]:
+        return [happening for happening in self.happenings if isinstance(happening, kind)]
+
+
+@dataclass
+class NotedWorkspace:
+    """Does nothing, and keeps what it was asked."""
+
+    home: Path
+    calls: list[str] = field(default_factory=list)
+    vm_gone: Unavailable | None = None
+    broken: ActionError | None = None
+
+    def _call(self, what: str) -> None:
+        self.calls.append(what)
+        if self.vm_gone:
+            raise self.vm_gone
+        if self.broken:
+            raise self.broken
+
+    def make_copy(self, exclude: Sequence[str]) -> Sent:
+        self.calls.append("make_copy")
+        return Sent(1, 1, "copy", 0.0)
+
+    def upload(self, exclude: Sequence[str]) -> Sent:
+        self._call("upload")
+        return Sent(1, 1, "tar", 0.0)
+
+    def prepare(self, side: Side) -> Sent | None:
+        self.calls.append(f"prepare {side.value}")
+        return None
+
+    def touched(self, side: Side) -> None:
+        self.calls.append(f"touched {side.value}")
+
+    def download(self, paths: Sequence[str], into: Path) -> Brought:
+        self._call(f"download {' '.join(paths)}")
+        return Brought(1, 1, (), ())
+
+    def diff(self, patch: Path) -> Changed:
+        self._call(f"diff {patch.name}")
+        return Changed(1, 1, 0)
+
+    def remove(self) -> None:
+        self._call("remove")
+
+
+class NoImages:
+    def build(self, build: Build, image: str, args: object, log: Path) -> bool:
+        return True
+
+
+@dataclass
+class Played:
+    outcome: RunOutcome
+    notes: Notes
+    targets: dict[Place, DummyTarget]
+    workspace: NotedWorkspace
+    run_dir: Path
+
+    @property
+    def ends(self) -> list[tuple[str, str]]:
+        """(path, outcome) of each step, in the order of their ends."""
+        return [(end.step, end.outcome.value) for end in self.notes.of(StepEnded)]
+
+    @property
+    def order(self) -> list[str]:
+        """The steps whose commands began, in that order, with where they ran."""
+        return [f"{e.step}@{e.had.place.value}" for e in self.notes.happenings if hasattr(e, "had") and hasattr(e, "token")]
+
+    def end_of(self, path: str) -> StepEnded:
+        (end,) = [end for end in self.notes.of(StepEnded) if end.step == path]
+        return end
+
+
+@dataclass
+class Stage:
+    """Where a rehearsal plays: `stage.play(yaml)`, after setting what is to be otherwise."""
+
+    folder: Path
+    script: Script = lambda command: Play()
+    mode: IsolationMode = IsolationMode.VM
+    fallback_allowed: bool = True
+    secrets: dict[str, str] = field(default_factory=dict)
+    cancel: Cancel = field(default_factory=Cancel)
+    on_event: Callable[[Happening], None] | None = None
+    vm_gone: Unavailable | None = None
+    broken: ActionError | None = None
+
+    def play(self, text: str, **inputs: Json) -> Played:
+        path = self.folder / "pipeline.yaml"
+        path.write_text("version: 1\nname: rehearsal\n" + textwrap.dedent(text))
+        pipeline = load_pipeline(path)
+        run_dir = self.folder / "run"
+        run_dir.mkdir()
+        notes = Notes(self.on_event)
+        targets = {place: DummyTarget(place, self.script) for place in Place}
+        workspace = NotedWorkspace(self.folder, vm_gone=self.vm_gone, broken=self.broken)
+        parts = Parts(
+            run_id="rehearsal-1",
+            run_dir=run_dir,
+            pipeline=pipeline,
+            project=Project("p", self.mode, Vm("192.0.2.1", "pcc")),
+            targets=targets,
+            workspace=workspace,
+            images=NoImages(),
+            journal=notes,
+            masker=Masker(self.secrets.values()),
+            secrets=self.secrets,
+            cancel=self.cancel,
+            fallback_allowed=self.fallback_allowed,
+            serials=Serials(),
+        )
+        outcome = execute(parts, resolve_inputs(pipeline, inputs))
+        return Played(outcome, notes, targets, workspace, run_dir)

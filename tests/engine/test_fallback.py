@@ -1,0 +1,131 @@
+"""A step falls back only when its target was unavailable, and the record says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import IsolationMode, Outcome, Place, Reason, Stream
+from pccpipe.record.events import StepDowngraded, TargetUnavailable
+from pccpipe.targets.base import Chunk, Command, Exit
+from pccpipe.targets.dummy import Play, says
+from tests.engine.rehearsal import Stage
+
+NO_ENGINE = Unavailable(Reason.ENGINE_STOPPED, "dial unix /var/run/docker.sock: connect: connection refused")
+
+AGENT = """
+    containers: {agent: {image: "agent:1"}}
+    steps:
+      - id: build
+        on: container
+        container: agent
+        run: agent --bypass-sandbox
+        fallback: {on: local, run: agent --sandbox}
+"""
+
+
+def no_containers(command: Command) -> Play:
+    return Play(unavailable=NO_ENGINE) if command.container else Play()
+
+
+def test_an_unavailable_target_leads_to_the_fallback_with_its_own_command(stage: Stage) -> None:
+    stage.script = no_containers
+    played = stage.play(AGENT)
+    assert played.order == ["build@local"]
+    assert played.targets[Place.LOCAL].commands[0].script == "agent --sandbox"
+    assert played.notes.of(StepDowngraded) == [
+        StepDowngraded("build", Place.CONTAINER, Place.LOCAL, Reason.ENGINE_STOPPED, NO_ENGINE.words)
+    ]
+    assert played.outcome.outcome is Outcome.SUCCEEDED
+
+
+def test_without_a_fallback_the_step_is_unavailable_with_the_targets_words(stage: Stage) -> None:
+    stage.script = lambda command: Play(unavailable=NO_ENGINE)
+    played = stage.play('steps: [{id: a, on: vm, run: "true"}]')
+    end = played.end_of("a")
+    assert (end.outcome, end.reason, end.message) == (Outcome.UNAVAILABLE, Reason.ENGINE_STOPPED, NO_ENGINE.words)
+    assert played.outcome.outcome is Outcome.UNAVAILABLE
+
+
+@pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 255])
+def test_no_exit_code_leads_to_a_fallback(stage: Stage, code: int) -> None:
+    stage.script = lambda command: Play(exit=Exit(code))
+    played = stage.play(AGENT)
+    assert played.order == ["build@container"]
+    assert played.end_of("build").outcome is Outcome.FAILED
+    assert not played.notes.of(StepDowngraded)
+
+
+@pytest.mark.parametrize(
+    "text", ["permission denied", "docker: command not found", "Cannot connect to the Docker daemon", "Connection refused"]
+)
+def test_no_text_in_the_output_leads_to_a_fallback(stage: Stage, text: str) -> None:
+    stage.script = lambda command: Play(
+        output=(says(text + "\n"), Chunk(Stream.STDERR, text.encode())), exit=Exit(1)
+    )
+    played = stage.play(AGENT)
+    assert played.order == ["build@container"]
+    assert played.end_of("build").outcome is Outcome.FAILED
+
+
+def test_a_lost_command_does_not_fall_back(stage: Stage) -> None:
+    stage.script = lambda command: Play(lost="the VM did not come back")
+    played = stage.play(AGENT)
+    assert played.order == ["build@container"]
+    assert played.end_of("build").outcome is Outcome.LOST
+    assert played.outcome.outcome is Outcome.LOST
+
+
+def test_no_fallback_forbids_it(stage: Stage) -> None:
+    stage.script = no_containers
+    stage.fallback_allowed = False
+    played = stage.play(AGENT)
+    assert played.order == []
+    assert played.end_of("build").outcome is Outcome.UNAVAILABLE
+
+
+def test_isolation_required_forbids_it_for_the_step(stage: Stage) -> None:
+    stage.script = no_containers
+    played = stage.play(AGENT + "        isolation: required\n")
+    assert played.order == []
+    assert played.end_of("build").outcome is Outcome.UNAVAILABLE
+
+
+def test_retries_on_unavailable_come_before_the_fallback(stage: Stage) -> None:
+    stage.script = no_containers
+    played = stage.play(AGENT + "        retry: {attempts: 3, backoff: 0s}\n")
+    assert [event.attempt for event in played.notes.of(TargetUnavailable)] == [1, 2, 3]
+    assert played.order == ["build@local"]
+
+
+def test_what_the_project_chose_is_no_downgrade_and_runs_the_command_for_that_place(stage: Stage) -> None:
+    stage.mode = IsolationMode.LOCAL
+    played = stage.play(AGENT)
+    assert played.order == ["build@local"]
+    assert played.targets[Place.LOCAL].commands[0].script == "agent --sandbox"
+    assert not played.notes.of(StepDowngraded)
+
+
+def test_in_mode_container_vm_steps_run_here_and_container_steps_in_containers(stage: Stage) -> None:
+    stage.mode = IsolationMode.CONTAINER
+    played = stage.play("""
+        containers: {agent: {image: "agent:1"}}
+        steps:
+          - {id: a, on: vm, run: "true"}
+          - {id: b, on: container, container: agent, run: "true"}
+    """)
+    assert played.order == ["a@local", "b@container"]
+    assert not played.notes.of(StepDowngraded)
+
+
+def test_an_upload_without_the_vm_stays_at_home_if_its_fallback_says_so(stage: Stage) -> None:
+    stage.vm_gone = Unavailable(Reason.SSH_REFUSED, "connection refused")
+    played = stage.play("steps: [{id: sync, upload: workspace, fallback: {on: local}}]")
+    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.notes.of(StepDowngraded)[0].reason is Reason.SSH_REFUSED
+
+
+def test_an_upload_without_the_vm_is_unavailable_otherwise(stage: Stage) -> None:
+    stage.vm_gone = Unavailable(Reason.SSH_REFUSED, "connection refused")
+    played = stage.play("steps: [{id: sync, upload: workspace}]")
+    assert played.end_of("sync").outcome is Outcome.UNAVAILABLE

@@ -1,0 +1,80 @@
+"""A step's result: what it must be, and what a step without one is."""
+
+from __future__ import annotations
+
+import pytest
+
+from pccpipe.outcome import Outcome
+from pccpipe.targets.base import Exit
+from pccpipe.targets.dummy import Play
+from tests.engine.rehearsal import Stage
+
+STEP = """
+    steps:
+      - id: build
+        run: "true"
+        result: {path: builder/result.json, schema: builder-result}
+"""
+GOOD = b'{"summary": "s", "risks": [], "escalation": "", "tests": [], "changes": []}'
+
+
+def test_a_good_result_is_brought_home(stage: Stage) -> None:
+    stage.script = lambda command: Play(files={"result.json": GOOD})
+    played = stage.play(STEP)
+    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.end_of("build").result_path == "builder/result.json"
+    assert (played.run_dir / "builder/result.json").read_bytes() == GOOD
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "missing"),
+        ({"result.json": b""}, "is empty"),
+        ({"result.json": b"Done! {}"}, "not valid JSON"),
+        ({"result.json": b'{"a": NaN}'}, "not valid JSON"),
+        ({"result.json": b"\xff\xfe{}"}, "not UTF-8"),
+        ({"result.json": GOOD.replace(b'"risks": []', b'"risks": "none"')}, "$.risks"),
+        ({"result.json": b'{"summary": "s"}'}, "does not match its schema"),
+        ({"result.json": b"[" * 100_000}, "not valid JSON"),
+        ({"result.json": b" " * (5 << 20)}, "bytes"),
+    ],
+)
+def test_exit_0_without_a_valid_result_is_failed_and_says_which(
+    stage: Stage, files: dict[str, bytes], says: str
+) -> None:
+    stage.script = lambda command: Play(files=files)
+    end = stage.play(STEP).end_of("build")
+    assert end.outcome is Outcome.FAILED
+    assert end.exit_code == 0
+    assert says in end.message
+
+
+def test_a_failed_command_with_a_result_stays_failed_and_the_file_is_kept(stage: Stage) -> None:
+    stage.script = lambda command: Play(files={"result.json": GOOD}, exit=Exit(1))
+    played = stage.play(STEP)
+    assert played.end_of("build").outcome is Outcome.FAILED
+    assert (played.run_dir / "builder/result.json").exists()
+
+
+def test_a_results_path_cannot_leave_the_runs_folder(stage: Stage) -> None:
+    stage.script = lambda command: Play(files={"result.json": b'{"where": "../../x"}', "x": b"{}"})
+    played = stage.play("""
+        steps:
+          - {id: a, run: "true", result: {path: result.json}}
+          - {id: b, run: "true", result: {path: "${{ steps.a.result.where }}"}}
+    """)
+    assert played.end_of("b").outcome is Outcome.FAILED
+    assert "`..`" in played.end_of("b").message
+    assert not (played.run_dir.parent.parent / "x").exists()
+
+
+def test_secrets_are_masked_in_results(stage: Stage) -> None:
+    stage.secrets = {"KEY": "sk-very-secret-value"}
+    stage.script = lambda command: Play(files={"result.json": b'{"said": "sk-very-secret-value"}'})
+    played = stage.play("""
+        secrets: {KEY: {from: env}}
+        steps: [{id: a, run: "true", secrets: [KEY], result: {path: result.json}}]
+    """)
+    assert played.end_of("a").result == {"said": "***"}
+    assert b"sk-very" not in (played.run_dir / "result.json").read_bytes()
