@@ -1,14 +1,14 @@
 """The bed by hand: python -m tests.testbed COMMAND.
 
-  check                      what this machine lacks, one line each; exit status 1 if anything
-  images                     make the images and the VMs' root (two minutes, once)
-  up NAME [HOME_MB]          make a VM that stays; with HOME_MB its /home can be filled
-  down NAME | down-all       remove it, or everything that runs
-  list                       name, address and state of each VM
-  env NAME                   its address and key, for a shell's eval, and a project file for pccpipe
-  ssh NAME [COMMAND...]      as user pcc; sh NAME COMMAND...: as root, past the network
-  FAULT NAME [ARGUMENT...]   one of: FAULTS
-  model --help               the scripted model server
+check                      what this machine lacks, one line each; exit status 1 if anything
+images                     make the images and the VMs' root (two minutes, once)
+up NAME [HOME_MB]          make a VM that stays; with HOME_MB its /home can be filled
+down NAME | down-all       remove it, or everything that runs
+list                       name, address and state of each VM
+env NAME                   its address and key, for a shell's eval, and a project file for pccpipe
+ssh NAME [COMMAND...]      as user pcc; sh NAME COMMAND...: as root, past the network
+FAULT NAME [ARGUMENT...]   one of: FAULTS
+model --help               the scripted model server
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
-from types import TracebackType
 
-from tests.testbed.place import CACHE, ENGINES, BedError, call, locked, this_process, tried, wait_for
+from tests.testbed.place import CACHE, ENGINES, BedError, call, locked, start_apart, this_process, tried, wait_for
 
 TEMPLATE = CACHE / "docker"
 
@@ -52,8 +51,7 @@ class Engine:
         argv += ["--pidfile", str(self.state / "dockerd.pid"), "--host", self.url]
         argv += ["--bridge", "none", "--iptables=false", "--exec-opt", "native.cgroupdriver=cgroupfs"]
         argv += ["--cgroup-parent", f"/{self._cgroup}"]
-        with open(self.state / "dockerd.log", "ab") as log:
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self._process = start_apart(argv, self.state / "dockerd.log")
         (self.state / "unshare.pid").write_text(str(self._process.pid))
         try:
             wait_for("dockerd", lambda: answers(self.socket), 20)
@@ -89,7 +87,7 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,15 @@ from tests.testbed.place import BedError
 from tests.testbed.vm import VM
 
 MODEL_KEY = "sk-test-6f1d0c4b2a9e4d57"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make the images before the first test begins, as they take longer than a test may."""
+    needed = any("bed" in item.fixturenames for item in session.items if isinstance(item, pytest.Function))
+    if needed and not session.config.option.collectonly and not machine.lacks():
+        # What goes wrong is said by each test that needs the bed.
+        with contextlib.suppress(BedError):
+            images.ensure()
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +64,7 @@ def vms(bed: None) -> Iterator[Callable[..., VM]]:
 
 @pytest.fixture
 def model(vm: VM, model_for: Callable[[VM], ModelServer]) -> ModelServer:
-    """A scripted model of the test's own that takes the key `model.key`, reached from here, from `vm` and its containers."""
+    """A scripted model of the test's own, reached from here, from `vm` and its containers; `model.key` is its key."""
     return model_for(vm)
 
 

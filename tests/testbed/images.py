@@ -94,7 +94,8 @@ def _import_node(engine: Engine) -> None:
         return
     _debootstrap(root)
     with tempfile.TemporaryDirectory() as folder:
-        call(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder, NODE_WHEEL)
+        pip = (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:")
+        call(*pip, "-d", folder, NODE_WHEEL)
         for wheel in Path(folder).glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(folder)
         call(HERE / "base-rootfs.sh", root, folder)

@@ -1,7 +1,7 @@
 """A stand-in for the OpenAI Responses API that plays a script: enough for the real Codex CLI to work and to finish.
 
-Which reply a request gets depends on the request alone: reply number K goes to the one that carries K tool outputs after
-its last user message. So any number of agents, and their retries, can share one server. A scenario:
+Which reply a request gets depends on the request alone: reply number K goes to the one that carries K tool outputs
+after its last user message. So any number of agents, and their retries, can share one server. A scenario:
 
     {"scenarios": [{"when": "REGEX on the last user message", "replies": [REPLY, ...]}, ...],
      "replies": [REPLY, ...]}                        for when none matches
@@ -35,7 +35,6 @@ import uuid
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tests.testbed.model_items import Json, item_for, poll_for, text_of
@@ -123,7 +122,7 @@ class ModelServer:
     def __enter__(self) -> ModelServer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -158,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing: `requests` has it all."""
 
-    def do_GET(self) -> None:  # noqa: N802 - as above
+    def do_GET(self) -> None:
         self._record(None, None)
         if self.headers.get("Upgrade"):
             # Codex tries a websocket first and goes on by HTTP when it is refused.
@@ -169,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(404, {"error": {"message": f"not found: {self.path}"}})
 
-    def do_POST(self) -> None:  # noqa: N802 - as above
+    def do_POST(self) -> None:
         body: Json = json.loads(self._read() or b"{}")
         if not self.path.split("?")[0].endswith("/responses"):
             self._record(body, None)
@@ -186,12 +185,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         time.sleep(reply.get("delay_s", 0))
         n = self.server.model.occurrence(body, self.headers.get("session_id"))
-        fail, cut = reply.get("fail"), reply.get("cut")
+        fail: Json | None = reply.get("fail")
+        cut: Json | None = reply.get("cut")
         if fail and n <= fail.get("times", 1):
             words = {"error": {"message": "scripted failure", "type": "server_error"}}
             self._send(fail.get("status", 500), fail.get("body", words), fail.get("headers"))
         else:
-            self._stream(body, reply, cut=bool(cut) and n <= cut.get("times", 1))
+            self._stream(body, reply, cut=cut is not None and n <= cut.get("times", 1))
 
     def _stream(self, body: Json, reply: Json, *, cut: bool) -> None:
         item = item_for(reply, body)
@@ -224,9 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(text), 40):
             time.sleep(pause)
             piece = text[start : start + 40]
-            self._event(
-                "response.output_text.delta", item_id=item["id"], output_index=0, content_index=0, delta=piece
-            )
+            self._event("response.output_text.delta", item_id=item["id"], output_index=0, content_index=0, delta=piece)
 
     def _event(self, kind: str, **data: Any) -> None:
         self.wfile.write(f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode())
@@ -244,9 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _record(self, body: Json | None, reply: Json | None) -> None:
         authorization, headers = self.headers.get("Authorization"), dict(self.headers)
-        self.server.model.record(
-            Request(time.time(), self.command, self.path, authorization, headers, body, reply)
-        )
+        self.server.model.record(Request(time.time(), self.command, self.path, authorization, headers, body, reply))
 
     def _is_allowed(self) -> bool:
         key = self.server.model.key

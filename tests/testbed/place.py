@@ -27,14 +27,14 @@ class BedError(RuntimeError):
 def locked(name: str, *, shared: bool = False) -> Iterator[None]:
     """Hold one of the bed's locks. They work between processes and between threads, and end with their holder."""
     STATE.mkdir(parents=True, exist_ok=True)
-    with open(STATE / f".{name}.lock", "w") as handle:
+    with (STATE / f".{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
 
 
 def call(*argv: str | Path, stdin: str | None = None, env: dict[str, str] | None = None) -> str:
     """Run a command of the bed's own; its output, or a BedError that has the command's words."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=env)
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         words = (done.stderr or done.stdout).strip()
         raise BedError(f"{' '.join(map(str, argv))}: exit {done.returncode}: {words[-2000:]}")
@@ -43,7 +43,13 @@ def call(*argv: str | Path, stdin: str | None = None, env: dict[str, str] | None
 
 def tried(*argv: str | Path) -> bool:
     """Run a command that may fail, as when what it removes is gone already."""
-    return subprocess.run(argv, capture_output=True).returncode == 0
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def start_apart(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that this terminal's Ctrl-C does not reach and that may outlive this one; output goes to `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
 
 def wait_for(what: str, ready: Callable[[], bool], seconds: float) -> None:
@@ -52,7 +58,7 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float) -> None:
     while not ready():
         if time.monotonic() > deadline:
             raise BedError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 def this_process() -> str:

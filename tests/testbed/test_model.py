@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -17,21 +18,21 @@ SCENARIO = {
         {"when": "flaky", "replies": [{"text": "Done.", "fail": {"status": 500, "times": 1}}]},
     ]
 }
-ENV = "HOME=/agent CODEX_HOME=/agent/codex"
+DOCKER = "run --rm -i --network host --tmpfs /agent:mode=1777 -w /workspace --entrypoint /bin/sh"
+CODEX = "pcc-codex --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox --ephemeral"
 
 
-def agent(model_url: str, key: str, prompt: str, *, entrypoint: str = "/usr/local/bin/pcc-codex") -> tuple[str, str]:
-    """A docker command that runs Codex on a workspace, as pccpipe does, and what it wants on its stdin."""
-    codex = f"pcc-codex --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox --ephemeral -C /workspace \
--c openai_base_url={model_url}/v1 -"
-    script = f"OPENAI_API_KEY={key}; export OPENAI_API_KEY {ENV}\necho {shlex.quote(prompt)} | {codex}\n"
-    options = "--rm -i --network host --user $(id -u):$(id -g) --tmpfs /agent:mode=1777 -v $PWD:/workspace -w /workspace"
-    return f"docker run {options} --entrypoint /bin/sh pcc-runner:latest", script
+def script(model: ModelServer, key: str, prompt: str) -> str:
+    """What the container's shell reads on its stdin: the key is in no argument list."""
+    return f"""
+        OPENAI_API_KEY={key}; HOME=/agent; CODEX_HOME=/agent/codex; export OPENAI_API_KEY HOME CODEX_HOME
+        echo {shlex.quote(prompt)} | {CODEX} -c openai_base_url={model.url}/v1 -
+    """
 
 
 def run_agent(vm: VM, model: ModelServer, key: str, prompt: str) -> subprocess.CompletedProcess[str]:
-    command, script = agent(model.url, key, prompt)
-    return vm.ssh(f"rm -rf ~/w; mkdir ~/w && cd ~/w && {command}", check=False, stdin=script)
+    docker = f"docker {DOCKER} --user $(id -u):$(id -g) -v $PWD:/workspace pcc-runner:latest"
+    return vm.ssh(f"rm -rf ~/w; mkdir ~/w && cd ~/w && {docker}", check=False, stdin=script(model, key, prompt))
 
 
 def test_the_real_agent_does_what_the_scenario_says(vm: VM, model: ModelServer) -> None:
@@ -72,8 +73,7 @@ def test_without_a_key_the_agent_does_not_start(vm: VM, model: ModelServer, key:
     assert not model.requests
 
 
-def test_the_local_engine_runs_the_same_image(local_engine: Engine, model: ModelServer) -> None:
+def test_the_local_engine_runs_the_same_image(local_engine: Engine, model: ModelServer, tmp_path: Path) -> None:
     assert local_engine.docker("run", "--rm", "--network", "none", "bb:latest", "echo", "hello") == "hello\n"
-    command, script = agent(model.url, model.key or "", "anything")
-    done = local_engine.docker(*shlex.split(command.replace("$(id -u):$(id -g)", "0:0").replace("$PWD", "/tmp"))[1:], stdin=script)
-    assert '"text":"ok"' in done
+    docker = [*DOCKER.split(), "-v", f"{tmp_path}:/workspace", "--user", "0:0", "pcc-runner:latest"]
+    assert '"text":"ok"' in local_engine.docker(*docker, stdin=script(model, model.key or "", "anything"))

@@ -144,7 +144,8 @@ def test_a_reboot_keeps_the_disk_and_ends_the_processes(fresh_vm: VM) -> None:
 @pytest.mark.usefixtures("bed")
 def test_a_vm_of_a_killed_process_is_swept_and_one_of_a_living_process_is_not(vm: VM) -> None:
     script = "import os; from tests.testbed.vm import VM; print(VM.up(images=False).name, flush=True); os._exit(9)"
-    name = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip()
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    name = killed.stdout.strip()
     orphan = VM(name)
     init = init_of(orphan.state)
     assert init is not None

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from types import TracebackType
 
 from tests.testbed.engine import answers, clone_images, remove_cgroups, remove_tree
 from tests.testbed.images import VM_ROOT
 from tests.testbed.network import Link
-from tests.testbed.place import HERE, VMS, BedError, call, locked, this_process, tried, wait_for
+from tests.testbed.place import HERE, VMS, BedError, call, locked, start_apart, this_process, tried, wait_for
 
 KEPT = "kept"  # the owner of a VM that stays until someone takes it down
 
@@ -89,7 +88,8 @@ class VM:
         options = ["IdentitiesOnly=yes", f"UserKnownHostsFile={self.known_hosts}", "StrictHostKeyChecking=yes"]
         options += ["BatchMode=yes", "ConnectTimeout=5", "ServerAliveInterval=5", "LogLevel=ERROR"]
         flags = [word for option in options for word in ("-o", option)]
-        return _run(["ssh", "-F", "none", "-i", str(self.key), *flags, f"{user or self.user}@{self.host}", command], check, stdin)
+        argv = ["ssh", "-F", "none", "-i", str(self.key), *flags, f"{user or self.user}@{self.host}", command]
+        return _run(argv, check, stdin)
 
     def pids(self, pattern: str) -> list[int]:
         """The processes inside whose command line matches, by their ids inside; containers' processes too."""
@@ -122,8 +122,7 @@ class VM:
         if not milliseconds:
             return
         argv = [sys.executable, str(HERE / "slowlink.py"), *self.link.slow_names, str(milliseconds), str(loss_percent)]
-        with open(self.state / "slow.log", "wb") as log:
-            relay = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        relay = start_apart(argv, self.state / "slow.log")
         pid_file.write_text(str(relay.pid))
         wait_for("slow link", self.link.has_slow, 5)
         self.link.route_over_slow()
@@ -220,15 +219,13 @@ class VM:
         init_log = self.state / "init.log"
         argv = ["nsenter", f"--net=/run/netns/{self.link.namespace}", "unshare", "--mount", "--pid", "--uts", "--ipc"]
         argv += ["--fork", "--propagation", "private", "bash", str(HERE / "vm-init.sh"), self.name, str(self.state)]
-        with open(init_log, "wb") as log:
-            started = subprocess.Popen(
-                [*argv, str(VM_ROOT)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        started = start_apart([*argv, str(VM_ROOT)], init_log)
         ready = self.state / "bed" / "ready"
         wait_for("the VM's first process", lambda: ready.exists() or started.poll() is not None, 15)
         if not ready.exists():
             raise BedError(f"the VM did not start: {init_log.read_text()[-2000:]}")
-        (self.state / "init.pid").write_text(Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()[0])
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+        (self.state / "init.pid").write_text(children[0])
         self._start_dockerd()
         wait_for("sshd", self._sshd_listens, 5)
         try:
@@ -237,10 +234,9 @@ class VM:
             raise BedError(f"{error}: {(self.state / 'bed' / 'dockerd.log').read_text()[-2000:]}") from None
 
     def _start_dockerd(self) -> None:
-        self.sh(
-            "rm -f /run/docker.pid; setsid dockerd --host unix:///run/docker.sock --exec-opt native.cgroupdriver=cgroupfs "
-            f"--cgroup-parent /pccbed-{self.name} </dev/null >>/bed/dockerd.log 2>&1 &"
-        )
+        options = "--host unix:///run/docker.sock --exec-opt native.cgroupdriver=cgroupfs"
+        options += f" --cgroup-parent /pccbed-{self.name}"
+        self.sh(f"rm -f /run/docker.pid; setsid dockerd {options} </dev/null >>/bed/dockerd.log 2>&1 &")
 
     def _docker_answers(self) -> bool:
         # Straight through the VM's root: a docker client inside takes 30 ms a try.
@@ -266,7 +262,7 @@ class VM:
     def __enter__(self) -> VM:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.down()
 
 
@@ -311,8 +307,8 @@ def _kill(pid_file: Path) -> None:
 
 
 def _run(argv: list[str], check: bool, stdin: str | None) -> subprocess.CompletedProcess[str]:
-    stream = None if stdin is not None else subprocess.DEVNULL
-    done = subprocess.run(argv, stdin=stream, input=stdin, capture_output=True, text=True, errors="replace")
+    # Without input, an empty one: a command must not wait for this terminal.
+    done = subprocess.run(argv, input=stdin or "", capture_output=True, text=True, errors="replace", check=False)
     if check and done.returncode:
         raise BedError(f"{argv[-1]}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done
