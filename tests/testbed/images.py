@@ -50,8 +50,9 @@ def _once(name: str, recipe: str, make: Callable[[], None]) -> None:
 
 
 def _recipe() -> str:
-    sources = [RUNNER / "Dockerfile.pcc-runner", RUNNER / "pcc-codex", HERE / "base-rootfs.sh", Path(__file__)]
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    files = [RUNNER / "Dockerfile.pcc-runner", RUNNER / "pcc-codex", HERE / "base-rootfs.sh"]
+    parts = [*(file.read_text() for file in files), NODE_WHEEL, BB_DOCKERFILE]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _debootstrap(root: Path, packages: str = "") -> None:

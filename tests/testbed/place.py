@@ -47,7 +47,7 @@ def tried(*argv: str | Path) -> bool:
 
 
 def start_apart(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process that this terminal's Ctrl-C does not reach and that may outlive this one; output goes to `log`."""
+    """Start a process that this terminal's Ctrl-C does not reach and that may outlive this one; it writes to `log`."""
     with log.open("ab") as output:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 

@@ -14,7 +14,14 @@ from tests.testbed.vm import VM
 PATCH = "*** Begin Patch\n*** Add File: b.txt\n+from the patch\n*** End Patch"
 SCENARIO = {
     "scenarios": [
-        {"when": "two files", "replies": [{"shell": "env >a.txt"}, {"patch": PATCH}, {"text": "Wrote two files."}]},
+        {
+            "when": "two files",
+            "replies": [
+                {"shell": "env >a.txt; cat /proc/[0-9]*/environ >>a.txt"},
+                {"patch": PATCH},
+                {"text": "Wrote two files."},
+            ],
+        },
         {"when": "flaky", "replies": [{"text": "Done.", "fail": {"status": 500, "times": 1}}]},
     ]
 }

@@ -40,6 +40,7 @@ class VM:
         self.host_side = self.link.host_address
         self.key = self.state / "key"
         self.known_hosts = self.state / "known_hosts"
+        self._children: list[subprocess.Popen[bytes]] = []  # what this process must reap
 
     @classmethod
     def up(cls, name: str | None = None, *, images: bool = True, home_mb: int | None = None, keep: bool = False) -> VM:
@@ -69,6 +70,8 @@ class VM:
     def down(self) -> None:
         """Remove the VM: processes, network, control groups, files."""
         remove_vm(self.state)
+        for child in self._children:
+            child.wait(timeout=10)
 
     def reboot(self) -> None:
         """Cut the power and start again. /home and Docker's data stay, /tmp, /run and changes to /etc do not."""
@@ -123,6 +126,7 @@ class VM:
             return
         argv = [sys.executable, str(HERE / "slowlink.py"), *self.link.slow_names, str(milliseconds), str(loss_percent)]
         relay = start_apart(argv, self.state / "slow.log")
+        self._children.append(relay)
         pid_file.write_text(str(relay.pid))
         wait_for("slow link", self.link.has_slow, 5)
         self.link.route_over_slow()
@@ -220,6 +224,7 @@ class VM:
         argv = ["nsenter", f"--net=/run/netns/{self.link.namespace}", "unshare", "--mount", "--pid", "--uts", "--ipc"]
         argv += ["--fork", "--propagation", "private", "bash", str(HERE / "vm-init.sh"), self.name, str(self.state)]
         started = start_apart([*argv, str(VM_ROOT)], init_log)
+        self._children.append(started)
         ready = self.state / "bed" / "ready"
         wait_for("the VM's first process", lambda: ready.exists() or started.poll() is not None, 15)
         if not ready.exists():
