@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
+import sys
 from pathlib import Path
 
-from tests.testbed.place import HERE, tried
+from tests.testbed.place import HERE, STATE, call, tried
 
 # Each program that the bed runs, by the Debian package that has it.
 PROGRAMS = {
@@ -40,6 +42,8 @@ def _missing_programs() -> list[str]:
     ]
     if not Path("/etc/debian_version").exists():
         missing.append("needs Debian or Ubuntu, as a VM's root is made with the machine's own apt settings")
+    if importlib.util.find_spec("pip") is None:
+        missing.append(f"lacks pip in {sys.executable} (python -m ensurepip installs it)")
     return missing
 
 
@@ -53,4 +57,7 @@ def _missing_kernel_parts() -> list[str]:
         missing.append("has no working iptables in a network namespace")
     if not Path("/sys/fs/cgroup").is_dir():
         missing.append("has no /sys/fs/cgroup")
+    STATE.mkdir(parents=True, exist_ok=True)
+    if call("stat", "-f", "-c", "%T", STATE).strip() == "overlayfs":
+        missing.append(f"has an overlay under {STATE}, on which Docker can't work; set PCCPIPE_TESTBED to a real disk")
     return missing
