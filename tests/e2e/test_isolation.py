@@ -1,0 +1,164 @@
+"""Where a step really ran, why not where it asked to, and what is left afterwards."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.control import Control, containers, happened, wait_until
+from tests.testbed.vm import VM
+
+STEP = """
+containers: {box: {image: "bb:latest", network: none}}
+steps:
+  - id: work
+    on: container
+    container: box
+    run: echo in the box; sleep ${{ inputs.seconds }}; exit ${{ inputs.code }}
+    timeout: ${{ inputs.limit }}
+    fallback: {on: local, run: "echo on the host"}
+inputs:
+  seconds: {type: integer, default: 0}
+  code: {type: integer, default: 0}
+  limit: {type: integer, default: 60}
+"""
+
+
+def test_the_step_runs_in_a_container_and_the_record_says_what_it_had(control: Control) -> None:
+    ran = control.run(STEP)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    had = ran.step("work")["attempts"][-1]["had"]
+    assert (had["place"], had["network"]) == ("container", "none")
+    assert had["user"].split(":")[0] not in {"", "0"}
+    assert ran.log("work") == "in the box\n"
+
+
+@pytest.mark.parametrize("code", [1, 125, 126, 127, 137])
+def test_an_exit_code_is_the_commands_own(control: Control, code: int) -> None:
+    ran = control.run(STEP, "--input", f"code={code}")
+    assert ran.code == 1
+    step = ran.step("work")
+    assert (step["outcome"], step["attempts"][-1]["exit_code"]) == ("failed", code)
+    assert not ran.state["downgraded"]
+    assert containers_of(control, ran.record) == []
+
+
+def containers_of(control: Control, record: Path) -> list[str]:
+    assert control.vm is not None
+    return [name for name in containers(control.vm) if record.name[:8] in name]
+
+
+def test_the_container_is_gone_after_a_time_limit_and_the_output_is_kept(control: Control) -> None:
+    ran = control.run(STEP, "--input", "seconds=60", "--input", "limit=1")
+    assert ran.step("work")["outcome"] == "timed_out"
+    assert ran.log("work") == "in the box\n"
+    assert containers_of(control, ran.record) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_container_is_gone_after_a_cancel_and_always_runs(control: Control, number: int, code: int) -> None:
+    def cancel(process: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, '"command_started"'))
+        process.send_signal(number)
+
+    pipeline = STEP + "always: [{id: last, on: vm, run: echo cleaned}]\n"
+    ran = control.run(pipeline, "--input", "seconds=60", meanwhile=cancel)
+    assert ran.code == code, ran.stdout + ran.stderr
+    assert ran.step("work")["outcome"] == "cancelled"
+    assert ran.log("last") == "cleaned\n"
+    assert containers_of(control, ran.record) == []
+
+
+def stop_engine(vm: VM) -> None:
+    vm.stop_docker()
+
+
+def leave_group(vm: VM) -> None:
+    vm.leave_docker_group()
+
+
+def lose_image(vm: VM) -> None:
+    vm.sh("docker rmi -f bb:latest")
+
+
+def take_name(vm: VM) -> None:
+    vm.sh("docker run -d --name pcc-run-takename-work-1 node:20-slim sleep 300")
+
+
+def refuse_ssh(vm: VM) -> None:
+    vm.refuse()
+
+
+def unplug(vm: VM) -> None:
+    vm.unplug()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [
+        (stop_engine, "engine_stopped", "refused"),
+        (leave_group, "engine_permission_denied", "ermission denied"),
+        (lose_image, "image_missing", "No such image"),
+        (take_name, "name_taken", "pcc-run-takename-work-1"),
+        (refuse_ssh, "ssh_refused", "refused"),
+        (unplug, "ssh_unreachable", "route"),
+    ],
+)
+def test_a_container_that_cannot_be_had_falls_back_and_the_record_says_why(
+    tmp_path: Path, fresh_vm: VM, fault: Callable[[VM], None], reason: str, words: str
+) -> None:
+    control = Control(tmp_path, fresh_vm)
+    fault(fresh_vm)
+    ran = control.run(STEP, run_id="takename-1")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("work") == "on the host\n"
+    (downgrade,) = ran.state["downgrades"]
+    assert (downgrade["asked"], downgrade["had"], downgrade["reason"]) == ("container", "local", reason)
+    assert words in downgrade["words"]
+    assert "unknown error" not in downgrade["words"]
+    assert ran.state["downgraded"]
+    assert downgrade["words"] in ran.stdout
+    # The same, where it is not allowed, is unavailable: exit status 3, and with the same words.
+    strict = control.run(STEP, "--no-fallback", run_id="takename-2")
+    assert strict.code == 3
+    assert strict.step("work")["reason"] == reason
+    assert not strict.step("work")["attempts"][-1].get("exit_code")
+
+
+def test_fail_on_downgrade_makes_a_downgraded_success_exit_4(tmp_path: Path, fresh_vm: VM) -> None:
+    control = Control(tmp_path, fresh_vm)
+    fresh_vm.stop_docker()
+    assert control.run(STEP, "--fail-on-downgrade").code == 4
+
+
+def test_a_dead_leftover_of_our_own_with_the_same_name_is_removed(control: Control, vm: VM) -> None:
+    vm.sh("docker run --name pcc-run-leftover-work-1 --label pccpipe.run=leftover-old bb:latest true")
+    ran = control.run(STEP, run_id="leftover-1")
+    assert ran.code == 0
+    assert not ran.state["downgraded"]
+    assert ran.step("work")["attempts"][-1]["had"]["container"] == "pcc-run-leftover-work-1"
+
+
+def test_a_builder_that_fell_back_works_on_the_vms_newest_files_and_the_vm_gets_its_change(
+    tmp_path: Path, fresh_vm: VM
+) -> None:
+    control = Control(tmp_path, fresh_vm)
+    (control.workspace / "a.txt").write_text("one\n")
+    fresh_vm.leave_docker_group()
+    ran = control.run("""
+        containers: {box: {image: "bb:latest"}}
+        steps:
+          - {id: sync, upload: workspace}
+          - {id: before, on: vm, run: echo two >> a.txt}
+          - {id: build, on: container, container: box, run: "echo never", fallback: {on: local, run: echo three >> a.txt}}
+          - {id: after, on: vm, run: cat a.txt}
+          - {id: changes, diff: diff.patch}
+    """)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("after") == "one\ntwo\nthree\n"
+    assert (control.workspace / "a.txt").read_text() == "one\n"
+    assert "+two\n+three\n" in (ran.record / "diff.patch").read_text()
