@@ -1,0 +1,1 @@
+"""What pccpipe costs, beside what a user would pick instead: one command, medians and ratios in one run."""

@@ -1,0 +1,63 @@
+"""The same work as other tools do it: Fabric, Ansible (raw and command) and pyinfra, in an environment of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.measure import wall
+from tests.testbed.vm import VM
+
+PACKAGES = ("fabric==3.2.3", "ansible-core", "pyinfra")
+
+FABRIC = """
+import sys
+from fabric import Connection
+
+host, user, key, count = sys.argv[1:]
+with Connection(host, user=user, connect_kwargs={"key_filename": key}) as connection:
+    for _ in range(int(count)):
+        connection.run("true", hide=True)
+"""
+
+
+def environment(folder: Path) -> Path:
+    """The folder of the peers' programs; made once."""
+    programs = folder / "peers" / "bin"
+    if not (programs / "fab").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "peers")], check=True)
+        subprocess.run([str(programs / "pip"), "install", "--quiet", *PACKAGES], check=True)
+    return programs
+
+
+def true_steps(programs: Path, vm: VM, folder: Path, count: int) -> dict[str, Callable[[], float]]:
+    """`count` times `true` on the VM, with each peer; each as a whole process."""
+    script = folder / "fabric_true.py"
+    script.write_text(FABRIC)
+    inventory = folder / "inventory"
+    options = f"-o UserKnownHostsFile={vm.known_hosts}"
+    inventory.write_text(
+        f"vm ansible_host={vm.host} ansible_user={vm.user} ansible_ssh_private_key_file={vm.key} "
+        f"ansible_ssh_common_args='{options}'\n"
+    )
+    playbook = folder / "raw.yaml"
+    tasks = "".join("    - raw: 'true'\n" for _ in range(count))
+    playbook.write_text(f"- hosts: vm\n  gather_facts: false\n  tasks:\n{tasks}")
+    deploy = folder / "deploy.py"
+    deploy.write_text("from pyinfra.operations import server\n" + "server.shell(commands=['true'])\n" * count)
+    pyinfra_inventory = folder / "inventory.py"
+    pyinfra_inventory.write_text(
+        f"hosts = [({vm.host!r}, {{'ssh_user': {vm.user!r}, 'ssh_key': {str(vm.key)!r}, "
+        f"'ssh_known_hosts_file': {str(vm.known_hosts)!r}}})]\n"
+    )
+    fabric = [str(programs / "python"), str(script), vm.host, vm.user, str(vm.key), str(count)]
+    ansible = [str(programs / "ansible-playbook"), "-i", str(inventory), str(playbook)]
+    pyinfra = [str(programs / "pyinfra"), "-y", str(pyinfra_inventory), str(deploy)]
+    quiet = {"ANSIBLE_NOCOWS": "1", "ANSIBLE_LOCALHOST_WARNING": "0"}
+    return {
+        "Fabric": lambda: wall(fabric),
+        "Ansible raw": lambda: wall(ansible, quiet),
+        "pyinfra": lambda: wall(pyinfra, cwd=str(folder)),
+    }
