@@ -87,5 +87,9 @@ class Machine(Protocol):
         ...
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
-        """Connect to the Unix socket at `path` there."""
+        """Connect to the Unix socket at `path` there.
+
+        Only engines are reached so, hence their reasons in `Unavailable`: ENGINE_MISSING without a socket, ENGINE_STOPPED
+        when nobody listens on it, ENGINE_PERMISSION_DENIED, ENGINE_NOT_ANSWERING.
+        """
         ...

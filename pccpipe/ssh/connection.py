@@ -1,0 +1,184 @@
+"""The run's one SSH connection to its VM, as a `Machine`. Made when first needed, and again when it was lost."""
+
+from __future__ import annotations
+
+import functools
+import random
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import paramiko
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.housekeeping import ASK_FACTS, parse_facts, run_script, sh_command
+from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
+from pccpipe.ssh.login import Transport, log_in
+from pccpipe.targets.machine import ByteStream, Done, Facts, Process
+
+if TYPE_CHECKING:
+    from pccpipe.spec.model import Vm
+
+SESSIONS = 9
+"""Open at once: one below sshd's default MaxSessions, because it gives a closed one's place back late."""
+OPEN_TIMEOUT = 20.0
+"""Seconds in which a session must be opened, with all tries."""
+SESSION_WAIT = 60.0
+"""Seconds to wait for one of our own sessions to end when all are in use."""
+FAILURE_LASTS = 0.5
+"""Seconds in which a failed attempt to connect answers for the threads that wait for it, too."""
+
+T = TypeVar("T")
+
+
+class Connection:
+    """One VM over one SSH connection; safe from many threads.
+
+    Args:
+        vm: how to reach it.
+        accept_new_host_key: a server that known_hosts does not know is added to it. One whose key changed never is.
+    """
+
+    def __init__(self, vm: Vm, *, accept_new_host_key: bool = False) -> None:
+        self._vm = vm
+        self._accept_new = accept_new_host_key
+        self._lock = threading.Lock()
+        self._transports: tuple[Transport, ...] = ()
+        self._failure: Unavailable | None = None
+        self._failed_at = 0.0
+        self._sessions = threading.BoundedSemaphore(SESSIONS)
+        self._by_dial_stdio = False
+
+    @property
+    def host(self) -> str:
+        return self._vm.external_ip
+
+    @functools.cached_property
+    def facts(self) -> Facts:
+        done = self.run(ASK_FACTS)
+        try:
+            return parse_facts(done)
+        except ValueError as error:
+            words = (done.stderr or done.stdout).decode(errors="replace").strip()
+            words = f"{self.host} gave no shell: {words or 'no answer'}"
+            raise Unavailable(Reason.SSH_SESSION_REFUSED, words) from error
+
+    def popen(self, command: str) -> Process:
+        if not self._sessions.acquire(timeout=SESSION_WAIT):
+            words = f"all {SESSIONS} sessions of the connection to {self.host} were in use for {SESSION_WAIT:g} s"
+            raise Unavailable(Reason.SSH_SESSION_REFUSED, words)
+        try:
+            channel = self._with_transport(self._open_session)
+            process = ChannelProcess(channel, self._sessions.release)
+        except BaseException:
+            self._sessions.release()
+            raise
+        try:
+            channel.exec_command(sh_command(command).encode(errors="surrogateescape"))
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            process.close()
+            if not self._is_alive():
+                raise ConnectionResetError(f"the SSH connection to {self.host} ended") from error
+            raise Unavailable(Reason.SSH_SESSION_REFUSED, f"{self.host} runs no command: {error}") from error
+        return process
+
+    def run(self, script: str, timeout: float = 60.0) -> Done:
+        return run_script(self.popen("exec sh"), script, timeout)
+
+    def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
+        if self._by_dial_stdio:
+            return self.popen(_dial_stdio(path))
+        try:
+            return ChannelStream(self._with_transport(lambda transport: open_streamlocal(transport, path, timeout)))
+        except paramiko.ChannelException as error:
+            return self._dial_otherwise(path, timeout, error)
+        except TimeoutError as error:
+            raise Unavailable(Reason.ENGINE_NOT_ANSWERING, f"connect to {path} on {self.host}: {error}") from error
+
+    def close(self) -> None:
+        """End the connection. What runs on the VM goes on. Idempotent; a later call connects anew."""
+        with self._lock:
+            for transport in self._transports:
+                transport.close()
+            self._transports = ()
+
+    def _is_alive(self) -> bool:
+        return bool(self._transports) and all(transport.is_active() for transport in self._transports)
+
+    def _transport(self) -> Transport:
+        with self._lock:
+            if self._is_alive():
+                return self._transports[0]
+            if self._failure and time.monotonic() - self._failed_at < FAILURE_LASTS:
+                raise self._failure
+            for transport in self._transports:
+                transport.close()
+            self._transports = ()
+            try:
+                self._transports = log_in(self._vm, accept_new_host_key=self._accept_new)
+            except Unavailable as failure:
+                self._failure, self._failed_at = failure, time.monotonic()
+                raise
+            self._failure = None
+            return self._transports[0]
+
+    def _with_transport(self, use: Callable[[Transport], T]) -> T:
+        """Open something on the transport; once more on a new one if it turns out to be dead: nothing was begun."""
+        for last in (False, True):
+            transport = self._transport()
+            try:
+                return use(transport)
+            except (paramiko.ChannelException, TimeoutError):
+                raise
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                if last or transport.is_active():
+                    words = transport.parting_words or str(error) or "the connection ended"
+                    raise Unavailable(Reason.SSH_CLOSED, f"{self.host}: {words}") from error
+                transport.close()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _open_session(self, transport: Transport) -> paramiko.Channel:
+        deadline = time.monotonic() + OPEN_TIMEOUT
+        pause = 0.02
+        while True:
+            try:
+                return transport.open_session(timeout=OPEN_TIMEOUT)
+            except paramiko.ChannelException as error:
+                # Over MaxSessions, perhaps only because a session that we closed still counts. Nothing was begun.
+                if time.monotonic() + pause > deadline:
+                    words = f"{self.host} opens no session: {error.text}"
+                    hint = "MaxSessions in its sshd_config may be too low (pccpipe uses up to 9)"
+                    raise Unavailable(Reason.SSH_SESSION_REFUSED, words, hint) from error
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 1.0)
+
+    def _dial_otherwise(self, path: str, timeout: float, error: paramiko.ChannelException) -> ByteStream:
+        """sshd refused, in the same words for every cause: ask the VM which it is, and go another way if there is."""
+        where = f"connect to {path} on {self.host}"
+        socket = shlex.quote(path)
+        state = self.run(f"[ -S {socket} ] || exit 3; [ -w {socket} ] || exit 4", timeout).code
+        if state == 3:
+            raise Unavailable(Reason.ENGINE_MISSING, f"{where}: No such file or directory") from error
+        if state == 4:
+            words = f"{where}: Permission denied for user {self.facts.user}"
+            hint = f"sudo usermod -aG docker {self.facts.user}, on the VM; it holds from the next login on"
+            raise Unavailable(Reason.ENGINE_PERMISSION_DENIED, words, hint) from error
+        # Either nobody listens, or sshd forbids forwarding to sockets; docker's own client knows.
+        ping = f"printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | {_dial_stdio(path)} | head -c 4"
+        answer = self.run(ping, timeout)
+        if answer.stdout == b"HTTP":
+            self._by_dial_stdio = True
+            return self.popen(_dial_stdio(path))
+        said = answer.stderr.decode(errors="replace").strip()
+        if "not found" in said:
+            said = (
+                "Connection refused (or sshd there forbids AllowStreamLocalForwarding, and there is no docker command)"
+            )
+        raise Unavailable(Reason.ENGINE_STOPPED, f"{where}: {said or 'Connection refused'}") from error
+
+
+def _dial_stdio(path: str) -> str:
+    return f"docker -H unix://{shlex.quote(path)} system dial-stdio"

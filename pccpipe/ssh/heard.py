@@ -1,0 +1,59 @@
+"""The connection's socket, which notices a peer that has fallen silent.
+
+paramiko sends keep-alives and never looks whether anything comes back: a connection whose other side is gone without a
+word stays "active" for ever. Its thread, though, calls `recv` ten times a second; so here is where silence can be seen,
+without a thread for it: after `SILENCE_LIMIT` seconds in which nothing at all was heard, the socket reads and writes as
+closed.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import paramiko
+
+PING_INTERVAL = 15.0
+"""Seconds without traffic after which the server is asked for a sign of life."""
+SILENCE_LIMIT = 45.0
+
+
+class HeardSocket:
+    """Wraps a connected TCP socket, or the channel through a jump host, for a `paramiko.Transport`."""
+
+    def __init__(self, inner: socket.socket | paramiko.Channel, silence_limit: float = SILENCE_LIMIT) -> None:
+        self._inner = inner
+        self._silence_limit = silence_limit
+        self._heard = time.monotonic()
+        self.fell_silent = False
+        # By this name, as a socket has it: paramiko asks.
+        self._closed = False
+
+    def recv(self, size: int) -> bytes:
+        try:
+            data = self._inner.recv(size)
+        except TimeoutError:
+            if self._is_silent():
+                return b""
+            raise
+        self._heard = time.monotonic()
+        return data
+
+    def send(self, data: bytes) -> int:
+        try:
+            return self._inner.send(data)
+        except TimeoutError:
+            if self._is_silent():
+                raise ConnectionAbortedError("nothing was heard of the server") from None
+            raise
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._inner.settimeout(seconds)
+
+    def close(self) -> None:
+        self._inner.close()
+        self._closed = True
+
+    def _is_silent(self) -> bool:
+        self.fell_silent = self.fell_silent or time.monotonic() - self._heard > self._silence_limit
+        return self.fell_silent
