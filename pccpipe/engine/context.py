@@ -25,6 +25,16 @@ class Journal(Protocol):
     def append(self, happening: Happening) -> Event: ...
 
 
+class Targets(Protocol):
+    """The run's targets; each is made when it is first asked for."""
+
+    def __getitem__(self, place: Place) -> Target: ...
+
+    def close(self) -> None:
+        """Close those that were made."""
+        ...
+
+
 class Images(Protocol):
     """The engine's images, for the `build` action."""
 
@@ -44,7 +54,7 @@ class Parts:
     run_dir: Path
     pipeline: Pipeline
     project: Project
-    targets: Mapping[Place, Target]
+    targets: Targets
     workspace: Workspace
     images: Images
     journal: Journal

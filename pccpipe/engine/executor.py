@@ -54,8 +54,7 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
         finally:
             ended = _run_always(parts, scope, ended)
     finally:
-        for target in parts.targets.values():
-            target.close()
+        parts.targets.close()
     return RunOutcome(ended.outcome, _status(ended), ended.message)
 
 

@@ -89,6 +89,12 @@ class NotedWorkspace:
         self._call("remove")
 
 
+class DummyTargets(dict[Place, DummyTarget]):
+    def close(self) -> None:
+        for target in self.values():
+            target.close()
+
+
 class NoImages:
     def build(self, build: Build, image: str, args: object, log: Path) -> bool:
         return True
@@ -98,7 +104,7 @@ class NoImages:
 class Played:
     outcome: RunOutcome
     notes: Notes
-    targets: dict[Place, DummyTarget]
+    targets: DummyTargets
     workspace: NotedWorkspace
     run_dir: Path
 
@@ -138,7 +144,7 @@ class Stage:
         run_dir = self.folder / "run"
         run_dir.mkdir()
         notes = Notes(self.on_event)
-        targets = {place: DummyTarget(place, self.script) for place in Place}
+        targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
         workspace = NotedWorkspace(self.folder, vm_gone=self.vm_gone, broken=self.broken)
         parts = Parts(
             run_id="rehearsal-1",

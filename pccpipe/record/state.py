@@ -1,0 +1,278 @@
+"""The state of a run, as a fold over its events; and run.json, which is that state as a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import assert_never
+
+from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
+from pccpipe.record.events import (
+    ActionDone,
+    AlwaysStarted,
+    Cancelling,
+    CommandEnded,
+    CommandStarted,
+    Event,
+    Output,
+    RoundStarted,
+    RunEnded,
+    RunStarted,
+    StepDowngraded,
+    StepEnded,
+    StepRetrying,
+    StepStarted,
+    TargetUnavailable,
+    Warned,
+)
+from pccpipe.record.files import write_atomically
+from pccpipe.record.journal import read_events
+from pccpipe.targets.base import Isolation, Json
+
+RUN_JSON = "run.json"
+WRITE_EVERY = 0.2
+"""Seconds between two writings of run.json while the run goes on, at least."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at a step's command: it began (`had`), or its place was unavailable (`reason`)."""
+
+    number: int
+    outcome: Outcome | None = None
+    command: str | None = None
+    had: Isolation | None = None
+    reason: Reason | None = None
+    words: str = ""
+    hint: str = ""
+    exit_code: int | None = None
+    signal: str | None = None
+    out_of_memory: bool = False
+    seconds: float | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    message: str = ""
+
+
+@dataclass(slots=True)
+class StepState:
+    path: str
+    kind: str = "run"
+    name: str = ""
+    always: bool = False
+    asked: Place | None = None
+    outcome: Outcome | None = None
+    """None while it runs."""
+    ignored: bool = False
+    started_at: float | None = None
+    seconds: float | None = None
+    round: int | None = None
+    rounds: int | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    exit_code: int | None = None
+    reason: Reason | None = None
+    message: str = ""
+    result: Json = None
+    result_path: str | None = None
+    facts: dict[str, Json] = field(default_factory=dict)
+    """What a built-in action did."""
+
+    def attempt(self, number: int) -> Attempt:
+        """The attempt of that number, made if need be."""
+        for attempt in self.attempts:
+            if attempt.number == number:
+                return attempt
+        self.attempts.append(Attempt(number))
+        return self.attempts[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Downgrade:
+    step: str
+    asked: Place
+    had: Place
+    reason: Reason
+    words: str
+
+
+@dataclass(slots=True)
+class RunState:
+    """What is known of a run. `apply` each of its events, in order."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    pipeline_path: str = ""
+    project: str | None = None
+    isolation_mode: IsolationMode = IsolationMode.LOCAL
+    status: str = "running"
+    outcome: Outcome | None = None
+    message: str = ""
+    downgraded: bool = False
+    downgrades: list[Downgrade] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    cancelled_by: str | None = None
+    inputs: dict[str, Json] = field(default_factory=dict)
+    workspace: str = ""
+    planned: tuple[str, ...] = ()
+    version: str = ""
+    host: str = ""
+    pid: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    seconds: float | None = None
+    steps: dict[str, StepState] = field(default_factory=dict)
+    """By path, in the order in which their turns came."""
+    last_seq: int = 0
+
+    def step(self, path: str) -> StepState:
+        """The step of that path, made if need be."""
+        return self.steps.setdefault(path, StepState(path))
+
+    def apply(self, event: Event) -> None:
+        """Take in one more event."""
+        what = event.what
+        if event.seq:
+            self.last_seq = event.seq
+        match what:
+            case RunStarted():
+                self._run_started(event.time, what)
+            case StepStarted():
+                step = self.step(what.step)
+                step.kind, step.asked, step.name, step.always = what.kind, what.asked, what.name, what.always
+                step.started_at = event.time
+            case CommandStarted():
+                attempt = self.step(what.step).attempt(what.attempt)
+                attempt.command, attempt.had = what.command, what.had
+                attempt.stdout, attempt.stderr = what.stdout, what.stderr
+            case CommandEnded():
+                attempt = self.step(what.step).attempt(what.attempt)
+                attempt.outcome, attempt.exit_code, attempt.signal = what.outcome, what.exit_code, what.signal
+                attempt.out_of_memory, attempt.seconds = what.out_of_memory, what.seconds
+                attempt.message = what.message
+            case TargetUnavailable():
+                attempt = self.step(what.step).attempt(what.attempt)
+                attempt.outcome, attempt.reason = Outcome.UNAVAILABLE, what.reason
+                attempt.words, attempt.hint = what.words, what.hint
+            case StepDowngraded():
+                self.downgraded = True
+                self.downgrades.append(Downgrade(what.step, what.asked, what.had, what.reason, what.words))
+            case StepRetrying():
+                pass
+            case RoundStarted():
+                step = self.step(what.step)
+                step.round, step.rounds = what.round, what.of
+            case ActionDone():
+                self.step(what.step).facts = dict(what.facts)
+            case StepEnded():
+                self._step_ended(what)
+            case Cancelling():
+                self.cancelled_by = what.by
+            case AlwaysStarted():
+                self.outcome, self.status = what.outcome, what.status
+            case Warned():
+                self.warnings.append(f"{what.step}: {what.message}" if what.step else what.message)
+            case RunEnded():
+                self.outcome, self.status, self.message = what.outcome, what.status, what.message
+                self.downgraded, self.seconds, self.ended_at = what.downgraded, what.seconds, event.time
+            case Output():
+                pass
+            case _:
+                assert_never(what)
+
+    def _run_started(self, at: float, what: RunStarted) -> None:
+        self.run_id, self.pipeline, self.pipeline_path = what.run_id, what.pipeline, what.pipeline_path
+        self.project, self.isolation_mode = what.project, what.isolation_mode
+        self.inputs, self.workspace, self.planned = dict(what.inputs), what.workspace, tuple(what.steps)
+        self.version, self.host, self.pid = what.version, what.host, what.pid
+        self.started_at = at
+
+    def _step_ended(self, what: StepEnded) -> None:
+        step = self.step(what.step)
+        step.outcome, step.seconds, step.ignored = what.outcome, what.seconds, what.ignored
+        step.exit_code, step.reason, step.message = what.exit_code, what.reason, what.message
+        step.result, step.result_path = what.result, what.result_path
+
+    def to_json(self) -> dict[str, Json]:
+        """The state as run.json has it; see docs/run-record.md."""
+        return {
+            "run_id": self.run_id,
+            "pipeline": self.pipeline,
+            "pipeline_path": self.pipeline_path,
+            "project": self.project,
+            "isolation_mode": self.isolation_mode.value,
+            "status": self.status,
+            "outcome": self.outcome.value if self.outcome else None,
+            "message": self.message,
+            "downgraded": self.downgraded,
+            "downgrades": [_plain(downgrade) for downgrade in self.downgrades],
+            "warnings": list(self.warnings),
+            "cancelled_by": self.cancelled_by,
+            "started_at": _iso(self.started_at),
+            "ended_at": _iso(self.ended_at),
+            "seconds": self.seconds,
+            "inputs": self.inputs,
+            "workspace": self.workspace,
+            "host": self.host,
+            "pid": self.pid,
+            "version": self.version,
+            "last_seq": self.last_seq,
+            "steps": [_step_json(step) for step in self.steps.values()],
+        }
+
+
+class StateFile:
+    """A listener that keeps run.json: not at each event, so that a long run stays linear, but always at the end."""
+
+    def __init__(self, run_dir: Path, state: RunState) -> None:
+        self._path = run_dir / RUN_JSON
+        self._state = state
+        self._next = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event.what, Output):
+            return
+        now = time.monotonic()
+        if now < self._next and not isinstance(event.what, RunEnded):
+            return
+        self.write()
+        # A state that is long to write is written less often.
+        self._next = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - now))
+
+    def write(self) -> None:
+        """Write it now."""
+        write_atomically(self._path, json.dumps(self._state.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def load_state(run_dir: Path) -> RunState:
+    """The state of a run from its events, which are the truth; run.json may be a moment behind."""
+    state = RunState()
+    for event in read_events(run_dir):
+        state.apply(event)
+    return state
+
+
+def _step_json(step: StepState) -> Json:
+    plain = _plain(step)
+    assert isinstance(plain, dict)
+    plain["started_at"] = _iso(step.started_at)
+    return plain
+
+
+def _plain(value: object) -> Json:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(type(value).__name__)
+
+
+def _iso(moment: float | None) -> str | None:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds") if moment is not None else None
