@@ -1,0 +1,75 @@
+"""The control lane: an sh beside the lanes that ends, asks after and removes commands. It takes short programs only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from pccpipe.errors import Unavailable
+from pccpipe.shell import programs
+from pccpipe.shell.lane import LaneShell, new_mark, no_shell, understood
+from pccpipe.shell.programs import Opening, Place
+from pccpipe.targets.machine import Machine
+
+T = TypeVar("T")
+
+
+class Control:
+    """Opened when first used, and again when it was lost. Safe from many threads."""
+
+    def __init__(self, machine: Machine, place: Place) -> None:
+        self._machine = machine
+        self._place = place
+        self._lock = threading.Lock()
+        self._shell: LaneShell | None = None
+
+    def open(self) -> None:
+        """Raises `Unavailable`."""
+        with self._lock:
+            self._opened()
+
+    def send(self, program: bytes) -> None:
+        """Have a program run. Raises `Unavailable`, ConnectionError."""
+        self._use(lambda shell: shell.send(program))
+
+    def ask(self, make_program: Callable[[str], bytes]) -> str:
+        """Have a program run; its answer, behind the mark it is made with. Raises `Unavailable`, ConnectionError."""
+        mark = new_mark()
+        return self._use(lambda shell: shell.ask(make_program(mark), mark))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._shell:
+                self._shell.close()
+                self._shell = None
+
+    def _use(self, use: Callable[[LaneShell], T]) -> T:
+        """Every program here may run twice without harm, so one whose shell has died goes to a new one."""
+        with self._lock:
+            for last in (False, True):
+                shell = self._opened()
+                try:
+                    return use(shell)
+                except (ConnectionError, TimeoutError) as error:
+                    shell.close()
+                    self._shell = None
+                    if last:
+                        raise ConnectionResetError(str(error)) from error
+            raise AssertionError("the last attempt returns or raises")
+
+    def _opened(self) -> LaneShell:
+        if self._shell:
+            return self._shell
+        shell = LaneShell(self._machine.popen("exec sh"))
+        mark = new_mark()
+        try:
+            understood(self._machine, shell.ask(programs.open_control(Opening(self._place, mark)), mark))
+        except (ConnectionError, TimeoutError) as error:
+            shell.close()
+            raise no_shell(self._machine, error) from error
+        except Unavailable:
+            shell.close()
+            raise
+        self._shell = shell
+        return shell

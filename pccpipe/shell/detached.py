@@ -1,0 +1,95 @@
+"""Runs a run's commands on a machine so that they need neither the connection nor pccpipe to go on."""
+
+from __future__ import annotations
+
+from pccpipe.errors import Lost, Unavailable
+from pccpipe.shell import programs
+from pccpipe.shell.lane import Lane, new_mark
+from pccpipe.shell.lanes import Lanes
+from pccpipe.shell.programs import KILL_AFTER, Place
+from pccpipe.shell.retry import Retry
+from pccpipe.shell.running import LOST_AFTER, DetachedRunning, Followed
+from pccpipe.targets.base import Command, Isolation, Token
+from pccpipe.targets.machine import Machine
+
+DOUBT_LIMIT = 30.0
+"""Seconds to find out whether a command began, when the connection broke at that moment."""
+
+
+class Detached:
+    """Safe from many threads.
+
+    Args:
+        limit: how many commands may run at a time; further ones wait.
+        lost_after: seconds for which the machine may stay away before a command on it counts as lost.
+        kill_after: seconds between TERM and KILL when a command's own limit passes.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        place: Place,
+        *,
+        limit: int,
+        lost_after: float = LOST_AFTER,
+        kill_after: float = KILL_AFTER,
+    ) -> None:
+        self._machine = machine
+        self._place = place
+        self._lanes = Lanes(machine, place, limit)
+        self._lost_after = lost_after
+        self._kill_after = kill_after
+
+    def open(self) -> None:
+        """Make sure that commands can run. Raises `Unavailable`."""
+        self._lanes.control.open()
+
+    def start(self, command: Command, workspace: str, isolation: Isolation) -> DetachedRunning:
+        """Begin a command in a workspace. Raises `Unavailable` only if it certainly never began."""
+        while True:
+            mark = new_mark()
+            program = programs.begin(self._place, mark, command, workspace, self._kill_after)
+            lane = self._lanes.take(command.limit)
+            followed = Followed(command.id, mark, lane.folder, lane.offsets)
+            try:
+                lane.begin(self._machine, program, mark)
+            except (ConnectionError, TimeoutError):
+                lane.close()
+                if not self._may_have_begun(followed):
+                    self._lanes.retire(lane.folder)
+                    continue
+                lane_left: Lane | None = None
+            except Unavailable:
+                self._lanes.give_back(lane)
+                raise
+            else:
+                lane_left = lane
+            return DetachedRunning(self._lanes, followed, isolation, lane_left, self._lost_after)
+
+    def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
+        """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
+        followed = Followed.of(token)
+        lane = Lane.attached(self._machine, self._place, followed.folder, followed.id, followed.offsets)
+        self._lanes.adopt()
+        running = DetachedRunning(self._lanes, followed, isolation, None, self._lost_after)
+        running.follow(lane)
+        return running
+
+    def close(self) -> None:
+        """End and remove everything that the run has on the machine. Idempotent; never raises."""
+        self._lanes.close()
+
+    def _may_have_begun(self, followed: Followed) -> bool:
+        """Whether a command began whose lane was lost at that moment; if it did not, then it never will."""
+        retry = Retry(DOUBT_LIMIT)
+        while True:
+            retry.wait(DOUBT_LIMIT)
+            try:
+                answer = self._lanes.control.ask(lambda mark: programs.void(mark, followed.id, followed.mark))
+            except (Unavailable, ConnectionError) as error:
+                try:
+                    retry.failed(error)
+                except Lost:
+                    return True
+            else:
+                return answer != "void"

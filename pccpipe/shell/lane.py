@@ -1,0 +1,165 @@
+"""A lane, from this side: a persistent sh on a machine, which runs commands detached, one at a time (see lane.sh)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from pccpipe.errors import Lost, Unavailable
+from pccpipe.outcome import Reason, Stream
+from pccpipe.shell import programs
+from pccpipe.shell.programs import Offsets, Opening, Place
+from pccpipe.shell.trailer import Trailer
+from pccpipe.targets.machine import Machine, Process
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds in which a lane must answer a program; it has a few files to write."""
+READ_SIZE = 256 * 1024
+SPOOL_LIMIT = 64 * 1024 * 1024
+"""Bytes of output after which a lane takes no further command: its spools go when it does."""
+
+
+def new_mark() -> str:
+    """A word that nobody can guess."""
+    return secrets.token_hex(16)
+
+
+class LaneShell:
+    """An sh to which programs are sent, and which answers. Raises ConnectionError when it has ended."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._unread = dict.fromkeys(Stream, b"")
+        process.settimeout(ANSWER_TIMEOUT)
+
+    def send(self, program: bytes) -> None:
+        """Send a program that gives no answer."""
+        self._process.sendall(program)
+
+    def ask(self, program: bytes, mark: str) -> str:
+        """Send a program, and wait for the answer that it gives behind `mark`. Raises TimeoutError, ConnectionError."""
+        self.send(program)
+        self._read_until(Stream.STDOUT, b"\x1e" + mark.encode() + b" ")
+        return self._read_until(Stream.STDOUT, b"\x1e\n").decode(errors="replace")
+
+    def close(self) -> None:
+        """Close the shell's stdin, at which it ends; what it began goes on."""
+        self._process.close()
+
+    def _read_until(self, stream: Stream, end: bytes) -> bytes:
+        """What comes on a stream before `end`; what comes after it stays unread."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while end not in self._unread[stream]:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the shell did not answer in time")
+            for readable in self._readable(1.0):
+                data = self._receive(readable)
+                if not data:
+                    said = b"".join(self._unread.values()).decode(errors="replace").strip()
+                    raise ConnectionResetError(said or "the shell has ended")
+                self._unread[readable] += data
+        before, _, self._unread[stream] = self._unread[stream].partition(end)
+        return before
+
+    def _readable(self, timeout: float) -> list[Stream]:
+        return [stream for stream, ready in zip(Stream, self._process.ready(timeout), strict=True) if ready]
+
+    def _receive(self, stream: Stream) -> bytes:
+        receive = self._process.recv if stream is Stream.STDOUT else self._process.recv_stderr
+        return receive(READ_SIZE)
+
+
+class Lane(LaneShell):
+    """A lane that shows a command's output. One thread uses it at a time.
+
+    Args:
+        folder: its own, or for a lane that only shows a command of another lane, that one's.
+        offsets: how many bytes of its two spools are not to be shown.
+    """
+
+    def __init__(self, process: Process, folder: str, offsets: Offsets = (0, 0)) -> None:
+        super().__init__(process)
+        self.folder = folder
+        self.ended: Trailer | None = None
+        """For a lane that shows a command whose supervisor had ended before: how, as far as it said."""
+        self._received = dict(zip(Stream, offsets, strict=True))
+
+    @classmethod
+    def open(cls, machine: Machine, place: Place) -> Lane:
+        """A new lane. Raises `Unavailable`."""
+        lane = cls(machine.popen("exec sh"), f"{place.state}/lane-{secrets.token_hex(8)}")
+        mark = new_mark()
+        lane._opened(machine, programs.open_lane(Opening(place, mark, lane.folder)), mark)
+        return lane
+
+    @classmethod
+    def attached(cls, machine: Machine, place: Place, folder: str, command_id: str, offsets: Offsets) -> Lane:
+        """A lane that shows a command of the lane in `folder`; it ends by itself if the command has ended.
+
+        Raises `Unavailable`, and `Lost` if the machine knows nothing of the command.
+        """
+        lane = cls(machine.popen("exec sh"), folder, offsets)
+        mark = new_mark()
+        program = programs.attach(Opening(place, mark, folder), command_id, offsets)
+        state, code, flag = lane._opened(machine, program, mark).split()
+        if state == "dead":
+            lane.ended = Trailer.of(code, flag)
+        return lane
+
+    @property
+    def offsets(self) -> Offsets:
+        """How many bytes of its spools came here: where the next command's output begins."""
+        return self._received[Stream.STDOUT], self._received[Stream.STDERR]
+
+    @property
+    def is_full(self) -> bool:
+        return sum(self.offsets) > SPOOL_LIMIT
+
+    def begin(self, machine: Machine, program: bytes, mark: str) -> None:
+        """Begin a command. Raises `Unavailable` if it did not, ConnectionError or TimeoutError if nobody knows."""
+        understood(machine, self.ask(program, mark))
+
+    def ready(self, timeout: float) -> list[Stream]:
+        """The streams that can be read, after waiting for at most `timeout` seconds."""
+        return [stream for stream, unread in self._unread.items() if unread] or self._readable(timeout)
+
+    def read(self, stream: Stream) -> bytes:
+        """What there is of a stream; empty if the lane has ended. Raises ConnectionError."""
+        data, self._unread[stream] = self._unread[stream], b""
+        data = data or self._receive(stream)
+        self._received[stream] += len(data)
+        return data
+
+    def _opened(self, machine: Machine, program: bytes, mark: str) -> str:
+        try:
+            answer = understood(machine, self.ask(program, mark))
+            # A login's start-up files may have talked before.
+            self._read_until(Stream.STDERR, b"\x1e" + mark.encode() + b"\n")
+            return answer
+        except (ConnectionError, TimeoutError) as error:
+            self.close()
+            raise no_shell(machine, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+
+def understood(machine: Machine, answer: str) -> str:
+    """A lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`."""
+    word, _, words = answer.partition(" ")
+    match word:
+        case "missing":
+            hint = "pccpipe needs Linux with GNU coreutils and grep there: apt-get install coreutils grep"
+            raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {words.strip()}", hint)
+        case "refused":
+            full = "No space left on device" in words or "Disk quota exceeded" in words
+            reason = Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED
+            raise Unavailable(reason, f"{machine.host}: {words.strip()}")
+        case "gone":
+            raise Lost(f"{machine.host} knows nothing of the command any more")
+        case _:
+            return answer
+
+
+def no_shell(machine: Machine, error: Exception) -> Unavailable:
+    return Unavailable(Reason.SSH_SESSION_REFUSED, f"{machine.host} gave no shell: {error}")

@@ -1,0 +1,360 @@
+# A lane: a persistent sh that runs commands detached, one at a time, and shows what they write.
+#
+# It reads programs on its stdin (pccpipe/shell/programs.py writes them) and must work in dash, bash and busybox sh, with
+# GNU coreutils and grep beside it. Set before this text: pcc_state (the run's folder here), pcc_run (the run's id),
+# pcc_folder (this lane's folder), pcc_reply (marks the answer to the program that opens the lane).
+#
+#   command -> FIFOs o,e -> two `cat` -> spool files out,err (append only) -> two `tail -f` -> this shell's stdout, stderr
+#
+# FIFOs, because a command may reopen /dev/stdout, and that would truncate a plain file. Spools, because the command and
+# what it says must outlive the connection. Each `cat` reads the FIFO to its end (the command has ended, and whoever else
+# held it) and then the trailer file t, so the trailer in a spool says: this was all, and so it ended. Until the command has
+# ended the trailer says `lost`: that is what stays should the supervisor be killed. There are two sets of FIFOs and trailer,
+# used in turn, so that the cats for the next command can be started while this one runs.
+#
+# Files of a command, in pcc_state/commands: ID.sh its script, ID.claim-MARK (whoever makes it decides whether the command
+# begins), ID.sup its supervisor (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
+# ID.out its folders, ID.stop (someone asked it to end), ID.killed (what was left was killed), ID.ended (nothing of it runs
+# any more).
+
+pcc_answer() { # MARK TEXT
+  printf '\036%s %s\036\n' "$1" "$2"
+}
+
+pcc_find() { # NAME: sets pcc_found to the file of a program. busybox sh would take its own applet, which lacks options.
+  pcc_rest=$PATH:
+  while [ -n "$pcc_rest" ]; do
+    pcc_found=${pcc_rest%%:*}/$1
+    pcc_rest=${pcc_rest#*:}
+    if [ -x "$pcc_found" ] && [ ! -d "$pcc_found" ]; then
+      for pcc_box in /bin/busybox /usr/bin/busybox; do
+        [ "$pcc_found" -ef "$pcc_box" ] && continue 2
+      done
+      return 0
+    fi
+  done
+  return 1
+}
+
+pcc_tools() { # finds what a lane needs; sets pcc_missing
+  pcc_missing=
+  pcc_find timeout && pcc_timeout=$pcc_found || pcc_missing="$pcc_missing timeout (coreutils)"
+  pcc_find tail && pcc_tail=$pcc_found || pcc_missing="$pcc_missing tail (coreutils)"
+  pcc_find grep && pcc_grep=$pcc_found || pcc_missing="$pcc_missing grep"
+  [ -r /proc/self/stat ] || pcc_missing="$pcc_missing /proc"
+  [ -z "$pcc_missing" ]
+}
+
+pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other process of this boot has
+  read -r pcc_line <"/proc/$1/stat" || return 1
+  pcc_self=${pcc_line%% *}
+  set -- ${pcc_line##*) }
+  pcc_start=${20}
+}
+
+pcc_open_control() { # the lane that ends and removes; it has no spools
+  pcc_umask=$(umask)
+  umask 077
+  if ! pcc_tools; then
+    pcc_answer "$pcc_reply" "missing$pcc_missing"
+    exit 1
+  fi
+  if ! pcc_words=$(LC_ALL=C mkdir -p "$pcc_state/commands" 2>&1); then
+    pcc_answer "$pcc_reply" "refused $pcc_words"
+    exit 1
+  fi
+  pcc_answer "$pcc_reply" yes
+  # Kept open, as the end of its stderr would look like the end of this shell.
+  exec 9>&2 2>/dev/null
+}
+
+pcc_open() {
+  pcc_umask=$(umask)
+  umask 077
+  if ! pcc_tools; then
+    pcc_answer "$pcc_reply" "missing$pcc_missing"
+    exit 1
+  fi
+  if ! pcc_words=$({
+    export LC_ALL=C
+    mkdir -p "$pcc_state/commands" "$pcc_folder" && cd "$pcc_folder" && mkfifo o0 e0 o1 e1 && : >out && : >err
+  } 2>&1); then
+    pcc_answer "$pcc_reply" "refused $pcc_words"
+    exit 1
+  fi
+  cd "$pcc_folder" || exit 1
+  read -r pcc_boot </proc/sys/kernel/random/boot_id
+  export PCCPIPE_STEP="$pcc_run//"
+  pcc_answer "$pcc_reply" yes
+  printf '\036%s\n' "$pcc_reply" >&2
+  pcc_follow 0 0
+  pcc_set=0
+  pcc_prepare
+  trap 'kill $pcc_tail_out $pcc_tail_err $pcc_cat_out $pcc_cat_err 2>/dev/null' EXIT
+}
+
+pcc_follow() { # OUT_OFFSET ERR_OFFSET: show the spools from there on
+  "$pcc_tail" -s 0.1 -c "+$(($1 + 1))" -f out </dev/null 2>/dev/null &
+  pcc_tail_out=$!
+  "$pcc_tail" -s 0.1 -c "+$(($2 + 1))" -f err </dev/null >&2 2>/dev/null &
+  pcc_tail_err=$!
+  # From now on what this shell itself has to say would look like a command's.
+  exec 2>/dev/null
+}
+
+pcc_prepare() { # start the cats for the next command
+  cat "o$pcc_set" "t$pcc_set" </dev/null >>out &
+  pcc_cat_out=$!
+  cat "e$pcc_set" "t$pcc_set" </dev/null >>err &
+  pcc_cat_err=$!
+}
+
+pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders
+  pcc_mark=$1 pcc_command=$pcc_state/commands/$2 pcc_tag=PCCPIPE_STEP=$pcc_run/$2/
+  # Reaps what has ended; else there would be three zombies a command.
+  jobs >/dev/null
+  pcc_taken=
+  set -C
+  true >"$pcc_command.claim-$pcc_mark" || pcc_taken=1
+  set +C
+  if [ -n "$pcc_taken" ] || ! pcc_write "$7"; then
+    pcc_words=$({ [ -z "$pcc_taken" ] && pcc_write "$7"; } 2>&1)
+    pcc_answer "$pcc_mark" "refused ${pcc_words:-it came too late}"
+    return
+  fi
+  pcc_supervise "$@" </dev/null 5>&1 >/dev/null &
+  pcc_set=$((1 - pcc_set))
+  pcc_prepare
+}
+
+pcc_write() { # SCRIPT
+  printf '\036%s lost -\n' "$pcc_mark" >"t$pcc_set" && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
+}
+
+pcc_supervise() { # as pcc_begin, in a process of its own
+  exec 3>"o$pcc_set" 4>"e$pcc_set"
+  pcc_limit=$4 pcc_patience=$5
+  pcc_identify self
+  printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
+  pcc_answer "$pcc_mark" yes >&5
+  exec 5>&-
+  pcc_now
+  pcc_began=$pcc_hundredths
+  pcc_become "$@" >&3 2>&4 3>&- 4>&- &
+  pcc_group=$!
+  printf '%s\n' "$pcc_group" >"$pcc_command.pid"
+  wait "$pcc_group"
+  pcc_code=$? pcc_timed=-
+  case $pcc_code in
+  124 | 137) # by its limit, or by itself; /proc/uptime counts in whole hundredths
+    pcc_now
+    [ $((pcc_hundredths - pcc_began + 1)) -ge "$pcc_limit" ] && pcc_timed=t
+    ;;
+  esac
+  pcc_end_group
+  # In place, and into a block that is there: a full disk has room for that.
+  printf '%s %s\n' "$pcc_code" "$pcc_timed" >>"$pcc_command.sup"
+  printf '\036%s %-4s %s\n' "$pcc_mark" "$pcc_code" "$pcc_timed" 1<>"t$pcc_set"
+  exec 3>&- 4>&-
+  pcc_end_escaped
+  true >"$pcc_command.ended"
+}
+
+pcc_become() { # as pcc_begin; becomes the command, in a process group of its own that `timeout` makes
+  umask "$pcc_umask"
+  cd "$6" 2>/dev/null || {
+    printf 'pccpipe: the folder %s cannot be entered\n' "$6" >&2
+    exit 127
+  }
+  unset OLDPWD
+  pcc_before=$5 pcc_seconds=$3
+  shift 7
+  set -- "$pcc_timeout" -k "$pcc_before" "$pcc_seconds" "$@" "$pcc_command.sh"
+  # Last, and nothing after it looks at a variable: it may set any.
+  pcc_env
+  exec "$@"
+}
+
+pcc_now() { # sets pcc_hundredths, of a second since boot
+  read -r pcc_uptime pcc_idle </proc/uptime
+  pcc_hundredths=${pcc_uptime%.*}${pcc_uptime#*.}
+}
+
+pcc_is_being_stopped() { # someone else gives it its time, then kills it
+  [ -e "$pcc_command.stop" ] && [ ! -e "$pcc_command.killed" ]
+}
+
+pcc_end_group() { # what is left of the command's group may finish in 2 s; after a time limit, in KILL_AFTER
+  pcc_last=20
+  [ $pcc_timed = t ] && pcc_last=$((${pcc_patience%.*} * 10))
+  pcc_ticks=0
+  while kill -0 "-$pcc_group" && [ $pcc_ticks -lt $((pcc_last + 40)) ]; do
+    case $((pcc_ticks - pcc_last)) in
+    0) kill -TERM "-$pcc_group" ;;
+    10) kill -KILL "-$pcc_group" ;;
+    esac
+    pcc_is_being_stopped || pcc_ticks=$((pcc_ticks + 1))
+    sleep 0.1
+  done
+}
+
+pcc_end_escaped() { # what left the group (setsid, a double fork): known by its environment, or by holding the FIFOs
+  pcc_ticks=0
+  while pcc_tagged || pcc_is_copying; do
+    case $pcc_ticks in
+    20) pcc_signal_tagged TERM ;;
+    30)
+      pcc_signal_tagged KILL
+      pcc_kill_holders
+      ;;
+    40)
+      # Somebody else's process holds the output, and for that reason this lane can't be used again.
+      pcc_give_up
+      return
+      ;;
+    esac
+    pcc_is_being_stopped || pcc_ticks=$((pcc_ticks + 1))
+    sleep 0.1
+  done
+}
+
+pcc_tagged() { # sets pcc_found to the processes that have the command's tag in their environment
+  pcc_found=$(LC_ALL=C "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ)
+  [ -n "$pcc_found" ]
+}
+
+pcc_signal_tagged() { # SIGNAL; TERM does not go a second time to those in the group
+  pcc_tagged
+  for pcc_path in $pcc_found; do
+    pcc_pid=${pcc_path#/proc/}
+    pcc_pid=${pcc_pid%/environ}
+    [ "$1" = TERM ] && pcc_is_in_group "$pcc_pid" && continue
+    kill "-$1" "$pcc_pid"
+  done
+}
+
+pcc_is_in_group() { # PID
+  read -r pcc_line <"/proc/$1/stat" || return 1
+  set -- ${pcc_line##*) }
+  [ "$3" = "$pcc_group" ]
+}
+
+pcc_is_copying() { # a zombie has no exe
+  [ -e "/proc/$pcc_cat_out/exe" ] || [ -e "/proc/$pcc_cat_err/exe" ]
+}
+
+pcc_kill_holders() {
+  for pcc_path in /proc/[0-9]*/fd/*; do
+    if [ "$pcc_path" -ef "o$pcc_set" ] || [ "$pcc_path" -ef "e$pcc_set" ]; then
+      pcc_pid=${pcc_path#/proc/}
+      pcc_pid=${pcc_pid%%/*}
+      [ "$pcc_pid" = "$pcc_cat_out" ] || [ "$pcc_pid" = "$pcc_cat_err" ] || kill -KILL "$pcc_pid"
+    fi
+  done
+}
+
+pcc_give_up() { # end the spools ourselves
+  printf '\036%s %-4s d\n' "$pcc_mark" "$pcc_code" 1<>"t$pcc_set"
+  for pcc_pid in "$pcc_cat_out" "$pcc_cat_err"; do
+    [ -e "/proc/$pcc_pid/exe" ] || continue
+    pcc_spool=out
+    [ "$pcc_pid" = "$pcc_cat_err" ] && pcc_spool=err
+    kill -KILL "$pcc_pid"
+    while [ -e "/proc/$pcc_pid/exe" ]; do sleep 0.01; done
+    cat "t$pcc_set" >>$pcc_spool
+  done
+}
+
+pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another lane, of another connection perhaps
+  pcc_command=$pcc_state/commands/$2
+  if ! pcc_tools; then
+    pcc_answer "$1" "missing$pcc_missing"
+  elif ! cd "$3" 2>/dev/null || [ ! -s "$pcc_command.sup" ]; then
+    pcc_answer "$1" gone
+  else
+    export PCCPIPE_STEP="$pcc_run//"
+    {
+      read -r pcc_pid pcc_began pcc_then
+      read -r pcc_code pcc_timed || pcc_code=lost pcc_timed=-
+    } <"$pcc_command.sup"
+    read -r pcc_boot </proc/sys/kernel/random/boot_id
+    if [ "$pcc_boot" = "$pcc_then" ] && pcc_identify "$pcc_pid" 2>/dev/null && [ "$pcc_start" = "$pcc_began" ]; then
+      pcc_state_now=alive
+    else
+      pcc_state_now=dead
+    fi
+    pcc_answer "$1" "$pcc_state_now $pcc_code $pcc_timed"
+    printf '\036%s\n' "$1" >&2
+    if [ $pcc_state_now = alive ]; then
+      trap 'kill $pcc_tail_out $pcc_tail_err 2>/dev/null' EXIT
+      pcc_follow "$4" "$5"
+      return
+    fi
+    "$pcc_tail" -c "+$(($4 + 1))" out
+    "$pcc_tail" -c "+$(($5 + 1))" err >&2
+  fi
+  exit 0
+}
+
+# For the control lane: short programs, each in a process of its own.
+
+pcc_stop() { # ID TENTHS: TERM now, KILL after so many tenths of a second; a second call only brings its own KILL
+  pcc_command=$pcc_state/commands/$1 pcc_tag=PCCPIPE_STEP=$pcc_run/$1/ pcc_last=$2
+  jobs >/dev/null
+  pcc_stop_now </dev/null >/dev/null 9>&- &
+}
+
+pcc_stop_now() {
+  pcc_again=
+  [ -e "$pcc_command.stop" ] && pcc_again=1
+  true >"$pcc_command.stop"
+  pcc_ticks=0
+  while [ ! -s "$pcc_command.pid" ] && [ $pcc_ticks -lt 50 ]; do
+    sleep 0.1
+    pcc_ticks=$((pcc_ticks + 1))
+  done
+  read -r pcc_group <"$pcc_command.pid" || exit
+  if [ -z "$pcc_again" ]; then
+    # `timeout` passes it on to the group; once it has ended, the group is told directly.
+    kill -TERM "$pcc_group" || kill -TERM "-$pcc_group"
+    pcc_signal_tagged TERM
+  fi
+  pcc_ticks=0
+  while [ $pcc_ticks -lt "$pcc_last" ]; do
+    sleep 0.1
+    pcc_ticks=$((pcc_ticks + 1))
+    # Without the file the command was discarded.
+    [ -e "$pcc_command.ended" ] || [ -e "$pcc_command.killed" ] || [ ! -e "$pcc_command.pid" ] && exit
+  done
+  kill -KILL "-$pcc_group" || kill -KILL "$pcc_group"
+  # Twice: the first look may have missed a child that was being born.
+  pcc_signal_tagged KILL
+  sleep 0.05
+  pcc_signal_tagged KILL
+  true >"$pcc_command.killed"
+}
+
+pcc_discard() { # ID
+  jobs >/dev/null
+  set -- "$pcc_state/commands/$1"
+  rm -rf "$1.sh" "$1".claim-* "$1.sup" "$1.pid" "$1.in" "$1.out" "$1.stop" "$1.killed" "$1.ended" </dev/null >/dev/null 9>&- &
+}
+
+pcc_discard_lane() { # FOLDER
+  rm -rf "$1" </dev/null >/dev/null 9>&- &
+}
+
+pcc_is_alive() { # MARK ID
+  pcc_alive=no
+  read -r pcc_pid pcc_began pcc_then <"$pcc_state/commands/$2.sup" &&
+    pcc_identify "$pcc_pid" && [ "$pcc_start" = "$pcc_began" ] && pcc_alive=yes
+  pcc_answer "$1" $pcc_alive
+}
+
+pcc_void() { # MARK ID ITS_MARK: make sure that a command never begins, if it has not
+  set -C
+  pcc_void=begun
+  true >"$pcc_state/commands/$2.claim-$3" && pcc_void=void
+  set +C
+  pcc_answer "$1" $pcc_void
+}

@@ -1,0 +1,98 @@
+"""The lanes of a run on one machine: opened when needed, used again and again, at most so many at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell import programs
+from pccpipe.shell.control import Control
+from pccpipe.shell.lane import Lane
+from pccpipe.shell.programs import Place
+from pccpipe.targets.machine import Machine
+
+
+class Lanes:
+    """Safe from many threads.
+
+    Args:
+        limit: how many commands may run at a time; further ones wait.
+    """
+
+    def __init__(self, machine: Machine, place: Place, limit: int) -> None:
+        self.machine = machine
+        self.place = place
+        self.control = Control(machine, place)
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._idle: list[Lane] = []
+        self._in_use = 0
+        self._closed = False
+
+    def take(self, timeout: float) -> Lane:
+        """A lane for one command; `give_back` or `retire` it afterwards. Raises `Unavailable`."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while self._in_use >= self._limit and not self._closed:
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    words = f"{self.machine.host}: {self._limit} commands ran at a time for {timeout:g} s"
+                    raise Unavailable(Reason.START_REFUSED, words)
+            if self._closed:
+                raise Unavailable(Reason.START_REFUSED, "the run has ended")
+            self._in_use += 1
+            idle = self._idle.pop() if self._idle else None
+        if idle:
+            return idle
+        try:
+            return Lane.open(self.machine, self.place)
+        except BaseException:
+            self._let_in_next()
+            raise
+
+    def adopt(self) -> None:
+        """Count a lane of another process, whose command is followed here; `retire` it afterwards."""
+        with self._changed:
+            self._in_use += 1
+
+    def give_back(self, lane: Lane) -> None:
+        """The lane's command has ended, and nothing holds its FIFOs."""
+        if lane.is_full:
+            lane.close()
+            self.retire(lane.folder)
+            return
+        with self._changed:
+            if self._closed:
+                lane.close()
+            else:
+                self._idle.append(lane)
+        self._let_in_next()
+
+    def retire(self, folder: str | None) -> None:
+        """A lane is closed already, must not be used again, and nothing in its folder, if given, is wanted any more."""
+        if folder:
+            with contextlib.suppress(Unavailable, ConnectionError):
+                self.control.send(programs.discard_lane(folder))
+        self._let_in_next()
+
+    def close(self) -> None:
+        """End the lanes, and with them everything of the run on the machine. Never raises."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._changed.notify_all()
+        for lane in idle:
+            lane.close()
+        self.control.close()
+        # What can't be removed now is for `gc`.
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            self.machine.run(programs.end_run(self.place), timeout=30.0)
+
+    def _let_in_next(self) -> None:
+        with self._changed:
+            self._in_use -= 1
+            self._changed.notify()

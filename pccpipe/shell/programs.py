@@ -1,0 +1,196 @@
+"""Writes the programs that a lane's sh reads: what lane.sh defines, called with the values of a command."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.targets.base import Command
+
+Offsets: TypeAlias = tuple[int, int]
+"""Bytes of a lane's spools: stdout's, stderr's."""
+
+KILL_AFTER = 30.0
+"""Seconds between TERM and KILL at `Command.limit`; and the longest grace that `stop` can give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run's commands live on a machine. Paths are the machine's own."""
+
+    run_id: str
+    state: str
+    """The folder for all that is kept of the run there; it goes when the run ends."""
+
+    def file_of(self, command_id: str, kind: str) -> str:
+        return f"{self.state}/commands/{command_id}.{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What makes a plain sh a lane."""
+
+    place: Place
+    mark: str
+    folder: str = ""
+    """The lane's own folder; the control lane has none."""
+
+
+def open_lane(opening: Opening) -> bytes:
+    return _opened(opening, "pcc_open")
+
+
+def open_control(opening: Opening) -> bytes:
+    return _opened(opening, "pcc_open_control")
+
+
+def attach(opening: Opening, command_id: str, offsets: Offsets) -> bytes:
+    """Show a command of the lane in `opening.folder`, from these bytes of its spools on."""
+    call = ["pcc_attach", opening.mark, command_id, opening.folder, *map(str, offsets)]
+    return _opened(opening, shlex.join(call))
+
+
+def begin(place: Place, mark: str, command: Command, workspace: str, kill_after: float = KILL_AFTER) -> bytes:
+    """Begin a command. One group of braces: a program cut short by a lost connection then does nothing at all.
+
+    Raises `Unavailable` for what no shell can take: a NUL byte, or a variable's name that is none.
+    """
+    folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
+    call = [
+        *("pcc_begin", mark, command.id),
+        *(_seconds(command.limit), str(int(command.limit * 100)), _seconds(kill_after)),
+        *(folder, command.script, *shlex.split(command.shell)),
+    ]
+    text = f"{{\n{_exports(place, command, workspace)}{_folders(place, command)}{_join(call)}\n}}\n"
+    if "\0" in text:
+        raise Unavailable(Reason.START_REFUSED, "a NUL byte in its script or environment: no shell can take that")
+    return _encoded(text)
+
+
+def stop(command_id: str, grace: float) -> bytes:
+    return _call("pcc_stop", command_id, str(max(0, round(grace * 10))))
+
+
+def discard(command_id: str) -> bytes:
+    return _call("pcc_discard", command_id)
+
+
+def discard_lane(folder: str) -> bytes:
+    return _call("pcc_discard_lane", folder)
+
+
+def is_alive(mark: str, command_id: str) -> bytes:
+    """Whether a command's supervisor still runs: `yes` or `no`."""
+    return _call("pcc_is_alive", mark, command_id)
+
+
+def void(mark: str, command_id: str, its_mark: str) -> bytes:
+    """Make sure that a command whose beginning was not confirmed never begins: `void`, or `begun` if it did."""
+    return _call("pcc_void", mark, command_id, its_mark)
+
+
+def end_run(place: Place) -> str:
+    """A script that kills whatever the run left on the machine and removes what is kept of it."""
+    return f"""
+        tag=PCCPIPE_STEP={shlex.quote(place.run_id)}/
+        for signal in TERM KILL KILL KILL; do
+            found=$(LC_ALL=C grep -lF "$tag" /proc/[0-9]*/environ 2>/dev/null)
+            [ -n "$found" ] || break
+            for path in $found; do path=${{path#/proc/}}; kill -$signal "${{path%/environ}}" 2>/dev/null; done
+            sleep 0.1
+        done
+        rm -rf {shlex.quote(place.state)}"""
+
+
+def fetch(place: Place, command_id: str, name: str, limit: int) -> str:
+    """A script that writes a file of the command's PCC_OUT; exit 3 if it is missing, 4 if it is no plain file."""
+    folder = shlex.quote(place.file_of(command_id, "out"))
+    file = shlex.quote(place.file_of(command_id, "out") + "/" + name)
+    return f"""
+        [ -d {folder} ] && [ ! -L {folder} ] || exit 3
+        [ -L {file} ] && exit 4
+        [ -e {file} ] || exit 3
+        [ -f {file} ] || exit 4
+        exec head -c {limit + 1} {file}"""
+
+
+def _opened(opening: Opening, call: str) -> bytes:
+    values = {
+        "pcc_state": opening.place.state,
+        "pcc_run": opening.place.run_id,
+        "pcc_folder": opening.folder,
+        "pcc_reply": opening.mark,
+    }
+    settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    return _encoded(f"{settings}{_lane_sh()}{call}\n")
+
+
+@functools.cache
+def _lane_sh() -> str:
+    """lane.sh without its comments: it is sent for every lane."""
+    text = Path(__file__).with_name("lane.sh").read_text()
+    return re.sub(r"^\s*#.*\n|^\n", "", text, flags=re.MULTILINE)
+
+
+def _exports(place: Place, command: Command, workspace: str) -> str:
+    values = {**command.env, **command.secrets, **_own_variables(place, command, workspace)}
+    for name in values:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise Unavailable(Reason.START_REFUSED, f"{name!r} is no name for an environment variable of a shell")
+    lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+    return f"pcc_env() {{\nunset PCC_IN PCC_OUT\n{lines}}}\n"
+
+
+def _own_variables(place: Place, command: Command, workspace: str) -> Mapping[str, str]:
+    values = {
+        "PCC_WORKSPACE": workspace,
+        "PCC_RUN_ID": place.run_id,
+        # By this the processes of the command are found again, wherever they went.
+        "PCCPIPE_STEP": f"{place.run_id}/{command.id}/",
+    }
+    if command.files:
+        values["PCC_IN"] = place.file_of(command.id, "in")
+    if command.wants_out:
+        values["PCC_OUT"] = place.file_of(command.id, "out")
+    return values
+
+
+def _folders(place: Place, command: Command) -> str:
+    steps = []
+    if command.files:
+        folder = place.file_of(command.id, "in")
+        steps.append(_join(["mkdir", folder]))
+        steps += [f"{_printf(data)} >{shlex.quote(f'{folder}/{name}')}" for name, data in command.files.items()]
+    if command.wants_out:
+        steps.append(_join(["mkdir", place.file_of(command.id, "out")]))
+    body = " &&\n".join(steps) or ":"
+    return f"pcc_files() {{\n{body}\n}}\n"
+
+
+def _printf(data: bytes) -> str:
+    """A command that writes these bytes; an argument can hold any but NUL."""
+    parts = [part.decode(errors="surrogateescape") for part in data.split(b"\0")]
+    return _join(["printf", "\\000".join(["%s"] * len(parts)), *parts])
+
+
+def _call(*words: str) -> bytes:
+    return _encoded(_join(words) + "\n")
+
+
+def _join(words: tuple[str, ...] | list[str]) -> str:
+    return " ".join(map(shlex.quote, words))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

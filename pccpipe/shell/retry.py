@@ -1,0 +1,40 @@
+"""When to try again to reach a machine that has gone away, and when to stop."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from pccpipe.errors import Lost
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 10.0
+
+
+class Retry:
+    """Backs off, with jitter. At most `limit` seconds after the first failure in a row it gives up."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._since: float | None = None
+        self._next = 0.0
+        self._pause = FIRST_PAUSE
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until the next attempt is due, but at most `seconds`; whether it is due."""
+        left = self._next - time.monotonic()
+        if left > 0:
+            time.sleep(min(left, seconds))
+        return left <= seconds
+
+    def failed(self, error: Exception) -> None:
+        """An attempt failed. Raises `Lost` when that was the last."""
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since >= self._limit:
+            raise Lost(f"out of reach for {self._limit:g} s: {error}") from error
+        self._next = now + self._pause * random.uniform(0.5, 1.0)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def succeeded(self) -> None:
+        self.__init__(self._limit)  # type: ignore[misc]

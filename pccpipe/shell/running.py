@@ -1,0 +1,259 @@
+"""A command that runs detached on a machine, followed through a lane; through another one when that is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+from pccpipe.errors import Lost, ResultError, Unavailable
+from pccpipe.outcome import Stream
+from pccpipe.shell import programs
+from pccpipe.shell.lane import Lane
+from pccpipe.shell.lanes import Lanes
+from pccpipe.shell.programs import Offsets
+from pccpipe.shell.retry import Retry
+from pccpipe.shell.trailer import Trailer, TrailerFinder
+from pccpipe.targets.base import Chunk, Exit, Isolation, Token
+from pccpipe.targets.machine import Done
+
+LOST_AFTER = 600.0
+"""Seconds for which a machine may stay away before what runs on it counts as lost."""
+ASK_AFTER = 15.0
+"""Seconds without output after which the machine is asked whether the command still runs."""
+TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Where a command's output is found: what `attach` needs."""
+
+    id: str
+    mark: str
+    folder: str
+    """The lane's."""
+    offsets: Offsets
+    """Where in the lane's spools its output begins."""
+
+    def token(self) -> Token:
+        stdout, stderr = self.offsets
+        return {"id": self.id, "mark": self.mark, "lane": self.folder, "stdout": stdout, "stderr": stderr}
+
+    @staticmethod
+    def of(token: Token) -> Followed:
+        """Raises `Lost` if it is no token of ours."""
+        match token:
+            case {"id": str(id_), "mark": str(mark), "lane": str(folder), "stdout": int(stdout), "stderr": int(stderr)}:
+                return Followed(id_, mark, folder, (stdout, stderr))
+            case _:
+                raise Lost(f"the record does not say where the command runs: {token}")
+
+
+class DetachedRunning:
+    """A `Running`. One thread reads; any may stop.
+
+    Args:
+        lane: the one that it was begun on; None to attach to it first.
+        lost_after: seconds for which the machine may stay away.
+    """
+
+    def __init__(
+        self, lanes: Lanes, followed: Followed, isolation: Isolation, lane: Lane | None, lost_after: float = LOST_AFTER
+    ) -> None:
+        self._lanes = lanes
+        self._followed = followed
+        self._isolation = isolation
+        self._lane = lane
+        self._begun_on = lane
+        self._offsets = followed.offsets
+        self._lost_after = lost_after
+        self._retry = Retry(lost_after)
+        self._finders = {stream: TrailerFinder(followed.mark) for stream in Stream}
+        self._ended: set[Stream] = set()
+        self._pending: list[Chunk] = []
+        self._exit: Exit | None = None
+        self._heard = time.monotonic()
+        self._stop_lock = threading.Lock()
+        self._stop_by: float | None = None
+        self._stop_sent = True
+
+    @property
+    def token(self) -> Token:
+        return self._followed.token()
+
+    @property
+    def isolation(self) -> Isolation:
+        return self._isolation
+
+    def read(self, timeout: float) -> Chunk | Exit | None:
+        deadline = time.monotonic() + timeout
+        while not self._pending:
+            if self._exit:
+                return self._exit
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                if self._lane:
+                    self._take_in(self._lane, left)
+                else:
+                    self._attach(left)
+            except (ConnectionError, TimeoutError):
+                self._leave_lane()
+            if time.monotonic() >= deadline and not self._pending:
+                return self._exit
+        return self._pending.pop(0)
+
+    def stop(self, grace: float) -> None:
+        with self._stop_lock:
+            by = time.monotonic() + grace
+            self._stop_by = min(by, self._stop_by or by)
+            self._stop_sent = False
+            # While the machine is away, the thread that reads sends it when it is back.
+            if self._lane:
+                self._send_stop()
+
+    def fetch(self, name: str, limit: int) -> bytes:
+        done = self._run(programs.fetch(self._lanes.place, self._followed.id, name, limit))
+        match done.code:
+            case 0 if len(done.stdout) > limit:
+                raise ResultError(f"{name} has more than {limit} bytes")
+            case 0:
+                return done.stdout
+            case 3:
+                raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
+            case 4:
+                raise ResultError(f"{name} in PCC_OUT is no plain file")
+            case _:
+                raise ResultError(f"{name} cannot be read: {done.stderr.decode(errors='replace').strip()}")
+
+    def discard(self) -> None:
+        lane, self._lane = self._lane, None
+        if self._exit and lane and lane is self._begun_on and self._is_reusable():
+            self._send(programs.discard(self._followed.id))
+            self._lanes.give_back(lane)
+            return
+        if lane:
+            lane.close()
+        if self._exit:
+            self._send(programs.discard(self._followed.id))
+            self._lanes.retire(self._followed.folder)
+        else:
+            # It may still run, and its files are needed to end it: they go with the run.
+            if lane:
+                self._send(programs.stop(self._followed.id, 0))
+            self._lanes.retire(None)
+
+    def follow(self, lane: Lane) -> None:
+        """Go on with a lane that is attached to the command where the last one stopped."""
+        self._ended.clear()
+        self._heard = time.monotonic()
+        with self._stop_lock:
+            self._lane = lane
+            if self._stop_by is not None:
+                self._send_stop()
+
+    def _take_in(self, lane: Lane, timeout: float) -> None:
+        """Wait for output and give it to the finders."""
+        if not self._stop_sent:
+            with self._stop_lock:
+                self._send_stop()
+        readable = [stream for stream in lane.ready(min(timeout, ASK_AFTER)) if stream not in self._ended]
+        for stream in readable:
+            data = lane.read(stream)
+            if not data:
+                self._end_of(lane, stream)
+                return
+            self._heard = time.monotonic()
+            output = self._finders[stream].feed(data)
+            if output:
+                self._pending.append(Chunk(stream, output))
+        if not readable:
+            self._ask_if_silent()
+        elif all(finder.trailer for finder in self._finders.values()):
+            self._finish(self._trailers()[0])
+
+    def _end_of(self, lane: Lane, stream: Stream) -> None:
+        """The lane has ended. If the command's supervisor had, then that was all; else the connection is lost."""
+        self._ended.add(stream)
+        if not lane.ended:
+            raise ConnectionResetError("the lane has ended")
+        if len(self._ended) == len(Stream):
+            trailers = self._trailers()
+            if len(trailers) < len(Stream):
+                self._pending += [Chunk(stream, held) for stream in Stream if (held := self._finders[stream].give_up())]
+                self._pending.append(Chunk(Stream.STDERR, TRUNCATED))
+            self._finish(trailers[0] if trailers else lane.ended)
+
+    def _finish(self, trailer: Trailer) -> None:
+        if trailer.code is None:
+            host = self._lanes.machine.host
+            raise Lost(f"{self._followed.id} was running when {host} was restarted, or its supervisor was killed")
+        self._exit = Exit(trailer.code, _signal_name(trailer.code), timed_out=trailer.timed_out)
+
+    def _trailers(self) -> list[Trailer]:
+        return [finder.trailer for finder in self._finders.values() if finder.trailer]
+
+    def _is_reusable(self) -> bool:
+        trailers = self._trailers()
+        return len(trailers) == len(Stream) and all(trailer.reusable for trailer in trailers)
+
+    def _ask_if_silent(self) -> None:
+        """Nothing was heard for long: has the supervisor been killed, or what should have told of its end?"""
+        now = time.monotonic()
+        if now - self._heard < ASK_AFTER:
+            return
+        self._heard = now
+        try:
+            answer = self._lanes.control.ask(lambda mark: programs.is_alive(mark, self._followed.id))
+        except Unavailable as error:
+            raise ConnectionResetError(error.words) from error
+        if answer != "yes":
+            raise ConnectionResetError("the command's supervisor has ended")
+
+    def _leave_lane(self) -> None:
+        if self._lane:
+            self._offsets = self._lane.offsets
+            self._lane.close()
+            self._lane = None
+
+    def _attach(self, timeout: float) -> None:
+        if not self._retry.wait(timeout):
+            return
+        place, followed = self._lanes.place, self._followed
+        try:
+            lane = Lane.attached(self._lanes.machine, place, followed.folder, followed.id, self._offsets)
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            self._retry.failed(error)
+            return
+        self._retry.succeeded()
+        self.follow(lane)
+
+    def _send_stop(self) -> None:
+        """The caller holds the lock."""
+        assert self._stop_by is not None
+        grace = max(0.0, self._stop_by - time.monotonic())
+        with contextlib.suppress(Unavailable, ConnectionError):
+            self._lanes.control.send(programs.stop(self._followed.id, grace))
+            self._stop_sent = True
+
+    def _send(self, program: bytes) -> None:
+        with contextlib.suppress(Unavailable, ConnectionError):
+            self._lanes.control.send(program)
+
+    def _run(self, script: str) -> Done:
+        """Run a script on the machine; again, if it goes away meanwhile. Raises `Lost`."""
+        retry = Retry(self._lost_after)
+        while True:
+            retry.wait(self._lost_after)
+            try:
+                return self._lanes.machine.run(script)
+            except (Unavailable, ConnectionError, TimeoutError) as error:
+                retry.failed(error)
+
+
+def _signal_name(code: int) -> str | None:
+    try:
+        return signal.Signals(code - 128).name.removeprefix("SIG")
+    except ValueError:
+        return None

@@ -1,0 +1,81 @@
+"""Runs commands on the project's VM, in the run's workspace there."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Place, Reason
+from pccpipe.shell.detached import Detached
+from pccpipe.shell.programs import KILL_AFTER
+from pccpipe.shell.programs import Place as StatePlace
+from pccpipe.shell.running import LOST_AFTER
+from pccpipe.targets.base import Command, Isolation, Running, Token
+from pccpipe.targets.machine import Machine
+
+LIMIT = 6
+"""Commands at a time; each has a session, and sshd's MaxSessions is 10."""
+
+
+class VmTarget:
+    """A `Target`. Commands go on without the connection, and without pccpipe.
+
+    Args:
+        connection: the run's connection to the VM.
+        root: the VM's folder for projects (`vm.root`).
+        lost_after: seconds for which the VM may stay away before a command on it counts as lost.
+        kill_after: seconds between TERM and KILL when a command's own limit passes.
+    """
+
+    def __init__(
+        self,
+        connection: Machine,
+        run_id: str,
+        root: str,
+        lost_after: float = LOST_AFTER,
+        kill_after: float = KILL_AFTER,
+    ) -> None:
+        self.workspace = f"{root}/.system/run-workspaces/{run_id}"
+        """The run's copy of the code, on the VM."""
+        self.state = f"{root}/.system/run-state/{run_id}"
+        """Where all else of the run is kept on the VM, until `close`."""
+        self._connection = connection
+        self._detached = Detached(
+            connection, StatePlace(run_id, self.state), limit=LIMIT, lost_after=lost_after, kill_after=kill_after
+        )
+        self._lock = threading.Lock()
+        self._is_open = False
+
+    def open(self) -> None:
+        with self._lock:
+            if not self._is_open:
+                self._make_workspace()
+                self._detached.open()
+                self._is_open = True
+
+    def start(self, command: Command) -> Running:
+        return self._detached.start(command, self.workspace, self._isolation())
+
+    def attach(self, token: Token) -> Running:
+        return self._detached.attach(token, self._isolation())
+
+    def close(self) -> None:
+        self._detached.close()
+
+    def _make_workspace(self) -> None:
+        folder = shlex.quote(self.workspace)
+        try:
+            made = self._connection.run(f"export LC_ALL=C; mkdir -p {folder} && [ -w {folder} ] && cd {folder}")
+        except (ConnectionError, TimeoutError) as error:
+            raise Unavailable(Reason.SSH_CLOSED, f"{self._connection.host}: {error}") from error
+        if made.code:
+            words = made.stderr.decode(errors="replace").strip() or f"{self.workspace} cannot be written"
+            full = "No space left on device" in words or "Disk quota exceeded" in words
+            raise Unavailable(
+                Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED, f"{self._connection.host}: {words}"
+            )
+
+    def _isolation(self) -> Isolation:
+        facts = self._connection.facts
+        return Isolation(Place.VM, self._connection.host, f"{facts.uid}:{facts.gid}", workspace=self.workspace)
