@@ -5,6 +5,7 @@ PccpipeError
 │   └── SpecError       a pipeline or project file that is wrong, with every problem in it
 ├── Unavailable         a target could not be had; the command certainly never began
 ├── Lost                a command began, and how it ended can no longer be known
+├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
 ├── ResultError         what a step left as its result is missing or not what was asked for
 └── ActionError         a built-in action (upload, diff, ...) failed
 """
@@ -18,6 +19,7 @@ from pccpipe.outcome import Reason
 
 if TYPE_CHECKING:
     from pccpipe.spec.problem import Problem
+    from pccpipe.spec.source import Position
 
 
 class PccpipeError(Exception):
@@ -68,6 +70,18 @@ class Lost(PccpipeError):
     def __init__(self, words: str) -> None:
         super().__init__(words)
         self.words = words
+
+
+class ExpressionError(PccpipeError):
+    """An expression could not be evaluated when its turn came."""
+
+    def __init__(self, position: Position, source: str, message: str) -> None:
+        first = source.strip().partition("\n")[0]
+        shown = first if len(first) <= 80 else f"{first[:77]}..."
+        super().__init__(f"{position}: in `{shown}`: {message}")
+        self.position = position
+        self.source = source
+        self.message = message
 
 
 class ResultError(PccpipeError):

@@ -13,7 +13,7 @@ from pccpipe.errors import PccpipeError, Unavailable
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable
 from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
-from pccpipe.targets.base import Json
+from pccpipe.values import Json
 from pccpipe.workspace.base import Sent
 
 Action = Upload | Download | Diff | Remove | Build

@@ -15,7 +15,8 @@ from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project
-from pccpipe.targets.base import Json, Target
+from pccpipe.targets.base import Target
+from pccpipe.values import Json
 from pccpipe.workspace.base import Side, Workspace
 
 

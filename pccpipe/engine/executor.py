@@ -20,7 +20,7 @@ from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import AlwaysStarted, RoundStarted, StepEnded, StepStarted
 from pccpipe.record.logs import tail
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value
-from pccpipe.targets.base import Json
+from pccpipe.values import Json
 
 TAIL = 16 * 1024
 """Bytes of a log's end that `steps.ID.output` gives: enough for a test's failure, little enough for a prompt."""
@@ -266,7 +266,9 @@ def _view(ended: Ended) -> StepView:
     # A result counts only if the step succeeded; the file of a failed one is in the run's folder for people.
     result = ended.result if ended.outcome is Outcome.SUCCEEDED and ended.result_path else NoResult()
     logs = ended.logs
-    return StepView(ended.outcome.value, ended.exit_code, result, (lambda which: _log_end(logs, which)) if logs else None)
+    return StepView(
+        ended.outcome.value, ended.exit_code, result, (lambda which: _log_end(logs, which)) if logs else None
+    )
 
 
 def _log_end(logs: tuple[Path, Path], which: str) -> str:

@@ -38,9 +38,7 @@ def follow(parts: Parts, path: str, running: Running, log: CommandLog, deadline:
 
 
 class _Follower:
-    def __init__(
-        self, parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None
-    ) -> None:
+    def __init__(self, parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None) -> None:
         self._grace = parts.cancel
         self._running = running
         self._deadline = deadline

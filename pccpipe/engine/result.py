@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from pccpipe.errors import ResultError
-from pccpipe.targets.base import Json
+from pccpipe.values import Json
 
 RESULT_LIMIT = 4 * 1024 * 1024
 """Bytes; a result is a report, not an artifact."""

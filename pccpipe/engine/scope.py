@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pccpipe.outcome import Outcome
-from pccpipe.targets.base import Json
+from pccpipe.values import Json
 
 
 class NoResult:

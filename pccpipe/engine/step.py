@@ -14,7 +14,6 @@ from pathlib import Path
 from pccpipe.engine.command import make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.follow import Followed, follow
-from pccpipe.engine.limits import Deadline
 from pccpipe.engine.result import RESULT_LIMIT, parse_result, result_target
 from pccpipe.errors import ActionError, Lost, PccpipeError, ResultError, Unavailable
 from pccpipe.outcome import Outcome, Place, Reason
@@ -29,8 +28,8 @@ from pccpipe.record.events import (
 from pccpipe.record.files import write_atomically
 from pccpipe.record.logs import CommandLog
 from pccpipe.spec.model import ResultSpec, Retry, Run, Step, Where
-from pccpipe.targets.base import Command, Exit, Json, Running
-from pccpipe.workspace.base import Side
+from pccpipe.targets.base import Command, Exit, Running
+from pccpipe.values import Json
 
 
 def run_step(parts: Parts, here: Here, step: Step, body: Run) -> Ended:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason, Stream
-from pccpipe.targets.base import Isolation, Json, Token
+from pccpipe.targets.base import Isolation, Token
+from pccpipe.values import Json
 
 
 @dataclass(frozen=True, slots=True)

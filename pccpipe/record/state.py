@@ -31,7 +31,8 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import read_events
-from pccpipe.targets.base import Isolation, Json
+from pccpipe.targets.base import Isolation
+from pccpipe.values import Json
 
 RUN_JSON = "run.json"
 WRITE_EVERY = 0.2

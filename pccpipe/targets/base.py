@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from pccpipe.outcome import Place, Stream
+from pccpipe.values import Json
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 Token: TypeAlias = "dict[str, Json]"
 """What `attach` needs to find a command again after a crash of pccpipe; plain JSON, kept in the record."""
 

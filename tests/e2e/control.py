@@ -91,7 +91,9 @@ class Control:
         ]
         return argv, runs / run_id
 
-    def start(self, pipeline: str | Path, *arguments: str, run_id: str | None = None) -> tuple[subprocess.Popen[str], Path]:
+    def start(
+        self, pipeline: str | Path, *arguments: str, run_id: str | None = None
+    ) -> tuple[subprocess.Popen[str], Path]:
         argv, record = self.command(pipeline, *arguments, run_id=run_id)
         process = subprocess.Popen(
             argv,

@@ -59,7 +59,9 @@ def test_codex_exiting_0_without_a_valid_result_is_a_failed_step_that_says_which
 
 def test_codex_exiting_0_with_no_result_is_a_failed_step_that_says_so(control: Control, model: ModelServer) -> None:
     model.set({"replies": [{"text": "All done!"}]})
-    ran = control.run(AGENT.replace("$PCC_OUT/result.json", "$PCC_OUT/other.json"), "--input", f"endpoint={model.url}/v1")
+    ran = control.run(
+        AGENT.replace("$PCC_OUT/result.json", "$PCC_OUT/other.json"), "--input", f"endpoint={model.url}/v1"
+    )
     assert ran.code == 1
     assert "missing" in ran.step("build")["message"]
 
@@ -117,7 +119,7 @@ def test_the_home_of_the_agent_is_not_the_workspace_and_its_files_belong_to_the_
 ) -> None:
     check = "echo HOME=$HOME; mkdir -p sub; touch sub/made; id -u; ls -a"
     model.set({"replies": [{"shell": check}, {"text": json.dumps(GOOD)}]})
-    pipeline = AGENT + '  - {id: owners, on: vm, run: "find . -exec stat -c \'%U %n\' {} +"}\n'
+    pipeline = AGENT + "  - {id: owners, on: vm, run: \"find . -exec stat -c '%U %n' {} +\"}\n"
     ran = control.run(pipeline, "--input", f"endpoint={model.url}/v1")
     assert ran.code == 0, ran.stdout + ran.stderr
     assert "HOME=/pcc/home" in ran.log("build")

@@ -19,7 +19,8 @@ from pccpipe.record.events import Event, Happening, StepEnded
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.load import load_pipeline, resolve_inputs
 from pccpipe.spec.model import Build, Project, Vm
-from pccpipe.targets.base import Command, Json
+from pccpipe.targets.base import Command
+from pccpipe.values import Json
 from pccpipe.targets.dummy import DummyTarget, Play
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 
@@ -116,7 +117,9 @@ class Played:
     @property
     def order(self) -> list[str]:
         """The steps whose commands began, in that order, with where they ran."""
-        return [f"{e.step}@{e.had.place.value}" for e in self.notes.happenings if hasattr(e, "had") and hasattr(e, "token")]
+        return [
+            f"{e.step}@{e.had.place.value}" for e in self.notes.happenings if hasattr(e, "had") and hasattr(e, "token")
+        ]
 
     def end_of(self, path: str) -> StepEnded:
         (end,) = [end for end in self.notes.of(StepEnded) if end.step == path]

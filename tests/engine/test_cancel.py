@@ -69,7 +69,9 @@ def test_a_step_that_ignores_its_time_limit_is_killed_and_timed_out(stage: Stage
 
     stage.script = script
     stage.cancel.hurried = True
-    played = stage.play('steps: [{id: a, run: sleep 60, timeout: 100ms, retry: {attempts: 2, backoff: 0s, "on": [failed]}}]')
+    played = stage.play(
+        'steps: [{id: a, run: sleep 60, timeout: 100ms, retry: {attempts: 2, backoff: 0s, "on": [failed]}}]'
+    )
     end = played.end_of("a")
     assert end.outcome is Outcome.TIMED_OUT
     assert "0.1 s" in end.message

@@ -57,12 +57,11 @@ def test_no_exit_code_leads_to_a_fallback(stage: Stage, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["permission denied", "docker: command not found", "Cannot connect to the Docker daemon", "Connection refused"]
+    "text",
+    ["permission denied", "docker: command not found", "Cannot connect to the Docker daemon", "Connection refused"],
 )
 def test_no_text_in_the_output_leads_to_a_fallback(stage: Stage, text: str) -> None:
-    stage.script = lambda command: Play(
-        output=(says(text + "\n"), Chunk(Stream.STDERR, text.encode())), exit=Exit(1)
-    )
+    stage.script = lambda command: Play(output=(says(text + "\n"), Chunk(Stream.STDERR, text.encode())), exit=Exit(1))
     played = stage.play(AGENT)
     assert played.order == ["build@container"]
     assert played.end_of("build").outcome is Outcome.FAILED

@@ -1,0 +1,13 @@
+"""Where the files are that come with pccpipe: beside the package in a checkout, inside of it when installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_path(*parts: str) -> Path:
+    """The path of a file under schemas/, pipelines/ or docker/: `data_path("schemas", "pipeline.schema.json")`."""
+    installed = _PACKAGE / "data" / Path(*parts)
+    return installed if installed.exists() else _PACKAGE.parent / Path(*parts)

@@ -1,0 +1,289 @@
+"""Plain data that is known to be right, as the frozen model: defaults and `extends:` filled in, units read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from pccpipe.outcome import Outcome, Place
+from pccpipe.spec import units
+from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.model import (
+    Body,
+    Build,
+    Container,
+    Diff,
+    Download,
+    FileInput,
+    FileKind,
+    Input,
+    InputType,
+    Network,
+    Parallel,
+    Pipeline,
+    Remove,
+    Repeat,
+    ResultSpec,
+    Retry,
+    Run,
+    Scalar,
+    Secret,
+    SecretSource,
+    Step,
+    Upload,
+    Value,
+    Where,
+)
+from pccpipe.spec.schema import find_schema
+from pccpipe.spec.source import Key, Source
+from pccpipe.values import Json
+
+Map = Mapping[str, Json]
+MOST_AT_ONCE = 8
+"""How many steps of a `parallel:` group run at once, if it does not say."""
+
+
+def build_pipeline(source: Source, path: Path) -> Pipeline:
+    """The pipeline of a source without problems."""
+    return _Builder(source, path).pipeline()
+
+
+class _Builder:
+    def __init__(self, source: Source, path: Path) -> None:
+        self._source = source
+        self._path = path
+        self._data = _map(source.data)
+        self._defaults = _map(self._data.get("defaults"))
+        self._containers = {name: self._container(name) for name in _map(self._data.get("containers"))}
+
+    def pipeline(self) -> Pipeline:
+        data = self._data
+        return Pipeline(
+            path=self._path,
+            text=self._source.text,
+            name=_text(data["name"]),
+            description=_text(data.get("description", "")),
+            inputs={name: self._input(name, _map(spec)) for name, spec in _map(data.get("inputs")).items()},
+            secrets={name: self._secret(name, _map(spec)) for name, spec in _map(data.get("secrets")).items()},
+            env=self._templates(("env",), data.get("env")),
+            timeout=self._duration(("timeout",), data.get("timeout")),
+            steps=self._steps(("steps",), data["steps"]),
+            always=self._steps(("always",), data.get("always")),
+        )
+
+    def _input(self, name: str, spec: Map) -> Input:
+        return Input(
+            name=name,
+            type=InputType(_text(spec["type"])),
+            position=self._source.of_key(("inputs", name)),
+            description=_text(spec.get("description", "")),
+            default=cast("Scalar | None", spec.get("default")),
+            minimum=cast("float | None", spec.get("minimum")),
+            maximum=cast("float | None", spec.get("maximum")),
+            choices=tuple(cast("list[Scalar]", spec.get("enum") or [])),
+        )
+
+    def _secret(self, name: str, spec: Map) -> Secret:
+        source = SecretSource(_text(spec["from"]))
+        match source:
+            case SecretSource.ENV:
+                where = _text(spec.get("name", name))
+            case SecretSource.FILE:
+                where = str(self._path.parent / Path(_text(spec["path"])).expanduser())
+            case SecretSource.COMMAND:
+                where = _text(spec["command"])
+        return Secret(name, source, where, self._source.of_key(("secrets", name)))
+
+    def _container(self, name: str) -> Container:
+        spec: dict[str, Json] = {}
+        image_of = at = name
+        chain = [_map(_map(self._data["containers"])[name])]
+        while "extends" in chain[-1]:
+            at = _text(chain[-1]["extends"])
+            chain.append(_map(_map(self._data["containers"])[at]))
+            if "image" not in spec and "image" in chain[-1]:
+                image_of = at
+        env: dict[str, Template] = {}
+        for link in reversed(chain):
+            spec.update(link)
+            env.update(self._templates(("containers", name, "env"), link.get("env")))
+        memory = spec.get("memory")
+        return Container(
+            name=name,
+            image=self._template(("containers", image_of, "image"), spec["image"]),
+            position=self._source.of_key(("containers", name)),
+            network=Network(_text(spec.get("network", "bridge"))),
+            memory=None if memory is None else units.size(cast("str | int", memory)),
+            cpus=cast("float | None", spec.get("cpus")),
+            pids=cast("int | None", spec.get("pids")),
+            read_only_workspace=spec.get("workspace") == "read-only",
+            env=env,
+        )
+
+    def _steps(self, path: tuple[Key, ...], steps: Json) -> tuple[Step, ...]:
+        return tuple(self._step((*path, index), _map(step)) for index, step in enumerate(_list(steps)))
+
+    def _step(self, path: tuple[Key, ...], data: Map) -> Step:
+        # The time limit of `defaults:` is for commands; that of a group would end what is inside of it.
+        timeout = data.get("timeout", self._defaults.get("timeout") if "run" in data else None)
+        retry = data.get("retry", self._defaults.get("retry") if "run" in data else None)
+        condition = data.get("if")
+        return Step(
+            id=_text(data["id"]),
+            body=self._body(path, data),
+            position=self._source.of_value(path),
+            name=_text(data.get("name", "")),
+            description=_text(data.get("description", "")),
+            condition=None if condition is None else self._expression((*path, "if"), condition),
+            timeout=self._duration((*path, "timeout"), timeout),
+            retry=_retry(_map(retry)),
+            continue_on_error=data.get("continue_on_error") is True,
+            fails_as=cast("str | None", data.get("fails_as")),
+            matrix={name: tuple(cast("list[Scalar]", values)) for name, values in _map(data.get("matrix")).items()},
+            matrix_parallel=cast("int", data.get("max_parallel", 1)) if "matrix" in data else 1,
+        )
+
+    def _body(self, path: tuple[Key, ...], data: Map) -> Body:
+        match data:
+            case {"run": _}:
+                return self._run(path, data)
+            case {"upload": _}:
+                fallback = "fallback" in data
+                exclude = tuple(_text(pattern) for pattern in _list(data.get("exclude")))
+                return Upload(exclude, fallback, data.get("isolation") == "required")
+            case {"download": str() as one}:
+                return Download((self._template((*path, "download"), one),))
+            case {"download": list() as several}:
+                paths = enumerate(several)
+                return Download(tuple(self._template((*path, "download", index), each) for index, each in paths))
+            case {"diff": name}:
+                return Diff(self._template((*path, "diff"), name))
+            case {"remove": _}:
+                return Remove()
+            case {"build": build}:
+                return self._build((*path, "build"), _map(build))
+            case {"repeat": repeat}:
+                until = _map(repeat).get("until")
+                return Repeat(
+                    max=self._integer((*path, "repeat", "max"), _map(repeat)["max"]),
+                    until=None if until is None else self._expression((*path, "repeat", "until"), until),
+                    steps=self._steps((*path, "steps"), data["steps"]),
+                )
+            case _:
+                at_once = cast("int", data.get("max_parallel", MOST_AT_ONCE)) if "matrix" not in data else MOST_AT_ONCE
+                return Parallel(self._steps((*path, "parallel"), data["parallel"]), at_once)
+
+    def _run(self, path: tuple[Key, ...], data: Map) -> Run:
+        own = {**{key: value for key, value in self._defaults.items() if key in {"shell", "cwd", "env"}}, **data}
+        own["env"] = {**_map(self._defaults.get("env")), **_map(data.get("env"))}
+        if "container" not in data and "on" not in data:
+            own |= {key: self._defaults[key] for key in ("on", "container") if key in self._defaults}
+        if "on" not in own:
+            own["on"] = "container" if "container" in own else "local"
+        if own["on"] == "container" and "container" not in own:
+            own["container"] = self._defaults["container"]
+        where = self._where(path, own)
+        fallback = None
+        if "fallback" in data:
+            given = _map(data["fallback"])
+            merged = {**own, **given, "env": {**_map(own.get("env")), **_map(given.get("env"))}}
+            at = (*path, "fallback") if "run" in given else path
+            fallback = self._where(at, merged)
+        return Run(
+            where=where,
+            fallback=fallback,
+            secrets=tuple(_text(name) for name in _list(data.get("secrets"))),
+            files=tuple(
+                self._file((*path, "files", name), name, _map(spec)) for name, spec in _map(data.get("files")).items()
+            ),
+            result=self._result((*path, "result"), _map(data["result"])) if "result" in data else None,
+            isolation_required=data.get("isolation", self._defaults.get("isolation")) == "required",
+        )
+
+    def _where(self, path: tuple[Key, ...], data: Map) -> Where:
+        on = Place(_text(data["on"]))
+        container = data.get("container") if on is Place.CONTAINER else None
+        cwd = data.get("cwd")
+        return Where(
+            on=on,
+            run=self._template((*path, "run"), data["run"]),
+            shell=_text(data.get("shell", "sh")),
+            cwd=None if cwd is None else self._template((*path, "cwd"), cwd),
+            env=self._templates((*path, "env"), data.get("env")),
+            container=None if container is None else self._containers[_text(container)],
+        )
+
+    def _file(self, path: tuple[Key, ...], name: str, spec: Map) -> FileInput:
+        (kind, content), *_ = spec.items()
+        if kind == "template":
+            file = self._path.parent / _text(content)
+            text = Template(file.read_text(encoding="utf-8"), self._source.of_value((*path, kind)), blocks=True)
+            return FileInput(name, FileKind.TEMPLATE, text)
+        return FileInput(name, FileKind(kind), self._template((*path, kind), content))
+
+    def _result(self, path: tuple[Key, ...], spec: Map) -> ResultSpec:
+        schema = cast("str | None", spec.get("schema"))
+        found = None if schema is None else find_schema(schema, self._path.parent)
+        return ResultSpec(self._template((*path, "path"), spec["path"]), schema, found, self._source.of_key(path))
+
+    def _build(self, path: tuple[Key, ...], spec: Map) -> Build:
+        folder = self._path.parent
+        context = folder / _text(spec["context"])
+        dockerfile = folder / _text(spec["dockerfile"]) if "dockerfile" in spec else context / "Dockerfile"
+        return Build(
+            image=self._template((*path, "image"), spec["image"]),
+            context=context,
+            dockerfile=dockerfile,
+            args=self._templates((*path, "args"), spec.get("args")),
+            only_if_missing=spec.get("when") == "missing",
+        )
+
+    def _template(self, path: tuple[Key, ...], value: Json) -> Template:
+        return Template(_scalar_text(value), self._source.of_value(path))
+
+    def _templates(self, path: tuple[Key, ...], values: Json) -> dict[str, Template]:
+        return {name: self._template((*path, name), value) for name, value in _map(values).items()}
+
+    def _expression(self, path: tuple[Key, ...], value: Json) -> Expression:
+        return Expression(_scalar_text(value), self._source.of_value(path))
+
+    def _duration(self, path: tuple[Key, ...], value: Json) -> Value[float] | None:
+        if value is None:
+            return None
+        if isinstance(value, str) and "${{" in value:
+            return Value(expression=self._expression(path, value))
+        return Value(known=units.seconds(cast("str | float", value)))
+
+    def _integer(self, path: tuple[Key, ...], value: Json) -> Value[int]:
+        return Value(known=value) if isinstance(value, int) else Value(expression=self._expression(path, value))
+
+
+def _retry(spec: Map) -> Retry:
+    base = Retry()
+    outcomes = frozenset(Outcome(_text(word)) for word in _list(spec.get("on")))
+    return Retry(
+        attempts=cast("int", spec.get("attempts", base.attempts)),
+        backoff=units.seconds(cast("str | float", spec.get("backoff", base.backoff))),
+        outcomes=outcomes or base.outcomes,
+    )
+
+
+def _map(value: Json) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Json) -> str:
+    assert isinstance(value, str)
+    return value
+
+
+def _scalar_text(value: Json) -> str:
+    """A scalar as it was meant: `true` for true, `5` for 5."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -1,0 +1,91 @@
+"""The project file: where steps run, and how the VM is reached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from pccpipe.outcome import IsolationMode
+from pccpipe.spec.load import load_source
+from pccpipe.spec.model import Project, Vm
+from pccpipe.spec.problem import Problem
+from pccpipe.spec.source import Source
+from pccpipe.values import Json
+
+DEFAULT_FILE = "pccpipe.yaml"
+USER_VARIABLE = "CONTROL_CENTER_GCP_SSH_USER"
+KEY_VARIABLE = "CONTROL_CENTER_GCP_SSH_KEY_PATH"
+
+
+def load_project(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Project:
+    """The project of a file; without one, that of pccpipe.yaml in the current folder if there is one; else all is local.
+
+    Raises SpecError with every problem, UsageError if the file can't be read.
+    """
+    if path is None:
+        default = Path(DEFAULT_FILE)
+        if not default.exists():
+            return Project(id=Path.cwd().name or "project", isolation_mode=IsolationMode.LOCAL)
+        path = default
+    source = load_source(path, "project", lambda source: _vm_problems(source, path.parent, environ))
+    data = cast("dict[str, Json]", source.data)
+    vm = data.get("vm")
+    return Project(
+        id=str(data["id"]),
+        isolation_mode=IsolationMode(str(data.get("isolation_mode", "local"))),
+        vm=_vm(vm, path.parent, environ) if isinstance(vm, dict) else None,
+        isolation_required=data.get("isolation") == "required",
+        path=path,
+    )
+
+
+def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> Vm:
+    key = data.get("key_path") or environ.get(KEY_VARIABLE)
+    hosts = data.get("known_hosts")
+    return Vm(
+        external_ip=str(data["external_ip"]),
+        user=str(data.get("user") or environ[USER_VARIABLE]),
+        port=int(str(data.get("port", 22))),
+        key_path=_path(folder, str(key)) if key else None,
+        known_hosts=_path(folder, str(hosts)) if hosts else None,
+        root=str(data.get("root", "/home/project")).rstrip("/") or "/",
+        proxy_jump=str(data["proxy_jump"]) if "proxy_jump" in data else None,
+    )
+
+
+def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> list[Problem]:
+    data = source.data if isinstance(source.data, dict) else {}
+    vm = data.get("vm")
+    if not isinstance(vm, dict):
+        return []
+    problems: list[Problem] = []
+
+    def say(key: str, message: str, hint: str = "") -> None:
+        position = source.of_value(("vm", key)) if key in vm else source.of_key(("vm",))
+        problems.append(Problem(position, message, hint, source.line(position.line)))
+
+    if "user" not in vm and not environ.get(USER_VARIABLE):
+        say("user", "`vm:` needs a `user`", f"write it here, or set {USER_VARIABLE}")
+    key = vm.get("key_path") or environ.get(KEY_VARIABLE)
+    if isinstance(key, str):
+        whose = "`key_path`" if "key_path" in vm else f"{KEY_VARIABLE} in the environment"
+        wrong = _unreadable(_path(folder, key))
+        if wrong:
+            say("key_path", f"{whose} names {_path(folder, key)}, {wrong}")
+    return problems
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        with path.open("rb"):
+            return ""
+    except FileNotFoundError:
+        return "which does not exist"
+    except OSError as error:
+        return f"which cannot be read: {error.strerror}"
+
+
+def _path(folder: Path, name: str) -> Path:
+    return (folder / Path(name).expanduser()).absolute()

@@ -1,0 +1,254 @@
+"""YAML text with positions: YAML 1.2's core types, and limits that keep a small file from becoming a large one.
+
+PyYAML reads YAML 1.1, where `on` is true and `012` is ten: only its parser is used, the types are those of
+https://yaml.org/spec/1.2.2/#103-core-schema.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import yaml
+
+from pccpipe.values import Json
+
+Key: TypeAlias = "str | int"
+Data: TypeAlias = Json
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+MAX_NODES = 100_000
+"""Counted with every alias expanded: 279 bytes of aliases can be a million values."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in a file; line and column from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class BadYaml(Exception):
+    """The text is no YAML that we take."""
+
+    def __init__(self, position: Position, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.position = position
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A read file: its plain data, and where each part of it stands."""
+
+    file: str
+    text: str
+    data: Data
+    _keys: dict[tuple[Key, ...], Position] = field(repr=False)
+    _values: dict[tuple[Key, ...], Position] = field(repr=False)
+
+    def of_key(self, path: tuple[Key, ...]) -> Position:
+        """Where the last key of the path stands, or the nearest thing around it that there is."""
+        while path and path not in self._keys:
+            if path in self._values:
+                return self._values[path]
+            path = path[:-1]
+        return self._keys.get(path) or self._values.get((), Position(self.file, 1, 1))
+
+    def of_value(self, path: tuple[Key, ...]) -> Position:
+        """Where the value at the path begins, or the nearest thing around it that there is."""
+        while path and path not in self._values:
+            path = path[:-1]
+        return self._values.get(path, Position(self.file, 1, 1))
+
+    def line(self, number: int) -> str:
+        """The text of a line, from 1; empty if there is none."""
+        lines = self.text.splitlines()
+        return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+def read_source(path: Path) -> Source:
+    """Read a YAML file. Raises OSError, BadYaml."""
+    data = path.read_bytes()
+    return parse_source(data, str(path))
+
+
+def parse_source(data: bytes, file: str) -> Source:
+    """Parse YAML text. Raises BadYaml with the position of what is wrong."""
+    start = Position(file, 1, 1)
+    if len(data) > MAX_BYTES:
+        raise BadYaml(start, f"the file has {len(data)} bytes; at most {MAX_BYTES} are read")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        raise BadYaml(Position(file, line, column), "the file is not UTF-8 text") from None
+    try:
+        node = yaml.compose(text, Loader=_loader())
+    except yaml.MarkedYAMLError as error:
+        raise _bad_syntax(error, file, text) from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "?")
+        raise BadYaml(Position(file, line, 1), f"the character U+{code:04X} may not stand in YAML") from None
+    if node is None:
+        raise BadYaml(start, "the file is empty")
+    builder = _Builder(file)
+    value = builder.build(node, (), 0)
+    return Source(file, text, value, builder.keys, builder.values)
+
+
+def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
+    mark = error.problem_mark or error.context_mark
+    position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
+    problem = error.problem or "this is no YAML"
+    hint = ""
+    lines = text.splitlines()
+    if mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
+        problem, hint = "a tab cannot indent YAML", "use spaces"
+    elif "expected a single document" in str(error):
+        problem, hint = (
+            "a second document begins here",
+            "one file holds one pipeline: leave out `---` and what follows it",
+        )
+    elif "mapping values are not allowed" in problem:
+        hint = "is a text with `: ` in it to be quoted, or the line to be indented otherwise?"
+    elif "undefined alias" in problem:
+        problem = problem.replace("found undefined alias", "there is no anchor for the alias")
+    return BadYaml(position, f"this is no valid YAML: {problem}", hint)
+
+
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Core(base):  # type: ignore[valid-type, misc]
+        """Resolves nothing: scalars are made into values by `_scalar`, with 1.2's rules."""
+
+        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base has it
+
+    return Core
+
+
+_NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
+_INT = re.compile(r"[-+]?[0-9]+\Z")
+_OCTAL = re.compile(r"0o[0-7]+\Z")
+_HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_SPECIAL = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+
+
+class _Builder:
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._count = 0
+        self._open: set[int] = set()
+        self.keys: dict[tuple[Key, ...], Position] = {}
+        self.values: dict[tuple[Key, ...], Position] = {}
+
+    def build(self, node: yaml.Node, path: tuple[Key, ...], depth: int) -> Data:
+        at = self._at(node)
+        self.values[path] = at
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise BadYaml(at, f"the file has over {MAX_NODES} values, with its aliases expanded")
+        if depth > MAX_DEPTH:
+            raise BadYaml(at, f"this is nested over {MAX_DEPTH} deep")
+        if id(node) in self._open:
+            raise BadYaml(at, "this alias leads back to a place that it is inside of")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, at)
+        if node.tag not in _CORE_TAGS and not node.tag.endswith((":map", ":seq")):
+            raise BadYaml(at, f"the tag {node.tag} is not known here")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.build(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
+            return self._mapping(node, path, depth)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.Node, path: tuple[Key, ...], depth: int) -> dict[str, Data]:
+        built: dict[str, Data] = {}
+        for key_node, value_node in node.value:
+            at = self._at(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise BadYaml(at, "a key must be a word, and this is a list or a mapping")
+            key = str(key_node.value)
+            if key == "<<" and not key_node.style:
+                raise BadYaml(at, "merge keys (`<<`) are not part of YAML 1.2", "use `extends:` or `defaults:`")
+            if key in built:
+                raise BadYaml(
+                    at, f"the key `{key}` is here twice", f"the first is on line {self.keys[(*path, key)].line}"
+                )
+            self.keys[(*path, key)] = at
+            built[key] = self.build(value_node, (*path, key), depth + 1)
+        return built
+
+    def _scalar(self, node: yaml.ScalarNode, at: Position) -> Data:
+        text = str(node.value)
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        # The C parser gives a plain scalar the style "", the Python one None.
+        if node.style or tag not in {"str", "!", ""}:
+            if tag in {"str", "!"}:
+                return text
+            return self._tagged(text, tag, at)
+        return plain_scalar(text)
+
+    def _tagged(self, text: str, tag: str, at: Position) -> Data:
+        value = plain_scalar(text)
+        wanted: dict[str, type] = {"int": int, "float": float, "bool": bool, "null": type(None)}
+        if tag not in wanted:
+            raise BadYaml(at, f"the tag !!{tag} is not known here")
+        if tag == "float" and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is not wanted[tag]:
+            raise BadYaml(at, f"{text!r} is no {tag}")
+        return value
+
+    def _at(self, node: yaml.Node) -> Position:
+        return Position(self._file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def plain_scalar(text: str) -> bool | int | float | str | None:
+    """The value of an unquoted scalar by YAML 1.2's core schema."""
+    if _NULL.match(text):
+        return None
+    if _BOOL.match(text):
+        return text in {"true", "True", "TRUE"}
+    if _INT.match(text):
+        return int(text) if len(text) < 4000 else text
+    if _OCTAL.match(text):
+        return int(text, 8)
+    if _HEX.match(text):
+        return int(text, 16)
+    if _FLOAT.match(text):
+        return float(text)
+    if _SPECIAL.match(text):
+        return float(text.replace(".", "", 1))
+    return text
+
+
+def walk(data: Data, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Data]]:
+    """Every value with its path, from the outside in."""
+    yield path, data
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from walk(value, (*path, key))
+    elif isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from walk(item, (*path, index))

@@ -1,0 +1,7 @@
+"""The plain values that files, events and results are made of."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
