@@ -28,6 +28,8 @@ class Sent:
     method: str
     """`rsync`, `tar`, or `copy` when only the copy at home was made."""
     seconds: float
+    stale: bool = False
+    """Nothing could be brought: the copy is as it was last known, because the newer one could not be had."""
 
 
 @dataclass(frozen=True, slots=True)

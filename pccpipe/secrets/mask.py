@@ -1,0 +1,138 @@
+"""Takes secrets out of everything before it is written, in each form that they commonly travel in.
+
+The forms: as they are, base64 and base64url at all three alignments, URL-encoded, JSON-escaped, shell-quoted, hex. A value of several
+lines is also masked line by line.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+from pccpipe.values import Json
+
+MASK = b"***"
+SHORTEST = 4
+"""Characters; a shorter value is masked as it is only: its other forms would be found in many a word."""
+SHORTEST_LINE = 8
+"""The same for one line of a secret of several lines."""
+
+
+class Masker:
+    """Masks the given values. Immutable, safe from many threads; each stream has its own `stream()`."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        forms = sorted({form for value in values if value for form in _forms(value)}, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, forms))) if forms else None
+        self._longest = len(forms[0]) if forms else 0
+        self._prefixes = frozenset(form[:length] for form in forms for length in range(1, len(form)))
+
+    def stream(self) -> StreamMask:
+        """For output that comes in pieces, cut at any byte."""
+        return StreamMask(self)
+
+    def bytes(self, data: bytes) -> bytes:
+        """The whole of `data`, masked."""
+        return self._pattern.sub(MASK, data) if self._pattern else data
+
+    def text(self, text: str) -> str:
+        """The same for text."""
+        return self.bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass") if self._pattern else text
+
+    def json(self, value: Json) -> Json:
+        """The same for every text in a value, keys too."""
+        match value:
+            case str():
+                return self.text(value)
+            case list():
+                return [self.json(item) for item in value]
+            case dict():
+                return {self.text(key): self.json(item) for key, item in value.items()}
+            case _:
+                return value
+
+    def split(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of the beginning of a stream can be shown, masked; and the rest, which may be the beginning of a secret."""
+        if self._pattern is None:
+            return data, b""
+        limit = len(data) - self._unsure(data)
+        shown: list[bytes] = []
+        at = 0
+        for match in self._pattern.finditer(data):
+            # A match that begins in the unsure part may turn out to be the beginning of a longer secret.
+            if match.start() >= limit:
+                break
+            shown += (data[at : match.start()], MASK)
+            at = match.end()
+        shown.append(data[at:limit])
+        return b"".join(shown), data[max(at, limit) :]
+
+    def _unsure(self, data: bytes) -> int:
+        """How many bytes at the end of `data` may be the beginning of a secret."""
+        for length in range(min(self._longest - 1, len(data)), 0, -1):
+            if data[-length:] in self._prefixes:
+                return length
+        return 0
+
+
+class StreamMask:
+    """Masks one stream. Holds back only what may be the beginning of a secret, until more comes."""
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """More of the stream; gives what of it can be shown now."""
+        shown, self._held = self._masker.split(self._held + data if self._held else data)
+        return shown
+
+    def finish(self) -> bytes:
+        """What was held back, now that no more comes."""
+        held, self._held = self._held, b""
+        return self._masker.bytes(held)
+
+
+def _forms(value: str) -> Iterator[bytes]:
+    if len(value) < SHORTEST:
+        yield value.encode()
+        return
+    yield from _encoded(value)
+    lines = value.splitlines()
+    if len(lines) > 1:
+        for line in lines:
+            if len(line.strip()) >= SHORTEST_LINE:
+                yield from _encoded(line.strip())
+
+
+def _encoded(value: str) -> Iterator[bytes]:
+    raw = value.encode("utf-8", "surrogatepass")
+    yield raw
+    yield raw.hex().encode()
+    yield raw.hex().upper().encode()
+    for text in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        yield text.encode("utf-8", "surrogatepass")
+        yield text.replace("/", "\\/").encode("utf-8", "surrogatepass")
+    quoted = shlex.quote(value)
+    yield (quoted[1:-1] if quoted.startswith("'") else quoted).encode("utf-8", "surrogatepass")
+    for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
+        yield encoded.encode()
+        yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded).encode()
+    yield from _base64(raw)
+
+
+def _base64(raw: bytes) -> Iterator[bytes]:
+    """What is sure to stand in the base64 of any text that has `raw` in it, for each alignment."""
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + raw)
+        # The first characters share bits with what comes before, the last ones with what comes after.
+        start = (before * 8 + 5) // 6
+        end = (before + len(raw)) * 8 // 6
+        sure = encoded[start:end]
+        if len(sure) >= SHORTEST:
+            yield sure
+            yield sure.replace(b"+", b"-").replace(b"/", b"_")
