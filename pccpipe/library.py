@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -10,20 +11,182 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from pccpipe.engine.assemble import assemble
+from pccpipe.assembly import Assembly, Folders
 from pccpipe.engine.cancel import Cancel
+from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.executor import RunOutcome, all_steps, execute
 from pccpipe.errors import UsageError
 from pccpipe.outcome import Outcome
-from pccpipe.record.events import Event, RunEnded, RunStarted
+from pccpipe.record.events import Cancelling, Event, RunEnded, RunStarted, Warned
 from pccpipe.record.files import write_atomically
-from pccpipe.record.journal import Journal
+from pccpipe.record.journal import Journal, check_run_id
 from pccpipe.record.state import RunState, StateFile
+from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.load import load_pipeline, resolve_inputs
 from pccpipe.spec.model import Pipeline, Project, Run
 from pccpipe.spec.project import load_project
-from pccpipe.targets.base import Json
+from pccpipe.values import Json
 from pccpipe.version import __version__
 
 RUNS_DIR = Path(".system/runs")
+
+
+class Fallback(Enum):
+    """Whether steps may go on with less isolation than they ask for."""
+
+    ALLOWED = "allowed"
+    FORBIDDEN = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. `record` is its folder, `status` the outcome's word or the `fails_as` of the step that ended it."""
+
+    run_id: str
+    outcome: Outcome
+    status: str
+    message: str
+    downgraded: bool
+    record: Path
+    state: RunState
+
+    @property
+    def exit_status(self) -> int:
+        """The command's exit status: 0, 1 (failed, timed out), 3 (unavailable, lost), 130 or 143 (cancelled)."""
+        match self.outcome:
+            case Outcome.SUCCEEDED | Outcome.SKIPPED:
+                return 0
+            case Outcome.FAILED | Outcome.TIMED_OUT:
+                return 1
+            case Outcome.UNAVAILABLE | Outcome.LOST:
+                return 3
+            case Outcome.CANCELLED:
+                return 143 if self.state.cancelled_by == "TERM" else 130
+
+
+def load(path: str | Path) -> Pipeline:
+    """Read and check a pipeline. Raises SpecError with every problem in it, UsageError if the file can't be read."""
+    return load_pipeline(Path(path))
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    run_id: str,
+    project: Project | None = None,
+    workspace: str | Path | None = None,
+    inputs: Mapping[str, Json] | None = None,
+    runs_dir: str | Path | None = None,
+    fallback: Fallback = Fallback.ALLOWED,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: Cancel | None = None,
+    accept_new_host_key: bool = False,
+) -> RunResult:
+    """Run a pipeline to its end, whatever that is; a step's failure is a result, not an exception.
+
+    Args:
+        pipeline: from `load`.
+        run_id: new in `runs_dir`; letters, digits, `.`, `_`, `-`.
+        project: where steps lead; default: pccpipe.yaml in the current folder, else everything is local.
+        workspace: the code; default: the current folder.
+        inputs: by name; text is read as the input's type.
+        runs_dir: where records are kept; default: `.system/runs`.
+        on_event: called with each event once it is on disk, from the run's threads, one call at a time.
+        cancel: the handle to end the run early.
+        accept_new_host_key: take the host key of a VM that known_hosts does not know. One that changed is never taken.
+
+    Raises UsageError, before anything is made, if the run can't be begun as asked.
+    """
+    cancel = cancel or Cancel()
+    project = project or load_project()
+    check_run_id(run_id)
+    values = resolve_inputs(pipeline, inputs or {})
+    secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
+    folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
+    masker = Masker(secrets.values())
+    state = RunState()
+    listeners = [state.apply, *([on_event] if on_event else [])]
+    journal = Journal.create(folders.record, [*listeners, StateFile(folders.record, state)], masker.bytes)
+    assembly = Assembly(run_id, pipeline, project, folders, accept_new_host_key=accept_new_host_key)
+    parts = Parts(
+        run_id=run_id,
+        run_dir=folders.record,
+        pipeline=pipeline,
+        project=project,
+        targets=assembly,
+        workspace=assembly.workspace,
+        images=assembly,
+        journal=journal,
+        masker=masker,
+        secrets=secrets,
+        cancel=cancel,
+        fallback_allowed=fallback is Fallback.ALLOWED and not project.isolation_required,
+        serials=Serials(),
+    )
+    try:
+        ended = _recorded(parts, folders, values, state)
+    finally:
+        journal.close()
+    return RunResult(run_id, ended.outcome, ended.status, ended.message, state.downgraded, folders.record, state)
+
+
+def _recorded(parts: Parts, folders: Folders, inputs: Mapping[str, Json], state: RunState) -> RunOutcome:
+    """The run, between its first event and its last."""
+    began = time.monotonic()
+    pipeline = parts.pipeline
+    write_atomically(folders.record / "pipeline.yaml", pipeline.text.encode())
+    parts.journal.append(
+        RunStarted(
+            run_id=parts.run_id,
+            pipeline=pipeline.name,
+            pipeline_path=str(pipeline.path.absolute()),
+            project=parts.project.id,
+            isolation_mode=parts.project.isolation_mode,
+            inputs=inputs,
+            workspace=str(folders.user),
+            steps=tuple(step.id for step in (*pipeline.steps, *pipeline.always)),
+            version=__version__,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+    )
+    ended = RunOutcome(Outcome.FAILED, "failed", "pccpipe itself failed; the traceback says where")
+    try:
+        with parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)):
+            ended = execute(parts, inputs)
+    finally:
+        _clear_up(parts, folders)
+        parts.journal.append(
+            RunEnded(ended.outcome, ended.status, state.downgraded, time.monotonic() - began, ended.message)
+        )
+    return ended
+
+
+def _tell_cancel(parts: Parts, grace: float) -> None:
+    parts.journal.append(Cancelling(parts.cancel.by, grace))
+
+
+def _clear_up(parts: Parts, folders: Folders) -> None:
+    """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
+    if not folders.copy.exists():
+        return
+    if parts.workspace.has_untold_changes:
+        parts.journal.append(
+            Warned(f"the run's copy of the workspace is kept, because no diff has all of its changes: {folders.copy}")
+        )
+        return
+    for folder in (folders.copy, folders.sent):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _named_secrets(pipeline: Pipeline) -> set[str]:
+    steps = all_steps((*pipeline.steps, *pipeline.always))
+    return {name for step in steps if isinstance(step.body, Run) for name in step.body.secrets}
+
+
+def _workspace(given: str | Path | None) -> Path:
+    folder = Path(given or ".").absolute()
+    if not folder.is_dir():
+        raise UsageError(f"the workspace {folder} is no folder", "name the project's folder with --workspace")
+    return folder

@@ -29,14 +29,28 @@ def check_run_id(run_id: str) -> None:
 
 
 class Journal:
-    def __init__(self, run_dir: Path, listeners: Sequence[Listener] = ()) -> None:
-        self._lock = threading.Lock()
+    """A run's journal. Safe from many threads; listeners are called one event at a time, after it is on disk.
+
+    Args:
+        listeners: called in this order; what one raises ends the run as a bug of it, so they raise nothing.
+        mask: applied to each line, so that no secret is in an event, for whatever part of it brought one.
+    """
+
+    def __init__(
+        self, run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[bytes], bytes] = bytes
+    ) -> None:
+        # Reentrant, because a listener may cancel the run, and that is an event as well.
+        self._lock = threading.RLock()
         self._listeners = tuple(listeners)
+        self._mask = mask
         self._seq = 0
         self._fd = os.open(run_dir / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     @staticmethod
-    def create(run_dir: Path, listeners: Sequence[Listener] = ()) -> Journal:
+    def create(
+        run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[bytes], bytes] = bytes
+    ) -> Journal:
+        """Make the run's folder, which nobody may have made before, and its journal. Raises UsageError."""
         check_run_id(run_dir.name)
         try:
             run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -48,20 +62,25 @@ class Journal:
             ) from None
         except OSError as error:
             raise UsageError(f"cannot make the run's folder {run_dir}: {error.strerror}") from error
-        return Journal(run_dir, listeners)
+        return Journal(run_dir, listeners, mask)
 
     def append(self, happening: Happening) -> Event:
+        """Number and stamp an event, bring it to the disk, tell the listeners. Raises PccpipeError if it can't be written."""
         with self._lock:
-            now = time.time()
-            if isinstance(happening, Output):
-                event = Event(0, now, happening)
-            else:
-                event = Event(self._seq + 1, now, happening)
-                self._write(encode(event))
-                self._seq += 1
+            event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
+            if event.seq:
+                event = self._kept(event)
+                self._seq = event.seq
             for listener in self._listeners:
                 listener(event)
         return event
+
+    def _kept(self, event: Event) -> Event:
+        """The event as it is on disk."""
+        line = encode(event)
+        masked = self._mask(line)
+        self._write(masked)
+        return event if masked == line else decode(masked)
 
     def _write(self, line: bytes) -> None:
         try:
@@ -73,6 +92,7 @@ class Journal:
             raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._fd)
 
 

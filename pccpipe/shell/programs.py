@@ -194,3 +194,9 @@ def _seconds(seconds: float) -> str:
 
 def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
+
+
+def write_files(folder: str, files: Mapping[str, bytes]) -> str:
+    """A script that makes a folder, for nobody else to read, with these files in it."""
+    writes = [f"{_printf(data)} >{shlex.quote(f'{folder}/{name}')}" for name, data in files.items()]
+    return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(folder)}", *writes])

@@ -62,6 +62,11 @@ class Workspace(Protocol):
         """Where steps on this machine run now: the user's folder, or the run's copy once there is one."""
         ...
 
+    @property
+    def has_untold_changes(self) -> bool:
+        """Whether a copy may hold changes that no `diff` has: then nobody may throw it away."""
+        ...
+
     def make_copy(self, exclude: Sequence[str]) -> Sent:
         """Make (or make anew) the run's copy at home; needs no VM."""
         ...

@@ -1,0 +1,141 @@
+"""The Docker SDK's client, its requests going through `Machine.dial` instead of a network of its own.
+
+So the VM's engine is reached by a channel of the run's one SSH connection (0.5 ms a call, against 97 to 137 ms for
+`docker system dial-stdio`), and the local one by its socket, with the same code.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import docker
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from pccpipe.targets.machine import ByteStream
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+BASE_URL = "http+docker://engine"
+CALL_TIMEOUT = 60.0
+"""Seconds for one call of the API; those that last (wait, attach, logs, build) have limits of their own."""
+
+Dial = Callable[[], ByteStream]
+
+
+def make_client(dial: Dial, version: str) -> docker.APIClient:
+    """A client of an engine of this API version. Makes no connection."""
+    # Any address will do: it is replaced before anything is sent.
+    client = docker.APIClient(base_url="tcp://127.0.0.1:9", version=version, timeout=CALL_TIMEOUT)
+    client.base_url = BASE_URL
+    client.mount("http+docker://", _EngineAdapter(dial))
+    client.trust_env = False
+    return client
+
+
+class _EngineAdapter(HTTPAdapter):
+    def __init__(self, dial: Dial) -> None:
+        self._pool = _Pool(dial)
+        super().__init__()
+
+    def get_connection_with_tls_context(
+        self,
+        request: PreparedRequest,  # noqa: ARG002 - requests' own signature
+        verify: bool | str | None,  # noqa: ARG002
+        proxies: Mapping[str, str] | None = None,  # noqa: ARG002
+        cert: object = None,  # noqa: ARG002
+    ) -> HTTPConnectionPool:
+        return self._pool
+
+    def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:  # noqa: ARG002
+        return request.path_url
+
+    def close(self) -> None:
+        self._pool.close()
+        super().close()
+
+
+class _Pool(HTTPConnectionPool):
+    def __init__(self, dial: Dial) -> None:
+        super().__init__("localhost", maxsize=4)
+        self._dial = dial
+
+    def _new_conn(self) -> HTTPConnection:
+        return _Connection(self._dial)
+
+
+class _Connection(HTTPConnection):
+    def __init__(self, dial: Dial) -> None:
+        super().__init__("localhost")
+        self._dial = dial
+
+    def connect(self) -> None:
+        self.sock = _Socket(self._dial())  # type: ignore[assignment]
+        self.sock.settimeout(self.timeout if isinstance(self.timeout, int | float) else CALL_TIMEOUT)
+
+
+class _Socket:
+    """A `ByteStream` as http.client wants a socket: it stays open while a file made of it is."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._files = 0
+        self._closed = False
+
+    def makefile(self, mode: str, buffering: int | None = None) -> io.BufferedReader:  # noqa: ARG002
+        with self._lock:
+            self._files += 1
+        return io.BufferedReader(_Reader(self._stream, self._file_closed), 64 * 1024)
+
+    def sendall(self, data: bytes) -> None:
+        self._stream.sendall(bytes(data))
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._stream.settimeout(seconds)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def shutdown(self, how: int) -> None:  # noqa: ARG002
+        self._stream.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._files:
+                return
+        self._stream.close()
+
+    def _file_closed(self) -> None:
+        with self._lock:
+            self._files -= 1
+            if self._files or not self._closed:
+                return
+        self._stream.close()
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, stream: ByteStream, closed: Callable[[], None]) -> None:
+        self._stream = stream
+        self._told = closed
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        data = self._stream.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._told()
+
+

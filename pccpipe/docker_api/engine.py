@@ -1,0 +1,180 @@
+"""A machine's Docker Engine: what pccpipe asks of it, in pccpipe's words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
+from pccpipe.docker_api.stream import Answer, EngineAnswerError
+from pccpipe.errors import ActionError, Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.targets.machine import ByteStream, Machine
+from pccpipe.values import Json
+
+if TYPE_CHECKING:
+    import docker
+
+PING_TIMEOUT = 15.0
+"""Seconds in which an engine must say that it lives. A paused one takes connections and never answers."""
+NEWEST_API = (1, 47)
+OLDEST_API = (1, 40)
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Safe from many threads.
+
+    Args:
+        machine: where it runs.
+        socket: the path of its socket there.
+    """
+
+    def __init__(self, machine: Machine, socket: str) -> None:
+        self.machine = machine
+        self._socket = socket
+        self._lock = threading.Lock()
+        self._client: docker.APIClient | None = None
+        self._version = ""
+
+    def open(self) -> None:
+        """Make sure that it answers. Raises `Unavailable`."""
+        with self._lock:
+            if self._client is None:
+                self._version = self._negotiated()
+                from pccpipe.docker_api.adapter import make_client
+
+                self._client = make_client(self.dial, self._version)
+
+    def dial(self) -> ByteStream:
+        """A new connection to it. Raises `Unavailable` with an engine's reason, or the machine's."""
+        try:
+            return self.machine.dial(self._socket)
+        except (ConnectionError, TimeoutError) as error:
+            raise Unavailable(Reason.ENGINE_NOT_ANSWERING, f"{self._socket} on {self.machine.host}: {error}") from error
+
+    def ask(self, call: Call, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
+        """Call the API; what goes wrong becomes `Unavailable`, with the engine's own words."""
+        self.open()
+        assert self._client is not None
+        try:
+            return use(self._client)
+        except SDK_ERRORS as error:
+            raise from_sdk(call, error, image=image) from error
+
+    def stream(self, method: str, path: str, *, upgrade: bool = False) -> Answer:
+        """A call whose answer lasts. Raises `Unavailable`, ConnectionError, TimeoutError."""
+        self.open()
+        stream = self.dial()
+        try:
+            return Answer(stream, method, f"/v{self._version}{path}", upgrade=upgrade)
+        except EngineAnswerError as error:
+            stream.close()
+            raise unavailable(Call.OTHER, error.status, error.words) from error
+        except BaseException:
+            stream.close()
+            raise
+
+    def inspect(self, container: str) -> dict[str, Json] | None:
+        """What the engine knows of a container, or None if it knows none of that name or id. Raises `Unavailable`."""
+        import docker.errors
+
+        def look(client: docker.APIClient) -> dict[str, Json] | None:
+            try:
+                found: dict[str, Json] = client.inspect_container(container)
+            except docker.errors.NotFound:
+                return None
+            return found
+
+        return self.ask(Call.OTHER, look)
+
+    def remove(self, container: str) -> None:
+        """Remove a container, also a running one; it is no error if it is gone, or going. Raises `Unavailable`."""
+        import docker.errors
+
+        def remove(client: docker.APIClient) -> None:
+            try:
+                client.remove_container(container, v=True, force=True)
+            except docker.errors.NotFound:
+                return
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+
+        self.ask(Call.OTHER, remove)
+
+    def has_image(self, image: str) -> bool:
+        """Whether the engine has an image. Raises `Unavailable`."""
+        import docker.errors
+
+        def look(client: docker.APIClient) -> bool:
+            try:
+                client.inspect_image(image)
+            except docker.errors.ImageNotFound:
+                return False
+            return True
+
+        return self.ask(Call.OTHER, look)
+
+    def build(
+        self, image: str, context: Path, dockerfile: Path, args: Mapping[str, str], on_output: Callable[[bytes], object]
+    ) -> None:
+        """Build an image from a folder here; its output as it comes. Raises `Unavailable`, ActionError."""
+
+        def build(client: docker.APIClient) -> str:
+            answers = client.build(
+                path=str(context), dockerfile=str(dockerfile), tag=image, buildargs=dict(args), rm=True, decode=True
+            )
+            failure = ""
+            for answer in answers:
+                on_output(str(answer.get("stream", "")).encode())
+                failure = str(answer.get("error", failure))
+            return failure
+
+        try:
+            failure = self.ask(Call.OTHER, build)
+        except Unavailable as error:
+            # The engine took the call and refused it: its Dockerfile is wrong, not the engine away.
+            if error.reason is Reason.ENGINE_ERROR:
+                raise ActionError(f"{image} could not be built: {error.words}") from error
+            raise
+        if failure:
+            raise ActionError(f"{image} could not be built: {failure}")
+
+    def _negotiated(self) -> str:
+        """The newest version of the API that both know."""
+        where = f"{self._socket} on {self.machine.host}"
+        stream = self.dial()
+        try:
+            stream.settimeout(PING_TIMEOUT)
+            stream.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            answer = b""
+            while b"\r\n\r\n" not in answer and (more := stream.recv(4096)):
+                answer += more
+        except TimeoutError as error:
+            words = f"{where}: no answer in {PING_TIMEOUT:g} s"
+            raise Unavailable(Reason.ENGINE_NOT_ANSWERING, words) from error
+        except OSError as error:
+            raise Unavailable(Reason.ENGINE_STOPPED, f"{where}: {error}") from error
+        finally:
+            stream.close()
+        if not answer.startswith(b"HTTP/"):
+            raise Unavailable(Reason.ENGINE_STOPPED, f"{where}: the connection was closed without an answer")
+        return _common_version(answer, where)
+
+
+def _common_version(answer: bytes, where: str) -> str:
+    for line in answer.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"api-version":
+            major, _, minor = value.strip().decode("ascii", "replace").partition(".")
+            newest = (int(major), int(minor))
+            if newest < OLDEST_API:
+                words = f"{where}: its API is {major}.{minor}, and 1.40 (Docker 19.03) is needed"
+                raise Unavailable(Reason.ENGINE_ERROR, words)
+            return "{}.{}".format(*min(newest, NEWEST_API))
+    words = f"{where}: it does not answer as a Docker Engine does: {answer[:80].decode('utf-8', 'replace')!r}"
+    raise Unavailable(Reason.ENGINE_ERROR, words)

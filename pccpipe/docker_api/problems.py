@@ -1,0 +1,62 @@
+"""An engine's errors as reasons, with the engine's own words kept whole.
+
+The status code and the call that failed decide; words are looked at only where the engine has one code for several things, and
+only the engine's own words, never a command's.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+import docker.errors
+import requests
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+
+
+class Call(Enum):
+    """What the engine was asked to do."""
+
+    CREATE = "create"
+    START = "start"
+    OTHER = "other"
+
+
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_NO_RUNTIME = re.compile(r"unknown (or invalid )?runtime|runtime .* not found|could not find runtime", re.IGNORECASE)
+
+
+def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unavailable:
+    """Why a container is not to be had, by the engine's answer."""
+    if _NO_SPACE.search(words):
+        return Unavailable(Reason.NO_DISK_SPACE, words, "free some space there: docker system prune")
+    if _NO_RUNTIME.search(words):
+        return Unavailable(Reason.RUNTIME_MISSING, words)
+    if call is Call.CREATE and status == 404:
+        hint = f"build or load the image {image} on that engine: docker build -t {image} ..." if image else ""
+        return Unavailable(Reason.IMAGE_MISSING, words, hint)
+    if call is Call.CREATE and status == 409:
+        return Unavailable(Reason.NAME_TAKEN, words)
+    match call:
+        case Call.CREATE:
+            return Unavailable(Reason.CREATE_REFUSED, words)
+        case Call.START:
+            return Unavailable(Reason.START_REFUSED, words)
+        case Call.OTHER:
+            return Unavailable(Reason.ENGINE_ERROR, words)
+
+
+def from_sdk(call: Call, error: Exception, *, image: str = "") -> Unavailable:
+    """The same for what the SDK raised."""
+    if isinstance(error, docker.errors.APIError):
+        words = str(error.explanation or error)
+        return unavailable(call, int(error.status_code or 0), words, image=image)
+    if isinstance(error, requests.exceptions.Timeout | TimeoutError):
+        return Unavailable(Reason.ENGINE_NOT_ANSWERING, f"the engine did not answer in time: {error}")
+    return Unavailable(Reason.ENGINE_STOPPED, f"the engine ended the connection: {error}")
+
+
+SDK_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
+"""All that a call of the SDK may raise, beside `Unavailable` from dialling."""

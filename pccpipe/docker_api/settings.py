@@ -1,0 +1,82 @@
+"""A container's settings as the engine's API takes them: hardened, and without a word of the command or its secrets."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pccpipe.targets.base import Command
+from pccpipe.values import Json
+
+HOME = "/pcc/home"
+IN, OUT, WORKSPACE = "/pcc/in", "/pcc/out", "/workspace"
+END_OF_PROLOGUE = "# pccpipe: this is all of it"
+
+# Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way through must
+# not look like a command that ran. Constant, because `docker inspect` shows it.
+BOOT = f"""p=$(cat) && case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit 121;; esac"""
+NEVER_BEGAN = 121
+
+LOG_CONFIG: Json = {"Type": "local", "Config": {"max-size": "1g", "max-file": "2", "compress": "false"}}
+"""The engine's copy of the output, for going on after a dropped connection; it goes with the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """On the engine's machine."""
+
+    workspace: str
+    files: str
+    out: str
+
+
+def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Paths) -> dict[str, Json]:
+    """The body of the API's create call."""
+    settings = command.container
+    assert settings is not None
+    uid, gid = user
+    return {
+        "Image": settings.image,
+        "Entrypoint": ["/bin/sh", "-c", BOOT],
+        "Cmd": [],
+        "User": f"{uid}:{gid}",
+        "WorkingDir": WORKSPACE,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Tty": False,
+        "Labels": {
+            "pccpipe.run": run_id,
+            "pccpipe.step": command.step,
+            "pccpipe.command": command.id,
+            "pccpipe.deadline": str(int(time.time() + command.limit)),
+        },
+        "HostConfig": {
+            "Init": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "NetworkMode": settings.network,
+            "Memory": settings.memory or 0,
+            # As much as memory: no swap, so that the limit is one.
+            "MemorySwap": settings.memory or 0,
+            "NanoCpus": int((settings.cpus or 0) * 1e9),
+            "PidsLimit": settings.pids,
+            "Mounts": [
+                _mount(paths.workspace, WORKSPACE, read_only=settings.read_only_workspace),
+                _mount(paths.files, IN, read_only=True),
+                _mount(paths.out, OUT, read_only=False),
+            ],
+            "Tmpfs": {HOME: f"rw,exec,nosuid,nodev,mode=0700,uid={uid},gid={gid}"},
+            "LogConfig": LOG_CONFIG,
+            "RestartPolicy": {"Name": "no"},
+            "AutoRemove": False,
+        },
+    }
+
+
+def _mount(source: str, target: str, *, read_only: bool) -> Json:
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
+
+

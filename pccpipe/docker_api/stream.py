@@ -1,0 +1,172 @@
+"""The engine's long answers, read by hand: a container's attached output, its logs, and the wait for its end.
+
+The SDK's own readers lose output on some connections (https://github.com/docker/docker-py/pull/3438), take a broken connection for
+the end, and block one thread each. These are polled, so one thread reads output and end together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from pccpipe.outcome import Stream
+from pccpipe.targets.base import Chunk
+from pccpipe.targets.machine import ByteStream
+
+READ_SIZE = 256 * 1024
+HEAD_LIMIT = 64 * 1024
+HEAD_TIMEOUT = 30.0
+"""Seconds in which the engine must begin its answer."""
+
+
+class EngineAnswerError(Exception):
+    """The engine answered with an error: its status and its own words."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(f"{status}: {words}")
+        self.status = status
+        self.words = words
+
+
+class Answer:
+    """One call of the API over a stream of its own: the head is read, the body comes as it comes."""
+
+    def __init__(self, stream: ByteStream, method: str, path: str, *, upgrade: bool = False) -> None:
+        """Send the call and read the answer's head. Raises EngineAnswerError, ConnectionError, TimeoutError."""
+        self.stream = stream
+        head = f"{method} {path} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n"
+        head += "Connection: Upgrade\r\nUpgrade: tcp\r\n" if upgrade else "Connection: close\r\n"
+        stream.settimeout(HEAD_TIMEOUT)
+        stream.sendall(f"{head}\r\n".encode())
+        status, headers, self._left = self._read_head()
+        self.is_chunked = "chunked" in headers.get("transfer-encoding", "")
+        self._length = int(headers["content-length"]) if "content-length" in headers else None
+        if status not in {101, 200, 201, 204}:
+            raise EngineAnswerError(status, self._error_words())
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was read with the head that `read` has not given yet."""
+        return bool(self._left)
+
+    def read(self) -> bytes:
+        """The next bytes of the connection, without the chunks' frames; blocks if nothing is there; empty at its end.
+
+        Raises ConnectionError if the connection broke.
+        """
+        data, self._left = self._left or self.stream.recv(READ_SIZE), b""
+        return data
+
+    def close(self) -> None:
+        self.stream.close()
+
+    def _read_head(self) -> tuple[int, dict[str, str], bytes]:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            more = self.stream.recv(READ_SIZE)
+            if not more or len(data) > HEAD_LIMIT:
+                raise ConnectionResetError("the engine ended the connection before it answered")
+            data += more
+        head, _, left = data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines[1:])
+        return int(lines[0].split()[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}, left
+
+    def _error_words(self) -> str:
+        body = Body(chunked=self.is_chunked)
+        data = body.feed(self.read())
+        while not body.ended and (self._length is None or len(data) < self._length):
+            more = self.read()
+            if not more:
+                break
+            data += body.feed(more)
+        text = data.decode("utf-8", "replace").strip()
+        try:
+            return str(json.loads(text)["message"])
+        except (ValueError, KeyError, TypeError):
+            return text or "no words"
+
+
+class Body:
+    """Takes the frames of a chunked body away."""
+
+    def __init__(self, *, chunked: bool) -> None:
+        self._chunked = chunked
+        self._buffer = b""
+        self._needed = 0
+        self.ended = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The content in `data`."""
+        if not self._chunked:
+            return data
+        self._buffer += data
+        content: list[bytes] = []
+        while self._buffer and not self.ended:
+            if self._needed:
+                piece = self._buffer[: self._needed]
+                self._buffer = self._buffer[len(piece) :]
+                self._needed -= len(piece)
+                content.append(piece)
+                continue
+            line, found, rest = self._buffer.lstrip(b"\r\n").partition(b"\r\n")
+            if not found:
+                break
+            self._needed = int(line.split(b";")[0], 16)
+            self._buffer = rest
+            self.ended = self._needed == 0
+        return b"".join(content)
+
+
+class FrameParser:
+    """The engine's multiplexed output: an 8-byte head (stream, three zeros, length) before each piece."""
+
+    _STREAMS = {1: Stream.STDOUT, 2: Stream.STDERR}  # noqa: RUF012 - never changed
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._stream = Stream.STDOUT
+        self._needed = 0
+
+    def feed(self, data: bytes) -> Iterator[Chunk]:
+        """The pieces in `data`; a piece is given as it comes, not only when it is whole. Raises ValueError."""
+        self._buffer += data
+        while self._buffer:
+            if not self._needed:
+                if len(self._buffer) < 8:
+                    return
+                kind = self._buffer[0]
+                if kind not in self._STREAMS or self._buffer[1:4] != b"\0\0\0":
+                    raise ValueError(f"the engine sent no frame of output: {bytes(self._buffer[:8])!r}")
+                self._stream = self._STREAMS[kind]
+                self._needed = int.from_bytes(self._buffer[4:8], "big")
+                del self._buffer[:8]
+                continue
+            piece = bytes(self._buffer[: self._needed])
+            del self._buffer[: len(piece)]
+            self._needed -= len(piece)
+            yield Chunk(self._stream, piece)
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether the output may end here; if not, it was cut."""
+        return not self._needed and not self._buffer
+
+
+class Skip:
+    """Leaves out what was given before, of output that comes from its first byte again."""
+
+    def __init__(self, given: dict[Stream, int]) -> None:
+        self._left = dict(given)
+
+    def feed(self, chunk: Chunk) -> Chunk | None:
+        """What of the chunk is new; None if nothing."""
+        left = self._left.get(chunk.stream, 0)
+        if not left:
+            return chunk
+        self._left[chunk.stream] = max(0, left - len(chunk.data))
+        rest = chunk.data[left:]
+        return Chunk(chunk.stream, rest) if rest else None

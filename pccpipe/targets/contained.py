@@ -1,0 +1,303 @@
+"""A command that runs in a container: its output and its end read together, and found again after a dropped connection."""
+
+from __future__ import annotations
+
+import json
+import select
+import shlex
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.problems import Call
+from pccpipe.docker_api.stream import Answer, Body, FrameParser, Skip
+from pccpipe.errors import Lost, ResultError, Unavailable
+from pccpipe.outcome import Stream
+from pccpipe.shell import programs
+from pccpipe.shell.programs import Place as StatePlace
+from pccpipe.shell.retry import Retry
+from pccpipe.targets.base import Chunk, Exit, Isolation, Token
+from pccpipe.targets.machine import Done
+from pccpipe.values import Json
+
+DRAIN = 5.0
+"""Seconds to wait for the rest of the output once the container has ended."""
+ASK_AFTER = 15.0
+"""Seconds of silence after which the engine is asked whether the container still runs."""
+STOP_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which container, on which engine, and where its command's files are."""
+
+    engine: Engine
+    place: StatePlace
+    command_id: str
+    container: str
+    name: str
+
+
+class Contained:
+    """A `Running`. One thread reads; any may stop.
+
+    Args:
+        answers: the attached output and the wait for the end; None to find them by asking the engine.
+        lost_after: seconds for which the engine may stay away.
+    """
+
+    def __init__(
+        self, where: Where, isolation: Isolation, answers: tuple[Answer, Answer] | None, lost_after: float
+    ) -> None:
+        self._where = where
+        self._isolation = isolation
+        self._lost_after = lost_after
+        self._retry = Retry(lost_after)
+        self._given = dict.fromkeys(Stream, 0)
+        self._pending: list[Chunk] = []
+        self._exit: Exit | None = None
+        self._code: int | None = None
+        self._ended_at = 0.0
+        self._heard = time.monotonic()
+        self._connected = False
+        self._stop_by: float | None = None
+        self._stop_changed = threading.Condition()
+        self._stopper: threading.Thread | None = None
+        if answers:
+            self._take_up(*answers, Skip({}))
+
+    @property
+    def token(self) -> Token:
+        return {"id": self._where.command_id, "container": self._where.container, "name": self._where.name}
+
+    @property
+    def isolation(self) -> Isolation:
+        return self._isolation
+
+    def read(self, timeout: float) -> Chunk | Exit | None:
+        deadline = time.monotonic() + timeout
+        while not self._pending:
+            if self._exit:
+                return self._exit
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                if self._connected:
+                    self._take_in(left)
+                else:
+                    self._reconnect(left)
+            except (ConnectionError, TimeoutError, ValueError):
+                self._disconnect()
+            except Unavailable as error:
+                self._disconnect()
+                self._retry.failed(error)
+            if time.monotonic() >= deadline and not self._pending:
+                return self._exit
+        chunk = self._pending.pop(0)
+        self._given[chunk.stream] += len(chunk.data)
+        return chunk
+
+    def stop(self, grace: float) -> None:
+        with self._stop_changed:
+            by = time.monotonic() + grace
+            self._stop_by = min(by, self._stop_by or by)
+            self._stop_changed.notify_all()
+            if self._stopper is None:
+                name = f"pccpipe-stop-{self._where.name}"
+                self._stopper = threading.Thread(target=self._stop, name=name, daemon=True)
+                self._stopper.start()
+
+    def fetch(self, name: str, limit: int) -> bytes:
+        where = self._where
+        done = self._run(programs.fetch(where.place, where.command_id, name, limit))
+        match done.code:
+            case 0 if len(done.stdout) > limit:
+                raise ResultError(f"{name} has more than {limit} bytes")
+            case 0:
+                return done.stdout
+            case 3:
+                raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
+            case 4:
+                raise ResultError(f"{name} in PCC_OUT is no plain file")
+            case _:
+                raise ResultError(f"{name} cannot be read: {done.stderr.decode(errors='replace').strip()}")
+
+    def discard(self) -> None:
+        self._disconnect()
+        where = self._where
+        files = [where.place.file_of(where.command_id, kind) for kind in ("in", "out")]
+        try:
+            where.engine.remove(where.container)
+            where.engine.machine.run(f"rm -rf {shlex.join(files)}")
+        except (Unavailable, ConnectionError, TimeoutError):
+            return  # the target's `close` tries again, by the run's label
+
+    def _take_up(self, output: Answer, waiting: Answer, skip: Skip) -> None:
+        self._output: Answer | None = output
+        self._waiting: Answer | None = waiting
+        self._frames = FrameParser()
+        self._skip = skip
+        self._body = Body(chunked=waiting.is_chunked)
+        self._output_body = Body(chunked=output.is_chunked)
+        self._answer = b""
+        self._connected = True
+        self._heard = time.monotonic()
+        self._retry.succeeded()
+
+    def _take_in(self, timeout: float) -> None:
+        """Wait for output or the end, and take in what comes."""
+        waits = [timeout, ASK_AFTER]
+        if self._code is not None:
+            waits.append(max(0.0, self._ended_at + DRAIN - time.monotonic()))
+        ready = _ready([answer for answer in (self._output, self._waiting) if answer], min(waits))
+        if self._output in ready:
+            self._take_output(self._output)
+        if self._waiting in ready:
+            self._take_end(self._waiting)
+        if self._code is not None and (self._output is None or time.monotonic() > self._ended_at + DRAIN):
+            self._finish(self._code)
+        elif not ready:
+            self._ask_if_silent()
+        else:
+            self._heard = time.monotonic()
+
+    def _take_output(self, output: Answer | None) -> None:
+        assert output is not None
+        data = output.read()
+        for chunk in self._frames.feed(self._output_body.feed(data)):
+            new = self._skip.feed(chunk)
+            if new:
+                self._pending.append(new)
+        if not data or self._output_body.ended:
+            if not self._frames.is_between_frames:
+                raise ConnectionResetError("the output was cut")
+            output.close()
+            self._output = None
+
+    def _take_end(self, waiting: Answer | None) -> None:
+        assert waiting is not None
+        data = waiting.read()
+        self._answer += self._body.feed(data)
+        try:
+            answer = json.loads(self._answer)
+        except ValueError:
+            if not data:
+                raise ConnectionResetError("the engine ended the wait") from None
+            return
+        self._code = int(answer["StatusCode"])
+        self._ended_at = time.monotonic()
+        waiting.close()
+        self._waiting = None
+
+    def _finish(self, code: int) -> None:
+        """The container has ended and its output is read. How, the engine knows; not to know the memory is no reason to fail."""
+        self._disconnect()
+        try:
+            state = _state(self._where.engine.inspect(self._where.container))
+        except (Unavailable, ConnectionError, TimeoutError):
+            state = {}
+        self._exit = Exit(code, _signal_name(code), out_of_memory=state.get("OOMKilled") is True)
+
+    def _ask_if_silent(self) -> None:
+        now = time.monotonic()
+        if now - self._heard < ASK_AFTER:
+            return
+        self._heard = now
+        if _state(self._where.engine.inspect(self._where.container)).get("Running") is not True and self._code is None:
+            raise ConnectionResetError("the container has ended, and the engine did not say so")
+
+    def _reconnect(self, timeout: float) -> None:
+        """Ask the engine how things are, and go on where the output stopped. Raises `Lost` when it stays away."""
+        if not self._retry.wait(timeout):
+            return
+        container = self._where.container
+        try:
+            found = self._where.engine.inspect(container)
+            if found is None:
+                raise Lost(f"the container {self._where.name} is gone from the engine")
+            query = "follow=1&stdout=1&stderr=1"
+            output = self._where.engine.stream("GET", f"/containers/{container}/logs?{query}")
+            waiting = self._where.engine.stream("POST", f"/containers/{container}/wait?condition=not-running")
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            self._retry.failed(error)
+            return
+        self._code = None
+        given = dict(self._given)
+        for chunk in self._pending:
+            given[chunk.stream] += len(chunk.data)
+        self._take_up(output, waiting, Skip(given))
+
+    def _disconnect(self) -> None:
+        if self._connected:
+            for answer in (self._output, self._waiting):
+                if answer:
+                    answer.close()
+        self._connected = False
+
+    def _stop(self) -> None:
+        """The stopper's thread: TERM to everything in the container, and KILL when the grace is over."""
+        self._signal_all()
+        with self._stop_changed:
+            while self._exit is None:
+                assert self._stop_by is not None
+                left = self._stop_by - time.monotonic()
+                if left <= 0:
+                    break
+                self._stop_changed.wait(min(left, 0.2))
+        container = self._where.container
+        retry = Retry(STOP_TIMEOUT)
+        while self._exit is None:
+            try:
+                retry.wait(STOP_TIMEOUT)
+                if _state(self._where.engine.inspect(container)).get("Running") is True:
+                    self._where.engine.ask(Call.OTHER, lambda client: client.kill(container, "KILL"))
+                return
+            except (Unavailable, ConnectionError, TimeoutError) as error:
+                try:
+                    retry.failed(error)
+                except Lost:
+                    return
+
+    def _signal_all(self) -> None:
+        """TERM to every process: the engine's own signal would reach the first one alone."""
+        container = self._where.container
+        tell = ["/bin/sh", "-c", "kill -TERM -1"]
+        try:
+            made = self._where.engine.ask(Call.OTHER, lambda client: client.exec_create(container, tell))
+            self._where.engine.ask(Call.OTHER, lambda client: client.exec_start(made["Id"], detach=True))
+        except (Unavailable, ConnectionError, TimeoutError):
+            return  # it has ended, or KILL will do
+
+    def _run(self, script: str) -> Done:
+        """Run a script on the machine; again, if it goes away meanwhile. Raises `Lost`."""
+        retry = Retry(self._lost_after)
+        while True:
+            retry.wait(self._lost_after)
+            try:
+                return self._where.engine.machine.run(script)
+            except (Unavailable, ConnectionError, TimeoutError) as error:
+                retry.failed(error)
+
+
+def _ready(answers: list[Answer], timeout: float) -> list[Answer]:
+    waiting = [answer for answer in answers if answer.has_more]
+    if waiting:
+        return waiting
+    poller = select.poll()
+    by_fd = {answer.fileno(): answer for answer in answers}
+    for fd in by_fd:
+        poller.register(fd, select.POLLIN)
+    return [by_fd[fd] for fd, _ in poller.poll(max(0.0, timeout) * 1000)]
+
+
+def _state(found: dict[str, Json] | None) -> dict[str, Json]:
+    state = (found or {}).get("State")
+    return state if isinstance(state, dict) else {}
+
+
+def _signal_name(code: int) -> str | None:
+    try:
+        return signal.Signals(code - 128).name.removeprefix("SIG")
+    except ValueError:
+        return None

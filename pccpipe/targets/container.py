@@ -1,0 +1,293 @@
+"""Runs each command in a fresh container of its own, on the engine of a machine: the VM's, or this one's."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.problems import Call
+from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, WORKSPACE, Paths, create_body
+from pccpipe.docker_api.stream import Answer
+from pccpipe.errors import Lost, Unavailable
+from pccpipe.outcome import Place, Reason
+from pccpipe.shell.programs import Place as StatePlace
+from pccpipe.shell.programs import write_files
+from pccpipe.shell.running import LOST_AFTER
+from pccpipe.targets.base import Command, Isolation, Running, Token
+from pccpipe.targets.contained import Contained, Where
+from pccpipe.targets.machine import Machine
+from pccpipe.values import Json
+
+DEFAULT_SOCKET = "/var/run/docker.sock"
+SCRIPT = ".script"
+
+
+class ContainerTarget:
+    """A `Target`. A container goes on without the connection, and is removed when its command is discarded.
+
+    Args:
+        machine: where the engine runs.
+        state: the run's folder for all but the workspace, on that machine; `close` removes what was made in it.
+        workspace: gives the workspace's folder, on that machine.
+        socket: of the engine, on that machine.
+        lost_after: seconds for which the engine may stay away before a command counts as lost.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        run_id: str,
+        state: str,
+        workspace: Callable[[], str],
+        socket: str = DEFAULT_SOCKET,
+        lost_after: float = LOST_AFTER,
+    ) -> None:
+        self._machine = machine
+        self._run_id = run_id
+        self._place = StatePlace(run_id, state)
+        self._workspace = workspace
+        self._engine = Engine(machine, socket)
+        self._lost_after = lost_after
+        self._lock = threading.Lock()
+        self._used = False
+
+    def open(self) -> None:
+        self._engine.open()
+
+    def start(self, command: Command) -> Running:
+        assert command.container is not None
+        self._engine.open()
+        paths = Paths(
+            self._workspace(), self._place.file_of(command.id, "in"), self._place.file_of(command.id, "out")
+        )
+        self._used = True
+        owner = self._lay_out(command, paths)
+        name = f"pcc-run-{self._run_id[:8]}-{command.step}-{command.serial}"
+        try:
+            container = self._create(name, command, create_body(command, self._run_id, owner, paths))
+            return self._begin(container, name, command, paths)
+        except BaseException:
+            self._forget_files(command.id)
+            raise
+
+    def attach(self, token: Token) -> Running:
+        match token:
+            case {"id": str(id_), "container": str(container), "name": str(name)}:
+                pass
+            case _:
+                raise Lost(f"the record does not say in which container the command runs: {token}")
+        found = self._engine.inspect(container)
+        if found is None:
+            raise Lost(f"the container {name} is gone from the engine of {self._machine.host}")
+        where = Where(self._engine, self._place, id_, container, name)
+        return Contained(where, self._isolation(name, found), None, self._lost_after)
+
+    def build_image(
+        self,
+        image: str,
+        context: Path,
+        dockerfile: Path,
+        args: Mapping[str, str],
+        *,
+        only_if_missing: bool,
+        on_output: Callable[[bytes], object],
+    ) -> bool:
+        """Build an image from a folder here; False if it was there already and that is enough.
+
+        Raises `Unavailable` without an engine, ActionError when the build fails.
+        """
+        if only_if_missing and self._engine.has_image(image):
+            return False
+        self._engine.build(image, context.absolute(), dockerfile.absolute(), args, on_output)
+        return True
+
+    def close(self) -> None:
+        if not self._used:
+            return
+        self._used = False
+        try:
+            # Also those whose create call was answered to nobody.
+            filters = {"label": f"pccpipe.run={self._run_id}"}
+            for left in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
+                self._engine.remove(left["Id"])
+            self._machine.run(f"rm -rf {shlex.quote(f'{self._place.state}/commands')}")
+        except (Unavailable, ConnectionError, TimeoutError):
+            return  # nothing more can be done from here; the containers' deadline label says when they are litter
+
+    def _lay_out(self, command: Command, paths: Paths) -> tuple[int, int]:
+        """Write the script and the files there; who owns the workspace."""
+        script = "\n".join(
+            [
+                "export LC_ALL=C",
+                write_files(paths.files, {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")})
+                + f" && mkdir -p {shlex.quote(paths.out)} {shlex.quote(paths.workspace)} || exit",
+                f"ls -nd {shlex.quote(paths.workspace)}",
+            ]
+        )
+        try:
+            done = self._machine.run(script)
+        except (ConnectionError, TimeoutError) as error:
+            raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
+        if done.code:
+            words = done.stderr.decode(errors="replace").strip()
+            full = "No space left on device" in words or "Disk quota exceeded" in words
+            reason = Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED
+            raise Unavailable(reason, f"{self._machine.host}: {words}")
+        _, _, uid, gid, *_ = done.stdout.split()
+        return int(uid), int(gid)
+
+    def _create(self, name: str, command: Command, body: dict[str, Json]) -> str:
+        assert command.container is not None
+        image = command.container.image
+
+        def create() -> str:
+            made = self._engine.ask(
+                Call.CREATE, lambda client: client.create_container_from_config(body, name), image=image
+            )
+            return str(made["Id"])
+
+        try:
+            return create()
+        except Unavailable as error:
+            if error.reason is not Reason.NAME_TAKEN:
+                raise
+            self._make_room(name, error)
+            return create()
+
+    def _make_room(self, name: str, error: Unavailable) -> None:
+        """Remove a dead container of ours that has the name; say whose it is if it is none."""
+        found = self._engine.inspect(name)
+        if found is None:
+            return
+        labels = _part(found, "Config", "Labels")
+        status = _part(found, "State").get("Status")
+        run_id = labels.get("pccpipe.run")
+        if run_id is None:
+            whose = "made by somebody else"
+        elif status == "running":
+            whose = f"of the run {run_id}"
+        else:
+            self._engine.remove(str(found["Id"]))
+            return
+        words = f"{error.words} (the container {name} is {status}, {whose})"
+        raise Unavailable(Reason.NAME_TAKEN, words, f"docker rm -f {name}, if nobody needs it") from error
+
+    def _begin(self, container: str, name: str, command: Command, paths: Paths) -> Running:
+        """Attach, wait and start; what certainly never began leaves nothing behind."""
+        answers: list[Answer] = []
+        where = Where(self._engine, self._place, command.id, container, name)
+        try:
+            query = "stream=1&stdin=1&stdout=1&stderr=1"
+            attached = self._engine.stream("POST", f"/containers/{container}/attach?{query}", upgrade=True)
+            answers.append(attached)
+            waiting = self._engine.stream("POST", f"/containers/{container}/wait?condition=next-exit")
+            answers.append(waiting)
+            attached.stream.sendall(_prologue(command, self._run_id))
+            attached.stream.shutdown_write()
+            self._start(container)
+            found = self._engine.inspect(container) or {}
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            for answer in answers:
+                answer.close()
+            if self._has_started(container):
+                # Whatever broke, the command runs: follow it anew.
+                return Contained(where, self._isolation(name, {}), None, self._lost_after)
+            self._remove_quietly(container)
+            if isinstance(error, Unavailable):
+                raise
+            raise Unavailable(Reason.ENGINE_STOPPED, f"the connection to the engine ended: {error}") from error
+        return Contained(where, self._isolation(name, found), (attached, waiting), self._lost_after)
+
+    def _start(self, container: str) -> None:
+        self._engine.ask(Call.START, lambda client: client.start(container))
+
+    def _has_started(self, container: str) -> bool:
+        """Whether the command may have begun; only a certain no is a no."""
+        for attempt in range(3):
+            try:
+                found = self._engine.inspect(container)
+            except (Unavailable, ConnectionError, TimeoutError):
+                threading.Event().wait(0.5 * 2**attempt)
+                continue
+            state = _part(found or {}, "State")
+            # "created" with an error is a refused start.
+            return found is not None and state.get("Status") not in {"created", None}
+        return False
+
+    def _remove_quietly(self, container: str) -> None:
+        try:
+            self._engine.remove(container)
+        except (Unavailable, ConnectionError, TimeoutError):
+            return  # `close` tries again, by the run's label
+
+    def _forget_files(self, command_id: str) -> None:
+        paths = [self._place.file_of(command_id, kind) for kind in ("in", "out")]
+        try:
+            self._machine.run(f"rm -rf {shlex.join(paths)}")
+        except (Unavailable, ConnectionError, TimeoutError):
+            return
+
+    def _isolation(self, name: str, found: Mapping[str, Json]) -> Isolation:
+        """What the container has, by the engine's own account."""
+        config, host = _part(found, "Config"), _part(found, "HostConfig")
+        mounts = host.get("Mounts")
+        read_only = any(
+            isinstance(mount, dict) and mount.get("Target") == WORKSPACE and mount.get("ReadOnly") is True
+            for mount in (mounts if isinstance(mounts, list) else [])
+        )
+        return Isolation(
+            place=Place.CONTAINER,
+            host=self._machine.host,
+            user=str(config.get("User", "")),
+            container=name,
+            image=_text(config.get("Image")),
+            image_digest=_text(found.get("Image")),
+            network=_text(host.get("NetworkMode")),
+            workspace=WORKSPACE,
+            read_only_workspace=read_only,
+            memory=_number(host.get("Memory")),
+            cpus=(_number(host.get("NanoCpus")) or 0) / 1e9 or None,
+            pids=_number(host.get("PidsLimit")),
+        )
+
+
+def _prologue(command: Command, run_id: str) -> bytes:
+    """What the container's shell reads: the only way in for the environment and the secrets."""
+    own = {
+        "HOME": HOME,
+        "CODEX_HOME": f"{HOME}/.codex",
+        "PCC_WORKSPACE": WORKSPACE,
+        "PCC_RUN_ID": run_id,
+        "PCC_IN": IN,
+        "PCC_OUT": OUT,
+    }
+    values = {**own, **command.env, **command.secrets}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    folder = shlex.quote(f"{WORKSPACE}/{command.cwd}")
+    shell = shlex.quote(command.shell)
+    lines += [
+        'mkdir -p "$CODEX_HOME"',
+        f"cd {folder} || exit 127",
+        f"command -v {shell} >/dev/null || {{ echo {shell}: not found >&2; exit 127; }}",
+        f"exec {shell} {IN}/{SCRIPT} </dev/null",
+        END_OF_PROLOGUE,
+    ]
+    return "\n".join(lines).encode(errors="surrogateescape")
+
+
+def _part(found: Mapping[str, Json], *keys: str) -> dict[str, Json]:
+    part: Json = dict(found)
+    for key in keys:
+        part = part.get(key) if isinstance(part, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Json) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
