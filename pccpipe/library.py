@@ -20,7 +20,8 @@ from pccpipe.outcome import Outcome
 from pccpipe.record.events import Cancelling, Event, RunEnded, RunStarted, Warned
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import Journal, check_run_id
-from pccpipe.record.state import RunState, StateFile
+from pccpipe.record.state import RunState
+from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.load import load_pipeline, resolve_inputs
@@ -105,9 +106,9 @@ def run(
     secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
     folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
     masker = Masker(secrets.values())
-    state = RunState()
-    listeners = [state.apply, *([on_event] if on_event else [])]
-    journal = Journal.create(folders.record, [*listeners, StateFile(folders.record, state)], masker.bytes)
+    state_file = StateFile(folders.record)
+    state = state_file.state
+    journal = Journal.create(folders.record, [state_file, *([on_event] if on_event else [])], masker.bytes)
     assembly = Assembly(run_id, pipeline, project, folders, accept_new_host_key=accept_new_host_key)
     parts = Parts(
         run_id=run_id,

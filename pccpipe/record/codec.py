@@ -5,43 +5,66 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
+from typing import TypeAlias
 
 from pccpipe.errors import PccpipeError
 from pccpipe.record import events
 from pccpipe.record.events import Event, Happening
+from pccpipe.values import Json
+
+Reader: TypeAlias = "Callable[[Json], object]"
+"""Makes a field's value of what the line has; raises TypeError or ValueError for anything else."""
 
 
-class UnreadableEvent(PccpipeError):
+class UnreadableEventError(PccpipeError):
     """A line of a journal that this version cannot read: torn, or of a kind that a newer one wrote."""
 
 
 def encode(event: Event) -> bytes:
     """The event as a line, newline included."""
-    fields = {field.name: _plain(getattr(event.what, field.name)) for field in dataclasses.fields(event.what)}
+    fields = to_json(event.what)
+    assert isinstance(fields, dict)
     line = {"seq": event.seq, "time": round(event.time, 6), "event": kind_of(event.what), **fields}
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
 def decode(line: bytes | str) -> Event:
-    """The event of a line. Raises UnreadableEvent."""
+    """The event of a line. Raises UnreadableEventError."""
     try:
         data = json.loads(line)
-        kind = _kinds()[data["event"]]
-        hints = _hints(kind)
-        given = {field.name: _typed(data[field.name], hints[field.name]) for field in _present(kind, data)}
-        return Event(int(data["seq"]), float(data["time"]), typing.cast(Happening, kind(**given)))
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise UnreadableEvent(f"{type(error).__name__}: {error}") from error
+        kind, readers = _kinds()[data["event"]]
+        given = {name: read(data[name]) for name, read in readers if name in data}
+        return Event(_read_int(data["seq"]), _read_float(data["time"]), kind(**given))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UnreadableEventError(f"{type(error).__name__}: {error}") from error
 
 
 def kind_of(happening: Happening) -> str:
     """`step_started` for a StepStarted."""
     return _snake(type(happening).__name__)
+
+
+def to_json(value: object) -> Json:
+    """Plain data, enums and dataclasses (by field) as JSON's types. A number that JSON cannot write becomes None."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return str(value.value) if isinstance(value, Enum) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: to_json(getattr(value, name)) for name in _names(type(value))}
+    raise TypeError(f"{type(value).__name__} is nothing for a record")
 
 
 @functools.cache
@@ -50,50 +73,89 @@ def _snake(name: str) -> str:
 
 
 @functools.cache
-def _kinds() -> Mapping[str, type]:
-    return {_snake(kind.__name__): kind for kind in typing.get_args(events.Happening)}
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 @functools.cache
-def _hints(kind: type) -> Mapping[str, object]:
-    return typing.get_type_hints(kind)
+def _kinds() -> Mapping[str, tuple[Callable[..., Happening], tuple[tuple[str, Reader], ...]]]:
+    return {_snake(kind.__name__): (kind, _readers(kind)) for kind in typing.get_args(events.Happening)}
 
 
-def _present(kind: type, data: Mapping[str, object]) -> list[dataclasses.Field[object]]:
-    """The fields that the line has; one that an older version did not write keeps its default."""
-    return [field for field in dataclasses.fields(kind) if field.name in data]
+@functools.cache
+def _readers(kind: type) -> tuple[tuple[str, Reader], ...]:
+    """A reader for each field. A field that an older version did not write keeps its default, if it has one."""
+    hints = typing.get_type_hints(kind)
+    return tuple((name, _reader(hints[name])) for name in _names(kind))
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+def _reader(hint: object) -> Reader:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {types.UnionType, typing.Union}:
+        if any(typing.get_origin(argument) is list for argument in arguments):
+            return _read_json
+        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+        return _optional(_reader(inner))
+    if origin is tuple:
+        return _read_texts
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _read_mapping
+    assert isinstance(hint, type)
+    if issubclass(hint, Enum):
+        return hint
+    if dataclasses.is_dataclass(hint):
+        return functools.partial(_read_dataclass, hint)
+    return _PLAIN[hint]
+
+
+def _optional(read: Reader) -> Reader:
+    return lambda value: None if value is None else read(value)
+
+
+def _read_json(value: Json) -> Json:
     return value
 
 
-def _typed(value: object, hint: object) -> object:
-    """`value` from JSON as `hint` says: enums, dataclasses and tuples are made again, all else is taken as it is."""
-    if typing.get_origin(hint) in {types.UnionType, typing.Union}:
-        if value is None:
-            return None
-        made = [kind for kind in typing.get_args(hint) if isinstance(kind, type) and _is_made(kind)]
-        return _typed(value, made[0]) if made else value
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(value)
-    if isinstance(hint, type) and _is_made(hint):
-        if issubclass(hint, Enum):
-            return hint(value)
-        if not isinstance(value, dict):
-            raise TypeError(f"{hint.__name__} is written as an object")
-        hints = _hints(hint)
-        return hint(**{field.name: _typed(value[field.name], hints[field.name]) for field in _present(hint, value)})
+def _read_texts(value: Json) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return tuple(_read_text(item) for item in value)
+
+
+def _read_mapping(value: Json) -> Mapping[str, Json]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
     return value
 
 
-def _is_made(kind: type) -> bool:
-    return issubclass(kind, Enum) or dataclasses.is_dataclass(kind)
+def _read_dataclass(kind: Callable[..., object], value: Json) -> object:
+    given = _read_mapping(value)
+    assert isinstance(kind, type)
+    return kind(**{name: read(given[name]) for name, read in _readers(kind) if name in given})
+
+
+def _read_text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _read_bool(value: Json) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value
+
+
+def _read_int(value: Json) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not an integer")
+    return value
+
+
+def _read_float(value: Json) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+_PLAIN: Mapping[type, Reader] = {str: _read_text, bool: _read_bool, int: _read_int, float: _read_float}

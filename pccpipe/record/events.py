@@ -1,7 +1,7 @@
 """What happened in a run, one event a thing. The journal keeps them; every view, and run.json, is made from them.
 
-`Output` alone is not kept in the journal: the log files are its record. Times are seconds since the epoch, durations are
-seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, with an attempt from 1.
+`Output` alone is not kept in the journal: the log files are its record. Times are seconds since the epoch, durations
+are seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, with an attempt from 1.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class RoundStarted:
 
 @dataclass(frozen=True, slots=True)
 class ActionDone:
-    """What a built-in action did: its counts and names, as a view shows them (`files`, `bytes`, `method`, `missing`, ...)."""
+    """What a built-in action did: counts and names, for a view to show (`files`, `bytes`, `method`, `missing`, ...)."""
 
     step: str
     action: str

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pccpipe.errors import PccpipeError, UsageError
-from pccpipe.record.codec import UnreadableEvent, decode, encode
-from pccpipe.record.events import Event, Happening, Output
+from pccpipe.record.codec import UnreadableEventError, decode, encode
+from pccpipe.record.events import Event, Happening, Output, Warned
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 EVENTS = "events.jsonl"
@@ -32,7 +32,8 @@ class Journal:
     """A run's journal. Safe from many threads; listeners are called one event at a time, after it is on disk.
 
     Args:
-        listeners: called in this order; what one raises ends the run as a bug of it, so they raise nothing.
+        run_dir: the run's folder; a journal that is there already goes on after its last whole line.
+        listeners: called in this order. One that raises does not break the run: its first error becomes a `Warned`.
         mask: applied to each line, so that no secret is in an event, for whatever part of it brought one.
     """
 
@@ -42,20 +43,22 @@ class Journal:
         # Reentrant, because a listener may cancel the run, and that is an event as well.
         self._lock = threading.RLock()
         self._listeners = tuple(listeners)
+        self._failed: set[int] = set()
         self._mask = mask
-        self._seq = 0
-        self._fd = os.open(run_dir / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._fd = os.open(run_dir / EVENTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._seq = _last_seq(run_dir) if os.fstat(self._fd).st_size else 0
+        self._end_torn_line()
 
     @staticmethod
-    def create(
-        run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[bytes], bytes] = bytes
-    ) -> Journal:
+    def create(run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[bytes], bytes] = bytes) -> Journal:
         """Make the run's folder, which nobody may have made before, and its journal. Raises UsageError."""
         check_run_id(run_dir.name)
         try:
             run_dir.parent.mkdir(parents=True, exist_ok=True)
             run_dir.mkdir(mode=0o700)
-        except FileExistsError:
+        except FileExistsError as error:
+            if error.filename != str(run_dir):
+                raise UsageError(f"cannot make the run's folder {run_dir}: {error.filename} is no folder") from error
             raise UsageError(
                 f"there is a run {run_dir.name!r} already, in {run_dir}",
                 "give this one another --run-id",
@@ -65,15 +68,25 @@ class Journal:
         return Journal(run_dir, listeners, mask)
 
     def append(self, happening: Happening) -> Event:
-        """Number and stamp an event, bring it to the disk, tell the listeners. Raises PccpipeError if it can't be written."""
+        """Number and stamp an event, bring it to the disk, tell the listeners. Raises PccpipeError if it can't."""
         with self._lock:
             event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
             if event.seq:
                 event = self._kept(event)
                 self._seq = event.seq
-            for listener in self._listeners:
-                listener(event)
+            for number, listener in enumerate(self._listeners):
+                try:
+                    listener(event)
+                except Exception as error:  # noqa: BLE001  a door: listeners are other people's code
+                    self._note_failure(number, listener, error)
         return event
+
+    def _note_failure(self, number: int, listener: Listener, error: Exception) -> None:
+        if number in self._failed:
+            return
+        self._failed.add(number)
+        name = getattr(listener, "__qualname__", type(listener).__qualname__)
+        self.append(Warned(f"{name}, which is told of events, failed: {type(error).__name__}: {error}"))
 
     def _kept(self, event: Event) -> Event:
         """The event as it is on disk."""
@@ -84,12 +97,18 @@ class Journal:
 
     def _write(self, line: bytes) -> None:
         try:
-            written = os.write(self._fd, line)
-            if written < len(line):
-                os.write(self._fd, line[written:])
+            left = memoryview(line)
+            while left:
+                left = left[os.write(self._fd, left) :]
             os.fdatasync(self._fd)
         except OSError as error:
             raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
+
+    def _end_torn_line(self) -> None:
+        """A crash may have left half a line; what is written next must not become its other half."""
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            self._write(b"\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -97,10 +116,22 @@ class Journal:
 
 
 def read_events(run_dir: Path) -> Iterator[Event]:
-    """The run's events, in order. A torn last line, and kinds that a newer version wrote, are passed over."""
-    with (run_dir / EVENTS).open("rb") as file:
-        for line in file:
-            try:
-                yield decode(line)
-            except UnreadableEvent:
-                continue
+    """The run's events, in order. A torn line, and kinds that a newer version wrote, are passed over.
+
+    Raises UsageError if there is no such run, or its journal can't be read.
+    """
+    try:
+        with (run_dir / EVENTS).open("rb") as file:
+            for line in file:
+                try:
+                    yield decode(line)
+                except UnreadableEventError:
+                    continue
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"there is no run {run_dir.name!r} in {run_dir.parent}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {run_dir / EVENTS}: {error.strerror}") from error
+
+
+def _last_seq(run_dir: Path) -> int:
+    return max((event.seq for event in read_events(run_dir)), default=0)

@@ -50,7 +50,7 @@ class CommandLog:
 
 
 def tail(path: Path, most: int) -> str:
-    """The last `most` bytes of a log as text, from a line's beginning if it has one there; empty if there is no file."""
+    """The last `most` bytes of a log as text, from a line's beginning if there is one; empty if there is no file."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

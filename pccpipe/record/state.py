@@ -1,16 +1,14 @@
-"""The state of a run, as a fold over its events; and run.json, which is that state as a file."""
+"""The state of a run, as a fold over its events."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never
 
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
+from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -29,14 +27,10 @@ from pccpipe.record.events import (
     TargetUnavailable,
     Warned,
 )
-from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import read_events
+from pccpipe.record.paths import label
 from pccpipe.targets.base import Isolation
 from pccpipe.values import Json
-
-RUN_JSON = "run.json"
-WRITE_EVERY = 0.2
-"""Seconds between two writings of run.json while the run goes on, at least."""
 
 
 @dataclass(slots=True)
@@ -62,7 +56,8 @@ class Attempt:
 @dataclass(slots=True)
 class StepState:
     path: str
-    kind: str = "run"
+    kind: str | None = None
+    """None for a step that was skipped: it never said what it is."""
     name: str = ""
     always: bool = False
     asked: Place | None = None
@@ -89,6 +84,46 @@ class StepState:
                 return attempt
         self.attempts.append(Attempt(number))
         return self.attempts[-1]
+
+    @property
+    def had(self) -> Isolation | None:
+        """What the last command that began really had."""
+        return next((attempt.had for attempt in reversed(self.attempts) if attempt.had), None)
+
+    @property
+    def refusal(self) -> Attempt | None:
+        """The last attempt whose place was not to be had, if the step ended so."""
+        if self.outcome is not Outcome.UNAVAILABLE:
+            return None
+        return next((attempt for attempt in reversed(self.attempts) if attempt.reason), None)
+
+    def to_json(self) -> dict[str, Json]:
+        """The step as run.json has it."""
+        refusal = self.refusal
+        return {
+            "path": self.path,
+            "id": label(self.path),
+            "kind": self.kind,
+            "name": self.name,
+            "always": self.always,
+            "asked": to_json(self.asked),
+            "had": to_json(self.had),
+            "outcome": to_json(self.outcome),
+            "ignored": self.ignored,
+            "started_at": _iso(self.started_at),
+            "seconds": self.seconds,
+            "round": self.round,
+            "rounds": self.rounds,
+            "attempts": to_json(self.attempts),
+            "exit_code": self.exit_code,
+            "reason": to_json(self.reason),
+            "words": refusal.words if refusal else "",
+            "hint": refusal.hint if refusal else "",
+            "message": self.message,
+            "result": self.result,
+            "result_path": self.result_path,
+            "facts": self.facts,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +163,8 @@ class RunState:
     steps: dict[str, StepState] = field(default_factory=dict)
     """By path, in the order in which their turns came."""
     last_seq: int = 0
+    unread: int = 0
+    """Events that are in the journal and could not be read: torn, or a newer version's."""
 
     def step(self, path: str) -> StepState:
         """The step of that path, made if need be."""
@@ -137,12 +174,14 @@ class RunState:
         """Take in one more event."""
         what = event.what
         if event.seq:
+            self.unread += max(0, event.seq - self.last_seq - 1)
             self.last_seq = event.seq
         match what:
             case RunStarted():
                 self._run_started(event.time, what)
             case StepStarted():
-                step = self.step(what.step)
+                # Anew: a group that is tried again runs the same steps once more, and the latest counts.
+                step = self.steps[what.step] = StepState(what.step)
                 step.kind, step.asked, step.name, step.always = what.kind, what.asked, what.name, what.always
                 step.started_at = event.time
             case CommandStarted():
@@ -209,7 +248,7 @@ class RunState:
             "outcome": self.outcome.value if self.outcome else None,
             "message": self.message,
             "downgraded": self.downgraded,
-            "downgrades": [_plain(downgrade) for downgrade in self.downgrades],
+            "downgrades": to_json(self.downgrades),
             "warnings": list(self.warnings),
             "cancelled_by": self.cancelled_by,
             "started_at": _iso(self.started_at),
@@ -221,31 +260,14 @@ class RunState:
             "pid": self.pid,
             "version": self.version,
             "last_seq": self.last_seq,
-            "steps": [_step_json(step) for step in self.steps.values()],
+            "unread": self.unread,
+            "artifacts": [
+                {"step": step.path, "action": step.kind, **step.facts}
+                for step in self.steps.values()
+                if step.facts and step.kind in {"download", "diff"}
+            ],
+            "steps": [step.to_json() for step in self.steps.values()],
         }
-
-
-class StateFile:
-    """A listener that keeps run.json: not at each event, so that a long run stays linear, but always at the end."""
-
-    def __init__(self, run_dir: Path, state: RunState) -> None:
-        self._path = run_dir / RUN_JSON
-        self._state = state
-        self._next = 0.0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event.what, Output):
-            return
-        now = time.monotonic()
-        if now < self._next and not isinstance(event.what, RunEnded):
-            return
-        self.write()
-        # A state that is long to write is written less often.
-        self._next = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - now))
-
-    def write(self) -> None:
-        """Write it now."""
-        write_atomically(self._path, json.dumps(self._state.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def load_state(run_dir: Path) -> RunState:
@@ -254,25 +276,6 @@ def load_state(run_dir: Path) -> RunState:
     for event in read_events(run_dir):
         state.apply(event)
     return state
-
-
-def _step_json(step: StepState) -> Json:
-    plain = _plain(step)
-    assert isinstance(plain, dict)
-    plain["started_at"] = _iso(step.started_at)
-    return plain
-
-
-def _plain(value: object) -> Json:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(type(value).__name__)
 
 
 def _iso(moment: float | None) -> str | None:

@@ -1,0 +1,38 @@
+"""A step's path, taken apart: `iterate[2].build` is `build` in `iterate[2]`, which is round 2 in `iterate`."""
+
+from __future__ import annotations
+
+import functools
+
+
+@functools.cache
+def split(path: str) -> tuple[str, ...]:
+    """The parts of a path, from the top: `("iterate", "[2]", "build")`."""
+    parts: list[str] = []
+    current, depth = "", 0
+    for character in path:
+        if character == "[" and depth == 0:
+            parts.append(current)
+            current = ""
+        if character == "." and depth == 0:
+            parts.append(current)
+            current = ""
+            continue
+        depth += {"[": 1, "]": -1 if depth else 0}.get(character, 0)
+        current += character
+    return tuple(part for part in (*parts, current) if part)
+
+
+@functools.cache
+def parent(path: str) -> str | None:
+    """The path of the group around, or of the round or matrix leg; None at the top."""
+    parts = split(path)
+    if len(parts) == 1:
+        return None
+    return path[: -len(parts[-1])].removesuffix(".")
+
+
+def label(path: str) -> str:
+    """The last part, as people read it: `build`, `2`, `node=20`."""
+    last = split(path)[-1]
+    return last[1:-1] if last.startswith("[") else last

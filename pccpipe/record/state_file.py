@@ -1,0 +1,62 @@
+"""run.json: the state of a run as a file, replaced whole, never half written."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+from pccpipe.record.events import Event, Output, RunEnded
+from pccpipe.record.files import write_atomically
+from pccpipe.record.state import RunState
+
+RUN_JSON = "run.json"
+WRITE_EVERY = 0.2
+"""Seconds between two writings of run.json while the run goes on, at least."""
+
+
+class StateFile:
+    """A listener that folds the events into `state` and keeps run.json: at most every 0.2 s, and always at the end.
+
+    What it left out it writes when the time has come, also if no further event comes meanwhile.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.state = RunState()
+        self._path = run_dir / RUN_JSON
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._later: threading.Timer | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event.what, Output):
+            return
+        with self._lock:
+            self.state.apply(event)
+            wait = self._next - time.monotonic()
+            if isinstance(event.what, RunEnded) or (wait <= 0 and self._later is None):
+                self._write()
+            elif self._later is None:
+                self._later = threading.Timer(wait, self._write_later)
+                self._later.daemon = True
+                self._later.start()
+
+    def _write_later(self) -> None:
+        with self._lock:
+            if self._later is None:
+                return
+            try:
+                self._write()
+            except OSError:
+                # The next event tries it again, where an error is heard.
+                self._later, self._next = None, 0.0
+
+    def _write(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        began = time.monotonic()
+        write_atomically(self._path, json.dumps(self.state.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        # A state that is long to write is written less often, so that a run of many steps stays linear.
+        self._next = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))

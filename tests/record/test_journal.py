@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.outcome import Outcome, Stream
+from pccpipe.record.events import Event, Output, StepEnded, Warned
+from pccpipe.record.journal import EVENTS, Journal, check_run_id, read_events
+
+
+def test_events_are_numbered_and_on_disk_before_append_returns(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "runs" / "r1")
+    for number in range(1, 4):
+        event = journal.append(Warned(f"w{number}"))
+        assert event.seq == number
+        assert list(read_events(tmp_path / "runs" / "r1"))[-1].what == Warned(f"w{number}")
+    journal.close()
+
+
+def test_output_is_told_and_not_kept(tmp_path: Path) -> None:
+    told: list[Event] = []
+    journal = Journal.create(tmp_path / "r", [told.append])
+    assert journal.append(Output("a", Stream.STDOUT, "x")).seq == 0
+    assert journal.append(Warned("w")).seq == 1
+    assert [event.seq for event in told] == [0, 1]
+    assert len(list(read_events(tmp_path / "r"))) == 1
+
+
+def test_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+    Journal.create(tmp_path / "r").close()
+    assert (tmp_path / "r").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "r" / EVENTS).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_run_id_that_is_taken_is_refused_and_the_run_that_has_it_is_left_alone(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "r")
+    journal.append(Warned("mine"))
+    with pytest.raises(UsageError, match="a run 'r' already"):
+        Journal.create(tmp_path / "r")
+    assert [event.what for event in read_events(tmp_path / "r")] == [Warned("mine")]
+
+
+@pytest.mark.parametrize("run_id", ["", "a/b", "../x", ".hidden", "-x", "a b", "ä", "x" * 65, "a\n", "."])
+def test_a_run_id_that_is_no_folder_name_is_refused(run_id: str) -> None:
+    with pytest.raises(UsageError, match="the run id"):
+        check_run_id(run_id)
+
+
+@pytest.mark.parametrize("run_id", ["a", "2026-11-23_x.1", "x" * 64, "A-b"])
+def test_plain_run_ids_are_taken(run_id: str) -> None:
+    check_run_id(run_id)
+
+
+def test_a_file_where_the_runs_folder_should_be_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UsageError, match="cannot make the run's folder"):
+        Journal.create(tmp_path / "runs" / "r")
+
+
+def test_a_torn_last_line_is_passed_over_and_not_grown_onto(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "r")
+    journal.append(Warned("one"))
+    journal.append(Warned("two"))
+    journal.close()
+    path = tmp_path / "r" / EVENTS
+    path.write_bytes(path.read_bytes()[:-9])
+    assert [event.what for event in read_events(tmp_path / "r")] == [Warned("one")]
+    again = Journal(tmp_path / "r")
+    assert again.append(Warned("three")).seq == 2
+    again.close()
+    assert [(event.seq, event.what) for event in read_events(tmp_path / "r")] == [
+        (1, Warned("one")),
+        (2, Warned("three")),
+    ]
+
+
+def test_a_listener_that_fails_is_noted_once_and_breaks_nothing(tmp_path: Path) -> None:
+    told: list[Event] = []
+
+    def broken(event: Event) -> None:
+        raise ValueError("no")
+
+    journal = Journal.create(tmp_path / "r", [broken, told.append])
+    journal.append(StepEnded("a", Outcome.SUCCEEDED, 1.0))
+    journal.append(StepEnded("b", Outcome.SUCCEEDED, 1.0))
+    warnings = [event.what.message for event in read_events(tmp_path / "r") if isinstance(event.what, Warned)]
+    assert len(warnings) == 1
+    assert "ValueError: no" in warnings[0]
+    assert {event.seq for event in told} == {1, 2, 3}
+
+
+def test_events_from_many_threads_are_numbered_without_gaps_and_told_in_order(tmp_path: Path) -> None:
+    told: list[int] = []
+    journal = Journal.create(tmp_path / "r", [lambda event: told.append(event.seq)])
+
+    def many() -> None:
+        for _ in range(25):
+            journal.append(Warned("w"))
+
+    threads = [threading.Thread(target=many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert told == list(range(1, 101))
+    assert [event.seq for event in read_events(tmp_path / "r")] == told
+
+
+def test_a_disk_that_takes_no_more_is_told_in_words(tmp_path: Path) -> None:
+    run_dir = tmp_path / "r"
+    run_dir.mkdir()
+    (run_dir / EVENTS).symlink_to("/dev/full")
+    with pytest.raises(PccpipeError, match="journal cannot be written: No space left"):
+        Journal(run_dir).append(Warned("w"))
+
+
+def test_a_secret_is_masked_before_anyone_sees_the_event(tmp_path: Path) -> None:
+    told: list[Event] = []
+    journal = Journal.create(tmp_path / "r", [told.append], lambda line: line.replace(b"hunter2", b"***"))
+    assert journal.append(Warned("it is hunter2")).what == Warned("it is ***")
+    assert told[0].what == Warned("it is ***")
+    assert b"hunter2" not in (tmp_path / "r" / EVENTS).read_bytes()
+
+
+def test_a_run_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run 'nope'"):
+        list(read_events(tmp_path / "nope"))
