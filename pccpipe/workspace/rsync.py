@@ -1,0 +1,157 @@
+"""Trees over the connection with rsync, where both sides have it: only what changed goes over.
+
+The rsync here runs the one there through the run's one SSH connection: in place of ssh it starts relay.py, whose bytes come
+back to this process by a Unix socket, and go on to a channel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from pccpipe.errors import ActionError
+from pccpipe.targets.machine import Machine, Process
+from pccpipe.workspace.copy import Counted, Limits, link_tree, vet_tree
+from pccpipe.workspace.exclude import Excluded, as_rsync_rules
+
+LIMIT = 3600.0
+"""Seconds for one transfer."""
+SILENCE = 120
+"""Seconds that the other side may be silent; rsync's own --timeout."""
+PIECE = 256 * 1024
+
+
+def is_on_both_sides(machine: Machine) -> bool:
+    """Whether rsync is here and there. Raises what `Machine.run` does."""
+    return shutil.which("rsync") is not None and machine.run("command -v rsync").code == 0
+
+
+def send(machine: Machine, source: Path, remote: str, excluded: Excluded) -> None:
+    """Make the folder `remote` there as `source` is here; what is excluded stays as it is there.
+
+    Raises ActionError with rsync's words, ConnectionError when the connection ended.
+    """
+    rules = as_rsync_rules(excluded.patterns)
+    _rsync(machine, ["--delete", "--delete-delay", *rules, f"{source}/", f"there:{remote}/"])
+
+
+def fetch(machine: Machine, remote: str, known: Path, target: Path, excluded: Excluded, limits: Limits) -> Counted:
+    """Make `target`, anew, as the folder `remote` is there, but for what is excluded or may not come.
+
+    Args:
+        known: a tree here that is much the same already; what is equal is not sent.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    # Of hard links: rsync writes a new file beside the old one and renames it, so that `known` stays as it is.
+    link_tree(known, target, frozenset())
+    safe = ["--delete", "--no-devices", "--no-specials", f"--max-size={limits.file}"]
+    _rsync(machine, [*safe, *as_rsync_rules(excluded.patterns), f"there:{remote}/", f"{target}/"])
+    return vet_tree(target, limits)
+
+
+def _rsync(machine: Machine, arguments: Sequence[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="pccpipe-") as folder, _Relay(machine, Path(folder) / "link") as relay:
+        words = [sys.executable, "-S", "-E", str(Path(__file__).with_name("relay.py")), str(relay.path)]
+        command = ["rsync", "-rlpt", "-e", shlex.join(words), f"--timeout={SILENCE}", *arguments]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
+        except subprocess.TimeoutExpired:
+            raise ActionError(f"rsync took over {LIMIT:g} s") from None
+        if relay.broken:
+            raise relay.broken
+        if done.returncode and done.returncode != 24:  # 24: files that vanished meanwhile
+            raise ActionError(f"rsync: {done.stderr.decode('utf-8', 'replace').strip() or f'exit code {done.returncode}'}")
+
+
+class _Relay:
+    """Takes the one connection of a relay.py, and joins it to a process on the machine. Two threads, gone with `close`."""
+
+    def __init__(self, machine: Machine, path: Path) -> None:
+        self.path = path
+        self.broken: ConnectionError | TimeoutError | None = None
+        self._machine = machine
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(1)
+        self._thread = threading.Thread(target=self._serve, name="pccpipe-rsync", daemon=True)
+
+    def __enter__(self) -> _Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # If rsync could not even start its relay, somebody must end the wait for one.
+        self._listener.close()
+        if self._thread.is_alive():
+            with socket.socket(socket.AF_UNIX) as end:
+                end.connect_ex(str(self.path))
+        self._thread.join(timeout=10)
+
+    def _serve(self) -> None:
+        try:
+            link, _ = self._listener.accept()
+        except OSError:
+            return
+        with link:
+            command = _first_line(link)
+            if not command:
+                return
+            try:
+                process = self._machine.popen(shlex.join(json.loads(command)))
+            except (ConnectionError, TimeoutError) as error:
+                self.broken = error
+                return
+            sender = threading.Thread(target=self._send, args=(link, process), name="pccpipe-rsync-send", daemon=True)
+            sender.start()
+            try:
+                self._receive(link, process)
+            except (ConnectionError, TimeoutError) as error:
+                self.broken = error
+            except OSError:
+                pass  # rsync here has ended: it says why
+            finally:
+                process.close()
+                # Closing alone would not wake the other thread, nor tell the relay.
+                with contextlib.suppress(OSError):
+                    link.shutdown(socket.SHUT_RDWR)
+
+    def _receive(self, link: socket.socket, process: Process) -> None:
+        open_ = [True, True]
+        while any(open_):
+            stdout, stderr = process.ready(30.0)
+            if stdout and open_[0]:
+                data = process.recv(PIECE)
+                open_[0] = bool(data)
+                link.sendall(data)
+            if stderr and open_[1]:
+                # What rsync there says of errors, it says to the rsync here as well.
+                open_[1] = bool(process.recv_stderr(PIECE))
+
+    def _send(self, link: socket.socket, process: Process) -> None:
+        try:
+            while data := link.recv(PIECE):
+                process.sendall(data)
+            process.shutdown_write()
+        except (ConnectionError, TimeoutError) as error:
+            self.broken = self.broken or error
+        except OSError:
+            return
+
+
+def _first_line(link: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = link.recv(1)
+        if not byte:
+            return b""
+        line += byte
+    return line

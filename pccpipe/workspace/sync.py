@@ -1,0 +1,247 @@
+"""The run's workspace: the user's folder, the copies at home and on the VM, and which of them is the newest."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from pccpipe.errors import ActionError, Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.here import Here
+from pccpipe.targets.machine import Machine
+from pccpipe.workspace import rsync, tar
+from pccpipe.workspace.base import Brought, Changed, Sent, Side
+from pccpipe.workspace.copy import Counted, Limits, copy_tree
+from pccpipe.workspace.diff import write_diff
+from pccpipe.workspace.exclude import Excluded
+
+
+class WorkspaceSync:
+    """A `Workspace`. One call at a time; safe from many threads.
+
+    Args:
+        user_folder: the workspace as the user gave it; never written.
+        home_copy: where the run's copy at home is made.
+        sent: where a second one is made, of what was sent, for the diff.
+        machine: gives the VM; None if the project has none.
+        remote: the copy's folder on the VM.
+    """
+
+    def __init__(
+        self,
+        user_folder: Path,
+        home_copy: Path,
+        sent: Path,
+        machine: Callable[[], Machine] | None,
+        remote: str,
+        limits: Limits | None = None,
+        rsync_allowed: bool = True,
+    ) -> None:
+        self._user_folder = user_folder
+        self._copy = home_copy
+        self._sent = sent
+        self._machine = machine
+        self._remote = remote
+        self._limits = limits or Limits()
+        self._rsync: bool | None = None if rsync_allowed else False
+        self._lock = threading.RLock()
+        self._excluded = Excluded()
+        self._has_copy = False
+        self._on_vm = False
+        """Whether the VM has a copy of ours."""
+        self._newest: Side | None = None
+        """Which copy is newer than the other; None: they are the same."""
+        self._untold = False
+
+    @property
+    def home(self) -> Path:
+        return self._copy if self._has_copy else self._user_folder
+
+    @property
+    def has_untold_changes(self) -> bool:
+        return self._untold
+
+    def make_copy(self, exclude: Sequence[str]) -> Sent:
+        with self._lock:
+            began = time.monotonic()
+            self._excluded = Excluded(exclude)
+            counted = copy_tree(self._user_folder, self._sent, self._excluded)
+            copy_tree(self._sent, self._copy, Excluded())
+            self._has_copy = True
+            self._newest = Side.HOME
+            return Sent(counted.files, counted.bytes, "copy", time.monotonic() - began)
+
+    def upload(self, exclude: Sequence[str]) -> Sent:
+        with self._lock:
+            began = time.monotonic()
+            sent = self.make_copy(exclude)
+            if self._machine is None:
+                self._newest = None
+                return sent
+            method = self._to_vm(self._machine())
+            return Sent(sent.files, sent.bytes, method, time.monotonic() - began)
+
+    def prepare(self, side: Side) -> Sent | None:
+        with self._lock:
+            if self._machine is None or not self._has_copy or self._newest in {None, side}:
+                return None
+            began = time.monotonic()
+            if side is Side.VM:
+                return Sent(0, 0, self._to_vm(self._machine()), time.monotonic() - began)
+            try:
+                counted = self._to_home(self._machine())
+            except Unavailable:
+                # Without the VM, the copy at home is the best that there is; the engine tells.
+                self._newest = Side.HOME
+                return Sent(0, 0, "none", time.monotonic() - began, stale=True)
+            return Sent(counted.files, counted.bytes, self._method, time.monotonic() - began)
+
+    def touched(self, side: Side) -> None:
+        with self._lock:
+            if not self._has_copy:
+                return
+            self._untold = True
+            if self._machine is not None:
+                self._newest = side
+
+    def download(self, paths: Sequence[str], into: Path) -> Brought:
+        with self._lock:
+            wanted = [_checked(path) for path in paths]
+            machine, folder = self._newest_place()
+            missing = self._missing(machine, folder, wanted)
+            present = [path for path in wanted if path not in missing]
+            if not present:
+                return Brought(0, 0, tuple(missing), ())
+            staging = into.with_name(f".{into.name}.incoming")
+            try:
+                counted = _told(machine, lambda: tar.fetch_paths(machine, folder, present, staging, self._limits))
+                _merge(staging, into)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            return Brought(counted.files, counted.bytes, tuple(missing), tuple(counted.refused))
+
+    def diff(self, patch: Path) -> Changed:
+        with self._lock:
+            if not self._has_copy:
+                raise ActionError("there is nothing to compare with", "put an `upload: workspace` step before the diff")
+            if self._newest is Side.VM and self._machine is not None:
+                self._to_home(self._machine())
+            changed = write_diff(self._sent, self._copy, patch)
+            self._untold = False
+            return changed
+
+    def remove(self) -> None:
+        with self._lock:
+            if self._machine is None or not self._on_vm:
+                return
+            machine = self._machine()
+            folder = PurePosixPath(self._remote)
+            # What is removed is the run's own folder and nothing else, whatever the settings say.
+            assert folder.is_absolute() and folder.parent.name == "run-workspaces" and folder.name not in {"", ".", ".."}
+            done = _told(machine, lambda: machine.run(f"export LC_ALL=C; rm -rf {shlex.quote(self._remote)}"))
+            if done.code:
+                raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
+            self._on_vm = False
+            if self._newest is Side.VM:
+                self._newest = Side.HOME
+
+    @property
+    def _method(self) -> str:
+        return "rsync" if self._rsync else "tar"
+
+    def _has_rsync(self, machine: Machine) -> bool:
+        if self._rsync is None:
+            self._rsync = rsync.is_on_both_sides(machine)
+        return self._rsync
+
+    def _to_vm(self, machine: Machine) -> str:
+        def send() -> None:
+            made = machine.run(f"export LC_ALL=C; mkdir -p {shlex.quote(self._remote)}")
+            if made.code:
+                words = made.stderr.decode("utf-8", "replace").strip()
+                raise Unavailable(Reason.WORKSPACE_REFUSED, f"{machine.host}: {words}")
+            send_tree = rsync.send if self._has_rsync(machine) else tar.send
+            send_tree(machine, self._copy, self._remote, self._excluded)
+
+        _told(machine, send)
+        self._on_vm = True
+        self._newest = None
+        return self._method
+
+    def _to_home(self, machine: Machine) -> Counted:
+        """Bring the VM's copy into a folder beside ours, look at it, and put it in our copy's place."""
+        staging = self._copy.with_name(f".{self._copy.name}.incoming")
+        try:
+            counted = _told(machine, lambda: self._fetch(machine, staging))
+            old = self._copy.with_name(f".{self._copy.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            self._copy.rename(old)
+            staging.rename(self._copy)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        self._newest = None
+        return counted
+
+    def _fetch(self, machine: Machine, staging: Path) -> Counted:
+        if self._has_rsync(machine):
+            return rsync.fetch(machine, self._remote, self._copy, staging, self._excluded, self._limits)
+        return tar.fetch(machine, self._remote, staging, self._excluded, self._limits)
+
+    def _newest_place(self) -> tuple[Machine, str]:
+        if self._machine is not None and (self._newest is Side.VM or (self._newest is None and self._on_vm)):
+            return self._machine(), self._remote
+        return Here(), str(self.home.absolute())
+
+    def _missing(self, machine: Machine, folder: str, paths: Sequence[str]) -> list[str]:
+        """Those that are not there, or are reached only through a link: what it leads to is none of the workspace."""
+        tests = [
+            f'p=$(readlink -f -- "$(dirname -- {shlex.quote("./" + path)})") && case $p/ in "$w"/*) ;; *) false ;; esac '
+            f"&& {{ [ -e {shlex.quote(path)} ] || [ -L {shlex.quote(path)} ]; }} && echo y || echo n"
+            for path in paths
+        ]
+        script = "\n".join([f"cd {shlex.quote(folder)} || exit", "w=$(pwd -P)", *tests])
+        done = _told(machine, lambda: machine.run(script))
+        if done.code:
+            raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
+        return [path for path, answer in zip(paths, done.stdout.split(), strict=True) if answer != b"y"]
+
+
+T = TypeVar("T")
+
+
+def _told(machine: Machine, work: Callable[[], T]) -> T:
+    """Do it; a connection that ends in the middle is the VM not to be had."""
+    try:
+        return work()
+    except (ConnectionError, TimeoutError) as error:
+        raise Unavailable(Reason.SSH_CLOSED, f"{machine.host}: {error}") from error
+
+
+def _checked(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise ActionError(f"{path!r} is no path inside of the workspace", "give a relative path without `..`")
+    return str(PurePosixPath(path))
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move the files of a tree into another, in place of what is there; nothing is written through a link."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(source.iterdir()):
+        to = target / entry.name
+        if entry.is_dir() and not entry.is_symlink() and to.is_dir() and not to.is_symlink():
+            _merge(entry, to)
+            continue
+        if to.is_dir() and not to.is_symlink():
+            shutil.rmtree(to)
+        elif os.path.lexists(to):
+            to.unlink()
+        entry.rename(to)
+
