@@ -11,7 +11,8 @@ from pccpipe.engine.result import result_target
 from pccpipe.engine.step import with_retries
 from pccpipe.errors import PccpipeError, Unavailable
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable
+from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
+from pccpipe.record.files import write_atomically
 from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
 from pccpipe.values import Json
 from pccpipe.workspace.base import Sent
@@ -68,8 +69,7 @@ def _act(parts: Parts, here: Here, path: str, body: Action) -> Mapping[str, Json
                 "refused": list(brought.refused),
             }
         case Diff():
-            name = body.path.render(names)
-            return {"path": name, **asdict(parts.workspace.diff(result_target(name, parts.run_dir)))}
+            return _diff(parts, path, body.path.render(names))
         case Remove():
             parts.workspace.remove()
             return {}
@@ -80,6 +80,17 @@ def _act(parts: Parts, here: Here, path: str, body: Action) -> Mapping[str, Json
             began = time.monotonic()
             built = parts.images.build(body, image, args, log)
             return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _diff(parts: Parts, path: str, name: str) -> Mapping[str, Json]:
+    patch = result_target(name, parts.run_dir)
+    changed = parts.workspace.diff(patch)
+    data = patch.read_bytes()
+    masked = parts.masker.bytes(data)
+    if masked != data:
+        write_atomically(patch, masked)
+        parts.journal.append(Warned(f"a secret stood in the change: it is masked in {name}, which cannot be applied", path))
+    return {"path": name, **asdict(changed)}
 
 
 def _sent(sent: Sent) -> Mapping[str, Json]:

@@ -16,7 +16,7 @@ from pccpipe.spec.schema import find_schema
 from pccpipe.targets.base import Command, ContainerSettings
 
 DEADLINE_MARGIN = 660.0
-"""Seconds by which a target's own limit lies behind ours: the `lost` limit (600) and a minute to reconnect and stop it."""
+"""Seconds by which a target's own limit lies behind ours: the `lost` limit (600), and a minute to stop it."""
 
 
 def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, place: Place) -> Command:
@@ -43,7 +43,8 @@ def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, 
 
 
 def _file_name(path: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", path).strip("-")
+    """A step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
 
 
 def _settings(container: Container, names: Mapping[str, object]) -> ContainerSettings:

@@ -43,7 +43,7 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
     pipeline = parts.pipeline
     scope = Scope(
         inputs=inputs,
-        run=RunView(parts.run_id, parts.project.isolation_mode.value),
+        run=RunView(parts.run_id, parts.project.isolation_mode.value, str(parts.run_dir)),
         project=ProjectView(parts.project.id),
         steps={step.id: StepView() for step in all_steps((*pipeline.steps, *pipeline.always))},
     )
@@ -78,7 +78,7 @@ def _run_steps(parts: Parts, scope: Scope) -> Ended:
 
 
 def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
-    """Each `always:` step, in order, whatever the one before it did; the first that fails fails a run that had succeeded."""
+    """Each `always:` step, whatever the one before it did; the first that fails fails a run that had succeeded."""
     if not parts.pipeline.always:
         return ended
     parts.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
@@ -135,7 +135,7 @@ class _Walk:
             here = replace(here, deadline=self._deadline(step, here))
             if step.matrix:
                 self.parts.journal.append(StepStarted(path, "matrix", name=step.name, always=here.always))
-                ended = self._matrix(step, here, path)
+                ended = self._matrix(step, here)
             else:
                 ended = self._leg(step, here)
         except PccpipeError as error:
@@ -192,12 +192,12 @@ class _Walk:
         jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]  # type: ignore[misc]
         return self._side_by_side(jobs, body.max_parallel)
 
-    def _matrix(self, step: Step, here: Here, path: str) -> Ended:
+    def _matrix(self, step: Step, here: Here) -> Ended:
         legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
-        jobs = [(step, lambda leg=leg: self._matrix_leg(step, here, path, leg)) for leg in legs]  # type: ignore[misc]
+        jobs = [(step, lambda leg=leg: self._matrix_leg(step, here, leg)) for leg in legs]  # type: ignore[misc]
         return self._side_by_side(jobs, step.matrix_parallel)
 
-    def _matrix_leg(self, step: Step, here: Here, path: str, leg: dict[str, Json]) -> Ended:
+    def _matrix_leg(self, step: Step, here: Here, leg: dict[str, Json]) -> Ended:
         label = ",".join(f"{key}={value}" for key, value in leg.items())
         id_of_leg = f"{step.id}[{label}]"
         began = time.monotonic()
@@ -245,7 +245,7 @@ class _Walk:
             )
         )
         if step.id in here.scope.steps:
-            here.scope.steps[step.id] = _view(ended)
+            here.scope.steps[step.id] = _view(ended, here.scope.steps[step.id])
         return ended
 
 
@@ -262,13 +262,13 @@ def _describe(step: Step) -> tuple[str, Place | None]:
             assert_never(body)
 
 
-def _view(ended: Ended) -> StepView:
+def _view(ended: Ended, before: StepView) -> StepView:
     # A result counts only if the step succeeded; the file of a failed one is in the run's folder for people.
     result = ended.result if ended.outcome is Outcome.SUCCEEDED and ended.result_path else NoResult()
+    last = before.last_result if isinstance(result, NoResult) else result
     logs = ended.logs
-    return StepView(
-        ended.outcome.value, ended.exit_code, result, (lambda which: _log_end(logs, which)) if logs else None
-    )
+    read_log = (lambda which: _log_end(logs, which)) if logs else None
+    return StepView(ended.outcome.value, ended.exit_code, result, last, read_log)
 
 
 def _log_end(logs: tuple[Path, Path], which: str) -> str:

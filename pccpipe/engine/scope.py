@@ -49,6 +49,8 @@ class StepView:
     outcome: str = "not_run"
     exit_code: int | None = None
     result: object = field(default_factory=NoResult)
+    last_result: object = field(default_factory=NoResult)
+    """The latest result that there was, also if the step was skipped or failed since."""
     read_log: Callable[[str], str] | None = None
     """Gives the end of `output`, `stdout` or `stderr` from the log at home; None if no command ran."""
 
@@ -82,6 +84,8 @@ class RunView:
 
     id: str
     isolation_mode: str
+    folder: str
+    """The run's folder on this machine, where its results, logs and `diff.patch` are."""
     status: str = "running"
     outcome: str = "running"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +58,10 @@ class WorkspaceSync:
         """Whether the VM has a copy of ours."""
         self._newest: Side | None = None
         """Which copy is newer than the other; None: they are the same."""
-        self._untold = False
+        self._last_patch = b""
+        """What the last diff said."""
+        self._stale_patch = False
+        """Whether the copy at home may have changes that it does not have."""
 
     @property
     def home(self) -> Path:
@@ -65,7 +69,13 @@ class WorkspaceSync:
 
     @property
     def has_untold_changes(self) -> bool:
-        return self._untold
+        with self._lock:
+            if not self._has_copy or not self._stale_patch:
+                return False
+            with tempfile.TemporaryDirectory(dir=self._copy.parent, prefix=".diff-") as folder:
+                patch = Path(folder) / "patch"
+                write_diff(self._sent, self._copy, patch)
+                return patch.read_bytes() != self._last_patch
 
     def make_copy(self, exclude: Sequence[str]) -> Sent:
         with self._lock:
@@ -104,11 +114,10 @@ class WorkspaceSync:
 
     def touched(self, side: Side) -> None:
         with self._lock:
-            if not self._has_copy:
-                return
-            self._untold = True
-            if self._machine is not None:
+            if self._has_copy and self._machine is not None:
                 self._newest = side
+            if side is Side.HOME:
+                self._stale_patch = True
 
     def download(self, paths: Sequence[str], into: Path) -> Brought:
         with self._lock:
@@ -133,7 +142,8 @@ class WorkspaceSync:
             if self._newest is Side.VM and self._machine is not None:
                 self._to_home(self._machine())
             changed = write_diff(self._sent, self._copy, patch)
-            self._untold = False
+            self._last_patch = patch.read_bytes()
+            self._stale_patch = False
             return changed
 
     def remove(self) -> None:
@@ -141,6 +151,9 @@ class WorkspaceSync:
             if self._machine is None or not self._on_vm:
                 return
             machine = self._machine()
+            if self._newest is Side.VM and self._has_copy:
+                # A step's work that is nowhere else is not thrown away with the folder.
+                self._to_home(machine)
             folder = PurePosixPath(self._remote)
             # What is removed is the run's own folder and nothing else, whatever the settings say.
             assert folder.is_absolute() and folder.parent.name == "run-workspaces" and folder.name not in {"", ".", ".."}
@@ -148,8 +161,7 @@ class WorkspaceSync:
             if done.code:
                 raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
             self._on_vm = False
-            if self._newest is Side.VM:
-                self._newest = Side.HOME
+            self._newest = Side.HOME
 
     @property
     def _method(self) -> str:
@@ -187,6 +199,7 @@ class WorkspaceSync:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         self._newest = None
+        self._stale_patch = True
         return counted
 
     def _fetch(self, machine: Machine, staging: Path) -> Counted:
