@@ -7,10 +7,10 @@
 #   command -> FIFOs o,e -> two `cat` -> spool files out,err (append only) -> two `tail -f` -> this shell's stdout, stderr
 #
 # FIFOs, because a command may reopen /dev/stdout, and that would truncate a plain file. Spools, because the command and
-# what it says must outlive the connection. Each `cat` reads the FIFO to its end (the command has ended, and whoever else
-# held it) and then the trailer file t, so the trailer in a spool says: this was all, and so it ended. Until the command has
-# ended the trailer says `lost`: that is what stays should the supervisor be killed. There are two sets of FIFOs and trailer,
-# used in turn, so that the cats for the next command can be started while this one runs.
+# what it says must outlive the connection. A `cat` reads a FIFO to its end (the command has ended, and whoever else held it)
+# and then the trailer file t, so the trailer in a spool says: this was all, and so it ended. Until the command has ended the
+# trailer says `lost`: that is what stays should the supervisor be killed. `cat o t o t ...` serves many commands, because
+# opening a FIFO waits for its next writer.
 #
 # Files of a command, in pcc_state/commands: ID.sh its script, ID.claim-MARK (whoever makes it decides whether the command
 # begins), ID.sup its supervisor (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
@@ -77,7 +77,7 @@ pcc_open() {
   fi
   if ! pcc_words=$({
     export LC_ALL=C
-    mkdir -p "$pcc_state/commands" "$pcc_folder" && cd "$pcc_folder" && mkfifo o0 e0 o1 e1 && : >out && : >err
+    mkdir -p "$pcc_state/commands" "$pcc_folder" && cd "$pcc_folder" && mkfifo o e && : >out && : >err
   } 2>&1); then
     pcc_answer "$pcc_reply" "refused $pcc_words"
     exit 1
@@ -88,9 +88,9 @@ pcc_open() {
   pcc_answer "$pcc_reply" yes
   printf '\036%s\n' "$pcc_reply" >&2
   pcc_follow 0 0
-  pcc_set=0
   pcc_prepare
-  trap 'kill $pcc_tail_out $pcc_tail_err $pcc_cat_out $pcc_cat_err 2>/dev/null' EXIT
+  # The cats stay: this shell may end, with its connection, before the command.
+  trap 'kill $pcc_tail_out $pcc_tail_err' EXIT
 }
 
 pcc_follow() { # OUT_OFFSET ERR_OFFSET: show the spools from there on
@@ -102,11 +102,16 @@ pcc_follow() { # OUT_OFFSET ERR_OFFSET: show the spools from there on
   exec 2>/dev/null
 }
 
-pcc_prepare() { # start the cats for the next command
-  cat "o$pcc_set" "t$pcc_set" </dev/null >>out &
+pcc_prepare() { # start the cats for the next commands
+  pcc_left=0 pcc_out_files= pcc_err_files=
+  while [ $pcc_left -lt 100 ]; do
+    pcc_left=$((pcc_left + 1)) pcc_out_files="$pcc_out_files o t" pcc_err_files="$pcc_err_files e t"
+  done
+  cat $pcc_out_files </dev/null >>out &
   pcc_cat_out=$!
-  cat "e$pcc_set" "t$pcc_set" </dev/null >>err &
+  cat $pcc_err_files </dev/null >>err &
   pcc_cat_err=$!
+  printf '%s\n%s\n' "$pcc_cat_out" "$pcc_cat_err" >cats
 }
 
 pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders
@@ -122,17 +127,17 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
     pcc_answer "$pcc_mark" "refused ${pcc_words:-it came too late}"
     return
   fi
+  [ "$pcc_left" -gt 0 ] || pcc_prepare
+  pcc_left=$((pcc_left - 1))
   pcc_supervise "$@" </dev/null 5>&1 >/dev/null &
-  pcc_set=$((1 - pcc_set))
-  pcc_prepare
 }
 
 pcc_write() { # SCRIPT
-  printf '\036%s lost -\n' "$pcc_mark" >"t$pcc_set" && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
+  printf '\036%s lost -\n' "$pcc_mark" >t && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
 }
 
 pcc_supervise() { # as pcc_begin, in a process of its own
-  exec 3>"o$pcc_set" 4>"e$pcc_set"
+  exec 3>o 4>e
   pcc_limit=$4 pcc_patience=$5
   pcc_identify self
   printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
@@ -140,6 +145,8 @@ pcc_supervise() { # as pcc_begin, in a process of its own
   exec 5>&-
   pcc_now
   pcc_began=$pcc_hundredths
+  pcc_last_pid
+  pcc_first=$pcc_last
   pcc_become "$@" >&3 2>&4 3>&- 4>&- &
   pcc_group=$!
   printf '%s\n' "$pcc_group" >"$pcc_command.pid"
@@ -154,9 +161,9 @@ pcc_supervise() { # as pcc_begin, in a process of its own
   pcc_end_group
   # In place, and into a block that is there: a full disk has room for that.
   printf '%s %s\n' "$pcc_code" "$pcc_timed" >>"$pcc_command.sup"
-  printf '\036%s %-4s %s\n' "$pcc_mark" "$pcc_code" "$pcc_timed" 1<>"t$pcc_set"
+  printf '\036%s %-4s %s\n' "$pcc_mark" "$pcc_code" "$pcc_timed" 1<>t
   exec 3>&- 4>&-
-  pcc_end_escaped
+  pcc_may_have_children && pcc_end_escaped
   true >"$pcc_command.ended"
 }
 
@@ -180,16 +187,26 @@ pcc_now() { # sets pcc_hundredths, of a second since boot
   pcc_hundredths=${pcc_uptime%.*}${pcc_uptime#*.}
 }
 
+pcc_last_pid() { # sets pcc_last to the newest process's; they are numbered in turn
+  read -r pcc_1 pcc_5 pcc_15 pcc_running pcc_last </proc/loadavg
+}
+
+pcc_may_have_children() { # not if nobody made a process since it began but for its own two, `timeout` and its shell
+  pcc_last_pid
+  pcc_made=$((pcc_last - pcc_first))
+  [ "$pcc_code" -ge 128 ] || [ $pcc_made -lt 0 ] || [ $pcc_made -gt 2 ]
+}
+
 pcc_is_being_stopped() { # someone else gives it its time, then kills it
   [ -e "$pcc_command.stop" ] && [ ! -e "$pcc_command.killed" ]
 }
 
 pcc_end_group() { # what is left of the command's group may finish in 2 s; after a time limit, in KILL_AFTER
-  pcc_last=20
-  [ $pcc_timed = t ] && pcc_last=$((${pcc_patience%.*} * 10))
+  pcc_term=20
+  [ $pcc_timed = t ] && pcc_term=$((${pcc_patience%.*} * 10))
   pcc_ticks=0
-  while kill -0 "-$pcc_group" && [ $pcc_ticks -lt $((pcc_last + 40)) ]; do
-    case $((pcc_ticks - pcc_last)) in
+  while kill -0 "-$pcc_group" && [ $pcc_ticks -lt $((pcc_term + 40)) ]; do
+    case $((pcc_ticks - pcc_term)) in
     0) kill -TERM "-$pcc_group" ;;
     10) kill -KILL "-$pcc_group" ;;
     esac
@@ -239,13 +256,23 @@ pcc_is_in_group() { # PID
   [ "$3" = "$pcc_group" ]
 }
 
-pcc_is_copying() { # a zombie has no exe
-  [ -e "/proc/$pcc_cat_out/exe" ] || [ -e "/proc/$pcc_cat_err/exe" ]
+pcc_is_copying() { # does a cat still read a FIFO, and is that still for this command?
+  for pcc_path in "/proc/$pcc_cat_out/fd/"* "/proc/$pcc_cat_err/fd/"*; do
+    if [ "$pcc_path" -ef o ] || [ "$pcc_path" -ef e ]; then
+      # The next command puts its mark there before it opens the FIFOs.
+      read -r pcc_line <t
+      case $pcc_line in
+      *"$pcc_mark"*) return 0 ;;
+      esac
+      return 1
+    fi
+  done
+  return 1
 }
 
 pcc_kill_holders() {
   for pcc_path in /proc/[0-9]*/fd/*; do
-    if [ "$pcc_path" -ef "o$pcc_set" ] || [ "$pcc_path" -ef "e$pcc_set" ]; then
+    if [ "$pcc_path" -ef o ] || [ "$pcc_path" -ef e ]; then
       pcc_pid=${pcc_path#/proc/}
       pcc_pid=${pcc_pid%%/*}
       [ "$pcc_pid" = "$pcc_cat_out" ] || [ "$pcc_pid" = "$pcc_cat_err" ] || kill -KILL "$pcc_pid"
@@ -254,14 +281,21 @@ pcc_kill_holders() {
 }
 
 pcc_give_up() { # end the spools ourselves
-  printf '\036%s %-4s d\n' "$pcc_mark" "$pcc_code" 1<>"t$pcc_set"
-  for pcc_pid in "$pcc_cat_out" "$pcc_cat_err"; do
-    [ -e "/proc/$pcc_pid/exe" ] || continue
-    pcc_spool=out
-    [ "$pcc_pid" = "$pcc_cat_err" ] && pcc_spool=err
-    kill -KILL "$pcc_pid"
-    while [ -e "/proc/$pcc_pid/exe" ]; do sleep 0.01; done
-    cat "t$pcc_set" >>$pcc_spool
+  pcc_is_copying || return
+  printf '\036%s %-4s d\n' "$pcc_mark" "$pcc_code" 1<>t
+  pcc_finish_spool "$pcc_cat_out" o out
+  pcc_finish_spool "$pcc_cat_err" e err
+}
+
+pcc_finish_spool() { # CAT FIFO SPOOL
+  for pcc_path in "/proc/$1/fd/"*; do
+    if [ "$pcc_path" -ef "$2" ]; then
+      kill -KILL "$1"
+      # A zombie has no exe.
+      while [ -e "/proc/$1/exe" ]; do sleep 0.01; done
+      cat t >>"$3"
+      return
+    fi
   done
 }
 
@@ -299,7 +333,7 @@ pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another l
 # For the control lane: short programs, each in a process of its own.
 
 pcc_stop() { # ID TENTHS: TERM now, KILL after so many tenths of a second; a second call only brings its own KILL
-  pcc_command=$pcc_state/commands/$1 pcc_tag=PCCPIPE_STEP=$pcc_run/$1/ pcc_last=$2
+  pcc_command=$pcc_state/commands/$1 pcc_tag=PCCPIPE_STEP=$pcc_run/$1/ pcc_kill=$2
   jobs >/dev/null
   pcc_stop_now </dev/null >/dev/null 9>&- &
 }
@@ -320,7 +354,7 @@ pcc_stop_now() {
     pcc_signal_tagged TERM
   fi
   pcc_ticks=0
-  while [ $pcc_ticks -lt "$pcc_last" ]; do
+  while [ $pcc_ticks -lt "$pcc_kill" ]; do
     sleep 0.1
     pcc_ticks=$((pcc_ticks + 1))
     # Without the file the command was discarded.
@@ -334,14 +368,36 @@ pcc_stop_now() {
   true >"$pcc_command.killed"
 }
 
-pcc_discard() { # ID
+pcc_discard() { # ID...
   jobs >/dev/null
-  set -- "$pcc_state/commands/$1"
-  rm -rf "$1.sh" "$1".claim-* "$1.sup" "$1.pid" "$1.in" "$1.out" "$1.stop" "$1.killed" "$1.ended" </dev/null >/dev/null 9>&- &
+  (
+    cd "$pcc_state/commands" || exit
+    for pcc_id; do
+      shift
+      set -- "$@" "$pcc_id.sh" "$pcc_id".claim-* "$pcc_id.sup" "$pcc_id.pid" "$pcc_id.in" "$pcc_id.out"
+      set -- "$@" "$pcc_id.stop" "$pcc_id.killed" "$pcc_id.ended"
+    done
+    exec rm -rf -- "$@"
+  ) </dev/null >/dev/null 9>&- &
 }
 
 pcc_discard_lane() { # FOLDER
+  while read -r pcc_pid; do
+    [ "/proc/$pcc_pid/fd/1" -ef "$1/out" ] || [ "/proc/$pcc_pid/fd/1" -ef "$1/err" ] && kill "$pcc_pid"
+  done <"$1/cats"
   rm -rf "$1" </dev/null >/dev/null 9>&- &
+}
+
+pcc_end_run() { # whatever is left of the run, cats and tails too, and all that is kept of it
+  exec 2>/dev/null
+  pcc_tools
+  pcc_tag=PCCPIPE_STEP=$pcc_run/ pcc_group=
+  for pcc_signal in TERM KILL KILL KILL; do
+    pcc_tagged || break
+    pcc_signal_tagged $pcc_signal
+    sleep 0.1
+  done
+  rm -rf "$pcc_state"
 }
 
 pcc_is_alive() { # MARK ID

@@ -14,6 +14,9 @@ from pccpipe.shell.lane import Lane
 from pccpipe.shell.programs import Place
 from pccpipe.targets.machine import Machine
 
+DISCARD_AT_ONCE = 32
+"""Commands whose files are removed together."""
+
 
 class Lanes:
     """Safe from many threads.
@@ -30,6 +33,7 @@ class Lanes:
         self._changed = threading.Condition()
         self._idle: list[Lane] = []
         self._in_use = 0
+        self._discarded: list[str] = []
         self._closed = False
 
     def take(self, timeout: float) -> Lane:
@@ -76,6 +80,16 @@ class Lanes:
             with contextlib.suppress(Unavailable, ConnectionError):
                 self.control.send(programs.discard_lane(folder))
         self._let_in_next()
+
+    def discard(self, command_id: str) -> None:
+        """Remove what is kept of a command. Soon: `rm` costs 1 ms, and takes many at once for that."""
+        with self._changed:
+            self._discarded.append(command_id)
+            if len(self._discarded) < DISCARD_AT_ONCE:
+                return
+            discarded, self._discarded = self._discarded, []
+        with contextlib.suppress(Unavailable, ConnectionError):
+            self.control.send(programs.discard(discarded))
 
     def close(self) -> None:
         """End the lanes, and with them everything of the run on the machine. Never raises."""

@@ -44,17 +44,17 @@ class Opening:
 
 
 def open_lane(opening: Opening) -> bytes:
-    return _opened(opening, "pcc_open")
+    return _encoded(_with_lane_sh(opening, "pcc_open"))
 
 
 def open_control(opening: Opening) -> bytes:
-    return _opened(opening, "pcc_open_control")
+    return _encoded(_with_lane_sh(opening, "pcc_open_control"))
 
 
 def attach(opening: Opening, command_id: str, offsets: Offsets) -> bytes:
     """Show a command of the lane in `opening.folder`, from these bytes of its spools on."""
     call = ["pcc_attach", opening.mark, command_id, opening.folder, *map(str, offsets)]
-    return _opened(opening, shlex.join(call))
+    return _encoded(_with_lane_sh(opening, shlex.join(call)))
 
 
 def begin(place: Place, mark: str, command: Command, workspace: str, kill_after: float = KILL_AFTER) -> bytes:
@@ -78,8 +78,8 @@ def stop(command_id: str, grace: float) -> bytes:
     return _call("pcc_stop", command_id, str(max(0, round(grace * 10))))
 
 
-def discard(command_id: str) -> bytes:
-    return _call("pcc_discard", command_id)
+def discard(command_ids: list[str]) -> bytes:
+    return _call("pcc_discard", *command_ids)
 
 
 def discard_lane(folder: str) -> bytes:
@@ -98,15 +98,7 @@ def void(mark: str, command_id: str, its_mark: str) -> bytes:
 
 def end_run(place: Place) -> str:
     """A script that kills whatever the run left on the machine and removes what is kept of it."""
-    return f"""
-        tag=PCCPIPE_STEP={shlex.quote(place.run_id)}/
-        for signal in TERM KILL KILL KILL; do
-            found=$(LC_ALL=C grep -lF "$tag" /proc/[0-9]*/environ 2>/dev/null)
-            [ -n "$found" ] || break
-            for path in $found; do path=${{path#/proc/}}; kill -$signal "${{path%/environ}}" 2>/dev/null; done
-            sleep 0.1
-        done
-        rm -rf {shlex.quote(place.state)}"""
+    return _with_lane_sh(Opening(place, mark=""), "pcc_end_run")
 
 
 def fetch(place: Place, command_id: str, name: str, limit: int) -> str:
@@ -121,7 +113,7 @@ def fetch(place: Place, command_id: str, name: str, limit: int) -> str:
         exec head -c {limit + 1} {file}"""
 
 
-def _opened(opening: Opening, call: str) -> bytes:
+def _with_lane_sh(opening: Opening, call: str) -> str:
     values = {
         "pcc_state": opening.place.state,
         "pcc_run": opening.place.run_id,
@@ -129,7 +121,7 @@ def _opened(opening: Opening, call: str) -> bytes:
         "pcc_reply": opening.mark,
     }
     settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-    return _encoded(f"{settings}{_lane_sh()}{call}\n")
+    return f"{settings}{_lane_sh()}{call}\n"
 
 
 @functools.cache

@@ -130,13 +130,13 @@ class DetachedRunning:
     def discard(self) -> None:
         lane, self._lane = self._lane, None
         if self._exit and lane and lane is self._begun_on and self._is_reusable():
-            self._send(programs.discard(self._followed.id))
+            self._lanes.discard(self._followed.id)
             self._lanes.give_back(lane)
             return
         if lane:
             lane.close()
         if self._exit:
-            self._send(programs.discard(self._followed.id))
+            self._lanes.discard(self._followed.id)
             self._lanes.retire(self._followed.folder)
         else:
             # It may still run, and its files are needed to end it: they go with the run.
