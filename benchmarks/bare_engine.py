@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import docker
-
 from tests.testbed.vm import VM
 
 

@@ -40,7 +40,9 @@ def wall(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | N
     done = subprocess.run(argv, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, check=False)
     took = time.perf_counter() - began
     if done.returncode:
-        raise RuntimeError(f"{' '.join(argv)}: exit status {done.returncode}\n{done.stderr.decode()}{done.stdout.decode()}")
+        raise RuntimeError(
+            f"{' '.join(argv)}: exit status {done.returncode}\n{done.stderr.decode()}{done.stdout.decode()}"
+        )
     return took
 
 

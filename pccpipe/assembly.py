@@ -1,4 +1,6 @@
-"""Puts a run's parts together: which machine, which targets, whose workspace. What is heavy is loaded when it is needed."""
+"""Puts a run's parts together: which machine, which targets, whose workspace. What is heavy is loaded when it is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,17 @@ class Folders:
         """The folders of a run whose record is in `runs_dir`."""
         system = runs_dir.parent
         copies = system / "run-workspaces"
-        return Folders(workspace, runs_dir / run_id, copies / run_id, copies / f"{run_id}.sent", system / "run-state" / run_id)
+        return Folders(
+            workspace, runs_dir / run_id, copies / run_id, copies / f"{run_id}.sent", system / "run-state" / run_id
+        )
 
 
 class Assembly:
     """The machines and targets of one run, each made when it is first asked for. Safe from many threads."""
 
-    def __init__(self, run_id: str, pipeline: Pipeline, project: Project, folders: Folders, *, accept_new_host_key: bool) -> None:
+    def __init__(
+        self, run_id: str, pipeline: Pipeline, project: Project, folders: Folders, *, accept_new_host_key: bool
+    ) -> None:
         self._run_id = run_id
         self._project = project
         self._folders = folders
@@ -83,7 +89,12 @@ class Assembly:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab", buffering=0) as file:
             return target.build_image(
-                image, build.context, build.dockerfile, args, only_if_missing=build.only_if_missing, on_output=file.write
+                image,
+                build.context,
+                build.dockerfile,
+                args,
+                only_if_missing=build.only_if_missing,
+                on_output=file.write,
             )
 
     def close(self) -> None:
@@ -127,7 +138,9 @@ class Assembly:
 
             here = Here(self._withheld)
             state = str(self._folders.state.absolute())
-            return ContainerTarget(here, self._run_id, state, lambda: str(self.workspace.home.absolute()), _local_socket())
+            return ContainerTarget(
+                here, self._run_id, state, lambda: str(self.workspace.home.absolute()), _local_socket()
+            )
         vm = self._project.vm
         assert vm is not None
         system = f"{vm.root}/.system"
@@ -146,7 +159,9 @@ class Assembly:
 
 
 def _variables_of(secrets: Mapping[str, Secret]) -> frozenset[str]:
-    """The environment variables that hold secrets: a command on this machine gets those that its step names, and no others."""
+    """The environment variables that hold secrets: a command on this machine gets those that its step names, and no
+    others.
+    """
     return frozenset(secret.source_name for secret in secrets.values() if secret.source is SecretSource.ENV)
 
 

@@ -26,7 +26,7 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.load import load_pipeline, resolve_inputs
 from pccpipe.spec.model import Pipeline, Project, Run
-from pccpipe.spec.project import load_project
+from pccpipe.spec.project import load_project as load_project
 from pccpipe.values import Json
 from pccpipe.version import __version__
 
@@ -42,7 +42,9 @@ class Fallback(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. `record` is its folder, `status` the outcome's word or the `fails_as` of the step that ended it."""
+    """How a run ended. `record` is its folder, `status` the outcome's word or the `fails_as` of the step that ended
+    it.
+    """
 
     run_id: str
     outcome: Outcome
@@ -108,7 +110,7 @@ def run(
     masker = Masker(secrets.values())
     state_file = StateFile(folders.record)
     state = state_file.state
-    journal = Journal.create(folders.record, [state_file, *([on_event] if on_event else [])], masker.bytes)
+    journal = Journal.create(folders.record, [state_file, *([on_event] if on_event else [])], masker.data)
     assembly = Assembly(run_id, pipeline, project, folders, accept_new_host_key=accept_new_host_key)
     parts = Parts(
         run_id=run_id,

@@ -27,7 +27,9 @@ def main() -> int:
     WORK.mkdir()
     missing = machine.lacks()
     if missing:
-        print("No test-bed VM on this machine:", *missing, "The run falls back to this machine.", sep="\n  ", flush=True)
+        print(
+            "No test-bed VM on this machine:", *missing, "The run falls back to this machine.", sep="\n  ", flush=True
+        )
         return without_vm()
     return on_vm()
 
@@ -74,7 +76,9 @@ def install_codex() -> Path:
     )
     npm = shutil.which("npm")
     if npm is None:
-        sys.exit("Without a VM the agent runs on this machine, and Codex is installed by npm: install Node.js 20 first.")
+        sys.exit(
+            "Without a VM the agent runs on this machine, and Codex is installed by npm: install Node.js 20 first."
+        )
     tools = ROOT / ".demo-codex"
     subprocess.run([npm, "install", "--silent", "--prefix", tools, f"@openai/codex@{pinned}"], check=True)
     return tools / "node_modules" / ".bin"

@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import docker
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
+import docker
 from pccpipe.targets.machine import ByteStream
 
 if TYPE_CHECKING:
-    from requests import PreparedRequest, Response
+    from requests import PreparedRequest
 
 BASE_URL = "http+docker://engine"
 CALL_TIMEOUT = 60.0
@@ -31,7 +31,7 @@ Dial = Callable[[], ByteStream]
 def make_client(dial: Dial, version: str) -> docker.APIClient:
     """A client of an engine of this API version. Makes no connection."""
     # Any address will do: it is replaced before anything is sent.
-    client = docker.APIClient(base_url="tcp://127.0.0.1:9", version=version, timeout=CALL_TIMEOUT)
+    client = docker.APIClient(base_url="tcp://127.0.0.1:9", version=version, timeout=int(CALL_TIMEOUT))
     client.base_url = BASE_URL
     client.mount("http+docker://", _EngineAdapter(dial))
     client.trust_env = False
@@ -75,7 +75,7 @@ class _Connection(HTTPConnection):
         self._dial = dial
 
     def connect(self) -> None:
-        self.sock = _Socket(self._dial())  # type: ignore[assignment]
+        self.sock = _Socket(self._dial())
         self.sock.settimeout(self.timeout if isinstance(self.timeout, int | float) else CALL_TIMEOUT)
 
 
@@ -128,7 +128,7 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         data = self._stream.recv(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -137,5 +137,3 @@ class _Reader(io.RawIOBase):
         if not self.closed:
             super().close()
             self._told()
-
-

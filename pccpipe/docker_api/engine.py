@@ -112,7 +112,7 @@ class Engine:
 
         def look(client: docker.APIClient) -> bool:
             try:
-                client.inspect_image(image)
+                client.inspect_image(image)  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:
                 return False
             return True

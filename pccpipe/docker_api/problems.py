@@ -1,7 +1,7 @@
 """An engine's errors as reasons, with the engine's own words kept whole.
 
-The status code and the call that failed decide; words are looked at only where the engine has one code for several things, and
-only the engine's own words, never a command's.
+The status code and the call that failed decide; words are looked at only where the engine has one code for several
+things, and only the engine's own words, never a command's.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ HOME = "/pcc/home"
 IN, OUT, WORKSPACE = "/pcc/in", "/pcc/out", "/workspace"
 END_OF_PROLOGUE = "# pccpipe: this is all of it"
 
-# Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way through must
-# not look like a command that ran. Constant, because `docker inspect` shows it.
+# Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way
+# through must not look like a command that ran. Constant, because `docker inspect` shows it.
 BOOT = f"""p=$(cat) && case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit 121;; esac"""
 NEVER_BEGAN = 121
 
@@ -78,5 +78,3 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
 
 def _mount(source: str, target: str, *, read_only: bool) -> Json:
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
-
-

@@ -1,7 +1,7 @@
 """The engine's long answers, read by hand: a container's attached output, its logs, and the wait for its end.
 
-The SDK's own readers lose output on some connections (https://github.com/docker/docker-py/pull/3438), take a broken connection for
-the end, and block one thread each. These are polled, so one thread reads output and end together.
+The SDK's own readers lose output on some connections (https://github.com/docker/docker-py/pull/3438), take a broken
+connection for the end, and block one thread each. These are polled, so one thread reads output and end together.
 """
 
 from __future__ import annotations

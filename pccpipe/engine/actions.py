@@ -86,10 +86,12 @@ def _diff(parts: Parts, path: str, name: str) -> Mapping[str, Json]:
     patch = result_target(name, parts.run_dir)
     changed = parts.workspace.diff(patch)
     data = patch.read_bytes()
-    masked = parts.masker.bytes(data)
+    masked = parts.masker.data(data)
     if masked != data:
         write_atomically(patch, masked)
-        parts.journal.append(Warned(f"a secret stood in the change: it is masked in {name}, which cannot be applied", path))
+        parts.journal.append(
+            Warned(f"a secret stood in the change: it is masked in {name}, which cannot be applied", path)
+        )
     return {"path": name, **asdict(changed)}
 
 

@@ -14,8 +14,8 @@ HURRIED_GRACE = 0.5
 class Cancel:
     """Ask a run to end. Safe from any thread and from a signal handler's thread.
 
-    The first `request` ends what runs (TERM, and KILL after the grace); the run's `always:` steps still run. `hurry` cuts the
-    grace short, also that of an `always:` step that runs by then; containers are removed all the same.
+    The first `request` ends what runs (TERM, and KILL after the grace); the run's `always:` steps still run. `hurry`
+    cuts the grace short, also that of an `always:` step that runs by then; containers are removed all the same.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,9 @@ class Cancel:
 
     @contextmanager
     def shield(self) -> Iterator[Cancel]:
-        """Within the block, a handle that only a `hurry` from now on requests: for a step that must run after a cancel."""
+        """Within the block, a handle that only a `hurry` from now on requests: for a step that must run after a
+        cancel.
+        """
         inner = Cancel()
         with self._lock:
             self._shielded.append(inner)

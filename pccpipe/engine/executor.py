@@ -189,12 +189,12 @@ class _Walk:
 
     def _parallel(self, body: Parallel, here: Here, path: str) -> Ended:
         inside = here.inside(path)
-        jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]  # type: ignore[misc]
+        jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
         return self._side_by_side(jobs, body.max_parallel)
 
     def _matrix(self, step: Step, here: Here) -> Ended:
         legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
-        jobs = [(step, lambda leg=leg: self._matrix_leg(step, here, leg)) for leg in legs]  # type: ignore[misc]
+        jobs = [(step, lambda leg=leg: self._matrix_leg(step, here, leg)) for leg in legs]
         return self._side_by_side(jobs, step.matrix_parallel)
 
     def _matrix_leg(self, step: Step, here: Here, leg: dict[str, Json]) -> Ended:

@@ -57,7 +57,7 @@ class _Follower:
         try:
             exit_ = self._read_to_end()
             if exit_ is None:
-                message = f"it was told to end and killed, and {LAST_WAIT:g} s later its target still could not say how it ended"
+                message = f"it was killed, and {LAST_WAIT:g} s later its target could not say how it had ended"
         except Lost as lost:
             exit_, message = None, lost.words
         for output in self._outputs.values():

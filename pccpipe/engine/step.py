@@ -1,7 +1,8 @@
 """One run step: its places in turn, its attempts at each, and what came of them.
 
-The rule that everything here serves: a step goes on to its fallback only when `Target.start` (or what must come before it)
-raised `Unavailable`, which says that the command certainly never began. No text, no exit code, no log is looked at for that.
+The rule that everything here serves: a step goes on to its fallback only when `Target.start` (or what must come before
+it) raised `Unavailable`, which says that the command certainly never began. No text, no exit code, no log is looked at
+for that.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class _RunStep:
         except ActionError as error:
             raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
         if sent is not None and sent.stale:
-            text = "the VM could not be asked for its copy of the workspace: the step works on the copy at home as last known"
+            text = "the VM's copy of the workspace is out of reach: the step works on the copy at home, as last known"
             parts.journal.append(Warned(text, self.path))
         command = make_command(parts, self.here, self.step, self.body, where, place)
         running = target.start(command)
@@ -211,7 +212,7 @@ class _RunStep:
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = spec.path.render(self.here.scope.on(place).names)
         target = result_target(path, self.parts.run_dir)
-        data = self.parts.masker.bytes(running.fetch(target.name, RESULT_LIMIT))
+        data = self.parts.masker.data(running.fetch(target.name, RESULT_LIMIT))
         # Written before it is checked: a wrong result is what somebody will want to look at.
         write_atomically(target, data)
         return path, parse_result(data, target.name, spec.schema_json)

@@ -1,7 +1,7 @@
 """Takes secrets out of everything before it is written, in each form that they commonly travel in.
 
-The forms: as they are, base64 and base64url at all three alignments, URL-encoded, JSON-escaped, shell-quoted, hex. A value of several
-lines is also masked line by line.
+The forms: as they are, base64 and base64url at all three alignments, URL-encoded, JSON-escaped, shell-quoted, hex. A
+value of several lines is also masked line by line.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ class Masker:
         """For output that comes in pieces, cut at any byte."""
         return StreamMask(self)
 
-    def bytes(self, data: bytes) -> bytes:
+    def data(self, data: bytes) -> bytes:
         """The whole of `data`, masked."""
         return self._pattern.sub(MASK, data) if self._pattern else data
 
     def text(self, text: str) -> str:
         """The same for text."""
-        return self.bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass") if self._pattern else text
+        return (
+            self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass") if self._pattern else text
+        )
 
     def json(self, value: Json) -> Json:
         """The same for every text in a value, keys too."""
@@ -56,7 +58,9 @@ class Masker:
                 return value
 
     def split(self, data: bytes) -> tuple[bytes, bytes]:
-        """What of the beginning of a stream can be shown, masked; and the rest, which may be the beginning of a secret."""
+        """What of the beginning of a stream can be shown, masked; and the rest, which may be the beginning of a
+        secret.
+        """
         if self._pattern is None:
             return data, b""
         limit = len(data) - self._unsure(data)
@@ -94,7 +98,7 @@ class StreamMask:
     def finish(self) -> bytes:
         """What was held back, now that no more comes."""
         held, self._held = self._held, b""
-        return self._masker.bytes(held)
+        return self._masker.data(held)
 
 
 def _forms(value: str) -> Iterator[bytes]:

@@ -1,4 +1,6 @@
-"""Meaning: what no schema can say of a pipeline. Works on the plain data, also where the structure is wrong elsewhere."""
+"""Meaning: what no schema can say of a pipeline. Works on the plain data, also where the structure is wrong
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -128,12 +130,12 @@ class _Checker:
         self._expression_or_text((*path, "timeout"), step.get("timeout"), seen)
         inside = replace(seen, matrix=(*seen.matrix, *matrix))
         self._body(path, step, inside)
-        own = frozenset([step["id"]]) if isinstance(step.get("id"), str) else frozenset()
+        own = frozenset([str(step["id"])] if isinstance(step.get("id"), str) else [])
         if "repeat" in step:
             return own | self._repeat(path, step, inside)
         if "parallel" in step:
             return own | self._parallel(path, step, inside)
-        return cast("frozenset[str]", own)
+        return own
 
     def _repeat(self, path: Path_, step: dict[str, Data], seen: _Seen) -> frozenset[str]:
         body = frozenset(name for name in _ids(step.get("steps")))
@@ -145,9 +147,7 @@ class _Checker:
         return body
 
     def _parallel(self, path: Path_, step: dict[str, Data], seen: _Seen) -> frozenset[str]:
-        for index, inner in enumerate(
-            cast("list[Data]", step["parallel"]) if isinstance(step["parallel"], list) else []
-        ):
+        for index, inner in enumerate(_listed(step["parallel"])):
             if isinstance(inner, dict):
                 self._step((*path, "parallel", index), inner, seen)
         return frozenset(_ids(step.get("parallel")))

@@ -1,7 +1,7 @@
 """`${{ }}`: compiled when the pipeline is read, evaluated when a step's turn comes, quoted as shell words in `run:`.
 
-The language is Jinja2's, sandboxed, with undefined names as errors. The delimiters clash with neither shell nor Docker's and
-Go's templates. Blocks (`<% if %>`) and comments (`<# #>`) work in template files only.
+The language is Jinja2's, sandboxed, with undefined names as errors. The delimiters clash with neither shell nor
+Docker's and Go's templates. Blocks (`<% if %>`) and comments (`<# #>`) work in template files only.
 """
 
 from __future__ import annotations

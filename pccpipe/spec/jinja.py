@@ -1,4 +1,6 @@
-"""The language between the delimiters: Jinja2's, sandboxed and bounded; and what can be known of a text without evaluating it."""
+"""The language between the delimiters: Jinja2's, sandboxed and bounded; and what can be known of a text without
+evaluating it.
+"""
 
 from __future__ import annotations
 
@@ -203,11 +205,15 @@ def syntax_error(source: str, *, is_expression: bool = False, blocks: bool = Fal
 
 
 def references(source: str, *, is_expression: bool, blocks: bool = False) -> Iterator[tuple[str, ...]]:
-    """Each name that the text reads, with its attributes: `("steps", "test", "outcome")`. Names it sets itself are left out."""
+    """Each name that the text reads and does not set, with its attributes: `("steps", "test", "outcome")`."""
     text = f"${{{{ {bare(source)} }}}}" if is_expression else source
     tree = _for_text(blocks=blocks).parse(text)
     given = meta.find_undeclared_variables(tree)
-    inner = {node.node for node in tree.find_all((nodes.Getattr, nodes.Getitem)) if _attribute(node) is not None}
+    inner = {
+        node.node
+        for node in tree.find_all((nodes.Getattr, nodes.Getitem))
+        if isinstance(node, nodes.Getattr | nodes.Getitem) and _attribute(node) is not None
+    }
     for node in tree.find_all((nodes.Name, nodes.Getattr, nodes.Getitem)):
         if node not in inner:
             chain = _chain(node)
@@ -216,7 +222,9 @@ def references(source: str, *, is_expression: bool, blocks: bool = False) -> Ite
 
 
 def pieces(source: str) -> Iterator[str | None]:
-    """The text of a `run:` cut at its values: text, then None for each value that will be quoted, "" for one declared raw."""
+    """The text of a `run:` cut at its values: text, then None for each value that will be quoted, "" for one declared
+    raw.
+    """
     for output in _for_text(blocks=False).parse(source).find_all(nodes.Output):
         for node in output.nodes:
             if isinstance(node, nodes.TemplateData):
@@ -231,8 +239,9 @@ def bare(source: str) -> str:
     return text[3:-2].strip() if text.startswith("${{") and text.endswith("}}") else text
 
 
-def _chain(node: nodes.Node) -> tuple[str, ...]:
+def _chain(start: nodes.Node) -> tuple[str, ...]:
     names: list[str] = []
+    node: nodes.Node = start
     while isinstance(node, nodes.Getattr | nodes.Getitem):
         attribute = _attribute(node)
         # A computed key ends what can be known: what comes after it is no attribute of the name before.

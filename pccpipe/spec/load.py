@@ -21,7 +21,7 @@ def load_pipeline(path: Path) -> Pipeline:
     return build_pipeline(source, path)
 
 
-def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]] = lambda source: []) -> Source:
+def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]) -> Source:
     """Read a file and check it against a schema, and by `more`. Raises SpecError, UsageError."""
     try:
         source = read_source(path)
@@ -45,8 +45,8 @@ def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]
 def resolve_inputs(pipeline: Pipeline, given: Mapping[str, Json]) -> Mapping[str, Json]:
     """Each input's value: what was given (text is read as the input's type), or its default.
 
-    Paths become absolute: a given one from the current folder, a default from the pipeline's. Raises UsageError for all that
-    is wrong at once.
+    Paths become absolute: a given one from the current folder, a default from the pipeline's. Raises UsageError for all
+    that is wrong at once.
     """
     wrong: list[str] = []
     values: dict[str, Json] = {}

@@ -1,7 +1,7 @@
 """A pipeline as data: frozen, typed, already checked. No behaviour beyond its own data.
 
-Text with `${{ }}` in it is a `Template`; a value that may be given as an expression is `Value[T]`, either the value itself
-or an `Expression` that the engine evaluates when the step's turn comes. Durations are seconds, sizes are bytes.
+Text with `${{ }}` in it is a `Template`; a value that may be given as an expression is `Value[T]`, either the value
+itself or an `Expression` that the engine evaluates when the step's turn comes. Durations are seconds, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class InputType(StrEnum):
     NUMBER = "number"
     BOOLEAN = "boolean"
     PATH = "path"
-    """A file or folder on this machine; relative to the current folder when given with --input, else to the pipeline's."""
+    """A file or folder on this machine; relative to the current folder when given with --input, else to the
+    pipeline's.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ KEY_VARIABLE = "CONTROL_CENTER_GCP_SSH_KEY_PATH"
 
 
 def load_project(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Project:
-    """The project of a file; without one, that of pccpipe.yaml in the current folder if there is one; else all is local.
+    """The project of a file; without one, that of pccpipe.yaml in the current folder if there is one; else all is
+    local.
 
     Raises SpecError with every problem, UsageError if the file can't be read.
     """

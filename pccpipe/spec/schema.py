@@ -1,6 +1,7 @@
 """Structure: what the published JSON Schemas say of a file, in the user's words.
 
-Each error of the schema library becomes at most one problem, in words of our own: it is what editors show, with better words.
+Each error of the schema library becomes at most one problem, in words of our own: it is what editors show, with better
+words.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pccpipe.data_files import data_path
 from pccpipe.spec.problem import Problem, did_you_mean
@@ -76,7 +77,8 @@ def _validator(name: str) -> Draft7Validator:
 
 def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
     path = cast("tuple[Key, ...]", tuple(error.absolute_path))
-    match error.validator:
+    # The schema `false` has no keyword of its own.
+    match cast("str | None", error.validator):
         case "additionalProperties":
             yield from _unknown_keys(error, path, source)
         case None:
@@ -99,7 +101,7 @@ def _problem(source: Source, path: tuple[Key, ...], message: str, hint: str = ""
 
 
 def _unknown_keys(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
-    known = list(cast("Mapping[str, object]", error.schema).get("properties", {}))  # type: ignore[call-overload]
+    known = list(_known_at(error))
     for key in cast("dict[str, Data]", error.instance):
         if key not in known:
             where = _where(path)
@@ -138,9 +140,9 @@ def _none_of(error: ValidationError) -> tuple[str, str]:
 def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str]:
     """The words for a key that is known, but not beside the others that stand there."""
     key = str(path[-1])
-    around = data
+    around: Any = data
     for part in path[:-1]:
-        around = around[part]  # type: ignore[index, call-overload]
+        around = around[part]
     beside = cast("dict[str, Data]", around)
     bodies = [name for name in BODIES if name in beside]
     if key in BODIES:
@@ -167,7 +169,8 @@ def _bad_names(error: ValidationError, path: tuple[Key, ...], source: Source) ->
 
 def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]:
     what = f"`{path[-1]}`" if path and isinstance(path[-1], str) else _where(path)
-    value, wanted = error.instance, error.validator_value
+    value: object = error.instance
+    wanted: Any = error.validator_value
     match error.validator:
         case "type":
             types = wanted if isinstance(wanted, list) else [wanted]

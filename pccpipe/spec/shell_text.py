@@ -1,8 +1,8 @@
 """Where in a shell script a quoted word may be put: not within quotes, here-documents, backquotes and the like.
 
-A value is put in as one word in single quotes. Within double quotes those quotes are plain characters and the shell would expand
-what is between them: `echo "${{ x }}"` would run the `$(...)` that somebody wrote into x. So a `${{ }}` that stands in such a place
-is refused when the pipeline is read.
+A value is put in as one word in single quotes. Within double quotes those quotes are plain characters and the shell
+would expand what is between them: `echo "${{ x }}"` would run the `$(...)` that somebody wrote into x. So a `${{ }}`
+that stands in such a place is refused when the pipeline is read.
 """
 
 from __future__ import annotations

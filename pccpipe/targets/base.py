@@ -1,10 +1,11 @@
 """The seam between the engine and the places where commands run.
 
-Order of calls: `Target.open` once, then any number of `start` (or, after a crash, `attach`), from any thread; each gives
-a `Running` that one thread reads until its `Exit`, then may `fetch` from, then `discard`s. `Target.close` comes last and
-leaves nothing of the run behind. `Running.stop` may come from any thread at any time.
+Order of calls: `Target.open` once, then any number of `start` (or, after a crash, `attach`), from any thread; each
+gives a `Running` that one thread reads until its `Exit`, then may `fetch` from, then `discard`s. `Target.close` comes
+last and leaves nothing of the run behind. `Running.stop` may come from any thread at any time.
 
-`start` raises `Unavailable` only if the command certainly never began: the engine falls back on that and on nothing else.
+`start` raises `Unavailable` only if the command certainly never began: the engine falls back on that and on nothing
+else.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class ContainerSettings:
 class Command:
     """One command, ready to run: plain data, every expression already evaluated.
 
-    The script is the text of a shell program. It sees `PCC_IN` (a folder with `files`, read-only in a container) when there
-    are files, and `PCC_OUT` (an empty folder of its own that it may write) when `wants_out` is set.
+    The script is the text of a shell program. It sees `PCC_IN` (a folder with `files`, read-only in a container) when
+    there are files, and `PCC_OUT` (an empty folder of its own that it may write) when `wants_out` is set.
     """
 
     id: str

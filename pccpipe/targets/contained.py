@@ -1,4 +1,6 @@
-"""A command that runs in a container: its output and its end read together, and found again after a dropped connection."""
+"""A command that runs in a container: its output and its end read together, and found again after a dropped
+connection.
+"""
 
 from __future__ import annotations
 
@@ -191,7 +193,9 @@ class Contained:
         self._waiting = None
 
     def _finish(self, code: int) -> None:
-        """The container has ended and its output is read. How, the engine knows; not to know the memory is no reason to fail."""
+        """The container has ended and its output is read. How, the engine knows; not to know the memory is no reason
+        to fail.
+        """
         self._disconnect()
         try:
             state = _state(self._where.engine.inspect(self._where.container))

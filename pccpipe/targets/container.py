@@ -60,15 +60,13 @@ class ContainerTarget:
     def start(self, command: Command) -> Running:
         assert command.container is not None
         self._engine.open()
-        paths = Paths(
-            self._workspace(), self._place.file_of(command.id, "in"), self._place.file_of(command.id, "out")
-        )
+        paths = Paths(self._workspace(), self._place.file_of(command.id, "in"), self._place.file_of(command.id, "out"))
         self._used = True
         owner = self._lay_out(command, paths)
         name = f"pcc-run-{self._run_id[:8]}-{command.step}-{command.serial}"
         try:
             container = self._create(name, command, create_body(command, self._run_id, owner, paths))
-            return self._begin(container, name, command, paths)
+            return self._begin(container, name, command)
         except BaseException:
             self._forget_files(command.id)
             raise
@@ -145,7 +143,9 @@ class ContainerTarget:
 
         def create() -> str:
             made = self._engine.ask(
-                Call.CREATE, lambda client: client.create_container_from_config(body, name), image=image
+                Call.CREATE,
+                lambda client: client.create_container_from_config(body, name),  # type: ignore[no-untyped-call]
+                image=image,
             )
             return str(made["Id"])
 
@@ -175,7 +175,7 @@ class ContainerTarget:
         words = f"{error.words} (the container {name} is {status}, {whose})"
         raise Unavailable(Reason.NAME_TAKEN, words, f"docker rm -f {name}, if nobody needs it") from error
 
-    def _begin(self, container: str, name: str, command: Command, paths: Paths) -> Running:
+    def _begin(self, container: str, name: str, command: Command) -> Running:
         """Attach, wait and start; what certainly never began leaves nothing behind."""
         answers: list[Answer] = []
         where = Where(self._engine, self._place, command.id, container, name)

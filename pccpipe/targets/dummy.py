@@ -1,6 +1,6 @@
 """A target that plays by script: how the engine is tested in milliseconds, and how a pipeline can be rehearsed.
 
-    target = DummyTarget(Place.VM, lambda command: Play(exit=Exit(3)) if command.step == "test" else Play())
+target = DummyTarget(Place.VM, lambda command: Play(exit=Exit(3)) if command.step == "test" else Play())
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Play:
 class DummyTarget:
     """Plays each command by `script`; keeps what it was asked in `commands`, and counts what is left behind."""
 
-    def __init__(self, place: Place, script: Callable[[Command], Play] = lambda command: Play()) -> None:
+    def __init__(self, place: Place, script: Callable[[Command], Play] | None = None) -> None:
         self._place = place
-        self._script = script
+        self._script = script or (lambda _: Play())
         self.commands: list[Command] = []
         self.left: set[str] = set()
         self.opened = 0

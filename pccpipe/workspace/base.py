@@ -1,8 +1,9 @@
 """What the engine asks of a run's workspace. `pccpipe.workspace.sync` does it; tests may play it.
 
-The workspace is the run's copy of the code. Before `upload`, steps on this machine run in the user's own folder, and the
-copy on the VM is an empty folder. From `upload` on there is a copy at home and, in a project with a VM, one there; a step sees
-the workspace as the steps before it left it, wherever they ran: `prepare` brings the newer copy over when the place changes.
+The workspace is the run's copy of the code. Before `upload`, steps on this machine run in the user's own folder, and
+the copy on the VM is an empty folder. From `upload` on there is a copy at home and, in a project with a VM, one there;
+a step sees the workspace as the steps before it left it, wherever they ran: `prepare` brings the newer copy over when
+the place changes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Changed:
 
 
 class Workspace(Protocol):
-    """All calls raise `Unavailable` when the VM is needed and not to be had, `ActionError` when it is had and the work fails.
+    """All calls raise `Unavailable` when the VM is needed and not to be had, `ActionError` when it is had and the work
+    fails.
 
     Only one call runs at a time; the implementation sees to it.
     """
@@ -72,7 +74,7 @@ class Workspace(Protocol):
         ...
 
     def upload(self, exclude: Sequence[str]) -> Sent:
-        """`make_copy`, then bring it to the VM, deletions too. Without a VM in the project that is `make_copy` alone."""
+        """`make_copy`, then bring it to the VM, deletions too. Without a VM in the project, `make_copy` alone."""
         ...
 
     def prepare(self, side: Side) -> Sent | None:
@@ -88,7 +90,9 @@ class Workspace(Protocol):
         ...
 
     def diff(self, patch: Path) -> Changed:
-        """Write what changed since `upload` as a patch that `git apply` takes; made here, from what was sent and what came back."""
+        """Write what changed since `upload` as a patch that `git apply` takes; made here, from what was sent and what
+        came back.
+        """
         ...
 
     def remove(self) -> None:

@@ -31,7 +31,15 @@ def write_diff(sent: Path, now: Path, patch: Path) -> Changed:
         # git takes the names in the patch from these folders' names.
         link_tree(sent, folder / "a", frozenset())
         link_tree(now, folder / "b", new)
-        options = ["--no-index", "--no-prefix", "--binary", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"]
+        options = [
+            "--no-index",
+            "--no-prefix",
+            "--binary",
+            "--no-renames",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+        ]
         text = _git(folder, ["diff", *options, "a", "b"])
         stat = _STAT.search(_git(folder, ["diff", *options, "--shortstat", "a", "b"]))
     patch.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +59,8 @@ def _files(tree: Path) -> list[Path]:
 
 
 def _git(folder: Path, arguments: list[str]) -> bytes:
-    # Nothing of the user's configuration, nor of a repository around, and no attributes of the trees: bytes are compared.
+    # Nothing of the user's configuration, nor of a repository around, and no attributes of the trees: bytes are
+    # compared.
     env = {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_ALL": "C",

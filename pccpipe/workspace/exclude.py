@@ -37,7 +37,10 @@ class Ignored:
 
     def __init__(self, tree: Path) -> None:
         self._specs = [
-            (file.parent.relative_to(tree), pathspec.GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines()))
+            (
+                file.parent.relative_to(tree),
+                pathspec.GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines()),
+            )
             for file in sorted(tree.rglob(".gitignore"))
             if file.is_file() and not file.is_symlink()
         ]
@@ -51,5 +54,7 @@ class Ignored:
 
 
 def as_rsync_rules(patterns: Iterable[str]) -> list[str]:
-    """The same patterns for rsync. What it reads otherwise than git does (`!`) is left out: then more goes over, not less."""
+    """The same patterns for rsync. What it reads otherwise than git does (`!`) is left out: then more goes over, not
+    less.
+    """
     return [f"--exclude={pattern}" for pattern in patterns if pattern and not pattern.startswith(("!", "#"))]

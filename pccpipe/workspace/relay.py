@@ -1,6 +1,7 @@
-"""What rsync runs in place of ssh: passes its bytes to pccpipe, which has the connection. Standard library only, for a quick start.
+"""What rsync runs in place of ssh: passes its bytes to pccpipe, which has the connection. Standard library only, for a
+quick start.
 
-    python -S -E relay.py SOCKET HOST COMMAND...
+python -S -E relay.py SOCKET HOST COMMAND...
 """
 
 import json

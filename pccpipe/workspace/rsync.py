@@ -1,7 +1,7 @@
 """Trees over the connection with rsync, where both sides have it: only what changed goes over.
 
-The rsync here runs the one there through the run's one SSH connection: in place of ssh it starts relay.py, whose bytes come
-back to this process by a Unix socket, and go on to a channel.
+The rsync here runs the one there through the run's one SSH connection: in place of ssh it starts relay.py, whose bytes
+come back to this process by a Unix socket, and go on to a channel.
 """
 
 from __future__ import annotations
@@ -69,11 +69,15 @@ def _rsync(machine: Machine, arguments: Sequence[str]) -> None:
         if relay.broken:
             raise relay.broken
         if done.returncode and done.returncode != 24:  # 24: files that vanished meanwhile
-            raise ActionError(f"rsync: {done.stderr.decode('utf-8', 'replace').strip() or f'exit code {done.returncode}'}")
+            raise ActionError(
+                f"rsync: {done.stderr.decode('utf-8', 'replace').strip() or f'exit code {done.returncode}'}"
+            )
 
 
 class _Relay:
-    """Takes the one connection of a relay.py, and joins it to a process on the machine. Two threads, gone with `close`."""
+    """Takes the one connection of a relay.py, and joins it to a process on the machine. Two threads, gone with
+    `close`.
+    """
 
     def __init__(self, machine: Machine, path: Path) -> None:
         self.path = path

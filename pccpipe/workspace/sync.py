@@ -156,7 +156,9 @@ class WorkspaceSync:
                 self._to_home(machine)
             folder = PurePosixPath(self._remote)
             # What is removed is the run's own folder and nothing else, whatever the settings say.
-            assert folder.is_absolute() and folder.parent.name == "run-workspaces" and folder.name not in {"", ".", ".."}
+            assert folder.is_absolute()
+            assert folder.parent.name == "run-workspaces"
+            assert folder.name not in {"", ".", ".."}
             done = _told(machine, lambda: machine.run(f"export LC_ALL=C; rm -rf {shlex.quote(self._remote)}"))
             if done.code:
                 raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
@@ -215,7 +217,8 @@ class WorkspaceSync:
     def _missing(self, machine: Machine, folder: str, paths: Sequence[str]) -> list[str]:
         """Those that are not there, or are reached only through a link: what it leads to is none of the workspace."""
         tests = [
-            f'p=$(readlink -f -- "$(dirname -- {shlex.quote("./" + path)})") && case $p/ in "$w"/*) ;; *) false ;; esac '
+            f'p=$(readlink -f -- "$(dirname -- {shlex.quote("./" + path)})") &&'
+            ' case $p/ in "$w"/*) ;; *) false ;; esac '
             f"&& {{ [ -e {shlex.quote(path)} ] || [ -L {shlex.quote(path)} ]; }} && echo y || echo n"
             for path in paths
         ]
@@ -257,4 +260,3 @@ def _merge(source: Path, target: Path) -> None:
         elif os.path.lexists(to):
             to.unlink()
         entry.rename(to)
-

@@ -33,7 +33,9 @@ def send(machine: Machine, source: Path, remote: str, excluded: Excluded) -> Non
     try:
         process.settimeout(SILENCE)
         try:
-            with tarfile.open(fileobj=cast("IO[bytes]", _Sink(process)), mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT) as archive:
+            with tarfile.open(
+                fileobj=cast("IO[bytes]", _Sink(process)), mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT
+            ) as archive:
                 archive.add(source, arcname=".", filter=_without_owner)
             process.shutdown_write()
         except ConnectionError:
@@ -47,8 +49,12 @@ def send(machine: Machine, source: Path, remote: str, excluded: Excluded) -> Non
 
 
 def fetch(machine: Machine, remote: str, target: Path, excluded: Excluded, limits: Limits) -> Counted:
-    """Make `target`, anew, as the folder `remote` is there, but for what is excluded or may not come. Raises as `send`."""
-    rules = " ".join(f"--exclude={shlex.quote(pattern)}" for pattern in excluded.patterns if not pattern.startswith("!"))
+    """Make `target`, anew, as the folder `remote` is there, but for what is excluded or may not come. Raises as
+    `send`.
+    """
+    rules = " ".join(
+        f"--exclude={shlex.quote(pattern)}" for pattern in excluded.patterns if not pattern.startswith("!")
+    )
     return _fetch(machine, f"cd {shlex.quote(remote)} && exec tar -cf - {rules} .", target, limits)
 
 
@@ -80,7 +86,7 @@ def _fetch(machine: Machine, command: str, target: Path, limits: Limits) -> Coun
 
 
 def _extract(archive: tarfile.TarFile, target: Path, limits: Limits) -> list[str]:
-    """Write plain files and folders; links last, so that nothing is ever written through one. Gives what was refused."""
+    """Write plain files and folders; links last, so that nothing is written through one. Gives what was refused."""
     refused: list[str] = []
     links: list[tuple[Path, str]] = []
     files = total = 0
@@ -99,7 +105,9 @@ def _extract(archive: tarfile.TarFile, target: Path, limits: Limits) -> list[str
         else:
             files, total = files + 1, total + member.size
             if files > limits.files or total > limits.bytes:
-                raise ActionError(f"over {limits.files} files or {limits.bytes >> 20} MiB would come home: exclude some")
+                raise ActionError(
+                    f"over {limits.files} files or {limits.bytes >> 20} MiB would come home: exclude some"
+                )
             _write(archive, member, path)
     for path, text in links:
         if not path.exists():
@@ -134,14 +142,15 @@ def _delete(machine: Machine, source: Path, remote: str, excluded: Excluded) -> 
         raise ActionError(f"{machine.host}: {listing.stderr.decode('utf-8', 'replace').strip()}")
     names = [name.decode("utf-8", "surrogateescape").removeprefix("./") for name in listing.stdout.split(b"\0") if name]
     gone = [
-        name
-        for name in names
-        if not os.path.lexists(source / name) and not _is_excluded(PurePosixPath(name), excluded)
+        name for name in names if not os.path.lexists(source / name) and not _is_excluded(PurePosixPath(name), excluded)
     ]
     # Deepest first; a folder that still has something excluded in it stays.
     gone.sort(key=lambda name: name.count("/"), reverse=True)
     for start in range(0, len(gone), 1000):
-        lines = [f"rm -f {_quoted(name)} 2>/dev/null || rmdir {_quoted(name)} 2>/dev/null" for name in gone[start : start + 1000]]
+        lines = [
+            f"rm -f {_quoted(name)} 2>/dev/null || rmdir {_quoted(name)} 2>/dev/null"
+            for name in gone[start : start + 1000]
+        ]
         machine.run("\n".join([f"cd {shlex.quote(remote)} || exit", *lines, "true"]), timeout=SILENCE)
 
 
@@ -184,7 +193,9 @@ class _Sink:
 
 
 class _Source:
-    """Where tarfile reads from: whole blocks, as it expects of a file; the other side's words do not fill up meanwhile."""
+    """Where tarfile reads from: whole blocks, as it expects of a file; the other side's words do not fill up
+    meanwhile.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process

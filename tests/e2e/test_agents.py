@@ -1,4 +1,6 @@
-"""What an agent leaves is judged by the result, never by its exit code or its words; and it can't touch what it was given."""
+"""What an agent leaves is judged by the result, never by its exit code or its words; and it can't touch what it was
+given.
+"""
 
 from __future__ import annotations
 

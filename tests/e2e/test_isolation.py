@@ -154,7 +154,11 @@ def test_a_builder_that_fell_back_works_on_the_vms_newest_files_and_the_vm_gets_
         steps:
           - {id: sync, upload: workspace}
           - {id: before, on: vm, run: echo two >> a.txt}
-          - {id: build, on: container, container: box, run: "echo never", fallback: {on: local, run: echo three >> a.txt}}
+          - id: build
+            on: container
+            container: box
+            run: echo never
+            fallback: {on: local, run: echo three >> a.txt}
           - {id: after, on: vm, run: cat a.txt}
           - {id: changes, diff: diff.patch}
     """)

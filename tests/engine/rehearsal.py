@@ -20,8 +20,8 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.spec.load import load_pipeline, resolve_inputs
 from pccpipe.spec.model import Build, Project, Vm
 from pccpipe.targets.base import Command
-from pccpipe.values import Json
 from pccpipe.targets.dummy import DummyTarget, Play
+from pccpipe.values import Json
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 
 H = TypeVar("H")
