@@ -7,12 +7,19 @@ result = pccpipe.run(pipeline, run_id="first", inputs={"work_order": "work-order
 print(result.outcome, result.downgraded, result.record)
 """
 
-from pccpipe.engine.cancel import Cancel
-from pccpipe.errors import PccpipeError, SpecError, UsageError
-from pccpipe.library import Fallback, RunResult, load, load_project, run
-from pccpipe.outcome import Outcome, Place, Reason
-from pccpipe.record.events import Event
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from pccpipe.version import __version__
+
+if TYPE_CHECKING:
+    from pccpipe.engine.cancel import Cancel
+    from pccpipe.errors import PccpipeError, SpecError, UsageError
+    from pccpipe.library import Fallback, RunResult, load, load_project, run
+    from pccpipe.outcome import Outcome, Place, Reason
+    from pccpipe.record.events import Event
 
 __all__ = [
     "Cancel",
@@ -30,3 +37,23 @@ __all__ = [
     "load_project",
     "run",
 ]
+
+_HOMES = {
+    "pccpipe.engine.cancel": ("Cancel",),
+    "pccpipe.errors": ("PccpipeError", "SpecError", "UsageError"),
+    "pccpipe.library": ("Fallback", "RunResult", "load", "load_project", "run"),
+    "pccpipe.outcome": ("Outcome", "Place", "Reason"),
+    "pccpipe.record.events": ("Event",),
+}
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when first asked for (PEP 562): a command such as `pccpipe --version` needs none of it.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'pccpipe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
