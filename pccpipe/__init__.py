@@ -1,10 +1,12 @@
 """Runs AI coding agents as YAML pipelines: on a VM over SSH, in containers on it, or here, and says truthfully which.
 
-import pccpipe
+In short:
 
-pipeline = pccpipe.load("pipelines/default-run.yaml")
-result = pccpipe.run(pipeline, run_id="first", inputs={"work_order": "work-order.md"})
-print(result.outcome, result.downgraded, result.record)
+    import pccpipe
+
+    pipeline = pccpipe.load("pipelines/default-run.yaml")
+    result = pccpipe.run(pipeline, run_id="first", inputs={"work_order": "work-order.md"})
+    print(result.outcome, result.downgraded, result.record)
 """
 
 from __future__ import annotations
