@@ -26,7 +26,7 @@ def meaning_problems(source: Source, folder: Path) -> list[Problem]:
     """Everything that is wrong with names, references and order, in order of position."""
     checker = _Checker(source, folder)
     checker.check()
-    return sorted(set(checker.problems), key=lambda problem: problem.position)
+    return sorted(set(checker.problems), key=lambda problem: (problem.position, problem.message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,11 @@ class _Checker:
         build = _mapping(step.get("build"))
         self._text((*path, "build", "image"), build.get("image"), seen)
         self._texts((*path, "build", "args"), build.get("args"), seen)
-        for key, default in (("context", None), ("dockerfile", None)):
-            name = build.get(key, default)
+        for key in ("context", "dockerfile"):
+            name = build.get(key)
             if isinstance(name, str) and not (self.folder / name).exists():
-                self._say((*path, "build", key), f"there is no {self.folder / name}")
+                what = "folder" if key == "context" else "file"
+                self._say((*path, "build", key), f"there is no {what} {self.folder / name}")
 
     def _run(self, path: Path_, step: dict[str, Data], seen: _Seen) -> None:
         on = self._place(step)
@@ -255,7 +256,7 @@ class _Checker:
             self._say(
                 path,
                 f"there is no schema `{name}`",
-                did_you_mean(name, BUILT_IN_RESULTS) + "; or give a file beside the pipeline",
+                f"{did_you_mean(name, BUILT_IN_RESULTS)} A file beside the pipeline will do as well.",
             )
         except ValueError as error:
             self._say(path, f"{name} is no JSON Schema: {error}")

@@ -108,6 +108,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         # What a mapping holds comes before its methods: a result may have a key `items`.
         if isinstance(obj, Mapping):
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        if isinstance(obj, str) and attribute in {"format", "format_map"}:
+            # The sandbox would wrap these before it asks `is_safe_attribute`.
+            return self.unsafe_undefined(obj, attribute)
         return super().getattr(obj, attribute)
 
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
@@ -198,7 +201,8 @@ def syntax_error(source: str, *, is_expression: bool = False, blocks: bool = Fal
         else:
             _text_template(source, blocks)
     except jinja2.TemplateError as error:
-        return str(error.message)
+        message = str(error.message).rstrip(".")
+        return "it has no end: `}}` is missing" if message.startswith("unexpected end of template") else message
     except RecursionError:
         return "it is nested too deep"
     return None

@@ -38,7 +38,7 @@ def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]
     # What is wrong at a place already is not told again in other words.
     problems += [problem for problem in more(source) if problem.position not in told]
     if problems:
-        raise SpecError(sorted(problems, key=lambda problem: problem.position))
+        raise SpecError(sorted(problems, key=lambda problem: (problem.position, problem.message)))
     return source
 
 

@@ -77,16 +77,17 @@ def _validator(name: str) -> Draft7Validator:
 
 def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
     path = cast("tuple[Key, ...]", tuple(error.absolute_path))
-    # The schema `false` has no keyword of its own.
-    match cast("str | None", error.validator):
+    match error.validator:
         case "additionalProperties":
             yield from _unknown_keys(error, path, source)
-        case None:
-            yield _problem(source, path, *_misplaced(path, source.data), at_key=True)
+        case "not":
+            words = _misplaced(path, source.data)
+            if words:
+                yield _problem(source, path, *words, at_key=True)
         case "required":
             yield from _missing_keys(error, path, source)
         case "anyOf":
-            yield _problem(source, path, *_none_of(error))
+            yield from _none_of(error, path, source)
         case "propertyNames":
             yield from _bad_names(error, path, source)
         case _ if "propertyNames" in error.absolute_schema_path:
@@ -123,37 +124,39 @@ def _known_at(error: ValidationError) -> Mapping[str, object]:
     return cast("Mapping[str, Mapping[str, object]]", error.schema).get("properties", {})
 
 
-def _none_of(error: ValidationError) -> tuple[str, str]:
+def _none_of(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
     wanted = [
         name for option in cast("list[dict[str, list[str]]]", error.validator_value) for name in option["required"]
     ]
     if tuple(wanted) == BODIES:
         given = [key for key in cast("dict[str, Data]", error.instance) if key not in _known_at(error)]
-        for key in given:
-            near = did_you_mean(key, BODIES)
-            if near.startswith("did you mean"):
-                return f"`{key}` is no key of a step", near
-        return "this step does nothing", f"it needs one of {', '.join(f'`{name}`' for name in BODIES)}"
-    return f"one of {', '.join(f'`{name}`' for name in wanted)} is missing here", ""
+        if any(did_you_mean(key, BODIES).startswith("did you mean") for key in given):
+            return  # the misspelt key is a problem of its own
+        hint = f"it needs one of {', '.join(f'`{name}`' for name in BODIES)}"
+        yield _problem(source, path, "this step does nothing", hint)
+    else:
+        names = ", ".join(f"`{name}`" for name in wanted)
+        yield _problem(source, path, f"one of {names} is missing here")
 
 
-def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str]:
-    """The words for a key that is known, but not beside the others that stand there."""
+def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
+    """The words for a key that is known, but not beside the others that stand there; None if those are to blame."""
     key = str(path[-1])
     around: Any = data
     for part in path[:-1]:
         around = around[part]
     beside = cast("dict[str, Data]", around)
-    bodies = [name for name in BODIES if name in beside]
+    bodies = [name for name in beside if name in BODIES]
+    if len(path) > 1 and path[-2] == "fallback":
+        return f"the fallback of an upload takes only `on: local`, not `{key}`", ""
     if key in BODIES:
-        first = next(name for name in bodies if name != key)
-        return f"`{key}` cannot stand beside `{first}`", "a step does one thing: make two steps of it"
+        if key == bodies[0]:
+            return None
+        return f"`{key}` cannot stand beside `{bodies[0]}`", "a step does one thing: make two steps of it"
     if key == "steps":
         return "`steps` needs a `repeat:` beside it", "for steps side by side write `parallel:` with the steps under it"
     if key == "exclude":
         return "`exclude` belongs to an `upload:`", ""
-    if len(path) > 1 and path[-2] == "fallback":
-        return f"the fallback of an upload takes only `on: local`, not `{key}`", ""
     if bodies:
         return f"`{key}` cannot stand beside `{bodies[0]}`", "it belongs to a step with `run:`"
     if "from" in beside:
@@ -181,12 +184,14 @@ def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]
             known = [str(choice) for choice in wanted]
             return f"{_shown(value)} is no value of {what}", did_you_mean(str(value), known)
         case "minimum" | "exclusiveMinimum":
-            return f"{what} is to be at least {wanted:g}, and is {_shown(value)}", ""
+            return f"{what} is to be at least {wanted}, and is {_shown(value)}", ""
         case "maximum":
-            return f"{what} is to be at most {wanted:g}, and is {_shown(value)}", ""
+            return f"{what} is to be at most {wanted}, and is {_shown(value)}", ""
         case "minItems" | "minLength" | "minProperties":
             return f"{what} is empty", ""
-        case "maxItems" | "maxLength" | "maxProperties":
+        case "maxProperties":
+            return f"{what} takes one of its keys, and has {len(cast('dict[str, Data]', value))}", ""
+        case "maxItems" | "maxLength":
             return f"{what} has more than the {wanted} that it may have", ""
         case "uniqueItems":
             return f"{what} has something in it twice", ""
@@ -235,6 +240,8 @@ def _where(path: tuple[Key, ...]) -> str:
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "empty"
     text = json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"

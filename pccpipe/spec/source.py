@@ -22,6 +22,8 @@ Data: TypeAlias = Json
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
+_PLAIN = "plain"
+"""The tag of a scalar without quotes and without a tag of its own."""
 MAX_NODES = 100_000
 """Counted with every alias expanded: 279 bytes of aliases can be a million values."""
 
@@ -135,9 +137,12 @@ def _loader() -> type[yaml.SafeLoader]:
     base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Core(base):  # type: ignore[valid-type, misc]
-        """Resolves nothing: scalars are made into values by `_scalar`, with 1.2's rules."""
+        """Resolves nothing but whether a scalar is plain: `_scalar` makes values, with 1.2's rules."""
 
-        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base has it
+        def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+            if kind is yaml.ScalarNode and implicit[0]:
+                return _PLAIN
+            return str(super().resolve(kind, value, (False, implicit[1]) if kind is yaml.ScalarNode else implicit))
 
     return Core
 
@@ -202,12 +207,13 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, at: Position) -> Data:
         text = str(node.value)
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
-        # The C parser gives a plain scalar the style "", the Python one None.
-        if node.style or tag not in {"str", "!", ""}:
-            if tag in {"str", "!"}:
+        match tag:
+            case "plain":
+                return plain_scalar(text)
+            case "str" | "!":
                 return text
-            return self._tagged(text, tag, at)
-        return plain_scalar(text)
+            case _:
+                return self._tagged(text, tag, at)
 
     def _tagged(self, text: str, tag: str, at: Position) -> Data:
         value = plain_scalar(text)
