@@ -61,7 +61,8 @@ def fetch(machine: Machine, remote: str, known: Path, target: Path, excluded: Ex
 def _rsync(machine: Machine, arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="pccpipe-") as folder, _Relay(machine, Path(folder) / "link") as relay:
         words = [sys.executable, "-S", "-E", str(Path(__file__).with_name("relay.py")), str(relay.path)]
-        command = ["rsync", "-rlpt", "-e", shlex.join(words), f"--timeout={SILENCE}", *arguments]
+        # Times to the nanosecond: an edit of the same length within the same second is a change as well.
+        command = ["rsync", "-rlpt", "--modify-window=-1", "-e", shlex.join(words), f"--timeout={SILENCE}", *arguments]
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
         except subprocess.TimeoutExpired:

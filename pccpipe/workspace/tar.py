@@ -55,7 +55,21 @@ def fetch(machine: Machine, remote: str, target: Path, excluded: Excluded, limit
     rules = " ".join(
         f"--exclude={shlex.quote(pattern)}" for pattern in excluded.patterns if not pattern.startswith("!")
     )
-    return _fetch(machine, f"cd {shlex.quote(remote)} && exec tar -cf - {rules} .", target, limits)
+    large = _too_large(machine, remote, limits)
+    if not large:
+        return _fetch(machine, f"cd {shlex.quote(remote)} && exec tar -cf - {rules} .", target, limits)
+    # What is too large is not even begun with: to pass over 50 GB of a stream takes as long as to take them.
+    chosen = f"find . ! -type f -print0 -o -size -{limits.file + 1}c -print0"
+    command = f"{chosen} | tar -cf - {rules} --null --no-recursion -T -"
+    counted = _fetch(machine, f"cd {shlex.quote(remote)} && {command}", target, limits)
+    counted.refused += [f"{name!r}: over {limits.file >> 20} MiB" for name in large]
+    return counted
+
+
+def _too_large(machine: Machine, remote: str, limits: Limits) -> list[str]:
+    """The files there that are larger than one may be."""
+    found = machine.run(f"cd {shlex.quote(remote)} && find . -type f -size +{limits.file}c -print0", timeout=SILENCE)
+    return [name.decode("utf-8", "replace").removeprefix("./") for name in found.stdout.split(b"\0") if name]
 
 
 def fetch_paths(machine: Machine, remote: str, paths: Sequence[str], target: Path, limits: Limits) -> Counted:

@@ -15,7 +15,7 @@ from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.executor import RunOutcome, execute
 from pccpipe.errors import ActionError, Unavailable
 from pccpipe.outcome import IsolationMode, Place
-from pccpipe.record.events import Event, Happening, StepEnded
+from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.load import load_pipeline, resolve_inputs
 from pccpipe.spec.model import Build, Project, Vm
@@ -62,6 +62,14 @@ class NotedWorkspace:
             raise self.vm_gone
         if self.broken:
             raise self.broken
+
+    @property
+    def has_untold_changes(self) -> bool:
+        return False
+
+    @property
+    def has_untold_changes(self) -> bool:
+        return False
 
     def make_copy(self, exclude: Sequence[str]) -> Sent:
         self.calls.append("make_copy")
@@ -117,9 +125,7 @@ class Played:
     @property
     def order(self) -> list[str]:
         """The steps whose commands began, in that order, with where they ran."""
-        return [
-            f"{e.step}@{e.had.place.value}" for e in self.notes.happenings if hasattr(e, "had") and hasattr(e, "token")
-        ]
+        return [f"{event.step}@{event.had.place.value}" for event in self.notes.of(CommandStarted)]
 
     def end_of(self, path: str) -> StepEnded:
         (end,) = [end for end in self.notes.of(StepEnded) if end.step == path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 
@@ -98,7 +99,5 @@ def test_json_is_yaml_and_means_the_same(value: Json) -> None:
 
 @given(st.text(max_size=200))
 def test_no_text_does_anything_but_load_or_be_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(BadYaml):
         parse_source(text.encode("utf-8", "surrogatepass"), "f.yaml")
-    except BadYaml as bad:
-        assert bad.message

@@ -1,0 +1,240 @@
+"""The workspace both ways, by rsync and by tar, between here and a real VM."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import ActionError, Unavailable
+from pccpipe.spec.model import Vm
+from pccpipe.ssh.connection import Connection
+from pccpipe.workspace.base import Side
+from pccpipe.workspace.copy import Limits
+from pccpipe.workspace.sync import WorkspaceSync
+from tests.testbed.vm import VM
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+class Pair:
+    """A workspace here and its copy on the VM."""
+
+    def __init__(self, folder: Path, connection: Connection, *, rsync: bool, limits: Limits | None = None) -> None:
+        self.user = folder / "user"
+        self.user.mkdir()
+        self.folder = folder
+        self.connection = connection
+        self.remote = f"/home/project/.system/run-workspaces/{folder.name}"
+        self.sync = WorkspaceSync(
+            self.user, folder / "copy", folder / "sent", lambda: connection, self.remote, limits, rsync_allowed=rsync
+        )
+
+    def there(self, script: str) -> str:
+        done = self.connection.run(f"cd {self.remote} && {script}")
+        assert done.code == 0, done.stderr
+        return done.stdout.decode("utf-8", "surrogateescape")
+
+    def change_there(self, script: str) -> None:
+        self.there(script)
+        self.sync.touched(Side.VM)
+
+    def listed(self) -> set[str]:
+        return {name.removeprefix("./") for name in self.there("find . -mindepth 1 -print0").split("\0") if name}
+
+
+@pytest.fixture
+def connection(vm: VM) -> Iterator[Connection]:
+    made = Connection(Vm(vm.host, vm.user, key_path=vm.key, known_hosts=vm.known_hosts))
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["rsync", "tar"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path, connection: Connection) -> Pair:
+    return Pair(tmp_path, connection, rsync=request.param == "rsync")
+
+
+def test_what_goes_up_is_all_but_what_must_stay(pair: Pair) -> None:
+    for name in (
+        "a.txt",
+        "d/x y'z\n$(id).txt",
+        ".env",
+        ".env.local",
+        ".git/config",
+        "node_modules/m/i.js",
+        "id_rsa",
+        "keep.pem",
+    ):
+        path = pair.user / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (pair.user / "deploy").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n")
+    (pair.user / "link").symlink_to("a.txt")
+    (pair.user / "run.sh").write_text("#!/bin/sh\n")
+    (pair.user / "run.sh").chmod(0o755)
+    (pair.user / "big.log").write_text("x")
+    pair.sync.upload(["*.log"])
+    assert pair.listed() == {"a.txt", "d", "d/x y'z\n$(id).txt", "keep.pem", "link", "run.sh"}
+    assert pair.there("readlink link; [ -x run.sh ] && echo x") == "a.txt\nx\n"
+
+
+def test_a_second_upload_carries_changes_and_deletions_and_spares_what_is_excluded(pair: Pair) -> None:
+    (pair.user / "old/deep").mkdir(parents=True)
+    (pair.user / "old/deep/f").write_text("1")
+    (pair.user / "same").write_text("1")
+    pair.sync.upload([])
+    pair.there("mkdir -p node_modules/m && echo 1 > node_modules/m/f && echo stray > stray")
+    shutil.rmtree(pair.user / "old")
+    (pair.user / "same").write_text("22")
+    pair.sync.upload([])
+    assert pair.listed() == {"same", "node_modules", "node_modules/m", "node_modules/m/f"}
+    assert pair.there("cat same") == "22"
+
+
+def test_a_step_sees_what_the_one_before_left_wherever_it_ran(pair: Pair) -> None:
+    (pair.user / "a").write_text("one\n")
+    pair.sync.upload([])
+    pair.change_there("echo two >> a; rm -f gone; mkdir -p n && echo new > n/f")
+    assert pair.sync.prepare(Side.HOME)
+    assert (pair.sync.home / "a").read_text() == "one\ntwo\n"
+    assert pair.sync.prepare(Side.HOME) is None
+    (pair.sync.home / "a").write_text("home\n")
+    shutil.rmtree(pair.sync.home / "n")
+    pair.sync.touched(Side.HOME)
+    assert pair.sync.prepare(Side.VM)
+    assert pair.there("cat a; ls") == "home\na\n"
+    assert (pair.user / "a").read_text() == "one\n"
+
+
+def test_the_diff_applies_to_what_was_sent_and_gives_what_came_back(pair: Pair, tmp_path: Path) -> None:
+    (pair.user / "text").write_text("a\nb\nc\n")
+    (pair.user / "binary").write_bytes(bytes(range(256)))
+    (pair.user / "gone").write_text("g")
+    (pair.user / "mode").write_text("m")
+    (pair.user / ".gitignore").write_text("build/\n*.o\n")
+    (pair.user / ".gitattributes").write_text("* text=auto eol=crlf diff=evil\n")
+    pair.sync.upload([])
+    pair.change_there(
+        "printf 'a\\nB\\r\\nc' > text; printf '\\0\\1\\2' > binary; rm gone; chmod 755 mode; ln -s text link;"
+        " mkdir -p 'n w' build; echo n > 'n w/ü\"q'; echo o > build/x; echo o > y.o"
+    )
+    changed = pair.sync.diff(tmp_path / "diff.patch")
+    assert (changed.files, changed.deletions) == (6, 3)
+    shutil.copytree(pair.user, tmp_path / "applied", symlinks=True)
+    subprocess.run(["git", "apply", "-p1", str(tmp_path / "diff.patch")], cwd=tmp_path / "applied", check=True)
+    shutil.rmtree(pair.sync.home / "build")
+    (pair.sync.home / "y.o").unlink()
+    difference = subprocess.run(
+        ["diff", "-r", "--no-dereference", str(tmp_path / "applied"), str(pair.sync.home)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert difference.stdout == ""
+    assert (tmp_path / "applied/mode").stat().st_mode & 0o111
+
+
+def test_hostile_files_do_not_come_home(pair: Pair) -> None:
+    (pair.user / "d").mkdir()
+    (pair.user / "d/f").write_text("mine\n")
+    pair.sync.upload([])
+    pair.change_there(
+        "rm -r d; ln -s /etc d; ln -s ../../../etc/passwd up; ln -s d/../.. loop; ln -s text ok; mkfifo fifo;"
+        " echo t > text;"
+        " mkdir -p sub && ln -s ../text sub/fine && ln -s ../../out sub/out"
+    )
+    pair.sync.prepare(Side.HOME)
+    home = pair.sync.home
+    assert names(home) == ["ok", "sub", "text"]
+    assert names(home / "sub") == ["fine"]
+    assert (home / "sub/fine").readlink() == Path("../text")
+
+
+def test_more_than_the_limits_allow_is_refused_with_words(tmp_path: Path, connection: Connection) -> None:
+    pair = Pair(tmp_path, connection, rsync=False, limits=Limits(files=3, file=1000))
+    (pair.user / "a").write_text("x")
+    pair.sync.upload([])
+    pair.change_there("truncate -s 50G sparse")
+    pair.sync.prepare(Side.HOME)
+    assert names(pair.sync.home) == ["a"]
+    pair.change_there("rm sparse; for i in 1 2 3 4 5; do echo > f$i; done")
+    with pytest.raises(ActionError, match="3 files"):
+        pair.sync.prepare(Side.HOME)
+    assert names(pair.sync.home) == ["a"]
+
+
+def test_artifacts_come_home_and_what_is_missing_or_behind_a_link_is_named(pair: Pair, tmp_path: Path) -> None:
+    pair.sync.upload([])
+    pair.change_there("mkdir -p test-results/deep; echo r > test-results/deep/r; ln -s /etc out; echo one > one")
+    brought = pair.sync.download(["test-results/", "one", "nothing/", "out/passwd", "out"], tmp_path / "artifacts")
+    assert set(brought.missing) == {"nothing", "out/passwd"}
+    assert len(brought.refused) == 1
+    assert (tmp_path / "artifacts/test-results/deep/r").read_text() == "r\n"
+    assert names(tmp_path / "artifacts") == ["one", "test-results"]
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", ""])
+def test_a_path_outside_of_the_workspace_is_refused(pair: Pair, tmp_path: Path, path: str) -> None:
+    pair.sync.upload([])
+    with pytest.raises(ActionError):
+        pair.sync.download([path], tmp_path / "artifacts")
+
+
+def test_removing_the_vms_copy_first_brings_home_what_is_nowhere_else(pair: Pair, tmp_path: Path) -> None:
+    (pair.user / "a").write_text("one\n")
+    pair.sync.upload([])
+    pair.change_there("echo finished work > work")
+    pair.sync.remove()
+    assert pair.connection.run(f"[ -e {pair.remote} ]").code == 1
+    assert (pair.sync.home / "work").read_text() == "finished work\n"
+    assert pair.sync.has_untold_changes
+    pair.sync.diff(tmp_path / "diff.patch")
+    assert not pair.sync.has_untold_changes
+
+
+def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = tmp_path / "user"
+    user.mkdir()
+    (user / "a").write_text("x")
+
+    def refuse(source: Path, target: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr(shutil, "copy2", refuse)
+    sync = WorkspaceSync(user, tmp_path / "copy", tmp_path / "sent", None, "")
+    with pytest.raises(ActionError, match="user/a: Permission denied"):
+        sync.upload([])
+    assert names(tmp_path) == ["user"]
+
+
+def test_a_connection_that_ends_in_the_middle_is_unavailable_and_a_second_try_is_whole(
+    tmp_path: Path, fresh_vm: VM
+) -> None:
+    connection = Connection(Vm(fresh_vm.host, fresh_vm.user, key_path=fresh_vm.key, known_hosts=fresh_vm.known_hosts))
+    pair = Pair(tmp_path, connection, rsync=True)
+    for number in range(50):
+        (pair.user / f"f{number}").write_bytes(os.urandom(2_000_000))
+    killer = threading.Timer(0.35, fresh_vm.kill_sessions)
+    killer.start()
+    try:
+        pair.sync.upload([])
+    except (Unavailable, ActionError):
+        pair.sync.upload([])
+    killer.join()
+    assert (
+        pair.there("cat f* | sha256sum")
+        == subprocess.run(
+            "cat f* | sha256sum", shell=True, cwd=pair.user, capture_output=True, text=True, check=True
+        ).stdout
+    )
+    connection.close()
