@@ -52,6 +52,12 @@ pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other pro
   pcc_start=${20}
 }
 
+pcc_is_supervised() { # ID: does its supervisor live? Sets pcc_pid
+  read -r pcc_pid pcc_began pcc_then <"$pcc_state/commands/$1.sup" || return 1
+  read -r pcc_boot </proc/sys/kernel/random/boot_id
+  [ "$pcc_boot" = "$pcc_then" ] && pcc_identify "$pcc_pid" && [ "$pcc_start" = "$pcc_began" ]
+}
+
 pcc_open_control() { # the lane that ends and removes; it has no spools
   pcc_umask=$(umask)
   umask 077
@@ -307,16 +313,11 @@ pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another l
     pcc_answer "$1" gone
   else
     export PCCPIPE_STEP="$pcc_run//"
+    if pcc_is_supervised "$2" 2>/dev/null; then pcc_state_now=alive; else pcc_state_now=dead; fi
     {
-      read -r pcc_pid pcc_began pcc_then
+      read -r pcc_line
       read -r pcc_code pcc_timed || pcc_code=lost pcc_timed=-
     } <"$pcc_command.sup"
-    read -r pcc_boot </proc/sys/kernel/random/boot_id
-    if [ "$pcc_boot" = "$pcc_then" ] && pcc_identify "$pcc_pid" 2>/dev/null && [ "$pcc_start" = "$pcc_began" ]; then
-      pcc_state_now=alive
-    else
-      pcc_state_now=dead
-    fi
     pcc_answer "$1" "$pcc_state_now $pcc_code $pcc_timed"
     printf '\036%s\n' "$1" >&2
     if [ $pcc_state_now = alive ]; then
@@ -392,6 +393,10 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
   exec 2>/dev/null
   pcc_tools
   pcc_tag=PCCPIPE_STEP=$pcc_run/ pcc_group=
+  for pcc_path in "$pcc_state"/commands/*.sup; do
+    pcc_id=${pcc_path##*/}
+    pcc_is_supervised "${pcc_id%.sup}" && kill -KILL "$pcc_pid"
+  done
   for pcc_signal in TERM KILL KILL KILL; do
     pcc_tagged || break
     pcc_signal_tagged $pcc_signal
@@ -401,10 +406,7 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
 }
 
 pcc_is_alive() { # MARK ID
-  pcc_alive=no
-  read -r pcc_pid pcc_began pcc_then <"$pcc_state/commands/$2.sup" &&
-    pcc_identify "$pcc_pid" && [ "$pcc_start" = "$pcc_began" ] && pcc_alive=yes
-  pcc_answer "$1" $pcc_alive
+  if pcc_is_supervised "$2"; then pcc_answer "$1" yes; else pcc_answer "$1" no; fi
 }
 
 pcc_void() { # MARK ID ITS_MARK: make sure that a command never begins, if it has not

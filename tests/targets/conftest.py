@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pccpipe.spec.model import Vm
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.local import LocalTarget
+from pccpipe.targets.vm import VmTarget
+from tests.targets.stand import Stand, local_shell
+from tests.testbed.vm import VM
+
+MakeStand = Callable[[pytest.FixtureRequest, str], Iterator[Stand]]
+
+KILL_AFTER = 3.0
+
+
+def local_stand(request: pytest.FixtureRequest, run_id: str) -> Iterator[Stand]:
+    # With a space and a quote: no path of a user's may be read by a shell.
+    folder: Path = request.getfixturevalue("tmp_path") / "user's own"
+    workspace = folder / "work space"
+    workspace.mkdir(parents=True)
+    state = folder / "state"
+
+    def make() -> LocalTarget:
+        return LocalTarget(run_id, state, lambda: workspace, kill_after=KILL_AFTER)
+
+    target = make()
+    target.open()
+    yield Stand(run_id, target, make, local_shell, str(state), str(workspace))
+    target.close()
+    assert not state.exists()
+
+
+def vm_stand(request: pytest.FixtureRequest, run_id: str) -> Iterator[Stand]:
+    vm: VM = request.getfixturevalue("vm")
+    connections: list[Connection] = []
+
+    def make() -> VmTarget:
+        connections.append(Connection(vm_spec(vm)))
+        return VmTarget(connections[-1], run_id, vm.root, kill_after=KILL_AFTER)
+
+    target = make()
+    target.open()
+    yield Stand(run_id, target, make, lambda command: vm.sh(command).stdout, target.state, target.workspace)
+    target.close()
+    for connection in connections:
+        connection.close()
+    assert vm.sh(f"ls -d {target.state} || true").stdout == ""
+    vm.sh(f"rm -rf {target.workspace}")
+
+
+STANDS: dict[str, MakeStand] = {"local": local_stand, "vm": vm_stand}
+
+
+@pytest.fixture(params=STANDS)
+def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    """Each target in turn, open, in a run of its own."""
+    yield from STANDS[request.param](request, f"run-{uuid.uuid4().hex[:12]}")
+
+
+def vm_spec(vm: VM) -> Vm:
+    """A VM of the bed, as a project file would name it."""
+    return Vm(vm.host, vm.user, vm.port, vm.key, vm.known_hosts, vm.root)

@@ -1,0 +1,326 @@
+"""What a container target does beside what every target does: isolation, leftovers, and why a container is not to be had."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.spec.model import Vm
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.base import ContainerSettings, Exit
+from pccpipe.targets.container import ContainerTarget
+from tests.targets.stand import Stand, read_all, read_until
+from tests.testbed.vm import VM
+
+BOX = ContainerSettings("bb:latest", network="none", memory=256 << 20, cpus=1.0, pids=100)
+
+
+def stand_on(vm: VM, connections: list[Connection], box: ContainerSettings = BOX) -> Stand:
+    run_id = f"run-{uuid.uuid4().hex[:12]}"
+    workspace = f"{vm.root}/.system/run-workspaces/{run_id}"
+    state = f"{vm.root}/.system/run-state/{run_id}"
+
+    def make() -> ContainerTarget:
+        spec = Vm(vm.host, vm.user, vm.port, vm.key, vm.known_hosts, vm.root)
+        connections.append(Connection(spec))
+        return ContainerTarget(connections[-1], run_id, state, lambda: workspace)
+
+    vm.ssh(f"mkdir -p {workspace}")
+    return Stand(run_id, make(), make, lambda command: vm.sh(command).stdout, state, workspace, {"container": box})
+
+
+@pytest.fixture
+def connections() -> Iterator[list[Connection]]:
+    made: list[Connection] = []
+    yield made
+    for connection in made:
+        connection.close()
+
+
+@pytest.fixture
+def stand(vm: VM, connections: list[Connection]) -> Iterator[Stand]:
+    made = stand_on(vm, connections)
+    made.target.open()
+    yield made
+    made.target.close()
+    assert containers(vm, made) == []
+    vm.sh(f"rm -rf {made.workspace} {made.state}")
+
+
+@pytest.fixture
+def fresh(fresh_vm: VM, connections: list[Connection]) -> Stand:
+    return stand_on(fresh_vm, connections)
+
+
+def containers(vm: VM, stand: Stand) -> list[str]:
+    return vm.sh(f"docker ps -a --filter label=pccpipe.run={stand.run_id} --format '{{{{.Names}}}}'").stdout.split()
+
+
+def name_of(stand: Stand, serial: int = 1) -> str:
+    return f"pcc-run-{stand.run_id[:8]}-step-{serial}"
+
+
+def inspect(vm: VM, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(vm.sh(f"docker inspect {name}").stdout)[0]
+    return found
+
+
+def test_output_and_exit_are_the_commands_own(stand: Stand) -> None:
+    assert stand.run("printf out; printf 'e\\377' >&2; exit 3") == (b"out", b"e\xff", Exit(3))
+
+
+@pytest.mark.parametrize("code", [0, 1, 124, 125, 126, 127, 255])
+def test_an_exit_code_is_the_commands_own(stand: Stand, code: int) -> None:
+    assert stand.run(f"exit {code}")[2].code == code
+
+
+def test_200_mb_come_whole(stand: Stand) -> None:
+    size = 200_000_000
+    running = stand.start(f"head -c {size} /dev/zero")
+    got = 0
+    while not isinstance(chunk := running.read(30), Exit):
+        assert chunk
+        assert chunk.data.count(0) == len(chunk.data)
+        got += len(chunk.data)
+    running.discard()
+    assert got == size
+
+
+def test_a_command_may_close_its_output_and_go_on(stand: Stand) -> None:
+    assert stand.run("echo a; exec >&- 2>&-; sleep 1; exit 4") == (b"a\n", b"", Exit(4))
+
+
+def test_children_left_behind_end_with_the_command(stand: Stand, vm: VM) -> None:
+    stdout, _, exit_ = stand.run(f"(sleep {stand.nap}; echo late) & setsid sleep {stand.nap} & echo main")
+    assert (stdout, exit_) == (b"main\n", Exit(0))
+    assert stand.naps() == 0
+
+
+def test_stop_tells_the_whole_tree_and_kills_what_is_deaf(stand: Stand) -> None:
+    deaf = (
+        f"(trap '' TERM; while :; do sleep {stand.nap}; done) & trap 'echo told' TERM; echo up; wait; wait; sleep 100"
+    )
+    running = stand.start(deaf)
+    seen = read_until(running, b"up\n")
+    running.stop(1.0)
+    stdout, _, exit_ = read_all(running)
+    assert b"told" in seen + stdout
+    assert exit_.code == 137
+    running.discard()
+    assert stand.naps() == 0
+
+
+def test_stop_gives_time_to_end_well(stand: Stand) -> None:
+    running = stand.start("trap 'echo bye; exit 7' TERM; echo up; sleep 100 & wait")
+    read_until(running, b"up\n")
+    running.stop(30.0)
+    stdout, _, exit_ = read_all(running, 15)
+    assert (stdout, exit_.code) == (b"bye\n", 7)
+    running.discard()
+
+
+def test_a_want_of_memory_is_told(stand: Stand) -> None:
+    exit_ = stand.run("x=a; while :; do x=$x$x; done")[2]
+    assert (exit_.code, exit_.signal, exit_.out_of_memory) == (137, "KILL", True)
+
+
+def test_the_container_is_hardened_and_the_record_has_what_it_really_had(stand: Stand, vm: VM) -> None:
+    running = stand.start("echo up; sleep 100")
+    read_until(running, b"up\n")
+    found = inspect(vm, name_of(stand))
+    host = found["HostConfig"]
+    assert (host["Init"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (
+        256 << 20,
+        256 << 20,
+        10**9,
+        100,
+    )
+    assert (host["NetworkMode"], host["AutoRemove"], host["Privileged"]) == ("none", False, False)
+    had = running.isolation
+    assert (had.container, had.image, had.network) == (name_of(stand), "bb:latest", "none")
+    assert had.image_digest == found["Image"]
+    assert had.user == found["Config"]["User"] == "1000:1000"
+    assert (had.memory, had.cpus, had.pids, had.read_only_workspace) == (256 << 20, 1.0, 100, False)
+    running.stop(0.1)
+    read_all(running)
+    running.discard()
+
+
+def test_secrets_and_environment_are_in_no_inspect_no_argument_list_and_on_no_disk(stand: Stand, vm: VM) -> None:
+    secret = f"sk-{uuid.uuid4().hex}"
+    running = stand.start(
+        'echo "$KEY $PLAIN" | md5sum; echo up; sleep 100', secrets={"KEY": secret}, env={"PLAIN": "it's\n$(id)"}
+    )
+    read_until(running, b"up\n")
+    assert secret not in json.dumps(inspect(vm, name_of(stand)))
+    assert "it's" not in json.dumps(inspect(vm, name_of(stand)))
+    assert secret not in vm.sh("ps -eo args ww").stdout
+    assert vm.sh(f"grep -rlF {secret} /home /tmp /run /etc 2>/dev/null || true").stdout == ""
+    container = inspect(vm, name_of(stand))["Id"]
+    assert vm.sh(f"grep -rlF {secret} /var/lib/docker/containers/{container} || true").stdout == ""
+    running.stop(0.1)
+    read_all(running)
+    running.discard()
+
+
+def test_inputs_cannot_be_written_home_is_not_the_workspace_and_files_are_the_owners(stand: Stand, vm: VM) -> None:
+    script = """
+        echo x > /pcc/in/prompt.md || echo refused; rm /pcc/in/.script || echo refused
+        cat /pcc/in/prompt.md; echo; echo "$HOME $CODEX_HOME"; touch "$HOME/h" "$CODEX_HOME/c" made; pwd
+    """
+    stdout, _, exit_ = stand.run(script, files={"prompt.md": b"do it"})
+    assert exit_ == Exit(0)
+    assert stdout.decode().split("\n")[:5] == [
+        "refused",
+        "refused",
+        "do it",
+        "/pcc/home /pcc/home/.codex",
+        "/workspace",
+    ]
+    assert vm.sh(f"cd {stand.workspace}; stat -c '%U %n' *").stdout == "pcc made\n"
+
+
+def test_a_read_only_workspace_cannot_be_written(stand: Stand) -> None:
+    box = ContainerSettings("bb:latest", network="none", read_only_workspace=True)
+    running = stand.start("echo x > /workspace/x", container=box)
+    assert running.isolation.read_only_workspace
+    _, stderr, exit_ = read_all(running)
+    running.discard()
+    assert b"Read-only" in stderr
+    assert exit_.code != 0
+
+
+@pytest.mark.parametrize(
+    ("leaves", "says"),
+    [
+        ("true", "missing"),
+        ("mkdir $PCC_OUT/r.json", "no plain file"),
+        ("ln -s /etc/passwd $PCC_OUT/r.json", "no plain file"),
+    ],
+)
+def test_a_result_is_a_plain_file_or_none(stand: Stand, leaves: str, says: str) -> None:
+    from pccpipe.errors import ResultError
+
+    running = stand.start(leaves, wants_out=True)
+    read_all(running)
+    with pytest.raises(ResultError, match=says):
+        running.fetch("r.json", 100)
+    running.discard()
+
+
+def test_another_process_attaches_and_gets_everything_again(stand: Stand) -> None:
+    running = stand.start("echo one; echo two >&2; sleep 2; echo three; exit 5")
+    read_until(running, b"one\n")
+    assert read_all(stand.again().attach(running.token)) == (b"one\nthree\n", b"two\n", Exit(5))
+    running.discard()
+
+
+def test_sessions_killed_in_the_middle_cost_nothing(fresh: Stand, fresh_vm: VM) -> None:
+    fresh.target.open()
+    running = fresh.start("for i in $(seq 1 40); do echo line $i; echo err $i >&2; sleep 0.1; done; exit 6")
+    read_until(running, b"line 5\n")
+    threading.Timer(0.2, fresh_vm.kill_sessions).start()
+    stdout, stderr, exit_ = read_all(running)
+    running.discard()
+    fresh.target.close()
+    assert stdout.endswith(b"line 40\n")
+    assert stdout.count(b"line 20\n") == 1
+    assert stderr == b"".join(b"err %d\n" % number for number in range(1, 41))
+    assert exit_.code == 6
+    assert containers(fresh_vm, fresh) == []
+
+
+def stopped(vm: VM, stand: Stand) -> None:
+    vm.stop_docker()
+
+
+def paused(vm: VM, stand: Stand) -> None:
+    vm.pause_docker()
+
+
+def not_in_group(vm: VM, stand: Stand) -> None:
+    vm.leave_docker_group()
+
+
+def without_image(vm: VM, stand: Stand) -> None:
+    vm.sh("docker rmi -f bb:latest")
+
+
+def name_taken(vm: VM, stand: Stand) -> None:
+    vm.sh(f"docker run -d --network none --name {name_of(stand)} node:20-slim sleep 300")
+
+
+def no_socket(vm: VM, stand: Stand) -> None:
+    vm.stop_docker()
+    vm.sh("rm -f /run/docker.sock /var/run/docker.sock")
+
+
+def no_shell(vm: VM, stand: Stand) -> None:
+    vm.sh("echo FROM scratch | docker build -q -t bb:latest - 2>&1; printf 'FROM scratch\\nLABEL a=b\\n' > /tmp/D")
+    vm.sh(
+        "cd /tmp && mkdir -p c && cp D c/Dockerfile && touch c/f && echo 'COPY f /f' >> c/Dockerfile && docker build -q -t bb:latest c"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [
+        (stopped, Reason.ENGINE_STOPPED, "refused"),
+        (paused, Reason.ENGINE_NOT_ANSWERING, "15 s"),
+        (not_in_group, Reason.ENGINE_PERMISSION_DENIED, "ermission denied"),
+        (without_image, Reason.IMAGE_MISSING, "No such image: bb:latest"),
+        (name_taken, Reason.NAME_TAKEN, "made by somebody else"),
+        (no_socket, Reason.ENGINE_MISSING, "docker.sock"),
+        (no_shell, Reason.START_REFUSED, "/bin/sh"),
+    ],
+)
+def test_a_container_that_is_not_to_be_had_says_why_and_leaves_nothing(
+    fresh: Stand, fresh_vm: VM, fault: Callable[[VM, Stand], None], reason: Reason, words: str
+) -> None:
+    fault(fresh_vm, fresh)
+    with pytest.raises(Unavailable) as raised:
+        fresh.start("echo never > /workspace/never")
+    assert raised.value.reason is reason
+    assert words in raised.value.words
+    fresh_vm.resume_docker()
+    fresh.target.close()
+    assert fresh_vm.sh(f"ls -A {fresh.workspace}").stdout == ""
+
+
+def test_a_dead_container_of_ours_makes_room_and_a_running_one_is_named(stand: Stand, vm: VM) -> None:
+    vm.sh(f"docker run --name {name_of(stand)} --label pccpipe.run=older bb:latest true")
+    assert stand.run("echo fine")[0] == b"fine\n"
+    vm.sh(f"docker run -d --network none --name {name_of(stand, 2)} --label pccpipe.run=other bb:latest sleep 300")
+    with pytest.raises(Unavailable, match="running, of the run other"):
+        stand.run("echo never")
+    vm.sh(f"docker rm -f {name_of(stand, 2)}")
+
+
+def test_close_removes_what_still_runs(stand: Stand, vm: VM) -> None:
+    running = stand.start("echo up; sleep 1000")
+    read_until(running, b"up\n")
+    assert containers(vm, stand) == [name_of(stand)]
+    stand.target.close()
+    assert containers(vm, stand) == []
+
+
+def test_ten_at_once_are_not_mixed_up(stand: Stand) -> None:
+    results: dict[int, bytes] = {}
+
+    def run(number: int) -> None:
+        results[number] = stand.run(f"echo {number}; sleep 0.2; echo {number}")[0]
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == {number: b"%d\n%d\n" % (number, number) for number in range(10)}
