@@ -47,7 +47,8 @@ class Ran:
 
     def log(self, path: str, stream: str = "stdout") -> str:
         """The whole log of a step's last attempt."""
-        return (self.record / self.step(path)["attempts"][-1][stream]).read_text()
+        name: str = self.step(path)["attempts"][-1][stream]
+        return (self.record / name).read_text()
 
 
 @dataclass

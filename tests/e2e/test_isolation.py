@@ -74,7 +74,11 @@ def test_the_container_is_gone_after_a_cancel_and_always_runs(control: Control, 
 
 
 def stop_engine(vm: VM) -> None:
-    vm.stop_docker()
+    vm.stop_docker()  # takes its socket with it
+
+
+def kill_engine(vm: VM) -> None:
+    vm.stop_docker("KILL")
 
 
 def leave_group(vm: VM) -> None:
@@ -100,7 +104,8 @@ def unplug(vm: VM) -> None:
 @pytest.mark.parametrize(
     ("fault", "reason", "words"),
     [
-        (stop_engine, "engine_stopped", "refused"),
+        (stop_engine, "engine_missing", "docker.sock"),
+        (kill_engine, "engine_stopped", "refused"),
         (leave_group, "engine_permission_denied", "ermission denied"),
         (lose_image, "image_missing", "No such image"),
         (take_name, "name_taken", "pcc-run-takename-work-1"),

@@ -1,0 +1,69 @@
+"""The engine's multiplexed output and chunked answers, however they are cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pccpipe.docker_api.stream import Body, FrameParser, Skip
+from pccpipe.outcome import Stream
+from pccpipe.targets.base import Chunk
+
+STREAMS = {Stream.STDOUT: 1, Stream.STDERR: 2}
+frames = st.lists(st.tuples(st.sampled_from(list(Stream)), st.binary(max_size=30)), max_size=10)
+
+
+def framed(pieces: list[tuple[Stream, bytes]]) -> bytes:
+    return b"".join(bytes([STREAMS[stream], 0, 0, 0]) + len(data).to_bytes(4, "big") + data for stream, data in pieces)
+
+
+def cut(data: bytes, sizes: list[int]) -> list[bytes]:
+    parts: list[bytes] = []
+    for size in sizes:
+        parts.append(data[:size])
+        data = data[size:]
+    return [*parts, data]
+
+
+@given(frames, st.lists(st.integers(1, 12), max_size=80))
+def test_frames_come_whole_however_they_are_cut(pieces: list[tuple[Stream, bytes]], sizes: list[int]) -> None:
+    parser = FrameParser()
+    got = dict.fromkeys(Stream, b"")
+    for part in cut(framed(pieces), sizes):
+        for chunk in parser.feed(part):
+            got[chunk.stream] += chunk.data
+    assert got == {stream: b"".join(data for of, data in pieces if of is stream) for stream in Stream}
+    assert parser.is_between_frames
+
+
+@given(frames.filter(lambda pieces: any(data for _, data in pieces)), st.data())
+def test_a_cut_frame_is_no_end(pieces: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+    whole = framed([piece for piece in pieces if piece[1]])
+    size = data.draw(st.integers(1, len(whole) - 1))
+    parser = FrameParser()
+    list(parser.feed(whole[:size]))
+    boundaries = {0}
+    for _, piece in (piece for piece in pieces if piece[1]):
+        boundaries.add(max(boundaries) + 8 + len(piece))
+    assert parser.is_between_frames is (size in boundaries)
+
+
+def test_what_is_no_frame_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no frame"):
+        list(FrameParser().feed(b"HTTP/1.1"))
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 40), max_size=20), st.lists(st.integers(1, 7), max_size=60))
+def test_a_chunked_body_is_put_together(data: bytes, chunks: list[int], sizes: list[int]) -> None:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in cut(data, chunks) if part) + b"0\r\n\r\n"
+    reader = Body(chunked=True)
+    assert b"".join(reader.feed(part) for part in cut(body, sizes)) == data
+    assert reader.ended
+
+
+@given(st.binary(min_size=1, max_size=50), st.integers(0, 60), st.lists(st.integers(1, 9), max_size=20))
+def test_what_was_given_before_is_left_out(data: bytes, given_before: int, sizes: list[int]) -> None:
+    skip = Skip({Stream.STDOUT: given_before})
+    chunks = [skip.feed(Chunk(Stream.STDOUT, part)) for part in cut(data, sizes) if part]
+    assert b"".join(chunk.data for chunk in chunks if chunk) == data[given_before:]
