@@ -1,0 +1,139 @@
+"""The live view: a tree of the run's steps on a terminal, repainted in place, and the whole tree left at the end."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from pccpipe.record.events import Cancelling, Event, RunEnded
+from pccpipe.views.board import Line, board, final_board
+from pccpipe.views.summary import summary
+from pccpipe.views.watch import Watch
+
+BETWEEN_PAINTS = 0.1
+"""Seconds, at least; a board that is long to make is painted less often."""
+IDLE_PAINT = 1.0
+"""Seconds after which the times of what runs are painted anew, if nothing happens."""
+
+
+class LiveView:
+    """Paints a run's events. Owns one thread until `close`, which leaves the final tree and the summary."""
+
+    def __init__(self, stream: TextIO, record: Path) -> None:
+        self._console = Console(file=stream, highlight=False)
+        self._record = record
+        self._watch = Watch()
+        self._lock = threading.Lock()
+        self._painter = Painter(stream, self._console)
+        self._changed = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._paint_on, name="pccpipe-live", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._watch.take(event)
+            if isinstance(event.what, Cancelling):
+                # The terminal has written ^C into what was painted.
+                self._painter.forget()
+        self._changed.set()
+        if isinstance(event.what, RunEnded):
+            self.close()
+
+    def close(self) -> None:
+        """Stop painting; leave the whole tree and the summary. Idempotent."""
+        if self._over.is_set():
+            return
+        self._over.set()
+        self._changed.set()
+        self._thread.join(timeout=5)
+        with self._lock:
+            state = self._watch.state
+            if state.started_at is None:
+                return
+            lines = final_board(state, time.time(), self._console.width)
+            self._painter.leave(lines)
+            for line in summary(state, self._record, self._watch.tail):
+                self._console.print(Text(line), soft_wrap=True)
+
+    def _paint_on(self) -> None:
+        while not self._over.is_set():
+            self._changed.wait(IDLE_PAINT)
+            self._changed.clear()
+            if self._over.is_set():
+                return
+            began = time.monotonic()
+            try:
+                self._paint()
+            except OSError:
+                # The terminal is gone; the run goes on, and its record with it.
+                return
+            cost = time.monotonic() - began
+            self._over.wait(max(BETWEEN_PAINTS, 10 * cost))
+
+    def _paint(self) -> None:
+        width, height = self._console.size
+        with self._lock:
+            if self._watch.state.started_at is None:
+                return
+            lines = board(self._watch.state, self._watch.tail, time.time(), width - 1, max(3, height - 1))
+            self._painter.paint(lines, (width, height))
+
+
+class Painter:
+    """Repaints lines in place: only those that changed, each over the old one, so that nothing flickers."""
+
+    def __init__(self, stream: TextIO, console: Console) -> None:
+        self._stream = stream
+        self._console = console
+        self._old: list[str] = []
+        self._size = (0, 0)
+        self._valid = True
+        self._styled = functools.lru_cache(4096)(self._make_styled)
+
+    def forget(self) -> None:
+        """Something else wrote to the terminal: paint each line anew the next time."""
+        self._valid = False
+
+    def paint(self, lines: Sequence[Line], size: tuple[int, int]) -> None:
+        """Show these lines in place of those before; the cursor stays below them."""
+        new = [self._styled(line) for line in lines]
+        out = ["\x1b[?2026h\x1b[?25l"]
+        if size != self._size and self._old:
+            # A terminal of another width has wrapped what was painted, nobody knows how: begin on a clean screen.
+            out.append("\x1b[2J\x1b[H")
+            self._old = []
+        elif self._old:
+            out.append(f"\x1b[{len(self._old)}F")
+        for index, line in enumerate(new):
+            if self._valid and index < len(self._old) and self._old[index] == line:
+                out.append("\x1b[E" if index < len(self._old) else "\n")
+            else:
+                out.append(f"{line}\x1b[K\n")
+        out.append("\x1b[J\x1b[?25h\x1b[?2026l")
+        self._size, self._old, self._valid = size, new, True
+        self._write("".join(out))
+
+    def leave(self, lines: Sequence[Line]) -> None:
+        """Replace what was painted by these lines, for good."""
+        up = f"\x1b[{len(self._old)}F" if self._old else ""
+        self._write(up + "".join(f"{self._styled(line)}\x1b[K\n" for line in lines) + "\x1b[J\x1b[?25h")
+        self._old = []
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+    def _make_styled(self, line: Line) -> str:
+        if self._console.no_color or not self._console.color_system:
+            return "".join(text for text, _ in line)
+        return "".join(Style.parse(style).render(text, color_system=ColorSystem.STANDARD) for text, style in line)

@@ -1,0 +1,124 @@
+"""One line an event that a person wants to read in a log: time, step, what. For everything that is no terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO, assert_never
+
+from pccpipe.outcome import Outcome
+from pccpipe.record.events import (
+    ActionDone,
+    AlwaysStarted,
+    Cancelling,
+    CommandEnded,
+    CommandStarted,
+    Event,
+    Happening,
+    Output,
+    RoundStarted,
+    RunEnded,
+    RunStarted,
+    StepDowngraded,
+    StepEnded,
+    StepRetrying,
+    StepStarted,
+    TargetUnavailable,
+    Warned,
+)
+from pccpipe.views.summary import summary
+from pccpipe.views.text import OUTCOME_WORDS, clock, date, duration, facts, harmless_line, isolation
+from pccpipe.views.watch import Watch
+
+
+class PlainView:
+    """Writes a run's events as lines. `record` is the run's folder, named at the end."""
+
+    def __init__(self, stream: TextIO, record: Path) -> None:
+        self._stream = stream
+        self._record = record
+        self._watch = Watch()
+
+    def __call__(self, event: Event) -> None:
+        output = self._watch.take(event)
+        lines = [f"{self._step_of(event.what)} | {line}" for _, line in output]
+        lines += _lines(event)
+        stamp = clock(event.time)
+        text = "".join(f"{stamp} {line}\n" for line in lines)
+        if isinstance(event.what, RunEnded):
+            text += "".join(f"{line}\n" for line in summary(self._watch.state, self._record, self._watch.tail))
+        if text:
+            self._stream.write(text)
+            self._stream.flush()
+
+    @staticmethod
+    def _step_of(what: Happening) -> str:
+        return what.step if isinstance(what, Output | CommandEnded) else ""
+
+    def close(self) -> None:
+        """Nothing is kept open; for the sake of the other views."""
+
+
+def _lines(event: Event) -> list[str]:
+    text = _text(event.what, event.time)
+    return [harmless_line(line) for line in text.splitlines()]
+
+
+def _text(what: Happening, at: float) -> str:
+    match what:
+        case RunStarted():
+            place = f"project {what.project}, " if what.project else ""
+            return f"run {what.run_id} of {what.pipeline} begins on {date(at)}, {place}isolation {what.isolation_mode}"
+        case StepStarted():
+            asked = f", on {what.asked}" if what.asked else ""
+            title = f" ({what.name})" if what.name else ""
+            return f"{what.step}{title} begins: {what.kind}{asked}"
+        case CommandStarted():
+            again = f"attempt {what.attempt} " if what.attempt > 1 else ""
+            return f"{what.step} {again}runs: {isolation(what.had)}"
+        case CommandEnded():
+            # An attempt that is the last one is told of by the step's end.
+            return ""
+        case TargetUnavailable():
+            return _unavailable(what)
+        case StepDowngraded():
+            return f"{what.step} DOWNGRADED: asked for {what.asked}, goes on with {what.had}: {what.reason}"
+        case StepRetrying():
+            wait = f" after {duration(what.wait)}" if what.wait else ""
+            after = OUTCOME_WORDS[what.after]
+            return f"{what.step} {after}; attempt {what.attempt} of {what.attempts} follows{wait}"
+        case RoundStarted():
+            return f"{what.step} round {what.round} of at most {what.of}"
+        case ActionDone():
+            done = facts(what)
+            return f"{what.step} {done}" if done else ""
+        case StepEnded():
+            return _step_ended(what)
+        case Cancelling():
+            return f"cancelled by {what.by}; what runs has {duration(what.grace)} to end"
+        case AlwaysStarted():
+            return f"the steps are over ({what.status}); the always steps begin"
+        case Warned():
+            return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
+        case RunEnded() | Output():
+            return ""
+        case _:
+            assert_never(what)
+
+
+def _unavailable(what: TargetUnavailable) -> str:
+    lines = [f"{what.step} {what.asked} is not to be had: {what.reason}", what.words]
+    if what.hint:
+        lines.append(f"to mend it: {what.hint}")
+    return "\n  ".join(line for text in lines for line in text.splitlines())
+
+
+def _step_ended(what: StepEnded) -> str:
+    text = f"{what.step} {OUTCOME_WORDS[what.outcome]}"
+    if what.outcome is Outcome.SKIPPED:
+        return text
+    text += f" in {duration(what.seconds)}"
+    if what.outcome is not Outcome.SUCCEEDED:
+        text += f": {what.reason.value if what.reason else what.message.partition(chr(10))[0]}"
+    if what.result_path:
+        text += f", result in {what.result_path}"
+    return f"{text} (ignored)" if what.ignored else text

@@ -1,0 +1,109 @@
+"""The record of a run as text: its steps as a tree, where each really ran, how it ended, its results and logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pccpipe.outcome import Outcome
+from pccpipe.record.state import Attempt, RunState, StepState
+from pccpipe.views.summary import downgrades, failed_steps, headline
+from pccpipe.views.text import (
+    OUTCOME_WORDS,
+    date,
+    duration,
+    facts_text,
+    harmless,
+    harmless_line,
+    isolation,
+    shorten,
+)
+from pccpipe.views.tree import Node, tree
+
+LONGEST_RESULT = 300
+"""Characters of a result that are shown; its file has all of it."""
+
+
+def show(state: RunState, record: Path) -> list[str]:
+    """The lines that tell a run."""
+    lines = [headline(state), *_facts(state, record), "", "steps:"]
+    for node in tree(state):
+        lines += _node(node, 1)
+    if state.downgrades:
+        lines += ["", *downgrades(state)]
+    if state.warnings:
+        lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
+    failed = [step.path for step in failed_steps(state)]
+    if failed:
+        lines += ["", f"to see why: pccpipe logs {state.run_id} {failed[0]}"]
+    return lines
+
+
+def _facts(state: RunState, record: Path) -> list[str]:
+    project = f"{state.project}, " if state.project else ""
+    facts = {
+        "pipeline": f"{state.pipeline} ({state.pipeline_path})",
+        "project": f"{project}isolation {state.isolation_mode.value}",
+        "workspace": state.workspace,
+        "began": f"{date(state.started_at)} on {state.host}, process {state.pid}, pccpipe {state.version}",
+        "ended": date(state.ended_at) if state.ended_at is not None else "",
+        "inputs": ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in state.inputs.items()),
+        "record": str(record),
+        "unread": f"{state.unread} events that this version can't read" if state.unread else "",
+    }
+    return [f"  {name + ':':<11}{harmless_line(text)}" for name, text in facts.items() if text]
+
+
+def _node(node: Node, depth: int) -> list[str]:
+    indent = "  " * depth
+    lines = [f"{indent}{node.label}: {_ended(node)}".rstrip(" :")]
+    if node.step:
+        lines += [f"{indent}    {line}" for line in _details(node.step)]
+    for child in node.children:
+        lines += _node(child, depth + 1)
+    return lines
+
+
+def _ended(node: Node) -> str:
+    step = node.step
+    if step is None:
+        return "" if node.children else "did not begin"
+    if step.outcome is None:
+        return f"{step.kind}, running since {date(step.started_at)}"
+    text = OUTCOME_WORDS[step.outcome]
+    if step.outcome is Outcome.SKIPPED:
+        return text
+    text = f"{text} in {duration(step.seconds)}" + (", ignored" if step.ignored else "")
+    return text + _because(step.message)
+
+
+def _because(message: str) -> str:
+    return f": {harmless_line(message)}" if message else ""
+
+
+def _details(step: StepState) -> list[str]:
+    lines: list[str] = []
+    if step.name:
+        lines.append(harmless_line(step.name))
+    if step.asked and not (step.had and len(step.attempts) == 1 and step.had.place is step.asked):
+        lines.append(f"asked for: {step.asked}")
+    for attempt in step.attempts:
+        lines += _attempt(attempt, several=len(step.attempts) > 1)
+    if step.facts:
+        lines.append(facts_text(step.kind or "", step.facts))
+    if step.result_path:
+        text = harmless_line(json.dumps(step.result, ensure_ascii=False))
+        lines.append(f"result: {step.result_path}: {shorten(text, LONGEST_RESULT)}")
+    return lines
+
+
+def _attempt(attempt: Attempt, *, several: bool) -> list[str]:
+    number = f"attempt {attempt.number}: " if several else ""
+    if attempt.had is None:
+        words = " ".join(harmless(attempt.words).split())
+        lines = [f"{number}not to be had: {attempt.reason}: {words}"]
+        return [*lines, f"  to mend it: {harmless_line(attempt.hint)}"] if attempt.hint else lines
+    lines = [f"{number}had: {isolation(attempt.had)}"]
+    if attempt.outcome and several:
+        lines.append(f"  {OUTCOME_WORDS[attempt.outcome]} in {duration(attempt.seconds)}{_because(attempt.message)}")
+    return [*lines, f"logs: {attempt.stdout} {attempt.stderr}"]

@@ -1,0 +1,201 @@
+"""Words, numbers and harmless text: what every view says in the same way."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import datetime
+
+from pccpipe.outcome import Outcome, Place
+from pccpipe.record.events import ActionDone
+from pccpipe.targets.base import Isolation
+from pccpipe.values import Json
+
+LONGEST_LINE = 2000
+"""Characters of an output line that a view shows; the log has all of it."""
+
+# Colours (SGR), which are dropped: all else that a terminal would obey is shown as an escape.
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+# C0 and C1 controls, and what reorders or hides text (bidirectional controls, line separators, zero width).
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_SAFE_CONTROLS = "\t\n"
+
+
+def harmless(text: str) -> str:
+    """Text of an agent or a target so that no terminal obeys it: colours are dropped, other controls shown as `\\x1b`.
+
+    Tabs and newlines stay.
+    """
+    if _OBEYED.search(text) is None:
+        return text
+    return _OBEYED.sub(_escaped, _COLOUR.sub("", text))
+
+
+def harmless_line(text: str) -> str:
+    """As `harmless`, for one line: shortened, tabs as spaces, of a progress bar (`\\r`) only what it showed last."""
+    shown = text.rstrip("\r\n").rpartition("\r")[2]
+    shown = harmless(shown).replace("\n", "\\n").expandtabs(8)
+    return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+class Lines:
+    """Makes lines of pieces of output. A line without an end comes from `finish`, or when it is too long."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    @property
+    def rest(self) -> str:
+        """The line that is not finished yet."""
+        return self._rest
+
+    def feed(self, text: str) -> list[str]:
+        """The lines that this piece completes."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        if len(self._rest) > 4 * LONGEST_LINE:
+            lines.append(self._rest)
+            self._rest = ""
+        return lines
+
+    def finish(self) -> list[str]:
+        """What is left, as a last line."""
+        rest, self._rest = self._rest, ""
+        return [rest] if rest else []
+
+
+def clock(moment: float) -> str:
+    """The time of day, in the local zone."""
+    return datetime.fromtimestamp(moment).astimezone().strftime("%H:%M:%S")
+
+
+def date(moment: float | None) -> str:
+    """Day and time, in the local zone."""
+    return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else "?"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.3s`, `12s`, `1m05s`, `2h03m`."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: `512 B`, `34.6 kB`, `4.3 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
+
+
+def memory(count: int) -> str:
+    """A limit of memory, in the units that it was written in: `4g`, `512m`."""
+    for unit, factor in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
+        if count % factor == 0 and count:
+            return f"{count // factor}{unit}"
+    return f"{count} bytes"
+
+
+def where(had: Isolation) -> str:
+    """Where a command runs, in a few words."""
+    match had.place:
+        case Place.LOCAL:
+            return "local"
+        case Place.VM:
+            return f"vm {had.host}"
+        case Place.CONTAINER:
+            at = "" if had.host == "localhost" else f" on {had.host}"
+            return f"container {had.image}{at}"
+
+
+def isolation(had: Isolation) -> str:
+    """All that a command really had, in a line."""
+    parts = [where(had), f"user {had.user}"]
+    if had.container:
+        parts.append(f"name {had.container}")
+    if had.image_digest:
+        parts.append(f"image {had.image_digest[:19]}")
+    if had.network:
+        parts.append(f"network {had.network}")
+    if had.place is Place.CONTAINER:
+        limits = {"memory": memory(had.memory) if had.memory else "", "cpus": had.cpus, "pids": had.pids}
+        parts += [
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value or 'unlimited'}"
+            for name, value in limits.items()
+        ]
+    if had.workspace:
+        parts.append(f"workspace {had.workspace}{' (read-only)' if had.read_only_workspace else ''}")
+    return ", ".join(harmless(part) for part in parts)
+
+
+def facts(done: ActionDone) -> str:
+    """What a built-in action did, in a few words."""
+    return facts_text(done.action, done.facts)
+
+
+def facts_text(action: str, given: Mapping[str, Json]) -> str:
+    """As `facts`, from an action's kind and its facts."""
+    known = dict(given)
+    parts: list[str] = []
+    files, count = known.pop("files", None), known.pop("bytes", None)
+    known.pop("seconds", None)
+    if files is not None:
+        parts.append(f"{files} file{'' if files == 1 else 's'}")
+    if isinstance(count, int):
+        parts.append(size(count))
+    if "insertions" in known:
+        parts.append(f"+{known.pop('insertions')} -{known.pop('deletions', 0)} lines")
+    if "method" in known:
+        parts.append(f"by {known.pop('method')}")
+    if action == "build":
+        parts.append(f"image {known.pop('image', '')} {'built' if known.pop('built', True) else 'was there'}")
+    if action == "diff":
+        parts.append(f"in {known.pop('path', '')}")
+    for name, value in known.items():
+        shown = "; ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+        if value or value == 0:
+            parts.append(f"{name}: {shown}")
+    return harmless_line(", ".join(parts))
+
+
+OUTCOME_WORDS = {outcome: outcome.value.replace("_", " ") for outcome in Outcome}
+
+
+def cells(text: str) -> int:
+    """How many columns a terminal needs for the text."""
+    if text.isascii():
+        return len(text)
+    return sum(_width(character) for character in text)
+
+
+def shorten(text: str, columns: int) -> str:
+    """The text cut to so many columns, with `…` where it was cut."""
+    if cells(text) <= columns:
+        return text
+    used, kept = 0, []
+    for character in text:
+        used += _width(character)
+        if used > columns - 1:
+            break
+        kept.append(character)
+    return "".join(kept) + "…" if columns > 0 else ""
+
+
+def _width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -1,0 +1,49 @@
+"""What the views of a running run have in common: the state so far, and the last lines of each step that matters."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pccpipe.outcome import Outcome, Stream
+from pccpipe.record.events import CommandEnded, Event, Output, StepEnded
+from pccpipe.record.state import RunState
+from pccpipe.views.text import Lines, harmless_line
+
+TAIL = 20
+"""Lines that are kept of each step's output for a view; the log has all of them."""
+
+
+class Watch:
+    """Folds events. Feed it each event once; it gives the lines of output that became whole by it."""
+
+    def __init__(self) -> None:
+        self.state = RunState()
+        self._tails: dict[str, deque[str]] = {}
+        self._lines: dict[str, dict[Stream, Lines]] = {}
+
+    def take(self, event: Event) -> list[tuple[Stream, str]]:
+        """Take in an event; the lines are harmless already."""
+        self.state.apply(event)
+        match event.what:
+            case Output(step, stream, text):
+                lines = self._lines.setdefault(step, {each: Lines() for each in Stream})[stream]
+                return self._keep(step, stream, lines.feed(text))
+            case CommandEnded(step=step):
+                pending = self._lines.pop(step, {})
+                return [line for stream, lines in pending.items() for line in self._keep(step, stream, lines.finish())]
+            case StepEnded(step=step, outcome=Outcome.SUCCEEDED | Outcome.SKIPPED):
+                self._tails.pop(step, None)
+            case _:
+                pass
+        return []
+
+    def tail(self, step: str, most: int = TAIL) -> list[str]:
+        """The last lines of a step, also one that is not whole yet."""
+        rests = [lines.rest for lines in self._lines.get(step, {}).values() if lines.rest]
+        kept = [*self._tails.get(step, ()), *(harmless_line(rest) for rest in rests)]
+        return kept[max(0, len(kept) - most) :]
+
+    def _keep(self, step: str, stream: Stream, lines: list[str]) -> list[tuple[Stream, str]]:
+        shown = [harmless_line(line) for line in lines]
+        self._tails.setdefault(step, deque(maxlen=TAIL)).extend(shown[-TAIL:])
+        return [(stream, line) for line in shown]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from pccpipe.record.events import Output, StepEnded
+from pccpipe.record.state import RunState
+from pccpipe.views.show import show
+from tests.record.script import WORDS, default_run, events, failed_run
+
+
+def shown(count: int | None = None) -> str:
+    state = RunState()
+    for event in events(default_run()[:count]):
+        state.apply(event)
+    return "\n".join(show(state, Path("runs/r1")))
+
+
+def test_each_step_says_what_it_really_had() -> None:
+    text = shown()
+    assert "had: container pcc-runner:latest on 10.0.0.2, user 1000:1000" in text
+    assert "memory 4g, cpus 2, pids 1000" in text
+    assert "attempt 1: not to be had: engine_permission_denied: " + WORDS in text
+    assert "attempt 2: had: local" in text
+    assert 'result: reviewer/result.json: {"status": "approved"}' in text
+    assert "logs: logs/iterate[2].review-2.stdout.log" in text
+    assert "review: skipped" in text
+
+
+def test_a_run_that_still_goes_on_says_what_runs_and_what_is_to_come() -> None:
+    text = shown(16)
+    assert "run r1 running" in text
+    assert "build: run, running since" in text
+    assert "clean: did not begin" in text
+
+
+def test_a_failed_run_says_where_to_look() -> None:
+    state = RunState()
+    for event in events(failed_run()):
+        state.apply(event)
+    assert "to see why: pccpipe logs r1 test" in show(state, Path("runs/r1"))
+
+
+def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
+    evil = "\x1b]0;own\x07\u202e"
+    state = RunState()
+    happenings = [
+        dataclasses.replace(what, result={"status": evil}, message=evil) if isinstance(what, StepEnded) else what
+        for what in default_run()
+        if not isinstance(what, Output)
+    ]
+    for event in events(happenings):
+        state.apply(event)
+    text = "\n".join(show(state, Path("runs/r1")))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\u202e" not in text

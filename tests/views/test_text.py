@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pccpipe.outcome import Place
+from pccpipe.record.events import ActionDone
+from pccpipe.targets.base import Isolation
+from pccpipe.views.text import Lines, cells, duration, facts, harmless, harmless_line, isolation, shorten, size
+from tests.record.script import BOXED
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b[2J\x1b[H", "\\x1b[2J\\x1b[H"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u202eb\u2028c", "a\\u202eb\\u2028c"),
+        ("10%\r20%\r30%\r\n", "30%"),
+        ("a\tb", "a       b"),
+        ("ä 漢 ✔", "ä 漢 ✔"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_instead(text: str, shown: str) -> None:
+    assert harmless_line(text) == shown
+
+
+@given(st.text())
+def test_harmless_text_has_no_controls_but_tabs_and_newlines(text: str) -> None:
+    assert all(character.isprintable() or character in "\t\n" or ord(character) > 0x9F for character in harmless(text))
+    assert "\x1b" not in harmless(text)
+
+
+def test_a_long_line_is_cut_and_says_how_long_it_was() -> None:
+    line = harmless_line("x" * 5000)
+    assert len(line) < 2100
+    assert line.endswith("(5000 characters)")
+
+
+@given(st.lists(st.text(st.sampled_from("ab\n"), max_size=5)))
+def test_lines_are_put_together_from_pieces(pieces: list[str]) -> None:
+    lines = Lines()
+    made = [line for piece in pieces for line in lines.feed(piece)] + lines.finish()
+    assert made == "".join(pieces).removesuffix("\n").split("\n") or made == "".join(pieces).splitlines()
+
+
+def test_a_line_that_never_ends_does_not_fill_the_memory() -> None:
+    lines = Lines()
+    for _ in range(100):
+        lines.feed("x" * 1000)
+    assert len(lines.rest) < 10_000
+
+
+def test_durations_and_sizes_read_well() -> None:
+    assert [duration(s) for s in (0.04, 9.94, 9.96, 59.4, 61, 3600, 7384)] == [
+        "0.0s",
+        "9.9s",
+        "10s",
+        "59s",
+        "1m01s",
+        "1h00m",
+        "2h03m",
+    ]
+    assert [size(n) for n in (0, 999, 1000, 34567, 5e8, 2e10)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "34.6 kB",
+        "500 MB",
+        "20.0 GB",
+    ]
+
+
+def test_shortened_text_fits_its_columns() -> None:
+    assert shorten("abcdef", 4) == "abc…"
+    assert shorten("漢字漢字", 5) == "漢字…"
+    assert cells("漢字") == 4
+    assert shorten("abc", 0) == ""
+
+
+def test_isolation_says_all_that_was_had() -> None:
+    assert isolation(BOXED) == (
+        "container pcc-runner:latest on 10.0.0.2, user 1000:1000, name pcc-run-r1-build-1, image sha256:abababababab, "
+        "network host, memory 4g, cpus 2, pids 1000, workspace /workspace"
+    )
+    bare = Isolation(Place.CONTAINER, "localhost", "0:0", image="x", read_only_workspace=True, workspace="/workspace")
+    assert "memory unlimited" in isolation(bare)
+    assert "/workspace (read-only)" in isolation(bare)
+
+
+def test_facts_of_actions_read_well() -> None:
+    assert (
+        facts(ActionDone("a", "upload", {"files": 1, "bytes": 5, "method": "tar", "seconds": 1}))
+        == "1 file, 5 B, by tar"
+    )
+    assert facts(ActionDone("a", "diff", {"path": "diff.patch", "files": 2, "insertions": 3, "deletions": 1})) == (
+        "2 files, +3 -1 lines, in diff.patch"
+    )
+    assert facts(ActionDone("a", "build", {"image": "i", "built": False, "seconds": 1})) == "image i was there"
+    assert facts(ActionDone("a", "download", {"files": 0, "bytes": 0, "missing": ["x"], "refused": []})) == (
+        "0 files, 0 B, missing: x"
+    )
