@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.limits import Deadline
+from pccpipe.engine.places import leads_to
 from pccpipe.engine.scope import Scope
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
@@ -67,13 +68,7 @@ class Parts:
 
     def leads_to(self, asked: Place) -> Place:
         """Where `on:` leads in this project. What the project chose is no downgrade."""
-        match self.project.isolation_mode:
-            case IsolationMode.VM:
-                return asked
-            case IsolationMode.CONTAINER:
-                return Place.LOCAL if asked is Place.VM else asked
-            case IsolationMode.LOCAL:
-                return Place.LOCAL
+        return leads_to(self.project.isolation_mode, asked)
 
     def side_of(self, place: Place) -> Side:
         """Which copy of the workspace a command at `place` works in."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from pccpipe.engine.command import make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.follow import Followed, follow
+from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.result import RESULT_LIMIT, parse_result, result_target
 from pccpipe.errors import ActionError, Lost, PccpipeError, ResultError, Unavailable
 from pccpipe.outcome import Outcome, Place, Reason
@@ -84,29 +85,20 @@ class _RunStep:
             if ended.outcome is not Outcome.UNAVAILABLE or following is None or self.parts.cancel.requested:
                 return ended
             assert ended.reason is not None
-            self.parts.journal.append(StepDowngraded(self.path, asked, following, ended.reason, ended.message))
+            self.parts.journal.append(StepDowngraded(self.path, asked, following[0], ended.reason, ended.message))
         raise AssertionError("a step has at least one place")
 
     def _places(self) -> Iterator[tuple[Place, Where]]:
-        body = self.body
-        first = self.parts.leads_to(body.where.on)
-        where = body.where
-        if first is Place.LOCAL and where.on is not Place.LOCAL and body.fallback and body.fallback.on is Place.LOCAL:
-            # Where a project leads the step here, what it would do here as a fallback is what it is to do:
-            # an agent's command for a container switches off the agent's own sandbox.
-            where = body.fallback
-        yield first, where
-        following = self._following(first)
-        if following is not None and body.fallback:
-            yield following, body.fallback
+        first = first_way(self.parts.project.isolation_mode, self.body)
+        yield first
+        following = self._following(first[0])
+        if following is not None:
+            yield following
 
-    def _following(self, place: Place) -> Place | None:
+    def _following(self, place: Place) -> tuple[Place, Where] | None:
         """Where the step may go when `place` is unavailable."""
-        allowed = self.parts.fallback_allowed and not self.body.isolation_required
-        if not allowed or self.body.fallback is None:
-            return None
-        following = self.parts.leads_to(self.body.fallback.on)
-        return following if following is not place else None
+        allowed = self.parts.fallback_allowed
+        return following_way(self.parts.project.isolation_mode, self.body, place, allowed=allowed)
 
     def _attempt(self, number: int, place: Place, where: Where) -> Ended:
         self.attempts = number

@@ -225,6 +225,19 @@ def references(source: str, *, is_expression: bool, blocks: bool = False) -> Ite
                 yield chain
 
 
+def segments(source: str, *, blocks: bool = False) -> Iterator[tuple[str, bool]]:
+    """The text cut into what is text and what is a value with its delimiters (True), in order; together, the text."""
+    value = ""
+    for _, kind, text in _for_text(blocks=blocks).lex(source):
+        if kind == "variable_begin" or value:
+            value += text
+            if kind == "variable_end":
+                yield value, True
+                value = ""
+        else:
+            yield text, False
+
+
 def pieces(source: str) -> Iterator[str | None]:
     """The text of a `run:` cut at its values: text, then None for each value that will be quoted, "" for one declared
     raw.

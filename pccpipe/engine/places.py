@@ -1,0 +1,36 @@
+"""Where a step leads in a project, and where it may go when that place is not to be had."""
+
+from __future__ import annotations
+
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.spec.model import Run, Where
+
+
+def leads_to(mode: IsolationMode, asked: Place) -> Place:
+    """Where `on:` leads. What the project chose is no downgrade."""
+    match mode:
+        case IsolationMode.VM:
+            return asked
+        case IsolationMode.CONTAINER:
+            return Place.LOCAL if asked is Place.VM else asked
+        case IsolationMode.LOCAL:
+            return Place.LOCAL
+
+
+def first_way(mode: IsolationMode, body: Run) -> tuple[Place, Where]:
+    """The place where a run step is tried first, and what it runs there."""
+    place = leads_to(mode, body.where.on)
+    led_here = place is Place.LOCAL and body.where.on is not Place.LOCAL
+    if led_here and body.fallback and body.fallback.on is Place.LOCAL:
+        # Where a project leads the step here, what it would do here as a fallback is what it is to do:
+        # an agent's command for a container switches off the agent's own sandbox.
+        return place, body.fallback
+    return place, body.where
+
+
+def following_way(mode: IsolationMode, body: Run, place: Place, *, allowed: bool) -> tuple[Place, Where] | None:
+    """Where the step may go when `place` is unavailable, and what it runs there."""
+    if not allowed or body.isolation_required or body.fallback is None:
+        return None
+    following = leads_to(mode, body.fallback.on)
+    return (following, body.fallback) if following is not place else None
