@@ -1,0 +1,46 @@
+"""Options that several commands have, and what is read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pccpipe.errors import UsageError
+
+PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline's YAML file.", show_default=False)]
+ProjectFile = Annotated[
+    Path | None,
+    typer.Option("--project", metavar="FILE", help="The project file. Default: pccpipe.yaml here, else all is local."),
+]
+Inputs = Annotated[
+    list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="An input of the pipeline. May be repeated.")
+]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the records of runs are.")]
+DEFAULT_RUNS_DIR = Path(".system/runs")
+
+
+def read_inputs(given: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` words as a mapping. Raises UsageError."""
+    values: dict[str, str] = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--input {word!r} is not NAME=VALUE", "for example --input test='npm test'")
+        if name in values:
+            raise UsageError(f"--input {name} is given twice")
+        values[name] = value
+    return values
+
+
+def record_of(runs_dir: Path, run_id: str) -> Path:
+    """The folder of a run that is on record. Raises UsageError naming the nearest."""
+    folder = runs_dir / run_id
+    if "/" not in run_id and run_id not in {"", ".", ".."} and (folder / "events.jsonl").is_file():
+        return folder
+    from pccpipe.spec.problem import did_you_mean
+
+    known = sorted(path.parent.name for path in runs_dir.glob("*/events.jsonl"))
+    raise UsageError(f"there is no run {run_id!r} in {runs_dir}", did_you_mean(run_id, known))

@@ -1,0 +1,27 @@
+"""`pccpipe show`: what is known of a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from pccpipe.cli.options import DEFAULT_RUNS_DIR, RunsDir, record_of
+
+
+def command(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)],
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="The state as run.json has it.")] = False,
+) -> None:
+    """Show a run: its steps, where each really ran and with what isolation, and why not where it asked to."""
+    from pccpipe.record.state import load_state
+    from pccpipe.views.show import show
+
+    record = record_of(runs_dir, run_id)
+    state = load_state(record)
+    if as_json:
+        print(json.dumps(state.to_json(), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(show(state, record)))

@@ -1,0 +1,140 @@
+"""A plan as text: each step with where it would run, what it would run there, and where else it might."""
+
+from __future__ import annotations
+
+import json
+
+from pccpipe.engine.plan import Plan, PlannedStep, Way
+from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.spec.model import Run, SecretSource
+from pccpipe.views.text import duration, harmless, harmless_line, memory
+
+
+def plan_text(plan: Plan) -> list[str]:
+    """The lines that tell a plan."""
+    lines = [f"{plan.pipeline.name} ({plan.pipeline.path})", *_head(plan)]
+    always = False
+    for step in plan.steps:
+        if step.always and not always:
+            lines += ["", "always, whatever happens:"]
+            always = True
+        elif step.depth == 0 and not always:
+            lines.append("")
+        lines += _step(step)
+    if plan.warnings:
+        lines += ["", *(f"warning: {harmless_line(warning)}" for warning in plan.warnings)]
+    return lines
+
+
+def _head(plan: Plan) -> list[str]:
+    project, vm = plan.project, plan.project.vm
+    at = (
+        f", VM {vm.user}@{vm.external_ip}:{vm.port}, {vm.root}"
+        if vm and project.isolation_mode is IsolationMode.VM
+        else ""
+    )
+    head = {
+        "project": f"{project.id} ({project.path or 'no project file'}), isolation {project.isolation_mode.value}{at}",
+        "inputs": ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in plan.inputs.items()),
+        "secrets": ", ".join(
+            f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}"
+            for secret in plan.pipeline.secrets.values()
+        ),
+    }
+    return [f"  {name + ':':<9} {harmless_line(text)}" for name, text in head.items() if text]
+
+
+_SOURCES = {
+    SecretSource.ENV: "the environment's",
+    SecretSource.FILE: "the file",
+    SecretSource.COMMAND: "the output of",
+}
+
+
+def _step(planned: PlannedStep) -> list[str]:
+    indent = "  " * (planned.depth + 1)
+    label = planned.path if planned.depth == 0 else planned.step.id
+    first = planned.ways[0] if planned.ways else None
+    what = _place(first, planned.asked) if first else planned.does
+    lines = [f"{indent}{label}: {planned.kind}{' ' if first else ', '}{what}".rstrip(", ")]
+    if first:
+        lines += _way(first, indent + "    ")
+    lines += [f"{indent}    {text}" for text in _rules(planned)]
+    if len(planned.ways) > 1:
+        assert first
+        second = planned.ways[1]
+        same = second.command == first.command
+        lines.append(
+            f"{indent}    if that is unavailable: {_place(second, None)}{', the same command' if same else ''}"
+        )
+        if not same:
+            lines += _way(second, indent + "        ")
+    elif isinstance(planned.step.body, Run) and first and first.place is not Place.LOCAL:
+        lines.append(f"{indent}    if that is unavailable: the step is `unavailable`, nothing runs elsewhere")
+    return [harmless(line) for line in lines]
+
+
+def _place(way: Way, asked: Place | None) -> str:
+    led = f" (asks for {asked})" if asked and asked is not way.place else ""
+    match way.place:
+        case Place.LOCAL:
+            return f"on this machine{led}"
+        case Place.VM:
+            return f"on the VM {way.host}{led}"
+        case Place.CONTAINER:
+            assert way.container
+            at = "this machine" if way.host == "localhost" else f"the VM {way.host}"
+            settings = way.container.settings
+            limits = {
+                "memory": memory(settings.memory) if settings.memory else None,
+                "cpus": settings.cpus,
+                "pids": settings.pids,
+            }
+            told = "".join(f", {name} {value}" for name, value in limits.items() if value is not None)
+            only = ", workspace read-only" if settings.read_only_workspace else ""
+            return f"in a container of {way.container.image} on {at}{led}, network {settings.network}{told}{only}"
+
+
+def _way(way: Way, indent: str) -> list[str]:
+    lines = [
+        f"{indent}$ {line}" if not number else f"{indent}  {line}"
+        for number, line in enumerate(way.command.rstrip("\n").split("\n"))
+    ]
+    if way.shell != "sh":
+        lines.append(f"{indent}shell: {way.shell}")
+    if way.cwd:
+        lines.append(f"{indent}in: {way.cwd}")
+    if way.env:
+        lines.append(f"{indent}env: {', '.join(f'{name}={value}' for name, value in way.env.items())}")
+    return lines
+
+
+def _rules(planned: PlannedStep) -> list[str]:
+    step, body = planned.step, planned.step.body
+    rules: list[str] = []
+    if planned.condition is not None:
+        rules.append(f"if: {planned.condition}")
+    if isinstance(body, Run):
+        if body.files:
+            rules.append(f"files: {', '.join(file.name for file in body.files)}")
+        if body.secrets:
+            rules.append(f"secrets: {', '.join(body.secrets)}")
+    if planned.result:
+        rules.append(f"result: {planned.result}")
+    if planned.timeout is not None:
+        rules.append(f"timeout: {_seconds(planned.timeout)}")
+    if step.retry.attempts > 1:
+        outcomes = ", ".join(outcome.value for outcome in Outcome if outcome in step.retry.outcomes)
+        rules.append(f"at most {step.retry.attempts} attempts, again after {outcomes}")
+    if step.continue_on_error:
+        rules.append("goes on if it fails")
+    if step.fails_as:
+        rules.append(f"if it fails, the run ends as {step.fails_as}")
+    return rules
+
+
+def _seconds(text: str) -> str:
+    try:
+        return duration(float(text))
+    except ValueError:
+        return text
