@@ -1,7 +1,7 @@
 # A lane: a persistent sh that runs commands detached, one at a time, and shows what they write.
 #
 # It reads programs on its stdin (pccpipe/shell/programs.py writes them) and must work in dash, bash and busybox sh, with
-# GNU coreutils and grep beside it. Set before this text: pcc_state (the run's folder here), pcc_run (the run's id),
+# GNU coreutils and grep beside it. Set before this text: pcc_state (the run's folder here), pcc_run (its processes' tag),
 # pcc_folder (this lane's folder), pcc_reply (marks the answer to the program that opens the lane).
 #
 #   command -> FIFOs o,e -> two `cat` -> spool files out,err (append only) -> two `tail -f` -> this shell's stdout, stderr
@@ -45,11 +45,12 @@ pcc_tools() { # finds what a lane needs; sets pcc_missing
   [ -z "$pcc_missing" ]
 }
 
-pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other process of this boot has
+pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other process of this boot has; fails for a zombie
   read -r pcc_line <"/proc/$1/stat" || return 1
   pcc_self=${pcc_line%% *}
   set -- ${pcc_line##*) }
   pcc_start=${20}
+  [ "$1" != Z ]
 }
 
 pcc_is_supervised() { # ID: does its supervisor live? Sets pcc_pid
@@ -128,9 +129,13 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
   set -C
   true >"$pcc_command.claim-$pcc_mark" || pcc_taken=1
   set +C
-  if [ -n "$pcc_taken" ] || ! pcc_write "$7"; then
-    pcc_words=$({ [ -z "$pcc_taken" ] && pcc_write "$7"; } 2>&1)
-    pcc_answer "$pcc_mark" "refused ${pcc_words:-it came too late}"
+  if [ -n "$pcc_taken" ]; then
+    pcc_answer "$pcc_mark" "refused it came too late"
+    return
+  fi
+  if ! pcc_write "$7"; then
+    pcc_explain "$7"
+    pcc_answer "$pcc_mark" "refused $pcc_words"
     return
   fi
   [ "$pcc_left" -gt 0 ] || pcc_prepare
@@ -140,6 +145,11 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
 
 pcc_write() { # SCRIPT
   printf '\036%s lost -\n' "$pcc_mark" >t && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
+}
+
+pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full disk dash says no more than "I/O error"
+  pcc_words=$({ head -c 65536 /dev/zero | LC_ALL=C cat >"$pcc_command.sh"; } 2>&1)
+  [ -n "$pcc_words" ] || pcc_words=$(pcc_write "$1" 2>&1)
 }
 
 pcc_supervise() { # as pcc_begin, in a process of its own

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -28,6 +30,11 @@ class Place:
     run_id: str
     state: str
     """The folder for all that is kept of the run there; it goes when the run ends."""
+
+    @property
+    def tag(self) -> str:
+        """What the processes of the run carry in their environment. Another run may have the same id elsewhere."""
+        return f"{self.run_id}-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]}"
 
     def file_of(self, command_id: str, kind: str) -> str:
         return f"{self.state}/commands/{command_id}.{kind}"
@@ -116,7 +123,7 @@ def fetch(place: Place, command_id: str, name: str, limit: int) -> str:
 def _with_lane_sh(opening: Opening, call: str) -> str:
     values = {
         "pcc_state": opening.place.state,
-        "pcc_run": opening.place.run_id,
+        "pcc_run": opening.place.tag,
         "pcc_folder": opening.folder,
         "pcc_reply": opening.mark,
     }
@@ -145,7 +152,7 @@ def _own_variables(place: Place, command: Command, workspace: str) -> Mapping[st
         "PCC_WORKSPACE": workspace,
         "PCC_RUN_ID": place.run_id,
         # By this the processes of the command are found again, wherever they went.
-        "PCCPIPE_STEP": f"{place.run_id}/{command.id}/",
+        "PCCPIPE_STEP": f"{place.tag}/{command.id}/",
     }
     if command.files:
         values["PCC_IN"] = place.file_of(command.id, "in")

@@ -1,0 +1,208 @@
+"""What is this machine's own: its environment, a workspace that moves, its shells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Place, Reason
+from pccpipe.targets.base import Exit
+from pccpipe.targets.local import LocalTarget
+from tests.targets.stand import Stand, local_shell, read_all, read_until, until
+
+SHELLS = ["dash", "bash", "busybox"]
+
+
+@pytest.fixture
+def workspaces(tmp_path: Path) -> list[Path]:
+    """Where the next command works: the last one of the list."""
+    return [tmp_path]
+
+
+@pytest.fixture
+def stand(tmp_path: Path, workspaces: list[Path]) -> Iterator[Stand]:
+    state = tmp_path / "state"
+
+    def make() -> LocalTarget:
+        return LocalTarget("run-1", state, lambda: workspaces[-1], frozenset({"SECRET_SOURCE"}), kill_after=1.0)
+
+    target = make()
+    target.open()
+    yield Stand("run-1", target, make, local_shell, str(state), str(tmp_path))
+    target.close()
+
+
+def test_commands_see_the_callers_environment_but_what_is_withheld(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_SOURCE", "hidden")
+    monkeypatch.setenv("PLAIN", "of the caller")
+    script = 'echo "${SECRET_SOURCE-nothing}, $PLAIN, $OWN, ${OLDPWD-nothing}"'
+    assert stand.run(script, env={"OWN": "mine"})[0] == b"nothing, of the caller, mine, nothing\n"
+    # A step that names the secret gets it, by whatever name.
+    assert stand.run('echo "$SECRET_SOURCE"', secrets={"SECRET_SOURCE": "named"})[0] == b"named\n"
+
+
+def test_a_command_may_set_what_the_shell_itself_lives_by(stand: Stand) -> None:
+    values = {"IFS": "x", "PATH": "/usr/bin:/bin", "PS4": "%", "HOME": "/", "LC_ALL": "C", "pcc_timeout": "no", "ENV": "/x"}
+    out, err, exit_ = stand.run('echo "$HOME"; ls / >/dev/null; exit 3', env=values)
+    assert (out, err, exit_) == (b"/\n", b"", Exit(3))
+
+
+def test_the_workspace_is_where_it_is_when_the_command_starts(stand: Stand, workspaces: list[Path]) -> None:
+    moved = workspaces[0] / "copy"
+    moved.mkdir()
+    assert stand.run("pwd")[0].decode().strip() == str(workspaces[0])
+    workspaces.append(moved)
+    running = stand.start("pwd")
+    assert read_all(running)[0].decode().strip() == str(moved)
+    isolation = running.isolation
+    assert (isolation.place, isolation.host, isolation.workspace) == (Place.LOCAL, "localhost", str(moved))
+    assert isolation.user == f"{os.getuid()}:{os.getgid()}"
+    running.discard()
+
+
+def test_the_umask_is_the_callers_and_what_is_kept_is_for_nobody_else(stand: Stand) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    assert int(stand.run("umask")[0], 8) == mask
+    assert Path(stand.state).stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Another shell as `sh`."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    found = shutil.which(request.param)
+    assert found, f"{request.param} is not installed"
+    (bin_ / "sh").symlink_to(found)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    return str(request.param)
+
+
+def test_lanes_work_in_each_shell(shell: str, stand: Stand) -> None:
+    name = stand.run('[ "$BASH_VERSION" ] && echo bash || readlink /proc/$$/exe')[0].decode()
+    assert shell in name
+    assert stand.run("echo out; echo err >&2; exit 3") == (b"out\n", b"err\n", Exit(3))
+    every = bytes(range(256)) * 2
+    assert stand.run('cat "$PCC_IN/f"', files={"f": every})[0] == every
+    values = {"A": "'\"\\ $x `y` \n\n*", "B": "\x01\x02\x7f\x80é\udcff"}
+    out = stand.run('printf %s "$A$B"', env=values)[0]
+    assert out == (values["A"] + values["B"]).encode(errors="surrogateescape")
+    assert stand.run("sleep 30", limit=0.3)[2] == Exit(124, timed_out=True)
+    assert stand.run("exit 124")[2] == Exit(124)
+    out, _, exit_ = stand.run(f"sleep {stand.nap} & env -i setsid sleep {stand.nap} & echo done")
+    assert (out, exit_) == (b"done\n", Exit(0))
+    until(lambda: not stand.naps())
+    running = stand.start(f"setsid sleep {stand.nap} & echo ready; sleep {stand.nap}")
+    read_until(running, b"ready\n")
+    running.stop(5.0)
+    assert read_all(running)[2] == Exit(143, "TERM")
+    until(lambda: not stand.naps())
+    running.discard()
+    running = stand.start("echo one; echo two >&2; exit 5")
+    assert read_all(running) == read_all(stand.again().attach(running.token)) == (b"one\n", b"two\n", Exit(5))
+    running.discard()
+
+
+def test_many_commands_leave_neither_processes_nor_zombies(shell: str, stand: Stand) -> None:
+    for _ in range(5):
+        stand.run("true")
+    before = _children_of_lanes(stand)
+    for _ in range(120):
+        stand.run("true")
+    until(lambda: _children_of_lanes(stand) <= before + 2)
+    assert len(list(Path(stand.state, "commands").iterdir())) < 5 * 40
+
+
+def test_a_killed_pccpipe_leaves_its_command_running_and_another_finishes_it(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from pccpipe.targets.local import LocalTarget
+from pccpipe.targets.base import Command
+target = LocalTarget("run-9", Path({str(tmp_path / "state")!r}), lambda: Path({str(tmp_path)!r}))
+target.open()
+running = target.start(Command("a-1", "a", 1, "echo one; sleep 1.5; echo two; exit 8"))
+while b"one" not in getattr(running.read(5), "data", b""): pass
+print(__import__("json").dumps(running.token), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    import json
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    target = LocalTarget("run-9", tmp_path / "state", lambda: tmp_path)
+    running = target.attach(json.loads(done.stdout))
+    assert read_all(running) == (b"one\ntwo\n", b"", Exit(8))
+    running.discard()
+    target.close()
+    assert not (tmp_path / "state").exists()
+    assert Stand("run-9", target, lambda: target, local_shell, str(tmp_path / "state"), "").processes() == []
+
+
+def test_a_state_folder_that_cannot_be_made_is_unavailable_in_the_machines_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = LocalTarget("run-2", tmp_path / "file" / "state", lambda: tmp_path)
+    with pytest.raises(Unavailable, match="Not a directory") as caught:
+        target.open()
+    assert caught.value.reason is Reason.WORKSPACE_REFUSED
+    target.close()
+
+
+def test_without_coreutils_the_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name in ("sh", "mkdir", "rm", "tail", "grep", "mkfifo"):
+        found = shutil.which(name)
+        assert found
+        (bin_ / name).symlink_to(found)
+    monkeypatch.setenv("PATH", str(bin_))
+    target = LocalTarget("run-3", tmp_path / "state", lambda: tmp_path)
+    with pytest.raises(Unavailable) as caught:
+        target.open()
+    assert caught.value.reason is Reason.SHELL_MISSING
+    assert "timeout (coreutils)" in caught.value.words
+    assert "tail" not in caught.value.words
+    target.close()
+
+
+def test_closing_twice_and_closing_what_was_never_opened_are_harmless(stand: Stand, tmp_path: Path) -> None:
+    stand.target.close()
+    stand.target.close()
+    LocalTarget("run-4", tmp_path / "never", lambda: tmp_path).close()
+    with pytest.raises(Unavailable):
+        stand.run("true")
+
+
+def test_a_step_costs_milliseconds(stand: Stand) -> None:
+    times = []
+    for _ in range(50):
+        started = time.monotonic()
+        stand.run("true")
+        times.append(time.monotonic() - started)
+    # 4 ms on an idle machine; this one may be busy.
+    assert sorted(times)[25] < 0.05
+
+
+def _children_of_lanes(stand: Stand) -> int:
+    """Processes, zombies included, whose parent or whose own working folder is a lane's."""
+    count = 0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            folder = Path(f"/proc/{parent}/cwd").readlink()
+        except OSError:
+            continue
+        count += str(folder).startswith(stand.state)
+    return count
