@@ -102,7 +102,7 @@ def test_the_agent_cannot_rewrite_its_prompt_its_schema_or_an_earlier_result(
     attack = """
         echo hacked > /pcc/in/prompt.md; echo hacked > /pcc/in/schema.json; unlink /pcc/in/prompt.md
         chmod -R u+w /pcc/in; mv /pcc/in /pcc/other; ls -la / /pcc /pcc/out; cat /pcc/in/prompt.md
-        find / -path /proc -prune -o -name result.json -print 2>/dev/null | sed s/^/FOUND:/
+        find / -path /proc -prune -o -name result.json -print 2>/dev/null | sed "s/^/FOU${x}ND:/"
         echo; echo HOME=$HOME CODEX_HOME=$CODEX_HOME; id -u
     """
     model.set({"replies": [{"shell": attack}, {"text": json.dumps(GOOD)}]})
