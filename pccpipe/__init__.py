@@ -19,7 +19,7 @@ from pccpipe.version import __version__
 if TYPE_CHECKING:
     from pccpipe.engine.cancel import Cancel
     from pccpipe.errors import PccpipeError, SpecError, UsageError
-    from pccpipe.library import Fallback, RunResult, load, load_project, run
+    from pccpipe.library import Fallback, RunResult, load, load_project, plan, run
     from pccpipe.outcome import Outcome, Place, Reason
     from pccpipe.record.events import Event
 
@@ -37,13 +37,14 @@ __all__ = [
     "__version__",
     "load",
     "load_project",
+    "plan",
     "run",
 ]
 
 _HOMES = {
     "pccpipe.engine.cancel": ("Cancel",),
     "pccpipe.errors": ("PccpipeError", "SpecError", "UsageError"),
-    "pccpipe.library": ("Fallback", "RunResult", "load", "load_project", "run"),
+    "pccpipe.library": ("Fallback", "RunResult", "load", "load_project", "plan", "run"),
     "pccpipe.outcome": ("Outcome", "Place", "Reason"),
     "pccpipe.record.events": ("Event",),
 }

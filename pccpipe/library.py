@@ -15,6 +15,7 @@ from pccpipe.assembly import Assembly, Folders
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.executor import RunOutcome, all_steps, execute
+from pccpipe.engine.plan import Plan, make_plan
 from pccpipe.errors import UsageError
 from pccpipe.outcome import Outcome
 from pccpipe.record.events import Cancelling, Event, RunEnded, RunStarted, Warned
@@ -132,6 +133,19 @@ def run(
     finally:
         journal.close()
     return RunResult(run_id, ended.outcome, ended.status, ended.message, state.downgraded, folders.record, state)
+
+
+def plan(
+    pipeline: Pipeline,
+    *,
+    project: Project | None = None,
+    inputs: Mapping[str, Json] | None = None,
+    fallback: Fallback = Fallback.ALLOWED,
+) -> Plan:
+    """What `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError."""
+    values = resolve_inputs(pipeline, inputs or {})
+    allowed = fallback is Fallback.ALLOWED
+    return make_plan(pipeline, project or load_project(), values, fallback_allowed=allowed)
 
 
 def _recorded(parts: Parts, folders: Folders, inputs: Mapping[str, Json], state: RunState) -> RunOutcome:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -13,56 +15,114 @@ from pccpipe.cli.options import DEFAULT_RUNS_DIR, RunsDir, record_of
 from pccpipe.errors import UsageError
 
 if TYPE_CHECKING:
-    from pccpipe.record.state import Attempt
+    from pccpipe.record.reader import GrowingFile
+    from pccpipe.record.state import RunState
 
 PAUSE = 0.2
 """Seconds between two looks, with --follow."""
-PIECE = 256 * 1024
+
+
+class Which(Enum):
+    """Which of a command's two logs."""
+
+    BOTH = ("stdout", "stderr")
+    STDOUT = ("stdout",)
+    STDERR = ("stderr",)
 
 
 def command(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)],
     step: Annotated[
-        str | None, typer.Argument(metavar="STEP", help="A step's path or id; default: all.", show_default=False)
+        str | None, typer.Argument(metavar="[STEP]", help="A step's path or id. Default: all.", show_default=False)
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Stderr's log in place of stdout's.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Only what went to stdout.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only what went to stderr; it comes on stdout.")] = False,
 ) -> None:
-    """Show the logs of a run's steps, byte for byte."""
+    """Show what a run's steps wrote.
+
+    Stdout's logs go to stdout and stderr's to stderr; into a pipe or a file byte for byte, while on a terminal escapes
+    are shown instead of obeyed. Of several, a line `==> STEP, attempt N, stdout <==` goes before each.
+    """
+    which = Which.BOTH if stdout == stderr else Which.STDOUT if stdout else Which.STDERR
+    from pccpipe.record.reader import GrowingJournal
+    from pccpipe.record.state import RunState
+
     record = record_of(runs_dir, run_id)
-    shown: dict[Path, int] = {}
+    journal, state = GrowingJournal(record), RunState()
+    printer = _Printer(record, which, headings=step is None)
     while True:
-        attempts, over = _attempts(record, step)
-        for attempt in attempts:
-            name = attempt.stderr if stderr else attempt.stdout
-            if name:
-                _show(record / name, shown)
+        for event in journal.read():
+            state.apply(event)
+        over = _is_over(state)
+        paths = _wanted(state, step, strict=over or not follow)
+        printer.show(state, paths)
         if over or not follow:
             return
         time.sleep(PAUSE)
 
 
-def _attempts(record: Path, step: str | None) -> tuple[list[Attempt], bool]:
-    """The attempts of the wanted steps that began, in order; and whether the run is over."""
-    from pccpipe.record.state import load_state
-    from pccpipe.spec.problem import did_you_mean
-
-    state = load_state(record)
+def _wanted(state: RunState, step: str | None, *, strict: bool) -> list[str]:
+    """The paths of the wanted steps. Raises UsageError if there is none, and none can come any more."""
     paths = [path for path in state.steps if step in {None, path, path.rpartition(".")[2]}]
-    over = state.ended_at is not None
-    if step is not None and not paths and over:
-        raise UsageError(f"the run has no step {step!r}", did_you_mean(step, state.steps))
-    return [attempt for path in paths for attempt in state.steps[path].attempts if attempt.had], over
+    if step is not None and not paths and strict:
+        from pccpipe.spec.problem import did_you_mean
+
+        raise UsageError(f"the run {state.run_id} has no step {step!r}", did_you_mean(step, state.steps))
+    return paths
 
 
-def _show(path: Path, shown: dict[Path, int]) -> None:
-    try:
-        with path.open("rb") as file:
-            file.seek(shown.get(path, 0))
-            while data := file.read(PIECE):
-                sys.stdout.buffer.write(data)
-            shown[path] = file.tell()
-    except FileNotFoundError:
-        return
-    sys.stdout.buffer.flush()
+def _is_over(state: RunState) -> bool:
+    from pccpipe.record.index import is_abandoned
+
+    return state.ended_at is not None or is_abandoned(state.host, state.pid)
+
+
+class _Printer:
+    """Writes what is new in the logs, and from which log it is whenever that changes."""
+
+    def __init__(self, record: Path, which: Which, *, headings: bool) -> None:
+        self._record = record
+        self._which = which
+        self._headings = headings
+        self._logs: dict[str, GrowingFile] = {}
+        self._at = ""
+
+    def show(self, state: RunState, paths: list[str]) -> None:
+        logs = list(self._names(state, paths))
+        self._headings = self._headings or len(logs) > len(self._which.value)
+        for heading, stream, name in logs:
+            # Both logs come out as the command wrote them; one that was asked for alone, on stdout.
+            out = sys.stderr if stream == "stderr" and self._which is Which.BOTH else sys.stdout
+            for data in self._new(name):
+                self._write(out, heading, name, data)
+
+    def _names(self, state: RunState, paths: list[str]) -> Iterator[tuple[str, str, str]]:
+        for path in paths:
+            for attempt in state.steps[path].attempts:
+                for stream in self._which.value:
+                    name = attempt.stdout if stream == "stdout" else attempt.stderr
+                    if name:
+                        yield f"{path}, attempt {attempt.number}, {stream}", stream, name
+
+    def _new(self, name: str) -> Iterator[bytes]:
+        from pccpipe.record.reader import GrowingFile
+
+        log = self._logs.setdefault(name, GrowingFile(self._record / name))
+        while data := log.read():
+            yield data
+
+    def _write(self, out: TextIO, heading: str, name: str, data: bytes) -> None:
+        if name != self._at:
+            if self._headings:
+                out.buffer.write(f"{chr(10) if self._at else ''}==> {heading} <==\n".encode())
+            self._at = name
+        out.buffer.write(_for_terminal(data) if out.isatty() else data)
+        out.buffer.flush()
+
+
+def _for_terminal(data: bytes) -> bytes:
+    from pccpipe.views.text import harmless
+
+    return harmless(data.decode("utf-8", "replace").replace("\r\n", "\n")).encode("utf-8", "replace")

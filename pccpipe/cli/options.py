@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pccpipe.errors import UsageError
+from pccpipe.values import Json
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline's YAML file.", show_default=False)]
 ProjectFile = Annotated[
@@ -19,13 +21,16 @@ Inputs = Annotated[
     list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="An input of the pipeline. May be repeated.")
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the records of runs are.")]
+NoFallback = Annotated[
+    bool, typer.Option("--no-fallback", help="Never run a step with less isolation than it asks for.")
+]
 DEFAULT_RUNS_DIR = Path(".system/runs")
 
 
-def read_inputs(given: Sequence[str]) -> dict[str, str]:
+def read_inputs(given: Sequence[str] | None) -> dict[str, Json]:
     """`NAME=VALUE` words as a mapping. Raises UsageError."""
-    values: dict[str, str] = {}
-    for word in given:
+    values: dict[str, Json] = {}
+    for word in given or ():
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"--input {word!r} is not NAME=VALUE", "for example --input test='npm test'")
@@ -44,3 +49,10 @@ def record_of(runs_dir: Path, run_id: str) -> Path:
 
     known = sorted(path.parent.name for path in runs_dir.glob("*/events.jsonl"))
     raise UsageError(f"there is no run {run_id!r} in {runs_dir}", did_you_mean(run_id, known))
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print lines, also where the terminal's encoding lacks a character."""
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in lines:
+        print(line.encode(encoding, "backslashreplace").decode(encoding))

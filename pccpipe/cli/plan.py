@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from pccpipe.cli.options import Inputs, PipelineFile, ProjectFile, read_inputs
+from pccpipe.cli.options import Inputs, NoFallback, PipelineFile, ProjectFile, read_inputs, tell
 
 
 def command(
-    pipeline: PipelineFile,
-    project: ProjectFile = None,
-    given: Inputs = None,
-    no_fallback: Annotated[bool, typer.Option("--no-fallback", help="As for `run`.")] = False,
+    pipeline: PipelineFile, project: ProjectFile = None, given: Inputs = None, no_fallback: NoFallback = False
 ) -> None:
-    """Say what would run where, with every expression that can be known; connects to nothing."""
-    from pccpipe.engine.plan import make_plan
-    from pccpipe.library import load, load_project
+    """Say what would run where.
+
+    With every expression that can be known evaluated, the others as they are written. Runs and connects to nothing.
+    """
+    from pccpipe import library
     from pccpipe.views.plan import plan_text
 
-    plan = make_plan(load(pipeline), load_project(project), read_inputs(given or []), fallback_allowed=not no_fallback)
-    print("\n".join(plan_text(plan)))
+    fallback = library.Fallback.FORBIDDEN if no_fallback else library.Fallback.ALLOWED
+    plan = library.plan(
+        library.load(pipeline),
+        project=library.load_project(project),
+        inputs=read_inputs(given),
+        fallback=fallback,
+    )
+    tell(plan_text(plan))

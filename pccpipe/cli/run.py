@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import signal
+import os
+import secrets
 import sys
-import threading
 import time
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from pccpipe.cli.options import DEFAULT_RUNS_DIR, Inputs, PipelineFile, ProjectFile, RunsDir, read_inputs
+from pccpipe.cli.crash import keep_tracebacks_in
+from pccpipe.cli.options import DEFAULT_RUNS_DIR, Inputs, NoFallback, PipelineFile, ProjectFile, RunsDir, read_inputs
+from pccpipe.cli.signals import obey_signals
 
 if TYPE_CHECKING:
-    from pccpipe.engine.cancel import Cancel
     from pccpipe.record.events import Event
 
 DOWNGRADED = 4
 """The exit status of a downgraded success, with --fail-on-downgrade."""
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Format(StrEnum):
@@ -42,13 +43,13 @@ def command(
         str | None, typer.Option("--run-id", metavar="ID", help="New for each run. Default: made from the time.")
     ] = None,
     project: ProjectFile = None,
-    workspace: Annotated[Path, typer.Option("--workspace", metavar="DIR", help="The code to work on.")] = Path(),
+    workspace: Annotated[
+        Path, typer.Option("--workspace", metavar="DIR", help="The code to work on. Default: this folder.")
+    ] = Path(),
     given: Inputs = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    format: Annotated[Format, typer.Option("--format", help="auto: live on a terminal, else plain.")] = Format.AUTO,  # noqa: A002
-    no_fallback: Annotated[
-        bool, typer.Option("--no-fallback", help="Never run a step with less isolation than it asks for.")
-    ] = False,
+    output: Annotated[Format, typer.Option("--format", help="auto: live on a terminal, else plain.")] = Format.AUTO,
+    no_fallback: NoFallback = False,
     fail_on_downgrade: Annotated[
         bool, typer.Option("--fail-on-downgrade", help="Exit with 4 if a step ran with less isolation than asked for.")
     ] = False,
@@ -56,24 +57,31 @@ def command(
         bool, typer.Option("--accept-new-host-key", help="Take the host key of a VM that known_hosts does not know.")
     ] = False,
 ) -> None:
-    """Run a pipeline. Ctrl-C ends it: the steps under `always:` still run; a second Ctrl-C is less patient."""
+    """Run a pipeline.
+
+    Ctrl-C ends the run: what runs is told to end, and the steps under `always:` still run. A second Ctrl-C is less
+    patient with what does not end. Exit status: 0 succeeded, 1 a step failed or timed out, 2 wrong usage or pipeline,
+    3 a place was unavailable or a step lost, 4 downgraded (with --fail-on-downgrade), 130 or 143 cancelled.
+    """
     from pccpipe.engine.cancel import Cancel
     from pccpipe.library import Fallback, load, load_project
     from pccpipe.library import run as run_pipeline
 
-    run_id = run_id or f"{time.strftime('%Y%m%d-%H%M%S')}-{threading.get_native_id() % 10000:04d}"
+    inputs = read_inputs(given)
+    run_id = run_id if run_id is not None else new_run_id()
+    spec, of_project = load(pipeline), load_project(project)
     cancel = Cancel()
-    spec = load(pipeline)
-    of_project = load_project(project)
-    view = _view(format, runs_dir / run_id)
-    _obey_signals(cancel)
+    obey_signals(cancel)
+    record = runs_dir / run_id
+    keep_tracebacks_in(record)
+    view = _view(output, record)
     try:
         result = run_pipeline(
             spec,
             run_id=run_id,
             project=of_project,
             workspace=workspace,
-            inputs=dict(read_inputs(given or [])),
+            inputs=inputs,
             runs_dir=runs_dir,
             fallback=Fallback.FORBIDDEN if no_fallback else Fallback.ALLOWED,
             on_event=view,
@@ -87,10 +95,23 @@ def command(
     raise typer.Exit(result.exit_status)
 
 
-def _view(format_: Format, record: Path) -> View:
-    if format_ is Format.AUTO:
-        format_ = Format.LIVE if sys.stdout.isatty() else Format.PLAIN
-    match format_:
+def new_run_id() -> str:
+    """Eight letters and digits: the second, then two at random. They sort by time, and name containers."""
+    return f"{_base36(int(time.time()))[-6:]}{_base36(secrets.randbelow(36**2)).rjust(2, '0')}"
+
+
+def _base36(number: int) -> str:
+    text = ""
+    while number:
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+    return text
+
+
+def _view(output: Format, record: Path) -> View:
+    if output is Format.AUTO:
+        output = Format.LIVE if _can_be_live() else Format.PLAIN
+    match output:
         case Format.LIVE:
             from pccpipe.views.live import LiveView
 
@@ -105,14 +126,6 @@ def _view(format_: Format, record: Path) -> View:
             return PlainView(sys.stdout, record)
 
 
-def _obey_signals(cancel: Cancel) -> None:
-    """The first INT, TERM or HUP cancels, a second one cuts the grace."""
-
-    def obey(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
-        # In a thread, for the handler interrupts the main one wherever it is, locks and all.
-        name = signal.Signals(number).name.removeprefix("SIG")
-        act = cancel.hurry if cancel.requested else lambda: cancel.request(name)
-        threading.Thread(target=act, name="pccpipe-cancel", daemon=True).start()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, obey)
+def _can_be_live() -> bool:
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and encoding == "utf8"

@@ -16,7 +16,10 @@ class Schema(StrEnum):
 
 
 def command(name: Annotated[Schema, typer.Argument(metavar="NAME", help="Which one.")] = Schema.PIPELINE) -> None:
-    """Print a JSON Schema: pipeline, project, builder-result or reviewer-result."""
+    """Print a JSON Schema, for an editor.
+
+    One of pipeline, project, builder-result, reviewer-result.
+    """
     from pccpipe.spec.schema import schema_text
 
     print(schema_text(name.value), end="")

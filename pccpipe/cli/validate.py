@@ -1,7 +1,9 @@
-"""`pccpipe validate`: every problem of pipelines, with its place."""
+"""`pccpipe validate`: every problem of pipelines and project files, with its place."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,20 +11,48 @@ import typer
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(metavar="PIPELINE...", help="YAML files.", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Pipelines, and project files.", show_default=False)
+    ],
 ) -> None:
-    """Check pipelines, and say all that is wrong with them at once."""
-    from pccpipe.errors import SpecError
-    from pccpipe.spec.load import load_pipeline
-    from pccpipe.spec.problem import Problem
+    """Check pipelines and project files.
 
-    problems: list[Problem] = []
+    Says all that is wrong with them at once, each with its line and column, and what was probably meant.
+    """
+    from pccpipe.errors import SpecError, UsageError
+
+    count = 0
     for file in files:
         try:
-            pipeline = load_pipeline(file)
+            print(f"{file}: fine, {_checked(file)}")
         except SpecError as error:
-            problems += error.problems
-        else:
-            print(f"{file}: fine ({pipeline.name}, {len(pipeline.steps)} steps)")
-    if problems:
-        raise SpecError(problems)
+            count += len(error.problems)
+            print(error, file=sys.stderr)
+        except UsageError as error:
+            count += 1
+            print(f"{error.message}{f' ({error.hint})' if error.hint else ''}", file=sys.stderr)
+    if count:
+        print(f"{count} problem{'s' if count > 1 else ''}", file=sys.stderr)
+        raise typer.Exit(2)
+
+
+def _checked(file: Path) -> str:
+    """What the file is, in words. Raises SpecError, UsageError."""
+    from pccpipe.spec.load import load_pipeline
+    from pccpipe.spec.project import load_project
+
+    if _is_project(file):
+        project = load_project(file)
+        return f"project {project.id}, isolation {project.isolation_mode.value}"
+    pipeline = load_pipeline(file)
+    return f"pipeline {pipeline.name}, {len(pipeline.steps) + len(pipeline.always)} steps at the top"
+
+
+def _is_project(file: Path) -> bool:
+    """Whether the file means to be a project file: by its top keys, so that also a broken one is told so."""
+    try:
+        text = file.read_bytes()
+    except OSError:
+        return False
+    keys = set(re.findall(rb"^(steps|isolation_mode|vm)[ \t]*:", text, re.MULTILINE))
+    return bool(keys) and b"steps" not in keys

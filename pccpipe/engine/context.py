@@ -10,7 +10,6 @@ from typing import Protocol
 
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.limits import Deadline
-from pccpipe.engine.places import leads_to
 from pccpipe.engine.scope import Scope
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
@@ -65,10 +64,6 @@ class Parts:
     cancel: Cancel
     fallback_allowed: bool
     serials: Serials
-
-    def leads_to(self, asked: Place) -> Place:
-        """Where `on:` leads in this project. What the project chose is no downgrade."""
-        return leads_to(self.project.isolation_mode, asked)
 
     def side_of(self, place: Place) -> Side:
         """Which copy of the workspace a command at `place` works in."""

@@ -7,7 +7,7 @@ import json
 from pccpipe.engine.plan import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.model import Run, SecretSource
-from pccpipe.views.text import duration, harmless, harmless_line, memory
+from pccpipe.views.text import harmless, harmless_line, limit, memory
 
 
 def plan_text(plan: Plan) -> list[str]:
@@ -56,7 +56,7 @@ def _step(planned: PlannedStep) -> list[str]:
     label = planned.path if planned.depth == 0 else planned.step.id
     first = planned.ways[0] if planned.ways else None
     what = _place(first, planned.asked) if first else planned.does
-    lines = [f"{indent}{label}: {planned.kind}{' ' if first else ', '}{what}".rstrip(", ")]
+    lines = [f"{indent}{label}: {planned.kind} {what}".rstrip()]
     if first:
         lines += _way(first, indent + "    ")
     lines += [f"{indent}    {text}" for text in _rules(planned)]
@@ -135,6 +135,6 @@ def _rules(planned: PlannedStep) -> list[str]:
 
 def _seconds(text: str) -> str:
     try:
-        return duration(float(text))
+        return limit(float(text))
     except ValueError:
         return text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
+from pccpipe.record.index import RunEntry
 from pccpipe.record.state import Attempt, RunState, StepState
 from pccpipe.views.summary import downgrades, failed_steps, headline
 from pccpipe.views.text import (
@@ -107,3 +109,19 @@ def _attempt(attempt: Attempt, *, several: bool) -> list[str]:
     if attempt.outcome and several:
         lines.append(f"  {OUTCOME_WORDS[attempt.outcome]} in {duration(attempt.seconds)}{_because(attempt.message)}")
     return [*lines, f"logs: {attempt.stdout} {attempt.stderr}"]
+
+
+def runs_text(entries: Sequence[RunEntry]) -> list[str]:
+    """A line a run."""
+    id_width = max((len(entry.run_id) for entry in entries), default=0)
+    status_width = max((len(entry.status) for entry in entries), default=0)
+    lines = []
+    for entry in entries:
+        took = duration(entry.ended.seconds) if entry.ended else ""
+        downgraded = "  downgraded" if entry.ended and entry.ended.downgraded else ""
+        pipeline = harmless_line(entry.started.pipeline) if entry.started else ""
+        lines.append(
+            f"{entry.run_id:<{id_width}}  {date(entry.began_at)}  {entry.status:<{status_width}}  {took:>6}  "
+            f"{pipeline}{downgraded}".rstrip()
+        )
+    return lines

@@ -93,6 +93,16 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
+def limit(seconds: float) -> str:
+    """A limit as somebody would write it: `15m`, `90s`, `1h30m`."""
+    left, text = seconds, ""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if left >= length:
+            text += f"{left // length:.0f}{unit}"
+            left %= length
+    return f"{text}{left:g}s" if left or not text else text
+
+
 def size(count: float) -> str:
     """Bytes as people read them: `512 B`, `34.6 kB`, `4.3 GB`."""
     for unit in ("B", "kB", "MB", "GB"):

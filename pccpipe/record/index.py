@@ -1,0 +1,75 @@
+"""The runs on record, read as little as a list of them needs: the first line and the last ones of each journal."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from pccpipe.record.codec import UnreadableEventError, decode
+from pccpipe.record.events import Event, RunEnded, RunStarted
+from pccpipe.record.journal import EVENTS
+
+_END = 64 * 1024
+"""Bytes at a journal's end in which the run's end is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEntry:
+    """One run. `started` is None if its journal has no readable beginning, `ended` if the run has not ended."""
+
+    run_id: str
+    began_at: float | None
+    started: RunStarted | None
+    ended: RunEnded | None
+
+    @property
+    def status(self) -> str:
+        """The run's status; `interrupted` if its process is gone without a word."""
+        if self.ended:
+            return self.ended.status
+        if self.started is None:
+            return "unreadable"
+        return "interrupted" if is_abandoned(self.started.host, self.started.pid) else "running"
+
+
+def list_runs(runs_dir: Path) -> list[RunEntry]:
+    """The runs of a folder, the newest first; none if there is no such folder."""
+    entries = [_entry(journal) for journal in runs_dir.glob(f"*/{EVENTS}")]
+    return sorted(entries, key=lambda entry: entry.began_at or 0.0, reverse=True)
+
+
+def is_abandoned(host: str, pid: int | None) -> bool:
+    """Whether the process that ran it is certainly gone. Of another host's nothing is certain."""
+    if pid is None or host != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _entry(journal: Path) -> RunEntry:
+    run_id = journal.parent.name
+    try:
+        with journal.open("rb") as file:
+            first = _read(file.readline())
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END))
+            last = [_read(line) for line in file.read(_END).splitlines()]
+    except OSError:
+        return RunEntry(run_id, None, None, None)
+    started = first.what if first and isinstance(first.what, RunStarted) else None
+    ends = [event.what for event in last if event and isinstance(event.what, RunEnded)]
+    return RunEntry(run_id, first.time if first else None, started, ends[-1] if ends else None)
+
+
+def _read(line: bytes) -> Event | None:
+    try:
+        return decode(line)
+    except UnreadableEventError:
+        return None

@@ -1,0 +1,50 @@
+"""Reads a journal and logs that still grow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pccpipe.record.codec import UnreadableEventError, decode
+from pccpipe.record.events import Event
+from pccpipe.record.journal import EVENTS
+
+PIECE = 256 * 1024
+
+
+class GrowingFile:
+    """Gives what came to a file since the last look. A file that is not there yet is empty."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self, most: int = PIECE) -> bytes:
+        """At most so many bytes; empty if there are no more now."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(most)
+        except FileNotFoundError:
+            return b""
+        self._offset += len(data)
+        return data
+
+
+class GrowingJournal:
+    """Gives the events that came since the last look; those that can't be read are passed over."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._file = GrowingFile(run_dir / EVENTS)
+        self._rest = b""
+
+    def read(self) -> list[Event]:
+        """The new events, in order. A line that is not whole yet waits."""
+        events: list[Event] = []
+        while data := self._file.read():
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                try:
+                    events.append(decode(line))
+                except UnreadableEventError:
+                    continue
+        return events
