@@ -23,7 +23,8 @@ steps:
     container: agent
     run: |
       pcc-codex --json --ephemeral --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox \\
-        -C "$PCC_WORKSPACE" -m gpt-5.2-codex -c openai_base_url=${{ inputs.endpoint }} -o "$PCC_OUT/result.json" - <"$PCC_IN/prompt.md"
+        -C "$PCC_WORKSPACE" -m gpt-5.2-codex -c openai_base_url=${{ inputs.endpoint }} \\
+        -o "$PCC_OUT/result.json" - <"$PCC_IN/prompt.md"
     files: {prompt.md: {text: Do it.}, schema.json: {schema: builder-result}}
     secrets: [OPENAI_API_KEY]
     timeout: 60s
@@ -102,7 +103,7 @@ def test_the_agent_cannot_rewrite_its_prompt_its_schema_or_an_earlier_result(
     attack = """
         echo hacked > /pcc/in/prompt.md; echo hacked > /pcc/in/schema.json; unlink /pcc/in/prompt.md
         chmod -R u+w /pcc/in; mv /pcc/in /pcc/other; ls -la / /pcc /pcc/out; cat /pcc/in/prompt.md
-        find / -path /proc -prune -o -name result.json -print 2>/dev/null | sed "s/^/FOU${x}ND:/"
+        find / -path /proc -prune -o -name result.json -size +0c -print 2>/dev/null | sed "s/^/FOU${x}ND:/"
         echo; echo HOME=$HOME CODEX_HOME=$CODEX_HOME; id -u
     """
     model.set({"replies": [{"shell": attack}, {"text": json.dumps(GOOD)}]})
