@@ -21,9 +21,8 @@ SILENCE_LIMIT = 45.0
 class HeardSocket:
     """Wraps a connected TCP socket, or the channel through a jump host, for a `paramiko.Transport`."""
 
-    def __init__(self, inner: socket.socket | paramiko.Channel, silence_limit: float = SILENCE_LIMIT) -> None:
+    def __init__(self, inner: socket.socket | paramiko.Channel) -> None:
         self._inner = inner
-        self._silence_limit = silence_limit
         self._heard = time.monotonic()
         self.fell_silent = False
         # By this name, as a socket has it: paramiko asks.
@@ -55,5 +54,5 @@ class HeardSocket:
         self._closed = True
 
     def _is_silent(self) -> bool:
-        self.fell_silent = self.fell_silent or time.monotonic() - self._heard > self._silence_limit
+        self.fell_silent = self.fell_silent or time.monotonic() - self._heard > SILENCE_LIMIT
         return self.fell_silent

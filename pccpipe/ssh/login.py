@@ -157,11 +157,11 @@ def _closed(where: str, transport: Transport, error: Exception) -> Unavailable:
     if transport.parting_words:
         return Unavailable(Reason.SSH_CLOSED, f"{where}: {transport.parting_words}")
     text = str(error)
+    # paramiko's `start_client` comes back without a word when its time is over.
+    if transport.is_active() or isinstance(error.__context__, TimeoutError) or transport.heard.fell_silent:
+        words = f"{where}: something accepts connections, but no SSH server answered in {CONNECT_TIMEOUT:g} s"
+        return Unavailable(Reason.SSH_UNREACHABLE, words)
     if "protocol banner" in text or isinstance(error, EOFError):
-        timed_out = isinstance(error.__context__, TimeoutError) or "timeout" in str(error.__context__).lower()
-        if timed_out or transport.heard.fell_silent:
-            words = f"{where}: something accepts connections, but no SSH server answered in {CONNECT_TIMEOUT:g} s"
-            return Unavailable(Reason.SSH_UNREACHABLE, words)
         return Unavailable(Reason.SSH_CLOSED, f"{where}: the connection was closed before the login was done")
     return Unavailable(Reason.SSH_CLOSED, f"{where}: {text or type(error).__name__}")
 

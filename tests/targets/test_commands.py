@@ -45,7 +45,7 @@ def test_the_end_by_a_signal_is_named(stand: Stand) -> None:
 
 
 def test_output_may_be_any_bytes(stand: Stand) -> None:
-    script = "i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done"
+    script = 'i=0; while [ $i -lt 256 ]; do printf "\\\\$(printf %03o $i)"; i=$((i+1)); done'
     everything = bytes(range(256))
     assert stand.run(script)[0] == everything
     assert stand.run(f"{{ {script}; }} >&2")[1] == everything
@@ -274,7 +274,9 @@ def test_a_secret_is_on_no_disk_and_in_no_argument_list(stand: Stand) -> None:
 
 def test_twenty_at_once_are_not_mixed_up(stand: Stand) -> None:
     def one(number: int) -> None:
-        script = f"for i in 1 2 3; do echo {number}.$i; echo {number}.$i >&2; sleep 0.0{number % 5}; done; exit {number}"
+        script = (
+            f"for i in 1 2 3; do echo {number}.$i; echo {number}.$i >&2; sleep 0.0{number % 5}; done; exit {number}"
+        )
         expected = b"".join(b"%d.%d\n" % (number, i) for i in (1, 2, 3))
         assert stand.run(script, id=f"many-{number}") == (expected, expected, Exit(number))
 

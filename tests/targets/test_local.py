@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -53,7 +54,15 @@ def test_commands_see_the_callers_environment_but_what_is_withheld(
 
 
 def test_a_command_may_set_what_the_shell_itself_lives_by(stand: Stand) -> None:
-    values = {"IFS": "x", "PATH": "/usr/bin:/bin", "PS4": "%", "HOME": "/", "LC_ALL": "C", "pcc_timeout": "no", "ENV": "/x"}
+    values = {
+        "IFS": "x",
+        "PATH": "/usr/bin:/bin",
+        "PS4": "%",
+        "HOME": "/",
+        "LC_ALL": "C",
+        "pcc_timeout": "no",
+        "ENV": "/x",
+    }
     out, err, exit_ = stand.run('echo "$HOME"; ls / >/dev/null; exit 3', env=values)
     assert (out, err, exit_) == (b"/\n", b"", Exit(3))
 
@@ -127,7 +136,7 @@ def test_many_commands_leave_neither_processes_nor_zombies(shell: str, stand: St
 
 def test_a_killed_pccpipe_leaves_its_command_running_and_another_finishes_it(tmp_path: Path) -> None:
     script = f"""
-import os, signal
+import json, os, signal
 from pathlib import Path
 from pccpipe.targets.local import LocalTarget
 from pccpipe.targets.base import Command
@@ -135,12 +144,10 @@ target = LocalTarget("run-9", Path({str(tmp_path / "state")!r}), lambda: Path({s
 target.open()
 running = target.start(Command("a-1", "a", 1, "echo one; sleep 1.5; echo two; exit 8"))
 while b"one" not in getattr(running.read(5), "data", b""): pass
-print(__import__("json").dumps(running.token), flush=True)
+print(json.dumps(running.token), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    import json
-
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     target = LocalTarget("run-9", tmp_path / "state", lambda: tmp_path)
     running = target.attach(json.loads(done.stdout))

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pccpipe.shell import programs
+from pccpipe.shell.programs import Place
+from pccpipe.targets.base import Command
+
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), text, max_size=3), text, text)
+def test_whatever_the_values_no_word_of_them_is_read_as_program(env: dict[str, str], script: str, cwd: str) -> None:
+    program = programs.begin(Place("r", "/s"), "mark", Command("a-1", "a", 1, script, cwd=cwd, env=env), "/w")
+    # With everything defined as a command that does nothing, the program says what it would have called.
+    shown = f'pcc_begin() {{ printf "%s\\0" "$@"; }}\n{program.decode()}'
+    words = subprocess.run(["sh"], input=shown.encode(), capture_output=True, check=True).stdout.split(b"\0")
+    folder = "/w" if cwd in ("", ".") else f"/w/{cwd}"
+    assert [word.decode() for word in words[4:7]] == ["30.00", folder, script]
+
+
+def test_a_program_cut_short_does_nothing(tmp_path: Path) -> None:
+    command = Command("a-1", "a", 1, "true", env={"A": "b"}, files={"f": b"data"}, wants_out=True)
+    program = programs.begin(Place("r", str(tmp_path)), "mark", command, str(tmp_path))
+    for end in range(len(program) - 1):
+        begun = tmp_path / "begun"
+        shown = f"pcc_begin() {{ : >{begun}; }}\n".encode() + program[:end]
+        subprocess.run(["sh"], input=shown, capture_output=True, check=False)
+        assert not begun.exists(), program[:end]
+
+
+def test_runs_of_the_same_name_in_other_places_are_told_apart() -> None:
+    assert Place("run-1", "/a/run-1").tag != Place("run-1", "/b/run-1").tag
+    assert Place("run-1", "/a/run-1").tag.startswith("run-1-")

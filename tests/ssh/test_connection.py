@@ -1,0 +1,389 @@
+"""The connection to a VM: what it can do, and how it says what it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.housekeeping import read_to_end
+from pccpipe.spec.model import Vm
+from pccpipe.ssh import connection as connection_module
+from pccpipe.ssh import heard, login
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.machine import Done
+from tests.targets.conftest import vm_spec
+from tests.targets.stand import until
+from tests.testbed.vm import VM
+
+
+@pytest.fixture
+def connection(vm: VM) -> Iterator[Connection]:
+    made = Connection(vm_spec(vm))
+    yield made
+    made.close()
+
+
+def refusal(spec: Vm) -> Unavailable:
+    """What a connection says that cannot be had."""
+    connection = Connection(spec)
+    with pytest.raises(Unavailable) as caught:
+        connection.run("true")
+    connection.close()
+    return caught.value
+
+
+def test_facts_are_the_vms(connection: Connection, vm: VM) -> None:
+    facts = connection.facts
+    assert (facts.user, facts.home, facts.system) == ("pcc", "/home/pcc", "Linux")
+    assert f"{facts.uid}:{facts.gid}" == vm.ssh("echo $(id -u):$(id -g)").stdout.strip()
+    assert connection.host == vm.host
+
+
+def test_a_script_runs_to_its_end(connection: Connection) -> None:
+    assert connection.run("cat; echo out; echo err >&2; exit 3") == Done(3, b"out\n", b"err\n")
+    with pytest.raises(TimeoutError):
+        connection.run("sleep 2", timeout=0.2)
+
+
+def test_start_up_files_that_talk_and_other_login_shells_do_no_harm(fresh_vm: VM) -> None:
+    fresh_vm.sh("for f in .bashrc .profile; do printf 'echo welcome\\necho to you >&2\\n' >/home/pcc/$f; done")
+    connection = Connection(vm_spec(fresh_vm))
+    assert connection.facts.user == "pcc"
+    assert connection.run("echo out; echo err >&2") == Done(0, b"out\n", b"err\n")
+    connection.close()
+
+
+def test_a_program_is_given_input_while_it_gives_output_on_both_streams(connection: Connection) -> None:
+    process = connection.popen("tee /dev/stderr; exit 4")
+    # More than a channel's window of 2 MiB, which is where reading one stream alone would hang.
+    data = os.urandom(6_000_000)
+
+    def feed() -> None:
+        process.sendall(data)
+        process.shutdown_write()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    assert read_to_end(process, time.monotonic() + 30) == (data, data)
+    assert process.wait(1) == 4
+    feeder.join()
+    process.close()
+    process.close()
+
+
+def test_many_threads_share_the_connection_and_get_each_its_own(connection: Connection) -> None:
+    def one(number: int) -> Done:
+        return connection.run(f"echo {number}; echo {number} >&2; exit {number}")
+
+    with ThreadPoolExecutor(24) as pool:
+        for number, done in enumerate(pool.map(one, range(100))):
+            assert done == Done(number, b"%d\n" % number, b"%d\n" % number)
+
+
+def test_sockets_are_reached_beyond_the_limit_of_sessions(connection: Connection) -> None:
+    streams = [connection.dial("/run/docker.sock") for _ in range(30)]
+    for stream in streams:
+        stream.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        assert stream.recv(100).startswith(b"HTTP/1.0 200")
+        stream.close()
+
+
+def test_what_keeps_a_socket_from_being_dialled_is_told_apart(fresh_vm: VM) -> None:
+    connection = Connection(vm_spec(fresh_vm))
+
+    def reason(path: str) -> tuple[Reason, str]:
+        with pytest.raises(Unavailable) as caught:
+            connection.dial(path)
+        return caught.value.reason, caught.value.words
+
+    assert reason("/run/nothing.sock")[0] is Reason.ENGINE_MISSING
+    fresh_vm.stop_docker()
+    # What a clean stop removes, a crash leaves behind.
+    fresh_vm.sh(
+        "[ -S /run/docker.sock ] || perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local=>\"/run/docker.sock\")'"
+    )
+    fresh_vm.sh("chown root:docker /run/docker.sock; chmod 660 /run/docker.sock")
+    stopped, words = reason("/run/docker.sock")
+    assert stopped is Reason.ENGINE_STOPPED
+    assert "unknown" not in words
+    fresh_vm.start_docker()
+    connection.dial("/run/docker.sock").close()
+    fresh_vm.leave_docker_group()
+    connection.close()
+    denied, words = reason("/run/docker.sock")
+    assert denied is Reason.ENGINE_PERMISSION_DENIED
+    assert words == f"connect to /run/docker.sock on {fresh_vm.host}: Permission denied for user pcc"
+    connection.close()
+
+
+def test_where_sshd_forbids_forwarding_to_sockets_the_docker_command_does_it(fresh_vm: VM) -> None:
+    reconfigure(fresh_vm, "AllowStreamLocalForwarding no")
+    connection = Connection(vm_spec(fresh_vm))
+    for _ in range(2):
+        stream = connection.dial("/run/docker.sock")
+        stream.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        assert stream.recv(100).startswith(b"HTTP/1.0 200")
+        stream.close()
+    connection.close()
+
+
+def test_a_server_that_allows_few_sessions_is_waited_for(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    reconfigure(fresh_vm, "MaxSessions 2")
+    connection = Connection(vm_spec(fresh_vm))
+    with ThreadPoolExecutor(6) as pool:
+        assert {done.code for done in pool.map(lambda _: connection.run("sleep 0.2"), range(12))} == {0}
+    monkeypatch.setattr(connection_module, "OPEN_TIMEOUT", 0.5)
+    held = [connection.popen("sleep 5") for _ in range(2)]
+    with pytest.raises(Unavailable) as caught:
+        connection.run("true")
+    assert caught.value.reason is Reason.SSH_SESSION_REFUSED
+    assert "MaxSessions" in caught.value.hint
+    for process in held:
+        process.close()
+    connection.close()
+
+
+def test_it_connects_anew_after_its_sessions_were_killed(fresh_vm: VM) -> None:
+    connection = Connection(vm_spec(fresh_vm))
+    process = connection.popen("echo ready; sleep 10")
+    assert process.recv(10) == b"ready\n"
+    fresh_vm.kill_sessions()
+    with pytest.raises(ConnectionError):
+        process.recv(10)
+    with pytest.raises(ConnectionError):
+        process.wait(5)
+    with pytest.raises(ConnectionError):
+        process.sendall(b"x")
+    process.close()
+    assert connection.run("echo again").stdout == b"again\n"
+    fresh_vm.refuse()
+    fresh_vm.kill_sessions()
+    with pytest.raises(Unavailable) as caught:
+        connection.run("true")
+    assert caught.value.reason is Reason.SSH_REFUSED
+    fresh_vm.accept()
+    time.sleep(connection_module.FAILURE_LASTS)
+    assert connection.run("echo again").stdout == b"again\n"
+    connection.close()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_peer_that_falls_silent_is_noticed(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    monkeypatch.setattr(heard, "SILENCE_LIMIT", 2.0)
+    monkeypatch.setattr(login, "PING_INTERVAL", 0.5)
+    connection = Connection(vm_spec(fresh_vm))
+    process = connection.popen("echo ready; cat >/dev/null; sleep 10")
+    assert process.recv(10) == b"ready\n"
+    time.sleep(3)  # a quiet connection is no silent one: pings are answered
+    assert connection.run("echo alive").stdout == b"alive\n"
+    fresh_vm.cut()
+    started = time.monotonic()
+    if busy:
+        # Far more than all the buffers on the way.
+        with pytest.raises(ConnectionError):
+            process.sendall(b"x" * 100_000_000)
+    with pytest.raises(ConnectionError):
+        process.recv(10)
+    assert time.monotonic() - started < 6
+    process.close()
+    fresh_vm.heal()
+    connection.close()
+
+
+def test_an_address_that_nothing_has(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "CONNECT_TIMEOUT", 0.5)
+    spec = vm_spec(vm)
+    error = refusal(dataclasses.replace(spec, external_ip=vm.host.rsplit(".", 1)[0] + ".77"))
+    assert error.reason is Reason.SSH_UNREACHABLE
+    error = refusal(dataclasses.replace(spec, external_ip="no-such-host.invalid"))
+    assert (error.reason, error.words) == (Reason.SSH_NAME_UNKNOWN, "no-such-host.invalid: Name or service not known")
+    error = refusal(dataclasses.replace(spec, port=9))
+    assert (error.reason, error.words) == (Reason.SSH_REFUSED, f"connect to {vm.host} port 9: Connection refused")
+
+
+def test_a_port_that_is_not_sshs(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "CONNECT_TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        spec = dataclasses.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1])
+        error = refusal(spec)
+        assert error.reason is Reason.SSH_UNREACHABLE
+        assert "no SSH server answered" in error.words
+
+        def answer_and_close() -> None:
+            for said in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b""):
+                client = server.accept()[0]
+                client.sendall(said)
+                client.close()
+
+        server.accept()[0].close()  # the first attempt's
+        threading.Thread(target=answer_and_close, daemon=True).start()
+        for _ in range(2):
+            assert refusal(spec).reason is Reason.SSH_CLOSED
+
+
+def test_a_login_that_is_refused_says_what_was_tried(vm: VM, tmp_path: Path) -> None:
+    other = tmp_path / "other_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
+    error = refusal(dataclasses.replace(vm_spec(vm), key_path=other))
+    assert error.reason is Reason.SSH_AUTH_FAILED
+    assert error.words.startswith(f"pcc@{vm.host}: Permission denied (publickey")
+    assert str(other) in error.hint
+    assert "authorized_keys" in error.hint
+
+
+def test_keys_that_cannot_be_used_are_named(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    encrypted, garbage = tmp_path / "encrypted", tmp_path / "garbage"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(encrypted)], check=True)
+    garbage.write_text("hello")
+    spec = vm_spec(vm)
+    for path, words in {
+        tmp_path / "missing": "cannot read the key",
+        tmp_path: "cannot read the key",
+        garbage: "holds no private key",
+        encrypted: "is encrypted, and no SSH agent here has it",
+        encrypted.with_suffix(".pub"): "holds no private key",
+    }.items():
+        error = refusal(dataclasses.replace(spec, key_path=path))
+        assert (error.reason, words in error.words, str(path) in error.words) == (Reason.SSH_AUTH_FAILED, True, True)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    path = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
+    until(path.exists)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+    yield
+    process.terminate()
+    process.wait()
+
+
+def test_the_agents_keys_are_tried_also_for_an_encrypted_key(
+    vm: VM, agent: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = vm_spec(vm)
+    error = refusal(dataclasses.replace(spec, key_path=None))
+    assert error.reason is Reason.SSH_AUTH_FAILED
+    assert "there is no key to log in with" in error.hint
+    subprocess.run(["ssh-add", "-q", str(vm.key)], check=True, capture_output=True)
+    connection = Connection(dataclasses.replace(spec, key_path=None))
+    assert connection.facts.user == "pcc"
+    connection.close()
+
+    encrypted = tmp_path / "key"
+    encrypted.write_bytes(vm.key.read_bytes())
+    encrypted.chmod(0o600)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(encrypted)], check=True)
+    (tmp_path / "key.pub").write_text(subprocess.check_output(["ssh-keygen", "-y", "-f", str(vm.key)], text=True))
+    connection = Connection(dataclasses.replace(spec, key_path=encrypted))
+    assert connection.facts.user == "pcc"
+    connection.close()
+
+
+def test_a_default_key_is_tried_without_a_key_path(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519").write_bytes(vm.key.read_bytes())
+    connection = Connection(dataclasses.replace(vm_spec(vm), key_path=None))
+    assert connection.facts.user == "pcc"
+    connection.close()
+
+
+def test_a_changed_host_key_is_refused_and_a_new_one_taken_only_when_told_to(fresh_vm: VM, tmp_path: Path) -> None:
+    spec = vm_spec(fresh_vm)
+    file = tmp_path / "known_hosts"
+    unknown = dataclasses.replace(spec, known_hosts=file)
+    assert refusal(unknown).reason is Reason.SSH_HOST_KEY_UNKNOWN
+    accepting = Connection(unknown, accept_new_host_key=True)
+    accepting.run("true")
+    accepting.close()
+    connection = Connection(unknown)
+    connection.run("true")
+    connection.close()
+    fresh_vm.new_host_key()
+    error = refusal(spec)
+    assert error.reason is Reason.SSH_HOST_KEY_CHANGED
+    assert f"{fresh_vm.known_hosts}:1" in error.words
+
+
+def test_a_jump_host_leads_to_a_vm(vms: Callable[..., VM], tmp_path: Path) -> None:
+    jump, vm = vms(images=False), vms(images=False)
+    file = tmp_path / "known_hosts"
+    file.write_text(jump.known_hosts.read_text() + vm.known_hosts.read_text())
+    jump.sh(f"printf '%s\\n' '{vm.ssh('cat ~/.ssh/authorized_keys').stdout.strip()}' >>~pcc/.ssh/authorized_keys")
+    spec = dataclasses.replace(vm_spec(vm), known_hosts=file)
+    connection = Connection(dataclasses.replace(spec, proxy_jump=f"pcc@{jump.host}:22"))
+    assert connection.run("hostname").stdout.decode().strip() == vm.ssh("hostname").stdout.strip()
+    came_from = connection.run("echo $SSH_CLIENT").stdout.decode()
+    assert vm.host_side in came_from or jump.host in came_from
+    connection.close()
+    error = refusal(dataclasses.replace(spec, proxy_jump=jump.host, port=9))
+    assert error.reason is Reason.SSH_UNREACHABLE
+    assert f"through {jump.host}" in error.words
+    assert refusal(dataclasses.replace(spec, proxy_jump="a b@:x:")).reason is Reason.SSH_NAME_UNKNOWN
+
+
+def test_a_login_without_a_shell_is_a_refused_session(fresh_vm: VM) -> None:
+    fresh_vm.sh("chsh -s /usr/sbin/nologin pcc || usermod -s /usr/sbin/nologin pcc")
+    connection = Connection(vm_spec(fresh_vm))
+    with pytest.raises(Unavailable) as caught:
+        _ = connection.facts
+    assert caught.value.reason is Reason.SSH_SESSION_REFUSED
+    assert "not available" in caught.value.words
+    connection.close()
+
+
+def test_nothing_is_printed_or_logged_on_the_terminal(
+    vm: VM, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    refusal(dataclasses.replace(vm_spec(vm), user="nobody-there"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept_and_close, args=[server], daemon=True).start()
+        refusal(dataclasses.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1]))
+    connection = Connection(vm_spec(vm))
+    connection.run("true")
+    connection.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_descriptor_and_no_thread_is_left(vm: VM) -> None:
+    def one() -> None:
+        connection = Connection(vm_spec(vm))
+        connection.run("true")
+        connection.popen("true").close()
+        connection.close()
+
+    one()
+    until(lambda: threading.active_count() == 1 or not any("Transport" in str(t) for t in threading.enumerate()))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        one()
+    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+    until(lambda: not any("Transport" in type(thread).__name__ for thread in threading.enumerate()))
+
+
+def accept_and_close(server: socket.socket) -> None:
+    server.accept()[0].close()
+
+
+def reconfigure(vm: VM, line: str) -> None:
+    """Start sshd anew with another line in its configuration, the first of its kind being the one that counts."""
+    vm.sh(f"sed -i '1i {line}' /etc/ssh/sshd_config")
+    vm.refuse()
+    vm.accept()
