@@ -65,12 +65,19 @@ def command(
 
 def _wanted(state: RunState, step: str | None, *, strict: bool) -> list[str]:
     """The paths of the wanted steps. Raises UsageError if there is none, and none can come any more."""
-    paths = [path for path in state.steps if step in {None, path, path.rpartition(".")[2]}]
+    paths = [path for path in state.steps if step in {None, path, _id(path)}]
     if step is not None and not paths and strict:
         from pccpipe.spec.problem import did_you_mean
 
-        raise UsageError(f"the run {state.run_id} has no step {step!r}", did_you_mean(step, state.steps))
+        raise UsageError(
+            f"the run {state.run_id} has no step {step!r}",
+            did_you_mean(step, [*state.steps, *(_id(path) for path in state.steps)]),
+        )
     return paths
+
+
+def _id(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _is_over(state: RunState) -> bool:

@@ -44,7 +44,10 @@ def command(
     ] = None,
     project: ProjectFile = None,
     workspace: Annotated[
-        Path, typer.Option("--workspace", metavar="DIR", help="The code to work on. Default: this folder.")
+        Path,
+        typer.Option(
+            "--workspace", metavar="DIR", help="The code to work on. Default: this folder.", show_default=False
+        ),
     ] = Path(),
     given: Inputs = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
