@@ -54,7 +54,10 @@ class LaneShell:
                 raise TimeoutError("the shell did not answer in time")
             for readable in self._readable(1.0):
                 data = self._receive(readable)
-                if not data:
+                if not data and readable is not stream:
+                    # The shell has ended, but what it said before may still be on its way.
+                    time.sleep(0.005)
+                elif not data:
                     said = b"".join(self._unread.values()).decode(errors="replace").strip()
                     raise ConnectionResetError(said or "the shell has ended")
                 self._unread[readable] += data

@@ -152,7 +152,8 @@ def open_streamlocal(transport: Transport, path: str, timeout: float) -> paramik
     _await_opening(transport, opened, timeout)
     ready = transport._channels.get(number)
     if ready is None:
-        raise transport.get_exception() or paramiko.SSHException("the channel was not opened")
+        # When two are refused at a time, paramiko keeps the answer for only one of them.
+        raise transport.get_exception() or paramiko.ChannelException(2, "Connect failed")
     return ready
 
 

@@ -146,10 +146,13 @@ class Connection:
         while True:
             try:
                 return transport.open_session(timeout=OPEN_TIMEOUT)
-            except paramiko.ChannelException as error:
+            except paramiko.SSHException as error:
                 # Over MaxSessions, perhaps only because a session that we closed still counts. Nothing was begun.
+                # (When two are refused at a time, paramiko has a ChannelException for only one of them.)
+                if not transport.is_active():
+                    raise
                 if time.monotonic() + pause > deadline:
-                    words = f"{self.host} opens no session: {error.text}"
+                    words = f"{self.host} opens no session: {error}"
                     hint = "MaxSessions in its sshd_config may be too low (pccpipe uses up to 9)"
                     raise Unavailable(Reason.SSH_SESSION_REFUSED, words, hint) from error
             time.sleep(pause * random.uniform(0.5, 1.5))
