@@ -410,7 +410,11 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
   for pcc_signal in TERM KILL KILL KILL; do
     pcc_tagged || break
     pcc_signal_tagged $pcc_signal
-    sleep 0.1
+    # Ours end at once; what is somebody's own gets a moment before it is killed.
+    for pcc_tick in 1 2 3 4 5; do
+      sleep 0.02
+      pcc_tagged || break 2
+    done
   done
   rm -rf "$pcc_state"
 }
