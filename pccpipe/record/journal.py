@@ -27,7 +27,7 @@ EVENTS = "events.jsonl"
 Listener = Callable[[Event], None]
 
 _SYNCED_BY_THE_NEXT = (StepStarted, RoundStarted, ActionDone)
-"""Nothing is begun or thrown away on their account before another event, whose sync (0.2 ms) brings them to the disk too.
+"""Nothing is begun or thrown away on their account before another event, whose sync (0.2 ms) brings them along.
 
 Killed in between, pccpipe loses none of them: they are with the kernel.
 """

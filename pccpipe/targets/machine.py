@@ -68,7 +68,9 @@ class Facts:
 
 
 class Machine(Protocol):
-    """Raises `Unavailable` from every call while the machine can't be had, and `ConnectionError` when it goes away mid-call."""
+    """Raises `Unavailable` from every call while the machine can't be had, and `ConnectionError` when it goes away
+    mid-call.
+    """
 
     @property
     def host(self) -> str:
@@ -83,13 +85,15 @@ class Machine(Protocol):
         ...
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
-        """Run a housekeeping script with sh to its end; it travels on stdin, never as an argument. Raises TimeoutError."""
+        """Run a housekeeping script with sh to its end; it travels on stdin, never as an argument. Raises
+        TimeoutError.
+        """
         ...
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
         """Connect to the Unix socket at `path` there.
 
-        Only engines are reached so, hence their reasons in `Unavailable`: ENGINE_MISSING without a socket, ENGINE_STOPPED
-        when nobody listens on it, ENGINE_PERMISSION_DENIED, ENGINE_NOT_ANSWERING.
+        Only engines are reached so, hence their reasons in `Unavailable`: ENGINE_MISSING without a socket,
+        ENGINE_STOPPED when nobody listens on it, ENGINE_PERMISSION_DENIED, ENGINE_NOT_ANSWERING.
         """
         ...
