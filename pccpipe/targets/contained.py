@@ -4,9 +4,9 @@ connection.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
-import shlex
 import signal
 import threading
 import time
@@ -40,6 +40,8 @@ class Where:
     command_id: str
     container: str
     name: str
+    litter: list[str]
+    """The ids of commands whose files the target may remove, with its next call there."""
 
 
 class Contained:
@@ -128,10 +130,9 @@ class Contained:
     def discard(self) -> None:
         self._disconnect()
         where = self._where
-        files = [where.place.file_of(where.command_id, kind) for kind in ("in", "out")]
+        where.litter.append(where.command_id)
         try:
             where.engine.remove(where.container)
-            where.engine.machine.run(f"rm -rf {shlex.join(files)}")
         except (Unavailable, ConnectionError, TimeoutError):
             return  # the target's `close` tries again, by the run's label
 
@@ -197,10 +198,10 @@ class Contained:
         to fail.
         """
         self._disconnect()
-        try:
-            state = _state(self._where.engine.inspect(self._where.container))
-        except (Unavailable, ConnectionError, TimeoutError):
-            state = {}
+        state: dict[str, Json] = {}
+        if code:
+            with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+                state = _state(self._where.engine.inspect(self._where.container))
         self._exit = Exit(code, _signal_name(code), out_of_memory=state.get("OOMKilled") is True)
 
     def _ask_if_silent(self) -> None:

@@ -51,8 +51,8 @@ class ContainerTarget:
         self._workspace = workspace
         self._engine = Engine(machine, socket)
         self._lost_after = lost_after
-        self._lock = threading.Lock()
         self._used = False
+        self._litter: list[str] = []
 
     def open(self) -> None:
         self._engine.open()
@@ -68,7 +68,7 @@ class ContainerTarget:
             container = self._create(name, command, create_body(command, self._run_id, owner, paths))
             return self._begin(container, name, command)
         except BaseException:
-            self._forget_files(command.id)
+            self._litter.append(command.id)
             raise
 
     def attach(self, token: Token) -> Running:
@@ -80,7 +80,7 @@ class ContainerTarget:
         found = self._engine.inspect(container)
         if found is None:
             raise Lost(f"the container {name} is gone from the engine of {self._machine.host}")
-        where = Where(self._engine, self._place, id_, container, name)
+        where = Where(self._engine, self._place, id_, container, name, self._litter)
         return Contained(where, self._isolation(name, found), None, self._lost_after)
 
     def build_image(
@@ -117,9 +117,11 @@ class ContainerTarget:
 
     def _lay_out(self, command: Command, paths: Paths) -> tuple[int, int]:
         """Write the script and the files there; who owns the workspace."""
+        litter = [self._litter.pop() for _ in range(len(self._litter))]
+        folders = [self._place.file_of(command_id, kind) for command_id in litter for kind in ("in", "out")]
         script = "\n".join(
             [
-                "export LC_ALL=C",
+                f"export LC_ALL=C; rm -rf {shlex.join(folders)}",
                 write_files(paths.files, {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")})
                 + f" && mkdir -p {shlex.quote(paths.out)} {shlex.quote(paths.workspace)} || exit",
                 f"ls -nd {shlex.quote(paths.workspace)}",
@@ -178,7 +180,7 @@ class ContainerTarget:
     def _begin(self, container: str, name: str, command: Command) -> Running:
         """Attach, wait and start; what certainly never began leaves nothing behind."""
         answers: list[Answer] = []
-        where = Where(self._engine, self._place, command.id, container, name)
+        where = Where(self._engine, self._place, command.id, container, name, self._litter)
         try:
             query = "stream=1&stdin=1&stdout=1&stderr=1"
             attached = self._engine.stream("POST", f"/containers/{container}/attach?{query}", upgrade=True)
@@ -222,13 +224,6 @@ class ContainerTarget:
             self._engine.remove(container)
         except (Unavailable, ConnectionError, TimeoutError):
             return  # `close` tries again, by the run's label
-
-    def _forget_files(self, command_id: str) -> None:
-        paths = [self._place.file_of(command_id, kind) for kind in ("in", "out")]
-        try:
-            self._machine.run(f"rm -rf {shlex.join(paths)}")
-        except (Unavailable, ConnectionError, TimeoutError):
-            return
 
     def _isolation(self, name: str, found: Mapping[str, Json]) -> Isolation:
         """What the container has, by the engine's own account."""

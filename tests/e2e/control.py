@@ -58,6 +58,8 @@ class Control:
     folder: Path
     vm: VM | None = None
     env: dict[str, str] = field(default_factory=lambda: {"OPENAI_API_KEY": KEY})
+    mode: str = "local"
+    """Of a project without a VM."""
     count: int = 0
 
     @property
@@ -69,7 +71,7 @@ class Control:
     def project_file(self) -> Path:
         path = self.folder / "project.yaml"
         if self.vm is None:
-            path.write_text("id: p\nisolation_mode: local\n")
+            path.write_text(f"id: p\nisolation_mode: {self.mode}\n")
         else:
             path.write_text(
                 f"id: p\nisolation_mode: vm\nvm:\n  external_ip: {self.vm.host}\n  user: {self.vm.user}\n"

@@ -1,3 +1,5 @@
+"""A control centre with and without a VM, as fixtures."""
+
 from __future__ import annotations
 
 from pathlib import Path
