@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from pccpipe.cli import logs, plan, run, runs, schema, show, validate
+from pccpipe.cli.logs import logs
+from pccpipe.cli.plan import plan
+from pccpipe.cli.run import run
+from pccpipe.cli.runs import runs
+from pccpipe.cli.schema import schema
+from pccpipe.cli.show import show
+from pccpipe.cli.validate import validate
 from pccpipe.version import __version__
 
 SHORT_HELP = """\
@@ -17,31 +21,23 @@ pccpipe runs AI coding agents as YAML pipelines: on a VM, in containers on it, o
 
 All commands: pccpipe --help"""
 
-app = typer.Typer(
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+class InOrder(click.Group):
+    """Lists its commands in the order in which they were added: the most used first."""
+
+    def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        return list(self.commands)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"pccpipe {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def pccpipe(
-    context: typer.Context,
-    version: Annotated[  # noqa: ARG001 - its callback does it
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
+@click.group(cls=InOrder, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="pccpipe %(version)s")
+@click.pass_context
+def app(context: click.Context) -> None:
     """Run AI coding agents as YAML pipelines: on a VM, in containers on it, or here."""
     if context.invoked_subcommand is None:
         print(SHORT_HELP)
-        raise typer.Exit(2)
+        context.exit(2)
 
 
-for _module in (run, validate, plan, runs, show, logs, schema):
-    app.command(_module.__name__.rpartition(".")[2])(_module.command)
+for _command in (run, validate, plan, runs, show, logs, schema):
+    app.add_command(_command)

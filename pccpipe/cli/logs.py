@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-import typer
+import click
 
-from pccpipe.cli.options import DEFAULT_RUNS_DIR, RunsDir, record_of
+from pccpipe.cli.options import record_of, runs_dir_option
 from pccpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,16 +30,14 @@ class Which(Enum):
     STDERR = ("stderr",)
 
 
-def command(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)],
-    step: Annotated[
-        str | None, typer.Argument(metavar="[STEP]", help="A step's path or id. Default: all.", show_default=False)
-    ] = None,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
-    stdout: Annotated[bool, typer.Option("--stdout", help="Only what went to stdout.")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Only what went to stderr; it comes on stdout.")] = False,
-) -> None:
+@click.command()
+@click.argument("run_id")
+@click.argument("step", required=False)
+@runs_dir_option
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--stdout", is_flag=True, help="Only what went to stdout.")
+@click.option("--stderr", is_flag=True, help="Only what went to stderr; it comes on stdout.")
+def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bool, stderr: bool) -> None:
     """Show what a run's steps wrote.
 
     Stdout's logs go to stdout and stderr's to stderr; into a pipe or a file byte for byte, while on a terminal escapes

@@ -5,32 +5,41 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from pccpipe.errors import UsageError
 from pccpipe.values import Json
 
-PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline's YAML file.", show_default=False)]
-ProjectFile = Annotated[
-    Path | None,
-    typer.Option("--project", metavar="FILE", help="The project file. Default: pccpipe.yaml here, else all is local."),
-]
-Inputs = Annotated[
-    list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="An input of the pipeline. May be repeated.")
-]
-RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where the records of runs are.")]
-NoFallback = Annotated[
-    bool, typer.Option("--no-fallback", help="Never run a step with less isolation than it asks for.")
-]
-DEFAULT_RUNS_DIR = Path(".system/runs")
+FILE = click.Path(path_type=Path)
+
+pipeline_argument = click.argument("pipeline", type=FILE)
+project_option = click.option(
+    "--project",
+    type=FILE,
+    metavar="FILE",
+    help="The project file.  [default: pccpipe.yaml here; without, all is local]",
+)
+input_option = click.option(
+    "--input", "given", multiple=True, metavar="NAME=VALUE", help="An input of the pipeline. May be repeated."
+)
+runs_dir_option = click.option(
+    "--runs-dir",
+    type=FILE,
+    metavar="DIR",
+    default=Path(".system/runs"),
+    show_default=True,
+    help="Where the records of runs are.",
+)
+no_fallback_option = click.option(
+    "--no-fallback", is_flag=True, help="Never run a step with less isolation than it asks for."
+)
 
 
-def read_inputs(given: Sequence[str] | None) -> dict[str, Json]:
+def read_inputs(given: Sequence[str]) -> dict[str, Json]:
     """`NAME=VALUE` words as a mapping. Raises UsageError."""
     values: dict[str, Json] = {}
-    for word in given or ():
+    for word in given:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"--input {word!r} is not NAME=VALUE", "for example --input test='npm test'")

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from pccpipe.cli.options import Inputs, NoFallback, PipelineFile, ProjectFile, read_inputs, tell
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pccpipe.cli.options import (
+    input_option,
+    no_fallback_option,
+    pipeline_argument,
+    project_option,
+    read_inputs,
+    tell,
+)
 
 
-def command(
-    pipeline: PipelineFile, project: ProjectFile = None, given: Inputs = None, no_fallback: NoFallback = False
-) -> None:
+@click.command()
+@pipeline_argument
+@project_option
+@input_option
+@no_fallback_option
+def plan(pipeline: Path, project: Path | None, given: Sequence[str], no_fallback: bool) -> None:
     """Say what would run where.
 
     With every expression that can be known evaluated, the others as they are written. Runs and connects to nothing.
@@ -16,10 +31,10 @@ def command(
     from pccpipe.views.plan import plan_text
 
     fallback = library.Fallback.FORBIDDEN if no_fallback else library.Fallback.ALLOWED
-    plan = library.plan(
+    planned = library.plan(
         library.load(pipeline),
         project=library.load_project(project),
         inputs=read_inputs(given),
         fallback=fallback,
     )
-    tell(plan_text(plan))
+    tell(plan_text(planned))

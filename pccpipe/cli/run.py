@@ -6,14 +6,23 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import typer
+import click
 
 from pccpipe.cli.crash import keep_tracebacks_in
-from pccpipe.cli.options import DEFAULT_RUNS_DIR, Inputs, NoFallback, PipelineFile, ProjectFile, RunsDir, read_inputs
+from pccpipe.cli.options import (
+    FILE,
+    input_option,
+    no_fallback_option,
+    pipeline_argument,
+    project_option,
+    read_inputs,
+    runs_dir_option,
+)
 from pccpipe.cli.signals import obey_signals
 
 if TYPE_CHECKING:
@@ -37,28 +46,39 @@ class View(Protocol):
     def close(self) -> None: ...
 
 
-def command(
-    pipeline: PipelineFile,
-    run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", help="New for each run. Default: made from the time.")
-    ] = None,
-    project: ProjectFile = None,
-    workspace: Annotated[
-        Path,
-        typer.Option(
-            "--workspace", metavar="DIR", help="The code to work on. Default: this folder.", show_default=False
-        ),
-    ] = Path(),
-    given: Inputs = None,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    output: Annotated[Format, typer.Option("--format", help="auto: live on a terminal, else plain.")] = Format.AUTO,
-    no_fallback: NoFallback = False,
-    fail_on_downgrade: Annotated[
-        bool, typer.Option("--fail-on-downgrade", help="Exit with 4 if a step ran with less isolation than asked for.")
-    ] = False,
-    accept_new_host_key: Annotated[
-        bool, typer.Option("--accept-new-host-key", help="Take the host key of a VM that known_hosts does not know.")
-    ] = False,
+@click.command()
+@pipeline_argument
+@click.option("--run-id", metavar="ID", help="New for each run.  [default: made from the time]")
+@project_option
+@click.option(
+    "--workspace", type=FILE, metavar="DIR", default=Path(), help="The code to work on.  [default: this folder]"
+)
+@input_option
+@runs_dir_option
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(Format, case_sensitive=False),
+    default=Format.AUTO,
+    help="auto: live on a terminal, else plain.",
+)
+@no_fallback_option
+@click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
+@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@click.pass_context
+def run(
+    context: click.Context,
+    *,
+    pipeline: Path,
+    run_id: str | None,
+    project: Path | None,
+    workspace: Path,
+    given: Sequence[str],
+    runs_dir: Path,
+    output: Format,
+    no_fallback: bool,
+    fail_on_downgrade: bool,
+    accept_new_host_key: bool,
 ) -> None:
     """Run a pipeline.
 
@@ -94,8 +114,8 @@ def command(
     finally:
         view.close()
     if fail_on_downgrade and result.downgraded and result.exit_status == 0:
-        raise typer.Exit(DOWNGRADED)
-    raise typer.Exit(result.exit_status)
+        context.exit(DOWNGRADED)
+    context.exit(result.exit_status)
 
 
 def new_run_id() -> str:

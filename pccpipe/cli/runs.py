@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pccpipe.cli.options import DEFAULT_RUNS_DIR, RunsDir, tell
+from pathlib import Path
+
+import click
+
+from pccpipe.cli.options import runs_dir_option, tell
 
 
-def command(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
+@click.command()
+@runs_dir_option
+def runs(runs_dir: Path) -> None:
     """List the runs on record, the newest first."""
     from pccpipe.record.index import list_runs
     from pccpipe.views.show import runs_text

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+import click
 
-import typer
-
-
-class Schema(StrEnum):
-    PIPELINE = "pipeline"
-    PROJECT = "project"
-    BUILDER_RESULT = "builder-result"
-    REVIEWER_RESULT = "reviewer-result"
+NAMES = ("pipeline", "project", "builder-result", "reviewer-result")
 
 
-def command(name: Annotated[Schema, typer.Argument(metavar="NAME", help="Which one.")] = Schema.PIPELINE) -> None:
+@click.command()
+@click.argument("name", type=click.Choice(NAMES), default="pipeline", metavar="[NAME]")
+def schema(name: str) -> None:
     """Print a JSON Schema, for an editor.
 
-    One of pipeline, project, builder-result, reviewer-result.
+    NAME is one of pipeline (the default), project, builder-result, reviewer-result.
     """
     from pccpipe.spec.schema import schema_text
 
-    print(schema_text(name.value), end="")
+    print(schema_text(name), end="")

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from pccpipe.cli.options import DEFAULT_RUNS_DIR, RunsDir, record_of, tell
+from pccpipe.cli.options import record_of, runs_dir_option, tell
 
 
-def command(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)],
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    as_json: Annotated[bool, typer.Option("--json", help="The state as run.json has it.")] = False,
-) -> None:
+@click.command()
+@click.argument("run_id")
+@runs_dir_option
+@click.option("--json", "as_json", is_flag=True, help="The state as run.json has it.")
+def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
     """Show a run: its steps, how they ended, what isolation they had.
 
     Where each step really ran and with what isolation, why not where it asked to, its result and its logs.
     """
     from pccpipe.record.index import is_abandoned
     from pccpipe.record.state import load_state
-    from pccpipe.views.show import show
+    from pccpipe.views.show import show_text
 
     record = record_of(runs_dir, run_id)
     state = load_state(record)
     if as_json:
         tell([json.dumps(state.to_json(), indent=1, ensure_ascii=False)])
         return
-    tell(show(state, record))
+    tell(show_text(state, record))
     if state.ended_at is None and is_abandoned(state.host, state.pid):
         tell(["", f"its process {state.pid} is gone, and did not say how the run ended"])

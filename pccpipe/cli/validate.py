@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
+
+from pccpipe.cli.options import FILE
 
 
-def command(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Pipelines, and project files.", show_default=False)
-    ],
-) -> None:
+@click.command()
+@click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
+@click.pass_context
+def validate(context: click.Context, files: Sequence[Path]) -> None:
     """Check pipelines and project files.
 
     Says all that is wrong with them at once, each with its line and column, and what was probably meant.
@@ -33,7 +34,7 @@ def command(
             print(f"{error.message}{f' ({error.hint})' if error.hint else ''}", file=sys.stderr)
     if count:
         print(f"{count} problem{'s' if count > 1 else ''}", file=sys.stderr)
-        raise typer.Exit(2)
+        context.exit(2)
 
 
 def _checked(file: Path) -> str:

@@ -26,7 +26,7 @@ LONGEST_RESULT = 300
 """Characters of a result that are shown; its file has all of it."""
 
 
-def show(state: RunState, record: Path) -> list[str]:
+def show_text(state: RunState, record: Path) -> list[str]:
     """The lines that tell a run."""
     lines = [headline(state), *_facts(state, record), "", "steps:"]
     for node in tree(state):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pccpipe.record.events import Output, StepEnded
 from pccpipe.record.state import RunState
-from pccpipe.views.show import show
+from pccpipe.views.show import show_text
 from tests.record.script import WORDS, default_run, events, failed_run
 
 
@@ -13,7 +13,7 @@ def shown(count: int | None = None) -> str:
     state = RunState()
     for event in events(default_run()[:count]):
         state.apply(event)
-    return "\n".join(show(state, Path("runs/r1")))
+    return "\n".join(show_text(state, Path("runs/r1")))
 
 
 def test_each_step_says_what_it_really_had() -> None:
@@ -38,7 +38,7 @@ def test_a_failed_run_says_where_to_look() -> None:
     state = RunState()
     for event in events(failed_run()):
         state.apply(event)
-    assert "to see why: pccpipe logs r1 test" in show(state, Path("runs/r1"))
+    assert "to see why: pccpipe logs r1 test" in show_text(state, Path("runs/r1"))
 
 
 def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
@@ -51,7 +51,7 @@ def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
     ]
     for event in events(happenings):
         state.apply(event)
-    text = "\n".join(show(state, Path("runs/r1")))
+    text = "\n".join(show_text(state, Path("runs/r1")))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "\u202e" not in text

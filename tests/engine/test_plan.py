@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pccpipe.engine.plan import Plan, make_plan
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.spec.load import load_pipeline, resolve_inputs
+from pccpipe.spec.model import Project, Vm
+from pccpipe.views.plan import plan_text
+
+ROOT = Path(__file__).resolve().parents[2]
+Planned = Callable[..., Plan]
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Planned:
+    """Plans a pipeline's text in a project of a mode."""
+
+    def plan(
+        text: str, mode: IsolationMode = IsolationMode.VM, *, fallback_allowed: bool = True, **inputs: str
+    ) -> Plan:
+        path = tmp_path / "pipeline.yaml"
+        path.write_text("version: 1\nname: test\n" + textwrap.dedent(text))
+        pipeline = load_pipeline(path)
+        project = Project("p", mode, Vm("192.0.2.1", "pcc"), path=Path("pccpipe.yaml"))
+        values = resolve_inputs(pipeline, dict(inputs))
+        return make_plan(pipeline, project, values, fallback_allowed=fallback_allowed, environ={"SET": "x"})
+
+    return plan
+
+
+BOXED = """
+containers: {box: {image: "img:1", memory: 1g}}
+steps:
+  - id: a
+    on: container
+    container: box
+    run: in the box
+    fallback: {on: local, run: on the host}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "ways"),
+    [
+        (
+            IsolationMode.VM,
+            [(Place.CONTAINER, "pcc@192.0.2.1", "in the box"), (Place.LOCAL, "localhost", "on the host")],
+        ),
+        (
+            IsolationMode.CONTAINER,
+            [(Place.CONTAINER, "localhost", "in the box"), (Place.LOCAL, "localhost", "on the host")],
+        ),
+        (IsolationMode.LOCAL, [(Place.LOCAL, "localhost", "on the host")]),
+    ],
+)
+def test_a_step_leads_where_the_run_would_take_it(
+    planned: Planned, mode: IsolationMode, ways: list[tuple[Place, str, str]]
+) -> None:
+    (step,) = planned(BOXED, mode).steps
+    assert [(way.place, way.host, way.command) for way in step.ways] == ways
+
+
+def test_without_fallback_there_is_one_way(planned: Planned) -> None:
+    (step,) = planned(BOXED, fallback_allowed=False).steps
+    assert [way.place for way in step.ways] == [Place.CONTAINER]
+
+
+def test_what_can_be_known_is_evaluated_and_quoted_and_the_rest_stands(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {word: {type: string}, n: {type: integer, default: 3}}
+        steps:
+          - id: first
+            run: echo ${{ inputs.word }} ${{ inputs.n + 1 }} ${{ run.id }} "}}" ${{ inputs.word | upper }}
+            timeout: ${{ inputs.n * 60 }}
+          - id: second
+            if: steps.first.succeeded
+            run: echo ${{ steps.first.output }} ${{ target }} ${{ project.id }}
+          - id: third
+            if: inputs.n > 5
+            run: 'true'
+        """,
+        word="two words",
+    )
+    first, second, third = plan.steps
+    assert first.ways[0].command == """echo 'two words' 4 ${{ run.id }} "}}" 'TWO WORDS'"""
+    assert first.timeout == "180"
+    assert second.ways[0].command == "echo ${{ steps.first.output }} local p"
+    assert second.condition == "steps.first.succeeded"
+    assert third.condition == "false"
+
+
+def test_a_matrix_is_planned_leg_by_leg_and_rounds_once(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {most: {type: integer, default: 4}}
+        steps:
+          - id: unit
+            matrix: {n: [1, 2]}
+            run: test ${{ matrix.n }}
+          - id: again
+            repeat: {max: "${{ inputs.most }}", until: steps.inner.succeeded}
+            steps: [{id: inner, run: 'echo ${{ iteration }}', continue_on_error: true}]
+        """
+    )
+    assert [(step.path, step.depth) for step in plan.steps] == [
+        ("unit", 0),
+        ("unit[n=1]", 1),
+        ("unit[n=2]", 1),
+        ("again", 0),
+        ("again.inner", 1),
+    ]
+    assert [way.command for step in plan.steps for way in step.ways] == ["test 1", "test 2", "echo ${{ iteration }}"]
+    assert plan.steps[3].does == "at most 4 rounds, until steps.inner.succeeded"
+
+
+def test_an_expression_that_will_fail_is_a_warning(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {n: {type: integer, default: 0}}
+        steps: [{id: a, run: 'echo ${{ 1 / inputs.n }}'}]
+        """
+    )
+    assert plan.steps[0].ways[0].command == "echo ${{ 1 / inputs.n }}"
+    (warning,) = plan.warnings
+    assert warning.startswith("a: ")
+    assert "division by zero" in warning
+
+
+def test_a_secret_that_has_no_value_is_a_warning_and_no_value_is_ever_shown(planned: Planned) -> None:
+    plan = planned(
+        """
+        secrets: {GONE: {from: env}, SET: {from: env}, TOOL: {from: command, command: "exit 3"}}
+        steps: [{id: a, run: 'true', secrets: [GONE, SET, TOOL]}]
+        """
+    )
+    (warning,) = plan.warnings
+    assert "GONE" in warning
+    text = "\n".join(plan_text(plan))
+    assert "secrets: GONE, SET, TOOL" in text
+
+
+def test_everything_that_runs_here_for_want_of_a_project_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\nname: t\nsteps: [{id: far, on: vm, run: a}, {id: near, run: b}]\n")
+    pipeline = load_pipeline(path)
+    plan = make_plan(pipeline, Project("p", IsolationMode.LOCAL), {}, environ={})
+    assert plan.warnings == ("there is no project file, so everything runs on this machine, also far",)
+
+
+def test_the_text_says_place_command_rules_and_fallback(planned: Planned) -> None:
+    plan = planned(
+        """
+        containers: {box: {image: "img:1", memory: 1g, network: none, workspace: read-only}}
+        steps:
+          - id: a
+            on: container
+            container: box
+            run: |
+              first line
+              second line
+            timeout: 90m
+            retry: {attempts: 2, on: [failed]}
+            fallback: {on: vm}
+        always: [{id: z, remove: workspace}]
+        """
+    )
+    assert plan_text(plan)[3:] == [
+        "  a: run in a container of img:1 on the VM pcc@192.0.2.1, network none, memory 1g, workspace read-only",
+        "      $ first line",
+        "        second line",
+        "      timeout: 1h30m",
+        "      at most 2 attempts, again after failed",
+        "      if that is unavailable: on the VM pcc@192.0.2.1, the same command",
+        "",
+        "always, whatever happens:",
+        "  z: remove the run's copy of the workspace",
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("pipelines/*.yaml"), *ROOT.glob("examples/pipelines/*.yaml")]), ids=str
+)
+@pytest.mark.parametrize("mode", list(IsolationMode))
+def test_every_pipeline_that_comes_with_it_can_be_planned(path: Path, mode: IsolationMode) -> None:
+    pipeline = load_pipeline(path)
+    given = {name: str(path) for name, spec in pipeline.inputs.items() if spec.default is None}
+    plan = make_plan(pipeline, Project("p", mode, Vm("192.0.2.1", "pcc")), resolve_inputs(pipeline, given))
+    assert len(plan_text(plan)) > len(plan.steps)
