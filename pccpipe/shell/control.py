@@ -6,9 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from pccpipe.errors import Unavailable
 from pccpipe.shell import programs
-from pccpipe.shell.lane import LaneShell, new_mark, no_shell, understood
+from pccpipe.shell.lane import LaneShell, new_mark, understood, unbroken
 from pccpipe.shell.programs import Opening, Place
 from pccpipe.targets.machine import Machine
 
@@ -27,7 +26,7 @@ class Control:
     def open(self) -> None:
         """Raises `Unavailable`."""
         with self._lock:
-            self._opened()
+            self._open()
 
     def send(self, program: bytes) -> None:
         """Have a program run. Raises `Unavailable`, ConnectionError."""
@@ -48,7 +47,7 @@ class Control:
         """Every program here may run twice without harm, so one whose shell has died goes to a new one."""
         with self._lock:
             for last in (False, True):
-                shell = self._opened()
+                shell = self._open()
                 try:
                     return use(shell)
                 except (ConnectionError, TimeoutError) as error:
@@ -58,18 +57,17 @@ class Control:
                         raise ConnectionResetError(str(error)) from error
             raise AssertionError("the last attempt returns or raises")
 
-    def _opened(self) -> LaneShell:
-        if self._shell:
-            return self._shell
+    def _open(self) -> LaneShell:
+        if not self._shell:
+            self._shell = unbroken(self._machine, self._new_shell)
+        return self._shell
+
+    def _new_shell(self) -> LaneShell:
         shell = LaneShell(self._machine.popen("exec sh"))
         mark = new_mark()
         try:
             understood(self._machine, shell.ask(programs.open_control(Opening(self._place, mark)), mark))
-        except (ConnectionError, TimeoutError) as error:
-            shell.close()
-            raise no_shell(self._machine, error) from error
-        except Unavailable:
+        except BaseException:
             shell.close()
             raise
-        self._shell = shell
         return shell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.shell import programs
-from pccpipe.shell.lane import Lane, new_mark
+from pccpipe.shell.lane import Lane, new_mark, unbroken
 from pccpipe.shell.lanes import Lanes
 from pccpipe.shell.programs import KILL_AFTER, Place
 from pccpipe.shell.retry import Retry
@@ -69,7 +69,10 @@ class Detached:
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
         """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
         followed = Followed.of(token)
-        lane = Lane.attached(self._machine, self._place, followed.folder, followed.id, followed.offsets)
+        lane = unbroken(
+            self._machine,
+            lambda: Lane.attached(self._machine, self._place, followed.folder, followed.id, followed.offsets),
+        )
         self._lanes.adopt()
         running = DetachedRunning(self._lanes, followed, isolation, None, self._lost_after)
         running.follow(lane)

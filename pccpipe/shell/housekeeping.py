@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shlex
 import time
@@ -24,8 +25,11 @@ def run_script(process: Process, script: str, timeout: float) -> Done:
     program = f"printf %s {mark}; printf %s {mark} >&2\n(\n{script}\n) </dev/null\nexit $?\n"
     try:
         process.settimeout(timeout)
-        process.sendall(program.encode(errors="surrogateescape"))
-        process.shutdown_write()
+        with contextlib.suppress(ConnectionError):
+            # A login without a shell ends before it has read all: what it says counts. Reading tells whether it was
+            # the connection that ended.
+            process.sendall(program.encode(errors="surrogateescape"))
+            process.shutdown_write()
         stdout, stderr = read_to_end(process, deadline)
         code = process.wait(max(0.1, deadline - time.monotonic()))
     finally:

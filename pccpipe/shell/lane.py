@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Reason, Stream
@@ -17,6 +19,8 @@ ANSWER_TIMEOUT = 30.0
 READ_SIZE = 256 * 1024
 SPOOL_LIMIT = 64 * 1024 * 1024
 """Bytes of output after which a lane takes no further command: its spools go when it does."""
+
+T = TypeVar("T")
 
 
 def new_mark() -> str:
@@ -89,7 +93,7 @@ class Lane(LaneShell):
 
     @classmethod
     def open(cls, machine: Machine, place: Place) -> Lane:
-        """A new lane. Raises `Unavailable`."""
+        """A new lane. Raises `Unavailable`, ConnectionError, TimeoutError."""
         lane = cls(machine.popen("exec sh"), f"{place.state}/lane-{secrets.token_hex(8)}")
         mark = new_mark()
         lane._opened(machine, programs.open_lane(Opening(place, mark, lane.folder)), mark)
@@ -99,7 +103,7 @@ class Lane(LaneShell):
     def attached(cls, machine: Machine, place: Place, folder: str, command_id: str, offsets: Offsets) -> Lane:
         """A lane that shows a command of the lane in `folder`; it ends by itself if the command has ended.
 
-        Raises `Unavailable`, and `Lost` if the machine knows nothing of the command.
+        Raises `Unavailable`, ConnectionError, TimeoutError; `Lost` if the machine knows nothing of the command.
         """
         lane = cls(machine.popen("exec sh"), folder, offsets)
         mark = new_mark()
@@ -139,9 +143,6 @@ class Lane(LaneShell):
             # A login's start-up files may have talked before.
             self._read_until(Stream.STDERR, b"\x1e" + mark.encode() + b"\n")
             return answer
-        except (ConnectionError, TimeoutError) as error:
-            self.close()
-            raise no_shell(machine, error) from error
         except BaseException:
             self.close()
             raise
@@ -164,5 +165,12 @@ def understood(machine: Machine, answer: str) -> str:
             return answer
 
 
-def no_shell(machine: Machine, error: Exception) -> Unavailable:
-    return Unavailable(Reason.SSH_SESSION_REFUSED, f"{machine.host} gave no shell: {error}")
+def unbroken(machine: Machine, do: Callable[[], T]) -> T:
+    """Do what may be done twice; again when the connection breaks meanwhile. Raises `Unavailable`."""
+    for last in (False, False, True):
+        try:
+            return do()
+        except (ConnectionError, TimeoutError) as error:
+            if last:
+                raise Unavailable(Reason.SSH_SESSION_REFUSED, f"{machine.host} gave no shell: {error}") from error
+    raise AssertionError("the last attempt returns or raises")

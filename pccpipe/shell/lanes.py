@@ -10,7 +10,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell import programs
 from pccpipe.shell.control import Control
-from pccpipe.shell.lane import Lane
+from pccpipe.shell.lane import Lane, unbroken
 from pccpipe.shell.programs import Place
 from pccpipe.targets.machine import Machine
 
@@ -51,7 +51,7 @@ class Lanes:
         if idle:
             return idle
         try:
-            return Lane.open(self.machine, self.place)
+            return unbroken(self.machine, lambda: Lane.open(self.machine, self.place))
         except BaseException:
             self._let_in_next()
             raise

@@ -150,8 +150,8 @@ class DetachedRunning:
         self._heard = time.monotonic()
         with self._stop_lock:
             self._lane = lane
-            if self._stop_by is not None:
-                self._send_stop()
+            # What was sent may have been lost with the lane.
+            self._stop_sent = self._stop_by is None
 
     def _take_in(self, lane: Lane, timeout: float) -> None:
         """Wait for output and give it to the finders."""
