@@ -40,7 +40,7 @@ class PlainView:
 
     def __call__(self, event: Event) -> None:
         output = self._watch.take(event)
-        lines = [f"{self._step_of(event.what)} | {line}" for _, line in output]
+        lines = [f"{self._step_of(event.what)} | {harmless_line(line)}" for _, line in output]
         lines += _lines(event)
         stamp = clock(event.time)
         text = "".join(f"{stamp} {line}\n" for line in lines)

@@ -22,7 +22,7 @@ class Watch:
         self._lines: dict[str, dict[Stream, Lines]] = {}
 
     def take(self, event: Event) -> list[tuple[Stream, str]]:
-        """Take in an event; the lines are harmless already."""
+        """Take in an event; the lines are as they came, not harmless yet."""
         self.state.apply(event)
         match event.what:
             case Output(step, stream, text):
@@ -38,12 +38,12 @@ class Watch:
         return []
 
     def tail(self, step: str, most: int = TAIL) -> list[str]:
-        """The last lines of a step, also one that is not whole yet."""
+        """The last lines of a step, harmless, also one that is not whole yet."""
         rests = [lines.rest for lines in self._lines.get(step, {}).values() if lines.rest]
         kept = [*self._tails.get(step, ()), *(harmless_line(rest) for rest in rests)]
         return kept[max(0, len(kept) - most) :]
 
     def _keep(self, step: str, stream: Stream, lines: list[str]) -> list[tuple[Stream, str]]:
-        shown = [harmless_line(line) for line in lines]
-        self._tails.setdefault(step, deque(maxlen=TAIL)).extend(shown[-TAIL:])
-        return [(stream, line) for line in shown]
+        tail = self._tails.setdefault(step, deque(maxlen=TAIL))
+        tail.extend(harmless_line(line) for line in lines[-TAIL:])
+        return [(stream, line) for line in lines]
