@@ -13,7 +13,7 @@ from typing import assert_never
 
 from pccpipe.engine.actions import kind_of
 from pccpipe.engine.places import first_way, following_way
-from pccpipe.engine.scope import ProjectView
+from pccpipe.engine.scope import ProjectView, RunView
 from pccpipe.errors import PccpipeError, UsageError
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.secrets.sources import read_secrets
@@ -98,7 +98,8 @@ def make_plan(
 ) -> Plan:
     """The plan of a run with these inputs (from `resolve_inputs`). Runs and connects to nothing."""
     planner = _Planner(pipeline, project, fallback_allowed and not project.isolation_required)
-    names: dict[str, object] = {"inputs": inputs, "project": ProjectView(project.id)}
+    run = RunView(id="", isolation_mode=project.isolation_mode.value, folder="")
+    names: dict[str, object] = {"inputs": inputs, "project": ProjectView(project.id), "run": run}
     steps = (*planner.steps(pipeline.steps, _At(names)), *planner.steps(pipeline.always, _At(names, always=True)))
     warnings = [*planner.warnings, *_secret_warnings(pipeline, steps, environ), *_project_warnings(project, steps)]
     return Plan(pipeline, project, inputs, tuple(steps), tuple(dict.fromkeys(warnings)))
@@ -261,7 +262,8 @@ class _Planner:
 
 
 def _can_be_known(source: str, at: _At) -> bool:
-    return all(chain[0] in at.names for chain in jinja.references(source, is_expression=True))
+    chains = jinja.references(source, is_expression=True)
+    return all(chain[0] in at.names and (chain[0] != "run" or chain[1:] == ("isolation_mode",)) for chain in chains)
 
 
 def _at_once(count: int) -> str:

@@ -80,7 +80,7 @@ def test_what_can_be_known_is_evaluated_and_quoted_and_the_rest_stands(planned: 
             timeout: ${{ inputs.n * 60 }}
           - id: second
             if: steps.first.succeeded
-            run: echo ${{ steps.first.output }} ${{ target }} ${{ project.id }}
+            run: echo ${{ steps.first.output }} ${{ target }} ${{ project.id }} ${{ run.isolation_mode }}
           - id: third
             if: inputs.n > 5
             run: 'true'
@@ -90,9 +90,10 @@ def test_what_can_be_known_is_evaluated_and_quoted_and_the_rest_stands(planned: 
     first, second, third = plan.steps
     assert first.ways[0].command == """echo 'two words' 4 ${{ run.id }} "}}" 'TWO WORDS'"""
     assert first.timeout == "180"
-    assert second.ways[0].command == "echo ${{ steps.first.output }} local p"
+    assert second.ways[0].command == "echo ${{ steps.first.output }} local p vm"
     assert second.condition == "steps.first.succeeded"
     assert third.condition == "false"
+    assert plan.warnings == ()
 
 
 def test_a_matrix_is_planned_leg_by_leg_and_rounds_once(planned: Planned) -> None:
