@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pccpipe.shell import programs
-from pccpipe.shell.lane import LaneShell, new_mark, understood, unbroken
+from pccpipe.shell.lane import LaneShell, new_mark, unbroken, understood
 from pccpipe.shell.programs import Opening, Place
 from pccpipe.targets.machine import Machine
 

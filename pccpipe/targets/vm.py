@@ -8,6 +8,7 @@ import threading
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Place, Reason
 from pccpipe.shell.detached import Detached
+from pccpipe.shell.lane import unbroken
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.running import LOST_AFTER
@@ -65,10 +66,8 @@ class VmTarget:
 
     def _make_workspace(self) -> None:
         folder = shlex.quote(self.workspace)
-        try:
-            made = self._connection.run(f"export LC_ALL=C; mkdir -p {folder} && [ -w {folder} ] && cd {folder}")
-        except (ConnectionError, TimeoutError) as error:
-            raise Unavailable(Reason.SSH_CLOSED, f"{self._connection.host}: {error}") from error
+        script = f"export LC_ALL=C; mkdir -p {folder} && [ -w {folder} ] && cd {folder}"
+        made = unbroken(self._connection, lambda: self._connection.run(script))
         if made.code:
             words = made.stderr.decode(errors="replace").strip() or f"{self.workspace} cannot be written"
             full = "No space left on device" in words or "Disk quota exceeded" in words

@@ -105,6 +105,7 @@ CHILDREN = {
     "with setsid": "setsid sleep {nap} >/dev/null 2>&1 &",
     "with setsid, holding the output": "setsid sleep {nap} &",
     "forked twice": "(setsid sh -c 'sleep {nap} & sleep {nap}' &) >/dev/null 2>&1",
+    "in the group, with an empty environment": "env -i sleep {nap} >/dev/null 2>&1 &",
     "with an empty environment, holding the output": "env -i setsid sleep {nap} &",
     "deaf to TERM": "(trap '' TERM; sleep {nap} & wait) &",
 }
