@@ -1,4 +1,7 @@
-"""The run's workspace: the user's folder, the copies at home and on the VM, and which of them is the newest."""
+"""The run's workspace: the user's folder, the copies at home and on the VM, and which of them is the newest.
+
+How trees travel and are compared is imported where it is done: a run that uploads nothing need not load it (20 ms).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,9 @@ from typing import TypeVar
 
 from pccpipe.errors import ActionError, Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.shell.here import Here
 from pccpipe.targets.machine import Machine
-from pccpipe.workspace import rsync, tar
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import Counted, Limits, copy_tree
-from pccpipe.workspace.diff import write_diff
 from pccpipe.workspace.exclude import Excluded
 
 
@@ -72,6 +72,8 @@ class WorkspaceSync:
         with self._lock:
             if not self._has_copy or not self._stale_patch:
                 return False
+            from pccpipe.workspace.diff import write_diff
+
             with tempfile.TemporaryDirectory(dir=self._copy.parent, prefix=".diff-") as folder:
                 patch = Path(folder) / "patch"
                 write_diff(self._sent, self._copy, patch)
@@ -121,6 +123,8 @@ class WorkspaceSync:
 
     def download(self, paths: Sequence[str], into: Path) -> Brought:
         with self._lock:
+            from pccpipe.workspace import tar
+
             wanted = [_checked(path) for path in paths]
             machine, folder = self._newest_place()
             missing = self._missing(machine, folder, wanted)
@@ -141,6 +145,8 @@ class WorkspaceSync:
                 raise ActionError("there is nothing to compare with", "put an `upload: workspace` step before the diff")
             if self._newest is Side.VM and self._machine is not None:
                 self._to_home(self._machine())
+            from pccpipe.workspace.diff import write_diff
+
             changed = write_diff(self._sent, self._copy, patch)
             self._last_patch = patch.read_bytes()
             self._stale_patch = False
@@ -171,10 +177,14 @@ class WorkspaceSync:
 
     def _has_rsync(self, machine: Machine) -> bool:
         if self._rsync is None:
+            from pccpipe.workspace import rsync
+
             self._rsync = rsync.is_on_both_sides(machine)
         return self._rsync
 
     def _to_vm(self, machine: Machine) -> str:
+        from pccpipe.workspace import rsync, tar
+
         def send() -> None:
             made = machine.run(f"export LC_ALL=C; mkdir -p {shlex.quote(self._remote)}")
             if made.code:
@@ -205,6 +215,8 @@ class WorkspaceSync:
         return counted
 
     def _fetch(self, machine: Machine, staging: Path) -> Counted:
+        from pccpipe.workspace import rsync, tar
+
         if self._has_rsync(machine):
             return rsync.fetch(machine, self._remote, self._copy, staging, self._excluded, self._limits)
         return tar.fetch(machine, self._remote, staging, self._excluded, self._limits)
@@ -212,6 +224,8 @@ class WorkspaceSync:
     def _newest_place(self) -> tuple[Machine, str]:
         if self._machine is not None and (self._newest is Side.VM or (self._newest is None and self._on_vm)):
             return self._machine(), self._remote
+        from pccpipe.shell.here import Here
+
         return Here(), str(self.home.absolute())
 
     def _missing(self, machine: Machine, folder: str, paths: Sequence[str]) -> list[str]:
