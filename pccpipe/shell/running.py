@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from dataclasses import dataclass
 
-from pccpipe.errors import Lost, ResultError, Unavailable
+from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Stream
 from pccpipe.shell import programs
+from pccpipe.shell.ended import fetch_file, signal_name
 from pccpipe.shell.lane import Lane
 from pccpipe.shell.lanes import Lanes
 from pccpipe.shell.programs import Offsets
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.trailer import Trailer, TrailerFinder
 from pccpipe.targets.base import Chunk, Exit, Isolation, Token
-from pccpipe.targets.machine import Done
 
 LOST_AFTER = 600.0
 """Seconds for which a machine may stay away before what runs on it counts as lost."""
@@ -114,18 +113,8 @@ class DetachedRunning:
                 self._send_stop()
 
     def fetch(self, name: str, limit: int) -> bytes:
-        done = self._run(programs.fetch(self._lanes.place, self._followed.id, name, limit))
-        match done.code:
-            case 0 if len(done.stdout) > limit:
-                raise ResultError(f"{name} has more than {limit} bytes")
-            case 0:
-                return done.stdout
-            case 3:
-                raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
-            case 4:
-                raise ResultError(f"{name} in PCC_OUT is no plain file")
-            case _:
-                raise ResultError(f"{name} cannot be read: {done.stderr.decode(errors='replace').strip()}")
+        lanes = self._lanes
+        return fetch_file(lanes.machine, lanes.place, self._followed.id, name, limit, self._lost_after)
 
     def discard(self) -> None:
         lane, self._lane = self._lane, None
@@ -189,7 +178,7 @@ class DetachedRunning:
         if trailer.code is None:
             host = self._lanes.machine.host
             raise Lost(f"{self._followed.id} was running when {host} was restarted, or its supervisor was killed")
-        self._exit = Exit(trailer.code, _signal_name(trailer.code), timed_out=trailer.timed_out)
+        self._exit = Exit(trailer.code, signal_name(trailer.code), timed_out=trailer.timed_out)
 
     def _trailers(self) -> list[Trailer]:
         return [finder.trailer for finder in self._finders.values() if finder.trailer]
@@ -240,20 +229,3 @@ class DetachedRunning:
     def _send(self, program: bytes) -> None:
         with contextlib.suppress(Unavailable, ConnectionError):
             self._lanes.control.send(program)
-
-    def _run(self, script: str) -> Done:
-        """Run a script on the machine; again, if it goes away meanwhile. Raises `Lost`."""
-        retry = Retry(self._lost_after)
-        while True:
-            retry.wait(self._lost_after)
-            try:
-                return self._lanes.machine.run(script)
-            except (Unavailable, ConnectionError, TimeoutError) as error:
-                retry.failed(error)
-
-
-def _signal_name(code: int) -> str | None:
-    try:
-        return signal.Signals(code - 128).name.removeprefix("SIG")
-    except ValueError:
-        return None

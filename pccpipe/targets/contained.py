@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import json
 import select
-import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from dataclasses import dataclass
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.stream import Answer, Body, FrameParser, Skip
-from pccpipe.errors import Lost, ResultError, Unavailable
+from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Stream
-from pccpipe.shell import programs
+from pccpipe.shell.ended import fetch_file, signal_name
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
 from pccpipe.targets.base import Chunk, Exit, Isolation, Token
-from pccpipe.targets.machine import Done
 from pccpipe.values import Json
 
 DRAIN = 5.0
@@ -114,18 +112,7 @@ class Contained:
 
     def fetch(self, name: str, limit: int) -> bytes:
         where = self._where
-        done = self._run(programs.fetch(where.place, where.command_id, name, limit))
-        match done.code:
-            case 0 if len(done.stdout) > limit:
-                raise ResultError(f"{name} has more than {limit} bytes")
-            case 0:
-                return done.stdout
-            case 3:
-                raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
-            case 4:
-                raise ResultError(f"{name} in PCC_OUT is no plain file")
-            case _:
-                raise ResultError(f"{name} cannot be read: {done.stderr.decode(errors='replace').strip()}")
+        return fetch_file(where.engine.machine, where.place, where.command_id, name, limit, self._lost_after)
 
     def discard(self) -> None:
         self._disconnect()
@@ -202,7 +189,7 @@ class Contained:
         if code:
             with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
                 state = _state(self._where.engine.inspect(self._where.container))
-        self._exit = Exit(code, _signal_name(code), out_of_memory=state.get("OOMKilled") is True)
+        self._exit = Exit(code, signal_name(code), out_of_memory=state.get("OOMKilled") is True)
 
     def _ask_if_silent(self) -> None:
         now = time.monotonic()
@@ -274,16 +261,6 @@ class Contained:
         except (Unavailable, ConnectionError, TimeoutError):
             return  # it has ended, or KILL will do
 
-    def _run(self, script: str) -> Done:
-        """Run a script on the machine; again, if it goes away meanwhile. Raises `Lost`."""
-        retry = Retry(self._lost_after)
-        while True:
-            retry.wait(self._lost_after)
-            try:
-                return self._where.engine.machine.run(script)
-            except (Unavailable, ConnectionError, TimeoutError) as error:
-                retry.failed(error)
-
 
 def _ready(answers: list[Answer], timeout: float) -> list[Answer]:
     waiting = [answer for answer in answers if answer.has_more]
@@ -299,10 +276,3 @@ def _ready(answers: list[Answer], timeout: float) -> list[Answer]:
 def _state(found: dict[str, Json] | None) -> dict[str, Json]:
     state = (found or {}).get("State")
     return state if isinstance(state, dict) else {}
-
-
-def _signal_name(code: int) -> str | None:
-    try:
-        return signal.Signals(code - 128).name.removeprefix("SIG")
-    except ValueError:
-        return None
