@@ -298,7 +298,7 @@ class _Checker:
             hint = (
                 'pccpipe quotes each value as one word: put the ${{ }} outside of it, or into `env:` and write "$NAME"'
             )
-            self._say(path, f"a ${{{{ }}}} {why}", hint)
+            self._say(path, f"a ${{{{ }}}} stands {why}", hint)
 
     def _expression_or_text(self, path: Path_, value: Data, seen: _Seen) -> None:
         if isinstance(value, str) and "${{" in value:

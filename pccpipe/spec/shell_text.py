@@ -1,138 +1,287 @@
-"""Where in a shell script a quoted word may be put: not within quotes, here-documents, backquotes and the like.
+"""Where in a shell script a quoted word may be put: not within quotes, here-documents, comments and the like.
 
 A value is put in as one word in single quotes. Within double quotes those quotes are plain characters and the shell
-would expand what is between them: `echo "${{ x }}"` would run the `$(...)` that somebody wrote into x. So a `${{ }}`
-that stands in such a place is refused when the pipeline is read.
+would expand what is between them: `echo "${{ x }}"` would run the `$(...)` that somebody wrote into x. In a comment, a
+line break in the value would end the comment. So a `${{ }}` that stands in such a place is refused when the pipeline is
+read.
+
+The script is read as dash, bash and busybox read it. Where they differ, or where a full parser would be needed, nothing
+is guessed: every value behind that place is refused. tests/spec/test_shell_text.py proves it on the shells themselves.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
+from enum import Enum
 
-_HEREDOC = re.compile(r"<<-?[ \t]*(?:'([^'\n]+)'|\"([^\"\n]+)\"|\\?([A-Za-z0-9_.-]+))")
-_CASE = re.compile(r"(?<![\w.-])case(?![\w.-])")
 
-_WORDS = {
-    '"': "stands within double quotes",
-    "'": "stands within single quotes",
-    "`": "stands within backquotes",
-    "<": "stands in a here-document",
-    "{": "stands within ${...}",
-    "+": "stands within $((...))",
-    "?": "stands behind a `case` inside of $(...), where it cannot be told whether it is within quotes",
-}
+class _In(Enum):
+    """What the reader is inside of."""
+
+    PARENS = "within parentheses"
+    SINGLE = "within single quotes"
+    DOLLAR_SINGLE = "within $'...'"
+    DOUBLE = "within double quotes"
+    BACKQUOTES = "within backquotes"
+    BRACES = "within ${...}"
+    ARITHMETIC = "within ((...)), where a value can become a command"
+    ARITHMETIC_PARENS = "within parentheses in ((...)), where a value can become a command"
+    HEREDOC = "in a here-document"
+    COMMENT = "in a comment, which a line break in the value would end"
+    UNCLEAR = "behind a place where shells differ on what is quoted"
+
+
+_BEHIND_BACKSLASH = r"right behind a `\`"
+_BEHIND_DOLLAR = "right behind a `$`"
+_AS_HEREDOC_END = "where the end of a here-document is named"
+_SUBSCRIPT = "within the brackets of an array, where a value can become a command"
+
+_HEREDOC = re.compile(r"""<<(-?)[ \t]*(?:'([^'\n]+)'|"([^"\n\\$`]+)"|(\\?)([\w.,/@%+=:-]+))(?=[\s;&|()<>]|\Z)""")
+_CASE = re.compile(r"case(?![\w.-])")
+_SUBSCRIPTED = re.compile(r"(?<![\w])[A-Za-z_]\w*\[[^]\s]*\Z")
+_BLANK = frozenset(" \t\n;&|()")
+"""What a word, and so a comment, begins behind."""
+_ONLY_PARENS = frozenset({_In.PARENS})
+_ONLY_CODE_AND_BRACES = frozenset({_In.PARENS, _In.BRACES})
+_MAY_BE_AROUND = frozenset({_In.PARENS, _In.DOUBLE})
+"""What may lie around a value: `"$(cat ${{ x }})"`, where the parentheses begin anew."""
 
 
 def misplaced_value(pieces: Iterable[str | None]) -> str | None:
-    """Why a value may not stand where one does; None if all are well placed.
+    """Why a value may not stand where one does, as the end of "it stands ..."; None if all are well placed.
 
     Args:
         pieces: the script cut at its values: text, and None for each value.
     """
-    reader = _Reader()
+    values: list[int] = []
+    script, length = [], 0
     for piece in pieces:
-        if piece is not None:
-            reader.read(piece)
-        elif reader.state in _WORDS:
-            return _WORDS[reader.state]
-    return None
+        if piece is None:
+            values.append(length)
+        # Quoted, a value is a part of a word as any letter is.
+        script.append("v" if piece is None else piece)
+        length += len(script[-1])
+    return _Reader("".join(script), values).read() if values else None
 
 
 class _Reader:
-    """Reads a script as a shell would, as far as quotes go. The innermost open thing is `state`; "" is none."""
+    def __init__(self, text: str, values: list[int]) -> None:
+        self._text = text
+        self._values = values
+        self._at = 0
+        self._around: list[_In] = []
+        """From the outside in."""
+        self._waiting: list[tuple[str, bool, bool, int]] = []
+        """Here-documents that begin on the next line: end, `<<-`, unquoted, how deep in `_around`."""
+        self._word_begins = True
+        self._why: str | None = None
 
-    def __init__(self) -> None:
-        self._open: list[str] = []
-        self._waiting: list[str] = []
-        """The ends of here-documents that begin on the next line."""
-        self._word_ended = True
+    def read(self) -> str | None:
+        last = self._values[-1]
+        while self._why is None and self._at <= last:
+            inside = self._around[-1] if self._around else None
+            if self._is_value(self._at):
+                self._value()
+            match inside:
+                case None | _In.PARENS:
+                    self._code()
+                case _In.DOUBLE | _In.BRACES | _In.ARITHMETIC | _In.ARITHMETIC_PARENS:
+                    self._expanded(inside)
+                case _In.SINGLE | _In.DOLLAR_SINGLE | _In.BACKQUOTES:
+                    self._verbatim(inside)
+                case _In.COMMENT:
+                    self._skip_to(self._text.find("\n", self._at), inside)
+                case _In.HEREDOC:
+                    self._heredoc_line()
+                case _In.UNCLEAR:
+                    self._skip_to(len(self._text), inside)
+        return self._why
 
-    @property
-    def state(self) -> str:
-        return self._open[-1] if self._open else ""
+    def _value(self) -> None:
+        """Judge the place of the value that the reader stands on."""
+        if wrong := [inside for inside in self._around if inside not in _MAY_BE_AROUND]:
+            self._why = wrong[-1].value
+        elif self._around and self._around[-1] is _In.DOUBLE:
+            self._why = _In.DOUBLE.value
+        elif _SUBSCRIPTED.search(self._text, max(0, self._at - 200), self._at):
+            self._why = _SUBSCRIPT
 
-    def read(self, text: str) -> None:
-        at = 0
-        while at < len(text):
-            at = self._step(text, at)
-
-    def _step(self, text: str, at: int) -> int:
-        char = text[at]
-        match self.state:
+    def _code(self) -> None:
+        char, begins = self._text[self._at], self._word_begins
+        self._word_begins = char in _BLANK
+        match char:
+            case "\\":
+                self._escape(begins)
+            case "#" if self._text.endswith(("<", ">", ")"), 0, self._at):
+                self._enter(_In.UNCLEAR, 1)
+            case "#" if begins:
+                self._enter(_In.COMMENT, 1)
             case "'":
-                if char == "'":
-                    self._open.pop()
-                return at + 1
-            case "<":
-                return self._heredoc_line(text, at)
-            case "#":
-                if char == "\n":
-                    self._open.pop()
-                    return at
-                return at + 1
-            case "?":
-                return len(text)
+                self._enter(_In.SINGLE, 1)
+            case '"':
+                self._enter(_In.DOUBLE, 1)
+            case "$" | "`":
+                self._expansion()
+            case "(":
+                self._enter(*((_In.ARITHMETIC, 2) if self._next("((") else (_In.PARENS, 1)))
+            case ")":
+                self._close_parens()
+            case "\n" if self._waiting:
+                self._enter(_In.HEREDOC if self._waiting[0][3] == len(self._around) else _In.UNCLEAR, 1)
+            case "<" if self._next("<<<"):
+                self._at += 3
+            case "<" if self._next("<<"):
+                self._heredoc()
+            case "c" if begins and _CASE.match(self._text, self._at) and not _ONLY_PARENS.issuperset(self._around):
+                # The `)` of its patterns would be taken for the end of the `$(`.
+                self._enter(_In.UNCLEAR, 1)
             case _:
-                return self._code(text, at)
+                self._at += 1
 
-    def _code(self, text: str, at: int) -> int:
-        """One step in code, or within double quotes, ${...}, $(...), $((...)) or backquotes."""
-        char, state = text[at], self.state
-        word_ended, self._word_ended = self._word_ended, char in " \t\n;&|()"
-        if char == "\\":
-            return at + 2
-        if text.startswith("$((", at):
-            self._open.append("+")
-            return at + 3
-        if text.startswith(("$(", "${"), at):
-            self._open.append(text[at + 1])
-            self._word_ended = True
-            return at + 2
-        if char == "`":
-            self._toggle("`")
-            return at + 1
-        if char == '"':
-            self._toggle('"')
-            return at + 1
-        if state == '"':
-            return at + 1
-        return self._unquoted(text, at, word_ended=word_ended)
+    def _expanded(self, inside: _In) -> None:
+        """Within double quotes, ${...} or ((...))."""
+        char = self._text[self._at]
+        match char, inside:
+            case "\\", _:
+                self._escape(False)
+            case "$" | "`", _:
+                self._expansion()
+            case '"', _In.DOUBLE:
+                self._leave(1)
+            case _, _In.DOUBLE:
+                self._at += 1
+            case "'" | '"', _:
+                # Within double quotes or ((...)) shells differ on what a quote in a ${...} is.
+                plain = inside is _In.BRACES and _ONLY_CODE_AND_BRACES.issuperset(self._around)
+                self._enter((_In.SINGLE if char == "'" else _In.DOUBLE) if plain else _In.UNCLEAR, 1)
+            case "\n", _ if self._waiting:
+                self._enter(_In.UNCLEAR, 1)
+            case "}", _In.BRACES:
+                self._leave(1)
+            case "(", _In.ARITHMETIC | _In.ARITHMETIC_PARENS:
+                self._enter(_In.ARITHMETIC_PARENS, 1)
+            case ")", _In.ARITHMETIC_PARENS:
+                self._leave(1)
+            case ")", _In.ARITHMETIC if self._next("))"):
+                self._leave(2)
+            case ")", _In.ARITHMETIC:
+                self._enter(_In.UNCLEAR, 1)  # the `$((` was a `$(` and a `(`
+            case _:
+                self._at += 1
 
-    def _unquoted(self, text: str, at: int, *, word_ended: bool) -> int:
-        char, state = text[at], self.state
-        if char == "'":
-            self._open.append("'")
-        elif char == "#" and word_ended and state != "{":
-            self._open.append("#")
-        elif (char == ")" and state == "(") or (char == "}" and state == "{"):
-            self._open.pop()
-        elif char == ")" and state == "+" and text.startswith("))", at):
-            self._open.pop()
-            return at + 2
-        elif char == "\n" and self._waiting:
-            self._open.append("<")
-        elif state == "(" and word_ended and _CASE.match(text, at):
-            self._open.append("?")
-        elif text.startswith("<<<", at):
-            return at + 3
-        elif (heredoc := _HEREDOC.match(text, at)) and state != "+":
-            self._waiting.append(heredoc[1] or heredoc[2] or heredoc[3])
-            return heredoc.end()
-        return at + 1
+    def _verbatim(self, inside: _In) -> None:
+        """To the end of '...', $'...' or `...`."""
+        end = self._text.find("`" if inside is _In.BACKQUOTES else "'", self._at)
+        stretch = self._text[self._at : end]
+        # Only bash knows \' in $'...'; and what ends `...` with quotes, comments or an escape in it is not agreed on.
+        unclear = {_In.DOLLAR_SINGLE: "\\", _In.BACKQUOTES: "\\'\"#"}.get(inside, "")
+        self._skip_to(end, inside)
+        if end >= 0:
+            self._leave(1)
+            if any(char in stretch for char in unclear):
+                self._around.append(_In.UNCLEAR)
 
-    def _heredoc_line(self, text: str, at: int) -> int:
-        end = text.find("\n", at)
-        line = text[at:] if end < 0 else text[at:end]
-        if line.lstrip("\t") == self._waiting[0]:
+    def _expansion(self) -> None:
+        """At a `$` or a backquote, in code or in what is expanded."""
+        in_code = not self._around or self._around[-1] is _In.PARENS
+        if self._text[self._at] == "`":
+            self._enter(_In.BACKQUOTES, 1)
+        elif self._next("$(("):
+            self._enter(_In.ARITHMETIC, 3)
+        elif self._next("$("):
+            self._enter(_In.PARENS, 2)
+            self._word_begins = True
+        elif self._next("${"):
+            self._enter(_In.BRACES, 2)
+        elif self._next("$["):
+            self._enter(_In.UNCLEAR, 2)
+        elif self._next("$'") and in_code:
+            self._enter(_In.DOLLAR_SINGLE, 2)
+        elif self._next("$'") and self._around[-1] is not _In.DOUBLE:
+            self._enter(_In.UNCLEAR, 2)
+        else:
+            self._at += 1
+            if self._is_value(self._at):
+                self._why = self._why or _BEHIND_DOLLAR
+
+    def _escape(self, begins: bool) -> None:
+        if self._is_value(self._at + 1):
+            self._why = self._why or _BEHIND_BACKSLASH
+        # A line that goes on in the next one: what begins there began before.
+        self._word_begins = begins and self._next("\\\n")
+        self._at += 2
+
+    def _close_parens(self) -> None:
+        deep = len(self._around)
+        if self._waiting and self._waiting[-1][3] >= deep:
+            self._enter(_In.UNCLEAR, 1)
+        elif deep:
+            self._leave(1)
+            self._word_begins = True
+        else:
+            self._at += 1  # the pattern of a `case`
+
+    def _heredoc(self) -> None:
+        found = _HEREDOC.match(self._text, self._at)
+        if found is None or _In.DOUBLE in self._around:
+            named = self._text.find("\n", self._at)
+            stop = len(self._text) if named < 0 else named
+            if self._has_value(self._at, stop):
+                self._why = self._why or _AS_HEREDOC_END
+            self._enter(_In.UNCLEAR, 2)
+            return
+        if self._has_value(found.start(), found.end()):
+            self._why = self._why or _AS_HEREDOC_END
+        dash, single, double, backslash, word = found.groups()
+        end = single or double or word
+        self._waiting.append((end, bool(dash), not (single or double or backslash), len(self._around)))
+        self._at = found.end()
+        self._word_begins = False
+
+    def _heredoc_line(self) -> None:
+        end, strips, unquoted, _ = self._waiting[0]
+        newline = self._text.find("\n", self._at)
+        line = self._text[self._at :] if newline < 0 else self._text[self._at : newline]
+        self._skip_to(newline, _In.HEREDOC)
+        bare = line.lstrip("\t") if strips else line
+        if bare == end:
             self._waiting.pop(0)
             if not self._waiting:
-                self._open.pop()
-                return len(text) if end < 0 else end
-        return len(text) if end < 0 else end + 1
+                self._leave(0)
+                self._word_begins = True
+                return
+        elif (bare.startswith(end) and self._around[:-1]) or (unquoted and line.endswith("\\")):
+            # `E)` ends the document for some; and a line that goes on in the next one hides its end.
+            self._around.append(_In.UNCLEAR)
+        self._at += 1
 
-    def _toggle(self, quote: str) -> None:
-        if self.state == quote:
-            self._open.pop()
-        else:
-            self._open.append(quote)
+    def _skip_to(self, end: int, inside: _In) -> None:
+        """Go on to `end` (below 0: the script's end); a value before it is misplaced."""
+        stop = len(self._text) if end < 0 else end
+        if self._has_value(self._at, stop):
+            self._why = self._why or inside.value
+        self._at = stop
+        if inside is _In.COMMENT:
+            self._leave(0)
+            self._word_begins = True
+
+    def _enter(self, inside: _In, length: int) -> None:
+        self._around.append(inside)
+        self._at += length
+
+    def _leave(self, length: int) -> None:
+        self._around.pop()
+        self._at += length
+        self._word_begins = False
+
+    def _has_value(self, start: int, end: int) -> bool:
+        first = bisect_left(self._values, start)
+        return first < len(self._values) and self._values[first] < end
+
+    def _is_value(self, at: int) -> bool:
+        return self._has_value(at, at + 1)
+
+    def _next(self, text: str) -> bool:
+        return self._text.startswith(text, self._at)
