@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -183,6 +184,7 @@ def _spawn(command: str, env: Mapping[str, str], stdin: int, stdout: int, stderr
                 _env=dict(env),
                 _tty_out=False,
                 _new_session=True,
+                _preexec_fn=_default_signals,
                 _bg=True,
                 _bg_exc=False,
             )
@@ -190,6 +192,12 @@ def _spawn(command: str, env: Mapping[str, str], stdin: int, stdout: int, stderr
         raise Unavailable(Reason.SHELL_MISSING, f"there is no sh in PATH here: {error}") from error
     except (sh.ForkException, OSError) as error:
         raise Unavailable(Reason.START_REFUSED, f"no program can be started here: {error}") from error
+
+
+def _default_signals() -> None:
+    """In the child: what Python and `sh` have ignored, no program of a user's expects to be."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _poll(wanted: Mapping[int, int], timeout: float | None) -> set[int]:

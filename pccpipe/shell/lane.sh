@@ -9,11 +9,14 @@
 # FIFOs, because a command may reopen /dev/stdout, and that would truncate a plain file. Spools, because the command and
 # what it says must outlive the connection. A `cat` reads a FIFO to its end (the command has ended, and whoever else held it)
 # and then the trailer file t, so the trailer in a spool says: this was all, and so it ended. Until the command has ended the
-# trailer says `lost`: that is what stays should the supervisor be killed. `cat o t o t ...` serves many commands, because
-# opening a FIFO waits for its next writer.
+# trailer says `lost`: that is what stays should the lane be killed. `cat o t o t ...` serves many commands, because opening a
+# FIFO waits for its next writer.
+#
+# The lane waits for its command in the foreground: what a shell starts with `&` can't get SIGINT and SIGQUIT back. So while
+# it runs nothing else is read, and the lane outlives its connection until the command has ended.
 #
 # Files of a command, in pcc_state/commands: ID.sh its script, ID.claim-MARK (whoever makes it decides whether the command
-# begins), ID.sup its supervisor (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
+# begins), ID.sup who sees to its end (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
 # ID.out its folders, ID.stop (someone asked it to end), ID.killed (what was left was killed), ID.ended (nothing of it runs
 # any more).
 
@@ -53,10 +56,13 @@ pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other pro
   [ "$1" != Z ]
 }
 
-pcc_is_supervised() { # ID: does its supervisor live? Sets pcc_pid
-  read -r pcc_pid pcc_began pcc_then <"$pcc_state/commands/$1.sup" || return 1
+pcc_is_supervised() { # ID: does somebody see to its end? Sets pcc_pid, pcc_code, pcc_timed
+  {
+    read -r pcc_pid pcc_began pcc_then || return 1
+    read -r pcc_code pcc_timed || pcc_code=lost pcc_timed=-
+  } <"$pcc_state/commands/$1.sup"
   read -r pcc_boot </proc/sys/kernel/random/boot_id
-  [ "$pcc_boot" = "$pcc_then" ] && pcc_identify "$pcc_pid" && [ "$pcc_start" = "$pcc_began" ]
+  [ "$pcc_code" = lost ] && [ "$pcc_boot" = "$pcc_then" ] && pcc_identify "$pcc_pid" && [ "$pcc_start" = "$pcc_began" ]
 }
 
 pcc_open_control() { # the lane that ends and removes; it has no spools
@@ -123,7 +129,7 @@ pcc_prepare() { # start the cats for the next commands
 
 pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders
   pcc_mark=$1 pcc_command=$pcc_state/commands/$2 pcc_tag=PCCPIPE_STEP=$pcc_run/$2/
-  # Reaps what has ended; else there would be three zombies a command.
+  # Reaps what has ended.
   jobs >/dev/null
   pcc_taken=
   set -C
@@ -140,7 +146,7 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
   fi
   [ "$pcc_left" -gt 0 ] || pcc_prepare
   pcc_left=$((pcc_left - 1))
-  pcc_supervise "$@" </dev/null 5>&1 >/dev/null &
+  pcc_supervise "$@"
 }
 
 pcc_write() { # SCRIPT
@@ -152,22 +158,17 @@ pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full d
   [ -n "$pcc_words" ] || pcc_words=$(pcc_write "$1" 2>&1)
 }
 
-pcc_supervise() { # as pcc_begin, in a process of its own
+pcc_supervise() { # as pcc_begin
   exec 3>o 4>e
   pcc_limit=$4 pcc_patience=$5
-  pcc_identify self
-  printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
-  pcc_answer "$pcc_mark" yes >&5
-  exec 5>&-
+  pcc_sign
   pcc_now
   pcc_began=$pcc_hundredths
   pcc_last_pid
   pcc_first=$pcc_last
-  pcc_become "$@" >&3 2>&4 3>&- 4>&- &
-  pcc_group=$!
-  printf '%s\n' "$pcc_group" >"$pcc_command.pid"
-  wait "$pcc_group"
+  (pcc_become "$@") </dev/null 5>&1 >&3 2>&4 3>&- 4>&-
   pcc_code=$? pcc_timed=-
+  read -r pcc_group <"$pcc_command.pid"
   case $pcc_code in
   124 | 137) # by its limit, or by itself; /proc/uptime counts in whole hundredths
     pcc_now
@@ -175,15 +176,36 @@ pcc_supervise() { # as pcc_begin, in a process of its own
     ;;
   esac
   pcc_end_group
-  # In place, and into a block that is there: a full disk has room for that.
-  printf '%s %s\n' "$pcc_code" "$pcc_timed" >>"$pcc_command.sup"
+  # In place: a full disk has room for that.
   printf '\036%s %-4s %s\n' "$pcc_mark" "$pcc_code" "$pcc_timed" 1<>t
   exec 3>&- 4>&-
-  pcc_may_have_children && pcc_end_escaped
+  if pcc_may_have_children; then
+    {
+      pcc_sign
+      pcc_end_escaped
+      pcc_say_ended
+    } </dev/null >/dev/null &
+  else
+    pcc_say_ended
+  fi
+}
+
+pcc_sign() { # this process sees to the command's end
+  pcc_identify self
+  printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
+}
+
+pcc_say_ended() {
+  # Into a block that is there: a full disk has room for that, too.
+  printf '%s %s\n' "$pcc_code" "$pcc_timed" >>"$pcc_command.sup"
   true >"$pcc_command.ended"
 }
 
 pcc_become() { # as pcc_begin; becomes the command, in a process group of its own that `timeout` makes
+  pcc_identify self
+  printf '%s\n' "$pcc_self" >"$pcc_command.pid"
+  pcc_answer "$pcc_mark" yes >&5
+  exec 5>&-
   umask "$pcc_umask"
   cd "$6" 2>/dev/null || {
     printf 'pccpipe: the folder %s cannot be entered\n' "$6" >&2
@@ -324,10 +346,6 @@ pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another l
   else
     export PCCPIPE_STEP="$pcc_run//"
     if pcc_is_supervised "$2" 2>/dev/null; then pcc_state_now=alive; else pcc_state_now=dead; fi
-    {
-      read -r pcc_line
-      read -r pcc_code pcc_timed || pcc_code=lost pcc_timed=-
-    } <"$pcc_command.sup"
     pcc_answer "$1" "$pcc_state_now $pcc_code $pcc_timed"
     printf '\036%s\n' "$1" >&2
     if [ $pcc_state_now = alive ]; then

@@ -73,6 +73,7 @@ class DetachedRunning:
         self._ended: set[Stream] = set()
         self._pending: list[Chunk] = []
         self._exit: Exit | None = None
+        self._looks = 4
         self._heard = time.monotonic()
         self._stop_lock = threading.Lock()
         self._stop_by: float | None = None
@@ -169,6 +170,11 @@ class DetachedRunning:
             raise ConnectionResetError("the lane has ended")
         if len(self._ended) == len(Stream):
             trailers = self._trailers()
+            if len(trailers) < len(Stream) and self._looks:
+                # They may be on their way into the spools.
+                self._looks -= 1
+                time.sleep(0.5)
+                raise ConnectionResetError("the command has ended, but its output has not")
             if len(trailers) < len(Stream):
                 self._pending += [Chunk(stream, held) for stream in Stream if (held := self._finders[stream].give_up())]
                 self._pending.append(Chunk(Stream.STDERR, TRUNCATED))

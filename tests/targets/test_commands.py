@@ -44,6 +44,16 @@ def test_the_end_by_a_signal_is_named(stand: Stand) -> None:
     assert stand.run("exit 137")[2] == Exit(137, "KILL")
 
 
+def test_no_signal_is_ignored_or_blocked_that_a_command_may_count_on(stand: Stand) -> None:
+    masks = stand.run("grep -E 'Sig(Ign|Blk)' /proc/self/status")[0].split()
+    assert masks == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+    assert stand.run("trap 'echo caught' INT; kill -INT $$; trap - INT; kill -INT $$") == (
+        b"caught\n",
+        b"",
+        Exit(130, "INT"),
+    )
+
+
 def test_output_may_be_any_bytes(stand: Stand) -> None:
     script = 'i=0; while [ $i -lt 256 ]; do printf "\\\\$(printf %03o $i)"; i=$((i+1)); done'
     everything = bytes(range(256))
