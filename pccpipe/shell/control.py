@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
 from pccpipe.shell import programs
 from pccpipe.shell.lane import LaneShell, new_mark, unbroken, understood
 from pccpipe.shell.programs import Opening, Place
@@ -22,6 +24,9 @@ class Control:
         self._place = place
         self._lock = threading.Lock()
         self._shell: LaneShell | None = None
+        self._closed = False
+        self.was_opened = False
+        """Whether there may be anything of the run on the machine."""
 
     def open(self) -> None:
         """Raises `Unavailable`."""
@@ -38,7 +43,9 @@ class Control:
         return self._use(lambda shell: shell.ask(make_program(mark), mark))
 
     def close(self) -> None:
+        """End it for good: from now on every call raises `Unavailable`."""
         with self._lock:
+            self._closed = True
             if self._shell:
                 self._shell.close()
                 self._shell = None
@@ -58,8 +65,11 @@ class Control:
             raise AssertionError("the last attempt returns or raises")
 
     def _open(self) -> LaneShell:
+        if self._closed:
+            raise Unavailable(Reason.START_REFUSED, "the run has ended")
         if not self._shell:
             self._shell = unbroken(self._machine, self._new_shell)
+            self.was_opened = True
         return self._shell
 
     def _new_shell(self) -> LaneShell:

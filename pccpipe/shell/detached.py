@@ -69,6 +69,7 @@ class Detached:
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
         """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
         followed = Followed.of(token)
+        self._lanes.control.open()
         lane = unbroken(
             self._machine,
             lambda: Lane.attached(self._machine, self._place, followed.folder, followed.id, followed.offsets),

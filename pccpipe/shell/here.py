@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
 import select
 import signal
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.shell.housekeeping import ASK_FACTS, parse_facts, run_script
+from pccpipe.shell.housekeeping import run_script
 from pccpipe.targets.machine import ByteStream, Done, Facts, Process
 
 if TYPE_CHECKING:
@@ -40,7 +42,12 @@ class Here:
 
     @functools.cached_property
     def facts(self) -> Facts:
-        return parse_facts(self.run(ASK_FACTS))
+        uid = os.getuid()
+        try:
+            user = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            user = str(uid)
+        return Facts(uid, os.getgid(), user, str(Path.home()), os.uname().sysname)
 
     def popen(self, command: str) -> Process:
         return LocalProcess(command, {name: value for name, value in os.environ.items() if name not in self._withheld})

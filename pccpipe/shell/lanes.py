@@ -92,7 +92,7 @@ class Lanes:
             self.control.send(programs.discard(discarded))
 
     def close(self) -> None:
-        """End the lanes, and with them everything of the run on the machine. Never raises."""
+        """End the lanes, and with them everything of the run on the machine, if anything can be there. Never raises."""
         with self._changed:
             if self._closed:
                 return
@@ -102,6 +102,8 @@ class Lanes:
         for lane in idle:
             lane.close()
         self.control.close()
+        if not self.control.was_opened:
+            return
         # What can't be removed now is for `gc`.
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
             self.machine.run(programs.end_run(self.place), timeout=30.0)

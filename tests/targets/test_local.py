@@ -187,7 +187,11 @@ def test_without_coreutils_the_missing_is_named(tmp_path: Path, monkeypatch: pyt
 def test_closing_twice_and_closing_what_was_never_opened_are_harmless(stand: Stand, tmp_path: Path) -> None:
     stand.target.close()
     stand.target.close()
+    with pytest.raises(Unavailable):
+        stand.target.open()
     LocalTarget("run-4", tmp_path / "never", lambda: tmp_path).close()
+    assert not (tmp_path / "never").exists()
+    assert not Path(stand.state).exists()
     with pytest.raises(Unavailable):
         stand.run("true")
 

@@ -175,6 +175,7 @@ def test_a_full_disk_is_unavailable_before_and_an_output_cut_short_after(vms: Ca
         assert b"disk full" in err
         assert exit_.code in (3, 141)
         running.discard()
+        until(lambda: not stand.shell(f"ls {stand.state} | grep lane- || true"))
         assert stand.run("echo again")[0] == b"again\n"
 
 
@@ -208,6 +209,14 @@ def test_more_commands_than_sessions_wait_for_one_another(vm: VM) -> None:
             read_all(each)
             each.discard()
         assert stand.run("echo at last")[0] == b"at last\n"
+
+
+def test_a_vm_that_was_never_had_costs_no_time_at_the_end(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = VmTarget(Connection(dataclasses.replace(vm_spec(vm), port=9)), "run-x", vm.root)
+    with pytest.raises(Unavailable, match="refused"):
+        target.open()
+    monkeypatch.setattr(Connection, "run", None)
+    target.close()
 
 
 def test_a_value_that_no_shell_can_take_is_refused_before_anything_begins(vm: VM) -> None:
