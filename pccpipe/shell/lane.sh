@@ -1,8 +1,7 @@
 # A lane: a persistent sh that runs commands detached, one at a time, and shows what they write.
 #
 # It reads programs on its stdin (pccpipe/shell/programs.py writes them) and must work in dash, bash and busybox sh, with
-# GNU coreutils and grep beside it. Set before this text: pcc_state (the run's folder here), pcc_run (its processes' tag),
-# pcc_folder (this lane's folder), pcc_reply (marks the answer to the program that opens the lane).
+# GNU coreutils and grep beside it. tools.sh comes before it.
 #
 #   command -> FIFOs o,e -> two `cat` -> spool files out,err (append only) -> two `tail -f` -> this shell's stdout, stderr
 #
@@ -19,67 +18,6 @@
 # begins), ID.sup who sees to its end (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
 # ID.out its folders, ID.stop (someone asked it to end), ID.killed (what was left was killed), ID.ended (nothing of it runs
 # any more).
-
-pcc_answer() { # MARK TEXT
-  printf '\036%s %s\036\n' "$1" "$2"
-}
-
-pcc_find() { # NAME: sets pcc_found to the file of a program. busybox sh would take its own applet, which lacks options.
-  pcc_rest=$PATH:
-  while [ -n "$pcc_rest" ]; do
-    pcc_found=${pcc_rest%%:*}/$1
-    pcc_rest=${pcc_rest#*:}
-    if [ -x "$pcc_found" ] && [ ! -d "$pcc_found" ]; then
-      for pcc_box in /bin/busybox /usr/bin/busybox; do
-        [ "$pcc_found" -ef "$pcc_box" ] && continue 2
-      done
-      return 0
-    fi
-  done
-  return 1
-}
-
-pcc_tools() { # finds what a lane needs; sets pcc_missing
-  pcc_missing=
-  pcc_find timeout && pcc_timeout=$pcc_found || pcc_missing="$pcc_missing timeout (coreutils)"
-  pcc_find tail && pcc_tail=$pcc_found || pcc_missing="$pcc_missing tail (coreutils)"
-  pcc_find grep && pcc_grep=$pcc_found || pcc_missing="$pcc_missing grep"
-  [ -r /proc/self/stat ] || pcc_missing="$pcc_missing /proc"
-  [ -z "$pcc_missing" ]
-}
-
-pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other process of this boot has; fails for a zombie
-  read -r pcc_line <"/proc/$1/stat" || return 1
-  pcc_self=${pcc_line%% *}
-  set -- ${pcc_line##*) }
-  pcc_start=${20}
-  [ "$1" != Z ]
-}
-
-pcc_is_supervised() { # ID: does somebody see to its end? Sets pcc_pid, pcc_code, pcc_timed
-  {
-    read -r pcc_pid pcc_began pcc_then || return 1
-    read -r pcc_code pcc_timed || pcc_code=lost pcc_timed=-
-  } <"$pcc_state/commands/$1.sup"
-  read -r pcc_boot </proc/sys/kernel/random/boot_id
-  [ "$pcc_code" = lost ] && [ "$pcc_boot" = "$pcc_then" ] && pcc_identify "$pcc_pid" && [ "$pcc_start" = "$pcc_began" ]
-}
-
-pcc_open_control() { # the lane that ends and removes; it has no spools
-  pcc_umask=$(umask)
-  umask 077
-  if ! pcc_tools; then
-    pcc_answer "$pcc_reply" "missing$pcc_missing"
-    exit 1
-  fi
-  if ! pcc_words=$(LC_ALL=C mkdir -p "$pcc_state/commands" 2>&1); then
-    pcc_answer "$pcc_reply" "refused $pcc_words"
-    exit 1
-  fi
-  pcc_answer "$pcc_reply" yes
-  # Kept open, as the end of its stderr would look like the end of this shell.
-  exec 9>&2 2>/dev/null
-}
 
 pcc_open() {
   pcc_umask=$(umask)
@@ -273,27 +211,6 @@ pcc_end_escaped() { # what left the group (setsid, a double fork): known by its 
   done
 }
 
-pcc_tagged() { # sets pcc_found to the processes that have the command's tag in their environment
-  pcc_found=$(LC_ALL=C "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ)
-  [ -n "$pcc_found" ]
-}
-
-pcc_signal_tagged() { # SIGNAL; TERM does not go a second time to those in the group
-  pcc_tagged
-  for pcc_path in $pcc_found; do
-    pcc_pid=${pcc_path#/proc/}
-    pcc_pid=${pcc_pid%/environ}
-    [ "$1" = TERM ] && pcc_is_in_group "$pcc_pid" && continue
-    kill "-$1" "$pcc_pid"
-  done
-}
-
-pcc_is_in_group() { # PID
-  read -r pcc_line <"/proc/$1/stat" || return 1
-  set -- ${pcc_line##*) }
-  [ "$3" = "$pcc_group" ]
-}
-
 pcc_is_copying() { # does a cat still read a FIFO, and is that still for this command?
   for pcc_path in "/proc/$pcc_cat_out/fd/"* "/proc/$pcc_cat_err/fd/"*; do
     if [ "$pcc_path" -ef o ] || [ "$pcc_path" -ef e ]; then
@@ -357,94 +274,4 @@ pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another l
     "$pcc_tail" -c "+$(($5 + 1))" err >&2
   fi
   exit 0
-}
-
-# For the control lane: short programs, each in a process of its own.
-
-pcc_stop() { # ID TENTHS: TERM now, KILL after so many tenths of a second; a second call only brings its own KILL
-  pcc_command=$pcc_state/commands/$1 pcc_tag=PCCPIPE_STEP=$pcc_run/$1/ pcc_kill=$2
-  jobs >/dev/null
-  pcc_stop_now </dev/null >/dev/null 9>&- &
-}
-
-pcc_stop_now() {
-  pcc_again=
-  [ -e "$pcc_command.stop" ] && pcc_again=1
-  true >"$pcc_command.stop"
-  pcc_ticks=0
-  while [ ! -s "$pcc_command.pid" ] && [ $pcc_ticks -lt 50 ]; do
-    sleep 0.1
-    pcc_ticks=$((pcc_ticks + 1))
-  done
-  read -r pcc_group <"$pcc_command.pid" || exit
-  if [ -z "$pcc_again" ]; then
-    # `timeout` passes it on to the group; once it has ended, the group is told directly.
-    kill -TERM "$pcc_group" || kill -TERM "-$pcc_group"
-    pcc_signal_tagged TERM
-  fi
-  pcc_ticks=0
-  while [ $pcc_ticks -lt "$pcc_kill" ]; do
-    sleep 0.1
-    pcc_ticks=$((pcc_ticks + 1))
-    # Without the file the command was discarded.
-    [ -e "$pcc_command.ended" ] || [ -e "$pcc_command.killed" ] || [ ! -e "$pcc_command.pid" ] && exit
-  done
-  kill -KILL "-$pcc_group" || kill -KILL "$pcc_group"
-  # Twice: the first look may have missed a child that was being born.
-  pcc_signal_tagged KILL
-  sleep 0.05
-  pcc_signal_tagged KILL
-  true >"$pcc_command.killed"
-}
-
-pcc_discard() { # ID...
-  jobs >/dev/null
-  (
-    cd "$pcc_state/commands" || exit
-    for pcc_id; do
-      shift
-      set -- "$@" "$pcc_id.sh" "$pcc_id".claim-* "$pcc_id.sup" "$pcc_id.pid" "$pcc_id.in" "$pcc_id.out"
-      set -- "$@" "$pcc_id.stop" "$pcc_id.killed" "$pcc_id.ended"
-    done
-    exec rm -rf -- "$@"
-  ) </dev/null >/dev/null 9>&- &
-}
-
-pcc_discard_lane() { # FOLDER
-  while read -r pcc_pid; do
-    [ "/proc/$pcc_pid/fd/1" -ef "$1/out" ] || [ "/proc/$pcc_pid/fd/1" -ef "$1/err" ] && kill "$pcc_pid"
-  done <"$1/cats"
-  rm -rf "$1" </dev/null >/dev/null 9>&- &
-}
-
-pcc_end_run() { # whatever is left of the run, cats and tails too, and all that is kept of it
-  exec 2>/dev/null
-  pcc_tools
-  pcc_tag=PCCPIPE_STEP=$pcc_run/ pcc_group=
-  for pcc_path in "$pcc_state"/commands/*.sup; do
-    pcc_id=${pcc_path##*/}
-    pcc_is_supervised "${pcc_id%.sup}" && kill -KILL "$pcc_pid"
-  done
-  for pcc_signal in TERM KILL KILL KILL; do
-    pcc_tagged || break
-    pcc_signal_tagged $pcc_signal
-    # Ours end at once; what is somebody's own gets a moment before it is killed.
-    for pcc_tick in 1 2 3 4 5; do
-      sleep 0.02
-      pcc_tagged || break 2
-    done
-  done
-  rm -rf "$pcc_state"
-}
-
-pcc_is_alive() { # MARK ID
-  if pcc_is_supervised "$2"; then pcc_answer "$1" yes; else pcc_answer "$1" no; fi
-}
-
-pcc_void() { # MARK ID ITS_MARK: make sure that a command never begins, if it has not
-  set -C
-  pcc_void=begun
-  true >"$pcc_state/commands/$2.claim-$3" && pcc_void=void
-  set +C
-  pcc_answer "$1" $pcc_void
 }

@@ -1,4 +1,4 @@
-"""Writes the programs that a lane's sh reads: what lane.sh defines, called with the values of a command."""
+"""Writes the programs for a lane's sh: what lane.sh and control.sh define, called with the values of a command."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ Offsets: TypeAlias = tuple[int, int]
 
 KILL_AFTER = 30.0
 """Seconds between TERM and KILL at `Command.limit`; and the longest grace that `stop` can give."""
+
+_LANE = ("tools.sh", "lane.sh")
+_CONTROL = ("tools.sh", "control.sh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,17 @@ class Opening:
 
 
 def open_lane(opening: Opening) -> bytes:
-    return _encoded(_with_lane_sh(opening, "pcc_open"))
+    return _encoded(_with(_LANE, opening, "pcc_open"))
 
 
 def open_control(opening: Opening) -> bytes:
-    return _encoded(_with_lane_sh(opening, "pcc_open_control"))
+    return _encoded(_with(_CONTROL, opening, "pcc_open_control"))
 
 
 def attach(opening: Opening, command_id: str, offsets: Offsets) -> bytes:
     """Show a command of the lane in `opening.folder`, from these bytes of its spools on."""
     call = ["pcc_attach", opening.mark, command_id, opening.folder, *map(str, offsets)]
-    return _encoded(_with_lane_sh(opening, shlex.join(call)))
+    return _encoded(_with(_LANE, opening, shlex.join(call)))
 
 
 def begin(place: Place, mark: str, command: Command, workspace: str, kill_after: float = KILL_AFTER) -> bytes:
@@ -105,7 +108,7 @@ def void(mark: str, command_id: str, its_mark: str) -> bytes:
 
 def end_run(place: Place) -> str:
     """A script that kills whatever the run left on the machine and removes what is kept of it."""
-    return _with_lane_sh(Opening(place, mark=""), "pcc_end_run")
+    return _with(_CONTROL, Opening(place, mark=""), "pcc_end_run")
 
 
 def fetch(place: Place, command_id: str, name: str, limit: int) -> str:
@@ -120,7 +123,7 @@ def fetch(place: Place, command_id: str, name: str, limit: int) -> str:
         exec head -c {limit + 1} {file}"""
 
 
-def _with_lane_sh(opening: Opening, call: str) -> str:
+def _with(files: tuple[str, ...], opening: Opening, call: str) -> str:
     values = {
         "pcc_state": opening.place.state,
         "pcc_run": opening.place.tag,
@@ -128,13 +131,13 @@ def _with_lane_sh(opening: Opening, call: str) -> str:
         "pcc_reply": opening.mark,
     }
     settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-    return f"{settings}{_lane_sh()}{call}\n"
+    return f"{settings}{_text(files)}{call}\n"
 
 
 @functools.cache
-def _lane_sh() -> str:
-    """lane.sh without its comments: it is sent for every lane."""
-    text = Path(__file__).with_name("lane.sh").read_text()
+def _text(files: tuple[str, ...]) -> str:
+    """Files beside this one, without their comments: they are sent for every lane."""
+    text = "".join(Path(__file__).with_name(file).read_text() for file in files)
     return re.sub(r"^\s*#.*\n|^\n", "", text, flags=re.MULTILINE)
 
 

@@ -1,0 +1,105 @@
+# The control lane: an sh that ends, asks after and removes commands. Its programs are short, and what takes longer goes on in
+# a process of its own, so that the next one is read at once. Which files there are, lane.sh says.
+
+pcc_open_control() {
+  umask 077
+  if ! pcc_tools; then
+    pcc_answer "$pcc_reply" "missing$pcc_missing"
+    exit 1
+  fi
+  if ! pcc_words=$(LC_ALL=C mkdir -p "$pcc_state/commands" 2>&1); then
+    pcc_answer "$pcc_reply" "refused $pcc_words"
+    exit 1
+  fi
+  pcc_answer "$pcc_reply" yes
+  # Kept open, as the end of its stderr would look like the end of this shell.
+  exec 9>&2 2>/dev/null
+}
+
+pcc_stop() { # ID TENTHS: TERM now, KILL after so many tenths of a second; a second call only brings its own KILL
+  pcc_command=$pcc_state/commands/$1 pcc_tag=PCCPIPE_STEP=$pcc_run/$1/ pcc_kill=$2
+  jobs >/dev/null
+  pcc_stop_now </dev/null >/dev/null 9>&- &
+}
+
+pcc_stop_now() {
+  pcc_again=
+  [ -e "$pcc_command.stop" ] && pcc_again=1
+  true >"$pcc_command.stop"
+  pcc_ticks=0
+  while [ ! -s "$pcc_command.pid" ] && [ $pcc_ticks -lt 50 ]; do
+    sleep 0.1
+    pcc_ticks=$((pcc_ticks + 1))
+  done
+  read -r pcc_group <"$pcc_command.pid" || exit
+  if [ -z "$pcc_again" ]; then
+    # `timeout` passes it on to the group; once it has ended, the group is told directly.
+    kill -TERM "$pcc_group" || kill -TERM "-$pcc_group"
+    pcc_signal_tagged TERM
+  fi
+  pcc_ticks=0
+  while [ $pcc_ticks -lt "$pcc_kill" ]; do
+    sleep 0.1
+    pcc_ticks=$((pcc_ticks + 1))
+    # Without the file the command was discarded.
+    [ -e "$pcc_command.ended" ] || [ -e "$pcc_command.killed" ] || [ ! -e "$pcc_command.pid" ] && exit
+  done
+  kill -KILL "-$pcc_group" || kill -KILL "$pcc_group"
+  # Twice: the first look may have missed a child that was being born.
+  pcc_signal_tagged KILL
+  sleep 0.05
+  pcc_signal_tagged KILL
+  true >"$pcc_command.killed"
+}
+
+pcc_discard() { # ID...
+  jobs >/dev/null
+  (
+    cd "$pcc_state/commands" || exit
+    for pcc_id; do
+      shift
+      set -- "$@" "$pcc_id.sh" "$pcc_id".claim-* "$pcc_id.sup" "$pcc_id.pid" "$pcc_id.in" "$pcc_id.out"
+      set -- "$@" "$pcc_id.stop" "$pcc_id.killed" "$pcc_id.ended"
+    done
+    exec rm -rf -- "$@"
+  ) </dev/null >/dev/null 9>&- &
+}
+
+pcc_discard_lane() { # FOLDER
+  while read -r pcc_pid; do
+    [ "/proc/$pcc_pid/fd/1" -ef "$1/out" ] || [ "/proc/$pcc_pid/fd/1" -ef "$1/err" ] && kill "$pcc_pid"
+  done <"$1/cats"
+  rm -rf "$1" </dev/null >/dev/null 9>&- &
+}
+
+pcc_end_run() { # whatever is left of the run, cats and tails too, and all that is kept of it
+  exec 2>/dev/null
+  pcc_tools
+  pcc_tag=PCCPIPE_STEP=$pcc_run/ pcc_group=
+  for pcc_path in "$pcc_state"/commands/*.sup; do
+    pcc_id=${pcc_path##*/}
+    pcc_is_supervised "${pcc_id%.sup}" && kill -KILL "$pcc_pid"
+  done
+  for pcc_signal in TERM KILL KILL KILL; do
+    pcc_tagged || break
+    pcc_signal_tagged $pcc_signal
+    # Ours end at once; what is somebody's own gets a moment before it is killed.
+    for pcc_tick in 1 2 3 4 5; do
+      sleep 0.02
+      pcc_tagged || break 2
+    done
+  done
+  rm -rf "$pcc_state"
+}
+
+pcc_is_alive() { # MARK ID
+  if pcc_is_supervised "$2"; then pcc_answer "$1" yes; else pcc_answer "$1" no; fi
+}
+
+pcc_void() { # MARK ID ITS_MARK: make sure that a command never begins, if it has not
+  set -C
+  pcc_void=begun
+  true >"$pcc_state/commands/$2.claim-$3" && pcc_void=void
+  set +C
+  pcc_answer "$1" $pcc_void
+}

@@ -1,0 +1,68 @@
+# What lane.sh and control.sh have in common. Set before this text: pcc_state (the run's folder on this machine), pcc_run (its
+# processes' tag), pcc_folder (of the lane, if any), pcc_reply (marks the answer to the program that opens the shell).
+
+pcc_answer() { # MARK TEXT
+  printf '\036%s %s\036\n' "$1" "$2"
+}
+
+pcc_find() { # NAME: sets pcc_found to the file of a program. busybox sh would take its own applet, which lacks options.
+  pcc_rest=$PATH:
+  while [ -n "$pcc_rest" ]; do
+    pcc_found=${pcc_rest%%:*}/$1
+    pcc_rest=${pcc_rest#*:}
+    if [ -x "$pcc_found" ] && [ ! -d "$pcc_found" ]; then
+      for pcc_box in /bin/busybox /usr/bin/busybox; do
+        [ "$pcc_found" -ef "$pcc_box" ] && continue 2
+      done
+      return 0
+    fi
+  done
+  return 1
+}
+
+pcc_tools() { # finds what a lane needs; sets pcc_missing
+  pcc_missing=
+  pcc_find timeout && pcc_timeout=$pcc_found || pcc_missing="$pcc_missing timeout (coreutils)"
+  pcc_find tail && pcc_tail=$pcc_found || pcc_missing="$pcc_missing tail (coreutils)"
+  pcc_find grep && pcc_grep=$pcc_found || pcc_missing="$pcc_missing grep"
+  [ -r /proc/self/stat ] || pcc_missing="$pcc_missing /proc"
+  [ -z "$pcc_missing" ]
+}
+
+pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other process of this boot has; fails for a zombie
+  read -r pcc_line <"/proc/$1/stat" || return 1
+  pcc_self=${pcc_line%% *}
+  set -- ${pcc_line##*) }
+  pcc_start=${20}
+  [ "$1" != Z ]
+}
+
+pcc_is_supervised() { # ID: does somebody see to its end? Sets pcc_pid, pcc_code, pcc_timed
+  {
+    read -r pcc_pid pcc_began pcc_then || return 1
+    read -r pcc_code pcc_timed || pcc_code=lost pcc_timed=-
+  } <"$pcc_state/commands/$1.sup"
+  read -r pcc_boot </proc/sys/kernel/random/boot_id
+  [ "$pcc_code" = lost ] && [ "$pcc_boot" = "$pcc_then" ] && pcc_identify "$pcc_pid" && [ "$pcc_start" = "$pcc_began" ]
+}
+
+pcc_tagged() { # sets pcc_found to the processes that have the command's tag in their environment
+  pcc_found=$(LC_ALL=C "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ)
+  [ -n "$pcc_found" ]
+}
+
+pcc_signal_tagged() { # SIGNAL; TERM does not go a second time to those in the group
+  pcc_tagged
+  for pcc_path in $pcc_found; do
+    pcc_pid=${pcc_path#/proc/}
+    pcc_pid=${pcc_pid%/environ}
+    [ "$1" = TERM ] && pcc_is_in_group "$pcc_pid" && continue
+    kill "-$1" "$pcc_pid"
+  done
+}
+
+pcc_is_in_group() { # PID
+  read -r pcc_line <"/proc/$1/stat" || return 1
+  set -- ${pcc_line##*) }
+  [ "$3" = "$pcc_group" ]
+}
