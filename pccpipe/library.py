@@ -25,7 +25,8 @@ from pccpipe.record.state import RunState
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
-from pccpipe.spec.load import load_pipeline, resolve_inputs
+from pccpipe.spec.inputs import resolve_inputs
+from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Pipeline, Project, Run
 from pccpipe.spec.project import load_project as load_project
 from pccpipe.values import Json

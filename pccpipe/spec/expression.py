@@ -63,6 +63,19 @@ class Template:
             return jinja.render_for_shell(self.source, scope)
 
 
+_NOT_FOR_THIS_VALUE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What operators and Jinja2's filters raise when they can do nothing with a value."""
+
+
 @contextmanager
 def _told_at(position: Position, source: str) -> Iterator[None]:
     from jinja2 import TemplateError
@@ -71,5 +84,5 @@ def _told_at(position: Position, source: str) -> Iterator[None]:
         yield
     except TemplateError as error:
         raise ExpressionError(position, source, str(error.message)) from None
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, MemoryError) as error:
+    except _NOT_FOR_THIS_VALUE as error:
         raise ExpressionError(position, source, str(error) or type(error).__name__) from None

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -43,31 +44,49 @@ _CASE = re.compile(r"case(?![\w.-])")
 _SUBSCRIPTED = re.compile(r"(?<![\w])[A-Za-z_]\w*\[[^]\s]*\Z")
 _BLANK = frozenset(" \t\n;&|()")
 """What a word, and so a comment, begins behind."""
+_CUT = ("$", "<", "(", ")", "{")
+"""Behind these, a line's end with a backslash may cut a `$(` or `<<` in two."""
 _ONLY_PARENS = frozenset({_In.PARENS})
 _ONLY_CODE_AND_BRACES = frozenset({_In.PARENS, _In.BRACES})
 _MAY_BE_AROUND = frozenset({_In.PARENS, _In.DOUBLE})
 """What may lie around a value: `"$(cat ${{ x }})"`, where the parentheses begin anew."""
 
 
-def misplaced_value(pieces: Iterable[str | None]) -> str | None:
-    """Why a value may not stand where one does, as the end of "it stands ..."; None if all are well placed.
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """A value that may not stand where it does."""
+
+    piece: int
+    """Its index in the pieces."""
+    why: str
+    """The end of "it stands ..."."""
+
+
+def misplaced_value(pieces: Sequence[str | None], shell: str = "sh") -> Misplaced | None:
+    """The first value that may not stand where it does; None if all are well placed.
 
     Args:
         pieces: the script cut at its values: text, and None for each value.
+        shell: the shell that will read it, `sh` or `bash`.
     """
-    values: list[int] = []
+    values: dict[int, int] = {}
     script, length = [], 0
-    for piece in pieces:
+    for index, piece in enumerate(pieces):
         if piece is None:
-            values.append(length)
+            values[length] = index
         # Quoted, a value is a part of a word as any letter is.
         script.append("v" if piece is None else piece)
         length += len(script[-1])
-    return _Reader("".join(script), values).read() if values else None
+    if not values:
+        return None
+    reader = _Reader("".join(script), list(values), shell)
+    found = reader.read()
+    return Misplaced(values[found[0]], found[1]) if found else None
 
 
 class _Reader:
-    def __init__(self, text: str, values: list[int]) -> None:
+    def __init__(self, text: str, values: list[int], shell: str) -> None:
+        self._is_bash = shell == "bash"
         self._text = text
         self._values = values
         self._at = 0
@@ -78,9 +97,11 @@ class _Reader:
         self._word_begins = True
         self._why: str | None = None
 
-    def read(self) -> str | None:
-        last = self._values[-1]
+    def read(self) -> tuple[int, str] | None:
+        """Where the first misplaced value stands, and why it may not."""
+        last, begin = self._values[-1], 0
         while self._why is None and self._at <= last:
+            begin = self._at
             inside = self._around[-1] if self._around else None
             if self._is_value(self._at):
                 self._value()
@@ -97,7 +118,7 @@ class _Reader:
                     self._heredoc_line()
                 case _In.UNCLEAR:
                     self._skip_to(len(self._text), inside)
-        return self._why
+        return (self._values[bisect_left(self._values, begin)], self._why) if self._why else None
 
     def _value(self) -> None:
         """Judge the place of the value that the reader stands on."""
@@ -130,7 +151,7 @@ class _Reader:
                 self._close_parens()
             case "\n" if self._waiting:
                 self._enter(_In.HEREDOC if self._waiting[0][3] == len(self._around) else _In.UNCLEAR, 1)
-            case "<" if self._next("<<<"):
+            case "<" if self._next("<<<") and self._is_bash:
                 self._at += 3
             case "<" if self._next("<<"):
                 self._heredoc()
@@ -201,6 +222,8 @@ class _Reader:
             self._enter(_In.DOLLAR_SINGLE, 2)
         elif self._next("$'") and self._around[-1] is not _In.DOUBLE:
             self._enter(_In.UNCLEAR, 2)
+        elif self._next("$$"):
+            self._at += 2  # the process's id: what follows is no `$(`
         else:
             self._at += 1
             if self._is_value(self._at):
@@ -209,6 +232,9 @@ class _Reader:
     def _escape(self, begins: bool) -> None:
         if self._is_value(self._at + 1):
             self._why = self._why or _BEHIND_BACKSLASH
+        if self._next("\\\n") and self._text.endswith(_CUT, 0, self._at):
+            self._enter(_In.UNCLEAR, 2)
+            return
         # A line that goes on in the next one: what begins there began before.
         self._word_begins = begins and self._next("\\\n")
         self._at += 2

@@ -56,6 +56,7 @@ class Source:
 
     file: str
     text: str
+    lines: tuple[str, ...]
     data: Data
     _keys: dict[tuple[Key, ...], Position] = field(repr=False)
     _values: dict[tuple[Key, ...], Position] = field(repr=False)
@@ -76,8 +77,7 @@ class Source:
 
     def line(self, number: int) -> str:
         """The text of a line, from 1; empty if there is none."""
-        lines = self.text.splitlines()
-        return lines[number - 1] if 0 < number <= len(lines) else ""
+        return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
 
 def read_source(path: Path) -> Source:
@@ -109,7 +109,7 @@ def parse_source(data: bytes, file: str) -> Source:
         raise BadYaml(start, "the file is empty")
     builder = _Builder(file)
     value = builder.build(node, (), 0)
-    return Source(file, text, value, builder.keys, builder.values)
+    return Source(file, text, tuple(text.splitlines()), value, builder.keys, builder.values)
 
 
 def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:

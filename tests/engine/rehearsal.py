@@ -17,7 +17,8 @@ from pccpipe.errors import ActionError, Unavailable
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
 from pccpipe.secrets.mask import Masker
-from pccpipe.spec.load import load_pipeline, resolve_inputs
+from pccpipe.spec.inputs import resolve_inputs
+from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build, Project, Vm
 from pccpipe.targets.base import Command
 from pccpipe.targets.dummy import DummyTarget, Play

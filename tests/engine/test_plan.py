@@ -8,7 +8,8 @@ import pytest
 
 from pccpipe.engine.plan import Plan, make_plan
 from pccpipe.outcome import IsolationMode, Place
-from pccpipe.spec.load import load_pipeline, resolve_inputs
+from pccpipe.spec.inputs import resolve_inputs
+from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Project, Vm
 from pccpipe.views.plan import plan_text
 

@@ -104,7 +104,7 @@ def test_args_gives_each_item_as_a_word(values: list[str]) -> None:
     ],
 )
 def test_a_value_where_quotes_would_not_hold_it_is_found(script: str) -> None:
-    assert misplaced_value(jinja.pieces(script))
+    assert misplaced_value(jinja.analyse(script).pieces)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_a_value_where_quotes_would_not_hold_it_is_found(script: str) -> None:
     ],
 )
 def test_a_value_where_quotes_hold_it_is_fine(script: str) -> None:
-    assert misplaced_value(jinja.pieces(script)) is None
+    assert misplaced_value(jinja.analyse(script).pieces, "bash") is None
 
 
 @given(words)
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
 def test_in_a_command_substitution_within_quotes_a_value_is_still_one_word(value: str) -> None:
     script = Template('printf "%s." "$(printf "%s" a; printf \'%s.\' ${{ x }})"', AT)
-    assert misplaced_value(jinja.pieces(script.source)) is None
+    assert misplaced_value(jinja.analyse(script.source).pieces) is None
     said = subprocess.run(
         ["sh"], input=script.render_for_shell({"x": value}).encode(), capture_output=True, check=True
     ).stdout

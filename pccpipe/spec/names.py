@@ -1,0 +1,115 @@
+"""What an expression may name where it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from pccpipe.spec.problem import did_you_mean
+from pccpipe.spec.source import Position
+
+STEP_NAMES = ("outcome", "succeeded", "failed", "exit_code", "result", "last_result", "output", "stdout", "stderr")
+RUN_NAMES = ("id", "status", "outcome", "isolation_mode", "folder")
+_LINES = 500
+"""How far behind the beginning of a value its names are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the pipeline as a whole declares."""
+
+    inputs: Collection[str]
+    steps: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known at one place in it."""
+
+    steps: AbstractSet[str] = frozenset()
+    iteration: bool = False
+    matrix: tuple[str, ...] = ()
+    target: bool = False
+
+
+def reference_problems(chain: Sequence[str], seen: Seen, declared: Declared) -> Iterator[tuple[str, str]]:
+    """What is wrong with a name and its attributes, `("steps", "test", "outcome")`, each with a hint."""
+    root, rest = chain[0], chain[1:]
+    match root:
+        case "inputs":
+            if rest and rest[0] not in declared.inputs:
+                hint = did_you_mean(rest[0], declared.inputs) or "declare it under `inputs:`"
+                yield f"there is no input `{rest[0]}`", hint
+        case "steps":
+            yield from _step_problems(rest, seen, declared)
+        case "run":
+            if rest and rest[0] not in RUN_NAMES:
+                yield f"`run` has no `{rest[0]}`", did_you_mean(rest[0], RUN_NAMES)
+        case "project":
+            if rest and rest[0] != "id":
+                yield f"`project` has no `{rest[0]}`", "it has `id`"
+        case "iteration":
+            if not seen.iteration:
+                yield "`iteration` is known only inside of a `repeat:`", ""
+        case "matrix":
+            if not seen.matrix:
+                yield "`matrix` is known only in a step with a `matrix:`", ""
+            elif rest and rest[0] not in seen.matrix:
+                yield f"the matrix has no `{rest[0]}`", did_you_mean(rest[0], seen.matrix)
+        case "target":
+            if not seen.target:
+                yield "`target` is known only in what a `run:` step runs", ""
+        case "secrets":
+            hint = 'name it in the step\'s `secrets:`, and write "$NAME" in `run:`'
+            yield "a secret has no place in an expression", hint
+        case "range":
+            pass
+        case _:
+            places = {"iteration": seen.iteration, "matrix": bool(seen.matrix), "target": seen.target}
+            known = ["inputs", "steps", "run", "project", *(name for name, here in places.items() if here)]
+            yield f"`{root}` is not defined", did_you_mean(root, known)
+
+
+def is_cut_by_minus(chain: Sequence[str], declared: Declared) -> bool:
+    """Whether a `steps.my-step` was read as `steps.my` minus `step`."""
+    return (
+        len(chain) == 2
+        and chain[0] == "steps"
+        and chain[1] not in declared.steps
+        and any(name.startswith(f"{chain[1]}-") for name in declared.steps)
+    )
+
+
+def place_of(chain: Sequence[str], lines: Sequence[str], start: Position) -> Position:
+    """Where a name with its attributes stands at or behind `start`; `start` if it is nowhere to be seen."""
+    pattern = re.compile(r"(?<![\w.])" + r"\W{1,6}".join(re.escape(name) for name in chain[:2]) + r"(?!\w)")
+    return find(pattern, lines, start)
+
+
+def find(pattern: re.Pattern[str], lines: Sequence[str], start: Position, number: int = 0) -> Position:
+    """Where the pattern matches at or behind `start`, for the n-th time (from 0); `start` if it does not."""
+    for index in range(start.line - 1, min(len(lines), start.line + _LINES)):
+        begin = start.column - 1 if index == start.line - 1 else 0
+        for match in pattern.finditer(lines[index], begin):
+            if number == 0:
+                return Position(start.file, index + 1, match.start() + 1)
+            number -= 1
+    return start
+
+
+def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Iterator[tuple[str, str]]:
+    if not rest:
+        return
+    name = rest[0]
+    if is_cut_by_minus(("steps", *rest), declared):
+        whole = next(step for step in declared.steps if step.startswith(f"{name}-"))
+        yield f"there is no step `{name}`", f"for `{whole}` write steps['{whole}']: a `-` is read as minus"
+        return
+    if name not in declared.steps:
+        yield f"there is no step `{name}`", did_you_mean(name, declared.steps)
+    elif name not in seen.steps:
+        yield f"the step `{name}` comes later, so nothing is known of it here", ""
+    if len(rest) > 1 and rest[1] not in STEP_NAMES:
+        yield f"a step has no `{rest[1]}`", did_you_mean(rest[1], STEP_NAMES)

@@ -1,0 +1,34 @@
+"""The paths of files that a pipeline or project file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def beside(folder: Path, name: str) -> Path:
+    """The file of that name: `~` is a home folder, and a relative path begins at `folder`.
+
+    Raises ValueError for a name that no file can have, with the end of a sentence about it.
+    """
+    if "\0" in name:
+        raise ValueError("has a NUL character in it")
+    try:
+        return folder / Path(name).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with a home folder that is not known") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, also for a path that the system finds too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, likewise."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,214 @@
+"""Jinja2 made into a language for values: sandboxed, strict, and unable to make much out of little.
+
+The sandbox keeps expressions to the data that they are given; the bounds keep a slip (`'a' * 10**9`) from filling the
+memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
+
+import jinja2
+from jinja2.exceptions import FilterArgumentError, SecurityError
+from jinja2.filters import do_round
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
+
+from pccpipe.spec.problem import did_you_mean
+
+MAX_MADE = 1_000_000
+"""Characters or items that an operator or a filter may make: a value is no way to fill the memory."""
+MAX_DIGITS = 20
+
+# fmt: off
+_FILTERS = (
+    "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last",
+    "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr",
+    "sort", "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
+)
+"""Those of Jinja2 that are for values, not for HTML or layout, and that make little of little."""
+_STRING_METHODS = frozenset((
+    "capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdigit", "islower", "isspace",
+    "istitle", "isupper", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "rfind", "rpartition",
+    "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "title", "upper",
+))
+# fmt: on
+_LIST_METHODS = frozenset({"count", "index"})
+
+
+class Raw(str):
+    """Text that the author declared to be shell code, by `| raw` or `| args`: it is not quoted again."""
+
+    __slots__ = ()
+
+
+class _Undefined(jinja2.StrictUndefined):
+    """An undefined name is an error, in words that name its neighbours."""
+
+    @property
+    def _undefined_message(self) -> str:
+        if self._undefined_hint:
+            return self._undefined_hint
+        if self._undefined_obj is missing:
+            return f"`{self._undefined_name}` is not defined"
+        known = [str(key) for key in self._undefined_obj] if isinstance(self._undefined_obj, Mapping) else []
+        hint = did_you_mean(str(self._undefined_name), known)
+        return f"there is no `{self._undefined_name}`{f': {hint}' if hint else ''}"
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """The language, with a `finalize` that makes a value into the text that is put in."""
+
+    intercepted_binops = frozenset({"**", "*", "%"})
+
+    def __init__(self, finalize: Callable[[object], str], *, blocks: bool) -> None:
+        # Without blocks, their delimiters are such as nobody writes.
+        block, comment = (("<%", "%>"), ("<#", "#>")) if blocks else (("\0<%", "%>\0"), ("\0<#", "#>\0"))
+        super().__init__(
+            variable_start_string="${{",
+            variable_end_string="}}",
+            block_start_string=block[0],
+            block_end_string=block[1],
+            comment_start_string=comment[0],
+            comment_end_string=comment[1],
+            undefined=_Undefined,
+            finalize=finalize,
+            keep_trailing_newline=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,
+        )
+        self.globals = {"range": self.globals["range"]}
+        self.filters = {name: self.filters[name] for name in _FILTERS} | {
+            "args": _args,
+            "join": _join,
+            "raw": lambda value: Raw(plain(value)),
+            "replace": _replace,
+            "round": _round,
+            "tojson": _to_json,
+        }
+
+    def getattr(self, obj: object, attribute: str) -> object:
+        # What a mapping holds comes before its methods: a result may have a key `items`.
+        if isinstance(obj, Mapping):
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        if isinstance(obj, str) and attribute in {"format", "format_map"}:
+            # The sandbox would wrap these before it asks `is_safe_attribute`.
+            return self.unsafe_undefined(obj, attribute)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: object, argument: object) -> object:
+        if isinstance(obj, Mapping):
+            return obj[argument] if argument in obj else self.undefined(obj=obj, name=str(argument))
+        return super().getitem(obj, argument)
+
+    def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
+        match obj:
+            case str():
+                return attr in _STRING_METHODS
+            case list() | tuple():
+                return attr in _LIST_METHODS
+            case int() | float():
+                return False
+            case _:
+                return super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
+        match operator, left, right:
+            case "**", int() | float(), int() | float() if abs(left) <= 1e6 and abs(right) <= 64:
+                pass
+            case "*" | "%", int() | float(), int() | float():
+                pass
+            case "*", (str() | list() | tuple()) as many, int() as times if len(many) * times <= MAX_MADE:
+                pass
+            case "*", int() as times, (str() | list() | tuple()) as many if len(many) * times <= MAX_MADE:
+                pass
+            case _:
+                raise SecurityError(f"`{operator}` is not for these values")
+        return super().call_binop(context, operator, left, right)
+
+
+def plain(value: object) -> str:
+    """A value as text: lists and mappings as JSON, nothing as "", truth values as YAML writes them."""
+    value = _listed(value)
+    if isinstance(value, jinja2.Undefined):
+        value._fail_with_undefined_error()
+    if value is None:
+        return ""
+    if isinstance(value, bool | list | tuple | dict):
+        return _to_json(value)
+    return str(value)
+
+
+def settled(value: object) -> object:
+    """What an expression gave, as plain data. Raises jinja2.UndefinedError."""
+    if isinstance(value, jinja2.Undefined):
+        value._fail_with_undefined_error()
+    return str.__str__(value) if isinstance(value, str) else _listed(value)
+
+
+def shell_word(value: object) -> str:
+    """A value as one word of a shell; as it is if the author declared it to be shell code."""
+    return value if isinstance(value, Raw) else shlex.quote(plain(value))
+
+
+@functools.cache
+def text_environment(*, blocks: bool) -> Environment:
+    return Environment(plain, blocks=blocks)
+
+
+@functools.cache
+def shell_environment() -> Environment:
+    return Environment(shell_word, blocks=False)
+
+
+def _listed(value: object) -> object:
+    """Filters such as `map` give their items one by one: here they are wanted all."""
+    return list(value) if isinstance(value, Iterator | range) else value
+
+
+def _args(values: object) -> Raw:
+    items = _listed(values)
+    if not isinstance(items, list | tuple):
+        raise FilterArgumentError("`args` makes words of a list, and this is none")
+    return Raw(" ".join(shlex.quote(plain(item)) for item in items))
+
+
+def _join(values: Iterable[object], between: str = "") -> str:
+    items = [plain(value) for value in values]
+    _bounded(sum(map(len, items)) + len(items) * len(between))
+    return between.join(items)
+
+
+def _replace(text: object, old: str, new: str, count: int = -1) -> str:
+    before = plain(text)
+    _bounded(len(before) + before.count(old) * len(new))
+    return before.replace(old, new, count)
+
+
+def _round(value: float, precision: int = 0, method: Literal["common", "ceil", "floor"] = "common") -> float:
+    if abs(precision) > MAX_DIGITS:
+        raise FilterArgumentError(f"`round` takes at most {MAX_DIGITS} digits")
+    return do_round(value, precision, method)
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_as_json)
+
+
+def _as_json(value: object) -> object:
+    value = settled(value)
+    # A result that is not there equals nothing.
+    if isinstance(value, list) or value == None:  # noqa: E711
+        return value or None
+    raise TypeError(f"{type(value).__name__} has no JSON")
+
+
+def _bounded(size: int) -> None:
+    if size > 16 * MAX_MADE:
+        raise SecurityError("this would make a text of over 16 million characters")

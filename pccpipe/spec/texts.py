@@ -1,0 +1,144 @@
+"""The meaning of single values: expressions, texts with `${{ }}` in them, scripts, and the files that they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pccpipe.spec import jinja
+from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
+from pccpipe.spec.paths import beside, is_file, is_folder
+from pccpipe.spec.problem import Problem, did_you_mean
+from pccpipe.spec.schema import BUILT_IN_RESULTS, find_schema
+from pccpipe.spec.shell_text import misplaced_value
+from pccpipe.spec.source import Data, Key, Position, Source
+
+Path_ = tuple[Key, ...]
+
+_VALUE = re.compile(r"\$\{\{")
+_QUOTED = 'pccpipe quotes each value as one word: put the ${{ }} outside of it, or into `env:` and write "$NAME"'
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Checks values of one file; what is wrong is added to `problems`."""
+
+    source: Source
+    folder: Path
+    declared: Declared
+    problems: list[Problem] = field(default_factory=list)
+
+    def say(self, path: Path_, message: str, hint: str = "", *, at_key: bool = False) -> None:
+        """Add a problem at the value of a path, or at its key."""
+        self._say_at(self.source.of_key(path) if at_key else self.source.of_value(path), message, hint)
+
+    def texts(self, path: Path_, values: Data, seen: Seen) -> None:
+        """A mapping of texts, such as `env:`."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            self.text((*path, name), value, seen)
+
+    def text(self, path: Path_, value: Data, seen: Seen) -> bool:
+        """A text with `${{ }}`; gives whether its syntax is right."""
+        if not isinstance(value, str) or "${{" not in value:
+            return True
+        return self._analysed(path, "the ${{ }}", jinja.analyse(value), seen)
+
+    def script(self, path: Path_, value: Data, shell: str, seen: Seen) -> None:
+        """A `run:`: no value may stand where its quotes would not hold it."""
+        if not isinstance(value, str) or "${{" not in value or not self.text(path, value, seen):
+            return
+        pieces = jinja.analyse(value).pieces
+        misplaced = misplaced_value(pieces, shell)
+        if misplaced:
+            before = sum(1 for piece in pieces[: misplaced.piece] if not piece)
+            at = find(_VALUE, self.source.lines, self.source.of_value(path), before)
+            self._say_at(at, f"a ${{{{ }}}} stands {misplaced.why}", _QUOTED)
+
+    def expression(self, path: Path_, value: Data, seen: Seen) -> None:
+        """An expression, with or without its delimiters."""
+        if isinstance(value, str):
+            what = f"the expression `{jinja.bare(value)}`"
+            self._analysed(path, what, jinja.analyse(value, is_expression=True), seen)
+
+    def expression_or_plain(self, path: Path_, value: Data, seen: Seen) -> None:
+        """A value that may be given as an expression: `timeout: ${{ inputs.limit }}`."""
+        if isinstance(value, str) and "${{" in value:
+            self.expression(path, value, seen)
+
+    def file(self, path: Path_, value: Data, seen: Seen) -> None:
+        """The path of a file; one with `${{ }}` is looked for when its turn comes."""
+        self.text(path, value, seen)
+        plain = isinstance(value, str) and "${{" not in value
+        if plain and (found := self._beside(path, str(value))) and not is_file(found):
+            self.say(path, f"there is no file {found}")
+
+    def build_context(self, path: Path_, value: Data) -> None:
+        """The path of a folder."""
+        if isinstance(value, str) and (found := self._beside(path, value)) and not is_folder(found):
+            self.say(path, f"there is no folder {found}")
+
+    def schema(self, path: Path_, name: Data) -> None:
+        """The name or path of a result's schema."""
+        if not isinstance(name, str):
+            return
+        try:
+            find_schema(name, self.folder)
+        except OSError:
+            near = did_you_mean(name, BUILT_IN_RESULTS)
+            self.say(path, f"there is no schema `{name}`", f"{near} A file beside the pipeline will do as well.")
+        except ValueError as error:
+            self.say(path, f"`{name}` is no JSON Schema that can be used: {error}")
+
+    def template_file(self, path: Path_, name: Data, seen: Seen) -> None:
+        """A template file: what is wrong in it is said at its place in that file."""
+        if not isinstance(name, str) or not (file := self._beside(path, name)):
+            return
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            self.say(path, f"cannot read the template {file}: {error.strerror}")
+        except UnicodeDecodeError:
+            self.say(path, f"the template {file} is not UTF-8 text")
+        else:
+            analysis = jinja.analyse(text, blocks=True)
+            self._analysed_at(Position(str(file), 1, 1), text.split("\n"), "the template", analysis, seen)
+
+    def _beside(self, path: Path_, name: str) -> Path | None:
+        try:
+            return beside(self.folder, name)
+        except ValueError as error:
+            self.say(path, f"the path {error}")
+            return None
+
+    def _analysed(self, path: Path_, what: str, analysis: jinja.Analysis, seen: Seen) -> bool:
+        return self._analysed_at(self.source.of_value(path), self.source.lines, what, analysis, seen)
+
+    def _analysed_at(
+        self, start: Position, lines: Sequence[str], what: str, analysis: jinja.Analysis, seen: Seen
+    ) -> bool:
+        if analysis.wrong:
+            at = _line_of(analysis.wrong.line, lines, start)
+            self._say_at(at, f"{what} is wrong: {analysis.wrong.message}", analysis.wrong.hint, lines)
+        cut = any(is_cut_by_minus(chain, self.declared) for chain in analysis.references)
+        for chain in analysis.references:
+            if cut and chain[0] != "steps":
+                continue  # what follows a `-` that was read as minus
+            for message, hint in reference_problems(chain, seen, self.declared):
+                self._say_at(place_of(chain, lines, start), message, hint, lines)
+        return analysis.wrong is None
+
+    def _say_at(self, position: Position, message: str, hint: str, lines: Sequence[str] | None = None) -> None:
+        lines = self.source.lines if lines is None else lines
+        line = lines[position.line - 1] if position.line <= len(lines) else ""
+        self.problems.append(Problem(position, message, hint, line))
+
+
+def _line_of(number: int, lines: Sequence[str], start: Position) -> Position:
+    """The place of a line of the text that begins at `start`."""
+    first = lines[start.line - 1][start.column - 1 :] if start.line <= len(lines) else ""
+    line = start.line + number - (0 if first.startswith("|") else 1)
+    if line == start.line or line > len(lines):
+        return start
+    return Position(start.file, line, len(lines[line - 1]) - len(lines[line - 1].lstrip()) + 1)
