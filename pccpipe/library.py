@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pccpipe.assembly import Assembly, Folders
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
-from pccpipe.engine.executor import RunOutcome, all_steps, execute
-from pccpipe.engine.plan import Plan, make_plan
+from pccpipe.engine.places import first_way
 from pccpipe.errors import UsageError
-from pccpipe.outcome import Outcome
+from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import Cancelling, Event, RunEnded, RunStarted, Warned
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import Journal, check_run_id
@@ -31,6 +31,10 @@ from pccpipe.spec.model import Pipeline, Project, Run
 from pccpipe.spec.project import load_project as load_project
 from pccpipe.values import Json
 from pccpipe.version import __version__
+
+if TYPE_CHECKING:
+    from pccpipe.engine.executor import RunOutcome
+    from pccpipe.engine.plan import Plan
 
 RUNS_DIR = Path(".system/runs")
 
@@ -129,6 +133,7 @@ def run(
         fallback_allowed=fallback is Fallback.ALLOWED and not project.isolation_required,
         serials=Serials(),
     )
+    assembly.open_early(_places(pipeline, project))
     try:
         ended = _recorded(parts, folders, values, state)
     finally:
@@ -144,6 +149,8 @@ def plan(
     fallback: Fallback = Fallback.ALLOWED,
 ) -> Plan:
     """What `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError."""
+    from pccpipe.engine.plan import make_plan
+
     values = resolve_inputs(pipeline, inputs or {})
     allowed = fallback is Fallback.ALLOWED
     return make_plan(pipeline, project or load_project(), values, fallback_allowed=allowed)
@@ -151,6 +158,9 @@ def plan(
 
 def _recorded(parts: Parts, folders: Folders, inputs: Mapping[str, Json], state: RunState) -> RunOutcome:
     """The run, between its first event and its last."""
+    # Imported when the connection is on its way: its login takes as long.
+    from pccpipe.engine.executor import RunOutcome, execute
+
     began = time.monotonic()
     pipeline = parts.pipeline
     write_atomically(folders.record / "pipeline.yaml", pipeline.text.encode())
@@ -199,8 +209,15 @@ def _clear_up(parts: Parts, folders: Folders) -> None:
 
 
 def _named_secrets(pipeline: Pipeline) -> set[str]:
-    steps = all_steps((*pipeline.steps, *pipeline.always))
+    steps = pipeline.all_steps()
     return {name for step in steps if isinstance(step.body, Run) for name in step.body.secrets}
+
+
+def _places(pipeline: Pipeline, project: Project) -> list[Place]:
+    """Where its steps lead, other than to this machine; the VM first."""
+    steps = pipeline.all_steps()
+    led = {first_way(project.isolation_mode, step.body)[0] for step in steps if isinstance(step.body, Run)}
+    return [place for place in (Place.VM, Place.CONTAINER) if place in led]
 
 
 def _workspace(given: str | Path | None) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,9 +21,11 @@ from pccpipe.workspace.base import Side, Workspace
 
 
 class Journal(Protocol):
-    """Where events go; what `append` returned is on disk (`Output` excepted)."""
+    """Where events go; what `append` returned is written (`Output` excepted)."""
 
-    def append(self, happening: Happening) -> Event: ...
+    def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
+        """Write an event; `when_synced` is called once the event would outlive a power cut."""
+        ...
 
 
 class Targets(Protocol):

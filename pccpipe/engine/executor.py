@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
         inputs=inputs,
         run=RunView(parts.run_id, parts.project.isolation_mode.value, str(parts.run_dir)),
         project=ProjectView(parts.project.id),
-        steps={step.id: StepView() for step in all_steps((*pipeline.steps, *pipeline.always))},
+        steps={step.id: StepView() for step in pipeline.all_steps()},
     )
     ended = Ended(Outcome.FAILED, message="pccpipe itself failed")
     try:
@@ -56,14 +56,6 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
     finally:
         parts.targets.close()
     return RunOutcome(ended.outcome, _status(ended), ended.message)
-
-
-def all_steps(steps: Iterable[Step]) -> Iterable[Step]:
-    """Every step, also those inside of groups, in the order of the file."""
-    for step in steps:
-        yield step
-        if isinstance(step.body, Repeat | Parallel):
-            yield from all_steps(step.body.steps)
 
 
 def _run_steps(parts: Parts, scope: Scope) -> Ended:

@@ -129,10 +129,10 @@ class _RunStep:
                 bool(exit_ and exit_.out_of_memory),
                 time.monotonic() - began,
                 ended.message,
-            )
+            ),
+            # Not before: until the outcome is on disk, the target's copy of the output is the one that counts.
+            when_synced=running.discard,
         )
-        # Only now: until the outcome is on disk, the target's copy of the output is the one that counts.
-        running.discard()
         return ended
 
     def _start(self, number: int, place: Place, where: Where) -> tuple[Running, Command]:

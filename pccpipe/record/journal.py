@@ -13,6 +13,7 @@ from pccpipe.errors import PccpipeError, UsageError
 from pccpipe.record.codec import UnreadableEventError, decode, encode
 from pccpipe.record.events import (
     ActionDone,
+    CommandEnded,
     Event,
     Happening,
     Output,
@@ -26,8 +27,8 @@ EVENTS = "events.jsonl"
 
 Listener = Callable[[Event], None]
 
-_SYNCED_BY_THE_NEXT = (StepStarted, RoundStarted, ActionDone)
-"""Nothing is begun or thrown away on their account before another event, whose sync (0.2 ms) brings them along.
+_SYNCED_BY_THE_NEXT = (StepStarted, RoundStarted, ActionDone, CommandEnded)
+"""Nothing is begun on their account before another event, whose sync (0.3 ms) brings them along.
 
 Killed in between, pccpipe loses none of them: they are with the kernel.
 """
@@ -43,7 +44,7 @@ def check_run_id(run_id: str) -> None:
 
 
 class Journal:
-    """A run's journal. Safe from many threads; listeners are called one event at a time, after it is on disk.
+    """A run's journal. Safe from many threads; listeners are called one event at a time, after it is written.
 
     Args:
         run_dir: the run's folder; a journal that is there already goes on after its last whole line.
@@ -58,6 +59,8 @@ class Journal:
         self._lock = threading.RLock()
         self._listeners = tuple(listeners)
         self._failed: set[int] = set()
+        self._when_synced: list[Callable[[], None]] = []
+        self._synced: list[Callable[[], None]] = []
         self._mask = mask
         self._fd = os.open(run_dir / EVENTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         self._seq = _last_seq(run_dir) if os.fstat(self._fd).st_size else 0
@@ -81,9 +84,15 @@ class Journal:
             raise UsageError(f"cannot make the run's folder {run_dir}: {error.strerror}") from error
         return Journal(run_dir, listeners, mask)
 
-    def append(self, happening: Happening) -> Event:
-        """Number and stamp an event, bring it to the disk, tell the listeners. Raises PccpipeError if it can't."""
+    def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
+        """Number and stamp an event, write it, tell the listeners. Raises PccpipeError if it can't be written.
+
+        Args:
+            when_synced: called once the event would outlive a power cut; for what throws away what it tells of.
+        """
         with self._lock:
+            if when_synced:
+                self._when_synced.append(when_synced)
             event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
             if event.seq:
                 event = self._kept(event)
@@ -93,6 +102,9 @@ class Journal:
                     listener(event)
                 except Exception as error:  # noqa: BLE001  a door: listeners are other people's code
                     self._note_failure(number, listener, error)
+            synced, self._synced = self._synced, []
+        for call in synced:
+            call()
         return event
 
     def _note_failure(self, number: int, listener: Listener, error: Exception) -> None:
@@ -124,6 +136,8 @@ class Journal:
             os.fdatasync(self._fd)
         except OSError as error:
             raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
+        self._synced += self._when_synced
+        self._when_synced.clear()
 
     def _end_torn_line(self) -> None:
         """A crash may have left half a line; what is written next must not become its other half."""

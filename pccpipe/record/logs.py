@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,7 @@ class CommandLog:
         self.stdout_path = run_dir / stdout_name
         self.stderr_path = run_dir / stderr_name
         self.stdout_path.parent.mkdir(parents=True, exist_ok=True)
+        self._written: set[Stream] = set()
         self._files = {
             Stream.STDOUT: self.stdout_path.open("ab", buffering=0),
             Stream.STDERR: self.stderr_path.open("ab", buffering=0),
@@ -33,11 +35,15 @@ class CommandLog:
 
     def write(self, stream: Stream, data: bytes) -> None:
         left = memoryview(data)
+        self._written.add(stream)
         while left:
             left = left[self._files[stream].write(left) :]
 
     def close(self) -> None:
-        for file in self._files.values():
+        """Bring what was written to the disk: the target's copy is thrown away after that."""
+        for stream, file in self._files.items():
+            if stream in self._written:
+                os.fdatasync(file)
             file.close()
 
     def __enter__(self) -> CommandLog:

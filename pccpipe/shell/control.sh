@@ -85,8 +85,8 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
     pcc_signal_tagged $pcc_signal
     # Ours end at once; what is somebody's own gets a moment before it is killed.
     for pcc_tick in 1 2 3 4 5; do
-      sleep 0.02
       pcc_tagged || break 2
+      sleep 0.02
     done
   done
   rm -rf "$pcc_state"

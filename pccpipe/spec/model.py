@@ -6,7 +6,7 @@ itself or an `Expression` that the engine evaluates when the step's turn comes. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -244,6 +244,17 @@ class Pipeline:
     always: tuple[Step, ...]
     description: str = ""
     timeout: Value[float] | None = None
+
+    def all_steps(self) -> Iterator[Step]:
+        """Every step, also those inside of groups and under `always:`, in the order of the file."""
+        return _with_inner((*self.steps, *self.always))
+
+
+def _with_inner(steps: Iterable[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        if isinstance(step.body, Repeat | Parallel):
+            yield from _with_inner(step.body.steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""The meaning of single values: expressions, texts with `${{ }}` in them, scripts, and the files that they name."""
+"""The meaning of single values: expressions, texts with `${{ }}` in them, scripts, and the files that they name.
+
+Jinja2 is imported where there is something for it to read: a pipeline without expressions need not load it (20 ms).
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pccpipe.spec import jinja
 from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder
 from pccpipe.spec.problem import Problem, did_you_mean
 from pccpipe.spec.schema import BUILT_IN_RESULTS, find_schema
 from pccpipe.spec.shell_text import misplaced_value
 from pccpipe.spec.source import Data, Key, Position, Source
+
+if TYPE_CHECKING:
+    from pccpipe.spec.jinja import Analysis
 
 Path_ = tuple[Key, ...]
 
@@ -43,12 +49,16 @@ class Texts:
         """A text with `${{ }}`; gives whether its syntax is right."""
         if not isinstance(value, str) or "${{" not in value:
             return True
+        from pccpipe.spec import jinja
+
         return self._analysed(path, "the ${{ }}", jinja.analyse(value), seen)
 
     def script(self, path: Path_, value: Data, shell: str, seen: Seen) -> None:
         """A `run:`: no value may stand where its quotes would not hold it."""
         if not isinstance(value, str) or "${{" not in value or not self.text(path, value, seen):
             return
+        from pccpipe.spec import jinja
+
         pieces = jinja.analyse(value).pieces
         misplaced = misplaced_value(pieces, shell)
         if misplaced:
@@ -59,6 +69,8 @@ class Texts:
     def expression(self, path: Path_, value: Data, seen: Seen) -> None:
         """An expression, with or without its delimiters."""
         if isinstance(value, str):
+            from pccpipe.spec import jinja
+
             what = f"the expression `{jinja.bare(value)}`"
             self._analysed(path, what, jinja.analyse(value, is_expression=True), seen)
 
@@ -102,6 +114,8 @@ class Texts:
         except UnicodeDecodeError:
             self.say(path, f"the template {file} is not UTF-8 text")
         else:
+            from pccpipe.spec import jinja
+
             analysis = jinja.analyse(text, blocks=True)
             self._analysed_at(Position(str(file), 1, 1), text.split("\n"), "the template", analysis, seen)
 
@@ -112,12 +126,10 @@ class Texts:
             self.say(path, f"the path {error}")
             return None
 
-    def _analysed(self, path: Path_, what: str, analysis: jinja.Analysis, seen: Seen) -> bool:
+    def _analysed(self, path: Path_, what: str, analysis: Analysis, seen: Seen) -> bool:
         return self._analysed_at(self.source.of_value(path), self.source.lines, what, analysis, seen)
 
-    def _analysed_at(
-        self, start: Position, lines: Sequence[str], what: str, analysis: jinja.Analysis, seen: Seen
-    ) -> bool:
+    def _analysed_at(self, start: Position, lines: Sequence[str], what: str, analysis: Analysis, seen: Seen) -> bool:
         if analysis.wrong:
             at = _line_of(analysis.wrong.line, lines, start)
             self._say_at(at, f"{what} is wrong: {analysis.wrong.message}", analysis.wrong.hint, lines)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pathspec
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 ALWAYS = (".git", ".env*", ".control-secrets*", "node_modules", ".system", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
 """Names that stay at home wherever they are, in .gitignore's words."""
@@ -21,7 +24,10 @@ class Excluded:
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self.patterns = (*ALWAYS, *patterns)
-        self._spec = pathspec.GitIgnoreSpec.from_lines(self.patterns)
+
+    @functools.cached_property
+    def _spec(self) -> GitIgnoreSpec:
+        return _compiled(self.patterns)
 
     def name(self, relative: str, *, is_folder: bool) -> bool:
         """Whether the file or folder of that path is left out."""
@@ -39,7 +45,7 @@ class Ignored:
         self._specs = [
             (
                 file.parent.relative_to(tree),
-                pathspec.GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines()),
+                _compiled(file.read_text("utf-8", "replace").splitlines()),
             )
             for file in sorted(tree.rglob(".gitignore"))
             if file.is_file() and not file.is_symlink()
@@ -58,3 +64,10 @@ def as_rsync_rules(patterns: Iterable[str]) -> list[str]:
     less.
     """
     return [f"--exclude={pattern}" for pattern in patterns if pattern and not pattern.startswith(("!", "#"))]
+
+
+def _compiled(patterns: Iterable[str]) -> GitIgnoreSpec:
+    # Imported where it is used: a run that moves no tree need not load it (10 ms).
+    from pathspec import GitIgnoreSpec
+
+    return GitIgnoreSpec.from_lines(patterns)

@@ -37,9 +37,11 @@ class Notes:
         self._on_event = on_event
         self.happenings: list[Happening] = []
 
-    def append(self, happening: Happening) -> Event:
+    def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
         with self._lock:
             self.happenings.append(happening)
+        if when_synced:
+            when_synced()
         if self._on_event:
             self._on_event(happening)
         return Event(len(self.happenings), time.time(), happening)

@@ -4,10 +4,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 from pccpipe.errors import PccpipeError, UsageError
 from pccpipe.outcome import Outcome, Stream
-from pccpipe.record.events import Event, Output, StepEnded, Warned
+from pccpipe.record.events import CommandEnded, Event, Output, StepEnded, Warned
 from pccpipe.record.journal import EVENTS, Journal, check_run_id, read_events
 
 
@@ -128,3 +129,17 @@ def test_a_secret_is_masked_before_anyone_sees_the_event(tmp_path: Path) -> None
 def test_a_run_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run 'nope'"):
         list(read_events(tmp_path / "nope"))
+
+
+def test_what_an_event_tells_of_is_thrown_away_only_once_it_would_outlive_a_power_cut(
+    tmp_path: Path, mocker: MockerFixture
+) -> None:
+    done: list[str] = []
+    mocker.patch("pccpipe.record.journal.os.fdatasync", side_effect=lambda fd: done.append("synced"))
+    journal = Journal.create(tmp_path / "r")
+    journal.append(CommandEnded("a", 1, Outcome.SUCCEEDED, 0), when_synced=lambda: done.append("thrown away"))
+    assert done == []
+    journal.append(StepEnded("a", Outcome.SUCCEEDED, 1.0))
+    assert done == ["synced", "thrown away"]
+    journal.append(StepEnded("b", Outcome.SUCCEEDED, 1.0))
+    assert done == ["synced", "thrown away", "synced"]
