@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -64,7 +64,7 @@ class Assembly:
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
         self._connection: Connection | None = None
-        self._opener: threading.Thread | None = None
+        self._login: threading.Thread | None = None
         remote = f"{project.vm.root}/.system/run-workspaces/{run_id}" if project.vm else ""
         on_vm = project.isolation_mode is IsolationMode.VM
         self.workspace = WorkspaceSync(
@@ -81,15 +81,14 @@ class Assembly:
                 self._made[place] = self._make(place)
             return self._made[place]
 
-    def open_early(self, places: Iterable[Place]) -> None:
-        """Begin to open these places, while the caller goes on. What goes wrong is said when a step asks for them."""
-        self._opener = threading.Thread(target=self._open, args=(tuple(places),), name="pccpipe-open", daemon=True)
-        self._opener.start()
+    def connect_early(self) -> None:
+        """Begin to log in to the VM, while the caller goes on. What goes wrong is said when a step asks for it."""
+        self._login = threading.Thread(target=self._log_in, name="pccpipe-login", daemon=True)
+        self._login.start()
 
-    def _open(self, places: tuple[Place, ...]) -> None:
-        for place in places:
-            with contextlib.suppress(Unavailable):
-                self[place].open()
+    def _log_in(self) -> None:
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            _ = self._connected().facts
 
     def build(self, build: Build, image: str, args: Mapping[str, str], log: Path) -> bool:
         """Build an image on the engine that `on: container` leads to."""
@@ -110,8 +109,8 @@ class Assembly:
             )
 
     def close(self) -> None:
-        if self._opener:
-            self._opener.join()
+        if self._login:
+            self._login.join()
         with self._lock:
             # Containers before the VM's files, which they have mounted.
             for place in sorted(self._made, key=lambda place: place is not Place.CONTAINER):

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 from pccpipe.assembly import Assembly, Folders
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
-from pccpipe.engine.places import first_way
 from pccpipe.errors import UsageError
-from pccpipe.outcome import Outcome, Place
+from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import Cancelling, Event, RunEnded, RunStarted, Warned
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import Journal, check_run_id
@@ -133,7 +132,8 @@ def run(
         fallback_allowed=fallback is Fallback.ALLOWED and not project.isolation_required,
         serials=Serials(),
     )
-    assembly.open_early(_places(pipeline, project))
+    if _leads_to_vm(pipeline, project):
+        assembly.connect_early()
     try:
         ended = _recorded(parts, folders, values, state)
     finally:
@@ -213,11 +213,12 @@ def _named_secrets(pipeline: Pipeline) -> set[str]:
     return {name for step in steps if isinstance(step.body, Run) for name in step.body.secrets}
 
 
-def _places(pipeline: Pipeline, project: Project) -> list[Place]:
-    """Where its steps lead, other than to this machine; the VM first."""
-    steps = pipeline.all_steps()
-    led = {first_way(project.isolation_mode, step.body)[0] for step in steps if isinstance(step.body, Run)}
-    return [place for place in (Place.VM, Place.CONTAINER) if place in led]
+def _leads_to_vm(pipeline: Pipeline, project: Project) -> bool:
+    """Whether a step runs on the VM, or in a container there."""
+    if project.isolation_mode is not IsolationMode.VM:
+        return False
+    bodies = [step.body for step in pipeline.all_steps()]
+    return any(isinstance(body, Run) and body.where.on is not Place.LOCAL for body in bodies)
 
 
 def _workspace(given: str | Path | None) -> Path:

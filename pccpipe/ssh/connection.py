@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import shlex
 import threading
@@ -46,6 +45,8 @@ class Connection:
         self._vm = vm
         self._accept_new = accept_new_host_key
         self._lock = threading.Lock()
+        self._facts_lock = threading.Lock()
+        self._facts: Facts | None = None
         self._transports: tuple[Transport, ...] = ()
         self._failure: Unavailable | None = None
         self._failed_at = 0.0
@@ -56,8 +57,15 @@ class Connection:
     def host(self) -> str:
         return self._vm.external_ip
 
-    @functools.cached_property
+    @property
     def facts(self) -> Facts:
+        # Python 3.11's cached_property has one lock for all connections of the process.
+        with self._facts_lock:
+            if self._facts is None:
+                self._facts = self._ask_facts()
+            return self._facts
+
+    def _ask_facts(self) -> Facts:
         done = self.run(ASK_FACTS)
         try:
             return parse_facts(done)
