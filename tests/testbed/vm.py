@@ -141,6 +141,8 @@ class VM:
     def accept(self) -> None:
         """End `refuse`."""
         self.sh("/usr/sbin/sshd -E /bed/sshd.log")
+        # It goes to the background before it listens.
+        wait_for("sshd", self._sshd_listens, 5)
 
     def kill_sessions(self) -> int:
         """Kill sshd's process for every open connection; the commands that they started go on. How many there were."""
