@@ -73,6 +73,7 @@ class Assembly:
             sent=folders.sent,
             machine=self._connected if on_vm else None,
             remote=remote,
+            state=folders.record / "workspace.json",
         )
 
     def __getitem__(self, place: Place) -> Target:

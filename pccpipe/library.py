@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 from pccpipe.assembly import Assembly, Folders
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
+from pccpipe.engine.past import Past
 from pccpipe.errors import UsageError
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.record.events import Cancelling, Event, RunEnded, RunStarted, Warned
+from pccpipe.record import requests
+from pccpipe.record.events import Cancelling, Event, RunEnded, RunResumed, RunStarted, Warned
 from pccpipe.record.files import write_atomically
-from pccpipe.record.journal import Journal, check_run_id
+from pccpipe.record.journal import Journal, check_run_id, make_run_dir, read_events
+from pccpipe.record.lock import RunLock, is_abandoned
 from pccpipe.record.state import RunState
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import Masker
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from pccpipe.engine.plan import Plan
 
 RUNS_DIR = Path(".system/runs")
+PIPELINE = "pipeline.yaml"
+PIPELINE_FILES = "pipeline-files"
+"""In a run's folder: the pipeline as it ran, and the files that it names."""
 
 
 class Fallback(Enum):
@@ -106,39 +112,162 @@ def run(
 
     Raises UsageError, before anything is made, if the run can't be begun as asked.
     """
-    cancel = cancel or Cancel()
     project = project or load_project()
     check_run_id(run_id)
     values = resolve_inputs(pipeline, inputs or {})
     secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
     folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
-    masker = Masker(secrets.values())
-    state_file = StateFile(folders.record)
-    state = state_file.state
-    journal = Journal.create(folders.record, [state_file, *([on_event] if on_event else [])], masker.data)
-    assembly = Assembly(run_id, pipeline, project, folders, accept_new_host_key=accept_new_host_key)
+    allowed = fallback is Fallback.ALLOWED
+    make_run_dir(folders.record)
+    with RunLock(folders.record):
+        _keep_pipeline(pipeline, folders.record)
+        begins = RunStarted(
+            run_id=run_id,
+            pipeline=pipeline.name,
+            pipeline_path=str(pipeline.path.absolute()),
+            project=project.id,
+            isolation_mode=project.isolation_mode,
+            inputs=values,
+            workspace=str(folders.user),
+            steps=tuple(step.id for step in (*pipeline.steps, *pipeline.always)),
+            version=__version__,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            project_path=str(project.path.absolute()) if project.path else None,
+            fallback_allowed=allowed,
+        )
+        job = _Job(run_id, pipeline, project, folders, values, secrets, allowed, accept_new_host_key)
+        return _go(job, begins, [], on_event, cancel or Cancel())
+
+
+def resume(
+    run_id: str,
+    *,
+    project: Project | None = None,
+    runs_dir: str | Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: Cancel | None = None,
+    accept_new_host_key: bool = False,
+) -> RunResult:
+    """Go on with a run whose process is gone: what it did is not done again, what it began is followed to its end.
+
+    Args:
+        run_id: of a run in `runs_dir` that has not ended.
+        project: default: the project file that the run began with.
+        runs_dir, on_event, cancel, accept_new_host_key: as for `run`. Only new events are told.
+
+    Raises UsageError if there is no such run, it has ended, or another process runs it.
+    """
+    check_run_id(run_id)
+    record = Path(runs_dir or RUNS_DIR).absolute() / run_id
+    events = list(read_events(record))
+    with RunLock(record):
+        began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
+        if began is None:
+            raise UsageError(f"the run {run_id!r} ended before it had begun: nothing of it can be resumed")
+        ended = next((event.what for event in events if isinstance(event.what, RunEnded)), None)
+        if ended:
+            raise UsageError(f"the run {run_id!r} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
+        pipeline = _kept_pipeline(record, began)
+        project = project or _kept_project(began)
+        secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
+        folders = Folders.of(record.parent, run_id, Path(began.workspace))
+        job = _Job(
+            run_id, pipeline, project, folders, began.inputs, secrets, began.fallback_allowed, accept_new_host_key
+        )
+        resumed = RunResumed(__version__, socket.gethostname(), os.getpid())
+        return _go(job, resumed, events, on_event, cancel or Cancel())
+
+
+def ask_to_cancel(run_id: str, *, runs_dir: str | Path | None = None) -> bool:
+    """Ask the process that runs a run to cancel it; asked again, its grace is cut short. False if there is none.
+
+    Raises UsageError if there is no such run, or it has ended.
+    """
+    check_run_id(run_id)
+    record = Path(runs_dir or RUNS_DIR).absolute() / run_id
+    if any(isinstance(event.what, RunEnded) for event in read_events(record)):
+        raise UsageError(f"the run {run_id!r} has ended", f"to see it: pccpipe show {run_id}")
+    if is_abandoned(record):
+        return False
+    requests.ask_to_cancel(record, "cancel")
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What `run` is asked for, and `resume` knows from the record."""
+
+    run_id: str
+    pipeline: Pipeline
+    project: Project
+    folders: Folders
+    inputs: Mapping[str, Json]
+    secrets: Mapping[str, str]
+    fallback_allowed: bool
+    accept_new_host_key: bool
+
+
+def _go(
+    job: _Job,
+    first: RunStarted | RunResumed,
+    events: Sequence[Event],
+    on_event: Callable[[Event], None] | None,
+    cancel: Cancel,
+) -> RunResult:
+    """Run, or go on where the events end. The caller has the run's lock."""
+    folders, project = job.folders, job.project
+    masker = Masker(job.secrets.values())
+    state = RunState()
+    for event in events:
+        state.apply(event)
+    journal = Journal(
+        folders.record, [StateFile(folders.record, state), *([on_event] if on_event else [])], masker.data
+    )
+    assembly = Assembly(job.run_id, job.pipeline, project, folders, accept_new_host_key=job.accept_new_host_key)
     parts = Parts(
-        run_id=run_id,
+        run_id=job.run_id,
         run_dir=folders.record,
-        pipeline=pipeline,
+        pipeline=job.pipeline,
         project=project,
         targets=assembly,
         workspace=assembly.workspace,
         images=assembly,
         journal=journal,
         masker=masker,
-        secrets=secrets,
+        secrets=job.secrets,
         cancel=cancel,
-        fallback_allowed=fallback is Fallback.ALLOWED and not project.isolation_required,
+        fallback_allowed=job.fallback_allowed and not project.isolation_required,
         serials=Serials(),
+        past=Past(events),
     )
-    if _leads_to_vm(pipeline, project):
+    if _leads_to_vm(job.pipeline, project):
         assembly.connect_early()
     try:
-        ended = _recorded(parts, folders, values, state)
+        ended = _recorded(parts, folders, first, job.inputs, state)
     finally:
         journal.close()
-    return RunResult(run_id, ended.outcome, ended.status, ended.message, state.downgraded, folders.record, state)
+    return RunResult(job.run_id, ended.outcome, ended.status, ended.message, state.downgraded, folders.record, state)
+
+
+def _keep_pipeline(pipeline: Pipeline, record: Path) -> None:
+    """Copy the pipeline and the files that it names: a resumed run goes on with what it began with."""
+    write_atomically(record / PIPELINE, pipeline.text.encode())
+    for name, file in (pipeline.files or {}).items():
+        write_atomically(record / PIPELINE_FILES / name, file.read_bytes())
+
+
+def _kept_pipeline(record: Path, began: RunStarted) -> Pipeline:
+    copies = record / PIPELINE_FILES
+    return load_pipeline(record / PIPELINE, copies if copies.is_dir() else Path(began.pipeline_path).parent)
+
+
+def _kept_project(began: RunStarted) -> Project:
+    if began.project_path:
+        return load_project(Path(began.project_path))
+    if began.isolation_mode is IsolationMode.LOCAL:
+        return Project(began.project or "project", IsolationMode.LOCAL)
+    raise UsageError(f"the run {began.run_id!r} had no project file", "say which with --project")
 
 
 def plan(
@@ -156,43 +285,47 @@ def plan(
     return make_plan(pipeline, project or load_project(), values, fallback_allowed=allowed)
 
 
-def _recorded(parts: Parts, folders: Folders, inputs: Mapping[str, Json], state: RunState) -> RunOutcome:
-    """The run, between its first event and its last."""
+def _recorded(
+    parts: Parts,
+    folders: Folders,
+    first: RunStarted | RunResumed,
+    inputs: Mapping[str, Json],
+    state: RunState,
+) -> RunOutcome:
+    """The run, between its first event, or the one that says that it goes on, and its last."""
     # Imported when the connection is on its way: its login takes as long.
     from pccpipe.engine.executor import RunOutcome, execute
 
-    began = time.monotonic()
-    pipeline = parts.pipeline
-    write_atomically(folders.record / "pipeline.yaml", pipeline.text.encode())
-    parts.journal.append(
-        RunStarted(
-            run_id=parts.run_id,
-            pipeline=pipeline.name,
-            pipeline_path=str(pipeline.path.absolute()),
-            project=parts.project.id,
-            isolation_mode=parts.project.isolation_mode,
-            inputs=inputs,
-            workspace=str(folders.user),
-            steps=tuple(step.id for step in (*pipeline.steps, *pipeline.always)),
-            version=__version__,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
-    )
+    began_at = parts.past.began_at or time.time()
+    parts.journal.append(first)
+    if not parts.past.is_empty:
+        parts.workspace.take_up()
+        if parts.past.cancelled_by and not parts.past.always:
+            parts.cancel.request(parts.past.cancelled_by)
     ended = RunOutcome(Outcome.FAILED, "failed", "pccpipe itself failed; the traceback says where")
     try:
-        with parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)):
+        with (
+            parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)),
+            requests.obeyed(parts.run_dir, lambda by: _obey(parts.cancel, by)),
+        ):
             ended = execute(parts, inputs)
     finally:
         _clear_up(parts, folders)
         parts.journal.append(
-            RunEnded(ended.outcome, ended.status, state.downgraded, time.monotonic() - began, ended.message)
+            RunEnded(ended.outcome, ended.status, state.downgraded, time.time() - began_at, ended.message)
         )
     return ended
 
 
 def _tell_cancel(parts: Parts, grace: float) -> None:
     parts.journal.append(Cancelling(parts.cancel.by, grace))
+
+
+def _obey(cancel: Cancel, by: str) -> None:
+    if cancel.requested:
+        cancel.hurry()
+    else:
+        cancel.request(by)
 
 
 def _clear_up(parts: Parts, folders: Folders) -> None:

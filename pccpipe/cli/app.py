@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from pccpipe.cli.cancel import cancel
 from pccpipe.cli.logs import logs
 from pccpipe.cli.plan import plan
+from pccpipe.cli.resume import resume
 from pccpipe.cli.run import run
 from pccpipe.cli.runs import runs
 from pccpipe.cli.schema import schema
@@ -39,5 +41,5 @@ def app(context: click.Context) -> None:
         context.exit(2)
 
 
-for _command in (run, validate, plan, runs, show, logs, schema):
+for _command in (run, resume, cancel, validate, plan, runs, show, logs, schema):
     app.add_command(_command)

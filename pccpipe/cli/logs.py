@@ -53,7 +53,7 @@ def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bo
     while True:
         for event in journal.read():
             state.apply(event)
-        over = _is_over(state)
+        over = _is_over(state, record)
         paths = _wanted(state, step, strict=over or not follow)
         printer.show(state, paths)
         if over or not follow:
@@ -78,10 +78,10 @@ def _id(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _is_over(state: RunState) -> bool:
-    from pccpipe.record.index import is_abandoned
+def _is_over(state: RunState, record: Path) -> bool:
+    from pccpipe.record.lock import is_abandoned
 
-    return state.ended_at is not None or is_abandoned(state.host, state.pid)
+    return state.ended_at is not None or is_abandoned(record)
 
 
 class _Printer:

@@ -97,7 +97,7 @@ def run(
     obey_signals(cancel)
     record = runs_dir / run_id
     keep_tracebacks_in(record)
-    view = _view(output, record)
+    view = make_view(output, record)
     try:
         result = run_pipeline(
             spec,
@@ -131,7 +131,8 @@ def _base36(number: int) -> str:
     return text
 
 
-def _view(output: Format, record: Path) -> View:
+def make_view(output: Format, record: Path) -> View:
+    """What shows a run's events as `--format` says."""
     if output is Format.AUTO:
         output = Format.LIVE if _can_be_live() else Format.PLAIN
     match output:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.past import Visit
 from pccpipe.engine.result import result_target
 from pccpipe.engine.step import with_retries
 from pccpipe.errors import PccpipeError, Unavailable
@@ -36,7 +37,7 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
         parts.journal.append(ActionDone(path, kind_of(body), facts))
         return Ended(Outcome.SUCCEEDED)
 
-    ended = with_retries(parts, here, path, step.retry, attempt)
+    ended = with_retries(parts, here, path, step.retry, attempt, Visit())
     if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(parts, body):
         assert ended.reason is not None
         parts.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))

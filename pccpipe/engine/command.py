@@ -19,10 +19,12 @@ DEADLINE_MARGIN = 660.0
 """Seconds by which a target's own limit lies behind ours: the `lost` limit (600), and a minute to stop it."""
 
 
-def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, place: Place) -> Command:
-    """The command that runs `body` as `where` says, at `place`. Raises ExpressionError, UsageError."""
+def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, place: Place, serial: int) -> Command:
+    """The command that runs `body` as `where` says, at `place`; the how-manieth of its step.
+
+    Raises ExpressionError, UsageError.
+    """
     names = here.scope.on(place.value).names
-    serial = parts.serials.next(step.id)
     container = where.container if place is Place.CONTAINER else None
     templates = {**parts.pipeline.env, **(container.env if container else {}), **where.env}
     left = here.deadline.left if here.deadline else STEP_LIMIT

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.limits import Deadline
+from pccpipe.engine.past import Past, Visit
 from pccpipe.engine.scope import Scope
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
@@ -66,6 +67,12 @@ class Parts:
     cancel: Cancel
     fallback_allowed: bool
     serials: Serials
+    past: Past = field(default_factory=Past)
+
+    def note(self, visit: Visit, happening: Happening) -> None:
+        """Bring an event of a step's turn to the journal, unless it is there already."""
+        if visit.take(type(happening)) is None:
+            self.journal.append(happening)
 
     def side_of(self, place: Place) -> Side:
         """Which copy of the workspace a command at `place` works in."""
@@ -84,6 +91,11 @@ class Serials:
         with self._lock:
             self._counts[step] = self._counts.get(step, 0) + 1
             return self._counts[step]
+
+    def skip(self, step: str, count: int) -> None:
+        """Leave out the numbers of commands that an earlier process had."""
+        with self._lock:
+            self._counts[step] = self._counts.get(step, 0) + count
 
 
 @dataclass(frozen=True, slots=True)

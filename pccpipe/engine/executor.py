@@ -13,11 +13,12 @@ from typing import assert_never
 from pccpipe.engine.actions import kind_of, run_action
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.limits import ALWAYS_LIMIT, STEP_LIMIT, Deadline
+from pccpipe.engine.past import Visit, deadline_since
 from pccpipe.engine.scope import NoResult, ProjectView, RunView, Scope, StepView
 from pccpipe.engine.step import run_step, with_retries
 from pccpipe.errors import PccpipeError
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.events import AlwaysStarted, RoundStarted, StepEnded, StepStarted
+from pccpipe.record.events import AlwaysStarted, CommandStarted, RoundStarted, StepEnded, StepStarted
 from pccpipe.record.logs import tail
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.values import Json
@@ -65,7 +66,7 @@ def _run_steps(parts: Parts, scope: Scope) -> Ended:
     except PccpipeError as error:
         return Ended(Outcome.FAILED, message=str(error))
     if seconds is not None:
-        deadline = Deadline.after(seconds, "the pipeline")
+        deadline = deadline_since(parts.past.began_at, seconds, "the pipeline")
     return _Walk(parts).sequence(parts.pipeline.steps, Here(scope, deadline=deadline))
 
 
@@ -73,7 +74,8 @@ def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
     """Each `always:` step, whatever the one before it did; the first that fails fails a run that had succeeded."""
     if not parts.pipeline.always:
         return ended
-    parts.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
+    if parts.past.always is None:
+        parts.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
     here = Here(scope.ended(ended.outcome, _status(ended)), always=True)
     for step in parts.pipeline.always:
         # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after it.
@@ -108,67 +110,101 @@ class _Walk:
     def sequence(self, steps: Sequence[Step], here: Here) -> Ended:
         """Steps in order, up to the first that does not pass."""
         for step in steps:
-            if self.parts.cancel.requested:
-                return Ended(Outcome.CANCELLED, message="cancelled")
-            if here.deadline and here.deadline.passed:
-                return Ended(Outcome.TIMED_OUT, message=here.deadline.message)
-            ended = self.step(step, here)
-            if not self._goes_on(step, ended):
+            barred = self._barred(step, here)
+            ended = barred or self.step(step, here)
+            if barred or not self._goes_on(step, ended):
                 return ended
         return Ended(Outcome.SUCCEEDED)
+
+    def _barred(self, step: Step, here: Here) -> Ended | None:
+        """Why a step's turn does not come any more. What it had begun before is brought to its end all the same."""
+        if self.parts.past.knows(here.path_of(step.id)):
+            return None
+        if self.parts.past.always and not here.always:
+            # The process that was killed was at the `always:` steps: the others were over, and how is noted.
+            over = self.parts.past.always
+            return Ended(over.outcome, fails_as=over.status, message=over.outcome.value)
+        if self.parts.cancel.requested:
+            return Ended(Outcome.CANCELLED, message="cancelled")
+        if here.deadline and here.deadline.passed:
+            return Ended(Outcome.TIMED_OUT, message=here.deadline.message)
+        return None
 
     def step(self, step: Step, here: Here) -> Ended:
         """One step with its condition and its matrix; its end is in the journal and in the scope."""
         began = time.monotonic()
-        path = here.path_of(step.id)
+        visit = self.parts.past.visit(here.path_of(step.id))
+        if visit.ended and (visit.ended.outcome is Outcome.SKIPPED or not _has_inner(step)):
+            return self._end(step, here, visit, self._remembered(step, visit, visit.ended), began)
         try:
-            if step.condition is not None and not step.condition.evaluate(here.scope.names):
-                return self._end(step, here, path, Ended(Outcome.SKIPPED), began)
-            here = replace(here, deadline=self._deadline(step, here))
+            if not visit.noted and step.condition is not None and not step.condition.evaluate(here.scope.names):
+                return self._end(step, here, visit, Ended(Outcome.SKIPPED), began)
+            here = replace(here, deadline=self._deadline(step, here, visit))
             if step.matrix:
-                self.parts.journal.append(StepStarted(path, "matrix", name=step.name, always=here.always))
+                path = here.path_of(step.id)
+                self.parts.note(visit, StepStarted(path, "matrix", name=step.name, always=here.always))
                 ended = self._matrix(step, here)
             else:
-                ended = self._leg(step, here)
+                ended = self._leg(step, here, visit)
         except PccpipeError as error:
             ended = Ended(Outcome.FAILED, message=str(error))
-        return self._end(step, here, path, ended, began)
+        return self._end(step, here, visit, ended, began)
 
-    def _deadline(self, step: Step, here: Here) -> Deadline:
+    def _deadline(self, step: Step, here: Here, visit: Visit) -> Deadline:
         seconds = _evaluate(step.timeout, here.scope)
         if seconds is None:
             seconds = ALWAYS_LIMIT if here.always else STEP_LIMIT
-        return Deadline.after(seconds, f"step {step.id}").nearest(here.deadline)
+        return deadline_since(visit.began_at, seconds, f"step {step.id}").nearest(here.deadline)
 
-    def _leg(self, step: Step, here: Here) -> Ended:
+    def _remembered(self, step: Step, visit: Visit, ended: StepEnded) -> Ended:
+        """The end of a step that an earlier process brought to its end."""
+        if isinstance(step.body, Run):
+            self.parts.serials.skip(step.id, visit.attempts)
+        logs = None
+        for started in visit.all_of(CommandStarted):
+            logs = (self.parts.run_dir / started.stdout, self.parts.run_dir / started.stderr)
+        fails_as = step.fails_as if ended.outcome not in _PASSING else None
+        return Ended(
+            ended.outcome,
+            ended.exit_code,
+            ended.reason,
+            ended.message,
+            ended.result,
+            ended.result_path,
+            fails_as=fails_as,
+            logs=logs,
+        )
+
+    def _leg(self, step: Step, here: Here, visit: Visit) -> Ended:
         """The step's body, once; for a matrix, with the leg's values in scope."""
         path = here.path_of(step.id)
         kind, asked = _describe(step)
-        self.parts.journal.append(StepStarted(path, kind, asked, step.name, here.always))
+        self.parts.note(visit, StepStarted(path, kind, asked, step.name, here.always))
         body = step.body
         match body:
             case Run():
-                ended = run_step(self.parts, here, step, body)
+                ended = run_step(self.parts, here, step, body, visit)
             case Upload() | Download() | Diff() | Remove() | Build():
+                # Each does all of its work anew, and gets the same.
                 ended = run_action(self.parts, here, step, body)
             case Repeat():
-                ended = self._retried(step, here, path, lambda _: self._repeat(body, here, path))
+                ended = self._retried(step, here, visit, lambda _: self._repeat(body, here, path, visit))
             case Parallel():
-                ended = self._retried(step, here, path, lambda _: self._parallel(body, here, path))
+                ended = self._retried(step, here, visit, lambda _: self._parallel(body, here, path))
             case _:
                 assert_never(body)
         if step.fails_as and ended.outcome not in _PASSING:
             ended = replace(ended, fails_as=step.fails_as)
         return ended
 
-    def _retried(self, step: Step, here: Here, path: str, attempt: Callable[[int], Ended]) -> Ended:
-        return with_retries(self.parts, here, path, step.retry, attempt)
+    def _retried(self, step: Step, here: Here, visit: Visit, attempt: Callable[[int], Ended]) -> Ended:
+        return with_retries(self.parts, here, here.path_of(step.id), step.retry, attempt, visit)
 
-    def _repeat(self, body: Repeat, here: Here, path: str) -> Ended:
+    def _repeat(self, body: Repeat, here: Here, path: str, visit: Visit) -> Ended:
         rounds = _evaluate(body.max, here.scope)
         assert rounds is not None
         for number in range(1, int(rounds) + 1):
-            self.parts.journal.append(RoundStarted(path, number, int(rounds)))
+            self.parts.note(visit, RoundStarted(path, number, int(rounds)))
             inside = here.inside(f"{path}[{number}]", here.scope.in_round(number))
             ended = self.sequence(body.steps, inside)
             if ended.outcome is not Outcome.SUCCEEDED:
@@ -182,36 +218,40 @@ class _Walk:
     def _parallel(self, body: Parallel, here: Here, path: str) -> Ended:
         inside = here.inside(path)
         jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
-        return self._side_by_side(jobs, body.max_parallel)
+        return self._side_by_side(jobs, inside, body.max_parallel)
 
     def _matrix(self, step: Step, here: Here) -> Ended:
         legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
-        jobs = [(step, lambda leg=leg: self._matrix_leg(step, here, leg)) for leg in legs]
-        return self._side_by_side(jobs, step.matrix_parallel)
+        jobs = [
+            (of_leg, lambda of_leg=of_leg, leg=leg: self._matrix_leg(of_leg, here, leg))
+            for of_leg, leg in ((_of_leg(step, leg), leg) for leg in legs)
+        ]
+        return self._side_by_side(jobs, here, step.matrix_parallel)
 
-    def _matrix_leg(self, step: Step, here: Here, leg: dict[str, Json]) -> Ended:
-        label = ",".join(f"{key}={value}" for key, value in leg.items())
-        id_of_leg = f"{step.id}[{label}]"
+    def _matrix_leg(self, of_leg: Step, here: Here, leg: dict[str, Json]) -> Ended:
         began = time.monotonic()
-        of_leg = replace(step, id=id_of_leg, matrix={}, fails_as=None)
+        visit = self.parts.past.visit(here.path_of(of_leg.id))
         inside = replace(here, scope=here.scope.in_leg(leg))
+        if visit.ended and not _has_inner(of_leg):
+            return self._end(of_leg, inside, visit, self._remembered(of_leg, visit, visit.ended), began)
         try:
-            ended = self._leg(of_leg, inside)
+            ended = self._leg(of_leg, inside, visit)
         except PccpipeError as error:
             ended = Ended(Outcome.FAILED, message=str(error))
-        return self._end(of_leg, inside, here.path_of(id_of_leg), ended, began)
+        return self._end(of_leg, inside, visit, ended, began)
 
-    def _side_by_side(self, jobs: Sequence[tuple[Step, Callable[[], Ended]]], at_once: int) -> Ended:
+    def _side_by_side(self, jobs: Sequence[tuple[Step, Callable[[], Ended]]], here: Here, at_once: int) -> Ended:
         """Run the jobs, at most so many at once, all to their ends; the first in order that did not pass decides."""
 
-        def unless_cancelled(job: Callable[[], Ended]) -> Ended:
-            return Ended(Outcome.CANCELLED, message="cancelled") if self.parts.cancel.requested else job()
+        def unless_barred(job: tuple[Step, Callable[[], Ended]]) -> Ended:
+            step, run = job
+            return self._barred(step, here) or run()
 
         if at_once == 1:
-            ends = [unless_cancelled(job) for _, job in jobs]
+            ends = [unless_barred(job) for job in jobs]
         else:
             with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step") as pool:
-                ends = list(pool.map(unless_cancelled, [job for _, job in jobs]))
+                ends = list(pool.map(unless_barred, jobs))
         for (step, _), ended in zip(jobs, ends, strict=True):
             if not self._goes_on(step, ended):
                 return replace(ended, message=f"{step.id}: {ended.message}", result=None, result_path=None)
@@ -221,24 +261,36 @@ class _Walk:
         passed = ended.outcome in _PASSING
         return passed or (step.continue_on_error and ended.outcome is not Outcome.CANCELLED)
 
-    def _end(self, step: Step, here: Here, path: str, ended: Ended, began: float) -> Ended:
+    def _end(self, step: Step, here: Here, visit: Visit, ended: Ended, began: float) -> Ended:
         ignored = ended.outcome not in _PASSING and self._goes_on(step, ended)
-        self.parts.journal.append(
-            StepEnded(
-                path,
-                ended.outcome,
-                time.monotonic() - began,
-                ended.exit_code,
-                ended.reason,
-                ended.message,
-                ended.result,
-                ended.result_path,
-                ignored,
+        seconds = time.time() - visit.began_at if visit.began_at else time.monotonic() - began
+        if not visit.ended:
+            self.parts.journal.append(
+                StepEnded(
+                    here.path_of(step.id),
+                    ended.outcome,
+                    seconds,
+                    ended.exit_code,
+                    ended.reason,
+                    ended.message,
+                    ended.result,
+                    ended.result_path,
+                    ignored,
+                )
             )
-        )
         if step.id in here.scope.steps:
             here.scope.steps[step.id] = _view(ended, here.scope.steps[step.id])
         return ended
+
+
+def _has_inner(step: Step) -> bool:
+    """Whether a step has turns of other steps inside; those are walked through also when it has ended."""
+    return bool(step.matrix) or isinstance(step.body, Repeat | Parallel)
+
+
+def _of_leg(step: Step, leg: Mapping[str, Json]) -> Step:
+    label = ",".join(f"{key}={value}" for key, value in leg.items())
+    return replace(step, id=f"{step.id}[{label}]", matrix={}, fails_as=None)
 
 
 def _describe(step: Step) -> tuple[str, Place | None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pccpipe.engine.command import make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.follow import Followed, follow
+from pccpipe.engine.past import Visit
 from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.result import RESULT_LIMIT, parse_result, result_target
 from pccpipe.errors import ActionError, Lost, PccpipeError, ResultError, Unavailable
@@ -33,14 +34,18 @@ from pccpipe.spec.model import ResultSpec, Retry, Run, Step, Where
 from pccpipe.targets.base import Command, Exit, Running
 from pccpipe.values import Json
 
+ATTACH_LIMIT = 600.0
+"""Seconds in which the place of a command that an earlier process began must be had again; else it is lost."""
+ATTACH_EVERY = 5.0
 
-def run_step(parts: Parts, here: Here, step: Step, body: Run) -> Ended:
+
+def run_step(parts: Parts, here: Here, step: Step, body: Run, visit: Visit) -> Ended:
     """Run a step's command: at the place it asks for, or where the project leads that; else at its fallback."""
-    return _RunStep(parts, here, step, body).run()
+    return _RunStep(parts, here, step, body, visit).run()
 
 
 def with_retries(
-    parts: Parts, here: Here, path: str, retry: Retry, attempt: Callable[[int], Ended], first: int = 1
+    parts: Parts, here: Here, path: str, retry: Retry, attempt: Callable[[int], Ended], visit: Visit, first: int = 1
 ) -> Ended:
     """Call `attempt(number)` until its outcome is none to try again after, at most `retry.attempts` times."""
     last = first + retry.attempts - 1
@@ -48,6 +53,8 @@ def with_retries(
         ended = attempt(number)
         if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested:
             break
+        if visit.take(StepRetrying):
+            continue
         wait = retry.backoff * 2 ** (number - first)
         if here.deadline:
             wait = min(wait, here.deadline.left)
@@ -63,6 +70,7 @@ class _RunStep:
     here: Here
     step: Step
     body: Run
+    visit: Visit
     attempts: int = 0
     """How many were made so far, at all places."""
 
@@ -79,13 +87,14 @@ class _RunStep:
                 self.path,
                 self.step.retry,
                 lambda number, place=place, where=where: self._attempt(number, place, where),  # type: ignore[misc]
+                self.visit,
                 first=self.attempts + 1,
             )
             following = self._following(place)
             if ended.outcome is not Outcome.UNAVAILABLE or following is None or self.parts.cancel.requested:
                 return ended
             assert ended.reason is not None
-            self.parts.journal.append(StepDowngraded(self.path, asked, following[0], ended.reason, ended.message))
+            self.parts.note(self.visit, StepDowngraded(self.path, asked, following[0], ended.reason, ended.message))
         raise AssertionError("a step has at least one place")
 
     def _places(self) -> Iterator[tuple[Place, Where]]:
@@ -102,18 +111,30 @@ class _RunStep:
 
     def _attempt(self, number: int, place: Place, where: Where) -> Ended:
         self.attempts = number
+        serial = self.parts.serials.next(self.step.id)
+        if gone := self.visit.take(TargetUnavailable):
+            return Ended(Outcome.UNAVAILABLE, reason=gone.reason, message=gone.words)
+        if again := self.visit.next(StepRetrying):
+            return Ended(again.after)  # it failed before anything could begin
         began = time.monotonic()
+        started = self.visit.take(CommandStarted)
+        if started and (over := self.visit.take(CommandEnded)):
+            return self._remembered(started, over, place)
         try:
-            running, command = self._start(number, place, where)
+            if started:
+                running, log = self._attached(started, place)
+            else:
+                running, log = self._begun(number, place, where, serial)
         except Unavailable as no:
             event = TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint)
             self.parts.journal.append(event)
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
+        except Lost as lost:
+            self.parts.journal.append(CommandEnded(self.path, number, Outcome.LOST, message=lost.words))
+            return Ended(Outcome.LOST, message=lost.words)
         except PccpipeError as error:
             return Ended(Outcome.FAILED, message=str(error))
-        log = self._open_log(command, place)
         try:
-            self._tell_start(number, command, running, log)
             followed = follow(self.parts, self.path, running, log, self.here.deadline)
             ended = self._judge(running, followed, place, log)
         finally:
@@ -135,7 +156,49 @@ class _RunStep:
         )
         return ended
 
-    def _start(self, number: int, place: Place, where: Where) -> tuple[Running, Command]:
+    def _begun(self, number: int, place: Place, where: Where, serial: int) -> tuple[Running, CommandLog]:
+        """The command, begun; or found, if a process that was killed right then began it."""
+        running, command = self._start(place, where, serial)
+        log = self._open_log(command, place)
+        try:
+            self._tell_start(number, command, running, log)
+        except BaseException:
+            log.close()
+            raise
+        return running, log
+
+    def _attached(self, started: CommandStarted, place: Place) -> tuple[Running, CommandLog]:
+        """A command that an earlier process began. Raises `Lost` when that can't be done within `ATTACH_LIMIT`."""
+        target = self.parts.targets[place]
+        deadline = time.monotonic() + ATTACH_LIMIT
+        while True:
+            try:
+                target.open()
+                running = target.attach(started.token)
+                break
+            except Unavailable as no:
+                if time.monotonic() + ATTACH_EVERY > deadline:
+                    raise Lost(f"{no.words} (since the run was resumed, {ATTACH_LIMIT:g} s ago)") from no
+                time.sleep(ATTACH_EVERY)
+        if not started.had.read_only_workspace:
+            self.parts.workspace.touched(self.parts.side_of(place))
+        return running, CommandLog(self.parts.run_dir, started.stdout, started.stderr, anew=True)
+
+    def _remembered(self, started: CommandStarted, over: CommandEnded, place: Place) -> Ended:
+        """The attempt that an earlier process brought to its end, with its result as that left it."""
+        log = (self.parts.run_dir / started.stdout, self.parts.run_dir / started.stderr)
+        ended = Ended(over.outcome, over.exit_code, message=over.message, logs=log)
+        if self.body.result and over.outcome is Outcome.SUCCEEDED:
+            path = self.body.result.path.render(self.here.scope.on(place).names)
+            target = result_target(path, self.parts.run_dir)
+            try:
+                value = parse_result(target.read_bytes(), target.name, self.body.result.schema_json)
+            except (OSError, ResultError) as error:
+                return replace(ended, outcome=Outcome.FAILED, message=f"the result is no longer there: {error}")
+            ended = replace(ended, result=value, result_path=path)
+        return ended
+
+    def _start(self, place: Place, where: Where, serial: int) -> tuple[Running, Command]:
         parts = self.parts
         side = parts.side_of(place)
         target = parts.targets[place]
@@ -147,11 +210,11 @@ class _RunStep:
         if sent is not None and sent.stale:
             text = "the VM's copy of the workspace is out of reach: the step works on the copy at home, as last known"
             parts.journal.append(Warned(text, self.path))
-        command = make_command(parts, self.here, self.step, self.body, where, place)
-        running = target.start(command)
+        command = make_command(parts, self.here, self.step, self.body, where, place, serial)
+        found = None if parts.past.is_empty else target.find(command)
+        running = found or target.start(command)
         if not (command.container and command.container.read_only_workspace):
             parts.workspace.touched(side)
-        self.attempts = number
         return running, command
 
     def _open_log(self, command: Command, place: Place) -> CommandLog:

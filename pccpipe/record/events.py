@@ -29,6 +29,17 @@ class RunStarted:
     version: str
     host: str
     pid: int
+    project_path: str | None = None
+    fallback_allowed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    """Another process goes on with the run, where the events end."""
+
+    version: str
+    host: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +194,7 @@ class Output:
 
 Happening: TypeAlias = (
     RunStarted
+    | RunResumed
     | StepStarted
     | CommandStarted
     | CommandEnded

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from pccpipe.record.codec import UnreadableEventError, decode
 from pccpipe.record.events import Event, RunEnded, RunStarted
 from pccpipe.record.journal import EVENTS
+from pccpipe.record.lock import is_abandoned
 
 _END = 64 * 1024
 """Bytes at a journal's end in which the run's end is looked for."""
@@ -23,6 +23,8 @@ class RunEntry:
     began_at: float | None
     started: RunStarted | None
     ended: RunEnded | None
+    abandoned: bool = False
+    """It has not ended, and its process is gone."""
 
     @property
     def status(self) -> str:
@@ -31,26 +33,13 @@ class RunEntry:
             return self.ended.status
         if self.started is None:
             return "unreadable"
-        return "interrupted" if is_abandoned(self.started.host, self.started.pid) else "running"
+        return "interrupted" if self.abandoned else "running"
 
 
 def list_runs(runs_dir: Path) -> list[RunEntry]:
     """The runs of a folder, the newest first; none if there is no such folder."""
     entries = [_entry(journal) for journal in runs_dir.glob(f"*/{EVENTS}")]
     return sorted(entries, key=lambda entry: entry.began_at or 0.0, reverse=True)
-
-
-def is_abandoned(host: str, pid: int | None) -> bool:
-    """Whether the process that ran it is certainly gone. Of another host's nothing is certain."""
-    if pid is None or host != socket.gethostname():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _entry(journal: Path) -> RunEntry:
@@ -65,7 +54,8 @@ def _entry(journal: Path) -> RunEntry:
         return RunEntry(run_id, None, None, None)
     started = first.what if first and isinstance(first.what, RunStarted) else None
     ends = [event.what for event in last if event and isinstance(event.what, RunEnded)]
-    return RunEntry(run_id, first.time if first else None, started, ends[-1] if ends else None)
+    ended = ends[-1] if ends else None
+    return RunEntry(run_id, first.time if first else None, started, ended, not ended and is_abandoned(journal.parent))
 
 
 def _read(line: bytes) -> Event | None:

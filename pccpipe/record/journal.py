@@ -43,6 +43,23 @@ def check_run_id(run_id: str) -> None:
         )
 
 
+def make_run_dir(run_dir: Path) -> None:
+    """Make a run's folder, which nobody may have made before. Raises UsageError."""
+    check_run_id(run_dir.name)
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(mode=0o700)
+    except FileExistsError as error:
+        if error.filename != str(run_dir):
+            raise UsageError(f"cannot make the run's folder {run_dir}: {error.filename} is no folder") from error
+        raise UsageError(
+            f"there is a run {run_dir.name!r} already, in {run_dir}",
+            "give this one another --run-id",
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot make the run's folder {run_dir}: {error.strerror}") from error
+
+
 class Journal:
     """A run's journal. Safe from many threads; listeners are called one event at a time, after it is written.
 
@@ -68,20 +85,8 @@ class Journal:
 
     @staticmethod
     def create(run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[bytes], bytes] = bytes) -> Journal:
-        """Make the run's folder, which nobody may have made before, and its journal. Raises UsageError."""
-        check_run_id(run_dir.name)
-        try:
-            run_dir.parent.mkdir(parents=True, exist_ok=True)
-            run_dir.mkdir(mode=0o700)
-        except FileExistsError as error:
-            if error.filename != str(run_dir):
-                raise UsageError(f"cannot make the run's folder {run_dir}: {error.filename} is no folder") from error
-            raise UsageError(
-                f"there is a run {run_dir.name!r} already, in {run_dir}",
-                "give this one another --run-id",
-            ) from None
-        except OSError as error:
-            raise UsageError(f"cannot make the run's folder {run_dir}: {error.strerror}") from error
+        """`make_run_dir`, and the journal in it. Raises UsageError."""
+        make_run_dir(run_dir)
         return Journal(run_dir, listeners, mask)
 
     def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:

@@ -12,10 +12,11 @@ from pccpipe.outcome import Stream
 class CommandLog:
     """Appends to a command's two log files; what is written is with the kernel at once, so that a reader sees it.
 
-    Use `create`; `stdout_name` and `stderr_name` are the paths within the run's folder.
+    Use `create`; `stdout_name` and `stderr_name` are the paths within the run's folder. With `anew` what is in them is
+    dropped: the command's output comes from its first byte again.
     """
 
-    def __init__(self, run_dir: Path, stdout_name: str, stderr_name: str) -> None:
+    def __init__(self, run_dir: Path, stdout_name: str, stderr_name: str, *, anew: bool = False) -> None:
         self.stdout_name = stdout_name
         self.stderr_name = stderr_name
         self.stdout_path = run_dir / stdout_name
@@ -23,8 +24,8 @@ class CommandLog:
         self.stdout_path.parent.mkdir(parents=True, exist_ok=True)
         self._written: set[Stream] = set()
         self._files = {
-            Stream.STDOUT: self.stdout_path.open("ab", buffering=0),
-            Stream.STDERR: self.stderr_path.open("ab", buffering=0),
+            Stream.STDOUT: self.stdout_path.open("wb" if anew else "ab", buffering=0),
+            Stream.STDERR: self.stderr_path.open("wb" if anew else "ab", buffering=0),
         }
 
     @staticmethod

@@ -19,6 +19,7 @@ from pccpipe.record.events import (
     Output,
     RoundStarted,
     RunEnded,
+    RunResumed,
     RunStarted,
     StepDowngraded,
     StepEnded,
@@ -179,6 +180,8 @@ class RunState:
         match what:
             case RunStarted():
                 self._run_started(event.time, what)
+            case RunResumed():
+                self.version, self.host, self.pid = what.version, what.host, what.pid
             case StepStarted():
                 # Anew: a group that is tried again runs the same steps once more, and the latest counts.
                 step = self.steps[what.step] = StepState(what.step)

@@ -22,8 +22,8 @@ class StateFile:
     What it left out it writes when the time has come, also if no further event comes meanwhile.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self.state = RunState()
+    def __init__(self, run_dir: Path, state: RunState | None = None) -> None:
+        self.state = state or RunState()
         self._path = run_dir / RUN_JSON
         self._lock = threading.Lock()
         self._next = 0.0

@@ -6,7 +6,7 @@ from pccpipe.errors import Lost, Unavailable
 from pccpipe.shell import programs
 from pccpipe.shell.lane import Lane, new_mark, unbroken
 from pccpipe.shell.lanes import Lanes
-from pccpipe.shell.programs import KILL_AFTER, Place
+from pccpipe.shell.programs import KILL_AFTER, Opening, Place
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER, DetachedRunning, Followed
 from pccpipe.targets.base import Command, Isolation, Token
@@ -48,10 +48,11 @@ class Detached:
         """Begin a command in a workspace. Raises `Unavailable` only if it certainly never began."""
         while True:
             mark = new_mark()
-            program = programs.begin(self._place, mark, command, workspace, self._kill_after)
             lane = self._lanes.take(command.limit)
             followed = Followed(command.id, mark, lane.folder, lane.offsets)
+            opening = Opening(self._place, mark, lane.folder)
             try:
+                program = programs.begin(opening, command, workspace, lane.offsets, self._kill_after)
                 lane.begin(self._machine, program, mark)
             except (ConnectionError, TimeoutError):
                 lane.close()
@@ -65,6 +66,15 @@ class Detached:
             else:
                 lane_left = lane
             return DetachedRunning(self._lanes, followed, isolation, lane_left, self._lost_after)
+
+    def find(self, command_id: str, isolation: Isolation) -> DetachedRunning | None:
+        """A command that another process of the run began and could not note any more. Raises `Unavailable`."""
+        self._lanes.control.open()
+        answer = unbroken(self._machine, lambda: self._lanes.control.ask(lambda mark: programs.seek(mark, command_id)))
+        if answer == "none":
+            return None
+        mark, stdout, stderr, folder = answer.split(" ", 3)
+        return self.attach(Followed(command_id, mark, folder, (int(stdout), int(stderr))).token(), isolation)
 
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
         """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""

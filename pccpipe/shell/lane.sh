@@ -65,7 +65,8 @@ pcc_prepare() { # start the cats for the next commands
   printf '%s\n%s\n' "$pcc_cat_out" "$pcc_cat_err" >cats
 }
 
-pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders
+pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders,
+  # pcc_where is the lane and the offsets of its spools
   pcc_mark=$1 pcc_command=$pcc_state/commands/$2 pcc_tag=PCCPIPE_STEP=$pcc_run/$2/
   # Reaps what has ended.
   jobs >/dev/null
@@ -88,7 +89,8 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
 }
 
 pcc_write() { # SCRIPT
-  printf '\036%s lost -\n' "$pcc_mark" >t && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
+  printf '%s\n' "$pcc_where" >"$pcc_command.claim-$pcc_mark" &&
+    printf '\036%s lost -\n' "$pcc_mark" >t && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
 }
 
 pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full disk dash says no more than "I/O error"

@@ -67,18 +67,24 @@ def attach(opening: Opening, command_id: str, offsets: Offsets) -> bytes:
     return _encoded(_with(_LANE, opening, shlex.join(call)))
 
 
-def begin(place: Place, mark: str, command: Command, workspace: str, kill_after: float = KILL_AFTER) -> bytes:
-    """Begin a command. One group of braces: a program cut short by a lost connection then does nothing at all.
+def begin(
+    opening: Opening, command: Command, workspace: str, offsets: Offsets, kill_after: float = KILL_AFTER
+) -> bytes:
+    """Begin a command on the lane in `opening.folder`, whose spools are shown up to `offsets`.
+
+    One group of braces: a program cut short by a lost connection then does nothing at all.
 
     Raises `Unavailable` for what no shell can take: a NUL byte, or a variable's name that is none.
     """
+    place = opening.place
     folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
     call = [
-        *("pcc_begin", mark, command.id),
+        *("pcc_begin", opening.mark, command.id),
         *(_seconds(command.limit), str(int(command.limit * 100)), _seconds(kill_after)),
         *(folder, command.script, *shlex.split(command.shell)),
     ]
-    text = f"{{\n{_exports(place, command, workspace)}{_folders(place, command)}{_join(call)}\n}}\n"
+    where = _join([f"pcc_where={' '.join(map(str, offsets))} {opening.folder}"])
+    text = f"{{\n{where}\n{_exports(place, command, workspace)}{_folders(place, command)}{_join(call)}\n}}\n"
     if "\0" in text:
         raise Unavailable(Reason.START_REFUSED, "a NUL byte in its script or environment: no shell can take that")
     return _encoded(text)
@@ -99,6 +105,11 @@ def discard_lane(folder: str) -> bytes:
 def is_alive(mark: str, command_id: str) -> bytes:
     """Whether a command's supervisor still runs: `yes` or `no`."""
     return _call("pcc_is_alive", mark, command_id)
+
+
+def seek(mark: str, command_id: str) -> bytes:
+    """Where a command is found that another process of the run may have begun: mark, offsets, lane; or `none`."""
+    return _call("pcc_seek", mark, command_id)
 
 
 def void(mark: str, command_id: str, its_mark: str) -> bytes:

@@ -36,6 +36,7 @@ from pccpipe.spec.model import (
     Where,
 )
 from pccpipe.spec.schema import find_schema
+from pccpipe.spec.snapshot import files_to_copy
 from pccpipe.spec.source import Key, Source
 from pccpipe.values import Json
 
@@ -62,6 +63,7 @@ class _Builder:
         return Pipeline(
             path=self._path,
             text=self._source.text,
+            files=files_to_copy(self._source.data, self._path.parent),
             name=_text(data["name"]),
             description=_text(data.get("description", "")),
             inputs={name: self._input(name, _map(spec)) for name, spec in _map(data.get("inputs")).items()},

@@ -14,10 +14,15 @@ from pccpipe.spec.schema import structure_problems
 from pccpipe.spec.source import BadYaml, Source, read_source
 
 
-def load_pipeline(path: Path) -> Pipeline:
-    """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read."""
-    source = load_source(path, "pipeline", lambda source: meaning_problems(source, path.parent))
-    return build_pipeline(source, path)
+def load_pipeline(path: Path, folder: Path | None = None) -> Pipeline:
+    """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read.
+
+    Args:
+        folder: where the files that it names are; default: its own.
+    """
+    folder = folder or path.parent
+    source = load_source(path, "pipeline", lambda source: meaning_problems(source, folder))
+    return build_pipeline(source, folder / path.name)
 
 
 def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]) -> Source:

@@ -244,6 +244,8 @@ class Pipeline:
     always: tuple[Step, ...]
     description: str = ""
     timeout: Value[float] | None = None
+    files: Mapping[str, Path] | None = None
+    """The files that it names, by name; None if they can't be copied so that the names still lead to them."""
 
     def all_steps(self) -> Iterator[Step]:
         """Every step, also those inside of groups and under `always:`, in the order of the file."""

@@ -152,6 +152,13 @@ class Target(Protocol):
         """Begin a command. Raises `Unavailable` only if it certainly never began."""
         ...
 
+    def find(self, command: Command) -> Running | None:
+        """The command, if another process of this run began it and could not say so any more; else it never will.
+
+        Raises `Unavailable`.
+        """
+        ...
+
     def attach(self, token: Token) -> Running:
         """A `Running` for a command begun earlier, by another process too; its output comes from the first byte again.
 

@@ -71,7 +71,22 @@ class ContainerTarget:
             self._litter.append(command.id)
             raise
 
+    def find(self, command: Command) -> Running | None:
+        self._engine.open()
+        filters = {"label": [f"pccpipe.run={self._run_id}", f"pccpipe.command={command.id}"]}
+        self._used = True
+        for made in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
+            found = self._engine.inspect(str(made["Id"])) or {}
+            if _part(found, "State").get("Status") == "created":
+                self._engine.remove(str(made["Id"]))
+                continue
+            name = str(found.get("Name", "")).removeprefix("/")
+            where = Where(self._engine, self._place, command.id, str(made["Id"]), name, self._litter)
+            return Contained(where, self._isolation(name, found), None, self._lost_after)
+        return None
+
     def attach(self, token: Token) -> Running:
+        self._used = True
         match token:
             case {"id": str(id_), "container": str(container), "name": str(name)}:
                 pass

@@ -53,6 +53,11 @@ class DummyTarget:
         self.left.add(command.id)
         return _Playing(play, command, self._place, self.left)
 
+    def find(self, command: Command) -> Running | None:
+        if command.id not in self.left:
+            return None
+        return _Playing(self._script(command), command, self._place, self.left)
+
     def attach(self, token: Token) -> Running:
         for command in self.commands:
             if command.id == token["id"]:

@@ -47,6 +47,9 @@ class LocalTarget:
         workspace = str(self._workspace().absolute())
         return self._detached.start(command, workspace, self._isolation(workspace))
 
+    def find(self, command: Command) -> Running | None:
+        return self._detached.find(command.id, self._isolation(str(self._workspace().absolute())))
+
     def attach(self, token: Token) -> Running:
         return self._detached.attach(token, self._isolation(str(self._workspace().absolute())))
 

@@ -58,6 +58,9 @@ class VmTarget:
     def start(self, command: Command) -> Running:
         return self._detached.start(command, self.workspace, self._isolation())
 
+    def find(self, command: Command) -> Running | None:
+        return self._detached.find(command.id, self._isolation())
+
     def attach(self, token: Token) -> Running:
         return self._detached.attach(token, self._isolation())
 

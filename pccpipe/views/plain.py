@@ -17,6 +17,7 @@ from pccpipe.record.events import (
     Output,
     RoundStarted,
     RunEnded,
+    RunResumed,
     RunStarted,
     StepDowngraded,
     StepEnded,
@@ -68,6 +69,8 @@ def _text(what: Happening, at: float) -> str:
         case RunStarted():
             place = f"project {what.project}, " if what.project else ""
             return f"run {what.run_id} of {what.pipeline} begins on {date(at)}, {place}isolation {what.isolation_mode}"
+        case RunResumed():
+            return f"the run is resumed, by process {what.pid} of {what.host}"
         case StepStarted():
             asked = f", on {what.asked}" if what.asked else ""
             title = f" ({what.name})" if what.name else ""

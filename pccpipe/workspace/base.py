@@ -69,6 +69,10 @@ class Workspace(Protocol):
         """Whether a copy may hold changes that no `diff` has: then nobody may throw it away."""
         ...
 
+    def take_up(self) -> None:
+        """Go on where a process that was killed left off."""
+        ...
+
     def make_copy(self, exclude: Sequence[str]) -> Sent:
         """Make (or make anew) the run's copy at home; needs no VM."""
         ...

@@ -23,6 +23,7 @@ class Excluded:
     """Decides by a path relative to the workspace, and by what the file begins with."""
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self.given = tuple(patterns)
         self.patterns = (*ALWAYS, *patterns)
 
     @functools.cached_property

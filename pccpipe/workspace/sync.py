@@ -5,6 +5,8 @@ How trees travel and are compared is imported where it is done: a run that uploa
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -17,6 +19,7 @@ from typing import TypeVar
 
 from pccpipe.errors import ActionError, Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.record.files import write_atomically
 from pccpipe.targets.machine import Machine
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import Counted, Limits, copy_tree
@@ -32,6 +35,7 @@ class WorkspaceSync:
         sent: where a second one is made, of what was sent, for the diff.
         machine: gives the VM; None if the project has none.
         remote: the copy's folder on the VM.
+        state: a file in which it is kept what is where, for a process that goes on after this one was killed.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class WorkspaceSync:
         sent: Path,
         machine: Callable[[], Machine] | None,
         remote: str,
+        state: Path,
         limits: Limits | None = None,
         rsync_allowed: bool = True,
     ) -> None:
@@ -49,6 +54,7 @@ class WorkspaceSync:
         self._sent = sent
         self._machine = machine
         self._remote = remote
+        self._state = state
         self._limits = limits or Limits()
         self._rsync: bool | None = None if rsync_allowed else False
         self._lock = threading.RLock()
@@ -58,10 +64,37 @@ class WorkspaceSync:
         """Whether the VM has a copy of ours."""
         self._newest: Side | None = None
         """Which copy is newer than the other; None: they are the same."""
-        self._last_patch = b""
-        """What the last diff said."""
+        self._last_patch = _digest(b"")
+        """Of what the last diff said."""
         self._stale_patch = False
         """Whether the copy at home may have changes that it does not have."""
+
+    def take_up(self) -> None:
+        """Go on where a process that was killed left off."""
+        with self._lock:
+            old = self._copy.with_name(f".{self._copy.name}.old")
+            if old.exists() and not self._copy.exists():
+                old.rename(self._copy)
+            try:
+                kept = json.loads(self._state.read_bytes())
+            except FileNotFoundError:
+                return
+            self._excluded = Excluded(kept["exclude"])
+            self._has_copy, self._on_vm = kept["has_copy"] and self._copy.exists(), kept["on_vm"]
+            self._newest = Side(kept["newest"]) if kept["newest"] else None
+            self._last_patch, self._stale_patch = kept["last_patch"], kept["stale_patch"]
+
+    def _keep(self) -> None:
+        """Note what is where. The caller holds the lock."""
+        kept = {
+            "exclude": list(self._excluded.given),
+            "has_copy": self._has_copy,
+            "on_vm": self._on_vm,
+            "newest": self._newest,
+            "last_patch": self._last_patch,
+            "stale_patch": self._stale_patch,
+        }
+        write_atomically(self._state, json.dumps(kept).encode())
 
     @property
     def home(self) -> Path:
@@ -77,7 +110,7 @@ class WorkspaceSync:
             with tempfile.TemporaryDirectory(dir=self._copy.parent, prefix=".diff-") as folder:
                 patch = Path(folder) / "patch"
                 write_diff(self._sent, self._copy, patch)
-                return patch.read_bytes() != self._last_patch
+                return _digest(patch.read_bytes()) != self._last_patch
 
     def make_copy(self, exclude: Sequence[str]) -> Sent:
         with self._lock:
@@ -87,6 +120,7 @@ class WorkspaceSync:
             copy_tree(self._sent, self._copy, Excluded())
             self._has_copy = True
             self._newest = Side.HOME
+            self._keep()
             return Sent(counted.files, counted.bytes, "copy", time.monotonic() - began)
 
     def upload(self, exclude: Sequence[str]) -> Sent:
@@ -95,6 +129,7 @@ class WorkspaceSync:
             sent = self.make_copy(exclude)
             if self._machine is None:
                 self._newest = None
+                self._keep()
                 return sent
             method = self._to_vm(self._machine())
             return Sent(sent.files, sent.bytes, method, time.monotonic() - began)
@@ -116,10 +151,13 @@ class WorkspaceSync:
 
     def touched(self, side: Side) -> None:
         with self._lock:
+            before = self._newest, self._stale_patch
             if self._has_copy and self._machine is not None:
                 self._newest = side
             if side is Side.HOME:
                 self._stale_patch = True
+            if self._has_copy and before != (self._newest, self._stale_patch):
+                self._keep()
 
     def download(self, paths: Sequence[str], into: Path) -> Brought:
         with self._lock:
@@ -148,8 +186,9 @@ class WorkspaceSync:
             from pccpipe.workspace.diff import write_diff
 
             changed = write_diff(self._sent, self._copy, patch)
-            self._last_patch = patch.read_bytes()
+            self._last_patch = _digest(patch.read_bytes())
             self._stale_patch = False
+            self._keep()
             return changed
 
     def remove(self) -> None:
@@ -170,6 +209,7 @@ class WorkspaceSync:
                 raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
             self._on_vm = False
             self._newest = Side.HOME
+            self._keep()
 
     @property
     def _method(self) -> str:
@@ -196,6 +236,7 @@ class WorkspaceSync:
         _told(machine, send)
         self._on_vm = True
         self._newest = None
+        self._keep()
         return self._method
 
     def _to_home(self, machine: Machine) -> Counted:
@@ -212,6 +253,7 @@ class WorkspaceSync:
             shutil.rmtree(staging, ignore_errors=True)
         self._newest = None
         self._stale_patch = True
+        self._keep()
         return counted
 
     def _fetch(self, machine: Machine, staging: Path) -> Counted:
@@ -252,6 +294,10 @@ def _told(machine: Machine, work: Callable[[], T]) -> T:
         return work()
     except (ConnectionError, TimeoutError) as error:
         raise Unavailable(Reason.SSH_CLOSED, f"{machine.host}: {error}") from error
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _checked(path: str) -> str:

@@ -59,6 +59,9 @@ class NotedWorkspace:
     vm_gone: Unavailable | None = None
     broken: ActionError | None = None
 
+    def take_up(self) -> None:
+        self._call("take_up")
+
     def _call(self, what: str) -> None:
         self.calls.append(what)
         if self.vm_gone:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -7,8 +8,9 @@ from pathlib import Path
 
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.events import RunStarted, StepStarted, Warned
-from pccpipe.record.index import is_abandoned, list_runs
+from pccpipe.record.index import list_runs
 from pccpipe.record.journal import EVENTS, Journal
+from pccpipe.record.lock import LOCK, RunLock
 from pccpipe.record.reader import GrowingJournal
 from tests.record.script import default_run
 
@@ -33,7 +35,11 @@ def test_runs_are_listed_with_how_they_stand_the_newest_first(tmp_path: Path) ->
     journal.append(Warned("and one word more"))
     begun(tmp_path / "lives", os.getpid())
     begun(tmp_path / "dead", gone_pid())
+    (tmp_path / "dead" / LOCK).write_text(json.dumps({"host": socket.gethostname(), "pid": gone_pid()}))
     begun(tmp_path / "elsewhere", gone_pid(), "another-host")
+    (tmp_path / "elsewhere" / LOCK).write_text(json.dumps({"host": "another-host", "pid": gone_pid()}))
+    lives = RunLock(tmp_path / "lives")
+    lives.take()
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / EVENTS).write_text('{"seq":1,"ti')
     assert {entry.run_id: entry.status for entry in list_runs(tmp_path)} == {
@@ -45,12 +51,6 @@ def test_runs_are_listed_with_how_they_stand_the_newest_first(tmp_path: Path) ->
     }
     assert [entry.run_id for entry in list_runs(tmp_path)] == ["elsewhere", "dead", "lives", "done", "torn"]
     assert list_runs(tmp_path / "none") == []
-
-
-def test_a_process_of_another_host_is_never_said_to_be_gone() -> None:
-    assert not is_abandoned("another-host", gone_pid())
-    assert is_abandoned(socket.gethostname(), gone_pid())
-    assert not is_abandoned(socket.gethostname(), os.getpid())
 
 
 def test_a_growing_journal_gives_each_event_once_and_half_a_line_when_it_is_whole(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pccpipe.shell import programs
-from pccpipe.shell.programs import Place
+from pccpipe.shell.programs import Opening, Place
 from pccpipe.targets.base import Command
 
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
@@ -15,7 +15,9 @@ text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), text, max_size=3), text, text)
 def test_whatever_the_values_no_word_of_them_is_read_as_program(env: dict[str, str], script: str, cwd: str) -> None:
-    program = programs.begin(Place("r", "/s"), "mark", Command("a-1", "a", 1, script, cwd=cwd, env=env), "/w")
+    program = programs.begin(
+        Opening(Place("r", "/s"), "mark", "/s/lane-1"), Command("a-1", "a", 1, script, cwd=cwd, env=env), "/w", (0, 0)
+    )
     # With everything defined as a command that does nothing, the program says what it would have called.
     shown = f'pcc_begin() {{ printf "%s\\0" "$@"; }}\n{program.decode()}'
     words = subprocess.run(["sh"], input=shown.encode(), capture_output=True, check=True).stdout.split(b"\0")
@@ -25,7 +27,7 @@ def test_whatever_the_values_no_word_of_them_is_read_as_program(env: dict[str, s
 
 def test_a_program_cut_short_does_nothing(tmp_path: Path) -> None:
     command = Command("a-1", "a", 1, "true", env={"A": "b"}, files={"f": b"data"}, wants_out=True)
-    program = programs.begin(Place("r", str(tmp_path)), "mark", command, str(tmp_path))
+    program = programs.begin(Opening(Place("r", str(tmp_path)), "mark", "lane"), command, str(tmp_path), (0, 0))
     for end in range(len(program) - 1):
         begun = tmp_path / "begun"
         shown = f"pcc_begin() {{ : >{begun}; }}\n".encode() + program[:end]

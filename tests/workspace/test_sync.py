@@ -34,7 +34,14 @@ class Pair:
         self.connection = connection
         self.remote = f"/home/project/.system/run-workspaces/{folder.name}"
         self.sync = WorkspaceSync(
-            self.user, folder / "copy", folder / "sent", lambda: connection, self.remote, limits, rsync_allowed=rsync
+            self.user,
+            folder / "copy",
+            folder / "sent",
+            lambda: connection,
+            self.remote,
+            folder / "workspace.json",
+            limits,
+            rsync_allowed=rsync,
         )
 
     def there(self, script: str) -> str:
@@ -211,7 +218,7 @@ def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr(shutil, "copy2", refuse)
-    sync = WorkspaceSync(user, tmp_path / "copy", tmp_path / "sent", None, "")
+    sync = WorkspaceSync(user, tmp_path / "copy", tmp_path / "sent", None, "", tmp_path / "workspace.json")
     with pytest.raises(ActionError, match="user/a: Permission denied"):
         sync.upload([])
     assert names(tmp_path) == ["user"]

@@ -1,0 +1,68 @@
+"""`pccpipe cancel`: ends a run that another process runs, or that nobody runs any more."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from pccpipe.cli.options import project_option, record_of, runs_dir_option, tell
+from pccpipe.cli.run import Format, make_view
+
+LOOK_EVERY = 0.2
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN_ID")
+@project_option
+@runs_dir_option
+@click.option("--no-wait", is_flag=True, help="Do not wait until the run has ended.")
+def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) -> None:
+    """End a run: what runs is told to end, and its always: steps still run.
+
+    Asked once more, the run is less patient with what does not end. A run whose process is gone is ended from here.
+    Exit status: 0 when the run has ended.
+    """
+    from pccpipe.library import ask_to_cancel
+
+    record = record_of(runs_dir, run_id)
+    if not ask_to_cancel(run_id, runs_dir=runs_dir):
+        tell([f"the process of the run {run_id} is gone: it is ended from here"])
+        _end_from_here(run_id, record, project, runs_dir)
+        return
+    if no_wait:
+        tell([f"the run {run_id} is told to end"])
+        return
+    tell([f"the run {run_id} is told to end; waiting for it"])
+    status = _wait(record)
+    tell([f"run {run_id} {status}"])
+
+
+def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
+    from pccpipe.engine.cancel import Cancel
+    from pccpipe.library import load_project, resume
+
+    handle = Cancel()
+    handle.request("cancel")
+    view = make_view(Format.PLAIN, record)
+    try:
+        of_project = load_project(project) if project else None
+        resume(run_id, project=of_project, runs_dir=runs_dir, on_event=view, cancel=handle)
+    finally:
+        view.close()
+
+
+def _wait(record: Path) -> str:
+    """The run's status when it has ended, or its process is gone. Each step under `always:` has a limit of its own."""
+    from pccpipe.record.lock import is_abandoned
+    from pccpipe.record.state import load_state
+
+    while True:
+        gone = is_abandoned(record)
+        state = load_state(record)
+        if state.ended_at is not None:
+            return state.status
+        if gone:
+            return "is interrupted: its process was killed; pccpipe cancel once more ends it from here"
+        time.sleep(LOOK_EVERY)

@@ -1,0 +1,66 @@
+"""`pccpipe resume`: goes on with a run whose process is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pccpipe.cli.options import project_option, record_of, runs_dir_option
+from pccpipe.cli.run import DOWNGRADED, Format, make_view
+from pccpipe.cli.signals import obey_signals
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN_ID")
+@project_option
+@runs_dir_option
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(Format, case_sensitive=False),
+    default=Format.AUTO,
+    help="auto: live on a terminal, else plain.",
+)
+@click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
+@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@click.pass_context
+def resume(
+    context: click.Context,
+    *,
+    run_id: str,
+    project: Path | None,
+    runs_dir: Path,
+    output: Format,
+    fail_on_downgrade: bool,
+    accept_new_host_key: bool,
+) -> None:
+    """Go on with a run whose process was killed.
+
+    What was done is not done again; a command that still runs is followed, one that ended meanwhile is asked how; then
+    the run goes on with the next step. The pipeline and its inputs are those that the run began with. Works on another
+    machine too, with the run's folder. Exit status: as for `run`.
+    """
+    from pccpipe.engine.cancel import Cancel
+    from pccpipe.library import load_project
+    from pccpipe.library import resume as resume_run
+
+    record = record_of(runs_dir, run_id)
+    of_project = load_project(project) if project else None
+    cancel = Cancel()
+    obey_signals(cancel)
+    view = make_view(output, record)
+    try:
+        result = resume_run(
+            run_id,
+            project=of_project,
+            runs_dir=runs_dir,
+            on_event=view,
+            cancel=cancel,
+            accept_new_host_key=accept_new_host_key,
+        )
+    finally:
+        view.close()
+    if fail_on_downgrade and result.downgraded and result.exit_status == 0:
+        context.exit(DOWNGRADED)
+    context.exit(result.exit_status)

@@ -1,0 +1,140 @@
+"""What a run had done before the process that ran it was killed: from its events, turn by turn.
+
+A resumed run walks its pipeline from the beginning, as the first process did. Each turn of a step takes what the events
+say of it instead of doing it again; where they end, the walk goes on by itself. So there is one walk, and no second
+description of a run's position that could disagree with the record.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pccpipe.engine.limits import Deadline
+from pccpipe.record.events import (
+    AlwaysStarted,
+    Cancelling,
+    CommandEnded,
+    CommandStarted,
+    Event,
+    Happening,
+    RoundStarted,
+    RunStarted,
+    StepDowngraded,
+    StepEnded,
+    StepRetrying,
+    StepStarted,
+    TargetUnavailable,
+)
+
+LEAST_TIME = 10.0
+"""Seconds that a step has at least after a resume: its end may be there already, to be read."""
+
+H = TypeVar("H")
+
+
+@dataclass(slots=True)
+class Visit:
+    """One turn of a step: what was noted of it and not yet taken. Empty if the turn is a new one."""
+
+    noted: deque[Happening] = field(default_factory=deque)
+    began_at: float | None = None
+    """Seconds since the epoch."""
+    ended: StepEnded | None = None
+
+    def next(self, kind: type[H]) -> H | None:
+        """What was noted next, if it is of that kind."""
+        head = self.noted[0] if self.noted else None
+        return head if isinstance(head, kind) else None
+
+    def take(self, kind: type[H]) -> H | None:
+        """The same, taken away."""
+        found = self.next(kind)
+        if found is not None:
+            self.noted.popleft()
+        return found
+
+    def all_of(self, kind: type[H]) -> list[H]:
+        """All of that kind that is noted, in order; it stays."""
+        return [noted for noted in self.noted if isinstance(noted, kind)]
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts a run step that has ended made."""
+        numbered = (TargetUnavailable, CommandStarted, StepRetrying)
+        least = 1 if self.noted else 0
+        return max((noted.attempt for noted in self.noted if isinstance(noted, numbered)), default=least)
+
+
+class Past:
+    """Hands out the turns of each step in the order in which they came. Safe from many threads."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._lock = threading.Lock()
+        self._visits: dict[str, deque[Visit]] = {}
+        self.began_at: float | None = None
+        """When the run began, in seconds since the epoch; None for a run that begins now."""
+        self.always: AlwaysStarted | None = None
+        self.cancelled_by: str | None = None
+        for event in events:
+            self._note(event)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the run begins now."""
+        return self.began_at is None
+
+    def knows(self, path: str) -> bool:
+        """Whether a turn of the step was noted that is not yet handed out."""
+        with self._lock:
+            return bool(self._visits.get(path))
+
+    def visit(self, path: str) -> Visit:
+        """The next turn of the step: as noted, or a new one."""
+        with self._lock:
+            visits = self._visits.get(path)
+            return visits.popleft() if visits else Visit()
+
+    def _note(self, event: Event) -> None:
+        match event.what:
+            case RunStarted():
+                self.began_at = event.time
+            case StepStarted(step=step) as started:
+                self._open(step).noted.append(started)
+                self._open(step).began_at = self._open(step).began_at or event.time
+            case StepEnded(step=step) as ended:
+                self._open(step).ended = ended
+            case (
+                RoundStarted()
+                | StepRetrying()
+                | StepDowngraded()
+                | TargetUnavailable()
+                | CommandStarted()
+                | CommandEnded()
+            ) as noted:
+                self._open(noted.step).noted.append(noted)
+            case AlwaysStarted() as always:
+                self.always = always
+            case Cancelling(by=by):
+                self.cancelled_by = by
+            case _:
+                pass
+
+    def _open(self, step: str) -> Visit:
+        """The turn that has not ended, or one more."""
+        visits = self._visits.setdefault(step, deque())
+        if not visits or visits[-1].ended:
+            visits.append(Visit())
+        return visits[-1]
+
+
+def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadline:
+    """The deadline of something that may take so many seconds from when it began; None: it begins now."""
+    gone = time.time() - began_at if began_at is not None else 0.0
+    # A clock that was set back must not give more time than there is.
+    left = seconds if began_at is None else min(seconds, max(seconds - gone, LEAST_TIME))
+    return Deadline(time.monotonic() + left, owner, seconds)
