@@ -1,0 +1,187 @@
+"""One run at a time on a machine, from whatever host: a lease that lies there, kept alive by a heartbeat (lease.sh)."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.lane import unbroken
+from pccpipe.targets.machine import Machine
+
+STALE_AFTER = 60.0
+"""Seconds without a sign of life after which a lease may be taken over."""
+BEAT_EVERY = 15.0
+POLL_EVERY = 1.0
+ANSWER_TIMEOUT = 10.0
+"""Seconds for a script that reads and makes a few links."""
+HOLDER_LENGTH = 100
+"""A symbolic link's text has its limits: 1024 bytes on XFS."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """Who has a machine, as seen at one moment. Times are seconds ago; None for a lease from before a reboot."""
+
+    run_id: str
+    holder: str
+    """Where the run's process is, in words."""
+    held_since: float | None
+    last_beat: float | None
+    is_stale: bool
+
+
+class VmBusy(PccpipeError):
+    """Another run has the VM. Never a reason to run elsewhere."""
+
+    def __init__(self, host: str, state: LeaseState) -> None:
+        self.state = state
+        self.message = f"the VM {host} is busy: {_in_words(state)}"
+        self.hint = f"wait for it with --wait 10m, or cancel it: pccpipe cancel {state.run_id}"
+        super().__init__(self.message)
+
+
+class Lease:
+    """A run's right to use a machine alone.
+
+    Args:
+        root: the machine's folder for projects (`vm.root`).
+        run_id: the run that has it; a later lease of the same run gets it at once, from whatever host.
+        holder: who that is, in words for others who wait: `host pid 123`.
+        stale_after: seconds without a sign of life after which another's lease is taken over.
+        beat_every: seconds between two signs of life of our own.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        root: str,
+        run_id: str,
+        *,
+        holder: str,
+        stale_after: float = STALE_AFTER,
+        beat_every: float = BEAT_EVERY,
+    ) -> None:
+        self._machine = machine
+        self._folder = _folder(root)
+        self._stale_after = stale_after
+        self._beat_every = beat_every
+        self._nonce = secrets.token_hex(16)
+        self._words = (self._nonce, run_id, " ".join(holder.split())[:HOLDER_LENGTH])
+        self._may_be_ours = False
+        self._lost: str | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
+
+    @property
+    def lost(self) -> str | None:
+        """Who took the machine over while this run gave no sign of life, in a sentence."""
+        return self._lost
+
+    def acquire(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> None:
+        """Take the lease, once, and keep it alive until `release`.
+
+        Args:
+            wait: seconds to wait for another run's end; 0 for not at all.
+            give_up: whether to wait no longer; asked about every second.
+            on_wait: told once, in a sentence, for whom we wait.
+
+        Raises `VmBusy`; `Unavailable` if the machine can't be had, or the lease not be written there.
+        """
+        deadline = time.monotonic() + wait
+        self._may_be_ours = True
+        waiting = False
+        while state := self._ask("pcc_take", *self._words):
+            left = deadline - time.monotonic()
+            if left <= 0 or give_up():
+                self._may_be_ours = False
+                raise VmBusy(self._machine.host, state)
+            if not waiting:
+                on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
+                waiting = True
+            time.sleep(min(left, POLL_EVERY))
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give the lease back if it is still ours. Idempotent; never raises: what can't be given back goes stale."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join(ANSWER_TIMEOUT)
+        if self._may_be_ours and not self._lost:
+            self._may_be_ours = False
+            try:
+                self._ask("pcc_give_back", self._nonce)
+            except (Unavailable, OSError):
+                return
+
+    def _ask(self, *call: str) -> LeaseState | None:
+        return unbroken(self._machine, lambda: _ask(self._machine, self._folder, self._stale_after, *call))
+
+    def _beat_on(self) -> None:
+        due = time.monotonic() + self._beat_every
+        while not self._end.wait(max(0.0, due - time.monotonic())):
+            # From the beginning of this one: one that was long in vain is followed at once.
+            due = time.monotonic() + self._beat_every
+            try:
+                state = _ask(self._machine, self._folder, self._stale_after, "pcc_beat", *self._words)
+            except (Unavailable, OSError):
+                continue
+            if state:
+                self._lost = f"the VM {self._machine.host} was taken over from this run: {_in_words(state)}"
+                return
+
+
+def read_lease(machine: Machine, root: str, stale_after: float = STALE_AFTER) -> LeaseState | None:
+    """Who has the machine, if anyone. Raises `Unavailable`."""
+    return unbroken(machine, lambda: _ask(machine, _folder(root), stale_after, "pcc_read"))
+
+
+def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> LeaseState | None:
+    """Call a function of lease.sh: who else has the lease, if anyone."""
+    settings = f"pcc_lease={shlex.quote(folder)} pcc_stale={round(stale_after * 100)}\n"
+    done = machine.run(f"{settings}{_program()}{shlex.join(call)}", ANSWER_TIMEOUT)
+    word, _, rest = done.stdout.decode(errors="replace").strip().partition(" ")
+    match word:
+        case "held" | "free":
+            return None
+        case "released" | "stale" | "alive":
+            since, beat, run_id, holder = f"{rest} ".split(" ", 3)
+            return LeaseState(run_id, holder.strip(), _seconds(since), _seconds(beat), word == "stale")
+        case _:
+            words = rest or done.stderr.decode(errors="replace").strip() or f"{folder} cannot be used"
+            full = "No space left on device" in words or "Disk quota exceeded" in words
+            raise Unavailable(Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED, f"{machine.host}: {words}")
+
+
+@functools.cache
+def _program() -> str:
+    return Path(__file__).with_name("lease.sh").read_text()
+
+
+def _folder(root: str) -> str:
+    return f"{root}/.system/lease"
+
+
+def _seconds(hundredths: str) -> float | None:
+    return None if hundredths == "-" else max(0.0, int(hundredths) / 100)
+
+
+def _in_words(state: LeaseState) -> str:
+    name = f"run {state.run_id} ({state.holder})"
+    if state.held_since is None or state.last_beat is None:
+        return f"{name} has had it since before the VM's last reboot"
+    held, beat = _duration(state.held_since), _duration(state.last_beat)
+    return f"{name} has had it for {held}, its last sign of life was {beat} ago"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

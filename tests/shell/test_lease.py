@@ -1,0 +1,398 @@
+"""The lease, on this machine with each sh that a VM may have, and on VMs of the bed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.here import Here
+from pccpipe.shell.housekeeping import run_script
+from pccpipe.shell.lease import Lease, LeaseState, VmBusy, read_lease
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.machine import Done, Machine
+from tests.targets.conftest import vm_spec
+from tests.testbed.vm import VM
+
+HOLDER = "laptop pid 12"
+TURNS = 10
+"""Of a race, with each sh."""
+OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
+
+
+class HereWithBusybox(Here):
+    """This machine, with busybox as its sh and for every program."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        folder.mkdir()
+        subprocess.run(["busybox", "--install", "-s", str(folder)], check=True)
+        self._folder = folder
+
+    def run(self, script: str, timeout: float = 60.0) -> Done:
+        return run_script(self.popen(f"PATH={shlex.quote(str(self._folder))}; exec sh"), script, timeout)
+
+
+class HereWithFaults(Here):
+    """This machine, over a connection that breaks: `cut` while it is away, `breaks` times after a script was done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = False
+        self.breaks = 0
+
+    def run(self, script: str, timeout: float = 60.0) -> Done:
+        if self.cut:
+            raise Unavailable(Reason.SSH_UNREACHABLE, "no route to host")
+        done = super().run(script, timeout)
+        if self.breaks:
+            self.breaks -= 1
+            raise ConnectionResetError("the connection ended")
+        return done
+
+
+@pytest.fixture(params=["dash", "busybox"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    return Here() if request.param == "dash" else HereWithBusybox(tmp_path / "bin")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    # No path of a user's may be read by a shell.
+    return str(tmp_path / "user's $HOME")
+
+
+def lease(machine: Machine, root: str, run_id: str, stale_after: float = 60.0, beat_every: float = 15.0) -> Lease:
+    return Lease(machine, root, run_id, holder=HOLDER, stale_after=stale_after, beat_every=beat_every)
+
+
+def take(lease: Lease, wait: float = 0.0) -> None:
+    lease.acquire(wait, lambda: False, lambda words: None)
+
+
+def takes(lease: Lease) -> bool:
+    try:
+        take(lease)
+    except VmBusy:
+        return False
+    return True
+
+
+def holder_of(machine: Machine, root: str, stale_after: float = 60.0) -> LeaseState:
+    state = read_lease(machine, root, stale_after)
+    assert state
+    return state
+
+
+@contextmanager
+def held(lease: Lease) -> Iterator[Lease]:
+    take(lease)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def die(lease: Lease) -> None:
+    """End its heartbeat, as if its process were killed."""
+    lease._end.set()
+    lease._thread.join()
+
+
+def link(root: str) -> Path:
+    return max(Path(root, ".system/lease").iterdir(), key=lambda path: int(path.name))
+
+
+def rewrite(root: str, change: Callable[[list[str]], None]) -> None:
+    """Change what the lease says: nonce, boot, since, run, holder."""
+    path = link(root)
+    words = str(path.readlink()).split(" ", 4)
+    change(words)
+    path.unlink()
+    path.symlink_to(" ".join(words))
+
+
+def until(true: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
+
+
+def test_whoever_comes_second_is_told_who_has_it(machine: Machine, root: str) -> None:
+    with held(lease(machine, root, "run-1")):
+        with pytest.raises(VmBusy) as caught:
+            take(lease(machine, root, "run-2"))
+        told = caught.value
+        assert (told.state.run_id, told.state.holder, told.state.is_stale) == ("run-1", HOLDER, False)
+        assert told.message == (
+            "the VM localhost is busy: run run-1 (laptop pid 12) has had it for 0 s, its last sign of life was 0 s ago"
+        )
+        assert told.hint == "wait for it with --wait 10m, or cancel it: pccpipe cancel run-1"
+        assert not isinstance(told, Unavailable)
+    with held(lease(machine, root, "run-2")):
+        pass
+
+
+def test_what_is_read_of_it(machine: Machine, root: str) -> None:
+    assert read_lease(machine, root) is None
+    with held(lease(machine, root, "run-1")):
+        state = holder_of(machine, root)
+        assert state.held_since is not None
+        assert state.last_beat is not None
+        assert 0 <= state.last_beat <= state.held_since < 5
+        assert state == LeaseState("run-1", HOLDER, state.held_since, state.last_beat, False)
+    assert read_lease(machine, root) is None
+
+
+@pytest.mark.parametrize("holder", ["", "ünï $(id) `id` * 'x' \"y\" \\n\nnext", "long " * 300])
+def test_a_holder_is_any_text(machine: Machine, root: str, holder: str) -> None:
+    with held(Lease(machine, root, "run_1.2-A", holder=holder)):
+        state = holder_of(machine, root)
+        assert (state.run_id, state.holder) == ("run_1.2-A", " ".join(holder.split())[:100].strip())
+
+
+def race(leases: list[Lease]) -> Lease:
+    """Who gets it, of those that try in the same instant; exactly one."""
+    barrier = threading.Barrier(len(leases))
+
+    def run(lease: Lease) -> bool:
+        barrier.wait()
+        return takes(lease)
+
+    with ThreadPoolExecutor(len(leases)) as pool:
+        (winner,) = [lease for lease, won in zip(leases, pool.map(run, leases), strict=True) if won]
+    return winner
+
+
+def test_of_eight_in_the_same_instant_one_gets_it(machine: Machine, root: str) -> None:
+    for turn in range(TURNS):
+        leases = [lease(machine, root, f"run-{turn}-{n}") for n in range(8)]
+        winner = race(leases)
+        assert holder_of(machine, root).run_id == winner._words[1]
+        for each in leases:
+            each.release()
+        assert read_lease(machine, root) is None
+    assert len(list(Path(root, ".system/lease").iterdir())) == TURNS
+
+
+def test_of_many_links_few_are_kept(machine: Machine, root: str) -> None:
+    for _ in range(20):
+        take(mine := lease(machine, root, "run-1"))
+        mine.release()
+    assert len(list(Path(root, ".system/lease").iterdir())) < 20
+
+
+def test_of_eight_that_take_over_a_dead_one_in_the_same_instant_one_gets_it(machine: Machine, root: str) -> None:
+    def from_before_a_reboot(words: list[str]) -> None:
+        words[1] = OTHER_BOOT
+
+    for turn in range(TURNS):
+        winner = race([lease(machine, root, f"run-{turn}-{n}") for n in range(8)])
+        assert holder_of(machine, root).run_id == winner._words[1]
+        die(winner)
+        rewrite(root, from_before_a_reboot)
+
+
+def test_a_dead_one_is_taken_over_but_not_too_early(machine: Machine, root: str) -> None:
+    dead = lease(machine, root, "run-1", beat_every=0.3)
+    take(dead)
+    time.sleep(0.5)
+    die(dead)
+    since = time.monotonic()
+    taken = lease(machine, root, "run-2", stale_after=1.5)
+    take(taken, wait=20)
+    # What the shell sees as the last sign of life is up to a second later, and it is asked once a second.
+    assert 1.2 < time.monotonic() - since < 6
+    taken.release()
+
+
+def test_a_clock_that_jumps_makes_none_stale_and_keeps_none_alive(machine: Machine, root: str) -> None:
+    take(dead := lease(machine, root, "run-1"))
+    die(dead)
+    for hours in (-1, 1, 24 * 365):
+        # As if it had died between its link and its first beat: the time is the clock's.
+        clock = time.time() + hours * 3600
+        os.utime(link(root), (clock, clock), follow_symlinks=False)
+        assert not holder_of(machine, root).is_stale
+    until(lambda: holder_of(machine, root, 1.5).is_stale, 4)
+
+
+def test_one_from_before_a_reboot_is_stale_at_once(machine: Machine, root: str) -> None:
+    def boot(words: list[str]) -> None:
+        words[1] = OTHER_BOOT
+
+    def uptime(words: list[str]) -> None:
+        words[2] = str(int(words[2]) + 360_000)
+
+    for change in (boot, uptime):
+        take(dead := lease(machine, root, "run-1"))
+        die(dead)
+        rewrite(root, change)
+        assert holder_of(machine, root) == LeaseState("run-1", HOLDER, None, None, True)
+        with held(lease(machine, root, "run-2")):
+            assert holder_of(machine, root).run_id == "run-2"
+
+
+def test_who_lives_through_a_reboot_has_it_again(root: str) -> None:
+    def boot(words: list[str]) -> None:
+        words[1] = OTHER_BOOT
+
+    with held(lease(Here(), root, "run-1", beat_every=0.3)) as mine:
+        rewrite(root, boot)
+        until(lambda: not holder_of(Here(), root).is_stale)
+        assert (holder_of(Here(), root).run_id, mine.lost) == ("run-1", None)
+
+
+def test_the_same_run_has_it_again_at_once(machine: Machine, root: str) -> None:
+    first = lease(machine, root, "run-1", beat_every=0.3)
+    take(first)
+    with held(lease(machine, root, "run-1")):
+        until(lambda: first.lost)
+        first.release()
+        assert holder_of(machine, root).run_id == "run-1"
+    assert read_lease(machine, root) is None
+
+
+def test_a_waiting_one_gets_it_when_it_is_given_back(root: str) -> None:
+    first, told = lease(Here(), root, "run-1"), list[str]()
+    take(first)
+    timer = threading.Timer(1.3, first.release)
+    timer.start()
+    second = lease(Here(), root, "run-2")
+    second.acquire(20, lambda: False, told.append)
+    timer.join()
+    assert holder_of(Here(), root).run_id == "run-2"
+    second.release()
+    (words,) = told
+    assert words.startswith("waiting for the VM localhost: run run-1 (laptop pid 12) has had it for ")
+
+
+def test_waiting_ends_with_its_time_or_when_it_is_given_up(root: str) -> None:
+    with held(lease(Here(), root, "run-1")):
+        for wait, give_up in ((0.4, False), (60.0, True)):
+            started = time.monotonic()
+            with pytest.raises(VmBusy):
+                lease(Here(), root, "run-2").acquire(wait, lambda give_up=give_up: give_up, lambda words: None)  # type: ignore[misc]
+            assert time.monotonic() - started < 2
+
+
+def test_who_was_away_too_long_notices_and_harms_nobody(root: str) -> None:
+    machine = HereWithFaults()
+    away = lease(machine, root, "run-1", beat_every=0.2)
+    take(away)
+    machine.cut = True
+    winner = lease(Here(), root, "run-2", stale_after=0.5)
+    take(winner, wait=10)
+    machine.cut = False
+    until(lambda: away.lost)
+    assert away.lost
+    assert away.lost.startswith("the VM localhost was taken over from this run: run run-2 (laptop pid 12) has had it ")
+    away.release()
+    away.release()
+    assert holder_of(Here(), root).run_id == "run-2"
+    assert winner.lost is None
+    winner.release()
+
+
+def test_who_was_away_for_a_moment_keeps_it(root: str) -> None:
+    machine = HereWithFaults()
+    with held(lease(machine, root, "run-1", beat_every=0.2)) as mine:
+        machine.cut = True
+        time.sleep(1.0)
+        machine.cut = False
+        time.sleep(0.6)
+        assert not takes(lease(Here(), root, "run-2", stale_after=2.0))
+        assert mine.lost is None
+
+
+def test_an_answer_that_got_lost_is_asked_for_again(root: str) -> None:
+    machine = HereWithFaults()
+    machine.breaks = 2
+    mine = lease(machine, root, "run-1")
+    take(mine)
+    assert [path.name for path in Path(root, ".system/lease").iterdir()] == ["1"]
+    machine.breaks = 2
+    mine.release()
+    assert read_lease(machine, root) is None
+
+
+def test_release_never_raises(root: str) -> None:
+    machine = HereWithFaults()
+    lease(machine, root, "run-1").release()
+    mine = lease(machine, root, "run-1")
+    take(mine)
+    machine.cut = True
+    mine.release()
+    mine.release()
+
+
+def test_a_number_that_comes_too_late_is_none(root: str) -> None:
+    with held(lease(Here(), root, "run-1")), held(lease(Here(), root, "run-1")) as second:
+        Path(root, ".system/lease/1").unlink()
+        Path(root, ".system/lease/1").symlink_to("nonce boot 1 run-3 late")
+        assert holder_of(Here(), root).run_id == "run-1"
+        assert not takes(lease(Here(), root, "run-2"))
+        assert second.lost is None
+
+
+def test_where_it_cannot_be_written_the_machine_is_unavailable(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="Not a directory") as caught:
+        take(lease(machine, str(tmp_path / "file"), "run-1"))
+    assert caught.value.reason is Reason.WORKSPACE_REFUSED
+
+
+def test_on_a_vm_of_several_that_come_over_connections_of_their_own_one_gets_it(vm: VM) -> None:
+    connections = [Connection(vm_spec(vm)) for _ in range(4)]
+    for turn in range(5):
+        leases = [lease(connection, vm.root, f"run-{turn}-{n}") for n, connection in enumerate(connections)]
+        winner = race(leases)
+        assert holder_of(connections[0], vm.root).run_id == winner._words[1]
+        for each in leases:
+            each.release()
+    for connection in connections:
+        connection.close()
+    vm.sh(f"rm -r {vm.root}/.system/lease")
+
+
+def test_a_link_that_is_cut_for_less_than_the_limit_costs_nothing(vms: Callable[..., VM]) -> None:
+    vm = vms(images=False)
+    mine, other = Connection(vm_spec(vm)), Connection(vm_spec(vm))
+    with held(lease(mine, vm.root, "run-1", beat_every=0.3)) as ours:
+        vm.cut()
+        time.sleep(1.5)
+        vm.heal()
+        until(lambda: (holder_of(other, vm.root).last_beat or 0) < 1)
+        with pytest.raises(VmBusy):
+            take(lease(other, vm.root, "run-2", stale_after=5))
+        assert ours.lost is None
+    assert read_lease(other, vm.root) is None
+    mine.close()
+    other.close()
+
+
+def test_a_full_disk_is_named_and_ends_no_lease_that_is_held(vms: Callable[..., VM]) -> None:
+    vm = vms(images=False, home_mb=16)
+    connection = Connection(vm_spec(vm))
+    with held(lease(connection, vm.root, "run-1", beat_every=0.3)) as ours:
+        vm.fill()
+        time.sleep(2.5)
+        assert not holder_of(connection, vm.root, stale_after=1.5).is_stale
+        assert ours.lost is None
+    assert read_lease(connection, vm.root) is None
+    vm.sh(f"rm -r {vm.root}/.system/lease; while mkdir {vm.root}/$((n += 1)) 2>/dev/null; do :; done")
+    with pytest.raises(Unavailable, match="No space left on device") as caught:
+        take(lease(connection, vm.root, "run-2"))
+    assert caught.value.reason is Reason.NO_DISK_SPACE
+    connection.close()
