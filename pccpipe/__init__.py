@@ -19,7 +19,7 @@ from pccpipe.version import __version__
 if TYPE_CHECKING:
     from pccpipe.engine.cancel import Cancel
     from pccpipe.errors import PccpipeError, SpecError, UsageError
-    from pccpipe.library import Fallback, RunResult, load, load_project, plan, run
+    from pccpipe.library import Fallback, RunResult, ask_to_cancel, load, load_project, plan, resume, run
     from pccpipe.outcome import Outcome, Place, Reason
     from pccpipe.record.events import Event
 
@@ -35,16 +35,18 @@ __all__ = [
     "SpecError",
     "UsageError",
     "__version__",
+    "ask_to_cancel",
     "load",
     "load_project",
     "plan",
+    "resume",
     "run",
 ]
 
 _HOMES = {
     "pccpipe.engine.cancel": ("Cancel",),
     "pccpipe.errors": ("PccpipeError", "SpecError", "UsageError"),
-    "pccpipe.library": ("Fallback", "RunResult", "load", "load_project", "plan", "run"),
+    "pccpipe.library": ("Fallback", "RunResult", "ask_to_cancel", "load", "load_project", "plan", "resume", "run"),
     "pccpipe.outcome": ("Outcome", "Place", "Reason"),
     "pccpipe.record.events": ("Event",),
 }

@@ -28,7 +28,7 @@ DEFAULT_SOCKET = "/var/run/docker.sock"
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """A run's folders at home, all under `.system/`."""
+    """A run's folders at home. All but `state` are in its record: whoever has that can go on with the run."""
 
     user: Path
     """The workspace as the user gave it."""
@@ -43,10 +43,9 @@ class Folders:
     @staticmethod
     def of(runs_dir: Path, run_id: str, workspace: Path) -> Folders:
         """The folders of a run whose record is in `runs_dir`."""
-        system = runs_dir.parent
-        copies = system / "run-workspaces"
+        record = runs_dir / run_id
         return Folders(
-            workspace, runs_dir / run_id, copies / run_id, copies / f"{run_id}.sent", system / "run-state" / run_id
+            workspace, record, record / "workspace", record / "workspace-sent", runs_dir.parent / "run-state" / run_id
         )
 
 

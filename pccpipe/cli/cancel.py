@@ -42,10 +42,11 @@ def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) 
 def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
     from pccpipe.engine.cancel import Cancel
     from pccpipe.library import load_project, resume
+    from pccpipe.record.journal import read_events
 
     handle = Cancel()
     handle.request("cancel")
-    view = make_view(Format.PLAIN, record)
+    view = make_view(Format.PLAIN, record, read_events(record))
     try:
         of_project = load_project(project) if project else None
         resume(run_id, project=of_project, runs_dir=runs_dir, on_event=view, cancel=handle)

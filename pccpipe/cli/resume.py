@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pccpipe.cli.crash import keep_tracebacks_in
 from pccpipe.cli.options import project_option, record_of, runs_dir_option
 from pccpipe.cli.run import DOWNGRADED, Format, make_view
 from pccpipe.cli.signals import obey_signals
@@ -44,12 +45,14 @@ def resume(
     from pccpipe.engine.cancel import Cancel
     from pccpipe.library import load_project
     from pccpipe.library import resume as resume_run
+    from pccpipe.record.journal import read_events
 
     record = record_of(runs_dir, run_id)
     of_project = load_project(project) if project else None
     cancel = Cancel()
     obey_signals(cancel)
-    view = make_view(output, record)
+    keep_tracebacks_in(record)
+    view = make_view(output, record, read_events(record))
     try:
         result = resume_run(
             run_id,

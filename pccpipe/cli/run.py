@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -131,15 +131,15 @@ def _base36(number: int) -> str:
     return text
 
 
-def make_view(output: Format, record: Path) -> View:
-    """What shows a run's events as `--format` says."""
+def make_view(output: Format, record: Path, earlier: Iterable[Event] = ()) -> View:
+    """What shows a run's events as `--format` says; those that came `earlier`, before it was resumed, not again."""
     if output is Format.AUTO:
         output = Format.LIVE if _can_be_live() else Format.PLAIN
     match output:
         case Format.LIVE:
             from pccpipe.views.live import LiveView
 
-            return LiveView(sys.stdout, record)
+            return LiveView(sys.stdout, record, earlier)
         case Format.JSONL:
             from pccpipe.views.jsonl import JsonLinesView
 
@@ -147,7 +147,7 @@ def make_view(output: Format, record: Path) -> View:
         case _:
             from pccpipe.views.plain import PlainView
 
-            return PlainView(sys.stdout, record)
+            return PlainView(sys.stdout, record, earlier)
 
 
 def _can_be_live() -> bool:

@@ -55,6 +55,8 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
         finally:
             ended = _run_always(parts, scope, ended)
     finally:
+        for place in parts.past.places:
+            parts.targets[place].take_over()
         parts.targets.close()
     return RunOutcome(ended.outcome, _status(ended), ended.message)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pccpipe.engine.limits import Deadline
+from pccpipe.outcome import Place
 from pccpipe.record.events import (
     AlwaysStarted,
     Cancelling,
@@ -80,6 +81,8 @@ class Past:
         """When the run began, in seconds since the epoch; None for a run that begins now."""
         self.always: AlwaysStarted | None = None
         self.cancelled_by: str | None = None
+        self.places: set[Place] = set()
+        """Where commands have begun: something of them may still be there."""
         for event in events:
             self._note(event)
 
@@ -108,14 +111,10 @@ class Past:
                 self._open(step).began_at = self._open(step).began_at or event.time
             case StepEnded(step=step) as ended:
                 self._open(step).ended = ended
-            case (
-                RoundStarted()
-                | StepRetrying()
-                | StepDowngraded()
-                | TargetUnavailable()
-                | CommandStarted()
-                | CommandEnded()
-            ) as noted:
+            case CommandStarted() as started:
+                self.places.add(started.had.place)
+                self._open(started.step).noted.append(started)
+            case RoundStarted() | StepRetrying() | StepDowngraded() | TargetUnavailable() | CommandEnded() as noted:
                 self._open(noted.step).noted.append(noted)
             case AlwaysStarted() as always:
                 self.always = always

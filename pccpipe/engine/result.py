@@ -12,12 +12,22 @@ from pccpipe.values import Json
 RESULT_LIMIT = 4 * 1024 * 1024
 """Bytes; a result is a report, not an artifact."""
 
+_RECORDS_OWN = frozenset(
+    {
+        *("events.jsonl", "run.json", "pipeline.yaml", "pipeline-files", "artifacts", "logs"),
+        *("workspace", "workspace-sent", "workspace.json", "lock", "cancel-requests"),
+    }
+)
+"""Names in a run's folder that no step may write to."""
+
 
 def result_target(path: str, run_dir: Path) -> Path:
     """Where `result: path:` leads in the run's folder. Raises ResultError if that is not inside of it."""
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\0" in path:
         raise ResultError(f"the result's path {path!r} must be a relative path without `..`")
+    if parts[0] in _RECORDS_OWN:
+        raise ResultError(f"the result's path {path!r} is the record's own: `{parts[0]}` is taken")
     return run_dir.joinpath(*parts)
 
 

@@ -124,7 +124,10 @@ class _RunStep:
             if started:
                 running, log = self._attached(started, place)
             else:
-                running, log = self._begun(number, place, where, serial)
+                begun = self._begun(number, place, where, serial)
+                if begun is None:
+                    return Ended(Outcome.CANCELLED, message="cancelled")
+                running, log = begun
         except Unavailable as no:
             event = TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint)
             self.parts.journal.append(event)
@@ -156,9 +159,12 @@ class _RunStep:
         )
         return ended
 
-    def _begun(self, number: int, place: Place, where: Where, serial: int) -> tuple[Running, CommandLog]:
-        """The command, begun; or found, if a process that was killed right then began it."""
-        running, command = self._start(place, where, serial)
+    def _begun(self, number: int, place: Place, where: Where, serial: int) -> tuple[Running, CommandLog] | None:
+        """The command, begun; or found, if a process that was killed right then began it. None: cancelled before."""
+        started = self._start(place, where, serial)
+        if started is None:
+            return None
+        running, command = started
         log = self._open_log(command, place)
         try:
             self._tell_start(number, command, running, log)
@@ -189,7 +195,7 @@ class _RunStep:
         log = (self.parts.run_dir / started.stdout, self.parts.run_dir / started.stderr)
         ended = Ended(over.outcome, over.exit_code, message=over.message, logs=log)
         if self.body.result and over.outcome is Outcome.SUCCEEDED:
-            path = self.body.result.path.render(self.here.scope.on(place).names)
+            path = self._result_path(self.body.result, place)
             target = result_target(path, self.parts.run_dir)
             try:
                 value = parse_result(target.read_bytes(), target.name, self.body.result.schema_json)
@@ -198,8 +204,11 @@ class _RunStep:
             ended = replace(ended, result=value, result_path=path)
         return ended
 
-    def _start(self, place: Place, where: Where, serial: int) -> tuple[Running, Command]:
+    def _start(self, place: Place, where: Where, serial: int) -> tuple[Running, Command] | None:
         parts = self.parts
+        if self.body.result:
+            # Wrong, it would be found when the agent's hour is over.
+            result_target(self._result_path(self.body.result, place), parts.run_dir)
         side = parts.side_of(place)
         target = parts.targets[place]
         target.open()
@@ -211,8 +220,11 @@ class _RunStep:
             text = "the VM's copy of the workspace is out of reach: the step works on the copy at home, as last known"
             parts.journal.append(Warned(text, self.path))
         command = make_command(parts, self.here, self.step, self.body, where, place, serial)
-        found = None if parts.past.is_empty else target.find(command)
-        running = found or target.start(command)
+        running = None if parts.past.is_empty else target.find(command)
+        if running is None:
+            if parts.cancel.requested:
+                return None
+            running = target.start(command)
         if not (command.container and command.container.read_only_workspace):
             parts.workspace.touched(side)
         return running, command
@@ -220,8 +232,11 @@ class _RunStep:
     def _open_log(self, command: Command, place: Place) -> CommandLog:
         folder = Path("logs")
         if self.body.result:
-            folder = Path(self.body.result.path.render(self.here.scope.on(place).names)).parent
+            folder = Path(self._result_path(self.body.result, place)).parent
         return CommandLog.create(self.parts.run_dir, folder, command.id, short=bool(self.body.result))
+
+    def _result_path(self, spec: ResultSpec, place: Place) -> str:
+        return spec.path.render(self.here.scope.on(place).names)
 
     def _tell_start(self, number: int, command: Command, running: Running, log: CommandLog) -> None:
         self.parts.journal.append(
@@ -265,7 +280,7 @@ class _RunStep:
         return replace(ended, result=value, result_path=path)
 
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
-        path = spec.path.render(self.here.scope.on(place).names)
+        path = self._result_path(spec, place)
         target = result_target(path, self.parts.run_dir)
         data = self.parts.masker.data(running.fetch(target.name, RESULT_LIMIT))
         # Written before it is checked: a wrong result is what somebody will want to look at.

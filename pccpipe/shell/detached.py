@@ -44,6 +44,10 @@ class Detached:
         """Make sure that commands can run. Raises `Unavailable`."""
         self._lanes.control.open()
 
+    def take_over(self) -> None:
+        """Another process of the run had commands here: what it left is `close`'s too."""
+        self._lanes.control.was_opened = True
+
     def start(self, command: Command, workspace: str, isolation: Isolation) -> DetachedRunning:
         """Begin a command in a workspace. Raises `Unavailable` only if it certainly never began."""
         while True:

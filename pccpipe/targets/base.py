@@ -148,6 +148,10 @@ class Target(Protocol):
         """Make the target ready (connect). Idempotent; also after a failure. Raises `Unavailable`."""
         ...
 
+    def take_over(self) -> None:
+        """Another process of this run used the target: `close` is to remove what that one left, too."""
+        ...
+
     def start(self, command: Command) -> Running:
         """Begin a command. Raises `Unavailable` only if it certainly never began."""
         ...

@@ -56,12 +56,15 @@ class ContainerTarget:
 
     def open(self) -> None:
         self._engine.open()
+        self._used = True
+
+    def take_over(self) -> None:
+        self._used = True
 
     def start(self, command: Command) -> Running:
         assert command.container is not None
         self._engine.open()
         paths = Paths(self._workspace(), self._place.file_of(command.id, "in"), self._place.file_of(command.id, "out"))
-        self._used = True
         owner = self._lay_out(command, paths)
         name = f"pcc-run-{self._run_id[:8]}-{command.step}-{command.serial}"
         try:
@@ -74,7 +77,6 @@ class ContainerTarget:
     def find(self, command: Command) -> Running | None:
         self._engine.open()
         filters = {"label": [f"pccpipe.run={self._run_id}", f"pccpipe.command={command.id}"]}
-        self._used = True
         for made in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
             found = self._engine.inspect(str(made["Id"])) or {}
             if _part(found, "State").get("Status") == "created":
@@ -86,7 +88,6 @@ class ContainerTarget:
         return None
 
     def attach(self, token: Token) -> Running:
-        self._used = True
         match token:
             case {"id": str(id_), "container": str(container), "name": str(name)}:
                 pass

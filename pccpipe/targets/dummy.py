@@ -45,6 +45,9 @@ class DummyTarget:
     def open(self) -> None:
         self.opened += 1
 
+    def take_over(self) -> None:
+        """Nothing of a play outlives its process."""
+
     def start(self, command: Command) -> Running:
         play = self._script(command)
         if play.unavailable:

@@ -43,6 +43,9 @@ class LocalTarget:
     def open(self) -> None:
         self._detached.open()
 
+    def take_over(self) -> None:
+        self._detached.take_over()
+
     def start(self, command: Command) -> Running:
         workspace = str(self._workspace().absolute())
         return self._detached.start(command, workspace, self._isolation(workspace))

@@ -55,6 +55,9 @@ class VmTarget:
                 self._detached.open()
                 self._is_open = True
 
+    def take_over(self) -> None:
+        self._detached.take_over()
+
     def start(self, command: Command) -> Running:
         return self._detached.start(command, self.workspace, self._isolation())
 

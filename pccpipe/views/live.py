@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -26,22 +26,27 @@ IDLE_PAINT = 1.0
 
 
 class LiveView:
-    """Paints a run's events. Owns one thread until `close`, which leaves the final tree and the summary."""
+    """Paints a run's events. Owns one thread until `close`, which leaves the final tree and the summary.
 
-    def __init__(self, stream: TextIO, record: Path) -> None:
+    `earlier` as for `Watch`.
+    """
+
+    def __init__(self, stream: TextIO, record: Path, earlier: Iterable[Event] = ()) -> None:
         self._console = Console(file=stream, highlight=False)
         self._record = record
-        self._watch = Watch()
+        self._watch = Watch(earlier)
         self._lock = threading.Lock()
         self._painter = Painter(stream, self._console)
         self._changed = threading.Event()
         self._over = threading.Event()
+        self._told = False
         self._thread = threading.Thread(target=self._paint_on, name="pccpipe-live", daemon=True)
         self._thread.start()
 
     def __call__(self, event: Event) -> None:
         with self._lock:
             self._watch.take(event)
+            self._told = True
             if isinstance(event.what, Cancelling):
                 # The terminal has written ^C into what was painted.
                 self._painter.forget()
@@ -58,7 +63,7 @@ class LiveView:
         self._thread.join(timeout=5)
         with self._lock:
             state = self._watch.state
-            if state.started_at is None:
+            if not self._told:
                 return
             lines = final_board(state, time.time(), self._console.width)
             self._painter.leave(lines)
@@ -83,7 +88,7 @@ class LiveView:
     def _paint(self) -> None:
         width, height = self._console.size
         with self._lock:
-            if self._watch.state.started_at is None:
+            if not self._told:
                 return
             lines = board(self._watch.state, self._watch.tail, time.time(), width - 1, max(3, height - 1))
             self._painter.paint(lines, (width, height))

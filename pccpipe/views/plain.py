@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO, assert_never
 
@@ -32,12 +33,12 @@ from pccpipe.views.watch import Watch
 
 
 class PlainView:
-    """Writes a run's events as lines. `record` is the run's folder, named at the end."""
+    """Writes a run's events as lines. `record` is the run's folder, named at the end; `earlier` as for `Watch`."""
 
-    def __init__(self, stream: TextIO, record: Path) -> None:
+    def __init__(self, stream: TextIO, record: Path, earlier: Iterable[Event] = ()) -> None:
         self._stream = stream
         self._record = record
-        self._watch = Watch()
+        self._watch = Watch(earlier)
 
     def __call__(self, event: Event) -> None:
         output = self._watch.take(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from pccpipe.outcome import Outcome, Stream
 from pccpipe.record.events import CommandEnded, Event, Output, StepEnded
@@ -14,10 +15,15 @@ TAIL = 20
 
 
 class Watch:
-    """Folds events. Feed it each event once; it gives the lines of output that became whole by it."""
+    """Folds events. Feed it each event once; it gives the lines of output that became whole by it.
 
-    def __init__(self) -> None:
+    `earlier` are those of a run that is resumed, which nobody is to be shown again.
+    """
+
+    def __init__(self, earlier: Iterable[Event] = ()) -> None:
         self.state = RunState()
+        for event in earlier:
+            self.state.apply(event)
         self._tails: dict[str, deque[str]] = {}
         self._lines: dict[str, dict[Stream, Lines]] = {}
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.executor import RunOutcome, execute
+from pccpipe.engine.past import Past
 from pccpipe.errors import ActionError, Unavailable
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
@@ -148,14 +149,25 @@ class Stage:
     vm_gone: Unavailable | None = None
     broken: ActionError | None = None
 
-    def play(self, text: str, **inputs: Json) -> Played:
+    def targets(self) -> DummyTargets:
+        return DummyTargets({place: DummyTarget(place, self.script) for place in Place})
+
+    def play(
+        self,
+        text: str,
+        notes: Notes | None = None,
+        targets: DummyTargets | None = None,
+        past: Past | None = None,
+        **inputs: Json,
+    ) -> Played:
+        """Play it; with notes, targets and past of a run that was killed, play its rest."""
         path = self.folder / "pipeline.yaml"
         path.write_text("version: 1\nname: rehearsal\n" + textwrap.dedent(text))
         pipeline = load_pipeline(path)
         run_dir = self.folder / "run"
-        run_dir.mkdir()
-        notes = Notes(self.on_event)
-        targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
+        run_dir.mkdir(exist_ok=True)
+        notes = notes or Notes(self.on_event)
+        targets = targets or self.targets()
         workspace = NotedWorkspace(self.folder, vm_gone=self.vm_gone, broken=self.broken)
         parts = Parts(
             run_id="rehearsal-1",
@@ -171,6 +183,7 @@ class Stage:
             cancel=self.cancel,
             fallback_allowed=self.fallback_allowed,
             serials=Serials(),
+            past=past or Past(),
         )
         outcome = execute(parts, resolve_inputs(pipeline, inputs))
         return Played(outcome, notes, targets, workspace, run_dir)

@@ -78,3 +78,10 @@ def test_secrets_are_masked_in_results(stage: Stage) -> None:
     """)
     assert played.end_of("a").result == {"said": "***"}
     assert b"sk-very" not in (played.run_dir / "result.json").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["run.json", "logs/x.json", "workspace/result.json", "lock"])
+def test_a_result_cannot_take_a_name_of_the_records_own_and_nothing_begins(stage: Stage, path: str) -> None:
+    played = stage.play(f"steps: [{{id: a, run: x, result: {{path: \"${{{{ '{path}' }}}}\"}}}}]")
+    assert played.order == []
+    assert "is taken" in played.end_of("a").message
