@@ -25,7 +25,7 @@ from tests.targets.conftest import vm_spec
 from tests.testbed.vm import VM
 
 HOLDER = "laptop pid 12"
-TURNS = 10
+TURNS = 8
 """Of a race, with each sh."""
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 
@@ -187,10 +187,13 @@ def test_of_eight_in_the_same_instant_one_gets_it(machine: Machine, root: str) -
 
 
 def test_of_many_links_few_are_kept(machine: Machine, root: str) -> None:
-    for _ in range(20):
-        take(mine := lease(machine, root, "run-1"))
-        mine.release()
-    assert len(list(Path(root, ".system/lease").iterdir())) < 20
+    with held(lease(machine, root, "run-1")):
+        text = link(root).readlink()
+    for number in range(2, 100):
+        Path(root, f".system/lease/{number}").symlink_to(text)
+    with held(lease(machine, root, "run-1")):
+        assert link(root).name == "100"
+        assert len(list(Path(root, ".system/lease").iterdir())) < 20
 
 
 def test_of_eight_that_take_over_a_dead_one_in_the_same_instant_one_gets_it(machine: Machine, root: str) -> None:
@@ -204,13 +207,13 @@ def test_of_eight_that_take_over_a_dead_one_in_the_same_instant_one_gets_it(mach
         rewrite(root, from_before_a_reboot)
 
 
-def test_a_dead_one_is_taken_over_but_not_too_early(machine: Machine, root: str) -> None:
-    dead = lease(machine, root, "run-1", beat_every=0.3)
+def test_a_dead_one_is_taken_over_but_not_too_early(root: str) -> None:
+    dead = lease(Here(), root, "run-1", beat_every=0.3)
     take(dead)
     time.sleep(0.5)
     die(dead)
     since = time.monotonic()
-    taken = lease(machine, root, "run-2", stale_after=1.5)
+    taken = lease(Here(), root, "run-2", stale_after=1.5)
     take(taken, wait=20)
     # What the shell sees as the last sign of life is up to a second later, and it is asked once a second.
     assert 1.2 < time.monotonic() - since < 6
@@ -218,14 +221,21 @@ def test_a_dead_one_is_taken_over_but_not_too_early(machine: Machine, root: str)
 
 
 def test_a_clock_that_jumps_makes_none_stale_and_keeps_none_alive(machine: Machine, root: str) -> None:
-    take(dead := lease(machine, root, "run-1"))
-    die(dead)
-    for hours in (-1, 1, 24 * 365):
+    def two_minutes_older(words: list[str]) -> None:
+        words[2] = str(int(words[2]) - 12_000)
+
+    def touch(hours: int) -> None:
         # As if it had died between its link and its first beat: the time is the clock's.
         clock = time.time() + hours * 3600
         os.utime(link(root), (clock, clock), follow_symlinks=False)
-        assert not holder_of(machine, root).is_stale
-    until(lambda: holder_of(machine, root, 1.5).is_stale, 4)
+
+    take(dead := lease(machine, root, "run-1"))
+    die(dead)
+    for change, is_stale in ((lambda words: None, False), (two_minutes_older, True)):
+        for hours in (-1, 0, 1, 24 * 365):
+            rewrite(root, change)
+            touch(hours)
+            assert holder_of(machine, root).is_stale == is_stale
 
 
 def test_one_from_before_a_reboot_is_stale_at_once(machine: Machine, root: str) -> None:
@@ -264,10 +274,18 @@ def test_the_same_run_has_it_again_at_once(machine: Machine, root: str) -> None:
     assert read_lease(machine, root) is None
 
 
+def test_who_was_taken_over_and_has_not_noticed_gives_nothing_back(machine: Machine, root: str) -> None:
+    take(first := lease(machine, root, "run-1"))
+    with held(lease(machine, root, "run-1")):
+        assert first.lost is None
+        first.release()
+        assert holder_of(machine, root).run_id == "run-1"
+
+
 def test_a_waiting_one_gets_it_when_it_is_given_back(root: str) -> None:
     first, told = lease(Here(), root, "run-1"), list[str]()
     take(first)
-    timer = threading.Timer(1.3, first.release)
+    timer = threading.Timer(0.3, first.release)
     timer.start()
     second = lease(Here(), root, "run-2")
     second.acquire(20, lambda: False, told.append)
@@ -303,17 +321,6 @@ def test_who_was_away_too_long_notices_and_harms_nobody(root: str) -> None:
     assert holder_of(Here(), root).run_id == "run-2"
     assert winner.lost is None
     winner.release()
-
-
-def test_who_was_away_for_a_moment_keeps_it(root: str) -> None:
-    machine = HereWithFaults()
-    with held(lease(machine, root, "run-1", beat_every=0.2)) as mine:
-        machine.cut = True
-        time.sleep(1.0)
-        machine.cut = False
-        time.sleep(0.6)
-        assert not takes(lease(Here(), root, "run-2", stale_after=2.0))
-        assert mine.lost is None
 
 
 def test_an_answer_that_got_lost_is_asked_for_again(root: str) -> None:
@@ -387,8 +394,8 @@ def test_a_full_disk_is_named_and_ends_no_lease_that_is_held(vms: Callable[..., 
     connection = Connection(vm_spec(vm))
     with held(lease(connection, vm.root, "run-1", beat_every=0.3)) as ours:
         vm.fill()
-        time.sleep(2.5)
-        assert not holder_of(connection, vm.root, stale_after=1.5).is_stale
+        time.sleep(2.3)
+        assert not holder_of(connection, vm.root, stale_after=1.2).is_stale
         assert ours.lost is None
     assert read_lease(connection, vm.root) is None
     vm.sh(f"rm -r {vm.root}/.system/lease; while mkdir {vm.root}/$((n += 1)) 2>/dev/null; do :; done")
