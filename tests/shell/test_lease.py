@@ -25,8 +25,8 @@ from tests.targets.conftest import vm_spec
 from tests.testbed.vm import VM
 
 HOLDER = "laptop pid 12"
-TURNS = 8
-"""Of a race, with each sh."""
+TURNS = 5
+"""Of each race, with each sh, of which there are two: 20 in all."""
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 
 
