@@ -6,16 +6,19 @@ import contextlib
 import threading
 import time
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell import programs
 from pccpipe.shell.control import Control
 from pccpipe.shell.lane import Lane, unbroken
 from pccpipe.shell.programs import Place
+from pccpipe.shell.retry import Retry
 from pccpipe.targets.machine import Machine
 
 DISCARD_AT_ONCE = 32
 """Commands whose files are removed together."""
+CLOSE_LIMIT = 15.0
+"""Seconds for which the machine may stay away at the end before what the run has there is left to `gc`."""
 
 
 class Lanes:
@@ -104,9 +107,15 @@ class Lanes:
         self.control.close()
         if not self.control.was_opened:
             return
+        retry = Retry(CLOSE_LIMIT)
         # What can't be removed now is for `gc`.
-        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
-            self.machine.run(programs.end_run(self.place), timeout=30.0)
+        with contextlib.suppress(Lost):
+            while retry.wait(CLOSE_LIMIT):
+                try:
+                    self.machine.run(programs.end_run(self.place), timeout=30.0)
+                    return
+                except (Unavailable, ConnectionError, TimeoutError) as error:
+                    retry.failed(error)
 
     def _let_in_next(self) -> None:
         with self._changed:

@@ -31,19 +31,19 @@ class ChannelStream:
         return self._channel.fileno()
 
     def recv(self, size: int) -> bytes:
-        return self._received(self._channel.recv(size))
+        return self._received(self._unbroken(lambda: self._channel.recv(size)))
 
     def sendall(self, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(view), PIECE):
             piece = bytes(view[start : start + PIECE])
-            self._sending(lambda piece=piece: self._channel.sendall(piece))  # type: ignore[misc]
+            self._unbroken(lambda piece=piece: self._channel.sendall(piece))  # type: ignore[misc]
 
     def settimeout(self, seconds: float | None) -> None:
         self._channel.settimeout(seconds)
 
     def shutdown_write(self) -> None:
-        self._sending(self._channel.shutdown_write)
+        self._unbroken(self._channel.shutdown_write)
 
     def close(self) -> None:
         with self._close_lock:
@@ -62,9 +62,10 @@ class ChannelStream:
             raise ConnectionResetError("the SSH connection ended")
         return data
 
-    def _sending(self, send: Callable[[], T]) -> T:
+    def _unbroken(self, use: Callable[[], T]) -> T:
+        # To receive is to send as well, now and then: that there is room for more.
         try:
-            return send()
+            return use()
         except TimeoutError:
             raise
         except (EOFError, OSError, paramiko.SSHException) as error:
@@ -77,7 +78,7 @@ class ChannelProcess(ChannelStream):
     _arrived: _Arrived | None = None
 
     def recv_stderr(self, size: int) -> bytes:
-        return self._received(self._channel.recv_stderr(size))
+        return self._received(self._unbroken(lambda: self._channel.recv_stderr(size)))
 
     def ready(self, timeout: float) -> tuple[bool, bool]:
         channel = self._channel

@@ -4,6 +4,7 @@ quick start.
 python -S -E relay.py SOCKET HOST COMMAND...
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -17,16 +18,19 @@ def main() -> None:
         # rsync puts the host's name before the command.
         link.sendall(json.dumps(sys.argv[3:]).encode() + b"\n")
         threading.Thread(target=_send, args=(link,), daemon=True).start()
-        while data := link.recv(1 << 18):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(1, view) :]
+        # When either side has ended, rsync and pccpipe say why.
+        with contextlib.suppress(OSError):
+            while data := link.recv(1 << 18):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(1, view) :]
 
 
 def _send(link: socket.socket) -> None:
-    while data := os.read(0, 1 << 18):
-        link.sendall(data)
-    link.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):
+        while data := os.read(0, 1 << 18):
+            link.sendall(data)
+        link.shutdown(socket.SHUT_WR)
 
 
 if __name__ == "__main__":

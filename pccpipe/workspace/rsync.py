@@ -18,7 +18,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from pccpipe.errors import ActionError
+from pccpipe.errors import ActionError, Unavailable
 from pccpipe.targets.machine import Machine, Process
 from pccpipe.workspace.copy import Counted, Limits, link_tree, vet_tree
 from pccpipe.workspace.exclude import Excluded, as_rsync_rules
@@ -28,6 +28,7 @@ LIMIT = 3600.0
 SILENCE = 120
 """Seconds that the other side may be silent; rsync's own --timeout."""
 PIECE = 256 * 1024
+SAID_LIMIT = 16 * 1024
 
 
 def is_on_both_sides(machine: Machine) -> bool:
@@ -38,7 +39,7 @@ def is_on_both_sides(machine: Machine) -> bool:
 def send(machine: Machine, source: Path, remote: str, excluded: Excluded) -> None:
     """Make the folder `remote` there as `source` is here; what is excluded stays as it is there.
 
-    Raises ActionError with rsync's words, ConnectionError when the connection ended.
+    Raises ActionError with rsync's words, ConnectionError when the connection ended, Unavailable when it can't be had.
     """
     rules = as_rsync_rules(excluded.patterns)
     _rsync(machine, ["--delete", "--delete-delay", *rules, f"{source}/", f"there:{remote}/"])
@@ -70,9 +71,8 @@ def _rsync(machine: Machine, arguments: Sequence[str]) -> None:
         if relay.broken:
             raise relay.broken
         if done.returncode and done.returncode != 24:  # 24: files that vanished meanwhile
-            raise ActionError(
-                f"rsync: {done.stderr.decode('utf-8', 'replace').strip() or f'exit code {done.returncode}'}"
-            )
+            told = (relay.said + done.stderr).decode("utf-8", "replace").strip()
+            raise ActionError(f"rsync: {told or f'exit code {done.returncode}'}")
 
 
 class _Relay:
@@ -82,7 +82,9 @@ class _Relay:
 
     def __init__(self, machine: Machine, path: Path) -> None:
         self.path = path
-        self.broken: ConnectionError | TimeoutError | None = None
+        self.broken: ConnectionError | TimeoutError | Unavailable | None = None
+        self.said = b""
+        """What the process there wrote to stderr: its words for the rsync here are lost if it ends too soon."""
         self._machine = machine
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -112,7 +114,7 @@ class _Relay:
                 return
             try:
                 process = self._machine.popen(shlex.join(json.loads(command)))
-            except (ConnectionError, TimeoutError) as error:
+            except (ConnectionError, TimeoutError, Unavailable) as error:
                 self.broken = error
                 return
             sender = threading.Thread(target=self._send, args=(link, process), name="pccpipe-rsync-send", daemon=True)
@@ -138,17 +140,17 @@ class _Relay:
                 open_[0] = bool(data)
                 link.sendall(data)
             if stderr and open_[1]:
-                # What rsync there says of errors, it says to the rsync here as well.
-                open_[1] = bool(process.recv_stderr(PIECE))
+                said = process.recv_stderr(PIECE)
+                open_[1] = bool(said)
+                self.said = (self.said + said)[:SAID_LIMIT]
 
     def _send(self, link: socket.socket, process: Process) -> None:
         try:
             while data := link.recv(PIECE):
                 process.sendall(data)
             process.shutdown_write()
-        except (ConnectionError, TimeoutError) as error:
-            self.broken = self.broken or error
         except OSError:
+            # Either side may have ended. Whether it was the connection, receiving tells.
             return
 
 

@@ -17,13 +17,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from pccpipe.errors import ActionError, Unavailable
+from pccpipe.errors import ActionError, Lost, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.record.files import write_atomically
+from pccpipe.shell.retry import Retry
 from pccpipe.targets.machine import Machine
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import Counted, Limits, copy_tree
 from pccpipe.workspace.exclude import Excluded
+
+AWAY = 60.0
+"""Seconds for which the VM may stay away in the middle of something before it is not to be had."""
+_AWAY = frozenset({Reason.SSH_REFUSED, Reason.SSH_UNREACHABLE, Reason.SSH_CLOSED, Reason.SSH_SESSION_REFUSED})
 
 
 class WorkspaceSync:
@@ -229,9 +234,16 @@ class WorkspaceSync:
             made = machine.run(f"export LC_ALL=C; mkdir -p {shlex.quote(self._remote)}")
             if made.code:
                 words = made.stderr.decode("utf-8", "replace").strip()
-                raise Unavailable(Reason.WORKSPACE_REFUSED, f"{machine.host}: {words}")
+                reason = Reason.NO_DISK_SPACE if _is_full(words) else Reason.WORKSPACE_REFUSED
+                raise Unavailable(reason, f"{machine.host}: {words}")
             send_tree = rsync.send if self._has_rsync(machine) else tar.send
-            send_tree(machine, self._copy, self._remote, self._excluded)
+            try:
+                send_tree(machine, self._copy, self._remote, self._excluded)
+            except ActionError as error:
+                # Here is only read: the words are the VM's.
+                if _is_full(error.message):
+                    raise Unavailable(Reason.NO_DISK_SPACE, f"{machine.host}: {error.message}") from error
+                raise
 
         _told(machine, send)
         self._on_vm = True
@@ -289,11 +301,25 @@ T = TypeVar("T")
 
 
 def _told(machine: Machine, work: Callable[[], T]) -> T:
-    """Do it; a connection that ends in the middle is the VM not to be had."""
-    try:
-        return work()
-    except (ConnectionError, TimeoutError) as error:
-        raise Unavailable(Reason.SSH_CLOSED, f"{machine.host}: {error}") from error
+    """Do what may be done twice: again when the connection ends in the middle, until the VM stays away for `AWAY`."""
+    retry = Retry(AWAY)
+    broke = False
+    while True:
+        retry.wait(AWAY)
+        try:
+            return work()
+        except (ConnectionError, TimeoutError, Unavailable) as error:
+            if isinstance(error, Unavailable) and not (broke and error.reason in _AWAY):
+                raise
+            broke = True
+            try:
+                retry.failed(error)
+            except Lost as lost:
+                raise Unavailable(Reason.SSH_CLOSED, f"{machine.host}: {lost.words}") from error
+
+
+def _is_full(words: str) -> bool:
+    return "No space left on device" in words or "Disk quota exceeded" in words
 
 
 def _digest(data: bytes) -> str:

@@ -1,0 +1,194 @@
+"""One run through every phase, struck by a fault in each; and what there is to see of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pccpipe
+from pccpipe.library import RunResult
+from pccpipe.outcome import IsolationMode, Outcome, Reason
+from pccpipe.shell.programs import Place
+from pccpipe.shell.running import TRUNCATED
+from pccpipe.spec.model import Project
+from tests.faults.faults import Phase, Striker
+from tests.targets.conftest import vm_spec
+from tests.testbed.vm import VM
+
+LIMIT = 80.0
+"""Seconds within which any run must end."""
+LINES = 2000
+PAYLOAD_MB = 32
+
+COUNT = "mkdir -p counts; echo {step} >>counts/{step}"
+TICK = f"""i=0; while [ $i -lt {LINES} ]; do
+      i=$((i+1)); echo "out $i"; echo "err $i" >&2; [ $((i % 20)) -ne 0 ] || sleep 0.02
+      done"""
+PIPELINE = f"""\
+version: 1
+name: struck
+containers:
+  bb: {{image: "bb:latest", network: none}}
+steps:
+  - id: hello
+    on: vm
+    run: {COUNT.format(step="hello")}
+    retry: {{attempts: 4, backoff: 500ms, on: [unavailable]}}
+    continue_on_error: true
+  - id: sync
+    upload: workspace
+    exclude: [counts/]
+    retry: {{attempts: 4, backoff: 500ms, on: [unavailable]}}
+    continue_on_error: true
+  - id: ticks
+    on: vm
+    run: |
+      {COUNT.format(step="ticks")}
+      {TICK}
+    continue_on_error: true
+  - id: make
+    on: container
+    container: bb
+    run: {COUNT.format(step="make")}
+    continue_on_error: true
+  - id: box
+    on: container
+    container: bb
+    run: |
+      {COUNT.format(step="box")}
+      {TICK}
+    fallback: {{on: local}}
+    continue_on_error: true
+  - id: collect
+    download: [payload.bin]
+    retry: {{attempts: 4, backoff: 500ms, on: [unavailable]}}
+    continue_on_error: true
+  - id: late
+    on: container
+    container: bb
+    run: {COUNT.format(step="late")}
+    continue_on_error: true
+always:
+  - id: tidy
+    remove: workspace
+    retry: {{attempts: 4, backoff: 500ms, on: [unavailable]}}
+"""
+
+
+WHOLE, PART, NONE = "whole", "part", "none"
+
+MAKE = f"""\
+version: 1
+name: make
+containers:
+  bb: {{image: "bb:latest", network: none}}
+steps:
+  - {{id: sync, upload: workspace}}
+  - {{id: make, on: container, container: bb, run: "{COUNT.format(step="make")}"}}
+always:
+  - {{id: tidy, remove: workspace}}
+"""
+"""One container, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came out of a phase. `ran` and `log` are None for what is no command, or writes no log."""
+
+    outcome: Outcome | None
+    reason: Reason | None
+    ran: int | None
+    log: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A run that is over."""
+
+    result: RunResult
+    ran: dict[str, int]
+    """By step, how often its command ran."""
+    brought: bool
+    """Whether the file that went up came down the same."""
+    left: list[str]
+    """What is left of the run on the VM."""
+
+    def of(self, phase: Phase) -> Seen:
+        step = self.result.state.step(phase)
+        is_command = phase not in (Phase.UPLOAD, Phase.DOWNLOAD)
+        ran = self.ran.get(phase, 0) if is_command else None
+        return Seen(step.outcome, step.reason, ran, self._log(phase), step.message)
+
+    def _log(self, phase: Phase) -> str | None:
+        attempt = self.result.state.step(phase).attempts[-1:]
+        if phase not in (Phase.VM_STEP, Phase.CONTAINER_STEP):
+            return None
+        if not attempt or not attempt[0].stdout or not attempt[0].stderr:
+            return NONE
+        stdout = _how_much(self.result.record / attempt[0].stdout, b"out")
+        stderr = _how_much(self.result.record / attempt[0].stderr, b"err")
+        return stdout if stdout == stderr else f"stdout {stdout}, stderr {stderr}"
+
+
+def _how_much(log: Path, word: bytes) -> str:
+    got = log.read_bytes().removesuffix(TRUNCATED)
+    wrote = b"".join(b"%s %d\n" % (word, i) for i in range(1, LINES + 1))
+    if got == wrote:
+        return WHOLE
+    return PART if got and wrote.startswith(got) else f"wrong: {len(got)} of {len(wrote)} bytes"
+
+
+def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> Struck:
+    """Run a pipeline that is struck. Fails if it does not end within `LIMIT`."""
+    run_id = uuid.uuid4().hex[:12]
+    workspace, runs = folder / "workspace", folder / ".system" / "runs"
+    workspace.mkdir()
+    payload = os.urandom(PAYLOAD_MB << 20)
+    (workspace / "payload.bin").write_bytes(payload)
+    path = folder / "pipeline.yaml"
+    path.write_text(pipeline)
+    loaded = pccpipe.load(path)
+    project = Project("p", IsolationMode.VM, vm_spec(striker.vm))
+    striker.record = runs / run_id
+    ended: list[RunResult] = []
+
+    def run() -> None:
+        try:
+            ended.append(
+                pccpipe.run(
+                    loaded, run_id=run_id, project=project, workspace=workspace, runs_dir=runs, on_event=striker
+                )
+            )
+        except BaseException as error:  # noqa: BLE001  a thread's: the test raises it
+            striker.errors.append(error)
+
+    striker.connect()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    striker.over()
+    assert not thread.is_alive(), f"the run did not end within {LIMIT:g} s"
+    for error in striker.errors:
+        raise error
+    assert not striker.missed()
+    (result,) = ended
+    artifact = result.record / "artifacts/payload.bin"
+    brought = artifact.exists() and artifact.read_bytes() == payload
+    return Struck(result, striker.ran, brought, leftovers(striker.vm, run_id))
+
+
+def leftovers(vm: VM, run_id: str) -> list[str]:
+    """What a run left on a VM: containers, processes, folders."""
+    state = f"{vm.root}/.system/run-state/{run_id}"
+    tag = f"PCCPIPE_STEP={Place(run_id, state).tag}/"
+    script = f"""
+        docker ps -a --filter label=pccpipe.run={run_id} --format 'container {{{{.Names}}}} {{{{.Status}}}}'
+        for path in $(grep -lF {tag} /proc/[0-9]*/environ 2>/dev/null); do
+          echo "process $(tr '\\0' ' ' <${{path%environ}}cmdline)"
+        done
+        ls -d {state} {vm.root}/.system/run-workspaces/{run_id} 2>/dev/null || true"""
+    return vm.sh(script).stdout.splitlines()
