@@ -18,8 +18,8 @@ from pccpipe.version import __version__
 
 if TYPE_CHECKING:
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.errors import PccpipeError, SpecError, UsageError
-    from pccpipe.library import Fallback, RunResult, ask_to_cancel, load, load_project, plan, resume, run
+    from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
+    from pccpipe.library import Fallback, RunResult, answer, ask_to_cancel, load, load_project, plan, resume, run
     from pccpipe.outcome import Outcome, Place, Reason
     from pccpipe.record.events import Event
 
@@ -33,8 +33,11 @@ __all__ = [
     "Reason",
     "RunResult",
     "SpecError",
+    "Unavailable",
     "UsageError",
+    "VmBusy",
     "__version__",
+    "answer",
     "ask_to_cancel",
     "load",
     "load_project",
@@ -45,8 +48,11 @@ __all__ = [
 
 _HOMES = {
     "pccpipe.engine.cancel": ("Cancel",),
-    "pccpipe.errors": ("PccpipeError", "SpecError", "UsageError"),
-    "pccpipe.library": ("Fallback", "RunResult", "ask_to_cancel", "load", "load_project", "plan", "resume", "run"),
+    "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
+    "pccpipe.library": (
+        *("Fallback", "RunResult", "answer", "ask_to_cancel"),
+        *("load", "load_project", "plan", "resume", "run"),
+    ),
     "pccpipe.outcome": ("Outcome", "Place", "Reason"),
     "pccpipe.record.events": ("Event",),
 }

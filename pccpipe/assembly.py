@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Unavailable, VmBusy
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
 from pccpipe.targets.base import Target
 from pccpipe.workspace.sync import WorkspaceSync
 
 if TYPE_CHECKING:
+    from pccpipe.shell.lease import Lease
     from pccpipe.ssh.connection import Connection
     from pccpipe.targets.container import ContainerTarget
     from pccpipe.targets.machine import Machine
@@ -63,6 +65,8 @@ class Assembly:
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
         self._connection: Connection | None = None
+        self._lease: Lease | None = None
+        self._lease_lock = threading.Lock()
         self._login: threading.Thread | None = None
         remote = f"{project.vm.root}/.system/run-workspaces/{run_id}" if project.vm else ""
         on_vm = project.isolation_mode is IsolationMode.VM
@@ -76,6 +80,8 @@ class Assembly:
         )
 
     def __getitem__(self, place: Place) -> Target:
+        if self._project.isolation_mode is IsolationMode.VM and place is not Place.LOCAL:
+            self.claim()
         with self._lock:
             if place not in self._made:
                 self._made[place] = self._make(place)
@@ -88,7 +94,31 @@ class Assembly:
 
     def _log_in(self) -> None:
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
-            _ = self._connected().facts
+            _ = self._connection_to_vm().facts
+
+    def claim(
+        self,
+        wait: float = 0.0,
+        give_up: Callable[[], bool] = lambda: True,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Have the VM for this run alone, until `close`. Arguments as for `Lease.acquire`.
+
+        Raises `VmBusy`, also when another run took the VM over meanwhile; `Unavailable`.
+        """
+        if self._login:
+            self._login.join()
+        with self._lease_lock:
+            if self._lease is None:
+                from pccpipe.shell.lease import Lease
+
+                assert self._project.vm is not None
+                holder = f"{socket.gethostname()} pid {os.getpid()}"
+                lease = Lease(self._connection_to_vm(), self._project.vm.root, self._run_id, holder=holder)
+                lease.acquire(wait, give_up, on_wait)
+                self._lease = lease
+            if self._lease.lost:
+                raise VmBusy(self._lease.lost)
 
     def build(self, build: Build, image: str, args: Mapping[str, str], log: Path) -> bool:
         """Build an image on the engine that `on: container` leads to."""
@@ -116,6 +146,9 @@ class Assembly:
             for place in sorted(self._made, key=lambda place: place is not Place.CONTAINER):
                 self._made[place].close()
             self._made.clear()
+            with self._lease_lock:
+                if self._lease is not None:
+                    self._lease.release()
             if self._connection is not None:
                 self._connection.close()
 
@@ -130,7 +163,7 @@ class Assembly:
 
                 vm = self._project.vm
                 assert vm is not None
-                return VmTarget(self._connected(), self._run_id, vm.root)
+                return VmTarget(self._connection_to_vm(), self._run_id, vm.root)
             case Place.CONTAINER:
                 return self._make_container()
             case _:
@@ -158,9 +191,16 @@ class Assembly:
         assert vm is not None
         system = f"{vm.root}/.system"
         workspace = f"{system}/run-workspaces/{self._run_id}"
-        return ContainerTarget(self._connected(), self._run_id, f"{system}/run-state/{self._run_id}", lambda: workspace)
+        return ContainerTarget(
+            self._connection_to_vm(), self._run_id, f"{system}/run-state/{self._run_id}", lambda: workspace
+        )
 
     def _connected(self) -> Machine:
+        """The VM, which is this run's alone. Raises as `claim` does."""
+        self.claim()
+        return self._connection_to_vm()
+
+    def _connection_to_vm(self) -> Machine:
         """The run's one connection; it connects by itself when it is first used."""
         with self._lock:
             if self._connection is None:

@@ -4,6 +4,7 @@ PccpipeError
 ├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
 │   └── SpecError       a pipeline or project file that is wrong, with every problem in it
 ├── Unavailable         a target could not be had; the command certainly never began
+├── VmBusy              another run has the VM; never a reason to run elsewhere
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
 ├── ResultError         what a step left as its result is missing or not what was asked for
@@ -61,6 +62,15 @@ class Unavailable(PccpipeError):
         super().__init__(f"{reason.value}: {words}")
         self.reason = reason
         self.words = words
+        self.hint = hint
+
+
+class VmBusy(PccpipeError):
+    """Another run has the VM, and one runs there at a time. Never a reason to run elsewhere."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
         self.hint = hint
 
 

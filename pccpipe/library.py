@@ -6,9 +6,10 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,20 +17,31 @@ from pccpipe.assembly import Assembly, Folders
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.past import Past
-from pccpipe.errors import UsageError
+from pccpipe.errors import Unavailable, UsageError, VmBusy
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record import requests
-from pccpipe.record.events import Cancelling, Event, RunEnded, RunResumed, RunStarted, Warned
+from pccpipe.record.events import (
+    Cancelling,
+    Event,
+    Happening,
+    InputGiven,
+    RunEnded,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunWaiting,
+    Warned,
+)
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import Journal, check_run_id, make_run_dir, read_events
 from pccpipe.record.lock import RunLock, is_abandoned
-from pccpipe.record.state import RunState
+from pccpipe.record.state import WAITING, RunState
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Pipeline, Project, Run
+from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
 from pccpipe.spec.project import load_project as load_project
 from pccpipe.values import Json
 from pccpipe.version import __version__
@@ -53,12 +65,15 @@ class Fallback(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. `record` is its folder, `status` the outcome's word or the `fails_as` of the step that ended
-    it.
+    """How a run ended. `record` is its folder, `status` the outcome's word, the `fails_as` of the step that ended it,
+    or `vm_busy`.
+
+    A run that waits for a person has no outcome yet: its status is `waiting_for_input`, `state.open_questions` says
+    what is to be given to `answer`, and `resume` goes on with it.
     """
 
     run_id: str
-    outcome: Outcome
+    outcome: Outcome | None
     status: str
     message: str
     downgraded: bool
@@ -67,8 +82,10 @@ class RunResult:
 
     @property
     def exit_status(self) -> int:
-        """The command's exit status: 0, 1 (failed, timed out), 3 (unavailable, lost), 130 or 143 (cancelled)."""
+        """The command's: 0, 1 failed or timed out, 3 unavailable or lost, 5 waits for a person, 130, 143 cancelled."""
         match self.outcome:
+            case None:
+                return 5
             case Outcome.SUCCEEDED | Outcome.SKIPPED:
                 return 0
             case Outcome.FAILED | Outcome.TIMED_OUT:
@@ -96,6 +113,7 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     cancel: Cancel | None = None,
     accept_new_host_key: bool = False,
+    wait: float = 0.0,
 ) -> RunResult:
     """Run a pipeline to its end, whatever that is; a step's failure is a result, not an exception.
 
@@ -109,6 +127,7 @@ def run(
         on_event: called with each event once it is on disk, from the run's threads, one call at a time.
         cancel: the handle to end the run early.
         accept_new_host_key: take the host key of a VM that known_hosts does not know. One that changed is never taken.
+        wait: seconds to wait for a VM that is another run's; it is then `unavailable`, with the status `vm_busy`.
 
     Raises UsageError, before anything is made, if the run can't be begun as asked.
     """
@@ -136,7 +155,7 @@ def run(
             project_path=str(project.path.absolute()) if project.path else None,
             fallback_allowed=allowed,
         )
-        job = _Job(run_id, pipeline, project, folders, values, secrets, allowed, accept_new_host_key)
+        job = _Job(run_id, pipeline, project, folders, values, secrets, allowed, accept_new_host_key, wait)
         return _go(job, begins, [], on_event, cancel or Cancel())
 
 
@@ -148,15 +167,19 @@ def resume(
     on_event: Callable[[Event], None] | None = None,
     cancel: Cancel | None = None,
     accept_new_host_key: bool = False,
+    wait: float = 0.0,
 ) -> RunResult:
     """Go on with a run whose process is gone: what it did is not done again, what it began is followed to its end.
+
+    A run that still waits for a person goes on waiting.
 
     Args:
         run_id: of a run in `runs_dir` that has not ended.
         project: default: the project file that the run began with.
-        runs_dir, on_event, cancel, accept_new_host_key: as for `run`. Only new events are told.
+        runs_dir, on_event, cancel, accept_new_host_key, wait: as for `run`. Only new events are told.
 
-    Raises UsageError if there is no such run, it has ended, or another process runs it.
+    Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if the VM is another
+    run's.
     """
     check_run_id(run_id)
     record = Path(runs_dir or RUNS_DIR).absolute() / run_id
@@ -168,15 +191,47 @@ def resume(
         ended = next((event.what for event in events if isinstance(event.what, RunEnded)), None)
         if ended:
             raise UsageError(f"the run {run_id!r} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
+        state = _state_of(events)
+        if state.open_questions and not (cancel and cancel.requested):
+            return RunResult(run_id, None, WAITING, state.message, state.downgraded, record, state)
         pipeline = _kept_pipeline(record, began)
         project = project or _kept_project(began)
         secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
-        job = _Job(
-            run_id, pipeline, project, folders, began.inputs, secrets, began.fallback_allowed, accept_new_host_key
-        )
+        allowed = began.fallback_allowed
+        job = _Job(run_id, pipeline, project, folders, began.inputs, secrets, allowed, accept_new_host_key, wait)
         resumed = RunResumed(__version__, socket.gethostname(), os.getpid())
         return _go(job, resumed, events, on_event, cancel or Cancel())
+
+
+def answer(run_id: str, values: Mapping[str, str], *, runs_dir: str | Path | None = None) -> RunState:
+    """Give the agents of a waiting run what they asked for, some of it or all; the run's state after that.
+
+    Every agent that asked for a key gets it. The values are kept in the record.
+
+    Raises UsageError if there is no such run, it asks for nothing, or for no such key.
+    """
+    check_run_id(run_id)
+    record = Path(runs_dir or RUNS_DIR).absolute() / run_id
+    events = list(read_events(record))
+    with RunLock(record):
+        state = _state_of(events)
+        asked = {key for question in state.open_questions for key in question.inputs}
+        if not asked or state.ended_at is not None:
+            raise UsageError(f"the run {run_id!r} asks for nothing: it is {state.status}")
+        for key in values:
+            if key not in asked:
+                known = ", ".join(sorted(asked))
+                raise UsageError(f"the run {run_id!r} does not ask for {key!r}", f"it asks for: {known}")
+        journal = Journal(record, [StateFile(record, state)])
+        try:
+            for question in state.open_questions:
+                given = {key: value for key, value in values.items() if key in question.inputs}
+                if given:
+                    journal.append(InputGiven(question.step, given))
+        finally:
+            journal.close()
+        return state
 
 
 def ask_to_cancel(run_id: str, *, runs_dir: str | Path | None = None) -> bool:
@@ -206,6 +261,14 @@ class _Job:
     secrets: Mapping[str, str]
     fallback_allowed: bool
     accept_new_host_key: bool
+    wait: float
+
+
+def _state_of(events: Iterable[Event]) -> RunState:
+    state = RunState()
+    for event in events:
+        state.apply(event)
+    return state
 
 
 def _go(
@@ -218,9 +281,7 @@ def _go(
     """Run, or go on where the events end. The caller has the run's lock."""
     folders, project = job.folders, job.project
     masker = Masker(job.secrets.values())
-    state = RunState()
-    for event in events:
-        state.apply(event)
+    state = _state_of(events)
     journal = Journal(
         folders.record, [StateFile(folders.record, state), *([on_event] if on_event else [])], masker.data
     )
@@ -241,11 +302,19 @@ def _go(
         serials=Serials(),
         past=Past(events),
     )
+    claim: Callable[[], None] | None = None
     if _leads_to_vm(job.pipeline, project):
         assembly.connect_early()
+        claim = partial(
+            assembly.claim,
+            job.wait,
+            lambda: cancel.requested,
+            lambda message: _tell(journal, RunQueued(message)),
+        )
     try:
-        ended = _recorded(parts, folders, first, job.inputs, state)
+        ended = _recorded(parts, folders, first, job.inputs, state, claim)
     finally:
+        assembly.close()
         journal.close()
     return RunResult(job.run_id, ended.outcome, ended.status, ended.message, state.downgraded, folders.record, state)
 
@@ -291,6 +360,7 @@ def _recorded(
     first: RunStarted | RunResumed,
     inputs: Mapping[str, Json],
     state: RunState,
+    claim: Callable[[], None] | None,
 ) -> RunOutcome:
     """The run, between its first event, or the one that says that it goes on, and its last."""
     # Imported when the connection is on its way: its login takes as long.
@@ -303,18 +373,48 @@ def _recorded(
         if parts.past.cancelled_by and not parts.past.always:
             parts.cancel.request(parts.past.cancelled_by)
     ended = RunOutcome(Outcome.FAILED, "failed", "pccpipe itself failed; the traceback says where")
+    going_on = False
     try:
         with (
             parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)),
             requests.obeyed(parts.run_dir, lambda by: _obey(parts.cancel, by)),
         ):
-            ended = execute(parts, inputs)
+            busy = _claimed(parts, claim) if claim else None
+            ended = busy or execute(parts, inputs)
+    except VmBusy:
+        # A run that was begun before is not over for that: somebody resumes it later.
+        going_on = True
+        raise
     finally:
-        _clear_up(parts, folders)
-        parts.journal.append(
-            RunEnded(ended.outcome, ended.status, state.downgraded, time.time() - began_at, ended.message)
-        )
+        if ended.outcome is None:
+            parts.journal.append(RunWaiting(ended.message))
+        elif not going_on:
+            _clear_up(parts, folders)
+            parts.journal.append(
+                RunEnded(ended.outcome, ended.status, state.downgraded, time.time() - began_at, ended.message)
+            )
     return ended
+
+
+def _claimed(parts: Parts, claim: Callable[[], None]) -> RunOutcome | None:
+    """Have the VM for this run alone; or how a run ends that can't have it."""
+    from pccpipe.engine.executor import RunOutcome
+
+    try:
+        claim()
+    except Unavailable:
+        return None  # each step that asks for the VM is told so, and may have a fallback
+    except VmBusy as busy:
+        if parts.cancel.requested:
+            return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
+        if not parts.past.is_empty:
+            raise
+        return RunOutcome(Outcome.UNAVAILABLE, "vm_busy", f"{busy.message}; {busy.hint}")
+    return None
+
+
+def _tell(journal: Journal, happening: Happening) -> None:
+    journal.append(happening)
 
 
 def _tell_cancel(parts: Parts, grace: float) -> None:
@@ -347,11 +447,14 @@ def _named_secrets(pipeline: Pipeline) -> set[str]:
 
 
 def _leads_to_vm(pipeline: Pipeline, project: Project) -> bool:
-    """Whether a step runs on the VM, or in a container there."""
+    """Whether a step needs the VM."""
     if project.isolation_mode is not IsolationMode.VM:
         return False
     bodies = [step.body for step in pipeline.all_steps()]
-    return any(isinstance(body, Run) and body.where.on is not Place.LOCAL for body in bodies)
+    return any(
+        isinstance(body, Upload | Download | Build) or (isinstance(body, Run) and body.where.on is not Place.LOCAL)
+        for body in bodies
+    )
 
 
 def _workspace(given: str | Path | None) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from pccpipe.cli.answer import answer
 from pccpipe.cli.cancel import cancel
+from pccpipe.cli.gc import gc
 from pccpipe.cli.logs import logs
 from pccpipe.cli.plan import plan
 from pccpipe.cli.resume import resume
@@ -41,5 +43,5 @@ def app(context: click.Context) -> None:
         context.exit(2)
 
 
-for _command in (run, resume, cancel, validate, plan, runs, show, logs, schema):
+for _command in (run, resume, answer, cancel, gc, validate, plan, runs, show, logs, schema):
     app.add_command(_command)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import project_option, record_of, runs_dir_option, tell
-from pccpipe.cli.run import Format, make_view
+from pccpipe.cli.options import Format, project_option, record_of, runs_dir_option, tell
+from pccpipe.cli.run import make_view
 
 LOOK_EVERY = 0.2
 

@@ -12,6 +12,7 @@ import sys
 from pccpipe.version import __version__
 
 WRONG_USAGE = 2
+UNAVAILABLE = 3
 OWN_ERROR = 70
 """For an error of pccpipe's own (EX_SOFTWARE of sysexits.h): nothing that a caller could have done otherwise."""
 
@@ -26,7 +27,7 @@ def main() -> None:
     # paramiko loads it (45 ms) for `Match exec` in files that are not read here, and does without where there is none.
     sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
     from pccpipe.cli.app import app
-    from pccpipe.errors import PccpipeError, SpecError, UsageError
+    from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
 
     try:
         app()
@@ -35,6 +36,10 @@ def main() -> None:
         _fail(f"{error}\n{count} problem{'s' if count > 1 else ''}", WRONG_USAGE)
     except UsageError as error:
         _fail(f"pccpipe: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), WRONG_USAGE)
+    except VmBusy as error:
+        _fail(f"pccpipe: {error.message}\nhint: {error.hint}", UNAVAILABLE)
+    except Unavailable as error:
+        _fail(f"pccpipe: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), UNAVAILABLE)
     except PccpipeError as error:
         _fail(f"pccpipe: {error}", 1)
     except BrokenPipeError:

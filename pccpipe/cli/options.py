@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import click
@@ -12,6 +13,16 @@ from pccpipe.errors import UsageError
 from pccpipe.values import Json
 
 FILE = click.Path(path_type=Path)
+
+
+class Format(StrEnum):
+    """How a run is shown."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    PLAIN = "plain"
+    JSONL = "jsonl"
+
 
 pipeline_argument = click.argument("pipeline", type=FILE)
 project_option = click.option(
@@ -36,15 +47,42 @@ no_fallback_option = click.option(
 )
 
 
+wait_option = click.option(
+    "--wait", metavar="DURATION", default="0s", help="How long to wait for a VM that is another run's: 10m, 1h30m."
+)
+format_option = click.option(
+    "--format",
+    "output",
+    type=click.Choice(Format, case_sensitive=False),
+    default=Format.AUTO,
+    help="auto: live on a terminal, else plain.",
+)
+
+
+def read_duration(text: str, option: str) -> float:
+    """`10m` as seconds. Raises UsageError."""
+    from pccpipe.spec.units import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
 def read_inputs(given: Sequence[str]) -> dict[str, Json]:
+    """The words behind --input as a mapping. Raises UsageError."""
+    return dict(read_values(given, "--input ", "--input test='npm test'"))
+
+
+def read_values(given: Sequence[str], option: str, example: str) -> dict[str, str]:
     """`NAME=VALUE` words as a mapping. Raises UsageError."""
-    values: dict[str, Json] = {}
+    values: dict[str, str] = {}
     for word in given:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise UsageError(f"--input {word!r} is not NAME=VALUE", "for example --input test='npm test'")
+            raise UsageError(f"{option}{word!r} is not NAME=VALUE", f"for example {example}")
         if name in values:
-            raise UsageError(f"--input {name} is given twice")
+            raise UsageError(f"{option}{name} is given twice")
         values[name] = value
     return values
 

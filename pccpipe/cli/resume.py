@@ -7,22 +7,28 @@ from pathlib import Path
 import click
 
 from pccpipe.cli.crash import keep_tracebacks_in
-from pccpipe.cli.options import project_option, record_of, runs_dir_option
-from pccpipe.cli.run import DOWNGRADED, Format, make_view
+from pccpipe.cli.options import (
+    Format,
+    format_option,
+    project_option,
+    read_duration,
+    record_of,
+    runs_dir_option,
+    tell,
+    wait_option,
+)
+from pccpipe.cli.run import DOWNGRADED, make_view
 from pccpipe.cli.signals import obey_signals
+
+WAITS_FOR_A_PERSON = 5
 
 
 @click.command()
 @click.argument("run_id", metavar="RUN_ID")
 @project_option
 @runs_dir_option
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(Format, case_sensitive=False),
-    default=Format.AUTO,
-    help="auto: live on a terminal, else plain.",
-)
+@format_option
+@wait_option
 @click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
 @click.pass_context
@@ -33,10 +39,11 @@ def resume(
     project: Path | None,
     runs_dir: Path,
     output: Format,
+    wait: str,
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
-    """Go on with a run whose process was killed.
+    """Go on with a run whose process was killed, or that has got what it asked a person for.
 
     What was done is not done again; a command that still runs is followed, one that ended meanwhile is asked how; then
     the run goes on with the next step. The pipeline and its inputs are those that the run began with. Works on another
@@ -46,8 +53,15 @@ def resume(
     from pccpipe.library import load_project
     from pccpipe.library import resume as resume_run
     from pccpipe.record.journal import read_events
+    from pccpipe.record.state import load_state
+    from pccpipe.views.summary import headline, questions
 
     record = record_of(runs_dir, run_id)
+    state = load_state(record)
+    if state.open_questions:
+        tell([*questions(state), "", headline(state)])
+        context.exit(WAITS_FOR_A_PERSON)
+    patience = read_duration(wait, "--wait")
     of_project = load_project(project) if project else None
     cancel = Cancel()
     obey_signals(cancel)
@@ -61,6 +75,7 @@ def resume(
             on_event=view,
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,
+            wait=patience,
         )
     finally:
         view.close()

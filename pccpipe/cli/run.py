@@ -7,7 +7,6 @@ import secrets
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,12 +15,16 @@ import click
 from pccpipe.cli.crash import keep_tracebacks_in
 from pccpipe.cli.options import (
     FILE,
+    Format,
+    format_option,
     input_option,
     no_fallback_option,
     pipeline_argument,
     project_option,
+    read_duration,
     read_inputs,
     runs_dir_option,
+    wait_option,
 )
 from pccpipe.cli.signals import obey_signals
 
@@ -31,13 +34,6 @@ if TYPE_CHECKING:
 DOWNGRADED = 4
 """The exit status of a downgraded success, with --fail-on-downgrade."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-class Format(StrEnum):
-    AUTO = "auto"
-    LIVE = "live"
-    PLAIN = "plain"
-    JSONL = "jsonl"
 
 
 class View(Protocol):
@@ -55,13 +51,8 @@ class View(Protocol):
 )
 @input_option
 @runs_dir_option
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(Format, case_sensitive=False),
-    default=Format.AUTO,
-    help="auto: live on a terminal, else plain.",
-)
+@format_option
+@wait_option
 @no_fallback_option
 @click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
@@ -76,6 +67,7 @@ def run(
     given: Sequence[str],
     runs_dir: Path,
     output: Format,
+    wait: str,
     no_fallback: bool,
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
@@ -84,13 +76,14 @@ def run(
 
     Ctrl-C ends the run: what runs is told to end, and the steps under `always:` still run. A second Ctrl-C is less
     patient with what does not end. Exit status: 0 succeeded, 1 a step failed or timed out, 2 wrong usage or pipeline,
-    3 a place was unavailable or a step lost, 4 downgraded (with --fail-on-downgrade), 130 or 143 cancelled.
+    3 a place was unavailable, the VM another run's, or a step lost, 4 downgraded (with --fail-on-downgrade), 5 waiting
+    for a person (see `answer`), 130 or 143 cancelled.
     """
     from pccpipe.engine.cancel import Cancel
     from pccpipe.library import Fallback, load, load_project
     from pccpipe.library import run as run_pipeline
 
-    inputs = read_inputs(given)
+    inputs, patience = read_inputs(given), read_duration(wait, "--wait")
     run_id = run_id if run_id is not None else new_run_id()
     spec, of_project = load(pipeline), load_project(project)
     cancel = Cancel()
@@ -110,6 +103,7 @@ def run(
             on_event=view,
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,
+            wait=patience,
         )
     finally:
         view.close()

@@ -20,7 +20,7 @@ def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
     Where each step really ran and with what isolation, why not where it asked to, its result and its logs.
     """
     from pccpipe.record.lock import is_abandoned
-    from pccpipe.record.state import load_state
+    from pccpipe.record.state import WAITING, load_state
     from pccpipe.views.show import show_text
 
     record = record_of(runs_dir, run_id)
@@ -29,6 +29,6 @@ def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
         tell([json.dumps(state.to_json(), indent=1, ensure_ascii=False)])
         return
     tell(show_text(state, record))
-    if state.ended_at is None and is_abandoned(record):
+    if state.ended_at is None and state.status != WAITING and is_abandoned(record):
         words = f"its process {state.pid} is gone, and did not say how the run ended"
         tell(["", words, f"to go on with it: pccpipe resume {state.run_id}"])

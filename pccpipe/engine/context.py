@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pccpipe.engine.cancel import Cancel
+from pccpipe.engine.help import Help
 from pccpipe.engine.limits import Deadline
 from pccpipe.engine.past import Past, Visit
 from pccpipe.engine.scope import Scope
@@ -107,6 +108,8 @@ class Here:
     """Of the group around: `iterate[2]`."""
     deadline: Deadline | None = None
     always: bool = False
+    in_round: bool = False
+    """Inside of a `repeat`: an agent that was helped has its next turn in the next round."""
 
     def path_of(self, step_id: str) -> str:
         return f"{self.path}.{step_id}" if self.path else step_id
@@ -127,5 +130,6 @@ class Ended:
     result_path: str | None = None
     fails_as: str | None = None
     """The run's status if this ends the run; from the step inside that failed, if it names one."""
+    help: Help = Help.NONE
     logs: tuple[Path, Path] | None = field(default=None, compare=False)
     """Of the last command: stdout's and stderr's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +13,24 @@ from typing import assert_never
 
 from pccpipe.engine.actions import kind_of, run_action
 from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.help import Help, help_wanted, unmarked_plea
 from pccpipe.engine.limits import ALWAYS_LIMIT, STEP_LIMIT, Deadline
 from pccpipe.engine.past import Visit, deadline_since
 from pccpipe.engine.scope import NoResult, ProjectView, RunView, Scope, StepView
 from pccpipe.engine.step import run_step, with_retries
 from pccpipe.errors import PccpipeError
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.events import AlwaysStarted, CommandStarted, RoundStarted, StepEnded, StepStarted
+from pccpipe.record.events import (
+    AlwaysStarted,
+    CommandStarted,
+    InputAsked,
+    RoundStarted,
+    StepEnded,
+    StepStarted,
+    Warned,
+)
 from pccpipe.record.logs import tail
+from pccpipe.record.state import WAITING
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.values import Json
 
@@ -31,7 +42,8 @@ _PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    outcome: Outcome
+    outcome: Outcome | None
+    """None: the run waits for a person, and goes on when it is resumed."""
     status: str
     message: str
 
@@ -53,12 +65,27 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
         try:
             ended = _run_steps(parts, scope)
         finally:
-            ended = _run_always(parts, scope, ended)
+            if ended.help is Help.WANTED:
+                _leave(parts)
+            else:
+                ended = _run_always(parts, scope, ended)
     finally:
         for place in parts.past.places:
-            parts.targets[place].take_over()
+            # What can't be reached any more is for `gc`.
+            with contextlib.suppress(PccpipeError):
+                parts.targets[place].take_over()
         parts.targets.close()
+    if ended.help is Help.WANTED:
+        return RunOutcome(None, WAITING, ended.message)
     return RunOutcome(ended.outcome, _status(ended), ended.message)
+
+
+def _leave(parts: Parts) -> None:
+    """Bring all home that is on the VM: nobody knows how long a person takes, nor what becomes of the VM meanwhile."""
+    try:
+        parts.workspace.remove()
+    except PccpipeError as error:
+        parts.journal.append(Warned(f"the workspace stays on the VM while the run waits: {error}"))
 
 
 def _run_steps(parts: Parts, scope: Scope) -> Ended:
@@ -114,7 +141,7 @@ class _Walk:
         for step in steps:
             barred = self._barred(step, here)
             ended = barred or self.step(step, here)
-            if barred or not self._goes_on(step, ended):
+            if barred or ended.help is not Help.NONE or not self._goes_on(step, ended):
                 return ended
         return Ended(Outcome.SUCCEEDED)
 
@@ -134,6 +161,16 @@ class _Walk:
 
     def step(self, step: Step, here: Here) -> Ended:
         """One step with its condition and its matrix; its end is in the journal and in the scope."""
+        return self._until_helped(here, lambda: self._turn(step, here))
+
+    def _until_helped(self, here: Here, turn: Callable[[], Ended]) -> Ended:
+        """A step whose agent was helped has another turn; in a `repeat`, that is the next round."""
+        ended = turn()
+        while ended.help is Help.GIVEN and not here.in_round:
+            ended = turn()
+        return ended
+
+    def _turn(self, step: Step, here: Here) -> Ended:
         began = time.monotonic()
         visit = self.parts.past.visit(here.path_of(step.id))
         if visit.ended and (visit.ended.outcome is Outcome.SKIPPED or not _has_inner(step)):
@@ -203,19 +240,27 @@ class _Walk:
         return with_retries(self.parts, here, here.path_of(step.id), step.retry, attempt, visit)
 
     def _repeat(self, body: Repeat, here: Here, path: str, visit: Visit) -> Ended:
-        rounds = _evaluate(body.max, here.scope)
-        assert rounds is not None
-        for number in range(1, int(rounds) + 1):
-            self.parts.note(visit, RoundStarted(path, number, int(rounds)))
-            inside = here.inside(f"{path}[{number}]", here.scope.in_round(number))
+        most = _evaluate(body.max, here.scope)
+        assert most is not None
+        number, rounds = 0, int(most)
+        while number < rounds:
+            number += 1
+            self.parts.note(visit, RoundStarted(path, number, rounds))
+            inside = replace(here.inside(f"{path}[{number}]", here.scope.in_round(number)), in_round=True)
             ended = self.sequence(body.steps, inside)
+            if ended.help is Help.WANTED:
+                return ended
+            if ended.help is Help.GIVEN:
+                # Nothing was finished for others to judge: the next round is this one's second try.
+                rounds += 1
+                continue
             if ended.outcome is not Outcome.SUCCEEDED:
                 return ended
             if body.until is not None and body.until.evaluate(inside.scope.names):
                 return ended
         if body.until is None:
             return Ended(Outcome.SUCCEEDED)
-        return Ended(Outcome.FAILED, message=f"`{body.until.source}` did not become true in {int(rounds)} rounds")
+        return Ended(Outcome.FAILED, message=f"`{body.until.source}` did not become true in {rounds} rounds")
 
     def _parallel(self, body: Parallel, here: Here, path: str) -> Ended:
         inside = here.inside(path)
@@ -231,6 +276,9 @@ class _Walk:
         return self._side_by_side(jobs, here, step.matrix_parallel)
 
     def _matrix_leg(self, of_leg: Step, here: Here, leg: dict[str, Json]) -> Ended:
+        return self._until_helped(here, lambda: self._leg_turn(of_leg, here, leg))
+
+    def _leg_turn(self, of_leg: Step, here: Here, leg: dict[str, Json]) -> Ended:
         began = time.monotonic()
         visit = self.parts.past.visit(here.path_of(of_leg.id))
         inside = replace(here, scope=here.scope.in_leg(leg))
@@ -254,6 +302,10 @@ class _Walk:
         else:
             with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step") as pool:
                 ends = list(pool.map(unless_barred, jobs))
+        for wanted in (Help.WANTED, Help.GIVEN):
+            asking = next((ended for ended in ends if ended.help is wanted), None)
+            if asking:
+                return asking
         for (step, _), ended in zip(jobs, ends, strict=True):
             if not self._goes_on(step, ended):
                 return replace(ended, message=f"{step.id}: {ended.message}", result=None, result_path=None)
@@ -264,6 +316,8 @@ class _Walk:
         return passed or (step.continue_on_error and ended.outcome is not Outcome.CANCELLED)
 
     def _end(self, step: Step, here: Here, visit: Visit, ended: Ended, began: float) -> Ended:
+        if ended.help is Help.WANTED:
+            return ended  # a group that is not over
         ignored = ended.outcome not in _PASSING and self._goes_on(step, ended)
         seconds = time.time() - visit.began_at if visit.began_at else time.monotonic() - began
         if not visit.ended:
@@ -282,7 +336,32 @@ class _Walk:
             )
         if step.id in here.scope.steps:
             here.scope.steps[step.id] = _view(ended, here.scope.steps[step.id])
+        if isinstance(step.body, Run) and not step.matrix and not here.always:
+            return self._with_help(step, here, visit, ended)
         return ended
+
+    def _with_help(self, step: Step, here: Here, visit: Visit, ended: Ended) -> Ended:
+        """The end of a step whose agent may have asked a person for help."""
+        path = here.path_of(step.id)
+        if ended.outcome is not Outcome.SUCCEEDED or self.parts.cancel.requested:
+            return ended
+        plea = unmarked_plea(ended.result)
+        if plea and not visit.ended:
+            self.parts.journal.append(
+                Warned(f"its agent asks for something without saying how to give it: {plea}", path)
+            )
+        wanted = help_wanted(ended.result)
+        if wanted is None:
+            return ended
+        if not visit.asked:
+            self.parts.journal.append(InputAsked(path, wanted.tried, wanted.needed, wanted.inputs))
+        if any(key not in visit.answers for key in wanted.inputs):
+            return replace(ended, help=Help.WANTED, message=f"{path} needs {wanted.needed}")
+        # A leg of a matrix is `unit[node=20]`, and known to expressions as `unit`.
+        name = step.id.partition("[")[0]
+        view = here.scope.steps[name]
+        here.scope.steps[name] = replace(view, answers=view.answers.with_more(visit.answers))
+        return replace(ended, help=Help.GIVEN)
 
 
 def _has_inner(step: Step) -> bool:
@@ -314,7 +393,7 @@ def _view(ended: Ended, before: StepView) -> StepView:
     last = before.last_result if isinstance(result, NoResult) else result
     logs = ended.logs
     read_log = (lambda which: _log_end(logs, which)) if logs else None
-    return StepView(ended.outcome.value, ended.exit_code, result, last, read_log)
+    return StepView(ended.outcome.value, ended.exit_code, result, last, before.answers, read_log)
 
 
 def _log_end(logs: tuple[Path, Path], which: str) -> str:

@@ -23,14 +23,19 @@ from pccpipe.record.events import (
     CommandStarted,
     Event,
     Happening,
+    InputAsked,
+    InputGiven,
     RoundStarted,
+    RunResumed,
     RunStarted,
+    RunWaiting,
     StepDowngraded,
     StepEnded,
     StepRetrying,
     StepStarted,
     TargetUnavailable,
 )
+from pccpipe.values import Json
 
 LEAST_TIME = 10.0
 """Seconds that a step has at least after a resume: its end may be there already, to be read."""
@@ -46,6 +51,9 @@ class Visit:
     began_at: float | None = None
     """Seconds since the epoch."""
     ended: StepEnded | None = None
+    asked: bool = False
+    """Its agent's request for help is noted."""
+    answers: dict[str, Json] = field(default_factory=dict)
 
     def next(self, kind: type[H]) -> H | None:
         """What was noted next, if it is of that kind."""
@@ -83,8 +91,10 @@ class Past:
         self.cancelled_by: str | None = None
         self.places: set[Place] = set()
         """Where commands have begun: something of them may still be there."""
+        self._waiting_since: float | None = None
         for event in events:
             self._note(event)
+        self._leave_out_waiting(time.time())
 
     @property
     def is_empty(self) -> bool:
@@ -116,12 +126,31 @@ class Past:
                 self._open(started.step).noted.append(started)
             case RoundStarted() | StepRetrying() | StepDowngraded() | TargetUnavailable() | CommandEnded() as noted:
                 self._open(noted.step).noted.append(noted)
+            case InputAsked(step=step):
+                self._visits[step][-1].asked = True
+            case InputGiven(step=step, values=values):
+                self._visits[step][-1].answers |= values
+            case RunWaiting():
+                self._waiting_since = event.time
+            case RunResumed():
+                self._leave_out_waiting(event.time)
             case AlwaysStarted() as always:
                 self.always = always
             case Cancelling(by=by):
                 self.cancelled_by = by
             case _:
                 pass
+
+    def _leave_out_waiting(self, until: float) -> None:
+        """What waits for a person has no less time for that: it is as if it had begun later."""
+        if self._waiting_since is None or self.began_at is None:
+            return
+        waited = until - self._waiting_since
+        self._waiting_since = None
+        self.began_at += waited
+        for visits in self._visits.values():
+            if visits and not visits[-1].ended and visits[-1].began_at is not None:
+                visits[-1].began_at += waited
 
     def _open(self, step: str) -> Visit:
         """The turn that has not ended, or one more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pccpipe.outcome import Outcome
@@ -42,6 +42,28 @@ class NoResult:
         return hash(None)
 
 
+class Answers(Mapping[str, object]):
+    """What a person has given a step's agent, by key. Agents choose the keys: what nobody gave is an empty value."""
+
+    def __init__(self, given: Mapping[str, Json]) -> None:
+        self._given = given
+
+    def with_more(self, given: Mapping[str, Json]) -> Answers:
+        return Answers({**self._given, **given})
+
+    def __getitem__(self, key: str) -> object:
+        return self._given.get(key, NoResult())
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+
 @dataclass(frozen=True, slots=True)
 class StepView:
     """The latest run of a step, as `steps.ID` in an expression."""
@@ -51,6 +73,8 @@ class StepView:
     result: object = field(default_factory=NoResult)
     last_result: object = field(default_factory=NoResult)
     """The latest result that there was, also if the step was skipped or failed since."""
+    answers: Answers = field(default_factory=lambda: Answers({}))
+    """All that a person has given the step's agent in this run."""
     read_log: Callable[[str], str] | None = None
     """Gives the end of `output`, `stdout` or `stderr` from the log at home; None if no command ran."""
 

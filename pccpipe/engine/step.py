@@ -175,10 +175,10 @@ class _RunStep:
 
     def _attached(self, started: CommandStarted, place: Place) -> tuple[Running, CommandLog]:
         """A command that an earlier process began. Raises `Lost` when that can't be done within `ATTACH_LIMIT`."""
-        target = self.parts.targets[place]
         deadline = time.monotonic() + ATTACH_LIMIT
         while True:
             try:
+                target = self.parts.targets[place]
                 target.open()
                 running = target.attach(started.token)
                 break

@@ -150,6 +150,39 @@ class StepEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class InputAsked:
+    """The agent of a step that has ended asks a person for help."""
+
+    step: str
+    tried: str
+    needed: str
+    inputs: Mapping[str, Json]
+    """What to give: labels by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputGiven:
+    """A person's answers, by key; some of them or all."""
+
+    step: str
+    values: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class RunWaiting:
+    """The run waits for a person, and its process ends. `RunResumed` follows when somebody goes on with it."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunQueued:
+    """The VM is another run's: this one waits until it is free."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelling:
     """Somebody asked to end the run: `signal` INT/TERM/HUP, or `caller`."""
 
@@ -204,6 +237,10 @@ Happening: TypeAlias = (
     | RoundStarted
     | ActionDone
     | StepEnded
+    | InputAsked
+    | InputGiven
+    | RunWaiting
+    | RunQueued
     | Cancelling
     | AlwaysStarted
     | Warned

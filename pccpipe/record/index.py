@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pccpipe.record.codec import UnreadableEventError, decode
-from pccpipe.record.events import Event, RunEnded, RunStarted
+from pccpipe.record.events import Event, RunEnded, RunResumed, RunStarted, RunWaiting
 from pccpipe.record.journal import EVENTS
 from pccpipe.record.lock import is_abandoned
+from pccpipe.record.state import WAITING
 
 _END = 64 * 1024
 """Bytes at a journal's end in which the run's end is looked for."""
@@ -25,6 +26,8 @@ class RunEntry:
     ended: RunEnded | None
     abandoned: bool = False
     """It has not ended, and its process is gone."""
+    waiting: bool = False
+    """For a person."""
 
     @property
     def status(self) -> str:
@@ -33,6 +36,8 @@ class RunEntry:
             return self.ended.status
         if self.started is None:
             return "unreadable"
+        if self.waiting:
+            return WAITING
         return "interrupted" if self.abandoned else "running"
 
 
@@ -53,9 +58,11 @@ def _entry(journal: Path) -> RunEntry:
     except OSError:
         return RunEntry(run_id, None, None, None)
     started = first.what if first and isinstance(first.what, RunStarted) else None
-    ends = [event.what for event in last if event and isinstance(event.what, RunEnded)]
-    ended = ends[-1] if ends else None
-    return RunEntry(run_id, first.time if first else None, started, ended, not ended and is_abandoned(journal.parent))
+    turns = [event.what for event in last if event and isinstance(event.what, RunEnded | RunWaiting | RunResumed)]
+    newest = turns[-1] if turns else None
+    ended = newest if isinstance(newest, RunEnded) else None
+    abandoned = not ended and is_abandoned(journal.parent)
+    return RunEntry(run_id, first.time if first else None, started, ended, abandoned, isinstance(newest, RunWaiting))
 
 
 def _read(line: bytes) -> Event | None:

@@ -16,11 +16,15 @@ from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
     Event,
+    InputAsked,
+    InputGiven,
     Output,
     RoundStarted,
     RunEnded,
+    RunQueued,
     RunResumed,
     RunStarted,
+    RunWaiting,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -136,6 +140,27 @@ class Downgrade:
     words: str
 
 
+WAITING = "waiting_for_input"
+QUEUED = "queued"
+RUNNING = "running"
+
+
+@dataclass(slots=True)
+class Question:
+    """What the agent of a step needs of a person."""
+
+    step: str
+    tried: str
+    needed: str
+    inputs: dict[str, Json]
+    given: dict[str, Json] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """The keys that nobody has given yet."""
+        return [key for key in self.inputs if key not in self.given]
+
+
 @dataclass(slots=True)
 class RunState:
     """What is known of a run. `apply` each of its events, in order."""
@@ -145,12 +170,16 @@ class RunState:
     pipeline_path: str = ""
     project: str | None = None
     isolation_mode: IsolationMode = IsolationMode.LOCAL
-    status: str = "running"
+    status: str = RUNNING
+    """`running`, `queued` (the VM is another run's), `waiting_for_input`; at the end the outcome's word or a step's
+    `fails_as`.
+    """
     outcome: Outcome | None = None
     message: str = ""
     downgraded: bool = False
     downgrades: list[Downgrade] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
     cancelled_by: str | None = None
     inputs: dict[str, Json] = field(default_factory=dict)
     workspace: str = ""
@@ -171,6 +200,11 @@ class RunState:
         """The step of that path, made if need be."""
         return self.steps.setdefault(path, StepState(path))
 
+    @property
+    def open_questions(self) -> list[Question]:
+        """Those that a person has still to answer."""
+        return [question for question in self.questions if question.missing]
+
     def apply(self, event: Event) -> None:
         """Take in one more event."""
         what = event.what
@@ -182,7 +216,9 @@ class RunState:
                 self._run_started(event.time, what)
             case RunResumed():
                 self.version, self.host, self.pid = what.version, what.host, what.pid
+                self.status = RUNNING
             case StepStarted():
+                self.status = RUNNING
                 # Anew: a group that is tried again runs the same steps once more, and the latest counts.
                 step = self.steps[what.step] = StepState(what.step)
                 step.kind, step.asked, step.name, step.always = what.kind, what.asked, what.name, what.always
@@ -212,6 +248,16 @@ class RunState:
                 self.step(what.step).facts = dict(what.facts)
             case StepEnded():
                 self._step_ended(what)
+            case InputAsked():
+                self.questions.append(Question(what.step, what.tried, what.needed, dict(what.inputs)))
+            case InputGiven():
+                for question in self.questions:
+                    if question.step == what.step:
+                        question.given |= what.values
+            case RunWaiting():
+                self.status, self.message = WAITING, what.message
+            case RunQueued():
+                self.status, self.message = QUEUED, what.message
             case Cancelling():
                 self.cancelled_by = what.by
             case AlwaysStarted():
@@ -253,6 +299,7 @@ class RunState:
             "downgraded": self.downgraded,
             "downgrades": to_json(self.downgrades),
             "warnings": list(self.warnings),
+            "questions": to_json(self.questions),
             "cancelled_by": self.cancelled_by,
             "started_at": _iso(self.started_at),
             "ended_at": _iso(self.ended_at),

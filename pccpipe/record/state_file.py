@@ -7,13 +7,16 @@ import threading
 import time
 from pathlib import Path
 
-from pccpipe.record.events import Event, Output, RunEnded
+from pccpipe.record.events import Event, InputGiven, Output, RunEnded, RunWaiting
 from pccpipe.record.files import write_atomically
 from pccpipe.record.state import RunState
 
 RUN_JSON = "run.json"
 WRITE_EVERY = 0.2
 """Seconds between two writings of run.json while the run goes on, at least."""
+
+_WRITTEN_AT_ONCE = (RunEnded, RunWaiting, InputGiven)
+"""The process may end right after."""
 
 
 class StateFile:
@@ -35,7 +38,7 @@ class StateFile:
         with self._lock:
             self.state.apply(event)
             wait = self._next - time.monotonic()
-            if isinstance(event.what, RunEnded) or (wait <= 0 and self._later is None):
+            if isinstance(event.what, _WRITTEN_AT_ONCE) or (wait <= 0 and self._later is None):
                 self._write()
             elif self._later is None:
                 self._later = threading.Timer(wait, self._write_later)

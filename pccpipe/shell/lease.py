@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.errors import Unavailable, VmBusy
 from pccpipe.outcome import Reason
 from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import Machine
@@ -36,16 +36,6 @@ class LeaseState:
     held_since: float | None
     last_beat: float | None
     is_stale: bool
-
-
-class VmBusy(PccpipeError):
-    """Another run has the VM. Never a reason to run elsewhere."""
-
-    def __init__(self, host: str, state: LeaseState) -> None:
-        self.state = state
-        self.message = f"the VM {host} is busy: {_in_words(state)}"
-        self.hint = f"wait for it with --wait 10m, or cancel it: pccpipe cancel {state.run_id}"
-        super().__init__(self.message)
 
 
 class Lease:
@@ -102,7 +92,10 @@ class Lease:
             left = deadline - time.monotonic()
             if left <= 0 or give_up():
                 self._may_be_ours = False
-                raise VmBusy(self._machine.host, state)
+                raise VmBusy(
+                    f"the VM {self._machine.host} is busy: {_in_words(state)}",
+                    f"wait for it with --wait 10m, or cancel it: pccpipe cancel {state.run_id}",
+                )
             if not waiting:
                 on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
                 waiting = True

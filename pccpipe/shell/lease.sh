@@ -56,6 +56,8 @@ END
     pcc_state=stale pcc_since=- pcc_sign=-
   elif [ $((pcc_then - pcc_sign)) -gt "$pcc_stale" ]; then
     pcc_state=stale
+    # Its process is gone or cut off; but a command of it that goes on here has the machine no less.
+    if grep -q "PCCPIPE_STEP=$pcc_run/[^/]" /proc/[0-9]*/environ 2>/dev/null; then pcc_state=alive; fi
   else
     pcc_state=alive
   fi

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.source import Position
 
-STEP_NAMES = ("outcome", "succeeded", "failed", "exit_code", "result", "last_result", "output", "stdout", "stderr")
+STEP_NAMES = (
+    "outcome",
+    "succeeded",
+    "failed",
+    "exit_code",
+    "result",
+    "last_result",
+    "answers",
+    "output",
+    "stdout",
+    "stderr",
+)
 RUN_NAMES = ("id", "status", "outcome", "isolation_mode", "folder")
 _LINES = 500
 """How far behind the beginning of a value its names are looked for."""

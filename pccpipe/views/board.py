@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.state import RunState, StepState
+from pccpipe.record.state import QUEUED, WAITING, RunState, StepState
 from pccpipe.views.summary import why
 from pccpipe.views.text import cells, duration, facts_text, harmless_line, shorten, where
 from pccpipe.views.tree import Node, tree
@@ -132,6 +132,8 @@ def _header(state: RunState, now: float) -> Line:
         (f" · {state.run_id} · {state.isolation_mode.value} · ", "dim"),
     ]
     pieces.append((duration(took), ""))
+    if state.status in {QUEUED, WAITING}:
+        pieces.append((f" · {state.status}", "yellow"))
     if state.cancelled_by and state.outcome is None:
         pieces.append((" · cancelling", "yellow"))
     if state.downgraded:

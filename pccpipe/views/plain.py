@@ -15,11 +15,15 @@ from pccpipe.record.events import (
     CommandStarted,
     Event,
     Happening,
+    InputAsked,
+    InputGiven,
     Output,
     RoundStarted,
     RunEnded,
+    RunQueued,
     RunResumed,
     RunStarted,
+    RunWaiting,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -46,7 +50,7 @@ class PlainView:
         lines += _lines(event)
         stamp = clock(event.time)
         text = "".join(f"{stamp} {line}\n" for line in lines)
-        if isinstance(event.what, RunEnded):
+        if isinstance(event.what, RunEnded | RunWaiting):
             text += "".join(f"{line}\n" for line in summary(self._watch.state, self._record, self._watch.tail))
         if text:
             self._stream.write(text)
@@ -97,13 +101,19 @@ def _text(what: Happening, at: float) -> str:
             return f"{what.step} {done}" if done else ""
         case StepEnded():
             return _step_ended(what)
+        case InputAsked():
+            return f"{what.step} asks a person for help: {what.needed}"
+        case InputGiven():
+            return f"{what.step} is given {', '.join(what.values)}"
+        case RunQueued():
+            return what.message
         case Cancelling():
             return f"cancelled by {what.by}; what runs has {duration(what.grace)} to end"
         case AlwaysStarted():
             return f"the steps are over ({what.status}); the always steps begin"
         case Warned():
             return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
-        case RunEnded() | Output():
+        case RunEnded() | RunWaiting() | Output():
             return ""
         case _:
             assert_never(what)

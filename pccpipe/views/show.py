@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
-from pccpipe.record.state import Attempt, RunState, StepState
-from pccpipe.views.summary import downgrades, failed_steps, headline
+from pccpipe.record.state import WAITING, Attempt, RunState, StepState
+from pccpipe.views.summary import downgrades, failed_steps, headline, questions
 from pccpipe.views.text import (
     OUTCOME_WORDS,
     date,
@@ -35,6 +35,8 @@ def show_text(state: RunState, record: Path) -> list[str]:
         lines += ["", *downgrades(state)]
     if state.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
+    if state.status == WAITING:
+        lines += questions(state)
     failed = [step.path for step in failed_steps(state)]
     if failed:
         lines += ["", f"to see why: pccpipe logs {state.run_id} {failed[0]}"]

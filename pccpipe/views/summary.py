@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.state import RunState, StepState
+from pccpipe.record.state import QUEUED, WAITING, RunState, StepState
 from pccpipe.views.text import OUTCOME_WORDS, duration, harmless, harmless_line
 
 _FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
@@ -26,11 +26,28 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
         lines += ["", *downgrades(state)]
     if state.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
+    if state.status == WAITING:
+        lines += questions(state)
     return [*lines, "", headline(state), f"record: {record}"]
+
+
+def questions(state: RunState) -> list[str]:
+    """What a person has still to give, and how."""
+    lines: list[str] = []
+    for question in state.open_questions:
+        lines += ["", f"{question.step} needs a person: {harmless_line(question.needed)}"]
+        if question.tried:
+            lines.append(f"  it tried: {harmless_line(question.tried)}")
+        lines += [f"  {key}: {harmless_line(str(question.inputs[key]))}" for key in question.missing]
+    keys = dict.fromkeys(key for question in state.open_questions for key in question.missing)
+    words = " ".join(f"{key}=..." for key in keys)
+    return [*lines, "", f"to answer: pccpipe answer {state.run_id} {words}", f"then: pccpipe resume {state.run_id}"]
 
 
 def headline(state: RunState) -> str:
     """How the run ended, in a line."""
+    if state.status in {WAITING, QUEUED}:
+        return f"run {state.run_id} {state.status}: {harmless_line(state.message)}"
     outcome = OUTCOME_WORDS[state.outcome] if state.outcome else "running"
     status = f" ({state.status})" if state.outcome and state.status != state.outcome.value else ""
     downgraded = ", downgraded: not every step ran where it was to run" if state.downgraded else ""

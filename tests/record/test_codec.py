@@ -31,6 +31,7 @@ def happenings() -> st.SearchStrategy[Happening]:
 def _of(kind: type) -> st.SearchStrategy[Happening]:
     anything: dict[str, st.SearchStrategy[object]] = {
         "inputs": st.dictionaries(text, json_values, max_size=3),
+        "values": st.dictionaries(text, json_values, max_size=3),
         "facts": st.dictionaries(text, json_values, max_size=3),
         "token": st.dictionaries(text, json_values, max_size=3),
         "result": json_values,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Unavailable, VmBusy
 from pccpipe.outcome import Reason
 from pccpipe.shell.here import Here
 from pccpipe.shell.housekeeping import run_script
-from pccpipe.shell.lease import Lease, LeaseState, VmBusy, read_lease
+from pccpipe.shell.lease import Lease, LeaseState, read_lease
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Done, Machine
 from tests.targets.conftest import vm_spec
@@ -130,28 +130,28 @@ def until(true: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 def test_whoever_comes_second_is_told_who_has_it(machine: Machine, root: str) -> None:
-    with held(lease(machine, root, "run-1")):
+    with held(lease(machine, root, "leased-1")):
         with pytest.raises(VmBusy) as caught:
-            take(lease(machine, root, "run-2"))
+            take(lease(machine, root, "leased-2"))
         told = caught.value
-        assert (told.state.run_id, told.state.holder, told.state.is_stale) == ("run-1", HOLDER, False)
         assert told.message == (
-            "the VM localhost is busy: run run-1 (laptop pid 12) has had it for 0 s, its last sign of life was 0 s ago"
+            "the VM localhost is busy: run leased-1 (laptop pid 12) has had it for 0 s, "
+            "its last sign of life was 0 s ago"
         )
-        assert told.hint == "wait for it with --wait 10m, or cancel it: pccpipe cancel run-1"
+        assert told.hint == "wait for it with --wait 10m, or cancel it: pccpipe cancel leased-1"
         assert not isinstance(told, Unavailable)
-    with held(lease(machine, root, "run-2")):
+    with held(lease(machine, root, "leased-2")):
         pass
 
 
 def test_what_is_read_of_it(machine: Machine, root: str) -> None:
     assert read_lease(machine, root) is None
-    with held(lease(machine, root, "run-1")):
+    with held(lease(machine, root, "leased-1")):
         state = holder_of(machine, root)
         assert state.held_since is not None
         assert state.last_beat is not None
         assert 0 <= state.last_beat <= state.held_since < 5
-        assert state == LeaseState("run-1", HOLDER, state.held_since, state.last_beat, False)
+        assert state == LeaseState("leased-1", HOLDER, state.held_since, state.last_beat, False)
     assert read_lease(machine, root) is None
 
 
@@ -187,11 +187,11 @@ def test_of_eight_in_the_same_instant_one_gets_it(machine: Machine, root: str) -
 
 
 def test_of_many_links_few_are_kept(machine: Machine, root: str) -> None:
-    with held(lease(machine, root, "run-1")):
+    with held(lease(machine, root, "leased-1")):
         text = link(root).readlink()
     for number in range(2, 100):
         Path(root, f".system/lease/{number}").symlink_to(text)
-    with held(lease(machine, root, "run-1")):
+    with held(lease(machine, root, "leased-1")):
         assert link(root).name == "100"
         assert len(list(Path(root, ".system/lease").iterdir())) < 20
 
@@ -208,12 +208,12 @@ def test_of_eight_that_take_over_a_dead_one_in_the_same_instant_one_gets_it(mach
 
 
 def test_a_dead_one_is_taken_over_but_not_too_early(root: str) -> None:
-    dead = lease(Here(), root, "run-1", beat_every=0.3)
+    dead = lease(Here(), root, "leased-1", beat_every=0.3)
     take(dead)
     time.sleep(0.5)
     die(dead)
     since = time.monotonic()
-    taken = lease(Here(), root, "run-2", stale_after=1.5)
+    taken = lease(Here(), root, "leased-2", stale_after=1.5)
     take(taken, wait=20)
     # What the shell sees as the last sign of life is up to a second later, and it is asked once a second.
     assert 1.2 < time.monotonic() - since < 6
@@ -229,7 +229,7 @@ def test_a_clock_that_jumps_makes_none_stale_and_keeps_none_alive(machine: Machi
         clock = time.time() + hours * 3600
         os.utime(link(root), (clock, clock), follow_symlinks=False)
 
-    take(dead := lease(machine, root, "run-1"))
+    take(dead := lease(machine, root, "leased-1"))
     die(dead)
     for change, is_stale in ((lambda words: None, False), (two_minutes_older, True)):
         for hours in (-1, 0, 1, 24 * 365):
@@ -246,79 +246,81 @@ def test_one_from_before_a_reboot_is_stale_at_once(machine: Machine, root: str) 
         words[2] = str(int(words[2]) + 360_000)
 
     for change in (boot, uptime):
-        take(dead := lease(machine, root, "run-1"))
+        take(dead := lease(machine, root, "leased-1"))
         die(dead)
         rewrite(root, change)
-        assert holder_of(machine, root) == LeaseState("run-1", HOLDER, None, None, True)
-        with held(lease(machine, root, "run-2")):
-            assert holder_of(machine, root).run_id == "run-2"
+        assert holder_of(machine, root) == LeaseState("leased-1", HOLDER, None, None, True)
+        with held(lease(machine, root, "leased-2")):
+            assert holder_of(machine, root).run_id == "leased-2"
 
 
 def test_who_lives_through_a_reboot_has_it_again(root: str) -> None:
     def boot(words: list[str]) -> None:
         words[1] = OTHER_BOOT
 
-    with held(lease(Here(), root, "run-1", beat_every=0.3)) as mine:
+    with held(lease(Here(), root, "leased-1", beat_every=0.3)) as mine:
         rewrite(root, boot)
         until(lambda: not holder_of(Here(), root).is_stale)
-        assert (holder_of(Here(), root).run_id, mine.lost) == ("run-1", None)
+        assert (holder_of(Here(), root).run_id, mine.lost) == ("leased-1", None)
 
 
 def test_the_same_run_has_it_again_at_once(machine: Machine, root: str) -> None:
-    first = lease(machine, root, "run-1", beat_every=0.3)
+    first = lease(machine, root, "leased-1", beat_every=0.3)
     take(first)
-    with held(lease(machine, root, "run-1")):
+    with held(lease(machine, root, "leased-1")):
         until(lambda: first.lost)
         first.release()
-        assert holder_of(machine, root).run_id == "run-1"
+        assert holder_of(machine, root).run_id == "leased-1"
     assert read_lease(machine, root) is None
 
 
 def test_who_was_taken_over_and_has_not_noticed_gives_nothing_back(machine: Machine, root: str) -> None:
-    take(first := lease(machine, root, "run-1"))
-    with held(lease(machine, root, "run-1")):
+    take(first := lease(machine, root, "leased-1"))
+    with held(lease(machine, root, "leased-1")):
         assert first.lost is None
         first.release()
-        assert holder_of(machine, root).run_id == "run-1"
+        assert holder_of(machine, root).run_id == "leased-1"
 
 
 def test_a_waiting_one_gets_it_when_it_is_given_back(root: str) -> None:
-    first, told = lease(Here(), root, "run-1"), list[str]()
+    first, told = lease(Here(), root, "leased-1"), list[str]()
     take(first)
     timer = threading.Timer(0.3, first.release)
     timer.start()
-    second = lease(Here(), root, "run-2")
+    second = lease(Here(), root, "leased-2")
     second.acquire(20, lambda: False, told.append)
     timer.join()
-    assert holder_of(Here(), root).run_id == "run-2"
+    assert holder_of(Here(), root).run_id == "leased-2"
     second.release()
     (words,) = told
-    assert words.startswith("waiting for the VM localhost: run run-1 (laptop pid 12) has had it for ")
+    assert words.startswith("waiting for the VM localhost: run leased-1 (laptop pid 12) has had it for ")
 
 
 def test_waiting_ends_with_its_time_or_when_it_is_given_up(root: str) -> None:
-    with held(lease(Here(), root, "run-1")):
+    with held(lease(Here(), root, "leased-1")):
         for wait, give_up in ((0.4, False), (60.0, True)):
             started = time.monotonic()
             with pytest.raises(VmBusy):
-                lease(Here(), root, "run-2").acquire(wait, lambda give_up=give_up: give_up, lambda words: None)  # type: ignore[misc]
+                lease(Here(), root, "leased-2").acquire(wait, lambda give_up=give_up: give_up, lambda words: None)  # type: ignore[misc]
             assert time.monotonic() - started < 2
 
 
 def test_who_was_away_too_long_notices_and_harms_nobody(root: str) -> None:
     machine = HereWithFaults()
-    away = lease(machine, root, "run-1", beat_every=0.2)
+    away = lease(machine, root, "leased-1", beat_every=0.2)
     take(away)
     machine.cut = True
-    winner = lease(Here(), root, "run-2", stale_after=0.5)
+    winner = lease(Here(), root, "leased-2", stale_after=0.5)
     take(winner, wait=10)
     machine.cut = False
     until(lambda: away.lost)
     assert away.lost
-    assert away.lost.startswith("the VM localhost was taken over from this run: run run-2 (laptop pid 12) has had it ")
+    assert away.lost.startswith(
+        "the VM localhost was taken over from this run: run leased-2 (laptop pid 12) has had it "
+    )
     away.release()
     away.release()
-    assert holder_of(Here(), root).run_id == "run-2"
+    assert holder_of(Here(), root).run_id == "leased-2"
     assert winner.lost is None
     winner.release()
 
@@ -326,7 +328,7 @@ def test_who_was_away_too_long_notices_and_harms_nobody(root: str) -> None:
 def test_an_answer_that_got_lost_is_asked_for_again(root: str) -> None:
     machine = HereWithFaults()
     machine.breaks = 2
-    mine = lease(machine, root, "run-1")
+    mine = lease(machine, root, "leased-1")
     take(mine)
     assert [path.name for path in Path(root, ".system/lease").iterdir()] == ["1"]
     machine.breaks = 2
@@ -336,8 +338,8 @@ def test_an_answer_that_got_lost_is_asked_for_again(root: str) -> None:
 
 def test_release_never_raises(root: str) -> None:
     machine = HereWithFaults()
-    lease(machine, root, "run-1").release()
-    mine = lease(machine, root, "run-1")
+    lease(machine, root, "leased-1").release()
+    mine = lease(machine, root, "leased-1")
     take(mine)
     machine.cut = True
     mine.release()
@@ -345,18 +347,18 @@ def test_release_never_raises(root: str) -> None:
 
 
 def test_a_number_that_comes_too_late_is_none(root: str) -> None:
-    with held(lease(Here(), root, "run-1")), held(lease(Here(), root, "run-1")) as second:
+    with held(lease(Here(), root, "leased-1")), held(lease(Here(), root, "leased-1")) as second:
         Path(root, ".system/lease/1").unlink()
-        Path(root, ".system/lease/1").symlink_to("nonce boot 1 run-3 late")
-        assert holder_of(Here(), root).run_id == "run-1"
-        assert not takes(lease(Here(), root, "run-2"))
+        Path(root, ".system/lease/1").symlink_to("nonce boot 1 leased-3 late")
+        assert holder_of(Here(), root).run_id == "leased-1"
+        assert not takes(lease(Here(), root, "leased-2"))
         assert second.lost is None
 
 
 def test_where_it_cannot_be_written_the_machine_is_unavailable(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="Not a directory") as caught:
-        take(lease(machine, str(tmp_path / "file"), "run-1"))
+        take(lease(machine, str(tmp_path / "file"), "leased-1"))
     assert caught.value.reason is Reason.WORKSPACE_REFUSED
 
 
@@ -376,13 +378,13 @@ def test_on_a_vm_of_several_that_come_over_connections_of_their_own_one_gets_it(
 def test_a_link_that_is_cut_for_less_than_the_limit_costs_nothing(vms: Callable[..., VM]) -> None:
     vm = vms(images=False)
     mine, other = Connection(vm_spec(vm)), Connection(vm_spec(vm))
-    with held(lease(mine, vm.root, "run-1", beat_every=0.3)) as ours:
+    with held(lease(mine, vm.root, "leased-1", beat_every=0.3)) as ours:
         vm.cut()
         time.sleep(1.5)
         vm.heal()
         until(lambda: (holder_of(other, vm.root).last_beat or 0) < 1)
         with pytest.raises(VmBusy):
-            take(lease(other, vm.root, "run-2", stale_after=5))
+            take(lease(other, vm.root, "leased-2", stale_after=5))
         assert ours.lost is None
     assert read_lease(other, vm.root) is None
     mine.close()
@@ -392,7 +394,7 @@ def test_a_link_that_is_cut_for_less_than_the_limit_costs_nothing(vms: Callable[
 def test_a_full_disk_is_named_and_ends_no_lease_that_is_held(vms: Callable[..., VM]) -> None:
     vm = vms(images=False, home_mb=16)
     connection = Connection(vm_spec(vm))
-    with held(lease(connection, vm.root, "run-1", beat_every=0.3)) as ours:
+    with held(lease(connection, vm.root, "leased-1", beat_every=0.3)) as ours:
         vm.fill()
         time.sleep(2.3)
         assert not holder_of(connection, vm.root, stale_after=1.2).is_stale
@@ -400,6 +402,22 @@ def test_a_full_disk_is_named_and_ends_no_lease_that_is_held(vms: Callable[..., 
     assert read_lease(connection, vm.root) is None
     vm.sh(f"rm -r {vm.root}/.system/lease; while mkdir {vm.root}/$((n += 1)) 2>/dev/null; do :; done")
     with pytest.raises(Unavailable, match="No space left on device") as caught:
-        take(lease(connection, vm.root, "run-2"))
+        take(lease(connection, vm.root, "leased-2"))
     assert caught.value.reason is Reason.NO_DISK_SPACE
     connection.close()
+
+
+def test_a_command_that_goes_on_keeps_the_lease_of_its_run(machine: Machine, root: str) -> None:
+    run_id = f"leased-{time.time_ns()}"
+    dead = lease(machine, root, run_id, stale_after=0.5)
+    take(dead)
+    die(dead)
+    command = subprocess.Popen(["sleep", "60"], env={**os.environ, "PCCPIPE_STEP": f"{run_id}/build-1/"})
+    try:
+        time.sleep(2.5)
+        assert not takes(lease(machine, root, "leased-2", stale_after=0.5))
+    finally:
+        command.kill()
+        command.wait()
+    take(taken := lease(machine, root, "leased-2", stale_after=0.5), wait=10)
+    taken.release()

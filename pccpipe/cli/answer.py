@@ -1,0 +1,35 @@
+"""`pccpipe answer`: gives a waiting run what its agents asked a person for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pccpipe.cli.options import read_values, record_of, runs_dir_option, tell
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN_ID")
+@click.argument("given", nargs=-1, metavar="KEY=VALUE...")
+@runs_dir_option
+def answer(run_id: str, given: Sequence[str], runs_dir: Path) -> None:
+    """Give a run that waits for a person what it asked for.
+
+    Without KEY=VALUE: says what that is. The agent finds the answers in its next prompt, once the run is resumed. They
+    are kept in the run's record, so a secret does not belong there.
+    """
+    from pccpipe.library import answer as answer_run
+    from pccpipe.record.state import load_state
+    from pccpipe.views.summary import questions
+
+    record = record_of(runs_dir, run_id)
+    values = read_values(given, "", "db_host=10.0.0.7")
+    state = answer_run(run_id, values, runs_dir=runs_dir) if values else load_state(record)
+    if state.open_questions:
+        tell(questions(state)[1:])
+    elif values:
+        tell([f"the run {run_id} has all that it asked for", f"to go on with it: pccpipe resume {run_id}"])
+    else:
+        tell([f"the run {run_id} asks for nothing: it is {state.status}"])
