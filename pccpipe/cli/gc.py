@@ -1,0 +1,208 @@
+"""`pccpipe gc`: removes what runs left on the VM, on the engine and here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+import click
+
+from pccpipe.cli.options import project_option, runs_dir_option, tell
+from pccpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pccpipe.gc.decide import Verdict
+    from pccpipe.gc.look import Site
+    from pccpipe.gc.sweep import Collected, Outcome
+    from pccpipe.spec.model import Project
+    from pccpipe.ssh.connection import Connection
+
+
+@click.command()
+@project_option
+@runs_dir_option
+@click.option(
+    "--older-than",
+    metavar="DURATION",
+    default="24h",
+    show_default=True,
+    help="How long a run must have been still that has not ended, as far as is known here. 0s: however short.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, accept_new_host_key: bool) -> None:
+    """Remove what runs left behind: containers, copies of the code, and what is kept of commands.
+
+    All of a run that is over goes at once, and so does a container whose deadline has passed. Of a run that may still
+    be resumed, things go when nothing of it has changed for --older-than. What a live run has is never touched, and
+    neither are copies here that hold changes which no diff has.
+
+    Exit status: 0, 1 if something could not be removed, 3 if the VM cannot be reached.
+    """
+    from pccpipe.gc.sweep import collect
+    from pccpipe.spec.project import load_project
+
+    still = _duration(older_than)
+    failed = False
+    connection = None
+    try:
+        sites, connection = _sites(load_project(project), runs_dir.absolute(), accept_new_host_key)
+        for site in sites:
+            lines = _Teller(site)
+            collected = collect(site, older_than=still, dry_run=dry_run, on_outcome=lines.outcome)
+            lines.end(collected, dry_run=dry_run)
+            failed = failed or collected.has_failed
+    finally:
+        if connection:
+            connection.close()
+    sys.exit(1 if failed else 0)
+
+
+def _duration(text: str) -> float:
+    from pccpipe.spec import units
+
+    try:
+        return units.seconds(text)
+    except ValueError as error:
+        raise UsageError(f"--older-than: {error}") from error
+
+
+def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence[Site], Connection | None]:
+    """Where the project's runs leave things: on its VM, if it has one, and here."""
+    from pccpipe.assembly import DEFAULT_SOCKET
+    from pccpipe.docker_api.engine import Engine
+    from pccpipe.gc.look import Site
+    from pccpipe.gc.records import RunsDir
+    from pccpipe.outcome import IsolationMode
+    from pccpipe.shell.here import Here
+
+    here, system = Here(), str(runs_dir.parent)
+    if project.isolation_mode is IsolationMode.VM and project.vm:
+        from pccpipe.ssh.connection import Connection
+
+        connection = Connection(project.vm, accept_new_host_key=accept_new)
+        # A run of that name that was not this project's has left its things elsewhere.
+        of_project = RunsDir(
+            runs_dir, lambda began: began.project == project.id and began.isolation_mode is IsolationMode.VM
+        )
+        on_vm = Site.on_vm(connection, project.vm.root, of_project, Engine(connection, DEFAULT_SOCKET))
+        return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs_dir.name)], connection
+    host = os.environ.get("DOCKER_HOST", "")
+    engine = Engine(here, host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET)
+    needs_engine = project.isolation_mode is IsolationMode.CONTAINER
+    return [Site(here, system, RunsDir(runs_dir), engine, needs_engine, runs=runs_dir.name)], None
+
+
+class _Teller:
+    """Prints a line for each thing of a site, and the sum."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._has_begun = False
+
+    def outcome(self, outcome: Outcome) -> None:
+        from pccpipe.gc.decide import Kind
+        from pccpipe.views.text import size
+
+        thing = outcome.thing
+        name = f"container {thing.name}" if thing.kind is Kind.CONTAINER else thing.name
+        counted = "" if thing.kind is Kind.LEASE else f", {size(thing.size)}"
+        self._tell(_fate(outcome), f"{name} of run {thing.run_id}{counted}: {_because(outcome)}")
+
+    def end(self, collected: Collected, *, dry_run: bool) -> None:
+        """What else there was, and the sum. Of a home that has nothing, nothing is said beside a VM."""
+        from pccpipe.views.text import size
+
+        for name in collected.strange:
+            self._tell("left", f"{name}: it is none of pccpipe's")
+        for problem in collected.problems:
+            self._tell("problem", problem)
+        if not self._has_begun:
+            tell([f"{self._where}: nothing of any run is there"])
+            return
+        free = []
+        if collected.free is not None:
+            free.append(f"{size(collected.free)} free there now")
+        if collected.engine_free is not None:
+            free.append(f"{size(collected.engine_free)} on the engine's disk")
+        sum_ = f"{'would free' if dry_run else 'freed'} {size(collected.freed)}, as du and the engine count it"
+        tell([f"  {'; '.join([sum_, *free])}"])
+
+    @property
+    def _where(self) -> str:
+        return f"{self._site.system} on {self._site.machine.host}"
+
+    def _tell(self, word: str, words: str) -> None:
+        from pccpipe.views.text import harmless_line
+
+        if not self._has_begun:
+            self._has_begun = True
+            tell([f"{self._where}:"])
+        tell([f"  {word:<9} {harmless_line(words)}"])
+
+
+def _fate(outcome: Outcome) -> str:
+    from pccpipe.gc.sweep import Fate
+
+    match outcome.fate:
+        case Fate.STAYS | Fate.REVIVED:
+            return "stays"
+        case Fate.WOULD_GO:
+            return "would go"
+        case Fate.GONE:
+            return "removed"
+        case Fate.FAILED:
+            return "FAILED"
+        case _:
+            assert_never(outcome.fate)
+
+
+def _because(outcome: Outcome) -> str:
+    from pccpipe.gc.sweep import Fate
+
+    if outcome.fate is Fate.REVIVED:
+        return "the run has just gone on"
+    why = _why(outcome.verdict)
+    return f"{why}; it could not be removed: {outcome.words}" if outcome.fate is Fate.FAILED else why
+
+
+def _why(verdict: Verdict) -> str:
+    from pccpipe.gc.decide import Why
+    from pccpipe.views.text import duration
+
+    time = duration(verdict.seconds)
+    match verdict.why:
+        case Why.LEASE_IS_FRESH:
+            return f"the run has the VM, its last sign of life was {time} ago"
+        case Why.HELD:
+            return "a process here runs it"
+        case Why.PROCESS_RUNS:
+            return "a command of it runs"
+        case Why.CONTAINER_RUNS:
+            return f"a container of it runs, for {time} more at most" if time else "a container of it runs"
+        case Why.OVER:
+            return "the run is over"
+        case Why.PAST_DEADLINE:
+            return f"its deadline passed {time} ago"
+        case Why.STALE_LEASE:
+            return f"the last sign of life was {time} ago" if time else "it is from before a reboot"
+        case Why.UNTOUCHED:
+            return f"nothing of the run has changed for {time}" if time else "nobody runs it"
+        case Why.TOUCHED:
+            return f"the run has not ended, and changed {time or 'nobody knows how long'} ago"
+        case Why.WAITING:
+            return "the run waits for a person"
+        case Why.NOT_ENDED:
+            return "no record here says that the run has ended, and an agent's work may be in it"
+        case Why.UNTOLD_CHANGES:
+            return "it is kept because no diff has all of its changes"
+        case Why.ENGINE_UNKNOWN:
+            return "a container of it may run, which could not be asked"
+        case Why.NOT_OURS:
+            return "it is none of pccpipe's"
+        case _:
+            assert_never(verdict.why)

@@ -1,0 +1,191 @@
+"""What goes and what stays, decided by facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import assert_never
+
+
+class Kind(StrEnum):
+    CONTAINER = "container"
+    WORKSPACE = "workspace"
+    """A run's copy of the code, on the VM."""
+    COPY = "copy"
+    """The same at home, in the run's record, or what is beside it: an agent's work may be nowhere else."""
+    STATE = "state"
+    """What is kept of a run's commands on a machine."""
+    LEASE = "lease"
+    STRANGE = "unknown"
+    """It is where ours are, and is none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Times are in seconds since the epoch, by the clock of the engine's machine."""
+
+    id: str
+    is_running: bool
+    deadline: float | None
+    """When its command must have ended; None if its label does not say."""
+
+    def is_past_deadline(self, now: float) -> bool:
+        return self.deadline is not None and self.deadline < now
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One thing of a run's that can be removed."""
+
+    kind: Kind
+    name: str
+    """Of the container, or in its folder."""
+    run_id: str
+    size: int = 0
+    """Bytes on the disk."""
+    touched: float | None = None
+    """When it last changed, by its machine's clock; None if that can't be known."""
+    container: Container | None = None
+    beat: float | None = None
+    """Of a lease: seconds since its last sign of life; None for one from before a reboot."""
+    is_stale: bool = False
+    """Of a lease."""
+    has_untold_changes: bool = False
+    """Of a copy: it holds changes that no diff has, or nobody can tell."""
+
+
+class Record(Enum):
+    """What the records here say of a run."""
+
+    NONE = "none"
+    OPEN = "open"
+    """It has not ended, and no process here runs it: it may still be resumed."""
+    WAITING = "waiting"
+    """For a person, however long that takes; no process runs it meanwhile."""
+    HELD = "held"
+    """A process here runs it."""
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is known of a run, beside its things."""
+
+    record: Record = Record.NONE
+    has_processes: bool = False
+    """A process of its commands runs."""
+    is_recorded: bool = False
+    """What runs of it was begun by the run of this record, and not by another one of the same name elsewhere."""
+
+
+class Why(Enum):
+    """Why a thing goes or stays. A verdict's `seconds` are those that the comment speaks of."""
+
+    LEASE_IS_FRESH = "lease is fresh"  # since its last sign of life
+    HELD = "held"
+    PROCESS_RUNS = "process runs"
+    CONTAINER_RUNS = "container runs"  # until its deadline
+    OVER = "over"
+    PAST_DEADLINE = "past deadline"  # since then
+    STALE_LEASE = "stale lease"  # since its last sign of life
+    UNTOUCHED = "untouched"  # since its last change
+    TOUCHED = "touched"  # since its last change
+    WAITING = "waiting"
+    NOT_ENDED = "not ended"
+    UNTOLD_CHANGES = "untold changes"
+    ENGINE_UNKNOWN = "engine unknown"
+    NOT_OURS = "not ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    goes: bool
+    why: Why
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What holds for all runs of a place."""
+
+    now: float
+    """By its machine's clock."""
+    older_than: float
+    """Seconds for which a run that nobody can tell of must have been still."""
+    engine_known: bool = True
+    """Whether all containers are known; else one may run of which nothing is seen."""
+
+
+def decide(things: Sequence[Thing], run: Run, moment: Moment) -> list[Verdict]:
+    """What becomes of each thing of one run."""
+    if any(thing.kind is Kind.STRANGE for thing in things):
+        return [Verdict(False, Why.NOT_OURS)] * len(things)
+    life = _life(things, run, moment)
+    if life:
+        return [life] * len(things)
+    if run.record is Record.ENDED:
+        return [_of_ended(thing) for thing in things]
+    stillness = _stillness(things, moment)
+    return [_of_left(thing, run, moment, stillness) for thing in things]
+
+
+def _life(things: Sequence[Thing], run: Run, moment: Moment) -> Verdict | None:
+    """Why nothing of it may be touched, if it lives."""
+    for thing in things:
+        if thing.kind is Kind.LEASE and not thing.is_stale:
+            return Verdict(False, Why.LEASE_IS_FRESH, thing.beat)
+    if run.record is Record.HELD:
+        return Verdict(False, Why.HELD)
+    if run.record is Record.ENDED and run.is_recorded:
+        return None  # what still runs was left behind when the VM could not be reached
+    if run.has_processes:
+        return Verdict(False, Why.PROCESS_RUNS)
+    for thing in things:
+        container = thing.container
+        if container and container.is_running and not container.is_past_deadline(moment.now):
+            left = container.deadline - moment.now if container.deadline is not None else None
+            return Verdict(False, Why.CONTAINER_RUNS, left)
+    return None
+
+
+def _of_ended(thing: Thing) -> Verdict:
+    if thing.kind is Kind.LEASE:
+        return Verdict(True, Why.STALE_LEASE, thing.beat)
+    if thing.has_untold_changes:
+        return Verdict(False, Why.UNTOLD_CHANGES)
+    return Verdict(True, Why.OVER)
+
+
+def _stillness(things: Sequence[Thing], moment: Moment) -> float | None:
+    """Seconds since anything of it changed; None if that can't be known."""
+    changes: list[float] = []
+    for thing in things:
+        if thing.kind is Kind.LEASE:
+            continue
+        if thing.touched is None:
+            return None
+        changes.append(thing.touched)
+    return max(0.0, moment.now - max(changes)) if changes else 0.0
+
+
+def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) -> Verdict:
+    """Nobody runs it now, as far as is seen; somebody may resume it."""
+    match thing.kind:
+        case Kind.LEASE:
+            return Verdict(True, Why.STALE_LEASE, thing.beat)
+        case Kind.COPY:
+            return Verdict(False, Why.NOT_ENDED)
+        case Kind.CONTAINER if thing.container and thing.container.is_past_deadline(moment.now):
+            return Verdict(True, Why.PAST_DEADLINE, moment.now - (thing.container.deadline or 0.0))
+        case Kind.CONTAINER | Kind.WORKSPACE | Kind.STATE:
+            if not moment.engine_known:
+                return Verdict(False, Why.ENGINE_UNKNOWN)
+            if run.record is Record.WAITING and moment.older_than > 0:
+                return Verdict(False, Why.WAITING)
+            is_old = (0.0 if stillness is None else stillness) >= moment.older_than
+            return Verdict(is_old, Why.UNTOUCHED if is_old else Why.TOUCHED, stillness)
+        case Kind.STRANGE:
+            return Verdict(False, Why.NOT_OURS)
+        case _:
+            assert_never(thing.kind)

@@ -1,0 +1,249 @@
+"""Finds what runs left on a machine: their folders in two round trips, their containers, the lease."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.problems import Call
+from pccpipe.docker_api.settings import IN
+from pccpipe.errors import Unavailable
+from pccpipe.gc.decide import Container, Kind, Record, Run, Thing
+from pccpipe.gc.records import Records
+from pccpipe.outcome import Reason
+from pccpipe.record.journal import RUN_ID
+from pccpipe.shell.lane import unbroken
+from pccpipe.shell.lease import read_lease
+from pccpipe.shell.programs import Place
+from pccpipe.targets.machine import Machine
+from pccpipe.values import Json
+
+LOOK_TIMEOUT = 300.0
+"""Seconds for the listing: it walks through all that is there."""
+STATES = "run-state"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place to clear up.
+
+    Args:
+        system: the folder in which the runs' folders are; absolute.
+        engine: of that machine, if containers are looked for.
+        needs_engine: whether an engine that does not answer is worth a word.
+        lease_root: the VM's folder for projects; None here, where there is no lease.
+        runs: the name of the folder in `system` with the records, which have the runs' own copies; none on a VM.
+    """
+
+    machine: Machine
+    system: str
+    records: Records
+    engine: Engine | None = None
+    needs_engine: bool = True
+    lease_root: str | None = None
+    runs: str = ""
+
+    @staticmethod
+    def on_vm(machine: Machine, root: str, records: Records, engine: Engine | None) -> Site:
+        """The project's VM, whose folder for projects (`vm.root`) is `root`."""
+        return Site(machine, f"{root}/.system", records, engine, lease_root=root)
+
+    def place_of(self, run_id: str) -> Place:
+        return Place(run_id, f"{self.system}/{STATES}/{run_id}")
+
+
+@dataclass(slots=True)
+class Group:
+    """The things of one run."""
+
+    run_id: str
+    run: Run = field(default_factory=Run)
+    things: list[Thing] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Found:
+    """All that was found. `strange` are names of what is none of ours, `problems` sentences."""
+
+    now: float = 0.0
+    groups: dict[str, Group] = field(default_factory=dict)
+    strange: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    engine_known: bool = True
+    tags: set[str] = field(default_factory=set)
+    marks: dict[str, set[str]] = field(default_factory=dict)
+    """Of what runs, by run."""
+
+    def add(self, thing: Thing, elsewhere: str = "") -> None:
+        group = self.groups.setdefault(f"{thing.run_id}{elsewhere}", Group(thing.run_id))
+        group.things.append(thing)
+
+
+def look(site: Site) -> Found:
+    """Find everything, and what is known of its runs. Raises `Unavailable` if the machine can't be had."""
+    found = Found()
+    _look_at_folders(site, found)
+    _look_at_lease(site, found)
+    _look_at_engine(site, found)
+    for key, group in found.groups.items():
+        if "/" not in key:  # else: of another root, whose records are not here
+            group.run = _run(site, found, group)
+        group.things = list(_completed(site, found, group))
+    return found
+
+
+def _look_at_folders(site: Site, found: Found) -> None:
+    settings = f"pcc_system={shlex.quote(site.system)} pcc_runs={shlex.quote(site.runs)}"
+    program = f"{settings}\n{Path(__file__).with_name('look.sh').read_text()}"
+    done = unbroken(site.machine, lambda: site.machine.run(program, LOOK_TIMEOUT))
+    if done.code:
+        words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
+        raise Unavailable(
+            Reason.WORKSPACE_REFUSED, f"{site.machine.host}: {site.system} cannot be looked into: {words}"
+        )
+    fields = done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
+    for place, name, what, size, last in zip(*(fields[number::5] for number in range(5)), strict=True):
+        match what:
+            case "folder" if RUN_ID.fullmatch(name):
+                kind = Kind.STATE if place == STATES else Kind.WORKSPACE
+                found.add(_folder(kind, f"{place}/{name}", name, size, last))
+            case "copy":
+                found.add(_folder(Kind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))
+            case "folder" | "other":
+                found.strange.append(f"{site.system}/{place}/{name}")
+            case "wrong":
+                found.problems.append(f"{site.system}/{place} was not looked into: {last}")
+            case _ if place == "now":
+                found.now = float(last)
+            case _ if place == "tag":
+                found.tags.add(name)
+            case _ if place == "claim":
+                found.marks.setdefault(name, set()).add(last)
+
+
+def _folder(kind: Kind, name: str, run_id: str, size: str, changed: str) -> Thing:
+    count = int(size) * 1024 if size.isdigit() else 0
+    return Thing(kind, name, run_id, count, float(changed) if changed.isdigit() else None)
+
+
+def _look_at_lease(site: Site, found: Found) -> None:
+    if site.lease_root is None:
+        return
+    lease = read_lease(site.machine, site.lease_root)
+    if lease:
+        found.add(Thing(Kind.LEASE, "lease", lease.run_id, beat=lease.last_beat, is_stale=lease.is_stale))
+
+
+def _look_at_engine(site: Site, found: Found) -> None:
+    if site.engine is None:
+        return
+    try:
+        made = _containers(site.engine)
+    except (Unavailable, ConnectionError, TimeoutError) as error:
+        if isinstance(error, Unavailable) and error.reason is Reason.ENGINE_MISSING:
+            return
+        if site.needs_engine:
+            found.engine_known = False
+            found.problems.append(f"containers were not looked for: {error}")
+        return
+    for each in made:
+        _add_container(site, found, each)
+
+
+def _containers(engine: Engine) -> list[dict[str, Json]]:
+    filters = {"label": ["pccpipe.run"]}
+    try:
+        return engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters, size=True))
+    except Unavailable as error:
+        if error.reason is not Reason.ENGINE_NOT_ANSWERING:
+            raise
+        # To add up a big one's size may take longer than a call may.
+        return engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters))
+
+
+def _add_container(site: Site, found: Found, made: Mapping[str, Json]) -> None:
+    labels = made.get("Labels")
+    run_id = str(labels.get("pccpipe.run")) if isinstance(labels, dict) else ""
+    names = made.get("Names")
+    name = str(names[0]).removeprefix("/") if isinstance(names, list) and names else str(made["Id"])[:12]
+    if not RUN_ID.fullmatch(run_id):
+        found.strange.append(f"container {name}")
+        return
+    deadline = str(labels.get("pccpipe.deadline", "")) if isinstance(labels, dict) else ""
+    is_running = made.get("State") in {"running", "paused", "restarting"}
+    container = Container(str(made["Id"]), is_running, float(deadline) if deadline.isdigit() else None)
+    size, created = made.get("SizeRw"), made.get("Created")
+    thing = Thing(
+        Kind.CONTAINER,
+        name,
+        run_id,
+        size if isinstance(size, int) else 0,
+        float(created) if isinstance(created, int) else None,
+        container,
+    )
+    elsewhere = _other_root(site, made, run_id)
+    found.add(thing, elsewhere)
+    if is_running and not elsewhere:
+        found.marks.setdefault(run_id, set()).add(container.id)
+
+
+def _other_root(site: Site, made: Mapping[str, Json], run_id: str) -> str:
+    """The folder with the files of a container of another root, whose run may have the name of one of ours."""
+    mounts = made.get("Mounts")
+    for mount in mounts if isinstance(mounts, list) else []:
+        if isinstance(mount, dict) and mount.get("Destination") == IN:
+            source = str(mount.get("Source"))
+            return "" if source.startswith(f"{site.place_of(run_id).state}/") else source
+    return ""
+
+
+def _run(site: Site, found: Found, group: Group) -> Run:
+    record = site.records.of(group.run_id)
+    marks = found.marks.get(group.run_id, set())
+    return Run(
+        record,
+        has_processes=site.place_of(group.run_id).tag in found.tags,
+        is_recorded=record is Record.ENDED and site.records.names_all(group.run_id, marks),
+    )
+
+
+def _completed(site: Site, found: Found, group: Group) -> Iterator[Thing]:
+    """The things, with what was too costly to ask of all."""
+    names = {thing.name for thing in group.things}
+    has_copy = f"{site.runs}/{group.run_id}/workspace" in names
+    ended = group.run.record is Record.ENDED
+    untold = ended and has_copy and site.records.has_untold_changes(group.run_id)
+    for thing in group.things:
+        if thing.kind is Kind.COPY:
+            # Without the copy, what it was before the last fetch is the best that there is.
+            is_last = not has_copy and thing.name.endswith(".old")
+            yield replace(thing, has_untold_changes=untold or is_last)
+        elif thing.container and not ended:
+            changed = found.now if thing.container.is_running else _finished(site, thing, found.now)
+            if changed is not None:
+                yield replace(thing, touched=changed)
+        else:
+            yield thing
+
+
+def _finished(site: Site, thing: Thing, now: float) -> float | None:
+    """When a container ended, or was made if it never began; None if it is gone."""
+    assert site.engine is not None
+    assert thing.container is not None
+    try:
+        inspected = site.engine.inspect(thing.container.id)
+    except (Unavailable, ConnectionError, TimeoutError):
+        return now  # it has just been there
+    if inspected is None:
+        return None
+    state = inspected.get("State")
+    words = str(state.get("FinishedAt", "")) if isinstance(state, dict) else ""
+    try:
+        finished = datetime.fromisoformat(words).timestamp()
+    except ValueError:
+        finished = 0.0
+    return max(finished, thing.touched or 0.0)

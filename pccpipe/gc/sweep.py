@@ -1,0 +1,251 @@
+"""Removes what is no longer needed, thing by thing; what can't be removed stops nothing."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.problems import Call
+from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.gc.decide import Kind, Moment, Record, Thing, Verdict, decide
+from pccpipe.gc.look import Found, Group, Site, look
+from pccpipe.gc.records import OnlyEnded
+from pccpipe.shell import programs
+from pccpipe.shell.lane import unbroken
+from pccpipe.shell.lease import Lease
+from pccpipe.targets.machine import Machine
+
+REMOVE_TIMEOUT = 300.0
+"""Seconds for removing what one run has left."""
+DAY = 24 * 3600.0
+
+
+class Fate(Enum):
+    STAYS = "stays"
+    WOULD_GO = "would go"
+    GONE = "gone"
+    FAILED = "failed"
+    REVIVED = "revived"
+    """Something of its run began while we were about to remove it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one thing. `freed` is in bytes; `words` say why it could not be removed."""
+
+    thing: Thing
+    verdict: Verdict
+    fate: Fate
+    freed: int = 0
+    words: str = ""
+
+
+@dataclass(slots=True)
+class Collected:
+    """What became of everything at a site, and what is none of ours."""
+
+    site: Site
+    outcomes: list[Outcome] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    free: int | None = None
+    """Bytes on the disk of the runs' folders, after all."""
+    engine_free: int | None = None
+    """Bytes on the engine's disk, if it is another one."""
+
+    @property
+    def freed(self) -> int:
+        return sum(outcome.freed for outcome in self.outcomes)
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self.problems) or any(outcome.fate is Fate.FAILED for outcome in self.outcomes)
+
+
+def collect(
+    site: Site,
+    *,
+    older_than: float = DAY,
+    dry_run: bool = False,
+    on_outcome: Callable[[Outcome], object] = lambda _: None,
+) -> Collected:
+    """Remove what no live run needs.
+
+    Args:
+        older_than: seconds for which a run must have been still that has not ended as far as is known.
+        dry_run: remove nothing.
+        on_outcome: told of each thing when it is done with.
+
+    Raises `Unavailable` if the machine can't be had.
+    """
+    found = look(site)
+    return _swept(site, found, found.groups.values(), older_than, dry_run, on_outcome)
+
+
+def collect_over(machine: Machine, engine: Engine | None, root: str, over: Callable[[str], bool]) -> Collected:
+    """Remove what runs that are over have left on a VM; for a run that begins, beside it.
+
+    What of them still runs is left alone, and so are all other runs, whatever their age.
+
+    Args:
+        engine: of that machine; None if containers are none of the caller's business.
+        root: the machine's folder for projects (`vm.root`).
+        over: whether a run has ended.
+
+    Raises `Unavailable` if the machine can't be had.
+    """
+    site = Site.on_vm(machine, root, OnlyEnded(over), engine)
+    found = look(site)
+    groups = [group for group in found.groups.values() if group.run.record is Record.ENDED]
+    return _swept(site, found, groups, float("inf"), False, lambda _: None)
+
+
+def _swept(
+    site: Site,
+    found: Found,
+    groups: Iterable[Group],
+    older_than: float,
+    dry_run: bool,
+    on_outcome: Callable[[Outcome], object],
+) -> Collected:
+    collected = Collected(site, strange=found.strange, problems=found.problems)
+    moment = Moment(found.now, older_than, found.engine_known)
+    for group in sorted(groups, key=lambda group: group.run_id):
+        verdicts = list(zip(group.things, decide(group.things, group.run, moment), strict=True))
+        for outcome in _planned(verdicts) if dry_run else _removed(site, group, verdicts):
+            collected.outcomes.append(outcome)
+            on_outcome(outcome)
+    _measure(site, collected)
+    return collected
+
+
+def _planned(verdicts: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
+    for thing, verdict in verdicts:
+        if verdict.goes:
+            yield Outcome(thing, verdict, Fate.WOULD_GO, thing.size)
+        else:
+            yield Outcome(thing, verdict, Fate.STAYS)
+
+
+def _removed(site: Site, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
+    """Containers first: they have the folders mounted."""
+    for thing, verdict in verdicts:
+        if not verdict.goes:
+            yield Outcome(thing, verdict, Fate.STAYS)
+    going = [(thing, verdict) for thing, verdict in verdicts if verdict.goes]
+    if not going:
+        return
+    with site.records.unheld(group.run_id) as is_free:
+        if not is_free:
+            yield from (Outcome(thing, verdict, Fate.REVIVED) for thing, verdict in going)
+            return
+        stuck = ""
+        for thing, verdict in going:
+            if thing.container:
+                stuck = _remove_container(site, thing.container.id) or stuck
+                yield Outcome(thing, verdict, Fate.FAILED if stuck else Fate.GONE, 0 if stuck else thing.size, stuck)
+        folders = [each for each in going if each[0].kind in {Kind.WORKSPACE, Kind.COPY, Kind.STATE}]
+        if stuck:
+            words = "a container of its run could not be removed"
+            yield from (Outcome(thing, verdict, Fate.FAILED, words=words) for thing, verdict in folders)
+        elif folders:
+            yield from _remove_folders(site, group, folders)
+        for thing, verdict in going:
+            if thing.kind is Kind.LEASE:
+                yield _end_lease(site, thing, verdict)
+
+
+def _remove_container(site: Site, container: str) -> str:
+    """Why it could not be removed, or nothing."""
+    assert site.engine is not None
+    try:
+        site.engine.remove(container)
+    except (Unavailable, ConnectionError, TimeoutError) as error:
+        return str(error)
+    return ""
+
+
+def _remove_folders(site: Site, group: Group, folders: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
+    place = site.place_of(group.run_id)
+    calls = [shlex.join(["pcc_sweep", *thing.name.rsplit("/", 1)]) for thing, _ in folders]
+    settings = f"pcc_system={shlex.quote(site.system)} pcc_tag={shlex.quote(place.tag)}"
+    text = Path(__file__).with_name("sweep.sh").read_text()
+    program = "\n".join([settings, text, *(f"({call})" for call in calls)])
+    if group.run.has_processes:
+        # Only of a run that is over: they were left when its machine could not be reached.
+        program = f"(\n{programs.end_run(place)}\n)\n{program}"
+    try:
+        done = unbroken(site.machine, lambda: site.machine.run(program, REMOVE_TIMEOUT))
+    except Unavailable as error:
+        yield from (Outcome(thing, verdict, Fate.FAILED, words=str(error)) for thing, verdict in folders)
+        return
+    answers = done.stdout.decode(errors="replace").splitlines()
+    answers += [f"left 0 {done.stderr.decode(errors='replace').strip()}"] * (len(folders) - len(answers))
+    for (thing, verdict), answer in zip(folders, answers, strict=False):
+        yield _answered(thing, verdict, answer)
+
+
+def _answered(thing: Thing, verdict: Verdict, answer: str) -> Outcome:
+    word, _, rest = answer.partition(" ")
+    match word:
+        case "gone":
+            return Outcome(thing, verdict, Fate.GONE, thing.size)
+        case "alive":
+            return Outcome(thing, verdict, Fate.REVIVED)
+        case _:
+            left, _, words = rest.partition(" ")
+            freed = max(0, thing.size - int(left) * 1024) if left.isdigit() else 0
+            return Outcome(thing, verdict, Fate.FAILED, freed, words)
+
+
+def _end_lease(site: Site, thing: Thing, verdict: Verdict) -> Outcome:
+    """Take it over and give it back at once: its files stay, as the order of those who come after hangs on them."""
+    assert site.lease_root is not None
+    lease = Lease(site.machine, site.lease_root, "pccpipe-gc", holder="pccpipe gc, for a moment")
+    try:
+        lease.acquire(0, lambda: True, lambda _: None)
+    except Unavailable as error:
+        return Outcome(thing, verdict, Fate.FAILED, words=str(error))
+    except PccpipeError:
+        # Another run has taken it meanwhile.
+        return Outcome(thing, verdict, Fate.REVIVED)
+    lease.release()
+    return Outcome(thing, verdict, Fate.GONE)
+
+
+def _measure(site: Site, collected: Collected) -> None:
+    """Ask how much is free now; without an answer nothing is said."""
+    disks = {"runs": site.system, **_engine_folder(site)}
+    script = "\n".join(f"echo {name} $(df -Pk -- {shlex.quote(path)} 2>/dev/null)" for name, path in disks.items())
+    try:
+        lines = site.machine.run(script).stdout.decode(errors="replace").splitlines()
+    except (Unavailable, ConnectionError, TimeoutError):
+        return
+    free = {name: (disk, int(left) * 1024) for name, disk, left in _disks(lines)}
+    if "runs" in free:
+        collected.free = free["runs"][1]
+    if "engine" in free and free["engine"][0] != free.get("runs", ("",))[0]:
+        collected.engine_free = free["engine"][1]
+
+
+def _disks(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Of each answer of df, as one line: what was asked for, the disk, and the kilobytes that are free on it."""
+    for line in lines:
+        # The heading has seven words ("Mounted on" are two), the answer six.
+        name, *words = line.split()
+        if len(words) >= 13 and words[10].isdigit():
+            yield name, words[7], words[10]
+
+
+def _engine_folder(site: Site) -> dict[str, str]:
+    if site.engine is None or not site.needs_engine:
+        return {}
+    try:
+        folder = site.engine.ask(Call.OTHER, lambda client: client.info()).get("DockerRootDir")
+    except (Unavailable, ConnectionError, TimeoutError):
+        return {}
+    return {"engine": folder} if isinstance(folder, str) else {}

@@ -1,0 +1,287 @@
+"""`pccpipe gc` on a VM and at home."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pccpipe.gc import collect_over
+from pccpipe.outcome import IsolationMode, Outcome
+from pccpipe.record.events import RunEnded, RunStarted
+from pccpipe.record.journal import Journal
+from pccpipe.shell.lease import Lease, read_lease
+from pccpipe.shell.programs import Place
+from pccpipe.spec.model import Vm
+from pccpipe.ssh.connection import Connection
+from tests.cli.command import Done, Folder
+from tests.testbed.vm import VM
+
+RUNS = Path(".system/runs")
+
+
+class Bench:
+    """A control centre's folder, and what its runs, and others, have on the VM."""
+
+    def __init__(self, folder: Path, vm: VM | None) -> None:
+        self.folder = Folder(folder)
+        self.vm = vm
+        self.stem = f"gc{uuid.uuid4().hex[:8]}"
+        mode = "vm" if vm else "local"
+        at = (
+            f"vm: {{external_ip: {vm.host}, user: {vm.user}, key_path: {vm.key}, known_hosts: {vm.known_hosts}, "
+            f"root: {vm.root}}}\n"
+            if vm
+            else ""
+        )
+        (folder / "pccpipe.yaml").write_text(f"id: p\nisolation_mode: {mode}\n{at}")
+
+    @property
+    def system(self) -> str:
+        assert self.vm
+        return f"{self.vm.root}/.system"
+
+    def gc(self, *arguments: str) -> Done:
+        return self.folder.do("gc", *arguments)
+
+    def record(self, name: str, *, ended: bool, mode: IsolationMode = IsolationMode.VM, project: str = "p") -> str:
+        """A run's record; its id."""
+        run_id = f"{self.stem}-{name}"
+        runs = self.folder.path / RUNS
+        journal = Journal.create(runs / run_id)
+        journal.append(RunStarted(run_id, "test", "p.yaml", project, mode, {}, ".", (), "1", "here", 1))
+        if ended:
+            journal.append(RunEnded(Outcome.SUCCEEDED, "succeeded", False, 1.0))
+        journal.close()
+        return run_id
+
+    def other(self, name: str) -> str:
+        return f"{self.stem}-{name}"
+
+    def leave(self, run_id: str, megabytes: int = 0) -> None:
+        """A workspace and a state on the VM, as a run leaves them."""
+        assert self.vm
+        folders = f"{self.system}/run-workspaces/{run_id}", f"{self.system}/run-state/{run_id}"
+        self.vm.ssh(
+            f"mkdir -p {' '.join(folders)}/commands && echo x >{folders[0]}/file"
+            f" && head -c {megabytes}M /dev/urandom >{folders[0]}/big"
+        )
+
+    def container(self, run_id: str, script: str, seconds: int, *options: str) -> str:
+        assert self.vm
+        name = f"pcc-run-{run_id}"
+        labels = f"--label pccpipe.run={run_id} --label pccpipe.deadline=$(($(date +%s) + {seconds}))"
+        self.vm.sh(
+            f"docker run -d --name {name} --network none {labels} {' '.join(options)} bb:latest sh -c '{script}'"
+        )
+        return name
+
+    def has(self, run_id: str) -> bool:
+        assert self.vm
+        return bool(self.vm.sh(f"ls -d {self.system}/run-*/{run_id} 2>/dev/null || true").stdout)
+
+    def containers(self) -> set[str]:
+        assert self.vm
+        return set(self.vm.sh(f"docker ps -a --filter name={self.stem} --format '{{{{.Names}}}}'").stdout.split())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, vm: VM) -> Iterator[Bench]:
+    made = Bench(tmp_path, vm)
+    yield made
+    vm.sh(f"rm -rf {made.system}; docker ps -aq --filter name={made.stem} | xargs -r docker rm -f")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, None)
+
+
+@pytest.fixture
+def connection(vm: VM) -> Iterator[Connection]:
+    made = Connection(Vm(vm.host, vm.user, vm.port, vm.key, vm.known_hosts, vm.root))
+    yield made
+    made.close()
+
+
+def line(done: Done, *words: str) -> str:
+    """The one line that has all of the words."""
+    found = [each for each in done.stdout.splitlines() if all(word in each for word in words)]
+    assert len(found) == 1, (words, done.stdout)
+    return found[0]
+
+
+def test_what_an_over_run_left_goes_and_all_else_stays(bench: Bench, vm: VM, connection: Connection) -> None:
+    over = bench.record("over", ended=True)
+    bench.leave(over, megabytes=20)
+    dead = bench.container(over, "exit 3", 600)
+    running, leased, other = bench.other("running"), bench.record("leased", ended=True), bench.other("left")
+    for run_id in (running, leased, other):
+        bench.leave(run_id)
+    theirs = bench.container(running, "sleep 600", 600)
+    strange = f"{bench.system}/run-workspaces/{bench.stem} strange's;touch x"
+    quoted = strange.replace("'", "'\\''")
+    link = f"{bench.system}/run-state/{bench.stem}-link"
+    own = f"{vm.root}/{bench.stem}-own"
+    vm.ssh(f"mkdir -p '{quoted}' {own} && ln -s {own} {link}")
+    vm.sh(f"docker run -d --name {bench.stem}-stranger --network none bb:latest true")
+    lease = Lease(connection, vm.root, leased, holder="a test")
+    lease.acquire(0, lambda: True, lambda _: None)
+    try:
+        planned = bench.gc("--dry-run")
+        assert planned.code == 0, planned
+        assert "would go" in line(planned, dead, "the run is over")
+        assert "would free 21" in planned.stdout or "would free 20" in planned.stdout
+        assert bench.has(over)
+        assert dead in bench.containers()
+
+        done = bench.gc()
+        assert done.code == 0, done
+        assert "removed" in line(done, f"run-workspaces/{over}", "21.0 MB")
+        assert "removed" in line(done, dead)
+        assert "its last sign of life was" in line(done, f"run-state/{leased}")
+        assert "a container of it runs, for 9m" in line(done, theirs)
+        assert "the run has not ended, and changed" in line(done, f"run-state/{other}")
+        assert "none of pccpipe's" in line(done, "strange")
+        assert "none of pccpipe's" in line(done, f"{bench.stem}-link")
+        assert "freed 21" in line(done, "as du and the engine count it", "free there now")
+        assert not bench.has(over)
+        assert all(bench.has(run_id) for run_id in (running, leased, other))
+        assert bench.containers() == {theirs, f"{bench.stem}-stranger"}
+        assert vm.sh(f"ls -d '{quoted}' {own} {link}").stdout.count(bench.stem) == 3
+
+        done = bench.gc("--older-than", "0s")
+        assert (done.code, bench.has(other), bench.has(running), bench.has(leased)) == (0, False, True, True), done
+    finally:
+        lease.release()
+        vm.sh(f"rm -rf {own}")
+
+
+def test_what_a_lost_run_left_running_goes_and_one_of_that_name_elsewhere_stays(bench: Bench, vm: VM) -> None:
+    """The record names what is its own."""
+    ours, theirs, older = (bench.record(name, ended=True) for name in ("ours", "theirs", "older"))
+    mark = uuid.uuid4().hex
+    for run_id in (ours, theirs, older):
+        bench.leave(run_id)
+        place = Place(run_id, f"{bench.system}/run-state/{run_id}")
+        vm.ssh(
+            f"echo 0 0 x >{place.state}/commands/work-1.claim-{mark}-{run_id}; "
+            f"PCCPIPE_STEP={place.tag}/work-1/ setsid sleep 7531 </dev/null >/dev/null 2>&1 &"
+        )
+    with (bench.folder.path / RUNS / ours / "events.jsonl").open("a") as journal:
+        journal.write(f'{{"mark": "{mark}-{ours}"}}\n')
+    late = bench.container(bench.other("late"), "sleep 600", -5)
+    done = bench.gc()
+    assert done.code == 0, done
+    assert "its deadline passed" in line(done, late)
+    assert "removed" in line(done, f"run-state/{ours}", "the run is over")
+    assert "a command of it runs" in line(done, f"run-state/{theirs}")
+    assert [bench.has(run_id) for run_id in (ours, theirs, older)] == [False, True, True]
+    assert len(vm.pids("^sleep 7531")) == 2
+    assert bench.containers() == set()
+    vm.sh("pkill -f '^sleep 7531'")
+
+
+def test_a_stale_lease_goes(bench: Bench, vm: VM, connection: Connection) -> None:
+    vm.ssh(f"mkdir -p {bench.system}/lease && ln -s 'nonce boot 100 {bench.stem} a host pid 1' {bench.system}/lease/7")
+    left = read_lease(connection, vm.root)
+    assert left is not None
+    assert left.is_stale
+    assert "would go" in line(bench.gc("--dry-run"), "lease of run")
+    assert read_lease(connection, vm.root) is not None
+    assert "removed" in line(bench.gc(), "lease of run", "from before a reboot")
+    assert read_lease(connection, vm.root) is None
+    assert "nothing of any run is there" in bench.gc().stdout
+
+
+def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(bench: Bench, vm: VM) -> None:
+    first, second = bench.record("a", ended=True), bench.record("b", ended=True)
+    bench.leave(first)
+    bench.leave(second)
+    vm.ssh(f"mkdir {bench.system}/run-workspaces/{second}/mod && touch {bench.system}/run-workspaces/{second}/mod/x")
+    vm.ssh(f"chmod -R a-w {bench.system}/run-workspaces/{second}/mod")
+    vm.sh(f"mkdir {bench.system}/run-workspaces/{first}/roots; touch {bench.system}/run-workspaces/{first}/roots/x")
+    done = bench.gc()
+    assert done.code == 1
+    assert "Permission denied" in line(done, "FAILED", f"run-workspaces/{first}")
+    assert not bench.has(second), "folders that their owner may not write are no hindrance"
+
+
+def test_a_starting_run_clears_up_only_what_is_over(bench: Bench, connection: Connection, vm: VM) -> None:
+    over, other = bench.other("over"), bench.other("left")
+    bench.leave(over)
+    bench.leave(other)
+    collected = collect_over(connection, None, vm.root, lambda run_id: run_id == over)
+    assert {outcome.thing.run_id for outcome in collected.outcomes} == {over}
+    assert (bench.has(over), bench.has(other)) == (False, True)
+
+
+def test_of_a_vm_that_cannot_be_reached_there_is_one_message(tmp_path: Path, bench: Bench) -> None:
+    file = tmp_path / "pccpipe.yaml"
+    assert bench.vm
+    file.write_text(file.read_text().replace("root:", "port: 9, root:"))
+    done = bench.gc()
+    assert (done.code, done.stdout) == (3, "")
+    assert done.stderr.startswith("pccpipe: ssh_refused: ")
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_at_home_a_copy_goes_only_when_its_run_is_over_and_a_diff_has_its_changes(home: Bench) -> None:
+    pipeline = home.folder.pipeline(
+        """
+        steps:
+          - {id: up, upload: workspace}
+          - {id: work, run: "echo work >made"}
+          - {id: diff, diff: diff.patch}
+          - {id: more, run: "echo ${{ inputs.more }} >made"}
+        inputs: {more: {type: string, default: work}}
+        """
+    )
+    (home.folder.path / "ws").mkdir()
+    for run_id, more in (("told", "work"), ("untold", "else")):
+        ran = home.folder.do("run", pipeline, "--run-id", run_id, "--workspace", "ws", "--input", f"more={more}")
+        assert ran.code == 0, ran
+    runs = home.folder.path / RUNS
+    open_ = home.record("open", ended=False, mode=IsolationMode.LOCAL)
+    # As if they could not be removed at the end.
+    for copy in (runs / "told/workspace", runs / open_ / "workspace"):
+        copy.with_name("workspace-sent").mkdir()
+        copy.mkdir()
+        (copy / "made").write_text("work\n")
+    states = home.folder.path / ".system" / "run-state"
+    for run_id in ("told", "untold", open_):
+        (states / run_id / "commands").mkdir(parents=True)
+    done = home.gc("--older-than", "0s")
+    assert done.code == 0, done
+    kept = {str(path.relative_to(runs)) for path in runs.glob("*/workspace*") if path.is_dir()}
+    assert kept == {f"{run}/{name}" for run in ("untold", open_) for name in ("workspace", "workspace-sent")}
+    assert list(states.iterdir()) == []
+    assert "no diff has all of its changes" in line(done, "untold/workspace of")
+    assert "no record here says that the run has ended" in line(done, f"{open_}/workspace of")
+
+
+def test_a_run_that_a_process_here_runs_is_left_alone(home: Bench, request: pytest.FixtureRequest) -> None:
+    from pccpipe.record.lock import RunLock
+
+    run_id = home.record("held", ended=False, mode=IsolationMode.LOCAL)
+    state = home.folder.path / ".system" / "run-state" / run_id
+    state.mkdir(parents=True)
+    with RunLock(home.folder.path / RUNS / run_id):
+        done = home.gc("--older-than", "0s")
+        assert "a process here runs it" in line(done, run_id)
+        assert state.exists()
+    assert home.gc("--older-than", "0s").code == 0
+    assert not state.exists()
+
+
+def test_a_folder_that_is_a_link_is_not_followed(home: Bench, tmp_path: Path) -> None:
+    system = tmp_path / ".system"
+    own: Callable[[str], Path] = lambda name: tmp_path / "own" / name  # noqa: E731
+    run_id = home.record("over", ended=True, mode=IsolationMode.LOCAL)
+    own(run_id).mkdir(parents=True)
+    (system / "run-state").symlink_to(tmp_path / "own")
+    done = home.gc("--older-than", "0s")
+    assert (done.code, own(run_id).exists()) == (1, True)
+    assert "it is a symbolic link" in done.stdout
