@@ -190,10 +190,13 @@ def _why(verdict: Verdict) -> str:
             return f"its deadline passed {time} ago"
         case Why.STALE_LEASE:
             return f"the last sign of life was {time} ago" if time else "it is from before a reboot"
+        case Why.CUT_OFF:
+            return f"the run may only be cut off, its last sign of life was {time} ago"
         case Why.UNTOUCHED:
             return f"nothing of the run has changed for {time}" if time else "nobody runs it"
         case Why.TOUCHED:
-            return f"the run has not ended, and changed {time or 'nobody knows how long'} ago"
+            when = f"{time} ago" if time else "at some time"
+            return f"no record here says that the run has ended, and it changed {when}"
         case Why.WAITING:
             return "the run waits for a person"
         case Why.NOT_ENDED:

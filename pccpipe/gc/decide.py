@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import assert_never
 
+CUT_OFF_LIMIT = 660.0
+"""Seconds for which a run may only be cut off from its VM: a little more than the `lost` limit.
+
+To end its lease earlier would end the run, and a stale lease is in nobody's way.
+"""
+
 
 class Kind(StrEnum):
     CONTAINER = "container"
@@ -89,6 +95,7 @@ class Why(Enum):
     OVER = "over"
     PAST_DEADLINE = "past deadline"  # since then
     STALE_LEASE = "stale lease"  # since its last sign of life
+    CUT_OFF = "cut off"  # since its last sign of life
     UNTOUCHED = "untouched"  # since its last change
     TOUCHED = "touched"  # since its last change
     WAITING = "waiting"
@@ -173,7 +180,8 @@ def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) ->
     """Nobody runs it now, as far as is seen; somebody may resume it."""
     match thing.kind:
         case Kind.LEASE:
-            return Verdict(True, Why.STALE_LEASE, thing.beat)
+            is_cut_off = thing.beat is not None and thing.beat < min(CUT_OFF_LIMIT, moment.older_than)
+            return Verdict(not is_cut_off, Why.CUT_OFF if is_cut_off else Why.STALE_LEASE, thing.beat)
         case Kind.COPY:
             return Verdict(False, Why.NOT_ENDED)
         case Kind.CONTAINER if thing.container and thing.container.is_past_deadline(moment.now):

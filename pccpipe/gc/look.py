@@ -148,7 +148,8 @@ def _look_at_engine(site: Site, found: Found) -> None:
             return
         if site.needs_engine:
             found.engine_known = False
-            found.problems.append(f"containers were not looked for: {error}")
+            hint = f"; {error.hint}" if isinstance(error, Unavailable) and error.hint else ""
+            found.problems.append(f"containers were not looked for: {error}{hint}")
         return
     for each in made:
         _add_container(site, found, each)

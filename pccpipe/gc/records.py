@@ -17,9 +17,6 @@ from pccpipe.record.index import RunEntry, list_runs
 from pccpipe.record.journal import EVENTS
 from pccpipe.record.lock import LOCK
 
-_WAITING = "waiting_for_input"
-"""A run's status."""
-
 
 class Records(Protocol):
     """What a place's runs are looked up in."""
@@ -56,7 +53,7 @@ class RunsDir:
             return Record.NONE
         if _is_held(self._runs_dir / run_id):
             return Record.HELD
-        if entry.status == _WAITING:
+        if entry.waiting:
             return Record.WAITING
         return Record.ENDED if entry.ended else Record.OPEN
 

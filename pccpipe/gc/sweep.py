@@ -16,7 +16,7 @@ from pccpipe.gc.look import Found, Group, Site, look
 from pccpipe.gc.records import OnlyEnded
 from pccpipe.shell import programs
 from pccpipe.shell.lane import unbroken
-from pccpipe.shell.lease import Lease
+from pccpipe.shell.lease import Lease, read_lease
 from pccpipe.targets.machine import Machine
 
 REMOVE_TIMEOUT = 300.0
@@ -140,7 +140,7 @@ def _removed(site: Site, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]
     if not going:
         return
     with site.records.unheld(group.run_id) as is_free:
-        if not is_free:
+        if not is_free or _has_lease(site, group.run_id):
             yield from (Outcome(thing, verdict, Fate.REVIVED) for thing, verdict in going)
             return
         stuck = ""
@@ -157,6 +157,17 @@ def _removed(site: Site, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]
         for thing, verdict in going:
             if thing.kind is Kind.LEASE:
                 yield _end_lease(site, thing, verdict)
+
+
+def _has_lease(site: Site, run_id: str) -> bool:
+    """Whether the run has the VM now, perhaps from another host; if that can't be known, it has."""
+    if site.lease_root is None:
+        return False
+    try:
+        lease = read_lease(site.machine, site.lease_root)
+    except Unavailable:
+        return True
+    return lease is not None and lease.run_id == run_id and not lease.is_stale
 
 
 def _remove_container(site: Site, container: str) -> str:

@@ -20,7 +20,7 @@ DEAD = Thing(Kind.CONTAINER, "box", "r", 0, NEW, Container("c1", False, NOW + 60
 RUNS = Thing(Kind.CONTAINER, "box", "r", 0, NOW, Container("c1", True, NOW + 60))
 TOO_LONG = replace(RUNS, container=Container("c1", True, NOW - 60))
 FRESH = Thing(Kind.LEASE, "lease", "r", beat=3.0)
-STALE = Thing(Kind.LEASE, "lease", "r", beat=100.0, is_stale=True)
+STALE = Thing(Kind.LEASE, "lease", "r", beat=700.0, is_stale=True)
 
 
 def old(thing: Thing) -> Thing:
@@ -112,4 +112,12 @@ def test_without_the_engine_only_what_is_over_goes() -> None:
 
 @pytest.mark.parametrize("record", [Record.NONE, Record.OPEN, Record.ENDED])
 def test_a_stale_lease_goes(record: Record) -> None:
-    assert verdict(STALE, Run(record)) == Verdict(True, Why.STALE_LEASE, 100.0)
+    assert verdict(STALE, Run(record)) == Verdict(True, Why.STALE_LEASE, 700.0)
+    assert verdict(replace(STALE, beat=None), Run(record)).goes
+
+
+def test_a_run_that_may_only_be_cut_off_keeps_its_lease() -> None:
+    lease = replace(STALE, beat=100.0)
+    assert verdict(lease, Run(Record.OPEN)) == Verdict(False, Why.CUT_OFF, 100.0)
+    assert verdict(lease, Run(Record.OPEN), moment=Moment(NOW, 0.0)).goes
+    assert verdict(lease, Run(Record.ENDED)).goes

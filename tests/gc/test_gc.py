@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from pccpipe.gc import collect_over
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.journal import Journal
+from pccpipe.record.lock import RunLock
 from pccpipe.shell.lease import Lease, read_lease
 from pccpipe.shell.programs import Place
 from pccpipe.spec.model import Vm
@@ -143,7 +144,7 @@ def test_what_an_over_run_left_goes_and_all_else_stays(bench: Bench, vm: VM, con
         assert "removed" in line(done, dead)
         assert "its last sign of life was" in line(done, f"run-state/{leased}")
         assert "a container of it runs, for 9m" in line(done, theirs)
-        assert "the run has not ended, and changed" in line(done, f"run-state/{other}")
+        assert "and it changed" in line(done, f"run-state/{other}")
         assert "none of pccpipe's" in line(done, "strange")
         assert "none of pccpipe's" in line(done, f"{bench.stem}-link")
         assert "freed 21" in line(done, "as du and the engine count it", "free there now")
@@ -209,6 +210,21 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(bench: Bench, vm: V
     assert not bench.has(second), "folders that their owner may not write are no hindrance"
 
 
+def test_without_the_engine_only_what_is_over_goes(bench: Bench, vm: VM) -> None:
+    over, other = bench.record("over", ended=True), bench.other("left")
+    bench.leave(over)
+    bench.leave(other)
+    vm.leave_docker_group()
+    try:
+        done = bench.gc("--older-than", "0s")
+    finally:
+        vm.join_docker_group()
+    assert done.code == 1
+    assert "engine_permission_denied" in line(done, "containers were not looked for")
+    assert "which could not be asked" in line(done, f"run-state/{other}")
+    assert (bench.has(over), bench.has(other)) == (False, True)
+
+
 def test_a_starting_run_clears_up_only_what_is_over(bench: Bench, connection: Connection, vm: VM) -> None:
     over, other = bench.other("over"), bench.other("left")
     bench.leave(over)
@@ -262,9 +278,7 @@ def test_at_home_a_copy_goes_only_when_its_run_is_over_and_a_diff_has_its_change
     assert "no record here says that the run has ended" in line(done, f"{open_}/workspace of")
 
 
-def test_a_run_that_a_process_here_runs_is_left_alone(home: Bench, request: pytest.FixtureRequest) -> None:
-    from pccpipe.record.lock import RunLock
-
+def test_a_run_that_a_process_here_runs_is_left_alone(home: Bench) -> None:
     run_id = home.record("held", ended=False, mode=IsolationMode.LOCAL)
     state = home.folder.path / ".system" / "run-state" / run_id
     state.mkdir(parents=True)
@@ -278,10 +292,10 @@ def test_a_run_that_a_process_here_runs_is_left_alone(home: Bench, request: pyte
 
 def test_a_folder_that_is_a_link_is_not_followed(home: Bench, tmp_path: Path) -> None:
     system = tmp_path / ".system"
-    own: Callable[[str], Path] = lambda name: tmp_path / "own" / name  # noqa: E731
     run_id = home.record("over", ended=True, mode=IsolationMode.LOCAL)
-    own(run_id).mkdir(parents=True)
+    own = tmp_path / "own" / run_id
+    own.mkdir(parents=True)
     (system / "run-state").symlink_to(tmp_path / "own")
     done = home.gc("--older-than", "0s")
-    assert (done.code, own(run_id).exists()) == (1, True)
+    assert (done.code, own.exists()) == (1, True)
     assert "it is a symbolic link" in done.stdout
