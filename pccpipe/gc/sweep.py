@@ -101,6 +101,9 @@ def collect_over(machine: Machine, engine: Engine | None, root: str, over: Calla
     site = Site.on_vm(machine, root, OnlyEnded(over), engine)
     found = look(site)
     groups = [group for group in found.groups.values() if group.run.record is Record.ENDED]
+    for group in groups:
+        # The caller takes a stale lease over by itself; to end it meanwhile could come between.
+        group.things = [thing for thing in group.things if not thing.is_stale]
     return _swept(site, found, groups, float("inf"), False, lambda _: None)
 
 

@@ -229,9 +229,11 @@ def test_a_starting_run_clears_up_only_what_is_over(bench: Bench, connection: Co
     over, other = bench.other("over"), bench.other("left")
     bench.leave(over)
     bench.leave(other)
+    vm.ssh(f"mkdir -p {bench.system}/lease && ln -s 'nonce boot 100 {over} a host pid 1' {bench.system}/lease/7")
     collected = collect_over(connection, None, vm.root, lambda run_id: run_id == over)
     assert {outcome.thing.run_id for outcome in collected.outcomes} == {over}
     assert (bench.has(over), bench.has(other)) == (False, True)
+    assert read_lease(connection, vm.root) is not None, "the run that starts takes it over by itself"
 
 
 def test_of_a_vm_that_cannot_be_reached_there_is_one_message(tmp_path: Path, bench: Bench) -> None:
