@@ -96,6 +96,10 @@ class Assembly:
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
             _ = self._connection_to_vm().facts
 
+    @property
+    def had_vm(self) -> bool:
+        return self._lease is not None
+
     def claim(
         self,
         wait: float = 0.0,

@@ -4,6 +4,7 @@ PccpipeError
 ├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
 │   └── SpecError       a pipeline or project file that is wrong, with every problem in it
 ├── Unavailable         a target could not be had; the command certainly never began
+│   └── Broken          its connection ended in the midst of a call, which may be made again
 ├── VmBusy              another run has the VM; never a reason to run elsewhere
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
@@ -63,6 +64,10 @@ class Unavailable(PccpipeError):
         self.reason = reason
         self.words = words
         self.hint = hint
+
+
+class Broken(Unavailable):
+    """The connection to a target ended in the midst of a call. Asked again, the target may well be had."""
 
 
 class VmBusy(PccpipeError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
 from pccpipe.docker_api.stream import Answer, EngineAnswerError
-from pccpipe.errors import ActionError, Unavailable
+from pccpipe.errors import ActionError, Broken, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.targets.machine import ByteStream, Machine
 from pccpipe.values import Json
@@ -54,7 +54,7 @@ class Engine:
         try:
             return self.machine.dial(self._socket)
         except (ConnectionError, TimeoutError) as error:
-            raise Unavailable(Reason.ENGINE_NOT_ANSWERING, f"{self._socket} on {self.machine.host}: {error}") from error
+            raise Broken(Reason.ENGINE_NOT_ANSWERING, f"{self._socket} on {self.machine.host}: {error}") from error
 
     def ask(self, call: Call, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
         """Call the API; what goes wrong becomes `Unavailable`, with the engine's own words."""

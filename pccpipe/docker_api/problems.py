@@ -12,7 +12,7 @@ from enum import Enum
 import docker.errors
 import requests
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Broken, Unavailable
 from pccpipe.outcome import Reason
 
 
@@ -55,7 +55,7 @@ def from_sdk(call: Call, error: Exception, *, image: str = "") -> Unavailable:
         return unavailable(call, int(error.status_code or 0), words, image=image)
     if isinstance(error, requests.exceptions.Timeout | TimeoutError):
         return Unavailable(Reason.ENGINE_NOT_ANSWERING, f"the engine did not answer in time: {error}")
-    return Unavailable(Reason.ENGINE_STOPPED, f"the engine ended the connection: {error}")
+    return Broken(Reason.ENGINE_STOPPED, f"the engine ended the connection: {error}")
 
 
 SDK_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.past import Visit
+from pccpipe.engine.patience import with_patience
 from pccpipe.engine.result import result_target
 from pccpipe.engine.step import with_retries
 from pccpipe.errors import PccpipeError, Unavailable
@@ -28,7 +29,7 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
 
     def attempt(number: int) -> Ended:
         try:
-            facts = _act(parts, here, path, body)
+            facts = with_patience(parts, lambda: _act(parts, here, path, body))
         except Unavailable as no:
             parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)

@@ -35,6 +35,11 @@ class Targets(Protocol):
 
     def __getitem__(self, place: Place) -> Target: ...
 
+    @property
+    def had_vm(self) -> bool:
+        """Whether this run has reached the VM."""
+        ...
+
     def close(self) -> None:
         """Close those that were made."""
         ...

@@ -16,6 +16,7 @@ from pccpipe.engine.command import make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.follow import Followed, follow
 from pccpipe.engine.past import Visit
+from pccpipe.engine.patience import with_patience
 from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.result import RESULT_LIMIT, parse_result, result_target
 from pccpipe.errors import ActionError, Lost, PccpipeError, ResultError, Unavailable
@@ -124,7 +125,7 @@ class _RunStep:
             if started:
                 running, log = self._attached(started, place)
             else:
-                begun = self._begun(number, place, where, serial)
+                begun = with_patience(self.parts, lambda: self._begun(number, place, where, serial))
                 if begun is None:
                     return Ended(Outcome.CANCELLED, message="cancelled")
                 running, log = begun

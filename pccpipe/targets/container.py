@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, WORKSPACE, Paths, create_body
 from pccpipe.docker_api.stream import Answer
-from pccpipe.errors import Lost, Unavailable
+from pccpipe.errors import Broken, Lost, Unavailable
 from pccpipe.outcome import Place, Reason
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.programs import write_files
+from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
@@ -23,6 +24,10 @@ from pccpipe.values import Json
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 SCRIPT = ".script"
+DOUBT_LIMIT = 60.0
+"""Seconds to find out whether a container started, when the connection broke at that moment."""
+CLOSE_LIMIT = 15.0
+"""Seconds for which the engine may stay away at the end before what the run has there is left to `gc`."""
 
 
 class ContainerTarget:
@@ -122,14 +127,22 @@ class ContainerTarget:
         if not self._used:
             return
         self._used = False
-        try:
-            # Also those whose create call was answered to nobody.
-            filters = {"label": f"pccpipe.run={self._run_id}"}
-            for left in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
-                self._engine.remove(left["Id"])
-            self._machine.run(f"rm -rf {shlex.quote(f'{self._place.state}/commands')}")
-        except (Unavailable, ConnectionError, TimeoutError):
-            return  # nothing more can be done from here; the containers' deadline label says when they are litter
+        retry = Retry(CLOSE_LIMIT)
+        # What can't be removed now is for `gc`, which goes by the containers' labels.
+        with contextlib.suppress(Lost):
+            while retry.wait(CLOSE_LIMIT):
+                try:
+                    self._remove_all()
+                    return
+                except (Unavailable, ConnectionError, TimeoutError) as error:
+                    retry.failed(error)
+
+    def _remove_all(self) -> None:
+        """Also containers whose create call was answered to nobody."""
+        filters = {"label": f"pccpipe.run={self._run_id}"}
+        for left in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
+            self._engine.remove(left["Id"])
+        self._machine.run(f"rm -rf {shlex.quote(f'{self._place.state}/commands')}")
 
     def _lay_out(self, command: Command, paths: Paths) -> tuple[int, int]:
         """Write the script and the files there; who owns the workspace."""
@@ -216,7 +229,7 @@ class ContainerTarget:
             self._remove_quietly(container)
             if isinstance(error, Unavailable):
                 raise
-            raise Unavailable(Reason.ENGINE_STOPPED, f"the connection to the engine ended: {error}") from error
+            raise Broken(Reason.ENGINE_STOPPED, f"the connection to the engine ended: {error}") from error
         return Contained(where, self._isolation(name, found), (attached, waiting), self._lost_after)
 
     def _start(self, container: str) -> None:
@@ -224,16 +237,19 @@ class ContainerTarget:
 
     def _has_started(self, container: str) -> bool:
         """Whether the command may have begun; only a certain no is a no."""
-        for attempt in range(3):
+        retry = Retry(DOUBT_LIMIT)
+        while True:
+            retry.wait(DOUBT_LIMIT)
             try:
                 found = self._engine.inspect(container)
-            except (Unavailable, ConnectionError, TimeoutError):
-                threading.Event().wait(0.5 * 2**attempt)
-                continue
-            state = _part(found or {}, "State")
-            # "created" with an error is a refused start.
-            return found is not None and state.get("Status") not in {"created", None}
-        return False
+            except (Unavailable, ConnectionError, TimeoutError) as error:
+                try:
+                    retry.failed(error)
+                except Lost:
+                    return True
+            else:
+                # "created" with an error is a refused start.
+                return found is not None and _part(found, "State").get("Status") not in {"created", None}
 
     def _remove_quietly(self, container: str) -> None:
         try:

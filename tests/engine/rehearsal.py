@@ -102,6 +102,8 @@ class NotedWorkspace:
 
 
 class DummyTargets(dict[Place, DummyTarget]):
+    had_vm = False
+
     def close(self) -> None:
         for target in self.values():
             target.close()
@@ -148,9 +150,12 @@ class Stage:
     on_event: Callable[[Happening], None] | None = None
     vm_gone: Unavailable | None = None
     broken: ActionError | None = None
+    had_vm: bool = False
 
     def targets(self) -> DummyTargets:
-        return DummyTargets({place: DummyTarget(place, self.script) for place in Place})
+        targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
+        targets.had_vm = self.had_vm
+        return targets
 
     def play(
         self,

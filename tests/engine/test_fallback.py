@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import time
 
-from pccpipe.errors import Unavailable
+import pytest
+from pytest_mock import MockerFixture
+
+from pccpipe.errors import Broken, Unavailable
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason, Stream
 from pccpipe.record.events import StepDowngraded, TargetUnavailable
 from pccpipe.targets.base import Chunk, Command, Exit
 from pccpipe.targets.dummy import Play, says
-from tests.engine.rehearsal import Stage
+from tests.engine.rehearsal import Script, Stage
 
 NO_ENGINE = Unavailable(Reason.ENGINE_STOPPED, "dial unix /var/run/docker.sock: connect: connection refused")
 
@@ -128,3 +131,52 @@ def test_an_upload_without_the_vm_is_unavailable_otherwise(stage: Stage) -> None
     stage.vm_gone = Unavailable(Reason.SSH_REFUSED, "connection refused")
     played = stage.play("steps: [{id: sync, upload: workspace}]")
     assert played.end_of("sync").outcome is Outcome.UNAVAILABLE
+
+
+def away(times: int, error: Unavailable) -> Script:
+    """Not to be had so many times, then as if nothing had been."""
+    left = [times]
+
+    def script(command: Command) -> Play:
+        left[0] -= 1
+        return Play(unavailable=error) if left[0] >= 0 else Play()
+
+    return script
+
+
+def test_a_vm_that_was_had_is_waited_for_a_moment_and_not_fallen_back_from(stage: Stage, mocker: MockerFixture) -> None:
+    mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
+    stage.had_vm = True
+    stage.script = away(3, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
+    played = stage.play("steps: [{id: a, on: vm, run: x, fallback: {on: local}}]")
+    assert played.order == ["a@vm"]
+    assert played.notes.of(TargetUnavailable) == []
+
+
+def test_a_vm_that_was_had_and_stays_away_is_fallen_back_from(stage: Stage, mocker: MockerFixture) -> None:
+    mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.engine.patience.PATIENCE", 0.3)
+    stage.had_vm = True
+    stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
+    began = time.monotonic()
+    played = stage.play("steps: [{id: a, on: vm, run: x}]")
+    assert played.outcome.outcome is Outcome.UNAVAILABLE
+    assert len(played.notes.of(TargetUnavailable)) == 1
+    assert 0.1 < time.monotonic() - began < 2
+
+
+def test_a_call_that_broke_in_the_midst_is_made_again_also_on_a_place_never_had(
+    stage: Stage, mocker: MockerFixture
+) -> None:
+    mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
+    stage.script = away(2, Broken(Reason.ENGINE_STOPPED, "the connection ended"))
+    played = stage.play("containers: {b: {image: i}}\nsteps: [{id: a, on: container, container: b, run: x}]")
+    assert played.order == ["a@container"]
+
+
+def test_a_vm_never_had_and_an_engine_that_is_stopped_are_not_waited_for(stage: Stage) -> None:
+    for error in (Unavailable(Reason.SSH_REFUSED, "no"), Unavailable(Reason.ENGINE_STOPPED, "no")):
+        stage.script = lambda command, error=error: Play(unavailable=error)  # type: ignore[misc]
+        began = time.monotonic()
+        assert stage.play("steps: [{id: a, on: vm, run: x}]").outcome.outcome is Outcome.UNAVAILABLE
+        assert time.monotonic() - began < 0.4
