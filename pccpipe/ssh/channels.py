@@ -10,6 +10,7 @@ from typing import TypeVar
 import paramiko
 from paramiko.common import cMSG_CHANNEL_OPEN
 
+from pccpipe.ssh import closing
 from pccpipe.ssh.login import Transport
 
 PIECE = 256 * 1024
@@ -37,13 +38,15 @@ class ChannelStream:
         view = memoryview(data)
         for start in range(0, len(view), PIECE):
             piece = bytes(view[start : start + PIECE])
-            self._unbroken(lambda piece=piece: self._channel.sendall(piece))  # type: ignore[misc]
+            with closing.sending(self._channel):
+                self._unbroken(lambda piece=piece: self._channel.sendall(piece))  # type: ignore[misc]
 
     def settimeout(self, seconds: float | None) -> None:
         self._channel.settimeout(seconds)
 
     def shutdown_write(self) -> None:
-        self._unbroken(self._channel.shutdown_write)
+        with closing.sending(self._channel):
+            self._unbroken(self._channel.shutdown_write)
 
     def close(self) -> None:
         with self._close_lock:
@@ -51,7 +54,7 @@ class ChannelStream:
                 return
             self._closed = True
         try:
-            self._channel.close()
+            closing.close(self._channel)
         except (EOFError, OSError, paramiko.SSHException):
             pass  # the connection is gone, and the channel with it
         finally:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import paramiko
-from paramiko.common import cMSG_GLOBAL_REQUEST
+from paramiko.common import MSG_CHANNEL_CLOSE, cMSG_GLOBAL_REQUEST
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.ssh import closing
 from pccpipe.ssh.heard import PING_INTERVAL, HeardSocket
 from pccpipe.ssh.keys import Identity, identities
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
@@ -39,6 +40,12 @@ class Transport(paramiko.Transport):
         def _sanitize_packet_size(self, size: int | None) -> int: ...
         def _sanitize_window_size(self, size: int | None) -> int: ...
         def _send_user_message(self, message: paramiko.Message) -> None: ...
+        def _unlink_channel(self, chanid: int) -> None: ...
+    else:
+        _channel_handler_table = {
+            **paramiko.Transport._channel_handler_table,
+            MSG_CHANNEL_CLOSE: closing.closed_by_server,
+        }
 
     def __init__(self, heard: HeardSocket) -> None:
         super().__init__(heard)  # type: ignore[arg-type]

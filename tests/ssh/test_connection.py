@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import paramiko
 import pytest
+from paramiko.common import MSG_CHANNEL_EOF
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -22,6 +24,7 @@ from pccpipe.spec.model import Vm
 from pccpipe.ssh import connection as connection_module
 from pccpipe.ssh import heard, login
 from pccpipe.ssh.connection import Connection
+from pccpipe.ssh.login import Transport
 from pccpipe.targets.machine import Done
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import until
@@ -90,6 +93,23 @@ def test_many_threads_share_the_connection_and_get_each_its_own(connection: Conn
     with ThreadPoolExecutor(24) as pool:
         for number, done in enumerate(pool.map(one, range(100))):
             assert done == Done(number, b"%d\n" % number, b"%d\n" % number)
+
+
+def test_nothing_is_sent_on_a_channel_behind_its_close(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Transport._send_user_message
+
+    def send_late(self: Transport, message: paramiko.Message) -> None:
+        # Meanwhile the program ends, and the server closes the channel.
+        if message.asbytes()[0] == MSG_CHANNEL_EOF:
+            time.sleep(0.1)
+        send(self, message)
+
+    connection.run("true")
+    before = connection._transports
+    monkeypatch.setattr(Transport, "_send_user_message", send_late)
+    for _ in range(5):
+        assert connection.run("echo said; exit 3") == Done(3, b"said\n", b"")
+    assert connection._transports is before
 
 
 def test_sockets_are_reached_beyond_the_limit_of_sessions(connection: Connection) -> None:
