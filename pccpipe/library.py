@@ -285,7 +285,14 @@ def _go(
     journal = Journal(
         folders.record, [StateFile(folders.record, state), *([on_event] if on_event else [])], masker.data
     )
-    assembly = Assembly(job.run_id, job.pipeline, project, folders, accept_new_host_key=job.accept_new_host_key)
+    assembly = Assembly(
+        job.run_id,
+        job.pipeline,
+        project,
+        folders,
+        resumes=bool(events),
+        accept_new_host_key=job.accept_new_host_key,
+    )
     parts = Parts(
         run_id=job.run_id,
         run_dir=folders.record,
@@ -302,11 +309,11 @@ def _go(
         serials=Serials(),
         past=Past(events),
     )
-    claim: Callable[[], None] | None = None
-    if _leads_to_vm(job.pipeline, project):
-        assembly.connect_early()
+    claim: Callable[[], object] | None = None
+    if assembly.vm and _needs_vm(job.pipeline):
+        assembly.vm.connect_early()
         claim = partial(
-            assembly.claim,
+            assembly.vm.claim,
             job.wait,
             lambda: cancel.requested,
             lambda message: _tell(journal, RunQueued(message)),
@@ -360,7 +367,7 @@ def _recorded(
     first: RunStarted | RunResumed,
     inputs: Mapping[str, Json],
     state: RunState,
-    claim: Callable[[], None] | None,
+    claim: Callable[[], object] | None,
 ) -> RunOutcome:
     """The run, between its first event, or the one that says that it goes on, and its last."""
     # Imported when the connection is on its way: its login takes as long.
@@ -396,7 +403,7 @@ def _recorded(
     return ended
 
 
-def _claimed(parts: Parts, claim: Callable[[], None]) -> RunOutcome | None:
+def _claimed(parts: Parts, claim: Callable[[], object]) -> RunOutcome | None:
     """Have the VM for this run alone; or how a run ends that can't have it."""
     from pccpipe.engine.executor import RunOutcome
 
@@ -446,10 +453,8 @@ def _named_secrets(pipeline: Pipeline) -> set[str]:
     return {name for step in steps if isinstance(step.body, Run) for name in step.body.secrets}
 
 
-def _leads_to_vm(pipeline: Pipeline, project: Project) -> bool:
-    """Whether a step needs the VM."""
-    if project.isolation_mode is not IsolationMode.VM:
-        return False
+def _needs_vm(pipeline: Pipeline) -> bool:
+    """Whether a step needs the VM of a project that has one."""
     bodies = [step.body for step in pipeline.all_steps()]
     return any(
         isinstance(body, Upload | Download | Build) or (isinstance(body, Run) and body.where.on is not Place.LOCAL)

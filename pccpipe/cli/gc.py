@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -73,8 +72,7 @@ def _duration(text: str) -> float:
 
 def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence[Site], Connection | None]:
     """Where the project's runs leave things: on its VM, if it has one, and here."""
-    from pccpipe.assembly import DEFAULT_SOCKET
-    from pccpipe.docker_api.engine import Engine
+    from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
     from pccpipe.gc.look import Site
     from pccpipe.gc.records import RunsDir
     from pccpipe.outcome import IsolationMode
@@ -91,8 +89,7 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
         )
         on_vm = Site.on_vm(connection, project.vm.root, of_project, Engine(connection, DEFAULT_SOCKET))
         return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs_dir.name)], connection
-    host = os.environ.get("DOCKER_HOST", "")
-    engine = Engine(here, host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET)
+    engine = Engine(here, local_socket())
     needs_engine = project.isolation_mode is IsolationMode.CONTAINER
     return [Site(here, system, RunsDir(runs_dir), engine, needs_engine, runs=runs_dir.name)], None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,15 @@ NEWEST_API = (1, 47)
 OLDEST_API = (1, 40)
 
 T = TypeVar("T")
+
+
+DEFAULT_SOCKET = "/var/run/docker.sock"
+
+
+def local_socket() -> str:
+    """The socket of this machine's engine, as Docker's own tools find it."""
+    host = os.environ.get("DOCKER_HOST", "")
+    return host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET
 
 
 class Engine:

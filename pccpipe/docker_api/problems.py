@@ -31,7 +31,7 @@ _NO_RUNTIME = re.compile(r"unknown (or invalid )?runtime|runtime .* not found|co
 def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unavailable:
     """Why a container is not to be had, by the engine's answer."""
     if _NO_SPACE.search(words):
-        return Unavailable(Reason.NO_DISK_SPACE, words, "free some space there: docker system prune")
+        return Unavailable(Reason.NO_DISK_SPACE, words, "free some space there: pccpipe gc, or docker system prune")
     if _NO_RUNTIME.search(words):
         return Unavailable(Reason.RUNTIME_MISSING, words)
     if call is Call.CREATE and status == 404:

@@ -64,7 +64,8 @@ command -v grep >/dev/null && [ -r /proc/self/environ ] || {
   echo "there is no grep, or no /proc" >&2
   exit 3
 }
-pcc_tags=$(grep -aho 'PCCPIPE_STEP=[^/]*/' /proc/[0-9]*/environ 2>/dev/null | sort -u)
+# A lane without a command, `RUN//`, does nothing: one that was left by a killed process would do that for ever.
+pcc_tags=$(grep -aho 'PCCPIPE_STEP=[^/]*/[^/]' /proc/[0-9]*/environ 2>/dev/null | sort -u)
 [ -e "$pcc_system" ] || exit 0
 if [ -L "$pcc_system" ]; then
   pcc_say .system - wrong - "it is a symbolic link"
@@ -73,7 +74,7 @@ fi
 cd -P -- "$pcc_system" || exit
 printf '%s\n' "$pcc_tags" | while read -r pcc_tag; do
   pcc_tag=${pcc_tag#PCCPIPE_STEP=}
-  pcc_say tag "${pcc_tag%/}" - - -
+  pcc_say tag "${pcc_tag%/?}" - - -
 done
 pcc_list run-state
 if [ -n "$pcc_runs" ]; then

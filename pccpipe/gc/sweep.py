@@ -188,10 +188,10 @@ def _remove_folders(site: Site, group: Group, folders: Sequence[tuple[Thing, Ver
     calls = [shlex.join(["pcc_sweep", *thing.name.rsplit("/", 1)]) for thing, _ in folders]
     settings = f"pcc_system={shlex.quote(site.system)} pcc_tag={shlex.quote(place.tag)}"
     text = Path(__file__).with_name("sweep.sh").read_text()
-    program = "\n".join([settings, text, *(f"({call})" for call in calls)])
-    if group.run.has_processes:
-        # Only of a run that is over: they were left when its machine could not be reached.
-        program = f"(\n{programs.end_run(place)}\n)\n{program}"
+    # Commands are ended only of a run that is over: they were left when its machine could not be reached.
+    unless = "" if group.run.has_processes else "pcc_is_at_work || "
+    end = f"{unless}(\n{programs.end_run(place)}\n)"
+    program = "\n".join([settings, text, end, *(f"({call})" for call in calls)])
     try:
         done = unbroken(site.machine, lambda: site.machine.run(program, REMOVE_TIMEOUT))
     except Unavailable as error:

@@ -3,9 +3,13 @@
 
 export LC_ALL=C
 
+pcc_is_at_work() {
+  grep -q "PCCPIPE_STEP=$pcc_tag/[^/]" /proc/[0-9]*/environ 2>/dev/null
+}
+
 pcc_sweep() { # PLACE NAME
   # It may have been gone on with since we looked.
-  if grep -qF "PCCPIPE_STEP=$pcc_tag/" /proc/[0-9]*/environ 2>/dev/null; then
+  if pcc_is_at_work; then
     echo alive
   elif [ -L "$pcc_system" ] || [ -L "$pcc_system/$1" ]; then
     echo "left 0 $pcc_system/$1 is a symbolic link now"

@@ -47,6 +47,11 @@ def list_runs(runs_dir: Path) -> list[RunEntry]:
     return sorted(entries, key=lambda entry: entry.began_at or 0.0, reverse=True)
 
 
+def has_ended(run_dir: Path) -> bool:
+    """Whether a run is over; not if there is no such run."""
+    return _entry(run_dir / EVENTS).ended is not None
+
+
 def _entry(journal: Path) -> RunEntry:
     run_id = journal.parent.name
     try:

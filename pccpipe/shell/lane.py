@@ -12,7 +12,7 @@ from pccpipe.outcome import Reason, Stream
 from pccpipe.shell import programs
 from pccpipe.shell.programs import Offsets, Opening, Place
 from pccpipe.shell.trailer import Trailer
-from pccpipe.targets.machine import Machine, Process
+from pccpipe.targets.machine import Machine, Process, refused
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which a lane must answer a program; it has a few files to write."""
@@ -156,9 +156,7 @@ def understood(machine: Machine, answer: str) -> str:
             hint = "pccpipe needs Linux with GNU coreutils and grep there: apt-get install coreutils grep"
             raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {words.strip()}", hint)
         case "refused":
-            full = "No space left on device" in words or "Disk quota exceeded" in words
-            reason = Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED
-            raise Unavailable(reason, f"{machine.host}: {words.strip()}")
+            raise refused(machine.host, words.strip())
         case "gone":
             raise Lost(f"{machine.host} knows nothing of the command any more")
         case _:

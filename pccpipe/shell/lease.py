@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pccpipe.errors import Unavailable, VmBusy
-from pccpipe.outcome import Reason
 from pccpipe.shell.lane import unbroken
-from pccpipe.targets.machine import Machine
+from pccpipe.targets.machine import Machine, refused
 
 STALE_AFTER = 60.0
 """Seconds without a sign of life after which a lease may be taken over."""
@@ -43,7 +42,9 @@ class Lease:
 
     Args:
         root: the machine's folder for projects (`vm.root`).
-        run_id: the run that has it; a later lease of the same run gets it at once, from whatever host.
+        run_id: the run that has it.
+        resumes: whether this process goes on with the run: it then takes the lease from its dead process at once, from
+            whatever host. A run that begins has nothing to do with another one of its name.
         holder: who that is, in words for others who wait: `host pid 123`.
         stale_after: seconds without a sign of life after which another's lease is taken over.
         beat_every: seconds between two signs of life of our own.
@@ -56,6 +57,7 @@ class Lease:
         run_id: str,
         *,
         holder: str,
+        resumes: bool = False,
         stale_after: float = STALE_AFTER,
         beat_every: float = BEAT_EVERY,
     ) -> None:
@@ -65,6 +67,7 @@ class Lease:
         self._beat_every = beat_every
         self._nonce = secrets.token_hex(16)
         self._words = (self._nonce, run_id, " ".join(holder.split())[:HOLDER_LENGTH])
+        self._taken_from = run_id if resumes else ""
         self._may_be_ours = False
         self._lost: str | None = None
         self._end = threading.Event()
@@ -88,7 +91,7 @@ class Lease:
         deadline = time.monotonic() + wait
         self._may_be_ours = True
         waiting = False
-        while state := self._ask("pcc_take", *self._words):
+        while state := self._ask("pcc_take", *self._words, self._taken_from):
             left = deadline - time.monotonic()
             if left <= 0 or give_up():
                 self._may_be_ours = False
@@ -149,8 +152,7 @@ def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> Lease
             return LeaseState(run_id, holder.strip(), _seconds(since), _seconds(beat), word == "stale")
         case _:
             words = rest or done.stderr.decode(errors="replace").strip() or f"{folder} cannot be used"
-            full = "No space left on device" in words or "Disk quota exceeded" in words
-            raise Unavailable(Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED, f"{machine.host}: {words}")
+            raise refused(machine.host, words)
 
 
 @functools.cache

@@ -57,7 +57,7 @@ END
   elif [ $((pcc_then - pcc_sign)) -gt "$pcc_stale" ]; then
     pcc_state=stale
     # Its process is gone or cut off; but a command of it that goes on here has the machine no less.
-    if grep -q "PCCPIPE_STEP=$pcc_run/[^/]" /proc/[0-9]*/environ 2>/dev/null; then pcc_state=alive; fi
+    if grep -q "PCCPIPE_STEP=$pcc_run-[0-9a-f]*/[^/]" /proc/[0-9]*/environ 2>/dev/null; then pcc_state=alive; fi
   else
     pcc_state=alive
   fi
@@ -93,11 +93,11 @@ pcc_put() { # NONCE RUN HOLDER: make the next link; fails if another was faster
   return 0
 }
 
-pcc_take() { # NONCE RUN HOLDER; may be done twice
+pcc_take() { # NONCE RUN HOLDER FROM: a living lease is taken over from the run FROM alone; may be done twice
   pcc_made=
   while pcc_look && [ "$pcc_nonce$pcc_state" != "$1alive" ]; do
     # After a link of our own that came too late, another process of the same run is as good as another run.
-    [ $pcc_state = alive ] && { [ "$pcc_run" != "$2" ] || [ -n "$pcc_made" ]; } && break
+    [ $pcc_state = alive ] && { [ "$pcc_run" != "$4" ] || [ -n "$pcc_made" ]; } && break
     pcc_put "$@" && pcc_made=1
   done
   if [ "$pcc_nonce" = "$1" ]; then echo held; else pcc_tell; fi

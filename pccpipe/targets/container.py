@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, WORKSPACE, Paths, create_body
 from pccpipe.docker_api.stream import Answer
@@ -19,11 +19,13 @@ from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
-from pccpipe.targets.machine import Machine
+from pccpipe.targets.machine import MAKE_ROOM, Machine, refused
 from pccpipe.values import Json
 
-DEFAULT_SOCKET = "/var/run/docker.sock"
 SCRIPT = ".script"
+LEAST_FREE = 50 * 1024
+"""In kB; an agent that finds the disk full in the midst of its work has worked in vain."""
+LEAST_INODES = 2000
 DOUBT_LIMIT = 60.0
 """Seconds to find out whether a container started, when the connection broke at that moment."""
 CLOSE_LIMIT = 15.0
@@ -142,7 +144,9 @@ class ContainerTarget:
         filters = {"label": f"pccpipe.run={self._run_id}"}
         for left in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
             self._engine.remove(left["Id"])
-        self._machine.run(f"rm -rf {shlex.quote(f'{self._place.state}/commands')}")
+        # What the machine's own commands keep in the same folder is not ours.
+        state = shlex.quote(self._place.state)
+        self._machine.run(f"rm -rf {state}/commands; rmdir {state} 2>/dev/null")
 
     def _lay_out(self, command: Command, paths: Paths) -> tuple[int, int]:
         """Write the script and the files there; who owns the workspace."""
@@ -154,6 +158,8 @@ class ContainerTarget:
                 write_files(paths.files, {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")})
                 + f" && mkdir -p {shlex.quote(paths.out)} {shlex.quote(paths.workspace)} || exit",
                 f"ls -nd {shlex.quote(paths.workspace)}",
+                # Not every df knows inodes.
+                f"cd {shlex.quote(paths.workspace)} && for w in -Pk -Pi; do df $w . 2>/dev/null | tail -n 1; done",
             ]
         )
         try:
@@ -161,12 +167,19 @@ class ContainerTarget:
         except (ConnectionError, TimeoutError) as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code:
-            words = done.stderr.decode(errors="replace").strip()
-            full = "No space left on device" in words or "Disk quota exceeded" in words
-            reason = Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED
-            raise Unavailable(reason, f"{self._machine.host}: {words}")
-        _, _, uid, gid, *_ = done.stdout.split()
+            raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
+        owner, *free = done.stdout.decode(errors="replace").splitlines()
+        self._check_room(paths.workspace, free)
+        _, _, uid, gid, *_ = owner.split()
         return int(uid), int(gid)
+
+    def _check_room(self, folder: str, free: list[str]) -> None:
+        """Raises `Unavailable` where an agent would soon find the disk full. `free` is what `df` says."""
+        for line, least, unit in zip(free, (LEAST_FREE, LEAST_INODES), ("kB", "inodes"), strict=False):
+            left = line.split()[3:4]
+            if left and left[0].isdigit() and int(left[0]) < least:
+                words = f"{self._machine.host}: {left[0]} {unit} are free for {folder}, and a step needs {least}"
+                raise Unavailable(Reason.NO_DISK_SPACE, words, MAKE_ROOM)
 
     def _create(self, name: str, command: Command, body: dict[str, Json]) -> str:
         assert command.container is not None

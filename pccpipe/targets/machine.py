@@ -9,6 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+
+MAKE_ROOM = "to see what earlier runs left there, and remove it: pccpipe gc"
+
 
 class ByteStream(Protocol):
     """A connected byte stream, as a socket is one: an engine's API call, or a program's stdin and stdout."""
@@ -97,3 +102,15 @@ class Machine(Protocol):
         ENGINE_STOPPED when nobody listens on it, ENGINE_PERMISSION_DENIED, ENGINE_NOT_ANSWERING.
         """
         ...
+
+
+def is_full(words: str) -> bool:
+    """Whether a program says, in the C locale, that the disk is full."""
+    return "No space left on device" in words or "Disk quota exceeded" in words
+
+
+def refused(host: str, words: str) -> Unavailable:
+    """Why a folder there can't be made or written, by the words of the program that tried."""
+    if is_full(words):
+        return Unavailable(Reason.NO_DISK_SPACE, f"{host}: {words}", MAKE_ROOM)
+    return Unavailable(Reason.WORKSPACE_REFUSED, f"{host}: {words}")

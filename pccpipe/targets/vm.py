@@ -5,15 +5,14 @@ from __future__ import annotations
 import shlex
 import threading
 
-from pccpipe.errors import Unavailable
-from pccpipe.outcome import Place, Reason
+from pccpipe.outcome import Place
 from pccpipe.shell.detached import Detached
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, Isolation, Running, Token
-from pccpipe.targets.machine import Machine
+from pccpipe.targets.machine import Machine, refused
 
 LIMIT = 6
 """Commands at a time; each has a session, and sshd's MaxSessions is 10."""
@@ -76,10 +75,7 @@ class VmTarget:
         made = unbroken(self._connection, lambda: self._connection.run(script))
         if made.code:
             words = made.stderr.decode(errors="replace").strip() or f"{self.workspace} cannot be written"
-            full = "No space left on device" in words or "Disk quota exceeded" in words
-            raise Unavailable(
-                Reason.NO_DISK_SPACE if full else Reason.WORKSPACE_REFUSED, f"{self._connection.host}: {words}"
-            )
+            raise refused(self._connection.host, words)
 
     def _isolation(self) -> Isolation:
         facts = self._connection.facts

@@ -21,7 +21,7 @@ from pccpipe.errors import ActionError, Lost, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.record.files import write_atomically
 from pccpipe.shell.retry import Retry
-from pccpipe.targets.machine import Machine
+from pccpipe.targets.machine import Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import Counted, Limits, copy_tree
 from pccpipe.workspace.exclude import Excluded
@@ -156,12 +156,15 @@ class WorkspaceSync:
 
     def touched(self, side: Side) -> None:
         with self._lock:
-            before = self._newest, self._stale_patch
+            before = self._newest, self._stale_patch, self._on_vm
             if self._has_copy and self._machine is not None:
                 self._newest = side
             if side is Side.HOME:
                 self._stale_patch = True
-            if self._has_copy and before != (self._newest, self._stale_patch):
+            elif self._machine is not None:
+                # The command's target made the folder, if nobody else did.
+                self._on_vm = True
+            if before != (self._newest, self._stale_patch, self._on_vm):
                 self._keep()
 
     def download(self, paths: Sequence[str], into: Path) -> Brought:
@@ -233,16 +236,14 @@ class WorkspaceSync:
         def send() -> None:
             made = machine.run(f"export LC_ALL=C; mkdir -p {shlex.quote(self._remote)}")
             if made.code:
-                words = made.stderr.decode("utf-8", "replace").strip()
-                reason = Reason.NO_DISK_SPACE if _is_full(words) else Reason.WORKSPACE_REFUSED
-                raise Unavailable(reason, f"{machine.host}: {words}")
+                raise refused(machine.host, made.stderr.decode("utf-8", "replace").strip())
             send_tree = rsync.send if self._has_rsync(machine) else tar.send
             try:
                 send_tree(machine, self._copy, self._remote, self._excluded)
             except ActionError as error:
                 # Here is only read: the words are the VM's.
-                if _is_full(error.message):
-                    raise Unavailable(Reason.NO_DISK_SPACE, f"{machine.host}: {error.message}") from error
+                if is_full(error.message):
+                    raise refused(machine.host, error.message) from error
                 raise
 
         _told(machine, send)
@@ -316,10 +317,6 @@ def _told(machine: Machine, work: Callable[[], T]) -> T:
                 retry.failed(error)
             except Lost as lost:
                 raise Unavailable(Reason.SSH_CLOSED, f"{machine.host}: {lost.words}") from error
-
-
-def _is_full(words: str) -> bool:
-    return "No space left on device" in words or "Disk quota exceeded" in words
 
 
 def _digest(data: bytes) -> str:

@@ -19,6 +19,7 @@ from pccpipe.outcome import Reason
 from pccpipe.shell.here import Here
 from pccpipe.shell.housekeeping import run_script
 from pccpipe.shell.lease import Lease, LeaseState, read_lease
+from pccpipe.shell.programs import Place
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Done, Machine
 from tests.targets.conftest import vm_spec
@@ -72,8 +73,16 @@ def root(tmp_path: Path) -> str:
     return str(tmp_path / "user's $HOME")
 
 
-def lease(machine: Machine, root: str, run_id: str, stale_after: float = 60.0, beat_every: float = 15.0) -> Lease:
-    return Lease(machine, root, run_id, holder=HOLDER, stale_after=stale_after, beat_every=beat_every)
+def lease(
+    machine: Machine,
+    root: str,
+    run_id: str,
+    stale_after: float = 60.0,
+    beat_every: float = 15.0,
+    *,
+    resumes: bool = False,
+) -> Lease:
+    return Lease(machine, root, run_id, holder=HOLDER, resumes=resumes, stale_after=stale_after, beat_every=beat_every)
 
 
 def take(lease: Lease, wait: float = 0.0) -> None:
@@ -191,7 +200,7 @@ def test_of_many_links_few_are_kept(machine: Machine, root: str) -> None:
         text = link(root).readlink()
     for number in range(2, 100):
         Path(root, f".system/lease/{number}").symlink_to(text)
-    with held(lease(machine, root, "leased-1")):
+    with held(lease(machine, root, "leased-1", resumes=True)):
         assert link(root).name == "100"
         assert len(list(Path(root, ".system/lease").iterdir())) < 20
 
@@ -264,10 +273,15 @@ def test_who_lives_through_a_reboot_has_it_again(root: str) -> None:
         assert (holder_of(Here(), root).run_id, mine.lost) == ("leased-1", None)
 
 
+def test_another_run_of_the_same_name_is_another_run(machine: Machine, root: str) -> None:
+    with held(lease(machine, root, "leased-1")):
+        assert not takes(lease(machine, root, "leased-1"))
+
+
 def test_the_same_run_has_it_again_at_once(machine: Machine, root: str) -> None:
     first = lease(machine, root, "leased-1", beat_every=0.3)
     take(first)
-    with held(lease(machine, root, "leased-1")):
+    with held(lease(machine, root, "leased-1", resumes=True)):
         until(lambda: first.lost)
         first.release()
         assert holder_of(machine, root).run_id == "leased-1"
@@ -276,7 +290,7 @@ def test_the_same_run_has_it_again_at_once(machine: Machine, root: str) -> None:
 
 def test_who_was_taken_over_and_has_not_noticed_gives_nothing_back(machine: Machine, root: str) -> None:
     take(first := lease(machine, root, "leased-1"))
-    with held(lease(machine, root, "leased-1")):
+    with held(lease(machine, root, "leased-1", resumes=True)):
         assert first.lost is None
         first.release()
         assert holder_of(machine, root).run_id == "leased-1"
@@ -347,7 +361,8 @@ def test_release_never_raises(root: str) -> None:
 
 
 def test_a_number_that_comes_too_late_is_none(root: str) -> None:
-    with held(lease(Here(), root, "leased-1")), held(lease(Here(), root, "leased-1")) as second:
+    first, second = lease(Here(), root, "leased-1"), lease(Here(), root, "leased-1", resumes=True)
+    with held(first), held(second):
         Path(root, ".system/lease/1").unlink()
         Path(root, ".system/lease/1").symlink_to("nonce boot 1 leased-3 late")
         assert holder_of(Here(), root).run_id == "leased-1"
@@ -412,7 +427,9 @@ def test_a_command_that_goes_on_keeps_the_lease_of_its_run(machine: Machine, roo
     dead = lease(machine, root, run_id, stale_after=0.5)
     take(dead)
     die(dead)
-    command = subprocess.Popen(["sleep", "60"], env={**os.environ, "PCCPIPE_STEP": f"{run_id}/build-1/"})
+    command = subprocess.Popen(
+        ["sleep", "60"], env={**os.environ, "PCCPIPE_STEP": f"{Place(run_id, 'state').tag}/build-1/"}
+    )
     try:
         time.sleep(2.5)
         assert not takes(lease(machine, root, "leased-2", stale_after=0.5))

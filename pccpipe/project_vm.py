@@ -1,0 +1,146 @@
+"""The project's VM as one run has it: its one connection, the lease, its folders there, and a clean beginning."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pccpipe.errors import PccpipeError, Unavailable, VmBusy
+from pccpipe.spec.model import Vm
+
+if TYPE_CHECKING:
+    from pccpipe.shell.lease import Lease
+    from pccpipe.targets.machine import Machine
+
+
+class ProjectVm:
+    """Safe from many threads.
+
+    Args:
+        resumes: whether this process goes on with the run of another one.
+        is_over: whether a run, by its id, has ended: what such a one left on the VM is removed.
+    """
+
+    def __init__(
+        self, vm: Vm, run_id: str, *, resumes: bool, accept_new_host_key: bool, is_over: Callable[[str], bool]
+    ) -> None:
+        self.root = vm.root
+        self.workspace = f"{vm.root}/.system/run-workspaces/{run_id}"
+        """The run's copy of the code, there."""
+        self.state = f"{vm.root}/.system/run-state/{run_id}"
+        """What is kept of its commands, there."""
+        self._vm = vm
+        self._run_id = run_id
+        self._resumes = resumes
+        self._accept_new = accept_new_host_key
+        self._is_over = is_over
+        self._lock = threading.Lock()
+        self._machine: Machine | None = None
+        self._close_machine: Callable[[], None] = lambda: None
+        self._lease: Lease | None = None
+        self._login: threading.Thread | None = None
+
+    @property
+    def connection(self) -> Machine:
+        """The run's one connection; it connects by itself when it is first used."""
+        with self._lock:
+            return self._connection()
+
+    @property
+    def had(self) -> bool:
+        """Whether this run has had the VM."""
+        return self._lease is not None
+
+    def connect_early(self) -> None:
+        """Begin to log in, while the caller goes on. What goes wrong is said when a step asks for the VM."""
+        self._login = threading.Thread(target=self._log_in, name="pccpipe-login", daemon=True)
+        self._login.start()
+
+    def claim(
+        self,
+        wait: float = 0.0,
+        give_up: Callable[[], bool] = lambda: True,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> Machine:
+        """Have the VM for this run alone, until `close`; its connection. Arguments as for `Lease.acquire`.
+
+        Raises `VmBusy`, also when another run took the VM over meanwhile; `Unavailable`.
+        """
+        if self._login:
+            self._login.join()
+        with self._lock:
+            if self._lease is None:
+                self._lease = self._acquired(wait, give_up, on_wait)
+            if self._lease.lost:
+                raise VmBusy(self._lease.lost)
+            return self._connection()
+
+    def close(self) -> None:
+        """Let the VM go. Idempotent; never raises."""
+        if self._login:
+            self._login.join()
+        with self._lock:
+            if self._lease is not None:
+                self._lease.release()
+            self._close_machine()
+
+    def _connection(self) -> Machine:
+        if self._machine is None:
+            from pccpipe.ssh.connection import Connection
+
+            connection = Connection(self._vm, accept_new_host_key=self._accept_new)
+            self._machine, self._close_machine = connection, connection.close
+        return self._machine
+
+    def _log_in(self) -> None:
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            _ = self.connection.facts
+
+    def _acquired(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> Lease:
+        from pccpipe.shell.lease import Lease
+
+        holder = f"{socket.gethostname()} pid {os.getpid()}"
+        lease = Lease(self._connection(), self.root, self._run_id, holder=holder, resumes=self._resumes)
+        lease.acquire(wait, give_up, on_wait)
+        try:
+            self._clear()
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def _clear(self) -> None:
+        """Begin on a clean VM: what an earlier run of this one's name left must not look like this one's."""
+        from pccpipe.shell import programs
+        from pccpipe.shell.lane import unbroken
+
+        machine = self._connection()
+        listing = f"cd {shlex.quote(self.root)}/.system 2>/dev/null && ls -1 run-workspaces run-state 2>/dev/null; :"
+        done = unbroken(machine, lambda: machine.run(listing))
+        there = set(done.stdout.decode(errors="replace").split())
+        if self._run_id in there and not self._resumes:
+            from pccpipe.targets.container import ContainerTarget
+
+            containers = ContainerTarget(machine, self._run_id, self.state, lambda: self.workspace)
+            containers.take_over()
+            containers.close()
+            end = programs.end_run(programs.Place(self._run_id, self.state))
+            unbroken(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.workspace)}"))
+        if any(self._is_over(other) for other in there - {self._run_id}):
+            # Beside the run: nothing of it waits for that.
+            threading.Thread(target=self._collect, name="pccpipe-leftovers", daemon=True).start()
+
+    def _collect(self) -> None:
+        from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
+        from pccpipe.gc import collect_over
+
+        machine = self._machine
+        assert machine is not None
+        # What can't be removed now is for `gc`, which says why.
+        with contextlib.suppress(PccpipeError, OSError):
+            collect_over(machine, Engine(machine, DEFAULT_SOCKET), self.root, self._is_over)

@@ -1,0 +1,129 @@
+"""A run begins on a clean VM, with room on its disk; else it says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.e2e.control import ROOT, Control, containers, happened, wait_until
+from tests.testbed.vm import VM
+
+BOXED = """
+containers: {box: {image: "pcc-runner:latest", network: none}}
+steps:
+  - {id: first, on: vm, run: "ls -A; echo mine >file"}
+  - {id: boxed, on: container, container: box, run: "cat file"}
+always: [{id: clean, remove: workspace}]
+"""
+SLEEPS = """
+containers: {box: {image: "pcc-runner:latest", network: none}}
+steps:
+  - {id: first, on: vm, run: "echo old >old-file; (trap '' HUP TERM; sleep 78.5) >/dev/null 2>&1 &"}
+  - {id: boxed, on: container, container: box, run: "sleep 79.5"}
+"""
+
+
+def killed(control: Control, run_id: str) -> Path:
+    """A run that was killed while its container ran; its record."""
+    process, record = control.start(SLEEPS, run_id=run_id)
+    wait_until(lambda: control.vm and control.vm.pids("sleep 79.5"))
+    process.kill()
+    process.communicate()
+    return record
+
+
+def end(record: Path) -> None:
+    """Make a run one that has ended, as far as its record says."""
+    last = json.loads((record / "events.jsonl").read_text().splitlines()[-1])
+    ended = {"outcome": "failed", "status": "failed", "downgraded": False, "seconds": 1.0, "message": ""}
+    event = {"seq": last["seq"] + 1, "time": last["time"], "event": "run_ended", **ended}
+    with (record / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def of_runs(vm: VM) -> str:
+    return vm.sh(f"ls {vm.root}/.system/run-workspaces {vm.root}/.system/run-state 2>/dev/null || true").stdout
+
+
+def test_what_a_run_of_the_same_name_left_is_gone_before_the_first_step(fresh_vm: VM, tmp_path: Path) -> None:
+    control = Control(tmp_path, fresh_vm)
+    killed(control, "again")
+    subprocess.run(["rm", "-rf", str(tmp_path / ".system")], check=True)
+    fresh_vm.sh("rm -rf /home/project/.system/lease")
+    ran = control.run(BOXED, run_id="again")
+    assert ran.code == 0, ran.stdout
+    assert ran.log("first") == ""
+    assert ran.log("boxed") == "mine\n"
+    assert fresh_vm.pids("sleep 78.5") == []
+
+
+def test_what_ended_runs_left_goes_beside_the_next_run(fresh_vm: VM, tmp_path: Path) -> None:
+    control = Control(tmp_path, fresh_vm)
+    record = killed(control, "over")
+    end(record)
+    fresh_vm.sh("docker kill $(docker ps -q); pkill -KILL -f 'sleep 7[89].5'; rm -rf /home/project/.system/lease")
+    assert "over" in of_runs(fresh_vm)
+    ran = control.run(BOXED)
+    assert ran.code == 0, ran.stdout
+    # It is removed beside the run, not before it: a short run may be over first.
+    for _ in range(3):
+        if "over" not in of_runs(fresh_vm) and not containers(fresh_vm):
+            break
+        assert control.run(BOXED).code == 0
+    assert "over" not in of_runs(fresh_vm)
+    assert containers(fresh_vm) == []
+
+
+def test_a_full_disk_is_found_before_the_agent_starts_and_the_message_names_gc(
+    vms: Callable[..., VM], tmp_path: Path
+) -> None:
+    vm = vms(home_mb=70)
+    control = Control(tmp_path, vm)
+    vm.sh("head -c 30000000 /dev/zero >/home/pcc/full")
+    ran = control.run(BOXED, "--no-fallback")
+    assert ran.code == 3
+    assert ran.step("boxed")["reason"] == "no_disk_space"
+    assert "are free for" in ran.stdout
+    assert "pccpipe gc" in ran.stdout
+    help_ = subprocess.run(
+        [sys.executable, "-m", "pccpipe", "gc", "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--dry-run" in help_.stdout
+
+
+def test_a_lease_that_was_lost_ends_the_run_at_its_next_step(fresh_vm: VM, tmp_path: Path) -> None:
+    control = Control(tmp_path, fresh_vm)
+    pipeline = """
+    steps:
+      - {id: first, on: vm, run: "sleep 18"}
+      - {id: second, on: vm, run: "echo must not run", fallback: {on: local}}
+    """
+
+    def take_over(process: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, "command_started"))
+        lease = f"{fresh_vm.root}/.system/lease"
+        fresh_vm.sh(
+            f"cd {lease} && n=$(ls | sort -n | tail -1) && "
+            "ln -s \"$(readlink $n | sed 's/^[^ ]*/other/; s/ [^ ]* [^ ]* pid .*/ thief elsewhere/')\" $((n + 1)) && "
+            "touch -h -d @$(($(cut -d. -f1 /proc/uptime) + 1)) $((n + 1))"
+        )
+
+    ran = control.run(pipeline, meanwhile=take_over)
+    assert ran.code == 1, ran.stdout
+    assert "taken over" in ran.step("second")["message"]
+    assert ran.step("second")["attempts"] == []
+
+
+def test_a_run_that_copied_nothing_up_leaves_no_folder_there(control: Control) -> None:
+    ran = control.run("steps: [{id: a, on: vm, run: echo x >file}, {id: clean, remove: workspace}]")
+    assert ran.code == 0
+    assert control.vm
+    assert ran.record.name not in of_runs(control.vm)
