@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ END_OF_PROLOGUE = "# pccpipe: this is all of it"
 # through must not look like a command that ran. Constant, because `docker inspect` shows it.
 BOOT = f"""p=$(cat) && case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit 121;; esac"""
 NEVER_BEGAN = 121
+LIMIT_LABEL = "pccpipe.limit"
+"""Seconds after which the container ends by itself."""
 
 LOG_CONFIG: Json = {"Type": "local", "Config": {"max-size": "1g", "max-file": "2", "compress": "false"}}
 """The engine's copy of the output, for going on after a dropped connection; it goes with the container."""
@@ -52,6 +55,7 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
             "pccpipe.step": command.step,
             "pccpipe.command": command.id,
             "pccpipe.deadline": str(int(time.time() + command.limit)),
+            LIMIT_LABEL: str(math.ceil(command.limit)),
         },
         "HostConfig": {
             "Init": True,

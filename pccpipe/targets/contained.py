@@ -10,9 +10,11 @@ import select
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
+from pccpipe.docker_api.settings import LIMIT_LABEL
 from pccpipe.docker_api.stream import Answer, Body, FrameParser, Skip
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Stream
@@ -185,11 +187,12 @@ class Contained:
         to fail.
         """
         self._disconnect()
-        state: dict[str, Json] = {}
+        found: dict[str, Json] | None = None
         if code:
             with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
-                state = _state(self._where.engine.inspect(self._where.container))
-        self._exit = Exit(code, signal_name(code), out_of_memory=state.get("OOMKilled") is True)
+                found = self._where.engine.inspect(self._where.container)
+        out_of_memory = _state(found).get("OOMKilled") is True
+        self._exit = Exit(code, signal_name(code), out_of_memory=out_of_memory, timed_out=_had_its_time(found))
 
     def _ask_if_silent(self) -> None:
         now = time.monotonic()
@@ -271,6 +274,19 @@ def _ready(answers: list[Answer], timeout: float) -> list[Answer]:
     for fd in by_fd:
         poller.register(fd, select.POLLIN)
     return [by_fd[fd] for fd, _ in poller.poll(max(0.0, timeout) * 1000)]
+
+
+def _had_its_time(found: dict[str, Json] | None) -> bool:
+    """Whether a container ran for as long as it may, by the engine's own account."""
+    match found:
+        case {"State": {"StartedAt": str(began), "FinishedAt": str(ended)}, "Config": {"Labels": {**labels}}}:
+            try:
+                seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+                return seconds >= float(str(labels[LIMIT_LABEL]))
+            except (LookupError, ValueError):
+                return False
+        case _:
+            return False
 
 
 def _state(found: dict[str, Json] | None) -> dict[str, Json]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,8 +14,8 @@ from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, WORKSPAC
 from pccpipe.docker_api.stream import Answer
 from pccpipe.errors import Broken, Lost, Unavailable
 from pccpipe.outcome import Place, Reason
+from pccpipe.shell.programs import KILL_AFTER, write_files
 from pccpipe.shell.programs import Place as StatePlace
-from pccpipe.shell.programs import write_files
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, Isolation, Running, Token
@@ -41,6 +42,7 @@ class ContainerTarget:
         workspace: gives the workspace's folder, on that machine.
         socket: of the engine, on that machine.
         lost_after: seconds for which the engine may stay away before a command counts as lost.
+        kill_after: seconds between TERM and KILL when a command's own limit passes.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ContainerTarget:
         workspace: Callable[[], str],
         socket: str = DEFAULT_SOCKET,
         lost_after: float = LOST_AFTER,
+        kill_after: float = KILL_AFTER,
     ) -> None:
         self._machine = machine
         self._run_id = run_id
@@ -58,6 +61,7 @@ class ContainerTarget:
         self._workspace = workspace
         self._engine = Engine(machine, socket)
         self._lost_after = lost_after
+        self._kill_after = kill_after
         self._used = False
         self._litter: list[str] = []
 
@@ -229,7 +233,7 @@ class ContainerTarget:
             answers.append(attached)
             waiting = self._engine.stream("POST", f"/containers/{container}/wait?condition=next-exit")
             answers.append(waiting)
-            attached.stream.sendall(_prologue(command, self._run_id))
+            attached.stream.sendall(_prologue(command, self._run_id, self._kill_after))
             attached.stream.shutdown_write()
             self._start(container)
             found = self._engine.inspect(container) or {}
@@ -294,7 +298,7 @@ class ContainerTarget:
         )
 
 
-def _prologue(command: Command, run_id: str) -> bytes:
+def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
     """What the container's shell reads: the only way in for the environment and the secrets."""
     own = {
         "HOME": HOME,
@@ -309,6 +313,7 @@ def _prologue(command: Command, run_id: str) -> bytes:
     folder = shlex.quote(f"{WORKSPACE}/{command.cwd}")
     shell = shlex.quote(command.shell)
     lines += [
+        _watchdog(math.ceil(command.limit), kill_after),
         'mkdir -p "$CODEX_HOME"',
         f"cd {folder} || exit 127",
         f"command -v {shell} >/dev/null || {{ echo {shell}: not found >&2; exit 127; }}",
@@ -316,6 +321,15 @@ def _prologue(command: Command, run_id: str) -> bytes:
         END_OF_PROLOGUE,
     ]
     return "\n".join(lines).encode(errors="surrogateescape")
+
+
+def _watchdog(limit: int, kill_after: float) -> str:
+    """Ends everything in the container at the command's limit, whether or not anybody is there to see it.
+
+    It holds neither the output nor a folder of the workspace's, and it goes with the container. All that it takes is
+    `sleep`: not every image's `timeout` knows the same options.
+    """
+    return f"(cd /; sleep {limit}; kill -TERM -1; sleep {kill_after:g}; kill -KILL -1) </dev/null >/dev/null 2>&1 &"
 
 
 def _part(found: Mapping[str, Json], *keys: str) -> dict[str, Json]:

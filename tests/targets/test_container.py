@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,9 +17,10 @@ from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.base import ContainerSettings, Exit
 from pccpipe.targets.container import ContainerTarget
-from tests.targets.stand import Stand, read_all, read_until
+from tests.targets.stand import Stand, read_all, read_until, until
 from tests.testbed.vm import VM
 
+KILL_AFTER = 2.0
 BOX = ContainerSettings("bb:latest", network="none", memory=256 << 20, cpus=1.0, pids=100)
 
 
@@ -30,7 +32,7 @@ def stand_on(vm: VM, connections: list[Connection], box: ContainerSettings = BOX
     def make() -> ContainerTarget:
         spec = Vm(vm.host, vm.user, vm.port, vm.key, vm.known_hosts, vm.root)
         connections.append(Connection(spec))
-        return ContainerTarget(connections[-1], run_id, state, lambda: workspace)
+        return ContainerTarget(connections[-1], run_id, state, lambda: workspace, kill_after=KILL_AFTER)
 
     vm.ssh(f"mkdir -p {workspace}")
     return Stand(run_id, make(), make, lambda command: vm.sh(command).stdout, state, workspace, {"container": box})
@@ -315,3 +317,34 @@ def test_ten_at_once_are_not_mixed_up(stand: Stand) -> None:
     for thread in threads:
         thread.join(60)
     assert results == {number: b"%d\n%d\n" % (number, number) for number in range(10)}
+
+
+def test_nobody_comes_back_and_the_container_ends_by_itself_at_its_deadline(
+    vm: VM, stand: Stand, connections: list[Connection]
+) -> None:
+    running = stand.start(f"trap '' TERM; echo ready; sleep {stand.nap} & sleep {stand.nap}", limit=4)
+    read_until(running, b"ready\n")
+    token = running.token
+    for connection in connections:
+        connection.close()
+    name = name_of(stand)
+    began = time.monotonic()
+    until(lambda: inspect(vm, name)["State"]["Status"] == "exited", 4 + KILL_AFTER + 10)
+    assert time.monotonic() - began > 3
+    assert stand.naps() == 0
+    again = stand.again()
+    again.open()
+    found = again.attach(token)
+    out, _, exit_ = read_all(found)
+    assert out == b"ready\n"
+    assert exit_.timed_out
+    assert exit_.code == 137
+    found.discard()
+    again.close()
+
+
+def test_the_watch_over_the_deadline_is_in_nobodys_way(stand: Stand) -> None:
+    # It ends with the command, holds no output, is no job of the command's shell, and keeps its folder out of the way.
+    began = time.monotonic()
+    assert stand.run("wait; jobs; echo done; exit 3", limit=600) == (b"done\n", b"", Exit(3))
+    assert time.monotonic() - began < 10
