@@ -83,7 +83,7 @@ def begin(
         *(_seconds(command.limit), str(int(command.limit * 100)), _seconds(kill_after)),
         *(folder, command.script, *shlex.split(command.shell)),
     ]
-    where = _join([f"pcc_where={' '.join(map(str, offsets))} {opening.folder}"])
+    where = f"pcc_where={shlex.quote(' '.join([*map(str, offsets), opening.folder]))}"
     text = f"{{\n{where}\n{_exports(place, command, workspace)}{_folders(place, command)}{_join(call)}\n}}\n"
     if "\0" in text:
         raise Unavailable(Reason.START_REFUSED, "a NUL byte in its script or environment: no shell can take that")

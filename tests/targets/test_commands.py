@@ -347,6 +347,24 @@ def test_an_attached_command_can_be_stopped_and_its_result_fetched(stand: Stand)
     attached.discard()
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_command_whose_start_nobody_noted_is_found_with_all_its_output(stand: Stand, *, ended: bool) -> None:
+    stand.run("head -c 100000 /dev/zero; echo before >&2")
+    command = stand.command(f"echo one; echo err >&2; sleep {0 if ended else 2}; echo two; exit 6")
+    running = stand.target.start(command)
+    if ended:
+        read_all(running)
+    else:
+        read_until(running, b"one\n")
+    anew = stand.again()
+    anew.open()
+    found = anew.find(command)
+    assert found is not None
+    assert read_all(found) == (b"one\ntwo\n", b"err\n", Exit(6))
+    found.discard()
+    assert anew.find(stand.command("true")) is None
+
+
 def test_attaching_to_what_is_not_known_is_lost(stand: Stand) -> None:
     running = stand.start("true")
     read_all(running)

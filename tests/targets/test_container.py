@@ -348,3 +348,19 @@ def test_the_watch_over_the_deadline_is_in_nobodys_way(stand: Stand) -> None:
     began = time.monotonic()
     assert stand.run("wait; jobs; echo done; exit 3", limit=600) == (b"done\n", b"", Exit(3))
     assert time.monotonic() - began < 10
+
+
+def test_a_container_whose_start_nobody_noted_is_found_and_one_that_never_started_is_not(vm: VM, stand: Stand) -> None:
+    command = stand.command("echo one; sleep 1; echo two; exit 6")
+    stand.target.start(command)
+    anew = stand.again()
+    anew.open()
+    found = anew.find(command)
+    assert found is not None
+    assert read_all(found) == (b"one\ntwo\n", b"", Exit(6))
+    found.discard()
+    never = stand.command("true")
+    vm.sh(f"docker create --label pccpipe.run={stand.run_id} --label pccpipe.command={never.id} bb:latest")
+    assert anew.find(never) is None
+    assert containers(vm, stand) == []
+    anew.close()
