@@ -16,6 +16,7 @@ from pccpipe.project_vm import ProjectVm
 from pccpipe.record.index import has_ended
 from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
 from pccpipe.targets.base import Target
+from pccpipe.targets.machine import Halt
 from pccpipe.workspace.sync import WorkspaceSync
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Assembly:
     def had_vm(self) -> bool:
         return self.vm is not None and self.vm.had
 
-    def build(self, build: Build, image: str, args: Mapping[str, str], log: Path) -> bool:
+    def build(self, build: Build, image: str, args: Mapping[str, str], log: Path, halt: Halt) -> bool:
         """Build an image on the engine that `on: container` leads to."""
         if self._project.isolation_mode is IsolationMode.LOCAL:
             words = "the project's isolation_mode is local: it has no engine"
@@ -112,6 +113,7 @@ class Assembly:
                 args,
                 only_if_missing=build.only_if_missing,
                 on_output=file.write,
+                halt=halt,
             )
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ PccpipeError
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
 ├── ResultError         what a step left as its result is missing or not what was asked for
+├── Halted              work that can be done again was ended half way: by a cancel, or a time limit
 └── ActionError         a built-in action (upload, diff, ...) failed
 """
 
@@ -105,6 +106,10 @@ class ResultError(PccpipeError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class Halted(PccpipeError):
+    """Work was ended half way, because the run is to end or the time for it is over; who asked for that knows which."""
 
 
 class ActionError(PccpipeError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.control import DEMO, KEY, ROOT, Control
+from tests.e2e.control import DEMO, KEY, ROOT, Control, wait_until
 from tests.testbed.engine import Engine
 from tests.testbed.model import ModelServer
 
@@ -81,3 +81,19 @@ def test_in_mode_container_the_local_engine_has_the_containers(
     assert "+three yes" in (ran.record / "diff.patch").read_text()
     assert (control.workspace / "a.txt").read_text() == "one\n"
     assert local_engine.docker("ps", "-aq", "--filter", f"label=pccpipe.run={ran.record.name}") == ""
+
+
+def test_a_time_limit_ends_the_building_of_an_image(
+    tmp_path: Path, local_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{local_engine.socket}")
+    control = Control(tmp_path, mode="container")
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image/Dockerfile").write_text("FROM bb:latest\nRUN echo began; sleep 345\n")
+    ran = control.run("""
+        steps: [{id: image, build: {image: "pccpipe-test:slow", context: image}, timeout: 3s}]
+    """)
+    assert ran.code == 1
+    assert ran.step("image")["outcome"] == "timed_out"
+    assert "began" in next((ran.record / "logs").glob("*.build.log")).read_text()
+    wait_until(lambda: local_engine.docker("ps", "-q") == "")

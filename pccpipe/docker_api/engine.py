@@ -45,7 +45,7 @@ class Engine:
 
     def __init__(self, machine: Machine, socket: str) -> None:
         self.machine = machine
-        self._socket = socket
+        self.socket = socket
         self._lock = threading.Lock()
         self._client: docker.APIClient | None = None
         self._version = ""
@@ -62,9 +62,9 @@ class Engine:
     def dial(self) -> ByteStream:
         """A new connection to it. Raises `Unavailable` with an engine's reason, or the machine's."""
         try:
-            return self.machine.dial(self._socket)
+            return self.machine.dial(self.socket)
         except (ConnectionError, TimeoutError) as error:
-            raise Broken(Reason.ENGINE_NOT_ANSWERING, f"{self._socket} on {self.machine.host}: {error}") from error
+            raise Broken(Reason.ENGINE_NOT_ANSWERING, f"{self.socket} on {self.machine.host}: {error}") from error
 
     def ask(self, call: Call, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
         """Call the API; what goes wrong becomes `Unavailable`, with the engine's own words."""
@@ -156,7 +156,7 @@ class Engine:
 
     def _negotiated(self) -> str:
         """The newest version of the API that both know."""
-        where = f"{self._socket} on {self.machine.host}"
+        where = f"{self.socket} on {self.machine.host}"
         stream = self.dial()
         try:
             stream.settimeout(PING_TIMEOUT)

@@ -11,6 +11,7 @@ from enum import Enum
 
 import docker.errors
 import requests
+import urllib3.exceptions
 
 from pccpipe.errors import Broken, Unavailable
 from pccpipe.outcome import Reason
@@ -58,5 +59,11 @@ def from_sdk(call: Call, error: Exception, *, image: str = "") -> Unavailable:
     return Broken(Reason.ENGINE_STOPPED, f"the engine ended the connection: {error}")
 
 
-SDK_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
+SDK_ERRORS = (
+    docker.errors.DockerException,
+    requests.exceptions.RequestException,
+    # What reads an answer that lasts, a build's, goes past requests.
+    urllib3.exceptions.HTTPError,
+    OSError,
+)
 """All that a call of the SDK may raise, beside `Unavailable` from dialling."""

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import with_patience
 from pccpipe.engine.result import result_target
 from pccpipe.engine.step import with_retries
-from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.errors import Halted, PccpipeError, Unavailable
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
 from pccpipe.record.files import write_atomically
@@ -27,9 +28,13 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
     path = here.path_of(step.id)
     place = Place.VM if parts.project.isolation_mode is IsolationMode.VM else Place.LOCAL
 
+    halt = StepHalt(parts.cancel, here.deadline)
+
     def attempt(number: int) -> Ended:
         try:
-            facts = with_patience(parts, lambda: _act(parts, here, path, body))
+            facts = with_patience(parts, lambda: _act(parts, here, path, body, halt))
+        except Halted:
+            return halt.ended
         except Unavailable as no:
             parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
@@ -56,14 +61,14 @@ def _may_stay_home(parts: Parts, body: Upload) -> bool:
     return body.fall_back_to_home and parts.fallback_allowed and not body.isolation_required
 
 
-def _act(parts: Parts, here: Here, path: str, body: Action) -> Mapping[str, Json]:
+def _act(parts: Parts, here: Here, path: str, body: Action, halt: StepHalt) -> Mapping[str, Json]:
     names = here.scope.names
     match body:
         case Upload():
-            return _sent(parts.workspace.upload(body.exclude))
+            return _sent(parts.workspace.upload(body.exclude, halt))
         case Download():
             into = parts.run_dir / "artifacts"
-            brought = parts.workspace.download([template.render(names) for template in body.paths], into)
+            brought = parts.workspace.download([template.render(names) for template in body.paths], into, halt)
             return {
                 "files": brought.files,
                 "bytes": brought.bytes,
@@ -71,22 +76,22 @@ def _act(parts: Parts, here: Here, path: str, body: Action) -> Mapping[str, Json
                 "refused": list(brought.refused),
             }
         case Diff():
-            return _diff(parts, path, body.path.render(names))
+            return _diff(parts, path, body.path.render(names), halt)
         case Remove():
-            parts.workspace.remove()
+            parts.workspace.remove(halt)
             return {}
         case Build():
             image = body.image.render(names)
             args = {name: template.render(names) for name, template in body.args.items()}
             log = parts.run_dir / "logs" / f"{path}-{parts.serials.next(path)}.build.log"
             began = time.monotonic()
-            built = parts.images.build(body, image, args, log)
+            built = parts.images.build(body, image, args, log, halt)
             return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _diff(parts: Parts, path: str, name: str) -> Mapping[str, Json]:
+def _diff(parts: Parts, path: str, name: str, halt: StepHalt) -> Mapping[str, Json]:
     patch = result_target(name, parts.run_dir)
-    changed = parts.workspace.diff(patch)
+    changed = parts.workspace.diff(patch, halt)
     data = patch.read_bytes()
     masked = parts.masker.data(data)
     if masked != data:

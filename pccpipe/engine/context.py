@@ -18,6 +18,7 @@ from pccpipe.record.events import Event, Happening
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project
 from pccpipe.targets.base import Target
+from pccpipe.targets.machine import Halt
 from pccpipe.values import Json
 from pccpipe.workspace.base import Side, Workspace
 
@@ -48,10 +49,10 @@ class Targets(Protocol):
 class Images(Protocol):
     """The engine's images, for the `build` action."""
 
-    def build(self, build: Build, image: str, args: Mapping[str, str], log: Path) -> bool:
+    def build(self, build: Build, image: str, args: Mapping[str, str], log: Path, halt: Halt) -> bool:
         """Build an image, with the engine's output into a log file; False if it was there already and that is enough.
 
-        Raises `Unavailable` without an engine, `ActionError` when the build fails.
+        Raises `Unavailable` without an engine, `ActionError` when the build fails, `Halted`.
         """
         ...
 

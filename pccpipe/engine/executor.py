@@ -13,6 +13,7 @@ from typing import assert_never
 
 from pccpipe.engine.actions import kind_of, run_action
 from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.help import Help, help_wanted, unmarked_plea
 from pccpipe.engine.limits import ALWAYS_LIMIT, STEP_LIMIT, Deadline
 from pccpipe.engine.past import Visit, deadline_since
@@ -83,7 +84,7 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
 def _leave(parts: Parts) -> None:
     """Bring all home that is on the VM: nobody knows how long a person takes, nor what becomes of the VM meanwhile."""
     try:
-        parts.workspace.remove()
+        parts.workspace.remove(StepHalt(parts.cancel, Deadline.after(ALWAYS_LIMIT, "the way home")))
     except PccpipeError as error:
         parts.journal.append(Warned(f"the workspace stays on the VM while the run waits: {error}"))
 

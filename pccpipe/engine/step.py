@@ -15,11 +15,12 @@ from pathlib import Path
 from pccpipe.engine.command import make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.follow import Followed, follow
+from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import with_patience
 from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.result import RESULT_LIMIT, parse_result, result_target
-from pccpipe.errors import ActionError, Lost, PccpipeError, ResultError, Unavailable
+from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
@@ -79,6 +80,10 @@ class _RunStep:
     def path(self) -> str:
         return self.here.path_of(self.step.id)
 
+    @property
+    def _halt(self) -> StepHalt:
+        return StepHalt(self.parts.cancel, self.here.deadline)
+
     def run(self) -> Ended:
         asked = self.body.where.on
         for place, where in self._places():
@@ -129,6 +134,8 @@ class _RunStep:
                 if begun is None:
                     return Ended(Outcome.CANCELLED, message="cancelled")
                 running, log = begun
+        except Halted:
+            return self._halt.ended
         except Unavailable as no:
             event = TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint)
             self.parts.journal.append(event)
@@ -214,7 +221,7 @@ class _RunStep:
         target = parts.targets[place]
         target.open()
         try:
-            sent = parts.workspace.prepare(side)
+            sent = parts.workspace.prepare(side, self._halt)
         except ActionError as error:
             raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
         if sent is not None and sent.stale:

@@ -6,6 +6,7 @@ their own, so that a Ctrl-C at our terminal is not theirs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pwd
@@ -102,6 +103,9 @@ class LocalStream:
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
+        # Closing alone would not wake a thread that reads from it.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 

@@ -20,6 +20,11 @@ class Retry:
         self._next = 0.0
         self._pause = FIRST_PAUSE
 
+    @property
+    def due_in(self) -> float:
+        """Seconds until the next attempt is due."""
+        return max(0.0, self._next - time.monotonic())
+
     def wait(self, seconds: float) -> bool:
         """Sleep until the next attempt is due, but at most `seconds`; whether it is due."""
         left = self._next - time.monotonic()

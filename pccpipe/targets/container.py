@@ -12,15 +12,16 @@ from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, WORKSPACE, Paths, create_body
 from pccpipe.docker_api.stream import Answer
-from pccpipe.errors import Broken, Lost, Unavailable
+from pccpipe.errors import ActionError, Broken, Lost, Unavailable
 from pccpipe.outcome import Place, Reason
+from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.programs import KILL_AFTER, write_files
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
-from pccpipe.targets.machine import MAKE_ROOM, Machine, refused
+from pccpipe.targets.machine import MAKE_ROOM, Halt, Machine, refused
 from pccpipe.values import Json
 
 SCRIPT = ".script"
@@ -119,14 +120,22 @@ class ContainerTarget:
         *,
         only_if_missing: bool,
         on_output: Callable[[bytes], object],
+        halt: Halt,
     ) -> bool:
         """Build an image from a folder here; False if it was there already and that is enough.
 
-        Raises `Unavailable` without an engine, ActionError when the build fails.
+        Raises `Unavailable` without an engine, ActionError when the build fails, Halted.
         """
         if only_if_missing and self._engine.has_image(image):
             return False
-        self._engine.build(image, context.absolute(), dockerfile.absolute(), args, on_output)
+        over = HaltableMachine(self._machine)
+        try:
+            with halt.watched_by(over.halt):
+                engine = Engine(over, self._engine.socket)
+                engine.build(image, context.absolute(), dockerfile.absolute(), args, on_output)
+        except (Unavailable, ActionError, ConnectionError, TimeoutError):
+            halt.check()
+            raise
         return True
 
     def close(self) -> None:

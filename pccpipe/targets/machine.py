@@ -6,6 +6,8 @@ both. `pccpipe.ssh.connection.Connection` is the VM; `pccpipe.shell.here.Here` i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,6 +103,25 @@ class Machine(Protocol):
         Only engines are reached so, hence their reasons in `Unavailable`: ENGINE_MISSING without a socket,
         ENGINE_STOPPED when nobody listens on it, ENGINE_PERMISSION_DENIED, ENGINE_NOT_ANSWERING.
         """
+        ...
+
+
+class Halt(Protocol):
+    """Says when work is to end before it is done: the run is cancelled, or the work's time is over."""
+
+    @property
+    def requested(self) -> bool: ...
+
+    def check(self) -> None:
+        """Raise Halted if it was requested."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, or raise Halted as soon as it is requested."""
+        ...
+
+    def watched_by(self, watcher: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, call `watcher` when it is requested, from another thread; at once if it was before."""
         ...
 
 

@@ -14,6 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from pccpipe.targets.machine import Halt
+
 
 class Side(StrEnum):
     """Which copy of the workspace."""
@@ -54,7 +56,7 @@ class Changed:
 
 class Workspace(Protocol):
     """All calls raise `Unavailable` when the VM is needed and not to be had, `ActionError` when it is had and the work
-    fails.
+    fails, `Halted` when they were halted.
 
     Only one call runs at a time; the implementation sees to it.
     """
@@ -77,11 +79,11 @@ class Workspace(Protocol):
         """Make (or make anew) the run's copy at home; needs no VM."""
         ...
 
-    def upload(self, exclude: Sequence[str]) -> Sent:
+    def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         """`make_copy`, then bring it to the VM, deletions too. Without a VM in the project, `make_copy` alone."""
         ...
 
-    def prepare(self, side: Side) -> Sent | None:
+    def prepare(self, side: Side, halt: Halt) -> Sent | None:
         """Make the copy on `side` the newest, before a step runs there; None if it was already."""
         ...
 
@@ -89,16 +91,16 @@ class Workspace(Protocol):
         """A step that may write has begun on `side`: from now on that copy is the newest."""
         ...
 
-    def download(self, paths: Sequence[str], into: Path) -> Brought:
+    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
         """Bring files and folders of the newest copy into a folder at home, as data that is not trusted."""
         ...
 
-    def diff(self, patch: Path) -> Changed:
+    def diff(self, patch: Path, halt: Halt) -> Changed:
         """Write what changed since `upload` as a patch that `git apply` takes; made here, from what was sent and what
         came back.
         """
         ...
 
-    def remove(self) -> None:
+    def remove(self, halt: Halt) -> None:
         """Remove the copy on the VM, if there is one."""
         ...

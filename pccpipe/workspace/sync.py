@@ -20,8 +20,9 @@ from typing import TypeVar
 from pccpipe.errors import ActionError, Lost, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.record.files import write_atomically
+from pccpipe.shell.haltable import HaltableMachine, NeverHalted
 from pccpipe.shell.retry import Retry
-from pccpipe.targets.machine import Machine, is_full, refused
+from pccpipe.targets.machine import Halt, Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import Counted, Limits, copy_tree
 from pccpipe.workspace.exclude import Excluded
@@ -128,7 +129,7 @@ class WorkspaceSync:
             self._keep()
             return Sent(counted.files, counted.bytes, "copy", time.monotonic() - began)
 
-    def upload(self, exclude: Sequence[str]) -> Sent:
+    def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         with self._lock:
             began = time.monotonic()
             sent = self.make_copy(exclude)
@@ -136,18 +137,18 @@ class WorkspaceSync:
                 self._newest = None
                 self._keep()
                 return sent
-            method = self._to_vm(self._machine())
+            method = self._to_vm(self._machine(), halt)
             return Sent(sent.files, sent.bytes, method, time.monotonic() - began)
 
-    def prepare(self, side: Side) -> Sent | None:
+    def prepare(self, side: Side, halt: Halt) -> Sent | None:
         with self._lock:
             if self._machine is None or not self._has_copy or self._newest in {None, side}:
                 return None
             began = time.monotonic()
             if side is Side.VM:
-                return Sent(0, 0, self._to_vm(self._machine()), time.monotonic() - began)
+                return Sent(0, 0, self._to_vm(self._machine(), halt), time.monotonic() - began)
             try:
-                counted = self._to_home(self._machine())
+                counted = self._to_home(self._machine(), halt)
             except Unavailable:
                 # Without the VM, the copy at home is the best that there is; the engine tells.
                 self._newest = Side.HOME
@@ -167,30 +168,34 @@ class WorkspaceSync:
             if before != (self._newest, self._stale_patch, self._on_vm):
                 self._keep()
 
-    def download(self, paths: Sequence[str], into: Path) -> Brought:
+    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
         with self._lock:
             from pccpipe.workspace import tar
 
             wanted = [_checked(path) for path in paths]
             machine, folder = self._newest_place()
-            missing = self._missing(machine, folder, wanted)
+            if machine.host == "localhost":
+                halt = NeverHalted()  # a copy from folder to folder
+            missing = self._missing(machine, folder, wanted, halt)
             present = [path for path in wanted if path not in missing]
             if not present:
                 return Brought(0, 0, tuple(missing), ())
             staging = into.with_name(f".{into.name}.incoming")
             try:
-                counted = _told(machine, lambda: tar.fetch_paths(machine, folder, present, staging, self._limits))
+                counted = _told(
+                    machine, halt, lambda over: tar.fetch_paths(over, folder, present, staging, self._limits)
+                )
                 _merge(staging, into)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
             return Brought(counted.files, counted.bytes, tuple(missing), tuple(counted.refused))
 
-    def diff(self, patch: Path) -> Changed:
+    def diff(self, patch: Path, halt: Halt) -> Changed:
         with self._lock:
             if not self._has_copy:
                 raise ActionError("there is nothing to compare with", "put an `upload: workspace` step before the diff")
             if self._newest is Side.VM and self._machine is not None:
-                self._to_home(self._machine())
+                self._to_home(self._machine(), halt)
             from pccpipe.workspace.diff import write_diff
 
             changed = write_diff(self._sent, self._copy, patch)
@@ -199,20 +204,20 @@ class WorkspaceSync:
             self._keep()
             return changed
 
-    def remove(self) -> None:
+    def remove(self, halt: Halt) -> None:
         with self._lock:
             if self._machine is None or not self._on_vm:
                 return
             machine = self._machine()
             if self._newest is Side.VM and self._has_copy:
                 # A step's work that is nowhere else is not thrown away with the folder.
-                self._to_home(machine)
+                self._to_home(machine, halt)
             folder = PurePosixPath(self._remote)
             # What is removed is the run's own folder and nothing else, whatever the settings say.
             assert folder.is_absolute()
             assert folder.parent.name == "run-workspaces"
             assert folder.name not in {"", ".", ".."}
-            done = _told(machine, lambda: machine.run(f"export LC_ALL=C; rm -rf {shlex.quote(self._remote)}"))
+            done = _told(machine, halt, lambda over: over.run(f"export LC_ALL=C; rm -rf {shlex.quote(self._remote)}"))
             if done.code:
                 raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
             self._on_vm = False
@@ -230,10 +235,10 @@ class WorkspaceSync:
             self._rsync = rsync.is_on_both_sides(machine)
         return self._rsync
 
-    def _to_vm(self, machine: Machine) -> str:
+    def _to_vm(self, machine: Machine, halt: Halt) -> str:
         from pccpipe.workspace import rsync, tar
 
-        def send() -> None:
+        def send(machine: Machine) -> None:
             made = machine.run(f"export LC_ALL=C; mkdir -p {shlex.quote(self._remote)}")
             if made.code:
                 raise refused(machine.host, made.stderr.decode("utf-8", "replace").strip())
@@ -246,17 +251,17 @@ class WorkspaceSync:
                     raise refused(machine.host, error.message) from error
                 raise
 
-        _told(machine, send)
+        _told(machine, halt, send)
         self._on_vm = True
         self._newest = None
         self._keep()
         return self._method
 
-    def _to_home(self, machine: Machine) -> Counted:
+    def _to_home(self, machine: Machine, halt: Halt) -> Counted:
         """Bring the VM's copy into a folder beside ours, look at it, and put it in our copy's place."""
         staging = self._copy.with_name(f".{self._copy.name}.incoming")
         try:
-            counted = _told(machine, lambda: self._fetch(machine, staging))
+            counted = _told(machine, halt, lambda over: self._fetch(over, staging))
             old = self._copy.with_name(f".{self._copy.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             self._copy.rename(old)
@@ -283,7 +288,7 @@ class WorkspaceSync:
 
         return Here(), str(self.home.absolute())
 
-    def _missing(self, machine: Machine, folder: str, paths: Sequence[str]) -> list[str]:
+    def _missing(self, machine: Machine, folder: str, paths: Sequence[str], halt: Halt) -> list[str]:
         """Those that are not there, or are reached only through a link: what it leads to is none of the workspace."""
         tests = [
             f'p=$(readlink -f -- "$(dirname -- {shlex.quote("./" + path)})") &&'
@@ -292,7 +297,7 @@ class WorkspaceSync:
             for path in paths
         ]
         script = "\n".join([f"cd {shlex.quote(folder)} || exit", "w=$(pwd -P)", *tests])
-        done = _told(machine, lambda: machine.run(script))
+        done = _told(machine, halt, lambda over: over.run(script))
         if done.code:
             raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
         return [path for path, answer in zip(paths, done.stdout.split(), strict=True) if answer != b"y"]
@@ -301,15 +306,20 @@ class WorkspaceSync:
 T = TypeVar("T")
 
 
-def _told(machine: Machine, work: Callable[[], T]) -> T:
+def _told(machine: Machine, halt: Halt, work: Callable[[Machine], T]) -> T:
     """Do what may be done twice: again when the connection ends in the middle, until the VM stays away for `AWAY`."""
     retry = Retry(AWAY)
     broke = False
     while True:
-        retry.wait(AWAY)
+        halt.wait(retry.due_in)
+        over = HaltableMachine(machine)
         try:
-            return work()
-        except (ConnectionError, TimeoutError, Unavailable) as error:
+            with halt.watched_by(over.halt):
+                return work(over)
+        except (ConnectionError, TimeoutError, Unavailable, ActionError) as error:
+            halt.check()
+            if isinstance(error, ActionError):
+                raise
             if isinstance(error, Unavailable) and not (broke and error.reason in _AWAY):
                 raise
             broke = True

@@ -23,6 +23,7 @@ from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build, Project, Vm
 from pccpipe.targets.base import Command
 from pccpipe.targets.dummy import DummyTarget, Play
+from pccpipe.targets.machine import Halt
 from pccpipe.values import Json
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 
@@ -59,6 +60,8 @@ class NotedWorkspace:
     calls: list[str] = field(default_factory=list)
     vm_gone: Unavailable | None = None
     broken: ActionError | None = None
+    lasts: float = 0.0
+    """Seconds that each transfer takes."""
 
     def take_up(self) -> None:
         self._call("take_up")
@@ -78,26 +81,29 @@ class NotedWorkspace:
         self.calls.append("make_copy")
         return Sent(1, 1, "copy", 0.0)
 
-    def upload(self, exclude: Sequence[str]) -> Sent:
+    def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         self._call("upload")
+        halt.wait(self.lasts)
         return Sent(1, 1, "tar", 0.0)
 
-    def prepare(self, side: Side) -> Sent | None:
+    def prepare(self, side: Side, halt: Halt) -> Sent | None:
         self.calls.append(f"prepare {side.value}")
+        halt.wait(self.lasts)
         return None
 
     def touched(self, side: Side) -> None:
         self.calls.append(f"touched {side.value}")
 
-    def download(self, paths: Sequence[str], into: Path) -> Brought:
+    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
         self._call(f"download {' '.join(paths)}")
+        halt.wait(self.lasts)
         return Brought(1, 1, (), ())
 
-    def diff(self, patch: Path) -> Changed:
+    def diff(self, patch: Path, halt: Halt) -> Changed:
         self._call(f"diff {patch.name}")
         return Changed(1, 1, 0)
 
-    def remove(self) -> None:
+    def remove(self, halt: Halt) -> None:
         self._call("remove")
 
 
@@ -110,7 +116,7 @@ class DummyTargets(dict[Place, DummyTarget]):
 
 
 class NoImages:
-    def build(self, build: Build, image: str, args: object, log: Path) -> bool:
+    def build(self, build: Build, image: str, args: object, log: Path, halt: Halt) -> bool:
         return True
 
 
@@ -150,6 +156,7 @@ class Stage:
     on_event: Callable[[Happening], None] | None = None
     vm_gone: Unavailable | None = None
     broken: ActionError | None = None
+    transfers_last: float = 0.0
     had_vm: bool = False
 
     def targets(self) -> DummyTargets:
@@ -173,7 +180,7 @@ class Stage:
         run_dir.mkdir(exist_ok=True)
         notes = notes or Notes(self.on_event)
         targets = targets or self.targets()
-        workspace = NotedWorkspace(self.folder, vm_gone=self.vm_gone, broken=self.broken)
+        workspace = NotedWorkspace(self.folder, vm_gone=self.vm_gone, broken=self.broken, lasts=self.transfers_last)
         parts = Parts(
             run_id="rehearsal-1",
             run_dir=run_dir,

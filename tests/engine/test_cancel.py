@@ -97,3 +97,37 @@ def test_a_watcher_that_comes_late_is_told_at_once() -> None:
         pass
     assert told == [10.0]
     assert cancel.by == "TERM"
+
+
+def test_a_cancel_ends_an_upload_half_way(stage: Stage) -> None:
+    stage.transfers_last = 60
+    threading.Timer(0.1, stage.cancel.request, ["INT"]).start()
+    began = time.monotonic()
+    played = stage.play("""
+        steps: [{id: sync, upload: workspace}]
+        always: [{id: clean, remove: workspace}]
+    """)
+    assert time.monotonic() - began < 5
+    assert ("sync", "cancelled") in played.ends
+    assert played.outcome.outcome is Outcome.CANCELLED
+
+
+def test_a_time_limit_ends_a_transfer_half_way_also_one_before_a_command_and_under_always(stage: Stage) -> None:
+    stage.transfers_last = 60
+    played = stage.play("""
+        steps: [{id: work, on: vm, run: "true", timeout: 100ms, continue_on_error: true}]
+        always: [{id: collect, download: [x/], timeout: 100ms}]
+    """)
+    assert played.ends == [("work", "timed_out"), ("collect", "timed_out")]
+    assert played.order == []
+    assert played.outcome.outcome is Outcome.TIMED_OUT
+
+
+def test_a_hurry_ends_a_download_under_always(stage: Stage) -> None:
+    stage.transfers_last = 60
+    threading.Timer(0.1, stage.cancel.hurry).start()
+    played = stage.play("""
+        steps: [{id: nothing, if: "false", run: "true"}]
+        always: [{id: collect, download: [x/]}, {id: clean, remove: workspace}]
+    """)
+    assert played.ends[-2:] == [("collect", "cancelled"), ("clean", "succeeded")]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pccpipe.errors import ActionError, Unavailable
+from pccpipe.errors import ActionError, Halted, Unavailable
+from pccpipe.shell.haltable import NeverHalted
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.workspace.base import Side
 from pccpipe.workspace.copy import Limits
 from pccpipe.workspace.sync import WorkspaceSync
 from tests.testbed.vm import VM
+
+NEVER = NeverHalted()
 
 
 def names(folder: Path) -> list[str]:
@@ -88,7 +93,7 @@ def test_what_goes_up_is_all_but_what_must_stay(pair: Pair) -> None:
     (pair.user / "run.sh").write_text("#!/bin/sh\n")
     (pair.user / "run.sh").chmod(0o755)
     (pair.user / "big.log").write_text("x")
-    pair.sync.upload(["*.log"])
+    pair.sync.upload(["*.log"], NEVER)
     assert pair.listed() == {"a.txt", "d", "d/x y'z\n$(id).txt", "keep.pem", "link", "run.sh"}
     assert pair.there("readlink link; [ -x run.sh ] && echo x") == "a.txt\nx\n"
 
@@ -97,26 +102,26 @@ def test_a_second_upload_carries_changes_and_deletions_and_spares_what_is_exclud
     (pair.user / "old/deep").mkdir(parents=True)
     (pair.user / "old/deep/f").write_text("1")
     (pair.user / "same").write_text("1")
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     pair.there("mkdir -p node_modules/m && echo 1 > node_modules/m/f && echo stray > stray")
     shutil.rmtree(pair.user / "old")
     (pair.user / "same").write_text("22")
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     assert pair.listed() == {"same", "node_modules", "node_modules/m", "node_modules/m/f"}
     assert pair.there("cat same") == "22"
 
 
 def test_a_step_sees_what_the_one_before_left_wherever_it_ran(pair: Pair) -> None:
     (pair.user / "a").write_text("one\n")
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     pair.change_there("echo two >> a; rm -f gone; mkdir -p n && echo new > n/f")
-    assert pair.sync.prepare(Side.HOME)
+    assert pair.sync.prepare(Side.HOME, NEVER)
     assert (pair.sync.home / "a").read_text() == "one\ntwo\n"
-    assert pair.sync.prepare(Side.HOME) is None
+    assert pair.sync.prepare(Side.HOME, NEVER) is None
     (pair.sync.home / "a").write_text("home\n")
     shutil.rmtree(pair.sync.home / "n")
     pair.sync.touched(Side.HOME)
-    assert pair.sync.prepare(Side.VM)
+    assert pair.sync.prepare(Side.VM, NEVER)
     assert pair.there("cat a; ls") == "home\na\n"
     assert (pair.user / "a").read_text() == "one\n"
 
@@ -128,12 +133,12 @@ def test_the_diff_applies_to_what_was_sent_and_gives_what_came_back(pair: Pair, 
     (pair.user / "mode").write_text("m")
     (pair.user / ".gitignore").write_text("build/\n*.o\n")
     (pair.user / ".gitattributes").write_text("* text=auto eol=crlf diff=evil\n")
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     pair.change_there(
         "printf 'a\\nB\\r\\nc' > text; printf '\\0\\1\\2' > binary; rm gone; chmod 755 mode; ln -s text link;"
         " mkdir -p 'n w' build; echo n > 'n w/ü\"q'; echo o > build/x; echo o > y.o"
     )
-    changed = pair.sync.diff(tmp_path / "diff.patch")
+    changed = pair.sync.diff(tmp_path / "diff.patch", NEVER)
     assert (changed.files, changed.deletions) == (6, 3)
     shutil.copytree(pair.user, tmp_path / "applied", symlinks=True)
     subprocess.run(["git", "apply", "-p1", str(tmp_path / "diff.patch")], cwd=tmp_path / "applied", check=True)
@@ -152,13 +157,13 @@ def test_the_diff_applies_to_what_was_sent_and_gives_what_came_back(pair: Pair, 
 def test_hostile_files_do_not_come_home(pair: Pair) -> None:
     (pair.user / "d").mkdir()
     (pair.user / "d/f").write_text("mine\n")
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     pair.change_there(
         "rm -r d; ln -s /etc d; ln -s ../../../etc/passwd up; ln -s d/../.. loop; ln -s text ok; mkfifo fifo;"
         " echo t > text;"
         " mkdir -p sub && ln -s ../text sub/fine && ln -s ../../out sub/out"
     )
-    pair.sync.prepare(Side.HOME)
+    pair.sync.prepare(Side.HOME, NEVER)
     home = pair.sync.home
     assert names(home) == ["ok", "sub", "text"]
     assert names(home / "sub") == ["fine"]
@@ -168,20 +173,22 @@ def test_hostile_files_do_not_come_home(pair: Pair) -> None:
 def test_more_than_the_limits_allow_is_refused_with_words(tmp_path: Path, connection: Connection) -> None:
     pair = Pair(tmp_path, connection, rsync=False, limits=Limits(files=3, file=1000))
     (pair.user / "a").write_text("x")
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     pair.change_there("truncate -s 50G sparse")
-    pair.sync.prepare(Side.HOME)
+    pair.sync.prepare(Side.HOME, NEVER)
     assert names(pair.sync.home) == ["a"]
     pair.change_there("rm sparse; for i in 1 2 3 4 5; do echo > f$i; done")
     with pytest.raises(ActionError, match="3 files"):
-        pair.sync.prepare(Side.HOME)
+        pair.sync.prepare(Side.HOME, NEVER)
     assert names(pair.sync.home) == ["a"]
 
 
 def test_artifacts_come_home_and_what_is_missing_or_behind_a_link_is_named(pair: Pair, tmp_path: Path) -> None:
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     pair.change_there("mkdir -p test-results/deep; echo r > test-results/deep/r; ln -s /etc out; echo one > one")
-    brought = pair.sync.download(["test-results/", "one", "nothing/", "out/passwd", "out"], tmp_path / "artifacts")
+    brought = pair.sync.download(
+        ["test-results/", "one", "nothing/", "out/passwd", "out"], tmp_path / "artifacts", NEVER
+    )
     assert set(brought.missing) == {"nothing", "out/passwd"}
     assert len(brought.refused) == 1
     assert (tmp_path / "artifacts/test-results/deep/r").read_text() == "r\n"
@@ -190,20 +197,20 @@ def test_artifacts_come_home_and_what_is_missing_or_behind_a_link_is_named(pair:
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", ""])
 def test_a_path_outside_of_the_workspace_is_refused(pair: Pair, tmp_path: Path, path: str) -> None:
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     with pytest.raises(ActionError):
-        pair.sync.download([path], tmp_path / "artifacts")
+        pair.sync.download([path], tmp_path / "artifacts", NEVER)
 
 
 def test_removing_the_vms_copy_first_brings_home_what_is_nowhere_else(pair: Pair, tmp_path: Path) -> None:
     (pair.user / "a").write_text("one\n")
-    pair.sync.upload([])
+    pair.sync.upload([], NEVER)
     pair.change_there("echo finished work > work")
-    pair.sync.remove()
+    pair.sync.remove(NEVER)
     assert pair.connection.run(f"[ -e {pair.remote} ]").code == 1
     assert (pair.sync.home / "work").read_text() == "finished work\n"
     assert pair.sync.has_untold_changes
-    pair.sync.diff(tmp_path / "diff.patch")
+    pair.sync.diff(tmp_path / "diff.patch", NEVER)
     assert not pair.sync.has_untold_changes
 
 
@@ -220,7 +227,7 @@ def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
     monkeypatch.setattr(shutil, "copy2", refuse)
     sync = WorkspaceSync(user, tmp_path / "copy", tmp_path / "sent", None, "", tmp_path / "workspace.json")
     with pytest.raises(ActionError, match="user/a: Permission denied"):
-        sync.upload([])
+        sync.upload([], NEVER)
     assert names(tmp_path) == ["user"]
 
 
@@ -234,9 +241,9 @@ def test_a_connection_that_ends_in_the_middle_is_unavailable_and_a_second_try_is
     killer = threading.Timer(0.35, fresh_vm.kill_sessions)
     killer.start()
     try:
-        pair.sync.upload([])
+        pair.sync.upload([], NEVER)
     except (Unavailable, ActionError):
-        pair.sync.upload([])
+        pair.sync.upload([], NEVER)
     killer.join()
     assert (
         pair.there("cat f* | sha256sum")
@@ -244,4 +251,58 @@ def test_a_connection_that_ends_in_the_middle_is_unavailable_and_a_second_try_is
             "cat f* | sha256sum", shell=True, cwd=pair.user, capture_output=True, text=True, check=True
         ).stdout
     )
+    connection.close()
+
+
+class After:
+    """A halt that comes after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._event = threading.Event()
+        self._seconds = seconds
+
+    @property
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        if self.requested:
+            raise Halted("halted")
+
+    def wait(self, seconds: float) -> None:
+        self._event.wait(seconds)
+        self.check()
+
+    @contextlib.contextmanager
+    def watched_by(self, watcher: Callable[[], None]) -> Iterator[None]:
+        def come() -> None:
+            self._event.set()
+            watcher()
+
+        timer = threading.Timer(self._seconds, come)
+        timer.start()
+        yield
+        timer.cancel()
+
+
+@pytest.mark.parametrize("rsync", [True, False])
+def test_a_halt_ends_a_transfer_that_waits_for_a_silent_vm(tmp_path: Path, fresh_vm: VM, rsync: bool) -> None:
+    connection = Connection(Vm(fresh_vm.host, fresh_vm.user, key_path=fresh_vm.key, known_hosts=fresh_vm.known_hosts))
+    pair = Pair(tmp_path, connection, rsync=rsync)
+    pair.sync.upload([], NEVER)
+    (pair.user / "big").write_bytes(os.urandom(50_000_000))
+    fresh_vm.cut()
+    began = time.monotonic()
+    with pytest.raises(Halted):
+        pair.sync.upload([], After(1))
+    assert time.monotonic() - began < 6
+    fresh_vm.heal()
+    pair.sync.upload([], NEVER)
+    assert "big" in pair.listed()
+    pair.change_there("rm big; head -c 50000000 /dev/urandom > big")
+    fresh_vm.cut()
+    with pytest.raises(Halted):
+        pair.sync.prepare(Side.HOME, After(1))
+    fresh_vm.heal()
+    assert pair.sync.prepare(Side.HOME, NEVER)
     connection.close()
