@@ -135,7 +135,7 @@ class Assembly:
                 from pccpipe.targets.vm import VmTarget
 
                 assert self.vm is not None
-                return VmTarget(self.vm.connection, self._run_id, self.vm.root)
+                return VmTarget(self.vm.connection, self._run_id, self.vm.root, self._project.lost_after)
             case Place.CONTAINER:
                 return self._make_container()
             case _:
@@ -158,10 +158,21 @@ class Assembly:
             here = Here(self._withheld)
             state = str(self._folders.state.absolute())
             return ContainerTarget(
-                here, self._run_id, state, lambda: str(self.workspace.home.absolute()), local_socket()
+                here,
+                self._run_id,
+                state,
+                lambda: str(self.workspace.home.absolute()),
+                local_socket(),
+                self._project.lost_after,
             )
         workspace = self.vm.workspace
-        return ContainerTarget(self.vm.connection, self._run_id, self.vm.state, lambda: workspace)
+        return ContainerTarget(
+            self.vm.connection,
+            self._run_id,
+            self.vm.state,
+            lambda: workspace,
+            lost_after=self._project.lost_after,
+        )
 
 
 def _variables_of(secrets: Mapping[str, Secret]) -> frozenset[str]:

@@ -87,7 +87,8 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
         of_project = RunsDir(
             runs_dir, lambda began: began.project == project.id and began.isolation_mode is IsolationMode.VM
         )
-        on_vm = Site.on_vm(connection, project.vm.root, of_project, Engine(connection, DEFAULT_SOCKET))
+        engine = Engine(connection, DEFAULT_SOCKET)
+        on_vm = Site.on_vm(connection, project.vm.root, of_project, engine, project.lost_after + 60.0)
         return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs_dir.name)], connection
     engine = Engine(here, local_socket())
     needs_engine = project.isolation_mode is IsolationMode.CONTAINER

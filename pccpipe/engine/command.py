@@ -15,8 +15,8 @@ from pccpipe.spec.model import Container, FileInput, FileKind, Run, Step, Where
 from pccpipe.spec.schema import find_schema
 from pccpipe.targets.base import Command, ContainerSettings
 
-DEADLINE_MARGIN = 660.0
-"""Seconds by which a target's own limit lies behind ours: the `lost` limit (600), and a minute to stop it."""
+STOP_MARGIN = 60.0
+"""Seconds to stop a command. By these and the `lost` limit a target's own limit lies behind ours."""
 
 
 def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, place: Place, serial: int) -> Command:
@@ -39,7 +39,7 @@ def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, 
         secrets={name: parts.secrets[name] for name in body.secrets},
         files={file.name: _content(parts, file, names) for file in body.files},
         wants_out=body.result is not None,
-        limit=left + DEADLINE_MARGIN,
+        limit=left + parts.project.lost_after + STOP_MARGIN,
         container=_settings(container, names) if container else None,
     )
 

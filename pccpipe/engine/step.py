@@ -36,8 +36,6 @@ from pccpipe.spec.model import ResultSpec, Retry, Run, Step, Where
 from pccpipe.targets.base import Command, Exit, Running
 from pccpipe.values import Json
 
-ATTACH_LIMIT = 600.0
-"""Seconds in which the place of a command that an earlier process began must be had again; else it is lost."""
 ATTACH_EVERY = 5.0
 
 
@@ -182,8 +180,9 @@ class _RunStep:
         return running, log
 
     def _attached(self, started: CommandStarted, place: Place) -> tuple[Running, CommandLog]:
-        """A command that an earlier process began. Raises `Lost` when that can't be done within `ATTACH_LIMIT`."""
-        deadline = time.monotonic() + ATTACH_LIMIT
+        """A command that an earlier process began. Raises `Lost` when its place stays away."""
+        limit = self.parts.project.lost_after
+        deadline = time.monotonic() + limit
         while True:
             try:
                 target = self.parts.targets[place]
@@ -192,7 +191,7 @@ class _RunStep:
                 break
             except Unavailable as no:
                 if time.monotonic() + ATTACH_EVERY > deadline:
-                    raise Lost(f"{no.words} (since the run was resumed, {ATTACH_LIMIT:g} s ago)") from no
+                    raise Lost(f"{no.words} (since the run was resumed, {limit:g} s ago)") from no
                 time.sleep(ATTACH_EVERY)
         if not started.had.read_only_workspace:
             self.parts.workspace.touched(self.parts.side_of(place))

@@ -8,10 +8,7 @@ from enum import Enum, StrEnum
 from typing import assert_never
 
 CUT_OFF_LIMIT = 660.0
-"""Seconds for which a run may only be cut off from its VM: a little more than the `lost` limit.
-
-To end its lease earlier would end the run, and a stale lease is in nobody's way.
-"""
+"""For `Moment.cut_off_limit`, with the `lost` limit that a project has if it names none."""
 
 
 class Kind(StrEnum):
@@ -120,6 +117,11 @@ class Moment:
     """By its machine's clock."""
     older_than: float
     """Seconds for which a run that nobody can tell of must have been still."""
+    cut_off_limit: float = CUT_OFF_LIMIT
+    """Seconds for which a run may only be cut off from its VM: a little more than the `lost` limit.
+
+    To end its lease earlier would end the run, and a stale lease is in nobody's way.
+    """
     engine_known: bool = True
     """Whether all containers are known; else one may run of which nothing is seen."""
 
@@ -180,7 +182,7 @@ def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) ->
     """Nobody runs it now, as far as is seen; somebody may resume it."""
     match thing.kind:
         case Kind.LEASE:
-            is_cut_off = thing.beat is not None and thing.beat < min(CUT_OFF_LIMIT, moment.older_than)
+            is_cut_off = thing.beat is not None and thing.beat < min(moment.cut_off_limit, moment.older_than)
             return Verdict(not is_cut_off, Why.CUT_OFF if is_cut_off else Why.STALE_LEASE, thing.beat)
         case Kind.COPY:
             return Verdict(False, Why.NOT_ENDED)

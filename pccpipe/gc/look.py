@@ -12,7 +12,7 @@ from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import IN
 from pccpipe.errors import Unavailable
-from pccpipe.gc.decide import Container, Kind, Record, Run, Thing
+from pccpipe.gc.decide import CUT_OFF_LIMIT, Container, Kind, Record, Run, Thing
 from pccpipe.gc.records import Records
 from pccpipe.outcome import Reason
 from pccpipe.record.journal import RUN_ID
@@ -37,6 +37,7 @@ class Site:
         needs_engine: whether an engine that does not answer is worth a word.
         lease_root: the VM's folder for projects; None here, where there is no lease.
         runs: the name of the folder in `system` with the records, which have the runs' own copies; none on a VM.
+        cut_off_limit: see `Moment`.
     """
 
     machine: Machine
@@ -46,11 +47,14 @@ class Site:
     needs_engine: bool = True
     lease_root: str | None = None
     runs: str = ""
+    cut_off_limit: float = CUT_OFF_LIMIT
 
     @staticmethod
-    def on_vm(machine: Machine, root: str, records: Records, engine: Engine | None) -> Site:
+    def on_vm(
+        machine: Machine, root: str, records: Records, engine: Engine | None, cut_off_limit: float = CUT_OFF_LIMIT
+    ) -> Site:
         """The project's VM, whose folder for projects (`vm.root`) is `root`."""
-        return Site(machine, f"{root}/.system", records, engine, lease_root=root)
+        return Site(machine, f"{root}/.system", records, engine, lease_root=root, cut_off_limit=cut_off_limit)
 
     def place_of(self, run_id: str) -> Place:
         return Place(run_id, f"{self.system}/{STATES}/{run_id}")

@@ -116,7 +116,7 @@ def _swept(
     on_outcome: Callable[[Outcome], object],
 ) -> Collected:
     collected = Collected(site, strange=found.strange, problems=found.problems)
-    moment = Moment(found.now, older_than, found.engine_known)
+    moment = Moment(found.now, older_than, site.cut_off_limit, found.engine_known)
     for group in sorted(groups, key=lambda group: group.run_id):
         verdicts = list(zip(group.things, decide(group.things, group.run, moment), strict=True))
         for outcome in _planned(verdicts) if dry_run else _removed(site, group, verdicts):

@@ -281,4 +281,6 @@ class Project:
     isolation_mode: IsolationMode
     vm: Vm | None = None
     isolation_required: bool = False
+    lost_after: float = 600.0
+    """Seconds for which the VM, or the engine, may stay away before a step that runs there is lost."""
     path: Path | None = None

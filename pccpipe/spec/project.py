@@ -12,6 +12,7 @@ from pccpipe.spec.load import load_source
 from pccpipe.spec.model import Project, Vm
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.source import Source
+from pccpipe.spec.units import seconds
 from pccpipe.values import Json
 
 DEFAULT_FILE = "pccpipe.yaml"
@@ -38,6 +39,7 @@ def load_project(path: Path | None = None, environ: Mapping[str, str] = os.envir
         isolation_mode=IsolationMode(str(data.get("isolation_mode", "local"))),
         vm=_vm(vm, path.parent, environ) if isinstance(vm, dict) else None,
         isolation_required=data.get("isolation") == "required",
+        lost_after=seconds(cast("str | float", data.get("lost_after", "10m"))),
         path=path,
     )
 

@@ -217,7 +217,7 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
     match path[-1] if path else "":
         case "id" | "fails_as":
             return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"
-        case "timeout" | "backoff":
+        case "timeout" | "backoff" | "lost_after":
             return "write a duration such as 90s, 15m or 1h30m"
         case "memory":
             return "write a size such as 512m or 4g"

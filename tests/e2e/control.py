@@ -60,6 +60,8 @@ class Control:
     env: dict[str, str] = field(default_factory=lambda: {"OPENAI_API_KEY": KEY})
     mode: str = "local"
     """Of a project without a VM."""
+    settings: str = ""
+    """More lines of the project file."""
     count: int = 0
 
     @property
@@ -71,10 +73,11 @@ class Control:
     def project_file(self) -> Path:
         path = self.folder / "project.yaml"
         if self.vm is None:
-            path.write_text(f"id: p\nisolation_mode: {self.mode}\n")
+            path.write_text(f"id: p\nisolation_mode: {self.mode}\n{self.settings}")
         else:
             path.write_text(
-                f"id: p\nisolation_mode: vm\nvm:\n  external_ip: {self.vm.host}\n  user: {self.vm.user}\n"
+                f"id: p\nisolation_mode: vm\n{self.settings}"
+                f"vm:\n  external_ip: {self.vm.host}\n  user: {self.vm.user}\n"
                 f"  key_path: {self.vm.key}\n  known_hosts: {self.vm.known_hosts}\n  root: {self.vm.root}\n"
             )
         return path
