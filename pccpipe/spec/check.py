@@ -105,6 +105,8 @@ class _Checker:
                 self._step((*path, index), step, seen)
 
     def _step(self, path: Path_, step: dict[str, Data], seen: Seen) -> None:
+        own = step.get("id")
+        seen = replace(seen, own=own if isinstance(own, str) else None)
         self.values.expression((*path, "if"), step.get("if"), seen)
         self.values.expression_or_plain((*path, "timeout"), step.get("timeout"), seen)
         inside = replace(seen, matrix=(*seen.matrix, *_mapping(step.get("matrix"))))

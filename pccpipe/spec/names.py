@@ -40,6 +40,8 @@ class Seen:
     """What is known at one place in it."""
 
     steps: AbstractSet[str] = frozenset()
+    own: str | None = None
+    """The step itself: nothing is known of it but the answers that it asked a person for."""
     iteration: bool = False
     matrix: tuple[str, ...] = ()
     target: bool = False
@@ -120,6 +122,9 @@ def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Itera
         return
     if name not in declared.steps:
         yield f"there is no step `{name}`", did_you_mean(name, declared.steps)
+    elif name == seen.own and name not in seen.steps:
+        if list(rest[1:2]) != ["answers"]:
+            yield f"`{name}` is this step: of itself it knows only its `answers`", ""
     elif name not in seen.steps:
         yield f"the step `{name}` comes later, so nothing is known of it here", ""
     if len(rest) > 1 and rest[1] not in STEP_NAMES:

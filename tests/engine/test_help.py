@@ -141,7 +141,7 @@ def test_half_an_answer_is_none_and_is_not_asked_twice(stage: Stage) -> None:
 def test_outside_of_rounds_the_step_itself_has_another_turn(stage: Stage) -> None:
     text = """
         steps:
-          - {id: build, run: "x", result: {path: builder/result.json}}
+          - {id: build, run: "x ${{ steps.build.answers.db_host }}", result: {path: builder/result.json}}
           - {id: after, run: "x ${{ steps.build.answers.db_port }}"}
     """
     stage.script = asking_in("build-1")  # type: ignore[assignment]
@@ -151,7 +151,7 @@ def test_outside_of_rounds_the_step_itself_has_another_turn(stage: Stage) -> Non
     answer = InputGiven("build", {"db_host": "h", "db_port": "77"})
     resumed = stage.play(text, Notes(), targets, past_of(first, RunWaiting(""), answer))
     assert [(command.id, command.script) for command in targets[Place.LOCAL].commands] == [
-        ("build-2", "x"),
+        ("build-2", "x h"),
         ("after-1", "x 77"),
     ]
     assert resumed.outcome.outcome is Outcome.SUCCEEDED

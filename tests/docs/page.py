@@ -1,0 +1,120 @@
+"""A page of the docs as something to run: its YAML is checked, and its commands are run in the order in which a reader
+would.
+
+In a page,
+
+- a block of `yaml` that is a whole pipeline or project file is checked as one; a part of one is put into the least
+  whole around it. One whose first line is `# NAME.yaml` is also written to that file, for the commands after it.
+- a block of `sh` is run in a shell that goes on from block to block. A line is to exit with 0, or with N where it ends
+  in `# exits N`. A block of `sh` behind `<!-- elsewhere: WHY -->` is not run: what proves it is named.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.project import load_project
+
+_FENCE = re.compile(r"^(?P<before><!-- elsewhere: .+ -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+_NAMED = re.compile(r"# (?P<name>[\w./-]+\.ya?ml)\n")
+_EXITS = re.compile(r"\s+# exits (\d+)$")
+_PIPELINE = {"version": 1, "name": "part"}
+_STEP = {"id": "part"}
+
+
+@dataclass(frozen=True)
+class Block:
+    kind: str
+    text: str
+    line: int
+    is_elsewhere: bool
+
+    @property
+    def name(self) -> str | None:
+        match = _NAMED.match(self.text)
+        return match["name"] if match else None
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The page's blocks of code, in order."""
+    text = page.read_text(encoding="utf-8")
+    for match in _FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("text")) + 1
+        yield Block(match["kind"], match["text"], line, bool(match["before"]))
+
+
+def check_yaml(block: Block, folder: Path) -> None:
+    """Raise SpecError unless the block is good. `folder` has what it names."""
+    data = yaml.safe_load(block.text.replace("\non:", "\n'on':").replace(" on:", " 'on':"))
+    path = folder / "part-of-a-page.yaml"
+    if isinstance(data, dict) and "id" in data and not {"run", "upload"} & set(data):
+        path.write_text(block.text)
+        load_project(path, environ={"CONTROL_CENTER_GCP_SSH_USER": "deploy"})
+        return
+    path.write_text(block.text if isinstance(data, dict) and "version" in data else _whole(block.text, data))
+    load_pipeline(path)
+
+
+def _whole(text: str, data: object) -> str:
+    """The least pipeline around a part of one: a list of steps, keys of a pipeline, or keys of a step."""
+    head = "version: 1\nname: part\n"
+    if isinstance(data, list):
+        return f"{head}steps:\n{_indented(text, 2)}"
+    keys = set(cast("dict[str, Any]", data))
+    if keys & {"steps", "always", "inputs", "secrets", "containers", "defaults", "env"} and "run" not in keys:
+        rest = "" if keys & {"steps", "include"} else 'steps: [{id: part, run: "true"}]\n'
+        return f"{head}{text}{rest}"
+    return f"{head}steps:\n  - id: part\n{_indented(text, 4)}"
+
+
+def _indented(text: str, by: int) -> str:
+    return "".join(f"{' ' * by}{line}" if line.strip() else line for line in text.splitlines(keepends=True))
+
+
+def as_script(text: str) -> str:
+    """The block's lines, each of which is to exit as it says; 99 and its number when one does not."""
+    lines: list[str] = []
+    for command in re.sub(r"\\\n\s*", "", text).splitlines():
+        if not command.strip() or command.lstrip().startswith("#"):
+            continue
+        exits = _EXITS.search(command)
+        wanted = exits[1] if exits else "0"
+        lines += [command, f'[ $? = {wanted} ] || {{ echo "this line is to exit with {wanted}" >&2; exit 99; }}']
+    return "\n".join(lines)
+
+
+def run_commands(page: Path, folder: Path, env: Mapping[str, str], replaced: Mapping[str, str]) -> None:
+    """Run the page's commands and write its files, in order, in `folder`."""
+    script = ["set -x"]
+    for block in blocks(page):
+        if block.kind == "yaml" and block.name:
+            target = folder / block.name
+            script.append(f"cat >{target} <<'END-OF-FILE'\n{_put_in(block.text, replaced)}END-OF-FILE")
+        elif block.kind == "sh" and not block.is_elsewhere:
+            script.append(as_script(_put_in(block.text, replaced)))
+    done = subprocess.run(
+        ["sh", "-c", "\n".join(script)],
+        cwd=folder,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def _put_in(text: str, replaced: Mapping[str, str]) -> str:
+    for word, value in replaced.items():
+        text = text.replace(word, value)
+    return text

@@ -1,0 +1,115 @@
+"""python -m tests.docs.reference: writes docs/reference.md from the schemas, docs/commands.md from the commands' help.
+
+A test fails when either is not what this makes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pccpipe.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS, SCHEMAS = ROOT / "docs", ROOT / "schemas"
+Schema = dict[str, Any]
+
+HEAD = """# Every key
+
+<!-- Made by tests/docs/reference.py from schemas/: change those. -->
+
+What may stand in a pipeline and in a project file. An editor shows the same when it knows the schemas.
+"""
+FILES = {
+    "A pipeline": "pipeline.schema.json",
+    "A project file": "project.schema.json",
+    "The builder's result": "builder-result.schema.json",
+    "The reviewer's result": "reviewer-result.schema.json",
+}
+DEFINED = {"step": "A step", "input": "An input", "secret": "A secret", "container": "A container"}
+
+
+def reference() -> str:
+    """The page of all keys."""
+    parts = [HEAD]
+    for title, name in FILES.items():
+        schema = json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
+        parts += _section(title, schema)
+        for key, defined in schema.get("definitions", {}).items():
+            parts += _section(DEFINED.get(key, f"`{key}`"), defined)
+    return "\n".join(parts)
+
+
+def commands() -> str:
+    """The page of all commands."""
+    parts = [
+        "# Every command\n",
+        "<!-- Made by tests/docs/reference.py from the commands' own help: change that. -->\n",
+    ]
+    context = click.Context(app, info_name="pccpipe")
+    for name in sorted(app.list_commands(context)):
+        command = app.get_command(context, name)
+        assert command is not None
+        text = command.get_help(click.Context(command, info_name=f"pccpipe {name}", max_content_width=100))
+        parts += [f"## pccpipe {name}\n", f"```text\n{text.rstrip()}\n```\n"]
+    return "\n".join(parts)
+
+
+def _section(title: str, schema: Schema, depth: int = 2) -> Iterator[str]:
+    yield f"{'#' * depth} {title}\n"
+    if schema.get("description"):
+        yield f"{schema['description']}\n"
+    properties: Schema = schema.get("properties", {})
+    if not properties:
+        return
+    yield "| key | value | default | meaning |\n| --- | --- | --- | --- |"
+    required = schema.get("required", [])
+    for key, of_key in properties.items():
+        default = "**required**" if key in required else _code(of_key.get("default"))
+        yield f"| `{key}` | {_kind(of_key)} | {default} | {_cell(of_key.get('description', ''))} |"
+    yield ""
+    for key, of_key in properties.items():
+        inner = of_key.get("items", of_key) if of_key.get("type") == "array" else of_key
+        if isinstance(inner, dict) and inner.get("properties"):
+            yield from _section(f"`{key}:`{_of(title)}", inner, min(depth + 1, 5))
+
+
+def _of(title: str) -> str:
+    return f" of {title[0].lower()}{title[1:]}"
+
+
+def _kind(schema: Schema) -> str:
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rpartition("/")[2]
+        title = DEFINED.get(name, name)
+        return f"[{title.lower()}](#{title.lower().replace(' ', '-')})"
+    if "const" in schema:
+        return _code(schema["const"])
+    if "enum" in schema:
+        return " or ".join(_code(value) for value in schema["enum"])
+    types = schema.get("type", [])
+    if types == "array":
+        return f"a list of {_kind(schema.get('items', {}))}"
+    if types == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"by name: {_kind(schema['additionalProperties'])}"
+    words = [{"object": "mapping"}.get(word, word) for word in ([types] if isinstance(types, str) else types)]
+    return " or ".join(words) or "any"
+
+
+def _code(value: object) -> str:
+    if value is None:
+        return ""
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    (DOCS / "reference.md").write_text(reference(), encoding="utf-8")
+    (DOCS / "commands.md").write_text(commands(), encoding="utf-8")

@@ -1,0 +1,108 @@
+"""Every YAML and every command of the docs is good: checked and run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs import reference
+from tests.docs.page import Block, blocks, check_yaml, run_commands
+from tests.e2e.control import DEMO, KEY, ROOT
+from tests.testbed.model import ModelServer
+from tests.testbed.vm import VM
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+WITH_YAML = [(page, block) for page in PAGES for block in blocks(page) if block.kind == "yaml"]
+WITH_COMMANDS = [page for page in PAGES if any(block.kind == "sh" for block in blocks(page))]
+
+
+def _id(value: object) -> str:
+    return f"line-{value.line}" if isinstance(value, Block) else Path(str(value)).stem
+
+
+@pytest.mark.parametrize(("page", "block"), WITH_YAML, ids=_id)
+def test_yaml_in_the_docs_is_good(page: Path, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_ed25519").write_text("a key")
+    check_yaml(block, tmp_path)
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=_id)
+def test_the_commands_of_a_page_run(page: Path, vm: VM, model: ModelServer, tmp_path: Path) -> None:
+    _lay_out(tmp_path)
+    model.set({"scenarios": _scenarios()})
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    _wrap(bin_ / "pccpipe", f"{model.url}/v1")
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/known_hosts").write_text(vm.known_hosts.read_text())
+    shutil.copy(vm.key, home / ".ssh/id_ed25519")
+    env = {
+        **os.environ,
+        "PATH": f"{bin_}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "COLUMNS": "120",
+    }
+    replaced = {
+        "PCCPIPE/": f"{ROOT}/",
+        "USER@VM": f"{vm.user}@{vm.host}",
+        "203.0.113.10": vm.host,
+        "user: deploy": f"user: {vm.user}",
+        "sk-...": KEY,
+        "--input work_order=work-order.md\n": "--input work_order=work-order.md --input test='sh test.sh'\n",
+    }
+    before = Path(__file__).with_name(f"before-{page.stem}.sh")
+    if before.exists():
+        (tmp_path / "my-project/pccpipe.yaml").write_text(_project(vm))
+        subprocess.run(["sh", "-eu", before], cwd=tmp_path / "my-project", env=env, check=True, timeout=60)
+    run_commands(page, tmp_path / "my-project", env, replaced)
+
+
+def test_the_reference_is_what_the_schemas_say() -> None:
+    written = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    assert written == reference.reference(), "python -m tests.docs.reference makes it anew"
+
+
+def test_the_commands_page_is_what_the_commands_say() -> None:
+    written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert written == reference.commands(), "python -m tests.docs.reference makes it anew"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme and page.name != "README.md"]
+
+
+def _lay_out(folder: Path) -> None:
+    """What the pages speak of: a project, and this checkout's examples beside it."""
+    shutil.copytree(DEMO / "project", folder / "my-project")
+    shutil.copy(DEMO / "work-order.md", folder / "my-project/work-order.md")
+
+
+def _project(vm: VM) -> str:
+    return f"id: p\nisolation_mode: vm\nvm: {{external_ip: {vm.host}, user: {vm.user}, key_path: ~/.ssh/id_ed25519}}\n"
+
+
+def _scenarios() -> object:
+    return json.loads((DEMO / "scenario.json").read_text())["scenarios"]
+
+
+def _wrap(path: Path, endpoint: str) -> None:
+    """A `pccpipe` whose model is the scripted one."""
+    real = Path(sys.executable).with_name("pccpipe")
+    path.write_text(
+        "#!/bin/sh\n"
+        'case "$1 $*" in\n'
+        f'  "run "*default-run* | "plan "*default-run*) set -- "$@" --input endpoint={endpoint} ;;\n'
+        "esac\n"
+        f'exec {real} "$@"\n'
+    )
+    path.chmod(0o755)
