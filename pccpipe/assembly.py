@@ -14,6 +14,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.project_vm import ProjectVm
 from pccpipe.record.index import has_ended
+from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
 from pccpipe.targets.base import Target
 from pccpipe.targets.machine import Halt
@@ -58,10 +59,12 @@ class Assembly:
         *,
         resumes: bool,
         accept_new_host_key: bool,
+        masker: Masker,
     ) -> None:
         self._run_id = run_id
         self._project = project
         self._folders = folders
+        self._masker = masker
         self._withheld = _variables_of(pipeline.secrets)
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
@@ -105,16 +108,20 @@ class Assembly:
         target = self._container()
         target.open()
         log.parent.mkdir(parents=True, exist_ok=True)
+        mask = self._masker.stream()
         with log.open("ab", buffering=0) as file:
-            return target.build_image(
-                image,
-                build.context,
-                build.dockerfile,
-                args,
-                only_if_missing=build.only_if_missing,
-                on_output=file.write,
-                halt=halt,
-            )
+            try:
+                return target.build_image(
+                    image,
+                    build.context,
+                    build.dockerfile,
+                    args,
+                    only_if_missing=build.only_if_missing,
+                    on_output=lambda data: file.write(mask.feed(data)),
+                    halt=halt,
+                )
+            finally:
+                file.write(mask.finish())
 
     def close(self) -> None:
         with self._lock:

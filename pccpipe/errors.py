@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pccpipe.outcome import Reason
+from pccpipe.outcome import Code, Reason
 
 if TYPE_CHECKING:
     from pccpipe.spec.problem import Problem
@@ -101,11 +101,12 @@ class ExpressionError(PccpipeError):
 
 
 class ResultError(PccpipeError):
-    """A step's result is missing, no JSON, against its schema, too large, or not a plain file."""
+    """A step's result is missing, no JSON, against its schema, too large, not a plain file, or has a secret in it."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, code: Code | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.code = code
 
 
 class Halted(PccpipeError):
@@ -115,7 +116,8 @@ class Halted(PccpipeError):
 class ActionError(PccpipeError):
     """A built-in action failed after its target was had (a refused file, a full disk, rsync's error)."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, hint: str = "", code: Code | None = None) -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
         self.message = message
         self.hint = hint
+        self.code = code

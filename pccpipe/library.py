@@ -37,7 +37,7 @@ from pccpipe.record.journal import Journal, check_run_id, make_run_dir, read_eve
 from pccpipe.record.lock import RunLock, is_abandoned
 from pccpipe.record.state import WAITING, RunState
 from pccpipe.record.state_file import StateFile
-from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.mask import Masker, mask_error
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
@@ -283,7 +283,7 @@ def _go(
     masker = Masker(job.secrets.values())
     state = _state_of(events)
     journal = Journal(
-        folders.record, [StateFile(folders.record, state), *([on_event] if on_event else [])], masker.data
+        folders.record, [StateFile(folders.record, state), *([on_event] if on_event else [])], masker.text
     )
     assembly = Assembly(
         job.run_id,
@@ -292,6 +292,7 @@ def _go(
         folders,
         resumes=bool(events),
         accept_new_host_key=job.accept_new_host_key,
+        masker=masker,
     )
     parts = Parts(
         run_id=job.run_id,
@@ -320,10 +321,14 @@ def _go(
         )
     try:
         ended = _recorded(parts, folders, first, job.inputs, state, claim)
+    except BaseException as error:
+        mask_error(error, masker)
+        raise
     finally:
         assembly.close()
         journal.close()
-    return RunResult(job.run_id, ended.outcome, ended.status, ended.message, state.downgraded, folders.record, state)
+    message = masker.text(ended.message)
+    return RunResult(job.run_id, ended.outcome, ended.status, message, state.downgraded, folders.record, state)
 
 
 def _keep_pipeline(pipeline: Pipeline, record: Path) -> None:

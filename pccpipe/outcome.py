@@ -39,6 +39,15 @@ class IsolationMode(StrEnum):
     LOCAL = "local"
 
 
+class Code(StrEnum):
+    """Why a step failed, where more than a person must know: the record's word beside `failed`."""
+
+    SECRET_IN_OUTPUT = "secret_in_output"
+    """A secret's value stood in its result, its diff or a file that came home; what is kept is masked."""
+    WORKSPACE_REFUSED = "workspace_refused"
+    """The workspace holds a private key, a `.env` or a secret's value, which is not to leave this machine."""
+
+
 class Stream(StrEnum):
     """One of a command's two output streams."""
 

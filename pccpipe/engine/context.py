@@ -13,7 +13,7 @@ from pccpipe.engine.help import Help
 from pccpipe.engine.limits import Deadline
 from pccpipe.engine.past import Past, Visit
 from pccpipe.engine.scope import Scope
-from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
+from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project
@@ -131,6 +131,7 @@ class Ended:
     outcome: Outcome
     exit_code: int | None = None
     reason: Reason | None = None
+    code: Code | None = None
     message: str = ""
     result: Json = None
     result_path: str | None = None

@@ -119,7 +119,7 @@ def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
 
 def _status(ended: Ended) -> str:
     named = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
-    return named or ended.outcome.value
+    return named or (ended.code or ended.outcome).value
 
 
 def _evaluate(value: Value[float] | Value[int] | None, scope: Scope) -> float | None:
@@ -208,6 +208,7 @@ class _Walk:
             ended.outcome,
             ended.exit_code,
             ended.reason,
+            ended.code,
             ended.message,
             ended.result,
             ended.result_path,
@@ -333,6 +334,7 @@ class _Walk:
                     ended.result,
                     ended.result_path,
                     ignored,
+                    ended.code,
                 )
             )
         if step.id in here.scope.steps:

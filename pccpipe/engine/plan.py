@@ -16,6 +16,7 @@ from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.scope import ProjectView, RunView
 from pccpipe.errors import PccpipeError, UsageError
 from pccpipe.outcome import IsolationMode, Place
+from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Expression, Template
@@ -97,12 +98,15 @@ def make_plan(
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
     """The plan of a run with these inputs (from `resolve_inputs`). Runs and connects to nothing."""
-    planner = _Planner(pipeline, project, fallback_allowed and not project.isolation_required)
+    secrets, unset = _read_secrets(pipeline, environ)
+    masker = Masker(secrets)
+    planner = _Planner(pipeline, project, fallback_allowed and not project.isolation_required, masker)
     run = RunView(id="", isolation_mode=project.isolation_mode.value, folder="")
     names: dict[str, object] = {"inputs": inputs, "project": ProjectView(project.id), "run": run}
     steps = (*planner.steps(pipeline.steps, _At(names)), *planner.steps(pipeline.always, _At(names, always=True)))
-    warnings = [*planner.warnings, *_secret_warnings(pipeline, steps, environ), *_project_warnings(project, steps)]
-    return Plan(pipeline, project, inputs, tuple(steps), tuple(dict.fromkeys(warnings)))
+    warnings = [*map(masker.text, planner.warnings), *unset, *_project_warnings(project, steps)]
+    shown = {name: masker.json(value) for name, value in inputs.items()}
+    return Plan(pipeline, project, shown, tuple(steps), tuple(dict.fromkeys(warnings)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class _Planner:
     pipeline: Pipeline
     project: Project
     fallback_allowed: bool
+    masker: Masker
     warnings: list[str] = field(default_factory=list)
 
     def steps(self, steps: Sequence[Step], at: _At) -> Iterator[PlannedStep]:
@@ -233,7 +238,7 @@ class _Planner:
     def _known(self, template: Template, path: str, at: _At, *, for_shell: bool) -> str:
         """The template with those values put in that can be known."""
         if template.is_plain:
-            return template.source
+            return self.masker.text(template.source)
         parts: list[str] = []
         for text, is_value in jinja.segments(template.source, blocks=template.blocks):
             if not is_value or not _can_be_known(text, at):
@@ -245,12 +250,12 @@ class _Planner:
             except PccpipeError as error:
                 self.warnings.append(f"{path}: {error}")
                 parts.append(text)
-        return "".join(parts)
+        return self.masker.text("".join(parts))
 
     def _expression(self, expression: Expression, path: str, at: _At) -> str:
         if _can_be_known(expression.source, at):
             try:
-                return jinja.plain(expression.evaluate(at.names))
+                return self.masker.text(jinja.plain(expression.evaluate(at.names)))
             except PccpipeError as error:
                 self.warnings.append(f"{path}: {error}")
         return jinja.bare(expression.source)
@@ -270,15 +275,18 @@ def _at_once(count: int) -> str:
     return "one after another" if count == 1 else f"at most {count} at once"
 
 
-def _secret_warnings(pipeline: Pipeline, steps: Sequence[PlannedStep], environ: Mapping[str, str]) -> Iterator[str]:
-    """What `run` would refuse; a secret's command is not run for it."""
-    used = {name for planned in steps if isinstance(planned.step.body, Run) for name in planned.step.body.secrets}
+def _read_secrets(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The values that the plan must not show, and what `run` would refuse; a secret's command is not run for it."""
+    used = {name for step in pipeline.all_steps() if isinstance(step.body, Run) for name in step.body.secrets}
+    values: list[str] = []
+    unset: list[str] = []
     for name in sorted(used):
         if pipeline.secrets[name].source is not SecretSource.COMMAND:
             try:
-                read_secrets(pipeline.secrets, [name], environ)
+                values += read_secrets(pipeline.secrets, [name], environ).values()
             except UsageError as error:
-                yield error.message
+                unset.append(error.message)
+    return values, unset
 
 
 def _project_warnings(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:

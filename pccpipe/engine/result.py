@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from pccpipe.errors import ResultError
+from pccpipe.secrets.mask import Masker
 from pccpipe.values import Json
 
 RESULT_LIMIT = 4 * 1024 * 1024
@@ -29,6 +30,23 @@ def result_target(path: str, run_dir: Path) -> Path:
     if parts[0] in _RECORDS_OWN:
         raise ResultError(f"the result's path {path!r} is the record's own: `{parts[0]}` is taken")
     return run_dir.joinpath(*parts)
+
+
+def masked_result(data: bytes, masker: Masker) -> tuple[bytes, bool]:
+    """The bytes of a result as they may be kept, and whether there was a secret in them.
+
+    Looked for in the bytes, and in what they say as JSON: `\\u0073k-...` is a key as well.
+    """
+    masked = masker.data(data)
+    if masked != data:
+        return masked, True
+    try:
+        value: Json = json.loads(data)
+    except (ValueError, RecursionError):
+        return data, False
+    if (clean := masker.json(value)) == value:
+        return data, False
+    return json.dumps(clean, indent=1, ensure_ascii=False).encode("utf-8", "replace"), True
 
 
 def parse_result(data: bytes, name: str, schema: Mapping[str, object] | None) -> Json:

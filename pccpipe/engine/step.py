@@ -19,9 +19,9 @@ from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import with_patience
 from pccpipe.engine.places import first_way, following_way
-from pccpipe.engine.result import RESULT_LIMIT, parse_result, result_target
+from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
-from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
@@ -47,11 +47,14 @@ def run_step(parts: Parts, here: Here, step: Step, body: Run, visit: Visit) -> E
 def with_retries(
     parts: Parts, here: Here, path: str, retry: Retry, attempt: Callable[[int], Ended], visit: Visit, first: int = 1
 ) -> Ended:
-    """Call `attempt(number)` until its outcome is none to try again after, at most `retry.attempts` times."""
+    """Call `attempt(number)` until its outcome is none to try again after, at most `retry.attempts` times.
+
+    A leak, or a workspace that may not go up, is none: a second try could only do the same.
+    """
     last = first + retry.attempts - 1
     for number in range(first, last + 1):
         ended = attempt(number)
-        if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested:
+        if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested or ended.code:
             break
         if visit.take(StepRetrying):
             continue
@@ -159,6 +162,7 @@ class _RunStep:
                 bool(exit_ and exit_.out_of_memory),
                 time.monotonic() - began,
                 ended.message,
+                ended.code,
             ),
             # Not before: until the outcome is on disk, the target's copy of the output is the one that counts.
             when_synced=running.discard,
@@ -200,7 +204,7 @@ class _RunStep:
     def _remembered(self, started: CommandStarted, over: CommandEnded, place: Place) -> Ended:
         """The attempt that an earlier process brought to its end, with its result as that left it."""
         log = (self.parts.run_dir / started.stdout, self.parts.run_dir / started.stderr)
-        ended = Ended(over.outcome, over.exit_code, message=over.message, logs=log)
+        ended = Ended(over.outcome, over.exit_code, code=over.code, message=over.message, logs=log)
         if self.body.result and over.outcome is Outcome.SUCCEEDED:
             path = self._result_path(self.body.result, place)
             target = result_target(path, self.parts.run_dir)
@@ -279,19 +283,25 @@ class _RunStep:
         """The attempt with its result; a result that is missing or wrong makes a succeeded one FAILED."""
         try:
             path, value = self._take_result(running, spec, place)
-        except (ResultError, Unavailable, Lost) as error:
+        except ResultError as error:
+            failed = {Outcome.SUCCEEDED, Outcome.FAILED} if error.code else {Outcome.SUCCEEDED}
+            if ended.outcome not in failed:
+                return ended
+            return replace(ended, outcome=Outcome.FAILED, code=error.code, message=error.message)
+        except (Unavailable, Lost) as error:
             if ended.outcome is not Outcome.SUCCEEDED:
                 return ended
-            lost = isinstance(error, Unavailable | Lost)
-            return replace(ended, outcome=Outcome.LOST if lost else Outcome.FAILED, message=str(error))
+            return replace(ended, outcome=Outcome.LOST, message=str(error))
         return replace(ended, result=value, result_path=path)
 
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = self._result_path(spec, place)
         target = result_target(path, self.parts.run_dir)
-        data = self.parts.masker.data(running.fetch(target.name, RESULT_LIMIT))
+        data, had_secret = masked_result(running.fetch(target.name, RESULT_LIMIT), self.parts.masker)
         # Written before it is checked: a wrong result is what somebody will want to look at.
         write_atomically(target, data)
+        if had_secret:
+            raise ResultError(f"a secret's value stands in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)
         return path, parse_result(data, target.name, spec.schema_json)
 
 

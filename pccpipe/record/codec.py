@@ -26,9 +26,9 @@ class UnreadableEventError(PccpipeError):
     """A line of a journal that this version cannot read: torn, or of a kind that a newer one wrote."""
 
 
-def encode(event: Event) -> bytes:
-    """The event as a line, newline included."""
-    fields = to_json(event.what)
+def encode(event: Event, text: Callable[[str], str] = str) -> bytes:
+    """The event as a line, newline included; each of its texts as `text` makes it."""
+    fields = to_json(event.what, text)
     assert isinstance(fields, dict)
     line = {"seq": event.seq, "time": round(event.time, 6), "event": kind_of(event.what), **fields}
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
@@ -50,20 +50,24 @@ def kind_of(happening: Happening) -> str:
     return _snake(type(happening).__name__)
 
 
-def to_json(value: object) -> Json:
-    """Plain data, enums and dataclasses (by field) as JSON's types. A number that JSON cannot write becomes None."""
+def to_json(value: object, text: Callable[[str], str] = str) -> Json:
+    """Plain data, enums and dataclasses (by field) as JSON's types. A number that JSON cannot write becomes None.
+
+    Args:
+        text: applied to each text, keys of mappings too; not to enums' words and fields' names, which are ours.
+    """
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
-        return str(value.value) if isinstance(value, Enum) else value
+        return str(value.value) if isinstance(value, Enum) else text(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [to_json(item, text) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
+        return {text(str(key)): to_json(item, text) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_json(getattr(value, name)) for name in _names(type(value))}
+        return {name: to_json(getattr(value, name), text) for name in _names(type(value))}
     raise TypeError(f"{type(value).__name__} is nothing for a record")
 
 

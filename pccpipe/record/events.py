@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from pccpipe.outcome import IsolationMode, Outcome, Place, Reason, Stream
+from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
 from pccpipe.targets.base import Isolation, Token
 from pccpipe.values import Json
 
@@ -81,6 +81,7 @@ class CommandEnded:
     seconds: float = 0.0
     message: str = ""
     """What failed, in a sentence: which rule of the result's schema, which limit."""
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ class StepEnded:
     result_path: str | None = None
     ignored: bool = False
     """It did not succeed, and `continue_on_error` says to go on."""
+    code: Code | None = None
+    """Set when the outcome is `failed` for one of a few reasons that programs want to know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,12 +66,10 @@ class Journal:
     Args:
         run_dir: the run's folder; a journal that is there already goes on after its last whole line.
         listeners: called in this order. One that raises does not break the run: its first error becomes a `Warned`.
-        mask: applied to each line, so that no secret is in an event, for whatever part of it brought one.
+        mask: applied to each text, so that no secret is in an event, for whatever part of it brought one.
     """
 
-    def __init__(
-        self, run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[bytes], bytes] = bytes
-    ) -> None:
+    def __init__(self, run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[str], str] = str) -> None:
         # Reentrant, because a listener may cancel the run, and that is an event as well.
         self._lock = threading.RLock()
         self._listeners = tuple(listeners)
@@ -84,7 +82,7 @@ class Journal:
         self._end_torn_line()
 
     @staticmethod
-    def create(run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[bytes], bytes] = bytes) -> Journal:
+    def create(run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[str], str] = str) -> Journal:
         """`make_run_dir`, and the journal in it. Raises UsageError."""
         make_run_dir(run_dir)
         return Journal(run_dir, listeners, mask)
@@ -121,12 +119,12 @@ class Journal:
 
     def _kept(self, event: Event) -> Event:
         """The event as it is on disk."""
-        line = encode(event)
-        masked = self._mask(line)
+        # Text by text, not the line: a short secret may be a word of the line's own, and a long one be escaped in it.
+        masked = encode(event, self._mask)
         self._write(masked)
         if not isinstance(event.what, _SYNCED_BY_THE_NEXT):
             self._sync()
-        return event if masked == line else decode(masked)
+        return event if masked == encode(event) else decode(masked)
 
     def _write(self, line: bytes) -> None:
         try:

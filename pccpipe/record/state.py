@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never
 
-from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
+from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
     ActionDone,
@@ -56,6 +56,7 @@ class Attempt:
     stdout: str | None = None
     stderr: str | None = None
     message: str = ""
+    code: Code | None = None
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ class StepState:
     attempts: list[Attempt] = field(default_factory=list)
     exit_code: int | None = None
     reason: Reason | None = None
+    code: Code | None = None
     message: str = ""
     result: Json = None
     result_path: str | None = None
@@ -124,6 +126,7 @@ class StepState:
             "reason": to_json(self.reason),
             "words": refusal.words if refusal else "",
             "hint": refusal.hint if refusal else "",
+            "code": to_json(self.code),
             "message": self.message,
             "result": self.result,
             "result_path": self.result_path,
@@ -231,7 +234,7 @@ class RunState:
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.outcome, attempt.exit_code, attempt.signal = what.outcome, what.exit_code, what.signal
                 attempt.out_of_memory, attempt.seconds = what.out_of_memory, what.seconds
-                attempt.message = what.message
+                attempt.message, attempt.code = what.message, what.code
             case TargetUnavailable():
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.outcome, attempt.reason = Outcome.UNAVAILABLE, what.reason
@@ -283,6 +286,7 @@ class RunState:
         step = self.step(what.step)
         step.outcome, step.seconds, step.ignored = what.outcome, what.seconds, what.ignored
         step.exit_code, step.reason, step.message = what.exit_code, what.reason, what.message
+        step.code = what.code
         step.result, step.result_path = what.result, what.result_path
 
     def to_json(self) -> dict[str, Json]:

@@ -46,7 +46,7 @@ class Masker:
         )
 
     def json(self, value: Json) -> Json:
-        """The same for every text in a value, keys too."""
+        """The same for every text in a value, keys and numbers too."""
         match value:
             case str():
                 return self.text(value)
@@ -54,6 +54,10 @@ class Masker:
                 return [self.json(item) for item in value]
             case dict():
                 return {self.text(key): self.json(item) for key, item in value.items()}
+            case int() | float() if not isinstance(value, bool):
+                text = json.dumps(value)
+                masked = self.text(text)
+                return value if masked == text else masked
             case _:
                 return value
 
@@ -81,6 +85,28 @@ class Masker:
             if data[-length:] in self._prefixes:
                 return length
         return 0
+
+
+def mask_error(error: BaseException | None, masker: Masker) -> None:
+    """Take secrets out of what an exception says, and those that it came of, before it leaves for a log or a screen."""
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        error = left.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        error.args = tuple(masker.text(value) if isinstance(value, str) else value for value in error.args)
+        for name, value in vars(error).items():
+            if isinstance(value, str):
+                setattr(error, name, masker.text(value))
+        if isinstance(error, OSError):
+            # What it shows is not in its arguments.
+            error.strerror, error.filename = (
+                masker.text(text) if isinstance(text, str) else text for text in (error.strerror, error.filename)
+            )
+        inner = (value for value in error.args if isinstance(value, BaseException))
+        left += [error.__cause__, error.__context__, *inner]
 
 
 class StreamMask:

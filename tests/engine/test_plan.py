@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,19 @@ def planned(tmp_path: Path) -> Planned:
     """Plans a pipeline's text in a project of a mode."""
 
     def plan(
-        text: str, mode: IsolationMode = IsolationMode.VM, *, fallback_allowed: bool = True, **inputs: str
+        text: str,
+        mode: IsolationMode = IsolationMode.VM,
+        *,
+        fallback_allowed: bool = True,
+        environ: Mapping[str, str] = {"SET": "x"},
+        **inputs: str,
     ) -> Plan:
         path = tmp_path / "pipeline.yaml"
         path.write_text("version: 1\nname: test\n" + textwrap.dedent(text))
         pipeline = load_pipeline(path)
         project = Project("p", mode, Vm("192.0.2.1", "pcc"), path=Path("pccpipe.yaml"))
         values = resolve_inputs(pipeline, dict(inputs))
-        return make_plan(pipeline, project, values, fallback_allowed=fallback_allowed, environ={"SET": "x"})
+        return make_plan(pipeline, project, values, fallback_allowed=fallback_allowed, environ=environ)
 
     return plan
 
@@ -194,3 +199,24 @@ def test_every_pipeline_that_comes_with_it_can_be_planned(path: Path, mode: Isol
     given = {name: str(path) for name, spec in pipeline.inputs.items() if spec.default is None}
     plan = make_plan(pipeline, Project("p", mode, Vm("192.0.2.1", "pcc")), resolve_inputs(pipeline, given))
     assert len(plan_text(plan)) > len(plan.steps)
+
+
+def test_a_plan_shows_no_secret(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {token: {type: string, default: none}}
+        secrets: {SET: {from: env}}
+        env: {ALSO: "key=an-x-value"}
+        steps:
+          - id: a
+            run: 'curl -H "Auth: an-x-value" ${{ inputs.token }}'
+            if: inputs.token == 'an-x-value'
+            secrets: [SET]
+        """,
+        environ={"SET": "an-x-value"},
+        token="an-x-value",
+    )
+    text = "\n".join(plan_text(plan))
+    assert "an-x-value" not in text
+    assert "key=***" in text
+    assert "an-x-value" not in repr([step.ways for step in plan.steps]) + repr(plan.inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pccpipe.outcome import Outcome
+from pccpipe.outcome import Code, Outcome
 from pccpipe.targets.base import Exit
 from pccpipe.targets.dummy import Play
 from tests.engine.rehearsal import Stage
@@ -69,15 +69,68 @@ def test_a_results_path_cannot_leave_the_runs_folder(stage: Stage) -> None:
     assert not (played.run_dir.parent.parent / "x").exists()
 
 
-def test_secrets_are_masked_in_results(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "left",
+    [
+        b'{"said": "sk-very-secret-value"}',
+        b'{"sk-very-secret-value": 1}',
+        b'{"said": "c2stdmVyeS1zZWNyZXQtdmFsdWU="}',
+        b'{"said": "\\u0073k-very-secret-value"}',
+        b'{"said": "sk-very-secret-value"',
+    ],
+)
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_secret_in_a_result_is_masked_and_fails_the_step_for_good(stage: Stage, left: bytes, code: int) -> None:
     stage.secrets = {"KEY": "sk-very-secret-value"}
-    stage.script = lambda command: Play(files={"result.json": b'{"said": "sk-very-secret-value"}'})
+    stage.script = lambda command: Play(files={"result.json": left}, exit=Exit(code))
     played = stage.play("""
         secrets: {KEY: {from: env}}
-        steps: [{id: a, run: "true", secrets: [KEY], result: {path: result.json}}]
+        steps:
+          - id: a
+            run: "true"
+            secrets: [KEY]
+            result: {path: result.json}
+            retry: {attempts: 3}
+            continue_on_error: true
+          - id: b
+            if: steps.a.failed
+            run: "true"
     """)
-    assert played.end_of("a").result == {"said": "***"}
-    assert b"sk-very" not in (played.run_dir / "result.json").read_bytes()
+    end = played.end_of("a")
+    assert (end.outcome, end.code, end.result) == (Outcome.FAILED, Code.SECRET_IN_OUTPUT, None)
+    assert "masked in result.json" in end.message
+    assert played.order == ["a@local", "b@local"]
+    kept = (played.run_dir / "result.json").read_bytes()
+    assert b"***" in kept
+    assert b"k-very" not in kept
+    assert b"c2stdmVy" not in kept
+
+
+def test_a_run_that_a_leak_ended_says_so_in_its_status(stage: Stage) -> None:
+    stage.secrets = {"KEY": "sk-very-secret-value"}
+    stage.script = lambda command: Play(files={"result.json": b'"sk-very-secret-value"'})
+    for fails_as, status in (("", "secret_in_output"), ("fails_as: build_failed", "build_failed")):
+        played = stage.play(f"""
+            secrets: {{KEY: {{from: env}}}}
+            steps:
+              - id: a
+                run: "true"
+                secrets: [KEY]
+                result: {{path: result.json}}
+                {fails_as}
+        """)
+        assert (played.outcome.outcome, played.outcome.status) == (Outcome.FAILED, status)
+
+
+def test_a_number_that_is_a_secret_is_one(stage: Stage) -> None:
+    stage.secrets = {"PIN": "83920174"}
+    stage.script = lambda command: Play(files={"result.json": b'{"n": [83920174e0, true]}'})
+    played = stage.play("""
+        secrets: {PIN: {from: env}}
+        steps: [{id: a, run: "true", secrets: [PIN], result: {path: result.json}}]
+    """)
+    assert played.end_of("a").code is Code.SECRET_IN_OUTPUT
+    assert b"8392" not in (played.run_dir / "result.json").read_bytes()
 
 
 @pytest.mark.parametrize("path", ["run.json", "logs/x.json", "workspace/result.json", "lock"])

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import json
+import shlex
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pytest_mock import MockerFixture
 
 from pccpipe.errors import PccpipeError, UsageError
-from pccpipe.outcome import Outcome, Stream
-from pccpipe.record.events import CommandEnded, Event, Output, StepEnded, Warned
+from pccpipe.outcome import Outcome, Place, Stream
+from pccpipe.record.codec import encode
+from pccpipe.record.events import ActionDone, CommandEnded, Event, Happening, Output, StepEnded, StepStarted, Warned
 from pccpipe.record.journal import EVENTS, Journal, check_run_id, read_events
+from pccpipe.secrets.mask import Masker
 
 
 def test_events_are_numbered_and_on_disk_before_append_returns(tmp_path: Path) -> None:
@@ -120,10 +127,36 @@ def test_a_disk_that_takes_no_more_is_told_in_words(tmp_path: Path) -> None:
 
 def test_a_secret_is_masked_before_anyone_sees_the_event(tmp_path: Path) -> None:
     told: list[Event] = []
-    journal = Journal.create(tmp_path / "r", [told.append], lambda line: line.replace(b"hunter2", b"***"))
+    journal = Journal.create(tmp_path / "r", [told.append], lambda text: text.replace("hunter2", "***"))
     assert journal.append(Warned("it is hunter2")).what == Warned("it is ***")
     assert told[0].what == Warned("it is ***")
     assert b"hunter2" not in (tmp_path / "r" / EVENTS).read_bytes()
+
+
+def test_a_secret_that_is_a_word_of_the_record_spoils_no_event(tmp_path: Path) -> None:
+    masker = Masker(["1", "local", "run", '"a', "seq"])
+    journal = Journal.create(tmp_path / "r", mask=masker.text)
+    told: list[Happening] = [
+        StepStarted("a", "run", Place.LOCAL),
+        ActionDone("a", "download", {"local": ["run 1"], "n": 1}),
+        StepEnded("a", Outcome.SUCCEEDED, 1.0),
+    ]
+    for what in told:
+        journal.append(what)
+    assert [event.what for event in read_events(tmp_path / "r")] == [
+        StepStarted("a", "***", Place.LOCAL),
+        ActionDone("a", "download", {"***": ["*** ***"], "n": 1}),
+        told[2],
+    ]
+
+
+@given(st.sampled_from(["pass'word\"x\\y", "two\nlines of it\n", "sk-/+=%"]), st.text(max_size=5))
+def test_a_secret_is_masked_however_it_is_quoted_inside_of_an_event(secret: str, around: str) -> None:
+    masker = Masker([secret])
+    for said in (secret, shlex.quote(secret), json.dumps(secret), quote(secret, safe="")):
+        line = encode(Event(1, 0.0, Warned(f"{around}{said}{around}")), masker.text).decode()
+        assert said not in json.loads(line)["message"]
+        assert "***" in line
 
 
 def test_a_run_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

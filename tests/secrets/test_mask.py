@@ -6,13 +6,15 @@ import base64
 import itertools
 import json
 import shlex
+import traceback
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pccpipe.secrets.mask import Masker
+from pccpipe.errors import UsageError
+from pccpipe.secrets.mask import Masker, mask_error
 
 SECRETS = ["sk-Abc/+=123 secret", "abcab", "abcabcabd", "pass'word\"x\\y", "line one of it\nline two of it\n"]
 MASKER = Masker(SECRETS)
@@ -91,3 +93,21 @@ def test_each_line_of_a_long_secret_is_one(line: str) -> None:
 
 def test_json_is_masked_in_keys_and_values() -> None:
     assert MASKER.json({"abcab": ["x", {"k": "is abcab"}], "n": 1}) == {"***": ["x", {"k": "is ***"}], "n": 1}
+
+
+def test_an_exception_and_those_it_came_of_say_no_secret() -> None:
+    first, second, third = SECRETS[0], SECRETS[1], SECRETS[2]
+
+    def fail() -> None:
+        try:
+            raise FileNotFoundError(2, "No such file", f"/tmp/{first}/x")
+        except OSError as error:
+            raise UsageError(f"it is {second}", f"not {third}") from RuntimeError(error)
+
+    with pytest.raises(UsageError) as raised:
+        fail()
+    mask_error(raised.value, MASKER)
+    told = "".join(traceback.format_exception(raised.value))
+    assert not any(secret in told for secret in SECRETS)
+    assert "/tmp/***/x" in told
+    assert (raised.value.message, raised.value.hint) == ("it is ***", "not ***")
