@@ -86,7 +86,8 @@ class ProjectVm:
             self._login.join()
         with self._lock:
             if self._lease is not None:
-                self._lease.release()
+                # Empty, it was made only for commands to begin in, and the next run would have to look at it.
+                self._lease.release(self.workspace)
             self._close_machine()
 
     def _connection(self) -> Machine:

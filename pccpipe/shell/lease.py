@@ -105,15 +105,19 @@ class Lease:
             time.sleep(min(left, POLL_EVERY))
         self._thread.start()
 
-    def release(self) -> None:
-        """Give the lease back if it is still ours. Idempotent; never raises: what can't be given back goes stale."""
+    def release(self, folder: str = "") -> None:
+        """Give the lease back if it is still ours. Idempotent; never raises: what can't be given back goes stale.
+
+        Args:
+            folder: goes with it, if there is nothing in it.
+        """
         self._end.set()
         if self._thread.is_alive():
             self._thread.join(ANSWER_TIMEOUT)
         if self._may_be_ours and not self._lost:
             self._may_be_ours = False
             try:
-                self._ask("pcc_give_back", self._nonce)
+                self._ask("pcc_give_back", self._nonce, folder)
             except (Unavailable, OSError):
                 return
 

@@ -122,8 +122,11 @@ pcc_read() {
   if [ $pcc_state = released ]; then echo free; else pcc_tell; fi
 }
 
-pcc_give_back() { # NONCE
+pcc_give_back() { # NONCE [FOLDER]: a folder that is to go with the lease, if there is nothing in it
   pcc_look
-  [ "$pcc_nonce" != "$1" ] || pcc_touch 0
+  if [ "$pcc_nonce" = "$1" ]; then
+    [ -z "${2-}" ] || rmdir "$2" 2>/dev/null
+    pcc_touch 0
+  fi
   echo free
 }

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.control import ROOT, Control, containers, happened, wait_until
 from tests.testbed.vm import VM
 
@@ -122,8 +124,12 @@ def test_a_lease_that_was_lost_ends_the_run_at_its_next_step(fresh_vm: VM, tmp_p
     assert ran.step("second")["attempts"] == []
 
 
-def test_a_run_that_copied_nothing_up_leaves_no_folder_there(control: Control) -> None:
-    ran = control.run("steps: [{id: a, on: vm, run: echo x >file}, {id: clean, remove: workspace}]")
+EMPTY = "{id: a, on: vm, run: echo}, {id: b, on: container, container: box, run: echo}"
+
+
+@pytest.mark.parametrize("steps", ["{id: a, on: vm, run: echo x >file}, {id: clean, remove: workspace}", EMPTY])
+def test_a_run_that_copied_nothing_up_leaves_no_folder_there(control: Control, steps: str) -> None:
+    ran = control.run(f"containers: {{box: {{image: 'bb:latest'}}}}\nsteps: [{steps}]")
     assert ran.code == 0
     assert control.vm
     assert ran.record.name not in of_runs(control.vm)
