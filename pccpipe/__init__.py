@@ -19,7 +19,18 @@ from pccpipe.version import __version__
 if TYPE_CHECKING:
     from pccpipe.engine.cancel import Cancel
     from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
-    from pccpipe.library import Fallback, RunResult, answer, ask_to_cancel, load, load_project, plan, resume, run
+    from pccpipe.library import (
+        Fallback,
+        RunResult,
+        answer,
+        ask_to_cancel,
+        doctor,
+        load,
+        load_project,
+        plan,
+        resume,
+        run,
+    )
     from pccpipe.outcome import Outcome, Place, Reason
     from pccpipe.record.events import Event
 
@@ -39,6 +50,7 @@ __all__ = [
     "__version__",
     "answer",
     "ask_to_cancel",
+    "doctor",
     "load",
     "load_project",
     "plan",
@@ -50,7 +62,7 @@ _HOMES = {
     "pccpipe.engine.cancel": ("Cancel",),
     "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.library": (
-        *("Fallback", "RunResult", "answer", "ask_to_cancel"),
+        *("Fallback", "RunResult", "answer", "ask_to_cancel", "doctor"),
         *("load", "load_project", "plan", "resume", "run"),
     ),
     "pccpipe.outcome": ("Outcome", "Place", "Reason"),

@@ -49,8 +49,10 @@ from pccpipe.version import __version__
 if TYPE_CHECKING:
     from pccpipe.engine.executor import RunOutcome
     from pccpipe.engine.plan import Plan
+    from pccpipe.vm.check import Looked, Mended, Report
 
 RUNS_DIR = Path(".system/runs")
+ENDPOINT = "https://api.openai.com/v1"
 PIPELINE = "pipeline.yaml"
 PIPELINE_FILES = "pipeline-files"
 """In a run's folder: the pipeline as it ran, and the files that it names."""
@@ -364,6 +366,44 @@ def plan(
     values = resolve_inputs(pipeline, inputs or {})
     allowed = fallback is Fallback.ALLOWED
     return make_plan(pipeline, project or load_project(), values, fallback_allowed=allowed)
+
+
+def doctor(
+    *,
+    project: Project | None = None,
+    runs_dir: str | Path | None = None,
+    endpoint: str = ENDPOINT,
+    key: str | None = None,
+    fix: bool = False,
+    accept_new_host_key: bool = False,
+    on_looked: Callable[[Looked], object] | None = None,
+    on_mended: Callable[[Mended], object] | None = None,
+) -> Report:
+    """Whether the machines that a project's steps run on are fit for that; with `fix`, mend what is safe to.
+
+    Nothing is mended on a VM that a run has. What is wrong is in the report, not an exception.
+
+    Args:
+        project: default: as for `run`.
+        runs_dir: as for `run`; says which of a machine's leftovers are of runs that are over.
+        endpoint: the base URL of the model's API.
+        key: for it; default: that in OPENAI_API_KEY. Used for one GET from this machine.
+        accept_new_host_key: as for `run`.
+        on_looked: told of each check as it is done; of all of them anew after something was mended.
+        on_mended: told of each thing that was mended, or could not be.
+    """
+    from pccpipe.vm.doctor import examine
+    from pccpipe.vm.patient import Chart
+
+    key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
+    chart = Chart(
+        project or load_project(),
+        Path(runs_dir or RUNS_DIR).absolute(),
+        endpoint.rstrip("/"),
+        key,
+        accept_new_host_key,
+    )
+    return examine(chart, fix=fix, on_looked=on_looked or (lambda _: None), on_mended=on_mended or (lambda _: None))
 
 
 def _recorded(

@@ -6,6 +6,7 @@ import click
 
 from pccpipe.cli.answer import answer
 from pccpipe.cli.cancel import cancel
+from pccpipe.cli.doctor import doctor
 from pccpipe.cli.gc import gc
 from pccpipe.cli.logs import logs
 from pccpipe.cli.plan import plan
@@ -43,5 +44,5 @@ def app(context: click.Context) -> None:
         context.exit(2)
 
 
-for _command in (run, resume, answer, cancel, gc, validate, plan, runs, show, logs, schema):
+for _command in (run, resume, answer, cancel, gc, doctor, validate, plan, runs, show, logs, schema):
     app.add_command(_command)

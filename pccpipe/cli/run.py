@@ -128,7 +128,7 @@ def _base36(number: int) -> str:
 def make_view(output: Format, record: Path, earlier: Iterable[Event] = ()) -> View:
     """What shows a run's events as `--format` says; those that came `earlier`, before it was resumed, not again."""
     if output is Format.AUTO:
-        output = Format.LIVE if _can_be_live() else Format.PLAIN
+        output = Format.LIVE if can_be_live() else Format.PLAIN
     match output:
         case Format.LIVE:
             from pccpipe.views.live import LiveView
@@ -144,6 +144,7 @@ def make_view(output: Format, record: Path, earlier: Iterable[Event] = ()) -> Vi
             return PlainView(sys.stdout, record, earlier)
 
 
-def _can_be_live() -> bool:
+def can_be_live() -> bool:
+    """Whether lines can be painted over on the terminal that we write to."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and encoding == "utf8"

@@ -118,25 +118,41 @@ class Engine:
 
     def has_image(self, image: str) -> bool:
         """Whether the engine has an image. Raises `Unavailable`."""
+        return self.image_labels(image) is not None
+
+    def image_labels(self, image: str) -> dict[str, str] | None:
+        """An image's labels, or None if the engine has no such image. Raises `Unavailable`."""
         import docker.errors
 
-        def look(client: docker.APIClient) -> bool:
+        def look(client: docker.APIClient) -> dict[str, str] | None:
             try:
-                client.inspect_image(image)  # type: ignore[no-untyped-call]
+                found = client.inspect_image(image)  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:
-                return False
-            return True
+                return None
+            return dict(found.get("Config", {}).get("Labels") or {})
 
         return self.ask(Call.OTHER, look)
 
     def build(
-        self, image: str, context: Path, dockerfile: Path, args: Mapping[str, str], on_output: Callable[[bytes], object]
+        self,
+        image: str,
+        context: Path,
+        dockerfile: Path,
+        args: Mapping[str, str],
+        on_output: Callable[[bytes], object],
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """Build an image from a folder here; its output as it comes. Raises `Unavailable`, ActionError."""
 
         def build(client: docker.APIClient) -> str:
             answers = client.build(
-                path=str(context), dockerfile=str(dockerfile), tag=image, buildargs=dict(args), rm=True, decode=True
+                path=str(context),
+                dockerfile=str(dockerfile),
+                tag=image,
+                buildargs=dict(args),
+                labels=dict(labels or {}),
+                rm=True,
+                decode=True,
             )
             failure = ""
             for answer in answers:

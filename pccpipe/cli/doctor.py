@@ -1,0 +1,69 @@
+"""`pccpipe doctor`: what is wrong with the VM, or with this machine, and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pccpipe.cli.options import project_option, runs_dir_option
+from pccpipe.cli.run import can_be_live
+
+if TYPE_CHECKING:
+    from pccpipe.spec.model import Project
+    from pccpipe.views.checkup import CheckupView
+
+ENDPOINT = "https://api.openai.com/v1"
+
+endpoint_option = click.option(
+    "--endpoint", metavar="URL", default=ENDPOINT, show_default=True, help="The base URL of the model's API."
+)
+
+
+@click.command()
+@project_option
+@runs_dir_option
+@endpoint_option
+@click.option("--fix", is_flag=True, help="Mend what can be mended without harm; asks nothing, says what it did.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON, at the end.")
+@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+def doctor(
+    *, project: Path | None, runs_dir: Path, endpoint: str, fix: bool, as_json: bool, accept_new_host_key: bool
+) -> None:
+    """Look at all that a run needs on the project's VM, or here, and name the one command that mends what is wrong.
+
+    The key is the one in OPENAI_API_KEY, if that is set; it is used from this machine alone. Nothing is mended on a VM
+    that a run has. Exit status: 0 all is fine (there may be warnings), 1 something is wrong, 3 the VM can't be reached.
+    """
+    from pccpipe import library
+    from pccpipe.views.checkup import json_report
+
+    of_project = library.load_project(project)
+    view = make_view(of_project) if not as_json else None
+    report = library.doctor(
+        project=of_project,
+        runs_dir=runs_dir,
+        endpoint=endpoint,
+        fix=fix,
+        accept_new_host_key=accept_new_host_key,
+        on_looked=view.looked if view else None,
+        on_mended=view.mended if view else None,
+    )
+    if view:
+        view.close(report)
+    else:
+        print(json.dumps(json_report(report), indent=2))
+    sys.exit(report.exit_status)
+
+
+def make_view(project: Project) -> CheckupView:
+    """What shows the checks: live on a terminal, else plain."""
+    from pccpipe.views.checkup import LiveCheckup, PlainCheckup
+    from pccpipe.vm.checks import all_checks
+
+    if can_be_live():
+        return LiveCheckup(sys.stdout, [check.name for check in all_checks(project.isolation_mode)])
+    return PlainCheckup(sys.stdout)

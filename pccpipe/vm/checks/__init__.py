@@ -1,0 +1,29 @@
+"""What the doctor looks at, one file a group; `all_checks` has them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pccpipe.outcome import IsolationMode
+from pccpipe.vm.check import Check
+from pccpipe.vm.checks import agent, engine, leftovers, login, network, system
+
+
+def all_checks(mode: IsolationMode) -> list[Check]:
+    """The checks of a project, by where its steps run."""
+    return list(_checks(mode))
+
+
+def _checks(mode: IsolationMode) -> Iterator[Check]:
+    has_engine = mode is not IsolationMode.LOCAL
+    on_machine = [*system.CHECKS, *network.CHECKS, *(engine.CHECKS if has_engine else []), leftovers.LEFTOVERS]
+    if mode is IsolationMode.VM:
+        yield from login.CHECKS
+        on_machine.append(leftovers.LEASE)
+    for check in on_machine:
+        yield check.after("login") if mode is IsolationMode.VM else check
+    if has_engine:
+        yield from agent.IN_CONTAINER
+    else:
+        yield agent.ENDPOINT_FROM_HERE
+    yield from agent.HERE

@@ -1,0 +1,193 @@
+"""The agent: whether Codex starts in a container as its steps have it, in which sandbox, and reaches its model."""
+
+from __future__ import annotations
+
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import IsolationMode, Reason
+from pccpipe.targets.base import Command, ContainerSettings, Exit
+from pccpipe.targets.container import ContainerTarget
+from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
+from pccpipe.vm.patient import DOCKERFILE, IMAGE, Patient
+
+PROBE_LIMIT = 40.0
+ASK_TIMEOUT = 10.0
+BYPASS = "--dangerously-bypass-approvals-and-sandbox"
+# Lines of a name and what is known of it. The endpoint gets no key: that it answers is enough.
+PROBE = """
+echo "codex $(codex --version 2>&1 | tail -n 1)"
+if words=$(codex sandbox -- true 2>&1); then echo sandbox works; else echo "sandbox $(echo "$words" | tail -n 1)"; fi
+if command -v curl >/dev/null; then
+  code=$(curl -sS -o /dev/null -m 10 -w '%{http_code}' "$ENDPOINT/models" 2>/tmp/said) || said=$(tail -n 1 /tmp/said)
+  echo "endpoint $code $said"
+fi
+"""
+HERE_PROBE = """
+command -v codex >/dev/null || exit 9
+home=$(mktemp -d "${TMPDIR:-/tmp}/pcc-doctor.XXXXXX") && trap 'rm -rf "$home"' EXIT && export CODEX_HOME=$home
+""" + "\n".join(PROBE.splitlines()[:3])
+
+
+def container(patient: Patient) -> Finding:
+    """Whether a container of that image starts, with an agent's settings."""
+    _probe(patient)
+    return ok(f"a container of {IMAGE} starts, with the network of the host")
+
+
+def codex(patient: Patient) -> Finding:
+    """Whether Codex starts in it, and is the version that pccpipe knows."""
+    return _version(_probe(patient).get("codex", ""), Mend(patient.pccpipe("provision"), Where.HERE))
+
+
+def sandbox(patient: Patient) -> Finding:
+    """Which of Codex's sandbox arguments works in a container. There, the container itself is the sandbox."""
+    said = _probe(patient).get("sandbox", "")
+    if said == "works":
+        return ok("Codex's own sandbox works in the container, too; the container is one anyway")
+    return ok(f"in the container {BYPASS}, as the container is the sandbox: Codex's own does not work there ({said})")
+
+
+def endpoint(patient: Patient) -> Finding:
+    """Whether the model's API is reached from the container."""
+    said = _probe(patient).get("endpoint")
+    if said is None:
+        return skipped("there is no curl in the image")
+    code, _, words = said.partition(" ")
+    where = f"{patient.chart.endpoint} from the container"
+    if code == "000":
+        return wrong(f"{where}: {words or 'no answer'}. Does a firewall let the VM out?")
+    return ok(f"{where} answers")
+
+
+def endpoint_from_here(patient: Patient) -> Finding:
+    """Whether the model's API is reached from this machine."""
+    code, words = _asked(patient.chart.endpoint, "")
+    return ok(f"{patient.chart.endpoint} answers") if code else wrong(f"{patient.chart.endpoint}: {words}")
+
+
+def key(patient: Patient) -> Finding:
+    """Whether the model's API takes the key, asked from here: the key goes nowhere else."""
+    if not patient.chart.key:
+        return skipped("OPENAI_API_KEY is not set here")
+    where = f"{patient.chart.endpoint}/models"
+    code, words = _asked(patient.chart.endpoint, patient.chart.key)
+    match code:
+        case 200:
+            return ok(f"{patient.chart.endpoint} takes the key in OPENAI_API_KEY")
+        case 401 | 403:
+            words = f"{where} refuses the key in OPENAI_API_KEY ({code})"
+            return wrong(words, Mend("export OPENAI_API_KEY=...   # a key of that endpoint's", Where.HERE))
+        case 0:
+            return skipped(f"{where} is not reached from this machine: {words}")
+        case _:
+            return warning(f"{where} answers {code}, which says nothing of the key")
+
+
+def codex_here(patient: Patient) -> Finding:
+    """Whether agent steps could run on this machine, where Codex's own sandbox is all that holds them."""
+    from pccpipe.shell.here import Here
+
+    done = Here().run(HERE_PROBE, PROBE_LIMIT)
+    is_local = patient.chart.project.isolation_mode is IsolationMode.LOCAL
+    install = Mend(f"npm install -g @openai/codex@{pinned_version()}", Where.HERE)
+    if done.code == 9:
+        if is_local:
+            return wrong("there is no codex on this machine", install)
+        return skipped("there is no codex on this machine: agent steps can't fall back to it")
+    known = _lines(done.stdout)
+    said = known.get("sandbox", "")
+    if said != "works":
+        words = f"Codex's own sandbox does not work on this machine ({said}): agents here could run no command"
+        mend = Mend("sudo sysctl kernel.unprivileged_userns_clone=1", Where.HERE) if "userns" in said else None
+        return wrong(words, mend) if is_local else warning(words, mend)
+    return _version(known.get("codex", ""), install)
+
+
+def pinned_version() -> str:
+    """The Codex that the image has, and whose ways pccpipe's tests know."""
+    found = re.search(r"^ARG CODEX_VERSION=(\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    assert found, f"{DOCKERFILE} pins no version of Codex"
+    return found[1]
+
+
+def _version(said: str, mend: Mend) -> Finding:
+    found = re.search(r"codex-cli (\d\S*)", said)
+    if not found:
+        return wrong(f"Codex does not start: {said or 'it says nothing'}", mend)
+    if found[1] != pinned_version():
+        return warning(f"Codex {found[1]}; the one that pccpipe knows is {pinned_version()}", mend)
+    return ok(f"Codex {found[1]}")
+
+
+def _asked(base: str, key: str) -> tuple[int, str]:
+    """The status of GET /models, or 0 and why there is none. A redirection is not followed: the key stays."""
+    request = urllib.request.Request(f"{base}/models", headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.build_opener(_Stays).open(request, timeout=ASK_TIMEOUT) as answer:
+            return int(answer.status), ""
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+    except (OSError, ValueError) as error:
+        return 0, str(getattr(error, "reason", error))
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _probe(patient: Patient) -> Mapping[str, str]:
+    return patient.once("probe", lambda: _run_probe(patient))
+
+
+def _run_probe(patient: Patient) -> Mapping[str, str]:
+    """Run one container as a step's would be, and read what it says. Raises `Unavailable`."""
+    system = f"{patient.root}/.system"
+    workspace = f"{system}/run-workspaces/{patient.run_id}"
+    target = ContainerTarget(
+        patient.machine,
+        patient.run_id,
+        f"{system}/run-state/{patient.run_id}",
+        lambda: workspace,
+        patient.engine.socket,
+    )
+    made = patient.run(f"mkdir -p '{workspace}'")
+    if made.code:
+        raise Unavailable(Reason.WORKSPACE_REFUSED, made.stderr.decode(errors="replace").strip())
+    try:
+        target.open()
+        env = {"ENDPOINT": patient.chart.endpoint}
+        settings = ContainerSettings(IMAGE, network="host", memory=4 << 30, cpus=2, pids=1000)
+        running = target.start(Command("probe-1", "probe", 1, PROBE, env=env, limit=PROBE_LIMIT, container=settings))
+        output = b""
+        deadline = time.monotonic() + PROBE_LIMIT
+        while not isinstance(chunk := running.read(1.0), Exit):
+            output += chunk.data if chunk else b""
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the container did not end in {PROBE_LIMIT:g} s")
+        running.discard()
+        return _lines(output)
+    finally:
+        target.close()
+        patient.run(f"rm -rf '{workspace}'")
+
+
+def _lines(output: bytes) -> Mapping[str, str]:
+    lines = output.decode(errors="replace").splitlines()
+    return {name: rest.strip() for name, _, rest in (line.partition(" ") for line in lines)}
+
+
+KEY = Check("key", key)
+ENDPOINT_FROM_HERE = Check("endpoint", endpoint_from_here)
+IN_CONTAINER = [
+    Check("container", container, ("image", "folder"), limit=90),
+    Check("codex", codex, ("container",)),
+    Check("sandbox", sandbox, ("codex",)),
+    Check("endpoint", endpoint, ("container",)),
+]
+HERE = [KEY, Check("codex-here", codex_here, limit=60)]

@@ -1,0 +1,113 @@
+"""The machine's Docker Engine, and the image that agents run in."""
+
+from __future__ import annotations
+
+import shlex
+
+from pccpipe.docker_api.image import CONTENT_LABEL, content_of
+from pccpipe.outcome import Reason
+from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
+from pccpipe.vm.patient import CONTEXT, DOCKERFILE, IMAGE, Patient
+
+GROUP = "docker"
+
+
+def installed(patient: Patient) -> Finding:
+    """Whether there is an engine at all."""
+    refusal = patient.engine_refusal
+    if refusal is None or refusal.reason is not Reason.ENGINE_MISSING:
+        return ok(f"at {patient.engine.socket}")
+    found = patient.words_of("command -v dockerd")
+    if found:
+        return ok(found)
+    words = f"there is no Docker Engine ({refusal.words})"
+    if patient.vm:
+        return wrong(words, Mend(patient.pccpipe("provision"), Where.HERE))
+    return wrong(words, Mend(f"{patient.sudo}apt-get install -y docker.io"))
+
+
+def group(patient: Patient) -> Finding:
+    """Whether the user may talk to it."""
+    user = patient.machine.facts.user
+    if patient.engine_refusal is None or patient.machine.facts.uid == 0:
+        return ok(f"{user} may use the engine")
+    mine = patient.words_of("id -Gn").split()
+    if GROUP in mine:
+        if patient.engine_refusal.reason is Reason.ENGINE_PERMISSION_DENIED:
+            owner = patient.words_of(f"ls -l {shlex.quote(patient.engine.socket)}")
+            words = f"{user} is in group {GROUP}, but may not use {patient.engine.socket} ({owner})"
+            return wrong(words, Mend(f"{patient.sudo}chgrp {GROUP} {patient.engine.socket}", is_safe=True))
+        return ok(f"{user} is in group {GROUP}")
+    # `id USER` looks the user up anew; `id` says what this login began with.
+    if GROUP in patient.words_of(f"id -Gn {shlex.quote(user)}").split():
+        words = f"{user} is in group {GROUP}, but this login began before that"
+        if patient.vm:
+            return wrong(words, Mend(patient.pccpipe("doctor"), Where.HERE, is_safe=True, do=_log_in_anew))
+        return wrong(f"{words}; log out and in again", Mend(f"newgrp {GROUP}"))
+    words = f"{user} is not in group {GROUP} and may not use the engine"
+    if patient.words_of(f"getent group {GROUP}"):
+        return wrong(words, Mend(f"{patient.sudo}usermod -aG {GROUP} {shlex.quote(user)}", is_safe=True))
+    return wrong(f"{words}; there is no such group", Mend(patient.pccpipe("provision"), Where.HERE))
+
+
+def running(patient: Patient) -> Finding:
+    """Whether it answers."""
+    refusal = patient.engine_refusal
+    if refusal is None:
+        return ok(f"version {_version(patient)}")
+    match refusal.reason:
+        case Reason.ENGINE_PERMISSION_DENIED:
+            return skipped("only who may use it can tell")
+        case Reason.ENGINE_MISSING | Reason.ENGINE_STOPPED:
+            verb = "enable --now" if patient.has_systemd else "start"
+            return wrong(f"it does not run ({refusal.words})", Mend(patient.service(verb, "docker"), is_safe=True))
+        case _:
+            # To restart it may end the containers of a run.
+            return wrong(refusal.words, Mend(patient.service("restart", "docker")))
+
+
+def image(patient: Patient) -> Finding:
+    """Whether the agents' image is there, and made from the Dockerfile as it is now."""
+    labels = patient.engine.image_labels(IMAGE)
+    mend = _build(patient)
+    if labels is None:
+        return wrong(f"there is no image {IMAGE}", mend)
+    content = labels.get(CONTENT_LABEL)
+    if content is None:
+        return warning(f"{IMAGE} was built without pccpipe: from which Dockerfile, it does not say", mend)
+    if content != content_of(CONTEXT):
+        return wrong(f"{IMAGE} was built from another Dockerfile than the {DOCKERFILE.name} of this pccpipe", mend)
+    return ok(f"{IMAGE}, of {DOCKERFILE.name} as it is now")
+
+
+def _version(patient: Patient) -> str:
+    from pccpipe.docker_api.problems import Call
+
+    return str(patient.engine.ask(Call.OTHER, lambda client: client.version()).get("Version", "unknown"))
+
+
+def _build(patient: Patient) -> Mend:
+    if patient.vm:
+        return Mend(patient.pccpipe("provision"), Where.HERE, is_safe=True, do=_build_image)
+    label = f"{CONTENT_LABEL}={content_of(CONTEXT)}"
+    command = f"docker build -t {IMAGE} --label {label} -f {shlex.quote(str(DOCKERFILE))} {shlex.quote(str(CONTEXT))}"
+    return Mend(command, is_safe=True, do=_build_image)
+
+
+def _build_image(patient: Patient) -> str:
+    labels = {CONTENT_LABEL: content_of(CONTEXT)}
+    patient.engine.build(IMAGE, CONTEXT, DOCKERFILE, {}, lambda _: None, labels)
+    return f"built {IMAGE} from {DOCKERFILE}"
+
+
+def _log_in_anew(patient: Patient) -> str:
+    patient.forget()
+    return "logged in anew"
+
+
+CHECKS = [
+    Check("engine", installed, limit=40),
+    Check("engine-group", group, ("engine",), limit=40),
+    Check("engine-running", running, ("engine-group",), limit=40),
+    Check("image", image, ("engine-running",)),
+]

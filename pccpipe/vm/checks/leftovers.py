@@ -1,0 +1,78 @@
+"""What earlier runs left on the machine, and which run has the VM now."""
+
+from __future__ import annotations
+
+from pccpipe.gc.decide import Kind
+from pccpipe.gc.look import Site
+from pccpipe.gc.records import RunsDir
+from pccpipe.gc.sweep import Fate, collect
+from pccpipe.outcome import IsolationMode
+from pccpipe.shell.lease import read_lease
+from pccpipe.vm.check import Check, Finding, Mend, Where, ok, warning
+from pccpipe.vm.patient import Patient
+
+
+def leftovers(patient: Patient) -> Finding:
+    """What nobody needs any more."""
+    collected = collect(_site(patient), dry_run=True)
+    going = [outcome for outcome in collected.outcomes if outcome.fate is Fate.WOULD_GO]
+    # A lease that nobody holds is in nobody's way.
+    going = [outcome for outcome in going if outcome.thing.kind is not Kind.LEASE]
+    if not going:
+        return ok("nothing that could go")
+    containers = sum(outcome.thing.kind is Kind.CONTAINER for outcome in going)
+    folders = len(going) - containers
+    runs = len({outcome.thing.run_id for outcome in going})
+    counts = [f"{containers} container{'' if containers == 1 else 's'}"] if containers else []
+    counts += [f"{folders} folder{'' if folders == 1 else 's'}"] if folders else []
+    words = f"{' and '.join(counts)} of {runs} run{'' if runs == 1 else 's'} that nobody needs any more"
+    words += f", {collected.freed / 1e6:.0f} MB"
+    return warning(words, Mend(patient.pccpipe("gc"), Where.HERE, is_safe=True, do=collect_leftovers))
+
+
+def lease(patient: Patient) -> Finding:
+    """Which run has the VM, and whether it gives signs of life."""
+    held = read_lease(patient.machine, patient.root)
+    if held is None:
+        return ok("free")
+    who = f"run {held.run_id} ({held.holder})"
+    since = (
+        f"its last sign of life was {held.last_beat:.0f} s ago"
+        if held.last_beat is not None
+        else "from before a reboot"
+    )
+    if held.is_stale:
+        return ok(f"left behind by {who}, {since}: the next run takes the VM over")
+    cancel = Mend(f"pccpipe cancel {held.run_id}", Where.HERE)
+    return warning(f"{who} has the VM and is alive, {since}: another run has to wait", cancel)
+
+
+def collect_leftovers(patient: Patient) -> str:
+    """What `pccpipe gc` does on that machine."""
+    collected = collect(_site(patient))
+    gone = sum(outcome.fate is Fate.GONE for outcome in collected.outcomes)
+    failed = [outcome.words for outcome in collected.outcomes if outcome.fate is Fate.FAILED]
+    return "; ".join([f"removed {_things(gone)}, {collected.freed / 1e6:.0f} MB", *failed])
+
+
+def _things(count: int) -> str:
+    return f"{count} thing{'' if count == 1 else 's'} of runs"
+
+
+def _site(patient: Patient) -> Site:
+    chart = patient.chart
+    if patient.vm:
+        of_project = RunsDir(
+            chart.runs_dir,
+            lambda began: began.project == chart.project.id and began.isolation_mode is IsolationMode.VM,
+        )
+        return Site.on_vm(patient.machine, patient.root, of_project, patient.engine)
+    needs_engine = chart.project.isolation_mode is IsolationMode.CONTAINER
+    runs = RunsDir(chart.runs_dir)
+    return Site(
+        patient.machine, str(chart.runs_dir.parent), runs, patient.engine, needs_engine, runs=chart.runs_dir.name
+    )
+
+
+LEFTOVERS = Check("leftovers", leftovers, ("folder",), limit=60)
+LEASE = Check("lease", lease, ("folder",))

@@ -1,0 +1,146 @@
+"""The machine itself: the programs that runs need, the folder for them, its disk, clock and memory."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+from pccpipe.docker_api.problems import Call
+from pccpipe.outcome import IsolationMode
+from pccpipe.targets.container import LEAST_FREE, LEAST_INODES
+from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
+from pccpipe.vm.checks.leftovers import collect_leftovers
+from pccpipe.vm.patient import Patient
+
+INSTALL = "apt-get -o DPkg::Lock::Timeout=120 install -y"
+LITTLE_DISK = 2 * 1024 * 1024
+"""In kB: an image and a few workspaces."""
+FEW_INODES = 50_000
+CLOCK_OFF = 5.0
+CLOCK_WRONG = 60.0
+"""Seconds. TLS certificates and tokens are not valid yet, or not any more."""
+LITTLE_MEMORY = 1024 * 1024
+"""In kB: less than an agent and a project's tests take."""
+
+
+def programs(patient: Patient) -> Finding:
+    """What commands that outlive their connection are made of."""
+    script = "for p in timeout tail grep stat df; do command -v $p >/dev/null || echo $p; done"
+    script += "; [ -r /proc/self/stat ] || echo /proc"
+    missing = patient.words_of(script).split()
+    if missing:
+        words = f"there is no {', '.join(missing)}: pccpipe needs Linux with GNU coreutils and grep"
+        return wrong(words, Mend(f"{patient.sudo}{INSTALL} coreutils grep", is_safe=True))
+    return ok("coreutils, grep, /proc")
+
+
+def rsync(patient: Patient) -> Finding:
+    """Whether only what has changed needs to be sent."""
+    found = patient.words_of("rsync --version 2>/dev/null | head -n 1")
+    if found:
+        return ok(" ".join(found.split()[:3]))
+    words = "there is no rsync: the whole workspace is sent each time, as a tar archive"
+    return warning(words, Mend(f"{patient.sudo}{INSTALL} rsync", is_safe=True))
+
+
+def folder(patient: Patient) -> Finding:
+    """Whether the user may write where runs have their folders."""
+    facts, root = patient.machine.facts, shlex.quote(patient.root)
+    script = (
+        f"d={root}/.system; [ -d $d ] || d={root}; [ -d $d ] && [ -w $d ] && [ -x $d ] && exit; ls -ld $d 2>&1; exit 1"
+    )
+    done = patient.run(script)
+    if done.code == 0:
+        return ok(f"{patient.root} can be written")
+    said = done.stdout.decode(errors="replace").strip()
+    make = f"{patient.sudo}install -d -o {facts.uid} -g {facts.gid} {root}"
+    owner = f"{patient.sudo}chown {facts.uid}:{facts.gid} {root}/.system"
+    mend = owner if ".system" in said else make
+    return wrong(f"{patient.root} cannot be written by {facts.user}: {said}", Mend(mend, is_safe=True))
+
+
+def disk(patient: Patient) -> Finding:
+    """Room for workspaces and containers, in bytes and in files."""
+    folders = [patient.root, *_engine_folder(patient)]
+    worst = ok("")
+    said = []
+    for path in folders:
+        room, files = _free(patient, path, "-Pk"), _free(patient, path, "-Pi")
+        if room is None:
+            continue
+        said.append(f"{_size(room)} free for {path}")
+        few = files is not None and files < FEW_INODES
+        if room < LEAST_FREE or (files is not None and files < LEAST_INODES):
+            lack = f"{files} files" if few and room >= LEAST_FREE else _size(room)
+            return wrong(f"only {lack} are free for {path}: no step begins in a container there", _make_room(patient))
+        if room < LITTLE_DISK or few:
+            lack = f"{files} files" if room >= LITTLE_DISK else _size(room)
+            worst = warning(f"only {lack} are free for {path}", _make_room(patient))
+    return worst if worst.words else ok(", ".join(said) or "df says nothing")
+
+
+def clock(patient: Patient) -> Finding:
+    """Whether it has the time that it is here."""
+    before = time.time()
+    said = patient.words_of("date +%s")
+    after = time.time()
+    if not said.isdigit():
+        return skipped(f"date says {said!r}")
+    # It is cut to whole seconds, and was asked at some time between.
+    there = int(said)
+    off = there - after if there > after else min(0.0, there + 1 - before)
+    if abs(off) < CLOCK_OFF:
+        return ok("the same as here")
+    words = f"the clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this machine's"
+    set_it = "timedatectl set-ntp true" if patient.has_systemd else f"date -s @{int(time.time())}"
+    # Where nobody keeps the time, to set it by ours is for a person to decide.
+    mend = Mend(f"{patient.sudo}{set_it}", is_safe=patient.has_systemd)
+    return wrong(f"{words}: TLS and tokens fail", mend) if abs(off) > CLOCK_WRONG else warning(words, mend)
+
+
+def memory(patient: Patient) -> Finding:
+    """What an agent, its commands and the project's tests share."""
+    lines = patient.words_of("grep -E '^(MemTotal|MemAvailable):' /proc/meminfo").splitlines()
+    known = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    if len(known) < 2:
+        return skipped("/proc/meminfo does not say")
+    words = f"{_size(known['MemAvailable'])} of {_size(known['MemTotal'])} available"
+    if known["MemAvailable"] >= LITTLE_MEMORY:
+        return ok(words)
+    return warning(f"only {words}: agents may be ended for it", Mend("ps aux --sort=-rss | head"))
+
+
+def _make_room(patient: Patient) -> Mend:
+    return Mend(patient.pccpipe("gc"), Where.HERE, is_safe=True, do=collect_leftovers)
+
+
+def _engine_folder(patient: Patient) -> list[str]:
+    """Where the engine keeps images and containers, which may be another disk."""
+    if patient.chart.project.isolation_mode is IsolationMode.LOCAL or patient.engine_refusal:
+        return []
+    folder = patient.engine.ask(Call.OTHER, lambda client: client.info()).get("DockerRootDir")
+    return [folder] if isinstance(folder, str) else []
+
+
+def _free(patient: Patient, path: str, option: str) -> int | None:
+    # A folder that is still to be made is on its parent's disk.
+    script = f"d={shlex.quote(path)}; while [ ! -e $d ]; do d=$(dirname $d); done; df {option} -- $d | tail -n 1"
+    fields = patient.words_of(script).split()
+    # A file system without a limit of its own on files (btrfs, some network ones) says 0 of 0.
+    if len(fields) < 6 or not fields[3].isdigit() or fields[1] == "0":
+        return None
+    return int(fields[3])
+
+
+def _size(kilobytes: int) -> str:
+    return f"{kilobytes / 1024 / 1024:.1f} GB" if kilobytes >= 1024 * 1024 else f"{kilobytes // 1024} MB"
+
+
+CHECKS = [
+    Check("programs", programs),
+    Check("rsync", rsync),
+    Check("folder", folder),
+    Check("disk", disk, limit=40),
+    Check("clock", clock),
+    Check("memory", memory),
+]

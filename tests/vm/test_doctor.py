@@ -1,0 +1,240 @@
+"""`pccpipe doctor`: each thing that it looks at, broken on a real VM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import pccpipe
+from pccpipe.outcome import IsolationMode
+from pccpipe.shell.lease import Lease
+from pccpipe.spec.model import Project, Vm
+from pccpipe.ssh.connection import Connection
+from pccpipe.vm.check import Finding, Report, Verdict
+from pccpipe.vm.checks.engine import CHECKS as ENGINE
+from pccpipe.vm.doctor import look
+from pccpipe.vm.patient import Chart, Patient
+from tests.cli.command import Folder
+from tests.testbed.model import ModelServer
+from tests.testbed.vm import VM
+
+BED_WARNINGS = {"sudo", "image"}
+"""Of a healthy VM of the bed's: it has no sudo, and its image was not built by pccpipe."""
+
+
+class Clinic:
+    """A control centre's folder, and a VM that the doctor is sent to."""
+
+    def __init__(self, folder: Path, vm: VM, endpoint: str) -> None:
+        self.folder = folder
+        self.vm = vm
+        self.endpoint = endpoint
+        at = Vm(vm.host, vm.user, vm.port, vm.key, vm.known_hosts, vm.root)
+        self.project = Project("p", IsolationMode.VM, at)
+
+    def doctor(self, *, fix: bool = False, key: str = "", **changed: object) -> Report:
+        """The report; `changed` are parts of how the VM is reached."""
+        assert self.project.vm
+        project = replace(self.project, vm=replace(self.project.vm, **changed))  # type: ignore[arg-type]
+        runs = self.folder / ".system" / "runs"
+        return pccpipe.doctor(project=project, runs_dir=runs, endpoint=self.endpoint, key=key, fix=fix)
+
+    def project_file(self) -> Path:
+        vm, path = self.vm, self.folder / "pccpipe.yaml"
+        path.write_text(
+            f"id: p\nisolation_mode: vm\nvm: {{external_ip: {vm.host}, user: {vm.user}, key_path: {vm.key}, "
+            f"known_hosts: {vm.known_hosts}, root: {vm.root}}}\n"
+        )
+        return path
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, vm: VM, model: ModelServer) -> Clinic:
+    """For the worker's shared VM, which is healthy."""
+    return Clinic(tmp_path, vm, f"{model.url}/v1")
+
+
+@pytest.fixture
+def ward(tmp_path: Path, vms: Callable[..., VM], model_for: Callable[[VM], ModelServer]) -> Clinic:
+    """For a VM of the test's own, with a small /home."""
+    vm = vms(home_mb=400)
+    return Clinic(tmp_path, vm, f"{model_for(vm).url}/v1")
+
+
+def found(report: Report, name: str, verdict: Verdict, *words: str, mend: str = "") -> Finding:
+    finding = report[name]
+    assert finding.verdict is verdict, finding
+    assert all(word in finding.words for word in words), finding
+    assert mend in (finding.mend.command if finding.mend else ""), finding
+    return finding
+
+
+def not_ok(report: Report) -> set[str]:
+    return {each.name for each in report.looked if each.finding.verdict in {Verdict.WARNING, Verdict.WRONG}}
+
+
+def test_a_healthy_vm_is_fine_and_nothing_is_left_of_the_look(clinic: Clinic, model: ModelServer) -> None:
+    assert model.key
+    report = clinic.doctor(key=model.key)
+    assert not_ok(report) == BED_WARNINGS, report
+    assert report.exit_status == 0
+    found(report, "codex", Verdict.OK, "Codex 0.")
+    found(report, "sandbox", Verdict.OK, "--dangerously-bypass-approvals-and-sandbox", "bwrap")
+    found(report, "key", Verdict.OK, "takes the key")
+    found(report, "endpoint", Verdict.OK, "from the container")
+    assert not clinic.vm.sh(
+        f"ls {clinic.vm.root}/.system/run-state {clinic.vm.root}/.system/run-workspaces"
+    ).stdout.count("doctor")
+    assert not clinic.vm.sh("docker ps -aq --filter label=pccpipe.run").stdout
+
+
+def test_the_command_says_it_in_lines_and_as_json(clinic: Clinic, model: ModelServer) -> None:
+    assert model.key
+    folder, env = Folder(clinic.folder), {"OPENAI_API_KEY": model.key + "-wrong"}
+    clinic.project_file()
+    said = folder.do("doctor", "--endpoint", clinic.endpoint, env=env)
+    assert said.code == 1, said
+    assert "WRONG    key" in said.stdout
+    assert "refuses the key in OPENAI_API_KEY (401)" in said.stdout
+    assert "to mend it, on this machine: pccpipe provision" in said.stdout
+    assert model.key not in said.stdout + said.stderr
+    report = json.loads(folder.do("doctor", "--json", "--endpoint", clinic.endpoint, env=env).stdout)
+    assert report["exit_status"] == 1
+    assert report["reachable"] is True
+    key = next(check for check in report["checks"] if check["name"] == "key")
+    assert key["verdict"] == "wrong"
+    assert key["mend"]["where"] == "here"
+
+
+def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> None:
+    vm = ward.vm
+    vm.sh("mv /usr/bin/rsync /usr/bin/rsync.off")
+    behind = '#!/bin/sh\nexec /bin/date -d "2 hours ago" "$@"\n'
+    vm.sh("cat >/usr/local/bin/date && chmod 755 /usr/local/bin/date", stdin=behind)
+    vm.sh("umount /etc/resolv.conf 2>/dev/null; echo nameserver 127.0.0.9 >/etc/resolv.conf")
+    little = "sed 's/^MemAvailable:.*/MemAvailable:  99999 kB/' /proc/meminfo >/run/meminfo"
+    vm.sh(f"{little} && mount --bind /run/meminfo /proc/meminfo")
+    vm.sh("echo sleep 0.2 >/home/pcc/.bashrc")
+    vm.sh("printf 'FROM pcc-runner\\nLABEL pccpipe.content=old\\n' | docker build -q -t pcc-runner:latest -")
+    vm.sh("docker run -d --network none --label pccpipe.run=gone --label pccpipe.deadline=1 bb:latest true")
+    vm.fill(left_mb=70)
+
+    report = ward.doctor()
+
+    found(report, "rsync", Verdict.WARNING, "no rsync", mend="apt-get")
+    found(report, "clock", Verdict.WRONG, "7", "s behind this machine's", mend="date -s @")
+    found(report, "dns", Verdict.WRONG, "registry.npmjs.org not found", "nameserver 127.0.0.9", mend="networking")
+    found(report, "memory", Verdict.WARNING, "only 97 MB")
+    found(report, "login-shell", Verdict.WARNING, "~/.bashrc", mend="~/.bashrc")
+    found(report, "image", Verdict.WRONG, "another Dockerfile", mend="provision")
+    found(report, "leftovers", Verdict.WARNING, "1 container of 1 run", mend="gc")
+    found(report, "disk", Verdict.WARNING, "MB are free for /home/project", mend="gc")
+    assert not_ok(report) == {*("rsync", "clock", "dns", "memory", "login-shell", "image", "leftovers", "disk", "sudo")}
+    assert report.exit_status == 1
+
+    vm.unfill()
+    vm.fill(left_mb=10)
+    found(ward.doctor(), "disk", Verdict.WRONG, "MB are free for /home/project", mend="gc")
+
+
+def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
+    vm = ward.vm
+    vm.sh("printf 'FROM bb:latest\\n' | docker build -q -t pcc-runner:latest -")
+    report = ward.doctor()
+    found(report, "codex", Verdict.WRONG, "Codex does not start", "not found")
+
+    vm.sh("docker rmi -f pcc-runner:latest")
+    report = ward.doctor()
+    found(report, "image", Verdict.WRONG, "there is no image pcc-runner:latest", mend="provision")
+    found(report, "codex", Verdict.SKIPPED)
+
+    vm.leave_docker_group()
+    vm.sh("rm -rf /home/project/.system; chown root: /home/project")
+    report = ward.doctor()
+    group = found(
+        report, "engine-group", Verdict.WRONG, "pcc is not in group docker", mend="sudo usermod -aG docker pcc"
+    )
+    assert group.mend
+    assert group.mend.is_safe
+    found(
+        report,
+        "folder",
+        Verdict.WRONG,
+        "cannot be written by pcc",
+        mend="sudo install -d -o 1000 -g 1000 /home/project",
+    )
+    assert [report[name].verdict for name in ("engine-running", "image", "container", "lease")] == [Verdict.SKIPPED] * 4
+
+    vm.join_docker_group()
+    vm.stop_docker()
+    report = ward.doctor()
+    found(report, "engine-running", Verdict.WRONG, "does not run", mend="sudo service docker start")
+
+    vm.sh("rm -f /run/docker.sock; mv /usr/sbin/dockerd /usr/sbin/dockerd.off")
+    found(ward.doctor(), "engine", Verdict.WRONG, "there is no Docker Engine", mend="pccpipe provision")
+
+
+def test_a_login_that_is_older_than_its_group_is_told_and_mended_by_a_new_one(ward: Clinic) -> None:
+    ward.vm.leave_docker_group()
+    patient = Patient(Chart(ward.project, ward.folder / "runs", ward.endpoint, ""))
+    engine = [replace(check, needs=()) for check in ENGINE[1:2]]
+    try:
+        assert "is not in group" in look(engine, patient)[0].finding.words
+        ward.vm.join_docker_group()
+        finding = look(engine, patient)[0].finding
+        assert "this login began before that" in finding.words
+        assert finding.mend
+        assert finding.mend.do
+        finding.mend.do(patient)
+        assert look(engine, patient)[0].finding.verdict is Verdict.OK
+    finally:
+        patient.close()
+
+
+def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
+    vm = ward.vm
+    other = ward.folder / "known_hosts"
+    other.write_text("")
+    report = ward.doctor(known_hosts=other)
+    found(report, "ssh", Verdict.OK)
+    found(report, "host-key", Verdict.WRONG, "is not in", "Compare", mend=f"ssh-keyscan {vm.host} >>{other}")
+    assert report.exit_status == 3
+    assert report.looked[-1].name == "codex-here"
+
+    report = ward.doctor(user="nobody-there")
+    found(report, "login", Verdict.WRONG, "Permission denied", mend=f"ssh-copy-id -i {vm.key} nobody-there@{vm.host}")
+    found(report, "image", Verdict.SKIPPED)
+    assert report.exit_status == 3
+
+    vm.new_host_key()
+    found(ward.doctor(), "host-key", Verdict.WRONG, "has changed", mend=f"ssh-keygen -R {vm.host} -f {vm.known_hosts}")
+
+    vm.refuse()
+    report = ward.doctor()
+    found(report, "ssh", Verdict.WRONG, "Connection refused", mend="systemctl enable --now ssh")
+    assert report.exit_status == 3
+
+    vm.cut()
+    report = ward.doctor()
+    found(report, "ssh", Verdict.WRONG, "nothing answered in 10 s", "firewall")
+    assert report.exit_status == 3
+
+
+def test_a_run_that_has_the_vm_is_named_and_its_vm_is_left_alone(clinic: Clinic, vm: VM) -> None:
+    connection = Connection(clinic.project.vm)  # type: ignore[arg-type]
+    lease = Lease(connection, vm.root, "somebody", holder="a test")
+    lease.acquire(0, lambda: True, lambda _: None)
+    try:
+        report = clinic.doctor(fix=True)
+        found(report, "lease", Verdict.WARNING, "run somebody (a test) has the VM and is alive", mend="cancel somebody")
+        assert [(each.name, each.succeeded) for each in report.mended] == [("image", False)]
+        assert "nothing was mended" in report.mended[0].words
+        assert "run somebody" in report.mended[0].words
+    finally:
+        lease.release()
+        connection.close()
+    found(clinic.doctor(), "lease", Verdict.OK, "free")
