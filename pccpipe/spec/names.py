@@ -41,7 +41,7 @@ class Seen:
 
     steps: AbstractSet[str] = frozenset()
     own: str | None = None
-    """The step itself: nothing is known of it but the answers that it asked a person for."""
+    """The step itself. When its agent asked a person, it has another turn, and what came of that is known in it."""
     iteration: bool = False
     matrix: tuple[str, ...] = ()
     target: bool = False
@@ -123,8 +123,8 @@ def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Itera
     if name not in declared.steps:
         yield f"there is no step `{name}`", did_you_mean(name, declared.steps)
     elif name == seen.own and name not in seen.steps:
-        if list(rest[1:2]) != ["answers"]:
-            yield f"`{name}` is this step: of itself it knows only its `answers`", ""
+        if not {"answers", "last_result"} & set(rest[1:2]):
+            yield f"`{name}` is this step: of itself it knows only its `answers` and its `last_result`", ""
     elif name not in seen.steps:
         yield f"the step `{name}` comes later, so nothing is known of it here", ""
     if len(rest) > 1 and rest[1] not in STEP_NAMES:

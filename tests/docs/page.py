@@ -5,6 +5,7 @@ In a page,
 
 - a block of `yaml` that is a whole pipeline or project file is checked as one; a part of one is put into the least
   whole around it. One whose first line is `# NAME.yaml` is also written to that file, for the commands after it.
+- a block of `python` is run.
 - a block of `sh` is run in a shell that goes on from block to block. A line is to exit with 0, or with N where it ends
   in `# exits N`. A block of `sh` behind `<!-- elsewhere: WHY -->` is not run: what proves it is named.
 """
@@ -12,6 +13,7 @@ In a page,
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,9 +88,12 @@ def as_script(text: str) -> str:
         if not command.strip() or command.lstrip().startswith("#"):
             continue
         exits = _EXITS.search(command)
-        wanted = exits[1] if exits else "0"
-        lines += [command, f'[ $? = {wanted} ] || {{ echo "this line is to exit with {wanted}" >&2; exit 99; }}']
+        lines += [command, _exits_with(exits[1] if exits else "0")]
     return "\n".join(lines)
+
+
+def _exits_with(wanted: str) -> str:
+    return f'[ $? = {wanted} ] || {{ echo "this is to exit with {wanted}" >&2; exit 99; }}'
 
 
 def run_commands(page: Path, folder: Path, env: Mapping[str, str], replaced: Mapping[str, str]) -> None:
@@ -98,6 +103,8 @@ def run_commands(page: Path, folder: Path, env: Mapping[str, str], replaced: Map
         if block.kind == "yaml" and block.name:
             target = folder / block.name
             script.append(f"cat >{target} <<'END-OF-FILE'\n{_put_in(block.text, replaced)}END-OF-FILE")
+        elif block.kind == "python":
+            script += [f"python -c {shlex.quote(_put_in(block.text, replaced))}", _exits_with("0")]
         elif block.kind == "sh" and not block.is_elsewhere:
             script.append(as_script(_put_in(block.text, replaced)))
     done = subprocess.run(

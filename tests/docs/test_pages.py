@@ -19,7 +19,7 @@ from tests.testbed.vm import VM
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 WITH_YAML = [(page, block) for page in PAGES for block in blocks(page) if block.kind == "yaml"]
-WITH_COMMANDS = [page for page in PAGES if any(block.kind == "sh" for block in blocks(page))]
+WITH_COMMANDS = [page for page in PAGES if any(block.kind in {"sh", "python"} for block in blocks(page))]
 
 
 def _id(value: object) -> str:
@@ -40,7 +40,8 @@ def test_the_commands_of_a_page_run(page: Path, vm: VM, model: ModelServer, tmp_
     model.set({"scenarios": _scenarios()})
     bin_ = tmp_path / "bin"
     bin_.mkdir()
-    _wrap(bin_ / "pccpipe", f"{model.url}/v1")
+    endpoint = f"{model.url}/v1"
+    _wrap(bin_ / "pccpipe", endpoint)
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".ssh/known_hosts").write_text(vm.known_hosts.read_text())
@@ -57,6 +58,8 @@ def test_the_commands_of_a_page_run(page: Path, vm: VM, model: ModelServer, tmp_
         "203.0.113.10": vm.host,
         "user: deploy": f"user: {vm.user}",
         "sk-...": KEY,
+        '"pipelines/default-run.yaml"': f'"{ROOT}/pipelines/default-run.yaml"',
+        '"work_order": "work-order.md"': f'"work_order": "work-order.md", "test": "sh test.sh", "endpoint": "{endpoint}"',
         "--input work_order=work-order.md\n": "--input work_order=work-order.md --input test='sh test.sh'\n",
     }
     before = Path(__file__).with_name(f"before-{page.stem}.sh")
