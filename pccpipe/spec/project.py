@@ -20,7 +20,7 @@ USER_VARIABLE = "CONTROL_CENTER_GCP_SSH_USER"
 KEY_VARIABLE = "CONTROL_CENTER_GCP_SSH_KEY_PATH"
 
 
-def load_project(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Project:
+def load_project(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Project:
     """The project of a file; without one, that of pccpipe.yaml in the current folder if there is one; else all is
     local.
 
@@ -31,6 +31,7 @@ def load_project(path: Path | None = None, environ: Mapping[str, str] = os.envir
         if not default.exists():
             return Project(id=Path.cwd().name or "project", isolation_mode=IsolationMode.LOCAL)
         path = default
+    path = Path(path)
     source = load_source(path, "project", lambda source: _vm_problems(source, path.parent, environ))
     data = cast("dict[str, Json]", source.data)
     vm = data.get("vm")

@@ -1,0 +1,2 @@
+# The page speaks of the project's VM.
+:
