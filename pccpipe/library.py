@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -260,7 +260,7 @@ class _Job:
     project: Project
     folders: Folders
     inputs: Mapping[str, Json]
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
     fallback_allowed: bool
     accept_new_host_key: bool
     wait: float

@@ -14,6 +14,7 @@ from pccpipe.cli.resume import resume
 from pccpipe.cli.run import run
 from pccpipe.cli.runs import runs
 from pccpipe.cli.schema import schema
+from pccpipe.cli.selfcheck import selfcheck
 from pccpipe.cli.show import show
 from pccpipe.cli.validate import validate
 from pccpipe.version import __version__
@@ -44,5 +45,5 @@ def app(context: click.Context) -> None:
         context.exit(2)
 
 
-for _command in (run, resume, answer, cancel, gc, doctor, validate, plan, runs, show, logs, schema):
+for _command in (run, resume, answer, cancel, gc, doctor, selfcheck, validate, plan, runs, show, logs, schema):
     app.add_command(_command)

@@ -70,7 +70,7 @@ class Parts:
     images: Images
     journal: Journal
     masker: Masker
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
     cancel: Cancel
     fallback_allowed: bool
     serials: Serials

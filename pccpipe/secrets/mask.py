@@ -127,6 +127,11 @@ class StreamMask:
         return self._masker.data(held)
 
 
+def forms_of(value: str) -> frozenset[bytes]:
+    """Each form in which a value is masked; for who looks whether one got through."""
+    return frozenset(_forms(value))
+
+
 def _forms(value: str) -> Iterator[bytes]:
     if len(value) < SHORTEST:
         yield value.encode()

@@ -53,7 +53,7 @@ class Command:
     cwd: str = "."
     """Relative to the workspace."""
     env: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Exported like `env`, but never on a disk, in an argument list or in `docker inspect`."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     wants_out: bool = False

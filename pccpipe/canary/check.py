@@ -1,0 +1,406 @@
+"""The check itself: one run with the canary, and the looks around it, as commands begin and end and when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets as randomness
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pccpipe.canary.engine import EngineLooker
+from pccpipe.canary.home import HERE, RECORD, SHOWN, Filed, Screen, look_at_errors
+from pccpipe.canary.ledger import Ledger, Row, Spot, Verdict
+from pccpipe.canary.machine import Classify, Looker
+from pccpipe.canary.value import Canary
+from pccpipe.data_files import data_path
+from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
+from pccpipe.docker_api.settings import HOME
+from pccpipe.engine.cancel import Cancel
+from pccpipe.errors import Unavailable, UsageError
+from pccpipe.library import load, load_project, run
+from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
+from pccpipe.record.paths import split
+from pccpipe.shell import programs
+from pccpipe.shell.here import Here
+from pccpipe.spec.model import Pipeline, Project, Run, SecretSource
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.machine import Machine
+from pccpipe.values import Json
+
+OWN_PIPELINE = ("pipelines", "selfcheck.yaml")
+_PROCESSES = (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT)
+_CONTAINERS = (Spot.CONTAINER_PROCESSES, Spot.INSPECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found. `outcome` and `message` are the run's."""
+
+    rows: Sequence[Row]
+    outcome: Outcome | None
+    status: str
+    message: str
+    whole: bool
+    """Whether the run came as far as it had to."""
+
+    def count(self, *verdicts: Verdict) -> int:
+        """How many rows have one of these verdicts."""
+        return sum(row.verdict in verdicts for row in self.rows)
+
+    @property
+    def found(self) -> int:
+        """In how many places the secret was that must not have it."""
+        return self.count(Verdict.FOUND)
+
+    @property
+    def unlooked(self) -> int:
+        """How many places could not be looked at, or not all of them."""
+        return self.count(Verdict.PARTLY, Verdict.NOT_LOOKED)
+
+    def as_json(self) -> dict[str, Json]:
+        """For programs."""
+        return {
+            "clean": not self.found and self.whole,
+            "found": self.found,
+            "unlooked": self.unlooked,
+            "run": {"status": self.status, "message": self.message, "whole": self.whole},
+            "rows": [row.as_json() for row in self.rows],
+        }
+
+
+def selfcheck(
+    project: Project | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    inputs: Mapping[str, Json] | None = None,
+    workspace: str | Path | None = None,
+    on_progress: Callable[[str], object] = lambda _: None,
+    cancel: Cancel | None = None,
+    accept_new_host_key: bool = False,
+    wait: float = 0.0,
+) -> Report:
+    """Run a canary secret through a real run, and look for it wherever a secret must not be.
+
+    The value is random, made for this one check, and good for nothing. Nothing is left behind, here or on the VM.
+
+    Args:
+        project: where steps lead; default as for `run`.
+        pipeline: run this one, with the canary for each of its secrets; default: one that comes with pccpipe.
+        inputs: of the pipeline; the default one has `image`, of its steps in containers.
+        workspace: of the pipeline; default: an empty folder.
+        on_progress: told what is being looked at.
+        cancel, accept_new_host_key, wait: as for `run`.
+
+    Raises UsageError, before anything is made, if the run can't be begun as asked.
+    """
+    own = pipeline is None
+    project = project or load_project()
+    pipeline = pipeline or load(data_path(*OWN_PIPELINE))
+    if not pipeline.secrets:
+        raise UsageError(f"{pipeline.path} declares no secret: there is nothing to look for")
+    canary = Canary()
+    cancel = cancel or Cancel()
+    with tempfile.TemporaryDirectory(prefix="pccpipe-selfcheck-") as name, _exported(canary) as variable:
+        folder = Path(name)
+        (folder / "workspace").mkdir()
+        check = _Check(
+            canary,
+            project,
+            _with_canary(pipeline, variable),
+            folder,
+            Path(workspace or folder / "workspace").absolute(),
+            cancel,
+            on_progress,
+            accept_new_host_key=accept_new_host_key,
+            waits=own,
+        )
+        try:
+            result = run(
+                check.pipeline,
+                run_id=check.run_id,
+                project=project,
+                workspace=check.workspace,
+                inputs=inputs,
+                runs_dir=check.record.parent,
+                on_event=check,
+                cancel=cancel,
+                accept_new_host_key=accept_new_host_key,
+                wait=wait,
+            )
+            check.after(variable)
+        finally:
+            check.close()
+        of_user = {Outcome.FAILED, Outcome.TIMED_OUT}
+        whole = result.outcome is Outcome.SUCCEEDED or (not own and result.outcome in of_user)
+        return Report(check.ledger.rows, result.outcome, result.status, canary.masked(result.message), whole)
+
+
+@contextlib.contextmanager
+def _exported(canary: Canary) -> Iterator[str]:
+    """The canary in an environment variable, as users have their keys; no other run knows its name."""
+    variable = f"PCCPIPE_CANARY_{randomness.token_hex(4).upper()}"
+    os.environ[variable] = canary.value
+    try:
+        yield variable
+    finally:
+        del os.environ[variable]
+
+
+def _with_canary(pipeline: Pipeline, variable: str) -> Pipeline:
+    declared = {
+        name: replace(secret, source=SecretSource.ENV, source_name=variable)
+        for name, secret in pipeline.secrets.items()
+    }
+    return replace(pipeline, secrets=declared)
+
+
+class _ProvokedError(Exception):
+    """An error with the secret in its words: the journal tells of it, and must not tell that."""
+
+
+class _Check:
+    """The looks around one run. It is told of the run's events, one at a time, and looks while the run is held up.
+
+    Args:
+        waits: whether the steps wait until they have been looked at.
+    """
+
+    def __init__(
+        self,
+        canary: Canary,
+        project: Project,
+        pipeline: Pipeline,
+        folder: Path,
+        workspace: Path,
+        cancel: Cancel,
+        on_progress: Callable[[str], object],
+        *,
+        accept_new_host_key: bool,
+        waits: bool,
+    ) -> None:
+        self.canary = canary
+        self.pipeline = pipeline
+        self.workspace = workspace
+        self.run_id = f"selfcheck-{randomness.token_hex(4)}"
+        self.record = folder / ".system" / "runs" / self.run_id
+        self.ledger = Ledger(canary)
+        self._cancel = cancel
+        self._progress = on_progress
+        self._waits = waits
+        self._screen = Screen(self.record)
+        self._filed = Filed()
+        self._folder = folder
+        self._running: dict[str, CommandStarted] = {}
+        self._has_spoken: set[str] = set()
+        self._secret_was_out = False
+        self._failure: BaseException | None = None
+        """What ended a look half way; the journal takes no listener's error for a reason to end a run."""
+        self._named = {step.id: bool(step.body.secrets) for step in pipeline.all_steps() if isinstance(step.body, Run)}
+        home = Here(frozenset(secret.source_name for secret in pipeline.secrets.values()))
+        self._here = Looker(home, HERE, canary, self.ledger, self.run_id, may_sudo=False)
+        self._vm: Looker | None = None
+        self._connection: Connection | None = None
+        self._remote_state = self._remote_workspace = ""
+        if project.isolation_mode is IsolationMode.VM:
+            assert project.vm is not None
+            self._connection = Connection(project.vm, accept_new_host_key=accept_new_host_key)
+            self._vm = Looker(self._connection, project.vm.external_ip, canary, self.ledger, self.run_id, may_sudo=True)
+            self._remote_workspace = f"{project.vm.root}/.system/run-workspaces/{self.run_id}"
+            self._remote_state = f"{project.vm.root}/.system/run-state/{self.run_id}"
+        self._engine: EngineLooker | None = None
+        self._engine_folder = ""
+        has_containers = any(
+            isinstance(step.body, Run) and step.body.where.on is Place.CONTAINER for step in pipeline.all_steps()
+        )
+        if project.isolation_mode is not IsolationMode.LOCAL and has_containers:
+            side = self._side
+            engine = Engine(side.machine, DEFAULT_SOCKET if self._vm else local_socket())
+            self._engine = EngineLooker(engine, side.where, canary, self.ledger)
+        self._name_rows()
+
+    @property
+    def _side(self) -> Looker:
+        """The machine where steps run that are not local, and where the engine is."""
+        return self._vm or self._here
+
+    def _name_rows(self) -> None:
+        name = self.ledger.name
+        for looker, disk in ((self._here, Spot.TEMPORARY), *(((self._vm, Spot.DISK),) if self._vm else ())):
+            name(looker.where, _PROCESSES, "processes")
+            name(looker.where, (Spot.WORKSPACE, Spot.STATE, Spot.SPOOLS, disk), "files")
+        if self._engine:
+            where = self._side.where
+            name(where, [Spot.CONTAINER_PROCESSES], "processes")
+            name(where, [Spot.INSPECT], "containers")
+            name(where, (Spot.CONTAINER_DISK, Spot.CONTAINER_MEMORY, Spot.ENGINE_FILES), "files")
+            name(where, [Spot.IMAGES], "images")
+        name(HERE, RECORD, "files")
+        name(HERE, SHOWN, "lines")
+        name(HERE, [Spot.EXCEPTIONS], "errors")
+
+    def __call__(self, event: Event) -> None:
+        self._screen(event)
+        self._filed(event)
+        if isinstance(event.what, RunStarted):
+            raise _ProvokedError(f"provoked by the check: {self.canary.value}")
+        if self._cancel.requested or self._failure:
+            return
+        try:
+            self._take(event)
+        except BaseException as error:
+            self._failure = error
+            self._cancel.request()
+            raise
+
+    def _take(self, event: Event) -> None:
+        match event.what:
+            case CommandStarted() as began:
+                self._running[began.step] = began
+                self._secret_was_out = self._secret_was_out or self._names_secret(began.step)
+                self._look_around(began, "began")
+                if self._waits:
+                    self._let_go(began)
+            case Output(step=step) if not self._waits and step in self._running and step not in self._has_spoken:
+                self._has_spoken.add(step)
+                self._look_around(self._running[step], "spoke")
+            case CommandEnded(step=step) if step in self._running:
+                began = self._running.pop(step)
+                self._has_spoken.discard(step)
+                self._look_around(began, "ended")
+                if began.had.place is Place.CONTAINER:
+                    self._look_at_engine_files(self._expected)
+            case _:
+                pass
+
+    def after(self, variable: str) -> None:
+        """Look everywhere, now that the run is over: nothing may be left."""
+        if self._failure:
+            raise self._failure
+        if self._cancel.requested:
+            return
+        for looker in filter(None, (self._here, self._vm)):
+            self._progress(f"{looker.where}: processes")
+            looker.processes(own_is_expected=False)
+        self._progress(f"{HERE}: files")
+        self._look_at_files_here(())
+        if self._vm:
+            self._progress(f"{self._vm.where}: all files that have changed")
+            self._vm.files("pcc_everywhere", self._classify_there(Spot.DISK))
+        if self._engine:
+            self._progress(f"{self._side.where}: the engine")
+            self._side.attempt(_CONTAINERS, self._engine.containers)
+            self._side.attempt([Spot.IMAGES], self._engine.images)
+            self._look_at_engine_files(())
+        self._progress(f"{HERE}: the record")
+        self._filed.look(self.record, self.canary, self.ledger)
+        self._screen.look(self.canary, self.ledger)
+        look_at_errors(self.canary, variable, self.ledger)
+
+    def close(self) -> None:
+        """Leave nothing on the VM, also of a pipeline that leaves its workspace there."""
+        if self._connection is None:
+            return
+        end = programs.end_run(programs.Place(self.run_id, self._remote_state))
+        # What can't be removed now is for `gc`.
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            self._connection.run(f"{end}\nrm -rf {shlex.quote(self._remote_workspace)}")
+        self._connection.close()
+
+    def _names_secret(self, step: str) -> bool:
+        """Whether a step, by its path, names a secret; the last part of the path may be a leg of a matrix."""
+        ids = [part for part in split(step) if not part.startswith("[")]
+        return self._named.get(ids[-1], False)
+
+    @property
+    def _expected(self) -> Sequence[Spot]:
+        """Where the secret may be by now: a step that was given it may have printed it."""
+        return (Spot.SPOOLS, Spot.CONTAINER_MEMORY) if self._secret_was_out else ()
+
+    def _look_around(self, command: CommandStarted, moment: str) -> None:
+        has_it = any(map(self._names_secret, self._running))
+        for looker in filter(None, (self._here, self._vm)):
+            self._progress(f"{command.step} {moment}: {looker.where}: processes")
+            looker.processes(own_is_expected=has_it)
+        self._progress(f"{command.step} {moment}: files")
+        self._look_at_files_here(self._expected)
+        if self._vm:
+            folders = (self._remote_workspace, self._remote_state, "/tmp", "/var/tmp", "/dev/shm")
+            self._vm.files(_call(folders), self._classify_there(Spot.DISK), expected=self._expected)
+        if self._engine and command.had.place is Place.CONTAINER:
+            self._progress(f"{command.step} {moment}: container")
+            self._side.attempt(_CONTAINERS, self._engine.containers)
+            self._look_into(self._engine, str(command.token.get("container")))
+
+    def _look_into(self, engine: EngineLooker, container: str) -> None:
+        """A running container's own files, through /proc, as its image may have no tools."""
+        spots = (Spot.CONTAINER_DISK, Spot.CONTAINER_MEMORY)
+        pids: list[int] = []
+        self._side.attempt(spots, lambda: pids.append(engine.process_of(container)))
+        if any(pids):
+            root = f"/proc/{pids[0]}/root"
+            classify = Classify((f"{root}{HOME}(/|$)", Spot.CONTAINER_MEMORY), (f"{root}/", Spot.CONTAINER_DISK))
+            self._side.files(_call([f"{root}/", f"{root}{HOME}"]), classify, expected=self._expected)
+
+    def _look_at_files_here(self, expected: Sequence[Spot]) -> None:
+        state = re.escape(str(self._folder / ".system" / "run-state"))
+        copies = re.escape(str(self.record))
+        classify = Classify(
+            (f"{state}/[^/]+/lane-[^/]+/(out|err)$", Spot.SPOOLS),
+            (f"{state}(/|$)", Spot.STATE),
+            (f"{copies}/workspace[^/]*(/|$)", Spot.WORKSPACE),
+            (f"{re.escape(str(self.workspace))}(/|$)", Spot.WORKSPACE),
+            # The record has rows of its own.
+            (f"(?!{re.escape(str(self._folder))})", Spot.TEMPORARY),
+        )
+        folders = dict.fromkeys([str(self._folder), str(self.workspace), tempfile.gettempdir(), "/dev/shm"])
+        self._here.files(_call(folders), classify, expected=expected)
+
+    def _classify_there(self, rest: Spot) -> Classify:
+        state = re.escape(self._remote_state)
+        known = [
+            (f"{state}/lane-[^/]+/(out|err)$", Spot.SPOOLS),
+            (f"{state}(/|$)", Spot.STATE),
+            (f"{re.escape(self._remote_workspace)}(/|$)", Spot.WORKSPACE),
+        ]
+        # The engine's files have a row of their own.
+        beside = f"(?!{re.escape(self._engine_folder)}(/|$))" if self._engine_folder else ""
+        return Classify(*known, (f"{beside}/", rest))
+
+    def _look_at_engine_files(self, expected: Sequence[Spot]) -> None:
+        """The engine keeps a container's output until the container is removed, as it was printed."""
+        engine, side = self._engine, self._side
+        assert engine is not None
+
+        def find() -> None:
+            self._engine_folder = engine.folder()
+
+        side.attempt([Spot.ENGINE_FILES], find)
+        if not self._engine_folder:
+            return
+        folder = re.escape(self._engine_folder)
+        classify = Classify(
+            (f"{folder}/containers/[^/]+/(local-logs/|[^/]+-json\\.log)", Spot.SPOOLS),
+            (f"{folder}(/|$)", Spot.ENGINE_FILES),
+        )
+        self._progress(f"{side.where}: the engine's files")
+        side.files(_call([self._engine_folder]), classify, expected=expected)
+
+    def _let_go(self, command: CommandStarted) -> None:
+        """Tell a waiting step that it has been looked at."""
+        machine: Machine = self._here.machine
+        folder = command.had.workspace
+        if command.had.place is not Place.LOCAL:
+            machine = self._side.machine
+        if command.had.place is Place.CONTAINER:
+            folder = self._remote_workspace or str(self.record / "workspace")
+        machine.run(f"umask 000; : >{shlex.quote(f'{folder}/.looked-{split(command.step)[-1]}')}")
+
+
+def _call(folders: Sequence[str] | Mapping[str, None]) -> str:
+    return shlex.join(["pcc_files", *folders])

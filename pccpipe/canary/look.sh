@@ -1,0 +1,74 @@
+# Looks for the lines of $pcc_patterns. They reach grep through a pipe, so that the search itself puts them into no argument
+# list, no environment and no file. What can't be read is said on stderr.
+#
+# Set before this text: pcc_patterns, pcc_run (the run's id), pcc_minutes (since the run began).
+
+export LC_ALL=C
+pcc_newline='
+'
+
+pcc_grep() { # FILE...: those in which there is a pattern
+  printf '%s\n' "$pcc_patterns" | grep -laF -f - -- "$@"
+}
+
+pcc_processes() {
+  set -- /proc/[0-9]*
+  pcc_readable=0
+  for pcc_path; do
+    [ -r "$pcc_path/environ" ] && pcc_readable=$((pcc_readable + 1))
+  done
+  printf 'processes %s %s\n' $# $pcc_readable
+  [ -d /proc/1 ] || echo hidden
+  # Some have ended meanwhile.
+  pcc_grep /proc/[0-9]*/cmdline 2>/dev/null | while IFS=/ read -r pcc_root pcc_proc pcc_pid pcc_rest; do
+    printf 'arguments %s %s\n' "$pcc_pid" "$(cat "/proc/$pcc_pid/comm" 2>/dev/null)"
+  done
+  pcc_grep /proc/[0-9]*/environ 2>/dev/null | while IFS=/ read -r pcc_root pcc_proc pcc_pid pcc_rest; do
+    pcc_whose=other
+    # Every process of a step has this variable, wherever it runs.
+    grep -qaF "PCC_RUN_ID=$pcc_run" "/proc/$pcc_pid/environ" 2>/dev/null && pcc_whose=own
+    printf '%s %s %s\n' $pcc_whose "$pcc_pid" "$(cat "/proc/$pcc_pid/comm" 2>/dev/null)"
+  done
+}
+
+pcc_files() { # FOLDER...: their files that have changed since the run began; no program can set that time (ctime) back
+  {
+    timeout 90 find "$@" -xdev \( -path /proc -o -path /sys \) -prune -o -cmin "-$pcc_minutes" \( \
+      -path "*$pcc_newline*" -exec printf 'odd\n' \; -o \
+      -type f -size +1048576k -exec printf 'big %s\n' {} \; -o \
+      -type f -print -o \
+      \( -type d -o -type l \) -exec stat -c 'name %N' {} + \)
+    [ $? != 124 ] || echo cut
+  } | {
+    set --
+    while IFS= read -r pcc_line; do
+      case $pcc_line in
+      /*)
+        set -- "$@" "$pcc_line"
+        [ $# -lt 200 ] && continue
+        pcc_look_into "$@"
+        set --
+        ;;
+      *) printf '%s\n' "$pcc_line" ;;
+      esac
+    done
+    [ $# = 0 ] || pcc_look_into "$@"
+  }
+  echo end
+}
+
+pcc_look_into() { # FILE...
+  stat -c 'file %s %n' -- "$@"
+  pcc_grep "$@" | while IFS= read -r pcc_line; do printf 'found %s\n' "$pcc_line"; done
+}
+
+pcc_everywhere() { # every file system on a disk or in memory; below a folder, find goes on by itself to what is no other one
+  set -- /
+  while read -r pcc_what pcc_folder pcc_type pcc_rest; do
+    case $pcc_type in ext[234] | xfs | btrfs | zfs | f2fs | jfs | reiserfs | bcachefs | tmpfs) ;; *) continue ;; esac
+    pcc_folder=$(printf '%b' "$pcc_folder")
+    [ "$(stat -c %d -- "$pcc_folder" 2>/dev/null)" = "$(stat -c %d -- "$pcc_folder/.." 2>/dev/null)" ] ||
+      set -- "$@" "$pcc_folder"
+  done </proc/mounts
+  pcc_files "$@"
+}

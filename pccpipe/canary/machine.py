@@ -1,0 +1,188 @@
+"""Looks at a machine's processes and files, through a script that it runs there."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+from pccpipe.canary.ledger import Ledger, Spot
+from pccpipe.canary.value import Canary
+from pccpipe.errors import Unavailable
+from pccpipe.targets.machine import Done, Machine
+
+TIMEOUT = 150.0
+"""Seconds for one look; a search ends itself after 90."""
+_DENIED = re.compile(r"^\w+: (?:cannot \w+ )?'?(.+?)'?: Permission denied$", re.MULTILINE)
+
+
+class Classify:
+    """Says to which place a file belongs, by its path: that of the first pattern that matches; None if none does."""
+
+    def __init__(self, *patterns: tuple[str, Spot]) -> None:
+        self._patterns = [(re.compile(pattern), spot) for pattern, spot in patterns]
+
+    @property
+    def spots(self) -> Sequence[Spot]:
+        """All that it may give."""
+        return tuple(dict.fromkeys(spot for _, spot in self._patterns))
+
+    def __call__(self, path: str) -> Spot | None:
+        return next((spot for pattern, spot in self._patterns if pattern.match(path)), None)
+
+
+class Looker:
+    """Looks at one machine, as root if its user may (`sudo` without a password, where that is allowed).
+
+    Args:
+        where: its name in the ledger.
+        may_sudo: whether to ask for root there.
+    """
+
+    def __init__(
+        self, machine: Machine, where: str, canary: Canary, ledger: Ledger, run_id: str, *, may_sudo: bool
+    ) -> None:
+        self.machine = machine
+        self.where = where
+        self._canary = canary
+        self._ledger = ledger
+        self._run_id = run_id
+        self._began = time.monotonic()
+        self._may_sudo = may_sudo
+        self._prefix: str | None = None
+
+    def attempt(self, spots: Sequence[Spot], look: Callable[[], object]) -> None:
+        """Look; a machine that can't be had now is a reason why these places were not looked at."""
+        try:
+            look()
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            for spot in spots:
+                self._ledger.unread(self.where, spot, str(error))
+
+    def processes(self, *, own_is_expected: bool) -> None:
+        """Look at the arguments and the environment of all processes.
+
+        Args:
+            own_is_expected: whether a step runs that is to have the secret in its environment.
+        """
+        spots = (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT)
+        self.attempt(spots, lambda: self._processes(own_is_expected))
+
+    def files(self, call: str, classify: Classify, *, expected: Collection[Spot] = ()) -> None:
+        """Look at files that changed since the run began; `call` is one of look.sh's.
+
+        Args:
+            expected: where the secret may be now.
+        """
+        self.attempt(classify.spots, lambda: self._files(call, classify, expected))
+
+    def _processes(self, own_is_expected: bool) -> None:
+        ledger, where = self._ledger, self.where
+        for line in _lines(self._run("pcc_processes")):
+            word, _, rest = line.partition(" ")
+            pid, _, name = rest.partition(" ")
+            process = f"process {pid} ({name or 'ended'})"
+            match word:
+                case "processes":
+                    self._count(int(pid), int(name))
+                case "hidden":
+                    ledger.unread(where, Spot.ARGUMENTS, "/proc hides other users' processes (hidepid)")
+                case "arguments":
+                    ledger.found(where, Spot.ARGUMENTS, process)
+                case "own" if own_is_expected:
+                    ledger.expected(where, Spot.OWN_ENVIRONMENT, f"process {name}")
+                case "own":
+                    ledger.found(where, Spot.OWN_ENVIRONMENT, process)
+                case _:
+                    ledger.found(where, Spot.ENVIRONMENT, process)
+
+    def _count(self, processes: int, readable: int) -> None:
+        ledger, where = self._ledger, self.where
+        ledger.looked(where, Spot.ARGUMENTS, processes)
+        for spot in (Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT):
+            ledger.looked(where, spot, readable)
+        if readable < processes:
+            user = self.machine.facts.user
+            ledger.unread(where, Spot.ENVIRONMENT, f"the environment of others' processes is not for {user} to read")
+
+    def _files(self, call: str, classify: Classify, expected: Collection[Spot]) -> None:
+        ledger, where, spots = self._ledger, self.where, classify.spots
+        done = self._run(call)
+        seen: dict[Spot, dict[str, int]] = {spot: {} for spot in spots}
+        ended = False
+        for line in _lines(done):
+            word, _, rest = line.partition(" ")
+            match word:
+                case "file":
+                    size, _, path = rest.partition(" ")
+                    if spot := classify(path):
+                        seen[spot][path] = int(size)
+                        self._check_name(spot, path)
+                case "found":
+                    if spot := classify(rest):
+                        (ledger.expected if spot in expected else ledger.found)(where, spot, rest)
+                case "name":
+                    # As stat quotes it: 'name', or 'name' -> 'target'.
+                    if spot := classify(rest[1:].partition("'")[0]):
+                        self._check_name(spot, rest)
+                case "big":
+                    if spot := classify(rest):
+                        ledger.unread(where, spot, f"{rest} has more than 1 GiB")
+                case "odd":
+                    ledger.unread(where, spots[-1], "the name of a file has a newline in it")
+                case "cut":
+                    for spot in spots:
+                        ledger.unread(where, spot, "the search was ended after 90 s")
+                case "end":
+                    ended = True
+                case _:
+                    raise ConnectionResetError(f"the search on {where} said {line!r}")
+        for spot, files in seen.items():
+            ledger.looked(where, spot, len(files), sum(files.values()))
+        self._tell_unread(done, classify, ended)
+
+    def _check_name(self, spot: Spot, name: str) -> None:
+        if self._canary.is_in(name.encode(errors="surrogateescape")):
+            self._ledger.found(self.where, spot, f"in the name {name}")
+
+    def _tell_unread(self, done: Done, classify: Classify, ended: bool) -> None:
+        denied: dict[Spot, list[str]] = {}
+        for path in _DENIED.findall(done.stderr.decode(errors="surrogateescape")):
+            if spot := classify(path):
+                denied.setdefault(spot, []).append(path)
+        for spot, paths in denied.items():
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            self._ledger.unread(self.where, spot, f"{self.machine.facts.user} may not read {paths[0]}{more}")
+        if not ended or done.code:
+            for spot in classify.spots:
+                words = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+                self._ledger.unread(self.where, spot, f"the search did not end: {words or done.code}")
+
+    def _run(self, call: str) -> Done:
+        minutes = math.ceil((time.monotonic() - self._began) / 60) + 1
+        settings = [
+            f"pcc_patterns={shlex.quote(self._canary.patterns)}",
+            f"pcc_run={shlex.quote(self._run_id)} pcc_minutes={minutes}",
+        ]
+        program = "\n".join([*settings, Path(__file__).with_name("look.sh").read_text(), call])
+        if self._prefix is None:
+            self._prefix = self._way_to_root()
+        if self._prefix:
+            # printf is the shell's own: the program is in no argument list.
+            quoted = shlex.quote(f"(\n{program}\n) </dev/null")
+            program = f"pcc_program={quoted}\nprintf '%s\\n' \"$pcc_program\" | {self._prefix}"
+        return self.machine.run(program, TIMEOUT)
+
+    def _way_to_root(self) -> str:
+        if not self._may_sudo or self.machine.facts.uid == 0:
+            return ""
+        return "sudo -n sh" if self.machine.run("sudo -n true").code == 0 else ""
+
+
+def _lines(done: Done) -> Iterator[str]:
+    for line in done.stdout.split(b"\n"):
+        if line:
+            yield line.decode(errors="surrogateescape")

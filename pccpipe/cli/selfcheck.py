@@ -1,0 +1,125 @@
+"""`pccpipe selfcheck`: looks for a canary secret everywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+import click
+
+from pccpipe.cli.options import (
+    FILE,
+    input_option,
+    project_option,
+    read_duration,
+    read_inputs,
+    tell,
+    wait_option,
+)
+from pccpipe.cli.signals import obey_signals
+
+FOUND = 1
+NOT_CHECKED = 3
+
+
+class ReportFormat(StrEnum):
+    """How the findings are shown."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@click.command()
+@project_option
+@click.option(
+    "--pipeline",
+    type=FILE,
+    metavar="FILE",
+    help="Run this one, with the canary for each of its secrets.  [default: our own]",
+)
+@input_option
+@click.option("--workspace", type=FILE, metavar="DIR", help="The code for it.  [default: an empty folder]")
+@wait_option
+@click.option("--strict", is_flag=True, help="Exit with 3 also if a place could not be looked at, or not all of it.")
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(ReportFormat, case_sensitive=False),
+    default=ReportFormat.TEXT,
+    show_default=True,
+)
+@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@click.pass_context
+def selfcheck(
+    context: click.Context,
+    *,
+    project: Path | None,
+    pipeline: Path | None,
+    given: Sequence[str],
+    workspace: Path | None,
+    wait: str,
+    strict: bool,
+    output: ReportFormat,
+    accept_new_host_key: bool,
+) -> None:
+    """Run a canary secret through a real run, and look for it wherever a secret must not be.
+
+    Looked at, while steps run and afterwards: the arguments and environment of processes here, on the VM and in
+    containers, docker inspect, images, the engine's files, the VM's disk, the run's record, and what was shown of it.
+    Nothing is left behind. With root on the VM (its user, or sudo without a password) all of it can be looked at.
+
+    Exit status: 0 found nowhere, 1 found, 2 wrong usage, 3 the run did not come to its end (no VM, no image), so that
+    not all was checked, 130 or 143 cancelled.
+    """
+    from pccpipe.canary.check import selfcheck as check
+    from pccpipe.engine.cancel import Cancel
+    from pccpipe.library import load, load_project
+    from pccpipe.views.selfcheck import lines
+
+    inputs, patience = read_inputs(given), read_duration(wait, "--wait")
+    of_project, spec = load_project(project), load(pipeline) if pipeline else None
+    cancel = Cancel()
+    obey_signals(cancel)
+    status = _StatusLine()
+    try:
+        report = check(
+            of_project,
+            pipeline=spec,
+            inputs=inputs,
+            workspace=workspace,
+            on_progress=status,
+            cancel=cancel,
+            accept_new_host_key=accept_new_host_key,
+            wait=patience,
+        )
+    finally:
+        status.close()
+    if output is ReportFormat.JSON:
+        print(json.dumps(report.as_json(), indent=1))
+    else:
+        tell(lines(report))
+    if report.found:
+        context.exit(FOUND)
+    if cancel.requested:
+        context.exit(143 if cancel.by == "TERM" else 130)
+    context.exit(NOT_CHECKED if not report.whole or (strict and report.unlooked) else 0)
+
+
+class _StatusLine:
+    """Says on a terminal what is being done, in one line that goes again."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        if self._on:
+            from pccpipe.views.text import harmless_line, shorten
+
+            print(f"\r\x1b[K{shorten(harmless_line(text), 78)}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

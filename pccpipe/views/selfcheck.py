@@ -1,0 +1,52 @@
+"""What a check for leaked secrets found, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pccpipe.canary.check import Report
+from pccpipe.canary.ledger import Row, Verdict
+from pccpipe.views.text import harmless_line, size
+
+
+def lines(report: Report) -> Iterator[str]:
+    """A line for each place, what was found there below it, and the sum."""
+    where = ""
+    width = max(len(row.spot.value) for row in report.rows)
+    for row in report.rows:
+        if row.where != where:
+            where = row.where
+            yield f"{where}:"
+        yield f"  {row.verdict.value:<14}  {row.spot.value:<{width}}  {_seen(row)}".rstrip()
+        for found in row.found:
+            yield harmless_line(f"      found: {found}")
+        for why in row.unread:
+            yield harmless_line(f"      not looked at: {why}")
+        for expected in row.expected:
+            yield harmless_line(f"      as the pipeline has it: {expected}")
+    yield ""
+    yield from _sum(report)
+
+
+def _seen(row: Row) -> str:
+    if not row.looks:
+        return ""
+    unit = row.unit if row.things != 1 else row.unit.removesuffix("es" if row.unit.endswith("sses") else "s")
+    counted = f"{row.things} {unit}" + (f", {size(row.size)}" if row.size else "")
+    return f"{counted}, looked {row.looks} times" if row.looks > 1 else counted
+
+
+def _sum(report: Report) -> Iterator[str]:
+    if not report.whole:
+        why = f": {report.message}" if report.message else ""
+        yield harmless_line(
+            f"the run with the canary ended as {report.status}{why}; what comes after that was not checked"
+        )
+    places = len(report.rows)
+    looked = places - report.count(Verdict.NOT_LOOKED)
+    partly = report.count(Verdict.PARTLY)
+    yield f"{looked} of {places} places were looked at" + (f", {partly} of them not wholly" if partly else "")
+    if report.found:
+        yield f"FOUND in {report.found} place{'' if report.found == 1 else 's'}"
+    elif report.whole:
+        yield "the secret was found nowhere that it must not be"
