@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pccpipe.version import __version__
 
 if TYPE_CHECKING:
+    from pccpipe.canary.check import Report, selfcheck
     from pccpipe.engine.cancel import Cancel
     from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.library import (
@@ -42,6 +43,7 @@ __all__ = [
     "PccpipeError",
     "Place",
     "Reason",
+    "Report",
     "RunResult",
     "SpecError",
     "Unavailable",
@@ -56,9 +58,11 @@ __all__ = [
     "plan",
     "resume",
     "run",
+    "selfcheck",
 ]
 
 _HOMES = {
+    "pccpipe.canary.check": ("Report", "selfcheck"),
     "pccpipe.engine.cancel": ("Cancel",),
     "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.library": (

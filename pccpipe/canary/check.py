@@ -274,7 +274,7 @@ class _Check:
                 self._has_spoken.discard(step)
                 self._look_around(began, "ended")
                 if began.had.place is Place.CONTAINER:
-                    self._look_at_engine_files(self._expected)
+                    self._look_at_engine_files("/containers", self._expected)
             case _:
                 pass
 
@@ -289,14 +289,14 @@ class _Check:
             looker.processes(own_is_expected=False)
         self._progress(f"{HERE}: files")
         self._look_at_files_here(())
-        if self._vm:
-            self._progress(f"{self._vm.where}: all files that have changed")
-            self._vm.files("pcc_everywhere", self._classify_there(Spot.DISK))
         if self._engine:
             self._progress(f"{self._side.where}: the engine")
             self._side.attempt(_CONTAINERS, self._engine.containers)
             self._side.attempt([Spot.IMAGES], self._engine.images)
-            self._look_at_engine_files(())
+            self._look_at_engine_files("", ())
+        if self._vm:
+            self._progress(f"{self._vm.where}: all files that have changed")
+            self._vm.files(shlex.join(["pcc_everywhere", self._engine_folder]), self._classify_there(Spot.DISK))
         self._progress(f"{HERE}: the record")
         self._filed.look(self.record, self.canary, self.ledger)
         self._screen.look(self.canary, self.ledger)
@@ -372,8 +372,8 @@ class _Check:
         beside = f"(?!{re.escape(self._engine_folder)}(/|$))" if self._engine_folder else ""
         return Classify(*known, (f"{beside}/", rest))
 
-    def _look_at_engine_files(self, expected: Sequence[Spot]) -> None:
-        """The engine keeps a container's output until the container is removed, as it was printed."""
+    def _look_at_engine_files(self, part: str, expected: Sequence[Spot]) -> None:
+        """Look at a part of the engine's folder. Output is kept there as it was printed, as long as its container."""
         engine, side = self._engine, self._side
         assert engine is not None
 
@@ -389,7 +389,7 @@ class _Check:
             (f"{folder}(/|$)", Spot.ENGINE_FILES),
         )
         self._progress(f"{side.where}: the engine's files")
-        side.files(_call([self._engine_folder]), classify, expected=expected)
+        side.files(_call([f"{self._engine_folder}{part}"]), classify, expected=expected)
 
     def _let_go(self, command: CommandStarted) -> None:
         """Tell a waiting step that it has been looked at."""

@@ -7,6 +7,8 @@ export LC_ALL=C
 pcc_newline='
 '
 
+pcc_beside=
+
 pcc_grep() { # FILE...: those in which there is a pattern
   printf '%s\n' "$pcc_patterns" | grep -laF -f - -- "$@"
 }
@@ -23,17 +25,27 @@ pcc_processes() {
   pcc_grep /proc/[0-9]*/cmdline 2>/dev/null | while IFS=/ read -r pcc_root pcc_proc pcc_pid pcc_rest; do
     printf 'arguments %s %s\n' "$pcc_pid" "$(cat "/proc/$pcc_pid/comm" 2>/dev/null)"
   done
-  pcc_grep /proc/[0-9]*/environ 2>/dev/null | while IFS=/ read -r pcc_root pcc_proc pcc_pid pcc_rest; do
+  # Every process of a step has this variable, wherever it runs.
+  pcc_own=" $(grep -laF "PCC_RUN_ID=$pcc_run" /proc/[0-9]*/environ 2>/dev/null | tr '\n' ' ')"
+  pcc_grep /proc/[0-9]*/environ 2>/dev/null | while read -r pcc_path; do
     pcc_whose=other
-    # Every process of a step has this variable, wherever it runs.
-    grep -qaF "PCC_RUN_ID=$pcc_run" "/proc/$pcc_pid/environ" 2>/dev/null && pcc_whose=own
+    case $pcc_own in
+    *" $pcc_path "*) pcc_whose=own ;;
+    *)
+      # It may have begun since then; and ended again.
+      if grep -qaF "PCC_RUN_ID=$pcc_run" "$pcc_path" 2>/dev/null; then pcc_whose=own; fi
+      [ -e "$pcc_path" ] || pcc_whose=gone
+      ;;
+    esac
+    pcc_pid=${pcc_path#/proc/}
+    pcc_pid=${pcc_pid%/environ}
     printf '%s %s %s\n' $pcc_whose "$pcc_pid" "$(cat "/proc/$pcc_pid/comm" 2>/dev/null)"
   done
 }
 
 pcc_files() { # FOLDER...: their files that have changed since the run began; no program can set that time (ctime) back
   {
-    timeout 90 find "$@" -xdev \( -path /proc -o -path /sys \) -prune -o -cmin "-$pcc_minutes" \( \
+    timeout 90 find "$@" -xdev \( -path /proc -o -path /sys -o -path "$pcc_beside" \) -prune -o -cmin "-$pcc_minutes" \( \
       -path "*$pcc_newline*" -exec printf 'odd\n' \; -o \
       -type f -size +1048576k -exec printf 'big %s\n' {} \; -o \
       -type f -print -o \
@@ -62,7 +74,9 @@ pcc_look_into() { # FILE...
   pcc_grep "$@" | while IFS= read -r pcc_line; do printf 'found %s\n' "$pcc_line"; done
 }
 
-pcc_everywhere() { # every file system on a disk or in memory; below a folder, find goes on by itself to what is no other one
+pcc_everywhere() { # ENGINE: every file system on a disk or in memory; below a folder, find goes on by itself to what is no other one;
+  # but for the engine's folder
+  pcc_beside=$1
   set -- /
   while read -r pcc_what pcc_folder pcc_type pcc_rest; do
     case $pcc_type in ext[234] | xfs | btrfs | zfs | f2fs | jfs | reiserfs | bcachefs | tmpfs) ;; *) continue ;; esac

@@ -16,6 +16,8 @@ from pccpipe.targets.machine import Done, Machine
 
 TIMEOUT = 150.0
 """Seconds for one look; a search ends itself after 90."""
+TRIES = 5
+"""Looks at processes until none has ended in the midst of the look."""
 _DENIED = re.compile(r"^\w+: (?:cannot \w+ )?'?(.+?)'?: Permission denied$", re.MULTILINE)
 
 
@@ -81,7 +83,11 @@ class Looker:
 
     def _processes(self, own_is_expected: bool) -> None:
         ledger, where = self._ledger, self.where
-        for line in _lines(self._run("pcc_processes")):
+        for _ in range(TRIES):
+            told = list(_lines(self._run("pcc_processes")))
+            if not any(line.startswith("gone ") for line in told):
+                break
+        for line in told:
             word, _, rest = line.partition(" ")
             pid, _, name = rest.partition(" ")
             process = f"process {pid} ({name or 'ended'})"
@@ -92,6 +98,8 @@ class Looker:
                     ledger.unread(where, Spot.ARGUMENTS, "/proc hides other users' processes (hidepid)")
                 case "arguments":
                     ledger.found(where, Spot.ARGUMENTS, process)
+                case "gone":
+                    ledger.unread(where, Spot.ENVIRONMENT, "a process had ended before it was known whose it was")
                 case "own" if own_is_expected:
                     ledger.expected(where, Spot.OWN_ENVIRONMENT, f"process {name}")
                 case "own":

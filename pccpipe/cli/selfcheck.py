@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 
 import click
@@ -25,13 +24,6 @@ FOUND = 1
 NOT_CHECKED = 3
 
 
-class ReportFormat(StrEnum):
-    """How the findings are shown."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 @click.command()
 @project_option
 @click.option(
@@ -44,13 +36,7 @@ class ReportFormat(StrEnum):
 @click.option("--workspace", type=FILE, metavar="DIR", help="The code for it.  [default: an empty folder]")
 @wait_option
 @click.option("--strict", is_flag=True, help="Exit with 3 also if a place could not be looked at, or not all of it.")
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(ReportFormat, case_sensitive=False),
-    default=ReportFormat.TEXT,
-    show_default=True,
-)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
 @click.pass_context
 def selfcheck(
@@ -62,7 +48,7 @@ def selfcheck(
     workspace: Path | None,
     wait: str,
     strict: bool,
-    output: ReportFormat,
+    as_json: bool,
     accept_new_host_key: bool,
 ) -> None:
     """Run a canary secret through a real run, and look for it wherever a secret must not be.
@@ -97,7 +83,7 @@ def selfcheck(
         )
     finally:
         status.close()
-    if output is ReportFormat.JSON:
+    if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
         tell(lines(report))

@@ -22,8 +22,8 @@ def lines(report: Report) -> Iterator[str]:
             yield harmless_line(f"      found: {found}")
         for why in row.unread:
             yield harmless_line(f"      not looked at: {why}")
-        for expected in row.expected:
-            yield harmless_line(f"      as the pipeline has it: {expected}")
+        if row.expected:
+            yield harmless_line(f"      as the pipeline has it: {', '.join(row.expected)}")
     yield ""
     yield from _sum(report)
 

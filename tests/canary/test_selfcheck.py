@@ -1,0 +1,221 @@
+"""A canary secret is found nowhere after a real run; and wherever a pipeline leaks it, it is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pccpipe.library
+from pccpipe.canary.check import Report, selfcheck
+from pccpipe.canary.ledger import Row, Spot, Verdict
+from pccpipe.canary.value import Canary
+from pccpipe.outcome import IsolationMode
+from pccpipe.secrets.mask import Masker
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Project
+from pccpipe.spec.project import load_project
+from pccpipe.views.selfcheck import lines
+from tests.cli.command import Folder
+from tests.testbed.vm import VM
+
+BB = {"image": "bb:latest"}
+
+
+def project_file(folder: Path, vm: VM, user: str = VM.user) -> Path:
+    path = folder / f"{user}.yaml"
+    path.write_text(
+        f"id: p\nisolation_mode: vm\nvm:\n  external_ip: {vm.host}\n  user: {user}\n"
+        f"  key_path: {vm.key}\n  known_hosts: {vm.known_hosts}\n  root: {vm.root}\n"
+    )
+    return path
+
+
+def rows_of(report: Report, *verdicts: Verdict) -> dict[tuple[str, Spot], Row]:
+    return {(row.where, row.spot): row for row in report.rows if row.verdict in verdicts}
+
+
+def left_on(vm: VM) -> str:
+    """What of a run is on the VM; of the lease its order stays."""
+    folders = "find /home/project/.system -mindepth 2 ! -path '*/lease/*' 2>/dev/null"
+    return vm.sh(f"{folders}; ls -A /tmp; docker ps -aq").stdout
+
+
+def test_on_a_real_vm_all_is_looked_at_nothing_is_found_and_nothing_is_left(tmp_path: Path, fresh_vm: VM) -> None:
+    vm = fresh_vm
+    env = {"TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    project = project_file(tmp_path, vm, "root")
+    done = Folder(tmp_path).do(
+        *("selfcheck", "--project", project, "--input", "image=bb:latest", "--strict", "--json"),
+        env=env,
+        limit=110,
+    )
+    assert done.code == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["clean"]
+    assert {row["verdict"] for row in told["rows"]} == {"clean", "expected"}
+    expected = {(row["where"], row["place"]) for row in told["rows"] if row["verdict"] == "expected"}
+    places = {"own_environment", "spools"}
+    assert expected == {(where, place) for where in ("here", vm.host) for place in places}
+    assert all(row["looks"] for row in told["rows"])
+    assert left_on(vm) == ""
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+LEAKY = """
+version: 1
+name: leaky
+inputs:
+  here: {type: string}
+secrets:
+  KEY: {from: env}
+env: {ENCODE: "base64 -w0"}
+containers:
+  box: {image: "bb:latest", network: none}
+steps:
+  - {id: sync, upload: workspace}
+  - id: vm
+    on: vm
+    secrets: [KEY]
+    run: |
+      printf '%s' "$KEY" >in-workspace.txt
+      printf '%s' "x$KEY" | base64 -w0 >in-base64.txt
+      printf '%s' "$KEY" >/tmp/leaky-file
+      touch "/tmp/leaky-$(printf '%s' "$KEY" | od -An -v -tx1 | tr -d ' \\n')"
+      ln -s "$KEY" /tmp/leaky-link
+      docker create --name leaky --env KEY bb:latest >/dev/null
+      docker commit --change "ENV CODED=$(printf '%s' "$KEY" | base64 -w0)" leaky leaky:latest >/dev/null
+      sh -c 'sleep 30; :' leaky "$KEY" & one=$!
+      env -i OTHER="$KEY" sleep 30 & two=$!
+      echo look
+      sleep 2
+      kill $one $two
+      printf '{"leaky": "%s"}' "$(printf '%s' "$KEY" | base64 -w0)" >"$PCC_OUT/result.json"
+    result: {path: result.json}
+    continue_on_error: true
+  - id: container
+    on: container
+    container: box
+    secrets: [KEY]
+    run: |
+      printf '%s' "$KEY" >/tmp/leaky-file
+      sh -c 'sleep 30; :' leaky "$KEY" &
+      echo look
+      sleep 3
+  - id: local
+    on: local
+    secrets: [KEY]
+    run: printf '%s' "$KEY" >${{ inputs.here }}/leaky-file
+"""
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory, vm: VM) -> Iterator[Report]:
+    """What is found of a pipeline that leaks in every way; its own user is no root."""
+    folder = tmp_path_factory.mktemp("leaky")
+    (folder / "pipeline.yaml").write_text(LEAKY)
+    try:
+        yield selfcheck(
+            load_project(project_file(folder, vm)),
+            pipeline=load_pipeline(folder / "pipeline.yaml"),
+            inputs={"here": str(folder)},
+        )
+    finally:
+        vm.sh("rm -f /tmp/leaky-*; docker rm -f leaky; docker rmi -f leaky:latest")
+
+
+@pytest.mark.parametrize(
+    ("where", "spot", "what"),
+    [
+        ("vm", Spot.WORKSPACE, "in-workspace.txt"),
+        ("vm", Spot.WORKSPACE, "in-base64.txt"),
+        ("vm", Spot.DISK, "/tmp/leaky-file"),
+        ("vm", Spot.DISK, "in the name '/tmp/leaky-link' -> "),
+        ("vm", Spot.DISK, "in the name /tmp/leaky-***"),
+        ("vm", Spot.ARGUMENTS, "(sh)"),
+        ("vm", Spot.ENVIRONMENT, "(sleep)"),
+        ("vm", Spot.STATE, "result.json"),
+        ("vm", Spot.INSPECT, "/leaky"),
+        ("vm", Spot.IMAGES, "leaky:latest"),
+        ("vm", Spot.CONTAINER_DISK, "/tmp/leaky-file"),
+        ("vm", Spot.CONTAINER_PROCESSES, "in /pcc-run-"),
+        ("here", Spot.TEMPORARY, "leaky-file"),
+    ],
+)
+def test_a_leak_is_found_and_told_where(leaky: Report, vm: VM, where: str, spot: Spot, what: str) -> None:
+    row = rows_of(leaky, Verdict.FOUND)[vm.host if where == "vm" else where, spot]
+    assert any(what in found for found in row.found), row.found
+    assert f"FOUND           {spot.value}" in "\n".join(lines(leaky))
+
+
+def test_what_cannot_be_looked_at_is_said_and_never_counted_as_clean(leaky: Report, vm: VM) -> None:
+    engine = rows_of(leaky, Verdict.NOT_LOOKED)[vm.host, Spot.ENGINE_FILES]
+    assert "pcc may not read /var/lib/docker" in engine.unread
+    assert leaky.unlooked >= 1
+    assert not any("could not look" in line and "engine" not in line for line in lines(leaky))
+
+
+def test_nothing_of_the_run_is_left_by_a_pipeline_that_removes_nothing(leaky: Report, vm: VM) -> None:
+    assert "selfcheck" not in vm.sh("ls /home/project/.system/run-*").stdout
+    assert not [name for name in os.environ if name.startswith("PCCPIPE_CANARY")]
+
+
+def test_without_masking_all_of_the_record_is_found_to_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pccpipe.library, "Masker", lambda _: Masker([]))
+    report = selfcheck(Project("p", IsolationMode.LOCAL))
+    assert report.whole
+    found = {spot for where, spot in rows_of(report, Verdict.FOUND)}
+    assert found == {Spot.RUN_JSON, Spot.EVENTS, Spot.LOGS, Spot.JSONL, Spot.PLAIN}
+    told = "\n".join(lines(report))
+    assert "FOUND in 5 places" in told
+
+
+def test_a_leaky_pipeline_is_exit_status_1_and_the_canary_itself_is_not_shown(folder: Folder) -> None:
+    pipeline = folder.path / "leaky.yaml"
+    pipeline.write_text(
+        textwrap.dedent("""
+            version: 1
+            name: leaky
+            secrets: {KEY: {from: env}}
+            steps:
+              - {id: sync, upload: workspace}
+              - {id: leak, on: local, secrets: [KEY], run: 'printf %s "$KEY" >kept.txt'}
+        """)
+    )
+    done = folder.do("selfcheck", "--pipeline", pipeline)
+    assert done.code == 1, done.stdout + done.stderr
+    assert "kept.txt" in done.stdout
+
+
+def test_a_run_that_cannot_be_had_is_no_clean_bill(folder: Folder, vm: VM) -> None:
+    project = project_file(folder.path, vm)
+    project.write_text(project.read_text().replace(f"external_ip: {vm.host}", "external_ip: 127.0.0.99"))
+    done = folder.do("selfcheck", "--project", project)
+    assert done.code == 3, done.stdout + done.stderr
+    assert "could not look  arguments of processes" in done.stdout
+    assert "ended as unavailable" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--pipeline", "none.yaml"), ("--project", "none.yaml"), ("--input", "nothing=1"), ("--wait", "soon")],
+)
+def test_wrong_usage_is_said_in_a_line(folder: Folder, arguments: tuple[str, str]) -> None:
+    done = folder.do("selfcheck", *arguments)
+    assert done.code == 2
+    assert done.stdout == ""
+
+
+def test_a_canary_is_known_in_any_form_and_shown_in_none() -> None:
+    canary = Canary()
+    quoted = canary.value.replace("'", "'\\''")
+    for text in (canary.value, f"x{quoted}", canary.value.encode().hex(), canary.value[:20]):
+        assert canary.is_in(text.encode())
+    assert canary.masked(f"<{canary.value}>") == "<***>"
+    assert canary.value not in repr(canary)
+    assert not canary.is_in(b"nothing of it")
