@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from pccpipe.version import __version__
 
 if TYPE_CHECKING:
-    from pccpipe.canary.check import Report, selfcheck
+    from pccpipe.canary.check import selfcheck
+    from pccpipe.canary.ledger import Report
     from pccpipe.engine.cancel import Cancel
     from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.library import (
@@ -62,7 +63,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "pccpipe.canary.check": ("Report", "selfcheck"),
+    "pccpipe.canary.check": ("selfcheck",),
+    "pccpipe.canary.ledger": ("Report",),
     "pccpipe.engine.cancel": ("Cancel",),
     "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.library": (

@@ -9,12 +9,12 @@ import secrets as randomness
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pccpipe.canary.engine import EngineLooker
 from pccpipe.canary.home import HERE, RECORD, SHOWN, Filed, Screen, look_at_errors
-from pccpipe.canary.ledger import Ledger, Row, Spot, Verdict
+from pccpipe.canary.ledger import Ledger, Report, Spot
 from pccpipe.canary.machine import Classify, Looker
 from pccpipe.canary.value import Canary
 from pccpipe.data_files import data_path
@@ -36,42 +36,6 @@ from pccpipe.values import Json
 OWN_PIPELINE = ("pipelines", "selfcheck.yaml")
 _PROCESSES = (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT)
 _CONTAINERS = (Spot.CONTAINER_PROCESSES, Spot.INSPECT)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a check found. `outcome` and `message` are the run's."""
-
-    rows: Sequence[Row]
-    outcome: Outcome | None
-    status: str
-    message: str
-    whole: bool
-    """Whether the run came as far as it had to."""
-
-    def count(self, *verdicts: Verdict) -> int:
-        """How many rows have one of these verdicts."""
-        return sum(row.verdict in verdicts for row in self.rows)
-
-    @property
-    def found(self) -> int:
-        """In how many places the secret was that must not have it."""
-        return self.count(Verdict.FOUND)
-
-    @property
-    def unlooked(self) -> int:
-        """How many places could not be looked at, or not all of them."""
-        return self.count(Verdict.PARTLY, Verdict.NOT_LOOKED)
-
-    def as_json(self) -> dict[str, Json]:
-        """For programs."""
-        return {
-            "clean": not self.found and self.whole,
-            "found": self.found,
-            "unlooked": self.unlooked,
-            "run": {"status": self.status, "message": self.message, "whole": self.whole},
-            "rows": [row.as_json() for row in self.rows],
-        }
 
 
 def selfcheck(
@@ -336,6 +300,7 @@ class _Check:
             self._progress(f"{command.step} {moment}: container")
             self._side.attempt(_CONTAINERS, self._engine.containers)
             self._look_into(self._engine, str(command.token.get("container")))
+        self._progress(f"{command.step} {moment}: looked at")
 
     def _look_into(self, engine: EngineLooker, container: str) -> None:
         """A running container's own files, through /proc, as its image may have no tools."""

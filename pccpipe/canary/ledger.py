@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pccpipe.canary.value import Canary
+from pccpipe.outcome import Outcome
 from pccpipe.values import Json
 
 SHOWN = 20
@@ -134,3 +135,39 @@ class Ledger:
         masked = self._canary.masked(text)
         if masked not in notes and len(notes) < SHOWN:
             notes.append(masked)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found. `outcome` and `message` are the run's."""
+
+    rows: Sequence[Row]
+    outcome: Outcome | None
+    status: str
+    message: str
+    whole: bool
+    """Whether the run came as far as it had to."""
+
+    def count(self, *verdicts: Verdict) -> int:
+        """How many rows have one of these verdicts."""
+        return sum(row.verdict in verdicts for row in self.rows)
+
+    @property
+    def found(self) -> int:
+        """In how many places the secret was that must not have it."""
+        return self.count(Verdict.FOUND)
+
+    @property
+    def unlooked(self) -> int:
+        """How many places could not be looked at, or not all of them."""
+        return self.count(Verdict.PARTLY, Verdict.NOT_LOOKED)
+
+    def as_json(self) -> dict[str, Json]:
+        """For programs."""
+        return {
+            "clean": not self.found and self.whole,
+            "found": self.found,
+            "unlooked": self.unlooked,
+            "run": {"status": self.status, "message": self.message, "whole": self.whole},
+            "rows": [row.as_json() for row in self.rows],
+        }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pccpipe.canary.check import Report
-from pccpipe.canary.ledger import Row, Verdict
+from pccpipe.canary.ledger import Report, Row, Verdict
 from pccpipe.views.text import harmless_line, size
 
 

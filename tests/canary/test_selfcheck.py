@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import pccpipe.library
-from pccpipe.canary.check import Report, selfcheck
-from pccpipe.canary.ledger import Row, Spot, Verdict
+from pccpipe.canary.check import selfcheck
+from pccpipe.canary.ledger import Report, Row, Spot, Verdict
 from pccpipe.canary.value import Canary
 from pccpipe.outcome import IsolationMode
 from pccpipe.secrets.mask import Masker
@@ -22,8 +22,6 @@ from pccpipe.spec.project import load_project
 from pccpipe.views.selfcheck import lines
 from tests.cli.command import Folder
 from tests.testbed.vm import VM
-
-BB = {"image": "bb:latest"}
 
 
 def project_file(folder: Path, vm: VM, user: str = VM.user) -> Path:
@@ -74,7 +72,6 @@ inputs:
   here: {type: string}
 secrets:
   KEY: {from: env}
-env: {ENCODE: "base64 -w0"}
 containers:
   box: {image: "bb:latest", network: none}
 steps:
@@ -82,6 +79,7 @@ steps:
   - id: vm
     on: vm
     secrets: [KEY]
+    timeout: 1m
     run: |
       printf '%s' "$KEY" >in-workspace.txt
       printf '%s' "x$KEY" | base64 -w0 >in-base64.txt
@@ -93,7 +91,7 @@ steps:
       sh -c 'sleep 30; :' leaky "$KEY" & one=$!
       env -i OTHER="$KEY" sleep 30 & two=$!
       echo look
-      sleep 2
+      until [ -e .looked ]; do sleep 0.1; done
       kill $one $two
       printf '{"leaky": "%s"}' "$(printf '%s' "$KEY" | base64 -w0)" >"$PCC_OUT/result.json"
     result: {path: result.json}
@@ -102,11 +100,13 @@ steps:
     on: container
     container: box
     secrets: [KEY]
+    timeout: 1m
     run: |
+      rm -f .looked
       printf '%s' "$KEY" >/tmp/leaky-file
       sh -c 'sleep 30; :' leaky "$KEY" &
       echo look
-      sleep 3
+      until [ -e .looked ]; do sleep 0.1; done
   - id: local
     on: local
     secrets: [KEY]
@@ -119,11 +119,17 @@ def leaky(tmp_path_factory: pytest.TempPathFactory, vm: VM) -> Iterator[Report]:
     """What is found of a pipeline that leaks in every way; its own user is no root."""
     folder = tmp_path_factory.mktemp("leaky")
     (folder / "pipeline.yaml").write_text(LEAKY)
+
+    def let_go(told: str) -> None:
+        if told.endswith("spoke: looked at"):
+            vm.sh("for w in /home/project/.system/run-workspaces/*; do setpriv --reuid pcc touch $w/.looked; done")
+
     try:
         yield selfcheck(
             load_project(project_file(folder, vm)),
             pipeline=load_pipeline(folder / "pipeline.yaml"),
             inputs={"here": str(folder)},
+            on_progress=let_go,
         )
     finally:
         vm.sh("rm -f /tmp/leaky-*; docker rm -f leaky; docker rmi -f leaky:latest")
