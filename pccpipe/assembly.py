@@ -5,7 +5,7 @@ needed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -59,12 +59,12 @@ class Assembly:
         *,
         resumes: bool,
         accept_new_host_key: bool,
-        masker: Masker,
+        secrets: Sequence[str],
     ) -> None:
         self._run_id = run_id
         self._project = project
         self._folders = folders
-        self._masker = masker
+        self._masker = Masker(secrets)
         self._withheld = _variables_of(pipeline.secrets)
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
@@ -86,6 +86,7 @@ class Assembly:
             machine=self.vm.claim if self.vm else None,
             remote=self.vm.workspace if self.vm else "",
             state=folders.record / "workspace.json",
+            secrets=secrets,
         )
 
     def __getitem__(self, place: Place) -> Target:

@@ -294,7 +294,7 @@ def _go(
         folders,
         resumes=bool(events),
         accept_new_host_key=job.accept_new_host_key,
-        masker=masker,
+        secrets=tuple(job.secrets.values()),
     )
     parts = Parts(
         run_id=job.run_id,

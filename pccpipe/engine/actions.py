@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.halt import StepHalt
@@ -12,10 +11,9 @@ from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import with_patience
 from pccpipe.engine.result import result_target
 from pccpipe.engine.step import with_retries
-from pccpipe.errors import Halted, PccpipeError, Unavailable
-from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
-from pccpipe.record.files import write_atomically
+from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
+from pccpipe.outcome import Code, IsolationMode, Outcome, Place
+from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable
 from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
 from pccpipe.values import Json
 from pccpipe.workspace.base import Sent
@@ -32,15 +30,19 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
 
     def attempt(number: int) -> Ended:
         try:
-            facts = with_patience(parts, lambda: _act(parts, here, path, body, halt))
+            facts, leaks = with_patience(parts, lambda: _act(parts, here, path, body, halt))
         except Halted:
             return halt.ended
         except Unavailable as no:
             parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except PccpipeError as error:
-            return Ended(Outcome.FAILED, message=str(error))
+            code = error.code if isinstance(error, ActionError) else None
+            return Ended(Outcome.FAILED, code=code, message=str(error))
         parts.journal.append(ActionDone(path, kind_of(body), facts))
+        if leaks:
+            message = f"a secret's value stands in what would come home; it is masked in {', '.join(leaks)}"
+            return Ended(Outcome.FAILED, code=Code.SECRET_IN_OUTPUT, message=message)
         return Ended(Outcome.SUCCEEDED)
 
     ended = with_retries(parts, here, path, step.retry, attempt, Visit())
@@ -61,11 +63,12 @@ def _may_stay_home(parts: Parts, body: Upload) -> bool:
     return body.fall_back_to_home and parts.fallback_allowed and not body.isolation_required
 
 
-def _act(parts: Parts, here: Here, path: str, body: Action, halt: StepHalt) -> Mapping[str, Json]:
+def _act(parts: Parts, here: Here, path: str, body: Action, halt: StepHalt) -> tuple[Mapping[str, Json], Sequence[str]]:
+    """What the action did; and the files that secrets were found in."""
     names = here.scope.names
     match body:
         case Upload():
-            return _sent(parts.workspace.upload(body.exclude, halt))
+            return _sent(parts.workspace.upload(body.exclude, halt)), ()
         case Download():
             into = parts.run_dir / "artifacts"
             brought = parts.workspace.download([template.render(names) for template in body.paths], into, halt)
@@ -74,32 +77,30 @@ def _act(parts: Parts, here: Here, path: str, body: Action, halt: StepHalt) -> M
                 "bytes": brought.bytes,
                 "missing": list(brought.missing),
                 "refused": list(brought.refused),
-            }
+                **_masked(brought.masked),
+            }, [f"artifacts/{name}" for name in brought.masked]
         case Diff():
-            return _diff(parts, path, body.path.render(names), halt)
+            name = body.path.render(names)
+            changed = parts.workspace.diff(result_target(name, parts.run_dir), halt)
+            lines = {"files": changed.files, "insertions": changed.insertions, "deletions": changed.deletions}
+            return {"path": name, **lines, **_refused(changed.refused), **_masked(changed.masked)}, changed.masked
         case Remove():
-            parts.workspace.remove(halt)
-            return {}
+            return _refused(parts.workspace.remove(halt)), ()
         case Build():
             image = body.image.render(names)
             args = {name: template.render(names) for name, template in body.args.items()}
             log = parts.run_dir / "logs" / f"{path}-{parts.serials.next(path)}.build.log"
             began = time.monotonic()
             built = parts.images.build(body, image, args, log, halt)
-            return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}
+            return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}, ()
 
 
-def _diff(parts: Parts, path: str, name: str, halt: StepHalt) -> Mapping[str, Json]:
-    patch = result_target(name, parts.run_dir)
-    changed = parts.workspace.diff(patch, halt)
-    data = patch.read_bytes()
-    masked = parts.masker.data(data)
-    if masked != data:
-        write_atomically(patch, masked)
-        parts.journal.append(
-            Warned(f"a secret stood in the change: it is masked in {name}, which cannot be applied", path)
-        )
-    return {"path": name, **asdict(changed)}
+def _refused(names: Sequence[str]) -> Mapping[str, Json]:
+    return {"refused": list(names)} if names else {}
+
+
+def _masked(names: Sequence[str]) -> Mapping[str, Json]:
+    return {"masked": list(names)} if names else {}
 
 
 def _sent(sent: Sent) -> Mapping[str, Json]:

@@ -230,6 +230,9 @@ class _RunStep:
         if sent is not None and sent.stale:
             text = "the VM's copy of the workspace is out of reach: the step works on the copy at home, as last known"
             parts.journal.append(Warned(text, self.path))
+        if sent is not None and sent.refused:
+            text = f"not everything of the VM's copy of the workspace came home: {'; '.join(sent.refused)}"
+            parts.journal.append(Warned(text, self.path))
         command = make_command(parts, self.here, self.step, self.body, where, place, serial)
         running = None if parts.past.is_empty else target.find(command)
         if running is None:

@@ -61,12 +61,12 @@ class Masker:
             case _:
                 return value
 
-    def split(self, data: bytes) -> tuple[bytes, bytes]:
-        """What of the beginning of a stream can be shown, masked; and the rest, which may be the beginning of a
-        secret.
+    def split(self, data: bytes) -> tuple[bytes, bytes, bool]:
+        """What of the beginning of a stream can be shown, masked; the rest, which may be the beginning of a secret;
+        and whether there was one.
         """
         if self._pattern is None:
-            return data, b""
+            return data, b"", False
         limit = len(data) - self._unsure(data)
         shown: list[bytes] = []
         at = 0
@@ -77,7 +77,7 @@ class Masker:
             shown += (data[at : match.start()], MASK)
             at = match.end()
         shown.append(data[at:limit])
-        return b"".join(shown), data[max(at, limit) :]
+        return b"".join(shown), data[max(at, limit) :], at > 0
 
     def _unsure(self, data: bytes) -> int:
         """How many bytes at the end of `data` may be the beginning of a secret."""
@@ -115,16 +115,21 @@ class StreamMask:
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._held = b""
+        self.found = False
+        """Whether there was a secret in it so far."""
 
     def feed(self, data: bytes) -> bytes:
         """More of the stream; gives what of it can be shown now."""
-        shown, self._held = self._masker.split(self._held + data if self._held else data)
+        shown, self._held, found = self._masker.split(self._held + data if self._held else data)
+        self.found = self.found or found
         return shown
 
     def finish(self) -> bytes:
         """What was held back, now that no more comes."""
         held, self._held = self._held, b""
-        return self._masker.data(held)
+        shown = self._masker.data(held)
+        self.found = self.found or shown != held
+        return shown
 
 
 def forms_of(value: str) -> frozenset[bytes]:

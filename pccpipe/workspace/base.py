@@ -31,6 +31,8 @@ class Sent:
     method: str
     """`rsync`, `tar`, or `copy` when only the copy at home was made."""
     seconds: float
+    refused: tuple[str, ...] = ()
+    """Of what would have come home: names that were not taken, each with its reason."""
     stale: bool = False
     """Nothing could be brought: the copy is as it was last known, because the newer one could not be had."""
 
@@ -43,6 +45,8 @@ class Brought:
     """Asked for and not there."""
     refused: tuple[str, ...]
     """There, and not taken: links out of the tree, devices, names that no file may have; each with its reason."""
+    masked: tuple[str, ...] = ()
+    """Files in which a secret's value stood; they are kept masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,10 @@ class Changed:
     files: int
     insertions: int
     deletions: int
+    refused: tuple[str, ...] = ()
+    """Files that are no part of it, each with its reason."""
+    masked: tuple[str, ...] = ()
+    """Files with a secret's value in what changed: the patch is masked, and cannot be applied."""
 
 
 class Workspace(Protocol):
@@ -97,10 +105,10 @@ class Workspace(Protocol):
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
         """Write what changed since `upload` as a patch that `git apply` takes; made here, from what was sent and what
-        came back.
+        came back. Secrets are masked before it is written.
         """
         ...
 
-    def remove(self, halt: Halt) -> None:
-        """Remove the copy on the VM, if there is one."""
+    def remove(self, halt: Halt) -> tuple[str, ...]:
+        """Remove the copy on the VM, if there is one; what is only there comes home first. Gives what was not taken."""
         ...

@@ -1,55 +1,56 @@
-"""The run's copy of the code at home, and what of a tree may be in it."""
+"""Trees on this machine: the run's copy of the user's folder, what a download takes of it, and trees of hard links.
+
+Folders are read by descriptor and nothing is opened through a link: a container may write to the copy meanwhile.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from pccpipe.errors import ActionError
+from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.guard import Guard
+from pccpipe.workspace.intake import Counted, Entry, Intake, Limits
+
+PIECE = 256 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO in a file's place is not waited for.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
-class Counted:
-    """What was copied or brought."""
-
-    files: int = 0
-    bytes: int = 0
-    refused: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may come back from a VM. Sizes in bytes."""
-
-    files: int = 200_000
-    bytes: int = 8 << 30
-    file: int = 2 << 30
-
-
-def copy_tree(source: Path, target: Path, excluded: Excluded) -> Counted:
+def copy_tree(source: Path, target: Path, excluded: Excluded, guard: Guard | None = None) -> Counted:
     """Copy a folder, whole or not at all: links as links, modes and times kept, what is excluded or no file left out.
 
-    Raises ActionError naming the file that can't be read or written.
+    Args:
+        guard: looks at each file; without one, nothing is held back.
+
+    Raises ActionError naming the file that can't be read or written, or that may not leave this machine.
     """
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     counted = Counted()
     try:
         unfinished.mkdir(parents=True)
-        _copy_folder(source, unfinished, "", excluded, counted)
+        _copy_folder(source, unfinished, "", excluded, guard, counted)
+        if guard:
+            guard.check()
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise ActionError(f"the workspace cannot be copied: {error.filename or source}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return counted
 
 
-def _copy_folder(source: Path, target: Path, relative: str, excluded: Excluded, counted: Counted) -> None:
+def _copy_folder(
+    source: Path, target: Path, relative: str, excluded: Excluded, guard: Guard | None, counted: Counted
+) -> None:
     with os.scandir(source) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = f"{relative}{entry.name}"
@@ -62,75 +63,134 @@ def _copy_folder(source: Path, target: Path, relative: str, excluded: Excluded, 
                 counted.files += 1
             elif is_folder:
                 to.mkdir()
-                _copy_folder(Path(entry.path), to, f"{name}/", excluded, counted)
+                _copy_folder(Path(entry.path), to, f"{name}/", excluded, guard, counted)
                 shutil.copystat(entry.path, to, follow_symlinks=False)
             elif entry.is_file(follow_symlinks=False):
-                _copy_file(Path(entry.path), to, excluded, counted)
+                if guard:
+                    guard.look_at(name, Path(entry.path))
+                shutil.copy2(entry.path, to, follow_symlinks=False)
+                counted.files += 1
+                counted.bytes += to.lstat().st_size
 
 
-def _copy_file(source: Path, target: Path, excluded: Excluded, counted: Counted) -> None:
-    with source.open("rb") as file:
-        if excluded.is_private_key(file.read(4096)):
-            return
-    shutil.copy2(source, target, follow_symlinks=False)
-    counted.files += 1
-    counted.bytes += target.lstat().st_size
+def take_paths(source: Path, paths: Sequence[str], target: Path, limits: Limits, masker: Masker) -> Counted:
+    """Make `target`, anew, of these files and folders of a folder here, judged and masked as those of a VM.
 
-
-def vet_tree(tree: Path, limits: Limits) -> Counted:
-    """Take out of a tree that came from a VM what may not be in it; count the rest. Links are never followed.
-
-    Raises ActionError when it is more than the limits allow.
+    Raises ActionError.
     """
-    counted = Counted()
-    for folder, folders, files in os.walk(tree, followlinks=False):
-        for name in [*folders, *files]:
-            path = Path(folder) / name
-            shown = str(path.relative_to(tree))
-            status = path.lstat()
-            why = _refusal(path, tree, status, limits)
-            if why:
-                counted.refused.append(f"{shown!r}: {why}")
-                path.unlink()
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                continue
-            counted.files += 1
-            counted.bytes += status.st_size
-            if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
-                path.chmod(stat.S_IMODE(status.st_mode) & 0o777)
-        if counted.files > limits.files:
-            raise ActionError(f"the VM's copy has over {limits.files} files; exclude what need not come home")
-        if counted.bytes > limits.bytes:
-            raise ActionError(f"the VM's copy has over {limits.bytes >> 20} MiB; exclude what need not come home")
-    return counted
+    intake = Intake(target, limits, masker)
+    try:
+        for path in paths:
+            intake.root(path)
+            folder, _, name = path.rpartition("/")
+            with _Folder.of(source, folder) as parent:
+                _take(parent, name, path, intake)
+    except OSError as error:
+        raise ActionError(f"{error.filename or source} cannot be brought: {error.strerror}") from error
+    return intake.finish()
 
 
-def _refusal(path: Path, tree: Path, status: os.stat_result, limits: Limits) -> str:
-    mode = status.st_mode
-    if stat.S_ISLNK(mode):
-        target = str(path.readlink())
-        # Judged by its text alone: what it leads to now is not what it may lead to later.
-        inside = os.path.normpath(path.parent.relative_to(tree) / target)
-        return f"a link to {target!r}, out of the tree" if target.startswith("/") or inside.startswith("..") else ""
-    if stat.S_ISDIR(mode):
-        return ""
-    if not stat.S_ISREG(mode):
-        return "no plain file"
-    return f"over {limits.file >> 20} MiB" if status.st_size > limits.file else ""
+def are_missing(source: Path, paths: Sequence[str]) -> list[str]:
+    """Those of the paths that are not there, or are reached only through a link."""
+    return [path for path in paths if not _is_there(source, path)]
 
 
-def link_tree(source: Path, target: Path, leave_out: frozenset[Path]) -> None:
-    """The tree again, of hard links to the same files; `leave_out` has paths relative to it."""
+def _is_there(source: Path, path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    try:
+        with _Folder.of(source, folder) as parent:
+            os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _take(parent: _Folder, name: str, path: str, intake: Intake) -> None:
+    status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    link = os.readlink(name, dir_fd=parent.fd) if stat.S_ISLNK(status.st_mode) else ""
+    if not intake.admit(Entry(path, status.st_mode, status.st_size, status.st_mtime_ns, link)):
+        return
+    if stat.S_ISDIR(status.st_mode):
+        with parent.inner(name) as folder:
+            with os.scandir(folder.fd) as entries:
+                names = sorted(entry.name for entry in entries)
+            for inner in names:
+                _take(folder, inner, f"{path}/{inner}", intake)
+    elif stat.S_ISREG(status.st_mode):
+        with os.fdopen(os.open(name, _FILE, dir_fd=parent.fd), "rb") as file:
+            opened = os.fstat(file.fileno())
+            if stat.S_ISREG(opened.st_mode):
+                intake.write(path, opened.st_size, _pieces(file.fileno(), opened.st_size))
+
+
+def _pieces(fd: int, count: int) -> Iterator[bytes]:
+    """So many bytes of a file that may grow meanwhile."""
+    while count and (data := os.read(fd, min(PIECE, count))):
+        count -= len(data)
+        yield data
+
+
+class _Folder:
+    """An open folder; a context manager."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @staticmethod
+    def of(root: Path, path: str) -> _Folder:
+        """The folder at `path` under `root`, through no link."""
+        folder = _Folder(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for name in PurePosixPath(path).parts:
+            with folder as outer:
+                folder = outer.inner(name)
+        return folder
+
+    def inner(self, name: str) -> _Folder:
+        return _Folder(os.open(name, _FOLDER, dir_fd=self.fd))
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def link_tree(source: Path, target: Path, leave_out: frozenset[Path], limits: Limits) -> Counted:
+    """The tree again, of hard links to its plain files and links; `leave_out` has paths relative to it.
+
+    Raises ActionError when it has more files than the limit.
+    """
     target.mkdir()
-    for folder, folders, files in os.walk(source, followlinks=False):
+    counted = Counted()
+    for folder, folders, files, fd in os.fwalk(source, follow_symlinks=False):
         relative = Path(folder).relative_to(source)
-        for name in folders:
-            path = Path(folder) / name
-            if path.is_symlink():
+        for name in list(folders):
+            if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                 files.append(name)
             else:
                 (target / relative / name).mkdir()
         for name in files:
-            if relative / name not in leave_out:
-                os.link(Path(folder) / name, target / relative / name, follow_symlinks=False)
+            if relative / name in leave_out:
+                continue
+            made = target / relative / name
+            os.link(name, made, src_dir_fd=fd, follow_symlinks=False)
+            status = made.lstat()
+            if why := _no_part_of_a_diff(status, limits):
+                made.unlink()
+                counted.refuse(str(relative / name), why)
+                continue
+            counted.files += 1
+            if counted.files > limits.files:
+                raise ActionError(
+                    f"the workspace has over {limits.files:,} files, which is the limit for a diff",
+                    "exclude what is no work (`exclude:` of the upload), or remove it in the step that makes it",
+                )
+    return counted
+
+
+def _no_part_of_a_diff(status: os.stat_result, limits: Limits) -> str:
+    if stat.S_ISLNK(status.st_mode):
+        return ""
+    if not stat.S_ISREG(status.st_mode):
+        return "no plain file"
+    return f"over {limits.file >> 20} MiB, the limit of a file" if status.st_size > limits.file else ""

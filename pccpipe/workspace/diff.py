@@ -6,20 +6,41 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from pccpipe.errors import ActionError
+from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.base import Changed
 from pccpipe.workspace.copy import link_tree
 from pccpipe.workspace.exclude import Ignored
+from pccpipe.workspace.intake import Limits
 
 TIMEOUT = 300.0
 """Seconds for git; it is not to hang on what somebody put into a tree."""
 _STAT = re.compile(rb"(\d+) files? changed(?:, (\d+) insertions?\(\+\))?(?:, (\d+) deletions?\(-\))?")
+PATCH_LIMIT = 256 << 20
+"""Bytes of a patch; nobody applies a larger one."""
+_OPTIONS = (
+    *("--no-index", "--no-prefix", "--binary", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("a", "b"),
+)
 
 
-def write_diff(sent: Path, now: Path, patch: Path) -> Changed:
-    """Write a patch that `git apply` takes from `sent` to `now`; new files that .gitignore names are left out.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A patch that `git apply` takes, as it is and with every secret masked, and what is in it."""
+
+    patch: bytes
+    masked: bytes
+    changed: Changed
+
+
+def make_diff(sent: Path, now: Path, masker: Masker, limits: Limits) -> Made:
+    """The patch from `sent` to `now`; new files that .gitignore names are left out, and so is what no file may be.
+
+    A binary file with a secret in it is left out as well: in a patch it is packed, where no masking finds it.
 
     Raises ActionError.
     """
@@ -29,25 +50,40 @@ def write_diff(sent: Path, now: Path, patch: Path) -> Changed:
     with tempfile.TemporaryDirectory(dir=now.parent, prefix=".diff-") as name:
         folder = Path(name)
         # git takes the names in the patch from these folders' names.
-        link_tree(sent, folder / "a", frozenset())
-        link_tree(now, folder / "b", new)
-        options = [
-            "--no-index",
-            "--no-prefix",
-            "--binary",
-            "--no-renames",
-            "--no-color",
-            "--no-ext-diff",
-            "--no-textconv",
-        ]
-        text = _git(folder, ["diff", *options, "a", "b"])
-        stat = _STAT.search(_git(folder, ["diff", *options, "--shortstat", "a", "b"]))
-    patch.parent.mkdir(parents=True, exist_ok=True)
-    patch.write_bytes(text)
-    if not stat:
-        return Changed(0, 0, 0)
-    files, insertions, deletions = (int(number or 0) for number in stat.groups())
-    return Changed(files, insertions, deletions)
+        link_tree(sent, folder / "a", frozenset(), limits)
+        counted = link_tree(now, folder / "b", new, limits)
+        changes = _changes(folder)
+        leaks = [path for path, is_binary in changes if is_binary and _has_secret(folder / "b" / path, masker)]
+        for path in leaks:
+            for side in ("a", "b"):
+                (folder / side / path).unlink(missing_ok=True)
+        patch = _git(folder, ["diff", *_OPTIONS], PATCH_LIMIT)
+        stat = _STAT.search(_git(folder, ["diff", "--shortstat", *_OPTIONS], 4096))
+    masked = masker.data(patch)
+    names = tuple(leaks or (["the patch"] if masked != patch else []))
+    files, insertions, deletions = (int(number or 0) for number in stat.groups()) if stat else (0, 0, 0)
+    return Made(patch, masked, Changed(files, insertions, deletions, counted.told, names))
+
+
+def _changes(folder: Path) -> list[tuple[str, bool]]:
+    """The files that changed, each with whether git takes it for binary."""
+    told = _git(folder, ["diff", "--numstat", "-z", *_OPTIONS], PATCH_LIMIT).split(b"\0")
+    # For each, `added TAB removed TAB`, then both names; /dev/null for a file that is not there.
+    return [
+        ((old if new == b"/dev/null" else new).decode("utf-8", "surrogateescape")[2:], counts == b"-\t-\t")
+        for counts, old, new in zip(told[0::3], told[1::3], told[2::3], strict=False)
+    ]
+
+
+def _has_secret(file: Path, masker: Masker) -> bool:
+    if not file.exists() or file.is_symlink():
+        return False
+    mask = masker.stream()
+    with file.open("rb") as opened:
+        while data := opened.read(1 << 20):
+            mask.feed(data)
+    mask.finish()
+    return mask.found
 
 
 def _files(tree: Path) -> list[Path]:
@@ -58,7 +94,7 @@ def _files(tree: Path) -> list[Path]:
     ]
 
 
-def _git(folder: Path, arguments: list[str]) -> bytes:
+def _git(folder: Path, arguments: list[str], most: int) -> bytes:
     # Nothing of the user's configuration, nor of a repository around, and no attributes of the trees: bytes are
     # compared.
     env = {
@@ -72,20 +108,31 @@ def _git(folder: Path, arguments: list[str]) -> bytes:
         "GIT_OPTIONAL_LOCKS": "0",
     }
     settings = ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null", "-c", "core.safecrlf=false"]
-    try:
-        done = subprocess.run(
-            ["git", *settings, *arguments],
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ActionError("the diff is made by git, which is not installed here", "install git") from None
-    except subprocess.TimeoutExpired:
-        raise ActionError(f"git took over {TIMEOUT:g} s for the diff") from None
-    if done.returncode > 1:
-        raise ActionError(f"git could not make the diff: {done.stderr.decode('utf-8', 'replace').strip()}")
-    return done.stdout
+    command = ["git", *settings, *arguments]
+    # What it says is short; in a file, nobody has to read it while the patch comes.
+    with tempfile.TemporaryFile() as words:
+        try:
+            process = subprocess.Popen(
+                command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
+            )
+        except FileNotFoundError:
+            raise ActionError("the diff is made by git, which is not installed here", "install git") from None
+        timer = threading.Timer(TIMEOUT, process.kill)
+        timer.start()
+        with process:
+            assert process.stdout is not None
+            said = process.stdout.read(most + 1)
+            if len(said) > most:
+                process.kill()
+        if not timer.is_alive():
+            raise ActionError(f"git took over {TIMEOUT:g} s for the diff", _LESS)
+        timer.cancel()
+        if len(said) > most:
+            raise ActionError(f"the diff is over {most >> 20} MiB, which is the limit", _LESS)
+        if process.returncode > 1:
+            words.seek(0)
+            raise ActionError(f"git could not make the diff: {words.read(4096).decode('utf-8', 'replace').strip()}")
+    return said
+
+
+_LESS = "exclude what is no work (`exclude:` of the upload), or remove it in the step that makes it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,20 +10,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-ALWAYS = (".git", ".env*", ".control-secrets*", "node_modules", ".system", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
-"""Names that stay at home wherever they are, in .gitignore's words."""
-
-_PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-_LOOKED_AT = 4096
-"""Bytes at the beginning of a file in which a private key is looked for."""
+SECRET_NAMES = (".env*", ".control-secrets*", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
+"""Names of what a workspace's owner keeps to himself, in .gitignore's words."""
+ALWAYS = (".git", "node_modules", ".system", *SECRET_NAMES)
+"""Names that stay at home wherever they are."""
 
 
 class Excluded:
-    """Decides by a path relative to the workspace, and by what the file begins with."""
+    """Decides by a path relative to the workspace what stays at home, and what does not come back."""
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self.given = tuple(patterns)
-        self.patterns = (*ALWAYS, *patterns)
+        # At the end once more: a `!` of the pipeline's own must not bring a repository's settings home.
+        self.patterns: tuple[str, ...] = (*ALWAYS, *patterns, ".git")
+
+    @staticmethod
+    def only(patterns: Sequence[str]) -> Excluded:
+        """What these patterns name, and nothing else."""
+        excluded = Excluded()
+        excluded.patterns = tuple(patterns)
+        return excluded
 
     @functools.cached_property
     def _spec(self) -> GitIgnoreSpec:
@@ -33,10 +38,6 @@ class Excluded:
     def name(self, relative: str, *, is_folder: bool) -> bool:
         """Whether the file or folder of that path is left out."""
         return bool(self._spec.match_file(f"{relative}/" if is_folder else relative))
-
-    def is_private_key(self, beginning: bytes) -> bool:
-        """Whether a file that begins so is a private key."""
-        return bool(_PRIVATE_KEY.search(beginning[:_LOOKED_AT]))
 
 
 class Ignored:
@@ -61,10 +62,16 @@ class Ignored:
 
 
 def as_rsync_rules(patterns: Iterable[str]) -> list[str]:
-    """The same patterns for rsync. What it reads otherwise than git does (`!`) is left out: then more goes over, not
-    less.
-    """
-    return [f"--exclude={pattern}" for pattern in patterns if pattern and not pattern.startswith(("!", "#"))]
+    """The same patterns for rsync: there the first that matches counts, and only a `/` in front means the root."""
+    rules = []
+    for pattern in reversed([pattern.strip() for pattern in patterns]):
+        if not pattern or pattern.startswith("#"):
+            continue
+        name = pattern.removeprefix("!")
+        if "/" in name.rstrip("/") and not name.startswith(("/", "**/")):
+            name = f"/{name}"
+        rules.append(f"--{'include' if pattern.startswith('!') else 'exclude'}={name}")
+    return rules
 
 
 def _compiled(patterns: Iterable[str]) -> GitIgnoreSpec:

@@ -1,4 +1,6 @@
-"""Trees over the connection with rsync, where both sides have it: only what changed goes over.
+"""Trees over the connection to the VM with rsync, where both sides have it: only what changed goes over.
+
+Nothing comes home by it: an rsync that receives does what the other side says, and the VM's is not trusted.
 
 The rsync here runs the one there through the run's one SSH connection: in place of ssh it starts relay.py, whose bytes
 come back to this process by a Unix socket, and go on to a channel.
@@ -20,7 +22,6 @@ from pathlib import Path
 
 from pccpipe.errors import ActionError, Unavailable
 from pccpipe.targets.machine import Machine, Process
-from pccpipe.workspace.copy import Counted, Limits, link_tree, vet_tree
 from pccpipe.workspace.exclude import Excluded, as_rsync_rules
 
 LIMIT = 3600.0
@@ -43,20 +44,6 @@ def send(machine: Machine, source: Path, remote: str, excluded: Excluded) -> Non
     """
     rules = as_rsync_rules(excluded.patterns)
     _rsync(machine, ["--delete", "--delete-delay", *rules, f"{source}/", f"there:{remote}/"])
-
-
-def fetch(machine: Machine, remote: str, known: Path, target: Path, excluded: Excluded, limits: Limits) -> Counted:
-    """Make `target`, anew, as the folder `remote` is there, but for what is excluded or may not come.
-
-    Args:
-        known: a tree here that is much the same already; what is equal is not sent.
-    """
-    shutil.rmtree(target, ignore_errors=True)
-    # Of hard links: rsync writes a new file beside the old one and renames it, so that `known` stays as it is.
-    link_tree(known, target, frozenset())
-    safe = ["--delete", "--no-devices", "--no-specials", f"--max-size={limits.file}"]
-    _rsync(machine, [*safe, *as_rsync_rules(excluded.patterns), f"there:{remote}/", f"{target}/"])
-    return vet_tree(target, limits)
 
 
 def _rsync(machine: Machine, arguments: Sequence[str]) -> None:

@@ -10,22 +10,25 @@ import json
 import os
 import shlex
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from pccpipe.errors import ActionError, Lost, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.record.files import write_atomically
-from pccpipe.shell.haltable import HaltableMachine, NeverHalted
+from pccpipe.secrets.mask import Masker
+from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.retry import Retry
 from pccpipe.targets.machine import Halt, Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
-from pccpipe.workspace.copy import Counted, Limits, copy_tree
+from pccpipe.workspace.copy import are_missing, copy_tree, take_paths
 from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.guard import Guard
+from pccpipe.workspace.intake import Counted, Limits
 
 AWAY = 60.0
 """Seconds for which the VM may stay away in the middle of something before it is not to be had."""
@@ -42,6 +45,7 @@ class WorkspaceSync:
         machine: gives the VM; None if the project has none.
         remote: the copy's folder on the VM.
         state: a file in which it is kept what is where, for a process that goes on after this one was killed.
+        secrets: the values that neither go up in a file nor come home in one.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class WorkspaceSync:
         machine: Callable[[], Machine] | None,
         remote: str,
         state: Path,
+        secrets: Sequence[str] = (),
         limits: Limits | None = None,
         rsync_allowed: bool = True,
     ) -> None:
@@ -61,6 +66,8 @@ class WorkspaceSync:
         self._machine = machine
         self._remote = remote
         self._state = state
+        self._secrets = secrets
+        self._masker = Masker(secrets)
         self._limits = limits or Limits()
         self._rsync: bool | None = None if rsync_allowed else False
         self._lock = threading.RLock()
@@ -111,19 +118,17 @@ class WorkspaceSync:
         with self._lock:
             if not self._has_copy or not self._stale_patch:
                 return False
-            from pccpipe.workspace.diff import write_diff
+            from pccpipe.workspace.diff import make_diff
 
-            with tempfile.TemporaryDirectory(dir=self._copy.parent, prefix=".diff-") as folder:
-                patch = Path(folder) / "patch"
-                write_diff(self._sent, self._copy, patch)
-                return _digest(patch.read_bytes()) != self._last_patch
+            return _digest(make_diff(self._sent, self._copy, self._masker, self._limits).patch) != self._last_patch
 
     def make_copy(self, exclude: Sequence[str]) -> Sent:
         with self._lock:
             began = time.monotonic()
             self._excluded = Excluded(exclude)
-            counted = copy_tree(self._user_folder, self._sent, self._excluded)
-            copy_tree(self._sent, self._copy, Excluded())
+            guard = Guard(exclude, self._secrets)
+            counted = copy_tree(self._user_folder, self._sent, self._excluded, guard)
+            copy_tree(self._sent, self._copy, Excluded.only(()))
             self._has_copy = True
             self._newest = Side.HOME
             self._keep()
@@ -153,7 +158,7 @@ class WorkspaceSync:
                 # Without the VM, the copy at home is the best that there is; the engine tells.
                 self._newest = Side.HOME
                 return Sent(0, 0, "none", time.monotonic() - began, stale=True)
-            return Sent(counted.files, counted.bytes, self._method, time.monotonic() - began)
+            return Sent(counted.files, counted.bytes, "tar", time.monotonic() - began, counted.told)
 
     def touched(self, side: Side) -> None:
         with self._lock:
@@ -170,48 +175,57 @@ class WorkspaceSync:
 
     def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
         with self._lock:
-            from pccpipe.workspace import tar
-
             wanted = [_checked(path) for path in paths]
-            machine, folder = self._newest_place()
-            if machine.host == "localhost":
-                halt = NeverHalted()  # a copy from folder to folder
-            missing = self._missing(machine, folder, wanted, halt)
+            machine = self._newest_machine
+            missing = self._missing(machine, wanted, halt) if machine else are_missing(self.home, wanted)
             present = [path for path in wanted if path not in missing]
             if not present:
                 return Brought(0, 0, tuple(missing), ())
             staging = into.with_name(f".{into.name}.incoming")
             try:
-                counted = _told(
-                    machine, halt, lambda over: tar.fetch_paths(over, folder, present, staging, self._limits)
-                )
+                counted = self._bring(machine, present, staging, halt)
                 _merge(staging, into)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-            return Brought(counted.files, counted.bytes, tuple(missing), tuple(counted.refused))
+            return Brought(counted.files, counted.bytes, tuple(missing), counted.told, tuple(counted.masked))
+
+    def _bring(self, machine: Machine | None, paths: Sequence[str], staging: Path, halt: Halt) -> Counted:
+        """Files and folders of the newest copy, from the VM or from here, as a new folder."""
+        if machine is None:
+            return take_paths(self.home, paths, staging, self._limits, self._masker)
+        from pccpipe.workspace.fetch import fetch_paths
+
+        return _told(
+            machine,
+            halt,
+            lambda over: fetch_paths(over, self._remote, paths, staging, self._limits, self._masker),
+        )
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
         with self._lock:
             if not self._has_copy:
                 raise ActionError("there is nothing to compare with", "put an `upload: workspace` step before the diff")
+            refused: tuple[str, ...] = ()
             if self._newest is Side.VM and self._machine is not None:
-                self._to_home(self._machine(), halt)
-            from pccpipe.workspace.diff import write_diff
+                refused = self._to_home(self._machine(), halt).told
+            from pccpipe.workspace.diff import make_diff
 
-            changed = write_diff(self._sent, self._copy, patch)
-            self._last_patch = _digest(patch.read_bytes())
+            made = make_diff(self._sent, self._copy, self._masker, self._limits)
+            write_atomically(patch, made.masked)
+            self._last_patch = _digest(made.patch)
             self._stale_patch = False
             self._keep()
-            return changed
+            return replace(made.changed, refused=(*refused, *made.changed.refused))
 
-    def remove(self, halt: Halt) -> None:
+    def remove(self, halt: Halt) -> tuple[str, ...]:
         with self._lock:
             if self._machine is None or not self._on_vm:
-                return
+                return ()
             machine = self._machine()
+            refused: tuple[str, ...] = ()
             if self._newest is Side.VM and self._has_copy:
                 # A step's work that is nowhere else is not thrown away with the folder.
-                self._to_home(machine, halt)
+                refused = self._to_home(machine, halt).told
             folder = PurePosixPath(self._remote)
             # What is removed is the run's own folder and nothing else, whatever the settings say.
             assert folder.is_absolute()
@@ -223,6 +237,7 @@ class WorkspaceSync:
             self._on_vm = False
             self._newest = Side.HOME
             self._keep()
+            return refused
 
     @property
     def _method(self) -> str:
@@ -261,7 +276,13 @@ class WorkspaceSync:
         """Bring the VM's copy into a folder beside ours, look at it, and put it in our copy's place."""
         staging = self._copy.with_name(f".{self._copy.name}.incoming")
         try:
-            counted = _told(machine, halt, lambda over: self._fetch(over, staging))
+            from pccpipe.workspace.fetch import fetch_tree
+
+            counted = _told(
+                machine,
+                halt,
+                lambda over: fetch_tree(over, self._remote, self._copy, staging, self._excluded, self._limits),
+            )
             old = self._copy.with_name(f".{self._copy.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             self._copy.rename(old)
@@ -274,21 +295,14 @@ class WorkspaceSync:
         self._keep()
         return counted
 
-    def _fetch(self, machine: Machine, staging: Path) -> Counted:
-        from pccpipe.workspace import rsync, tar
-
-        if self._has_rsync(machine):
-            return rsync.fetch(machine, self._remote, self._copy, staging, self._excluded, self._limits)
-        return tar.fetch(machine, self._remote, staging, self._excluded, self._limits)
-
-    def _newest_place(self) -> tuple[Machine, str]:
+    @property
+    def _newest_machine(self) -> Machine | None:
+        """The VM, if the newest copy is there."""
         if self._machine is not None and (self._newest is Side.VM or (self._newest is None and self._on_vm)):
-            return self._machine(), self._remote
-        from pccpipe.shell.here import Here
+            return self._machine()
+        return None
 
-        return Here(), str(self.home.absolute())
-
-    def _missing(self, machine: Machine, folder: str, paths: Sequence[str], halt: Halt) -> list[str]:
+    def _missing(self, machine: Machine, paths: Sequence[str], halt: Halt) -> list[str]:
         """Those that are not there, or are reached only through a link: what it leads to is none of the workspace."""
         tests = [
             f'p=$(readlink -f -- "$(dirname -- {shlex.quote("./" + path)})") &&'
@@ -296,11 +310,14 @@ class WorkspaceSync:
             f"&& {{ [ -e {shlex.quote(path)} ] || [ -L {shlex.quote(path)} ]; }} && echo y || echo n"
             for path in paths
         ]
-        script = "\n".join([f"cd {shlex.quote(folder)} || exit", "w=$(pwd -P)", *tests])
+        script = "\n".join([f"cd {shlex.quote(self._remote)} || exit", "w=$(pwd -P)", *tests])
         done = _told(machine, halt, lambda over: over.run(script))
         if done.code:
             raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
-        return [path for path, answer in zip(paths, done.stdout.split(), strict=True) if answer != b"y"]
+        answers = done.stdout.split()
+        if len(answers) != len(paths):
+            raise ActionError(f"{machine.host} did not say which of the files are there")
+        return [path for path, answer in zip(paths, answers, strict=True) if answer != b"y"]
 
 
 T = TypeVar("T")

@@ -103,8 +103,9 @@ class NotedWorkspace:
         self._call(f"diff {patch.name}")
         return Changed(1, 1, 0)
 
-    def remove(self, halt: Halt) -> None:
+    def remove(self, halt: Halt) -> tuple[str, ...]:
         self._call("remove")
+        return ()
 
 
 class DummyTargets(dict[Place, DummyTarget]):

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from pccpipe.shell.haltable import NeverHalted
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.workspace.base import Side
-from pccpipe.workspace.copy import Limits
+from pccpipe.workspace.intake import Limits
 from pccpipe.workspace.sync import WorkspaceSync
 from tests.testbed.vm import VM
 
@@ -32,7 +32,15 @@ def names(folder: Path) -> list[str]:
 class Pair:
     """A workspace here and its copy on the VM."""
 
-    def __init__(self, folder: Path, connection: Connection, *, rsync: bool, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        connection: Connection,
+        *,
+        rsync: bool,
+        limits: Limits | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
         self.user = folder / "user"
         self.user.mkdir()
         self.folder = folder
@@ -45,6 +53,7 @@ class Pair:
             lambda: connection,
             self.remote,
             folder / "workspace.json",
+            secrets,
             limits,
             rsync_allowed=rsync,
         )
@@ -88,7 +97,6 @@ def test_what_goes_up_is_all_but_what_must_stay(pair: Pair) -> None:
         path = pair.user / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    (pair.user / "deploy").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n")
     (pair.user / "link").symlink_to("a.txt")
     (pair.user / "run.sh").write_text("#!/bin/sh\n")
     (pair.user / "run.sh").chmod(0o755)
@@ -154,33 +162,96 @@ def test_the_diff_applies_to_what_was_sent_and_gives_what_came_back(pair: Pair, 
     assert (tmp_path / "applied/mode").stat().st_mode & 0o111
 
 
-def test_hostile_files_do_not_come_home(pair: Pair) -> None:
+HOSTILE = """
+    ln -s /etc d; ln -s ../../../etc/passwd up; ln -s d/../.. loop; ln -s text ok; mkfifo fifo
+    echo t > text; ln text twin
+    mkdir -p sub/deep; ln -s ../text sub/fine; ln -s ../../out sub/out
+    ln -s ../.. sub/deep/top; ln -s top/../../x sub/deep/escape
+    truncate -s 50G sparse; mkdir git; mkdir git/.git; echo '[core]' > git/.git/config
+    touch -- "$(printf 'two\\nlines')" "$(printf '\\033[2Jclear')" "$(printf 'latin-\\344')" 'back\\slash' '-rf'
+    sudo -n mknod node c 1 3 2>/dev/null || true
+    chmod u+s text
+"""
+
+
+def test_hostile_files_do_not_come_home(pair: Pair, tmp_path: Path) -> None:
     (pair.user / "d").mkdir()
     (pair.user / "d/f").write_text("mine\n")
     pair.sync.upload([], NEVER)
-    pair.change_there(
-        "rm -r d; ln -s /etc d; ln -s ../../../etc/passwd up; ln -s d/../.. loop; ln -s text ok; mkfifo fifo;"
-        " echo t > text;"
-        " mkdir -p sub && ln -s ../text sub/fine && ln -s ../../out sub/out"
-    )
-    pair.sync.prepare(Side.HOME, NEVER)
+    pair.change_there(f"rm -r d; {HOSTILE}")
+    began = time.monotonic()
+    sent = pair.sync.prepare(Side.HOME, NEVER)
+    assert time.monotonic() - began < 10
     home = pair.sync.home
-    assert names(home) == ["ok", "sub", "text"]
-    assert names(home / "sub") == ["fine"]
+    fine = ["\x1b[2Jclear", "-rf", "back\\slash", "git", "latin-\udce4", "ok", "sub", "text", "twin", "two\nlines"]
+    assert names(home) == fine
+    assert names(home / "git") == []
+    assert names(home / "sub") == ["deep", "fine"]
+    assert names(home / "sub/deep") == ["top"]
     assert (home / "sub/fine").readlink() == Path("../text")
+    assert (home / "twin").read_text() == "t\n"
+    assert (home / "text").stat().st_nlink == 1
+    assert (home / "text").stat().st_mode & 0o7000 == 0
+    assert sent
+    told = "\n".join(sent.refused)
+    for name in ("'d'", "'up'", "'loop'", "'fifo'", "'sub/out'", "'sub/deep/escape'", "'sparse'"):
+        assert f"{name}: " in told
+    assert "its 50 GiB are over 2 GiB, the limit of a file; exclude it by name" in told
+    # What came is sent back and fetched again: nothing of it is any other than it was.
+    pair.sync.touched(Side.HOME)
+    pair.sync.prepare(Side.VM, NEVER)
+    pair.change_there("echo more >> text")
+    pair.sync.prepare(Side.HOME, NEVER)
+    assert names(pair.sync.home) == fine
+    assert (pair.sync.home / "text").read_text() == "t\nmore\n"
 
 
-def test_more_than_the_limits_allow_is_refused_with_words(tmp_path: Path, connection: Connection) -> None:
-    pair = Pair(tmp_path, connection, rsync=False, limits=Limits(files=3, file=1000))
+def test_hostile_files_do_not_come_home_as_artifacts(pair: Pair, tmp_path: Path) -> None:
+    pair.sync.upload([], NEVER)
+    pair.change_there(f"mkdir all; cd all; {HOSTILE}")
+    brought = pair.sync.download(["all/", "all/sub/deep"], tmp_path / "artifacts", NEVER)
+    home = tmp_path / "artifacts/all"
+    assert names(home) == sorted(
+        ["-rf", "\x1b[2Jclear", "back\\slash", "git", "latin-\udce4", "ok", "sub", "text", "twin", "two\nlines"]
+    )
+    assert names(home / "git") == []
+    assert len(brought.refused) >= 7
+    assert not any("\n" in told or "\x1b" in told for told in brought.refused)
+    assert not any(str(path.resolve()).startswith("/etc") for path in tmp_path.rglob("*"))
+
+
+def test_a_link_that_its_owner_sent_up_stays_as_it_was(pair: Pair, tmp_path: Path) -> None:
+    (pair.user / "python").symlink_to("/usr/bin/python3")
+    pair.sync.upload([], NEVER)
+    pair.change_there("echo > new")
+    changed = pair.sync.diff(tmp_path / "diff.patch", NEVER)
+    assert (changed.files, changed.refused) == (1, ())
+    assert (pair.sync.home / "python").readlink() == Path("/usr/bin/python3")
+    pair.change_there("ln -sf /etc/passwd python")
+    assert "out of the tree" in pair.sync.diff(tmp_path / "diff.patch", NEVER).refused[0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "makes", "says"),
+    [
+        (Limits(files=30), "seq 1 1000 | xargs touch", "over 30 files would come home"),
+        (Limits(bytes=10_000), "for i in 1 2 3 4 5 6; do truncate -s 2000 f$i; done", "over 9.8 KiB would come home"),
+    ],
+)
+def test_more_than_the_limits_allow_is_refused_with_words(
+    tmp_path: Path, connection: Connection, limits: Limits, makes: str, says: str
+) -> None:
+    pair = Pair(tmp_path, connection, rsync=True, limits=limits)
     (pair.user / "a").write_text("x")
     pair.sync.upload([], NEVER)
-    pair.change_there("truncate -s 50G sparse")
-    pair.sync.prepare(Side.HOME, NEVER)
-    assert names(pair.sync.home) == ["a"]
-    pair.change_there("rm sparse; for i in 1 2 3 4 5; do echo > f$i; done")
-    with pytest.raises(ActionError, match="3 files"):
+    pair.change_there(f"mkdir m && cd m && {makes}")
+    with pytest.raises(ActionError, match=says) as raised:
         pair.sync.prepare(Side.HOME, NEVER)
+    assert "exclude" in str(raised.value)
+    with pytest.raises(ActionError, match=says):
+        pair.sync.download(["m"], tmp_path / "artifacts", NEVER)
     assert names(pair.sync.home) == ["a"]
+    assert names(tmp_path) == ["copy", "sent", "user", "workspace.json"]
 
 
 def test_artifacts_come_home_and_what_is_missing_or_behind_a_link_is_named(pair: Pair, tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""Brings files home from a machine that is not trusted: it says what it has, what may come is asked for by name, and
+what comes is taken only if it was asked for.
+
+Nothing but find and GNU tar are needed there; its tar's stream is read here by a reader that knows plain files alone.
+Whatever a hostile machine sends, the limits hold while it is received.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pccpipe.errors import ActionError
+from pccpipe.secrets.mask import Masker
+from pccpipe.targets.machine import Machine, Process
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.intake import LONGEST_PATH, Counted, Entry, Intake, Limits
+from pccpipe.workspace.listing import list_tree
+from pccpipe.workspace.reading import PIECE, Reading
+
+BLOCK = 512
+
+
+def fetch_tree(machine: Machine, folder: str, known: Path, target: Path, excluded: Excluded, limits: Limits) -> Counted:
+    """Make `target`, anew, as the folder is there, but for what is excluded or may not come.
+
+    Args:
+        known: a tree here that is much the same already; what is as it was (by size, time and mode) is not sent.
+
+    Raises ActionError with the other side's words or the limit that was reached, ConnectionError, TimeoutError.
+    """
+    intake = Intake(target, limits)
+    here = _entries(known)
+    same: list[str] = []
+    listing = list_tree(machine, folder, None, excluded)
+    try:
+        for entry in listing:
+            if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
+                continue
+            is_same = _is_same(entry, here.get(entry.path))
+            if intake.admit(entry, own_link=is_same) and is_same and stat.S_ISREG(entry.mode):
+                same.append(entry.path)
+    finally:
+        listing.close()
+    for path in same:
+        intake.link_to(path, known / path)
+    _receive(machine, folder, intake)
+    return intake.finish()
+
+
+def fetch_paths(
+    machine: Machine, folder: str, paths: Sequence[str], target: Path, limits: Limits, masker: Masker
+) -> Counted:
+    """Make `target`, anew, of these files and folders. Raises as `fetch_tree`."""
+    intake = Intake(target, limits, masker)
+    for path in paths:
+        intake.root(path)
+    listing = list_tree(machine, folder, paths, Excluded.only(()))
+    try:
+        for entry in listing:
+            intake.admit(entry)
+    finally:
+        listing.close()
+    _receive(machine, folder, intake)
+    return intake.finish()
+
+
+def _entries(tree: Path) -> Mapping[str, Entry]:
+    """What is in a tree here."""
+    found: dict[str, Entry] = {}
+    left = [""]
+    while left:
+        folder = left.pop()
+        with os.scandir(tree / folder) as entries:
+            for one in entries:
+                path = f"{folder}/{one.name}" if folder else one.name
+                status = one.stat(follow_symlinks=False)
+                link = str(Path(one.path).readlink()) if stat.S_ISLNK(status.st_mode) else ""
+                found[path] = Entry(path, status.st_mode, status.st_size, status.st_mtime_ns, link)
+                if stat.S_ISDIR(status.st_mode):
+                    left.append(path)
+    return found
+
+
+def _is_same(entry: Entry, here: Entry | None) -> bool:
+    if here is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(here.mode):
+        return False
+    if stat.S_ISLNK(entry.mode):
+        return entry.link == here.link
+    same_bits = stat.S_IMODE(entry.mode) & 0o777 == stat.S_IMODE(here.mode)
+    return same_bits and (entry.size, entry.mtime_ns) == (here.size, here.mtime_ns)
+
+
+def _receive(machine: Machine, folder: str, intake: Intake) -> None:
+    """Ask for the files that are wanted, and write them as they come."""
+    wanted = intake.wanted
+    if not wanted:
+        return
+    command = "exec tar -cf - --format=gnu --hard-dereference --no-recursion --null --no-unquote -T -"
+    with Reading(machine, f"cd {shlex.quote(folder)} && {command}") as reading:
+        sender = threading.Thread(target=_ask, args=(reading.process, wanted), name="pccpipe-fetch", daemon=True)
+        sender.start()
+        for name, size in _members(reading, machine.host):
+            left = -size % BLOCK
+            if not intake.write(name, size, reading.pieces(size)):
+                raise ActionError(f"{machine.host} sent a file that was not asked for: {name!r}")
+            if len(reading.exactly(left)) < left:
+                raise _torn(machine.host)
+        reading.check("tar", "pack the workspace", _HARMLESS)
+        sender.join()
+
+
+_HARMLESS = (
+    "No such file or directory",
+    "file changed as we read it",
+    "File removed before we read it",
+    "file shrank by",
+    "Exiting with failure status",
+)
+"""What tar says of files that somebody works on meanwhile."""
+
+
+def _ask(process: Process, wanted: Sequence[str]) -> None:
+    names = b"".join(b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in wanted)
+    try:
+        for start in range(0, len(names), PIECE):
+            process.sendall(names[start : start + PIECE])
+        process.shutdown_write()
+    except OSError:
+        return  # the process has ended: reading from it tells why
+
+
+def _members(reading: Reading, host: str) -> Iterator[tuple[str, int]]:
+    """The plain files of a tar stream, each with its size; the caller reads its content before the next."""
+    long_name = b""
+    while True:
+        head = reading.exactly(BLOCK)
+        if len(head) < BLOCK:
+            raise _torn(host)
+        if not any(head):
+            return
+        size, kind = _size(head, host), head[156:157]
+        if kind == b"L":
+            if size > 2 * LONGEST_PATH:
+                raise ActionError(f"what came from {host} is no tar archive that was asked for: a name of {size} bytes")
+            long_name = reading.exactly(size + -size % BLOCK)[:size].rstrip(b"\0")
+            continue
+        if kind not in {b"0", b"\0"}:
+            raise ActionError(f"{host} sent what is no plain file, which was not asked for")
+        name = long_name or head[:100].rstrip(b"\0")
+        long_name = b""
+        yield name.removeprefix(b"./").decode("utf-8", "surrogateescape"), size
+
+
+def _size(head: bytes, host: str) -> int:
+    """The size that a header says, once its checksum holds."""
+    try:
+        told = int(head[148:156].rstrip(b"\0 ") or b"0", 8)
+        size = (
+            int.from_bytes(head[125:136], "big") if head[124] & 0x80 else int(head[124:136].rstrip(b"\0 ") or b"0", 8)
+        )
+    except ValueError:
+        told, size = -1, 0
+    if told != sum(head[:148]) + 8 * 0x20 + sum(head[156:]) or size < 0:
+        raise ActionError(f"what came from {host} is no tar archive")
+    return size
+
+
+def _torn(host: str) -> ConnectionError:
+    return ConnectionResetError(f"what came from {host} ended in the middle")

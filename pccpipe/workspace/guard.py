@@ -1,0 +1,75 @@
+"""What may not leave this machine, though nobody excluded it: private keys, `.env` files, what has a secret in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pccpipe.errors import ActionError
+from pccpipe.outcome import Code
+from pccpipe.workspace.exclude import SECRET_NAMES, Excluded
+from pccpipe.workspace.intake import shown
+
+LOOKED_AT = 4 << 20
+"""Bytes at the beginning of a file in which a secret's value is looked for."""
+HEAD = 4096
+"""The same for a private key."""
+SHORTEST = 12
+"""Characters; a shorter value would be found in many a file that knows nothing of it."""
+MOST_TOLD = 10
+
+_PRIVATE_KEY = re.compile(
+    rb"^[ \t]*-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----[ \t\r]*$|\APuTTY-User-Key-File-\d", re.MULTILINE
+)
+"""On a line of its own: source code that looks for keys has it in quotes."""
+
+
+_NEVER = (*SECRET_NAMES, *(f"!{name}" for name in (".env.example", ".env.sample", ".env.template", ".env.dist")))
+"""Names that no `!` of the pipeline's lets in, but for files that show what a `.env` would look like."""
+
+
+class Guard:
+    """Looks at each file that would go up; `check` says what was found.
+
+    Args:
+        given: the pipeline's own patterns; one like `!tests/server.key`, an exact path, lets a key in.
+        secrets: the values of the run's secrets.
+    """
+
+    def __init__(self, given: Sequence[str], secrets: Iterable[str]) -> None:
+        let_in = {pattern.strip().removeprefix("!").lstrip("/") for pattern in given if pattern.startswith("!")}
+        # Without a `!`, what has such a name does not come here.
+        self._never = Excluded.only(_NEVER) if let_in else Excluded.only(())
+        self._let_in = let_in
+        self._secrets = [value.encode() for value in secrets if len(value) >= SHORTEST]
+        self._found: list[str] = []
+
+    def look_at(self, relative: str, file: Path) -> None:
+        """Note what is wrong with a file. Raises OSError."""
+        if self._let_in and self._never.name(relative, is_folder=False):
+            self._found.append(f"{shown(relative)} (by its name, which a `!` lets in)")
+            return
+        with file.open("rb") as opened:
+            data = opened.read(LOOKED_AT if self._secrets else HEAD)
+        if relative not in self._let_in and _is_private_key(data[:HEAD]):
+            self._found.append(f"{shown(relative)} (a private key)")
+        elif any(value in data for value in self._secrets):
+            self._found.append(f"{shown(relative)} (a secret's value stands in it)")
+
+    def check(self) -> None:
+        """Raise ActionError, WORKSPACE_REFUSED, if something was found."""
+        if not self._found:
+            return
+        more = f", and {len(self._found) - MOST_TOLD} more" if len(self._found) > MOST_TOLD else ""
+        raise ActionError(
+            f"the workspace has what may not go up: {', '.join(self._found[:MOST_TOLD])}{more}",
+            "exclude it by name (`exclude:` of the upload), or move it out of the workspace; a key that is to go up,"
+            " for tests, is let in by its exact path: `!tests/server.key`",
+            Code.WORKSPACE_REFUSED,
+        )
+
+
+def _is_private_key(head: bytes) -> bool:
+    # Two searches for a word are quicker than one for the expression, and most files have neither.
+    return (b"PRIVATE KEY" in head or head.startswith(b"PuTTY")) and bool(_PRIVATE_KEY.search(head))

@@ -1,0 +1,269 @@
+"""A tree that is made of what comes from a place that is not trusted: judged by name and kind, counted, and held to
+limits before anything of it is written.
+
+Made in a new folder that nobody else writes to, links last: so nothing is ever written or read through one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pccpipe.errors import ActionError
+from pccpipe.secrets.mask import Masker
+
+DEEPEST = 100
+"""Folders inside of each other: what walks through a tree may open one file a folder."""
+LONGEST_PATH = 2000
+"""Bytes of a path in the tree; the kernel takes 4,096 with the tree's own."""
+LONGEST_NAME = 255
+MOST_TOLD = 50
+"""Refused files that are named; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may come home. Sizes in bytes, by what a file says it has: a sparse one counts whole."""
+
+    files: int = 200_000
+    """Folders and links count as well."""
+    bytes: int = 8 << 30
+    file: int = 2 << 30
+
+
+@dataclass(slots=True)
+class Counted:
+    """What was copied or brought."""
+
+    files: int = 0
+    bytes: int = 0
+    refused: list[str] = field(default_factory=list)
+    """Names that were not taken, each with its reason."""
+    more_refused: int = 0
+    masked: list[str] = field(default_factory=list)
+    """Files with a secret in them, or in their name."""
+
+    def refuse(self, path: str, why: str) -> None:
+        """Note that a file is not taken."""
+        if len(self.refused) < MOST_TOLD:
+            self.refused.append(f"{shown(path)}: {why}")
+        else:
+            self.more_refused += 1
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The refused ones, and how many more there were."""
+        return (*self.refused, *([f"and {self.more_refused} more"] if self.more_refused else []))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name of a tree, as the place that has it describes it."""
+
+    path: str
+    """Relative, without `./`; bytes that are no UTF-8 as surrogates."""
+    mode: int
+    """As `st_mode`; 0 for a kind that is unknown."""
+    size: int = 0
+    mtime_ns: int = 0
+    link: str = ""
+    """What a symbolic link says."""
+
+
+class Intake:
+    """Makes `target`, anew. First `admit` each entry, folders before what is in them; then `write` the files of those
+    that were, each once; then `finish`.
+
+    Args:
+        masker: takes secrets out of files before they are written; None leaves them as they are.
+    """
+
+    def __init__(self, target: Path, limits: Limits, masker: Masker | None = None) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True, mode=0o700)
+        self.counted = Counted()
+        self._target = target
+        self._limits = limits
+        self._masker = masker
+        self._seen: set[str] = set()
+        self._folders: dict[str, Entry] = {"": Entry("", stat.S_IFDIR | 0o755)}
+        self._links: dict[str, str] = {}
+        self._files: dict[str, Entry] = {}
+        self._announced = 0
+        self._written = 0
+
+    def root(self, path: str) -> None:
+        """Make the folders that lead to `path`, which was asked for by name."""
+        for parent in reversed(PurePosixPath(path).parents):
+            name = "" if str(parent) == "." else str(parent)
+            if name not in self._folders:
+                self._make_folder(Entry(name, stat.S_IFDIR | 0o755))
+
+    def admit(self, entry: Entry, *, own_link: bool = False) -> bool:
+        """Whether it may come. Folders are made at once, links by `finish`.
+
+        Args:
+            own_link: a link that was sent from here and is the same as it was: it may lead where its owner likes.
+
+        Raises ActionError when it is too much altogether.
+        """
+        if entry.path.rpartition("/")[0] not in self._folders or entry.path in self._seen:
+            return False  # what is in a folder that did not come does not either
+        self._seen.add(entry.path)
+        if entry.path in self._folders:  # one that led to what was asked for
+            return stat.S_ISDIR(entry.mode)
+        if len(self._seen) > self._limits.files:
+            raise ActionError(
+                f"over {self._limits.files:,} files would come home, which is the limit",
+                "exclude what need not come (`exclude:` of the upload), or remove it in the step that makes it",
+            )
+        why = self._refusal(entry, own_link=own_link)
+        if why:
+            self.counted.refuse(entry.path, why)
+            return False
+        if stat.S_ISDIR(entry.mode):
+            self._make_folder(entry)
+            return True
+        self.counted.files += 1
+        if stat.S_ISLNK(entry.mode):
+            self._links[entry.path] = entry.link
+            return True
+        self._files[entry.path] = entry
+        self._announced = self._within(self._announced + entry.size)
+        return True
+
+    def link_to(self, path: str, known: Path) -> None:
+        """The admitted file is the same as one that is here already."""
+        entry = self._files.pop(path)
+        os.link(known, self._target / path, follow_symlinks=False)
+        self.counted.bytes += entry.size
+
+    @property
+    def wanted(self) -> list[str]:
+        """The admitted files that are not here yet."""
+        return list(self._files)
+
+    def write(self, path: str, size: int, pieces: Iterable[bytes]) -> bool:
+        """Write a file's content, of `size` bytes as it now says. False, and nothing read, if it was not admitted.
+
+        Raises ActionError when it has become too large.
+        """
+        entry = self._files.pop(path, None)
+        if entry is None:
+            return False
+        if size > self._limits.file:
+            raise ActionError(f"{shown(path)} grew over {_size(self._limits.file)} while it came home", _REMOVE)
+        self._written = self._within(self._written + size)
+        name = self._target / path
+        mask = self._masker.stream() if self._masker else None
+        with name.open("xb") as file:
+            for piece in pieces:
+                file.write(mask.feed(piece) if mask else piece)
+            if mask:
+                file.write(mask.finish())
+        if mask and mask.found:
+            self.counted.masked.append(path)
+        name.chmod(stat.S_IMODE(entry.mode) & 0o777)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns))
+        self.counted.bytes += size
+        return True
+
+    def finish(self) -> Counted:
+        """Make the links; give what was made."""
+        # What was there when it was looked at, and gone when it was its turn.
+        self.counted.files -= len(self._files)
+        for path, text in self._links.items():
+            (self._target / path).symlink_to(text)
+        # Inner ones first: a folder's time is that of the last change in it.
+        for path in sorted(self._folders, key=lambda path: path.count("/"), reverse=True):
+            entry = self._folders[path]
+            if path and entry.mtime_ns:
+                os.utime(self._target / path, ns=(entry.mtime_ns, entry.mtime_ns))
+        self.counted.masked.sort()
+        return self.counted
+
+    def _make_folder(self, entry: Entry) -> None:
+        folder = self._target / entry.path
+        folder.mkdir()
+        # Its owner can always remove what is in it.
+        folder.chmod((stat.S_IMODE(entry.mode) & 0o777) | 0o700)
+        self._folders[entry.path] = entry
+
+    def _refusal(self, entry: Entry, *, own_link: bool) -> str:
+        if why := name_refusal(entry.path):
+            return why
+        if self._masker and self._masker.text(entry.path + entry.link) != entry.path + entry.link:
+            self.counted.masked.append(entry.path)
+            return "a secret's value stands in its name"
+        if stat.S_ISLNK(entry.mode):
+            return "" if own_link else link_refusal(entry.path, entry.link)
+        if stat.S_ISDIR(entry.mode):
+            return ""
+        if not stat.S_ISREG(entry.mode):
+            return "no plain file"
+        if entry.size > self._limits.file:
+            return f"its {_size(entry.size)} are over {_size(self._limits.file)}, the limit of a file; {_REMOVE}"
+        return ""
+
+    def _within(self, total: int) -> int:
+        if total > self._limits.bytes:
+            raise ActionError(
+                f"over {_size(self._limits.bytes)} would come home, which is the limit",
+                "exclude what need not come (`exclude:` of the upload), or remove it in the step that makes it",
+            )
+        return total
+
+
+_REMOVE = "exclude it by name, or remove it in the step that makes it"
+
+
+def name_refusal(path: str) -> str:
+    """Why no file may have this relative path; empty if one may."""
+    data = path.encode("utf-8", "surrogateescape")
+    parts = data.split(b"/")
+    if not all(part not in {b"", b".", b".."} for part in parts) or b"\0" in data:
+        return "no name inside of the folder"
+    if b".git" in parts:
+        return "git would obey what is in it"
+    if len(data) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in parts):
+        return f"a name of over {LONGEST_NAME} bytes, or a path of over {LONGEST_PATH}"
+    if len(parts) > DEEPEST:
+        return f"over {DEEPEST} folders deep"
+    return ""
+
+
+def link_refusal(path: str, text: str) -> str:
+    """Why a symbolic link at this path may not say this; empty if it may: then it leads nowhere out of the tree,
+    whatever other links there are and whatever comes later.
+
+    `..` may only come first: after a name it would start from wherever that leads, which may be another link.
+    """
+    parts = [part for part in text.split("/") if part not in {"", "."}]
+    up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+    told = f"a link to {shown(text)}"
+    if not text or text.startswith("/") or up > path.count("/"):
+        return f"{told}, out of the tree"
+    if ".." in parts[up:]:
+        return f"{told}: `..` may only stand at its beginning"
+    data = text.encode("utf-8", "surrogateescape")
+    if len(data) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in data.split(b"/")) or b"\0" in data:
+        return f"{told}, a name too long"
+    return ""
+
+
+def shown(name: str) -> str:
+    """A name for a message, on one line and without what a terminal would obey."""
+    text = repr(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-80:]}"
+
+
+def _size(count: int) -> str:
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= factor:
+            return re.sub(r"\.0$", "", f"{count / factor:.1f}") + f" {unit}"
+    return f"{count} bytes"

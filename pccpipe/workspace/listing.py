@@ -1,0 +1,66 @@
+"""What is in a folder on another machine, as its find tells it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import stat
+from collections.abc import Generator, Sequence
+
+from pccpipe.errors import ActionError
+from pccpipe.targets.machine import Machine
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.intake import LONGEST_PATH, Entry
+from pccpipe.workspace.reading import Reading
+
+_KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
+_LONGEST = 4 * 4096
+"""Bytes of one entry: a path and a link's text at their longest, and some numbers."""
+
+
+def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, excluded: Excluded) -> Generator[Entry]:
+    """What is in `folder` there, or in these paths of it, folders before what is in them.
+
+    What is excluded is left out as far as find can do that: the caller looks once more. Raises ActionError,
+    ConnectionError, TimeoutError; a caller that has had enough closes the generator, which ends the find there.
+    """
+    roots = " ".join(shlex.quote(f"./{path}") for path in paths) if paths is not None else ". -mindepth 1"
+    command = f"find {roots} {_prune(excluded)} -printf '%y %s %T@ %m %p\\0%l\\0'"
+    with Reading(machine, f"cd {shlex.quote(folder)} && exec {command}") as reading:
+        rest = b""
+        while piece := reading.some():
+            *fields, rest = (rest + piece).split(b"\0")
+            if len(fields) % 2:
+                rest = fields.pop() + b"\0" + rest
+            if len(rest) > _LONGEST:
+                raise ActionError(f"what find on {machine.host} says is no listing")
+            for told, link in zip(fields[::2], fields[1::2], strict=True):
+                yield _entry(machine.host, told, link)
+        # What vanished meanwhile is no failure.
+        reading.check("find", "look through the workspace", ("No such file or directory",))
+
+
+def _entry(host: str, told: bytes, link: bytes) -> Entry:
+    try:
+        kind, size, mtime, mode, path = told.split(b" ", 4)
+        seconds, _, fraction = mtime.partition(b".")
+        return Entry(
+            path.decode("utf-8", "surrogateescape").removeprefix("./").rstrip("/"),
+            (_KINDS[kind] | int(mode, 8) & 0o7777) if kind in _KINDS else 0,
+            max(0, int(size)),
+            int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0") or 0),
+            link.decode("utf-8", "surrogateescape"),
+        )
+    except ValueError:
+        raise ActionError(f"what find on {host} says is no listing: {told[:LONGEST_PATH]!r}") from None
+
+
+def _prune(excluded: Excluded) -> str:
+    """Excluded names for find, so that it does not even look into `node_modules`; none if some are let in again."""
+    if any(pattern.startswith("!") for pattern in excluded.patterns):
+        return ""
+    plain = [pattern for pattern in excluded.patterns if re.fullmatch(r"[^/#\\\[\]]+/?", pattern.strip())]
+    tests = [
+        f"{'-type d ' if pattern.endswith('/') else ''}-name {shlex.quote(pattern.rstrip('/'))}" for pattern in plain
+    ]
+    return f"\\( {' -o '.join(tests)} \\) -prune -o" if tests else ""

@@ -1,0 +1,82 @@
+"""The output of a command on a machine, read in pieces; what it says on stderr meanwhile is kept, and kept short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pccpipe.errors import ActionError
+from pccpipe.targets.machine import Machine
+
+PIECE = 256 * 1024
+SILENCE = 120.0
+"""Seconds that the other side may be silent in the middle of a transfer."""
+SAID_LIMIT = 16 * 1024
+TRAILER_LIMIT = 1 << 20
+"""Bytes that may follow what was read: tar fills up its last block."""
+
+
+class Reading:
+    """Start `command` there and read it. A context manager: its end ends the command's output, read or not."""
+
+    def __init__(self, machine: Machine, command: str) -> None:
+        self.process = machine.popen(f"export LC_ALL=C; {command}")
+        self.process.settimeout(SILENCE)
+        self._host = machine.host
+        self._ahead = b""
+        self._said = b""
+        self._open = [True, True]
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.close()
+
+    def some(self) -> bytes:
+        """The next bytes, as many as there are; empty at the end. Raises TimeoutError, ConnectionError."""
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
+        while self._open[0]:
+            stdout, stderr = self.process.ready(SILENCE)
+            if not stdout and not stderr:
+                raise TimeoutError(f"{self._host} was silent for {SILENCE:g} s")
+            if stderr and self._open[1]:
+                self._take_words()
+            if stdout:
+                data = self.process.recv(PIECE)
+                self._open[0] = bool(data)
+                return data
+        return b""
+
+    def exactly(self, count: int) -> bytes:
+        """So many bytes, or fewer at the end."""
+        return b"".join(self.pieces(count))
+
+    def pieces(self, count: int) -> Iterator[bytes]:
+        """So many bytes in pieces, or fewer at the end."""
+        while count and (data := self.some()):
+            if len(data) > count:
+                data, self._ahead = data[:count], data[count:]
+            count -= len(data)
+            yield data
+
+    def _take_words(self) -> None:
+        said = self.process.recv_stderr(PIECE)
+        self._open[1] = bool(said)
+        self._said = (self._said + said)[:SAID_LIMIT]
+
+    def check(self, program: str, what: str, harmless: Sequence[str] = ()) -> None:
+        """Raise ActionError with the command's words if it failed for more than what is `harmless` in them."""
+        left = TRAILER_LIMIT
+        while data := self.some():
+            left -= len(data)
+            if left < 0:
+                raise ActionError(f"{self._host} sends more than was asked for, without an end")
+        while self._open[1]:
+            self._take_words()
+        code = self.process.wait(SILENCE)
+        words = self._said.decode("utf-8", "replace").strip()
+        grave = [line for line in words.splitlines() if not any(text in line for text in harmless)]
+        if code and (grave or not words):
+            raise ActionError(f"{program} could not {what} on {self._host}: {words or f'exit code {code}'}")

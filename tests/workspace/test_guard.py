@@ -1,0 +1,102 @@
+"""What may not go up is named, and how to go on is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import ActionError
+from pccpipe.outcome import Code
+from pccpipe.shell.haltable import NeverHalted
+from pccpipe.workspace.exclude import Excluded, as_rsync_rules
+from pccpipe.workspace.sync import WorkspaceSync
+
+NEVER = NeverHalted()
+OPENSSH = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n"
+SECRET = "sk-proj-abcdefghijklmnop"
+
+
+def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[str]:
+    """Upload a workspace of these files, in a project without a VM; what is in the copy."""
+    user = folder / "user"
+    for name, content in files.items():
+        path = user / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    sync = WorkspaceSync(user, folder / "copy", folder / "sent", None, "", folder / "workspace.json", [SECRET, "short"])
+    sync.upload(list(exclude), NEVER)
+    return sorted(str(path.relative_to(sync.home)) for path in sync.home.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("deploy", OPENSSH, "a private key"),
+        ("conf/app.yaml", f"tls:\n  key: |\n    {OPENSSH}", "a private key"),
+        ("k.pem", "-----BEGIN RSA PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\n", "a private key"),
+        ("k.pem", "-----BEGIN PRIVATE KEY-----\nMII\n", "a private key"),
+        ("k.asc", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ\n", "a private key"),
+        ("k.ppk", "PuTTY-User-Key-File-3: ssh-ed25519\n", "a private key"),
+        ("notes.txt", f"my key is {SECRET}!", "a secret's value stands in it"),
+        ("data.bin", b"\0\xff" * 1_000_000 + SECRET.encode(), "a secret's value stands in it"),
+    ],
+)
+def test_what_may_not_go_up_is_named_and_refused(tmp_path: Path, name: str, content: str | bytes, why: str) -> None:
+    with pytest.raises(ActionError) as raised:
+        upload(tmp_path, {"a.txt": "x", name: content})
+    assert raised.value.code is Code.WORKSPACE_REFUSED
+    assert f"{name!r} ({why})" in raised.value.message
+    assert SECRET not in str(raised.value)
+    assert "exclude it by name" in raised.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["user"]
+    assert upload(tmp_path, {}, name) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "content", ['if "-----BEGIN PRIVATE KEY-----" in text:\n', "-----BEGIN PUBLIC KEY-----\nMII\n", "short"]
+)
+def test_what_only_speaks_of_keys_goes_up(tmp_path: Path, content: str) -> None:
+    assert upload(tmp_path, {"find_keys.py": content}) == ["find_keys.py"]
+
+
+def test_a_key_for_tests_goes_up_when_it_is_let_in_by_its_path(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {"tests/server.key": OPENSSH, "other.key": OPENSSH}
+    with pytest.raises(ActionError, match=r"'other\.key'") as raised:
+        upload(tmp_path, files, "!tests/server.key")
+    assert "server.key'" not in raised.value.message
+    assert upload(tmp_path, {}, "other.key", "!/tests/server.key") == ["tests/server.key"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        (".env", "!.env"),
+        ("a/.env.local", "!.env*"),
+        (".env.prod", "!.env.prod"),
+        ("id_rsa", "!id_*"),
+        (".control-secrets", "!*"),
+    ],
+)
+def test_no_pattern_lets_in_what_is_to_stay_by_its_name(tmp_path: Path, name: str, pattern: str) -> None:
+    assert upload(tmp_path, {name: "x", "a.txt": "x", ".git/config": "x"}) == ["a.txt"]
+    with pytest.raises(ActionError, match=f"'{name}'") as raised:
+        upload(tmp_path, {}, pattern)
+    assert raised.value.code is Code.WORKSPACE_REFUSED
+
+
+def test_what_shows_how_an_env_file_looks_can_be_let_in_and_a_repository_cannot(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {".env.example": "KEY=", ".git/config": "x", "a": "x"}
+    assert upload(tmp_path, files, "!.env.example", "!.git") == [".env.example", "a"]
+
+
+def test_the_rules_mean_the_same_to_rsync() -> None:
+    assert as_rsync_rules(["*.log", "# words", "build/", "src/gen", "/top", "**/x/y", "!keep.log"]) == [
+        "--include=keep.log",
+        "--exclude=**/x/y",
+        "--exclude=/top",
+        "--exclude=/src/gen",
+        "--exclude=build/",
+        "--exclude=*.log",
+    ]
+    assert Excluded(["!.git"]).name("a/.git", is_folder=True)

@@ -1,0 +1,268 @@
+"""Whatever a place says it has, and whatever it sends: nothing is read or written but inside of the new folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pccpipe.errors import ActionError
+from pccpipe.secrets.mask import Masker
+from pccpipe.shell.here import Here
+from pccpipe.targets.machine import Process
+from pccpipe.workspace.copy import take_paths
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.fetch import fetch_paths, fetch_tree
+from pccpipe.workspace.intake import Counted, Entry, Intake, Limits, link_refusal, name_refusal
+
+FILE, FOLDER, LINK, FIFO = (kind | 0o755 for kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO))
+SECRET = "sk-very-secret-value"
+MASKER = Masker([SECRET])
+parts = st.sampled_from([".git", "a", "b", "c", "..", ".", "", "x\n", "\x1b[2J", "\udcff", "n" * 256])
+paths = st.lists(parts, min_size=1, max_size=5).map("/".join)
+entries = st.lists(
+    st.builds(Entry, paths, st.sampled_from([FILE, FOLDER, LINK, FIFO, 0]), st.integers(0, 20), st.just(1), paths),
+    max_size=30,
+)
+
+
+def outside(folder: Path) -> list[Path]:
+    """What of a tree leads out of it, also to what is not there."""
+    return [path for path in folder.rglob("*") if not leads_inside(folder, path)]
+
+
+def leads_inside(root: Path, path: Path) -> bool:
+    """Follows a path name by name as the kernel does; one that goes round in circles leads nowhere."""
+    left, at = list(path.relative_to(root).parts), root
+    for _ in range(200):
+        if not left:
+            return True
+        name = left.pop(0)
+        if name == "..":
+            if at == root:
+                return False
+            at = at.parent
+        elif (at / name).is_symlink():
+            text = os.fspath((at / name).readlink())
+            if text.startswith("/"):
+                return False
+            left = [*PurePosixPath(text).parts, *left]
+        else:
+            at = at / name
+    return True
+
+
+@given(entries)
+@settings(max_examples=300, deadline=None)
+def test_nothing_that_is_told_leads_out_of_the_folder(told: list[Entry]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        above = Path(name)
+        intake = Intake(above / "in", Limits())
+        for entry in told:
+            intake.admit(entry)
+        for path in intake.wanted:
+            assert intake.write(path, 2, [b"x", b"y"])
+        for entry in told:
+            assert not intake.write(entry.path, 2, [b"x", b"y"])
+        intake.finish()
+        assert [path.name for path in above.iterdir()] == ["in"]
+        assert outside(above / "in") == []
+
+
+@given(paths, paths, st.lists(st.tuples(paths, paths), max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_a_link_that_may_come_stays_inside_with_any_others(path: str, text: str, others: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "root"
+        root.mkdir()
+        for at, says in [(path, text), *others]:
+            if name_refusal(at) or link_refusal(at, says):
+                continue
+            parent = (root / at).parent
+            if any(folder.is_symlink() for folder in [parent, *parent.parents]):
+                continue  # nothing is made through a link
+            with contextlib.suppress(OSError):
+                parent.mkdir(parents=True, exist_ok=True)
+                (root / at).symlink_to(says)
+        assert outside(root) == []
+
+
+def test_limits_hold_while_it_is_told_and_while_it_is_sent(tmp_path: Path) -> None:
+    intake = Intake(tmp_path / "in", Limits(files=3, bytes=100, file=60))
+    assert not intake.admit(Entry("big", FILE, 61))
+    assert intake.admit(Entry("a", FILE, 60))
+    with pytest.raises(ActionError, match="over 100 bytes would come home"):
+        intake.admit(Entry("b", FILE, 60))
+    with pytest.raises(ActionError, match="over 3 files"):
+        intake.admit(Entry("c", FILE, 0))
+    with pytest.raises(ActionError, match="grew over 60 bytes"):
+        intake.write("a", 61, [])
+    assert not list((tmp_path / "in").iterdir())
+
+
+def test_many_refused_names_are_counted_and_few_are_told(tmp_path: Path) -> None:
+    intake = Intake(tmp_path / "in", Limits())
+    for number in range(1000):
+        intake.admit(Entry(f"f{number}", FIFO))
+    told = intake.finish().told
+    assert len(told) == 51
+    assert told[-1] == "and 950 more"
+
+
+class Told(Here):
+    """A machine that is asked for a listing and a tar stream, and says what it likes."""
+
+    def __init__(self, folder: Path, listing: bytes, stream: bytes) -> None:
+        super().__init__()
+        self._folder = folder
+        (folder / "listing").write_bytes(listing)
+        (folder / "stream").write_bytes(stream)
+
+    def popen(self, command: str) -> Process:
+        name = "listing" if "exec find" in command else "stream"
+        return super().popen(f"cat {self._folder / name}")
+
+
+def listed(*names: str, kind: str = "f", size: int = 3, link: str = "") -> bytes:
+    return b"".join(f"{kind} {size} 1.5 644 ./{name}\0{link}\0".encode() for name in names)
+
+
+def packed(*members: tuple[str, bytes, str], style: int = tarfile.GNU_FORMAT) -> bytes:
+    """A tar stream of (name, type, content or what a link says)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=style) as archive:
+        for name, kind, content in members:
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            if kind == tarfile.REGTYPE:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content.encode()))
+            else:
+                member.linkname = content
+                archive.addfile(member)
+    return buffer.getvalue()
+
+
+Fetch = Callable[[bytes, bytes], Counted]
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Fetch:
+    """Fetches a tree from a machine that answers so."""
+    (tmp_path / "known").mkdir()
+    (tmp_path / "vm").mkdir()
+
+    def fetched(listing: bytes, stream: bytes) -> Counted:
+        machine = Told(tmp_path / "vm", listing, stream)
+        limits = Limits(files=100, bytes=1 << 20, file=1 << 19)
+        return fetch_tree(machine, "/", tmp_path / "known", tmp_path / "in", Excluded(), limits)
+
+    return fetched
+
+
+def test_what_was_asked_for_is_taken_as_it_was_told(fetch: Fetch, tmp_path: Path) -> None:
+    long = "d/" + "n" * 150
+    counted = fetch(
+        listed("d", kind="d") + listed("a", long, "gone") + listed("l", kind="l", link="a"),
+        packed(("./a", tarfile.REGTYPE, "abc"), (f"./{long}", tarfile.REGTYPE, "longer")),
+    )
+    assert (counted.files, counted.bytes, counted.refused) == (3, 9, [])
+    assert (tmp_path / "in" / long).read_text() == "longer"
+    assert (tmp_path / "in/a").stat().st_mtime == 1.5
+    assert (tmp_path / "in/l").read_text() == "abc"
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (packed(("../../evil", tarfile.REGTYPE, "x")), "not asked for"),
+        (packed(("/etc/evil", tarfile.REGTYPE, "x")), "not asked for"),
+        (packed(("./b", tarfile.REGTYPE, "x")), "not asked for"),
+        (packed(("./a", tarfile.REGTYPE, "x"), ("./a", tarfile.REGTYPE, "y")), "not asked for"),
+        (packed(("./a", tarfile.SYMTYPE, "/etc/passwd")), "no plain file"),
+        (packed(("./a", tarfile.LNKTYPE, "/etc/passwd")), "no plain file"),
+        (packed(("./a", tarfile.CHRTYPE, "")), "no plain file"),
+        (packed(("./a", tarfile.GNUTYPE_SPARSE, "")), "no plain file"),
+        (packed(("./" + "ü" * 200, tarfile.REGTYPE, "x"), style=tarfile.PAX_FORMAT), "no plain file"),
+        (packed(("./" + "n" * 9000, tarfile.REGTYPE, "x")), "a name of 9"),
+        (packed(("./a", tarfile.REGTYPE, "x" * 600_000)), "grew over 512 KiB"),
+        (b"Welcome to this machine!\n" * 100, "no tar archive"),
+        (packed(("./a", tarfile.REGTYPE, "abc")) + b"\0" * (3 << 20), "more than was asked for"),
+    ],
+)
+def test_a_stream_of_anything_else_is_refused(fetch: Fetch, tmp_path: Path, stream: bytes, says: str) -> None:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(ActionError, match=says):
+        fetch(listed("a"), stream)
+    assert {path.name for path in tmp_path.iterdir()} <= {*before, "in"}
+    assert outside(tmp_path / "in") == []
+
+
+@pytest.mark.parametrize("cut", [1, 511, 512, 600, 1024])
+def test_a_stream_that_ends_early_is_a_broken_connection(fetch: Fetch, cut: int) -> None:
+    with pytest.raises(ConnectionError):
+        fetch(listed("a"), packed(("./a", tarfile.REGTYPE, "x" * 700))[:cut])
+
+
+@pytest.mark.parametrize("listing", [b"hello\0\0", b"f x 1 644 ./a\0\0", b"f 1 1 999 ./a\0\0", b"x" * 40_000])
+def test_a_listing_that_is_none_is_refused(fetch: Fetch, listing: bytes) -> None:
+    with pytest.raises(ActionError, match="no listing"):
+        fetch(listing, b"")
+
+
+def test_a_listing_without_an_end_is_ended(tmp_path: Path) -> None:
+    class Endless(Here):
+        def popen(self, command: str) -> Process:
+            return super().popen("i=0; while :; do i=$((i+1)); printf 'f 0 1 644 ./f%s\\0\\0' $i; done")
+
+    with pytest.raises(ActionError, match="over 1,000 files would come home"):
+        fetch_tree(Endless(), "/", tmp_path, tmp_path / "in", Excluded(), Limits(files=1000))
+
+
+def test_secrets_are_masked_before_a_file_is_written_and_their_files_named(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    (work / "out").mkdir(parents=True)
+    (work / "out/log.txt").write_text(f"the key is {SECRET}, yes\n")
+    (work / "out/fine.txt").write_text("nothing\n")
+    (work / f"out/{SECRET}").write_text("x")
+    (work / "out/link").symlink_to(SECRET)
+    into = tmp_path / "in"
+    for remote in (False, True):
+        if remote:
+            counted = fetch_paths(Here(), str(work), ["out"], into, Limits(), MASKER)
+        else:
+            counted = take_paths(work, ["out"], into, Limits(), MASKER)
+        assert sorted(counted.masked) == ["out/link", "out/log.txt", f"out/{SECRET}"]
+        assert (tmp_path / "in/out/log.txt").read_text() == "the key is ***, yes\n"
+        assert sorted(path.name for path in (tmp_path / "in/out").iterdir()) == ["fine.txt", "log.txt"]
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_read_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, private = tmp_path / "work", tmp_path / "private"
+    for folder in (work / "out/inner", private):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(str(folder))
+    real = os.stat
+
+    def swapped(path: str, **options: object) -> os.stat_result:
+        status = real(path, **options)  # type: ignore[arg-type]
+        if path == "inner":
+            (work / "out/inner").rename(work / "was")
+            (work / "out/inner").symlink_to(private)
+        return status
+
+    monkeypatch.setattr("pccpipe.workspace.copy.os.stat", swapped)
+    with pytest.raises(ActionError, match="cannot be brought"):
+        take_paths(work, ["out"], tmp_path / "in", Limits(), MASKER)
+    assert not (tmp_path / "in/out/inner/file").exists()
