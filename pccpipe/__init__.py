@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         load,
         load_project,
         plan,
+        provision,
         resume,
         run,
     )
@@ -57,6 +58,7 @@ __all__ = [
     "load",
     "load_project",
     "plan",
+    "provision",
     "resume",
     "run",
     "selfcheck",
@@ -69,7 +71,7 @@ _HOMES = {
     "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.library": (
         *("Fallback", "RunResult", "answer", "ask_to_cancel", "doctor"),
-        *("load", "load_project", "plan", "resume", "run"),
+        *("load", "load_project", "plan", "provision", "resume", "run"),
     ),
     "pccpipe.outcome": ("Outcome", "Place", "Reason"),
     "pccpipe.record.events": ("Event",),

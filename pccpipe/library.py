@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pccpipe.assembly import Assembly, Folders
+from pccpipe.data_files import data_path
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.past import Past
@@ -404,6 +405,44 @@ def doctor(
         accept_new_host_key,
     )
     return examine(chart, fix=fix, on_looked=on_looked or (lambda _: None), on_mended=on_mended or (lambda _: None))
+
+
+def provision(
+    *,
+    run_id: str,
+    project: Project | None = None,
+    runs_dir: str | Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: Cancel | None = None,
+    accept_new_host_key: bool = False,
+    wait: float = 0.0,
+) -> RunResult:
+    """Make a project's bare VM fit for runs; what is there stays as it is. `doctor` says whether it is fit now.
+
+    It is a run of pipelines/provision.yaml, once the folder for projects is there. Arguments as for `run`.
+
+    Raises UsageError if the project has no VM, `Unavailable` if it can't be reached or the folder not be made.
+    """
+    from pccpipe.vm.patient import Chart
+    from pccpipe.vm.provision import make_folder
+
+    project = project or load_project()
+    if project.isolation_mode is not IsolationMode.VM:
+        mode = project.isolation_mode.value
+        hint = "a project file with `isolation_mode: vm` and a `vm:` names one (--project FILE)"
+        raise UsageError(f"the project {project.id!r} has no VM: its isolation_mode is {mode}", hint)
+    check_run_id(run_id)
+    make_folder(Chart(project, Path(runs_dir or RUNS_DIR).absolute(), ENDPOINT, "", accept_new_host_key))
+    return run(
+        load(data_path("pipelines", "provision.yaml")),
+        run_id=run_id,
+        project=project,
+        runs_dir=runs_dir,
+        on_event=on_event,
+        cancel=cancel,
+        accept_new_host_key=accept_new_host_key,
+        wait=wait,
+    )
 
 
 def _recorded(

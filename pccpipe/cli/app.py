@@ -10,6 +10,7 @@ from pccpipe.cli.doctor import doctor
 from pccpipe.cli.gc import gc
 from pccpipe.cli.logs import logs
 from pccpipe.cli.plan import plan
+from pccpipe.cli.provision import provision
 from pccpipe.cli.resume import resume
 from pccpipe.cli.run import run
 from pccpipe.cli.runs import runs
@@ -45,5 +46,20 @@ def app(context: click.Context) -> None:
         context.exit(2)
 
 
-for _command in (run, resume, answer, cancel, gc, doctor, selfcheck, validate, plan, runs, show, logs, schema):
+for _command in (
+    run,
+    resume,
+    answer,
+    cancel,
+    gc,
+    doctor,
+    provision,
+    selfcheck,
+    validate,
+    plan,
+    runs,
+    show,
+    logs,
+    schema,
+):
     app.add_command(_command)

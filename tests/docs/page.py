@@ -25,7 +25,7 @@ import yaml
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.project import load_project
 
-_FENCE = re.compile(r"^(?P<before><!-- elsewhere: .+ -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^(?P<before><!-- elsewhere: [^\n]+ -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _NAMED = re.compile(r"# (?P<name>[\w./-]+\.ya?ml)\n")
 _EXITS = re.compile(r"\s+# exits (\d+)$")
 _PIPELINE = {"version": 1, "name": "part"}

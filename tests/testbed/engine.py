@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -103,6 +104,16 @@ def clone_images(data: Path) -> None:
         data.mkdir(parents=True, mode=0o710)
         call("cp", "-al", TEMPLATE / "overlay2", data / "overlay2")
         call("cp", "-a", TEMPLATE / "image", data / "image")
+
+
+def forget_image(data: Path, name: str) -> None:
+    """Take a name from a Docker data folder that no engine uses; the image stays, as a build's cache."""
+    path = data / "image" / "overlay2" / "repositories.json"
+    names = json.loads(path.read_text())
+    names["Repositories"]["built-before"] = {
+        f"built-before:{tag.rpartition(':')[2]}": image for tag, image in names["Repositories"].pop(name).items()
+    }
+    path.write_text(json.dumps(names))
 
 
 def answers(path: Path, seconds: float = 1.0) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.testbed import cleanup, images, machine
-from tests.testbed.engine import Engine
+from tests.testbed.engine import Engine, forget_image
 from tests.testbed.model import ModelServer
 from tests.testbed.place import BedError
 from tests.testbed.vm import VM
@@ -18,11 +18,13 @@ MODEL_KEY = "sk-test-6f1d0c4b2a9e4d57"
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make the images before the first test begins, as they take longer than a test may."""
-    needed = any("bed" in item.fixturenames for item in session.items if isinstance(item, pytest.Function))
-    if needed and not session.config.option.collectonly and not machine.lacks():
+    needed = {name for item in session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
+    if "bed" in needed and not session.config.option.collectonly and not machine.lacks():
         # What goes wrong is said by each test that needs the bed.
         with contextlib.suppress(BedError):
             images.ensure()
+            if "bare_vm" in needed:
+                images.ensure_bare()
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +48,17 @@ def vm(bed: None) -> Iterator[VM]:
 def fresh_vm(vms: Callable[..., VM]) -> VM:
     """A VM of the test's own."""
     return vms()
+
+
+@pytest.fixture
+def bare_vm(bed: None) -> Iterator[VM]:
+    """A VM as a cloud gives it. The engine that it will get finds the base image, as there is no registry here, and the
+    layers of the runner image, as after an earlier build; but no image of that name.
+    """
+    images.ensure_bare()
+    with VM.up(bare=True) as bare:
+        forget_image(bare.state / "docker", "pcc-runner")
+        yield bare
 
 
 @pytest.fixture

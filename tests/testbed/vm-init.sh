@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# vm-init.sh NAME STATE LOWER: process 1 of a VM, in fresh namespaces. Its root is an overlay in memory over LOWER; /home
-# and Docker's data lie in STATE, on the machine's disk, and outlive a reboot.
+# vm-init.sh NAME STATE LOWER [bare]: process 1 of a VM, in fresh namespaces. Its root is an overlay in memory over LOWER; /home
+# and Docker's data lie in STATE, on the machine's disk, and outlive a reboot. A bare one has no group docker, no /home/project.
 set -euo pipefail
-name=$1 S=$2 lower=$3 R=$2/root/merged
+name=$1 S=$2 lower=$3 bare=${4-} R=$2/root/merged
 
 hostname "$name"
 mount -t tmpfs -o mode=755 root "$S/root"
@@ -37,11 +37,15 @@ cd "$R"; mkdir -p .old
 pivot_root . .old; cd /; umount -l /.old; rmdir /.old
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mkdir -p /run/sshd /run/lock
-getent group docker >/dev/null || groupadd -r docker
-useradd -M -d /home/pcc -s /bin/bash -p '*' -G docker pcc
-mkdir -p /home/pcc/.ssh /home/project /root/.ssh
+useradd -M -d /home/pcc -s /bin/bash -p '*' pcc
+mkdir -p /home/pcc/.ssh /root/.ssh
+if [ -z "$bare" ]; then
+  getent group docker >/dev/null || groupadd -r docker
+  usermod -aG docker pcc
+  mkdir -p /home/project; chown pcc: /home/project
+fi
 echo "$pub" | tee /home/pcc/.ssh/authorized_keys >/root/.ssh/authorized_keys
-chmod 700 /home/pcc/.ssh /root/.ssh; chown -R pcc: /home/pcc; chown pcc: /home/project
+chmod 700 /home/pcc/.ssh /root/.ssh; chown -R pcc: /home/pcc
 cat >/etc/ssh/sshd_config <<CFG
 Port 22
 ListenAddress 0.0.0.0

@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 from tests.testbed.engine import answers, clone_images, remove_cgroups, remove_tree
-from tests.testbed.images import VM_ROOT
+from tests.testbed.images import BARE_ROOT, VM_ROOT
 from tests.testbed.network import Link
 from tests.testbed.place import HERE, VMS, BedError, call, locked, start_apart, this_process, tried, wait_for
 
@@ -43,11 +43,20 @@ class VM:
         self._children: list[subprocess.Popen[bytes]] = []  # what this process must reap
 
     @classmethod
-    def up(cls, name: str | None = None, *, images: bool = True, home_mb: int | None = None, keep: bool = False) -> VM:
+    def up(
+        cls,
+        name: str | None = None,
+        *,
+        images: bool = True,
+        home_mb: int | None = None,
+        keep: bool = False,
+        bare: bool = False,
+    ) -> VM:
         """Make a VM and start it.
 
         `images=False` leaves its engine empty. `home_mb` gives /home a small file system of its own, for `fill`. With
-        `keep` it outlives this process; else the next session cleans it up, should this process be killed.
+        `keep` it outlives this process; else the next session cleans it up, should this process be killed. A `bare` one
+        is as a cloud gives it: sshd, and a user who may become root by sudo. The engine that it will get finds images.
         """
         name = name or f"vm-{uuid.uuid4().hex[:8]}"
         state = VMS / name
@@ -60,6 +69,8 @@ class VM:
             link = Link.claim()
             (state / "number").write_text(str(link.number))
             vm = cls(name)
+            if bare:
+                (state / "bare").touch()
             vm._furnish(images, home_mb)
             vm._boot()
         except BaseException:
@@ -225,7 +236,8 @@ class VM:
         init_log = self.state / "init.log"
         argv = ["nsenter", f"--net=/run/netns/{self.link.namespace}", "unshare", "--mount", "--pid", "--uts", "--ipc"]
         argv += ["--fork", "--propagation", "private", "bash", str(HERE / "vm-init.sh"), self.name, str(self.state)]
-        started = start_apart([*argv, str(VM_ROOT)], init_log)
+        is_bare = (self.state / "bare").exists()
+        started = start_apart([*argv, str(BARE_ROOT), "bare"] if is_bare else [*argv, str(VM_ROOT)], init_log)
         self._children.append(started)
         ready = self.state / "bed" / "ready"
         wait_for("the VM's first process", lambda: ready.exists() or started.poll() is not None, 15)
@@ -233,8 +245,11 @@ class VM:
             raise BedError(f"the VM did not start: {init_log.read_text()[-2000:]}")
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
         (self.state / "init.pid").write_text(children[0])
-        self._start_dockerd()
+        if not is_bare:
+            self._start_dockerd()
         wait_for("sshd", self._sshd_listens, 5)
+        if is_bare:
+            return
         try:
             wait_for("dockerd", self._docker_answers, 30)
         except BedError as error:

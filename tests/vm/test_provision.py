@@ -1,0 +1,243 @@
+"""`pccpipe provision`: a VM as a cloud gives it becomes fit for runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import subprocess
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pccpipe.data_files import data_path
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Run
+from tests.cli.command import Done, Folder
+from tests.e2e.control import Control
+from tests.testbed.model import ModelServer
+from tests.testbed.vm import VM, init_of
+
+IN_CONTAINER = """\
+containers:
+  agent: {image: "pcc-runner:latest", network: none}
+steps:
+  - id: work
+    on: container
+    container: agent
+    run: codex --version
+    isolation: required
+"""
+
+
+class Provisioner:
+    """The commands, for one VM."""
+
+    def __init__(self, folder: Path, vm: VM, model: ModelServer) -> None:
+        self._folder = Folder(folder)
+        self._project = Control(folder, vm).project_file()
+        self._model = model
+
+    def provision(self) -> Done:
+        return self._do("provision")
+
+    def doctor(self, *arguments: str) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(self._do("doctor", "--json", *arguments).stdout)
+        return report
+
+    def _do(self, command: str, *arguments: str) -> Done:
+        return self._folder.do(
+            command,
+            *("--project", self._project),
+            *("--endpoint", f"{self._model.url}/v1"),
+            *arguments,
+            env={"OPENAI_API_KEY": self._model.key or ""},
+            limit=150,
+        )
+
+
+# It installs some 90 MB of packages and builds an image: 45 s, most of them waiting for the network and the disk.
+@pytest.mark.timeout(240)
+def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
+    bare_vm: VM, model_for: Callable[[VM], ModelServer], tmp_path: Path
+) -> None:
+    control = Control(tmp_path, bare_vm)
+    commands = Provisioner(tmp_path, bare_vm, model_for(bare_vm))
+    assert not bare_vm.ssh("command -v docker rsync git node; ls -d /home/project 2>/dev/null", check=False).stdout
+
+    with held_apt_lock(bare_vm, seconds=5):
+        first = commands.provision()
+    assert first.code == 0, first.stdout + first.stderr
+    assert "another apt is at work; waiting for it" in first.stdout
+    assert "all is fine" in first.stdout
+    assert bare_vm.ssh("node --version && npm --version && rsync --version && git --version").returncode == 0
+    ran = control.run(IN_CONTAINER)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert "codex-cli" in ran.log("work")
+    assert ran.step("work")["attempts"][-1]["had"]["place"] == "container"
+
+    before, began = state_of(bare_vm), time.monotonic()
+    second = commands.provision()
+    assert second.code == 0, second.stdout + second.stderr
+    assert state_of(bare_vm) == before
+    assert time.monotonic() - began < 20
+
+    mended_by_the_doctor(bare_vm, commands)
+
+
+def mended_by_the_doctor(vm: VM, commands: Provisioner) -> None:
+    """What the doctor finds, and mends without harm: each of these on the VM that `sudo` is on."""
+    vm.leave_docker_group()
+    vm.sh("dpkg --purge rsync && rm -rf /home/project/.system && chown root: /home/project")
+    vm.sh("docker run -d --network none --label pccpipe.run=gone --label pccpipe.deadline=1 bb:latest true")
+    vm.sh("docker tag bb:latest pcc-runner:latest")
+    vm.stop_docker()
+
+    report = commands.doctor("--fix")
+
+    mended = {each["name"]: each for each in report["mended"]}
+    assert set(mended) == {"rsync", "folder", "engine-group", "engine-running", "image", "leftovers"}, report
+    assert all(each["succeeded"] for each in mended.values()), report
+    assert mended["engine-group"]["command"] == "sudo usermod -aG docker pcc"
+    assert report["exit_status"] == 0, report
+    assert {check["verdict"] for check in report["checks"] if check["name"] != "codex-here"} == {"ok"}, report
+    assert commands.doctor("--fix")["mended"] == []
+
+
+@contextlib.contextmanager
+def held_apt_lock(vm: VM, seconds: float) -> Iterator[None]:
+    """Another process has dpkg's lock, as a new cloud VM's first updates do, and lets it go after so many seconds."""
+    with Path(f"/proc/{init_of(vm.state)}/root/var/lib/dpkg/lock-frontend").open("a") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        letting_go = threading.Timer(seconds, fcntl.lockf, (lock, fcntl.LOCK_UN))
+        letting_go.start()
+        yield
+        letting_go.join()
+
+
+def state_of(vm: VM) -> str:
+    """What a run that changes nothing leaves as it is."""
+    script = """
+        cat /var/log/dpkg.log /etc/group /etc/passwd | sha256sum
+        docker images -a --no-trunc -q | sort; docker ps -aq; pgrep -x dockerd
+        find /usr/local /etc /home -xdev -newer /bed/ready ! -path '*/.system/*' -printf '%p %C@\\n' | sort"""
+    return vm.sh(script).stdout
+
+
+def test_a_project_without_a_vm_is_told_that_there_is_nothing_to_provision(tmp_path: Path) -> None:
+    done = Folder(tmp_path).do("provision")
+    assert done.code == 2
+    assert "has no VM: its isolation_mode is local" in done.stderr
+
+
+class Pretend:
+    """A system of the test's making, on which a step's script runs: programs that only say how they were called."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._os_release = folder / "os-release"
+        self.program("sudo", 'shift; exec "$@"')
+        for name in ("apt-get", "systemctl", "service", "usermod", "groupadd", "install", "ln", "cp", "chown"):
+            self.program(name, f'echo "{name} $*"')
+
+    def release(self, text: str) -> None:
+        self._os_release.write_text(textwrap.dedent(text))
+
+    def program(self, name: str, script: str) -> None:
+        path = self._folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def step(self, name: str, **replaced: str) -> Done:
+        pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
+        body = next(step.body for step in pipeline.steps if step.id == name)
+        assert isinstance(body, Run)
+        script = body.where.run.source.replace("/etc/os-release", str(self._os_release))
+        for text, other in replaced.items():
+            script = script.replace(text, other)
+        env = {"PATH": f"{self._folder}:/usr/bin:/bin"}
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=env, timeout=30, check=False)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def pretend(tmp_path: Path) -> Pretend:
+    return Pretend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("release", "code", "said"),
+    [
+        ('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian 12"\n', 0, "Debian 12\n"),
+        ('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nPRETTY_NAME="Ubuntu 22.04"\n', 0, "Ubuntu 22.04\n"),
+        ('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04"\n', 0, "Ubuntu 24.04\n"),
+        ('ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian 13"\n', 0, "is not one that this was made for"),
+        (
+            'ID=pop\nID_LIKE="ubuntu debian"\nVERSION_ID="1"\nPRETTY_NAME="Pop"\n',
+            0,
+            "is not one that this was made for",
+        ),
+        ('ID=fedora\nVERSION_ID=41\nPRETTY_NAME="Fedora 41"\n', 1, "this is Fedora 41: install Docker Engine"),
+        ("ID=arch\nPRETTY_NAME=Arch\n", 1, "this is Arch"),
+    ],
+)
+def test_which_systems_it_knows(pretend: Pretend, release: str, code: int, said: str) -> None:
+    pretend.release(release)
+    done = pretend.step("system")
+    assert done.code == code, done
+    assert said in done.stdout + done.stderr
+
+
+def test_the_engine_is_started_by_the_init_system_that_there_is(pretend: Pretend, tmp_path: Path) -> None:
+    pretend.program("curl", f"[ -e {tmp_path}/started ] && printf OK")
+    pretend.program("id", 'case "$*" in -u) echo 1000 ;; -un) echo deploy ;; *) echo deploy ;; esac')
+    for name, flag in (("systemctl", "-d"), ("service", "! -d")):
+        pretend.program(name, f'echo "{name} $*"; touch {tmp_path}/started')
+        done = pretend.step("engine", **{"[ -d /run/systemd/system ]": f"[ {flag} / ]"})
+        assert done.code == 0, done
+        assert ("systemctl enable --now docker" if name == "systemctl" else "service docker start") in done.stdout
+        assert "usermod -aG docker deploy" in done.stdout
+        (tmp_path / "started").unlink()
+    (tmp_path / "started").touch()
+    pretend.program("id", 'case "$*" in -u) echo 1000 ;; -un) echo deploy ;; *) echo deploy docker ;; esac')
+    assert pretend.step("engine").stdout == "the engine runs\ndeploy may use it\n"
+
+
+def test_node_is_the_distributions_where_that_is_new_enough_and_an_old_one_is_not_replaced(pretend: Pretend) -> None:
+    pretend.program("node", "echo v18.19.1")
+    pretend.program(
+        "apt-cache", 'case $2 in nodejs) echo "  Candidate: 22.1.0-1" ;; npm) echo "  Candidate: 9.2" ;; esac'
+    )
+    done = pretend.step("node")
+    assert "apt-get -q -o DPkg::Lock::Timeout=600 install -y --no-install-recommends nodejs npm" in done.stdout
+    pretend.program("apt-cache", 'echo "  Candidate: 18.19.1+dfsg-6ubuntu5"')
+    pretend.program("uname", "echo riscv64")
+    done = pretend.step("node")
+    assert done.code == 1
+    assert "no Node for riscv64" in done.stderr
+    pretend.program("node", "echo v22.1.0")
+    pretend.program("npm", "true")
+    assert pretend.step("node").stdout == "Node v22.1.0 is there\n"
+
+
+def test_an_apt_that_fails_for_good_fails_the_step_and_an_installation_that_was_cut_off_is_finished(
+    pretend: Pretend, tmp_path: Path
+) -> None:
+    pretend.program("dpkg-query", "exit 1")
+    pretend.program("apt-get", "echo 'E: Unable to locate package docker.io'; exit 100")
+    done = pretend.step("packages")
+    assert done.code == 100, done
+    assert "Unable to locate package" in done.stdout
+    finished = tmp_path / "finished"
+    cut_off = "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."
+    pretend.program("apt-get", f'[ -e {finished} ] || {{ echo "{cut_off}"; exit 100; }}; echo "apt-get $*"')
+    pretend.program("dpkg", f"touch {finished}")
+    done = pretend.step("packages")
+    assert done.code == 0, done
+    assert "an installation was cut off; finishing it" in done.stdout
+    assert "install -y --no-install-recommends docker.io rsync git ca-certificates curl" in done.stdout
