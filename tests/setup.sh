@@ -1,5 +1,6 @@
 #!/bin/sh
-# tests/setup.sh [EXTRA]: makes .venv with pccpipe (editable) and the packages of pyproject.toml's extra EXTRA (default: dev).
+# tests/setup.sh [EXTRA]: makes .venv with pccpipe (editable) and the packages of pyproject.toml's extra EXTRA (default: dev), in the
+# versions and with the hashes of requirements-EXTRA.lock (requirements.lock without an extra); tests/lock.sh renews those.
 # Quick when all is there. On Debian, as root, it installs what Python lacks for that.
 set -eu
 cd "$(dirname "$0")/.."
@@ -26,12 +27,20 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
 fi
 
+lock=requirements${extra:+-$extra}.lock
 # Made anew when what it was made from has changed.
-stamp=$(cat pyproject.toml; echo "$extra $python"; "$python" --version)
+stamp=$(cat pyproject.toml "$lock"; echo "$extra $python"; "$python" --version)
 stamp=$(printf '%s' "$stamp" | cksum)
 if [ ! -x .venv/bin/pccpipe ] || [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" ]; then
   echo "Making .venv ..." >&2
   [ -x .venv/bin/python ] || "$python" -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"
+  pip=".venv/bin/python -m pip --quiet --disable-pip-version-check"
+  $pip install --require-hashes --requirement "$lock"
+  # What building it takes is installed by now, from the lock as well.
+  $pip install --no-deps --no-build-isolation --editable .
+  if ! said=$($pip check); then
+    printf '%s\n' "$said" "$lock and pyproject.toml do not agree. To renew the lock files: sh tests/lock.sh" >&2
+    exit 2
+  fi
   printf '%s' "$stamp" >.venv/stamp
 fi

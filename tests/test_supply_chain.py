@@ -1,0 +1,67 @@
+"""What is installed is what the lock files say, by hash; and the image has the Codex that its Dockerfile pins."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.testbed.vm import VM
+
+ROOT = Path(__file__).resolve().parents[1]
+RENEW = "sh tests/lock.sh renews it"
+LOCKS = {"requirements.lock": ("build",), "requirements-dev.lock": ("build", "dev")}
+_PIN = re.compile(
+    r"(?P<name>[a-z0-9-]+)==(?P<version>[^ ;]+)(?: ; (?P<marker>.+?))? \\\n(?P<hashes>(?:    --hash=.+\n)+)"
+)
+
+
+def locked(name: str) -> dict[str, tuple[str, Marker | None]]:
+    """The versions of a lock file, by package; every line of it must be one of a pin with its hashes."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    pins = re.sub(r"^#.*\n", "", text, flags=re.M)
+    assert re.sub(_PIN, "", pins) == "", "nothing but pins: no index, no address, no path"
+    found = {}
+    for match in _PIN.finditer(pins):
+        hashes = match["hashes"].replace(" \\\n", "\n").split()
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), match["name"]
+        found[match["name"]] = (match["version"], Marker(match["marker"]) if match["marker"] else None)
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_file_pins_all_that_pyproject_asks_for(lock: str) -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, pins = pyproject["project"], locked(lock)
+    asked = [*pyproject["build-system"]["requires"], *project["dependencies"]]
+    asked += [each for extra in LOCKS[lock] for each in project["optional-dependencies"][extra]]
+    for requirement in map(Requirement, asked):
+        pinned, _ = pins.get(canonicalize_name(requirement.name), ("", None))
+        assert pinned, f"{requirement} is not in {lock}: {RENEW}"
+        assert requirement.specifier.contains(pinned), f"{lock} has {requirement.name} {pinned}: {RENEW}"
+
+
+def test_both_lock_files_have_the_same_versions() -> None:
+    whole = locked("requirements-dev.lock")
+    for name, (pinned, _) in locked("requirements.lock").items():
+        assert whole[name][0] == pinned, RENEW
+
+
+def test_what_is_installed_here_is_what_the_lock_file_says() -> None:
+    pins = locked("requirements-dev.lock")
+    wanted = {name: pinned for name, (pinned, marker) in pins.items() if marker is None or marker.evaluate()}
+    assert {name: version(name) for name in wanted} == wanted, "sh tests/setup.sh"
+
+
+def test_the_image_has_the_codex_that_its_dockerfile_pins(vm: VM) -> None:
+    dockerfile = (ROOT / "docker/Dockerfile.pcc-runner").read_text(encoding="utf-8")
+    pinned = re.search(r"^ARG CODEX_VERSION=(\d+\.\d+\.\d+)$", dockerfile, re.M)
+    assert pinned, "a whole version, nothing that moves"
+    said = vm.sh("docker run --rm --network none --entrypoint codex pcc-runner:latest --version").stdout
+    assert said.split()[-1] == pinned[1]
