@@ -1,0 +1,141 @@
+"""The way out of a container: to the domains of its `egress:` and to nothing else.
+
+Names are resolved here, once, and what they resolve to is looked at before anything connects: a name that is allowed
+does not lead to this machine, its network or a cloud's metadata service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import re
+import select
+import socket
+from collections.abc import Sequence
+
+from pccpipe.errors import PccpipeError
+from pccpipe.secrets.proxy import upstream
+from pccpipe.secrets.proxy.grant import Grant
+from pccpipe.secrets.proxy.upstream import Answer, Asked, UnreachableError
+from pccpipe.targets.machine import ByteStream
+
+PORTS = (443, 80)
+"""That an entry without a port means."""
+IDLE_LIMIT = 600.0
+"""Seconds in which nothing passes through a tunnel before it is closed."""
+
+
+class RefusedAddressError(PccpipeError):
+    """An allowed name leads where no name may lead."""
+
+
+def split(target: str) -> tuple[str, int]:
+    """`example.org:443` and `[::1]:443` as (host, port); a target that is neither has the port 0."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/]+)):(\d{1,5})", target)
+    return (match[1] or match[2], int(match[3])) if match else (target, 0)
+
+
+def allows(entries: Sequence[str], host: str, port: int) -> bool:
+    """Whether the entries have a host: `example.org`, `*.example.org` (not `example.org` itself), `10.0.0.7:8080`."""
+    host = host.lower().rstrip(".")
+    return any(_matches(entry.lower(), host, port) for entry in entries)
+
+
+def connect(entries: Sequence[str], host: str, port: int) -> socket.socket:
+    """A connection to a host that the entries have. Raises RefusedAddressError, UnreachableError."""
+    where = f"{host}:{port}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UnreachableError(f"{where}: {error.strerror or error}") from error
+    addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+    for address in addresses:
+        if not _is_public(address) and not allows(entries, address, port):
+            hint = "to let it through, put the address itself into the container's `egress:`"
+            raise RefusedAddressError(f"{where} was refused: it leads to {address}, which is no public address; {hint}")
+    failure: OSError | None = None
+    for address in addresses:
+        try:
+            connected = socket.create_connection((address, port), timeout=upstream.CONNECT_LIMIT)
+        except OSError as error:
+            failure = error
+        else:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.settimeout(IDLE_LIMIT)
+            return connected
+    raise UnreachableError(f"connect to {where}: {failure}")
+
+
+def pump(client: ByteStream, other: socket.socket) -> None:
+    """Bytes both ways until both sides have ended, or nothing came for `IDLE_LIMIT` seconds."""
+    client.settimeout(IDLE_LIMIT)
+    sources: dict[int, ByteStream | socket.socket] = {client.fileno(): client, other.fileno(): other}
+    poller = select.poll()
+    for fd in sources:
+        poller.register(fd, select.POLLIN)
+    while sources:
+        ready = poller.poll(IDLE_LIMIT * 1000)
+        if not ready:
+            return
+        for fd, _ in ready:
+            source = sources[fd]
+            data = source.recv(upstream.PIECE)
+            if source is other:
+                client.sendall(data) if data else client.shutdown_write()
+            else:
+                other.sendall(data) if data else other.shutdown(socket.SHUT_WR)
+            if not data:
+                poller.unregister(fd)
+                del sources[fd]
+
+
+class Fetch:
+    """One request by plain HTTP, as a context. The grant's end cuts it."""
+
+    def __init__(self, grant: Grant, host: str, port: int, asked: Asked) -> None:
+        self._grant = grant
+        self._host = host
+        self._port = port
+        self._asked = asked
+        self._stack = contextlib.ExitStack()
+
+    def answer(self) -> Answer:
+        """Ask, and wait for the answer's head. Raises RefusedAddressError, UnreachableError."""
+        connected = connect(self._grant.egress, self._host, self._port)
+        connection = upstream.over(connected, self._host, self._port)
+        self._stack.callback(connection.close)
+        self._stack.enter_context(self._grant.ending(functools.partial(upstream.shut, connected)))
+        headers = [(name, value) for name, value in self._asked.headers if name not in upstream.OF_ONE_HOP]
+        response = upstream.ask(connection, self._asked.method, self._asked.path, headers, self._asked.body)
+        headers = upstream.passed_down(response, upstream.OF_ONE_HOP)
+        return Answer(response.status, upstream.reason(response), headers, upstream.pieces(response))
+
+    def __enter__(self) -> Fetch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _matches(entry: str, host: str, port: int) -> bool:
+    name, known_port = split(entry)
+    if known_port == 0:
+        name = entry.strip("[]")
+    if port not in ((known_port,) if known_port else PORTS):
+        return False
+    return host.endswith(name[1:]) and host != name[1:] if name.startswith("*.") else host == name
+
+
+def _is_public(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            address = inner
+    return address.is_global and not address.is_multicast
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

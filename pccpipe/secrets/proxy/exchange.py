@@ -1,0 +1,243 @@
+"""One connection to the proxy: HTTP/1.1, a request after another, each for the model's API or for a way out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import h11
+
+from pccpipe.secrets.proxy import egress, upstream
+from pccpipe.secrets.proxy.grant import PREFIX, Api, Grant
+from pccpipe.targets.machine import ByteStream
+
+if TYPE_CHECKING:
+    from pccpipe.secrets.proxy.proxy import Proxy
+
+HEAD_LIMIT = 64 * 1024
+BODY_LIMIT = 64 << 20
+"""Bytes of a request; a conversation with pictures in it has some MB."""
+IDLE_LIMIT = 300.0
+"""Seconds to wait for the next request, and for each piece of one."""
+SEND_LIMIT = 120.0
+"""Seconds in which the other side must take a piece of an answer."""
+LINGER_LIMIT = 2.0
+"""Seconds in which the rest of a refused request is read and thrown away."""
+PIECE = 64 * 1024
+
+
+class Refused(Exception):
+    """A request that gets an error for an answer; with `fatal`, the connection ends with that."""
+
+    def __init__(self, status: int, code: str, message: str, *, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.fatal = status, code, message, fatal
+
+
+class Exchange:
+    """Serves one connection, in the caller's thread."""
+
+    def __init__(self, stream: ByteStream, proxy: Proxy) -> None:
+        self._stream = stream
+        self._proxy = proxy
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+
+    def run(self) -> None:
+        """Until either side ends it. Never raises for what the other side does."""
+        with contextlib.suppress(OSError, h11.LocalProtocolError):  # gone, in the midst of an answer
+            try:
+                while self._serve_one():
+                    pass
+            except h11.RemoteProtocolError as error:
+                if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                    self._answer(Refused(error.error_status_hint, "bad_request", f"no good HTTP: {error}"))
+                    self._linger()
+
+    def _serve_one(self) -> bool:
+        """Answer one request; whether there may be another."""
+        request = self._next()
+        if not isinstance(request, h11.Request):
+            return False
+        try:
+            self._route(request)
+        except Refused as refused:
+            self._answer(refused)
+            if refused.fatal:
+                self._linger()
+                return False
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    def _route(self, request: h11.Request) -> None:
+        method, target = request.method.decode("ascii"), request.target.decode("ascii")
+        if method == "CONNECT":
+            self._tunnel(self._way_out(request), target)
+        elif target.startswith("http://"):
+            self._fetch(request, self._way_out(request), method, target)
+        else:
+            self._call(request, method, target)
+
+    def _call(self, request: h11.Request, method: str, target: str) -> None:
+        """A call of the model's API."""
+        grant, api = self._caller(request)
+        path, _, query = target.partition("?")
+        if not path.startswith(f"{PREFIX}/") or not api.allows(method, path.removeprefix(PREFIX)):
+            grant.warn(f"{method} {path[:200]} was refused: the secret {api.secret} is not for that")
+            words = f"pccpipe lets no {method} {path[:200]} through; these it does: {', '.join(api.calls)}"
+            raise Refused(403, "pccpipe_not_allowed", words, fatal=True)
+        body = self._body()
+        if not grant.meter.admit():
+            words = f"the step's max_tokens of {grant.meter.limit} are used up ({grant.meter.used.tokens.total} used)"
+            raise Refused(400, "pccpipe_max_tokens", words)
+        asked = upstream.Asked(method, path.removeprefix(PREFIX), query, _plain(request.headers), body)
+        with upstream.Call(api, grant, asked) as call:
+            try:
+                answer = call.answer()
+            except upstream.UnreachableError as error:
+                raise Refused(502, "pccpipe_upstream", str(error)) from error
+            self._pass_on(answer)
+
+    def _fetch(self, request: h11.Request, grant: Grant, method: str, target: str) -> None:
+        """A request by plain HTTP to a domain that may be reached."""
+        url = urlsplit(target)
+        try:
+            host, port = url.hostname or "", url.port or 80
+        except ValueError:
+            raise Refused(400, "bad_request", f"no good URL: {target[:200]}", fatal=True) from None
+        if not egress.allows(grant.egress, host, port):
+            raise self._refusal(grant, host, port)
+        body = self._body()
+        path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
+        asked = upstream.Asked(method, path, "", _plain(request.headers), body)
+        try:
+            with egress.Fetch(grant, host, port, asked) as fetch:
+                self._pass_on(fetch.answer())
+        except egress.RefusedAddressError as error:
+            grant.warn(str(error))
+            raise Refused(403, "pccpipe_not_allowed", str(error)) from error
+        except upstream.UnreachableError as error:
+            raise Refused(502, "pccpipe_upstream", str(error)) from error
+
+    def _tunnel(self, grant: Grant, target: str) -> None:
+        host, port = egress.split(target)
+        if not egress.allows(grant.egress, host, port):
+            raise self._refusal(grant, host, port)
+        self._next_of(h11.EndOfMessage)
+        try:
+            other = egress.connect(grant.egress, host, port)
+        except egress.RefusedAddressError as error:
+            grant.warn(str(error))
+            raise Refused(403, "pccpipe_not_allowed", str(error), fatal=True) from error
+        except upstream.UnreachableError as error:
+            raise Refused(502, "pccpipe_upstream", str(error), fatal=True) from error
+        with contextlib.closing(other), grant.ending(lambda: upstream.shut(other)):
+            self._send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
+            first, _ = self._http.trailing_data
+            other.sendall(first)
+            egress.pump(self._stream, other)
+
+    def _refusal(self, grant: Grant, host: str, port: int) -> Refused:
+        where = f"{host[:200]}:{port}"
+        grant.warn(f"the way to {where} was refused: it is not in the container's `egress:`")
+        return Refused(403, "pccpipe_not_allowed", f"pccpipe lets nothing out to {where}", fatal=True)
+
+    def _pass_on(self, answer: upstream.Answer) -> None:
+        """An answer, piece by piece as it comes."""
+        self._send(h11.Response(status_code=answer.status, headers=answer.headers, reason=answer.reason))
+        for piece in answer.pieces:
+            self._send(h11.Data(data=piece))
+        self._send(h11.EndOfMessage())
+
+    def _caller(self, request: h11.Request) -> tuple[Grant, Api]:
+        headers = dict(_plain(request.headers))
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            token = headers.get("x-api-key") or headers.get("api-key") or ""
+        held = self._proxy.holder(token.strip())
+        if held is None or held[1] is None:
+            words = "pccpipe does not know this token: a step's token ends with the step"
+            raise Refused(401, "invalid_api_key", words, fatal=True)
+        return held[0], held[1]
+
+    def _way_out(self, request: h11.Request) -> Grant:
+        """The grant of whoever wants out of a container."""
+        kind, _, given = dict(_plain(request.headers)).get("proxy-authorization", "").partition(" ")
+        token = ""
+        if kind.lower() == "basic":
+            with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+                token = base64.b64decode(given.strip(), validate=True).decode().partition(":")[2]
+        held = self._proxy.holder(token)
+        if held is None or held[1] is not None:
+            words = "pccpipe does not know this token: take HTTPS_PROXY as it is; it ends with the step"
+            raise Refused(407, "pccpipe_proxy_token", words, fatal=True)
+        return held[0]
+
+    def _body(self) -> bytes:
+        if self._http.they_are_waiting_for_100_continue:
+            self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        pieces: list[bytes] = []
+        size = 0
+        while isinstance(event := self._next(), h11.Data):
+            size += len(event.data)
+            if size > BODY_LIMIT:
+                raise Refused(413, "pccpipe_too_large", f"a request has at most {BODY_LIMIT >> 20} MiB", fatal=True)
+            pieces.append(bytes(event.data))
+        if not isinstance(event, h11.EndOfMessage):
+            raise ConnectionResetError("the request was cut")
+        return b"".join(pieces)
+
+    def _next_of(self, kind: type[h11.EndOfMessage]) -> None:
+        event = self._next()
+        if not isinstance(event, kind):
+            raise Refused(400, "bad_request", "a CONNECT has no body", fatal=True)
+
+    def _next(self) -> h11.Event:
+        self._stream.settimeout(IDLE_LIMIT)
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.Event):
+                return event
+            if event is h11.PAUSED:
+                return h11.ConnectionClosed()
+            self._http.receive_data(self._stream.recv(PIECE))
+
+    def _answer(self, refused: Refused) -> None:
+        """An error, in the form that OpenAI's clients show."""
+        kind = "authentication_error" if refused.status in {401, 407} else "invalid_request_error"
+        words = {"message": refused.message, "type": kind, "param": None, "code": refused.code}
+        body = json.dumps({"error": words}).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        if refused.status == 407:
+            headers.append(("Proxy-Authenticate", 'Basic realm="pccpipe"'))
+        if refused.fatal:
+            headers.append(("Connection", "close"))
+        self._send(h11.Response(status_code=refused.status, headers=headers))
+        self._send(h11.Data(data=body))
+        self._send(h11.EndOfMessage())
+
+    def _linger(self) -> None:
+        """Take a little of what is still being sent: closed upon, the other side would never read its answer."""
+        self._stream.shutdown_write()
+        self._stream.settimeout(LINGER_LIMIT)
+        until = time.monotonic() + LINGER_LIMIT
+        while time.monotonic() < until and self._stream.recv(PIECE):
+            pass
+
+    def _send(self, event: h11.Event) -> None:
+        data = self._http.send(event)
+        if data:
+            self._stream.settimeout(SEND_LIMIT)
+            self._stream.sendall(data)
+
+
+def _plain(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Names in lower case; a value is what it is, byte for byte."""
+    return [(name.decode("ascii").lower(), value.decode("latin-1")) for name, value in headers]

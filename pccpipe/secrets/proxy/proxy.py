@@ -1,0 +1,78 @@
+"""The proxy of one run: who holds which token, and the threads that serve whoever connects.
+
+Only the SHA-256 of a token is kept, here and in the record: a resumed run's process knows a token when it sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import threading
+from collections.abc import Mapping
+
+from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.targets.machine import ByteStream
+
+CONNECTIONS = 64
+"""Served at once; a further one is closed at once."""
+EGRESS = "HTTPS_PROXY"
+"""The name of the token that lets out of a container; keys' tokens have the keys' names."""
+
+
+class Proxy:
+    """Safe from many threads. Idle until something connects."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders: dict[str, tuple[Grant, Api | None]] = {}
+        self._room = threading.BoundedSemaphore(CONNECTIONS)
+
+    def issue(self, grant: Grant) -> dict[str, str]:
+        """New tokens for a grant, by name: one for each API's key, and one for its egress if it has some."""
+        names = [api.secret for api in grant.apis] + ([EGRESS] if grant.egress else [])
+        tokens = {name: f"pcct-{secrets.token_urlsafe(32)}" for name in names}
+        self.know(grant, {name: digest(token) for name, token in tokens.items()})
+        return tokens
+
+    def know(self, grant: Grant, digests: Mapping[str, str]) -> None:
+        """Take tokens that an earlier process issued, by their digests, as this grant's."""
+        apis = {api.secret: api for api in grant.apis}
+        with self._lock:
+            for name, known in digests.items():
+                if name in apis or name == EGRESS:
+                    self._holders[known] = (grant, apis.get(name))
+
+    def end(self, grant: Grant) -> None:
+        """From now on its tokens are nothing."""
+        with self._lock:
+            self._holders = {known: held for known, held in self._holders.items() if held[0] is not grant}
+        grant.end()
+
+    def holder(self, token: str) -> tuple[Grant, Api | None] | None:
+        """What a token is good for; the API is None for one that lets out of a container."""
+        with self._lock:
+            return self._holders.get(digest(token))
+
+    def accept(self, stream: ByteStream) -> None:
+        """Serve a connection, in a thread of its own. Returns at once."""
+        if not self._room.acquire(blocking=False):
+            stream.close()
+            return
+        threading.Thread(target=self._serve, args=(stream,), name="pccpipe-proxy", daemon=True).start()
+
+    def _serve(self, stream: ByteStream) -> None:
+        # Here, because h11 and ssl take 60 ms to load, and most runs need neither.
+        from pccpipe.secrets.proxy.exchange import Exchange
+
+        try:
+            Exchange(stream, self).run()
+        finally:
+            with contextlib.suppress(OSError):
+                stream.close()
+            self._room.release()
+
+
+def digest(token: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
