@@ -5,7 +5,7 @@ needed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -17,7 +17,7 @@ from pccpipe.record.index import has_ended
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
 from pccpipe.targets.base import Target
-from pccpipe.targets.machine import Halt
+from pccpipe.targets.machine import ByteStream, Door, Halt
 from pccpipe.workspace.sync import WorkspaceSync
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ class Assembly:
         resumes: bool,
         accept_new_host_key: bool,
         secrets: Sequence[str],
+        accept: Callable[[ByteStream], None],
     ) -> None:
         self._run_id = run_id
+        self._accept = accept
         self._project = project
         self._folders = folders
         self._masker = Masker(secrets)
@@ -138,12 +140,15 @@ class Assembly:
             case Place.LOCAL:
                 from pccpipe.targets.local import LocalTarget
 
-                return LocalTarget(self._run_id, self._folders.state, lambda: self.workspace.home, self._withheld)
+                return LocalTarget(
+                    self._run_id, self._folders.state, lambda: self.workspace.home, self._withheld, accept=self._accept
+                )
             case Place.VM:
                 from pccpipe.targets.vm import VmTarget
 
                 assert self.vm is not None
-                return VmTarget(self.vm.connection, self._run_id, self.vm.root, self._project.lost_after)
+                door = Door(self.vm.serving, self._accept)
+                return VmTarget(self.vm.connection, self._run_id, self.vm.root, self._project.lost_after, door=door)
             case Place.CONTAINER:
                 return self._make_container()
             case _:
@@ -172,6 +177,7 @@ class Assembly:
                 lambda: str(self.workspace.home.absolute()),
                 local_socket(),
                 self._project.lost_after,
+                door=Door(here, self._accept),
             )
         workspace = self.vm.workspace
         return ContainerTarget(
@@ -180,6 +186,7 @@ class Assembly:
             self.vm.state,
             lambda: workspace,
             lost_after=self._project.lost_after,
+            door=Door(self.vm.serving, self._accept),
         )
 
 

@@ -39,6 +39,7 @@ from pccpipe.record.lock import RunLock, is_abandoned
 from pccpipe.record.state import WAITING, RunState
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import Masker, mask_error
+from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
@@ -288,6 +289,7 @@ def _go(
     journal = Journal(
         folders.record, [StateFile(folders.record, state), *([on_event] if on_event else [])], masker.text
     )
+    proxy = Proxy()
     assembly = Assembly(
         job.run_id,
         job.pipeline,
@@ -296,6 +298,7 @@ def _go(
         resumes=bool(events),
         accept_new_host_key=job.accept_new_host_key,
         secrets=tuple(job.secrets.values()),
+        accept=proxy.accept,
     )
     parts = Parts(
         run_id=job.run_id,
@@ -312,6 +315,7 @@ def _go(
         fallback_allowed=job.fallback_allowed and not project.isolation_required,
         serials=Serials(),
         past=Past(events),
+        proxy=proxy,
     )
     claim: Callable[[], object] | None = None
     if assembly.vm and _needs_vm(job.pipeline):

@@ -86,3 +86,5 @@ class Reason(StrEnum):
     WORKSPACE_REFUSED = "workspace_refused"
     """The folder for the run's copy could not be made or written on the target."""
     SHELL_MISSING = "shell_missing"
+    PROXY_REFUSED = "proxy_refused"
+    """The secrets' proxy can't be reached from there: sshd forwards nothing, or the place of its socket is no good."""

@@ -15,7 +15,7 @@ from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
     from pccpipe.shell.lease import Lease
-    from pccpipe.targets.machine import Machine
+    from pccpipe.targets.machine import Machine, Serving
 
 
 class ProjectVm:
@@ -41,6 +41,7 @@ class ProjectVm:
         self._is_over = is_over
         self._lock = threading.Lock()
         self._machine: Machine | None = None
+        self._serving: Serving | None = None
         self._close_machine: Callable[[], None] = lambda: None
         self._lease: Lease | None = None
         self._login: threading.Thread | None = None
@@ -50,6 +51,14 @@ class ProjectVm:
         """The run's one connection; it connects by itself when it is first used."""
         with self._lock:
             return self._connection()
+
+    @property
+    def serving(self) -> Serving:
+        """The same connection, for programs there that connect to this process."""
+        with self._lock:
+            self._connection()
+            assert self._serving is not None
+            return self._serving
 
     @property
     def had(self) -> bool:
@@ -95,7 +104,7 @@ class ProjectVm:
             from pccpipe.ssh.connection import Connection
 
             connection = Connection(self._vm, accept_new_host_key=self._accept_new)
-            self._machine, self._close_machine = connection, connection.close
+            self._machine, self._serving, self._close_machine = connection, connection, connection.close
         return self._machine
 
     def _log_in(self) -> None:

@@ -11,6 +11,8 @@ from pccpipe.values import Json
 
 HOME = "/pcc/home"
 IN, OUT, WORKSPACE = "/pcc/in", "/pcc/out", "/workspace"
+PROXY = "/pcc/proxy"
+"""The folder with the proxy's socket, if the command needs it."""
 END_OF_PROLOGUE = "# pccpipe: this is all of it"
 
 # Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way
@@ -31,6 +33,7 @@ class Paths:
     workspace: str
     files: str
     out: str
+    proxy: str
 
 
 def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Paths) -> dict[str, Json]:
@@ -71,6 +74,7 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
                 _mount(paths.workspace, WORKSPACE, read_only=settings.read_only_workspace),
                 _mount(paths.files, IN, read_only=True),
                 _mount(paths.out, OUT, read_only=False),
+                *([_mount(paths.proxy, PROXY, read_only=True)] if command.is_proxied else []),
             ],
             "Tmpfs": {HOME: f"rw,exec,nosuid,nodev,mode=0700,uid={uid},gid={gid}"},
             "LogConfig": LOG_CONFIG,

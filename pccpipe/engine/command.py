@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pccpipe.engine.access import Access
 from pccpipe.engine.context import Here, Parts
 from pccpipe.engine.limits import STEP_LIMIT
 from pccpipe.errors import UsageError
@@ -19,7 +20,9 @@ STOP_MARGIN = 60.0
 """Seconds to stop a command. By these and the `lost` limit a target's own limit lies behind ours."""
 
 
-def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, place: Place, serial: int) -> Command:
+def make_command(
+    parts: Parts, here: Here, step: Step, body: Run, where: Where, place: Place, serial: int, access: Access
+) -> Command:
     """The command that runs `body` as `where` says, at `place`; the how-manieth of its step.
 
     Raises ExpressionError, UsageError.
@@ -36,7 +39,9 @@ def make_command(parts: Parts, here: Here, step: Step, body: Run, where: Where, 
         shell=where.shell,
         cwd=where.cwd.render(names) if where.cwd else ".",
         env={name: template.render(names) for name, template in templates.items()},
-        secrets={name: parts.secrets[name] for name in body.secrets},
+        secrets=access.secrets,
+        is_proxied=access.is_proxied,
+        way_out=access.way_out,
         files={file.name: _content(parts, file, names) for file in body.files},
         wants_out=body.result is not None,
         limit=left + parts.project.lost_after + STOP_MARGIN,

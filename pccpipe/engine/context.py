@@ -16,6 +16,7 @@ from pccpipe.engine.scope import Scope
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
 from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.spec.model import Build, Pipeline, Project
 from pccpipe.targets.base import Target
 from pccpipe.targets.machine import Halt
@@ -75,6 +76,7 @@ class Parts:
     fallback_allowed: bool
     serials: Serials
     past: Past = field(default_factory=Past)
+    proxy: Proxy = field(default_factory=Proxy)
 
     def note(self, visit: Visit, happening: Happening) -> None:
         """Bring an event of a step's turn to the journal, unless it is there already."""

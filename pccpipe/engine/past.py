@@ -25,10 +25,12 @@ from pccpipe.record.events import (
     Happening,
     InputAsked,
     InputGiven,
+    ModelUsed,
     RoundStarted,
     RunResumed,
     RunStarted,
     RunWaiting,
+    SecretsGiven,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -54,6 +56,8 @@ class Visit:
     asked: bool = False
     """Its agent's request for help is noted."""
     answers: dict[str, Json] = field(default_factory=dict)
+    given: list[SecretsGiven] = field(default_factory=list)
+    used: ModelUsed | None = None
 
     def next(self, kind: type[H]) -> H | None:
         """What was noted next, if it is of that kind."""
@@ -121,6 +125,10 @@ class Past:
                 self._open(step).began_at = self._open(step).began_at or event.time
             case StepEnded(step=step) as ended:
                 self._open(step).ended = ended
+            case SecretsGiven() as given:
+                self._open(given.step).given.append(given)
+            case ModelUsed() as used:
+                self._open(used.step).used = used
             case CommandStarted() as started:
                 self.places.add(started.had.place)
                 self._open(started.step).noted.append(started)

@@ -7,11 +7,13 @@ for that.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pccpipe.engine.access import Access, Budget, access_of, budget_of
 from pccpipe.engine.command import make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.follow import Followed, follow
@@ -76,6 +78,7 @@ class _RunStep:
     visit: Visit
     attempts: int = 0
     """How many were made so far, at all places."""
+    budget: Budget | None = None
 
     @property
     def path(self) -> str:
@@ -123,15 +126,36 @@ class _RunStep:
             return Ended(Outcome.UNAVAILABLE, reason=gone.reason, message=gone.words)
         if again := self.visit.next(StepRetrying):
             return Ended(again.after)  # it failed before anything could begin
-        began = time.monotonic()
         started = self.visit.take(CommandStarted)
         if started and (over := self.visit.take(CommandEnded)):
             return self._remembered(started, over, place)
         try:
+            access = self._access(number, place, where)
+        except PccpipeError as error:
+            return Ended(Outcome.FAILED, message=str(error))
+        with contextlib.closing(access):
+            return self._run_attempt(number, place, where, serial, started, access)
+
+    def _access(self, number: int, place: Place, where: Where) -> Access:
+        """The attempt's secrets, with the tokens that an earlier process has given to its command."""
+        if self.budget is None:
+            self.budget = budget_of(self.parts, self.here, self.path, self.body, self.visit)
+        access = access_of(self.parts, self.here, self.body, where, place, self.budget)
+        for given in self.visit.given:
+            if given.attempt == number:
+                access.take_up(given)
+        return access
+
+    def _run_attempt(
+        self, number: int, place: Place, where: Where, serial: int, started: CommandStarted | None, access: Access
+    ) -> Ended:
+        began = time.monotonic()
+        try:
             if started:
                 running, log = self._attached(started, place)
             else:
-                begun = with_patience(self.parts, lambda: self._begun(number, place, where, serial))
+                access.issue(self.path, number)
+                begun = with_patience(self.parts, lambda: self._begun(number, place, where, serial, access))
                 if begun is None:
                     return Ended(Outcome.CANCELLED, message="cancelled")
                 running, log = begun
@@ -151,6 +175,9 @@ class _RunStep:
             ended = self._judge(running, followed, place, log)
         finally:
             log.close()
+            access.close()
+        if self.budget and self.budget.exceeded and ended.outcome is not Outcome.SUCCEEDED:
+            ended = replace(ended, message=f"{ended.message}; {self.budget.exceeded}")
         exit_ = followed.exit
         self.parts.journal.append(
             CommandEnded(
@@ -169,9 +196,11 @@ class _RunStep:
         )
         return ended
 
-    def _begun(self, number: int, place: Place, where: Where, serial: int) -> tuple[Running, CommandLog] | None:
+    def _begun(
+        self, number: int, place: Place, where: Where, serial: int, access: Access
+    ) -> tuple[Running, CommandLog] | None:
         """The command, begun; or found, if a process that was killed right then began it. None: cancelled before."""
-        started = self._start(place, where, serial)
+        started = self._start(place, where, serial, access)
         if started is None:
             return None
         running, command = started
@@ -215,7 +244,7 @@ class _RunStep:
             ended = replace(ended, result=value, result_path=path)
         return ended
 
-    def _start(self, place: Place, where: Where, serial: int) -> tuple[Running, Command] | None:
+    def _start(self, place: Place, where: Where, serial: int, access: Access) -> tuple[Running, Command] | None:
         parts = self.parts
         if self.body.result:
             # Wrong, it would be found when the agent's hour is over.
@@ -233,7 +262,7 @@ class _RunStep:
         if sent is not None and sent.refused:
             text = f"not everything of the VM's copy of the workspace came home: {'; '.join(sent.refused)}"
             parts.journal.append(Warned(text, self.path))
-        command = make_command(parts, self.here, self.step, self.body, where, place, serial)
+        command = make_command(parts, self.here, self.step, self.body, where, place, serial, access)
         running = None if parts.past.is_empty else target.find(command)
         if running is None:
             if parts.cancel.requested:

@@ -55,6 +55,35 @@ class StepStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretsGiven:
+    """How the secrets of an attempt reach its command, told before it begins."""
+
+    step: str
+    attempt: int
+    modes: Mapping[str, Json]
+    """`direct` or `proxy`, by the secret's name."""
+    tokens: Mapping[str, Json] = field(default_factory=dict)
+    """The SHA-256 of each token for the proxy, by the name of its variable: a resumed run knows it again by that."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsed:
+    """What a turn of a step has used of a model so far, by the proxy's account; the last one counts."""
+
+    step: str
+    calls: int
+    refused: int
+    """Calls that came when `max_tokens` was used up."""
+    input_tokens: int
+    cached_input_tokens: int
+    """Of `input_tokens`."""
+    output_tokens: int
+    estimated_tokens: int
+    """By their size, for answers that did not say what they took."""
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CommandStarted:
     """A command has begun on a target, with the isolation that it really has."""
 
@@ -232,6 +261,8 @@ Happening: TypeAlias = (
     RunStarted
     | RunResumed
     | StepStarted
+    | SecretsGiven
+    | ModelUsed
     | CommandStarted
     | CommandEnded
     | TargetUnavailable

@@ -18,6 +18,7 @@ from pccpipe.record.events import (
     Event,
     InputAsked,
     InputGiven,
+    ModelUsed,
     Output,
     RoundStarted,
     RunEnded,
@@ -25,6 +26,7 @@ from pccpipe.record.events import (
     RunResumed,
     RunStarted,
     RunWaiting,
+    SecretsGiven,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -56,6 +58,8 @@ class Attempt:
     stdout: str | None = None
     stderr: str | None = None
     message: str = ""
+    secrets: dict[str, Json] = field(default_factory=dict)
+    """`direct` or `proxy`, by name."""
     code: Code | None = None
 
 
@@ -83,6 +87,8 @@ class StepState:
     result_path: str | None = None
     facts: dict[str, Json] = field(default_factory=dict)
     """What a built-in action did."""
+    model: dict[str, Json] | None = None
+    """What it used of a model, by the proxy's account."""
 
     def attempt(self, number: int) -> Attempt:
         """The attempt of that number, made if need be."""
@@ -131,6 +137,7 @@ class StepState:
             "result": self.result,
             "result_path": self.result_path,
             "facts": self.facts,
+            "model": self.model,
         }
 
 
@@ -226,6 +233,18 @@ class RunState:
                 step = self.steps[what.step] = StepState(what.step)
                 step.kind, step.asked, step.name, step.always = what.kind, what.asked, what.name, what.always
                 step.started_at = event.time
+            case SecretsGiven():
+                self.step(what.step).attempt(what.attempt).secrets = dict(what.modes)
+            case ModelUsed():
+                self.step(what.step).model = {
+                    "calls": what.calls,
+                    "refused": what.refused,
+                    "input_tokens": what.input_tokens,
+                    "cached_input_tokens": what.cached_input_tokens,
+                    "output_tokens": what.output_tokens,
+                    "estimated_tokens": what.estimated_tokens,
+                    "max_tokens": what.max_tokens,
+                }
             case CommandStarted():
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.command, attempt.had = what.command, what.had

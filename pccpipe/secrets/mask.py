@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import shlex
+import threading
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
@@ -23,13 +24,28 @@ SHORTEST_LINE = 8
 
 
 class Masker:
-    """Masks the given values. Immutable, safe from many threads; each stream has its own `stream()`."""
+    """Masks the given values, and for a while more of them. Safe from many threads; each stream has its own `stream()`.
+
+    A value that joins while a stream is read is masked in what comes after that.
+    """
 
     def __init__(self, values: Iterable[str]) -> None:
-        forms = sorted({form for value in values if value for form in _forms(value)}, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, forms))) if forms else None
-        self._longest = len(forms[0]) if forms else 0
-        self._prefixes = frozenset(form[:length] for form in forms for length in range(1, len(form)))
+        self._lock = threading.Lock()
+        self._values = [*values]
+        self._table = _Table(self._values)
+
+    def add(self, values: Iterable[str]) -> None:
+        """Mask these too, from now on."""
+        with self._lock:
+            self._values += values
+            self._table = _Table(self._values)
+
+    def drop(self, values: Iterable[str]) -> None:
+        """Mask these no longer, as often as they were added."""
+        with self._lock:
+            for value in values:
+                self._values.remove(value)
+            self._table = _Table(self._values)
 
     def stream(self) -> StreamMask:
         """For output that comes in pieces, cut at any byte."""
@@ -37,13 +53,14 @@ class Masker:
 
     def data(self, data: bytes) -> bytes:
         """The whole of `data`, masked."""
-        return self._pattern.sub(MASK, data) if self._pattern else data
+        pattern = self._table.pattern
+        return pattern.sub(MASK, data) if pattern else data
 
     def text(self, text: str) -> str:
         """The same for text."""
-        return (
-            self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass") if self._pattern else text
-        )
+        if self._table.pattern is None:
+            return text
+        return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def json(self, value: Json) -> Json:
         """The same for every text in a value, keys and numbers too."""
@@ -65,12 +82,13 @@ class Masker:
         """What of the beginning of a stream can be shown, masked; the rest, which may be the beginning of a secret;
         and whether there was one.
         """
-        if self._pattern is None:
+        table = self._table
+        if table.pattern is None:
             return data, b"", False
-        limit = len(data) - self._unsure(data)
+        limit = len(data) - table.unsure(data)
         shown: list[bytes] = []
         at = 0
-        for match in self._pattern.finditer(data):
+        for match in table.pattern.finditer(data):
             # A match that begins in the unsure part may turn out to be the beginning of a longer secret.
             if match.start() >= limit:
                 break
@@ -79,7 +97,17 @@ class Masker:
         shown.append(data[at:limit])
         return b"".join(shown), data[max(at, limit) :], at > 0
 
-    def _unsure(self, data: bytes) -> int:
+
+class _Table:
+    """What to look for. Immutable."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        forms = sorted({form for value in values if value for form in _forms(value)}, key=len, reverse=True)
+        self.pattern = re.compile(b"|".join(map(re.escape, forms))) if forms else None
+        self._longest = len(forms[0]) if forms else 0
+        self._prefixes = frozenset(form[:length] for form in forms for length in range(1, len(form)))
+
+    def unsure(self, data: bytes) -> int:
         """How many bytes at the end of `data` may be the beginning of a secret."""
         for length in range(min(self._longest - 1, len(data)), 0, -1):
             if data[-length:] in self._prefixes:

@@ -14,14 +14,14 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.housekeeping import run_script
-from pccpipe.targets.machine import ByteStream, Done, Facts, Process
+from pccpipe.targets.machine import ByteStream, Done, Facts, Process, Served
 
 if TYPE_CHECKING:
     import sh
@@ -65,6 +65,16 @@ class Here:
             stream.close()
             raise Unavailable(_reason(error), f"connect to {path}: {error.strerror or error}") from error
         return LocalStream(stream)
+
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None]) -> Served:
+        from pccpipe.shell.listening import listen_at
+
+        return listen_at(path, accept)
+
+    def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:
+        from pccpipe.shell.listening import listen_on
+
+        return listen_on(port, accept)
 
 
 def _reason(error: OSError) -> Reason:

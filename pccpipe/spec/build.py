@@ -33,6 +33,7 @@ from pccpipe.spec.model import (
     Step,
     Upload,
     Value,
+    Via,
     Where,
 )
 from pccpipe.spec.schema import find_schema
@@ -41,6 +42,9 @@ from pccpipe.spec.source import Key, Source
 from pccpipe.values import Json
 
 Map = Mapping[str, Json]
+OPENAI = "https://api.openai.com/v1"
+OPENAI_CALLS = ("POST /responses", "POST /chat/completions", "GET /models", "GET /models/*")
+"""What an agent asks of a model; not what an account's key could do beside that."""
 MOST_AT_ONCE = 8
 """How many steps of a `parallel:` group run at once, if it does not say."""
 
@@ -95,7 +99,14 @@ class _Builder:
                 where = str(self._path.parent / Path(_text(spec["path"])).expanduser())
             case SecretSource.COMMAND:
                 where = _text(spec["command"])
-        return Secret(name, source, where, self._source.of_key(("secrets", name)))
+        at = self._source.of_key(("secrets", name))
+        if Via(_text(spec.get("via", "direct"))) is Via.DIRECT:
+            return Secret(name, source, where, at)
+        upstream = Template(OPENAI, at)
+        if "upstream" in spec:
+            upstream = self._template(("secrets", name, "upstream"), spec["upstream"])
+        allow = tuple(_text(call) for call in _list(spec.get("allow"))) or OPENAI_CALLS
+        return Secret(name, source, where, at, Via.PROXY, upstream, allow)
 
     def _container(self, name: str) -> Container:
         spec: dict[str, Json] = {}
@@ -121,6 +132,7 @@ class _Builder:
             pids=cast("int | None", spec.get("pids")),
             read_only_workspace=spec.get("workspace") == "read-only",
             env=env,
+            egress=tuple(_text(domain) for domain in _list(spec.get("egress"))),
         )
 
     def _steps(self, path: tuple[Key, ...], steps: Json) -> tuple[Step, ...]:
@@ -201,6 +213,7 @@ class _Builder:
             ),
             result=self._result((*path, "result"), _map(data["result"])) if "result" in data else None,
             isolation_required=data.get("isolation", self._defaults.get("isolation")) == "required",
+            max_tokens=self._integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
         )
 
     def _where(self, path: tuple[Key, ...], data: Map) -> Where:

@@ -41,6 +41,8 @@ class _Checker:
             self._unique(path, step)
         for name in self.inputs:
             self._input(name)
+        for name in self.secrets:
+            self.values.text(("secrets", name, "upstream"), _mapping(self.secrets[name]).get("upstream"), Seen())
         for name in self.containers:
             self._container(name)
         self.values.texts(("env",), self.data.get("env"), Seen(target=True))
@@ -86,6 +88,20 @@ class _Checker:
             self.values.say((*path, "extends"), f"`{name}` extends itself: {' -> '.join([*cycle, name])}")
         self.values.texts((*path, "env"), spec.get("env"), Seen(target=True))
         self.values.text((*path, "image"), spec.get("image"), Seen())
+        network = self._inherited(name, "network", "bridge")
+        if self._inherited(name, "egress", "") and network != "none" and {"egress", "network"} & spec.keys():
+            message = f"`egress:` would hold nothing back: the network of `{name}` is `{network}`"
+            self.values.say(
+                (*path, "egress"), message, "say `network: none`; the proxy is then the only way out", at_key=True
+            )
+
+    def _inherited(self, name: str, key: str, default: str) -> Data:
+        """A container's setting, its own or the nearest of those that it extends."""
+        seen: set[str] = set()
+        while name not in seen and key not in _mapping(self.containers.get(name)):
+            seen.add(name)
+            name = str(_mapping(self.containers.get(name)).get("extends"))
+        return _mapping(self.containers.get(name)).get(key, default)
 
     def _cycle(self, name: str) -> list[str]:
         """The containers over which one extends itself, it first; empty if it does not."""
@@ -153,6 +169,13 @@ class _Checker:
             if isinstance(name, str) and name not in self.secrets:
                 where = "declare it under `secrets:` at the top"
                 self._unknown((*path, "secrets", index), "secret", name, self.secrets, where)
+        self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), seen)
+        named = [_mapping(self.secrets.get(str(name))) for name in _listed(step.get("secrets"))]
+        if "max_tokens" in step and not any(secret.get("via") == "proxy" for secret in named):
+            message = "`max_tokens` counts what goes through the proxy, and no secret of this step does"
+            self.values.say(
+                (*path, "max_tokens"), message, "give the model's key `via: proxy`, and name it here", at_key=True
+            )
         for name, spec in _mapping(step.get("files")).items():
             self._file((*path, "files", name), _mapping(spec), seen)
         result = _mapping(step.get("result"))

@@ -59,6 +59,12 @@ class SecretSource(StrEnum):
     COMMAND = "command"
 
 
+class Via(StrEnum):
+    DIRECT = "direct"
+    PROXY = "proxy"
+    """The value stays in this process; a step gets a token for the proxy in its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """Where a secret's value comes from: the variable, the file's path or the command line in `source_name`."""
@@ -67,6 +73,11 @@ class Secret:
     source: SecretSource
     source_name: str
     position: Position
+    via: Via = Via.DIRECT
+    upstream: Template | None = None
+    """With `via: proxy` the base URL of the API that the value is the key to."""
+    allow: tuple[str, ...] = ()
+    """With `via: proxy` what may be asked of it: `POST /responses`."""
 
 
 class Network(StrEnum):
@@ -86,6 +97,8 @@ class Container:
     pids: int | None = None
     read_only_workspace: bool = False
     env: Mapping[str, Template] = field(default_factory=dict)
+    egress: tuple[str, ...] = ()
+    """The domains that it reaches through the proxy."""
 
 
 class FileKind(StrEnum):
@@ -152,6 +165,8 @@ class Run:
     files: tuple[FileInput, ...] = ()
     result: ResultSpec | None = None
     isolation_required: bool = False
+    max_tokens: Value[int] | None = None
+    """Of the model, through the proxy, in all attempts of one turn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,11 @@ def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
         return "`exclude` belongs to an `upload:`", ""
     if bodies:
         return f"`{key}` cannot stand beside `{bodies[0]}`", "it belongs to a step with `run:`"
+    if key in {"upstream", "allow"} and "from" in beside:
+        return (
+            f"`{key}` needs `via: proxy` beside it",
+            "without it the step gets the value itself, and calls whom it likes",
+        )
     if "from" in beside:
         return f"`{key}` cannot stand beside `from: {beside['from']}`", ""
     return f"`{key}` cannot stand here", ""
@@ -221,8 +226,12 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
             return "write a duration such as 90s, 15m or 1h30m"
         case "memory":
             return "write a size such as 512m or 4g"
-        case "max":
+        case "max" | "max_tokens":
             return "write a whole number, or one ${{ expression }}"
+        case int() if "egress" in path:
+            return "write a domain such as registry.npmjs.org, *.example.org or HOST:PORT, without https:// and path"
+        case int() if "allow" in path:
+            return "write a method and a path below `upstream:`, such as POST /responses"
         case _:
             return str(schema.get("description", ""))
 

@@ -15,8 +15,9 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.housekeeping import ASK_FACTS, parse_facts, run_script, sh_command
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
+from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.login import Transport, log_in
-from pccpipe.targets.machine import ByteStream, Done, Facts, Process
+from pccpipe.targets.machine import ByteStream, Done, Facts, Process, Served
 
 if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
@@ -52,6 +53,7 @@ class Connection:
         self._failed_at = 0.0
         self._sessions = threading.BoundedSemaphore(SESSIONS)
         self._by_dial_stdio = False
+        self._forwards = Forwards(vm.external_ip, self.run)
 
     @property
     def host(self) -> str:
@@ -106,6 +108,12 @@ class Connection:
         except TimeoutError as error:
             raise Unavailable(Reason.ENGINE_NOT_ANSWERING, f"connect to {path} on {self.host}: {error}") from error
 
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None]) -> Served:
+        return self._with_transport(lambda transport: self._forwards.add_socket(transport, path, accept))
+
+    def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:
+        return self._with_transport(lambda transport: self._forwards.add_port(transport, port, accept))
+
     def close(self) -> None:
         """End the connection. What runs on the VM goes on. Idempotent; a later call connects anew."""
         with self._lock:
@@ -131,6 +139,7 @@ class Connection:
                 self._failure, self._failed_at = failure, time.monotonic()
                 raise
             self._failure = None
+            self._forwards.renew(self._transports[0])
             return self._transports[0]
 
     def _with_transport(self, use: Callable[[Transport], T]) -> T:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_CLOSE, cMSG_GLOBAL_REQUEST
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -19,6 +19,8 @@ from pccpipe.ssh.keys import Identity, identities
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paramiko.transport import ChannelMap
 
     from pccpipe.spec.model import Vm
@@ -35,10 +37,12 @@ class Transport(paramiko.Transport):
 
     if TYPE_CHECKING:  # parts of paramiko's own that its type hints leave out
         _channels: ChannelMap
+        _handler_table: dict[int, Callable[[paramiko.Message], None]]
 
         def _next_channel(self) -> int: ...
         def _sanitize_packet_size(self, size: int | None) -> int: ...
         def _sanitize_window_size(self, size: int | None) -> int: ...
+        def _send_message(self, message: paramiko.Message) -> None: ...
         def _send_user_message(self, message: paramiko.Message) -> None: ...
         def _unlink_channel(self, chanid: int) -> None: ...
     else:
@@ -57,6 +61,14 @@ class Transport(paramiko.Transport):
         # paramiko gives a MSG_DISCONNECT's text to its log and nowhere else.
         if isinstance(msg, str) and (parting := re.match(r"Disconnect \(code \d+\): (.+)", msg)):
             self.parting_words = parting[1]
+
+    def ask(self, kind: str, where: str, port: int | None) -> paramiko.Message | None:
+        """Make a global request about an address, and wait for its answer: None is a no."""
+        return self.global_request(kind, (where,) if port is None else (where, port))
+
+    def give_openings_to(self, take: Callable[[paramiko.Message], None]) -> None:
+        """Have the channels that the server opens taken by somebody else than paramiko, in the transport's thread."""
+        self._handler_table = {**self._handler_table, MSG_CHANNEL_OPEN: take}
 
     def start_pings(self) -> None:
         """Ask the server for a sign of life in each quiet `PING_INTERVAL`; the answer is for `HeardSocket` to hear."""

@@ -57,6 +57,10 @@ class Command:
     """Exported like `env`, but never on a disk, in an argument list or in `docker inspect`."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     wants_out: bool = False
+    is_proxied: bool = False
+    """It finds the proxy of its secrets at `PCC_PROXY_URL`."""
+    way_out: str = field(default="", repr=False)
+    """In a container: the token with which the proxy lets it out, as `HTTPS_PROXY`."""
     limit: float = 6 * 3600.0
     """Seconds after which the target's side may end the command by itself, if nobody comes back for it."""
     container: ContainerSettings | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pccpipe.docker_api import relay
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.problems import Call
-from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, WORKSPACE, Paths, create_body
+from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, PROXY, WORKSPACE, Paths, create_body
 from pccpipe.docker_api.stream import Answer
 from pccpipe.errors import ActionError, Broken, Lost, Unavailable
 from pccpipe.outcome import Place, Reason
@@ -21,7 +23,7 @@ from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
-from pccpipe.targets.machine import MAKE_ROOM, Halt, Machine, refused
+from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, refused
 from pccpipe.values import Json
 
 SCRIPT = ".script"
@@ -44,6 +46,7 @@ class ContainerTarget:
         socket: of the engine, on that machine.
         lost_after: seconds for which the engine may stay away before a command counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
+        door: serves a command that connects to the proxy.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ContainerTarget:
         socket: str = DEFAULT_SOCKET,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
+        door: Door | None = None,
     ) -> None:
         self._machine = machine
         self._run_id = run_id
@@ -63,6 +67,9 @@ class ContainerTarget:
         self._engine = Engine(machine, socket)
         self._lost_after = lost_after
         self._kill_after = kill_after
+        self._door = door
+        self._door_lock = threading.Lock()
+        self._served: Served | None = None
         self._used = False
         self._litter: list[str] = []
 
@@ -76,8 +83,15 @@ class ContainerTarget:
     def start(self, command: Command) -> Running:
         assert command.container is not None
         self._engine.open()
-        paths = Paths(self._workspace(), self._place.file_of(command.id, "in"), self._place.file_of(command.id, "out"))
+        paths = Paths(
+            self._workspace(),
+            self._place.file_of(command.id, "in"),
+            self._place.file_of(command.id, "out"),
+            f"{self._place.state}/proxy",
+        )
         owner = self._lay_out(command, paths)
+        if command.is_proxied:
+            self._open_door()
         name = f"pcc-run-{self._run_id[:8]}-{command.step}-{command.serial}"
         try:
             container = self._create(name, command, create_body(command, self._run_id, owner, paths))
@@ -95,6 +109,7 @@ class ContainerTarget:
                 self._engine.remove(str(made["Id"]))
                 continue
             name = str(found.get("Name", "")).removeprefix("/")
+            self._open_door(found)
             where = Where(self._engine, self._place, command.id, str(made["Id"]), name, self._litter)
             return Contained(where, self._isolation(name, found), None, self._lost_after)
         return None
@@ -108,6 +123,7 @@ class ContainerTarget:
         found = self._engine.inspect(container)
         if found is None:
             raise Lost(f"the container {name} is gone from the engine of {self._machine.host}")
+        self._open_door(found)
         where = Where(self._engine, self._place, id_, container, name, self._litter)
         return Contained(where, self._isolation(name, found), None, self._lost_after)
 
@@ -139,6 +155,10 @@ class ContainerTarget:
         return True
 
     def close(self) -> None:
+        with self._door_lock:
+            if self._served is not None:
+                self._served.close()
+                self._served = None
         if not self._used:
             return
         self._used = False
@@ -159,17 +179,31 @@ class ContainerTarget:
             self._engine.remove(left["Id"])
         # What the machine's own commands keep in the same folder is not ours.
         state = shlex.quote(self._place.state)
-        self._machine.run(f"rm -rf {state}/commands; rmdir {state} 2>/dev/null")
+        self._machine.run(f"rm -rf {state}/commands {state}/proxy; rmdir {state} 2>/dev/null")
+
+    def _open_door(self, found: Mapping[str, Json] | None = None) -> None:
+        """Take connections at the proxy's socket, if a container that is found has it mounted. Raises `Unavailable`."""
+        if self._door is None or (found is not None and not _mounted(found, PROXY)):
+            return
+        with self._door_lock:
+            if self._served is None:
+                path = f"{self._place.state}/proxy/{relay.SOCKET}"
+                self._served = self._door.serving.serve_socket(path, self._door.accept)
 
     def _lay_out(self, command: Command, paths: Paths) -> tuple[int, int]:
         """Write the script and the files there; who owns the workspace."""
         litter = [self._litter.pop() for _ in range(len(self._litter))]
+        proxy = shlex.quote(paths.proxy)
         folders = [self._place.file_of(command_id, kind) for command_id in litter for kind in ("in", "out")]
+        files = {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")}
+        if command.is_proxied:
+            files |= relay.files()
         script = "\n".join(
             [
                 f"export LC_ALL=C; rm -rf {shlex.join(folders)}",
-                write_files(paths.files, {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")})
+                write_files(paths.files, files)
                 + f" && mkdir -p {shlex.quote(paths.out)} {shlex.quote(paths.workspace)} || exit",
+                *([f"mkdir -p {proxy} && chmod 700 {proxy} || exit"] if command.is_proxied else []),
                 f"ls -nd {shlex.quote(paths.workspace)}",
                 # Not every df knows inodes.
                 f"cd {shlex.quote(paths.workspace)} && for w in -Pk -Pi; do df $w . 2>/dev/null | tail -n 1; done",
@@ -286,11 +320,7 @@ class ContainerTarget:
     def _isolation(self, name: str, found: Mapping[str, Json]) -> Isolation:
         """What the container has, by the engine's own account."""
         config, host = _part(found, "Config"), _part(found, "HostConfig")
-        mounts = host.get("Mounts")
-        read_only = any(
-            isinstance(mount, dict) and mount.get("Target") == WORKSPACE and mount.get("ReadOnly") is True
-            for mount in (mounts if isinstance(mounts, list) else [])
-        )
+        read_only = any(mount.get("ReadOnly") is True for mount in _mounted(found, WORKSPACE))
         return Isolation(
             place=Place.CONTAINER,
             host=self._machine.host,
@@ -324,6 +354,7 @@ def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
     lines += [
         _watchdog(math.ceil(command.limit), kill_after),
         'mkdir -p "$CODEX_HOME"',
+        *(relay.lines(command.way_out) if command.is_proxied else []),
         f"cd {folder} || exit 127",
         f"command -v {shell} >/dev/null || {{ echo {shell}: not found >&2; exit 127; }}",
         f"exec {shell} {IN}/{SCRIPT} </dev/null",
@@ -339,6 +370,16 @@ def _watchdog(limit: int, kill_after: float) -> str:
     `sleep`: not every image's `timeout` knows the same options.
     """
     return f"(cd /; sleep {limit}; kill -TERM -1; sleep {kill_after:g}; kill -KILL -1) </dev/null >/dev/null 2>&1 &"
+
+
+def _mounted(found: Mapping[str, Json], target: str) -> list[dict[str, Json]]:
+    """What is mounted at a place in a container, by the engine's account."""
+    mounts = _part(found, "HostConfig").get("Mounts")
+    return [
+        mount
+        for mount in (mounts if isinstance(mounts, list) else [])
+        if isinstance(mount, dict) and mount.get("Target") == target
+    ]
 
 
 def _part(found: Mapping[str, Json], *keys: str) -> dict[str, Json]:

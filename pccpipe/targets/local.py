@@ -7,10 +7,12 @@ from pathlib import Path
 
 from pccpipe.outcome import Place
 from pccpipe.shell.detached import Detached
+from pccpipe.shell.doorway import Doorway
 from pccpipe.shell.here import Here
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.targets.base import Command, Isolation, Running, Token
+from pccpipe.targets.machine import ByteStream, Door
 
 LIMIT = 32
 """Commands at a time: each has three processes of ours beside it."""
@@ -24,6 +26,7 @@ class LocalTarget:
         workspace: gives the folder in which the next command works.
         withheld: environment variables that commands do not inherit.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
+        accept: serves a command that connects to the proxy.
     """
 
     def __init__(
@@ -33,12 +36,13 @@ class LocalTarget:
         workspace: Callable[[], Path],
         withheld: frozenset[str] = frozenset(),
         kill_after: float = KILL_AFTER,
+        accept: Callable[[ByteStream], None] | None = None,
     ) -> None:
         self._machine = Here(withheld)
+        state = StatePlace(run_id, str(state_dir.absolute()))
+        self._doorway = Doorway(self._machine, Door(self._machine, accept), state) if accept else None
         self._workspace = workspace
-        self._detached = Detached(
-            self._machine, StatePlace(run_id, str(state_dir.absolute())), limit=LIMIT, kill_after=kill_after
-        )
+        self._detached = Detached(self._machine, state, limit=LIMIT, kill_after=kill_after)
 
     def open(self) -> None:
         self._detached.open()
@@ -48,15 +52,23 @@ class LocalTarget:
 
     def start(self, command: Command) -> Running:
         workspace = str(self._workspace().absolute())
+        if command.is_proxied and self._doorway:
+            command = self._doorway.led(command)
         return self._detached.start(command, workspace, self._isolation(workspace))
 
     def find(self, command: Command) -> Running | None:
+        if command.is_proxied and self._doorway:
+            self._doorway.reopen()
         return self._detached.find(command.id, self._isolation(str(self._workspace().absolute())))
 
     def attach(self, token: Token) -> Running:
+        if self._doorway:
+            self._doorway.reopen()
         return self._detached.attach(token, self._isolation(str(self._workspace().absolute())))
 
     def close(self) -> None:
+        if self._doorway:
+            self._doorway.close()
         self._detached.close()
 
     def _isolation(self, workspace: str) -> Isolation:

@@ -106,6 +106,43 @@ class Machine(Protocol):
         ...
 
 
+class Served(Protocol):
+    """Where connections are taken."""
+
+    @property
+    def port(self) -> int:
+        """0 for a Unix socket."""
+        ...
+
+    def close(self) -> None:
+        """Take no more. Idempotent; never raises."""
+        ...
+
+
+class Serving(Protocol):
+    """A machine whose programs can connect to this process, also again after its connection was lost.
+
+    `accept` gets each connection, and returns at once. Raises `Unavailable` with PROXY_REFUSED, or while the machine
+    can't be had.
+    """
+
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None]) -> Served:
+        """Take connections at a Unix socket there, in a folder that is there; a socket that is there gives way."""
+        ...
+
+    def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:
+        """Take connections at a port of 127.0.0.1 there; at a free one if it is 0."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How a machine's programs come to a service of this process."""
+
+    serving: Serving
+    accept: Callable[[ByteStream], None]
+
+
 class Halt(Protocol):
     """Says when work is to end before it is done: the run is cancelled, or the work's time is over."""
 

@@ -7,12 +7,13 @@ import threading
 
 from pccpipe.outcome import Place
 from pccpipe.shell.detached import Detached
+from pccpipe.shell.doorway import Doorway
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, Isolation, Running, Token
-from pccpipe.targets.machine import Machine, refused
+from pccpipe.targets.machine import Door, Machine, refused
 
 LIMIT = 6
 """Commands at a time; each has a session, and sshd's MaxSessions is 10."""
@@ -26,6 +27,7 @@ class VmTarget:
         root: the VM's folder for projects (`vm.root`).
         lost_after: seconds for which the VM may stay away before a command on it counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
+        door: serves a command that connects to the proxy.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class VmTarget:
         root: str,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
+        door: Door | None = None,
     ) -> None:
         self.workspace = f"{root}/.system/run-workspaces/{run_id}"
         """The run's copy of the code, on the VM."""
         self.state = f"{root}/.system/run-state/{run_id}"
         """Where all else of the run is kept on the VM, until `close`."""
         self._connection = connection
+        self._doorway = Doorway(connection, door, StatePlace(run_id, self.state)) if door else None
         self._detached = Detached(
             connection, StatePlace(run_id, self.state), limit=LIMIT, lost_after=lost_after, kill_after=kill_after
         )
@@ -58,15 +62,23 @@ class VmTarget:
         self._detached.take_over()
 
     def start(self, command: Command) -> Running:
+        if command.is_proxied and self._doorway:
+            command = self._doorway.led(command)
         return self._detached.start(command, self.workspace, self._isolation())
 
     def find(self, command: Command) -> Running | None:
+        if command.is_proxied and self._doorway:
+            self._doorway.reopen()
         return self._detached.find(command.id, self._isolation())
 
     def attach(self, token: Token) -> Running:
+        if self._doorway:
+            self._doorway.reopen()
         return self._detached.attach(token, self._isolation())
 
     def close(self) -> None:
+        if self._doorway:
+            self._doorway.close()
         self._detached.close()
 
     def _make_workspace(self) -> None:

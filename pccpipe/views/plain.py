@@ -17,6 +17,7 @@ from pccpipe.record.events import (
     Happening,
     InputAsked,
     InputGiven,
+    ModelUsed,
     Output,
     RoundStarted,
     RunEnded,
@@ -24,6 +25,7 @@ from pccpipe.record.events import (
     RunResumed,
     RunStarted,
     RunWaiting,
+    SecretsGiven,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -83,6 +85,8 @@ def _text(what: Happening, at: float) -> str:
         case CommandStarted():
             again = f"attempt {what.attempt} " if what.attempt > 1 else ""
             return f"{what.step} {again}runs: {isolation(what.had)}"
+        case SecretsGiven() | ModelUsed():
+            return ""
         case CommandEnded():
             # An attempt that is the last one is told of by the step's end.
             return ""

@@ -33,6 +33,8 @@ def _of(kind: type) -> st.SearchStrategy[Happening]:
         "inputs": st.dictionaries(text, json_values, max_size=3),
         "values": st.dictionaries(text, json_values, max_size=3),
         "facts": st.dictionaries(text, json_values, max_size=3),
+        "modes": st.dictionaries(text, json_values, max_size=3),
+        "tokens": st.dictionaries(text, json_values, max_size=3),
         "token": st.dictionaries(text, json_values, max_size=3),
         "result": json_values,
     }

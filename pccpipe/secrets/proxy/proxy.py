@@ -57,7 +57,8 @@ class Proxy:
     def accept(self, stream: ByteStream) -> None:
         """Serve a connection, in a thread of its own. Returns at once."""
         if not self._room.acquire(blocking=False):
-            stream.close()
+            # Not here: the caller may be the one who would have to send that it is closed.
+            threading.Thread(target=stream.close, name="pccpipe-proxy-full", daemon=True).start()
             return
         threading.Thread(target=self._serve, args=(stream,), name="pccpipe-proxy", daemon=True).start()
 

@@ -1,0 +1,49 @@
+// node relay.js SOCKET PORT_FILE: listens on 127.0.0.1 and brings each connection to the Unix socket SOCKET.
+//
+// The socket may be gone for a while, when pccpipe's connection to this machine is; a connection waits for it that long.
+// Another socket in its place means that the old one's connections are dead, whether or not anybody has told them.
+'use strict';
+const fs = require('fs');
+const net = require('net');
+const [socket, portFile] = process.argv.slice(2);
+const PATIENCE = 240 * 1000;
+const pairs = new Set();
+
+function inode() {
+  try { return fs.statSync(socket).ino; } catch { return 0; }
+}
+
+setInterval(() => {
+  const now = inode();
+  for (const pair of pairs) if (now && pair.inode !== now) pair.end();
+}, 1000).unref();
+
+const server = net.createServer({ allowHalfOpen: true }, (client) => {
+  const until = Date.now() + PATIENCE;
+  client.pause();
+  client.on('error', () => client.destroy());
+  const attempt = () => {
+    if (client.destroyed) return;
+    const there = net.connect({ path: socket, allowHalfOpen: true });
+    const pair = { inode: inode(), end: () => { there.destroy(); client.destroy(); } };
+    let connected = false;
+    there.on('connect', () => {
+      connected = true;
+      pairs.add(pair);
+      client.pipe(there);
+      there.pipe(client);
+    });
+    there.on('error', () => {
+      if (connected || Date.now() > until) client.destroy();
+      else setTimeout(attempt, 250);
+    });
+    there.on('close', () => { pairs.delete(pair); if (connected) client.end(); });
+    client.on('close', () => { if (connected) there.destroy(); });
+  };
+  attempt();
+});
+
+server.listen(0, '127.0.0.1', () => {
+  fs.writeFileSync(portFile + '.new', String(server.address().port));
+  fs.renameSync(portFile + '.new', portFile);
+});

@@ -1,0 +1,55 @@
+"""The way from a port inside of a container to the proxy's socket that is mounted there.
+
+The container's network may be none at all: its loopback is its own, and the socket is a file. Most programs speak HTTP
+to a port only, so a small relay, in whichever of two languages the image has, brings them together.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from pathlib import Path
+
+from pccpipe.docker_api.settings import HOME, IN, PROXY
+
+SOCKET = "socket"
+WAIT = 30
+"""Seconds in which the relay must be there; it takes a tenth of one."""
+_NODE, _PYTHON = "relay.js", "relay.python3"
+_HERE = Path(__file__).resolve().parent
+
+
+@functools.cache
+def files() -> dict[str, bytes]:
+    """The relay, in each of its languages, for the container's folder of files."""
+    return {f".{name}": (_HERE / name).read_bytes() for name in (_NODE, _PYTHON)}
+
+
+def lines(way_out: str) -> list[str]:
+    """Shell lines that start it and tell the command where it is. With a way out, that is where the network is."""
+    port, where = f"{HOME}/.pcc-proxy-port", f"{PROXY}/{SOCKET}"
+    start = [
+        f"export PCC_PROXY_SOCKET={where}",
+        "pcc_relay=",
+        f"command -v node >/dev/null && pcc_relay='node {IN}/.{_NODE}'",
+        f"[ \"$pcc_relay\" ] || {{ command -v python3 >/dev/null && pcc_relay='python3 {IN}/.{_PYTHON}'; }}",
+        'if [ "$pcc_relay" ]; then',
+        f"  (cd / && exec $pcc_relay {where} {port}) </dev/null >/dev/null 2>&1 &",
+        "  pcc_tick=0",
+        f"  while [ ! -s {port} ] && [ $pcc_tick -lt {WAIT * 20} ]; do sleep 0.05; pcc_tick=$((pcc_tick + 1)); done",
+        f'  [ -s {port} ] || {{ echo "pccpipe: the way to the proxy did not open in {WAIT} s" >&2; exit 125; }}',
+        f"  export PCC_PROXY_URL=http://127.0.0.1:$(cat {port})/v1",
+    ]
+    if way_out:
+        start += [
+            f"  export HTTPS_PROXY=http://pccpipe:{shlex.quote(way_out)}@127.0.0.1:$(cat {port})",
+            '  export HTTP_PROXY="$HTTPS_PROXY" https_proxy="$HTTPS_PROXY" http_proxy="$HTTPS_PROXY"',
+            "  export NO_PROXY=localhost,127.0.0.1,::1 no_proxy=localhost,127.0.0.1,::1",
+        ]
+    return [
+        *start,
+        "else",
+        f"  echo 'pccpipe: the image has neither node nor python3, so the proxy is at the socket {where} alone' >&2",
+        "fi",
+        "unset pcc_relay pcc_tick",
+    ]

@@ -1,0 +1,131 @@
+"""What the secrets of a step are for its command: the values themselves, or tokens for the proxy in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pccpipe.engine.context import Here, Parts
+from pccpipe.engine.past import Visit
+from pccpipe.errors import PccpipeError
+from pccpipe.outcome import Place
+from pccpipe.record.events import ModelUsed, SecretsGiven, Warned
+from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+from pccpipe.secrets.proxy.proxy import EGRESS, digest
+from pccpipe.secrets.proxy.usage import Tokens
+from pccpipe.spec.model import Run, Value, Via, Where
+from pccpipe.values import Json
+
+
+class Budget:
+    """What one turn of a step may use of a model, over all of its attempts; each use is in the journal."""
+
+    def __init__(self, parts: Parts, path: str, limit: int | None, used: ModelUsed | None) -> None:
+        self._parts = parts
+        self._path = path
+        before = Used()
+        if used:
+            tokens = Tokens(used.input_tokens, used.cached_input_tokens, used.output_tokens, used.estimated_tokens)
+            before = Used(used.calls, used.refused, tokens)
+        self.meter = Meter(limit, before, self._note)
+
+    @property
+    def exceeded(self) -> str:
+        """The sentence for a step that was refused calls; empty if it was not."""
+        used = self.meter.used
+        if not used.refused:
+            return ""
+        return f"its max_tokens of {self.meter.limit} are used up ({used.tokens.total} were used)"
+
+    def warn(self, words: str) -> None:
+        self._parts.journal.append(Warned(words, self._path))
+
+    def _note(self, used: Used) -> None:
+        tokens = used.tokens
+        self._parts.journal.append(
+            ModelUsed(
+                self._path,
+                used.calls,
+                used.refused,
+                tokens.input,
+                tokens.cached_input,
+                tokens.output,
+                tokens.estimated,
+                self.meter.limit,
+            )
+        )
+
+
+class Access:
+    """The secrets of one attempt, until `close`, which ends its tokens."""
+
+    def __init__(self, parts: Parts, modes: Mapping[str, Via], grant: Grant | None) -> None:
+        self._parts = parts
+        self._modes = modes
+        self._grant = grant
+        self._tokens: dict[str, str] = {}
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What the command gets, by variable."""
+        values = self._parts.secrets
+        return {name: values[name] if via is Via.DIRECT else self._tokens[name] for name, via in self._modes.items()}
+
+    @property
+    def is_proxied(self) -> bool:
+        return self._grant is not None
+
+    @property
+    def way_out(self) -> str:
+        """The token that lets it out of its container; empty if nothing does."""
+        return self._tokens.get(EGRESS, "")
+
+    def take_up(self, given: SecretsGiven) -> None:
+        """Serve the tokens that an earlier process of the run has issued for the attempt."""
+        if self._grant:
+            known = {name: value for name, value in given.tokens.items() if isinstance(value, str)}
+            self._parts.proxy.know(self._grant, known)
+
+    def issue(self, path: str, attempt: int) -> None:
+        """Issue tokens for a command that is to begin, and note how its secrets reach it."""
+        if self._grant:
+            self._tokens = self._parts.proxy.issue(self._grant)
+            self._parts.masker.add(self._tokens.values())
+        if self._modes or self._tokens:
+            modes: dict[str, Json] = {name: via.value for name, via in self._modes.items()}
+            digests: dict[str, Json] = {name: digest(token) for name, token in self._tokens.items()}
+            self._parts.journal.append(SecretsGiven(path, attempt, modes, digests))
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._grant:
+            self._parts.proxy.end(self._grant)
+        self._parts.masker.drop(self._tokens.values())
+        self._tokens = {}
+
+
+def budget_of(parts: Parts, here: Here, path: str, body: Run, visit: Visit) -> Budget:
+    """Raises ExpressionError, PccpipeError."""
+    return Budget(parts, path, _limit(body.max_tokens, here.scope.names), visit.used)
+
+
+def access_of(parts: Parts, here: Here, body: Run, where: Where, place: Place, budget: Budget) -> Access:
+    """What an attempt at a place is to get; nothing is issued yet. Raises ExpressionError, UsageError."""
+    declared = {name: parts.pipeline.secrets[name] for name in body.secrets}
+    names = here.scope.on(place.value).names
+    apis = tuple(
+        Api.at(name, parts.secrets[name], secret.upstream.render(names), secret.allow)
+        for name, secret in declared.items()
+        if secret.upstream
+    )
+    egress = where.container.egress if where.container and place is Place.CONTAINER else ()
+    grant = Grant(apis, egress, budget.meter, budget.warn) if apis or egress else None
+    return Access(parts, {name: secret.via for name, secret in declared.items()}, grant)
+
+
+def _limit(value: Value[int] | None, names: Mapping[str, object]) -> int | None:
+    if value is None or value.expression is None:
+        return value.known if value else None
+    got = value.expression.evaluate(names)
+    if isinstance(got, bool) or not isinstance(got, int) or got < 1:
+        raise PccpipeError(f"max_tokens is to be a whole number from 1 on, and is {got!r}")
+    return got

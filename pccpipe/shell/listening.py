@@ -1,0 +1,75 @@
+"""Connections from programs of this machine, taken by a thread until `close`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.here import LocalStream
+from pccpipe.targets.machine import ByteStream
+
+BACKLOG = 64
+
+
+class Listening:
+    """A `Served`."""
+
+    def __init__(self, server: socket.socket, accept: Callable[[ByteStream], None], port: int = 0) -> None:
+        self.port = port
+        self._server = server
+        self._accept = accept
+        server.listen(BACKLOG)
+        threading.Thread(target=self._run, name="pccpipe-listen", daemon=True).start()
+
+    def close(self) -> None:
+        # Closing alone would not wake the thread.
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connected, _ = self._server.accept()
+            except OSError:
+                return
+            self._accept(LocalStream(connected))
+
+
+def listen_at(path: str, accept: Callable[[ByteStream], None]) -> Listening:
+    """At a Unix socket that only this user may connect to. Raises `Unavailable`."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder, name = os.path.split(path)
+    new = f"{name}.{uuid.uuid4().hex[:8]}"
+    try:
+        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # The whole path may be too long for a socket's address.
+            server.bind(f"/proc/self/fd/{at}/{new}")
+            Path(folder, new).chmod(0o600)
+            os.replace(new, name, src_dir_fd=at, dst_dir_fd=at)
+        finally:
+            os.close(at)
+        return Listening(server, accept)
+    except OSError as error:
+        server.close()
+        raise Unavailable(Reason.PROXY_REFUSED, f"listen at {path}: {error.strerror or error}") from error
+
+
+def listen_on(port: int, accept: Callable[[ByteStream], None]) -> Listening:
+    """At a port of 127.0.0.1. Raises `Unavailable`."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind(("127.0.0.1", port))
+        return Listening(server, accept, server.getsockname()[1])
+    except OSError as error:
+        server.close()
+        raise Unavailable(Reason.PROXY_REFUSED, f"listen at 127.0.0.1:{port}: {error.strerror or error}") from error
