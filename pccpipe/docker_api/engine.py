@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pccpipe.docker_api.account import engine_options
 from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
 from pccpipe.docker_api.stream import Answer, EngineAnswerError
 from pccpipe.errors import ActionError, Broken, Unavailable
@@ -49,6 +50,7 @@ class Engine:
         self._lock = threading.Lock()
         self._client: docker.APIClient | None = None
         self._version = ""
+        self._security: tuple[str, ...] | None = None
 
     def open(self) -> None:
         """Make sure that it answers. Raises `Unavailable`."""
@@ -100,6 +102,15 @@ class Engine:
             return found
 
         return self.ask(Call.OTHER, look)
+
+    def security_options(self) -> tuple[str, ...] | None:
+        """What confines all of its containers, asked once; None while it stays away."""
+        if self._security is None:
+            try:
+                self._security = engine_options(self.ask(Call.OTHER, lambda client: client.info()))
+            except (Unavailable, ConnectionError, TimeoutError):
+                return None
+        return self._security
 
     def remove(self, container: str) -> None:
         """Remove a container, also a running one; it is no error if it is gone, or going. Raises `Unavailable`."""

@@ -26,7 +26,17 @@ class Call(Enum):
 
 
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-_NO_RUNTIME = re.compile(r"unknown (or invalid )?runtime|runtime .* not found|could not find runtime", re.IGNORECASE)
+# A runtime that the engine does not know, or knows by the path of a program that is not there. "exec: ..." alone is of
+# the command's own shell.
+_NO_RUNTIME = re.compile(
+    r"unknown (or invalid )?runtime|could not find runtime|runtime \S+ (binary not installed|not found)"
+    r"|unable to retrieve OCI runtime error \(.*?\): (fork/)?exec.* (no such file or directory|not found in \$PATH)",
+    re.IGNORECASE,
+)
+_MEND_RUNTIME = (
+    "install it there, name it under `runtimes` in /etc/docker/daemon.json and restart the engine; or leave out "
+    "`runtime:` for the engine's own"
+)
 
 
 def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unavailable:
@@ -34,7 +44,7 @@ def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unav
     if _NO_SPACE.search(words):
         return Unavailable(Reason.NO_DISK_SPACE, words, "free some space there: pccpipe gc, or docker system prune")
     if _NO_RUNTIME.search(words):
-        return Unavailable(Reason.RUNTIME_MISSING, words)
+        return Unavailable(Reason.RUNTIME_MISSING, words, _MEND_RUNTIME)
     if call is Call.CREATE and status == 404:
         hint = f"build or load the image {image} on that engine: docker build -t {image} ..." if image else ""
         return Unavailable(Reason.IMAGE_MISSING, words, hint)

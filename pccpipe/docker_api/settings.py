@@ -6,10 +6,11 @@ import math
 import time
 from dataclasses import dataclass
 
-from pccpipe.targets.base import Command
+from pccpipe.targets.base import Command, ContainerSettings
 from pccpipe.values import Json
 
 HOME = "/pcc/home"
+TEMPORARY = ("/tmp", "/var/tmp")
 IN, OUT, WORKSPACE = "/pcc/in", "/pcc/out", "/workspace"
 PROXY = "/pcc/proxy"
 """The folder with the proxy's socket, if the command needs it."""
@@ -18,7 +19,6 @@ END_OF_PROLOGUE = "# pccpipe: this is all of it"
 # Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way
 # through must not look like a command that ran. Constant, because `docker inspect` shows it.
 BOOT = f"""p=$(cat) && case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit 121;; esac"""
-NEVER_BEGAN = 121
 LIMIT_LABEL = "pccpipe.limit"
 """Seconds after which the container ends by itself."""
 
@@ -40,7 +40,7 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
     """The body of the API's create call."""
     settings = command.container
     assert settings is not None
-    uid, gid = user
+    uid, gid = (0, 0) if settings.root else user
     return {
         "Image": settings.image,
         "Entrypoint": ["/bin/sh", "-c", BOOT],
@@ -61,9 +61,13 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
             LIMIT_LABEL: str(math.ceil(command.limit)),
         },
         "HostConfig": {
-            "Init": True,
+            "Init": settings.init,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
+            "CapAdd": list(settings.capabilities),
+            "SecurityOpt": _security(settings),
+            "ReadonlyRootfs": settings.read_only_root,
+            "Runtime": settings.runtime or "",
+            "IpcMode": "private",
             "NetworkMode": settings.network,
             "Memory": settings.memory or 0,
             # As much as memory: no swap, so that the limit is one.
@@ -76,12 +80,29 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
                 _mount(paths.out, OUT, read_only=False),
                 *([_mount(paths.proxy, PROXY, read_only=True)] if command.is_proxied else []),
             ],
-            "Tmpfs": {HOME: f"rw,exec,nosuid,nodev,mode=0700,uid={uid},gid={gid}"},
+            "Tmpfs": _tmpfs(settings, uid, gid),
             "LogConfig": LOG_CONFIG,
             "RestartPolicy": {"Name": "no"},
             "AutoRemove": False,
         },
     }
+
+
+def _security(settings: ContainerSettings) -> list[Json]:
+    options = {
+        "no-new-privileges": not settings.new_privileges,
+        "seccomp=unconfined": not settings.seccomp,
+        "apparmor=unconfined": not settings.apparmor,
+    }
+    return [option for option, is_set in options.items() if is_set]
+
+
+def _tmpfs(settings: ContainerSettings, uid: int, gid: int) -> dict[str, Json]:
+    common = f"rw,exec,nosuid,nodev,size={settings.home_size}"
+    folders: dict[str, Json] = {HOME: f"{common},mode=0700,uid={uid},gid={gid}"}
+    if settings.read_only_root:
+        folders |= dict.fromkeys(TEMPORARY, f"{common},mode=1777")
+    return folders
 
 
 def _mount(source: str, target: str, *, read_only: bool) -> Json:

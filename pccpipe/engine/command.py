@@ -12,7 +12,7 @@ from pccpipe.engine.context import Here, Parts
 from pccpipe.engine.limits import STEP_LIMIT
 from pccpipe.errors import UsageError
 from pccpipe.outcome import Place
-from pccpipe.spec.model import Container, FileInput, FileKind, Run, Step, Where
+from pccpipe.spec.model import FileInput, FileKind, Run, Step, Where
 from pccpipe.spec.schema import find_schema
 from pccpipe.targets.base import Command, ContainerSettings
 
@@ -45,7 +45,7 @@ def make_command(
         files={file.name: _content(parts, file, names) for file in body.files},
         wants_out=body.result is not None,
         limit=left + parts.project.lost_after + STOP_MARGIN,
-        container=_settings(container, names) if container else None,
+        container=asked_settings(where, place, here),
     )
 
 
@@ -54,14 +54,28 @@ def _file_name(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
 
 
-def _settings(container: Container, names: Mapping[str, object]) -> ContainerSettings:
+def asked_settings(where: Where, place: Place, here: Here) -> ContainerSettings | None:
+    """What a step asks of its container at `place`; None if it has none there. Raises ExpressionError."""
+    container = where.container if place is Place.CONTAINER else None
+    if container is None:
+        return None
     return ContainerSettings(
-        image=container.image.render(names),
+        image=container.image.render(here.scope.on(place.value).names),
         network=container.network.value,
         memory=container.memory,
         cpus=container.cpus,
         pids=container.pids,
+        home_size=container.home_size,
         read_only_workspace=container.read_only_workspace,
+        read_only_root=container.read_only_root,
+        runtime=container.runtime,
+        root=container.root,
+        capabilities=container.capabilities,
+        new_privileges=container.new_privileges,
+        seccomp=container.seccomp,
+        apparmor=container.apparmor,
+        init=container.init,
+        loosened=container.loosened,
     )
 
 

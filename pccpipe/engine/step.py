@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pccpipe.engine.access import Access, Budget, access_of, budget_of
-from pccpipe.engine.command import make_command
+from pccpipe.engine.command import asked_settings, make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.follow import Followed, follow
 from pccpipe.engine.halt import StepHalt
@@ -22,6 +22,7 @@ from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import with_patience
 from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
+from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
 from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.events import (
@@ -35,7 +36,7 @@ from pccpipe.record.events import (
 from pccpipe.record.files import write_atomically
 from pccpipe.record.logs import CommandLog
 from pccpipe.spec.model import ResultSpec, Retry, Run, Step, Where
-from pccpipe.targets.base import Command, Exit, Running
+from pccpipe.targets.base import Command, ContainerSettings, Exit, Isolation, Running
 from pccpipe.values import Json
 
 ATTACH_EVERY = 5.0
@@ -150,7 +151,9 @@ class _RunStep:
         self, number: int, place: Place, where: Where, serial: int, started: CommandStarted | None, access: Access
     ) -> Ended:
         began = time.monotonic()
+        settings = None
         try:
+            settings = asked_settings(where, place, self.here)
             if started:
                 running, log = self._attached(started, place)
             else:
@@ -162,7 +165,7 @@ class _RunStep:
         except Halted:
             return self._halt.ended
         except Unavailable as no:
-            event = TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint)
+            event = TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint, settings)
             self.parts.journal.append(event)
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except Lost as lost:
@@ -291,8 +294,16 @@ class _RunStep:
                 log.stdout_name,
                 log.stderr_name,
                 running.token,
+                command.container,
             )
         )
+        if command.container and running.isolation.image:
+            self._tell_shortfalls(command.container, running.isolation)
+
+    def _tell_shortfalls(self, asked: ContainerSettings, had: Isolation) -> None:
+        lacking = "; ".join(shortfalls(asked, had))
+        if lacking:
+            self.parts.journal.append(Warned(f"its container has not all that was asked: {lacking}", self.path))
 
     def _judge(self, running: Running, followed: Followed, place: Place, log: CommandLog) -> Ended:
         """The outcome of an attempt whose command began."""

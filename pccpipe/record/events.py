@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
-from pccpipe.targets.base import Isolation, Token
+from pccpipe.targets.base import ContainerSettings, Isolation, Token
 from pccpipe.values import Json
 
 
@@ -95,6 +95,8 @@ class CommandStarted:
     """The log's path in the run's folder; `stderr` likewise."""
     stderr: str
     token: Token = field(default_factory=dict)
+    settings: ContainerSettings | None = None
+    """What was asked of its container; `had` is what came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ class TargetUnavailable:
     reason: Reason
     words: str
     hint: str = ""
+    settings: ContainerSettings | None = None
+    """What was asked of a container."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.journal import read_events
 from pccpipe.record.paths import label
-from pccpipe.targets.base import Isolation
+from pccpipe.targets.base import ContainerSettings, Isolation
 from pccpipe.values import Json
 
 
@@ -47,6 +47,8 @@ class Attempt:
     number: int
     outcome: Outcome | None = None
     command: str | None = None
+    settings: ContainerSettings | None = None
+    """What was asked of its container."""
     had: Isolation | None = None
     reason: Reason | None = None
     words: str = ""
@@ -249,6 +251,7 @@ class RunState:
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.command, attempt.had = what.command, what.had
                 attempt.stdout, attempt.stderr = what.stdout, what.stderr
+                attempt.settings = what.settings
             case CommandEnded():
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.outcome, attempt.exit_code, attempt.signal = what.outcome, what.exit_code, what.signal
@@ -257,7 +260,7 @@ class RunState:
             case TargetUnavailable():
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.outcome, attempt.reason = Outcome.UNAVAILABLE, what.reason
-                attempt.words, attempt.hint = what.words, what.hint
+                attempt.words, attempt.hint, attempt.settings = what.words, what.hint, what.settings
             case StepDowngraded():
                 self.downgraded = True
                 self.downgrades.append(Downgrade(what.step, what.asked, what.had, what.reason, what.words))

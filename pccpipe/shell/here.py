@@ -48,7 +48,8 @@ class Here:
             user = pwd.getpwuid(uid).pw_name
         except KeyError:
             user = str(uid)
-        return Facts(uid, os.getgid(), user, str(Path.home()), os.uname().sysname)
+        has_engine = os.access("/var/run/docker.sock", os.W_OK)
+        return Facts(uid, os.getgid(), user, str(Path.home()), os.uname().sysname, has_engine)
 
     def popen(self, command: str) -> Process:
         return LocalProcess(command, {name: value for name, value in os.environ.items() if name not in self._withheld})

@@ -11,7 +11,10 @@ from pccpipe.targets.machine import Done, Facts, Process
 
 READ_SIZE = 256 * 1024
 
-ASK_FACTS = 'uname -s; id -u; id -g; id -un 2>/dev/null || id -u; printf "%s\\n" "$HOME"'
+# Whether a user may use the engine: what the socket's mode, its group and root's rights come to.
+ASK_FACTS = (
+    '[ -w /var/run/docker.sock ]; echo $?; uname -s; id -u; id -g; id -un 2>/dev/null || id -u; printf "%s\\n" "$HOME"'
+)
 
 
 def run_script(process: Process, script: str, timeout: float) -> Done:
@@ -56,8 +59,8 @@ def read_to_end(process: Process, deadline: float) -> tuple[bytes, bytes]:
 
 def parse_facts(done: Done) -> Facts:
     """What `ASK_FACTS` found. Raises ValueError if it is not the answer of a POSIX shell."""
-    system, uid, gid, user, home = done.stdout.decode(errors="surrogateescape").split("\n")[:5]
-    return Facts(int(uid), int(gid), user, home, system)
+    engine, system, uid, gid, user, home = done.stdout.decode(errors="surrogateescape").split("\n")[:6]
+    return Facts(int(uid), int(gid), user, home, system, has_engine=engine == "0")
 
 
 def sh_command(command: str) -> str:

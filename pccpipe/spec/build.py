@@ -47,6 +47,9 @@ OPENAI_CALLS = ("POST /responses", "POST /chat/completions", "GET /models", "GET
 """What an agent asks of a model; not what an account's key could do beside that."""
 MOST_AT_ONCE = 8
 """How many steps of a `parallel:` group run at once, if it does not say."""
+DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_HOME = "4g", 2048, "1g"
+"""A container's, if it does not say: a runaway agent is not to take the VM along."""
+UNLIMITED = "unlimited"
 
 
 def build_pipeline(source: Source, path: Path) -> Pipeline:
@@ -121,16 +124,24 @@ class _Builder:
         for link in reversed(chain):
             spec.update(link)
             env.update(self._templates(("containers", name, "env"), link.get("env")))
-        memory = spec.get("memory")
         return Container(
             name=name,
             image=self._template(("containers", image_of, "image"), spec["image"]),
             position=self._source.of_key(("containers", name)),
             network=Network(_text(spec.get("network", "bridge"))),
-            memory=None if memory is None else units.size(cast("str | int", memory)),
+            memory=_size(spec.get("memory", DEFAULT_MEMORY)),
             cpus=cast("float | None", spec.get("cpus")),
-            pids=cast("int | None", spec.get("pids")),
+            pids=None if spec.get("pids") == UNLIMITED else cast("int", spec.get("pids", DEFAULT_PIDS)),
+            home_size=units.size(cast("str | int", spec.get("home_size", DEFAULT_HOME))),
             read_only_workspace=spec.get("workspace") == "read-only",
+            read_only_root=spec.get("read_only_root") is True,
+            runtime=cast("str | None", spec.get("runtime")),
+            root=spec.get("user") == "root",
+            capabilities=_capabilities(spec),
+            new_privileges=spec.get("new_privileges") is True,
+            seccomp=spec.get("seccomp") != "unconfined",
+            apparmor=spec.get("apparmor") != "unconfined",
+            init=spec.get("init") is not False,
             env=env,
             egress=tuple(_text(domain) for domain in _list(spec.get("egress"))),
         )
@@ -282,6 +293,16 @@ def _retry(spec: Map) -> Retry:
         backoff=units.seconds(cast("str | float", spec.get("backoff", base.backoff))),
         outcomes=outcomes or base.outcomes,
     )
+
+
+def _capabilities(spec: Map) -> tuple[str, ...]:
+    given = {_text(name) for name in _list(spec.get("capabilities"))}
+    # What a step finds and makes is the workspace owner's: without this, root can't even read its script.
+    return tuple(sorted(given | {"DAC_OVERRIDE"} if spec.get("user") == "root" else given))
+
+
+def _size(value: Json) -> int | None:
+    return None if value == UNLIMITED else units.size(cast("str | int", value))
 
 
 def _map(value: Json) -> dict[str, Json]:

@@ -86,6 +86,8 @@ class _Checker:
         elif name not in self._in_cycles and (cycle := self._cycle(name)):
             self._in_cycles |= set(cycle)
             self.values.say((*path, "extends"), f"`{name}` extends itself: {' -> '.join([*cycle, name])}")
+        elif "capabilities" in spec or "user" in spec or "new_privileges" in spec:
+            self._capabilities(name)
         self.values.texts((*path, "env"), spec.get("env"), Seen(target=True))
         self.values.text((*path, "image"), spec.get("image"), Seen())
         network = self._inherited(name, "network", "bridge")
@@ -102,6 +104,23 @@ class _Checker:
             seen.add(name)
             name = str(_mapping(self.containers.get(name)).get("extends"))
         return _mapping(self.containers.get(name)).get(key, default)
+
+    def _capabilities(self, name: str) -> None:
+        """The kernel gives no capability to a user who is not root and can't become it."""
+        spec: dict[str, Data] = {}
+        at: Data = name
+        while isinstance(at, str) and at not in self._in_cycles:
+            link = _mapping(self.containers.get(at))
+            spec = {**link, **spec}
+            at = link.get("extends")
+        reaches = spec.get("user") == "root" or spec.get("new_privileges") is True
+        if spec.get("capabilities") and not reaches:
+            key = next(
+                key for key in ("capabilities", "user", "new_privileges") if key in _mapping(self.containers[name])
+            )
+            message = "capabilities reach nobody but root, and this container's commands are another user's"
+            hint = "say `user: root` as well, or `new_privileges: true` if it is for setuid programs"
+            self.values.say(("containers", name, key), message, hint, at_key=True)
 
     def _cycle(self, name: str) -> list[str]:
         """The containers over which one extends itself, it first; empty if it does not."""

@@ -88,17 +88,44 @@ class Network(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Container:
+    """Hardened unless it says otherwise; None means no limit."""
+
     name: str
     image: Template
     position: Position
     network: Network = Network.BRIDGE
-    memory: int | None = None
+    memory: int | None = 4 << 30
     cpus: float | None = None
-    pids: int | None = None
+    pids: int | None = 2048
+    home_size: int = 1 << 30
     read_only_workspace: bool = False
+    read_only_root: bool = False
+    runtime: str | None = None
+    root: bool = False
+    capabilities: tuple[str, ...] = ()
+    new_privileges: bool = False
+    seccomp: bool = True
+    apparmor: bool = True
+    init: bool = True
     env: Mapping[str, Template] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
     """The domains that it reaches through the proxy."""
+
+    @property
+    def loosened(self) -> tuple[str, ...]:
+        """What is less hard than it is by default, as the pipeline says it."""
+        settings = {
+            "network: host": self.network is Network.HOST,
+            "memory: unlimited": self.memory is None,
+            "pids: unlimited": self.pids is None,
+            "user: root": self.root,
+            f"capabilities: [{', '.join(self.capabilities)}]": bool(self.capabilities),
+            "new_privileges: true": self.new_privileges,
+            "seccomp: unconfined": not self.seccomp,
+            "apparmor: unconfined": not self.apparmor,
+            "init: false": not self.init,
+        }
+        return tuple(text for text, is_so in settings.items() if is_so)
 
 
 class FileKind(StrEnum):

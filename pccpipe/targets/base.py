@@ -23,7 +23,7 @@ Token: TypeAlias = "dict[str, Json]"
 
 @dataclass(frozen=True, slots=True)
 class ContainerSettings:
-    """What a container is made of. Memory in bytes, CPUs in cores, pids as a count; None means no limit of ours."""
+    """What is asked of a container. Memory in bytes, CPUs in cores, pids as a count; None means no limit."""
 
     image: str
     network: str = "bridge"
@@ -31,7 +31,22 @@ class ContainerSettings:
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
+    home_size: int = 1 << 30
+    """Bytes that its HOME, and each folder that `read_only_root` leaves to write, may take."""
     read_only_workspace: bool = False
+    read_only_root: bool = False
+    runtime: str | None = None
+    """The engine's name of it (`runsc`); None for the engine's default."""
+    capabilities: tuple[str, ...] = ()
+    """Those that are given back, as `NET_RAW`; all others are dropped."""
+    new_privileges: bool = False
+    root: bool = False
+    """Runs as root, not as the workspace's owner."""
+    seccomp: bool = True
+    apparmor: bool = True
+    init: bool = True
+    loosened: tuple[str, ...] = ()
+    """What of all that is less hard than by default, as people wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,19 @@ class Isolation:
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
+    runtime: str | None = None
+    read_only_root: bool = False
+    init: bool = False
+    capabilities: tuple[str, ...] | None = None
+    """Those that its processes may have; `DEFAULT` for those that the engine gives. None outside of a container."""
+    security: tuple[str, ...] = ()
+    """The engine's security options for it, the profile of AppArmor, and what confines all of the engine's own."""
+    mounts: tuple[str, ...] = ()
+    """`SOURCE:FOLDER:ro` or `rw`; `tmpfs:FOLDER:OPTIONS`."""
+    shared: tuple[str, ...] = ()
+    """The host's namespaces that it is in: `network`, `pid`, `ipc`, ..."""
+    engine_at_hand: bool = False
+    """It runs outside of a container and may use the host's engine, which makes it as good as root there."""
 
 
 @dataclass(frozen=True, slots=True)

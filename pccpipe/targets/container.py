@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pccpipe.docker_api import relay
+from pccpipe.docker_api.account import isolation_of, part
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, PROXY, WORKSPACE, Paths, create_body
 from pccpipe.docker_api.stream import Answer
 from pccpipe.errors import ActionError, Broken, Lost, Unavailable
-from pccpipe.outcome import Place, Reason
+from pccpipe.outcome import Reason
 from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.programs import KILL_AFTER, write_files
 from pccpipe.shell.programs import Place as StatePlace
@@ -105,7 +106,7 @@ class ContainerTarget:
         filters = {"label": [f"pccpipe.run={self._run_id}", f"pccpipe.command={command.id}"]}
         for made in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
             found = self._engine.inspect(str(made["Id"])) or {}
-            if _part(found, "State").get("Status") == "created":
+            if part(found, "State").get("Status") == "created":
                 self._engine.remove(str(made["Id"]))
                 continue
             name = str(found.get("Name", "")).removeprefix("/")
@@ -253,8 +254,8 @@ class ContainerTarget:
         found = self._engine.inspect(name)
         if found is None:
             return
-        labels = _part(found, "Config", "Labels")
-        status = _part(found, "State").get("Status")
+        labels = part(found, "Config", "Labels")
+        status = part(found, "State").get("Status")
         run_id = labels.get("pccpipe.run")
         if run_id is None:
             whose = "made by somebody else"
@@ -283,9 +284,10 @@ class ContainerTarget:
         except (Unavailable, ConnectionError, TimeoutError) as error:
             for answer in answers:
                 answer.close()
-            if self._has_started(container):
+            begun = self._begun(container)
+            if begun is not None:
                 # Whatever broke, the command runs: follow it anew.
-                return Contained(where, self._isolation(name, {}), None, self._lost_after)
+                return Contained(where, self._isolation(name, begun), None, self._lost_after)
             self._remove_quietly(container)
             if isinstance(error, Unavailable):
                 raise
@@ -295,8 +297,8 @@ class ContainerTarget:
     def _start(self, container: str) -> None:
         self._engine.ask(Call.START, lambda client: client.start(container))
 
-    def _has_started(self, container: str) -> bool:
-        """Whether the command may have begun; only a certain no is a no."""
+    def _begun(self, container: str) -> Mapping[str, Json] | None:
+        """What the engine knows of a container that may have begun (nothing, if it stays away); None: it never did."""
         retry = Retry(DOUBT_LIMIT)
         while True:
             retry.wait(DOUBT_LIMIT)
@@ -306,10 +308,12 @@ class ContainerTarget:
                 try:
                     retry.failed(error)
                 except Lost:
-                    return True
+                    return {}
             else:
                 # "created" with an error is a refused start.
-                return found is not None and _part(found, "State").get("Status") not in {"created", None}
+                if found is None or part(found, "State").get("Status") in {"created", None}:
+                    return None
+                return found
 
     def _remove_quietly(self, container: str) -> None:
         try:
@@ -318,23 +322,7 @@ class ContainerTarget:
             return  # `close` tries again, by the run's label
 
     def _isolation(self, name: str, found: Mapping[str, Json]) -> Isolation:
-        """What the container has, by the engine's own account."""
-        config, host = _part(found, "Config"), _part(found, "HostConfig")
-        read_only = any(mount.get("ReadOnly") is True for mount in _mounted(found, WORKSPACE))
-        return Isolation(
-            place=Place.CONTAINER,
-            host=self._machine.host,
-            user=str(config.get("User", "")),
-            container=name,
-            image=_text(config.get("Image")),
-            image_digest=_text(found.get("Image")),
-            network=_text(host.get("NetworkMode")),
-            workspace=WORKSPACE,
-            read_only_workspace=read_only,
-            memory=_number(host.get("Memory")),
-            cpus=(_number(host.get("NanoCpus")) or 0) / 1e9 or None,
-            pids=_number(host.get("PidsLimit")),
-        )
+        return isolation_of(self._machine.host, name, found, self._engine.security_options())
 
 
 def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
@@ -374,24 +362,9 @@ def _watchdog(limit: int, kill_after: float) -> str:
 
 def _mounted(found: Mapping[str, Json], target: str) -> list[dict[str, Json]]:
     """What is mounted at a place in a container, by the engine's account."""
-    mounts = _part(found, "HostConfig").get("Mounts")
+    mounts = part(found, "HostConfig").get("Mounts")
     return [
         mount
         for mount in (mounts if isinstance(mounts, list) else [])
         if isinstance(mount, dict) and mount.get("Target") == target
     ]
-
-
-def _part(found: Mapping[str, Json], *keys: str) -> dict[str, Json]:
-    part: Json = dict(found)
-    for key in keys:
-        part = part.get(key) if isinstance(part, dict) else None
-    return part if isinstance(part, dict) else {}
-
-
-def _text(value: Json) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _number(value: Json) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None

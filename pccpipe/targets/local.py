@@ -73,4 +73,6 @@ class LocalTarget:
 
     def _isolation(self, workspace: str) -> Isolation:
         facts = self._machine.facts
-        return Isolation(Place.LOCAL, self._machine.host, f"{facts.uid}:{facts.gid}", workspace=workspace)
+        user = f"{facts.uid}:{facts.gid}"
+        at_hand = facts.has_engine
+        return Isolation(Place.LOCAL, self._machine.host, user, workspace=workspace, engine_at_hand=at_hand)

@@ -72,6 +72,8 @@ class Facts:
     home: str
     system: str
     """`uname -s`."""
+    has_engine: bool
+    """Whether its user may use an engine's socket there."""
 
 
 class Machine(Protocol):

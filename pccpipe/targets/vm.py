@@ -91,4 +91,5 @@ class VmTarget:
 
     def _isolation(self) -> Isolation:
         facts = self._connection.facts
-        return Isolation(Place.VM, self._connection.host, f"{facts.uid}:{facts.gid}", workspace=self.workspace)
+        host, user = self._connection.host, f"{facts.uid}:{facts.gid}"
+        return Isolation(Place.VM, host, user, workspace=self.workspace, engine_at_hand=facts.has_engine)

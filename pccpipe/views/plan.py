@@ -85,14 +85,17 @@ def _place(way: Way, asked: Place | None) -> str:
             assert way.container
             at = "this machine" if way.host == "localhost" else f"the VM {way.host}"
             settings = way.container.settings
-            limits = {
-                "memory": memory(settings.memory) if settings.memory else None,
+            told = {
+                "network": settings.network,
+                "memory": memory(settings.memory) if settings.memory else "unlimited",
                 "cpus": settings.cpus,
-                "pids": settings.pids,
+                "pids": settings.pids or "unlimited",
+                "runtime": settings.runtime,
+                "workspace": "read-only" if settings.read_only_workspace else None,
+                "root file system": "read-only" if settings.read_only_root else None,
             }
-            told = "".join(f", {name} {value}" for name, value in limits.items() if value is not None)
-            only = ", workspace read-only" if settings.read_only_workspace else ""
-            return f"in a container of {way.container.image} on {at}{led}, network {settings.network}{told}{only}"
+            words = "".join(f", {name} {value}" for name, value in told.items() if value is not None)
+            return f"in a container of {way.container.image} on {at}{led}{words}"
 
 
 def _way(way: Way, indent: str) -> list[str]:
@@ -100,6 +103,8 @@ def _way(way: Way, indent: str) -> list[str]:
         f"{indent}$ {line}" if not number else f"{indent}  {line}"
         for number, line in enumerate(way.command.rstrip("\n").split("\n"))
     ]
+    if way.container and way.container.settings.loosened:
+        lines.append(f"{indent}loosened: {'; '.join(way.container.settings.loosened)}")
     if way.shell != "sh":
         lines.append(f"{indent}shell: {way.shell}")
     if way.cwd:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, Attempt, RunState, StepState
+from pccpipe.views.isolation import account, asked
 from pccpipe.views.summary import downgrades, failed_steps, headline, questions
 from pccpipe.views.text import (
     OUTCOME_WORDS,
@@ -103,11 +104,13 @@ def _details(step: StepState) -> list[str]:
 
 def _attempt(attempt: Attempt, *, several: bool) -> list[str]:
     number = f"attempt {attempt.number}: " if several else ""
+    wanted = asked(attempt.settings) if attempt.settings else []
     if attempt.had is None:
         words = " ".join(harmless(attempt.words).split())
-        lines = [f"{number}not to be had: {attempt.reason}: {words}"]
+        lines = [*wanted, f"{number}not to be had: {attempt.reason}: {words}"]
         return [*lines, f"  to mend it: {harmless_line(attempt.hint)}"] if attempt.hint else lines
-    lines = [f"{number}had: {isolation(attempt.had)}"]
+    lines = [*wanted, f"{number}had: {isolation(attempt.had)}"]
+    lines += [f"  {line}" for line in account(attempt.had)]
     if attempt.outcome and several:
         lines.append(f"  {OUTCOME_WORDS[attempt.outcome]} in {duration(attempt.seconds)}{_because(attempt.message)}")
     return [*lines, f"logs: {attempt.stdout} {attempt.stderr}"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,8 @@ def test_the_text_says_place_command_rules_and_fallback(planned: Planned) -> Non
         """
     )
     assert plan_text(plan)[3:] == [
-        "  a: run in a container of img:1 on the VM pcc@192.0.2.1, network none, memory 1g, workspace read-only",
+        "  a: run in a container of img:1 on the VM pcc@192.0.2.1, network none, memory 1g, pids 2048, "
+        "workspace read-only",
         "      $ first line",
         "        second line",
         "      timeout: 1h30m",
@@ -188,6 +190,31 @@ def test_the_text_says_place_command_rules_and_fallback(planned: Planned) -> Non
         "always, whatever happens:",
         "  z: remove the run's copy of the workspace",
     ]
+
+
+def test_what_a_container_is_not_held_by_is_shown(planned: Planned) -> None:
+    plan = planned("""
+        containers:
+          box:
+            {image: "img:1", network: host, user: root, capabilities: [NET_RAW], new_privileges: true, pids: unlimited}
+          free:
+            {extends: box, memory: unlimited, seccomp: unconfined, apparmor: unconfined, init: false, runtime: runsc}
+          hard: {image: "img:1", read_only_root: true}
+        steps:
+          - {id: a, on: container, container: box, run: x}
+          - {id: b, on: container, container: free, run: x}
+          - {id: c, on: container, container: hard, run: x}
+    """)
+    a, b, c = ("\n".join(plan_text(replace(plan, steps=(step,)))) for step in plan.steps)
+    root = "user: root; capabilities: [DAC_OVERRIDE, NET_RAW]; new_privileges: true"
+    assert f"loosened: network: host; pids: unlimited; {root}\n" in f"{a}\n"
+    assert (
+        f"loosened: network: host; memory: unlimited; pids: unlimited; {root}; seccomp: unconfined; "
+        "apparmor: unconfined; init: false"
+    ) in b
+    assert "memory unlimited, pids unlimited, runtime runsc" in b
+    assert "memory 4g, pids 2048, root file system read-only" in c
+    assert "loosened" not in c
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ from pccpipe.record.events import (
     TargetUnavailable,
     Warned,
 )
-from pccpipe.targets.base import Isolation
+from pccpipe.targets.base import ContainerSettings, Isolation
 
 START = 1_700_000_000.0
 DIGEST = "sha256:" + "ab" * 32
 WORDS = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
 
 LOCAL = Isolation(Place.LOCAL, "localhost", "1000:1000", workspace="/w")
-ON_VM = Isolation(Place.VM, "10.0.0.2", "pcc", workspace="/home/project/ws")
+ON_VM = Isolation(Place.VM, "10.0.0.2", "pcc", workspace="/home/project/ws", engine_at_hand=True)
 BOXED = Isolation(
     Place.CONTAINER,
     "10.0.0.2",
@@ -43,7 +43,14 @@ BOXED = Isolation(
     memory=4 << 30,
     cpus=2,
     pids=1000,
+    runtime="runc",
+    init=True,
+    capabilities=(),
+    security=("no-new-privileges", "seccomp=builtin"),
+    mounts=("/home/project/ws:/workspace:rw", "tmpfs:/pcc/home:rw,nosuid,nodev"),
+    shared=("network",),
 )
+ASKED = ContainerSettings("pcc-runner:latest", "host", 4 << 30, 2, 1000, loosened=("network: host",))
 
 
 def events(happenings: Iterable[Happening], start: float = START, every: float = 1.0) -> list[Event]:
@@ -62,7 +69,8 @@ def started(*steps: str, mode: IsolationMode = IsolationMode.VM) -> RunStarted:
 
 def command(path: str, had: Isolation, attempt: int = 1) -> CommandStarted:
     name = f"{path}-{attempt}"
-    return CommandStarted(path, attempt, name, had, f"logs/{name}.stdout.log", f"logs/{name}.stderr.log")
+    logs = (f"logs/{name}.stdout.log", f"logs/{name}.stderr.log")
+    return CommandStarted(path, attempt, name, had, *logs, settings=ASKED if had is BOXED else None)
 
 
 def ran(path: str, had: Isolation, asked: Place, *output: str, code: int = 0) -> list[Happening]:
@@ -83,7 +91,7 @@ def downgraded(path: str) -> list[Happening]:
     return [
         StepStarted(path, "run", Place.CONTAINER),
         TargetUnavailable(
-            path, 1, Place.CONTAINER, Reason.ENGINE_PERMISSION_DENIED, WORDS, "sudo usermod -aG docker pcc"
+            path, 1, Place.CONTAINER, Reason.ENGINE_PERMISSION_DENIED, WORDS, "sudo usermod -aG docker pcc", ASKED
         ),
         StepDowngraded(path, Place.CONTAINER, Place.LOCAL, Reason.ENGINE_PERMISSION_DENIED, WORDS),
         command(path, LOCAL, 2),

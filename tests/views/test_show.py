@@ -27,6 +27,27 @@ def test_each_step_says_what_it_really_had() -> None:
     assert "review: skipped" in text
 
 
+def test_what_held_a_step_and_what_did_not_is_told_by_the_engines_account() -> None:
+    lines = [line.strip() for line in shown().splitlines()]
+    build = lines.index("build: succeeded in 2.0s", lines.index("round 2 of 3") if "round 2 of 3" in lines else 0)
+    assert lines[build + 1 : build + 9] == [
+        "asked for: container pcc-runner:latest, network host, memory 4g, cpus 2, pids 1000",
+        "loosened by the pipeline: network: host",
+        "had: container pcc-runner:latest on 10.0.0.2, user 1000:1000, name pcc-run-r1-build-1, image "
+        "sha256:abababababab, network host, memory 4g, cpus 2, pids 1000, workspace /workspace",
+        "capabilities none; no-new-privileges, seccomp=builtin",
+        "runtime runc, init, root file system writable",
+        "shared with 10.0.0.2: network",
+        "mount /home/project/ws:/workspace:rw",
+        "mount tmpfs:/pcc/home:rw,nosuid,nodev",
+    ]
+    baseline = lines.index("attempt 1: had: vm 10.0.0.2, user pcc, workspace /home/project/ws")
+    assert lines[baseline + 1 : baseline + 3] == [
+        "no container around it: it had all that its user has there",
+        "the engine's socket was at hand, which is as good as root there",
+    ]
+
+
 def test_a_run_that_still_goes_on_says_what_runs_and_what_is_to_come() -> None:
     text = shown(16)
     assert "run r1 running" in text
