@@ -34,10 +34,10 @@ stamp=$(printf '%s' "$stamp" | cksum)
 if [ ! -x .venv/bin/pccpipe ] || [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" ]; then
   echo "Making .venv ..." >&2
   [ -x .venv/bin/python ] || "$python" -m venv .venv
-  pip=".venv/bin/python -m pip --quiet --disable-pip-version-check"
-  $pip install --require-hashes --requirement "$lock"
+  pip=".venv/bin/python -m pip --disable-pip-version-check"
+  $pip install --quiet --require-hashes --requirement "$lock"
   # What building it takes is installed by now, from the lock as well.
-  $pip install --no-deps --no-build-isolation --editable .
+  $pip install --quiet --no-deps --no-build-isolation --editable .
   if ! said=$($pip check); then
     printf '%s\n' "$said" "$lock and pyproject.toml do not agree. To renew the lock files: sh tests/lock.sh" >&2
     exit 2

@@ -28,7 +28,7 @@ from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, R
 from pccpipe.record.paths import split
 from pccpipe.shell import programs
 from pccpipe.shell.here import Here
-from pccpipe.spec.model import Pipeline, Project, Run, SecretSource
+from pccpipe.spec.model import Pipeline, Project, Run, SecretSource, Via
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
@@ -165,7 +165,12 @@ class _Check:
         self._secret_was_out = False
         self._failure: BaseException | None = None
         """What ended a look half way; the journal takes no listener's error for a reason to end a run."""
-        self._named = {step.id: bool(step.body.secrets) for step in pipeline.all_steps() if isinstance(step.body, Run)}
+        direct = {name for name, secret in pipeline.secrets.items() if secret.via is Via.DIRECT}
+        self._given = {
+            step.id: not direct.isdisjoint(step.body.secrets)
+            for step in pipeline.all_steps()
+            if isinstance(step.body, Run)
+        }
         home = Here(frozenset(secret.source_name for secret in pipeline.secrets.values()))
         self._here = Looker(home, HERE, canary, self.ledger, self.run_id, may_sudo=False)
         self._vm: Looker | None = None
@@ -226,7 +231,7 @@ class _Check:
         match event.what:
             case CommandStarted() as began:
                 self._running[began.step] = began
-                self._secret_was_out = self._secret_was_out or self._names_secret(began.step)
+                self._secret_was_out = self._secret_was_out or self._is_given(began.step)
                 self._look_around(began, "began")
                 if self._waits:
                     self._let_go(began)
@@ -276,10 +281,10 @@ class _Check:
             self._connection.run(f"{end}\nrm -rf {shlex.quote(self._remote_workspace)}")
         self._connection.close()
 
-    def _names_secret(self, step: str) -> bool:
-        """Whether a step, by its path, names a secret; the last part of the path may be a leg of a matrix."""
+    def _is_given(self, step: str) -> bool:
+        """Whether a step, by its path, gets the secret itself; the last part of the path may be a leg of a matrix."""
         ids = [part for part in split(step) if not part.startswith("[")]
-        return self._named.get(ids[-1], False)
+        return self._given.get(ids[-1], False)
 
     @property
     def _expected(self) -> Sequence[Spot]:
@@ -287,7 +292,7 @@ class _Check:
         return (Spot.SPOOLS, Spot.CONTAINER_MEMORY) if self._secret_was_out else ()
 
     def _look_around(self, command: CommandStarted, moment: str) -> None:
-        has_it = any(map(self._names_secret, self._running))
+        has_it = any(map(self._is_given, self._running))
         for looker in filter(None, (self._here, self._vm)):
             self._progress(f"{command.step} {moment}: {looker.where}: processes")
             looker.processes(own_is_expected=has_it)

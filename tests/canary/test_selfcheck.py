@@ -13,14 +13,15 @@ import pytest
 import pccpipe.library
 from pccpipe.canary.check import selfcheck
 from pccpipe.canary.ledger import Report, Row, Spot, Verdict
-from pccpipe.canary.value import Canary
-from pccpipe.outcome import IsolationMode
+from pccpipe.canary.value import SPECIAL, Canary
+from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Project
 from pccpipe.spec.project import load_project
 from pccpipe.views.selfcheck import lines
 from tests.cli.command import Folder
+from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
 
 
@@ -169,6 +170,49 @@ def test_what_cannot_be_looked_at_is_said_and_never_counted_as_clean(leaky: Repo
 def test_nothing_of_the_run_is_left_by_a_pipeline_that_removes_nothing(leaky: Report, vm: VM) -> None:
     assert "selfcheck" not in vm.sh("ls /home/project/.system/run-*").stdout
     assert not [name for name in os.environ if name.startswith("PCCPIPE_CANARY")]
+
+
+PROXIED = """
+version: 1
+name: proxied
+inputs:
+  endpoint: {type: string}
+secrets:
+  KEY: {from: env, via: proxy, upstream: "${{ inputs.endpoint }}"}
+containers:
+  box: {image: "node:20-slim", network: none}
+steps:
+  - id: asks
+    on: container
+    container: box
+    secrets: [KEY]
+    env:
+      ASK: |
+        fetch(process.env.PCC_PROXY_URL + "/responses", {
+          method: "POST",
+          headers: {authorization: "Bearer " + process.env.KEY, "content-type": "application/json"},
+          body: "{}",
+        }).then(answer => answer.text()).then(console.log)
+    run: |
+      env
+      node -e "$ASK"
+    timeout: 1m
+"""
+
+
+def test_a_key_that_stays_at_home_is_nowhere_not_even_in_its_own_step(
+    tmp_path: Path, vm: VM, model: ModelServer
+) -> None:
+    (tmp_path / "pipeline.yaml").write_text(PROXIED)
+    report = selfcheck(
+        load_project(project_file(tmp_path, vm)),
+        pipeline=load_pipeline(tmp_path / "pipeline.yaml"),
+        inputs={"endpoint": f"{model.url}/v1"},
+    )
+    assert report.outcome is Outcome.SUCCEEDED
+    assert SPECIAL in str(model.requests[-1].authorization), "it was the key, and not the token, that came there"
+    assert not rows_of(report, Verdict.FOUND, Verdict.EXPECTED)
+    assert rows_of(report, Verdict.CLEAN)[vm.host, Spot.OWN_ENVIRONMENT].looks
 
 
 def test_without_masking_all_of_the_record_is_found_to_leak(monkeypatch: pytest.MonkeyPatch) -> None:
