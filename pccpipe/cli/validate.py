@@ -1,59 +1,123 @@
-"""`pccpipe validate`: every problem of pipelines and project files, with its place."""
+"""`pccpipe validate`: every problem of pipelines, project files and results' schemas, with its place."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pccpipe.cli.options import FILE
 
+if TYPE_CHECKING:
+    from pccpipe.spec.problem import Problem
+
+
+class Kind(StrEnum):
+    """What a file is to be checked as."""
+
+    AUTO = "auto"
+    PIPELINE = "pipeline"
+    PROJECT = "project"
+    SCHEMA = "schema"
+
 
 @click.command()
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in Kind]),
+    default=Kind.AUTO.value,
+    show_default=True,
+    help="What the files are. `auto` looks: at the schema that a file names for editors, at its name, at its keys.",
+)
+@click.option(
+    "--format",
+    "how",
+    type=click.Choice(["text", "json", "github", "sarif"]),
+    default="text",
+    show_default=True,
+    help="How problems are told: to people, to programs, to GitHub's pull requests, to what reads SARIF 2.1.0.",
+)
 @click.pass_context
-def validate(context: click.Context, files: Sequence[Path]) -> None:
-    """Check pipelines and project files.
+def validate(context: click.Context, files: Sequence[Path], kind: str, how: str) -> None:
+    """Check pipelines, project files and results' JSON Schemas.
 
-    Says all that is wrong with them at once, each with its line and column, and what was probably meant.
+    Says all that is wrong with them at once, each with its line and column, and what was probably meant. Then the exit
+    status is 2.
     """
-    from pccpipe.errors import SpecError, UsageError
+    from pccpipe.views.problems import ProblemFormat, shown
 
-    count = 0
-    for file in files:
-        try:
-            print(f"{file}: fine, {_checked(file)}")
-        except SpecError as error:
-            count += len(error.problems)
-            print(error, file=sys.stderr)
-        except UsageError as error:
-            count += 1
-            print(f"{error.message}{f' ({error.hint})' if error.hint else ''}", file=sys.stderr)
-    if count:
-        print(f"{count} problem{'s' if count > 1 else ''}", file=sys.stderr)
+    problems: list[Problem] = []
+    for file in dict.fromkeys(files):
+        found = _checked(file, Kind(kind))
+        if isinstance(found, str) and how == "text":
+            print(f"{file}: fine, {found}")
+        elif not isinstance(found, str):
+            problems += found
+    text = shown(problems, ProblemFormat(how))
+    if text:
+        print(text, file=sys.stderr if how == "text" else sys.stdout)
+    if problems:
         context.exit(2)
 
 
-def _checked(file: Path) -> str:
+def _checked(file: Path, kind: Kind) -> str | Sequence[Problem]:
+    """What the file is, in words; or all that is wrong with it."""
+    from pccpipe.errors import SpecError, UsageError
+    from pccpipe.spec.problem import Problem, Rule
+    from pccpipe.spec.source import Position
+
+    try:
+        return _described(file, _kind(file) if kind is Kind.AUTO else kind)
+    except SpecError as error:
+        return error.problems
+    except UsageError as error:
+        return [Problem(Position(str(file), 1, 1), error.message, error.hint, rule=Rule.FILE)]
+
+
+def _described(file: Path, kind: Kind) -> str:
     """What the file is, in words. Raises SpecError, UsageError."""
-    from pccpipe.spec.load import load_pipeline
+    from pccpipe.spec.load import check_schema_file, load_pipeline
     from pccpipe.spec.project import load_project
 
-    if _is_project(file):
-        project = load_project(file)
-        return f"project {project.id}, isolation {project.isolation_mode.value}"
-    pipeline = load_pipeline(file)
-    return f"pipeline {pipeline.name}, {len(pipeline.steps) + len(pipeline.always)} steps at the top"
+    match kind:
+        case Kind.SCHEMA:
+            check_schema_file(file)
+            return "a JSON Schema"
+        case Kind.PROJECT:
+            project = load_project(file)
+            return f"project {project.id}, isolation {project.isolation_mode.value}"
+        case _:
+            pipeline = load_pipeline(file)
+            return f"pipeline {pipeline.name}, {len(pipeline.steps) + len(pipeline.always)} steps at the top"
 
 
-def _is_project(file: Path) -> bool:
-    """Whether the file means to be a project file: by its top keys, so that also a broken one is told so."""
+_NAMED = re.compile(
+    rb"""^(?:#[ \t]*yaml-language-server:[ \t]*)?["']?\$schema["']?[ \t]*[=:][ \t]*(\S+)""", re.MULTILINE
+)
+_TOP_KEYS = re.compile(rb"^(steps|always|inputs|isolation_mode|vm|lost_after)[ \t]*:", re.MULTILINE)
+_LOOKED_AT = 1024 * 1024
+
+
+def _kind(file: Path) -> Kind:
+    """What the file means to be, so that also a broken one is told what it should have been."""
+    if file.suffix == ".json":
+        return Kind.SCHEMA
     try:
-        text = file.read_bytes()
+        with file.open("rb") as opened:
+            text = opened.read(_LOOKED_AT)
     except OSError:
-        return False
-    keys = set(re.findall(rb"^(steps|isolation_mode|vm)[ \t]*:", text, re.MULTILINE))
-    return bool(keys) and b"steps" not in keys
+        return Kind.PIPELINE
+    for named in _NAMED.findall(text):
+        for kind in (Kind.PROJECT, Kind.PIPELINE):
+            if kind.value.encode() in named.rpartition(b"/")[2]:
+                return kind
+    keys = set(_TOP_KEYS.findall(text))
+    if keys:
+        return Kind.PIPELINE if keys & {b"steps", b"always", b"inputs"} else Kind.PROJECT
+    return Kind.PROJECT if file.name == "pccpipe.yaml" else Kind.PIPELINE

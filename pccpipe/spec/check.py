@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pccpipe.spec.inputs import input_problem
-from pccpipe.spec.names import Declared, Seen
-from pccpipe.spec.problem import Problem, did_you_mean
+from pccpipe.spec.names import ANY_NAME, Declared, Seen
+from pccpipe.spec.problem import Problem, did_you_mean, nearest
 from pccpipe.spec.source import Data, Source
 from pccpipe.spec.texts import Path_, Texts
 
+_SECTIONS: Mapping[str, type] = {"inputs": dict, "secrets": dict, "containers": dict, "steps": list}
 _PLACES = ("local", "vm", "container")
 
 
@@ -33,8 +34,16 @@ class _Checker:
         self.defaults = _mapping(self.data.get("defaults"))
         self.step_ids: dict[str, Path_] = {}
         self.source = source
-        self.values = Texts(source, folder, Declared(self.inputs, self.step_ids))
+        self._ill = {key for key in _SECTIONS if self._is_ill(key)}
+        inputs = ANY_NAME if "inputs" in self._ill else self.inputs
+        self.values = Texts(source, folder, Declared(inputs, ANY_NAME if "steps" in self._ill else self.step_ids))
         self._in_cycles: set[str] = set()
+
+    def _is_ill(self, key: str) -> bool:
+        """Whether a part of the file is misspelt or no list or mapping: what it should have declared is not missed."""
+        if key in self.data:
+            return not isinstance(self.data[key], _SECTIONS[key])
+        return any(nearest(name, [key]) for name in self.data)
 
     def check(self) -> None:
         for path, step in (*_steps(self.data, "steps"), *_steps(self.data, "always")):
@@ -226,9 +235,17 @@ class _Checker:
         if isinstance(container, str) and container not in self.containers:
             otherwise = "declare it under `containers:`"
             self._unknown((*path, "container"), "container", container, self.containers, otherwise)
-        if on == "container" and container is None and "container" not in self.defaults and path[-1] != "fallback":
+        if (
+            on == "container"
+            and container is None
+            and "container" not in self.defaults
+            and path[-1] != "fallback"
+            and "image" not in where
+        ):
             at = (*path, "on") if "on" in where else path
-            self.values.say(at, "`on: container` needs a `container:`", did_you_mean("", self.containers))
+            known = next(iter(self.containers), "")
+            hint = f"such as `container: {known}`" if known else "declare one under `containers:`, and name it here"
+            self.values.say(at, "`on: container` needs a `container:`", hint)
         if isinstance(container, str) and on in {"local", "vm"}:
             message = f"a step with `on: {on}` runs in no container"
             hint = "leave out `container:`, or say `on: container`"
@@ -252,7 +269,8 @@ class _Checker:
             self.values.say((*path, "on"), message, "fall back to `local`")
 
     def _unknown(self, path: Path_, what: str, name: str, known: Mapping[str, Data], otherwise: str = "") -> None:
-        self.values.say(path, f"there is no {what} `{name}`", did_you_mean(name, known) or otherwise)
+        if f"{what}s" not in self._ill:
+            self.values.say(path, f"there is no {what} `{name}`", did_you_mean(name, known) or otherwise)
 
 
 def _mapping(data: Data) -> dict[str, Data]:

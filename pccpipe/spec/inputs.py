@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,14 +85,14 @@ def input_problem(value: object, kind: str, spec: Mapping[str, Data]) -> str | N
     }
     if not isinstance(value, right.get(kind, object)) or (isinstance(value, bool) and kind != "boolean"):
         words = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
-        return f"is to be {words.get(kind, 'text')}, and is {value!r}"
+        return f"must be {words.get(kind, 'text')}, not {json.dumps(value)}"
     choices = spec.get("enum")
     if isinstance(choices, list) and value not in choices:
-        return f"is to be one of {', '.join(str(choice) for choice in choices)}, and is {value!r}"
+        return f"must be one of {', '.join(str(choice) for choice in choices)}, not {json.dumps(value)}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = spec.get("minimum"), spec.get("maximum")
         if isinstance(low, int | float) and value < low:
-            return f"is to be at least {low:g}, and is {value:g}"
+            return f"must be at least {low:g}, not {value:g}"
         if isinstance(high, int | float) and value > high:
-            return f"is to be at most {high:g}, and is {value:g}"
+            return f"must be at most {high:g}, not {value:g}"
     return None

@@ -27,6 +27,15 @@ _LINES = 500
 """How far behind the beginning of a value its names are looked for."""
 
 
+class _AnyName(frozenset[str]):
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+ANY_NAME = _AnyName()
+"""Where nobody can know what was declared, because that part of the file is wrong itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
     """What the pipeline as a whole declares."""
@@ -122,10 +131,11 @@ def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Itera
         return
     if name not in declared.steps:
         yield f"there is no step `{name}`", did_you_mean(name, declared.steps)
-    elif name == seen.own and name not in seen.steps:
+        return
+    if name == seen.own and name not in seen.steps:
         if not {"answers", "last_result"} & set(rest[1:2]):
             yield f"`{name}` is this step: of itself it knows only its `answers` and its `last_result`", ""
-    elif name not in seen.steps:
-        yield f"the step `{name}` comes later, so nothing is known of it here", ""
+    elif name not in seen.steps and declared.steps is not ANY_NAME:
+        yield f"the step `{name}` comes later, so nothing is known of it here", f"move `{name}` before this"
     if len(rest) > 1 and rest[1] not in STEP_NAMES:
         yield f"a step has no `{rest[1]}`", did_you_mean(rest[1], STEP_NAMES)

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from pccpipe.spec.source import Position
+
+
+class Rule(StrEnum):
+    """Which kind of rule is broken."""
+
+    FILE = "file"
+    """The file cannot be read."""
+    YAML = "yaml"
+    """It is no YAML, or YAML that is not taken."""
+    STRUCTURE = "structure"
+    """A key or a value is wrong where it stands: editors that know the schema show it, too."""
+    MEANING = "meaning"
+    """A name, a reference or an expression is wrong: only pccpipe sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +30,12 @@ class Problem:
     hint: str = ""
     line: str = ""
     """The text of the line, for the caret; empty if there is none to show."""
+    rule: Rule = Rule.MEANING
+    covers: frozenset[Position] = field(default=frozenset(), compare=False, repr=False)
+    """The places within what is wrong as a whole: what is wrong there is no problem of its own."""
 
     def __str__(self) -> str:
-        parts = [f"{self.position}: {self.message}"]
+        parts = [self.message if self.rule is Rule.FILE else f"{self.position}: {self.message}"]
         if self.line.strip():
             text = self.line.rstrip().expandtabs(1)
             # A long line is shown around the place.
@@ -29,10 +46,64 @@ class Problem:
         return "\n".join(parts)
 
 
+# What people write who come from other tools, where the letters are too far from what we call it.
+_ALSO: Mapping[str, tuple[str, ...]] = {
+    "run": ("command", "cmd", "script", "exec", "shell_command"),
+    "if": ("when", "condition", "only_if"),
+    "env": ("environment", "variables", "vars"),
+    "cwd": ("working_directory", "working-directory", "workdir", "working_dir", "dir"),
+    "on": ("runs-on", "runs_on", "target", "where", "host"),
+    "continue_on_error": ("allow_failure", "ignore_errors", "continue-on-error"),
+    "repeat": ("loop", "while", "for"),
+    "retry": ("retries",),
+    "timeout": ("timeout_minutes", "timeout-minutes", "time_limit", "deadline"),
+    "steps": ("jobs", "stages", "tasks"),
+    "always": ("finally", "cleanup", "after", "post"),
+    "inputs": ("parameters", "params", "args", "arguments"),
+    "network": ("network_mode", "net"),
+    "memory": ("mem_limit", "mem", "ram"),
+    "pids": ("pids_limit",),
+    "upload": ("sync", "push"),
+    "download": ("artifacts", "fetch", "pull", "collect"),
+    "max": ("times", "max_iterations", "count", "limit"),
+    "attempts": ("max", "times", "count", "max_attempts"),
+    "backoff": ("delay", "wait", "interval"),
+    "external_ip": ("ip", "host", "hostname", "address"),
+    "key_path": ("key", "ssh_key", "identity_file", "private_key"),
+    "proxy_jump": ("jump", "bastion", "jump_host"),
+    "isolation_mode": ("mode",),
+    "container": ("docker", "podman"),
+    "vm": ("ssh", "remote"),
+    "local": ("host", "here", "localhost"),
+    "integer": ("int",),
+    "string": ("text", "str"),
+    "boolean": ("bool", "flag"),
+    "number": ("float", "double"),
+    "path": ("file", "folder", "directory"),
+    "read-only": ("ro", "readonly"),
+    "read-write": ("rw", "writable"),
+    "required": ("strict", "always", "true"),
+    "preferred": ("none", "optional", "false"),
+    "failed": ("failure", "error"),
+    "timed_out": ("timeout",),
+}
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint with the nearest known word, or with all of them when none is near and they are few."""
     words = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(word, words, 1, 0.6) or difflib.get_close_matches(word.lower(), words, 1, 0.6)
-    if near:
-        return f"did you mean `{near[0]}`?"
+    if near := nearest(word, words):
+        return f"did you mean `{near}`?"
+    if len(words) == 1:
+        return f"it can only be `{words[0]}`"
     return f"known are: {', '.join(f'`{word}`' for word in words)}" if 0 < len(words) <= 12 else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant; empty if none was."""
+    words = list(dict.fromkeys(known))
+    small = word.lower()
+    for each in (word, small, small.replace("-", "_")):
+        if near := difflib.get_close_matches(each, words, 1, 0.6):
+            return near[0]
+    return next((each for each in words if small in _ALSO.get(each, ())), "")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pccpipe.data_files import data_path
-from pccpipe.spec.problem import Problem, did_you_mean
-from pccpipe.spec.source import Data, Key, Source
+from pccpipe.spec.problem import Problem, Rule, did_you_mean, nearest
+from pccpipe.spec.source import BadYaml, Data, Key, Position, Source, read_source
 
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator, ValidationError
@@ -35,31 +35,44 @@ _TYPES = {
 
 def structure_problems(source: Source, schema: str) -> list[Problem]:
     """Everything that the schema of that name (`pipeline`, `project`) finds wrong, in order of position."""
-    found: dict[tuple[int, int, str], Problem] = {}
-    for error in _validator(schema).iter_errors(source.data):
-        for problem in _problems(error, source):
-            # One cause can break several rules: the first word on a place counts.
-            found.setdefault((problem.position.line, problem.position.column, ""), problem)
-    return sorted(found.values(), key=lambda problem: problem.position)
+    return _told(_validator(schema), source)
+
+
+def schema_file_problems(path: Path) -> list[Problem]:
+    """What is wrong with a result's schema in a file of its own. Raises OSError."""
+    from jsonschema import Draft7Validator
+
+    try:
+        json.loads(path.read_bytes())
+        source = read_source(path)
+    except json.JSONDecodeError as error:
+        offset = min(error.pos, len(error.doc.rstrip()))
+        line = error.doc.count("\n", 0, offset) + 1
+        at = Position(str(path), line, offset - error.doc.rfind("\n", 0, offset))
+        message = f"this is no valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
+        return [Problem(at, message, "", error.doc.split("\n")[line - 1], Rule.YAML)]
+    except UnicodeDecodeError:
+        return [Problem(Position(str(path), 1, 1), "the file is not UTF-8 text", rule=Rule.YAML)]
+    except RecursionError:
+        return [Problem(Position(str(path), 1, 1), "this is nested too deep", rule=Rule.YAML)]
+    except BadYaml as bad:
+        return [Problem(bad.position, bad.message, bad.hint, bad.line, Rule.YAML)]
+    return _told(Draft7Validator(Draft7Validator.META_SCHEMA), source)
 
 
 def find_schema(name: str, folder: Path) -> Mapping[str, object]:
     """A result's schema: a built-in one by its name, or a file's path relative to the pipeline.
 
-    Raises OSError if there is no such file, ValueError if it is no JSON Schema.
+    Raises OSError if there is no such file, ValueError if it is no JSON.
     """
-    from jsonschema import Draft7Validator
-    from jsonschema.exceptions import SchemaError
-
-    path = data_path("schemas", f"{name}.schema.json") if name in BUILT_IN_RESULTS else folder / name
-    schema = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(schema, dict):
-        raise ValueError("a JSON Schema is an object")
-    try:
-        Draft7Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"{error.json_path}: {error.message}") from None
+    path = schema_path(name, folder)
+    schema: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     return schema
+
+
+def schema_path(name: str, folder: Path) -> Path:
+    """Where the schema of a result is."""
+    return data_path("schemas", f"{name}.schema.json") if name in BUILT_IN_RESULTS else folder / name
 
 
 @functools.cache
@@ -75,15 +88,27 @@ def _validator(name: str) -> Draft7Validator:
     return Draft7Validator(json.loads(schema_text(name)))
 
 
+def _told(validator: Draft7Validator, source: Source) -> list[Problem]:
+    """The validator's errors in the user's words: each cause once, in order of position."""
+    found: dict[tuple[Position, str], Problem] = {}
+    for error in validator.iter_errors(source.data):
+        for problem in _problems(error, source):
+            # One value can break several rules: the first word on it counts. What it lacks is another matter.
+            lacks = str(error.validator) if error.validator in {"required", "anyOf"} else ""
+            found.setdefault((problem.position, lacks), problem)
+    covered = frozenset[Position]().union(*(problem.covers for problem in found.values()))
+    return sorted((each for each in found.values() if each.position not in covered), key=lambda each: each.position)
+
+
 def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
     path = cast("tuple[Key, ...]", tuple(error.absolute_path))
-    match error.validator:
+    match error.validator if error.schema is not False else "not":
         case "additionalProperties":
             yield from _unknown_keys(error, path, source)
-        case "not":
+        case "not":  # or the schema `false`: a key that may not stand there
             words = _misplaced(path, source.data)
             if words:
-                yield _problem(source, path, *words, at_key=True)
+                yield _problem(source, path, *words, at_key=True, covers=source.below(path))
         case "required":
             yield from _missing_keys(error, path, source)
         case "anyOf":
@@ -96,28 +121,73 @@ def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
             yield _problem(source, path, *_bad_value(error, path))
 
 
-def _problem(source: Source, path: tuple[Key, ...], message: str, hint: str = "", *, at_key: bool = False) -> Problem:
+def _problem(
+    source: Source,
+    path: tuple[Key, ...],
+    message: str,
+    hint: str = "",
+    *,
+    at_key: bool = False,
+    covers: frozenset[Position] = frozenset(),
+) -> Problem:
     position = source.of_key(path) if at_key else source.of_value(path)
-    return Problem(position, message, hint, source.line(position.line))
+    return Problem(position, message, hint, source.line(position.line), Rule.STRUCTURE, covers)
 
 
 def _unknown_keys(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
     known = list(_known_at(error))
     for key in cast("dict[str, Data]", error.instance):
         if key not in known:
-            where = _where(path)
-            yield _problem(source, (*path, key), f"`{key}` is no key of {where}", did_you_mean(key, known), at_key=True)
+            hint = "" if nearest(key, known) else _where_known(key, path, known)
+            hint = hint or did_you_mean(key, known)
+            yield _problem(source, (*path, key), f"`{key}` is no key of {_where(path)}", hint, at_key=True)
+
+
+def _where_known(key: str, path: tuple[Key, ...], known: Sequence[str]) -> str:
+    """A hint with the place where a key belongs that is a good one elsewhere; empty if there is none."""
+    definitions = json.loads(schema_text("pipeline"))
+    if "isolation_mode" in known:
+        return "it is a key of a pipeline, and this is a project file" if key in definitions["properties"] else ""
+    places = {
+        "the file itself, without indentation": definitions,
+        "a step": definitions["definitions"]["step"],
+        "a container, under `containers:`": definitions["definitions"]["container"],
+        "a step's `result:`": definitions["definitions"]["step"]["properties"]["result"],
+        "a step's `retry:`": definitions["definitions"]["step"]["properties"]["retry"],
+        "a step's `repeat:`": definitions["definitions"]["step"]["properties"]["repeat"],
+        "a step's `build:`": definitions["definitions"]["step"]["properties"]["build"],
+    }
+    if path and path[0] in {"vm", "inputs", "secrets"}:
+        return ""
+    return next((f"it is a key of {place}" for place, schema in places.items() if key in schema["properties"]), "")
 
 
 def _missing_keys(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
     instance = cast("dict[str, Data]", error.instance)
+    known = _known_at(error)
     for key in cast("Sequence[str]", error.validator_value):
-        if key not in instance:
-            near = did_you_mean(key, [name for name in instance if name not in _known_at(error)])
-            if near.startswith("did you mean"):
-                return  # the misspelt key is a problem of its own, and names this one
-            yield _problem(source, path, f"{_where(path)} needs the key `{key}`")
+        # A misspelt key is a problem of its own, and names this one.
+        if key not in instance and not any(nearest(name, [key]) for name in instance if name not in known):
+            hint = _KEY_HINTS.get((_where(path), key), "")
+            yield _problem(source, path, f"{_where(path)} needs the key `{key}`", hint, at_key=True)
             return
+
+
+_KEY_HINTS = {
+    ("the file", "version"): "write `version: 1` on its first line",
+    ("the file", "name"): "such as `name: my-pipeline`",
+    ("the file", "steps"): "a pipeline is a list of steps: `steps:`, and under it `- id: test` with `run: npm test`",
+    ("the file", "id"): "such as `id: my-project`",
+    ("the file", "vm"): "`isolation_mode: vm` needs to know how the VM is reached",
+    ("a step", "id"): "the name by which expressions and logs know it, such as `id: test`",
+    ("a step", "steps"): "what is to be repeated stands under `steps:`, beside `repeat:`",
+    ("`repeat`", "max"): "how often at most, such as `max: 10`",
+    ("`fallback`", "on"): "where to run instead, such as `on: local`",
+    ("`result`", "path"): "where it comes home to, such as `path: builder/result.json`",
+    ("`build`", "image"): "the tag of what is built, such as `image: my-image:latest`",
+    ("`build`", "context"): "the folder with the Dockerfile, such as `context: docker`",
+    ("`vm`", "external_ip"): "its address or name",
+}
 
 
 def _known_at(error: ValidationError) -> Mapping[str, object]:
@@ -125,18 +195,31 @@ def _known_at(error: ValidationError) -> Mapping[str, object]:
 
 
 def _none_of(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
-    wanted = [
-        name for option in cast("list[dict[str, list[str]]]", error.validator_value) for name in option["required"]
-    ]
+    instance = cast("dict[str, Data]", error.instance)
+    options = cast("list[dict[str, list[str]]]", error.validator_value)
+    if not all("required" in option for option in options):  # in a schema of the user's
+        yield _problem(source, path, *_bad_value(_best_option(error), path))
+        return
+    wanted = [name for option in options for name in option["required"]]
     if tuple(wanted) == BODIES:
-        given = [key for key in cast("dict[str, Data]", error.instance) if key not in _known_at(error)]
-        if any(did_you_mean(key, BODIES).startswith("did you mean") for key in given):
-            return  # the misspelt key is a problem of its own
+        if "steps" in instance or any(nearest(key, BODIES) for key in instance if key not in _known_at(error)):
+            return  # told at that key
         hint = f"it needs one of {', '.join(f'`{name}`' for name in BODIES)}"
         yield _problem(source, path, "this step does nothing", hint)
+    elif "max_parallel" in instance:
+        message = "`max_parallel` needs a `matrix:` or a `parallel:` beside it"
+        yield _problem(source, (*path, "max_parallel"), message, "it bounds how many of them run at once", at_key=True)
+    elif "image" in wanted:
+        message = f"{_where(path)} needs an `image:`, or `extends:` with another container's name"
+        yield _problem(source, path, message, "such as `image: pcc-runner:latest`", at_key=True)
     else:
-        names = ", ".join(f"`{name}`" for name in wanted)
-        yield _problem(source, path, f"one of {names} is missing here")
+        yield _problem(source, path, f"{_where(path)} needs one of {', '.join(f'`{name}`' for name in wanted)}")
+
+
+def _best_option(error: ValidationError) -> ValidationError:
+    """The reason of the alternative that comes nearest: one about the value rather than its type."""
+    reasons = list(error.context or [error])
+    return next((reason for reason in reasons if reason.validator != "type"), reasons[0])
 
 
 def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
@@ -166,13 +249,29 @@ def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
         )
     if "from" in beside:
         return f"`{key}` cannot stand beside `from: {beside['from']}`", ""
-    return f"`{key}` cannot stand here", ""
+    return None  # the step lacks what it does, and is told so
 
 
 def _bad_names(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
     name = str(error.instance)
-    message = f"`{name}` will not do as a name here"
-    yield _problem(source, (*path, name), message, "use letters, digits and `_`, not a digit first", at_key=True)
+    hint = "use letters, digits and `_`, not a digit first"
+    if path[-1:] == ("files",):
+        hint = "a plain file name: letters, digits, `.`, `_` and `-`, at most 100, no folders"
+    elif path[-1:] == ("containers",):
+        hint = "use letters, digits, `_` and `-`, a letter first"
+    kind = _NAMED.get(str(path[-1]) if path else "", "one here")
+    yield _problem(source, (*path, name), f"`{name}` cannot be the name of {kind}", hint, at_key=True)
+
+
+_NAMED = {
+    "env": "an environment variable",
+    "args": "a build argument",
+    "files": "a file for a command",
+    "inputs": "an input",
+    "secrets": "a secret",
+    "containers": "a container",
+    "matrix": "a matrix's value",
+}
 
 
 def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]:
@@ -182,37 +281,62 @@ def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]
     match error.validator:
         case "type":
             types = wanted if isinstance(wanted, list) else [wanted]
-            return f"{what} is to be {' or '.join(_TYPES[kind] for kind in types)}, and is {_shown(value)}", _type_hint(
-                value, types
-            )
-        case "enum":
-            known = [str(choice) for choice in wanted]
-            return f"{_shown(value)} is no value of {what}", did_you_mean(str(value), known)
-        case "minimum" | "exclusiveMinimum":
-            return f"{what} is to be at least {wanted}, and is {_shown(value)}", ""
+            if value is None:
+                return f"{what} has no value", _type_hint(value, types, path)
+            words = " or ".join(_TYPES[kind] for kind in types)
+            return f"{what} must be {words}, not {_shown(value)}", _type_hint(value, types, path)
+        case "enum" | "const":
+            known = [str(choice) for choice in (wanted if error.validator == "enum" else [wanted])]
+            hint = did_you_mean(str(value), known)
+            return f"{_shown(value)} is no value of {what}", f"it can only be `{known[0]}`" if len(known) == 1 else hint
+        case "minimum":
+            return f"{what} must be at least {wanted}, not {_shown(value)}", _small_hint(path)
+        case "exclusiveMinimum":
+            return f"{what} must be more than {wanted}, not {_shown(value)}", ""
         case "maximum":
-            return f"{what} is to be at most {wanted}, and is {_shown(value)}", ""
+            return f"{what} must be at most {wanted}, not {_shown(value)}", ""
         case "minItems" | "minLength" | "minProperties":
             return f"{what} is empty", ""
         case "maxProperties":
-            return f"{what} takes one of its keys, and has {len(cast('dict[str, Data]', value))}", ""
+            given = ", ".join(f"`{key}`" for key in cast("dict[str, Data]", value))
+            return f"{what} takes one of its keys, not several: {given}", "leave out all but one"
         case "maxItems" | "maxLength":
-            return f"{what} has more than the {wanted} that it may have", ""
+            much = "values" if error.validator == "maxItems" else "characters"
+            return f"{what} may have at most {wanted} {much}, not {len(cast('list[Data]', value))}", ""
         case "uniqueItems":
             return f"{what} has something in it twice", ""
         case "pattern":
-            return f"{_shown(value)} will not do for {what}", _pattern_hint(
-                path, cast("Mapping[str, object]", error.schema)
-            )
+            hint = _pattern_hint(path, cast("Mapping[str, object]", error.schema))
+            return f"{_shown(value)} will not do for {what}", hint
         case _:
             return f"{what} is wrong: {_shown(value)}", ""
 
 
-def _type_hint(value: object, types: list[str]) -> str:
+def _small_hint(path: tuple[Key, ...]) -> str:
+    return "a plain number is bytes: write 512m or 4g" if path[-1:] == ("memory",) else ""
+
+
+def _type_hint(value: object, types: list[str], path: tuple[Key, ...]) -> str:
+    match path[-1:]:
+        case ("run",) if isinstance(value, list):
+            return "write it as one line, as you would type it in a shell"
+        case ("steps" | "always" | "parallel",) if isinstance(value, dict):
+            return "each step is an item of it: `- id: NAME`"
+        case (int(),) if path[-2:-1] in {("steps",), ("always",), ("parallel",)}:
+            return f"write `- id: NAME`{f', and under it `run: {value}`' if isinstance(value, str) else ''}"
+        case ("fallback",) if isinstance(value, str):
+            return f"write {{on: {value}}}"
+        case ("retry",) if isinstance(value, int):
+            return f"write {{attempts: {value}}}"
+    if isinstance(value, str) and {"integer", "number"} & set(types) and value.isdigit():
+        return f"leave out the quotes: {value}"
+    if isinstance(value, str) and types == ["boolean"]:
+        words = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+        return f"write {words[value.lower()]}" if value.lower() in words else ""
     if isinstance(value, bool | int | float) and "string" in types:
         return f'quote it: "{json.dumps(value)}"'
     if value is None:
-        return "nothing stands after the colon"
+        return f"it must be {' or '.join(_TYPES[kind] for kind in types)}"
     if "array" in types and isinstance(value, str):
         return f"write a list: [{value}]"
     return ""
@@ -220,6 +344,10 @@ def _type_hint(value: object, types: list[str]) -> str:
 
 def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
     match path[-1] if path else "":
+        case "id" if len(path) == 1:
+            return "use letters, digits, `.`, `_` and `-`, at most 100"
+        case "root":
+            return "write the whole path, such as /home/project"
         case "id" | "fails_as":
             return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"
         case "timeout" | "backoff" | "lost_after":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -43,6 +43,9 @@ class Position:
 class BadYaml(Exception):
     """The text is no YAML that we take."""
 
+    line = ""
+    """The text of the line, where there is text."""
+
     def __init__(self, position: Position, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.position = position
@@ -75,6 +78,11 @@ class Source:
             path = path[:-1]
         return self._values.get(path, Position(self.file, 1, 1))
 
+    def below(self, path: tuple[Key, ...]) -> frozenset[Position]:
+        """Where the value at the path is, and all that is in it."""
+        places = (*self._keys.items(), *self._values.items())
+        return frozenset(at for each, at in places if each[: len(path)] == path and at != self._keys.get(path))
+
     def line(self, number: int) -> str:
         """The text of a line, from 1; empty if there is none."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
@@ -82,7 +90,8 @@ class Source:
 
 def read_source(path: Path) -> Source:
     """Read a YAML file. Raises OSError, BadYaml."""
-    data = path.read_bytes()
+    with path.open("rb") as opened:
+        data = opened.read(MAX_BYTES + 1)
     return parse_source(data, str(path))
 
 
@@ -90,21 +99,37 @@ def parse_source(data: bytes, file: str) -> Source:
     """Parse YAML text. Raises BadYaml with the position of what is wrong."""
     start = Position(file, 1, 1)
     if len(data) > MAX_BYTES:
-        raise BadYaml(start, f"the file has {len(data)} bytes; at most {MAX_BYTES} are read")
+        raise BadYaml(start, f"the file has more than {MAX_BYTES} bytes", "is it the right file?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        raise BadYaml(Position(file, line, column), "the file is not UTF-8 text") from None
+        before = data[: error.start].decode("utf-8-sig")
+        at = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        if b"\0" in data[:4096]:
+            raise BadYaml(at, "the file is binary, no text") from None
+        raise BadYaml(at, f"the file is no UTF-8 text: here is the byte 0x{data[error.start]:02X}") from None
+    try:
+        return _parsed(text, file)
+    except BadYaml as bad:
+        lines = text.splitlines() or [""]
+        if bad.position.line > len(lines):  # the end of the text is behind its last line
+            bad.position = Position(file, len(lines), len(lines[-1]) + 1)
+        bad.line = lines[bad.position.line - 1]
+        raise
+
+
+def _parsed(text: str, file: str) -> Source:
+    start = Position(file, 1, 1)
     try:
         node = yaml.compose(text, Loader=_loader())
     except yaml.MarkedYAMLError as error:
         raise _bad_syntax(error, file, text) from None
     except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
         code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "?")
-        raise BadYaml(Position(file, line, 1), f"the character U+{code:04X} may not stand in YAML") from None
+        offset = max(text.find(chr(code)), 0)  # libyaml's own position is one of bytes
+        at = Position(file, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+        hint = f'in double quotes it can be written as "\\u{code:04X}"' if code < 0xD800 else ""
+        raise BadYaml(at, f"the character U+{code:04X} may not stand in YAML", hint) from None
     if node is None:
         raise BadYaml(start, "the file is empty")
     builder = _Builder(file)
@@ -114,22 +139,44 @@ def parse_source(data: bytes, file: str) -> Source:
 
 def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
     mark = error.problem_mark or error.context_mark
-    position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
-    problem = error.problem or "this is no YAML"
-    hint = ""
     lines = text.splitlines()
-    if mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
+    problem, hint = error.problem or "this is no YAML", ""
+    begins = error.context_mark
+    rest = [lines[mark.line][mark.column :], *lines[mark.line + 1 :]] if mark and mark.line < len(lines) else []
+    is_end = not "".join(rest).strip()
+    if mark and lines[mark.line : mark.line + 1] and lines[mark.line][mark.column : mark.column + 1] == "\t":
         problem, hint = "a tab cannot indent YAML", "use spaces"
     elif "expected a single document" in str(error):
-        problem, hint = (
-            "a second document begins here",
-            "one file holds one pipeline: leave out `---` and what follows it",
-        )
+        problem, hint = "a second document begins here", "one file holds one: leave out `---` and what follows it"
     elif "mapping values are not allowed" in problem:
+        problem = "a `:` cannot stand here"
         hint = "is a text with `: ` in it to be quoted, or the line to be indented otherwise?"
+    elif begins and is_end and ("flow" in str(error.context) or "quoted scalar" in str(error.context)):
+        mark, problem = begins, f"this `{lines[begins.line][begins.column]}` is never closed"
+    elif "nesting depth" in problem:
+        problem = f"this is nested over {MAX_DEPTH} deep"
+    elif begins and "flow" in str(error.context):
+        problem, hint = "something else is expected here", _opened(begins, lines)
+    elif "did not find expected key" in problem or "expected '-' indicator" in problem:
+        problem = "this line does not belong to what is above it"
+        hint = "is it indented as its neighbours are? Has a text above it a quote in its midst?"
+    elif "could not find expected ':'" in problem and begins:
+        mark, problem = begins, "a `key: value` is expected here"
+        hint = "has the key its `: `, and is the line indented as its neighbours are?"
+    elif "cannot start any token" in problem:
+        problem, hint = "a text cannot begin with this character", "quote the whole text"
     elif "undefined alias" in problem:
-        problem = problem.replace("found undefined alias", "there is no anchor for the alias")
+        problem, hint = "there is no anchor for this alias", "a text that begins with `*` needs quotes"
+    elif "escape character" in problem:
+        problem, hint = "there is no such escape in double quotes", "in single quotes a `\\` is itself"
+    position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
     return BadYaml(position, f"this is no valid YAML: {problem}", hint)
+
+
+def _opened(mark: yaml.Mark, lines: Sequence[str]) -> str:
+    bracket = lines[mark.line][mark.column : mark.column + 1]
+    close = {"[": "]", "{": "}"}.get(bracket, "")
+    return f"the `{bracket}` on line {mark.line + 1} wants a `,` or its `{close}`" if close else ""
 
 
 @functools.cache
@@ -223,7 +270,7 @@ class _Builder:
         if tag == "float" and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if type(value) is not wanted[tag]:
-            raise BadYaml(at, f"{text!r} is no {tag}")
+            raise BadYaml(at, f"the tag !!{tag} does not fit `{text}`")
         return value
 
     def _at(self, node: yaml.Node) -> Position:

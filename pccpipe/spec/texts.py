@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder
 from pccpipe.spec.problem import Problem, did_you_mean
-from pccpipe.spec.schema import BUILT_IN_RESULTS, find_schema
+from pccpipe.spec.schema import BUILT_IN_RESULTS, schema_file_problems
 from pccpipe.spec.shell_text import misplaced_value
 from pccpipe.spec.source import Data, Key, Position, Source
 
@@ -95,13 +95,15 @@ class Texts:
         """The name or path of a result's schema."""
         if not isinstance(name, str):
             return
-        try:
-            find_schema(name, self.folder)
-        except OSError:
-            near = did_you_mean(name, BUILT_IN_RESULTS)
-            self.say(path, f"there is no schema `{name}`", f"{near} A file beside the pipeline will do as well.")
-        except ValueError as error:
-            self.say(path, f"`{name}` is no JSON Schema that can be used: {error}")
+        if name not in BUILT_IN_RESULTS and (file := self._beside(path, name)):
+            try:
+                self.problems.extend(schema_file_problems(file))
+            except OSError as error:
+                why = "" if isinstance(error, FileNotFoundError) else f" that can be read: {error.strerror}"
+                hint = did_you_mean(name, BUILT_IN_RESULTS)
+                if not hint.endswith("?"):
+                    hint += "; a JSON Schema file beside the pipeline will do as well"
+                self.say(path, f"there is no schema `{name}`{why}", hint)
 
     def template_file(self, path: Path_, name: Data, seen: Seen) -> None:
         """A template file: what is wrong in it is said at its place in that file."""
@@ -109,6 +111,8 @@ class Texts:
             return
         try:
             text = file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            self.say(path, f"there is no file {file}")
         except OSError as error:
             self.say(path, f"cannot read the template {file}: {error.strerror}")
         except UnicodeDecodeError:

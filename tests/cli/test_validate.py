@@ -1,0 +1,94 @@
+"""`pccpipe validate` on many files at once, of every kind, and on what is no file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import Folder
+
+PIPELINE = "steps: [{id: a, run: x}]"
+
+
+def test_all_files_are_checked_and_all_problems_told_in_their_order(folder: Folder) -> None:
+    folder.pipeline(PIPELINE, "fine.yaml")
+    folder.pipeline("steps: [{id: a, rum: x}]", "one.yaml")
+    folder.pipeline("steps: [{id: A, run: x}]", "two.yaml")
+    done = folder.do("validate", "two.yaml", "fine.yaml", "one.yaml", "two.yaml")
+    assert done.code == 2
+    assert done.stdout == "fine.yaml: fine, pipeline test, 1 steps at the top\n"
+    assert [line for line in done.stderr.splitlines() if ".yaml:" in line] == [
+        'two.yaml:3:14: "A" will not do for `id`',
+        "one.yaml:3:17: `rum` is no key of a step",
+    ]
+    assert done.stderr.endswith("2 problems\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.yaml", "# yaml-language-server: $schema=../schemas/project.schema.json\nname: x\n", "`name` is no key"),
+        ("a.yaml", "# yaml-language-server: $schema=https://x/pipeline.schema.json\nid: x\n", "`id` is no key"),
+        ("a.yaml", "$schema: https://x/project.schema.json\nid: a b\n", "letters, digits, `.`"),
+        ("a.yaml", "idd: x\nvm: {external_ip: h, user: u}\n", "did you mean `id`?"),
+        ("a.yaml", "id: x\nisolation_mode: lokal\n", "did you mean `local`?"),
+        ("a.yaml", "id: x\n", "needs the key `version`"),
+        ("pccpipe.yaml", "ids: x\n", "did you mean `id`?"),
+        ("a.json", '{"type": "objekt"}', "did you mean `object`?"),
+    ],
+)
+def test_what_a_file_means_to_be_is_seen(folder: Folder, name: str, text: str, says: str) -> None:
+    (folder.path / name).write_text(text)
+    done = folder.do("validate", name)
+    assert (done.code, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+def test_what_a_file_is_can_be_said(folder: Folder) -> None:
+    (folder.path / "a.yaml").write_text("id: x\n")
+    assert folder.do("validate", "--kind", "project", "a.yaml").stdout == "a.yaml: fine, project x, isolation local\n"
+    (folder.path / "b").write_text('{"type": "object"}')
+    assert folder.do("validate", "--kind", "schema", "b").stdout == "b: fine, a JSON Schema\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "there is no file x.yaml"),
+        (b"\x7fELF\0\0\xff\xfe", "x.yaml:1:7: the file is binary, no text"),
+        (b"name: \xff", "x.yaml:1:7: the file is no UTF-8 text: here is the byte 0xFF"),
+        (b"#" * (1024 * 1024 + 1), "x.yaml:1:1: the file has more than 1048576 bytes"),
+        (b"", "x.yaml:1:1: the file is empty"),
+        (b"[" * 100_000, "x.yaml:1:1001: this is no valid YAML: this is nested over 64 deep"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_a_line(folder: Folder, content: bytes | None, says: str) -> None:
+    if content is not None:
+        (folder.path / "x.yaml").write_bytes(content)
+    done = folder.do("validate", "x.yaml")
+    assert done.code == 2
+    assert done.stderr.splitlines()[0] == says
+
+
+def test_a_folder_and_a_deep_schema_are_told_in_a_line(folder: Folder) -> None:
+    (folder.path / "deep.json").write_text("[" * 100_000)
+    done = folder.do("validate", ".", "deep.json")
+    assert done.stderr.splitlines()[:2] == [". is a folder", "    hint: name the files in it"]
+    assert "deep.json:1:1: this is nested too deep" in done.stderr
+
+
+def test_programs_get_all_of_it_on_stdout_and_nothing_else(folder: Folder) -> None:
+    folder.pipeline(PIPELINE, "fine.yaml")
+    wrong = folder.pipeline("steps: [{id: a, rum: x}]", "wrong.yaml")
+    done = folder.do("validate", "--format", "json", "fine.yaml", wrong.name, "none.yaml")
+    assert (done.code, done.stderr) == (2, "")
+    assert [(each["file"], each["rule"]) for each in json.loads(done.stdout)["problems"]] == [
+        ("wrong.yaml", "structure"),
+        ("none.yaml", "file"),
+    ]
+    fine = folder.do("validate", "--format", "sarif", "fine.yaml")
+    assert (fine.code, json.loads(fine.stdout)["runs"][0]["results"]) == (0, [])
+    github = folder.do("validate", "--format", "github", str(Path("wrong.yaml")))
+    assert github.stdout.startswith("::error file=wrong.yaml,line=3,col=17,title=pccpipe::`rum` is no key of a step")
