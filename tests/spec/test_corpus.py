@@ -46,7 +46,9 @@ def load(path: Path) -> None:
 
 
 def in_editors(problems: list[Problem]) -> str:
-    lines = sorted({problem.position.line for problem in problems if problem.rule in {Rule.YAML, Rule.STRUCTURE}})
+    if any(problem.rule is Rule.YAML for problem in problems):
+        return "no YAML: editors show it in words of their own"
+    lines = sorted({problem.position.line for problem in problems if problem.rule is Rule.STRUCTURE})
     return f"editors show: {', '.join(map(str, lines))}" if lines else "editors show nothing"
 
 
