@@ -396,7 +396,11 @@ def doctor(
         accept_new_host_key: as for `run`.
         on_looked: told of each check as it is done; of all of them anew after something was mended.
         on_mended: told of each thing that was mended, or could not be.
+
+    Raises UsageError if `endpoint` is no address.
     """
+    if not endpoint.startswith(("http://", "https://")):
+        raise UsageError(f"the endpoint {endpoint!r} is no address", f"for example {ENDPOINT}")
     from pccpipe.vm.doctor import examine
     from pccpipe.vm.patient import Chart
 

@@ -132,13 +132,24 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
     found(report, "login-shell", Verdict.WARNING, "~/.bashrc", mend="~/.bashrc")
     found(report, "image", Verdict.WRONG, "another Dockerfile", mend="provision")
     found(report, "leftovers", Verdict.WARNING, "1 container of 1 run", mend="gc")
-    found(report, "disk", Verdict.WARNING, "MB are free for /home/project", mend="gc")
+    found(report, "disk", Verdict.WARNING, "MB for /home/project free", mend="gc")
     assert not_ok(report) == {*("rsync", "clock", "dns", "memory", "login-shell", "image", "leftovers", "disk", "sudo")}
     assert report.exit_status == 1
 
     vm.unfill()
+    few = '#!/bin/sh\n/bin/df "$@" | case "$1" in -Pi) sed "2s/.*/x 90000 70000 20000 80% y/" ;; *) cat ;; esac\n'
+    vm.sh("cat >/usr/local/bin/df && chmod 755 /usr/local/bin/df", stdin=few)
+    lease = f"{vm.root}/.system/lease"
+    vm.ssh(f"mkdir -p {lease}; ln -s 'nonce another-boot 5 old-run host pid 1' {lease}/99")
+    report = ward.doctor()
+    found(
+        report, "disk", Verdict.WARNING, "20000 files for /home/project", "20000 files for /var/lib/docker", mend="gc"
+    )
+    found(report, "lease", Verdict.OK, "left behind by run old-run (host pid 1)", "before a reboot")
+
+    vm.sh("rm /usr/local/bin/df")
     vm.fill(left_mb=10)
-    found(ward.doctor(), "disk", Verdict.WRONG, "MB are free for /home/project", mend="gc")
+    found(ward.doctor(), "disk", Verdict.WRONG, "MB for /home/project free", mend="gc")
 
 
 def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
@@ -146,6 +157,9 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     vm.sh("printf 'FROM bb:latest\\n' | docker build -q -t pcc-runner:latest -")
     report = ward.doctor()
     found(report, "codex", Verdict.WRONG, "Codex does not start", "not found")
+
+    vm.sh("printf 'FROM scratch\nLABEL nothing=inside\n' | docker build -q -t pcc-runner:latest -")
+    found(ward.doctor(), "container", Verdict.WRONG, "ends with 127", "/bin/sh")
 
     vm.sh("docker rmi -f pcc-runner:latest")
     report = ward.doctor()
@@ -170,6 +184,14 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     assert [report[name].verdict for name in ("engine-running", "image", "container", "lease")] == [Verdict.SKIPPED] * 4
 
     vm.join_docker_group()
+    vm.pause_docker()
+    report = ward.doctor()
+    hung = found(report, "engine-running", Verdict.WRONG, "no answer in 15 s", mend="sudo service docker restart")
+    # It would end the containers of whoever uses it.
+    assert hung.mend
+    assert not hung.mend.is_safe
+    vm.resume_docker()
+
     vm.stop_docker()
     report = ward.doctor()
     found(report, "engine-running", Verdict.WRONG, "does not run", mend="sudo service docker start")
@@ -209,6 +231,11 @@ def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
     found(report, "login", Verdict.WRONG, "Permission denied", mend=f"ssh-copy-id -i {vm.key} nobody-there@{vm.host}")
     found(report, "image", Verdict.SKIPPED)
     assert report.exit_status == 3
+
+    vm.sh("usermod -s /usr/sbin/nologin pcc")
+    report = ward.doctor()
+    found(report, "login", Verdict.WRONG, "This account is currently not available", mend="usermod -s /bin/bash pcc")
+    vm.sh("usermod -s /bin/bash pcc")
 
     vm.new_host_key()
     found(ward.doctor(), "host-key", Verdict.WRONG, "has changed", mend=f"ssh-keygen -R {vm.host} -f {vm.known_hosts}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from pccpipe.vm.patient import DOCKERFILE, IMAGE, Patient
 
 PROBE_LIMIT = 40.0
 ASK_TIMEOUT = 10.0
+ANOTHER_KEY = Mend("export OPENAI_API_KEY=...   # a key of that endpoint's", Where.HERE)
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
 # Lines of a name and what is known of it. The endpoint gets no key: that it answers is enough.
 PROBE = """
@@ -26,6 +28,7 @@ if command -v curl >/dev/null; then
   code=$(curl -sS -o /dev/null -m 10 -w '%{http_code}' "$ENDPOINT/models" 2>/tmp/said) || said=$(tail -n 1 /tmp/said)
   echo "endpoint $code $said"
 fi
+echo whole probe
 """
 HERE_PROBE = """
 command -v codex >/dev/null || exit 9
@@ -34,8 +37,12 @@ home=$(mktemp -d "${TMPDIR:-/tmp}/pcc-doctor.XXXXXX") && trap 'rm -rf "$home"' E
 
 
 def container(patient: Patient) -> Finding:
-    """Whether a container of that image starts, with an agent's settings."""
-    _probe(patient)
+    """Whether a container of that image starts, with an agent's settings, and its shell runs what it is told."""
+    known = _probe(patient)
+    if "whole" not in known:
+        # What the engine gives a container as its first process starts also where the image has no shell.
+        said = f": {known['said']}" if known["said"] else ""
+        return wrong(f"a container of {IMAGE} starts, and ends with {known['code']} before its work is done{said}")
     return ok(f"a container of {IMAGE} starts, with the network of the host")
 
 
@@ -74,14 +81,16 @@ def key(patient: Patient) -> Finding:
     """Whether the model's API takes the key, asked from here: the key goes nowhere else."""
     if not patient.chart.key:
         return skipped("OPENAI_API_KEY is not set here")
+    if not re.fullmatch(r"[!-~]+", patient.chart.key):
+        # Whoever sent it would say which characters those are, and the key with them.
+        return wrong("OPENAI_API_KEY has a character that no key has: a space, a line's end?", ANOTHER_KEY)
     where = f"{patient.chart.endpoint}/models"
     code, words = _asked(patient.chart.endpoint, patient.chart.key)
     match code:
         case 200:
             return ok(f"{patient.chart.endpoint} takes the key in OPENAI_API_KEY")
         case 401 | 403:
-            words = f"{where} refuses the key in OPENAI_API_KEY ({code})"
-            return wrong(words, Mend("export OPENAI_API_KEY=...   # a key of that endpoint's", Where.HERE))
+            return wrong(f"{where} refuses the key in OPENAI_API_KEY ({code})", ANOTHER_KEY)
         case 0:
             return skipped(f"{where} is not reached from this machine: {words}")
         case _:
@@ -156,7 +165,7 @@ def _run_probe(patient: Patient) -> Mapping[str, str]:
         lambda: workspace,
         patient.engine.socket,
     )
-    made = patient.run(f"mkdir -p '{workspace}'")
+    made = patient.run(f"mkdir -p {shlex.quote(workspace)}")
     if made.code:
         raise Unavailable(Reason.WORKSPACE_REFUSED, made.stderr.decode(errors="replace").strip())
     try:
@@ -171,10 +180,11 @@ def _run_probe(patient: Patient) -> Mapping[str, str]:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the container did not end in {PROBE_LIMIT:g} s")
         running.discard()
-        return _lines(output)
+        said = output.decode(errors="replace").strip().rpartition("\n")[2]
+        return {**_lines(output), "code": str(chunk.code), "said": said}
     finally:
         target.close()
-        patient.run(f"rm -rf '{workspace}'")
+        patient.run(f"rm -rf {shlex.quote(workspace)}")
 
 
 def _lines(output: bytes) -> Mapping[str, str]:

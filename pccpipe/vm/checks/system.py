@@ -12,7 +12,6 @@ from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, 
 from pccpipe.vm.checks.leftovers import collect_leftovers
 from pccpipe.vm.patient import Patient
 
-INSTALL = "apt-get -o DPkg::Lock::Timeout=120 install -y"
 LITTLE_DISK = 2 * 1024 * 1024
 """In kB: an image and a few workspaces."""
 FEW_INODES = 50_000
@@ -30,7 +29,7 @@ def programs(patient: Patient) -> Finding:
     missing = patient.words_of(script).split()
     if missing:
         words = f"there is no {', '.join(missing)}: pccpipe needs Linux with GNU coreutils and grep"
-        return wrong(words, Mend(f"{patient.sudo}{INSTALL} coreutils grep", is_safe=True))
+        return wrong(words, Mend(_install(patient, "coreutils grep"), is_safe=True))
     return ok("coreutils, grep, /proc")
 
 
@@ -40,7 +39,7 @@ def rsync(patient: Patient) -> Finding:
     if found:
         return ok(" ".join(found.split()[:3]))
     words = "there is no rsync: the whole workspace is sent each time, as a tar archive"
-    return warning(words, Mend(f"{patient.sudo}{INSTALL} rsync", is_safe=True))
+    return warning(words, Mend(_install(patient, "rsync"), is_safe=True))
 
 
 def folder(patient: Patient) -> Finding:
@@ -61,22 +60,22 @@ def folder(patient: Patient) -> Finding:
 
 def disk(patient: Patient) -> Finding:
     """Room for workspaces and containers, in bytes and in files."""
-    folders = [patient.root, *_engine_folder(patient)]
-    worst = ok("")
-    said = []
-    for path in folders:
-        room, files = _free(patient, path, "-Pk"), _free(patient, path, "-Pi")
-        if room is None:
-            continue
-        said.append(f"{_size(room)} free for {path}")
-        few = files is not None and files < FEW_INODES
-        if room < LEAST_FREE or (files is not None and files < LEAST_INODES):
-            lack = f"{files} files" if few and room >= LEAST_FREE else _size(room)
-            return wrong(f"only {lack} are free for {path}: no step begins in a container there", _make_room(patient))
-        if room < LITTLE_DISK or few:
-            lack = f"{files} files" if room >= LITTLE_DISK else _size(room)
-            worst = warning(f"only {lack} are free for {path}", _make_room(patient))
-    return worst if worst.words else ok(", ".join(said) or "df says nothing")
+    free: list[str] = []
+    little: list[str] = []
+    none: list[str] = []
+    for path in [patient.root, *_engine_folder(patient)]:
+        for left, least, enough, words in (
+            (_free(patient, path, "-Pk"), LEAST_FREE, LITTLE_DISK, _size),
+            (_free(patient, path, "-Pi"), LEAST_INODES, FEW_INODES, _files),
+        ):
+            if left is not None:
+                where = none if left < least else little if left < enough else free
+                where.append(f"{words(left)} for {path}")
+    if none:
+        return wrong(f"only {', '.join(none)} free: no step begins in a container there", _make_room(patient))
+    if little:
+        return warning(f"only {', '.join(little)} free", _make_room(patient))
+    return ok(f"{', '.join(free)} free" if free else "df does not say")
 
 
 def clock(patient: Patient) -> Finding:
@@ -110,6 +109,11 @@ def memory(patient: Patient) -> Finding:
     return warning(f"only {words}: agents may be ended for it", Mend("ps aux --sort=-rss | head"))
 
 
+def _install(patient: Patient, packages: str) -> str:
+    # The lists first: a new VM of a cloud has none.
+    return f"{patient.sudo}sh -c 'apt-get update && apt-get -o DPkg::Lock::Timeout=120 install -y {packages}'"
+
+
 def _make_room(patient: Patient) -> Mend:
     return Mend(patient.pccpipe("gc"), Where.HERE, is_safe=True, do=collect_leftovers)
 
@@ -130,6 +134,10 @@ def _free(patient: Patient, path: str, option: str) -> int | None:
     if len(fields) < 6 or not fields[3].isdigit() or fields[1] == "0":
         return None
     return int(fields[3])
+
+
+def _files(count: int) -> str:
+    return f"{count} files"
 
 
 def _size(kilobytes: int) -> str:
