@@ -6,7 +6,8 @@ import secrets
 import string
 from typing import TYPE_CHECKING
 
-from pccpipe.secrets.mask import Masker, forms_of
+from pccpipe.secrets.forms import forms_of
+from pccpipe.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import html
 import itertools
 import json
 import shlex
+import time
 import traceback
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -14,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pccpipe.errors import UsageError
+from pccpipe.secrets.forms import forms_of
 from pccpipe.secrets.mask import Masker, mask_error
 
 SECRETS = ["sk-Abc/+=123 secret", "abcab", "abcabcabd", "pass'word\"x\\y", "line one of it\nline two of it\n"]
@@ -21,56 +26,120 @@ MASKER = Masker(SECRETS)
 pieces = st.lists(st.sampled_from([*SECRETS, "abc", "ab", "sk-Abc", " ", "\n", "xyz", "***"]), max_size=12).map("".join)
 
 
-def cut(data: bytes, at: list[int]) -> bytes:
-    stream = MASKER.stream()
-    shown = b""
-    edges = [0, *sorted(min(edge, len(data)) for edge in at), len(data)]
-    for start, end in itertools.pairwise(edges):
-        shown += stream.feed(data[start:end])
-    return shown + stream.finish()
-
-
 @given(pieces, st.lists(st.integers(0, 200), max_size=30))
 @settings(max_examples=300)
 def test_a_stream_cut_anywhere_is_masked_as_the_whole(text: str, at: list[int]) -> None:
-    assert cut(text.encode(), at) == MASKER.data(text.encode())
+    assert shown_of(MASKER, text.encode(), at) == MASKER.data(text.encode())
 
 
-@given(st.text(max_size=20), st.sampled_from(SECRETS[:4]), st.text(max_size=20))
-def test_no_common_form_survives(before: str, secret: str, after: str) -> None:
-    text = f"{before}{secret}{after}"
-    raw = text.encode("utf-8", "surrogatepass")
-    forms = {
-        "raw": raw,
-        "base64": base64.b64encode(raw),
-        "base64url": base64.urlsafe_b64encode(raw),
-        "url": quote(raw, safe="").encode(),
-        "form": quote_plus(raw).encode(),
-        "json": json.dumps(text).encode(),
-        "shell": shlex.quote(text).encode("utf-8", "surrogatepass"),
-        "hex": raw.hex().encode(),
-    }
-    value = secret.encode()
-    for name, form in forms.items():
-        masked = MASKER.data(form)
-        assert b"***" in masked, name
-        assert value not in masked, name
-        if name.startswith("base64"):
-            # Of what is left, nothing decodes to as much as half of the secret.
-            assert not any(value[:6] in _decoded(part) for part in masked.split(b"***") if part.isascii())
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "raw": lambda raw: raw,
+    "base64": base64.b64encode,
+    "base64 after 1": lambda raw: base64.b64encode(b"x" + raw + b"yy"),
+    "base64 after 2": lambda raw: base64.b64encode(b"xx" + raw + b"y"),
+    "base64url": base64.urlsafe_b64encode,
+    "base64 in lines": lambda raw: base64.encodebytes(b"x" * 50 + raw + b"y" * 50),
+    "base64 in lines in JSON": lambda raw: json.dumps(base64.encodebytes(b"xy" * 20 + raw).decode()).encode(),
+    "hex": lambda raw: raw.hex().encode(),
+    "HEX": lambda raw: raw.hex().upper().encode(),
+    "url": lambda raw: quote(raw, safe="").encode(),
+    "path": lambda raw: quote(raw).encode(),
+    "form": lambda raw: quote_plus(raw).encode(),
+    "json": lambda raw: json.dumps(raw.decode()).encode(),
+    "json as it is": lambda raw: json.dumps(raw.decode(), ensure_ascii=False).encode(),
+    "json in json": lambda raw: json.dumps(json.dumps({"a": raw.decode()})).encode(),
+    "shell": lambda raw: shlex.quote(raw.decode()).encode(),
+    "shell in json": lambda raw: json.dumps(shlex.quote(raw.decode())).encode(),
+    "shell, otherwise": lambda raw: b"'" + raw.replace(b"'", b"'\\''") + b"'",
+    "python": lambda raw: repr(raw.decode()).encode(),
+    "html": lambda raw: html.escape(raw.decode()).encode(),
+}
+# Without what a mask itself is made of, and long enough for each form to be a word that nothing else is.
+secrets = st.text(
+    st.characters(exclude_characters="*\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", codec="utf-8"),
+    min_size=8,
+    max_size=90,
+)
+cuts = st.lists(st.integers(0, 400), max_size=30)
+
+
+def shown_of(masker: Masker, data: bytes, at: list[int]) -> bytes:
+    """What is shown of a stream that is cut at these places."""
+    stream = masker.stream()
+    edges = [0, *sorted(min(edge, len(data)) for edge in at), len(data)]
+    return b"".join(stream.feed(data[start:end]) for start, end in itertools.pairwise(edges)) + stream.finish()
+
+
+@given(st.sampled_from(sorted(FORMS)), secrets, st.binary(max_size=20), st.binary(max_size=20), cuts)
+@settings(max_examples=400, deadline=None)
+def test_no_form_of_any_secret_survives_however_it_is_cut(
+    form: str, secret: str, before: bytes, after: bytes, at: list[int]
+) -> None:
+    raw = secret.encode()
+    encoded = FORMS[form](raw)
+    shown = shown_of(Masker([secret]), before + encoded + after, at)
+    assert b"***" in shown
+    assert encoded not in shown
+    assert raw not in shown
+    for part in shown.split(b"***"):
+        # Of what is left of it, nothing decodes to as much as half of the secret.
+        assert raw[: (len(raw) + 1) // 2] not in _decoded(part)
+
+
+@given(
+    st.lists(st.text(st.sampled_from("ab*/+"), min_size=1, max_size=9), max_size=4),
+    st.text(st.sampled_from("ab*/+")),
+    cuts,
+)
+@settings(max_examples=200, deadline=None)
+def test_secrets_that_overlap_are_masked_as_one_and_all_else_is_left(
+    values: list[str], text: str, at: list[int]
+) -> None:
+    masker, data = Masker(values), text.encode()
+    hidden = bytearray(len(data))
+    for form in {form for value in values for form in forms_of(value)}:
+        for start in range(len(data)):
+            if data.startswith(form, start):
+                hidden[start : start + len(form)] = b"x" * len(form)
+    seen = b"".join(bytes([byte]) for byte, is_hidden in zip(data, hidden, strict=True) if not is_hidden)
+    stream = masker.stream()
+    assert shown_of(masker, data, at) == masker.data(data)
+    assert sorted(masker.data(data).replace(b"*", b"")) == sorted(seen.replace(b"*", b""))
+    stream.feed(data)
+    stream.finish()
+    assert stream.found == any(hidden)
+
+
+@given(st.lists(secrets, max_size=5), st.binary(max_size=300), cuts)
+@settings(max_examples=60, deadline=None)
+def test_what_has_no_secret_in_it_is_left_as_it_is(values: list[str], data: bytes, at: list[int]) -> None:
+    masker = Masker(values)
+    if not any(form in data for value in values for form in forms_of(value)):
+        assert shown_of(masker, data, at) == data
+        assert masker.data(data) is data
+
+
+def test_masking_is_linear_whatever_the_text_and_the_secrets_are() -> None:
+    secrets = [f"sk-{'a' * 30}{number:04}" for number in range(20)] + ["a" * 40, "line\n" * 300]
+    masker = Masker(secrets)
+    for text in (b"a" * 300_000, b"line\n" * 60_000, b"sk-" * 100_000, b"sk-" + b"a" * 300_000):
+        began = time.process_time()
+        shown_of(masker, text, list(range(0, len(text), 4096)))
+        assert time.process_time() - began < 3
 
 
 def _decoded(part: bytes) -> bytes:
     found = b""
+    plain = part.replace(b"\n", b"").replace(b"-", b"+").replace(b"_", b"/")
     for start in range(4):
-        text = part[start:].replace(b"-", b"+").replace(b"_", b"/")
-        found += base64.b64decode(text[: len(text) // 4 * 4]) + b"|"
+        with contextlib.suppress(ValueError):
+            found += base64.b64decode(plain[start:][: (len(plain) - start) // 4 * 4]) + b"|"
     return found
 
 
 def test_the_longest_secret_wins_also_when_a_shorter_one_is_its_beginning() -> None:
     assert MASKER.data(b"<abcabcabd>") == b"<***>"
-    assert cut(b"<abcabcabd>", list(range(12))) == b"<***>"
+    assert shown_of(MASKER, b"<abcabcabd>", list(range(12))) == b"<***>"
 
 
 def test_only_what_may_be_a_secret_is_held_back() -> None:
