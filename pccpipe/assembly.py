@@ -59,6 +59,7 @@ class Assembly:
         *,
         resumes: bool,
         accept_new_host_key: bool,
+        masker: Masker,
         secrets: Sequence[str],
         accept: Callable[[ByteStream], None],
     ) -> None:
@@ -66,7 +67,7 @@ class Assembly:
         self._accept = accept
         self._project = project
         self._folders = folders
-        self._masker = Masker(secrets)
+        self._masker = masker
         self._withheld = _variables_of(pipeline.secrets)
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
@@ -88,6 +89,7 @@ class Assembly:
             machine=self.vm.claim if self.vm else None,
             remote=self.vm.workspace if self.vm else "",
             state=folders.record / "workspace.json",
+            masker=masker,
             secrets=secrets,
         )
 

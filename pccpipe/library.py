@@ -297,6 +297,7 @@ def _go(
         folders,
         resumes=bool(events),
         accept_new_host_key=job.accept_new_host_key,
+        masker=masker,
         secrets=tuple(job.secrets.values()),
         accept=proxy.accept,
     )

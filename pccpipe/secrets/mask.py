@@ -25,8 +25,8 @@ _HEAD = 4
 class Masker:
     """Masks the given values, and for a while more of them. Safe from many threads; each stream has its own `stream()`.
 
-    Where secrets overlap, all that belongs to one of them becomes one mask. A value that joins while a stream is read is
-    masked in what comes after that.
+    Where secrets overlap, all that belongs to one of them becomes one mask. A value that joins while a stream is read
+    is masked in what comes after that.
     """
 
     def __init__(self, values: Iterable[str]) -> None:

@@ -164,9 +164,10 @@ class LocalProcess:
         self._timeout = seconds
 
     def shutdown_write(self) -> None:
-        if self._stdin >= 0:
-            os.close(self._stdin)
-            self._stdin = -1
+        # Taken before it is closed: another thread may be doing the same.
+        stdin, self._stdin = self._stdin, -1
+        if stdin >= 0:
+            os.close(stdin)
 
     def wait(self, timeout: float) -> int:
         deadline = time.monotonic() + timeout

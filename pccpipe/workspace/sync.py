@@ -45,7 +45,8 @@ class WorkspaceSync:
         machine: gives the VM; None if the project has none.
         remote: the copy's folder on the VM.
         state: a file in which it is kept what is where, for a process that goes on after this one was killed.
-        secrets: the values that neither go up in a file nor come home in one.
+        masker: takes secrets out of what comes home.
+        secrets: the values that do not go up in a file.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class WorkspaceSync:
         machine: Callable[[], Machine] | None,
         remote: str,
         state: Path,
+        masker: Masker | None = None,
         secrets: Sequence[str] = (),
         limits: Limits | None = None,
         rsync_allowed: bool = True,
@@ -67,7 +69,7 @@ class WorkspaceSync:
         self._remote = remote
         self._state = state
         self._secrets = secrets
-        self._masker = Masker(secrets)
+        self._masker = masker or Masker(())
         self._limits = limits or Limits()
         self._rsync: bool | None = None if rsync_allowed else False
         self._lock = threading.RLock()

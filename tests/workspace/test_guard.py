@@ -8,6 +8,7 @@ import pytest
 
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
+from pccpipe.secrets.mask import Masker
 from pccpipe.shell.haltable import NeverHalted
 from pccpipe.workspace.exclude import Excluded, as_rsync_rules
 from pccpipe.workspace.sync import WorkspaceSync
@@ -24,7 +25,8 @@ def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[s
         path = user / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    sync = WorkspaceSync(user, folder / "copy", folder / "sent", None, "", folder / "workspace.json", [SECRET, "short"])
+    state, values = folder / "workspace.json", [SECRET, "short"]
+    sync = WorkspaceSync(user, folder / "copy", folder / "sent", None, "", state, Masker(values), values)
     sync.upload(list(exclude), NEVER)
     return sorted(str(path.relative_to(sync.home)) for path in sync.home.rglob("*") if path.is_file())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pccpipe.errors import ActionError, Halted, Unavailable
+from pccpipe.secrets.mask import Masker
 from pccpipe.shell.haltable import NeverHalted
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
@@ -53,6 +54,7 @@ class Pair:
             lambda: connection,
             self.remote,
             folder / "workspace.json",
+            Masker(secrets),
             secrets,
             limits,
             rsync_allowed=rsync,
