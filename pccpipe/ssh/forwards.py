@@ -117,6 +117,7 @@ class Forwards:
             done = self._run(f"[ -S {shlex.quote(new)} ] && exec mv -f {shlex.quote(new)} {shlex.quote(path)}")
             if done.code == 0:
                 return
+            _check(transport)
         if len(path) > 90:
             hint = (
                 f"{path} may be too long for a socket's address, which has 108 bytes: take a shorter `root:` or run id"
@@ -130,6 +131,7 @@ class Forwards:
             answer = self._ask(transport, "tcpip-forward", "127.0.0.1", port)
             if answer is not None:
                 return port or answer.get_int()
+            _check(transport)
         hint = "sshd there must allow it: AllowTcpForwarding yes (and no DisableForwarding) in sshd_config"
         raise Unavailable(Reason.PROXY_REFUSED, f"sshd on {self._host} forwards no port {port or ''}".rstrip(), hint)
 
@@ -150,6 +152,12 @@ class Forwards:
                 if is_it:
                     return accept
         return None
+
+
+def _check(transport: Transport) -> None:
+    """A connection that has ended has refused nothing."""
+    if not transport.is_active():
+        raise EOFError("the SSH connection ended")
 
 
 def _take_channel(

@@ -6,7 +6,7 @@ import json
 
 from pccpipe.engine.plan import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.spec.model import Run, SecretSource
+from pccpipe.spec.model import Run, Secret, SecretSource
 from pccpipe.views.text import harmless, harmless_line, limit, memory
 
 
@@ -37,11 +37,15 @@ def _head(plan: Plan) -> list[str]:
         "project": f"{project.id} ({project.path or 'no project file'}), isolation {project.isolation_mode.value}{at}",
         "inputs": ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in plan.inputs.items()),
         "secrets": ", ".join(
-            f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}"
+            f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}{_via(secret)}"
             for secret in plan.pipeline.secrets.values()
         ),
     }
     return [f"  {name + ':':<9} {harmless_line(text)}" for name, text in head.items() if text]
+
+
+def _via(secret: Secret) -> str:
+    return f" (stays here: steps get a token for {secret.upstream.source})" if secret.upstream else ""
 
 
 _SOURCES = {
@@ -85,8 +89,9 @@ def _place(way: Way, asked: Place | None) -> str:
             assert way.container
             at = "this machine" if way.host == "localhost" else f"the VM {way.host}"
             settings = way.container.settings
+            out = f" but for {', '.join(settings.egress)}" if settings.egress else ""
             told = {
-                "network": settings.network,
+                "network": f"{settings.network}{out}",
                 "memory": memory(settings.memory) if settings.memory else "unlimited",
                 "cpus": settings.cpus,
                 "pids": settings.pids or "unlimited",
@@ -124,6 +129,9 @@ def _rules(planned: PlannedStep) -> list[str]:
             rules.append(f"files: {', '.join(file.name for file in body.files)}")
         if body.secrets:
             rules.append(f"secrets: {', '.join(body.secrets)}")
+        if body.max_tokens:
+            limit = body.max_tokens.expression
+            rules.append(f"at most {limit.source if limit else body.max_tokens.known} tokens")
     if planned.result:
         rules.append(f"result: {planned.result}")
     if planned.timeout is not None:

@@ -153,6 +153,20 @@ def test_a_secret_that_has_no_value_is_a_warning_and_no_value_is_ever_shown(plan
     assert "secrets: GONE, SET, TOOL" in text
 
 
+def test_what_stays_here_and_what_a_container_reaches_is_said(planned: Planned) -> None:
+    plan = planned(
+        """
+        secrets: {KEY: {from: env, via: proxy}}
+        containers: {box: {image: i, network: none, egress: [pypi.org, "*.npmjs.org"]}}
+        steps: [{id: a, on: container, container: box, run: 'true', secrets: [KEY], max_tokens: 5000}]
+        """
+    )
+    text = "\n".join(plan_text(plan))
+    assert "KEY from the environment's KEY (stays here: steps get a token for https://api.openai.com/v1)" in text
+    assert "network none but for pypi.org, *.npmjs.org" in text
+    assert "at most 5000 tokens" in text
+
+
 def test_everything_that_runs_here_for_want_of_a_project_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("version: 1\nname: t\nsteps: [{id: far, on: vm, run: a}, {id: near, run: b}]\n")

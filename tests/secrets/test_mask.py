@@ -180,3 +180,14 @@ def test_an_exception_and_those_it_came_of_say_no_secret() -> None:
     assert not any(secret in told for secret in SECRETS)
     assert "/tmp/***/x" in told
     assert (raised.value.message, raised.value.hint) == ("it is ***", "not ***")
+
+
+def test_a_value_can_join_and_leave_also_while_a_stream_is_read() -> None:
+    masker = Masker(["sk-Abcdef"])
+    stream = masker.stream()
+    shown = stream.feed(b"token-one ")
+    masker.add(["token-one", "token-two"])
+    shown += stream.feed(b"token-one sk-Abcdef ")
+    masker.drop(["token-one"])
+    shown += stream.feed(b"token-one token-two") + stream.finish()
+    assert shown == b"token-one *** *** token-one ***"

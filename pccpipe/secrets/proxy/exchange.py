@@ -151,7 +151,8 @@ class Exchange:
 
     def _pass_on(self, answer: upstream.Answer) -> None:
         """An answer, piece by piece as it comes."""
-        self._send(h11.Response(status_code=answer.status, headers=answer.headers, reason=answer.reason))
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        self._send(h11.Response(status_code=answer.status, headers=headers, reason=answer.reason))
         for piece in answer.pieces:
             self._send(h11.Data(data=piece))
         self._send(h11.EndOfMessage())

@@ -1,0 +1,119 @@
+"""What of a secret reaches a command: its value, or a token that ends with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pccpipe.engine.past import Past
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Outcome, Reason, Stream
+from pccpipe.record.events import (
+    CommandEnded,
+    CommandStarted,
+    Event,
+    Happening,
+    ModelUsed,
+    Output,
+    SecretsGiven,
+    StepStarted,
+)
+from pccpipe.secrets.proxy.proxy import EGRESS, digest
+from pccpipe.targets.base import Chunk, Command, Exit
+from pccpipe.targets.dummy import Play
+from tests.engine.rehearsal import Stage
+
+KEY, OTHER = "sk-a-key-0123456789", "another-secret-value"
+TEXT = """
+secrets:
+  KEY: {from: env, via: proxy, upstream: "http://192.0.2.1:9/v1"}
+  OTHER: {from: env}
+containers: {box: {image: i, network: none, egress: [example.org]}}
+steps:
+  - id: agent
+    on: container
+    container: box
+    secrets: [KEY, OTHER]
+    max_tokens: 1000
+    run: work
+    retry: {attempts: 2, backoff: 0}
+    fallback: {on: local}
+  - {id: plain, on: vm, run: test}
+"""
+
+
+@pytest.fixture
+def commands() -> list[Command]:
+    return []
+
+
+@pytest.fixture
+def stage(tmp_path: Path, commands: list[Command]) -> Stage:
+    def play(command: Command) -> Play:
+        commands.append(command)
+        said = Chunk(Stream.STDOUT, " ".join(command.secrets.values()).encode())
+        return Play(output=(said,), exit=Exit(1 if command.serial == 1 and command.step == "agent" else 0))
+
+    return Stage(tmp_path, play, secrets={"KEY": KEY, "OTHER": OTHER})
+
+
+def test_a_proxied_secrets_value_reaches_no_command_and_its_token_is_another_for_each_attempt(
+    stage: Stage, commands: list[Command]
+) -> None:
+    played = stage.play(TEXT)
+    assert played.outcome.outcome is Outcome.SUCCEEDED
+    first, second, plain = commands
+    for command in (first, second):
+        assert command.secrets["OTHER"] == OTHER
+        assert command.secrets["KEY"].startswith("pcct-")
+        assert command.is_proxied
+        assert command.way_out
+        assert KEY not in repr(command)
+    assert len({first.secrets["KEY"], second.secrets["KEY"], first.way_out, second.way_out}) == 4
+    assert not plain.is_proxied
+    given = played.notes.of(SecretsGiven)
+    assert [(each.attempt, each.modes) for each in given] == [
+        (number, {"KEY": "proxy", "OTHER": "direct"}) for number in (1, 2)
+    ]
+    assert given[0].tokens == {"KEY": digest(first.secrets["KEY"]), EGRESS: digest(first.way_out)}
+    assert {output.text.strip() for output in played.notes.of(Output)} == {"*** ***"}
+
+
+def test_a_step_that_falls_back_has_no_way_out_of_a_container_there(stage: Stage, commands: list[Command]) -> None:
+    script = stage.script
+    gone = Unavailable(Reason.ENGINE_MISSING, "no engine")
+    stage.script = lambda command: Play(unavailable=gone) if command.container else script(command)
+    stage.play(TEXT)
+    assert (commands[0].is_proxied, commands[0].way_out) == (True, "")
+
+
+def test_a_resumed_turn_goes_on_counting_and_knows_the_tokens_of_before(stage: Stage, commands: list[Command]) -> None:
+
+    before = ModelUsed("agent", 3, 1, 900, 100, 200, 0, 1000)
+    happenings: list[Happening] = [
+        StepStarted("agent", "run"),
+        SecretsGiven("agent", 1, {"KEY": "proxy"}, {"KEY": "ab"}),
+        before,
+    ]
+    past = Past(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
+    played = stage.play(TEXT.replace("retry: {attempts: 2, backoff: 0}", ""), past=past)
+    (ended,) = [each for each in played.notes.of(CommandEnded) if each.step == "agent"]
+    assert "its max_tokens of 1000 are used up (1100 were used)" in ended.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("http://192.0.2.1:9/v1", "${{ inputs.url }}"), "no URL of an API: 'nowhere'"),
+        (("max_tokens: 1000", "max_tokens: ${{ inputs.url }}"), "max_tokens is to be a whole number"),
+    ],
+)
+def test_what_is_wrong_only_when_its_turn_comes_fails_the_step(
+    stage: Stage, change: tuple[str, str], words: str
+) -> None:
+    played = stage.play("inputs: {url: {type: string}}" + TEXT.replace(*change), url="nowhere")
+    end = played.end_of("agent")
+    assert end.outcome is Outcome.FAILED
+    assert words in end.message
+    assert not played.notes.of(CommandStarted)
