@@ -28,6 +28,19 @@ def first_way(mode: IsolationMode, body: Run) -> tuple[Place, Where]:
     return place, body.where
 
 
+def refusal(mode: IsolationMode, body: Run) -> str | None:
+    """Why a step may not run where the project leads it, or None: one that requires its container has one or none.
+
+    It is no fallback that leads there, and what the project chose is no downgrade; but without a project file nobody
+    chose, and `required` is the word of whoever wrote the step.
+    """
+    if not body.isolation_required or body.where.on is not Place.CONTAINER:
+        return None
+    if leads_to(mode, Place.CONTAINER) is Place.CONTAINER:
+        return None
+    return f"`isolation: required` asks for its container, and isolation_mode is {mode.value}: there is no engine"
+
+
 def following_way(mode: IsolationMode, body: Run, place: Place, *, allowed: bool) -> tuple[Place, Where] | None:
     """Where the step may go when `place` is unavailable, and what it runs there."""
     if not allowed or body.isolation_required or body.fallback is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from pccpipe.engine.actions import kind_of
+from pccpipe.engine.exposure import exposures
 from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.scope import ProjectView, RunView
 from pccpipe.errors import PccpipeError, UsageError
@@ -104,7 +105,8 @@ def make_plan(
     run = RunView(id="", isolation_mode=project.isolation_mode.value, folder="")
     names: dict[str, object] = {"inputs": inputs, "project": ProjectView(project.id), "run": run}
     steps = (*planner.steps(pipeline.steps, _At(names)), *planner.steps(pipeline.always, _At(names, always=True)))
-    warnings = [*map(masker.text, planner.warnings), *unset, *_project_warnings(project, steps)]
+    warnings = [*map(masker.text, planner.warnings), *unset]
+    warnings += [*_project_warnings(project, steps), *map(masker.text, exposures(project, steps))]
     shown = {name: masker.json(value) for name, value in inputs.items()}
     return Plan(pipeline, project, shown, tuple(steps), tuple(dict.fromkeys(warnings)))
 

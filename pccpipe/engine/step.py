@@ -20,7 +20,7 @@ from pccpipe.engine.follow import Followed, follow
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import with_patience
-from pccpipe.engine.places import first_way, following_way
+from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
@@ -40,6 +40,7 @@ from pccpipe.targets.base import Command, ContainerSettings, Exit, Isolation, Ru
 from pccpipe.values import Json
 
 ATTACH_EVERY = 5.0
+CHOOSE_ENGINE = "`isolation_mode: container` in the project file runs it on this machine's engine, `vm` on the VM's"
 
 
 def run_step(parts: Parts, here: Here, step: Step, body: Run, visit: Visit) -> Ended:
@@ -252,6 +253,8 @@ class _RunStep:
         if self.body.result:
             # Wrong, it would be found when the agent's hour is over.
             result_target(self._result_path(self.body.result, place), parts.run_dir)
+        if refused := refusal(parts.project.isolation_mode, self.body):
+            raise Unavailable(Reason.ENGINE_MISSING, refused, CHOOSE_ENGINE)
         side = parts.side_of(place)
         target = parts.targets[place]
         target.open()

@@ -29,6 +29,8 @@ class Play:
     """In place of an exit, it can no longer be known how the command ended."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """What it leaves in `PCC_OUT`."""
+    had: Isolation | None = None
+    """What its place says that it had, if it is not what it asked for."""
 
 
 class DummyTarget:
@@ -88,6 +90,8 @@ class _Playing:
 
     @property
     def isolation(self) -> Isolation:
+        if self._play.had:
+            return self._play.had
         container = f"dummy-{self._command.id}" if self._place is Place.CONTAINER else None
         return Isolation(self._place, "dummy", "1000:1000", container)
 

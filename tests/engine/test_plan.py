@@ -231,6 +231,79 @@ def test_what_a_container_is_not_held_by_is_shown(planned: Planned) -> None:
     assert "loosened" not in c
 
 
+AT_HAND = "with the engine's socket at hand"
+BUILT = """
+containers: {box: {image: "img:1"}, judge: {image: "img:1", workspace: read-only}}
+steps:
+  - {id: before, on: vm, run: npm test}
+  - {id: build, on: container, container: box, run: codex exec, isolation: required}
+  - {id: after, on: vm, run: npm test, fallback: {on: local}}
+  - {id: here, run: npm publish}
+  - {id: inside, on: container, container: judge, run: npm test, fallback: {on: local}}
+  - {id: known, if: "false", run: npm test}
+"""
+
+
+def test_a_plan_warns_where_code_of_an_agent_runs_in_no_container(planned: Planned) -> None:
+    assert planned(BUILT).warnings == (
+        "after runs on the VM pcc@192.0.2.1 or on this machine, in no container, what build may have written, "
+        "with the engine's socket at hand: pcc may use it, and that is as good as root there",
+        "here runs on this machine, in no container, what build may have written",
+    )
+    after, here = planned(BUILT, IsolationMode.CONTAINER).warnings
+    for text in (after, here):
+        assert f"{AT_HAND}: you may use it" in text
+    refused, after, here, inside = planned(BUILT, IsolationMode.LOCAL).warnings
+    assert inside == "inside runs on this machine, in no container, what build may have written"
+    assert refused.startswith("build will be `unavailable`: ")
+    assert AT_HAND not in after + here
+
+
+def test_in_a_loop_what_comes_before_the_builder_comes_after_it_too(planned: Planned) -> None:
+    plan = planned("""
+        containers: {box: {image: "img:1"}}
+        steps:
+          - {id: baseline, on: vm, run: npm test}
+          - id: loop
+            repeat: {max: 2}
+            steps:
+              - {id: test, on: vm, run: npm test, matrix: {node: [18, 20]}}
+              - {id: build, on: container, container: box, run: agent}
+        always: [{id: report, on: vm, run: npm run report}]
+    """)
+    assert [warning.split(" ")[0] for warning in plan.warnings] == ["loop.test", "report"]
+
+
+def test_a_builder_that_only_reads_warns_of_nothing(planned: Planned) -> None:
+    plan = planned("""
+        containers: {judge: {image: "img:1", workspace: read-only}}
+        steps:
+          - {id: review, on: container, container: judge, run: codex exec}
+          - {id: after, on: vm, run: npm test}
+    """)
+    assert plan.warnings == ()
+
+
+def test_an_agent_that_no_container_holds_is_told_and_so_is_one_that_nothing_holds(planned: Planned) -> None:
+    text = """
+        containers: {box: {image: "img:1"}}
+        steps:
+          - {id: bare, on: vm, run: codex exec --dangerously-bypass-approvals-and-sandbox}
+          - {id: boxed, on: container, container: box, run: codex exec -s danger-full-access}
+    """
+    assert planned(text).warnings == (
+        "bare switches off the agent's own sandbox on the VM pcc@192.0.2.1, where no container holds it: nothing does",
+        "bare is an agent that runs on the VM pcc@192.0.2.1, in no container, with the engine's socket at hand: pcc "
+        "may use it, and that is as good as root there",
+    )
+    assert [warning.split(" ")[:2] for warning in planned(text, IsolationMode.LOCAL).warnings] == [
+        ["bare", "switches"],
+        ["bare", "is"],
+        ["boxed", "switches"],
+        ["boxed", "is"],
+    ]
+
+
 @pytest.mark.parametrize(
     "path", sorted([*ROOT.glob("pipelines/*.yaml"), *ROOT.glob("examples/pipelines/*.yaml")]), ids=str
 )
