@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,13 +23,22 @@ from pccpipe.cli.options import (
 @project_option
 @input_option
 @no_fallback_option
-def plan(pipeline: Path, project: Path | None, given: Sequence[str], no_fallback: bool) -> None:
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="json is for programs: one object, with where each part stands.",
+)
+def plan(pipeline: Path, project: Path | None, given: Sequence[str], no_fallback: bool, output: str) -> None:
     """Say what would run where.
 
     With every expression that can be known evaluated, the others as they are written. Runs and connects to nothing.
+    PIPELINE is a file, or the name of a built-in pipeline: default-run.
     """
     from pccpipe import library
-    from pccpipe.views.plan import plan_text
+    from pccpipe.views.plan import plan_json, plan_text
 
     fallback = library.Fallback.FORBIDDEN if no_fallback else library.Fallback.ALLOWED
     planned = library.plan(
@@ -37,4 +47,4 @@ def plan(pipeline: Path, project: Path | None, given: Sequence[str], no_fallback
         inputs=read_inputs(given),
         fallback=fallback,
     )
-    tell(plan_text(planned))
+    tell([json.dumps(plan_json(planned), indent=2)] if output == "json" else plan_text(planned))

@@ -72,7 +72,7 @@ def run(
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
-    """Run a pipeline.
+    """Run a pipeline: a file, or a built-in one by its name, default-run.
 
     Ctrl-C ends the run: what runs is told to end, and the steps under `always:` still run. A second Ctrl-C is less
     patient with what does not end. Exit status: 0 succeeded, 1 a step failed or timed out, 2 wrong usage or pipeline,

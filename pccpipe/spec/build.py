@@ -37,7 +37,7 @@ from pccpipe.spec.model import (
     Where,
 )
 from pccpipe.spec.schema import find_schema
-from pccpipe.spec.snapshot import files_to_copy
+from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Key, Source
 from pccpipe.values import Json
 
@@ -67,10 +67,16 @@ class _Builder:
 
     def pipeline(self) -> Pipeline:
         data = self._data
+        text: str = self._source.text
+        files = files_to_copy(self._source.data, self._path.parent)
+        if self._source.included:
+            text, files = on_its_own(self._source)
         return Pipeline(
             path=self._path,
-            text=self._source.text,
-            files=files_to_copy(self._source.data, self._path.parent),
+            text=text,
+            files=files,
+            included=tuple(self._source.included),
+            removed=self._source.removed,
             name=_text(data["name"]),
             description=_text(data.get("description", "")),
             inputs={name: self._input(name, _map(spec)) for name, spec in _map(data.get("inputs")).items()},
@@ -158,6 +164,7 @@ class _Builder:
             id=_text(data["id"]),
             body=self._body(path, data),
             position=self._source.of_value(path),
+            changes=self._source.changes.get(_text(data["id"]), ()),
             name=_text(data.get("name", "")),
             description=_text(data.get("description", "")),
             condition=None if condition is None else self._expression((*path, "if"), condition),

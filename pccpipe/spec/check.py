@@ -36,7 +36,8 @@ class _Checker:
         self.source = source
         self._ill = {key for key in _SECTIONS if self._is_ill(key)}
         inputs = ANY_NAME if "inputs" in self._ill else self.inputs
-        self.values = Texts(source, folder, Declared(inputs, ANY_NAME if "steps" in self._ill else self.step_ids))
+        steps = ANY_NAME if "steps" in self._ill else self.step_ids
+        self.values = Texts(source, folder, Declared(inputs, steps, source.removed))
         self._in_cycles: set[str] = set()
 
     def _is_ill(self, key: str) -> bool:
@@ -67,8 +68,10 @@ class _Checker:
         if not isinstance(step_id, str):
             return
         if step_id in self.step_ids:
-            line = self.source.of_value((*self.step_ids[step_id], "id")).line
-            message = f"there is a step `{step_id}` already, on line {line}"
+            first = self.source.of_value((*self.step_ids[step_id], "id"))
+            here = first.file == self.source.of_value((*path, "id")).file
+            where = f"on line {first.line}" if here else f"at {first}"
+            message = f"there is a step `{step_id}` already, {where}"
             self.values.say((*path, "id"), message, "ids are unique in the whole pipeline")
         else:
             self.step_ids[step_id] = path

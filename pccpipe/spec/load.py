@@ -8,6 +8,7 @@ from pathlib import Path
 from pccpipe.errors import SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.check import meaning_problems
+from pccpipe.spec.include import find_pipeline, located, with_included
 from pccpipe.spec.model import Pipeline
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.schema import schema_file_problems, structure_problems
@@ -18,28 +19,46 @@ def load_pipeline(path: Path, folder: Path | None = None) -> Pipeline:
     """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read.
 
     Args:
+        path: where there is no such file, a built-in pipeline's name will do.
         folder: where the files that it names are; default: its own.
     """
+    path = path if folder else find_pipeline(path)
     folder = folder or path.parent
-    source = load_source(path, "pipeline", lambda source: meaning_problems(source, folder))
-    return build_pipeline(source, folder / path.name)
+    source = _read(path)
+    problems = structure_problems(source, "pipeline")
+    whole: Source | None = source
+    more: list[Problem] = []
+    if isinstance(source.data, dict) and "include" in source.data:
+        whole, more = with_included(source, problems)
+    if whole:
+        problems = [located(problem, whole) for problem in problems]
+        more = [located(problem, whole) for problem in (*more, *meaning_problems(whole, folder))]
+    _raise_if(problems, more)
+    return build_pipeline(whole or source, folder / path.name)
 
 
 def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]) -> Source:
     """Read a file and check it against a schema, and by `more`. Raises SpecError, UsageError."""
+    source = _read(path)
+    _raise_if(structure_problems(source, schema), more(source))
+    return source
+
+
+def _read(path: Path) -> Source:
     try:
-        source = read_source(path)
+        return read_source(path)
     except BadYaml as bad:
         raise SpecError([Problem(bad.position, bad.message, bad.hint, bad.line, Rule.YAML)]) from None
     except OSError as error:
         raise _unreadable(path, error) from error
-    problems = structure_problems(source, schema)
+
+
+def _raise_if(problems: list[Problem], more: list[Problem]) -> None:
+    """Raise SpecError if there are any; what is wrong at a place already is not told again in other words."""
     told = {position for problem in problems for position in (problem.position, *problem.covers)}
-    # What is wrong at a place already is not told again in other words.
-    problems += [problem for problem in more(source) if problem.position not in told]
+    problems = [*problems, *(problem for problem in more if problem.position not in told)]
     if problems:
         raise SpecError(sorted(problems, key=lambda problem: (problem.position, problem.message)))
-    return source
 
 
 def check_schema_file(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.expression import Expression, Template
-from pccpipe.spec.source import Position
+from pccpipe.spec.source import Change, Position
 
 T = TypeVar("T", int, float, str)
 
@@ -261,6 +261,8 @@ class Step:
     id: str
     body: Body
     position: Position
+    changes: tuple[Change, ...] = ()
+    """What including files do to it, the innermost first."""
     name: str = ""
     description: str = ""
     condition: Expression | None = None
@@ -277,7 +279,7 @@ class Step:
 class Pipeline:
     path: Path
     text: str
-    """The file's text, for the record."""
+    """For the record: the file's text, or one that says the same without the files that it includes."""
     name: str
     inputs: Mapping[str, Input]
     secrets: Mapping[str, Secret]
@@ -287,7 +289,11 @@ class Pipeline:
     description: str = ""
     timeout: Value[float] | None = None
     files: Mapping[str, Path] | None = None
-    """The files that it names, by name; None if they can't be copied so that the names still lead to them."""
+    """The files that `text` names, by name; None if they can't be copied so that the names still lead to them."""
+    included: tuple[str, ...] = ()
+    """The files that it includes, the next one first."""
+    removed: Mapping[str, Position] = field(default_factory=dict)
+    """Where included steps are taken out, by id."""
 
     def all_steps(self) -> Iterator[Step]:
         """Every step, also those inside of groups and under `always:`, in the order of the file."""

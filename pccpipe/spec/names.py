@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.source import Position
@@ -42,6 +42,8 @@ class Declared:
 
     inputs: Collection[str]
     steps: Collection[str]
+    removed: Mapping[str, Position] = field(default_factory=dict)
+    """Where included steps were taken out, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,9 @@ def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Itera
     if is_cut_by_minus(("steps", *rest), declared):
         whole = next(step for step in declared.steps if step.startswith(f"{name}-"))
         yield f"there is no step `{name}`", f"for `{whole}` write steps['{whole}']: a `-` is read as minus"
+        return
+    if name not in declared.steps and name in declared.removed:
+        yield f"the step `{name}` is removed, at {declared.removed[name]}", "change what names it, or leave it there"
         return
     if name not in declared.steps:
         yield f"there is no step `{name}`", did_you_mean(name, declared.steps)

@@ -96,7 +96,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return f"did you mean `{near}`?"
     if len(words) == 1:
         return f"it can only be `{words[0]}`"
-    return f"known are: {', '.join(f'`{word}`' for word in words)}" if 0 < len(words) <= 12 else ""
+    return f"known are: {', '.join(f'`{word}`' for word in words)}" if 0 < len(words) <= 14 else ""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -230,6 +230,10 @@ def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
         around = around[part]
     beside = cast("dict[str, Data]", around)
     bodies = [name for name in beside if name in BODIES]
+    if path == ("change",):
+        return "`change` needs an `include:` beside it", "it changes the steps of the pipeline that is included"
+    if path[0] == "change" and key in {"set", "unset"}:
+        return f"`{key}` cannot stand beside `remove: true`", "what is taken out has nothing to change"
     if len(path) > 1 and path[-2] == "fallback":
         return f"the fallback of an upload takes only `on: local`, not `{key}`", ""
     if key in BODIES:
@@ -369,7 +373,7 @@ def _where(path: tuple[Key, ...]) -> str:
     words = [part for part in path if isinstance(part, str)]
     if not words:
         return "the file"
-    if isinstance(path[-1], int) and words[-1] in {"steps", "always", "parallel"}:
+    if isinstance(path[-1], int) and words[-1] in {"steps", "always", "parallel", "before", "after"}:
         return "a step"
     if len(path) > 1 and path[-2] in {"inputs", "secrets", "containers", "files"}:
         return f"`{path[-2]}: {path[-1]}:`"

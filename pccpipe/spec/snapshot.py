@@ -2,40 +2,115 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pccpipe.spec.schema import BUILT_IN_RESULTS
-from pccpipe.spec.source import Data
+from pccpipe.spec.source import Data, Key, Source
+from pccpipe.spec.write import yaml_text
 
-_NAMING = frozenset({"template", "schema", "file"})
+_Path = tuple[Key, ...]
 
 
 def files_to_copy(data: Data, folder: Path) -> dict[str, Path] | None:
     """Each relative name in a pipeline's data with its file; None if one of them can't be copied by its name.
 
-    That is: a name with `..` or an expression in it, or a folder, such as an image's build context.
+    That is: a name with `..` or an expression in it, or a folder, such as an image's build context. An expression that
+    gives a whole path, the run's folder's or that of an input, is no name of the pipeline's.
     """
     files: dict[str, Path] = {}
-    for name in _names(data):
+    for place, name in _named(data):
         path = PurePosixPath(name)
-        if name in BUILT_IN_RESULTS or path.is_absolute() or name.startswith("~"):
+        if path.is_absolute() or name.startswith("~") or _begins_absolute(name, data):
             continue
-        if ".." in path.parts or "${{" in name or not (folder / name).is_file():
+        if place[-1] == "context" or ".." in path.parts or "${{" in name or not (folder / name).is_file():
             return None
         files[name] = folder / name
     return files
 
 
-def _names(data: Data) -> Iterator[str]:
+def with_paths(source: Source) -> Source:
+    """A pipeline of several files in which each relative path is a whole one: it begins at the file that has it."""
+    data = _copied(source.data)
+    for place, name in (*_named(data), *_own_paths(data)):
+        if not name.startswith(("~", "${{")) and "\0" not in name:
+            folder = Path(source.of_value(place).file).parent.absolute()
+            _put(data, place, str(folder / name))
+    return replace(source, data=data)
+
+
+def on_its_own(source: Source) -> tuple[str, dict[str, Path]]:
+    """The text of a pipeline of several files as a file that needs none of them, and the files to copy beside it."""
+    data = _copied(source.data)
+    files: dict[str, Path] = {}
+    for place, name in _named(data):
+        path = Path(name)
+        if path.is_absolute() and "${{" not in name and path.is_file():
+            copy = next((each for each, file in files.items() if file == path), f"{len(files) + 1}-{path.name}")
+            files[copy] = path
+            _put(data, place, copy)
+    names = ", which includes ".join((source.file, *source.included))
+    return f"# As it ran: {names}\n{yaml_text(data)}", files
+
+
+def _named(data: Data) -> Iterator[tuple[_Path, str]]:
+    """Each file and folder that a pipeline's steps name, and where."""
+    if not isinstance(data, dict):
+        return
+    for key in ("steps", "always", "parallel"):
+        steps = data.get(key)
+        for index, step in enumerate(steps if isinstance(steps, list) else []):
+            for place, name in (*_of_step(step), *_named(step)):
+                yield (key, index, *place), name
+
+
+def _of_step(step: Data) -> Iterator[tuple[_Path, str]]:
+    if not isinstance(step, dict):
+        return
+    files, result, build = (step.get(key) for key in ("files", "result", "build"))
+    for name, file in files.items() if isinstance(files, dict) else ():
+        for kind, path in file.items() if isinstance(file, dict) else ():
+            if kind in {"template", "file", "schema"} and isinstance(path, str) and not _is_built_in(kind, path):
+                yield ("files", name, kind), path
+    schema = result.get("schema") if isinstance(result, dict) else None
+    if isinstance(schema, str) and not _is_built_in("schema", schema):
+        yield ("result", "schema"), schema
+    for key in ("context", "dockerfile"):
+        if isinstance(build, dict) and isinstance(path := build.get(key), str):
+            yield ("build", key), path
+
+
+def _is_built_in(kind: str, name: str) -> bool:
+    return kind == "schema" and name in BUILT_IN_RESULTS
+
+
+def _own_paths(data: Data) -> Iterator[tuple[_Path, str]]:
+    """The paths of this machine that are no part of what a run keeps: of secrets, and those that inputs begin with."""
+    for key, kind, value in (("secrets", "from", "path"), ("inputs", "type", "default")):
+        named = data.get(key) if isinstance(data, dict) else None
+        for name, spec in named.items() if isinstance(named, dict) else ():
+            if isinstance(spec, dict) and spec.get(kind) in {"file", "path"} and isinstance(spec.get(value), str):
+                yield (key, name, value), str(spec[value])
+
+
+def _begins_absolute(name: str, data: Data) -> bool:
+    inputs = data.get("inputs") if isinstance(data, dict) else None
+    begins = re.match(r"\$\{\{\s*(?:run\.folder|inputs\.(\w+))\s*\}\}", name)
+    if not begins or not begins[1]:
+        return bool(begins)
+    spec = inputs.get(begins[1]) if isinstance(inputs, dict) else None
+    return isinstance(spec, dict) and spec.get("type") == "path"
+
+
+def _copied(data: Data) -> Data:
     if isinstance(data, dict):
-        for key, value in data.items():
-            if key in _NAMING and isinstance(value, str):
-                yield value
-            elif key == "context" and isinstance(value, str):
-                yield "${{"
-            else:
-                yield from _names(value)
-    elif isinstance(data, list):
-        for item in data:
-            yield from _names(item)
+        return {key: _copied(value) for key, value in data.items()}
+    return [_copied(item) for item in data] if isinstance(data, list) else data
+
+
+def _put(data: Data, path: _Path, value: str) -> None:
+    for key in path[:-1]:
+        data = data[key]  # type: ignore[index]
+    data[path[-1]] = value  # type: ignore[index]

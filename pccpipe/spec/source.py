@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -54,8 +54,17 @@ class BadYaml(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What an including file does to a step that it includes."""
+
+    position: Position
+    keys: tuple[str, ...]
+    """The step's keys that it sets or takes away."""
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A read file: its plain data, and where each part of it stands."""
+    """A read file, or one together with those that it includes: its plain data, and where each part of it stands."""
 
     file: str
     text: str
@@ -63,6 +72,12 @@ class Source:
     data: Data
     _keys: dict[tuple[Key, ...], Position] = field(repr=False)
     _values: dict[tuple[Key, ...], Position] = field(repr=False)
+    included: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """The lines of the files that parts of the data come from, by file; the next one first."""
+    changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
+    """By the step's id."""
+    removed: Mapping[str, Position] = field(default_factory=dict)
+    """Where the steps are taken out that are here no more, by id."""
 
     def of_key(self, path: tuple[Key, ...]) -> Position:
         """Where the last key of the path stands, or the nearest thing around it that there is."""
@@ -86,6 +101,10 @@ class Source:
     def line(self, number: int) -> str:
         """The text of a line, from 1; empty if there is none."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+
+    def lines_of(self, position: Position) -> tuple[str, ...]:
+        """The lines of the file that the position is in."""
+        return self.included.get(position.file, self.lines)
 
 
 def read_source(path: Path) -> Source:

@@ -63,7 +63,8 @@ class Texts:
         misplaced = misplaced_value(pieces, shell)
         if misplaced:
             before = sum(1 for piece in pieces[: misplaced.piece] if not piece)
-            at = find(_VALUE, self.source.lines, self.source.of_value(path), before)
+            start = self.source.of_value(path)
+            at = find(_VALUE, self.source.lines_of(start), start, before)
             self._say_at(at, f"a ${{{{ }}}} stands {misplaced.why}", _QUOTED)
 
     def expression(self, path: Path_, value: Data, seen: Seen) -> None:
@@ -131,7 +132,8 @@ class Texts:
             return None
 
     def _analysed(self, path: Path_, what: str, analysis: Analysis, seen: Seen) -> bool:
-        return self._analysed_at(self.source.of_value(path), self.source.lines, what, analysis, seen)
+        start = self.source.of_value(path)
+        return self._analysed_at(start, self.source.lines_of(start), what, analysis, seen)
 
     def _analysed_at(self, start: Position, lines: Sequence[str], what: str, analysis: Analysis, seen: Seen) -> bool:
         if analysis.wrong:
@@ -146,7 +148,7 @@ class Texts:
         return analysis.wrong is None
 
     def _say_at(self, position: Position, message: str, hint: str, lines: Sequence[str] | None = None) -> None:
-        lines = self.source.lines if lines is None else lines
+        lines = self.source.lines_of(position) if lines is None else lines
         line = lines[position.line - 1] if position.line <= len(lines) else ""
         self.problems.append(Problem(position, message, hint, line))
 

@@ -1,12 +1,15 @@
-"""A plan as text: each step with where it would run, what it would run there, and where else it might."""
+"""A plan as text, and as JSON: each step with where it would run, what it would run there, and where else it might."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from pccpipe.engine.plan import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.model import Run, Secret, SecretSource
+from pccpipe.spec.source import Position
+from pccpipe.values import Json
 from pccpipe.views.text import harmless, harmless_line, limit, memory
 
 
@@ -20,28 +23,34 @@ def plan_text(plan: Plan) -> list[str]:
             always = True
         elif step.depth == 0 and not always:
             lines.append("")
-        lines += _step(step)
+        lines += _step(step, plan)
     if plan.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in plan.warnings)]
     return lines
 
 
 def _head(plan: Plan) -> list[str]:
-    project, vm = plan.project, plan.project.vm
+    project, vm, pipeline = plan.project, plan.project.vm, plan.pipeline
     at = (
         f", VM {vm.user}@{vm.external_ip}:{vm.port}, {vm.root}"
         if vm and project.isolation_mode is IsolationMode.VM
         else ""
     )
     head = {
+        "includes": ", ".join(pipeline.included),
+        "removed": ", ".join(f"{step} ({_short(at)})" for step, at in pipeline.removed.items()),
         "project": f"{project.id} ({project.path or 'no project file'}), isolation {project.isolation_mode.value}{at}",
-        "inputs": ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in plan.inputs.items()),
-        "secrets": ", ".join(
-            f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}{_via(secret)}"
-            for secret in plan.pipeline.secrets.values()
+        "inputs": ", ".join(
+            f"{name}={json.dumps(value, ensure_ascii=False)}{_of(plan, pipeline.inputs[name].position)}"
+            for name, value in plan.inputs.items()
         ),
+        "secrets": ", ".join(f"{_secret(each)}{_of(plan, each.position)}" for each in pipeline.secrets.values()),
     }
     return [f"  {name + ':':<9} {harmless_line(text)}" for name, text in head.items() if text]
+
+
+def _secret(secret: Secret) -> str:
+    return f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}{_via(secret)}"
 
 
 def _via(secret: Secret) -> str:
@@ -55,7 +64,16 @@ _SOURCES = {
 }
 
 
-def _step(planned: PlannedStep) -> list[str]:
+def _of(plan: Plan, position: Position) -> str:
+    """Where something comes from, where that is not plain to see."""
+    return f" ({_short(position)})" if plan.pipeline.included else ""
+
+
+def _short(position: Position) -> str:
+    return f"{Path(position.file).name}:{position.line}"
+
+
+def _step(planned: PlannedStep, plan: Plan) -> list[str]:
     indent = "  " * (planned.depth + 1)
     label = planned.path if planned.depth == 0 else planned.step.id
     first = planned.ways[0] if planned.ways else None
@@ -64,6 +82,9 @@ def _step(planned: PlannedStep) -> list[str]:
     if first:
         lines += _way(first, indent + "    ")
     lines += [f"{indent}    {text}" for text in _rules(planned)]
+    if plan.pipeline.included:
+        changed = (f"; {', '.join(change.keys)} at {_short(change.position)}" for change in planned.step.changes)
+        lines.append(f"{indent}    from {_short(planned.step.position)}{''.join(changed)}")
     if len(planned.ways) > 1:
         assert first
         second = planned.ways[1]
@@ -149,5 +170,97 @@ def _rules(planned: PlannedStep) -> list[str]:
 def _seconds(text: str) -> str:
     try:
         return limit(float(text))
+    except ValueError:
+        return text
+
+
+def plan_json(plan: Plan) -> Json:
+    """A plan as data, for programs: durations in seconds, sizes in bytes, each part with its file and line."""
+    pipeline, project = plan.pipeline, plan.project
+    vm = project.vm
+    return {
+        "pipeline": pipeline.name,
+        "path": str(pipeline.path),
+        "includes": list(pipeline.included),
+        "removed": {step: _from(at) for step, at in pipeline.removed.items()},
+        "project": {
+            "id": project.id,
+            "path": str(project.path) if project.path else None,
+            "isolation_mode": project.isolation_mode.value,
+            "vm": {"user": vm.user, "external_ip": vm.external_ip, "port": vm.port, "root": vm.root} if vm else None,
+        },
+        "inputs": {
+            name: {"value": value, "from": _from(pipeline.inputs[name].position)} for name, value in plan.inputs.items()
+        },
+        "secrets": {
+            secret.name: {
+                "source": secret.source.value,
+                "of": secret.source_name,
+                "via": secret.via.value,
+                "from": _from(secret.position),
+            }
+            for secret in pipeline.secrets.values()
+        },
+        "steps": [_step_json(step) for step in plan.steps],
+        "warnings": list(plan.warnings),
+    }
+
+
+def _from(position: Position) -> dict[str, Json]:
+    return {"file": position.file, "line": position.line, "column": position.column}
+
+
+def _step_json(planned: PlannedStep) -> Json:
+    step, body = planned.step, planned.step.body
+    return {
+        "path": planned.path,
+        "id": step.id,
+        "depth": planned.depth,
+        "always": planned.always,
+        "kind": planned.kind,
+        "does": planned.does,
+        "on": planned.asked,
+        "ways": [_way_json(way) for way in planned.ways],
+        "if": planned.condition,
+        "timeout": _number(planned.timeout),
+        "attempts": step.retry.attempts,
+        "continue_on_error": step.continue_on_error,
+        "fails_as": step.fails_as,
+        "secrets": list(body.secrets) if isinstance(body, Run) else [],
+        "files": [file.name for file in body.files] if isinstance(body, Run) else [],
+        "result": planned.result,
+        "from": _from(step.position),
+        "changes": [{**_from(change.position), "keys": list(change.keys)} for change in step.changes],
+    }
+
+
+def _way_json(way: Way) -> Json:
+    settings = way.container.settings if way.container else None
+    return {
+        "place": way.place.value,
+        "host": way.host,
+        "command": way.command,
+        "shell": way.shell,
+        "cwd": way.cwd,
+        "env": dict(way.env),
+        "container": {
+            "name": settings.name,
+            "image": way.container.image,
+            "network": settings.network.value,
+            "memory": settings.memory,
+            "cpus": settings.cpus,
+            "pids": settings.pids,
+            "read_only_workspace": settings.read_only_workspace,
+            "from": _from(settings.position),
+        }
+        if settings and way.container
+        else None,
+    }
+
+
+def _number(text: str | None) -> Json:
+    """A duration as a number, where it is known."""
+    try:
+        return None if text is None else float(text)
     except ValueError:
         return text

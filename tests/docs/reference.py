@@ -30,7 +30,13 @@ FILES = {
     "The builder's result": "builder-result.schema.json",
     "The reviewer's result": "reviewer-result.schema.json",
 }
-DEFINED = {"step": "A step", "input": "An input", "secret": "A secret", "container": "A container"}
+DEFINED = {
+    "step": "A step",
+    "change": "A change",
+    "input": "An input",
+    "secret": "A secret",
+    "container": "A container",
+}
 
 
 def reference() -> str:
@@ -66,6 +72,9 @@ def _section(title: str, schema: Schema, depth: int = 2) -> Iterator[str]:
     properties: Schema = schema.get("properties", {})
     if not properties:
         return
+    if title.startswith("`set:`"):
+        yield f"Each key of {_kind({'$ref': 'step'})} but its `id`.\n"
+        return
     yield "| key | value | default | meaning |\n| --- | --- | --- | --- |"
     required = schema.get("required", [])
     for key, of_key in properties.items():
@@ -92,6 +101,8 @@ def _kind(schema: Schema) -> str:
     if "enum" in schema:
         return " or ".join(_code(value) for value in schema["enum"])
     types = schema.get("type", [])
+    if types == "array" and len(schema.get("items", {}).get("enum", [])) > 12:
+        return "a list of names"
     if types == "array":
         return f"a list of {_kind(schema.get('items', {}))}"
     if types == "object" and isinstance(schema.get("additionalProperties"), dict):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pccpipe.outcome import IsolationMode, Place
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Project, Vm
-from pccpipe.views.plan import plan_text
+from pccpipe.views.plan import plan_json, plan_text
 
 ROOT = Path(__file__).resolve().parents[2]
 Planned = Callable[..., Plan]
@@ -334,3 +335,57 @@ def test_a_plan_shows_no_secret(planned: Planned) -> None:
     assert "an-x-value" not in text
     assert "key=***" in text
     assert "an-x-value" not in repr([step.ways for step in plan.steps]) + repr(plan.inputs)
+
+
+def test_each_part_of_an_included_pipeline_is_shown_with_where_it_comes_from(planned: Planned, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "version: 1\nname: base\ninputs: {test: {type: string, default: npm test}, n: {type: integer, default: 1}}\n"
+        "secrets: {SET: {from: env}}\n"
+        "steps:\n  - {id: a, run: '${{ inputs.test | raw }}', secrets: [SET]}\n  - {id: gone, run: x}\n"
+    )
+    plan = planned(
+        """
+        include: base.yaml
+        inputs:
+          test: {default: pytest}
+        change:
+          a:
+            set: {timeout: 90m, cwd: sub}
+            after: [{id: b, run: echo}]
+          gone: {remove: true}
+        """
+    )
+    assert plan_text(plan) == [
+        f"test ({tmp_path}/pipeline.yaml)",
+        f"  includes: {tmp_path}/base.yaml",
+        "  removed:  gone (pipeline.yaml:11)",
+        "  project:  p (pccpipe.yaml), isolation vm, VM pcc@192.0.2.1:22, /home/project",
+        '  inputs:   test="pytest" (pipeline.yaml:6), n=1 (base.yaml:3)',
+        "  secrets:  SET from the environment's SET (base.yaml:4)",
+        "",
+        "  a: run on this machine",
+        "      $ pytest",
+        "      in: sub",
+        "      secrets: SET",
+        "      timeout: 1h30m",
+        "      from base.yaml:6; timeout, cwd at pipeline.yaml:8",
+        "",
+        "  b: run on this machine",
+        "      $ echo",
+        "      from pipeline.yaml:10",
+    ]
+
+
+def test_the_json_says_the_same_for_programs(planned: Planned) -> None:
+    plan = planned(BOXED)
+    told = json.loads(json.dumps(plan_json(plan)))
+    assert told["project"]["vm"]["external_ip"] == "192.0.2.1"
+    (step,) = told["steps"]
+    assert (step["path"], step["kind"], step["on"]) == ("a", "run", "container")
+    assert [(way["place"], way["command"]) for way in step["ways"]] == [
+        ("container", "in the box"),
+        ("local", "on the host"),
+    ]
+    assert step["ways"][0]["container"]["memory"] == 1 << 30
+    assert (step["from"]["line"], step["from"]["column"]) == (6, 5)
+    assert step["changes"] == []

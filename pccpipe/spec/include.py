@@ -1,0 +1,121 @@
+"""`include:`: reads what a pipeline includes, and makes one of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pccpipe.errors import UsageError
+from pccpipe.spec.built_in import built_in, built_in_names, may_be_built_in
+from pccpipe.spec.merge import merge
+from pccpipe.spec.paths import beside, is_file
+from pccpipe.spec.problem import Problem, Rule, did_you_mean
+from pccpipe.spec.schema import structure_problems
+from pccpipe.spec.snapshot import with_paths
+from pccpipe.spec.source import MAX_BYTES, BadYaml, Position, Source, read_source
+
+MAX_DEPTH = 8
+"""How many files may include one another."""
+
+
+def find_pipeline(path: Path) -> Path:
+    """The file that is meant on a command line: the path, or where there is no such file a built-in pipeline's name.
+
+    Raises UsageError if there is neither.
+    """
+    try:
+        if path.exists():
+            return path
+    except OSError:
+        return path  # who reads it says why that can't be
+    name = str(path)
+    found = built_in(name) if may_be_built_in(name) else None
+    if found:
+        return found
+    near = did_you_mean(name, built_in_names()) if may_be_built_in(name) else ""
+    raise UsageError(f"there is no file {path}", f"of the built-in pipelines, {near}" if near else "")
+
+
+def with_included(source: Source, problems: list[Problem]) -> tuple[Source | None, list[Problem]]:
+    """A pipeline and all that it includes as one, and what is wrong with the changes to it.
+
+    What is wrong with the structure of the files is added to `problems`. None if a file is not to be had: then nothing
+    can be said of what needs it.
+    """
+    chain = [source]
+    while name := _included(chain[-1]):
+        at = chain[-1].of_value(("include",))
+        try:
+            found = read_source(_find(name, chain))
+            _check_limits([*chain, found])
+        except BadYaml as bad:
+            return None, [Problem(bad.position, bad.message, _included_at(bad.hint, at), bad.line, Rule.YAML)]
+        except OSError as error:
+            return None, [_problem(chain[-1], at, UsageError(f"it cannot be read: {error.strerror}"))]
+        except UsageError as error:
+            return None, [_problem(chain[-1], at, error)]
+        chain.append(found)
+        problems += structure_problems(found, "pipeline")
+    whole = chain.pop()
+    changes: list[Problem] = []
+    for over in reversed(chain):
+        whole, wrong = merge(over, whole)
+        changes += wrong
+    whole = with_paths(whole)
+    if not problems:
+        # What came of good parts is nothing that an editor could see.
+        changes += [replace(problem, rule=Rule.MEANING) for problem in structure_problems(whole, "pipeline")]
+    return whole, changes
+
+
+def located(problem: Problem, source: Source) -> Problem:
+    """The problem with its line, and with where its file is included, if it is not in the first file."""
+    if problem.position.file not in source.included:
+        return problem
+    lines = source.included[problem.position.file]
+    line = lines[problem.position.line - 1] if problem.position.line <= len(lines) else ""
+    unset = "; `unset:` leaves out a key of a step" if source.changes else ""
+    return replace(problem, line=line, hint=_included_at(problem.hint, source.of_value(("include",)), unset))
+
+
+def _included(source: Source) -> str:
+    name = source.data.get("include") if isinstance(source.data, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _find(name: str, chain: Sequence[Source]) -> Path:
+    """The file that is included. Raises UsageError."""
+    if may_be_built_in(name):
+        found = built_in(name)
+        if found is None:
+            hint = f"{did_you_mean(name, built_in_names())} (a file of yours has an ending, or begins with ./)"
+            raise UsageError(f"there is no built-in pipeline `{name}`", hint)
+    else:
+        try:
+            found = beside(Path(chain[-1].file).parent, name)
+        except ValueError as error:
+            raise UsageError(f"the path {error}") from None
+        if not is_file(found):
+            raise UsageError(f"there is no file {found}")
+    files = [Path(each.file) for each in chain]
+    for index, file in enumerate(files):
+        if file.resolve() == found.resolve():
+            words = " -> ".join(str(each) for each in (*files[index:], file))
+            raise UsageError(f"this file includes itself: {words}")
+    return found
+
+
+def _check_limits(chain: Sequence[Source]) -> None:
+    if len(chain) > MAX_DEPTH:
+        raise UsageError(f"over {MAX_DEPTH} files include one another", "let one of them include what is further down")
+    if sum(len(each.text) for each in chain) > MAX_BYTES:
+        raise UsageError(f"with what is included, the pipeline has over {MAX_BYTES // 1024} KiB")
+
+
+def _problem(source: Source, at: Position, wrong: UsageError) -> Problem:
+    return Problem(at, wrong.message, wrong.hint, source.line(at.line))
+
+
+def _included_at(hint: str, at: Position, more: str = "") -> str:
+    return f"{hint} (included at {at}{more})" if hint else f"included at {at}{more}"

@@ -1,0 +1,192 @@
+"""An included pipeline with an including one on top, as one: plain data in which each part still knows its file.
+
+Mappings are merged key by key and all else is replaced; steps are changed by id, as `change:` says, and the including
+file's own come after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from pccpipe.spec.problem import Problem, did_you_mean
+from pccpipe.spec.source import Change, Data, Key, Position, Source, walk
+
+_Path = tuple[Key, ...]
+_LISTS = ("steps", "always")
+_INNER = ("steps", "parallel")
+_ONE_OF = ("secrets", "files")
+"""Mappings whose entries are one of several kinds: an entry is replaced as a whole."""
+
+
+def merge(over: Source, under: Source) -> tuple[Source, list[Problem]]:
+    """The pipeline that `over` makes of `under`, which it includes; and what is wrong with its changes."""
+    merger = _Merger(over, under)
+    return merger.merged(), merger.problems
+
+
+class _Merger:
+    def __init__(self, over: Source, under: Source) -> None:
+        self._over = over
+        self._under = under
+        self._change = _mapping(_mapping(over.data).get("change"))
+        self._keys: dict[_Path, Position] = {}
+        self._values: dict[_Path, Position] = {}
+        self._changes = dict(under.changes)
+        self._removed = dict(under.removed)
+        self._found: set[str] = set()
+        self.problems: list[Problem] = []
+
+    def merged(self) -> Source:
+        own, theirs = _mapping(self._over.data), _mapping(self._under.data)
+        self._values[()] = self._over.of_value(())
+        self._at(self._over, ("include",), ("include",))
+        data: dict[str, Data] = {}
+        for key in dict.fromkeys((*theirs, *own)):
+            if key in _LISTS:
+                data[key] = self._sequence(key, own, theirs)
+            elif key not in {"include", "change"}:
+                data[key] = self._laid_over((key,), own, theirs, (key,), (key,))
+        self._unknown()
+        return replace(
+            self._over,
+            data=data,
+            _keys=self._keys,
+            _values=self._values,
+            included={self._under.file: self._under.lines, **self._under.included},
+            changes=self._changes,
+            removed={name: at for name, at in self._removed.items() if name not in _ids(data)},
+        )
+
+    def _laid_over(
+        self, new: _Path, own: Mapping[str, Data], theirs: Mapping[str, Data], over: _Path, under: _Path
+    ) -> Data:
+        """One key of two mappings that are merged: the paths are where it is in each file, and in what is made."""
+        key = str(new[-1])
+        if key not in own:
+            return self._taken(self._under, under, new, theirs[key])
+        mine, other = own[key], theirs.get(key)
+        if not (isinstance(mine, dict) and isinstance(other, dict)) or new[-2:-1] in {(name,) for name in _ONE_OF}:
+            return self._taken(self._over, over, new, mine)
+        self._at(self._over, over, new)
+        return {
+            name: self._laid_over((*new, name), mine, other, (*over, name), (*under, name))
+            for name in dict.fromkeys((*other, *mine))
+        }
+
+    def _taken(self, source: Source, old: _Path, new: _Path, data: Data) -> Data:
+        """A value as it is in one of the files."""
+        for inner, _ in walk(data):
+            self._at(source, (*old, *inner), (*new, *inner))
+        return data
+
+    def _at(self, source: Source, old: _Path, new: _Path) -> None:
+        self._values[new] = source.of_value(old)
+        if isinstance(new[-1], str):
+            self._keys[new] = source.of_key(old)
+
+    def _sequence(self, key: str, own: Mapping[str, Data], theirs: Mapping[str, Data]) -> Data:
+        """The included steps as they are changed, and the own ones behind them."""
+        if not isinstance(own.get(key, []), list):
+            return self._taken(self._over, (key,), (key,), own[key])
+        steps: list[Data] = []
+        if key in theirs:
+            self._at(self._under, (key,), (key,))
+            if not isinstance(theirs[key], list):
+                return self._taken(self._under, (key,), (key,), theirs[key])
+            self._changed((key,), theirs[key], (key,), steps)
+        else:
+            self._at(self._over, (key,), (key,))
+        self._added((key,), own.get(key), (key,), steps)
+        return steps
+
+    def _changed(self, old: _Path, included: Data, new: _Path, steps: list[Data]) -> None:
+        for index, step in enumerate(_listed(included)):
+            name = _mapping(step).get("id")
+            at = (*old, index)
+            if not isinstance(name, str) or not isinstance(self._change.get(name), dict):
+                steps.append(self._step(at, step, (*new, len(steps)), {}))
+                continue
+            self._found.add(name)
+            change, where = _mapping(self._change[name]), ("change", name)
+            self._added((*where, "before"), change.get("before"), new, steps)
+            if change.get("remove") is True:
+                self._remove(step, (*where, "remove"))
+            else:
+                steps.append(self._step(at, step, (*new, len(steps)), change))
+            self._added((*where, "after"), change.get("after"), new, steps)
+
+    def _added(self, old: _Path, added: Data, new: _Path, steps: list[Data]) -> None:
+        for index, step in enumerate(_listed(added)):
+            steps.append(self._taken(self._over, (*old, index), (*new, len(steps)), step))
+
+    def _remove(self, step: Data, where: _Path) -> None:
+        for inner in _ids(step):
+            self._removed[inner] = self._over.of_value(where)
+            if inner in self._change and inner not in self._found:
+                self._found.add(inner)
+                group = _mapping(step)["id"]
+                self._say(("change", inner), f"`{inner}` is inside of `{group}`, which is removed here", "remove one")
+
+    def _step(self, old: _Path, step: Data, new: _Path, change: Mapping[str, Data]) -> Data:
+        if not isinstance(step, dict):
+            return self._taken(self._under, old, new, step)
+        self._at(self._under, old, new)
+        name = str(step.get("id"))
+        where, wanted = ("change", name), _mapping(change.get("set"))
+        unset = self._unset((*where, "unset"), change.get("unset"), step, name)
+        made: dict[str, Data] = {}
+        for key in dict.fromkeys((*step, *wanted)):
+            if key in unset and key not in wanted:
+                continue
+            theirs = {} if key in unset else step
+            if key in _INNER and isinstance(step.get(key), list) and key not in wanted:
+                self._at(self._under, (*old, key), (*new, key))
+                inner: list[Data] = []
+                self._changed((*old, key), step[key], (*new, key), inner)
+                made[key] = inner
+            else:
+                made[key] = self._laid_over((*new, key), wanted, theirs, (*where, "set", key), (*old, key))
+        if wanted or unset:
+            keys = tuple(dict.fromkeys((*wanted, *unset)))
+            done = Change(self._over.of_key(where), keys)
+            self._changes[name] = (*self._changes.get(name, ()), done)
+        return made
+
+    def _unset(self, where: _Path, unset: Data, step: Mapping[str, Data], name: str) -> list[str]:
+        keys = [key if isinstance(key, str) else "" for key in _listed(unset)]
+        for index, key in enumerate(keys):
+            if key and key not in step:
+                self._say((*where, index), f"`{name}` has no `{key}` that could be unset", did_you_mean(key, step))
+        return [key for key in keys if key in step]
+
+    def _unknown(self) -> None:
+        known = list(_ids(self._under.data))
+        for name in self._change:
+            if name not in self._found and name not in known:
+                message = f"there is no step `{name}` in {self._under.file}"
+                if name in self._under.removed:
+                    message = f"the step `{name}` is removed already, at {self._under.removed[name]}"
+                self._say(("change", name), message, did_you_mean(name, known))
+
+    def _say(self, path: _Path, message: str, hint: str) -> None:
+        at = self._over.of_key(path) if isinstance(path[-1], str) else self._over.of_value(path)
+        self.problems.append(Problem(at, message, hint, self._over.line(at.line)))
+
+
+def _ids(data: Data) -> Iterator[str]:
+    """The ids of a pipeline's, or a step's, steps."""
+    if isinstance(data, dict):
+        if isinstance(data.get("id"), str):
+            yield str(data["id"])
+        for key in (*_LISTS, "parallel"):
+            for step in _listed(data.get(key)):
+                yield from _ids(step)
+
+
+def _mapping(data: Data) -> dict[str, Data]:
+    return data if isinstance(data, dict) else {}
+
+
+def _listed(data: Data) -> list[Data]:
+    return data if isinstance(data, list) else []

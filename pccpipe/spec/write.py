@@ -1,0 +1,44 @@
+"""Plain data as YAML text that our own reader, which is one of YAML 1.2, takes for the same."""
+
+from __future__ import annotations
+
+import functools
+
+import yaml
+
+from pccpipe.spec.source import Data, plain_scalar
+
+_TAGS = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
+
+
+def yaml_text(data: Data) -> str:
+    """The data as YAML: texts of several lines as they are, in the order of its keys."""
+    return str(yaml.dump(data, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120))
+
+
+@functools.cache
+def _dumper() -> type[yaml.SafeDumper]:
+    class Core(yaml.SafeDumper):
+        """Quotes what 1.2 would take for something else than text, and nothing else; writes no aliases."""
+
+        def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+            if kind is yaml.ScalarNode and implicit[0]:
+                return f"tag:yaml.org,2002:{_TAGS[type(plain_scalar(value))]}"
+            inner = (False, implicit[1]) if kind is yaml.ScalarNode else implicit
+            return str(super().resolve(kind, value, inner))  # type: ignore[no-untyped-call]
+
+        def ignore_aliases(self, _data: object) -> bool:
+            return True
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - as it is called
+            super().increase_indent(flow, False)
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in value else None
+        # Line ends of Unicode's, which PyYAML would write as they are, and read as a space.
+        if any(end in value for end in "\x85\u2028\u2029"):
+            style = '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Core.add_representer(str, text)
+    return Core

@@ -1,0 +1,261 @@
+"""`include:`: what a pipeline becomes that begins with another, and what is known of where its parts come from."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import SpecError, UsageError
+from pccpipe.spec.build import build_pipeline
+from pccpipe.spec.include import MAX_DEPTH
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import FileKind, Parallel, Pipeline, Repeat, Run
+from pccpipe.spec.source import MAX_BYTES, parse_source
+
+BASE = """
+version: 1
+name: base
+description: of the base
+inputs:
+  test: {type: string, default: npm test}
+  order: {type: path, default: order.md}
+secrets:
+  KEY: {from: env, name: OTHER}
+env: {A: base, B: base}
+containers:
+  box: {image: "img:1", memory: 1g, env: {X: base}}
+steps:
+  - {id: sync, upload: workspace}
+  - id: iterate
+    repeat: {max: 3}
+    steps:
+      - id: build
+        on: container
+        container: box
+        run: build
+        env: {ONE: base, TWO: base}
+        secrets: [KEY]
+        files: {task.md: {template: prompts/task.md}}
+        result: {path: out.json, schema: out.schema.json}
+        timeout: 60m
+        fallback: {on: local, run: elsewhere}
+      - {id: test, on: vm, run: "${{ inputs.test | raw }}"}
+  - id: group
+    parallel:
+      - {id: one, run: one}
+      - {id: two, run: two}
+always:
+  - {id: clean, remove: workspace}
+"""
+Included = Callable[[str], Pipeline]
+
+
+@pytest.fixture
+def included(tmp_path: Path) -> Included:
+    """A pipeline in one folder that includes BASE from another."""
+    shared = tmp_path / "shared"
+    (shared / "prompts").mkdir(parents=True)
+    (shared / "base.yaml").write_text(BASE)
+    (shared / "prompts/task.md").write_text("do ${{ inputs.test }}")
+    (shared / "out.schema.json").write_text('{"type": "object"}')
+    (tmp_path / "own").mkdir()
+
+    def load(text: str) -> Pipeline:
+        path = tmp_path / "own/own.yaml"
+        path.write_text("version: 1\nname: own\ninclude: ../shared/base.yaml\n" + textwrap.dedent(text))
+        return load_pipeline(path)
+
+    return load
+
+
+def ids(pipeline: Pipeline) -> list[str]:
+    return [step.id for step in pipeline.all_steps()]
+
+
+def run_of(pipeline: Pipeline, step_id: str) -> Run:
+    (body,) = [step.body for step in pipeline.all_steps() if step.id == step_id]
+    assert isinstance(body, Run)
+    return body
+
+
+def test_without_a_word_of_its_own_it_is_the_other_under_its_own_name(included: Included) -> None:
+    pipeline = included("")
+    assert pipeline.name == "own"
+    assert pipeline.description == "of the base"
+    assert ids(pipeline) == ["sync", "iterate", "build", "test", "group", "one", "two", "clean"]
+
+
+def test_mappings_are_merged_by_key_and_all_else_is_replaced(included: Included) -> None:
+    pipeline = included(
+        """
+        inputs: {test: {default: pytest}, more: {type: integer, default: 1}}
+        env: {B: own, C: own}
+        containers: {box: {memory: 8g, env: {Y: own}}, other: {image: "img:2"}}
+        change:
+          build:
+            set: {timeout: 90m, env: {TWO: own}, fallback: {on: vm}}
+        """
+    )
+    assert {name: spec.default for name, spec in pipeline.inputs.items()} | {"order": ""} == {
+        "test": "pytest",
+        "order": "",
+        "more": 1,
+    }
+    assert {name: text.source for name, text in pipeline.env.items()} == {"A": "base", "B": "own", "C": "own"}
+    build = run_of(pipeline, "build")
+    assert build.where.container
+    assert build.where.container.memory == 8 << 30
+    assert build.where.container.image.source == "img:1"
+    assert {name: text.source for name, text in build.where.container.env.items()} == {"X": "base", "Y": "own"}
+    assert {name: text.source for name, text in build.where.env.items()} == {"ONE": "base", "TWO": "own"}
+    assert build.fallback
+    assert (build.fallback.on.value, build.fallback.run.source) == ("vm", "elsewhere")
+
+
+def test_a_secret_and_a_file_are_replaced_as_a_whole(included: Included, tmp_path: Path) -> None:
+    (tmp_path / "own/mine.md").write_text("mine")
+    pipeline = included(
+        """
+        secrets: {KEY: {from: env}}
+        change:
+          build: {set: {files: {task.md: {file: mine.md}}}}
+        """
+    )
+    assert pipeline.secrets["KEY"].source_name == "KEY"
+    (file,) = run_of(pipeline, "build").files
+    assert (file.kind, file.content.source) == (FileKind.FILE, str(tmp_path / "own/mine.md"))
+
+
+def test_steps_are_added_and_removed_where_they_are(included: Included) -> None:
+    pipeline = included(
+        """
+        change:
+          build:
+            before: [{id: lint, run: lint}, {id: types, run: types}]
+          test: {after: [{id: report, run: report}]}
+          one: {remove: true, before: [{id: instead, run: instead}]}
+          clean: {before: [{id: collect, download: out/}]}
+        steps: [{id: last, run: "true"}]
+        always: [{id: very_last, run: "true"}]
+        """
+    )
+    iterate, group = pipeline.steps[1].body, pipeline.steps[2].body
+    assert isinstance(iterate, Repeat)
+    assert isinstance(group, Parallel)
+    assert [step.id for step in iterate.steps] == ["lint", "types", "build", "test", "report"]
+    assert [step.id for step in group.steps] == ["instead", "two"]
+    assert [step.id for step in pipeline.steps] == ["sync", "iterate", "group", "last"]
+    assert [step.id for step in pipeline.always] == ["collect", "clean", "very_last"]
+
+
+def test_a_key_is_unset_or_replaced_as_a_whole(included: Included) -> None:
+    pipeline = included("change: {build: {unset: [fallback, env, result], set: {env: {THREE: own}}}}")
+    build = run_of(pipeline, "build")
+    assert build.fallback is None
+    assert build.result is None
+    assert list(build.where.env) == ["THREE"]
+
+
+def test_paths_begin_at_the_file_that_has_them(included: Included, tmp_path: Path) -> None:
+    (tmp_path / "own/mine.md").write_text("mine")
+    pipeline = included("steps: [{id: more, run: cat, files: {mine: {template: mine.md}}}]")
+    build, more = run_of(pipeline, "build"), run_of(pipeline, "more")
+    assert build.files[0].content.source == "do ${{ inputs.test }}"
+    assert build.result
+    assert build.result.schema_json == {"type": "object"}
+    assert more.files[0].content.source == "mine"
+    assert pipeline.inputs["order"].default == str(tmp_path / "own/../shared/order.md")
+
+
+def test_it_is_known_where_each_part_comes_from(included: Included, tmp_path: Path) -> None:
+    pipeline = included("change:\n  build:\n    set: {timeout: 90m}\n    unset: [env]\n  one: {remove: true}\n")
+    steps = {step.id: step for step in pipeline.all_steps()}
+    base = str(tmp_path / "own/../shared/base.yaml")
+    assert pipeline.included == (base,)
+    assert (steps["build"].position.file, steps["build"].position.line) == (base, 18)
+    (change,) = steps["build"].changes
+    assert (Path(change.position.file).name, change.position.line, change.keys) == ("own.yaml", 5, ("timeout", "env"))
+    assert steps["sync"].changes == ()
+    assert list(pipeline.removed) == ["one"]
+
+
+def test_what_is_kept_of_it_needs_none_of_the_files(included: Included, tmp_path: Path) -> None:
+    pipeline = included("change: {test: {before: [{id: lint, run: lint}]}}")
+    kept = tmp_path / "kept"
+    (kept / "files").mkdir(parents=True)
+    (kept / "pipeline.yaml").write_text(pipeline.text)
+    for name, file in (pipeline.files or {}).items():
+        (kept / "files" / name).write_bytes(file.read_bytes())
+    for folder in ("own", "shared"):
+        (tmp_path / folder).rename(tmp_path / f"{folder}-is-gone")
+    again = load_pipeline(kept / "pipeline.yaml", kept / "files")
+    assert ids(again) == ids(pipeline)
+    assert run_of(again, "build").files[0].content.source == "do ${{ inputs.test }}"
+    assert again.included == ()
+
+
+def test_an_including_file_can_be_included(included: Included, tmp_path: Path) -> None:
+    included("change: {build: {set: {timeout: 61m}, before: [{id: lint, run: lint}]}, one: {remove: true}}")
+    path = tmp_path / "own/outer.yaml"
+    outer = "version: 1\nname: outer\ninclude: ./own.yaml\nchange:\n"
+    path.write_text(outer + "  build: {set: {timeout: 62m}}\n  lint: {set: {run: lint harder}}\n")
+    pipeline = load_pipeline(path)
+    steps = {step.id: step for step in pipeline.all_steps()}
+    assert steps["build"].timeout
+    assert steps["build"].timeout.known == 62 * 60
+    assert [Path(change.position.file).name for change in steps["build"].changes] == ["own.yaml", "outer.yaml"]
+    assert run_of(pipeline, "lint").where.run.source == "lint harder"
+    path.write_text(outer + "  one: {set: {run: x}}\n")
+    with pytest.raises(SpecError, match=r"the step `one` is removed already, at .*own\.yaml:4"):
+        load_pipeline(path)
+
+
+def test_the_files_that_include_one_another_are_limited(tmp_path: Path) -> None:
+    (tmp_path / "0.yaml").write_text("version: 1\nname: n\nsteps: [{id: a, run: 'true'}]\n")
+    for number in range(1, MAX_DEPTH + 1):
+        (tmp_path / f"{number}.yaml").write_text(f"version: 1\nname: n\ninclude: {number - 1}.yaml\n")
+    assert len(load_pipeline(tmp_path / f"{MAX_DEPTH - 1}.yaml").included) == MAX_DEPTH - 1
+    with pytest.raises(SpecError, match=f"over {MAX_DEPTH} files"):
+        load_pipeline(tmp_path / f"{MAX_DEPTH}.yaml")
+
+
+def test_their_size_is_limited(tmp_path: Path) -> None:
+    for name, rest in (("a", "include: b.yaml"), ("b", "steps: [{id: a, run: 'true'}]")):
+        (tmp_path / f"{name}.yaml").write_text(f"version: 1\nname: n\n{rest}\n#{'-' * (MAX_BYTES // 2)}\n")
+    with pytest.raises(SpecError, match="with what is included"):
+        load_pipeline(tmp_path / "a.yaml")
+
+
+def test_a_built_in_pipeline_is_known_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_pipeline(Path("default-run")).name == "default-run"
+    with pytest.raises(UsageError, match="there is no file defalt-run") as raised:
+        load_pipeline(Path("defalt-run"))
+    assert "`default-run`" in raised.value.hint
+    with pytest.raises(UsageError) as raised:
+        load_pipeline(Path("./defalt-run.yaml"))
+    assert raised.value.hint == ""
+
+
+def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("default-run").write_text("version: 1\nname: mine\nsteps: [{id: a, run: 'true'}]\n")
+    assert load_pipeline(Path("default-run")).name == "mine"
+
+
+def test_the_default_pipeline_keeps_its_prompts(tmp_path: Path) -> None:
+    files = load_pipeline(Path("default-run")).files
+    assert files
+    assert {"prompts/builder.md", "prompts/reviewer.md"} <= set(files)
+
+
+def test_a_file_that_an_expression_names_can_not_be_kept(tmp_path: Path) -> None:
+    text = (
+        "version: 1\nname: n\ninputs: {which: {type: string}}\n"
+        "steps: [{id: a, run: 'true', files: {x: {file: '${{ inputs.which }}'}}}]\n"
+    )
+    source = parse_source(text.encode(), str(tmp_path / "p.yaml"))
+    assert build_pipeline(source, tmp_path / "p.yaml").files is None
