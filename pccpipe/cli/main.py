@@ -54,5 +54,10 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
+    if not message.replace("\n", "").replace("\t", "").isprintable():
+        # A target's words, or a file's, may be in it.
+        from pccpipe.views.text import harmless
+
+        message = harmless(message)
     print(message, file=sys.stderr)
     sys.exit(status)

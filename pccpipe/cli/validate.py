@@ -51,6 +51,7 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, how: str)
     status is 2.
     """
     from pccpipe.views.problems import ProblemFormat, shown
+    from pccpipe.views.text import harmless
 
     problems: list[Problem] = []
     for file in dict.fromkeys(files):
@@ -61,7 +62,7 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, how: str)
             problems += found
     text = shown(problems, ProblemFormat(how))
     if text:
-        print(text, file=sys.stderr if how == "text" else sys.stdout)
+        print(harmless(text) if how == "text" else text, file=sys.stderr if how == "text" else sys.stdout)
     if problems:
         context.exit(2)
 

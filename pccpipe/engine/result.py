@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,10 @@ from pccpipe.values import Json
 
 RESULT_LIMIT = 4 * 1024 * 1024
 """Bytes; a result is a report, not an artifact."""
+
+LONGEST_NAME = 200
+"""Bytes of each name in a result's path: some are added while it is written."""
+LONGEST_PATH = 1000
 
 _RECORDS_OWN = frozenset(
     {
@@ -23,13 +28,21 @@ _RECORDS_OWN = frozenset(
 
 
 def result_target(path: str, run_dir: Path) -> Path:
-    """Where `result: path:` leads in the run's folder. Raises ResultError if that is not inside of it."""
+    """Where `result: path:` leads in the run's folder. Raises ResultError if no file of its own can be there."""
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\0" in path:
         raise ResultError(f"the result's path {path!r} must be a relative path without `..`")
     if parts[0] in _RECORDS_OWN:
         raise ResultError(f"the result's path {path!r} is the record's own: `{parts[0]}` is taken")
-    return run_dir.joinpath(*parts)
+    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in parts) or len(path) > LONGEST_PATH:
+        raise ResultError(f"the result's path is too long: {path[:80]!r}...")
+    target = run_dir.joinpath(*parts)
+    if target.is_dir():
+        raise ResultError(f"the result's path {path!r} is a folder of the record")
+    for folder in target.relative_to(run_dir).parents:
+        if os.path.lexists(run_dir / folder) and not (run_dir / folder).is_dir():
+            raise ResultError(f"the result's path {path!r} goes through {str(folder)!r}, which is a file")
+    return target
 
 
 def masked_result(data: bytes, masker: Masker) -> tuple[bytes, bool]:

@@ -192,8 +192,11 @@ class Table:
         end = len(data)
         for start in range(max(0, end - self._longest + 1), end):
             forms = self._heads.get(data[start : start + _HEAD])
-            if forms is not None and (end - start < _HEAD or any(form.startswith(data[start:]) for form in forms)):
-                return end - start
+            if forms is None:
+                continue
+            rest = data[start:]
+            if len(rest) < _HEAD or any(len(form) > len(rest) and form.startswith(rest) for form in forms):
+                return len(rest)
         return 0
 
 

@@ -10,6 +10,8 @@ import time
 from pccpipe.targets.machine import Done, Facts, Process
 
 READ_SIZE = 256 * 1024
+OUTPUT_LIMIT = 64 << 20
+"""Bytes that a housekeeping command may say: no machine is to fill the memory here."""
 
 # Whether a user may use the engine: what the socket's mode, its group and root's rights come to.
 ASK_FACTS = (
@@ -41,7 +43,10 @@ def run_script(process: Process, script: str, timeout: float) -> Done:
 
 
 def read_to_end(process: Process, deadline: float) -> tuple[bytes, bytes]:
-    """All of a process's stdout and stderr. `deadline` is a time.monotonic(). Raises TimeoutError, ConnectionError."""
+    """All of a process's stdout and stderr. `deadline` is a time.monotonic().
+
+    Raises TimeoutError, ConnectionError, also for more than `OUTPUT_LIMIT`.
+    """
     gathered = (bytearray(), bytearray())
     receivers = (process.recv, process.recv_stderr)
     open_ = [True, True]
@@ -54,6 +59,8 @@ def read_to_end(process: Process, deadline: float) -> tuple[bytes, bytes]:
                 data = receivers[index](READ_SIZE)
                 gathered[index].extend(data)
                 open_[index] = bool(data)
+        if sum(map(len, gathered)) > OUTPUT_LIMIT:
+            raise ConnectionAbortedError(f"it says more than {OUTPUT_LIMIT >> 20} MiB, and is not heard any further")
     return bytes(gathered[0]), bytes(gathered[1])
 
 

@@ -14,6 +14,8 @@ from pccpipe.values import Json
 
 LONGEST_LINE = 2000
 """Characters of an output line that a view shows; the log has all of it."""
+_KEPT = 4 * LONGEST_LINE
+"""Of a line that has no end yet: a progress bar may go on for long."""
 
 # Colours (SGR), which are dropped: all else that a terminal would obey is shown as an escape.
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
@@ -45,10 +47,13 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class Lines:
-    """Makes lines of pieces of output. A line without an end comes from `finish`, or when it is too long."""
+    """Makes lines of pieces of output. A line without an end comes from `finish`; of one that is very long, the rest is
+    counted and not kept. Of a progress bar (`\\r`), what it showed last is kept.
+    """
 
     def __init__(self) -> None:
         self._rest = ""
+        self._dropped = 0
 
     @property
     def rest(self) -> str:
@@ -57,16 +62,32 @@ class Lines:
 
     def feed(self, text: str) -> list[str]:
         """The lines that this piece completes."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        if len(self._rest) > 4 * LONGEST_LINE:
-            lines.append(self._rest)
-            self._rest = ""
+        *whole, last = text.split("\n")
+        lines: list[str] = []
+        for piece in whole:
+            self._take(piece)
+            lines.append(self._end())
+        self._take(last)
         return lines
 
     def finish(self) -> list[str]:
         """What is left, as a last line."""
-        rest, self._rest = self._rest, ""
-        return [rest] if rest else []
+        return [self._end()] if self._rest else []
+
+    def _take(self, piece: str) -> None:
+        self._rest += piece
+        if len(self._rest) <= _KEPT:
+            return
+        shown = self._rest.rstrip("\r").rpartition("\r")
+        if shown[1]:
+            self._rest, self._dropped = shown[2], 0
+        self._dropped += max(0, len(self._rest) - _KEPT)
+        self._rest = self._rest[:_KEPT]
+
+    def _end(self) -> str:
+        line, dropped = self._rest, self._dropped
+        self._rest, self._dropped = "", 0
+        return f"{line[: LONGEST_LINE - 50]} ... ({len(line) + dropped} characters)" if dropped else line
 
 
 def clock(moment: float) -> str:

@@ -116,3 +116,10 @@ def test_an_error_of_its_own_is_one_line_and_a_traceback_in_a_file(folder: Folde
     kept = Path(second.removeprefix("the traceback is in "))
     assert "RuntimeError: a bug" in kept.read_text()
     assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_what_a_terminal_would_obey_is_shown_in_an_error(folder: Folder) -> None:
+    done = folder.do("validate", "no\x1b[2J.yaml")
+    assert done.code == 2
+    assert "\x1b" not in done.stderr
+    assert "no\\x1b[2J.yaml" in done.stderr

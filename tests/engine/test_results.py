@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pccpipe.outcome import Code, Outcome
@@ -67,6 +69,28 @@ def test_a_results_path_cannot_leave_the_runs_folder(stage: Stage) -> None:
     assert played.end_of("b").outcome is Outcome.FAILED
     assert "`..`" in played.end_of("b").message
     assert not (played.run_dir.parent.parent / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["taken", "taken/r.json/x", "run.json", "../up", "/etc/x", "", "n" * 300, "x/" * 600, "\ud800", "\0", "a b\n/\x1b"],
+)
+def test_a_results_path_from_an_agent_is_a_file_of_its_own_in_the_runs_folder(stage: Stage, where: str) -> None:
+    said = json.dumps({"where": where}).encode()
+    name = where.rpartition("/")[2]
+    stage.script = lambda command: Play(files={"r.json": said} if command.step == "a" else {name: b"{}"})
+    played = stage.play("""
+        steps:
+          - {id: a, run: "true", result: {path: taken/r.json}}
+          - {id: b, run: "true", result: {path: "${{ steps.a.result.where }}"}}
+    """)
+    end = played.end_of("b")
+    if where.startswith("a b"):
+        assert (played.run_dir / where).read_bytes() == b"{}"
+    else:
+        assert end.outcome is Outcome.FAILED
+        assert "the result's path" in end.message or "a value has" in end.message
+        assert "b@local" not in played.order
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,7 @@ def test_only_what_may_be_a_secret_is_held_back() -> None:
     stream = MASKER.stream()
     assert stream.feed(b"hello sk-Ab") == b"hello "
     assert stream.feed(b"d") == b"sk-Abd"
+    assert stream.feed(b" it is " + SECRETS[0].encode()) == b" it is ***"
 
 
 def test_without_secrets_everything_passes_at_once() -> None:

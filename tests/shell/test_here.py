@@ -34,6 +34,11 @@ def test_a_script_that_takes_too_long_is_given_up() -> None:
     assert time.monotonic() - started < 1
 
 
+def test_a_script_that_says_more_than_anybody_could_want_is_not_heard_any_further() -> None:
+    with pytest.raises(ConnectionError, match="more than 64 MiB"):
+        Here().run("yes", timeout=30)
+
+
 def test_a_program_is_given_input_while_it_gives_output() -> None:
     process = Here().popen("cat; echo done >&2; exit 4")
     data = os.urandom(3_000_000)

@@ -54,6 +54,23 @@ def test_a_line_that_never_ends_does_not_fill_the_memory() -> None:
     assert len(lines.rest) < 10_000
 
 
+def test_a_very_long_line_is_one_line_and_says_how_long_it_was() -> None:
+    lines = Lines()
+    made = [line for _ in range(1000) for line in lines.feed("\x1b" * 1000)] + lines.feed("end\nnext\n")
+    assert len(made) == 2
+    assert made[0].endswith(" ... (1000003 characters)")
+    assert harmless_line(made[0]).endswith("characters)")
+    assert made[1] == "next"
+
+
+def test_a_progress_bar_without_an_end_shows_what_it_showed_last() -> None:
+    lines = Lines()
+    for percent in range(10_000):
+        lines.feed(f"{percent} of 9999\r")
+    assert harmless_line(lines.rest) == "9999 of 9999"
+    assert [harmless_line(line) for line in lines.feed("done\n")] == ["done"]
+
+
 def test_durations_and_sizes_read_well() -> None:
     assert [duration(s) for s in (0.04, 9.94, 9.96, 59.4, 61, 3600, 7384)] == [
         "0.0s",
