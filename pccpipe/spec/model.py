@@ -319,6 +319,9 @@ class Vm:
     """None: ~/.ssh/known_hosts."""
     root: str = "/home/project"
     proxy_jump: str | None = None
+    """The hosts to go through, in order: `[USER@]HOST[:PORT]`, with commas between them."""
+    jump_key_path: Path | None = None
+    """None: `key_path`."""
 
 
 @dataclass(frozen=True, slots=True)

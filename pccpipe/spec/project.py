@@ -56,6 +56,7 @@ def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> V
         known_hosts=_path(folder, str(hosts)) if hosts else None,
         root=str(data.get("root", "/home/project")).rstrip("/") or "/",
         proxy_jump=str(data["proxy_jump"]) if "proxy_jump" in data else None,
+        jump_key_path=_path(folder, str(data["jump_key_path"])) if "jump_key_path" in data else None,
     )
 
 
@@ -78,6 +79,12 @@ def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> li
         wrong = _unreadable(_path(folder, key))
         if wrong:
             say("key_path", f"{whose} names {_path(folder, key)}, {wrong}")
+    jump_key = vm.get("jump_key_path")
+    if isinstance(jump_key, str):
+        if "proxy_jump" not in vm:
+            say("jump_key_path", "`jump_key_path` is for the hosts of `proxy_jump`, and there is none")
+        elif wrong := _unreadable(_path(folder, jump_key)):
+            say("jump_key_path", f"`jump_key_path` names {_path(folder, jump_key)}, {wrong}")
     return problems
 
 

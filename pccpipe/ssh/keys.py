@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +27,56 @@ class Identity:
 
 
 def identities(key_path: Path | None) -> Iterator[Identity]:
-    """With a path, the key there and nothing else; else the agent's keys and the user's default ones.
+    """With a path, the key there (with its certificate first, if it has one) and nothing else; else the agent's keys
+    and the user's default ones.
 
     Raises `Unavailable` if the key at `key_path` cannot be read or is encrypted and in no agent.
     """
     if key_path is not None:
-        yield _key_at(key_path.expanduser())
+        yield from _keys_at(key_path.expanduser())
         return
     for key in _agent_keys():
         yield Identity(key, f"the agent's {key.get_name()} {key.comment}".rstrip())
-    for name in DEFAULT_KEYS:
-        path = Path("~/.ssh").expanduser() / name
+    for path in _default_keys():
         # Default keys are only tried: one that is encrypted or broken is no reason to stop.
         with contextlib.suppress(OSError, ValueError, TypeError, paramiko.SSHException):
             yield Identity(paramiko.PKey.from_path(path), str(path))
+
+
+def locked_keys(key_path: Path | None) -> list[Path]:
+    """The default keys that were passed over because they are encrypted and in no agent."""
+    if key_path is not None:
+        return []
+    locked = []
+    for path in _default_keys():
+        try:
+            paramiko.PKey.from_path(path)
+        except (TypeError, paramiko.PasswordRequiredException):
+            if _agents_copy(path) is None:
+                locked.append(path)
+        except (OSError, ValueError, paramiko.SSHException):
+            continue
+    return locked
+
+
+def add_to_agent(*paths: Path) -> str:
+    """The command that gives keys to an agent; it asks for their passphrase, once."""
+    add = f"ssh-add {shlex.join(map(str, paths))}"
+    return add if os.environ.get("SSH_AUTH_SOCK") else f'eval "$(ssh-agent)" && {add}'
+
+
+def _default_keys() -> list[Path]:
+    return [Path("~/.ssh").expanduser() / name for name in DEFAULT_KEYS]
+
+
+def _keys_at(path: Path) -> Iterator[Identity]:
+    identity = _key_at(path)
+    key = identity.key
+    # paramiko has taken up the certificate that lies beside a key; a server that refuses it may know the key itself.
+    if key.public_blob is not None:
+        yield Identity(key, f"{path} with {path.name}-cert.pub")
+        key.public_blob = None
+    yield identity
 
 
 def _key_at(path: Path) -> Identity:
@@ -47,21 +86,36 @@ def _key_at(path: Path) -> Identity:
         words = f"cannot read the key {path}: {error.strerror}"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words, "vm.key_path in the project file names it") from error
     except (TypeError, paramiko.PasswordRequiredException) as error:
-        return _encrypted_key(path, error)
+        if key := _agents_copy(path):
+            return Identity(key, f"{path} (from the agent)")
+        agent = "no SSH agent here has it" if os.environ.get("SSH_AUTH_SOCK") else "there is no SSH agent here"
+        words = f"the key {path} is encrypted, and {agent}"
+        raise Unavailable(Reason.SSH_AUTH_FAILED, words, add_to_agent(path)) from error
     except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
         words = f"{path} holds no private key that can be used (ed25519, ecdsa or rsa, as ssh-keygen writes it)"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words) from error
 
 
-def _encrypted_key(path: Path, error: Exception) -> Identity:
-    """The agent's copy of an encrypted key, found by the public key beside it."""
-    public = path.with_name(path.name + ".pub")
-    fields = public.read_text(errors="replace").split() if public.is_file() else []
-    for key in _agent_keys():
-        if len(fields) > 1 and key.get_base64() == fields[1]:
-            return Identity(key, f"{path} (from the agent)")
-    words = f"the key {path} is encrypted, and no SSH agent here has it"
-    raise Unavailable(Reason.SSH_AUTH_FAILED, words, f"ssh-add {path}") from error
+def _agents_copy(path: Path) -> paramiko.AgentKey | None:
+    """The agent's copy of an encrypted key, found by its public part."""
+    public = _public_part(path)
+    return next((key for key in _agent_keys() if key.asbytes() == public), None)
+
+
+def _public_part(path: Path) -> bytes:
+    """An encrypted key's public part: that is written in clear in OpenSSH's files, and beside files of other kinds."""
+    beside = path.with_name(path.name + ".pub")
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        lines = path.read_text(errors="replace").splitlines()
+        if lines and lines[0].strip() == "-----BEGIN OPENSSH PRIVATE KEY-----":
+            body = base64.b64decode("".join(lines[1 : lines.index("-----END OPENSSH PRIVATE KEY-----")]))
+            message = paramiko.Message(body[len(b"openssh-key-v1\0") :])
+            for _ in ("cipher", "kdf", "its options"):
+                message.get_binary()
+            message.get_int()  # how many keys: one
+            return message.get_binary()
+        return base64.b64decode(beside.read_text(errors="replace").split()[1])
+    return b""
 
 
 def _agent_keys() -> tuple[paramiko.AgentKey, ...]:

@@ -10,6 +10,7 @@ import binascii
 import fnmatch
 import hashlib
 import hmac
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    name: str
+    """The host's name by which it was found, as ssh-keygen's -R and -F take it."""
     file: Path
     line: int
     revoked: bool
@@ -45,11 +48,13 @@ class KnownHosts:
 
     Args:
         path: the known_hosts file; None for the user's own and the system's.
+        jump: the hosts through which it is reached, as ssh's -J takes them; empty if it is reached directly.
     """
 
-    def __init__(self, path: Path | None, host: str, port: int) -> None:
+    def __init__(self, path: Path | None, host: str, port: int, jump: str = "") -> None:
         self._host = host
         self._port = port
+        self._jump = jump
         self._file = path or Path("~/.ssh/known_hosts").expanduser()
         files = [self._file] if path else [self._file, SYSTEM_FILE]
         self._entries = [
@@ -59,14 +64,14 @@ class KnownHosts:
     @property
     def key_types(self) -> list[str]:
         """The types of key that it is known by: those to ask it for."""
-        return list(dict.fromkeys(entry.key.type for entry in self._entries if not entry.revoked))
+        return list(dict.fromkeys(entry.key.type for entry in self._known()))
 
     def check(self, key: HostKey, *, accept_new: bool) -> None:
         """Raise `Unavailable` unless the server is known by this key. `accept_new`: one not known before becomes so."""
         if any(entry.revoked and entry.key == key for entry in self._entries):
             words = f"the host key of {self._names()[0]} is revoked: {key.fingerprint}"
             raise Unavailable(Reason.SSH_HOST_KEY_CHANGED, words)
-        known = [entry for entry in self._entries if not entry.revoked]
+        known = self._known()
         if any(entry.key == key for entry in known):
             return
         if known:
@@ -74,6 +79,13 @@ class KnownHosts:
         if not accept_new:
             raise self._unknown(key)
         self._add(key)
+
+    def _known(self) -> list[_Entry]:
+        """The entries that count: those by its name with the port, else those by its plain name."""
+        for name in self._names():
+            if known := [entry for entry in self._entries if entry.name == name and not entry.revoked]:
+                return known
+        return []
 
     def _names(self) -> list[str]:
         host = self._host.lower()
@@ -83,11 +95,15 @@ class KnownHosts:
     def _changed(self, key: HostKey, known: list[_Entry]) -> Unavailable:
         places = "; ".join(f"{entry.file}:{entry.line} has {entry.key.fingerprint}" for entry in known)
         name = self._names()[0]
+        forget = "; ".join(
+            f"ssh-keygen -R {shlex.quote(host)} -f {shlex.quote(str(file))}"
+            for file, host in dict.fromkeys((entry.file, entry.name) for entry in known)
+        )
         words = f"the host key of {name} has changed: it sent {key.fingerprint}, but {places}"
         hint = (
             "If the VM was made anew, compare that fingerprint with the VM's own (on its console: "
             "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then forget the old key: "
-            f"ssh-keygen -R '{name}' -f {known[0].file}; {self._scan()}. If not, somebody may be listening in."
+            f"{forget}; {self._scan()}. If not, somebody may be listening in."
         )
         return Unavailable(Reason.SSH_HOST_KEY_CHANGED, words, hint)
 
@@ -98,7 +114,11 @@ class KnownHosts:
 
     def _scan(self) -> str:
         port = "" if self._port == 22 else f"-p {self._port} "
-        return f"ssh-keyscan {port}{self._host} >>{self._file}"
+        file = shlex.quote(str(self._file))
+        if self._jump:
+            # ssh-keyscan goes through no other host.
+            return f"ssh -J {self._jump} -o UserKnownHostsFile={file} {port}{self._host} true"
+        return f"ssh-keyscan {port}{self._host} >>{file}"
 
     def _add(self, key: HostKey) -> None:
         line = f"{self._names()[0]} {key.type} {base64.b64encode(key.blob).decode()}\n"
@@ -135,7 +155,7 @@ def _entries_of(file: Path, name: str) -> list[_Entry]:
             blob = base64.b64decode(fields[2], validate=True)
         except binascii.Error:
             continue
-        found.append(_Entry(file, number, marker == "@revoked", HostKey(fields[1], blob)))
+        found.append(_Entry(name, file, number, marker == "@revoked", HostKey(fields[1], blob)))
     return found
 
 

@@ -15,7 +15,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh import closing
 from pccpipe.ssh.heard import PING_INTERVAL, HeardSocket
-from pccpipe.ssh.keys import Identity, identities
+from pccpipe.ssh.keys import Identity, add_to_agent, identities, locked_keys
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
 
 if TYPE_CHECKING:
@@ -86,26 +86,43 @@ class Transport(paramiko.Transport):
 
 
 def log_in(vm: Vm, *, accept_new_host_key: bool) -> tuple[Transport, ...]:
-    """Connect and authenticate: the VM's transport, then the jump host's if there is one. Raises `Unavailable`."""
-    if not vm.proxy_jump:
-        return (_authenticated(vm, _tcp(vm.external_ip, vm.port), accept_new_host_key),)
-    jump_vm = _jump_host(vm)
-    jump = _authenticated(jump_vm, _tcp(jump_vm.external_ip, jump_vm.port), accept_new_host_key)
+    """Connect and authenticate: the VM's transport, then those of the hosts on the way, the nearest to us last.
+
+    Each host's key is checked, and each is logged in to with keys of this machine. Raises `Unavailable`.
+    """
+    way = [*_jump_hosts(vm), vm]
+    opened: list[Transport] = []
     try:
-        through = _through(jump, jump_vm, vm)
-        return _authenticated(vm, through, accept_new_host_key), jump
+        for number, hop in enumerate(way):
+            stream = _through(opened[0], way[number - 1], hop) if number else _tcp(hop.external_ip, hop.port)
+            known = KnownHosts(vm.known_hosts, hop.external_ip, hop.port, jump=",".join(map(_address, way[:number])))
+            opened.insert(0, _authenticated(hop, stream, known, accept_new_host_key))
     except BaseException:
-        jump.close()
+        for transport in opened:
+            transport.close()
         raise
+    return tuple(opened)
 
 
-def _jump_host(vm: Vm) -> Vm:
-    match = re.fullmatch(r"(?:([^@]+)@)?(\[[^\]]+\]|[^:]+)(?::(\d+))?", vm.proxy_jump or "")
-    if not match:
-        words = f"{vm.proxy_jump!r} names no jump host"
-        raise Unavailable(Reason.SSH_NAME_UNKNOWN, words, "proxy_jump is written [USER@]HOST[:PORT]")
-    user, host, port = match.groups()
-    return replace(vm, user=user or vm.user, external_ip=host.strip("[]"), port=int(port or 22), proxy_jump=None)
+def _jump_hosts(vm: Vm) -> list[Vm]:
+    """The hosts of `proxy_jump`, in the order in which they are gone through."""
+    key = vm.jump_key_path or vm.key_path
+    hosts = []
+    for text in (vm.proxy_jump or "").split(",") if vm.proxy_jump else ():
+        match = re.fullmatch(r"(?:([^@]+)@)?(\[[^\]]+\]|[^:]+)(?::(\d+))?", text.strip())
+        if not match:
+            words = f"{text.strip()!r} names no jump host"
+            raise Unavailable(Reason.SSH_NAME_UNKNOWN, words, "proxy_jump is written [USER@]HOST[:PORT], with commas")
+        user, host, port = match.groups()
+        address = host.strip("[]")
+        hosts.append(replace(vm, user=user or vm.user, external_ip=address, port=int(port or 22), key_path=key))
+    return hosts
+
+
+def _address(hop: Vm) -> str:
+    """As ssh's -J takes it."""
+    host = f"[{hop.external_ip}]" if ":" in hop.external_ip else hop.external_ip
+    return f"{hop.user}@{host}" + ("" if hop.port == 22 else f":{hop.port}")
 
 
 def _tcp(host: str, port: int) -> socket.socket:
@@ -139,8 +156,9 @@ def _through(jump: Transport, jump_vm: Vm, vm: Vm) -> paramiko.Channel:
         raise _closed(target, jump, error) from error
 
 
-def _authenticated(vm: Vm, stream: socket.socket | paramiko.Channel, accept_new_host_key: bool) -> Transport:
-    known = KnownHosts(vm.known_hosts, vm.external_ip, vm.port)
+def _authenticated(
+    vm: Vm, stream: socket.socket | paramiko.Channel, known: KnownHosts, accept_new_host_key: bool
+) -> Transport:
     where = f"{vm.external_ip} port {vm.port}"
     transport = Transport(HeardSocket(stream))
     try:
@@ -228,9 +246,12 @@ def _refused(transport: Transport, vm: Vm, tried: list[Identity], wants: list[st
     if banner:
         said.append(banner.decode(errors="replace").strip())
     words = ". ".join([words, *said])
+    locked = locked_keys(vm.key_path)
+    unlock = f"encrypted and in no agent: {', '.join(map(str, locked))}; {add_to_agent(*locked)}" if locked else ""
     if not names:
-        return Unavailable(
-            Reason.SSH_AUTH_FAILED, words, "there is no key to log in with: set vm.key_path, or ssh-add one"
-        )
+        missing = "there is no key to log in with: set vm.key_path, or ssh-add one"
+        return Unavailable(Reason.SSH_AUTH_FAILED, words, unlock or missing)
     hint = f"the server did not take {names}: its public part must be in ~{vm.user}/.ssh/authorized_keys there"
+    if unlock:
+        hint = f"{hint}. {unlock}"
     return Unavailable(Reason.SSH_AUTH_FAILED, words, hint)

@@ -81,9 +81,29 @@ def test_a_changed_key_is_told_with_both_fingerprints_the_line_and_the_command(
     assert caught.value.reason is Reason.SSH_HOST_KEY_CHANGED
     for each in (key.fingerprint, old.fingerprint, f"{file}:2"):
         assert each in caught.value.words
-    assert f"ssh-keygen -R 'host.example' -f {file}" in caught.value.hint
+    assert f"ssh-keygen -R host.example -f {file}" in caught.value.hint
     shown = subprocess.check_output(["ssh-keygen", "-lf", str(tmp_path / "key.pub")], text=True)
     assert key.fingerprint.split()[1] in shown
+
+
+def test_a_key_that_is_known_by_the_plain_name_is_forgotten_by_it(file: Path, key: HostKey, tmp_path: Path) -> None:
+    old = make_key(tmp_path, "old")
+    file.write_text(line("host.example", old))
+    with pytest.raises(Unavailable) as caught:
+        KnownHosts(file, "host.example", 2222).check(key, accept_new=True)
+    assert f"ssh-keygen -R host.example -f {file}" in caught.value.hint
+    # One with the port counts alone, as it does for OpenSSH.
+    file.write_text(line("host.example", key) + line("[host.example]:2222", old))
+    with pytest.raises(Unavailable) as caught:
+        KnownHosts(file, "host.example", 2222).check(key, accept_new=True)
+    assert f"ssh-keygen -R '[host.example]:2222' -f {file}" in caught.value.hint
+    assert reason(file, old, port=2222) is None
+
+
+def test_a_host_behind_others_is_looked_at_through_them(file: Path, key: HostKey) -> None:
+    with pytest.raises(Unavailable) as caught:
+        KnownHosts(file, "inner.example", 2222, jump="ops@a:23,b").check(key, accept_new=False)
+    assert caught.value.hint.endswith(f"ssh -J ops@a:23,b -o UserKnownHostsFile={file} -p 2222 inner.example true")
 
 
 def test_an_unknown_host_is_told_with_its_fingerprint_and_the_command(file: Path, key: HostKey) -> None:

@@ -1,0 +1,45 @@
+"""The project file: how its VM is reached, and what is said of a way that leads nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import SpecError
+from pccpipe.spec.model import Project
+from pccpipe.spec.project import load_project
+
+
+def load(folder: Path, vm: str) -> Project:
+    path = folder / "project.yaml"
+    path.write_text(f"id: p\nisolation_mode: vm\nvm: {{external_ip: 10.0.0.2, user: deploy, {vm}}}\n")
+    return load_project(path, environ={})
+
+
+@pytest.mark.parametrize(
+    "jump", ["bastion", "ops@bastion.example:2222", "10.0.0.1:22,ops@inner", "'[2001:db8::1]:2222'", '"a, b@c:1"']
+)
+def test_a_way_through_other_hosts_is_as_sshs(tmp_path: Path, jump: str) -> None:
+    (tmp_path / "key").write_text("a key")
+    vm = load(tmp_path, f"proxy_jump: {jump}, jump_key_path: key" if jump[0] in "'\"" else f'proxy_jump: "{jump}"').vm
+    assert vm
+    assert vm.proxy_jump == jump.strip("'\"")
+
+
+@pytest.mark.parametrize(
+    "jump", ["a b", "@bastion", "bastion:", "bastion:ssh", "a,,b", "ssh://bastion", "-oProxyCommand=x y"]
+)
+def test_a_way_that_is_none_is_told_before_anything_runs(tmp_path: Path, jump: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, f'proxy_jump: "{jump}"')
+    (problem,) = caught.value.problems
+    assert f'"{jump}" will not do for `proxy_jump`' in problem.message
+    assert "[USER@]HOST[:PORT]" in problem.hint
+
+
+def test_a_key_for_the_way_is_looked_for_and_needs_a_way(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"`jump_key_path` names .*/gone, which does not exist"):
+        load(tmp_path, "proxy_jump: bastion, jump_key_path: gone")
+    with pytest.raises(SpecError, match="is for the hosts of `proxy_jump`, and there is none"):
+        load(tmp_path, "jump_key_path: gone")
