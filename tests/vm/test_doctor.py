@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -231,6 +232,10 @@ def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
     found(report, "login", Verdict.WRONG, "Permission denied", mend=f"ssh-copy-id -i {vm.key} nobody-there@{vm.host}")
     found(report, "image", Verdict.SKIPPED)
     assert report.exit_status == 3
+
+    key = ward.folder / "other-key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    found(ward.doctor(key_path=key), "login", Verdict.WRONG, "did not take", mend=f"ssh-copy-id -i {key} pcc@{vm.host}")
 
     vm.sh("usermod -s /usr/sbin/nologin pcc")
     report = ward.doctor()

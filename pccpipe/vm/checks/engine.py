@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import threading
 
+from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.image import CONTENT_LABEL, content_of
+from pccpipe.docker_api.problems import Call
+from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.patient import CONTEXT, DOCKERFILE, IMAGE, Patient
 
 GROUP = "docker"
+BUILD_LIMIT = 1800.0
+"""Seconds: it installs packages and Codex."""
 
 
 def installed(patient: Patient) -> Finding:
@@ -81,8 +89,6 @@ def image(patient: Patient) -> Finding:
 
 
 def _version(patient: Patient) -> str:
-    from pccpipe.docker_api.problems import Call
-
     return str(patient.engine.ask(Call.OTHER, lambda client: client.version()).get("Version", "unknown"))
 
 
@@ -95,9 +101,27 @@ def _build(patient: Patient) -> Mend:
 
 
 def _build_image(patient: Patient) -> str:
-    labels = {CONTENT_LABEL: content_of(CONTEXT)}
-    patient.engine.build(IMAGE, CONTEXT, DOCKERFILE, {}, lambda _: None, labels)
+    before = _image_id(patient)
+    over = HaltableMachine(patient.machine)
+    limit = threading.Timer(BUILD_LIMIT, over.halt)
+    limit.start()
+    try:
+        labels = {CONTENT_LABEL: content_of(CONTEXT)}
+        Engine(over, patient.engine.socket).build(IMAGE, CONTEXT, DOCKERFILE, {}, lambda _: None, labels)
+    finally:
+        limit.cancel()
+    if before and before != _image_id(patient):
+        # What was replaced would fill the disk, one pccpipe after the other; what a container still has stays.
+        with contextlib.suppress(Unavailable):
+            patient.engine.ask(Call.OTHER, lambda client: client.remove_image(before))
     return f"built {IMAGE} from {DOCKERFILE}"
+
+
+def _image_id(patient: Patient) -> str:
+    with contextlib.suppress(Unavailable):
+        found = patient.engine.ask(Call.OTHER, lambda client: client.inspect_image(IMAGE))  # type: ignore[no-untyped-call]
+        return str(found["Id"])
+    return ""
 
 
 def _log_in_anew(patient: Patient) -> str:
