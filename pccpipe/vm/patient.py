@@ -17,7 +17,7 @@ from pccpipe.outcome import IsolationMode
 from pccpipe.shell.here import Here
 from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.machine import Done, Machine
+from pccpipe.targets.machine import Done, Machine, Serving
 
 IMAGE = "pcc-runner:latest"
 """What the default pipeline's agents run in."""
@@ -55,7 +55,9 @@ class Patient:
         self.connection = (
             Connection(self.vm, accept_new_host_key=chart.accept_new_host_key) if self.vm is not None else None
         )
-        self.machine: Machine = self.connection or Here()
+        here = Here()
+        self.machine: Machine = self.connection or here
+        self.serving: Serving = self.connection or here
         self.engine = Engine(self.machine, DEFAULT_SOCKET if self.vm else local_socket())
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}

@@ -86,7 +86,9 @@ def test_a_healthy_vm_is_fine_and_nothing_is_left_of_the_look(clinic: Clinic, mo
     found(report, "codex", Verdict.OK, "Codex 0.")
     found(report, "sandbox", Verdict.OK, "--dangerously-bypass-approvals-and-sandbox", "bwrap")
     found(report, "key", Verdict.OK, "takes the key")
-    found(report, "endpoint", Verdict.OK, "from the container")
+    found(report, "endpoint", Verdict.OK, "answers")
+    found(report, "proxy", Verdict.OK, "without a network reaches pccpipe's proxy")
+    found(report, "https", Verdict.OK)
     assert not clinic.vm.sh(
         f"ls {clinic.vm.root}/.system/run-state {clinic.vm.root}/.system/run-workspaces"
     ).stdout.count("doctor")
@@ -155,6 +157,18 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
 
 def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     vm = ward.vm
+    vm.sh("iptables -A OUTPUT -p tcp --dport 443 -j REJECT")
+    vm.sh("sed -i '1i AllowStreamLocalForwarding no' /etc/ssh/sshd_config")
+    vm.refuse()
+    vm.accept()
+    report = ward.doctor()
+    found(report, "https", Verdict.WARNING, "registry.npmjs.org is not reached")
+    found(report, "proxy", Verdict.WRONG, "forwards no socket", mend="AllowStreamLocalForwarding yes")
+    found(report, "codex", Verdict.OK)
+    vm.sh("sed -i 1d /etc/ssh/sshd_config")
+    vm.refuse()
+    vm.accept()
+
     vm.sh("printf 'FROM bb:latest\\n' | docker build -q -t pcc-runner:latest -")
     report = ward.doctor()
     found(report, "codex", Verdict.WRONG, "Codex does not start", "not found")

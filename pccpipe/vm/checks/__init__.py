@@ -24,6 +24,4 @@ def _checks(mode: IsolationMode) -> Iterator[Check]:
         yield check.after("login") if mode is IsolationMode.VM else check
     if has_engine:
         yield from agent.IN_CONTAINER
-    else:
-        yield agent.ENDPOINT_FROM_HERE
     yield from agent.HERE

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Reason
-from pccpipe.targets.base import Command, ContainerSettings, Exit
+from pccpipe.targets.base import Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
+from pccpipe.targets.machine import ByteStream, Door
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.patient import DOCKERFILE, IMAGE, Patient
 
@@ -20,13 +24,12 @@ PROBE_LIMIT = 40.0
 ASK_TIMEOUT = 10.0
 ANOTHER_KEY = Mend("export OPENAI_API_KEY=...   # a key of that endpoint's", Where.HERE)
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
-# Lines of a name and what is known of it. The endpoint gets no key: that it answers is enough.
+# Lines of a name and what is known of it.
 PROBE = """
 echo "codex $(codex --version 2>&1 | tail -n 1)"
 if words=$(codex sandbox -- true 2>&1); then echo sandbox works; else echo "sandbox $(echo "$words" | tail -n 1)"; fi
-if command -v curl >/dev/null; then
-  code=$(curl -sS -o /dev/null -m 10 -w '%{http_code}' "$ENDPOINT/models" 2>/tmp/said) || said=$(tail -n 1 /tmp/said)
-  echo "endpoint $code $said"
+if command -v curl >/dev/null && [ "$PCC_PROXY_URL" ]; then
+  echo "proxy $(curl -sS -m 10 "$PCC_PROXY_URL/doctor" 2>&1 | tail -n 1)"
 fi
 echo whole probe
 """
@@ -43,7 +46,7 @@ def container(patient: Patient) -> Finding:
         # What the engine gives a container as its first process starts also where the image has no shell.
         said = f": {known['said']}" if known["said"] else ""
         return wrong(f"a container of {IMAGE} starts, and ends with {known['code']} before its work is done{said}")
-    return ok(f"a container of {IMAGE} starts, with the network of the host")
+    return ok(f"a container of {IMAGE} starts, without a network")
 
 
 def codex(patient: Patient) -> Finding:
@@ -59,20 +62,26 @@ def sandbox(patient: Patient) -> Finding:
     return ok(f"in the container {BYPASS}, as the container is the sandbox: Codex's own does not work there ({said})")
 
 
-def endpoint(patient: Patient) -> Finding:
-    """Whether the model's API is reached from the container."""
-    said = _probe(patient).get("endpoint")
+def proxy(patient: Patient) -> Finding:
+    """Whether a container without a network reaches this process, as it does its model with `via: proxy`."""
+    known = _probe(patient)
+    refused = known.get("refused")
+    if refused:
+        if patient.vm is None:
+            return wrong(refused)
+        allow = "sed -i '1i AllowStreamLocalForwarding yes' /etc/ssh/sshd_config"
+        reload = patient.service("reload", "ssh")
+        return wrong(refused, Mend(f"{patient.sudo}{allow} && {reload}"))
+    said = known.get("proxy")
     if said is None:
-        return skipped("there is no curl in the image")
-    code, _, words = said.partition(" ")
-    where = f"{patient.chart.endpoint} from the container"
-    if code == "000":
-        return wrong(f"{where}: {words or 'no answer'}. Does a firewall let the VM out?")
-    return ok(f"{where} answers")
+        return skipped("there is no curl in the image to ask with")
+    if said != patient.run_id:
+        return wrong(f"a container without a network does not reach pccpipe's proxy: {said or 'no answer'}")
+    return ok("a container without a network reaches pccpipe's proxy")
 
 
-def endpoint_from_here(patient: Patient) -> Finding:
-    """Whether the model's API is reached from this machine."""
+def endpoint(patient: Patient) -> Finding:
+    """Whether the model's API is reached from this machine, where pccpipe's proxy is."""
     code, words = _asked(patient.chart.endpoint, "")
     return ok(f"{patient.chart.endpoint} answers") if code else wrong(f"{patient.chart.endpoint}: {words}")
 
@@ -155,7 +164,7 @@ def _probe(patient: Patient) -> Mapping[str, str]:
 
 
 def _run_probe(patient: Patient) -> Mapping[str, str]:
-    """Run one container as a step's would be, and read what it says. Raises `Unavailable`."""
+    """Run one container as an agent's would be, and read what it says. Raises `Unavailable`."""
     system = f"{patient.root}/.system"
     workspace = f"{system}/run-workspaces/{patient.run_id}"
     target = ContainerTarget(
@@ -164,27 +173,53 @@ def _run_probe(patient: Patient) -> Mapping[str, str]:
         f"{system}/run-state/{patient.run_id}",
         lambda: workspace,
         patient.engine.socket,
+        door=Door(patient.serving, lambda stream: _answer(stream, patient.run_id)),
     )
     made = patient.run(f"mkdir -p {shlex.quote(workspace)}")
     if made.code:
         raise Unavailable(Reason.WORKSPACE_REFUSED, made.stderr.decode(errors="replace").strip())
+    settings = ContainerSettings(IMAGE, network="none", memory=4 << 30, cpus=2, pids=1000)
+    command = Command("probe-1", "probe", 1, PROBE, is_proxied=True, limit=PROBE_LIMIT, container=settings)
     try:
         target.open()
-        env = {"ENDPOINT": patient.chart.endpoint}
-        settings = ContainerSettings(IMAGE, network="host", memory=4 << 30, cpus=2, pids=1000)
-        running = target.start(Command("probe-1", "probe", 1, PROBE, env=env, limit=PROBE_LIMIT, container=settings))
-        output = b""
-        deadline = time.monotonic() + PROBE_LIMIT
-        while not isinstance(chunk := running.read(1.0), Exit):
-            output += chunk.data if chunk else b""
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the container did not end in {PROBE_LIMIT:g} s")
-        running.discard()
-        said = output.decode(errors="replace").strip().rpartition("\n")[2]
-        return {**_lines(output), "code": str(chunk.code), "said": said}
+        try:
+            return _read(target.start(command))
+        except Unavailable as error:
+            if error.reason is not Reason.PROXY_REFUSED:
+                raise
+            without = replace(command, id="probe-2", serial=2, is_proxied=False)
+            return {
+                **_read(target.start(without)),
+                "refused": f"{error.words}; {error.hint}" if error.hint else error.words,
+            }
     finally:
         target.close()
         patient.run(f"rm -rf {shlex.quote(workspace)}")
+
+
+def _read(running: Running) -> Mapping[str, str]:
+    output = b""
+    deadline = time.monotonic() + PROBE_LIMIT
+    while not isinstance(chunk := running.read(1.0), Exit):
+        output += chunk.data if chunk else b""
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the container did not end in {PROBE_LIMIT:g} s")
+    running.discard()
+    said = output.decode(errors="replace").strip().rpartition("\n")[2]
+    return {**_lines(output), "code": str(chunk.code), "said": said}
+
+
+def _answer(stream: ByteStream, word: str) -> None:
+    """Answer the container's one request with the word, whatever it asks for."""
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            stream.settimeout(ASK_TIMEOUT)
+            stream.recv(4096)
+            stream.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {len(word)}\r\n\r\n{word}".encode())
+        stream.close()
+
+    threading.Thread(target=answer, name="doctor-answer", daemon=True).start()
 
 
 def _lines(output: bytes) -> Mapping[str, str]:
@@ -192,12 +227,10 @@ def _lines(output: bytes) -> Mapping[str, str]:
     return {name: rest.strip() for name, _, rest in (line.partition(" ") for line in lines)}
 
 
-KEY = Check("key", key)
-ENDPOINT_FROM_HERE = Check("endpoint", endpoint_from_here)
 IN_CONTAINER = [
     Check("container", container, ("image", "folder"), limit=90),
     Check("codex", codex, ("container",)),
     Check("sandbox", sandbox, ("codex",)),
-    Check("endpoint", endpoint, ("container",)),
+    Check("proxy", proxy, ("container",)),
 ]
-HERE = [KEY, Check("codex-here", codex_here, limit=60)]
+HERE = [Check("endpoint", endpoint), Check("key", key), Check("codex-here", codex_here, limit=60)]

@@ -1,11 +1,11 @@
-"""What the machine reaches by itself: names."""
+"""What the machine reaches by itself: names, and a registry by HTTPS. Its agents may need neither."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
-from pccpipe.vm.check import Check, Finding, Mend, ok, skipped, wrong
+from pccpipe.vm.check import Check, Finding, Mend, ok, skipped, warning, wrong
 from pccpipe.vm.patient import Patient
 
 PACKAGES = "registry.npmjs.org"
@@ -29,4 +29,20 @@ def dns(patient: Patient) -> Finding:
     return wrong(words, Mend(patient.service("restart", service)))
 
 
-CHECKS = [Check("dns", dns, limit=30)]
+def https(patient: Patient) -> Finding:
+    """Whether the machine gets out: for what the project's tests install, and the image's build."""
+    script = f"""
+        if command -v curl >/dev/null; then curl -sS -o /dev/null -m 10 https://{PACKAGES}/
+        elif command -v bash >/dev/null; then timeout 10 bash -c 'exec 3<>/dev/tcp/{PACKAGES}/443'
+        else exit 99; fi"""
+    done = patient.run(script, 20)
+    if done.code == 0:
+        return ok(f"{PACKAGES} is reached")
+    if done.code == 99:
+        return skipped("there is neither curl nor bash to ask with")
+    said = done.stderr.decode(errors="replace").strip().partition("\n")[0] or "no answer in 10 s"
+    words = f"{PACKAGES} is not reached: {said}. Runs whose tests install nothing work"
+    return warning(words, Mend(f"curl -v https://{PACKAGES}/"))
+
+
+CHECKS = [Check("dns", dns, limit=30), Check("https", https, ("dns",), limit=30)]
