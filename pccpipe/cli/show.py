@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -20,13 +19,13 @@ def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
     Where each step really ran and with what isolation, why not where it asked to, its result and its logs.
     """
     from pccpipe.record.lock import is_abandoned
-    from pccpipe.record.state import WAITING, load_state
+    from pccpipe.record.state import WAITING, load_state, state_text
     from pccpipe.views.show import show_text
 
     record = record_of(runs_dir, run_id)
     state = load_state(record)
     if as_json:
-        tell([json.dumps(state.to_json(), indent=1, ensure_ascii=False)])
+        tell([state_text(state).rstrip()])
         return
     tell(show_text(state, record))
     if state.ended_at is None and state.status != WAITING and is_abandoned(record):

@@ -120,11 +120,19 @@ class Journal:
     def _kept(self, event: Event) -> Event:
         """The event as it is on disk."""
         # Text by text, not the line: a short secret may be a word of the line's own, and a long one be escaped in it.
-        masked = encode(event, self._mask)
-        self._write(masked)
+        had_secret = False
+
+        def mask(text: str) -> str:
+            nonlocal had_secret
+            masked = self._mask(text)
+            had_secret = had_secret or masked != text
+            return masked
+
+        line = encode(event, mask)
+        self._write(line)
         if not isinstance(event.what, _SYNCED_BY_THE_NEXT):
             self._sync()
-        return event if masked == encode(event) else decode(masked)
+        return decode(line) if had_secret else event
 
     def _write(self, line: bytes) -> None:
         try:

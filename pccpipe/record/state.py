@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -344,6 +345,20 @@ class RunState:
             ],
             "steps": [step.to_json() for step in self.steps.values()],
         }
+
+
+def state_text(state: RunState) -> str:
+    """run.json: one of its values a line, and one step a line. Python's own `indent` is 20 times as slow."""
+    values = state.to_json()
+    steps = values.pop("steps")
+    assert isinstance(steps, list)
+    head = "".join(f" {_line(name)}: {_line(value)},\n" for name, value in values.items())
+    lines = ",".join(f"\n  {_line(step)}" for step in steps)
+    return f'{{\n{head} "steps": [{lines}\n ]\n}}\n'
+
+
+def _line(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def load_state(run_dir: Path) -> RunState:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
 
 from pccpipe.record.events import Event, InputGiven, Output, RunEnded, RunWaiting
 from pccpipe.record.files import write_atomically
-from pccpipe.record.state import RunState
+from pccpipe.record.state import RunState, state_text
 
 RUN_JSON = "run.json"
 WRITE_EVERY = 0.2
@@ -60,6 +59,6 @@ class StateFile:
             self._later.cancel()
             self._later = None
         began = time.monotonic()
-        write_atomically(self._path, json.dumps(self.state.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomically(self._path, state_text(self.state).encode())
         # A state that is long to write is written less often, so that a run of many steps stays linear.
         self._next = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))
