@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pccpipe.data_files import data_path
+from pccpipe.spec.fits import Fits, compiled
 from pccpipe.spec.problem import Problem, Rule, did_you_mean, nearest
 from pccpipe.spec.source import BadYaml, Data, Key, Position, Source, read_source
 
@@ -35,7 +36,7 @@ _TYPES = {
 
 def structure_problems(source: Source, schema: str) -> list[Problem]:
     """Everything that the schema of that name (`pipeline`, `project`) finds wrong, in order of position."""
-    return _told(_validator(schema), source)
+    return [] if _fits(schema)(source.data) else _told(_validator(schema), source)
 
 
 def schema_file_problems(path: Path) -> list[Problem]:
@@ -79,6 +80,11 @@ def schema_path(name: str, folder: Path) -> Path:
 def schema_text(name: str) -> str:
     """The text of a published schema: `pipeline`, `project`, `builder-result`, `reviewer-result`."""
     return data_path("schemas", f"{name}.schema.json").read_text(encoding="utf-8")
+
+
+@functools.cache
+def _fits(name: str) -> Fits:
+    return compiled(json.loads(schema_text(name)))
 
 
 @functools.cache
