@@ -34,7 +34,7 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.views.summary import summary
-from pccpipe.views.text import OUTCOME_WORDS, clock, date, duration, facts, harmless_line, isolation
+from pccpipe.views.text import OUTCOME_WORDS, clock, date, duration, facts, harmless_line, harmless_lines, isolation
 from pccpipe.views.watch import Watch
 
 
@@ -48,10 +48,11 @@ class PlainView:
 
     def __call__(self, event: Event) -> None:
         output = self._watch.take(event)
-        lines = [f"{self._step_of(event.what)} | {harmless_line(line)}" for _, line in output]
-        lines += _lines(event)
         stamp = clock(event.time)
-        text = "".join(f"{stamp} {line}\n" for line in lines)
+        begin = f"{stamp} {self._step_of(event.what)} | "
+        lines = harmless_lines([line for _, line in output])
+        text = begin + f"\n{begin}".join(lines) + "\n" if lines else ""
+        text += "".join(f"{stamp} {line}\n" for line in _lines(event))
         if isinstance(event.what, RunEnded | RunWaiting):
             text += "".join(f"{line}\n" for line in summary(self._watch.state, self._record, self._watch.tail))
         if text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pccpipe.outcome import Outcome, Place
@@ -39,6 +39,14 @@ def harmless_line(text: str) -> str:
     shown = text.rstrip("\r\n").rpartition("\r")[2]
     shown = harmless(shown).replace("\n", "\\n").expandtabs(8)
     return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
+
+
+def harmless_lines(lines: Sequence[str]) -> list[str]:
+    """Each as `harmless_line` makes it; quick for many that are harmless already, as most are."""
+    text = "\n".join(lines)
+    if "\t" in text or _OBEYED.search(text) or max(map(len, lines), default=0) > LONGEST_LINE:
+        return [harmless_line(line) for line in lines]
+    return list(lines)
 
 
 def _escaped(match: re.Match[str]) -> str:
