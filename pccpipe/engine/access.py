@@ -63,6 +63,7 @@ class Access:
         self._modes = modes
         self._grant = grant
         self._tokens: dict[str, str] = {}
+        self._masked: list[str] = []
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -83,13 +84,14 @@ class Access:
         """Serve the tokens that an earlier process of the run has issued for the attempt."""
         if self._grant:
             known = {name: value for name, value in given.tokens.items() if isinstance(value, str)}
-            self._parts.proxy.know(self._grant, known)
+            self._parts.proxy.know(self._grant, known, self._learn)
 
     def issue(self, path: str, attempt: int) -> None:
         """Issue tokens for a command that is to begin, and note how its secrets reach it."""
         if self._grant:
             self._tokens = self._parts.proxy.issue(self._grant)
-            self._parts.masker.add(self._tokens.values())
+            for token in self._tokens.values():
+                self._learn(token)
         if self._modes or self._tokens:
             modes: dict[str, Json] = {name: via.value for name, via in self._modes.items()}
             digests: dict[str, Json] = {name: digest(token) for name, token in self._tokens.items()}
@@ -99,8 +101,12 @@ class Access:
         """Idempotent."""
         if self._grant:
             self._parts.proxy.end(self._grant)
-        self._parts.masker.drop(self._tokens.values())
-        self._tokens = {}
+        masked, self._masked = self._masked, []
+        self._parts.masker.drop(masked)
+
+    def _learn(self, token: str) -> None:
+        self._parts.masker.add([token])
+        self._masked.append(token)
 
 
 def budget_of(parts: Parts, here: Here, path: str, body: Run, visit: Visit) -> Budget:

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pccpipe.secrets.proxy.grant import Api, Grant
 from pccpipe.targets.machine import ByteStream
@@ -26,22 +26,24 @@ class Proxy:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders: dict[str, tuple[Grant, Api | None]] = {}
+        self._unseen: dict[str, Callable[[str], None]] = {}
         self._room = threading.BoundedSemaphore(CONNECTIONS)
 
     def issue(self, grant: Grant) -> dict[str, str]:
         """New tokens for a grant, by name: one for each API's key, and one for its egress if it has some."""
         names = [api.secret for api in grant.apis] + ([EGRESS] if grant.egress else [])
         tokens = {name: f"pcct-{secrets.token_urlsafe(32)}" for name in names}
-        self.know(grant, {name: digest(token) for name, token in tokens.items()})
+        self._add(grant, {name: digest(token) for name, token in tokens.items()})
         return tokens
 
-    def know(self, grant: Grant, digests: Mapping[str, str]) -> None:
-        """Take tokens that an earlier process issued, by their digests, as this grant's."""
-        apis = {api.secret: api for api in grant.apis}
+    def know(self, grant: Grant, digests: Mapping[str, str], on_sight: Callable[[str], None]) -> None:
+        """Take tokens that an earlier process issued, by their digests, as this grant's.
+
+        `on_sight` is told each of them, when it is first used: until then nobody here knows what it is.
+        """
+        self._add(grant, digests)
         with self._lock:
-            for name, known in digests.items():
-                if name in apis or name == EGRESS:
-                    self._holders[known] = (grant, apis.get(name))
+            self._unseen.update(dict.fromkeys(digests.values(), on_sight))
 
     def end(self, grant: Grant) -> None:
         """From now on its tokens are nothing."""
@@ -51,8 +53,13 @@ class Proxy:
 
     def holder(self, token: str) -> tuple[Grant, Api | None] | None:
         """What a token is good for; the API is None for one that lets out of a container."""
+        known = digest(token)
         with self._lock:
-            return self._holders.get(digest(token))
+            held = self._holders.get(known)
+            on_sight = self._unseen.pop(known, None) if held else None
+        if on_sight:
+            on_sight(token)
+        return held
 
     def accept(self, stream: ByteStream) -> None:
         """Serve a connection, in a thread of its own. Returns at once."""
@@ -61,6 +68,13 @@ class Proxy:
             threading.Thread(target=stream.close, name="pccpipe-proxy-full", daemon=True).start()
             return
         threading.Thread(target=self._serve, args=(stream,), name="pccpipe-proxy", daemon=True).start()
+
+    def _add(self, grant: Grant, digests: Mapping[str, str]) -> None:
+        apis = {api.secret: api for api in grant.apis}
+        with self._lock:
+            for name, known in digests.items():
+                if name in apis or name == EGRESS:
+                    self._holders[known] = (grant, apis.get(name))
 
     def _serve(self, stream: ByteStream) -> None:
         # Here, because h11 and ssl take 60 ms to load, and most runs need neither.
