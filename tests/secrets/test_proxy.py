@@ -7,15 +7,23 @@ import http.client
 import itertools
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from pccpipe.errors import UsageError
-from pccpipe.secrets.proxy import egress
+from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, Used
 from pccpipe.secrets.proxy.proxy import CONNECTIONS, EGRESS, Proxy, digest
 from pccpipe.shell.here import LocalStream
@@ -248,10 +256,45 @@ def test_an_api_that_cannot_be_reached_is_a_502_that_says_why(model: ModelServer
     assert Client(Proxy(), "http://no.such.host.invalid/v1").error("GET", "/v1/models")[0] == 502
 
 
-def test_tls_with_a_certificate_that_nobody_vouches_for_is_not_spoken(model: ModelServer) -> None:
-    client = Client(Proxy(), model.url.replace("http://", "https://") + "/v1")
-    assert client.error("GET", "/v1/models")[:2] == (502, "pccpipe_upstream")
-    assert not model.requests
+def certificate(folder: Path, name: str) -> Path:
+    """A key and a certificate for it that vouches for itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / "pem"
+    file.write_bytes(private + made.public_bytes(Encoding.PEM))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "is_trusted", "expected"),
+    [("localhost", True, 401), ("localhost", False, 502), ("elsewhere.example", True, 502)],
+)
+def test_tls_is_spoken_with_nobody_but_the_api_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_trusted: bool, expected: int
+) -> None:
+    file = certificate(tmp_path, name)
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    upstream.tls.cache_clear()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    client = Client(Proxy(), f"https://localhost:{server.server_address[1]}/v1")
+    status, answer = client.ask("GET", "/v1/models")
+    server.shutdown()
+    server.server_close()
+    upstream.tls.cache_clear()
+    assert status == expected
+    assert (b"you said Bearer ***" if expected == 401 else b"is not who it says") in answer
 
 
 class Odd(BaseHTTPRequestHandler):

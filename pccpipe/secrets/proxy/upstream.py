@@ -138,7 +138,7 @@ def _connect(host: str, port: int, *, encrypted: bool) -> http.client.HTTPConnec
     try:
         connected = socket.create_connection((host, port), timeout=CONNECT_LIMIT)
         if encrypted:
-            connected = _context().wrap_socket(connected, server_hostname=host)
+            connected = tls().wrap_socket(connected, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         raise UnreachableError(f"{where} is not who it says: {error.verify_message}") from error
     except TimeoutError as error:
@@ -200,7 +200,8 @@ def shut(connected: socket.socket) -> None:
 
 
 @functools.cache
-def _context() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
+    """What is asked of the other side of https: a certificate that the machine's authorities vouch for."""
     return ssl.create_default_context()
 
 
