@@ -19,6 +19,7 @@ from pccpipe.views.text import (
     harmless,
     harmless_line,
     isolation,
+    model_text,
     shorten,
 )
 from pccpipe.views.tree import Node, tree
@@ -94,6 +95,8 @@ def _details(step: StepState) -> list[str]:
         lines.append(f"asked for: {step.asked}")
     for attempt in step.attempts:
         lines += _attempt(attempt, several=len(step.attempts) > 1)
+    if step.model:
+        lines.append(model_text(step.model))
     if step.facts:
         lines.append(facts_text(step.kind or "", step.facts))
     if step.result_path:
@@ -111,6 +114,8 @@ def _attempt(attempt: Attempt, *, several: bool) -> list[str]:
         return [*lines, f"  to mend it: {harmless_line(attempt.hint)}"] if attempt.hint else lines
     lines = [*wanted, f"{number}had: {isolation(attempt.had)}"]
     lines += [f"  {line}" for line in account(attempt.had)]
+    if attempt.secrets:
+        lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
     if attempt.outcome and several:
         lines.append(f"  {OUTCOME_WORDS[attempt.outcome]} in {duration(attempt.seconds)}{_because(attempt.message)}")
     return [*lines, f"logs: {attempt.stdout} {attempt.stderr}"]

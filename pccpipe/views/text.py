@@ -186,6 +186,19 @@ def facts(done: ActionDone) -> str:
     return facts_text(done.action, done.facts)
 
 
+def model_text(used: Mapping[str, Json]) -> str:
+    """What a step has used of a model."""
+    parts = [f"{used['calls']} calls", f"{used['input_tokens']} tokens in ({used['cached_input_tokens']} cached)"]
+    parts.append(f"{used['output_tokens']} out")
+    if used["estimated_tokens"]:
+        parts.append(f"{used['estimated_tokens']} by size")
+    if used["max_tokens"] is not None:
+        parts.append(f"of at most {used['max_tokens']}")
+    if used["refused"]:
+        parts.append("then refused")
+    return f"model: {', '.join(parts)}"
+
+
 def facts_text(action: str, given: Mapping[str, Json]) -> str:
     """As `facts`, from an action's kind and its facts."""
     known = dict(given)

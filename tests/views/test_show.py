@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from pccpipe.record.events import Output, StepEnded
+from pccpipe.outcome import Place
+from pccpipe.record.events import CommandStarted, Happening, ModelUsed, Output, SecretsGiven, StepEnded, StepStarted
 from pccpipe.record.state import RunState
 from pccpipe.views.show import show_text
-from tests.record.script import WORDS, default_run, events, failed_run
+from tests.record.script import BOXED, WORDS, default_run, events, failed_run, started
 
 
 def shown(count: int | None = None) -> str:
@@ -48,6 +49,23 @@ def test_what_held_a_step_and_what_did_not_is_told_by_the_engines_account() -> N
     ]
 
 
+def test_how_secrets_came_and_what_of_a_model_was_used_is_told() -> None:
+    state = RunState()
+    happenings: list[Happening] = [
+        started("a"),
+        StepStarted("a", "run", Place.CONTAINER),
+        SecretsGiven("a", 1, {"KEY": "proxy", "OTHER": "direct"}, {"KEY": "ab" * 32}),
+        CommandStarted("a", 1, "a-1", BOXED, "out", "err"),
+        ModelUsed("a", 1, 0, 100, 20, 30, 0, 500),
+        ModelUsed("a", 3, 1, 400, 20, 90, 60, 500),
+    ]
+    for event in events(happenings):
+        state.apply(event)
+    text = "\n".join(show_text(state, Path("runs/r1")))
+    assert "secrets: KEY proxy, OTHER direct" in text
+    assert "model: 3 calls, 400 tokens in (20 cached), 90 out, 60 by size, of at most 500, then refused" in text
+
+
 def test_a_run_that_still_goes_on_says_what_runs_and_what_is_to_come() -> None:
     text = shown(16)
     assert "run r1 running" in text
@@ -65,7 +83,7 @@ def test_a_failed_run_says_where_to_look() -> None:
 def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
     evil = "\x1b]0;own\x07\u202e"
     state = RunState()
-    happenings = [
+    happenings: list[Happening] = [
         dataclasses.replace(what, result={"status": evil}, message=evil) if isinstance(what, StepEnded) else what
         for what in default_run()
         if not isinstance(what, Output)
