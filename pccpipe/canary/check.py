@@ -315,7 +315,8 @@ class _Check:
         if any(pids):
             root = f"/proc/{pids[0]}/root"
             classify = Classify((f"{root}{HOME}(/|$)", Spot.CONTAINER_MEMORY), (f"{root}/", Spot.CONTAINER_DISK))
-            self._side.files(_call([f"{root}/", f"{root}{HOME}"]), classify, expected=self._expected)
+            call = shlex.join(["pcc_container", container, str(pids[0]), HOME])
+            self._side.files(call, classify, expected=self._expected)
 
     def _look_at_files_here(self, expected: Sequence[Spot]) -> None:
         state = re.escape(str(self._folder / ".system" / "run-state"))

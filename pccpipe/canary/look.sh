@@ -74,6 +74,14 @@ pcc_look_into() { # FILE...
   pcc_grep "$@" | while IFS= read -r pcc_line; do printf 'found %s\n' "$pcc_line"; done
 }
 
+pcc_container() { # ID PID HOME: a container's own files, through its first process, if that is seen from here
+  if grep -qF "$1" "/proc/$2/cgroup" 2>/dev/null; then
+    pcc_files "/proc/$2/root/" "/proc/$2/root$3"
+  else
+    printf 'unseen\nend\n'
+  fi
+}
+
 pcc_everywhere() { # ENGINE: every file system on a disk or in memory; below a folder, find goes on by itself to what is no other one;
   # but for the engine's folder
   pcc_beside=$1

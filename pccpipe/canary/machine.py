@@ -141,6 +141,9 @@ class Looker:
                         ledger.unread(where, spot, f"{rest} has more than 1 GiB")
                 case "odd":
                     ledger.unread(where, spots[-1], "the name of a file has a newline in it")
+                case "unseen":
+                    for spot in spots:
+                        ledger.unread(where, spot, "the container's processes are not seen from here")
                 case "cut":
                     for spot in spots:
                         ledger.unread(where, spot, "the search was ended after 90 s")
