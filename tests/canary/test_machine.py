@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,15 @@ from pccpipe.canary.value import Canary
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.here import Here
-from pccpipe.targets.machine import Done
+from pccpipe.targets.machine import Done, Facts
 
 CANARY = Canary()
 
 
-def look_into(folder: Path, machine: Here | None = None, call: str = "") -> Row:
+def look_into(folder: Path, machine: Here | None = None, call: str = "", *, may_sudo: bool = False) -> Row:
     ledger = Ledger(CANARY)
     ledger.name("here", [Spot.DISK], "files")
-    looker = Looker(machine or Here(), "here", CANARY, ledger, "run", may_sudo=False)
+    looker = Looker(machine or Here(), "here", CANARY, ledger, "run", may_sudo=may_sudo)
     looker.files(call or f"pcc_files {shlex.quote(str(folder))}", Classify((f"{folder}(/|$)", Spot.DISK)))
     return ledger.rows[0]
 
@@ -87,6 +88,29 @@ def test_a_search_that_is_cut_off_or_never_begins_is_no_clean_one(tmp_path: Path
     assert look_into(tmp_path, Cut()).verdict is Verdict.PARTLY
     row = look_into(tmp_path, Gone())
     assert (row.verdict, row.unread) == (Verdict.NOT_LOOKED, ["ssh_closed: the VM is away"])
+
+
+def test_a_user_who_may_become_root_looks_as_root_and_the_search_reaches_it_on_stdin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OfUser(Here):
+        @property
+        def facts(self) -> Facts:
+            return replace(super().facts, uid=1000, user="somebody")
+
+    sudo = tmp_path / "bin/sudo"
+    sudo.parent.mkdir()
+    sudo.write_text('#!/bin/sh\nprintf "%s\\n" "$*" >>"$SUDO_LOG"\nshift\nexec "$@"\n')
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sudo.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SUDO_LOG", str(tmp_path / "sudo.log"))
+    folder = tmp_path / "looked at"
+    folder.mkdir()
+    (folder / "leak").write_text(CANARY.value)
+    assert look_into(folder, OfUser(), may_sudo=True).found == [f"{folder}/leak"]
+    assert (tmp_path / "sudo.log").read_text() == "-n true\n-n sh\n"
+    sudo.write_text("#!/bin/sh\nexit 1\n")
+    assert look_into(folder, OfUser(), may_sudo=True).found == [f"{folder}/leak"]
 
 
 def test_the_environment_of_a_process_of_no_step_is_told_apart() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Project
 from pccpipe.spec.project import load_project
 from pccpipe.views.selfcheck import lines
-from tests.cli.command import Folder
+from tests.cli.command import Folder, finish, wait_until
+from tests.testbed.engine import Engine
 from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
 
@@ -116,9 +118,10 @@ steps:
 
 
 @pytest.fixture(scope="module")
-def leaky(tmp_path_factory: pytest.TempPathFactory, vm: VM) -> Iterator[Report]:
+def leaky(temporary_folder: Path, vm: VM) -> Iterator[Report]:
     """What is found of a pipeline that leaks in every way; its own user is no root."""
-    folder = tmp_path_factory.mktemp("leaky")
+    folder = temporary_folder / "leaky"
+    folder.mkdir()
     (folder / "pipeline.yaml").write_text(LEAKY)
 
     def let_go(told: str) -> None:
@@ -242,6 +245,18 @@ def test_a_leaky_pipeline_is_exit_status_1_and_the_canary_itself_is_not_shown(fo
     assert "kept.txt" in done.stdout
 
 
+def test_in_mode_container_the_engine_of_this_machine_is_looked_at(
+    tmp_path: Path, local_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", local_engine.url)
+    report = selfcheck(Project("p", IsolationMode.CONTAINER), inputs={"image": "bb:latest"})
+    assert report.whole, report.message
+    assert not report.found, "\n".join(lines(report))
+    inspected = rows_of(report, Verdict.CLEAN)["here", Spot.INSPECT]
+    assert inspected.things == 1
+    assert rows_of(report, Verdict.CLEAN)["here", Spot.ENGINE_FILES].things
+
+
 def test_a_run_that_cannot_be_had_is_no_clean_bill(folder: Folder, vm: VM) -> None:
     project = project_file(folder.path, vm)
     project.write_text(project.read_text().replace(f"external_ip: {vm.host}", "external_ip: 127.0.0.99"))
@@ -249,6 +264,19 @@ def test_a_run_that_cannot_be_had_is_no_clean_bill(folder: Folder, vm: VM) -> No
     assert done.code == 3, done.stdout + done.stderr
     assert "could not look  arguments of processes" in done.stdout
     assert "ended as unavailable" in done.stdout
+
+
+def test_a_check_that_is_cancelled_leaves_nothing_and_says_what_was_not_looked_at(folder: Folder) -> None:
+    own = folder.path / "tmp"
+    own.mkdir()
+    process = folder.start("selfcheck", env={"TMPDIR": str(own)})
+    wait_until(lambda: any("command_started" in path.read_text() for path in own.glob("*/.system/runs/*/events.jsonl")))
+    process.send_signal(signal.SIGINT)
+    done = finish(process, 60)
+    assert done.code == 130, done.stdout + done.stderr
+    assert "could not look  events.jsonl" in done.stdout
+    assert "ended as cancelled" in done.stdout
+    assert list(own.iterdir()) == []
 
 
 @pytest.mark.parametrize(
