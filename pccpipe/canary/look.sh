@@ -14,12 +14,15 @@ pcc_grep() { # FILE...: those in which there is a pattern
 }
 
 pcc_processes() {
-  set -- /proc/[0-9]*
-  pcc_readable=0
-  for pcc_path; do
-    [ -r "$pcc_path/environ" ] && pcc_readable=$((pcc_readable + 1))
+  pcc_readable=0 pcc_denied=0
+  for pcc_path in /proc/[0-9]*; do
+    if [ -r "$pcc_path/environ" ]; then
+      pcc_readable=$((pcc_readable + 1))
+    elif [ -e "$pcc_path/environ" ]; then
+      pcc_denied=$((pcc_denied + 1))
+    fi
   done
-  printf 'processes %s %s\n' $# $pcc_readable
+  printf 'processes %s %s\n' $pcc_readable $pcc_denied
   [ -d /proc/1 ] || echo hidden
   # Some have ended meanwhile.
   pcc_grep /proc/[0-9]*/cmdline 2>/dev/null | while IFS=/ read -r pcc_root pcc_proc pcc_pid pcc_rest; do

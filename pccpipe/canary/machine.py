@@ -101,18 +101,18 @@ class Looker:
                 case "gone":
                     ledger.unread(where, Spot.ENVIRONMENT, "a process had ended before it was known whose it was")
                 case "own" if own_is_expected:
-                    ledger.expected(where, Spot.OWN_ENVIRONMENT, f"process {name}")
+                    ledger.expected(where, Spot.OWN_ENVIRONMENT, f"process {name or 'that has ended'}")
                 case "own":
                     ledger.found(where, Spot.OWN_ENVIRONMENT, process)
                 case _:
                     ledger.found(where, Spot.ENVIRONMENT, process)
 
-    def _count(self, processes: int, readable: int) -> None:
+    def _count(self, readable: int, denied: int) -> None:
         ledger, where = self._ledger, self.where
-        ledger.looked(where, Spot.ARGUMENTS, processes)
+        ledger.looked(where, Spot.ARGUMENTS, readable + denied)
         for spot in (Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT):
             ledger.looked(where, spot, readable)
-        if readable < processes:
+        if denied:
             user = self.machine.facts.user
             ledger.unread(where, Spot.ENVIRONMENT, f"the environment of others' processes is not for {user} to read")
 
@@ -131,14 +131,14 @@ class Looker:
                         self._check_name(spot, path)
                 case "found":
                     if spot := classify(rest):
-                        (ledger.expected if spot in expected else ledger.found)(where, spot, rest)
+                        (ledger.expected if spot in expected else ledger.found)(where, spot, _shown(rest))
                 case "name":
                     # As stat quotes it: 'name', or 'name' -> 'target'.
                     if spot := classify(rest[1:].partition("'")[0]):
                         self._check_name(spot, rest)
                 case "big":
                     if spot := classify(rest):
-                        ledger.unread(where, spot, f"{rest} has more than 1 GiB")
+                        ledger.unread(where, spot, f"{_shown(rest)} has more than 1 GiB")
                 case "odd":
                     ledger.unread(where, spots[-1], "the name of a file has a newline in it")
                 case "unseen":
@@ -157,7 +157,7 @@ class Looker:
 
     def _check_name(self, spot: Spot, name: str) -> None:
         if self._canary.is_in(name.encode(errors="surrogateescape")):
-            self._ledger.found(self.where, spot, f"in the name {name}")
+            self._ledger.found(self.where, spot, f"in the name {_shown(name)}")
 
     def _tell_unread(self, done: Done, classify: Classify, ended: bool) -> None:
         denied: dict[Spot, list[str]] = {}
@@ -166,7 +166,7 @@ class Looker:
                 denied.setdefault(spot, []).append(path)
         for spot, paths in denied.items():
             more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            self._ledger.unread(self.where, spot, f"{self.machine.facts.user} may not read {paths[0]}{more}")
+            self._ledger.unread(self.where, spot, f"{self.machine.facts.user} may not read {_shown(paths[0])}{more}")
         if not ended or done.code:
             for spot in classify.spots:
                 words = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
@@ -191,6 +191,11 @@ class Looker:
         if not self._may_sudo or self.machine.facts.uid == 0:
             return ""
         return "sudo -n sh" if self.machine.run("sudo -n true").code == 0 else ""
+
+
+def _shown(path: str) -> str:
+    """The path as it is in a container, if it is one's."""
+    return re.sub(r"/proc/[0-9]+/root(?=/)", "", path)
 
 
 def _lines(done: Done) -> Iterator[str]:

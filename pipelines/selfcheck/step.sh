@@ -29,8 +29,12 @@ for before in "" a ab; do
   printf '%s%s' "$before" "$CANARY" | base64 | tr -d '\n' | tr '+/' '-_'
   echo " base64url"
 done
+printf 'wrapped, behind other words that make it long: %s' "$CANARY" | base64
 printf '%s' "$CANARY" | od -An -v -tx1 | tr -d ' \n'
 echo " hex"
 printf '"%s" JSON\n' "$(escaped 's/\\/\\\\/g; s/"/\\"/g')"
 printf '%s URL\n' "$(escaped 's/%/%25/g; s/ /%20/g; s/"/%22/g; s/&/%26/g; s/'"'"'/%27/g; s/+/%2B/g; s/\//%2F/g; s/=/%3D/g; s/\\/%5C/g')"
 printf "'%s' shell\n" "$(escaped "s/'/'\"'\"'/g")"
+# As a shell's trace writes it.
+set -x
+: "$CANARY"
