@@ -8,6 +8,8 @@ from pccpipe.cli.answer import answer
 from pccpipe.cli.cancel import cancel
 from pccpipe.cli.doctor import doctor
 from pccpipe.cli.gc import gc
+from pccpipe.cli.graph import graph
+from pccpipe.cli.init import init
 from pccpipe.cli.logs import logs
 from pccpipe.cli.plan import plan
 from pccpipe.cli.provision import provision
@@ -57,6 +59,8 @@ for _command in (
     selfcheck,
     validate,
     plan,
+    graph,
+    init,
     runs,
     show,
     logs,

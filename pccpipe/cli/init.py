@@ -1,0 +1,37 @@
+"""`pccpipe init`: a project file and a pipeline in the current folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--vm", metavar="ADDRESS", help="The project's VM: [USER@]HOST[:PORT].")
+@click.option("--force", is_flag=True, help="Write over files that are there.")
+def init(vm: str | None, force: bool) -> None:
+    """Begin with pccpipe in this folder: writes pccpipe.yaml and pipeline.yaml.
+
+    Asks nothing: the project's id is that of git's origin or the folder's name, its test command what package.json,
+    pyproject.toml, Makefile, Cargo.toml or go.mod say. The pipeline is the default one, ready to be changed.
+    """
+    from pccpipe.cli.options import tell
+    from pccpipe.starter import PIPELINE_FILE, start_project
+
+    started = start_project(Path(), vm, force=force)
+    found = started.found
+    test = f"{found.test} ({found.test_from})" if found.test else f"none was found: name it in {PIPELINE_FILE}"
+    tell(
+        [
+            *(f"wrote {file}" for file in started.files),
+            f"project: {found.id} ({found.id_from})",
+            f"tests:   {test}",
+            f"steps:   isolation_mode {started.isolation_mode.value}",
+            "",
+            "next: say in work-order.md what to build, then",
+            *(["  pccpipe doctor"] if vm else []),
+            f"  pccpipe plan {PIPELINE_FILE} --input work_order=work-order.md",
+            f"  pccpipe run {PIPELINE_FILE} --input work_order=work-order.md",
+        ]
+    )

@@ -1,0 +1,272 @@
+"""A project file and a pipeline to begin with, made of what a folder tells of its project."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pccpipe.errors import UsageError
+from pccpipe.outcome import IsolationMode
+from pccpipe.record.files import write_atomically
+from pccpipe.spec.project import DEFAULT_FILE, KEY_VARIABLE, USER_VARIABLE
+from pccpipe.spec.schema import schema_text
+from pccpipe.spec.write import yaml_text
+from pccpipe.values import Json
+
+PIPELINE_FILE = "pipeline.yaml"
+SCHEMAS = ".pccpipe"
+"""The folder with the schemas that the files name for editors: the same path for everybody who has the project."""
+_SOCKET = Path("/var/run/docker.sock")
+_LONGEST = 1024 * 1024
+_VM = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]{3,})(?::(?P<port>\d{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a folder and its surroundings tell."""
+
+    id: str
+    id_from: str
+    test: str
+    """The command that tests the project; empty if none was found."""
+    test_from: str
+    engine: bool
+    """Whether there is a Docker Engine on this machine that we may use."""
+    key: str
+    """An SSH key of the user's, if the environment names none; empty if there is none of the usual names."""
+    user_is_set: bool
+    key_is_set: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What was found, and the files that were written."""
+
+    found: Found
+    files: tuple[Path, ...]
+    isolation_mode: IsolationMode
+
+
+def start_project(
+    folder: Path,
+    vm: str | None = None,
+    *,
+    force: bool = False,
+    environ: Mapping[str, str] = os.environ,
+    socket: Path = _SOCKET,
+) -> Started:
+    """Write pccpipe.yaml, pipeline.yaml and the schemas that they name.
+
+    Args:
+        vm: the address of the project's VM, `[USER@]HOST[:PORT]`.
+        force: write over files that are there.
+        socket: where the Docker Engine of this machine would be.
+
+    Raises UsageError if a file is there that is not the same, or the address is none.
+    """
+    found = look(folder, environ, socket)
+    mode = IsolationMode.VM if vm is not None else IsolationMode.CONTAINER if found.engine else IsolationMode.LOCAL
+    texts = {
+        DEFAULT_FILE: _project_text(found, mode, vm),
+        PIPELINE_FILE: _pipeline_text(found),
+        f"{SCHEMAS}/project.schema.json": schema_text("project"),
+        f"{SCHEMAS}/pipeline.schema.json": schema_text("pipeline"),
+    }
+    try:
+        _refuse_others(folder, [] if force else [name for name, text in texts.items() if _differs(folder / name, text)])
+        for name, text in texts.items():
+            write_atomically(folder / name, text.encode())
+            (folder / name).chmod(0o644)
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+    return Started(found, tuple(folder / name for name in texts), mode)
+
+
+def look(folder: Path, environ: Mapping[str, str], socket: Path) -> Found:
+    """What can be found out without asking."""
+    project, project_from = _id(folder)
+    test, test_from = _test(folder)
+    keys = [f"~/.ssh/{name}" for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
+    home = Path(environ.get("HOME", "~")).expanduser()
+    return Found(
+        id=project,
+        id_from=project_from,
+        test=test,
+        test_from=test_from,
+        engine=os.access(socket, os.R_OK | os.W_OK),
+        key=next((key for key in keys if (home / key[2:]).is_file()), ""),
+        user_is_set=bool(environ.get(USER_VARIABLE)),
+        key_is_set=bool(environ.get(KEY_VARIABLE)),
+    )
+
+
+def _refuse_others(folder: Path, names: list[str]) -> None:
+    if names:
+        there = ", ".join(str(folder / name) for name in names)
+        raise UsageError(f"nothing is written, because there is already {there}", "--force writes over it")
+
+
+def _differs(path: Path, text: str) -> bool:
+    return path.is_symlink() or (path.exists() and (not path.is_file() or path.read_bytes() != text.encode()))
+
+
+def _id(folder: Path) -> tuple[str, str]:
+    config = _read(folder / ".git/config")
+    remote = re.search(r'^\[remote "origin"\][^\[]*?^\s*url\s*=\s*(\S+)', config, re.M | re.S)
+    for name, whence in ((remote[1] if remote else "", "git's origin"), (folder.resolve().name, "the folder's name")):
+        last = re.split(r"[/:\\]", name.rstrip("/"))[-1].removesuffix(".git")
+        good = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:100]
+        if good:
+            return good, whence
+    return "project", "nothing better"
+
+
+def _test(folder: Path) -> tuple[str, str]:
+    """The command that tests the project, and what says so."""
+    for find in (_of_package_json, _of_python, _of_makefile, _of_others):
+        test, whence = find(folder)
+        if test:
+            return test, whence
+    return "", ""
+
+
+def _of_package_json(folder: Path) -> tuple[str, str]:
+    try:
+        package = json.loads(_read(folder / "package.json") or "{}")
+    except (ValueError, RecursionError):
+        return "", ""
+    scripts = package.get("scripts") if isinstance(package, dict) else None
+    test = scripts.get("test") if isinstance(scripts, dict) else None
+    if not isinstance(test, str) or "no test specified" in test:
+        return "", ""
+    lock_files = {"pnpm-lock.yaml": "pnpm test", "yarn.lock": "yarn test", "bun.lock": "bun run test"}
+    return next((run for name, run in lock_files.items() if (folder / name).is_file()), "npm test"), "package.json"
+
+
+def _of_python(folder: Path) -> tuple[str, str]:
+    try:
+        tools = tomllib.loads(_read(folder / "pyproject.toml")).get("tool", {})
+    except (tomllib.TOMLDecodeError, RecursionError):
+        tools = {}
+    uses = [name for name in ("pytest.ini", "conftest.py", "tests/conftest.py") if (folder / name).is_file()]
+    if not uses and not (isinstance(tools, dict) and "pytest" in tools):
+        return "", ""
+    lock_files = {"uv.lock": "uv run pytest", "poetry.lock": "poetry run pytest", "pdm.lock": "pdm run pytest"}
+    run = next((run for name, run in lock_files.items() if (folder / name).is_file()), "python3 -m pytest")
+    return run, uses[0] if uses else "pyproject.toml"
+
+
+def _of_makefile(folder: Path) -> tuple[str, str]:
+    for name in ("Makefile", "makefile", "GNUmakefile"):
+        if re.search(r"^test\s*:(?!=)", _read(folder / name), re.M):
+            return "make test", name
+    return "", ""
+
+
+def _of_others(folder: Path) -> tuple[str, str]:
+    others = {"Cargo.toml": "cargo test", "go.mod": "go test ./...", "test.sh": "sh test.sh"}
+    return next(((run, name) for name, run in others.items() if (folder / name).is_file()), ("", ""))
+
+
+def _read(path: Path) -> str:
+    """A file's text; empty if there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _project_text(found: Found, mode: IsolationMode, vm: str | None) -> str:
+    what = {
+        IsolationMode.VM: "on the VM below, and in containers on it",
+        IsolationMode.CONTAINER: "here, and in containers of this machine's Docker Engine",
+        IsolationMode.LOCAL: "here: this machine has no Docker Engine that you may use",
+    }
+    lines = [
+        f"# yaml-language-server: $schema={SCHEMAS}/project.schema.json",
+        "# Where the steps of this project's pipelines run. Every key: pccpipe schema project",
+        _line("id", found.id),
+        f"isolation_mode: {mode.value}   # vm, container or local; now: {what[mode]}",
+        "# isolation: required   # no step may run with less isolation than it asks for",
+    ]
+    lines += (
+        _vm_lines(found, vm)
+        if vm is not None
+        else [
+            "# With a VM (isolation_mode: vm):",
+            "# vm:",
+            "#   external_ip: 203.0.113.10",
+            f"#   user: deploy   # default: ${USER_VARIABLE}",
+            f"#   key_path: ~/.ssh/id_ed25519   # default: ${KEY_VARIABLE}, else the keys of your SSH agent",
+        ]
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _vm_lines(found: Found, vm: str) -> list[str]:
+    match = _VM.fullmatch(vm)
+    if not match or int(match["port"] or 22) not in range(1, 65536):
+        raise UsageError(f"{vm!r} is no address of a VM", "write [USER@]HOST[:PORT], such as deploy@203.0.113.10")
+    lines = ["vm:", f"  {_line('external_ip', match['host'].strip('[]'))}"]
+    if match["port"]:
+        lines.append(f"  port: {int(match['port'])}")
+    if match["user"]:
+        lines.append(f"  {_line('user', match['user'])}")
+    elif found.user_is_set:
+        lines.append(f"  # user: from ${USER_VARIABLE}")
+    else:
+        lines.append(f"  {_line('user', getpass.getuser())}   # your own login's name, for want of a better")
+    if found.key_is_set:
+        lines.append(f"  # key_path: from ${KEY_VARIABLE}")
+    elif found.key:
+        lines.append(f"  key_path: {found.key}")
+    else:
+        lines.append("  # key_path: ~/.ssh/id_ed25519   # without one: the keys of your SSH agent")
+    return [*lines, "  # root: /home/project   # the project's folder on the VM, which the user may write"]
+
+
+def _pipeline_text(found: Found) -> str:
+    test = (
+        f"{_line('default', found.test)}   # from {found.test_from}"
+        if found.test
+        else 'default: "true"   # nothing was found that tests this project: name its command here'
+    )
+    return f"""\
+# yaml-language-server: $schema={SCHEMAS}/pipeline.schema.json
+# This project's pipeline: the default one (tests, a builder agent, tests, a reviewer agent, until it is approved) with
+# what is this project's own. `pccpipe plan {PIPELINE_FILE}` shows all of it, `pccpipe graph {PIPELINE_FILE}` draws it.
+version: 1
+{_line("name", found.id)}
+include: default-run
+
+inputs:
+  test:
+    {test}
+  # max_iterations: {{default: 3}}
+  # model: {{default: gpt-5.2-codex}}
+
+# containers:
+#   builder: {{memory: 8g}}
+
+# What becomes of the default pipeline's steps, by their ids.
+# change:
+#   baseline:
+#     before:
+#       - {{id: install, on: vm, run: npm ci, timeout: 10m, fallback: {{on: local}}}}
+#   build:
+#     set: {{timeout: 90m}}
+#     unset: [fallback]   # no agent outside of its container
+#   collect:
+#     remove: true
+"""
+
+
+def _line(key: str, value: Json) -> str:
+    return yaml_text({key: value}).rstrip("\n")

@@ -1,0 +1,229 @@
+"""A pipeline as a graph: what is drawn of each step, and the graph as Mermaid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from pccpipe.engine.actions import kind_of
+from pccpipe.outcome import Place
+from pccpipe.spec import jinja
+from pccpipe.spec.model import (
+    Build,
+    Diff,
+    Download,
+    Parallel,
+    Pipeline,
+    Remove,
+    Repeat,
+    Run,
+    Step,
+    Upload,
+    Value,
+    Where,
+)
+from pccpipe.views.text import harmless_line, limit
+
+
+class Look(StrEnum):
+    """What a step looks like: by where it runs."""
+
+    CONTAINER = "container"
+    VM = "vm"
+    LOCAL = "local"
+    ACTION = "action"
+
+
+class Flow(StrEnum):
+    """How the steps of a group follow one another."""
+
+    REPEAT = "repeat"
+    PARALLEL = "parallel"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A step that does one thing."""
+
+    id: str
+    look: Look
+    does: str
+    """Where it runs, or what the action does."""
+    command: str = ""
+    """The first line of what it runs."""
+    rules: tuple[str, ...] = ()
+    fallback: str = ""
+    """Where it runs when its place is unavailable; empty: nowhere."""
+    fallback_look: Look = Look.LOCAL
+    several: bool = False
+    """Of a matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Steps of a group."""
+
+    id: str
+    flow: Flow
+    rules: tuple[str, ...]
+    inner: tuple[Card | Group, ...]
+    several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    name: str
+    description: str
+    steps: tuple[Card | Group, ...]
+    always: tuple[Card | Group, ...]
+
+
+def make_graph(pipeline: Pipeline) -> Graph:
+    """What is drawn of a pipeline."""
+    return Graph(
+        harmless_line(pipeline.name),
+        harmless_line(pipeline.description),
+        tuple(map(_node, pipeline.steps)),
+        tuple(map(_node, pipeline.always)),
+    )
+
+
+def mermaid(graph: Graph) -> str:
+    """The graph as Mermaid, as GitHub, GitLab and many editors show it."""
+    lines = ["flowchart TD", *_mermaid_nodes(graph.steps, "s", "  ", chain=True)]
+    if graph.always:
+        lines += ['  subgraph always["always, whatever happens"]', "    direction TB"]
+        lines += _mermaid_nodes(graph.always, "a", "    ", chain=True)
+        lines += ["  end", f"  s{len(graph.steps) - 1} --> always"]
+    lines += [f"  classDef {look} {style}" for look, style in _STYLES.items()]
+    return "\n".join(lines) + "\n"
+
+
+_STYLES = {
+    Look.CONTAINER: "fill:#fbefff,stroke:#8250df,color:#24292f",
+    Look.VM: "fill:#ddf4ff,stroke:#0969da,color:#24292f",
+    Look.LOCAL: "fill:#f6f8fa,stroke:#57606a,color:#24292f",
+    Look.ACTION: "fill:#dafbe1,stroke:#1a7f37,color:#24292f",
+}
+
+
+def _node(step: Step) -> Card | Group:
+    body = step.body
+    rules = tuple(map(harmless_line, _rules(step)))
+    match body:
+        case Run():
+            fallback = body.fallback
+            return Card(
+                id=step.id,
+                look=Look(body.where.on.value),
+                does=harmless_line(_place(body.where)),
+                command=_first_line(body.where.run.source),
+                rules=rules,
+                fallback=harmless_line(_place(fallback)) if fallback else "",
+                fallback_look=Look(fallback.on.value) if fallback else Look.LOCAL,
+                several=bool(step.matrix),
+            )
+        case Upload() | Download() | Diff() | Remove() | Build():
+            home = isinstance(body, Upload) and body.fall_back_to_home
+            return Card(
+                id=step.id,
+                look=Look.ACTION,
+                does=harmless_line(f"{kind_of(body)} {_object(body)}"),
+                rules=rules,
+                fallback="a copy on this machine" if home else "",
+                several=bool(step.matrix),
+            )
+        case Repeat():
+            until = (f"until {jinja.bare(body.until.source)}",) if body.until else ()
+            own = (f"repeat, at most {_value(body.max)} rounds", *map(harmless_line, until))
+            return Group(step.id, Flow.REPEAT, (*own, *rules), tuple(map(_node, body.steps)), bool(step.matrix))
+        case Parallel():
+            own = ("side by side", f"at most {body.max_parallel} at once")
+            return Group(step.id, Flow.PARALLEL, (*own, *rules), tuple(map(_node, body.steps)), bool(step.matrix))
+        case _:
+            assert_never(body)
+
+
+def _place(where: Where) -> str:
+    match where.on:
+        case Place.LOCAL:
+            return "on this machine"
+        case Place.VM:
+            return "on the VM"
+        case Place.CONTAINER:
+            assert where.container
+            return f"in a container of {where.container.image.source}"
+
+
+def _object(body: Upload | Download | Diff | Remove | Build) -> str:
+    match body:
+        case Upload():
+            return "the workspace"
+        case Download():
+            return ", ".join(path.source for path in body.paths)
+        case Diff():
+            return f"into {body.path.source}"
+        case Remove():
+            return "the run's workspace"
+        case Build():
+            return f"the image {body.image.source}"
+        case _:
+            assert_never(body)
+
+
+def _rules(step: Step) -> Iterator[str]:
+    if step.condition:
+        yield f"if {jinja.bare(step.condition.source)}"
+    if step.matrix:
+        yield "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in step.matrix.items())
+    if step.timeout:
+        yield f"at most {limit(step.timeout.known) if step.timeout.known is not None else _value(step.timeout)}"
+    if step.retry.attempts > 1:
+        yield f"{step.retry.attempts} attempts"
+    if step.continue_on_error:
+        yield "goes on if it fails"
+    if step.fails_as:
+        yield f"fails as {step.fails_as}"
+
+
+def _value(value: Value[int] | Value[float]) -> str:
+    return jinja.bare(value.expression.source) if value.expression else str(value.known)
+
+
+def _first_line(script: str) -> str:
+    lines = [line.strip() for line in script.splitlines() if line.strip()]
+    return harmless_line(f"{lines[0]}{' ...' if len(lines) > 1 else ''}") if lines else ""
+
+
+def _mermaid_nodes(nodes: Sequence[Card | Group], prefix: str, indent: str, *, chain: bool) -> Iterator[str]:
+    names = [f"{prefix}{index}" for index in range(len(nodes))]
+    for name, node in zip(names, nodes, strict=True):
+        if isinstance(node, Card):
+            yield from _mermaid_card(node, name, indent)
+        else:
+            yield f'{indent}subgraph {name}["{_quoted(": ".join((node.id, ", ".join(node.rules))))}"]'
+            yield f"{indent}  direction {'TB' if node.flow is Flow.REPEAT else 'LR'}"
+            yield from _mermaid_nodes(node.inner, f"{name}_", f"{indent}  ", chain=node.flow is Flow.REPEAT)
+            if node.flow is Flow.REPEAT and len(node.inner) > 1:
+                yield f"{indent}  {name}_{len(node.inner) - 1} -. again .-> {name}_0"
+            yield f"{indent}end"
+    if chain:
+        yield from (f"{indent}{one} --> {other}" for one, other in itertools.pairwise(names))
+
+
+def _mermaid_card(card: Card, name: str, indent: str) -> Iterator[str]:
+    text = "<br/>".join(_quoted(line) for line in (card.id, card.does, ", ".join(card.rules)) if line)
+    brackets = ('[["', '"]]') if card.several else ('["', '"]')
+    yield f"{indent}{name}{brackets[0]}{text}{brackets[1]}:::{card.look}"
+    if card.fallback:
+        yield f'{indent}{name} -. unavailable .-> {name}_f(["{_quoted(card.fallback)}"]):::{card.fallback_look}'
+
+
+def _quoted(text: str) -> str:
+    """Text for between Mermaid's quotes: it knows HTML's entities, with a `#` in place of the `&`."""
+    for character, entity in (("#", "#35;"), ("&", "#amp;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;")):
+        text = text.replace(character, entity)
+    return text
