@@ -1,6 +1,7 @@
-"""python -m tests.docs.reference: writes docs/reference.md from the schemas, docs/commands.md from the commands' help.
+"""python -m tests.docs.reference: writes docs/reference.md from the schemas, docs/commands.md from the commands' help,
+docs/default-run.svg from the default pipeline.
 
-A test fails when either is not what this makes.
+A test fails when one is not what this makes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any
 import click
 
 from pccpipe.cli.app import app
+from pccpipe.spec.load import load_pipeline
+from pccpipe.views.graph import make_graph
+from pccpipe.views.svg import svg
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, SCHEMAS = ROOT / "docs", ROOT / "schemas"
@@ -48,6 +52,11 @@ def reference() -> str:
         for key, defined in schema.get("definitions", {}).items():
             parts += _section(DEFINED.get(key, f"`{key}`"), defined)
     return "\n".join(parts)
+
+
+def picture() -> str:
+    """The default pipeline, drawn."""
+    return svg(make_graph(load_pipeline(ROOT / "pipelines/default-run.yaml")))
 
 
 def commands() -> str:
@@ -124,3 +133,4 @@ def _cell(text: str) -> str:
 if __name__ == "__main__":
     (DOCS / "reference.md").write_text(reference(), encoding="utf-8")
     (DOCS / "commands.md").write_text(commands(), encoding="utf-8")
+    (DOCS / "default-run.svg").write_text(picture(), encoding="utf-8")

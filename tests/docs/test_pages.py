@@ -31,6 +31,9 @@ def test_yaml_in_the_docs_is_good(page: Path, block: Block, tmp_path: Path, monk
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519").write_text("a key")
+    for before in blocks(page):
+        if before.kind == "yaml" and before.name and before.line < block.line:
+            (tmp_path / before.name).write_text(before.text)
     check_yaml(block, tmp_path)
 
 
@@ -77,6 +80,11 @@ def test_the_reference_is_what_the_schemas_say() -> None:
 def test_the_commands_page_is_what_the_commands_say() -> None:
     written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     assert written == reference.commands(), "python -m tests.docs.reference makes it anew"
+
+
+def test_the_picture_is_that_of_the_default_pipeline() -> None:
+    written = (ROOT / "docs/default-run.svg").read_text(encoding="utf-8")
+    assert written == reference.picture(), "python -m tests.docs.reference makes it anew"
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

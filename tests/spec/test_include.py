@@ -259,3 +259,13 @@ def test_a_file_that_an_expression_names_can_not_be_kept(tmp_path: Path) -> None
     )
     source = parse_source(text.encode(), str(tmp_path / "p.yaml"))
     assert build_pipeline(source, tmp_path / "p.yaml").files is None
+
+
+def test_a_part_of_what_a_step_has_is_enough_and_only_where_it_has_the_rest(included: Included) -> None:
+    pipeline = included("change: {iterate: {set: {repeat: {until: steps.test.succeeded}}}}")
+    iterate = pipeline.steps[1].body
+    assert isinstance(iterate, Repeat)
+    assert iterate.max.known == 3
+    assert iterate.until
+    with pytest.raises(SpecError, match="`result` needs the key `path`"):
+        included("change: {test: {set: {result: {schema: builder-result}}}}")
