@@ -5,8 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pccpipe.outcome import Place
+from pccpipe.record.state import Attempt, RunState
 from pccpipe.targets.base import ContainerSettings, Isolation
 from pccpipe.views.text import harmless_line, memory
+
+_PLACES = {
+    Place.CONTAINER: "in a container",
+    Place.VM: "on the VM in no container",
+    Place.LOCAL: "on this machine in no container",
+}
+
+
+def verdict(state: RunState) -> str:
+    """Whether the run's commands were isolated, in a line: where they ran, and what had less than it should."""
+    places = [step.had.place for step in state.steps.values() if step.had]
+    if not places:
+        return ""
+    counts = {words: places.count(place) for place, words in _PLACES.items()}
+    less = list(dict.fromkeys(downgrade.step for downgrade in state.downgrades))
+    loose = [step.path for step in state.steps.values() if any(_is_loose(attempt) for attempt in step.attempts)]
+    parts = [", ".join(f"{count} {words}" for words, count in counts.items() if count)]
+    parts.append(f"less than asked for: {', '.join(less)}" if less else "none had less than it asked for")
+    parts += [f"loosened: {', '.join(loose)}"] if loose else []
+    return "; ".join(parts)
+
+
+def _is_loose(attempt: Attempt) -> bool:
+    return attempt.had is not None and attempt.settings is not None and bool(attempt.settings.loosened)
 
 
 def account(had: Isolation) -> list[str]:
@@ -39,6 +64,8 @@ def _inside(had: Isolation) -> Iterator[str]:
     if had.capabilities is None:
         yield "the engine could not be asked what it had"
         return
+    if had.user.partition(":")[0] in {"0", "root"}:
+        yield "its user was root"
     names = ", ".join(had.capabilities) or "none"
     root = "read-only" if had.read_only_root else "writable"
     yield f"capabilities {names}; {', '.join(had.security) or 'no security options'}"

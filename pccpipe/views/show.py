@@ -9,7 +9,7 @@ from pathlib import Path
 from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, Attempt, RunState, StepState
-from pccpipe.views.isolation import account, asked
+from pccpipe.views.isolation import account, asked, verdict
 from pccpipe.views.summary import downgrades, failed_steps, headline, questions
 from pccpipe.views.text import (
     OUTCOME_WORDS,
@@ -50,6 +50,7 @@ def _facts(state: RunState, record: Path) -> list[str]:
     facts = {
         "pipeline": f"{state.pipeline} ({state.pipeline_path})",
         "project": f"{project}isolation {state.isolation_mode.value}",
+        "ran": verdict(state),
         "workspace": state.workspace,
         "began": f"{date(state.started_at)} on {state.host}, process {state.pid}, pccpipe {state.version}",
         "ended": date(state.ended_at) if state.ended_at is not None else "",

@@ -66,6 +66,15 @@ def test_how_secrets_came_and_what_of_a_model_was_used_is_told() -> None:
     assert "model: 3 calls, 400 tokens in (20 cached), 90 out, 60 by size, of at most 500, then refused" in text
 
 
+def test_whether_a_run_was_isolated_stands_above_its_steps() -> None:
+    line = next(line for line in shown().splitlines() if line.startswith("  ran:"))
+    words = " ".join(line.split())
+    assert "2 in a container" in words
+    assert "on the VM in no container" in words
+    assert "less than asked for: iterate[2].review; loosened: iterate[1].build, iterate[2].build" in words
+    assert "  ran:" not in shown(2)
+
+
 def test_a_run_that_still_goes_on_says_what_runs_and_what_is_to_come() -> None:
     text = shown(16)
     assert "run r1 running" in text
