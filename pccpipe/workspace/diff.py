@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
 import threading
@@ -19,13 +18,9 @@ from pccpipe.workspace.intake import Limits
 
 TIMEOUT = 300.0
 """Seconds for git; it is not to hang on what somebody put into a tree."""
-_STAT = re.compile(rb"(\d+) files? changed(?:, (\d+) insertions?\(\+\))?(?:, (\d+) deletions?\(-\))?")
 PATCH_LIMIT = 256 << 20
 """Bytes of a patch; nobody applies a larger one."""
-_OPTIONS = (
-    *("--no-index", "--no-prefix", "--binary", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"),
-    *("a", "b"),
-)
+_OPTIONS = ("--no-index", "--no-prefix", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +48,38 @@ def make_diff(sent: Path, now: Path, masker: Masker, limits: Limits) -> Made:
         link_tree(sent, folder / "a", frozenset(), limits)
         counted = link_tree(now, folder / "b", new, limits)
         changes = _changes(folder)
-        leaks = [path for path, is_binary in changes if is_binary and _has_secret(folder / "b" / path, masker)]
+        leaks = [one.path for one in changes if one.is_binary and _has_secret(folder / "b" / one.path, masker)]
         for path in leaks:
             for side in ("a", "b"):
                 (folder / side / path).unlink(missing_ok=True)
-        patch = _git(folder, ["diff", *_OPTIONS], PATCH_LIMIT)
-        stat = _STAT.search(_git(folder, ["diff", "--shortstat", *_OPTIONS], 4096))
+        patch = _git(folder, ["diff", *_OPTIONS, "--binary", "a", "b"], PATCH_LIMIT)
     masked = masker.data(patch)
     names = tuple(leaks or (["the patch"] if masked != patch else []))
-    files, insertions, deletions = (int(number or 0) for number in stat.groups()) if stat else (0, 0, 0)
-    return Made(patch, masked, Changed(files, insertions, deletions, counted.told, names))
+    kept = [one for one in changes if one.path not in leaks]
+    insertions, deletions = sum(one.insertions for one in kept), sum(one.deletions for one in kept)
+    return Made(patch, masked, Changed(len(kept), insertions, deletions, counted.told, names))
 
 
-def _changes(folder: Path) -> list[tuple[str, bool]]:
-    """The files that changed, each with whether git takes it for binary."""
-    told = _git(folder, ["diff", "--numstat", "-z", *_OPTIONS], PATCH_LIMIT).split(b"\0")
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A file that changed; git counts no lines of one that it takes for binary."""
+
+    path: str
+    is_binary: bool
+    insertions: int
+    deletions: int
+
+
+def _changes(folder: Path) -> list[_Change]:
+    told = _git(folder, ["diff", *_OPTIONS, "--numstat", "-z", "a", "b"], PATCH_LIMIT).split(b"\0")
     # For each, `added TAB removed TAB`, then both names; /dev/null for a file that is not there.
-    return [
-        ((old if new == b"/dev/null" else new).decode("utf-8", "surrogateescape")[2:], counts == b"-\t-\t")
-        for counts, old, new in zip(told[0::3], told[1::3], told[2::3], strict=False)
-    ]
+    changes = []
+    for counts, old, new in zip(told[0::3], told[1::3], told[2::3], strict=False):
+        added, removed, _ = counts.split(b"\t")
+        path = (old if new == b"/dev/null" else new).decode("utf-8", "surrogateescape")[2:]
+        is_binary = added == b"-"
+        changes.append(_Change(path, is_binary, 0 if is_binary else int(added), 0 if is_binary else int(removed)))
+    return changes
 
 
 def _has_secret(file: Path, masker: Masker) -> bool:
