@@ -9,6 +9,7 @@ NAMES = ("pipeline", "project", "builder-result", "reviewer-result")
 
 @click.command()
 @click.argument("name", type=click.Choice(NAMES), default="pipeline", metavar="[NAME]")
+@click.option("--print", is_flag=True, expose_value=False, help="Print it, as it is also done without.")
 def schema(name: str) -> None:
     """Print a JSON Schema, for an editor.
 

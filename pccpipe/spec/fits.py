@@ -16,7 +16,10 @@ Fits: TypeAlias = "Callable[[Data], bool]"
 Schema: TypeAlias = "Mapping[str, Any] | bool"
 
 _SAYS_NOTHING = frozenset(
-    {"$schema", "$id", "$comment", "title", "description", "default", "examples", "definitions", "then", "else"}
+    {
+        *("$schema", "$id", "$comment", "title", "description", "default", "examples", "defaultSnippets"),
+        *("definitions", "then", "else"),
+    }
 )
 
 

@@ -91,7 +91,14 @@ def _fits(name: str) -> Fits:
 def _validator(name: str) -> Draft7Validator:
     from jsonschema import Draft7Validator
 
-    return Draft7Validator(json.loads(schema_text(name)))
+    return Draft7Validator(json.loads(schema_text(name), object_hook=_spelt_out))
+
+
+def _spelt_out(schema: dict[str, Any]) -> dict[str, Any]:
+    """`false`, by which editors mark a key that may not stand there, as what the library tells the place of, too."""
+    keys: dict[str, Any] = schema.get("properties", {})
+    keys.update({key: {"not": {}} for key, value in keys.items() if value is False})
+    return schema
 
 
 def _told(validator: Draft7Validator, source: Source) -> list[Problem]:
@@ -108,10 +115,10 @@ def _told(validator: Draft7Validator, source: Source) -> list[Problem]:
 
 def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
     path = cast("tuple[Key, ...]", tuple(error.absolute_path))
-    match error.validator if error.schema is not False else "not":
+    match error.validator:
         case "additionalProperties":
             yield from _unknown_keys(error, path, source)
-        case "not":  # or the schema `false`: a key that may not stand there
+        case "not":
             words = _misplaced(path, source.data)
             if words:
                 yield _problem(source, path, *words, at_key=True, covers=source.below(path))

@@ -1,0 +1,68 @@
+"""The published schemas explain every key, and what they propose is right by themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+
+from pccpipe.spec.schema import schema_text
+
+NAMES = ("pipeline", "project", "builder-result", "reviewer-result")
+Schema = dict[str, Any]
+
+
+def keys(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    """Each key that a file may have, with its schema."""
+    for name, of_key in schema.get("properties", {}).items():
+        yield f"{path}/{name}", of_key
+        yield from keys(of_key, f"{path}/{name}")
+    for word in ("items", "additionalProperties"):
+        if isinstance(schema.get(word), dict):
+            yield from keys(schema[word], f"{path}/*")
+    for name, defined in schema.get("definitions", {}).items():
+        yield from keys(defined, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_explains_itself(name: str) -> None:
+    for path, of_key in keys(json.loads(schema_text(name))):
+        if "$ref" in of_key:
+            continue  # explained where it points to
+        assert of_key.get("title"), path
+        assert of_key.get("description", "").endswith((".", "?")), path
+        # OpenAI takes a result's schema only without anything that it does not know.
+        if not name.endswith("-result"):
+            assert of_key.get("examples"), path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_schema_proposes_is_right_by_itself(name: str) -> None:
+    root = json.loads(schema_text(name))
+    Draft7Validator.check_schema(root)
+    described = [("", root), *root.get("definitions", {}).items(), *keys(root)]
+    proposed = 0
+    for path, schema in described:
+        validator = Draft7Validator({**schema, "definitions": root.get("definitions", {})})
+        snippets = [plain(snippet["body"]) for snippet in schema.get("defaultSnippets", ())]
+        defaults = [schema["default"]] if "default" in schema else []
+        for value in [*schema.get("examples", ()), *defaults, *snippets]:
+            proposed += 1
+            problems = [error.message for error in validator.iter_errors(value)]
+            assert not problems, f"{path}: {value}"
+    assert proposed > 5 or name.endswith("-result")
+
+
+def plain(body: Any) -> Any:
+    """A snippet as it is when nobody changes what it proposes."""
+    if isinstance(body, dict):
+        return {plain(key): plain(value) for key, value in body.items()}
+    if isinstance(body, list):
+        return [plain(item) for item in body]
+    if isinstance(body, str):
+        return re.sub(r"\$\{\d+[:|]([^},|]*)[^}]*\}|\$\d", r"\1", body)
+    return body
