@@ -22,6 +22,7 @@ Data: TypeAlias = Json
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _PLAIN = "plain"
 """The tag of a scalar without quotes and without a tag of its own."""
 MAX_NODES = 100_000
@@ -123,14 +124,14 @@ def parse_source(data: bytes, file: str) -> Source:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8-sig")
-        at = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        at = _end_of(before, file)
         if b"\0" in data[:4096]:
             raise BadYaml(at, "the file is binary, no text") from None
         raise BadYaml(at, f"the file is no UTF-8 text: here is the byte 0x{data[error.start]:02X}") from None
     try:
         return _parsed(text, file)
     except BadYaml as bad:
-        lines = text.splitlines() or [""]
+        lines = _lines(text)
         if bad.position.line > len(lines):  # the end of the text is behind its last line
             bad.position = Position(file, len(lines), len(lines[-1]) + 1)
         bad.line = lines[bad.position.line - 1]
@@ -146,32 +147,43 @@ def _parsed(text: str, file: str) -> Source:
     except yaml.reader.ReaderError as error:
         code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "?")
         offset = max(text.find(chr(code)), 0)  # libyaml's own position is one of bytes
-        at = Position(file, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+        at = _end_of(text[:offset], file)
         hint = f'in double quotes it can be written as "\\u{code:04X}"' if code < 0xD800 else ""
         raise BadYaml(at, f"the character U+{code:04X} may not stand in YAML", hint) from None
     if node is None:
         raise BadYaml(start, "the file is empty")
     builder = _Builder(file)
     value = builder.build(node, (), 0)
-    return Source(file, text, tuple(text.splitlines()), value, builder.keys, builder.values)
+    return Source(file, text, tuple(_lines(text)), value, builder.keys, builder.values)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text as libyaml counts them, which has fewer breaks than Python."""
+    lines = _BREAK.split(text)
+    return lines[:-1] if len(lines) > 1 and not lines[-1] else lines
+
+
+def _end_of(text: str, file: str) -> Position:
+    lines = _BREAK.split(text)
+    return Position(file, len(lines), len(lines[-1]) + 1)
 
 
 def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
     mark = error.problem_mark or error.context_mark
-    lines = text.splitlines()
+    lines = _lines(text)
     problem, hint = error.problem or "this is no YAML", ""
     begins = error.context_mark
     rest = [lines[mark.line][mark.column :], *lines[mark.line + 1 :]] if mark and mark.line < len(lines) else []
     is_end = not "".join(rest).strip()
-    if mark and lines[mark.line : mark.line + 1] and lines[mark.line][mark.column : mark.column + 1] == "\t":
+    if mark and _character(mark, lines) == "\t":
         problem, hint = "a tab cannot indent YAML", "use spaces"
     elif "expected a single document" in str(error):
         problem, hint = "a second document begins here", "one file holds one: leave out `---` and what follows it"
     elif "mapping values are not allowed" in problem:
         problem = "a `:` cannot stand here"
         hint = "is a text with `: ` in it to be quoted, or the line to be indented otherwise?"
-    elif begins and is_end and ("flow" in str(error.context) or "quoted scalar" in str(error.context)):
-        mark, problem = begins, f"this `{lines[begins.line][begins.column]}` is never closed"
+    elif begins and is_end and str(error.context).endswith(("flow sequence", "flow mapping", "quoted scalar")):
+        mark, problem = begins, f"this `{_character(begins, lines)}` is never closed"
     elif "nesting depth" in problem:
         problem = f"this is nested over {MAX_DEPTH} deep"
     elif begins and "flow" in str(error.context):
@@ -193,9 +205,13 @@ def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
 
 
 def _opened(mark: yaml.Mark, lines: Sequence[str]) -> str:
-    bracket = lines[mark.line][mark.column : mark.column + 1]
+    bracket = _character(mark, lines)
     close = {"[": "]", "{": "}"}.get(bracket, "")
     return f"the `{bracket}` on line {mark.line + 1} wants a `,` or its `{close}`" if close else ""
+
+
+def _character(mark: yaml.Mark, lines: Sequence[str]) -> str:
+    return lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
 
 
 @functools.cache
