@@ -85,7 +85,7 @@ class _Checker:
             if wrong:
                 self.values.say((*path, "default"), f"the default of the input `{name}` {wrong}")
         for word in ("minimum", "maximum"):
-            if word in spec and kind in {"string", "boolean", "path"}:
+            if word in spec and kind in ("string", "boolean", "path"):
                 message = f"`{word}` is for numbers, and `{name}` is a {kind}"
                 self.values.say((*path, word), message, at_key=True)
 

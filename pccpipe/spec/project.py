@@ -10,6 +10,7 @@ from typing import cast
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_source
 from pccpipe.spec.model import Project, Vm
+from pccpipe.spec.paths import beside
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.source import Source
 from pccpipe.spec.units import seconds
@@ -74,29 +75,32 @@ def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> li
     if "user" not in vm and not environ.get(USER_VARIABLE):
         say("user", "`vm:` needs a `user`", f"write it here, or set {USER_VARIABLE}")
     key = vm.get("key_path") or environ.get(KEY_VARIABLE)
-    if isinstance(key, str):
-        whose = "`key_path`" if "key_path" in vm else f"{KEY_VARIABLE} in the environment"
-        wrong = _unreadable(_path(folder, key))
-        if wrong:
-            say("key_path", f"{whose} names {_path(folder, key)}, {wrong}")
     jump_key = vm.get("jump_key_path")
-    if isinstance(jump_key, str):
-        if "proxy_jump" not in vm:
-            say("jump_key_path", "`jump_key_path` is for the hosts of `proxy_jump`, and there is none")
-        elif wrong := _unreadable(_path(folder, jump_key)):
-            say("jump_key_path", f"`jump_key_path` names {_path(folder, jump_key)}, {wrong}")
+    if jump_key is not None and "proxy_jump" not in vm:
+        say("jump_key_path", "`jump_key_path` is for the hosts of `proxy_jump`, and there is none")
+        jump_key = None
+    whose = "`key_path`" if "key_path" in vm else f"{KEY_VARIABLE} in the environment"
+    paths = [("key_path", key, whose), ("jump_key_path", jump_key, "`jump_key_path`")]
+    for name, value, says in (*paths, ("known_hosts", vm.get("known_hosts"), "`known_hosts`")):
+        if isinstance(value, str) and (wrong := _wrong_path(folder, value, is_read=name != "known_hosts")):
+            say(name, f"{says} {wrong}")
     return problems
 
 
-def _unreadable(path: Path) -> str:
+def _wrong_path(folder: Path, name: str, *, is_read: bool) -> str:
+    """What is wrong with a path, or with the file that is to be read there."""
     try:
-        with path.open("rb"):
-            return ""
+        path = _path(folder, name)
+        if is_read:
+            path.open("rb").close()
+    except ValueError as error:
+        return str(error)
     except FileNotFoundError:
-        return "which does not exist"
+        return f"names {path}, which does not exist"
     except OSError as error:
-        return f"which cannot be read: {error.strerror}"
+        return f"names {path}, which cannot be read: {error.strerror}"
+    return ""
 
 
 def _path(folder: Path, name: str) -> Path:
-    return (folder / Path(name).expanduser()).absolute()
+    return beside(folder, name).absolute()
