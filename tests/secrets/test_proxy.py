@@ -224,6 +224,26 @@ def test_max_tokens_ends_it_with_an_error_that_says_so(model: ModelServer) -> No
     assert (client.meter.used.calls, client.meter.used.refused) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/v1/responses", b'{"background": true}', {}),
+        ("/v1/responses", b'{"background": false, "background": 1}', {}),
+        ("/v1/responses", b"\x1f\x8b...", {"Content-Encoding": "gzip"}),
+        ("/v1/chat/completions", b"[1]", {}),
+        ("/v1/responses", b"", {}),
+    ],
+)
+def test_a_call_whose_tokens_nobody_could_count_is_refused(
+    client: Client, model: ModelServer, path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    connection = client.connection()
+    connection.request("POST", path, body, {"Authorization": f"Bearer {client.tokens['KEY']}", **headers})
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["error"]["code"]) == (400, "pccpipe_uncountable")
+    assert not model.requests
+
+
 def test_an_answer_that_is_cut_counts_by_its_size(client: Client, model: ModelServer) -> None:
     model.set({"replies": [{"text": "y" * 4000, "cut": {"times": 1}}]})
     client.ask("POST", "/v1/responses", ASK)

@@ -98,7 +98,11 @@ class Exchange:
             words = f"the step's max_tokens of {grant.meter.limit} are used up ({grant.meter.used.tokens.total} used)"
             raise Refused(400, "pccpipe_max_tokens", words)
         asked = upstream.Asked(method, path.removeprefix(PREFIX), query, _plain(request.headers), body)
-        with upstream.Call(api, grant, asked) as call:
+        try:
+            counted = upstream.Call(api, grant, asked)
+        except upstream.UncountableError as error:
+            raise Refused(400, "pccpipe_uncountable", str(error)) from error
+        with counted as call:
             try:
                 answer = call.answer()
             except upstream.UnreachableError as error:

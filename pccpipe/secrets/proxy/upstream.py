@@ -34,6 +34,10 @@ class UnreachableError(PccpipeError):
     """No answer could be had."""
 
 
+class UncountableError(PccpipeError):
+    """A call of which nobody could say how many tokens it takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request as it came. Names of headers are in lower case."""
@@ -59,16 +63,16 @@ class Answer:
 
 
 class Call:
-    """One call, as a context; leaving it counts what the call took.
+    """One call, as a context; leaving it counts what the call took. The grant's end cuts it.
 
-    The grant's end cuts it.
+    Raises UncountableError.
     """
 
     def __init__(self, api: Api, grant: Grant, asked: Asked) -> None:
         self._api = api
         self._grant = grant
         self._asked = asked
-        self._body = asked.body
+        self._body = _readable(asked)
         self._counter: Counter | None = None
         self._is_counted = False
         self._stack = contextlib.ExitStack()
@@ -80,8 +84,6 @@ class Call:
         connection = _connect(host, url.port or (443 if is_safe else 80), encrypted=is_safe)
         self._stack.callback(connection.close)
         self._stack.enter_context(self._grant.ending(functools.partial(shut, connection.sock)))
-        if self._asked.path == "/chat/completions":
-            self._body = _with_usage(self._body)
         path = f"{url.path}{self._asked.path}{'?' if self._asked.query else ''}{self._asked.query}"
         headers = [(name, value) for name, value in self._asked.headers if name not in _NEVER_UP]
         headers += [("authorization", f"Bearer {self._api.key}"), ("accept-encoding", "identity")]
@@ -205,14 +207,25 @@ def tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _with_usage(body: bytes) -> bytes:
-    """A streamed chat says what it took only if it is asked for that."""
+def _readable(asked: Asked) -> bytes:
+    """The body of a call that costs tokens, written anew: the API gets what was read here and nothing else.
+
+    Raises UncountableError for one whose tokens its answer would not say.
+    """
+    if asked.method != "POST" or asked.path not in {"/responses", "/chat/completions"}:
+        return asked.body
+    if asked.header("content-encoding") not in {"", "identity"}:
+        raise UncountableError("pccpipe counts tokens, so it reads requests: send this one without a Content-Encoding")
     try:
-        data = json.loads(body)
+        data = json.loads(asked.body)
     except (ValueError, RecursionError):
-        return body
-    if not isinstance(data, dict) or data.get("stream") is not True:
-        return body
-    options = data.get("stream_options")
-    data["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        data = None
+    if not isinstance(data, dict):
+        raise UncountableError("the request is no JSON object")
+    if data.get("background"):
+        raise UncountableError("pccpipe counts tokens, and an answer in the background does not say what it took")
+    if asked.path == "/chat/completions" and data.get("stream"):
+        # A streamed chat says it only if it is asked for that.
+        options = data.get("stream_options")
+        data["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     return json.dumps(data).encode()

@@ -101,6 +101,6 @@ def _tokens(usage: dict[str, Json]) -> Tokens:
 def _count(usage: dict[str, Json], *names: str) -> int:
     for name in names:
         value = usage.get(name)
-        if isinstance(value, int) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
     return 0

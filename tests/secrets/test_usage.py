@@ -1,0 +1,74 @@
+"""What an answer took is counted, however it is cut on its way."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pccpipe.secrets.proxy import usage
+from pccpipe.secrets.proxy.usage import Counter, Tokens
+
+USAGE = {"input_tokens": 70, "input_tokens_details": {"cached_tokens": 50}, "output_tokens": 9}
+CHAT = {"prompt_tokens": 70, "prompt_tokens_details": {"cached_tokens": 50}, "completion_tokens": 9}
+COUNTED = Tokens(70, 50, 9)
+
+
+def event(data: object) -> str:
+    return f"data: {json.dumps(data)}\n\n"
+
+
+RESPONSES = (
+    event({"type": "response.created", "response": {"usage": None}})
+    + event({"type": "response.output_text.delta", "delta": 'data: {"usage": {"input_tokens": 1}}\n\n'})
+    + event({"type": "response.completed", "response": {"usage": USAGE}})
+)
+COMPLETIONS = event({"choices": [1], "usage": None}) + event({"choices": [], "usage": CHAT}) + "data: [DONE]\n\n"
+
+
+def counted(text: str, cuts: list[int], *, is_stream: bool = True) -> Tokens:
+    counter, data = Counter(is_stream=is_stream), text.encode()
+    marks = [0, *sorted(cut % len(data) for cut in cuts), len(data)]
+    for start, end in itertools.pairwise(marks):
+        counter.feed(data[start:end])
+    return counter.tokens(400)
+
+
+@given(st.sampled_from([RESPONSES, COMPLETIONS]), st.lists(st.integers(0, 10_000), max_size=8))
+def test_a_stream_is_counted_by_its_last_word_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    assert counted(text, cuts) == COUNTED
+    assert counted(text.replace("\n", "\r\n"), cuts) == COUNTED
+
+
+@pytest.mark.parametrize("found", [USAGE, CHAT])
+def test_a_document_is_counted_as_well(found: object) -> None:
+    assert counted(json.dumps({"object": "x", "usage": found}), [3, 9], is_stream=False) == COUNTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RESPONSES[:-40],
+        "no json at all",
+        event({"type": "response.output_text.delta", "usage": USAGE}),
+        event({"type": "response.completed", "response": {"usage": "many"}}),
+        event({"usage": [1]}),
+    ],
+)
+def test_what_does_not_say_what_it_took_counts_by_its_size(text: str) -> None:
+    assert counted(text, []) == Tokens(estimated=(400 + len(text)) // 4)
+
+
+@pytest.mark.parametrize("value", [-5, True, 1.5, "9", None])
+def test_a_count_that_is_none_is_nothing(value: object) -> None:
+    got = counted(event({"usage": {"input_tokens": value, "output_tokens": 7}}), [])
+    assert (got.input, got.output) == (0, 7)
+
+
+def test_an_event_that_is_too_large_to_be_looked_at_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "LIMIT", 1000)
+    large = event({"type": "x", "usage": "y" * 5000})
+    assert counted(large + COMPLETIONS, [500, 1500, 2500, 4500]) == COUNTED
