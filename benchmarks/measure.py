@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+# As they are for users: with the bytecode that an installation leaves, and output as Python buffers it.
+_NOT_A_USERS = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process took, by the kernel's account."""
+
+    wall: float
+    cpu: float
+    """User and system seconds, of its children that it waited for too."""
+    peak: int
+    """Bytes of memory."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,10 @@ class Times:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    def ratio_to(self, other: Times) -> float:
+        """The median of the ratios, round by round."""
+        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
+
 
 def in_turn(jobs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Times]:
     """Run each job once uncounted, then all of them `rounds` times: A B C A B C ..."""
@@ -34,21 +52,24 @@ def in_turn(jobs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, T
     return {name: Times(name, tuple(seconds)) for name, seconds in taken.items()}
 
 
+def run(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> Usage:
+    """Run a whole process that must exit 0."""
+    users = {name: value for name, value in os.environ.items() if name not in _NOT_A_USERS}
+    with tempfile.TemporaryFile() as output:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            argv, env={**users, **(env or {})}, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        took = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(max(0, output.tell() - 4000))
+            said = output.read().decode(errors="replace")
+            raise RuntimeError(f"{' '.join(argv)}: exit status {process.returncode}\n{said}")
+    return Usage(took, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+
+
 def wall(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> float:
     """Wall seconds of a whole process that must exit 0."""
-    began = time.perf_counter()
-    done = subprocess.run(argv, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, check=False)
-    took = time.perf_counter() - began
-    if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(argv)}: exit status {done.returncode}\n{done.stderr.decode()}{done.stdout.decode()}"
-        )
-    return took
-
-
-def cpu(argv: Sequence[str]) -> float:
-    """CPU seconds (user and system) of a whole process that must exit 0."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    wall(argv)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+    return run(argv, env, cwd).wall

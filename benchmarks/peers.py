@@ -1,7 +1,11 @@
-"""The same work as other tools do it: Fabric, Ansible (raw and command) and pyinfra, in an environment of their own."""
+"""The same work as others do it: Fabric, Ansible, pyinfra and go-task in an environment of their own; OpenSSH, rsync.
+
+Not here: act is in no package registry that this uses, and gitlab-ci-local wants a newer Node than Debian has.
+"""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +14,7 @@ from pathlib import Path
 from benchmarks.measure import wall
 from tests.testbed.vm import VM
 
-PACKAGES = ("fabric==3.2.3", "ansible-core", "pyinfra")
+PACKAGES = ("fabric==3.2.3", "ansible-core", "pyinfra", "go-task-bin")
 
 FABRIC = """
 import sys
@@ -26,7 +30,7 @@ with Connection(host, user=user, connect_kwargs={"key_filename": key}) as connec
 def environment(folder: Path) -> Path:
     """The folder of the peers' programs; made once."""
     programs = folder / "peers" / "bin"
-    if not (programs / "fab").exists():
+    if not (programs / "task").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder / "peers")], check=True)
         subprocess.run([str(programs / "pip"), "install", "--quiet", *PACKAGES], check=True)
     return programs
@@ -60,4 +64,38 @@ def true_steps(programs: Path, vm: VM, folder: Path, count: int) -> dict[str, Ca
         "Fabric": lambda: wall(fabric),
         "Ansible raw": lambda: wall(ansible, quiet),
         "pyinfra": lambda: wall(pyinfra, cwd=str(folder)),
+        "ssh, ControlMaster": lambda: wall(_control_master(vm, folder, count)),
     }
+
+
+def local_true_steps(programs: Path, folder: Path, count: int) -> dict[str, Callable[[], float]]:
+    """`count` times `true` here, one after the other; each as a whole process."""
+    home = folder / "go-task"
+    home.mkdir()
+    commands = "".join("      - 'true'\n" for _ in range(count))
+    (home / "Taskfile.yml").write_text(f"version: '3'\ntasks:\n  default:\n    cmds:\n{commands}")
+    return {"go-task": lambda: wall([str(programs / "task"), "--silent"], cwd=str(home))}
+
+
+def ssh(vm: VM) -> list[str]:
+    """OpenSSH's client with the VM's key, up to the command."""
+    options = ["-F", "none", "-i", str(vm.key), "-o", f"UserKnownHostsFile={vm.known_hosts}", "-o", "BatchMode=yes"]
+    return ["ssh", *options, f"{vm.user}@{vm.host}"]
+
+
+def uploads(vm: VM, source: Path, target: str) -> dict[str, list[str]]:
+    """A folder's way to the VM, by tar over ssh and by rsync."""
+    *client, login = ssh(vm)
+    unpack = f"mkdir -p {target}-tar && tar -C {target}-tar -xf -"
+    tar = f"tar -C {shlex.quote(str(source))} -cf - . | {shlex.join([*client, login, unpack])}"
+    rsync = ["rsync", "-a", "--delete", "-e", shlex.join(client), f"{source}/", f"{login}:{target}-rsync/"]
+    return {"tar over ssh": ["sh", "-c", tar], "rsync": rsync}
+
+
+def _control_master(vm: VM, folder: Path, count: int) -> list[str]:
+    """One login, then `count` times the client over it, as scripts do it."""
+    *client, login = ssh(vm)
+    shared = [*client, "-S", str(folder / "master")]
+    begin, each = shlex.join([*shared, "-M", "-N", "-f", login]), shlex.join([*shared, login, "true"])
+    end = shlex.join([*shared, "-O", "exit", login])
+    return ["sh", "-ec", f"{begin}; i=0; while [ $i -lt {count} ]; do {each}; i=$((i + 1)); done; {end} 2>&1"]
