@@ -103,6 +103,16 @@ class Engine:
 
         return self.ask(Call.OTHER, look)
 
+    def has_file(self, container: str, path: str) -> bool:
+        """Whether a container, also one that was never started, has something at an absolute path."""
+
+        def look(client: docker.APIClient) -> bool:
+            url = f"{client.base_url}/v{self._version}/containers/{container}/archive"
+            # HEAD: a GET would bring the file. Whatever else may be wrong, the call to start it will say.
+            return client.head(url, params={"path": path}).status_code != 404
+
+        return self.ask(Call.OTHER, look)
+
     def security_options(self) -> tuple[str, ...] | None:
         """What confines all of its containers, asked once; None while it stays away."""
         if self._security is None:

@@ -16,6 +16,7 @@ PROXY = "/pcc/proxy"
 """The folder with the proxy's socket, if the command needs it."""
 END_OF_PROLOGUE = "# pccpipe: this is all of it"
 
+SHELL = "/bin/sh"
 # Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way
 # through must not look like a command that ran. Constant, because `docker inspect` shows it.
 BOOT = f"""p=$(cat) && case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit 121;; esac"""
@@ -43,7 +44,7 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
     uid, gid = (0, 0) if settings.root else user
     return {
         "Image": settings.image,
-        "Entrypoint": ["/bin/sh", "-c", BOOT],
+        "Entrypoint": [SHELL, "-c", BOOT],
         "Cmd": [],
         "User": f"{uid}:{gid}",
         "WorkingDir": WORKSPACE,

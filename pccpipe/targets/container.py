@@ -13,7 +13,7 @@ from pccpipe.docker_api import relay
 from pccpipe.docker_api.account import isolation_of, part
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.problems import Call
-from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, PROXY, WORKSPACE, Paths, create_body
+from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, PROXY, SHELL, WORKSPACE, Paths, create_body
 from pccpipe.docker_api.stream import Answer
 from pccpipe.errors import ActionError, Broken, Lost, Unavailable
 from pccpipe.outcome import Reason
@@ -73,6 +73,7 @@ class ContainerTarget:
         self._served: Served | None = None
         self._used = False
         self._litter: list[str] = []
+        self._with_shell: set[str] = set()
 
     def open(self) -> None:
         self._engine.open()
@@ -96,6 +97,7 @@ class ContainerTarget:
         name = f"pcc-run-{self._run_id[:8]}-{command.step}-{command.serial}"
         try:
             container = self._create(name, command, create_body(command, self._run_id, owner, paths))
+            self._check_shell(container, command.container.image)
             return self._begin(container, name, command)
         except BaseException:
             self._litter.append(command.id)
@@ -248,6 +250,21 @@ class ContainerTarget:
                 raise
             self._make_room(name, error)
             return create()
+
+    def _check_shell(self, container: str, image: str) -> None:
+        """Raises `Unavailable` if an image has no shell: under its init a command would seem to begin, and to fail."""
+        if image in self._with_shell:
+            return
+        try:
+            has_shell = self._engine.has_file(container, SHELL)
+        except Unavailable:
+            self._remove_quietly(container)
+            raise
+        if not has_shell:
+            self._remove_quietly(container)
+            words = f"the image {image} has no {SHELL}, which runs a step's script"
+            raise Unavailable(Reason.SHELL_MISSING, words, "use an image that has one: busybox and most others do")
+        self._with_shell.add(image)
 
     def _make_room(self, name: str, error: Unavailable) -> None:
         """Remove a dead container of ours that has the name; say whose it is if it is none."""

@@ -174,13 +174,16 @@ def test_another_runtime_runs_the_container_and_one_that_is_not_there_is_told(fr
         connection.close()
 
 
-def test_an_image_without_a_shell_is_no_missing_runtime(stand: Stand, vm: VM) -> None:
-    vm.sh("mkdir /tmp/bare && cd /tmp/bare && echo x >only && printf 'FROM scratch\\nCOPY only /\\n' >Dockerfile")
-    vm.sh("docker build -q -t bare /tmp/bare && rm -r /tmp/bare")
+@pytest.mark.parametrize("init", [True, False])
+def test_an_image_without_a_shell_never_begins_and_says_so(stand: Stand, vm: VM, init: bool) -> None:
+    vm.sh("mkdir -p /tmp/bare && cd /tmp/bare && echo x >only && printf 'FROM scratch\\nCOPY only /\\n' >Dockerfile")
+    vm.sh("docker build -q -t bare /tmp/bare")
     with pytest.raises(Unavailable) as caught:
-        stand.start("echo never", container=dataclasses.replace(PLAIN, image="bare", init=False))
+        stand.start("echo never", container=dataclasses.replace(PLAIN, image="bare", init=init))
+    assert caught.value.reason is Reason.SHELL_MISSING
+    assert "the image bare has no /bin/sh" in caught.value.words
+    # The container goes too.
     vm.sh("docker rmi bare")
-    assert caught.value.reason is Reason.START_REFUSED
 
 
 def test_what_the_engine_did_not_give_is_named() -> None:
