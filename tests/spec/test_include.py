@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pccpipe.errors import SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
@@ -14,6 +17,8 @@ from pccpipe.spec.include import MAX_DEPTH
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import FileKind, Parallel, Pipeline, Repeat, Run
 from pccpipe.spec.source import MAX_BYTES, parse_source
+from pccpipe.spec.write import yaml_text
+from pccpipe.values import Json
 
 BASE = """
 version: 1
@@ -269,3 +274,36 @@ def test_a_part_of_what_a_step_has_is_enough_and_only_where_it_has_the_rest(incl
     assert iterate.until
     with pytest.raises(SpecError, match="`result` needs the key `path`"):
         included("change: {test: {set: {result: {schema: builder-result}}}}")
+
+
+_anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["build", "run", "vm", "${{ steps.x }}", "x.md"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "set", "unset", "before", "after", "remove", "env", "files", "steps", "run", "on"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+_own = st.dictionaries(
+    st.sampled_from(["inputs", "secrets", "containers", "env", "defaults", "steps", "always", "timeout"]),
+    _anything | st.dictionaries(st.sampled_from(["test", "KEY", "box"]), _anything, max_size=2),
+    max_size=3,
+)
+_change = st.dictionaries(st.sampled_from(["sync", "iterate", "build", "one", "clean", "other"]), _anything, max_size=3)
+
+
+@given(_own, _change | _anything)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_an_including_file_says_it_is_a_pipeline_or_its_problems_are_told(
+    included: Included, own: dict[str, Json], change: Json
+) -> None:
+    with contextlib.suppress(SpecError):
+        pipeline = included(yaml_text({**own, "change": change}))
+        assert parse_source(pipeline.text.encode(), "kept.yaml").data
