@@ -101,7 +101,10 @@ class RunResult:
 
 
 def load(path: str | Path) -> Pipeline:
-    """Read and check a pipeline. Raises SpecError with every problem in it, UsageError if the file can't be read."""
+    """Read and check a pipeline: a file's, or a built-in one by its name, such as `default-run`.
+
+    Raises SpecError with every problem in it, UsageError if the file can't be read.
+    """
     return load_pipeline(Path(path))
 
 

@@ -88,6 +88,8 @@ class Plan:
     inputs: Mapping[str, Json]
     steps: tuple[PlannedStep, ...]
     warnings: tuple[str, ...]
+    upstreams: Mapping[str, str]
+    """Of each secret that stays here, the base URL of the API that it is the key to."""
 
 
 def make_plan(
@@ -105,10 +107,15 @@ def make_plan(
     run = RunView(id="", isolation_mode=project.isolation_mode.value, folder="")
     names: dict[str, object] = {"inputs": inputs, "project": ProjectView(project.id), "run": run}
     steps = (*planner.steps(pipeline.steps, _At(names)), *planner.steps(pipeline.always, _At(names, always=True)))
+    upstreams = {
+        name: planner.text(secret.upstream, f"secrets.{name}", _At(names))
+        for name, secret in pipeline.secrets.items()
+        if secret.upstream
+    }
     warnings = [*map(masker.text, planner.warnings), *unset]
     warnings += [*_project_warnings(project, steps), *map(masker.text, exposures(project, steps))]
     shown = {name: masker.json(value) for name, value in inputs.items()}
-    return Plan(pipeline, project, shown, tuple(steps), tuple(dict.fromkeys(warnings)))
+    return Plan(pipeline, project, shown, tuple(steps), tuple(dict.fromkeys(warnings)), upstreams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +195,7 @@ class _Planner:
         result = None
         if body.result:
             schema = f" ({body.result.schema})" if body.result.schema else ""
-            result = f"{self._text(body.result.path, path, at)}{schema}"
+            result = f"{self.text(body.result.path, path, at)}{schema}"
         return replace(
             self._group(step, "run", "", path, at),
             asked=body.where.on,
@@ -199,15 +206,15 @@ class _Planner:
     def _way(self, place: Place, where: Where, path: str, at: _At) -> Way:
         at = at.knowing(target=place.value)
         container = where.container if place is Place.CONTAINER else None
-        planned = PlannedContainer(self._text(container.image, path, at), container) if container else None
+        planned = PlannedContainer(self.text(container.image, path, at), container) if container else None
         env = {**self.pipeline.env, **(container.env if container else {}), **where.env}
         return Way(
             place=place,
             host=self._host(place),
             command=self._known(where.run, path, at, for_shell=True),
             shell=where.shell,
-            cwd=self._text(where.cwd, path, at) if where.cwd else None,
-            env={name: self._text(template, path, at) for name, template in env.items()},
+            cwd=self.text(where.cwd, path, at) if where.cwd else None,
+            env={name: self.text(template, path, at) for name, template in env.items()},
             container=planned,
         )
 
@@ -223,18 +230,18 @@ class _Planner:
                 home = "; without the VM, the copy at home is enough" if body.fall_back_to_home else ""
                 return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + home
             case Download():
-                return f"{', '.join(self._text(each, path, at) for each in body.paths)} into artifacts/"
+                return f"{', '.join(self.text(each, path, at) for each in body.paths)} into artifacts/"
             case Diff():
-                return f"into {self._text(body.path, path, at)}"
+                return f"into {self.text(body.path, path, at)}"
             case Remove():
                 return "the run's copy of the workspace"
             case Build():
                 when = ", if it is missing" if body.only_if_missing else ""
-                return f"the image {self._text(body.image, path, at)} from {body.context}{when}"
+                return f"the image {self.text(body.image, path, at)} from {body.context}{when}"
             case _:
                 assert_never(body)
 
-    def _text(self, template: Template, path: str, at: _At) -> str:
+    def text(self, template: Template, path: str, at: _At) -> str:
         return self._known(template, path, at, for_shell=False)
 
     def _known(self, template: Template, path: str, at: _At, *, for_shell: bool) -> str:

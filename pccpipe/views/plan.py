@@ -44,17 +44,14 @@ def _head(plan: Plan) -> list[str]:
             f"{name}={json.dumps(value, ensure_ascii=False)}{_of(plan, pipeline.inputs[name].position)}"
             for name, value in plan.inputs.items()
         ),
-        "secrets": ", ".join(f"{_secret(each)}{_of(plan, each.position)}" for each in pipeline.secrets.values()),
+        "secrets": ", ".join(f"{_secret(plan, each)}{_of(plan, each.position)}" for each in pipeline.secrets.values()),
     }
     return [f"  {name + ':':<9} {harmless_line(text)}" for name, text in head.items() if text]
 
 
-def _secret(secret: Secret) -> str:
-    return f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}{_via(secret)}"
-
-
-def _via(secret: Secret) -> str:
-    return f" (stays here: steps get a token for {secret.upstream.source})" if secret.upstream else ""
+def _secret(plan: Plan, secret: Secret) -> str:
+    via = f" (stays here: steps get a token for {plan.upstreams[secret.name]})" if secret.upstream else ""
+    return f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}{via}"
 
 
 _SOURCES = {
@@ -197,6 +194,7 @@ def plan_json(plan: Plan) -> Json:
                 "source": secret.source.value,
                 "of": secret.source_name,
                 "via": secret.via.value,
+                "upstream": plan.upstreams.get(secret.name),
                 "from": _from(secret.position),
             }
             for secret in pipeline.secrets.values()

@@ -332,7 +332,7 @@ def test_a_plan_shows_no_secret(planned: Planned) -> None:
         token="an-x-value",
     )
     text = "\n".join(plan_text(plan))
-    assert "an-x-value" not in text
+    assert "an-x-value" not in text + json.dumps(plan_json(plan))
     assert "key=***" in text
     assert "an-x-value" not in repr([step.ways for step in plan.steps]) + repr(plan.inputs)
 
@@ -389,3 +389,16 @@ def test_the_json_says_the_same_for_programs(planned: Planned) -> None:
     assert step["ways"][0]["container"]["memory"] == 1 << 30
     assert (step["from"]["line"], step["from"]["column"]) == (6, 5)
     assert step["changes"] == []
+
+
+def test_where_a_secret_is_the_key_to_is_known_as_far_as_it_can_be(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {api: {type: string, default: "https://api.test/v1"}}
+        secrets: {SET: {from: env, via: proxy, upstream: "${{ inputs.api }}"}}
+        steps: [{id: a, run: echo, secrets: [SET]}]
+        """
+    )
+    assert "steps get a token for https://api.test/v1)" in "\n".join(plan_text(plan))
+    secrets = json.loads(json.dumps(plan_json(plan)))["secrets"]
+    assert (secrets["SET"]["via"], secrets["SET"]["upstream"]) == ("proxy", "https://api.test/v1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.include import MAX_DEPTH
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import FileKind, Parallel, Pipeline, Repeat, Run
+from pccpipe.spec.schema import schema_text
 from pccpipe.spec.source import MAX_BYTES, parse_source
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json
@@ -277,10 +279,7 @@ def test_a_part_of_what_a_step_has_is_enough_and_only_where_it_has_the_rest(incl
 
 
 _anything = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.sampled_from(["build", "run", "vm", "${{ steps.x }}", "x.md"]),
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["build", "run", "vm", "${{ steps.x }}", "x.md"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -307,3 +306,17 @@ def test_whatever_an_including_file_says_it_is_a_pipeline_or_its_problems_are_to
     with contextlib.suppress(SpecError):
         pipeline = included(yaml_text({**own, "change": change}))
         assert parse_source(pipeline.text.encode(), "kept.yaml").data
+
+
+def test_an_including_file_may_change_every_key_that_the_schema_has() -> None:
+    schema = json.loads(schema_text("pipeline"))
+    defined = schema["definitions"]
+    keys = set(defined["step"]["properties"]) - {"id"}
+    change = defined["change"]["properties"]
+    assert set(change["set"]["properties"]) == keys
+    assert set(change["unset"]["items"]["enum"]) == keys
+    # What is asked of a file that includes nothing names every key, so that none of them is taken for a misspelt one.
+    alone = schema["else"]["properties"]
+    assert set(alone) == set(schema["properties"])
+    for name, of in (("inputs", "input"), ("containers", "container")):
+        assert set(alone[name]["additionalProperties"]["properties"]) == set(defined[of]["properties"])
