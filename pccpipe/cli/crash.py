@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import traceback
 from pathlib import Path
 
 _folder: Path | None = None
@@ -18,6 +16,10 @@ def keep_tracebacks_in(folder: Path) -> None:
 
 def keep_traceback() -> Path:
     """Write the traceback of the error at hand to a file that only its owner may read; gives its path."""
+    # Imported here: every command would pay for it.
+    import tempfile
+    import traceback
+
     folder = _folder if _folder is not None and _folder.is_dir() else None
     fd, name = tempfile.mkstemp(prefix="pccpipe-traceback-", suffix=".txt", dir=folder)
     with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -114,6 +113,8 @@ def run(
 
 def new_run_id() -> str:
     """Eight letters and digits: the second, then two at random. They sort by time, and name containers."""
+    import secrets  # with what it loads, a tenth of another command's start
+
     return f"{_base36(int(time.time()))[-6:]}{_base36(secrets.randbelow(36**2)).rjust(2, '0')}"
 
 

@@ -6,11 +6,14 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.events import ActionDone
-from pccpipe.targets.base import Isolation
-from pccpipe.values import Json
+
+if TYPE_CHECKING:  # `validate` shows its problems by this, and need not load what runs have
+    from pccpipe.record.events import ActionDone
+    from pccpipe.targets.base import Isolation
+    from pccpipe.values import Json
 
 LONGEST_LINE = 2000
 """Characters of an output line that a view shows; the log has all of it."""
