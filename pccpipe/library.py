@@ -47,6 +47,7 @@ from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
 from pccpipe.spec.project import load_project as load_project
 from pccpipe.values import Json
 from pccpipe.version import __version__
+from pccpipe.workspace.guard import SHORTEST
 
 if TYPE_CHECKING:
     from pccpipe.engine.executor import RunOutcome
@@ -142,6 +143,7 @@ def run(
     check_run_id(run_id)
     values = resolve_inputs(pipeline, inputs or {})
     secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
+    _check_untold(pipeline, values, secrets)
     folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
     allowed = fallback is Fallback.ALLOWED
     make_run_dir(folders.record)
@@ -340,6 +342,20 @@ def _go(
         journal.close()
     message = masker.text(ended.message)
     return RunResult(job.run_id, ended.outcome, ended.status, message, state.downgraded, folders.record, state)
+
+
+def _check_untold(pipeline: Pipeline, inputs: Mapping[str, Json], secrets: Mapping[str, str]) -> None:
+    """Raise UsageError if a secret stands where it would be kept: the record has the pipeline and its inputs whole."""
+    places = {"the pipeline": pipeline.text.encode()}
+    places |= {f"the pipeline's file {name}": file.read_bytes() for name, file in (pipeline.files or {}).items()}
+    places |= {f"the input {name}": str(value).encode() for name, value in inputs.items()}
+    for name, value in secrets.items():
+        for place, text in places.items():
+            if len(value) >= SHORTEST and value.encode() in text:
+                raise UsageError(
+                    f"the value of the secret {name} stands in {place}, which is kept in the run's record",
+                    "take it out: a step that names the secret in its `secrets:` has it as an environment variable",
+                )
 
 
 def _keep_pipeline(pipeline: Pipeline, record: Path) -> None:

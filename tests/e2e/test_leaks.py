@@ -96,3 +96,27 @@ def test_a_workspace_with_a_key_in_it_is_refused_and_nothing_runs_elsewhere_for_
     assert KEY not in ran.stdout
     assert [step["path"] for step in ran.state["steps"]] == ["sync"]
     assert sorted(path.name for path in ran.record.iterdir()) == ["events.jsonl", "lock", "pipeline.yaml", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "place_of_it"),
+    [
+        (f"echo {KEY}", (), "the pipeline"),
+        ("echo ${{ inputs.token }}", ("--input", f"token={KEY}"), "the input token"),
+    ],
+)
+def test_a_secret_that_the_pipeline_itself_tells_is_refused_before_anything_is_kept(
+    local_control: Control, run: str, arguments: tuple[str, ...], place_of_it: str
+) -> None:
+    ran = local_control.run(
+        f"""
+        inputs: {{token: {{type: string, default: none}}}}
+        secrets: {{OPENAI_API_KEY: {{from: env}}}}
+        steps: [{{id: a, run: "{run}", secrets: [OPENAI_API_KEY]}}]
+        """,
+        *arguments,
+    )
+    assert ran.code == 2
+    assert f"the value of the secret OPENAI_API_KEY stands in {place_of_it}, " in ran.stderr
+    assert KEY not in ran.stderr
+    assert not ran.record.exists()
