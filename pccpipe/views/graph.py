@@ -185,6 +185,8 @@ def _rules(step: Step) -> Iterator[str]:
         yield f"{step.retry.attempts} attempts"
     if step.continue_on_error:
         yield "goes on if it fails"
+    if isinstance(step.body, Run | Upload) and step.body.isolation_required:
+        yield "isolation required"
     if step.fails_as:
         yield f"fails as {step.fails_as}"
 

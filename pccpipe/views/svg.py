@@ -20,6 +20,7 @@ _HEAD = 16
 _PAD = 22
 _LOOP = 40
 """Left of a group's steps, for the arrow back to the first."""
+_ABREAST = 3
 _FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 _MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 _INK, _MUTED, _EDGE, _WARN = "#1f2328", "#59636e", "#8c959f", "#9a6700"
@@ -162,11 +163,13 @@ class _Drawing:
             bottom = self._draw_column(group.inner, axis, top)
             self._back(group, axis, x + 20, top, bottom)
             return
-        at = x + _PAD
-        for node in group.inner:
-            inner = _measure(node)
-            self._draw(node, at + inner.left, top)
-            at += inner.left + inner.right + _SIDE
+        for row in _rows(group):
+            at = x + _PAD
+            for node in row:
+                inner = _measure(node)
+                self._draw(node, at + inner.left, top)
+                at += inner.left + inner.right + _SIDE
+            top += max(_measure(node).height for node in row) + _SIDE
 
     def _back(self, group: Group, axis: float, x: float, top: float, bottom: float) -> None:
         """The arrow from the last step of a round to the first of the next."""
@@ -235,12 +238,17 @@ def _measure(node: Card | Group) -> _Size:
         inner = _column(node.inner)
         left, right, height = inner.left + _LOOP, inner.right + _PAD, inner.height
     else:
-        sizes = [_measure(each) for each in node.inner]
-        width = sum(size.left + size.right for size in sizes) + _SIDE * (len(sizes) - 1) + 2 * _PAD
-        left = right = width / 2
-        height = max(size.height for size in sizes)
+        rows = [[_measure(each) for each in row] for row in _rows(node)]
+        widths = [sum(size.left + size.right for size in row) + _SIDE * (len(row) - 1) for row in rows]
+        left = right = max(widths) / 2 + _PAD
+        height = sum(max(size.height for size in row) for row in rows) + _SIDE * (len(rows) - 1)
     head = _HEAD + (len(_heading(node, left + right)) + 1) * _LINE + 8
     return _Size(left, right, head + height + _PAD)
+
+
+def _rows(group: Group) -> list[tuple[Card | Group, ...]]:
+    """The steps of a group that run side by side, as many in a row as are still read at a glance."""
+    return [group.inner[at : at + _ABREAST] for at in range(0, len(group.inner), _ABREAST)]
 
 
 def _column(nodes: Sequence[Card | Group]) -> _Size:

@@ -23,7 +23,7 @@ steps:
     repeat: {max: 3, until: steps.inner.succeeded}
     steps:
       - {id: inner, on: container, container: box, run: "one\\ntwo", fallback: {on: vm}, if: "true"}
-      - {id: second, on: vm, run: echo, timeout: 90m, retry: {attempts: 2}}
+      - {id: second, on: vm, run: echo, timeout: 90m, retry: {attempts: 2}, isolation: required}
   - id: both
     parallel:
       - {id: left, run: echo}
@@ -51,7 +51,7 @@ def test_a_graph_has_places_rules_groups_and_fallbacks(tmp_path: Path) -> None:
     assert isinstance(inner, Card)
     assert isinstance(second, Card)
     assert (inner.does, inner.command, inner.fallback) == ("in a container of img:1", "one ...", "on the VM")
-    assert second.rules == ("at most 1h30m", "2 attempts")
+    assert second.rules == ("at most 1h30m", "2 attempts", "isolation required")
     assert [each.several for each in both.inner] == [False, True]
 
 
@@ -64,7 +64,7 @@ def test_mermaid_has_each_step_group_fallback_and_way(tmp_path: Path) -> None:
         "    direction TB",
         '    s1_0["inner<br/>in a container of img:1<br/>if true"]:::container',
         '    s1_0 -. unavailable .-> s1_0_f(["on the VM"]):::vm',
-        '    s1_1["second<br/>on the VM<br/>at most 1h30m, 2 attempts"]:::vm',
+        '    s1_1["second<br/>on the VM<br/>at most 1h30m, 2 attempts, isolation required"]:::vm',
         "    s1_0 --> s1_1",
         "    s1_1 -. again .-> s1_0",
         "  end",
@@ -92,6 +92,13 @@ def test_every_step_is_in_the_svg_and_nothing_lies_over_anything_else(path: Path
 def test_groups_within_groups_and_a_matrix_do_not_overlap(tmp_path: Path) -> None:
     text = ALL.replace("{id: left, run: echo}", "{id: left, repeat: {max: 2}, steps: [{id: deep, run: echo}]}")
     _check(svg(drawn(tmp_path, text)), ["sync", "again", "inner", "second", "both", "left", "deep", "right", "clean"])
+
+
+def test_many_steps_side_by_side_are_drawn_in_rows(tmp_path: Path) -> None:
+    steps = ", ".join(f"{{id: s{number}, on: vm, run: echo, fallback: {{on: local}}}}" for number in range(8))
+    text = svg(drawn(tmp_path, f"steps: [{{id: many, parallel: [{steps}]}}]"))
+    _check(text, [f"s{number}" for number in range(8)])
+    assert float(ET.fromstring(text).get("width", "0")) < 2200
 
 
 def test_no_text_of_a_pipeline_breaks_out(tmp_path: Path) -> None:
