@@ -15,8 +15,6 @@ from pccpipe.spec.source import Change, Data, Key, Position, Source, walk
 _Path = tuple[Key, ...]
 _LISTS = ("steps", "always")
 _INNER = ("steps", "parallel")
-_ONE_OF = ("secrets", "files")
-"""Mappings whose entries are one of several kinds: an entry is replaced as a whole."""
 
 
 def merge(over: Source, under: Source) -> tuple[Source, list[Problem]]:
@@ -66,7 +64,7 @@ class _Merger:
         if key not in own:
             return self._taken(self._under, under, new, theirs[key])
         mine, other = own[key], theirs.get(key)
-        if not (isinstance(mine, dict) and isinstance(other, dict)) or new[-2:-1] in {(name,) for name in _ONE_OF}:
+        if not (isinstance(mine, dict) and isinstance(other, dict)) or _is_one_of_several_kinds(new):
             return self._taken(self._over, over, new, mine)
         self._at(self._over, over, new)
         return {
@@ -172,6 +170,11 @@ class _Merger:
     def _say(self, path: _Path, message: str, hint: str) -> None:
         at = self._over.of_key(path) if isinstance(path[-1], str) else self._over.of_value(path)
         self.problems.append(Problem(at, message, hint, self._over.line(at.line)))
+
+
+def _is_one_of_several_kinds(path: _Path) -> bool:
+    """Whether it is a secret, or a step's file: with the keys of two kinds it would be none."""
+    return path[:-1] == ("secrets",) or (path[0] in _LISTS and path[-2] == "files")
 
 
 def _ids(data: Data) -> Iterator[str]:

@@ -136,6 +136,12 @@ def test_a_secret_and_a_file_are_replaced_as_a_whole(included: Included, tmp_pat
     assert (file.kind, file.content.source) == (FileKind.FILE, str(tmp_path / "own/mine.md"))
 
 
+def test_a_name_that_is_also_a_key_is_a_name(included: Included) -> None:
+    pipeline = included("inputs: {order: {default: other.md}}\nchange: {build: {set: {env: {files: x, secrets: y}}}}")
+    assert pipeline.inputs["order"].type.value == "path"
+    assert set(run_of(pipeline, "build").where.env) == {"ONE", "TWO", "files", "secrets"}
+
+
 def test_steps_are_added_and_removed_where_they_are(included: Included) -> None:
     pipeline = included(
         """
