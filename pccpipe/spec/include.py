@@ -50,7 +50,10 @@ def with_included(source: Source, problems: list[Problem]) -> tuple[Source | Non
             found = read_source(_find(name, chain))
             _check_limits([*chain, found])
         except BadYaml as bad:
-            return None, [Problem(bad.position, bad.message, _included_at(bad.hint, at), bad.line, Rule.YAML)]
+            return None, [
+                Problem(each.position, each.message, _included_at(each.hint, at), each.line, Rule.YAML)
+                for each in (bad, *bad.others)
+            ]
         except OSError as error:
             return None, [_problem(chain[-1], at, UsageError(f"it cannot be read: {error.strerror}"))]
         except UsageError as error:

@@ -24,8 +24,8 @@ def load_pipeline(path: Path, folder: Path | None = None) -> Pipeline:
     """
     path = path if folder else find_pipeline(path)
     folder = folder or path.parent
-    source = _read(path)
-    problems = structure_problems(source, "pipeline")
+    source, problems = _read(path)
+    problems += structure_problems(source, "pipeline")
     whole: Source | None = source
     more: list[Problem] = []
     if isinstance(source.data, dict) and "include" in source.data:
@@ -39,16 +39,22 @@ def load_pipeline(path: Path, folder: Path | None = None) -> Pipeline:
 
 def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]) -> Source:
     """Read a file and check it against a schema, and by `more`. Raises SpecError, UsageError."""
-    source = _read(path)
-    _raise_if(structure_problems(source, schema), more(source))
+    source, problems = _read(path)
+    _raise_if([*problems, *structure_problems(source, schema)], more(source))
     return source
 
 
-def _read(path: Path) -> Source:
+def _read(path: Path) -> tuple[Source, list[Problem]]:
+    """The file, and what is wrong with single keys of it as YAML. Raises SpecError, UsageError."""
     try:
-        return read_source(path)
+        return read_source(path), []
     except BadYaml as bad:
-        raise SpecError([Problem(bad.position, bad.message, bad.hint, bad.line, Rule.YAML)]) from None
+        problems = [
+            Problem(each.position, each.message, each.hint, each.line, Rule.YAML) for each in (bad, *bad.others)
+        ]
+        if bad.source is None:
+            raise SpecError(problems) from None
+        return bad.source, problems
     except OSError as error:
         raise _unreadable(path, error) from error
 

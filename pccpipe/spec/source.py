@@ -46,6 +46,10 @@ class BadYaml(Exception):
 
     line = ""
     """The text of the line, where there is text."""
+    others: tuple[BadYaml, ...] = ()
+    """What else is wrong behind it, where the text could be read on."""
+    source: Source | None = None
+    """The file without what is wrong, where the rest is to be looked at all the same."""
 
     def __init__(self, position: Position, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -134,7 +138,8 @@ def parse_source(data: bytes, file: str) -> Source:
         lines = _lines(text)
         if bad.position.line > len(lines):  # the end of the text is behind its last line
             bad.position = Position(file, len(lines), len(lines[-1]) + 1)
-        bad.line = lines[bad.position.line - 1]
+        for each in (bad, *bad.others):
+            each.line = lines[each.position.line - 1]
         raise
 
 
@@ -154,7 +159,12 @@ def _parsed(text: str, file: str) -> Source:
         raise BadYaml(start, "the file is empty")
     builder = _Builder(file)
     value = builder.build(node, (), 0)
-    return Source(file, text, tuple(_lines(text)), value, builder.keys, builder.values)
+    source = Source(file, text, tuple(_lines(text)), value, builder.keys, builder.values)
+    if builder.wrong:
+        bad, *others = builder.wrong
+        bad.others, bad.source = tuple(others), source
+        raise bad
+    return source
 
 
 def _lines(text: str) -> list[str]:
@@ -246,6 +256,8 @@ class _Builder:
         self._open: set[int] = set()
         self.keys: dict[tuple[Key, ...], Position] = {}
         self.values: dict[tuple[Key, ...], Position] = {}
+        self.wrong: list[BadYaml] = []
+        """What is wrong with single keys: the rest is built without them."""
 
     def build(self, node: yaml.Node, path: tuple[Key, ...], depth: int) -> Data:
         at = self._at(node)
@@ -274,14 +286,15 @@ class _Builder:
         for key_node, value_node in node.value:
             at = self._at(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                raise BadYaml(at, "a key must be a word, and this is a list or a mapping")
+                self.wrong.append(BadYaml(at, "a key must be a word, and this is a list or a mapping"))
+                continue
             key = str(key_node.value)
             if key == "<<" and not key_node.style:
                 raise BadYaml(at, "merge keys (`<<`) are not part of YAML 1.2", "use `extends:` or `defaults:`")
             if key in built:
-                raise BadYaml(
-                    at, f"the key `{key}` is here twice", f"the first is on line {self.keys[(*path, key)].line}"
-                )
+                first = f"the first is on line {self.keys[(*path, key)].line}"
+                self.wrong.append(BadYaml(at, f"the key `{key}` is here twice", first))
+                continue
             self.keys[(*path, key)] = at
             built[key] = self.build(value_node, (*path, key), depth + 1)
         return built
