@@ -8,7 +8,7 @@ import re
 import secrets as randomness
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
 
 OWN_PIPELINE = ("pipelines", "selfcheck.yaml")
+_TEMPORARY_THERE = ("/tmp", "/var/tmp", "/dev/shm")
 _PROCESSES = (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT)
 _CONTAINERS = (Spot.CONTAINER_PROCESSES, Spot.INSPECT)
 
@@ -257,7 +258,7 @@ class _Check:
             self._progress(f"{looker.where}: processes")
             looker.processes(own_is_expected=False)
         self._progress(f"{HERE}: files")
-        self._look_at_files_here(())
+        self._look_at_files_here("pcc_files", ())
         if self._engine:
             self._progress(f"{self._side.where}: the engine")
             self._side.attempt(_CONTAINERS, self._engine.containers)
@@ -297,10 +298,10 @@ class _Check:
             self._progress(f"{command.step} {moment}: {looker.where}: processes")
             looker.processes(own_is_expected=has_it)
         self._progress(f"{command.step} {moment}: files")
-        self._look_at_files_here(self._expected)
+        self._look_at_files_here("pcc_on_top", self._expected)
         if self._vm:
-            folders = (self._remote_workspace, self._remote_state, "/tmp", "/var/tmp", "/dev/shm")
-            self._vm.files(_call(folders), self._classify_there(Spot.DISK), expected=self._expected)
+            call = f"{_call([self._remote_workspace, self._remote_state])}\n{_call(_TEMPORARY_THERE, 'pcc_on_top')}"
+            self._vm.files(call, self._classify_there(Spot.DISK), expected=self._expected)
         if self._engine and command.had.place is Place.CONTAINER:
             self._progress(f"{command.step} {moment}: container")
             self._side.attempt(_CONTAINERS, self._engine.containers)
@@ -318,7 +319,8 @@ class _Check:
             call = shlex.join(["pcc_container", container, str(pids[0]), HOME])
             self._side.files(call, classify, expected=self._expected)
 
-    def _look_at_files_here(self, expected: Sequence[Spot]) -> None:
+    def _look_at_files_here(self, how: str, expected: Sequence[Spot]) -> None:
+        """Look at the run's own folders, and as `how` says at those for temporary files, which may hold many."""
         state = re.escape(str(self._folder / ".system" / "run-state"))
         copies = re.escape(str(self.record))
         classify = Classify(
@@ -329,8 +331,9 @@ class _Check:
             # The record has rows of its own.
             (f"(?!{re.escape(str(self._folder))})", Spot.TEMPORARY),
         )
-        folders = dict.fromkeys([str(self._folder), str(self.workspace), tempfile.gettempdir(), "/dev/shm"])
-        self._here.files(_call(folders), classify, expected=expected)
+        temporary = dict.fromkeys([tempfile.gettempdir(), "/dev/shm"])
+        call = f"{_call([str(self._folder), str(self.workspace)])}\n{_call(temporary, how)}"
+        self._here.files(call, classify, expected=expected)
 
     def _classify_there(self, rest: Spot) -> Classify:
         state = re.escape(self._remote_state)
@@ -373,5 +376,5 @@ class _Check:
         machine.run(f"umask 000; : >{shlex.quote(f'{folder}/.looked-{split(command.step)[-1]}')}")
 
 
-def _call(folders: Sequence[str] | Mapping[str, None]) -> str:
-    return shlex.join(["pcc_files", *folders])
+def _call(folders: Iterable[str], how: str = "pcc_files") -> str:
+    return shlex.join([how, *folders])

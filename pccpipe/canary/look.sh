@@ -7,7 +7,7 @@ export LC_ALL=C
 pcc_newline='
 '
 
-pcc_beside=
+pcc_beside= pcc_depth=
 
 pcc_grep() { # FILE...: those in which there is a pattern
   printf '%s\n' "$pcc_patterns" | grep -laF -f - -- "$@"
@@ -48,7 +48,7 @@ pcc_processes() {
 
 pcc_files() { # FOLDER...: their files that have changed since the run began; no program can set that time (ctime) back
   {
-    timeout 90 find "$@" -xdev \( -path /proc -o -path /sys -o -path "$pcc_beside" \) -prune -o -cmin "-$pcc_minutes" \( \
+    timeout 90 find "$@" -xdev $pcc_depth \( -path /proc -o -path /sys -o -path "$pcc_beside" \) -prune -o -cmin "-$pcc_minutes" \( \
       -path "*$pcc_newline*" -exec printf 'odd\n' \; -o \
       -type f -size +1048576k -exec printf 'big %s\n' {} \; -o \
       -type f -print -o \
@@ -70,6 +70,11 @@ pcc_files() { # FOLDER...: their files that have changed since the run began; no
     [ $# = 0 ] || pcc_look_into "$@"
   }
   echo end
+}
+
+pcc_on_top() { # FOLDER...: no deeper than what a program makes for itself in a folder for temporary files
+  pcc_depth='-maxdepth 2'
+  pcc_files "$@"
 }
 
 pcc_look_into() { # FILE...

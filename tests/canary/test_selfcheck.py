@@ -52,7 +52,7 @@ def test_on_a_real_vm_all_is_looked_at_nothing_is_found_and_nothing_is_left(tmp_
     (tmp_path / "tmp").mkdir()
     project = project_file(tmp_path, vm, "root")
     done = Folder(tmp_path).do(
-        *("selfcheck", "--project", project, "--input", "image=bb:latest", "--strict", "--json"),
+        *("selfcheck", "--project", project, "--strict", "--json"),
         env=env,
         limit=110,
     )
