@@ -58,10 +58,12 @@ def main(argv: Sequence[str]) -> int:
 
 def write(table: str, bars: Sequence[Bars]) -> None:
     """Put the figures between the page's marks, and the chart beside the page."""
-    page = PAGE.read_text()
-    PAGE.write_text(re.sub(f"{_BEGIN}.*{_END}", lambda _: f"{_BEGIN}\n{table}{_END}", page, flags=re.DOTALL))
+    figures = table
     if bars:
         CHART.write_text(as_chart(bars))
+        figures += f"\n![the same work by several programs]({CHART.name})\n"
+    page = PAGE.read_text()
+    PAGE.write_text(re.sub(f"{_BEGIN}.*{_END}", lambda _: f"{_BEGIN}\n{figures}{_END}", page, flags=re.DOTALL))
 
 
 def _machine() -> str:
