@@ -7,6 +7,8 @@ sh tests/setup.sh dev
 sh tests/testbed/install.sh
 PATH=$PWD/.venv/bin:$PATH
 export PATH
+# Set, each of the many processes would compile all of pccpipe anew: 0.1 s each.
+unset PYTHONDONTWRITEBYTECODE
 
 if [ $# -gt 0 ]; then
   exec python -m pytest "$@"
