@@ -107,8 +107,11 @@ def run_commands(page: Path, folder: Path, env: Mapping[str, str], replaced: Map
             script += [f"python -c {shlex.quote(_put_in(block.text, replaced))}", _exits_with("0")]
         elif block.kind == "sh" and not block.is_elsewhere:
             script.append(as_script(_put_in(block.text, replaced)))
+    # Not as an argument: other tests look for keys in those.
+    program = folder.with_name("commands.sh")
+    program.write_text("\n".join(script))
     done = subprocess.run(
-        ["sh", "-c", "\n".join(script)],
+        ["sh", program],
         cwd=folder,
         env=dict(env),
         stdin=subprocess.DEVNULL,
