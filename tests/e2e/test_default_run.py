@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.control import DEMO, KEY, ROOT, Control, Ran, containers
+from tests.e2e.control import DEMO, ROOT, Control, Ran, containers
 from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
+
+KEY = "sk-test-4be1d7of-this-run-alone"
+"""No other test's: processes of those that run beside this one are seen as well."""
 
 
 class Watcher(threading.Thread):
@@ -64,7 +67,7 @@ def default_run(control: Control, model: ModelServer, *arguments: str) -> Ran:
 @pytest.fixture(scope="module")
 def seen(vm: VM, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Watcher, ModelServer, Control]:
     """One run of it, looked at by all the tests here."""
-    control = Control(tmp_path_factory.mktemp("default"), vm)
+    control = Control(tmp_path_factory.mktemp("default"), vm, {"OPENAI_API_KEY": KEY})
     model = ModelServer(vm.host_side, key=KEY, scenario=json.loads((DEMO / "scenario.json").read_text()))
     with model, Watcher(vm) as watcher:
         ran = default_run(control, model)
