@@ -80,6 +80,11 @@ class LanguageServer:
         self._ask("initialize", {"processId": os.getpid(), "rootUri": None, "capabilities": capabilities})
         self._tell("initialized", {})
         self._tell("workspace/didChangeConfiguration", {"settings": {"yaml": self._settings}})
+        # It fetches its settings in its own time, and shows nothing wrong before; then it looks at all documents again.
+        probe = f"{next(iter(schemas))}/probe.yaml"
+        self._open(probe, "no-such-key: 1\n")
+        while not self._shown.get(probe):
+            self._take()
 
     def close(self) -> None:
         self._process.kill()
