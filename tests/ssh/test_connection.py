@@ -273,7 +273,7 @@ def test_keys_that_cannot_be_used_are_named(vm: VM, tmp_path: Path, monkeypatch:
         tmp_path / "missing": "cannot read the key",
         tmp_path: "cannot read the key",
         garbage: "holds no private key",
-        encrypted: "is encrypted, and no SSH agent here has it",
+        encrypted: "is encrypted, and there is no SSH agent here",
         encrypted.with_suffix(".pub"): "holds no private key",
     }.items():
         error = refusal(dataclasses.replace(spec, key_path=path))

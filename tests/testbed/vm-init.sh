@@ -11,6 +11,9 @@ mount -t overlay -o "lowerdir=$lower,upperdir=$S/root/upper,workdir=$S/root/work
 mount -t proc proc "$R/proc"
 mount -t sysfs sysfs "$R/sys"
 mount --rbind /sys/fs/cgroup "$R/sys/fs/cgroup"
+# Its top is the machine's own: Debian's cgroupfs-mount would make more hierarchies there, which outlive the VM, and with which
+# containerd tells nobody any more that a container ran out of memory.
+mount -o remount,bind,ro "$R/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 dev "$R/dev"
 mkdir "$R"/dev/{pts,shm,net}
 for d in null zero full random urandom tty fuse kmsg net/tun; do
