@@ -33,6 +33,11 @@ pcc_stop_now() {
   done
   read -r pcc_group <"$pcc_command.pid" || exit
   if [ -z "$pcc_again" ]; then
+    pcc_ticks=0
+    while pcc_is_starting "$pcc_group" && [ $pcc_ticks -lt 20 ]; do
+      sleep 0.05
+      pcc_ticks=$((pcc_ticks + 1))
+    done
     # `timeout` passes it on to the group; once it has ended, the group is told directly.
     kill -TERM "$pcc_group" || kill -TERM "-$pcc_group"
     pcc_signal_tagged TERM
@@ -50,6 +55,12 @@ pcc_stop_now() {
   sleep 0.05
   pcc_signal_tagged KILL
   true >"$pcc_command.killed"
+}
+
+pcc_is_starting() { # PID, of a `timeout`: told to end while it is still in fork(), it ends alone and leaves the command behind
+  read -r pcc_line <"/proc/$1/stat" || return 1
+  set -- ${pcc_line##*) }
+  [ "$1" = R ] || [ "$1" = D ]
 }
 
 pcc_discard() { # ID...

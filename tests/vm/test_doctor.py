@@ -174,7 +174,7 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     found(report, "codex", Verdict.WRONG, "Codex does not start", "not found")
 
     vm.sh("printf 'FROM scratch\nLABEL nothing=inside\n' | docker build -q -t pcc-runner:latest -")
-    found(ward.doctor(), "container", Verdict.WRONG, "ends with 127", "/bin/sh")
+    found(ward.doctor(), "container", Verdict.WRONG, "shell_missing", "/bin/sh")
 
     vm.sh("docker rmi -f pcc-runner:latest")
     report = ward.doctor()
