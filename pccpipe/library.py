@@ -45,7 +45,7 @@ from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
 from pccpipe.spec.project import load_project as load_project
-from pccpipe.values import Json
+from pccpipe.values import ENDPOINT, Json
 from pccpipe.version import __version__
 from pccpipe.workspace.guard import SHORTEST
 
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from pccpipe.vm.check import Looked, Mended, Report
 
 RUNS_DIR = Path(".system/runs")
-ENDPOINT = "https://api.openai.com/v1"
 PIPELINE = "pipeline.yaml"
 PIPELINE_FILES = "pipeline-files"
 """In a run's folder: the pipeline as it ran, and the files that it names."""

@@ -11,12 +11,11 @@ import click
 
 from pccpipe.cli.options import project_option, runs_dir_option
 from pccpipe.cli.run import can_be_live
+from pccpipe.values import ENDPOINT
 
 if TYPE_CHECKING:
     from pccpipe.spec.model import Project
     from pccpipe.views.checkup import CheckupView
-
-ENDPOINT = "https://api.openai.com/v1"
 
 endpoint_option = click.option(
     "--endpoint", metavar="URL", default=ENDPOINT, show_default=True, help="The base URL of the model's API."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
@@ -79,19 +78,3 @@ class HaltableMachine:
             future.set_result(stream)
         except InvalidStateError:
             stream.close()
-
-
-class NeverHalted:
-    """The `Halt` of work that is to come to its end."""
-
-    requested = False
-
-    def check(self) -> None:
-        return
-
-    def wait(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    @contextlib.contextmanager
-    def watched_by(self, watcher: Callable[[], None]) -> Iterator[None]:  # noqa: ARG002
-        yield

@@ -39,10 +39,9 @@ from pccpipe.spec.model import (
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Key, Source
-from pccpipe.values import Json
+from pccpipe.values import ENDPOINT, Json
 
 Map = Mapping[str, Json]
-OPENAI = "https://api.openai.com/v1"
 OPENAI_CALLS = ("POST /responses", "POST /chat/completions", "GET /models", "GET /models/*")
 """What an agent asks of a model; not what an account's key could do beside that."""
 MOST_AT_ONCE = 8
@@ -111,7 +110,7 @@ class _Builder:
         at = self._source.of_key(("secrets", name))
         if Via(_text(spec.get("via", "direct"))) is Via.DIRECT:
             return Secret(name, source, where, at)
-        upstream = Template(OPENAI, at)
+        upstream = Template(ENDPOINT, at)
         if "upstream" in spec:
             upstream = self._template(("secrets", name, "upstream"), spec["upstream"])
         allow = tuple(_text(call) for call in _list(spec.get("allow"))) or OPENAI_CALLS

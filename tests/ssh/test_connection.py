@@ -280,17 +280,6 @@ def test_keys_that_cannot_be_used_are_named(vm: VM, tmp_path: Path, monkeypatch:
         assert (error.reason, words in error.words, str(path) in error.words) == (Reason.SSH_AUTH_FAILED, True, True)
 
 
-@pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    path = tmp_path / "agent"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
-    until(path.exists)
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-    yield
-    process.terminate()
-    process.wait()
-
-
 def test_the_agents_keys_are_tried_also_for_an_encrypted_key(
     vm: VM, agent: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,6 @@ from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from tests.ssh.test_connection import reconfigure, refusal
 from tests.targets.conftest import vm_spec
-from tests.targets.stand import until
 from tests.testbed.vm import VM
 
 PASSPHRASE = "correct horse"
@@ -53,17 +52,6 @@ def askpass(tmp_path: Path) -> dict[str, str]:
     script.write_text(f"#!/bin/sh\necho '{PASSPHRASE}'\n")
     script.chmod(0o700)
     return {"SSH_ASKPASS": str(script), "SSH_ASKPASS_REQUIRE": "force"}
-
-
-@pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    path = tmp_path / "agent"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
-    until(path.exists)
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-    yield
-    process.terminate()
-    process.wait()
 
 
 @pytest.mark.parametrize("beside", ["with its public part", "alone"])

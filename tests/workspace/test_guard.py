@@ -9,9 +9,9 @@ import pytest
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
 from pccpipe.secrets.mask import Masker
-from pccpipe.shell.haltable import NeverHalted
 from pccpipe.workspace.exclude import Excluded, as_rsync_rules
 from pccpipe.workspace.sync import WorkspaceSync
+from tests.workspace.halts import NeverHalted
 
 NEVER = NeverHalted()
 OPENSSH = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n"

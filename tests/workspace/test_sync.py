@@ -15,13 +15,13 @@ import pytest
 
 from pccpipe.errors import ActionError, Halted, Unavailable
 from pccpipe.secrets.mask import Masker
-from pccpipe.shell.haltable import NeverHalted
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.workspace.base import Side
 from pccpipe.workspace.intake import Limits
 from pccpipe.workspace.sync import WorkspaceSync
 from tests.testbed.vm import VM
+from tests.workspace.halts import NeverHalted
 
 NEVER = NeverHalted()
 
