@@ -216,9 +216,12 @@ def _authenticate(transport: Transport, vm: Vm) -> None:
         except paramiko.AuthenticationException:
             # What it would take it says only when asked for what it refuses.
             wants = ["publickey"]
-            if not transport.is_active():
-                break
-            continue
+            if transport.is_active():
+                continue
+            if not transport.parting_words:
+                # paramiko says this of a connection that was cut, too; a server that has had enough says so.
+                raise EOFError from None
+            break
         if not wants:
             return
         break

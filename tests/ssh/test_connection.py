@@ -396,3 +396,14 @@ def reconfigure(vm: VM, line: str) -> None:
     vm.sh(f"sed -i '1i {line}' /etc/ssh/sshd_config")
     vm.refuse()
     vm.accept()
+
+
+def test_a_connection_that_is_cut_during_the_login_was_not_refused(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(transport: Transport, *_: object) -> list[str]:
+        transport.close()
+        raise paramiko.AuthenticationException("Authentication failed: transport shut down or saw EOF")
+
+    monkeypatch.setattr(Transport, "auth_publickey", cut)
+    error = refusal(vm_spec(vm))
+    assert error.reason is Reason.SSH_CLOSED
+    assert "before the login was done" in error.words
