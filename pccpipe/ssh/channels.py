@@ -13,8 +13,8 @@ from paramiko.common import cMSG_CHANNEL_OPEN
 from pccpipe.ssh import closing
 from pccpipe.ssh.login import Transport
 
-PIECE = 256 * 1024
-"""Bytes given to a channel at once: `sendall` copies the rest at each packet, 292 s for 200 MB in one piece."""
+PIECE = 64 * 1024
+"""Bytes given to a channel at once: `sendall` copies the rest at each packet of 32 KiB: 292 s for 200 MB at once."""
 
 T = TypeVar("T")
 

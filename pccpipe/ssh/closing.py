@@ -36,7 +36,7 @@ def closed_by_server(channel: paramiko.Channel, _: paramiko.Message) -> None:
     with channel.lock:
         messages = channel._close_internal()  # type: ignore[attr-defined]
         _transport(channel)._unlink_channel(channel.chanid)
-    _send(channel, messages)
+    _transport(channel).answer(lambda: _send(channel, messages))
 
 
 def _send(channel: paramiko.Channel, messages: tuple[paramiko.Message | None, ...]) -> None:

@@ -181,7 +181,7 @@ def _take_channel(
         answer.add_int(OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED)
         answer.add_string("")
         answer.add_string("en")
-        transport._send_message(answer)
+        transport.answer(lambda: transport._send_user_message(answer))
         return
     with transport.lock:
         ours = transport._next_channel()
@@ -194,8 +194,12 @@ def _take_channel(
     answer.add_byte(cMSG_CHANNEL_OPEN_SUCCESS)
     for value in (number, ours, transport.default_window_size, transport.default_max_packet_size):
         answer.add_int(value)
-    transport._send_message(answer)
-    take(ChannelStream(channel))
+
+    def confirm() -> None:
+        transport._send_user_message(answer)
+        take(ChannelStream(channel))
+
+    transport.answer(confirm)
 
 
 class Forward:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import socket
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import paramiko
+from cryptography.exceptions import InvalidTag
 from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
 
 from pccpipe.errors import Unavailable
@@ -50,12 +53,19 @@ class Transport(paramiko.Transport):
             **paramiko.Transport._channel_handler_table,
             MSG_CHANNEL_CLOSE: closing.closed_by_server,
         }
+        # The first need no digest of their own for each packet, which takes longer than to encrypt it.
+        _preferred_ciphers = sorted(paramiko.Transport._preferred_ciphers, key=lambda name: "gcm" not in name)
 
     def __init__(self, heard: HeardSocket) -> None:
         super().__init__(heard)  # type: ignore[arg-type]
         self.heard = heard
         self.parting_words = ""
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = CONNECT_TIMEOUT
+
+    def get_exception(self) -> Exception | None:
+        error = super().get_exception()
+        # paramiko lets cryptography's own error through.
+        return paramiko.SSHException("a packet was changed on its way") if isinstance(error, InvalidTag) else error
 
     def _log(self, level: int, msg: str | list[str], *args: object) -> None:  # noqa: ARG002
         # paramiko gives a MSG_DISCONNECT's text to its log and nowhere else.
@@ -69,6 +79,20 @@ class Transport(paramiko.Transport):
     def give_openings_to(self, take: Callable[[paramiko.Message], None]) -> None:
         """Have the channels that the server opens taken by somebody else than paramiko, in the transport's thread."""
         self._handler_table = {**self._handler_table, MSG_CHANNEL_OPEN: take}
+
+    def answer(self, send: Callable[[], None]) -> None:
+        """Send something from the transport's thread. In the middle of a key exchange, which that thread is itself to
+        finish, another one waits for its end: where paramiko waits in this one, the connection ends after 30 s.
+        """
+
+        def send_later() -> None:
+            with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+                send()
+
+        if self.clear_to_send.is_set():
+            send()
+        else:
+            threading.Thread(target=send_later, name="pccpipe-ssh-answer", daemon=True).start()
 
     def start_pings(self) -> None:
         """Ask the server for a sign of life in each quiet `PING_INTERVAL`; the answer is for `HeardSocket` to hear."""

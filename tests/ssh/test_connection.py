@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
 import socket
@@ -407,3 +409,51 @@ def test_a_connection_that_is_cut_during_the_login_was_not_refused(vm: VM, monke
     error = refusal(vm_spec(vm))
     assert error.reason is Reason.SSH_CLOSED
     assert "before the login was done" in error.words
+
+
+def test_more_than_one_key_serves_for_goes_over(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = connection._transport()
+    assert "gcm" in transport.local_cipher
+    keys = {transport.H}
+    monkeypatch.setattr(transport.packetizer, "REKEY_BYTES", 100_000)
+    # The server closes channels at all times, so in the middle of key exchanges as well.
+    for number in range(20):
+        process = connection.popen("tee /dev/stderr | sha256sum")
+        sent = os.urandom(2000 * number)
+        process.sendall(sent)
+        process.shutdown_write()
+        stdout, stderr = read_to_end(process, time.monotonic() + 10)
+        assert stdout.split()[0].decode() == hashlib.sha256(sent).hexdigest()
+        assert stderr == sent
+        process.close()
+        keys.add(transport.H)
+    assert len(keys) > 2
+
+
+def test_a_packet_that_was_changed_on_its_way_ends_the_connection_with_words(vm: VM) -> None:
+    changed = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def pass_on() -> None:
+            near, _ = server.accept()
+            with near, socket.create_connection((vm.host, 22)) as far:
+                threading.Thread(target=pump, args=(near, far), daemon=True).start()
+                with contextlib.suppress(OSError):
+                    while data := far.recv(4096):
+                        near.sendall(data[:-1] + bytes([data[-1] ^ 1]) if changed.is_set() else data)
+
+        def pump(near: socket.socket, far: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := near.recv(4096):
+                    far.sendall(data)
+
+        threading.Thread(target=pass_on, daemon=True).start()
+        port = server.getsockname()[1]
+        spec = dataclasses.replace(vm_spec(vm), external_ip="127.0.0.1", port=port)
+        connection = Connection(spec, accept_new_host_key=True)
+        assert connection.run("echo fine").stdout == b"fine\n"
+        changed.set()
+        with pytest.raises((Unavailable, ConnectionError)) as raised:
+            connection.run("echo fine")
+        assert "InvalidTag" not in repr(raised.value)
+        connection.close()
