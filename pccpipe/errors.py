@@ -114,7 +114,7 @@ class Halted(PccpipeError):
 
 
 class ActionError(PccpipeError):
-    """A built-in action failed after its target was had (a refused file, a full disk, rsync's error)."""
+    """A built-in action failed after its target was had (a refused file, a full disk, tar's error)."""
 
     def __init__(self, message: str, hint: str = "", code: Code | None = None) -> None:
         super().__init__(f"{message}; {hint}" if hint else message)

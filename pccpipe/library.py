@@ -548,7 +548,7 @@ def _obey(cancel: Cancel, by: str) -> None:
 
 def _clear_up(parts: Parts, folders: Folders) -> None:
     """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
-    if not folders.copy.exists():
+    if not folders.sent.exists():
         return
     if parts.workspace.has_untold_changes:
         parts.journal.append(

@@ -166,7 +166,8 @@ class Halt(Protocol):
 
 def is_full(words: str) -> bool:
     """Whether a program says, in the C locale, that the disk is full."""
-    return "No space left on device" in words or "Disk quota exceeded" in words
+    # The last is all that GNU tar says if there was room for a part of what it wrote.
+    return any(told in words for told in ("No space left on device", "Disk quota exceeded", "Wrote only "))
 
 
 def refused(host: str, words: str) -> Unavailable:

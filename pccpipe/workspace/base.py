@@ -29,7 +29,7 @@ class Sent:
     files: int
     bytes: int
     method: str
-    """`rsync`, `tar`, or `copy` when only the copy at home was made."""
+    """`tar`, or `copy` when nothing was sent anywhere."""
     seconds: float
     refused: tuple[str, ...] = ()
     """Of what would have come home: names that were not taken, each with its reason."""
@@ -83,12 +83,10 @@ class Workspace(Protocol):
         """Go on where a process that was killed left off."""
         ...
 
-    def make_copy(self, exclude: Sequence[str]) -> Sent:
-        """Make (or make anew) the run's copy at home; needs no VM."""
-        ...
-
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
-        """`make_copy`, then bring it to the VM, deletions too. Without a VM in the project, `make_copy` alone."""
+        """Take what is in the user's folder as the run's copy, and bring it to the project's VM, if there is one,
+        deletions too. Should that fail, the copy at home is there.
+        """
         ...
 
     def prepare(self, side: Side, halt: Halt) -> Sent | None:

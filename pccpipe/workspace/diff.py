@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.base import Changed
-from pccpipe.workspace.copy import link_tree
-from pccpipe.workspace.exclude import Ignored
-from pccpipe.workspace.intake import Limits
+from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
+from pccpipe.workspace.folder import Found, pieces, walk
+from pccpipe.workspace.intake import Counted, Entry, Limits
+from pccpipe.workspace.pack import Pack
 
 TIMEOUT = 300.0
 """Seconds for git; it is not to hang on what somebody put into a tree."""
@@ -32,21 +34,18 @@ class Made:
     changed: Changed
 
 
-def make_diff(sent: Path, now: Path, masker: Masker, limits: Limits) -> Made:
+def make_diff(sent: Pack, now: Path, masker: Masker, limits: Limits) -> Made:
     """The patch from `sent` to `now`; new files that .gitignore names are left out, and so is what no file may be.
 
     A binary file with a secret in it is left out as well: in a patch it is packed, where no masking finds it.
 
     Raises ActionError.
     """
-    ignored = Ignored(sent)
-    new = frozenset(path for path in _files(now) if not os.path.lexists(sent / path) and ignored(path))
-    # Beside the trees, because hard links need their file system.
+    # Beside the tree, because hard links need its file system.
     with tempfile.TemporaryDirectory(dir=now.parent, prefix=".diff-") as name:
         folder = Path(name)
         # git takes the names in the patch from these folders' names.
-        link_tree(sent, folder / "a", frozenset(), limits)
-        counted = link_tree(now, folder / "b", new, limits)
+        refused = _lay_out(sent, now, folder / "a", folder / "b", limits)
         changes = _changes(folder)
         leaks = [one.path for one in changes if one.is_binary and _has_secret(folder / "b" / one.path, masker)]
         for path in leaks:
@@ -57,7 +56,79 @@ def make_diff(sent: Path, now: Path, masker: Masker, limits: Limits) -> Made:
     names = tuple(leaks or (["the patch"] if masked != patch else []))
     kept = [one for one in changes if one.path not in leaks]
     insertions, deletions = sum(one.insertions for one in kept), sum(one.deletions for one in kept)
-    return Made(patch, masked, Changed(len(kept), insertions, deletions, counted.told, names))
+    return Made(patch, masked, Changed(len(kept), insertions, deletions, refused, names))
+
+
+def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits) -> tuple[str, ...]:
+    """Make two trees of what is not the same in both: files of `sent`, and hard links to the files and links of `now`.
+
+    Gives those of `now` that are no part of a diff, each with its reason. Raises ActionError when it has more files
+    than the limit.
+    """
+    before.mkdir()
+    after.mkdir()
+    ignored = Ignored({path: sent.read(path) for path in sent.entries if PurePosixPath(path).name == GITIGNORE})
+    told = Counted()
+    left = {path for path, entry in sent.entries.items() if _may_be_in_a_diff(entry, limits)}
+    for found in walk(now, Excluded.only(())):
+        path = found.entry.path
+        if stat.S_ISDIR(found.entry.mode) or (path not in sent.entries and ignored(path)):
+            continue
+        told.files += 1
+        if told.files > limits.files:
+            raise ActionError(
+                f"the workspace has over {limits.files:,} files, which is the limit for a diff",
+                "exclude what is no work (`exclude:` of the upload), or remove it in the step that makes it",
+            )
+        why = _no_part_of_a_diff(found.entry.mode, found.entry.size, limits)
+        if not why and _is_unchanged(found, sent):
+            left.discard(path)
+        elif not why:
+            made = after / path
+            made.parent.mkdir(parents=True, exist_ok=True)
+            os.link(found.name, made, src_dir_fd=found.folder.fd, follow_symlinks=False)
+            # Once more, now that nobody can put another in its place.
+            status = made.lstat()
+            if why := _no_part_of_a_diff(status.st_mode, status.st_size, limits):
+                made.unlink()
+        if why:
+            told.refuse(path, why)
+    for path in left:
+        (before / path).parent.mkdir(parents=True, exist_ok=True)
+        sent.put(path, before / path)
+    return told.told
+
+
+def _is_unchanged(found: Found, sent: Pack) -> bool:
+    """Whether it is, to a diff, what was sent. Its time says nothing: a step can set it."""
+    entry, old = found.entry, sent.entries.get(found.entry.path)
+    if old is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(old.mode):
+        return False
+    if stat.S_ISLNK(entry.mode):
+        return entry.link == old.link
+    if not stat.S_ISREG(entry.mode) or entry.size != old.size or (entry.mode ^ old.mode) & stat.S_IXUSR:
+        return False
+    fd = found.folder.file(found.name)
+    try:
+        return all(_next(fd, len(piece)) == piece for piece in sent.content(entry.path)) and not os.read(fd, 1)
+    finally:
+        os.close(fd)
+
+
+def _next(fd: int, count: int) -> bytes:
+    return b"".join(pieces(fd, count))
+
+
+def _may_be_in_a_diff(entry: Entry, limits: Limits) -> bool:
+    return not stat.S_ISDIR(entry.mode) and not _no_part_of_a_diff(entry.mode, entry.size, limits)
+
+
+def _no_part_of_a_diff(mode: int, size: int, limits: Limits) -> str:
+    if stat.S_ISLNK(mode):
+        return ""
+    if not stat.S_ISREG(mode):
+        return "no plain file"
+    return f"over {limits.file >> 20} MiB, the limit of a file" if size > limits.file else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +162,6 @@ def _has_secret(file: Path, masker: Masker) -> bool:
             mask.feed(data)
     mask.finish()
     return mask.found
-
-
-def _files(tree: Path) -> list[Path]:
-    return [
-        (Path(folder) / name).relative_to(tree)
-        for folder, folders, files in os.walk(tree, followlinks=False)
-        for name in [*files, *(name for name in folders if (Path(folder) / name).is_symlink())]
-    ]
 
 
 def _git(folder: Path, arguments: list[str], most: int) -> bytes:

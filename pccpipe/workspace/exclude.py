@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ SECRET_NAMES = (".env*", ".control-secrets*", "id_rsa", "id_dsa", "id_ecdsa", "i
 """Names of what a workspace's owner keeps to himself, in .gitignore's words."""
 ALWAYS = (".git", "node_modules", ".system", *SECRET_NAMES)
 """Names that stay at home wherever they are."""
+GITIGNORE = ".gitignore"
 
 
 class Excluded:
@@ -41,37 +41,17 @@ class Excluded:
 
 
 class Ignored:
-    """The .gitignore files of a tree: what they name is no change when it is new."""
+    """The .gitignore files of a tree, by path: what they name is no change when it is new."""
 
-    def __init__(self, tree: Path) -> None:
+    def __init__(self, files: Mapping[str, bytes]) -> None:
         self._specs = [
-            (
-                file.parent.relative_to(tree),
-                _compiled(file.read_text("utf-8", "replace").splitlines()),
-            )
-            for file in sorted(tree.rglob(".gitignore"))
-            if file.is_file() and not file.is_symlink()
+            (path[: -len(GITIGNORE)], _compiled(content.decode("utf-8", "replace").splitlines()))
+            for path, content in sorted(files.items())
         ]
 
-    def __call__(self, relative: Path) -> bool:
+    def __call__(self, path: str) -> bool:
         """Whether a file of that path is ignored."""
-        return any(
-            relative.is_relative_to(folder) and spec.match_file(str(relative.relative_to(folder)))
-            for folder, spec in self._specs
-        )
-
-
-def as_rsync_rules(patterns: Iterable[str]) -> list[str]:
-    """The same patterns for rsync: there the first that matches counts, and only a `/` in front means the root."""
-    rules = []
-    for pattern in reversed([pattern.strip() for pattern in patterns]):
-        if not pattern or pattern.startswith("#"):
-            continue
-        name = pattern.removeprefix("!")
-        if "/" in name.rstrip("/") and not name.startswith(("/", "**/")):
-            name = f"/{name}"
-        rules.append(f"--{'include' if pattern.startswith('!') else 'exclude'}={name}")
-    return rules
+        return any(path.startswith(folder) and spec.match_file(path[len(folder) :]) for folder, spec in self._specs)
 
 
 def _compiled(patterns: Iterable[str]) -> GitIgnoreSpec:

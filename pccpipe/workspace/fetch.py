@@ -7,25 +7,26 @@ Whatever a hostile machine sends, the limits hold while it is received.
 
 from __future__ import annotations
 
-import os
 import shlex
 import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.targets.machine import Machine, Process
+from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import LONGEST_PATH, Counted, Entry, Intake, Limits
-from pccpipe.workspace.listing import list_tree
+from pccpipe.workspace.intake import Counted, Intake, Known, Limits
+from pccpipe.workspace.listing import is_same, list_tree
 from pccpipe.workspace.reading import PIECE, Reading
+from pccpipe.workspace.tar import BLOCK
 
-BLOCK = 512
 
-
-def fetch_tree(machine: Machine, folder: str, known: Path, target: Path, excluded: Excluded, limits: Limits) -> Counted:
+def fetch_tree(
+    machine: Machine, folder: str, known: Known, target: Path, excluded: Excluded, limits: Limits
+) -> Counted:
     """Make `target`, anew, as the folder is there, but for what is excluded or may not come.
 
     Args:
@@ -34,20 +35,20 @@ def fetch_tree(machine: Machine, folder: str, known: Path, target: Path, exclude
     Raises ActionError with the other side's words or the limit that was reached, ConnectionError, TimeoutError.
     """
     intake = Intake(target, limits)
-    here = _entries(known)
+    here = known.entries
     same: list[str] = []
     listing = list_tree(machine, folder, None, excluded)
     try:
         for entry in listing:
             if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
                 continue
-            is_same = _is_same(entry, here.get(entry.path))
-            if intake.admit(entry, own_link=is_same) and is_same and stat.S_ISREG(entry.mode):
+            same_as_here = is_same(entry, here.get(entry.path))
+            if intake.admit(entry, own_link=same_as_here) and same_as_here and stat.S_ISREG(entry.mode):
                 same.append(entry.path)
     finally:
         listing.close()
     for path in same:
-        intake.link_to(path, known / path)
+        intake.have(path, known)
     _receive(machine, folder, intake)
     return intake.finish()
 
@@ -67,32 +68,6 @@ def fetch_paths(
         listing.close()
     _receive(machine, folder, intake)
     return intake.finish()
-
-
-def _entries(tree: Path) -> Mapping[str, Entry]:
-    """What is in a tree here."""
-    found: dict[str, Entry] = {}
-    left = [""]
-    while left:
-        folder = left.pop()
-        with os.scandir(tree / folder) as entries:
-            for one in entries:
-                path = f"{folder}/{one.name}" if folder else one.name
-                status = one.stat(follow_symlinks=False)
-                link = str(Path(one.path).readlink()) if stat.S_ISLNK(status.st_mode) else ""
-                found[path] = Entry(path, status.st_mode, status.st_size, status.st_mtime_ns, link)
-                if stat.S_ISDIR(status.st_mode):
-                    left.append(path)
-    return found
-
-
-def _is_same(entry: Entry, here: Entry | None) -> bool:
-    if here is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(here.mode):
-        return False
-    if stat.S_ISLNK(entry.mode):
-        return entry.link == here.link
-    same_bits = stat.S_IMODE(entry.mode) & 0o777 == stat.S_IMODE(here.mode)
-    return same_bits and (entry.size, entry.mtime_ns) == (here.size, here.mtime_ns)
 
 
 def _receive(machine: Machine, folder: str, intake: Intake) -> None:
@@ -143,31 +118,20 @@ def _members(reading: Reading, host: str) -> Iterator[tuple[str, int]]:
             raise _torn(host)
         if not any(head):
             return
-        size, kind = _size(head, host), head[156:157]
+        try:
+            size, kind = tar.size_of(head), head[156:157]
+        except tar.NotTar:
+            raise ActionError(f"what came from {host} is no tar archive") from None
         if kind == b"L":
-            if size > 2 * LONGEST_PATH:
+            if size > tar.LONGEST:
                 raise ActionError(f"what came from {host} is no tar archive that was asked for: a name of {size} bytes")
             long_name = reading.exactly(size + -size % BLOCK)[:size].rstrip(b"\0")
             continue
         if kind not in {b"0", b"\0"}:
             raise ActionError(f"{host} sent what is no plain file, which was not asked for")
-        name = long_name or head[:100].rstrip(b"\0")
+        name = long_name or tar.name_of(head)
         long_name = b""
         yield name.removeprefix(b"./").decode("utf-8", "surrogateescape"), size
-
-
-def _size(head: bytes, host: str) -> int:
-    """The size that a header says, once its checksum holds."""
-    try:
-        told = int(head[148:156].rstrip(b"\0 ") or b"0", 8)
-        size = (
-            int.from_bytes(head[125:136], "big") if head[124] & 0x80 else int(head[124:136].rstrip(b"\0 ") or b"0", 8)
-        )
-    except ValueError:
-        told, size = -1, 0
-    if told != sum(head[:148]) + 8 * 0x20 + sum(head[156:]) or size < 0:
-        raise ActionError(f"what came from {host} is no tar archive")
-    return size
 
 
 def _torn(host: str) -> ConnectionError:

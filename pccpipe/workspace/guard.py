@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
@@ -45,14 +44,11 @@ class Guard:
         self._secrets = [value.encode() for value in secrets if len(value) >= SHORTEST]
         self._found: list[str] = []
 
-    def look_at(self, relative: str, file: Path) -> None:
-        """Note what is wrong with a file. Raises OSError."""
+    def look_at(self, relative: str, data: bytes) -> None:
+        """Note what is wrong with a file, of which `data` are the first `LOOKED_AT` bytes."""
         if self._let_in and self._never.name(relative, is_folder=False):
             self._found.append(f"{shown(relative)} (by its name, which a `!` lets in)")
-            return
-        with file.open("rb") as opened:
-            data = opened.read(LOOKED_AT if self._secrets else HEAD)
-        if relative not in self._let_in and _is_private_key(data[:HEAD]):
+        elif relative not in self._let_in and _is_private_key(data[:HEAD]):
             self._found.append(f"{shown(relative)} (a private key)")
         elif any(value in data for value in self._secrets):
             self._found.append(f"{shown(relative)} (a secret's value stands in it)")

@@ -10,9 +10,10 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
@@ -73,6 +74,17 @@ class Entry:
     mtime_ns: int = 0
     link: str = ""
     """What a symbolic link says."""
+
+
+class Known(Protocol):
+    """A tree that is here already."""
+
+    @property
+    def entries(self) -> Mapping[str, Entry]: ...
+
+    def put(self, path: str, target: Path) -> None:
+        """Make a file of it, with its time and mode. Raises OSError."""
+        ...
 
 
 class Intake:
@@ -137,10 +149,10 @@ class Intake:
         self._announced = self._within(self._announced + entry.size)
         return True
 
-    def link_to(self, path: str, known: Path) -> None:
+    def have(self, path: str, known: Known) -> None:
         """The admitted file is the same as one that is here already."""
         entry = self._files.pop(path)
-        os.link(known, self._target / path, follow_symlinks=False)
+        known.put(path, self._target / path)
         self.counted.bytes += entry.size
 
     @property

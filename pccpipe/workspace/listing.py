@@ -40,6 +40,20 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
         reading.check("find", "look through the workspace", ("No such file or directory",))
 
 
+def is_same(there: Entry | None, here: Entry | None) -> bool:
+    """Whether two entries of one path, on a machine and here, are taken for the same: by kind, mode, size and time.
+
+    A folder's time is that of any change in it, and counts for nothing.
+    """
+    if here is None or there is None or stat.S_IFMT(there.mode) != stat.S_IFMT(here.mode):
+        return False
+    if stat.S_ISLNK(there.mode):
+        return there.link == here.link
+    if stat.S_IMODE(there.mode) & 0o777 != stat.S_IMODE(here.mode) & 0o777:
+        return False
+    return stat.S_ISDIR(there.mode) or (there.size, there.mtime_ns) == (here.size, here.mtime_ns)
+
+
 def _entry(host: str, told: bytes, link: bytes) -> Entry:
     try:
         kind, size, mtime, mode, path = told.split(b" ", 4)

@@ -25,10 +25,11 @@ from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.retry import Retry
 from pccpipe.targets.machine import Halt, Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
-from pccpipe.workspace.copy import are_missing, copy_tree, take_paths
+from pccpipe.workspace.copy import KnownFolder, are_missing, take_paths
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import Counted, Limits
+from pccpipe.workspace.pack import Pack
 
 AWAY = 60.0
 """Seconds for which the VM may stay away in the middle of something before it is not to be had."""
@@ -40,8 +41,8 @@ class WorkspaceSync:
 
     Args:
         user_folder: the workspace as the user gave it; never written.
-        home_copy: where the run's copy at home is made.
-        sent: where a second one is made, of what was sent, for the diff.
+        home_copy: where the run's copy at home is made, once something at home needs it.
+        sent: where what was sent is kept.
         machine: gives the VM; None if the project has none.
         remote: the copy's folder on the VM.
         state: a file in which it is kept what is where, for a process that goes on after this one was killed.
@@ -60,21 +61,20 @@ class WorkspaceSync:
         masker: Masker | None = None,
         secrets: Sequence[str] = (),
         limits: Limits | None = None,
-        rsync_allowed: bool = True,
     ) -> None:
         self._user_folder = user_folder
         self._copy = home_copy
-        self._sent = sent
+        self._sent = Pack(sent)
         self._machine = machine
         self._remote = remote
         self._state = state
         self._secrets = secrets
         self._masker = masker or Masker(())
         self._limits = limits or Limits()
-        self._rsync: bool | None = None if rsync_allowed else False
         self._lock = threading.RLock()
         self._excluded = Excluded()
         self._has_copy = False
+        """Whether the run has a copy of its own; at home that may be what was sent alone, which `_unpack` unpacks."""
         self._on_vm = False
         """Whether the VM has a copy of ours."""
         self._newest: Side | None = None
@@ -95,7 +95,9 @@ class WorkspaceSync:
             except FileNotFoundError:
                 return
             self._excluded = Excluded(kept["exclude"])
-            self._has_copy, self._on_vm = kept["has_copy"] and self._copy.exists(), kept["on_vm"]
+            self._has_copy, self._on_vm = kept["has_copy"] and self._sent.exists, kept["on_vm"]
+            if self._has_copy:
+                self._sent = Pack.open(self._sent.folder)
             self._newest = Side(kept["newest"]) if kept["newest"] else None
             self._last_patch, self._stale_patch = kept["last_patch"], kept["stale_patch"]
 
@@ -118,47 +120,48 @@ class WorkspaceSync:
     @property
     def has_untold_changes(self) -> bool:
         with self._lock:
-            if not self._has_copy or not self._stale_patch:
+            if not self._has_copy or not self._stale_patch or not self._copy.exists():
                 return False
             from pccpipe.workspace.diff import make_diff
 
             return _digest(make_diff(self._sent, self._copy, self._masker, self._limits).patch) != self._last_patch
 
-    def make_copy(self, exclude: Sequence[str]) -> Sent:
-        with self._lock:
-            began = time.monotonic()
-            self._excluded = Excluded(exclude)
-            guard = Guard(exclude, self._secrets)
-            counted = copy_tree(self._user_folder, self._sent, self._excluded, guard)
-            copy_tree(self._sent, self._copy, Excluded.only(()))
-            self._has_copy = True
-            self._newest = Side.HOME
-            self._keep()
-            return Sent(counted.files, counted.bytes, "copy", time.monotonic() - began)
-
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         with self._lock:
             began = time.monotonic()
-            sent = self.make_copy(exclude)
+            anew = not self._has_copy or tuple(exclude) != self._excluded.given
+            self._sent.take(self._user_folder, Excluded(exclude), halt, Guard(exclude, self._secrets), anew=anew)
+            self._excluded = Excluded(exclude)
+            # What steps at home had is no longer what counts.
+            shutil.rmtree(self._copy, ignore_errors=True)
+            self._has_copy = True
+            self._newest = Side.HOME
+            self._keep()
             if self._machine is None:
                 self._newest = None
                 self._keep()
-                return sent
-            method = self._to_vm(self._machine(), halt)
-            return Sent(sent.files, sent.bytes, method, time.monotonic() - began)
+                return Sent(self._sent.files, self._sent.size, "copy", time.monotonic() - began)
+            self._to_vm(self._machine(), halt)
+            return Sent(self._sent.files, self._sent.size, "tar", time.monotonic() - began)
 
     def prepare(self, side: Side, halt: Halt) -> Sent | None:
         with self._lock:
-            if self._machine is None or not self._has_copy or self._newest in {None, side}:
+            if not self._has_copy:
+                return None
+            if self._machine is None or self._newest in {None, side}:
+                if side is Side.HOME:
+                    self._unpack(halt)
                 return None
             began = time.monotonic()
             if side is Side.VM:
-                return Sent(0, 0, self._to_vm(self._machine(), halt), time.monotonic() - began)
+                self._to_vm(self._machine(), halt)
+                return Sent(0, 0, "tar", time.monotonic() - began)
             try:
                 counted = self._to_home(self._machine(), halt)
             except Unavailable:
                 # Without the VM, the copy at home is the best that there is; the engine tells.
                 self._newest = Side.HOME
+                self._unpack(halt)
                 return Sent(0, 0, "none", time.monotonic() - began, stale=True)
             return Sent(counted.files, counted.bytes, "tar", time.monotonic() - began, counted.told)
 
@@ -179,6 +182,8 @@ class WorkspaceSync:
         with self._lock:
             wanted = [_checked(path) for path in paths]
             machine = self._newest_machine
+            if not machine and self._has_copy:
+                self._unpack(halt)
             missing = self._missing(machine, wanted, halt) if machine else are_missing(self.home, wanted)
             present = [path for path in wanted if path not in missing]
             if not present:
@@ -210,6 +215,7 @@ class WorkspaceSync:
             refused: tuple[str, ...] = ()
             if self._newest is Side.VM and self._machine is not None:
                 refused = self._to_home(self._machine(), halt).told
+            self._unpack(halt)
             from pccpipe.workspace.diff import make_diff
 
             made = make_diff(self._sent, self._copy, self._masker, self._limits)
@@ -241,38 +247,36 @@ class WorkspaceSync:
             self._keep()
             return refused
 
-    @property
-    def _method(self) -> str:
-        return "rsync" if self._rsync else "tar"
+    def _unpack(self, halt: Halt) -> None:
+        """See to it that the copy at home is there."""
+        if not self._copy.exists():
+            self._sent.unpack(self._copy, halt)
 
-    def _has_rsync(self, machine: Machine) -> bool:
-        if self._rsync is None:
-            from pccpipe.workspace import rsync
+    def _to_vm(self, machine: Machine, halt: Halt) -> None:
+        from pccpipe.workspace.send import send
 
-            self._rsync = rsync.is_on_both_sides(machine)
-        return self._rsync
-
-    def _to_vm(self, machine: Machine, halt: Halt) -> str:
-        from pccpipe.workspace import rsync, tar
-
-        def send(machine: Machine) -> None:
-            made = machine.run(f"export LC_ALL=C; mkdir -p {shlex.quote(self._remote)}")
-            if made.code:
-                raise refused(machine.host, made.stderr.decode("utf-8", "replace").strip())
-            send_tree = rsync.send if self._has_rsync(machine) else tar.send
+        def sending(machine: Machine) -> None:
             try:
-                send_tree(machine, self._copy, self._remote, self._excluded)
+                send(machine, pack, self._remote, self._excluded)
             except ActionError as error:
                 # Here is only read: the words are the VM's.
                 if is_full(error.message):
                     raise refused(machine.host, error.message) from error
                 raise
 
-        _told(machine, halt, send)
+        pack = self._sent
+        try:
+            if self._copy.exists():
+                # Steps at home may have changed it.
+                pack = Pack(self._copy.with_name(f".{self._copy.name}.outgoing"))
+                pack.take(self._copy, self._excluded, halt, anew=True)
+            _told(machine, halt, sending)
+        finally:
+            if pack is not self._sent:
+                pack.remove()
         self._on_vm = True
         self._newest = None
         self._keep()
-        return self._method
 
     def _to_home(self, machine: Machine, halt: Halt) -> Counted:
         """Bring the VM's copy into a folder beside ours, look at it, and put it in our copy's place."""
@@ -280,14 +284,16 @@ class WorkspaceSync:
         try:
             from pccpipe.workspace.fetch import fetch_tree
 
+            known = KnownFolder(self._copy) if self._copy.exists() else self._sent
             counted = _told(
                 machine,
                 halt,
-                lambda over: fetch_tree(over, self._remote, self._copy, staging, self._excluded, self._limits),
+                lambda over: fetch_tree(over, self._remote, known, staging, self._excluded, self._limits),
             )
             old = self._copy.with_name(f".{self._copy.name}.old")
             shutil.rmtree(old, ignore_errors=True)
-            self._copy.rename(old)
+            if self._copy.exists():
+                self._copy.rename(old)
             staging.rename(self._copy)
             shutil.rmtree(old, ignore_errors=True)
         finally:

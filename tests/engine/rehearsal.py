@@ -77,10 +77,6 @@ class NotedWorkspace:
     def has_untold_changes(self) -> bool:
         return False
 
-    def make_copy(self, exclude: Sequence[str]) -> Sent:
-        self.calls.append("make_copy")
-        return Sent(1, 1, "copy", 0.0)
-
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         self._call("upload")
         halt.wait(self.lasts)

@@ -105,7 +105,7 @@ def default_run() -> list[Happening]:
     return [
         started("sync", "baseline", "iterate", "collect", "clean"),
         StepStarted("sync", "upload"),
-        ActionDone("sync", "upload", {"files": 12, "bytes": 34567, "method": "rsync", "seconds": 0.2}),
+        ActionDone("sync", "upload", {"files": 12, "bytes": 34567, "method": "tar", "seconds": 0.2}),
         StepEnded("sync", Outcome.SUCCEEDED, 0.3),
         StepStarted("baseline", "run", Place.VM),
         command("baseline", ON_VM),

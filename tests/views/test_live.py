@@ -48,7 +48,7 @@ def test_a_running_step_shows_where_it_runs_and_its_last_lines() -> None:
     happenings = [*upto(Output, "iterate[1].build"), Output("iterate[1].build", Stream.STDERR, "not yet a li")]
     assert shown(happenings) == [
         "default-run · r1 · vm · 18s",
-        "✔ sync             0.3s  12 files, 34.6 kB, by rsync",
+        "✔ sync             0.3s  12 files, 34.6 kB, by tar",
         "✔ baseline         3.0s  vm 10.0.0.2 · attempt 2",
         "▶ iterate          6.0s  round 1 of 3",
         "  ▶ round 1        4.0s",

@@ -115,7 +115,7 @@ def test_the_command_says_it_in_lines_and_as_json(clinic: Clinic, model: ModelSe
 
 def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> None:
     vm = ward.vm
-    vm.sh("mv /usr/bin/rsync /usr/bin/rsync.off")
+    vm.sh("mv /usr/bin/xargs /usr/bin/xargs.off")
     behind = '#!/bin/sh\nexec /bin/date -d "2 hours ago" "$@"\n'
     vm.sh("cat >/usr/local/bin/date && chmod 755 /usr/local/bin/date", stdin=behind)
     vm.sh("umount /etc/resolv.conf 2>/dev/null; echo nameserver 127.0.0.9 >/etc/resolv.conf")
@@ -128,7 +128,7 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
 
     report = ward.doctor()
 
-    found(report, "rsync", Verdict.WARNING, "no rsync", mend="apt-get")
+    found(report, "programs", Verdict.WRONG, "no xargs", mend="apt-get")
     found(report, "clock", Verdict.WRONG, "7", "s behind this machine's", mend="date -s @")
     found(report, "dns", Verdict.WRONG, "registry.npmjs.org not found", "nameserver 127.0.0.9", mend="networking")
     found(report, "memory", Verdict.WARNING, "only 97 MB")
@@ -136,7 +136,9 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
     found(report, "image", Verdict.WRONG, "another Dockerfile", mend="provision")
     found(report, "leftovers", Verdict.WARNING, "1 container of 1 run", mend="gc")
     found(report, "disk", Verdict.WARNING, "MB for /home/project free", mend="gc")
-    assert not_ok(report) == {*("rsync", "clock", "dns", "memory", "login-shell", "image", "leftovers", "disk", "sudo")}
+    assert not_ok(report) == {
+        *("programs", "clock", "dns", "memory", "login-shell", "image", "leftovers", "disk", "sudo")
+    }
     assert report.exit_status == 1
 
     vm.unfill()

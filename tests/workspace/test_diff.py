@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.diff import Made, make_diff
+from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Limits
+from pccpipe.workspace.pack import Pack
+from tests.workspace.halts import NeverHalted
 
 SECRET = "sk-very-secret-value"
 
@@ -27,7 +31,11 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def made(trees: tuple[Path, Path], limits: Limits | None = None) -> Made:
-    return make_diff(*trees, Masker([SECRET]), limits or Limits())
+    sent, now = trees
+    with tempfile.TemporaryDirectory() as folder:
+        pack = Pack(Path(folder))
+        pack.take(sent, Excluded.only(()), NeverHalted(), anew=True)
+        return make_diff(pack, now, Masker([SECRET]), limits or Limits())
 
 
 def test_lines_and_files_are_counted_and_binary_ones_too(trees: tuple[Path, Path]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
 from pccpipe.secrets.mask import Masker
-from pccpipe.workspace.exclude import Excluded, as_rsync_rules
+from pccpipe.workspace.base import Side
 from pccpipe.workspace.sync import WorkspaceSync
 from tests.workspace.halts import NeverHalted
 
@@ -28,6 +28,7 @@ def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[s
     state, values = folder / "workspace.json", [SECRET, "short"]
     sync = WorkspaceSync(user, folder / "copy", folder / "sent", None, "", state, Masker(values), values)
     sync.upload(list(exclude), NEVER)
+    sync.prepare(Side.HOME, NEVER)
     return sorted(str(path.relative_to(sync.home)) for path in sync.home.rglob("*") if path.is_file())
 
 
@@ -90,15 +91,3 @@ def test_no_pattern_lets_in_what_is_to_stay_by_its_name(tmp_path: Path, name: st
 def test_what_shows_how_an_env_file_looks_can_be_let_in_and_a_repository_cannot(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {".env.example": "KEY=", ".git/config": "x", "a": "x"}
     assert upload(tmp_path, files, "!.env.example", "!.git") == [".env.example", "a"]
-
-
-def test_the_rules_mean_the_same_to_rsync() -> None:
-    assert as_rsync_rules(["*.log", "# words", "build/", "src/gen", "/top", "**/x/y", "!keep.log"]) == [
-        "--include=keep.log",
-        "--exclude=**/x/y",
-        "--exclude=/top",
-        "--exclude=/src/gen",
-        "--exclude=build/",
-        "--exclude=*.log",
-    ]
-    assert Excluded(["!.git"]).name("a/.git", is_folder=True)

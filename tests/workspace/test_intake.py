@@ -19,7 +19,7 @@ from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.shell.here import Here
 from pccpipe.targets.machine import Process
-from pccpipe.workspace.copy import take_paths
+from pccpipe.workspace.copy import KnownFolder, take_paths
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
 from pccpipe.workspace.intake import Counted, Entry, Intake, Limits, link_refusal, name_refusal
@@ -166,7 +166,7 @@ def fetch(tmp_path: Path) -> Fetch:
     def fetched(listing: bytes, stream: bytes) -> Counted:
         machine = Told(tmp_path / "vm", listing, stream)
         limits = Limits(files=100, bytes=1 << 20, file=1 << 19)
-        return fetch_tree(machine, "/", tmp_path / "known", tmp_path / "in", Excluded(), limits)
+        return fetch_tree(machine, "/", KnownFolder(tmp_path / "known"), tmp_path / "in", Excluded(), limits)
 
     return fetched
 
@@ -227,7 +227,7 @@ def test_a_listing_without_an_end_is_ended(tmp_path: Path) -> None:
             return super().popen("i=0; while :; do i=$((i+1)); printf 'f 0 1 644 ./f%s\\0\\0' $i; done")
 
     with pytest.raises(ActionError, match="over 1,000 files would come home"):
-        fetch_tree(Endless(), "/", tmp_path, tmp_path / "in", Excluded(), Limits(files=1000))
+        fetch_tree(Endless(), "/", KnownFolder(tmp_path), tmp_path / "in", Excluded(), Limits(files=1000))
 
 
 def test_secrets_are_masked_before_a_file_is_written_and_their_files_named(tmp_path: Path) -> None:

@@ -24,22 +24,13 @@ LITTLE_MEMORY = 1024 * 1024
 
 def programs(patient: Patient) -> Finding:
     """What commands that outlive their connection are made of."""
-    script = "for p in timeout tail grep stat df; do command -v $p >/dev/null || echo $p; done"
+    script = "for p in timeout tail grep stat df find xargs tar; do command -v $p >/dev/null || echo $p; done"
     script += "; [ -r /proc/self/stat ] || echo /proc"
     missing = patient.words_of(script).split()
     if missing:
-        words = f"there is no {', '.join(missing)}: pccpipe needs Linux with GNU coreutils and grep"
-        return wrong(words, Mend(_install(patient, "coreutils grep"), is_safe=True))
-    return ok("coreutils, grep, /proc")
-
-
-def rsync(patient: Patient) -> Finding:
-    """Whether only what has changed needs to be sent."""
-    found = patient.words_of("rsync --version 2>/dev/null | head -n 1")
-    if found:
-        return ok(" ".join(found.split()[:3]))
-    words = "there is no rsync: the whole workspace is sent each time, as a tar archive"
-    return warning(words, Mend(_install(patient, "rsync"), is_safe=True))
+        words = f"there is no {', '.join(missing)}: pccpipe needs Linux with GNU coreutils, grep, findutils and tar"
+        return wrong(words, Mend(_install(patient, "coreutils grep findutils tar"), is_safe=True))
+    return ok("coreutils, grep, findutils, tar, /proc")
 
 
 def folder(patient: Patient) -> Finding:
@@ -148,7 +139,6 @@ def _size(kilobytes: int) -> str:
 
 CHECKS = [
     Check("programs", programs),
-    Check("rsync", rsync),
     Check("folder", folder),
     Check("disk", disk, limit=40),
     Check("clock", clock),

@@ -1,0 +1,106 @@
+"""Folders read by descriptor: nothing is opened through a link, whoever writes there meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.intake import Entry
+
+PIECE = 256 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO in a file's place is not waited for.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Folder:
+    """An open folder; a context manager."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @staticmethod
+    def of(root: Path, path: str = "") -> Folder:
+        """The folder at `path` under `root`, through no link. Raises OSError."""
+        folder = Folder(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for name in PurePosixPath(path).parts:
+            with folder as outer:
+                folder = outer.inner(name)
+        return folder
+
+    def inner(self, name: str) -> Folder:
+        return Folder(os.open(name, _FOLDER, dir_fd=self.fd))
+
+    def file(self, name: str) -> int:
+        """A descriptor of a file in it, which the caller closes; what is no plain file it finds out."""
+        return os.open(name, _FILE, dir_fd=self.fd)
+
+    def entry(self, name: str, path: str) -> Entry:
+        """What is there under that name; `path` is the entry's."""
+        return self._described(name, path, os.stat(name, dir_fd=self.fd, follow_symlinks=False))
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """All of it that does not go meanwhile, by name; their paths begin with `prefix`."""
+        with os.scandir(self.fd) as found:
+            listed = sorted(found, key=lambda one: one.name)
+        entries = []
+        for one in listed:
+            with contextlib.suppress(FileNotFoundError):
+                entries.append(self._described(one.name, prefix + one.name, one.stat(follow_symlinks=False)))
+        return entries
+
+    def _described(self, name: str, path: str, status: os.stat_result) -> Entry:
+        link = os.readlink(name, dir_fd=self.fd) if stat.S_ISLNK(status.st_mode) else ""
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return Entry(path, status.st_mode, size, status.st_mtime_ns, link)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A name of a tree, in its folder, which is open until the walk goes on."""
+
+    entry: Entry
+    name: str
+    folder: Folder
+
+
+def walk(root: Path, excluded: Excluded) -> Iterator[Found]:
+    """All that is in a folder but what is excluded, folders before what is in them. Raises OSError."""
+    with Folder.of(root) as folder:
+        yield from _walk(root, folder, "", excluded)
+
+
+def _walk(root: Path, folder: Folder, prefix: str, excluded: Excluded) -> Iterator[Found]:
+    for entry in folder.entries(prefix):
+        is_folder = stat.S_ISDIR(entry.mode)
+        if excluded.name(entry.path, is_folder=is_folder):
+            continue
+        name = entry.path[len(prefix) :]
+        yield Found(entry, name, folder)
+        if is_folder:
+            try:
+                inner = folder.inner(name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(root / entry.path)) from None
+            with inner:
+                yield from _walk(root, inner, f"{entry.path}/", excluded)
+
+
+def pieces(fd: int, count: int) -> Iterator[bytes]:
+    """So many bytes of a file that may grow meanwhile."""
+    while count and (data := os.read(fd, min(PIECE, count))):
+        count -= len(data)
+        yield data

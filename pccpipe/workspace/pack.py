@@ -1,0 +1,272 @@
+"""What was sent, kept as the archive that went over the wire: one large file is written in a tenth of the time of many
+small ones, and what is in it is found by an index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from pccpipe.errors import ActionError
+from pccpipe.record.files import write_atomically
+from pccpipe.targets.machine import Halt
+from pccpipe.workspace import tar
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.folder import PIECE, Found, walk
+from pccpipe.workspace.guard import LOOKED_AT, Guard
+from pccpipe.workspace.intake import Entry
+
+BUFFER = 1 << 20
+INDEX = "index.json"
+
+
+class Pack:
+    """A tree as it was when it was taken.
+
+    Args:
+        folder: where its archive and index are; made by `take`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.entries: dict[str, Entry] = {}
+        """By path, folders before what is in them."""
+        self._starts: dict[str, tuple[int, int]] = {}
+        """Where in the archive an entry's header begins, and where its content does."""
+        self._number = 0
+        """The archive's; the next one of another content has the next."""
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / INDEX).exists()
+
+    @property
+    def files(self) -> int:
+        """How many files and links are in it."""
+        return sum(not stat.S_ISDIR(entry.mode) for entry in self.entries.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(entry.size for entry in self.entries.values())
+
+    @staticmethod
+    def open(folder: Path) -> Pack:
+        """One that was made by this process or another. Raises OSError, ValueError."""
+        pack = Pack(folder)
+        kept = json.loads((folder / INDEX).read_bytes())
+        pack._number = kept["number"]
+        pack.entries = {path: Entry(path, *about) for path, *about, _, _ in kept["entries"]}
+        pack._starts = {path: (start, content) for path, *_, start, content in kept["entries"]}
+        return pack
+
+    def take(self, root: Path, excluded: Excluded, halt: Halt, guard: Guard | None = None, *, anew: bool) -> None:
+        """Become what `root` is now, whole or not at all: links as links, what is excluded or no file left out.
+
+        Args:
+            guard: looks at what is new; without one, nothing is held back.
+            anew: look at each file; otherwise those that are as they were (by size, time and mode) are not read again.
+
+        Raises ActionError naming the file that can't be read or written, or that may not leave this machine; Halted.
+        """
+        anew = anew or not self.exists or self._is_mostly_waste
+        number = self._number + 1 if anew else self._number
+        archive = self._archive(number)
+        length = 0 if anew else archive.stat().st_size
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with archive.open("wb" if anew else "ab", BUFFER) as file:
+                writer = _Writer(file, length)
+                for found in walk(root, excluded):
+                    halt.check()
+                    path = found.entry.path
+                    if not anew and self.entries.get(path) == found.entry:
+                        writer.keep(found.entry, self._starts[path])
+                    else:
+                        writer.add(root, found, guard)
+                if guard:
+                    guard.check()
+            self._keep(number, writer)
+        except BaseException as error:
+            if anew:
+                archive.unlink(missing_ok=True)
+                if not self.exists:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                os.truncate(archive, length)
+            if isinstance(error, OSError):
+                words = f"the workspace cannot be copied: {error.filename or root}: {error.strerror}"
+                raise ActionError(words) from error
+            raise
+
+    def pieces(self, paths: Iterable[str]) -> Iterator[bytes]:
+        """An archive of these entries."""
+        with self._archive(self._number).open("rb", buffering=0) as file:
+            begin = end = 0
+            for path in paths:
+                start, content = self._starts[path]
+                if start != end:
+                    yield from _range(file, begin, end)
+                    begin = start
+                size = self.entries[path].size
+                end = content + size + -size % tar.BLOCK
+            yield from _range(file, begin, end)
+        yield tar.END
+
+    def read(self, path: str) -> bytes:
+        """A file's content."""
+        return b"".join(self.content(path))
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """The same in pieces."""
+        start = self._starts[path][1]
+        with self._archive(self._number).open("rb", buffering=0) as file:
+            yield from _range(file, start, start + self.entries[path].size)
+
+    def put(self, path: str, target: Path) -> None:
+        """Make a file or link of it, or an empty folder. Raises OSError."""
+        entry = self.entries[path]
+        if stat.S_ISLNK(entry.mode):
+            target.symlink_to(entry.link)
+        elif stat.S_ISDIR(entry.mode):
+            target.mkdir()
+        else:
+            with target.open("xb", buffering=0) as file:
+                for piece in self.content(path):
+                    file.write(piece)
+                os.fchmod(file.fileno(), stat.S_IMODE(entry.mode))
+                os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def unpack(self, target: Path, halt: Halt) -> None:
+        """Make the tree again, whole or not at all. Raises ActionError, Halted."""
+        unfinished = target.with_name(f".{target.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            unfinished.mkdir(parents=True)
+            for path in self.entries:
+                halt.check()
+                self.put(path, unfinished / path)
+            # Inner ones first: a folder's time is that of the last change in it, and its owner may not write to it.
+            for path, entry in reversed(self.entries.items()):
+                if stat.S_ISDIR(entry.mode):
+                    (unfinished / path).chmod(stat.S_IMODE(entry.mode))
+                    os.utime(unfinished / path, ns=(entry.mtime_ns, entry.mtime_ns))
+            unfinished.rename(target)
+        except OSError as error:
+            raise ActionError(f"the workspace cannot be copied: {error.filename}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _is_mostly_waste(self) -> bool:
+        return self._archive(self._number).stat().st_size > 2 * (self.size + 4 * tar.BLOCK * len(self.entries))
+
+    def _archive(self, number: int) -> Path:
+        return self.folder / f"{number}.tar"
+
+    def _keep(self, number: int, writer: _Writer) -> None:
+        entries = [
+            [path, entry.mode, entry.size, entry.mtime_ns, entry.link, *writer.starts[path]]
+            for path, entry in writer.entries.items()
+        ]
+        write_atomically(self.folder / INDEX, json.dumps({"number": number, "entries": entries}).encode())
+        if number != self._number:
+            self._archive(self._number).unlink(missing_ok=True)
+        self.entries, self._starts, self._number = writer.entries, writer.starts, number
+
+
+class _Writer:
+    """Writes entries at the end of an archive."""
+
+    def __init__(self, file: IO[bytes], position: int) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.starts: dict[str, tuple[int, int]] = {}
+        self._file = file
+        self._position = position
+
+    def keep(self, entry: Entry, starts: tuple[int, int]) -> None:
+        self.entries[entry.path] = entry
+        self.starts[entry.path] = starts
+
+    def add(self, root: Path, found: Found, guard: Guard | None) -> None:
+        mode = found.entry.mode
+        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+            self._write(found.entry, b"")
+        elif stat.S_ISREG(mode):
+            try:
+                fd = found.folder.file(found.name)
+            except FileNotFoundError:
+                return  # it went meanwhile
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(root / found.entry.path)) from None
+            try:
+                self._add_file(found.entry, fd, guard)
+            finally:
+                os.close(fd)
+
+    def _add_file(self, entry: Entry, fd: int, guard: Guard | None) -> None:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return
+        begin = os.read(fd, min(status.st_size, LOOKED_AT))
+        if guard:
+            guard.look_at(entry.path, begin)
+        # Its time is that of before it was read: if it changes meanwhile, it is another one the next time.
+        if len(begin) < LOOKED_AT:
+            self._write(_sized(entry, len(begin)), begin)
+        else:
+            self._write_large(_sized(entry, status.st_size), begin, fd)
+
+    def _write(self, entry: Entry, content: bytes) -> None:
+        header = tar.head(entry)
+        self._note(entry, len(header))
+        self._file.write(b"%b%b%b" % (header, content, tar.filler(entry.size)))
+
+    def _write_large(self, entry: Entry, begin: bytes, fd: int) -> None:
+        header = tar.head(entry)
+        self._file.write(header)
+        self._file.write(begin)
+        self._file.flush()
+        count = len(begin)
+        while count < entry.size and (copied := _copied(fd, self._file.fileno(), entry.size - count)):
+            count += copied
+        if count < entry.size:
+            raise OSError(0, "it became shorter while it was read", entry.path)
+        self._note(entry, len(header))
+        self._file.write(tar.filler(entry.size))
+
+    def _note(self, entry: Entry, length: int) -> None:
+        content = self._position + length
+        self.entries[entry.path] = entry
+        self.starts[entry.path] = (self._position, content)
+        self._position = content + entry.size + -entry.size % tar.BLOCK
+
+
+def _sized(entry: Entry, size: int) -> Entry:
+    return entry if entry.size == size else Entry(entry.path, entry.mode, size, entry.mtime_ns, entry.link)
+
+
+def _copied(source: int, target: int, count: int) -> int:
+    """Copy at most so many bytes from where `source` is to `target`'s end; 0 at the end."""
+    data = os.read(source, min(count, PIECE))
+    left = memoryview(data)
+    while left:
+        left = left[os.write(target, left) :]
+    return len(data)
+
+
+def _range(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        data = os.pread(file.fileno(), min(PIECE, end - start), start)
+        if not data:
+            raise OSError(0, "the archive of what was sent is not whole", file.name)
+        start += len(data)
+        yield data

@@ -1,0 +1,99 @@
+"""Brings a tree to a machine, with nothing but find, xargs and GNU tar there: what is not there, or is not the same, is
+sent, and what is not in the tree is removed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+from pccpipe.errors import ActionError
+from pccpipe.shell.housekeeping import read_to_end
+from pccpipe.targets.machine import Machine, refused
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.intake import Entry, name_refusal
+from pccpipe.workspace.listing import is_same, list_tree
+from pccpipe.workspace.pack import Pack
+from pccpipe.workspace.reading import SILENCE
+
+
+def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
+    """Make the folder `remote` there as the tree is; what is excluded stays as it is there.
+
+    Raises ActionError with the other side's words, ConnectionError, TimeoutError, Unavailable.
+    """
+    folder = shlex.quote(remote)
+    made = machine.run(f"export LC_ALL=C; mkdir -p {folder} && cd {folder} && ls -A | head -n 1")
+    if made.code:
+        raise refused(machine.host, made.stderr.decode("utf-8", "replace").strip())
+    wanted: Sequence[str] = list(pack.entries)
+    if made.stdout:
+        gone, wanted = _differences(machine, pack, remote, excluded)
+        _remove(machine, remote, gone)
+    if wanted:
+        # It reads 256 KiB at a time, not 10.
+        command = f"cd {folder} && exec tar -b 512 -xpf - --no-same-owner"
+        if words := _feed(machine, command, pack.pieces(wanted)):
+            raise ActionError(f"tar could not unpack the workspace on {machine.host}: {words}")
+
+
+def _differences(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> tuple[list[Entry], list[str]]:
+    """What is to go there, and what is to be sent, with the folders that it is in."""
+    gone: list[Entry] = []
+    same: set[str] = set()
+    for entry in list_tree(machine, remote, None, excluded):
+        mine = pack.entries.get(entry.path)
+        if mine and stat.S_ISDIR(mine.mode) == stat.S_ISDIR(entry.mode):
+            if is_same(entry, mine):
+                same.add(entry.path)
+        elif not name_refusal(entry.path) and not _is_excluded(PurePosixPath(entry.path), excluded):
+            gone.append(entry)
+    wanted = {path for path in pack.entries if path not in same}
+    # With each its folders, so that they have their times again, and are no links that somebody has put there.
+    for path in [*wanted, *(entry.path for entry in gone)]:
+        while (path := path.rpartition("/")[0]) and path not in wanted:
+            wanted.add(path)
+    return gone, [path for path in pack.entries if path in wanted]
+
+
+def _remove(machine: Machine, remote: str, gone: Sequence[Entry]) -> None:
+    """Remove these there, as far as that is possible: a folder that still has something excluded in it stays."""
+    files = [entry.path for entry in gone if not stat.S_ISDIR(entry.mode)]
+    # Inner ones first.
+    folders = sorted((entry.path for entry in gone if stat.S_ISDIR(entry.mode)), key=lambda path: -path.count("/"))
+    for command, paths in (("rm -f", files), ("rmdir", folders)):
+        if paths:
+            names = (b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in paths)
+            _feed(machine, f"cd {shlex.quote(remote)} && exec xargs -0 {command} --", [b"".join(names)])
+
+
+def _feed(machine: Machine, command: str, data: Iterable[bytes]) -> str:
+    """Give a command its stdin and wait for its end: what it said if it failed."""
+    process = machine.popen(f"export LC_ALL=C; {command}")
+    try:
+        process.settimeout(SILENCE)
+        broke: ConnectionError | None = None
+        try:
+            for piece in data:
+                process.sendall(piece)
+            process.shutdown_write()
+        except ConnectionError as error:
+            # It may have ended because it failed: then its words count.
+            broke = error
+        _, said = read_to_end(process, time.monotonic() + SILENCE)
+        code = process.wait(SILENCE)
+        if broke and not code:
+            raise broke
+        return (said.decode("utf-8", "replace").strip() or f"exit code {code}") if code else ""
+    finally:
+        process.close()
+
+
+def _is_excluded(path: PurePosixPath, excluded: Excluded) -> bool:
+    parents = [str(parent) for parent in path.parents if str(parent) != "."]
+    return any(excluded.name(parent, is_folder=True) for parent in parents) or any(
+        excluded.name(str(path), is_folder=is_folder) for is_folder in (False, True)
+    )
