@@ -50,7 +50,7 @@ class PlainView:
         output = self._watch.take(event)
         stamp = clock(event.time)
         begin = f"{stamp} {self._step_of(event.what)} | "
-        lines = harmless_lines([line for _, line in output])
+        lines = harmless_lines(output)
         text = begin + f"\n{begin}".join(lines) + "\n" if lines else ""
         text += "".join(f"{stamp} {line}\n" for line in _lines(event))
         if isinstance(event.what, RunEnded | RunWaiting):

@@ -25,6 +25,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 # C0 and C1 controls, and what reorders or hides text (bidirectional controls, line separators, zero width).
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _SAFE_CONTROLS = "\t\n"
+_PRINTABLE = bytes(range(0x20, 0x7F))
 
 
 def harmless(text: str) -> str:
@@ -46,10 +47,14 @@ def harmless_line(text: str) -> str:
 
 def harmless_lines(lines: Sequence[str]) -> list[str]:
     """Each as `harmless_line` makes it; quick for many that are harmless already, as most are."""
-    text = "\n".join(lines)
-    if "\t" in text or _OBEYED.search(text) or max(map(len, lines), default=0) > LONGEST_LINE:
-        return [harmless_line(line) for line in lines]
-    return list(lines)
+    if _is_printable("".join(lines)) and max(map(len, lines), default=0) <= LONGEST_LINE:
+        return list(lines)
+    return [harmless_line(line) for line in lines]
+
+
+def _is_printable(text: str) -> bool:
+    """Nothing of it is obeyed, if so: the quickest way to find out."""
+    return not text.encode().translate(None, _PRINTABLE) if text.isascii() else text.isprintable()
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -74,10 +79,17 @@ class Lines:
     def feed(self, text: str) -> list[str]:
         """The lines that this piece completes."""
         *whole, last = text.split("\n")
-        lines: list[str] = []
-        for piece in whole:
-            self._take(piece)
-            lines.append(self._end())
+        if not whole:
+            self._take(last)
+            return []
+        self._take(whole[0])
+        lines = [self._end()]
+        if max(map(len, whole)) <= _KEPT:
+            lines += whole[1:]
+        else:
+            for piece in whole[1:]:
+                self._take(piece)
+                lines.append(self._end())
         self._take(last)
         return lines
 

@@ -27,16 +27,16 @@ class Watch:
         self._tails: dict[str, deque[str]] = {}
         self._lines: dict[str, dict[Stream, Lines]] = {}
 
-    def take(self, event: Event) -> list[tuple[Stream, str]]:
+    def take(self, event: Event) -> list[str]:
         """Take in an event; the lines are as they came, not harmless yet."""
         self.state.apply(event)
         match event.what:
             case Output(step, stream, text):
                 lines = self._lines.setdefault(step, {each: Lines() for each in Stream})[stream]
-                return self._keep(step, stream, lines.feed(text))
+                return self._keep(step, lines.feed(text))
             case CommandEnded(step=step):
                 pending = self._lines.pop(step, {})
-                return [line for stream, lines in pending.items() for line in self._keep(step, stream, lines.finish())]
+                return [line for lines in pending.values() for line in self._keep(step, lines.finish())]
             case StepEnded(step=step, outcome=Outcome.SUCCEEDED | Outcome.SKIPPED):
                 self._tails.pop(step, None)
             case _:
@@ -49,7 +49,7 @@ class Watch:
         kept = [*self._tails.get(step, ()), *(harmless_line(rest) for rest in rests)]
         return kept[max(0, len(kept) - most) :]
 
-    def _keep(self, step: str, stream: Stream, lines: list[str]) -> list[tuple[Stream, str]]:
+    def _keep(self, step: str, lines: list[str]) -> list[str]:
         tail = self._tails.setdefault(step, deque(maxlen=TAIL))
         tail.extend(harmless_line(line) for line in lines[-TAIL:])
-        return [(stream, line) for line in lines]
+        return lines

@@ -192,3 +192,15 @@ def test_a_value_can_join_and_leave_also_while_a_stream_is_read() -> None:
     masker.drop(["token-one"])
     shown += stream.feed(b"token-one token-two") + stream.finish()
     assert shown == b"token-one *** *** token-one ***"
+
+
+@pytest.mark.parametrize("length", [*range(4, 9), 14, 15, 16, 22, 23, 24, 38, 39, 40, 200])
+def test_a_secret_of_any_length_is_found_wherever_it_stands(length: int) -> None:
+    secret = ("q9Z-" * 50)[: length - 1] + "!"
+    masker = Masker([secret])
+    for before in range(70):
+        text = b"." * before + secret.encode() + b"." * 5
+        assert masker.data(text) == b"." * before + b"***" + b"." * 5
+        stream = masker.stream()
+        split = before + length // 2
+        assert stream.feed(text[:split]) + stream.feed(text[split:]) + stream.finish() == masker.data(text)
