@@ -8,10 +8,10 @@ would keep the name.
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -111,7 +111,7 @@ class Forwards:
 
     def _make_socket(self, transport: Transport, path: str) -> None:
         for _ in range(TRIES):
-            new = f"{path}.{uuid.uuid4().hex[:8]}"
+            new = f"{path}.{secrets.token_hex(4)}"
             self._ask(transport, "streamlocal-forward@openssh.com", new)
             # It says whether the server listens; the answer may have been another's.
             done = self._run(f"[ -S {shlex.quote(new)} ] && exec mv -f {shlex.quote(new)} {shlex.quote(path)}")

@@ -36,6 +36,10 @@ class HeardSocket:
                 return b""
             raise
         self._heard = time.monotonic()
+        if isinstance(self._inner, socket.socket):
+            # sshd keeps a second small packet back until the first is acknowledged, for which the kernel takes 40 ms:
+            # so at the first session of each login. The option does not last (tcp(7)).
+            self._inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return data
 
     def send(self, data: bytes) -> int:
