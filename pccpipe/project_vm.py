@@ -8,6 +8,7 @@ import shlex
 import socket
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from typing import TYPE_CHECKING
 
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
@@ -16,6 +17,10 @@ from pccpipe.spec.model import Vm
 if TYPE_CHECKING:
     from pccpipe.shell.lease import Lease
     from pccpipe.targets.machine import Machine, Serving
+
+
+_LOGINS = futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="pccpipe-login")
+"""For all runs of the process. A run whose turn has not come when it needs the VM logs in by itself."""
 
 
 class ProjectVm:
@@ -44,7 +49,7 @@ class ProjectVm:
         self._serving: Serving | None = None
         self._close_machine: Callable[[], None] = lambda: None
         self._lease: Lease | None = None
-        self._login: threading.Thread | None = None
+        self._login: futures.Future[None] | None = None
 
     @property
     def connection(self) -> Machine:
@@ -67,8 +72,7 @@ class ProjectVm:
 
     def connect_early(self) -> None:
         """Begin to log in, while the caller goes on. What goes wrong is said when a step asks for the VM."""
-        self._login = threading.Thread(target=self._log_in, name="pccpipe-login", daemon=True)
-        self._login.start()
+        self._login = _LOGINS.submit(self._log_in)
 
     def claim(
         self,
@@ -80,8 +84,7 @@ class ProjectVm:
 
         Raises `VmBusy`, also when another run took the VM over meanwhile; `Unavailable`.
         """
-        if self._login:
-            self._login.join()
+        self._await_login()
         with self._lock:
             if self._lease is None:
                 self._lease = self._acquired(wait, give_up, on_wait)
@@ -91,8 +94,7 @@ class ProjectVm:
 
     def close(self) -> None:
         """Let the VM go. Idempotent; never raises."""
-        if self._login:
-            self._login.join()
+        self._await_login()
         with self._lock:
             if self._lease is not None:
                 # Empty, it was made only for commands to begin in, and the next run would have to look at it.
@@ -107,6 +109,10 @@ class ProjectVm:
             self._machine, self._serving, self._close_machine = connection, connection, connection.close
         return self._machine
 
+    def _await_login(self) -> None:
+        if self._login and not self._login.cancel():
+            futures.wait([self._login])
+
     def _log_in(self) -> None:
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
             _ = self.connection.facts
@@ -115,7 +121,14 @@ class ProjectVm:
         from pccpipe.shell.lease import Lease
 
         holder = f"{socket.gethostname()} pid {os.getpid()}"
-        lease = Lease(self._connection(), self.root, self._run_id, holder=holder, resumes=self._resumes)
+        lease = Lease(
+            self._connection(),
+            self.root,
+            self._run_id,
+            holder=holder,
+            resumes=self._resumes,
+            in_line_for=f"{self._vm.external_ip}:{self._vm.port} {self.root}",
+        )
         lease.acquire(wait, give_up, on_wait)
         try:
             self._clear()

@@ -6,9 +6,11 @@ No signal: the process may be a server that runs many.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from pccpipe.record.ticker import TICKER
 
 CANCEL = "cancel-requests"
 LOOK_EVERY = 0.5
@@ -24,23 +26,29 @@ def ask_to_cancel(run_dir: Path, by: str) -> None:
 @contextmanager
 def obeyed(run_dir: Path, obey: Callable[[str], None]) -> Iterator[None]:
     """Within the block, `obey(by)` is called for each request that comes."""
-    over = threading.Event()
     seen = len(_requests(run_dir))
+    is_over = False
 
     def look() -> None:
-        count = seen
-        while not over.wait(LOOK_EVERY):
-            requests = _requests(run_dir)
-            for by in requests[count:]:
-                obey(by)
-            count = max(count, len(requests))
+        nonlocal seen
+        if is_over:
+            return
+        requests = _requests(run_dir)
+        if new := requests[seen:]:
+            seen = len(requests)
+            # To obey may take long, and other runs have the ticker as well.
+            threading.Thread(target=obey_all, args=(new,), name="pccpipe-requests", daemon=True).start()
+        TICKER.call_in(LOOK_EVERY, look)
 
-    thread = threading.Thread(target=look, name="pccpipe-requests", daemon=True)
-    thread.start()
+    def obey_all(requests: Sequence[str]) -> None:
+        for by in requests:
+            obey(by)
+
+    TICKER.call_in(LOOK_EVERY, look)
     try:
         yield
     finally:
-        over.set()
+        is_over = True
 
 
 def _requests(run_dir: Path) -> list[str]:

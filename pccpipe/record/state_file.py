@@ -9,6 +9,7 @@ from pathlib import Path
 from pccpipe.record.events import Event, InputGiven, Output, RunEnded, RunWaiting
 from pccpipe.record.files import write_atomically
 from pccpipe.record.state import RunState, state_text
+from pccpipe.record.ticker import TICKER, Call
 
 RUN_JSON = "run.json"
 WRITE_EVERY = 0.2
@@ -29,7 +30,7 @@ class StateFile:
         self._path = run_dir / RUN_JSON
         self._lock = threading.Lock()
         self._next = 0.0
-        self._later: threading.Timer | None = None
+        self._later: Call | None = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event.what, Output):
@@ -40,9 +41,7 @@ class StateFile:
             if isinstance(event.what, _WRITTEN_AT_ONCE) or (wait <= 0 and self._later is None):
                 self._write()
             elif self._later is None:
-                self._later = threading.Timer(wait, self._write_later)
-                self._later.daemon = True
-                self._later.start()
+                self._later = TICKER.call_in(wait, self._write_later)
 
     def _write_later(self) -> None:
         with self._lock:

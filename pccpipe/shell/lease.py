@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import secrets
 import shlex
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Lease:
         holder: who that is, in words for others who wait: `host pid 123`.
         stale_after: seconds without a sign of life after which another's lease is taken over.
         beat_every: seconds between two signs of life of our own.
+        in_line_for: what tells the machine and its root from all others. Of those in this process who wait for the same
+            only the first asks for it again and again, and they have it in their order.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Lease:
         resumes: bool = False,
         stale_after: float = STALE_AFTER,
         beat_every: float = BEAT_EVERY,
+        in_line_for: str = "",
     ) -> None:
         self._machine = machine
         self._folder = _folder(root)
@@ -70,6 +74,7 @@ class Lease:
         self._taken_from = run_id if resumes else ""
         self._may_be_ours = False
         self._lost: str | None = None
+        self._line = _line_for(in_line_for) if in_line_for else _Line()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
 
@@ -89,21 +94,26 @@ class Lease:
         Raises `VmBusy`; `Unavailable` if the machine can't be had, or the lease not be written there.
         """
         deadline = time.monotonic() + wait
-        self._may_be_ours = True
         waiting = False
-        while state := self._ask("pcc_take", *self._words, self._taken_from):
-            left = deadline - time.monotonic()
-            if left <= 0 or give_up():
-                self._may_be_ours = False
-                raise VmBusy(
-                    f"the VM {self._machine.host} is busy: {_in_words(state)}",
-                    f"wait for it with --wait 10m, or cancel it: pccpipe cancel {state.run_id}",
-                )
-            if not waiting:
-                on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
-                waiting = True
-            time.sleep(min(left, POLL_EVERY))
+        with self._line.joined(self):
+            while state := self._tried():
+                left = deadline - time.monotonic()
+                if left <= 0 or give_up():
+                    self._may_be_ours = False
+                    raise VmBusy(
+                        f"the VM {self._machine.host} is busy: {_in_words(state)}",
+                        f"wait for it with --wait 10m, or cancel it: pccpipe cancel {state.run_id}",
+                    )
+                if not waiting:
+                    on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
+                    waiting = True
+                self._line.wait(self, min(left, POLL_EVERY), deadline, give_up)
         self._thread.start()
+
+    def _tried(self) -> LeaseState | None:
+        """Who has it, after we have tried to take it; None: we have."""
+        self._may_be_ours = True
+        return self._ask("pcc_take", *self._words, self._taken_from)
 
     def release(self, folder: str = "") -> None:
         """Give the lease back if it is still ours. Idempotent; never raises: what can't be given back goes stale.
@@ -116,10 +126,9 @@ class Lease:
             self._thread.join(ANSWER_TIMEOUT)
         if self._may_be_ours and not self._lost:
             self._may_be_ours = False
-            try:
+            with contextlib.suppress(Unavailable, OSError):
                 self._ask("pcc_give_back", self._nonce, folder)
-            except (Unavailable, OSError):
-                return
+            self._line.move()
 
     def _ask(self, *call: str) -> LeaseState | None:
         return unbroken(self._machine, lambda: _ask(self._machine, self._folder, self._stale_after, *call))
@@ -136,6 +145,43 @@ class Lease:
             if state:
                 self._lost = f"the VM {self._machine.host} was taken over from this run: {_in_words(state)}"
                 return
+
+
+class _Line:
+    """Those of this process who wait for one machine: only the first asks for it again and again."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[Lease] = []
+
+    @contextlib.contextmanager
+    def joined(self, lease: Lease) -> Iterator[None]:
+        with self._changed:
+            self._waiting.append(lease)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting.remove(lease)
+
+    def wait(self, lease: Lease, seconds: float, deadline: float, give_up: Callable[[], bool]) -> None:
+        """Until it may ask again: it is the first, and so many seconds have passed or somebody here let the machine go;
+        or its time is over.
+        """
+        with self._changed:
+            self._changed.wait(seconds)
+            while self._waiting[0] is not lease and time.monotonic() < deadline and not give_up():
+                self._changed.wait(min(POLL_EVERY, max(0.0, deadline - time.monotonic())))
+
+    def move(self) -> None:
+        """The machine has been let go."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+@functools.cache
+def _line_for(address: str) -> _Line:  # noqa: ARG001 - each has its own
+    return _Line()
 
 
 def read_lease(machine: Machine, root: str, stale_after: float = STALE_AFTER) -> LeaseState | None:

@@ -438,3 +438,56 @@ def test_a_command_that_goes_on_keeps_the_lease_of_its_run(machine: Machine, roo
         command.wait()
     take(taken := lease(machine, root, "leased-2", stale_after=0.5), wait=10)
     taken.release()
+
+
+class Counting(Here):
+    """A machine that counts what it is asked."""
+
+    asked = 0
+
+    def run(self, script: str, timeout: float = 60.0) -> Done:
+        self.asked += 1
+        return super().run(script, timeout)
+
+
+def test_those_of_one_process_have_it_in_their_order_and_only_the_first_asks_for_it(root: str) -> None:
+    machine = Counting()
+    first, *others = (Lease(machine, root, f"run-{n}", holder=HOLDER, in_line_for=root) for n in range(6))
+    order: list[int] = []
+
+    def run(number: int, lease: Lease) -> None:
+        lease.acquire(30, lambda: False, lambda words: None)
+        order.append(number)
+        lease.release()
+
+    with held(first), ThreadPoolExecutor(len(others)) as pool:
+        ran = []
+        for number, lease in enumerate(others):
+            ran.append(pool.submit(run, number, lease))
+            while len(first._line._waiting) <= number:
+                time.sleep(0.01)
+            time.sleep(0.1)
+        time.sleep(3)
+        assert machine.asked <= 2 + len(others) + 5
+        first.release()
+        began = time.monotonic()
+        for each in ran:
+            each.result()
+        assert time.monotonic() - began < 4
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_whoever_waits_in_line_gives_up_in_time(root: str) -> None:
+    first, second, third = (Lease(Here(), root, f"run-{n}", holder=HOLDER, in_line_for=root) for n in range(3))
+    with held(first), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(second.acquire, 5, lambda: False, lambda words: None)
+        until(lambda: third._line._waiting)
+        began = time.monotonic()
+        with pytest.raises(VmBusy, match="run run-0"):
+            take(third, 1.5)
+        with pytest.raises(VmBusy):
+            third.acquire(60, lambda: time.monotonic() - began > 2.5, lambda words: None)
+        assert time.monotonic() - began < 5
+        first.release()
+        waiting.result()
+        second.release()
