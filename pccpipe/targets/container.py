@@ -209,7 +209,7 @@ class ContainerTarget:
                 *([f"mkdir -p {proxy} && chmod 700 {proxy} || exit"] if command.is_proxied else []),
                 f"ls -nd {shlex.quote(paths.workspace)}",
                 # Not every df knows inodes.
-                f"cd {shlex.quote(paths.workspace)} && for w in -Pk -Pi; do df $w . 2>/dev/null | tail -n 1; done",
+                f"cd {shlex.quote(paths.workspace)} && df -Pk . 2>/dev/null; df -Pi . 2>/dev/null; true",
             ]
         )
         try:
@@ -224,8 +224,8 @@ class ContainerTarget:
         return int(uid), int(gid)
 
     def _check_room(self, folder: str, free: list[str]) -> None:
-        """Raises `Unavailable` where an agent would soon find the disk full. `free` is what `df` says."""
-        for line, least, unit in zip(free, (LEAST_FREE, LEAST_INODES), ("kB", "inodes"), strict=False):
+        """Raises `Unavailable` where an agent would soon find the disk full. `free` is what `df` says, with its heads."""
+        for line, least, unit in zip(free[1::2], (LEAST_FREE, LEAST_INODES), ("kB", "inodes"), strict=False):
             left = line.split()[3:4]
             if left and left[0].isdigit() and int(left[0]) < least:
                 words = f"{self._machine.host}: {left[0]} {unit} are free for {folder}, and a step needs {least}"
