@@ -78,7 +78,7 @@ pcc_touch() { # SECONDS
 }
 
 pcc_put() { # NONCE RUN HOLDER: make the next link; fails if another was faster
-  pcc_words=$(mkdir -p "$pcc_lease" 2>&1) || pcc_refuse "$pcc_words"
+  [ -d "$pcc_lease" ] || pcc_words=$(mkdir -p "$pcc_lease" 2>&1) || pcc_refuse "$pcc_words"
   pcc_uptime
   pcc_link=$pcc_lease/$((pcc_last + 1))
   if ! pcc_words=$(ln -s "$1 $pcc_this_boot $pcc_now $2 $3" "$pcc_link" 2>&1); then

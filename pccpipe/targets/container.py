@@ -224,7 +224,7 @@ class ContainerTarget:
         return int(uid), int(gid)
 
     def _check_room(self, folder: str, free: list[str]) -> None:
-        """Raises `Unavailable` where an agent would soon find the disk full. `free` is what `df` says, with its heads."""
+        """Raises `Unavailable` where an agent would soon find the disk full. `free` is what df says, with its heads."""
         for line, least, unit in zip(free[1::2], (LEAST_FREE, LEAST_INODES), ("kB", "inodes"), strict=False):
             left = line.split()[3:4]
             if left and left[0].isdigit() and int(left[0]) < least:
