@@ -151,10 +151,11 @@ class Pack:
             for path in self.entries:
                 halt.check()
                 self.put(path, unfinished / path)
-            # Inner ones first: a folder's time is that of the last change in it, and its owner may not write to it.
+            # Inner ones first: a folder's time is that of the last change in it.
             for path, entry in reversed(self.entries.items()):
                 if stat.S_ISDIR(entry.mode):
-                    (unfinished / path).chmod(stat.S_IMODE(entry.mode))
+                    # Its owner can always remove what is in it.
+                    (unfinished / path).chmod(stat.S_IMODE(entry.mode) | 0o700)
                     os.utime(unfinished / path, ns=(entry.mtime_ns, entry.mtime_ns))
             unfinished.rename(target)
         except OSError as error:

@@ -134,6 +134,8 @@ class WorkspaceSync:
             self._excluded = Excluded(exclude)
             # What steps at home had is no longer what counts.
             shutil.rmtree(self._copy, ignore_errors=True)
+            if self._copy.exists():
+                raise ActionError(f"the run's old copy of the workspace cannot be removed: {self._copy}")
             self._has_copy = True
             self._newest = Side.HOME
             self._keep()

@@ -187,7 +187,8 @@ def test_a_step_in_no_container_has_a_port_of_its_machine_also_after_a_resume(
     control: Control, model: ModelServer, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     process, record = control.start(BY_HAND.replace("PLACE", place), "--input", f"endpoint={model.url}/v1")
-    wait_until(lambda: model.requests)
+    # Its answer has come as well: what is on its way when the process is killed is lost.
+    wait_until(lambda: any("HTTP/1.1 200" in log.read_text() for log in record.glob("logs/ask-*.stdout.log")))
     process.kill()
     process.communicate()
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
