@@ -377,3 +377,23 @@ def test_a_halt_ends_a_transfer_that_waits_for_a_silent_vm(tmp_path: Path, fresh
     fresh_vm.heal()
     assert pair.sync.prepare(Side.HOME, NEVER)
     connection.close()
+
+
+def test_only_what_is_not_the_same_there_is_sent_again_through_no_link(pair: Pair) -> None:
+    for name in ("same", "edited", "touched there", "d/e/f", "d/kind", "gone/f"):
+        path = pair.user / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    pair.sync.upload([], NEVER)
+    inode = pair.there("stat -c %i same d/e/f")
+    (pair.user / "edited").write_text("e2")
+    pair.change_there(
+        "printf 'touched HERE!' >'touched there'; rm d/kind; mkdir d/kind; touch d/kind/x;"
+        " mkdir ../elsewhere; mv gone ../elsewhere; ln -s ../elsewhere/gone gone; echo stray >../elsewhere/gone/stray"
+    )
+    pair.sync.upload([], NEVER)
+    assert pair.there("stat -c %i same d/e/f") == inode
+    assert pair.listed() == {"same", "edited", "touched there", "d", "d/e", "d/e/f", "d/kind", "gone", "gone/f"}
+    assert pair.there("cat edited 'touched there' d/kind gone/f") == "e2touched thered/kindgone/f"
+    # What the link led to is as it was.
+    assert pair.there("[ ! -L gone ]; ls ../elsewhere/gone; rm -r ../elsewhere") == "f\nstray\n"
