@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shlex
 import threading
@@ -102,11 +103,14 @@ class Connection:
         if self._by_dial_stdio:
             return self.popen(_dial_stdio(path))
         try:
-            return ChannelStream(self._with_transport(lambda transport: open_streamlocal(transport, path, timeout)))
+            return self._dial_directly(path, timeout)
         except paramiko.ChannelException as error:
             return self._dial_otherwise(path, timeout, error)
         except TimeoutError as error:
             raise Unavailable(Reason.ENGINE_NOT_ANSWERING, f"connect to {path} on {self.host}: {error}") from error
+
+    def _dial_directly(self, path: str, timeout: float) -> ByteStream:
+        return ChannelStream(self._with_transport(lambda transport: open_streamlocal(transport, path, timeout)))
 
     def serve_socket(self, path: str, accept: Callable[[ByteStream], None]) -> Served:
         return self._with_transport(lambda transport: self._forwards.add_socket(transport, path, accept))
@@ -190,6 +194,10 @@ class Connection:
         ping = f"printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | {_dial_stdio(path)} | head -c 4"
         answer = self.run(ping, timeout)
         if answer.stdout == b"HTTP":
+            # An engine that was just starting takes it now; if it is sshd, that refuses again. The other way is worse:
+            # each connection, an idle one of the engine's client too, has one of the server's few sessions.
+            with contextlib.suppress(paramiko.ChannelException, TimeoutError):
+                return self._dial_directly(path, timeout)
             self._by_dial_stdio = True
             return self.popen(_dial_stdio(path))
         said = answer.stderr.decode(errors="replace").strip()

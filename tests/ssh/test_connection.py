@@ -25,6 +25,7 @@ from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.spec.model import Vm
 from pccpipe.ssh import connection as connection_module
 from pccpipe.ssh import heard, login
+from pccpipe.ssh.channels import open_streamlocal
 from pccpipe.ssh.connection import Connection
 from pccpipe.ssh.login import Transport
 from pccpipe.targets.machine import Done
@@ -457,3 +458,19 @@ def test_a_packet_that_was_changed_on_its_way_ends_the_connection_with_words(vm:
             connection.run("echo fine")
         assert "InvalidTag" not in repr(raised.value)
         connection.close()
+
+
+def test_an_engine_that_was_just_starting_is_not_taken_for_an_sshd_that_forbids_forwarding(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [True]
+
+    def refused_once(transport: Transport, path: str, timeout: float) -> paramiko.Channel:
+        if refusals and refusals.pop():
+            raise paramiko.ChannelException(2, "Connect failed")
+        return open_streamlocal(transport, path, timeout)
+
+    monkeypatch.setattr("pccpipe.ssh.connection.open_streamlocal", refused_once)
+    for _ in range(12):  # more than a server has sessions
+        connection.dial("/var/run/docker.sock").sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+    assert connection.run("echo fine").stdout == b"fine\n"

@@ -106,8 +106,8 @@ def mended_by_the_doctor(vm: VM, commands: Provisioner) -> None:
     assert set(mended) == {"folder", "engine-group", "engine-running", "image", "leftovers"}, report
     assert all(each["succeeded"] for each in mended.values()), report
     assert mended["engine-group"]["command"] == "sudo usermod -aG docker pcc"
+    assert [each for each in report["checks"] if each["verdict"] != "ok" and each["name"] != "codex-here"] == []
     assert report["exit_status"] == 0, report
-    assert {check["verdict"] for check in report["checks"] if check["name"] != "codex-here"} == {"ok"}, report
     assert commands.doctor("--fix")["mended"] == []
 
 
