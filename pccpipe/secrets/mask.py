@@ -211,7 +211,7 @@ class _Grams:
         self._width = width
         self._code = code
         shortest = min(map(len, forms), default=0)
-        self._stride = next((stride for stride in (32, 16) if width == 8 and shortest >= stride + 7), width)
+        self._stride = next((times * width for times in (4, 2) if shortest >= (times + 1) * width - 1), width)
         # Many forms differ only behind what is looked for.
         self._forms: dict[bytes, list[bytes]] = {}
         for form in forms:

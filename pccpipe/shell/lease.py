@@ -107,7 +107,7 @@ class Lease:
                 if not waiting:
                     on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
                     waiting = True
-                self._line.wait(self, min(left, POLL_EVERY), deadline, give_up)
+                self._line.wait(self, deadline, give_up)
         self._thread.start()
 
     def _tried(self) -> LeaseState | None:
@@ -164,14 +164,15 @@ class _Line:
             with self._changed:
                 self._waiting.remove(lease)
 
-    def wait(self, lease: Lease, seconds: float, deadline: float, give_up: Callable[[], bool]) -> None:
-        """Until it may ask again: it is the first, and so many seconds have passed or somebody here let the machine go;
-        or its time is over.
+    def wait(self, lease: Lease, deadline: float, give_up: Callable[[], bool]) -> None:
+        """Until it may ask again: it is the first, and `POLL_EVERY` has passed or somebody here let the machine go; or
+        its time is over.
         """
         with self._changed:
-            self._changed.wait(seconds)
-            while self._waiting[0] is not lease and time.monotonic() < deadline and not give_up():
+            while True:
                 self._changed.wait(min(POLL_EVERY, max(0.0, deadline - time.monotonic())))
+                if self._waiting[0] is lease or time.monotonic() >= deadline or give_up():
+                    return
 
     def move(self) -> None:
         """The machine has been let go."""

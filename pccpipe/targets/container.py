@@ -209,7 +209,7 @@ class ContainerTarget:
                 *([f"mkdir -p {proxy} && chmod 700 {proxy} || exit"] if command.is_proxied else []),
                 f"ls -nd {shlex.quote(paths.workspace)}",
                 # Not every df knows inodes.
-                f"cd {shlex.quote(paths.workspace)} && df -Pk . 2>/dev/null; df -Pi . 2>/dev/null; true",
+                f"cd {shlex.quote(paths.workspace)} || exit; df -Pk . 2>/dev/null; df -Pi . 2>/dev/null; true",
             ]
         )
         try:

@@ -76,10 +76,8 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits) -
             continue
         told.files += 1
         if told.files > limits.files:
-            raise ActionError(
-                f"the workspace has over {limits.files:,} files, which is the limit for a diff",
-                "exclude what is no work (`exclude:` of the upload), or remove it in the step that makes it",
-            )
+            words = f"the workspace has over {limits.files:,} files, which is the limit for a diff"
+            raise ActionError(words, _LESS)
         why = _no_part_of_a_diff(found.entry.mode, found.entry.size, limits)
         if not why and _is_unchanged(found, sent):
             left.discard(path)

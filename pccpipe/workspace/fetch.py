@@ -21,7 +21,7 @@ from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Counted, Intake, Known, Limits
 from pccpipe.workspace.listing import is_same, list_tree
 from pccpipe.workspace.reading import PIECE, Reading
-from pccpipe.workspace.tar import BLOCK
+from pccpipe.workspace.tar import BLOCK, padded
 
 
 def fetch_tree(
@@ -80,7 +80,7 @@ def _receive(machine: Machine, folder: str, intake: Intake) -> None:
         sender = threading.Thread(target=_ask, args=(reading.process, wanted), name="pccpipe-fetch", daemon=True)
         sender.start()
         for name, size in _members(reading, machine.host):
-            left = -size % BLOCK
+            left = padded(size) - size
             if not intake.write(name, size, reading.pieces(size)):
                 raise ActionError(f"{machine.host} sent a file that was not asked for: {name!r}")
             if len(reading.exactly(left)) < left:
@@ -125,7 +125,7 @@ def _members(reading: Reading, host: str) -> Iterator[tuple[str, int]]:
         if kind == b"L":
             if size > tar.LONGEST:
                 raise ActionError(f"what came from {host} is no tar archive that was asked for: a name of {size} bytes")
-            long_name = reading.exactly(size + -size % BLOCK)[:size].rstrip(b"\0")
+            long_name = reading.exactly(padded(size))[:size].rstrip(b"\0")
             continue
         if kind not in {b"0", b"\0"}:
             raise ActionError(f"{host} sent what is no plain file, which was not asked for")

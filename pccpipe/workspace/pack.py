@@ -9,6 +9,8 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -17,11 +19,12 @@ from pccpipe.record.files import write_atomically
 from pccpipe.targets.machine import Halt
 from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.folder import PIECE, Found, walk
+from pccpipe.workspace.folder import PIECE, Found, pieces, walk
 from pccpipe.workspace.guard import LOOKED_AT, Guard
 from pccpipe.workspace.intake import Entry
 
-BUFFER = 1 << 20
+BUFFER = 128 * 1024
+"""Less than a `PIECE`, so that those of a large file go by it."""
 INDEX = "index.json"
 
 
@@ -113,8 +116,7 @@ class Pack:
                 if start != end:
                     yield from _range(file, begin, end)
                     begin = start
-                size = self.entries[path].size
-                end = content + size + -size % tar.BLOCK
+                end = content + tar.padded(self.entries[path].size)
             yield from _range(file, begin, end)
         yield tar.END
 
@@ -200,7 +202,7 @@ class _Writer:
     def add(self, root: Path, found: Found, guard: Guard | None) -> None:
         mode = found.entry.mode
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
-            self._write(found.entry, b"")
+            self._write(found.entry, [])
         elif stat.S_ISREG(mode):
             try:
                 fd = found.folder.file(found.name)
@@ -221,47 +223,27 @@ class _Writer:
         if guard:
             guard.look_at(entry.path, begin)
         # Its time is that of before it was read: if it changes meanwhile, it is another one the next time.
-        if len(begin) < LOOKED_AT:
-            self._write(_sized(entry, len(begin)), begin)
-        else:
-            self._write_large(_sized(entry, status.st_size), begin, fd)
+        size = len(begin) if len(begin) < LOOKED_AT else status.st_size
+        sized = entry if entry.size == size else replace(entry, size=size)
+        self._write(sized, chain([begin], pieces(fd, size - len(begin))))
 
-    def _write(self, entry: Entry, content: bytes) -> None:
-        header = tar.head(entry)
-        self._note(entry, len(header))
-        self._file.write(b"%b%b%b" % (header, content, tar.filler(entry.size)))
-
-    def _write_large(self, entry: Entry, begin: bytes, fd: int) -> None:
+    def _write(self, entry: Entry, content: Iterable[bytes]) -> None:
         header = tar.head(entry)
         self._file.write(header)
-        self._file.write(begin)
-        self._file.flush()
-        count = len(begin)
-        while count < entry.size and (copied := _copied(fd, self._file.fileno(), entry.size - count)):
-            count += copied
-        if count < entry.size:
+        missing = entry.size
+        for piece in content:
+            self._file.write(piece)
+            missing -= len(piece)
+        if missing:
             raise OSError(0, "it became shorter while it was read", entry.path)
-        self._note(entry, len(header))
         self._file.write(tar.filler(entry.size))
+        self._note(entry, len(header))
 
     def _note(self, entry: Entry, length: int) -> None:
         content = self._position + length
         self.entries[entry.path] = entry
         self.starts[entry.path] = (self._position, content)
-        self._position = content + entry.size + -entry.size % tar.BLOCK
-
-
-def _sized(entry: Entry, size: int) -> Entry:
-    return entry if entry.size == size else Entry(entry.path, entry.mode, size, entry.mtime_ns, entry.link)
-
-
-def _copied(source: int, target: int, count: int) -> int:
-    """Copy at most so many bytes from where `source` is to `target`'s end; 0 at the end."""
-    data = os.read(source, min(count, PIECE))
-    left = memoryview(data)
-    while left:
-        left = left[os.write(target, left) :]
-    return len(data)
+        self._position = content + tar.padded(entry.size)
 
 
 def _range(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:

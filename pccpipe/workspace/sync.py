@@ -137,14 +137,12 @@ class WorkspaceSync:
             if self._copy.exists():
                 raise ActionError(f"the run's old copy of the workspace cannot be removed: {self._copy}")
             self._has_copy = True
-            self._newest = Side.HOME
+            self._newest = Side.HOME if self._machine else None
             self._keep()
-            if self._machine is None:
-                self._newest = None
-                self._keep()
-                return Sent(self._sent.files, self._sent.size, "copy", time.monotonic() - began)
-            self._to_vm(self._machine(), halt)
-            return Sent(self._sent.files, self._sent.size, "tar", time.monotonic() - began)
+            if self._machine:
+                self._to_vm(self._machine(), halt)
+            method = "tar" if self._machine else "copy"
+            return Sent(self._sent.files, self._sent.size, method, time.monotonic() - began)
 
     def prepare(self, side: Side, halt: Halt) -> Sent | None:
         with self._lock:

@@ -45,9 +45,14 @@ def head(entry: Entry) -> bytes:
     return b"".join(parts)
 
 
+def padded(size: int) -> int:
+    """The bytes that so many of content take."""
+    return size + -size % BLOCK
+
+
 def filler(size: int) -> bytes:
     """What stands after so many bytes of content."""
-    return bytes(-size % BLOCK)
+    return bytes(padded(size) - size)
 
 
 def name_of(header: bytes) -> bytes:
