@@ -19,7 +19,7 @@ from pccpipe.targets.machine import Machine, Process
 from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Counted, Intake, Known, Limits
-from pccpipe.workspace.listing import is_same, list_tree
+from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.reading import PIECE, Reading
 from pccpipe.workspace.tar import BLOCK, padded
 
@@ -100,7 +100,7 @@ _HARMLESS = (
 
 
 def _ask(process: Process, wanted: Sequence[str]) -> None:
-    names = b"".join(b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in wanted)
+    names = null_ended(wanted)
     try:
         for start in range(0, len(names), PIECE):
             process.sendall(names[start : start + PIECE])

@@ -19,26 +19,27 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Folder:
-    """An open folder; a context manager."""
+    """An open folder; a context manager. Errors name what is opened in it by its whole path."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: Path) -> None:
         self.fd = fd
+        self._path = path
 
     @staticmethod
     def of(root: Path, path: str = "") -> Folder:
         """The folder at `path` under `root`, through no link. Raises OSError."""
-        folder = Folder(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        folder = Folder(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), root)
         for name in PurePosixPath(path).parts:
             with folder as outer:
                 folder = outer.inner(name)
         return folder
 
     def inner(self, name: str) -> Folder:
-        return Folder(os.open(name, _FOLDER, dir_fd=self.fd))
+        return Folder(self._opened(name, _FOLDER), self._path / name)
 
     def file(self, name: str) -> int:
         """A descriptor of a file in it, which the caller closes; what is no plain file it finds out."""
-        return os.open(name, _FILE, dir_fd=self.fd)
+        return self._opened(name, _FILE)
 
     def entry(self, name: str, path: str) -> Entry:
         """What is there under that name; `path` is the entry's."""
@@ -53,6 +54,12 @@ class Folder:
             with contextlib.suppress(FileNotFoundError):
                 entries.append(self._described(one.name, prefix + one.name, one.stat(follow_symlinks=False)))
         return entries
+
+    def _opened(self, name: str, flags: int) -> int:
+        try:
+            return os.open(name, flags, dir_fd=self.fd)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path / name)) from None
 
     def _described(self, name: str, path: str, status: os.stat_result) -> Entry:
         link = os.readlink(name, dir_fd=self.fd) if stat.S_ISLNK(status.st_mode) else ""
@@ -78,10 +85,10 @@ class Found:
 def walk(root: Path, excluded: Excluded) -> Iterator[Found]:
     """All that is in a folder but what is excluded, folders before what is in them. Raises OSError."""
     with Folder.of(root) as folder:
-        yield from _walk(root, folder, "", excluded)
+        yield from _walk(folder, "", excluded)
 
 
-def _walk(root: Path, folder: Folder, prefix: str, excluded: Excluded) -> Iterator[Found]:
+def _walk(folder: Folder, prefix: str, excluded: Excluded) -> Iterator[Found]:
     for entry in folder.entries(prefix):
         is_folder = stat.S_ISDIR(entry.mode)
         if excluded.name(entry.path, is_folder=is_folder):
@@ -92,11 +99,9 @@ def _walk(root: Path, folder: Folder, prefix: str, excluded: Excluded) -> Iterat
             try:
                 inner = folder.inner(name)
             except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(root / entry.path)) from None
+                continue  # it went meanwhile
             with inner:
-                yield from _walk(root, inner, f"{entry.path}/", excluded)
+                yield from _walk(inner, f"{entry.path}/", excluded)
 
 
 def pieces(fd: int, count: int) -> Iterator[bytes]:

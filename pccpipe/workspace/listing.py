@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import stat
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from pccpipe.errors import ActionError
 from pccpipe.targets.machine import Machine
@@ -38,6 +38,11 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
                 yield _entry(machine.host, told, link)
         # What vanished meanwhile is no failure.
         reading.check("find", "look through the workspace", ("No such file or directory",))
+
+
+def null_ended(paths: Iterable[str]) -> bytes:
+    """Names of a folder as the programs there take them with `--null` or `-0`, in that folder."""
+    return b"".join(b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in paths)
 
 
 def is_same(there: Entry | None, here: Entry | None) -> bool:

@@ -91,7 +91,7 @@ class Pack:
                     if not anew and self.entries.get(path) == found.entry:
                         writer.keep(found.entry, self._starts[path])
                     else:
-                        writer.add(root, found, guard)
+                        writer.add(found, guard)
                 if guard:
                     guard.check()
             self._keep(number, writer)
@@ -199,7 +199,7 @@ class _Writer:
         self.entries[entry.path] = entry
         self.starts[entry.path] = starts
 
-    def add(self, root: Path, found: Found, guard: Guard | None) -> None:
+    def add(self, found: Found, guard: Guard | None) -> None:
         mode = found.entry.mode
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._write(found.entry, [])
@@ -208,8 +208,6 @@ class _Writer:
                 fd = found.folder.file(found.name)
             except FileNotFoundError:
                 return  # it went meanwhile
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(root / found.entry.path)) from None
             try:
                 self._add_file(found.entry, fd, guard)
             finally:

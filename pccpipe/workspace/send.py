@@ -15,7 +15,7 @@ from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.targets.machine import Machine, refused
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Entry, name_refusal
-from pccpipe.workspace.listing import is_same, list_tree
+from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.reading import SILENCE
 
@@ -66,8 +66,7 @@ def _remove(machine: Machine, remote: str, gone: Sequence[Entry]) -> None:
     folders = sorted((entry.path for entry in gone if stat.S_ISDIR(entry.mode)), key=lambda path: -path.count("/"))
     for command, paths in (("rm -f", files), ("rmdir", folders)):
         if paths:
-            names = (b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in paths)
-            _feed(machine, f"cd {shlex.quote(remote)} && exec xargs -0 {command} --", [b"".join(names)])
+            _feed(machine, f"cd {shlex.quote(remote)} && exec xargs -0 {command} --", [null_ended(paths)])
 
 
 def _feed(machine: Machine, command: str, data: Iterable[bytes]) -> str:

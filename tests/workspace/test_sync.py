@@ -18,7 +18,6 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.workspace.base import Side
-from pccpipe.workspace.folder import Folder
 from pccpipe.workspace.intake import Limits
 from pccpipe.workspace.sync import WorkspaceSync
 from tests.testbed.vm import VM
@@ -292,10 +291,14 @@ def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
     user.mkdir()
     (user / "a").write_text("x")
 
-    def refuse(folder: Folder, name: str) -> int:
-        raise PermissionError(13, "Permission denied", name)
+    opened = os.open
 
-    monkeypatch.setattr(Folder, "file", refuse)
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "a":
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
     sync = WorkspaceSync(user, tmp_path / "copy", tmp_path / "sent", None, "", tmp_path / "workspace.json")
     with pytest.raises(ActionError, match="user/a: Permission denied"):
         sync.upload([], NEVER)
