@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
+
+from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Place, Reason
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from pccpipe.targets.container import ContainerTarget
 
 
-@dataclass(frozen=True, slots=True)
-class Folders:
+class Folders(Struct, frozen=True):
     """A run's folders at home. All but `state` are in its record: whoever has that can go on with the run."""
 
     user: Path

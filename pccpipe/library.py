@@ -7,11 +7,12 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct
 
 from pccpipe.assembly import Assembly, Folders
 from pccpipe.data_files import data_path
@@ -45,7 +46,7 @@ from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
 from pccpipe.spec.project import load_project as load_project
-from pccpipe.values import ENDPOINT, Json
+from pccpipe.values import ENDPOINT, Discreet, Json
 from pccpipe.version import __version__
 from pccpipe.workspace.guard import SHORTEST
 
@@ -67,8 +68,7 @@ class Fallback(Enum):
     FORBIDDEN = "forbidden"
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(Struct, frozen=True):
     """How a run ended. `record` is its folder, `status` the outcome's word, the `fails_as` of the step that ended it,
     or `vm_busy`.
 
@@ -257,16 +257,17 @@ def ask_to_cancel(run_id: str, *, runs_dir: str | Path | None = None) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(Discreet, frozen=True):
     """What `run` is asked for, and `resume` knows from the record."""
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"secrets"})
 
     run_id: str
     pipeline: Pipeline
     project: Project
     folders: Folders
     inputs: Mapping[str, Json]
-    secrets: Mapping[str, str] = field(repr=False)
+    secrets: Mapping[str, str]
     fallback_allowed: bool
     accept_new_host_key: bool
     wait: float

@@ -8,8 +8,9 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pccpipe.errors import UsageError
 from pccpipe.outcome import IsolationMode
@@ -27,8 +28,7 @@ _LONGEST = 1024 * 1024
 _VM = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]{3,})(?::(?P<port>\d{1,5}))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a folder and its surroundings tell."""
 
     id: str
@@ -44,8 +44,7 @@ class Found:
     key_is_set: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """What was found, and the files that were written."""
 
     found: Found

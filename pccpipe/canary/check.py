@@ -9,8 +9,9 @@ import secrets as randomness
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pccpipe.canary.engine import EngineLooker
 from pccpipe.canary.home import HERE, RECORD, SHOWN, Filed, Screen, look_at_errors

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from pccpipe.canary.value import Canary
 from pccpipe.outcome import Outcome
@@ -53,8 +54,7 @@ class Verdict(StrEnum):
     NOT_LOOKED = "could not look"
 
 
-@dataclass(slots=True)
-class Row:
+class Row(Struct):
     """One place. The counts are those of the look that saw most."""
 
     where: str
@@ -137,8 +137,7 @@ class Ledger:
             notes.append(masked)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What a check found. `outcome` and `message` are the run's."""
 
     rows: Sequence[Row]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pccpipe.targets.base import Command, ContainerSettings
 from pccpipe.values import Json
@@ -27,8 +28,7 @@ LOG_CONFIG: Json = {"Type": "local", "Config": {"max-size": "1g", "max-file": "2
 """The engine's copy of the output, for going on after a dropped connection; it goes with the container."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(Struct, frozen=True):
     """On the engine's machine."""
 
     workspace: str

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.help import Help
@@ -20,7 +22,7 @@ from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.spec.model import Build, Pipeline, Project
 from pccpipe.targets.base import Target
 from pccpipe.targets.machine import Halt
-from pccpipe.values import Json
+from pccpipe.values import Discreet, Json
 from pccpipe.workspace.base import Side, Workspace
 
 
@@ -58,9 +60,10 @@ class Images(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Discreet, frozen=True):
     """All that a run is made of, the same for its whole length."""
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"secrets"})
 
     run_id: str
     run_dir: Path
@@ -71,7 +74,7 @@ class Parts:
     images: Images
     journal: Journal
     masker: Masker
-    secrets: Mapping[str, str] = field(repr=False)
+    secrets: Mapping[str, str]
     cancel: Cancel
     fallback_allowed: bool
     serials: Serials
@@ -107,8 +110,7 @@ class Serials:
             self._counts[step] = self._counts.get(step, 0) + count
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
+class Here(Struct, frozen=True):
     """Where in the tree the walk is: the path so far, what expressions see, the nearest deadline."""
 
     scope: Scope
@@ -126,8 +128,7 @@ class Here:
         return replace(self, path=path, scope=scope or self.scope)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How a body ended; the walk makes `StepEnded` of it."""
 
     outcome: Outcome
@@ -140,5 +141,5 @@ class Ended:
     fails_as: str | None = None
     """The run's status if this ends the run; from the step inside that failed, if it names one."""
     help: Help = Help.NONE
-    logs: tuple[Path, Path] | None = field(default=None, compare=False)
+    logs: tuple[Path, Path] | None = None
     """Of the last command: stdout's and stderr's."""

@@ -7,9 +7,11 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pccpipe.engine.actions import kind_of, run_action
 from pccpipe.engine.context import Ended, Here, Parts
@@ -41,8 +43,7 @@ TAIL = 16 * 1024
 _PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 
 
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
+class RunOutcome(Struct, frozen=True):
     outcome: Outcome | None
     """None: the run waits for a person, and goes on when it is resumed."""
     status: str
@@ -133,8 +134,7 @@ def _evaluate(value: Value[float] | Value[int] | None, scope: Scope) -> float | 
     return got
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
+class _Walk(Struct, frozen=True):
     parts: Parts
 
     def sequence(self, steps: Sequence[Step], here: Here) -> Ended:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pccpipe.engine.context import Parts
 from pccpipe.engine.limits import Deadline
@@ -20,8 +21,7 @@ LONGEST_READ = 30.0
 """Seconds of one wait for output; the loop then looks at its limits again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(Struct, frozen=True):
     """How it went. `exit` is None when that can no longer be known; `message` says why, or which limit passed."""
 
     exit: Exit | None

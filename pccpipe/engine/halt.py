@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Ended
@@ -14,8 +15,7 @@ from pccpipe.errors import Halted
 from pccpipe.outcome import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class StepHalt:
+class StepHalt(Struct, frozen=True):
     """A step's `Halt`: its run's cancel, or its deadline."""
 
     cancel: Cancel

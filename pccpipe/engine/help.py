@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 
 import yaml
+from msgspec import Struct
 
 from pccpipe.values import Json
 
@@ -38,8 +38,7 @@ class Help(Enum):
     """The agent is to have another turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class HelpRequest:
+class HelpRequest(Struct, frozen=True):
     tried: str
     needed: str
     inputs: Mapping[str, str]

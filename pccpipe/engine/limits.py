@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 STEP_LIMIT = 6 * 3600.0
 """Seconds that a step may take which names no `timeout:`; no wait is without a limit."""
@@ -11,8 +12,7 @@ ALWAYS_LIMIT = 300.0
 """The same for a step under `always:`, which runs when somebody waits for the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True):
     """A moment on the monotonic clock, and whose it is."""
 
     at: float

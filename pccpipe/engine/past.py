@@ -11,8 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from pccpipe.engine.limits import Deadline
 from pccpipe.outcome import Place
@@ -45,8 +46,7 @@ LEAST_TIME = 10.0
 H = TypeVar("H")
 
 
-@dataclass(slots=True)
-class Visit:
+class Visit(Struct):
     """One turn of a step: what was noted of it and not yet taken. Empty if the turn is a new one."""
 
     noted: deque[Happening] = field(default_factory=deque)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import assert_never
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.engine.actions import kind_of
 from pccpipe.engine.exposure import exposures
@@ -41,14 +43,12 @@ from pccpipe.spec.model import (
 from pccpipe.values import Json
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedContainer:
+class PlannedContainer(Struct, frozen=True):
     image: str
     settings: Container
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """A place where a run step would be tried, and what it would run there."""
 
     place: Place
@@ -61,8 +61,7 @@ class Way:
     container: PlannedContainer | None
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
+class PlannedStep(Struct, frozen=True):
     path: str
     """As the run will name it, but for the rounds of a `repeat`."""
     depth: int
@@ -81,8 +80,7 @@ class PlannedStep:
     result: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     pipeline: Pipeline
     project: Project
     inputs: Mapping[str, Json]
@@ -118,8 +116,7 @@ def make_plan(
     return Plan(pipeline, project, shown, tuple(steps), tuple(dict.fromkeys(warnings)), upstreams)
 
 
-@dataclass(frozen=True, slots=True)
-class _At:
+class _At(Struct, frozen=True):
     """Where in the tree, and what can be known there."""
 
     names: Mapping[str, object]
@@ -134,8 +131,7 @@ class _At:
         return replace(self, names={**self.names, **names})
 
 
-@dataclass
-class _Planner:
+class _Planner(Struct):
     pipeline: Pipeline
     project: Project
     fallback_allowed: bool

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.outcome import Outcome
 from pccpipe.values import Json
@@ -64,8 +66,7 @@ class Answers(Mapping[str, object]):
         return len(self._given)
 
 
-@dataclass(frozen=True, slots=True)
-class StepView:
+class StepView(Struct, frozen=True):
     """The latest run of a step, as `steps.ID` in an expression."""
 
     outcome: str = "not_run"
@@ -102,8 +103,7 @@ class StepView:
         return self.read_log(which) if self.read_log else ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunView:
+class RunView(Struct, frozen=True):
     """`run` in an expression. Status and outcome are `running` until the `always:` steps."""
 
     id: str
@@ -114,13 +114,11 @@ class RunView:
     outcome: str = "running"
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectView:
+class ProjectView(Struct, frozen=True):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """Immutable but for `steps`, the one table of latest runs that all scopes of a run share.
 
     Assigning to a key of a dict is atomic, so steps of a `parallel` group may do it side by side.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pccpipe.engine.access import Access, Budget, access_of, budget_of
 from pccpipe.engine.command import asked_settings, make_command
@@ -71,8 +73,7 @@ def with_retries(
     return ended
 
 
-@dataclass(slots=True)
-class _RunStep:
+class _RunStep(Struct):
     parts: Parts
     here: Here
     step: Step

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import assert_never
+
+from msgspec import Struct
 
 CUT_OFF_LIMIT = 660.0
 """For `Moment.cut_off_limit`, with the `lost` limit that a project has if it names none."""
@@ -24,8 +25,7 @@ class Kind(StrEnum):
     """It is where ours are, and is none of ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(Struct, frozen=True):
     """Times are in seconds since the epoch, by the clock of the engine's machine."""
 
     id: str
@@ -37,8 +37,7 @@ class Container:
         return self.deadline is not None and self.deadline < now
 
 
-@dataclass(frozen=True, slots=True)
-class Thing:
+class Thing(Struct, frozen=True):
     """One thing of a run's that can be removed."""
 
     kind: Kind
@@ -71,8 +70,7 @@ class Record(Enum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """What is known of a run, beside its things."""
 
     record: Record = Record.NONE
@@ -102,15 +100,13 @@ class Why(Enum):
     NOT_OURS = "not ours"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     goes: bool
     why: Why
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """What holds for all runs of a place."""
 
     now: float

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
@@ -27,8 +29,7 @@ LOOK_TIMEOUT = 300.0
 STATES = "run-state"
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(Struct, frozen=True):
     """A place to clear up.
 
     Args:
@@ -60,8 +61,7 @@ class Site:
         return Place(run_id, f"{self.system}/{STATES}/{run_id}")
 
 
-@dataclass(slots=True)
-class Group:
+class Group(Struct):
     """The things of one run."""
 
     run_id: str
@@ -69,8 +69,7 @@ class Group:
     things: list[Thing] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Found:
+class Found(Struct):
     """All that was found. `strange` are names of what is none of ours, `problems` sentences."""
 
     now: float = 0.0

@@ -6,9 +6,10 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from pccpipe.errors import PccpipeError
 from pccpipe.gc.decide import Record
@@ -91,8 +92,7 @@ class RunsDir:
             yield run_id not in self._entries or stack.enter_context(_shared(self._runs_dir / run_id))
 
 
-@dataclass(frozen=True, slots=True)
-class OnlyEnded:
+class OnlyEnded(Struct, frozen=True):
     """All that is known is which runs have ended; what of them still runs stays."""
 
     has_ended: Callable[[str], bool]

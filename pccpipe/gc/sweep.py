@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
@@ -33,8 +34,7 @@ class Fate(Enum):
     """Something of its run began while we were about to remove it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one thing. `freed` is in bytes; `words` say why it could not be removed."""
 
     thing: Thing
@@ -44,8 +44,7 @@ class Outcome:
     words: str = ""
 
 
-@dataclass(slots=True)
-class Collected:
+class Collected(Struct):
     """What became of everything at a site, and what is none of ours."""
 
     site: Site

@@ -6,17 +6,26 @@ are seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
 from pccpipe.targets.base import ContainerSettings, Isolation, Token
 from pccpipe.values import Json
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+class _Kind(Struct, frozen=True, tag_field="event", tag=_snake):
+    """What the kinds have in common: their word in a line, `step_started` for a StepStarted."""
+
+
+class RunStarted(_Kind, frozen=True):
     run_id: str
     pipeline: str
     pipeline_path: str
@@ -33,8 +42,7 @@ class RunStarted:
     fallback_allowed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class RunResumed:
+class RunResumed(_Kind, frozen=True):
     """Another process goes on with the run, where the events end."""
 
     version: str
@@ -42,8 +50,7 @@ class RunResumed:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepStarted:
+class StepStarted(_Kind, frozen=True):
     """A step's turn has come: its condition held."""
 
     step: str
@@ -54,8 +61,7 @@ class StepStarted:
     always: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsGiven:
+class SecretsGiven(_Kind, frozen=True):
     """How the secrets of an attempt reach its command, told before it begins."""
 
     step: str
@@ -66,8 +72,7 @@ class SecretsGiven:
     """The SHA-256 of each token for the proxy, by the name of its variable: a resumed run knows it again by that."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelUsed:
+class ModelUsed(_Kind, frozen=True):
     """What a turn of a step has used of a model so far, by the proxy's account; the last one counts."""
 
     step: str
@@ -83,8 +88,7 @@ class ModelUsed:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CommandStarted:
+class CommandStarted(_Kind, frozen=True):
     """A command has begun on a target, with the isolation that it really has."""
 
     step: str
@@ -99,8 +103,7 @@ class CommandStarted:
     """What was asked of its container; `had` is what came of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandEnded:
+class CommandEnded(_Kind, frozen=True):
     """One attempt is over, whatever comes of it."""
 
     step: str
@@ -115,8 +118,7 @@ class CommandEnded:
     code: Code | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TargetUnavailable:
+class TargetUnavailable(_Kind, frozen=True):
     """A place was not to be had; nothing began there."""
 
     step: str
@@ -129,8 +131,7 @@ class TargetUnavailable:
     """What was asked of a container."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepDowngraded:
+class StepDowngraded(_Kind, frozen=True):
     """A step goes on with less isolation than its `on:` asked for."""
 
     step: str
@@ -140,8 +141,7 @@ class StepDowngraded:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
-class StepRetrying:
+class StepRetrying(_Kind, frozen=True):
     step: str
     attempt: int
     """The attempt that comes now."""
@@ -150,8 +150,7 @@ class StepRetrying:
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class RoundStarted:
+class RoundStarted(_Kind, frozen=True):
     """A `repeat` begins a round, from 1."""
 
     step: str
@@ -159,8 +158,7 @@ class RoundStarted:
     of: int
 
 
-@dataclass(frozen=True, slots=True)
-class ActionDone:
+class ActionDone(_Kind, frozen=True):
     """What a built-in action did: counts and names, for a view to show (`files`, `bytes`, `method`, `missing`, ...)."""
 
     step: str
@@ -168,8 +166,7 @@ class ActionDone:
     facts: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class StepEnded:
+class StepEnded(_Kind, frozen=True):
     step: str
     outcome: Outcome
     seconds: float
@@ -185,8 +182,7 @@ class StepEnded:
     """Set when the outcome is `failed` for one of a few reasons that programs want to know."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputAsked:
+class InputAsked(_Kind, frozen=True):
     """The agent of a step that has ended asks a person for help."""
 
     step: str
@@ -196,54 +192,47 @@ class InputAsked:
     """What to give: labels by key."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputGiven:
+class InputGiven(_Kind, frozen=True):
     """A person's answers, by key; some of them or all."""
 
     step: str
     values: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class RunWaiting:
+class RunWaiting(_Kind, frozen=True):
     """The run waits for a person, and its process ends. `RunResumed` follows when somebody goes on with it."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunQueued:
+class RunQueued(_Kind, frozen=True):
     """The VM is another run's: this one waits until it is free."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelling:
+class Cancelling(_Kind, frozen=True):
     """Somebody asked to end the run: `signal` INT/TERM/HUP, or `caller`."""
 
     by: str
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class AlwaysStarted:
+class AlwaysStarted(_Kind, frozen=True):
     """The steps proper are over, with this status; the `always:` steps begin."""
 
     outcome: Outcome
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(_Kind, frozen=True):
     """Something that somebody should know, and that stops nothing."""
 
     message: str
     step: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(_Kind, frozen=True):
     outcome: Outcome
     status: str
     """The outcome's word, or the `fails_as` of the step that ended the run."""
@@ -252,8 +241,7 @@ class RunEnded:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(_Kind, frozen=True):
     """A piece of a command's output as text, masked; delivered live, not journaled."""
 
     step: str
@@ -287,8 +275,7 @@ Happening: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """A happening with its number in the run (from 1; 0 for Output) and its time."""
 
     seq: int

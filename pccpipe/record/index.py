@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pccpipe.record.codec import UnreadableEventError, decode
 from pccpipe.record.events import Event, RunEnded, RunResumed, RunStarted, RunWaiting
@@ -16,8 +17,7 @@ _END = 64 * 1024
 """Bytes at a journal's end in which the run's end is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunEntry:
+class RunEntry(Struct, frozen=True):
     """One run. `started` is None if its journal has no readable beginning, `ended` if the run has not ended."""
 
     run_id: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never
+
+from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.codec import to_json
@@ -41,8 +42,7 @@ from pccpipe.targets.base import ContainerSettings, Isolation
 from pccpipe.values import Json
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(Struct):
     """One attempt at a step's command: it began (`had`), or its place was unavailable (`reason`)."""
 
     number: int
@@ -66,8 +66,7 @@ class Attempt:
     code: Code | None = None
 
 
-@dataclass(slots=True)
-class StepState:
+class StepState(Struct):
     path: str
     kind: str | None = None
     """None for a step that was skipped: it never said what it is."""
@@ -144,8 +143,7 @@ class StepState:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Downgrade:
+class Downgrade(Struct, frozen=True):
     step: str
     asked: Place
     had: Place
@@ -158,8 +156,7 @@ QUEUED = "queued"
 RUNNING = "running"
 
 
-@dataclass(slots=True)
-class Question:
+class Question(Struct):
     """What the agent of a step needs of a person."""
 
     step: str
@@ -174,8 +171,7 @@ class Question:
         return [key for key in self.inputs if key not in self.given]
 
 
-@dataclass(slots=True)
-class RunState:
+class RunState(Struct):
     """What is known of a run. `apply` each of its events, in order."""
 
     run_id: str = ""

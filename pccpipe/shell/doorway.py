@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shlex
 import threading
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason

@@ -9,8 +9,9 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pccpipe.errors import Unavailable, VmBusy
 from pccpipe.shell.lane import unbroken
@@ -26,8 +27,7 @@ HOLDER_LENGTH = 100
 """A symbolic link's text has its limits: 1024 bytes on XFS."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseState:
+class LeaseState(Struct, frozen=True):
     """Who has a machine, as seen at one moment. Times are seconds ago; None for a lease from before a reboot."""
 
     run_id: str

@@ -8,9 +8,10 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -26,8 +27,7 @@ _LANE = ("tools.sh", "lane.sh")
 _CONTROL = ("tools.sh", "control.sh")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a run's commands live on a machine. Paths are the machine's own."""
 
     run_id: str
@@ -43,8 +43,7 @@ class Place:
         return f"{self.state}/commands/{command_id}.{kind}"
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """What makes a plain sh a lane."""
 
     place: Place

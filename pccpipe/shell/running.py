@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Stream
@@ -25,8 +26,7 @@ ASK_AFTER = 15.0
 TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(Struct, frozen=True):
     """Where a command's output is found: what `attach` needs."""
 
     id: str

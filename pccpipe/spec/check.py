@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pccpipe.spec.inputs import input_problem
 from pccpipe.spec.names import ANY_NAME, Declared, Seen

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pccpipe.errors import ExpressionError
 from pccpipe.spec.source import Position
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(Struct, frozen=True):
     """One expression, with or without its delimiters; what it gives keeps its type."""
 
     source: str
@@ -30,8 +30,7 @@ class Expression:
             return jinja.evaluate(self.source, scope)
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """Text with `${{ }}` in it."""
 
     source: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pccpipe.errors import UsageError
 from pccpipe.spec.built_in import built_in, built_in_names, may_be_built_in

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import jinja2
 from jinja2 import meta, nodes
 from jinja2.environment import TemplateExpression
 from jinja2.exceptions import TemplateRuntimeError, TemplateSyntaxError
 from jinja2.parser import Parser
+from msgspec import Struct
 
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.sandbox import plain, settled, shell_environment, text_environment
@@ -27,8 +27,7 @@ Chain = tuple[str, ...]
 """A name with its attributes: `("steps", "test", "outcome")`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wrong:
+class Wrong(Struct, frozen=True):
     """Why a text is none of the language."""
 
     message: str
@@ -40,8 +39,7 @@ class Wrong:
 _TOO_DEEP = Wrong("it is nested too deep", "give a part of it a step or an input of its own")
 
 
-@dataclass(frozen=True, slots=True)
-class Analysis:
+class Analysis(Struct, frozen=True):
     """What can be known of a text without evaluating it."""
 
     wrong: Wrong | None = None

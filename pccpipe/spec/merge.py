@@ -7,7 +7,8 @@ file's own come after them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pccpipe.spec.problem import Problem, did_you_mean
 from pccpipe.spec.source import Change, Data, Key, Position, Source, walk

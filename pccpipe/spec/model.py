@@ -7,10 +7,11 @@ itself or an `Expression` that the engine evaluates when the step's turn comes. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
+
+from msgspec import Struct, field
 
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.expression import Expression, Template
@@ -21,8 +22,7 @@ T = TypeVar("T", int, float, str)
 Scalar: TypeAlias = "str | int | float | bool"
 
 
-@dataclass(frozen=True, slots=True)
-class Value(Generic[T]):
+class Value(Struct, Generic[T], frozen=True):
     """A value that is known now, or an expression that gives it later."""
 
     known: T | None = None
@@ -40,8 +40,7 @@ class InputType(StrEnum):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(Struct, frozen=True):
     name: str
     type: InputType
     position: Position
@@ -65,8 +64,7 @@ class Via(StrEnum):
     """The value stays in this process; a step gets a token for the proxy in its place."""
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(Struct, frozen=True):
     """Where a secret's value comes from: the variable, the file's path or the command line in `source_name`."""
 
     name: str
@@ -86,8 +84,7 @@ class Network(StrEnum):
     HOST = "host"
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(Struct, frozen=True):
     """Hardened unless it says otherwise; None means no limit."""
 
     name: str
@@ -139,8 +136,7 @@ class FileKind(StrEnum):
     """A result's JSON Schema, by the name or path that `result: schema:` takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileInput:
+class FileInput(Struct, frozen=True):
     """A file that a command finds in `PCC_IN`."""
 
     name: str
@@ -149,8 +145,7 @@ class FileInput:
     """For TEXT and TEMPLATE what to render (without shell quoting); for FILE and SCHEMA the path or name."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResultSpec:
+class ResultSpec(Struct, frozen=True):
     """The JSON that a step leaves at `$PCC_OUT/<last part of path>`; it comes home to `path` in the run's folder."""
 
     path: Template
@@ -160,8 +155,7 @@ class ResultSpec:
     position: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """How often a step is tried in all, and after which outcomes again. The wait doubles after each try."""
 
     attempts: int = 1
@@ -169,8 +163,7 @@ class Retry:
     outcomes: frozenset[Outcome] = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNAVAILABLE})
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(Struct, frozen=True):
     """All that a fallback may change of a run step."""
 
     on: Place
@@ -181,8 +174,7 @@ class Where:
     container: Container | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """Runs a command on a target."""
 
     where: Where
@@ -196,8 +188,7 @@ class Run:
     """Of the model, through the proxy, in all attempts of one turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(Struct, frozen=True):
     """Makes the run's own copy of the workspace, and brings it to the VM if the project has one."""
 
     exclude: tuple[str, ...] = ()
@@ -206,27 +197,23 @@ class Upload:
     isolation_required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
+class Download(Struct, frozen=True):
     """Brings files of the workspace home, into the run's `artifacts/`."""
 
     paths: tuple[Template, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Diff:
+class Diff(Struct, frozen=True):
     """Writes `diff.patch`: what was sent against what is there now, made on the host's side."""
 
     path: Template
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Struct, frozen=True):
     """Removes the run's copy of the workspace from the VM."""
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(Struct, frozen=True):
     """Builds an image on the engine from a folder on this machine."""
 
     image: Template
@@ -236,8 +223,7 @@ class Build:
     only_if_missing: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Struct, frozen=True):
     """Runs its steps again and again, until the condition holds; FAILED when `max` rounds did not get there."""
 
     max: Value[int]
@@ -245,8 +231,7 @@ class Repeat:
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Parallel:
+class Parallel(Struct, frozen=True):
     """Runs its steps side by side, at most `max_parallel` at a time; all of them end before it does."""
 
     steps: tuple[Step, ...]
@@ -256,8 +241,7 @@ class Parallel:
 Body: TypeAlias = Run | Upload | Download | Diff | Remove | Build | Repeat | Parallel
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     id: str
     body: Body
     position: Position
@@ -275,8 +259,7 @@ class Step:
     matrix_parallel: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(Struct, frozen=True):
     path: Path
     text: str
     """For the record: the file's text, or one that says the same without the files that it includes."""
@@ -307,8 +290,7 @@ def _with_inner(steps: Iterable[Step]) -> Iterator[Step]:
             yield from _with_inner(step.body.steps)
 
 
-@dataclass(frozen=True, slots=True)
-class Vm:
+class Vm(Struct, frozen=True):
     """How a project's VM is reached. Paths of keys are on this machine, `root` is on the VM."""
 
     external_ip: str
@@ -324,8 +306,7 @@ class Vm:
     """None: `key_path`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(Struct, frozen=True):
     """The project file. Without one, everything is local."""
 
     id: str

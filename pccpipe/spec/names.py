@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.source import Position
@@ -36,8 +37,7 @@ ANY_NAME = _AnyName()
 """Where nobody can know what was declared, because that part of the file is wrong itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(Struct, frozen=True):
     """What the pipeline as a whole declares."""
 
     inputs: Collection[str]
@@ -46,8 +46,7 @@ class Declared:
     """Where included steps were taken out, by id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What is known at one place in it."""
 
     steps: AbstractSet[str] = frozenset()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from pccpipe.spec.source import Position
 
@@ -23,15 +24,14 @@ class Rule(StrEnum):
     """A name, a reference or an expression is wrong: only pccpipe sees it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     position: Position
     message: str
     hint: str = ""
     line: str = ""
     """The text of the line, for the caret; empty if there is none to show."""
     rule: Rule = Rule.MEANING
-    covers: frozenset[Position] = field(default=frozenset(), compare=False, repr=False)
+    covers: frozenset[Position] = frozenset()
     """The places within what is wrong as a whole: what is wrong there is no problem of its own."""
 
     def __str__(self) -> str:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class _In(Enum):
@@ -52,8 +53,7 @@ _MAY_BE_AROUND = frozenset({_In.PARENS, _In.DOUBLE})
 """What may lie around a value: `"$(cat ${{ x }})"`, where the parentheses begin anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Misplaced:
+class Misplaced(Struct, frozen=True):
     """A value that may not stand where it does."""
 
     piece: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
+
+from msgspec.structs import replace
 
 from pccpipe.spec.schema import BUILT_IN_RESULTS
 from pccpipe.spec.source import Data, Key, Source

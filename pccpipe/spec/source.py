@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import yaml
+from msgspec import Struct, field
 
 from pccpipe.values import Json
 
@@ -29,8 +29,7 @@ MAX_NODES = 100_000
 """Counted with every alias expanded: 279 bytes of aliases can be a million values."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(Struct, frozen=True, order=True):
     """A place in a file; line and column from 1."""
 
     file: str
@@ -58,8 +57,7 @@ class BadYaml(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What an including file does to a step that it includes."""
 
     position: Position
@@ -67,17 +65,16 @@ class Change:
     """The step's keys that it sets or takes away."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A read file, or one together with those that it includes: its plain data, and where each part of it stands."""
 
     file: str
     text: str
     lines: tuple[str, ...]
     data: Data
-    _keys: dict[tuple[Key, ...], Position] = field(repr=False)
-    _values: dict[tuple[Key, ...], Position] = field(repr=False)
-    included: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    _keys: dict[tuple[Key, ...], Position]
+    _values: dict[tuple[Key, ...], Position]
+    included: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The lines of the files that parts of the data come from, by file; the next one first."""
     changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
     """By the step's id."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder
@@ -27,8 +28,7 @@ _VALUE = re.compile(r"\$\{\{")
 _QUOTED = 'pccpipe quotes each value as one word: put the ${{ }} outside of it, or into `env:` and write "$NAME"'
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(Struct, frozen=True):
     """Checks values of one file; what is wrong is added to `problems`."""
 
     source: Source

@@ -13,10 +13,10 @@ import shlex
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import paramiko
+from msgspec import Struct
 from paramiko.common import (
     OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
     cMSG_CHANNEL_OPEN_FAILURE,
@@ -38,13 +38,11 @@ TRIES = 3
 """Of one request: the answer to a sign of life that was asked for at that moment can be taken for its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Socket:
+class _Socket(Struct, frozen=True):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Port:
+class _Port(Struct, frozen=True):
     number: int
 
 

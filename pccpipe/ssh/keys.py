@@ -7,10 +7,10 @@ import contextlib
 import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
+from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -18,8 +18,7 @@ from pccpipe.outcome import Reason
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """A private key, or an agent that has it; and how to name it to a person."""
 
     key: paramiko.PKey

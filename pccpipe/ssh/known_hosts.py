@@ -11,8 +11,9 @@ import fnmatch
 import hashlib
 import hmac
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -20,8 +21,7 @@ from pccpipe.outcome import Reason
 SYSTEM_FILE = Path("/etc/ssh/ssh_known_hosts")
 
 
-@dataclass(frozen=True, slots=True)
-class HostKey:
+class HostKey(Struct, frozen=True):
     """A host's public key: its type (`ssh-ed25519`, ...) and its blob."""
 
     type: str
@@ -33,8 +33,7 @@ class HostKey:
         return f"{self.type} SHA256:{digest}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     name: str
     """The host's name by which it was found, as ssh-keygen's -R and -F take it."""
     file: Path

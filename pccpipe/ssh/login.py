@@ -7,11 +7,11 @@ import logging
 import re
 import socket
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import paramiko
 from cryptography.exceptions import InvalidTag
+from msgspec.structs import replace
 from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
 
 from pccpipe.errors import Unavailable

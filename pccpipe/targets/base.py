@@ -11,18 +11,18 @@ else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
+
+from msgspec import Struct, field
 
 from pccpipe.outcome import Place, Stream
-from pccpipe.values import Json
+from pccpipe.values import Discreet, Json
 
 Token: TypeAlias = "dict[str, Json]"
 """What `attach` needs to find a command again after a crash of pccpipe; plain JSON, kept in the record."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerSettings:
+class ContainerSettings(Struct, frozen=True):
     """What is asked of a container. Memory in bytes, CPUs in cores, pids as a count; None means no limit."""
 
     image: str
@@ -49,13 +49,14 @@ class ContainerSettings:
     """What of all that is less hard than by default, as people wrote it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Discreet, frozen=True):
     """One command, ready to run: plain data, every expression already evaluated.
 
     The script is the text of a shell program. It sees `PCC_IN` (a folder with `files`, read-only in a container) when
     there are files, and `PCC_OUT` (an empty folder of its own that it may write) when `wants_out` is set.
     """
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"secrets", "way_out"})
 
     id: str
     """Unique within the run, and a legal file and container name part: `iterate-2.build-1`."""
@@ -68,21 +69,20 @@ class Command:
     cwd: str = "."
     """Relative to the workspace."""
     env: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     """Exported like `env`, but never on a disk, in an argument list or in `docker inspect`."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     wants_out: bool = False
     is_proxied: bool = False
     """It finds the proxy of its secrets at `PCC_PROXY_URL`."""
-    way_out: str = field(default="", repr=False)
+    way_out: str = ""
     """In a container: the token with which the proxy lets it out, as `HTTPS_PROXY`."""
     limit: float = 6 * 3600.0
     """Seconds after which the target's side may end the command by itself, if nobody comes back for it."""
     container: ContainerSettings | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Isolation:
+class Isolation(Struct, frozen=True):
     """What a command really had. The record keeps it; nothing here is what was merely asked for."""
 
     place: Place
@@ -115,16 +115,14 @@ class Isolation:
     """It runs outside of a container and may use the host's engine, which makes it as good as root there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of output, as it was written; cut anywhere, also within a character."""
 
     stream: Stream
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a command ended, in the shell's convention on every target: 128+N when signal N ended it.
 
     A command that itself exits with such a code cannot be told from one that was killed; `signal` names the reading.

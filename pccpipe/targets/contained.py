@@ -9,8 +9,9 @@ import json
 import select
 import threading
 import time
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
@@ -31,8 +32,7 @@ ASK_AFTER = 15.0
 STOP_TIMEOUT = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(Struct, frozen=True):
     """Which container, on which engine, and where its command's files are."""
 
     engine: Engine

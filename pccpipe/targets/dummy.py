@@ -8,15 +8,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pccpipe.errors import Lost, ResultError, Unavailable
 from pccpipe.outcome import Place, Stream
 from pccpipe.targets.base import Chunk, Command, Exit, Isolation, Running, Token
 
 
-@dataclass(frozen=True, slots=True)
-class Play:
+class Play(Struct, frozen=True):
     """What one command does. Times in seconds."""
 
     unavailable: Unavailable | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -53,8 +54,7 @@ class Process(ByteStream, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """A finished housekeeping command."""
 
     code: int
@@ -62,8 +62,7 @@ class Done:
     stderr: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What a machine says of itself, asked once."""
 
     uid: int
@@ -137,8 +136,7 @@ class Serving(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
+class Door(Struct, frozen=True):
     """How a machine's programs come to a service of this process."""
 
     serving: Serving

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from pccpipe.outcome import Outcome
 from pccpipe.record.state import QUEUED, WAITING, RunState, StepState
@@ -32,8 +33,7 @@ _MARKS: dict[Outcome, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(Struct, frozen=True):
     node: Node
     depth: int
     collapsed: bool = False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
+
+from msgspec import Struct
 
 from pccpipe.engine.actions import kind_of
 from pccpipe.outcome import Place
@@ -44,8 +45,7 @@ class Flow(StrEnum):
     PARALLEL = "parallel"
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(Struct, frozen=True):
     """A step that does one thing."""
 
     id: str
@@ -62,8 +62,7 @@ class Card:
     """Of a matrix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Steps of a group."""
 
     id: str
@@ -73,8 +72,7 @@ class Group:
     several: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(Struct, frozen=True):
     name: str
     description: str
     steps: tuple[Card | Group, ...]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
+
+from msgspec import Struct, field
 
 from pccpipe.views.graph import Card, Flow, Graph, Group, Look
 
@@ -34,8 +35,7 @@ _WORDS = {
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Size:
+class _Size(Struct, frozen=True):
     left: float
     right: float
     height: float
@@ -46,8 +46,7 @@ def svg(graph: Graph) -> str:
     return _Drawing().document(graph)
 
 
-@dataclass
-class _Drawing:
+class _Drawing(Struct):
     parts: list[str] = field(default_factory=list)
 
     def document(self, graph: Graph) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pccpipe.outcome import Outcome
 from pccpipe.record import paths
@@ -12,8 +13,7 @@ from pccpipe.record.state import RunState, StepState
 _FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 
 
-@dataclass(slots=True)
-class Node:
+class Node(Struct):
     """A step, or a round of a `repeat` (which has no state of its own)."""
 
     path: str

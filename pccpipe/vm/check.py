@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from pccpipe.vm.patient import Patient
@@ -28,8 +30,7 @@ class Where(StrEnum):
     """On the machine that was looked at; that is this one where the project has no VM."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mend:
+class Mend(Struct, frozen=True):
     """The one command that mends what was found.
 
     Args:
@@ -44,15 +45,13 @@ class Mend:
     do: Callable[[Patient], str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     verdict: Verdict
     words: str
     mend: Mend | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """One line of the doctor's.
 
     Args:
@@ -70,8 +69,7 @@ class Check:
         return replace(self, needs=(*names, *self.needs))
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(Struct, frozen=True):
     """What a check has found. `seconds` is how long it took."""
 
     name: str
@@ -83,8 +81,7 @@ class Looked:
         return self.finding.verdict in {Verdict.OK, Verdict.WARNING}
 
 
-@dataclass(frozen=True, slots=True)
-class Mended:
+class Mended(Struct, frozen=True):
     """What `--fix` did for a check: the command, what came of it in words, and whether it went well."""
 
     name: str
@@ -93,8 +90,7 @@ class Mended:
     succeeded: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """All that was found, in the order of the checks; and what was mended before it was."""
 
     subject: str

@@ -6,9 +6,10 @@ import secrets
 import shlex
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
+
+from msgspec import Struct
 
 from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
@@ -29,8 +30,7 @@ PATH = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(Struct, frozen=True):
     """What is known before anything is looked at.
 
     Args:

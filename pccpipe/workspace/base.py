@@ -9,10 +9,11 @@ the place changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from pccpipe.targets.machine import Halt
 
@@ -24,8 +25,7 @@ class Side(StrEnum):
     VM = "vm"
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     files: int
     bytes: int
     method: str
@@ -37,8 +37,7 @@ class Sent:
     """Nothing could be brought: the copy is as it was last known, because the newer one could not be had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Brought:
+class Brought(Struct, frozen=True):
     files: int
     bytes: int
     missing: tuple[str, ...]
@@ -49,8 +48,7 @@ class Brought:
     """Files in which a secret's value stood; they are kept masked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """What `diff` found: counts of files and lines."""
 
     files: int

@@ -7,8 +7,9 @@ import stat
 import subprocess
 import tempfile
 import threading
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
@@ -25,8 +26,7 @@ PATCH_LIMIT = 256 << 20
 _OPTIONS = ("--no-index", "--no-prefix", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv")
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """A patch that `git apply` takes, as it is and with every secret masked, and what is in it."""
 
     patch: bytes
@@ -129,8 +129,7 @@ def _no_part_of_a_diff(mode: int, size: int, limits: Limits) -> str:
     return f"over {limits.file >> 20} MiB, the limit of a file" if size > limits.file else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(Struct, frozen=True):
     """A file that changed; git counts no lines of one that it takes for binary."""
 
     path: str

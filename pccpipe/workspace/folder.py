@@ -6,8 +6,9 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
 
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Entry
@@ -73,8 +74,7 @@ class Folder:
         os.close(self.fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A name of a tree, in its folder, which is open until the walk goes on."""
 
     entry: Entry

@@ -11,9 +11,10 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
@@ -27,8 +28,7 @@ MOST_TOLD = 50
 """Refused files that are named; the others are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much may come home. Sizes in bytes, by what a file says it has: a sparse one counts whole."""
 
     files: int = 200_000
@@ -37,8 +37,7 @@ class Limits:
     file: int = 2 << 30
 
 
-@dataclass(slots=True)
-class Counted:
+class Counted(Struct):
     """What was copied or brought."""
 
     files: int = 0
@@ -62,8 +61,7 @@ class Counted:
         return (*self.refused, *([f"and {self.more_refused} more"] if self.more_refused else []))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One name of a tree, as the place that has it describes it."""
 
     path: str

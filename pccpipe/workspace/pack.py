@@ -9,10 +9,11 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import IO
+
+from msgspec.structs import replace
 
 from pccpipe.errors import ActionError
 from pccpipe.record.files import write_atomically

@@ -13,9 +13,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from pccpipe.errors import ActionError, Lost, Unavailable
 from pccpipe.outcome import Reason

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pccpipe.canary.ledger import Ledger, Row, Spot, Verdict
 from pccpipe.canary.machine import Classify, Looker

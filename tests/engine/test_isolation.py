@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+import msgspec.structs
 import pytest
 
 import pccpipe
@@ -149,7 +149,7 @@ def test_what_was_asked_of_a_container_is_told_beside_what_it_had_and_what_it_la
     assert played.notes.of(Warned) == [
         Warned("its container has not all that was asked: pids unlimited instead of 2048", "a")
     ]
-    stage.script = lambda command: Play(had=dataclasses.replace(had, pids=2048))
+    stage.script = lambda command: Play(had=msgspec.structs.replace(had, pids=2048))
     assert not stage.play((stage.folder / "pipeline.yaml").read_text().partition("rehearsal\n")[2]).notes.of(Warned)
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pccpipe.engine.plan import Plan, make_plan
 from pccpipe.outcome import IsolationMode, Place

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from pccpipe.gc.decide import Container, Kind, Moment, Record, Run, Thing, Verdict, Why, decide
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import os
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec.structs
 import paramiko
 import pytest
 from paramiko.common import MSG_CHANNEL_EOF
@@ -228,18 +228,18 @@ def test_a_peer_that_falls_silent_is_noticed(fresh_vm: VM, monkeypatch: pytest.M
 def test_an_address_that_nothing_has(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "CONNECT_TIMEOUT", 0.5)
     spec = vm_spec(vm)
-    error = refusal(dataclasses.replace(spec, external_ip=vm.host.rsplit(".", 1)[0] + ".77"))
+    error = refusal(msgspec.structs.replace(spec, external_ip=vm.host.rsplit(".", 1)[0] + ".77"))
     assert error.reason is Reason.SSH_UNREACHABLE
-    error = refusal(dataclasses.replace(spec, external_ip="no-such-host.invalid"))
+    error = refusal(msgspec.structs.replace(spec, external_ip="no-such-host.invalid"))
     assert (error.reason, error.words) == (Reason.SSH_NAME_UNKNOWN, "no-such-host.invalid: Name or service not known")
-    error = refusal(dataclasses.replace(spec, port=9))
+    error = refusal(msgspec.structs.replace(spec, port=9))
     assert (error.reason, error.words) == (Reason.SSH_REFUSED, f"connect to {vm.host} port 9: Connection refused")
 
 
 def test_a_port_that_is_not_sshs(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "CONNECT_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        spec = dataclasses.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1])
+        spec = msgspec.structs.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1])
         error = refusal(spec)
         assert error.reason is Reason.SSH_UNREACHABLE
         assert "no SSH server answered" in error.words
@@ -259,7 +259,7 @@ def test_a_port_that_is_not_sshs(vm: VM, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_login_that_is_refused_says_what_was_tried(vm: VM, tmp_path: Path) -> None:
     other = tmp_path / "other_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
-    error = refusal(dataclasses.replace(vm_spec(vm), key_path=other))
+    error = refusal(msgspec.structs.replace(vm_spec(vm), key_path=other))
     assert error.reason is Reason.SSH_AUTH_FAILED
     assert error.words.startswith(f"pcc@{vm.host}: Permission denied (publickey")
     assert str(other) in error.hint
@@ -279,7 +279,7 @@ def test_keys_that_cannot_be_used_are_named(vm: VM, tmp_path: Path, monkeypatch:
         encrypted: "is encrypted, and there is no SSH agent here",
         encrypted.with_suffix(".pub"): "holds no private key",
     }.items():
-        error = refusal(dataclasses.replace(spec, key_path=path))
+        error = refusal(msgspec.structs.replace(spec, key_path=path))
         assert (error.reason, words in error.words, str(path) in error.words) == (Reason.SSH_AUTH_FAILED, True, True)
 
 
@@ -288,11 +288,11 @@ def test_the_agents_keys_are_tried_also_for_an_encrypted_key(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     spec = vm_spec(vm)
-    error = refusal(dataclasses.replace(spec, key_path=None))
+    error = refusal(msgspec.structs.replace(spec, key_path=None))
     assert error.reason is Reason.SSH_AUTH_FAILED
     assert "there is no key to log in with" in error.hint
     subprocess.run(["ssh-add", "-q", str(vm.key)], check=True, capture_output=True)
-    connection = Connection(dataclasses.replace(spec, key_path=None))
+    connection = Connection(msgspec.structs.replace(spec, key_path=None))
     assert connection.facts.user == "pcc"
     connection.close()
 
@@ -301,7 +301,7 @@ def test_the_agents_keys_are_tried_also_for_an_encrypted_key(
     encrypted.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(encrypted)], check=True)
     (tmp_path / "key.pub").write_text(subprocess.check_output(["ssh-keygen", "-y", "-f", str(vm.key)], text=True))
-    connection = Connection(dataclasses.replace(spec, key_path=encrypted))
+    connection = Connection(msgspec.structs.replace(spec, key_path=encrypted))
     assert connection.facts.user == "pcc"
     connection.close()
 
@@ -311,7 +311,7 @@ def test_a_default_key_is_tried_without_a_key_path(vm: VM, tmp_path: Path, monke
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_ed25519").write_bytes(vm.key.read_bytes())
-    connection = Connection(dataclasses.replace(vm_spec(vm), key_path=None))
+    connection = Connection(msgspec.structs.replace(vm_spec(vm), key_path=None))
     assert connection.facts.user == "pcc"
     connection.close()
 
@@ -319,7 +319,7 @@ def test_a_default_key_is_tried_without_a_key_path(vm: VM, tmp_path: Path, monke
 def test_a_changed_host_key_is_refused_and_a_new_one_taken_only_when_told_to(fresh_vm: VM, tmp_path: Path) -> None:
     spec = vm_spec(fresh_vm)
     file = tmp_path / "known_hosts"
-    unknown = dataclasses.replace(spec, known_hosts=file)
+    unknown = msgspec.structs.replace(spec, known_hosts=file)
     assert refusal(unknown).reason is Reason.SSH_HOST_KEY_UNKNOWN
     accepting = Connection(unknown, accept_new_host_key=True)
     accepting.run("true")
@@ -338,16 +338,16 @@ def test_a_jump_host_leads_to_a_vm(vms: Callable[..., VM], tmp_path: Path) -> No
     file = tmp_path / "known_hosts"
     file.write_text(jump.known_hosts.read_text() + vm.known_hosts.read_text())
     jump.sh(f"printf '%s\\n' '{vm.ssh('cat ~/.ssh/authorized_keys').stdout.strip()}' >>~pcc/.ssh/authorized_keys")
-    spec = dataclasses.replace(vm_spec(vm), known_hosts=file)
-    connection = Connection(dataclasses.replace(spec, proxy_jump=f"pcc@{jump.host}:22"))
+    spec = msgspec.structs.replace(vm_spec(vm), known_hosts=file)
+    connection = Connection(msgspec.structs.replace(spec, proxy_jump=f"pcc@{jump.host}:22"))
     assert connection.run("hostname").stdout.decode().strip() == vm.ssh("hostname").stdout.strip()
     came_from = connection.run("echo $SSH_CLIENT").stdout.decode()
     assert vm.host_side in came_from or jump.host in came_from
     connection.close()
-    error = refusal(dataclasses.replace(spec, proxy_jump=jump.host, port=9))
+    error = refusal(msgspec.structs.replace(spec, proxy_jump=jump.host, port=9))
     assert error.reason is Reason.SSH_UNREACHABLE
     assert f"through {jump.host}" in error.words
-    assert refusal(dataclasses.replace(spec, proxy_jump="a b@:x:")).reason is Reason.SSH_NAME_UNKNOWN
+    assert refusal(msgspec.structs.replace(spec, proxy_jump="a b@:x:")).reason is Reason.SSH_NAME_UNKNOWN
 
 
 def test_a_login_without_a_shell_is_a_refused_session(fresh_vm: VM) -> None:
@@ -364,10 +364,10 @@ def test_nothing_is_printed_or_logged_on_the_terminal(
     vm: VM, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    refusal(dataclasses.replace(vm_spec(vm), user="nobody-there"))
+    refusal(msgspec.structs.replace(vm_spec(vm), user="nobody-there"))
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=accept_and_close, args=[server], daemon=True).start()
-        refusal(dataclasses.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1]))
+        refusal(msgspec.structs.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1]))
     connection = Connection(vm_spec(vm))
     connection.run("true")
     connection.close()
@@ -450,7 +450,7 @@ def test_a_packet_that_was_changed_on_its_way_ends_the_connection_with_words(vm:
 
         threading.Thread(target=pass_on, daemon=True).start()
         port = server.getsockname()[1]
-        spec = dataclasses.replace(vm_spec(vm), external_ip="127.0.0.1", port=port)
+        spec = msgspec.structs.replace(vm_spec(vm), external_ip="127.0.0.1", port=port)
         connection = Connection(spec, accept_new_host_key=True)
         assert connection.run("echo fine").stdout == b"fine\n"
         changed.set()

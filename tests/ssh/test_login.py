@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec.structs
 import pytest
 
 from pccpipe.errors import Unavailable
@@ -62,7 +62,7 @@ def test_an_encrypted_key_is_used_through_the_agent_and_its_hint_puts_it_there(
     authorize(fresh_vm, key)
     if beside == "alone":
         key.with_name(f"{key.name}.pub").unlink()
-    spec = dataclasses.replace(vm_spec(fresh_vm), key_path=key)
+    spec = msgspec.structs.replace(vm_spec(fresh_vm), key_path=key)
     error = refusal(spec)
     assert error.reason is Reason.SSH_AUTH_FAILED
     assert error.words == f"the key {key} is encrypted, and no SSH agent here has it"
@@ -74,7 +74,7 @@ def test_an_encrypted_key_is_used_through_the_agent_and_its_hint_puts_it_there(
 def test_without_an_agent_the_hint_starts_one(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     key = make_key(tmp_path / "key", PASSPHRASE)
-    error = refusal(dataclasses.replace(vm_spec(vm), key_path=key))
+    error = refusal(msgspec.structs.replace(vm_spec(vm), key_path=key))
     assert error.words == f"the key {key} is encrypted, and there is no SSH agent here"
     assert error.hint == f'eval "$(ssh-agent)" && ssh-add {key}'
 
@@ -88,7 +88,7 @@ def test_a_default_key_that_is_locked_is_named_where_no_other_does(
     key.write_bytes(vm.key.read_bytes())
     key.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", PASSPHRASE, "-f", str(key)], check=True, stdout=subprocess.DEVNULL)
-    spec = dataclasses.replace(vm_spec(vm), key_path=None)
+    spec = msgspec.structs.replace(vm_spec(vm), key_path=None)
     assert refusal(spec).hint == f"encrypted and in no agent: {key}; ssh-add {key}"
     other = make_key(tmp_path / "other")
     subprocess.run(["ssh-add", "-q", str(other)], check=True, capture_output=True)
@@ -103,7 +103,7 @@ def test_a_certificate_beside_the_key_is_shown_and_without_one_the_key_itself(fr
     authority, key = make_key(tmp_path / "ca"), make_key(tmp_path / "key")
     fresh_vm.sh("cat >/etc/ssh/user_ca.pub", stdin=(tmp_path / "ca.pub").read_text())
     reconfigure(fresh_vm, "TrustedUserCAKeys /etc/ssh/user_ca.pub")
-    spec = dataclasses.replace(vm_spec(fresh_vm), key_path=key)
+    spec = msgspec.structs.replace(vm_spec(fresh_vm), key_path=key)
     assert refusal(spec).reason is Reason.SSH_AUTH_FAILED
     sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "deploy", "-V", "+1h"]
     subprocess.run([*sign, "-n", "somebody-else", f"{key}.pub"], check=True, capture_output=True)
@@ -123,7 +123,7 @@ def test_a_changed_host_key_is_never_taken_and_its_hint_mends_it(fresh_vm: VM, t
     if hashed:
         subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
         assert fresh_vm.host not in file.read_text()
-    spec = dataclasses.replace(vm_spec(fresh_vm), known_hosts=file)
+    spec = msgspec.structs.replace(vm_spec(fresh_vm), known_hosts=file)
     assert whoami(spec) == "pcc"
     fresh_vm.new_host_key()
     before = file.read_text()
@@ -165,8 +165,8 @@ def behind(bastion: tuple[VM, VM], tmp_path: Path) -> Vm:
     jump, inner = bastion
     file = tmp_path / "known_hosts"
     file.write_text(jump.known_hosts.read_text() + inner.known_hosts.read_text())
-    spec = dataclasses.replace(vm_spec(inner), known_hosts=file)
-    return dataclasses.replace(spec, proxy_jump=f"pcc@{jump.host}:22", jump_key_path=jump.key)
+    spec = msgspec.structs.replace(vm_spec(inner), known_hosts=file)
+    return msgspec.structs.replace(spec, proxy_jump=f"pcc@{jump.host}:22", jump_key_path=jump.key)
 
 
 def test_a_vm_is_reached_through_a_host_with_a_key_of_its_own_and_through_several(
@@ -175,10 +175,10 @@ def test_a_vm_is_reached_through_a_host_with_a_key_of_its_own_and_through_severa
     jump, inner = bastion
     assert whoami(behind) == "pcc"
     # Each key opens its own host and no other.
-    wrong = refusal(dataclasses.replace(behind, jump_key_path=None))
+    wrong = refusal(msgspec.structs.replace(behind, jump_key_path=None))
     assert wrong.reason is Reason.SSH_AUTH_FAILED
     assert f"pcc@{jump.host}: Permission denied" in wrong.words
-    twice = dataclasses.replace(behind, proxy_jump=f"{jump.host},pcc@{jump.host}")
+    twice = msgspec.structs.replace(behind, proxy_jump=f"{jump.host},pcc@{jump.host}")
     connection = Connection(twice)
     assert connection.run("hostname").stdout.decode().strip() == inner.sh("hostname").stdout.strip()
     connection.close()
@@ -208,8 +208,8 @@ def test_the_host_key_of_each_host_on_the_way_is_checked(behind: Vm, bastion: tu
 
 def test_what_is_not_to_be_had_on_the_way_is_named(behind: Vm, bastion: tuple[VM, VM]) -> None:
     jump, _ = bastion
-    error = refusal(dataclasses.replace(behind, proxy_jump=f"{jump.host}:9"))
+    error = refusal(msgspec.structs.replace(behind, proxy_jump=f"{jump.host}:9"))
     assert (error.reason, error.words) == (Reason.SSH_REFUSED, f"connect to {jump.host} port 9: Connection refused")
-    error = refusal(dataclasses.replace(behind, proxy_jump=f"{jump.host},{jump.host}:9"))
+    error = refusal(msgspec.structs.replace(behind, proxy_jump=f"{jump.host},{jump.host}:9"))
     assert error.reason is Reason.SSH_UNREACHABLE
     assert f"port 9 through {jump.host}" in error.words

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec.structs
 import pytest
 
 from pccpipe.engine.shortfall import shortfalls
@@ -96,7 +96,7 @@ def test_home_takes_no_more_than_it_may(stand: Stand) -> None:
 def facts(had: Isolation) -> dict[str, Any]:
     """What a container had, without what is each one's own."""
     mounts = tuple(re.sub("^/[^:]*", "", mount) for mount in had.mounts)
-    return dataclasses.asdict(dataclasses.replace(had, container=None, mounts=mounts))
+    return msgspec.structs.asdict(msgspec.structs.replace(had, container=None, mounts=mounts))
 
 
 LOOSE: list[tuple[dict[str, Any], str, str]] = [
@@ -119,7 +119,7 @@ LOOSE: list[tuple[dict[str, Any], str, str]] = [
 def test_each_item_is_loosened_by_itself_and_the_record_says_so(
     stand: Stand, change: dict[str, Any], says: str, says_too: str
 ) -> None:
-    settings = dataclasses.replace(PLAIN, **change)
+    settings = msgspec.structs.replace(PLAIN, **change)
     inside, had = seen(stand, settings)
     assert says in inside
     # The limit of a control group of version 2 is called so.
@@ -133,7 +133,7 @@ def test_each_item_is_loosened_by_itself_and_the_record_says_so(
 
 
 def test_the_hosts_network_is_told_as_shared(stand: Stand, vm: VM) -> None:
-    settings = dataclasses.replace(PLAIN, network="host")
+    settings = msgspec.structs.replace(PLAIN, network="host")
     inside, had = seen(stand, settings)
     assert vm.sh("readlink /proc/self/ns/net").stdout.strip() in inside
     assert (had.network, had.shared) == ("host", ("network",))
@@ -141,7 +141,7 @@ def test_the_hosts_network_is_told_as_shared(stand: Stand, vm: VM) -> None:
 
 
 def test_apparmor_is_unconfined_only_when_told_to(stand: Stand, vm: VM) -> None:
-    running = stand.start("echo up; sleep 100", container=dataclasses.replace(PLAIN, apparmor=False))
+    running = stand.start("echo up; sleep 100", container=msgspec.structs.replace(PLAIN, apparmor=False))
     read_until(running, b"up\n")
     assert running.isolation.security[:2] == ("no-new-privileges", "apparmor=unconfined")
     assert "apparmor=unconfined" in inspect(vm, running.isolation.container or "")["HostConfig"]["SecurityOpt"]
@@ -160,11 +160,11 @@ def test_another_runtime_runs_the_container_and_one_that_is_not_there_is_told(fr
     while "another" not in fresh_vm.sh("docker info --format '{{json .Runtimes}}'").stdout:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    said, had = seen(stand, dataclasses.replace(PLAIN, runtime="another"), "echo fine")
+    said, had = seen(stand, msgspec.structs.replace(PLAIN, runtime="another"), "echo fine")
     assert (said, had.runtime) == ("fine\n", "another")
     for name, words in (("runsc", "nknown"), ("uninstalled", "no such file")):
         with pytest.raises(Unavailable) as caught:
-            stand.start("echo never", container=dataclasses.replace(PLAIN, runtime=name))
+            stand.start("echo never", container=msgspec.structs.replace(PLAIN, runtime=name))
         assert caught.value.reason is Reason.RUNTIME_MISSING
         assert words in caught.value.words
         assert "/etc/docker/daemon.json" in caught.value.hint
@@ -179,7 +179,7 @@ def test_an_image_without_a_shell_never_begins_and_says_so(stand: Stand, vm: VM,
     vm.sh("mkdir -p /tmp/bare && cd /tmp/bare && echo x >only && printf 'FROM scratch\\nCOPY only /\\n' >Dockerfile")
     vm.sh("docker build -q -t bare /tmp/bare")
     with pytest.raises(Unavailable) as caught:
-        stand.start("echo never", container=dataclasses.replace(PLAIN, image="bare", init=init))
+        stand.start("echo never", container=msgspec.structs.replace(PLAIN, image="bare", init=init))
     assert caught.value.reason is Reason.SHELL_MISSING
     assert "the image bare has no /bin/sh" in caught.value.words
     # The container goes too.
@@ -196,7 +196,7 @@ def test_what_the_engine_did_not_give_is_named() -> None:
         security=("seccomp=none",),
         shared=("network", "pid"),
     )
-    asked = dataclasses.replace(PLAIN, runtime="runsc", read_only_workspace=True, read_only_root=True)
+    asked = msgspec.structs.replace(PLAIN, runtime="runsc", read_only_workspace=True, read_only_root=True)
     assert list(shortfalls(asked, had)) == [
         "memory unlimited instead of 134217728",
         "cpus unlimited instead of 0.5",

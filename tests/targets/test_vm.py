@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec.structs
 import pytest
 
 from pccpipe.errors import Lost, Unavailable
@@ -204,7 +204,7 @@ def test_more_commands_than_sessions_wait_for_one_another(vm: VM) -> None:
         running = [stand.start(f"sleep {i / 10}") for i in range(6)]
         waiting = stand.command("echo at last", limit=0.3)
         with pytest.raises(Unavailable, match="6 commands ran at a time"):
-            stand.target.start(dataclasses.replace(waiting, limit=0.01))
+            stand.target.start(msgspec.structs.replace(waiting, limit=0.01))
         for each in running:
             read_all(each)
             each.discard()
@@ -212,7 +212,7 @@ def test_more_commands_than_sessions_wait_for_one_another(vm: VM) -> None:
 
 
 def test_a_vm_that_was_never_had_costs_no_time_at_the_end(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = VmTarget(Connection(dataclasses.replace(vm_spec(vm), port=9)), "run-x", vm.root)
+    target = VmTarget(Connection(msgspec.structs.replace(vm_spec(vm), port=9)), "run-x", vm.root)
     with pytest.raises(Unavailable, match="refused"):
         target.open()
     monkeypatch.setattr(Connection, "run", None)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+
+import msgspec.structs
 
 from pccpipe.outcome import Place
 from pccpipe.record.events import CommandStarted, Happening, ModelUsed, Output, SecretsGiven, StepEnded, StepStarted
@@ -93,7 +94,7 @@ def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
     evil = "\x1b]0;own\x07\u202e"
     state = RunState()
     happenings: list[Happening] = [
-        dataclasses.replace(what, result={"status": evil}, message=evil) if isinstance(what, StepEnded) else what
+        msgspec.structs.replace(what, result={"status": evil}, message=evil) if isinstance(what, StepEnded) else what
         for what in default_run()
         if not isinstance(what, Output)
     ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import pccpipe
 from pccpipe.outcome import IsolationMode
@@ -40,7 +40,7 @@ class Clinic:
     def doctor(self, *, fix: bool = False, key: str = "", **changed: object) -> Report:
         """The report; `changed` are parts of how the VM is reached."""
         assert self.project.vm
-        project = replace(self.project, vm=replace(self.project.vm, **changed))  # type: ignore[arg-type]
+        project = replace(self.project, vm=replace(self.project.vm, **changed))
         runs = self.folder / ".system" / "runs"
         return pccpipe.doctor(project=project, runs_dir=runs, endpoint=self.endpoint, key=key, fix=fix)
 

@@ -6,11 +6,15 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from typing import ClassVar
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.errors import UsageError
 from pccpipe.secrets.proxy.usage import Tokens
+from pccpipe.values import Discreet
 
 WARNINGS = 10
 """Different things that were refused, of which a warning each is given; then one says that there is more."""
@@ -20,13 +24,14 @@ PREFIX = "/v1"
 """In front of the proxy's paths, as in front of OpenAI's: `PCC_PROXY_URL` ends with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
+class Api(Discreet, frozen=True):
     """A model's API, and the key to it."""
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"key"})
 
     secret: str
     """The key's name in the pipeline."""
-    key: str = field(repr=False)
+    key: str
     base: str
     """The URL that stands for `/v1`."""
     calls: tuple[str, ...]
@@ -57,8 +62,7 @@ _TRICKS = re.compile(r"[%\\?#]|/\.{1,2}(/|$)|//")
 """What could make a path mean another one to the API than it does here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
+class Used(Struct, frozen=True):
     """What a step has used of the model so far."""
 
     calls: int = 0

@@ -9,8 +9,9 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from pccpipe.errors import PccpipeError
 from pccpipe.secrets.mask import Masker
@@ -38,8 +39,7 @@ class UncountableError(PccpipeError):
     """A call of which nobody could say how many tokens it takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A request as it came. Names of headers are in lower case."""
 
     method: str
@@ -52,8 +52,7 @@ class Asked:
         return next((value for known, value in self.headers if known == name), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An answer whose pieces are given as they come."""
 
     status: int

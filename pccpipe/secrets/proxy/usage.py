@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pccpipe.values import Json
 
@@ -15,8 +16,7 @@ BYTES_A_TOKEN = 4
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(Struct, frozen=True):
     """What one call took, or several."""
 
     input: int = 0

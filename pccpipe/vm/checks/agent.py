@@ -10,7 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Reason
