@@ -24,6 +24,9 @@ def main() -> None:
         return
     # What is imported stays: looking through it again and again for garbage costs 20 ms.
     gc.set_threshold(50_000)
+    # Freed, this has glibc keep what is smaller (mallopt(3), dynamic mmap threshold): else each piece of output is in
+    # memory that the kernel has just taken and gives anew, page by page.
+    bytearray(4 << 20)
     # paramiko loads it (45 ms) for `Match exec` in files that are not read here, and does without where there is none.
     sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
     from pccpipe.cli.app import app

@@ -35,6 +35,8 @@ pcc_open() {
   fi
   cd "$pcc_folder" || exit 1
   read -r pcc_boot </proc/sys/kernel/random/boot_id
+  pcc_identify self
+  pcc_lane="$pcc_self $pcc_start $pcc_boot"
   export PCCPIPE_STEP="$pcc_run//"
   pcc_answer "$pcc_reply" yes
   printf '\036%s\n' "$pcc_reply" >&2
@@ -89,8 +91,9 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
 }
 
 pcc_write() { # SCRIPT
-  printf '%s\n' "$pcc_where" >"$pcc_command.claim-$pcc_mark" &&
-    printf '\036%s lost -\n' "$pcc_mark" >t && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
+  # Not emptied before: ext4 writes back a file that was, as soon as it is closed. All that t ever has is of one length.
+  printf '%s\n' "$pcc_where" >>"$pcc_command.claim-$pcc_mark" &&
+    printf '\036%s lost -\n' "$pcc_mark" 1<>t && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
 }
 
 pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full disk dash says no more than "I/O error"
@@ -101,7 +104,7 @@ pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full d
 pcc_supervise() { # as pcc_begin
   exec 3>o 4>e
   pcc_limit=$4 pcc_patience=$5
-  pcc_sign
+  printf '%s\n' "$pcc_lane" >"$pcc_command.sup"
   pcc_now
   pcc_began=$pcc_hundredths
   pcc_last_pid
@@ -121,18 +124,15 @@ pcc_supervise() { # as pcc_begin
   exec 3>&- 4>&-
   if pcc_may_have_children; then
     {
-      pcc_sign
+      # From now on this process sees to its end, and not the lane.
+      pcc_identify self
+      printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
       pcc_end_escaped
       pcc_say_ended
     } </dev/null >/dev/null &
   else
     pcc_say_ended
   fi
-}
-
-pcc_sign() { # this process sees to the command's end
-  pcc_identify self
-  printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
 }
 
 pcc_say_ended() {

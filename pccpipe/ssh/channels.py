@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import paramiko
+from paramiko.buffered_pipe import BufferedPipe
 from paramiko.common import cMSG_CHANNEL_OPEN
 
 from pccpipe.ssh import closing
@@ -17,6 +18,25 @@ PIECE = 64 * 1024
 """Bytes given to a channel at once: `sendall` copies the rest at each packet of 32 KiB: 292 s for 200 MB at once."""
 
 T = TypeVar("T")
+
+
+class _Received(BufferedPipe):  # type: ignore[type-arg]
+    """What came on a channel and nobody has read yet.
+
+    paramiko's own moves all that is left (2 MiB, if the reader is the slower one) at each read, in an array; of a
+    bytearray the beginning can be dropped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffer = bytearray()
+
+    def _buffer_frombytes(self, data: bytes) -> None:
+        self._buffer += data
+
+    def _buffer_tobytes(self, limit: int | None = None) -> bytes:
+        with memoryview(self._buffer) as view:
+            return bytes(view[:limit])
 
 
 class ChannelStream:
@@ -76,9 +96,14 @@ class ChannelStream:
 
 
 class ChannelProcess(ChannelStream):
-    """A channel on which a program runs, as a `Process`. `ready` and `fileno` are not both for the same one."""
+    """A channel on which a program is to run, as a `Process`. `ready` and `fileno` are not both for the same one."""
 
     _arrived: _Arrived | None = None
+
+    def __init__(self, channel: paramiko.Channel, released: Callable[[], None]) -> None:
+        super().__init__(channel, released)
+        # Nothing can have come yet: the program is still to begin.
+        channel.in_buffer, channel.in_stderr_buffer = _Received(), _Received()
 
     def recv_stderr(self, size: int) -> bytes:
         return self._received(self._unbroken(lambda: self._channel.recv_stderr(size)))
@@ -146,6 +171,7 @@ def open_streamlocal(transport: Transport, path: str, timeout: float) -> paramik
         message.add_string("")
         message.add_int(0)
         channel = paramiko.Channel(number)
+        channel.in_buffer = _Received()
         opened = threading.Event()
         transport._channels.put(number, channel)
         transport.channel_events[number] = opened

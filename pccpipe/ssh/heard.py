@@ -16,6 +16,9 @@ import paramiko
 PING_INTERVAL = 15.0
 """Seconds without traffic after which the server is asked for a sign of life."""
 SILENCE_LIMIT = 45.0
+AHEAD = 128 * 1024
+"""Bytes taken from the kernel at a time: paramiko asks for a packet's length, then for the rest of it, and each call
+waits for the interpreter's lock."""
 
 
 class HeardSocket:
@@ -23,24 +26,39 @@ class HeardSocket:
 
     def __init__(self, inner: socket.socket | paramiko.Channel) -> None:
         self._inner = inner
+        self._ahead = memoryview(bytearray(AHEAD))
+        self._given = self._taken = 0
+        """Of what is in `_ahead`: how much paramiko has, and how much there is."""
         self._heard = time.monotonic()
         self.fell_silent = False
         # By this name, as a socket has it: paramiko asks.
         self._closed = False
 
     def recv(self, size: int) -> bytes:
+        if self._given == self._taken and not self._take():
+            return b""
+        start, self._given = self._given, min(self._given + size, self._taken)
+        return bytes(self._ahead[start : self._given])
+
+    def _take(self) -> int:
         try:
-            data = self._inner.recv(size)
+            if isinstance(self._inner, socket.socket):
+                taken = self._inner.recv_into(self._ahead)
+            else:
+                data = self._inner.recv(AHEAD)
+                taken = len(data)
+                self._ahead[:taken] = data
         except TimeoutError:
             if self._is_silent():
-                return b""
+                return 0
             raise
+        self._given, self._taken = 0, taken
         self._heard = time.monotonic()
         if isinstance(self._inner, socket.socket):
             # sshd keeps a second small packet back until the first is acknowledged, for which the kernel takes 40 ms:
             # so at the first session of each login. The option does not last (tcp(7)).
             self._inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return data
+        return taken
 
     def send(self, data: bytes) -> int:
         try:

@@ -47,15 +47,17 @@ class PlainView:
         self._watch = Watch(earlier)
 
     def __call__(self, event: Event) -> None:
-        output = self._watch.take(event)
+        lines = harmless_lines(self._watch.take(event))
         stamp = clock(event.time)
         begin = f"{stamp} {self._step_of(event.what)} | "
-        lines = harmless_lines(output)
-        text = begin + f"\n{begin}".join(lines) + "\n" if lines else ""
-        text += "".join(f"{stamp} {line}\n" for line in _lines(event))
+        if lines:
+            self._stream.write(begin)
+            self._stream.write(lines[:-1].replace("\n", f"\n{begin}"))
+            self._stream.write("\n")
+        text = "".join(f"{stamp} {line}\n" for line in _lines(event))
         if isinstance(event.what, RunEnded | RunWaiting):
             text += "".join(f"{line}\n" for line in summary(self._watch.state, self._record, self._watch.tail))
-        if text:
+        if lines or text:
             self._stream.write(text)
             self._stream.flush()
 

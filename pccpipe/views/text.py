@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 # C0 and C1 controls, and what reorders or hides text (bidirectional controls, line separators, zero width).
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _SAFE_CONTROLS = "\t\n"
-_PRINTABLE = bytes(range(0x20, 0x7F))
+_PRINTABLE = bytes(range(0x20, 0x7F)) + b"\n"
 
 
 def harmless(text: str) -> str:
@@ -45,16 +45,27 @@ def harmless_line(text: str) -> str:
     return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
 
 
-def harmless_lines(lines: Sequence[str]) -> list[str]:
-    """Each as `harmless_line` makes it; quick for many that are harmless already, as most are."""
-    if _is_printable("".join(lines)) and max(map(len, lines), default=0) <= LONGEST_LINE:
-        return list(lines)
-    return [harmless_line(line) for line in lines]
+def harmless_lines(text: str) -> str:
+    """As `harmless_line`, for many, each with its newline; quick where all are harmless already, as most are."""
+    if _is_printable(text) and not _has_longer_line(text, LONGEST_LINE):
+        return text
+    return "".join(f"{harmless_line(line)}\n" for line in text[:-1].split("\n"))
 
 
 def _is_printable(text: str) -> bool:
-    """Nothing of it is obeyed, if so: the quickest way to find out."""
-    return not text.encode().translate(None, _PRINTABLE) if text.isascii() else text.isprintable()
+    """Nothing of it but newlines is obeyed, if so: the quickest way to find out."""
+    if text.isascii():
+        return not text.encode().translate(None, _PRINTABLE)
+    return text.replace("\n", " ").isprintable()
+
+
+def _has_longer_line(text: str, most: int) -> bool:
+    start = 0
+    while len(text) - start > most:
+        start = text.rfind("\n", start, start + most + 1) + 1
+        if not start:
+            return True
+    return False
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -76,26 +87,24 @@ class Lines:
         """The line that is not finished yet."""
         return self._rest
 
-    def feed(self, text: str) -> list[str]:
-        """The lines that this piece completes."""
-        *whole, last = text.split("\n")
-        if not whole:
-            self._take(last)
-            return []
-        self._take(whole[0])
-        lines = [self._end()]
-        if max(map(len, whole)) <= _KEPT:
-            lines += whole[1:]
-        else:
-            for piece in whole[1:]:
-                self._take(piece)
-                lines.append(self._end())
-        self._take(last)
-        return lines
+    def feed(self, text: str) -> str:
+        """The lines that this piece completes, each with its newline."""
+        if not self._dropped:
+            text, self._rest = self._rest + text, ""
+        end = text.rfind("\n") + 1
+        whole = text[:end]
+        if self._dropped or _has_longer_line(whole, _KEPT):
+            whole = "".join([self._whole(line) for line in whole[:-1].split("\n")]) if whole else ""
+        self._take(text[end:])
+        return whole
 
-    def finish(self) -> list[str]:
+    def finish(self) -> str:
         """What is left, as a last line."""
-        return [self._end()] if self._rest else []
+        return self._end() if self._rest else ""
+
+    def _whole(self, line: str) -> str:
+        self._take(line)
+        return self._end()
 
     def _take(self, piece: str) -> None:
         self._rest += piece
@@ -110,7 +119,7 @@ class Lines:
     def _end(self) -> str:
         line, dropped = self._rest, self._dropped
         self._rest, self._dropped = "", 0
-        return f"{line[: LONGEST_LINE - 50]} ... ({len(line) + dropped} characters)" if dropped else line
+        return f"{line[: LONGEST_LINE - 50]} ... ({len(line) + dropped} characters)\n" if dropped else f"{line}\n"
 
 
 def clock(moment: float) -> str:

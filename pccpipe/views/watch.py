@@ -27,8 +27,8 @@ class Watch:
         self._tails: dict[str, deque[str]] = {}
         self._lines: dict[str, dict[Stream, Lines]] = {}
 
-    def take(self, event: Event) -> list[str]:
-        """Take in an event; the lines are as they came, not harmless yet."""
+    def take(self, event: Event) -> str:
+        """Take in an event; the lines are as they came, not harmless yet, each with its newline."""
         self.state.apply(event)
         match event.what:
             case Output(step, stream, text):
@@ -36,20 +36,24 @@ class Watch:
                 return self._keep(step, lines.feed(text))
             case CommandEnded(step=step):
                 pending = self._lines.pop(step, {})
-                return [line for lines in pending.values() for line in self._keep(step, lines.finish())]
+                return "".join(self._keep(step, lines.finish()) for lines in pending.values())
             case StepEnded(step=step, outcome=Outcome.SUCCEEDED | Outcome.SKIPPED):
                 self._tails.pop(step, None)
             case _:
                 pass
-        return []
+        return ""
 
     def tail(self, step: str, most: int = TAIL) -> list[str]:
         """The last lines of a step, harmless, also one that is not whole yet."""
         rests = [lines.rest for lines in self._lines.get(step, {}).values() if lines.rest]
-        kept = [*self._tails.get(step, ()), *(harmless_line(rest) for rest in rests)]
-        return kept[max(0, len(kept) - most) :]
+        kept = [*self._tails.get(step, ()), *rests]
+        return [harmless_line(line) for line in kept[max(0, len(kept) - most) :]]
 
-    def _keep(self, step: str, lines: list[str]) -> list[str]:
+    def _keep(self, step: str, lines: str) -> str:
         tail = self._tails.setdefault(step, deque(maxlen=TAIL))
-        tail.extend(harmless_line(line) for line in lines[-TAIL:])
+        if lines:
+            start = len(lines) - 1
+            for _ in range(TAIL):
+                start = lines.rfind("\n", 0, max(0, start))
+            tail.extend(lines[start + 1 : -1].split("\n"))
         return lines

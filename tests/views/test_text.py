@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from pccpipe.outcome import Place
 from pccpipe.record.events import ActionDone
 from pccpipe.targets.base import Isolation
-from pccpipe.views.text import Lines, cells, duration, facts, harmless, harmless_line, isolation, shorten, size
+from pccpipe.views.text import (
+    Lines,
+    cells,
+    duration,
+    facts,
+    harmless,
+    harmless_line,
+    harmless_lines,
+    isolation,
+    shorten,
+    size,
+)
 from tests.record.script import BOXED
 
 
@@ -43,8 +54,9 @@ def test_a_long_line_is_cut_and_says_how_long_it_was() -> None:
 @given(st.lists(st.text(st.sampled_from("ab\n"), max_size=5)))
 def test_lines_are_put_together_from_pieces(pieces: list[str]) -> None:
     lines = Lines()
-    made = [line for piece in pieces for line in lines.feed(piece)] + lines.finish()
-    assert made == "".join(pieces).removesuffix("\n").split("\n") or made == "".join(pieces).splitlines()
+    whole = "".join(pieces)
+    assert "".join(lines.feed(piece) for piece in pieces) == whole[: whole.rfind("\n") + 1]
+    assert lines.finish().removesuffix("\n") == whole[whole.rfind("\n") + 1 :]
 
 
 def test_a_line_that_never_ends_does_not_fill_the_memory() -> None:
@@ -56,7 +68,7 @@ def test_a_line_that_never_ends_does_not_fill_the_memory() -> None:
 
 def test_a_very_long_line_is_one_line_and_says_how_long_it_was() -> None:
     lines = Lines()
-    made = [line for _ in range(1000) for line in lines.feed("\x1b" * 1000)] + lines.feed("end\nnext\n")
+    made = ("".join(lines.feed("\x1b" * 1000) for _ in range(1000)) + lines.feed("end\nnext\n")).splitlines()
     assert len(made) == 2
     assert made[0].endswith(" ... (1000003 characters)")
     assert harmless_line(made[0]).endswith("characters)")
@@ -68,7 +80,22 @@ def test_a_progress_bar_without_an_end_shows_what_it_showed_last() -> None:
     for percent in range(10_000):
         lines.feed(f"{percent} of 9999\r")
     assert harmless_line(lines.rest) == "9999 of 9999"
-    assert [harmless_line(line) for line in lines.feed("done\n")] == ["done"]
+    assert harmless_lines(lines.feed("done\n")) == "done\n"
+
+
+@given(st.lists(st.text(st.sampled_from("ab\t\r\x1bä漢"), max_size=5), min_size=1))
+def test_many_lines_are_as_harmless_as_each_of_them(lines: list[str]) -> None:
+    lines.append("x" * 2001)
+    assert harmless_lines("".join(f"{line}\n" for line in lines)).split("\n")[:-1] == [
+        harmless_line(line) for line in lines
+    ]
+
+
+def test_a_long_line_among_others_is_shortened() -> None:
+    lines = Lines()
+    assert [len(line) for line in lines.feed(f"a\n{'x' * 2000}\n{'x' * 8000}\n{'x' * 8001}\nb\n").split("\n")] == [
+        *(1, 2000, 8000, 1950 + len(" ... (8001 characters)"), 1, 0)
+    ]
 
 
 def test_durations_and_sizes_read_well() -> None:
