@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shlex
 import time
@@ -19,33 +18,77 @@ ASK_FACTS = (
 )
 
 
-def run_script(process: Process, script: str, timeout: float) -> Done:
-    """Give a script to `process`, an sh that reads its program from stdin, and wait for its end. Closes the process.
+# In braces, so that nothing of it is done unless all of it has arrived.
+_PROGRAM = b"""{
+printf %%s %(begin)s; printf %%s %(begin)s >&2
+(
+%(script)s
+) </dev/null
+printf '%(end)s %%s\\n' $?; printf '%(end)s\\n' >&2
+}
+"""
 
-    A login shell's start-up files may print: what came before the script's own first word is left out.
-    Raises TimeoutError, ConnectionError.
-    """
-    deadline = time.monotonic() + timeout
-    mark = secrets.token_hex(16)
-    program = f"printf %s {mark}; printf %s {mark} >&2\n(\n{script}\n) </dev/null\nexit $?\n"
-    try:
-        process.settimeout(timeout)
-        with contextlib.suppress(ConnectionError):
+
+class NotBegun(ConnectionError):
+    """The shell had ended before it was given the script."""
+
+
+class ScriptShell:
+    """An sh that reads its program from stdin, for one script after another. One thread uses it at a time."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._is_new = True
+        self.has_ended = False
+        """Whether it takes no further script."""
+
+    def run(self, script: str, timeout: float) -> Done:
+        """Run a script to its end; what it leaves running is not waited for.
+
+        A login shell's start-up files may print: what came before the script's own first word is left out.
+        Raises TimeoutError, ConnectionError; after those it must be closed.
+        """
+        deadline = time.monotonic() + timeout
+        begin, end = secrets.token_hex(16).encode(), secrets.token_hex(16).encode()
+        program = _PROGRAM % {b"begin": begin, b"script": script.encode(errors="surrogateescape"), b"end": end}
+        try:
+            self._process.settimeout(timeout)
+            self._process.sendall(program)
+        except ConnectionError as error:
+            if not self._is_new:
+                raise NotBegun(str(error)) from error
             # A login without a shell ends before it has read all: what it says counts. Reading tells whether it was
             # the connection that ended.
-            process.sendall(program.encode(errors="surrogateescape"))
-            process.shutdown_write()
-        stdout, stderr = read_to_end(process, deadline)
-        code = process.wait(max(0.1, deadline - time.monotonic()))
+        stdout, stderr = read_to_end(self._process, deadline, end)
+        output, is_whole, code = _after(stdout, begin).partition(end)
+        errors = _after(stderr, begin).partition(end)[0]
+        if is_whole:
+            self._is_new = False
+            return Done(int(code), output, errors)
+        if not self._is_new and begin not in stdout:
+            raise NotBegun("the shell had ended")
+        # By itself: it is a login without a shell, or the script is none.
+        self.has_ended = True
+        return Done(self._process.wait(max(0.1, deadline - time.monotonic())), output, errors)
+
+    def close(self) -> None:
+        """End the shell."""
+        self._process.close()
+
+
+def run_script(process: Process, script: str, timeout: float) -> Done:
+    """Give one script to `process`, an sh that reads its program from stdin, as `ScriptShell.run`; closes it."""
+    shell = ScriptShell(process)
+    try:
+        return shell.run(script, timeout)
     finally:
-        process.close()
-    return Done(code, _after(stdout, mark), _after(stderr, mark))
+        shell.close()
 
 
-def read_to_end(process: Process, deadline: float) -> tuple[bytes, bytes]:
-    """All of a process's stdout and stderr. `deadline` is a time.monotonic().
+def read_to_end(process: Process, deadline: float, end: bytes = b"") -> tuple[bytes, bytes]:
+    """All of a process's stdout and stderr, or, of each, all that comes up to a line's end behind the word `end`.
 
-    Raises TimeoutError, ConnectionError, also for more than `OUTPUT_LIMIT`.
+    `deadline` is a time.monotonic(). Raises TimeoutError, ConnectionError, also for more than `OUTPUT_LIMIT`.
     """
     gathered = (bytearray(), bytearray())
     receivers = (process.recv, process.recv_stderr)
@@ -58,10 +101,19 @@ def read_to_end(process: Process, deadline: float) -> tuple[bytes, bytes]:
             if ready and open_[index]:
                 data = receivers[index](READ_SIZE)
                 gathered[index].extend(data)
-                open_[index] = bool(data)
+                open_[index] = bool(data) and not (end and _is_whole(gathered[index], end))
         if sum(map(len, gathered)) > OUTPUT_LIMIT:
             raise ConnectionAbortedError(f"it says more than {OUTPUT_LIMIT >> 20} MiB, and is not heard any further")
     return bytes(gathered[0]), bytes(gathered[1])
+
+
+def _is_whole(gathered: bytearray, end: bytes) -> bool:
+    return gathered.endswith(b"\n") and gathered.rfind(end, max(0, len(gathered) - len(end) - 10)) >= 0
+
+
+def _after(output: bytes, mark: bytes) -> bytes:
+    _, found, after = output.partition(mark)
+    return after if found else output
 
 
 def parse_facts(done: Done) -> Facts:
@@ -73,8 +125,3 @@ def parse_facts(done: Done) -> Facts:
 def sh_command(command: str) -> str:
     """A command line that means the same whatever the login's shell is."""
     return f"exec sh -c {shlex.quote(command)}"
-
-
-def _after(output: bytes, mark: str) -> bytes:
-    _, found, after = output.partition(mark.encode())
-    return after if found else output

@@ -14,7 +14,7 @@ import paramiko
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.shell.housekeeping import ASK_FACTS, parse_facts, run_script, sh_command
+from pccpipe.shell.housekeeping import ASK_FACTS, NotBegun, ScriptShell, parse_facts, sh_command
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.login import Transport, log_in
@@ -29,6 +29,10 @@ OPEN_TIMEOUT = 20.0
 """Seconds in which a session must be opened, with all tries."""
 SESSION_WAIT = 60.0
 """Seconds to wait for one of our own sessions to end when all are in use."""
+FRESH = 0.003
+"""Seconds after a script in which its shell is given the next one without being asked whether it is there."""
+SIGN_TIMEOUT = 5.0
+"""Seconds for its answer."""
 FAILURE_LASTS = 0.5
 """Seconds in which a failed attempt to connect answers for the threads that wait for it, too."""
 
@@ -53,6 +57,9 @@ class Connection:
         self._failure: Unavailable | None = None
         self._failed_at = 0.0
         self._sessions = threading.BoundedSemaphore(SESSIONS)
+        self._kept_lock = threading.Lock()
+        self._kept: tuple[ScriptShell, float] | None = None
+        """The shell of the last script, and when that ended."""
         self._by_dial_stdio = False
         self._forwards = Forwards(vm.external_ip, self.run)
 
@@ -78,7 +85,7 @@ class Connection:
             raise Unavailable(Reason.SSH_SESSION_REFUSED, words) from error
 
     def popen(self, command: str) -> Process:
-        if not self._sessions.acquire(timeout=SESSION_WAIT):
+        if not self._has_session():
             words = f"all {SESSIONS} sessions of the connection to {self.host} were in use for {SESSION_WAIT:g} s"
             raise Unavailable(Reason.SSH_SESSION_REFUSED, words)
         try:
@@ -97,7 +104,11 @@ class Connection:
         return process
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
-        return run_script(self.popen("exec sh"), script, timeout)
+        shell = self._live_shell()
+        if shell:
+            with contextlib.suppress(NotBegun):
+                return self._run_in(shell, script, timeout)
+        return self._run_in(ScriptShell(self.popen("exec sh")), script, timeout)
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
         if self._by_dial_stdio:
@@ -118,8 +129,51 @@ class Connection:
     def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:
         return self._with_transport(lambda transport: self._forwards.add_port(transport, port, accept))
 
+    def _run_in(self, shell: ScriptShell, script: str, timeout: float) -> Done:
+        try:
+            done = shell.run(script, timeout)
+        except BaseException:
+            shell.close()
+            raise
+        with self._kept_lock:
+            if not shell.has_ended and not self._kept:
+                self._kept = shell, time.monotonic()
+                return done
+        shell.close()
+        return done
+
+    def _live_shell(self) -> ScriptShell | None:
+        """The kept one, if it still answers: when a connection was lost before a script, that is given to a new one."""
+        with self._kept_lock:
+            kept, self._kept = self._kept, None
+        if not kept:
+            return None
+        shell, ended_at = kept
+        if time.monotonic() - ended_at < FRESH:
+            return shell
+        try:
+            shell.run(":", SIGN_TIMEOUT)
+        except (ConnectionError, TimeoutError):
+            shell.close()
+            return None
+        return shell
+
+    def _let_shell_go(self) -> None:
+        with self._kept_lock:
+            kept, self._kept = self._kept, None
+        if kept:
+            kept[0].close()
+
+    def _has_session(self) -> bool:
+        """Whether one of our sessions is to be had, soon."""
+        if self._sessions.acquire(blocking=False):
+            return True
+        self._let_shell_go()
+        return self._sessions.acquire(timeout=SESSION_WAIT)
+
     def close(self) -> None:
         """End the connection. What runs on the VM goes on. Idempotent; a later call connects anew."""
+        self._let_shell_go()
         with self._lock:
             for transport in self._transports:
                 transport.close()
@@ -172,6 +226,7 @@ class Connection:
                 # (When two are refused at a time, paramiko has a ChannelException for only one of them.)
                 if not transport.is_active():
                     raise
+                self._let_shell_go()
                 if time.monotonic() + pause > deadline:
                     words = f"{self.host} opens no session: {error}"
                     hint = "MaxSessions in its sshd_config may be too low (pccpipe uses up to 9)"

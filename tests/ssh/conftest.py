@@ -1,4 +1,4 @@
-"""An SSH agent for a test."""
+"""An SSH agent, and a connection, for a test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.ssh.connection import Connection
+from tests.targets.conftest import vm_spec
 from tests.targets.stand import until
+from tests.testbed.vm import VM
 
 
 @pytest.fixture
@@ -21,3 +24,10 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     process.terminate()
     process.wait()
+
+
+@pytest.fixture
+def connection(vm: VM) -> Iterator[Connection]:
+    made = Connection(vm_spec(vm))
+    yield made
+    made.close()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,13 +32,6 @@ from pccpipe.targets.machine import Done
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import until
 from tests.testbed.vm import VM
-
-
-@pytest.fixture
-def connection(vm: VM) -> Iterator[Connection]:
-    made = Connection(vm_spec(vm))
-    yield made
-    made.close()
 
 
 def refusal(spec: Vm) -> Unavailable:
