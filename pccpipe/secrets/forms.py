@@ -40,7 +40,8 @@ def wrapped_forms_of(value: str) -> Iterator[bytes]:
     if not SHORTEST <= len(raw) <= LONGEST_WRAPPED:
         return
     for text in _base64(raw):
-        for width in _WRAPS:
+        # In two lines it is the same for both.
+        for width in _WRAPS if len(text) > min(_WRAPS) else _WRAPS[:1]:
             for first in range(1, min(width + 1, len(text))):
                 lines = [text[:first], *(text[start : start + width] for start in range(first, len(text), width))]
                 yield b"\n".join(lines)

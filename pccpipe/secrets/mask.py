@@ -8,10 +8,11 @@ secret as for twenty, and no text makes it slow.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
@@ -33,20 +34,26 @@ class Masker:
     def __init__(self, values: Iterable[str]) -> None:
         self._lock = threading.Lock()
         self._values = [*values]
-        self.table = Table(self._values)
+        self._forms: dict[str, frozenset[bytes]] = {}
+        self.table = self._made()
 
     def add(self, values: Iterable[str]) -> None:
         """Mask these too, from now on."""
         with self._lock:
             self._values += values
-            self.table = Table(self._values)
+            self.table = self._made()
 
     def drop(self, values: Iterable[str]) -> None:
         """Mask these no longer, as often as they were added."""
         with self._lock:
             for value in values:
                 self._values.remove(value)
-            self.table = Table(self._values)
+            self.table = self._made()
+
+    def _made(self) -> Table:
+        # Those of a value are made once, however many others come and go beside it.
+        self._forms = {value: self._forms.get(value) or _all_forms_of(value) for value in self._values if value}
+        return Table(self._forms.values())
 
     def stream(self) -> StreamMask:
         """For output that comes in pieces, cut at any byte."""
@@ -156,12 +163,15 @@ def mask_error(error: BaseException | None, masker: Masker) -> None:
         left += [error.__cause__, error.__context__, *inner]
 
 
-class Table:
-    """What to look for. Immutable."""
+def _all_forms_of(value: str) -> frozenset[bytes]:
+    return frozenset(chain(forms_of(value), wrapped_forms_of(value)))
 
-    def __init__(self, values: Iterable[str]) -> None:
-        of_value = (chain(forms_of(value), wrapped_forms_of(value)) for value in values if value)
-        forms = sorted(set(chain.from_iterable(of_value)))
+
+class Table:
+    """What to look for. Immutable. `of_values` are the forms of each."""
+
+    def __init__(self, of_values: Iterable[frozenset[bytes]]) -> None:
+        forms = frozenset[bytes]().union(*of_values)
         self.is_empty = not forms
         self._short = [form for form in forms if len(form) < 7]
         self._grams = [
@@ -175,11 +185,11 @@ class Table:
         self._longest = max(map(len, forms), default=0)
         self._heads: dict[bytes, list[bytes]] = {}
         for form in forms:
-            for length in range(1, _HEAD):
-                if length < len(form):
-                    self._heads.setdefault(form[:length], [])
             if len(form) > _HEAD:
                 self._heads.setdefault(form[:_HEAD], []).append(form)
+        short = {form[:-1] for form in forms if len(form) <= _HEAD}
+        beginnings = {head[:length] for head in chain(self._heads, short) for length in range(1, _HEAD)}
+        self._heads |= {beginning: [] for beginning in beginnings}
 
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """Where secrets stand in `data`, from and to, in order; overlapping ones as one."""
@@ -216,12 +226,18 @@ class _Grams:
         self._forms: dict[bytes, list[bytes]] = {}
         for form in forms:
             self._forms.setdefault(form[: self._stride + width - 1], []).append(form)
-        self._heads: dict[int, list[tuple[bytes, int]]] = {}
+        pieces = {head[offset : offset + width] for head in self._forms for offset in range(self._stride)}
+        self.known = frozenset(int.from_bytes(piece, sys.byteorder) for piece in pieces)
+
+    @functools.cached_property
+    def _heads(self) -> Mapping[int, list[tuple[bytes, int]]]:
+        """Where the numbers stand, in which beginnings: only asked once a secret is near, which is seldom."""
+        heads: dict[int, list[tuple[bytes, int]]] = {}
         for head in self._forms:
             for offset in range(self._stride):
-                number = int.from_bytes(head[offset : offset + width], sys.byteorder)
-                self._heads.setdefault(number, []).append((head, offset))
-        self.known = frozenset(self._heads)
+                number = int.from_bytes(head[offset : offset + self._width], sys.byteorder)
+                heads.setdefault(number, []).append((head, offset))
+        return heads
 
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """From and to of each form in `data`."""
