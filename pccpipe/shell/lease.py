@@ -49,8 +49,8 @@ class Lease:
         holder: who that is, in words for others who wait: `host pid 123`.
         stale_after: seconds without a sign of life after which another's lease is taken over.
         beat_every: seconds between two signs of life of our own.
-        in_line_for: what tells the machine and its root from all others. Of those in this process who wait for the same
-            only the first asks for it again and again, and they have it in their order.
+        in_line_for: what tells the machine and its root from all others. Those in this process who wait for the same
+            have it in their order, and only the first asks for it: the others do nothing with the machine meanwhile.
     """
 
     def __init__(
@@ -89,13 +89,16 @@ class Lease:
         Args:
             wait: seconds to wait for another run's end; 0 for not at all.
             give_up: whether to wait no longer; asked about every second.
-            on_wait: told once, in a sentence, for whom we wait.
+            on_wait: told in a sentence for whom we wait: first for others of this process, then for who has it.
 
         Raises `VmBusy`; `Unavailable` if the machine can't be had, or the lease not be written there.
         """
         deadline = time.monotonic() + wait
         waiting = False
         with self._line.joined(self):
+            if wait and not self._line.is_first(self):
+                on_wait(f"waiting for the VM {self._machine.host}: other runs of this process come before this one")
+                self._line.come_first(self, deadline, give_up)
             while state := self._tried():
                 left = deadline - time.monotonic()
                 if left <= 0 or give_up():
@@ -107,7 +110,7 @@ class Lease:
                 if not waiting:
                     on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
                     waiting = True
-                self._line.wait(self, deadline, give_up)
+                self._line.wait(deadline)
         self._thread.start()
 
     def _tried(self) -> LeaseState | None:
@@ -148,7 +151,7 @@ class Lease:
 
 
 class _Line:
-    """Those of this process who wait for one machine: only the first asks for it again and again."""
+    """Those of this process who wait for one machine, in their order."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -163,16 +166,25 @@ class _Line:
         finally:
             with self._changed:
                 self._waiting.remove(lease)
+                self._changed.notify_all()
 
-    def wait(self, lease: Lease, deadline: float, give_up: Callable[[], bool]) -> None:
-        """Until it may ask again: it is the first, and `POLL_EVERY` has passed or somebody here let the machine go; or
-        its time is over.
-        """
+    def is_first(self, lease: Lease) -> bool:
         with self._changed:
-            while True:
-                self._changed.wait(min(POLL_EVERY, max(0.0, deadline - time.monotonic())))
-                if self._waiting[0] is lease or time.monotonic() >= deadline or give_up():
-                    return
+            return self._waiting[0] is lease
+
+    def come_first(self, lease: Lease, deadline: float, give_up: Callable[[], bool]) -> None:
+        """Wait until it is the first, or its time is over."""
+        with self._changed:
+            while self._waiting[0] is not lease and time.monotonic() < deadline and not give_up():
+                self._wait(deadline)
+
+    def wait(self, deadline: float) -> None:
+        """Until it is worth to ask again: `POLL_EVERY` has passed, or something has changed here."""
+        with self._changed:
+            self._wait(deadline)
+
+    def _wait(self, deadline: float) -> None:
+        self._changed.wait(min(POLL_EVERY, max(0.0, deadline - time.monotonic())))
 
     def move(self) -> None:
         """The machine has been let go."""
