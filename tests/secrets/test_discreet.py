@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pccpipe.engine.context import Parts
+from pccpipe.secrets.proxy.grant import Api
+from pccpipe.targets.base import Command
+from pccpipe.values import Discreet
+
+
+def test_what_has_a_secret_says_which_of_its_fields_it_is() -> None:
+    assert Parts in Discreet.__subclasses__()
+    for kind in Discreet.__subclasses__():
+        assert kind.hidden, kind
+        assert kind.hidden <= set(kind.__struct_fields__), kind
+
+
+def test_a_secret_is_in_no_repr() -> None:
+    api = Api("KEY", "the-key", "https://api.example", ("POST /responses",))
+    command = Command("c-1", "c", 1, "true", secrets={"KEY": "the-key"}, way_out="the-key")
+    for shown in (repr(api), str(command), f"{[api]}"):
+        assert "the-key" not in shown
+    assert repr(api) == "Api(secret='KEY', base='https://api.example', calls=('POST /responses',))"
