@@ -1,9 +1,9 @@
 """Takes secrets out of everything before it is written, in each form that they commonly travel in (see `forms`).
 
-Found without a search for each form: a form of 15 bytes or more, wherever it stands, has one of its first 8 bytes at a
-multiple of 8, and the 8 bytes from there on are looked up in a set (at multiples of 16 or 32 only, if no form is too
-short for that); shorter ones likewise by 4. What is looked up is compared whole. So masking costs the same for one
-secret as for twenty, and no text makes it slow.
+Found without a search for each form: one of 15 bytes or more, wherever it stands, has one of its first 8 bytes at a
+multiple of 8, and the 8 bytes from there on are looked up in a set; only at multiples of 16, 24 or 32 if no form is too
+short for that. Before, the same with 4 bytes has seen that one may be near; shorter forms are found by 4 alone. What is
+looked up is compared whole. So masking costs the same for one secret as for twenty, and no text makes it slow.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pccpipe.secrets.forms import forms_of, wrapped_forms_of
 from pccpipe.values import Json
 
 MASK = b"***"
+_FARTHEST = 32
+"""Bytes between two places that are looked at, at most: the more, the more there is to look for."""
 _HEAD = 4
 """Bytes of a form's beginning by which it is found at the end of what is there of a stream."""
 
@@ -174,14 +176,14 @@ class Table:
         forms = frozenset[bytes]().union(*of_values)
         self.is_empty = not forms
         self._short = [form for form in forms if len(form) < 7]
-        self._grams = [
-            gram
-            for gram in (
-                _Grams(8, "Q", [form for form in forms if len(form) >= 15]),
-                _Grams(4, "I", [form for form in forms if 7 <= len(form) < 15]),
-            )
-            if gram.known
-        ]
+        middle = [form for form in forms if 7 <= len(form) < 15]
+        long = [form for form in forms if len(form) >= 15]
+        # Of each row the first is quick, and the last finds: all of them must see a secret near.
+        rows = (
+            [_Grams(4, "I", middle)] if middle else [],
+            [_Grams(4, "I", long), _Grams(8, "Q", long)] if long else [],
+        )
+        self._grams = [row for row in rows if row]
         self._longest = max(map(len, forms), default=0)
         self._heads: dict[bytes, list[bytes]] = {}
         for form in forms:
@@ -194,8 +196,9 @@ class Table:
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """Where secrets stand in `data`, from and to, in order; overlapping ones as one."""
         found = [place for form in self._short for place in _places(form, data)]
-        for grams in self._grams:
-            found += grams.find(data)
+        for row in self._grams:
+            if all(grams.are_near(data) for grams in row):
+                found += row[-1].find(data)
         return _merged(found)
 
     def unsure(self, data: bytes) -> int:
@@ -214,46 +217,60 @@ class Table:
 class _Grams:
     """Finds forms of at least `2 * width - 1` bytes by the numbers that `width` bytes of their beginnings are.
 
-    Of the data only every `stride` bytes are looked at, which is more than `width` if all forms are long.
+    Of the data only every `stride` bytes are looked at: as far apart as the shortest form allows.
     """
 
     def __init__(self, width: int, code: Literal["Q", "I"], forms: Sequence[bytes]) -> None:
         self._width = width
         self._code = code
-        shortest = min(map(len, forms), default=0)
-        self._stride = next((times * width for times in (4, 2) if shortest >= (times + 1) * width - 1), width)
-        # Many forms differ only behind what is looked for.
-        self._forms: dict[bytes, list[bytes]] = {}
-        for form in forms:
-            self._forms.setdefault(form[: self._stride + width - 1], []).append(form)
-        pieces = {head[offset : offset + width] for head in self._forms for offset in range(self._stride)}
-        self.known = frozenset(int.from_bytes(piece, sys.byteorder) for piece in pieces)
+        self._all = forms
+        self._stride = min(_FARTHEST, min(map(len, forms)) - width + 1) // width * width
+
+    def are_near(self, data: bytes) -> bool:
+        """Whether a form may be in `data`."""
+        return not self._known.isdisjoint(self._numbers(data))
+
+    def find(self, data: bytes) -> list[tuple[int, int]]:
+        """From and to of each form in `data`."""
+        return [
+            (start, start + len(form))
+            for place, number in enumerate(self._numbers(data))
+            if number in self._known
+            for head, offset in self._heads[number]
+            if (start := place * self._stride - offset) >= 0 and data.startswith(head, start)
+            for form in self._forms[head]
+            if data.startswith(form, start)
+        ]
+
+    def _numbers(self, data: bytes) -> memoryview:
+        whole = memoryview(data)[: len(data) - len(data) % self._width]
+        return whole.cast(self._code)[:: self._stride // self._width]
+
+    # Each is made when it is first needed: most output has no secret anywhere near.
+
+    @functools.cached_property
+    def _known(self) -> frozenset[int]:
+        heads = {form[: self._stride + self._width - 1] for form in self._all}
+        pieces = {head[offset : offset + self._width] for head in heads for offset in range(self._stride)}
+        return frozenset(int.from_bytes(piece, sys.byteorder) for piece in pieces)
+
+    @functools.cached_property
+    def _forms(self) -> Mapping[bytes, list[bytes]]:
+        """By their beginnings: many differ only behind what is looked for."""
+        forms: dict[bytes, list[bytes]] = {}
+        for form in self._all:
+            forms.setdefault(form[: self._stride + self._width - 1], []).append(form)
+        return forms
 
     @functools.cached_property
     def _heads(self) -> Mapping[int, list[tuple[bytes, int]]]:
-        """Where the numbers stand, in which beginnings: only asked once a secret is near, which is seldom."""
+        """Where the numbers stand, in which beginnings."""
         heads: dict[int, list[tuple[bytes, int]]] = {}
         for head in self._forms:
             for offset in range(self._stride):
                 number = int.from_bytes(head[offset : offset + self._width], sys.byteorder)
                 heads.setdefault(number, []).append((head, offset))
         return heads
-
-    def find(self, data: bytes) -> list[tuple[int, int]]:
-        """From and to of each form in `data`."""
-        every = self._stride // self._width
-        numbers = memoryview(data)[: len(data) - len(data) % self._width].cast(self._code)[::every]
-        if self.known.isdisjoint(numbers):
-            return []
-        return [
-            (start, start + len(form))
-            for place, number in enumerate(numbers)
-            if number in self.known
-            for head, offset in self._heads[number]
-            if (start := place * self._stride - offset) >= 0 and data.startswith(head, start)
-            for form in self._forms[head]
-            if data.startswith(form, start)
-        ]
 
 
 def _places(form: bytes, data: bytes) -> Iterator[tuple[int, int]]:

@@ -104,6 +104,8 @@ class ChannelProcess(ChannelStream):
         super().__init__(channel, released)
         # Nothing can have come yet: the program is still to begin.
         channel.in_buffer, channel.in_stderr_buffer = _Received(), _Received()
+        # By default the server is told of more room ten times a window, each time by a packet of its own.
+        channel.in_window_threshold = channel.in_window_size // 4
 
     def recv_stderr(self, size: int) -> bytes:
         return self._received(self._unbroken(lambda: self._channel.recv_stderr(size)))
