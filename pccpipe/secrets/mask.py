@@ -178,12 +178,12 @@ class Table:
         self._short = [form for form in forms if len(form) < 7]
         middle = [form for form in forms if 7 <= len(form) < 15]
         long = [form for form in forms if len(form) >= 15]
-        # Of each row the first is quick, and the last finds: all of them must see a secret near.
-        rows = (
-            [_Grams(4, "I", middle)] if middle else [],
-            [_Grams(4, "I", long), _Grams(8, "Q", long)] if long else [],
-        )
-        self._grams = [row for row in rows if row]
+        self._rows: list[tuple[_Grams, ...]] = []
+        """Of each the first is quick, and the last finds: all of a row must see a form near."""
+        if middle:
+            self._rows.append((_Grams(4, "I", middle),))
+        if long:
+            self._rows.append((_Grams(4, "I", long), _Grams(8, "Q", long)))
         self._longest = max(map(len, forms), default=0)
         self._heads: dict[bytes, list[bytes]] = {}
         for form in forms:
@@ -196,7 +196,7 @@ class Table:
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """Where secrets stand in `data`, from and to, in order; overlapping ones as one."""
         found = [place for form in self._short for place in _places(form, data)]
-        for row in self._grams:
+        for row in self._rows:
             if all(grams.are_near(data) for grams in row):
                 found += row[-1].find(data)
         return _merged(found)
