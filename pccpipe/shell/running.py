@@ -73,6 +73,8 @@ class DetachedRunning:
         self._ended: set[Stream] = set()
         self._pending: list[Chunk] = []
         self._exit: Exit | None = None
+        self._lost: Lost | None = None
+        """Raised once all of its output is given."""
         self._looks = 4
         self._heard = time.monotonic()
         self._stop_lock = threading.Lock()
@@ -92,6 +94,8 @@ class DetachedRunning:
         while not self._pending:
             if self._exit:
                 return self._exit
+            if self._lost:
+                raise self._lost
             left = max(0.0, deadline - time.monotonic())
             try:
                 if self._lane:
@@ -183,7 +187,10 @@ class DetachedRunning:
     def _finish(self, trailer: Trailer) -> None:
         if trailer.code is None:
             host = self._lanes.machine.host
-            raise Lost(f"{self._followed.id} was running when {host} was restarted, or its supervisor was killed")
+            self._lost = Lost(
+                f"{self._followed.id} was running when {host} was restarted, or its supervisor was killed"
+            )
+            return
         self._exit = Exit(trailer.code, signal_name(trailer.code), timed_out=trailer.timed_out)
 
     def _trailers(self) -> list[Trailer]:

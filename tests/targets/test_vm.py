@@ -13,8 +13,9 @@ import pytest
 
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.shell.running import ASK_AFTER
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import Command, Exit
+from pccpipe.targets.base import Chunk, Command, Exit, Running
 from pccpipe.targets.vm import VmTarget
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import Stand, read_all, read_until, until
@@ -186,6 +187,27 @@ def test_a_supervisor_that_was_killed_makes_its_command_lost(vm: VM) -> None:
         stand.shell(f"kill -KILL $(cut -d' ' -f1 {stand.state}/commands/step-1.sup)")
         with pytest.raises(Lost, match="supervisor"):
             read_all(running)
+        running.discard()
+
+
+def test_a_lost_command_shows_what_it_wrote_and_nothing_of_the_command_before(vm: VM) -> None:
+    shown: list[bytes] = []
+
+    def read(running: Running) -> None:
+        until_then = time.monotonic() + ASK_AFTER / 2
+        while time.monotonic() < until_then:
+            chunk = running.read(1.0)
+            if isinstance(chunk, Chunk):
+                shown.append(chunk.data)
+
+    with opened(vm) as stand:
+        stand.run("echo first")
+        running = stand.start("echo ready; sleep 1; echo end")
+        read_until(running, b"ready\n")
+        stand.shell(f"kill -KILL $(cut -d' ' -f1 {stand.state}/commands/step-2.sup)")
+        with pytest.raises(Lost, match="supervisor"):
+            read(running)
+        assert b"".join(shown) == b"end\n"
         running.discard()
 
 
