@@ -101,8 +101,22 @@ pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full d
   [ -n "$pcc_words" ] || pcc_words=$(pcc_write "$1" 2>&1)
 }
 
-pcc_supervise() { # as pcc_begin
-  exec 3>o 4>e
+pcc_supervise() { # as pcc_begin; opens the FIFOs. A child's end interrupts that in busybox sh: then again, but never both anew,
+  # because a cat takes a FIFO that is closed for the end of the command. Not by `exec`, which would end the shell.
+  pcc_opened=
+  until [ -n "$pcc_opened" ]; do
+    {
+      until [ -n "$pcc_opened" ]; do
+        {
+          pcc_opened=1
+          pcc_see_to "$@"
+        } 4>e || [ -n "$pcc_opened" ] || [ -p e ] || exit 1
+      done
+    } 3>o || [ -n "$pcc_opened" ] || [ -p o ] || exit 1
+  done
+}
+
+pcc_see_to() { # as pcc_begin
   pcc_limit=$4 pcc_patience=$5
   printf '%s\n' "$pcc_lane" >"$pcc_command.sup"
   pcc_now

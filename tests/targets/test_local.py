@@ -130,8 +130,9 @@ def test_many_commands_leave_neither_processes_nor_zombies(shell: str, stand: St
     before = _children_of_lanes(stand)
     for _ in range(120):
         stand.run("true")
-    until(lambda: _children_of_lanes(stand) <= before + 2)
-    assert len(list(Path(stand.state, "commands").iterdir())) < 5 * 40
+    # With each command a lane reaps what has ended; when the machine is busy, some end late.
+    until(lambda: bool(stand.run("true")) and _children_of_lanes(stand) <= before + 2)
+    until(lambda: len(list(Path(stand.state, "commands").iterdir())) < 5 * 40)
 
 
 def test_a_killed_pccpipe_leaves_its_command_running_and_another_finishes_it(tmp_path: Path) -> None:
