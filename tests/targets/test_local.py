@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,24 @@ def test_many_commands_leave_neither_processes_nor_zombies(shell: str, stand: St
     # With each command a lane reaps what has ended; when the machine is busy, some end late.
     until(lambda: bool(stand.run("true")) and _children_of_lanes(stand) <= before + 2)
     until(lambda: len(list(Path(stand.state, "commands").iterdir())) < 5 * 40)
+
+
+def test_a_childs_end_while_a_command_begins_costs_nothing(shell: str, stand: Stand) -> None:
+    stand.run("true")
+    (cats,) = Path(stand.state).glob("lane-*/cats")
+    readers = [int(pid) for pid in cats.read_text().split()]
+    lane = int(Path(f"/proc/{readers[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    for pid in readers:
+        os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(stand.run, "echo out; echo err >&2")
+        for pid in readers:
+            time.sleep(0.3)
+            os.kill(lane, signal.SIGCHLD)  # it waits for this one to read its FIFO
+            time.sleep(0.1)
+            os.kill(pid, signal.SIGCONT)
+        out, err, exit_ = running.result()
+    assert (out, err, exit_.code) == (b"out\n", b"err\n", 0)
 
 
 def test_a_killed_pccpipe_leaves_its_command_running_and_another_finishes_it(tmp_path: Path) -> None:
