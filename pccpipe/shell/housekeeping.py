@@ -64,7 +64,7 @@ class ScriptShell:
         errors = _after(stderr, begin).partition(end)[0]
         if is_whole:
             self._is_new = False
-            return Done(int(code), output, errors)
+            return Done(int(code.split()[0]), output, errors)
         if not self._is_new and begin not in stdout:
             raise NotBegun("the shell had ended")
         # By itself: it is a login without a shell, or the script is none.
@@ -101,14 +101,16 @@ def read_to_end(process: Process, deadline: float, end: bytes = b"") -> tuple[by
             if ready and open_[index]:
                 data = receivers[index](READ_SIZE)
                 gathered[index].extend(data)
-                open_[index] = bool(data) and not (end and _is_whole(gathered[index], end))
+                open_[index] = bool(data) and not (end and _is_whole(gathered[index], end, len(data)))
         if sum(map(len, gathered)) > OUTPUT_LIMIT:
             raise ConnectionAbortedError(f"it says more than {OUTPUT_LIMIT >> 20} MiB, and is not heard any further")
     return bytes(gathered[0]), bytes(gathered[1])
 
 
-def _is_whole(gathered: bytearray, end: bytes) -> bool:
-    return gathered.endswith(b"\n") and gathered.rfind(end, max(0, len(gathered) - len(end) - 10)) >= 0
+def _is_whole(gathered: bytearray, end: bytes, new: int) -> bool:
+    """Whether the end's line is there, within the last `new` bytes or shortly before; more may stand behind it."""
+    at = gathered.find(end, max(0, len(gathered) - new - len(end) - 10))
+    return at >= 0 and gathered.find(b"\n", at) >= 0
 
 
 def _after(output: bytes, mark: bytes) -> bytes:

@@ -63,6 +63,15 @@ def test_what_a_script_leaves_running_is_not_waited_for(connection: Connection) 
     assert time.monotonic() - began < 10
 
 
+def test_what_it_leaves_running_may_talk_on(connection: Connection) -> None:
+    for _ in range(3):
+        # Without a line's end, behind the script's and into the next one's time.
+        done = connection.run("while :; do printf x; done & echo $! >talker; echo begun", timeout=10)
+        assert done.stdout.strip(b"x") == b"begun\n"
+        assert connection.run("kill $(cat talker); rm talker", timeout=10).code == 0
+    assert connection.run("echo on").stdout.strip(b"x") == b"on\n"
+
+
 def test_a_shell_that_died_meanwhile_costs_no_script(connection: Connection) -> None:
     shell = connection.run("echo $$").stdout.decode().strip()
     other = connection.popen(f"kill -KILL {shell}; echo gone")
