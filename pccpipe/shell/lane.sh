@@ -36,7 +36,6 @@ pcc_open() {
   cd "$pcc_folder" || exit 1
   read -r pcc_boot </proc/sys/kernel/random/boot_id
   pcc_identify self
-  pcc_lane="$pcc_self $pcc_start $pcc_boot"
   export PCCPIPE_STEP="$pcc_run//"
   pcc_answer "$pcc_reply" yes
   printf '\036%s\n' "$pcc_reply" >&2
@@ -118,7 +117,7 @@ pcc_supervise() { # as pcc_begin; opens the FIFOs. A child's end interrupts that
 
 pcc_see_to() { # as pcc_begin
   pcc_limit=$4 pcc_patience=$5
-  printf '%s\n' "$pcc_lane" >"$pcc_command.sup"
+  pcc_sign
   pcc_now
   pcc_began=$pcc_hundredths
   pcc_last_pid
@@ -140,13 +139,17 @@ pcc_see_to() { # as pcc_begin
     {
       # From now on this process sees to its end, and not the lane.
       pcc_identify self
-      printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
+      pcc_sign
       pcc_end_escaped
       pcc_say_ended
     } </dev/null >/dev/null &
   else
     pcc_say_ended
   fi
+}
+
+pcc_sign() { # this process, as it was identified last, sees to the command's end
+  printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
 }
 
 pcc_say_ended() {

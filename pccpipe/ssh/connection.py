@@ -144,8 +144,7 @@ class Connection:
 
     def _live_shell(self) -> ScriptShell | None:
         """The kept one, if it still answers: when a connection was lost before a script, that is given to a new one."""
-        with self._kept_lock:
-            kept, self._kept = self._kept, None
+        kept = self._take_kept()
         if not kept:
             return None
         shell, ended_at = kept
@@ -159,10 +158,14 @@ class Connection:
         return shell
 
     def _let_shell_go(self) -> None:
-        with self._kept_lock:
-            kept, self._kept = self._kept, None
+        kept = self._take_kept()
         if kept:
             kept[0].close()
+
+    def _take_kept(self) -> tuple[ScriptShell, float] | None:
+        with self._kept_lock:
+            kept, self._kept = self._kept, None
+            return kept
 
     def _has_session(self) -> bool:
         """Whether one of our sessions is to be had, soon."""
