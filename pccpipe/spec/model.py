@@ -304,6 +304,10 @@ class Vm(Struct, frozen=True):
     """The hosts to go through, in order: `[USER@]HOST[:PORT]`, with commas between them."""
     jump_key_path: Path | None = None
     """None: `key_path`."""
+    run_as: str | None = None
+    """The account that `on: vm` steps run as there; None: the login itself."""
+    shared_home: tuple[str, ...] = ()
+    """Folders there that steps of the `run_as` account may read."""
 
 
 class Project(Struct, frozen=True):

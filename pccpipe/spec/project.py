@@ -58,6 +58,8 @@ def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> V
         root=str(data.get("root", "/home/project")).rstrip("/") or "/",
         proxy_jump=str(data["proxy_jump"]) if "proxy_jump" in data else None,
         jump_key_path=_path(folder, str(data["jump_key_path"])) if "jump_key_path" in data else None,
+        run_as=str(data["run_as"]) if "run_as" in data else None,
+        shared_home=tuple(str(folder) for folder in cast("list[str]", data.get("shared_home", []))),
     )
 
 
@@ -72,6 +74,11 @@ def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> li
         position = source.of_value(("vm", key)) if key in vm else source.of_key(("vm",))
         problems.append(Problem(position, message, hint, source.line(position.line)))
 
+    user = vm.get("user") or environ.get(USER_VARIABLE)
+    if "run_as" in vm and vm["run_as"] in (user, "root"):
+        say("run_as", f"`run_as` names {vm['run_as']}, which steps must not be", "an account of its own, as `pccrun`")
+    if "shared_home" in vm and "run_as" not in vm:
+        say("shared_home", "`shared_home` is for the steps of a `run_as` account, and there is none")
     if "user" not in vm and not environ.get(USER_VARIABLE):
         say("user", "`vm:` needs a `user`", f"write it here, or set {USER_VARIABLE}")
     key = vm.get("key_path") or environ.get(KEY_VARIABLE)
