@@ -10,11 +10,13 @@ from pathlib import Path
 from pccpipe.engine.access import Access
 from pccpipe.engine.context import Here, Parts
 from pccpipe.engine.limits import STEP_LIMIT
+from pccpipe.engine.result import result_target
 from pccpipe.errors import UsageError
 from pccpipe.outcome import Place
 from pccpipe.spec.model import FileInput, FileKind, Run, Step, Where
 from pccpipe.spec.schema import find_schema
 from pccpipe.targets.base import Command, ContainerSettings
+from pccpipe.workspace.patch import brief
 
 STOP_MARGIN = 60.0
 """Seconds to stop a command. By these and the `lost` limit a target's own limit lies behind ours."""
@@ -89,5 +91,12 @@ def _content(parts: Parts, file: FileInput, names: Mapping[str, object]) -> byte
                 return path.read_bytes()
             except OSError as error:
                 raise UsageError(f"cannot read {path} for the file {file.name!r}: {error.strerror}") from error
+        case FileKind.PATCH:
+            name = file.content.render(names)
+            try:
+                return brief(result_target(name, parts.run_dir))
+            except OSError as error:
+                words = f"cannot read the patch {name} of this run for the file {file.name!r}: {error.strerror}"
+                raise UsageError(words, "a `diff:` step before this one makes it") from error
         case FileKind.SCHEMA:
             return json.dumps(find_schema(file.content.source, parts.pipeline.path.parent), indent=1).encode()

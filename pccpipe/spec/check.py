@@ -223,6 +223,7 @@ class _Checker:
         self.values.text((*path, "text"), spec.get("text"), seen)
         self.values.file((*path, "file"), spec.get("file"), seen)
         self.values.schema((*path, "schema"), spec.get("schema"))
+        self.values.text((*path, "patch"), spec.get("patch"), seen)
         self.values.template_file((*path, "template"), spec.get("template"), seen)
 
     def _place(self, step: Mapping[str, Data]) -> str:

@@ -134,6 +134,8 @@ class FileKind(StrEnum):
     """A file as it is."""
     SCHEMA = "schema"
     """A result's JSON Schema, by the name or path that `result: schema:` takes."""
+    PATCH = "patch"
+    """A patch that `diff:` made, behind the list of its files; cut if it is long."""
 
 
 class FileInput(Struct, frozen=True):
@@ -142,7 +144,7 @@ class FileInput(Struct, frozen=True):
     name: str
     kind: FileKind
     content: Template
-    """For TEXT and TEMPLATE what to render (without shell quoting); for FILE and SCHEMA the path or name."""
+    """For TEXT and TEMPLATE what to render (without shell quoting); for FILE, SCHEMA and PATCH the path or name."""
 
 
 class ResultSpec(Struct, frozen=True):
