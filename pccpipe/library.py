@@ -452,7 +452,7 @@ def provision(
     Raises UsageError if the project has no VM, `Unavailable` if it can't be reached or the folder not be made.
     """
     from pccpipe.vm.patient import Chart
-    from pccpipe.vm.provision import make_folder
+    from pccpipe.vm.provision import make_folder, write_down
 
     project = project or load_project()
     if project.isolation_mode is not IsolationMode.VM:
@@ -460,8 +460,9 @@ def provision(
         hint = "a project file with `isolation_mode: vm` and a `vm:` names one (--project FILE)"
         raise UsageError(f"the project {project.id!r} has no VM: its isolation_mode is {mode}", hint)
     check_run_id(run_id)
-    make_folder(Chart(project, Path(runs_dir or RUNS_DIR).absolute(), ENDPOINT, "", accept_new_host_key))
-    return run(
+    chart = Chart(project, Path(runs_dir or RUNS_DIR).absolute(), ENDPOINT, "", accept_new_host_key)
+    make_folder(chart)
+    result = run(
         load(data_path("pipelines", "provision.yaml")),
         run_id=run_id,
         project=project,
@@ -471,6 +472,9 @@ def provision(
         accept_new_host_key=accept_new_host_key,
         wait=wait,
     )
+    if result.outcome is Outcome.SUCCEEDED:
+        write_down(chart)
+    return result
 
 
 def _recorded(

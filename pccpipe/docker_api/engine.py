@@ -139,18 +139,31 @@ class Engine:
 
     def has_image(self, image: str) -> bool:
         """Whether the engine has an image. Raises `Unavailable`."""
-        return self.image_labels(image) is not None
+        return self._inspect_image(image) is not None
 
     def image_labels(self, image: str) -> dict[str, str] | None:
         """An image's labels, or None if the engine has no such image. Raises `Unavailable`."""
+        found = self._inspect_image(image)
+        if found is None:
+            return None
+        config = found.get("Config")
+        labels = config.get("Labels") if isinstance(config, dict) else None
+        return {name: str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
+
+    def image_id(self, image: str) -> str | None:
+        """The id behind an image's name, or None if the engine has no such image. Raises `Unavailable`."""
+        found = self._inspect_image(image)
+        return None if found is None else str(found["Id"])
+
+    def _inspect_image(self, image: str) -> dict[str, Json] | None:
         import docker.errors
 
-        def look(client: docker.APIClient) -> dict[str, str] | None:
+        def look(client: docker.APIClient) -> dict[str, Json] | None:
             try:
-                found = client.inspect_image(image)  # type: ignore[no-untyped-call]
+                found: dict[str, Json] = client.inspect_image(image)  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:
                 return None
-            return dict(found.get("Config", {}).get("Labels") or {})
+            return found
 
         return self.ask(Call.OTHER, look)
 
