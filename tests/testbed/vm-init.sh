@@ -43,6 +43,10 @@ mkdir -p /run/sshd /run/lock
 useradd -M -d /home/pcc -s /bin/bash -p '*' pcc
 mkdir -p /home/pcc/.ssh /root/.ssh
 if [ -z "$bare" ]; then
+  # The account that the workspace's code may run as: no password, no group docker, and no way back to who logs in.
+  useradd -r -M -d /nonexistent -s /bin/sh -p '*' pccrun
+  echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc/sudoers.d/pccpipe-pccrun
+  chmod 440 /etc/sudoers.d/pccpipe-pccrun
   getent group docker >/dev/null || groupadd -r docker
   usermod -aG docker pcc
   mkdir -p /home/project; chown pcc: /home/project

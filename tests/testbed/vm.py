@@ -28,6 +28,8 @@ class VM:
     user = "pcc"
     port = 22
     root = "/home/project"
+    run_as = "pccrun"
+    """An account that `user` may run commands as, by sudo; it is in no group of note."""
 
     def __init__(self, name: str) -> None:
         self.name = name
