@@ -48,6 +48,7 @@ def isolation_of(host: str, name: str, found: Mapping[str, Json], engine: tuple[
         capabilities=_capabilities(settings),
         security=tuple(_security(found, settings, engine)),
         mounts=mounts,
+        hidden=tuple(sorted(_hidden(found))),
         shared=tuple(name for name, key in _NAMESPACES.items() if settings.get(key) == "host"),
     )
 
@@ -98,11 +99,25 @@ def _names_seccomp(options: list[str]) -> bool:
 
 def _mounts(found: Mapping[str, Json], settings: Mapping[str, Json]) -> Iterator[str]:
     for mount in _list(found.get("Mounts")):
-        if isinstance(mount, dict):
+        if isinstance(mount, dict) and _hidden_by(mount) is None:
             source = mount.get("Source") or mount.get("Name") or mount.get("Type")
             yield f"{source}:{mount.get('Destination')}:{'rw' if mount.get('RW') else 'ro'}"
     for folder, options in part(settings, "Tmpfs").items():
         yield f"tmpfs:{folder}:{options}"
+
+
+def _hidden(found: Mapping[str, Json]) -> Iterator[str]:
+    """What of the workspace something lies over."""
+    for mount in _list(found.get("Mounts")):
+        if isinstance(mount, dict) and (path := _hidden_by(mount)):
+            yield path
+
+
+def _hidden_by(mount: Mapping[str, Json]) -> str | None:
+    """The path in the workspace that a mount lies over; None if it is one of the usual mounts."""
+    inside = f"{WORKSPACE}/"
+    where = str(mount.get("Destination"))
+    return where.removeprefix(inside) if where.startswith(inside) else None
 
 
 def _list(value: Json) -> list[Json]:

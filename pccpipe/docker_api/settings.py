@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 from msgspec import Struct
 
+from pccpipe.docker_api.hidden import Hidden
 from pccpipe.targets.base import Command, ContainerSettings
 from pccpipe.values import Json
 
@@ -35,10 +37,18 @@ class Paths(Struct, frozen=True):
     files: str
     out: str
     proxy: str
+    cover: str
+    """The folder of what lies over hidden files."""
 
 
-def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Paths) -> dict[str, Json]:
-    """The body of the API's create call."""
+def create_body(
+    command: Command, run_id: str, user: tuple[int, int], paths: Paths, hidden: Sequence[Hidden] = ()
+) -> dict[str, Json]:
+    """The body of the API's create call.
+
+    Args:
+        hidden: what of the workspace it is not to see.
+    """
     settings = command.container
     assert settings is not None
     uid, gid = (0, 0) if settings.root else user
@@ -77,6 +87,7 @@ def create_body(command: Command, run_id: str, user: tuple[int, int], paths: Pat
             "PidsLimit": settings.pids,
             "Mounts": [
                 _mount(paths.workspace, WORKSPACE, read_only=settings.read_only_workspace),
+                *(_mount(f"{paths.cover}/{each.cover}", f"{WORKSPACE}/{each.path}", read_only=True) for each in hidden),
                 _mount(paths.files, IN, read_only=True),
                 _mount(paths.out, OUT, read_only=False),
                 *([_mount(paths.proxy, PROXY, read_only=True)] if command.is_proxied else []),

@@ -113,6 +113,8 @@ class Isolation(Struct, frozen=True):
     """The host's namespaces that it is in: `network`, `pid`, `ipc`, ..."""
     engine_at_hand: bool = False
     """It runs outside of a container and may use the host's engine, which makes it as good as root there."""
+    hidden: tuple[str, ...] = ()
+    """Files and folders of the workspace that it did not see, because agents take them for instructions."""
 
 
 class Chunk(Struct, frozen=True):

@@ -12,6 +12,9 @@ from pathlib import Path
 from pccpipe.docker_api import relay
 from pccpipe.docker_api.account import isolation_of, part
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
+from pccpipe.docker_api.hidden import Hidden
+from pccpipe.docker_api.hidden import parse as parse_hidden
+from pccpipe.docker_api.hidden import script as hidden_script
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, PROXY, SHELL, WORKSPACE, Paths, create_body
 from pccpipe.docker_api.stream import Answer
@@ -31,6 +34,12 @@ SCRIPT = ".script"
 LEAST_FREE = 50 * 1024
 """In kB; an agent that finds the disk full in the midst of its work has worked in vain."""
 LEAST_INODES = 2000
+NO_REPOSITORY_BY_SHAPE = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.bareRepository",
+    "GIT_CONFIG_VALUE_0": "explicit",
+}
+"""A folder that looks like a bare repository is none to git: its configuration could name programs to run."""
 DOUBT_LIMIT = 60.0
 """Seconds to find out whether a container started, when the connection broke at that moment."""
 CLOSE_LIMIT = 15.0
@@ -90,13 +99,15 @@ class ContainerTarget:
             self._place.file_of(command.id, "in"),
             self._place.file_of(command.id, "out"),
             f"{self._place.state}/proxy",
+            self._place.file_of(command.id, "cover"),
         )
         owner = self._lay_out(command, paths)
         if command.is_proxied:
             self._open_door()
         name = f"pcc-run-{self._run_id[:8]}-{command.step}-{command.serial}"
         try:
-            container = self._create(name, command, create_body(command, self._run_id, owner, paths))
+            hidden = self._hide(paths) if command.container.read_only_workspace else ()
+            container = self._create(name, command, create_body(command, self._run_id, owner, paths, hidden))
             self._check_shell(container, command.container.image)
             return self._begin(container, name, command)
         except BaseException:
@@ -197,7 +208,7 @@ class ContainerTarget:
         """Write the script and the files there; who owns the workspace."""
         litter = [self._litter.pop() for _ in range(len(self._litter))]
         proxy = shlex.quote(paths.proxy)
-        folders = [self._place.file_of(command_id, kind) for command_id in litter for kind in ("in", "out")]
+        folders = [self._place.file_of(command_id, kind) for command_id in litter for kind in ("in", "out", "cover")]
         files = {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")}
         if command.is_proxied:
             files |= relay.files()
@@ -222,6 +233,20 @@ class ContainerTarget:
         self._check_room(paths.workspace, free)
         _, _, uid, gid, *_ = owner.split()
         return int(uid), int(gid)
+
+    def _hide(self, paths: Paths) -> tuple[Hidden, ...]:
+        """Make the covers; what they are to lie over. Raises ActionError if that cannot be done for all of it."""
+        try:
+            done = self._machine.run(hidden_script(paths.workspace, paths.cover))
+        except TimeoutError as error:
+            # The workspace's doing, so no reason for another place.
+            words = "the search for files that agents take for instructions took too long"
+            raise ActionError(words, "remove what no reviewer needs") from error
+        except ConnectionError as error:
+            raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
+        if done.code:
+            raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
+        return parse_hidden(done.stdout, done.stderr.decode(errors="replace"))
 
     def _check_room(self, folder: str, free: list[str]) -> None:
         """Raises `Unavailable` where an agent would soon find the disk full. `free` is what df says, with its heads."""
@@ -352,6 +377,8 @@ def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
         "PCC_IN": IN,
         "PCC_OUT": OUT,
     }
+    if command.container and command.container.read_only_workspace:
+        own |= NO_REPOSITORY_BY_SHAPE
     values = {**own, **command.env, **command.secrets}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     folder = shlex.quote(f"{WORKSPACE}/{command.cwd}")

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pccpipe.outcome import Place
 from pccpipe.record.state import Attempt, RunState
 from pccpipe.targets.base import ContainerSettings, Isolation
-from pccpipe.views.text import harmless_line, memory
+from pccpipe.views.text import harmless_line, memory, shorten
 
+SHOWN = 20
+"""Names of hidden files in a line."""
 _PLACES = {
     Place.CONTAINER: "in a container",
     Place.VM: "on the VM in no container",
@@ -74,3 +76,7 @@ def _inside(had: Isolation) -> Iterator[str]:
     yield f"shared with {had.host}: {', '.join(had.shared) or 'nothing'}"
     for mount in had.mounts:
         yield f"mount {mount}"
+    if had.hidden:
+        more = f", and {len(had.hidden) - SHOWN} more" if len(had.hidden) > SHOWN else ""
+        names = ", ".join(repr(shorten(path, 80)) for path in had.hidden[:SHOWN])
+        yield f"hidden from it, because agents take it for instructions: {names}{more}"

@@ -1,0 +1,167 @@
+"""What agents take for instructions does not reach a container with a read-only workspace, however it is laid out."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+
+import msgspec.structs
+import pytest
+
+from pccpipe.docker_api.hidden import MOST, NAMES
+from pccpipe.errors import ActionError
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.base import ContainerSettings, Isolation
+from tests.targets.stand import Stand, read_all
+from tests.targets.test_container import stand_on
+from tests.testbed.vm import VM
+
+READ_ONLY = ContainerSettings("bb:latest", network="none", read_only_workspace=True)
+# Every byte that can be read by any path below the workspace, links followed.
+READ = "find -L . -type f -exec cat {} + 2>/dev/null; find -L . -exec cat {} + 2>/dev/null | grep -c OBEY"
+
+
+@pytest.fixture
+def stand(vm: VM) -> Iterator[Stand]:
+    connections: list[Connection] = []
+    made = stand_on(vm, connections, READ_ONLY)
+    made.target.open()
+    yield made
+    made.target.close()
+    vm.sh(f"chmod -R u+rwx {made.workspace}; rm -rf {made.workspace} {made.state}")
+    for connection in connections:
+        connection.close()
+
+
+def lay(vm: VM, stand: Stand, script: str) -> None:
+    """Run a script in the workspace as its owner, as a builder does."""
+    vm.ssh(f"cd {shlex.quote(stand.workspace)} && {script}")
+
+
+def seen(stand: Stand, script: str = READ) -> tuple[str, Isolation]:
+    running = stand.start(script)
+    stdout, stderr, _ = read_all(running)
+    running.discard()
+    return stdout.decode("utf-8", "replace") + stderr.decode("utf-8", "replace"), running.isolation
+
+
+def test_no_such_file_of_any_folder_is_read_and_the_record_names_each(vm: VM, stand: Stand) -> None:
+    names = [name.replace("*", "x") for name in NAMES]
+    lay(vm, stand, "mkdir -p 'a b/c' && echo code >a.py")
+    for folder in (".", "a b/c"):
+        for index, name in enumerate(names):
+            inside = f"'{folder}/{name}'" if index % 2 else f"'{folder}/{name}'/deep/f"
+            lay(vm, stand, f'mkdir -p "$(dirname {inside})" && echo OBEY >{inside}')
+    said, had = seen(stand)
+    assert "code" in said
+    assert "OBEY" not in said
+    assert had.hidden == tuple(sorted([*names, *(f"a b/c/{name}" for name in names)]))
+    assert not [mount for mount in had.mounts if ":/workspace/" in mount]
+
+
+def test_letter_case_does_not_matter(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "echo OBEY >Agents.MD; mkdir .Claude; echo OBEY >.Claude/CLAUDE.md; echo OBEY >geMINI.md")
+    said, had = seen(stand)
+    assert "OBEY" not in said
+    assert had.hidden == (".Claude", "Agents.MD", "geMINI.md")
+
+
+@pytest.mark.parametrize(
+    "folder", ["new\nline", "quo'te\"", "co:lon,comma", "$(touch x)", "-rf", " sp ", "ümlaut", "back\\slash"]
+)
+def test_a_folders_name_changes_nothing(vm: VM, stand: Stand, folder: str) -> None:
+    at = shlex.quote(f"./{folder}")
+    lay(vm, stand, f"mkdir -- {at} && echo OBEY >{at}/AGENTS.md && echo code >{at}/code")
+    said, had = seen(stand)
+    assert "code" in said
+    assert "OBEY" not in said
+    assert had.hidden == (f"{folder}/AGENTS.md",)
+
+
+def test_a_link_to_a_hidden_file_is_harmless_and_what_another_leads_to_is_hidden(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "echo OBEY >AGENTS.md; ln -s AGENTS.md CLAUDE.md; mkdir docs .claude; echo OBEY >docs/ai.md")
+    lay(vm, stand, "ln -s ../docs/ai.md docs/GEMINI.md; ln -s .claude .codex; echo OBEY >.claude/x")
+    said, had = seen(stand)
+    assert "OBEY" not in said
+    assert had.hidden == (".claude", "AGENTS.md", "docs/ai.md")
+
+
+def test_a_link_to_a_name_with_a_newline_at_its_end_hides_that_one(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "echo plain >evil; echo OBEY >'evil\n'; ln -s 'evil\n' AGENTS.md")
+    said, had = seen(stand)
+    assert "OBEY" not in said
+    assert "plain" in said
+    assert had.hidden == ("evil\n",)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "ln -s /pcc/in/patch AGENTS.md",
+        "ln -s . .claude",
+        "mkdir src; ln -s src .codex",
+        "ln -s /etc/hostname AGENTS.md",
+        "ln -s nowhere AGENTS.md",
+        "ln -s AGENTS.md AGENTS.md",
+        "ln -s /pcc in; ln -s in/in/patch CLAUDE.md",
+        "ln -s ../../../../../etc/passwd GEMINI.md",
+    ],
+)
+def test_a_link_that_leads_elsewhere_fails_the_step_and_is_no_reason_to_fall_back(
+    vm: VM, stand: Stand, made: str
+) -> None:
+    lay(vm, stand, made)
+    with pytest.raises(ActionError, match=r"is a link to (no file of the workspace|a folder)"):
+        stand.start("true", files={"patch": b"OBEY"})
+
+
+def test_what_cannot_be_searched_fails_the_step(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "mkdir dark && echo OBEY >dark/AGENTS.md && chmod 111 dark")
+    with pytest.raises(ActionError, match=r"cannot find all files.*dark.*Permission denied"):
+        stand.start("true")
+    lay(vm, stand, "chmod 755 dark && rm -r dark && echo OBEY >AGENTS.md && chmod 111 .")
+    with pytest.raises(ActionError, match=r"cannot find all files.*Permission denied"):
+        stand.start("true")
+
+
+def test_a_path_that_the_engine_cannot_be_given_fails_the_step(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, r"d=$(printf 'x\377') && mkdir $d && echo OBEY >$d/AGENTS.md")
+    with pytest.raises(ActionError, match=r"xff/AGENTS.md' cannot be hidden"):
+        stand.start("true")
+
+
+def test_as_many_as_the_limit_are_hidden_in_time_and_more_fail_the_step(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, f"for i in $(seq {MOST}); do mkdir d$i; echo OBEY >d$i/AGENTS.md; done")
+    began = time.monotonic()
+    said, had = seen(stand)
+    assert time.monotonic() - began < 20
+    assert "OBEY" not in said
+    assert len(had.hidden) == MOST
+    lay(vm, stand, "mkdir more; echo OBEY >more/AGENTS.md")
+    with pytest.raises(ActionError, match=f"over {MOST} files"):
+        stand.start("true")
+
+
+def test_a_repository_in_the_workspace_runs_nothing_when_git_is_called(vm: VM, stand: Stand) -> None:
+    """A `.git/config`, or a folder that is a bare repository by its shape, names a program for `git status`."""
+    lay(vm, stand, "git init -q . && git config core.fsmonitor 'touch /tmp/ran; echo RAN >&2; false' && echo x >f")
+    lay(vm, stand, "mkdir bare && cd bare && git init -q --bare . && git config core.bare false")
+    lay(vm, stand, "cd bare && git config core.worktree .. && git config core.fsmonitor 'touch /tmp/ran; false'")
+    runner = msgspec.structs.replace(READ_ONLY, image="pcc-runner:latest")
+    running = stand.start("git status; cd bare; git status; ls /tmp/ran", container=runner)
+    stdout, stderr, _ = read_all(running)
+    running.discard()
+    assert b"not a git repository" in stderr
+    assert b"/tmp/ran" not in stdout
+    assert b"RAN" not in stderr
+    assert ".git" in running.isolation.hidden
+
+
+def test_a_container_that_may_write_the_workspace_sees_them(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "echo OBEY >AGENTS.md")
+    running = stand.start("cat AGENTS.md", container=msgspec.structs.replace(READ_ONLY, read_only_workspace=False))
+    stdout, _, _ = read_all(running)
+    running.discard()
+    assert stdout == b"OBEY\n"
+    assert running.isolation.hidden == ()
