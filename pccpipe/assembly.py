@@ -4,6 +4,8 @@ needed.
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from msgspec import Struct
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.project_vm import ProjectVm
+from pccpipe.record.fence import STATES, system_folder
 from pccpipe.record.index import has_ended
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
@@ -42,9 +45,20 @@ class Folders(Struct, frozen=True):
     def of(runs_dir: Path, run_id: str, workspace: Path) -> Folders:
         """The folders of a run whose record is in `runs_dir`."""
         record = runs_dir / run_id
-        return Folders(
-            workspace, record, record / "workspace", record / "workspace-sent", runs_dir.parent / "run-state" / run_id
-        )
+        state = system_folder(runs_dir) / STATES / run_id
+        # Where version 0.1 kept it, for a run that it began.
+        earlier = runs_dir.parent / STATES / run_id
+        state = earlier if earlier.is_dir() and not state.exists() else state
+        return Folders(workspace, record, record / "workspace", record / "workspace-sent", state)
+
+    @property
+    def own(self) -> str:
+        """What an upload leaves out for being pccpipe's, as a pattern of .gitignore's: records in the workspace."""
+        around, records = os.path.realpath(self.user), os.path.realpath(self.record.parent)
+        mine = Path(os.path.realpath(self.record) if records == around else records)
+        if not mine.is_relative_to(around):
+            return ""
+        return "/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", str(mine.relative_to(around)))
 
 
 class Assembly:
@@ -89,6 +103,7 @@ class Assembly:
             machine=self.vm.claim if self.vm else None,
             remote=self.vm.workspace if self.vm else "",
             state=folders.record / "workspace.json",
+            own=folders.own,
             masker=masker,
             secrets=secrets,
         )

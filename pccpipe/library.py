@@ -34,6 +34,7 @@ from pccpipe.record.events import (
     RunWaiting,
     Warned,
 )
+from pccpipe.record.fence import fence_run, refuse_links
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import Journal, check_run_id, make_run_dir, read_events
 from pccpipe.record.lock import RunLock, is_abandoned
@@ -145,6 +146,7 @@ def run(
     _check_untold(pipeline, values, secrets)
     folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
     allowed = fallback is Fallback.ALLOWED
+    refuse_links(folders.user, folders.record, folders.state)
     make_run_dir(folders.record)
     with RunLock(folders.record):
         _keep_pipeline(pipeline, folders.record)
@@ -191,6 +193,7 @@ def resume(
     """
     check_run_id(run_id)
     record = Path(runs_dir or RUNS_DIR).absolute() / run_id
+    refuse_links(Path.cwd(), record)
     events = list(read_events(record))
     with RunLock(record):
         began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
@@ -206,6 +209,7 @@ def resume(
         project = project or _kept_project(began)
         secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
+        refuse_links(folders.user, record, folders.state)
         allowed = began.fallback_allowed
         job = _Job(run_id, pipeline, project, folders, began.inputs, secrets, allowed, accept_new_host_key, wait)
         resumed = RunResumed(__version__, socket.gethostname(), os.getpid())
@@ -221,6 +225,7 @@ def answer(run_id: str, values: Mapping[str, str], *, runs_dir: str | Path | Non
     """
     check_run_id(run_id)
     record = Path(runs_dir or RUNS_DIR).absolute() / run_id
+    refuse_links(Path.cwd(), record)
     events = list(read_events(record))
     with RunLock(record):
         state = _state_of(events)
@@ -289,6 +294,7 @@ def _go(
 ) -> RunResult:
     """Run, or go on where the events end. The caller has the run's lock."""
     folders, project = job.folders, job.project
+    fence_run(folders.record)
     masker = Masker(job.secrets.values())
     state = _state_of(events)
     journal = Journal(

@@ -12,6 +12,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING
 
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
+from pccpipe.record import fence
 from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
@@ -143,7 +144,9 @@ class ProjectVm:
         from pccpipe.shell.lane import unbroken
 
         machine = self._connection()
-        listing = f"cd {shlex.quote(self.root)}/.system 2>/dev/null && ls -1 run-workspaces run-state 2>/dev/null; :"
+        # The project's folder may be a git repository: a step's git must not find it.
+        listing = "pcc_fence .; ls -1 run-workspaces run-state"
+        listing = f"{fence.SCRIPT}cd {shlex.quote(self.root)}/.system && {{ {listing}; }} 2>/dev/null; :"
         done = unbroken(machine, lambda: machine.run(listing))
         there = set(done.stdout.decode(errors="replace").split())
         if self._run_id in there and not self._resumes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -43,9 +44,11 @@ def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, 
     Exit status: 0, 1 if something could not be removed, 3 if the VM cannot be reached.
     """
     from pccpipe.gc.sweep import collect
+    from pccpipe.record.fence import refuse_links
     from pccpipe.spec.project import load_project
 
     still = _duration(older_than)
+    refuse_links(Path.cwd(), runs_dir.absolute())
     failed = False
     connection = None
     try:
@@ -76,9 +79,11 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
     from pccpipe.gc.look import Site
     from pccpipe.gc.records import RunsDir
     from pccpipe.outcome import IsolationMode
+    from pccpipe.record.fence import system_folder
     from pccpipe.shell.here import Here
 
-    here, system = Here(), str(runs_dir.parent)
+    here, system = Here(), str(system_folder(runs_dir))
+    runs = os.path.relpath(runs_dir, system)
     if project.isolation_mode is IsolationMode.VM and project.vm:
         from pccpipe.ssh.connection import Connection
 
@@ -89,10 +94,10 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
         )
         engine = Engine(connection, DEFAULT_SOCKET)
         on_vm = Site.on_vm(connection, project.vm.root, of_project, engine, project.lost_after + 60.0)
-        return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs_dir.name)], connection
+        return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs)], connection
     engine = Engine(here, local_socket())
     needs_engine = project.isolation_mode is IsolationMode.CONTAINER
-    return [Site(here, system, RunsDir(runs_dir), engine, needs_engine, runs=runs_dir.name)], None
+    return [Site(here, system, RunsDir(runs_dir), engine, needs_engine, runs=runs)], None
 
 
 class _Teller:

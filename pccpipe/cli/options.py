@@ -89,7 +89,10 @@ def read_values(given: Sequence[str], option: str, example: str) -> dict[str, st
 
 def record_of(runs_dir: Path, run_id: str) -> Path:
     """The folder of a run that is on record. Raises UsageError naming the nearest."""
+    from pccpipe.record.fence import refuse_links
+
     folder = runs_dir / run_id
+    refuse_links(Path.cwd(), runs_dir.absolute())
     if "/" not in run_id and run_id not in {"", ".", ".."} and (folder / "events.jsonl").is_file():
         return folder
     from pccpipe.spec.problem import did_you_mean

@@ -31,6 +31,8 @@ pcc_list() { # PLACE
 pcc_list_here() { # PLACE
   for pcc_name in * .[!.]* ..?*; do
     [ -e "$pcc_name" ] || [ -L "$pcc_name" ] || continue
+    # It keeps git out (record/fence.py).
+    [ "$pcc_name" = .git ] && continue
     pcc_is_ours=yes
     case $pcc_name in *[!A-Za-z0-9._-]*) pcc_is_ours= ;; esac
     if [ -n "$pcc_is_ours" ] && [ -d "$pcc_name" ] && [ ! -L "$pcc_name" ]; then

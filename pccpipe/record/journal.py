@@ -77,7 +77,8 @@ class Journal:
         self._when_synced: list[Callable[[], None]] = []
         self._synced: list[Callable[[], None]] = []
         self._mask = mask
-        self._fd = os.open(run_dir / EVENTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._path = run_dir / EVENTS
+        self._fd = self._opened()
         self._seq = _last_seq(run_dir) if os.fstat(self._fd).st_size else 0
         self._end_torn_line()
 
@@ -96,6 +97,7 @@ class Journal:
         with self._lock:
             if when_synced:
                 self._when_synced.append(when_synced)
+            self._keep_in_place()
             event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
             if event.seq:
                 event = self._kept(event)
@@ -133,6 +135,25 @@ class Journal:
         if not isinstance(event.what, _SYNCED_BY_THE_NEXT):
             self._sync()
         return decode(line) if had_secret else event
+
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def _keep_in_place(self) -> None:
+        """Write the journal once more if someone removed it: the kernel still has what was written."""
+        if os.fstat(self._fd).st_nlink:
+            return
+        try:
+            written = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            removed, self._fd = self._fd, self._opened()
+            os.close(removed)
+        except OSError as error:
+            raise PccpipeError(f"the run's folder {self._path.parent} was removed: {error.strerror}") from error
+        self._write(written)
+        self.append(
+            Warned(f"the run's folder {self._path.parent} was removed while the run went on, and its logs with it")
+        )
 
     def _write(self, line: bytes) -> None:
         try:

@@ -27,6 +27,19 @@ if TYPE_CHECKING:
     import sh
 
 
+_GIT = frozenset(
+    f"GIT_{name}"
+    for name in (
+        # What `git rev-parse --local-env-vars` names, and what a hook of git's has beside it.
+        *("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES"),
+        *("PREFIX", "NAMESPACE", "IMPLICIT_WORK_TREE", "INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "SHALLOW_FILE"),
+        *("GRAFT_FILE", "NO_REPLACE_OBJECTS", "REPLACE_REF_BASE", "CONFIG", "CONFIG_PARAMETERS"),
+        "DISCOVERY_ACROSS_FILESYSTEM",
+    )
+)
+"""Variables that lead git to the caller's repository, wherever it runs."""
+
+
 class Here:
     """This machine.
 
@@ -52,7 +65,16 @@ class Here:
         return Facts(uid, os.getgid(), user, str(Path.home()), os.uname().sysname, has_engine)
 
     def popen(self, command: str) -> Process:
-        return LocalProcess(command, {name: value for name, value in os.environ.items() if name not in self._withheld})
+        return LocalProcess(command, self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of programs here: without the withheld variables, and without those that move git."""
+        env = {name: value for name, value in os.environ.items() if name not in self._withheld | _GIT}
+        # Settings by `GIT_CONFIG_COUNT` are the caller's, such as how to log in; but none may move a work tree.
+        keys = [value.lower() for name, value in env.items() if name.startswith("GIT_CONFIG_KEY_")]
+        if "core.worktree" in keys:
+            env.pop("GIT_CONFIG_COUNT", None)
+        return env
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
         return run_script(self.popen("exec sh"), script, timeout)

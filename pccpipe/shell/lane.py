@@ -157,6 +157,8 @@ def understood(machine: Machine, answer: str) -> str:
             raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {words.strip()}", hint)
         case "refused":
             raise refused(machine.host, words.strip())
+        case "removed":
+            raise Lost(f"{machine.host}: the folder {words.strip()} was removed while the run went on")
         case "gone":
             raise Lost(f"{machine.host} knows nothing of the command any more")
         case _:

@@ -277,6 +277,8 @@ pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another l
   pcc_command=$pcc_state/commands/$2
   if ! pcc_tools; then
     pcc_answer "$1" "missing$pcc_missing"
+  elif [ ! -d "$pcc_state" ]; then
+    pcc_answer "$1" "removed $pcc_state"
   elif ! cd "$3" 2>/dev/null || [ ! -s "$pcc_command.sup" ]; then
     pcc_answer "$1" gone
   else

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pccpipe.outcome import Place
 from pccpipe.shell.detached import Detached
@@ -52,6 +55,10 @@ class LocalTarget:
 
     def start(self, command: Command) -> Running:
         workspace = str(self._workspace().absolute())
+        # Git searches no further up than the workspace. Of the run's copy that holds without this as well (fence.py);
+        # before there is one, the workspace may be a folder of a larger repository.
+        above = str(Path(os.path.realpath(workspace)).parent)
+        command = replace(command, env={"GIT_CEILING_DIRECTORIES": above, **command.env})
         if command.is_proxied and self._doorway:
             command = self._doorway.led(command)
         return self._detached.start(command, workspace, self._isolation(workspace))

@@ -15,6 +15,7 @@ from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode
+from pccpipe.record.fence import system_folder
 from pccpipe.shell.here import Here
 from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
@@ -74,7 +75,7 @@ class Patient:
     @property
     def root(self) -> str:
         """The folder under which runs have their folders; on a VM its folder for projects."""
-        return self.vm.root if self.vm else str(self.chart.runs_dir.parent.parent)
+        return self.vm.root if self.vm else str(system_folder(self.chart.runs_dir).parent)
 
     @property
     def run_id(self) -> str:

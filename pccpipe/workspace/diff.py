@@ -171,7 +171,8 @@ def _git(folder: Path, arguments: list[str], most: int) -> bytes:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+        # Whatever is around is no repository of this; a name may have a colon, so no list of folders says it.
+        "GIT_DIR": "/nonexistent",
         "GIT_OPTIONAL_LOCKS": "0",
     }
     settings = ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null", "-c", "core.safecrlf=false"]

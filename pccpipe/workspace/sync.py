@@ -49,6 +49,7 @@ class WorkspaceSync:
         state: a file in which it is kept what is where, for a process that goes on after this one was killed.
         masker: takes secrets out of what comes home.
         secrets: the values that do not go up in a file.
+        own: a pattern for what in the user's folder is pccpipe's own, and no part of the workspace.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class WorkspaceSync:
         masker: Masker | None = None,
         secrets: Sequence[str] = (),
         limits: Limits | None = None,
+        own: str = "",
     ) -> None:
+        self._own = (own,) if own else ()
         self._user_folder = user_folder
         self._copy = home_copy
         self._sent = Pack(sent)
@@ -130,7 +133,8 @@ class WorkspaceSync:
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         with self._lock:
             began = time.monotonic()
-            anew = not self._has_copy or tuple(exclude) != self._excluded.given
+            exclude = (*exclude, *self._own)
+            anew = not self._has_copy or exclude != self._excluded.given
             self._sent.take(self._user_folder, Excluded(exclude), halt, Guard(exclude, self._secrets), anew=anew)
             self._excluded = Excluded(exclude)
             # What steps at home had is no longer what counts.

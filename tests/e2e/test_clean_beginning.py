@@ -133,3 +133,22 @@ def test_a_run_that_copied_nothing_up_leaves_no_folder_there(control: Control, s
     assert ran.code == 0
     assert control.vm
     assert ran.record.name not in of_runs(control.vm)
+
+
+def test_git_on_the_vm_finds_no_repository_around_the_workspace(fresh_vm: VM, tmp_path: Path) -> None:
+    fresh_vm.sh(f"su {fresh_vm.user} -c 'cd {fresh_vm.root} && git init -q . && echo one >f && git add f'")
+    ran = Control(tmp_path, fresh_vm).run("""
+        steps:
+          - {id: sync, upload: workspace}
+          - id: up
+            on: vm
+            run: |
+              for place in "$PWD" "$PWD/.." "$PCC_WORKSPACE/../.."; do
+                cd "$place"
+                ! git rev-parse --show-toplevel
+                ! env -i PATH="$PATH" git rm -qf --cached -- ':/f'
+              done
+              cd "$PCC_WORKSPACE" && git init -q . && git status
+    """)
+    assert ran.code == 0, ran.stdout
+    assert fresh_vm.sh(f"su {fresh_vm.user} -c 'git -C {fresh_vm.root} ls-files'").stdout == "f\n"

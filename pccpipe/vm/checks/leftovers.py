@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from pccpipe.gc.decide import Kind
 from pccpipe.gc.look import Site
 from pccpipe.gc.records import RunsDir
 from pccpipe.gc.sweep import Fate, collect
 from pccpipe.outcome import IsolationMode
+from pccpipe.record.fence import system_folder
 from pccpipe.shell.lease import read_lease
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, warning
 from pccpipe.vm.patient import Patient
@@ -69,9 +72,9 @@ def _site(patient: Patient) -> Site:
         return Site.on_vm(patient.machine, patient.root, of_project, patient.engine)
     needs_engine = chart.project.isolation_mode is IsolationMode.CONTAINER
     runs = RunsDir(chart.runs_dir)
-    return Site(
-        patient.machine, str(chart.runs_dir.parent), runs, patient.engine, needs_engine, runs=chart.runs_dir.name
-    )
+    system = system_folder(chart.runs_dir)
+    folder = os.path.relpath(chart.runs_dir, system)
+    return Site(patient.machine, str(system), runs, patient.engine, needs_engine, runs=folder)
 
 
 LEFTOVERS = Check("leftovers", leftovers, ("folder",), limit=60)

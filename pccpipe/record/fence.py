@@ -1,0 +1,122 @@
+"""Keeps git and a run's folders apart: they often lie inside of the user's own repository.
+
+Git searches upwards for a repository, so a step's `git reset --hard` in the run's copy would hit the user's. A `.git`
+that git takes for a repository of a newer format ends that search with an error. `git clean -fdx` skips such a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from pccpipe.errors import UsageError
+
+SYSTEM = ".system"
+STATES = "run-state"
+"""The folder in `SYSTEM` for what is kept of the commands of runs."""
+IGNORE = ".gitignore"
+EVERYTHING = "*\n"
+GIT = ".git"
+NAME = "folders-of-a-pccpipe-run-are-no-repository"
+"""Git shows it when it refuses."""
+HEAD = "ref: refs/heads/none\n"
+CONFIG = f"[core]\n\trepositoryformatversion = 1\n[extensions]\n\t{NAME} = true\n"
+SCRIPT = f"""\
+pcc_fence() {{ # FOLDER
+  [ -d "$1" ] && [ ! -e "$1/{GIT}" ] && [ ! -L "$1/{GIT}" ] || return 0
+  (umask 022 && cd "$1" && mkdir {GIT} {GIT}/objects {GIT}/refs && printf %s '{CONFIG}' >{GIT}/config &&
+    printf %s '{HEAD}' >{GIT}/HEAD) 2>/dev/null
+}}
+"""
+"""Defines the same for a POSIX shell of another machine."""
+
+
+def system_folder(runs_dir: Path) -> Path:
+    """The folder for all that runs have on this machine beside their records: `.system`, around those or in them."""
+    return runs_dir.parent if runs_dir.parent.name == SYSTEM else runs_dir / SYSTEM
+
+
+def fence_run(record: Path) -> None:
+    """Keep git out of a run's record, and out of what is kept of the commands of runs on this machine.
+
+    Where the folders are pccpipe's alone, git also ignores them. Raises UsageError if the record cannot be written.
+    """
+    runs_dir = record.parent
+    system = system_folder(runs_dir)
+    try:
+        if runs_dir.parent == system:
+            _write(system / IGNORE, EVERYTHING)
+            _fence(record, is_ignored=True)
+        else:
+            if not (runs_dir / IGNORE).exists() and _has_runs_alone(runs_dir, record.name):
+                _write(runs_dir / IGNORE, EVERYTHING)
+            _fence(record, is_ignored=_is_ignored(runs_dir))
+    except OSError as error:
+        raise UsageError(f"cannot write into the run's folder {record}: {error.strerror}") from error
+    # A folder that cannot be made here is reported where a command needs it.
+    with contextlib.suppress(OSError):
+        (system / STATES).mkdir(parents=True, exist_ok=True)
+        _write(system / IGNORE, EVERYTHING)
+        _fence(system / STATES, is_ignored=True)
+
+
+def _is_ignored(folder: Path) -> bool:
+    try:
+        return (folder / IGNORE).read_text(encoding="utf-8", errors="replace") == EVERYTHING
+    except OSError:
+        return False
+
+
+def _has_runs_alone(runs_dir: Path, new: str) -> bool:
+    """Whether a folder has nothing but records of runs, and a new one, so that git may ignore all of it."""
+    with os.scandir(runs_dir) as entries:
+        return all(
+            entry.name in {SYSTEM, new} or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))
+            for entry in entries
+        )
+
+
+def _is_record(folder: Path) -> bool:
+    # A run that begins just now has an empty folder.
+    return (folder / "events.jsonl").exists() or (folder / GIT).exists() or not any(folder.iterdir())
+
+
+def refuse_links(workspace: Path, *folders: Path) -> None:
+    """Raise UsageError if one of the folders leads out of the workspace through a link in it.
+
+    Whoever wrote the workspace's files would decide where the record is written.
+    """
+    around = os.path.realpath(workspace)
+    for path in dict.fromkeys(step for folder in folders for step in (folder, *folder.parents)):
+        if path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(around):
+            raise UsageError(
+                f"{path} is a symbolic link to {path.readlink()}: no record of a run is kept behind a link"
+                " that lies in the workspace",
+                "remove it, or name a folder outside of the workspace with --runs-dir",
+            )
+
+
+def _fence(folder: Path, *, is_ignored: bool) -> None:
+    git = folder / GIT
+    if os.path.lexists(git):
+        return
+    if not is_ignored:
+        # A file that leads nowhere ends the search as well. It keeps `git add .` of the user's working, which would
+        # take the folder for a submodule, but commands that need no repository, as `git apply`, fail in the copy.
+        _write(git, f"gitdir: {NAME}\n")
+        return
+    git.mkdir()
+    _write(git / "config", CONFIG)
+    (git / "objects").mkdir()
+    (git / "refs").mkdir()
+    # Last: only with it git takes the folder for a repository.
+    _write(git / "HEAD", HEAD)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a new file; one that is there, a link too, stays as it is."""
+    with contextlib.suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
