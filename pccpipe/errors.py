@@ -4,7 +4,8 @@ PccpipeError
 ├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
 │   └── SpecError       a pipeline or project file that is wrong, with every problem in it
 ├── Unavailable         a target could not be had; the command certainly never began
-│   └── Broken          its connection ended in the midst of a call, which may be made again
+│   ├── Broken          its connection ended in the midst of a call, which may be made again
+│   └── Nonsense        what the target said has no sense
 ├── VmBusy              another run has the VM; never a reason to run elsewhere
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
@@ -23,6 +24,9 @@ from pccpipe.outcome import Code, Reason
 if TYPE_CHECKING:
     from pccpipe.spec.problem import Problem
     from pccpipe.spec.source import Position
+
+
+_LONGEST_QUOTE = 100
 
 
 class PccpipeError(Exception):
@@ -69,6 +73,21 @@ class Unavailable(PccpipeError):
 
 class Broken(Unavailable):
     """The connection to a target ended in the midst of a call. Asked again, the target may well be had."""
+
+
+class Nonsense(Unavailable):
+    """A machine, or its engine, said what has no sense: letters for a number, a number out of all bounds.
+
+    Args:
+        what: the thing it was asked for, in words.
+        said: its answer; the beginning of it is quoted.
+    """
+
+    def __init__(self, host: str, what: str, said: object) -> None:
+        quoted = repr(said)
+        shown = quoted if len(quoted) <= _LONGEST_QUOTE else f"{quoted[:_LONGEST_QUOTE]}..."
+        hint = "see what runs there: pccpipe doctor"
+        super().__init__(Reason.NONSENSE, f"{host or 'the machine'} talks nonsense: its {what} is {shown}", hint)
 
 
 class VmBusy(PccpipeError):

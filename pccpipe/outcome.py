@@ -88,3 +88,5 @@ class Reason(StrEnum):
     SHELL_MISSING = "shell_missing"
     PROXY_REFUSED = "proxy_refused"
     """The secrets' proxy can't be reached from there: sshd forwards nothing, or the place of its socket is no good."""
+    NONSENSE = "nonsense"
+    """The machine, or its engine, gave an answer that has no sense."""

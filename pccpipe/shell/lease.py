@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import secrets
 import shlex
 import threading
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pccpipe.errors import Unavailable, VmBusy
+from pccpipe.errors import Nonsense, Unavailable, VmBusy
+from pccpipe.record.journal import RUN_ID
 from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import Machine, refused
 
@@ -21,10 +23,15 @@ STALE_AFTER = 60.0
 """Seconds without a sign of life after which a lease may be taken over."""
 BEAT_EVERY = 15.0
 POLL_EVERY = 1.0
-ANSWER_TIMEOUT = 10.0
-"""Seconds for a script that reads and makes a few links."""
+ANSWER_TIMEOUT = 20.0
+"""Seconds for a script that reads and makes a few links, in a folder that somebody may have filled."""
 HOLDER_LENGTH = 100
 """A symbolic link's text has its limits: 1024 bytes on XFS."""
+ANSWER_LIMIT = 4096
+_TIME = r"-|-?[0-9]{1,15}"
+_STATE = re.compile(
+    rf"(?P<word>released|stale|alive) (?P<since>{_TIME}) (?P<beat>{_TIME}) (?P<run>{RUN_ID.pattern})( (?P<holder>.*))?"
+)
 
 
 class LeaseState(Struct, frozen=True):
@@ -70,7 +77,7 @@ class Lease:
         self._stale_after = stale_after
         self._beat_every = beat_every
         self._nonce = secrets.token_hex(16)
-        self._words = (self._nonce, run_id, " ".join(holder.split())[:HOLDER_LENGTH])
+        self._words = (self._nonce, run_id, _plain(holder)[:HOLDER_LENGTH])
         self._taken_from = run_id if resumes else ""
         self._may_be_ours = False
         self._lost: str | None = None
@@ -206,16 +213,16 @@ def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> Lease
     """Call a function of lease.sh: who else has the lease, if anyone."""
     settings = f"pcc_lease={shlex.quote(folder)} pcc_stale={round(stale_after * 100)}\n"
     done = machine.run(f"{settings}{_program()}{shlex.join(call)}", ANSWER_TIMEOUT)
-    word, _, rest = done.stdout.decode(errors="replace").strip().partition(" ")
-    match word:
-        case "held" | "free":
-            return None
-        case "released" | "stale" | "alive":
-            since, beat, run_id, holder = f"{rest} ".split(" ", 3)
-            return LeaseState(run_id, holder.strip(), _seconds(since), _seconds(beat), word == "stale")
-        case _:
-            words = rest or done.stderr.decode(errors="replace").strip() or f"{folder} cannot be used"
-            raise refused(machine.host, words)
+    said = done.stdout[:ANSWER_LIMIT].decode(errors="replace").strip()
+    if said in ("held", "free"):
+        return None
+    if state := _STATE.fullmatch(said):
+        since, beat = _seconds(state["since"]), _seconds(state["beat"])
+        return LeaseState(state["run"], _plain(state["holder"] or ""), since, beat, state["word"] == "stale")
+    if said.startswith("refused ") or not said:
+        words = said.removeprefix("refused ") or done.stderr.decode(errors="replace").strip()
+        raise refused(machine.host, words or f"{folder} cannot be used")
+    raise Nonsense(machine.host, "lease", said)
 
 
 @functools.cache
@@ -228,7 +235,13 @@ def _folder(root: str) -> str:
 
 
 def _seconds(hundredths: str) -> float | None:
+    # A sign of life is rounded up, so the last one may lie a little ahead.
     return None if hundredths == "-" else max(0.0, int(hundredths) / 100)
+
+
+def _plain(words: str) -> str:
+    """One line that a link's text, and a terminal, can have."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
 
 
 def _in_words(state: LeaseState) -> str:

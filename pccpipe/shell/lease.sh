@@ -8,6 +8,9 @@
 #
 # A link's modification time is not a date but the last sign of life in seconds of uptime, rounded up, or 0 once the lease is
 # given back: to set it needs no space on the disk. SINCE is in hundredths of a second of uptime. The clock is never asked.
+#
+# Whatever lies in the folder is data. Only a well-formed link of this login's counts; the rest is passed over, and goes when
+# a run takes the lease. What lies there makes no loop here longer.
 
 export LC_ALL=C
 
@@ -21,30 +24,112 @@ pcc_uptime() { # sets pcc_now, in hundredths of a second
   pcc_now=$((${pcc_now%.*} * 100 + 1${pcc_now#*.} - 100))
 }
 
-pcc_links() { # sets pcc_found to the numbers of all links
-  pcc_found=
+pcc_is_number() { # NAME: could a lease have this number? There will never be so many runs
+  case $1 in '' | 0* | *[!0-9]* | 9??????? | ?????????*) return 1 ;; esac
+}
+
+pcc_is_plain() { # WORD: digits that the shell can count with
+  case $1 in '' | 0?* | *[!0-9]* | ????????????????*) return 1 ;; esac
+}
+
+pcc_find_last() { # BELOW: sets pcc_last to the highest number under it; 0 if there is none
+  pcc_last=0
   for pcc_path in "$pcc_lease"/*; do
-    case ${pcc_path##*/} in *[!0-9]*) ;; *) pcc_found="$pcc_found ${pcc_path##*/}" ;; esac
+    pcc_is_number "${pcc_path##*/}" && [ "${pcc_path##*/}" -gt "$pcc_last" ] && [ "${pcc_path##*/}" -lt "$1" ] &&
+      pcc_last=${pcc_path##*/}
+  done
+  pcc_link=$pcc_lease/$pcc_last
+}
+
+pcc_is_filled() { # do here lie more things than leases leave?
+  set -- "$pcc_lease"/*
+  [ $# -gt 200 ]
+}
+
+pcc_choose() { # sets pcc_top to the highest number, pcc_last to the highest of a lease; pcc_bogus are those between
+  pcc_bogus=' ' pcc_turn=0
+  if pcc_is_filled; then
+    pcc_choose_of_many
+    return
+  fi
+  pcc_find_last 90000000
+  pcc_top=$pcc_last
+  while [ "$pcc_last" -gt 0 ] && ! pcc_read_link; do
+    pcc_turn=$((pcc_turn + 1))
+    [ $pcc_turn -lt 400 ] || pcc_refuse "$pcc_lease changes all the time; to clear it: pccpipe gc"
+    if [ -e "$pcc_link" ] || [ -L "$pcc_link" ]; then
+      pcc_bogus="$pcc_bogus$pcc_last "
+      pcc_find_last "$pcc_last"
+    else
+      # Removed since we looked, so there are newer ones.
+      pcc_bogus=' '
+      pcc_find_last 90000000
+      pcc_top=$pcc_last
+    fi
   done
 }
 
-pcc_look() { # sets pcc_state to free, released, stale or alive, and what the highest link says
-  pcc_last=0 pcc_nonce= pcc_run= pcc_holder= pcc_state=free
-  read -r pcc_this_boot </proc/sys/kernel/random/boot_id || pcc_refuse "/proc/sys/kernel/random/boot_id cannot be read"
-  pcc_links
-  for pcc_number in $pcc_found; do
-    [ "$pcc_number" -gt "$pcc_last" ] && pcc_last=$pcc_number
-  done
-  [ "$pcc_last" -gt 0 ] || return 0
-  pcc_link=$pcc_lease/$pcc_last
-  # Before the sign of life is read: a shell that was held up does not take the living for dead.
-  pcc_uptime
-  pcc_then=$pcc_now
-  pcc_touched=$(stat -c %Y "$pcc_link") && pcc_text=$(readlink "$pcc_link") || pcc_refuse "$pcc_link cannot be read"
-  pcc_uptime
+pcc_number_form='([1-9][0-9]{0,6}|[1-8][0-9]{7})'
+pcc_lease_form="^$pcc_number_form [0-9a-f]{32} [0-9a-f-]{36} (0|[1-9][0-9]{0,14}) [A-Za-z0-9][A-Za-z0-9._-]{0,63}( .{0,400})?\$"
+
+pcc_all() { # TEST...: what lies here
+  find "$pcc_lease/" -mindepth 1 -maxdepth 1 "$@" 2>/dev/null
+}
+
+pcc_choose_of_many() { # as pcc_choose, with one look at all
+  pcc_bogus=all
+  pcc_top=$(pcc_all -name '[1-9]*' ! -name '*[!0-9]*' -printf '%f\n' | grep -xE "$pcc_number_form" | sort -n | tail -n 1)
+  pcc_last=$(
+    {
+      pcc_all -type l ! -lname '*[[:cntrl:]]*' -printf '%f %l\n'
+      # Without GNU find nobody knows what lies here.
+      find / -prune -printf '' 2>/dev/null || echo 99999999
+    } | grep -aE "$pcc_lease_form|^99999999\$" | sort -n | tail -n 1
+  )
+  pcc_last=${pcc_last%% *}
+  pcc_link=$pcc_lease/${pcc_last:=0}
+  pcc_top=${pcc_top:-0}
+  [ "$pcc_last" = 0 ] || pcc_read_link || pcc_refuse "$pcc_lease is full of what is no lease; to clear it: pccpipe gc"
+}
+
+pcc_read_link() { # sets what the link says; fails if it is no lease of this login's
+  pcc_nonce= pcc_boot= pcc_since= pcc_run= pcc_holder=
+  [ -L "$pcc_link" ] && pcc_text=$(readlink "$pcc_link") &&
+    pcc_stats=$(stat -c '%u %Y' /proc/self/. "$pcc_lease" "$pcc_link") || return 1
+  case $pcc_text in *[[:cntrl:]]*) return 1 ;; esac
+  pcc_is_ours $pcc_stats || return 1
   read -r pcc_nonce pcc_boot pcc_since pcc_run pcc_holder <<END
 $pcc_text
 END
+  pcc_is_well_formed && return
+  pcc_nonce= pcc_boot= pcc_since= pcc_run= pcc_holder=
+  return 1
+}
+
+pcc_is_ours() { # of this process, the folder and the link: OWNER TIME. Sets pcc_touched
+  pcc_touched=$6
+  # More than any uptime is the clock's.
+  case $6 in *[!0-9]* | ???????????*) pcc_touched=9999999999 ;; esac
+  [ "$5" = "$1" ] || [ "$5" = "$3" ] || [ "$5" = 0 ]
+}
+
+pcc_is_well_formed() {
+  case $pcc_nonce in *[!0-9a-f]*) return 1 ;; esac
+  case $pcc_boot in *[!0-9a-f-]*) return 1 ;; esac
+  case $pcc_run in [!A-Za-z0-9]* | *[!A-Za-z0-9._-]* | '') return 1 ;; esac
+  [ ${#pcc_nonce} -eq 32 ] && [ ${#pcc_boot} -eq 36 ] && [ ${#pcc_run} -le 64 ] && [ ${#pcc_holder} -le 400 ] &&
+    pcc_is_plain "$pcc_since"
+}
+
+pcc_look() { # sets pcc_state to free, released, stale or alive, and what the highest link says
+  pcc_nonce= pcc_run= pcc_holder= pcc_state=free
+  read -r pcc_this_boot </proc/sys/kernel/random/boot_id || pcc_refuse "/proc/sys/kernel/random/boot_id cannot be read"
+  # Before the sign of life is read: a shell that was held up does not take the living for dead.
+  pcc_uptime
+  pcc_then=$pcc_now
+  pcc_choose
+  [ "$pcc_last" -gt 0 ] || return 0
+  pcc_uptime
   pcc_sign=$pcc_since
   # A later one is the clock's: its maker has not yet set it.
   [ "$pcc_touched" -le $((pcc_now / 100 + 1)) ] && [ $((pcc_touched * 100)) -gt "$pcc_since" ] &&
@@ -52,15 +137,32 @@ END
   if [ "$pcc_touched" -eq 0 ]; then
     pcc_state=released
   elif [ "$pcc_boot" != "$pcc_this_boot" ] || [ "$pcc_since" -gt "$pcc_now" ]; then
-    # A container's uptime begins anew while its kernel goes on.
+    # A container's uptime starts again while its kernel goes on.
     pcc_state=stale pcc_since=- pcc_sign=-
   elif [ $((pcc_then - pcc_sign)) -gt "$pcc_stale" ]; then
     pcc_state=stale
     # Its process is gone or cut off; but a command of it that goes on here has the machine no less.
-    if grep -q "PCCPIPE_STEP=$pcc_run-[0-9a-f]*/[^/]" /proc/[0-9]*/environ 2>/dev/null; then pcc_state=alive; fi
+    if pcc_is_at_work; then pcc_state=alive; fi
   else
     pcc_state=alive
   fi
+}
+
+pcc_is_at_work() { # does a process of this login see to the end of a command of $pcc_run? An environment proves nothing
+  pcc_turns=0
+  for pcc_path in "${pcc_lease%/*}/run-state/$pcc_run/commands/"*.sup "${pcc_lease%/*}/run-state/$pcc_run/commands/"*.hold; do
+    pcc_turns=$((pcc_turns + 1))
+    [ $pcc_turns -lt 20000 ] || break
+    [ -f "$pcc_path" ] && [ ! -L "$pcc_path" ] && pcc_lives "$pcc_path" && return 0
+  done 2>/dev/null
+  return 1
+}
+
+pcc_lives() { # FILE: its first line names a process, and there is a second one once the command has ended
+  { read -r pcc_pid pcc_began pcc_then_boot && ! read -r pcc_code; } <"$1" || return 1
+  pcc_is_plain "$pcc_pid" && [ "$pcc_then_boot" = "$pcc_this_boot" ] && read -r pcc_line <"/proc/$pcc_pid/stat" || return 1
+  set -- ${pcc_line##*) }
+  [ "${20}" = "$pcc_began" ] && [ "$1" != Z ] && [ -O "/proc/$pcc_pid" ]
 }
 
 pcc_tell() { # what pcc_look found; for those of another boot the times are not known
@@ -78,26 +180,56 @@ pcc_touch() { # SECONDS
 }
 
 pcc_put() { # NONCE RUN HOLDER: make the next link; fails if another was faster
+  [ ! -L "$pcc_lease" ] || pcc_refuse "$pcc_lease is a symbolic link"
   [ -d "$pcc_lease" ] || pcc_words=$(mkdir -p "$pcc_lease" 2>&1) || pcc_refuse "$pcc_words"
+  if [ "$pcc_top" -ge 89999999 ]; then
+    # Nobody has come so far by counting.
+    pcc_all -name '8???????' -exec rm -rf {} +
+    return 1
+  fi
   pcc_uptime
-  pcc_link=$pcc_lease/$((pcc_last + 1))
+  pcc_link=$pcc_lease/$((pcc_top + 1))
   if ! pcc_words=$(ln -s "$1 $pcc_this_boot $pcc_now $2 $3" "$pcc_link" 2>&1); then
     case $pcc_words in *"File exists"*) return 1 ;; *) pcc_refuse "$pcc_words" ;; esac
   fi
   pcc_touch $((pcc_now / 100 + 1))
-  pcc_links
-  for pcc_number in $pcc_found; do
-    # Some stay, so that who reads the folder now cannot miss the highest for all the changes.
-    [ "$pcc_number" -lt $((pcc_last - 16)) ] && rm -f "$pcc_lease/$pcc_number"
-  done
+  case $pcc_bogus in
+  # It may take longer than anybody waits for an answer.
+  all) pcc_clear_many </dev/null >/dev/null 2>&1 & ;;
+  *) pcc_clear </dev/null >/dev/null 2>&1 ;;
+  esac
   return 0
 }
 
+pcc_clear() ( # remove what means nothing, nor ever will
+  cd "$pcc_lease" || exit
+  for pcc_path in * .[!.]* ..?*; do
+    { [ -e "$pcc_path" ] || [ -L "$pcc_path" ]; } && pcc_is_past "$pcc_path" && printf '%s\0' "./$pcc_path"
+  done | xargs -0 rm -rf
+)
+
+pcc_clear_many() (
+  cd "$pcc_lease" || exit
+  pcc_all \( ! -name '[1-9]*' -o -name '*[!0-9]*' -o -name '9???????' -o -name '?????????*' \) -exec rm -rf {} +
+  { pcc_all -name '[1-9]*' ! -name '*[!0-9]*' -printf '%f\n'; echo "$pcc_top"; } | sort -n | sed "/^$pcc_top\$/q" |
+    grep -vx "$pcc_last" | xargs rm -rf
+)
+
+pcc_is_past() { # NAME
+  pcc_is_number "$1" || return 0
+  [ "$1" -le "$pcc_top" ] || return 1
+  case $pcc_bogus in *" $1 "*) return 0 ;; esac
+  # Some stay, so that who reads the folder now cannot miss the highest for all the changes.
+  [ "$1" -lt $((pcc_last - 16)) ]
+}
+
 pcc_take() { # NONCE RUN HOLDER FROM: a living lease is taken over from the run FROM alone; may be done twice
-  pcc_made=
+  pcc_made= pcc_tries=0
   while pcc_look && [ "$pcc_nonce$pcc_state" != "$1alive" ]; do
     # After a link of our own that came too late, another process of the same run is as good as another run.
     [ $pcc_state = alive ] && { [ "$pcc_run" != "$4" ] || [ -n "$pcc_made" ]; } && break
+    pcc_tries=$((pcc_tries + 1))
+    [ $pcc_tries -le 50 ] || pcc_refuse "$pcc_lease changes all the time; to clear it: pccpipe gc"
     pcc_put "$@" && pcc_made=1
   done
   if [ "$pcc_nonce" = "$1" ]; then echo held; else pcc_tell; fi

@@ -19,7 +19,6 @@ from pccpipe.outcome import Reason
 from pccpipe.shell.here import Here
 from pccpipe.shell.housekeeping import run_script
 from pccpipe.shell.lease import Lease, LeaseState, read_lease
-from pccpipe.shell.programs import Place
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Done, Machine
 from tests.targets.conftest import vm_spec
@@ -420,24 +419,6 @@ def test_a_full_disk_is_named_and_ends_no_lease_that_is_held(vms: Callable[..., 
         take(lease(connection, vm.root, "leased-2"))
     assert caught.value.reason is Reason.NO_DISK_SPACE
     connection.close()
-
-
-def test_a_command_that_goes_on_keeps_the_lease_of_its_run(machine: Machine, root: str) -> None:
-    run_id = f"leased-{time.time_ns()}"
-    dead = lease(machine, root, run_id, stale_after=0.5)
-    take(dead)
-    die(dead)
-    command = subprocess.Popen(
-        ["sleep", "60"], env={**os.environ, "PCCPIPE_STEP": f"{Place(run_id, 'state').tag}/build-1/"}
-    )
-    try:
-        time.sleep(2.5)
-        assert not takes(lease(machine, root, "leased-2", stale_after=0.5))
-    finally:
-        command.kill()
-        command.wait()
-    take(taken := lease(machine, root, "leased-2", stale_after=0.5), wait=10)
-    taken.release()
 
 
 class Counting(Here):

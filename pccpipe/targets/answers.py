@@ -1,0 +1,54 @@
+"""Reads the numbers and names in what a machine says.
+
+A machine on which a stranger's code ran may say anything. Each number here has bounds, so that no arithmetic, date or
+memory of ours depends on it, and all that makes no sense is one error: `Nonsense`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pccpipe.errors import Nonsense
+from pccpipe.values import Json
+
+MOST = 10**15
+"""A number that no time, size or count of a machine reaches, and with which every date and float can still be made."""
+EXIT_CODES = 255
+PORTS = 65535
+IDS = 2**32 - 1
+"""The highest uid or gid."""
+
+_PLAIN = re.compile(r"[0-9]{1,16}", re.ASCII)
+
+
+def number(host: str, what: str, said: object, most: int = MOST) -> int:
+    """A whole number from 0 to `most`, from its digits or from JSON. Raises Nonsense."""
+    if isinstance(said, bytes):
+        said = said.decode("ascii", "replace")
+    if isinstance(said, str) and _PLAIN.fullmatch(said):
+        said = int(said)
+    if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= most:
+        return said
+    raise Nonsense(host, what, said)
+
+
+def number_or_none(said: object, most: int = MOST) -> int | None:
+    """The same where the machine need not know it: None for what is no such number."""
+    try:
+        return number("", "", said, most)
+    except Nonsense:
+        return None
+
+
+def name(host: str, what: str, said: object, form: re.Pattern[str]) -> str:
+    """A word of this form. Raises Nonsense."""
+    if isinstance(said, str) and form.fullmatch(said):
+        return said
+    raise Nonsense(host, what, said)
+
+
+def text(host: str, what: str, said: Json, longest: int = 4096) -> str:
+    """A string of an answer in JSON. Raises Nonsense."""
+    if isinstance(said, str) and len(said) <= longest:
+        return said
+    raise Nonsense(host, what, said)
