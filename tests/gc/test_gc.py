@@ -21,6 +21,8 @@ from tests.cli.command import Done, Folder
 from tests.testbed.vm import VM
 
 RUNS = Path(".system/runs")
+LEASE = f"{'0' * 32} {'0' * 36} 100"
+"""The beginning of a lease from before a reboot: nonce, boot, since."""
 
 
 class Bench:
@@ -186,7 +188,7 @@ def test_what_a_lost_run_left_running_goes_and_one_of_that_name_elsewhere_stays(
 
 
 def test_a_stale_lease_goes(bench: Bench, vm: VM, connection: Connection) -> None:
-    vm.ssh(f"mkdir -p {bench.system}/lease && ln -s 'nonce boot 100 {bench.stem} a host pid 1' {bench.system}/lease/7")
+    vm.ssh(f"mkdir -p {bench.system}/lease && ln -s '{LEASE} {bench.stem} a host pid 1' {bench.system}/lease/7")
     left = read_lease(connection, vm.root)
     assert left is not None
     assert left.is_stale
@@ -229,7 +231,7 @@ def test_a_starting_run_clears_up_only_what_is_over(bench: Bench, connection: Co
     over, other = bench.other("over"), bench.other("left")
     bench.leave(over)
     bench.leave(other)
-    vm.ssh(f"mkdir -p {bench.system}/lease && ln -s 'nonce boot 100 {over} a host pid 1' {bench.system}/lease/7")
+    vm.ssh(f"mkdir -p {bench.system}/lease && ln -s '{LEASE} {over} a host pid 1' {bench.system}/lease/7")
     collected = collect_over(connection, None, vm.root, lambda run_id: run_id == over)
     assert {outcome.thing.run_id for outcome in collected.outcomes} == {over}
     assert (bench.has(over), bench.has(other)) == (False, True)

@@ -145,7 +145,7 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
     few = '#!/bin/sh\n/bin/df "$@" | case "$1" in -Pi) sed "2s/.*/x 90000 70000 20000 80% y/" ;; *) cat ;; esac\n'
     vm.sh("cat >/usr/local/bin/df && chmod 755 /usr/local/bin/df", stdin=few)
     lease = f"{vm.root}/.system/lease"
-    vm.ssh(f"mkdir -p {lease}; ln -s 'nonce another-boot 5 old-run host pid 1' {lease}/99")
+    vm.ssh(f"mkdir -p {lease}; ln -s '{'0' * 32} {'0' * 36} 5 old-run host pid 1' {lease}/99")
     report = ward.doctor()
     found(
         report, "disk", Verdict.WARNING, "20000 files for /home/project", "20000 files for /var/lib/docker", mend="gc"
