@@ -114,7 +114,7 @@ def test_a_lease_that_was_lost_ends_the_run_at_its_next_step(fresh_vm: VM, tmp_p
         lease = f"{fresh_vm.root}/.system/lease"
         fresh_vm.sh(
             f"cd {lease} && n=$(ls | sort -n | tail -1) && "
-            f"set -- $(readlink $n) && ln -s \"{'f' * 32} $2 $3 thief elsewhere\" $((n + 1)) && "
+            f'set -- $(readlink $n) && ln -s "{"f" * 32} $2 $3 thief elsewhere" $((n + 1)) && '
             "touch -h -d @$(($(cut -d. -f1 /proc/uptime) + 1)) $((n + 1))"
         )
 
