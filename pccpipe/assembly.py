@@ -18,6 +18,7 @@ from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.project_vm import ProjectVm
 from pccpipe.record.fence import STATES, system_folder
 from pccpipe.record.index import has_ended
+from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
 from pccpipe.targets.base import Target
@@ -85,10 +86,12 @@ class Assembly:
         self._withheld = _variables_of(pipeline.secrets)
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
+        self._vm_history: VmHistory | None = None
         self.vm: ProjectVm | None = None
         """The project's VM, if steps lead there."""
         if project.isolation_mode is IsolationMode.VM:
             assert project.vm is not None
+            self._vm_history = VmHistory(folders.record.parent, f"{project.vm.external_ip}:{project.vm.port}")
             self.vm = ProjectVm(
                 project.vm,
                 run_id,
@@ -119,6 +122,14 @@ class Assembly:
     @property
     def had_vm(self) -> bool:
         return self.vm is not None and self.vm.had
+
+    @property
+    def vm_history(self) -> str | None:
+        return self._vm_history.earlier(self._run_id) if self._vm_history else None
+
+    def remember_vm(self) -> None:
+        if self._vm_history:
+            self._vm_history.remember(self._run_id)
 
     def build(self, build: Build, image: str, args: Mapping[str, str], log: Path, halt: Halt) -> bool:
         """Build an image on the engine that `on: container` leads to."""

@@ -6,6 +6,7 @@ PccpipeError
 ├── Unavailable         a target could not be had; the command certainly never began
 │   ├── Broken          its connection ended in the midst of a call, which may be made again
 │   └── Nonsense        what the target said has no sense
+├── Refused             what was asked of a place can't be done anywhere: a setting, or a mistake of pccpipe's own
 ├── VmBusy              another run has the VM; never a reason to run elsewhere
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
@@ -88,6 +89,12 @@ class Nonsense(Unavailable):
         shown = quoted if len(quoted) <= _LONGEST_QUOTE else f"{quoted[:_LONGEST_QUOTE]}..."
         hint = "see what runs there: pccpipe doctor"
         super().__init__(Reason.NONSENSE, f"{host or 'the machine'} talks nonsense: its {what} is {shown}", hint)
+
+
+class Refused(PccpipeError):
+    """A place refuses what it was asked as wrong. Not its state but the question is at fault, so this never leads to a
+    fallback.
+    """
 
 
 class VmBusy(PccpipeError):

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from pccpipe.record.events import (
     RunQueued,
     RunResumed,
     RunStarted,
+    RunStopped,
     RunWaiting,
     Warned,
 )
@@ -74,7 +75,8 @@ class RunResult(Struct, frozen=True):
     or `vm_busy`.
 
     A run that waits for a person has no outcome yet: its status is `waiting_for_input`, `state.open_questions` says
-    what is to be given to `answer`, and `resume` goes on with it.
+    what is to be given to `answer`, and `resume` goes on with it. One that was stopped (`state.stopped`) is
+    `unavailable`, keeps its workspace, and `resume` goes on with it too.
     """
 
     run_id: str
@@ -118,6 +120,7 @@ def run(
     inputs: Mapping[str, Json] | None = None,
     runs_dir: str | Path | None = None,
     fallback: Fallback = Fallback.ALLOWED,
+    accept_fallback: Collection[str] = (),
     on_event: Callable[[Event], None] | None = None,
     cancel: Cancel | None = None,
     accept_new_host_key: bool = False,
@@ -132,6 +135,9 @@ def run(
         workspace: the code; default: the current folder.
         inputs: by name; text is read as the input's type.
         runs_dir: where records are kept; default: `.system/runs`.
+        fallback: whether steps may go on with less isolation than they ask for.
+        accept_fallback: ids of steps that may fall back also after an agent's code may have run, or where the VM is not
+            trusted. A person's consent; it is kept in the record.
         on_event: called with each event once it is on disk, from the run's threads, one call at a time.
         cancel: the handle to end the run early.
         accept_new_host_key: take the host key of a VM that known_hosts does not know. One that changed is never taken.
@@ -144,6 +150,7 @@ def run(
     values = resolve_inputs(pipeline, inputs or {})
     secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
     _check_untold(pipeline, values, secrets)
+    accepted = _accepted(pipeline, accept_fallback)
     folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
     allowed = fallback is Fallback.ALLOWED
     refuse_links(folders.user, folders.record, folders.state)
@@ -164,8 +171,10 @@ def run(
             pid=os.getpid(),
             project_path=str(project.path.absolute()) if project.path else None,
             fallback_allowed=allowed,
+            accepted_fallbacks=accepted,
         )
-        job = _Job(run_id, pipeline, project, folders, values, secrets, allowed, accept_new_host_key, wait)
+        consent = frozenset(accepted)
+        job = _Job(run_id, pipeline, project, folders, values, secrets, allowed, consent, accept_new_host_key, wait)
         return _go(job, begins, [], on_event, cancel or Cancel())
 
 
@@ -174,6 +183,7 @@ def resume(
     *,
     project: Project | None = None,
     runs_dir: str | Path | None = None,
+    accept_fallback: Collection[str] = (),
     on_event: Callable[[Event], None] | None = None,
     cancel: Cancel | None = None,
     accept_new_host_key: bool = False,
@@ -181,12 +191,13 @@ def resume(
 ) -> RunResult:
     """Go on with a run whose process is gone: what it did is not done again, what it began is followed to its end.
 
-    A run that still waits for a person goes on waiting.
+    A run that was stopped tries again what was unavailable. One that still waits for a person goes on waiting.
 
     Args:
         run_id: of a run in `runs_dir` that has not ended.
         project: default: the project file that the run began with.
-        runs_dir, on_event, cancel, accept_new_host_key, wait: as for `run`. Only new events are told.
+        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait: as for `run`. Only new events are
+            given to `on_event`; what was accepted before stays accepted.
 
     Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if the VM is another
     run's.
@@ -211,8 +222,12 @@ def resume(
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
         refuse_links(folders.user, record, folders.state)
         allowed = began.fallback_allowed
-        job = _Job(run_id, pipeline, project, folders, began.inputs, secrets, allowed, accept_new_host_key, wait)
-        resumed = RunResumed(__version__, socket.gethostname(), os.getpid())
+        accepted = _accepted(pipeline, accept_fallback)
+        consent = frozenset({*state.accepted_fallbacks, *accepted})
+        job = _Job(
+            run_id, pipeline, project, folders, began.inputs, secrets, allowed, consent, accept_new_host_key, wait
+        )
+        resumed = RunResumed(__version__, socket.gethostname(), os.getpid(), accepted)
         return _go(job, resumed, events, on_event, cancel or Cancel())
 
 
@@ -274,6 +289,7 @@ class _Job(Discreet, frozen=True):
     inputs: Mapping[str, Json]
     secrets: Mapping[str, str]
     fallback_allowed: bool
+    accepted_fallbacks: frozenset[str]
     accept_new_host_key: bool
     wait: float
 
@@ -328,6 +344,7 @@ def _go(
         serials=Serials(),
         past=Past(events),
         proxy=proxy,
+        accepted=job.accepted_fallbacks,
     )
     claim: Callable[[], object] | None = None
     if assembly.vm and _needs_vm(job.pipeline):
@@ -362,6 +379,21 @@ def _check_untold(pipeline: Pipeline, inputs: Mapping[str, Json], secrets: Mappi
                     f"the value of the secret {name} stands in {place}, which is kept in the run's record",
                     "take it out: a step that names the secret in its `secrets:` has it as an environment variable",
                 )
+
+
+def _accepted(pipeline: Pipeline, ids: Collection[str]) -> tuple[str, ...]:
+    """The steps that a person lets fall back. Raises UsageError for one that has no fallback."""
+    with_fallback = [
+        step.id
+        for step in pipeline.all_steps()
+        if (isinstance(step.body, Run) and step.body.fallback)
+        or (isinstance(step.body, Upload) and step.body.fall_back_to_home)
+    ]
+    for id_ in ids:
+        if id_ not in with_fallback:
+            known = ", ".join(with_fallback) or "none"
+            raise UsageError(f"no step {id_!r} has a fallback to accept", f"steps with a fallback: {known}")
+    return tuple(dict.fromkeys(ids))
 
 
 def _keep_pipeline(pipeline: Pipeline, record: Path) -> None:
@@ -517,6 +549,8 @@ def _recorded(
     finally:
         if ended.outcome is None:
             parts.journal.append(RunWaiting(ended.message))
+        elif ended.stopped:
+            parts.journal.append(RunStopped(ended.outcome, ended.message, ended.hint))
         elif not going_on:
             _clear_up(parts, folders)
             parts.journal.append(

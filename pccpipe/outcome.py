@@ -90,3 +90,38 @@ class Reason(StrEnum):
     """The secrets' proxy can't be reached from there: sshd forwards nothing, or the place of its socket is no good."""
     NONSENSE = "nonsense"
     """The machine, or its engine, gave an answer that has no sense."""
+    AFTER_UNTRUSTED_CODE = "after_untrusted_code"
+    """Code of an agent may have run already, in a place with more isolation than this one."""
+    VM_NOT_TRUSTED = "vm_not_trusted"
+    """Code of an earlier run's agent ran on the VM itself and may have caused what makes it unavailable."""
+    UNATTESTED = "unattested"
+    """`isolation: required`, and a result that a command on the VM may have forged."""
+
+
+MAY_FALL_BACK = frozenset(
+    {
+        Reason.SSH_NAME_UNKNOWN,
+        Reason.SSH_REFUSED,
+        Reason.SSH_UNREACHABLE,
+        Reason.SSH_CLOSED,
+        Reason.SSH_AUTH_FAILED,
+        Reason.SSH_HOST_KEY_UNKNOWN,
+        Reason.SSH_HOST_KEY_CHANGED,
+        Reason.SSH_SESSION_REFUSED,
+        Reason.ENGINE_MISSING,
+        Reason.ENGINE_STOPPED,
+        Reason.ENGINE_PERMISSION_DENIED,
+        Reason.ENGINE_NOT_ANSWERING,
+        Reason.IMAGE_MISSING,
+        Reason.RUNTIME_MISSING,
+        Reason.SHELL_MISSING,
+        Reason.PROXY_REFUSED,
+    }
+)
+"""The reasons for which a step may fall back: the place's own state. Never what code in a container can cause (a full
+disk, a taken name, exhausted processes or memory), and never a mistake of pccpipe's own.
+"""
+AWAY = frozenset({Reason.SSH_REFUSED, Reason.SSH_UNREACHABLE, Reason.SSH_CLOSED, Reason.SSH_SESSION_REFUSED})
+"""The VM does not answer now, and may in a moment: sshd restarts within a second, a link heals."""
+ENGINE_AWAY = frozenset({Reason.ENGINE_MISSING, Reason.ENGINE_STOPPED, Reason.ENGINE_NOT_ANSWERING})
+"""The same of an engine: dockerd takes seconds to restart."""

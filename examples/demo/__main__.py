@@ -1,4 +1,4 @@
-"""Runs the default pipeline on the example project: on a VM of the test bed, or by fallback where there can be none."""
+"""Runs the default pipeline on the example project: on a VM of the test bed, or here where there can be none."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def main() -> int:
     WORK.mkdir()
     missing = machine.lacks()
     if missing:
-        print(
-            "No test-bed VM on this machine:", *missing, "The run falls back to this machine.", sep="\n  ", flush=True
-        )
+        print("No test-bed VM on this machine:", *missing, "The run uses this machine instead.", sep="\n  ", flush=True)
         return without_vm()
     return on_vm()
 
@@ -55,14 +53,9 @@ def on_vm() -> int:
 
 
 def without_vm() -> int:
-    """The same run with a VM that cannot be had: every step falls back to this machine, Codex included."""
+    """The same run without a VM: every step runs on this machine, Codex in its own sandbox."""
     codex = install_codex()
-    project = {
-        "id": "demo",
-        "isolation_mode": "vm",
-        # Port 9 (discard) on this machine refuses connections.
-        "vm": {"external_ip": "127.0.0.1", "port": 9, "user": "nobody"},
-    }
+    project: dict[str, object] = {"id": "demo", "isolation_mode": "local"}
     with scripted_model("127.0.0.1") as model:
         return run(project, model, {"PATH": f"{codex}{os.pathsep}{os.environ['PATH']}"})
 

@@ -46,6 +46,14 @@ no_fallback_option = click.option(
     "--no-fallback", is_flag=True, help="Never run a step with less isolation than it asks for."
 )
 
+accept_fallback_option = click.option(
+    "--accept-fallback",
+    "accepted",
+    multiple=True,
+    metavar="STEP",
+    help="Let this step fall back also after an agent's code may have run. May be repeated.",
+)
+
 
 wait_option = click.option(
     "--wait", metavar="DURATION", default="0s", help="How long to wait for a VM that is another run's: 10m, 1h30m."

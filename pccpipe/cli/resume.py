@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from pccpipe.cli.crash import keep_tracebacks_in
 from pccpipe.cli.options import (
     Format,
+    accept_fallback_option,
     format_option,
     project_option,
     read_duration,
@@ -29,6 +31,7 @@ WAITS_FOR_A_PERSON = 5
 @runs_dir_option
 @format_option
 @wait_option
+@accept_fallback_option
 @click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
 @click.pass_context
@@ -40,10 +43,11 @@ def resume(
     runs_dir: Path,
     output: Format,
     wait: str,
+    accepted: Sequence[str],
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
-    """Go on with a run whose process was killed, or that has got what it asked a person for.
+    """Go on with a run that was stopped, whose process was killed, or that has got what it asked a person for.
 
     What was done is not done again; a command that still runs is followed, one that ended meanwhile is asked how; then
     the run goes on with the next step. The pipeline and its inputs are those that the run began with. Works on another
@@ -72,6 +76,7 @@ def resume(
             run_id,
             project=of_project,
             runs_dir=runs_dir,
+            accept_fallback=accepted,
             on_event=view,
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,

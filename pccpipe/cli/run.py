@@ -15,6 +15,7 @@ from pccpipe.cli.crash import keep_tracebacks_in
 from pccpipe.cli.options import (
     FILE,
     Format,
+    accept_fallback_option,
     format_option,
     input_option,
     no_fallback_option,
@@ -53,6 +54,7 @@ class View(Protocol):
 @format_option
 @wait_option
 @no_fallback_option
+@accept_fallback_option
 @click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
 @click.pass_context
@@ -68,6 +70,7 @@ def run(
     output: Format,
     wait: str,
     no_fallback: bool,
+    accepted: Sequence[str],
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
@@ -99,6 +102,7 @@ def run(
             inputs=inputs,
             runs_dir=runs_dir,
             fallback=Fallback.FORBIDDEN if no_fallback else Fallback.ALLOWED,
+            accept_fallback=accepted,
             on_event=view,
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,

@@ -69,7 +69,7 @@ class Engine:
             raise Broken(Reason.ENGINE_NOT_ANSWERING, f"{self.socket} on {self.machine.host}: {error}") from error
 
     def ask(self, call: Call, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
-        """Call the API; what goes wrong becomes `Unavailable`, with the engine's own words."""
+        """Call the API; what goes wrong becomes `Unavailable` or `Refused`, with the engine's own words."""
         self.open()
         assert self._client is not None
         try:

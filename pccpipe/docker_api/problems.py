@@ -13,7 +13,7 @@ import docker.errors
 import requests
 import urllib3.exceptions
 
-from pccpipe.errors import Broken, Unavailable
+from pccpipe.errors import Broken, PccpipeError, Refused, Unavailable
 from pccpipe.outcome import Reason
 
 
@@ -25,6 +25,7 @@ class Call(Enum):
     OTHER = "other"
 
 
+BAD_REQUEST = 400
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 # A runtime that the engine does not know, or knows by the path of a program that is not there. "exec: ..." alone is of
 # the command's own shell.
@@ -59,11 +60,14 @@ def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unav
             return Unavailable(Reason.ENGINE_ERROR, words)
 
 
-def from_sdk(call: Call, error: Exception, *, image: str = "") -> Unavailable:
-    """The same for what the SDK raised."""
+def from_sdk(call: Call, error: Exception, *, image: str = "") -> PccpipeError:
+    """The same for what the SDK raised; `Refused` for a container that the engine would never make as it is asked."""
     if isinstance(error, docker.errors.APIError):
-        words = str(error.explanation or error)
-        return unavailable(call, int(error.status_code or 0), words, image=image)
+        words, status = str(error.explanation or error), int(error.status_code or 0)
+        no = unavailable(call, status, words, image=image)
+        if status == BAD_REQUEST and no.reason is Reason.CREATE_REFUSED:
+            return Refused(f"the engine refuses these settings of the container: {words}")
+        return no
     if isinstance(error, requests.exceptions.Timeout | TimeoutError):
         return Unavailable(Reason.ENGINE_NOT_ANSWERING, f"the engine did not answer in time: {error}")
     return Broken(Reason.ENGINE_STOPPED, f"the engine ended the connection: {error}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -39,6 +41,16 @@ class Paths(Struct, frozen=True):
     proxy: str
     cover: str
     """The folder of what lies over hidden files."""
+
+
+def container_name(run_id: str, command: Command) -> str:
+    """The name of a command's container: a hash of the whole run id and the step's path, and the step for people.
+
+    Two runs whose ids begin alike do not meet on one engine, and any matrix value makes a legal name.
+    """
+    digest = hashlib.sha256(f"{run_id}\0{command.id}".encode(errors="surrogatepass")).hexdigest()[:16]
+    step = re.sub(r"[^A-Za-z0-9_.]+", "-", command.step).strip("-")[:40]
+    return f"pcc-run-{digest}-{step}-{command.serial}"
 
 
 def create_body(

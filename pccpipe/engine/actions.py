@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.exposure import Level
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
-from pccpipe.engine.patience import with_patience
+from pccpipe.engine.patience import Wait, with_patience
 from pccpipe.engine.result import result_target
-from pccpipe.engine.step import with_retries
+from pccpipe.engine.step import ACCEPT, with_retries
 from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
-from pccpipe.outcome import Code, IsolationMode, Outcome, Place
+from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable
 from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
 from pccpipe.values import Json
@@ -30,7 +33,8 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
 
     def attempt(number: int) -> Ended:
         try:
-            facts, leaks = with_patience(parts, lambda: _act(parts, here, path, body, halt))
+            wait = Wait(path, here.deadline, consented=step.id in parts.accepted)
+            facts, leaks = with_patience(parts, wait, lambda: _act(parts, here, path, body, halt))
         except Halted:
             return halt.ended
         except Unavailable as no:
@@ -40,6 +44,8 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
             code = error.code if isinstance(error, ActionError) else None
             return Ended(Outcome.FAILED, code=code, message=str(error))
         parts.journal.append(ActionDone(path, kind_of(body), facts))
+        if isinstance(body, Upload) and place is Place.VM:
+            parts.used.add(place)
         if leaks:
             message = f"a secret's value stands in what would come home; it is masked in {', '.join(leaks)}"
             return Ended(Outcome.FAILED, code=Code.SECRET_IN_OUTPUT, message=message)
@@ -48,10 +54,29 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
     ended = with_retries(parts, here, path, step.retry, attempt, Visit())
     if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(parts, body):
         assert ended.reason is not None
+        if ended.reason not in MAY_FALL_BACK:
+            return ended
+        if no := _too_late(parts, step):
+            last = max(step.retry.attempts, 1) + 1
+            parts.journal.append(TargetUnavailable(path, last, Place.LOCAL, no.reason, no.words, no.hint))
+            return replace(ended, reason=no.reason, message=f"{ended.reason}: {ended.message}; {no.words}")
         parts.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))
         # The upload made the copy at home before it looked for the VM.
         return Ended(Outcome.SUCCEEDED)
     return ended
+
+
+def _too_late(parts: Parts, step: Step) -> Unavailable | None:
+    """Why an upload may no longer do without the VM: all that follows would move to the controller."""
+    if step.id in parts.accepted:
+        return None
+    hint = ACCEPT.format(run=parts.run_id, step=step.id)
+    if parts.exposure.forbids(Level.LOCAL):
+        words = "an agent's code may have run already, so the upload does not do without the VM"
+        return Unavailable(Reason.AFTER_UNTRUSTED_CODE, words, hint)
+    if earlier := parts.targets.vm_history:
+        return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the upload does not do without the VM", hint)
+    return None
 
 
 def kind_of(body: Action) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from pccpipe.workspace.patch import brief
 
 STOP_MARGIN = 60.0
 """Seconds to stop a command. By these and the `lost` limit a target's own limit lies behind ours."""
+
+LONGEST_NAME = 80
+"""Characters of a matrix leg's path in the names of its files."""
 
 
 def make_command(
@@ -52,8 +56,14 @@ def make_command(
 
 
 def _file_name(path: str) -> str:
-    """A step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
+    """A step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`.
+
+    The values of a matrix are any text, so a leg's name ends with a hash of its path: no two are the same.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
+    if "=" not in path:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def asked_settings(where: Where, place: Place, here: Here) -> ContainerSettings | None:

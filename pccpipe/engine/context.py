@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.engine.cancel import Cancel
+from pccpipe.engine.exposure import Exposure
 from pccpipe.engine.help import Help
 from pccpipe.engine.limits import Deadline
 from pccpipe.engine.past import Past, Visit
@@ -41,7 +42,16 @@ class Targets(Protocol):
 
     @property
     def had_vm(self) -> bool:
-        """Whether this run has reached the VM."""
+        """Whether this process of the run has reached the VM."""
+        ...
+
+    @property
+    def vm_history(self) -> str | None:
+        """The earlier run whose agent's code ran on the VM itself, in a sentence; None if none is on record."""
+        ...
+
+    def remember_vm(self) -> None:
+        """Put on record, for later runs, that an agent's code may run on the VM itself. Raises PccpipeError."""
         ...
 
     def close(self) -> None:
@@ -80,6 +90,17 @@ class Parts(Discreet, frozen=True):
     serials: Serials
     past: Past = field(default_factory=Past)
     proxy: Proxy = field(default_factory=Proxy)
+    accepted: frozenset[str] = frozenset()
+    """The ids of steps that a person let fall back also after an agent's code may have run."""
+
+    @property
+    def exposure(self) -> Exposure:
+        return self.past.exposure
+
+    @property
+    def used(self) -> set[Place]:
+        """The places other than this machine that the run has used, in this process or before."""
+        return self.past.used
 
     def note(self, visit: Visit, happening: Happening) -> None:
         """Bring an event of a step's turn to the journal, unless it is there already."""
@@ -138,6 +159,8 @@ class Ended(Struct, frozen=True):
     message: str = ""
     result: Json = None
     result_path: str | None = None
+    unattested: bool = False
+    """A command on the VM could have forged the result."""
     fails_as: str | None = None
     """The run's status if this ends the run; from the step inside that failed, if it names one."""
     help: Help = Help.NONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import assert_never
@@ -14,15 +14,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.engine.actions import kind_of, run_action
+from pccpipe.engine.command import asked_settings
 from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.exposure import Level, is_agent, level_of
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.help import Help, help_wanted, unmarked_plea
 from pccpipe.engine.limits import ALWAYS_LIMIT, STEP_LIMIT, Deadline
 from pccpipe.engine.past import Visit, deadline_since
+from pccpipe.engine.patience import is_away
+from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.scope import NoResult, ProjectView, RunView, Scope, StepView
 from pccpipe.engine.step import run_step, with_retries
-from pccpipe.errors import PccpipeError
-from pccpipe.outcome import Outcome, Place
+from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.events import (
     AlwaysStarted,
     CommandStarted,
@@ -34,7 +38,7 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.logs import tail
 from pccpipe.record.state import WAITING
-from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value
+from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value, Where
 from pccpipe.values import Json
 
 TAIL = 16 * 1024
@@ -48,6 +52,9 @@ class RunOutcome(Struct, frozen=True):
     """None: the run waits for a person, and goes on when it is resumed."""
     status: str
     message: str
+    stopped: bool = False
+    """It can't go on now, and keeps what it has until it is resumed."""
+    hint: str = ""
 
 
 def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
@@ -63,13 +70,15 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
         steps={step.id: StepView() for step in pipeline.all_steps()},
     )
     ended = Ended(Outcome.FAILED, message="pccpipe itself failed")
+    stopped = False
     try:
         try:
             ended = _run_steps(parts, scope)
         finally:
+            stopped = _stops(parts, ended)
             if ended.help is Help.WANTED:
                 _leave(parts)
-            else:
+            elif not stopped:
                 ended = _run_always(parts, scope, ended)
     finally:
         for place in parts.past.places:
@@ -79,7 +88,19 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
         parts.targets.close()
     if ended.help is Help.WANTED:
         return RunOutcome(None, WAITING, ended.message)
+    if stopped:
+        return RunOutcome(
+            ended.outcome, ended.outcome.value, ended.message, stopped=True, hint=f"pccpipe resume {parts.run_id}"
+        )
     return RunOutcome(ended.outcome, _status(ended), ended.message)
+
+
+def _stops(parts: Parts, ended: Ended) -> bool:
+    """Whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
+    if ended.outcome is not Outcome.UNAVAILABLE or parts.cancel.requested or parts.past.always:
+        return False
+    needs_consent = ended.reason in {Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED}
+    return needs_consent or parts.exposure.is_exposed or is_away(parts, ended.reason)
 
 
 def _leave(parts: Parts) -> None:
@@ -212,6 +233,7 @@ class _Walk(Struct, frozen=True):
             ended.message,
             ended.result,
             ended.result_path,
+            ended.unattested,
             fails_as=fails_as,
             logs=logs,
         )
@@ -244,6 +266,7 @@ class _Walk(Struct, frozen=True):
     def _repeat(self, body: Repeat, here: Here, path: str, visit: Visit) -> Ended:
         most = _evaluate(body.max, here.scope)
         assert most is not None
+        self._probe(body.steps, here)
         number, rounds = 0, int(most)
         while number < rounds:
             number += 1
@@ -299,10 +322,12 @@ class _Walk(Struct, frozen=True):
             step, run = job
             return self._barred(step, here) or run()
 
+        levels = self._probe([step for step, _ in jobs], here)
         if at_once == 1:
             ends = [unless_barred(job) for job in jobs]
         else:
-            with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step") as pool:
+            pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step")
+            with self.parts.exposure.expecting(levels), pool:
                 ends = list(pool.map(unless_barred, jobs))
         for wanted in (Help.WANTED, Help.GIVEN):
             asking = next((ended for ended in ends if ended.help is wanted), None)
@@ -312,6 +337,37 @@ class _Walk(Struct, frozen=True):
             if not self._goes_on(step, ended):
                 return replace(ended, message=f"{step.id}: {ended.message}", result=None, result_path=None)
         return Ended(Outcome.SUCCEEDED)
+
+    def _probe(self, steps: Sequence[Step], here: Here) -> list[Level]:
+        """Where the agents of a group will run, by what is unavailable before its first step.
+
+        Asked before that, because later an agent could make a place unavailable. A run that is exposed already has
+        nothing left to lose, and is not asked.
+        """
+        parts = self.parts
+        levels: list[Level] = []
+        if parts.exposure.is_exposed:
+            return levels
+        for body in _runs_in(steps):
+            place, where = first_way(parts.project.isolation_mode, body)
+            following = following_way(parts.project.isolation_mode, body, place, allowed=parts.fallback_allowed)
+            if following and self._is_missing(place, where, here):
+                place = following[0]
+            if is_agent(parts.pipeline, body):
+                levels.append(level_of(place, agent=True))
+        return levels
+
+    def _is_missing(self, place: Place, where: Where, here: Here) -> bool:
+        if place is Place.LOCAL:
+            return False
+        try:
+            self.parts.targets[place].probe(asked_settings(where, place, here))
+        except Unavailable:
+            return True
+        except PccpipeError:
+            # It can't be known yet, as an image that is named by the round; the step says so when its turn comes.
+            return False
+        return False
 
     def _goes_on(self, step: Step, ended: Ended) -> bool:
         passed = ended.outcome in _PASSING
@@ -335,6 +391,7 @@ class _Walk(Struct, frozen=True):
                     ended.result_path,
                     ignored,
                     ended.code,
+                    ended.unattested,
                 )
             )
         if step.id in here.scope.steps:
@@ -372,6 +429,17 @@ def _has_inner(step: Step) -> bool:
     return bool(step.matrix) or isinstance(step.body, Repeat | Parallel)
 
 
+def _runs_in(steps: Sequence[Step]) -> Iterator[Run]:
+    for step in steps:
+        match step.body:
+            case Run() as body:
+                yield body
+            case Repeat(steps=inner) | Parallel(steps=inner):
+                yield from _runs_in(inner)
+            case _:
+                pass
+
+
 def _of_leg(step: Step, leg: Mapping[str, Json]) -> Step:
     label = ",".join(f"{key}={value}" for key, value in leg.items())
     return replace(step, id=f"{step.id}[{label}]", matrix={}, fails_as=None)
@@ -396,7 +464,8 @@ def _view(ended: Ended, before: StepView) -> StepView:
     last = before.last_result if isinstance(result, NoResult) else result
     logs = ended.logs
     read_log = (lambda which: _log_end(logs, which)) if logs else None
-    return StepView(ended.outcome.value, ended.exit_code, result, last, before.answers, read_log)
+    kept = ended.unattested or (before.unattested and isinstance(result, NoResult))
+    return StepView(ended.outcome.value, ended.exit_code, result, last, before.answers, kept, read_log)
 
 
 def _log_end(logs: tuple[Path, Path], which: str) -> str:

@@ -1,94 +1,103 @@
-"""What a plan warns of: agents, and code that they may have written, where no container holds them."""
+"""Whether code of an agent may already have run, and what the run may then no longer do.
+
+A run is exposed once an agent may have begun: its `may_have_begun` has no `target_unavailable` of the same attempt.
+From then on no step falls back to a place with less isolation than the least isolated one in which such code may have
+run, because that code may have caused what the step falls back from. The place that a step's `on:` leads to is not a
+fallback: its author chose it, and the author is not the agent.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
 
-from pccpipe.engine.places import refusal
 from pccpipe.outcome import Place
-from pccpipe.spec.model import Project, Run
-
-if TYPE_CHECKING:
-    from pccpipe.engine.plan import PlannedStep, Way
-
-_AGENT = re.compile(r"\b(pcc-)?codex\b")
-_NO_SANDBOX = ("--dangerously-bypass-approvals-and-sandbox", "danger-full-access")
-_AGENTS_RESULTS = ("builder-result", "reviewer-result")
+from pccpipe.record.events import MayHaveBegun, TargetUnavailable
+from pccpipe.spec.model import Pipeline, Run, Via
 
 
-def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
-    """A sentence for each step that runs, where no container holds it, an agent or what one may have written."""
-    steps = [step for step in steps if step.condition != "false"]
-    groups = [f"{step.path}." for step in steps if step.kind in {"repeat", "parallel"}]
-    writers = [step for step in steps if step.ways and _may_write(step)]
-    for index, step in enumerate(steps):
-        body = step.step.body
-        if not isinstance(body, Run) or not step.ways:
-            continue
-        name = _without_legs(step.path)
-        if refused := refusal(project.isolation_mode, body):
-            yield f"{name} will be `unavailable`: {refused}"
-            continue
-        outside = [way for way in step.ways if way.place is not Place.CONTAINER]
-        yield from (_unheld(name, way) for way in outside if any(flag in way.command for flag in _NO_SANDBOX))
-        # Where it goes only if its container is not to be had, the plan says beside the step.
-        if step.ways[0].place is Place.CONTAINER:
-            continue
-        where = " or ".join(dict.fromkeys(_where(way) for way in outside))
-        at_hand = _engine_at_hand(step.ways[0], steps)
-        if _is_agent(step):
-            yield f"{name} is an agent that runs {where}, in no container{at_hand}"
-            continue
-        before = [
-            writer
-            for writer in writers
-            if writer is not step
-            and (
-                steps.index(writer) < index
-                or any(step.path.startswith(group) and writer.path.startswith(group) for group in groups)
-            )
-        ]
-        if before:
-            who = ", ".join(dict.fromkeys(_without_legs(writer.path) for writer in before))
-            yield f"{name} runs {where}, in no container, what {who} may have written{at_hand}"
+class Level(IntEnum):
+    """How isolated a place is, the least first."""
+
+    LOCAL = 0
+    LOCAL_AGENT = 1
+    """On the controller, with the agent's own sandbox, which its command is to switch on."""
+    VM = 2
+    CONTAINER = 3
 
 
-def _may_write(step: PlannedStep) -> bool:
-    """Whether a step may put code into the workspace that nobody has looked at."""
-    body = step.step.body
-    assert isinstance(body, Run)
-    container = body.where.container
-    contained = step.asked is Place.CONTAINER and not (container and container.read_only_workspace)
-    return contained or (_is_agent(step) and step.ways[0].place is not Place.CONTAINER)
+def level_of(place: Place, *, agent: bool) -> Level:
+    """The isolation of a place for a step that is an agent or not."""
+    match place:
+        case Place.CONTAINER:
+            return Level.CONTAINER
+        case Place.VM:
+            return Level.VM
+        case Place.LOCAL:
+            return Level.LOCAL_AGENT if agent else Level.LOCAL
 
 
-def _is_agent(step: PlannedStep) -> bool:
-    body = step.step.body
-    assert isinstance(body, Run)
-    judged = body.result is not None and body.result.schema in _AGENTS_RESULTS
-    return judged or any(_AGENT.search(way.command) for way in step.ways)
+def is_agent(pipeline: Pipeline, body: Run) -> bool:
+    """Whether a step runs an agent: it asks for a container, or gets a secret by the proxy."""
+    proxied = any(pipeline.secrets[name].via is Via.PROXY for name in body.secrets)
+    return body.where.on is Place.CONTAINER or proxied
 
 
-def _engine_at_hand(way: Way, steps: Sequence[PlannedStep]) -> str:
-    """Whoever makes the run's containers on a machine may use its engine; what runs there is the same user's."""
-    makes_containers = any(
-        other.place is Place.CONTAINER and other.host == way.host for step in steps for other in step.ways
-    )
-    if not makes_containers:
-        return ""
-    who = "you" if way.host == "localhost" else way.host.partition("@")[0]
-    return f", with the engine's socket at hand: {who} may use it, and that is as good as root there"
+class Exposure:
+    """What may have begun in a run, from its events. Safe from many threads."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun: Counter[tuple[str, int, Place]] = Counter()
+        self._expected: Counter[Level] = Counter()
 
-def _unheld(name: str, way: Way) -> str:
-    return f"{name} switches off the agent's own sandbox {_where(way)}, where no container holds it: nothing does"
+    @property
+    def least(self) -> Level | None:
+        """The least isolated place in which an agent's code may have run, or is about to; None: it has not."""
+        with self._lock:
+            begun = [level_of(place, agent=True) for _, _, place in self._begun.elements()]
+            return min([*begun, *self._expected.elements()], default=None)
 
+    @property
+    def is_exposed(self) -> bool:
+        """Whether an agent may have begun."""
+        with self._lock:
+            return bool(+self._begun)
 
-def _where(way: Way) -> str:
-    return "on this machine" if way.place is Place.LOCAL else f"on the VM {way.host}"
+    @property
+    def places(self) -> set[Place]:
+        """Where an agent may have begun."""
+        with self._lock:
+            return {place for _, _, place in +self._begun}
 
+    def forbids(self, level: Level) -> bool:
+        """Whether a fallback to a place of this level comes too late."""
+        least = self.least
+        return least is not None and level < least
 
-def _without_legs(path: str) -> str:
-    return re.sub(r"\[[^\]]*\]", "", path)
+    def note(self, event: MayHaveBegun | TargetUnavailable) -> None:
+        """Take in an event, in the order of the record."""
+        match event:
+            case MayHaveBegun():
+                with self._lock:
+                    self._begun[event.step, event.attempt, event.place] += 1
+            case TargetUnavailable():
+                key = (event.step, event.attempt, event.asked)
+                with self._lock:
+                    if self._begun[key] > 0:
+                        self._begun[key] -= 1
+
+    @contextlib.contextmanager
+    def expecting(self, levels: Iterable[Level]) -> Iterator[None]:
+        """Count agents that begin side by side with other steps from the block's beginning, whichever is first."""
+        expected = Counter(levels)
+        with self._lock:
+            self._expected.update(expected)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._expected.subtract(expected)

@@ -15,9 +15,11 @@ from typing import TypeVar
 
 from msgspec import Struct, field
 
+from pccpipe.engine.exposure import Exposure
 from pccpipe.engine.limits import Deadline
-from pccpipe.outcome import Place
+from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import (
+    ActionDone,
     AlwaysStarted,
     Cancelling,
     CommandEnded,
@@ -26,10 +28,12 @@ from pccpipe.record.events import (
     Happening,
     InputAsked,
     InputGiven,
+    MayHaveBegun,
     ModelUsed,
     RoundStarted,
     RunResumed,
     RunStarted,
+    RunStopped,
     RunWaiting,
     SecretsGiven,
     StepDowngraded,
@@ -75,10 +79,20 @@ class Visit(Struct):
         """All of that kind that is noted, in order; it stays."""
         return [noted for noted in self.noted if isinstance(noted, kind)]
 
+    def reopen(self) -> None:
+        """The run was stopped because of this turn: what was unavailable is tried again, with its whole time."""
+        self.ended = None
+        began = False
+        while self.noted and isinstance(self.noted[-1], TargetUnavailable | StepRetrying | MayHaveBegun):
+            self.noted.pop()
+            began = True
+        if began and not any(isinstance(noted, CommandStarted) for noted in self.noted):
+            self.began_at = None
+
     @property
     def attempts(self) -> int:
         """How many attempts a run step that has ended made."""
-        numbered = (TargetUnavailable, CommandStarted, StepRetrying)
+        numbered = (TargetUnavailable, MayHaveBegun, CommandStarted, StepRetrying)
         least = 1 if self.noted else 0
         return max((noted.attempt for noted in self.noted if isinstance(noted, numbered)), default=least)
 
@@ -95,9 +109,13 @@ class Past:
         self.cancelled_by: str | None = None
         self.places: set[Place] = set()
         """Where commands have begun: something of them may still be there."""
+        self.used: set[Place] = set()
+        """Which places other than this machine the run has had."""
+        self.exposure = Exposure()
         self._waiting_since: float | None = None
         for event in events:
             self._note(event)
+        self.used |= self.exposure.places
         self._leave_out_waiting(time.time())
 
     @property
@@ -131,8 +149,18 @@ class Past:
                 self._open(used.step).used = used
             case CommandStarted() as started:
                 self.places.add(started.had.place)
+                self.used.add(started.had.place)
                 self._open(started.step).noted.append(started)
-            case RoundStarted() | StepRetrying() | StepDowngraded() | TargetUnavailable() | CommandEnded() as noted:
+            case MayHaveBegun() as may:
+                self.places.add(may.place)
+                self.exposure.note(may)
+                self._open(may.step).noted.append(may)
+            case TargetUnavailable() as gone:
+                self.exposure.note(gone)
+                self._open(gone.step).noted.append(gone)
+            case ActionDone(action="upload", facts={"method": "tar"}):
+                self.used.add(Place.VM)
+            case RoundStarted() | StepRetrying() | StepDowngraded() | CommandEnded() as noted:
                 self._open(noted.step).noted.append(noted)
             case InputAsked(step=step):
                 self._visits[step][-1].asked = True
@@ -140,6 +168,9 @@ class Past:
                 self._visits[step][-1].answers |= values
             case RunWaiting():
                 self._waiting_since = event.time
+            case RunStopped():
+                self._waiting_since = event.time
+                self._reopen()
             case RunResumed():
                 self._leave_out_waiting(event.time)
             case AlwaysStarted() as always:
@@ -159,6 +190,12 @@ class Past:
         for visits in self._visits.values():
             if visits and not visits[-1].ended and visits[-1].began_at is not None:
                 visits[-1].began_at += waited
+
+    def _reopen(self) -> None:
+        for visits in self._visits.values():
+            ended = visits[-1].ended
+            if ended and ended.outcome is Outcome.UNAVAILABLE and not ended.ignored:
+                visits[-1].reopen()
 
     def _open(self, step: str) -> Visit:
         """The turn that has not ended, or one more."""

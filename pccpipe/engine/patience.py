@@ -1,4 +1,4 @@
-"""A VM that was there a moment ago may be back in a moment: sshd restarts within a second, a link heals."""
+"""Waits for a place that the run has used and that is away: sshd restarts within a second, dockerd within ten."""
 
 from __future__ import annotations
 
@@ -6,31 +6,71 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from msgspec import Struct
+
 from pccpipe.engine.context import Parts
+from pccpipe.engine.limits import Deadline
 from pccpipe.errors import Broken, Unavailable
-from pccpipe.outcome import Reason
+from pccpipe.outcome import AWAY, ENGINE_AWAY, Place, Reason
+from pccpipe.record.events import Warned
 
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds for which a VM that this run has had may be away before a step does without it."""
+"""Seconds in which a call that broke half way is made again at a place that the run has not used."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
-_PASSING = frozenset({Reason.SSH_REFUSED, Reason.SSH_UNREACHABLE, Reason.SSH_CLOSED, Reason.SSH_SESSION_REFUSED})
+WARN_AFTER = 10.0
+"""Seconds after which the run says for what it waits."""
 
 
-def with_patience(parts: Parts, do: Callable[[], T]) -> T:
-    """Do what may be done twice; again while the VM is away, if this run has had it before, for at most `PATIENCE`.
+class Wait(Struct, frozen=True):
+    """How long a step waits for a place.
 
-    A VM that was never had is not waited for: a wrong address is to be told at once. Raises `Unavailable`.
+    Attributes:
+        path: of the step.
+        deadline: of the step; it waits no longer than that.
+        in_doubt: its command may have begun there already, before this process.
+        consented: a person let the step fall back, so it does not wait for long.
     """
-    until = time.monotonic() + PATIENCE
+
+    path: str
+    deadline: Deadline | None = None
+    in_doubt: bool = False
+    consented: bool = False
+
+
+def is_away(parts: Parts, reason: Reason | None) -> bool:
+    """Whether this is the reason of a place that the run has used, and that may be back in a moment."""
+    if reason in ENGINE_AWAY:
+        return Place.CONTAINER in parts.used
+    return reason in AWAY and (parts.targets.had_vm or bool(parts.used))
+
+
+def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:
+    """Do what may be done twice; again while the place is away, if this run has used it, up to `lost_after`.
+
+    A place that was never used is not waited for: a wrong address is an error at once. Raises `Unavailable`.
+    """
+    began = time.monotonic()
     pause = FIRST_PAUSE
+    warned = False
     while True:
         try:
             return do()
         except Unavailable as no:
-            passing = isinstance(no, Broken) or (no.reason in _PASSING and parts.targets.had_vm)
-            if not passing or time.monotonic() + pause > until or parts.cancel.wait(pause):
+            away = is_away(parts, no.reason) or (wait.in_doubt and no.reason in AWAY | ENGINE_AWAY)
+            if not away and not isinstance(no, Broken):
                 raise
+            limit = parts.project.lost_after if away and not wait.consented else PATIENCE
+            until = began + limit
+            if wait.deadline:
+                until = min(until, wait.deadline.at)
+            now = time.monotonic()
+            if now + pause > until or parts.cancel.wait(pause):
+                raise
+            if not warned and now - began > WARN_AFTER:
+                warned = True
+                text = f"unavailable ({no.reason}): waiting up to {limit:g} s"
+                parts.journal.append(Warned(text, wait.path))
             pause = min(2 * pause, LONGEST_PAUSE)

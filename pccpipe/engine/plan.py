@@ -14,8 +14,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.engine.actions import kind_of
-from pccpipe.engine.exposure import exposures
 from pccpipe.engine.places import first_way, following_way
+from pccpipe.engine.plan_warnings import exposures
 from pccpipe.engine.scope import ProjectView, RunView
 from pccpipe.errors import PccpipeError, UsageError
 from pccpipe.outcome import IsolationMode, Place

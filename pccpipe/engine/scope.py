@@ -76,6 +76,8 @@ class StepView(Struct, frozen=True):
     """The latest result that there was, also if the step was skipped or failed since."""
     answers: Answers = field(default_factory=lambda: Answers({}))
     """All that a person has given the step's agent in this run."""
+    unattested: bool = False
+    """A command on the VM could have forged the result."""
     read_log: Callable[[str], str] | None = None
     """Gives the end of `output`, `stdout` or `stderr` from the log at home; None if no command ran."""
 

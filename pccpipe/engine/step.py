@@ -1,35 +1,38 @@
 """One run step: its places in turn, its attempts at each, and what came of them.
 
 The rule that everything here serves: a step goes on to its fallback only when `Target.start` (or what must come before
-it) raised `Unavailable`, which says that the command certainly never began. No text, no exit code, no log is looked at
-for that.
+it) raised `Unavailable`, which says that the command certainly never began, for a reason that is the place's own state,
+and before code of an agent could have caused it. No text, no exit code, no log is looked at for that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.engine.access import Access, Budget, access_of, budget_of
+from pccpipe.engine.attestation import is_unattested, unattested_reads
 from pccpipe.engine.command import asked_settings, make_command
 from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.exposure import Level, is_agent, level_of
 from pccpipe.engine.follow import Followed, follow
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
-from pccpipe.engine.patience import with_patience
+from pccpipe.engine.patience import Wait, with_patience
 from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
-from pccpipe.outcome import Code, Outcome, Place, Reason
+from pccpipe.outcome import AWAY, ENGINE_AWAY, MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
+    MayHaveBegun,
     StepDowngraded,
     StepRetrying,
     TargetUnavailable,
@@ -40,14 +43,16 @@ from pccpipe.record.logs import CommandLog
 from pccpipe.spec.model import ResultSpec, Retry, Run, Step, Where
 from pccpipe.targets.base import Command, ContainerSettings, Exit, Isolation, Running
 from pccpipe.values import Json
+from pccpipe.workspace.base import Side
 
 ATTACH_EVERY = 5.0
+ACCEPT = "to let it fall back all the same: pccpipe resume {run} --accept-fallback {step}"
 CHOOSE_ENGINE = "`isolation_mode: container` in the project file runs it on this machine's engine, `vm` on the VM's"
 
 
 def run_step(parts: Parts, here: Here, step: Step, body: Run, visit: Visit) -> Ended:
     """Run a step's command: at the place it asks for, or where the project leads that; else at its fallback."""
-    return _RunStep(parts, here, step, body, visit).run()
+    return _RunStep(parts, here, step, body, visit, is_replay=visit.began_at is not None).run()
 
 
 def with_retries(
@@ -82,6 +87,12 @@ class _RunStep(Struct):
     attempts: int = 0
     """How many were made so far, at all places."""
     budget: Budget | None = None
+    is_replay: bool = False
+    """Whether the attempts still come from the record."""
+    in_doubt: bool = False
+    """Whether the attempt may have begun its command in an earlier process that could not note it."""
+    may_have_begun: bool = False
+    """Whether the record says so of this attempt already."""
 
     @property
     def path(self) -> str:
@@ -92,45 +103,86 @@ class _RunStep(Struct):
         return StepHalt(self.parts.cancel, self.here.deadline)
 
     def run(self) -> Ended:
-        asked = self.body.where.on
-        for place, where in self._places():
-            ended = with_retries(
-                self.parts,
-                self.here,
-                self.path,
-                self.step.retry,
-                lambda number, place=place, where=where: self._attempt(number, place, where),  # type: ignore[misc]
-                self.visit,
-                first=self.attempts + 1,
-            )
-            following = self._following(place)
-            if ended.outcome is not Outcome.UNAVAILABLE or following is None or self.parts.cancel.requested:
-                return ended
-            assert ended.reason is not None
-            self.parts.note(self.visit, StepDowngraded(self.path, asked, following[0], ended.reason, ended.message))
-        raise AssertionError("a step has at least one place")
+        place, where = self._first
+        ended = self._tries(place, where)
+        following = self._following(place)
+        if ended.outcome is not Outcome.UNAVAILABLE or following is None or self.parts.cancel.requested:
+            return ended
+        assert ended.reason is not None
+        asked, fallback = self.body.where.on, following[0]
+        if self.visit.next(StepDowngraded) is None:
+            if ended.reason not in MAY_FALL_BACK:
+                return replace(ended, message=f"{ended.message} (no reason to fall back)")
+            if no := self._too_late(fallback):
+                self._unavailable(
+                    TargetUnavailable(self.path, self.attempts + 1, fallback, no.reason, no.words, no.hint)
+                )
+                return replace(ended, reason=no.reason, message=f"{ended.reason}: {ended.message}; {no.words}")
+        self.parts.note(self.visit, StepDowngraded(self.path, asked, fallback, ended.reason, ended.message))
+        return self._tries(*following)
 
-    def _places(self) -> Iterator[tuple[Place, Where]]:
-        first = first_way(self.parts.project.isolation_mode, self.body)
-        yield first
-        following = self._following(first[0])
-        if following is not None:
-            yield following
+    @property
+    def _first(self) -> tuple[Place, Where]:
+        return first_way(self.parts.project.isolation_mode, self.body)
 
     def _following(self, place: Place) -> tuple[Place, Where] | None:
         """Where the step may go when `place` is unavailable."""
         allowed = self.parts.fallback_allowed
         return following_way(self.parts.project.isolation_mode, self.body, place, allowed=allowed)
 
+    def _tries(self, place: Place, where: Where) -> Ended:
+        return with_retries(
+            self.parts,
+            self.here,
+            self.path,
+            self.step.retry,
+            lambda number: self._attempt(number, place, where),
+            self.visit,
+            first=self.attempts + 1,
+        )
+
+    @property
+    def _is_consented(self) -> bool:
+        return self.step.id.partition("[")[0] in self.parts.accepted
+
+    @property
+    def _is_agent(self) -> bool:
+        return is_agent(self.parts.pipeline, self.body)
+
+    def _too_late(self, place: Place) -> Unavailable | None:
+        """Why the step may no longer fall back to `place`; None: it may."""
+        if self._is_consented:
+            return None
+        level = level_of(place, agent=self._is_agent)
+        hint = ACCEPT.format(run=self.parts.run_id, step=self.step.id.partition("[")[0])
+        if self.parts.exposure.forbids(level):
+            words = f"an agent's code may have run already, so the step does not fall back to {place}"
+            return Unavailable(Reason.AFTER_UNTRUSTED_CODE, words, hint)
+        leaves_vm = self.parts.project.isolation_mode is IsolationMode.VM and level < Level.VM
+        if leaves_vm and (earlier := self.parts.targets.vm_history):
+            return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the step does not fall back to {place}", hint)
+        return None
+
+    def _unavailable(self, event: TargetUnavailable) -> None:
+        if self.visit.take(TargetUnavailable) is None:
+            self.parts.journal.append(event)
+            self.parts.exposure.note(event)
+
     def _attempt(self, number: int, place: Place, where: Where) -> Ended:
         self.attempts = number
         serial = self.parts.serials.next(self.step.id)
+        self.may_have_begun = self.visit.take(MayHaveBegun) is not None
         if gone := self.visit.take(TargetUnavailable):
             return Ended(Outcome.UNAVAILABLE, reason=gone.reason, message=gone.words)
         if again := self.visit.next(StepRetrying):
+            # As above: the attempt that was under way is one that comes later.
             return Ended(again.after)  # it failed before anything could begin
         started = self.visit.take(CommandStarted)
+        in_doubt, self.is_replay = self.is_replay and started is None, False
+        self.in_doubt = in_doubt and place is not Place.LOCAL
         if started and (over := self.visit.take(CommandEnded)):
+            # What was noted goes on to the attempt that was under way.
+            self.is_replay = True
             return self._remembered(started, over, place)
         try:
             access = self._access(number, place, where)
@@ -160,19 +212,20 @@ class _RunStep(Struct):
                 running, log = self._attached(started, place)
             else:
                 access.issue(self.path, number)
-                begun = with_patience(self.parts, lambda: self._begun(number, place, where, serial, access))
+                wait = Wait(self.path, self.here.deadline, self.in_doubt, self._is_consented)
+                begun = with_patience(self.parts, wait, lambda: self._begun(number, place, where, serial, access))
                 if begun is None:
                     return Ended(Outcome.CANCELLED, message="cancelled")
                 running, log = begun
         except Halted:
             return self._halt.ended
         except Unavailable as no:
-            event = TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint, settings)
-            self.parts.journal.append(event)
+            if self.in_doubt and no.reason in AWAY | ENGINE_AWAY:
+                return self._lost(number, f"it may have begun before the run was resumed: {no.words}")
+            self._unavailable(TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint, settings))
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except Lost as lost:
-            self.parts.journal.append(CommandEnded(self.path, number, Outcome.LOST, message=lost.words))
-            return Ended(Outcome.LOST, message=lost.words)
+            return self._lost(number, lost.words)
         except PccpipeError as error:
             return Ended(Outcome.FAILED, message=str(error))
         try:
@@ -201,11 +254,15 @@ class _RunStep(Struct):
         )
         return ended
 
+    def _lost(self, number: int, words: str) -> Ended:
+        self.parts.journal.append(CommandEnded(self.path, number, Outcome.LOST, message=words))
+        return Ended(Outcome.LOST, message=words)
+
     def _begun(
         self, number: int, place: Place, where: Where, serial: int, access: Access
     ) -> tuple[Running, CommandLog] | None:
         """The command, begun; or found, if a process that was killed right then began it. None: cancelled before."""
-        started = self._start(place, where, serial, access)
+        started = self._start(number, place, where, serial, access)
         if started is None:
             return None
         running, command = started
@@ -246,38 +303,74 @@ class _RunStep(Struct):
                 value = parse_result(target.read_bytes(), target.name, self.body.result.schema_json)
             except (OSError, ResultError) as error:
                 return replace(ended, outcome=Outcome.FAILED, message=f"the result is no longer there: {error}")
-            ended = replace(ended, result=value, result_path=path)
+            ended = replace(ended, result=value, result_path=path, unattested=is_unattested(self.parts, place))
         return ended
 
-    def _start(self, place: Place, where: Where, serial: int, access: Access) -> tuple[Running, Command] | None:
+    def _start(
+        self, number: int, place: Place, where: Where, serial: int, access: Access
+    ) -> tuple[Running, Command] | None:
         parts = self.parts
         if self.body.result:
             # Wrong, it would be found when the agent's hour is over.
             result_target(self._result_path(self.body.result, place), parts.run_dir)
-        if refused := refusal(parts.project.isolation_mode, self.body):
-            raise Unavailable(Reason.ENGINE_MISSING, refused, CHOOSE_ENGINE)
+        self._check_place(place)
         side = parts.side_of(place)
         target = parts.targets[place]
         target.open()
-        try:
-            sent = parts.workspace.prepare(side, self._halt)
-        except ActionError as error:
-            raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
-        if sent is not None and sent.stale:
-            text = "the VM's copy of the workspace is out of reach: the step works on the copy at home, as last known"
-            parts.journal.append(Warned(text, self.path))
-        if sent is not None and sent.refused:
-            text = f"not everything of the VM's copy of the workspace came home: {'; '.join(sent.refused)}"
-            parts.journal.append(Warned(text, self.path))
+        self._prepare(place, side)
         command = make_command(parts, self.here, self.step, self.body, where, place, serial, access)
         running = None if parts.past.is_empty else target.find(command)
         if running is None:
+            self.in_doubt = False
             if parts.cancel.requested:
                 return None
+            self._tell_what_may_begin(number, place)
             running = target.start(command)
         if not (command.container and command.container.read_only_workspace):
             parts.workspace.touched(side)
         return running, command
+
+    def _check_place(self, place: Place) -> None:
+        """Raise `Unavailable` if the step may not begin there, whatever the place's state."""
+        parts = self.parts
+        if refused := refusal(parts.project.isolation_mode, self.body):
+            raise Unavailable(Reason.ENGINE_MISSING, refused, CHOOSE_ENGINE)
+        if place is not self._first[0] and (no := self._too_late(place)):
+            raise no
+        if self.body.isolation_required:
+            forged = unattested_reads(self.here.scope, self.step, self.body)
+            if self.body.result and is_unattested(parts, place):
+                forged.append(self.step.id)
+            if forged:
+                words = f"`isolation: required`, and a command on the VM could forge the result of {', '.join(forged)}"
+                raise Unavailable(
+                    Reason.UNATTESTED, words, "give the VM's workspace code an account: `vm: {run_as: ...}`"
+                )
+
+    def _prepare(self, place: Place, side: Side) -> None:
+        parts = self.parts
+        last_known = self._is_consented and place is not self._first[0]
+        try:
+            sent = parts.workspace.prepare(side, self._halt, or_last_known=last_known)
+        except ActionError as error:
+            raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
+        if sent is not None and sent.stale:
+            text = "the VM's copy of the workspace is out of reach: the step works on the copy here, as last known"
+            parts.journal.append(Warned(text, self.path))
+        if sent is not None and sent.refused:
+            text = f"not everything of the VM's copy of the workspace came home: {'; '.join(sent.refused)}"
+            parts.journal.append(Warned(text, self.path))
+
+    def _tell_what_may_begin(self, number: int, place: Place) -> None:
+        """Put on disk, before it begins, that code of an agent may run at `place`."""
+        parts = self.parts
+        if (place is Place.CONTAINER or self._is_agent) and not self.may_have_begun:
+            event = MayHaveBegun(self.path, number, place)
+            parts.exposure.note(event)
+            parts.journal.append(event)
+            self.may_have_begun = True
+        if place is Place.VM and parts.exposure.is_exposed and is_unattested(parts, place):
+            parts.targets.remember_vm()
 
     def _open_log(self, command: Command, place: Place) -> CommandLog:
         folder = Path("logs")
@@ -301,6 +394,7 @@ class _RunStep(Struct):
                 command.container,
             )
         )
+        self.parts.used.add(running.isolation.place)
         if command.container and running.isolation.image:
             self._tell_shortfalls(command.container, running.isolation)
 
@@ -339,7 +433,7 @@ class _RunStep(Struct):
             if ended.outcome is not Outcome.SUCCEEDED:
                 return ended
             return replace(ended, outcome=Outcome.LOST, message=str(error))
-        return replace(ended, result=value, result_path=path)
+        return replace(ended, result=value, result_path=path, unattested=is_unattested(self.parts, place))
 
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = self._result_path(spec, place)

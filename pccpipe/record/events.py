@@ -40,6 +40,8 @@ class RunStarted(_Kind, frozen=True):
     pid: int
     project_path: str | None = None
     fallback_allowed: bool = True
+    accepted_fallbacks: tuple[str, ...] = ()
+    """The ids of steps that a person let fall back also after an agent's code may have run."""
 
 
 class RunResumed(_Kind, frozen=True):
@@ -48,6 +50,8 @@ class RunResumed(_Kind, frozen=True):
     version: str
     host: str
     pid: int
+    accepted_fallbacks: tuple[str, ...] = ()
+    """As of `RunStarted`; they add to those of before."""
 
 
 class StepStarted(_Kind, frozen=True):
@@ -86,6 +90,18 @@ class ModelUsed(_Kind, frozen=True):
     estimated_tokens: int
     """By their size, for answers that did not say what they took."""
     max_tokens: int | None = None
+
+
+class MayHaveBegun(_Kind, frozen=True):
+    """A container, or an agent elsewhere, is about to begin; synced before that.
+
+    Unless `TargetUnavailable` of the same attempt follows, code of an agent may have run in that place: the run is
+    exposed.
+    """
+
+    step: str
+    attempt: int
+    place: Place
 
 
 class CommandStarted(_Kind, frozen=True):
@@ -180,6 +196,8 @@ class StepEnded(_Kind, frozen=True):
     """It did not succeed, and `continue_on_error` says to go on."""
     code: Code | None = None
     """Set when the outcome is `failed` for one of a few reasons that programs want to know."""
+    unattested: bool = False
+    """Its result comes from the VM after a command there that could have forged it."""
 
 
 class InputAsked(_Kind, frozen=True):
@@ -203,6 +221,18 @@ class RunWaiting(_Kind, frozen=True):
     """The run waits for a person, and its process ends. `RunResumed` follows when somebody goes on with it."""
 
     message: str
+
+
+class RunStopped(_Kind, frozen=True):
+    """The run can't go on now: a place that it needs is unavailable, and a fallback would not be safe.
+
+    Its workspace is kept, its `always:` steps have not run, and its process ends. `RunResumed` follows when it is
+    resumed.
+    """
+
+    outcome: Outcome
+    message: str
+    hint: str = ""
 
 
 class RunQueued(_Kind, frozen=True):
@@ -255,6 +285,7 @@ Happening: TypeAlias = (
     | StepStarted
     | SecretsGiven
     | ModelUsed
+    | MayHaveBegun
     | CommandStarted
     | CommandEnded
     | TargetUnavailable
@@ -266,6 +297,7 @@ Happening: TypeAlias = (
     | InputAsked
     | InputGiven
     | RunWaiting
+    | RunStopped
     | RunQueued
     | Cancelling
     | AlwaysStarted

@@ -8,10 +8,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from pccpipe.record.codec import UnreadableEventError, decode
-from pccpipe.record.events import Event, RunEnded, RunResumed, RunStarted, RunWaiting
+from pccpipe.record.events import Event, RunEnded, RunResumed, RunStarted, RunStopped, RunWaiting
 from pccpipe.record.journal import EVENTS
 from pccpipe.record.lock import is_abandoned
-from pccpipe.record.state import WAITING
+from pccpipe.record.state import STOPPED, WAITING
 
 _END = 64 * 1024
 """Bytes at a journal's end in which the run's end is looked for."""
@@ -28,6 +28,8 @@ class RunEntry(Struct, frozen=True):
     """It has not ended, and its process is gone."""
     waiting: bool = False
     """For a person."""
+    stopped: bool = False
+    """It could not go on, and keeps its workspace until it is resumed."""
 
     @property
     def status(self) -> str:
@@ -38,6 +40,8 @@ class RunEntry(Struct, frozen=True):
             return "unreadable"
         if self.waiting:
             return WAITING
+        if self.stopped:
+            return STOPPED
         return "interrupted" if self.abandoned else "running"
 
 
@@ -63,11 +67,16 @@ def _entry(journal: Path) -> RunEntry:
     except OSError:
         return RunEntry(run_id, None, None, None)
     started = first.what if first and isinstance(first.what, RunStarted) else None
-    turns = [event.what for event in last if event and isinstance(event.what, RunEnded | RunWaiting | RunResumed)]
+    turns = [
+        event.what
+        for event in last
+        if event and isinstance(event.what, RunEnded | RunStopped | RunWaiting | RunResumed)
+    ]
     newest = turns[-1] if turns else None
     ended = newest if isinstance(newest, RunEnded) else None
     abandoned = not ended and is_abandoned(journal.parent)
-    return RunEntry(run_id, first.time if first else None, started, ended, abandoned, isinstance(newest, RunWaiting))
+    waiting, stopped = isinstance(newest, RunWaiting), isinstance(newest, RunStopped)
+    return RunEntry(run_id, first.time if first else None, started, ended, abandoned, waiting, stopped)
 
 
 def _read(line: bytes) -> Event | None:

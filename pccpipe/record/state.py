@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never
@@ -20,6 +21,7 @@ from pccpipe.record.events import (
     Event,
     InputAsked,
     InputGiven,
+    MayHaveBegun,
     ModelUsed,
     Output,
     RoundStarted,
@@ -27,6 +29,7 @@ from pccpipe.record.events import (
     RunQueued,
     RunResumed,
     RunStarted,
+    RunStopped,
     RunWaiting,
     SecretsGiven,
     StepDowngraded,
@@ -87,6 +90,8 @@ class StepState(Struct):
     message: str = ""
     result: Json = None
     result_path: str | None = None
+    unattested: bool = False
+    """Its result could have been forged by a command on the VM."""
     facts: dict[str, Json] = field(default_factory=dict)
     """What a built-in action did."""
     model: dict[str, Json] | None = None
@@ -138,6 +143,7 @@ class StepState(Struct):
             "message": self.message,
             "result": self.result,
             "result_path": self.result_path,
+            "unattested": self.unattested,
             "facts": self.facts,
             "model": self.model,
         }
@@ -154,6 +160,8 @@ class Downgrade(Struct, frozen=True):
 WAITING = "waiting_for_input"
 QUEUED = "queued"
 RUNNING = "running"
+STOPPED = "stopped"
+"""In a list of runs; the run's own status is then `unavailable`."""
 
 
 class Question(Struct):
@@ -185,6 +193,14 @@ class RunState(Struct):
     """
     outcome: Outcome | None = None
     message: str = ""
+    stopped: bool = False
+    """It can't go on now, and keeps its workspace: `resume` continues it."""
+    hint: str = ""
+    """What a person can do about a run that is stopped."""
+    exposed: bool = False
+    """An agent may have begun in it."""
+    accepted_fallbacks: tuple[str, ...] = ()
+    """Steps that a person let fall back all the same."""
     downgraded: bool = False
     downgrades: list[Downgrade] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -201,6 +217,7 @@ class RunState(Struct):
     seconds: float | None = None
     steps: dict[str, StepState] = field(default_factory=dict)
     """By path, in the order in which their turns came."""
+    _may_have_begun: Counter[tuple[str, int, Place]] = field(default_factory=Counter)
     last_seq: int = 0
     unread: int = 0
     """Events that are in the journal and could not be read: torn, or a newer version's."""
@@ -226,6 +243,8 @@ class RunState(Struct):
             case RunResumed():
                 self.version, self.host, self.pid = what.version, what.host, what.pid
                 self.status = RUNNING
+                self.accepted_fallbacks += what.accepted_fallbacks
+                self._reopen()
             case StepStarted():
                 self.status = RUNNING
                 # Anew: a group that is tried again runs the same steps once more, and the latest counts.
@@ -244,6 +263,9 @@ class RunState(Struct):
                     "estimated_tokens": what.estimated_tokens,
                     "max_tokens": what.max_tokens,
                 }
+            case MayHaveBegun():
+                self._may_have_begun[what.step, what.attempt, what.place] += 1
+                self.exposed = True
             case CommandStarted():
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.command, attempt.had = what.command, what.had
@@ -258,6 +280,7 @@ class RunState(Struct):
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.outcome, attempt.reason = Outcome.UNAVAILABLE, what.reason
                 attempt.words, attempt.hint, attempt.settings = what.words, what.hint, what.settings
+                self._did_not_begin(what)
             case StepDowngraded():
                 self.downgraded = True
                 self.downgrades.append(Downgrade(what.step, what.asked, what.had, what.reason, what.words))
@@ -278,6 +301,9 @@ class RunState(Struct):
                         question.given |= what.values
             case RunWaiting():
                 self.status, self.message = WAITING, what.message
+            case RunStopped():
+                self.stopped, self.outcome, self.status = True, what.outcome, what.outcome.value
+                self.message, self.hint = what.message, what.hint
             case RunQueued():
                 self.status, self.message = QUEUED, what.message
             case Cancelling():
@@ -299,7 +325,22 @@ class RunState(Struct):
         self.project, self.isolation_mode = what.project, what.isolation_mode
         self.inputs, self.workspace, self.planned = dict(what.inputs), what.workspace, tuple(what.steps)
         self.version, self.host, self.pid = what.version, what.host, what.pid
-        self.started_at = at
+        self.started_at, self.accepted_fallbacks = at, what.accepted_fallbacks
+
+    def _did_not_begin(self, what: TargetUnavailable) -> None:
+        key = what.step, what.attempt, what.asked
+        if self._may_have_begun[key] > 0:
+            self._may_have_begun[key] -= 1
+        self.exposed = bool(+self._may_have_begun)
+
+    def _reopen(self) -> None:
+        """A run that was stopped goes on: what was unavailable then is tried again."""
+        if not self.stopped:
+            return
+        self.stopped, self.outcome, self.message, self.hint = False, None, "", ""
+        for step in self.steps.values():
+            if step.outcome is Outcome.UNAVAILABLE and not step.ignored:
+                step.outcome, step.reason, step.message = None, None, ""
 
     def _step_ended(self, what: StepEnded) -> None:
         step = self.step(what.step)
@@ -307,6 +348,7 @@ class RunState(Struct):
         step.exit_code, step.reason, step.message = what.exit_code, what.reason, what.message
         step.code = what.code
         step.result, step.result_path = what.result, what.result_path
+        step.unattested = what.unattested
 
     def to_json(self) -> dict[str, Json]:
         """The state as run.json has it; see docs/run-record.md."""
@@ -319,6 +361,10 @@ class RunState(Struct):
             "status": self.status,
             "outcome": self.outcome.value if self.outcome else None,
             "message": self.message,
+            "stopped": self.stopped,
+            "hint": self.hint,
+            "exposed": self.exposed,
+            "accepted_fallbacks": list(self.accepted_fallbacks),
             "downgraded": self.downgraded,
             "downgrades": to_json(self.downgrades),
             "warnings": list(self.warnings),

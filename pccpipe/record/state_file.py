@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from pccpipe.record.events import Event, InputGiven, Output, RunEnded, RunWaiting
+from pccpipe.record.events import Event, InputGiven, Output, RunEnded, RunStopped, RunWaiting
 from pccpipe.record.files import write_atomically
 from pccpipe.record.state import RunState, state_text
 from pccpipe.record.ticker import TICKER, Call
@@ -15,7 +15,7 @@ RUN_JSON = "run.json"
 WRITE_EVERY = 0.2
 """Seconds between two writings of run.json while the run goes on, at least."""
 
-_WRITTEN_AT_ONCE = (RunEnded, RunWaiting, InputGiven)
+_WRITTEN_AT_ONCE = (RunEnded, RunStopped, RunWaiting, InputGiven)
 """The process may end right after."""
 
 

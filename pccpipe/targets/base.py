@@ -180,6 +180,10 @@ class Target(Protocol):
         """Make the target ready (connect). Idempotent; also after a failure. Raises `Unavailable`."""
         ...
 
+    def probe(self, container: ContainerSettings | None) -> None:
+        """Raise `Unavailable` if a command with such a container could not begin now; begins nothing."""
+        ...
+
     def take_over(self) -> None:
         """Another process of this run used the target: `close` is to remove what that one left, too."""
         ...

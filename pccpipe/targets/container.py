@@ -16,7 +16,18 @@ from pccpipe.docker_api.hidden import Hidden
 from pccpipe.docker_api.hidden import parse as parse_hidden
 from pccpipe.docker_api.hidden import script as hidden_script
 from pccpipe.docker_api.problems import Call
-from pccpipe.docker_api.settings import END_OF_PROLOGUE, HOME, IN, OUT, PROXY, SHELL, WORKSPACE, Paths, create_body
+from pccpipe.docker_api.settings import (
+    END_OF_PROLOGUE,
+    HOME,
+    IN,
+    OUT,
+    PROXY,
+    SHELL,
+    WORKSPACE,
+    Paths,
+    container_name,
+    create_body,
+)
 from pccpipe.docker_api.stream import Answer
 from pccpipe.errors import ActionError, Broken, Lost, Unavailable
 from pccpipe.outcome import Reason
@@ -25,7 +36,7 @@ from pccpipe.shell.programs import KILL_AFTER, write_files
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
-from pccpipe.targets.base import Command, Isolation, Running, Token
+from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
 from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, refused
 from pccpipe.values import Json
@@ -88,6 +99,14 @@ class ContainerTarget:
         self._engine.open()
         self._used = True
 
+    def probe(self, container: ContainerSettings | None) -> None:
+        assert container is not None
+        self.open()
+        if not self._engine.has_image(container.image):
+            raise Unavailable(
+                Reason.IMAGE_MISSING, f"the engine of {self._machine.host} has no image {container.image}"
+            )
+
     def take_over(self) -> None:
         self._used = True
 
@@ -104,7 +123,7 @@ class ContainerTarget:
         owner = self._lay_out(command, paths)
         if command.is_proxied:
             self._open_door()
-        name = f"pcc-run-{self._run_id[:8]}-{command.step}-{command.serial}"
+        name = container_name(self._run_id, command)
         try:
             hidden = self._hide(paths) if command.container.read_only_workspace else ()
             container = self._create(name, command, create_body(command, self._run_id, owner, paths, hidden))

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from pccpipe.errors import Lost, ResultError, Unavailable
 from pccpipe.outcome import Place, Stream
-from pccpipe.targets.base import Chunk, Command, Exit, Isolation, Running, Token
+from pccpipe.targets.base import Chunk, Command, ContainerSettings, Exit, Isolation, Running, Token
 
 
 class Play(Struct, frozen=True):
@@ -46,6 +46,11 @@ class DummyTarget:
 
     def open(self) -> None:
         self.opened += 1
+
+    def probe(self, container: ContainerSettings | None) -> None:
+        play = self._script(Command("probe", "probe", 0, "", container=container))
+        if play.unavailable:
+            raise play.unavailable
 
     def take_over(self) -> None:
         """Nothing of a play outlives its process."""

@@ -14,7 +14,7 @@ from pccpipe.shell.doorway import Doorway
 from pccpipe.shell.here import Here
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
-from pccpipe.targets.base import Command, Isolation, Running, Token
+from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.machine import ByteStream, Door
 
 LIMIT = 32
@@ -49,6 +49,9 @@ class LocalTarget:
 
     def open(self) -> None:
         self._detached.open()
+
+    def probe(self, container: ContainerSettings | None) -> None:  # noqa: ARG002 - it has none here
+        self.open()
 
     def take_over(self) -> None:
         self._detached.take_over()

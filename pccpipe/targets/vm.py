@@ -12,7 +12,7 @@ from pccpipe.shell.lane import unbroken
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.running import LOST_AFTER
-from pccpipe.targets.base import Command, Isolation, Running, Token
+from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.machine import Door, Machine, refused
 
 LIMIT = 6
@@ -57,6 +57,9 @@ class VmTarget:
                 self._make_workspace()
                 self._detached.open()
                 self._is_open = True
+
+    def probe(self, container: ContainerSettings | None) -> None:  # noqa: ARG002 - it has none here
+        self.open()
 
     def take_over(self) -> None:
         self._detached.take_over()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from pccpipe.record.events import Cancelling, Event, RunEnded, RunWaiting
+from pccpipe.record.events import Cancelling, Event, RunEnded, RunStopped, RunWaiting
 from pccpipe.views.board import Line, board, final_board
 from pccpipe.views.summary import summary
 from pccpipe.views.watch import Watch
@@ -51,7 +51,7 @@ class LiveView:
                 # The terminal has written ^C into what was painted.
                 self._painter.forget()
         self._changed.set()
-        if isinstance(event.what, RunEnded | RunWaiting):
+        if isinstance(event.what, RunEnded | RunStopped | RunWaiting):
             self.close()
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from pccpipe.record.events import (
     Happening,
     InputAsked,
     InputGiven,
+    MayHaveBegun,
     ModelUsed,
     Output,
     RoundStarted,
@@ -24,6 +25,7 @@ from pccpipe.record.events import (
     RunQueued,
     RunResumed,
     RunStarted,
+    RunStopped,
     RunWaiting,
     SecretsGiven,
     StepDowngraded,
@@ -55,7 +57,7 @@ class PlainView:
             self._stream.write(lines[:-1].replace("\n", f"\n{begin}"))
             self._stream.write("\n")
         text = "".join(f"{stamp} {line}\n" for line in _lines(event))
-        if isinstance(event.what, RunEnded | RunWaiting):
+        if isinstance(event.what, RunEnded | RunStopped | RunWaiting):
             text += "".join(f"{line}\n" for line in summary(self._watch.state, self._record, self._watch.tail))
         if lines or text:
             self._stream.write(text)
@@ -88,7 +90,7 @@ def _text(what: Happening, at: float) -> str:
         case CommandStarted():
             again = f"attempt {what.attempt} " if what.attempt > 1 else ""
             return f"{what.step} {again}runs: {isolation(what.had)}"
-        case SecretsGiven() | ModelUsed():
+        case SecretsGiven() | ModelUsed() | MayHaveBegun():
             return ""
         case CommandEnded():
             # An attempt that is the last one is told of by the step's end.
@@ -120,7 +122,7 @@ def _text(what: Happening, at: float) -> str:
             return f"the steps are over ({what.status}); the always steps begin"
         case Warned():
             return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
-        case RunEnded() | RunWaiting() | Output():
+        case RunEnded() | RunStopped() | RunWaiting() | Output():
             return ""
         case _:
             assert_never(what)
@@ -141,5 +143,5 @@ def _step_ended(what: StepEnded) -> str:
     if what.outcome is not Outcome.SUCCEEDED:
         text += f": {what.reason.value if what.reason else what.message.partition(chr(10))[0]}"
     if what.result_path:
-        text += f", result in {what.result_path}"
+        text += f", {'unattested ' if what.unattested else ''}result in {what.result_path}"
     return f"{text} (ignored)" if what.ignored else text

@@ -10,7 +10,7 @@ from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, Attempt, RunState, StepState
 from pccpipe.views.isolation import account, asked, verdict
-from pccpipe.views.summary import downgrades, failed_steps, headline, questions
+from pccpipe.views.summary import downgrades, failed_steps, headline, questions, stopped
 from pccpipe.views.text import (
     OUTCOME_WORDS,
     date,
@@ -39,6 +39,8 @@ def show_text(state: RunState, record: Path) -> list[str]:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
     if state.status == WAITING:
         lines += questions(state)
+    if state.stopped:
+        lines += stopped(state)
     failed = [step.path for step in failed_steps(state)]
     if failed:
         lines += ["", f"to see why: pccpipe logs {state.run_id} {failed[0]}"]

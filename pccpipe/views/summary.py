@@ -28,6 +28,8 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
     if state.status == WAITING:
         lines += questions(state)
+    if state.stopped:
+        lines += stopped(state)
     return [*lines, "", headline(state), f"record: {record}"]
 
 
@@ -44,11 +46,22 @@ def questions(state: RunState) -> list[str]:
     return [*lines, "", f"to answer: pccpipe answer {state.run_id} {words}", f"then: pccpipe resume {state.run_id}"]
 
 
+def stopped(state: RunState) -> list[str]:
+    """That a run that was stopped is not over, and what a person can do."""
+    return [
+        "",
+        "The run is stopped, not ended: its workspace is kept, its `always:` steps have not run.",
+        *([f"to go on: {harmless_line(state.hint)}"] if state.hint else []),
+    ]
+
+
 def headline(state: RunState) -> str:
     """How the run ended, in a line."""
     if state.status in {WAITING, QUEUED}:
         return f"run {state.run_id} {state.status}: {harmless_line(state.message)}"
     outcome = OUTCOME_WORDS[state.outcome] if state.outcome else "running"
+    if state.stopped:
+        outcome = f"stopped: {outcome}"
     status = f" ({state.status})" if state.outcome and state.status != state.outcome.value else ""
     downgraded = ", downgraded: not every step ran where it was to run" if state.downgraded else ""
     took = f" in {duration(state.seconds)}" if state.seconds is not None else ""

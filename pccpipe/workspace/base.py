@@ -34,7 +34,7 @@ class Sent(Struct, frozen=True):
     refused: tuple[str, ...] = ()
     """Of what would have come home: names that were not taken, each with its reason."""
     stale: bool = False
-    """Nothing could be brought: the copy is as it was last known, because the newer one could not be had."""
+    """Nothing could be brought: the copy is as it was last known, because the VM with the newer one is away."""
 
 
 class Brought(Struct, frozen=True):
@@ -87,8 +87,11 @@ class Workspace(Protocol):
         """
         ...
 
-    def prepare(self, side: Side, halt: Halt) -> Sent | None:
-        """Make the copy on `side` the newest, before a step runs there; None if it was already."""
+    def prepare(self, side: Side, halt: Halt, *, or_last_known: bool = False) -> Sent | None:
+        """Make the copy on `side` the newest, before a step runs there; None if it was already.
+
+        With `or_last_known`, the copy here is enough as it was last known while the VM is away.
+        """
         ...
 
     def touched(self, side: Side) -> None:

@@ -149,7 +149,7 @@ class WorkspaceSync:
             method = "tar" if self._machine else "copy"
             return Sent(self._sent.files, self._sent.size, method, time.monotonic() - began)
 
-    def prepare(self, side: Side, halt: Halt) -> Sent | None:
+    def prepare(self, side: Side, halt: Halt, *, or_last_known: bool = False) -> Sent | None:
         with self._lock:
             if not self._has_copy:
                 return None
@@ -164,7 +164,8 @@ class WorkspaceSync:
             try:
                 counted = self._to_home(self._machine(), halt)
             except Unavailable:
-                # Without the VM, the copy at home is the best that there is; the engine tells.
+                if not or_last_known:
+                    raise
                 self._newest = Side.HOME
                 self._unpack(halt)
                 return Sent(0, 0, "none", time.monotonic() - began, stale=True)

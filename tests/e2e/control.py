@@ -148,6 +148,7 @@ def happened(record: Path, text: str) -> bool:
     return events.exists() and text in events.read_text()
 
 
-def containers(vm: VM) -> list[str]:
-    """The names of all containers on a VM that pccpipe made."""
-    return vm.sh("docker ps -a --filter label=pccpipe.run --format '{{.Names}}'").stdout.split()
+def containers(vm: VM, run_id: str = "") -> list[str]:
+    """The names of all containers on a VM that pccpipe made, or those of one run."""
+    label = f"pccpipe.run={run_id}" if run_id else "pccpipe.run"
+    return vm.sh(f"docker ps -a --filter label={label} --format '{{{{.Names}}}}'").stdout.split()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.docker_api.settings import container_name
+from pccpipe.targets.base import Command
 from tests.e2e.control import Control, containers, happened, wait_until
 from tests.testbed.vm import VM
 
@@ -49,7 +51,7 @@ def test_an_exit_code_is_the_commands_own(control: Control, code: int) -> None:
 
 def containers_of(control: Control, record: Path) -> list[str]:
     assert control.vm is not None
-    return [name for name in containers(control.vm) if record.name[:8] in name]
+    return containers(control.vm, record.name)
 
 
 def test_the_container_is_gone_after_a_time_limit_and_the_output_is_kept(control: Control) -> None:
@@ -89,10 +91,6 @@ def lose_image(vm: VM) -> None:
     vm.sh("docker rmi -f bb:latest")
 
 
-def take_name(vm: VM) -> None:
-    vm.sh("docker run -d --name pcc-run-takename-work-1 node:20-slim sleep 300")
-
-
 def refuse_ssh(vm: VM) -> None:
     vm.refuse()
 
@@ -108,7 +106,6 @@ def unplug(vm: VM) -> None:
         (kill_engine, "engine_stopped", "refused"),
         (leave_group, "engine_permission_denied", "ermission denied"),
         (lose_image, "image_missing", "No such image"),
-        (take_name, "name_taken", "pcc-run-takename-work-1"),
         (refuse_ssh, "ssh_refused", "refused"),
         (unplug, "ssh_unreachable", "route"),
     ],
@@ -134,6 +131,44 @@ def test_a_container_that_cannot_be_had_falls_back_and_the_record_says_why(
     assert not strict.step("work")["attempts"][-1].get("exit_code")
 
 
+def name_of(run_id: str, step: str) -> str:
+    return container_name(run_id, Command(f"{step}-1", step, 1, ""))
+
+
+def test_a_container_that_has_the_name_is_no_reason_to_fall_back(control: Control, vm: VM) -> None:
+    name = name_of("takename-1", "work")
+    vm.sh(f"docker run -d --name {name} node:20-slim sleep 300")
+    ran = control.run(STEP, run_id="takename-1")
+    assert ran.code == 3
+    assert ran.step("work")["reason"] == "name_taken"
+    assert name in ran.step("work")["words"]
+    assert not ran.state["downgraded"]
+    vm.sh(f"docker rm -f {name}")
+
+
+def test_a_matrix_runs_in_containers_and_runs_with_similar_ids_do_not_meet(control: Control) -> None:
+    pipeline = """
+    containers: {box: {image: "bb:latest", network: none}}
+    steps:
+      - id: unit
+        matrix: {v: ["1.20", "a b", "../x;y", "a-b"]}
+        max_parallel: 4
+        on: container
+        container: box
+        run: "echo ${{ matrix.v }}"
+    """
+    names = set()
+    for run_id in ("similar-long-id-1", "similar-long-id-2"):
+        ran = control.run(pipeline, run_id=run_id)
+        assert ran.code == 0, ran.stdout + ran.stderr
+        legs = [step for step in ran.state["steps"] if step["path"].startswith("unit[")]
+        assert sorted((ran.record / leg["attempts"][0]["stdout"]).read_text() for leg in legs) == sorted(
+            f"{v}\n" for v in ("1.20", "a b", "../x;y", "a-b")
+        )
+        names |= {leg["attempts"][0]["had"]["container"] for leg in legs}
+    assert len(names) == 8
+
+
 def test_fail_on_downgrade_makes_a_downgraded_success_exit_4(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
     fresh_vm.stop_docker()
@@ -141,11 +176,12 @@ def test_fail_on_downgrade_makes_a_downgraded_success_exit_4(tmp_path: Path, fre
 
 
 def test_a_dead_leftover_of_our_own_with_the_same_name_is_removed(control: Control, vm: VM) -> None:
-    vm.sh("docker run --name pcc-run-leftover-work-1 --label pccpipe.run=leftover-old bb:latest true")
+    name = name_of("leftover-1", "work")
+    vm.sh(f"docker run --name {name} --label pccpipe.run=leftover-old bb:latest true")
     ran = control.run(STEP, run_id="leftover-1")
     assert ran.code == 0
     assert not ran.state["downgraded"]
-    assert ran.step("work")["attempts"][-1]["had"]["container"] == "pcc-run-leftover-work-1"
+    assert ran.step("work")["attempts"][-1]["had"]["container"] == name
 
 
 def test_a_builder_that_fell_back_works_on_the_vms_newest_files_and_the_vm_gets_its_change(

@@ -82,8 +82,8 @@ class NotedWorkspace:
         halt.wait(self.lasts)
         return Sent(1, 1, "tar", 0.0)
 
-    def prepare(self, side: Side, halt: Halt) -> Sent | None:
-        self.calls.append(f"prepare {side.value}")
+    def prepare(self, side: Side, halt: Halt, *, or_last_known: bool = False) -> Sent | None:
+        self.calls.append(f"prepare {side.value}{' or last known' if or_last_known else ''}")
         halt.wait(self.lasts)
         return None
 
@@ -106,6 +106,11 @@ class NotedWorkspace:
 
 class DummyTargets(dict[Place, DummyTarget]):
     had_vm = False
+    vm_history: str | None = None
+    remembered = 0
+
+    def remember_vm(self) -> None:
+        self.remembered += 1
 
     def close(self) -> None:
         for target in self.values():
@@ -155,10 +160,14 @@ class Stage:
     broken: ActionError | None = None
     transfers_last: float = 0.0
     had_vm: bool = False
+    vm_history: str | None = None
+    run_as: str | None = None
+    lost_after: float = 600.0
+    accepted: frozenset[str] = frozenset()
 
     def targets(self) -> DummyTargets:
         targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
-        targets.had_vm = self.had_vm
+        targets.had_vm, targets.vm_history = self.had_vm, self.vm_history
         return targets
 
     def play(
@@ -182,7 +191,7 @@ class Stage:
             run_id="rehearsal-1",
             run_dir=run_dir,
             pipeline=pipeline,
-            project=Project("p", self.mode, Vm("192.0.2.1", "pcc")),
+            project=Project("p", self.mode, Vm("192.0.2.1", "pcc", run_as=self.run_as), lost_after=self.lost_after),
             targets=targets,
             workspace=workspace,
             images=NoImages(),
@@ -193,6 +202,7 @@ class Stage:
             fallback_allowed=self.fallback_allowed,
             serials=Serials(),
             past=past or Past(),
+            accepted=self.accepted,
         )
         outcome = execute(parts, resolve_inputs(pipeline, inputs))
         return Played(outcome, notes, targets, workspace, run_dir)

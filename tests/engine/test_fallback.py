@@ -8,7 +8,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from pccpipe.errors import Broken, Unavailable
-from pccpipe.outcome import IsolationMode, Outcome, Place, Reason, Stream
+from pccpipe.outcome import MAY_FALL_BACK, IsolationMode, Outcome, Place, Reason, Stream
 from pccpipe.record.events import StepDowngraded, TargetUnavailable
 from pccpipe.targets.base import Chunk, Command, Exit
 from pccpipe.targets.dummy import Play, says
@@ -93,6 +93,16 @@ def test_isolation_required_forbids_it_for_the_step(stage: Stage) -> None:
     assert played.end_of("build").outcome is Outcome.UNAVAILABLE
 
 
+@pytest.mark.parametrize("reason", sorted(set(Reason) - MAY_FALL_BACK))
+def test_what_isolated_code_or_pccpipe_itself_can_cause_is_no_reason_to_fall_back(stage: Stage, reason: Reason) -> None:
+    stage.script = lambda command: Play(unavailable=Unavailable(reason, "the engine's words"))
+    played = stage.play(AGENT)
+    assert played.order == []
+    assert played.end_of("build").outcome is Outcome.UNAVAILABLE
+    assert played.end_of("build").reason is reason
+    assert not played.notes.of(StepDowngraded)
+
+
 def test_retries_on_unavailable_come_before_the_fallback(stage: Stage) -> None:
     stage.script = no_containers
     played = stage.play(AGENT + "        retry: {attempts: 3, backoff: 0s}\n")
@@ -144,7 +154,7 @@ def away(times: int, error: Unavailable) -> Script:
     return script
 
 
-def test_a_vm_that_was_had_is_waited_for_a_moment_and_not_fallen_back_from(stage: Stage, mocker: MockerFixture) -> None:
+def test_a_vm_that_was_used_is_waited_for_and_not_fallen_back_from(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
     stage.had_vm = True
     stage.script = away(3, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
@@ -153,15 +163,16 @@ def test_a_vm_that_was_had_is_waited_for_a_moment_and_not_fallen_back_from(stage
     assert played.notes.of(TargetUnavailable) == []
 
 
-def test_a_vm_that_was_had_and_stays_away_is_fallen_back_from(stage: Stage, mocker: MockerFixture) -> None:
+def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
-    mocker.patch("pccpipe.engine.patience.PATIENCE", 0.3)
-    stage.had_vm = True
+    stage.had_vm, stage.lost_after = True, 0.3
     stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
     began = time.monotonic()
-    played = stage.play("steps: [{id: a, on: vm, run: x}]")
+    played = stage.play("steps: [{id: a, on: vm, run: x}]\nalways: [{id: b, run: x}]")
+    assert played.outcome.stopped
     assert played.outcome.outcome is Outcome.UNAVAILABLE
     assert len(played.notes.of(TargetUnavailable)) == 1
+    assert played.order == []
     assert 0.1 < time.monotonic() - began < 2
 
 

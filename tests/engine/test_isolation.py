@@ -98,7 +98,7 @@ def test_a_resumed_run_obeys_as_the_first_process_did(stage: Stage, life: int) -
     """Cut off after any event, a run that may not fall back does not when it goes on."""
     text = pipeline("retry", "no fallback")
     stage.script = no_container
-    stage.fallback_allowed = False
+    stage.fallback_allowed, stage.lost_after = False, 0.2
     whole = stage.play(text).notes.happenings
     begun: list[Happening] = [
         RunStarted("rehearsal-1", "r", "/p", "p", IsolationMode.VM, {}, "/w", ("a",), "0", "h", 1)

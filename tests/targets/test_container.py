@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from pccpipe.errors import ResultError, Unavailable
+from pccpipe.docker_api.settings import container_name
+from pccpipe.errors import Refused, ResultError, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import ContainerSettings, Exit
+from pccpipe.targets.base import Command, ContainerSettings, Exit
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_until, until
 from tests.testbed.vm import VM
@@ -66,7 +67,7 @@ def containers(vm: VM, stand: Stand) -> list[str]:
 
 
 def name_of(stand: Stand, serial: int = 1) -> str:
-    return f"pcc-run-{stand.run_id[:8]}-step-{serial}"
+    return container_name(stand.run_id, Command(f"step-{serial}", "step", serial, ""))
 
 
 def inspect(vm: VM, name: str) -> dict[str, Any]:
@@ -286,6 +287,18 @@ def test_a_container_that_is_not_to_be_had_says_why_and_leaves_nothing(
         fresh_vm.resume_docker()
     fresh.target.close()
     assert fresh_vm.sh(f"ls -A {fresh.workspace}").stdout == ""
+
+
+def test_settings_that_the_engine_refuses_are_an_error_that_says_so_and_not_its_state(stand: Stand) -> None:
+    with pytest.raises(Refused, match="refuses these settings"):
+        stand.start("echo never", container=ContainerSettings("bb:latest", network="none", cpus=100000.0))
+
+
+def test_a_probe_says_what_a_start_would_say(stand: Stand) -> None:
+    stand.target.probe(ContainerSettings("bb:latest"))
+    with pytest.raises(Unavailable, match="no image") as raised:
+        stand.target.probe(ContainerSettings("no-such-image:1"))
+    assert raised.value.reason is Reason.IMAGE_MISSING
 
 
 def test_a_dead_container_of_ours_makes_room_and_a_running_one_is_named(stand: Stand, vm: VM) -> None:

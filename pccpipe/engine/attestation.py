@@ -1,0 +1,49 @@
+"""Which results a command on the VM could have forged.
+
+Without `run_as`, commands on the VM have the account that owns pccpipe's files there. From the first one on, nothing
+that comes from the VM can be told from what such a command wrote in its place: the result is `unattested`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pccpipe.engine.context import Parts
+from pccpipe.engine.scope import Scope
+from pccpipe.outcome import Place
+from pccpipe.spec import jinja
+from pccpipe.spec.expression import Template
+from pccpipe.spec.model import FileKind, Run, Step
+from pccpipe.workspace.base import Side
+
+
+def is_unattested(parts: Parts, place: Place) -> bool:
+    """Whether a result of a command at `place` could be forged by a command on the VM, itself included."""
+    vm = parts.project.vm
+    if parts.side_of(place) is Side.HOME or (vm and vm.run_as):
+        return False
+    return place is Place.VM or Place.VM in parts.used
+
+
+def unattested_reads(scope: Scope, step: Step, body: Run) -> list[str]:
+    """The ids of the steps whose unattested results a step reads, in the order of its texts."""
+    ids = dict.fromkeys(chain[1] for chain in _chains(step, body) if chain[0] == "steps" and len(chain) > 1)
+    return [id_ for id_ in ids if (view := scope.steps.get(id_)) and view.unattested]
+
+
+def _chains(step: Step, body: Run) -> Iterator[tuple[str, ...]]:
+    if step.condition is not None:
+        yield from jinja.references(step.condition.source, is_expression=True)
+    for template in _templates(body):
+        if not template.is_plain:
+            yield from jinja.references(template.source, is_expression=False)
+
+
+def _templates(body: Run) -> Iterator[Template]:
+    for where in (body.where, body.fallback):
+        if where is not None:
+            yield where.run
+            yield from where.env.values()
+            if where.cwd is not None:
+                yield where.cwd
+    yield from (file.content for file in body.files if file.kind is not FileKind.SCHEMA)

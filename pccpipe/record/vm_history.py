@@ -1,0 +1,58 @@
+"""On which VMs code of an agent has run outside of a container, as far as this controller's runs know.
+
+One small file a VM, beside the runs and not on the VM, where that code could remove it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pccpipe.errors import PccpipeError
+from pccpipe.record.files import write_atomically
+
+FOLDER = ".vms"
+"""In the folder of the runs."""
+
+
+class VmHistory:
+    """Of one VM.
+
+    Args:
+        runs_dir: where the records of runs are.
+        vm: its address and port, as the project file has them.
+    """
+
+    def __init__(self, runs_dir: Path, vm: str) -> None:
+        self._vm = vm
+        self._file = runs_dir / FOLDER / f"{hashlib.sha256(vm.encode()).hexdigest()[:16]}.json"
+
+    def earlier(self, run_id: str) -> str | None:
+        """The run before `run_id` whose agent's code ran on the VM itself, in a sentence; None if none is known."""
+        try:
+            data = json.loads(self._file.read_bytes())
+            first, at = str(data["run_id"]), str(data["at"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError):
+            # Not to know is no reason to trust it.
+            first, at = "an unknown run", "an unknown time"
+        if first == run_id:
+            return None
+        return (
+            f"code of an agent ran on the VM {self._vm} itself, in {first} at {at}, and may have changed it "
+            f"(after rebuilding the VM, remove {self._file})"
+        )
+
+    def remember(self, run_id: str) -> None:
+        """Put on record that code of an agent is about to run there. The first run stays. Raises PccpipeError."""
+        if self._file.exists():
+            return
+        entry = {"vm": self._vm, "run_id": run_id, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        try:
+            self._file.parent.mkdir(exist_ok=True, mode=0o700)
+            write_atomically(self._file, json.dumps(entry).encode())
+        except OSError as error:
+            raise PccpipeError(f"cannot write {self._file}: {error.strerror}") from error
