@@ -490,7 +490,7 @@ def provision(
     Raises UsageError if the project has no VM, `Unavailable` if it can't be reached or the folder not be made.
     """
     from pccpipe.vm.patient import Chart
-    from pccpipe.vm.provision import make_folder, write_down
+    from pccpipe.vm.provision import as_login, inputs_of, make_folder, write_down
 
     project = project or load_project()
     if project.isolation_mode is not IsolationMode.VM:
@@ -503,7 +503,8 @@ def provision(
     result = run(
         load(data_path("pipelines", "provision.yaml")),
         run_id=run_id,
-        project=project,
+        project=as_login(project),
+        inputs=inputs_of(chart),
         runs_dir=runs_dir,
         on_event=on_event,
         cancel=cancel,

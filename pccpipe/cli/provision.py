@@ -33,8 +33,9 @@ def provision(
     """Make the project's VM fit for runs: a bare Debian 12 or Ubuntu 22.04 or 24.04 on which the user may become root.
 
     Docker Engine with the user in its group, rsync, git, Node 20, the image that agents run in, the folder for
-    projects. What is there stays as it is. It is the pipeline provision.yaml, with a record like any run's; then the
-    doctor looks at it all. Exit status: that of the run, or if it succeeded of `pccpipe doctor`.
+    projects, and the account that workspace code runs as (`run_as` of the project file, else pccrun: no project is
+    switched to it). What is there stays as it is. It is the pipeline provision.yaml, with a record like any run's;
+    then the doctor looks at it all. Exit status: that of the run, or if it succeeded of `pccpipe doctor`.
     """
     from pccpipe import library
     from pccpipe.engine.cancel import Cancel

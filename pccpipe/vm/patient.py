@@ -23,6 +23,8 @@ from pccpipe.targets.machine import Done, Machine, Serving
 
 IMAGE = "pcc-runner:latest"
 """What the default pipeline's agents run in."""
+ACCOUNT = "pccrun"
+"""The account that `provision` makes where the project file names none."""
 CONTEXT = data_path("docker")
 DOCKERFILE = CONTEXT / "Dockerfile.pcc-runner"
 PATH = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.provisioned import Provisioned, read_provisioned, write_provisioned
+from pccpipe.spec.model import Project
 from pccpipe.vm.check import Verdict
 from pccpipe.vm.checks import system
-from pccpipe.vm.patient import IMAGE, Chart, Patient
+from pccpipe.vm.patient import ACCOUNT, IMAGE, Chart, Patient
 from pccpipe.vm.startup import startup_files
 
 
@@ -30,6 +36,22 @@ def make_folder(chart: Chart) -> None:
         patient.close()
 
 
+def as_login(project: Project) -> Project:
+    """The project without its account: what makes a VM fit needs the login's rights."""
+    return replace(project, vm=replace(project.vm, run_as=None)) if project.vm else project
+
+
+def inputs_of(chart: Chart) -> Mapping[str, str]:
+    """The inputs of provision.yaml for a project and its VM. Raises `Unavailable`."""
+    patient = Patient(chart)
+    try:
+        before = read_provisioned(patient.machine, patient.root)
+    finally:
+        patient.close()
+    run_as = chart.project.vm.run_as if chart.project.vm else None
+    return {"account": run_as or ACCOUNT, "image_id": before.images.get(IMAGE, "") if before else ""}
+
+
 def write_down(chart: Chart) -> None:
     """Write on the VM what provision left there. Raises `Unavailable`.
 
@@ -37,6 +59,7 @@ def write_down(chart: Chart) -> None:
     """
     patient = Patient(chart)
     try:
+        _shut(patient)
         before = read_provisioned(patient.machine, patient.root)
         images = dict(before.images) if before else {}
         identity = patient.engine.image_id(IMAGE)
@@ -48,3 +71,18 @@ def write_down(chart: Chart) -> None:
             write_provisioned(patient.machine, patient.root, now)
     finally:
         patient.close()
+
+
+def _shut(patient: Patient) -> None:
+    """Give the runs' folders the modes that keep the account for workspace code out."""
+    done = patient.run(f"""
+        umask 077
+        cd -P {shlex.quote(patient.root)}/.system || exit
+        pcc_mode() {{ # FOLDER MODE
+          mkdir -p "$1" && [ ! -L "$1" ] && {{ [ "$(stat -c %a "$1")" = "$2" ] || chmod "$2" "$1"; }}
+        }}
+        pcc_mode run-state 700 && pcc_mode run-workspaces 711""")
+    if done.code:
+        raise Unavailable(
+            Reason.WORKSPACE_REFUSED, done.stderr.decode(errors="replace").strip() or "a folder is a link"
+        )

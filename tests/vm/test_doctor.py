@@ -23,8 +23,8 @@ from tests.cli.command import Folder
 from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
 
-BED_WARNINGS = {"sudo", "image"}
-"""Of a healthy VM of the bed's: it has no sudo, and its image was not built by pccpipe."""
+BED_WARNINGS = {"sudo", "image", "account"}
+"""Of a healthy VM of the bed's: no sudo to root, an image that pccpipe did not build, a project without `run_as`."""
 
 
 class Clinic:
@@ -137,7 +137,7 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
     found(report, "leftovers", Verdict.WARNING, "1 container of 1 run", mend="gc")
     found(report, "disk", Verdict.WARNING, "MB for /home/project free", mend="gc")
     assert not_ok(report) == {
-        *("programs", "clock", "dns", "memory", "login-shell", "image", "leftovers", "disk", "sudo")
+        *("programs", "clock", "dns", "memory", "login-shell", "image", "leftovers", "disk", "sudo", "account")
     }
     assert report.exit_status == 1
 

@@ -43,6 +43,12 @@ class Provisioner:
         self._project = Control(folder, vm).project_file()
         self._model = model
 
+    def use_account(self) -> None:
+        """Switch the project to the account that provision made."""
+        text = self._project.read_text()
+        assert "vm:\n" in text
+        self._project.write_text(text.replace("vm:\n", "vm:\n  run_as: pccrun\n"))
+
     def provision(self) -> Done:
         return self._do("provision")
 
@@ -76,16 +82,21 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
         first = commands.provision()
     assert first.code == 0, first.stdout + first.stderr
     assert waits in first.stdout
-    assert "all is fine" in first.stdout
+    assert "0 wrong, 1 warning" in first.stdout
+    assert "the account pccrun is there" in first.stdout
+    assert "run_as: pccrun" in first.stdout
+    assert bare_vm.ssh("sudo -n -u pccrun id -un").stdout == "pccrun\n"
     assert bare_vm.ssh("node --version && npm --version && rsync --version && git --version").returncode == 0
     ran = control.run(IN_CONTAINER)
     assert ran.code == 0, ran.stdout + ran.stderr
     assert "codex-cli" in ran.log("work")
     assert ran.step("work")["attempts"][-1]["had"]["place"] == "container"
 
+    commands.use_account()
     before, began = state_of(bare_vm), time.monotonic()
     second = commands.provision()
     assert second.code == 0, second.stdout + second.stderr
+    assert "all is fine" in second.stdout
     assert state_of(bare_vm) == before
     assert time.monotonic() - began < 30
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pccpipe.outcome import IsolationMode
 from pccpipe.vm.check import Check
-from pccpipe.vm.checks import agent, engine, leftovers, login, network, system
+from pccpipe.vm.checks import account, agent, engine, leftovers, login, network, system
 
 
 def all_checks(mode: IsolationMode) -> list[Check]:
@@ -19,7 +19,7 @@ def _checks(mode: IsolationMode) -> Iterator[Check]:
     on_machine = [*system.CHECKS, *network.CHECKS, *(engine.CHECKS if has_engine else []), leftovers.LEFTOVERS]
     if mode is IsolationMode.VM:
         yield from login.CHECKS
-        on_machine.append(leftovers.LEASE)
+        on_machine += [leftovers.LEASE, *account.CHECKS]
     for check in on_machine:
         yield check.after("login") if mode is IsolationMode.VM else check
     if has_engine:

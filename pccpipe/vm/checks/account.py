@@ -1,0 +1,211 @@
+"""The account that workspace code runs as: the login can become it, and nothing of the login is open to it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from pccpipe.data_files import data_path
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Run
+from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
+from pccpipe.vm.patient import ACCOUNT, Patient
+
+PROBE_TIMEOUT = 40.0
+MAKE_TIMEOUT = 120.0
+MANY = 32768
+"""Processes: a limit above it is none."""
+NOT_NAMED = "the project file names no run_as"
+
+
+class Known(Struct, frozen=True):
+    """What the probe found.
+
+    Attributes:
+        facts: of the account, by name; empty if there is no such account.
+        holes: what it can do and should not: the kind, and words; the worst first.
+        refusal: why the login cannot become it.
+    """
+
+    facts: Mapping[str, str]
+    holes: tuple[tuple[str, str], ...] = ()
+    refusal: str = ""
+
+
+def account(patient: Patient) -> Finding:
+    """Check that the account exists, is nobody else's, and that the login can become it."""
+    name = _run_as(patient)
+    if name is None:
+        return _without(patient)
+    login, known = patient.machine.facts.user, _known(patient, name)
+    if not known.facts:
+        return wrong(f"no account {name} on the VM: steps with `on: vm` cannot run", _make(patient, name))
+    if known.facts["uid"] in {"0", str(patient.machine.facts.uid)}:
+        return wrong(
+            f"run_as: {name} is {'root' if known.facts['uid'] == '0' else 'the login itself'}: nothing is held"
+        )
+    if known.refusal:
+        return wrong(f"{login} cannot run commands as {name}: {known.refusal}", _make(patient, name))
+    return _flaw(patient, name, known.facts) or ok(f"{login} can run commands as {name}, which is in no other group")
+
+
+def walls(patient: Patient) -> Finding:
+    """Check, as the account, that it cannot read, write or signal what is the login's, or become it."""
+    name = _run_as(patient)
+    if name is None:
+        return skipped(NOT_NAMED)
+    known = _known(patient, name)
+    if not known.holes:
+        return ok(f"{name} cannot read, write or signal what is {patient.machine.facts.user}'s, or become it")
+    words = "; ".join(words for _, words in known.holes[:8])
+    more = f"; and {len(known.holes) - 8} more" if len(known.holes) > 8 else ""
+    return wrong(f"{name} can {words}{more}", _close(patient, name, known.holes[0]))
+
+
+def limits(patient: Patient) -> Finding:
+    """Check that the account cannot take all processes of the VM."""
+    name = _run_as(patient)
+    if name is None:
+        return skipped(NOT_NAMED)
+    limit = _known(patient, name).facts.get("limit", "")
+    if limit.isdecimal() and int(limit) <= MANY:
+        return ok(f"{name} may have {limit} processes")
+    write = f"echo '{name} - nproc 4096' | {patient.sudo}tee /etc/security/limits.d/pccpipe-{name}.conf"
+    words = f"{name} may have {limit or 'any number of'} processes: one step can stop the VM"
+    return warning(words, Mend(write, is_safe=True))
+
+
+def make_account(patient: Patient, name: str) -> str:
+    """Make the account, as provision.yaml does. Raises `Unavailable`."""
+    pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
+    body = next(step.body for step in pipeline.steps if step.id == "account")
+    assert isinstance(body, Run)
+    done = patient.run(f"export ACCOUNT={shlex.quote(name)}\n{body.where.run.source}", MAKE_TIMEOUT)
+    if done.code or patient.run(f"{become(patient, name)} true").code:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise Unavailable(Reason.START_REFUSED, f"the account {name} could not be made: {said}")
+    patient.forget()
+    return f"made {name}"
+
+
+def become(patient: Patient, name: str) -> str:
+    """The words before a command that make it the account's."""
+    return f"runuser -u {name} --" if patient.machine.facts.uid == 0 else f"sudo -n -u {name} --"
+
+
+def _run_as(patient: Patient) -> str | None:
+    return patient.vm.run_as if patient.vm else None
+
+
+def _without(patient: Patient) -> Finding:
+    words = (
+        f"{NOT_NAMED}: steps with `on: vm` run as {patient.machine.facts.user}, and results after them are unattested"
+    )
+    if patient.run(f"id {ACCOUNT} && {become(patient, ACCOUNT)} true").code:
+        return warning(f"{words}; provision makes an account", Mend(patient.pccpipe("provision"), Where.HERE))
+    file = shlex.quote(str(patient.chart.project.path or "pccpipe.yaml"))
+    return warning(
+        f"{words}; the account {ACCOUNT} is there", Mend(f"edit {file}: `run_as: {ACCOUNT}` below `vm:`", Where.HERE)
+    )
+
+
+def _flaw(patient: Patient, name: str, facts: Mapping[str, str]) -> Finding | None:
+    """The first thing that is wrong with what the account is, if any."""
+    groups, sharing = facts.get("groups", ""), facts.get("sharing", "")
+    if groups:
+        words = f"{name} is in group {', '.join(groups.split())}: what these may do, workspace code may"
+        return wrong(words, Mend(f"{patient.sudo}usermod -G '' {name}"))
+    if sharing:
+        words = f"the group of {name}, {facts.get('own')}, is also that of {', '.join(sharing.split()[:5])}"
+        return wrong(words, Mend(f"{patient.sudo}groupadd {name}; {patient.sudo}usermod -g {name} {name}"))
+    if facts.get("ranges"):
+        words = f"{name} has numbers of its own in {facts['ranges']}: processes behind them escape the sweep"
+        return wrong(words, Mend(f"{patient.sudo}sed -i '/^{name}:/d' /etc/subuid /etc/subgid", is_safe=True))
+    if facts.get("password") == "P":
+        return wrong(f"{name} has a password", Mend(f"{patient.sudo}passwd -l {name}", is_safe=True))
+    if facts.get("manager", "masked") != "masked":
+        unit = f"user@{facts['uid']}.service"
+        words = f"{unit} can start: units of {name} would outlive its steps"
+        return wrong(words, Mend(f"{patient.sudo}systemctl mask --now {unit}", is_safe=True))
+    return None
+
+
+def _close(patient: Patient, name: str, hole: tuple[str, str]) -> Mend | None:
+    """The command that closes a hole."""
+    kind, words = hole
+    user, sudo = patient.machine.facts.user, patient.sudo
+    thing = shlex.quote(words.split(",")[0].rpartition(" ")[2])
+    match kind:
+        case "mode" if thing.endswith("/.system/run-state"):
+            return Mend(f"chmod 700 {thing}", is_safe=True)
+        case "mode" if thing.endswith("/.system/run-workspaces"):
+            return Mend(f"chmod 711 {thing}", is_safe=True)
+        case "mode":
+            return Mend(f"{sudo}chmod go-w {thing}" if words.startswith("write") else f"{sudo}chmod go-rwx {thing}")
+        case "home":
+            return Mend(f"{sudo}chown root: {thing}")
+        case "engine":
+            return Mend(f"{sudo}chmod o-rw {thing}")
+        case "cron" | "at":
+            return Mend(f"echo {name} | {sudo}tee -a /etc/{kind}.deny", is_safe=True)
+        case "sudo":
+            return Mend(f"{sudo}grep -r {name} /etc/sudoers /etc/sudoers.d   # remove the rule that lets it")
+        case "su":
+            return Mend(f"{sudo}passwd -l {shlex.quote(user)}")
+        case _:
+            return None
+
+
+def _make(patient: Patient, name: str) -> Mend:
+    can = patient.machine.facts.uid == 0 or patient.run("sudo -n true").code == 0
+    return Mend(patient.pccpipe("provision"), Where.HERE, is_safe=can, do=lambda patient: make_account(patient, name))
+
+
+def _known(patient: Patient, name: str) -> Known:
+    return patient.once("account", lambda: _probed(patient, name))
+
+
+def _probed(patient: Patient, name: str) -> Known:
+    facts = patient.machine.facts
+    settings = {
+        "account": name,
+        "sudo": "" if facts.uid == 0 else "sudo -n",
+        "become": become(patient, name),
+        "login": facts.user,
+        "root": patient.root,
+        "home": facts.home,
+        "socket": patient.engine.socket,
+    }
+    lines = "".join(f"pcc_{key}={shlex.quote(value)}\n" for key, value in settings.items())
+    walls = Path(__file__).with_name("walls.sh").read_text()
+    script = f"{lines}pcc_walls={shlex.quote(walls)}\n{Path(__file__).with_name('account.sh').read_text()}"
+    done = patient.run(script, PROBE_TIMEOUT)
+    said, words = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace").strip()
+    if done.code == 3:
+        return Known({})
+    holes = []
+    found: dict[str, str] = {}
+    for line in said.splitlines():
+        key, _, rest = line.partition(" ")
+        if key == "open":
+            kind, _, hole = rest.partition(" ")
+            holes.append((kind, hole))
+        else:
+            found[key] = rest.strip()
+    if "uid" not in found:
+        raise Unavailable(Reason.START_REFUSED, f"the account {name} cannot be looked at: {words or said}")
+    if "inside" not in found:
+        return Known(found, refusal=words.rpartition("\n")[2] or "no answer")
+    return Known(found, tuple(sorted(holes, key=lambda hole: hole[0] == "mode")))
+
+
+CHECKS = [
+    Check("account", account, ("login",), limit=60),
+    Check("account-walls", walls, ("account", "folder"), limit=60),
+    Check("account-limits", limits, ("account",), limit=60),
+]

@@ -1,0 +1,18 @@
+# Looks at an account, as the login. Set before: pcc_account, pcc_sudo, pcc_become (what makes a command the account's), pcc_login,
+# pcc_root (the folder for projects), pcc_home (the login's), pcc_socket (the engine's) and pcc_walls (the account's own script).
+# Each line of the answer is a name and what is known of it. Exit status 3: there is no such account.
+
+pcc_line=$(getent passwd "$pcc_account") || exit 3
+pcc_uid=$(id -u "$pcc_account")
+pcc_gid=$(id -g "$pcc_account")
+pcc_own=$(id -gn "$pcc_account")
+echo "uid $pcc_uid"
+echo "own $pcc_own"
+echo "groups $(id -Gn "$pcc_account" | tr ' ' '\n' | grep -vxF -e "$pcc_own" | tr '\n' ' ')"
+# Others with the same group as their own one.
+echo "sharing $(getent passwd | grep -E "^[^:]*:[^:]*:[^:]*:$pcc_gid:" | cut -d : -f 1 | grep -vxF -e "$pcc_account" | tr '\n' ' ')"
+echo "ranges $(grep -lE "^($pcc_account|$pcc_uid):" /etc/subuid /etc/subgid 2>/dev/null | tr '\n' ' ')"
+echo "password $($pcc_sudo passwd -S "$pcc_account" 2>/dev/null | cut -d ' ' -f 2)"
+[ ! -d /run/systemd/system ] || echo "manager $(systemctl is-enabled "user@$pcc_uid.service" 2>/dev/null)"
+$pcc_become true || exit 4
+printf '%s\n' "$pcc_walls" | $pcc_become sh -s -- "$pcc_login" "$$" "$pcc_root" "$pcc_home" "$PATH" "$pcc_socket"
