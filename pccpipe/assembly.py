@@ -27,6 +27,7 @@ from pccpipe.workspace.sync import WorkspaceSync
 
 if TYPE_CHECKING:
     from pccpipe.targets.container import ContainerTarget
+    from pccpipe.targets.turns import Turns
 
 
 class Folders(Struct, frozen=True):
@@ -87,6 +88,8 @@ class Assembly:
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
         self._vm_history: VmHistory | None = None
+        self._turns: Turns | None = None
+        self._resumes = resumes
         self.vm: ProjectVm | None = None
         """The project's VM, if steps lead there."""
         if project.isolation_mode is IsolationMode.VM:
@@ -103,8 +106,9 @@ class Assembly:
             user_folder=folders.user,
             home_copy=folders.copy,
             sent=folders.sent,
-            machine=self.vm.claim if self.vm else None,
+            machine=self.vm.claim_workspace if self.vm else None,
             remote=self.vm.workspace if self.vm else "",
+            keeps_folder=bool(project.vm and project.vm.run_as),
             state=folders.record / "workspace.json",
             own=folders.own,
             masker=masker,
@@ -176,7 +180,15 @@ class Assembly:
 
                 assert self.vm is not None
                 door = Door(self.vm.serving, self._accept)
-                return VmTarget(self.vm.connection, self._run_id, self.vm.root, self._project.lost_after, door=door)
+                return VmTarget(
+                    self.vm.connection,
+                    self._run_id,
+                    self.vm.root,
+                    self._project.lost_after,
+                    door=door,
+                    account=self.vm.account,
+                    turns=self._vm_turns(self.vm),
+                )
             case Place.CONTAINER:
                 return self._make_container()
             case _:
@@ -215,7 +227,20 @@ class Assembly:
             lambda: workspace,
             lost_after=self._project.lost_after,
             door=Door(self.vm.serving, self._accept),
+            account=self.vm.account,
+            turns=self._vm_turns(self.vm),
         )
+
+    def _vm_turns(self, vm: ProjectVm) -> Turns | None:
+        """Who works on the VM when: its commands and containers run as one account, and are never both there."""
+        if vm.account is None or self._turns is not None:
+            return self._turns
+        from pccpipe.shell.programs import Place as StatePlace
+        from pccpipe.targets.turns import Turns
+
+        place = StatePlace(self._run_id, vm.state, vm.account)
+        self._turns = Turns(vm.connection, place, lambda: self._container().running(), resumes=self._resumes)
+        return self._turns
 
 
 def _variables_of(secrets: Mapping[str, Secret]) -> frozenset[str]:

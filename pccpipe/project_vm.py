@@ -16,6 +16,7 @@ from pccpipe.record import fence
 from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
+    from pccpipe.shell.account import Account
     from pccpipe.shell.lease import Lease
     from pccpipe.targets.machine import Machine, Serving
 
@@ -36,7 +37,9 @@ class ProjectVm:
         self, vm: Vm, run_id: str, *, resumes: bool, accept_new_host_key: bool, is_over: Callable[[str], bool]
     ) -> None:
         self.root = vm.root
-        self.workspace = f"{vm.root}/.system/run-workspaces/{run_id}"
+        self.folder = f"{vm.root}/.system/run-workspaces/{run_id}"
+        """The login's, for the run's copy of the code."""
+        self.workspace = f"{self.folder}/workspace" if vm.run_as else self.folder
         """The run's copy of the code, there."""
         self.state = f"{vm.root}/.system/run-state/{run_id}"
         """What is kept of its commands, there."""
@@ -50,6 +53,7 @@ class ProjectVm:
         self._serving: Serving | None = None
         self._close_machine: Callable[[], None] = lambda: None
         self._lease: Lease | None = None
+        self._account: Account | None = None
         self._login: futures.Future[None] | None = None
 
     @property
@@ -65,6 +69,20 @@ class ProjectVm:
             self._connection()
             assert self._serving is not None
             return self._serving
+
+    @property
+    def account(self) -> Account | None:
+        """Who the workspace's code runs as, if not the login. Known once the VM was claimed."""
+        return self._account
+
+    def claim_workspace(self) -> Machine:
+        """As `claim`, for work in the workspace alone: it is done as the account that this belongs to."""
+        machine = self.claim()
+        if self._account is None:
+            return machine
+        from pccpipe.shell.as_account import AccountMachine
+
+        return AccountMachine(machine, self._account)
 
     @property
     def had(self) -> bool:
@@ -98,9 +116,20 @@ class ProjectVm:
         self._await_login()
         with self._lock:
             if self._lease is not None:
+                self._close_account(self._lease)
                 # Empty, it was made only for commands to begin in, and the next run would have to look at it.
-                self._lease.release(self.workspace)
+                self._lease.release(self.folder)
             self._close_machine()
+
+    def _close_account(self, lease: Lease) -> None:
+        """Sweep the account, and close to it what is kept. A VM that another run took over is that one's."""
+        if self._account is None or lease.lost:
+            return
+        from pccpipe.shell import as_account
+
+        # What can't be done now is for `gc`.
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            as_account.leave(self._connection(), self._account, self.root, self._run_id)
 
     def _connection(self) -> Machine:
         if self._machine is None:
@@ -133,6 +162,13 @@ class ProjectVm:
         lease.acquire(wait, give_up, on_wait)
         try:
             self._clear()
+            if self._vm.run_as:
+                from pccpipe.shell import as_account
+
+                machine, shared = self._connection(), self._vm.shared_home
+                self._account = as_account.prepare(
+                    machine, self._vm.run_as, self.root, self._run_id, shared, is_new=not self._resumes
+                )
         except BaseException:
             lease.release()
             raise
@@ -145,7 +181,7 @@ class ProjectVm:
 
         machine = self._connection()
         # The project's folder may be a git repository: a step's git must not find it.
-        listing = "pcc_fence .; ls -1 run-workspaces run-state"
+        listing = "pcc_fence .; ls -1 run-workspaces run-state run-io"
         listing = f"{fence.SCRIPT}cd {shlex.quote(self.root)}/.system && {{ {listing}; }} 2>/dev/null; :"
         done = unbroken(machine, lambda: machine.run(listing))
         there = set(done.stdout.decode(errors="replace").split())
@@ -156,10 +192,18 @@ class ProjectVm:
             containers.take_over()
             containers.close()
             end = programs.end_run(programs.Place(self._run_id, self.state))
-            unbroken(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.workspace)}"))
+            if self._vm.run_as:
+                self._remove_of_account(self._vm.run_as)
+            unbroken(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.folder)}"))
         if any(self._is_over(other) for other in there - {self._run_id}):
             # Beside the run: nothing of it waits for that.
             threading.Thread(target=self._collect, name="pccpipe-leftovers", daemon=True).start()
+
+    def _remove_of_account(self, name: str) -> None:
+        from pccpipe.shell import as_account
+        from pccpipe.shell.lane import unbroken
+
+        unbroken(self._connection(), lambda: as_account.remove(self._connection(), name, self.root, self._run_id))
 
     def _collect(self) -> None:
         from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine

@@ -59,18 +59,27 @@ class Hidden(Struct, frozen=True, order=True):
         return FOLDER if self.is_folder else FILE
 
 
-def script(workspace: str, cover: str) -> str:
-    """Give the script that makes the covers in the folder `cover`, and lists what is to be hidden."""
+def script(workspace: str, cover: str, become: Sequence[str] = ()) -> str:
+    """Give the script that makes the covers in the folder `cover`, and lists what is to be hidden.
+
+    Args:
+        become: the words before a command that run it as the account that the workspace belongs to.
+    """
     patterns = shlex.join(_joined(["-name", _any_case(name)] for name in NAMES))
     folder, file = shlex.quote(f"{cover}/{FOLDER}"), shlex.quote(f"{cover}/{FILE}")
-    return "\n".join(
+    search = "\n".join(
         [
-            f"export LC_ALL=C; mkdir -p {folder} && : >{file} && chmod 555 {folder} && chmod 444 {file} || exit",
             f"cd {shlex.quote(workspace)} || exit",
             f"say={shlex.quote(_SAY)}",
             "{ printf 'root\\0%s\\0' \"$(pwd -P)\"",
             f'find . ! -name . \\( {patterns} \\) -prune -exec sh -c "$say" sh {{}} +',
             f"printf 'end\\0%s\\0' $?; }} | head -c {_OUTPUT_LIMIT}",
+        ]
+    )
+    return "\n".join(
+        [
+            f"export LC_ALL=C; mkdir -p {folder} && : >{file} && chmod 555 {folder} && chmod 444 {file} || exit",
+            f"cd / && exec {shlex.join([*become, 'env', 'LC_ALL=C', 'sh', '-c', search])}" if become else search,
         ]
     )
 

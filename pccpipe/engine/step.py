@@ -231,6 +231,10 @@ class _RunStep(Struct):
         try:
             followed = follow(self.parts, self.path, running, log, self.here.deadline)
             ended = self._judge(running, followed, place, log)
+        except Unavailable as no:
+            # What it left there goes on, and may touch all that comes after it.
+            followed = Followed(None)
+            ended = Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         finally:
             log.close()
             access.close()

@@ -16,8 +16,14 @@ pcc_open_control() {
   exec 9>&2 2>/dev/null
 }
 
+pcc_use_owner() { # ID: sets pcc_user to whom the command's processes belong
+  pcc_user=
+  [ ! -e "$pcc_state/commands/$1.sudo" ] || pcc_user=$pcc_account
+}
+
 pcc_stop() { # ID TENTHS: TERM now, KILL after so many tenths of a second; a second call only brings its own KILL
   pcc_command=$pcc_state/commands/$1 pcc_tag=PCCPIPE_STEP=$pcc_run/$1/ pcc_kill=$2
+  pcc_use_owner "$1"
   jobs >/dev/null
   pcc_stop_now </dev/null >/dev/null 9>&- &
 }
@@ -39,7 +45,7 @@ pcc_stop_now() {
       pcc_ticks=$((pcc_ticks + 1))
     done
     # `timeout` passes it on to the group; once it has ended, the group is told directly.
-    kill -TERM "$pcc_group" || kill -TERM "-$pcc_group"
+    pcc_kill -TERM "$pcc_group" || pcc_kill -TERM "-$pcc_group"
     pcc_signal_tagged TERM
   fi
   pcc_ticks=0
@@ -49,7 +55,7 @@ pcc_stop_now() {
     # Without the file the command was discarded.
     [ -e "$pcc_command.ended" ] || [ -e "$pcc_command.killed" ] || [ ! -e "$pcc_command.pid" ] && exit
   done
-  kill -KILL "-$pcc_group" || kill -KILL "$pcc_group"
+  pcc_kill -KILL "-$pcc_group" || pcc_kill -KILL "$pcc_group"
   # Twice: the first look may have missed a child that was being born.
   pcc_signal_tagged KILL
   sleep 0.05
@@ -65,13 +71,17 @@ pcc_is_starting() { # PID, of a `timeout`: told to end while it is still in fork
 
 pcc_discard() { # ID...
   jobs >/dev/null
+  pcc_owned=
   (
     cd "$pcc_state/commands" || exit
     for pcc_id; do
       shift
+      [ -e "$pcc_id.sudo" ] && pcc_owned="$pcc_owned $pcc_id.in $pcc_id.out $pcc_id.home"
       set -- "$@" "$pcc_id.sh" "$pcc_id".claim-* "$pcc_id.sup" "$pcc_id.pid" "$pcc_id.in" "$pcc_id.out"
-      set -- "$@" "$pcc_id.stop" "$pcc_id.killed" "$pcc_id.ended"
+      set -- "$@" "$pcc_id.stop" "$pcc_id.killed" "$pcc_id.ended" "$pcc_id.sudo" "$pcc_id.fed"
     done
+    pcc_user=$pcc_account
+    [ -z "$pcc_owned" ] || pcc_as sh -c 'cd "$1" && shift && exec rm -rf -- "$@"' sh "$pcc_io" $pcc_owned
     exec rm -rf -- "$@"
   ) </dev/null >/dev/null 9>&- &
 }
@@ -91,6 +101,7 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
     pcc_id=${pcc_path##*/}
     pcc_is_supervised "${pcc_id%.sup}" && kill -KILL "$pcc_pid"
   done
+  [ -z "$pcc_account" ] || pcc_end_account
   for pcc_signal in TERM KILL KILL KILL; do
     pcc_tagged || break
     pcc_signal_tagged $pcc_signal
@@ -101,6 +112,13 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
     done
   done
   rm -rf "$pcc_state"
+}
+
+pcc_end_account() {
+  pcc_user=$pcc_account
+  pcc_sweep
+  pcc_empty "$pcc_io"
+  pcc_user=
 }
 
 pcc_is_alive() { # MARK ID

@@ -89,10 +89,13 @@ class Here:
             raise Unavailable(_reason(error), f"connect to {path}: {error.strerror or error}") from error
         return LocalStream(stream)
 
-    def serve_socket(self, path: str, accept: Callable[[ByteStream], None]) -> Served:
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Served:
         from pccpipe.shell.listening import listen_at
 
-        return listen_at(path, accept)
+        served = listen_at(path, accept)
+        if open_to_all:
+            Path(path).chmod(0o666)
+        return served
 
     def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:
         from pccpipe.shell.listening import listen_on

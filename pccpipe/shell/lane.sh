@@ -14,10 +14,14 @@
 # The lane waits for its command in the foreground: what a shell starts with `&` can't get SIGINT and SIGQUIT back. So while
 # it runs nothing else is read, and the lane outlives its connection until the command has ended.
 #
+# A command of the account (pcc_user) has sudo between the lane and itself. Its text reaches it through a FIFO that a helper of
+# the lane's feeds: that notes the command's pid first, then holds its time limit, as the command could end its own `timeout`.
+# The login user may not signal it, nor see its environment: that is done as the account.
+#
 # Files of a command, in pcc_state/commands: ID.sh its script, ID.claim-MARK (whoever makes it decides whether the command
 # begins), ID.sup who sees to its end (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
 # ID.out its folders, ID.stop (someone asked it to end), ID.killed (what was left was killed), ID.ended (nothing of it runs
-# any more).
+# any more). Of the account's: ID.fed the FIFO, ID.sudo the process that became it, and no script and no folders.
 
 pcc_open() {
   pcc_umask=$(umask)
@@ -29,6 +33,8 @@ pcc_open() {
   if ! pcc_words=$({
     export LC_ALL=C
     mkdir -p "$pcc_state/commands" "$pcc_folder" && cd "$pcc_folder" && mkfifo o e && : >out && : >err
+    # The account's commands may open /dev/stdout again; by its path nobody else comes here.
+    [ -z "$pcc_account" ] || chmod o+w o e
   } 2>&1); then
     pcc_answer "$pcc_reply" "refused $pcc_words"
     exit 1
@@ -91,8 +97,12 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
 
 pcc_write() { # SCRIPT
   # Not emptied before: ext4 writes back a file that was, as soon as it is closed. All that t ever has is of one length.
-  printf '%s\n' "$pcc_where" >>"$pcc_command.claim-$pcc_mark" &&
-    printf '\036%s lost -\n' "$pcc_mark" 1<>t && printf '%s' "$1" >"$pcc_command.sh" && pcc_files
+  printf '%s\n' "$pcc_where" >>"$pcc_command.claim-$pcc_mark" && printf '\036%s lost -\n' "$pcc_mark" 1<>t || return
+  if [ -n "$pcc_user" ]; then
+    [ -p "$pcc_command.fed" ] || mkfifo "$pcc_command.fed"
+  else
+    printf '%s' "$1" >"$pcc_command.sh"
+  fi && pcc_files
 }
 
 pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full disk dash says no more than "I/O error"
@@ -122,8 +132,16 @@ pcc_see_to() { # as pcc_begin
   pcc_began=$pcc_hundredths
   pcc_last_pid
   pcc_first=$pcc_last
-  (pcc_become "$@") </dev/null 5>&1 >&3 2>&4 3>&- 4>&-
-  pcc_code=$? pcc_timed=-
+  if [ -n "$pcc_user" ]; then
+    pcc_feed "$3" "$5" </dev/null >/dev/null 3>&- 4>&- &
+    (pcc_become_account) 5>&1 >&3 2>&4 3>&- 4>&-
+    pcc_code=$?
+    kill $!
+  else
+    (pcc_become "$@") </dev/null 5>&1 >&3 2>&4 3>&- 4>&-
+    pcc_code=$?
+  fi
+  pcc_timed=- pcc_group=
   read -r pcc_group <"$pcc_command.pid"
   case $pcc_code in
   124 | 137) # by its limit, or by itself; /proc/uptime counts in whole hundredths
@@ -177,6 +195,53 @@ pcc_become() { # as pcc_begin; becomes the command, in a process group of its ow
   exec "$@"
 }
 
+pcc_become_account() { # becomes the account's command
+  pcc_identify self
+  printf '%s\n' "$pcc_self" >"$pcc_command.sudo"
+  pcc_answer "$pcc_mark" yes >&5
+  exec 5>&- <"$pcc_command.fed"
+  cd /
+  # Nothing of the login's environment, no start-up file, and no part of it unless all of it came.
+  pcc_exec_as env -i sh -c 'p=$(cat) && case $p in *"# pccpipe: this is all of it") eval "$p";; *) exit 121;; esac'
+}
+
+pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends it when its time is over
+  trap 'kill $pcc_pause; exit' TERM
+  exec 6>"$pcc_command.fed"
+  read -r pcc_sudo <"$pcc_command.sudo"
+  until pcc_find_own "$pcc_sudo"; do
+    pcc_identify "$pcc_sudo" || exit
+    sleep 0.01
+  done
+  printf '%s\n' "$pcc_own" >"$pcc_command.pid"
+  {
+    printf 'umask %s\nset -- %s\n' "$pcc_umask" "$pcc_timeout"
+    pcc_text
+  } >&6
+  exec 6>&-
+  # Later than its own `timeout`, which gives it the time to end well.
+  sleep $((${1%.*} + ${2%.*} + 3)) 9>&- &
+  pcc_pause=$!
+  wait $pcc_pause
+  while pcc_identify "$pcc_sudo"; do
+    pcc_kill -KILL "-$pcc_own"
+    pcc_kill -KILL "$pcc_own"
+    pcc_signal_tagged KILL
+    sleep 0.5
+  done
+}
+
+pcc_find_own() { # PID: sets pcc_own to the first process that is the account's, this one or below it
+  pcc_own=$1
+  for pcc_depth in 1 2 3 4; do
+    "$pcc_grep" -qE "^Uid:[[:space:]]+${pcc_uid}[[:space:]]" "/proc/$pcc_own/status" && return
+    pcc_found=$("$pcc_grep" -lE "^PPid:[[:space:]]+$pcc_own$" /proc/[0-9]*/status) || return
+    pcc_own=${pcc_found#/proc/}
+    pcc_own=${pcc_own%%/*}
+  done
+  return 1
+}
+
 pcc_now() { # sets pcc_hundredths, of a second since boot
   read -r pcc_uptime pcc_idle </proc/uptime
   pcc_hundredths=${pcc_uptime%.*}${pcc_uptime#*.}
@@ -187,6 +252,10 @@ pcc_last_pid() { # sets pcc_last to the newest process's; they are numbered in t
 }
 
 pcc_may_have_children() { # not if nobody made a process since it began but for its own two, `timeout` and its shell
+  if [ -n "$pcc_user" ]; then
+    pcc_has_processes
+    return
+  fi
   pcc_last_pid
   pcc_made=$((pcc_last - pcc_first))
   [ "$pcc_code" -ge 128 ] || [ $pcc_made -lt 0 ] || [ $pcc_made -gt 2 ]
@@ -200,14 +269,21 @@ pcc_end_group() { # what is left of the command's group may finish in 2 s; after
   pcc_term=20
   [ $pcc_timed = t ] && pcc_term=$((${pcc_patience%.*} * 10))
   pcc_ticks=0
-  while kill -0 "-$pcc_group" && [ $pcc_ticks -lt $((pcc_term + 40)) ]; do
+  while pcc_has_group && [ $pcc_ticks -lt $((pcc_term + 40)) ]; do
     case $((pcc_ticks - pcc_term)) in
-    0) kill -TERM "-$pcc_group" ;;
-    10) kill -KILL "-$pcc_group" ;;
+    0) pcc_kill -TERM "-$pcc_group" ;;
+    10) pcc_kill -KILL "-$pcc_group" ;;
     esac
     pcc_is_being_stopped || pcc_ticks=$((pcc_ticks + 1))
     sleep 0.1
   done
+}
+
+pcc_has_group() { # is there a process of the command's group?
+  if [ -n "$pcc_user" ]; then
+    [ -n "$pcc_group" ] && pcc_has_processes || return
+  fi
+  pcc_kill -0 "-$pcc_group"
 }
 
 pcc_end_escaped() { # what left the group (setsid, a double fork): known by its environment, or by holding the FIFOs
@@ -245,6 +321,10 @@ pcc_is_copying() { # does a cat still read a FIFO, and is that still for this co
 }
 
 pcc_kill_holders() {
+  if [ -n "$pcc_user" ]; then
+    pcc_kill -KILL $(pcc_as find /proc/[0-9]*/fd -maxdepth 1 -lname "$pcc_folder/[oe]" </dev/null | cut -d / -f 3)
+    return
+  fi
   for pcc_path in /proc/[0-9]*/fd/*; do
     if [ "$pcc_path" -ef o ] || [ "$pcc_path" -ef e ]; then
       pcc_pid=${pcc_path#/proc/}

@@ -6,8 +6,9 @@ import functools
 import hashlib
 import os
 import re
+import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.shell.account import PROCESSES, Account
 from pccpipe.targets.base import Command
 
 Offsets: TypeAlias = tuple[int, int]
@@ -25,6 +27,7 @@ KILL_AFTER = 30.0
 
 _LANE = ("tools.sh", "lane.sh")
 _CONTROL = ("tools.sh", "control.sh")
+_CONTROL_OF_ACCOUNT = ("tools.sh", "account.sh", "control.sh")
 
 
 class Place(Struct, frozen=True):
@@ -33,6 +36,8 @@ class Place(Struct, frozen=True):
     run_id: str
     state: str
     """The folder for all that is kept of the run there; it goes when the run ends."""
+    account: Account | None = None
+    """Whose commands run there; None: the login's, as all else is."""
 
     @property
     def tag(self) -> str:
@@ -41,6 +46,10 @@ class Place(Struct, frozen=True):
 
     def file_of(self, command_id: str, kind: str) -> str:
         return f"{self.state}/commands/{command_id}.{kind}"
+
+    def account_of(self, command: Command) -> Account | None:
+        """The account that a command runs as, if it does not as the login."""
+        return None if command.as_login else self.account
 
 
 class Opening(Struct, frozen=True):
@@ -76,14 +85,20 @@ def begin(
     Raises `Unavailable` for what no shell can take: a NUL byte, or a variable's name that is none.
     """
     place = opening.place
+    account = place.account_of(command)
     folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
     call = [
         *("pcc_begin", opening.mark, command.id),
         *(_seconds(command.limit), str(int(command.limit * 100)), _seconds(kill_after)),
-        *(folder, command.script, *shlex.split(command.shell)),
+        *(folder, "" if account else command.script, *shlex.split(command.shell)),
     ]
     where = f"pcc_where={shlex.quote(' '.join([*map(str, offsets), opening.folder]))}"
-    text = f"{{\n{where}\n{_exports(place, command, workspace)}{_folders(place, command)}{_join(call)}\n}}\n"
+    if account:
+        functions = _of_account(account, place, command, workspace, folder, kill_after)
+    else:
+        functions = f"pcc_env() {{\n{_exports(place, command, workspace)}}}\n{_folders(place, command)}"
+    user = f"pcc_user={shlex.quote(account.name if account else '')}"
+    text = f"{{\n{where} {user}\n{functions}{_join(call)}\n}}\n"
     if "\0" in text:
         raise Unavailable(Reason.START_REFUSED, "a NUL byte in its script or environment: no shell can take that")
     return _encoded(text)
@@ -118,13 +133,36 @@ def void(mark: str, command_id: str, its_mark: str) -> bytes:
 
 def end_run(place: Place) -> str:
     """A script that kills whatever the run left on the machine and removes what is kept of it."""
-    return _with(_CONTROL, Opening(place, mark=""), "pcc_end_run")
+    files = _CONTROL_OF_ACCOUNT if place.account else _CONTROL
+    return _with(files, Opening(place, mark=""), "pcc_end_run")
+
+
+def sweep(place: Place, ended: Iterable[str], spared: Iterable[str] = ()) -> str:
+    """A script that kills all processes of the account, unless a command of the run goes on that is not in `ended`.
+
+    Args:
+        spared: the ids of the run's containers that run now.
+
+    It says `clean`, `busy ID`, or `left` with names of what could not be killed in 5 s.
+    """
+    call = f"pcc_spared={shlex.quote('|'.join(spared))}\n{shlex.join(['pcc_sweep_idle', *ended])}"
+    return _with(_CONTROL_OF_ACCOUNT, Opening(place, mark=""), call)
 
 
 def fetch(place: Place, command_id: str, name: str, limit: int) -> str:
     """A script that writes a file of the command's PCC_OUT; exit 3 if it is missing, 4 if it is no plain file."""
-    folder = shlex.quote(place.file_of(command_id, "out"))
-    file = shlex.quote(place.file_of(command_id, "out") + "/" + name)
+    script = _fetch_from(place.file_of(command_id, "out"), name, limit)
+    if place.account is None:
+        return script
+    # Only a command of the login's has its folder there, where the account can make none.
+    out = shlex.quote(place.file_of(command_id, "out"))
+    of_account = _fetch_from(place.account.folder_of(command_id, "out"), name, limit)
+    as_account = shlex.join([*place.account.become, "sh", "-c", of_account])
+    return f"[ -e {out} ] || {{ cd /; exec {as_account}; }}{script}"
+
+
+def _fetch_from(out: str, name: str, limit: int) -> str:
+    folder, file = shlex.quote(out), shlex.quote(f"{out}/{name}")
     return f"""
         [ -d {folder} ] && [ ! -L {folder} ] || exit 3
         [ -L {file} ] && exit 4
@@ -139,7 +177,22 @@ def _with(files: tuple[str, ...], opening: Opening, call: str) -> str:
         "pcc_run": opening.place.tag,
         "pcc_folder": opening.folder,
         "pcc_reply": opening.mark,
+        "pcc_account": "",
     }
+    if account := opening.place.account:
+        values |= {
+            "pcc_account": account.name,
+            "pcc_uid": str(account.uid),
+            "pcc_gid": str(account.gid),
+            "pcc_login": str(account.login_uid),
+            "pcc_io": account.io,
+            "pcc_spared": "",
+        }
+    return script_of(files, values, call)
+
+
+def script_of(files: tuple[str, ...], values: Mapping[str, str], call: str) -> str:
+    """A script that sets these variables, has what files beside this one define, and makes a call."""
     settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     return f"{settings}{_text(files)}{call}\n"
 
@@ -152,12 +205,52 @@ def _text(files: tuple[str, ...]) -> str:
 
 
 def _exports(place: Place, command: Command, workspace: str) -> str:
+    """Lines that set the command's environment."""
     values = {**command.env, **command.secrets, **_own_variables(place, command, workspace)}
     for name in values:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise Unavailable(Reason.START_REFUSED, f"{name!r} is no name for an environment variable of a shell")
     lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
-    return f"pcc_env() {{\nunset PCC_IN PCC_OUT\n{lines}}}\n"
+    return f"unset PCC_IN PCC_OUT\n{lines}"
+
+
+def _of_account(
+    account: Account, place: Place, command: Command, workspace: str, folder: str, kill_after: float
+) -> str:
+    """What a lane calls for a command of the account: it has no file with the script, and the text comes on stdin."""
+    end = f"end-{secrets.token_hex(8)}"
+    script = command.script if command.script.endswith("\n") else f"{command.script}\n"
+    quoted = shlex.quote(folder)
+    words = _join(["-k", _seconds(kill_after), _seconds(command.limit), *shlex.split(command.shell)])
+    text = (
+        "exec </dev/null\n"
+        # Two names for it, in one shell or the other.
+        f"ulimit -u {PROCESSES} 2>/dev/null || ulimit -p {PROCESSES} 2>/dev/null\n"
+        f"cd {quoted} 2>/dev/null ||"
+        f" {{ printf 'pccpipe: the folder %s cannot be entered\\n' {quoted} >&2; exit 127; }}\n"
+        f'set -- "$1" {words} /proc/self/fd/9\nunset OLDPWD\nexport PWD\n'
+        f"{account.environment(command.id)}{_exports(place, command, workspace)}"
+        f"exec 9<<'{end}'\n{script}{end}\n"
+        'exec "$@"\n# pccpipe: this is all of it'
+    )
+    lay_out = shlex.quote(_account_folders(account, command))
+    boot = """sh -c 'p=$(cat) && eval "$p"'"""
+    return (
+        f"pcc_text() {{\nprintf %s {shlex.quote(text)}\n}}\n"
+        f"pcc_files() {{\nprintf %s {lay_out} | (cd / && pcc_exec_as {boot})\n}}\n"
+    )
+
+
+def _account_folders(account: Account, command: Command) -> str:
+    """A script that makes a command's folders, as the account and in its own place: nothing there is believed."""
+    home, files, out = (account.folder_of(command.id, kind) for kind in ("home", "in", "out"))
+    steps = ["umask 077", _join(["rm", "-rf", "--", home, files, out]), _join(["mkdir", home])]
+    if command.files:
+        steps.append(_join(["mkdir", files]))
+        steps += [f"{_printf(data)} >{shlex.quote(f'{files}/{name}')}" for name, data in command.files.items()]
+    if command.wants_out:
+        steps.append(_join(["mkdir", out]))
+    return " &&\n".join(steps)
 
 
 def _own_variables(place: Place, command: Command, workspace: str) -> Mapping[str, str]:
@@ -167,10 +260,12 @@ def _own_variables(place: Place, command: Command, workspace: str) -> Mapping[st
         # By this the processes of the command are found again, wherever they went.
         "PCCPIPE_STEP": f"{place.tag}/{command.id}/",
     }
+    account = place.account_of(command)
+    folder_of = account.folder_of if account else place.file_of
     if command.files:
-        values["PCC_IN"] = place.file_of(command.id, "in")
+        values["PCC_IN"] = folder_of(command.id, "in")
     if command.wants_out:
-        values["PCC_OUT"] = place.file_of(command.id, "out")
+        values["PCC_OUT"] = folder_of(command.id, "out")
     return values
 
 

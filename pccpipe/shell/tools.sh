@@ -1,5 +1,7 @@
-# What lane.sh and control.sh have in common. Set before this text: pcc_state (the run's folder on this machine), pcc_run (its
-# processes' tag), pcc_folder (of the lane, if any), pcc_reply (marks the answer to the program that opens the shell).
+# What lane.sh, control.sh and account.sh have in common. Set before this text: pcc_state (the run's folder on this machine),
+# pcc_run (its processes' tag), pcc_folder (of the lane, if any), pcc_reply (marks the answer to the program that opens the
+# shell); pcc_account, pcc_uid, pcc_gid of the account that commands run as, if that is not the login, and pcc_login, the uid of
+# who runs this. pcc_user is pcc_account where something is done for a command that runs as it, and else empty.
 
 pcc_answer() { # MARK TEXT
   printf '\036%s %s\036\n' "$1" "$2"
@@ -29,6 +31,30 @@ pcc_tools() { # finds what a lane needs; sets pcc_missing
   [ -z "$pcc_missing" ]
 }
 
+pcc_user=
+
+pcc_exec_as() { # becomes a program, as the account
+  case ${pcc_user:+$pcc_login} in
+  '') exec "$@" ;;
+  0) exec setpriv "--reuid=$pcc_uid" "--regid=$pcc_gid" --init-groups -- "$@" ;;
+  *) exec sudo -n -u "$pcc_user" -- "$@" ;;
+  esac
+}
+
+pcc_as() { # runs a program as the account
+  (pcc_exec_as "$@")
+}
+
+pcc_kill() { # as `kill`, of the account's processes: the login user may not signal them
+  if [ -n "$pcc_user" ]; then pcc_as sh -c 'kill "$@"' kill "$@" </dev/null; else kill "$@"; fi
+}
+
+pcc_has_processes() { # sets pcc_found to what /proc has of the account's processes, zombies too
+  # By the real uid: sudo takes on another as its effective one for moments.
+  pcc_found=$("$pcc_grep" -lE "^Uid:[[:space:]]+${pcc_uid}[[:space:]]" /proc/[0-9]*/status 2>/dev/null)
+  [ -n "$pcc_found" ]
+}
+
 pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other process of this boot has; fails for a zombie
   read -r pcc_line <"/proc/$1/stat" || return 1
   pcc_self=${pcc_line%% *}
@@ -47,7 +73,8 @@ pcc_is_supervised() { # ID: does somebody see to its end? Sets pcc_pid, pcc_code
 }
 
 pcc_tagged() { # sets pcc_found to the processes that have the command's tag in their environment
-  pcc_found=$(LC_ALL=C "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ)
+  [ -z "$pcc_user" ] || pcc_has_processes || return
+  pcc_found=$(export LC_ALL=C; pcc_exec_as "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ </dev/null)
   [ -n "$pcc_found" ]
 }
 
@@ -57,7 +84,7 @@ pcc_signal_tagged() { # SIGNAL; TERM does not go a second time to those in the g
     pcc_pid=${pcc_path#/proc/}
     pcc_pid=${pcc_pid%/environ}
     [ "$1" = TERM ] && pcc_is_in_group "$pcc_pid" && continue
-    kill "-$1" "$pcc_pid"
+    pcc_kill "-$1" "$pcc_pid"
   done
 }
 

@@ -123,8 +123,8 @@ class Connection:
     def _dial_directly(self, path: str, timeout: float) -> ByteStream:
         return ChannelStream(self._with_transport(lambda transport: open_streamlocal(transport, path, timeout)))
 
-    def serve_socket(self, path: str, accept: Callable[[ByteStream], None]) -> Served:
-        return self._with_transport(lambda transport: self._forwards.add_socket(transport, path, accept))
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Served:
+        return self._with_transport(lambda transport: self._forwards.add_socket(transport, path, accept, open_to_all))
 
     def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:
         return self._with_transport(lambda transport: self._forwards.add_port(transport, port, accept))

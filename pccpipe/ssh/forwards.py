@@ -40,6 +40,7 @@ TRIES = 3
 
 class _Socket(Struct, frozen=True):
     path: str
+    open_to_all: bool
 
 
 class _Port(Struct, frozen=True):
@@ -61,12 +62,12 @@ class Forwards:
         self._asking = threading.Lock()
         self._wanted: dict[_Socket | _Port, Taker] = {}
 
-    def add_socket(self, transport: Transport, path: str, accept: Taker) -> Forward:
+    def add_socket(self, transport: Transport, path: str, accept: Taker, open_to_all: bool = False) -> Forward:
         """Raises `Unavailable`, and what paramiko raises for a connection that has ended."""
-        wanted = _Socket(path)
+        wanted = _Socket(path, open_to_all)
         with self._lock:
             self._wanted[wanted] = accept
-        self._make_socket(transport, path)
+        self._make_socket(transport, wanted)
         return Forward(self, wanted)
 
     def add_port(self, transport: Transport, port: int, accept: Taker) -> Forward:
@@ -98,8 +99,8 @@ class Forwards:
         while wanted and transport.is_active() and time.monotonic() < until:
             try:
                 match wanted[0]:
-                    case _Socket(path):
-                        self._make_socket(transport, path)
+                    case _Socket() as socket:
+                        self._make_socket(transport, socket)
                     case _Port(number):
                         self._make_port(transport, number)
                 wanted.pop(0)
@@ -107,12 +108,16 @@ class Forwards:
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
-    def _make_socket(self, transport: Transport, path: str) -> None:
+    def _make_socket(self, transport: Transport, wanted: _Socket) -> None:
+        path = wanted.path
         for _ in range(TRIES):
             new = f"{path}.{secrets.token_hex(4)}"
             self._ask(transport, "streamlocal-forward@openssh.com", new)
             # It says whether the server listens; the answer may have been another's.
-            done = self._run(f"[ -S {shlex.quote(new)} ] && exec mv -f {shlex.quote(new)} {shlex.quote(path)}")
+            name = shlex.quote(new)
+            chmod = f"chmod 666 {name} && " if wanted.open_to_all else ""
+            move = f"{chmod}exec mv -f {name} {shlex.quote(path)}"
+            done = self._run(f"[ -S {name} ] && {move}")
             if done.code == 0:
                 return
             _check(transport)
@@ -143,7 +148,7 @@ class Forwards:
         with self._lock:
             for wanted, accept in self._wanted.items():
                 match wanted:
-                    case _Socket(path):
+                    case _Socket(path=path):
                         is_it = port is None and where.rpartition(".")[0] == path
                     case _Port(number):
                         is_it = port == number

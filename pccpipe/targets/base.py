@@ -80,6 +80,8 @@ class Command(Discreet, frozen=True):
     limit: float = 6 * 3600.0
     """Seconds after which the target's side may end the command by itself, if nobody comes back for it."""
     container: ContainerSettings | None = None
+    as_login: bool = False
+    """On a VM whose code runs as an account of its own: this one runs as the login (`account: login`)."""
 
 
 class Isolation(Struct, frozen=True):

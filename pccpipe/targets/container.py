@@ -6,7 +6,7 @@ import contextlib
 import math
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pccpipe.docker_api import relay
@@ -31,6 +31,7 @@ from pccpipe.docker_api.settings import (
 from pccpipe.docker_api.stream import Answer
 from pccpipe.errors import ActionError, Broken, Lost, Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.shell.account import Account
 from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.programs import KILL_AFTER, write_files
 from pccpipe.shell.programs import Place as StatePlace
@@ -39,6 +40,7 @@ from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
 from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, refused
+from pccpipe.targets.turns import Kind, TakingTurns, Turns
 from pccpipe.values import Json
 
 SCRIPT = ".script"
@@ -68,6 +70,8 @@ class ContainerTarget:
         lost_after: seconds for which the engine may stay away before a command counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
         door: serves a command that connects to the proxy.
+        account: who runs in the containers, and whose the workspace is; None: whoever has that.
+        turns: when a container may run; with an account.
     """
 
     def __init__(
@@ -80,7 +84,11 @@ class ContainerTarget:
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
         door: Door | None = None,
+        account: Account | None = None,
+        turns: Turns | None = None,
     ) -> None:
+        self._account = account
+        self._turns = turns
         self._machine = machine
         self._run_id = run_id
         self._place = StatePlace(run_id, state)
@@ -111,8 +119,18 @@ class ContainerTarget:
         self._used = True
 
     def start(self, command: Command) -> Running:
-        assert command.container is not None
         self._engine.open()
+        if self._turns is None:
+            return self._started(command)
+        self._turns.begin(Kind.CONTAINER, command.id)
+        try:
+            return TakingTurns(self._started(command), self._turns, Kind.CONTAINER, command.id)
+        except BaseException:
+            self._turns.let_go(Kind.CONTAINER, command.id)
+            raise
+
+    def _started(self, command: Command) -> Running:
+        assert command.container is not None
         paths = Paths(
             self._workspace(),
             self._place.file_of(command.id, "in"),
@@ -126,7 +144,7 @@ class ContainerTarget:
         name = container_name(self._run_id, command)
         try:
             hidden = self._hide(paths) if command.container.read_only_workspace else ()
-            container = self._create(name, command, create_body(command, self._run_id, owner, paths, hidden))
+            container = self._create(name, command, self._body(command, owner, paths, hidden))
             self._check_shell(container, command.container.image)
             return self._begin(container, name, command)
         except BaseException:
@@ -144,7 +162,7 @@ class ContainerTarget:
             name = str(found.get("Name", "")).removeprefix("/")
             self._open_door(found)
             where = Where(self._engine, self._place, command.id, str(made["Id"]), name, self._litter)
-            return Contained(where, self._isolation(name, found), None, self._lost_after)
+            return self._going_on(Contained(where, self._isolation(name, found), None, self._lost_after), command.id)
         return None
 
     def attach(self, token: Token) -> Running:
@@ -158,7 +176,24 @@ class ContainerTarget:
             raise Lost(f"the container {name} is gone from the engine of {self._machine.host}")
         self._open_door(found)
         where = Where(self._engine, self._place, id_, container, name, self._litter)
-        return Contained(where, self._isolation(name, found), None, self._lost_after)
+        return self._going_on(Contained(where, self._isolation(name, found), None, self._lost_after), id_)
+
+    def _going_on(self, running: Running, command_id: str) -> Running:
+        if self._turns is None:
+            return running
+        self._turns.go_on(Kind.CONTAINER, command_id)
+        return TakingTurns(running, self._turns, Kind.CONTAINER, command_id)
+
+    def running(self) -> list[str]:
+        """The ids of the run's containers that run now. Raises `Unavailable`."""
+        filters = {"label": [f"pccpipe.run={self._run_id}"], "status": ["running"]}
+        try:
+            made = self._engine.ask(Call.OTHER, lambda client: client.containers(filters=filters))
+        except Unavailable as error:
+            if error.reason is Reason.ENGINE_MISSING:
+                return []
+            raise
+        return [str(each["Id"]) for each in made]
 
     def build_image(
         self,
@@ -212,7 +247,17 @@ class ContainerTarget:
             self._engine.remove(left["Id"])
         # What the machine's own commands keep in the same folder is not ours.
         state = shlex.quote(self._place.state)
-        self._machine.run(f"rm -rf {state}/commands {state}/proxy; rmdir {state} 2>/dev/null")
+        empty = self._emptied(f"{self._place.state}/commands/*.out")
+        self._machine.run(f"{empty}rm -rf {state}/commands {state}/proxy; rmdir {state} 2>/dev/null")
+
+    def _emptied(self, *outs: str) -> str:
+        """A line that empties these folders: what the account made in one of its own is only for itself to remove."""
+        if self._account is None or not outs:
+            return ""
+        # By the current folder, as the account reaches none of them by its path.
+        become = shlex.join([*self._account.become, "find", ".", "-mindepth", "1", "-delete"])
+        folders = " ".join(shlex.quote(out.removesuffix("*.out")) + ("*.out" if "*" in out else "") for out in outs)
+        return f'for out in {folders}; do (cd "$out" 2>/dev/null && {become} 2>/dev/null </dev/null); done\n'
 
     def _open_door(self, found: Mapping[str, Json] | None = None) -> None:
         """Take connections at the proxy's socket, if a container that is found has it mounted. Raises `Unavailable`."""
@@ -221,7 +266,7 @@ class ContainerTarget:
         with self._door_lock:
             if self._served is None:
                 path = f"{self._place.state}/proxy/{relay.SOCKET}"
-                self._served = self._door.serving.serve_socket(path, self._door.accept)
+                self._served = self._door.serving.serve_socket(path, self._door.accept, open_to_all=bool(self._account))
 
     def _lay_out(self, command: Command, paths: Paths) -> tuple[int, int]:
         """Write the script and the files there; who owns the workspace."""
@@ -231,15 +276,19 @@ class ContainerTarget:
         files = {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")}
         if command.is_proxied:
             files |= relay.files()
+        outs = [self._place.file_of(command_id, "out") for command_id in litter]
+        made, out = shlex.quote(paths.workspace), shlex.quote(paths.out)
+        # An account's workspace is there. What is mounted is for it alone to see, as the folders above are the login's.
+        opened = f"chmod -R a+rX {shlex.quote(paths.files)} && chmod 777 {out}" if self._account else f"mkdir -p {made}"
+        mode = "711" if self._account else "700"
         script = "\n".join(
             [
-                f"export LC_ALL=C; rm -rf {shlex.join(folders)}",
-                write_files(paths.files, files)
-                + f" && mkdir -p {shlex.quote(paths.out)} {shlex.quote(paths.workspace)} || exit",
-                *([f"mkdir -p {proxy} && chmod 700 {proxy} || exit"] if command.is_proxied else []),
-                f"ls -nd {shlex.quote(paths.workspace)}",
+                f"export LC_ALL=C; {self._emptied(*outs)}rm -rf {shlex.join(folders)}",
+                write_files(paths.files, files) + f" && mkdir -p {out} && {opened} || exit",
+                *([f"mkdir -p {proxy} && chmod {mode} {proxy} || exit"] if command.is_proxied else []),
+                f"ls -nd {made} || exit",
                 # Not every df knows inodes.
-                f"cd {shlex.quote(paths.workspace)} || exit; df -Pk . 2>/dev/null; df -Pi . 2>/dev/null; true",
+                f"df -Pk {made} 2>/dev/null; df -Pi {made} 2>/dev/null; true",
             ]
         )
         try:
@@ -250,13 +299,33 @@ class ContainerTarget:
             raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
         owner, *free = done.stdout.decode(errors="replace").splitlines()
         self._check_room(paths.workspace, free)
+        if self._account:
+            return self._account.uid, self._account.gid
         _, _, uid, gid, *_ = owner.split()
         return int(uid), int(gid)
 
+    def _body(
+        self, command: Command, owner: tuple[int, int], paths: Paths, hidden: Sequence[Hidden]
+    ) -> dict[str, Json]:
+        """The create call's body. Raises `Unavailable` if the engine maps users and cannot let that be."""
+        body = create_body(command, self._run_id, owner, paths, hidden)
+        options = (self._engine.security_options() or ()) if self._account else ()
+        if "rootless" in options:
+            words = f"{self._machine.host}: a rootless engine gives the users of its containers other ids on the VM"
+            hint = "run the engine as root (with userns-remap if you like), or take `run_as` out of the project file"
+            raise Unavailable(Reason.ENGINE_MAPS_USERS, words, hint)
+        if "userns" in options:
+            host_config = body["HostConfig"]
+            assert isinstance(host_config, dict)
+            # Mapped, it would be another user than the one that the workspace belongs to.
+            host_config["UsernsMode"] = "host"
+        return body
+
     def _hide(self, paths: Paths) -> tuple[Hidden, ...]:
         """Make the covers; what they are to lie over. Raises ActionError if that cannot be done for all of it."""
+        become = self._account.become if self._account else ()
         try:
-            done = self._machine.run(hidden_script(paths.workspace, paths.cover))
+            done = self._machine.run(hidden_script(paths.workspace, paths.cover, become))
         except TimeoutError as error:
             # The workspace's doing, so no reason for another place.
             words = "the search for files that agents take for instructions took too long"

@@ -127,8 +127,11 @@ class Serving(Protocol):
     can't be had.
     """
 
-    def serve_socket(self, path: str, accept: Callable[[ByteStream], None]) -> Served:
-        """Take connections at a Unix socket there, in a folder that is there; a socket that is there gives way."""
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Served:
+        """Take connections at a Unix socket there, in a folder that is there; a socket that is there gives way.
+
+        `open_to_all`: also from other users there, as far as they reach the folder.
+        """
         ...
 
     def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:

@@ -6,14 +6,16 @@ import shlex
 import threading
 
 from pccpipe.outcome import Place
+from pccpipe.shell.account import Account
 from pccpipe.shell.detached import Detached
 from pccpipe.shell.doorway import Doorway
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
-from pccpipe.shell.running import LOST_AFTER
+from pccpipe.shell.running import LOST_AFTER, DetachedRunning
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.machine import Door, Machine, refused
+from pccpipe.targets.turns import Kind, TakingTurns, Turns
 
 LIMIT = 6
 """Commands at a time; each has a session, and sshd's MaxSessions is 10."""
@@ -28,6 +30,8 @@ class VmTarget:
         lost_after: seconds for which the VM may stay away before a command on it counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
         door: serves a command that connects to the proxy.
+        account: whose commands these are; None: the login's. Its folders are there.
+        turns: when they may run; with an account.
     """
 
     def __init__(
@@ -38,16 +42,19 @@ class VmTarget:
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
         door: Door | None = None,
+        account: Account | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        self.workspace = f"{root}/.system/run-workspaces/{run_id}"
+        self.workspace = account.workspace if account else f"{root}/.system/run-workspaces/{run_id}"
         """The run's copy of the code, on the VM."""
         self.state = f"{root}/.system/run-state/{run_id}"
         """Where all else of the run is kept on the VM, until `close`."""
         self._connection = connection
-        self._doorway = Doorway(connection, door, StatePlace(run_id, self.state)) if door else None
-        self._detached = Detached(
-            connection, StatePlace(run_id, self.state), limit=LIMIT, lost_after=lost_after, kill_after=kill_after
-        )
+        self._account = account
+        place = StatePlace(run_id, self.state, account)
+        self._turns = turns or (Turns(connection, place, resumes=True) if account else None)
+        self._doorway = Doorway(connection, door, place) if door else None
+        self._detached = Detached(connection, place, limit=LIMIT, lost_after=lost_after, kill_after=kill_after)
         self._lock = threading.Lock()
         self._is_open = False
 
@@ -67,17 +74,33 @@ class VmTarget:
     def start(self, command: Command) -> Running:
         if command.is_proxied and self._doorway:
             command = self._doorway.led(command)
-        return self._detached.start(command, self.workspace, self._isolation())
+        if self._turns is None:
+            return self._detached.start(command, self.workspace, self._isolation(command))
+        self._turns.begin(Kind.COMMAND, command.id)
+        try:
+            running = self._detached.start(command, self.workspace, self._isolation(command))
+        except BaseException:
+            self._turns.let_go(Kind.COMMAND, command.id)
+            raise
+        return TakingTurns(running, self._turns, Kind.COMMAND, command.id)
 
     def find(self, command: Command) -> Running | None:
         if command.is_proxied and self._doorway:
             self._doorway.reopen()
-        return self._detached.find(command.id, self._isolation())
+        running = self._detached.find(command.id, self._isolation(command))
+        return running and self._going_on(running)
 
     def attach(self, token: Token) -> Running:
         if self._doorway:
             self._doorway.reopen()
-        return self._detached.attach(token, self._isolation())
+        return self._going_on(self._detached.attach(token, self._isolation()))
+
+    def _going_on(self, running: DetachedRunning) -> Running:
+        if self._turns is None:
+            return running
+        command_id = str(running.token["id"])
+        self._turns.go_on(Kind.COMMAND, command_id)
+        return TakingTurns(running, self._turns, Kind.COMMAND, command_id)
 
     def close(self) -> None:
         if self._doorway:
@@ -85,6 +108,8 @@ class VmTarget:
         self._detached.close()
 
     def _make_workspace(self) -> None:
+        if self._account:
+            return  # it is there, and not for the login to look into
         folder = shlex.quote(self.workspace)
         script = f"export LC_ALL=C; mkdir -p {folder} && [ -w {folder} ] && cd {folder}"
         made = unbroken(self._connection, lambda: self._connection.run(script))
@@ -92,7 +117,10 @@ class VmTarget:
             words = made.stderr.decode(errors="replace").strip() or f"{self.workspace} cannot be written"
             raise refused(self._connection.host, words)
 
-    def _isolation(self) -> Isolation:
+    def _isolation(self, command: Command | None = None) -> Isolation:
+        host, account = self._connection.host, self._account
+        if account and not (command and command.as_login):
+            return Isolation(Place.VM, host, account.user, workspace=self.workspace, engine_at_hand=account.has_engine)
         facts = self._connection.facts
-        host, user = self._connection.host, f"{facts.uid}:{facts.gid}"
+        user = f"{facts.uid}:{facts.gid}"
         return Isolation(Place.VM, host, user, workspace=self.workspace, engine_at_hand=facts.has_engine)

@@ -46,6 +46,7 @@ class WorkspaceSync:
         sent: where what was sent is kept.
         machine: gives the VM; None if the project has none.
         remote: the copy's folder on the VM.
+        keeps_folder: that folder is for another to make and to remove: `remove` empties it.
         state: a file in which it is kept what is where, for a process that goes on after this one was killed.
         masker: takes secrets out of what comes home.
         secrets: the values that do not go up in a file.
@@ -63,6 +64,8 @@ class WorkspaceSync:
         masker: Masker | None = None,
         secrets: Sequence[str] = (),
         limits: Limits | None = None,
+        *,
+        keeps_folder: bool = False,
         own: str = "",
     ) -> None:
         self._own = (own,) if own else ()
@@ -71,6 +74,7 @@ class WorkspaceSync:
         self._sent = Pack(sent)
         self._machine = machine
         self._remote = remote
+        self._keeps_folder = keeps_folder
         self._state = state
         self._secrets = secrets
         self._masker = masker or Masker(())
@@ -240,12 +244,8 @@ class WorkspaceSync:
             if self._newest is Side.VM and self._has_copy:
                 # A step's work that is nowhere else is not thrown away with the folder.
                 refused = self._to_home(machine, halt).told
-            folder = PurePosixPath(self._remote)
-            # What is removed is the run's own folder and nothing else, whatever the settings say.
-            assert folder.is_absolute()
-            assert folder.parent.name == "run-workspaces"
-            assert folder.name not in {"", ".", ".."}
-            done = _told(machine, halt, lambda over: over.run(f"export LC_ALL=C; rm -rf {shlex.quote(self._remote)}"))
+            script = _removal(self._remote, keeps_folder=self._keeps_folder)
+            done = _told(machine, halt, lambda over: over.run(script))
             if done.code:
                 raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
             self._on_vm = False
@@ -332,6 +332,21 @@ class WorkspaceSync:
         if len(answers) != len(paths):
             raise ActionError(f"{machine.host} did not say which of the files are there")
         return [path for path, answer in zip(paths, answers, strict=True) if answer != b"y"]
+
+
+def _removal(remote: str, *, keeps_folder: bool) -> str:
+    folder = PurePosixPath(remote)
+    # What is removed is the run's own folder and nothing else, whatever the settings say.
+    own = folder.parent if keeps_folder else folder
+    assert folder.is_absolute()
+    assert own.parent.name == "run-workspaces"
+    assert own.name not in {"", ".", ".."}
+    if not keeps_folder:
+        return f"export LC_ALL=C; rm -rf {shlex.quote(remote)}"
+    empty = "find . -mindepth 1 -delete"
+    # What a step made read-only is in the way only of who does not own it.
+    again = f"{{ chmod -R u+rwX . && {empty}; }}"
+    return f"export LC_ALL=C; cd {shlex.quote(remote)} && {{ {empty} 2>/dev/null || {again}; }}"
 
 
 T = TypeVar("T")

@@ -60,6 +60,8 @@ class Control:
     env: dict[str, str] = field(default_factory=lambda: {"OPENAI_API_KEY": KEY})
     mode: str = "local"
     """Of a project without a VM."""
+    run_as: bool = False
+    """Whether the VM's code has the account of the test bed's VMs."""
     settings: str = ""
     """More lines of the project file."""
     count: int = 0
@@ -79,6 +81,7 @@ class Control:
                 f"id: p\nisolation_mode: vm\n{self.settings}"
                 f"vm:\n  external_ip: {self.vm.host}\n  user: {self.vm.user}\n"
                 f"  key_path: {self.vm.key}\n  known_hosts: {self.vm.known_hosts}\n  root: {self.vm.root}\n"
+                + (f"  run_as: {self.vm.run_as}\n" if self.run_as else "")
             )
         return path
 

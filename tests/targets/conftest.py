@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.shell import as_account
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.local import LocalTarget
@@ -53,7 +54,36 @@ def vm_stand(request: pytest.FixtureRequest, run_id: str) -> Iterator[Stand]:
     vm.sh(f"rm -rf {target.workspace}")
 
 
-STANDS: dict[str, MakeStand] = {"local": local_stand, "vm": vm_stand}
+def account_stand(request: pytest.FixtureRequest, run_id: str) -> Iterator[Stand]:
+    vm: VM = request.getfixturevalue("account_vm")
+    connections: list[Connection] = []
+
+    def make() -> VmTarget:
+        connection = Connection(vm_spec(vm))
+        connections.append(connection)
+        account = as_account.prepare(connection, vm.run_as, vm.root, run_id)
+        return VmTarget(connection, run_id, vm.root, kill_after=KILL_AFTER, account=account)
+
+    target = make()
+    target.open()
+    yield Stand(run_id, target, make, lambda command: vm.sh(command).stdout, target.state, target.workspace)
+    target.close()
+    account = as_account.prepare(connections[0], vm.run_as, vm.root, run_id)
+    assert as_account.leave(connections[0], account, vm.root, run_id)
+    as_account.remove(connections[0], vm.run_as, vm.root, run_id)
+    for connection in connections:
+        connection.close()
+    assert vm.sh(f"find {vm.root}/.system /tmp -name '*{run_id}*' || true").stdout == ""
+
+
+@pytest.fixture(scope="session")
+def account_vm(bed: None) -> Iterator[VM]:
+    """A VM whose account only this worker's tests use, as a sweep kills all that is the account's."""
+    with VM.up(images=False) as vm:
+        yield vm
+
+
+STANDS: dict[str, MakeStand] = {"local": local_stand, "vm": vm_stand, "account": account_stand}
 
 
 @pytest.fixture(params=STANDS)

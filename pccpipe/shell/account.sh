@@ -1,0 +1,131 @@
+# What is done with the account that commands run as: its folders, and the sweep. tools.sh comes before it. Set before this
+# text: pcc_system (the folder .system), pcc_run_id, pcc_state, pcc_account (its name), pcc_login (the uid of who runs this).
+#
+#   .system/run-state/RUN                 the login's, 0700: the account reaches nothing of it
+#   .system/run-workspaces/RUN            the login's: 0711 while the run goes on, 0700 afterwards
+#   .system/run-workspaces/RUN/workspace  the account's, as git asks of who works in a repository
+#   .system/run-io/RUN/steps              the account's, for ID.in, ID.out and ID.home
+#
+# The login user never touches what is in the account's folders: a link there would lead it anywhere.
+
+pcc_fail() { # WORDS
+  printf '%s\n' "$1" >&2
+  exit 1
+}
+
+pcc_use_account() { # sets pcc_user, pcc_uid, pcc_gid
+  export LC_ALL=C
+  pcc_tools || pcc_fail "it lacks:$pcc_missing"
+  # Mounted with hidepid, /proc would show a sweep nothing that it has left.
+  [ -r /proc/1/status ] || pcc_fail "/proc shows the processes of other users to nobody (it is mounted with hidepid)"
+  pcc_user=$pcc_account
+  pcc_uid=$(id -u "$pcc_user" 2>&1) && pcc_gid=$(id -g "$pcc_user" 2>&1) || pcc_fail "$pcc_uid"
+  [ "$pcc_uid" -ne 0 ] && [ "$pcc_uid" != "$pcc_login" ] || pcc_fail "the account $pcc_user is the login itself, or root"
+}
+
+pcc_prepare() { # [new]: makes the folders, of a new run with the account swept; prints uid, gid and whether the account may use
+  # the engine (0: it may)
+  pcc_use_account
+  if [ -n "${1-}" ] && ! pcc_sweep; then
+    pcc_name_left
+    exit 4
+  fi
+  cd / || exit
+  pcc_engine=$(pcc_as sh -c '[ -w /var/run/docker.sock ]; echo $?' </dev/null 2>&1)
+  case $pcc_engine in 0 | 1) ;; *) pcc_fail "$pcc_engine" ;; esac
+  umask 022
+  mkdir -p "$pcc_system" && chmod a+x "$pcc_system" || exit
+  (umask 077 && mkdir -p "$pcc_system/run-state") && chmod 700 "$pcc_system/run-state" || exit
+  pcc_make_folder run-workspaces workspace
+  pcc_make_folder run-io steps
+  printf '%s %s %s\n' "$pcc_uid" "$pcc_gid" "$pcc_engine"
+}
+
+pcc_make_folder() { # NAME INNER: the run's folder in .system/NAME, and in it one of the account's own
+  pcc_outer=$pcc_system/$1/$pcc_run_id
+  mkdir -p "$pcc_outer" && chmod 711 "$pcc_system/$1" "$pcc_outer" || exit
+  [ -d "$pcc_outer/$2" ] && [ ! -h "$pcc_outer/$2" ] && return
+  # Only its owner can make it so that it is its own.
+  chmod 733 "$pcc_outer" || exit
+  pcc_words=$(pcc_as mkdir -m 700 "$pcc_outer/$2" 2>&1 </dev/null) || pcc_fail "$pcc_words"
+  chmod 711 "$pcc_outer"
+}
+
+pcc_empty() { # FOLDER: of the account's: removes what is in it, as the account
+  [ -d "$1" ] || return 0
+  pcc_as sh -c 'cd "$1" && { find . -mindepth 1 -delete || { chmod -R u+rwX . && find . -mindepth 1 -delete; }; }' \
+    sh "$1" 2>/dev/null </dev/null
+}
+
+pcc_leave() { # the run lets the machine go: what it keeps there is closed to the account, which others use now
+  pcc_use_account
+  pcc_sweep
+  pcc_swept=$?
+  pcc_empty "$pcc_system/run-io/$pcc_run_id/steps"
+  rm -rf "$pcc_system/run-io/$pcc_run_id"
+  pcc_outer=$pcc_system/run-workspaces/$pcc_run_id
+  # Made only for commands to begin in, it would be one more to look at for the next run.
+  rmdir "$pcc_outer/workspace" "$pcc_outer" 2>/dev/null || chmod 700 "$pcc_outer" 2>/dev/null
+  return $pcc_swept
+}
+
+pcc_remove() { # all that a run of this name has left
+  pcc_use_account
+  pcc_sweep
+  for pcc_outer in "$pcc_system/run-workspaces/$pcc_run_id" "$pcc_system/run-io/$pcc_run_id"; do
+    [ -d "$pcc_outer" ] || continue
+    chmod 711 "$pcc_outer"
+    for pcc_inner in "$pcc_outer"/*/; do pcc_empty "${pcc_inner%/}"; done
+    rm -rf "$pcc_outer"
+  done
+}
+
+pcc_sweep_idle() { # ID...: as pcc_sweep, unless a command of the run goes on that is none of these, which have ended
+  pcc_use_account
+  for pcc_path in "$pcc_state"/commands/*.sup; do
+    pcc_id=${pcc_path##*/} pcc_id=${pcc_id%.sup}
+    case " $* " in *" $pcc_id "*) continue ;; esac
+    if [ -e "$pcc_path" ] && pcc_is_supervised "$pcc_id"; then
+      echo "busy $pcc_id"
+      return
+    fi
+  done
+  if pcc_sweep; then echo clean; else echo "left $(pcc_name_left)"; fi
+}
+
+pcc_sweep() { # kills every process of the account but those in the containers $pcc_spared; fails if some are left after 5 s
+  pcc_ticks=0
+  while pcc_living; do
+    [ $pcc_ticks -lt 100 ] || return 1
+    # Not waited for: what is swept may stop the one that sweeps, which is of its own account.
+    if [ -z "$pcc_spared" ]; then
+      pcc_kill -KILL -1 2>/dev/null &
+    else
+      # First none forks any more, then all go.
+      { pcc_kill -STOP $pcc_pids; pcc_kill -KILL $pcc_pids; } 2>/dev/null &
+    fi
+    pcc_ticks=$((pcc_ticks + 1))
+    sleep 0.05
+  done
+}
+
+pcc_living() { # sets pcc_pids to the account's processes that are in no container $pcc_spared (ID|ID...) and are no zombies
+  pcc_pids=
+  pcc_has_processes || return 1
+  for pcc_path in $pcc_found; do
+    pcc_path=${pcc_path%/status}
+    [ -n "$pcc_spared" ] && "$pcc_grep" -qE "$pcc_spared" "$pcc_path/cgroup" 2>/dev/null && continue
+    pcc_identify "${pcc_path#/proc/}" 2>/dev/null || continue
+    pcc_pids="$pcc_pids ${pcc_path#/proc/}"
+    # For `kill -1` one is enough to know.
+    [ -n "$pcc_spared" ] || return 0
+  done
+  [ -n "$pcc_pids" ]
+}
+
+pcc_name_left() { # what is left, for people: no more than a few
+  pcc_has_processes
+  for pcc_path in $pcc_found; do
+    read -r pcc_line <"${pcc_path%/status}/stat" && printf '%s ' "${pcc_line%%)*})"
+  done 2>/dev/null | head -c 300 | tr -c '[:print:]' ' '
+}

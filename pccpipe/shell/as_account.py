@@ -1,0 +1,111 @@
+"""What pccpipe does on a machine as the account that the workspace's code runs as, and for it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePosixPath
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell import programs
+from pccpipe.shell.account import PATH, Account
+from pccpipe.shell.housekeeping import run_script
+from pccpipe.shell.lane import unbroken
+from pccpipe.targets.machine import ByteStream, Done, Facts, Machine, Process, is_full, refused
+
+_FILES = ("tools.sh", "account.sh")
+LEFT = 4
+"""Exit code of `prepare`'s script when the sweep has left processes."""
+
+
+class AccountMachine:
+    """A `Machine` on which all is done as the account; so nothing that its processes left leads the login anywhere."""
+
+    def __init__(self, machine: Machine, account: Account) -> None:
+        self._machine = machine
+        self._account = account
+
+    @property
+    def host(self) -> str:
+        return self._machine.host
+
+    @property
+    def facts(self) -> Facts:
+        login, account = self._machine.facts, self._account
+        return Facts(account.uid, account.gid, account.name, "/", login.system, has_engine=account.has_engine)
+
+    def popen(self, command: str) -> Process:
+        words = [*self._account.become, "env", "-i", f"PATH={PATH}", "sh", "-c", command]
+        return self._machine.popen(f"cd / && exec {shlex.join(words)}")
+
+    def run(self, script: str, timeout: float = 60.0) -> Done:
+        return run_script(self.popen("exec sh"), script, timeout)
+
+    def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
+        return self._machine.dial(path, timeout)
+
+
+def prepare(
+    machine: Machine, name: str, root: str, run_id: str, shared_home: tuple[str, ...] = (), *, is_new: bool = False
+) -> Account:
+    """Make a run's folders for the account `name`; with `is_new`, sweep that first.
+
+    Raises `Unavailable`, also if the login cannot become the account.
+    """
+    login = machine.facts
+    call = "pcc_prepare new" if is_new else "pcc_prepare"
+    done = unbroken(machine, lambda: machine.run(_script(name, login.uid, root, run_id, call)))
+    if done.code == LEFT:
+        raise processes_left(machine.host, name, done.stdout.decode(errors="replace").strip())
+    words = done.stderr.decode(errors="replace").strip()
+    try:
+        uid, gid, engine = done.stdout.decode(errors="replace").split()
+        system = f"{root}/.system"
+        return Account(
+            name=name,
+            uid=int(uid),
+            gid=int(gid),
+            login_uid=login.uid,
+            has_engine=engine == "0",
+            workspace=f"{system}/run-workspaces/{run_id}/workspace",
+            io=f"{system}/run-io/{run_id}/steps",
+            shared_home=shared_home,
+        )
+    except ValueError:
+        if is_full(words):
+            raise refused(machine.host, words) from None
+        hint = f"`pccpipe provision` makes the account; the rule for sudo is: {login.user} ALL=({name}) NOPASSWD: ALL"
+        words = f"{machine.host}: {login.user} cannot run commands as {name}: {words or 'no answer'}"
+        raise Unavailable(Reason.START_REFUSED, words, hint) from None
+
+
+def processes_left(host: str, name: str, names: str) -> Unavailable:
+    """Give the error for processes of the account that a sweep could not kill."""
+    words = f"{host}: processes of {name} cannot be killed: {names}"
+    return Unavailable(Reason.PROCESSES_LEFT, words, f"end them as root on the VM: pkill -KILL -u {name}")
+
+
+def leave(machine: Machine, account: Account, root: str, run_id: str) -> bool:
+    """Sweep the account, and close what the run keeps to it; whether nothing of it is left.
+
+    Raises `Unavailable`, ConnectionError, TimeoutError.
+    """
+    return machine.run(_script(account.name, account.login_uid, root, run_id, "pcc_leave")).code == 0
+
+
+def remove(machine: Machine, name: str, root: str, run_id: str) -> None:
+    """Remove what an earlier run of this name has left in the account's folders. Raises as `leave`."""
+    machine.run(_script(name, machine.facts.uid, root, run_id, "pcc_remove"))
+
+
+def _script(name: str, login_uid: int, root: str, run_id: str, call: str) -> str:
+    system = str(PurePosixPath(root) / ".system")
+    values = {
+        "pcc_system": system,
+        "pcc_run_id": run_id,
+        "pcc_state": f"{system}/run-state/{run_id}",
+        "pcc_account": name,
+        "pcc_login": str(login_uid),
+        "pcc_spared": "",
+    }
+    return programs.script_of(_FILES, values, call)

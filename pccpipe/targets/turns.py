@@ -1,0 +1,166 @@
+"""Who works on a VM whose code runs as an account of its own: its `on: vm` commands or its containers, never both.
+
+Containers run as the same account, so that a process that a command left could reach into them. Between the two, and
+when the last command of several has ended, every process of the account is killed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from pccpipe.errors import Lost, Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell import programs
+from pccpipe.shell.as_account import processes_left
+from pccpipe.shell.programs import Place
+from pccpipe.targets.base import Chunk, Exit, Isolation, Running, Token
+from pccpipe.targets.machine import Machine
+
+SWEEP_TIMEOUT = 30.0
+"""Seconds for the machine's answer; the sweep itself takes at most 5."""
+ENDED_KEPT = 256
+"""Commands that are over, as the machine may still see to the end of what they left."""
+ASK_AGAIN = 0.5
+
+
+class Kind(StrEnum):
+    COMMAND = "command"
+    CONTAINER = "container"
+
+
+class Turns:
+    """Safe from many threads.
+
+    Args:
+        place: of the run's commands on the machine; it has an account.
+        containers: the ids of the run's containers that run now. Raises `Unavailable`.
+        resumes: whether an earlier process of the run may have begun some.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        place: Place,
+        containers: Callable[[], Sequence[str]] = lambda: (),
+        *,
+        resumes: bool,
+    ) -> None:
+        self._resumes = resumes
+        self._machine = machine
+        self._place = place
+        self._containers = containers
+        self._changed = threading.Condition()
+        self._active: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        self._ended: deque[str] = deque(maxlen=ENDED_KEPT)
+        # A new run's account was swept when its folders were made.
+        self._is_clean = not resumes
+
+    def begin(self, kind: Kind, command_id: str) -> None:
+        """Wait for the other kind's end, and sweep the account. Raises `Unavailable`: also for what can't be killed."""
+        with self._changed:
+            while not self._may_begin(kind):
+                self._changed.wait(ASK_AGAIN)
+            self._active[kind].add(command_id)
+
+    def go_on(self, kind: Kind, command_id: str) -> None:
+        """A command or container that an earlier process of the run began is followed here."""
+        with self._changed:
+            self._active[kind].add(command_id)
+
+    def end(self, kind: Kind, command_id: str) -> None:
+        """It has ended. Raises `Unavailable` with PROCESSES_LEFT for what it left and can't be killed."""
+        with self._changed:
+            if command_id not in self._active[kind]:
+                return
+            self._active[kind].discard(command_id)
+            self._changed.notify_all()
+            if kind is Kind.CONTAINER:
+                return
+            self._is_clean = False
+            self._ended.append(command_id)
+            if not self._active[Kind.COMMAND]:
+                try:
+                    self._sweep()
+                except Unavailable as error:
+                    if error.reason is Reason.PROCESSES_LEFT:
+                        raise
+                    # The machine is away: whatever begins next sweeps.
+
+    def let_go(self, kind: Kind, command_id: str) -> None:
+        """Nobody follows it any more, and it may go on."""
+        with self._changed:
+            if command_id not in self._active[kind]:
+                return
+            self._active[kind].discard(command_id)
+            self._is_clean = False
+            self._changed.notify_all()
+
+    def _may_begin(self, kind: Kind) -> bool:
+        """Whether it may begin now, with the account swept if that is due."""
+        other = Kind.CONTAINER if kind is Kind.COMMAND else Kind.COMMAND
+        if self._active[other]:
+            return False
+        if kind is Kind.COMMAND and self._resumes and self._containers():
+            return False  # one that was begun before, and whose step will find it
+        if kind is Kind.COMMAND and (self._active[kind] or self._is_clean):
+            return True
+        return self._sweep()
+
+    def _sweep(self) -> bool:
+        """Whether the account is clean now; not if a command goes on that an earlier process of the run began."""
+        spared = list(self._containers()) if self._resumes or self._active[Kind.CONTAINER] else []
+        script = programs.sweep(self._place, self._ended, spared)
+        try:
+            done = self._machine.run(script, SWEEP_TIMEOUT)
+        except (ConnectionError, TimeoutError) as error:
+            raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
+        state, _, names = done.stdout.decode(errors="replace").strip().partition(" ")
+        if state == "busy":
+            return False
+        if state != "clean":
+            words = names if state == "left" else done.stderr.decode(errors="replace").strip() or "no answer"
+            assert self._place.account is not None
+            raise processes_left(self._machine.host, self._place.account.name, words)
+        self._is_clean = True
+        return True
+
+
+class TakingTurns:
+    """A `Running` that has its turn until its end was read."""
+
+    def __init__(self, running: Running, turns: Turns, kind: Kind, command_id: str) -> None:
+        self._running = running
+        self._turns = turns
+        self._kind = kind
+        self._command_id = command_id
+
+    @property
+    def token(self) -> Token:
+        return self._running.token
+
+    @property
+    def isolation(self) -> Isolation:
+        return self._running.isolation
+
+    def read(self, timeout: float) -> Chunk | Exit | None:
+        try:
+            got = self._running.read(timeout)
+        except Lost:
+            self._turns.let_go(self._kind, self._command_id)
+            raise
+        if isinstance(got, Exit):
+            self._turns.end(self._kind, self._command_id)
+        return got
+
+    def stop(self, grace: float) -> None:
+        self._running.stop(grace)
+
+    def fetch(self, name: str, limit: int) -> bytes:
+        return self._running.fetch(name, limit)
+
+    def discard(self) -> None:
+        self._turns.let_go(self._kind, self._command_id)
+        self._running.discard()
