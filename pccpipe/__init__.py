@@ -5,7 +5,8 @@ In short:
     import pccpipe
 
     pipeline = pccpipe.load("pipelines/default-run.yaml")
-    result = pccpipe.run(pipeline, run_id="first", inputs={"work_order": "work-order.md"})
+    project = pccpipe.load_project("pccpipe.yaml")
+    result = pccpipe.run(pipeline, run_id="first", project=project, inputs={"work_order": "work-order.md"})
     print(result.outcome, result.downgraded, result.record)
 """
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         doctor,
         load,
         load_project,
+        local_project,
         plan,
         provision,
         resume,
@@ -57,6 +59,7 @@ __all__ = [
     "doctor",
     "load",
     "load_project",
+    "local_project",
     "plan",
     "provision",
     "resume",
@@ -71,7 +74,7 @@ _HOMES = {
     "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.library": (
         *("Fallback", "RunResult", "answer", "ask_to_cancel", "doctor"),
-        *("load", "load_project", "plan", "provision", "resume", "run"),
+        *("load", "load_project", "local_project", "plan", "provision", "resume", "run"),
     ),
     "pccpipe.outcome": ("Outcome", "Place", "Reason"),
     "pccpipe.record.events": ("Event",),

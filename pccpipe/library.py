@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pccpipe.assembly import Assembly, Folders
 from pccpipe.data_files import data_path
@@ -47,7 +48,10 @@ from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
+from pccpipe.spec.project import identity, run_locally
 from pccpipe.spec.project import load_project as load_project
+from pccpipe.spec.project import local_project as local_project
+from pccpipe.spec.search import WAY_ON, refuse_required, refuse_without_project, step_that_needs_a_project
 from pccpipe.values import ENDPOINT, Discreet, Json
 from pccpipe.version import __version__
 from pccpipe.workspace.guard import SHORTEST
@@ -131,7 +135,8 @@ def run(
     Args:
         pipeline: from `load`.
         run_id: new in `runs_dir`; letters, digits, `.`, `_`, `-`.
-        project: where steps lead; default: pccpipe.yaml in the current folder, else everything is local.
+        project: where steps lead. Without one, a pipeline may ask for no VM and no container; `local_project()` is one
+            whose steps all run on this machine.
         workspace: the code; default: the current folder.
         inputs: by name; text is read as the input's type.
         runs_dir: where records are kept; default: `.system/runs`.
@@ -145,7 +150,7 @@ def run(
 
     Raises UsageError, before anything is made, if the run can't be begun as asked.
     """
-    project = project or load_project()
+    project = _given(project, pipeline)
     check_run_id(run_id)
     values = resolve_inputs(pipeline, inputs or {})
     secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
@@ -172,6 +177,9 @@ def run(
             project_path=str(project.path.absolute()) if project.path else None,
             fallback_allowed=allowed,
             accepted_fallbacks=accepted,
+            project_identity=identity(project),
+            isolation_required=project.isolation_required,
+            local=project.local,
         )
         consent = frozenset(accepted)
         job = _Job(run_id, pipeline, project, folders, values, secrets, allowed, consent, accept_new_host_key, wait)
@@ -195,7 +203,7 @@ def resume(
 
     Args:
         run_id: of a run in `runs_dir` that has not ended.
-        project: default: the project file that the run began with.
+        project: default: the project file that the run began with. Another project is refused.
         runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait: as for `run`. Only new events are
             given to `on_event`; what was accepted before stays accepted.
 
@@ -217,7 +225,7 @@ def resume(
         if state.open_questions and not (cancel and cancel.requested):
             return RunResult(run_id, None, WAITING, state.message, state.downgraded, record, state)
         pipeline = _kept_pipeline(record, began)
-        project = project or _kept_project(began)
+        project = _same_project(began, project or _kept_project(began))
         secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
         refuse_links(folders.user, record, folders.state)
@@ -231,10 +239,19 @@ def resume(
         return _go(job, resumed, events, on_event, cancel or Cancel())
 
 
-def answer(run_id: str, values: Mapping[str, str], *, runs_dir: str | Path | None = None) -> RunState:
+def answer(
+    run_id: str,
+    values: Mapping[str, str],
+    *,
+    project: Project | None = None,
+    runs_dir: str | Path | None = None,
+) -> RunState:
     """Give the agents of a waiting run what they asked for, some of it or all; the run's state after that.
 
     Every agent that asked for a key gets it. The values are kept in the record.
+
+    Args:
+        project: default: the project file that the run began with, if it is here. Another project is refused.
 
     Raises UsageError if there is no such run, it asks for nothing, or for no such key.
     """
@@ -244,6 +261,9 @@ def answer(run_id: str, values: Mapping[str, str], *, runs_dir: str | Path | Non
     events = list(read_events(record))
     with RunLock(record):
         state = _state_of(events)
+        began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
+        if began and (project or (began.project_path and Path(began.project_path).exists())):
+            _same_project(began, project or _kept_project(began))
         asked = {key for question in state.open_questions for key in question.inputs}
         if not asked or state.ended_at is not None:
             raise UsageError(f"the run {run_id!r} asks for nothing: it is {state.status}")
@@ -412,8 +432,48 @@ def _kept_project(began: RunStarted) -> Project:
     if began.project_path:
         return load_project(Path(began.project_path))
     if began.isolation_mode is IsolationMode.LOCAL:
-        return Project(began.project or "project", IsolationMode.LOCAL)
+        return Project(began.project or "project", IsolationMode.LOCAL, local=began.local)
     raise UsageError(f"the run {began.run_id!r} had no project file", "say which with --project")
+
+
+def _same_project(began: RunStarted, project: Project) -> Project:
+    """The project with which a run goes on. Raises UsageError if it is another one than the run began with."""
+    if began.local:
+        project = run_locally(project)
+    differs = ""
+    if project.id != began.project:
+        differs = f"its id is {project.id}, not {began.project}"
+    elif project.isolation_mode is not began.isolation_mode:
+        differs = f"its isolation_mode is {project.isolation_mode.value}, not {began.isolation_mode.value}"
+    elif began.project_identity is not None:
+        differs = "" if identity(project) == began.project_identity else "its VM, or what runs there, is another"
+    elif began.project_path and project.path and not _is_same_file(Path(began.project_path), project.path):
+        differs = f"it is {project.path}, not {began.project_path}"
+    if differs:
+        raise UsageError(
+            f"the run {began.run_id!r} does not go on with another project than it began with: {differs}",
+            f"give the project file of the beginning with --project; it was {began.project_path or 'none'}",
+        )
+    # A requirement that has gone from the file since still holds for this run.
+    return replace(project, isolation_required=project.isolation_required or began.isolation_required)
+
+
+def _is_same_file(kept: Path, given: Path) -> bool:
+    """Whether they are the same file; a run may go on on another machine, where the first is not."""
+    return not kept.exists() or kept.resolve() == given.resolve()
+
+
+def _given(project: Project | None, pipeline: Pipeline) -> Project:
+    """The project of a run. Raises UsageError if the pipeline needs one and there is none."""
+    if project is None:
+        refuse_without_project(
+            pipeline,
+            "give `project=pccpipe.load_project(FILE)`, or `pccpipe.local_project()` to run it on this machine",
+        )
+        return Project("project", IsolationMode.LOCAL)
+    if project.local:
+        refuse_required(pipeline)
+    return project
 
 
 def plan(
@@ -423,12 +483,21 @@ def plan(
     inputs: Mapping[str, Json] | None = None,
     fallback: Fallback = Fallback.ALLOWED,
 ) -> Plan:
-    """What `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError."""
+    """What `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError.
+
+    A pipeline that `run` refuses without a project has a warning that says so.
+    """
     from pccpipe.engine.plan import make_plan
 
     values = resolve_inputs(pipeline, inputs or {})
     allowed = fallback is Fallback.ALLOWED
-    return make_plan(pipeline, project or load_project(), values, fallback_allowed=allowed)
+    if project and project.local:
+        refuse_required(pipeline)
+    made = make_plan(pipeline, project or local_project(), values, fallback_allowed=allowed)
+    if project is None and (needs := step_that_needs_a_project(pipeline)):
+        refused = f"`run` refuses this: {needs}, and there is no project file; {WAY_ON}"
+        made = replace(made, warnings=(refused, *made.warnings[1:]))
+    return made
 
 
 def doctor(
@@ -447,7 +516,7 @@ def doctor(
     Nothing is mended on a VM that a run has. What is wrong is in the report, not an exception.
 
     Args:
-        project: default: as for `run`.
+        project: default: this machine is looked at.
         runs_dir: as for `run`; says which of a machine's leftovers are of runs that are over.
         endpoint: the base URL of the model's API.
         key: for it; default: that in OPENAI_API_KEY. Used for one GET from this machine.
@@ -464,7 +533,7 @@ def doctor(
 
     key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
     chart = Chart(
-        project or load_project(),
+        project or local_project(),
         Path(runs_dir or RUNS_DIR).absolute(),
         endpoint.rstrip("/"),
         key,
@@ -492,7 +561,7 @@ def provision(
     from pccpipe.vm.patient import Chart
     from pccpipe.vm.provision import as_login, inputs_of, make_folder, write_down
 
-    project = project or load_project()
+    project = project or local_project()
     if project.isolation_mode is not IsolationMode.VM:
         mode = project.isolation_mode.value
         hint = "a project file with `isolation_mode: vm` and a `vm:` names one (--project FILE)"

@@ -23,7 +23,7 @@ from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
 from pccpipe.docker_api.settings import HOME
 from pccpipe.engine.cancel import Cancel
 from pccpipe.errors import Unavailable, UsageError
-from pccpipe.library import load, load_project, run
+from pccpipe.library import load, local_project, run
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
 from pccpipe.record.paths import split
@@ -56,7 +56,7 @@ def selfcheck(
     The value is random, made for this one check, and good for nothing. Nothing is left behind, here or on the VM.
 
     Args:
-        project: where steps lead; default as for `run`.
+        project: where steps lead; default: all run on this machine.
         pipeline: run this one, with the canary for each of its secrets; default: one that comes with pccpipe.
         inputs: of the pipeline; the default one has `image`, of its steps in containers.
         workspace: of the pipeline; default: an empty folder.
@@ -66,7 +66,7 @@ def selfcheck(
     Raises UsageError, before anything is made, if the run can't be begun as asked.
     """
     own = pipeline is None
-    project = project or load_project()
+    project = project or local_project()
     pipeline = pipeline or load(data_path(*OWN_PIPELINE))
     if not pipeline.secrets:
         raise UsageError(f"{pipeline.path} declares no secret: there is nothing to look for")

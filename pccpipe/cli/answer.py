@@ -7,26 +7,29 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import read_values, record_of, runs_dir_option, tell
+from pccpipe.cli.options import project_of_run_option, read_values, record_of, runs_dir_option, tell
 
 
 @click.command()
 @click.argument("run_id", metavar="RUN_ID")
 @click.argument("given", nargs=-1, metavar="KEY=VALUE...")
+@project_of_run_option
 @runs_dir_option
-def answer(run_id: str, given: Sequence[str], runs_dir: Path) -> None:
+def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Path) -> None:
     """Give a run that waits for a person what it asked for.
 
     Without KEY=VALUE: says what that is. The agent finds the answers in its next prompt, once the run is resumed. They
     are kept in the run's record, so a secret does not belong there.
     """
     from pccpipe.library import answer as answer_run
+    from pccpipe.library import load_project
     from pccpipe.record.state import load_state
     from pccpipe.views.summary import questions
 
     record = record_of(runs_dir, run_id)
     values = read_values(given, "", "db_host=10.0.0.7")
-    state = answer_run(run_id, values, runs_dir=runs_dir) if values else load_state(record)
+    of_project = load_project(project) if project else None
+    state = answer_run(run_id, values, project=of_project, runs_dir=runs_dir) if values else load_state(record)
     if state.open_questions:
         tell(questions(state)[1:])
     elif values:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import Format, project_option, record_of, runs_dir_option, tell
+from pccpipe.cli.options import Format, project_of_run_option, record_of, runs_dir_option, tell
 from pccpipe.cli.run import make_view
 
 LOOK_EVERY = 0.2
@@ -15,7 +15,7 @@ LOOK_EVERY = 0.2
 
 @click.command()
 @click.argument("run_id", metavar="RUN_ID")
-@project_option
+@project_of_run_option
 @runs_dir_option
 @click.option("--no-wait", is_flag=True, help="Do not wait until the run has ended.")
 def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pccpipe.cli.options import project_option, runs_dir_option
+from pccpipe.cli.options import project_here, project_option, runs_dir_option
 from pccpipe.cli.run import can_be_live
 from pccpipe.values import ENDPOINT
 
@@ -40,7 +40,7 @@ def doctor(
     from pccpipe import library
     from pccpipe.views.checkup import json_report
 
-    of_project = library.load_project(project)
+    of_project = project_here(project)
     view = make_view(of_project) if not as_json else None
     report = library.doctor(
         project=of_project,

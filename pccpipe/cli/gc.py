@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import click
 
-from pccpipe.cli.options import project_option, runs_dir_option, tell
+from pccpipe.cli.options import project_here, project_option, runs_dir_option, tell
 from pccpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, 
     """
     from pccpipe.gc.sweep import collect
     from pccpipe.record.fence import refuse_links
-    from pccpipe.spec.project import load_project
 
     still = _duration(older_than)
     refuse_links(Path.cwd(), runs_dir.absolute())
     failed = False
     connection = None
     try:
-        sites, connection = _sites(load_project(project), runs_dir.absolute(), accept_new_host_key)
+        of_project = project_here(project)
+        tell([f"project {of_project.id} ({of_project.path or 'no project file'})"])
+        sites, connection = _sites(of_project, runs_dir.absolute(), accept_new_host_key)
         for site in sites:
             lines = _Teller(site)
             collected = collect(site, older_than=still, dry_run=dry_run, on_outcome=lines.outcome)

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pccpipe.errors import UsageError
 from pccpipe.values import Json
+
+if TYPE_CHECKING:
+    from pccpipe.spec.model import Pipeline, Project
 
 FILE = click.Path(path_type=Path)
 
@@ -29,7 +33,13 @@ project_option = click.option(
     "--project",
     type=FILE,
     metavar="FILE",
-    help="The project file.  [default: pccpipe.yaml here; without, all is local]",
+    help="The project file.  [default: pccpipe.yaml beside the pipeline, else here or in the nearest folder above]",
+)
+project_of_run_option = click.option(
+    "--project", type=FILE, metavar="FILE", help="The project file.  [default: that of the run's beginning]"
+)
+local_option = click.option(
+    "--local", is_flag=True, help="Run all of it on this machine: no project file is needed, and none leads elsewhere."
 )
 input_option = click.option(
     "--input", "given", multiple=True, metavar="NAME=VALUE", help="An input of the pipeline. May be repeated."
@@ -65,6 +75,61 @@ format_option = click.option(
     default=Format.AUTO,
     help="auto: live on a terminal, else plain.",
 )
+
+
+def which_project(
+    named: Path | None,
+    *,
+    pipeline: Path | None = None,
+    workspace: Path | None = None,
+    local: bool = False,
+) -> Project | None:
+    """The project of the file that was named, or else found; None if there is none. Raises UsageError, SpecError.
+
+    Says on stderr which files were seen and not taken.
+
+    Args:
+        workspace: as it was named, if it was.
+        local: everything is to run on this machine.
+    """
+    from pccpipe.spec.project import load_project, local_project, run_locally
+    from pccpipe.spec.search import find_project_file
+
+    path = named
+    if path is None:
+        found = find_project_file(
+            Path.cwd(), pipeline=pipeline, workspace=workspace, workspace_is_named=workspace is not None
+        )
+        path = found.path
+        for words in found.passed_over:
+            print(f"pccpipe: {words}", file=sys.stderr)
+    if path is None:
+        return local_project(_name_of_this_folder()) if local else None
+    project = load_project(path)
+    return run_locally(project) if local else project
+
+
+def project_here(named: Path | None) -> Project:
+    """Likewise for a command without a pipeline; if there is no file, everything is on this machine."""
+    from pccpipe.outcome import IsolationMode
+    from pccpipe.spec.model import Project
+
+    return which_project(named) or Project(_name_of_this_folder(), IsolationMode.LOCAL)
+
+
+def project_for(pipeline: Pipeline, found: Project | None) -> Project:
+    """The project of a run. Raises UsageError if there is none, and the pipeline needs one."""
+    from pccpipe.outcome import IsolationMode
+    from pccpipe.spec.model import Project
+    from pccpipe.spec.search import refuse_without_project
+
+    if found is None:
+        refuse_without_project(pipeline)
+    return found or Project(_name_of_this_folder(), IsolationMode.LOCAL)
+
+
+def _name_of_this_folder() -> str:
+    return Path.cwd().name or "project"
 
 
 def read_duration(text: str, option: str) -> float:

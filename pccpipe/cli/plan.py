@@ -10,11 +10,13 @@ import click
 
 from pccpipe.cli.options import (
     input_option,
+    local_option,
     no_fallback_option,
     pipeline_argument,
     project_option,
     read_inputs,
     tell,
+    which_project,
 )
 
 
@@ -23,6 +25,7 @@ from pccpipe.cli.options import (
 @project_option
 @input_option
 @no_fallback_option
+@local_option
 @click.option(
     "--format",
     "output",
@@ -31,7 +34,9 @@ from pccpipe.cli.options import (
     show_default=True,
     help="json is for programs: one object, with where each part stands.",
 )
-def plan(pipeline: Path, project: Path | None, given: Sequence[str], no_fallback: bool, output: str) -> None:
+def plan(
+    *, pipeline: Path, project: Path | None, given: Sequence[str], no_fallback: bool, local: bool, output: str
+) -> None:
     """Say what would run where.
 
     With every expression that can be known evaluated, the others as they are written. Runs and connects to nothing.
@@ -41,9 +46,10 @@ def plan(pipeline: Path, project: Path | None, given: Sequence[str], no_fallback
     from pccpipe.views.plan import plan_json, plan_text
 
     fallback = library.Fallback.FORBIDDEN if no_fallback else library.Fallback.ALLOWED
+    spec = library.load(pipeline)
     planned = library.plan(
-        library.load(pipeline),
-        project=library.load_project(project),
+        spec,
+        project=which_project(project, pipeline=spec.path, local=local),
         inputs=read_inputs(given),
         fallback=fallback,
     )

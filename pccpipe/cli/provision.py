@@ -8,7 +8,15 @@ from pathlib import Path
 import click
 
 from pccpipe.cli.doctor import endpoint_option, make_view
-from pccpipe.cli.options import Format, format_option, project_option, read_duration, runs_dir_option, wait_option
+from pccpipe.cli.options import (
+    Format,
+    format_option,
+    project_here,
+    project_option,
+    read_duration,
+    runs_dir_option,
+    wait_option,
+)
 from pccpipe.cli.run import make_view as make_run_view
 from pccpipe.cli.run import new_run_id
 from pccpipe.cli.signals import obey_signals
@@ -40,7 +48,7 @@ def provision(
     from pccpipe import library
     from pccpipe.engine.cancel import Cancel
 
-    of_project, patience, run_id = library.load_project(project), read_duration(wait, "--wait"), new_run_id()
+    of_project, patience, run_id = project_here(project), read_duration(wait, "--wait"), new_run_id()
     cancel = Cancel()
     obey_signals(cancel)
     view = make_run_view(output, runs_dir / run_id)

@@ -12,7 +12,7 @@ from pccpipe.cli.options import (
     Format,
     accept_fallback_option,
     format_option,
-    project_option,
+    project_of_run_option,
     read_duration,
     record_of,
     runs_dir_option,
@@ -27,7 +27,7 @@ WAITS_FOR_A_PERSON = 5
 
 @click.command()
 @click.argument("run_id", metavar="RUN_ID")
-@project_option
+@project_of_run_option
 @runs_dir_option
 @format_option
 @wait_option

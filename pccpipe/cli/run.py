@@ -18,13 +18,16 @@ from pccpipe.cli.options import (
     accept_fallback_option,
     format_option,
     input_option,
+    local_option,
     no_fallback_option,
     pipeline_argument,
+    project_for,
     project_option,
     read_duration,
     read_inputs,
     runs_dir_option,
     wait_option,
+    which_project,
 )
 from pccpipe.cli.signals import obey_signals
 
@@ -46,15 +49,14 @@ class View(Protocol):
 @pipeline_argument
 @click.option("--run-id", metavar="ID", help="New for each run.  [default: made from the time]")
 @project_option
-@click.option(
-    "--workspace", type=FILE, metavar="DIR", default=Path(), help="The code to work on.  [default: this folder]"
-)
+@click.option("--workspace", type=FILE, metavar="DIR", help="The code to work on.  [default: this folder]")
 @input_option
 @runs_dir_option
 @format_option
 @wait_option
 @no_fallback_option
 @accept_fallback_option
+@local_option
 @click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
 @click.pass_context
@@ -64,13 +66,14 @@ def run(
     pipeline: Path,
     run_id: str | None,
     project: Path | None,
-    workspace: Path,
+    workspace: Path | None,
     given: Sequence[str],
     runs_dir: Path,
     output: Format,
     wait: str,
     no_fallback: bool,
     accepted: Sequence[str],
+    local: bool,
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
@@ -82,12 +85,13 @@ def run(
     for a person (see `answer`), 130 or 143 cancelled.
     """
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.library import Fallback, load, load_project
+    from pccpipe.library import Fallback, load
     from pccpipe.library import run as run_pipeline
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")
     run_id = run_id if run_id is not None else new_run_id()
-    spec, of_project = load(pipeline), load_project(project)
+    spec = load(pipeline)
+    of_project = project_for(spec, which_project(project, pipeline=spec.path, workspace=workspace, local=local))
     cancel = Cancel()
     obey_signals(cancel)
     record = runs_dir / run_id

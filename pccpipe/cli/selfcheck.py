@@ -12,11 +12,13 @@ import click
 from pccpipe.cli.options import (
     FILE,
     input_option,
+    project_for,
     project_option,
     read_duration,
     read_inputs,
     tell,
     wait_option,
+    which_project,
 )
 from pccpipe.cli.signals import obey_signals
 
@@ -62,11 +64,15 @@ def selfcheck(
     """
     from pccpipe.canary.check import selfcheck as check
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.library import load, load_project
+    from pccpipe.library import load, local_project
     from pccpipe.views.selfcheck import lines
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")
-    of_project, spec = load_project(project), load(pipeline) if pipeline else None
+    spec = load(pipeline) if pipeline else None
+    found = which_project(project, pipeline=spec.path if spec else None, workspace=workspace)
+    of_project = project_for(spec, found) if spec else found or local_project()
+    if not as_json:
+        tell([f"project {of_project.id} ({of_project.path or 'no project file'})"])
     cancel = Cancel()
     obey_signals(cancel)
     status = _StatusLine()

@@ -296,5 +296,7 @@ def _read_secrets(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[list[
 
 def _project_warnings(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
     led_here = [step.path for step in steps if step.ways and step.asked is not step.ways[0].place]
-    if project.path is None and led_here:
+    if led_here and project.local:
+        yield f"everything runs on this machine, as --local says, also {', '.join(led_here)}"
+    elif led_here and project.path is None:
         yield f"there is no project file, so everything runs on this machine, also {', '.join(led_here)}"

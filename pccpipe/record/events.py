@@ -42,6 +42,12 @@ class RunStarted(_Kind, frozen=True):
     fallback_allowed: bool = True
     accepted_fallbacks: tuple[str, ...] = ()
     """The ids of steps that a person let fall back also after an agent's code may have run."""
+    project_identity: str | None = None
+    """A digest of the project's id, isolation_mode and VM; None in records of version 0.1."""
+    isolation_required: bool = False
+    """By the project file."""
+    local: bool = False
+    """All runs on this machine because the operator said so, with --local."""
 
 
 class RunResumed(_Kind, frozen=True):

@@ -186,7 +186,10 @@ class RunState(Struct):
     pipeline: str = ""
     pipeline_path: str = ""
     project: str | None = None
+    project_path: str | None = None
     isolation_mode: IsolationMode = IsolationMode.LOCAL
+    local: bool = False
+    """All ran on this machine because the operator said so, with --local."""
     status: str = RUNNING
     """`running`, `queued` (the VM is another run's), `waiting_for_input`; at the end the outcome's word or a step's
     `fails_as`.
@@ -322,7 +325,8 @@ class RunState(Struct):
 
     def _run_started(self, at: float, what: RunStarted) -> None:
         self.run_id, self.pipeline, self.pipeline_path = what.run_id, what.pipeline, what.pipeline_path
-        self.project, self.isolation_mode = what.project, what.isolation_mode
+        self.project, self.project_path = what.project, what.project_path
+        self.isolation_mode, self.local = what.isolation_mode, what.local
         self.inputs, self.workspace, self.planned = dict(what.inputs), what.workspace, tuple(what.steps)
         self.version, self.host, self.pid = what.version, what.host, what.pid
         self.started_at, self.accepted_fallbacks = at, what.accepted_fallbacks
@@ -357,7 +361,9 @@ class RunState(Struct):
             "pipeline": self.pipeline,
             "pipeline_path": self.pipeline_path,
             "project": self.project,
+            "project_path": self.project_path,
             "isolation_mode": self.isolation_mode.value,
+            "local": self.local,
             "status": self.status,
             "outcome": self.outcome.value if self.outcome else None,
             "message": self.message,

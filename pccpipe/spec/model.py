@@ -322,3 +322,5 @@ class Project(Struct, frozen=True):
     lost_after: float = 600.0
     """Seconds for which the VM, or the engine, may stay away before a step that runs there is lost."""
     path: Path | None = None
+    local: bool = False
+    """Whether all runs on this machine because the operator says so, and not the file."""

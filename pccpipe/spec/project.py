@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from msgspec.structs import replace
+
+from pccpipe.errors import UsageError
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_source
 from pccpipe.spec.model import Project, Vm
@@ -21,17 +26,11 @@ USER_VARIABLE = "CONTROL_CENTER_GCP_SSH_USER"
 KEY_VARIABLE = "CONTROL_CENTER_GCP_SSH_KEY_PATH"
 
 
-def load_project(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Project:
-    """The project of a file; without one, that of pccpipe.yaml in the current folder if there is one; else all is
-    local.
+def load_project(path: str | Path = DEFAULT_FILE, environ: Mapping[str, str] = os.environ) -> Project:
+    """The project of a file; pccpipe.yaml in the current folder unless another is named.
 
     Raises SpecError with every problem, UsageError if the file can't be read.
     """
-    if path is None:
-        default = Path(DEFAULT_FILE)
-        if not default.exists():
-            return Project(id=Path.cwd().name or "project", isolation_mode=IsolationMode.LOCAL)
-        path = default
     path = Path(path)
     source = load_source(path, "project", lambda source: _vm_problems(source, path.parent, environ))
     data = cast("dict[str, Json]", source.data)
@@ -44,6 +43,32 @@ def load_project(path: str | Path | None = None, environ: Mapping[str, str] = os
         lost_after=seconds(cast("str | float", data.get("lost_after", "10m"))),
         path=path,
     )
+
+
+def local_project(id: str = "project") -> Project:  # noqa: A002  as the project file calls it
+    """A project without a file, all of whose steps run on this machine."""
+    return Project(id, IsolationMode.LOCAL, local=True)
+
+
+def run_locally(project: Project) -> Project:
+    """The project of a file with all of its steps on this machine, as the operator asks with --local.
+
+    Raises UsageError if the file does not let it.
+    """
+    if project.isolation_required:
+        raise UsageError(
+            f"{project.path} says `isolation: required`: nothing runs on this machine instead, as --local asks",
+            "leave out --local",
+        )
+    return replace(project, isolation_mode=IsolationMode.LOCAL, vm=None, local=True)
+
+
+def identity(project: Project) -> str:
+    """A digest of what makes a project this one: a run goes on with no other. Keys and ways to the VM may change."""
+    vm = project.vm if project.isolation_mode is IsolationMode.VM else None
+    where = [vm.external_ip, vm.port, vm.user, vm.root, vm.run_as] if vm else []
+    text = json.dumps([project.id, project.isolation_mode.value, *where])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> Vm:

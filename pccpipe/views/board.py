@@ -138,6 +138,8 @@ def _header(state: RunState, now: float) -> Line:
         pieces.append((" · cancelling", "yellow"))
     if state.downgraded:
         pieces.append((" · downgraded", "yellow"))
+    if state.project_path:
+        pieces.append((f" · {harmless_line(state.project_path)}", "dim"))
     return tuple(pieces)
 
 

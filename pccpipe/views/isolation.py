@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+from pccpipe.engine.shortfall import shortfalls
 from pccpipe.outcome import Place
-from pccpipe.record.state import Attempt, RunState
+from pccpipe.record.state import Attempt, RunState, StepState
 from pccpipe.targets.base import ContainerSettings, Isolation
 from pccpipe.views.text import harmless_line, memory, shorten
 
 SHOWN = 20
 """Names of hidden files in a line."""
-_PLACES = {
-    Place.CONTAINER: "in a container",
-    Place.VM: "on the VM in no container",
-    Place.LOCAL: "on this machine in no container",
-}
+_PLACES = {Place.CONTAINER: "in a container", Place.VM: "on the VM", Place.LOCAL: "on this machine"}
+_OUTSIDE = {Place.CONTAINER: "", Place.VM: " in no container", Place.LOCAL: " in no container"}
+_ORDER = [Place.CONTAINER, Place.VM, Place.LOCAL]
+"""From the most isolation to the least."""
 
 
 def verdict(state: RunState) -> str:
     """Whether the run's commands were isolated, in a line: where they ran, and what had less than it should."""
-    places = [step.had.place for step in state.steps.values() if step.had]
-    if not places:
+    began = [step for step in state.steps.values() if step.had]
+    if not began:
         return ""
-    counts = {words: places.count(place) for place, words in _PLACES.items()}
-    less = list(dict.fromkeys(downgrade.step for downgrade in state.downgrades))
+    counts = Counter(_where(step, state) for step in began)
+    places = sorted(counts, key=lambda words: [not words.startswith(place) for place in _PLACES.values()])
+    downgraded = [downgrade.step for downgrade in state.downgrades]
+    less = list(dict.fromkeys([*downgraded, *(step.path for step in began if any(map(_is_short, step.attempts)))]))
     loose = [step.path for step in state.steps.values() if any(_is_loose(attempt) for attempt in step.attempts)]
-    parts = [", ".join(f"{count} {words}" for words, count in counts.items() if count)]
-    parts.append(f"less than asked for: {', '.join(less)}" if less else "none had less than it asked for")
+    parts = [", ".join(f"{counts[words]} {words}" for words in places)]
+    if less:
+        parts.append(f"less than asked for: {', '.join(less)}")
+    elif not any(_is_led_elsewhere(step) for step in began):
+        parts.append("none had less than it asked for")
     parts += [f"loosened: {', '.join(loose)}"] if loose else []
     return "; ".join(parts)
+
+
+def _where(step: StepState, state: RunState) -> str:
+    """Where a step's last command ran, and whether that is where it asked to."""
+    assert step.had
+    if not _is_led_elsewhere(step):
+        return f"{_PLACES[step.had.place]}{_OUTSIDE[step.had.place]}"
+    asked = "in the container" if step.asked is Place.CONTAINER else "on the VM"
+    if any(downgrade.step == step.path for downgrade in state.downgrades):
+        why = "a fallback"
+    else:
+        why = "--local" if state.local else f"isolation_mode: {state.isolation_mode.value}"
+    return f"{_PLACES[step.had.place]}, not {asked} it asked for ({why})"
+
+
+def _is_led_elsewhere(step: StepState) -> bool:
+    """Whether its last command ran in a place with less isolation than it asked for."""
+    return bool(step.had and step.asked and _ORDER.index(step.had.place) > _ORDER.index(step.asked))
+
+
+def _is_short(attempt: Attempt) -> bool:
+    """Whether the engine gave less than was asked of it."""
+    return bool(attempt.had and attempt.settings and any(shortfalls(attempt.settings, attempt.had)))
 
 
 def _is_loose(attempt: Attempt) -> bool:

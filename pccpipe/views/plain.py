@@ -36,7 +36,17 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.views.summary import summary
-from pccpipe.views.text import OUTCOME_WORDS, clock, date, duration, facts, harmless_line, harmless_lines, isolation
+from pccpipe.views.text import (
+    OUTCOME_WORDS,
+    clock,
+    date,
+    duration,
+    facts,
+    harmless_line,
+    harmless_lines,
+    isolation,
+    project_text,
+)
 from pccpipe.views.watch import Watch
 
 
@@ -79,8 +89,8 @@ def _lines(event: Event) -> list[str]:
 def _text(what: Happening, at: float) -> str:
     match what:
         case RunStarted():
-            place = f"project {what.project}, " if what.project else ""
-            return f"run {what.run_id} of {what.pipeline} begins on {date(at)}, {place}isolation {what.isolation_mode}"
+            project = project_text(what.project, what.project_path, what.isolation_mode, local=what.local)
+            return f"run {what.run_id} of {what.pipeline} begins on {date(at)}, {project}"
         case RunResumed():
             return f"the run is resumed, by process {what.pid} of {what.host}"
         case StepStarted():

@@ -10,7 +10,7 @@ from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.model import Run, Secret, SecretSource
 from pccpipe.spec.source import Position
 from pccpipe.values import Json
-from pccpipe.views.text import harmless, harmless_line, limit, memory
+from pccpipe.views.text import harmless, harmless_line, limit, memory, project_text
 
 
 def plan_text(plan: Plan) -> list[str]:
@@ -39,7 +39,10 @@ def _head(plan: Plan) -> list[str]:
     head = {
         "includes": ", ".join(pipeline.included),
         "removed": ", ".join(f"{step} ({_short(at)})" for step, at in pipeline.removed.items()),
-        "project": f"{project.id} ({project.path or 'no project file'}), isolation {project.isolation_mode.value}{at}",
+        "project": project_text(
+            project.id, str(project.path) if project.path else None, project.isolation_mode, local=project.local
+        ).removeprefix("project ")
+        + at,
         "inputs": ", ".join(
             f"{name}={json.dumps(value, ensure_ascii=False)}{_of(plan, pipeline.inputs[name].position)}"
             for name, value in plan.inputs.items()

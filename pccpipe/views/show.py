@@ -20,6 +20,7 @@ from pccpipe.views.text import (
     harmless_line,
     isolation,
     model_text,
+    project_text,
     shorten,
 )
 from pccpipe.views.tree import Node, tree
@@ -48,10 +49,10 @@ def show_text(state: RunState, record: Path) -> list[str]:
 
 
 def _facts(state: RunState, record: Path) -> list[str]:
-    project = f"{state.project}, " if state.project else ""
+    project = project_text(state.project, state.project_path, state.isolation_mode, local=state.local)
     facts = {
         "pipeline": f"{state.pipeline} ({state.pipeline_path})",
-        "project": f"{project}isolation {state.isolation_mode.value}",
+        "project": project.removeprefix("project "),
         "ran": verdict(state),
         "workspace": state.workspace,
         "began": f"{date(state.started_at)} on {state.host}, process {state.pid}, pccpipe {state.version}",

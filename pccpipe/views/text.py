@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pccpipe.outcome import Outcome, Place
+from pccpipe.outcome import IsolationMode, Outcome, Place
 
 if TYPE_CHECKING:  # `validate` shows its problems by this, and need not load what runs have
     from pccpipe.record.events import ActionDone
@@ -203,6 +203,13 @@ def isolation(had: Isolation) -> str:
     if had.workspace:
         parts.append(f"workspace {had.workspace}{' (read-only)' if had.read_only_workspace else ''}")
     return ", ".join(harmless(part) for part in parts)
+
+
+def project_text(project: str | None, path: str | None, mode: IsolationMode, *, local: bool) -> str:
+    """Which project says where steps run, and what it says."""
+    # Only of a record of version 0.1 it is not known which file led to a VM.
+    file = path or ("no project file" if mode is IsolationMode.LOCAL else "")
+    return f"project {project}{f' ({file})' if file else ''}, isolation {mode.value}{' by --local' if local else ''}"
 
 
 def facts(done: ActionDone) -> str:

@@ -62,7 +62,7 @@ def test_the_commands_of_a_page_run(page: Path, vm: VM, model: ModelServer, tmp_
         "user: deploy": f"user: {vm.user}",
         "sk-...": KEY,
         '"pipelines/default-run.yaml"': f'"{ROOT}/pipelines/default-run.yaml"',
-        'inputs={"work_order"': f'inputs={{"test": "sh test.sh", "endpoint": "{endpoint}", "work_order"',
+        'inputs = {"work_order"': f'inputs = {{"test": "sh test.sh", "endpoint": "{endpoint}", "work_order"',
         "--input work_order=work-order.md\n": "--input work_order=work-order.md --input test='sh test.sh'\n",
     }
     before = Path(__file__).with_name(f"before-{page.stem}.sh")

@@ -1,0 +1,99 @@
+"""Which project file a command means that names none: the one beside the pipeline, else the nearest one upwards.
+
+A file in the workspace may be the work of those who wrote the code there, agents too. It counts only for an operator
+who stands in that workspace and named no other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from pccpipe.data_files import data_path
+from pccpipe.errors import UsageError
+from pccpipe.outcome import Place
+from pccpipe.spec.model import Pipeline, Run
+from pccpipe.spec.project import DEFAULT_FILE
+
+WAY_ON = "write a project file (pccpipe init, or --project FILE), or run all of it on this machine with --local"
+
+
+class Found(Struct, frozen=True):
+    """The project file, or None; and the files that were seen and not taken, each with its reason."""
+
+    path: Path | None
+    passed_over: tuple[str, ...] = ()
+
+
+def find_project_file(
+    current: Path, *, pipeline: Path | None = None, workspace: Path | None = None, workspace_is_named: bool = False
+) -> Found:
+    """Search beside the pipeline, then from the current folder upwards.
+
+    Args:
+        pipeline: the pipeline's file, as it was named. One that comes with pccpipe has no folder of its own.
+        workspace: the code to work on; default: the current folder.
+    """
+    around = os.path.realpath(workspace or current)
+    stands_in_it = _is_in(os.path.realpath(current), around) and not workspace_is_named
+    trusted = {os.geteuid(), 0, *_owners([current, *([pipeline] if pipeline else [])])}
+    passed_over: dict[str, str] = {}
+    for file in _candidates(current, pipeline):
+        if not os.path.lexists(file):
+            continue
+        # Where it lies, and where it leads if it is a link.
+        places = os.path.realpath(file.parent), os.path.realpath(file)
+        if not stands_in_it and any(_is_in(place, around) for place in places):
+            passed_over[str(file)] = f"{file} is not taken: it lies in the workspace (--project {file} takes it)"
+        elif not set(_owners([file])) <= trusted:
+            passed_over[str(file)] = f"{file} is not taken: it is another user's (--project {file} takes it)"
+        else:
+            return Found(file, tuple(passed_over.values()))
+    return Found(None, tuple(passed_over.values()))
+
+
+def step_that_needs_a_project(pipeline: Pipeline) -> str | None:
+    """The id of a step that asks for a VM or a container, and what it asks for, in words; None if none does."""
+    for step in pipeline.all_steps():
+        if isinstance(step.body, Run) and step.body.where.on is not Place.LOCAL:
+            return f"the step {step.id} asks for `on: {step.body.where.on.value}`"
+    return None
+
+
+def refuse_without_project(pipeline: Pipeline, way_on: str = WAY_ON) -> None:
+    """Raise UsageError if a pipeline needs a project file; nobody else says where its steps are to run."""
+    if needs := step_that_needs_a_project(pipeline):
+        raise UsageError(f"{needs}, and there is no project file that says where that is", way_on)
+
+
+def refuse_required(pipeline: Pipeline) -> None:
+    """Raise UsageError if a step of a pipeline that is to run on this machine must not."""
+    for step in pipeline.all_steps():
+        body = step.body
+        if isinstance(body, Run) and body.isolation_required and body.where.on is not Place.LOCAL:
+            raise UsageError(
+                f"the step {step.id} has `isolation: required`: it does not run on this machine, as --local asks",
+                "leave out --local, and give a project file",
+            )
+
+
+def _candidates(current: Path, pipeline: Path | None) -> Iterator[Path]:
+    if pipeline and not _is_in(os.path.realpath(pipeline), os.path.realpath(data_path("pipelines"))):
+        yield Path(os.path.realpath(pipeline.parent), DEFAULT_FILE)
+    folder = Path(os.path.realpath(current))
+    yield from (each / DEFAULT_FILE for each in (folder, *folder.parents))
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def _owners(paths: list[Path]) -> Iterator[int]:
+    for path in paths:
+        try:
+            yield path.stat().st_uid
+        except OSError:
+            continue
