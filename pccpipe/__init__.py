@@ -19,7 +19,9 @@ from pccpipe.version import __version__
 
 if TYPE_CHECKING:
     from pccpipe.canary.check import selfcheck
+    from pccpipe.canary.escape import check_escape
     from pccpipe.canary.ledger import Report
+    from pccpipe.canary.routes import EscapeReport
     from pccpipe.engine.cancel import Cancel
     from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.library import (
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cancel",
+    "EscapeReport",
     "Event",
     "Fallback",
     "Outcome",
@@ -56,6 +59,7 @@ __all__ = [
     "__version__",
     "answer",
     "ask_to_cancel",
+    "check_escape",
     "doctor",
     "load",
     "load_project",
@@ -69,7 +73,9 @@ __all__ = [
 
 _HOMES = {
     "pccpipe.canary.check": ("selfcheck",),
+    "pccpipe.canary.escape": ("check_escape",),
     "pccpipe.canary.ledger": ("Report",),
+    "pccpipe.canary.routes": ("EscapeReport",),
     "pccpipe.engine.cancel": ("Cancel",),
     "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.library": (

@@ -1,10 +1,10 @@
-"""`pccpipe selfcheck`: looks for a canary secret everywhere."""
+"""`pccpipe selfcheck`: looks for a canary secret everywhere, or tries the ways out of what holds a step."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import click
@@ -37,6 +37,7 @@ NOT_CHECKED = 3
 @input_option
 @click.option("--workspace", type=FILE, metavar="DIR", help="The code for it.  [default: an empty folder]")
 @wait_option
+@click.option("--escape", is_flag=True, help="Try the ways out of containers and of the VM's account instead.")
 @click.option("--strict", is_flag=True, help="Exit with 3 also if a place could not be looked at, or not all of it.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
@@ -49,6 +50,7 @@ def selfcheck(
     given: Sequence[str],
     workspace: Path | None,
     wait: str,
+    escape: bool,
     strict: bool,
     as_json: bool,
     accept_new_host_key: bool,
@@ -59,6 +61,10 @@ def selfcheck(
     containers, docker inspect, images, the engine's files, the VM's disk, the run's record, and what was shown of it.
     Nothing is left behind. With root on the VM (its user, or sudo without a password) all of it can be looked at.
 
+    With --escape, steps in containers and on the VM try to get out of what holds them: to the engine, the network, the
+    login user, other runs, the verdict of a reviewer, and past their end. A line for each says whether it held. Of the
+    other options, --input takes `image`. Exit status: 0 all that was tried held, 1 something did not.
+
     Exit status: 0 found nowhere, 1 found, 2 wrong usage, 3 the run did not come to its end (no VM, no image), so that
     not all was checked, 130 or 143 cancelled.
     """
@@ -68,6 +74,11 @@ def selfcheck(
     from pccpipe.views.selfcheck import lines
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")
+    if escape:
+        _refuse_beside_escape(pipeline=pipeline, workspace=workspace, strict=strict, others=set(inputs) - {"image"})
+        image = str(inputs["image"]) if "image" in inputs else None
+        _escape(context, project, image, patience, as_json=as_json, accept_new_host_key=accept_new_host_key)
+        return
     spec = load(pipeline) if pipeline else None
     found = which_project(project, pipeline=spec.path if spec else None, workspace=workspace)
     of_project = project_for(spec, found) if spec else found or local_project()
@@ -98,6 +109,60 @@ def selfcheck(
     if cancel.requested:
         context.exit(143 if cancel.by == "TERM" else 130)
     context.exit(NOT_CHECKED if not report.whole or (strict and report.unlooked) else 0)
+
+
+def _refuse_beside_escape(
+    *, pipeline: Path | None, workspace: Path | None, strict: bool, others: Collection[str]
+) -> None:
+    options = {"--pipeline": pipeline, "--workspace": workspace, "--strict": strict}
+    wrong = [name for name, value in options.items() if value] + [f"--input {name}" for name in sorted(others)]
+    if wrong:
+        raise click.UsageError(f"{', '.join(wrong)} cannot stand beside --escape, which has a pipeline of its own")
+
+
+def _escape(
+    context: click.Context,
+    project: Path | None,
+    image: str | None,
+    wait: float,
+    *,
+    as_json: bool,
+    accept_new_host_key: bool,
+) -> None:
+    from pccpipe.canary.escape import check_escape
+    from pccpipe.canary.routes import Verdict
+    from pccpipe.engine.cancel import Cancel
+    from pccpipe.errors import UsageError
+    from pccpipe.views.escape import lines
+
+    of_project = which_project(project)
+    if of_project is None:
+        raise UsageError("there is no project file, so nothing to get out of", "name one: --project FILE")
+    if not as_json:
+        tell([f"project {of_project.id} ({of_project.path})"])
+    cancel = Cancel()
+    obey_signals(cancel)
+    status = _StatusLine()
+    try:
+        report = check_escape(
+            of_project,
+            image=image,
+            on_progress=status,
+            cancel=cancel,
+            accept_new_host_key=accept_new_host_key,
+            wait=wait,
+        )
+    finally:
+        status.close()
+    if as_json:
+        print(json.dumps(report.as_json(), indent=1))
+    else:
+        tell(lines(report))
+    if report.count(Verdict.BROKE):
+        context.exit(FOUND)
+    if cancel.requested:
+        context.exit(143 if cancel.by == "TERM" else 130)
+    context.exit(0 if report.held else NOT_CHECKED)
 
 
 class _StatusLine:

@@ -42,7 +42,7 @@ def rows_of(report: Report, *verdicts: Verdict) -> dict[tuple[str, Spot], Row]:
 
 def left_on(vm: VM) -> str:
     """What of a run is on the VM; of the lease its order stays."""
-    folders = "find /home/project/.system -mindepth 2 ! -path '*/lease/*' 2>/dev/null"
+    folders = "find /home/project/.system -mindepth 2 ! -path '*/lease/*' ! -path '*/.system/.git/*' 2>/dev/null"
     return vm.sh(f"{folders}; ls -A /tmp; docker ps -aq").stdout
 
 

@@ -1,0 +1,255 @@
+"""`selfcheck --escape`: one run whose steps try to get out of what holds them, and the looks at it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets as randomness
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from pccpipe.canary.routes import VM, EscapeReport, Routes, Verdict
+from pccpipe.data_files import data_path
+from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
+from pccpipe.docker_api.problems import Call
+from pccpipe.engine.cancel import Cancel
+from pccpipe.errors import Unavailable, UsageError
+from pccpipe.library import Fallback, RunResult, load, run
+from pccpipe.outcome import IsolationMode, Outcome
+from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
+from pccpipe.shell import programs
+from pccpipe.shell.here import Here
+from pccpipe.spec.model import Pipeline, Project
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.machine import Machine
+from pccpipe.values import Json
+
+PIPELINE = ("pipelines", "selfcheck-escape.yaml")
+NO_RUN_AS = "no run_as"
+_WORKSPACE = {
+    "code.txt": "code\n",
+    "AGENTS.md": "obey\n",
+    "folder/CLAUDE.md": "obey\n",
+    ".codex/config.toml": "x = 1\n",
+}
+
+
+def check_escape(
+    project: Project,
+    *,
+    image: str | None = None,
+    on_progress: Callable[[str], object] = lambda _: None,
+    cancel: Cancel | None = None,
+    accept_new_host_key: bool = False,
+    wait: float = 0.0,
+) -> EscapeReport:
+    """Try the ways out of a container and of the VM's account in a real run, and say which of them held.
+
+    Files are opened and not written, decoys are read, what is left behind is small and goes by itself. Nothing is left.
+
+    Args:
+        project: where steps lead.
+        image: of the steps in containers; default: pcc-runner:latest.
+        on_progress: called with what is being tried.
+        cancel, accept_new_host_key, wait: as for `run`.
+
+    Raises UsageError, before anything is made, if the project holds nothing that could be tried.
+    """
+    if project.isolation_mode is IsolationMode.LOCAL:
+        words = "there is nothing to get out of: the project's isolation_mode is local"
+        raise UsageError(words, "name a project with a VM: --project FILE")
+    cancel = cancel or Cancel()
+    with tempfile.TemporaryDirectory(prefix="pccpipe-escape-") as name, _decoy() as variable:
+        folder = Path(name)
+        for path, text in _WORKSPACE.items():
+            (folder / "workspace" / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "workspace" / path).write_text(text)
+        check = _Check(project, os.environ[variable], on_progress, accept_new_host_key=accept_new_host_key)
+        try:
+            result = run(
+                _with_decoy(load(data_path(*PIPELINE)), variable),
+                run_id=check.run_id,
+                project=project,
+                workspace=folder / "workspace",
+                inputs={**check.inputs, **({"image": image} if image else {})},
+                runs_dir=folder / "runs",
+                fallback=Fallback.FORBIDDEN,
+                on_event=check,
+                cancel=cancel,
+                accept_new_host_key=accept_new_host_key,
+                wait=wait,
+            )
+            return check.report(result)
+        finally:
+            check.close()
+
+
+@contextlib.contextmanager
+def _decoy() -> Iterator[str]:
+    """A value that is good for nothing, in an environment variable, as users have their keys."""
+    variable = f"PCCPIPE_DECOY_{randomness.token_hex(4).upper()}"
+    os.environ[variable] = f"PCCPIPE-DECOY-{randomness.token_hex(16)}"
+    try:
+        yield variable
+    finally:
+        del os.environ[variable]
+
+
+def _with_decoy(pipeline: Pipeline, variable: str) -> Pipeline:
+    secrets = {name: replace(secret, source_name=variable) for name, secret in pipeline.secrets.items()}
+    return replace(pipeline, secrets=secrets)
+
+
+class _Check:
+    """Looks from outside while the run goes on, between its steps: each event waits for it."""
+
+    def __init__(
+        self, project: Project, decoy: str, on_progress: Callable[[str], object], *, accept_new_host_key: bool
+    ) -> None:
+        self.run_id = f"escape-{randomness.token_hex(4)}"
+        self.routes = Routes()
+        self._decoy = decoy
+        self._progress = on_progress
+        self._mark = f"pccescape{randomness.token_hex(6)}"
+        self._root = project.vm.root if project.vm else ""
+        self._run_as = (project.vm.run_as if project.vm else None) or ""
+        self._connection: Connection | None = None
+        if project.isolation_mode is IsolationMode.VM:
+            assert project.vm is not None
+            self._connection = Connection(project.vm, accept_new_host_key=accept_new_host_key)
+        self._machine: Machine = self._connection or Here(frozenset())
+        self._engine = Engine(self._machine, DEFAULT_SOCKET if self._connection else local_socket())
+        self._login = project.vm.user if project.vm and self._run_as else ""
+        if not self._connection:
+            self.routes.set_side(VM, Verdict.NOT_TRIED, "the project has no VM")
+        elif not self._run_as:
+            self.routes.set_side(VM, Verdict.BROKE, NO_RUN_AS)
+        self.routes.set("box_alone", Verdict.NOT_TRIED, "pccpipe would have to be killed for it")
+
+    @property
+    def inputs(self) -> Mapping[str, Json]:
+        inputs: dict[str, Json] = {"mark": self._mark, "login": self._login}
+        return {**inputs, **({"root": self._root} if self._root else {})}
+
+    def __call__(self, event: Event) -> None:
+        match event.what:
+            case ActionDone(action="upload"):
+                self._progress("decoys")
+                self._attempt(self._lay_decoys)
+            case CommandStarted(step=step):
+                self._progress(f"{step}: tries")
+                if step == "overrun":
+                    self._attempt(lambda: self._judge_left("box_stays", ("box", "boxbare")))
+                elif step == "reader" and self._login:
+                    self._attempt(self._judge_vm_left)
+            case StepEnded() as ended:
+                self._take(ended)
+            case _:
+                pass
+
+    def _take(self, ended: StepEnded) -> None:
+        self.routes.take(ended.result)
+        match ended.step:
+            case "overrun" if ended.outcome is not Outcome.UNAVAILABLE:
+                self._judge_overrun("box_overruns", ended.outcome)
+            case "vm-overrun" if ended.outcome not in {Outcome.UNAVAILABLE, Outcome.SKIPPED}:
+                self._judge_overrun("vm_overruns", ended.outcome)
+            case "reader" if self._login and ended.outcome in {Outcome.SUCCEEDED, Outcome.FAILED}:
+                honest = isinstance(ended.result, dict) and "routes" in ended.result
+                self.routes.judge("verdict", [] if honest else ["another result than the step's own came home"])
+            case _:
+                pass
+
+    def report(self, result: RunResult) -> EscapeReport:
+        """Look once more, now that the run is over."""
+        self._progress("what is left")
+        self._attempt(self._judge_end)
+        whole = result.outcome is Outcome.SUCCEEDED
+        return EscapeReport(self.routes.all, result.status, result.message, whole)
+
+    def close(self) -> None:
+        """Remove the decoys, and end what was left."""
+        pattern = f"{self._mark}-"
+        become = f"sudo -n -u {shlex.quote(self._run_as)} " if self._run_as else ""
+        if self._run_as and self._connection and self._login == "root":
+            become = f"setpriv --reuid={shlex.quote(self._run_as)} --clear-groups "
+        folders = " ".join(shlex.quote(folder) for folder in self._other_runs)
+        script = f"""
+            rm -rf {folders}
+            pids=$(grep -l '{pattern}[a-z]' /proc/[0-9]*/cmdline 2>/dev/null | tr -cd '0-9\\n')
+            [ -z "$pids" ] || {{ kill -KILL $pids; {become}kill -KILL $pids; }} 2>/dev/null
+            :"""
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            if self._connection:
+                self._machine.run(programs.end_run(programs.Place(self.run_id, self._state)))
+            self._machine.run(script)
+        if self._connection:
+            self._connection.close()
+
+    @property
+    def _state(self) -> str:
+        return f"{self._root}/.system/run-state/{self.run_id}"
+
+    @property
+    def _other_runs(self) -> list[str]:
+        """Folders as another run's, on the VM."""
+        if not self._connection:
+            return []
+        return [f"{self._root}/.system/{kind}/{self._mark}-other" for kind in ("run-state", "run-workspaces")]
+
+    def _lay_decoys(self) -> None:
+        """Make what is to be read by nobody: another run's folders, and a process of the login user with a value."""
+        lines = [f"export PCCPIPE_ESCAPE_DECOY={shlex.quote(self._decoy)}"]
+        for folder in map(shlex.quote, self._other_runs):
+            lines += [f"mkdir -p {folder} && chmod 700 {folder} && (umask 077; echo decoy >{folder}/secret)"]
+        stays = f"n=0; while [ $n -lt 600 ]; do sleep 1; n=$((n + 1)); done; : {self._mark}-decoy"
+        lines += [f"(setsid sh -c {shlex.quote(stays)} </dev/null >/dev/null 2>&1 &)"]
+        self._machine.run("\n".join(lines))
+
+    def _judge_vm_left(self) -> None:
+        """Look for what a step on the VM has left, now that a container of the run is active."""
+        names = ("plain", "setsid", "nohup", "bare", "twice", "closed", "unit", "later")
+        self._judge_left("vm_stays", names)
+
+    def _judge_left(self, route: str, names: tuple[str, ...]) -> None:
+        left = self._left() & set(names)
+        self.routes.judge(route, [f"still there: {', '.join(sorted(left))}"] if left else [])
+
+    def _judge_overrun(self, route: str, outcome: Outcome) -> None:
+        def judge() -> None:
+            words = [] if outcome is Outcome.TIMED_OUT else [f"its step is {outcome}"]
+            if route == "box_overruns" and "overrun" in self._left():
+                words.append("it goes on")
+            self.routes.judge(route, words)
+
+        self._attempt(judge)
+
+    def _judge_end(self) -> None:
+        if self.routes.verdict("box_overruns") is not Verdict.NOT_TRIED:
+            filters = {"label": f"pccpipe.run={self.run_id}"}
+            left = self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters))
+            self.routes.judge("box_left", [f"{len(left)} containers"] if left else [])
+        left_over = self._left() - {"decoy"}
+        if left_over and self._login:
+            self.routes.judge("vm_stays", [f"after the run: {', '.join(sorted(left_over))}"])
+
+    def _left(self) -> set[str]:
+        """The names of all processes with the mark, by the arguments of each."""
+        # In the pattern the mark is followed by what no process has there.
+        script = f"""
+            for file in $(grep -l '{self._mark}-left-[a-z]' /proc/[0-9]*/cmdline 2>/dev/null); do
+              tr '\\0' '\\n' <"$file"
+            done 2>/dev/null
+            :"""
+        said = self._machine.run(script).stdout.decode(errors="replace")
+        return set(re.findall(rf"{self._mark}-left-([a-z]+)", said))
+
+    def _attempt(self, look: Callable[[], object]) -> None:
+        """Look; what cannot be looked at now stays not tried."""
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            look()

@@ -1,0 +1,28 @@
+"""What a check of the escape routes found, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pccpipe.canary.routes import EscapeReport, Verdict
+from pccpipe.views.text import harmless_line
+
+
+def lines(report: EscapeReport) -> Iterator[str]:
+    """A line for each route, and the sum."""
+    width = max(len(verdict.value) for verdict in Verdict)
+    side = ""
+    for route in report.routes:
+        if route.side != side:
+            side = route.side
+            yield f"{side} tries to"
+        words = f": {route.words}" if route.words else ""
+        yield harmless_line(f"  {route.verdict.value:<{width}}  {route.text}{words}")
+    yield ""
+    if not report.whole:
+        why = f": {report.message}" if report.message else ""
+        yield harmless_line(f"the run ended as {report.status}{why}; what comes after that was not tried")
+    held, broke = report.count(Verdict.HELD), report.count(Verdict.BROKE)
+    tried = f"{held} of {held + broke} routes held"
+    missed = report.count(Verdict.NOT_TRIED)
+    yield f"{tried}; {missed} were not tried" if missed else tried

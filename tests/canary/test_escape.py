@@ -1,0 +1,154 @@
+"""`selfcheck --escape` tries real ways out on a real VM: it says of each whether it held, and believes nobody else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pccpipe.canary import escape
+from pccpipe.canary.escape import check_escape
+from pccpipe.canary.routes import BOX, ROUTES, EscapeReport, Routes, Verdict
+from pccpipe.canary.routes import VM as ON_VM
+from pccpipe.spec.project import load_project
+from pccpipe.views.escape import lines
+from tests.canary.test_selfcheck import left_on, project_file
+from tests.cli.command import Folder
+from tests.e2e.control import ROOT
+from tests.testbed.vm import VM
+
+NEVER = {"box_alone"}
+"""Routes that a living pccpipe cannot try."""
+
+
+def verdicts(report: EscapeReport, side: str) -> dict[str, Verdict]:
+    return {route.name: route.verdict for route in report.routes if route.side == side}
+
+
+def processes(vm: VM) -> str:
+    return vm.sh("grep -l 'pccescape[0-9a-f]*-' /proc/[0-9]*/cmdline || true").stdout
+
+
+def test_containers_hold_and_a_vm_without_an_account_for_the_code_does_not(tmp_path: Path, fresh_vm: VM) -> None:
+    vm = fresh_vm
+    project = project_file(tmp_path, vm)
+    done = Folder(tmp_path).do("selfcheck", "--escape", "--project", project, "--json", limit=110)
+    assert done.code == 1, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["run"]["whole"], told
+    assert not told["held"]
+    by_name = {route["route"]: route for route in told["routes"]}
+    assert {name for name, one in by_name.items() if one["from"] == "vm"} == set(ROUTES[ON_VM])
+    assert {(one["verdict"], one["words"]) for one in by_name.values() if one["from"] == "vm"} == {
+        ("did not hold", "no run_as")
+    }
+    not_held = {name: one for name, one in by_name.items() if one["from"] == "container" and one["verdict"] != "held"}
+    assert set(not_held) == NEVER, not_held
+    assert left_on(vm) == ""
+    assert processes(vm) == ""
+
+
+USUAL: dict[str, dict[str, object]] = {
+    "box": {"image": "${{ inputs.image }}", "network": "none", "memory": "256m", "pids": 100, "home_size": "8m"},
+    "reader": {"extends": "box", "workspace": "read-only", "read_only_root": True},
+}
+LOOSENED = [
+    ({"network": "bridge"}, {}, {"network"}),
+    ({"user": "root", "capabilities": ["SYS_PTRACE"]}, {}, {"privileges"}),
+    ({"new_privileges": True}, {}, {"privileges"}),
+    ({"seccomp": "unconfined"}, {}, {"privileges"}),
+    ({"pids": "unlimited"}, {}, {"pids"}),
+    ({"home_size": "64m"}, {}, {"home", "tmp"}),
+    ({}, {"workspace": "read-write"}, {"readonly", "instructions"}),
+]
+
+
+@pytest.mark.parametrize(("box", "reader", "broken"), LOOSENED, ids=["-".join(sorted(one[2])) for one in LOOSENED])
+def test_a_container_that_is_held_less_is_reported(
+    tmp_path: Path,
+    vm: VM,
+    monkeypatch: pytest.MonkeyPatch,
+    box: dict[str, object],
+    reader: dict[str, object],
+    broken: set[str],
+) -> None:
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
+    file = tmp_path / "pipelines/selfcheck-escape.yaml"
+    text = file.read_text()
+    for name, settings in (("box", box), ("reader", reader)):
+        begins = text.index(f"  {name}: {{")
+        ends = text.index("\n", begins)
+        usual = {**USUAL[name], **settings}
+        text = f"{text[:begins]}  {name}: {json.dumps(usual)}{text[ends:]}"
+    # What takes long, and is not looked at here.
+    file.write_text(text[: text.index("  - id: overrun")] + text[text.index("  - id: reader") :])
+    monkeypatch.setattr(escape, "PIPELINE", (str(file),))
+    report = check_escape(load_project(project_file(tmp_path, vm)))
+    assert report.whole, report.message
+    told = verdicts(report, BOX)
+    assert {name for name, verdict in told.items() if verdict is Verdict.BROKE} == broken
+    assert not report.held
+
+
+def test_what_a_later_step_says_does_not_make_a_broken_route_hold() -> None:
+    routes = Routes()
+    routes.judge("network", ["reaches 1.1.1.1"])
+    routes.take({"routes": [{"route": "network", "verdict": "held", "words": ""}]})
+    assert routes.verdict("network") is Verdict.BROKE
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        [],
+        "x",
+        {"routes": "x"},
+        {"routes": [1, {}, {"route": "nothing", "verdict": "held", "words": ""}]},
+        {"forged": 1},
+    ],
+)
+def test_a_result_of_another_shape_says_nothing(result: object) -> None:
+    routes = Routes()
+    routes.take(result)  # type: ignore[arg-type]
+    assert {route.verdict for route in routes.all} == {Verdict.NOT_TRIED}
+
+
+def test_nothing_that_was_tried_is_no_success_and_the_sum_says_so() -> None:
+    report = EscapeReport(Routes().all, "unavailable", "no engine\x1b[2J", whole=False)
+    assert not report.held
+    text = list(lines(report))
+    assert text[-1] == f"0 of 0 routes held; {len(report.routes)} were not tried"
+    assert "\x1b" not in "".join(text)
+
+
+def test_a_vm_that_is_away_is_exit_3(tmp_path: Path) -> None:
+    project = tmp_path / "p.yaml"
+    project.write_text("id: p\nvm: {external_ip: 127.0.0.1, port: 1, user: x, key_path: k, run_as: y}\n")
+    (tmp_path / "k").write_text("")
+    done = Folder(tmp_path).do("selfcheck", "--escape", "--project", project)
+    assert done.code in {2, 3}, done.stdout
+    assert "held" not in done.stdout or "0 of 0 routes held" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--strict",), "--strict cannot stand beside --escape"),
+        (("--workspace", "."), "--workspace cannot stand beside --escape"),
+        (("--input", "model=x"), "--input model cannot stand beside --escape"),
+    ],
+)
+def test_what_cannot_stand_beside_it_is_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = Folder(tmp_path).do("selfcheck", "--escape", *arguments)
+    assert done.code == 2
+    assert words in done.stderr
+
+
+def test_a_project_without_isolation_has_nothing_to_try(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("id: p\nisolation_mode: local\n")
+    done = Folder(tmp_path).do("selfcheck", "--escape", "--project", "p.yaml")
+    assert done.code == 2
+    assert "nothing to get out of" in done.stderr
