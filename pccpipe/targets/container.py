@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pccpipe.docker_api import relay
+from pccpipe.docker_api import holder, relay
 from pccpipe.docker_api.account import isolation_of, part
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.hidden import Hidden
@@ -138,11 +138,11 @@ class ContainerTarget:
             f"{self._place.state}/proxy",
             self._place.file_of(command.id, "cover"),
         )
-        owner = self._lay_out(command, paths)
-        if command.is_proxied:
-            self._open_door()
         name = container_name(self._run_id, command)
         try:
+            owner = self._lay_out(command, name, paths)
+            if command.is_proxied:
+                self._open_door()
             hidden = self._hide(paths) if command.container.read_only_workspace else ()
             container = self._create(name, command, self._body(command, owner, paths, hidden))
             self._check_shell(container, command.container.image)
@@ -247,8 +247,10 @@ class ContainerTarget:
             self._engine.remove(left["Id"])
         # What the machine's own commands keep in the same folder is not ours.
         state = shlex.quote(self._place.state)
+        let_go = f"{holder.functions(self._engine.socket)}{holder.let_all_go(self._place)}"
         empty = self._emptied(f"{self._place.state}/commands/*.out")
-        self._machine.run(f"{empty}rm -rf {state}/commands {state}/proxy; rmdir {state} 2>/dev/null")
+        remove = f"rm -rf {state}/commands {state}/proxy; rmdir {state} 2>/dev/null"
+        self._machine.run(f"{let_go}\n{empty}{remove}")
 
     def _emptied(self, *outs: str) -> str:
         """A line that empties these folders: what the account made in one of its own is only for itself to remove."""
@@ -268,11 +270,15 @@ class ContainerTarget:
                 path = f"{self._place.state}/proxy/{relay.SOCKET}"
                 self._served = self._door.serving.serve_socket(path, self._door.accept, open_to_all=bool(self._account))
 
-    def _lay_out(self, command: Command, paths: Paths) -> tuple[int, int]:
-        """Write the script and the files there; who owns the workspace."""
+    def _lay_out(self, command: Command, name: str, paths: Paths) -> tuple[int, int]:
+        """Write the script and the files there, and start what holds its deadline; who owns the workspace."""
         litter = [self._litter.pop() for _ in range(len(self._litter))]
         proxy = shlex.quote(paths.proxy)
-        folders = [self._place.file_of(command_id, kind) for command_id in litter for kind in ("in", "out", "cover")]
+        folders = [
+            self._place.file_of(command_id, kind)
+            for command_id in litter
+            for kind in ("in", "out", "cover", holder.KIND)
+        ]
         files = {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")}
         if command.is_proxied:
             files |= relay.files()
@@ -283,9 +289,12 @@ class ContainerTarget:
         mode = "711" if self._account else "700"
         script = "\n".join(
             [
-                f"export LC_ALL=C; {self._emptied(*outs)}rm -rf {shlex.join(folders)}",
+                f"export LC_ALL=C; {holder.functions(self._engine.socket)}",
+                holder.let_go(self._place, litter),
+                f"{self._emptied(*outs)}rm -rf {shlex.join(folders)}",
                 write_files(paths.files, files) + f" && mkdir -p {out} && {opened} || exit",
                 *([f"mkdir -p {proxy} && chmod {mode} {proxy} || exit"] if command.is_proxied else []),
+                f"{holder.start(self._place, command.id, name, command.limit, self._kill_after)} || exit",
                 f"ls -nd {made} || exit",
                 # Not every df knows inodes.
                 f"df -Pk {made} 2>/dev/null; df -Pi {made} 2>/dev/null; true",

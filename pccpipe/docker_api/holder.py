@@ -1,0 +1,53 @@
+"""Starts and ends the process that holds a container's deadline from outside of it (hold.sh)."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import shlex
+from pathlib import Path
+
+from pccpipe.shell.programs import Place
+
+KIND = "hold"
+"""The end of the holder's file among a command's."""
+
+
+def functions(socket: str) -> str:
+    """The text that the calls below need before them, with the engine's socket."""
+    return f"pcc_socket={shlex.quote(socket)}\n{_text()}"
+
+
+def start(place: Place, command_id: str, container: str, limit: float, grace: float) -> str:
+    """A call that starts the holder, in a few milliseconds; it fails if the disk is full.
+
+    Args:
+        container: the name that the container will have.
+        limit: seconds from the container's start.
+        grace: seconds between TERM and KILL.
+    """
+    file = place.file_of(command_id, KIND)
+    return shlex.join(["pcc_start", file, container, str(math.ceil(limit)), str(math.ceil(grace))])
+
+
+def let_go(place: Place, command_ids: list[str]) -> str:
+    """A call that ends the holders of commands whose containers are gone."""
+    return shlex.join(["pcc_let_go", *(place.file_of(command_id, KIND) for command_id in command_ids)])
+
+
+def let_all_go(place: Place) -> str:
+    """The same for all commands of a run."""
+    return f"pcc_let_go {shlex.quote(place.state)}/commands/*.{KIND}"
+
+
+def probe() -> str:
+    """A call that says with what a machine can hold a deadline: a program's name, `proc`, or an empty line."""
+    return 'pcc_find_way; echo "$pcc_way"'
+
+
+@functools.cache
+def _text() -> str:
+    """The file beside this one, without its comments: it is sent for every container."""
+    text = Path(__file__).with_name("hold.sh").read_text()
+    return re.sub(r"^\s*#.*\n|^\n", "", text, flags=re.MULTILINE)
