@@ -14,5 +14,6 @@ echo "sharing $(getent passwd | grep -E "^[^:]*:[^:]*:[^:]*:$pcc_gid:" | cut -d 
 echo "ranges $(grep -lE "^($pcc_account|$pcc_uid):" /etc/subuid /etc/subgid 2>/dev/null | tr '\n' ' ')"
 echo "password $($pcc_sudo passwd -S "$pcc_account" 2>/dev/null | cut -d ' ' -f 2)"
 [ ! -d /run/systemd/system ] || echo "manager $(systemctl is-enabled "user@$pcc_uid.service" 2>/dev/null)"
+eval "pcc_become=\"$pcc_become\""
 $pcc_become true || exit 4
 printf '%s\n' "$pcc_walls" | $pcc_become sh -s -- "$pcc_login" "$$" "$pcc_root" "$pcc_home" "$PATH" "$pcc_socket"
