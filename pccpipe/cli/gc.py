@@ -125,6 +125,8 @@ class _Teller:
             self._tell("left", f"{name}: it is none of pccpipe's")
         for problem in collected.problems:
             self._tell("problem", problem)
+        for words in collected.wrong:
+            self._tell("WRONG", words)
         if not self._has_begun:
             tell([f"{self._where}: nothing of any run is there"])
             return

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.gc.changed import changes
 from pccpipe.gc.decide import Kind, Moment, Record, Thing, Verdict, decide
 from pccpipe.gc.look import Found, Group, Site, look
 from pccpipe.gc.records import OnlyEnded
@@ -51,6 +52,8 @@ class Collected(Struct):
     outcomes: list[Outcome] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """What is wrong with the machine and not for gc to change, in sentences."""
     free: int | None = None
     """Bytes on the disk of the runs' folders, after all."""
     engine_free: int | None = None
@@ -82,7 +85,10 @@ def collect(
     Raises `Unavailable` if the machine can't be had.
     """
     found = look(site)
-    return _swept(site, found, found.groups.values(), older_than, dry_run, on_outcome)
+    collected = _swept(site, found, found.groups.values(), older_than, dry_run, on_outcome)
+    if site.lease_root is not None:
+        collected.wrong += changes(site.machine, site.lease_root, site.engine)
+    return collected
 
 
 def collect_over(machine: Machine, engine: Engine | None, root: str, over: Callable[[str], bool]) -> Collected:

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.provisioned import Provisioned, read_provisioned, write_provisioned
+from pccpipe.shell.startup import startup_files
 from pccpipe.spec.model import Project
 from pccpipe.vm.check import Verdict
 from pccpipe.vm.checks import system
 from pccpipe.vm.patient import ACCOUNT, IMAGE, Chart, Patient
-from pccpipe.vm.startup import startup_files
 
 
 def make_folder(chart: Chart) -> None:

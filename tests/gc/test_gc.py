@@ -15,6 +15,8 @@ from pccpipe.record.journal import Journal
 from pccpipe.record.lock import RunLock
 from pccpipe.shell.lease import Lease, read_lease
 from pccpipe.shell.programs import Place
+from pccpipe.shell.provisioned import Provisioned, write_provisioned
+from pccpipe.shell.startup import startup_files
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from tests.cli.command import Done, Folder
@@ -197,6 +199,24 @@ def test_a_stale_lease_goes(bench: Bench, vm: VM, connection: Connection) -> Non
     assert "removed" in line(bench.gc(), "lease of run", "from before a reboot")
     assert read_lease(connection, vm.root) is None
     assert "nothing of any run is there" in bench.gc().stdout
+
+
+def test_what_is_not_as_provision_left_it_is_named(bench: Bench, vm: VM, connection: Connection) -> None:
+    assert "WRONG" not in bench.gc().stdout
+    bench.leave(bench.record("over", ended=True))
+    files = startup_files(connection)
+    write_provisioned(
+        connection, vm.root, Provisioned({"bb:latest": "sha256:" + "0" * 64, "gone:1": "sha256:1"}, files)
+    )
+    vm.ssh("echo x >.profile")
+    try:
+        done = bench.gc()
+    finally:
+        vm.ssh("rm .profile")
+    assert done.code == 0
+    line(done, "WRONG", "~/.profile is new since provision")
+    line(done, "WRONG", "bb:latest is sha256:", "and not what provision built (sha256:000000000000)")
+    assert "gone:1" not in done.stdout
 
 
 def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(bench: Bench, vm: VM) -> None:

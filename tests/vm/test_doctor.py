@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 import pccpipe
+from pccpipe.docker_api.image import content_of
 from pccpipe.outcome import IsolationMode
 from pccpipe.shell.lease import Lease
+from pccpipe.shell.provisioned import Provisioned, write_provisioned
+from pccpipe.shell.startup import startup_files
 from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.vm.check import Finding, Report, Verdict
 from pccpipe.vm.checks.engine import CHECKS as ENGINE
 from pccpipe.vm.doctor import look
-from pccpipe.vm.patient import Chart, Patient
+from pccpipe.vm.patient import CONTEXT, IMAGE, Chart, Patient
 from tests.cli.command import Folder
 from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
@@ -36,6 +39,7 @@ class Clinic:
         self.endpoint = endpoint
         at = Vm(vm.host, vm.user, vm.port, vm.key, vm.known_hosts, vm.root)
         self.project = Project("p", IsolationMode.VM, at)
+        self.open: list[Connection] = []
 
     def doctor(self, *, fix: bool = False, key: str = "", **changed: object) -> Report:
         """The report; `changed` are parts of how the VM is reached."""
@@ -43,6 +47,13 @@ class Clinic:
         project = replace(self.project, vm=replace(self.project.vm, **changed))
         runs = self.folder / ".system" / "runs"
         return pccpipe.doctor(project=project, runs_dir=runs, endpoint=self.endpoint, key=key, fix=fix)
+
+    def log_in(self) -> Connection:
+        """A connection of the test's own, to do what provision does."""
+        assert self.project.vm
+        connection = Connection(self.project.vm)
+        self.open.append(connection)
+        return connection
 
     def project_file(self) -> Path:
         vm, path = self.vm, self.folder / "pccpipe.yaml"
@@ -60,10 +71,13 @@ def clinic(tmp_path: Path, vm: VM, model: ModelServer) -> Clinic:
 
 
 @pytest.fixture
-def ward(tmp_path: Path, vms: Callable[..., VM], model_for: Callable[[VM], ModelServer]) -> Clinic:
+def ward(tmp_path: Path, vms: Callable[..., VM], model_for: Callable[[VM], ModelServer]) -> Iterator[Clinic]:
     """For a VM of the test's own, with a small /home."""
     vm = vms(home_mb=400)
-    return Clinic(tmp_path, vm, f"{model_for(vm).url}/v1")
+    clinic = Clinic(tmp_path, vm, f"{model_for(vm).url}/v1")
+    yield clinic
+    for connection in clinic.open:
+        connection.close()
 
 
 def found(report: Report, name: str, verdict: Verdict, *words: str, mend: str = "") -> Finding:
@@ -286,3 +300,47 @@ def test_a_run_that_has_the_vm_is_named_and_its_vm_is_left_alone(clinic: Clinic,
         lease.release()
         connection.close()
     found(clinic.doctor(), "lease", Verdict.OK, "free")
+
+
+def test_an_image_that_provision_did_not_build_is_named_and_replaced(ward: Clinic) -> None:
+    vm = ward.vm
+    label = f"pccpipe.content={content_of(CONTEXT)}"
+    vm.sh(f"printf 'FROM pcc-runner:latest\\nLABEL {label}\\n' | docker build -q -t pcc-runner:latest -")
+    found(ward.doctor(), "image", Verdict.OK, "as it is now")
+    login = ward.log_in()
+    write_provisioned(login, vm.root, Provisioned({IMAGE: "sha256:" + "0" * 64}, startup_files(login)))
+    other = found(ward.doctor(), "image", Verdict.WRONG, "and not what provision built (sha256:000000000000)")
+    assert other.mend
+    assert other.mend.is_safe
+    report = ward.doctor(fix=True)
+    assert "image" in {each.name for each in report.mended if each.succeeded}, report
+    found(report, "image", Verdict.OK)
+
+
+def test_start_up_files_that_changed_since_provision_are_named(ward: Clinic) -> None:
+    vm = ward.vm
+    found(ward.doctor(), "startup-files", Verdict.SKIPPED, "provision writes it")
+    login = ward.log_in()
+    write_provisioned(login, vm.root, Provisioned({}, startup_files(login)))
+    found(ward.doctor(), "startup-files", Verdict.OK)
+    vm.ssh("echo 'PATH=$HOME/.evil:$PATH' >>.bashrc; echo 'ssh-ed25519 AAAA me' >>.ssh/authorized_keys")
+    words = "since provision: ~/.bashrc is new, ~/.ssh/authorized_keys was changed"
+    found(ward.doctor(), "startup-files", Verdict.WARNING, words, mend="provisioned.json")
+    vm.ssh(f"chmod 666 {vm.root}/.system/provisioned.json")
+    found(ward.doctor(), "startup-files", Verdict.WRONG, "only the login user")
+
+
+def test_a_logind_that_ends_what_outlives_a_login_is_told(ward: Clinic) -> None:
+    """The bed has no systemd: the folder by which it is known, and logind's own file, are the test's."""
+    vm = ward.vm
+    found(ward.doctor(), "logind", Verdict.OK, "no logind")
+    vm.sh(
+        "mkdir -p /run/systemd/system /etc/systemd/logind.conf.d; "
+        "echo '#KillUserProcesses=no' >/etc/systemd/logind.conf"
+    )
+    found(ward.doctor(), "logind", Verdict.OK, "goes on after it")
+    vm.sh("printf '[Login]\nKillUserProcesses=yes\n' >/etc/systemd/logind.conf.d/x.conf")
+    told = found(ward.doctor(), "logind", Verdict.WRONG, "KillUserProcesses=yes", mend="KillExcludeUsers=root pcc")
+    assert told.mend
+    vm.sh(f"{told.mend.command.partition(' && ')[0]}".replace("sudo ", ""))
+    found(ward.doctor(), "logind", Verdict.OK, "goes on after it")

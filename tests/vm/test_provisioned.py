@@ -9,9 +9,9 @@ import pytest
 
 from pccpipe.shell.here import Here
 from pccpipe.shell.provisioned import FILE, LIMIT, Provisioned, read_provisioned, write_provisioned
+from pccpipe.shell.startup import changed, startup_files
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.vm.startup import changed, startup_files
 from tests.testbed.vm import VM
 
 WRITTEN = Provisioned({"pcc-runner:latest": "sha256:1"}, {".bashrc": "ab", ".ssh/rc": ""})

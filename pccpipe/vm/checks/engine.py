@@ -10,8 +10,10 @@ from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.image import CONTENT_LABEL, content_of
 from pccpipe.docker_api.problems import Call
 from pccpipe.errors import Unavailable
+from pccpipe.gc.changed import other_image
 from pccpipe.outcome import Reason
 from pccpipe.shell.haltable import HaltableMachine
+from pccpipe.shell.provisioned import Provisioned, read_provisioned, write_provisioned
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.patient import CONTEXT, DOCKERFILE, IMAGE, Patient
 
@@ -80,12 +82,16 @@ def image(patient: Patient) -> Finding:
     mend = _build(patient)
     if labels is None:
         return wrong(f"there is no image {IMAGE}", mend)
+    known = read_provisioned(patient.machine, patient.root) if patient.vm else None
+    if words := other_image(known, IMAGE, patient.engine.image_id(IMAGE)):
+        return wrong(words, mend)
     content = labels.get(CONTENT_LABEL)
     if content is None:
         return warning(f"{IMAGE} was built without pccpipe: from which Dockerfile, it does not say", mend)
     if content != content_of(CONTEXT):
         return wrong(f"{IMAGE} was built from another Dockerfile than the {DOCKERFILE.name} of this pccpipe", mend)
-    return ok(f"{IMAGE}, of {DOCKERFILE.name} as it is now")
+    by = "" if known is None or IMAGE in known.images else "; no record says that provision built it"
+    return ok(f"{IMAGE}, of {DOCKERFILE.name} as it is now{by}")
 
 
 def _version(patient: Patient) -> str:
@@ -114,13 +120,21 @@ def _build_image(patient: Patient) -> str:
         # What was replaced would fill the disk, one pccpipe after the other; what a container still has stays.
         with contextlib.suppress(Unavailable):
             patient.engine.ask(Call.OTHER, lambda client: client.remove_image(before))
+    if patient.vm:
+        _remember(patient)
     return f"built {IMAGE} from {DOCKERFILE}"
+
+
+def _remember(patient: Patient) -> None:
+    """Write down which image is the built one."""
+    known = read_provisioned(patient.machine, patient.root) or Provisioned()
+    images = {**known.images, IMAGE: _image_id(patient)}
+    write_provisioned(patient.machine, patient.root, Provisioned(images, known.startup_files))
 
 
 def _image_id(patient: Patient) -> str:
     with contextlib.suppress(Unavailable):
-        found = patient.engine.ask(Call.OTHER, lambda client: client.inspect_image(IMAGE))  # type: ignore[no-untyped-call]
-        return str(found["Id"])
+        return patient.engine.image_id(IMAGE) or ""
     return ""
 
 

@@ -8,12 +8,25 @@ import time
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.housekeeping import read_to_end
+from pccpipe.shell.provisioned import FILE, read_provisioned
+from pccpipe.shell.startup import changed, startup_files
 from pccpipe.spec.model import Vm
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.patient import Patient
 
 HOST_KEY = {Reason.SSH_HOST_KEY_UNKNOWN, Reason.SSH_HOST_KEY_CHANGED}
 USER = {Reason.SSH_AUTH_FAILED, Reason.SSH_SESSION_REFUSED}
+# The last line of each counts: a drop-in comes after the file.
+_LOGIND = """
+for pcc_key in KillUserProcesses KillExcludeUsers; do
+  pcc_said=$(busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager $pcc_key)
+  if [ -n "$pcc_said" ]; then
+    echo "$pcc_key $pcc_said"
+  else
+    cat /etc/systemd/logind.conf /usr/lib/systemd/logind.conf.d/*.conf /etc/systemd/logind.conf.d/*.conf |
+      grep "^$pcc_key="
+  fi
+done 2>/dev/null"""
 SLOW_SHELL = 0.05
 """Seconds. Each command pays them anew."""
 
@@ -100,6 +113,39 @@ def login_shell(patient: Patient) -> Finding:
     return warning(words, Mend("sed -i '1i case $- in *i*) ;; *) return ;; esac' ~/.bashrc"))
 
 
+def startup(patient: Patient) -> Finding:
+    """Whether the files that the login's shell and sshd obey are as `provision` found them."""
+    known = read_provisioned(patient.machine, patient.root)
+    record = f"{patient.root}/.system/{FILE}"
+    accept = Mend(f"rm {shlex.quote(record)}   # if you made the change; then pccpipe provision")
+    if known is None:
+        return skipped(f"there is no {record} to compare with: provision writes it")
+    if known.problem:
+        return wrong(f"{record}: {known.problem}", accept)
+    words = changed(known.startup_files, startup_files(patient.machine))
+    if not words:
+        return ok("start-up files of the login are as provision found them")
+    return warning(f"since provision: {', '.join(words)}. Each login obeys them: read them", accept)
+
+
+def logind(patient: Patient) -> Finding:
+    """Whether logind ends what a login leaves: commands, and what holds a container's deadline, outlive theirs."""
+    if not patient.has_systemd:
+        return ok("no logind")
+    said = patient.words_of(_LOGIND).splitlines()
+    excluded = {word.strip('"') for line in said if "ExcludeUsers" in line for word in line.replace("=", " ").split()}
+    kills = [line.lower() for line in said if "KillUserProcesses" in line][-1:]
+    user = patient.machine.facts.user
+    if not kills or not kills[0].endswith(("true", "=yes", "=1", "=on")) or user in {"root", *excluded}:
+        return ok("what a login leaves goes on after it")
+    words = f"logind ends what {user} leaves when it logs out (KillUserProcesses=yes): a dropped connection ends its"
+    words += " command, and a container's deadline is held by nobody"
+    lines = shlex.quote(f"[Login]\nKillExcludeUsers=root {user}\n")
+    file = "/etc/systemd/logind.conf.d/pccpipe.conf"
+    reload = f"{patient.sudo}systemctl kill -s HUP systemd-logind"
+    return wrong(words, Mend(f"printf {lines} | {patient.sudo}install -D -m 644 /dev/stdin {file} && {reload}"))
+
+
 def sudo(patient: Patient) -> Finding:
     """Whether the user may become root without a password: for `provision`, not for runs."""
     facts = patient.machine.facts
@@ -128,5 +174,7 @@ CHECKS = [
     Check("host-key", host_key, ("ssh",)),
     Check("login", login, ("host-key",)),
     Check("login-shell", login_shell, ("login",)),
+    Check("startup-files", startup, ("login",), limit=40),
+    Check("logind", logind, ("login",)),
     Check("sudo", sudo, ("login",)),
 ]

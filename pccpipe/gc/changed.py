@@ -1,0 +1,43 @@
+"""What is not as `provision` left it on a VM: images behind another id, start-up files of the login."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.errors import Unavailable
+from pccpipe.shell.provisioned import FILE, Provisioned, read_provisioned
+from pccpipe.shell.startup import changed, startup_files
+from pccpipe.targets.machine import Machine
+
+SHORT = 19
+"""Characters of an id that people compare: `sha256:` and twelve."""
+
+
+def changes(machine: Machine, root: str, engine: Engine | None) -> list[str]:
+    """Name each change, in a sentence. Without a record of provision there is none to name. Raises `Unavailable`."""
+    known = read_provisioned(machine, root)
+    if known is None:
+        return []
+    if known.problem:
+        return [f"{root}/.system/{FILE} cannot be compared with: {known.problem}"]
+    files = [f"{words} since provision" for words in changed(known.startup_files, startup_files(machine))]
+    return [*files, *_images(known, engine)]
+
+
+def other_image(known: Provisioned | None, name: str, found: str | None) -> str:
+    """Say in a sentence that an image is not the one that provision built; "" if it is, or if nobody knows."""
+    built = known.images.get(name) if known else None
+    if not built or not found or built == found:
+        return ""
+    return f"{name} is {found[:SHORT]}, and not what provision built ({built[:SHORT]})"
+
+
+def _images(known: Provisioned, engine: Engine | None) -> Iterator[str]:
+    for name in known.images:
+        try:
+            found = engine.image_id(name) if engine else None
+        except (Unavailable, ConnectionError, TimeoutError):
+            return  # That it does not answer is said elsewhere.
+        if words := other_image(known, name, found):
+            yield words
