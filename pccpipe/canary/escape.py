@@ -30,6 +30,8 @@ from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
 
 PIPELINE = ("pipelines", "selfcheck-escape.yaml")
+OVERRUN_LIMIT = 40.0
+"""Seconds: the 4 s of the step, and what ending it may take."""
 NO_RUN_AS = "no run_as"
 _WORKSPACE = {
     "code.txt": "code\n",
@@ -156,9 +158,9 @@ class _Check:
         self.routes.take(ended.result)
         match ended.step:
             case "overrun" if ended.outcome is not Outcome.UNAVAILABLE:
-                self._judge_overrun("box_overruns", ended.outcome)
+                self._judge_overrun("box_overruns", ended)
             case "vm-overrun" if ended.outcome not in {Outcome.UNAVAILABLE, Outcome.SKIPPED}:
-                self._judge_overrun("vm_overruns", ended.outcome)
+                self._judge_overrun("vm_overruns", ended)
             case "reader" if self._login and ended.outcome in {Outcome.SUCCEEDED, Outcome.FAILED}:
                 honest = isinstance(ended.result, dict) and "routes" in ended.result
                 self.routes.judge("verdict", [] if honest else ["another result than the step's own came home"])
@@ -220,23 +222,24 @@ class _Check:
         left = self._left() & set(names)
         self.routes.judge(route, [f"still there: {', '.join(sorted(left))}"] if left else [])
 
-    def _judge_overrun(self, route: str, outcome: Outcome) -> None:
-        def judge() -> None:
-            words = [] if outcome is Outcome.TIMED_OUT else [f"its step is {outcome}"]
-            if route == "box_overruns" and "overrun" in self._left():
-                words.append("it goes on")
-            self.routes.judge(route, words)
-
-        self._attempt(judge)
+    def _judge_overrun(self, route: str, ended: StepEnded) -> None:
+        """Judge a step that kills all that it can, maybe its own shell; what it leaves shows at the run's end."""
+        words = []
+        if ended.outcome is Outcome.SUCCEEDED or ended.seconds > OVERRUN_LIMIT:
+            words.append(f"its step went on for {ended.seconds:.0f} s")
+        self.routes.judge(route, words)
 
     def _judge_end(self) -> None:
         if self.routes.verdict("box_overruns") is not Verdict.NOT_TRIED:
             filters = {"label": f"pccpipe.run={self.run_id}"}
             left = self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters))
             self.routes.judge("box_left", [f"{len(left)} containers"] if left else [])
-        left_over = self._left() - {"decoy"}
-        if left_over and self._login:
-            self.routes.judge("vm_stays", [f"after the run: {', '.join(sorted(left_over))}"])
+        left_over = self._left()
+        if "overrun" in left_over:
+            side = "vm_overruns" if self._login else "box_overruns"
+            self.routes.judge(side, ["after the run it goes on"])
+        if self._login and (stay := left_over - {"overrun"}):
+            self.routes.judge("vm_stays", [f"after the run: {', '.join(sorted(stay))}"])
 
     def _left(self) -> set[str]:
         """The names of all processes with the mark, by the arguments of each."""

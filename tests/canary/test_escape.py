@@ -50,6 +50,38 @@ def test_containers_hold_and_a_vm_without_an_account_for_the_code_does_not(tmp_p
     assert processes(vm) == ""
 
 
+def with_account(folder: Path, vm: VM) -> Path:
+    path = project_file(folder, vm)
+    path.write_text(f"{path.read_text()}  run_as: {vm.run_as}\n")
+    return path
+
+
+def test_with_an_account_for_the_code_all_that_is_tried_holds_and_a_wall_that_is_open_is_named(
+    tmp_path: Path, fresh_vm: VM
+) -> None:
+    vm, project = fresh_vm, with_account(tmp_path, fresh_vm)
+    done = Folder(tmp_path).do("selfcheck", "--escape", "--project", project, limit=110)
+    assert done.code == 0, done.stdout + done.stderr
+    assert "did not hold" not in done.stdout
+    assert "routes held" in done.stdout
+    not_tried = [line for line in done.stdout.splitlines() if "not tried" in line]
+    # The bed's VM has no cron, no at and no systemd.
+    assert len(not_tried) == 5, not_tried
+    assert left_on(vm) == ""
+    assert processes(vm) == ""
+
+    login = "pcc"
+    vm.sh(f"usermod -aG docker {vm.run_as}; echo '{vm.run_as} ALL=({login}) NOPASSWD: ALL' >/etc/sudoers.d/zz")
+    vm.sh(f"touch /home/{login}/.profile; chmod 666 /home/{login}/.profile; chmod 755 /home/{login}")
+    report = check_escape(load_project(project))
+    assert report.whole, report.message
+    broke = {route.name: route.words for route in report.routes if route.verdict is Verdict.BROKE}
+    assert set(broke) == {"become", "engine", "login_files"}
+    assert f"sudo gives it {login}" in broke["become"]
+    assert "docker.sock" in broke["engine"]
+    assert f"writes /home/{login}/.profile" in broke["login_files"]
+
+
 USUAL: dict[str, dict[str, object]] = {
     "box": {"image": "${{ inputs.image }}", "network": "none", "memory": "256m", "pids": 100, "home_size": "8m"},
     "reader": {"extends": "box", "workspace": "read-only", "read_only_root": True},

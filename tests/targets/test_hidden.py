@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec.structs
 import pytest
@@ -13,6 +14,7 @@ from pccpipe.docker_api.hidden import MOST, NAMES
 from pccpipe.errors import ActionError
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.base import ContainerSettings, Isolation
+from tests.cli.command import Folder
 from tests.targets.stand import Stand, read_all
 from tests.targets.test_container import stand_on
 from tests.testbed.vm import VM
@@ -165,3 +167,33 @@ def test_a_container_that_may_write_the_workspace_sees_them(vm: VM, stand: Stand
     running.discard()
     assert stdout == b"OBEY\n"
     assert running.isolation.hidden == ()
+
+
+def test_a_folder_that_only_the_account_may_read_is_searched_as_the_account(vm: VM, tmp_path: Path) -> None:
+    project = tmp_path / "p.yaml"
+    project.write_text(
+        f"id: p\nisolation_mode: vm\nvm:\n  external_ip: {vm.host}\n  user: {vm.user}\n  key_path: {vm.key}\n"
+        f"  known_hosts: {vm.known_hosts}\n  root: {vm.root}\n  run_as: {vm.run_as}\n"
+    )
+    pipeline = Folder(tmp_path).pipeline(
+        """
+        containers:
+          box: {image: "bb:latest", network: none}
+          reader: {extends: box, workspace: read-only}
+        steps:
+          - {id: sync, upload: workspace}
+          - id: build
+            on: container
+            container: box
+            run: umask 077; mkdir -p a/b; echo OBEY >a/b/AGENTS.md; echo code >a/b/code; chmod 700 a
+          - id: review
+            on: container
+            container: reader
+            run: cat a/b/code; find . -type f -exec cat {} +
+        """
+    )
+    (tmp_path / "w").mkdir()
+    done = Folder(tmp_path).do("run", pipeline, "--run-id", "r", "--project", project, "--workspace", tmp_path / "w")
+    assert done.code == 0, done.stdout
+    assert "review | code" in done.stdout
+    assert "OBEY" not in done.stdout
