@@ -129,6 +129,7 @@ def run(
     cancel: Cancel | None = None,
     accept_new_host_key: bool = False,
     wait: float = 0.0,
+    environ: Mapping[str, str] = os.environ,
 ) -> RunResult:
     """Run a pipeline to its end, whatever that is; a step's failure is a result, not an exception.
 
@@ -147,13 +148,14 @@ def run(
         cancel: the handle to end the run early.
         accept_new_host_key: take the host key of a VM that known_hosts does not know. One that changed is never taken.
         wait: seconds to wait for a VM that is another run's; it is then `unavailable`, with the status `vm_busy`.
+        environ: where secrets of the environment are read, and what a secret's command inherits.
 
     Raises UsageError, before anything is made, if the run can't be begun as asked.
     """
     project = _given(project, pipeline)
     check_run_id(run_id)
     values = resolve_inputs(pipeline, inputs or {})
-    secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
+    secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline), environ)
     _check_untold(pipeline, values, secrets)
     accepted = _accepted(pipeline, accept_fallback)
     folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
@@ -196,6 +198,7 @@ def resume(
     cancel: Cancel | None = None,
     accept_new_host_key: bool = False,
     wait: float = 0.0,
+    environ: Mapping[str, str] = os.environ,
 ) -> RunResult:
     """Go on with a run whose process is gone: what it did is not done again, what it began is followed to its end.
 
@@ -204,8 +207,8 @@ def resume(
     Args:
         run_id: of a run in `runs_dir` that has not ended.
         project: default: the project file that the run began with. Another project is refused.
-        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait: as for `run`. Only new events are
-            given to `on_event`; what was accepted before stays accepted.
+        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait, environ: as for `run`. Only new events
+            are given to `on_event`; what was accepted before stays accepted.
 
     Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if the VM is another
     run's.
@@ -226,7 +229,7 @@ def resume(
             return RunResult(run_id, None, WAITING, state.message, state.downgraded, record, state)
         pipeline = _kept_pipeline(record, began)
         project = _same_project(began, project or _kept_project(began))
-        secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline))
+        secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline), environ)
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
         refuse_links(folders.user, record, folders.state)
         allowed = began.fallback_allowed
@@ -421,6 +424,13 @@ def _keep_pipeline(pipeline: Pipeline, record: Path) -> None:
     write_atomically(record / PIPELINE, pipeline.text.encode())
     for name, file in (pipeline.files or {}).items():
         write_atomically(record / PIPELINE_FILES / name, file.read_bytes())
+
+
+def kept_pipeline(record: Path) -> Pipeline | None:
+    """The pipeline with which a run goes on, by its record; None if it does not. Raises SpecError, UsageError."""
+    happened = [event.what for event in read_events(record) if isinstance(event.what, RunStarted | RunEnded)]
+    began = next(iter(happened), None)
+    return _kept_pipeline(record, began) if len(happened) == 1 and isinstance(began, RunStarted) else None
 
 
 def _kept_pipeline(record: Path, began: RunStarted) -> Pipeline:

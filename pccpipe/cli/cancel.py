@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pccpipe.cli.options import Format, project_of_run_option, record_of, runs_dir_option, tell
+from pccpipe.cli.process import take_secrets
 from pccpipe.cli.run import make_view
 
 LOOK_EVERY = 0.2
@@ -41,7 +42,7 @@ def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) 
 
 def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.library import load_project, resume
+    from pccpipe.library import kept_pipeline, load_project, resume
     from pccpipe.record.journal import read_events
 
     handle = Cancel()
@@ -49,7 +50,8 @@ def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Pa
     view = make_view(Format.PLAIN, record, read_events(record))
     try:
         of_project = load_project(project) if project else None
-        resume(run_id, project=of_project, runs_dir=runs_dir, on_event=view, cancel=handle)
+        environ = take_secrets(kept_pipeline(record))
+        resume(run_id, project=of_project, runs_dir=runs_dir, on_event=view, cancel=handle, environ=environ)
     finally:
         view.close()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pccpipe.cli.options import project_here, project_option, runs_dir_option
+from pccpipe.cli.process import take_variables
 from pccpipe.cli.run import can_be_live
 from pccpipe.values import ENDPOINT
 
@@ -46,6 +47,7 @@ def doctor(
         project=of_project,
         runs_dir=runs_dir,
         endpoint=endpoint,
+        key=take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", ""),
         fix=fix,
         accept_new_host_key=accept_new_host_key,
         on_looked=view.looked if view else None,

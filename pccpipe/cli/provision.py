@@ -17,6 +17,7 @@ from pccpipe.cli.options import (
     runs_dir_option,
     wait_option,
 )
+from pccpipe.cli.process import take_variables
 from pccpipe.cli.run import make_view as make_run_view
 from pccpipe.cli.run import new_run_id
 from pccpipe.cli.signals import obey_signals
@@ -49,6 +50,7 @@ def provision(
     from pccpipe.engine.cancel import Cancel
 
     of_project, patience, run_id = project_here(project), read_duration(wait, "--wait"), new_run_id()
+    key = take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", "")
     cancel = Cancel()
     obey_signals(cancel)
     view = make_run_view(output, runs_dir / run_id)
@@ -74,6 +76,7 @@ def provision(
         project=of_project,
         runs_dir=runs_dir,
         endpoint=endpoint,
+        key=key,
         on_looked=checkup.looked,
         on_mended=checkup.mended,
     )

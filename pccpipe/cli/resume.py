@@ -19,6 +19,7 @@ from pccpipe.cli.options import (
     tell,
     wait_option,
 )
+from pccpipe.cli.process import take_secrets
 from pccpipe.cli.run import DOWNGRADED, make_view
 from pccpipe.cli.signals import obey_signals
 
@@ -54,7 +55,7 @@ def resume(
     machine too, with the run's folder. Exit status: as for `run`.
     """
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.library import load_project
+    from pccpipe.library import kept_pipeline, load_project
     from pccpipe.library import resume as resume_run
     from pccpipe.record.journal import read_events
     from pccpipe.record.state import load_state
@@ -81,6 +82,7 @@ def resume(
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,
             wait=patience,
+            environ=take_secrets(kept_pipeline(record)),
         )
     finally:
         view.close()

@@ -29,6 +29,7 @@ from pccpipe.cli.options import (
     wait_option,
     which_project,
 )
+from pccpipe.cli.process import take_secrets
 from pccpipe.cli.signals import obey_signals
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def run(
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,
             wait=patience,
+            environ=take_secrets(spec),
         )
     finally:
         view.close()

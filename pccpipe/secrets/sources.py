@@ -42,7 +42,7 @@ def _value(secret: Secret, environ: Mapping[str, str]) -> str:
             value = _read(secret.source_name)
         case SecretSource.COMMAND:
             where = f"the command `{secret.source_name}`"
-            value = _output(secret.source_name)
+            value = _output(secret.source_name, environ)
     if not value:
         raise ValueError(f"{where} is empty")
     if "\0" in value:
@@ -59,10 +59,15 @@ def _read(name: str) -> str:
         raise ValueError(f"the file {name} is not UTF-8 text") from None
 
 
-def _output(command: str) -> str:
+def _output(command: str, environ: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(
-            ["sh", "-c", command], capture_output=True, stdin=subprocess.DEVNULL, timeout=COMMAND_LIMIT, check=False
+            ["sh", "-c", command],
+            env=dict(environ),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=COMMAND_LIMIT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise ValueError(f"the command `{command}` did not end in {COMMAND_LIMIT:g} s") from None

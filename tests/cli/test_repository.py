@@ -147,7 +147,7 @@ def test_a_copy_may_have_a_repository_of_its_own(folder: Folder, repository: Rep
               git init -q . && git add -A && git -c user.name=a -c user.email=b commit -qm theirs
               test "$(git rev-parse --show-toplevel)" = "$PWD"
               echo change >>tracked && git reset -q --hard
-              ! grep change tracked
+              if grep change tracked; then exit 9; fi
           - id: without
             run: |
               rm -rf .git
@@ -181,8 +181,7 @@ def test_a_workspace_in_a_larger_repository_does_not_reach_it(folder: Folder, re
           - id: up
             run: |
               mkdir -p deep && cd deep
-              ! git rev-parse --show-toplevel
-              ! git reset --hard
+              if git rev-parse --show-toplevel || git reset --hard; then exit 9; fi
     """)
     inner = Folder(folder.path / "services/api")
     fine(inner.do("run", "../../pipeline.yaml", "--run-id", "r", env=of_hooks(repository)))

@@ -145,8 +145,8 @@ def test_git_on_the_vm_finds_no_repository_around_the_workspace(fresh_vm: VM, tm
             run: |
               for place in "$PWD" "$PWD/.." "$PCC_WORKSPACE/../.."; do
                 cd "$place"
-                ! git rev-parse --show-toplevel
-                ! env -i PATH="$PATH" git rm -qf --cached -- ':/f'
+                if git rev-parse --show-toplevel; then exit 9; fi
+                if env -i PATH="$PATH" git rm -qf --cached -- ':/f'; then exit 9; fi
               done
               cd "$PCC_WORKSPACE" && git init -q . && git status
     """)
