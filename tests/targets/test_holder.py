@@ -112,10 +112,13 @@ def test_an_engine_that_is_away_at_the_deadline_is_asked_again(
     read_until(running, b"ready\n")
     for connection in connections:
         connection.close()
-    vm.sh("kill -STOP $(pidof dockerd)")
-    time.sleep(LIMIT + 4)
-    vm.sh("kill -CONT $(pidof dockerd)")
-    until(lambda: status(vm, name_of(stand)) == "exited", 60)
+    vm.sh("mv /run/docker.sock /run/docker.away")
+    try:
+        time.sleep(LIMIT + KILL_AFTER + 6)
+    finally:
+        vm.sh("mv /run/docker.away /run/docker.sock")
+    assert status(vm, name_of(stand)) == "running"
+    until(lambda: status(vm, name_of(stand)) == "exited", 20)
 
 
 def test_a_holder_goes_with_its_command(vm: VM, stand: Stand) -> None:
@@ -123,13 +126,15 @@ def test_a_holder_goes_with_its_command(vm: VM, stand: Stand) -> None:
     running = stand.start("echo up; sleep 100")
     read_until(running, b"up\n")
     until(lambda: len(holders(vm)) == 1)
+    # It has seen its container, and sleeps long now.
+    time.sleep(3)
     running.stop(0)
     read_all(running)
     running.discard()
     stand.target.close()
     assert vm.sh(f"ls {stand.state} 2>/dev/null || true").stdout == ""
     # Nothing of it stays, its `sleep` neither.
-    until(lambda: vm.sh("pgrep -u pcc -x sleep || true").stdout == "", 12)
+    until(lambda: vm.sh("pgrep -u pcc -x sleep || true").stdout == "", 3)
 
 
 def test_a_holder_whose_file_is_gone_ends(vm: VM, stand: Stand) -> None:
