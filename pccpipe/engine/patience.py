@@ -44,7 +44,7 @@ def is_away(parts: Parts, reason: Reason | None) -> bool:
     """Whether this is the reason of a place that the run has used, and that may be back in a moment."""
     if reason in ENGINE_AWAY:
         return Place.CONTAINER in parts.used
-    return reason in AWAY and (parts.targets.had_vm or bool(parts.used))
+    return reason in AWAY and (parts.targets.had_vm or bool(parts.used - {Place.LOCAL}))
 
 
 def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:

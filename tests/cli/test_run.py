@@ -221,3 +221,17 @@ def test_an_error_of_its_own_keeps_the_traceback_in_the_runs_folder(folder: Fold
         or str(kept) in done.stderr
     )
     assert Path(kept).read_text().rstrip().endswith("RuntimeError: a bug")
+
+
+def test_a_vm_that_the_run_never_reached_is_not_waited_for_because_a_step_ran_here(folder: Folder) -> None:
+    (folder.path / "pccpipe.yaml").write_text(
+        "id: p\nisolation_mode: vm\nvm: {external_ip: 127.0.0.1, port: 1, user: u}\n"
+    )
+    folder.pipeline("""
+        steps:
+          - {id: near, run: 'true'}
+          - {id: far, on: vm, run: 'true', fallback: {on: local}}
+    """)
+    done = folder.do("run", "pipeline.yaml", "--run-id", "r", limit=20)
+    assert done.code == 0, done
+    assert "far DOWNGRADED: asked for vm, goes on with local: ssh_refused" in done.stdout
