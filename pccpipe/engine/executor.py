@@ -44,6 +44,8 @@ from pccpipe.values import Json
 TAIL = 16 * 1024
 """Bytes of a log's end that `steps.ID.output` gives: enough for a test's failure, little enough for a prompt."""
 
+_STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT})
+"""Reasons for which a run stops and waits for a person, exposed or not."""
 _PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 
 
@@ -99,8 +101,7 @@ def _stops(parts: Parts, ended: Ended) -> bool:
     """Whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
     if ended.outcome is not Outcome.UNAVAILABLE or parts.cancel.requested or parts.past.always:
         return False
-    needs_consent = ended.reason in {Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED}
-    return needs_consent or parts.exposure.is_exposed or is_away(parts, ended.reason)
+    return ended.reason in _STOPPING or parts.exposure.is_exposed or is_away(parts, ended.reason)
 
 
 def _leave(parts: Parts) -> None:

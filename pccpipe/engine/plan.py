@@ -78,6 +78,8 @@ class PlannedStep(Struct, frozen=True):
     ways: tuple[Way, ...] = ()
     """Of a run step: the first place, then its fallback if it may take it."""
     result: str | None = None
+    unattested: bool = False
+    """A command on the VM could forge its result."""
 
 
 class Plan(Struct, frozen=True):
@@ -104,7 +106,8 @@ def make_plan(
     planner = _Planner(pipeline, project, fallback_allowed and not project.isolation_required, masker)
     run = RunView(id="", isolation_mode=project.isolation_mode.value, folder="")
     names: dict[str, object] = {"inputs": inputs, "project": ProjectView(project.id), "run": run}
-    steps = (*planner.steps(pipeline.steps, _At(names)), *planner.steps(pipeline.always, _At(names, always=True)))
+    planned = [*planner.steps(pipeline.steps, _At(names)), *planner.steps(pipeline.always, _At(names, always=True))]
+    steps = tuple(_attested(project, planned))
     upstreams = {
         name: planner.text(secret.upstream, f"secrets.{name}", _At(names))
         for name, secret in pipeline.secrets.items()
@@ -113,7 +116,23 @@ def make_plan(
     warnings = [*map(masker.text, planner.warnings), *unset]
     warnings += [*_project_warnings(project, steps), *map(masker.text, exposures(project, steps))]
     shown = {name: masker.json(value) for name, value in inputs.items()}
-    return Plan(pipeline, project, shown, tuple(steps), tuple(dict.fromkeys(warnings)), upstreams)
+    return Plan(pipeline, project, shown, steps, tuple(dict.fromkeys(warnings)), upstreams)
+
+
+def _attested(project: Project, steps: Sequence[PlannedStep]) -> Iterator[PlannedStep]:
+    """The steps, with whether a command on the VM could forge their results."""
+    if project.isolation_mode is not IsolationMode.VM or (project.vm and project.vm.run_as):
+        yield from steps
+        return
+    repeats = [f"{step.path}." for step in steps if step.kind == "repeat"]
+    on_vm = [index for index, step in enumerate(steps) if step.ways and step.ways[0].place is Place.VM]
+    for index, step in enumerate(steps):
+        around = [group for group in repeats if step.path.startswith(group)]
+        comes_after = any(
+            other <= index or any(steps[other].path.startswith(group) for group in around) for other in on_vm
+        )
+        remote = any(way.place is not Place.LOCAL for way in step.ways)
+        yield replace(step, unattested=bool(step.result and remote and comes_after))
 
 
 class _At(Struct, frozen=True):

@@ -31,6 +31,8 @@ def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
         if refused := refusal(project.isolation_mode, body):
             yield f"{name} will be `unavailable`: {refused}"
             continue
+        if body.isolation_required and step.unattested:
+            yield f"{name} will be `unavailable`: `isolation: required`, and a command on the VM could forge its result"
         outside = [way for way in step.ways if way.place is not Place.CONTAINER]
         yield from (_unheld(name, way) for way in outside if any(flag in way.command for flag in _NO_SANDBOX))
         # Where it goes only if its container is not to be had, the plan says beside the step.

@@ -35,6 +35,8 @@ def verdict(state: RunState) -> str:
     elif not any(_is_led_elsewhere(step) for step in began):
         parts.append("none had less than it asked for")
     parts += [f"loosened: {', '.join(loose)}"] if loose else []
+    forgeable = [step.path for step in state.steps.values() if step.unattested]
+    parts += [f"unattested results: {', '.join(forgeable)}"] if forgeable else []
     return "; ".join(parts)
 
 

@@ -154,7 +154,8 @@ def _rules(planned: PlannedStep) -> list[str]:
             limit = body.max_tokens.expression
             rules.append(f"at most {limit.source if limit else body.max_tokens.known} tokens")
     if planned.result:
-        rules.append(f"result: {planned.result}")
+        note = " (unattested: without `run_as`, a command on the VM could forge it)" if planned.unattested else ""
+        rules.append(f"result: {planned.result}{note}")
     if planned.timeout is not None:
         rules.append(f"timeout: {_seconds(planned.timeout)}")
     if step.retry.attempts > 1:
@@ -230,6 +231,7 @@ def _step_json(planned: PlannedStep) -> Json:
         "secrets": list(body.secrets) if isinstance(body, Run) else [],
         "files": [file.name for file in body.files] if isinstance(body, Run) else [],
         "result": planned.result,
+        "unattested": planned.unattested,
         "from": _from(step.position),
         "changes": [{**_from(change.position), "keys": list(change.keys)} for change in step.changes],
     }

@@ -106,6 +106,10 @@ def _details(step: StepState) -> list[str]:
     if step.result_path:
         text = harmless_line(json.dumps(step.result, ensure_ascii=False))
         lines.append(f"result: {step.result_path}: {shorten(text, LONGEST_RESULT)}")
+    if step.unattested:
+        lines.append(
+            "unattested: a command on the VM could have forged this result; `vm: {run_as: NAME}` prevents that"
+        )
     return lines
 
 

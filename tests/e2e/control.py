@@ -45,6 +45,11 @@ class Ran:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.record / "events.jsonl").read_text().splitlines()]
 
+    @property
+    def lines(self) -> list[str]:
+        """The journal's."""
+        return (self.record / "events.jsonl").read_text().splitlines()
+
     def log(self, path: str, stream: str = "stdout") -> str:
         """The whole log of a step's last attempt."""
         name: str = self.step(path)["attempts"][-1][stream]
@@ -114,6 +119,20 @@ class Control:
             text=True,
         )
         return process, record
+
+    def do(self, command: str, *arguments: str, limit: float = 90) -> subprocess.CompletedProcess[str]:
+        """Another command, on the runs of this control centre."""
+        runs = str(self.folder / ".system" / "runs")
+        return subprocess.run(
+            [sys.executable, "-m", "pccpipe", command, *arguments, "--runs-dir", runs],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
 
     def run(
         self,

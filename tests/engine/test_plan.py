@@ -275,6 +275,27 @@ def test_in_a_loop_what_comes_before_the_builder_comes_after_it_too(planned: Pla
     assert [warning.split(" ")[0] for warning in plan.warnings] == ["loop.test", "report"]
 
 
+def test_a_plan_says_which_results_a_command_on_the_vm_could_forge(planned: Planned, tmp_path: Path) -> None:
+    text = """
+    containers: {box: {image: i}}
+    steps:
+      - {id: before, on: container, container: box, run: x, result: {path: before.json}}
+      - id: loop
+        repeat: {max: 2}
+        steps:
+          - {id: build, on: container, container: box, run: x, result: {path: build.json}}
+          - {id: test, on: vm, run: x}
+      - {id: here, on: local, run: x, result: {path: here.json}}
+      - {id: strict, on: container, container: box, run: x, isolation: required, result: {path: strict.json}}
+    """
+    plan = planned(text)
+    assert [step.path for step in plan.steps if step.unattested] == ["loop.build", "strict"]
+    assert any("strict will be `unavailable`" in warning for warning in plan.warnings)
+    assert "unattested" in "\n".join(plan_text(plan))
+    project = replace(plan.project, vm=Vm("192.0.2.1", "pcc", run_as="pccrun"))
+    assert not any(step.unattested for step in make_plan(plan.pipeline, project, {}).steps)
+
+
 def test_a_builder_that_only_reads_warns_of_nothing(planned: Planned) -> None:
     plan = planned("""
         containers: {judge: {image: "img:1", workspace: read-only}}
