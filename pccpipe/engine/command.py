@@ -52,6 +52,7 @@ def make_command(
         wants_out=body.result is not None,
         limit=left + parts.project.lost_after + STOP_MARGIN,
         container=asked_settings(where, place, here),
+        as_login=body.as_login and place is Place.VM,
     )
 
 

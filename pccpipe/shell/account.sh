@@ -36,18 +36,19 @@ pcc_prepare() { # [new]: makes the folders, of a new run with the account swept;
   umask 022
   mkdir -p "$pcc_system" && chmod a+x "$pcc_system" || exit
   (umask 077 && mkdir -p "$pcc_system/run-state") && chmod 700 "$pcc_system/run-state" || exit
-  pcc_make_folder run-workspaces workspace
-  pcc_make_folder run-io steps
+  # A step of the login's may work there, and a container's root without a capability may read.
+  pcc_make_folder run-workspaces workspace 755
+  pcc_make_folder run-io steps 700
   printf '%s %s %s\n' "$pcc_uid" "$pcc_gid" "$pcc_engine"
 }
 
-pcc_make_folder() { # NAME INNER: the run's folder in .system/NAME, and in it one of the account's own
+pcc_make_folder() { # NAME INNER MODE: the run's folder in .system/NAME, and in it one of the account's own
   pcc_outer=$pcc_system/$1/$pcc_run_id
   mkdir -p "$pcc_outer" && chmod 711 "$pcc_system/$1" "$pcc_outer" || exit
   [ -d "$pcc_outer/$2" ] && [ ! -h "$pcc_outer/$2" ] && return
   # Only its owner can make it so that it is its own.
   chmod 733 "$pcc_outer" || exit
-  pcc_words=$(pcc_as mkdir -m 700 "$pcc_outer/$2" 2>&1 </dev/null) || pcc_fail "$pcc_words"
+  pcc_words=$(pcc_as mkdir -m "$3" "$pcc_outer/$2" 2>&1 </dev/null) || pcc_fail "$pcc_words"
   chmod 711 "$pcc_outer"
 }
 

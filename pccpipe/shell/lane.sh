@@ -219,16 +219,26 @@ pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends 
     pcc_text
   } >&6
   exec 6>&-
+  pcc_now
   # Later than its own `timeout`, which gives it the time to end well.
-  sleep $((${1%.*} + ${2%.*} + 3)) 9>&- &
-  pcc_pause=$!
-  wait $pcc_pause
+  pcc_end=$((pcc_hundredths + (${1%.*} + ${2%.*} + 3) * 100))
   while pcc_identify "$pcc_sudo"; do
+    sleep 2 &
+    pcc_pause=$!
+    wait $pcc_pause
+    pcc_let_sudo_go_on
+    pcc_now
+    [ "$pcc_hundredths" -lt "$pcc_end" ] && continue
     pcc_kill -KILL "-$pcc_own"
     pcc_kill -KILL "$pcc_own"
     pcc_signal_tagged KILL
-    sleep 0.5
   done
+}
+
+pcc_let_sudo_go_on() { # sudo stops with its command, and stays so when that is killed; only its own session may continue it
+  pcc_identify "$pcc_own" && return
+  read -r pcc_line <"/proc/$pcc_sudo/stat"
+  case ${pcc_line##*) } in T*) kill -CONT "$pcc_sudo" ;; esac
 }
 
 pcc_find_own() { # PID: sets pcc_own to the first process that is the account's, this one or below it

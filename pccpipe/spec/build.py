@@ -230,6 +230,7 @@ class _Builder:
             ),
             result=self._result((*path, "result"), _map(data["result"])) if "result" in data else None,
             isolation_required=data.get("isolation", self._defaults.get("isolation")) == "required",
+            as_login=data.get("account") == "login",
             max_tokens=self._integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
         )
 

@@ -213,6 +213,9 @@ class _Checker:
         result = _mapping(step.get("result"))
         self.values.text((*path, "result", "path"), result.get("path"), seen)
         self.values.schema((*path, "result", "schema"), result.get("schema"))
+        if "account" in step and on != "vm":
+            message = f"a step with `on: {on}` has no account on the VM"
+            self.values.say((*path, "account"), message, "leave out `account:`, or say `on: vm`", at_key=True)
         if fallback := _mapping(step.get("fallback")):
             self._fallback((*path, "fallback"), fallback, on, seen)
             script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")

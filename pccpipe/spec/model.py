@@ -186,6 +186,8 @@ class Run(Struct, frozen=True):
     files: tuple[FileInput, ...] = ()
     result: ResultSpec | None = None
     isolation_required: bool = False
+    as_login: bool = False
+    """On a VM with `run_as` it runs as the login all the same."""
     max_tokens: Value[int] | None = None
     """Of the model, through the proxy, in all attempts of one turn."""
 

@@ -1,0 +1,215 @@
+"""Commands of a VM that run as an account of their own: what they have, what they do not reach, and that they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell import as_account
+from pccpipe.spec.model import Vm
+from pccpipe.ssh.connection import Connection
+from pccpipe.targets.base import Exit
+from pccpipe.targets.vm import VmTarget
+from tests.targets.conftest import KILL_AFTER, vm_spec
+from tests.targets.stand import Stand, read_all, read_until, until
+from tests.testbed.vm import VM
+
+
+@contextmanager
+def opened(vm: VM, spec: Vm | None = None, shared_home: tuple[str, ...] = ()) -> Iterator[Stand]:
+    run_id = f"run-{uuid.uuid4().hex[:12]}"
+    connection = Connection(spec or vm_spec(vm))
+
+    def make() -> VmTarget:
+        account = as_account.prepare(connection, vm.run_as, vm.root, run_id, shared_home)
+        return VmTarget(connection, run_id, vm.root, kill_after=KILL_AFTER, account=account)
+
+    target = make()
+    target.open()
+    try:
+        yield Stand(run_id, target, make, lambda command: vm.sh(command).stdout, target.state, target.workspace)
+    finally:
+        target.close()
+        as_account.remove(connection, vm.run_as, vm.root, run_id)
+        connection.close()
+
+
+@pytest.fixture
+def account(account_vm: VM) -> Iterator[Stand]:
+    with opened(account_vm) as stand:
+        yield stand
+
+
+def living(vm: VM) -> list[str]:
+    return vm.sh(f"ps -u {vm.run_as} -o stat=,args= | grep -v ^Z || true").stdout.splitlines()
+
+
+def test_a_command_is_the_accounts_and_has_nothing_of_the_logins_environment(account: Stand, account_vm: VM) -> None:
+    account_vm.sh("printf 'export OF_THE_LOGIN=1 BASH_ENV=/home/pcc/evil\\n' >/home/pcc/.bashrc")
+    try:
+        with opened(account_vm) as stand:
+            out, err, exit_ = stand.run("id -un; env | cut -d= -f1 | sort | tr '\\n' ' '", shell="bash")
+    finally:
+        account_vm.sh("rm /home/pcc/.bashrc")
+    names = "HOME LOGNAME PATH PCCPIPE_STEP PCC_RUN_ID PCC_WORKSPACE PWD SHELL SHLVL USER _"
+    assert (out.decode().split("\n", 1), err, exit_) == ([account_vm.run_as, f"{names} "], b"", Exit(0))
+
+
+def test_home_is_fresh_each_time_and_outside_of_the_workspace(account: Stand, account_vm: VM) -> None:
+    out = account.run('echo "$HOME"; ls -A "$HOME"; touch "$HOME/.bashrc"; cd; pwd')[0].decode().split()
+    again = account.run('echo "$HOME"; ls -A "$HOME"')[0].decode().split()
+    assert len(out) == 2
+    assert len(again) == 1
+    assert out[0] == out[1] != again[0]
+    assert not out[0].startswith(account.workspace)
+    account.target.close()
+    assert (
+        account_vm.sh(f"ls -A {account_vm.root}/.system/run-io/{account.run_id}/steps 2>/dev/null || true").stdout == ""
+    )
+
+
+def test_what_the_login_keeps_of_the_run_is_out_of_reach(account: Stand, account_vm: VM) -> None:
+    state = account_vm.root + "/.system/run-state"
+    script = f"""
+        for path in {state} {state}/* {account.state} {account.state}/commands; do
+          ls "$path" 2>/dev/null && cat "$path" 2>/dev/null && echo "reads $path"
+        done
+        ls {account_vm.root}/.system/run-workspaces {account_vm.root}/.system/run-io 2>/dev/null && echo lists
+        mkdir {account_vm.root}/.system/x {account_vm.root}/.system/run-workspaces/x 2>/dev/null && echo makes
+        for pid in $(ps -u pcc -o pid=); do
+          kill -0 $pid 2>/dev/null && echo "signals $pid"
+          cat /proc/$pid/environ 2>/dev/null && echo "reads of $pid"
+        done
+        sudo -n -u pcc true 2>/dev/null && echo becomes
+        [ -w /var/run/docker.sock ] && echo engine
+        echo end"""
+    assert account.run(script) == (b"end\n", b"", Exit(0))
+    assert account.start("true").isolation.engine_at_hand is False
+
+
+def test_script_environment_and_secrets_are_in_no_argument_list_and_in_no_file(account: Stand, account_vm: VM) -> None:
+    secret, plain, text = (f"{name}-{uuid.uuid4().hex}" for name in ("sk", "env", "script"))
+    running = account.start(f": {text}; echo up; sleep 100", secrets={"KEY": secret}, env={"PLAIN": plain})
+    read_until(running, b"up\n")
+    seen = account_vm.sh("ps -eo args ww").stdout
+    for value in (secret, plain, text):
+        assert value not in seen
+        assert account_vm.sh(f"grep -rlF {value} /home /tmp /run /var/log 2>/dev/null || true").stdout == ""
+    running.stop(0)
+    read_all(running)
+    running.discard()
+
+
+def test_a_step_that_says_so_runs_as_the_login(account: Stand) -> None:
+    running = account.start("id -un; echo '{}' >$PCC_OUT/r.json", as_login=True, wants_out=True)
+    assert read_all(running)[0] == b"pcc\n"
+    assert running.isolation.user.startswith("1000:")
+    assert running.fetch("r.json", 100) == b"{}\n"
+    running.discard()
+
+
+def test_dev_stdout_is_opened_again(account: Stand) -> None:
+    out, err, _ = account.run("echo a >/dev/stdout; echo b >>/dev/stdout; echo c >/dev/stderr; echo d")
+    assert (out, err) == (b"a\nb\nd\n", b"c\n")
+
+
+def test_long_scripts_and_values_come_whole(account: Stand) -> None:
+    script = "".join(f": {'x' * 90} {number}\n" for number in range(3000)) + "printf %s \"$LONG\" | wc -c; echo 'it''s'"
+    assert account.run(script, env={"LONG": "y" * 100_000})[0] == b"100000\nits\n"
+    assert account.run(script, env={"LONG": "y" * 100_000}, shell="bash")[0] == b"100000\nits\n"
+
+
+@pytest.mark.parametrize("script", ["kill -9 $PPID; exec sleep 100", "kill -STOP $$; sleep 100", "kill -STOP -1"])
+def test_the_time_limit_holds_whatever_becomes_of_the_commands_own_timer(
+    account: Stand, account_vm: VM, script: str
+) -> None:
+    began = time.monotonic()
+    _, _, exit_ = account.run(f"trap '' TERM; {script}", limit=1.0)
+    assert time.monotonic() - began < 20
+    assert exit_.code != 0
+    assert living(account_vm) == []
+
+
+def test_a_command_is_not_begun_where_the_login_may_not_become_the_account(fresh_vm: VM) -> None:
+    fresh_vm.sh("rm /etc/sudoers.d/pccpipe-pccrun")
+    with pytest.raises(Unavailable) as caught, opened(fresh_vm):
+        pass
+    assert caught.value.reason is Reason.START_REFUSED
+    assert "sudo" in caught.value.words
+    assert "NOPASSWD" in caught.value.hint
+    fresh_vm.sh("userdel pccrun")
+    with pytest.raises(Unavailable, match="no such user"), opened(fresh_vm):
+        pass
+
+
+WAYS_TO_SUDO = {
+    "use_pty": lambda vm: vm.sh("echo 'Defaults use_pty' >/etc/sudoers.d/pty"),
+    "environment kept": lambda vm: vm.sh("echo 'Defaults !env_reset' >/etc/sudoers.d/env"),
+    "root": lambda vm: vm.sh("rm /etc/sudoers.d/pccpipe-pccrun"),
+    "limit of processes": lambda vm: vm.sh("echo 'pccrun - nproc 300' >/etc/security/limits.d/pccrun.conf"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_SUDO)
+def test_it_is_so_however_sudo_is_set_up_and_for_root_without_it(vms: Callable[..., VM], way: str) -> None:
+    vm = vms(images=False)
+    WAYS_TO_SUDO[way](vm)
+    spec = Vm(vm.host, "root" if way == "root" else "pcc", vm.port, vm.key, vm.known_hosts, vm.root)
+    with opened(vm, spec) as stand:
+        out, err, exit_ = stand.run("id -un; cat; echo err >&2; exit 7", env={"A": "it's"})
+        assert (out, err, exit_) == (f"{vm.run_as}\n".encode(), b"err\n", Exit(7))
+        assert stand.run("kill -KILL $$")[2] == Exit(137, "KILL")
+        assert stand.run("sleep 100", limit=0.5)[2].timed_out
+        running = stand.start("trap 'echo bye; exit 7' TERM; echo up; sleep 100 & wait")
+        read_until(running, b"up\n")
+        running.stop(10.0)
+        assert (read_all(running)[0], running.read(1)) == (b"bye\n", Exit(7))
+        running.discard()
+        # Each of its processes has more, as many as it may.
+        bomb = "env -i perl -e 'setpgrp; $SIG{TERM} = q(IGNORE); while ($n++ < 9) { fork } sleep 1 while 1' </dev/null"
+        out = stand.run(f"{bomb} >/dev/null 2>&1 & sleep 1; echo left")[0]
+        assert out == b"left\n"
+        assert living(vm) == []
+
+
+def test_tool_folders_come_first_in_path(account_vm: VM) -> None:
+    account_vm.sh(
+        "mkdir -p /opt/tools/bin; printf '#!/bin/sh\\necho tool\\n' >/opt/tools/bin/tool; chmod +x /opt/tools/bin/tool"
+    )
+    with opened(account_vm, shared_home=("/opt/tools",)) as stand:
+        assert stand.run("tool; command -v tool")[0] == b"tool\n/opt/tools/bin/tool\n"
+
+
+def test_side_by_side_commands_are_swept_once_the_last_has_ended(account: Stand, account_vm: VM) -> None:
+    first = account.start(f"env -i setsid /bin/sleep {account.nap} </dev/null >/dev/null 2>&1 & echo one")
+    second = account.start("echo up; sleep 4; echo two")
+    assert read_all(first)[0] == b"one\n"
+    assert len([line for line in living(account_vm) if account.nap in line]) == 1
+    assert read_all(second)[0] == b"up\ntwo\n"
+    assert living(account_vm) == []
+    first.discard()
+    second.discard()
+
+
+def test_a_command_that_goes_on_is_not_swept_by_another_process_of_the_run(account: Stand, account_vm: VM) -> None:
+    running = account.start("echo up; sleep 3; echo end")
+    read_until(running, b"up\n")
+    again = account.again()
+    again.open()
+    others: list[bytes] = []
+    waiting = threading.Thread(target=lambda: others.append(read_all(again.start(account.command("echo other")))[0]))
+    waiting.start()
+    time.sleep(1)
+    assert others == []
+    assert read_all(again.attach(running.token))[0] == b"up\nend\n"
+    waiting.join(20)
+    assert others == [b"other\n"]
+    until(lambda: living(account_vm) == [])
+    again.close()
