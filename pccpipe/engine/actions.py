@@ -33,7 +33,7 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
 
     def attempt(number: int) -> Ended:
         try:
-            wait = Wait(path, here.deadline, consented=step.id in parts.accepted)
+            wait = Wait(place, path, here.deadline, consented=step.id in parts.accepted)
             facts, leaks = with_patience(parts, wait, lambda: _act(parts, here, path, body, halt))
         except Halted:
             return halt.ended

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.exposure import Exposure
 from pccpipe.engine.help import Help
-from pccpipe.engine.limits import Deadline
+from pccpipe.engine.limits import Absence, Deadline
 from pccpipe.engine.past import Past, Visit
 from pccpipe.engine.scope import Scope
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
@@ -90,6 +90,7 @@ class Parts(Discreet, frozen=True):
     serials: Serials
     past: Past = field(default_factory=Past)
     proxy: Proxy = field(default_factory=Proxy)
+    absence: Absence = field(default_factory=Absence)
     accepted: frozenset[str] = frozenset()
     """The ids of steps that a person let fall back also after an agent's code may have run."""
 

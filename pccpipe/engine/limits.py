@@ -38,3 +38,19 @@ class Deadline(Struct, frozen=True):
     @property
     def message(self) -> str:
         return f"the time limit of {self.owner} ({self.seconds:g} s) has passed"
+
+
+class Absence:
+    """Since when the VM, or its engine, has been away: one wait for all the steps that need it."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def since(self, moment: float) -> float:
+        """When it went away, on the monotonic clock; `moment` if that is news."""
+        self._since = moment if self._since is None else min(self._since, moment)
+        return self._since
+
+    def end(self) -> None:
+        """It is back."""
+        self._since = None

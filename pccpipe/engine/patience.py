@@ -17,7 +17,9 @@ from pccpipe.record.events import Warned
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds in which a call that broke half way is made again at a place that the run has not used."""
+"""Seconds in which a call that broke half way is made again at a place that the run has not used, and for which a step
+waits at least for one that it has, however long others waited for it before.
+"""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
 WARN_AFTER = 10.0
@@ -28,12 +30,14 @@ class Wait(Struct, frozen=True):
     """How long a step waits for a place.
 
     Attributes:
+        place: of the command, or of the copy that an action works on.
         path: of the step.
         deadline: of the step; it waits no longer than that.
         in_doubt: its command may have begun there already, before this process.
         consented: a person let the step fall back, so it does not wait for long.
     """
 
+    place: Place
     path: str
     deadline: Deadline | None = None
     in_doubt: bool = False
@@ -57,20 +61,31 @@ def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:
     warned = False
     while True:
         try:
-            return do()
+            done = do()
         except Unavailable as no:
-            away = is_away(parts, no.reason) or (wait.in_doubt and no.reason in AWAY | ENGINE_AWAY)
-            if not away and not isinstance(no, Broken):
-                raise
-            limit = parts.project.lost_after if away and not wait.consented else PATIENCE
-            until = began + limit
-            if wait.deadline:
-                until = min(until, wait.deadline.at)
+            until = _until(parts, wait, no, began)
             now = time.monotonic()
             if now + pause > until or parts.cancel.wait(pause):
                 raise
             if not warned and now - began > WARN_AFTER:
                 warned = True
-                text = f"unavailable ({no.reason}): waiting up to {limit:g} s"
-                parts.journal.append(Warned(text, wait.path))
+                parts.journal.append(
+                    Warned(f"unavailable ({no.reason}): waiting for it, {until - now:.0f} s more at most", wait.path)
+                )
             pause = min(2 * pause, LONGEST_PAUSE)
+        else:
+            if wait.place is not Place.LOCAL:
+                parts.absence.end()
+            return done
+
+
+def _until(parts: Parts, wait: Wait, no: Unavailable, began: float) -> float:
+    """Until when it is tried again, on the monotonic clock."""
+    away = is_away(parts, no.reason) or (wait.in_doubt and no.reason in AWAY | ENGINE_AWAY)
+    until = 0.0
+    if away and not wait.consented:
+        lost_after = parts.project.lost_after
+        until = max(parts.absence.since(time.monotonic()) + lost_after, began + min(PATIENCE, lost_after))
+    elif away or isinstance(no, Broken):
+        until = began + PATIENCE
+    return min(until, wait.deadline.at) if wait.deadline else until

@@ -23,7 +23,7 @@ from pccpipe.engine.exposure import Level, is_agent, level_of
 from pccpipe.engine.follow import Followed, follow
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
-from pccpipe.engine.patience import Wait, with_patience
+from pccpipe.engine.patience import Wait, is_away, with_patience
 from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
@@ -60,12 +60,15 @@ def with_retries(
 ) -> Ended:
     """Call `attempt(number)` until its outcome is none to try again after, at most `retry.attempts` times.
 
-    A leak, or a workspace that may not go up, is none: a second try could only do the same.
+    A leak, or a workspace that may not go up, is none: a second try could only do the same. Nor is a place that was
+    waited for and stayed away.
     """
     last = first + retry.attempts - 1
     for number in range(first, last + 1):
         ended = attempt(number)
         if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested or ended.code:
+            break
+        if ended.outcome is Outcome.UNAVAILABLE and is_away(parts, ended.reason):
             break
         if visit.take(StepRetrying):
             continue
@@ -212,7 +215,7 @@ class _RunStep(Struct):
                 running, log = self._attached(started, place)
             else:
                 access.issue(self.path, number)
-                wait = Wait(self.path, self.here.deadline, self.in_doubt, self._is_consented)
+                wait = Wait(place, self.path, self.here.deadline, self.in_doubt, self._is_consented)
                 begun = with_patience(self.parts, wait, lambda: self._begun(number, place, where, serial, access))
                 if begun is None:
                     return Ended(Outcome.CANCELLED, message="cancelled")
@@ -412,6 +415,8 @@ class _RunStep(Struct):
         logs = (log.stdout_path, log.stderr_path)
         exit_ = followed.exit
         if exit_ is None:
+            if place is not Place.LOCAL:
+                self.parts.absence.since(time.monotonic() - self.parts.project.lost_after)
             return Ended(Outcome.LOST, message=followed.message, logs=logs)
         ended = Ended(Outcome.FAILED, exit_code=exit_.code, message=_sentence(exit_), logs=logs)
         if followed.cancelled:

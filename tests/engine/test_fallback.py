@@ -176,6 +176,22 @@ def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: M
     assert 0.1 < time.monotonic() - began < 2
 
 
+def test_one_wait_for_a_vm_that_stays_away_is_enough_for_all_steps(stage: Stage, mocker: MockerFixture) -> None:
+    mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.engine.patience.PATIENCE", 0.05)
+    stage.had_vm, stage.lost_after = True, 0.6
+    stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
+    began = time.monotonic()
+    stage.play("""
+    steps:
+      - {id: a, on: vm, run: x, retry: {attempts: 3, on: [unavailable]}, continue_on_error: true}
+      - {id: b, on: local, run: x, continue_on_error: true}
+      - {id: c, on: vm, run: x, continue_on_error: true}
+      - {id: d, on: vm, run: x, continue_on_error: true}
+    """)
+    assert 0.3 < time.monotonic() - began < 1.2
+
+
 def test_a_call_that_broke_in_the_midst_is_made_again_also_on_a_place_never_had(
     stage: Stage, mocker: MockerFixture
 ) -> None:
