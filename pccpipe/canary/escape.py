@@ -8,10 +8,8 @@ import re
 import secrets as randomness
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from msgspec.structs import replace
 
 from pccpipe.canary.routes import VM, EscapeReport, Routes, Verdict
 from pccpipe.data_files import data_path
@@ -24,7 +22,7 @@ from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.shell import programs
 from pccpipe.shell.here import Here
-from pccpipe.spec.model import Pipeline, Project
+from pccpipe.spec.model import Project
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
@@ -66,15 +64,16 @@ def check_escape(
         words = "there is nothing to get out of: the project's isolation_mode is local"
         raise UsageError(words, "name a project with a VM: --project FILE")
     cancel = cancel or Cancel()
-    with tempfile.TemporaryDirectory(prefix="pccpipe-escape-") as name, _decoy() as variable:
+    decoy = f"PCCPIPE-DECOY-{randomness.token_hex(16)}"
+    with tempfile.TemporaryDirectory(prefix="pccpipe-escape-") as name:
         folder = Path(name)
         for path, text in _WORKSPACE.items():
             (folder / "workspace" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "workspace" / path).write_text(text)
-        check = _Check(project, os.environ[variable], on_progress, accept_new_host_key=accept_new_host_key)
+        check = _Check(project, decoy, on_progress, accept_new_host_key=accept_new_host_key)
         try:
             result = run(
-                _with_decoy(load(data_path(*PIPELINE)), variable),
+                load(data_path(*PIPELINE)),
                 run_id=check.run_id,
                 project=project,
                 workspace=folder / "workspace",
@@ -85,26 +84,12 @@ def check_escape(
                 cancel=cancel,
                 accept_new_host_key=accept_new_host_key,
                 wait=wait,
+                # In the place of a key.
+                environ={**os.environ, "DECOY": decoy},
             )
             return check.report(result)
         finally:
             check.close()
-
-
-@contextlib.contextmanager
-def _decoy() -> Iterator[str]:
-    """A value that is good for nothing, in an environment variable, as users have their keys."""
-    variable = f"PCCPIPE_DECOY_{randomness.token_hex(4).upper()}"
-    os.environ[variable] = f"PCCPIPE-DECOY-{randomness.token_hex(16)}"
-    try:
-        yield variable
-    finally:
-        del os.environ[variable]
-
-
-def _with_decoy(pipeline: Pipeline, variable: str) -> Pipeline:
-    secrets = {name: replace(secret, source_name=variable) for name, secret in pipeline.secrets.items()}
-    return replace(pipeline, secrets=secrets)
 
 
 class _Check:
@@ -131,7 +116,7 @@ class _Check:
             self.routes.set_side(VM, Verdict.NOT_TRIED, "the project has no VM")
         elif not self._run_as:
             self.routes.set_side(VM, Verdict.BROKE, NO_RUN_AS)
-        self.routes.set("box_alone", Verdict.NOT_TRIED, "pccpipe would have to be killed for it")
+        self.routes.set("box_alone", Verdict.NOT_TRIED, "it takes a killed pccpipe, and `lost_after`")
 
     @property
     def inputs(self) -> Mapping[str, Json]:

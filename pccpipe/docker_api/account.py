@@ -9,6 +9,8 @@ from pccpipe.outcome import Place
 from pccpipe.targets.base import Isolation
 from pccpipe.values import Json
 
+MOST_HIDDEN, LONGEST_HIDDEN = 200, 300
+"""Of the names of hidden files in a record, and of the characters of one."""
 _NAMESPACES = {
     "network": "NetworkMode",
     "pid": "PidMode",
@@ -48,7 +50,7 @@ def isolation_of(host: str, name: str, found: Mapping[str, Json], engine: tuple[
         capabilities=_capabilities(settings),
         security=tuple(_security(found, settings, engine)),
         mounts=mounts,
-        hidden=tuple(sorted(_hidden(found))),
+        hidden=_hidden(found),
         shared=tuple(name for name, key in _NAMESPACES.items() if settings.get(key) == "host"),
     )
 
@@ -106,11 +108,12 @@ def _mounts(found: Mapping[str, Json], settings: Mapping[str, Json]) -> Iterator
         yield f"tmpfs:{folder}:{options}"
 
 
-def _hidden(found: Mapping[str, Json]) -> Iterator[str]:
-    """What of the workspace something lies over."""
-    for mount in _list(found.get("Mounts")):
-        if isinstance(mount, dict) and (path := _hidden_by(mount)):
-            yield path
+def _hidden(found: Mapping[str, Json]) -> tuple[str, ...]:
+    """What of the workspace something lies over; as a stranger chose the names, not more than a record is to keep."""
+    mounts = [_hidden_by(mount) for mount in _list(found.get("Mounts")) if isinstance(mount, dict)]
+    paths = sorted(path for path in mounts if path is not None)
+    kept = [path if len(path) <= LONGEST_HIDDEN else f"{path[:LONGEST_HIDDEN]}..." for path in paths[:MOST_HIDDEN]]
+    return (*kept, *([f"{len(paths) - MOST_HIDDEN} more"] if len(paths) > MOST_HIDDEN else []))
 
 
 def _hidden_by(mount: Mapping[str, Json]) -> str | None:

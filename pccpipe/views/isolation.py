@@ -108,6 +108,6 @@ def _inside(had: Isolation) -> Iterator[str]:
     for mount in had.mounts:
         yield f"mount {mount}"
     if had.hidden:
-        more = f", and {len(had.hidden) - SHOWN} more" if len(had.hidden) > SHOWN else ""
+        more = ", and more: `hidden` in run.json" if len(had.hidden) > SHOWN else ""
         names = ", ".join(repr(shorten(path, 80)) for path in had.hidden[:SHOWN])
         yield f"hidden from it, because agents take it for instructions: {names}{more}"

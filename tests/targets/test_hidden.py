@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec.structs
 import pytest
 
+from pccpipe.docker_api.account import MOST_HIDDEN
 from pccpipe.docker_api.hidden import MOST, NAMES
 from pccpipe.errors import ActionError
 from pccpipe.ssh.connection import Connection
@@ -139,7 +140,7 @@ def test_as_many_as_the_limit_are_hidden_in_time_and_more_fail_the_step(vm: VM, 
     said, had = seen(stand)
     assert time.monotonic() - began < 20
     assert "OBEY" not in said
-    assert len(had.hidden) == MOST
+    assert (len(had.hidden), had.hidden[-1]) == (MOST_HIDDEN + 1, f"{MOST - MOST_HIDDEN} more")
     lay(vm, stand, "mkdir more; echo OBEY >more/AGENTS.md")
     with pytest.raises(ActionError, match=f"over {MOST} files"):
         stand.start("true")
