@@ -52,10 +52,10 @@ def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, 
     connection = None
     try:
         of_project = project_here(project)
-        tell([f"project {of_project.id} ({of_project.path or 'no project file'})"])
+        heading = [f"project {of_project.id} ({of_project.path or 'no project file'})"]
         sites, connection = _sites(of_project, runs_dir.absolute(), accept_new_host_key)
         for site in sites:
-            lines = _Teller(site)
+            lines = _Teller(site, heading)
             collected = collect(site, older_than=still, dry_run=dry_run, on_outcome=lines.outcome)
             lines.end(collected, dry_run=dry_run)
             failed = failed or collected.has_failed
@@ -102,10 +102,11 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
 
 
 class _Teller:
-    """Prints a line for each thing of a site, and the sum."""
+    """Prints a line for each thing of a site, and the sum; before the first of several sites the `heading`."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, heading: list[str]) -> None:
         self._site = site
+        self._heading = heading
         self._has_begun = False
 
     def outcome(self, outcome: Outcome) -> None:
@@ -128,7 +129,7 @@ class _Teller:
         for words in collected.wrong:
             self._tell("WRONG", words)
         if not self._has_begun:
-            tell([f"{self._where}: nothing of any run is there"])
+            self._begin(f"{self._where}: nothing of any run is there")
             return
         free = []
         if collected.free is not None:
@@ -142,12 +143,16 @@ class _Teller:
     def _where(self) -> str:
         return f"{self._site.system} on {self._site.machine.host}"
 
+    def _begin(self, line: str) -> None:
+        tell([*self._heading, line])
+        self._heading.clear()
+
     def _tell(self, word: str, words: str) -> None:
         from pccpipe.views.text import harmless_line
 
         if not self._has_begun:
             self._has_begun = True
-            tell([f"{self._where}:"])
+            self._begin(f"{self._where}:")
         tell([f"  {word:<9} {harmless_line(words)}"])
 
 

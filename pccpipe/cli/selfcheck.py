@@ -82,8 +82,6 @@ def selfcheck(
     spec = load(pipeline) if pipeline else None
     found = which_project(project, pipeline=spec.path if spec else None, workspace=workspace)
     of_project = project_for(spec, found) if spec else found or local_project()
-    if not as_json:
-        tell([f"project {of_project.id} ({of_project.path or 'no project file'})"])
     cancel = Cancel()
     obey_signals(cancel)
     status = _StatusLine()
@@ -103,7 +101,7 @@ def selfcheck(
     if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
-        tell(lines(report))
+        tell([f"project {of_project.id} ({of_project.path or 'no project file'})", *lines(report)])
     if report.found:
         context.exit(FOUND)
     if cancel.requested:

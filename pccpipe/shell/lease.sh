@@ -258,6 +258,9 @@ pcc_give_back() { # NONCE [FOLDER]: a folder that is to go with the lease, if th
   pcc_look
   if [ "$pcc_nonce" = "$1" ]; then
     [ -z "${2-}" ] || rmdir "$2" 2>/dev/null
+    # What kept git out while a run was here (record/fence.py); nothing is left behind.
+    pcc_fence=${pcc_lease%/*}/.git
+    if grep -qs 'folders-of-a-pccpipe-run-are-no-repository' "$pcc_fence/config"; then rm -rf "$pcc_fence"; fi
     pcc_touch 0
   fi
   echo free

@@ -152,3 +152,14 @@ def test_git_on_the_vm_finds_no_repository_around_the_workspace(fresh_vm: VM, tm
     """)
     assert ran.code == 0, ran.stdout
     assert fresh_vm.sh(f"su {fresh_vm.user} -c 'git -C {fresh_vm.root} ls-files'").stdout == "f\n"
+
+
+def test_what_keeps_git_out_goes_with_the_run_and_nothing_else_does(fresh_vm: VM, tmp_path: Path) -> None:
+    control = Control(tmp_path, fresh_vm)
+    ran = control.run("steps: [{id: a, on: vm, run: 'test -d ../../.git'}]")
+    assert ran.code == 0, ran.stdout
+    fresh_vm.sh(f"! test -e {fresh_vm.root}/.system/.git")
+    # One that is the user's own stays.
+    fresh_vm.sh(f"su {fresh_vm.user} -c 'cd {fresh_vm.root}/.system && git init -q .'")
+    assert control.run("steps: [{id: a, on: vm, run: 'true'}]").code == 0
+    fresh_vm.sh(f"test -e {fresh_vm.root}/.system/.git/HEAD")
