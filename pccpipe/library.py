@@ -162,6 +162,8 @@ def run(
     allowed = fallback is Fallback.ALLOWED
     refuse_links(folders.user, folders.record, folders.state)
     make_run_dir(folders.record)
+    # Of a run whose record is gone, or put there by those who wrote the workspace: no command of this one made it.
+    shutil.rmtree(folders.state, ignore_errors=True)
     with RunLock(folders.record):
         _keep_pipeline(pipeline, folders.record)
         begins = RunStarted(

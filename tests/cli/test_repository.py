@@ -230,6 +230,20 @@ def test_the_records_of_other_runs_are_no_part_of_the_workspace(folder: Folder) 
     assert (folder.path / "out/[runs]/r2/logs/a-1.stdout.log").read_text() == "out\npipeline.yaml\n"
 
 
+def test_what_lies_where_a_new_run_keeps_its_commands_is_not_read(folder: Folder) -> None:
+    planted = folder.path / ".system/run-state/r"
+    (planted / "commands").mkdir(parents=True)
+    (planted / "proxy-port").write_text("not a number")
+    (planted / "commands/a-1.out").symlink_to(folder.path)
+    folder.pipeline("""
+        steps:
+          - id: a
+            run: echo '{}' >"$PCC_OUT/a.json"; test ! -e "$PCC_OUT/../../proxy-port"
+            result: {path: a.json}
+    """)
+    fine(folder.do("run", "pipeline.yaml", "--run-id", "r"))
+
+
 def _link_system(path: Path, elsewhere: Path) -> None:
     (path / ".system").symlink_to(elsewhere)
 
