@@ -229,6 +229,7 @@ class Assembly:
             door=Door(self.vm.serving, self._accept),
             account=self.vm.account,
             turns=self._vm_turns(self.vm),
+            root=self.vm.root,
         )
 
     def _vm_turns(self, vm: ProjectVm) -> Turns | None:

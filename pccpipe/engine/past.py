@@ -111,6 +111,8 @@ class Past:
         """Where commands have begun: something of them may still be there."""
         self.used: set[Place] = set()
         """Which places other than this machine the run has had."""
+        self.changed_images: set[str] = set()
+        """Of which it was said that they are not what `provision` left."""
         self.exposure = Exposure()
         self._waiting_since: float | None = None
         for event in events:
@@ -150,6 +152,8 @@ class Past:
             case CommandStarted() as started:
                 self.places.add(started.had.place)
                 self.used.add(started.had.place)
+                if started.had.image and started.had.image_provisioned:
+                    self.changed_images.add(started.had.image)
                 self._open(started.step).noted.append(started)
             case MayHaveBegun() as may:
                 self.places.add(may.place)

@@ -404,6 +404,16 @@ class _RunStep(Struct):
         self.parts.used.add(running.isolation.place)
         if command.container and running.isolation.image:
             self._tell_shortfalls(command.container, running.isolation)
+            self._tell_changed_image(running.isolation)
+
+    def _tell_changed_image(self, had: Isolation) -> None:
+        """Warn, once a run, of an image behind whose name there is another one than when the VM was provisioned."""
+        told = self.parts.past.changed_images
+        if had.image and had.image_digest and had.image_provisioned and had.image not in told:
+            told.add(had.image)
+            before, now = (digest.removeprefix("sha256:")[:12] for digest in (had.image_provisioned, had.image_digest))
+            words = f"the image {had.image} changed since the VM was provisioned: it was {before} and is {now}"
+            self.parts.journal.append(Warned(f"{words}; fix: pccpipe provision", self.path))
 
     def _tell_shortfalls(self, asked: ContainerSettings, had: Isolation) -> None:
         lacking = "; ".join(shortfalls(asked, had))

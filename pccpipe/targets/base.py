@@ -95,6 +95,8 @@ class Isolation(Struct, frozen=True):
     container: str | None = None
     image: str | None = None
     image_digest: str | None = None
+    image_provisioned: str | None = None
+    """The digest of the image that `provision` left under that name, if it is another one."""
     network: str | None = None
     workspace: str = ""
     """The workspace's folder as the command sees it."""

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pccpipe.docker_api import holder, relay
 from pccpipe.docker_api.account import isolation_of, part
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
@@ -39,6 +41,7 @@ from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
+from pccpipe.targets.known_images import KnownImages
 from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, refused
 from pccpipe.targets.turns import Kind, TakingTurns, Turns
 from pccpipe.values import Json
@@ -72,6 +75,7 @@ class ContainerTarget:
         door: serves a command that connects to the proxy.
         account: who runs in the containers, and whose the workspace is; None: whoever has that.
         turns: when a container may run; with an account.
+        root: the machine's folder for projects, if `provision` may have written down there what it left.
     """
 
     def __init__(
@@ -86,7 +90,9 @@ class ContainerTarget:
         door: Door | None = None,
         account: Account | None = None,
         turns: Turns | None = None,
+        root: str | None = None,
     ) -> None:
+        self._images = KnownImages(machine, root)
         self._account = account
         self._turns = turns
         self._machine = machine
@@ -141,6 +147,7 @@ class ContainerTarget:
         name = container_name(self._run_id, command)
         try:
             owner = self._lay_out(command, name, paths)
+            self._images.begin()
             if command.is_proxied:
                 self._open_door()
             hidden = self._hide(paths) if command.container.read_only_workspace else ()
@@ -217,6 +224,7 @@ class ContainerTarget:
             with halt.watched_by(over.halt):
                 engine = Engine(over, self._engine.socket)
                 engine.build(image, context.absolute(), dockerfile.absolute(), args, on_output)
+                self._images.built.add(image)
         except (Unavailable, ActionError, ConnectionError, TimeoutError):
             halt.check()
             raise
@@ -461,7 +469,8 @@ class ContainerTarget:
             return  # `close` tries again, by the run's label
 
     def _isolation(self, name: str, found: Mapping[str, Json]) -> Isolation:
-        return isolation_of(self._machine.host, name, found, self._engine.security_options())
+        had = isolation_of(self._machine.host, name, found, self._engine.security_options())
+        return replace(had, image_provisioned=self._images.other_than(had.image, had.image_digest))
 
 
 def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:

@@ -191,7 +191,8 @@ def isolation(had: Isolation) -> str:
     if had.container:
         parts.append(f"name {had.container}")
     if had.image_digest:
-        parts.append(f"image {had.image_digest[:19]}")
+        other = f" (provision left {had.image_provisioned[:19]})" if had.image_provisioned else ""
+        parts.append(f"image {had.image_digest[:19]}{other}")
     if had.network:
         parts.append(f"network {had.network}")
     if had.place is Place.CONTAINER:

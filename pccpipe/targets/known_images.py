@@ -1,0 +1,54 @@
+"""The images that `provision` left on a machine, read once a run while its first container is made."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent.futures import Future
+
+from pccpipe.errors import PccpipeError
+from pccpipe.shell.provisioned import Provisioned, read_provisioned
+from pccpipe.targets.machine import Machine
+
+LIMIT = 15.0
+"""Seconds to wait for what `provision` wrote down; the container runs meanwhile."""
+
+
+class KnownImages:
+    """Safe from many threads.
+
+    Args:
+        root: the machine's folder for projects; None where `provision` writes nothing down.
+    """
+
+    def __init__(self, machine: Machine, root: str | None) -> None:
+        self._machine = machine
+        self._root = root
+        self._lock = threading.Lock()
+        self._read: Future[Provisioned | None] | None = None
+        self.built: set[str] = set()
+        """The images that this run has built itself: of these nothing is known."""
+
+    def begin(self) -> None:
+        """Begin to read, once."""
+        with self._lock:
+            if self._root is None or self._read is not None:
+                return
+            self._read = Future()
+        threading.Thread(target=self._answer, args=(self._root, self._read), name="pccpipe-images", daemon=True).start()
+
+    def other_than(self, image: str | None, digest: str | None) -> str | None:
+        """The digest that an image had when the machine was provisioned, if that is known and another one."""
+        if self._read is None or image is None or image in self.built:
+            return None
+        known: Provisioned | None = None
+        with contextlib.suppress(TimeoutError):
+            known = self._read.result(LIMIT)
+        left = known.images.get(image) if known else None
+        return left if left and left != digest else None
+
+    def _answer(self, root: str, read: Future[Provisioned | None]) -> None:
+        try:
+            read.set_result(read_provisioned(self._machine, root))
+        except (PccpipeError, OSError):
+            read.set_result(None)  # that the machine is away, others say
