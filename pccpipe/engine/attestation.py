@@ -1,7 +1,8 @@
 """Which results a command on the VM could have forged.
 
-Without `run_as`, commands on the VM have the account that owns pccpipe's files there. From the first one on, nothing
-that comes from the VM can be told from what such a command wrote in its place: the result is `unattested`.
+Without `run_as`, and with `account: login`, commands on the VM have the account that owns pccpipe's files there. From
+the first one on, nothing that comes from the VM can be told from what such a command wrote in its place: the result is
+`unattested`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ from pccpipe.spec.model import FileKind, Run, Step
 from pccpipe.workspace.base import Side
 
 
-def is_unattested(parts: Parts, place: Place) -> bool:
-    """Whether a result of a command at `place` could be forged by a command on the VM, itself included."""
+def runs_as_login(parts: Parts, body: Run, place: Place) -> bool:
+    """Whether a command at `place` has the account on the VM that owns pccpipe's files there."""
     vm = parts.project.vm
-    if parts.side_of(place) is Side.HOME or (vm and vm.run_as):
+    return place is Place.VM and parts.side_of(place) is Side.VM and (body.as_login or not (vm and vm.run_as))
+
+
+def is_unattested(parts: Parts, body: Run, place: Place) -> bool:
+    """Whether a result of a command at `place` could be forged by a command on the VM, itself included."""
+    if parts.side_of(place) is Side.HOME:
         return False
-    return place is Place.VM or Place.VM in parts.used
+    vm = parts.project.vm
+    as_login_before = parts.past.login_began or (Place.VM in parts.used and not (vm and vm.run_as))
+    return as_login_before or runs_as_login(parts, body, place)
 
 
 def unattested_reads(scope: Scope, step: Step, body: Run) -> list[str]:

@@ -113,6 +113,8 @@ class Past:
         """Which places other than this machine the run has had."""
         self.changed_images: set[str] = set()
         """Of which it was said that they are not what `provision` left."""
+        self.login_began = False
+        """Whether a command began on the VM as the account that owns pccpipe's files there."""
         self.exposure = Exposure()
         self._waiting_since: float | None = None
         for event in events:
@@ -154,6 +156,7 @@ class Past:
                 self.used.add(started.had.place)
                 if started.had.image and started.had.image_provisioned:
                     self.changed_images.add(started.had.image)
+                self.login_began = self.login_began or started.as_login
                 self._open(started.step).noted.append(started)
             case MayHaveBegun() as may:
                 self.places.add(may.place)

@@ -121,18 +121,25 @@ def make_plan(
 
 def _attested(project: Project, steps: Sequence[PlannedStep]) -> Iterator[PlannedStep]:
     """The steps, with whether a command on the VM could forge their results."""
-    if project.isolation_mode is not IsolationMode.VM or (project.vm and project.vm.run_as):
+    if project.isolation_mode is not IsolationMode.VM:
         yield from steps
         return
     repeats = [f"{step.path}." for step in steps if step.kind == "repeat"]
-    on_vm = [index for index, step in enumerate(steps) if step.ways and step.ways[0].place is Place.VM]
+    as_login = [index for index, step in enumerate(steps) if _runs_as_login(project, step)]
     for index, step in enumerate(steps):
         around = [group for group in repeats if step.path.startswith(group)]
         comes_after = any(
-            other <= index or any(steps[other].path.startswith(group) for group in around) for other in on_vm
+            other <= index or any(steps[other].path.startswith(group) for group in around) for other in as_login
         )
         remote = any(way.place is not Place.LOCAL for way in step.ways)
         yield replace(step, unattested=bool(step.result and remote and comes_after))
+
+
+def _runs_as_login(project: Project, step: PlannedStep) -> bool:
+    body = step.step.body
+    if not isinstance(body, Run) or not step.ways or step.ways[0].place is not Place.VM:
+        return False
+    return body.as_login or not (project.vm and project.vm.run_as)
 
 
 class _At(Struct, frozen=True):

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.engine.access import Access, Budget, access_of, budget_of
-from pccpipe.engine.attestation import is_unattested, unattested_reads
+from pccpipe.engine.attestation import is_unattested, runs_as_login, unattested_reads
 from pccpipe.engine.command import asked_settings, make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.exposure import Level, is_agent, level_of
@@ -310,7 +310,9 @@ class _RunStep(Struct):
                 value = parse_result(target.read_bytes(), target.name, self.body.result.schema_json)
             except (OSError, ResultError) as error:
                 return replace(ended, outcome=Outcome.FAILED, message=f"the result is no longer there: {error}")
-            ended = replace(ended, result=value, result_path=path, unattested=is_unattested(self.parts, place))
+            ended = replace(
+                ended, result=value, result_path=path, unattested=is_unattested(self.parts, self.body, place)
+            )
         return ended
 
     def _start(
@@ -346,7 +348,7 @@ class _RunStep(Struct):
             raise no
         if self.body.isolation_required:
             forged = unattested_reads(self.here.scope, self.step, self.body)
-            if self.body.result and is_unattested(parts, place):
+            if self.body.result and is_unattested(parts, self.body, place):
                 forged.append(self.step.id)
             if forged:
                 words = f"`isolation: required`, and a command on the VM could forge the result of {', '.join(forged)}"
@@ -376,7 +378,7 @@ class _RunStep(Struct):
             parts.exposure.note(event)
             parts.journal.append(event)
             self.may_have_begun = True
-        if place is Place.VM and parts.exposure.is_exposed and is_unattested(parts, place):
+        if parts.exposure.is_exposed and runs_as_login(parts, self.body, place):
             parts.targets.remember_vm()
 
     def _open_log(self, command: Command, place: Place) -> CommandLog:
@@ -389,6 +391,7 @@ class _RunStep(Struct):
         return spec.path.render(self.here.scope.on(place).names)
 
     def _tell_start(self, number: int, command: Command, running: Running, log: CommandLog) -> None:
+        as_login = runs_as_login(self.parts, self.body, running.isolation.place)
         self.parts.journal.append(
             CommandStarted(
                 self.path,
@@ -399,8 +402,11 @@ class _RunStep(Struct):
                 log.stderr_name,
                 running.token,
                 command.container,
+                as_login,
             )
         )
+        if as_login:
+            self.parts.past.login_began = True
         self.parts.used.add(running.isolation.place)
         if command.container and running.isolation.image:
             self._tell_shortfalls(command.container, running.isolation)
@@ -452,7 +458,7 @@ class _RunStep(Struct):
             if ended.outcome is not Outcome.SUCCEEDED:
                 return ended
             return replace(ended, outcome=Outcome.LOST, message=str(error))
-        return replace(ended, result=value, result_path=path, unattested=is_unattested(self.parts, place))
+        return replace(ended, result=value, result_path=path, unattested=is_unattested(self.parts, self.body, place))
 
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = self._result_path(spec, place)

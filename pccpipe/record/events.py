@@ -123,6 +123,8 @@ class CommandStarted(_Kind, frozen=True):
     token: Token = field(default_factory=dict)
     settings: ContainerSettings | None = None
     """What was asked of its container; `had` is what came of it."""
+    as_login: bool = False
+    """It runs on the VM as the account that owns pccpipe's files there."""
 
 
 class CommandEnded(_Kind, frozen=True):

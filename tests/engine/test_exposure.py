@@ -329,6 +329,22 @@ def test_a_result_that_follows_a_command_on_the_vm_is_unattested(stage: Stage) -
     assert [end.unattested for end in stage.play(RESULTS).notes.of(StepEnded)] == [False, False, False]
 
 
+def test_a_command_of_the_logins_makes_results_unattested_with_an_account_too(stage: Stage) -> None:
+    stage.run_as = "pccrun"
+    stage.script = lambda command: Play(files={"first.json": b"{}", "review.json": b"{}"})
+    text = RESULTS.replace("on: vm, run: x", "on: vm, account: login, run: x")
+    played = stage.play(text)
+    assert [end.unattested for end in played.notes.of(StepEnded)] == [False, False, True]
+    assert [began.as_login for began in played.notes.of(CommandStarted)] == [False, True, False]
+    assert played.targets.remembered == 1
+    # A resumed run knows it from the record.
+    notes = MortalNotes(8)
+    with pytest.raises(KilledError):
+        stage.play(text, notes)
+    rest = stage.play(text, Notes(), stage.targets(), killed_past(*notes.happenings))
+    assert rest.end_of("review").unattested
+
+
 @pytest.mark.parametrize(
     "step",
     [
