@@ -213,4 +213,4 @@ class ProjectVm:
         assert machine is not None
         # What can't be removed now is for `gc`, which says why.
         with contextlib.suppress(PccpipeError, OSError):
-            collect_over(machine, Engine(machine, DEFAULT_SOCKET), self.root, self._is_over)
+            collect_over(machine, Engine(machine, DEFAULT_SOCKET), self.root, self._is_over, self._vm.run_as)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pccpipe.gc.decide import Verdict
     from pccpipe.gc.look import Site
-    from pccpipe.gc.sweep import Collected, Outcome
+    from pccpipe.gc.sweep import Collected, Fate, Outcome
     from pccpipe.spec.model import Project
     from pccpipe.ssh.connection import Connection
 
@@ -94,7 +94,9 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
             runs_dir, lambda began: began.project == project.id and began.isolation_mode is IsolationMode.VM
         )
         engine = Engine(connection, DEFAULT_SOCKET)
-        on_vm = Site.on_vm(connection, project.vm.root, of_project, engine, project.lost_after + 60.0)
+        on_vm = Site.on_vm(
+            connection, project.vm.root, of_project, engine, project.lost_after + 60.0, project.vm.run_as
+        )
         return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs)], connection
     engine = Engine(here, local_socket())
     needs_engine = project.isolation_mode is IsolationMode.CONTAINER
@@ -116,12 +118,14 @@ class _Teller:
         thing = outcome.thing
         name = f"container {thing.name}" if thing.kind is Kind.CONTAINER else thing.name
         counted = "" if thing.kind is Kind.LEASE else f", {size(thing.size)}"
-        self._tell(_fate(outcome), f"{name} of run {thing.run_id}{counted}: {_because(outcome)}")
+        self._tell(_word(outcome.fate), f"{name} of run {thing.run_id}{counted}: {_because(outcome)}")
 
     def end(self, collected: Collected, *, dry_run: bool) -> None:
         """What else there was, and the sum. Of a home that has nothing, nothing is said beside a VM."""
         from pccpipe.views.text import size
 
+        for other in collected.others:
+            self._tell(_word(other.fate), other.words)
         for name in collected.strange:
             self._tell("left", f"{name}: it is none of pccpipe's")
         for problem in collected.problems:
@@ -156,10 +160,10 @@ class _Teller:
         tell([f"  {word:<9} {harmless_line(words)}"])
 
 
-def _fate(outcome: Outcome) -> str:
+def _word(fate: Fate) -> str:
     from pccpipe.gc.sweep import Fate
 
-    match outcome.fate:
+    match fate:
         case Fate.STAYS | Fate.REVIVED:
             return "stays"
         case Fate.WOULD_GO:
@@ -169,7 +173,7 @@ def _fate(outcome: Outcome) -> str:
         case Fate.FAILED:
             return "FAILED"
         case _:
-            assert_never(outcome.fate)
+            assert_never(fate)
 
 
 def _because(outcome: Outcome) -> str:
@@ -197,6 +201,8 @@ def _why(verdict: Verdict) -> str:
             return f"a container of it runs, for {time} more at most" if time else "a container of it runs"
         case Why.OVER:
             return "the run is over"
+        case Why.STRAY:
+            return "they claim to be of the run, of which no command is there"
         case Why.PAST_DEADLINE:
             return f"its deadline passed {time} ago"
         case Why.STALE_LEASE:

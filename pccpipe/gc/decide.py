@@ -21,6 +21,8 @@ class Kind(StrEnum):
     STATE = "state"
     """What is kept of a run's commands on a machine."""
     LEASE = "lease"
+    PROCESSES = "processes"
+    """What commands began, of a run that has no folder for its commands: nobody can follow them."""
     STRANGE = "unknown"
     """It is where ours are, and is none of ours."""
 
@@ -75,7 +77,7 @@ class Run(Struct, frozen=True):
 
     record: Record = Record.NONE
     has_processes: bool = False
-    """A process of its commands runs."""
+    """A process of pccpipe's own sees to the end of one of its commands. An environment proves nothing."""
     is_recorded: bool = False
     """What runs of it was begun by the run of this record, and not by another one of the same name elsewhere."""
 
@@ -88,6 +90,7 @@ class Why(Enum):
     PROCESS_RUNS = "process runs"
     CONTAINER_RUNS = "container runs"  # until its deadline
     OVER = "over"
+    STRAY = "stray"
     PAST_DEADLINE = "past deadline"  # since then
     STALE_LEASE = "stale lease"  # since its last sign of life
     CUT_OFF = "cut off"  # since its last sign of life
@@ -166,7 +169,7 @@ def _stillness(things: Sequence[Thing], moment: Moment) -> float | None:
     """Seconds since anything of it changed; None if that can't be known."""
     changes: list[float] = []
     for thing in things:
-        if thing.kind is Kind.LEASE:
+        if thing.kind in {Kind.LEASE, Kind.PROCESSES}:
             continue
         if thing.touched is None:
             return None
@@ -182,6 +185,8 @@ def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) ->
             return Verdict(not is_cut_off, Why.CUT_OFF if is_cut_off else Why.STALE_LEASE, thing.beat)
         case Kind.COPY:
             return Verdict(False, Why.NOT_ENDED)
+        case Kind.PROCESSES:
+            return Verdict(True, Why.STRAY)
         case Kind.CONTAINER if thing.container and thing.container.is_past_deadline(moment.now):
             return Verdict(True, Why.PAST_DEADLINE, moment.now - (thing.container.deadline or 0.0))
         case Kind.CONTAINER | Kind.WORKSPACE | Kind.STATE:

@@ -18,15 +18,18 @@ from pccpipe.gc.decide import CUT_OFF_LIMIT, Container, Kind, Record, Run, Thing
 from pccpipe.gc.records import Records
 from pccpipe.outcome import Reason
 from pccpipe.record.journal import RUN_ID
+from pccpipe.shell import lease
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import read_lease
 from pccpipe.shell.programs import Place
+from pccpipe.targets.answers import number, number_or_none
 from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
 
 LOOK_TIMEOUT = 300.0
 """Seconds for the listing: it walks through all that is there."""
 STATES = "run-state"
+WORKSPACES = "run-workspaces"
 
 
 class Site(Struct, frozen=True):
@@ -38,6 +41,7 @@ class Site(Struct, frozen=True):
         needs_engine: whether an engine that does not answer is worth a word.
         lease_root: the VM's folder for projects; None here, where there is no lease.
         runs: the name of the folder in `system` with the records, which have the runs' own copies; none on a VM.
+        run_as: the account of the VM that commands run as, beside the login.
         cut_off_limit: see `Moment`.
     """
 
@@ -48,14 +52,21 @@ class Site(Struct, frozen=True):
     needs_engine: bool = True
     lease_root: str | None = None
     runs: str = ""
+    run_as: str | None = None
     cut_off_limit: float = CUT_OFF_LIMIT
 
     @staticmethod
     def on_vm(
-        machine: Machine, root: str, records: Records, engine: Engine | None, cut_off_limit: float = CUT_OFF_LIMIT
+        machine: Machine,
+        root: str,
+        records: Records,
+        engine: Engine | None,
+        cut_off_limit: float = CUT_OFF_LIMIT,
+        run_as: str | None = None,
     ) -> Site:
         """The project's VM, whose folder for projects (`vm.root`) is `root`."""
-        return Site(machine, f"{root}/.system", records, engine, lease_root=root, cut_off_limit=cut_off_limit)
+        system = f"{root}/.system"
+        return Site(machine, system, records, engine, lease_root=root, run_as=run_as, cut_off_limit=cut_off_limit)
 
     def place_of(self, run_id: str) -> Place:
         return Place(run_id, f"{self.system}/{STATES}/{run_id}")
@@ -78,6 +89,11 @@ class Found(Struct):
     problems: list[str] = field(default_factory=list)
     engine_known: bool = True
     tags: set[str] = field(default_factory=set)
+    """Of processes that commands began."""
+    lanes: set[str] = field(default_factory=set)
+    """Of processes that wait for commands."""
+    living: set[str] = field(default_factory=set)
+    """Runs of which a process sees to the end of a command."""
     marks: dict[str, set[str]] = field(default_factory=dict)
     """Of what runs, by run."""
 
@@ -90,6 +106,7 @@ def look(site: Site) -> Found:
     """Find everything, and what is known of its runs. Raises `Unavailable` if the machine can't be had."""
     found = Found()
     _look_at_folders(site, found)
+    _look_for_strays(site, found)
     _look_at_lease(site, found)
     _look_at_engine(site, found)
     for key, group in found.groups.items():
@@ -99,9 +116,29 @@ def look(site: Site) -> Found:
     return found
 
 
+def why_alive(site: Site, found: Found, holder: str = "") -> str:
+    """Say why the account's processes may be those of a run that lives; "" if there is none on the machine.
+
+    Args:
+        holder: the name by which the caller has the VM's lease.
+    """
+    for group in found.groups.values():
+        is_held = any(thing.kind is Kind.LEASE and not thing.is_stale for thing in group.things)
+        if is_held and group.run_id != holder:
+            return f"run {group.run_id} has the VM"
+        if group.run_id in found.living:
+            return f"a command of run {group.run_id} runs"
+    ours = {site.place_of(group.run_id).tag for group in found.groups.values()}
+    for tag in sorted((found.tags | found.lanes) - ours):
+        run_id = tag.rpartition("-")[0]
+        if RUN_ID.fullmatch(run_id) and site.place_of(run_id).tag != tag:
+            return f"run {run_id} of another root may be alive"
+    return ""
+
+
 def _look_at_folders(site: Site, found: Found) -> None:
     settings = f"pcc_system={shlex.quote(site.system)} pcc_runs={shlex.quote(site.runs)}"
-    program = f"{settings}\n{Path(__file__).with_name('look.sh').read_text()}"
+    program = f"{settings}\n{lease.program()}{Path(__file__).with_name('look.sh').read_text()}"
     done = unbroken(site.machine, lambda: site.machine.run(program, LOOK_TIMEOUT))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
@@ -109,36 +146,54 @@ def _look_at_folders(site: Site, found: Found) -> None:
             Reason.WORKSPACE_REFUSED, f"{site.machine.host}: {site.system} cannot be looked into: {words}"
         )
     fields = done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
-    for place, name, what, size, last in zip(*(fields[number::5] for number in range(5)), strict=True):
+    for place, name, what, size, last in zip(*(fields[index::5] for index in range(5)), strict=True):
         match what:
             case "folder" if RUN_ID.fullmatch(name):
-                kind = Kind.STATE if place == STATES else Kind.WORKSPACE
+                kind = Kind.WORKSPACE if place == WORKSPACES else Kind.STATE
                 found.add(_folder(kind, f"{place}/{name}", name, size, last))
             case "copy":
                 found.add(_folder(Kind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))
             case "folder" | "other":
                 found.strange.append(f"{site.system}/{place}/{name}")
+            case "more":
+                found.strange.append(f"{size} more things in {site.system}/{place}, which were not looked at")
             case "wrong":
                 found.problems.append(f"{site.system}/{place} was not looked into: {last}")
             case _ if place == "now":
-                found.now = float(last)
+                found.now = float(number(site.machine.host, "a time", last))
             case _ if place == "tag":
                 found.tags.add(name)
+            case _ if place == "lane":
+                found.lanes.add(name)
+            case _ if place == "live":
+                found.living.add(name)
             case _ if place == "claim":
                 found.marks.setdefault(name, set()).add(last)
 
 
 def _folder(kind: Kind, name: str, run_id: str, size: str, changed: str) -> Thing:
-    count = int(size) * 1024 if size.isdigit() else 0
-    return Thing(kind, name, run_id, count, float(changed) if changed.isdigit() else None)
+    return Thing(kind, name, run_id, (number_or_none(size) or 0) * 1024, number_or_none(changed))
 
 
 def _look_at_lease(site: Site, found: Found) -> None:
     if site.lease_root is None:
         return
-    lease = read_lease(site.machine, site.lease_root)
-    if lease:
-        found.add(Thing(Kind.LEASE, "lease", lease.run_id, beat=lease.last_beat, is_stale=lease.is_stale))
+    held = read_lease(site.machine, site.lease_root)
+    if held:
+        found.add(Thing(Kind.LEASE, "lease", held.run_id, beat=held.last_beat, is_stale=held.is_stale))
+
+
+def _look_for_strays(site: Site, found: Found) -> None:
+    """Processes that claim to be of a run of this root that has no folder for its commands."""
+    for tag in sorted(found.tags):
+        run_id = tag.rpartition("-")[0]
+        if RUN_ID.fullmatch(run_id) and site.place_of(run_id).tag == tag and not _has_state(found, run_id):
+            found.add(Thing(Kind.PROCESSES, "processes", run_id))
+
+
+def _has_state(found: Found, run_id: str) -> bool:
+    group = found.groups.get(run_id)
+    return group is not None and any(thing.name == f"{STATES}/{run_id}" for thing in group.things)
 
 
 def _look_at_engine(site: Site, found: Found) -> None:
@@ -179,14 +234,15 @@ def _add_container(site: Site, found: Found, made: Mapping[str, Json]) -> None:
         return
     deadline = str(labels.get("pccpipe.deadline", "")) if isinstance(labels, dict) else ""
     is_running = made.get("State") in {"running", "paused", "restarting"}
-    container = Container(str(made["Id"]), is_running, float(deadline) if deadline.isdigit() else None)
-    size, created = made.get("SizeRw"), made.get("Created")
+    # Whoever may use the engine there may have written the label.
+    container = Container(str(made["Id"]), is_running, number_or_none(deadline))
+    size, created = number_or_none(made.get("SizeRw")), number_or_none(made.get("Created"))
     thing = Thing(
         Kind.CONTAINER,
         name,
         run_id,
-        size if isinstance(size, int) else 0,
-        float(created) if isinstance(created, int) else None,
+        size or 0,
+        created,
         container,
     )
     elsewhere = _other_root(site, made, run_id)
@@ -210,7 +266,7 @@ def _run(site: Site, found: Found, group: Group) -> Run:
     marks = found.marks.get(group.run_id, set())
     return Run(
         record,
-        has_processes=site.place_of(group.run_id).tag in found.tags,
+        has_processes=group.run_id in found.living,
         is_recorded=record is Record.ENDED and site.records.names_all(group.run_id, marks),
     )
 
@@ -248,6 +304,6 @@ def _finished(site: Site, thing: Thing, now: float) -> float | None:
     words = str(state.get("FinishedAt", "")) if isinstance(state, dict) else ""
     try:
         finished = datetime.fromisoformat(words).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         finished = 0.0
     return max(finished, thing.touched or 0.0)

@@ -1,15 +1,19 @@
 # What runs have left in $pcc_system, the folder `.system` of a machine, and in $pcc_runs, the records in it, if there are
-# any. Each answer is five fields, each ending with a NUL:
+# any. lease.sh comes before it. Each answer is five fields, each ending with a NUL:
 #
 #   now - - - SECONDS                the machine's clock
 #   PLACE NAME folder SIZE CHANGED   one of a run's folders: kB on the disk, and when anything in it last changed
 #   FOLDER NAME copy SIZE CHANGED    a copy of the code in a run's record, or what is beside it
 #   PLACE NAME other - -             something else that lies there: a file, a link, a name that no run has
+#   PLACE - more COUNT -             so many things lie there besides, and were not looked at
 #   PLACE - wrong - WORDS            that folder can't be looked into
-#   tag TAG - - -                    of a process that runs
-#   claim RUN - - MARK               a command of a run that has processes
+#   live RUN - - -                   a process of this login's sees to the end of a command of the run
+#   claim RUN - - MARK               a command of such a run
+#   tag TAG - - -                    of a process of this login's that a command began
+#   lane TAG - - -                   of a process of this login's that waits for commands
 #
 # By the time of the last status change (ctime): what was uploaded has the modification time that it had at home.
+# Whatever lies there is data: no link is followed, and no number or name of things makes a loop endless.
 
 export LC_ALL=C
 
@@ -29,28 +33,52 @@ pcc_list() { # PLACE
 }
 
 pcc_list_here() { # PLACE
+  pcc_count=0 pcc_folders=0
   for pcc_name in * .[!.]* ..?*; do
-    [ -e "$pcc_name" ] || [ -L "$pcc_name" ] || continue
-    # It keeps git out (record/fence.py).
-    [ "$pcc_name" = .git ] && continue
-    pcc_is_ours=yes
-    case $pcc_name in *[!A-Za-z0-9._-]*) pcc_is_ours= ;; esac
-    if [ -n "$pcc_is_ours" ] && [ -d "$pcc_name" ] && [ ! -L "$pcc_name" ]; then
-      # What can't be read in it counts for less, no more.
-      set -- "$1" $(du -sk --time=ctime --time-style=+%s -- "./$pcc_name" 2>/dev/null)
-      pcc_say "$1" "$pcc_name" folder "${2:--}" "${3:--}"
-      [ "$1" = run-state ] && pcc_claims
-    else
-      pcc_say "$1" "$pcc_name" other - -
+    if pcc_is_folder; then
+      pcc_folders=$((pcc_folders + 1))
+    elif [ -e "$pcc_name" ] || [ -L "$pcc_name" ]; then
+      pcc_count=$((pcc_count + 1))
+      [ $pcc_count -gt 50 ] || pcc_say "$1" "$pcc_name" other - -
     fi
+  done
+  [ $pcc_count -le 50 ] || pcc_say "$1" - more $((pcc_count - 50)) -
+  [ $pcc_folders -le 5000 ] || pcc_say "$1" - more $((pcc_folders - 5000)) -
+  pcc_folders=0
+  # What can't be read in one counts for less, no more.
+  for pcc_name in *; do
+    pcc_is_folder && pcc_folders=$((pcc_folders + 1)) && [ $pcc_folders -le 5000 ] && printf './%s\0' "$pcc_name"
+  done | du -sk --time=ctime --time-style=+%s --files0-from=- 2>/dev/null | while read -r pcc_size pcc_time pcc_name; do
+    pcc_say "$1" "${pcc_name#./}" folder "$pcc_size" "$pcc_time"
+  done
+  [ "$1" != run-state ] || pcc_list_living
+}
+
+pcc_is_folder() { # could $pcc_name be a run's?
+  case $pcc_name in *[!A-Za-z0-9._-]* | .*) return 1 ;; esac
+  [ -d "$pcc_name" ] && [ ! -L "$pcc_name" ]
+}
+
+pcc_list_living() {
+  for pcc_name in *; do
+    pcc_is_folder && [ -d "$pcc_name/commands" ] || continue
+    pcc_run=$pcc_name
+    pcc_is_at_work || continue
+    pcc_say live "$pcc_name" - - -
+    for pcc_claim in "$pcc_name"/commands/*.claim-*; do
+      [ ! -e "$pcc_claim" ] || pcc_say claim "$pcc_name" - - "${pcc_claim##*claim-}"
+    done
   done
 }
 
-pcc_claims() {
-  case $pcc_tags in *"$pcc_name"-*) ;; *) return 0 ;; esac
-  for pcc_claim in "$pcc_name"/commands/*.claim-*; do
-    [ -e "$pcc_claim" ] && pcc_say claim "$pcc_name" - - "${pcc_claim##*claim-}"
-  done
+pcc_list_tags() { # KIND PATTERN: of processes of this login's; what another user's says of itself proves nothing
+  for pcc_path in /proc/[0-9]*; do
+    [ -O "$pcc_path" ] && printf '%s\0' "$pcc_path/environ"
+  done | xargs -0 grep -ahoE "PCCPIPE_STEP=[A-Za-z0-9._-]{1,99}$2" 2>/dev/null | sort -u | head -n 1000 |
+    while read -r pcc_tag; do
+      pcc_tag=${pcc_tag#PCCPIPE_STEP=}
+      pcc_say "$1" "${pcc_tag%%/*}" - - -
+    done
 }
 
 pcc_list_copies() {
@@ -66,21 +94,20 @@ command -v grep >/dev/null && [ -r /proc/self/environ ] || {
   echo "there is no grep, or no /proc" >&2
   exit 3
 }
-# A lane without a command, `RUN//`, does nothing: one that was left by a killed process would do that for ever.
-pcc_tags=$(grep -aho 'PCCPIPE_STEP=[^/]*/[^/]' /proc/[0-9]*/environ 2>/dev/null | sort -u)
 [ -e "$pcc_system" ] || exit 0
 if [ -L "$pcc_system" ]; then
   pcc_say .system - wrong - "it is a symbolic link"
   exit 0
 fi
 cd -P -- "$pcc_system" || exit
-printf '%s\n' "$pcc_tags" | while read -r pcc_tag; do
-  pcc_tag=${pcc_tag#PCCPIPE_STEP=}
-  pcc_say tag "${pcc_tag%/?}" - - -
-done
+pcc_lease=$pcc_system/lease
+read -r pcc_this_boot </proc/sys/kernel/random/boot_id || exit
+pcc_list_tags tag '/[^/]'
+pcc_list_tags lane '//'
 pcc_list run-state
 if [ -n "$pcc_runs" ]; then
   pcc_list_copies
 else
   pcc_list run-workspaces
+  pcc_list run-io
 fi

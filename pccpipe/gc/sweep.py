@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
@@ -11,14 +12,17 @@ from msgspec import Struct, field
 
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
-from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.gc.changed import changes
 from pccpipe.gc.decide import Kind, Moment, Record, Thing, Verdict, decide
-from pccpipe.gc.look import Found, Group, Site, look
+from pccpipe.gc.look import Found, Group, Site, look, why_alive
+from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
-from pccpipe.shell import programs
+from pccpipe.shell import as_account, programs
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import Lease, read_lease
+from pccpipe.shell.lease import program as lease_program
+from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.machine import Machine
 
 REMOVE_TIMEOUT = 300.0
@@ -45,6 +49,13 @@ class Outcome(Struct, frozen=True):
     words: str = ""
 
 
+class Other(Struct, frozen=True):
+    """What became of something that is of no run, in a sentence."""
+
+    words: str
+    fate: Fate
+
+
 class Collected(Struct):
     """What became of everything at a site, and what is none of ours."""
 
@@ -52,6 +63,7 @@ class Collected(Struct):
     outcomes: list[Outcome] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    others: list[Other] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """What is wrong with the machine and not for gc to change, in sentences."""
     free: int | None = None
@@ -65,7 +77,8 @@ class Collected(Struct):
 
     @property
     def has_failed(self) -> bool:
-        return bool(self.problems) or any(outcome.fate is Fate.FAILED for outcome in self.outcomes)
+        fates = [*(outcome.fate for outcome in self.outcomes), *(other.fate for other in self.others)]
+        return bool(self.problems) or Fate.FAILED in fates
 
 
 def collect(
@@ -74,6 +87,7 @@ def collect(
     older_than: float = DAY,
     dry_run: bool = False,
     on_outcome: Callable[[Outcome], object] = lambda _: None,
+    holder: str = "",
 ) -> Collected:
     """Remove what no live run needs.
 
@@ -81,17 +95,22 @@ def collect(
         older_than: seconds for which a run must have been still that has not ended as far as is known.
         dry_run: remove nothing.
         on_outcome: told of each thing when it is done with.
+        holder: the name by which the caller has the VM's lease; empty if it has not.
 
     Raises `Unavailable` if the machine can't be had.
     """
     found = look(site)
     collected = _swept(site, found, found.groups.values(), older_than, dry_run, on_outcome)
     if site.lease_root is not None:
+        collected.others += _marks(site, site.lease_root, dry_run=dry_run)
+        collected.others += _strays(site, found, holder, dry_run=dry_run)
         collected.wrong += changes(site.machine, site.lease_root, site.engine)
     return collected
 
 
-def collect_over(machine: Machine, engine: Engine | None, root: str, over: Callable[[str], bool]) -> Collected:
+def collect_over(
+    machine: Machine, engine: Engine | None, root: str, over: Callable[[str], bool], run_as: str | None = None
+) -> Collected:
     """Remove what runs that are over have left on a VM; for a run that begins, beside it.
 
     What of them still runs is left alone, and so are all other runs, whatever their age.
@@ -100,10 +119,11 @@ def collect_over(machine: Machine, engine: Engine | None, root: str, over: Calla
         engine: of that machine; None if containers are none of the caller's business.
         root: the machine's folder for projects (`vm.root`).
         over: whether a run has ended.
+        run_as: the account that commands run as there, beside the login.
 
     Raises `Unavailable` if the machine can't be had.
     """
-    site = Site.on_vm(machine, root, OnlyEnded(over), engine)
+    site = Site.on_vm(machine, root, OnlyEnded(over), engine, run_as=run_as)
     found = look(site)
     groups = [group for group in found.groups.values() if group.run.record is Record.ENDED]
     for group in groups:
@@ -156,7 +176,8 @@ def _removed(site: Site, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]
             if thing.container:
                 stuck = _remove_container(site, thing.container.id) or stuck
                 yield Outcome(thing, verdict, Fate.FAILED if stuck else Fate.GONE, 0 if stuck else thing.size, stuck)
-        folders = [each for each in going if each[0].kind in {Kind.WORKSPACE, Kind.COPY, Kind.STATE}]
+        kinds = {Kind.WORKSPACE, Kind.COPY, Kind.STATE, Kind.PROCESSES}
+        folders = [each for each in going if each[0].kind in kinds]
         if stuck:
             words = "a container of its run could not be removed"
             yield from (Outcome(thing, verdict, Fate.FAILED, words=words) for thing, verdict in folders)
@@ -190,9 +211,15 @@ def _remove_container(site: Site, container: str) -> str:
 
 def _remove_folders(site: Site, group: Group, folders: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
     place = site.place_of(group.run_id)
-    calls = [shlex.join(["pcc_sweep", *thing.name.rsplit("/", 1)]) for thing, _ in folders]
-    settings = f"pcc_system={shlex.quote(site.system)} pcc_tag={shlex.quote(place.tag)}"
-    text = Path(__file__).with_name("sweep.sh").read_text()
+    calls = [
+        "pcc_strays_left"
+        if thing.kind is Kind.PROCESSES
+        else shlex.join(["pcc_sweep_folder", *thing.name.rsplit("/", 1)])
+        for thing, _ in folders
+    ]
+    values = {"system": site.system, "run": group.run_id, "tag": place.tag, "account": site.run_as or ""}
+    settings = " ".join(f"pcc_{name}={shlex.quote(value)}" for name, value in values.items())
+    text = lease_program() + Path(__file__).with_name("sweep.sh").read_text()
     # Commands are ended only of a run that is over: they were left when its machine could not be reached.
     unless = "" if group.run.has_processes else "pcc_is_at_work || "
     end = f"{unless}(\n{programs.end_run(place)}\n)"
@@ -212,13 +239,60 @@ def _answered(thing: Thing, verdict: Verdict, answer: str) -> Outcome:
     word, _, rest = answer.partition(" ")
     match word:
         case "gone":
-            return Outcome(thing, verdict, Fate.GONE, thing.size)
+            return Outcome(thing, verdict, Fate.GONE, max(thing.size, (number_or_none(rest) or 0) * 1024))
         case "alive":
             return Outcome(thing, verdict, Fate.REVIVED)
         case _:
             left, _, words = rest.partition(" ")
-            freed = max(0, thing.size - int(left) * 1024) if left.isdigit() else 0
+            kept = number_or_none(left)
+            freed = 0 if kept is None else max(0, thing.size - kept * 1024)
             return Outcome(thing, verdict, Fate.FAILED, freed, words)
+
+
+def _marks(site: Site, root: str, *, dry_run: bool) -> Iterator[Other]:
+    try:
+        marks = wrong_marks(site.machine, root, remove=not dry_run)
+    except Unavailable as error:
+        yield Other(str(error), Fate.FAILED)
+        return
+    if marks.words:
+        yield Other(marks.words, Fate.WOULD_GO if dry_run else Fate.GONE)
+
+
+def _strays(site: Site, found: Found, holder: str, *, dry_run: bool) -> Iterator[Other]:
+    """The account's processes, which only a living run has."""
+    if site.run_as is None or site.lease_root is None:
+        return
+    try:
+        there = as_account.processes(site.machine, site.run_as, site.lease_root, kill=False).before
+        if not there:
+            return
+        alive = why_alive(site, found, holder)
+        words = f"{there} of {site.run_as}: {alive or 'no run that they could be of is alive'}"
+        if alive or dry_run:
+            yield Other(words, Fate.STAYS if alive else Fate.WOULD_GO)
+            return
+        with _vm_held(site, site.lease_root, holder):
+            left = as_account.processes(site.machine, site.run_as, site.lease_root, kill=True).after
+        yield Other(f"{left} of {site.run_as} cannot be killed" if left else words, Fate.FAILED if left else Fate.GONE)
+    except VmBusy as busy:
+        yield Other(f"the processes of {site.run_as}: {busy.message}", Fate.STAYS)
+    except Unavailable as error:
+        yield Other(str(error), Fate.FAILED)
+
+
+@contextlib.contextmanager
+def _vm_held(site: Site, root: str, holder: str) -> Iterator[None]:
+    """Within the block no run begins on the VM. Raises `VmBusy`, `Unavailable`."""
+    if holder:
+        yield
+        return
+    lease = Lease(site.machine, root, "pccpipe-gc", holder="pccpipe gc, for a moment")
+    lease.acquire(0, lambda: True, lambda _: None)
+    try:
+        yield
+    finally:
+        lease.release()
 
 
 def _end_lease(site: Site, thing: Thing, verdict: Verdict) -> Outcome:
@@ -256,7 +330,7 @@ def _disks(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     for line in lines:
         # The heading has seven words ("Mounted on" are two), the answer six.
         name, *words = line.split()
-        if len(words) >= 13 and words[10].isdigit():
+        if len(words) >= 13 and number_or_none(words[10]) is not None:
             yield name, words[7], words[10]
 
 

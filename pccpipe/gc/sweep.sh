@@ -1,13 +1,18 @@
-# Removes a run's folders. In front: pcc_system, and pcc_tag, which its processes have. Answers are lines: `gone`, `alive`, or
-# `left KILOBYTES WORDS`.
+# Removes a run's folders. lease.sh comes before it. In front: pcc_system, pcc_run (the run's id), pcc_tag (what its processes
+# have in their environment) and pcc_account (whose the workspaces are, if not the login's). Answers are lines: `gone [KILOBYTES]`,
+# `alive`, or `left KILOBYTES WORDS`.
 
 export LC_ALL=C
+pcc_lease=$pcc_system/lease
+read -r pcc_this_boot </proc/sys/kernel/random/boot_id || exit
 
-pcc_is_at_work() {
-  grep -q "PCCPIPE_STEP=$pcc_tag/[^/]" /proc/[0-9]*/environ 2>/dev/null
-}
+pcc_uid= pcc_become=
+if [ -n "$pcc_account" ] && pcc_uid=$(id -u "$pcc_account" 2>/dev/null) && [ "$pcc_uid" -ne 0 ]; then
+  pcc_become="sudo -n -u $pcc_account --"
+  [ "$(id -u)" -ne 0 ] || pcc_become="setpriv --reuid=$pcc_uid --regid=$(id -g "$pcc_account") --init-groups --"
+fi
 
-pcc_sweep() { # PLACE NAME
+pcc_sweep_folder() { # PLACE NAME
   # It may have been gone on with since we looked.
   if pcc_is_at_work; then
     echo alive
@@ -21,13 +26,40 @@ pcc_sweep() { # PLACE NAME
 }
 
 pcc_remove() { # NAME
-  pcc_words=$(rm -rf -- "$1" 2>&1) && echo gone && return
+  pcc_kilobytes=
+  [ -z "$pcc_become" ] || pcc_remove_as_account "$1"
+  pcc_words=$(rm -rf -- "$1" 2>&1) && echo "gone $pcc_kilobytes" && return
   # Go's module cache, for one, is made of folders that their owner can't write. No link is followed.
   chmod -R u+rwX -- "$1" 2>/dev/null
-  pcc_words=$(rm -rf -- "$1" 2>&1) && echo gone && return
+  pcc_words=$(rm -rf -- "$1" 2>&1) && echo "gone $pcc_kilobytes" && return
   pcc_left $(du -sk -- "$1" 2>/dev/null)
+}
+
+pcc_remove_as_account() { # NAME: what in it is the account's, which alone can. Nothing there leads it to what is not its own
+  [ ! -L "$1" ] || return
+  for pcc_inner in "$1"/*; do
+    [ -d "$pcc_inner" ] && [ ! -L "$pcc_inner" ] && [ "$(stat -c %u -- "$pcc_inner")" = "$pcc_uid" ] || continue
+    chmod 711 "$1"
+    pcc_kilobytes=$($pcc_become sh -c '
+      cd "$1" || exit
+      du -sk . | cut -f 1
+      find . -mindepth 1 -delete && exit
+      chmod -R u+rwX .
+      find . -mindepth 1 -delete' sh "$PWD/$pcc_inner" 2>/dev/null </dev/null)
+  done
 }
 
 pcc_left() { # KILOBYTES
   printf 'left %s %s\n' "${1:-0}" "$(printf '%s\n' "$pcc_words" | head -n 1)"
+}
+
+pcc_strays_left() { # after the run's processes were ended
+  for pcc_path in /proc/[0-9]*; do
+    [ -O "$pcc_path" ] && grep -qasF "PCCPIPE_STEP=$pcc_tag/" "$pcc_path/environ" || continue
+    # A zombie has no exe.
+    [ -e "$pcc_path/exe" ] || continue
+    echo "left 0 process ${pcc_path#/proc/} does not end"
+    return
+  done
+  echo gone
 }

@@ -130,3 +130,26 @@ pcc_name_left() { # what is left, for people: no more than a few
     read -r pcc_line <"${pcc_path%/status}/stat" && printf '%s ' "${pcc_line%%)*})"
   done 2>/dev/null | head -c 300 | tr -c '[:print:]' ' '
 }
+
+pcc_report() { # [kill]: prints a line for the account's processes in no container: their number, names of a few. With kill it sweeps,
+  # and prints a line for what is left
+  pcc_use_account
+  pcc_living
+  pcc_name_pids
+  [ -n "${1-}" ] || return 0
+  pcc_sweep
+  pcc_living
+  pcc_name_pids
+}
+
+pcc_name_pids() { # $pcc_pids, for people
+  set -- $pcc_pids
+  printf '%s ' $#
+  pcc_turn=0
+  for pcc_pid; do
+    pcc_turn=$((pcc_turn + 1))
+    [ $pcc_turn -le 5 ] || break
+    read -r pcc_line <"/proc/$pcc_pid/comm" && printf '%.15s ' "$pcc_line"
+  done 2>/dev/null | tr -c '[:alnum:]._-' ' '
+  echo
+}

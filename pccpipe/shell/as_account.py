@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePosixPath
 
+from msgspec import Struct
+
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell import programs
@@ -96,6 +98,34 @@ def leave(machine: Machine, account: Account, root: str, run_id: str) -> bool:
 def remove(machine: Machine, name: str, root: str, run_id: str) -> None:
     """Remove what an earlier run of this name has left in the account's folders. Raises as `leave`."""
     machine.run(_script(name, machine.facts.uid, root, run_id, "pcc_remove"))
+
+
+class Processes(Struct, frozen=True):
+    """The account's processes outside of containers, in words such as `2 processes (sleep, sh)`; "" for none.
+
+    `after` are those that a sweep has left.
+    """
+
+    before: str
+    after: str = ""
+
+
+def processes(machine: Machine, name: str, root: str, *, kill: bool) -> Processes:
+    """Name the account's processes that are in no container, and end them if so asked. Raises `Unavailable`."""
+    call = f"pcc_spared='[0-9a-f]{{64}}'\npcc_report {'kill' if kill else ''}"
+    done = unbroken(machine, lambda: machine.run(_script(name, machine.facts.uid, root, "", call)))
+    if done.code:
+        words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
+        raise Unavailable(Reason.START_REFUSED, f"{machine.host}: the processes of {name} cannot be looked at: {words}")
+    before, after, *_ = [*done.stdout.decode(errors="replace").splitlines(), "", ""]
+    return Processes(_counted(before), _counted(after))
+
+
+def _counted(line: str) -> str:
+    count, _, names = line.partition(" ")
+    if not count.isascii() or not count.isdecimal() or count == "0":
+        return ""
+    return f"{count} process{'' if count == '1' else 'es'} ({', '.join(dict.fromkeys(names.split()))})"
 
 
 def _script(name: str, login_uid: int, root: str, run_id: str, call: str) -> str:

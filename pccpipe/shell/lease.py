@@ -73,7 +73,7 @@ class Lease:
         in_line_for: str = "",
     ) -> None:
         self._machine = machine
-        self._folder = _folder(root)
+        self._folder = folder_of(root)
         self._stale_after = stale_after
         self._beat_every = beat_every
         self._nonce = secrets.token_hex(16)
@@ -206,13 +206,13 @@ def _line_for(address: str) -> _Line:  # noqa: ARG001 - each has its own
 
 def read_lease(machine: Machine, root: str, stale_after: float = STALE_AFTER) -> LeaseState | None:
     """Who has the machine, if anyone. Raises `Unavailable`."""
-    return unbroken(machine, lambda: _ask(machine, _folder(root), stale_after, "pcc_read"))
+    return unbroken(machine, lambda: _ask(machine, folder_of(root), stale_after, "pcc_read"))
 
 
 def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> LeaseState | None:
     """Call a function of lease.sh: who else has the lease, if anyone."""
     settings = f"pcc_lease={shlex.quote(folder)} pcc_stale={round(stale_after * 100)}\n"
-    done = machine.run(f"{settings}{_program()}{shlex.join(call)}", ANSWER_TIMEOUT)
+    done = machine.run(f"{settings}{program()}{shlex.join(call)}", ANSWER_TIMEOUT)
     said = done.stdout[:ANSWER_LIMIT].decode(errors="replace").strip()
     if said in ("held", "free"):
         return None
@@ -226,11 +226,13 @@ def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> Lease
 
 
 @functools.cache
-def _program() -> str:
+def program() -> str:
+    """The text of lease.sh, which defines what its calls do."""
     return Path(__file__).with_name("lease.sh").read_text()
 
 
-def _folder(root: str) -> str:
+def folder_of(root: str) -> str:
+    """The folder with the lease, of a machine whose folder for projects is `root`."""
     return f"{root}/.system/lease"
 
 

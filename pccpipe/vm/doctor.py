@@ -14,7 +14,7 @@ from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.shell.lease import Lease
 from pccpipe.vm.check import Check, Finding, Looked, Mend, Mended, Report, Verdict, Where, skipped, wrong
 from pccpipe.vm.checks import all_checks
-from pccpipe.vm.patient import Chart, Patient
+from pccpipe.vm.patient import HOLDER, Chart, Patient
 
 SIDE_BY_SIDE = 5
 """Checks at a time: each has a session of the connection's nine, some two."""
@@ -146,7 +146,7 @@ def _vm_to_ourselves(patient: Patient) -> Iterator[str]:
     if patient.vm is None:
         yield ""
         return
-    lease = Lease(patient.machine, patient.root, "pccpipe-doctor", holder=f"{socket.gethostname()} pid {os.getpid()}")
+    lease = Lease(patient.machine, patient.root, HOLDER, holder=f"{socket.gethostname()} pid {os.getpid()}")
     try:
         lease.acquire(0, lambda: True, lambda _: None)
     except VmBusy as error:

@@ -21,6 +21,8 @@ from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Done, Machine, Serving
 
+HOLDER = "pccpipe-doctor"
+"""Who has the VM while something is mended there."""
 IMAGE = "pcc-runner:latest"
 """What the default pipeline's agents run in."""
 ACCOUNT = "pccrun"

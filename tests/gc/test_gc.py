@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,14 +31,14 @@ LEASE = f"{'0' * 32} {'0' * 36} 100"
 class Bench:
     """A control centre's folder, and what its runs, and others, have on the VM."""
 
-    def __init__(self, folder: Path, vm: VM | None) -> None:
+    def __init__(self, folder: Path, vm: VM | None, run_as: str = "") -> None:
         self.folder = Folder(folder)
         self.vm = vm
         self.stem = f"gc{uuid.uuid4().hex[:8]}"
         mode = "vm" if vm else "local"
         at = (
             f"vm: {{external_ip: {vm.host}, user: {vm.user}, key_path: {vm.key}, known_hosts: {vm.known_hosts}, "
-            f"root: {vm.root}}}\n"
+            f"root: {vm.root}{f', run_as: {run_as}' if run_as else ''}}}\n"
             if vm
             else ""
         )
@@ -73,6 +74,16 @@ class Bench:
             f"mkdir -p {' '.join(folders)}/commands && echo x >{folders[0]}/file"
             f" && head -c {megabytes}M /dev/urandom >{folders[0]}/big"
         )
+
+    def begin(self, run_id: str, mark: str = "", *, supervised: bool = True) -> None:
+        """A process as a command of the run has it, with one that sees to its end, or without."""
+        assert self.vm
+        place = Place(run_id, f"{self.system}/run-state/{run_id}")
+        if mark:
+            self.vm.ssh(f"echo 0 0 x >{place.state}/commands/work-1.claim-{mark}")
+        sign = f"echo $$ ${{22}} $(cat /proc/sys/kernel/random/boot_id) >{place.state}/commands/work-1.sup; "
+        script = f"read -r line </proc/$$/stat; set -- $line; {sign if supervised else ''}exec sleep 7531"
+        self.vm.ssh(f"PCCPIPE_STEP={place.tag}/work-1/ setsid sh -c '{script}' </dev/null >/dev/null 2>&1 & sleep 0.3")
 
     def container(self, run_id: str, script: str, seconds: int, *options: str) -> str:
         assert self.vm
@@ -170,11 +181,7 @@ def test_what_a_lost_run_left_running_goes_and_one_of_that_name_elsewhere_stays(
     mark = uuid.uuid4().hex
     for run_id in (ours, theirs, older):
         bench.leave(run_id)
-        place = Place(run_id, f"{bench.system}/run-state/{run_id}")
-        vm.ssh(
-            f"echo 0 0 x >{place.state}/commands/work-1.claim-{mark}-{run_id}; "
-            f"PCCPIPE_STEP={place.tag}/work-1/ setsid sleep 7531 </dev/null >/dev/null 2>&1 &"
-        )
+        bench.begin(run_id, f"{mark}-{run_id}")
     with (bench.folder.path / RUNS / ours / "events.jsonl").open("a") as journal:
         journal.write(f'{{"mark": "{mark}-{ours}"}}\n')
     late = bench.container(bench.other("late"), "sleep 600", -5)
@@ -217,6 +224,128 @@ def test_what_is_not_as_provision_left_it_is_named(bench: Bench, vm: VM, connect
     line(done, "WRONG", "~/.profile is new since provision")
     line(done, "WRONG", "bb:latest is sha256:", "and not what provision built (sha256:000000000000)")
     assert "gone:1" not in done.stdout
+
+
+def test_a_process_that_nobody_sees_to_keeps_nothing_of_its_run_and_ends(bench: Bench, vm: VM) -> None:
+    """Whatever it says of itself: an environment proves nothing."""
+    left, gone = bench.other("left"), bench.other("gone")
+    bench.leave(left)
+    for run_id in (left, gone):
+        bench.begin(run_id, supervised=False)
+    vm.ssh(f"PCCPIPE_STEP={bench.other('else')}-0123456789ab/x/ setsid sleep 7531 </dev/null >/dev/null 2>&1 &")
+    assert "would go" in line(bench.gc("--dry-run"), "processes of run", gone)
+    assert len(vm.pids("^sleep 7531")) == 3
+    done = bench.gc()
+    assert done.code == 0, done
+    assert "no command is there" in line(done, "removed", "processes of run", gone)
+    assert "and it changed" in line(done, f"run-state/{left}"), "it may be resumed"
+    assert len(vm.pids("^sleep 7531")) == 2
+    assert "removed" in line(bench.gc("--older-than", "0s"), f"run-state/{left}")
+    assert len(vm.pids("^sleep 7531")) == 1, "that of another root"
+    vm.sh("pkill -f '^sleep 7531'")
+
+
+def test_what_is_no_lease_goes_and_the_lease_stays(bench: Bench, vm: VM, connection: Connection) -> None:
+    lease = Lease(connection, vm.root, bench.other("alive"), holder="a test")
+    lease.acquire(0, lambda: True, lambda _: None)
+    folder = f"{bench.system}/lease"
+    before = vm.sh(f"ls {folder}").stdout
+    vm.ssh(
+        f"""cd {folder} && boot=$(cat /proc/sys/kernel/random/boot_id)
+        ln -s "x $boot 1 r h" 9223372036854775807; ln -s "$(printf %032d 7) $boot 1 run h" 9223372036854775806
+        touch -h -d @0 9223372036854775807; ln -s nothing 77; touch 78; mkdir 79 && touch 79/x; ln -s /home 80
+        touch "$(printf 'a\\nb')" "it's \"x\"; touch y" -- -rf .hidden $(printf %0255d 0)"""
+    )
+    try:
+        named = "in /home/project/.system/lease: "
+        assert "would go" in line(bench.gc("--dry-run"), named, "and 6 more are no leases")
+        done = bench.gc()
+        assert "removed" in line(done, named)
+        assert "has the VM" in line(done, "lease of run", bench.other("alive"))
+        assert vm.sh(f"ls -A {folder}").stdout == before
+        assert vm.sh("ls -d /home/pcc").stdout
+        assert lease.lost is None
+        assert "no leases" not in bench.gc().stdout
+    finally:
+        lease.release()
+    vm.ssh(f"rm -r {folder}; ln -s /home/pcc {folder}")
+    assert "lease is no folder" in line(bench.gc(), "removed")
+    assert vm.sh(f"ls -d {folder}", check=False).returncode
+    assert vm.sh("ls -d /home/pcc/.ssh").stdout
+
+
+@pytest.mark.timeout(240)
+def test_any_number_of_things_with_any_name_is_cleared_in_bounded_time(bench: Bench, vm: VM) -> None:
+    over = bench.record("over", ended=True)
+    bench.leave(over)
+    names = "a=$(printf 'a\\nb') b=\"it's\" c='$(touch /tmp/x)' d=$(printf 'd%0254d' 0)"
+    vm.ssh(
+        f"""{names}; cd {bench.system}/run-state && mkdir "$a" "$b" "$c" "$d" && ln -s /home {bench.stem}-home
+        cd {over}/commands && mkfifo work-1.sup && ln -s /dev/zero work-2.sup && mkdir work-3.sup work-1.claim-x
+        touch "$a.sup" "$b.sup" "$c.claim-1" "$d" && seq -f fill-%g.sup 20000 | xargs touch
+        mkdir {bench.system}/lease && cd {bench.system}/lease && seq 100 100099 | xargs touch
+        cd {bench.system}/run-workspaces && seq -f .fill-%g 100000 | xargs touch && seq -f fill-%g 6000 | xargs mkdir"""
+    )
+    began = time.monotonic()
+    done = bench.gc()
+    assert time.monotonic() - began < 120
+    assert done.code == 0, done.stdout[-2000:]
+    assert "removed" in line(done, f"run-state/{over}")
+    assert "removed" in line(done, "'100'", "and 99995 more are no leases")
+    assert "99950 more things" in done.stdout
+    assert "1001 more things" in done.stdout
+    assert len(done.stdout) < 2_000_000
+    assert vm.sh("ls -d /home/pcc; ls /tmp/x", check=False).stdout == "/home/pcc\n"
+
+
+def test_what_the_account_left_goes_and_no_process_of_it_stays(tmp_path: Path, bench: Bench, vm: VM) -> None:
+    with_account = Bench(tmp_path, vm, vm.run_as)
+    with_account.stem = bench.stem
+    over = with_account.record("over", ended=True)
+    bench.leave(over)
+    workspaces, io = f"{bench.system}/run-workspaces", f"{bench.system}/run-io"
+    vm.sh(f"rm -r {workspaces}/{over}/*; chmod 711 {vm.root} {bench.system} {workspaces}; mkdir -p {io}/{over}/steps")
+    make = "mkdir -m 700 workspace && head -c 5M /dev/zero >workspace/big && ln -s /home/pcc workspace/l"
+    make += " && mkdir workspace/shut && touch workspace/shut/x && chmod 500 workspace/shut"
+    theirs = f"chown -R pccrun: {io}/{over}/steps workspace && chown pcc: {io} {io}/{over} . && chmod 700 ."
+    vm.sh(f"cd {workspaces}/{over} && {make} && {theirs}")
+    stay = "sudo -n -u pccrun env -i setsid sh -c '(trap \"\" TERM HUP; exec sleep 7532) & exit' >/dev/null 2>&1"
+    vm.ssh(f"{stay} </dev/null; {stay} </dev/null")
+    inside = with_account.container(bench.other("running"), "sleep 600", 600, "--user $(id -u pccrun)")
+    assert "would go" in line(with_account.gc("--dry-run"), "2 processes (sleep) of pccrun")
+    assert len(vm.pids("^sleep 7532")) == 2
+
+    lane = "PCCPIPE_STEP=run-0123456789ab// setsid sleep 7533 </dev/null >/dev/null 2>&1 &"
+    vm.ssh(lane)
+    done = with_account.gc()
+    assert "run run of another root may be alive" in line(done, "stays", "2 processes (sleep) of pccrun")
+    vm.sh("pkill -f '^sleep 7533'")
+
+    done = with_account.gc()
+    assert done.code == 0, done
+    assert "no run that they could be of is alive" in line(done, "removed", "2 processes (sleep) of pccrun")
+    assert vm.pids("^sleep 7532") == []
+    assert inside in with_account.containers()
+    assert vm.sh(f"docker inspect -f '{{{{.State.Running}}}}' {inside}").stdout == "true\n"
+    assert not bench.has(over)
+    assert vm.sh("ls -d /home/pcc/.ssh").stdout
+    assert "of pccrun" not in with_account.gc().stdout
+
+
+def test_the_accounts_processes_stay_while_a_run_has_the_vm(
+    tmp_path: Path, bench: Bench, vm: VM, connection: Connection
+) -> None:
+    with_account = Bench(tmp_path, vm, vm.run_as)
+    lease = Lease(connection, vm.root, bench.other("alive"), holder="a test")
+    lease.acquire(0, lambda: True, lambda _: None)
+    vm.ssh("sudo -n -u pccrun setsid sleep 7532 >/dev/null 2>&1 </dev/null &")
+    try:
+        assert f"run {bench.other('alive')} has the VM" in line(with_account.gc(), "stays", "of pccrun")
+        assert len(vm.pids("^sleep 7532")) == 1
+    finally:
+        lease.release()
+    assert with_account.gc().code == 0
+    assert vm.pids("^sleep 7532") == []
 
 
 def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(bench: Bench, vm: VM) -> None:
@@ -263,7 +392,7 @@ def test_of_a_vm_that_cannot_be_reached_there_is_one_message(tmp_path: Path, ben
     assert bench.vm
     file.write_text(file.read_text().replace("root:", "port: 9, root:"))
     done = bench.gc()
-    assert (done.code, done.stdout) == (3, "")
+    assert (done.code, done.stdout.count("\n")) == (3, 1), "the project's name, and no more"
     assert done.stderr.startswith("pccpipe: ssh_refused: ")
     assert len(done.stderr.splitlines()) <= 2
 

@@ -12,7 +12,7 @@ from pccpipe.outcome import IsolationMode
 from pccpipe.record.fence import system_folder
 from pccpipe.shell.lease import read_lease
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, warning
-from pccpipe.vm.patient import Patient
+from pccpipe.vm.patient import HOLDER, Patient
 
 
 def leftovers(patient: Patient) -> Finding:
@@ -52,7 +52,7 @@ def lease(patient: Patient) -> Finding:
 
 def collect_leftovers(patient: Patient) -> str:
     """What `pccpipe gc` does on that machine."""
-    collected = collect(_site(patient))
+    collected = collect(_site(patient), holder=HOLDER)
     gone = sum(outcome.fate is Fate.GONE for outcome in collected.outcomes)
     failed = [outcome.words for outcome in collected.outcomes if outcome.fate is Fate.FAILED]
     return "; ".join([f"removed {_things(gone)}, {collected.freed / 1e6:.0f} MB", *failed])
@@ -69,7 +69,7 @@ def _site(patient: Patient) -> Site:
             chart.runs_dir,
             lambda began: began.project == chart.project.id and began.isolation_mode is IsolationMode.VM,
         )
-        return Site.on_vm(patient.machine, patient.root, of_project, patient.engine)
+        return Site.on_vm(patient.machine, patient.root, of_project, patient.engine, run_as=patient.vm.run_as)
     needs_engine = chart.project.isolation_mode is IsolationMode.CONTAINER
     runs = RunsDir(chart.runs_dir)
     system = system_folder(chart.runs_dir)
