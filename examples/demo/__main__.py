@@ -47,6 +47,7 @@ def on_vm() -> int:
                 "key_path": str(vm.key),
                 "known_hosts": str(vm.known_hosts),
                 "root": vm.root,
+                "run_as": vm.run_as,
             },
         }
         return run(project, model, {})
