@@ -1,4 +1,4 @@
-# What the tries have in common: a route is told as `held`, `broke` or `not_tried`, with a word about it.
+# What the tries have in common. A route is reported as `held`, `broke` or `not_tried`, with a word about it.
 routes=
 say() { # ROUTE VERDICT [WORDS]
   words=$(printf '%s' "${3:-}" | tr '\n' ';' | tr -c 'A-Za-z0-9 .,:;/_()=@-' ' ' | sed 's/;/; /g' | cut -c 1-160)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import textwrap
 
 import pytest
 
@@ -30,6 +32,33 @@ steps:
     secrets: [OPENAI_API_KEY]
     timeout: 60s
 """
+
+
+REVIEW = """
+inputs: {endpoint: {type: string}, model: {type: string, default: gpt-5.2-codex}}
+secrets: {OPENAI_API_KEY: {from: env, via: proxy, upstream: "${{ inputs.endpoint }}"}}
+containers: {agent: {image: "pcc-runner:latest", network: none}}
+steps:
+  - {id: sync, upload: workspace}
+  - id: review
+    on: container
+    container: agent
+    run: |
+      RUN
+    files:
+      instructions.md: {text: You are the reviewer.}
+      work-order.md: {text: "Order."}
+      change.md: {text: "No change."}
+      result.schema.json: {schema: reviewer-result}
+      codex.toml: {file: CODEX_TOML}
+    secrets: [OPENAI_API_KEY]
+    timeout: 60s
+    result: {path: result.json, schema: reviewer-result}
+"""
+EVERY = (
+    *("AGENTS.md", "AGENTS.override.md", "CLAUDE.md", ".codex/AGENTS.md", ".codex/config.toml", ".codex/prompts/x.md"),
+    *(".agents/skills/x/SKILL.md", ".codex/skills/x/SKILL.md", ".claude/skills/x/SKILL.md"),
+)
 
 
 def requests(model: ModelServer, words: str) -> list[str]:
@@ -96,3 +125,27 @@ def test_the_default_pipelines_reviewer_gets_none_of_them_and_sees_that_they_cha
             assert f'\\"{file}\\"' in body.partition("The patch:")[0]
     hidden = ran.step("iterate[3].review")["attempts"][-1]["had"]["hidden"]
     assert hidden == [".codex", "AGENTS.md", "AGENTS.override.md", "sub/AGENTS.md"]
+
+
+def test_the_default_reviewers_fallback_gets_none_of_them_though_nothing_hides_them(
+    control: Control, model: ModelServer
+) -> None:
+    """The fallback's own command, in a container that hides nothing, as on this machine there is no Codex."""
+    for file in EVERY:
+        path = control.workspace / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"---\nname: x\ndescription: {OBEY} {file}\n---\n{OBEY} {file}\n")
+    default = (ROOT / "pipelines/default-run.yaml").read_text()
+    review = default[default.index("- id: review") :]
+    fallback = review[review.index("fallback:") : review.index("\nalways:")]
+    script = textwrap.dedent(fallback.partition("run: |\n")[2]).strip()
+    verdict = {"status": "approved", "notes": [], "scope_creep_wos": []}
+    model.set({"replies": [{"text": json.dumps(verdict)}]})
+    pipeline = REVIEW.replace("RUN", textwrap.indent(script, 6 * " ").strip())
+    pipeline = pipeline.replace("CODEX_TOML", str(ROOT / "pipelines/prompts/codex.toml"))
+    ran = control.run(pipeline, "--input", f"endpoint={model.url}/v1")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    asked = requests(model, "You are the reviewer")
+    assert asked
+    assert [re.findall(f'{OBEY}[^\\\\"]*', body) for body in asked] == [[]] * len(asked)
+    assert "/workspace" in asked[0]

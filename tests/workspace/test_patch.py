@@ -1,4 +1,4 @@
-"""A patch as a reviewer gets it: whoever made it cannot hide a file of it, nor speak to the reader through a name."""
+"""A patch as a reviewer gets it: its author cannot hide a file of it, nor speak to the reader through a name."""
 
 from __future__ import annotations
 
