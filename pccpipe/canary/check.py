@@ -27,7 +27,7 @@ from pccpipe.library import load, local_project, run
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
 from pccpipe.record.paths import split
-from pccpipe.shell import programs
+from pccpipe.shell import as_account, programs
 from pccpipe.shell.here import Here
 from pccpipe.spec.model import Pipeline, Project, Run, SecretSource, Via
 from pccpipe.ssh.connection import Connection
@@ -177,13 +177,15 @@ class _Check:
         self._here = Looker(home, HERE, canary, self.ledger, self.run_id, may_sudo=False)
         self._vm: Looker | None = None
         self._connection: Connection | None = None
-        self._remote_state = self._remote_workspace = ""
+        self._remote_state = self._remote_workspace = self._root = ""
+        self._run_as = (project.vm.run_as or "") if project.vm else ""
         if project.isolation_mode is IsolationMode.VM:
             assert project.vm is not None
             self._connection = Connection(project.vm, accept_new_host_key=accept_new_host_key)
             self._vm = Looker(self._connection, project.vm.external_ip, canary, self.ledger, self.run_id, may_sudo=True)
             self._remote_workspace = f"{project.vm.root}/.system/run-workspaces/{self.run_id}"
             self._remote_state = f"{project.vm.root}/.system/run-state/{self.run_id}"
+            self._root = project.vm.root
         self._engine: EngineLooker | None = None
         self._engine_folder = ""
         has_containers = any(
@@ -280,6 +282,8 @@ class _Check:
         end = programs.end_run(programs.Place(self.run_id, self._remote_state))
         # What can't be removed now is for `gc`.
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            if self._run_as:
+                as_account.remove(self._connection, self._run_as, self._root, self.run_id)
             self._connection.run(f"{end}\nrm -rf {shlex.quote(self._remote_workspace)}")
         self._connection.close()
 
@@ -374,7 +378,11 @@ class _Check:
             machine = self._side.machine
         if command.had.place is Place.CONTAINER:
             folder = self._remote_workspace or str(self.record / "workspace")
-        machine.run(f"umask 000; : >{shlex.quote(f'{folder}/.looked-{split(command.step)[-1]}')}")
+            folder += "/workspace" if self._run_as else ""
+        script = f"umask 000; : >{shlex.quote(f'{folder}/.looked-{split(command.step)[-1]}')}"
+        if self._run_as and command.had.place is not Place.LOCAL and machine.facts.uid != 0:
+            script = shlex.join(["sudo", "-n", "-u", self._run_as, "--", "sh", "-c", script])
+        machine.run(script)
 
 
 def _call(folders: Iterable[str], how: str = "pcc_files") -> str:

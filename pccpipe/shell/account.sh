@@ -36,9 +36,12 @@ pcc_prepare() { # [new]: makes the folders, of a new run with the account swept;
   umask 022
   mkdir -p "$pcc_system" && chmod a+x "$pcc_system" || exit
   (umask 077 && mkdir -p "$pcc_system/run-state") && chmod 700 "$pcc_system/run-state" || exit
+  pcc_words=$(pcc_as sh -c 'cd "$1"' sh "$pcc_system" 2>&1 </dev/null) || exit 5
   # A step of the login's may work there, and a container's root without a capability may read.
   pcc_make_folder run-workspaces workspace 755
   pcc_make_folder run-io steps 700
+  pcc_as sh -c 'cd "$1" && cd "$2"' sh "$pcc_system/run-workspaces/$pcc_run_id/workspace" \
+    "$pcc_system/run-io/$pcc_run_id/steps" 2>/dev/null </dev/null || pcc_fail "its own folders there are another's"
   printf '%s %s %s\n' "$pcc_uid" "$pcc_gid" "$pcc_engine"
 }
 

@@ -16,8 +16,8 @@ from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import ByteStream, Done, Facts, Machine, Process, is_full, refused
 
 _FILES = ("tools.sh", "account.sh")
-LEFT = 4
-"""Exit code of `prepare`'s script when the sweep has left processes."""
+LEFT, OUT_OF_REACH = 4, 5
+"""Exit codes of `prepare`'s script: the sweep has left processes; the account does not come to the folder `.system`."""
 
 
 class AccountMachine:
@@ -59,6 +59,9 @@ def prepare(
     done = unbroken(machine, lambda: machine.run(_script(name, login.uid, root, run_id, call)))
     if done.code == LEFT:
         raise processes_left(machine.host, name, done.stdout.decode(errors="replace").strip())
+    if done.code == OUT_OF_REACH:
+        words = f"{machine.host}: {name} cannot reach the folder {root}/.system"
+        raise Unavailable(Reason.START_REFUSED, words, f"on the VM: chmod o+x {root}, and each folder above it")
     words = done.stderr.decode(errors="replace").strip()
     try:
         uid, gid, engine = done.stdout.decode(errors="replace").split()

@@ -265,7 +265,9 @@ class ContainerTarget:
         if self._account is None or not outs:
             return ""
         # By the current folder, as the account reaches none of them by its path.
-        become = shlex.join([*self._account.become, "find", ".", "-mindepth", "1", "-delete"])
+        find = "find . -mindepth 1 -delete"
+        # What is made read-only is in the way only of who does not own it.
+        become = shlex.join([*self._account.become, "sh", "-c", f"{find} || {{ chmod -R u+rwX .; {find}; }}"])
         folders = " ".join(shlex.quote(out.removesuffix("*.out")) + ("*.out" if "*" in out else "") for out in outs)
         return f'for out in {folders}; do (cd "$out" 2>/dev/null && {become} 2>/dev/null </dev/null); done\n'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 import uuid
@@ -144,15 +145,26 @@ def test_a_command_is_not_begun_where_the_login_may_not_become_the_account(fresh
     assert caught.value.reason is Reason.START_REFUSED
     assert "sudo" in caught.value.words
     assert "NOPASSWD" in caught.value.hint
-    fresh_vm.sh("userdel pccrun")
+    fresh_vm.sh("echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc/sudoers.d/pccpipe-pccrun; chmod 700 /home/project")
+    with pytest.raises(Unavailable, match="cannot reach") as caught, opened(fresh_vm):
+        pass
+    assert "chmod" in caught.value.hint
+    fresh_vm.sh("chmod 755 /home/project; userdel pccrun")
     with pytest.raises(Unavailable, match="no such user"), opened(fresh_vm):
         pass
 
 
-WAYS_TO_SUDO = {
+def take_busybox(vm: VM, name: str) -> None:
+    shutil.copy(shutil.which("busybox") or "busybox", vm.state / "home" / "busybox")
+    vm.sh(f"ln -sf /home/busybox /bin/{name}")
+
+
+WAYS_TO_SUDO: dict[str, Callable[[VM], object]] = {
     "use_pty": lambda vm: vm.sh("echo 'Defaults use_pty' >/etc/sudoers.d/pty"),
     "environment kept": lambda vm: vm.sh("echo 'Defaults !env_reset' >/etc/sudoers.d/env"),
     "root": lambda vm: vm.sh("rm /etc/sudoers.d/pccpipe-pccrun"),
+    "sh of busybox": lambda vm: take_busybox(vm, "sh"),
+    "sh of bash": lambda vm: vm.sh("ln -sf bash /bin/sh"),
     "limit of processes": lambda vm: vm.sh("echo 'pccrun - nproc 300' >/etc/security/limits.d/pccrun.conf"),
 }
 
