@@ -20,6 +20,7 @@ EVERYTHING = "*\n"
 GIT = ".git"
 NAME = "folders-of-a-pccpipe-run-are-no-repository"
 """Git shows it when it refuses."""
+NOWHERE = f"gitdir: {NAME}\n"
 HEAD = "ref: refs/heads/none\n"
 CONFIG = f"[core]\n\trepositoryformatversion = 1\n[extensions]\n\t{NAME} = true\n"
 SCRIPT = f"""\
@@ -45,13 +46,14 @@ def fence_run(record: Path) -> None:
     runs_dir = record.parent
     system = system_folder(runs_dir)
     try:
-        if runs_dir.parent == system:
-            _write(system / IGNORE, EVERYTHING)
-            _fence(record, is_ignored=True)
-        else:
-            if not (runs_dir / IGNORE).exists() and _has_runs_alone(runs_dir, record.name):
-                _write(runs_dir / IGNORE, EVERYTHING)
-            _fence(record, is_ignored=_is_ignored(runs_dir))
+        ours = system if runs_dir.parent == system else runs_dir
+        if ours == system or (not (ours / IGNORE).exists() and _has_runs_alone(ours, record.name)):
+            _write(ours / IGNORE, EVERYTHING)
+        is_ignored = ours == system or _is_ignored(ours)
+        if is_ignored:
+            # From here on, for a step that goes up. No folder: git would show what is around one.
+            _write(ours / GIT, NOWHERE)
+        _fence(record, is_ignored=is_ignored)
     except OSError as error:
         raise UsageError(f"cannot write into the run's folder {record}: {error.strerror}") from error
     # A folder that cannot be made here is reported where a command needs it.
@@ -72,7 +74,7 @@ def _has_runs_alone(runs_dir: Path, new: str) -> bool:
     """Whether a folder has nothing but records of runs, and a new one, so that git may ignore all of it."""
     with os.scandir(runs_dir) as entries:
         return all(
-            entry.name in {SYSTEM, new} or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))
+            entry.name in {SYSTEM, GIT, new} or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))
             for entry in entries
         )
 
@@ -104,7 +106,7 @@ def _fence(folder: Path, *, is_ignored: bool) -> None:
     if not is_ignored:
         # A file that leads nowhere ends the search as well. It keeps `git add .` of the user's working, which would
         # take the folder for a submodule, but commands that need no repository, as `git apply`, fail in the copy.
-        _write(git, f"gitdir: {NAME}\n")
+        _write(git, NOWHERE)
         return
     git.mkdir()
     _write(git / "config", CONFIG)

@@ -94,6 +94,14 @@ def steps(*places: str) -> str:
     return f"steps:\n  - {{id: sync, upload: workspace}}\n  - id: harm\n    run: |\n{body}\n"
 
 
+def steps_above() -> str:
+    """The same in the folders above the record that are pccpipe's."""
+    commands = [command for command in HARM if not command.startswith(("init", "clean"))]
+    body = "\n".join(f"      git {each} || env -i PATH=$PATH git {each} || true" for each in (*commands, "clean -fdq"))
+    step = "  - id: above\n    run: |\n      cd ../..\n{}\n      cd {}\n{}\n"
+    return step.format(body, '"$UP"', body)
+
+
 def fine(done: Done) -> None:
     assert done.code == 0, done.stdout + done.stderr
 
@@ -106,7 +114,11 @@ def test_no_git_command_in_the_copy_reaches_the_users_repository(
         (folder.path / "own").mkdir()
         (folder.path / "own/file").write_text("the user's\n")
     # From the copy, from the record, from the folder of all records, from what is kept of commands.
-    folder.pipeline(steps('"$PCC_WORKSPACE"', '"$PCC_WORKSPACE/.."', "/"))
+    text = steps('"$PCC_WORKSPACE"', '"$PCC_WORKSPACE/.."', "/")
+    if runs_dir != "own":
+        # `out` is the user's.
+        text += steps_above().replace('"$UP"', ".." if runs_dir == ".system/runs" else ".")
+    folder.pipeline(text)
     subprocess.run(["git", "add", "pipeline.yaml"], cwd=folder.path, check=True)
     before = repository.seen()
     arguments = ["run", "pipeline.yaml", "--run-id", "r", "--runs-dir", runs_dir]
@@ -212,7 +224,9 @@ def test_a_record_that_is_removed_under_a_run_says_so(folder: Folder) -> None:
     folder.pipeline("steps:\n  - {id: a, run: 'touch begun; while [ ! -e go ]; do sleep 0.1; done; echo b'}\n")
     process = folder.start("run", "pipeline.yaml", "--run-id", "r")
     wait_until((folder.path / "begun").exists)
-    subprocess.run(["rm", "-rf", ".system"], cwd=folder.path, check=True)
+    # run.json may just be written.
+    removed = "rm -rf .system || { sleep 0.5; rm -rf .system; }"
+    subprocess.run(["sh", "-c", removed], cwd=folder.path, check=True)
     (folder.path / "go").touch()
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stdout + stderr
