@@ -120,11 +120,12 @@ def why_alive(site: Site, found: Found, holder: str = "") -> str:
     """Say why the account's processes may be those of a run that lives; "" if there is none on the machine.
 
     Args:
-        holder: the name by which the caller has the VM's lease.
+        holder: the name by which the caller itself has the VM, or something on it.
     """
     for group in found.groups.values():
-        is_held = any(thing.kind is Kind.LEASE and not thing.is_stale for thing in group.things)
-        if is_held and group.run_id != holder:
+        if group.run_id == holder:
+            continue
+        if any(thing.kind is Kind.LEASE and not thing.is_stale for thing in group.things):
             return f"run {group.run_id} has the VM"
         if group.run_id in found.living:
             return f"a command of run {group.run_id} runs"

@@ -14,11 +14,13 @@ import pccpipe
 from pccpipe.docker_api.image import content_of
 from pccpipe.outcome import IsolationMode
 from pccpipe.shell.lease import Lease
+from pccpipe.shell.programs import Place
 from pccpipe.shell.provisioned import Provisioned, write_provisioned
 from pccpipe.shell.startup import startup_files
 from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.vm.check import Finding, Report, Verdict
+from pccpipe.vm.checks import strays
 from pccpipe.vm.checks.engine import CHECKS as ENGINE
 from pccpipe.vm.doctor import look
 from pccpipe.vm.patient import CONTEXT, IMAGE, Chart, Patient
@@ -28,6 +30,13 @@ from tests.testbed.vm import VM
 
 BED_WARNINGS = {"sudo", "image", "account"}
 """Of a healthy VM of the bed's: no sudo to root, an image that pccpipe did not build, a project without `run_as`."""
+
+
+ENGINES = [
+    ((), Verdict.OK, "maps no users"),
+    (("userns",), Verdict.OK, "containers of pccrun ask for the host's"),
+    (("rootless",), Verdict.WRONG, "engine_maps_users"),
+]
 
 
 class Clinic:
@@ -344,3 +353,48 @@ def test_a_logind_that_ends_what_outlives_a_login_is_told(ward: Clinic) -> None:
     assert told.mend
     vm.sh(f"{told.mend.command.partition(' && ')[0]}".replace("sudo ", ""))
     found(ward.doctor(), "logind", Verdict.OK, "goes on after it")
+
+
+def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:
+    vm = ward.vm
+    report = ward.doctor(run_as=vm.run_as)
+    for name in ("strays", "processes", "account", "account-walls", "engine-users", "deadline"):
+        found(report, name, Verdict.OK)
+    vm.ssh(f"sudo -n -u {vm.run_as} env -i setsid sleep 7534 </dev/null >/dev/null 2>&1 &")
+    vm.ssh("(env -i setsid sleep 7535 </dev/null >/dev/null 2>&1 &)")
+    tag = Place("gone", f"{vm.root}/.system/run-state/gone").tag
+    vm.ssh(f"(PCCPIPE_STEP={tag}/x-1/ setsid sleep 7536 </dev/null >/dev/null 2>&1 &)")
+    vm.ssh(f"mkdir -p {vm.root}/.system/lease && touch {vm.root}/.system/lease/9223372036854775807")
+    report = ward.doctor(run_as=vm.run_as)
+    words = ("1 process (sleep) of pccrun", "claim to be of run gone", "'9223372036854775807' is no lease")
+    found(report, "strays", Verdict.WRONG, *words, mend="pccpipe gc")
+    found(report, "processes", Verdict.WARNING, "sleep 7535", mend="kill ")
+    assert "7534" not in report["processes"].words
+    assert "7536" not in report["processes"].words
+    report = ward.doctor(run_as=vm.run_as, fix=True)
+    did = next(each for each in report.mended if each.command == "pccpipe gc")
+    assert did.succeeded
+    assert "removed 1 process (sleep) of pccrun" in did.words
+    found(report, "strays", Verdict.OK)
+    assert [len(vm.pids(f"^sleep {number}")) for number in (7534, 7535, 7536)] == [0, 1, 0]
+
+
+def test_a_vm_on_which_nothing_can_hold_a_deadline_is_told(ward: Clinic) -> None:
+    vm = ward.vm
+    for program in ("curl", "perl", "python3", "docker"):
+        vm.sh(f"p=$(command -v {program}) && mv $p $p.off || true")
+    found(ward.doctor(), "deadline", Verdict.WRONG, "no curl, perl, python3 or docker", mend="apt-get install -y curl")
+
+
+@pytest.mark.parametrize(("options", "verdict", "words"), ENGINES)
+def test_an_engine_whose_users_are_others_is_told(
+    tmp_path: Path, options: tuple[str, ...], verdict: Verdict, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bed runs no such engine: what its `info` would say is the test's."""
+    project = Project("p", IsolationMode.VM, Vm("127.0.0.1", "u", 9, run_as="pccrun"))
+    patient = Patient(Chart(project, tmp_path, "http://127.0.0.1:9/v1", ""))
+    monkeypatch.setattr(patient.engine, "security_options", lambda: options)
+    monkeypatch.setattr(patient, "service", lambda verb, name: f"service {name} {verb}")
+    finding = strays.users(patient)
+    assert finding.verdict is verdict
+    assert words in finding.words

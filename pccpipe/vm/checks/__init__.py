@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pccpipe.outcome import IsolationMode
 from pccpipe.vm.check import Check
-from pccpipe.vm.checks import account, agent, engine, leftovers, login, network, system
+from pccpipe.vm.checks import account, agent, engine, leftovers, login, network, strays, system
 
 
 def all_checks(mode: IsolationMode) -> list[Check]:
@@ -16,10 +16,15 @@ def all_checks(mode: IsolationMode) -> list[Check]:
 
 def _checks(mode: IsolationMode) -> Iterator[Check]:
     has_engine = mode is not IsolationMode.LOCAL
-    on_machine = [*system.CHECKS, *network.CHECKS, *(engine.CHECKS if has_engine else []), leftovers.LEFTOVERS]
+    on_machine = [
+        *system.CHECKS,
+        *network.CHECKS,
+        *([*engine.CHECKS, *strays.ENGINE] if has_engine else []),
+        leftovers.LEFTOVERS,
+    ]
     if mode is IsolationMode.VM:
         yield from login.CHECKS
-        on_machine += [leftovers.LEASE, *account.CHECKS]
+        on_machine += [leftovers.LEASE, *account.CHECKS, *strays.STRAYS]
     for check in on_machine:
         yield check.after("login") if mode is IsolationMode.VM else check
     if has_engine:

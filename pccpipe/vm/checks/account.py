@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,6 +79,14 @@ def limits(patient: Patient) -> Finding:
     write = f"echo '{name} - nproc {2 * PROCESSES}' | {patient.sudo}tee /etc/security/limits.d/pccpipe-{name}.conf"
     words = f"{name} may have {limit} processes: a step that takes them all could not be ended, as that takes one more"
     return wrong(words, Mend(write, is_safe=True))
+
+
+def let_probe_end(patient: Patient) -> None:
+    """Wait for the account's own processes that these checks have, if any."""
+    name = _run_as(patient)
+    with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        if name:
+            _known(patient, name)
 
 
 def make_account(patient: Patient, name: str) -> str:

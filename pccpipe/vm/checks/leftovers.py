@@ -7,20 +7,21 @@ import os
 from pccpipe.gc.decide import Kind
 from pccpipe.gc.look import Site
 from pccpipe.gc.records import RunsDir
-from pccpipe.gc.sweep import Fate, collect
+from pccpipe.gc.sweep import Collected, Fate, collect
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.fence import system_folder
 from pccpipe.shell.lease import read_lease
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, warning
+from pccpipe.vm.checks.account import let_probe_end
 from pccpipe.vm.patient import HOLDER, Patient
 
 
 def leftovers(patient: Patient) -> Finding:
     """What nobody needs any more."""
-    collected = collect(_site(patient), dry_run=True)
-    going = [outcome for outcome in collected.outcomes if outcome.fate is Fate.WOULD_GO]
-    # A lease that nobody holds is in nobody's way.
-    going = [outcome for outcome in going if outcome.thing.kind is not Kind.LEASE]
+    found = collected(patient)
+    going = [outcome for outcome in found.outcomes if outcome.fate is Fate.WOULD_GO]
+    # A lease that nobody holds is in nobody's way. Processes are another check's.
+    going = [outcome for outcome in going if outcome.thing.kind not in {Kind.LEASE, Kind.PROCESSES}]
     if not going:
         return ok("nothing that could go")
     containers = sum(outcome.thing.kind is Kind.CONTAINER for outcome in going)
@@ -29,7 +30,7 @@ def leftovers(patient: Patient) -> Finding:
     counts = [f"{containers} container{'' if containers == 1 else 's'}"] if containers else []
     counts += [f"{folders} folder{'' if folders == 1 else 's'}"] if folders else []
     words = f"{' and '.join(counts)} of {runs} run{'' if runs == 1 else 's'} that nobody needs any more"
-    words += f", {collected.freed / 1e6:.0f} MB"
+    words += f", {found.freed / 1e6:.0f} MB"
     return warning(words, Mend(patient.pccpipe("gc"), Where.HERE, is_safe=True, do=collect_leftovers))
 
 
@@ -50,12 +51,21 @@ def lease(patient: Patient) -> Finding:
     return warning(f"{who} has the VM and is alive, {since}: another run has to wait", cancel)
 
 
+def collected(patient: Patient) -> Collected:
+    """What `pccpipe gc` would do."""
+    # Processes of the account that the doctor itself began are no leftovers.
+    let_probe_end(patient)
+    return patient.once("collected", lambda: collect(_site(patient), dry_run=True, holder=patient.run_id))
+
+
 def collect_leftovers(patient: Patient) -> str:
     """What `pccpipe gc` does on that machine."""
-    collected = collect(_site(patient), holder=HOLDER)
-    gone = sum(outcome.fate is Fate.GONE for outcome in collected.outcomes)
-    failed = [outcome.words for outcome in collected.outcomes if outcome.fate is Fate.FAILED]
-    return "; ".join([f"removed {_things(gone)}, {collected.freed / 1e6:.0f} MB", *failed])
+    done = collect(_site(patient), holder=HOLDER)
+    gone = sum(outcome.fate is Fate.GONE for outcome in done.outcomes)
+    others = [f"removed {other.words}" for other in done.others if other.fate is Fate.GONE]
+    failed = [outcome.words for outcome in done.outcomes if outcome.fate is Fate.FAILED]
+    failed += [other.words for other in done.others if other.fate is Fate.FAILED]
+    return "; ".join([f"removed {_things(gone)}, {done.freed / 1e6:.0f} MB", *others, *failed])
 
 
 def _things(count: int) -> str:

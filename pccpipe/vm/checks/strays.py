@@ -1,0 +1,82 @@
+"""What is on the VM and no living run of pccpipe's: processes, and what lies in the lease's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pccpipe.gc.decide import Kind
+from pccpipe.gc.sweep import Fate
+from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
+from pccpipe.vm.checks.leftovers import collect_leftovers, collected
+from pccpipe.vm.patient import Patient
+
+SHOWN = 3
+
+
+def strays(patient: Patient) -> Finding:
+    """Name what claims to be of a run and is of none: processes of the account, of other tags, and false leases."""
+    found = collected(patient)
+    going = [other.words for other in found.others if other.fate is Fate.WOULD_GO]
+    failed = [other.words for other in found.others if other.fate is Fate.FAILED]
+    going += [
+        f"processes that claim to be of run {outcome.thing.run_id}, of which no command is there"
+        for outcome in found.outcomes
+        if outcome.thing.kind is Kind.PROCESSES and outcome.fate is Fate.WOULD_GO
+    ]
+    if not going and not failed:
+        return ok("no process and no lease that is of no run")
+    return wrong(
+        "; ".join([*going, *failed]), Mend(patient.pccpipe("gc"), Where.HERE, is_safe=True, do=collect_leftovers)
+    )
+
+
+def processes(patient: Patient) -> Finding:
+    """Name processes of the login that no session and no service began: commands that stayed after a run, perhaps."""
+    facts = patient.machine.facts
+    if facts.uid == 0:
+        return skipped("all that the system itself runs is root's, as the login is")
+    lines = patient.words_of(Path(__file__).with_name("strays.sh").read_text(), 30).splitlines()
+    if not lines:
+        return ok(f"each process of {facts.user} is of a session, a service or a run")
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    words = f"no session and no service began these of {facts.user}: {'; '.join(lines[:SHOWN])}{more}"
+    pids = " ".join(line.partition(" ")[0] for line in lines)
+    return warning(
+        f"{words}. They can read and change what is {facts.user}'s",
+        Mend(f"kill {pids}   # if you do not know them: runs without run_as leave such", Where.THERE),
+    )
+
+
+def deadline(patient: Patient) -> Finding:
+    """Check that something on the engine's machine can end a container at its deadline when pccpipe is gone."""
+    from pccpipe.docker_api import holder
+
+    way = patient.words_of(holder.functions(patient.engine.socket) + holder.probe())
+    if way:
+        return ok(f"a container is ended at its deadline by {'root' if way == 'proc' else way}, if pccpipe is gone")
+    words = "nothing can end a container at its deadline if pccpipe is gone: there is no curl, perl, python3 or docker"
+    install = f"{patient.sudo}sh -c 'apt-get update && apt-get install -y curl'"
+    return wrong(f"{words} to ask the engine with", Mend(install, is_safe=True))
+
+
+def users(patient: Patient) -> Finding:
+    """Check that a number of a user is the same user in containers, as the account needs it."""
+    name = patient.vm.run_as if patient.vm else None
+    options = patient.engine.security_options() or ()
+    if "rootless" in options:
+        if name is None:
+            return ok("the engine is rootless")
+        words = f"the engine is rootless: in its containers the number of {name} is another user (engine_maps_users)"
+        return wrong(f"{words}. Use the system's engine, or a project without run_as", Mend(_system_engine(patient)))
+    if "userns" in options:
+        asks = f": containers of {name} ask for the host's" if name else ""
+        return ok(f"the engine maps users (userns-remap){asks}")
+    return ok("the engine maps no users")
+
+
+def _system_engine(patient: Patient) -> str:
+    return f"dockerd-rootless-setuptool.sh uninstall && {patient.service('start', 'docker')}"
+
+
+STRAYS = [Check("strays", strays, ("folder", "account"), limit=90), Check("processes", processes, limit=40)]
+ENGINE = [Check("engine-users", users, ("engine-running",)), Check("deadline", deadline, ("engine-running",))]
