@@ -74,7 +74,7 @@ def _has_runs_alone(runs_dir: Path, new: str) -> bool:
     """Whether a folder has nothing but records of runs, and a new one, so that git may ignore all of it."""
     with os.scandir(runs_dir) as entries:
         return all(
-            entry.name in {SYSTEM, GIT, new} or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))
+            entry.name in {SYSTEM, new} or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))
             for entry in entries
         )
 
@@ -87,7 +87,7 @@ def _is_record(folder: Path) -> bool:
 def refuse_links(workspace: Path, *folders: Path) -> None:
     """Raise UsageError if one of the folders leads out of the workspace through a link in it.
 
-    Whoever wrote the workspace's files would decide where the record is written.
+    Else those who wrote the workspace's files decide where the record is written.
     """
     around = os.path.realpath(workspace)
     for path in dict.fromkeys(step for folder in folders for step in (folder, *folder.parents)):

@@ -1,7 +1,7 @@
 """Which project file a command means that names none: the one beside the pipeline, else the nearest one upwards.
 
 A file in the workspace may be the work of those who wrote the code there, agents too. It counts only for an operator
-who stands in that workspace and named no other.
+whose current folder is in that workspace, and who named no other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def find_project_file(
         workspace: the code to work on; default: the current folder.
     """
     around = os.path.realpath(workspace or current)
-    stands_in_it = _is_in(os.path.realpath(current), around) and not workspace_is_named
+    is_at_work_in_it = _is_in(os.path.realpath(current), around) and not workspace_is_named
     trusted = {os.geteuid(), 0, *_owners([current, *([pipeline] if pipeline else [])])}
     passed_over: dict[str, str] = {}
     for file in _candidates(current, pipeline):
@@ -46,7 +46,7 @@ def find_project_file(
             continue
         # Where it lies, and where it leads if it is a link.
         places = os.path.realpath(file.parent), os.path.realpath(file)
-        if not stands_in_it and any(_is_in(place, around) for place in places):
+        if not is_at_work_in_it and any(_is_in(place, around) for place in places):
             passed_over[str(file)] = f"{file} is not taken: it lies in the workspace (--project {file} takes it)"
         elif not set(_owners([file])) <= trusted:
             passed_over[str(file)] = f"{file} is not taken: it is another user's (--project {file} takes it)"

@@ -302,3 +302,13 @@ def test_a_link_outside_of_the_workspace_is_the_users_own(
     (folder.path / "code").mkdir()
     folder.pipeline("steps:\n  - {id: a, run: 'true'}\n")
     fine(folder.do("run", "pipeline.yaml", "--run-id", "r", "--workspace", "code"))
+
+
+def test_a_folder_of_the_users_own_is_not_ignored_for_having_records(folder: Folder) -> None:
+    folder.pipeline("steps: [{id: a, run: 'true'}]\n")
+    inner = folder.path / "inner"
+    inner.mkdir()
+    subprocess.run(["git", "init", "-q", "."], cwd=inner, check=True)
+    fine(Folder(inner).do("run", "../pipeline.yaml", "--run-id", "r", "--runs-dir", "."))
+    assert not (inner / ".gitignore").exists()
+    assert (inner / ".git/HEAD").is_file()

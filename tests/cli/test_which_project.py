@@ -103,7 +103,7 @@ def test_a_worktrees_own_file_does_not_count_for_a_named_workspace(folder: Folde
     assert f"({worktree / 'pccpipe.yaml'})" in first_line(done), done
 
 
-def test_the_file_counts_for_an_operator_who_stands_in_the_workspace(folder: Folder) -> None:
+def test_the_file_counts_for_an_operator_in_the_workspace(folder: Folder) -> None:
     file = project(folder.path / "pccpipe.yaml")
     folder.pipeline(BOX)
     done = folder.do("run", "pipeline.yaml", "--run-id", "r")
