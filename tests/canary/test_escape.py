@@ -12,11 +12,14 @@ from pccpipe.canary import escape
 from pccpipe.canary.escape import check_escape
 from pccpipe.canary.routes import BOX, ROUTES, EscapeReport, Routes, Verdict
 from pccpipe.canary.routes import VM as ON_VM
+from pccpipe.outcome import IsolationMode
+from pccpipe.spec.model import Project
 from pccpipe.spec.project import load_project
 from pccpipe.views.escape import lines
 from tests.canary.test_selfcheck import left_on, project_file
 from tests.cli.command import Folder
 from tests.e2e.control import ROOT
+from tests.testbed.engine import Engine
 from tests.testbed.vm import VM
 
 NEVER = {"box_alone"}
@@ -122,6 +125,19 @@ def test_a_container_that_is_held_less_is_reported(
     told = verdicts(report, BOX)
     assert {name for name, verdict in told.items() if verdict is Verdict.BROKE} == broken
     assert not report.held
+
+
+def test_on_an_engine_of_this_machine_only_containers_are_tried(
+    tmp_path: Path, local_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", local_engine.url)
+    report = check_escape(Project("p", IsolationMode.CONTAINER), image="bb:latest")
+    assert report.whole, report.message
+    not_held = {route.name: route.words for route in report.routes if route.side == BOX and route.words}
+    # Who runs the tests owns the workspace, and is root here.
+    assert not_held.pop("privileges", "its user is root").rstrip("; ") == "its user is root"
+    assert set(not_held) == NEVER
+    assert set(verdicts(report, ON_VM).values()) == {Verdict.NOT_TRIED}
 
 
 def test_what_a_later_step_says_does_not_make_a_broken_route_hold() -> None:
