@@ -12,7 +12,7 @@ from pccpipe.engine.access import Access
 from pccpipe.engine.context import Here, Parts
 from pccpipe.engine.limits import STEP_LIMIT
 from pccpipe.engine.result import result_target
-from pccpipe.errors import UsageError
+from pccpipe.errors import ResultError, UsageError
 from pccpipe.outcome import Place
 from pccpipe.spec.model import FileInput, FileKind, Run, Step, Where
 from pccpipe.spec.schema import find_schema
@@ -103,11 +103,17 @@ def _content(parts: Parts, file: FileInput, names: Mapping[str, object]) -> byte
             except OSError as error:
                 raise UsageError(f"cannot read {path} for the file {file.name!r}: {error.strerror}") from error
         case FileKind.PATCH:
-            name = file.content.render(names)
-            try:
-                return brief(result_target(name, parts.run_dir))
-            except OSError as error:
-                words = f"cannot read the patch {name} of this run for the file {file.name!r}: {error.strerror}"
-                raise UsageError(words, "a `diff:` step before this one makes it") from error
+            return _patch(parts, file, file.content.render(names))
         case FileKind.SCHEMA:
             return json.dumps(find_schema(file.content.source, parts.pipeline.path.parent), indent=1).encode()
+
+
+def _patch(parts: Parts, file: FileInput, path: str) -> bytes:
+    what_to_do = "name what a `diff:` step before this one makes, as `patch: diff.patch`"
+    try:
+        return brief(result_target(path, parts.run_dir))
+    except ResultError as error:
+        raise UsageError(f"{path!r} is no patch for the file {file.name!r}; {what_to_do}") from error
+    except OSError as error:
+        words = f"cannot read the patch {path!r} for the file {file.name!r}: {error.strerror}"
+        raise UsageError(f"{words}; {what_to_do}") from error

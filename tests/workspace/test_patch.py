@@ -13,6 +13,7 @@ from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Limits
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.patch import LIMIT, MOST_LISTED, brief
+from tests.cli.command import Folder
 from tests.workspace.halts import NeverHalted
 
 
@@ -107,3 +108,41 @@ def test_lines_of_a_file_are_no_headers(trees: Trees) -> None:
 
 def test_no_change_is_said(trees: Trees) -> None:
     assert trees.brief().startswith("Files of the change: none\n")
+
+
+def test_a_step_finds_the_change_of_its_run_with_its_list(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/code").write_text("1\n")
+    folder.pipeline(
+        """
+        steps:
+          - {id: sync, upload: workspace}
+          - {id: build, run: "echo 2 >code; echo x >'new\\nname'"}
+          - {id: changes, diff: "round-${{ run.id }}.patch"}
+          - id: review
+            run: cat "$PCC_IN/change.md"
+            files: {change.md: {patch: "round-${{ run.id }}.patch"}}
+        """
+    )
+    done = folder.do("run", "pipeline.yaml", "--run-id", "r1", "--workspace", tmp_path / "w", "--local")
+    assert done.code == 0, done.stdout + done.stderr
+    assert '| +1 -1 "code"' in done.stdout
+    assert "| Files of the change: 2, +2 -1 lines." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("diff.patch", "cannot read the patch 'diff.patch' for the file 'c': No such file"),
+        ("../../../etc/passwd", "'../../../etc/passwd' is no patch for the file 'c'"),
+        ("run.json", "'run.json' is no patch for the file 'c'"),
+    ],
+)
+def test_a_patch_that_no_step_made_fails_the_step_and_says_what_to_do(tmp_path: Path, path: str, words: str) -> None:
+    folder = Folder(tmp_path)
+    folder.pipeline(f"steps: [{{id: review, run: 'true', files: {{c: {{patch: {path}}}}}}}]")
+    done = folder.do("run", "pipeline.yaml", "--run-id", "r1", "--local")
+    assert done.code == 1
+    assert words in done.stdout
+    assert "name what a `diff:` step before this one makes" in done.stdout
