@@ -16,6 +16,8 @@ from pccpipe.errors import ActionError
 
 MOST = 500
 """Mounts of a container; the engine takes about a millisecond for each."""
+LONGEST = 3500
+"""Bytes of a path that the engine can mount on: the kernel's 4096, and the engine's own folder before it."""
 NAMES = (
     *("AGENTS.md", "AGENTS.override.md", "AGENT.md", ".agents", ".agent", ".agents.md", ".rules"),
     *(".codex", ".mcp.json"),
@@ -140,7 +142,10 @@ def _is_below(path: str, found: set[Hidden]) -> bool:
 
 
 def _text(path: bytes) -> str:
-    """The path without its `./`. Raises ActionError if the engine's API cannot say it."""
+    """The path without its `./`. Raises ActionError if the engine cannot be given it."""
+    if len(path) > LONGEST:
+        words = f"{_shown(path[:200])}... cannot be hidden: its path has {len(path)} bytes, over the limit of {LONGEST}"
+        raise ActionError(words, "remove it; agents take it for instructions")
     try:
         return path.decode().removeprefix("./")
     except UnicodeDecodeError:

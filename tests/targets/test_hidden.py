@@ -134,6 +134,17 @@ def test_a_path_that_the_engine_cannot_be_given_fails_the_step(vm: VM, stand: St
         stand.start("true")
 
 
+def test_a_path_that_is_too_long_to_mount_on_fails_the_step(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "d=$(printf %0200d 0); for i in $(seq 30); do mkdir $d && cd $d; done; echo OBEY >AGENTS.md")
+    with pytest.raises(ActionError, match=r"cannot be hidden: its path has \d+ bytes"):
+        stand.start("true")
+    vm.sh(f"rm -rf {stand.workspace}; mkdir {stand.workspace}; chown {vm.user} {stand.workspace}")
+    lay(vm, stand, "d=$(printf %0200d 0); for i in $(seq 17); do mkdir $d && cd $d; done; echo OBEY >AGENTS.md")
+    said, had = seen(stand)
+    assert "OBEY" not in said
+    assert len(had.hidden) == 1
+
+
 def test_as_many_as_the_limit_are_hidden_in_time_and_more_fail_the_step(vm: VM, stand: Stand) -> None:
     lay(vm, stand, f"for i in $(seq {MOST}); do mkdir d$i; echo OBEY >d$i/AGENTS.md; done")
     began = time.monotonic()
