@@ -20,6 +20,7 @@ from pccpipe.cli.options import (
     wait_option,
     which_project,
 )
+from pccpipe.cli.process import take_secrets
 from pccpipe.cli.signals import obey_signals
 
 FOUND = 1
@@ -82,6 +83,8 @@ def selfcheck(
     spec = load(pipeline) if pipeline else None
     found = which_project(project, pipeline=spec.path if spec else None, workspace=workspace)
     of_project = project_for(spec, found) if spec else found or local_project()
+    # The canary takes the place of the pipeline's own secrets, which its steps would inherit.
+    take_secrets(spec)
     cancel = Cancel()
     obey_signals(cancel)
     status = _StatusLine()

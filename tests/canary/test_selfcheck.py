@@ -279,6 +279,19 @@ def test_a_check_that_is_cancelled_leaves_nothing_and_says_what_was_not_looked_a
     assert list(own.iterdir()) == []
 
 
+def test_steps_of_a_pipeline_that_is_checked_have_the_canary_and_no_secret_of_the_users(folder: Folder) -> None:
+    marker = folder.path / "all-is-well"
+    pipeline = folder.pipeline(f"""
+        secrets: {{KEY: {{from: env, name: USERS_KEY}}}}
+        steps:
+          - {{id: own, secrets: [KEY], run: 'test -n "$KEY" && test "$KEY" != sk-0123456789abcdef'}}
+          - {{id: other, run: 'test -z "$USERS_KEY" && touch {marker}'}}
+    """)
+    done = folder.do("selfcheck", "--pipeline", pipeline, env={"USERS_KEY": "sk-0123456789abcdef"})
+    assert done.code == 0, done.stdout + done.stderr
+    assert marker.exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("--pipeline", "none.yaml"), ("--project", "none.yaml"), ("--input", "nothing=1"), ("--wait", "soon")],
