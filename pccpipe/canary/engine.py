@@ -30,7 +30,7 @@ class EngineLooker:
 
     def folder(self) -> str:
         """The engine's data folder. Raises `Unavailable`."""
-        return str(self._engine.ask(Call.OTHER, lambda client: client.info()).get("DockerRootDir", ""))
+        return str(self._engine.info().get("DockerRootDir", ""))
 
     def process_of(self, container: str) -> int:
         """The first process of a running container, on the engine's machine; 0 if it has none."""
@@ -40,7 +40,7 @@ class EngineLooker:
 
     def containers(self) -> None:
         """Look at all that `docker inspect` shows of every container, and at the processes of those that run."""
-        made = self._engine.ask(Call.OTHER, lambda client: client.containers(all=True))
+        made = self._engine.containers()
         found = [each for one in made[:MOST] if (each := self._engine.inspect(str(one["Id"])))]
         for each in found:
             self._check(Spot.INSPECT, str(each.get("Name")), each)

@@ -12,6 +12,7 @@ from pathlib import Path
 from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
 from pccpipe.errors import Unavailable
+from pccpipe.targets.answers import number
 from pccpipe.targets.machine import Done, Machine
 
 TIMEOUT = 150.0
@@ -93,7 +94,8 @@ class Looker:
             process = f"process {pid} ({name or 'ended'})"
             match word:
                 case "processes":
-                    self._count(int(pid), int(name))
+                    host = self.machine.host
+                    self._count(number(host, "count of processes", pid), number(host, "count of processes", name))
                 case "hidden":
                     ledger.unread(where, Spot.ARGUMENTS, "/proc hides other users' processes (hidepid)")
                 case "arguments":
@@ -127,7 +129,7 @@ class Looker:
                 case "file":
                     size, _, path = rest.partition(" ")
                     if spot := classify(path):
-                        seen[spot][path] = int(size)
+                        seen[spot][path] = number(self.machine.host, "size of a file", size)
                         self._check_name(spot, path)
                 case "found":
                     if spot := classify(rest):

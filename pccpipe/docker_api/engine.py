@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pccpipe.docker_api.account import engine_options
 from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
 from pccpipe.docker_api.stream import Answer, EngineAnswerError
-from pccpipe.errors import ActionError, Broken, Unavailable
+from pccpipe.errors import ActionError, Broken, Nonsense, Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.targets.answers import name, number, text
 from pccpipe.targets.machine import ByteStream, Machine
 from pccpipe.values import Json
 
@@ -25,6 +27,7 @@ NEWEST_API = (1, 47)
 OLDEST_API = (1, 40)
 
 T = TypeVar("T")
+_ID = re.compile("[0-9a-f]{64}")
 
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
@@ -83,6 +86,9 @@ class Engine:
         stream = self.dial()
         try:
             return Answer(stream, method, f"/v{self._version}{path}", upgrade=upgrade)
+        except ValueError as error:
+            stream.close()
+            raise Nonsense(self.machine.host, "answer of an engine", str(error)) from error
         except EngineAnswerError as error:
             stream.close()
             raise unavailable(Call.OTHER, error.status, error.words) from error
@@ -96,12 +102,46 @@ class Engine:
 
         def look(client: docker.APIClient) -> dict[str, Json] | None:
             try:
-                found: dict[str, Json] = client.inspect_container(container)
+                found: Json = client.inspect_container(container)
             except docker.errors.NotFound:
                 return None
-            return found
+            self.id_of(account := self._account_of("a container", found))
+            return account
 
         return self.ask(Call.OTHER, look)
+
+    def containers(self, *labels: str, running: bool = False, size: bool = False) -> list[dict[str, Json]]:
+        """What the engine says of each container with these labels (`NAME` or `NAME=VALUE`), also of those that ended.
+
+        Each has an `Id`. Labels are data: anyone who may use the engine can have given them. Raises `Unavailable`.
+        """
+        filters: dict[str, list[str]] = {"label": list(labels), **({"status": ["running"]} if running else {})}
+        made: Json = self.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters, size=size))
+        if not isinstance(made, list):
+            raise Nonsense(self.machine.host, "list of containers", made)
+        accounts = [self._account_of("a container", each) for each in made]
+        for each in accounts:
+            self.id_of(each)
+        return accounts
+
+    def info(self) -> dict[str, Json]:
+        """What the engine says of itself. Raises `Unavailable`."""
+        return self._account_of("the engine", self.ask(Call.OTHER, lambda client: client.info()))
+
+    def _account_of(self, what: str, said: Json) -> dict[str, Json]:
+        """An object in JSON. Raises Nonsense."""
+        if not isinstance(said, dict):
+            raise Nonsense(self.machine.host, f"account of {what}", said)
+        return said
+
+    def listed(self, labels: Mapping[str, str], *, running: bool = False) -> dict[str, Mapping[str, str]]:
+        """What each of the containers with these labels has mounted where, by its id. Raises `Unavailable`."""
+        made = self.containers(*(f"{key}={value}" for key, value in labels.items()), running=running)
+        return {self.id_of(each): _mounted(each) for each in made}
+
+    def id_of(self, made: Mapping[str, Json]) -> str:
+        """A container's id in an answer of the engine's. Raises Nonsense."""
+        return name(self.machine.host, "id of a container", made.get("Id"), _ID)
 
     def has_file(self, container: str, path: str) -> bool:
         """Whether a container, also one that was never started, has something at an absolute path."""
@@ -117,7 +157,7 @@ class Engine:
         """What confines all of its containers, asked once; None while it stays away."""
         if self._security is None:
             try:
-                self._security = engine_options(self.ask(Call.OTHER, lambda client: client.info()))
+                self._security = engine_options(self.info())
             except (Unavailable, ConnectionError, TimeoutError):
                 return None
         return self._security
@@ -153,17 +193,17 @@ class Engine:
     def image_id(self, image: str) -> str | None:
         """The id behind an image's name, or None if the engine has no such image. Raises `Unavailable`."""
         found = self._inspect_image(image)
-        return None if found is None else str(found["Id"])
+        return None if found is None else text(self.machine.host, "id of an image", found.get("Id"), 100)
 
     def _inspect_image(self, image: str) -> dict[str, Json] | None:
         import docker.errors
 
         def look(client: docker.APIClient) -> dict[str, Json] | None:
             try:
-                found: dict[str, Json] = client.inspect_image(image)  # type: ignore[no-untyped-call]
+                found: Json = client.inspect_image(image)  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:
                 return None
-            return found
+            return self._account_of("an image", found)
 
         return self.ask(Call.OTHER, look)
 
@@ -226,12 +266,18 @@ class Engine:
         return _common_version(answer, where)
 
 
+def _mounted(made: Mapping[str, Json]) -> Mapping[str, str]:
+    mounts = made.get("Mounts")
+    found = [mount for mount in mounts if isinstance(mount, dict)] if isinstance(mounts, list) else []
+    return {str(mount.get("Destination")): str(mount.get("Source")) for mount in found}
+
+
 def _common_version(answer: bytes, where: str) -> str:
     for line in answer.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"api-version":
             major, _, minor = value.strip().decode("ascii", "replace").partition(".")
-            newest = (int(major), int(minor))
+            newest = (number(where, "API version", major, 999), number(where, "API version", minor, 999))
             if newest < OLDEST_API:
                 words = f"{where}: its API is {major}.{minor}, and 1.40 (Docker 19.03) is needed"
                 raise Unavailable(Reason.ENGINE_ERROR, words)

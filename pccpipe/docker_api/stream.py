@@ -7,14 +7,20 @@ connection for the end, and block one thread each. These are polled, so one thre
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from pccpipe.outcome import Stream
+from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.base import Chunk
 from pccpipe.targets.machine import ByteStream
 
 READ_SIZE = 256 * 1024
 HEAD_LIMIT = 64 * 1024
+LONGEST_LINE = 1024
+"""Bytes of the line before a chunk."""
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_STATUS = re.compile(r"HTTP/1\.[01] ([0-9]{3})( .*)?")
 HEAD_TIMEOUT = 30.0
 """Seconds in which the engine must begin its answer."""
 
@@ -32,7 +38,9 @@ class Answer:
     """One call of the API over a stream of its own: the head is read, the body comes as it comes."""
 
     def __init__(self, stream: ByteStream, method: str, path: str, *, upgrade: bool = False) -> None:
-        """Send the call and read the answer's head. Raises EngineAnswerError, ConnectionError, TimeoutError."""
+        """Send the call and read the answer's head. Raises EngineAnswerError, ValueError, ConnectionError,
+        TimeoutError.
+        """
         self.stream = stream
         head = f"{method} {path} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n"
         head += "Connection: Upgrade\r\nUpgrade: tcp\r\n" if upgrade else "Connection: close\r\n"
@@ -40,7 +48,7 @@ class Answer:
         stream.sendall(f"{head}\r\n".encode())
         status, headers, self._left = self._read_head()
         self.is_chunked = "chunked" in headers.get("transfer-encoding", "")
-        self._length = int(headers["content-length"]) if "content-length" in headers else None
+        self._length = number_or_none(headers.get("content-length"))
         if status not in {101, 200, 201, 204}:
             raise EngineAnswerError(status, self._error_words())
 
@@ -73,7 +81,10 @@ class Answer:
         head, _, left = data.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in lines[1:])
-        return int(lines[0].split()[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}, left
+        status = _STATUS.fullmatch(lines[0])
+        if status is None:
+            raise ValueError(f"{lines[0][:LONGEST_LINE]!r} is no answer of an engine")
+        return int(status[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}, left
 
     def _error_words(self) -> str:
         body = Body(chunked=self.is_chunked)
@@ -100,7 +111,7 @@ class Body:
         self.ended = False
 
     def feed(self, data: bytes) -> bytes:
-        """The content in `data`."""
+        """The content in `data`. Raises ValueError."""
         if not self._chunked:
             return data
         self._buffer += data
@@ -113,9 +124,12 @@ class Body:
                 content.append(piece)
                 continue
             line, found, rest = self._buffer.lstrip(b"\r\n").partition(b"\r\n")
-            if not found:
+            size = line.split(b";")[0].strip()
+            if not found and len(line) <= LONGEST_LINE:
                 break
-            self._needed = int(line.split(b";")[0], 16)
+            if not _SIZE.fullmatch(size):
+                raise ValueError(f"the engine sent no size of a chunk: {size[:LONGEST_LINE]!r}")
+            self._needed = int(size, 16)
             self._buffer = rest
             self.ended = self._needed == 0
         return b"".join(content)

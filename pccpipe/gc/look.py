@@ -11,9 +11,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.docker_api.engine import Engine
-from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import IN
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.gc.decide import CUT_OFF_LIMIT, Container, Kind, Record, Run, Thing
 from pccpipe.gc.records import Records
 from pccpipe.outcome import Reason
@@ -147,6 +146,8 @@ def _look_at_folders(site: Site, found: Found) -> None:
             Reason.WORKSPACE_REFUSED, f"{site.machine.host}: {site.system} cannot be looked into: {words}"
         )
     fields = done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
+    if len(fields) % 5:
+        raise Nonsense(site.machine.host, "list of what runs left", fields[:5])
     for place, name, what, size, last in zip(*(fields[index::5] for index in range(5)), strict=True):
         match what:
             case "folder" if RUN_ID.fullmatch(name):
@@ -215,14 +216,13 @@ def _look_at_engine(site: Site, found: Found) -> None:
 
 
 def _containers(engine: Engine) -> list[dict[str, Json]]:
-    filters = {"label": ["pccpipe.run"]}
     try:
-        return engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters, size=True))
+        return engine.containers("pccpipe.run", size=True)
     except Unavailable as error:
         if error.reason is not Reason.ENGINE_NOT_ANSWERING:
             raise
         # To add up a big one's size may take longer than a call may.
-        return engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters))
+        return engine.containers("pccpipe.run")
 
 
 def _add_container(site: Site, found: Found, made: Mapping[str, Json]) -> None:

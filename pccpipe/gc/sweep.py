@@ -11,7 +11,6 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from pccpipe.docker_api.engine import Engine
-from pccpipe.docker_api.problems import Call
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.gc.changed import changes
 from pccpipe.gc.decide import Kind, Moment, Record, Thing, Verdict, decide
@@ -338,7 +337,7 @@ def _engine_folder(site: Site) -> dict[str, str]:
     if site.engine is None or not site.needs_engine:
         return {}
     try:
-        folder = site.engine.ask(Call.OTHER, lambda client: client.info()).get("DockerRootDir")
+        folder = site.engine.info().get("DockerRootDir")
     except (Unavailable, ConnectionError, TimeoutError):
         return {}
     return {"engine": folder} if isinstance(folder, str) else {}

@@ -13,6 +13,7 @@ from pccpipe.shell import programs
 from pccpipe.shell.account import PATH, Account
 from pccpipe.shell.housekeeping import run_script
 from pccpipe.shell.lane import unbroken
+from pccpipe.targets.answers import IDS, number
 from pccpipe.targets.machine import ByteStream, Done, Facts, Machine, Process, is_full, refused
 
 _FILES = ("tools.sh", "account.sh")
@@ -68,8 +69,8 @@ def prepare(
         system = f"{root}/.system"
         return Account(
             name=name,
-            uid=int(uid),
-            gid=int(gid),
+            uid=number(machine.host, "uid", uid, IDS),
+            gid=number(machine.host, "gid", gid, IDS),
             login_uid=login.uid,
             has_engine=engine == "0",
             workspace=f"{system}/run-workspaces/{run_id}/workspace",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from pccpipe.errors import Lost, Unavailable
+import re
+
+from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.shell import programs
 from pccpipe.shell.lane import Lane, new_mark, unbroken
 from pccpipe.shell.lanes import Lanes
 from pccpipe.shell.programs import KILL_AFTER, Opening, Place
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER, DetachedRunning, Followed
+from pccpipe.targets.answers import number
 from pccpipe.targets.base import Command, Isolation, Token
 from pccpipe.targets.machine import Machine
 
+_MARK = re.compile("[0-9a-f]{32}")
 DOUBT_LIMIT = 30.0
 """Seconds to find out whether a command began, when the connection broke at that moment."""
 
@@ -77,8 +81,20 @@ class Detached:
         answer = unbroken(self._machine, lambda: self._lanes.control.ask(lambda mark: programs.seek(mark, command_id)))
         if answer == "none":
             return None
-        mark, stdout, stderr, folder = answer.split(" ", 3)
-        return self.attach(Followed(command_id, mark, folder, (int(stdout), int(stderr))).token(), isolation)
+        return self.attach(self._claimed(command_id, answer).token(), isolation)
+
+    def _claimed(self, command_id: str, answer: str) -> Followed:
+        """What a claim says of a command: its mark, the offsets of its output, its lane. Raises Nonsense."""
+        match answer.split(" ", 3):
+            case [mark, stdout, stderr, folder] if _MARK.fullmatch(mark) and self._is_lane(folder):
+                host = self._machine.host
+                offsets = number(host, "offset", stdout), number(host, "offset", stderr)
+                return Followed(command_id, mark, folder, offsets)
+            case _:
+                raise Nonsense(self._machine.host, "claim of a command", answer)
+
+    def _is_lane(self, folder: str) -> bool:
+        return bool(re.fullmatch(re.escape(self._place.state) + "/lane-[0-9a-f]{16}", folder))
 
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
         """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.programs import Place
+from pccpipe.targets.answers import PORTS, number
 from pccpipe.targets.base import Command
 from pccpipe.targets.machine import Door, Machine, Served
 
@@ -56,7 +57,8 @@ class Doorway:
 
     def _kept(self) -> int:
         """0 if there is none."""
-        return int(self._run(f"cat {self._file} 2>/dev/null; :").strip() or 0)
+        said = self._run(f"cat {self._file} 2>/dev/null; :").strip()
+        return number(self._machine.host, "port of the proxy", said or 0, PORTS)
 
     def _run(self, script: str) -> bytes:
         try:

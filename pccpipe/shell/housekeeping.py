@@ -6,6 +6,7 @@ import secrets
 import shlex
 import time
 
+from pccpipe.targets.answers import EXIT_CODES, IDS, number, number_or_none
 from pccpipe.targets.machine import Done, Facts, Process
 
 READ_SIZE = 256 * 1024
@@ -64,7 +65,7 @@ class ScriptShell:
         errors = _after(stderr, begin).partition(end)[0]
         if is_whole:
             self._is_new = False
-            return Done(int(code.split()[0]), output, errors)
+            return Done(number("", "exit code", code.strip().partition(b"\n")[0], EXIT_CODES), output, errors)
         if not self._is_new and begin not in stdout:
             raise NotBegun("the shell had ended")
         # By itself: it is a login without a shell, or the script is none.
@@ -121,7 +122,10 @@ def _after(output: bytes, mark: bytes) -> bytes:
 def parse_facts(done: Done) -> Facts:
     """What `ASK_FACTS` found. Raises ValueError if it is not the answer of a POSIX shell."""
     engine, system, uid, gid, user, home = done.stdout.decode(errors="surrogateescape").split("\n")[:6]
-    return Facts(int(uid), int(gid), user, home, system, has_engine=engine == "0")
+    ids = number_or_none(uid, IDS), number_or_none(gid, IDS)
+    if ids[0] is None or ids[1] is None:
+        raise ValueError(f"its user's ids are {uid!r} and {gid!r}")
+    return Facts(ids[0], ids[1], user, home, system, has_engine=engine == "0")
 
 
 def sh_command(command: str) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from pccpipe.errors import Lost, Unavailable
+from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.outcome import Reason, Stream
 from pccpipe.shell import programs
 from pccpipe.shell.programs import Offsets, Opening, Place
@@ -108,9 +108,12 @@ class Lane(LaneShell):
         lane = cls(machine.popen("exec sh"), folder, offsets)
         mark = new_mark()
         program = programs.attach(Opening(place, mark, folder), command_id, offsets)
-        state, code, flag = lane._opened(machine, program, mark).split()
+        state, _, ended = lane._opened(machine, program, mark).partition(" ")
+        if state not in {"alive", "dead"}:
+            lane.close()
+            raise Nonsense(machine.host, "word on a command", state)
         if state == "dead":
-            lane.ended = Trailer.of(code, flag)
+            lane.ended = Trailer.of(machine.host, ended)
         return lane
 
     @property

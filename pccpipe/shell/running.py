@@ -8,7 +8,7 @@ import time
 
 from msgspec import Struct
 
-from pccpipe.errors import Lost, Unavailable
+from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.outcome import Stream
 from pccpipe.shell import programs
 from pccpipe.shell.ended import fetch_file, signal_name
@@ -69,7 +69,7 @@ class DetachedRunning:
         self._offsets = followed.offsets
         self._lost_after = lost_after
         self._retry = Retry(lost_after)
-        self._finders = {stream: TrailerFinder(followed.mark) for stream in Stream}
+        self._finders = {stream: TrailerFinder(followed.mark, lanes.machine.host) for stream in Stream}
         self._ended: set[Stream] = set()
         self._pending: list[Chunk] = []
         self._exit: Exit | None = None
@@ -104,6 +104,10 @@ class DetachedRunning:
                     self._attach(left)
             except (ConnectionError, TimeoutError):
                 self._leave_lane()
+            except Nonsense as error:
+                # To ask again would give the same, or a better lie.
+                self._leave_lane()
+                self._lost = Lost(error.words)
             if time.monotonic() >= deadline and not self._pending:
                 return self._exit
         return self._pending.pop(0)
@@ -225,6 +229,8 @@ class DetachedRunning:
         place, followed = self._lanes.place, self._followed
         try:
             lane = Lane.attached(self._lanes.machine, place, followed.folder, followed.id, self._offsets)
+        except Nonsense:
+            raise
         except (Unavailable, ConnectionError, TimeoutError) as error:
             self._retry.failed(error)
             return

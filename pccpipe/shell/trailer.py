@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from pccpipe.errors import Nonsense
+from pccpipe.targets.answers import EXIT_CODES, number
+
+LONGEST = 64
+"""Bytes of a trailer; it has about ten."""
+
 
 class Trailer(Struct, frozen=True):
     """What stands behind a command's output."""
@@ -15,15 +21,24 @@ class Trailer(Struct, frozen=True):
     """False: some process still holds the lane's FIFOs."""
 
     @staticmethod
-    def of(code: str, flag: str) -> Trailer:
-        """From lane.sh's words for it."""
-        return Trailer(None if code == "lost" else int(code), flag == "t", flag != "d")
+    def of(host: str, said: str) -> Trailer:
+        """From lane.sh's words for it: `0 -`. Raises Nonsense."""
+        code, _, flag = said.strip().partition(" ")
+        if flag.strip() not in {"-", "t", "d"}:
+            raise Nonsense(host, "word on how a command ended", said)
+        ended = None if code == "lost" else number(host, "exit code", code, EXIT_CODES)
+        return Trailer(ended, flag.strip() == "t", flag.strip() != "d")
 
 
 class TrailerFinder:
-    """One output stream of one command: bytes in, output out, and the trailer once it came."""
+    """One output stream of one command: bytes in, output out, and the trailer once it came.
 
-    def __init__(self, mark: str) -> None:
+    Args:
+        host: the machine that talks, for what it is told of if that has no sense.
+    """
+
+    def __init__(self, mark: str, host: str = "") -> None:
+        self._host = host
         # A control character in front, because a possible beginning of the mark is held back until more comes.
         self._mark = b"\x1e" + mark.encode()
         self._held = b""
@@ -31,7 +46,7 @@ class TrailerFinder:
         self.trailer: Trailer | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The output in `data`, and in what was held back before."""
+        """The output in `data`, and in what was held back before. Raises Nonsense."""
         if self._line is not None:
             self._read_line(data)
             return b""
@@ -66,6 +81,5 @@ class TrailerFinder:
     def _read_line(self, data: bytes) -> None:
         assert self._line is not None
         self._line += data
-        if self._line.endswith(b"\n"):
-            code, flag = self._line.decode().split()
-            self.trailer = Trailer.of(code, flag)
+        if self._line.endswith(b"\n") or len(self._line) > LONGEST:
+            self.trailer = Trailer.of(self._host, self._line.decode("ascii", "replace"))

@@ -17,14 +17,17 @@ from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import LIMIT_LABEL
 from pccpipe.docker_api.stream import Answer, Body, FrameParser, Skip
-from pccpipe.errors import Lost, Unavailable
+from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.outcome import Stream
 from pccpipe.shell.ended import fetch_file, signal_name
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
+from pccpipe.targets.answers import EXIT_CODES, number, number_or_none
 from pccpipe.targets.base import Chunk, Exit, Isolation, Token
 from pccpipe.values import Json
 
+ANSWER_LIMIT = 64 << 10
+"""Bytes of the engine's answer to a wait; it has about 20."""
 DRAIN = 5.0
 """Seconds to wait for the rest of the output once the container has ended."""
 ASK_AFTER = 15.0
@@ -73,6 +76,10 @@ class Contained:
             self._take_up(*answers, Skip({}))
 
     @property
+    def _host(self) -> str:
+        return self._where.engine.machine.host
+
+    @property
     def token(self) -> Token:
         return {"id": self._where.command_id, "container": self._where.container, "name": self._where.name}
 
@@ -91,8 +98,12 @@ class Contained:
                     self._take_in(left)
                 else:
                     self._reconnect(left)
-            except (ConnectionError, TimeoutError, ValueError):
+            except (ConnectionError, TimeoutError):
                 self._disconnect()
+            except Nonsense as error:
+                # To ask again would give the same, or a better lie.
+                self._disconnect()
+                raise Lost(error.words) from error
             except Unavailable as error:
                 self._disconnect()
                 self._retry.failed(error)
@@ -157,7 +168,11 @@ class Contained:
     def _take_output(self, output: Answer | None) -> None:
         assert output is not None
         data = output.read()
-        for chunk in self._frames.feed(self._output_body.feed(data)):
+        try:
+            chunks = list(self._frames.feed(self._output_body.feed(data)))
+        except ValueError as error:
+            raise Nonsense(self._host, "output", str(error)) from error
+        for chunk in chunks:
             new = self._skip.feed(chunk)
             if new:
                 self._pending.append(new)
@@ -170,14 +185,20 @@ class Contained:
     def _take_end(self, waiting: Answer | None) -> None:
         assert waiting is not None
         data = waiting.read()
-        self._answer += self._body.feed(data)
+        try:
+            self._answer += self._body.feed(data)
+        except ValueError as error:
+            raise Nonsense(self._host, "word on a container's end", str(error)) from error
+        if len(self._answer) > ANSWER_LIMIT:
+            raise Nonsense(self._host, "word on a container's end", self._answer)
         try:
             answer = json.loads(self._answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             if not data:
                 raise ConnectionResetError("the engine ended the wait") from None
             return
-        self._code = int(answer["StatusCode"])
+        code = answer.get("StatusCode") if isinstance(answer, dict) else None
+        self._code = number(self._host, "container's exit code", code, EXIT_CODES)
         self._ended_at = time.monotonic()
         waiting.close()
         self._waiting = None
@@ -214,6 +235,8 @@ class Contained:
             query = "follow=1&stdout=1&stderr=1"
             output = self._where.engine.stream("GET", f"/containers/{container}/logs?{query}")
             waiting = self._where.engine.stream("POST", f"/containers/{container}/wait?condition=not-running")
+        except Nonsense:
+            raise
         except (Unavailable, ConnectionError, TimeoutError) as error:
             self._retry.failed(error)
             return
@@ -280,11 +303,12 @@ def _had_its_time(found: dict[str, Json] | None) -> bool:
     """Whether a container ran for as long as it may, by the engine's own account."""
     match found:
         case {"State": {"StartedAt": str(began), "FinishedAt": str(ended)}, "Config": {"Labels": {**labels}}}:
+            limit = number_or_none(labels.get(LIMIT_LABEL))
             try:
                 seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
-                return seconds >= float(str(labels[LIMIT_LABEL]))
-            except (LookupError, ValueError):
+            except (ValueError, TypeError, OverflowError):
                 return False
+            return limit is not None and seconds >= limit
         case _:
             return False
 

@@ -31,7 +31,7 @@ from pccpipe.docker_api.settings import (
     create_body,
 )
 from pccpipe.docker_api.stream import Answer
-from pccpipe.errors import ActionError, Broken, Lost, Unavailable
+from pccpipe.errors import ActionError, Broken, Lost, Nonsense, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.account import Account
 from pccpipe.shell.haltable import HaltableMachine
@@ -39,6 +39,7 @@ from pccpipe.shell.programs import KILL_AFTER, write_files
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
+from pccpipe.targets.answers import IDS, number, number_or_none
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
 from pccpipe.targets.known_images import KnownImages
@@ -160,15 +161,18 @@ class ContainerTarget:
 
     def find(self, command: Command) -> Running | None:
         self._engine.open()
-        filters = {"label": [f"pccpipe.run={self._run_id}", f"pccpipe.command={command.id}"]}
-        for made in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
-            found = self._engine.inspect(str(made["Id"])) or {}
-            if part(found, "State").get("Status") == "created":
-                self._engine.remove(str(made["Id"]))
+        labels = {"pccpipe.run": self._run_id, "pccpipe.command": command.id}
+        name, files = container_name(self._run_id, command), self._place.file_of(command.id, "in")
+        for made, mounts in self._engine.listed(labels).items():
+            found = self._engine.inspect(made) or {}
+            # A label proves nothing; a name is one container's at a time.
+            if found.get("Name") != f"/{name}" or mounts.get(IN) != files:
                 continue
-            name = str(found.get("Name", "")).removeprefix("/")
+            if part(found, "State").get("Status") == "created":
+                self._engine.remove(made)
+                continue
             self._open_door(found)
-            where = Where(self._engine, self._place, command.id, str(made["Id"]), name, self._litter)
+            where = Where(self._engine, self._place, command.id, made, name, self._litter)
             return self._going_on(Contained(where, self._isolation(name, found), None, self._lost_after), command.id)
         return None
 
@@ -193,14 +197,12 @@ class ContainerTarget:
 
     def running(self) -> list[str]:
         """The ids of the run's containers that run now. Raises `Unavailable`."""
-        filters = {"label": [f"pccpipe.run={self._run_id}"], "status": ["running"]}
         try:
-            made = self._engine.ask(Call.OTHER, lambda client: client.containers(filters=filters))
+            return list(self._engine.listed({"pccpipe.run": self._run_id}, running=True))
         except Unavailable as error:
             if error.reason is Reason.ENGINE_MISSING:
                 return []
             raise
-        return [str(each["Id"]) for each in made]
 
     def build_image(
         self,
@@ -250,9 +252,10 @@ class ContainerTarget:
 
     def _remove_all(self) -> None:
         """Also containers whose create call was answered to nobody."""
-        filters = {"label": f"pccpipe.run={self._run_id}"}
-        for left in self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters)):
-            self._engine.remove(left["Id"])
+        for left, mounts in self._engine.listed({"pccpipe.run": self._run_id}).items():
+            # Another project's run may have the same id on this engine.
+            if mounts.get(IN, f"{self._place.state}/").startswith(f"{self._place.state}/"):
+                self._engine.remove(left)
         # What the machine's own commands keep in the same folder is not ours.
         state = shlex.quote(self._place.state)
         let_go = f"{holder.functions(self._engine.socket)}{holder.let_all_go(self._place)}"
@@ -316,12 +319,22 @@ class ContainerTarget:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code:
             raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
-        owner, *free = done.stdout.decode(errors="replace").splitlines()
+        owner, *free = done.stdout.decode(errors="replace").splitlines() or [""]
         self._check_room(paths.workspace, free)
         if self._account:
             return self._account.uid, self._account.gid
-        _, _, uid, gid, *_ = owner.split()
-        return int(uid), int(gid)
+        return self._owner_of(owner)
+
+    def _owner_of(self, listed: str) -> tuple[int, int]:
+        """The uid and gid in a line of `ls -n`. Raises Nonsense."""
+        host = self._machine.host
+        match listed.split():
+            case [_, _, uid, gid, *_]:
+                return number(host, "owner of the workspace", uid, IDS), number(
+                    host, "owner of the workspace", gid, IDS
+                )
+            case _:
+                raise Nonsense(host, "owner of the workspace", listed)
 
     def _body(
         self, command: Command, owner: tuple[int, int], paths: Paths, hidden: Sequence[Hidden]
@@ -358,9 +371,9 @@ class ContainerTarget:
     def _check_room(self, folder: str, free: list[str]) -> None:
         """Raises `Unavailable` where an agent would soon find the disk full. `free` is what df says, with its heads."""
         for line, least, unit in zip(free[1::2], (LEAST_FREE, LEAST_INODES), ("kB", "inodes"), strict=False):
-            left = line.split()[3:4]
-            if left and left[0].isdigit() and int(left[0]) < least:
-                words = f"{self._machine.host}: {left[0]} {unit} are free for {folder}, and a step needs {least}"
+            left = number_or_none(next(iter(line.split()[3:4]), None))
+            if left is not None and left < least:
+                words = f"{self._machine.host}: {left} {unit} are free for {folder}, and a step needs {least}"
                 raise Unavailable(Reason.NO_DISK_SPACE, words, MAKE_ROOM)
 
     def _create(self, name: str, command: Command, body: dict[str, Json]) -> str:
@@ -373,7 +386,7 @@ class ContainerTarget:
                 lambda client: client.create_container_from_config(body, name),  # type: ignore[no-untyped-call]
                 image=image,
             )
-            return str(made["Id"])
+            return self._engine.id_of(made)
 
         try:
             return create()
@@ -409,9 +422,9 @@ class ContainerTarget:
         if run_id is None:
             whose = "made by somebody else"
         elif status == "running":
-            whose = f"of the run {run_id}"
+            whose = f"of the run {str(run_id)[:64]}"
         else:
-            self._engine.remove(str(found["Id"]))
+            self._engine.remove(self._engine.id_of(found))
             return
         words = f"{error.words} (the container {name} is {status}, {whose})"
         raise Unavailable(Reason.NAME_TAKEN, words, f"docker rm -f {name}, if nobody needs it") from error

@@ -7,13 +7,16 @@ import shlex
 import stat
 from collections.abc import Generator, Iterable, Sequence
 
-from pccpipe.errors import ActionError
+from pccpipe.errors import ActionError, Nonsense
+from pccpipe.targets.answers import number
 from pccpipe.targets.machine import Machine
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import LONGEST_PATH, Entry
 from pccpipe.workspace.reading import Reading
 
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
+LATEST = 10**12
+"""Seconds since 1970: later than any file system can tell."""
 _LONGEST = 4 * 4096
 """Bytes of one entry: a path and a link's text at their longest, and some numbers."""
 
@@ -63,13 +66,18 @@ def _entry(host: str, told: bytes, link: bytes) -> Entry:
     try:
         kind, size, mtime, mode, path = told.split(b" ", 4)
         seconds, _, fraction = mtime.partition(b".")
+        # Before 1970 it is negative.
+        before = -1 if seconds.startswith(b"-") else 1
         return Entry(
             path.decode("utf-8", "surrogateescape").removeprefix("./").rstrip("/"),
             (_KINDS[kind] | int(mode, 8) & 0o7777) if kind in _KINDS else 0,
-            max(0, int(size)),
-            int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0") or 0),
+            number(host, "size of a file", size),
+            before * number(host, "time of a file", seconds.removeprefix(b"-"), LATEST) * 1_000_000_000
+            + number(host, "time of a file", fraction[:9].ljust(9, b"0")),
             link.decode("utf-8", "surrogateescape"),
         )
+    except Nonsense as error:
+        raise ActionError(error.words) from error
     except ValueError:
         raise ActionError(f"what find on {host} says is no listing: {told[:LONGEST_PATH]!r}") from None
 

@@ -373,7 +373,32 @@ def test_a_container_whose_start_nobody_noted_is_found_and_one_that_never_starte
     assert read_all(found) == (b"one\ntwo\n", b"", Exit(6))
     found.discard()
     never = stand.command("true")
-    vm.sh(f"docker create --label pccpipe.run={stand.run_id} --label pccpipe.command={never.id} bb:latest")
+    files = f"{stand.state}/commands/{never.id}.in"
+    vm.ssh(f"mkdir -p {files}")
+    vm.sh(f"docker create --name {name_of(stand, 2)} -v {files}:/pcc/in {labels(stand, never)} bb:latest")
     assert anew.find(never) is None
     assert containers(vm, stand) == []
     anew.close()
+
+
+def labels(stand: Stand, command: Command) -> str:
+    return f"--label pccpipe.run={stand.run_id} --label pccpipe.command={command.id}"
+
+
+def test_a_container_that_only_says_it_is_ours_is_not_followed_and_goes_with_the_run(vm: VM, stand: Stand) -> None:
+    command = stand.command("echo never")
+    forged = "sh -c 'echo approved; sleep 60'"
+    vm.sh(f"docker run -d --network none --name forged {labels(stand, command)} bb:latest {forged}")
+    assert stand.target.find(command) is None
+    stand.target.close()
+    assert containers(vm, stand) == []
+
+
+def test_a_run_of_another_project_with_the_same_id_keeps_its_container(vm: VM, stand: Stand) -> None:
+    elsewhere = "/home/other/.system/run-state/run/commands/a-1.in"
+    vm.sh(f"mkdir -p {elsewhere}")
+    said = f"--label pccpipe.run={stand.run_id}"
+    vm.sh(f"docker run -d --network none --name theirs -v {elsewhere}:/pcc/in {said} bb:latest sleep 60")
+    stand.target.close()
+    assert containers(vm, stand) == ["theirs"]
+    vm.sh("docker rm -f theirs; rm -r /home/other")

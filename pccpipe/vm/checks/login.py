@@ -101,7 +101,7 @@ def login_shell(patient: Patient) -> Finding:
         ticks, line = said.strip().splitlines()[-2:]
         now, *fields = line.split()
         seconds = float(now) - int(fields[19]) / int(ticks)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, ArithmeticError):
         return skipped("the VM does not say when it began")
     if not 0 <= seconds < 60:
         # A container's uptime is not its kernel's.

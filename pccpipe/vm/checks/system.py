@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import time
 
-from pccpipe.docker_api.problems import Call
 from pccpipe.outcome import IsolationMode
+from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.container import LEAST_FREE, LEAST_INODES
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.checks.leftovers import collect_leftovers
@@ -76,10 +76,10 @@ def clock(patient: Patient) -> Finding:
     before = time.time()
     said = patient.words_of("date +%s")
     after = time.time()
-    if not said.isdigit():
-        return skipped(f"date says {said!r}")
+    there = number_or_none(said)
+    if there is None:
+        return skipped(f"date says {said[:100]!r}")
     # It is cut to whole seconds, and was asked at some time between.
-    there = int(said)
     off = there - after if there > after else min(0.0, there + 1 - before)
     if abs(off) < CLOCK_OFF:
         return ok("the same as here")
@@ -93,8 +93,9 @@ def clock(patient: Patient) -> Finding:
 def memory(patient: Patient) -> Finding:
     """What an agent, its commands and the project's tests share."""
     lines = patient.words_of("grep -E '^(MemTotal|MemAvailable):' /proc/meminfo").splitlines()
-    known = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    if len(known) < 2:
+    told = {line.split(":")[0]: number_or_none(line.split()[1]) for line in lines if len(line.split()) > 1}
+    known = {name: value for name, value in told.items() if value is not None}
+    if not known.keys() >= {"MemAvailable", "MemTotal"}:
         return skipped("/proc/meminfo does not say")
     words = f"{_size(known['MemAvailable'])} of {_size(known['MemTotal'])} available"
     if known["MemAvailable"] >= LITTLE_MEMORY:
@@ -115,7 +116,7 @@ def _engine_folder(patient: Patient) -> list[str]:
     """Where the engine keeps images and containers, which may be another disk."""
     if patient.chart.project.isolation_mode is IsolationMode.LOCAL or patient.engine_refusal:
         return []
-    folder = patient.engine.ask(Call.OTHER, lambda client: client.info()).get("DockerRootDir")
+    folder = patient.engine.info().get("DockerRootDir")
     return [folder] if isinstance(folder, str) else []
 
 
@@ -124,9 +125,9 @@ def _free(patient: Patient, path: str, option: str) -> int | None:
     script = f"d={shlex.quote(path)}; while [ ! -e $d ]; do d=$(dirname $d); done; df {option} -- $d | tail -n 1"
     fields = patient.words_of(script).split()
     # A file system without a limit of its own on files (btrfs, some network ones) says 0 of 0.
-    if len(fields) < 6 or not fields[3].isdigit() or fields[1] == "0":
+    if len(fields) < 6 or fields[1] == "0":
         return None
-    return int(fields[3])
+    return number_or_none(fields[3])
 
 
 def _files(count: int) -> str:

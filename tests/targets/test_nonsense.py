@@ -1,0 +1,237 @@
+"""A machine that says what has no sense is one error; it is asked no further, and nothing here spins or dies of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.stream import Body
+from pccpipe.errors import ActionError, Lost, Nonsense, Unavailable
+from pccpipe.outcome import Place as Where
+from pccpipe.outcome import Reason
+from pccpipe.shell.detached import Detached
+from pccpipe.shell.here import Here
+from pccpipe.shell.housekeeping import parse_facts
+from pccpipe.shell.programs import Place
+from pccpipe.shell.trailer import TrailerFinder
+from pccpipe.targets.answers import MOST, number, number_or_none
+from pccpipe.targets.base import Command, Isolation
+from pccpipe.targets.machine import Done, Process
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.listing import list_tree
+from tests.targets.stand import read_all
+
+HAD = Isolation(Where.LOCAL, "localhost", "0:0")
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "x", "-1", "+1", "1e20", "1.5", "0x10", "nan", "inf", "²", " 1", "1\n", "9" * 17, "9" * 5000, 1.0],
+)
+def test_what_is_no_number_is_nonsense(said: object) -> None:
+    with pytest.raises(Nonsense, match="vm talks nonsense: its exit code is ") as caught:
+        number("vm", "exit code", said)
+    assert caught.value.reason is Reason.NONSENSE
+    assert len(str(caught.value)) < 200
+    assert number_or_none(said) is None
+
+
+@pytest.mark.parametrize("said", [None, True, [], {}, MOST + 1, -1, b"\xff"])
+def test_what_json_has_for_a_number_is_looked_at_too(said: object) -> None:
+    assert number_or_none(said) is None
+
+
+def test_a_number_is_one() -> None:
+    assert [number("vm", "x", said, 255) for said in ("0", b"7", 255, "007")] == [0, 7, 255, 7]
+    with pytest.raises(Nonsense):
+        number("vm", "x", "256", 255)
+
+
+@pytest.mark.parametrize(
+    "trailer", [b" x -\n", b" 256 -\n", b" -1 -\n", b" 0 y\n", b" 0\n", b"\n", b" 9" * 100, b" 1e3 -\n"]
+)
+def test_a_trailer_without_sense(trailer: bytes) -> None:
+    finder = TrailerFinder("mark", "vm")
+    with pytest.raises(Nonsense, match="vm talks nonsense"):
+        finder.feed(b"output\x1emark" + trailer)
+
+
+class Liar(Here):
+    """A machine that says something else than its shell did."""
+
+    def __init__(self, said: bytes, instead: bytes) -> None:
+        super().__init__()
+        self.said, self.instead = said, instead
+
+    def popen(self, command: str) -> Process:
+        return cast(Process, Lie(super().popen(command), self))
+
+
+class Lie:
+    """A process whose output is changed on its way."""
+
+    def __init__(self, process: Process, liar: Liar) -> None:
+        self._process = process
+        self._liar = liar
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._process, name)
+
+    def recv(self, size: int) -> bytes:
+        return self._process.recv(size).replace(self._liar.said, self._liar.instead)
+
+    def recv_stderr(self, size: int) -> bytes:
+        return self._process.recv_stderr(size).replace(self._liar.said, self._liar.instead)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place("run", str(tmp_path / "state"))
+
+
+def test_an_exit_code_of_letters_loses_the_command_at_once(place: Place, tmp_path: Path) -> None:
+    detached = Detached(Liar(b" 7    -\n", b" x    -\n"), place, limit=1, lost_after=60)
+    detached.open()
+    running = detached.start(Command("a-1", "a", 1, "echo out; exit 7"), str(tmp_path), HAD)
+    began = time.monotonic()
+    with pytest.raises(Lost, match="localhost talks nonsense: its exit code is 'x'"):
+        read_all(running)
+    assert time.monotonic() - began < 10
+    running.discard()
+    detached.close()
+
+
+@pytest.mark.parametrize(
+    "claim", ["x 0 0 {}/lane-0123456789abcdef", "{mark} x 0 {}/lane-0123456789abcdef", "{mark} 0 0 /etc", "{mark}", ""]
+)
+def test_a_claim_without_sense_is_no_command(place: Place, claim: str) -> None:
+    words = claim.format(place.state, mark="0" * 32)
+    detached = Detached(Liar(b"none\x1e", words.encode() + b"\x1e"), place, limit=1)
+    detached.open()
+    with pytest.raises(Nonsense, match="localhost talks nonsense"):
+        detached.find("a-1", HAD)
+    detached.close()
+
+
+@pytest.mark.parametrize("uid", ["x", "-1", "4294967296", "1e3", ""])
+def test_an_id_without_sense_is_no_shell(uid: str) -> None:
+    with pytest.raises(ValueError, match="ids are"):
+        parse_facts(Done(0, f"0\nLinux\n{uid}\n0\nroot\n/root\n".encode(), b""))
+
+
+@pytest.mark.parametrize("size", [b"-5\r\nabc", b"x\r\n", b"fffffffff\r\n", b" \r\n", b"1" * 5000])
+def test_a_chunk_without_a_size_ends_the_answer(size: bytes) -> None:
+    with pytest.raises(ValueError, match="no size of a chunk"):
+        Body(chunked=True).feed(size)
+
+
+@contextmanager
+def engine_that_says(folder: Path, answers: Callable[[bytes], bytes]) -> Iterator[Engine]:
+    """An engine that answers each call with what the function makes of its first line."""
+    path = str(folder / "socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    line = connection.recv(65536).partition(b"\r\n")[0]
+                    ping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.44\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
+                    connection.sendall(ping if b"/_ping" in line else answers(line))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield Engine(Here(), path)
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def json_of(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+@pytest.mark.parametrize(
+    "body", [b'[{"Id": "../x"}]', b'[{"Id": 1}]', b'[{"Id": ""}]', b"[{}]", b"[1]", b"{}", b"7", b'"x"', b"null"]
+)
+def test_a_list_of_containers_without_sense(tmp_path: Path, body: bytes) -> None:
+    with engine_that_says(tmp_path, lambda line: json_of(body)) as engine, pytest.raises(Unavailable) as caught:
+        engine.listed({"pccpipe.run": "x"})
+    assert caught.value.reason is Reason.NONSENSE
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b'"x"', b"null", b'{"Id": 7}'])
+def test_an_account_of_a_container_without_sense(tmp_path: Path, body: bytes) -> None:
+    with engine_that_says(tmp_path, lambda line: json_of(body)) as engine, pytest.raises(Nonsense):
+        engine.inspect("x")
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 x OK\r\n\r\n", b"x\r\n\r\n", b"\r\n\r\n", b"HTTP/1.1 99999 OK\r\n\r\n"])
+def test_a_head_without_sense(tmp_path: Path, head: bytes) -> None:
+    with engine_that_says(tmp_path, lambda line: head) as engine, pytest.raises(Nonsense, match="answer of an engine"):
+        engine.stream("POST", "/containers/x/wait")
+
+
+def test_an_image_without_sense(tmp_path: Path) -> None:
+    for body in (b"[]", b"7", b'{"Config": 7}', b'{"Config": {"Labels": [1]}}'):
+        folder = tmp_path / os.urandom(4).hex()
+        folder.mkdir()
+        with engine_that_says(folder, lambda line, body=body: json_of(body)) as engine:  # type: ignore[misc]
+            if body[:1] == b"{":
+                assert engine.image_labels("x") == {}
+            else:
+                with pytest.raises(Nonsense):
+                    engine.image_labels("x")
+            with pytest.raises(Nonsense):
+                engine.image_id("x")
+
+
+class Saying(Here):
+    """A machine whose find says what it likes."""
+
+    def __init__(self, said: bytes) -> None:
+        super().__init__()
+        self.said = said
+
+    def popen(self, command: str) -> Process:
+        words = "".join(f"\\{byte:03o}" for byte in self.said)
+        return super().popen(f"printf '{words}'")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"f 1 1e20 644 ./a\0\0",
+        b"f 1 100000000000000000000.0 644 ./a\0\0",
+        b"f 1 nan 644 ./a\0\0",
+        b"f 1 1.x 644 ./a\0\0",
+        b"f -1 1.0 644 ./a\0\0",
+        b"f 1e3 1.0 644 ./a\0\0",
+        b"f 99999999999999999999 1.0 644 ./a\0\0",
+        b"f 1 1.0 9 ./a\0\0",
+        b"f 1\0\0",
+    ],
+)
+def test_a_listing_without_sense_is_one_error(said: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ActionError, match="localhost"):
+        list(list_tree(Saying(said), str(tmp_path), None, Excluded(())))
+
+
+def test_a_file_from_before_1970_has_a_time(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("")
+    os.utime(tmp_path / "old", ns=(-3_600_000_000_000, -3_600_000_000_000))
+    (entry,) = list_tree(Here(), str(tmp_path), None, Excluded(()))
+    assert entry.mtime_ns == -3_600_000_000_000
