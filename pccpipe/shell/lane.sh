@@ -176,10 +176,16 @@ pcc_say_ended() {
   true >"$pcc_command.ended"
 }
 
+pcc_say_begun() { # to a connection that may be gone by now: that must not be the command's end
+  trap '' PIPE
+  pcc_answer "$pcc_mark" yes >&5 2>/dev/null
+  trap - PIPE
+}
+
 pcc_become() { # as pcc_begin; becomes the command, in a process group of its own that `timeout` makes
   pcc_identify self
   printf '%s\n' "$pcc_self" >"$pcc_command.pid"
-  pcc_answer "$pcc_mark" yes >&5
+  pcc_say_begun
   exec 5>&-
   umask "$pcc_umask"
   cd "$6" 2>/dev/null || {
@@ -198,7 +204,7 @@ pcc_become() { # as pcc_begin; becomes the command, in a process group of its ow
 pcc_become_account() { # becomes the account's command
   pcc_identify self
   printf '%s\n' "$pcc_self" >"$pcc_command.sudo"
-  pcc_answer "$pcc_mark" yes >&5
+  pcc_say_begun
   exec 5>&- <"$pcc_command.fed"
   cd /
   # Nothing of the login's environment, no start-up file, and no part of it unless all of it came.

@@ -64,10 +64,12 @@ def default_run(control: Control, model: ModelServer, *arguments: str) -> Ran:
     )
 
 
-@pytest.fixture(scope="module")
-def seen(vm: VM, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Watcher, ModelServer, Control]:
-    """One run of it, looked at by all the tests here."""
-    control = Control(tmp_path_factory.mktemp("default"), vm, {"OPENAI_API_KEY": KEY})
+@pytest.fixture(scope="module", params=[False, True], ids=["login", "run_as"])
+def seen(
+    request: pytest.FixtureRequest, vm: VM, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Ran, Watcher, ModelServer, Control]:
+    """One run of it, looked at by all the tests here; and one with an account for what agents write."""
+    control = Control(tmp_path_factory.mktemp("default"), vm, {"OPENAI_API_KEY": KEY}, run_as=request.param)
     model = ModelServer(vm.host_side, key=KEY, scenario=json.loads((DEMO / "scenario.json").read_text()))
     with model, Watcher(vm) as watcher:
         ran = default_run(control, model)
@@ -134,10 +136,11 @@ def test_the_key_is_nowhere_in_the_record(seen: Seen) -> None:
 
 
 def test_the_workspace_of_the_vm_is_mounted_and_read_only_for_the_reviewer(seen: Seen) -> None:
-    ran, watcher, _, _ = seen
+    ran, watcher, _, control = seen
+    workspace = f"/home/project/.system/run-workspaces/{ran.record.name}" + "/workspace" * control.run_as
     for name, container in watcher.inspected.items():
         mounts = {mount["Destination"]: mount for mount in container["Mounts"]}
-        assert mounts["/workspace"]["Source"] == f"/home/project/.system/run-workspaces/{ran.record.name}"
+        assert mounts["/workspace"]["Source"] == workspace
         assert mounts["/workspace"]["RW"] is ("-build-" in name)
         assert mounts["/pcc/in"]["RW"] is False
         host_config = container["HostConfig"]
@@ -172,6 +175,16 @@ def test_the_tests_ran_on_the_vm_and_in_no_container(seen: Seen) -> None:
     for path in ("baseline", "iterate[1].test", "iterate[2].test"):
         had = ran.step(path)["attempts"][-1]["had"]
         assert (had["place"], had["host"], had["container"]) == ("vm", control.vm.host, None)
+
+
+def test_with_run_as_all_of_it_was_the_accounts_and_nothing_of_it_is_unattested(seen: Seen) -> None:
+    ran, _, _, control = seen
+    assert control.vm is not None
+    uid = control.vm.sh(f"id -u {control.vm.run_as if control.run_as else control.vm.user}").stdout.strip()
+    had = [attempt["had"] for step in ran.state["steps"] for attempt in step["attempts"]]
+    assert {one["user"].split(":")[0] for one in had} == {uid}
+    assert {one["engine_at_hand"] for one in had if one["place"] == "vm"} == {not control.run_as}
+    assert any(step.get("unattested") for step in ran.state["steps"]) is not control.run_as
 
 
 def test_the_next_builder_is_told_what_failed_and_what_the_reviewer_wants(seen: Seen) -> None:

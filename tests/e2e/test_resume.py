@@ -121,16 +121,19 @@ def events_of_a_run(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fi
     return len(ran.events)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize(("part", "run_as"), [*((part, False) for part in range(4)), (0, True), (2, True)])
 def test_a_run_killed_after_any_event_is_resumed_to_the_same_end(
-    control: Control, events_of_a_run: int, part: int
+    control: Control, events_of_a_run: int, part: int, run_as: bool
 ) -> None:
+    control.run_as = run_as
     for life in range(1 + part, events_of_a_run, 4):
         record = killed_after(control, f"killed-{life}", life)
         check(control, resume(control, record))
 
 
-def test_a_run_killed_again_and_again_gets_there(control: Control) -> None:
+@pytest.mark.parametrize("run_as", [False, True])
+def test_a_run_killed_again_and_again_gets_there(control: Control, run_as: bool) -> None:
+    control.run_as = run_as
     record = killed_after(control, "often", 2)
     for turn in range(30):
         process = start_resume(control, record)
