@@ -85,6 +85,34 @@ def test_with_an_account_for_the_code_all_that_is_tried_holds_and_a_wall_that_is
     assert f"writes /home/{login}/.profile" in broke["login_files"]
 
 
+def test_each_route_of_a_step_on_the_vm_can_break(
+    tmp_path: Path, fresh_vm: VM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps run as the login, as before there was an account: then nearly nothing holds, and all of it is named."""
+    vm = fresh_vm
+    text = (ROOT / "pipelines/selfcheck-escape.yaml").read_text().replace("on: vm\n", "on: vm\n    account: login\n")
+    box, overrun = text.index("  - id: box"), text.index("  - id: vm\n")
+    use(monkeypatch, tmp_path, text[:box] + text[overrun : text.index("  - id: next")] + text[text.index("always:") :])
+    report = check_escape(load_project(with_account(tmp_path, vm)))
+    assert report.whole, report.message
+    broke = {route.name: route.words for route in report.routes if route.verdict is Verdict.BROKE}
+    assert set(broke) == {
+        *("become", "engine", "signal", "inspect", "read", "write", "verdict", "login_files", "vm_stays"),
+    }, broke
+    assert "it runs as pcc" in broke["become"]
+    assert "reads /home/project/.system/run-state of another run" in broke["read"]
+    assert left_on(vm) == ""
+    assert processes(vm) == ""
+
+
+def use(monkeypatch: pytest.MonkeyPatch, folder: Path, pipeline: str) -> None:
+    """Let the check run this pipeline, with the files beside the usual one."""
+    shutil.copytree(ROOT / "pipelines", folder / "pipelines")
+    file = folder / "pipelines/selfcheck-escape.yaml"
+    file.write_text(pipeline)
+    monkeypatch.setattr(escape, "PIPELINE", (str(file),))
+
+
 USUAL: dict[str, dict[str, object]] = {
     "box": {"image": "${{ inputs.image }}", "network": "none", "memory": "256m", "pids": 100, "home_size": "8m"},
     "reader": {"extends": "box", "workspace": "read-only", "read_only_root": True},
@@ -97,6 +125,12 @@ LOOSENED = [
     ({"pids": "unlimited"}, {}, {"pids"}),
     ({"home_size": "64m"}, {}, {"home", "tmp"}),
     ({}, {"workspace": "read-write"}, {"readonly", "instructions"}),
+    ({}, {}, {"key"}),
+    (
+        {"user": "root", "capabilities": ["SYS_ADMIN"], "seccomp": "unconfined", "apparmor": "unconfined"},
+        {},
+        {"privileges", "devices", "readonly"},
+    ),
 ]
 
 
@@ -109,17 +143,16 @@ def test_a_container_that_is_held_less_is_reported(
     reader: dict[str, object],
     broken: set[str],
 ) -> None:
-    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
-    file = tmp_path / "pipelines/selfcheck-escape.yaml"
-    text = file.read_text()
+    text = (ROOT / "pipelines/selfcheck-escape.yaml").read_text()
     for name, settings in (("box", box), ("reader", reader)):
         begins = text.index(f"  {name}: {{")
         ends = text.index("\n", begins)
         usual = {**USUAL[name], **settings}
         text = f"{text[:begins]}  {name}: {json.dumps(usual)}{text[ends:]}"
+    if "key" in broken:
+        text = text.replace(', via: proxy, upstream: "http://127.0.0.1:9"', "")
     # What takes long, and is not looked at here.
-    file.write_text(text[: text.index("  - id: overrun")] + text[text.index("  - id: reader") :])
-    monkeypatch.setattr(escape, "PIPELINE", (str(file),))
+    use(monkeypatch, tmp_path, text[: text.index("  - id: overrun")] + text[text.index("  - id: reader") :])
     report = check_escape(load_project(project_file(tmp_path, vm)))
     assert report.whole, report.message
     told = verdicts(report, BOX)
