@@ -84,7 +84,12 @@ pcc_remove() { # all that a run of this name has left
   done
 }
 
-pcc_sweep_idle() { # ID...: as pcc_sweep, unless a command of the run goes on that is none of these, which have ended
+pcc_sweep_all() { # pcc_sweep, and what came of it
+  pcc_use_account
+  if pcc_sweep; then echo clean; else echo "left $(pcc_name_left)"; fi
+}
+
+pcc_sweep_idle() { # ID...: the same, unless a command of the run goes on that is none of these, which have ended
   pcc_use_account
   for pcc_path in "$pcc_state"/commands/*.sup; do
     pcc_id=${pcc_path##*/} pcc_id=${pcc_id%.sup}
@@ -94,7 +99,7 @@ pcc_sweep_idle() { # ID...: as pcc_sweep, unless a command of the run goes on th
       return
     fi
   done
-  if pcc_sweep; then echo clean; else echo "left $(pcc_name_left)"; fi
+  pcc_sweep_all
 }
 
 pcc_sweep() { # kills every process of the account but those in the containers $pcc_spared; fails if some are left after 5 s

@@ -137,15 +137,18 @@ def end_run(place: Place) -> str:
     return _with(files, Opening(place, mark=""), "pcc_end_run")
 
 
-def sweep(place: Place, ended: Iterable[str], spared: Iterable[str] = ()) -> str:
-    """A script that kills all processes of the account, unless a command of the run goes on that is not in `ended`.
+def sweep(place: Place, ended: Iterable[str], spared: Iterable[str] = (), *, only_if_idle: bool) -> str:
+    """A script that kills all processes of the account.
 
     Args:
+        ended: commands of the run that are over.
         spared: the ids of the run's containers that run now.
+        only_if_idle: not while a command of the run goes on that is not in `ended`.
 
     It says `clean`, `busy ID`, or `left` with names of what could not be killed in 5 s.
     """
-    call = f"pcc_spared={shlex.quote('|'.join(spared))}\n{shlex.join(['pcc_sweep_idle', *ended])}"
+    words = ["pcc_sweep_idle", *ended] if only_if_idle else ["pcc_sweep_all"]
+    call = f"pcc_spared={shlex.quote('|'.join(spared))}\n{shlex.join(words)}"
     return _with(_CONTROL_OF_ACCOUNT, Opening(place, mark=""), call)
 
 

@@ -7,6 +7,7 @@ when the last command of several has ended, every process of the account is kill
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -24,6 +25,8 @@ SWEEP_TIMEOUT = 30.0
 ENDED_KEPT = 256
 """Commands that are over, as the machine may still see to the end of what they left."""
 ASK_AGAIN = 0.5
+ADOPTED_WITHIN = 600.0
+"""Seconds in which a resumed run follows again what it had begun; what still goes on then is nobody's, and is swept."""
 
 
 class Kind(StrEnum):
@@ -48,7 +51,7 @@ class Turns:
         *,
         resumes: bool,
     ) -> None:
-        self._resumes = resumes
+        self._adopts_until = time.monotonic() + ADOPTED_WITHIN if resumes else 0.0
         self._machine = machine
         self._place = place
         self._containers = containers
@@ -103,16 +106,21 @@ class Turns:
         other = Kind.CONTAINER if kind is Kind.COMMAND else Kind.COMMAND
         if self._active[other]:
             return False
-        if kind is Kind.COMMAND and self._resumes and self._containers():
+        if kind is Kind.COMMAND and self._adopts and self._containers():
             return False  # one that was begun before, and whose step will find it
         if kind is Kind.COMMAND and (self._active[kind] or self._is_clean):
             return True
         return self._sweep()
 
+    @property
+    def _adopts(self) -> bool:
+        """Whether something may go on that an earlier process of the run began, and that no step follows yet."""
+        return time.monotonic() < self._adopts_until
+
     def _sweep(self) -> bool:
         """Whether the account is clean now; not if a command goes on that an earlier process of the run began."""
-        spared = list(self._containers()) if self._resumes or self._active[Kind.CONTAINER] else []
-        script = programs.sweep(self._place, self._ended, spared)
+        spared = list(self._containers()) if self._adopts or self._active[Kind.CONTAINER] else []
+        script = programs.sweep(self._place, self._ended, spared, only_if_idle=self._adopts)
         try:
             done = self._machine.run(script, SWEEP_TIMEOUT)
         except (ConnectionError, TimeoutError) as error:
