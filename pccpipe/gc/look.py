@@ -80,12 +80,13 @@ class Group(Struct):
 
 
 class Found(Struct):
-    """All that was found. `strange` are names of what is none of ours, `problems` sentences."""
+    """All that was found. `strange` are names of what is none of ours, `problems` and `unseen` sentences."""
 
     now: float = 0.0
     groups: dict[str, Group] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
     engine_known: bool = True
     tags: set[str] = field(default_factory=set)
     """Of processes that commands began."""
@@ -158,7 +159,7 @@ def _look_at_folders(site: Site, found: Found) -> None:
             case "folder" | "other":
                 found.strange.append(f"{site.system}/{place}/{name}")
             case "more":
-                found.strange.append(f"{size} more things in {site.system}/{place}, which were not looked at")
+                found.unseen.append(f"{size} more things in {site.system}/{place}: one gc looks at fewer")
             case "wrong":
                 found.problems.append(f"{site.system}/{place} was not looked into: {last}")
             case _ if place == "now":
@@ -235,7 +236,7 @@ def _add_container(site: Site, found: Found, made: Mapping[str, Json]) -> None:
         return
     deadline = str(labels.get("pccpipe.deadline", "")) if isinstance(labels, dict) else ""
     is_running = made.get("State") in {"running", "paused", "restarting"}
-    # Whoever may use the engine there may have written the label.
+    # Code on the VM that may use the engine can write any label.
     container = Container(str(made["Id"]), is_running, number_or_none(deadline))
     size, created = number_or_none(made.get("SizeRw")), number_or_none(made.get("Created"))
     thing = Thing(

@@ -5,7 +5,7 @@
 #   PLACE NAME folder SIZE CHANGED   one of a run's folders: kB on the disk, and when anything in it last changed
 #   FOLDER NAME copy SIZE CHANGED    a copy of the code in a run's record, or what is beside it
 #   PLACE NAME other - -             something else that lies there: a file, a link, a name that no run has
-#   PLACE - more COUNT -             so many things lie there besides, and were not looked at
+#   PLACE - more COUNT -             there are COUNT things besides, which were not looked at
 #   PLACE - wrong - WORDS            that folder can't be looked into
 #   live RUN - - -                   a process of this login's sees to the end of a command of the run
 #   claim RUN - - MARK               a command of such a run

@@ -14,6 +14,8 @@ pcc_wrong_marks() { # their names, each ending with a NUL
 }
 
 pcc_marks() { # [remove]: their number; the first of them, each ending with a NUL
+  # A link would lead to what is not pccpipe's.
+  [ ! -L "${pcc_lease%/*}" ] || return 0
   if [ -L "$pcc_lease" ] || { [ -e "$pcc_lease" ] && [ ! -d "$pcc_lease" ]; }; then
     printf '1\0.\0'
     [ -z "${1-}" ] || rm -f -- "$pcc_lease"

@@ -140,6 +140,7 @@ def _swept(
     on_outcome: Callable[[Outcome], object],
 ) -> Collected:
     collected = Collected(site, strange=found.strange, problems=found.problems)
+    collected.others += [Other(words, Fate.STAYS) for words in found.unseen]
     moment = Moment(found.now, older_than, site.cut_off_limit, found.engine_known)
     for group in sorted(groups, key=lambda group: group.run_id):
         verdicts = list(zip(group.things, decide(group.things, group.run, moment), strict=True))

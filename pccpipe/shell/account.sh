@@ -145,9 +145,15 @@ pcc_report() { # [kill]: prints a line for the account's processes in no contain
   pcc_living
   pcc_name_pids
   [ -n "${1-}" ] || return 0
+  # In one call of the kernel, which nothing forks away from, unless that would reach into a container.
+  pcc_in_container || pcc_spared=
   pcc_sweep
   pcc_living
   pcc_name_pids
+}
+
+pcc_in_container() { # is one of $pcc_found in a container $pcc_spared?
+  [ -n "$(printf '%s\n' $pcc_found | sed 's,/status$,/cgroup,' | xargs "$pcc_grep" -lsE "$pcc_spared" | head -n 1)" ]
 }
 
 pcc_name_pids() { # $pcc_pids, for people

@@ -1,4 +1,4 @@
-"""The login's files that programs read before they do what they are asked: whoever writes one decides what they do."""
+"""Hashes the login's start-up files: what writes one of them decides what a shell or sshd does next."""
 
 from __future__ import annotations
 

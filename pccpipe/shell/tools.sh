@@ -64,7 +64,7 @@ pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other pro
 }
 
 pcc_is_supervised() { # ID: does somebody see to its end? Sets pcc_pid, pcc_code, pcc_timed
-  # A FIFO would hold whoever reads it.
+  # To read a FIFO could take for ever.
   [ -f "$pcc_state/commands/$1.sup" ] || return 1
   {
     read -r pcc_pid pcc_began pcc_then || return 1

@@ -22,7 +22,7 @@ from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Done, Machine, Serving
 
 HOLDER = "pccpipe-doctor"
-"""Who has the VM while something is mended there."""
+"""Has the VM while `--fix` is at work there."""
 IMAGE = "pcc-runner:latest"
 """What the default pipeline's agents run in."""
 ACCOUNT = "pccrun"

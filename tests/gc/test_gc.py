@@ -272,6 +272,14 @@ def test_what_is_no_lease_goes_and_the_lease_stays(bench: Bench, vm: VM, connect
     assert "lease is no folder" in line(bench.gc(), "removed")
     assert vm.sh(f"ls -d {folder}", check=False).returncode
     assert vm.sh("ls -d /home/pcc/.ssh").stdout
+    elsewhere = f"/home/pcc/{bench.stem}-elsewhere"
+    vm.ssh(f"mkdir -p {elsewhere}/lease && touch {elsewhere}/lease/x && rm -r {bench.system}")
+    vm.ssh(f"ln -s {elsewhere} {bench.system}")
+    try:
+        assert bench.gc().code == 1
+        assert vm.sh(f"ls {elsewhere}/lease").stdout == "x\n"
+    finally:
+        vm.ssh(f"rm {bench.system}; rm -r {elsewhere}")
 
 
 @pytest.mark.timeout(240)
@@ -339,13 +347,17 @@ def test_the_accounts_processes_stay_while_a_run_has_the_vm(
     lease = Lease(connection, vm.root, bench.other("alive"), holder="a test")
     lease.acquire(0, lambda: True, lambda _: None)
     vm.ssh("sudo -n -u pccrun setsid sleep 7532 >/dev/null 2>&1 </dev/null &")
+    # A chain of processes, each of which has begun the next when it is seen.
+    vm.ssh("sudo -n -u pccrun setsid sh -c 'f() { sleep 0.001; f & }; f; f' >/dev/null 2>&1 </dev/null &")
     try:
         assert f"run {bench.other('alive')} has the VM" in line(with_account.gc(), "stays", "of pccrun")
         assert len(vm.pids("^sleep 7532")) == 1
     finally:
         lease.release()
-    assert with_account.gc().code == 0
+    done = with_account.gc()
+    assert done.code == 0, done
     assert vm.pids("^sleep 7532") == []
+    assert vm.sh("ps -o pid= -u pccrun | wc -l").stdout == "0\n"
 
 
 def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(bench: Bench, vm: VM) -> None:

@@ -339,7 +339,7 @@ def test_start_up_files_that_changed_since_provision_are_named(ward: Clinic) -> 
     found(ward.doctor(), "startup-files", Verdict.WRONG, "only the login user")
 
 
-def test_a_logind_that_ends_what_outlives_a_login_is_told(ward: Clinic) -> None:
+def test_a_logind_that_ends_what_outlives_a_login_is_named(ward: Clinic) -> None:
     """The bed has no systemd: the folder by which it is known, and logind's own file, are the test's."""
     vm = ward.vm
     found(ward.doctor(), "logind", Verdict.OK, "no logind")
@@ -349,9 +349,9 @@ def test_a_logind_that_ends_what_outlives_a_login_is_told(ward: Clinic) -> None:
     )
     found(ward.doctor(), "logind", Verdict.OK, "goes on after it")
     vm.sh("printf '[Login]\nKillUserProcesses=yes\n' >/etc/systemd/logind.conf.d/x.conf")
-    told = found(ward.doctor(), "logind", Verdict.WRONG, "KillUserProcesses=yes", mend="KillExcludeUsers=root pcc")
-    assert told.mend
-    vm.sh(f"{told.mend.command.partition(' && ')[0]}".replace("sudo ", ""))
+    named = found(ward.doctor(), "logind", Verdict.WRONG, "KillUserProcesses=yes", mend="KillExcludeUsers=root pcc")
+    assert named.mend
+    vm.sh(f"{named.mend.command.partition(' && ')[0]}".replace("sudo ", ""))
     found(ward.doctor(), "logind", Verdict.OK, "goes on after it")
 
 
@@ -379,7 +379,7 @@ def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:
     assert [len(vm.pids(f"^sleep {number}")) for number in (7534, 7535, 7536)] == [0, 1, 0]
 
 
-def test_a_vm_on_which_nothing_can_hold_a_deadline_is_told(ward: Clinic) -> None:
+def test_a_vm_on_which_nothing_can_hold_a_deadline_is_named(ward: Clinic) -> None:
     vm = ward.vm
     for program in ("curl", "perl", "python3", "docker"):
         vm.sh(f"p=$(command -v {program}) && mv $p $p.off || true")
@@ -387,7 +387,7 @@ def test_a_vm_on_which_nothing_can_hold_a_deadline_is_told(ward: Clinic) -> None
 
 
 @pytest.mark.parametrize(("options", "verdict", "words"), ENGINES)
-def test_an_engine_whose_users_are_others_is_told(
+def test_an_engine_whose_users_are_others_is_named(
     tmp_path: Path, options: tuple[str, ...], verdict: Verdict, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bed runs no such engine: what its `info` would say is the test's."""

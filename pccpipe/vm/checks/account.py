@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -91,15 +91,20 @@ def let_probe_end(patient: Patient) -> None:
 
 def make_account(patient: Patient, name: str) -> str:
     """Make the account, as provision.yaml does. Raises `Unavailable`."""
-    pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
-    body = next(step.body for step in pipeline.steps if step.id == "account")
-    assert isinstance(body, Run)
-    done = patient.run(f"export ACCOUNT={shlex.quote(name)}\n{body.where.run.source}", MAKE_TIMEOUT)
+    done = patient.run(_script(name), MAKE_TIMEOUT)
     if done.code or patient.run(f"{become(patient, name)} true").code:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise Unavailable(Reason.START_REFUSED, f"the account {name} could not be made: {said}")
     patient.forget()
     return f"made {name}"
+
+
+def _script(name: str) -> str:
+    """What provision.yaml does for the account."""
+    pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
+    body = next(step.body for step in pipeline.steps if step.id == "account")
+    assert isinstance(body, Run)
+    return f"export ACCOUNT={shlex.quote(name)}\n{body.where.run.source}"
 
 
 def become(patient: Patient, name: str) -> str:
@@ -118,7 +123,7 @@ def _without(patient: Patient) -> Finding:
         f"{NOT_NAMED}: steps with `on: vm` run as {patient.machine.facts.user}, and results after them are unattested"
     )
     if patient.run(f"id {ACCOUNT} && {become(patient, ACCOUNT)} true").code:
-        return warning(f"{words}; provision makes an account", Mend(patient.pccpipe("provision"), Where.HERE))
+        return warning(f"{words}; provision makes an account", _make(patient, ACCOUNT, is_safe=False))
     file = shlex.quote(str(patient.chart.project.path or "pccpipe.yaml"))
     return warning(
         f"{words}; the account {ACCOUNT} is there", Mend(f"edit {file}: `run_as: {ACCOUNT}` below `vm:`", Where.HERE)
@@ -128,6 +133,9 @@ def _without(patient: Patient) -> Finding:
 def _flaw(patient: Patient, name: str, facts: Mapping[str, str]) -> Finding | None:
     """The first thing that is wrong with what the account is, if any."""
     groups, sharing = facts.get("groups", ""), facts.get("sharing", "")
+    if facts.get("hidden"):
+        words = f"/proc is mounted with hidepid: what {name} left running cannot be seen, and no step begins"
+        return wrong(words, Mend(f"{patient.sudo}mount -o remount,hidepid=0 /proc   # and in /etc/fstab"))
     if groups:
         words = f"{name} is in group {', '.join(groups.split())}: what these may do, workspace code may"
         return wrong(words, Mend(f"{patient.sudo}usermod -G '' {name}"))
@@ -172,9 +180,13 @@ def _close(patient: Patient, name: str, hole: tuple[str, str]) -> Mend | None:
             return None
 
 
-def _make(patient: Patient, name: str) -> Mend:
-    can = patient.machine.facts.uid == 0 or patient.run("sudo -n true").code == 0
-    return Mend(patient.pccpipe("provision"), Where.HERE, is_safe=can, do=lambda patient: make_account(patient, name))
+def _make(patient: Patient, name: str, *, is_safe: bool = True) -> Mend:
+    if patient.machine.facts.uid == 0 or patient.run("sudo -n true").code == 0:
+        do: Callable[[Patient], str] = lambda patient: make_account(patient, name)  # noqa: E731
+        return Mend(patient.pccpipe("provision"), Where.HERE, is_safe=is_safe, do=do)
+    # Without root the script changes nothing, and has the commands for an administrator in lines of their own.
+    said = patient.words_of(_script(name), MAKE_TIMEOUT)
+    return Mend(" && ".join(f"({line.strip()})" for line in said.splitlines() if line.startswith("  ")))
 
 
 def _known(patient: Patient, name: str) -> Known:
@@ -199,14 +211,15 @@ def _probed(patient: Patient, name: str) -> Known:
     said, words = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace").strip()
     if done.code == 3:
         return Known({})
+    before, _, behind = said.partition("walls\n")
+    found = {key: rest.strip() for key, _, rest in (line.partition(" ") for line in before.splitlines())}
     holes = []
-    found: dict[str, str] = {}
-    for line in said.splitlines():
+    for line in behind.splitlines():
         key, _, rest = line.partition(" ")
         if key == "open":
             kind, _, hole = rest.partition(" ")
             holes.append((kind, hole))
-        else:
+        elif key in {"limit", "inside"}:
             found[key] = rest.strip()
     if "uid" not in found:
         raise Unavailable(Reason.START_REFUSED, f"the account {name} cannot be looked at: {words or said}")

@@ -1,5 +1,5 @@
 # Names processes of this login that no session and no service of the machine began, as far as is seen: one line each, PID and
-# command line. What pccpipe began says so in its environment, and is somebody else's question.
+# command line. What pccpipe began says so in its environment, which `gc` looks at.
 
 pcc_read_stat() { # PID: sets pcc_parent, pcc_comm, pcc_zombie
   read -r pcc_line <"/proc/$1/stat" || return 1
