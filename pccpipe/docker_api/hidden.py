@@ -26,12 +26,18 @@ NAMES = (
     *("opencode.json", "opencode.jsonc", ".opencode", ".crush", "CRUSH.md", "crush.json", ".crush.json"),
     *(".cursor", ".cursorrules", ".windsurf", ".windsurfrules", ".clinerules", ".roo", ".roorules", ".roomodes"),
     *("copilot-instructions.md", "*.instructions.md", ".aider*", ".goosehints", ".junie", ".kiro", ".trae"),
-    *(".continue", ".kilocode", ".amazonq", ".augment", ".augment-guidelines"),
+    *(".continue", ".kilocode", ".amazonq", ".augment", ".augment-guidelines", ".factory", ".devin", ".pi"),
+    *("CONTEXT.md", "WARP.md", ".claude-plugin", ".codex-plugin", ".cursor-plugin"),
     # Its configuration names programs that `git status` runs, which agents call when they begin.
     ".git",
 )
 """In any folder and in any letter case, as files, folders or links. GEMINI.md's reader also takes `.env` for settings.
 """
+PATHS = (
+    *(f".github/{name}" for name in ("agents", "instructions", "prompts", "skills", "hooks")),
+    ".vscode/mcp.json",
+)
+"""The same, where the name alone is too common. A link in the place of the folder before it counts as well."""
 FILE, FOLDER = "file", "folder"
 """What lies over them, in a folder on the engine's machine."""
 _OUTPUT_LIMIT = 4 << 20
@@ -67,7 +73,13 @@ def script(workspace: str, cover: str, become: Sequence[str] = ()) -> str:
     Args:
         become: the words before a command that run it as the account that the workspace belongs to.
     """
-    patterns = shlex.join(_joined(["-name", _any_case(name)] for name in NAMES))
+    folders = sorted({path.partition("/")[0] for path in PATHS})
+    tests = [
+        *(["-name", _any_case(name)] for name in NAMES),
+        *(["-path", _any_case(f"*/{path}")] for path in PATHS),
+        *(["-type", "l", "-name", _any_case(name)] for name in folders),
+    ]
+    patterns = shlex.join(_joined(tests))
     folder, file = shlex.quote(f"{cover}/{FOLDER}"), shlex.quote(f"{cover}/{FILE}")
     search = "\n".join(
         [

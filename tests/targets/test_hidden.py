@@ -11,7 +11,7 @@ import msgspec.structs
 import pytest
 
 from pccpipe.docker_api.account import MOST_HIDDEN
-from pccpipe.docker_api.hidden import MOST, NAMES
+from pccpipe.docker_api.hidden import MOST, NAMES, PATHS
 from pccpipe.errors import ActionError
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.base import ContainerSettings, Isolation
@@ -50,7 +50,7 @@ def seen(stand: Stand, script: str = READ) -> tuple[str, Isolation]:
 
 
 def test_no_such_file_of_any_folder_is_read_and_the_record_names_each(vm: VM, stand: Stand) -> None:
-    names = [name.replace("*", "x") for name in NAMES]
+    names = [*(name.replace("*", "x") for name in NAMES), *PATHS]
     lay(vm, stand, "mkdir -p 'a b/c' && echo code >a.py")
     for folder in (".", "a b/c"):
         for index, name in enumerate(names):
@@ -103,6 +103,7 @@ def test_a_link_to_a_name_with_a_newline_at_its_end_hides_that_one(vm: VM, stand
     [
         "ln -s /pcc/in/patch AGENTS.md",
         "ln -s . .claude",
+        "mkdir -p gh/agents; ln -s gh .github",
         "mkdir src; ln -s src .codex",
         "ln -s /etc/hostname AGENTS.md",
         "ln -s nowhere AGENTS.md",
