@@ -39,6 +39,8 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
             return halt.ended
         except Unavailable as no:
             parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
+            if parts.cancel.requested:
+                return Ended(Outcome.CANCELLED, message=f"cancelled; {no.words}")
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except PccpipeError as error:
             code = error.code if isinstance(error, ActionError) else None

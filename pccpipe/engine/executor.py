@@ -101,6 +101,8 @@ def _stops(parts: Parts, ended: Ended) -> bool:
     """Whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
     if ended.outcome is not Outcome.UNAVAILABLE or parts.cancel.requested or parts.past.always:
         return False
+    if ended.reason is Reason.UNATTESTED:
+        return False  # it would be refused again
     return ended.reason in _STOPPING or parts.exposure.is_exposed or is_away(parts, ended.reason)
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 from pccpipe.outcome import Place
-from pccpipe.record.events import MayHaveBegun, TargetUnavailable
+from pccpipe.record.begun import Begun
+from pccpipe.record.events import Happening
 from pccpipe.spec.model import Pipeline, Run, Via
 
 
@@ -47,48 +48,49 @@ def is_agent(pipeline: Pipeline, body: Run) -> bool:
 
 
 class Exposure:
-    """What may have begun in a run, from its events. Safe from many threads."""
+    """What may have begun in a run, from its events. Safe from many threads.
+
+    An agent that a person let fall back makes the run no less strict with the others.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._begun: Counter[tuple[str, int, Place]] = Counter()
+        self._begun = Begun()
         self._expected: Counter[Level] = Counter()
 
     @property
     def least(self) -> Level | None:
         """The least isolated place in which an agent's code may have run, or is about to; None: it has not."""
         with self._lock:
-            begun = [level_of(place, agent=True) for _, _, place in self._begun.elements()]
+            begun = [level_of(place, agent=True) for place in self._begun.chosen]
             return min([*begun, *self._expected.elements()], default=None)
 
     @property
     def is_exposed(self) -> bool:
         """Whether an agent may have begun."""
         with self._lock:
-            return bool(+self._begun)
+            return self._begun.is_exposed
 
     @property
     def places(self) -> set[Place]:
         """Where an agent may have begun."""
         with self._lock:
-            return {place for _, _, place in +self._begun}
+            return self._begun.all_places
 
     def forbids(self, level: Level) -> bool:
         """Whether a fallback to a place of this level comes too late."""
         least = self.least
         return least is not None and level < least
 
-    def note(self, event: MayHaveBegun | TargetUnavailable) -> None:
+    def note(self, event: Happening) -> None:
         """Take in an event, in the order of the record."""
-        match event:
-            case MayHaveBegun():
-                with self._lock:
-                    self._begun[event.step, event.attempt, event.place] += 1
-            case TargetUnavailable():
-                key = (event.step, event.attempt, event.asked)
-                with self._lock:
-                    if self._begun[key] > 0:
-                        self._begun[key] -= 1
+        with self._lock:
+            self._begun.apply(event)
+
+    def settle(self, path: str) -> None:
+        """An attempt of the step is over: what may have begun counts as begun, unless it was unavailable."""
+        with self._lock:
+            self._begun.settle(path)
 
     @contextlib.contextmanager
     def expecting(self, levels: Iterable[Level]) -> Iterator[None]:

@@ -42,8 +42,10 @@ from pccpipe.record.events import (
     StepStarted,
     TargetUnavailable,
 )
+from pccpipe.record.paths import parent
 from pccpipe.values import Json
 
+_NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
 LEAST_TIME = 10.0
 """Seconds that a step has at least after a resume: its end may be there already, to be read."""
 
@@ -62,6 +64,10 @@ class Visit(Struct):
     answers: dict[str, Json] = field(default_factory=dict)
     given: list[SecretsGiven] = field(default_factory=list)
     used: ModelUsed | None = None
+    is_reopened: bool = False
+    """Its last command is over, and its place could not be used then; there is to be another one."""
+    is_past: bool = False
+    """The group around went on after it: to its next try, or its next round."""
 
     def next(self, kind: type[H]) -> H | None:
         """What was noted next, if it is of that kind."""
@@ -83,9 +89,11 @@ class Visit(Struct):
         """The run was stopped because of this turn: what was unavailable is tried again, with its whole time."""
         self.ended = None
         began = False
-        while self.noted and isinstance(self.noted[-1], TargetUnavailable | StepRetrying | MayHaveBegun):
+        while self.noted and isinstance(self.noted[-1], _NEVER_BEGAN):
             self.noted.pop()
             began = True
+        last = self.noted[-1] if self.noted else None
+        self.is_reopened = isinstance(last, CommandEnded) and last.outcome is Outcome.UNAVAILABLE
         if began and not any(isinstance(noted, CommandStarted) for noted in self.noted):
             self.began_at = None
 
@@ -94,7 +102,9 @@ class Visit(Struct):
         """How many attempts a run step that has ended made."""
         numbered = (TargetUnavailable, MayHaveBegun, CommandStarted, StepRetrying)
         least = 1 if self.noted else 0
-        return max((noted.attempt for noted in self.noted if isinstance(noted, numbered)), default=least)
+        most = max((noted.attempt for noted in self.noted if isinstance(noted, numbered)), default=least)
+        begun = [noted.attempt for noted in self.noted if isinstance(noted, CommandStarted)]
+        return most + len(begun) - len(set(begun))
 
 
 class Past:
@@ -116,11 +126,13 @@ class Past:
         self.login_began = False
         """Whether a command began on the VM as the account that owns pccpipe's files there."""
         self.exposure = Exposure()
+        self.tells_agents = False
+        """Whether the record says of each agent that it may begin before it does."""
         self._waiting_since: float | None = None
         for event in events:
             self._note(event)
         self.used |= self.exposure.places
-        self._leave_out_waiting(time.time())
+        self._go_on(time.time())
 
     @property
     def is_empty(self) -> bool:
@@ -139,9 +151,11 @@ class Past:
             return visits.popleft() if visits else Visit()
 
     def _note(self, event: Event) -> None:
+        self.exposure.note(event.what)
         match event.what:
-            case RunStarted():
+            case RunStarted(project_identity=identity):
                 self.began_at = event.time
+                self.tells_agents = identity is not None
             case StepStarted(step=step) as started:
                 self._open(step).noted.append(started)
                 self._open(step).began_at = self._open(step).began_at or event.time
@@ -158,16 +172,16 @@ class Past:
                     self.changed_images.add(started.had.image)
                 self.login_began = self.login_began or started.as_login
                 self._open(started.step).noted.append(started)
+                self._open(started.step).is_reopened = False
             case MayHaveBegun() as may:
                 self.places.add(may.place)
-                self.exposure.note(may)
                 self._open(may.step).noted.append(may)
-            case TargetUnavailable() as gone:
-                self.exposure.note(gone)
-                self._open(gone.step).noted.append(gone)
             case ActionDone(action="upload", facts={"method": "tar"}):
                 self.used.add(Place.VM)
-            case RoundStarted() | StepRetrying() | StepDowngraded() | CommandEnded() as noted:
+            case RoundStarted() | StepRetrying() as again:
+                self._pass_by(again.step)
+                self._open(again.step).noted.append(again)
+            case TargetUnavailable() | StepDowngraded() | CommandEnded() as noted:
                 self._open(noted.step).noted.append(noted)
             case InputAsked(step=step):
                 self._visits[step][-1].asked = True
@@ -179,13 +193,22 @@ class Past:
                 self._waiting_since = event.time
                 self._reopen()
             case RunResumed():
-                self._leave_out_waiting(event.time)
+                self._go_on(event.time)
+                for visits in self._visits.values():
+                    if not visits[-1].ended and visits[-1].began_at is None:
+                        visits[-1].began_at = event.time
             case AlwaysStarted() as always:
                 self.always = always
             case Cancelling(by=by):
                 self.cancelled_by = by
             case _:
                 pass
+
+    def _go_on(self, at: float) -> None:
+        """Another process goes on with the run, from what was noted up to here."""
+        if self.exposure.is_exposed and self.always is None:
+            self._reopen()  # the process before may have been killed when it was about to stop the run
+        self._leave_out_waiting(at)
 
     def _leave_out_waiting(self, until: float) -> None:
         """What waits for a person has no less time for that: it is as if it had begun later."""
@@ -199,10 +222,29 @@ class Past:
                 visits[-1].began_at += waited
 
     def _reopen(self) -> None:
-        for visits in self._visits.values():
-            ended = visits[-1].ended
-            if ended and ended.outcome is Outcome.UNAVAILABLE and not ended.ignored:
-                visits[-1].reopen()
+        """Try again what ended the run, and what was under way beside it; not what the run went on without."""
+        stopped = [path for path, visits in self._visits.items() if self._may_reopen(path, visits[-1])]
+        for path in stopped:
+            self._visits[path][-1].reopen()
+
+    def _may_reopen(self, path: str, visit: Visit) -> bool:
+        ended = visit.ended
+        if not ended or ended.outcome is not Outcome.UNAVAILABLE or ended.ignored or visit.is_past:
+            return False
+        above = parent(path)
+        while above is not None:
+            around = self._visits.get(above)
+            end = around[-1].ended if around else None
+            if end and (end.ignored or end.outcome is not Outcome.UNAVAILABLE):
+                return False
+            above = parent(above)
+        return True
+
+    def _pass_by(self, group: str) -> None:
+        """A group goes on to its next try or round: what ended in it is no longer what it ends by."""
+        for path, visits in self._visits.items():
+            if path.startswith((f"{group}.", f"{group}[")) and visits[-1].ended:
+                visits[-1].is_past = True
 
     def _open(self, step: str) -> Visit:
         """The turn that has not ended, or one more."""

@@ -33,14 +33,14 @@ class Wait(Struct, frozen=True):
         place: of the command, or of the copy that an action works on.
         path: of the step.
         deadline: of the step; it waits no longer than that.
-        in_doubt: its command may have begun there already, before this process.
+        in_doubt: says whether its command may have begun there already, before this process.
         consented: a person let the step fall back, so it does not wait for long.
     """
 
     place: Place
     path: str
     deadline: Deadline | None = None
-    in_doubt: bool = False
+    in_doubt: Callable[[], bool] = lambda: False
     consented: bool = False
 
 
@@ -81,7 +81,8 @@ def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:
 
 def _until(parts: Parts, wait: Wait, no: Unavailable, began: float) -> float:
     """Until when it is tried again, on the monotonic clock."""
-    away = is_away(parts, no.reason) or (wait.in_doubt and no.reason in AWAY | ENGINE_AWAY)
+    # As long as it can't be known whether it has begun, no other place will do, whatever keeps this one away.
+    away = is_away(parts, no.reason) or wait.in_doubt()
     until = 0.0
     if away and not wait.consented:
         lost_after = parts.project.lost_after

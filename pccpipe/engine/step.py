@@ -28,7 +28,7 @@ from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
-from pccpipe.outcome import AWAY, ENGINE_AWAY, MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
@@ -68,10 +68,10 @@ def with_retries(
         ended = attempt(number)
         if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested or ended.code:
             break
-        if ended.outcome is Outcome.UNAVAILABLE and is_away(parts, ended.reason):
-            break
         if visit.take(StepRetrying):
             continue
+        if ended.outcome is Outcome.UNAVAILABLE and is_away(parts, ended.reason):
+            break
         wait = retry.backoff * 2 ** (number - first)
         if here.deadline:
             wait = min(wait, here.deadline.left)
@@ -113,13 +113,16 @@ class _RunStep(Struct):
             return ended
         assert ended.reason is not None
         asked, fallback = self.body.where.on, following[0]
+        # Refused before, it may have a person's consent now.
+        was_refused = self.visit.take(TargetUnavailable) is not None
         if self.visit.next(StepDowngraded) is None:
             if ended.reason not in MAY_FALL_BACK:
                 return replace(ended, message=f"{ended.message} (no reason to fall back)")
             if no := self._too_late(fallback):
-                self._unavailable(
-                    TargetUnavailable(self.path, self.attempts + 1, fallback, no.reason, no.words, no.hint)
-                )
+                self.parts.serials.next(self.step.id)
+                if not was_refused:
+                    number = self.attempts + 1
+                    self._unavailable(TargetUnavailable(self.path, number, fallback, no.reason, no.words, no.hint))
                 return replace(ended, reason=no.reason, message=f"{ended.reason}: {ended.message}; {no.words}")
         self.parts.note(self.visit, StepDowngraded(self.path, asked, fallback, ended.reason, ended.message))
         return self._tries(*following)
@@ -167,9 +170,8 @@ class _RunStep(Struct):
         return None
 
     def _unavailable(self, event: TargetUnavailable) -> None:
-        if self.visit.take(TargetUnavailable) is None:
-            self.parts.journal.append(event)
-            self.parts.exposure.note(event)
+        self.parts.journal.append(event)
+        self.parts.exposure.note(event)
 
     def _attempt(self, number: int, place: Place, where: Where) -> Ended:
         self.attempts = number
@@ -182,17 +184,35 @@ class _RunStep(Struct):
             return Ended(again.after)  # it failed before anything could begin
         started = self.visit.take(CommandStarted)
         in_doubt, self.is_replay = self.is_replay and started is None, False
-        self.in_doubt = in_doubt and place is not Place.LOCAL
+        self.in_doubt = in_doubt and place is not Place.LOCAL and self._could_have_begun(place)
         if started and (over := self.visit.take(CommandEnded)):
             # What was noted goes on to the attempt that was under way.
             self.is_replay = True
+            if self._is_begun_again:
+                return self._attempt(number, place, where)
             return self._remembered(started, over, place)
         try:
             access = self._access(number, place, where)
         except PccpipeError as error:
             return Ended(Outcome.FAILED, message=str(error))
-        with contextlib.closing(access):
-            return self._run_attempt(number, place, where, serial, started, access)
+        try:
+            with contextlib.closing(access):
+                return self._run_attempt(number, place, where, serial, started, access)
+        finally:
+            self.parts.exposure.settle(self.path)
+
+    def _could_have_begun(self, place: Place) -> bool:
+        """Whether an earlier process can have begun the command without a word of it in the record."""
+        says_before = self.parts.past.tells_agents and (place is Place.CONTAINER or self._is_agent)
+        return self.may_have_begun or not says_before
+
+    @property
+    def _is_begun_again(self) -> bool:
+        """Whether an attempt whose command is over has another one, since its place became unusable."""
+        if self.visit.is_reopened and not self.visit.noted:
+            self.visit.is_reopened = self.is_replay = False
+            return True
+        return self.visit.next(MayHaveBegun) is not None or self.visit.next(CommandStarted) is not None
 
     def _access(self, number: int, place: Place, where: Where) -> Access:
         """The attempt's secrets, with the tokens that an earlier process has given to its command."""
@@ -215,7 +235,7 @@ class _RunStep(Struct):
                 running, log = self._attached(started, place)
             else:
                 access.issue(self.path, number)
-                wait = Wait(place, self.path, self.here.deadline, self.in_doubt, self._is_consented)
+                wait = Wait(place, self.path, self.here.deadline, lambda: self.in_doubt, self._is_consented)
                 begun = with_patience(self.parts, wait, lambda: self._begun(number, place, where, serial, access))
                 if begun is None:
                     return Ended(Outcome.CANCELLED, message="cancelled")
@@ -223,9 +243,11 @@ class _RunStep(Struct):
         except Halted:
             return self._halt.ended
         except Unavailable as no:
-            if self.in_doubt and no.reason in AWAY | ENGINE_AWAY:
+            if self.in_doubt:
                 return self._lost(number, f"it may have begun before the run was resumed: {no.words}")
             self._unavailable(TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint, settings))
+            if self.parts.cancel.requested:
+                return Ended(Outcome.CANCELLED, message=f"cancelled; {no.words}")
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except Lost as lost:
             return self._lost(number, lost.words)
@@ -255,6 +277,7 @@ class _RunStep(Struct):
                 time.monotonic() - began,
                 ended.message,
                 ended.code,
+                ended.reason,
             ),
             # Not before: until the outcome is on disk, the target's copy of the output is the one that counts.
             when_synced=running.discard,
@@ -302,7 +325,7 @@ class _RunStep(Struct):
     def _remembered(self, started: CommandStarted, over: CommandEnded, place: Place) -> Ended:
         """The attempt that an earlier process brought to its end, with its result as that left it."""
         log = (self.parts.run_dir / started.stdout, self.parts.run_dir / started.stderr)
-        ended = Ended(over.outcome, over.exit_code, code=over.code, message=over.message, logs=log)
+        ended = Ended(over.outcome, over.exit_code, over.reason, over.code, over.message, logs=log)
         if self.body.result and over.outcome is Outcome.SUCCEEDED:
             path = self._result_path(self.body.result, place)
             target = result_target(path, self.parts.run_dir)
@@ -322,15 +345,18 @@ class _RunStep(Struct):
         if self.body.result:
             # Wrong, it would be found when the agent's hour is over.
             result_target(self._result_path(self.body.result, place), parts.run_dir)
-        self._check_place(place)
+        if not self.in_doubt:
+            self._check_place(place)
         side = parts.side_of(place)
         target = parts.targets[place]
         target.open()
-        self._prepare(place, side)
         command = make_command(parts, self.here, self.step, self.body, where, place, serial, access)
         running = None if parts.past.is_empty else target.find(command)
         if running is None:
-            self.in_doubt = False
+            if self.in_doubt:
+                self.in_doubt = False
+                self._check_place(place)
+            self._prepare(place, side)
             if parts.cancel.requested:
                 return None
             self._tell_what_may_begin(number, place)
@@ -374,11 +400,13 @@ class _RunStep(Struct):
         """Put on disk, before it begins, that code of an agent may run at `place`."""
         parts = self.parts
         if (place is Place.CONTAINER or self._is_agent) and not self.may_have_begun:
-            event = MayHaveBegun(self.path, number, place)
+            level = level_of(place, agent=self._is_agent)
+            consented = place is not self._first[0] and parts.exposure.forbids(level)
+            event = MayHaveBegun(self.path, number, place, consented)
             parts.exposure.note(event)
             parts.journal.append(event)
             self.may_have_begun = True
-        if parts.exposure.is_exposed and runs_as_login(parts, self.body, place):
+        if parts.exposure.least is not None and runs_as_login(parts, self.body, place):
             parts.targets.remember_vm()
 
     def _open_log(self, command: Command, place: Place) -> CommandLog:
@@ -392,19 +420,19 @@ class _RunStep(Struct):
 
     def _tell_start(self, number: int, command: Command, running: Running, log: CommandLog) -> None:
         as_login = runs_as_login(self.parts, self.body, running.isolation.place)
-        self.parts.journal.append(
-            CommandStarted(
-                self.path,
-                number,
-                command.id,
-                running.isolation,
-                log.stdout_name,
-                log.stderr_name,
-                running.token,
-                command.container,
-                as_login,
-            )
+        event = CommandStarted(
+            self.path,
+            number,
+            command.id,
+            running.isolation,
+            log.stdout_name,
+            log.stderr_name,
+            running.token,
+            command.container,
+            as_login,
         )
+        self.parts.journal.append(event)
+        self.parts.exposure.note(event)
         if as_login:
             self.parts.past.login_began = True
         self.parts.used.add(running.isolation.place)

@@ -108,6 +108,8 @@ class MayHaveBegun(_Kind, frozen=True):
     step: str
     attempt: int
     place: Place
+    consented: bool = False
+    """It would have come too late, and a person let it: others may not follow it there."""
 
 
 class CommandStarted(_Kind, frozen=True):
@@ -140,6 +142,8 @@ class CommandEnded(_Kind, frozen=True):
     message: str = ""
     """What failed, in a sentence: which rule of the result's schema, which limit."""
     code: Code | None = None
+    reason: Reason | None = None
+    """Set when the outcome is `unavailable`: its place can't be used any more, though the command is over."""
 
 
 class TargetUnavailable(_Kind, frozen=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never
@@ -11,6 +10,7 @@ from typing import assert_never
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
     ActionDone,
@@ -40,7 +40,7 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.record.journal import read_events
-from pccpipe.record.paths import label
+from pccpipe.record.paths import label, parent
 from pccpipe.targets.base import ContainerSettings, Isolation
 from pccpipe.values import Json
 
@@ -220,7 +220,9 @@ class RunState(Struct):
     seconds: float | None = None
     steps: dict[str, StepState] = field(default_factory=dict)
     """By path, in the order in which their turns came."""
-    _may_have_begun: Counter[tuple[str, int, Place]] = field(default_factory=Counter)
+    _begun: Begun = field(default_factory=Begun)
+    _going_down: dict[str, Downgrade] = field(default_factory=dict)
+    """By path, those of which nothing has begun yet where they go: stopped, a step may yet run where it asks to."""
     last_seq: int = 0
     unread: int = 0
     """Events that are in the journal and could not be read: torn, or a newer version's."""
@@ -240,6 +242,8 @@ class RunState(Struct):
         if event.seq:
             self.unread += max(0, event.seq - self.last_seq - 1)
             self.last_seq = event.seq
+        self._begun.apply(what)
+        self.exposed = self._begun.is_exposed
         match what:
             case RunStarted():
                 self._run_started(event.time, what)
@@ -267,9 +271,9 @@ class RunState(Struct):
                     "max_tokens": what.max_tokens,
                 }
             case MayHaveBegun():
-                self._may_have_begun[what.step, what.attempt, what.place] += 1
-                self.exposed = True
+                pass
             case CommandStarted():
+                self._going_down.pop(what.step, None)
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.command, attempt.had = what.command, what.had
                 attempt.stdout, attempt.stderr = what.stdout, what.stderr
@@ -283,10 +287,11 @@ class RunState(Struct):
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.outcome, attempt.reason = Outcome.UNAVAILABLE, what.reason
                 attempt.words, attempt.hint, attempt.settings = what.words, what.hint, what.settings
-                self._did_not_begin(what)
             case StepDowngraded():
                 self.downgraded = True
-                self.downgrades.append(Downgrade(what.step, what.asked, what.had, what.reason, what.words))
+                down = Downgrade(what.step, what.asked, what.had, what.reason, what.words)
+                self.downgrades.append(down)
+                self._going_down[what.step] = down
             case StepRetrying():
                 pass
             case RoundStarted():
@@ -331,20 +336,26 @@ class RunState(Struct):
         self.version, self.host, self.pid = what.version, what.host, what.pid
         self.started_at, self.accepted_fallbacks = at, what.accepted_fallbacks
 
-    def _did_not_begin(self, what: TargetUnavailable) -> None:
-        key = what.step, what.attempt, what.asked
-        if self._may_have_begun[key] > 0:
-            self._may_have_begun[key] -= 1
-        self.exposed = bool(+self._may_have_begun)
-
     def _reopen(self) -> None:
         """A run that was stopped goes on: what was unavailable then is tried again."""
         if not self.stopped:
             return
         self.stopped, self.outcome, self.message, self.hint = False, None, "", ""
-        for step in self.steps.values():
-            if step.outcome is Outcome.UNAVAILABLE and not step.ignored:
+        for path, step in self.steps.items():
+            if step.outcome is Outcome.UNAVAILABLE and not step.ignored and not self._is_over_around(path):
                 step.outcome, step.reason, step.message = None, None, ""
+                if (down := self._going_down.pop(path, None)) is not None:
+                    self.downgrades = [other for other in self.downgrades if other is not down]
+        self.downgraded = bool(self.downgrades)
+
+    def _is_over_around(self, path: str) -> bool:
+        """Whether a group around a step has ended, and the run went on without it."""
+        around = self.steps.get(path)
+        while (above := parent(path)) is not None:
+            path, around = above, self.steps.get(above)
+            if around and around.outcome and (around.ignored or around.outcome is not Outcome.UNAVAILABLE):
+                return True
+        return False
 
     def _step_ended(self, what: StepEnded) -> None:
         step = self.step(what.step)
