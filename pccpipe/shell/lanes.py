@@ -88,7 +88,8 @@ class Lanes:
         """Remove what is kept of a command. Soon: `rm` costs 1 ms, and takes many at once for that."""
         with self._changed:
             self._discarded.append(command_id)
-            if len(self._discarded) < DISCARD_AT_ONCE:
+            # What an account's command left in its HOME is not for the next one to read.
+            if len(self._discarded) < DISCARD_AT_ONCE and self.place.account is None:
                 return
             discarded, self._discarded = self._discarded, []
         with contextlib.suppress(Unavailable, ConnectionError):
