@@ -16,6 +16,7 @@ from pccpipe.errors import Lost, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell import programs
 from pccpipe.shell.as_account import processes_left
+from pccpipe.shell.lane import unbroken
 from pccpipe.shell.programs import Place
 from pccpipe.targets.base import Chunk, Exit, Isolation, Running, Token
 from pccpipe.targets.machine import Machine
@@ -121,10 +122,7 @@ class Turns:
         """Whether the account is clean now; not if a command goes on that an earlier process of the run began."""
         spared = list(self._containers()) if self._adopts or self._active[Kind.CONTAINER] else []
         script = programs.sweep(self._place, self._ended, spared, only_if_idle=self._adopts)
-        try:
-            done = self._machine.run(script, SWEEP_TIMEOUT)
-        except (ConnectionError, TimeoutError) as error:
-            raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
+        done = unbroken(self._machine, lambda: self._machine.run(script, SWEEP_TIMEOUT))
         state, _, names = done.stdout.decode(errors="replace").strip().partition(" ")
         if state == "busy":
             return False
