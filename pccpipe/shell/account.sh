@@ -124,12 +124,17 @@ pcc_living() { # sets pcc_pids to the account's processes that are in no contain
   for pcc_path in $pcc_found; do
     pcc_path=${pcc_path%/status}
     [ -n "$pcc_spared" ] && "$pcc_grep" -qE "$pcc_spared" "$pcc_path/cgroup" 2>/dev/null && continue
-    pcc_identify "${pcc_path#/proc/}" 2>/dev/null || continue
+    pcc_identify "${pcc_path#/proc/}" 2>/dev/null || pcc_has_threads "$pcc_path" || continue
     pcc_pids="$pcc_pids ${pcc_path#/proc/}"
     # For `kill -1` one is enough to know.
     [ -n "$pcc_spared" ] || return 0
   done
   [ -n "$pcc_pids" ]
+}
+
+pcc_has_threads() { # PATH: a process whose first thread has ended looks like a zombie, and goes on by its others
+  set -- "$1"/task/*
+  [ $# -gt 1 ]
 }
 
 pcc_name_left() { # what is left, for people: no more than a few

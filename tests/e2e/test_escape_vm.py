@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import subprocess
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def guarded(tmp_path: Path, vm: VM) -> Control:
 
 
 def account_processes(vm: VM) -> list[str]:
-    return vm.sh(f"ps -u {vm.run_as} -o pid=,stat=,args= | grep -v ' Z' || true").stdout.splitlines()
+    """Give what is alive of the account, thread by thread: a process whose first one has ended is."""
+    return vm.sh(f"ps -L -u {vm.run_as} -o pid=,stat=,args= | grep -v ' Z' || true").stdout.splitlines()
 
 
 def test_tests_that_stay_forge_no_approval_and_steal_no_secret(guarded: Control, vm: VM) -> None:
@@ -126,13 +128,28 @@ WAYS_TO_STAY = {
     # Each process lives for a moment: it has a child, and is gone.
     "hopping": """env -i perl -e 'for (1..30) { if (!fork) { setpgrp; while (1) { exit if fork } } }
         exit' </dev/null >/dev/null 2>&1 &""",
+    "first thread ended": "env -i setsid ./headless </dev/null >/dev/null 2>&1 &",
     "user namespace": "env -i unshare -Ur sleep 1000 </dev/null >/dev/null 2>&1 &",
     "pid namespace": "env -i unshare -Urpf sleep 1000 </dev/null >/dev/null 2>&1 &",
 }
 
 
+def headless() -> bytes:
+    """Give a program for x86-64 whose first thread ends at once: `ps` calls it dead, and its second one stays."""
+    code = bytes.fromhex(
+        "b838000000 bf000f0100 488db42400 00ffff 31d2 4d31d2 4d31c0 0f05"  # clone(VM|FS|FILES|SIGHAND|THREAD)
+        "85c0 7409 b83c000000 31ff 0f05"  # the first: exit(0), of itself alone
+        "b822000000 0f05 ebf7"  # the second: pause(), again and again
+    )
+    start, size = 0x400078, 120 + len(code)
+    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, size, size, 4096) + code
+
+
 @pytest.mark.parametrize("way", WAYS_TO_STAY)
 def test_no_process_is_alive_when_its_step_has_ended(guarded: Control, vm: VM, way: str) -> None:
+    (guarded.workspace / "headless").write_bytes(headless())
+    (guarded.workspace / "headless").chmod(0o755)
     (guarded.workspace / "stay.sh").write_text(f"{WAYS_TO_STAY[way]}\nsleep 0.1\necho stays\n")
     seen: list[list[str]] = []
 
