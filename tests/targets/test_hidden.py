@@ -51,11 +51,12 @@ def seen(stand: Stand, script: str = READ) -> tuple[str, Isolation]:
 
 def test_no_such_file_of_any_folder_is_read_and_the_record_names_each(vm: VM, stand: Stand) -> None:
     names = [*(name.replace("*", "x") for name in NAMES), *PATHS]
-    lay(vm, stand, "mkdir -p 'a b/c' && echo code >a.py")
+    made = ["mkdir -p 'a b/c' && echo code >a.py"]
     for folder in (".", "a b/c"):
         for index, name in enumerate(names):
             inside = f"'{folder}/{name}'" if index % 2 else f"'{folder}/{name}'/deep/f"
-            lay(vm, stand, f'mkdir -p "$(dirname {inside})" && echo OBEY >{inside}')
+            made.append(f'mkdir -p "$(dirname {inside})" && echo OBEY >{inside}')
+    lay(vm, stand, " && ".join(made))
     said, had = seen(stand)
     assert "code" in said
     assert "OBEY" not in said
