@@ -94,12 +94,19 @@ class Found(Struct):
     """Of processes that wait for commands."""
     living: set[str] = field(default_factory=set)
     """Runs of which a process sees to the end of a command."""
+    held: set[str] = field(default_factory=set)
+    """The same for a container, also for some moments after its end."""
     marks: dict[str, set[str]] = field(default_factory=dict)
     """Of what runs, by run."""
 
     def add(self, thing: Thing, elsewhere: str = "") -> None:
         group = self.groups.setdefault(f"{thing.run_id}{elsewhere}", Group(thing.run_id))
         group.things.append(thing)
+
+
+def script(name: str) -> str:
+    """The text of one of this folder's, with what it needs before it."""
+    return lease.program() + "".join(Path(__file__).with_name(file).read_text() for file in ("gc.sh", name))
 
 
 def look(site: Site) -> Found:
@@ -127,7 +134,7 @@ def why_alive(site: Site, found: Found, holder: str = "") -> str:
             continue
         if any(thing.kind is Kind.LEASE and not thing.is_stale for thing in group.things):
             return f"run {group.run_id} has the VM"
-        if group.run_id in found.living:
+        if group.run_id in found.living | found.held:
             return f"a command of run {group.run_id} runs"
     ours = {site.place_of(group.run_id).tag for group in found.groups.values()}
     for tag in sorted((found.tags | found.lanes) - ours):
@@ -139,7 +146,7 @@ def why_alive(site: Site, found: Found, holder: str = "") -> str:
 
 def _look_at_folders(site: Site, found: Found) -> None:
     settings = f"pcc_system={shlex.quote(site.system)} pcc_runs={shlex.quote(site.runs)}"
-    program = f"{settings}\n{lease.program()}{Path(__file__).with_name('look.sh').read_text()}"
+    program = f"{settings}\n{script('look.sh')}"
     done = unbroken(site.machine, lambda: site.machine.run(program, LOOK_TIMEOUT))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
@@ -170,6 +177,8 @@ def _look_at_folders(site: Site, found: Found) -> None:
                 found.lanes.add(name)
             case _ if place == "live":
                 found.living.add(name)
+            case _ if place == "held":
+                found.held.add(name)
             case _ if place == "claim":
                 found.marks.setdefault(name, set()).add(last)
 
@@ -268,7 +277,8 @@ def _run(site: Site, found: Found, group: Group) -> Run:
     marks = found.marks.get(group.run_id, set())
     return Run(
         record,
-        has_processes=group.run_id in found.living,
+        # Where the engine says nothing, who sees to a container's end proves it.
+        has_processes=group.run_id in found.living or (not found.engine_known and group.run_id in found.held),
         is_recorded=record is Record.ENDED and site.records.names_all(group.run_id, marks),
     )
 

@@ -1,5 +1,5 @@
 # What runs have left in $pcc_system, the folder `.system` of a machine, and in $pcc_runs, the records in it, if there are
-# any. lease.sh comes before it. Each answer is five fields, each ending with a NUL:
+# any. lease.sh and gc.sh come before it. Each answer is five fields, each ending with a NUL:
 #
 #   now - - - SECONDS                the machine's clock
 #   PLACE NAME folder SIZE CHANGED   one of a run's folders: kB on the disk, and when anything in it last changed
@@ -8,6 +8,7 @@
 #   PLACE - more COUNT -             there are COUNT things besides, which were not looked at
 #   PLACE - wrong - WORDS            that folder can't be looked into
 #   live RUN - - -                   a process of this login's sees to the end of a command of the run
+#   held RUN - - -                   the same for a container, also for some moments after its end
 #   claim RUN - - MARK               a command of such a run
 #   tag TAG - - -                    of a process of this login's that a command began
 #   lane TAG - - -                   of a process of this login's that waits for commands
@@ -62,8 +63,8 @@ pcc_is_folder() { # could $pcc_name be a run's?
 pcc_list_living() {
   for pcc_name in *; do
     pcc_is_folder && [ -d "$pcc_name/commands" ] || continue
-    pcc_run=$pcc_name
-    pcc_is_at_work || continue
+    pcc_is_seen_to "$pcc_name/commands" hold && pcc_say held "$pcc_name" - - -
+    pcc_is_seen_to "$pcc_name/commands" sup || continue
     pcc_say live "$pcc_name" - - -
     for pcc_claim in "$pcc_name"/commands/*.claim-*; do
       [ ! -e "$pcc_claim" ] || pcc_say claim "$pcc_name" - - "${pcc_claim##*claim-}"
@@ -100,7 +101,6 @@ if [ -L "$pcc_system" ]; then
   exit 0
 fi
 cd -P -- "$pcc_system" || exit
-pcc_lease=$pcc_system/lease
 read -r pcc_this_boot </proc/sys/kernel/random/boot_id || exit
 pcc_list_tags tag '/[^/]'
 pcc_list_tags lane '//'

@@ -6,7 +6,6 @@ import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from pathlib import Path
 
 from msgspec import Struct, field
 
@@ -14,13 +13,12 @@ from pccpipe.docker_api.engine import Engine
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.gc.changed import changes
 from pccpipe.gc.decide import Kind, Moment, Record, Thing, Verdict, decide
-from pccpipe.gc.look import Found, Group, Site, look, why_alive
+from pccpipe.gc.look import Found, Group, Site, look, script, why_alive
 from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
 from pccpipe.shell import as_account, programs
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import Lease, read_lease
-from pccpipe.shell.lease import program as lease_program
 from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.machine import Machine
 
@@ -219,9 +217,9 @@ def _remove_folders(site: Site, group: Group, folders: Sequence[tuple[Thing, Ver
     ]
     values = {"system": site.system, "run": group.run_id, "tag": place.tag, "account": site.run_as or ""}
     settings = " ".join(f"pcc_{name}={shlex.quote(value)}" for name, value in values.items())
-    text = lease_program() + Path(__file__).with_name("sweep.sh").read_text()
+    text = script("sweep.sh")
     # Commands are ended only of a run that is over: they were left when its machine could not be reached.
-    unless = "" if group.run.has_processes else "pcc_is_at_work || "
+    unless = "" if group.run.has_processes else "pcc_is_begun || "
     end = f"{unless}(\n{programs.end_run(place)}\n)"
     program = "\n".join([settings, text, end, *(f"({call})" for call in calls)])
     try:

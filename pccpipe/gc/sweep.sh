@@ -1,9 +1,8 @@
-# Removes a run's folders. lease.sh comes before it. In front: pcc_system, pcc_run (the run's id), pcc_tag (what its processes
+# Removes a run's folders. lease.sh and gc.sh come before it. In front: pcc_system, pcc_run (the run's id), pcc_tag (what its processes
 # have in their environment) and pcc_account (whose the workspaces are, if not the login's). Answers are lines: `gone [KILOBYTES]`,
 # `alive`, or `left KILOBYTES WORDS`.
 
 export LC_ALL=C
-pcc_lease=$pcc_system/lease
 read -r pcc_this_boot </proc/sys/kernel/random/boot_id || exit
 
 pcc_uid= pcc_become=
@@ -12,9 +11,13 @@ if [ -n "$pcc_account" ] && pcc_uid=$(id -u "$pcc_account" 2>/dev/null) && [ "$p
   [ "$(id -u)" -ne 0 ] || pcc_become="setpriv --reuid=$pcc_uid --regid=$(id -g "$pcc_account") --init-groups --"
 fi
 
+pcc_is_begun() {
+  pcc_is_seen_to "$pcc_system/run-state/$pcc_run/commands" sup
+}
+
 pcc_sweep_folder() { # PLACE NAME
   # It may have been gone on with since we looked.
-  if pcc_is_at_work; then
+  if pcc_is_begun; then
     echo alive
   elif [ -L "$pcc_system" ] || [ -L "$pcc_system/$1" ]; then
     echo "left 0 $pcc_system/$1 is a symbolic link now"

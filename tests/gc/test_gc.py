@@ -340,6 +340,23 @@ def test_what_the_account_left_goes_and_no_process_of_it_stays(tmp_path: Path, b
     assert "of pccrun" not in with_account.gc().stdout
 
 
+def test_a_run_that_starts_clears_what_is_the_accounts_and_ends_no_process(
+    bench: Bench, vm: VM, connection: Connection
+) -> None:
+    over = bench.other("over")
+    bench.leave(over)
+    workspaces = f"{bench.system}/run-workspaces"
+    vm.sh(
+        f"chmod 711 {bench.system} {workspaces}; cd {workspaces}/{over} && mkdir -m 700 workspace && touch workspace/x"
+    )
+    vm.sh(f"chown -R pccrun: {workspaces}/{over}/workspace")
+    vm.ssh("sudo -n -u pccrun setsid sleep 7532 >/dev/null 2>&1 </dev/null &")
+    collect_over(connection, None, vm.root, lambda run_id: run_id == over, vm.run_as)
+    assert not bench.has(over)
+    assert len(vm.pids("^sleep 7532")) == 1, "it may be the run's own"
+    vm.sh("pkill -f '^sleep 7532'")
+
+
 def test_the_accounts_processes_stay_while_a_run_has_the_vm(
     tmp_path: Path, bench: Bench, vm: VM, connection: Connection
 ) -> None:

@@ -66,7 +66,7 @@ def found(finding: Finding, verdict: Verdict, *words: str, mend: str = "") -> No
 
 def test_the_account_is_made_once_with_nothing_that_is_the_logins(site: Site) -> None:
     vm = site.vm
-    vm.sh("echo 'SUBUID' >/etc/subuid")
+    vm.sh("echo 'SUBUID' >/etc/subuid; echo www-data >/etc/at.deny; chmod 640 /etc/at.deny")
     made = site.make()
     assert made.code == 0, made
     assert made.stdout.endswith("below vm:\n  run_as: pccrun\n")
@@ -80,7 +80,7 @@ def test_the_account_is_made_once_with_nothing_that_is_the_logins(site: Site) ->
         == "root root 755\nroot root 440\n"
     )
     assert vm.sh("cat /etc/sudoers.d/pccpipe-pccrun").stdout == "pcc ALL=(pccrun) NOPASSWD: ALL\n"
-    assert vm.sh("cat /etc/cron.deny /etc/at.deny").stdout == "pccrun\npccrun\n"
+    assert vm.sh("cat /etc/cron.deny /etc/at.deny").stdout == "pccrun\nwww-data\npccrun\n"
     assert vm.ssh("sudo -n -u pccrun sh -c 'ulimit -p 2>/dev/null || ulimit -u'").stdout == "16384\n"
 
     files = "/etc/passwd /etc/group /etc/shadow /etc/sudoers.d/* /etc/*.deny /etc/security/limits.d/* /home/pccrun"
