@@ -216,6 +216,8 @@ def _why(verdict: Verdict) -> str:
             return f"no record here says that the run has ended, and it changed {when}"
         case Why.WAITING:
             return "the run waits for a person"
+        case Why.STOPPED:
+            return "the run is stopped, and an agent's work may be in it (pccpipe resume, or pccpipe cancel)"
         case Why.NOT_ENDED:
             return "no record here says that the run has ended, and an agent's work may be in it"
         case Why.UNTOLD_CHANGES:

@@ -7,14 +7,14 @@ the first one on, nothing that comes from the VM can be told from what such a co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from pccpipe.engine.context import Parts
+from pccpipe.engine.context import Here, Parts
 from pccpipe.engine.scope import Scope
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
-from pccpipe.spec.expression import Template
-from pccpipe.spec.model import FileKind, Run, Step
+from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.model import FileKind, Pipeline, Run, Step
 from pccpipe.workspace.base import Side
 
 
@@ -33,25 +33,50 @@ def is_unattested(parts: Parts, body: Run, place: Place) -> bool:
     return as_login_before or runs_as_login(parts, body, place)
 
 
-def unattested_reads(scope: Scope, step: Step, body: Run) -> list[str]:
+def unattested_reads(scope: Scope, pipeline: Pipeline, step: Step, body: Run) -> tuple[str, ...]:
     """The ids of the steps whose unattested results a step reads, in the order of its texts."""
-    ids = dict.fromkeys(chain[1] for chain in _chains(step, body) if chain[0] == "steps" and len(chain) > 1)
-    return [id_ for id_ in ids if (view := scope.steps.get(id_)) and view.unattested]
+    return _unattested(scope, _chains(pipeline, step, body))
 
 
-def _chains(step: Step, body: Run) -> Iterator[tuple[str, ...]]:
-    if step.condition is not None:
-        yield from jinja.references(step.condition.source, is_expression=True)
-    for template in _templates(body):
+def unattested_gates(here: Here) -> tuple[str, ...]:
+    """Those by which a step's turn comes: a group's `if:` around it read them, or the `until:` of a loop before it."""
+    return (*here.forged, *here.scope.forged)
+
+
+def unattested_condition(scope: Scope, condition: Expression | None) -> tuple[str, ...]:
+    """The same of an `if:` or `until:`, by which other steps than its own run."""
+    return _unattested(scope, _of_condition(condition))
+
+
+def _unattested(scope: Scope, chains: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    ids = dict.fromkeys(chain[1] for chain in chains if chain[0] == "steps" and len(chain) > 1)
+    return tuple(id_ for id_ in ids if (view := scope.steps.get(id_)) and view.unattested)
+
+
+def _of_condition(condition: Expression | None) -> Iterator[tuple[str, ...]]:
+    if condition is not None:
+        yield from jinja.references(condition.source, is_expression=True)
+
+
+def _chains(pipeline: Pipeline, step: Step, body: Run) -> Iterator[tuple[str, ...]]:
+    yield from _of_condition(step.condition)
+    yield from _of_condition(step.timeout.expression if step.timeout else None)
+    for template in _templates(pipeline, body):
         if not template.is_plain:
             yield from jinja.references(template.source, is_expression=False)
 
 
-def _templates(body: Run) -> Iterator[Template]:
+def _templates(pipeline: Pipeline, body: Run) -> Iterator[Template]:
+    yield from pipeline.env.values()
     for where in (body.where, body.fallback):
         if where is not None:
             yield where.run
             yield from where.env.values()
             if where.cwd is not None:
                 yield where.cwd
+            if where.container is not None:
+                yield where.container.image
+                yield from where.container.env.values()
     yield from (file.content for file in body.files if file.kind is not FileKind.SCHEMA)
+    if body.result:
+        yield body.result.path

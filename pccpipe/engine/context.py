@@ -142,6 +142,8 @@ class Here(Struct, frozen=True):
     always: bool = False
     in_round: bool = False
     """Inside of a `repeat`: an agent that was helped has its next turn in the next round."""
+    forged: tuple[str, ...] = ()
+    """The steps whose unattested results the conditions of the groups around read."""
 
     def path_of(self, step_id: str) -> str:
         return f"{self.path}.{step_id}" if self.path else step_id

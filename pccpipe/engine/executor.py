@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.engine.actions import kind_of, run_action
+from pccpipe.engine.attestation import unattested_condition
 from pccpipe.engine.command import asked_settings
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.exposure import Level, is_agent, level_of
@@ -203,7 +204,8 @@ class _Walk(Struct, frozen=True):
         try:
             if not visit.noted and step.condition is not None and not step.condition.evaluate(here.scope.names):
                 return self._end(step, here, visit, Ended(Outcome.SKIPPED), began)
-            here = replace(here, deadline=self._deadline(step, here, visit))
+            forged = (*here.forged, *unattested_condition(here.scope, step.condition))
+            here = replace(here, deadline=self._deadline(step, here, visit), forged=forged)
             if step.matrix:
                 path = here.path_of(step.id)
                 self.parts.note(visit, StepStarted(path, "matrix", name=step.name, always=here.always))
@@ -285,6 +287,7 @@ class _Walk(Struct, frozen=True):
             if ended.outcome is not Outcome.SUCCEEDED:
                 return ended
             if body.until is not None and body.until.evaluate(inside.scope.names):
+                here.scope.forged.extend(unattested_condition(inside.scope, body.until))
                 return ended
         if body.until is None:
             return Ended(Outcome.SUCCEEDED)

@@ -121,7 +121,7 @@ class ProjectView(Struct, frozen=True):
 
 
 class Scope(Struct, frozen=True):
-    """Immutable but for `steps`, the one table of latest runs that all scopes of a run share.
+    """Immutable but for `steps` and `forged`; `steps` is the one table of latest runs that all scopes of a run share.
 
     Assigning to a key of a dict is atomic, so steps of a `parallel` group may do it side by side.
     """
@@ -133,6 +133,8 @@ class Scope(Struct, frozen=True):
     iteration: int | None = None
     matrix: Mapping[str, Json] | None = None
     target: str | None = None
+    forged: list[str] = field(default_factory=list)
+    """The steps whose unattested results ended a loop, for all that comes after it; shared as `steps` is."""
 
     def in_round(self, number: int) -> Scope:
         return replace(self, iteration=number)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.engine.access import Access, Budget, access_of, budget_of
-from pccpipe.engine.attestation import is_unattested, runs_as_login, unattested_reads
+from pccpipe.engine.attestation import is_unattested, runs_as_login, unattested_gates, unattested_reads
 from pccpipe.engine.command import asked_settings, make_command
 from pccpipe.engine.context import Ended, Here, Parts
 from pccpipe.engine.exposure import Level, is_agent, level_of
@@ -154,6 +154,14 @@ class _RunStep(Struct):
     @property
     def _is_agent(self) -> bool:
         return is_agent(self.parts.pipeline, self.body)
+
+    @property
+    def _forged_reads(self) -> tuple[str, ...]:
+        return unattested_reads(self.here.scope, self.parts.pipeline, self.step, self.body)
+
+    def _is_unattested(self, place: Place) -> bool:
+        """Whether its result could be forged: at its place, or by what it was made from."""
+        return is_unattested(self.parts, self.body, place) or bool(self._forged_reads)
 
     def _too_late(self, place: Place) -> Unavailable | None:
         """Why the step may no longer fall back to `place`; None: it may."""
@@ -333,9 +341,7 @@ class _RunStep(Struct):
                 value = parse_result(target.read_bytes(), target.name, self.body.result.schema_json)
             except (OSError, ResultError) as error:
                 return replace(ended, outcome=Outcome.FAILED, message=f"the result is no longer there: {error}")
-            ended = replace(
-                ended, result=value, result_path=path, unattested=is_unattested(self.parts, self.body, place)
-            )
+            ended = replace(ended, result=value, result_path=path, unattested=self._is_unattested(place))
         return ended
 
     def _start(
@@ -373,7 +379,7 @@ class _RunStep(Struct):
         if place is not self._first[0] and (no := self._too_late(place)):
             raise no
         if self.body.isolation_required:
-            forged = unattested_reads(self.here.scope, self.step, self.body)
+            forged = list(dict.fromkeys((*unattested_gates(self.here), *self._forged_reads)))
             if self.body.result and is_unattested(parts, self.body, place):
                 forged.append(self.step.id)
             if forged:
@@ -486,7 +492,7 @@ class _RunStep(Struct):
             if ended.outcome is not Outcome.SUCCEEDED:
                 return ended
             return replace(ended, outcome=Outcome.LOST, message=str(error))
-        return replace(ended, result=value, result_path=path, unattested=is_unattested(self.parts, self.body, place))
+        return replace(ended, result=value, result_path=path, unattested=self._is_unattested(place))
 
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = self._result_path(spec, place)

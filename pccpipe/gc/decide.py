@@ -67,6 +67,8 @@ class Record(Enum):
     """It has not ended, and no process here runs it: it may still be resumed."""
     WAITING = "waiting"
     """For a person, however long that takes; no process runs it meanwhile."""
+    STOPPED = "stopped"
+    """Until somebody resumes it; what an agent made may be on the VM alone."""
     HELD = "held"
     """A process here runs it."""
     ENDED = "ended"
@@ -97,6 +99,7 @@ class Why(Enum):
     UNTOUCHED = "untouched"  # since its last change
     TOUCHED = "touched"  # since its last change
     WAITING = "waiting"
+    STOPPED = "stopped"
     NOT_ENDED = "not ended"
     UNTOLD_CHANGES = "untold changes"
     ENGINE_UNKNOWN = "engine unknown"
@@ -194,6 +197,8 @@ def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) ->
                 return Verdict(False, Why.ENGINE_UNKNOWN)
             if run.record is Record.WAITING and moment.older_than > 0:
                 return Verdict(False, Why.WAITING)
+            if run.record is Record.STOPPED:
+                return Verdict(False, Why.STOPPED)
             is_old = (0.0 if stillness is None else stillness) >= moment.older_than
             return Verdict(is_old, Why.UNTOUCHED if is_old else Why.TOUCHED, stillness)
         case Kind.STRANGE:

@@ -56,6 +56,8 @@ class RunsDir:
             return Record.HELD
         if entry.waiting:
             return Record.WAITING
+        if entry.stopped:
+            return Record.STOPPED
         return Record.ENDED if entry.ended else Record.OPEN
 
     def names_all(self, run_id: str, marks: Collection[str]) -> bool:

@@ -351,15 +351,23 @@ def test_a_command_of_the_logins_makes_results_unattested_with_an_account_too(st
         "{id: last, on: container, container: box, run: x, isolation: required, result: {path: last.json}}",
         '{id: last, on: container, container: box, run: "x ${{ steps.review.result.a }}", isolation: required}',
         "{id: last, on: container, container: box, run: x, if: steps.review.result.a != 1, isolation: required}",
+        "{id: last, on: local, run: x, timeout: '${{ steps.review.result.a }}', isolation: required}",
+        "{id: all, if: steps.review.result.a == 2, parallel: [{id: last, on: local, run: x, isolation: required}]}",
+        "{id: copy, on: local, run: 'x ${{ steps.review.result.a }}', result: {path: copy.json}}\n"
+        "      - {id: last, on: local, run: 'x ${{ steps.copy.last_result.a }}', isolation: required}",
+        "{id: loop, repeat: {max: 1, until: steps.review.result.a == 2}, steps: [{id: in, on: local, run: x}]}\n"
+        "      - {id: last, on: local, run: x, isolation: required}",
     ],
 )
 def test_isolation_required_refuses_what_is_unattested_or_reads_it(stage: Stage, step: str) -> None:
-    files = dict.fromkeys(("first.json", "review.json", "last.json"), b'{"a": 2}')
+    files = dict.fromkeys(("first.json", "review.json", "last.json", "copy.json"), b'{"a": 2}')
     stage.script = lambda command: Play(files=files)
-    played = stage.play(RESULTS + f"      - {step}\n")
-    assert played.end_of("last").reason is Reason.UNATTESTED
+    text = RESULTS + f"      - {step}\n"
+    played = stage.play(text)
+    (last,) = [end for end in played.notes.of(StepEnded) if end.step in {"last", "all.last"}]
+    assert last.reason is Reason.UNATTESTED
     stage.run_as = "pccrun"
-    assert stage.play(RESULTS + f"      - {step}\n").outcome.outcome is Outcome.SUCCEEDED
+    assert stage.play(text).outcome.outcome is Outcome.SUCCEEDED
 
 
 def test_a_failed_agent_is_not_unavailable_and_its_run_ends(stage: Stage) -> None:

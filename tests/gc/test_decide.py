@@ -103,6 +103,13 @@ def test_a_run_that_waits_for_a_person_is_kept_however_long_that_takes() -> None
     assert verdict(old(WORKSPACE), Run(Record.WAITING), moment=Moment(NOW, 0.0)).goes
 
 
+def test_what_a_stopped_run_keeps_is_kept_whatever_its_age() -> None:
+    for moment in (MOMENT, Moment(NOW, 0.0)):
+        for thing in (WORKSPACE, STATE):
+            assert verdict(old(thing), Run(Record.STOPPED), moment=moment) == Verdict(False, Why.STOPPED)
+    assert decide([TOO_LONG], Run(Record.STOPPED), MOMENT)[0].goes
+
+
 def test_without_the_engine_only_what_is_over_goes() -> None:
     blind = Moment(NOW, 0.0, engine_known=False)
     assert verdict(old(STATE), Run(), moment=blind) == Verdict(False, Why.ENGINE_UNKNOWN)
