@@ -624,9 +624,11 @@ def _recorded(
         ):
             busy = _claimed(parts, claim) if claim else None
             ended = busy or execute(parts, inputs)
-    except VmBusy:
-        # A run that was begun before is not over for that: somebody resumes it later.
+    except VmBusy as busy:
+        # A run that was begun before is not over for that: it is resumed later.
         going_on = True
+        if parts.past.was_paused:
+            parts.journal.append(RunStopped(Outcome.UNAVAILABLE, busy.message, f"pccpipe resume {parts.run_id}"))
         raise
     finally:
         if ended.outcome is None:

@@ -38,8 +38,8 @@ def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, 
     """Remove what runs left behind: containers, copies of the code, and what is kept of commands.
 
     All of a run that is over goes at once, and so does a container whose deadline has passed. Of a run that may still
-    be resumed, things go when nothing of it has changed for --older-than. What a live run has is never touched, and
-    neither are copies here that hold changes which no diff has.
+    be resumed, things go when nothing of it has changed for --older-than. What a live run has is never touched, what a
+    stopped one keeps neither, nor are copies here that hold changes which no diff has.
 
     Exit status: 0, 1 if something could not be removed, 3 if the VM cannot be reached.
     """

@@ -132,6 +132,8 @@ class Past:
         for event in events:
             self._note(event)
         self.used |= self.exposure.places
+        self.was_paused = self._waiting_since is not None
+        """Whether it was stopped, or waited for a person, without a process."""
         self._go_on(time.time())
 
     @property

@@ -158,6 +158,50 @@ def test_an_sshd_that_stays_away_stops_the_run_and_a_resume_ends_it(tmp_path: Pa
     assert not proof.exists()
 
 
+def test_a_stopped_run_keeps_its_workspace_and_leaves_the_vm_to_others(
+    tmp_path: Path, fresh_vm: VM, proof: Path
+) -> None:
+    control = Control(tmp_path, fresh_vm, settings="lost_after: 3s\n")
+    fresh_vm.sh("docker tag bb:latest kept:latest")
+    ran = struck(control, attacked(proof, place="container"), lose_image)
+    run_id = ran.record.name
+    assert ran.state["stopped"], ran.stdout + ran.stderr
+    project = ("--project", str(control.project_file()))
+    cleaned = control.do("gc", *project, "--older-than", "0s")
+    assert cleaned.returncode == 0, cleaned.stdout + cleaned.stderr
+    assert "stopped" in cleaned.stdout
+    kept = fresh_vm.sh(f"cat {fresh_vm.root}/.system/run-workspaces/{run_id}/run-tests.sh").stdout
+    assert PROOF in kept
+    # Another run has the VM: the stopped one stays stopped, and says so.
+    pipeline = "steps: [{id: hold, on: vm, run: 'sleep 60'}]"
+    process, record = control.start(pipeline)
+    try:
+        wait_until(lambda: happened(record, '"command_started"'))
+        busy = control.do("resume", run_id)
+        assert busy.returncode == 3, busy.stdout + busy.stderr
+        assert ran.state["stopped"]
+        assert "stopped" in control.do("runs").stdout
+    finally:
+        process.terminate()
+        process.communicate()
+    fresh_vm.sh("docker tag kept:latest bb:latest")
+    done = control.do("resume", run_id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not proof.exists()
+
+
+def test_a_stopped_run_that_is_cancelled_leaves_nothing(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
+    control = Control(tmp_path, fresh_vm, settings="lost_after: 3s\n")
+    ran = struck(control, attacked(proof, place="container"), lose_image)
+    assert ran.state["stopped"], ran.stdout + ran.stderr
+    done = control.do("cancel", ran.record.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran.state["outcome"] == "cancelled", done.stdout + done.stderr
+    assert [end["step"] for end in ran.events if end["event"] == "step_ended"][-1] == "clean"
+    assert fresh_vm.sh(f"ls {fresh_vm.root}/.system/run-workspaces").stdout.split() == []
+    assert not proof.exists()
+
+
 def test_an_engine_that_restarts_after_the_builder_is_waited_for(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
     control = Control(tmp_path, fresh_vm)
 
