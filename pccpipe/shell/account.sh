@@ -103,19 +103,32 @@ pcc_sweep_idle() { # ID...: the same, unless a command of the run goes on that i
 }
 
 pcc_sweep() { # kills every process of the account but those in the containers $pcc_spared; fails if some are left after 5 s
-  pcc_ticks=0
-  while pcc_living; do
-    [ $pcc_ticks -lt 100 ] || return 1
-    # Not waited for: what is swept may stop the one that sweeps, which is of its own account.
+  pcc_round=0
+  while [ $pcc_round -lt 25 ]; do
+    pcc_round=$((pcc_round + 1))
     if [ -z "$pcc_spared" ]; then
-      pcc_kill -KILL -1 2>/dev/null &
+      pcc_kill_all && ! pcc_living && return
     else
+      pcc_living || return 0
       # First none forks any more, then all go.
       { pcc_kill -STOP $pcc_pids; pcc_kill -KILL $pcc_pids; } 2>/dev/null &
+      sleep 0.2
     fi
-    pcc_ticks=$((pcc_ticks + 1))
-    sleep 0.05
   done
+  return 1
+}
+
+pcc_kill_all() { # all of the account's at once: who looks first misses one that forks and ends faster than one looks
+  # It is the account's own, so what it is to kill may stop or kill it: it is waited for no longer than a moment.
+  pcc_as sh -c 'kill -KILL -1; exit 42' 2>/dev/null </dev/null &
+  pcc_killer=$! pcc_ticks=0
+  while pcc_identify $pcc_killer 2>/dev/null; do
+    [ $pcc_ticks -lt 20 ] || return
+    pcc_ticks=$((pcc_ticks + 1))
+    sleep 0.01
+  done
+  wait $pcc_killer
+  [ $? = 42 ]
 }
 
 pcc_living() { # sets pcc_pids to the account's processes that are in no container $pcc_spared (ID|ID...) and are no zombies

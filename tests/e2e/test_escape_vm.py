@@ -6,6 +6,7 @@ import json
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def guarded(tmp_path: Path, vm: VM) -> Control:
 def account_processes(vm: VM) -> list[str]:
     """Give what is alive of the account, thread by thread: a process whose first one has ended is."""
     return vm.sh(f"ps -L -u {vm.run_as} -o pid=,stat=,args= | grep -v ' Z' || true").stdout.splitlines()
+
+
+def left_behind(vm: VM) -> list[str]:
+    """Give what is alive of the account, for longer than pccpipe itself needs to look as the account."""
+    until = time.monotonic() + 0.5
+    while (alive := account_processes(vm)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return alive
 
 
 def test_tests_that_stay_forge_no_approval_and_steal_no_secret(guarded: Control, vm: VM) -> None:
@@ -155,7 +164,7 @@ def test_no_process_is_alive_when_its_step_has_ended(guarded: Control, vm: VM, w
 
     def look(_: subprocess.Popen[str], record: Path) -> None:
         wait_until(lambda: happened(record, '"event":"step_started","step":"after"'))
-        seen.append(account_processes(vm))
+        seen.append(left_behind(vm))
 
     ran = guarded.run(
         """
@@ -172,12 +181,37 @@ def test_no_process_is_alive_when_its_step_has_ended(guarded: Control, vm: VM, w
     assert seen == [[]]
 
 
+def test_one_that_is_always_another_process_is_killed(guarded: Control, vm: VM) -> None:
+    hopper = "setpgrp; while (1) { open F, q(>>/tmp/hops); print F q(.); close F; exit if fork }"
+    (guarded.workspace / "stay.sh").write_text(f"env -i perl -e '{hopper}' </dev/null >/dev/null 2>&1 &\nsleep 0.2")
+    sizes: list[str] = []
+
+    def look(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, '"event":"step_started","step":"after"'))
+        sizes.extend(vm.sh("stat -c %s /tmp/hops; sleep 0.3; stat -c %s /tmp/hops; rm /tmp/hops").stdout.split())
+
+    ran = guarded.run(
+        """
+        steps:
+          - {id: sync, upload: workspace}
+          - {id: test, on: vm, run: sh stay.sh}
+          - {id: after, on: local, run: sleep 1}
+        always:
+          - {id: clean, remove: workspace}
+        """,
+        meanwhile=look,
+    )
+    assert ran.step("test")["outcome"] == "succeeded", ran.stdout
+    assert int(sizes[0]) > 10
+    assert sizes[0] == sizes[1]
+
+
 def test_what_a_command_left_goes_on_while_another_is_active_and_then_goes(guarded: Control, vm: VM) -> None:
     seen: list[list[str]] = []
 
     def look(_: subprocess.Popen[str], record: Path) -> None:
         wait_until(lambda: happened(record, '"event":"step_started","step":"after"'))
-        seen.append(account_processes(vm))
+        seen.append(left_behind(vm))
 
     ran = guarded.run(
         """
