@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pccpipe.docker_api.settings import WORKSPACE
 from pccpipe.outcome import Place
+from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.base import Isolation
 from pccpipe.values import Json
 
@@ -132,4 +133,5 @@ def _text(value: Json) -> str | None:
 
 
 def _number(value: Json) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+    # What is out of bounds no container has; to the engine 0 is no limit.
+    return number_or_none(value, 2**63 - 1) or None

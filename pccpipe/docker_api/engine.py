@@ -139,9 +139,9 @@ class Engine:
         made = self.containers(*(f"{key}={value}" for key, value in labels.items()), running=running)
         return {self.id_of(each): _mounted(each) for each in made}
 
-    def id_of(self, made: Mapping[str, Json]) -> str:
-        """A container's id in an answer of the engine's. Raises Nonsense."""
-        return name(self.machine.host, "id of a container", made.get("Id"), _ID)
+    def id_of(self, made: Json) -> str:
+        """The id of a container, or of a command in one, in an answer of the engine's. Raises Nonsense."""
+        return name(self.machine.host, "id of a container", self._account_of("a container", made).get("Id"), _ID)
 
     def has_file(self, container: str, path: str) -> bool:
         """Whether a container, also one that was never started, has something at an absolute path."""

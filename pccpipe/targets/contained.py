@@ -282,8 +282,9 @@ class Contained:
         container = self._where.container
         tell = ["/bin/sh", "-c", "kill -TERM -1"]
         try:
-            made = self._where.engine.ask(Call.OTHER, lambda client: client.exec_create(container, tell))
-            self._where.engine.ask(Call.OTHER, lambda client: client.exec_start(made["Id"], detach=True))
+            engine = self._where.engine
+            made = engine.id_of(engine.ask(Call.OTHER, lambda client: client.exec_create(container, tell)))
+            engine.ask(Call.OTHER, lambda client: client.exec_start(made, detach=True))
         except (Unavailable, ConnectionError, TimeoutError):
             return  # it has ended, or KILL will do
 

@@ -87,6 +87,13 @@ def test_a_link_that_an_agent_left_in_the_leases_folder_stops_no_later_run(contr
     assert "9223372036854775807" not in vm.sh(f"ls {vm.root}/.system/lease").stdout
 
 
+def test_with_an_account_workspace_code_cannot_even_write_there(control: Control, vm: VM) -> None:
+    control.run_as = True
+    ran = control.run(f'steps: [{{id: attack, on: vm, run: "{LINK}"}}]')
+    assert ran.code == 1
+    assert "9223372036854775807" not in vm.sh(f"ls {vm.root}/.system/lease").stdout
+
+
 def test_a_container_without_its_watchdog_and_without_pccpipe_is_gone_at_its_deadline(control: Control, vm: VM) -> None:
     control.settings = "lost_after: 1s\n"
     process, record = control.start(ALONE)

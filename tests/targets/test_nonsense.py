@@ -13,7 +13,9 @@ from typing import cast
 
 import pytest
 
+from pccpipe.docker_api.account import isolation_of
 from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.settings import LIMIT_LABEL
 from pccpipe.docker_api.stream import Body
 from pccpipe.errors import ActionError, Lost, Nonsense, Unavailable
 from pccpipe.outcome import Place as Where
@@ -25,7 +27,9 @@ from pccpipe.shell.programs import Place
 from pccpipe.shell.trailer import TrailerFinder
 from pccpipe.targets.answers import MOST, number, number_or_none
 from pccpipe.targets.base import Command, Isolation
+from pccpipe.targets.contained import _had_its_time
 from pccpipe.targets.machine import Done, Process
+from pccpipe.values import Json
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.listing import list_tree
 from tests.targets.stand import read_all
@@ -235,3 +239,21 @@ def test_a_file_from_before_1970_has_a_time(tmp_path: Path) -> None:
     os.utime(tmp_path / "old", ns=(-3_600_000_000_000, -3_600_000_000_000))
     (entry,) = list_tree(Here(), str(tmp_path), None, Excluded(()))
     assert entry.mtime_ns == -3_600_000_000_000
+
+
+@pytest.mark.parametrize("said", [10**400, -1, 1e20, "x", True, None, [1]])
+def test_a_limit_without_sense_is_none(said: Json) -> None:
+    settings: Json = {"Memory": said, "NanoCpus": said, "PidsLimit": said}
+    had = isolation_of("vm", "name", {"Config": {}, "HostConfig": settings}, None)
+    assert (had.memory, had.cpus, had.pids) == (None, None, None)
+
+
+def test_a_time_without_sense_is_no_time_limit() -> None:
+    for began, ended, limit in (
+        ("x", "y", "1"),
+        ("2026-01-01T00:00:00", "2026-01-01T00:01:00Z", "1"),
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "1e1"),
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "nan"),
+    ):
+        state: Json = {"StartedAt": began, "FinishedAt": ended}
+        assert not _had_its_time({"State": state, "Config": {"Labels": {LIMIT_LABEL: limit}}})

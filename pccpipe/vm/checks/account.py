@@ -14,6 +14,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Run
+from pccpipe.targets.answers import number_or_none
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.patient import ACCOUNT, Patient
 
@@ -73,8 +74,8 @@ def limits(patient: Patient) -> Finding:
     name = _run_as(patient)
     if name is None:
         return skipped(NOT_NAMED)
-    limit = _known(patient, name).facts.get("limit", "")
-    if not limit.isdecimal() or int(limit) > PROCESSES:
+    limit = number_or_none(_known(patient, name).facts.get("limit", ""))
+    if limit is None or limit > PROCESSES:
         return ok(f"a step may have {PROCESSES} processes, and {name} more")
     write = f"echo '{name} - nproc {2 * PROCESSES}' | {patient.sudo}tee /etc/security/limits.d/pccpipe-{name}.conf"
     words = f"{name} may have {limit} processes: a step that takes them all could not be ended, as that takes one more"
