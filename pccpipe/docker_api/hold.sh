@@ -4,7 +4,9 @@
 # ID.hold, beside the command's other files, has the holder's pid, start time and boot: a holder lives no longer than half a
 # minute after its container or that file, so it proves to the lease that the container runs.
 
-pcc_find_way() { # sets pcc_way to what the engine can be asked with
+pcc_find_way() { # sets pcc_way to what the engine can be asked with, or to nothing
+  pcc_way=
+  [ -r /proc/self/stat ] || return
   for pcc_way in curl perl python3 docker; do
     command -v $pcc_way >/dev/null 2>&1 && return
   done
