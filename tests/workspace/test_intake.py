@@ -217,7 +217,7 @@ def test_a_stream_that_ends_early_is_a_broken_connection(fetch: Fetch, cut: int)
 
 @pytest.mark.parametrize("listing", [b"hello\0\0", b"f x 1 644 ./a\0\0", b"f 1 1 999 ./a\0\0", b"x" * 40_000])
 def test_a_listing_that_is_none_is_refused(fetch: Fetch, listing: bytes) -> None:
-    with pytest.raises(ActionError, match="no listing|talks nonsense"):
+    with pytest.raises(ActionError, match=r"no listing|talks nonsense"):
         fetch(listing, b"")
 
 
