@@ -36,7 +36,10 @@ pcc_list() { # PLACE
 pcc_list_here() { # PLACE
   pcc_count=0 pcc_folders=0
   for pcc_name in * .[!.]* ..?*; do
-    if pcc_is_folder; then
+    # What keeps git out is no leftover.
+    if [ "$pcc_name" = .git ]; then
+      continue
+    elif pcc_is_folder; then
       pcc_folders=$((pcc_folders + 1))
     elif [ -e "$pcc_name" ] || [ -L "$pcc_name" ]; then
       pcc_count=$((pcc_count + 1))

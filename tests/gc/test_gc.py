@@ -457,6 +457,7 @@ def test_at_home_a_copy_goes_only_when_its_run_is_over_and_a_diff_has_its_change
     assert kept == {f"{run}/{name}" for run in ("untold", open_) for name in ("workspace", "workspace-sent")}
     # Nothing of a run: that keeps git out.
     assert [path.name for path in states.iterdir()] == [".git"]
+    assert ".git" not in done.stdout, "what keeps git out is no leftover"
     assert "no diff has all of its changes" in line(done, "untold/workspace of")
     assert "no record here says that the run has ended" in line(done, f"{open_}/workspace of")
 
