@@ -65,13 +65,15 @@ def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:
         except Unavailable as no:
             until = _until(parts, wait, no, began)
             now = time.monotonic()
-            if now + pause > until or parts.cancel.wait(pause):
+            if now + pause > until:
                 raise
             if not warned and now - began > WARN_AFTER:
                 warned = True
                 parts.journal.append(
                     Warned(f"unavailable ({no.reason}): waiting for it, {until - now:.0f} s more at most", wait.path)
                 )
+            if parts.cancel.wait(pause):
+                raise
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
             if wait.place is not Place.LOCAL:

@@ -16,6 +16,7 @@ from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.gc.decide import CUT_OFF_LIMIT, Container, Kind, Record, Run, Thing
 from pccpipe.gc.records import Records
 from pccpipe.outcome import Reason
+from pccpipe.record.fence import GIT
 from pccpipe.record.journal import RUN_ID
 from pccpipe.shell import lease
 from pccpipe.shell.lane import unbroken
@@ -163,6 +164,8 @@ def _look_at_folders(site: Site, found: Found) -> None:
                 found.add(_folder(kind, f"{place}/{name}", name, size, last))
             case "copy":
                 found.add(_folder(Kind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))
+            case "folder" | "other" if place == STATES and name == GIT:
+                pass  # keeps git out, for all runs of this machine
             case "folder" | "other":
                 found.strange.append(f"{site.system}/{place}/{name}")
             case "more":

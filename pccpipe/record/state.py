@@ -94,6 +94,8 @@ class StepState(Struct):
     """Its result could have been forged by a command on the VM."""
     facts: dict[str, Json] = field(default_factory=dict)
     """What a built-in action did."""
+    warning: str = ""
+    """The latest, for a view of what goes on: such as for what it waits."""
     model: dict[str, Json] | None = None
     """What it used of a model, by the proxy's account."""
 
@@ -320,6 +322,8 @@ class RunState(Struct):
                 self.outcome, self.status = what.outcome, what.status
             case Warned():
                 self.warnings.append(f"{what.step}: {what.message}" if what.step else what.message)
+                if what.step in self.steps:
+                    self.steps[what.step].warning = what.message
             case RunEnded():
                 self.outcome, self.status, self.message = what.outcome, what.status, what.message
                 self.downgraded, self.seconds, self.ended_at = what.downgraded, what.seconds, event.time

@@ -210,6 +210,8 @@ def _notes(state: RunState, step: StepState | None, node: Node, *, collapsed: bo
         pieces.append((f"round {step.round} of {step.rounds}", "dim"))
     if step.facts:
         pieces.append((facts_text(step.kind or "", step.facts), "dim"))
+    if step.warning and step.had is None and step.outcome is None:
+        pieces.append((harmless_line(step.warning), "yellow"))
     if step.outcome and step.outcome not in {Outcome.SUCCEEDED, Outcome.SKIPPED}:
         separator = " · " if pieces else ""
         pieces.append((f"{separator}{harmless_line(why(step))}", "yellow" if step.ignored else "red"))

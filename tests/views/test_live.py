@@ -8,7 +8,16 @@ import pytest
 from rich.console import Console
 
 from pccpipe.outcome import Outcome, Place, Stream
-from pccpipe.record.events import CommandEnded, Happening, Output, RoundStarted, RunEnded, StepEnded, StepStarted
+from pccpipe.record.events import (
+    CommandEnded,
+    Happening,
+    Output,
+    RoundStarted,
+    RunEnded,
+    StepEnded,
+    StepStarted,
+    Warned,
+)
 from pccpipe.record.state import RunState
 from pccpipe.views.board import Line, board, final_board
 from pccpipe.views.live import LiveView, Painter
@@ -58,6 +67,14 @@ def test_a_running_step_shows_where_it_runs_and_its_last_lines() -> None:
         "· collect",
         "· clean",
     ]
+
+
+def test_a_step_that_waits_says_for_what() -> None:
+    waiting = [*upto(StepStarted, "iterate[1].build"), Warned("unavailable: waiting for it", "iterate[1].build")]
+    (line,) = [line for line in shown(waiting) if "build" in line]
+    assert line.endswith("unavailable: waiting for it")
+    (line,) = [line for line in shown([*waiting, command("iterate[1].build", BOXED)]) if "build" in line]
+    assert "unavailable" not in line
 
 
 def test_a_round_that_is_over_is_one_line() -> None:
