@@ -16,6 +16,7 @@ from pccpipe.gc.decide import Kind, Moment, Record, Thing, Verdict, decide
 from pccpipe.gc.look import Found, Group, Site, look, script, why_alive
 from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
+from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.shell import as_account, programs
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import Lease, read_lease
@@ -102,6 +103,8 @@ def collect(
         collected.others += _marks(site, site.lease_root, dry_run=dry_run)
         collected.others += _strays(site, found, holder, dry_run=dry_run)
         collected.wrong += changes(site.machine, site.lease_root, site.engine)
+        if unknown := unknown_processes(site.machine, site.lease_root):
+            collected.wrong.append(in_words(site.machine.facts.user, unknown))
     return collected
 
 

@@ -245,6 +245,19 @@ def test_a_process_that_nobody_sees_to_keeps_nothing_of_its_run_and_ends(bench: 
     vm.sh("pkill -f '^sleep 7531'")
 
 
+def test_a_daemon_that_a_command_left_is_named(bench: Bench, vm: VM) -> None:
+    left = bench.other("left")
+    bench.leave(left)
+    bench.begin(left)
+    vm.ssh("(env -i setsid sh -c 'sleep 7537; :' </dev/null >/dev/null 2>&1 3>&- &)")
+    try:
+        assert "sh -c sleep 7537; :" in line(bench.gc(), "WRONG", "no session, service or run began", f"of {vm.user}")
+    finally:
+        vm.sh("pkill -f '^sleep 7537'")
+    assert "no session" not in bench.gc().stdout, "what sees to a command is known"
+    vm.sh("pkill -f '^sleep 7531'")
+
+
 def test_what_is_no_lease_goes_and_the_lease_stays(bench: Bench, vm: VM, connection: Connection) -> None:
     lease = Lease(connection, vm.root, bench.other("alive"), holder="a test")
     lease.acquire(0, lambda: True, lambda _: None)

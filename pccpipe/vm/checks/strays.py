@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pccpipe.gc.decide import Kind
 from pccpipe.gc.sweep import Fate
+from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.checks.leftovers import collect_leftovers, collected
 from pccpipe.vm.patient import Patient
-
-SHOWN = 3
 
 
 def strays(patient: Patient) -> Finding:
@@ -35,11 +32,10 @@ def processes(patient: Patient) -> Finding:
     facts = patient.machine.facts
     if facts.uid == 0:
         return skipped("all that the system itself runs is root's, as the login is")
-    lines = patient.words_of(Path(__file__).with_name("strays.sh").read_text(), 30).splitlines()
+    lines = unknown_processes(patient.machine, patient.root)
     if not lines:
         return ok(f"each process of {facts.user} is of a session, a service or a run")
-    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    words = f"no session and no service began these of {facts.user}: {'; '.join(lines[:SHOWN])}{more}"
+    words = in_words(facts.user, lines)
     pids = " ".join(line.partition(" ")[0] for line in lines)
     return warning(
         f"{words}. They can read and change what is {facts.user}'s",

@@ -1,5 +1,13 @@
-# Names processes of this login that no session and no service of the machine began, as far as is seen: one line each, PID and
-# command line. What pccpipe began says so in its environment, which `gc` looks at.
+# Names processes of this login that no session, no service of the machine and no command of pccpipe's began, as far as is seen:
+# one line each, PID and command line. Set before: pcc_system. What claims in its environment to be a command's is not among
+# them: gc asks who sees to it.
+
+export LC_ALL=C
+
+pcc_known=' '
+for pcc_path in "$pcc_system"/run-state/*/commands/*.sup "$pcc_system"/run-state/*/commands/*.hold; do
+  [ -f "$pcc_path" ] && read -r pcc_pid pcc_rest <"$pcc_path" && pcc_known="$pcc_known$pcc_pid "
+done 2>/dev/null
 
 pcc_read_stat() { # PID: sets pcc_parent, pcc_comm, pcc_zombie
   read -r pcc_line <"/proc/$1/stat" || return 1
@@ -27,6 +35,7 @@ for pcc_path in /proc/[0-9]*; do
   # A container's, or a service's of systemd that runs as this user.
   grep -qE '[0-9a-f]{64}|/system\.slice/' "$pcc_path/cgroup" && ! grep -q '/ssh' "$pcc_path/cgroup" && continue
   grep -qsF PCCPIPE_STEP= "$pcc_path/environ" && continue
+  case $pcc_known in *" ${pcc_path#/proc/} "*) continue ;; esac
   pcc_has_session "${pcc_path#/proc/}" && continue
   printf '%s %s\n' "${pcc_path#/proc/}" "$(head -c 200 "$pcc_path/cmdline" | tr '\0' ' ' | tr -c '[:print:]' '?')"
 done 2>/dev/null | head -n 20

@@ -1,0 +1,27 @@
+"""Names processes of a VM's login that nothing known began: without `run_as`, a command of a run may leave such."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from pccpipe.shell.lane import unbroken
+from pccpipe.targets.machine import Machine
+
+TIMEOUT = 30.0
+
+
+def unknown_processes(machine: Machine, root: str) -> list[str]:
+    """List the first twenty: PID and command line. Of root's nobody can tell. Raises `Unavailable`."""
+    if machine.facts.uid == 0:
+        return []
+    text = Path(__file__).with_name("unknown.sh").read_text()
+    script = f"pcc_system={shlex.quote(root)}/.system\n{text}"
+    done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
+    return done.stdout.decode(errors="replace").splitlines()
+
+
+def in_words(user: str, lines: list[str]) -> str:
+    """Name them in a sentence."""
+    more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+    return f"no session, service or run began these processes of {user}: {'; '.join(lines[:3])}{more}"
