@@ -41,6 +41,10 @@ def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, 
     be resumed, things go when nothing of it has changed for --older-than. What a live run has is never touched, what a
     stopped one keeps neither, nor are copies here that hold changes which no diff has.
 
+    On a VM also goes what lies in the lease's folder and is no lease, and, where the project has run_as, each process
+    of that account while no run is alive. An image that provision did not build, start-up files that changed since,
+    and processes of the login that nothing known began are named.
+
     Exit status: 0, 1 if something could not be removed, 3 if the VM cannot be reached.
     """
     from pccpipe.gc.sweep import collect
