@@ -24,7 +24,7 @@ STALE_AFTER = 60.0
 BEAT_EVERY = 15.0
 POLL_EVERY = 1.0
 ANSWER_TIMEOUT = 20.0
-"""Seconds for a script that reads and makes a few links, in a folder that somebody may have filled."""
+"""Seconds for a script that reads and makes a few links, in a folder that may have been filled."""
 HOLDER_LENGTH = 100
 """A symbolic link's text has its limits: 1024 bytes on XFS."""
 ANSWER_LIMIT = 4096

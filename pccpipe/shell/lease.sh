@@ -24,7 +24,7 @@ pcc_uptime() { # sets pcc_now, in hundredths of a second
   pcc_now=$((${pcc_now%.*} * 100 + 1${pcc_now#*.} - 100))
 }
 
-pcc_is_number() { # NAME: could a lease have this number? There will never be so many runs
+pcc_is_number() { # NAME: could a lease have this number? A VM never has 90 million runs
   case $1 in '' | 0* | *[!0-9]* | 9??????? | ?????????*) return 1 ;; esac
 }
 

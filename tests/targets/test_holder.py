@@ -18,6 +18,7 @@ from pccpipe.targets.base import Exit
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_until, until
 from tests.targets.test_container import BOX, KILL_AFTER, containers, inspect, name_of, stand_on
+from tests.targets.test_container_account import as_the_account, opened
 from tests.testbed.engine import Engine as LocalEngine
 from tests.testbed.vm import VM
 
@@ -167,6 +168,27 @@ def test_the_lease_of_a_run_whose_container_goes_on_is_alive(
     assert state
     assert state.is_stale
     lease.release()
+
+
+def test_with_an_account_the_holder_is_the_logins_and_the_account_cannot_end_it(vm: VM) -> None:
+    with opened(vm) as (stand, _):
+        assert isinstance(stand.target, ContainerTarget)
+        stand.target._kill_after = KILL_AFTER
+        running = stand.start(ALONE, limit=LIMIT)
+        read_until(running, b"ready\n")
+        (line,) = holders(vm)
+        pid = line.split()[0]
+        assert vm.sh(f"ps -o user= -p {pid}").stdout.strip() == vm.user
+        as_the_account(vm, f"kill -KILL {pid}; kill -KILL -1; rm -rf {stand.state}")
+        assert is_alive(vm, line)
+        # The account's `kill -1` met the container, too: nothing in it is left to end.
+        read_all(running)
+        running.discard()
+        running = stand.start(ALONE, limit=LIMIT)
+        read_until(running, b"ready\n")
+        until(lambda: status(vm, name_of(stand, 2)) == "exited", LIMIT + KILL_AFTER + 12)
+        assert read_all(running)[2].timed_out
+        running.discard()
 
 
 def test_root_needs_nothing_to_ask_the_engine_with(vm: VM, stand: Stand) -> None:
