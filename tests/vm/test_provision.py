@@ -35,6 +35,19 @@ steps:
 """
 
 
+AS_ACCOUNT = """\
+containers:
+  agent: {image: "pcc-runner:latest", network: none}
+steps:
+  - id: who
+    on: vm
+    run: "id -un; dirname $HOME; ulimit -p 2>/dev/null || ulimit -u"
+  - {id: boxed, on: container, container: agent, run: "id -u >x"}
+always:
+  - {id: clean, remove: workspace}
+"""
+
+
 class Provisioner:
     """The commands, for one VM."""
 
@@ -42,12 +55,6 @@ class Provisioner:
         self._folder = Folder(folder)
         self._project = Control(folder, vm).project_file()
         self._model = model
-
-    def use_account(self) -> None:
-        """Switch the project to the account that provision made."""
-        text = self._project.read_text()
-        assert "vm:\n" in text
-        self._project.write_text(text.replace("vm:\n", "vm:\n  run_as: pccrun\n"))
 
     def provision(self) -> Done:
         return self._do("provision")
@@ -92,7 +99,14 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
     assert "codex-cli" in ran.log("work")
     assert ran.step("work")["attempts"][-1]["had"]["place"] == "container"
 
-    commands.use_account()
+    control.run_as = True
+    ran = control.run(AS_ACCOUNT)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("who").split() == ["pccrun", "/home/project/.system/run-io/" + ran.record.name + "/steps", "8192"]
+    assert (
+        ran.step("boxed")["attempts"][-1]["had"]["user"]
+        == bare_vm.sh("echo $(id -u pccrun):$(id -g pccrun)").stdout.strip()
+    )
     before, began = state_of(bare_vm), time.monotonic()
     second = commands.provision()
     assert second.code == 0, second.stdout + second.stderr
