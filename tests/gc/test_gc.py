@@ -75,15 +75,16 @@ class Bench:
             f" && head -c {megabytes}M /dev/urandom >{folders[0]}/big"
         )
 
-    def begin(self, run_id: str, mark: str = "", *, supervised: bool = True) -> None:
-        """A process as a command of the run has it, with one that sees to its end, or without."""
+    def begin(self, run_id: str, mark: str = "", *, supervised: bool = True, tagged: bool = True) -> None:
+        """A process as a command of the run has it, or the lane around it: with what sees to its end, or without."""
         assert self.vm
         place = Place(run_id, f"{self.system}/run-state/{run_id}")
         if mark:
             self.vm.ssh(f"echo 0 0 x >{place.state}/commands/work-1.claim-{mark}")
         sign = f"echo $$ ${{22}} $(cat /proc/sys/kernel/random/boot_id) >{place.state}/commands/work-1.sup; "
         script = f"read -r line </proc/$$/stat; set -- $line; {sign if supervised else ''}exec sleep 7531"
-        self.vm.ssh(f"PCCPIPE_STEP={place.tag}/work-1/ setsid sh -c '{script}' </dev/null >/dev/null 2>&1 & sleep 0.3")
+        tag = f"PCCPIPE_STEP={place.tag}/work-1/" if tagged else ""
+        self.vm.ssh(f"{tag} setsid sh -c '{script}' </dev/null >/dev/null 2>&1 & sleep 0.3")
 
     def container(self, run_id: str, script: str, seconds: int, *options: str) -> str:
         assert self.vm
@@ -248,7 +249,7 @@ def test_a_process_that_nobody_sees_to_keeps_nothing_of_its_run_and_ends(bench: 
 def test_a_daemon_that_a_command_left_is_named(bench: Bench, vm: VM) -> None:
     left = bench.other("left")
     bench.leave(left)
-    bench.begin(left)
+    bench.begin(left, tagged=False)
     vm.ssh("(env -i setsid sh -c 'sleep 7537; :' </dev/null >/dev/null 2>&1 3>&- &)")
     try:
         assert "sh -c sleep 7537; :" in line(bench.gc(), "WRONG", "no session, service or run began", f"of {vm.user}")
