@@ -33,14 +33,14 @@ class Wait(Struct, frozen=True):
         place: of the command, or of the copy that an action works on.
         path: of the step.
         deadline: of the step; it waits no longer than that.
-        in_doubt: says whether its command may have begun there already, before this process.
+        in_doubt: says whether its command may have begun there already, and such a reason keeps that from being known.
         consented: a person let the step fall back, so it does not wait for long.
     """
 
     place: Place
     path: str
     deadline: Deadline | None = None
-    in_doubt: Callable[[], bool] = lambda: False
+    in_doubt: Callable[[Reason], bool] = lambda _: False
     consented: bool = False
 
 
@@ -83,8 +83,7 @@ def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:
 
 def _until(parts: Parts, wait: Wait, no: Unavailable, began: float) -> float:
     """Until when it is tried again, on the monotonic clock."""
-    # As long as it can't be known whether it has begun, no other place will do, whatever keeps this one away.
-    away = is_away(parts, no.reason) or wait.in_doubt()
+    away = is_away(parts, no.reason) or wait.in_doubt(no.reason)
     until = 0.0
     if away and not wait.consented:
         lost_after = parts.project.lost_after

@@ -28,7 +28,7 @@ from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
-from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.outcome import AWAY, ENGINE_AWAY, MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
@@ -214,6 +214,15 @@ class _RunStep(Struct):
         says_before = self.parts.past.tells_agents and (place is Place.CONTAINER or self._is_agent)
         return self.may_have_begun or not says_before
 
+    def _stays_in_doubt(self, reason: Reason, place: Place) -> bool:
+        """Whether a place that can't be used now, and may have the command already, keeps it from any other.
+
+        A run that is exposed stops then, and asks again when it is resumed; unless it was an agent that may have begun.
+        """
+        if not self.in_doubt or reason in AWAY | ENGINE_AWAY or self.may_have_begun:
+            return self.in_doubt
+        return place in self.parts.used and not self.parts.exposure.is_exposed
+
     @property
     def _is_begun_again(self) -> bool:
         """Whether an attempt whose command is over has another one, since its place became unusable."""
@@ -243,7 +252,13 @@ class _RunStep(Struct):
                 running, log = self._attached(started, place)
             else:
                 access.issue(self.path, number)
-                wait = Wait(place, self.path, self.here.deadline, lambda: self.in_doubt, self._is_consented)
+                wait = Wait(
+                    place,
+                    self.path,
+                    self.here.deadline,
+                    lambda reason: self._stays_in_doubt(reason, place),
+                    self._is_consented,
+                )
                 begun = with_patience(self.parts, wait, lambda: self._begun(number, place, where, serial, access))
                 if begun is None:
                     return Ended(Outcome.CANCELLED, message="cancelled")
@@ -251,7 +266,7 @@ class _RunStep(Struct):
         except Halted:
             return self._halt.ended
         except Unavailable as no:
-            if self.in_doubt:
+            if self._stays_in_doubt(no.reason, place):
                 return self._lost(number, f"it may have begun before the run was resumed: {no.words}")
             self._unavailable(TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint, settings))
             if self.parts.cancel.requested:

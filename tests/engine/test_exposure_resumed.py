@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -28,8 +29,8 @@ from pccpipe.record.events import (
 from pccpipe.record.state import RunState
 from pccpipe.targets.base import Command, Isolation
 from pccpipe.targets.dummy import DummyTarget, Play
-from tests.engine.rehearsal import Notes, Stage
-from tests.engine.test_past import began
+from tests.engine.rehearsal import DummyTargets, Notes, Stage
+from tests.engine.test_past import KilledError, MortalNotes, began
 from tests.record.script import events as stamped
 
 GONE = Unavailable(Reason.SSH_AUTH_FAILED, "Permission denied (publickey)")
@@ -353,3 +354,95 @@ def test_a_retry_that_is_on_record_is_followed_although_the_place_counts_as_away
     played = stage.play(text, Notes(), targets, past)
     assert played.order == []
     assert played.outcome.outcome is Outcome.SUCCEEDED
+
+
+STOPPING = {
+    "sequence": """
+    steps:
+      - {id: build, on: container, container: box, run: agent}
+      - {id: test, on: vm, run: x, fallback: {on: local}}
+      - {id: after, on: vm, run: x}
+    """,
+    "retries in rounds": """
+    steps:
+      - id: loop
+        repeat: {max: 2}
+        retry: {attempts: 2, backoff: 0s, on: [failed, unavailable]}
+        steps:
+          - {id: build, on: container, container: box, run: agent}
+          - {id: lint, on: vm, run: x, continue_on_error: true}
+          - {id: test, on: vm, run: x, fallback: {on: local}, retry: {attempts: 2, backoff: 0s, on: [unavailable]}}
+      - {id: after, on: vm, run: x}
+    """,
+    "groups in groups": """
+    steps:
+      - id: loop
+        repeat: {max: 1}
+        steps:
+          - {id: build, on: container, container: box, run: agent}
+          - id: both
+            max_parallel: 1
+            parallel:
+              - {id: test, on: vm, run: x, fallback: {on: local}}
+              - {id: unit, matrix: {v: [1, 2]}, on: vm, run: "x ${{ matrix.v }}", fallback: {on: local}}
+              - {id: review, on: container, container: box, run: agent}
+      - {id: after, on: vm, run: x}
+    """,
+}
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_a_run_killed_at_any_event_around_two_stops_still_ends_well(stage: Stage, name: str) -> None:
+    """The place goes away, the run stops; resumed, it stops again or is killed; resumed, the place is back."""
+    stage.lost_after = 0.1
+    text = BOX + STOPPING[name]
+    whole = stage.play(text)
+    expected = sorted(step for step in whole.order if "lint" not in step)
+    gone_whole = _play_gone(stage, text, 1000)
+    for life in range(1, len(gone_whole[0]) + 1):
+        happened, _ = _play_gone(stage, text, life)
+        for again in (0, 1, 2, 3, 1000):
+            events, targets = list(happened), _targets_of(stage, happened)
+            notes = MortalNotes(again)
+            _shut_vm(targets)
+            with contextlib.suppress(KilledError):
+                played = stage.play(text, notes, targets, past_of(*events))
+                assert played.outcome.stopped, f"{life}, {again}"
+                notes.happenings.append(RunStopped(Outcome.UNAVAILABLE, ""))
+            events += [RESUMED, *notes.happenings]
+            targets = _targets_of(stage, events)
+            last = Notes()
+            third = stage.play(text, last, targets, past_of(*events))
+            if third.outcome.stopped:
+                events += [RESUMED, *last.happenings, RunStopped(Outcome.UNAVAILABLE, "")]
+                third = stage.play(text, Notes(), targets, past_of(*events))
+            assert third.outcome.outcome is Outcome.SUCCEEDED, f"{life}, {again}: {third.outcome}"
+            assert targets[Place.LOCAL].commands == [], f"{life}, {again}"
+            agents = [command.id for command in targets[Place.CONTAINER].commands]
+            assert len(agents) == len(set(agents)), f"{life}, {again}"
+            if name != "retries in rounds":
+                assert len(agents) == sum("container" in step for step in expected), f"{life}, {again}: {agents}"
+
+
+def _shut_vm(targets: DummyTargets) -> None:
+    shut(targets[Place.VM], when=lambda: bool(targets[Place.CONTAINER].commands))
+
+
+def _play_gone(stage: Stage, text: str, life: int) -> tuple[list[Happening], DummyTargets]:
+    """The events of a run whose VM goes away when its first agent has begun; killed, or stopped."""
+    notes, targets = MortalNotes(life), stage.targets()
+    _shut_vm(targets)
+    with contextlib.suppress(KilledError):
+        assert stage.play(text, notes, targets).outcome.stopped
+        notes.happenings.append(RunStopped(Outcome.UNAVAILABLE, ""))
+    return notes.happenings, targets
+
+
+def _targets_of(stage: Stage, happened: Sequence[Happening]) -> DummyTargets:
+    """Places that know the commands which had begun by the record."""
+    targets = stage.targets()
+    for event in happened:
+        if isinstance(event, CommandStarted):
+            step = event.step.rpartition(".")[2]
+            targets[event.had.place].commands.append(Command(event.command, step, 1, "x", container=event.settings))
+    return targets
