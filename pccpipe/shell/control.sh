@@ -126,13 +126,9 @@ pcc_is_alive() { # MARK ID
 }
 
 pcc_seek() { # MARK ID: the mark of a command that began, the offsets of its output and its lane; or none
-  pcc_seen=none pcc_ticks=0
+  pcc_seen=none
+  pcc_await "$pcc_state/commands/$2"
   for pcc_claim in "$pcc_state/commands/$2".claim-*; do
-    # The shell that has claimed it may be just about to begin.
-    while [ -e "$pcc_claim" ] && [ ! -s "$pcc_state/commands/$2.sup" ] && [ $pcc_ticks -lt 20 ]; do
-      sleep 0.1
-      pcc_ticks=$((pcc_ticks + 1))
-    done
     [ -s "$pcc_state/commands/$2.sup" ] && read -r pcc_where <"$pcc_claim" && pcc_seen="${pcc_claim##*claim-} $pcc_where"
   done
   pcc_answer "$1" "$pcc_seen"

@@ -371,6 +371,7 @@ pcc_finish_spool() { # CAT FIFO SPOOL
 
 pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another lane, of another connection perhaps
   pcc_command=$pcc_state/commands/$2
+  pcc_await "$pcc_command"
   if ! pcc_tools; then
     pcc_answer "$1" "missing$pcc_missing"
   elif [ ! -d "$pcc_state" ]; then

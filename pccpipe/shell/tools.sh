@@ -63,6 +63,16 @@ pcc_identify() { # PID: sets pcc_self and pcc_start, which together no other pro
   [ "$1" != Z ]
 }
 
+pcc_await() { # COMMAND: the shell that has claimed it may be just about to begin
+  pcc_ticks=0
+  for pcc_claim in "$1".claim-*; do
+    while [ -e "$pcc_claim" ] && [ ! -s "$1.sup" ] && [ $pcc_ticks -lt 20 ]; do
+      sleep 0.1
+      pcc_ticks=$((pcc_ticks + 1))
+    done
+  done
+}
+
 pcc_is_supervised() { # ID: does somebody see to its end? Sets pcc_pid, pcc_code, pcc_timed
   # To read a FIFO could take for ever.
   [ -f "$pcc_state/commands/$1.sup" ] || return 1

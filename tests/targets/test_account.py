@@ -49,7 +49,13 @@ def account(account_vm: VM) -> Iterator[Stand]:
 
 
 def living(vm: VM) -> list[str]:
-    return vm.sh(f"ps -u {vm.run_as} -o stat=,args= | grep -v ^Z || true").stdout.splitlines()
+    """Give what is alive of the account, for longer than pccpipe itself works as the account."""
+    until = time.monotonic() + 0.5
+    while True:
+        alive = vm.sh(f"ps -L -u {vm.run_as} -o stat=,args= | grep -v ^Z || true").stdout.splitlines()
+        if not alive or time.monotonic() > until:
+            return alive
+        time.sleep(0.05)
 
 
 def test_a_command_is_the_accounts_and_has_nothing_of_the_logins_environment(account: Stand, account_vm: VM) -> None:

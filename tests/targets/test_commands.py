@@ -12,7 +12,9 @@ import pytest
 
 from pccpipe.errors import Lost, ResultError
 from pccpipe.outcome import Stream
+from pccpipe.shell.lane import Lane
 from pccpipe.targets.base import Chunk, Exit
+from pccpipe.targets.machine import Machine
 from tests.targets.stand import Stand, read_all, read_into, read_until, until
 
 NASTY = "'\"$HOME `id` \\ $(id) ${x} !! % %s \\n é 漢 \U0001f600 \t * ? [a] {b} ~ # ; & | < > \x01\x1e\x7f"
@@ -387,3 +389,16 @@ def test_close_ends_and_removes_everything(stand: Stand) -> None:
 
 def _peak_kb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_command_whose_beginning_nobody_hears_of_begins_all_the_same(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(lane: Lane, machine: Machine, program: bytes, mark: str) -> None:
+        lane.send(program)
+        lane.close()
+        raise ConnectionResetError("it was closed at that moment")
+
+    monkeypatch.setattr(Lane, "begin", begin)
+    for number in range(5):
+        assert stand.run(f"echo {number}; exit 3") == (b"%d\n" % number, b"", Exit(3))
