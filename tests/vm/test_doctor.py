@@ -376,6 +376,8 @@ def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:
     assert did.succeeded
     assert "removed 1 process (sleep) of pccrun" in did.words
     found(report, "strays", Verdict.OK)
+    vm.ssh(f"ln -s /home {vm.root}/.system/run-state/claim")
+    found(ward.doctor(), "strays", Verdict.WARNING, "not of pccpipe: /home/project/.system/run-state/claim")
     assert [len(vm.pids(f"^sleep {number}")) for number in (7534, 7535, 7536)] == [0, 1, 0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pccpipe.gc.decide import Kind
 from pccpipe.gc.sweep import Fate
 from pccpipe.gc.unknown import in_words, unknown_processes
@@ -20,8 +22,12 @@ def strays(patient: Patient) -> Finding:
         for outcome in found.outcomes
         if outcome.thing.kind is Kind.PROCESSES and outcome.fate is Fate.WOULD_GO
     ]
+    if not going and not failed and not found.strange:
+        return ok("no process, no lease and no file that is of no run")
     if not going and not failed:
-        return ok("no process and no lease that is of no run")
+        more = f" and {len(found.strange) - 3} more" if len(found.strange) > 3 else ""
+        remove = Mend(f"ls -la {shlex.quote(patient.root)}/.system/*   # remove what nobody needs")
+        return warning(f"not of pccpipe: {', '.join(found.strange[:3])}{more}; gc leaves it", remove)
     return wrong(
         "; ".join([*going, *failed]), Mend(patient.pccpipe("gc"), Where.HERE, is_safe=True, do=collect_leftovers)
     )
