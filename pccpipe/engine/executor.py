@@ -354,11 +354,17 @@ class _Walk(Struct, frozen=True):
         levels: list[Level] = []
         if parts.exposure.is_exposed:
             return levels
+        # Once each, and not for each leg of a matrix: a VM that does not answer takes its time to say so.
+        missing: dict[tuple[Place, str], bool] = {}
         for body in _runs_in(steps):
             place, where = first_way(parts.project.isolation_mode, body)
             following = following_way(parts.project.isolation_mode, body, place, allowed=parts.fallback_allowed)
-            if following and self._is_missing(place, where, here):
-                place = following[0]
+            if following:
+                asked = place, where.container.name if where.container else ""
+                if asked not in missing:
+                    missing[asked] = self._is_missing(place, where, here)
+                if missing[asked]:
+                    place = following[0]
             if is_agent(parts.pipeline, body):
                 levels.append(level_of(place, agent=True))
         return levels

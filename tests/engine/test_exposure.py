@@ -21,7 +21,7 @@ from pccpipe.record.events import (
     StepStarted,
     TargetUnavailable,
 )
-from pccpipe.targets.base import Command, Exit
+from pccpipe.targets.base import Command, ContainerSettings, Exit
 from pccpipe.targets.dummy import Play
 from tests.engine.rehearsal import Notes, Played, Script, Stage
 from tests.engine.test_past import KilledError, MortalNotes, began
@@ -189,6 +189,22 @@ def test_a_container_that_could_not_be_created_exposes_nothing(stage: Stage) -> 
     )
     assert played.notes.of(MayHaveBegun) == [MayHaveBegun("build", 1, Place.CONTAINER)]
     assert played.order == ["test@local"]
+
+
+def test_a_place_is_probed_once_for_all_legs_of_a_matrix(stage: Stage) -> None:
+    stage.script = lambda command: Play(unavailable=GONE)
+    targets = stage.targets()
+    asked: list[object] = []
+    probe = targets[Place.VM].probe
+
+    def counted(container: ContainerSettings | None) -> None:
+        asked.append(container)
+        probe(container)
+
+    targets[Place.VM].probe = counted  # type: ignore[method-assign]
+    legs = "matrix: {v: [1, 2, 3, 4]}, on: vm, run: 'x ${{ matrix.v }}'"
+    stage.play(f"steps: [{{id: test, {legs}, fallback: {{on: local}}}}]", targets=targets)
+    assert asked == [None]
 
 
 def test_that_it_may_begin_is_on_disk_before_it_begins(stage: Stage) -> None:
