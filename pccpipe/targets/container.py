@@ -74,7 +74,7 @@ class ContainerTarget:
         lost_after: seconds for which the engine may stay away before a command counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
         door: serves a command that connects to the proxy.
-        account: who runs in the containers, and whose the workspace is; None: whoever has that.
+        account: who runs in the containers, and whose the workspace is; None: the user who has that.
         turns: when a container may run; with an account.
         root: the machine's folder for projects, if `provision` may have written down there what it left.
     """

@@ -334,3 +334,21 @@ def test_a_link_in_the_workspace_leads_the_login_nowhere(guarded: Control, vm: V
     assert not [file for file in ran.record.rglob("*") if file.is_file() and b"private" in file.read_bytes()]
     assert vm.sh(f"cat {secret}; echo; ls /home/pcc").stdout.split() == ["private", "of-the-login", "target"]
     vm.sh(f"rm -f {secret} /home/pcc/target")
+
+
+def test_only_a_step_that_says_account_login_has_the_logins_rights(guarded: Control, vm: VM) -> None:
+    ran = guarded.run(
+        """
+        steps:
+          - {id: sync, upload: workspace}
+          - {id: mine, on: vm, account: login, run: id -un; docker version >/dev/null && echo engine}
+          - {id: theirs, on: vm, run: id -un; docker version >/dev/null 2>&1 || echo none}
+        always:
+          - {id: clean, remove: workspace}
+        """
+    )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert (ran.log("mine"), ran.log("theirs")) == (f"{vm.user}\nengine\n", f"{vm.run_as}\nnone\n")
+    had = {step: ran.step(step)["attempts"][-1]["had"] for step in ("mine", "theirs")}
+    assert [had[step]["engine_at_hand"] for step in had] == [True, False]
+    assert had["mine"]["user"] != had["theirs"]["user"]
