@@ -87,7 +87,8 @@ def prepare(
 
 def processes_left(host: str, name: str, names: str) -> Unavailable:
     """Give the error for processes of the account that a sweep could not kill."""
-    words = f"{host}: processes of {name} cannot be killed: {names}"
+    # One that ends what sweeps, or is under a new number with each look, has no name here.
+    words = f"{host}: processes of {name} cannot be killed: {names or 'they end what is to end them'}"
     return Unavailable(Reason.PROCESSES_LEFT, words, f"end them as root on the VM: pkill -KILL -u {name}")
 
 

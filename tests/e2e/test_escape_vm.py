@@ -143,21 +143,33 @@ WAYS_TO_STAY = {
 }
 
 
-def headless() -> bytes:
-    """Give a program for x86-64 whose first thread ends at once: `ps` calls it dead, and its second one stays."""
-    code = bytes.fromhex(
-        "b838000000 bf000f0100 488db42400 00ffff 31d2 4d31d2 4d31c0 0f05"  # clone(VM|FS|FILES|SIGHAND|THREAD)
-        "85c0 7409 b83c000000 31ff 0f05"  # the first: exit(0), of itself alone
-        "b822000000 0f05 ebf7"  # the second: pause(), again and again
-    )
+def program(words: str) -> bytes:
+    """Give a program for x86-64, of these words of its machine code."""
+    code = bytes.fromhex(words)
     start, size = 0x400078, 120 + len(code)
     head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     return head + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, size, size, 4096) + code
 
 
+# Its first thread ends at once: `ps` calls it dead, and its second one stays.
+HEADLESS = program(
+    "b838000000 bf000f0100 488db42400 00ffff 31d2 4d31d2 4d31c0 0f05"  # clone(VM|FS|FILES|SIGHAND|THREAD)
+    "85c0 7409 b83c000000 31ff 0f05"  # the first: exit(0), of itself alone
+    "b822000000 0f05 ebf7"  # the second: pause(), again and again
+)
+# One process at a time, each for a moment: none is there any more when a look at /proc comes to its number.
+HOPPING = {
+    "hops": program("b839000000 0f05 85c0 74f5 b83c000000 31ff 0f05"),  # fork(); the parent: exit(0)
+    "hops and kills what sweeps": program(
+        "b839000000 0f05 85c0 7409 b83c000000 31ff 0f05"  # the same
+        "b83e000000 48c7c7ffffffff be09000000 0f05 ebd7"  # and the child: kill(-1, SIGKILL)
+    ),
+}
+
+
 @pytest.mark.parametrize("way", WAYS_TO_STAY)
 def test_no_process_is_alive_when_its_step_has_ended(guarded: Control, vm: VM, way: str) -> None:
-    (guarded.workspace / "headless").write_bytes(headless())
+    (guarded.workspace / "headless").write_bytes(HEADLESS)
     (guarded.workspace / "headless").chmod(0o755)
     (guarded.workspace / "stay.sh").write_text(f"{WAYS_TO_STAY[way]}\nsleep 0.1\necho stays\n")
     seen: list[list[str]] = []
@@ -204,6 +216,37 @@ def test_one_that_is_always_another_process_is_killed(guarded: Control, vm: VM) 
     assert ran.step("test")["outcome"] == "succeeded", ran.stdout
     assert int(sizes[0]) > 10
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("way", HOPPING)
+def test_nothing_hops_from_number_to_number_past_the_sweep(guarded: Control, vm: VM, way: str) -> None:
+    (guarded.workspace / "hop").write_bytes(HOPPING[way])
+    (guarded.workspace / "hop").chmod(0o755)
+    (guarded.workspace / "stay.sh").write_text("env -i setsid ./hop </dev/null >/dev/null 2>&1 &\nsleep 0.3\n")
+    made: list[int] = []
+
+    def look(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, '"event":"step_started","step":"after"'))
+        # Processes of this VM are numbered in turn.
+        numbers = vm.sh("cut -d ' ' -f 5 /proc/loadavg; sleep 0.5; cut -d ' ' -f 5 /proc/loadavg").stdout.split()
+        made.append((int(numbers[1]) - int(numbers[0])) % 32768)
+
+    try:
+        ran = guarded.run(
+            """
+            steps:
+              - {id: sync, upload: workspace}
+              - {id: test, on: vm, run: sh stay.sh, continue_on_error: true}
+              - {id: after, on: local, run: sleep 2}
+            always:
+              - {id: clean, remove: workspace}
+            """,
+            meanwhile=look,
+        )
+        assert ran.code == 0, ran.stdout + ran.stderr
+        assert made[0] < 100
+    finally:
+        vm.sh(f"for i in 1 2 3 4 5; do su {vm.run_as} -s /bin/sh -c 'kill -9 -1'; done", check=False)
 
 
 def test_what_a_command_left_goes_on_while_another_is_active_and_then_goes(guarded: Control, vm: VM) -> None:
