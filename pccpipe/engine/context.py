@@ -164,6 +164,8 @@ class Ended(Struct, frozen=True):
     result_path: str | None = None
     unattested: bool = False
     """A command on the VM could have forged the result."""
+    ignored: bool = False
+    """An earlier process of the run went on after it."""
     fails_as: str | None = None
     """The run's status if this ends the run; from the step inside that failed, if it names one."""
     help: Help = Help.NONE

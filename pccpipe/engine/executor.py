@@ -239,6 +239,7 @@ class _Walk(Struct, frozen=True):
             ended.result,
             ended.result_path,
             ended.unattested,
+            ignored=ended.ignored,
             fails_as=fails_as,
             logs=logs,
         )
@@ -382,8 +383,13 @@ class _Walk(Struct, frozen=True):
         return False
 
     def _goes_on(self, step: Step, ended: Ended) -> bool:
-        passed = ended.outcome in _PASSING
-        return passed or (step.continue_on_error and ended.outcome is not Outcome.CANCELLED)
+        if ended.outcome in _PASSING or ended.ignored:
+            return True
+        # A place that the run uses is away, or an agent's processes are left there: the run stops and keeps what it has.
+        stops = ended.outcome is Outcome.UNAVAILABLE and (
+            ended.reason is Reason.PROCESSES_LEFT or is_away(self.parts, ended.reason)
+        )
+        return step.continue_on_error and not stops and ended.outcome is not Outcome.CANCELLED
 
     def _end(self, step: Step, here: Here, visit: Visit, ended: Ended, began: float) -> Ended:
         if ended.help is Help.WANTED:

@@ -9,7 +9,7 @@ from pytest_mock import MockerFixture
 
 from pccpipe.errors import Broken, Unavailable
 from pccpipe.outcome import MAY_FALL_BACK, IsolationMode, Outcome, Place, Reason, Stream
-from pccpipe.record.events import StepDowngraded, TargetUnavailable
+from pccpipe.record.events import StepDowngraded, StepEnded, TargetUnavailable
 from pccpipe.targets.base import Chunk, Command, Exit
 from pccpipe.targets.dummy import Play, says
 from tests.engine.rehearsal import Script, Stage
@@ -179,17 +179,38 @@ def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: M
 def test_one_wait_for_a_vm_that_stays_away_is_enough_for_all_steps(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
     mocker.patch("pccpipe.engine.patience.PATIENCE", 0.05)
-    stage.had_vm, stage.lost_after = True, 0.6
-    stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
+    stage.had_vm, stage.lost_after = True, 3.0
+    gone = Unavailable(Reason.SSH_REFUSED, "Connection refused")
+    stage.script = lambda command: Play(lost="the VM is away") if command.step == "a" else Play(unavailable=gone)
     began = time.monotonic()
-    stage.play("""
-    steps:
-      - {id: a, on: vm, run: x, retry: {attempts: 3, on: [unavailable]}, continue_on_error: true}
-      - {id: b, on: local, run: x, continue_on_error: true}
-      - {id: c, on: vm, run: x, continue_on_error: true}
-      - {id: d, on: vm, run: x, continue_on_error: true}
+    played = stage.play("""
+    steps: [{id: a, on: vm, run: x}]
+    always:
+      - {id: b, on: vm, run: x, retry: {attempts: 3, on: [unavailable]}}
+      - {id: c, on: vm, run: x}
     """)
-    assert 0.3 < time.monotonic() - began < 1.2
+    assert [outcome for _, outcome in played.ends] == ["lost", "unavailable", "unavailable"]
+    # What was lost was waited for already.
+    assert time.monotonic() - began < 1.5
+
+
+def test_a_place_that_stays_away_stops_the_run_also_where_a_failure_would_not(
+    stage: Stage, mocker: MockerFixture
+) -> None:
+    mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
+    stage.had_vm, stage.lost_after = True, 0.2
+    stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
+    text = "steps: [{id: a, on: vm, run: x, continue_on_error: true}, {id: b, on: local, run: x}]"
+    played = stage.play(text)
+    assert played.outcome.stopped
+    assert [end.ignored for end in played.notes.of(StepEnded)] == [False]
+    stage.script = lambda command: Play(unavailable=Unavailable(Reason.PROCESSES_LEFT, "sh"))
+    assert stage.play(text).outcome.stopped
+    # Another reason is none to stop for.
+    stage.script = lambda command: (
+        Play(unavailable=Unavailable(Reason.SSH_AUTH_FAILED, "no")) if "a" in command.id else Play()
+    )
+    assert stage.play(text).order == ["b@local"]
 
 
 def test_a_call_that_broke_in_the_midst_is_made_again_also_on_a_place_never_had(
