@@ -385,7 +385,7 @@ class _Walk(Struct, frozen=True):
     def _goes_on(self, step: Step, ended: Ended) -> bool:
         if ended.outcome in _PASSING or ended.ignored:
             return True
-        # A place that the run uses is away, or an agent's processes are left there: the run stops and keeps what it has.
+        # A place of the run stays away, or has processes left: the run stops and keeps what it has.
         stops = ended.outcome is Outcome.UNAVAILABLE and (
             ended.reason is Reason.PROCESSES_LEFT or is_away(self.parts, ended.reason)
         )
