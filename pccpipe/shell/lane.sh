@@ -220,8 +220,11 @@ pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends 
     sleep 0.01
   done
   printf '%s\n' "$pcc_own" >"$pcc_command.pid"
+  # A container's root may have left a setuid program of root's in the workspace.
+  pcc_walls=
+  pcc_find setpriv && pcc_walls="$pcc_found --no-new-privs"
   {
-    printf 'umask %s\nset -- %s\n' "$pcc_umask" "$pcc_timeout"
+    printf 'umask %s\npcc_walls="%s"\nset -- %s\n' "$pcc_umask" "$pcc_walls" "$pcc_timeout"
     pcc_text
   } >&6
   exec 6>&-

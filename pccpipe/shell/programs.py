@@ -234,7 +234,7 @@ def _of_account(
         f'set -- "$1" {words} /proc/self/fd/9\nunset OLDPWD\nexport PWD\n'
         f"{account.environment(command.id)}{_exports(place, command, workspace)}"
         f"exec 9<<'{end}'\n{script}{end}\n"
-        'exec "$@"\n# pccpipe: this is all of it'
+        'exec $pcc_walls "$@"\n# pccpipe: this is all of it'
     )
     lay_out = shlex.quote(_account_folders(account, command))
     boot = """sh -c 'p=$(cat) && eval "$p"'"""

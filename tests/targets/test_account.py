@@ -69,6 +69,18 @@ def test_a_command_is_the_accounts_and_has_nothing_of_the_logins_environment(acc
     assert (out.decode().split("\n", 1), err, exit_) == ([account_vm.run_as, f"{names} "], b"", Exit(0))
 
 
+def test_a_setuid_program_gains_it_nothing(account: Stand, account_vm: VM) -> None:
+    """One that a container's root left in the workspace, say."""
+    program = f"{account.workspace}/become-root"
+    account_vm.sh(f"cp /usr/bin/id {program} && chown root {program} && chmod 4755 {program}")
+    assert account_vm.sh(f"setpriv --reuid={account_vm.run_as} --clear-groups {program} -u").stdout == "0\n"
+    out, _, exit_ = account.run(
+        f"{program} -u; id -u {account_vm.run_as}; su -c id 2>/dev/null </dev/null || echo no su"
+    )
+    uid, own, su = out.decode().splitlines()
+    assert (uid, su, exit_) == (own, "no su", Exit(0))
+
+
 def test_home_is_fresh_each_time_and_outside_of_the_workspace(account: Stand, account_vm: VM) -> None:
     out = account.run('echo "$HOME"; ls -A "$HOME"; touch "$HOME/.bashrc"; cd; pwd')[0].decode().split()
     again = account.run('echo "$HOME"; ls -A "$HOME"')[0].decode().split()
