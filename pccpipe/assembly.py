@@ -22,7 +22,7 @@ from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
 from pccpipe.targets.base import Target
-from pccpipe.targets.machine import ByteStream, Door, Halt
+from pccpipe.targets.machine import ByteStream, Door, Halt, Machine
 from pccpipe.workspace.sync import WorkspaceSync
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Assembly:
             user_folder=folders.user,
             home_copy=folders.copy,
             sent=folders.sent,
-            machine=self.vm.claim_workspace if self.vm else None,
+            machine=self._claim_workspace if self.vm else None,
             remote=self.vm.workspace if self.vm else "",
             keeps_folder=bool(project.vm and project.vm.run_as),
             state=folders.record / "workspace.json",
@@ -231,6 +231,18 @@ class Assembly:
             turns=self._vm_turns(self.vm),
             root=self.vm.root,
         )
+
+    def _claim_workspace(self) -> Machine:
+        """The VM for work in the workspace alone: it is done as the account that this belongs to, if there is one."""
+        assert self.vm is not None
+        machine = self.vm.claim()
+        with self._lock:
+            turns = self._vm_turns(self.vm)
+        if turns is None or self.vm.account is None:
+            return machine
+        from pccpipe.shell.as_account import AccountMachine
+
+        return AccountMachine(machine, self.vm.account, turns.working)
 
     def _vm_turns(self, vm: ProjectVm) -> Turns | None:
         """Who works on the VM when: its commands and containers run as one account, and are never both there."""

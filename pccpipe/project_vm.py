@@ -75,15 +75,6 @@ class ProjectVm:
         """Who the workspace's code runs as, if not the login. Known once the VM was claimed."""
         return self._account
 
-    def claim_workspace(self) -> Machine:
-        """As `claim`, for work in the workspace alone: it is done as the account that this belongs to."""
-        machine = self.claim()
-        if self._account is None:
-            return machine
-        from pccpipe.shell.as_account import AccountMachine
-
-        return AccountMachine(machine, self._account)
-
     @property
     def had(self) -> bool:
         """Whether this run has had the VM."""

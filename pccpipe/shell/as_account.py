@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -21,12 +25,17 @@ LEFT, OUT_OF_REACH = 4, 5
 """Exit codes of `prepare`'s script: the sweep has left processes; the account does not come to the folder `.system`."""
 
 
+Working: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Within its block no sweep takes what pccpipe itself has running as the account."""
+
+
 class AccountMachine:
     """A `Machine` on which all is done as the account; so nothing that its processes left leads the login anywhere."""
 
-    def __init__(self, machine: Machine, account: Account) -> None:
+    def __init__(self, machine: Machine, account: Account, working: Working = contextlib.nullcontext) -> None:
         self._machine = machine
         self._account = account
+        self._working = working
 
     @property
     def host(self) -> str:
@@ -39,13 +48,33 @@ class AccountMachine:
 
     def popen(self, command: str) -> Process:
         words = [*self._account.become, "env", "-i", f"PATH={PATH}", "sh", "-c", command]
-        return self._machine.popen(f"cd / && exec {shlex.join(words)}")
+        with contextlib.ExitStack() as work:
+            work.enter_context(self._working())
+            process = self._machine.popen(f"cd / && exec {shlex.join(words)}")
+            return _AtWork(process, work.pop_all())
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
         return run_script(self.popen("exec sh"), script, timeout)
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
         return self._machine.dial(path, timeout)
+
+
+class _AtWork:
+    """A `Process` that is at work until it is closed."""
+
+    def __init__(self, process: Process, work: contextlib.ExitStack) -> None:
+        self._work = work
+        self.fileno, self.settimeout, self.shutdown_write = process.fileno, process.settimeout, process.shutdown_write
+        self.recv, self.recv_stderr, self.sendall = process.recv, process.recv_stderr, process.sendall
+        self.ready, self.wait = process.ready, process.wait
+        self._close = process.close
+
+    def close(self) -> None:
+        try:
+            self._close()
+        finally:
+            self._work.close()
 
 
 def prepare(

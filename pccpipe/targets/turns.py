@@ -6,10 +6,11 @@ when the last command of several has ended, every process of the account is kill
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 
 from pccpipe.errors import Lost, Unavailable
@@ -61,6 +62,11 @@ class Turns:
         self._ended: deque[str] = deque(maxlen=ENDED_KEPT)
         # A new run's account was swept when its folders were made.
         self._is_clean = not resumes
+        self._after_command = resumes
+        """Whether a command may have left something since the last sweep."""
+        self._at_work = 0
+        self._is_due = False
+        """Whether a sweep waits for the end of that work."""
 
     def begin(self, kind: Kind, command_id: str) -> None:
         """Wait for the other kind's end, and sweep the account. Raises `Unavailable`: also for what can't be killed."""
@@ -83,15 +89,9 @@ class Turns:
             self._changed.notify_all()
             if kind is Kind.CONTAINER:
                 return
-            self._is_clean = False
+            self._is_clean, self._after_command = False, True
             self._ended.append(command_id)
-            if not self._active[Kind.COMMAND]:
-                try:
-                    self._sweep()
-                except Unavailable as error:
-                    if error.reason is Reason.PROCESSES_LEFT:
-                        raise
-                    # The machine is away: whatever begins next sweeps.
+            self._sweep_if_idle()
 
     def let_go(self, kind: Kind, command_id: str) -> None:
         """Nobody follows it any more, and it may go on."""
@@ -100,7 +100,36 @@ class Turns:
                 return
             self._active[kind].discard(command_id)
             self._is_clean = False
+            self._after_command = self._after_command or kind is Kind.COMMAND
             self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Within the block something of pccpipe's own runs as the account: no sweep is to take that."""
+        with self._changed:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_work -= 1
+                self._changed.notify_all()
+                if self._is_due:
+                    # What cannot be killed stops whatever begins next.
+                    with contextlib.suppress(Unavailable, OSError):
+                        self._sweep_if_idle()
+
+    def _sweep_if_idle(self) -> None:
+        """Raises `Unavailable` with PROCESSES_LEFT."""
+        self._is_due = self._at_work > 0
+        if self._active[Kind.COMMAND] or self._at_work:
+            return
+        try:
+            self._sweep()
+        except Unavailable as error:
+            if error.reason is Reason.PROCESSES_LEFT:
+                raise
+            # The machine is away: whatever begins next sweeps.
 
     def _may_begin(self, kind: Kind) -> bool:
         """Whether it may begin now, with the account swept if that is due."""
@@ -111,7 +140,10 @@ class Turns:
             return False  # one that was begun before, and whose step will find it
         if kind is Kind.COMMAND and (self._active[kind] or self._is_clean):
             return True
-        return self._sweep()
+        if self._active[kind] and not self._after_command:
+            # What another container leaves is in it, and one that is about to start is not to be swept.
+            return True
+        return not self._at_work and self._sweep()
 
     @property
     def _adopts(self) -> bool:
@@ -130,7 +162,7 @@ class Turns:
             words = names if state == "left" else done.stderr.decode(errors="replace").strip() or "no answer"
             assert self._place.account is not None
             raise processes_left(self._machine.host, self._place.account.name, words)
-        self._is_clean = True
+        self._is_clean, self._after_command = True, False
         return True
 
 
@@ -165,7 +197,8 @@ class TakingTurns:
         self._running.stop(grace)
 
     def fetch(self, name: str, limit: int) -> bytes:
-        return self._running.fetch(name, limit)
+        with self._turns.working():
+            return self._running.fetch(name, limit)
 
     def discard(self) -> None:
         self._turns.let_go(self._kind, self._command_id)

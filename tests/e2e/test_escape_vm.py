@@ -295,6 +295,30 @@ def test_commands_and_containers_of_a_group_are_never_active_together(guarded: C
         assert not (open_ & {"a", "c"} and open_ & {"b", "d"}), open_
 
 
+def test_containers_side_by_side_are_not_swept_while_one_of_them_begins(guarded: Control) -> None:
+    for number in range(2000):
+        folder = guarded.workspace / f"folder{number % 200}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"file{number}").write_text("x")
+    ran = guarded.run(
+        """
+        containers: {rev: {image: "bb:latest", network: none, workspace: read-only}}
+        steps:
+          - {id: sync, upload: workspace}
+          - {id: test, on: vm, run: "true"}
+          - id: all
+            parallel:
+              - {id: a, on: container, container: rev, run: sleep 1; echo a}
+              - {id: b, on: container, container: rev, run: sleep 1; echo b}
+              - {id: c, on: container, container: rev, run: sleep 1; echo c}
+        always:
+          - {id: clean, remove: workspace}
+        """
+    )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert [ran.log(f"all.{step}") for step in "abc"] == ["a\n", "b\n", "c\n"]
+
+
 def test_what_cannot_be_swept_stops_the_run_and_is_no_reason_to_run_elsewhere(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm, run_as=True)
 

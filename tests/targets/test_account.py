@@ -14,9 +14,11 @@ import pytest
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell import as_account
+from pccpipe.shell.programs import Place
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.base import Exit
+from pccpipe.targets.turns import Turns
 from pccpipe.targets.vm import VmTarget
 from tests.targets.conftest import KILL_AFTER, vm_spec
 from tests.targets.stand import Stand, read_all, read_until, until
@@ -245,3 +247,30 @@ def test_a_command_that_goes_on_is_not_swept_by_another_process_of_the_run(accou
     assert others == [b"other\n"]
     until(lambda: living(account_vm) == [])
     again.close()
+
+
+def test_what_pccpipe_does_as_the_account_is_not_swept_but_waited_for(account_vm: VM) -> None:
+    run_id = f"run-{uuid.uuid4().hex[:12]}"
+    connection = Connection(vm_spec(account_vm))
+    account = as_account.prepare(connection, account_vm.run_as, account_vm.root, run_id, is_new=True)
+    place = Place(run_id, f"{account_vm.root}/.system/run-state/{run_id}", account)
+    turns = Turns(connection, place, resumes=False)
+    target = VmTarget(connection, run_id, account_vm.root, account=account, turns=turns)
+    target.open()
+    stand = Stand(run_id, target, lambda: target, str, target.state, target.workspace)
+    try:
+        said: list[bytes] = []
+        script = "sleep 3; echo whole"
+        machine = as_account.AccountMachine(connection, account, turns.working)
+        working = threading.Thread(target=lambda: said.append(machine.run(script).stdout))
+        working.start()
+        until(lambda: "sleep 3" in " ".join(living(account_vm)))
+        stand.run(f"setsid sleep {stand.nap} </dev/null >/dev/null 2>&1 & echo left")
+        working.join(20)
+        assert said == [b"whole\n"]
+        # And then what the command has left goes, though nothing else begins.
+        assert living(account_vm) == []
+    finally:
+        target.close()
+        as_account.remove(connection, account_vm.run_as, account_vm.root, run_id)
+        connection.close()
