@@ -30,6 +30,7 @@ pcc_prepare() { # [new]: makes the folders, of a new run with the account swept;
     pcc_name_left
     exit 4
   fi
+  [ -z "${1-}" ] || pcc_empty_common
   cd / || exit
   pcc_engine=$(pcc_as sh -c '[ -w /var/run/docker.sock ]; echo $?' </dev/null 2>&1)
   case $pcc_engine in 0 | 1) ;; *) pcc_fail "$pcc_engine" ;; esac
@@ -61,6 +62,14 @@ pcc_empty() { # FOLDER: of the account's: removes what is in it, as the account
     sh "$1" 2>/dev/null </dev/null
 }
 
+pcc_empty_common() { # removes the account's things from where all users may write: programs look there for what an earlier run
+  # has kept, and some run it. Bounded, as there may be any number of them
+  pcc_as "$pcc_timeout" -k 1 20 sh -c 'for folder in /tmp /var/tmp /dev/shm /run/lock; do
+    find "$folder/" -mindepth 1 -maxdepth 1 -user "$1" \
+      -exec sh -c '\''rm -rf -- "$@" || { chmod -R u+rwX -- "$@"; rm -rf -- "$@"; }'\'' sh {} +
+  done' sh "$pcc_uid" >/dev/null 2>&1 </dev/null
+}
+
 pcc_leave() { # the run lets the machine go: what it keeps there is closed to the account, which others use now
   pcc_use_account
   pcc_sweep
@@ -70,6 +79,7 @@ pcc_leave() { # the run lets the machine go: what it keeps there is closed to th
   pcc_outer=$pcc_system/run-workspaces/$pcc_run_id
   # Made only for commands to begin in, it would be one more to look at for the next run.
   rmdir "$pcc_outer/workspace" "$pcc_outer" 2>/dev/null || chmod 700 "$pcc_outer" 2>/dev/null
+  pcc_empty_common
   return $pcc_swept
 }
 

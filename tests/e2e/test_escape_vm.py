@@ -365,6 +365,20 @@ def test_a_killed_run_is_found_and_followed_as_the_account_and_its_workspace_was
     assert account_processes(vm) == []
 
 
+def test_nothing_waits_for_a_later_run_where_all_users_may_write(guarded: Control, vm: VM) -> None:
+    deep = "mkdir -p $d/cache-of/deep; echo evil >$d/cache-of/deep/f; chmod 500 $d/cache-of/deep"
+    plant = f"for d in /tmp /var/tmp /dev/shm; do {deep}; done"
+    there = "ls -d /tmp/cache-of /var/tmp/cache-of /dev/shm/cache-of /tmp/of-another 2>/dev/null || true"
+    vm.sh("touch /tmp/of-another")
+    guarded.run(f"steps: [{{id: plant, on: vm, run: '{plant}'}}, {{id: see, on: vm, run: '{there}'}}]")
+    assert vm.sh(there).stdout.split() == ["/tmp/of-another"]
+    # A run that was killed has not cleaned up behind itself.
+    vm.sh(f"su {vm.run_as} -s /bin/sh -c '{plant}'")
+    ran = guarded.run(f"steps: [{{id: see, on: vm, run: '{there}'}}]")
+    assert ran.log("see").split() == ["/tmp/of-another"]
+    vm.sh("rm /tmp/of-another")
+
+
 def test_what_a_run_keeps_on_the_vm_is_closed_to_the_account(guarded: Control, vm: VM) -> None:
     ran = guarded.run("steps: [{id: sync, upload: workspace}, {id: work, on: vm, run: echo kept >file}]")
     assert ran.code == 0, ran.stdout + ran.stderr
