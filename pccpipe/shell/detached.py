@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.errors import Lost, Nonsense, Refused, Unavailable
 from pccpipe.shell import programs
 from pccpipe.shell.lane import Lane, new_mark, unbroken
 from pccpipe.shell.lanes import Lanes
@@ -53,7 +53,7 @@ class Detached:
         self._lanes.control.was_opened = True
 
     def start(self, command: Command, workspace: str, isolation: Isolation) -> DetachedRunning:
-        """Begin a command in a workspace. Raises `Unavailable` only if it certainly never began."""
+        """Begin a command in a workspace. Raises `Unavailable`, `Refused`: only if it certainly never began."""
         while True:
             mark = new_mark()
             lane = self._lanes.take(command.limit)
@@ -68,7 +68,7 @@ class Detached:
                     self._lanes.retire(lane.folder)
                     continue
                 lane_left: Lane | None = None
-            except Unavailable:
+            except (Unavailable, Refused):
                 self._lanes.give_back(lane)
                 raise
             else:

@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from pccpipe.errors import Unavailable
-from pccpipe.outcome import Reason
+from pccpipe.errors import Refused
 from pccpipe.shell.account import PROCESSES, Account
 from pccpipe.targets.base import Command
 
@@ -82,7 +81,7 @@ def begin(
 
     One group of braces: a program cut short by a lost connection then does nothing at all.
 
-    Raises `Unavailable` for what no shell can take: a NUL byte, or a variable's name that is none.
+    Raises `Refused` for what no shell can take: a NUL byte, or a variable's name that is none.
     """
     place = opening.place
     account = place.account_of(command)
@@ -100,7 +99,7 @@ def begin(
     user = f"pcc_user={shlex.quote(account.name if account else '')}"
     text = f"{{\n{where} {user}\n{functions}{_join(call)}\n}}\n"
     if "\0" in text:
-        raise Unavailable(Reason.START_REFUSED, "a NUL byte in its script or environment: no shell can take that")
+        raise Refused("a NUL byte in its script or environment: no shell can take that")
     return _encoded(text)
 
 
@@ -212,7 +211,7 @@ def _exports(place: Place, command: Command, workspace: str) -> str:
     values = {**command.env, **command.secrets, **_own_variables(place, command, workspace)}
     for name in values:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise Unavailable(Reason.START_REFUSED, f"{name!r} is no name for an environment variable of a shell")
+            raise Refused(f"{name!r} is no name for an environment variable of a shell")
     lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
     return f"unset PCC_IN PCC_OUT\n{lines}"
 

@@ -193,7 +193,7 @@ class Target(Protocol):
         ...
 
     def start(self, command: Command) -> Running:
-        """Begin a command. Raises `Unavailable` only if it certainly never began."""
+        """Begin a command. Raises `Unavailable` only if it certainly never began, `Refused` if it never can."""
         ...
 
     def find(self, command: Command) -> Running | None:

@@ -31,7 +31,7 @@ from pccpipe.docker_api.settings import (
     create_body,
 )
 from pccpipe.docker_api.stream import Answer
-from pccpipe.errors import ActionError, Broken, Lost, Nonsense, Unavailable
+from pccpipe.errors import ActionError, Broken, Lost, Nonsense, Refused, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.account import Account
 from pccpipe.shell.haltable import HaltableMachine
@@ -138,6 +138,8 @@ class ContainerTarget:
 
     def _started(self, command: Command) -> Running:
         assert command.container is not None
+        if any("\0" in value for value in (*command.env.values(), *command.secrets.values())):
+            raise Refused("a NUL byte in its environment: no shell can take that")
         paths = Paths(
             self._workspace(),
             self._place.file_of(command.id, "in"),

@@ -294,6 +294,12 @@ def test_settings_that_the_engine_refuses_are_an_error_that_says_so_and_not_its_
         stand.start("echo never", container=ContainerSettings("bb:latest", network="none", cpus=100000.0))
 
 
+def test_a_value_that_no_shell_can_take_is_refused_before_a_container_is_made(stand: Stand, vm: VM) -> None:
+    with pytest.raises(Refused, match="NUL byte"):
+        stand.start("true", env={"A": "x\0y"})
+    assert containers(vm, stand) == []
+
+
 def test_a_probe_says_what_a_start_would_say(stand: Stand) -> None:
     stand.target.probe(ContainerSettings("bb:latest"))
     with pytest.raises(Unavailable, match="no image") as raised:
