@@ -78,6 +78,8 @@ class Turns:
     def go_on(self, kind: Kind, command_id: str) -> None:
         """A command or container that an earlier process of the run began is followed here."""
         with self._changed:
+            if kind is Kind.COMMAND and self._is_clean:
+                return  # it had ended before the sweep: what is there now may be the start of a container
             self._active[kind].add(command_id)
 
     def end(self, kind: Kind, command_id: str) -> None:

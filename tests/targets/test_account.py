@@ -17,8 +17,9 @@ from pccpipe.shell import as_account
 from pccpipe.shell.programs import Place
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import Exit
-from pccpipe.targets.turns import Turns
+from pccpipe.targets.base import Command, Exit
+from pccpipe.targets.machine import Done
+from pccpipe.targets.turns import Kind, Turns
 from pccpipe.targets.vm import VmTarget
 from tests.targets.conftest import KILL_AFTER, vm_spec
 from tests.targets.stand import Stand, read_all, read_until, until
@@ -272,5 +273,35 @@ def test_what_pccpipe_does_as_the_account_is_not_swept_but_waited_for(account_vm
         assert living(account_vm) == []
     finally:
         target.close()
+        as_account.remove(connection, account_vm.run_as, account_vm.root, run_id)
+        connection.close()
+
+
+def test_a_command_that_is_found_ended_after_a_sweep_is_no_reason_for_another(account_vm: VM) -> None:
+    run_id = f"run-{uuid.uuid4().hex[:12]}"
+    connection = Connection(vm_spec(account_vm))
+    account = as_account.prepare(connection, account_vm.run_as, account_vm.root, run_id, is_new=True)
+    place = Place(run_id, f"{account_vm.root}/.system/run-state/{run_id}", account)
+    first = VmTarget(connection, run_id, account_vm.root, account=account)
+    turns = Turns(connection, place, resumes=True)
+    again = VmTarget(connection, run_id, account_vm.root, account=account, turns=turns)
+    first.open()
+    again.open()
+    try:
+        token = first.start(Command(id="step-1", step="step", serial=1, script="echo one")).token
+        until(lambda: account_vm.sh(f"ls {place.state}/commands").stdout.count("step-1.ended") == 1)
+        turns.begin(Kind.CONTAINER, "box")
+        start = threading.Thread(
+            target=lambda: said.append(as_account.AccountMachine(connection, account).run("sleep 2; echo laid out"))
+        )
+        said: list[Done] = []
+        start.start()
+        until(lambda: "sleep 2" in " ".join(living(account_vm)))
+        assert read_all(again.attach(token))[0] == b"one\n"
+        start.join(20)
+        assert said[0].stdout == b"laid out\n"
+    finally:
+        first.close()
+        again.close()
         as_account.remove(connection, account_vm.run_as, account_vm.root, run_id)
         connection.close()

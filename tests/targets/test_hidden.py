@@ -12,6 +12,7 @@ import pytest
 
 from pccpipe.docker_api.account import MOST_HIDDEN
 from pccpipe.docker_api.hidden import MOST, NAMES, PATHS
+from pccpipe.docker_api.hidden import script as hidden_script
 from pccpipe.errors import ActionError
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.base import ContainerSettings, Isolation
@@ -181,6 +182,16 @@ def test_a_container_that_may_write_the_workspace_sees_them(vm: VM, stand: Stand
     running.discard()
     assert stdout == b"OBEY\n"
     assert running.isolation.hidden == ()
+
+
+def test_a_command_whose_start_was_cut_off_begins_again(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "echo OBEY >AGENTS.md")
+    command = stand.command("cat AGENTS.md; echo read")
+    # As a pccpipe that was killed before it made the container has left them.
+    vm.ssh(hidden_script(stand.workspace, f"{stand.state}/commands/{command.id}.cover"))
+    running = stand.target.start(command)
+    assert read_all(running)[0] == b"read\n"
+    running.discard()
 
 
 def test_a_folder_that_only_the_account_may_read_is_searched_as_the_account(vm: VM, tmp_path: Path) -> None:
