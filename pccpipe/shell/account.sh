@@ -27,6 +27,9 @@ pcc_prepare() { # [new]: makes the folders, of a new run with the account swept;
   # the engine (0: it may)
   pcc_use_account
   if [ -n "${1-}" ] && ! pcc_sweep; then
+    # Without a rule for sudo nothing can be swept, and this is why. sudo answers itself: the account cannot end it.
+    [ "$pcc_login" -eq 0 ] || pcc_words=$(sudo -n -l -u "$pcc_user" true 2>&1 </dev/null) ||
+      pcc_fail "${pcc_words:-sudo has no rule that allows it}"
     pcc_name_left
     exit 4
   fi

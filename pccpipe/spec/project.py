@@ -101,9 +101,11 @@ def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> li
 
     user = vm.get("user") or environ.get(USER_VARIABLE)
     if "run_as" in vm and vm["run_as"] in (user, "root"):
-        say("run_as", f"`run_as` names {vm['run_as']}, which steps must not be", "an account of its own, as `pccrun`")
+        who = "root" if vm["run_as"] == "root" else "the user that logs in"
+        say("run_as", f"`run_as` names {who}: steps need an account of their own", "such as `run_as: pccrun`")
     if "shared_home" in vm and "run_as" not in vm:
-        say("shared_home", "`shared_home` is for the steps of a `run_as` account, and there is none")
+        hint = "write `run_as:` as well, or leave out `shared_home`"
+        say("shared_home", "`shared_home` is for the steps of a `run_as` account, and there is none", hint)
     if "user" not in vm and not environ.get(USER_VARIABLE):
         say("user", "`vm:` needs a `user`", f"write it here, or set {USER_VARIABLE}")
     key = vm.get("key_path") or environ.get(KEY_VARIABLE)

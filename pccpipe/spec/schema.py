@@ -363,6 +363,8 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
     match path[-1] if path else "":
         case "id" if len(path) == 1:
             return "use letters, digits, `.`, `_` and `-`, at most 100"
+        case "run_as":
+            return "write the name of an account: small letters, digits, `_` and `-`, such as `pccrun`"
         case "root":
             return "write the whole path, such as /home/project"
         case "id" | "fails_as":
@@ -375,6 +377,8 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
             return "write a whole number, or one ${{ expression }}"
         case int() if "egress" in path:
             return "write a domain such as registry.npmjs.org, *.example.org or HOST:PORT, without https:// and path"
+        case int() if "shared_home" in path:
+            return "write the whole path on the VM, such as /opt/node"
         case int() if "allow" in path:
             return "write a method and a path below `upstream:`, such as POST /responses"
         case _:

@@ -31,11 +31,10 @@ def plan_text(plan: Plan) -> list[str]:
 
 def _head(plan: Plan) -> list[str]:
     project, vm, pipeline = plan.project, plan.project.vm, plan.pipeline
-    at = (
-        f", VM {vm.user}@{vm.external_ip}:{vm.port}, {vm.root}"
-        if vm and project.isolation_mode is IsolationMode.VM
-        else ""
-    )
+    at = ""
+    if vm and project.isolation_mode is IsolationMode.VM:
+        run_as = f", steps run there as {vm.run_as}" if vm.run_as else ""
+        at = f", VM {vm.user}@{vm.external_ip}:{vm.port}, {vm.root}{run_as}"
     head = {
         "includes": ", ".join(pipeline.included),
         "removed": ", ".join(f"{step} ({_short(at)})" for step, at in pipeline.removed.items()),
@@ -146,6 +145,8 @@ def _rules(planned: PlannedStep) -> list[str]:
     if planned.condition is not None:
         rules.append(f"if: {planned.condition}")
     if isinstance(body, Run):
+        if body.as_login:
+            rules.append("account: the user that logs in, not `run_as`")
         if body.files:
             rules.append(f"files: {', '.join(file.name for file in body.files)}")
         if body.secrets:
@@ -188,7 +189,15 @@ def plan_json(plan: Plan) -> Json:
             "id": project.id,
             "path": str(project.path) if project.path else None,
             "isolation_mode": project.isolation_mode.value,
-            "vm": {"user": vm.user, "external_ip": vm.external_ip, "port": vm.port, "root": vm.root} if vm else None,
+            "vm": {
+                "user": vm.user,
+                "external_ip": vm.external_ip,
+                "port": vm.port,
+                "root": vm.root,
+                "run_as": vm.run_as,
+            }
+            if vm
+            else None,
         },
         "inputs": {
             name: {"value": value, "from": _from(pipeline.inputs[name].position)} for name, value in plan.inputs.items()

@@ -296,6 +296,19 @@ def test_a_plan_says_which_results_a_command_on_the_vm_could_forge(planned: Plan
     assert not any(step.unattested for step in make_plan(plan.pipeline, project, {}).steps)
 
 
+def test_a_plan_says_as_which_account_steps_run(planned: Planned) -> None:
+    plan = planned("""
+        steps:
+          - {id: test, on: vm, run: x}
+          - {id: setup, on: vm, account: login, run: x}
+    """)
+    plan = replace(plan, project=replace(plan.project, vm=Vm("192.0.2.1", "pcc", run_as="pccrun")))
+    lines = plan_text(plan)
+    assert "/home/project, steps run there as pccrun" in lines[1]
+    assert [line.strip() for line in lines if "account:" in line] == ["account: the user that logs in, not `run_as`"]
+    assert json.loads(json.dumps(plan_json(plan)))["project"]["vm"]["run_as"] == "pccrun"
+
+
 def test_a_builder_that_only_reads_warns_of_nothing(planned: Planned) -> None:
     plan = planned("""
         containers: {judge: {image: "img:1", workspace: read-only}}

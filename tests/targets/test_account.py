@@ -305,3 +305,15 @@ def test_a_command_that_is_found_ended_after_a_sweep_is_no_reason_for_another(ac
         again.close()
         as_account.remove(connection, account_vm.run_as, account_vm.root, run_id)
         connection.close()
+
+
+def test_a_missing_rule_for_sudo_is_not_taken_for_processes_that_stay(account_vm: VM) -> None:
+    connection = Connection(vm_spec(account_vm))
+    try:
+        with pytest.raises(Unavailable) as caught:
+            as_account.prepare(connection, "nobody", account_vm.root, "run-no-rule", is_new=True)
+    finally:
+        connection.close()
+    assert caught.value.reason is Reason.START_REFUSED
+    assert "pcc cannot run commands as nobody: sudo has no rule that allows it" in caught.value.words
+    assert "pcc ALL=(nobody) NOPASSWD: ALL" in caught.value.hint

@@ -28,16 +28,22 @@ class Site:
         self.vm = vm
         vm.sh(f"mkdir -p {vm.root} && chown {vm.user}: {vm.root}")
 
-    def look(self, name: str, run_as: str | None = "pccrun", user: str = "") -> Finding:
-        patient = self.patient(run_as, user)
+    def look(
+        self, name: str, run_as: str | None = "pccrun", user: str = "", shared_home: tuple[str, ...] = ()
+    ) -> Finding:
+        patient = self.patient(run_as, user, shared_home)
         try:
             return next(check for check in account.CHECKS if check.name == name).look(patient)
         finally:
             patient.close()
 
-    def patient(self, run_as: str | None, user: str = "") -> Patient:
+    def patient(self, run_as: str | None, user: str = "", shared_home: tuple[str, ...] = ()) -> Patient:
         vm = self.vm
-        at = Vm(vm.host, user or vm.user, vm.port, vm.key, vm.known_hosts, vm.root, run_as=run_as)
+        at = Vm(
+            *(vm.host, user or vm.user, vm.port, vm.key, vm.known_hosts, vm.root),
+            run_as=run_as,
+            shared_home=shared_home,
+        )
         return Patient(Chart(Project("p", IsolationMode.VM, at), self.folder, "http://127.0.0.1:9/v1", ""))
 
     def make(self, name: str = "pccrun", user: str = "") -> Done:
@@ -223,6 +229,19 @@ def test_each_thing_that_the_account_could_reach_is_found(site: Site) -> None:
 
     vm.sh("echo 'pccrun - nproc 4096' >/etc/security/limits.d/pccpipe-pccrun.conf")
     found(site.look("account-limits"), Verdict.WRONG, "4096 processes: a step that takes them all", mend="nproc 16384")
+
+
+def test_a_folder_of_tools_that_the_account_cannot_read_is_named(site: Site) -> None:
+    site.make()
+    site.vm.sh("install -d '/opt/our tools/bin'; install -d -m 700 /opt/closed /opt/closed/bin")
+    found(site.look("account", shared_home=("/opt/our tools",)), Verdict.OK)
+    for folder in ("/opt/closed", "/opt/gone"):
+        shared = ("/opt/our tools", folder)
+        found(
+            site.look("account", shared_home=shared),
+            Verdict.WARNING,
+            f"shared_home: pccrun can read no programs in {folder}/bin",
+        )
 
 
 def test_with_systemd_the_accounts_manager_is_masked(site: Site) -> None:

@@ -152,6 +152,9 @@ def _flaw(patient: Patient, name: str, facts: Mapping[str, str]) -> Finding | No
         unit = f"user@{facts['uid']}.service"
         words = f"{unit} can start: units of {name} would outlive its steps"
         return wrong(words, Mend(f"{patient.sudo}systemctl mask --now {unit}", is_safe=True))
+    if facts.get("unread"):
+        words = f"shared_home: {name} can read no programs in {facts['unread']}/bin: steps do not find them"
+        return warning(words, Mend(f"ls -ld {shlex.quote(facts['unread'] + '/bin')}", Where.THERE))
     return None
 
 
@@ -187,7 +190,8 @@ def _make(patient: Patient, name: str, *, is_safe: bool = True) -> Mend:
         return Mend(patient.pccpipe("provision"), Where.HERE, is_safe=is_safe, do=do)
     # Without root the script changes nothing, and has the commands for an administrator in lines of their own.
     said = patient.words_of(_script(name), MAKE_TIMEOUT)
-    return Mend(" && ".join(f"({line.strip()})" for line in said.splitlines() if line.startswith("  ")))
+    lines = (line.strip() for line in said.splitlines() if line.startswith("  "))
+    return Mend(" && ".join(f"({line})" for line in lines) + "   # as root")
 
 
 def _known(patient: Patient, name: str) -> Known:
@@ -203,6 +207,7 @@ def _probed(patient: Patient, name: str) -> Known:
         "login": facts.user,
         "root": patient.root,
         "home": facts.home,
+        "shared": "\n".join(patient.vm.shared_home if patient.vm else ()),
         "socket": patient.engine.socket,
     }
     lines = "".join(f"pcc_{key}={shlex.quote(value)}\n" for key, value in settings.items())

@@ -1,5 +1,6 @@
 # Looks at an account, as the login. Set before: pcc_account, pcc_sudo, pcc_become (what makes a command the account's), pcc_login,
-# pcc_root (the folder for projects), pcc_home (the login's), pcc_socket (the engine's) and pcc_walls (the account's own script).
+# pcc_root (the folder for projects), pcc_home (the login's), pcc_shared (shared_home's folders, in lines), pcc_socket (the engine's)
+# and pcc_walls (the account's own script).
 # Each line of the answer is a name and what is known of it; behind the line `walls` the account itself speaks. Exit status 3:
 # there is no such account.
 
@@ -19,5 +20,8 @@ echo "password $($pcc_sudo passwd -S "$pcc_account" 2>/dev/null | cut -d ' ' -f 
 [ ! -d /run/systemd/system ] || echo "manager $(systemctl is-enabled "user@$pcc_uid.service" 2>/dev/null)"
 eval "pcc_become=\"$pcc_become\""
 $pcc_become true || exit 4
+printf '%s\n' "$pcc_shared" | while read -r pcc_folder; do
+  [ -z "$pcc_folder" ] || $pcc_become sh -c 'ls "$1/bin/" >/dev/null' sh "$pcc_folder" 2>/dev/null || echo "unread $pcc_folder"
+done
 echo walls
 printf '%s\n' "$pcc_walls" | $pcc_become sh -s -- "$pcc_login" "$$" "$pcc_root" "$pcc_home" "$PATH" "$pcc_socket"
