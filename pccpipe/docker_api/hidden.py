@@ -90,11 +90,9 @@ def script(workspace: str, cover: str, become: Sequence[str] = ()) -> str:
             f"printf 'end\\0%s\\0' $?; }} | head -c {_OUTPUT_LIMIT}",
         ]
     )
-    # A pccpipe that was killed has made them for the same command.
     return "\n".join(
         [
-            f"export LC_ALL=C; mkdir -p {folder} && rm -f {file} || exit",
-            f": >{file} && chmod 555 {folder} && chmod 444 {file} || exit",
+            f"export LC_ALL=C; mkdir -p {folder} && : >{file} && chmod 555 {folder} && chmod 444 {file} || exit",
             f"cd / && exec {shlex.join([*become, 'env', 'LC_ALL=C', 'sh', '-c', search])}" if become else search,
         ]
     )

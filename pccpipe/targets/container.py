@@ -157,6 +157,9 @@ class ContainerTarget:
             container = self._create(name, command, self._body(command, owner, paths, hidden))
             self._check_shell(container, command.container.image)
             return self._begin(container, name, command)
+        except Unavailable:
+            # It may be tried again as the same command, side by side with one that removes the litter.
+            raise
         except BaseException:
             self._litter.append(command.id)
             raise
@@ -287,7 +290,8 @@ class ContainerTarget:
 
     def _lay_out(self, command: Command, name: str, paths: Paths) -> tuple[int, int]:
         """Write the script and the files there, and start what holds its deadline; who owns the workspace."""
-        litter = [self._litter.pop() for _ in range(len(self._litter))]
+        # Its own, from a try that failed or was cut off, as well.
+        litter = [command.id, *(self._litter.pop() for _ in range(len(self._litter)))]
         proxy = shlex.quote(paths.proxy)
         folders = [
             self._place.file_of(command_id, kind)

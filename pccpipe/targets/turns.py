@@ -62,8 +62,8 @@ class Turns:
         self._ended: deque[str] = deque(maxlen=ENDED_KEPT)
         # A new run's account was swept when its folders were made.
         self._is_clean = not resumes
-        self._after_command = resumes
-        """Whether a command may have left something since the last sweep."""
+        self._starting: set[str] = set()
+        """Containers that have begun and do not run yet."""
         self._at_work = 0
         self._is_due = False
         """Whether a sweep waits for the end of that work."""
@@ -74,6 +74,14 @@ class Turns:
             while not self._may_begin(kind):
                 self._changed.wait(ASK_AGAIN)
             self._active[kind].add(command_id)
+            if kind is Kind.CONTAINER:
+                self._starting.add(command_id)
+
+    def begun(self, command_id: str) -> None:
+        """It runs now."""
+        with self._changed:
+            self._starting.discard(command_id)
+            self._changed.notify_all()
 
     def go_on(self, kind: Kind, command_id: str) -> None:
         """A command or container that an earlier process of the run began is followed here."""
@@ -91,7 +99,7 @@ class Turns:
             self._changed.notify_all()
             if kind is Kind.CONTAINER:
                 return
-            self._is_clean, self._after_command = False, True
+            self._is_clean = False
             self._ended.append(command_id)
             self._sweep_if_idle()
 
@@ -101,8 +109,8 @@ class Turns:
             if command_id not in self._active[kind]:
                 return
             self._active[kind].discard(command_id)
+            self._starting.discard(command_id)
             self._is_clean = False
-            self._after_command = self._after_command or kind is Kind.COMMAND
             self._changed.notify_all()
 
     @contextlib.contextmanager
@@ -124,8 +132,8 @@ class Turns:
     def _sweep_if_idle(self) -> None:
         """Raises `Unavailable` with PROCESSES_LEFT."""
         self._is_due = self._at_work > 0
-        if self._active[Kind.COMMAND] or self._at_work:
-            return
+        if self._active[Kind.COMMAND] or self._starting or self._at_work:
+            return  # what cannot be swept now is swept before the next that begins
         try:
             self._sweep()
         except Unavailable as error:
@@ -142,10 +150,9 @@ class Turns:
             return False  # one that was begun before, and whose step will find it
         if kind is Kind.COMMAND and (self._active[kind] or self._is_clean):
             return True
-        if self._active[kind] and not self._after_command:
-            # What another container leaves is in it, and one that is about to start is not to be swept.
-            return True
-        return not self._at_work and self._sweep()
+        if self._starting or self._at_work:
+            return False  # the sweep would take what is done for them as the account, or what has only just started
+        return self._sweep()
 
     @property
     def _adopts(self) -> bool:
@@ -164,7 +171,7 @@ class Turns:
             words = names if state == "left" else done.stderr.decode(errors="replace").strip() or "no answer"
             assert self._place.account is not None
             raise processes_left(self._machine.host, self._place.account.name, words)
-        self._is_clean, self._after_command = True, False
+        self._is_clean = True
         return True
 
 
@@ -176,6 +183,7 @@ class TakingTurns:
         self._turns = turns
         self._kind = kind
         self._command_id = command_id
+        turns.begun(command_id)
 
     @property
     def token(self) -> Token:

@@ -36,7 +36,8 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
             if len(fields) % 2:
                 rest = fields.pop() + b"\0" + rest
             if len(rest) > _LONGEST:
-                raise ActionError(f"what find on {machine.host} says is no listing")
+                words = f"what find on {machine.host} says is no listing: a path in it has over {_LONGEST} bytes"
+                raise ActionError(words, "remove what lies so deep there")
             for told, link in zip(fields[::2], fields[1::2], strict=True):
                 yield _entry(machine.host, told, link)
         # What vanished meanwhile is no failure.

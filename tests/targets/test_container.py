@@ -300,6 +300,15 @@ def test_a_value_that_no_shell_can_take_is_refused_before_a_container_is_made(st
     assert containers(vm, stand) == []
 
 
+def test_what_is_laid_out_for_a_start_is_no_other_commands_to_remove(vm: VM, stand: Stand) -> None:
+    missing = stand.command("true", container=ContainerSettings("no-such-image:1"))
+    with pytest.raises(Unavailable):
+        stand.target.start(missing)
+    # Its next try may have begun when another command removes what is left of those that are over.
+    stand.run("true")
+    assert vm.sh(f"ls {stand.state}/commands/{missing.id}.in/.script", check=False).returncode == 0
+
+
 def test_a_probe_says_what_a_start_would_say(stand: Stand) -> None:
     stand.target.probe(ContainerSettings("bb:latest"))
     with pytest.raises(Unavailable, match="no image") as raised:
