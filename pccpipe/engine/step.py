@@ -46,7 +46,10 @@ from pccpipe.values import Json
 from pccpipe.workspace.base import Side
 
 ATTACH_EVERY = 5.0
-ACCEPT = "to let it fall back all the same: pccpipe resume {run} --accept-fallback {step}"
+ACCEPT = (
+    "pccpipe doctor, then pccpipe resume {run}; or let it fall back all the same: "
+    "pccpipe resume {run} --accept-fallback {step}"
+)
 CHOOSE_ENGINE = "`isolation_mode: container` in the project file runs it on this machine's engine, `vm` on the VM's"
 
 

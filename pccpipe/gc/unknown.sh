@@ -20,6 +20,8 @@ pcc_read_stat() { # PID: sets pcc_parent, pcc_comm, pcc_zombie
 pcc_has_session() { # PID: does it descend from something that was asked to begin it?
   pcc_pid=$1 pcc_turn=0
   while [ "$pcc_pid" -gt 1 ] && [ $pcc_turn -lt 100 ]; do
+    # Also what a known one waits with, such as its sleep.
+    case $pcc_known in *" $pcc_pid "*) return 0 ;; esac
     pcc_read_stat "$pcc_pid" || return 0
     case $pcc_comm in sshd | sshd-* | login | systemd | cron | "(sd-pam)") return 0 ;; esac
     # The parent of another user's: a service that works for this one.
@@ -35,7 +37,6 @@ for pcc_path in /proc/[0-9]*; do
   # A container's, or a service's of systemd that runs as this user.
   grep -qE '[0-9a-f]{64}|/system\.slice/' "$pcc_path/cgroup" && ! grep -q '/ssh' "$pcc_path/cgroup" && continue
   grep -qsF PCCPIPE_STEP= "$pcc_path/environ" && continue
-  case $pcc_known in *" ${pcc_path#/proc/} "*) continue ;; esac
   pcc_has_session "${pcc_path#/proc/}" && continue
   printf '%s %s\n' "${pcc_path#/proc/}" "$(head -c 200 "$pcc_path/cmdline" | tr '\0' ' ' | tr -c '[:print:]' '?')"
 done 2>/dev/null | head -n 20

@@ -57,6 +57,7 @@ def _facts(state: RunState, record: Path) -> list[str]:
         "workspace": state.workspace,
         "began": f"{date(state.started_at)} on {state.host}, process {state.pid}, pccpipe {state.version}",
         "ended": date(state.ended_at) if state.ended_at is not None else "",
+        "accepted": f"fallback of {', '.join(state.accepted_fallbacks)}" if state.accepted_fallbacks else "",
         "inputs": ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in state.inputs.items()),
         "record": str(record),
         "unread": f"{state.unread} events that this version can't read" if state.unread else "",

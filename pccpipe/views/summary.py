@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.state import QUEUED, WAITING, RunState, StepState
+from pccpipe.record.state import QUEUED, WAITING, Downgrade, RunState, StepState
 from pccpipe.views.text import OUTCOME_WORDS, duration, harmless, harmless_line
 
 _FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
@@ -110,13 +110,14 @@ def downgrades(state: RunState) -> list[str]:
     for one in state.downgrades:
         lines.append(f"DOWNGRADED {one.step}: asked for {one.asked}, had {one.had}: {one.reason}")
         lines += [f"  {line}" for line in harmless(one.words).splitlines()]
-        hint = hint_of(state, one.step)
+        hint = hint_of(state, one)
         if hint:
             lines.append(f"  to mend it: {harmless_line(hint)}")
     return lines
 
 
-def hint_of(state: RunState, path: str) -> str:
-    """What mends the last place of a step that was not to be had, if that is known."""
-    step = state.steps.get(path)
-    return next((attempt.hint for attempt in reversed(step.attempts) if attempt.hint), "") if step else ""
+def hint_of(state: RunState, down: Downgrade) -> str:
+    """Give what fixes the place that the step did without, if that is known."""
+    step = state.steps.get(down.step)
+    attempts = reversed(step.attempts if step else [])
+    return next((each.hint for each in attempts if each.hint and each.reason is down.reason), "")

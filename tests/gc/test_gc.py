@@ -251,12 +251,14 @@ def test_a_daemon_that_a_command_left_is_named(bench: Bench, vm: VM) -> None:
     bench.leave(left)
     bench.begin(left, tagged=False)
     vm.ssh("(env -i setsid sh -c 'sleep 7537; :' </dev/null >/dev/null 2>&1 3>&- &)")
+    hold = f"{bench.system}/run-state/{left}/commands/box-1.hold"
+    vm.ssh(f"(env -i setsid sh -c 'echo $$ 0 0 >{hold}; sleep 7539; :' </dev/null >/dev/null 2>&1 3>&- &)")
     try:
         assert "sh -c sleep 7537; :" in line(bench.gc(), "WRONG", "no session, service or run began", f"of {vm.user}")
     finally:
         vm.sh("pkill -f '^sleep 7537'")
-    assert "no session" not in bench.gc().stdout, "what sees to a command is known"
-    vm.sh("pkill -f '^sleep 7531'")
+    assert "no session" not in bench.gc().stdout, "what sees to a command is known, and what it waits with"
+    vm.sh("pkill -f '^sleep 75(31|39)'")
 
 
 def test_what_is_no_lease_goes_and_the_lease_stays(bench: Bench, vm: VM, connection: Connection) -> None:
