@@ -55,7 +55,7 @@ class Folders(Struct, frozen=True):
 
     @property
     def own(self) -> str:
-        """What an upload leaves out for being pccpipe's, as a pattern of .gitignore's: records in the workspace."""
+        """Give a pattern of .gitignore's for what an upload leaves out as pccpipe's: records in the workspace."""
         around, records = os.path.realpath(self.user), os.path.realpath(self.record.parent)
         mine = Path(os.path.realpath(self.record) if records == around else records)
         if not mine.is_relative_to(around):

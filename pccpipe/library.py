@@ -471,7 +471,7 @@ def _same_project(began: RunStarted, project: Project) -> Project:
 
 
 def _is_same_file(kept: Path, given: Path) -> bool:
-    """Whether they are the same file; a run may go on on another machine, where the first is not."""
+    """Say whether they are the same file; a run may go on on another machine, where the first is not."""
     return not kept.exists() or kept.resolve() == given.resolve()
 
 
@@ -495,7 +495,7 @@ def plan(
     inputs: Mapping[str, Json] | None = None,
     fallback: Fallback = Fallback.ALLOWED,
 ) -> Plan:
-    """What `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError.
+    """Say what `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError.
 
     A pipeline that `run` refuses without a project has a warning that says so.
     """

@@ -71,12 +71,12 @@ class Route(Struct):
 
     @property
     def side(self) -> str:
-        """What tries it."""
+        """Give what tries it."""
         return _SIDES[self.name]
 
     @property
     def text(self) -> str:
-        """What it tries to do."""
+        """Give what it tries to do."""
         return ROUTES[self.side][self.name]
 
     def as_json(self) -> dict[str, Json]:
@@ -101,7 +101,7 @@ class Routes:
         return tuple(self._all.values())
 
     def verdict(self, name: str) -> Verdict:
-        """What is known of a route so far."""
+        """Give what is known of a route so far."""
         return self._all[name].verdict
 
     def judge(self, name: str, words: Iterable[str]) -> None:
@@ -147,7 +147,7 @@ class EscapeReport(Struct, frozen=True):
 
     @property
     def held(self) -> bool:
-        """Whether all that was tried held, and something was."""
+        """Say whether all that was tried held, and something was."""
         return not self.count(Verdict.BROKE) and bool(self.count(Verdict.HELD)) and self.whole
 
     def as_json(self) -> dict[str, Json]:

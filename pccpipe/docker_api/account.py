@@ -110,7 +110,7 @@ def _mounts(found: Mapping[str, Json], settings: Mapping[str, Json]) -> Iterator
 
 
 def _hidden(found: Mapping[str, Json]) -> tuple[str, ...]:
-    """What of the workspace something lies over; as a stranger chose the names, not more than a record is to keep."""
+    """Name what of the workspace is hidden. A stranger chose the names: not more than a record is to keep."""
     mounts = [_hidden_by(mount) for mount in _list(found.get("Mounts")) if isinstance(mount, dict)]
     paths = sorted(path for path in mounts if path is not None)
     kept = [path if len(path) <= LONGEST_HIDDEN else f"{path[:LONGEST_HIDDEN]}..." for path in paths[:MOST_HIDDEN]]

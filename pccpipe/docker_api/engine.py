@@ -111,7 +111,7 @@ class Engine:
         return self.ask(Call.OTHER, look)
 
     def containers(self, *labels: str, running: bool = False, size: bool = False) -> list[dict[str, Json]]:
-        """What the engine says of each container with these labels (`NAME` or `NAME=VALUE`), also of those that ended.
+        """Give the engine's words on each container with these labels (`NAME` or `NAME=VALUE`), ended ones too.
 
         Each has an `Id`. Labels are data: anyone who may use the engine can have given them. Raises `Unavailable`.
         """
@@ -125,7 +125,7 @@ class Engine:
         return accounts
 
     def info(self) -> dict[str, Json]:
-        """What the engine says of itself. Raises `Unavailable`."""
+        """Give what the engine says of itself. Raises `Unavailable`."""
         return self._account_of("the engine", self.ask(Call.OTHER, lambda client: client.info()))
 
     def _account_of(self, what: str, said: Json) -> dict[str, Json]:
@@ -135,7 +135,7 @@ class Engine:
         return said
 
     def listed(self, labels: Mapping[str, str], *, running: bool = False) -> dict[str, Mapping[str, str]]:
-        """What each of the containers with these labels has mounted where, by its id. Raises `Unavailable`."""
+        """Give what each of the containers with these labels has mounted where, by its id. Raises `Unavailable`."""
         made = self.containers(*(f"{key}={value}" for key, value in labels.items()), running=running)
         return {self.id_of(each): _mounted(each) for each in made}
 

@@ -63,7 +63,7 @@ class Hidden(Struct, frozen=True, order=True):
 
     @property
     def cover(self) -> str:
-        """What lies over it."""
+        """Give what lies over it."""
         return FOLDER if self.is_folder else FILE
 
 
@@ -129,7 +129,7 @@ def parse(said: bytes, words: str) -> tuple[Hidden, ...]:
 
 
 def _behind(links: Iterable[tuple[bytes, bytes, bytes]], root: bytes, found: set[Hidden]) -> Iterator[Hidden]:
-    """What links lead to and no name gave away: hidden as well, if it is a file of the workspace."""
+    """Give what links lead to and no name gave away: hidden as well, if it is a file of the workspace."""
     for link, kind, to in links:
         inside = to.startswith(root + b"/")
         target = Hidden(_text(b"." + to[len(root) :]), kind == b"folder") if inside else None

@@ -69,7 +69,7 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
 
 
 def _too_late(parts: Parts, step: Step) -> Unavailable | None:
-    """Why an upload may no longer do without the VM: all that follows would move to the controller."""
+    """Say why an upload may no longer do without the VM: all that follows would move to the controller."""
     if step.id in parts.accepted:
         return None
     hint = ACCEPT.format(run=parts.run_id, step=step.id)

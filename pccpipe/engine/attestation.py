@@ -19,13 +19,13 @@ from pccpipe.workspace.base import Side
 
 
 def runs_as_login(parts: Parts, body: Run, place: Place) -> bool:
-    """Whether a command at `place` has the account on the VM that owns pccpipe's files there."""
+    """Say whether a command at `place` has the account on the VM that owns pccpipe's files there."""
     vm = parts.project.vm
     return place is Place.VM and parts.side_of(place) is Side.VM and (body.as_login or not (vm and vm.run_as))
 
 
 def is_unattested(parts: Parts, body: Run, place: Place) -> bool:
-    """Whether a result of a command at `place` could be forged by a command on the VM, itself included."""
+    """Say whether a result of a command at `place` could be forged by a command on the VM, itself included."""
     if parts.side_of(place) is Side.HOME:
         return False
     vm = parts.project.vm

@@ -42,7 +42,7 @@ class Targets(Protocol):
 
     @property
     def had_vm(self) -> bool:
-        """Whether this process of the run has reached the VM."""
+        """Say whether this process of the run has reached the VM."""
         ...
 
     @property

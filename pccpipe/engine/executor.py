@@ -99,7 +99,7 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
 
 
 def _stops(parts: Parts, ended: Ended) -> bool:
-    """Whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
+    """Say whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
     if ended.outcome is not Outcome.UNAVAILABLE or parts.cancel.requested or parts.past.always:
         return False
     if ended.reason is Reason.UNATTESTED:
@@ -346,7 +346,7 @@ class _Walk(Struct, frozen=True):
         return Ended(Outcome.SUCCEEDED)
 
     def _probe(self, steps: Sequence[Step], here: Here) -> list[Level]:
-        """Where the agents of a group will run, by what is unavailable before its first step.
+        """Say where the agents of a group will run, by what is unavailable before its first step.
 
         Asked before that, because later an agent could make a place unavailable. A run that is exposed already has
         nothing left to lose, and is not asked.

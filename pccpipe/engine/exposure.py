@@ -42,7 +42,7 @@ def level_of(place: Place, *, agent: bool) -> Level:
 
 
 def is_agent(pipeline: Pipeline, body: Run) -> bool:
-    """Whether a step runs an agent: it asks for a container, or gets a secret by the proxy."""
+    """Say whether a step runs an agent: it asks for a container, or gets a secret by the proxy."""
     proxied = any(pipeline.secrets[name].via is Via.PROXY for name in body.secrets)
     return body.where.on is Place.CONTAINER or proxied
 
@@ -67,18 +67,18 @@ class Exposure:
 
     @property
     def is_exposed(self) -> bool:
-        """Whether an agent may have begun."""
+        """Say whether an agent may have begun."""
         with self._lock:
             return self._begun.is_exposed
 
     @property
     def places(self) -> set[Place]:
-        """Where an agent may have begun."""
+        """Say where an agent may have begun."""
         with self._lock:
             return self._begun.all_places
 
     def forbids(self, level: Level) -> bool:
-        """Whether a fallback to a place of this level comes too late."""
+        """Say whether a fallback to a place of this level comes too late."""
         least = self.least
         return least is not None and level < least
 

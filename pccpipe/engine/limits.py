@@ -47,7 +47,7 @@ class Absence:
         self._since: float | None = None
 
     def since(self, moment: float) -> float:
-        """When it went away, on the monotonic clock; `moment` if that is news."""
+        """Say when it went away, on the monotonic clock; `moment` if that is news."""
         self._since = moment if self._since is None else min(self._since, moment)
         return self._since
 

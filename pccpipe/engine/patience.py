@@ -45,7 +45,7 @@ class Wait(Struct, frozen=True):
 
 
 def is_away(parts: Parts, reason: Reason | None) -> bool:
-    """Whether this is the reason of a place that the run has used, and that may be back in a moment."""
+    """Say whether this is the reason of a place that the run has used, and that may be back in a moment."""
     if reason in ENGINE_AWAY:
         return Place.CONTAINER in parts.used
     return reason in AWAY and (parts.targets.had_vm or bool(parts.used - {Place.LOCAL}))

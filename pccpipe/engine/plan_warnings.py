@@ -35,7 +35,7 @@ def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
             yield f"{name} will be `unavailable`: `isolation: required`, and a command on the VM could forge its result"
         outside = [way for way in step.ways if way.place is not Place.CONTAINER]
         yield from (_unheld(name, way) for way in outside if any(flag in way.command for flag in _NO_SANDBOX))
-        # Where it goes only if its container is not to be had, the plan says beside the step.
+        # The plan says beside the step where it goes only if its container is unavailable.
         if step.ways[0].place is Place.CONTAINER:
             continue
         where = " or ".join(dict.fromkeys(_where(way) for way in outside))
@@ -58,7 +58,7 @@ def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
 
 
 def _may_write(step: PlannedStep) -> bool:
-    """Whether a step may put code into the workspace that nobody has looked at."""
+    """Say whether a step may put code into the workspace that nobody has looked at."""
     body = step.step.body
     assert isinstance(body, Run)
     container = body.where.container
@@ -74,7 +74,7 @@ def _is_agent(step: PlannedStep) -> bool:
 
 
 def _engine_at_hand(way: Way, steps: Sequence[PlannedStep]) -> str:
-    """Whoever makes the run's containers on a machine may use its engine; what runs there is the same user's."""
+    """Warn where a step is of the user who makes the run's containers there, and so may use the engine."""
     makes_containers = any(
         other.place is Place.CONTAINER and other.host == way.host for step in steps for other in step.ways
     )

@@ -163,11 +163,11 @@ class _RunStep(Struct):
         return unattested_reads(self.here.scope, self.parts.pipeline, self.step, self.body)
 
     def _is_unattested(self, place: Place) -> bool:
-        """Whether its result could be forged: at its place, or by what it was made from."""
+        """Say whether its result could be forged: at its place, or by what it was made from."""
         return is_unattested(self.parts, self.body, place) or bool(self._forged_reads)
 
     def _too_late(self, place: Place) -> Unavailable | None:
-        """Why the step may no longer fall back to `place`; None: it may."""
+        """Say why the step may no longer fall back to `place`; None: it may."""
         if self._is_consented:
             return None
         level = level_of(place, agent=self._is_agent)
@@ -213,12 +213,12 @@ class _RunStep(Struct):
             self.parts.exposure.settle(self.path)
 
     def _could_have_begun(self, place: Place) -> bool:
-        """Whether an earlier process can have begun the command without a word of it in the record."""
+        """Say whether an earlier process can have begun the command without a word of it in the record."""
         says_before = self.parts.past.tells_agents and (place is Place.CONTAINER or self._is_agent)
         return self.may_have_begun or not says_before
 
     def _stays_in_doubt(self, reason: Reason, place: Place) -> bool:
-        """Whether a place that can't be used now, and may have the command already, keeps it from any other.
+        """Say whether a place that can't be used now, and may have the command already, keeps it from any other.
 
         A run that is exposed stops then, and asks again when it is resumed; unless it was an agent that may have begun.
         """
@@ -228,7 +228,7 @@ class _RunStep(Struct):
 
     @property
     def _is_begun_again(self) -> bool:
-        """Whether an attempt whose command is over has another one, since its place became unusable."""
+        """Say whether an attempt whose command is over has another one, since its place became unusable."""
         if self.visit.is_reopened and not self.visit.noted:
             self.visit.is_reopened = self.is_replay = False
             return True

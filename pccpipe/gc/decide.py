@@ -68,7 +68,7 @@ class Record(Enum):
     WAITING = "waiting"
     """For a person, however long that takes; no process runs it meanwhile."""
     STOPPED = "stopped"
-    """Until somebody resumes it; what an agent made may be on the VM alone."""
+    """It can be resumed, and what an agent made may be on the VM alone."""
     HELD = "held"
     """A process here runs it."""
     ENDED = "ended"

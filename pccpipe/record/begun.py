@@ -36,17 +36,17 @@ class Begun(Struct):
 
     @property
     def is_exposed(self) -> bool:
-        """Whether an agent may have begun."""
+        """Say whether an agent may have begun."""
         return bool(self.places or self.consented or self._open)
 
     @property
     def chosen(self) -> set[Place]:
-        """Where one may have begun without a person's consent."""
+        """Say where one may have begun without a person's consent."""
         return self.places | {may.place for may in self._open.values() if not may.consented}
 
     @property
     def all_places(self) -> set[Place]:
-        """Where one may have begun at all."""
+        """Say where one may have begun at all."""
         return self.chosen | self.consented | {may.place for may in self._open.values()}
 
     def apply(self, what: Happening) -> None:

@@ -71,7 +71,7 @@ def _is_ignored(folder: Path) -> bool:
 
 
 def _has_runs_alone(runs_dir: Path, new: str) -> bool:
-    """Whether a folder has nothing but records of runs, and a new one, so that git may ignore all of it."""
+    """Say whether a folder has nothing but records of runs, and a new one, so that git may ignore all of it."""
     with os.scandir(runs_dir) as entries:
         return all(
             entry.name in {SYSTEM, new} or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))

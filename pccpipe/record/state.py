@@ -353,7 +353,7 @@ class RunState(Struct):
         self.downgraded = bool(self.downgrades)
 
     def _is_over_around(self, path: str) -> bool:
-        """Whether a group around a step has ended, and the run went on without it."""
+        """Say whether a group around a step has ended, and the run went on without it."""
         around = self.steps.get(path)
         while (above := parent(path)) is not None:
             path, around = above, self.steps.get(above)

@@ -84,7 +84,7 @@ class Detached:
         return self.attach(self._claimed(command_id, answer).token(), isolation)
 
     def _claimed(self, command_id: str, answer: str) -> Followed:
-        """What a claim says of a command: its mark, the offsets of its output, its lane. Raises Nonsense."""
+        """Give what a claim says of a command: its mark, the offsets of its output, its lane. Raises Nonsense."""
         match answer.split(" ", 3):
             case [mark, stdout, stderr, folder] if _MARK.fullmatch(mark) and self._is_lane(folder):
                 host = self._machine.host

@@ -219,7 +219,7 @@ def _exports(place: Place, command: Command, workspace: str) -> str:
 def _of_account(
     account: Account, place: Place, command: Command, workspace: str, folder: str, kill_after: float
 ) -> str:
-    """What a lane calls for a command of the account: it has no file with the script, and the text comes on stdin."""
+    """Give what a lane calls for a command of the account. No file has the script: the text comes on stdin."""
     end = f"end-{secrets.token_hex(8)}"
     script = command.script if command.script.endswith("\n") else f"{command.script}\n"
     quoted = shlex.quote(folder)

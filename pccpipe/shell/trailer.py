@@ -34,7 +34,7 @@ class TrailerFinder:
     """One output stream of one command: bytes in, output out, and the trailer once it came.
 
     Args:
-        host: the machine that talks, for what it is told of if that has no sense.
+        host: the machine that talks, which an error for a senseless answer names.
     """
 
     def __init__(self, mark: str, host: str = "") -> None:

@@ -142,7 +142,7 @@ class Turns:
             # The machine is away: whatever begins next sweeps.
 
     def _may_begin(self, kind: Kind) -> bool:
-        """Whether it may begin now, with the account swept if that is due."""
+        """Say whether it may begin now, with the account swept if that is due."""
         other = Kind.CONTAINER if kind is Kind.COMMAND else Kind.COMMAND
         if self._active[other]:
             return False
@@ -156,11 +156,11 @@ class Turns:
 
     @property
     def _adopts(self) -> bool:
-        """Whether something may go on that an earlier process of the run began, and that no step follows yet."""
+        """Say whether something may go on that an earlier process of the run began, and that no step follows yet."""
         return time.monotonic() < self._adopts_until
 
     def _sweep(self) -> bool:
-        """Whether the account is clean now; not if a command goes on that an earlier process of the run began."""
+        """Say whether the account is clean now; not if a command goes on that an earlier process of the run began."""
         spared = list(self._containers()) if self._adopts or self._active[Kind.CONTAINER] else []
         script = programs.sweep(self._place, self._ended, spared, only_if_idle=self._adopts)
         done = unbroken(self._machine, lambda: self._machine.run(script, SWEEP_TIMEOUT))

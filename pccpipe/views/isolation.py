@@ -41,7 +41,7 @@ def verdict(state: RunState) -> str:
 
 
 def _where(step: StepState, state: RunState) -> str:
-    """Where a step's last command ran, and whether that is where it asked to."""
+    """Say where a step's last command ran, and whether that is where it asked to."""
     assert step.had
     if not _is_led_elsewhere(step):
         return f"{_PLACES[step.had.place]}{_OUTSIDE[step.had.place]}"
@@ -54,12 +54,12 @@ def _where(step: StepState, state: RunState) -> str:
 
 
 def _is_led_elsewhere(step: StepState) -> bool:
-    """Whether its last command ran in a place with less isolation than it asked for."""
+    """Say whether its last command ran in a place with less isolation than it asked for."""
     return bool(step.had and step.asked and _ORDER.index(step.had.place) > _ORDER.index(step.asked))
 
 
 def _is_short(attempt: Attempt) -> bool:
-    """Whether the engine gave less than was asked of it."""
+    """Say whether the engine gave less than was asked of it."""
     return bool(attempt.had and attempt.settings and any(shortfalls(attempt.settings, attempt.had)))
 
 

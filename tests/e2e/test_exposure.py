@@ -84,7 +84,7 @@ def stop_sshd(vm: VM) -> None:
 
 
 def when(record_has: str, strike: Callable[[], object]) -> Callable[[object, Path], None]:
-    """What a test does beside a run, once its record has something."""
+    """Do something beside a run, once its record has something."""
 
     def act(_: object, record: Path) -> None:
         deadline = time.monotonic() + 30

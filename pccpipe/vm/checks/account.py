@@ -101,7 +101,7 @@ def make_account(patient: Patient, name: str) -> str:
 
 
 def _script(name: str) -> str:
-    """What provision.yaml does for the account."""
+    """Give what provision.yaml does for the account."""
     pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
     body = next(step.body for step in pipeline.steps if step.id == "account")
     assert isinstance(body, Run)

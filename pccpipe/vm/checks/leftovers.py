@@ -52,7 +52,7 @@ def lease(patient: Patient) -> Finding:
 
 
 def collected(patient: Patient) -> Collected:
-    """What `pccpipe gc` would do."""
+    """Give what `pccpipe gc` would do."""
     # Processes of the account that the doctor itself began are no leftovers.
     let_probe_end(patient)
     return patient.once("collected", lambda: collect(_site(patient), dry_run=True, holder=patient.run_id))

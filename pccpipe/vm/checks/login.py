@@ -114,7 +114,7 @@ def login_shell(patient: Patient) -> Finding:
 
 
 def startup(patient: Patient) -> Finding:
-    """Whether the files that the login's shell and sshd obey are as `provision` found them."""
+    """Say whether the files that the login's shell and sshd obey are as `provision` found them."""
     known = read_provisioned(patient.machine, patient.root)
     record = f"{patient.root}/.system/{FILE}"
     accept = Mend(f"rm {shlex.quote(record)}   # if you made the change; then pccpipe provision")
@@ -129,7 +129,7 @@ def startup(patient: Patient) -> Finding:
 
 
 def logind(patient: Patient) -> Finding:
-    """Whether logind ends what a login leaves: commands, and what holds a container's deadline, outlive theirs."""
+    """Say whether logind ends what a login leaves: commands, and what holds a container's deadline, outlive theirs."""
     if not patient.has_systemd:
         return ok("no logind")
     said = patient.words_of(_LOGIND).splitlines()
