@@ -148,6 +148,8 @@ pcc_kill_all() { # all of the account's at once: who looks first misses one that
   while pcc_identify $pcc_killer 2>/dev/null; do
     [ $pcc_ticks -lt 100 ] || return
     pcc_ticks=$((pcc_ticks + 1))
+    # sudo stops with what it runs, and only its own session may let both go on.
+    kill -CONT 0
     sleep 0.01
   done
   wait $pcc_killer

@@ -317,3 +317,18 @@ def test_a_missing_rule_for_sudo_is_not_taken_for_processes_that_stay(account_vm
     assert caught.value.reason is Reason.START_REFUSED
     assert "pcc cannot run commands as nobody: sudo has no rule that allows it" in caught.value.words
     assert "pcc ALL=(nobody) NOPASSWD: ALL" in caught.value.hint
+
+
+def test_what_stops_all_others_does_not_stop_the_sweep(account: Stand, account_vm: VM) -> None:
+    connection = Connection(vm_spec(account_vm))
+    stopper = "setsid perl -e 'kill q(STOP), -1 while 1' </dev/null >/dev/null 2>&1 &"
+    try:
+        for _ in range(3):
+            account_vm.sh(f'su {account_vm.run_as} -s /bin/sh -c "{stopper}"')
+            until(lambda: "perl" in " ".join(living(account_vm)))
+            found = as_account.processes(connection, account_vm.run_as, account_vm.root, kill=True)
+            assert (found.before, found.after) == ("1 process (perl)", "")
+        assert account_vm.sh("ps -C sudo -o stat= | grep T || true").stdout == ""
+    finally:
+        account_vm.sh(f"pkill -KILL -u {account_vm.run_as} perl", check=False)
+        connection.close()
