@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
-from pccpipe.errors import Unavailable, UsageError
+from pccpipe.errors import Refused, UsageError
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.shell import programs
@@ -111,7 +111,7 @@ def _provoked(canary: Canary, variable: str) -> Iterator[Exception]:
     opening = programs.Opening(programs.Place("selfcheck", "/nowhere"), "mark")
     try:
         programs.begin(opening, _command(canary, "no name"), "/nowhere", (0, 0))
-    except Unavailable as error:
+    except Refused as error:
         yield error
 
 
