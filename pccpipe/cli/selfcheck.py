@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +24,9 @@ from pccpipe.cli.options import (
 )
 from pccpipe.cli.process import take_secrets
 from pccpipe.cli.signals import obey_signals
+
+if TYPE_CHECKING:
+    from pccpipe.engine.cancel import Cancel
 
 FOUND = 1
 NOT_CHECKED = 3
@@ -70,7 +75,6 @@ def selfcheck(
     not all was checked, 130 or 143 cancelled.
     """
     from pccpipe.canary.check import selfcheck as check
-    from pccpipe.engine.cancel import Cancel
     from pccpipe.library import load, local_project
     from pccpipe.views.selfcheck import lines
 
@@ -85,10 +89,7 @@ def selfcheck(
     of_project = project_for(spec, found) if spec else found or local_project()
     # The canary takes the place of the pipeline's own secrets, which its steps would inherit.
     take_secrets(spec)
-    cancel = Cancel()
-    obey_signals(cancel)
-    status = _StatusLine()
-    try:
+    with _checking() as (cancel, status):
         report = check(
             of_project,
             pipeline=spec,
@@ -99,17 +100,13 @@ def selfcheck(
             accept_new_host_key=accept_new_host_key,
             wait=patience,
         )
-    finally:
-        status.close()
     if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
         tell([f"project {of_project.id} ({of_project.path or 'no project file'})", *lines(report)])
     if report.found:
         context.exit(FOUND)
-    if cancel.requested:
-        context.exit(143 if cancel.by == "TERM" else 130)
-    context.exit(NOT_CHECKED if not report.whole or (strict and report.unlooked) else 0)
+    _exit(context, cancel, is_complete=report.whole and not (strict and report.unlooked))
 
 
 def _refuse_beside_escape(
@@ -132,7 +129,6 @@ def _escape(
 ) -> None:
     from pccpipe.canary.escape import check_escape
     from pccpipe.canary.routes import Verdict
-    from pccpipe.engine.cancel import Cancel
     from pccpipe.errors import UsageError
     from pccpipe.views.escape import lines
 
@@ -141,10 +137,7 @@ def _escape(
         raise UsageError("there is no project file, so nothing to get out of", "name one: --project FILE")
     if not as_json:
         tell([f"project {of_project.id} ({of_project.path})"])
-    cancel = Cancel()
-    obey_signals(cancel)
-    status = _StatusLine()
-    try:
+    with _checking() as (cancel, status):
         report = check_escape(
             of_project,
             image=image,
@@ -153,17 +146,33 @@ def _escape(
             accept_new_host_key=accept_new_host_key,
             wait=wait,
         )
-    finally:
-        status.close()
     if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
         tell(lines(report))
     if report.count(Verdict.BROKE):
         context.exit(FOUND)
+    _exit(context, cancel, is_complete=report.held)
+
+
+@contextlib.contextmanager
+def _checking() -> Iterator[tuple[Cancel, _StatusLine]]:
+    """Let signals cancel a check within the block, and show what it does."""
+    from pccpipe.engine.cancel import Cancel
+
+    cancel, status = Cancel(), _StatusLine()
+    obey_signals(cancel)
+    try:
+        yield cancel, status
+    finally:
+        status.close()
+
+
+def _exit(context: click.Context, cancel: Cancel, *, is_complete: bool) -> None:
+    """Exit as a check does that found nothing."""
     if cancel.requested:
         context.exit(143 if cancel.by == "TERM" else 130)
-    context.exit(0 if report.held else NOT_CHECKED)
+    context.exit(0 if is_complete else NOT_CHECKED)
 
 
 class _StatusLine:

@@ -24,7 +24,6 @@ _KEPT = 4 * LONGEST_LINE
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 # C0 and C1 controls, and what reorders or hides text (bidirectional controls, line separators, zero width).
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_SAFE_CONTROLS = "\t\n"
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\n"
 
 
