@@ -143,16 +143,7 @@ pcc_seconds() { # sets pcc_up, to those since boot
 pcc_kill_all() { # all of the account's at once: who looks first misses one that forks and ends faster than one looks
   # It is the account's own, so what it is to kill may stop or kill it: it is waited for no longer than a moment.
   # Nothing of the login's is open to it, as what is still there could take that over.
-  pcc_as sh -c 'kill -KILL -1; exit 42' </dev/null >/dev/null 2>&1 &
-  pcc_killer=$! pcc_ticks=0
-  while pcc_identify $pcc_killer 2>/dev/null; do
-    [ $pcc_ticks -lt 100 ] || return
-    pcc_ticks=$((pcc_ticks + 1))
-    # sudo stops with what it runs, and only its own session may let both go on.
-    kill -CONT 0
-    sleep 0.01
-  done
-  wait $pcc_killer
+  pcc_help sh -c 'kill -KILL -1; exit 42' >/dev/null 2>&1
   [ $? = 42 ]
 }
 

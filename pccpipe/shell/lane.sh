@@ -341,7 +341,7 @@ pcc_is_copying() { # does a cat still read a FIFO, and is that still for this co
 
 pcc_kill_holders() {
   if [ -n "$pcc_user" ]; then
-    pcc_kill -KILL $(pcc_as find /proc/[0-9]*/fd -maxdepth 1 -lname "$pcc_folder/[oe]" </dev/null | cut -d / -f 3)
+    pcc_kill -KILL $(pcc_help find /proc/[0-9]*/fd -maxdepth 1 -lname "$pcc_folder/[oe]" | cut -d / -f 3)
     return
   fi
   for pcc_path in /proc/[0-9]*/fd/*; do

@@ -45,8 +45,22 @@ pcc_as() { # runs a program as the account
   (pcc_exec_as "$@")
 }
 
+pcc_help() { # PROGRAM...: as pcc_as, for at most 2 s. What it works on may stop it, and sudo stops with what it runs: only
+  # their own session may let both go on.
+  pcc_as "$@" </dev/null &
+  pcc_helper=$! pcc_waited=0
+  while read -r pcc_line <"/proc/$pcc_helper/stat"; do
+    case ${pcc_line##*) } in Z*) break ;; esac
+    [ $pcc_waited -lt 200 ] || return
+    pcc_waited=$((pcc_waited + 1))
+    kill -CONT 0
+    sleep 0.01
+  done 2>/dev/null
+  wait $pcc_helper
+}
+
 pcc_kill() { # as `kill`, of the account's processes: the login user may not signal them
-  if [ -n "$pcc_user" ]; then pcc_as sh -c 'kill "$@"' kill "$@" </dev/null; else kill "$@"; fi
+  if [ -n "$pcc_user" ]; then pcc_help sh -c 'kill "$@"' kill "$@"; else kill "$@"; fi
 }
 
 pcc_has_processes() { # sets pcc_found to what /proc has of the account's processes, zombies too
@@ -86,7 +100,11 @@ pcc_is_supervised() { # ID: does somebody see to its end? Sets pcc_pid, pcc_code
 
 pcc_tagged() { # sets pcc_found to the processes that have the command's tag in their environment
   [ -z "$pcc_user" ] || pcc_has_processes || return
-  pcc_found=$(export LC_ALL=C; pcc_exec_as "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ </dev/null)
+  if [ -n "$pcc_user" ]; then
+    pcc_found=$(export LC_ALL=C; pcc_help "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ)
+  else
+    pcc_found=$(LC_ALL=C "$pcc_grep" -lF "$pcc_tag" /proc/[0-9]*/environ </dev/null)
+  fi
   [ -n "$pcc_found" ]
 }
 

@@ -150,7 +150,13 @@ def test_long_scripts_and_values_come_whole(account: Stand) -> None:
     assert account.run(script, env={"LONG": "y" * 100_000}, shell="bash")[0] == b"100000\nits\n"
 
 
-@pytest.mark.parametrize("script", ["kill -9 $PPID; exec sleep 100", "kill -STOP $$; sleep 100", "kill -STOP -1"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        *("kill -9 $PPID; exec sleep 100", "kill -STOP $$; sleep 100", "kill -STOP -1"),
+        "exec perl -e '$SIG{TERM} = q(IGNORE); kill q(STOP), -1 while 1'",
+    ],
+)
 def test_the_time_limit_holds_whatever_becomes_of_the_commands_own_timer(
     account: Stand, account_vm: VM, script: str
 ) -> None:
@@ -159,6 +165,19 @@ def test_the_time_limit_holds_whatever_becomes_of_the_commands_own_timer(
     assert time.monotonic() - began < 20
     assert exit_.code != 0
     assert living(account_vm) == []
+    # A sudo that its command stopped would stay for good.
+    until(lambda: account_vm.sh("ps -C sudo -o stat= | grep T || true").stdout == "")
+
+
+def test_a_command_that_stops_all_others_of_the_account_is_stopped_in_time(account: Stand, account_vm: VM) -> None:
+    running = account.start("echo up; exec perl -e '$SIG{TERM} = q(IGNORE); kill q(STOP), -1 while 1'")
+    read_until(running, b"up\n")
+    began = time.monotonic()
+    running.stop(0.5)
+    _, _, exit_ = read_all(running)
+    assert exit_.code == 137
+    assert time.monotonic() - began < 20
+    until(lambda: account_vm.sh("ps -C sudo -o stat= | grep T || true").stdout == "")
 
 
 def test_a_command_is_not_begun_where_the_login_may_not_become_the_account(fresh_vm: VM) -> None:
