@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shlex
 import subprocess
 import textwrap
 import threading
@@ -45,6 +46,18 @@ steps:
   - {id: boxed, on: container, container: agent, run: "id -u >x"}
 always:
   - {id: clean, remove: workspace}
+"""
+
+
+LATER = """\
+steps:
+  - id: plant
+    on: vm
+    run: |
+      command -v crontab; command -v at
+      echo '* * * * * touch /tmp/by-cron' | crontab - && echo planted
+      echo 'touch /tmp/by-at' | at now && echo planted
+      true
 """
 
 
@@ -107,6 +120,7 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
         ran.step("boxed")["attempts"][-1]["had"]["user"]
         == bare_vm.sh("echo $(id -u pccrun):$(id -g pccrun)").stdout.strip()
     )
+    no_later_work_of_the_account(bare_vm, control)
     before, began = state_of(bare_vm), time.monotonic()
     second = commands.provision()
     assert second.code == 0, second.stdout + second.stderr
@@ -123,6 +137,19 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
     bare_vm.sh("mv /root/rule /etc/sudoers.d/pcc")
 
     mended_by_the_doctor(bare_vm, commands)
+
+
+def no_later_work_of_the_account(vm: VM, control: Control) -> None:
+    """With the real cron and at, a step leaves nothing that would run when it has ended."""
+    install = "DEBIAN_FRONTEND=noninteractive apt-get install -y -q -o Dpkg::Options::=--force-confold cron at"
+    vm.sh(f"{install} >/dev/null 2>&1 && cron && atd")
+    ran = control.run(LATER)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("plant").splitlines() == ["/usr/bin/crontab", "/usr/bin/at"]
+    for planted in ("crontab - </dev/null", "at now </dev/null"):
+        done = vm.sh(f"su {vm.run_as} -s /bin/sh -c {shlex.quote(planted)}", check=False)
+        assert "not allowed" in done.stderr or "do not have permission" in done.stderr, done.stderr
+    assert vm.sh("ls /var/spool/cron/crontabs; atq").stdout == ""
 
 
 def mended_by_the_doctor(vm: VM, commands: Provisioner) -> None:
