@@ -94,7 +94,8 @@ class Assembly:
         """The project's VM, if steps lead there."""
         if project.isolation_mode is IsolationMode.VM:
             assert project.vm is not None
-            self._vm_history = VmHistory(folders.record.parent, f"{project.vm.external_ip}:{project.vm.port}")
+            address = f"{project.vm.external_ip}:{project.vm.port}"
+            self._vm_history = VmHistory(folders.record.parent, address, run_id, resumes=resumes)
             self.vm = ProjectVm(
                 project.vm,
                 run_id,
@@ -129,11 +130,11 @@ class Assembly:
 
     @property
     def vm_history(self) -> str | None:
-        return self._vm_history.earlier(self._run_id) if self._vm_history else None
+        return self._vm_history.earlier() if self._vm_history else None
 
     def remember_vm(self) -> None:
         if self._vm_history:
-            self._vm_history.remember(self._run_id)
+            self._vm_history.remember()
 
     def build(self, build: Build, image: str, args: Mapping[str, str], log: Path, halt: Halt) -> bool:
         """Build an image on the engine that `on: container` leads to."""

@@ -23,14 +23,19 @@ class VmHistory:
     Args:
         runs_dir: where the records of runs are.
         vm: its address and port, as the project file has them.
+        run_id: the run that asks.
+        resumes: whether an earlier process of the run may have remembered the VM. A new run may have the id of one
+            whose record is gone.
     """
 
-    def __init__(self, runs_dir: Path, vm: str) -> None:
+    def __init__(self, runs_dir: Path, vm: str, run_id: str, *, resumes: bool) -> None:
         self._vm = vm
+        self._run_id = run_id
+        self._may_be_own = resumes
         self._file = runs_dir / FOLDER / f"{hashlib.sha256(vm.encode()).hexdigest()[:16]}.json"
 
-    def earlier(self, run_id: str) -> str | None:
-        """The run before `run_id` whose agent's code ran on the VM itself, in a sentence; None if none is known."""
+    def earlier(self) -> str | None:
+        """Name an earlier run whose agent's code ran on the VM itself, in a sentence; None if none is known."""
         try:
             data = json.loads(self._file.read_bytes())
             first, at = str(data["run_id"]), str(data["at"])
@@ -39,18 +44,19 @@ class VmHistory:
         except (OSError, ValueError, LookupError, TypeError):
             # Not to know is no reason to trust it.
             first, at = "an unknown run", "an unknown time"
-        if first == run_id:
+        if self._may_be_own and first == self._run_id:
             return None
         return (
             f"code of an agent ran on the VM {self._vm} itself, in {first} at {at}, and may have changed it "
             f"(after rebuilding the VM, remove {self._file})"
         )
 
-    def remember(self, run_id: str) -> None:
+    def remember(self) -> None:
         """Put on record that code of an agent is about to run there. The first run stays. Raises PccpipeError."""
         if self._file.exists():
             return
-        entry = {"vm": self._vm, "run_id": run_id, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._may_be_own = True
+        entry = {"vm": self._vm, "run_id": self._run_id, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         try:
             self._file.parent.mkdir(exist_ok=True, mode=0o700)
             write_atomically(self._file, json.dumps(entry).encode())
