@@ -111,7 +111,11 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
       sleep 0.02
     done
   done
-  rm -rf "$pcc_state"
+  # What ends at this moment may still write a file there.
+  for pcc_tick in 1 2 3 4 5; do
+    rm -rf "$pcc_state" && break
+    sleep 0.02
+  done
 }
 
 pcc_end_account() {

@@ -95,7 +95,8 @@ def when(record_has: str, strike: Callable[[], object]) -> Callable[[object, Pat
     return act
 
 
-BUILD_ENDED = '"step_ended","step":"build"'
+GATE_BEGAN = '"command_started","step":"gate"'
+"""Between the builder and the step after it: a step here that has the workspace already."""
 
 
 def struck(control: Control, pipeline: str, fault: Callable[[VM], object], **more: Any) -> Ran:
@@ -109,7 +110,7 @@ def struck(control: Control, pipeline: str, fault: Callable[[VM], object], **mor
         go.touch()
 
     pipeline = pipeline.replace("  - id: test\n", f"{gate}  - id: test\n")
-    return control.run(pipeline, meanwhile=when(BUILD_ENDED, strike), **more)
+    return control.run(pipeline, meanwhile=when(GATE_BEGAN, strike), **more)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +137,8 @@ def test_without_the_fault_the_same_pipeline_succeeds(control: Control, proof: P
 
 
 def test_an_sshd_that_stays_away_stops_the_run_and_a_resume_ends_it(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
-    # The VM's workspace is needed here as well: the gate would wait for it, so it comes before the builder's end.
     control = Control(tmp_path, fresh_vm, settings="lost_after: 3s\n")
-    pipeline = attacked(proof, "sleep 1")
-    ran = control.run(pipeline, meanwhile=when('"command_ended","step":"build"', lambda: stop_sshd(fresh_vm)))
+    ran = struck(control, attacked(proof), stop_sshd)
     assert ran.code == 3, ran.stdout + ran.stderr
     assert not proof.exists()
     assert ran.state["stopped"], ran.stdout
@@ -151,7 +150,7 @@ def test_an_sshd_that_stays_away_stops_the_run_and_a_resume_ends_it(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     state = ran.state
     assert (state["outcome"], state["stopped"], state["downgraded"]) == ("succeeded", False, False)
-    assert [step["path"] for step in state["steps"]] == ["sync", "build", "test", "clean"]
+    assert [step["path"] for step in state["steps"]] == ["sync", "build", "gate", "test", "clean"]
     # The builder ran once, and the VM keeps nothing.
     assert sum('"command_started","step":"build"' in line for line in ran.lines) == 1
     assert fresh_vm.sh(f"ls {fresh_vm.root}/.system/run-workspaces").stdout.split() == []

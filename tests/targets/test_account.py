@@ -175,7 +175,8 @@ def test_a_command_that_stops_all_others_of_the_account_is_stopped_in_time(accou
     began = time.monotonic()
     running.stop(0.5)
     _, _, exit_ = read_all(running)
-    assert exit_.code == 137
+    # By TERM, if that came while its `timeout` was not stopped.
+    assert exit_.code in {137, 143}
     assert time.monotonic() - began < 20
     until(lambda: account_vm.sh("ps -C sudo -o stat= | grep T || true").stdout == "")
 
