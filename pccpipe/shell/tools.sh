@@ -45,16 +45,21 @@ pcc_as() { # runs a program as the account
   (pcc_exec_as "$@")
 }
 
-pcc_help() { # PROGRAM...: as pcc_as, for at most 2 s. What it works on may stop it, and sudo stops with what it runs: only
-  # their own session may let both go on.
+pcc_help() { # PROGRAM...: as pcc_as, for at most some seconds. What it works on may stop it, and sudo stops with what it runs:
+  # only their own session may let both go on, and does so without a pause while they are stopped again and again.
   pcc_as "$@" </dev/null &
-  pcc_helper=$! pcc_waited=0
+  pcc_helper=$! pcc_waited=0 pcc_pushed=0
   while read -r pcc_line <"/proc/$pcc_helper/stat"; do
-    case ${pcc_line##*) } in Z*) break ;; esac
-    [ $pcc_waited -lt 200 ] || return
-    pcc_waited=$((pcc_waited + 1))
+    case ${pcc_line##*) } in
+    Z*) break ;;
+    T*) pcc_pushed=$((pcc_pushed + 1)) ;;
+    *)
+      pcc_waited=$((pcc_waited + 1))
+      sleep 0.01
+      ;;
+    esac
     kill -CONT 0
-    sleep 0.01
+    [ $pcc_waited -lt 200 ] && [ $pcc_pushed -lt 50000 ] || return
   done 2>/dev/null
   wait $pcc_helper
 }
