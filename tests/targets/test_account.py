@@ -222,7 +222,8 @@ def test_it_is_so_however_sudo_is_set_up_and_for_root_without_it(vms: Callable[.
         assert (out, err, exit_) == (f"{vm.run_as}\n".encode(), b"err\n", Exit(7))
         assert stand.run("kill -KILL $$")[2] == Exit(137, "KILL")
         assert stand.run("sleep 100", limit=0.5)[2].timed_out
-        running = stand.start("trap 'echo bye; exit 7' TERM; echo up; sleep 100 & wait")
+        # Once is enough: `timeout` tells its command, and then its group.
+        running = stand.start("""trap 'trap "" TERM; echo bye; exit 7' TERM; echo up; sleep 100 & wait""")
         read_until(running, b"up\n")
         running.stop(10.0)
         assert (read_all(running)[0], running.read(1)) == (b"bye\n", Exit(7))
