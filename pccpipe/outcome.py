@@ -125,7 +125,7 @@ MAY_FALL_BACK = frozenset(
 """The reasons for which a step may fall back: the place's own state. Never what code in a container can cause (a full
 disk, a taken name, exhausted processes or memory), and never a mistake of pccpipe's own.
 """
-AWAY = frozenset({Reason.SSH_REFUSED, Reason.SSH_UNREACHABLE, Reason.SSH_CLOSED, Reason.SSH_SESSION_REFUSED})
+VM_AWAY = frozenset({Reason.SSH_REFUSED, Reason.SSH_UNREACHABLE, Reason.SSH_CLOSED, Reason.SSH_SESSION_REFUSED})
 """The VM does not answer now, and may in a moment: sshd restarts within a second, a link heals."""
 ENGINE_AWAY = frozenset({Reason.ENGINE_MISSING, Reason.ENGINE_STOPPED, Reason.ENGINE_NOT_ANSWERING})
 """The same of an engine: dockerd takes seconds to restart."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 from pccpipe.engine.context import Parts
 from pccpipe.engine.limits import Deadline
 from pccpipe.errors import Broken, Unavailable
-from pccpipe.outcome import AWAY, ENGINE_AWAY, Place, Reason
+from pccpipe.outcome import ENGINE_AWAY, VM_AWAY, Place, Reason
 from pccpipe.record.events import Warned
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def is_away(parts: Parts, reason: Reason | None) -> bool:
     """Say whether this is the reason of a place that the run has used, and that may be back in a moment."""
     if reason in ENGINE_AWAY:
         return Place.CONTAINER in parts.used
-    return reason in AWAY and (parts.targets.had_vm or bool(parts.used - {Place.LOCAL}))
+    return reason in VM_AWAY and (parts.targets.had_vm or bool(parts.used - {Place.LOCAL}))
 
 
 def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:

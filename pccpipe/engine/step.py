@@ -28,7 +28,7 @@ from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
-from pccpipe.outcome import AWAY, ENGINE_AWAY, MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.outcome import ENGINE_AWAY, MAY_FALL_BACK, VM_AWAY, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
@@ -222,7 +222,7 @@ class _RunStep(Struct):
 
         A run that is exposed stops then, and asks again when it is resumed; unless it was an agent that may have begun.
         """
-        if not self.in_doubt or reason in AWAY | ENGINE_AWAY or self.may_have_begun:
+        if not self.in_doubt or reason in VM_AWAY | ENGINE_AWAY or self.may_have_begun:
             return self.in_doubt
         return place in self.parts.used and not self.parts.exposure.is_exposed
 

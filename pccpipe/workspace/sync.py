@@ -19,7 +19,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from pccpipe.errors import ActionError, Lost, Unavailable
-from pccpipe.outcome import Reason
+from pccpipe.outcome import VM_AWAY, Reason
 from pccpipe.record.files import write_atomically
 from pccpipe.secrets.mask import Masker
 from pccpipe.shell.haltable import HaltableMachine
@@ -34,7 +34,6 @@ from pccpipe.workspace.pack import Pack
 
 AWAY = 60.0
 """Seconds for which the VM may stay away in the middle of something before it is not to be had."""
-_AWAY = frozenset({Reason.SSH_REFUSED, Reason.SSH_UNREACHABLE, Reason.SSH_CLOSED, Reason.SSH_SESSION_REFUSED})
 
 
 class WorkspaceSync:
@@ -366,7 +365,7 @@ def _told(machine: Machine, halt: Halt, work: Callable[[Machine], T]) -> T:
             halt.check()
             if isinstance(error, ActionError):
                 raise
-            if isinstance(error, Unavailable) and not (broke and error.reason in _AWAY):
+            if isinstance(error, Unavailable) and not (broke and error.reason in VM_AWAY):
                 raise
             broke = True
             try:

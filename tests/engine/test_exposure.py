@@ -23,7 +23,7 @@ from pccpipe.record.events import (
 )
 from pccpipe.targets.base import Command, ContainerSettings, Exit
 from pccpipe.targets.dummy import Play
-from tests.engine.rehearsal import Notes, Played, Script, Stage
+from tests.engine.rehearsal import DummyTargets, Notes, Played, Stage
 from tests.engine.test_past import KilledError, MortalNotes, began
 from tests.record.script import events as stamped
 
@@ -35,16 +35,6 @@ BUILT = """
     steps:
       - {id: build, on: container, container: box, run: agent}
 """
-
-
-def without(place: str) -> Script:
-    """The place is unavailable to the step `test`, and to no other."""
-
-    def script(command: Command) -> Play:
-        gone = command.step.startswith("test") and (place == "container") == (command.container is not None)
-        return Play(unavailable=GONE) if gone else Play()
-
-    return script
 
 
 class FirstPlaceGone:
@@ -62,6 +52,14 @@ class FirstPlaceGone:
                 return start(command)
 
             target.start = gone  # type: ignore[method-assign,assignment]
+
+
+def without_engine_and_vm(stage: Stage) -> DummyTargets:
+    """Make every container unavailable from the start, and the VM unavailable to `test`."""
+    stage.script = lambda command: Play(unavailable=NO_ENGINE) if command.container else Play()
+    targets = stage.targets()
+    targets[Place.VM].start = FirstPlaceGone(stage).targets[Place.VM].start  # type: ignore[method-assign]
+    return targets
 
 
 PATHS = {
@@ -158,9 +156,7 @@ def test_where_there_never_was_an_engine_every_agent_runs_where_its_fallback_say
 
 
 def test_a_step_without_an_agents_own_sandbox_does_not_follow_an_agent_to_this_machine(stage: Stage) -> None:
-    stage.script = lambda command: Play(unavailable=NO_ENGINE) if command.container else Play()
-    targets = stage.targets()
-    targets[Place.VM].start = FirstPlaceGone(stage).targets[Place.VM].start  # type: ignore[method-assign]
+    targets = without_engine_and_vm(stage)
     played = stage.play(
         """
     containers: {box: {image: "agent:1"}}
@@ -175,9 +171,7 @@ def test_a_step_without_an_agents_own_sandbox_does_not_follow_an_agent_to_this_m
 
 
 def test_a_container_that_could_not_be_created_exposes_nothing(stage: Stage) -> None:
-    stage.script = lambda command: Play(unavailable=NO_ENGINE) if command.container else Play()
-    targets = stage.targets()
-    targets[Place.VM].start = FirstPlaceGone(stage).targets[Place.VM].start  # type: ignore[method-assign]
+    targets = without_engine_and_vm(stage)
     played = stage.play(
         """
     containers: {box: {image: "agent:1"}}
