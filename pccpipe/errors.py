@@ -10,6 +10,7 @@ PccpipeError
 ├── VmBusy              another run has the VM; never a reason to run elsewhere
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
+├── LimitExceeded       a stranger's data exceeds one of the limits (limits.py)
 ├── ResultError         what a step left as its result is missing or not what was asked for
 ├── Halted              work that can be done again was ended half way: by a cancel, or a time limit
 └── ActionError         a built-in action (upload, diff, ...) failed
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 from pccpipe.outcome import Code, Reason
 
 if TYPE_CHECKING:
+    from pccpipe.limits import Limit
     from pccpipe.spec.problem import Problem
     from pccpipe.spec.source import Position
 
@@ -133,6 +135,21 @@ class ResultError(PccpipeError):
         super().__init__(message)
         self.message = message
         self.code = code
+
+
+class LimitExceeded(PccpipeError):
+    """A stranger's data exceeds a limit.
+
+    Args:
+        limit: the limit, from limits.py.
+        where: names the data, in place of the limit's own words.
+    """
+
+    def __init__(self, limit: Limit, where: str = "") -> None:
+        self.limit = limit
+        self.code = limit.code
+        self.message = limit.exceeded(where)
+        super().__init__(self.message)
 
 
 class Halted(PccpipeError):

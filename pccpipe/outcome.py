@@ -46,6 +46,12 @@ class Code(StrEnum):
     """A secret's value stood in its result, its diff or a file that came home; what is kept is masked."""
     WORKSPACE_REFUSED = "workspace_refused"
     """The workspace holds a private key, a `.env` or a secret's value, which is not to leave this machine."""
+    LIMIT_EXCEEDED = "limit_exceeded"
+    """What an agent, a repository or a machine gave exceeds a limit; the message says which (docs/limits.md)."""
+    BUDGET_EXCEEDED = "budget_exceeded"
+    """The tokens that the step may use are used up."""
+    RESULT_TOO_LARGE = "result_too_large"
+    """The step's result exceeds a limit: its size, its depth, or the number of its values."""
 
 
 class Stream(StrEnum):

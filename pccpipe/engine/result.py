@@ -11,9 +11,6 @@ from pccpipe.errors import ResultError
 from pccpipe.secrets.mask import Masker
 from pccpipe.values import Json
 
-RESULT_LIMIT = 4 * 1024 * 1024
-"""Bytes; a result is a report, not an artifact."""
-
 LONGEST_NAME = 200
 """Bytes of each name in a result's path: some are added while it is written."""
 LONGEST_PATH = 1000

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.engine.access import Access, Budget, access_of, budget_of
 from pccpipe.engine.attestation import is_unattested, runs_as_login, unattested_gates, unattested_reads
 from pccpipe.engine.command import asked_settings, make_command
@@ -25,7 +26,7 @@ from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import Wait, is_away, with_patience
 from pccpipe.engine.places import first_way, following_way, refusal
-from pccpipe.engine.result import RESULT_LIMIT, masked_result, parse_result, result_target
+from pccpipe.engine.result import masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
 from pccpipe.outcome import ENGINE_AWAY, MAY_FALL_BACK, VM_AWAY, Code, IsolationMode, Outcome, Place, Reason
@@ -515,7 +516,7 @@ class _RunStep(Struct):
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = self._result_path(spec, place)
         target = result_target(path, self.parts.run_dir)
-        data, had_secret = masked_result(running.fetch(target.name, RESULT_LIMIT), self.parts.masker)
+        data, had_secret = masked_result(running.fetch(target.name, limits.RESULT.most), self.parts.masker)
         # Written before it is checked: a wrong result is what somebody will want to look at.
         write_atomically(target, data)
         if had_secret:

@@ -1,5 +1,5 @@
 """python -m tests.docs.reference: writes docs/reference.md from the schemas, docs/commands.md from the commands' help,
-docs/default-run.svg from the default pipeline.
+docs/limits.md from pccpipe/limits.py, docs/default-run.svg from the default pipeline.
 
 A test fails when one is not what this makes.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pccpipe import limits
 from pccpipe.cli.app import app
 from pccpipe.spec.load import load_pipeline
 from pccpipe.views.graph import make_graph
@@ -74,6 +75,22 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def limits_page() -> str:
+    """The page of all limits."""
+    parts = [
+        "# Every limit\n",
+        "<!-- Made by tests/docs/reference.py from pccpipe/limits.py: change that. -->\n",
+        "An agent, a repository, a VM and its engine, a model's API and the author of a pipeline send data to pccpipe.",
+        "No such data becomes more than this. Exceeding a limit gives one message that names it, and the `code`",
+        "beside it in the record.\n",
+        "| what | limit | reason | where to change it | `code` |\n| --- | --- | --- | --- | --- |",
+    ]
+    for limit in limits.ALL:
+        cells = (limit.of, limit.figure, limit.why, limit.change or "fixed", f"`{limit.code.value}`")
+        parts.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(parts) + "\n"
+
+
 def _section(title: str, schema: Schema, depth: int = 2) -> Iterator[str]:
     yield f"{'#' * depth} {title}\n"
     if schema.get("description"):
@@ -133,4 +150,5 @@ def _cell(text: str) -> str:
 if __name__ == "__main__":
     (DOCS / "reference.md").write_text(reference(), encoding="utf-8")
     (DOCS / "commands.md").write_text(commands(), encoding="utf-8")
+    (DOCS / "limits.md").write_text(limits_page(), encoding="utf-8")
     (DOCS / "default-run.svg").write_text(picture(), encoding="utf-8")

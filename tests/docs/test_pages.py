@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe import limits
 from tests.docs import reference
 from tests.docs.page import Block, blocks, check_yaml, run_commands
 from tests.e2e.control import DEMO, KEY, ROOT
@@ -70,6 +71,16 @@ def test_the_commands_of_a_page_run(page: Path, vm: VM, model: ModelServer, tmp_
         (tmp_path / "my-project/pccpipe.yaml").write_text(_project(vm))
         subprocess.run(["sh", "-eu", before], cwd=tmp_path / "my-project", env=env, check=True, timeout=60)
     run_commands(page, tmp_path / "my-project", env, replaced)
+
+
+def test_the_page_of_limits_is_what_the_code_has() -> None:
+    written = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
+    assert written == reference.limits_page(), "python -m tests.docs.reference writes it again"
+
+
+def test_every_limit_is_listed() -> None:
+    known = {name for name, value in vars(limits).items() if isinstance(value, limits.Limit)}
+    assert [name for name in known if getattr(limits, name) not in limits.ALL] == []
 
 
 def test_the_reference_is_what_the_schemas_say() -> None:

@@ -1,0 +1,69 @@
+"""Lists every limit on what a stranger's data may become: in memory, on disk, in a log, or as work.
+
+A stranger is an agent, a repository, a VM and its engine, a model's API, or the author of a pipeline. Each limit has
+its figure, its reason, and where a user changes it; docs/limits.md is made from this list. Exceeding one gives one
+message and one code, and costs at most `MARGIN` of memory beyond the limit itself.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from pccpipe.outcome import Code
+
+MARGIN = 64 << 20
+"""Bytes of memory that reading too much may cost beyond the limit itself."""
+PAUSE = 0.05
+"""Seconds for which work on a stranger's data may hold the interpreter lock, at most."""
+
+
+class Unit(StrEnum):
+    """What a limit counts."""
+
+    BYTES = "bytes"
+    COUNT = "count"
+    SECONDS = "seconds"
+
+
+class Limit(Struct, frozen=True):
+    """One limit. `most` is still allowed."""
+
+    of: str
+    """What it limits, as the beginning of a sentence: `a step's result`."""
+    most: int
+    unit: Unit
+    why: str
+    """The reason for the figure, in a sentence."""
+    change: str = ""
+    """Where a user changes it; empty if it is fixed."""
+    code: Code = Code.LIMIT_EXCEEDED
+
+    @property
+    def figure(self) -> str:
+        """The figure with its unit: `4 MiB`, `64`, `30 s`."""
+        if self.unit is Unit.SECONDS:
+            return f"{self.most} s"
+        if self.unit is Unit.BYTES:
+            for size, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+                if self.most >= size and self.most % size == 0:
+                    return f"{self.most // size} {name}"
+            return f"{self.most:,} bytes"
+        return f"{self.most:,}"
+
+    def exceeded(self, where: str = "") -> str:
+        """The one sentence for data that exceeds it. `where` names the thing, in place of `of`."""
+        fix = f"; fix: {self.change}" if self.change else ""
+        return f"{where or self.of} exceeds the limit of {self.figure}{fix}"
+
+
+RESULT = Limit(
+    "a step's result",
+    4 << 20,
+    Unit.BYTES,
+    "A result is a report; files travel as artifacts.",
+    code=Code.RESULT_TOO_LARGE,
+)
+
+ALL: tuple[Limit, ...] = (RESULT,)
