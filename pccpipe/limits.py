@@ -58,6 +58,7 @@ class Limit(Struct, frozen=True):
         return f"{where or self.of} exceeds the limit of {self.figure}{fix}"
 
 
+# What an agent leaves, and any JSON that a stranger wrote.
 RESULT = Limit(
     "a step's result",
     4 << 20,
@@ -65,5 +66,62 @@ RESULT = Limit(
     "A result is a report; files travel as artifacts.",
     code=Code.RESULT_TOO_LARGE,
 )
+RESULT_ERRORS = Limit(
+    "the errors listed of a result that does not match its schema",
+    6,
+    Unit.COUNT,
+    "A person reads a few. Each has a copy of what is wrong, so thousands would take all memory.",
+)
+JSON_VALUES = Limit(
+    "the number of values in JSON",
+    100_000,
+    Unit.COUNT,
+    "Each takes up to 100 bytes of memory, whatever it takes in the file. Eight escapes in a text count as one value.",
+)
+JSON_DEPTH = Limit(
+    "the nesting in JSON", 100, Unit.COUNT, "Each level is a call in every program that reads it; browsers give up too."
+)
+JSON_DIGITS = Limit(
+    "the digits of a whole number in JSON", 100, Unit.COUNT, "The work on a number grows with the square of its length."
+)
+REQUEST_FOR_HELP = Limit(
+    "an agent's request for a person's help", 64 << 10, Unit.BYTES, "A person reads it.", code=Code.RESULT_TOO_LARGE
+)
+REQUEST_ALIASES = Limit(
+    "the aliases in an agent's request for help",
+    0,
+    Unit.COUNT,
+    "A few hundred bytes of aliases of aliases take all memory of a machine.",
+    code=Code.RESULT_TOO_LARGE,
+)
+REQUEST_DEPTH = Limit(
+    "the nesting in an agent's request for help", 10, Unit.COUNT, "It has three levels.", code=Code.RESULT_TOO_LARGE
+)
+REQUEST_INPUTS = Limit(
+    "the inputs that an agent's request for help asks for", 50, Unit.COUNT, "A person fills them in."
+)
 
-ALL: tuple[Limit, ...] = (RESULT,)
+# Work that is done in a process of its own.
+APART_SECONDS = Limit(
+    "the processor time for one piece of a stranger's data",
+    10,
+    Unit.SECONDS,
+    "A request of 64 MiB takes 2; more is a regular expression that finds no end.",
+)
+APART_MEMORY = Limit(
+    "the memory for one piece of a stranger's data", 1 << 30, Unit.BYTES, "A request of 64 MiB takes 300 MB."
+)
+
+ALL: tuple[Limit, ...] = (
+    RESULT,
+    RESULT_ERRORS,
+    JSON_VALUES,
+    JSON_DEPTH,
+    JSON_DIGITS,
+    REQUEST_FOR_HELP,
+    REQUEST_ALIASES,
+    REQUEST_DEPTH,
+    REQUEST_INPUTS,
+    APART_SECONDS,
+    APART_MEMORY,
+)

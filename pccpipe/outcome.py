@@ -54,6 +54,10 @@ class Code(StrEnum):
     """The step's result exceeds a limit: its size, its depth, or the number of its values."""
 
 
+FINAL = frozenset({Code.SECRET_IN_OUTPUT, Code.WORKSPACE_REFUSED, Code.BUDGET_EXCEEDED})
+"""The codes of a step that is not tried again: it would end in the same way."""
+
+
 class Stream(StrEnum):
     """One of a command's two output streams."""
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import cast
 
-from pccpipe.errors import ResultError
+from pccpipe import limits
+from pccpipe.apart import apart
+from pccpipe.engine.help import check_request
+from pccpipe.errors import LimitExceeded, ResultError
+from pccpipe.json_reader import NotJson, read_json
+from pccpipe.outcome import Code
 from pccpipe.secrets.mask import Masker
 from pccpipe.values import Json
 
+_SHOWN_ERRORS = limits.RESULT_ERRORS.most - 1
 LONGEST_NAME = 200
 """Bytes of each name in a result's path: some are added while it is written."""
 LONGEST_PATH = 1000
@@ -42,7 +50,7 @@ def result_target(path: str, run_dir: Path) -> Path:
     return target
 
 
-def masked_result(data: bytes, masker: Masker) -> tuple[bytes, bool]:
+def masked_result(data: bytes, name: str, masker: Masker) -> tuple[bytes, bool]:
     """The bytes of a result as they may be kept, and whether there was a secret in them.
 
     Looked for in the bytes, and in what they say as JSON: `\\u0073k-...` is a key as well.
@@ -51,8 +59,8 @@ def masked_result(data: bytes, masker: Masker) -> tuple[bytes, bool]:
     if masked != data:
         return masked, True
     try:
-        value: Json = json.loads(data)
-    except (ValueError, RecursionError):
+        value = read_json(data, name)
+    except (NotJson, LimitExceeded):
         return data, False
     if (clean := masker.json(value)) == value:
         return data, False
@@ -61,34 +69,63 @@ def masked_result(data: bytes, masker: Masker) -> tuple[bytes, bool]:
 
 def parse_result(data: bytes, name: str, schema: Mapping[str, object] | None) -> Json:
     """The JSON in `data`, checked. Raises ResultError with the place in the JSON and what is wrong there."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ResultError(f"{name} is not UTF-8 text (byte {error.start})") from None
-    if not text.strip():
+    if not data.strip():
         raise ResultError(f"{name} is empty")
     try:
-        value: Json = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ResultError(f"{name} is not valid JSON: {error}") from None
+        value = read_json(data, name)
+    except NotJson as error:
+        raise ResultError(str(error)) from None
+    except LimitExceeded as error:
+        raise ResultError(error.message, Code.RESULT_TOO_LARGE) from None
     if schema is not None:
         _check(value, name, schema)
+    check_request(value)
     return value
 
 
-def _refuse_constant(word: str) -> Json:
-    raise ValueError(f"{word} is not JSON")
-
-
 def _check(value: Json, name: str, schema: Mapping[str, object]) -> None:
-    # Imported here: a pipeline without results need not pay for it (jsonschema: 56 ms).
-    from jsonschema import Draft7Validator
+    if _may_take_long(schema):
+        document: dict[str, Json] = {"value": value, "schema": cast(Json, schema)}
+        work = [json.dumps(document).encode()]
+        try:
+            found = b"".join(apart(errors_apart, work, f"{name} (against its schema)")).decode()
+        except LimitExceeded as error:
+            raise ResultError(error.message, Code.RESULT_TOO_LARGE) from None
+    else:
+        found = _errors(value, schema)
+    if found:
+        raise ResultError(f"{name} does not match its schema: {found}")
 
-    errors = sorted(Draft7Validator(dict(schema)).iter_errors(value), key=lambda error: error.json_path)
-    if errors:
-        shown = "; ".join(f"{error.json_path}: {_shorten(error.message)}" for error in errors[:5])
-        more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
-        raise ResultError(f"{name} does not match its schema: {shown}{more}")
+
+def errors_apart(data: bytes) -> bytes:
+    """What `_errors` finds, for a value and a schema in one document."""
+    document = json.loads(data)
+    return _errors(document["value"], document["schema"]).encode("utf-8", "replace")
+
+
+def _errors(value: Json, schema: Mapping[str, object]) -> str:
+    """The first errors of a value, in one sentence; empty if there are none."""
+    # Imported here: a pipeline without results need not pay for it (jsonschema: 56 ms).
+    from pccpipe.spec.bounded_schema import BoundedValidator
+
+    # Made one by one: each error has a copy of what is wrong in its message.
+    errors = list(itertools.islice(BoundedValidator(dict(schema)).iter_errors(value), limits.RESULT_ERRORS.most))
+    shown = "; ".join(f"{error.json_path}: {_shorten(error.message)}" for error in errors[:_SHOWN_ERRORS])
+    return f"{shown} (and more)" if len(errors) > _SHOWN_ERRORS else shown
+
+
+_SLOW = frozenset({"pattern", "patternProperties", "uniqueItems", "format", "$ref"})
+"""Keys of a schema that may take time without end on a text or list that an agent chose."""
+
+
+def _may_take_long(schema: object) -> bool:
+    match schema:
+        case Mapping():
+            return not _SLOW.isdisjoint(schema) or any(_may_take_long(inner) for inner in schema.values())
+        case list():
+            return any(_may_take_long(inner) for inner in schema)
+        case _:
+            return False
 
 
 def _shorten(message: str, limit: int = 200) -> str:

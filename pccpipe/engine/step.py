@@ -29,7 +29,7 @@ from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
-from pccpipe.outcome import ENGINE_AWAY, MAY_FALL_BACK, VM_AWAY, Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.outcome import ENGINE_AWAY, FINAL, MAY_FALL_BACK, VM_AWAY, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
@@ -70,7 +70,7 @@ def with_retries(
     last = first + retry.attempts - 1
     for number in range(first, last + 1):
         ended = attempt(number)
-        if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested or ended.code:
+        if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested or ended.code in FINAL:
             break
         if visit.take(StepRetrying):
             continue
@@ -503,7 +503,9 @@ class _RunStep(Struct):
         try:
             path, value = self._take_result(running, spec, place)
         except ResultError as error:
-            failed = {Outcome.SUCCEEDED, Outcome.FAILED} if error.code else {Outcome.SUCCEEDED}
+            failed = {Outcome.SUCCEEDED}
+            if error.code is Code.SECRET_IN_OUTPUT:
+                failed.add(Outcome.FAILED)
             if ended.outcome not in failed:
                 return ended
             return replace(ended, outcome=Outcome.FAILED, code=error.code, message=error.message)
@@ -516,7 +518,8 @@ class _RunStep(Struct):
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = self._result_path(spec, place)
         target = result_target(path, self.parts.run_dir)
-        data, had_secret = masked_result(running.fetch(target.name, limits.RESULT.most), self.parts.masker)
+        fetched = running.fetch(target.name, limits.RESULT.most)
+        data, had_secret = masked_result(fetched, target.name, self.parts.masker)
         # Written before it is checked: a wrong result is what somebody will want to look at.
         write_atomically(target, data)
         if had_secret:

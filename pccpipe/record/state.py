@@ -411,7 +411,10 @@ class RunState(Struct):
 
 
 def state_text(state: RunState) -> str:
-    """run.json: one of its values a line, and one step a line. Python's own `indent` is 20 times as slow."""
+    """run.json: one of its values a line, and one step a line. Python's own `indent` is 20 times as slow.
+
+    It has no half characters and infinities; a result that an older version took may have them.
+    """
     values = state.to_json()
     steps = values.pop("steps")
     assert isinstance(steps, list)
@@ -421,7 +424,11 @@ def state_text(state: RunState) -> str:
 
 
 def _line(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(to_json(value), ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode()
 
 
 def load_state(run_dir: Path) -> RunState:

@@ -38,7 +38,7 @@ def test_a_good_result_is_brought_home(stage: Stage) -> None:
         ({"result.json": b"\xff\xfe{}"}, "not UTF-8"),
         ({"result.json": GOOD.replace(b'"risks": []', b'"risks": "none"')}, "$.risks"),
         ({"result.json": b'{"summary": "s"}'}, "does not match its schema"),
-        ({"result.json": b"[" * 100_000}, "not valid JSON"),
+        ({"result.json": b"[" * 100_000}, "exceeds the limit of 100"),
         ({"result.json": b" " * (5 << 20)}, "bytes"),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_results_path_cannot_leave_the_runs_folder(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     "where",
-    ["taken", "taken/r.json/x", "run.json", "../up", "/etc/x", "", "n" * 300, "x/" * 600, "\ud800", "\0", "a b\n/\x1b"],
+    ["taken", "taken/r.json/x", "run.json", "../up", "/etc/x", "", "n" * 300, "x/" * 600, "\0", "a b\n/\x1b"],
 )
 def test_a_results_path_from_an_agent_is_a_file_of_its_own_in_the_runs_folder(stage: Stage, where: str) -> None:
     said = json.dumps({"where": where}).encode()
