@@ -112,6 +112,15 @@ APART_MEMORY = Limit(
     "the memory for one piece of a stranger's data", 1 << 30, Unit.BYTES, "A request of 64 MiB takes 300 MB."
 )
 
+# Logs and events.
+LOG = Limit(
+    "a command's log",
+    100 << 20,
+    Unit.BYTES,
+    "The beginning and the end are kept, the middle is counted; a person reads no more.",
+    change="`log_limit` of the step, or of `defaults`",
+)
+
 ALL: tuple[Limit, ...] = (
     RESULT,
     RESULT_ERRORS,
@@ -124,4 +133,5 @@ ALL: tuple[Limit, ...] = (
     REQUEST_INPUTS,
     APART_SECONDS,
     APART_MEMORY,
+    LOG,
 )

@@ -21,6 +21,13 @@ LONGEST_READ = 30.0
 """Seconds of one wait for output; the loop then looks at its limits again."""
 
 
+MARGIN = 64 << 10
+"""Bytes that are dropped after a gap, besides the longest secret: the gap may begin within one."""
+
+
+CUT = "\n... more than log_limit: no more is shown; the log keeps the end ...\n"
+
+
 class Followed(Struct, frozen=True):
     """How it went. `exit` is None when that can no longer be known; `message` says why, or which limit passed."""
 
@@ -41,6 +48,9 @@ class _Follower:
     def __init__(self, parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None) -> None:
         self._grace = parts.cancel
         self._running = running
+        self._log = log
+        self._margin = MARGIN + parts.masker.longest
+        self._may_skip = False
         self._deadline = deadline
         self._outputs = {stream: _OutputStream(parts, path, log, stream) for stream in Stream}
         self._last_moment: float | None = None
@@ -69,18 +79,27 @@ class _Follower:
     def _read_to_end(self) -> Exit | None:
         while True:
             match self._running.read(self._patience()):
-                case Chunk(stream, data):
+                case Chunk(stream, data, skipped):
+                    if skipped:
+                        self._outputs[stream].skip(skipped, self._margin)
                     self._outputs[stream].feed(data)
                 case Exit() as exit_:
                     return exit_
                 case None:
                     pass
             now = time.monotonic()
+            if not self._may_skip and (self._log.is_full or self._is_late(now)):
+                self._may_skip = True
+                self._running.may_skip(self._log.beginning + self._margin, self._log.ending + self._margin)
             if self._last_moment is not None and now > self._last_moment:
                 return None
             if self._deadline and self._deadline.passed and not self._timed_out and not self._cancelled:
                 self._timed_out = True
                 self._stop(self._grace.grace)
+
+    def _is_late(self, now: float) -> bool:
+        """Say whether a command that was killed has much more output than can be read in time."""
+        return self._last_moment is not None and now > self._last_moment - LAST_WAIT / 2
 
     def _patience(self) -> float:
         if self._last_moment is not None or self._deadline is None or self._timed_out:
@@ -96,6 +115,7 @@ class _OutputStream:
     """One stream's way: masked first, then to the log file as bytes and to the views as text."""
 
     def __init__(self, parts: Parts, path: str, log: CommandLog, stream: Stream) -> None:
+        self._masker = parts.masker
         self._mask = parts.masker.stream()
         self._journal = parts.journal
         self._log = log
@@ -103,16 +123,39 @@ class _OutputStream:
         self._stream = stream
         # A character may be cut by a chunk's end; what is no UTF-8 at all is shown as the replacement character.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._unsafe = 0
+        """Bytes that still come and may be the rest of a secret which began in a gap."""
 
     def feed(self, data: bytes) -> None:
+        if self._unsafe:
+            dropped = min(self._unsafe, len(data))
+            self._unsafe -= dropped
+            self._log.skip(self._stream, dropped)
+            data = data[dropped:]
         self._pass_on(self._mask.feed(data), final=False)
+
+    def skip(self, size: int, margin: int) -> None:
+        """Count what nobody read. What the mask holds back goes as well: it may be the beginning of a secret."""
+        self._log.skip(self._stream, size + self._mask.held)
+        self._mask = self._masker.stream()
+        self._unsafe = margin
+        self._end_shown()
 
     def finish(self) -> None:
         self._pass_on(self._mask.finish(), final=True)
 
     def _pass_on(self, data: bytes, *, final: bool) -> None:
-        if data:
-            self._log.write(self._stream, data)
-        text = self._decoder.decode(data, final)
+        if not data and not final:
+            return
+        shown = self._log.write(self._stream, data) if data else 0
+        text = self._decoder.decode(data[:shown], final)
         if text:
             self._journal.append(Output(self._path, self._stream, text))
+        if shown < len(data):
+            self._end_shown()
+
+    def _end_shown(self) -> None:
+        """Say once, to who watches, that no more is shown; the log gets the end as well."""
+        if not self._log.is_cut_shown:
+            self._log.is_cut_shown = True
+            self._journal.append(Output(self._path, self._stream, CUT))

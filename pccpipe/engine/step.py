@@ -305,6 +305,7 @@ class _RunStep(Struct):
                 ended.message,
                 ended.code,
                 ended.reason,
+                log.dropped,
             ),
             # Not before: until the outcome is on disk, the target's copy of the output is the one that counts.
             when_synced=running.discard,
@@ -347,7 +348,9 @@ class _RunStep(Struct):
                 time.sleep(ATTACH_EVERY)
         if not started.had.read_only_workspace:
             self.parts.workspace.touched(self.parts.side_of(place))
-        return running, CommandLog(self.parts.run_dir, started.stdout, started.stderr, anew=True)
+        return running, CommandLog(
+            self.parts.run_dir, started.stdout, started.stderr, anew=True, limit=self.body.log_limit
+        )
 
     def _remembered(self, started: CommandStarted, over: CommandEnded, place: Place) -> Ended:
         """The attempt that an earlier process brought to its end, with its result as that left it."""
@@ -438,7 +441,9 @@ class _RunStep(Struct):
         folder = Path("logs")
         if self.body.result:
             folder = Path(self._result_path(self.body.result, place)).parent
-        return CommandLog.create(self.parts.run_dir, folder, command.id, short=bool(self.body.result))
+        return CommandLog.create(
+            self.parts.run_dir, folder, command.id, short=bool(self.body.result), limit=self.body.log_limit
+        )
 
     def _result_path(self, spec: ResultSpec, place: Place) -> str:
         return spec.path.render(self.here.scope.on(place).names)

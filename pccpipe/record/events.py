@@ -144,6 +144,8 @@ class CommandEnded(_Kind, frozen=True):
     code: Code | None = None
     reason: Reason | None = None
     """Set when the outcome is `unavailable`: its place can't be used any more, though the command is over."""
+    log_dropped: int = 0
+    """Bytes of its output that its logs leave out."""
 
 
 class TargetUnavailable(_Kind, frozen=True):

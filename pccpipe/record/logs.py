@@ -1,4 +1,7 @@
-"""A command's log: its stdout and stderr, byte for byte as they came (masked), in two files."""
+"""A command's log: its stdout and stderr, byte for byte as they came (masked), in two files of limited size.
+
+Of more output than `log_limit` the beginning and the end are kept, and a line between them counts what is left out.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from pccpipe.limits import LOG
 from pccpipe.outcome import Stream
+from pccpipe.record.ring import Ring
 
 
 class CommandLog:
@@ -14,38 +19,77 @@ class CommandLog:
 
     Use `create`; `stdout_name` and `stderr_name` are the paths within the run's folder. With `anew` what is in them is
     dropped: the command's output comes from its first byte again.
+
+    Args:
+        limit: bytes of both files together: half for the beginning, half for the end. Each stream may have half of
+            the end, so that a flood on one does not push out what the other says at last.
     """
 
-    def __init__(self, run_dir: Path, stdout_name: str, stderr_name: str, *, anew: bool = False) -> None:
+    def __init__(
+        self, run_dir: Path, stdout_name: str, stderr_name: str, *, anew: bool = False, limit: int = LOG.most
+    ) -> None:
         self.stdout_name = stdout_name
         self.stderr_name = stderr_name
         self.stdout_path = run_dir / stdout_name
         self.stderr_path = run_dir / stderr_name
         self.stdout_path.parent.mkdir(parents=True, exist_ok=True)
-        self._written: set[Stream] = set()
-        self._files = {
-            Stream.STDOUT: self.stdout_path.open("wb" if anew else "ab", buffering=0),
-            Stream.STDERR: self.stderr_path.open("wb" if anew else "ab", buffering=0),
+        self.limit = limit
+        self.beginning = limit // 2
+        """Bytes that are kept of the beginning, of both streams together."""
+        self.ending = limit // 2
+        """Bytes that are kept of the end of a stream, if the other one has none."""
+        self._room = self.beginning
+        self._to_show = limit
+        self.is_cut_shown = False
+        """Whether the views were told that they see no more."""
+        self._logs = {
+            stream: _StreamLog(path, self.ending, anew=anew)
+            for stream, path in ((Stream.STDOUT, self.stdout_path), (Stream.STDERR, self.stderr_path))
         }
 
     @staticmethod
-    def create(run_dir: Path, folder: Path, command_id: str, *, short: bool) -> CommandLog:
+    def create(run_dir: Path, folder: Path, command_id: str, *, short: bool, limit: int = LOG.most) -> CommandLog:
         """The log of a command in `folder` of the run: `stdout.log` and `stderr.log` if `short` and not taken yet."""
         prefix = "" if short and not (run_dir / folder / "stdout.log").exists() else f"{command_id}."
-        return CommandLog(run_dir, str(folder / f"{prefix}stdout.log"), str(folder / f"{prefix}stderr.log"))
+        names = (str(folder / f"{prefix}{stream}.log") for stream in ("stdout", "stderr"))
+        return CommandLog(run_dir, *names, limit=limit)
 
-    def write(self, stream: Stream, data: bytes) -> None:
-        left = memoryview(data)
-        self._written.add(stream)
-        while left:
-            left = left[self._files[stream].write(left) :]
+    @property
+    def is_full(self) -> bool:
+        """Whether the beginning has all its bytes: of what comes now only the end is kept."""
+        return not self._room
+
+    @property
+    def dropped(self) -> int:
+        """Bytes that are left out so far."""
+        return sum(log.dropped for log in self._logs.values())
+
+    def write(self, stream: Stream, data: bytes) -> int:
+        """Keep output; return how many of its first bytes a view may show."""
+        log = self._logs[stream]
+        first = min(len(data), self._room)
+        self._room -= first
+        if first:
+            log.begin(data if first == len(data) else data[:first])
+        if first < len(data):
+            log.end(data[first:])
+        shown = min(len(data), self._to_show)
+        self._to_show -= shown
+        return shown
+
+    def skip(self, stream: Stream, count: int) -> None:
+        """Count output that nobody read; what came before it belongs to the middle, and the beginning is over."""
+        self._room = self._to_show = 0
+        self._logs[stream].skip(count)
 
     def close(self) -> None:
         """Bring what was written to the disk: the target's copy is thrown away after that."""
-        for stream, file in self._files.items():
-            if stream in self._written:
-                os.fdatasync(file)
-            file.close()
+        out, err = self._logs.values()
+        half = self.ending // 2
+        err.keep(max(half, self.ending - out.at_end))
+        out.keep(max(half, self.ending - err.at_end))
+        for log in self._logs.values():
+            log.close()
 
     def __enter__(self) -> CommandLog:
         return self
@@ -54,6 +98,78 @@ class CommandLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _StreamLog:
+    """One stream's file, and beside it the ring of its end while that is not known yet."""
+
+    def __init__(self, path: Path, ending: int, *, anew: bool) -> None:
+        self._file = path.open("wb" if anew else "ab", buffering=0)
+        self._ring_path = path.with_name(f"{path.name}.end")
+        self._ring_path.unlink(missing_ok=True)
+        self._ending = ending
+        self._ring: Ring | None = None
+        self._skipped = 0
+        self._skipped_lines: int | None = 0
+        self._last = b"\n"
+        self._is_touched = False
+
+    @property
+    def dropped(self) -> int:
+        return self._skipped + (self._ring.dropped if self._ring else 0)
+
+    @property
+    def at_end(self) -> int:
+        """Bytes that are kept of the end."""
+        return self._ring.total - self._ring.dropped if self._ring else 0
+
+    def keep(self, most: int) -> None:
+        if self._ring:
+            self._ring.keep(most)
+
+    def begin(self, data: bytes) -> None:
+        self._last = data[-1:]
+        self._append(data)
+
+    def end(self, data: bytes) -> None:
+        self._ring = self._ring or Ring(self._ring_path, self._ending)
+        self._ring.write(data)
+
+    def skip(self, count: int) -> None:
+        self._skipped_lines = None
+        self._skipped += count
+        if self._ring:
+            self._skipped += self._ring.total
+            self._ring.clear()
+
+    def close(self) -> None:
+        ring, left_out = self._ring, self.dropped
+        try:
+            if left_out:
+                self._append(self._left_out().encode())
+            if ring:
+                for piece in ring.kept():
+                    self._append(piece)
+            if self._is_touched:
+                os.fdatasync(self._file)
+        finally:
+            self._ring, self._skipped = None, left_out
+            self._file.close()
+            if ring:
+                ring.close()
+
+    def _left_out(self) -> str:
+        lines = ""
+        if self._skipped_lines is not None and self._ring:
+            lines = f" ({self._ring.dropped_lines:,} lines)"
+        start = "" if self._last == b"\n" else "\n"
+        return f"{start}... {self.dropped:,} bytes{lines} left out here by log_limit ...\n"
+
+    def _append(self, data: bytes) -> None:
+        self._is_touched = True
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
 
 
 def tail(path: Path, most: int) -> str:

@@ -64,6 +64,8 @@ class Attempt(Struct):
     stdout: str | None = None
     stderr: str | None = None
     message: str = ""
+    log_dropped: int = 0
+    """Bytes of its output that its logs leave out."""
     secrets: dict[str, Json] = field(default_factory=dict)
     """`direct` or `proxy`, by name."""
     code: Code | None = None
@@ -285,6 +287,7 @@ class RunState(Struct):
                 attempt.outcome, attempt.exit_code, attempt.signal = what.outcome, what.exit_code, what.signal
                 attempt.out_of_memory, attempt.seconds = what.out_of_memory, what.seconds
                 attempt.message, attempt.code = what.message, what.code
+                attempt.log_dropped = what.log_dropped
             case TargetUnavailable():
                 attempt = self.step(what.step).attempt(what.attempt)
                 attempt.outcome, attempt.reason = Outcome.UNAVAILABLE, what.reason

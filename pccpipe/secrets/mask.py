@@ -57,6 +57,11 @@ class Masker:
         self._forms = {value: self._forms.get(value) or _all_forms_of(value) for value in self._values if value}
         return Table(self._forms.values())
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest form of a secret."""
+        return self.table.longest
+
     def stream(self) -> StreamMask:
         """For output that comes in pieces, cut at any byte."""
         return StreamMask(self)
@@ -117,6 +122,11 @@ class StreamMask:
         whole = self._held + data if self._held else data
         table = self._masker.table
         return self._show(table, whole, len(whole) - table.unsure(whole))
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held back."""
+        return len(self._held)
 
     def finish(self) -> bytes:
         """What was held back, now that no more comes."""
@@ -184,7 +194,7 @@ class Table:
             self._rows.append((_Grams(4, "I", middle),))
         if long:
             self._rows.append((_Grams(4, "I", long), _Grams(8, "Q", long)))
-        self._longest = max(map(len, forms), default=0)
+        self.longest = max(map(len, forms), default=0)
         self._heads: dict[bytes, list[bytes]] = {}
         for form in forms:
             if len(form) > _HEAD:
@@ -204,7 +214,7 @@ class Table:
     def unsure(self, data: bytes) -> int:
         """How many bytes at the end of `data` may be the beginning of a secret."""
         end = len(data)
-        for start in range(max(0, end - self._longest + 1), end):
+        for start in range(max(0, end - self.longest + 1), end):
             forms = self._heads.get(data[start : start + _HEAD])
             if forms is None:
                 continue

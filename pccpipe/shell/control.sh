@@ -145,3 +145,13 @@ pcc_void() { # MARK ID ITS_MARK: make sure that a command never begins, if it ha
   set +C
   pcc_answer "$1" $pcc_void
 }
+
+pcc_measure() { # MARK FOLDER: the bytes of a lane's spools
+  pcc_sizes=$(stat -c %s "$2/out" "$2/err") || pcc_sizes=
+  pcc_answer "$1" "$(printf '%s ' $pcc_sizes)"
+}
+
+pcc_punch() { # FILE START SIZE: frees the disk of these bytes; their place in the file stays
+  pcc_find fallocate || return 0
+  "$pcc_found" --punch-hole --offset "$2" --length "$3" "$1" </dev/null >/dev/null
+}

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from pccpipe.errors import Refused
+from pccpipe.outcome import Stream
 from pccpipe.shell.account import PROCESSES, Account
 from pccpipe.targets.base import Command
 
@@ -118,6 +119,16 @@ def discard_lane(folder: str) -> bytes:
 def is_alive(mark: str, command_id: str) -> bytes:
     """Whether a command's supervisor still runs: `yes` or `no`."""
     return _call("pcc_is_alive", mark, command_id)
+
+
+def measure(mark: str, folder: str) -> bytes:
+    """How many bytes the two spools of the lane in `folder` have."""
+    return _call("pcc_measure", mark, folder)
+
+
+def punch(folder: str, stream: Stream, start: int, size: int) -> bytes:
+    """Free the disk of a part of a spool, which is read as zeros from then on; nothing where that can't be done."""
+    return _call("pcc_punch", f"{folder}/{'out' if stream is Stream.STDOUT else 'err'}", str(start), str(size))
 
 
 def seek(mark: str, command_id: str) -> bytes:

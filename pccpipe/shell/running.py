@@ -17,12 +17,17 @@ from pccpipe.shell.lanes import Lanes
 from pccpipe.shell.programs import Offsets
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.trailer import Trailer, TrailerFinder
+from pccpipe.targets.answers import number
 from pccpipe.targets.base import Chunk, Exit, Isolation, Token
 
 LOST_AFTER = 600.0
 """Seconds for which a machine may stay away before what runs on it counts as lost."""
 ASK_AFTER = 15.0
 """Seconds without output after which the machine is asked whether the command still runs."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far the spools of a flood are ahead of the reader."""
+LEAST_AHEAD = 16 << 20
+"""Bytes that a spool must be ahead, beyond the end that is wanted, for the rest to be skipped."""
 TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
 
 
@@ -80,6 +85,9 @@ class DetachedRunning:
         self._stop_lock = threading.Lock()
         self._stop_by: float | None = None
         self._stop_sent = True
+        self._wanted: tuple[int, int] | None = None
+        """How many bytes of the beginning and of the end are wanted of a flood."""
+        self._next_look = 0.0
 
     @property
     def token(self) -> Token:
@@ -111,6 +119,9 @@ class DetachedRunning:
             if time.monotonic() >= deadline and not self._pending:
                 return self._exit
         return self._pending.pop(0)
+
+    def may_skip(self, beginning: int, ending: int) -> None:
+        self._wanted = (beginning, ending)
 
     def stop(self, grace: float) -> None:
         with self._stop_lock:
@@ -156,6 +167,10 @@ class DetachedRunning:
         if not self._stop_sent:
             with self._stop_lock:
                 self._send_stop()
+        if self._wanted and time.monotonic() >= self._next_look:
+            self._catch_up(lane, *self._wanted)
+        if self._lane is not lane:
+            return
         readable = [stream for stream in lane.ready(min(timeout, ASK_AFTER)) if stream not in self._ended]
         for stream in readable:
             data = lane.read(stream)
@@ -170,6 +185,37 @@ class DetachedRunning:
             self._ask_if_silent()
         elif all(finder.trailer for finder in self._finders.values()):
             self._finish(self._trailers()[0])
+
+    def _catch_up(self, lane: Lane, beginning: int, ending: int) -> None:
+        """Go on near the end of the spools if they are far ahead, and free the disk of what nobody reads any more."""
+        self._next_look = time.monotonic() + LOOK_EVERY
+        folder = self._followed.folder
+        try:
+            answer = self._lanes.control.ask(lambda mark: programs.measure(mark, folder))
+        except Unavailable as error:
+            raise ConnectionResetError(error.words) from error
+        host = self._lanes.machine.host
+        sizes = dict(zip(Stream, (number(host, "size of a spool", size) for size in answer.split()), strict=False))
+        received = dict(zip(Stream, lane.offsets, strict=True))
+        skipped = {
+            stream: sizes[stream] - ending - received[stream]
+            for stream in Stream
+            if stream in sizes and sizes[stream] - ending - received[stream] > LEAST_AHEAD
+            # What comes after a trailer is not this command's.
+            if not self._finders[stream].has_found
+        }
+        if skipped:
+            self._leave_lane()
+            for stream, size in skipped.items():
+                received[stream] += size
+                # What was held back for a trailer lies in the gap.
+                held = len(self._finders[stream].give_up())
+                self._pending.append(Chunk(stream, b"", skipped=held + size))
+            self._offsets = (received[Stream.STDOUT], received[Stream.STDERR])
+        for stream, begun in zip(Stream, self._followed.offsets, strict=True):
+            hole = received[stream] - ending - begun - beginning
+            if hole > 0:
+                self._send(programs.punch(folder, stream, begun + beginning, hole))
 
     def _end_of(self, lane: Lane, stream: Stream) -> None:
         """The lane has ended. If the command's supervisor had, then that was all; else the connection is lost."""

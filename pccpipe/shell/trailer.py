@@ -45,6 +45,11 @@ class TrailerFinder:
         self._line: bytearray | None = None
         self.trailer: Trailer | None = None
 
+    @property
+    def has_found(self) -> bool:
+        """Whether the trailer has begun."""
+        return self._line is not None
+
     def feed(self, data: bytes) -> bytes:
         """The output in `data`, and in what was held back before. Raises Nonsense."""
         if self._line is not None:

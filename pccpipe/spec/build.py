@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from pccpipe.limits import LOG
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
 from pccpipe.spec.expression import Expression, Template
@@ -206,7 +207,10 @@ class _Builder:
                 return Parallel(self._steps((*path, "parallel"), data["parallel"]), at_once)
 
     def _run(self, path: tuple[Key, ...], data: Map) -> Run:
-        own = {**{key: value for key, value in self._defaults.items() if key in {"shell", "cwd", "env"}}, **data}
+        own = {
+            **{key: value for key, value in self._defaults.items() if key in {"shell", "cwd", "env", "log_limit"}},
+            **data,
+        }
         own["env"] = {**_map(self._defaults.get("env")), **_map(data.get("env"))}
         if "container" not in data and "on" not in data:
             own |= {key: self._defaults[key] for key in ("on", "container") if key in self._defaults}
@@ -231,6 +235,7 @@ class _Builder:
             result=self._result((*path, "result"), _map(data["result"])) if "result" in data else None,
             isolation_required=data.get("isolation", self._defaults.get("isolation")) == "required",
             as_login=data.get("account") == "login",
+            log_limit=units.size(cast("str | int", own.get("log_limit", LOG.most))),
             max_tokens=self._integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
         )
 

@@ -13,6 +13,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from msgspec import Struct, field
 
+from pccpipe.limits import LOG
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.source import Change, Position
@@ -188,6 +189,8 @@ class Run(Struct, frozen=True):
     isolation_required: bool = False
     as_login: bool = False
     """On a VM with `run_as` it runs as the login all the same."""
+    log_limit: int = LOG.most
+    """Bytes that are kept of its output."""
     max_tokens: Value[int] | None = None
     """Of the model, through the proxy, in all attempts of one turn."""
 

@@ -126,6 +126,8 @@ class Chunk(Struct, frozen=True):
 
     stream: Stream
     data: bytes
+    skipped: int = 0
+    """Bytes of the stream that are left out before it."""
 
 
 class Exit(Struct, frozen=True):
@@ -155,6 +157,14 @@ class Running(Protocol):
         """The next piece of output; `Exit` once all output was given (again at every later call).
 
         Returns None when nothing came within `timeout` seconds. Raises `Lost` if it can no longer be known how it ends.
+        """
+        ...
+
+    def may_skip(self, beginning: int, ending: int) -> None:
+        """Let the target leave out output from now on, and free its disk of it: the reader keeps only both ends.
+
+        It may skip all but the last `ending` bytes that a stream has so far (`Chunk.skipped`). Of a stream's first
+        `beginning` bytes it drops nothing, as a resumed run reads them again. From the reader's thread.
         """
         ...
 

@@ -113,6 +113,9 @@ class Contained:
         self._given[chunk.stream] += len(chunk.data)
         return chunk
 
+    def may_skip(self, beginning: int, ending: int) -> None:
+        """Skip nothing: the engine bounds its log by itself, and `DRAIN` what is read after the end."""
+
     def stop(self, grace: float) -> None:
         with self._stop_changed:
             by = time.monotonic() + grace

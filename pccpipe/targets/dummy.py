@@ -113,6 +113,9 @@ class _Playing:
                 raise Lost(self._play.lost)
             return self._exit
 
+    def may_skip(self, beginning: int, ending: int) -> None:
+        """Skip nothing: a script has little output."""
+
     def stop(self, grace: float) -> None:
         with self._changed:
             now = time.monotonic()

@@ -203,6 +203,9 @@ class TakingTurns:
             self._turns.end(self._kind, self._command_id)
         return got
 
+    def may_skip(self, beginning: int, ending: int) -> None:
+        self._running.may_skip(beginning, ending)
+
     def stop(self, grace: float) -> None:
         self._running.stop(grace)
 

@@ -19,6 +19,7 @@ from pccpipe.views.text import (
     harmless,
     harmless_line,
     isolation,
+    left_out,
     model_text,
     project_text,
     shorten,
@@ -127,7 +128,7 @@ def _attempt(attempt: Attempt, *, several: bool) -> list[str]:
         lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
     if attempt.outcome and several:
         lines.append(f"  {OUTCOME_WORDS[attempt.outcome]} in {duration(attempt.seconds)}{_because(attempt.message)}")
-    return [*lines, f"logs: {attempt.stdout} {attempt.stderr}"]
+    return [*lines, f"logs: {attempt.stdout} {attempt.stderr}{left_out(attempt.log_dropped)}"]
 
 
 def runs_text(entries: Sequence[RunEntry]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pccpipe.outcome import Outcome
 from pccpipe.record.state import QUEUED, WAITING, Downgrade, RunState, StepState
-from pccpipe.views.text import OUTCOME_WORDS, duration, harmless, harmless_line
+from pccpipe.views.text import OUTCOME_WORDS, duration, harmless, harmless_line, left_out
 
 _FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 MOST_STEPS = 10
@@ -93,7 +93,7 @@ def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
     last = step.attempts[-1] if step.attempts else None
     if last and last.stdout:
         lines.append(f"  logs: {record / last.stdout}")
-        lines.append(f"        {record / (last.stderr or '')}")
+        lines.append(f"        {record / (last.stderr or '')}{left_out(last.log_dropped)}")
     return lines
 
 

@@ -217,6 +217,11 @@ def facts(done: ActionDone) -> str:
     return facts_text(done.action, done.facts)
 
 
+def left_out(dropped: int) -> str:
+    """What is said behind the names of logs that leave out so many bytes; empty if none."""
+    return f" ({dropped:,} bytes left out by log_limit)" if dropped else ""
+
+
 def model_text(used: Mapping[str, Json]) -> str:
     """What a step has used of a model."""
     parts = [f"{used['calls']} calls", f"{used['input_tokens']} tokens in ({used['cached_input_tokens']} cached)"]

@@ -36,3 +36,65 @@ def test_the_tail_begins_at_a_line_and_is_bounded(tmp_path: Path) -> None:
 def test_the_tail_of_what_is_no_text_is_text(tmp_path: Path) -> None:
     (tmp_path / "x.log").write_bytes(b"a\xff\n")
     assert tail(tmp_path / "x.log", 10) == "a�\n"
+
+
+def flooded(folder: Path, limit: int, **fields: bool) -> CommandLog:
+    return CommandLog(folder, "out.log", "err.log", limit=limit, **fields)
+
+
+def test_of_a_flood_the_beginning_and_the_end_are_kept_and_the_middle_is_counted(tmp_path: Path) -> None:
+    with flooded(tmp_path, 1000) as log:
+        for number in range(1000):
+            log.write(Stream.STDOUT, f"line {number:04}\n".encode())
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1000
+    lines = log.stdout_path.read_text().splitlines()
+    assert lines[:50] == [f"line {number:04}" for number in range(50)]
+    assert lines[50] == "... 9,000 bytes (900 lines) left out here by log_limit ..."
+    assert lines[51:] == [f"line {number:04}" for number in range(950, 1000)]
+    assert log.dropped == 9000
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["err.log", "out.log"]
+
+
+def test_a_log_of_just_its_limit_is_whole(tmp_path: Path) -> None:
+    with flooded(tmp_path, 1000) as log:
+        for number in range(10):
+            log.write(Stream.STDOUT, bytes([65 + number]) * 100)
+    assert log.stdout_path.read_bytes() == b"".join(bytes([65 + number]) * 100 for number in range(10))
+    assert log.dropped == 0
+
+
+def test_a_flood_on_stdout_leaves_the_last_words_on_stderr(tmp_path: Path) -> None:
+    with flooded(tmp_path, 1000) as log:
+        log.write(Stream.STDOUT, b"x" * 5000)
+        log.write(Stream.STDERR, b"disk full\n")
+        log.write(Stream.STDOUT, b"z" * 5000)
+    assert log.stderr_path.read_text() == "disk full\n"
+    assert log.stdout_path.read_bytes().count(b"z") == 490
+    assert log.dropped == 10_000 - 500 - 490
+
+
+def test_a_flood_on_both_shares_the_end(tmp_path: Path) -> None:
+    with flooded(tmp_path, 1000) as log:
+        for _ in range(50):
+            log.write(Stream.STDOUT, b"o" * 100)
+            log.write(Stream.STDERR, b"e" * 100)
+    sizes = [path.read_bytes().count(word) for path, word in ((log.stdout_path, b"o"), (log.stderr_path, b"e"))]
+    assert sum(sizes) - 8 <= 1000  # the words between have three `o` and five `e`
+    assert log.dropped == 10_000 - 1000
+
+
+def test_what_nobody_read_is_counted_and_the_end_comes_after_it(tmp_path: Path) -> None:
+    with flooded(tmp_path, 1000) as log:
+        log.write(Stream.STDOUT, b"beginning")
+        log.skip(Stream.STDOUT, 10**12)
+        log.write(Stream.STDOUT, b"end\n")
+    assert log.stdout_path.read_text() == "beginning\n... 1,000,000,000,000 bytes left out here by log_limit ...\nend\n"
+    assert log.dropped == 10**12
+
+
+def test_a_resumed_run_begins_a_log_again_that_a_kill_left_in_the_middle(tmp_path: Path) -> None:
+    killed = flooded(tmp_path, 1000)
+    killed.write(Stream.STDOUT, b"x" * 5000)
+    with flooded(tmp_path, 1000, anew=True) as log:
+        log.write(Stream.STDOUT, b"whole\n")
+    assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["", "whole\n"]
