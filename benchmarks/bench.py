@@ -58,7 +58,7 @@ class Bench:
         """One step that writes so much, in lines."""
         container = "container: box, " if on == "container" else ""
         script = f"yes '{OUTPUT_LINE}' | head -c {megabytes}000000"
-        step = f'{{id: s, on: {on}, {container}secrets: [{", ".join(secrets)}], run: "{script}"}}'
+        step = f'{{id: s, on: {on}, {container}log_limit: 2g, secrets: [{", ".join(secrets)}], run: "{script}"}}'
         return self.pipeline(f"output-{on}-{megabytes}-{len(secrets)}", [step], secrets=secrets)
 
     def run(self, pipeline: Path) -> Usage:

@@ -120,6 +120,13 @@ LOG = Limit(
     "The beginning and the end are kept, the middle is counted; a person reads no more.",
     change="`log_limit` of the step, or of `defaults`",
 )
+MODEL_EVENTS = Limit(
+    "the events of one step that each count a call of a model",
+    1000,
+    Unit.COUNT,
+    "Each counts all calls before it as well; from then on one a second is enough.",
+)
+WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "The rest is counted in one more; a person reads a few.")
 
 ALL: tuple[Limit, ...] = (
     RESULT,
@@ -134,4 +141,6 @@ ALL: tuple[Limit, ...] = (
     APART_SECONDS,
     APART_MEMORY,
     LOG,
+    MODEL_EVENTS,
+    WARNINGS,
 )

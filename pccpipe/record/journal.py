@@ -21,6 +21,7 @@ from pccpipe.record.events import (
     StepStarted,
     Warned,
 )
+from pccpipe.record.rate import Rate
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 EVENTS = "events.jsonl"
@@ -76,6 +77,7 @@ class Journal:
         self._failed: set[int] = set()
         self._when_synced: list[Callable[[], None]] = []
         self._synced: list[Callable[[], None]] = []
+        self._rate = Rate()
         self._mask = mask
         self._path = run_dir / EVENTS
         self._fd = self._opened()
@@ -91,6 +93,8 @@ class Journal:
     def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
         """Number and stamp an event, write it, tell the listeners. Raises PccpipeError if it can't be written.
 
+        One of too many of its kind is not written (see `Rate`), and has the number 0.
+
         Args:
             when_synced: called once the event would outlive a power cut; for what throws away what it tells of.
         """
@@ -98,18 +102,24 @@ class Journal:
             if when_synced:
                 self._when_synced.append(when_synced)
             self._keep_in_place()
-            event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
-            if event.seq:
-                event = self._kept(event)
-                self._seq = event.seq
-            for number, listener in enumerate(self._listeners):
-                try:
-                    listener(event)
-                except Exception as error:  # noqa: BLE001  a door: listeners are other people's code
-                    self._note_failure(number, listener, error)
+            event = Event(0, time.time(), happening)
+            for what in self._rate.pass_on(happening):
+                event = self._append_one(what)
             synced, self._synced = self._synced, []
         for call in synced:
             call()
+        return event
+
+    def _append_one(self, happening: Happening) -> Event:
+        event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
+        if event.seq:
+            event = self._kept(event)
+            self._seq = event.seq
+        for number, listener in enumerate(self._listeners):
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001  a door: listeners are other people's code
+                self._note_failure(number, listener, error)
         return event
 
     def _note_failure(self, number: int, listener: Listener, error: Exception) -> None:

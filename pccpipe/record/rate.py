@@ -1,0 +1,73 @@
+"""Bounds the events that a stranger can cause at will, by kind and step: a million calls are not a million lines."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from pccpipe import limits
+from pccpipe.record.events import (
+    CommandEnded,
+    Happening,
+    ModelUsed,
+    RunEnded,
+    RunStopped,
+    RunWaiting,
+    StepEnded,
+    Warned,
+)
+
+EVERY = 1.0
+"""Seconds between two accounts of a model's use, once there were many. Each has all of the ones before in it."""
+
+
+class Rate:
+    """Says which events are written. Of a warning too many only the number is kept, of an account the last one."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[tuple[type[Happening], str]] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._last: dict[str, float] = {}
+        self._held: dict[str, ModelUsed] = {}
+
+    def pass_on(self, what: Happening) -> list[Happening]:
+        """What is to be written now, in place of this event."""
+        match what:
+            case ModelUsed(step=step):
+                return self._account(what, step)
+            case Warned(step=step):
+                return self._warning(what, step or "")
+            case CommandEnded(step=step) | StepEnded(step=step):
+                return [*self._end_of(step), what]
+            case RunEnded() | RunStopped() | RunWaiting():
+                steps = dict.fromkeys([*self._held, *self._left_out])
+                return [*(each for step in steps for each in self._end_of(step)), what]
+            case _:
+                return [what]
+
+    def _account(self, what: ModelUsed, step: str) -> list[Happening]:
+        now = time.monotonic()
+        self._seen[ModelUsed, step] += 1
+        if self._seen[ModelUsed, step] > limits.MODEL_EVENTS.most and now < self._last.get(step, 0.0) + EVERY:
+            self._held[step] = what
+            return []
+        self._held.pop(step, None)
+        self._last[step] = now
+        return [what]
+
+    def _warning(self, what: Warned, step: str) -> list[Happening]:
+        self._seen[Warned, step] += 1
+        if self._seen[Warned, step] > limits.WARNINGS.most:
+            self._left_out[step] += 1
+            return []
+        return [what]
+
+    def _end_of(self, step: str) -> list[Happening]:
+        rest: list[Happening] = []
+        if (account := self._held.pop(step, None)) is not None:
+            rest.append(account)
+        if count := self._left_out.pop(step, 0):
+            rest.append(
+                Warned(f"{count} more warnings are left out: there were over {limits.WARNINGS.most}", step or None)
+            )
+        return rest
