@@ -128,6 +128,11 @@ MODEL_EVENTS = Limit(
 )
 WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "The rest is counted in one more; a person reads a few.")
 
+# The way out of a container.
+CLIENT_HELLO = Limit(
+    "the first message of TLS in a tunnel of `egress:`", 16 << 10, Unit.BYTES, "Browsers send about 2 KiB."
+)
+
 ALL: tuple[Limit, ...] = (
     RESULT,
     RESULT_ERRORS,
@@ -143,4 +148,5 @@ ALL: tuple[Limit, ...] = (
     LOG,
     MODEL_EVENTS,
     WARNINGS,
+    CLIENT_HELLO,
 )

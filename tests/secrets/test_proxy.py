@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from pccpipe.errors import UsageError
-from pccpipe.secrets.proxy import egress, upstream
+from pccpipe.secrets.proxy import egress, ranges, upstream
 from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, Used
 from pccpipe.secrets.proxy.proxy import CONNECTIONS, EGRESS, Proxy, digest
 from pccpipe.shell.here import LocalStream
@@ -523,7 +523,7 @@ def test_an_allowed_name_does_not_lead_to_a_private_address(
     ],
 )
 def test_which_addresses_are_public(address: str, expected: bool) -> None:
-    assert egress._is_public(address) is expected
+    assert ranges.is_public(address) is expected
 
 
 def test_plain_http_goes_to_what_is_allowed(model: ModelServer) -> None:

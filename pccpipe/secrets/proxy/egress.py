@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 import re
 import select
 import socket
+import time
 from collections.abc import Sequence
 
 from pccpipe.errors import PccpipeError
 from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.grant import Grant
+from pccpipe.secrets.proxy.hello import ALERT_UNRECOGNIZED_NAME, RefusedHelloError, Screen
+from pccpipe.secrets.proxy.ranges import is_public
 from pccpipe.secrets.proxy.upstream import Answer, Asked, UnreachableError
 from pccpipe.targets.machine import ByteStream
 
@@ -24,6 +26,8 @@ PORTS = (443, 80)
 """That an entry without a port means."""
 IDLE_LIMIT = 600.0
 """Seconds in which nothing passes through a tunnel before it is closed."""
+HELLO_SECONDS = 60.0
+"""Seconds in which a tunnel must begin with its ClientHello."""
 
 
 class RefusedAddressError(PccpipeError):
@@ -51,7 +55,7 @@ def connect(entries: Sequence[str], host: str, port: int) -> socket.socket:
         raise UnreachableError(f"{where}: {error.strerror or error}") from error
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
     for address in addresses:
-        if not _is_public(address) and not allows(entries, address, port):
+        if not is_public(address) and not allows(entries, address, port):
             hint = "to let it through, put the address itself into the container's `egress:`"
             raise RefusedAddressError(f"{where} was refused: it leads to {address}, which is no public address; {hint}")
     failure: OSError | None = None
@@ -61,33 +65,60 @@ def connect(entries: Sequence[str], host: str, port: int) -> socket.socket:
         except OSError as error:
             failure = error
         else:
+            if _is_here(connected) and not allows(entries, address, port):
+                connected.close()
+                hint = "to let it through, put the address itself into the container's `egress:`"
+                raise RefusedAddressError(f"{where} was refused: it leads to {address}, which is this machine; {hint}")
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.settimeout(IDLE_LIMIT)
             return connected
     raise UnreachableError(f"connect to {where}: {failure}")
 
 
-def pump(client: ByteStream, other: socket.socket) -> None:
-    """Bytes both ways until both sides have ended, or nothing came for `IDLE_LIMIT` seconds."""
+def pump(client: ByteStream, other: socket.socket, first: bytes, grant: Grant, host: str, port: int) -> None:
+    """Bytes both ways until both sides have ended, or nothing came for `IDLE_LIMIT` seconds.
+
+    `first` came from the client already. What begins with TLS for another host is cut, with an alert and a warning;
+    bytes without TLS pass only to a port that an entry names.
+    """
     client.settimeout(IDLE_LIMIT)
-    sources: dict[int, ByteStream | socket.socket] = {client.fileno(): client, other.fileno(): other}
-    poller = select.poll()
-    for fd in sources:
-        poller.register(fd, select.POLLIN)
-    while sources:
-        ready = poller.poll(IDLE_LIMIT * 1000)
+    named = [entry for entry in grant.egress if split(entry)[1] == port]
+    screened = Screen(host, plain=port not in PORTS and allows(named, host, port))
+    try:
+        _pump(client, other, first, screened)
+    except RefusedHelloError as error:
+        grant.warn(f"the tunnel to {host[:200]}:{port} was cut: {error}")
+        client.sendall(ALERT_UNRECOGNIZED_NAME)
+
+
+def _pump(client: ByteStream, other: socket.socket, first: bytes, screened: Screen) -> None:
+    until = time.monotonic() + HELLO_SECONDS
+    other.sendall(screened.from_client(first))
+    mine, its = client.fileno(), other.fileno()
+    open_ends = {mine, its}
+    while open_ends:
+        poller = select.poll()
+        for fd in open_ends - ({mine} if screened.needs_answer else set()):
+            poller.register(fd, select.POLLIN)
+        is_due = screened.is_due
+        wait = HELLO_SECONDS if screened.needs_answer else IDLE_LIMIT
+        ready = poller.poll(max(0.0, until - time.monotonic() if is_due else wait) * 1000)
+        if is_due and time.monotonic() > until:
+            raise RefusedHelloError(f"no ClientHello came in {HELLO_SECONDS:g} s")
         if not ready:
             return
         for fd, _ in ready:
-            source = sources[fd]
-            data = source.recv(upstream.PIECE)
-            if source is other:
-                client.sendall(data) if data else client.shutdown_write()
-            else:
-                other.sendall(data) if data else other.shutdown(socket.SHUT_WR)
+            data = other.recv(upstream.PIECE) if fd == its else client.recv(upstream.PIECE)
             if not data:
-                poller.unregister(fd)
-                del sources[fd]
+                open_ends.discard(fd)
+                # A server that has ended asks for no other ClientHello.
+                screened.needs_answer = screened.needs_answer and fd != its
+                client.shutdown_write() if fd == its else other.shutdown(socket.SHUT_WR)
+            elif fd == its:
+                screened.from_server(data)
+                client.sendall(data)
+            else:
+                other.sendall(screened.from_client(data))
 
 
 class Fetch:
@@ -127,15 +158,6 @@ def _matches(entry: str, host: str, port: int) -> bool:
     return host.endswith(name[1:]) and host != name[1:] if name.startswith("*.") else host == name
 
 
-def _is_public(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            address = inner
-    return address.is_global and not address.is_multicast
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+def _is_here(connected: socket.socket) -> bool:
+    """Whether it leads to this machine, by whichever of its addresses."""
+    return bool(connected.getsockname()[0] == connected.getpeername()[0])

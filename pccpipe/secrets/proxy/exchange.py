@@ -145,8 +145,7 @@ class Exchange:
         with contextlib.closing(other), grant.ending(lambda: upstream.shut(other)):
             self._send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
             first, _ = self._http.trailing_data
-            other.sendall(first)
-            egress.pump(self._stream, other)
+            egress.pump(self._stream, other, first, grant, host, port)
 
     def _refusal(self, grant: Grant, host: str, port: int) -> Refused:
         where = f"{host[:200]}:{port}"
