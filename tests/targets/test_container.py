@@ -16,7 +16,7 @@ from pccpipe.errors import Refused, ResultError, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import Command, ContainerSettings, Exit
+from pccpipe.targets.base import Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_until, until
 from tests.testbed.vm import VM
@@ -417,3 +417,22 @@ def test_a_run_of_another_project_with_the_same_id_keeps_its_container(vm: VM, s
     stand.target.close()
     assert containers(vm, stand) == ["theirs"]
     vm.sh("docker rm -f theirs; rm -r /home/other")
+
+
+def test_a_flood_ends_when_it_is_stopped(stand: Stand) -> None:
+    running = stand.start("exec yes 0123456789")
+    running.may_skip(1 << 20, 1 << 20)
+    read_for(running, 2.0)
+    began = time.monotonic()
+    running.stop(1.0)
+    exit_ = read_all(running, limit=25)[2]
+    assert exit_.code in {137, 143}
+    assert time.monotonic() - began < 15
+    running.discard()
+
+
+def read_for(running: Running, seconds: float) -> None:
+    """Read output for so long."""
+    until_then = time.monotonic() + seconds
+    while time.monotonic() < until_then:
+        assert not isinstance(running.read(0.1), Exit)
