@@ -290,6 +290,9 @@ class _RunStep(Struct):
         finally:
             log.close()
             access.close()
+        if log.failure and ended.outcome in {Outcome.SUCCEEDED, Outcome.FAILED}:
+            words = f"{log.stdout_path.parent}: its log cannot be written: {log.failure}"
+            ended = replace(ended, outcome=Outcome.FAILED, message=words)
         if self.budget and self.budget.exceeded and ended.outcome is not Outcome.SUCCEEDED:
             ended = replace(ended, message=f"{ended.message}; {self.budget.exceeded}")
         exit_ = followed.exit

@@ -40,6 +40,8 @@ class CommandLog:
         """Bytes that are kept of the end of a stream, if the other one has none."""
         self._room = self.beginning
         self._to_show = limit
+        self.failure = ""
+        """Why output could not be written, such as a full disk; what comes after it is only counted."""
         self.is_cut_shown = False
         """Whether the views were told that they see no more."""
         self._logs = {
@@ -66,16 +68,24 @@ class CommandLog:
 
     def write(self, stream: Stream, data: bytes) -> int:
         """Keep output; return how many of its first bytes a view may show."""
-        log = self._logs[stream]
+        if self.failure:
+            self.skip(stream, len(data))
+            return 0
+        try:
+            self._write(self._logs[stream], data)
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+        shown = min(len(data), self._to_show)
+        self._to_show -= shown
+        return shown
+
+    def _write(self, log: _StreamLog, data: bytes) -> None:
         first = min(len(data), self._room)
         self._room -= first
         if first:
             log.begin(data if first == len(data) else data[:first])
         if first < len(data):
             log.end(data[first:])
-        shown = min(len(data), self._to_show)
-        self._to_show -= shown
-        return shown
 
     def skip(self, stream: Stream, count: int) -> None:
         """Count output that nobody read; what came before it belongs to the middle, and the beginning is over."""
@@ -89,7 +99,10 @@ class CommandLog:
         err.keep(max(half, self.ending - out.at_end))
         out.keep(max(half, self.ending - err.at_end))
         for log in self._logs.values():
-            log.close()
+            try:
+                log.close()
+            except OSError as error:
+                self.failure = self.failure or error.strerror or str(error)
 
     def __enter__(self) -> CommandLog:
         return self

@@ -98,3 +98,13 @@ def test_a_resumed_run_begins_a_log_again_that_a_kill_left_in_the_middle(tmp_pat
     with flooded(tmp_path, 1000, anew=True) as log:
         log.write(Stream.STDOUT, b"whole\n")
     assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["", "whole\n"]
+
+
+def test_a_full_disk_is_a_word_on_the_log_and_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "out.log").symlink_to("/dev/full")
+    with flooded(tmp_path, 1000) as log:
+        log.write(Stream.STDOUT, b"x" * 100)
+        log.write(Stream.STDOUT, b"x" * 100)
+        log.write(Stream.STDERR, b"x" * 100)
+    assert log.failure == "No space left on device"
+    assert log.dropped >= 200
