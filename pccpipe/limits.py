@@ -132,6 +132,18 @@ WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "The rest is count
 CLIENT_HELLO = Limit(
     "the first message of TLS in a tunnel of `egress:`", 16 << 10, Unit.BYTES, "Browsers send about 2 KiB."
 )
+UNKNOWN_CONNECTIONS = Limit(
+    "the proxy's connections that have shown no token yet",
+    64,
+    Unit.COUNT,
+    "Each is a thread. A further one gets the place of the one that has waited longest.",
+)
+STEP_CONNECTIONS = Limit(
+    "the connections of one step to the proxy",
+    64,
+    Unit.COUNT,
+    "Each is a thread. They are counted for each step, so that none takes another's.",
+)
 
 ALL: tuple[Limit, ...] = (
     RESULT,
@@ -149,4 +161,6 @@ ALL: tuple[Limit, ...] = (
     MODEL_EVENTS,
     WARNINGS,
     CLIENT_HELLO,
+    UNKNOWN_CONNECTIONS,
+    STEP_CONNECTIONS,
 )

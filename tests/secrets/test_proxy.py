@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from pccpipe import limits
 from pccpipe.errors import UsageError
-from pccpipe.secrets.proxy import egress, ranges, upstream
+from pccpipe.secrets.proxy import egress, exchange, ranges, upstream
 from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, Used
-from pccpipe.secrets.proxy.proxy import CONNECTIONS, EGRESS, Proxy, digest
+from pccpipe.secrets.proxy.proxy import EGRESS, Proxy, digest
 from pccpipe.shell.here import LocalStream
 from tests.testbed.model import ModelServer
 
@@ -402,9 +403,9 @@ def test_a_request_that_is_too_large_is_refused_and_one_without_a_token_is_not_e
 
 
 def test_connections_are_bounded_and_several_requests_go_over_one(client: Client) -> None:
-    waiting = [client.connect() for _ in range(CONNECTIONS)]
-    refused = client.connect()
-    assert refused.recv(1) == b""
+    waiting = [client.connect() for _ in range(limits.UNKNOWN_CONNECTIONS.most)]
+    waiting.append(client.connect())
+    assert waiting[0].recv(1) == b""
     for each in waiting:
         each.close()
     until = time.monotonic() + 10
@@ -419,6 +420,36 @@ def test_connections_are_bounded_and_several_requests_go_over_one(client: Client
         except (ConnectionError, http.client.HTTPException):
             time.sleep(0.05)
     pytest.fail("places were not given back")
+
+
+@pytest.mark.parametrize("shows", ["its token", "nothing", "half a head"])
+def test_idle_connections_of_one_step_starve_no_other(client: Client, model: ModelServer, shows: str) -> None:
+    other = Client(client.proxy, f"{model.url}/v1")
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.tokens['KEY']}\r\n"
+    sent = {"its token": f"{head}Content-Length: 9\r\n\r\n", "nothing": "", "half a head": head}[shows]
+    idle = []
+    for _ in range(3 * limits.STEP_CONNECTIONS.most):
+        idle.append(client.connect())
+        idle[-1].sendall(sent.encode())
+        time.sleep(0.005)  # as fast as a relay brings them
+    before = time.monotonic()
+    assert other.ask("GET", "/v1/models")[0] == 200
+    assert time.monotonic() - before < 1
+    if shows == "its token":
+        status, code, message = client.error("GET", "/v1/models")
+        assert (status, code) == (429, "pccpipe_busy")
+        assert "the connections of one step to the proxy exceeds the limit of 64" in message
+    for each in idle:
+        each.close()
+
+
+def test_a_connection_that_shows_no_token_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "TOKEN_SECONDS", 0.5)
+    connected = client.connect()
+    for _ in range(3):
+        connected.sendall(b"G")
+        time.sleep(0.1)
+    assert connected.recv(1) == b""
 
 
 def test_a_streamed_chat_is_asked_for_what_it_takes(client: Client, model: ModelServer) -> None:

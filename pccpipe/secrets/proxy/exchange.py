@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 
 import h11
 
+from pccpipe import limits
 from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, Grant
+from pccpipe.secrets.proxy.places import WAKE, Place
 from pccpipe.targets.machine import ByteStream
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ SEND_LIMIT = 120.0
 LINGER_LIMIT = 2.0
 """Seconds in which the rest of a refused request is read and thrown away."""
 PIECE = 64 * 1024
+TOKEN_SECONDS = 10.0
+"""Seconds in which a new connection must show a token."""
 
 
 class Refused(Exception):
@@ -43,9 +47,11 @@ class Refused(Exception):
 class Exchange:
     """Serves one connection, in the caller's thread."""
 
-    def __init__(self, stream: ByteStream, proxy: Proxy) -> None:
+    def __init__(self, stream: ByteStream, proxy: Proxy, place: Place) -> None:
         self._stream = stream
+        self._place = place
         self._proxy = proxy
+        self._token_due = time.monotonic() + TOKEN_SECONDS
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
 
     def run(self) -> None:
@@ -169,6 +175,7 @@ class Exchange:
         if held is None or held[1] is None:
             words = "pccpipe does not know this token: a step's token ends with the step"
             raise Refused(401, "invalid_api_key", words, fatal=True)
+        self._take_place(held[0])
         return held[0], held[1]
 
     def _way_out(self, request: h11.Request) -> Grant:
@@ -182,7 +189,12 @@ class Exchange:
         if held is None or held[1] is not None:
             words = "pccpipe does not know this token: take HTTPS_PROXY as it is; it ends with the step"
             raise Refused(407, "pccpipe_proxy_token", words, fatal=True)
+        self._take_place(held[0])
         return held[0]
+
+    def _take_place(self, grant: Grant) -> None:
+        if not self._place.take(grant):
+            raise Refused(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
 
     def _body(self) -> bytes:
         if self._http.they_are_waiting_for_100_continue:
@@ -204,14 +216,24 @@ class Exchange:
             raise Refused(400, "bad_request", "a CONNECT has no body", fatal=True)
 
     def _next(self) -> h11.Event:
-        self._stream.settimeout(IDLE_LIMIT)
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Event):
                 return event
             if event is h11.PAUSED:
                 return h11.ConnectionClosed()
-            self._http.receive_data(self._stream.recv(PIECE))
+            self._http.receive_data(self._receive())
+
+    def _receive(self) -> bytes:
+        """The next bytes. Raises TimeoutError, also for a connection that shows no token and loses its place."""
+        if self._place.grant:
+            self._stream.settimeout(IDLE_LIMIT)
+            return self._stream.recv(PIECE)
+        self._stream.settimeout(WAKE)
+        while not self._place.is_cut and time.monotonic() < self._token_due:
+            with contextlib.suppress(TimeoutError):
+                return self._stream.recv(PIECE)
+        raise TimeoutError("it has shown no token")
 
     def _answer(self, refused: Refused) -> None:
         """An error, in the form that OpenAI's clients show."""
@@ -230,10 +252,12 @@ class Exchange:
     def _linger(self) -> None:
         """Take a little of what is still being sent: closed upon, the other side would never read its answer."""
         self._stream.shutdown_write()
-        self._stream.settimeout(LINGER_LIMIT)
+        self._stream.settimeout(WAKE)
         until = time.monotonic() + LINGER_LIMIT
-        while time.monotonic() < until and self._stream.recv(PIECE):
-            pass
+        while time.monotonic() < until and not self._place.is_cut:
+            with contextlib.suppress(TimeoutError):
+                if not self._stream.recv(PIECE):
+                    return
 
     def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)

@@ -12,10 +12,9 @@ import threading
 from collections.abc import Callable, Mapping
 
 from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.secrets.proxy.places import Place, Places
 from pccpipe.targets.machine import ByteStream
 
-CONNECTIONS = 64
-"""Served at once; a further one is closed at once."""
 EGRESS = "HTTPS_PROXY"
 """The name of the token that lets out of a container; keys' tokens have the keys' names."""
 
@@ -27,7 +26,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._holders: dict[str, tuple[Grant, Api | None]] = {}
         self._unseen: dict[str, Callable[[str], None]] = {}
-        self._room = threading.BoundedSemaphore(CONNECTIONS)
+        self._places = Places()
 
     def issue(self, grant: Grant) -> dict[str, str]:
         """New tokens for a grant, by name: one for each API's key, and one for its egress if it has some."""
@@ -63,11 +62,12 @@ class Proxy:
 
     def accept(self, stream: ByteStream) -> None:
         """Serve a connection, in a thread of its own. Returns at once."""
-        if not self._room.acquire(blocking=False):
+        place = self._places.enter()
+        if place is None:
             # Not here: the caller may be the one who would have to send that it is closed.
             threading.Thread(target=stream.close, name="pccpipe-proxy-full", daemon=True).start()
             return
-        threading.Thread(target=self._serve, args=(stream,), name="pccpipe-proxy", daemon=True).start()
+        threading.Thread(target=self._serve, args=(stream, place), name="pccpipe-proxy", daemon=True).start()
 
     def _add(self, grant: Grant, digests: Mapping[str, str]) -> None:
         apis = {api.secret: api for api in grant.apis}
@@ -76,16 +76,16 @@ class Proxy:
                 if name in apis or name == EGRESS:
                     self._holders[known] = (grant, apis.get(name))
 
-    def _serve(self, stream: ByteStream) -> None:
+    def _serve(self, stream: ByteStream, place: Place) -> None:
         # Here, because h11 and ssl take 60 ms to load, and most runs need neither.
         from pccpipe.secrets.proxy.exchange import Exchange
 
         try:
-            Exchange(stream, self).run()
+            Exchange(stream, self, place).run()
         finally:
             with contextlib.suppress(OSError):
                 stream.close()
-            self._room.release()
+            place.leave()
 
 
 def digest(token: str) -> str:
