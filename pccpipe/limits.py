@@ -145,6 +145,30 @@ STEP_CONNECTIONS = Limit(
     "Each is a thread. They are counted for each step, so that none takes another's.",
 )
 
+# What a repository and the author of a pipeline write.
+IGNORE_FILES = Limit(
+    "the .gitignore files of a workspace", 4 << 20, Unit.BYTES, "The largest ones in use have some 100 KiB together."
+)
+IGNORE_PATTERNS = Limit(
+    "the number of patterns of the .gitignore files, or of `exclude`",
+    20_000,
+    Unit.COUNT,
+    "Each is tried on each path, and takes up to 2 KiB of memory.",
+)
+IGNORE_PATTERN = Limit(
+    "the length of a pattern of a .gitignore, or of `exclude`",
+    1000,
+    Unit.COUNT,
+    "The work on a path grows with it; no name has over 255 bytes.",
+)
+IGNORE_WORK = Limit(
+    "the work on a workspace's .gitignore files (patterns tried on files)",
+    100_000_000,
+    Unit.COUNT,
+    "It takes about a minute.",
+    "fewer patterns, or fewer files that `exclude` of the upload lets in",
+)
+
 ALL: tuple[Limit, ...] = (
     RESULT,
     RESULT_ERRORS,
@@ -163,4 +187,8 @@ ALL: tuple[Limit, ...] = (
     CLIENT_HELLO,
     UNKNOWN_CONNECTIONS,
     STEP_CONNECTIONS,
+    IGNORE_FILES,
+    IGNORE_PATTERNS,
+    IGNORE_PATTERN,
+    IGNORE_WORK,
 )

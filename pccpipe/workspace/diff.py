@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
+from pccpipe.targets.machine import Halt
 from pccpipe.workspace.base import Changed
 from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
 from pccpipe.workspace.folder import Found, pieces, walk
@@ -34,18 +35,18 @@ class Made(Struct, frozen=True):
     changed: Changed
 
 
-def make_diff(sent: Pack, now: Path, masker: Masker, limits: Limits) -> Made:
+def make_diff(sent: Pack, now: Path, masker: Masker, limits: Limits, halt: Halt | None = None) -> Made:
     """The patch from `sent` to `now`; new files that .gitignore names are left out, and so is what no file may be.
 
     A binary file with a secret in it is left out as well: in a patch it is packed, where no masking finds it.
 
-    Raises ActionError.
+    Raises ActionError, Halted.
     """
     # Beside the tree, because hard links need its file system.
     with tempfile.TemporaryDirectory(dir=now.parent, prefix=".diff-") as name:
         folder = Path(name)
         # git takes the names in the patch from these folders' names.
-        refused = _lay_out(sent, now, folder / "a", folder / "b", limits)
+        refused = _lay_out(sent, now, folder / "a", folder / "b", limits, halt)
         changes = _changes(folder)
         leaks = [one.path for one in changes if one.is_binary and _has_secret(folder / "b" / one.path, masker)]
         for path in leaks:
@@ -59,7 +60,7 @@ def make_diff(sent: Pack, now: Path, masker: Masker, limits: Limits) -> Made:
     return Made(patch, masked, Changed(len(kept), insertions, deletions, refused, names))
 
 
-def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits) -> tuple[str, ...]:
+def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, halt: Halt | None) -> tuple[str, ...]:
     """Make two trees of what is not the same in both: files of `sent`, and hard links to the files and links of `now`.
 
     Gives those of `now` that are no part of a diff, each with its reason. Raises ActionError when it has more files
@@ -67,10 +68,13 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits) -
     """
     before.mkdir()
     after.mkdir()
-    ignored = Ignored({path: sent.read(path) for path in sent.entries if PurePosixPath(path).name == GITIGNORE})
+    sizes = {path: entry.size for path, entry in sent.entries.items() if _is_gitignore(path, entry)}
+    ignored = Ignored(sizes, sent.read)
     told = Counted()
     left = {path for path, entry in sent.entries.items() if _may_be_in_a_diff(entry, limits)}
     for found in walk(now, Excluded.only(())):
+        if halt:
+            halt.check()
         path = found.entry.path
         if stat.S_ISDIR(found.entry.mode) or (path not in sent.entries and ignored(path)):
             continue
@@ -95,6 +99,10 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits) -
         (before / path).parent.mkdir(parents=True, exist_ok=True)
         sent.put(path, before / path)
     return told.told
+
+
+def _is_gitignore(path: str, entry: Entry) -> bool:
+    return PurePosixPath(path).name == GITIGNORE and stat.S_ISREG(entry.mode)
 
 
 def _is_unchanged(found: Found, sent: Pack) -> bool:

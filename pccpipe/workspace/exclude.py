@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+from pccpipe import limits
+from pccpipe.errors import ActionError, LimitExceeded
+from pccpipe.workspace.gitignore import Patterns, Tree
 
 SECRET_NAMES = (".env*", ".control-secrets*", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
 """Names of what a workspace's owner keeps to himself, in .gitignore's words."""
@@ -32,30 +34,51 @@ class Excluded:
         return excluded
 
     @functools.cached_property
-    def _spec(self) -> GitIgnoreSpec:
-        return _compiled(self.patterns)
+    def _tree(self) -> Tree:
+        with _told():
+            return Tree({"": Patterns(self.patterns)})
 
     def name(self, relative: str, *, is_folder: bool) -> bool:
-        """Whether the file or folder of that path is left out."""
-        return bool(self._spec.match_file(f"{relative}/" if is_folder else relative))
+        """Whether the file or folder of that path is left out. Raises ActionError for too many patterns."""
+        return self._tree.ignores(relative, is_folder=is_folder)
 
 
 class Ignored:
-    """The .gitignore files of a tree, by path: what they name is no change when it is new."""
+    """The .gitignore files of a tree: what they name is no change when it is new.
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
-        self._specs = [
-            (path[: -len(GITIGNORE)], _compiled(content.decode("utf-8", "replace").splitlines()))
-            for path, content in sorted(files.items())
-        ]
+    They are the repository's. Raises ActionError for those that exceed a limit.
+
+    Args:
+        sizes: how large each is, by its path.
+        read: reads one.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> None:
+        with _told():
+            if sum(sizes.values()) > limits.IGNORE_FILES.most:
+                raise LimitExceeded(limits.IGNORE_FILES)
+            patterns: dict[str, Patterns] = {}
+            count = 0
+            for path in sizes:
+                text = read(path).removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+                made = patterns[path.removesuffix(GITIGNORE)] = Patterns(text.split("\n"))
+                count += len(made)
+                if count > limits.IGNORE_PATTERNS.most:
+                    raise LimitExceeded(limits.IGNORE_PATTERNS)
+        self._tree = Tree(patterns)
 
     def __call__(self, path: str) -> bool:
-        """Whether a file of that path is ignored."""
-        return any(path.startswith(folder) and spec.match_file(path[len(folder) :]) for folder, spec in self._specs)
+        """Whether a file of that path is ignored. Raises ActionError when that took too much work."""
+        ignores = self._tree.ignores(path, is_folder=False)
+        if self._tree.steps > limits.IGNORE_WORK.most:
+            with _told():
+                raise LimitExceeded(limits.IGNORE_WORK)
+        return ignores
 
 
-def _compiled(patterns: Iterable[str]) -> GitIgnoreSpec:
-    # Imported where it is used: a run that moves no tree need not load it (10 ms).
-    from pathspec import GitIgnoreSpec
-
-    return GitIgnoreSpec.from_lines(patterns)
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except LimitExceeded as error:
+        raise ActionError(error.message, code=error.code) from None

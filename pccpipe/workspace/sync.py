@@ -227,7 +227,7 @@ class WorkspaceSync:
             self._unpack(halt)
             from pccpipe.workspace.diff import make_diff
 
-            made = make_diff(self._sent, self._copy, self._masker, self._limits)
+            made = make_diff(self._sent, self._copy, self._masker, self._limits, halt)
             write_atomically(patch, made.masked)
             self._last_patch = _digest(made.patch)
             self._stale_patch = False
