@@ -50,3 +50,18 @@ def test_a_step_that_floods_ends_at_its_time_limit_with_both_ends_of_its_log(pla
     assert b"bytes left out by log_limit" in ran.stdout + ran.stderr
     kept = sum(file.stat().st_size for file in record.rglob("*") if file.is_file())
     assert kept < 2 * LIMIT
+
+
+def test_what_is_far_ahead_of_the_reader_is_not_read(place: Control) -> None:
+    run = "yes & yes & yes 0123456789012345678901234567890123456789012345678901234567890123456789"
+    argv, record = place.command(
+        f'steps: [{{id: flood, on: vm, log_limit: {LIMIT}, timeout: 3s, run: "{run}"}}]',
+    )
+    subprocess.run(
+        argv, capture_output=True, cwd=place.folder, env={**os.environ, **place.env}, timeout=40, check=False
+    )
+    (step,) = json.loads((record / "run.json").read_text())["steps"]
+    assert (step["outcome"], step["seconds"] < 15) == ("timed_out", True), step
+    (log,) = record.glob("logs/*stdout.log")
+    # Lines are counted only of what was read.
+    assert re.search(rb"\n\.\.\. [0-9,]+ bytes left out here", log.read_bytes())
