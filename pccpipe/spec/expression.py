@@ -83,5 +83,8 @@ def _told_at(position: Position, source: str) -> Iterator[None]:
         yield
     except TemplateError as error:
         raise ExpressionError(position, source, str(error.message)) from None
+    except NameError:
+        # Jinja2 writes an infinite number into its Python as `inf`.
+        raise ExpressionError(position, source, "a number in it is too large") from None
     except _NOT_FOR_THIS_VALUE as error:
         raise ExpressionError(position, source, str(error) or type(error).__name__) from None

@@ -6,7 +6,6 @@ Written anew because paramiko's reader keeps no line numbers and overlooks `@rev
 from __future__ import annotations
 
 import base64
-import binascii
 import fnmatch
 import hashlib
 import hmac
@@ -152,7 +151,7 @@ def _entries_of(file: Path, name: str) -> list[_Entry]:
             continue
         try:
             blob = base64.b64decode(fields[2], validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one; so is a character that is not ASCII
             continue
         found.append(_Entry(name, file, number, marker == "@revoked", HostKey(fields[1], blob)))
     return found

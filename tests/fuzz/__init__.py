@@ -1,0 +1,1 @@
+"""Feeds every parser of foreign bytes with what no honest side would send."""

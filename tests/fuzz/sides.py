@@ -1,0 +1,77 @@
+"""The other side of a conversation, whose every word is the fuzzer's."""
+
+from __future__ import annotations
+
+import os
+
+from pccpipe.targets.machine import ByteStream, Done, Facts, Process
+
+NEXT = b"\xfe\xfe"
+"""Ends one answer; the next call gets what follows."""
+_PIECE = 1000
+
+
+class Says:
+    """A connection on which the given bytes come, in pieces, and then the end. Takes whatever is sent."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._readable = os.open("/dev/null", os.O_RDONLY)
+        self._closed = False
+        self.sent: list[bytes] = []
+
+    def fileno(self) -> int:
+        return self._readable
+
+    def recv(self, size: int) -> bytes:
+        piece = bytes(self._data[: min(size, _PIECE)])
+        self._data = self._data[len(piece) :]
+        return piece
+
+    def recv_stderr(self, size: int) -> bytes:
+        return b""
+
+    def ready(self, timeout: float) -> tuple[bool, bool]:
+        return True, True
+
+    def wait(self, timeout: float) -> int:
+        return 0
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def settimeout(self, seconds: float | None) -> None:
+        return
+
+    def shutdown_write(self) -> None:
+        return
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            os.close(self._readable)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Liar:
+    """A machine each of whose answers is the next part of the given bytes; the last is repeated."""
+
+    host = "vm"
+    facts = Facts(1000, 1000, "user", "/home/user", "Linux", has_engine=True)
+
+    def __init__(self, data: bytes) -> None:
+        self._answers = data.split(NEXT)
+
+    def popen(self, command: str) -> Process:
+        return Says(self._next())
+
+    def run(self, script: str, timeout: float = 60.0) -> Done:
+        return Done(0, self._next(), b"")
+
+    def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
+        return Says(self._next())
+
+    def _next(self) -> bytes:
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]

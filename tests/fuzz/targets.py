@@ -1,0 +1,364 @@
+"""Every parser of foreign bytes, each as a function of bytes with the errors that it may raise beside PccpipeError."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import tempfile
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.stream import Answer, Body, EngineAnswerError, FrameParser
+from pccpipe.engine.help import check_request, help_wanted, unmarked_plea
+from pccpipe.engine.past import Past
+from pccpipe.engine.result import masked_result, parse_result
+from pccpipe.errors import PccpipeError
+from pccpipe.gc.look import Site, look
+from pccpipe.gc.marks import wrong_marks
+from pccpipe.gc.records import OnlyEnded
+from pccpipe.gc.unknown import unknown_processes
+from pccpipe.json_reader import NotJson, read_json
+from pccpipe.record.codec import decode, encode, kind_of
+from pccpipe.record.index import list_runs
+from pccpipe.record.journal import read_events
+from pccpipe.record.lock import is_abandoned
+from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.proxy.egress import allows, split
+from pccpipe.secrets.proxy.exchange import Exchange
+from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+from pccpipe.secrets.proxy.hello import Screen
+from pccpipe.secrets.proxy.places import Places
+from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.proxy.usage import Counter
+from pccpipe.shell.housekeeping import parse_facts
+from pccpipe.shell.lane import LaneShell, understood
+from pccpipe.shell.lease import read_lease
+from pccpipe.shell.provisioned import read_provisioned
+from pccpipe.shell.startup import startup_files
+from pccpipe.shell.trailer import TrailerFinder
+from pccpipe.spec import jinja
+from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.load import check_schema_file, load_pipeline
+from pccpipe.spec.project import load_project
+from pccpipe.spec.schema import find_schema
+from pccpipe.spec.source import BadYaml, Position, parse_source
+from pccpipe.ssh.keys import identities
+from pccpipe.ssh.known_hosts import HostKey, KnownHosts
+from pccpipe.targets.machine import Done
+from pccpipe.views.text import harmless, harmless_line, harmless_lines
+from pccpipe.vm.checks import agent
+from pccpipe.workspace import intake
+from pccpipe.workspace.exclude import Excluded, Ignored
+from pccpipe.workspace.fetch import fetch_paths, fetch_tree
+from pccpipe.workspace.listing import list_tree
+from pccpipe.workspace.patch import brief
+from tests.fuzz.sides import NEXT, Liar, Says
+
+SECRET = "s3cret/Of+the=project-42"
+WORD = b"SECRET"
+"""What a corpus writes for the secret, and for the proxy's token."""
+_SCHEMA = Path(__file__).parents[2] / "schemas/builder-result.schema.json"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One parser.
+
+    Args:
+        parse: the work; asserts what must hold of its result.
+        errors: what it may raise beside PccpipeError.
+    """
+
+    parse: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...] = ()
+
+
+def _folder() -> Path:
+    """A folder of this process, for parsers of files."""
+    folder = Path(tempfile.gettempdir()) / f"pccpipe-fuzz-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _file(data: bytes, name: str = "file") -> Path:
+    path = _folder() / name
+    path.write_bytes(data)
+    return path
+
+
+def _json(data: bytes) -> None:
+    read_json(data, "the data")
+
+
+def _result(data: bytes) -> None:
+    value = parse_result(data, "result.json", None)
+    masked_result(data, "result.json", Masker([SECRET]))
+    unmarked_plea(value)
+    check_request(value)
+    help_wanted(value)
+
+
+def _result_schema(data: bytes) -> None:
+    parse_result(data, "result.json", find_schema("builder-result", _folder()))
+
+
+def _pipeline(data: bytes) -> None:
+    load_pipeline(_file(data, "pipeline.yaml"))
+
+
+def _expression(data: bytes) -> None:
+    text, at = data.decode("utf-8", "replace"), Position("file.yaml", 1, 1)
+    scope = {"inputs": {"a": 1, "b": "text", "c": [1, 2, 3]}, "steps": {"s": {"result": {"x": "y"}}}}
+    works: list[Callable[[], object]] = []
+    for blocks in (False, True):
+        if jinja.analyse(text, blocks=blocks).wrong is None:
+            works.append(functools.partial(Template(text, at, blocks=blocks).render, scope))
+    if jinja.analyse(text).wrong is None:
+        works.append(functools.partial(Template(text, at).render_for_shell, scope))
+    if jinja.analyse(text, is_expression=True).wrong is None:
+        works.append(functools.partial(Expression(text, at).evaluate, scope))
+    _each(*works)
+
+
+def _ignore(data: bytes) -> None:
+    pattern, _, path = data.partition(NEXT)
+    name = path.decode("utf-8", "replace").strip("/") or "a" * 60
+    Ignored({".gitignore": len(pattern)}, lambda _: pattern)(name)
+    Excluded(pattern.decode("utf-8", "replace").splitlines()).name(name, is_folder=False)
+
+
+def _fetch_tree(data: bytes) -> None:
+    target = _folder() / "tree"
+    fetch_tree(Liar(data), "/w", _Nothing(), target, Excluded(), intake.Limits())
+    _stays_within(target)
+
+
+def _fetch_paths(data: bytes) -> None:
+    target = _folder() / "paths"
+    fetch_paths(Liar(data), "/w", ["out", "report.txt"], target, intake.Limits(), Masker([SECRET]))
+    _stays_within(target)
+
+
+class _Nothing:
+    """No earlier tree."""
+
+    entries: dict[str, intake.Entry] = {}  # noqa: RUF012 - as Known has it
+
+    def put(self, path: str, target: Path) -> None:
+        raise AssertionError("nothing was known")
+
+
+def _stays_within(target: Path) -> None:
+    for path in target.rglob("*"):
+        assert ".git" not in {part.lower() for part in path.relative_to(target).parts}
+        if path.is_symlink():
+            assert not path.readlink().is_absolute()
+            assert (path.parent / path.readlink()).resolve().is_relative_to(target.resolve())
+
+
+def _listing(data: bytes) -> None:
+    for _ in list_tree(Liar(data), "/w", None, Excluded()):
+        pass
+
+
+def _gc(data: bytes) -> None:
+    machine = Liar(data)
+    look(Site.on_vm(machine, "/home/user", OnlyEnded(lambda _: True), Engine(machine, "/sock")))
+
+
+def _words_of_a_vm(data: bytes) -> None:
+    _each(
+        lambda: read_lease(Liar(data), "/root"),
+        lambda: wrong_marks(Liar(data), "/root"),
+        lambda: read_provisioned(Liar(data), "/root"),
+        lambda: unknown_processes(Liar(data), "/root"),
+        lambda: startup_files(Liar(data)),
+        lambda: agent._lines(data),
+    )
+    parse_facts(Done(0, data, b""))
+
+
+def _each(*works: Callable[[], object]) -> None:
+    for work in works:
+        with contextlib.suppress(PccpipeError, ConnectionError, TimeoutError):
+            work()
+
+
+def _lane(data: bytes) -> None:
+    understood(Liar(data), LaneShell(Says(data)).ask(b"", "mark"))
+
+
+def _trailer(data: bytes) -> None:
+    finder = TrailerFinder("mark", "vm")
+    shown = b""
+    for start in range(0, len(data), 7):
+        shown += finder.feed(data[start : start + 7])
+    shown += finder.give_up()
+    assert data.startswith(shown)
+
+
+def _engine(data: bytes) -> None:
+    engine = Engine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
+    engine.open()
+    _each(
+        lambda: engine.inspect("c"),
+        lambda: engine.containers("a"),
+        lambda: engine.listed({"a": "b"}),
+        engine.info,
+        lambda: engine.image_labels("i"),
+        lambda: engine.image_id("i"),
+    )
+
+
+def _engine_version(data: bytes) -> None:
+    Engine(Liar(data), "/sock").open()
+
+
+def _engine_build(data: bytes) -> None:
+    folder = _folder() / "context"
+    folder.mkdir(exist_ok=True)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    engine = Engine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
+    engine.build("i", folder, folder / "Dockerfile", {}, lambda _: None)
+
+
+def _engine_stream(data: bytes) -> None:
+    answer = Answer(Says(data), "GET", "/x")
+    frames = FrameParser()
+    while answer.has_more:
+        list(frames.feed(answer.read()))
+
+
+def _frames(data: bytes) -> None:
+    frames = FrameParser()
+    body = Body(chunked=True)
+    for start in range(0, len(data), 5):
+        list(frames.feed(data[start : start + 5]))
+    for start in range(0, len(data), 5):
+        body.feed(data[start : start + 5])
+
+
+def _proxy(data: bytes) -> None:
+    api = Api.at("KEY", SECRET, "http://127.0.0.1:9/v1", ("POST /responses", "GET /models"))
+    grant = Grant((api,), ("127.0.0.1:9", "*.invalid:80"), Meter(1000, Used(), lambda _: None), lambda _: None)
+    proxy = Proxy()
+    tokens = list(proxy.issue(grant).values())
+    stream = Says(data.replace(WORD, tokens[0].encode()))
+    place = Places().enter()
+    assert place is not None
+    Exchange(stream, proxy, place).run()
+    place.leave()
+    proxy.end(grant)
+    assert SECRET.encode() not in b"".join(stream.sent)
+
+
+def _usage(data: bytes) -> None:
+    for is_stream in (False, True):
+        counter = Counter(is_stream=is_stream)
+        for start in range(0, len(data), 100):
+            counter.feed(data[start : start + 100])
+        tokens = counter.tokens(100)
+        assert tokens.total >= 0
+        assert tokens.cached_input <= tokens.input
+
+
+def _hello(data: bytes) -> None:
+    up, _, down = data.partition(NEXT)
+    for plain in (False, True):
+        screen = Screen("example.org", plain=plain)
+        passed = b"".join(screen.from_client(up[start : start + 50]) for start in range(0, len(up), 50))
+        assert up.startswith(passed)
+        if down:
+            screen.from_server(down)
+            screen.from_client(up)
+
+
+def _connect(data: bytes) -> None:
+    host, port = split(data.decode("latin-1"))
+    assert not allows(("example.org", "*.example.com:8080"), host, port) or host.lower().rstrip(".").endswith(
+        (".example.com", "example.org")
+    )
+
+
+def _known_hosts(data: bytes) -> None:
+    known = KnownHosts(_file(data), "vm.example", 2222)
+    assert known.key_types is not None
+    known.check(HostKey("ssh-ed25519", b"key"), accept_new=False)
+
+
+def _keys(data: bytes) -> None:
+    list(identities(_file(data)))
+
+
+def _record(data: bytes) -> None:
+    run = _folder() / "runs" / "r1"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "events.jsonl").write_bytes(data)
+    (run / "lock").write_bytes(data)
+    list_runs(run.parent)
+    is_abandoned(run)
+    Past(read_events(run))
+
+
+def _event(data: bytes) -> None:
+    event = decode(data)
+    assert kind_of(decode(encode(event)).what) == kind_of(event.what)
+
+
+def _mask(data: bytes) -> None:
+    secret = SECRET.encode()
+    data = data.replace(WORD, secret)
+    assert secret not in Masker([SECRET]).data(data)
+    stream = Masker([SECRET]).stream()
+    pieces = [stream.feed(data[start : start + 13]) for start in range(0, len(data), 13)]
+    assert secret not in b"".join([*pieces, stream.finish()])
+
+
+def _escape(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    for shown in (harmless(text), harmless_line(text), harmless_lines(text)):
+        assert not [each for each in shown if unicodedata.category(each) in {"Cc", "Cs"} and each not in "\n\t"]
+
+
+def _schema_file(data: bytes) -> None:
+    check_schema_file(_file(data, "own.schema.json"))
+
+
+TARGETS: dict[str, Target] = {
+    "connect": Target(_connect),
+    "engine": Target(_engine),
+    "engine-build": Target(_engine_build, (ConnectionError, TimeoutError)),
+    "engine-stream": Target(_engine_stream, (EngineAnswerError, ValueError, ConnectionError)),
+    "engine-version": Target(_engine_version),
+    "escape": Target(_escape),
+    "event": Target(_event),
+    "expression": Target(_expression),
+    "fetch-paths": Target(_fetch_paths, (ConnectionError, TimeoutError)),
+    "fetch-tree": Target(_fetch_tree, (ConnectionError, TimeoutError)),
+    "frames": Target(_frames, (ValueError,)),
+    "gc": Target(_gc, (ConnectionError, TimeoutError)),
+    "hello": Target(_hello),
+    "ignore": Target(_ignore),
+    "json": Target(_json, (NotJson,)),
+    "keys": Target(_keys),
+    "known-hosts": Target(_known_hosts),
+    "lane": Target(_lane, (ConnectionError, TimeoutError)),
+    "listing": Target(_listing, (ConnectionError, TimeoutError)),
+    "mask": Target(_mask),
+    "patch": Target(lambda data: brief(_file(data))),
+    "pipeline": Target(_pipeline),
+    "project": Target(lambda data: load_project(_file(data, "project.yaml"), {})),
+    "proxy": Target(_proxy),
+    "record": Target(_record),
+    "result": Target(_result),
+    "result-schema": Target(_result_schema),
+    "schema-file": Target(_schema_file),
+    "trailer": Target(_trailer),
+    "usage": Target(_usage),
+    "vm-words": Target(_words_of_a_vm, (ValueError,)),
+    "yaml": Target(lambda data: parse_source(data, "file.yaml"), (BadYaml,)),
+}
