@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import os
 import resource
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -40,6 +39,9 @@ def apart(work: Work, pieces: Iterable[bytes], where: str, most: Limit = limits.
 
     Raises LimitExceeded; ValueError with what the work's own ValueError says.
     """
+    # Imported here: most runs need none of it.
+    import subprocess
+
     paths = [_ROOT, *(path for path in sys.path if Path(path).is_absolute())]
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", _CHILD, work.__module__, work.__qualname__, str(most.most), *paths],

@@ -101,6 +101,35 @@ REQUEST_INPUTS = Limit(
     "the inputs that an agent's request for help asks for", 50, Unit.COUNT, "A person fills them in."
 )
 
+# Requests to a model's API, through the proxy.
+REQUEST = Limit(
+    "a request to the model's API",
+    64 << 20,
+    Unit.BYTES,
+    "A conversation with pictures in it has some MB; providers take 50 MB.",
+)
+REQUEST_VALUES = Limit(
+    "the number of values in a request to the model's API",
+    1_000_000,
+    Unit.COUNT,
+    "A long conversation has 50,000. Eight escapes in a text count as one value.",
+)
+REQUEST_NESTING = Limit(
+    "the nesting in a request to the model's API", 100, Unit.COUNT, "A tool's schema has some ten levels."
+)
+LARGE_REQUESTS = Limit(
+    "the requests of more than 128 KiB that a step may have on their way at once",
+    2,
+    Unit.COUNT,
+    "Each takes a process while it is read, and its size in memory; further ones wait.",
+)
+ANSWER = Limit(
+    "what is read of a model's answer, or of one event of it, to count its tokens",
+    4 << 20,
+    Unit.BYTES,
+    "The longest answer has 0.5 MB. A larger one is passed on, and counted by its size.",
+)
+
 # Work that is done in a process of its own.
 APART_SECONDS = Limit(
     "the processor time for one piece of a stranger's data",
@@ -179,6 +208,11 @@ ALL: tuple[Limit, ...] = (
     REQUEST_ALIASES,
     REQUEST_DEPTH,
     REQUEST_INPUTS,
+    REQUEST,
+    REQUEST_VALUES,
+    REQUEST_NESTING,
+    LARGE_REQUESTS,
+    ANSWER,
     APART_SECONDS,
     APART_MEMORY,
     LOG,

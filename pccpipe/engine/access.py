@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from pccpipe.engine.context import Here, Parts
@@ -9,38 +10,50 @@ from pccpipe.engine.past import Visit
 from pccpipe.errors import PccpipeError
 from pccpipe.outcome import Place
 from pccpipe.record.events import ModelUsed, SecretsGiven, Warned
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Pool, Used
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
+from pccpipe.secrets.proxy.request import Rules
 from pccpipe.secrets.proxy.usage import Tokens
-from pccpipe.spec.model import Run, Value, Via, Where
+from pccpipe.spec.model import Run, Secret, Value, Via, Where
+from pccpipe.spec.units import tokens
 from pccpipe.values import Json
 
 
 class Budget:
-    """What one turn of a step may use of a model, over all of its attempts; each use is in the journal."""
+    """What one turn of a step may use of a model, over all of its attempts; each use is in the journal.
 
-    def __init__(self, parts: Parts, path: str, limit: int | None, used: ModelUsed | None) -> None:
+    Args:
+        limit: the turn's `max_tokens`.
+        used: what an earlier process of the run has used in this turn.
+        pool: what is left for all turns.
+    """
+
+    def __init__(self, parts: Parts, path: str, limit: int | None, used: ModelUsed | None, pool: Pool) -> None:
         self._parts = parts
         self._path = path
+        self._told = bool(used and used.refused)
         before = Used()
         if used:
             tokens = Tokens(used.input_tokens, used.cached_input_tokens, used.output_tokens, used.estimated_tokens)
-            before = Used(used.calls, used.refused, tokens)
-        self.meter = Meter(limit, before, self._note)
+            before = Used(used.calls, used.refused, tokens, used.reserved_tokens)
+        self.meter = Meter(limit, before, self._note, pool)
 
     @property
     def exceeded(self) -> str:
         """The sentence for a step that was refused calls; empty if it was not."""
-        used = self.meter.used
-        if not used.refused:
+        refused = self.meter.used.refused
+        if not refused:
             return ""
-        return f"its max_tokens of {self.meter.limit} are used up ({used.tokens.total} were used)"
+        return f"{refused} call{'s' if refused > 1 else ''} of the model refused: {self.meter.account}"
 
     def warn(self, words: str) -> None:
         self._parts.journal.append(Warned(words, self._path))
 
     def _note(self, used: Used) -> None:
-        tokens = used.tokens
+        tokens, pool = used.tokens, self.meter.pool
+        if used.refused and not self._told:
+            self._told = True
+            self.warn(f"calls of the model are refused (budget_exceeded): {self.meter.account}")
         self._parts.journal.append(
             ModelUsed(
                 self._path,
@@ -51,6 +64,9 @@ class Budget:
                 tokens.output,
                 tokens.estimated,
                 self.meter.limit,
+                used.reserved,
+                pool.limit,
+                pool.used,
             )
         )
 
@@ -111,7 +127,9 @@ class Access:
 
 def budget_of(parts: Parts, here: Here, path: str, body: Run, visit: Visit) -> Budget:
     """Raises ExpressionError, PccpipeError."""
-    return Budget(parts, path, _limit(body.max_tokens, here.scope.names), visit.used)
+    names = here.scope.names
+    pool = parts.past.pool(path, _limit(body.budget, names, "budget"))
+    return Budget(parts, path, _limit(body.max_tokens, names, "max_tokens"), visit.used, pool)
 
 
 def access_of(parts: Parts, here: Here, body: Run, where: Where, place: Place, budget: Budget) -> Access:
@@ -119,7 +137,7 @@ def access_of(parts: Parts, here: Here, body: Run, where: Where, place: Place, b
     declared = {name: parts.pipeline.secrets[name] for name in body.secrets}
     names = here.scope.on(place.value).names
     apis = tuple(
-        Api.at(name, parts.secrets[name], secret.upstream.render(names), secret.allow)
+        Api.at(name, parts.secrets[name], secret.upstream.render(names), secret.allow, _rules(secret, names))
         for name, secret in declared.items()
         if secret.upstream
     )
@@ -128,10 +146,17 @@ def access_of(parts: Parts, here: Here, body: Run, where: Where, place: Place, b
     return Access(parts, {name: secret.via for name, secret in declared.items()}, grant)
 
 
-def _limit(value: Value[int] | None, names: Mapping[str, object]) -> int | None:
+def _rules(secret: Secret, names: Mapping[str, object]) -> Rules:
+    return Rules(secret.hosted_tools, tuple(model.render(names) for model in secret.models), secret.service_tiers)
+
+
+def _limit(value: Value[int] | None, names: Mapping[str, object], key: str) -> int | None:
     if value is None or value.expression is None:
         return value.known if value else None
     got = value.expression.evaluate(names)
+    if key == "budget" and isinstance(got, str):
+        with contextlib.suppress(ValueError):
+            got = tokens(got)
     if isinstance(got, bool) or not isinstance(got, int) or got < 1:
-        raise PccpipeError(f"max_tokens is to be a whole number from 1 on, and is {got!r}")
+        raise PccpipeError(f"{key} must be a whole number from 1 on, and is {got!r}")
     return got

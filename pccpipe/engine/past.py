@@ -42,7 +42,8 @@ from pccpipe.record.events import (
     StepStarted,
     TargetUnavailable,
 )
-from pccpipe.record.paths import parent
+from pccpipe.record.paths import parent, rounds_left_out
+from pccpipe.secrets.proxy.grant import Pool
 from pccpipe.values import Json
 
 _NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
@@ -129,6 +130,8 @@ class Past:
         self.tells_agents = False
         """Whether the record says of each agent that it may begin before it does."""
         self._waiting_since: float | None = None
+        self._pools: dict[str, Pool] = {}
+        self._model_used: dict[int, tuple[Visit, ModelUsed]] = {}
         for event in events:
             self._note(event)
         self.used |= self.exposure.places
@@ -152,6 +155,17 @@ class Past:
             visits = self._visits.get(path)
             return visits.popleft() if visits else Visit()
 
+    def pool(self, path: str, limit: int | None) -> Pool:
+        """The budget that all turns of a step share; each leg of a matrix has its own."""
+        step = rounds_left_out(path)
+        with self._lock:
+            if step not in self._pools:
+                turns = (used for _, used in self._model_used.values() if rounds_left_out(used.step) == step)
+                self._pools[step] = Pool(used=sum(map(_tokens, turns)))
+            pool = self._pools[step]
+            pool.limit = limit
+            return pool
+
     def _note(self, event: Event) -> None:
         self.exposure.note(event.what)
         match event.what:
@@ -166,7 +180,9 @@ class Past:
             case SecretsGiven() as given:
                 self._open(given.step).given.append(given)
             case ModelUsed() as used:
-                self._open(used.step).used = used
+                visit = self._open(used.step)
+                visit.used = used
+                self._model_used[id(visit)] = (visit, used)
             case CommandStarted() as started:
                 self.places.add(started.had.place)
                 self.used.add(started.had.place)
@@ -262,3 +278,7 @@ def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadli
     # A clock that was set back must not give more time than there is.
     left = seconds if began_at is None else min(seconds, max(seconds - gone, LEAST_TIME))
     return Deadline(time.monotonic() + left, owner, seconds)
+
+
+def _tokens(used: ModelUsed) -> int:
+    return used.input_tokens + used.output_tokens + used.estimated_tokens + used.reserved_tokens

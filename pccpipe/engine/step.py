@@ -294,7 +294,9 @@ class _RunStep(Struct):
             words = f"{log.stdout_path.parent}: its log cannot be written: {log.failure}"
             ended = replace(ended, outcome=Outcome.FAILED, message=words)
         if self.budget and self.budget.exceeded and ended.outcome is not Outcome.SUCCEEDED:
-            ended = replace(ended, message=f"{ended.message}; {self.budget.exceeded}")
+            words = f"{ended.message}; {self.budget.exceeded}" if ended.message else self.budget.exceeded
+            code = ended.code or (Code.BUDGET_EXCEEDED if ended.outcome is Outcome.FAILED else None)
+            ended = replace(ended, message=words, code=code)
         exit_ = followed.exit
         self.parts.journal.append(
             CommandEnded(

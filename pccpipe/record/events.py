@@ -88,7 +88,7 @@ class ModelUsed(_Kind, frozen=True):
     step: str
     calls: int
     refused: int
-    """Calls that came when `max_tokens` was used up."""
+    """Calls that came when `max_tokens` or the budget was used up."""
     input_tokens: int
     cached_input_tokens: int
     """Of `input_tokens`."""
@@ -96,6 +96,12 @@ class ModelUsed(_Kind, frozen=True):
     estimated_tokens: int
     """By their size, for answers that did not say what they took."""
     max_tokens: int | None = None
+    reserved_tokens: int = 0
+    """For calls on their way; a process that is killed meanwhile has used them."""
+    budget_tokens: int | None = None
+    """The most that all turns of the step may use."""
+    budget_used: int = 0
+    """What they have used of it."""
 
 
 class MayHaveBegun(_Kind, frozen=True):

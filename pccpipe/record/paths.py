@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 
 @functools.cache
@@ -21,6 +22,12 @@ def split(path: str) -> tuple[str, ...]:
         depth += {"[": 1, "]": -1 if depth else 0}.get(character, 0)
         current += character
     return tuple(part for part in (*parts, current) if part)
+
+
+@functools.cache
+def rounds_left_out(path: str) -> str:
+    """The path without the rounds of a `repeat`: `iterate.build` for `iterate[2].build`."""
+    return ".".join(part for part in split(path) if not re.fullmatch(r"\[[0-9]+\]", part))
 
 
 @functools.cache

@@ -273,6 +273,9 @@ class RunState(Struct):
                     "output_tokens": what.output_tokens,
                     "estimated_tokens": what.estimated_tokens,
                     "max_tokens": what.max_tokens,
+                    "reserved_tokens": what.reserved_tokens,
+                    "budget_tokens": what.budget_tokens,
+                    "budget_used": what.budget_used,
                 }
             case MayHaveBegun():
                 pass

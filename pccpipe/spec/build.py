@@ -115,7 +115,14 @@ class _Builder:
         if "upstream" in spec:
             upstream = self._template(("secrets", name, "upstream"), spec["upstream"])
         allow = tuple(_text(call) for call in _list(spec.get("allow"))) or OPENAI_CALLS
-        return Secret(name, source, where, at, Via.PROXY, upstream, allow)
+        models = tuple(
+            self._template(("secrets", name, "models", index), model)
+            for index, model in enumerate(_list(spec.get("models")))
+        )
+        tiers, hosted = (
+            tuple(_text(word) for word in _list(spec.get(key))) for key in ("service_tiers", "hosted_tools")
+        )
+        return Secret(name, source, where, at, Via.PROXY, upstream, allow, models, tiers, hosted)
 
     def _container(self, name: str) -> Container:
         spec: dict[str, Json] = {}
@@ -237,6 +244,9 @@ class _Builder:
             as_login=data.get("account") == "login",
             log_limit=units.size(cast("str | int", own.get("log_limit", LOG.most))),
             max_tokens=self._integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
+            budget=self._tokens((*path, "budget", "tokens"), _map(data["budget"])["tokens"])
+            if "budget" in data
+            else None,
         )
 
     def _where(self, path: tuple[Key, ...], data: Map) -> Where:
@@ -292,6 +302,11 @@ class _Builder:
         if isinstance(value, str) and "${{" in value:
             return Value(expression=self._expression(path, value))
         return Value(known=units.seconds(cast("str | float", value)))
+
+    def _tokens(self, path: tuple[Key, ...], value: Json) -> Value[int]:
+        if isinstance(value, str) and "${{" in value:
+            return Value(expression=self._expression(path, value))
+        return Value(known=units.tokens(cast("str | int", value)))
 
     def _integer(self, path: tuple[Key, ...], value: Json) -> Value[int]:
         return Value(known=value) if isinstance(value, int) else Value(expression=self._expression(path, value))

@@ -54,6 +54,8 @@ class _Checker:
             self._input(name)
         for name in self.secrets:
             self.values.text(("secrets", name, "upstream"), _mapping(self.secrets[name]).get("upstream"), Seen())
+            for index, model in enumerate(_listed(_mapping(self.secrets[name]).get("models"))):
+                self.values.text(("secrets", name, "models", index), model, Seen())
         for name in self.containers:
             self._container(name)
         self.values.texts(("env",), self.data.get("env"), Seen(target=True))
@@ -203,11 +205,16 @@ class _Checker:
                 self._unknown((*path, "secrets", index), "secret", name, self.secrets, where)
         self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), seen)
         named = [_mapping(self.secrets.get(str(name))) for name in _listed(step.get("secrets"))]
-        if "max_tokens" in step and not any(secret.get("via") == "proxy" for secret in named):
-            message = "`max_tokens` counts what goes through the proxy, and no secret of this step does"
-            self.values.say(
-                (*path, "max_tokens"), message, "give the model's key `via: proxy`, and name it here", at_key=True
-            )
+        budget = _mapping(step.get("budget")).get("tokens")
+        if isinstance(budget, str) and "${{" in budget:
+            self.values.expression_or_plain((*path, "budget", "tokens"), budget, seen)
+        is_counted = any(secret.get("via") == "proxy" for secret in named)
+        for key in ("max_tokens", "budget"):
+            if key in step and not is_counted:
+                message = f"`{key}` counts what goes through the proxy, and no secret of this step does"
+                self.values.say(
+                    (*path, key), message, "give the model's key `via: proxy`, and name it here", at_key=True
+                )
         for name, spec in _mapping(step.get("files")).items():
             self._file((*path, "files", name), _mapping(spec), seen)
         result = _mapping(step.get("result"))

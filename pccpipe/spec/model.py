@@ -77,6 +77,11 @@ class Secret(Struct, frozen=True):
     """With `via: proxy` the base URL of the API that the value is the key to."""
     allow: tuple[str, ...] = ()
     """With `via: proxy` what may be asked of it: `POST /responses`."""
+    models: tuple[Template, ...] = ()
+    """The models that may be asked; all, if there are none."""
+    service_tiers: tuple[str, ...] = ()
+    hosted_tools: tuple[str, ...] = ()
+    """What the provider may do for the agent beside answering, by name."""
 
 
 class Network(StrEnum):
@@ -192,6 +197,8 @@ class Run(Struct, frozen=True):
     log_limit: int = LOG.most
     """Bytes that are kept of its output."""
     max_tokens: Value[int] | None = None
+    budget: Value[int] | None = None
+    """Tokens for all turns of the step together."""
     """Of the model, through the proxy, in all attempts of one turn."""
 
 

@@ -259,7 +259,7 @@ def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
         return "`exclude` belongs to an `upload:`", ""
     if bodies:
         return f"`{key}` cannot stand beside `{bodies[0]}`", "it belongs to a step with `run:`"
-    if key in {"upstream", "allow"} and "from" in beside:
+    if key in {"upstream", "allow", "models", "service_tiers", "hosted_tools"} and "from" in beside:
         return (
             f"`{key}` needs `via: proxy` beside it",
             "without it the step gets the value itself, and calls whom it likes",
@@ -375,6 +375,8 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
             return "write a size such as 512m or 4g"
         case "max" | "max_tokens":
             return "write a whole number, or one ${{ expression }}"
+        case "tokens":
+            return "write a number of tokens such as 500k or 2M, or one ${{ expression }}"
         case int() if "egress" in path:
             return "write a domain such as registry.npmjs.org, *.example.org or HOST:PORT, without https:// and path"
         case int() if "shared_home" in path:

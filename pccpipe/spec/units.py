@@ -19,6 +19,16 @@ def seconds(text: str | float) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+def tokens(text: str | int) -> int:
+    """`500k`, `2M`, or a number of tokens. Raises ValueError."""
+    if not isinstance(text, str):
+        return int(text)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kM]?)", text)
+    if not match:
+        raise ValueError(f"{text!r} is no number of tokens: write 500k or 2M")
+    return int(float(match[1]) * {"": 1, "k": 1000, "M": 1_000_000}[match[2]])
+
+
 def size(text: str | int) -> int:
     """`512m`, `4g`, or a number of bytes; in powers of 1024, as Docker has it. Raises ValueError."""
     if not isinstance(text, str):

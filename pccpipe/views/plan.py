@@ -153,7 +153,10 @@ def _rules(planned: PlannedStep) -> list[str]:
             rules.append(f"secrets: {', '.join(body.secrets)}")
         if body.max_tokens:
             limit = body.max_tokens.expression
-            rules.append(f"at most {limit.source if limit else body.max_tokens.known} tokens")
+            rules.append(f"at most {limit.source if limit else body.max_tokens.known} tokens a turn")
+        if body.budget:
+            limit = body.budget.expression
+            rules.append(f"budget: {limit.source if limit else body.budget.known} tokens")
     if planned.result:
         note = " (unattested: without `run_as`, a command on the VM could forge it)" if planned.unattested else ""
         rules.append(f"result: {planned.result}{note}")

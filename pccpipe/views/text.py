@@ -230,8 +230,10 @@ def model_text(used: Mapping[str, Json]) -> str:
         parts.append(f"{used['estimated_tokens']} by size")
     if used["max_tokens"] is not None:
         parts.append(f"of at most {used['max_tokens']}")
+    if used.get("budget_tokens") is not None:
+        parts.append(f"{used['budget_used']} of the budget of {used['budget_tokens']}")
     if used["refused"]:
-        parts.append("then refused")
+        parts.append("then refused (budget_exceeded)")
     return f"model: {', '.join(parts)}"
 
 

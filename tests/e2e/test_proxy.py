@@ -74,6 +74,7 @@ def test_codex_works_without_a_network_and_its_key_is_nowhere_but_at_home(contro
     step = ran.step("build")
     assert step["attempts"][0]["secrets"] == {"OPENAI_API_KEY": "proxy"}
     assert step["attempts"][0]["had"]["network"] == "none"
+    assert ran.state["warnings"] == []
     assert (step["model"]["calls"], step["model"]["input_tokens"], step["model"]["output_tokens"]) == (2, 200, 40)
 
 
@@ -92,8 +93,8 @@ def test_a_killed_ssh_session_in_the_midst_of_an_answer_is_survived(control: Con
     assert played(model) == 2
     step = ran.step("build")
     assert len(step["attempts"]) == 1
-    assert step["model"]["estimated_tokens"] > 0
-    assert (step["model"]["calls"], step["model"]["output_tokens"]) == (2, 20)
+    # The answer that nobody heard to its end was read to its end here.
+    assert (step["model"]["calls"], step["model"]["output_tokens"]) == (2, 40)
 
 
 def test_a_killed_pccpipe_is_resumed_and_serves_the_same_agent_again(
@@ -119,16 +120,21 @@ def test_a_killed_pccpipe_is_resumed_and_serves_the_same_agent_again(
 
 
 def test_max_tokens_ends_an_agent_and_the_record_says_so(control: Control, model: ModelServer) -> None:
-    model.set({"replies": [{"shell": "true"}, {"shell": "true"}, DONE]})
+    usage = {"input_tokens": 12_000, "output_tokens": 20}
+    replies = [{"shell": "true", "usage": usage}, {"shell": "true", "usage": usage}, DONE]
+    model.set({"replies": replies})
     began = time.monotonic()
-    ran = control.run(AGENT, "--input", f"endpoint={model.url}/v1", "--input", "budget=150")
+    ran = control.run(AGENT, "--input", f"endpoint={model.url}/v1", "--input", "budget=25000")
     assert ran.code == 1
     assert time.monotonic() - began < 30
     step = ran.step("build")
-    assert "its max_tokens of 150 are used up (240 were used)" in step["message"]
-    assert (step["model"]["calls"], step["model"]["max_tokens"]) == (2, 150)
+    assert step["code"] == "budget_exceeded"
+    assert "24,040 of this turn's max_tokens of 25,000 are used" in step["message"]
+    assert any("budget_exceeded" in warning for warning in ran.state["warnings"])
+    assert "budget_exceeded" in ran.stdout
+    assert (step["model"]["calls"], step["model"]["max_tokens"]) == (2, 25_000)
     assert step["model"]["refused"] >= 1
-    assert "max_tokens of 150 are used up" in ran.log("build")
+    assert "max_tokens of 25,000 are used" in ran.log("build")
     assert played(model) == 2
 
 

@@ -99,14 +99,14 @@ def test_a_resumed_turn_goes_on_counting_and_knows_the_tokens_of_before(stage: S
     past = Past(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
     played = stage.play(TEXT.replace("retry: {attempts: 2, backoff: 0}", ""), past=past)
     (ended,) = [each for each in played.notes.of(CommandEnded) if each.step == "agent"]
-    assert "its max_tokens of 1000 are used up (1100 were used)" in ended.message
+    assert "1,100 of this turn's max_tokens of 1,000 are used" in ended.message
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (("http://192.0.2.1:9/v1", "${{ inputs.url }}"), "no URL of an API: 'nowhere'"),
-        (("max_tokens: 1000", "max_tokens: ${{ inputs.url }}"), "max_tokens is to be a whole number"),
+        (("max_tokens: 1000", "max_tokens: ${{ inputs.url }}"), "max_tokens must be a whole number"),
     ],
 )
 def test_what_is_wrong_only_when_its_turn_comes_fails_the_step(

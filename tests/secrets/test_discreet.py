@@ -18,4 +18,5 @@ def test_a_secret_is_in_no_repr() -> None:
     command = Command("c-1", "c", 1, "true", secrets={"KEY": "the-key"}, way_out="the-key")
     for shown in (repr(api), str(command), f"{[api]}"):
         assert "the-key" not in shown
-    assert repr(api) == "Api(secret='KEY', base='https://api.example', calls=('POST /responses',))"
+    shown = "Api(secret='KEY', base='https://api.example', calls=('POST /responses',), rules="
+    assert repr(api).startswith(shown)

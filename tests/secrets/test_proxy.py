@@ -105,7 +105,7 @@ def test_a_call_gets_the_key_and_its_answer_comes_back_with_its_tokens_counted(
     assert b"response.completed" in answer
     (request,) = model.requests
     assert request.authorization == f"Bearer {KEY}"
-    assert request.body == ASK
+    assert request.body == {**ASK, "store": False}
     assert client.tokens["KEY"] not in json.dumps(request.headers)
     (used,) = client.used
     assert (used.calls, used.tokens.input, used.tokens.output, used.tokens.estimated) == (1, 100, 20, 0)
@@ -214,13 +214,12 @@ def test_the_base_of_the_api_may_have_a_path_of_its_own(model: ModelServer) -> N
 
 
 def test_max_tokens_ends_it_with_an_error_that_says_so(model: ModelServer) -> None:
-    client = Client(Proxy(), f"{model.url}/v1", limit=121)
+    client = Client(Proxy(), f"{model.url}/v1", limit=250)
     assert [client.ask("POST", "/v1/responses", ASK)[0] for _ in range(2)] == [200, 200]
     for _ in range(2):
         status, code, message = client.error("POST", "/v1/responses", ASK)
-        assert (status, code) == (400, "pccpipe_max_tokens")
-        assert "max_tokens of 121" in message
-        assert "240" in message
+        assert (status, code) == (400, "budget_exceeded")
+        assert "240 of this turn's max_tokens of 250 are used" in message
     assert len(model.requests) == 2
     assert (client.meter.used.calls, client.meter.used.refused) == (2, 2)
 
@@ -264,7 +263,7 @@ def test_a_client_that_goes_away_counts_as_well(client: Client, model: ModelServ
     until = time.monotonic() + 10
     while not client.used and time.monotonic() < until:
         time.sleep(0.02)
-    assert client.used[-1].tokens.estimated > 0
+    assert client.used[-1].tokens.total == 120
 
 
 def test_an_api_that_cannot_be_reached_is_a_502_that_says_why(model: ModelServer) -> None:
@@ -458,6 +457,7 @@ def test_a_streamed_chat_is_asked_for_what_it_takes(client: Client, model: Model
         "messages": [],
         "stream": True,
         "stream_options": {"x": 1, "include_usage": True},
+        "store": False,
     }
 
 

@@ -8,8 +8,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from pccpipe.secrets.proxy import usage
+from pccpipe import limits
 from pccpipe.secrets.proxy.usage import Counter, Tokens
 
 USAGE = {"input_tokens": 70, "input_tokens_details": {"cached_tokens": 50}, "output_tokens": 9}
@@ -69,6 +70,45 @@ def test_a_count_that_is_none_is_nothing(value: object) -> None:
 
 
 def test_an_event_that_is_too_large_to_be_looked_at_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage, "LIMIT", 1000)
+    monkeypatch.setattr(limits, "ANSWER", replace(limits.ANSWER, most=1000))
     large = event({"type": "x", "usage": "y" * 5000})
     assert counted(large + COMPLETIONS, [500, 1500, 2500, 4500]) == COUNTED
+
+
+ANTHROPIC = (
+    event(
+        {
+            "type": "message_start",
+            "message": {"usage": {"input_tokens": 20, "cache_read_input_tokens": 50, "output_tokens": 1}},
+        }
+    )
+    + event({"type": "content_block_delta", "delta": {"text": 'data: {"usage": {"input_tokens": 1}}'}})
+    + event({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 9}})
+    + event({"type": "message_stop"})
+)
+GEMINI_USAGE = {
+    **{"promptTokenCount": 70, "cachedContentTokenCount": 50, "candidatesTokenCount": 4, "thoughtsTokenCount": 5},
+    "totalTokenCount": 79,
+}
+GEMINI = event({"candidates": [1], "usageMetadata": {"promptTokenCount": 70}}) + event({"usageMetadata": GEMINI_USAGE})
+
+
+@pytest.mark.parametrize("text", [ANTHROPIC, GEMINI])
+def test_other_providers_streams_are_counted(text: str) -> None:
+    assert counted(text, [10, 100]) == COUNTED
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {
+            "type": "message",
+            "usage": {"input_tokens": 15, "cache_creation_input_tokens": 5}
+            | {"cache_read_input_tokens": 50, "output_tokens": 9},
+        },
+        {"usageMetadata": GEMINI_USAGE},
+        [{"usageMetadata": {"promptTokenCount": 1}}, {"usageMetadata": GEMINI_USAGE}],
+    ],
+)
+def test_other_providers_documents_are_counted(document: object) -> None:
+    assert counted(json.dumps(document), [], is_stream=False) == COUNTED

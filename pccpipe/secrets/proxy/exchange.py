@@ -9,22 +9,23 @@ import json
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import h11
 
 from pccpipe import limits
 from pccpipe.secrets.proxy import egress, upstream
-from pccpipe.secrets.proxy.grant import PREFIX, Api, Grant
+from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, Grant
 from pccpipe.secrets.proxy.places import WAKE, Place
+from pccpipe.secrets.proxy.request import HERE, RefusedRequestError, Request, read_request
 from pccpipe.targets.machine import ByteStream
 
 if TYPE_CHECKING:
     from pccpipe.secrets.proxy.proxy import Proxy
 
 HEAD_LIMIT = 64 * 1024
-BODY_LIMIT = 64 << 20
-"""Bytes of a request; a conversation with pictures in it has some MB."""
+BODY_SECONDS = 120.0
+"""Seconds in which the whole body of a request must come."""
 IDLE_LIMIT = 300.0
 """Seconds to wait for the next request, and for each piece of one."""
 SEND_LIMIT = 120.0
@@ -99,21 +100,45 @@ class Exchange:
             grant.warn(f"{method} {path[:200]} was refused: the secret {api.secret} is not for that")
             words = f"pccpipe lets no {method} {path[:200]} through; these it does: {', '.join(api.calls)}"
             raise Refused(403, "pccpipe_not_allowed", words, fatal=True)
-        body = self._body()
-        if not grant.meter.admit():
-            words = f"the step's max_tokens of {grant.meter.limit} are used up ({grant.meter.used.tokens.total} used)"
-            raise Refused(400, "pccpipe_max_tokens", words)
-        asked = upstream.Asked(method, path.removeprefix(PREFIX), query, _plain(request.headers), body)
-        try:
-            counted = upstream.Call(api, grant, asked)
-        except upstream.UncountableError as error:
-            raise Refused(400, "pccpipe_uncountable", str(error)) from error
-        with counted as call:
+        query = "&".join(part for part in query.split("&") if part.partition("=")[0] in upstream.QUERY)
+        headers = _plain(request.headers)
+        if encoding := dict(headers).get("content-encoding", "").replace("identity", ""):
+            words = (
+                f"pccpipe counts tokens, so it reads requests: send this one without Content-Encoding {encoding[:40]}"
+            )
+            raise Refused(400, "pccpipe_uncountable", words, fatal=True)
+        asked = upstream.Asked(method, path.removeprefix(PREFIX), query, headers)
+        with contextlib.ExitStack() as stack:
+            read = self._read(asked, api, self._body(stack, grant), grant)
+            try:
+                reserved = grant.reserve(read)
+            except BudgetExceededError as error:
+                raise Refused(400, "budget_exceeded", str(error)) from error
+            call = stack.enter_context(upstream.Call(api, grant, asked, read, reserved))
             try:
                 answer = call.answer()
             except upstream.UnreachableError as error:
                 raise Refused(502, "pccpipe_upstream", str(error)) from error
             self._pass_on(answer)
+
+    def _read(self, asked: upstream.Asked, api: Api, pieces: list[bytes], grant: Grant) -> Request:
+        """The request as it goes up."""
+        if asked.method != "POST":
+            return Request(pieces, takes_tokens=False)
+        try:
+            read = read_request(asked.path, pieces, api.rules)
+        except RefusedRequestError as error:
+            # Agents give up at a 400, and try again for minutes after anything else.
+            status = 413 if error.code == "pccpipe_too_large" else 400
+            if error.code == "pccpipe_not_allowed":
+                grant.warn(f"a call of the model's API was refused: {error.message}")
+            raise Refused(status, error.code, error.message) from error
+        for name in dict.fromkeys(read.taken[:10]):
+            words = f"the agent was not given the tool {name}, which the model's provider runs"
+            grant.warn(
+                f"{words}; fix: turn it off in the agent, or `hosted_tools: [{name}]` at the secret {api.secret}"
+            )
+        return read
 
     def _fetch(self, request: h11.Request, grant: Grant, method: str, target: str) -> None:
         """A request by plain HTTP to a domain that may be reached."""
@@ -124,7 +149,11 @@ class Exchange:
             raise Refused(400, "bad_request", f"no good URL: {target[:200]}", fatal=True) from None
         if not egress.allows(grant.egress, host, port):
             raise self._refusal(grant, host, port)
-        body = self._body()
+        with contextlib.ExitStack() as stack:
+            self._fetch_one(request, grant, method, url, self._body(stack, grant))
+
+    def _fetch_one(self, request: h11.Request, grant: Grant, method: str, url: SplitResult, body: list[bytes]) -> None:
+        host, port = url.hostname or "", url.port or 80
         path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
         asked = upstream.Asked(method, path, "", _plain(request.headers), body)
         try:
@@ -196,19 +225,28 @@ class Exchange:
         if not self._place.take(grant):
             raise Refused(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
 
-    def _body(self) -> bytes:
+    def _body(self, stack: contextlib.ExitStack, grant: Grant) -> list[bytes]:
+        """The body in the pieces in which it came. A large one waits for its turn, and has it until `stack` ends."""
         if self._http.they_are_waiting_for_100_continue:
             self._send(h11.InformationalResponse(status_code=100, headers=[]))
         pieces: list[bytes] = []
         size = 0
+        until = time.monotonic() + BODY_SECONDS
         while isinstance(event := self._next(), h11.Data):
+            if size <= HERE < size + len(event.data):
+                if not grant.large.acquire(timeout=BODY_SECONDS):
+                    raise Refused(429, "pccpipe_busy", limits.LARGE_REQUESTS.exceeded(), fatal=True)
+                stack.callback(grant.large.release)
+                until = time.monotonic() + BODY_SECONDS
             size += len(event.data)
-            if size > BODY_LIMIT:
-                raise Refused(413, "pccpipe_too_large", f"a request has at most {BODY_LIMIT >> 20} MiB", fatal=True)
+            if size > limits.REQUEST.most:
+                raise Refused(413, "pccpipe_too_large", limits.REQUEST.exceeded(), fatal=True)
+            if time.monotonic() > until:
+                raise Refused(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
             pieces.append(bytes(event.data))
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionResetError("the request was cut")
-        return b"".join(pieces)
+        return pieces
 
     def _next_of(self, kind: type[h11.EndOfMessage]) -> None:
         event = self._next()

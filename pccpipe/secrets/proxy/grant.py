@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -12,7 +14,9 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pccpipe.errors import UsageError
+from pccpipe import limits
+from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.secrets.proxy.request import Request, Rules
 from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.values import Discreet
 
@@ -36,9 +40,11 @@ class Api(Discreet, frozen=True):
     """The URL that stands for `/v1`."""
     calls: tuple[str, ...]
     """What may be asked of it: `POST /responses`; a `*` is one part of a path."""
+    rules: Rules = field(default_factory=Rules)
+    """What a request may have beyond the plain calls of a model."""
 
     @staticmethod
-    def at(secret: str, key: str, base: str, calls: tuple[str, ...]) -> Api:
+    def at(secret: str, key: str, base: str, calls: tuple[str, ...], rules: Rules | None = None) -> Api:
         """Raises UsageError for a base that is no URL."""
         try:
             url = urlsplit(base)
@@ -48,7 +54,7 @@ class Api(Discreet, frozen=True):
         if not fine or url.query or url.fragment or url.username is not None or re.search(r"[^!-~]", base):
             hint = "it is written like https://api.openai.com/v1"
             raise UsageError(f"the `upstream:` of the secret {secret} is no URL of an API: {base!r}; {hint}")
-        return Api(secret, key, base.rstrip("/"), calls)
+        return Api(secret, key, base.rstrip("/"), calls, rules or Rules())
 
     def allows(self, method: str, path: str) -> bool:
         """Whether that may be asked; `path` is relative to the base."""
@@ -70,46 +76,163 @@ class Used(Struct, frozen=True):
     refused: int = 0
     """That came when its tokens were used up."""
     tokens: Tokens = field(default_factory=Tokens)
+    reserved: int = 0
+    """Tokens of the calls on their way."""
+
+
+class Reservation(Struct, frozen=True):
+    """What a call on its way may take."""
+
+    tokens: int
+    output: int | None
+    """The most tokens that its answer may have; None for no limit."""
+
+
+class BudgetExceededError(PccpipeError):
+    """The tokens that are left do not suffice for a call."""
+
+
+class Pool:
+    """The tokens of a step over all rounds of a `repeat`: its `budget:`. Safe from many threads.
+
+    Args:
+        limit: how many tokens there are; None for no limit.
+        used: how many earlier rounds, and an earlier process of the run, have used.
+    """
+
+    def __init__(self, limit: int | None = None, used: int = 0) -> None:
+        self.limit = limit
+        self.used = used
+        self.changed = threading.Condition()
 
 
 class Meter:
     """Counts the tokens of one turn of a step, over all of its attempts. Safe from many threads.
 
+    Tokens are reserved before a call and settled after it. Calls run side by side only as long as what they take at the
+    very most fits into what is left; else one after another. So they cannot exceed the limit together; a call that runs
+    alone exceeds it at most by what its input has more than a token for each four bytes.
+
     Args:
-        limit: how many tokens it may use; None for no limit.
+        limit: how many tokens the turn may use; None for no limit.
         used: what it had used when an earlier process of the run was killed.
         on_use: told after each call.
+        pool: what the step may use over all of its turns.
     """
 
-    def __init__(self, limit: int | None, used: Used, on_use: Callable[[Used], None]) -> None:
+    def __init__(self, limit: int | None, used: Used, on_use: Callable[[Used], None], pool: Pool | None = None) -> None:
         self.limit = limit
-        self._used = used
+        self.pool = pool or Pool()
+        # A call that was on its way when the process was killed has been paid, nobody knows how much.
+        tokens = replace(used.tokens, estimated=used.tokens.estimated + used.reserved)
+        self._used = replace(used, tokens=tokens, reserved=0)
         self._on_use = on_use
-        self._lock = threading.Lock()
+        self._active = 0
 
     @property
     def used(self) -> Used:
         return self._used
 
     @property
-    def is_used_up(self) -> bool:
-        return self.limit is not None and self._used.tokens.total >= self.limit
+    def is_limited(self) -> bool:
+        return self.limit is not None or self.pool.limit is not None
 
-    def admit(self) -> bool:
-        """Whether one more call may begin. One that has begun is never cut: what it takes may go over the limit."""
-        with self._lock:
-            if not self.is_used_up:
-                return True
-            self._used = replace(self._used, refused=self._used.refused + 1)
-            if self._used.refused == 1:
-                self._on_use(self._used)
-            return False
+    @property
+    def left(self) -> int:
+        """Tokens that are neither used nor reserved."""
+        lefts = []
+        if self.limit is not None:
+            lefts.append(self.limit - self._used.tokens.total - self._used.reserved)
+        if self.pool.limit is not None:
+            lefts.append(self.pool.limit - self.pool.used)
+        return max(0, min(lefts)) if lefts else sys.maxsize
 
-    def count(self, tokens: Tokens) -> None:
-        """A call is over."""
-        with self._lock:
-            self._used = replace(self._used, calls=self._used.calls + 1, tokens=self._used.tokens + tokens)
+    def reserve(
+        self, most_input: int, likely_input: int, output: int | None, choices: int, is_over: Callable[[], bool]
+    ) -> Reservation:
+        """Reserve for a call, after those on their way if need be.
+
+        Args:
+            most_input: the tokens that its input may be.
+            likely_input: the tokens that its input is likely to be.
+            output: what it wants for each answer.
+            choices: the answers that it wants.
+            is_over: says that nobody wants it any more.
+
+        Raises BudgetExceededError.
+        """
+        wanted = min(output or LONGEST_ANSWER, LONGEST_ANSWER)
+        until = time.monotonic() + TURN_LIMIT
+        with self.pool.changed:
+            if not self.is_limited:
+                return self._took(0, output)
+            while True:
+                if most_input + wanted * choices <= self.left:
+                    return self._took(most_input + wanted * choices, wanted)
+                if not self._active:
+                    fits = (self.left - likely_input) // choices
+                    if fits < SHORTEST_ANSWER:
+                        raise self._refusal(likely_input)
+                    granted = min(wanted, fits)
+                    return self._took(min(self.left, most_input + granted * choices), granted)
+                if is_over() or time.monotonic() > until:
+                    raise self._refusal(likely_input)
+                self.pool.changed.wait(0.2)
+
+    def settle(self, reservation: Reservation, tokens: Tokens) -> None:
+        """A call is over, and took so much."""
+        with self.pool.changed:
+            self._active -= 1
+            used = self._used
+            self._used = replace(
+                used, calls=used.calls + 1, tokens=used.tokens + tokens, reserved=used.reserved - reservation.tokens
+            )
+            self.pool.used += tokens.total - reservation.tokens
+            self.pool.changed.notify_all()
             self._on_use(self._used)
+
+    def forfeit(self) -> None:
+        """Take what is still reserved as used: its calls are on their way, and nobody will learn what they take."""
+        with self.pool.changed:
+            used = self._used
+            if used.reserved:
+                tokens = replace(used.tokens, estimated=used.tokens.estimated + used.reserved)
+                self._used = replace(used, tokens=tokens, reserved=0)
+                self._on_use(self._used)
+
+    def _took(self, tokens: int, output: int | None) -> Reservation:
+        self._active += 1
+        if tokens:
+            self._used = replace(self._used, reserved=self._used.reserved + tokens)
+            self.pool.used += tokens
+            # On record before the call: a kill in between does not make it free.
+            self._on_use(self._used)
+        return Reservation(tokens, output)
+
+    def _refusal(self, wanted: int) -> BudgetExceededError:
+        self._used = replace(self._used, refused=self._used.refused + 1)
+        if self._used.refused == 1:
+            self._on_use(self._used)
+        return BudgetExceededError(f"{self.account}; the call needs about {wanted + SHORTEST_ANSWER:,}")
+
+    @property
+    def account(self) -> str:
+        """What is left of what, in words."""
+        parts = []
+        if self.limit is not None:
+            parts.append(f"{self._used.tokens.total:,} of this turn's max_tokens of {self.limit:,}")
+        if self.pool.limit is not None:
+            used = self.pool.used - self._used.reserved
+            parts.append(f"{used:,} of the step's budget of {self.pool.limit:,} tokens")
+        return f"{' and '.join(parts)} are used"
+
+
+LONGEST_ANSWER = 128_000
+"""Tokens that an answer may have that names no limit, where tokens are limited: the most that any model gives."""
+SHORTEST_ANSWER = 16
+"""Tokens; OpenAI's API takes no lower limit for an answer."""
+TURN_LIMIT = 600.0
+"""Seconds that a call waits for those on their way, when not all fit side by side."""
 
 
 class Grant:
@@ -133,6 +256,8 @@ class Grant:
         self._over = False
         self._warned: set[str] = set()
         self._ends: set[Callable[[], None]] = set()
+        self.large = threading.BoundedSemaphore(limits.LARGE_REQUESTS.most)
+        """The requests of many bytes that it may have in memory at once."""
 
     @contextmanager
     def ending(self, end: Callable[[], None]) -> Iterator[None]:
@@ -149,11 +274,23 @@ class Grant:
                 self._ends.discard(end)
                 self._lock.notify_all()
 
-    def count(self, tokens: Tokens) -> None:
-        """A call is over. One that outlives the grant is nobody's any more."""
+    def reserve(self, request: Request) -> Reservation:
+        """Reserve tokens for a call. Raises BudgetExceededError."""
+        if not request.takes_tokens:
+            return self.meter.reserve(0, 0, 1, 0, lambda: True)
+        return self.meter.reserve(
+            request.most_input, request.likely_input, request.output, request.choices, lambda: self._ending
+        )
+
+    @property
+    def is_ending(self) -> bool:
+        return self._ending
+
+    def settle(self, reservation: Reservation, tokens: Tokens) -> None:
+        """A call is over. One that outlives the grant has taken all that was reserved for it."""
         with self._lock:
             if not self._over:
-                self.meter.count(tokens)
+                self.meter.settle(reservation, tokens)
 
     def warn(self, message: str) -> None:
         """Tell of something that was refused; the same thing once, and not for ever."""
@@ -173,4 +310,6 @@ class Grant:
             end()
         with self._lock:
             self._lock.wait_for(lambda: not self._ends, END_LIMIT)
+            if not self._over:
+                self.meter.forfeit()
             self._over = True

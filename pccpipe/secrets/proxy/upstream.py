@@ -5,29 +5,40 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
-import json
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from pccpipe.errors import PccpipeError
 from pccpipe.secrets.mask import Masker
-from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.secrets.proxy.grant import Api, Grant, Reservation
+from pccpipe.secrets.proxy.request import Request
 from pccpipe.secrets.proxy.usage import Counter, Tokens
 
 CONNECT_LIMIT = 15.0
 ANSWER_LIMIT = 600.0
 """Seconds of silence after which an answer is given up: a model may think for minutes before it says anything."""
+DRAIN_LIMIT = 60.0
+"""Seconds for which an answer is read on whose caller has gone."""
 PIECE = 64 * 1024
 
 OF_ONE_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade", "content-length", "expect", "host"}
 )
-_NEVER_UP = OF_ONE_HOP | {"authorization", "x-api-key", "api-key", "cookie", "accept-encoding", "forwarded", "via"}
+_UP = frozenset(
+    {"accept", "accept-language", "content-type", "user-agent", "anthropic-version", "anthropic-beta", "openai-beta"}
+    | {"originator", "version", "session_id", "session-id", "conversation_id", "thread-id", "x-client-request-id"}
+    | {"x-app", "x-goog-api-client", "x-openai-subagent", "idempotency-key", "traceparent"}
+)
+_UP_BEGIN = ("x-stainless-", "x-codex-")
+"""The headers of an agent that go up to the API, by name; never one that chooses who pays, or is a credential."""
+QUERY = frozenset({"beta", "alt", "client_version", "limit", "after", "order", "pageSize", "pageToken"})
+"""The same for the parameters of a query."""
 _NEVER_DOWN = OF_ONE_HOP | {"set-cookie", "location", "alt-svc", "strict-transport-security"}
 
 
@@ -35,8 +46,8 @@ class UnreachableError(PccpipeError):
     """No answer could be had."""
 
 
-class UncountableError(PccpipeError):
-    """A call of which nobody could say how many tokens it takes."""
+class CutError(ConnectionResetError):
+    """The API, or the way to it, ended an answer before its end."""
 
 
 class Asked(Struct, frozen=True):
@@ -46,7 +57,7 @@ class Asked(Struct, frozen=True):
     path: str
     query: str
     headers: Sequence[tuple[str, str]]
-    body: bytes
+    body: Sequence[bytes] = ()
 
     def header(self, name: str) -> str:
         return next((value for known, value in self.headers if known == name), "")
@@ -62,18 +73,21 @@ class Answer(Struct, frozen=True):
 
 
 class Call:
-    """One call, as a context; leaving it counts what the call took. The grant's end cuts it.
+    """One call, as a context; leaving it settles what the call took. The grant's end cuts it.
 
-    Raises UncountableError.
+    Args:
+        request: the body as it was read; its tokens are reserved.
     """
 
-    def __init__(self, api: Api, grant: Grant, asked: Asked) -> None:
+    def __init__(self, api: Api, grant: Grant, asked: Asked, request: Request, reserved: Reservation) -> None:
         self._api = api
         self._grant = grant
         self._asked = asked
-        self._body = _readable(asked)
+        self._request = request
+        self._reserved = reserved
         self._counter: Counter | None = None
-        self._is_counted = False
+        self._pieces_left: Iterator[bytes] = iter(())
+        self._is_settled = False
         self._stack = contextlib.ExitStack()
 
     def answer(self) -> Answer:
@@ -83,44 +97,85 @@ class Call:
         connection = _connect(host, url.port or (443 if is_safe else 80), encrypted=is_safe)
         self._stack.callback(connection.close)
         self._stack.enter_context(self._grant.ending(functools.partial(shut, connection.sock)))
-        path = f"{url.path}{self._asked.path}{'?' if self._asked.query else ''}{self._asked.query}"
-        headers = [(name, value) for name, value in self._asked.headers if name not in _NEVER_UP]
-        headers += [("authorization", f"Bearer {self._api.key}"), ("accept-encoding", "identity")]
-        response = ask(connection, self._asked.method, path, headers, self._body)
+        query = self._asked.query
+        path = f"{url.path}{self._asked.path}{'?' if query else ''}{query}"
+        body = self._request.body(self._reserved.output)
+        response = ask(connection, self._asked.method, path, self._headers(), body)
         self._stack.callback(response.close)
         if 300 <= response.status < 400:
             where = response.headers.get("location", "another place")
             words = f"{self._api.base} answered with a redirect ({response.status}) to {where}, which is not followed"
             raise UnreachableError(f"{words}: the secret's `upstream:` is to be the API's own address")
         kind = response.headers.get_content_type()
-        if response.status == 200 and self._asked.method == "POST":
+        if response.status == 200 and self._request.takes_tokens:
             self._counter = Counter(is_stream=kind == "text/event-stream")
-        return Answer(response.status, reason(response), passed_down(response), self._pieces(response))
+        self._pieces_left = self._counted(response)
+        masker = Masker([self._api.key])
+        headers = [(masker.text(name), masker.text(value)) for name, value in passed_down(response)]
+        said = masker.data(reason(response))
+        return Answer(response.status, said, headers, self._masked(masker))
 
-    def _pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        # Some APIs say in their errors which key they were given.
-        mask = Masker([self._api.key]).stream()
+    def _headers(self) -> list[tuple[str, str]]:
+        known = [(name, value) for name, value in self._asked.headers if name in _UP or name.startswith(_UP_BEGIN)]
+        return [*known, ("authorization", f"Bearer {self._api.key}"), ("accept-encoding", "identity")]
+
+    def _counted(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         for piece in pieces(response):
             if self._counter:
                 self._counter.feed(piece)
+            yield piece
+        self._settle(self._by_size)
+
+    def _masked(self, masker: Masker) -> Iterator[bytes]:
+        # Some APIs say in their errors which key they were given.
+        mask = masker.stream()
+        for piece in self._pieces_left:
             if shown := mask.feed(piece):
                 yield shown
         if rest := mask.finish():
             yield rest
-        # Before its end is told: by then the step may be over.
-        self._count()
 
     def __enter__(self) -> Call:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._count()
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        try:
+            if self._is_settled:
+                return
+            if self._grant.is_ending:
+                self._settle(self._all)
+            elif self._counter is None:
+                self._settle(Tokens)
+            elif isinstance(error, CutError):
+                self._settle(self._by_size)
+            else:
+                self._drain()
+        finally:
+            self._stack.close()
 
-    def _count(self) -> None:
-        if not self._is_counted:
-            self._is_counted = True
-            self._grant.count(self._counter.tokens(len(self._body)) if self._counter else Tokens())
+    def _drain(self) -> None:
+        """Read on for a caller that has gone, to learn what the answer takes: who hangs up pays as well."""
+        until = time.monotonic() + DRAIN_LIMIT
+        try:
+            for _ in self._pieces_left:
+                if time.monotonic() > until:
+                    break
+        except OSError:
+            self._settle(self._all if self._grant.is_ending else self._by_size)
+        self._settle(self._all)
+
+    def _by_size(self) -> Tokens:
+        return self._counter.tokens(self._request.likely_input) if self._counter else Tokens()
+
+    def _all(self) -> Tokens:
+        """What was reserved, for a call of which nobody will learn what it took."""
+        known = self._by_size()
+        return known if known.total >= self._reserved.tokens else Tokens(estimated=self._reserved.tokens)
+
+    def _settle(self, tokens: Callable[[], Tokens]) -> None:
+        if not self._is_settled:
+            self._is_settled = True
+            self._grant.settle(self._reserved, tokens())
 
 
 def over(connected: socket.socket, host: str, port: int) -> http.client.HTTPConnection:
@@ -150,7 +205,11 @@ def _connect(host: str, port: int, *, encrypted: bool) -> http.client.HTTPConnec
 
 
 def ask(
-    connection: http.client.HTTPConnection, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    headers: Sequence[tuple[str, str]],
+    body: Sequence[bytes],
 ) -> http.client.HTTPResponse:
     """Send a request and wait for the head of its answer. Raises UnreachableError."""
     where = f"{connection.host}:{connection.port}"
@@ -160,8 +219,8 @@ def ask(
             connection.putheader(name, value)
         connection.putheader("connection", "close")
         if body or method not in {"GET", "HEAD"}:
-            connection.putheader("content-length", str(len(body)))
-        connection.endheaders(body)
+            connection.putheader("content-length", str(sum(map(len, body))))
+        connection.endheaders(body or None)
         return connection.getresponse()
     except TimeoutError as error:
         raise UnreachableError(f"{where} gave no answer in {ANSWER_LIMIT:g} s") from error
@@ -170,14 +229,16 @@ def ask(
 
 
 def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as it comes; ConnectionResetError if it is cut."""
+    """The body as it comes; CutError if it is cut."""
     try:
         while piece := response.read1(PIECE):
             yield piece
     except http.client.HTTPException as error:
-        raise ConnectionResetError("the answer was cut") from error
+        raise CutError("the answer was cut") from error
+    except OSError as error:
+        raise CutError(f"the answer was cut: {error}") from error
     if response.length:
-        raise ConnectionResetError("the answer was cut")
+        raise CutError("the answer was cut")
 
 
 def passed_down(response: http.client.HTTPResponse, without: frozenset[str] = _NEVER_DOWN) -> list[tuple[str, str]]:
@@ -204,27 +265,3 @@ def shut(connected: socket.socket) -> None:
 def tls() -> ssl.SSLContext:
     """What is asked of the other side of https: a certificate that the machine's authorities vouch for."""
     return ssl.create_default_context()
-
-
-def _readable(asked: Asked) -> bytes:
-    """The body of a call that costs tokens, written anew: the API gets what was read here and nothing else.
-
-    Raises UncountableError for one whose tokens its answer would not say.
-    """
-    if asked.method != "POST" or asked.path not in {"/responses", "/chat/completions"}:
-        return asked.body
-    if asked.header("content-encoding") not in {"", "identity"}:
-        raise UncountableError("pccpipe counts tokens, so it reads requests: send this one without a Content-Encoding")
-    try:
-        data = json.loads(asked.body)
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
-        raise UncountableError("the request is no JSON object")
-    if data.get("background"):
-        raise UncountableError("pccpipe counts tokens, and an answer in the background does not say what it took")
-    if asked.path == "/chat/completions" and data.get("stream"):
-        # A streamed chat says it only if it is asked for that.
-        options = data.get("stream_options")
-        data["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return json.dumps(data).encode()

@@ -1,15 +1,14 @@
-"""How many tokens the answers of a model's API say that they took: OpenAI's Responses and Chat Completions."""
+"""How many tokens the answers of a model's API say that they took: OpenAI's, Anthropic's and Gemini's."""
 
 from __future__ import annotations
 
-import json
-
 from msgspec import Struct
 
+from pccpipe import limits
+from pccpipe.errors import LimitExceeded
+from pccpipe.json_reader import NotJson, read_json
 from pccpipe.values import Json
 
-LIMIT = 32 << 20
-"""Bytes of an answer, or of one event of a stream, that are looked at; what is larger counts by its size."""
 BYTES_A_TOKEN = 4
 """For answers that do not say what they took: cut streams, mostly. A guess that is rather too high than too low."""
 
@@ -63,9 +62,9 @@ class Counter:
             for line in lines:
                 if self._too_large:
                     self._too_large = False  # the end of a line whose beginning is gone
-                elif b'"usage"' in line:
+                elif b'"usage' in line:
                     self._take(line.removeprefix(b"data:"))
-        if len(self._held) > LIMIT:
+        if len(self._held) > limits.ANSWER.most:
             self._held.clear()
             self._too_large = True
 
@@ -77,14 +76,29 @@ class Counter:
 
     def _take(self, text: bytes | bytearray) -> None:
         try:
-            data: Json = json.loads(text)
-        except (ValueError, RecursionError):
+            data = read_json(bytes(text), "the answer")
+        except (NotJson, LimitExceeded):
             return
+        if isinstance(data, list) and data:
+            data = data[-1]  # Gemini's stream that is no stream of events
         match data:
             case {"type": str(kind), "response": {"usage": dict(usage)}} if kind in _ENDS:
                 self._found = _tokens(usage)
             case {"type": str(kind)} if kind.startswith("response."):
                 pass
+            case {"type": "message_start", "message": {"usage": dict(usage)}}:
+                self._found = _tokens(usage)
+            case {"type": "message_delta", "usage": dict(usage)}:
+                # Adds up over the message; the input may stand in the first event only.
+                before = self._found or Tokens()
+                now = _tokens(usage)
+                self._found = Tokens(
+                    max(before.input, now.input),
+                    max(before.cached_input, now.cached_input),
+                    now.output or before.output,
+                )
+            case {"usageMetadata": dict(usage)}:
+                self._found = _gemini_tokens(usage)
             case {"usage": dict(usage)}:
                 self._found = _tokens(usage)
             case _:
@@ -93,14 +107,27 @@ class Counter:
 
 def _tokens(usage: dict[str, Json]) -> Tokens:
     into = _count(usage, "input_tokens", "prompt_tokens")
+    # Anthropic leaves what its cache has out of the input.
+    read, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
+    into += read + written
     details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else read
     return Tokens(into, min(cached, into), _count(usage, "output_tokens", "completion_tokens"))
+
+
+def _gemini_tokens(usage: dict[str, Json]) -> Tokens:
+    into = _count(usage, "promptTokenCount") + _count(usage, "toolUsePromptTokenCount")
+    out = _count(usage, "candidatesTokenCount") + _count(usage, "thoughtsTokenCount")
+    return Tokens(into, min(_count(usage, "cachedContentTokenCount"), into), out)
 
 
 def _count(usage: dict[str, Json], *names: str) -> int:
     for name in names:
         value = usage.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
             return value
     return 0
+
+
+_MOST = 10**12
+"""Tokens of one call that no model takes."""

@@ -1,0 +1,287 @@
+"""Reads a request to a model's API, and writes it again: what goes up is what was read here, and nothing else.
+
+An agent wrote it. So its size, depth and number of values are bounded; what would make the provider fetch something for
+the agent, cost by itself, or be stored there passes by name only (`hosted_tools:`, `models:`, `service_tiers:`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct, field
+from msgspec.json import Decoder, Encoder
+
+from pccpipe import limits
+from pccpipe.apart import apart
+from pccpipe.errors import LimitExceeded, PccpipeError
+from pccpipe.json_reader import NotJson, read_json
+from pccpipe.secrets.proxy.shape import Shape
+from pccpipe.values import Json
+
+HERE = 128 << 10
+"""Bytes of a request that is read in this process; a larger one is read in a process of its own."""
+IMAGE = re.compile(r"data:(image|video)/[\w.+-]+;base64,", re.ASCII)
+IMAGE_TOKENS = 10_000
+"""More than any provider counts for one picture: the size of its file says nothing."""
+BYTES_A_TOKEN = 4
+FREE_TIERS = frozenset({"auto", "default", "flex", "standard", "standard_only"})
+"""Service tiers that cost no more than the plain one."""
+
+
+class RefusedRequestError(PccpipeError):
+    """The request asks for what it may not have.
+
+    Args:
+        code: for the program that asked.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Rules(Struct, frozen=True):
+    """What a secret lets through beyond the plain calls of a model."""
+
+    hosted_tools: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    """Empty: any."""
+    service_tiers: tuple[str, ...] = ()
+
+
+class Request(Struct, frozen=True):
+    """A request that was read."""
+
+    pieces: Sequence[bytes]
+    """The document without its limit on the answer's tokens."""
+    most_input: int = 0
+    """Tokens that its text can be at most: one for each byte."""
+    likely_input: int = 0
+    """Tokens that its text is likely to be."""
+    output: int | None = None
+    """Tokens that the answer may have, as the agent wants it; None if it named no limit."""
+    choices: int = 1
+    config: dict[str, Json] = field(default_factory=dict)
+    """What stands beside the limit, where that is not the document itself."""
+    shape: Shape | None = None
+    """None for a call of which nothing is known."""
+    takes_tokens: bool = True
+    taken: Sequence[str] = ()
+    """The tools that were taken out, because the provider would run them."""
+
+    def body(self, output: int | None) -> list[bytes]:
+        """The request's bytes, with a limit for the answer's tokens; None leaves the agent's own."""
+        if self.shape is None:
+            return list(self.pieces)
+        head = self.shape.head(self.output if output is None else output, self.config)
+        first = self.pieces[0]
+        if not head:
+            return list(self.pieces)
+        separator = b"" if first == b"{}" else b","
+        return [_written(head)[:-1] + separator, first[1:], *self.pieces[1:]]
+
+
+class _Found(Struct, frozen=True):
+    """What the process that read the request says of it, in front of the document."""
+
+    most_input: int
+    likely_input: int
+    output: int | None
+    choices: int
+    config: dict[str, Json] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
+
+
+class _Task(Struct, frozen=True):
+    path: str
+    rules: Rules = field(default_factory=Rules)
+
+
+def read_request(path: str, pieces: Sequence[bytes], rules: Rules) -> Request:
+    """Read and check the body of a POST. Raises RefusedRequestError."""
+    shape = Shape.of(path)
+    size = sum(map(len, pieces))
+    if size > limits.REQUEST.most:
+        raise RefusedRequestError("pccpipe_too_large", limits.REQUEST.exceeded())
+    task = Encoder().encode(_Task(path, rules)) + b"\n"
+    if size <= HERE:
+        try:
+            made = [check_apart(task + b"".join(pieces))]
+        except ValueError as error:
+            raise _refusal(str(error)) from None
+    else:
+        try:
+            made = apart(check_apart, [task, *pieces], "a request to the model's API")
+        except ValueError as error:
+            raise _refusal(str(error)) from None
+        except LimitExceeded as error:
+            raise RefusedRequestError("pccpipe_too_large", error.message) from None
+    head, _, rest = made[0].partition(b"\n")
+    found = Decoder(_Found).decode(head)
+    takes_tokens = shape is None or shape.takes_tokens(path)
+    return Request(
+        (rest, *made[1:]),
+        found.most_input,
+        found.likely_input,
+        found.output,
+        found.choices,
+        found.config,
+        shape,
+        takes_tokens,
+        found.taken,
+    )
+
+
+def check_apart(data: bytes) -> bytes:
+    """Do the work of `read_request` on a line with the task and the body after it.
+
+    Raises ValueError with the refusal's code and words.
+    """
+    line, _, body = data.partition(b"\n")
+    task = Decoder(_Task).decode(line)
+    try:
+        document = read_json(body, "the request", limits.REQUEST_VALUES, limits.REQUEST_NESTING)
+    except NotJson as error:
+        raise ValueError(f"pccpipe_uncountable {error}") from None
+    except LimitExceeded as error:
+        raise ValueError(f"pccpipe_too_large {error.message}") from None
+    if not isinstance(document, dict):
+        raise ValueError("pccpipe_uncountable the request is no JSON object")
+    shape = Shape.of(task.path)
+    if shape is None:
+        size = len(body)
+        return Encoder().encode(_Found(size, size // BYTES_A_TOKEN, None, 1)) + b"\n" + _written(document)
+    _check(document, shape, task)
+    taken = shape.take_hosted_tools(document, lambda name: _names(task.rules.hosted_tools, name))
+    output, choices = shape.take_limit(document)
+    shape.settle(document, may_store="store" in task.rules.hosted_tools)
+    config = shape.take_config(document)
+    written = _written(document)
+    images, image_bytes = _images(document)
+    text = len(written) - image_bytes
+    extra = images * IMAGE_TOKENS
+    likely = text // BYTES_A_TOKEN + extra // 4
+    found = _Found(text + extra, likely, output, choices, config, list(map(_short, taken)))
+    return Encoder().encode(found) + b"\n" + written
+
+
+def _refusal(words: str) -> RefusedRequestError:
+    code, _, message = words.partition(" ")
+    return RefusedRequestError(code, message)
+
+
+def _written(document: dict[str, Json]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _check(document: dict[str, Json], shape: Shape, task: _Task) -> None:
+    allowed = task.rules.hosted_tools
+    if document.get("background"):
+        words = "pccpipe counts tokens, and an answer in the background does not say what it took"
+        raise ValueError(f"pccpipe_uncountable {words}")
+    for key, value in document.items():
+        if key not in shape.fields and value is not None and not _names(allowed, key):
+            raise _not_allowed(f"the field `{key}`", key)
+    model = document.get("model", task.path.rpartition("/")[2].partition(":")[0])
+    if task.rules.models and model not in task.rules.models:
+        words = f"the model {_short(model)} is not allowed; these are: {', '.join(task.rules.models)}"
+        raise ValueError(f"pccpipe_not_allowed {words}; fix: the secret's `models:`")
+    for key in ("service_tier", "serviceTier"):
+        tier = document.get(key)
+        if tier is not None and tier not in FREE_TIERS and tier not in task.rules.service_tiers:
+            words = f"the service tier {_short(tier)} is not allowed; fix: the secret's `service_tiers:`"
+            raise ValueError(f"pccpipe_not_allowed {words}")
+    for key in shape.contents:
+        for name in _fetched(document.get(key)):
+            if not _names(allowed, name):
+                raise _not_allowed(f"`{_short(name)}`, for which the provider fetches something", name)
+
+
+def _not_allowed(what: str, name: object) -> ValueError:
+    return ValueError(
+        f"pccpipe_not_allowed pccpipe does not let {what} through; fix: `hosted_tools: [{_short(name)}]` at the secret"
+    )
+
+
+def _names(allowed: Sequence[str], name: str) -> bool:
+    """Whether a name is allowed; `web_search` is `web_search_preview` and `web_search_20250305` too."""
+    return any(name == one or name.startswith(f"{one}_") for one in allowed)
+
+
+_OWN_IDS = frozenset({"call_id", "tool_use_id", "tool_call_id", "approval_request_id"})
+_LINK = re.compile(r"(?:url|Url|URL|uri|Uri|URI|Id|ID|_id)$")
+_CITATIONS = frozenset({"url_citation", "file_citation", "container_file_citation", "web_search_result_location"})
+"""Where something was found earlier; nothing is fetched for it."""
+_STORED = frozenset({"item_reference"})
+_ARGUMENTS = {
+    "tool_use": "input",
+    "server_tool_use": "input",
+    "local_shell_call": "action",
+    "shell_call": "action",
+    "web_search_call": "action",
+}
+"""What a tool of the agent's own is called with: any keys at all."""
+
+
+def _fetched(value: Json) -> Iterator[str]:
+    """The names of what in a conversation makes the provider fetch something: a URL, a stored file or answer."""
+    left: list[Json] = [value]
+    while left:
+        match left.pop():
+            case list() as items:
+                left += items
+            case dict() as part:
+                kind = part.get("type")
+                if kind in _CITATIONS:
+                    continue
+                if isinstance(kind, str) and kind.startswith("mcp_"):
+                    yield "mcp"
+                if kind in _STORED:
+                    yield str(kind)
+                if "id" in part and not part.keys() & {"type", "role", "functionCall", "functionResponse"}:
+                    yield "item_reference"
+                for key, inner in part.items():
+                    if key in {"functionCall", "functionResponse"} or key == _ARGUMENTS.get(str(kind)):
+                        continue
+                    if key != "id" and key not in _OWN_IDS and _LINK.search(key) and _leads_away(inner):
+                        yield key
+                    else:
+                        left.append(inner)
+            case _:
+                pass
+
+
+def _leads_away(value: Json) -> bool:
+    """Whether a URL, or an id, names something that is not in the request itself."""
+    if isinstance(value, dict):
+        value = value.get("url")
+    return value is not None and value != "" and not (isinstance(value, str) and value.startswith("data:"))
+
+
+def _images(document: Json) -> tuple[int, int]:
+    """How many pictures are in a document, and how many bytes they are."""
+    count, size = 0, 0
+    left: list[Json] = [document]
+    while left:
+        match left.pop():
+            case str() as text:
+                if IMAGE.match(text):
+                    count, size = count + 1, size + len(text)
+            case list() as items:
+                left += items
+            case dict() as items:
+                if items.get("type") == "base64" and str(items.get("media_type")).startswith("image/"):
+                    count, size = count + 1, size + len(str(items.get("data")))
+                else:
+                    left += items.values()
+            case _:
+                pass
+    return count, size
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,199 @@
+"""The shapes in which models' APIs are asked: OpenAI's Responses and Chat Completions, Anthropic's Messages, Gemini's.
+
+The fields are those of the providers' references, without those that lead to something stored, or fetched, there:
+https://platform.openai.com/docs/api-reference, https://docs.anthropic.com/en/api/messages,
+https://ai.google.dev/api/generate-content.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from pccpipe.values import Json
+
+_OPENAI = frozenset(
+    {"model", "stream", "stream_options", "temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls", "user"}
+    | {"metadata", "service_tier", "store", "prompt_cache_key", "safety_identifier", "top_logprobs", "verbosity"}
+    | {"prompt_cache_retention", "prompt_cache_options"}
+)
+_GEMINI_TOOLS = {"functionDeclarations", "function_declarations"}
+
+
+class Shape(Struct, frozen=True):
+    """How one API is asked."""
+
+    path: str
+    """A regular expression for the end of its path."""
+    limits: tuple[tuple[str, ...], ...]
+    """Where the most tokens of an answer stand; the first is the one that is written."""
+    fields: frozenset[str]
+    """What a document may have without being named in `hosted_tools:`."""
+    contents: tuple[str, ...]
+    """The fields in which the conversation is."""
+    own_tools: frozenset[str]
+    """The types of tools that the agent runs itself."""
+    own_tools_begin: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(path: str) -> Shape | None:
+        """The shape of a call's path, without the query; None if it is none of them."""
+        return next((shape for shape in SHAPES if re.search(shape.path, path)), None)
+
+    def takes_tokens(self, path: str) -> bool:
+        """Whether a call of this path is paid by its tokens."""
+        return not re.search(r"(/count_tokens|:countTokens|/input_tokens)$", path)
+
+    def take_limit(self, document: dict[str, Json]) -> tuple[int | None, int]:
+        """Take the limits of the answer's tokens out of a document, with what they stand in.
+
+        Returns the least of them, or None, and how many answers are asked for. Raises ValueError.
+        """
+        found: list[int] = []
+        for *outer, name in self.limits:
+            holder = _within(document, outer)
+            value = holder.pop(name, None) if holder is not None else None
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10**9:
+                raise ValueError(f"pccpipe_uncountable `{name}` must be a whole number from 1 on")
+            found.append(value)
+        config = _within(document, ("generationConfig",)) or {}
+        choices = document.get("n") or document.get("best_of") or config.get("candidateCount") or 1
+        if not isinstance(choices, int) or not 1 <= choices <= 128:
+            raise ValueError("pccpipe_uncountable the number of answers must be a whole number from 1 to 128")
+        return (min(found) if found else None), choices
+
+    def head(self, output: int | None, config: dict[str, Json]) -> dict[str, Json]:
+        """The fields that stand in front of a document: the limit, and with it what `take_config` took."""
+        *outer, name = self.limits[0]
+        limit: dict[str, Json] = {} if output is None else {name: output}
+        if outer:
+            inner = {**config, **limit}
+            return {outer[0]: inner} if inner else {}
+        return limit
+
+    def take_config(self, document: dict[str, Json]) -> dict[str, Json]:
+        """Take out of a document the field in which the limit is written; empty if that is the document itself."""
+        *outer, _ = self.limits[0]
+        config = document.pop(outer[0], None) if outer else None
+        return config if isinstance(config, dict) else {}
+
+    def settle(self, document: dict[str, Json], *, may_store: bool) -> None:
+        """Make the document say what pccpipe relies on."""
+        if "/chat/completions" in self.path and document.get("stream"):
+            # A streamed chat says what it took only if it is asked for that.
+            options = document.get("stream_options")
+            document["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        if "store" in self.fields and not may_store:
+            document["store"] = False
+
+    def take_hosted_tools(self, document: dict[str, Json], allowed: Callable[[str], bool]) -> list[str]:
+        """Take out of a document the tools that the provider runs and that are not allowed. Returns their names.
+
+        Agents offer them by themselves (Codex its web search), and work without them. Raises ValueError.
+        """
+        taken: list[str] = []
+        if document.get("tools") is None:
+            return taken
+        document["tools"] = kept = self._own(document["tools"], allowed, taken)
+        if taken and not kept:
+            for key in ("tools", "tool_choice", "parallel_tool_calls", "toolConfig", "tool_config"):
+                document.pop(key, None)
+        return taken
+
+    def _own(self, tools: Json, allowed: Callable[[str], bool], taken: list[str]) -> list[Json]:
+        if not isinstance(tools, list):
+            raise ValueError("pccpipe_uncountable `tools` must be a list")
+        kept: list[Json] = []
+        for tool in tools:
+            if not isinstance(tool, dict):
+                raise ValueError("pccpipe_uncountable a tool must be an object")
+            is_gemini = "generateContent" in self.path
+            names = list(tool) if is_gemini else [str(tool.get("type", "custom"))]
+            environment = tool.get("environment")
+            if isinstance(environment, dict) and environment.get("type") not in {None, "local"}:
+                names.append(str(environment.get("type")))
+            hosted = [name for name in names if not self._is_own(name) and not allowed(name)]
+            taken += hosted
+            if is_gemini:
+                for name in hosted:
+                    del tool[name]
+            elif hosted:
+                continue
+            if tool.get("tools") is not None:
+                tool["tools"] = self._own(tool["tools"], allowed, taken)
+            if tool:
+                kept.append(tool)
+        return kept
+
+    def _is_own(self, name: str) -> bool:
+        return name in self.own_tools or name.startswith(self.own_tools_begin)
+
+
+def _within(document: dict[str, Json], names: list[str] | tuple[str, ...]) -> dict[str, Json] | None:
+    for name in names:
+        inner = document.get(name)
+        if not isinstance(inner, dict):
+            return None
+        document = inner
+    return document
+
+
+SHAPES = (
+    Shape(
+        r"/responses(/input_tokens)?$",
+        (("max_output_tokens",),),
+        _OPENAI
+        | {"input", "instructions", "max_output_tokens", "include", "reasoning", "text", "truncation", "max_tool_calls"}
+        | {"client_metadata", "context_management", "background"},
+        ("input", "instructions"),
+        frozenset({"function", "custom", "local_shell", "shell", "apply_patch", "namespace", "computer"})
+        | {"computer_use_preview"},
+    ),
+    Shape(
+        r"/chat/completions$",
+        (("max_completion_tokens",), ("max_tokens",)),
+        _OPENAI
+        | {"messages", "max_completion_tokens", "max_tokens", "n", "stop", "seed", "logprobs", "logit_bias"}
+        | {"frequency_penalty", "presence_penalty", "response_format", "reasoning_effort", "modalities", "audio"}
+        | {"prediction", "functions", "function_call", "best_of"},
+        ("messages",),
+        frozenset({"function", "custom"}),
+    ),
+    Shape(
+        r"/messages(/count_tokens)?$",
+        (("max_tokens",),),
+        frozenset(
+            {
+                "model",
+                "messages",
+                "system",
+                "max_tokens",
+                "stream",
+                "temperature",
+                "top_p",
+                "top_k",
+                "tools",
+                "metadata",
+            }
+            | {"tool_choice", "stop_sequences", "thinking", "service_tier", "context_management", "output_config"}
+            | {"output_format", "cache_control"}
+        ),
+        ("messages", "system"),
+        frozenset({"custom"}),
+        ("bash_", "text_editor_", "computer_", "memory_"),
+    ),
+    Shape(
+        r":(generateContent|streamGenerateContent|countTokens)$",
+        (("generationConfig", "maxOutputTokens"),),
+        frozenset(
+            {"contents", "systemInstruction", "system_instruction", "tools", "toolConfig", "tool_config", "model"}
+            | {"generationConfig", "safetySettings", "labels", "serviceTier"}
+        ),
+        ("contents", "systemInstruction", "system_instruction"),
+        frozenset(_GEMINI_TOOLS),
+    ),
+)

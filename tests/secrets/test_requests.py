@@ -1,0 +1,290 @@
+"""What an agent may ask a model's API for through the proxy, and what it may not."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from pccpipe import limits
+from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.proxy.request import RefusedRequestError, Request, Rules, read_request
+from tests.secrets.test_proxy import ASK, KEY, Client
+from tests.stall import measured
+from tests.testbed.model import ModelServer
+
+
+@pytest.fixture
+def model() -> Iterator[ModelServer]:
+    with ModelServer(key=KEY) as model:
+        yield model
+
+
+@pytest.fixture
+def client(model: ModelServer) -> Client:
+    return Client(Proxy(), f"{model.url}/v1")
+
+
+def read(path: str, document: object, **rules: tuple[str, ...]) -> Request:
+    return read_request(path, [json.dumps(document).encode()], Rules(**rules))
+
+
+def user(*parts: object) -> dict[str, object]:
+    return {"model": "m", "input": [{"type": "message", "role": "user", "content": list(parts)}]}
+
+
+def said(part: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": [part]}]}
+
+
+FETCHED: list[tuple[str, object, str]] = [
+    ("/responses", user({"type": "input_image", "image_url": "https://evil.example/x.png"}), "image_url"),
+    ("/responses", user({"type": "input_image", "image_url": "HTTPS://evil.example/x.png"}), "image_url"),
+    ("/responses", user({"type": "input_image", "file_id": "file-1"}), "file_id"),
+    ("/responses", user({"type": "input_file", "file_url": "https://evil.example/x.pdf"}), "file_url"),
+    ("/responses", {"input": [{"type": "item_reference", "id": "rs_1"}]}, "item_reference"),
+    ("/responses", {"input": [{"id": "rs_1"}]}, "item_reference"),
+    ("/responses", {"input": [{"type": "mcp_approval_response", "approve": True}]}, "mcp"),
+    (
+        "/responses",
+        {
+            "input": [
+                {
+                    "type": "function_call_output",
+                    "call_id": "c",
+                    "output": [{"type": "input_file", "file_url": "http://x"}],
+                }
+            ]
+        },
+        "file_url",
+    ),
+    ("/responses", {"input": "x", "previous_response_id": "resp_1"}, "previous_response_id"),
+    ("/responses", {"input": "x", "conversation": "conv_1"}, "conversation"),
+    ("/responses", {"prompt": {"id": "pmpt_1"}}, "prompt"),
+    ("/responses", {"input": "x", "a_field_of_tomorrow": 1}, "a_field_of_tomorrow"),
+    (
+        "/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
+        "image_url",
+    ),
+    (
+        "/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "http://x"}}]}]},
+        "video_url",
+    ),
+    ("/chat/completions", {"messages": [], "web_search_options": {}}, "web_search_options"),
+    (
+        "/messages",
+        {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x"}}]}]},
+        "url",
+    ),
+    (
+        "/messages",
+        {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]},
+        "file_id",
+    ),
+    ("/messages", {"messages": [], "mcp_servers": [{"type": "url", "url": "https://x"}]}, "mcp_servers"),
+    ("/messages", {"messages": [], "container": {"skills": []}}, "container"),
+    ("/messages", {"messages": [], "speed": "fast"}, "speed"),
+    ("/v1beta/models/g:generateContent", {"contents": [{"parts": [{"fileData": {"fileUri": "gs://x"}}]}]}, "fileUri"),
+    ("/v1beta/models/g:generateContent", {"contents": [], "cachedContent": "cachedContents/1"}, "cachedContent"),
+]
+
+
+@pytest.mark.parametrize(("path", "document", "name"), FETCHED)
+def test_nothing_is_fetched_stored_or_run_for_the_agent_unless_it_is_named(
+    path: str, document: object, name: str
+) -> None:
+    with pytest.raises(RefusedRequestError, match="hosted_tools") as refused:
+        read(path, document)
+    assert refused.value.code == "pccpipe_not_allowed"
+    read(path, document, hosted_tools=(name,))
+
+
+HOSTED: list[tuple[str, dict[str, object], str]] = [
+    ("/responses", {"input": "x", "tools": [{"type": "mcp", "server_url": "https://evil.example"}]}, "mcp"),
+    ("/responses", {"input": "x", "tools": [{"type": "web_search"}]}, "web_search"),
+    ("/responses", {"input": "x", "tools": [{"type": "web_search_preview_2025_03_11"}]}, "web_search"),
+    ("/responses", {"input": "x", "tools": [{"type": "namespace", "tools": [{"type": "file_search"}]}]}, "file_search"),
+    (
+        "/responses",
+        {"input": "x", "tools": [{"type": "shell", "environment": {"type": "container_auto"}}]},
+        "container_auto",
+    ),
+    (
+        "/responses",
+        {"input": "x", "tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
+        "code_interpreter",
+    ),
+    ("/responses", {"input": "x", "tools": [{"type": "a_tool_of_tomorrow"}]}, "a_tool_of_tomorrow"),
+    ("/messages", {"messages": [], "tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]}, "web_fetch"),
+    ("/v1beta/models/g:streamGenerateContent", {"contents": [], "tools": [{"googleSearch": {}}]}, "googleSearch"),
+]
+
+
+@pytest.mark.parametrize(("path", "document", "name"), HOSTED)
+def test_the_agent_is_not_given_what_the_provider_runs_unless_it_is_named(
+    path: str, document: dict[str, object], name: str
+) -> None:
+    request = read(path, document)
+    assert name.split("_")[0] in str(request.taken)
+    body = json.loads(b"".join(request.body(None)))
+    assert name not in json.dumps(body)
+    allowed = read(path, document, hosted_tools=(name,))
+    assert json.loads(b"".join(allowed.body(None)))["tools"] == document["tools"]
+
+
+def test_an_agents_own_tools_stay_beside_those_that_are_taken_out() -> None:
+    own = {"type": "function", "name": "f"}
+    document = {"input": "x", "tool_choice": "auto", "tools": [{"type": "web_search"}, own]}
+    body = json.loads(b"".join(read("/responses", document).body(None)))
+    assert (body["tools"], body["tool_choice"]) == ([own], "auto")
+
+
+SCHEMA = {"properties": {"file_id": {"type": "string"}, "url": {"type": "string"}}}
+ARGUMENTS = {"url": "https://x", "file_id": 1}
+OWN: list[tuple[str, dict[str, object]]] = [
+    ("/responses", user({"type": "input_image", "image_url": "data:image/png;base64,AAAA"})),
+    ("/responses", user({"type": "input_text", "text": "see https://example.org and file_id"})),
+    ("/responses", {"input": "x", "previous_response_id": None, "store": False}),
+    ("/responses", {"input": "x", "tools": [{"type": "function", "name": "f", "parameters": SCHEMA}]}),
+    (
+        "/responses",
+        {"input": [{"type": "local_shell_call", "call_id": "c", "action": {"env": {"API_URL": "http://x"}}}]},
+    ),
+    ("/responses", {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": "x", "summary": []}]}),
+    ("/chat/completions", {"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}], "functions": []}),
+    ("/messages", said({"type": "tool_use", "id": "t", "name": "Fetch", "input": ARGUMENTS})),
+    ("/messages", {"messages": [], "tools": [{"name": "Bash", "input_schema": SCHEMA}, {"type": "bash_20250124"}]}),
+    ("/v1beta/models/g:generateContent", {"contents": [{"parts": [{"functionCall": {"args": ARGUMENTS}}]}]}),
+    ("/v1beta/models/g:generateContent", {"contents": [], "tools": [{"functionDeclarations": [SCHEMA]}]}),
+    (
+        "/v1beta/models/g:generateContent",
+        {"contents": [], "generationConfig": {"topK": 1, "maxOutputTokens": 5}},
+    ),
+    ("/messages", {"messages": [], "max_tokens": 5}),
+    ("/embeddings", {"input": "x", "anything": {"url": "https://x"}}),
+]
+
+
+@pytest.mark.parametrize(("path", "document"), OWN)
+def test_an_agents_own_tools_and_words_pass(path: str, document: dict[str, object]) -> None:
+    body = json.loads(b"".join(read(path, document).body(None)))
+    assert {key: value for key, value in body.items() if key != "store"} == {
+        key: value for key, value in document.items() if key != "store"
+    }
+
+
+def test_models_and_service_tiers_are_allowed_by_name() -> None:
+    for tier in ("auto", "default", "flex", None):
+        read("/responses", {"model": "m", "input": "x", "service_tier": tier})
+    with pytest.raises(RefusedRequestError, match="service_tiers"):
+        read("/responses", {"model": "m", "input": "x", "service_tier": "priority"})
+    read("/responses", {"model": "m", "input": "x", "service_tier": "priority"}, service_tiers=("priority",))
+    for path, document in (
+        ("/responses", {"model": "dear", "input": "x"}),
+        ("/responses", {"model": ["m"], "input": "x"}),
+        ("/v1beta/models/dear:generateContent", {"contents": []}),
+    ):
+        with pytest.raises(RefusedRequestError, match="these are: m"):
+            read(path, document, models=("m",))
+    read("/v1beta/models/m:generateContent", {"contents": []}, models=("m",))
+
+
+def test_what_goes_up_is_what_was_read(client: Client, model: ModelServer) -> None:
+    connection = client.connection()
+    body = b'{"model": "m", "input": "good", "tools": [{"type": "mcp"}], "tools": [], "input": "last"}'
+    connection.request("POST", "/v1/responses", body, {"Authorization": f"Bearer {client.tokens['KEY']}"})
+    assert connection.getresponse().status == 200
+    assert model.requests[0].body == {"model": "m", "input": "last", "tools": [], "store": False}
+
+
+def test_headers_and_parameters_go_up_by_name_only(client: Client, model: ModelServer) -> None:
+    connection = client.connection()
+    headers = {
+        **{"Authorization": f"Bearer {client.tokens['KEY']}", "OpenAI-Organization": "org-dear", "OpenAI-Project": "p"},
+        **{"X-Goog-Api-Key": "k", "X-Goog-User-Project": "p", "X-Forwarded-For": "1.2.3.4", "OpenAI-Beta": "b"},
+        **{"X-Stainless-Lang": "js", "Originator": "codex_exec", "Helicone-Auth": "x"},
+    }
+    connection.request("POST", "/v1/responses?key=k&beta=true&org=dear", json.dumps(ASK), headers)
+    assert connection.getresponse().status == 200
+    (request,) = model.requests
+    assert request.path == "/v1/responses?beta=true"
+    sent = {name.lower() for name in request.headers}
+    assert {"openai-beta", "x-stainless-lang", "originator"} <= sent
+    assert not sent & {"openai-organization", "openai-project", "x-goog-api-key", "x-goog-user-project"}
+    assert not sent & {"x-forwarded-for", "helicone-auth"}
+
+
+def test_a_refusal_is_a_400_that_says_what_to_do_and_a_warning(client: Client, model: ModelServer) -> None:
+    status, code, message = client.error("POST", "/v1/responses", {"input": "x", "prompt": {"id": "p"}})
+    assert (status, code) == (400, "pccpipe_not_allowed")
+    assert "fix: `hosted_tools: [prompt]` at the secret" in message
+    assert client.warnings
+    assert not model.requests
+
+
+def test_a_tool_that_was_taken_out_is_a_warning(client: Client, model: ModelServer) -> None:
+    for _ in range(3):
+        client.ask("POST", "/v1/responses", {"input": "x", "tools": [{"type": "web_search"}]})
+    assert len(model.requests) == 3
+    (warning,) = client.warnings
+    assert "hosted_tools: [web_search]" in warning
+
+
+def test_a_large_request_with_a_picture_passes(client: Client, model: ModelServer) -> None:
+    picture = "data:image/png;base64," + base64.b64encode(b"x" * (6 << 20)).decode()
+    status, _ = client.ask("POST", "/v1/responses", user({"type": "input_image", "image_url": picture}))
+    assert status == 200
+    body = model.requests[0].body
+    assert body
+    assert body["input"][0]["content"][0]["image_url"] == picture
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b'{"a":[' + b"[]," * (60 << 18) + b"1]}", "pccpipe_too_large"),
+        (b'{"a":' + b"[" * 500_000 + b"]" * 500_000 + b"}", "pccpipe_too_large"),
+        (b'{"input": "\\ud83d"}', "pccpipe_uncountable"),
+        (b'{"input": 1e999}', "pccpipe_uncountable"),
+        (b'{"max_output_tokens": "16"}', "pccpipe_uncountable"),
+        (b'{"max_output_tokens": -1}', "pccpipe_uncountable"),
+        (b'{"max_output_tokens": true}', "pccpipe_uncountable"),
+        (b'{"tools": {"type": "mcp"}}', "pccpipe_uncountable"),
+        (b'{"tools": ["mcp"]}', "pccpipe_uncountable"),
+    ],
+)
+def test_a_hostile_request_is_refused(data: bytes, code: str) -> None:
+    with pytest.raises(RefusedRequestError) as refused:
+        read_request("/responses", [data], Rules())
+    assert refused.value.code == code
+    assert "Traceback" not in refused.value.message
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_no_request_stops_the_other_threads(count: int) -> None:
+    setup = """
+        import threading
+        from pccpipe.secrets.proxy.request import Rules, read_request
+        piece = b"[]," * 21_000
+        pieces = [b'{"a":['] + [piece] * 1000 + [b"1]}"]
+        picture = [b'{"input": [{"image_url": "data:image/png;base64,'] + [b"A" * 65536] * 300 + [b'"}]}']
+        small = [b'{"a":[' + b"[]," * 85_000 + b"1]}"]
+        def ask(pieces):
+            try: read_request("/responses", pieces, Rules())
+            except Exception: pass
+        ask([b"{}"])
+    """
+    work = f"""
+        threads = [threading.Thread(target=ask, args=(p,)) for p in (pieces, picture, small) for _ in range({count})]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+    """
+    longest, memory, said = measured(setup, work)
+    assert said == ""
+    assert longest < limits.PAUSE
+    # What is written again of the pictures, and no more.
+    assert memory < count * (20 << 20) + limits.MARGIN

@@ -1,0 +1,171 @@
+"""What an agent may spend is reserved before a call and settled after it, also if it hangs up or calls in parallel."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pccpipe.secrets.proxy import upstream
+from pccpipe.secrets.proxy.grant import BudgetExceededError, Meter, Pool, Used
+from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.proxy.usage import Tokens
+from tests.secrets.test_proxy import ASK, KEY, Client
+from tests.testbed.model import ModelServer
+
+
+@pytest.fixture
+def model() -> Iterator[ModelServer]:
+    with ModelServer(key=KEY) as model:
+        yield model
+
+
+def limited(model: ModelServer, limit: int) -> Client:
+    return Client(Proxy(), f"{model.url}/v1", limit=limit)
+
+
+def settled(client: Client) -> Used:
+    """What was used, once no call is on its way any more."""
+    until = time.monotonic() + 15
+    while client.meter.used.reserved and time.monotonic() < until:
+        time.sleep(0.02)
+    return client.meter.used
+
+
+def test_calls_side_by_side_cannot_exceed_the_limit_together(model: ModelServer) -> None:
+    # Each takes what it may: 20,000 tokens of the input are a quarter of its bytes.
+    model.set({"replies": [{"text": "ok", "delay_s": 0.05, "usage": {"input_tokens": 1000, "output_tokens": 400}}]})
+    client = limited(model, 10_000)
+    ask = {**ASK, "input": "hello " * 600, "max_output_tokens": 400}
+    threads = [threading.Thread(target=client.ask, args=("POST", "/v1/responses", ask)) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    used = settled(client)
+    assert used.tokens.total <= 10_000
+    assert used.calls >= 5
+    assert used.refused == 64 - used.calls
+
+
+def test_the_answer_may_be_no_longer_than_what_is_left(model: ModelServer) -> None:
+    client = limited(model, 5000)
+    for body in (ASK, {**ASK, "max_output_tokens": 10**9}, {**ASK, "max_output_tokens": 300}):
+        assert client.ask("POST", "/v1/responses", body)[0] == 200
+    limits = [request.body["max_output_tokens"] for request in model.requests if request.body]
+    assert limits[0] < 5000
+    assert limits[1] < 5000 - 120
+    assert limits[2] == 300
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": [], "max_tokens": 7, "max_completion_tokens": 9},
+            "max_completion_tokens",
+        ),
+        ("/v1/messages", {"messages": [], "max_tokens": 10**6}, "max_tokens"),
+    ],
+)
+def test_the_limit_is_written_where_the_api_looks_for_it(
+    model: ModelServer, path: str, body: object, where: str
+) -> None:
+    client = Client(Proxy(), f"{model.url}/v1", limit=1000, calls=("POST /chat/completions", "POST /messages"))
+    client.ask("POST", path, body)
+    sent = model.requests[0].body
+    assert sent
+    assert sent[where] <= 1000
+    assert "max_tokens" not in sent or where == "max_tokens"
+
+
+def test_several_answers_to_one_call_are_reserved_each(model: ModelServer) -> None:
+    client = limited(model, 2000)
+    client.ask("POST", "/v1/chat/completions", {"messages": [], "n": 10, "max_tokens": 1000})
+    assert model.requests[0].body
+    assert 10 * model.requests[0].body["max_completion_tokens"] <= 2000
+
+
+def hang_up(client: Client, times: int) -> None:
+    for _ in range(times):
+        connection = client.connection()
+        headers = {"Authorization": f"Bearer {client.tokens['KEY']}"}
+        body = json.dumps({**ASK, "max_output_tokens": 2000})
+        connection.request("POST", "/v1/responses", body, headers)
+        connection.sock.shutdown(socket.SHUT_RDWR)
+        connection.close()
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("trickle", [0.0, 0.05])
+def test_a_caller_that_hangs_up_pays(model: ModelServer, trickle: float) -> None:
+    usage = {"input_tokens": 900, "output_tokens": 2000}
+    model.set({"replies": [{"text": "z" * 800, "trickle_s": trickle, "usage": usage}]})
+    client = limited(model, 10_000)
+    hang_up(client, 2)
+    assert settled(client).tokens.total == 2 * 2900
+
+
+def test_a_caller_that_hangs_up_on_an_endless_answer_pays_all_that_was_reserved(
+    model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "DRAIN_LIMIT", 0.2)
+    model.set({"replies": [{"text": "z" * 8000, "trickle_s": 0.1}]})
+    client = limited(model, 10_000)
+    hang_up(client, 1)
+    assert 2000 <= settled(client).tokens.total <= 2200
+
+
+def test_a_step_that_ends_in_the_midst_of_a_call_has_used_what_was_reserved(model: ModelServer) -> None:
+    model.set({"replies": [{"hang": True}]})
+    client = limited(model, 10_000)
+    threading.Timer(0.3, client.proxy.end, [client.grant]).start()
+    client.ask("POST", "/v1/responses", {**ASK, "max_output_tokens": 3000})
+    used = client.used[-1]
+    assert used.reserved == 0
+    assert used.tokens.total >= 3000
+
+
+def test_an_api_that_refuses_costs_nothing(model: ModelServer) -> None:
+    model.set({"replies": [{"fail": {"status": 500, "times": 3}}]})
+    client = limited(model, 1000)
+    assert [client.ask("POST", "/v1/responses", ASK)[0] for _ in range(3)] == [500, 500, 500]
+    assert settled(client).tokens.total == 0
+
+
+def test_what_was_reserved_when_the_process_was_killed_is_used() -> None:
+    noted: list[Used] = []
+    meter = Meter(10_000, Used(), noted.append)
+    meter.reserve(100, 25, 4000, 1, lambda: False)
+    later = Meter(10_000, noted[-1], noted.append)
+    assert later.used.tokens.total == 4100
+    assert later.left == 5900
+
+
+def test_a_call_waits_for_those_on_their_way_and_is_not_refused_because_of_them() -> None:
+    meter = Meter(200_000, Used(), lambda used: None)
+    first = meter.reserve(100, 25, None, 1, lambda: False)
+    got: list[object] = []
+    second = threading.Thread(target=lambda: got.append(meter.reserve(100, 25, None, 1, lambda: False)))
+    second.start()
+    time.sleep(0.3)
+    assert not got
+    meter.settle(first, Tokens(100, 0, 50))
+    second.join(5)
+    assert got
+
+
+def test_a_budget_counts_over_all_turns_and_max_tokens_over_one() -> None:
+    pool = Pool(1000)
+    for _ in range(3):
+        meter = Meter(400, Used(), lambda used: None, pool)
+        reservation = meter.reserve(10, 2, 300, 1, lambda: False)
+        assert reservation.output == (300 if pool.used < 700 else reservation.output)
+        meter.settle(reservation, Tokens(10, 0, 300))
+    with pytest.raises(BudgetExceededError, match=r"930 of the step's budget of 1,000 tokens"):
+        Meter(400, Used(), lambda used: None, pool).reserve(400, 100, 300, 1, lambda: False)
