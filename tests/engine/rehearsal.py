@@ -18,6 +18,7 @@ from pccpipe.errors import ActionError, Unavailable
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
 from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build, Project, Vm
@@ -164,6 +165,7 @@ class Stage:
     run_as: str | None = None
     lost_after: float = 600.0
     accepted: frozenset[str] = frozenset()
+    proxy: Proxy = field(default_factory=Proxy)
 
     def targets(self) -> DummyTargets:
         targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
@@ -202,6 +204,7 @@ class Stage:
             fallback_allowed=self.fallback_allowed,
             serials=Serials(),
             past=past or Past(),
+            proxy=self.proxy,
             accepted=self.accepted,
         )
         outcome = execute(parts, resolve_inputs(pipeline, inputs))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from pccpipe.engine.past import Past
 from pccpipe.errors import Unavailable
-from pccpipe.outcome import Outcome, Reason, Stream
+from pccpipe.outcome import Code, Outcome, Reason, Stream
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
@@ -16,10 +17,14 @@ from pccpipe.record.events import (
     Happening,
     ModelUsed,
     Output,
+    RoundStarted,
     SecretsGiven,
     StepStarted,
+    Warned,
 )
+from pccpipe.secrets.proxy.grant import BudgetExceededError
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
+from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.targets.base import Chunk, Command, Exit
 from pccpipe.targets.dummy import Play
 from tests.engine.rehearsal import Stage
@@ -117,3 +122,52 @@ def test_what_is_wrong_only_when_its_turn_comes_fails_the_step(
     assert end.outcome is Outcome.FAILED
     assert words in end.message
     assert not played.notes.of(CommandStarted)
+
+
+ROUNDS = """
+    inputs: {url: {type: string}}
+    secrets: {KEY: {from: env, via: proxy, upstream: "${{ inputs.url }}/v1"}}
+    steps:
+      - id: rounds
+        repeat: {max: 4, until: iteration > 9}
+        steps:
+          - {id: agent, run: "true", secrets: [KEY], budget: {tokens: 10k}, continue_on_error: true}
+"""
+
+
+def spend(stage: Stage, command: Command, tokens: int) -> None:
+    """Use tokens as an agent's call does."""
+    held = stage.proxy.holder(command.secrets["KEY"])
+    assert held is not None
+    meter = held[0].meter
+    with contextlib.suppress(BudgetExceededError):
+        reserved = meter.reserve(10, 2, tokens, 1, lambda: True)
+        meter.settle(reserved, Tokens(0, 0, reserved.output or 0))
+
+
+def test_a_budget_counts_over_all_rounds_and_its_end_is_visible(stage: Stage) -> None:
+    def play(command: Command) -> Play:
+        spend(stage, command, 4000)
+        return Play(exit=Exit(1))
+
+    stage.secrets = {"KEY": KEY}
+    stage.script = play
+    played = stage.play(ROUNDS, url="http://192.0.2.1:9")
+    used = played.notes.of(ModelUsed)
+    assert used[-1].budget_tokens == 10_000
+    assert 9_980 <= used[-1].budget_used <= 10_000
+    ends = [played.end_of(f"rounds[{number}].agent") for number in (1, 2, 3, 4)]
+    assert [end.code for end in ends] == [None, None, None, Code.BUDGET_EXCEEDED]
+    assert "of the step's budget of 10,000 tokens are used" in ends[-1].message
+    assert any("budget_exceeded" in warned.message for warned in played.notes.of(Warned))
+
+
+def test_a_resumed_run_knows_what_earlier_rounds_used_and_what_was_on_its_way(stage: Stage) -> None:
+    before = ModelUsed("rounds[1].agent", 1, 0, 100, 0, 2900, 0, None, 3000, 10_000, 6000)
+    happenings: list[Happening] = [
+        *(StepStarted("rounds", "repeat"), RoundStarted("rounds", 1, 4), StepStarted("rounds[1].agent", "run")),
+        before,
+    ]
+    past = Past(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
+    assert past.pool("rounds[2].agent", 10_000).used == 6000
+    assert past.pool("other.agent", 10_000).used == 0

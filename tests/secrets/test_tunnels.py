@@ -267,7 +267,7 @@ def test_a_second_hello_sent_early_waits_for_the_answer_and_is_looked_at_then() 
         tunnel.client.sendall(good)
         time.sleep(0.2)
         tunnel.client.sendall(made(sni("evil.example")))
-        assert tunnel.client.recv(1000) == RETRY
+        assert tunnel.client.recv(len(RETRY), socket.MSG_WAITALL) == RETRY
         assert tunnel.client.recv(1000) == hello.ALERT_UNRECOGNIZED_NAME
     assert reached == [good, b""]
 
