@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import bare_engine, default_run, peers
+from benchmarks import bare_engine, default_run, hostile, peers
 from benchmarks.bench import OUTPUT_LINE, SECRETS, Bench
 from benchmarks.measure import Usage, in_turn, run, wall
 from benchmarks.report import Bars, Row
+from pccpipe import limits
 from tests.testbed.place import STATE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -194,6 +195,18 @@ def whole_default_run(bench: Bench, rounds: int) -> Found:  # noqa: ARG001
     return default_run.rows(bench.vm, bench.folder), []
 
 
+def hostile_inputs(_bench: Bench, _rounds: int) -> Found:
+    """The worst of a list of inputs that no honest side sends, each in a process of its own."""
+    found = hostile.measure_all()
+    memory, stall = max(found, key=lambda each: each.memory), max(found, key=lambda each: each.stall)
+    work = f"of {len(found)} hostile inputs, beyond the input itself: "
+    rows = [
+        _most(f"{work}most memory ({memory.name})", memory.memory / 1e6, limits.MARGIN / 1e6, "MB"),
+        _most(f"{work}longest hold of the interpreter ({stall.name})", 1000 * stall.stall, 1000 * limits.PAUSE, "ms"),
+    ]
+    return rows, []
+
+
 ROWS: Mapping[str, Callable[[Bench, int], Found]] = {
     "vm-steps": vm_steps,
     "vm-step": vm_step,
@@ -210,6 +223,7 @@ ROWS: Mapping[str, Callable[[Bench, int], Found]] = {
     "large-run": large_run,
     "many-runs": many_runs,
     "default-run": whole_default_run,
+    "hostile": hostile_inputs,
 }
 SHORT = ("start-up", "vm-step", "local-step")
 

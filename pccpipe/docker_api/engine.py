@@ -79,8 +79,8 @@ class Engine:
             return use(self._client)
         except SDK_ERRORS as error:
             raise from_sdk(call, error, image=image) from error
-        except (ValueError, RecursionError) as error:
-            # What is no JSON the SDK takes for text; what is left is nested too deep, or has too long a number.
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+            # The SDK takes its answers for what they should be: an error for an object with a `message`, all for JSON.
             raise Nonsense(self.machine.host, "the engine's answer", str(error)) from error
 
     def stream(self, method: str, path: str, *, upgrade: bool = False) -> Answer:

@@ -6,6 +6,7 @@ https://yaml.org/spec/1.2.2/#103-core-schema.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,10 +122,11 @@ def parse_source(data: bytes, file: str) -> Source:
     start = Position(file, 1, 1)
     if len(data) > MAX_BYTES:
         raise BadYaml(start, f"the file has more than {MAX_BYTES} bytes", "is it the right file?")
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig")
+        before = data[: error.start].decode("utf-8")
         at = _end_of(before, file)
         if b"\0" in data[:4096]:
             raise BadYaml(at, "the file is binary, no text") from None

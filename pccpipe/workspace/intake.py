@@ -238,13 +238,23 @@ def name_refusal(path: str) -> str:
     parts = data.split(b"/")
     if not all(part not in {b"", b".", b".."} for part in parts) or b"\0" in data:
         return "no name inside of the folder"
-    if b".git" in parts:
+    if any(_is_git(part) for part in parts):
         return "git would obey what is in it"
     if len(data) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in parts):
         return f"a name of over {LONGEST_NAME} bytes, or a path of over {LONGEST_PATH}"
     if len(parts) > DEEPEST:
         return f"over {DEEPEST} folders deep"
     return ""
+
+
+def _is_git(name: bytes) -> bool:
+    """Whether a disk that ignores case, some characters (macOS) or what ends a name (Windows) takes it for `.git`."""
+    plain = _UNSEEN.sub("", name.decode("utf-8", "surrogateescape")).lower()
+    return plain.partition(":")[0].rstrip(". ") in {".git", "git~1"}
+
+
+_UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+"""Characters that HFS+ leaves out when it compares names (git's `next_hfs_char`)."""
 
 
 def link_refusal(path: str, text: str) -> str:

@@ -14,7 +14,8 @@ _PIECE = 1000
 class Says:
     """A connection on which the given bytes come, in pieces, and then the end. Takes whatever is sent."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, piece: int = _PIECE) -> None:
+        self._piece = piece
         self._data = memoryview(data)
         self._readable = os.open("/dev/null", os.O_RDONLY)
         self._closed = False
@@ -24,7 +25,7 @@ class Says:
         return self._readable
 
     def recv(self, size: int) -> bytes:
-        piece = bytes(self._data[: min(size, _PIECE)])
+        piece = bytes(self._data[: min(size, self._piece)])
         self._data = self._data[len(piece) :]
         return piece
 
@@ -61,17 +62,18 @@ class Liar:
     host = "vm"
     facts = Facts(1000, 1000, "user", "/home/user", "Linux", has_engine=True)
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, piece: int = _PIECE) -> None:
+        self._piece = piece
         self._answers = data.split(NEXT)
 
     def popen(self, command: str) -> Process:
-        return Says(self._next())
+        return Says(self._next(), self._piece)
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
         return Done(0, self._next(), b"")
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
-        return Says(self._next())
+        return Says(self._next(), self._piece)
 
     def _next(self) -> bytes:
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]

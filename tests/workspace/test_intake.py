@@ -268,3 +268,15 @@ def test_a_folder_that_becomes_a_link_while_it_is_read_is_not_followed(
     with pytest.raises(ActionError, match="cannot be brought"):
         take_paths(work, ["out"], tmp_path / "in", Limits(), MASKER)
     assert not (tmp_path / "in/out/inner/file").exists()
+
+
+@pytest.mark.parametrize(
+    "name", [".GIT", ".Git/config", "a/.giT", ".g\u200cit", "\ufeff.git", ".git.", ".git ", ".git::$DATA", "GIT~1"]
+)
+def test_what_some_disk_takes_for_git_has_no_place(name: str) -> None:
+    assert name_refusal(name) == "git would obey what is in it"
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".github/x", "git", "a.git", "git~10", ".git-blame"])
+def test_what_only_resembles_git_has_one(name: str) -> None:
+    assert not name_refusal(name)
