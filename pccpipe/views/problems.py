@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.version import __version__
+from pccpipe.views.text import harmless
 
 
 class ProblemFormat(StrEnum):
@@ -60,7 +61,7 @@ def _github(problems: Sequence[Problem]) -> str:
 
 def _annotation(problem: Problem) -> str:
     def escaped(text: str) -> str:
-        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        return harmless(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
     file = escaped(problem.position.file).replace(":", "%3A").replace(",", "%2C")
     place = f"file={file},line={problem.position.line},col={problem.position.column}"

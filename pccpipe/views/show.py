@@ -46,7 +46,7 @@ def show_text(state: RunState, record: Path) -> list[str]:
     failed = [step.path for step in failed_steps(state)]
     if failed:
         lines += ["", f"to see why: pccpipe logs {state.run_id} {failed[0]}"]
-    return lines
+    return [harmless(line) for line in lines]
 
 
 def _facts(state: RunState, record: Path) -> list[str]:
@@ -139,9 +139,10 @@ def runs_text(entries: Sequence[RunEntry]) -> list[str]:
     for entry in entries:
         took = duration(entry.ended.seconds) if entry.ended else ""
         downgraded = "  downgraded" if entry.ended and entry.ended.downgraded else ""
-        pipeline = harmless_line(entry.started.pipeline) if entry.started else ""
-        lines.append(
+        pipeline = entry.started.pipeline if entry.started else ""
+        line = (
             f"{entry.run_id:<{id_width}}  {date(entry.began_at)}  {entry.status:<{status_width}}  {took:>6}  "
-            f"{pipeline}{downgraded}".rstrip()
+            f"{pipeline}{downgraded}"
         )
+        lines.append(harmless_line(line.rstrip()))
     return lines

@@ -30,7 +30,7 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
         lines += questions(state)
     if state.stopped:
         lines += stopped(state)
-    return [*lines, "", headline(state), f"record: {record}"]
+    return [harmless(line) for line in (*lines, "", headline(state), f"record: {record}")]
 
 
 def questions(state: RunState) -> list[str]:
@@ -43,7 +43,8 @@ def questions(state: RunState) -> list[str]:
         lines += [f"  {key}: {harmless_line(str(question.inputs[key]))}" for key in question.missing]
     keys = dict.fromkeys(key for question in state.open_questions for key in question.missing)
     words = " ".join(f"{key}=..." for key in keys)
-    return [*lines, "", f"to answer: pccpipe answer {state.run_id} {words}", f"then: pccpipe resume {state.run_id}"]
+    lines += ["", f"to answer: pccpipe answer {state.run_id} {words}", f"then: pccpipe resume {state.run_id}"]
+    return [harmless(line) for line in lines]
 
 
 def stopped(state: RunState) -> list[str]:
@@ -66,7 +67,7 @@ def headline(state: RunState) -> str:
     downgraded = ", downgraded: not every step ran where it was to run" if state.downgraded else ""
     took = f" in {duration(state.seconds)}" if state.seconds is not None else ""
     message = f": {harmless_line(state.message)}" if state.message and state.outcome not in _FINE else ""
-    by = f" by {state.cancelled_by}" if state.cancelled_by and state.outcome is Outcome.CANCELLED else ""
+    by = f" by {harmless_line(state.cancelled_by)}" if state.cancelled_by and state.outcome is Outcome.CANCELLED else ""
     return f"run {state.run_id} {outcome}{by}{status}{took}{downgraded}{message}"
 
 

@@ -22,15 +22,28 @@ _KEPT = 4 * LONGEST_LINE
 
 # Colours (SGR), which are dropped: all else that a terminal would obey is shown as an escape.
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
-# C0 and C1 controls, and what reorders or hides text (bidirectional controls, line separators, zero width).
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+# Characters that show nothing, though Python calls them printable: fillers, joiners, and variation selectors.
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef"
+_EMOJI = "\u00a9\u00ae\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+# What chooses between a character's text and its picture, and what joins pictures to one, stays beside a picture.
+_CHOICE = rf"(?<![{_EMOJI}])[\ufe0e\ufe0f](?!\u20e3)"
+_JOINER = rf"\u200d(?:(?<![{_EMOJI}\ufe0f]\u200d)|(?![{_EMOJI}]))"
+# C0 and C1 controls; what reorders or hides text, as a format character or as one that is blank (tags, soft hyphen,
+# bidirectional controls, line separators, zero width, annotations); half characters.
+_OBEYED = re.compile(
+    f"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    f"\ufff0-\ufffb\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff{_BLANK}]"
+    f"|{_CHOICE}|{_JOINER}"
+)
+_BLANKS = re.compile(f"[{_BLANK}\ufe0e\ufe0f]")
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\n"
 
 
 def harmless(text: str) -> str:
-    """Text of an agent or a target so that no terminal obeys it: colours are dropped, other controls shown as `\\x1b`.
+    """Make text of an agent or a target such that no terminal obeys it, and nothing in it is hidden.
 
-    Tabs and newlines stay.
+    Colours are dropped. Other controls and invisible characters are shown as escapes, such as `\\x1b`. Tabs, newlines,
+    scripts written from right to left, and the joiners within an emoji stay.
     """
     if _OBEYED.search(text) is None:
         return text
@@ -55,7 +68,7 @@ def _is_printable(text: str) -> bool:
     """Nothing of it but newlines is obeyed, if so: the quickest way to find out."""
     if text.isascii():
         return not text.encode().translate(None, _PRINTABLE)
-    return text.replace("\n", " ").isprintable()
+    return text.replace("\n", " ").isprintable() and _BLANKS.search(text) is None
 
 
 def _has_longer_line(text: str, most: int) -> bool:
@@ -69,7 +82,9 @@ def _has_longer_line(text: str, most: int) -> bool:
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    if code < 0x10000:
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\U{code:08x}"
 
 
 class Lines:

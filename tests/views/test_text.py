@@ -39,6 +39,50 @@ def test_what_a_terminal_would_obey_is_shown_instead(text: str, shown: str) -> N
     assert harmless_line(text) == shown
 
 
+INVISIBLE = [
+    *"\x00\x07\x7f\x85\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u180e\u200b\u200c\u200d\u200e\u200f\u2028\u2029",
+    *"\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2066\u2067\u2068\u2069\u206a\u3164\ufe00\ufe0e\ufe0f\ufeff\uffa0",
+    *"\ufff9\ufffb\U000e0001\U000e0041\U000e007f\U000e0100\U000e01ef\U0001d173",
+]
+
+
+@pytest.mark.parametrize("hidden", INVISIBLE, ids=ascii)
+def test_an_invisible_character_is_shown(hidden: str) -> None:
+    for text in (f"approve{hidden}d", f"日{hidden}本", f"x{hidden}", f"1{hidden}2"):
+        before, after = text.split(hidden)
+        code = ord(hidden)
+        escape = f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+        assert harmless(text) == harmless_line(text) == f"{before}{escape}{after}"
+        assert harmless_lines(f"{text}\n") == f"{before}{escape}{after}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "שלום עולם",
+        "مرحبا بالعالم",
+        "नमस्ते",
+        "한국어 조선",
+        "e\u0301",  # a letter with a combining accent
+        "👩\u200d💻",
+        "🏳\ufe0f\u200d🌈",
+        "👩🏽\u200d🚀 ❤\ufe0f",
+        "1\ufe0f\u20e3",
+        "⚠\ufe0f warning",
+    ],
+)
+def test_scripts_and_emoji_stay_readable(text: str) -> None:
+    assert harmless(text) == harmless_line(text) == text
+    assert harmless_lines(f"{text}\n") == f"{text}\n"
+
+
+def test_joiners_and_selectors_that_belong_to_no_emoji_are_shown() -> None:
+    assert harmless("ad\u200dmin") == "ad\\u200dmin"
+    assert harmless("👩\u200dx") == "👩\\u200dx"
+    assert harmless("x\u200d👩") == "x\\u200d👩"
+    assert harmless("❤\ufe0f\ufe0f") == "❤\ufe0f\\ufe0f"
+
+
 @given(st.text())
 def test_harmless_text_has_no_controls_but_tabs_and_newlines(text: str) -> None:
     assert all(character.isprintable() or character in "\t\n" or ord(character) > 0x9F for character in harmless(text))
