@@ -175,6 +175,19 @@ STEP_CONNECTIONS = Limit(
 )
 
 # What a repository and the author of a pipeline write.
+EXPRESSION_MADE = Limit(
+    "what an operator in an expression makes (characters, or values with all that is in them)",
+    1_000_000,
+    Unit.COUNT,
+    "A value is no way to fill the memory.",
+)
+EXPRESSION_WORK = Limit(
+    "the work of an expression or a template",
+    4_000_000,
+    Unit.COUNT,
+    "Each operation counts the values that it reads, and a sixteenth of the characters; this takes a few seconds.",
+    "give a part of it a step of its own",
+)
 IGNORE_FILES = Limit(
     "the .gitignore files of a workspace", 4 << 20, Unit.BYTES, "The largest ones in use have some 100 KiB together."
 )
@@ -221,6 +234,8 @@ ALL: tuple[Limit, ...] = (
     CLIENT_HELLO,
     UNKNOWN_CONNECTIONS,
     STEP_CONNECTIONS,
+    EXPRESSION_MADE,
+    EXPRESSION_WORK,
     IGNORE_FILES,
     IGNORE_PATTERNS,
     IGNORE_PATTERN,

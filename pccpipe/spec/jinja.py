@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.sandbox import plain, settled, shell_environment, text_environment
+from pccpipe.spec.work import bounded_work
 
 __all__ = ["Analysis", "Chain", "Wrong", "analyse", "bare", "evaluate", "plain", "references", "render"]
 
@@ -67,17 +68,20 @@ def analyse(source: str, *, is_expression: bool = False, blocks: bool = False) -
 
 def evaluate(source: str, scope: Mapping[str, object]) -> object:
     """An expression's value. Raises jinja2.TemplateError, and what operators raise."""
-    return settled(_expression(source)(**scope))
+    with bounded_work():
+        return settled(_expression(source)(**scope))
 
 
 def render(source: str, scope: Mapping[str, object], *, blocks: bool) -> str:
     """A template's text. Raises as `evaluate`."""
-    return _sound(_text_template(source, blocks).render(**scope))
+    with bounded_work():
+        return _sound(_text_template(source, blocks).render(**scope))
 
 
 def render_for_shell(source: str, scope: Mapping[str, object]) -> str:
     """A template's text with its values as quoted words. Raises as `evaluate`."""
-    return _sound(_shell_template(source).render(**scope))
+    with bounded_work():
+        return _sound(_shell_template(source).render(**scope))
 
 
 def references(source: str, *, is_expression: bool) -> tuple[Chain, ...]:

@@ -9,20 +9,26 @@ from __future__ import annotations
 import functools
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Literal
 
 import jinja2
+from jinja2 import nodes
 from jinja2.exceptions import FilterArgumentError, SecurityError
-from jinja2.filters import do_round
+from jinja2.filters import do_round, do_sum
+from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
+from pccpipe import limits
 from pccpipe.spec.problem import did_you_mean
+from pccpipe.spec.work import EACH, PAID, each, paid, pay_for_all, spend, weight
 
-MAX_MADE = 1_000_000
-"""Characters or items that an operator or a filter may make: a value is no way to fill the memory."""
+MAX_MADE = limits.EXPRESSION_MADE.most
+_MOST = MAX_MADE
+MAX_BITS = 2048
 MAX_DIGITS = 20
 
 # fmt: off
@@ -64,7 +70,7 @@ class _Undefined(jinja2.StrictUndefined):
 class Environment(ImmutableSandboxedEnvironment):
     """The language, with a `finalize` that makes a value into the text that is put in."""
 
-    intercepted_binops = frozenset({"**", "*", "%"})
+    intercepted_binops = frozenset({"**", "*", "%", "+"})
 
     def __init__(self, finalize: Callable[[object], str], *, blocks: bool) -> None:
         # Without blocks, their delimiters are such as nobody writes.
@@ -82,6 +88,8 @@ class Environment(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             autoescape=False,
+            # It would evaluate what is constant while the text is compiled, where no work is counted.
+            optimized=False,
         )
         self.globals = {"range": self.globals["range"]}
         self.filters = {name: self.filters[name] for name in _FILTERS} | {
@@ -90,7 +98,10 @@ class Environment(ImmutableSandboxedEnvironment):
             "raw": lambda value: Raw(plain(value)),
             "replace": _replace,
             "round": _round,
+            "sum": _sum,
             "tojson": _to_json,
+            PAID: paid,
+            EACH: each,
         }
 
     def getattr(self, obj: object, attribute: str) -> object:
@@ -122,20 +133,82 @@ class Environment(ImmutableSandboxedEnvironment):
         match operator, left, right:
             case "**", int() | float(), int() | float() if abs(left) <= 1e6 and abs(right) <= 64:
                 pass
-            case "*" | "%", int() | float(), int() | float():
-                pass
-            case "*", (str() | list() | tuple()) as many, int() as times if len(many) * times <= MAX_MADE:
-                pass
-            case "*", int() as times, (str() | list() | tuple()) as many if len(many) * times <= MAX_MADE:
+            case (("*" | "%" | "+"), int() | float(), int() | float()):
+                _bound_digits(left, right)
+            case "+", (str() | list() | tuple()), (str() | list() | tuple()):
+                _bound_made(weight(left, _MOST) + weight(right, _MOST))
+            case "*", (str() | list() | tuple()) as many, int() as times:
+                _bound_made(_repeated(many, times))
+            case "*", int() as times, (str() | list() | tuple()) as many:
+                _bound_made(_repeated(many, times))
+            case "+", _, _:
                 pass
             case _:
                 raise SecurityError(f"`{operator}` is not for these values")
         return super().call_binop(context, operator, left, right)
 
+    def call_filter(
+        self,
+        name: str,
+        value: object,
+        args: Sequence[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        context: Context | None = None,
+        eval_ctx: EvalContext | None = None,
+    ) -> object:
+        # `map` and its like come here for each item.
+        for each_ in (value, *(args or ()), *(kwargs or {}).values()):
+            paid(each_)
+        return super().call_filter(name, value, args, kwargs, context, eval_ctx)
+
+    def call_test(
+        self,
+        name: str,
+        value: object,
+        args: Sequence[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        context: Context | None = None,
+        eval_ctx: EvalContext | None = None,
+    ) -> object:
+        for each_ in (value, *(args or ()), *(kwargs or {}).values()):
+            paid(each_)
+        return super().call_test(name, value, args, kwargs, context, eval_ctx)
+
+    def call(self, context: Context, obj: object, /, *args: object, **kwargs: object) -> object:
+        for each_ in (getattr(obj, "__self__", None), *args, *kwargs.values()):
+            if not isinstance(each_, ModuleType):
+                paid(each_)
+        return super().call(context, obj, *args, **kwargs)
+
+    def _generate(
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
+    ) -> str:
+        pay_for_all(source)
+        return super()._generate(source, name, filename, defer_init)
+
+
+def _repeated(many: str | list[object] | tuple[object, ...], times: int) -> int:
+    if len(many) * times > MAX_MADE:
+        return _MOST + 1
+    # A list within costs what it is, each time.
+    return len(many) * max(times, 0) if isinstance(many, str) else weight(many, _MOST) * max(times, 0)
+
+
+def _bound_made(size: int) -> None:
+    if size > _MOST:
+        raise SecurityError(limits.EXPRESSION_MADE.exceeded())
+    spend(size // 16)
+
+
+def _bound_digits(left: float, right: float) -> None:
+    bits = sum(abs(number).bit_length() for number in (left, right) if isinstance(number, int))
+    if bits > MAX_BITS:
+        raise SecurityError(f"this would make a whole number of over {MAX_BITS} bits")
+
 
 def plain(value: object) -> str:
     """A value as text: lists and mappings as JSON, nothing as "", truth values as YAML writes them."""
-    value = _listed(value)
+    value = paid(_listed(value))
     if isinstance(value, jinja2.Undefined):
         value._fail_with_undefined_error()
     if value is None:
@@ -149,7 +222,7 @@ def settled(value: object) -> object:
     """What an expression gave, as plain data. Raises jinja2.UndefinedError."""
     if isinstance(value, jinja2.Undefined):
         value._fail_with_undefined_error()
-    return str.__str__(value) if isinstance(value, str) else _listed(value)
+    return str.__str__(value) if isinstance(value, str) else paid(_listed(value))
 
 
 def shell_word(value: object) -> str:
@@ -197,6 +270,13 @@ def _round(value: float, precision: int = 0, method: Literal["common", "ceil", "
     return do_round(value, precision, method)
 
 
+def _sum(values: Iterable[object], attribute: str | int | None = None, start: float = 0) -> object:
+    # Lists would be copied once for each that is added.
+    if not isinstance(start, int | float):
+        raise FilterArgumentError("`sum` is for numbers")
+    return do_sum(text_environment(blocks=False), values, attribute, start)
+
+
 def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=_as_json)
 
@@ -212,3 +292,4 @@ def _as_json(value: object) -> object:
 def _bounded(size: int) -> None:
     if size > 16 * MAX_MADE:
         raise SecurityError("this would make a text of over 16 million characters")
+    spend(size // 16)
