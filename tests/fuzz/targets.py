@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import tempfile
 import unicodedata
@@ -33,6 +34,7 @@ from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
 from pccpipe.secrets.proxy.hello import Screen
 from pccpipe.secrets.proxy.places import Places
 from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.proxy.request import Rules, read_request
 from pccpipe.secrets.proxy.usage import Counter
 from pccpipe.shell.housekeeping import parse_facts
 from pccpipe.shell.lane import LaneShell, understood
@@ -256,6 +258,22 @@ def _proxy(data: bytes) -> None:
     assert SECRET.encode() not in b"".join(stream.sent)
 
 
+def _request(data: bytes) -> None:
+    for path in ("/responses", "/chat/completions", "/messages"):
+        with contextlib.suppress(PccpipeError):
+            up = b"".join(read_request(path, [data], Rules()).body(100))
+            document = json.loads(up)
+            assert 100 in [document.get(key) for key in _LIMITS]
+            assert "mcp_servers" not in document
+            for tool in document.get("tools") or ():
+                assert not str(tool.get("type")).startswith(("mcp", "web_search", "code_interpreter", "file_search"))
+            # What went up says the same to who reads it again.
+            assert json.loads(b"".join(read_request(path, [up], Rules()).body(100))) == document
+
+
+_LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+
+
 def _usage(data: bytes) -> None:
     for is_stream in (False, True):
         counter = Counter(is_stream=is_stream)
@@ -354,6 +372,7 @@ TARGETS: dict[str, Target] = {
     "project": Target(lambda data: load_project(_file(data, "project.yaml"), {})),
     "proxy": Target(_proxy),
     "record": Target(_record),
+    "request": Target(_request),
     "result": Target(_result),
     "result-schema": Target(_result_schema),
     "schema-file": Target(_schema_file),

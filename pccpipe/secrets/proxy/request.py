@@ -191,7 +191,7 @@ def _check(document: dict[str, Json], shape: Shape, task: _Task) -> None:
         raise ValueError(f"pccpipe_not_allowed {words}; fix: the secret's `models:`")
     for key in ("service_tier", "serviceTier"):
         tier = document.get(key)
-        if tier is not None and tier not in FREE_TIERS and tier not in task.rules.service_tiers:
+        if tier is not None and str(tier) not in FREE_TIERS and tier not in task.rules.service_tiers:
             words = f"the service tier {_short(tier)} is not allowed; fix: the secret's `service_tiers:`"
             raise ValueError(f"pccpipe_not_allowed {words}")
     for key in shape.contents:
@@ -235,16 +235,17 @@ def _fetched(value: Json) -> Iterator[str]:
                 left += items
             case dict() as part:
                 kind = part.get("type")
+                kind = kind if isinstance(kind, str) else ""
                 if kind in _CITATIONS:
                     continue
-                if isinstance(kind, str) and kind.startswith("mcp_"):
+                if kind.startswith("mcp_"):
                     yield "mcp"
                 if kind in _STORED:
-                    yield str(kind)
+                    yield kind
                 if "id" in part and not part.keys() & {"type", "role", "functionCall", "functionResponse"}:
                     yield "item_reference"
                 for key, inner in part.items():
-                    if key in {"functionCall", "functionResponse"} or key == _ARGUMENTS.get(str(kind)):
+                    if key in {"functionCall", "functionResponse"} or key == _ARGUMENTS.get(kind):
                         continue
                     if key != "id" and key not in _OWN_IDS and _LINK.search(key) and _leads_away(inner):
                         yield key
