@@ -157,6 +157,14 @@ MODEL_EVENTS = Limit(
 )
 WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "The rest is counted in one more; a person reads a few.")
 
+# What a model's API, or another server that the proxy asks, answers.
+ANSWER_HEAD = Limit(
+    "the head of an answer, or what it has between two pieces of its body,",
+    64 << 10,
+    Unit.BYTES,
+    "Interim answers, sizes of chunks and trailers count too; those of an API have about 4 KiB.",
+)
+
 # The way out of a container.
 CLIENT_HELLO = Limit(
     "the first message of TLS in a tunnel of `egress:`", 16 << 10, Unit.BYTES, "Browsers send about 2 KiB."
@@ -231,6 +239,7 @@ ALL: tuple[Limit, ...] = (
     LOG,
     MODEL_EVENTS,
     WARNINGS,
+    ANSWER_HEAD,
     CLIENT_HELLO,
     UNKNOWN_CONNECTIONS,
     STEP_CONNECTIONS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import re
 import socket
 import ssl
 import time
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from pccpipe.errors import PccpipeError
 from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.proxy import answers
 from pccpipe.secrets.proxy.grant import Api, Grant, Reservation
 from pccpipe.secrets.proxy.request import Request
 from pccpipe.secrets.proxy.usage import Counter, Tokens
@@ -25,7 +27,12 @@ ANSWER_LIMIT = 600.0
 DRAIN_LIMIT = 60.0
 """Seconds for which an answer is read on whose caller has gone."""
 PIECE = 64 * 1024
+WHERE_LIMIT = 200
+"""Characters of a redirect's address in an error."""
 
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_UNPRINTABLE = re.compile(rb"[^\t -~]")
 OF_ONE_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade", "content-length", "expect", "host"}
@@ -102,15 +109,16 @@ class Call:
         body = self._request.body(self._reserved.output)
         response = ask(connection, self._asked.method, path, self._headers(), body)
         self._stack.callback(response.close)
+        # Some APIs say in their errors which key they were given.
+        masker = Masker([self._api.key])
         if 300 <= response.status < 400:
-            where = response.headers.get("location", "another place")
+            where = masker.text(response.headers.get("location", "another place"))[:WHERE_LIMIT]
             words = f"{self._api.base} answered with a redirect ({response.status}) to {where}, which is not followed"
             raise UnreachableError(f"{words}: the secret's `upstream:` is to be the API's own address")
         kind = response.headers.get_content_type()
         if response.status == 200 and self._request.takes_tokens:
             self._counter = Counter(is_stream=kind == "text/event-stream")
         self._pieces_left = self._counted(response)
-        masker = Masker([self._api.key])
         headers = [(masker.text(name), masker.text(value)) for name, value in passed_down(response)]
         said = masker.data(reason(response))
         return Answer(response.status, said, headers, self._masked(masker))
@@ -127,7 +135,6 @@ class Call:
         self._settle(self._by_size)
 
     def _masked(self, masker: Masker) -> Iterator[bytes]:
-        # Some APIs say in their errors which key they were given.
         mask = masker.stream()
         for piece in self._pieces_left:
             if shown := mask.feed(piece):
@@ -183,6 +190,7 @@ def over(connected: socket.socket, host: str, port: int) -> http.client.HTTPConn
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.settimeout(ANSWER_LIMIT)
     connection = http.client.HTTPConnection(host, port)
+    connection.response_class = answers.Response
     connection.default_port = 443 if isinstance(connected, ssl.SSLSocket) else 80
     connection.sock = connected
     return connection
@@ -221,11 +229,20 @@ def ask(
         if body or method not in {"GET", "HEAD"}:
             connection.putheader("content-length", str(sum(map(len, body))))
         connection.endheaders(body or None)
-        return connection.getresponse()
+        response = connection.getresponse()
     except TimeoutError as error:
         raise UnreachableError(f"{where} gave no answer in {ANSWER_LIMIT:g} s") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (http.client.RemoteDisconnected, answers.TooLongError) as error:
+        raise UnreachableError(f"{where} gave no answer: {error}") from error
+    except (ValueError, http.client.HTTPException) as error:
+        # Its words quote what the server sent, or a header with the key in it.
+        raise UnreachableError(f"{where} gave no answer in HTTP ({type(error).__name__})") from error
+    except OSError as error:
         raise UnreachableError(f"{where} gave no answer: {str(error) or type(error).__name__}") from error
+    if response.status < 200:
+        response.close()
+        raise UnreachableError(f"{where} gave no answer, only an interim one ({response.status})")
+    return response
 
 
 def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -245,14 +262,15 @@ def passed_down(response: http.client.HTTPResponse, without: frozenset[str] = _N
     """The headers of an answer that are for the one who asked. Its length is not: it may change on the way."""
     named = {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
     return [
-        (name, value)
+        (name, value.strip(" \t"))
         for name, value in response.headers.items()
-        if name.lower() not in without | named and not set(value) & {"\r", "\n", "\0"}
+        # One that is not HTTP would end the answer, or begin another one.
+        if name.lower() not in without | named and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
     ]
 
 
 def reason(response: http.client.HTTPResponse) -> bytes:
-    return response.reason.encode("ascii", "replace")
+    return _UNPRINTABLE.sub(b"?", response.reason.encode("ascii", "replace"))
 
 
 def shut(connected: socket.socket) -> None:

@@ -57,8 +57,10 @@ class Counter:
         self._size += len(data)
         self._held += data
         if self._is_stream:
-            *lines, rest = self._held.split(b"\n")
-            self._held = bytearray(rest)
+            # Only in what is new: a line without an end would be searched again with each piece.
+            end = self._held.rfind(b"\n", len(self._held) - len(data))
+            lines = self._held[:end].split(b"\n") if end >= 0 else []
+            del self._held[: end + 1]
             for line in lines:
                 if self._too_large:
                     self._too_large = False  # the end of a line whose beginning is gone
