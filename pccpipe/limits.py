@@ -219,7 +219,31 @@ IGNORE_WORK = Limit(
     "fewer patterns, or fewer files that `exclude` of the upload lets in",
 )
 
+# A VM, its sshd and its engine.
+SSH_WINDOW = Limit(
+    "what a server sends on a channel before it is read",
+    2 << 20,
+    Unit.BYTES,
+    "The window that it is given; a server that ignores it is cut off.",
+)
+SSH_PACKET = Limit("a packet of SSH", 512 << 10, Unit.BYTES, "OpenSSH takes no more than 256 KiB.")
+ENGINE_ANSWER = Limit(
+    "an answer of the engine",
+    16 << 20,
+    Unit.BYTES,
+    "A list of 1,000 containers has 3 MB. Streams are not bound by it.",
+)
+ENGINE_VALUES = Limit(
+    "the number of values in an answer of the engine", 300_000, Unit.COUNT, "A list of 1,000 containers has 100,000."
+)
+ENGINE_ERROR = Limit("an error of the engine", 64 << 10, Unit.BYTES, "A person reads it.")
+
 ALL: tuple[Limit, ...] = (
+    SSH_WINDOW,
+    SSH_PACKET,
+    ENGINE_ANSWER,
+    ENGINE_VALUES,
+    ENGINE_ERROR,
     RESULT,
     RESULT_ERRORS,
     JSON_VALUES,

@@ -9,17 +9,20 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 import docker
+from pccpipe import limits
+from pccpipe.errors import LimitExceeded
+from pccpipe.json_reader import read_json
 from pccpipe.targets.machine import ByteStream
 
 if TYPE_CHECKING:
-    from requests import PreparedRequest
+    from requests import PreparedRequest, Response
 
 BASE_URL = "http+docker://engine"
 CALL_TIMEOUT = 60.0
@@ -31,11 +34,26 @@ Dial = Callable[[], ByteStream]
 def make_client(dial: Dial, version: str) -> docker.APIClient:
     """A client of an engine of this API version. Makes no connection."""
     # Any address will do: it is replaced before anything is sent.
-    client = docker.APIClient(base_url="tcp://127.0.0.1:9", version=version, timeout=int(CALL_TIMEOUT))
+    client = _Client(base_url="tcp://127.0.0.1:9", version=version, timeout=int(CALL_TIMEOUT))
     client.base_url = BASE_URL
     client.mount("http+docker://", _EngineAdapter(dial))
     client.trust_env = False
     return client
+
+
+class _Client(docker.APIClient):
+    """Reads answers that are bounded, in size and in what they become."""
+
+    def _result(self, response: Response, json: bool = False, binary: bool = False) -> Any:
+        self._raise_for_status(response)
+        if not json:
+            return response.content if binary else response.text
+        return read_json(response.content, "the engine's answer", limits.ENGINE_VALUES)
+
+    def _raise_for_status(self, response: Response) -> None:
+        if response.status_code >= 400 and len(response.content) > limits.ENGINE_ERROR.most:
+            raise LimitExceeded(limits.ENGINE_ERROR)
+        super()._raise_for_status(response)  # type: ignore[misc]
 
 
 class _EngineAdapter(HTTPAdapter):
@@ -124,12 +142,17 @@ class _Reader(io.RawIOBase):
     def __init__(self, stream: ByteStream, closed: Callable[[], None]) -> None:
         self._stream = stream
         self._told = closed
+        self._read = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         data = self._stream.recv(len(buffer))
+        # One answer: each has a reader of its own.
+        self._read += len(data)
+        if self._read > limits.ENGINE_ANSWER.most:
+            raise LimitExceeded(limits.ENGINE_ANSWER)
         buffer[: len(data)] = data
         return len(data)
 

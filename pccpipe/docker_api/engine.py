@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pccpipe.docker_api.account import engine_options
 from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
 from pccpipe.docker_api.stream import Answer, EngineAnswerError
-from pccpipe.errors import ActionError, Broken, Nonsense, Unavailable
+from pccpipe.errors import ActionError, Broken, LimitExceeded, Nonsense, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.targets.answers import name, number, text
 from pccpipe.targets.machine import ByteStream, Machine
@@ -79,9 +79,11 @@ class Engine:
             return use(self._client)
         except SDK_ERRORS as error:
             raise from_sdk(call, error, image=image) from error
+        except LimitExceeded as error:
+            raise Nonsense(self.machine.host, "engine's answer", error.message) from error
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
             # The SDK takes its answers for what they should be: an error for an object with a `message`, all for JSON.
-            raise Nonsense(self.machine.host, "the engine's answer", str(error)) from error
+            raise Nonsense(self.machine.host, "engine's answer", str(error)) from error
 
     def stream(self, method: str, path: str, *, upgrade: bool = False) -> Answer:
         """A call whose answer lasts. Raises `Unavailable`, ConnectionError, TimeoutError."""

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING
 import paramiko
 from cryptography.exceptions import InvalidTag
 from msgspec.structs import replace
-from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
+from paramiko.common import (
+    MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_OPEN,
+    cMSG_GLOBAL_REQUEST,
+)
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.ssh import closing
+from pccpipe.ssh import bounded, closing
 from pccpipe.ssh.heard import PING_INTERVAL, HeardSocket
 from pccpipe.ssh.keys import Identity, add_to_agent, identities, locked_keys
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
@@ -52,6 +58,8 @@ class Transport(paramiko.Transport):
         _channel_handler_table = {
             **paramiko.Transport._channel_handler_table,
             MSG_CHANNEL_CLOSE: closing.closed_by_server,
+            MSG_CHANNEL_DATA: bounded.feed,
+            MSG_CHANNEL_EXTENDED_DATA: bounded.feed_extended,
         }
         # The first need no digest of their own for each packet, which takes longer than to encrypt it.
         _preferred_ciphers = sorted(paramiko.Transport._preferred_ciphers, key=lambda name: "gcm" not in name)
@@ -59,6 +67,7 @@ class Transport(paramiko.Transport):
     def __init__(self, heard: HeardSocket) -> None:
         super().__init__(heard)  # type: ignore[arg-type]
         self.heard = heard
+        self.packetizer = bounded.BoundedPacketizer(heard)  # type: ignore[arg-type]
         self.parting_words = ""
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = CONNECT_TIMEOUT
 

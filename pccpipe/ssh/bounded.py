@@ -1,0 +1,52 @@
+"""Holds a server to what it may send: no more on a channel than the window says, no packet beyond SSH's sizes.
+
+paramiko keeps all that comes, whatever it allowed: a server that ignored a window of 2 MiB put 1.4 GB into memory in
+3 s. Who does that is cut off.
+"""
+
+from __future__ import annotations
+
+import paramiko
+from paramiko.packet import Packetizer
+
+from pccpipe import limits
+
+
+class TooMuchError(paramiko.SSHException):
+    """The server sent more than it may; the connection ends with that."""
+
+
+class BoundedPacketizer(Packetizer):
+    """Reads packets of a bounded size."""
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if n > limits.SSH_PACKET.most:
+            raise TooMuchError(limits.SSH_PACKET.exceeded())
+        return super().read_all(n, check_rekey)
+
+
+def feed(channel: paramiko.Channel, message: paramiko.Message) -> None:
+    """Take data of a channel's stdout. Raises TooMuchError."""
+    data = message.get_binary()
+    _admit(channel, data)
+    channel.in_buffer.feed(data)
+
+
+def feed_extended(channel: paramiko.Channel, message: paramiko.Message) -> None:
+    """Take data of a channel's stderr. Raises TooMuchError."""
+    code = message.get_int()
+    data = message.get_binary()
+    _admit(channel, data)
+    if code != 1:
+        return
+    if channel.combine_stderr:
+        channel.in_buffer.feed(data)
+    else:
+        channel.in_stderr_buffer.feed(data)
+
+
+def _admit(channel: paramiko.Channel, data: bytes) -> None:
+    # What is read makes room again, so what is not read is never more than the window.
+    unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+    if unread + len(data) > channel.in_window_size:
+        raise TooMuchError(f"{limits.SSH_WINDOW.exceeded()}: the server ignores the channel's window")

@@ -1,0 +1,74 @@
+"""An engine that answers with more than an engine has to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pccpipe import limits
+from tests.stall import measured
+
+HOSTILE = """
+import socket
+import threading
+from pccpipe.docker_api.engine import Engine
+from pccpipe.shell.here import Here
+
+def serve(path, answer):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    def one(connection):
+        try:
+            while head := connection.recv(65536):
+                if b"_ping" in head:
+                    connection.sendall(b"HTTP/1.1 200 OK\\r\\nApi-Version: 1.45\\r\\nContent-Length: 2\\r\\n\\r\\nOK")
+                else:
+                    for piece in answer():
+                        connection.sendall(piece)
+        except OSError:
+            pass
+    def loop():
+        while True:
+            threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
+    threading.Thread(target=loop, daemon=True).start()
+
+def endless():
+    yield b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
+    for _ in range(1500):
+        yield b"100000\\r\\n" + b" " * (1 << 20) + b"\\r\\n"
+
+def whole(status, body):
+    yield b"HTTP/1.1 %s X\\r\\nContent-Length: %d\\r\\n\\r\\n" % (status, len(body))
+    yield body
+
+ANSWERS = {
+    "endless": endless,
+    "large": lambda: whole(b"200", b'{"Id": "' + b"a" * (17 << 20) + b'"}'),
+    "values": lambda: whole(b"200", b"[" + b"[]," * (5 << 20) + b"1]"),
+    "nested": lambda: whole(b"200", b"[" * 100_000),
+    "error": lambda: whole(b"500", b'{"message": "' + b"x" * (1 << 20) + b'"}'),
+    "wide error": lambda: whole(b"500", b"[" + b"[]," * 300_000 + b"1]"),
+    "number": lambda: whole(b"200", b'{"Id": ' + b"9" * 100_000 + b"}"),
+    "fits": lambda: whole(b"200", b'{"Id": "%s", "text": "%s"}' % (b"a" * 64, b"x" * (15 << 20))),
+}
+"""
+
+
+@pytest.mark.parametrize("which", ["endless", "large", "values", "nested", "error", "wide error", "number", "fits"])
+def test_an_engine_takes_neither_memory_nor_the_interpreter(tmp_path: Path, which: str) -> None:
+    setup = f"""{HOSTILE}
+path = {str(tmp_path / "s")!r}
+serve(path, ANSWERS[{which!r}])
+engine = Engine(Here(), path)
+engine.open()
+import docker.errors, requests
+"""
+    longest, memory, said = measured(setup, "engine.inspect('x')")
+    if which == "fits":
+        assert said == ""
+    else:
+        assert said.startswith("Nonsense"), said
+    assert longest < limits.PAUSE
+    assert memory < limits.ENGINE_ANSWER.most + limits.MARGIN

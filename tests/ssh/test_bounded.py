@@ -1,0 +1,107 @@
+"""A server that sends more than it may is cut off, before it fills the memory."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import paramiko
+import pytest
+from paramiko.common import AUTH_SUCCESSFUL, DEFAULT_WINDOW_SIZE, OPEN_SUCCEEDED
+
+from pccpipe import limits
+from pccpipe.ssh import bounded
+from pccpipe.ssh.heard import HeardSocket
+from pccpipe.ssh.login import Transport
+
+
+class Hostile(paramiko.ServerInterface):
+    """Lets anyone in."""
+
+    def check_auth_none(self, username: str) -> int:
+        return AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        return True
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    here.settimeout(0.1)
+    return here, there
+
+
+@contextmanager
+def connected() -> Iterator[tuple[Transport, paramiko.Transport]]:
+    here, there = tcp_pair()
+    server = paramiko.Transport(there)
+    server.add_server_key(paramiko.ECDSAKey.generate())
+    server.start_server(threading.Event(), Hostile())
+    client = Transport(HeardSocket(here))
+    client.start_client(timeout=20)
+    client.auth_none("anyone")
+    try:
+        yield client, server
+    finally:
+        client.close()
+        server.close()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_server_that_ignores_the_window_is_cut_off(stream: str) -> None:
+    with connected() as (client, server):
+        channel = client.open_session(timeout=20)
+        theirs = server.accept(20)
+        assert theirs is not None
+        theirs.out_window_size = 1 << 30
+        send = theirs.send if stream == "stdout" else theirs.send_stderr
+        sent = 0
+        try:
+            while sent < 200 << 20:
+                sent += send(b"x" * 32_000)
+        except (EOFError, OSError, paramiko.SSHException):
+            pass
+        until = time.monotonic() + 20
+        while client.is_active() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not client.is_active()
+        assert isinstance(client.get_exception(), bounded.TooMuchError)
+        assert len(channel.in_buffer) + len(channel.in_stderr_buffer) <= limits.SSH_WINDOW.most
+
+
+def test_a_server_that_heeds_the_window_is_not() -> None:
+    with connected() as (client, server):
+        channel = client.open_session(timeout=20)
+        theirs = server.accept(20)
+        assert theirs is not None
+        total = 12 << 20
+        sender = threading.Thread(target=theirs.sendall, args=(b"y" * total,), daemon=True)
+        sender.start()
+        time.sleep(0.5)  # it has filled the window
+        got = 0
+        while got < total:
+            got += len(channel.recv(64 << 10))
+        sender.join(20)
+        assert client.is_active()
+
+
+def test_the_window_that_a_server_is_given_is_the_limit() -> None:
+    assert limits.SSH_WINDOW.most >= DEFAULT_WINDOW_SIZE
+
+
+@pytest.mark.parametrize("size", [limits.SSH_PACKET.most + 12, 2**31 + 4, 2**32 - 4])
+def test_a_packet_without_end_is_refused_before_it_is_read(size: int) -> None:
+    here, there = tcp_pair()
+    with here, there:
+        packetizer = bounded.BoundedPacketizer(HeardSocket(here))  # type: ignore[arg-type]
+        there.sendall(size.to_bytes(4, "big") + b"\0" * 4)
+        with pytest.raises(bounded.TooMuchError):
+            packetizer.read_message()
