@@ -45,13 +45,13 @@ def whole(status, body):
 
 ANSWERS = {
     "endless": endless,
-    "large": lambda: whole(b"200", b'{"Id": "' + b"a" * (17 << 20) + b'"}'),
+    "large": lambda: whole(b"200", b'{"Id": "' + b"a" * (9 << 20) + b'"}'),
     "values": lambda: whole(b"200", b"[" + b"[]," * (5 << 20) + b"1]"),
     "nested": lambda: whole(b"200", b"[" * 100_000),
     "error": lambda: whole(b"500", b'{"message": "' + b"x" * (1 << 20) + b'"}'),
     "wide error": lambda: whole(b"500", b"[" + b"[]," * 300_000 + b"1]"),
     "number": lambda: whole(b"200", b'{"Id": ' + b"9" * 100_000 + b"}"),
-    "fits": lambda: whole(b"200", b'{"Id": "%s", "text": "%s"}' % (b"a" * 64, b"x" * (15 << 20))),
+    "fits": lambda: whole(b"200", b'{"Id": "%s", "text": "%s"}' % (b"a" * 64, b"x" * (7 << 20))),
 }
 """
 
