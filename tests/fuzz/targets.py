@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import tempfile
 import unicodedata
 from collections.abc import Callable
@@ -79,11 +78,14 @@ class Target:
     errors: tuple[type[Exception], ...] = ()
 
 
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="pccpipe-fuzz-")
+
+
 def _folder() -> Path:
-    """A folder of this process, for parsers of files."""
-    folder = Path(tempfile.gettempdir()) / f"pccpipe-fuzz-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    return folder
+    """A folder of this process, for parsers of files; it goes with the process."""
+    return Path(_temporary().name)
 
 
 def _file(data: bytes, name: str = "file") -> Path:
