@@ -237,6 +237,13 @@ ENGINE_VALUES = Limit(
     "the number of values in an answer of the engine", 300_000, Unit.COUNT, "A list of 1,000 containers has 100,000."
 )
 ENGINE_ERROR = Limit("an error of the engine", 64 << 10, Unit.BYTES, "A person reads it.")
+TREE_ENTRIES = Limit(
+    "the files and folders that a machine lists in a workspace",
+    1_000_000,
+    Unit.COUNT,
+    "Each takes some 500 bytes of memory; a machine may go on listing without an end.",
+    "`exclude` of the upload or of `download`, or fewer files there",
+)
 
 ALL: tuple[Limit, ...] = (
     SSH_WINDOW,
@@ -273,4 +280,5 @@ ALL: tuple[Limit, ...] = (
     IGNORE_PATTERNS,
     IGNORE_PATTERN,
     IGNORE_WORK,
+    TREE_ENTRIES,
 )

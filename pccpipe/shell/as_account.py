@@ -91,7 +91,9 @@ def prepare(
         raise processes_left(machine.host, name, done.stdout.decode(errors="replace").strip())
     if done.code == OUT_OF_REACH:
         words = f"{machine.host}: {name} cannot reach the folder {root}/.system"
-        raise Unavailable(Reason.START_REFUSED, words, f"on the VM: chmod o+x {root}, and each folder above it")
+        raise Unavailable(
+            Reason.START_REFUSED, words, f"on the VM: chmod o+x {shlex.quote(root)}, and each folder above it"
+        )
     words = done.stderr.decode(errors="replace").strip()
     try:
         uid, gid, engine = done.stdout.decode(errors="replace").split()

@@ -246,7 +246,7 @@ class Connection:
             raise Unavailable(Reason.ENGINE_MISSING, f"{where}: No such file or directory") from error
         if state == 4:
             words = f"{where}: Permission denied for user {self.facts.user}"
-            hint = f"sudo usermod -aG docker {self.facts.user}, on the VM; it holds from the next login on"
+            hint = f"sudo usermod -aG docker {shlex.quote(self.facts.user)}, on the VM; it holds from the next login on"
             raise Unavailable(Reason.ENGINE_PERMISSION_DENIED, words, hint) from error
         # Either nobody listens, or sshd forbids forwarding to sockets; docker's own client knows.
         ping = f"printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | {_dial_stdio(path)} | head -c 4"

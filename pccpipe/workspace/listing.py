@@ -7,6 +7,7 @@ import shlex
 import stat
 from collections.abc import Generator, Iterable, Sequence
 
+from pccpipe import limits
 from pccpipe.errors import ActionError, Nonsense
 from pccpipe.targets.answers import number
 from pccpipe.targets.machine import Machine
@@ -30,7 +31,7 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
     roots = " ".join(shlex.quote(f"./{path}") for path in paths) if paths is not None else ". -mindepth 1"
     command = f"find {roots} {_prune(excluded)} -printf '%y %s %T@ %m %p\\0%l\\0'"
     with Reading(machine, f"cd {shlex.quote(folder)} && exec {command}") as reading:
-        rest = b""
+        rest, count = b"", 0
         while piece := reading.some():
             *fields, rest = (rest + piece).split(b"\0")
             if len(fields) % 2:
@@ -38,6 +39,9 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
             if len(rest) > _LONGEST:
                 words = f"what find on {machine.host} says is no listing: a path in it has over {_LONGEST} bytes"
                 raise ActionError(words, "remove what lies so deep there")
+            count += len(fields) // 2
+            if count > limits.TREE_ENTRIES.most:
+                raise ActionError(limits.TREE_ENTRIES.exceeded(f"what find on {machine.host} lists in {folder}"))
             for told, link in zip(fields[::2], fields[1::2], strict=True):
                 yield _entry(machine.host, told, link)
         # What vanished meanwhile is no failure.

@@ -6,13 +6,16 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.docker_api.account import isolation_of
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.settings import LIMIT_LABEL
@@ -232,6 +235,20 @@ class Saying(Here):
 def test_a_listing_without_sense_is_one_error(said: bytes, tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="localhost"):
         list(list_tree(Saying(said), str(tmp_path), None, Excluded(())))
+
+
+class Endless(Here):
+    """A machine whose find never comes to an end."""
+
+    def popen(self, command: str) -> Process:
+        return super().popen("yes 'f 1 1.0 644 ./a@@' | tr -d '\\n' | tr @ '\\000'")
+
+
+def test_an_endless_listing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "TREE_ENTRIES", replace(limits.TREE_ENTRIES, most=10_000))
+    listing = list_tree(Endless(), str(tmp_path), None, Excluded(()))
+    with pytest.raises(ActionError, match=r"localhost lists in .* exceeds the limit of 10,000; fix: `exclude`"):
+        deque(listing, maxlen=0)
 
 
 def test_a_file_from_before_1970_has_a_time(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def group(patient: Patient) -> Finding:
         if patient.engine_refusal.reason is Reason.ENGINE_PERMISSION_DENIED:
             owner = patient.words_of(f"ls -l {shlex.quote(patient.engine.socket)}")
             words = f"{user} is in group {GROUP}, but may not use {patient.engine.socket} ({owner})"
-            return wrong(words, Mend(f"{patient.sudo}chgrp {GROUP} {patient.engine.socket}", is_safe=True))
+            return wrong(words, Mend(f"{patient.sudo}chgrp {GROUP} {shlex.quote(patient.engine.socket)}", is_safe=True))
         return ok(f"{user} is in group {GROUP}")
     # `id USER` looks the user up anew; `id` says what this login began with.
     if GROUP in patient.words_of(f"id -Gn {shlex.quote(user)}").split():
