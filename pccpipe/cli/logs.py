@@ -41,7 +41,8 @@ def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bo
     """Show what a run's steps wrote.
 
     Stdout's logs go to stdout and stderr's to stderr; into a pipe or a file byte for byte, while on a terminal escapes
-    are shown instead of obeyed. Of several, a line `==> STEP, attempt N, stdout <==` goes before each.
+    and invisible characters are shown instead of obeyed. Of several, a line `==> STEP, attempt N, stdout <==` goes
+    before each.
     """
     which = Which.BOTH if stdout == stderr else Which.STDOUT if stdout else Which.STDERR
     from pccpipe.record.reader import GrowingJournal
