@@ -33,7 +33,8 @@ class Canary:
     @property
     def patterns(self) -> str:
         """What `grep -F` takes, one a line."""
-        return "\n".join(form.decode() for form in self._forms)
+        # No shell and no pattern has zero bytes: UTF-16 and UTF-32 are looked for where Python does it.
+        return "\n".join(form.decode() for form in self._forms if 0 not in form)
 
     def is_in(self, data: bytes) -> bool:
         """Whether any form of it is in the data."""

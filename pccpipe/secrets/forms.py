@@ -15,13 +15,21 @@ SHORTEST_LINE = 8
 """The same for one line of a secret of several lines."""
 LONGEST_WRAPPED = 512
 """Bytes; base64 of a longer value is found on one line only, for its forms would be a thousand."""
-_WRAPS = (76, 64)
-"""Characters of a line of base64, as `base64` and MIME wrap it, and as `openssl` does."""
+_WRAPS = (76, 64, 72, 70, 60)
+"""Characters of a line of base64: `base64` and MIME have 76, `openssl` has 64, others have the rest."""
+_LINE_ENDS = (b"\n", b"\\n", b"\r\n", b"\\r\\n")
+_DIGITS_BETWEEN = (b" ", b":", b"-", b",", b", ", b" 0x", b",0x", b", 0x", b"\\x", b"\\\\x")
+"""Found between the digits of one byte and those of the next: of `od`, `xxd`, fingerprints, programs' arrays."""
+_BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_BASE32_HEX = b"0123456789ABCDEFGHIJKLMNOPQRSTUV"
 
 
 def forms_of(value: str) -> Iterator[bytes]:
-    """As it is, base64 and base64url at all three alignments, hex, URL-encoded, JSON-escaped (twice too), shell-quoted,
-    as Python and HTML write it. A value of several lines also line by line.
+    """Give a value as it is, and as usual encodings have it.
+
+    These are base64 and base64url at all three alignments, base32 at all five, hex with and without something between
+    the bytes, UTF-16 and UTF-32, URL-encoded, JSON-escaped (twice too), shell-quoted, as Python and HTML write it, and
+    with each character as an escape. A value of several lines comes also line by line.
     """
     if len(value) < SHORTEST:
         yield value.encode("utf-8", "surrogatepass")
@@ -40,12 +48,12 @@ def wrapped_forms_of(value: str) -> Iterator[bytes]:
     if not SHORTEST <= len(raw) <= LONGEST_WRAPPED:
         return
     for text in _base64(raw):
-        # In two lines it is the same for both.
-        for width in _WRAPS if len(text) > min(_WRAPS) else _WRAPS[:1]:
+        # In two lines it is the same for all.
+        for width in [_WRAPS[0], *(width for width in _WRAPS[1:] if len(text) > width)]:
             for first in range(1, min(width + 1, len(text))):
                 lines = [text[:first], *(text[start : start + width] for start in range(first, len(text), width))]
-                yield b"\n".join(lines)
-                yield b"\\n".join(lines)
+                for line_end in _LINE_ENDS if width in _WRAPS[:2] else _LINE_ENDS[:1]:
+                    yield line_end.join(lines)
 
 
 def _encoded(value: str) -> Iterator[bytes]:
@@ -59,6 +67,59 @@ def _encoded(value: str) -> Iterator[bytes]:
         yield encoded.encode()
         yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded).encode()
     yield from _base64(raw)
+    yield from _base32(raw)
+    yield from _wide(value)
+    yield from _separated(raw)
+    yield from _all_escaped(value, raw)
+
+
+def _wide(value: str) -> Iterator[bytes]:
+    """UTF-16 and UTF-32 in both orders, and base64 of what PowerShell encodes."""
+    for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+        yield value.encode(encoding, "surrogatepass")
+    yield from _base64(value.encode("utf-16-le", "surrogatepass"))
+
+
+def _separated(raw: bytes) -> Iterator[bytes]:
+    """Hex with something between the bytes, or between each two of them at both alignments, as `xxd` has it."""
+    digits = raw.hex().encode()
+    pairs = [digits[start : start + 2] for start in range(0, len(digits), 2)]
+    fours = [[digits[start : start + 4] for start in range(first, len(digits), 4)] for first in (0, 2)]
+    made = [between.join(pairs) for between in _DIGITS_BETWEEN]
+    made += [b" ".join(fours[0]), b" ".join([digits[:2], *fours[1]])]
+    for text in made:
+        yield text
+        yield text.upper().replace(b"X", b"x")
+
+
+def _all_escaped(value: str, raw: bytes) -> Iterator[bytes]:
+    """Each character, or byte, as an escape of its own, whatever it is."""
+    units = value.encode("utf-16-be", "surrogatepass").hex()
+    codes = [ord(character) for character in value]
+    escapes: list[tuple[str, list[str], str]] = [
+        ("\\u", [units[start : start + 4] for start in range(0, len(units), 4)], ""),
+        ("\\u{", [f"{code:x}" for code in codes], "}"),
+        ("%", [f"{byte:02x}" for byte in raw], ""),
+        ("%25", [f"{byte:02x}" for byte in raw], ""),
+        ("\\", [f"{byte:03o}" for byte in raw], ""),
+        ("&#", [f"{code}" for code in codes], ";"),
+        ("&#x", [f"{code:x}" for code in codes], ";"),
+    ]
+    for before, digits, after in escapes:
+        for each in (digits, [digit.upper() for digit in digits]):
+            text = "".join(f"{before}{digit}{after}" for digit in each)
+            yield text.encode()
+            yield text.replace("\\", "\\\\").encode()
+
+
+def _base32(raw: bytes) -> Iterator[bytes]:
+    """What is sure to stand in the base32 of any text that has `raw` in it, for each alignment and both alphabets."""
+    for before in range(5):
+        encoded = base64.b32encode(b"\0" * before + raw)
+        sure = encoded[(before * 8 + 4) // 5 : (before + len(raw)) * 8 // 5]
+        for text in (sure, sure.translate(bytes.maketrans(_BASE32, _BASE32_HEX))):
+            if len(text) >= SHORTEST:
+                yield text
 
 
 def _escaped(value: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,11 @@ from pccpipe.values import Json
 MASK = b"***"
 _FARTHEST = 32
 """Bytes between two places that are looked at, at most: the more, the more there is to look for."""
+_FARTHEST_SPACED = 104
+"""The same for hex with something between the bytes, which is long."""
+_SPACED = re.compile(rb"(?=.{15})(?:[0-9a-fA-F]{2}){1,2}[ :,-]", re.DOTALL)
+_MARKERS = (b"\0", b"&#", b"%", b"\\")
+"""Bytes that escapes and UTF-16 have, and most output has not."""
 _HEAD = 4
 """Bytes of a form's beginning by which it is found at the end of what is there of a stream."""
 
@@ -186,14 +192,20 @@ class Table:
         forms = frozenset[bytes]().union(*of_values)
         self.is_empty = not forms
         self._short = [form for form in forms if len(form) < 7]
-        middle = [form for form in forms if 7 <= len(form) < 15]
-        long = [form for form in forms if len(form) >= 15]
-        self._rows: list[tuple[_Grams, ...]] = []
-        """Of each the first is quick, and the last finds: all of a row must see a form near."""
-        if middle:
-            self._rows.append((_Grams(4, "I", middle),))
-        if long:
-            self._rows.append((_Grams(4, "I", long), _Grams(8, "Q", long)))
+        self._rows: list[tuple[bytes, tuple[_Grams, ...]]] = []
+        """Of each the first is quick, and the last finds: all of a row must see a form near. Before them the byte that
+        each of its forms has: text without that byte has none of them."""
+        spaced = [form for form in forms if _SPACED.match(form)]
+        if spaced:
+            # Four bytes of such a form are in many a time of day; eight of them are in little else.
+            self._rows.append((b"", (_Grams(8, "Q", spaced, _FARTHEST_SPACED),)))
+        for marker, marked in _by_marker(forms.difference(spaced)).items():
+            middle = [form for form in marked if 7 <= len(form) < 15]
+            long = [form for form in marked if len(form) >= 15]
+            if middle:
+                self._rows.append((marker, (_Grams(4, "I", middle),)))
+            if long:
+                self._rows.append((marker, (_Grams(4, "I", long), _Grams(8, "Q", long))))
         self.longest = max(map(len, forms), default=0)
         self._heads: dict[bytes, list[bytes]] = {}
         for form in forms:
@@ -206,8 +218,8 @@ class Table:
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """Where secrets stand in `data`, from and to, in order; overlapping ones as one."""
         found = [place for form in self._short for place in _places(form, data)]
-        for row in self._rows:
-            if all(grams.are_near(data) for grams in row):
+        for marker, row in self._rows:
+            if marker in data and all(grams.are_near(data) for grams in row):
                 found += row[-1].find(data)
         return _merged(found)
 
@@ -230,11 +242,11 @@ class _Grams:
     Of the data only every `stride` bytes are looked at: as far apart as the shortest form allows.
     """
 
-    def __init__(self, width: int, code: Literal["Q", "I"], forms: Sequence[bytes]) -> None:
+    def __init__(self, width: int, code: Literal["Q", "I"], forms: Sequence[bytes], farthest: int = _FARTHEST) -> None:
         self._width = width
         self._code = code
         self._all = forms
-        self._stride = min(_FARTHEST, min(map(len, forms)) - width + 1) // width * width
+        self._stride = min(farthest, min(map(len, forms)) - width + 1) // width * width
 
     def are_near(self, data: bytes) -> bool:
         """Whether a form may be in `data`."""
@@ -281,6 +293,15 @@ class _Grams:
                 number = int.from_bytes(head[offset : offset + self._width], sys.byteorder)
                 heads.setdefault(number, []).append((head, offset))
         return heads
+
+
+def _by_marker(forms: Iterable[bytes]) -> Mapping[bytes, list[bytes]]:
+    """Sort forms by a byte that most text lacks and that they have, if there is one; by no byte, if not."""
+    sorted_: dict[bytes, list[bytes]] = {}
+    for form in forms:
+        marker = next((marker for marker in _MARKERS if marker in form), b"")
+        sorted_.setdefault(marker, []).append(form)
+    return sorted_
 
 
 def _places(form: bytes, data: bytes) -> Iterator[tuple[int, int]]:
