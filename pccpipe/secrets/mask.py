@@ -28,6 +28,8 @@ _FARTHEST_SPACED = 104
 _SPACED = re.compile(rb"(?=.{15})(?:[0-9a-fA-F]{2}){1,2}[ :,-]", re.DOTALL)
 _MARKERS = (b"\0", b"&#", b"%", b"\\")
 """Bytes that escapes and UTF-16 have, and most output has not."""
+_PIECE = 256 << 10
+"""Bytes that are looked through at once: for some 10 ms."""
 _HEAD = 4
 """Bytes of a form's beginning by which it is found at the end of what is there of a stream."""
 
@@ -74,6 +76,8 @@ class Masker:
 
     def data(self, data: bytes) -> bytes:
         """The whole of `data`, masked."""
+        if len(data) > _PIECE:
+            return self._large(data)
         found = self.table.find(data)
         if not found:
             return data
@@ -84,6 +88,22 @@ class Masker:
             at = end
         shown.append(data[at:])
         return b"".join(shown)
+
+    def _large(self, data: bytes) -> bytes:
+        """The same for much data, in steps: to look through all of it at once holds the interpreter lock for long."""
+        view = memoryview(data)
+        mask = self.stream()
+        for start in range(0, len(view), _PIECE):
+            mask.feed(bytes(view[start : start + _PIECE]))
+            if mask.found:
+                break
+        else:
+            mask.finish()
+        if not mask.found:
+            return data
+        mask = self.stream()
+        pieces = [mask.feed(bytes(view[start : start + _PIECE])) for start in range(0, len(view), _PIECE)]
+        return b"".join([*pieces, mask.finish()])
 
     def text(self, text: str) -> str:
         """The same for text."""

@@ -18,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pccpipe import limits
 from pccpipe.errors import UsageError
 from pccpipe.secrets.forms import forms_of
 from pccpipe.secrets.mask import Masker, mask_error
+from tests.stall import measured
 
 SECRETS = ["sk-Abc/+=123 secret", "abcab", "abcabcabd", "pass'word\"x\\y", "line one of it\nline two of it\n"]
 MASKER = Masker(SECRETS)
@@ -245,3 +247,23 @@ def test_a_secret_of_any_length_is_found_wherever_it_stands(length: int) -> None
         stream = masker.stream()
         split = before + length // 2
         assert stream.feed(text[:split]) + stream.feed(text[split:]) + stream.finish() == masker.data(text)
+
+
+@pytest.mark.parametrize("end", ["", "sk-a-secret-of-twenty"])
+def test_much_data_at_once_holds_no_interpreter_lock(end: str) -> None:
+    setup = f"""
+        from pccpipe.secrets.mask import Masker
+        masker = Masker(["sk-a-secret-of-twenty"])
+        data = b"a plain line of a diff, with \\\\ and % and more\\n" * (1 << 20) + {end.encode()!r}
+        masker.data(b"x" * 1000)
+    """
+    longest, _, said = measured(setup, "masked = masker.data(data); assert b'secret' not in masked")
+    assert said == ""
+    assert longest < limits.PAUSE
+
+
+@given(st.integers(0, 300), st.integers(1, 3))
+def test_much_data_is_masked_as_little_is(before: int, times: int) -> None:
+    masker = Masker(["sk-a-secret-of-twenty"])
+    data = (b"x" * (262_000 + before) + b"sk-a-secret-of-twenty") * times
+    assert masker.data(data) == (b"x" * (262_000 + before) + b"***") * times
