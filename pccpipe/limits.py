@@ -149,6 +149,12 @@ LOG = Limit(
     "The beginning and the end are kept, the middle is counted; a person reads no more.",
     change="`log_limit` of the step, or of `defaults`",
 )
+RUN_LOGS = Limit(
+    "all logs of a run",
+    2 << 30,
+    Unit.BYTES,
+    "A matrix of hundreds of floods must not fill the disk: beyond that, a command's log has 1 MiB.",
+)
 MODEL_EVENTS = Limit(
     "the events of one step that each count a call of a model",
     1000,
@@ -268,6 +274,7 @@ ALL: tuple[Limit, ...] = (
     APART_SECONDS,
     APART_MEMORY,
     LOG,
+    RUN_LOGS,
     MODEL_EVENTS,
     WARNINGS,
     ANSWER_HEAD,

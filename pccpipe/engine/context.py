@@ -18,6 +18,7 @@ from pccpipe.engine.past import Past, Visit
 from pccpipe.engine.scope import Scope
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
+from pccpipe.record.logs import LogQuota
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.spec.model import Build, Pipeline, Project
@@ -91,6 +92,7 @@ class Parts(Discreet, frozen=True):
     past: Past = field(default_factory=Past)
     proxy: Proxy = field(default_factory=Proxy)
     absence: Absence = field(default_factory=Absence)
+    logs: LogQuota = field(default_factory=LogQuota)
     accepted: frozenset[str] = frozenset()
     """The ids of steps that a person let fall back also after an agent's code may have run."""
 

@@ -289,6 +289,7 @@ class _RunStep(Struct):
             ended = Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         finally:
             log.close()
+            self.parts.logs.settle(log)
             access.close()
         if log.failure and ended.outcome in {Outcome.SUCCEEDED, Outcome.FAILED}:
             words = f"{log.stdout_path.parent}: its log cannot be written: {log.failure}"
@@ -334,6 +335,7 @@ class _RunStep(Struct):
             self._tell_start(number, command, running, log)
         except BaseException:
             log.close()
+            self.parts.logs.settle(log)
             raise
         return running, log
 
@@ -354,7 +356,7 @@ class _RunStep(Struct):
         if not started.had.read_only_workspace:
             self.parts.workspace.touched(self.parts.side_of(place))
         return running, CommandLog(
-            self.parts.run_dir, started.stdout, started.stderr, anew=True, limit=self.body.log_limit
+            self.parts.run_dir, started.stdout, started.stderr, anew=True, limit=self._log_limit()
         )
 
     def _remembered(self, started: CommandStarted, over: CommandEnded, place: Place) -> Ended:
@@ -447,8 +449,15 @@ class _RunStep(Struct):
         if self.body.result:
             folder = Path(self._result_path(self.body.result, place)).parent
         return CommandLog.create(
-            self.parts.run_dir, folder, command.id, short=bool(self.body.result), limit=self.body.log_limit
+            self.parts.run_dir, folder, command.id, short=bool(self.body.result), limit=self._log_limit()
         )
+
+    def _log_limit(self) -> int:
+        limit = self.parts.logs.take(self.parts.run_dir, self.body.log_limit)
+        if limit < self.body.log_limit:
+            words = f"{limits.RUN_LOGS.exceeded()}: the step's log has at most {limit:,} bytes"
+            self.parts.journal.append(Warned(words, self.path))
+        return limit
 
     def _result_path(self, spec: ResultSpec, place: Place) -> str:
         return spec.path.render(self.here.scope.on(place).names)

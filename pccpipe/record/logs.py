@@ -6,12 +6,51 @@ Of more output than `log_limit` the beginning and the end are kept, and a line b
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 
-from pccpipe.limits import LOG
+from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.outcome import Stream
 from pccpipe.record.ring import Ring
+
+LEAST_LOG = 1 << 20
+"""Bytes of a command's log in a run whose logs have all that they may."""
+
+
+_NO_LOGS = frozenset({"workspace", "workspace-sent", "artifacts", "pipeline-files"})
+"""Folders of a record that have no logs of commands, and any number of files."""
+
+
+class LogQuota:
+    """What the logs of a run may still have together. Safe from many threads.
+
+    Args:
+        most: bytes of all logs.
+    """
+
+    def __init__(self, most: int = RUN_LOGS.most) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._used: int | None = None
+
+    def take(self, run_dir: Path, wanted: int) -> int:
+        """Give the bytes that a log may have, which are its own until `settle`."""
+        with self._lock:
+            if self._used is None:
+                # Those of an earlier process of the run.
+                folders = [one for one in run_dir.iterdir() if one.is_dir() and one.name not in _NO_LOGS]
+                logs = (log for folder in folders for log in folder.rglob("*.log"))
+                self._used = sum(log.stat().st_size for log in logs if log.is_file())
+            granted = max(min(wanted, LEAST_LOG), min(wanted, self._most - self._used))
+            self._used += granted
+            return granted
+
+    def settle(self, log: CommandLog) -> None:
+        """Give back what a closed log does not have."""
+        sizes = (path.stat().st_size for path in (log.stdout_path, log.stderr_path) if path.exists())
+        with self._lock:
+            self._used = (self._used or 0) - log.limit + sum(sizes)
 
 
 class CommandLog:

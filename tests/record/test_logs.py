@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pccpipe.outcome import Stream
-from pccpipe.record.logs import CommandLog, tail
+from pccpipe.record.logs import LEAST_LOG, CommandLog, LogQuota, tail
 
 
 def test_both_streams_are_kept_byte_for_byte_and_at_once(tmp_path: Path) -> None:
@@ -108,3 +108,18 @@ def test_a_full_disk_is_a_word_on_the_log_and_no_crash(tmp_path: Path) -> None:
         log.write(Stream.STDERR, b"x" * 100)
     assert log.failure == "No space left on device"
     assert log.dropped >= 200
+
+
+def test_the_logs_of_a_run_share_a_quota(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/before.log").write_bytes(b"x" * 1000)
+    quota = LogQuota(10 << 20)
+    first = quota.take(tmp_path, 8 << 20)
+    second = quota.take(tmp_path, 8 << 20)
+    assert (first, second) == (8 << 20, (2 << 20) - 1000)
+    assert quota.take(tmp_path, 8 << 20) == LEAST_LOG
+    assert quota.take(tmp_path, 100_000) == 100_000
+    with CommandLog(tmp_path, "a.log", "b.log", limit=first) as log:
+        log.write(Stream.STDOUT, b"little")
+    quota.settle(log)
+    assert quota.take(tmp_path, 8 << 20) > 6 << 20
