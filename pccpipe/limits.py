@@ -242,6 +242,8 @@ ENGINE_ANSWER = Limit(
 ENGINE_VALUES = Limit(
     "the number of values in an answer of the engine", 300_000, Unit.COUNT, "A list of 1,000 containers has 100,000."
 )
+ENGINE_STREAM = Limit("the output of an image's build", 256 << 20, Unit.BYTES, "The step's log keeps less of it.")
+ENGINE_LINE = Limit("a line of the output of an image's build", 1 << 20, Unit.BYTES, "Each is a few words in JSON.")
 ENGINE_ERROR = Limit("an error of the engine", 64 << 10, Unit.BYTES, "A person reads it.")
 TREE_ENTRIES = Limit(
     "the files and folders that a machine lists in a workspace",
@@ -256,6 +258,8 @@ ALL: tuple[Limit, ...] = (
     SSH_PACKET,
     ENGINE_ANSWER,
     ENGINE_VALUES,
+    ENGINE_STREAM,
+    ENGINE_LINE,
     ENGINE_ERROR,
     RESULT,
     RESULT_ERRORS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
@@ -18,8 +18,10 @@ from urllib3.connectionpool import HTTPConnectionPool
 import docker
 from pccpipe import limits
 from pccpipe.errors import LimitExceeded
-from pccpipe.json_reader import read_json
+from pccpipe.json_reader import NotJson, read_json
+from pccpipe.limits import Limit
 from pccpipe.targets.machine import ByteStream
+from pccpipe.values import Json
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -55,11 +57,43 @@ class _Client(docker.APIClient):
             raise LimitExceeded(limits.ENGINE_ERROR)
         super()._raise_for_status(response)  # type: ignore[misc]
 
+    def _stream_helper(self, response: Response, decode: bool = False) -> Iterator[Any]:
+        """Give the values of an answer that lasts, such as a build's: one on each line."""
+        pieces = super()._stream_helper(response, False)  # type: ignore[misc]
+        if not decode:
+            yield from pieces
+            return
+        held: list[bytes] = []
+        size = 0
+        for given in pieces:
+            piece = given.encode() if isinstance(given, str) else given
+            if b"\n" in piece:
+                *lines, piece = b"".join([*held, piece]).split(b"\n")
+                held, size = [], 0
+                yield from (self._value_of(line) for line in lines if line.strip())
+            held.append(piece)
+            size += len(piece)
+            if size > limits.ENGINE_LINE.most:
+                raise LimitExceeded(limits.ENGINE_LINE)
+        if (line := b"".join(held)).strip():
+            yield self._value_of(line)
+
+    def _value_of(self, line: bytes) -> Json:
+        value = read_json(line, "the engine's answer", limits.ENGINE_VALUES)
+        if not isinstance(value, dict):
+            raise NotJson("a line of the engine's answer is no object")
+        return value
+
 
 class _EngineAdapter(HTTPAdapter):
     def __init__(self, dial: Dial) -> None:
-        self._pool = _Pool(dial)
+        self._asked = threading.local()
+        self._pool = _Pool(dial, lambda: self._asked.most)
         super().__init__()
+
+    def send(self, request: PreparedRequest, stream: bool = False, **options: Any) -> Response:  # type: ignore[override]
+        self._asked.most = limits.ENGINE_STREAM if stream else limits.ENGINE_ANSWER
+        return super().send(request, stream=stream, **options)
 
     def get_connection_with_tls_context(
         self,
@@ -79,29 +113,32 @@ class _EngineAdapter(HTTPAdapter):
 
 
 class _Pool(HTTPConnectionPool):
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, most: Callable[[], Limit]) -> None:
         super().__init__("localhost", maxsize=4)
         self._dial = dial
+        self._most = most
 
     def _new_conn(self) -> HTTPConnection:
-        return _Connection(self._dial)
+        return _Connection(self._dial, self._most)
 
 
 class _Connection(HTTPConnection):
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, most: Callable[[], Limit]) -> None:
         super().__init__("localhost")
         self._dial = dial
+        self._most = most
 
     def connect(self) -> None:
-        self.sock = _Socket(self._dial())
+        self.sock = _Socket(self._dial(), self._most)
         self.sock.settimeout(self.timeout if isinstance(self.timeout, int | float) else CALL_TIMEOUT)
 
 
 class _Socket:
     """A `ByteStream` as http.client wants a socket: it stays open while a file made of it is."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, most: Callable[[], Limit]) -> None:
         self._stream = stream
+        self._most = most
         self._lock = threading.Lock()
         self._files = 0
         self._closed = False
@@ -109,7 +146,7 @@ class _Socket:
     def makefile(self, mode: str, buffering: int | None = None) -> io.BufferedReader:  # noqa: ARG002
         with self._lock:
             self._files += 1
-        return io.BufferedReader(_Reader(self._stream, self._file_closed), 64 * 1024)
+        return io.BufferedReader(_Reader(self._stream, self._file_closed, self._most()), 64 * 1024)
 
     def sendall(self, data: bytes) -> None:
         self._stream.sendall(bytes(data))
@@ -139,10 +176,11 @@ class _Socket:
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, stream: ByteStream, closed: Callable[[], None]) -> None:
+    def __init__(self, stream: ByteStream, closed: Callable[[], None], most: Limit) -> None:
         self._stream = stream
         self._told = closed
         self._read = 0
+        self._most = most
 
     def readable(self) -> bool:
         return True
@@ -151,8 +189,8 @@ class _Reader(io.RawIOBase):
         data = self._stream.recv(len(buffer))
         # One answer: each has a reader of its own.
         self._read += len(data)
-        if self._read > limits.ENGINE_ANSWER.most:
-            raise LimitExceeded(limits.ENGINE_ANSWER)
+        if self._read > self._most.most:
+            raise LimitExceeded(self._most)
         buffer[: len(data)] = data
         return len(data)
 

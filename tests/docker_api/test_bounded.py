@@ -56,6 +56,44 @@ ANSWERS = {
 """
 
 
+BUILDS = """
+def chunks(*pieces):
+    yield b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
+    for piece in pieces:
+        yield b"%x\\r\\n%s\\r\\n" % (len(piece), piece)
+    yield b"0\\r\\n\\r\\n"
+
+BUILDS = {
+    "fits": lambda: chunks(*[b'{"stream": "%s"}\\r\\n' % (b"x" * 100_000)] * 200),
+    "no end of a line": lambda: chunks(*[b"x" * 50_000] * 100),
+    "tiny pieces": lambda: chunks(*[b"x"] * 300_000),
+    "control": lambda: chunks(b'{"stream": "\\x14"}\\n'),
+    "list": lambda: chunks(b"[1]\\n"),
+    "nested": lambda: chunks(b"[" * 100_000 + b"\\n"),
+}
+"""
+
+
+@pytest.mark.parametrize("which", ["fits", "no end of a line", "tiny pieces", "control", "list", "nested"])
+def test_a_builds_output_takes_neither(tmp_path: Path, which: str) -> None:
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text("FROM scratch")
+    setup = f"""{HOSTILE}{BUILDS}
+from pathlib import Path
+folder = Path({str(tmp_path)!r})
+serve(str(folder / "s"), BUILDS[{which!r}])
+engine = Engine(Here(), str(folder / "s"))
+engine.open()
+import docker.errors, requests
+"""
+    work = "engine.build('i', folder / 'context', folder / 'context/Dockerfile', {}, lambda data: None)"
+    longest, memory, said = measured(setup, work)
+    assert (said == "") == (which == "fits"), said
+    assert said.startswith("" if which == "fits" else "Nonsense"), said
+    assert longest < limits.PAUSE
+    assert memory < limits.MARGIN
+
+
 @pytest.mark.parametrize("which", ["endless", "large", "values", "nested", "error", "wide error", "number", "fits"])
 def test_an_engine_takes_neither_memory_nor_the_interpreter(tmp_path: Path, which: str) -> None:
     setup = f"""{HOSTILE}
