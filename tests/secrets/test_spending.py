@@ -13,6 +13,7 @@ import pytest
 from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.grant import BudgetExceededError, Meter, Pool, Used
 from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.proxy.request import Request
 from pccpipe.secrets.proxy.usage import Tokens
 from tests.secrets.test_proxy import ASK, KEY, Client
 from tests.testbed.model import ModelServer
@@ -169,3 +170,12 @@ def test_a_budget_counts_over_all_turns_and_max_tokens_over_one() -> None:
         meter.settle(reservation, Tokens(10, 0, 300))
     with pytest.raises(BudgetExceededError, match=r"930 of the step's budget of 1,000 tokens"):
         Meter(400, Used(), lambda used: None, pool).reserve(400, 100, 300, 1, lambda: False)
+
+
+def test_a_call_that_outlives_its_step_has_used_what_was_reserved_and_no_more(model: ModelServer) -> None:
+    client = limited(model, 10_000)
+    reserved = client.grant.reserve(Request([b"x"], most_input=100, likely_input=25, output=3000))
+    client.proxy.end(client.grant)
+    assert client.meter.used.tokens.total == 3100
+    client.grant.settle(reserved, Tokens(50, 0, 60))
+    assert client.meter.used.tokens.total == 3100
