@@ -356,7 +356,7 @@ class _RunStep(Struct):
         if not started.had.read_only_workspace:
             self.parts.workspace.touched(self.parts.side_of(place))
         return running, CommandLog(
-            self.parts.run_dir, started.stdout, started.stderr, anew=True, limit=self._log_limit()
+            self.parts.run_dir, started.stdout, started.stderr, from_start=True, limit=self._log_limit()
         )
 
     def _remembered(self, started: CommandStarted, over: CommandEnded, place: Place) -> Ended:

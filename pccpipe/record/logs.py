@@ -56,8 +56,8 @@ class LogQuota:
 class CommandLog:
     """Appends to a command's two log files; what is written is with the kernel at once, so that a reader sees it.
 
-    Use `create`; `stdout_name` and `stderr_name` are the paths within the run's folder. With `anew` what is in them is
-    dropped: the command's output comes from its first byte again.
+    Use `create`; `stdout_name` and `stderr_name` are the paths within the run's folder. With `from_start` what is in
+    them is dropped: the command's output comes from its first byte again.
 
     Args:
         limit: bytes of both files together: half for the beginning, half for the end. Each stream may have half of
@@ -65,7 +65,7 @@ class CommandLog:
     """
 
     def __init__(
-        self, run_dir: Path, stdout_name: str, stderr_name: str, *, anew: bool = False, limit: int = LOG.most
+        self, run_dir: Path, stdout_name: str, stderr_name: str, *, from_start: bool = False, limit: int = LOG.most
     ) -> None:
         self.stdout_name = stdout_name
         self.stderr_name = stderr_name
@@ -84,7 +84,7 @@ class CommandLog:
         self.is_cut_shown = False
         """Whether the views were told that they see no more."""
         self._logs = {
-            stream: _StreamLog(path, self.ending, anew=anew)
+            stream: _StreamLog(path, self.ending, from_start=from_start)
             for stream, path in ((Stream.STDOUT, self.stdout_path), (Stream.STDERR, self.stderr_path))
         }
 
@@ -155,8 +155,8 @@ class CommandLog:
 class _StreamLog:
     """One stream's file, and beside it the ring of its end while that is not known yet."""
 
-    def __init__(self, path: Path, ending: int, *, anew: bool) -> None:
-        self._file = path.open("wb" if anew else "ab", buffering=0)
+    def __init__(self, path: Path, ending: int, *, from_start: bool) -> None:
+        self._file = path.open("wb" if from_start else "ab", buffering=0)
         self._ring_path = path.with_name(f"{path.name}.end")
         self._ring_path.unlink(missing_ok=True)
         self._ending = ending

@@ -67,6 +67,11 @@ class _Undefined(jinja2.StrictUndefined):
         return f"there is no `{self._undefined_name}`{f': {hint}' if hint else ''}"
 
 
+def _pay(*values: object) -> None:
+    for value in values:
+        paid(value)
+
+
 class Environment(ImmutableSandboxedEnvironment):
     """The language, with a `finalize` that makes a value into the text that is put in."""
 
@@ -157,8 +162,7 @@ class Environment(ImmutableSandboxedEnvironment):
         eval_ctx: EvalContext | None = None,
     ) -> object:
         # `map` and its like come here for each item.
-        for each_ in (value, *(args or ()), *(kwargs or {}).values()):
-            paid(each_)
+        _pay(value, *(args or ()), *(kwargs or {}).values())
         return super().call_filter(name, value, args, kwargs, context, eval_ctx)
 
     def call_test(
@@ -170,8 +174,7 @@ class Environment(ImmutableSandboxedEnvironment):
         context: Context | None = None,
         eval_ctx: EvalContext | None = None,
     ) -> object:
-        for each_ in (value, *(args or ()), *(kwargs or {}).values()):
-            paid(each_)
+        _pay(value, *(args or ()), *(kwargs or {}).values())
         return super().call_test(name, value, args, kwargs, context, eval_ctx)
 
     def call(self, context: Context, obj: object, /, *args: object, **kwargs: object) -> object:

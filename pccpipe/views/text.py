@@ -233,7 +233,7 @@ def facts(done: ActionDone) -> str:
 
 
 def left_out(dropped: int) -> str:
-    """What is said behind the names of logs that leave out so many bytes; empty if none."""
+    """Say behind the names of logs how many bytes they leave out; empty if none."""
     return f" ({dropped:,} bytes left out by log_limit)" if dropped else ""
 
 

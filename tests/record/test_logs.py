@@ -95,7 +95,7 @@ def test_what_nobody_read_is_counted_and_the_end_comes_after_it(tmp_path: Path) 
 def test_a_resumed_run_begins_a_log_again_that_a_kill_left_in_the_middle(tmp_path: Path) -> None:
     killed = flooded(tmp_path, 1000)
     killed.write(Stream.STDOUT, b"x" * 5000)
-    with flooded(tmp_path, 1000, anew=True) as log:
+    with flooded(tmp_path, 1000, from_start=True) as log:
         log.write(Stream.STDOUT, b"whole\n")
     assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["", "whole\n"]
 

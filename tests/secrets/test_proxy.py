@@ -86,17 +86,6 @@ class Client:
         return "Basic " + base64.b64encode(f"pccpipe:{self.tokens[EGRESS]}".encode()).decode()
 
 
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer(key=KEY) as model:
-        yield model
-
-
-@pytest.fixture
-def client(model: ModelServer) -> Client:
-    return Client(Proxy(), f"{model.url}/v1")
-
-
 def test_a_call_gets_the_key_and_its_answer_comes_back_with_its_tokens_counted(
     client: Client, model: ModelServer
 ) -> None:

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from pccpipe import limits
-from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, Rules, read_request
-from tests.secrets.test_proxy import ASK, KEY, Client
+from tests.secrets.test_proxy import ASK, Client
 from tests.stall import measured
 from tests.testbed.model import ModelServer
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer(key=KEY) as model:
-        yield model
-
-
-@pytest.fixture
-def client(model: ModelServer) -> Client:
-    return Client(Proxy(), f"{model.url}/v1")
 
 
 def read(path: str, document: object, **rules: tuple[str, ...]) -> Request:
@@ -288,3 +275,18 @@ def test_no_request_stops_the_other_threads(count: int) -> None:
     assert longest < limits.PAUSE
     # What is written again of the pictures, and no more.
     assert memory < count * (20 << 20) + limits.MARGIN
+
+
+def test_a_text_that_looks_like_a_picture_is_paid_as_a_text() -> None:
+    picture = "data:image/png;base64," + "A" * 60_000
+    inline = {"type": "base64", "media_type": "image/png", "data": "A" * 60_000}
+    for path, document in (
+        ("/responses", user({"type": "input_text", "text": picture})),
+        ("/responses", {"input": picture}),
+        ("/messages", said({"type": "tool_use", "id": "t", "name": "f", "input": {"image_url": picture}})),
+        ("/messages", said({"type": "tool_use", "id": "t", "name": "f", "input": inline})),
+        ("/messages", said({"type": "text", "text": "x", "more": inline})),
+    ):
+        assert read(path, document).most_input > 60_000
+    assert read("/responses", user({"type": "input_image", "image_url": picture})).most_input < 11_000
+    assert read("/messages", said({"type": "image", "source": inline})).most_input < 11_000

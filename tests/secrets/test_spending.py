@@ -6,7 +6,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,14 +14,8 @@ from pccpipe.secrets.proxy.grant import BudgetExceededError, Meter, Pool, Used
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Request
 from pccpipe.secrets.proxy.usage import Tokens
-from tests.secrets.test_proxy import ASK, KEY, Client
+from tests.secrets.test_proxy import ASK, Client
 from tests.testbed.model import ModelServer
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer(key=KEY) as model:
-        yield model
 
 
 def limited(model: ModelServer, limit: int) -> Client:

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import h11
 
@@ -148,15 +148,11 @@ class Exchange:
             raise Refused(400, "bad_request", f"no good URL: {target[:200]}", fatal=True) from None
         if not egress.allows(grant.egress, host, port):
             raise self._refusal(grant, host, port)
-        with contextlib.ExitStack() as stack:
-            self._fetch_one(request, grant, method, url, self._body(stack, grant))
-
-    def _fetch_one(self, request: h11.Request, grant: Grant, method: str, url: SplitResult, body: list[bytes]) -> None:
-        host, port = url.hostname or "", url.port or 80
         path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
-        asked = upstream.Asked(method, path, "", _plain(request.headers), body)
         try:
-            with egress.Fetch(grant, host, port, asked) as fetch:
+            with contextlib.ExitStack() as stack:
+                asked = upstream.Asked(method, path, "", _plain(request.headers), self._body(stack, grant))
+                fetch = stack.enter_context(egress.Fetch(grant, host, port, asked))
                 self._pass_on(fetch.answer())
         except egress.RefusedAddressError as error:
             grant.warn(str(error))

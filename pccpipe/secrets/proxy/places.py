@@ -39,7 +39,7 @@ class Places:
         self._held: dict[Grant, int] = {}
 
     def enter(self) -> Place | None:
-        """A place for a new connection. Whoever has waited longest without a token makes room; None if none is left."""
+        """Give a new connection a place; the one without a token that came first makes room. None if there is none."""
         most = limits.UNKNOWN_CONNECTIONS.most
         with self._lock:
             if len(self._unknown) >= most:

@@ -22,7 +22,7 @@ from pccpipe.values import Json
 
 HERE = 128 << 10
 """Bytes of a request that is read in this process; a larger one is read in a process of its own."""
-IMAGE = re.compile(r"data:(image|video)/[\w.+-]+;base64,", re.ASCII)
+IMAGE = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
 IMAGE_TOKENS = 10_000
 """More than any provider counts for one picture: the size of its file says nothing."""
 BYTES_A_TOKEN = 4
@@ -107,18 +107,16 @@ def read_request(path: str, pieces: Sequence[bytes], rules: Rules) -> Request:
     if size > limits.REQUEST.most:
         raise RefusedRequestError("pccpipe_too_large", limits.REQUEST.exceeded())
     task = Encoder().encode(_Task(path, rules)) + b"\n"
-    if size <= HERE:
-        try:
+    try:
+        if size <= HERE:
             made = [check_apart(task + b"".join(pieces))]
-        except ValueError as error:
-            raise _refusal(str(error)) from None
-    else:
-        try:
+        else:
             made = apart(check_apart, [task, *pieces], "a request to the model's API")
-        except ValueError as error:
-            raise _refusal(str(error)) from None
-        except LimitExceeded as error:
-            raise RefusedRequestError("pccpipe_too_large", error.message) from None
+    except ValueError as error:
+        code, _, message = str(error).partition(" ")
+        raise RefusedRequestError(code, message) from None
+    except LimitExceeded as error:
+        raise RefusedRequestError("pccpipe_too_large", error.message) from None
     head, _, rest = made[0].partition(b"\n")
     found = Decoder(_Found).decode(head)
     takes_tokens = shape is None or shape.takes_tokens(path)
@@ -166,11 +164,6 @@ def check_apart(data: bytes) -> bytes:
     likely = text // BYTES_A_TOKEN + extra // 4
     found = _Found(text + extra, likely, output, choices, config, list(map(_short, taken)))
     return Encoder().encode(found) + b"\n" + written
-
-
-def _refusal(words: str) -> RefusedRequestError:
-    code, _, message = words.partition(" ")
-    return RefusedRequestError(code, message)
 
 
 def _written(document: dict[str, Json]) -> bytes:
@@ -263,24 +256,27 @@ def _leads_away(value: Json) -> bool:
 
 
 def _images(document: Json) -> tuple[int, int]:
-    """How many pictures are in a document, and how many bytes they are."""
-    count, size = 0, 0
+    """Count the pictures in a document, and their bytes. A text that only looks like one is a text."""
+    sizes: list[int] = []
     left: list[Json] = [document]
     while left:
         match left.pop():
-            case str() as text:
-                if IMAGE.match(text):
-                    count, size = count + 1, size + len(text)
             case list() as items:
                 left += items
-            case dict() as items:
-                if items.get("type") == "base64" and str(items.get("media_type")).startswith("image/"):
-                    count, size = count + 1, size + len(str(items.get("data")))
-                else:
-                    left += items.values()
+            case {"type": "image", "source": {"type": "base64", "data": str(data)}}:
+                sizes.append(len(data))
+            case dict() as part:
+                kind = part.get("type")
+                arguments = _ARGUMENTS.get(kind) if isinstance(kind, str) else None
+                for key, inner in part.items():
+                    picture = inner.get("url") if key == "image_url" and isinstance(inner, dict) else inner
+                    if key == "image_url" and isinstance(picture, str) and IMAGE.match(picture):
+                        sizes.append(len(picture))
+                    elif key not in {arguments, "functionCall", "functionResponse"}:
+                        left.append(inner)
             case _:
                 pass
-    return count, size
+    return len(sizes), sum(sizes)
 
 
 def _short(value: object) -> str:

@@ -66,9 +66,6 @@ class Asked(Struct, frozen=True):
     headers: Sequence[tuple[str, str]]
     body: Sequence[bytes] = ()
 
-    def header(self, name: str) -> str:
-        return next((value for known, value in self.headers if known == name), "")
-
 
 class Answer(Struct, frozen=True):
     """An answer whose pieces are given as they come."""

@@ -1,0 +1,22 @@
+"""A model, and a client of a proxy in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pccpipe.secrets.proxy.proxy import Proxy
+from tests.secrets.test_proxy import KEY, Client
+from tests.testbed.model import ModelServer
+
+
+@pytest.fixture
+def model() -> Iterator[ModelServer]:
+    with ModelServer(key=KEY) as model:
+        yield model
+
+
+@pytest.fixture
+def client(model: ModelServer) -> Client:
+    return Client(Proxy(), f"{model.url}/v1")
