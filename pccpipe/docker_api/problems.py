@@ -7,6 +7,7 @@ things, and only the engine's own words, never a command's.
 from __future__ import annotations
 
 import re
+import shlex
 from enum import Enum
 
 import docker.errors
@@ -47,7 +48,8 @@ def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unav
     if _NO_RUNTIME.search(words):
         return Unavailable(Reason.RUNTIME_MISSING, words, _MEND_RUNTIME)
     if call is Call.CREATE and status == 404:
-        hint = f"build or load the image {image} on that engine: docker build -t {image} ..." if image else ""
+        build = f"docker build -t {shlex.quote(image)} ..."
+        hint = f"build or load the image {image} on that engine: {build}" if image else ""
         return Unavailable(Reason.IMAGE_MISSING, words, hint)
     if call is Call.CREATE and status == 409:
         return Unavailable(Reason.NAME_TAKEN, words)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
+from pccpipe.errors import Nonsense
 from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import Machine
 
 TIMEOUT = 30.0
+MOST = 20
+"""Lines, as unknown.sh gives them."""
+_LINE = re.compile("[0-9]{1,10} .{0,2000}")
 
 
 def unknown_processes(machine: Machine, root: str) -> list[str]:
@@ -18,7 +23,11 @@ def unknown_processes(machine: Machine, root: str) -> list[str]:
     text = Path(__file__).with_name("unknown.sh").read_text()
     script = f"pcc_system={shlex.quote(root)}/.system\n{text}"
     done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
-    return done.stdout.decode(errors="replace").splitlines()
+    lines = done.stdout.decode(errors="replace").split("\n")[:-1]
+    wrong = [line for line in lines if not _LINE.fullmatch(line)]
+    if wrong or len(lines) > MOST:
+        raise Nonsense(machine.host, "list of processes", wrong[0] if wrong else f"{len(lines)} lines")
+    return lines
 
 
 def in_words(user: str, lines: list[str]) -> str:

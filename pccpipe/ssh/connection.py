@@ -14,6 +14,7 @@ import paramiko
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 from pccpipe.shell.housekeeping import ASK_FACTS, NotBegun, ScriptShell, parse_facts, sh_command
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
@@ -246,7 +247,7 @@ class Connection:
             raise Unavailable(Reason.ENGINE_MISSING, f"{where}: No such file or directory") from error
         if state == 4:
             words = f"{where}: Permission denied for user {self.facts.user}"
-            hint = f"sudo usermod -aG docker {shlex.quote(self.facts.user)}, on the VM; it holds from the next login on"
+            hint = f"sudo usermod -aG docker {operands(self.facts.user)}, on the VM; it holds from the next login on"
             raise Unavailable(Reason.ENGINE_PERMISSION_DENIED, words, hint) from error
         # Either nobody listens, or sshd forbids forwarding to sockets; docker's own client knows.
         ping = f"printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | {_dial_stdio(path)} | head -c 4"

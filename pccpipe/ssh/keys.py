@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
@@ -60,7 +60,7 @@ def locked_keys(key_path: Path | None) -> list[Path]:
 
 def add_to_agent(*paths: Path) -> str:
     """The command that gives keys to an agent; it asks for their passphrase, once."""
-    add = f"ssh-add {shlex.join(map(str, paths))}"
+    add = f"ssh-add {operands(*map(str, paths))}"
     return add if os.environ.get("SSH_AUTH_SOCK") else f'eval "$(ssh-agent)" && {add}'
 
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 
 SYSTEM_FILE = Path("/etc/ssh/ssh_known_hosts")
 
@@ -115,8 +116,8 @@ class KnownHosts:
         file = shlex.quote(str(self._file))
         if self._jump:
             # ssh-keyscan goes through no other host.
-            return f"ssh -J {self._jump} -o UserKnownHostsFile={file} {port}{self._host} true"
-        return f"ssh-keyscan {port}{self._host} >>{file}"
+            return f"ssh -J {shlex.quote(self._jump)} -o UserKnownHostsFile={file} {port}{operands(self._host)} true"
+        return f"ssh-keyscan {port}{operands(self._host)} >>{file}"
 
     def _add(self, key: HostKey) -> None:
         line = f"{self._names()[0]} {key.type} {base64.b64encode(key.blob).decode()}\n"

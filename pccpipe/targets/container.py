@@ -33,6 +33,7 @@ from pccpipe.docker_api.settings import (
 from pccpipe.docker_api.stream import Answer
 from pccpipe.errors import ActionError, Broken, Lost, Nonsense, Refused, Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 from pccpipe.shell.account import Account
 from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.programs import KILL_AFTER, write_files
@@ -433,7 +434,7 @@ class ContainerTarget:
             self._engine.remove(self._engine.id_of(found))
             return
         words = f"{error.words} (the container {name} is {status}, {whose})"
-        raise Unavailable(Reason.NAME_TAKEN, words, f"docker rm -f {name}, if nobody needs it") from error
+        raise Unavailable(Reason.NAME_TAKEN, words, f"docker rm -f {operands(name)}, if nobody needs it") from error
 
     def _begin(self, container: str, name: str, command: Command) -> Running:
         """Attach, wait and start; what certainly never began leaves nothing behind."""

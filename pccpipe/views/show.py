@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
+from pccpipe.paste import operands
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, Attempt, RunState, StepState
 from pccpipe.views.isolation import account, asked, verdict
@@ -45,7 +46,7 @@ def show_text(state: RunState, record: Path) -> list[str]:
         lines += stopped(state)
     failed = [step.path for step in failed_steps(state)]
     if failed:
-        lines += ["", f"to see why: pccpipe logs {state.run_id} {failed[0]}"]
+        lines += ["", f"to see why: pccpipe logs {state.run_id} {operands(failed[0])}"]
     return [harmless(line) for line in lines]
 
 

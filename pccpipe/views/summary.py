@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def questions(state: RunState) -> list[str]:
             lines.append(f"  it tried: {harmless_line(question.tried)}")
         lines += [f"  {key}: {harmless_line(str(question.inputs[key]))}" for key in question.missing]
     keys = dict.fromkeys(key for question in state.open_questions for key in question.missing)
-    words = " ".join(f"{key}=..." for key in keys)
+    words = " ".join(f"{shlex.quote(key)}=..." for key in keys)
     lines += ["", f"to answer: pccpipe answer {state.run_id} {words}", f"then: pccpipe resume {state.run_id}"]
     return [harmless(line) for line in lines]
 

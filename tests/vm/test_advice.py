@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pccpipe
+from pccpipe.data_files import data_path
 from pccpipe.errors import Unavailable
 from pccpipe.shell.as_account import OUT_OF_REACH, prepare
 from pccpipe.shell.here import Here
@@ -17,10 +18,10 @@ from pccpipe.targets.machine import Done
 PACKAGE = Path(pccpipe.__file__).parent
 
 
-@pytest.mark.parametrize("suffix", ["py", "sh", "md"])
+@pytest.mark.parametrize("suffix", ["py", "sh", "md", "yaml"])
 def test_no_login_is_advised_to_become_root_for_good(suffix: str) -> None:
     everything = re.compile(r"=\s*\((ALL|root)(:ALL)?\)\s*NOPASSWD")
-    for folder in (PACKAGE, PACKAGE.parent / "docs"):
+    for folder in (PACKAGE, PACKAGE.parent / "docs", data_path("pipelines")):
         for file in folder.rglob(f"*.{suffix}"):
             assert not everything.search(file.read_text()), file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +13,10 @@ from msgspec import Struct
 from pccpipe.data_files import data_path
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Run
-from pccpipe.targets.answers import number_or_none
+from pccpipe.targets.answers import IDS, number, number_or_none
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.patient import ACCOUNT, Patient
 
@@ -23,6 +25,9 @@ MAKE_TIMEOUT = 120.0
 PROCESSES = 8192
 """What a step of the account may have, by a limit of its own."""
 NOT_NAMED = "the project file names no run_as"
+_VERBS = ("write to its home ", "write to ", "read ", "use ")
+"""How walls.sh begins what has a path."""
+_SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock")
 
 
 class Known(Struct, frozen=True):
@@ -47,10 +52,9 @@ def account(patient: Patient) -> Finding:
     login, known = patient.machine.facts.user, _known(patient, name)
     if not known.facts:
         return wrong(f"no account {name} on the VM: steps with `on: vm` cannot run", _make(patient, name))
-    if known.facts["uid"] in {"0", str(patient.machine.facts.uid)}:
-        return wrong(
-            f"run_as: {name} is {'root' if known.facts['uid'] == '0' else 'the login itself'}: nothing is held"
-        )
+    uid = number(patient.machine.host, f"uid of {name}", known.facts["uid"], IDS)
+    if uid in {0, patient.machine.facts.uid}:
+        return wrong(f"run_as: {name} is {'the login itself' if uid else 'root'}: nothing is held")
     if known.refusal:
         return wrong(f"{login} cannot run commands as {name}: {known.refusal}", _make(patient, name))
     return _flaw(patient, name, known.facts) or ok(f"{login} can run commands as {name}, which is in no other group")
@@ -149,7 +153,7 @@ def _flaw(patient: Patient, name: str, facts: Mapping[str, str]) -> Finding | No
     if facts.get("password") == "P":
         return wrong(f"{name} has a password", Mend(f"{patient.sudo}passwd -l {name}", is_safe=True))
     if facts.get("manager", "masked") != "masked":
-        unit = f"user@{facts['uid']}.service"
+        unit = f"user@{number(patient.machine.host, f'uid of {name}', facts['uid'], IDS)}.service"
         words = f"{unit} can start: units of {name} would outlive its steps"
         return wrong(words, Mend(f"{patient.sudo}systemctl mask --now {unit}", is_safe=True))
     if facts.get("unread"):
@@ -161,25 +165,30 @@ def _flaw(patient: Patient, name: str, facts: Mapping[str, str]) -> Finding | No
 def _close(patient: Patient, name: str, hole: tuple[str, str]) -> Mend | None:
     """The command that closes a hole."""
     kind, words = hole
-    user, sudo = patient.machine.facts.user, patient.sudo
-    thing = shlex.quote(words.split(",")[0].rpartition(" ")[2])
+    user, sudo, system = patient.machine.facts.user, patient.sudo, f"{patient.root}/.system"
+    # The account itself has said that: no path of its choice is closed to all, or given to root.
+    path = next((words.removeprefix(verb) for verb in _VERBS if words.startswith(verb)), "")
+    is_ours = path.startswith((f"{patient.root}/", f"{patient.machine.facts.home}/"))
+    thing = operands(path)
     match kind:
-        case "mode" if thing.endswith("/.system/run-state"):
+        case "mode" if path == f"{system}/run-state":
             return Mend(f"chmod 700 {thing}", is_safe=True)
-        case "mode" if thing.endswith("/.system/run-workspaces"):
+        case "mode" if path == f"{system}/run-workspaces":
             return Mend(f"chmod 711 {thing}", is_safe=True)
-        case "mode":
-            return Mend(f"{sudo}chmod go-w {thing}" if words.startswith("write") else f"{sudo}chmod go-rwx {thing}")
-        case "home":
+        case "mode" if path.startswith("/") and words.startswith("write"):
+            return Mend(f"{sudo}chmod go-w {thing}")
+        case "mode" if is_ours:
+            return Mend(f"{sudo}chmod go-rwx {thing}")
+        case "home" if path.startswith("/"):
             return Mend(f"{sudo}chown root: {thing}")
-        case "engine":
+        case "engine" if path in {patient.engine.socket, *_SOCKETS}:
             return Mend(f"{sudo}chmod o-rw {thing}")
         case "cron" | "at":
             return Mend(f"echo {name} | {sudo}tee -a /etc/{kind}.deny", is_safe=True)
         case "sudo":
             return Mend(f"{sudo}grep -r {name} /etc/sudoers /etc/sudoers.d   # remove the rule that lets it")
         case "su":
-            return Mend(f"{sudo}passwd -l {shlex.quote(user)}")
+            return Mend(f"{sudo}passwd -l {operands(user)}")
         case _:
             return None
 
@@ -188,10 +197,20 @@ def _make(patient: Patient, name: str, *, is_safe: bool = True) -> Mend:
     if patient.machine.facts.uid == 0 or patient.run("sudo -n true").code == 0:
         do: Callable[[Patient], str] = lambda patient: make_account(patient, name)  # noqa: E731
         return Mend(patient.pccpipe("provision"), Where.HERE, is_safe=is_safe, do=do)
-    # Without root the script changes nothing, and has the commands for an administrator in lines of their own.
-    said = patient.words_of(_script(name), MAKE_TIMEOUT)
-    lines = (line.strip() for line in said.splitlines() if line.startswith("  "))
-    return Mend(" && ".join(f"({line})" for line in lines) + "   # as root")
+    return Mend(" && ".join(f"({line})" for line in by_administrator(patient, name)) + "   # as root")
+
+
+def by_administrator(patient: Patient, name: str) -> tuple[str, str]:
+    """Give the two commands of provision.yaml for root; not as the VM says them, which would choose what root does."""
+    facts = patient.machine.facts
+    login = facts.user if re.fullmatch(r"[A-Za-z0-9_.-]+", facts.user) else f"#{facts.uid}"
+    rule, limits = f"/etc/sudoers.d/pccpipe-{name}", f"/etc/security/limits.d/pccpipe-{name}.conf"
+    make = f"useradd -r -U -M -d /home/{name} -s /bin/sh -c pccpipe-workspace-code {name}"
+    deny = f"for f in cron at; do echo {name} >>/etc/$f.deny; done"
+    return (
+        f"{make}; {deny}; echo '{name} - nproc {2 * PROCESSES}' >{limits}",
+        f"echo '{login} ALL=({name}) NOPASSWD: ALL' >{rule} && chmod 440 {rule} && visudo -c",
+    )
 
 
 def _known(patient: Patient, name: str) -> Known:

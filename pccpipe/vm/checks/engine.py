@@ -12,6 +12,7 @@ from pccpipe.docker_api.problems import Call
 from pccpipe.errors import Unavailable
 from pccpipe.gc.changed import other_image
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.provisioned import Provisioned, read_provisioned, write_provisioned
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
@@ -56,7 +57,7 @@ def group(patient: Patient) -> Finding:
         return wrong(f"{words}; log out and in again", Mend(f"newgrp {GROUP}"))
     words = f"{user} is not in group {GROUP} and may not use the engine"
     if patient.words_of(f"getent group {GROUP}"):
-        return wrong(words, Mend(f"{patient.sudo}usermod -aG {GROUP} {shlex.quote(user)}", is_safe=True))
+        return wrong(words, Mend(f"{patient.sudo}usermod -aG {GROUP} {operands(user)}", is_safe=True))
     return wrong(f"{words}; there is no such group", Mend(patient.pccpipe("provision"), Where.HERE))
 
 

@@ -7,6 +7,7 @@ import time
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.shell.provisioned import FILE, read_provisioned
 from pccpipe.shell.startup import changed, startup_files
@@ -60,7 +61,7 @@ def host_key(patient: Patient) -> Finding:
         # The words and the hint say whether it is the jump host's.
         return wrong(f"{refusal.words}. {refusal.hint}")
     port = "" if vm.port == 22 else f"-p {vm.port} "
-    scan = f"ssh-keyscan {port}{vm.external_ip} >>{known}"
+    scan = f"ssh-keyscan {port}{operands(vm.external_ip)} >>{known}"
     if refusal.reason is Reason.SSH_HOST_KEY_UNKNOWN:
         words = f"{refusal.words}. Compare that with the VM's own (ssh-keygen -lf, on its console) before you take it"
         return wrong(words, Mend(scan, Where.HERE))
@@ -76,11 +77,11 @@ def login(patient: Patient) -> Finding:
         facts = patient.machine.facts
         return ok(f"user {facts.user} ({facts.uid}:{facts.gid}), {facts.system}")
     if refusal.reason is Reason.SSH_SESSION_REFUSED:
-        return wrong(_words(refusal), Mend(f"sudo usermod -s /bin/bash {shlex.quote(vm.user)}"))
+        return wrong(_words(refusal), Mend(f"sudo usermod -s /bin/bash {operands(vm.user)}"))
     mend = None
     if vm.key_path and not vm.proxy_jump:
         port = "" if vm.port == 22 else f"-p {vm.port} "
-        user = shlex.quote(f"{vm.user}@{vm.external_ip}")
+        user = operands(f"{vm.user}@{vm.external_ip}")
         mend = Mend(f"ssh-copy-id -i {shlex.quote(str(vm.key_path))} {port}{user}", Where.HERE)
     return wrong(_words(refusal), mend)
 

@@ -7,6 +7,7 @@ import shlex
 from pccpipe.gc.decide import Kind
 from pccpipe.gc.sweep import Fate
 from pccpipe.gc.unknown import in_words, unknown_processes
+from pccpipe.targets.answers import number
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.checks.leftovers import collect_leftovers, collected
 from pccpipe.vm.patient import Patient
@@ -42,7 +43,7 @@ def processes(patient: Patient) -> Finding:
     if not lines:
         return ok(f"each process of {facts.user} is of a session, a service or a run")
     words = in_words(facts.user, lines)
-    pids = " ".join(line.partition(" ")[0] for line in lines)
+    pids = " ".join(str(number(patient.machine.host, "PID", line.partition(" ")[0])) for line in lines)
     return warning(
         f"{words}. They can read and change what is {facts.user}'s",
         Mend(f"kill {pids}   # if you do not know them: runs without run_as leave such", Where.THERE),

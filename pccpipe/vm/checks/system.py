@@ -37,7 +37,8 @@ def folder(patient: Patient) -> Finding:
     """Whether the user may write where runs have their folders."""
     facts, root = patient.machine.facts, shlex.quote(patient.root)
     script = (
-        f"d={root}/.system; [ -d $d ] || d={root}; [ -d $d ] && [ -w $d ] && [ -x $d ] && exit; ls -ld $d 2>&1; exit 1"
+        f'd={root}/.system; [ -d "$d" ] || d={root}; [ -d "$d" ] && [ -w "$d" ] && [ -x "$d" ] && exit; '
+        'ls -ld "$d" 2>&1; exit 1'
     )
     done = patient.run(script)
     if done.code == 0:
@@ -122,7 +123,8 @@ def _engine_folder(patient: Patient) -> list[str]:
 
 def _free(patient: Patient, path: str, option: str) -> int | None:
     # A folder that is still to be made is on its parent's disk.
-    script = f"d={shlex.quote(path)}; while [ ! -e $d ]; do d=$(dirname $d); done; df {option} -- $d | tail -n 1"
+    up = 'while [ ! -e "$d" ]; do d=$(dirname -- "$d"); done'
+    script = f'd={shlex.quote(path)}; {up}; df {option} -- "$d" | tail -n 1'
     fields = patient.words_of(script).split()
     # A file system without a limit of its own on files (btrfs, some network ones) says 0 of 0.
     if len(fields) < 6 or fields[1] == "0":
