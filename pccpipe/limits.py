@@ -188,6 +188,35 @@ STEP_CONNECTIONS = Limit(
     "Each is a thread. They are counted for each step, so that none takes another's.",
 )
 
+# A file of a pipeline, of the project's settings, or of a schema.
+PIPELINE = Limit(
+    "a pipeline's text with all that it includes, or another file of YAML", 1 << 20, Unit.BYTES, "A person wrote it."
+)
+PIPELINE_VALUES = Limit(
+    "the number of values in a file of YAML, its aliases written out",
+    100_000,
+    Unit.COUNT,
+    "279 bytes of aliases can be a million values. Each takes up to 500 bytes of memory, with its place.",
+)
+PIPELINE_TEXT = Limit(
+    "the text in a file of YAML, its aliases written out",
+    16 << 20,
+    Unit.BYTES,
+    "All of it is searched for expressions.",
+)
+PIPELINE_DEPTH = Limit("the nesting in a file of YAML", 64, Unit.COUNT, "Each level is a call; a pipeline has ten.")
+PIPELINE_PROBLEMS = Limit(
+    "the keys listed that are wrong as YAML in a file", 100, Unit.COUNT, "A person fixes these first."
+)
+INCLUDED = Limit("the number of files that include one another", 8, Unit.COUNT, "Nobody follows a longer chain.")
+YAML_TAG = Limit("the length of a tag in YAML", 1000, Unit.COUNT, "A prefix of it, given once, becomes part of each.")
+YAML_DIGITS = Limit(
+    "the digits of a whole number in a file of YAML", 3000, Unit.COUNT, "A longer one is a text: Python prints no such."
+)
+YAML_DIRECTIVES = Limit(
+    "the number of %TAG directives in a file of YAML", 100, Unit.COUNT, "Each is compared with all before it."
+)
+
 # What a repository and the author of a pipeline write.
 EXPRESSION_MADE = Limit(
     "what an operator in an expression makes (characters, or values with all that is in them)",
@@ -285,6 +314,15 @@ ALL: tuple[Limit, ...] = (
     CLIENT_HELLO,
     UNKNOWN_CONNECTIONS,
     STEP_CONNECTIONS,
+    PIPELINE,
+    PIPELINE_VALUES,
+    PIPELINE_TEXT,
+    PIPELINE_DEPTH,
+    PIPELINE_PROBLEMS,
+    INCLUDED,
+    YAML_TAG,
+    YAML_DIGITS,
+    YAML_DIRECTIVES,
     EXPRESSION_MADE,
     EXPRESSION_WORK,
     IGNORE_FILES,

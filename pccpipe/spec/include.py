@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.errors import UsageError
 from pccpipe.spec.built_in import built_in, built_in_names, may_be_built_in
 from pccpipe.spec.merge import merge
@@ -14,10 +15,7 @@ from pccpipe.spec.paths import beside, is_file
 from pccpipe.spec.problem import Problem, Rule, did_you_mean
 from pccpipe.spec.schema import structure_problems
 from pccpipe.spec.snapshot import with_paths
-from pccpipe.spec.source import MAX_BYTES, BadYaml, Position, Source, read_source
-
-MAX_DEPTH = 8
-"""How many files may include one another."""
+from pccpipe.spec.source import BadYaml, Position, Source, read_source
 
 
 def find_pipeline(path: Path) -> Path:
@@ -111,10 +109,12 @@ def _find(name: str, chain: Sequence[Source]) -> Path:
 
 
 def _check_limits(chain: Sequence[Source]) -> None:
-    if len(chain) > MAX_DEPTH:
-        raise UsageError(f"over {MAX_DEPTH} files include one another", "let one of them include what is further down")
-    if sum(len(each.text) for each in chain) > MAX_BYTES:
-        raise UsageError(f"with what is included, the pipeline has over {MAX_BYTES // 1024} KiB")
+    if len(chain) > limits.INCLUDED.most:
+        raise UsageError(
+            f"over {limits.INCLUDED.most} files include one another", "let one of them include what is further down"
+        )
+    if sum(len(each.text) for each in chain) > limits.PIPELINE.most:
+        raise UsageError(f"with what is included, the pipeline has over {limits.PIPELINE.most // 1024} KiB")
 
 
 def _problem(source: Source, at: Position, wrong: UsageError) -> Problem:

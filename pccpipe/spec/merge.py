@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from pccpipe.spec.problem import Problem, did_you_mean
-from pccpipe.spec.source import Change, Data, Key, Position, Source, walk
+from pccpipe.spec.source import Change, Data, Key, Place, Source, walk
 
 _Path = tuple[Key, ...]
 _LISTS = ("steps", "always")
@@ -29,8 +29,7 @@ class _Merger:
         self._over = over
         self._under = under
         self._change = _mapping(_mapping(over.data).get("change"))
-        self._keys: dict[_Path, Position] = {}
-        self._values: dict[_Path, Position] = {}
+        self._places = Place(over.of_value(()))
         self._changes = dict(under.changes)
         self._removed = dict(under.removed)
         self._found: set[str] = set()
@@ -38,7 +37,6 @@ class _Merger:
 
     def merged(self) -> Source:
         own, theirs = _mapping(self._over.data), _mapping(self._under.data)
-        self._values[()] = self._over.of_value(())
         self._at(self._over, ("include",), ("include",))
         data: dict[str, Data] = {}
         for key in dict.fromkeys((*theirs, *own)):
@@ -50,8 +48,7 @@ class _Merger:
         return replace(
             self._over,
             data=data,
-            _keys=self._keys,
-            _values=self._values,
+            places=self._places,
             included={self._under.file: self._under.lines, **self._under.included},
             changes=self._changes,
             removed={name: at for name, at in self._removed.items() if name not in _ids(data)},
@@ -80,9 +77,7 @@ class _Merger:
         return data
 
     def _at(self, source: Source, old: _Path, new: _Path) -> None:
-        self._values[new] = source.of_value(old)
-        if isinstance(new[-1], str):
-            self._keys[new] = source.of_key(old)
+        self._places.put(new, source.of_value(old), source.of_key(old) if isinstance(new[-1], str) else None)
 
     def _sequence(self, key: str, own: Mapping[str, Data], theirs: Mapping[str, Data]) -> Data:
         """The included steps as they are changed, and the own ones behind them."""

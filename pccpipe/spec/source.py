@@ -7,30 +7,29 @@ https://yaml.org/spec/1.2.2/#103-core-schema.
 from __future__ import annotations
 
 import codecs
-import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import abc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import yaml
 from msgspec import Struct, field
 
+from pccpipe import limits
+from pccpipe.spec.compose import Beyond, Mapping, Node, Scalar, Sequence, compose, too_deep, too_many
+from pccpipe.spec.scalar import plain_scalar
 from pccpipe.values import Json
 
 Key: TypeAlias = "str | int"
 Data: TypeAlias = Json
 
-MAX_BYTES = 1024 * 1024
-MAX_DEPTH = 64
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_PLAIN = "plain"
-"""The tag of a scalar without quotes and without a tag of its own."""
-MAX_NODES = 100_000
-"""Counted with every alias expanded: 279 bytes of aliases can be a million values."""
+_PIECE = 1 << 15
+"""Characters that are split into lines in one call."""
 
 
-class Position(Struct, frozen=True, order=True):
+class Position(Struct, frozen=True, order=True, gc=False):
     """A place in a file; line and column from 1."""
 
     file: str
@@ -39,6 +38,45 @@ class Position(Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
+
+
+class Place(Struct, gc=False):
+    """Where a value stands, its key, and what is in it."""
+
+    value: Position
+    key: Position | None = None
+    inner: dict[Key, Place] | None = None
+
+    def at(self, path: tuple[Key, ...]) -> Place | None:
+        """Find the place of what is at the path in it."""
+        found: Place | None = self
+        for key in path:
+            found = found.inner.get(key) if found and found.inner else None
+        return found
+
+    def put(self, path: tuple[Key, ...], value: Position, key: Position | None) -> None:
+        """Set where a value and its key are; what is around it must have a place."""
+        place = self.at(path[:-1])
+        assert place
+        place.add(path[-1], value, key)
+
+    def add(self, name: Key, value: Position, key: Position | None) -> Place:
+        """Set the place of something directly in it."""
+        if self.inner is None:
+            self.inner = {}
+        place = self.inner[name] = self.inner.get(name) or Place(value)
+        place.value, place.key = value, key or place.key
+        return place
+
+    def all(self) -> Iterator[Position]:
+        """Give the positions of all values and keys."""
+        waiting = [self]
+        while waiting:
+            place = waiting.pop()
+            yield place.value
+            if place.key:
+                yield place.key
+            waiting += (place.inner or {}).values()
 
 
 class BadYaml(Exception):
@@ -73,33 +111,36 @@ class Source(Struct, frozen=True):
     text: str
     lines: tuple[str, ...]
     data: Data
-    _keys: dict[tuple[Key, ...], Position]
-    _values: dict[tuple[Key, ...], Position]
-    included: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    places: Place
+    included: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The lines of the files that parts of the data come from, by file; the next one first."""
-    changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
+    changes: abc.Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
     """By the step's id."""
-    removed: Mapping[str, Position] = field(default_factory=dict)
+    removed: abc.Mapping[str, Position] = field(default_factory=dict)
     """Where the steps are taken out that are here no more, by id."""
 
     def of_key(self, path: tuple[Key, ...]) -> Position:
         """Where the last key of the path stands, or the nearest thing around it that there is."""
-        while path and path not in self._keys:
-            if path in self._values:
-                return self._values[path]
-            path = path[:-1]
-        return self._keys.get(path) or self._values.get((), Position(self.file, 1, 1))
+        place = self._nearest(path)
+        return place.key or place.value
 
     def of_value(self, path: tuple[Key, ...]) -> Position:
         """Where the value at the path begins, or the nearest thing around it that there is."""
-        while path and path not in self._values:
-            path = path[:-1]
-        return self._values.get(path, Position(self.file, 1, 1))
+        return self._nearest(path).value
 
     def below(self, path: tuple[Key, ...]) -> frozenset[Position]:
         """Where the value at the path is, and all that is in it."""
-        places = (*self._keys.items(), *self._values.items())
-        return frozenset(at for each, at in places if each[: len(path)] == path and at != self._keys.get(path))
+        place = self.places.at(path)
+        return frozenset(at for at in place.all() if at != place.key) if place else frozenset()
+
+    def _nearest(self, path: tuple[Key, ...]) -> Place:
+        place = self.places
+        for key in path:
+            inner = place.inner.get(key) if place.inner else None
+            if inner is None:
+                break
+            place = inner
+        return place
 
     def line(self, number: int) -> str:
         """The text of a line, from 1; empty if there is none."""
@@ -113,15 +154,15 @@ class Source(Struct, frozen=True):
 def read_source(path: Path) -> Source:
     """Read a YAML file. Raises OSError, BadYaml."""
     with path.open("rb") as opened:
-        data = opened.read(MAX_BYTES + 1)
+        data = opened.read(limits.PIPELINE.most + 1)
     return parse_source(data, str(path))
 
 
 def parse_source(data: bytes, file: str) -> Source:
     """Parse YAML text. Raises BadYaml with the position of what is wrong."""
     start = Position(file, 1, 1)
-    if len(data) > MAX_BYTES:
-        raise BadYaml(start, f"the file has more than {MAX_BYTES} bytes", "is it the right file?")
+    if len(data) > limits.PIPELINE.most:
+        raise BadYaml(start, f"the file has more than {limits.PIPELINE.most} bytes", "is it the right file?")
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = data.decode("utf-8")
@@ -145,7 +186,9 @@ def parse_source(data: bytes, file: str) -> Source:
 def _parsed(text: str, file: str) -> Source:
     start = Position(file, 1, 1)
     try:
-        node = yaml.compose(text, Loader=_loader())
+        node = compose(text)
+    except Beyond as beyond:
+        raise BadYaml(Position(file, beyond.line, beyond.column), beyond.message) from None
     except yaml.MarkedYAMLError as error:
         raise _bad_syntax(error, file, text) from None
     except yaml.reader.ReaderError as error:
@@ -157,8 +200,9 @@ def _parsed(text: str, file: str) -> Source:
     if node is None:
         raise BadYaml(start, "the file is empty")
     builder = _Builder(file)
-    value = builder.build(node, (), 0)
-    source = Source(file, text, tuple(_lines(text)), value, builder.keys, builder.values)
+    places = Place(builder.at(node))
+    value = builder.build(node, places, 0)
+    source = Source(file, text, tuple(_lines(text)), value, places)
     if builder.wrong:
         bad, *others = builder.wrong
         bad.others, bad.source = tuple(others), source
@@ -168,13 +212,25 @@ def _parsed(text: str, file: str) -> Source:
 
 def _lines(text: str) -> list[str]:
     """The lines of a text as libyaml counts them, which has fewer breaks than Python."""
-    lines = _BREAK.split(text)
+    lines = _split(text)
     return lines[:-1] if len(lines) > 1 and not lines[-1] else lines
 
 
 def _end_of(text: str, file: str) -> Position:
-    lines = _BREAK.split(text)
+    lines = _split(text)
     return Position(file, len(lines), len(lines[-1]) + 1)
+
+
+def _split(text: str) -> list[str]:
+    lines, begin = [""], 0
+    while begin < len(text):
+        end = begin + _PIECE
+        end += text[end - 1 : end + 1] == "\r\n"
+        first, *rest = _BREAK.split(text[begin:end])
+        lines[-1] += first
+        lines += rest
+        begin = end
+    return lines
 
 
 def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
@@ -194,7 +250,7 @@ def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
     elif begins and is_end and str(error.context).endswith(("flow sequence", "flow mapping", "quoted scalar")):
         mark, problem = begins, f"this `{_character(begins, lines)}` is never closed"
     elif "nesting depth" in problem:
-        problem = f"this is nested over {MAX_DEPTH} deep"
+        problem = f"this is nested over {limits.PIPELINE_DEPTH.most} deep"
     elif begins and "flow" in str(error.context):
         problem, hint = "something else is expected here", _opened(begins, lines)
     elif "did not find expected key" in problem or "expected '-' indicator" in problem:
@@ -205,6 +261,8 @@ def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
         hint = "has the key its `: `, and is the line indented as its neighbours are?"
     elif "cannot start any token" in problem:
         problem, hint = "a text cannot begin with this character", "quote the whole text"
+    elif begins and "duplicate anchor" in str(error.context):
+        problem, hint = "this anchor is here twice", f"the first is on line {begins.line + 1}"
     elif "undefined alias" in problem:
         problem, hint = "there is no anchor for this alias", "a text that begins with `*` needs quotes"
     elif "escape character" in problem:
@@ -213,38 +271,16 @@ def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
     return BadYaml(position, f"this is no valid YAML: {problem}", hint)
 
 
-def _opened(mark: yaml.Mark, lines: Sequence[str]) -> str:
+def _opened(mark: yaml.Mark, lines: abc.Sequence[str]) -> str:
     bracket = _character(mark, lines)
     close = {"[": "]", "{": "}"}.get(bracket, "")
     return f"the `{bracket}` on line {mark.line + 1} wants a `,` or its `{close}`" if close else ""
 
 
-def _character(mark: yaml.Mark, lines: Sequence[str]) -> str:
+def _character(mark: yaml.Mark, lines: abc.Sequence[str]) -> str:
     return lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
 
 
-@functools.cache
-def _loader() -> type[yaml.SafeLoader]:
-    base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-    class Core(base):  # type: ignore[valid-type, misc]
-        """Resolves nothing but whether a scalar is plain: `_scalar` makes values, with 1.2's rules."""
-
-        def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
-            if kind is yaml.ScalarNode and implicit[0]:
-                return _PLAIN
-            return str(super().resolve(kind, value, (False, implicit[1]) if kind is yaml.ScalarNode else implicit))
-
-    return Core
-
-
-_NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
-_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
-_INT = re.compile(r"[-+]?[0-9]+\Z")
-_OCTAL = re.compile(r"0o[0-7]+\Z")
-_HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
-_SPECIAL = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 
 
@@ -252,62 +288,63 @@ class _Builder:
     def __init__(self, file: str) -> None:
         self._file = file
         self._count = 0
-        self._open: set[int] = set()
-        self.keys: dict[tuple[Key, ...], Position] = {}
-        self.values: dict[tuple[Key, ...], Position] = {}
+        self._characters = 0
         self.wrong: list[BadYaml] = []
         """What is wrong with single keys: the rest is built without them."""
 
-    def build(self, node: yaml.Node, path: tuple[Key, ...], depth: int) -> Data:
-        at = self._at(node)
-        self.values[path] = at
+    def build(self, node: Node, place: Place, depth: int) -> Data:
+        at = place.value
         self._count += 1
-        if self._count > MAX_NODES:
-            raise BadYaml(at, f"the file has over {MAX_NODES} values, with its aliases expanded")
-        if depth > MAX_DEPTH:
-            raise BadYaml(at, f"this is nested over {MAX_DEPTH} deep")
-        if id(node) in self._open:
-            raise BadYaml(at, "this alias leads back to a place that it is inside of")
-        if isinstance(node, yaml.ScalarNode):
+        if self._count > limits.PIPELINE_VALUES.most:
+            raise BadYaml(at, too_many())
+        if depth > limits.PIPELINE_DEPTH.most:
+            raise BadYaml(at, too_deep())
+        if isinstance(node, Scalar):
             return self._scalar(node, at)
         if node.tag not in _CORE_TAGS and not node.tag.endswith((":map", ":seq")):
             raise BadYaml(at, f"the tag {node.tag} is not known here")
-        self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.SequenceNode):
-                return [self.build(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
-            return self._mapping(node, path, depth)
-        finally:
-            self._open.discard(id(node))
+        if isinstance(node, Mapping):
+            return self._mapping(node, place, depth)
+        assert isinstance(node, Sequence)
+        return [
+            self.build(item, place.add(index, self.at(item), None), depth + 1) for index, item in enumerate(node.items)
+        ]
 
-    def _mapping(self, node: yaml.Node, path: tuple[Key, ...], depth: int) -> dict[str, Data]:
+    def _mapping(self, node: Mapping, place: Place, depth: int) -> dict[str, Data]:
         built: dict[str, Data] = {}
-        for key_node, value_node in node.value:
-            at = self._at(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.wrong.append(BadYaml(at, "a key must be a word, and this is a list or a mapping"))
+        for key_node, value_node in node.pairs:
+            at = self.at(key_node)
+            if not isinstance(key_node, Scalar):
+                self._say(at, "a key must be a word, and this is a list or a mapping")
                 continue
-            key = str(key_node.value)
-            if key == "<<" and not key_node.style:
+            key = key_node.text
+            if key == "<<" and not key_node.is_quoted:
                 raise BadYaml(at, "merge keys (`<<`) are not part of YAML 1.2", "use `extends:` or `defaults:`")
             if key in built:
-                first = f"the first is on line {self.keys[(*path, key)].line}"
-                self.wrong.append(BadYaml(at, f"the key `{key}` is here twice", first))
+                first = place.at((key,))
+                assert first
+                assert first.key
+                self._say(at, f"the key `{key}` is here twice", f"the first is on line {first.key.line}")
                 continue
-            self.keys[(*path, key)] = at
-            built[key] = self.build(value_node, (*path, key), depth + 1)
+            built[key] = self.build(value_node, place.add(key, self.at(value_node), at), depth + 1)
         return built
 
-    def _scalar(self, node: yaml.ScalarNode, at: Position) -> Data:
-        text = str(node.value)
+    def _say(self, at: Position, message: str, hint: str = "") -> None:
+        if len(self.wrong) < limits.PIPELINE_PROBLEMS.most:
+            self.wrong.append(BadYaml(at, message, hint))
+
+    def _scalar(self, node: Scalar, at: Position) -> Data:
+        self._characters += len(node.text)
+        if self._characters > limits.PIPELINE_TEXT.most:
+            raise BadYaml(at, limits.PIPELINE_TEXT.exceeded())
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         match tag:
             case "plain":
-                return plain_scalar(text)
+                return plain_scalar(node.text)
             case "str" | "!":
-                return text
+                return node.text
             case _:
-                return self._tagged(text, tag, at)
+                return self._tagged(node.text, tag, at)
 
     def _tagged(self, text: str, tag: str, at: Position) -> Data:
         value = plain_scalar(text)
@@ -320,27 +357,9 @@ class _Builder:
             raise BadYaml(at, f"the tag !!{tag} does not fit `{text}`")
         return value
 
-    def _at(self, node: yaml.Node) -> Position:
-        return Position(self._file, node.start_mark.line + 1, node.start_mark.column + 1)
-
-
-def plain_scalar(text: str) -> bool | int | float | str | None:
-    """The value of an unquoted scalar by YAML 1.2's core schema."""
-    if _NULL.match(text):
-        return None
-    if _BOOL.match(text):
-        return text in {"true", "True", "TRUE"}
-    if _INT.match(text):
-        return int(text) if len(text) < 4000 else text
-    if _OCTAL.match(text):
-        return int(text, 8)
-    if _HEX.match(text):
-        return int(text, 16)
-    if _FLOAT.match(text):
-        return float(text)
-    if _SPECIAL.match(text):
-        return float(text.replace(".", "", 1))
-    return text
+    def at(self, node: Node) -> Position:
+        """Where a node begins."""
+        return Position(self._file, node.line, node.column)
 
 
 def walk(data: Data, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Data]]:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pccpipe import limits
 from pccpipe.errors import SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
-from pccpipe.spec.include import MAX_DEPTH
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import FileKind, Parallel, Pipeline, Repeat, Run
 from pccpipe.spec.schema import schema_text
-from pccpipe.spec.source import MAX_BYTES, parse_source
+from pccpipe.spec.source import parse_source
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json
 
@@ -228,16 +228,16 @@ def test_an_including_file_can_be_included(included: Included, tmp_path: Path) -
 
 def test_the_files_that_include_one_another_are_limited(tmp_path: Path) -> None:
     (tmp_path / "0.yaml").write_text("version: 1\nname: n\nsteps: [{id: a, run: 'true'}]\n")
-    for number in range(1, MAX_DEPTH + 1):
+    for number in range(1, limits.INCLUDED.most + 1):
         (tmp_path / f"{number}.yaml").write_text(f"version: 1\nname: n\ninclude: {number - 1}.yaml\n")
-    assert len(load_pipeline(tmp_path / f"{MAX_DEPTH - 1}.yaml").included) == MAX_DEPTH - 1
-    with pytest.raises(SpecError, match=f"over {MAX_DEPTH} files"):
-        load_pipeline(tmp_path / f"{MAX_DEPTH}.yaml")
+    assert len(load_pipeline(tmp_path / f"{limits.INCLUDED.most - 1}.yaml").included) == limits.INCLUDED.most - 1
+    with pytest.raises(SpecError, match=f"over {limits.INCLUDED.most} files"):
+        load_pipeline(tmp_path / f"{limits.INCLUDED.most}.yaml")
 
 
 def test_their_size_is_limited(tmp_path: Path) -> None:
     for name, rest in (("a", "include: b.yaml"), ("b", "steps: [{id: a, run: 'true'}]")):
-        (tmp_path / f"{name}.yaml").write_text(f"version: 1\nname: n\n{rest}\n#{'-' * (MAX_BYTES // 2)}\n")
+        (tmp_path / f"{name}.yaml").write_text(f"version: 1\nname: n\n{rest}\n#{'-' * (limits.PIPELINE.most // 2)}\n")
     with pytest.raises(SpecError, match="with what is included"):
         load_pipeline(tmp_path / "a.yaml")
 

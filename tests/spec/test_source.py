@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pccpipe.spec.source import MAX_NODES, BadYaml, Position, parse_source
+from pccpipe import limits
+from pccpipe.spec.source import BadYaml, Position, parse_source
 from pccpipe.values import Json
 
 
@@ -64,7 +65,7 @@ def test_keys_and_values_have_positions() -> None:
 def test_a_small_file_cannot_become_a_large_one() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 8)]
-    with pytest.raises(BadYaml, match=str(MAX_NODES)):
+    with pytest.raises(BadYaml, match=str(limits.PIPELINE_VALUES.most)):
         load("\n".join(lines))
 
 
