@@ -161,6 +161,12 @@ MODEL_EVENTS = Limit(
     Unit.COUNT,
     "Each counts all calls before it as well; from then on one a second is enough.",
 )
+VIEW_QUEUE = Limit(
+    "the output that waits for a slow reader of a run's view",
+    16 << 20,
+    Unit.BYTES,
+    "The step goes on; the oldest output is left out of the view, a line counts it, and the log has it.",
+)
 WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "The rest is counted in one more; a person reads a few.")
 
 # What a model's API, or another server that the proxy asks, answers.
@@ -309,6 +315,7 @@ ALL: tuple[Limit, ...] = (
     LOG,
     RUN_LOGS,
     MODEL_EVENTS,
+    VIEW_QUEUE,
     WARNINGS,
     ANSWER_HEAD,
     CLIENT_HELLO,

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,20 +30,15 @@ from pccpipe.cli.options import (
     which_project,
 )
 from pccpipe.cli.process import take_secrets
-from pccpipe.cli.signals import obey_signals
+from pccpipe.cli.signals import obey_no_more, obey_signals
 
 if TYPE_CHECKING:
     from pccpipe.record.events import Event
+    from pccpipe.views.queued import QueuedView, View
 
 DOWNGRADED = 4
 """The exit status of a downgraded success, with --fail-on-downgrade."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-class View(Protocol):
-    def __call__(self, event: Event) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @click.command()
@@ -136,8 +131,17 @@ def _base36(number: int) -> str:
     return text
 
 
-def make_view(output: Format, record: Path, earlier: Iterable[Event] = ()) -> View:
-    """What shows a run's events as `--format` says; those that came `earlier`, before it was resumed, not again."""
+def make_view(output: Format, record: Path, earlier: Iterable[Event] = ()) -> QueuedView:
+    """Show a run's events as `--format` says; those that came `earlier`, before it was resumed, not again.
+
+    Nothing waits for who reads it, until the run is over.
+    """
+    from pccpipe.views.queued import QueuedView
+
+    return QueuedView(_view(output, record, earlier), on_wait=obey_no_more)
+
+
+def _view(output: Format, record: Path, earlier: Iterable[Event]) -> View:
     if output is Format.AUTO:
         output = Format.LIVE if can_be_live() else Format.PLAIN
     match output:

@@ -31,6 +31,13 @@ def obey_signals(cancel: Cancel) -> None:
     threading.Thread(target=_obey, args=(came, cancel), name="pccpipe-signals", daemon=True).start()
 
 
+def obey_no_more() -> None:
+    """From now on a signal ends the process: the run is over, and all that is left is to wait for a reader."""
+    for number in _OBEYED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _obey(came: SimpleQueue[int], cancel: Cancel) -> None:
     seen: set[int] = set()
     while True:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import signal
 import subprocess
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.control import Control
+from tests.e2e.control import Control, containers, happened, wait_until
+from tests.targets.stand import local_shell
 
 LIMIT = 1 << 20
 
@@ -19,6 +25,102 @@ def place(request: pytest.FixtureRequest) -> Control:
     """A project with a VM, and one that is all local."""
     control: Control = request.getfixturevalue("control" if request.param == "vm" else "local_control")
     return control
+
+
+class Site:
+    """A control centre, and the step's keys by which a flood runs at one place."""
+
+    def __init__(self, control: Control, where: str) -> None:
+        self.control = control
+        self.where = where
+        self.word = f"50{os.getpid()}{random.randrange(10**6, 10**7)}"
+        """What the flood says: no other process has it in its command line, on this machine or on a VM of the bed."""
+
+    def pipeline(self, timeout: str) -> str:
+        return f"""
+        containers: {{box: {{image: "pcc-runner:latest", network: none}}}}
+        steps:
+          - {{id: flood, {self.where}, log_limit: {LIMIT}, timeout: {timeout},
+               run: "echo first words; exec yes {self.word}"}}
+        always:
+          - {{id: last, {self.where}, run: echo after}}
+        """
+
+    def leftovers(self, run_id: str) -> list[str]:
+        """What of the run still runs there."""
+        vm = self.control.vm
+        if vm is None:
+            return local_shell(f"pgrep -fx 'yes {self.word}' || true").split()
+        return [*map(str, vm.pids(self.word)), *containers(vm, run_id)]
+
+
+@pytest.fixture(params=["local", "vm", "run_as", "container"])
+def site(request: pytest.FixtureRequest) -> Site:
+    """Each kind of place where a step may flood."""
+    control: Control = request.getfixturevalue("local_control" if request.param == "local" else "control")
+    control.run_as = request.param == "run_as"
+    where = "on: container, container: box" if request.param == "container" else "on: vm"
+    return Site(control, where)
+
+
+def the_flood(record: Path) -> tuple[dict[str, Any], Path]:
+    """The flooding step of the record, and its log."""
+    step = json.loads((record / "run.json").read_text())["steps"][0]
+    return step, record / step["attempts"][-1]["stdout"]
+
+
+def check_log(step: dict[str, Any], log: Path) -> None:
+    """Both ends are there, the middle is counted, and nothing else is kept."""
+    assert log.stat().st_size < LIMIT + 200
+    data = log.read_bytes()
+    assert data.startswith(b"first words\n")
+    counted = re.search(rb"\n\.\.\. ([0-9,]+) bytes(?: \([0-9,]+ lines\))? left out here by log_limit \.\.\.\n", data)
+    assert counted
+    assert int(counted[1].replace(b",", b"")) == step["attempts"][-1]["log_dropped"]
+    assert sorted(file.name for file in log.parent.iterdir() if "flood" in file.name) == [
+        log.name.replace("stdout", "stderr"),
+        log.name,
+    ]
+
+
+def test_a_flood_ends_at_its_time_limit_as_timed_out_at_each_place(site: Site) -> None:
+    ran = site.control.run(site.pipeline("4s"))
+    step, log = the_flood(ran.record)
+    assert step["outcome"] == "timed_out", step["message"]
+    assert step["seconds"] < 4 + 10
+    check_log(step, log)
+    assert ran.step("last")["outcome"] == "succeeded"
+    assert site.leftovers(ran.record.name) == []
+
+
+def test_an_interrupt_ends_a_flood_in_seconds(site: Site) -> None:
+    process, record = site.control.start(site.pipeline("10m"))
+    wait_until(lambda: sum(log.stat().st_size for log in record.glob("logs/flood*")) >= LIMIT / 2)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=40)
+    assert time.monotonic() - began < 20
+    assert process.returncode == 130
+    step, log = the_flood(record)
+    assert step["outcome"] == "cancelled"
+    check_log(step, log)
+    assert site.leftovers(record.name) == []
+
+
+def test_a_run_that_is_killed_in_a_flood_is_resumed(site: Site) -> None:
+    process, record = site.control.start(site.pipeline("12s"))
+    wait_until(lambda: sum(log.stat().st_size for log in record.glob("logs/flood*")) >= LIMIT / 2)
+    time.sleep(1)
+    process.kill()
+    process.communicate()
+    began = time.monotonic()
+    done = site.control.do("resume", record.name, "--project", str(site.control.folder / "project.yaml"))
+    assert done.returncode == 1, done.stderr
+    assert time.monotonic() - began < 12 + 25
+    step, log = the_flood(record)
+    assert step["outcome"] == "timed_out", step["message"]
+    check_log(step, log)
+    assert site.leftovers(record.name) == []
 
 
 def test_a_step_that_floods_ends_at_its_time_limit_with_both_ends_of_its_log(place: Control) -> None:
@@ -65,3 +167,36 @@ def test_what_is_far_ahead_of_the_reader_is_not_read(place: Control) -> None:
     (log,) = record.glob("logs/*stdout.log")
     # Lines are counted only of what was read.
     assert re.search(rb"\n\.\.\. [0-9,]+ bytes left out here", log.read_bytes())
+
+
+@pytest.mark.parametrize("form", ["plain", "jsonl"])
+def test_a_pipe_that_nobody_reads_stops_nothing_and_takes_no_memory(local_control: Control, form: str) -> None:
+    pipeline = """
+    steps:
+      - id: both
+        parallel:
+          - {id: flood, run: "exec yes 50505054", timeout: 4s, continue_on_error: true}
+          - {id: beside, run: "sleep 1; echo beside >beside"}
+      - {id: after, run: echo after >after}
+    """
+    process, record = local_control.start(pipeline, "--format", form)
+    wait_until(lambda: happened(record, '"event":"run_ended"'), limit=25)
+    wait_until(lambda: json.loads((record / "run.json").read_text())["status"] == "succeeded")
+    state = {step["path"]: step for step in json.loads((record / "run.json").read_text())["steps"]}
+    assert state["both.flood"]["outcome"] == "timed_out"
+    assert state["both.beside"]["seconds"] < 1 + 3
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    assert peak
+    assert int(peak[1]) < 200 * 1024
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "characters are not shown: this reader is too slow; the log has them" in out
+
+
+def test_a_run_that_is_over_and_waits_for_its_reader_ends_with_a_signal(local_control: Control) -> None:
+    process, record = local_control.start("steps: [{id: much, run: seq 100000}]")
+    wait_until(lambda: happened(record, '"event":"run_ended"'), limit=25)
+    time.sleep(2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == -signal.SIGINT
