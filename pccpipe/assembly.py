@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from msgspec import Struct
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Unavailable, VmBusy
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.project_vm import ProjectVm
 from pccpipe.record.fence import STATES, system_folder
@@ -118,7 +118,7 @@ class Assembly:
 
     def __getitem__(self, place: Place) -> Target:
         if self.vm and place is not Place.LOCAL:
-            self.vm.claim()
+            self._claim(self.vm)
         with self._lock:
             if place not in self._made:
                 self._made[place] = self._make(place)
@@ -233,10 +233,17 @@ class Assembly:
             root=self.vm.root,
         )
 
+    def _claim(self, vm: ProjectVm) -> Machine:
+        """Give the VM that the run has for itself. Raises `Unavailable`, with a reason that is no other place's."""
+        try:
+            return vm.claim()
+        except VmBusy as busy:
+            raise Unavailable(Reason.VM_BUSY, busy.message, busy.hint) from busy
+
     def _claim_workspace(self) -> Machine:
         """The VM for work in the workspace alone: it is done as the account that this belongs to, if there is one."""
         assert self.vm is not None
-        machine = self.vm.claim()
+        machine = self._claim(self.vm)
         with self._lock:
             turns = self._vm_turns(self.vm)
         if turns is None or self.vm.account is None:

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -374,12 +373,8 @@ def _go(
     claim: Callable[[], object] | None = None
     if assembly.vm and _needs_vm(job.pipeline):
         assembly.vm.connect_early()
-        claim = partial(
-            assembly.vm.claim,
-            job.wait,
-            lambda: cancel.requested,
-            lambda message: _tell(journal, RunQueued(message)),
-        )
+        assembly.vm.queue(job.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
+        claim = assembly.vm.claim
     try:
         ended = _recorded(parts, folders, first, job.inputs, state, claim)
     except BaseException as error:

@@ -77,6 +77,8 @@ class Reason(StrEnum):
     SSH_AUTH_FAILED = "ssh_auth_failed"
     SSH_HOST_KEY_UNKNOWN = "ssh_host_key_unknown"
     SSH_HOST_KEY_CHANGED = "ssh_host_key_changed"
+    VM_BUSY = "vm_busy"
+    """Another run has the VM; never a reason to run elsewhere."""
     SSH_SESSION_REFUSED = "ssh_session_refused"
     """Logged in, but the server opened no session (MaxSessions, a forced command, no shell)."""
     ENGINE_MISSING = "engine_missing"

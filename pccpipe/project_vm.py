@@ -7,6 +7,7 @@ import os
 import shlex
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent import futures
 from typing import TYPE_CHECKING
@@ -55,6 +56,10 @@ class ProjectVm:
         self._lease: Lease | None = None
         self._account: Account | None = None
         self._login: futures.Future[None] | None = None
+        self._was_reached = False
+        self._wait_until = 0.0
+        self._give_up: Callable[[], bool] = lambda: True
+        self._on_wait: Callable[[str], None] = lambda _: None
 
     @property
     def connection(self) -> Machine:
@@ -77,27 +82,27 @@ class ProjectVm:
 
     @property
     def had(self) -> bool:
-        """Whether this run has had the VM."""
-        return self._lease is not None
+        """Whether this process has reached the VM, if only to learn that it is another run's."""
+        return self._was_reached
 
     def connect_early(self) -> None:
         """Begin to log in, while the caller goes on. What goes wrong is said when a step asks for the VM."""
         self._login = _LOGINS.submit(self._log_in)
 
-    def claim(
-        self,
-        wait: float = 0.0,
-        give_up: Callable[[], bool] = lambda: True,
-        on_wait: Callable[[str], None] = lambda _: None,
-    ) -> Machine:
-        """Have the VM for this run alone, until `close`; its connection. Arguments as for `Lease.acquire`.
+    def queue(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> None:
+        """Say how long, from now on, each `claim` waits for another run's end. Arguments as for `Lease.acquire`."""
+        self._wait_until = time.monotonic() + wait
+        self._give_up, self._on_wait = give_up, on_wait
+
+    def claim(self) -> Machine:
+        """Have the VM for this run alone, until `close`; its connection. Waits as `queue` said.
 
         Raises `VmBusy`, also when another run took the VM over meanwhile; `Unavailable`.
         """
         self._await_login()
         with self._lock:
             if self._lease is None:
-                self._lease = self._acquired(wait, give_up, on_wait)
+                self._lease = self._acquired()
             if self._lease.lost:
                 raise VmBusy(self._lease.lost)
             return self._connection()
@@ -138,7 +143,7 @@ class ProjectVm:
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
             _ = self.connection.facts
 
-    def _acquired(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> Lease:
+    def _acquired(self) -> Lease:
         from pccpipe.shell.lease import Lease
 
         holder = f"{socket.gethostname()} pid {os.getpid()}"
@@ -150,7 +155,12 @@ class ProjectVm:
             resumes=self._resumes,
             in_line_for=f"{self._vm.external_ip}:{self._vm.port} {self.root}",
         )
-        lease.acquire(wait, give_up, on_wait)
+        try:
+            lease.acquire(max(0.0, self._wait_until - time.monotonic()), self._give_up, self._waits_for)
+        except VmBusy:
+            self._was_reached = True
+            raise
+        self._was_reached = True
         try:
             self._clear()
             if self._vm.run_as:
@@ -164,6 +174,10 @@ class ProjectVm:
             lease.release()
             raise
         return lease
+
+    def _waits_for(self, words: str) -> None:
+        self._was_reached = True
+        self._on_wait(words)
 
     def _clear(self) -> None:
         """Begin on a clean VM: what an earlier run of this one's name left must not look like this one's."""

@@ -45,8 +45,8 @@ from pccpipe.values import Json
 TAIL = 16 * 1024
 """Bytes of a log's end that `steps.ID.output` gives: enough for a test's failure, little enough for a prompt."""
 
-_STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT})
-"""Reasons for which a run stops and waits for a person, exposed or not."""
+_STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT, Reason.VM_BUSY})
+"""Reasons for which a run stops, exposed or not: it waits for a person, or for another run's end."""
 _PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 
 
@@ -385,9 +385,9 @@ class _Walk(Struct, frozen=True):
     def _goes_on(self, step: Step, ended: Ended) -> bool:
         if ended.outcome in _PASSING or ended.ignored:
             return True
-        # A place of the run stays away, or has processes left: the run stops and keeps what it has.
+        # A place of the run stays away, is another run's, or has processes left: the run stops and keeps what it has.
         stops = ended.outcome is Outcome.UNAVAILABLE and (
-            ended.reason is Reason.PROCESSES_LEFT or is_away(self.parts, ended.reason)
+            ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(self.parts, ended.reason)
         )
         return step.continue_on_error and not stops and ended.outcome is not Outcome.CANCELLED
 

@@ -31,6 +31,7 @@ from pccpipe.record.events import (
     MayHaveBegun,
     ModelUsed,
     RoundStarted,
+    RunQueued,
     RunResumed,
     RunStarted,
     RunStopped,
@@ -194,7 +195,7 @@ class Past:
             case MayHaveBegun() as may:
                 self.places.add(may.place)
                 self._open(may.step).noted.append(may)
-            case ActionDone(action="upload", facts={"method": "tar"}):
+            case RunQueued() | ActionDone(action="upload", facts={"method": "tar"}):
                 self.used.add(Place.VM)
             case RoundStarted() | StepRetrying() as again:
                 self._pass_by(again.step)

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pccpipe.errors import Nonsense, Unavailable, VmBusy
+from pccpipe.outcome import VM_AWAY
 from pccpipe.record.journal import RUN_ID
 from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import Machine, refused
@@ -98,15 +99,17 @@ class Lease:
             give_up: whether to wait no longer; asked about every second.
             on_wait: told in a sentence for whom we wait: first for others of this process, then for who has it.
 
+        A machine that goes away while another run has it is waited for as long as that run: the wait keeps its place.
+
         Raises `VmBusy`; `Unavailable` if the machine can't be had, or the lease not be written there.
         """
         deadline = time.monotonic() + wait
-        waiting = False
+        holder: LeaseState | None = None
         with self._line.joined(self):
             if wait and not self._line.is_first(self):
                 on_wait(f"waiting for the VM {self._machine.host}: other runs of this process come before this one")
                 self._line.come_first(self, deadline, give_up)
-            while state := self._tried():
+            while state := self._tried(holder):
                 left = deadline - time.monotonic()
                 if left <= 0 or give_up():
                     self._may_be_ours = False
@@ -114,16 +117,25 @@ class Lease:
                         f"the VM {self._machine.host} is busy: {_in_words(state)}",
                         f"wait for it with --wait 10m, or cancel it: pccpipe cancel {state.run_id}",
                     )
-                if not waiting:
+                if not holder:
                     on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
-                    waiting = True
+                holder = state
                 self._line.wait(deadline)
         self._thread.start()
 
-    def _tried(self) -> LeaseState | None:
-        """Who has it, after we have tried to take it; None: we have."""
+    def _tried(self, holder: LeaseState | None) -> LeaseState | None:
+        """Who has it, after we have tried to take it; None: we have.
+
+        Args:
+            holder: who had it when the machine was last asked. While it is away, that run has it as far as we know.
+        """
         self._may_be_ours = True
-        return self._ask("pcc_take", *self._words, self._taken_from)
+        try:
+            return self._ask("pcc_take", *self._words, self._taken_from)
+        except Unavailable as no:
+            if holder and no.reason in VM_AWAY:
+                return holder
+            raise
 
     def release(self, folder: str = "") -> None:
         """Give the lease back if it is still ours. Idempotent; never raises: what can't be given back goes stale.

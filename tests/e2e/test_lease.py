@@ -6,9 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.e2e.control import Control, happened, wait_until
+import pytest
 
-HOLDS = "steps: [{id: holds, on: vm, run: sleep 4}, {id: clean, remove: workspace}]"
+from tests.e2e.control import Control, happened, wait_until
+from tests.testbed.vm import VM
+
+HOLDS = "steps: [{id: holds, on: vm, run: sleep 8}, {id: clean, remove: workspace}]"
 WANTS = "steps: [{id: wants, on: vm, run: echo here, fallback: {on: local}}]\nalways: [{id: clean, remove: workspace}]"
 
 
@@ -50,6 +53,88 @@ def test_who_waits_can_be_cancelled(control: Control, tmp_path: Path) -> None:
     assert done.code == 143
     assert done.state["steps"] == []
     assert process.wait(timeout=30) == 0
+
+
+QUEUED = """
+steps:
+  - {id: sync, upload: workspace, retry: {attempts: 3, backoff: 1s}, fallback: {on: local}}
+  - {id: wants, on: vm, run: echo here, fallback: {on: local}}
+always: [{id: clean, remove: workspace}]
+"""
+
+
+@pytest.mark.parametrize("seconds", [3, 8])
+def test_who_waits_keeps_its_place_when_its_connection_drops(fresh_vm: VM, tmp_path: Path, seconds: int) -> None:
+    control = Control(tmp_path, fresh_vm)
+    process, record = control.start(HOLDS.replace("sleep 8", "sleep 16"))
+    wait_until(lambda: happened(record, "command_started"))
+    other = Control(tmp_path / "other", fresh_vm)
+    other.folder.mkdir()
+
+    def drop(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, "run_queued"))
+        fresh_vm.refuse()
+        fresh_vm.kill_sessions()
+        time.sleep(seconds)
+        fresh_vm.accept()
+
+    waited = other.run(QUEUED, "--wait", "60s", meanwhile=drop)
+    assert waited.code == 0, waited.stdout
+    assert waited.step("wants")["had"]["place"] == "vm"
+    assert not waited.state["downgraded"]
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_vm_that_is_not_back_when_the_wait_is_over_is_still_the_other_runs(fresh_vm: VM, tmp_path: Path) -> None:
+    control = Control(tmp_path, fresh_vm)
+    process, record = control.start(HOLDS.replace("sleep 8", "sleep 10"))
+    wait_until(lambda: happened(record, "command_started"))
+    other = Control(tmp_path / "other", fresh_vm)
+    other.folder.mkdir()
+
+    def drop(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, "run_queued"))
+        fresh_vm.refuse()
+        fresh_vm.kill_sessions()
+
+    waited = other.run(QUEUED, "--wait", "5s", meanwhile=drop)
+    fresh_vm.accept()
+    assert waited.code == 3, waited.stdout
+    assert waited.state["status"] == "vm_busy"
+    assert waited.state["steps"] == []
+    assert process.wait(timeout=60) == 0
+
+
+def test_a_vm_that_was_away_at_first_and_is_another_runs_then_ends_no_step_as_failed(
+    fresh_vm: VM, tmp_path: Path
+) -> None:
+    control = Control(tmp_path, fresh_vm)
+    process, record = control.start(HOLDS.replace("sleep 8", "sleep 10"))
+    wait_until(lambda: happened(record, "command_started"))
+    other = Control(tmp_path / "other", fresh_vm)
+    other.folder.mkdir()
+    pipeline = """
+    steps:
+      - {id: first, on: local, run: sleep 2}
+      - {id: wants, on: vm, run: echo here, fallback: {on: local}, continue_on_error: true}
+      - {id: later, on: local, run: echo never}
+    """
+    fresh_vm.refuse()
+
+    def come_back(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, "command_started"))
+        fresh_vm.accept()
+
+    stopped = other.run(pipeline, meanwhile=come_back)
+    assert stopped.code == 3, stopped.stdout
+    step = stopped.step("wants")
+    assert (step["outcome"], step["reason"]) == ("unavailable", "vm_busy"), stopped.stdout
+    assert f"run {record.name}" in step["message"]
+    assert stopped.state["stopped"]
+    assert process.wait(timeout=30) == 0
+    resumed = other.do("resume", stopped.record.name)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert stopped.log("wants") == "here\n"
 
 
 def test_the_lease_is_let_go_with_the_run(control: Control) -> None:
