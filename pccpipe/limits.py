@@ -268,6 +268,10 @@ SSH_WINDOW = Limit(
     "The window that it is given; a server that ignores it is cut off.",
 )
 SSH_PACKET = Limit("a packet of SSH", 512 << 10, Unit.BYTES, "OpenSSH takes no more than 256 KiB.")
+SSH_LINE = Limit(
+    "a line that a server sends before its SSH protocol version", 8 << 10, Unit.BYTES, "OpenSSH takes no more."
+)
+SSH_EXTENSIONS = Limit("the extensions that an SSH server names", 100, Unit.COUNT, "OpenSSH names five.")
 ENGINE_ANSWER = Limit(
     "an answer of the engine",
     16 << 20,
@@ -291,6 +295,8 @@ TREE_ENTRIES = Limit(
 ALL: tuple[Limit, ...] = (
     SSH_WINDOW,
     SSH_PACKET,
+    SSH_LINE,
+    SSH_EXTENSIONS,
     ENGINE_ANSWER,
     ENGINE_VALUES,
     ENGINE_STREAM,

@@ -17,12 +17,33 @@ class TooMuchError(paramiko.SSHException):
 
 
 class BoundedPacketizer(Packetizer):
-    """Reads packets of a bounded size."""
+    """Reads packets, and lines before the first packet, of a bounded size."""
+
+    _in_line = 0
+    """Bytes read for the line so far."""
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         if n > limits.SSH_PACKET.most:
             raise TooMuchError(limits.SSH_PACKET.exceeded())
         return super().read_all(n, check_rekey)
+
+    def readline(self, timeout: float) -> str:
+        self._in_line = 0
+        return super().readline(timeout)
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        piece: bytes = super()._read_timeout(timeout)  # type: ignore[misc]
+        self._in_line += len(piece)
+        if self._in_line > limits.SSH_LINE.most:
+            raise TooMuchError(limits.SSH_LINE.exceeded())
+        return piece
+
+
+def check_extensions(message: paramiko.Message) -> None:
+    """Look at how many a server says that it names: paramiko loops as often. Raises TooMuchError."""
+    count = int.from_bytes(message.get_remainder()[:4], "big")
+    if count > limits.SSH_EXTENSIONS.most:
+        raise TooMuchError(limits.SSH_EXTENSIONS.exceeded())
 
 
 def feed(channel: paramiko.Channel, message: paramiko.Message) -> None:

@@ -73,8 +73,18 @@ class Transport(paramiko.Transport):
 
     def get_exception(self) -> Exception | None:
         error = super().get_exception()
-        # paramiko lets cryptography's own error through.
-        return paramiko.SSHException("a packet was changed on its way") if isinstance(error, InvalidTag) else error
+        match error:
+            case None | paramiko.SSHException() | EOFError() | OSError():
+                return error
+            # paramiko lets the errors of others through: cryptography's, and those of what reads the server's words.
+            case InvalidTag():
+                return paramiko.SSHException("a packet was changed on its way")
+            case _:
+                return paramiko.SSHException(f"the server does not talk SSH as it should ({type(error).__name__})")
+
+    def _parse_ext_info(self, message: paramiko.Message) -> None:
+        bounded.check_extensions(message)
+        super()._parse_ext_info(message)  # type: ignore[misc]
 
     def _log(self, level: int, msg: str | list[str], *args: object) -> None:  # noqa: ARG002
         # paramiko gives a MSG_DISCONNECT's text to its log and nowhere else.

@@ -69,11 +69,7 @@ def test_a_server_that_ignores_the_window_is_cut_off(stream: str) -> None:
                 sent += send(b"x" * 32_000)
         except (EOFError, OSError, paramiko.SSHException):
             pass
-        until = time.monotonic() + 20
-        while client.is_active() and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not client.is_active()
-        assert isinstance(client.get_exception(), bounded.TooMuchError)
+        assert isinstance(ended_with(client), bounded.TooMuchError)
         assert len(channel.in_buffer) + len(channel.in_stderr_buffer) <= limits.SSH_WINDOW.most
 
 
@@ -105,3 +101,56 @@ def test_a_packet_without_end_is_refused_before_it_is_read(size: int) -> None:
         there.sendall(size.to_bytes(4, "big") + b"\0" * 4)
         with pytest.raises(bounded.TooMuchError):
             packetizer.read_message()
+
+
+def test_a_line_without_end_before_the_version_is_refused() -> None:
+    here, there = tcp_pair()
+    with here, there:
+        packetizer = bounded.BoundedPacketizer(HeardSocket(here))  # type: ignore[arg-type]
+        there.sendall(b"hello\r\n" * 100 + b"x" * (limits.SSH_LINE.most + 200))
+        assert [packetizer.readline(5) for _ in range(100)] == ["hello"] * 100
+        with pytest.raises(bounded.TooMuchError):
+            packetizer.readline(5)
+
+
+@pytest.mark.parametrize("count", [limits.SSH_EXTENSIONS.most + 1, 2**32 - 1])
+def test_a_server_that_names_extensions_without_end_is_cut_off(count: int) -> None:
+    with connected() as (client, server):
+        message = paramiko.Message()
+        message.add_byte(b"\x07")
+        message.add_int(count)
+        server._send_message(message)  # type: ignore[attr-defined]
+        assert isinstance(ended_with(client), bounded.TooMuchError)
+
+
+def test_the_extensions_that_a_server_names_are_known() -> None:
+    with connected() as (client, server):
+        message = paramiko.Message()
+        message.add_byte(b"\x07")
+        message.add_int(1)
+        message.add_string("server-sig-algs")
+        message.add_string("ssh-ed25519")
+        server._send_message(message)  # type: ignore[attr-defined]
+        client.global_request("keepalive@openssh.com", wait=True)  # what came before has been read by then
+        assert vars(client)["server_extensions"] == {"server-sig-algs": b"ssh-ed25519"}
+        assert client.is_active()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\x01\0\0\0\x02\0\0\0\x02\xff\xff", b"\xff", b"\x50\0\0\0\x01\xff"],
+    ids=["parting words that are no UTF-8", "an unknown packet", "a request that is no UTF-8"],
+)
+def test_a_server_that_talks_nonsense_raises_an_error_of_ssh(payload: bytes) -> None:
+    with connected() as (client, server):
+        server.packetizer.send_message(paramiko.Message(payload))
+        assert isinstance(ended_with(client), paramiko.SSHException)
+
+
+def ended_with(client: Transport) -> Exception | None:
+    """Wait for the connection's end; what it keeps as the reason."""
+    until = time.monotonic() + 20
+    while client.is_active() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not client.is_active()
+    return client.get_exception()
