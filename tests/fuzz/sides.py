@@ -8,6 +8,8 @@ from pccpipe.targets.machine import ByteStream, Done, Facts, Process
 
 NEXT = b"\xfe\xfe"
 """Ends one answer; the next call gets what follows."""
+FAILS = b"\xfd"
+"""Begins the answer of a script that ends with the code that follows."""
 _PIECE = 1000
 
 
@@ -70,7 +72,10 @@ class Liar:
         return Says(self._next(), self._piece)
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
-        return Done(0, self._next(), b"")
+        said = self._next()
+        if said.startswith(FAILS):
+            return Done(said[1] if len(said) > 1 else 1, said[2:], said[2:])
+        return Done(0, said, b"")
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
         return Says(self._next(), self._piece)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import tempfile
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pccpipe.docker_api.engine import Engine
@@ -57,41 +55,11 @@ from pccpipe.workspace.exclude import Excluded, Ignored
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
 from pccpipe.workspace.listing import list_tree
 from pccpipe.workspace.patch import brief
+from tests.fuzz import machines, twins, wire
 from tests.fuzz.sides import NEXT, Liar, Says
+from tests.fuzz.target import SECRET, WORD, Target, each, file, folder, stays_within
 
-SECRET = "s3cret/Of+the=project-42"
-WORD = b"SECRET"
-"""What a corpus writes for the secret, and for the proxy's token."""
 _SCHEMA = Path(__file__).parents[2] / "schemas/builder-result.schema.json"
-
-
-@dataclass(frozen=True)
-class Target:
-    """One parser.
-
-    Args:
-        parse: the work; asserts what must hold of its result.
-        errors: what it may raise beside PccpipeError.
-    """
-
-    parse: Callable[[bytes], object]
-    errors: tuple[type[Exception], ...] = ()
-
-
-@functools.cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="pccpipe-fuzz-")
-
-
-def _folder() -> Path:
-    """A folder of this process, for parsers of files; it goes with the process."""
-    return Path(_temporary().name)
-
-
-def _file(data: bytes, name: str = "file") -> Path:
-    path = _folder() / name
-    path.write_bytes(data)
-    return path
 
 
 def _json(data: bytes) -> None:
@@ -107,11 +75,11 @@ def _result(data: bytes) -> None:
 
 
 def _result_schema(data: bytes) -> None:
-    parse_result(data, "result.json", find_schema("builder-result", _folder()))
+    parse_result(data, "result.json", find_schema("builder-result", folder()))
 
 
 def _pipeline(data: bytes) -> None:
-    load_pipeline(_file(data, "pipeline.yaml"))
+    load_pipeline(file(data, "pipeline.yaml"))
 
 
 def _expression(data: bytes) -> None:
@@ -125,7 +93,7 @@ def _expression(data: bytes) -> None:
         works.append(functools.partial(Template(text, at).render_for_shell, scope))
     if jinja.analyse(text, is_expression=True).wrong is None:
         works.append(functools.partial(Expression(text, at).evaluate, scope))
-    _each(*works)
+    each(*works)
 
 
 def _ignore(data: bytes) -> None:
@@ -136,15 +104,15 @@ def _ignore(data: bytes) -> None:
 
 
 def _fetch_tree(data: bytes) -> None:
-    target = _folder() / "tree"
+    target = folder() / "tree"
     fetch_tree(Liar(data), "/w", _Nothing(), target, Excluded(), intake.Limits())
-    _stays_within(target)
+    stays_within(target)
 
 
 def _fetch_paths(data: bytes) -> None:
-    target = _folder() / "paths"
+    target = folder() / "paths"
     fetch_paths(Liar(data), "/w", ["out", "report.txt"], target, intake.Limits(), Masker([SECRET]))
-    _stays_within(target)
+    stays_within(target)
 
 
 class _Nothing:
@@ -154,14 +122,6 @@ class _Nothing:
 
     def put(self, path: str, target: Path) -> None:
         raise AssertionError("nothing was known")
-
-
-def _stays_within(target: Path) -> None:
-    for path in target.rglob("*"):
-        assert ".git" not in {part.lower() for part in path.relative_to(target).parts}
-        if path.is_symlink():
-            assert not path.readlink().is_absolute()
-            assert (path.parent / path.readlink()).resolve().is_relative_to(target.resolve())
 
 
 def _listing(data: bytes) -> None:
@@ -175,7 +135,7 @@ def _gc(data: bytes) -> None:
 
 
 def _words_of_a_vm(data: bytes) -> None:
-    _each(
+    each(
         lambda: read_lease(Liar(data), "/root"),
         lambda: wrong_marks(Liar(data), "/root"),
         lambda: read_provisioned(Liar(data), "/root"),
@@ -184,12 +144,6 @@ def _words_of_a_vm(data: bytes) -> None:
         lambda: agent._lines(data),
     )
     parse_facts(Done(0, data, b""))
-
-
-def _each(*works: Callable[[], object]) -> None:
-    for work in works:
-        with contextlib.suppress(PccpipeError, ConnectionError, TimeoutError):
-            work()
 
 
 def _lane(data: bytes) -> None:
@@ -208,7 +162,7 @@ def _trailer(data: bytes) -> None:
 def _engine(data: bytes) -> None:
     engine = Engine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
     engine.open()
-    _each(
+    each(
         lambda: engine.inspect("c"),
         lambda: engine.containers("a"),
         lambda: engine.listed({"a": "b"}),
@@ -223,11 +177,11 @@ def _engine_version(data: bytes) -> None:
 
 
 def _engine_build(data: bytes) -> None:
-    folder = _folder() / "context"
-    folder.mkdir(exist_ok=True)
-    (folder / "Dockerfile").write_text("FROM scratch\n")
+    context = folder() / "context"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text("FROM scratch\n")
     engine = Engine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
-    engine.build("i", folder, folder / "Dockerfile", {}, lambda _: None)
+    engine.build("i", context, context / "Dockerfile", {}, lambda _: None)
 
 
 def _engine_stream(data: bytes) -> None:
@@ -305,17 +259,17 @@ def _connect(data: bytes) -> None:
 
 
 def _known_hosts(data: bytes) -> None:
-    known = KnownHosts(_file(data), "vm.example", 2222)
+    known = KnownHosts(file(data), "vm.example", 2222)
     assert known.key_types is not None
     known.check(HostKey("ssh-ed25519", b"key"), accept_new=False)
 
 
 def _keys(data: bytes) -> None:
-    list(identities(_file(data)))
+    list(identities(file(data)))
 
 
 def _record(data: bytes) -> None:
-    run = _folder() / "runs" / "r1"
+    run = folder() / "runs" / "r1"
     run.mkdir(parents=True, exist_ok=True)
     (run / "events.jsonl").write_bytes(data)
     (run / "lock").write_bytes(data)
@@ -345,10 +299,13 @@ def _escape(data: bytes) -> None:
 
 
 def _schema_file(data: bytes) -> None:
-    check_schema_file(_file(data, "own.schema.json"))
+    check_schema_file(file(data, "own.schema.json"))
 
 
 TARGETS: dict[str, Target] = {
+    **machines.TARGETS,
+    **twins.TARGETS,
+    **wire.TARGETS,
     "connect": Target(_connect),
     "engine": Target(_engine),
     "engine-build": Target(_engine_build, (ConnectionError, TimeoutError)),
@@ -369,9 +326,9 @@ TARGETS: dict[str, Target] = {
     "lane": Target(_lane, (ConnectionError, TimeoutError)),
     "listing": Target(_listing, (ConnectionError, TimeoutError)),
     "mask": Target(_mask),
-    "patch": Target(lambda data: brief(_file(data))),
+    "patch": Target(lambda data: brief(file(data))),
     "pipeline": Target(_pipeline),
-    "project": Target(lambda data: load_project(_file(data, "project.yaml"), {})),
+    "project": Target(lambda data: load_project(file(data, "project.yaml"), {})),
     "proxy": Target(_proxy),
     "record": Target(_record),
     "request": Target(_request),

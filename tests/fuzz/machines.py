@@ -1,0 +1,161 @@
+"""What a hostile VM and its engine say: to the doctor, to gc, to an upload, to the build of an image."""
+
+from __future__ import annotations
+
+import functools
+import stat
+from pathlib import Path
+
+from pccpipe.docker_api.engine import Engine
+from pccpipe.gc.changed import changes
+from pccpipe.gc.look import Site
+from pccpipe.gc.records import OnlyEnded
+from pccpipe.gc.sweep import collect
+from pccpipe.outcome import IsolationMode
+from pccpipe.secrets.mask import Masker
+from pccpipe.spec.model import Project, Vm
+from pccpipe.vm.checks import account, engine, leftovers, login, network, strays, system
+from pccpipe.vm.doctor import _found
+from pccpipe.vm.patient import Chart, Patient
+from pccpipe.workspace import intake, tar
+from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.fetch import fetch_paths, fetch_tree
+from tests.fuzz.sides import NEXT, Liar
+from tests.fuzz.target import SECRET, Target, each, folder, stays_within
+
+CHECKS = [
+    *login.CHECKS,
+    *system.CHECKS,
+    *network.CHECKS,
+    *engine.CHECKS,
+    *strays.ENGINE,
+    leftovers.LEFTOVERS,
+    leftovers.LEASE,
+    *account.CHECKS,
+    *strays.STRAYS,
+]
+_PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT
+
+
+def _patient(data: bytes) -> Patient:
+    """A VM on which nothing is true."""
+    project = Project("p", IsolationMode.LOCAL)
+    patient = Patient(Chart(project, folder() / ".system/runs", "http://127.0.0.1:9/v1", ""))
+    machine = Liar(data)
+    patient.machine = machine
+    patient.vm = Vm("vm.example", "user", run_as="pccrun")
+    patient.engine = Engine(machine, "/sock")
+    return patient
+
+
+def _doctor(data: bytes) -> None:
+    check = CHECKS[data[0] % len(CHECKS)] if data else CHECKS[0]
+    _found(check, _patient(data[1:]))
+
+
+def _gc_decides(data: bytes) -> None:
+    machine = Liar(data)
+    site = Site.on_vm(machine, "/home/user", OnlyEnded(lambda name: name > "m"), Engine(machine, "/sock"))
+    done = collect(site, dry_run=True)
+    for outcome in done.outcomes:
+        assert outcome.freed >= 0
+        assert outcome.thing.run_id not in {"", ".", ".."}
+        assert "/" not in outcome.thing.run_id
+
+
+def _gc_changes(data: bytes) -> None:
+    machine = Liar(data)
+    each(
+        lambda: changes(machine, "/home/user", None),
+        lambda: changes(machine, "/home/user", Engine(Liar(_PING + data), "/sock")),
+    )
+
+
+def _build_lines(data: bytes) -> None:
+    context = folder() / "context"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text("FROM scratch\n")
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
+    machine = Liar(_PING + (head + data).replace(NEXT, b"\r\n"), piece=7)
+    said: list[bytes] = []
+    Engine(machine, "/sock").build("i", context, context / "Dockerfile", {}, said.append)
+
+
+def _answers(data: bytes) -> None:
+    """Whole answers of an engine, in HTTP as it is to be: what is in them is the fuzzer's."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
+    talks = Engine(Liar(_PING + (head + data).replace(NEXT, b"\r\n")), "/sock")
+    talks.open()
+    each(
+        lambda: talks.inspect("c"),
+        lambda: talks.containers("a"),
+        lambda: talks.listed({"a": "b"}),
+        lambda: talks.image_labels("i"),
+        lambda: talks.image_id("i"),
+        talks.security_options,
+    )
+    machine = Liar(NEXT.join([b"", _PING + (head + data).replace(NEXT, b"\r\n")]))
+    each(lambda: collect(Site.on_vm(machine, "/r", OnlyEnded(lambda _: True), Engine(machine, "/s")), dry_run=True))
+
+
+NAMES = ("a", "b", ".git", ".GIT", "git~1", ".git ", ".g\u200cit", ".git::$DATA", "..", ".", "", "c" * 260, "\udcff")
+LINKS = ("a", "../a", "..", "../..", "/etc/passwd", "a/..", "./b/../..", "", ".git/config", "b", "../b/a", "c" * 300)
+KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFREG, stat.S_IFIFO)
+_LETTERS = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFIFO: "p"}
+
+
+def _tree(data: bytes) -> None:
+    """A listing and an archive in good form, of names, kinds and links that no honest machine has."""
+    entries = [_entry(*data[at : at + 5]) for at in range(0, len(data) - 4, 5)]
+    listing = b"".join(
+        f"{_LETTERS[stat.S_IFMT(entry.mode)]} {entry.size} 1.0 {entry.mode & 0o7777:o} ./{entry.path}\0".encode(
+            "utf-8", "surrogateescape"
+        )
+        + entry.link.encode()
+        + b"\0"
+        for entry in entries
+    )
+    files = [entry for entry in entries if stat.S_ISREG(entry.mode)]
+    if data and data[-1] % 3 == 0:
+        files = entries  # folders and links, too: nobody asked for them
+    archive = b"".join(
+        tar.head(entry) + (bytes(tar.padded(entry.size)) if stat.S_ISREG(entry.mode) else b"") for entry in files
+    )
+    both = listing + NEXT + archive + tar.END
+    for target, fetch in (
+        (folder() / "whole", lambda to: fetch_tree(Liar(both), "/w", _Nothing(), to, Excluded(), intake.Limits())),
+        (folder() / "parts", lambda to: fetch_paths(Liar(both), "/w", ["a", "b"], to, intake.Limits(), _MASKER)),
+    ):
+        each(functools.partial(fetch, target))
+        stays_within(target)
+
+
+_MASKER = Masker([SECRET])
+
+
+class _Nothing:
+    """No earlier tree."""
+
+    entries: dict[str, intake.Entry] = {}  # noqa: RUF012 - as Known has it
+
+    def put(self, path: str, target: Path) -> None:
+        raise AssertionError("nothing was known")
+
+
+def _entry(kind: int, one: int, two: int, three: int, link: int) -> intake.Entry:
+    parts = [NAMES[number % len(NAMES)] for number in (one, two, three)[: 1 + link % 3]]
+    mode = KINDS[kind % len(KINDS)] | (kind << 3 & 0o7777)
+    is_link = stat.S_ISLNK(mode)
+    return intake.Entry(
+        "/".join(parts), mode, three if stat.S_ISREG(mode) else 0, 0, LINKS[link % len(LINKS)] * is_link
+    )
+
+
+TARGETS = {
+    "build-lines": Target(_build_lines, (ConnectionError, TimeoutError)),
+    "doctor": Target(_doctor),
+    "engine-answers": Target(_answers, (ConnectionError, TimeoutError)),
+    "gc-changes": Target(_gc_changes, (ConnectionError, TimeoutError)),
+    "gc-decides": Target(_gc_decides, (ConnectionError, TimeoutError)),
+    "tree": Target(_tree),
+}
