@@ -15,7 +15,8 @@ import paramiko
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
-from pccpipe.shell.housekeeping import ASK_FACTS, NotBegun, ScriptShell, parse_facts, sh_command
+from pccpipe.shell.housekeeping import ASK_FACTS, NotBegun, ScriptShell, parse_facts
+from pccpipe.ssh import entrance
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.login import Transport, log_in
@@ -96,13 +97,21 @@ class Connection:
             self._sessions.release()
             raise
         try:
-            channel.exec_command(sh_command(command).encode(errors="surrogateescape"))
-        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._begin(channel, process, command)
+        except BaseException:
             process.close()
+            raise
+        return process
+
+    def _begin(self, channel: paramiko.Channel, process: Process, command: str) -> None:
+        word = entrance.new_word()
+        try:
+            channel.exec_command(entrance.behind(word, command).encode(errors="surrogateescape"))
+        except (paramiko.SSHException, OSError, EOFError) as error:
             if not self._is_alive():
                 raise ConnectionResetError(f"the SSH connection to {self.host} ended") from error
             raise Unavailable(Reason.SSH_SESSION_REFUSED, f"{self.host} runs no command: {error}") from error
-        return process
+        entrance.enter(process, word, self.host, self._vm.user)
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
         shell = self._live_shell()

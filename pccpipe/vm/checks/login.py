@@ -77,7 +77,8 @@ def login(patient: Patient) -> Finding:
         facts = patient.machine.facts
         return ok(f"user {facts.user} ({facts.uid}:{facts.gid}), {facts.system}")
     if refusal.reason is Reason.SSH_SESSION_REFUSED:
-        return wrong(_words(refusal), Mend(f"sudo usermod -s /bin/bash {operands(vm.user)}"))
+        no_shell = "gave no shell" in refusal.words
+        return wrong(_words(refusal), Mend(f"sudo usermod -s /bin/bash {operands(vm.user)}") if no_shell else None)
     mend = None
     if vm.key_path and not vm.proxy_jump:
         port = "" if vm.port == 22 else f"-p {vm.port} "
@@ -88,7 +89,8 @@ def login(patient: Patient) -> Finding:
 
 def login_shell(patient: Patient) -> Finding:
     """How long the login's shell takes before it does what it is told, by the VM's own clock."""
-    script = "read -r up _ </proc/uptime; read -r me </proc/self/stat; getconf CLK_TCK; echo $up ${me##*) }"
+    # Until its turn came: what a program waits for after that is the network.
+    script = "read -r me </proc/self/stat; getconf CLK_TCK; echo $pcc_ready ${me##*) }"
     deadline = time.monotonic() + 15
     process = patient.machine.popen(script)
     try:
@@ -98,8 +100,7 @@ def login_shell(patient: Patient) -> Finding:
     finally:
         process.close()
     try:
-        # What start-up files print comes before.
-        ticks, line = said.strip().splitlines()[-2:]
+        ticks, line = said.strip().splitlines()
         now, *fields = line.split()
         seconds = float(now) - int(fields[19]) / int(ticks)
     except (ValueError, IndexError, ArithmeticError):
