@@ -14,6 +14,7 @@ PccpipeError
 ├── ResultError         what a step left as its result is missing or not what was asked for
 ├── Halted              work that can be done again was ended half way: by a cancel, or a time limit
 └── ActionError         a built-in action (upload, diff, ...) failed
+    └── WorkspaceGone   the run's copy of the code is gone, or a link took its place
 """
 
 from __future__ import annotations
@@ -164,3 +165,7 @@ class ActionError(PccpipeError):
         self.message = message
         self.hint = hint
         self.code = code
+
+
+class WorkspaceGone(ActionError):
+    """The run's copy of the code is gone, or a link took its place: a step did that."""

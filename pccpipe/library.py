@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -19,7 +20,7 @@ from pccpipe.data_files import data_path
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.past import Past
-from pccpipe.errors import Unavailable, UsageError, VmBusy
+from pccpipe.errors import PccpipeError, Unavailable, UsageError, VmBusy
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record import requests
 from pccpipe.record.events import (
@@ -53,6 +54,7 @@ from pccpipe.spec.project import local_project as local_project
 from pccpipe.spec.search import WAY_ON, refuse_required, refuse_without_project, step_that_needs_a_project
 from pccpipe.values import ENDPOINT, Discreet, Json
 from pccpipe.version import __version__
+from pccpipe.workspace.folder import remove_tree
 from pccpipe.workspace.guard import SHORTEST
 
 if TYPE_CHECKING:
@@ -674,13 +676,19 @@ def _clear_up(parts: Parts, folders: Folders) -> None:
     """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
     if not folders.sent.exists():
         return
-    if parts.workspace.has_untold_changes:
+    try:
+        is_kept = parts.workspace.has_untold_changes
+    except (PccpipeError, OSError):
+        is_kept = True  # no diff can be made of it
+    if is_kept:
         parts.journal.append(
             Warned(f"the run's copy of the workspace is kept, because no diff has all of its changes: {folders.copy}")
         )
         return
     for folder in (folders.copy, folders.sent):
-        shutil.rmtree(folder, ignore_errors=True)
+        if not remove_tree(folder):
+            words = f"not removed: {folder}: another user's files are in it"
+            parts.journal.append(Warned(f"{words}; fix: sudo rm -rf {shlex.quote(str(folder))}"))
 
 
 def _named_secrets(pipeline: Pipeline) -> set[str]:

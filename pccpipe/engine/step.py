@@ -28,7 +28,7 @@ from pccpipe.engine.patience import Wait, is_away, with_patience
 from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
-from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable
+from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable, WorkspaceGone
 from pccpipe.outcome import ENGINE_AWAY, FINAL, MAY_FALL_BACK, VM_AWAY, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
@@ -422,6 +422,8 @@ class _RunStep(Struct):
         last_known = self._is_consented and place is not self._first[0]
         try:
             sent = parts.workspace.prepare(side, self._halt, or_last_known=last_known)
+        except WorkspaceGone:
+            raise  # an earlier step's doing, and not the place's state
         except ActionError as error:
             raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
         if sent is not None and sent.stale:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.folder import Folder, pieces, walk
+from pccpipe.workspace.folder import LOCKED, Folder, pieces, walk
 from pccpipe.workspace.intake import Counted, Entry, Intake, Limits
 
 
@@ -23,14 +23,19 @@ class KnownFolder:
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
-        return {found.entry.path: found.entry for found in walk(self._root, Excluded.only(()))}
+        return {found.entry.path: found.entry for found in walk(self._root, Excluded.only(()), lambda _: None)}
 
     def put(self, path: str, target: Path) -> None:
         os.link(self._root / path, target, follow_symlinks=False)
 
 
-def take_paths(source: Path, paths: Sequence[str], target: Path, limits: Limits, masker: Masker) -> Counted:
+def take_paths(
+    source: Path, paths: Sequence[str], target: Path, limits: Limits, masker: Masker, *, own: bool = False
+) -> Counted:
     """Make `target`, anew, of these files and folders of a folder here, judged and masked as those of a VM.
+
+    Args:
+        own: it is pccpipe's own: what its owner may not read is opened to him.
 
     Raises ActionError.
     """
@@ -39,8 +44,8 @@ def take_paths(source: Path, paths: Sequence[str], target: Path, limits: Limits,
         for path in paths:
             intake.root(path)
             folder, _, name = path.rpartition("/")
-            with Folder.of(source, folder) as parent:
-                _take(parent, name, path, intake)
+            with Folder.of(source, folder, own=own) as parent:
+                _take(parent, name, path, intake, own=own)
     except OSError as error:
         raise ActionError(f"{error.filename or source} cannot be brought: {error.strerror}") from error
     return intake.finish()
@@ -61,14 +66,18 @@ def _is_there(source: Path, path: str) -> bool:
     return True
 
 
-def _take(parent: Folder, name: str, path: str, intake: Intake) -> None:
+def _take(parent: Folder, name: str, path: str, intake: Intake, *, own: bool) -> None:
     entry = parent.entry(name, path)
+    if not parent.may_read(entry, name, own=own):
+        if parent.has(name):
+            intake.refuse(entry, LOCKED)
+        return
     if not intake.admit(entry):
         return
     if stat.S_ISDIR(entry.mode):
         with parent.inner(name) as folder:
             for inner in folder.entries(f"{path}/"):
-                _take(folder, inner.path.rpartition("/")[2], inner.path, intake)
+                _take(folder, inner.path.rpartition("/")[2], inner.path, intake, own=own)
     elif stat.S_ISREG(entry.mode):
         fd = parent.file(name)
         try:

@@ -16,7 +16,7 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.targets.machine import Halt
 from pccpipe.workspace.base import Changed
 from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
-from pccpipe.workspace.folder import Found, pieces, walk
+from pccpipe.workspace.folder import LOCKED, Found, pieces, walk
 from pccpipe.workspace.intake import Counted, Entry, Limits
 from pccpipe.workspace.pack import Pack
 
@@ -72,7 +72,14 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
     ignored = Ignored(sizes, sent.read)
     told = Counted()
     left = {path for path, entry in sent.entries.items() if _may_be_in_a_diff(entry, limits)}
-    for found in walk(now, Excluded.only(())):
+
+    def locked(entry: Entry) -> None:
+        # What was sent of it is no part of the diff, or it would look deleted.
+        told.refuse(entry.path, LOCKED)
+        inside = f"{entry.path}/"
+        left.difference_update([path for path in left if path == entry.path or path.startswith(inside)])
+
+    for found in walk(now, Excluded.only(()), locked):
         if halt:
             halt.check()
         path = found.entry.path
@@ -88,7 +95,7 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
         elif not why:
             made = after / path
             made.parent.mkdir(parents=True, exist_ok=True)
-            os.link(found.name, made, src_dir_fd=found.folder.fd, follow_symlinks=False)
+            _put(found, made)
             # Once more, now that nobody can put another in its place.
             status = made.lstat()
             if why := _no_part_of_a_diff(status.st_mode, status.st_size, limits):
@@ -99,6 +106,24 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
         (before / path).parent.mkdir(parents=True, exist_ok=True)
         sent.put(path, before / path)
     return told.told
+
+
+def _put(found: Found, made: Path) -> None:
+    """Make the file or link again: as a hard link, if the kernel allows that."""
+    try:
+        os.link(found.name, made, src_dir_fd=found.folder.fd, follow_symlinks=False)
+    except PermissionError:
+        # Another user's: a container's root has made it.
+        if stat.S_ISLNK(found.entry.mode):
+            made.symlink_to(found.entry.link)
+            return
+        fd = found.folder.file(found.name)
+        try:
+            with made.open("xb") as file:
+                file.writelines(pieces(fd, found.entry.size))
+        finally:
+            os.close(fd)
+        made.chmod(stat.S_IMODE(found.entry.mode) & 0o777 | stat.S_IRUSR)
 
 
 def _is_gitignore(path: str, entry: Entry) -> bool:

@@ -7,67 +7,153 @@ Whatever a hostile machine sends, the limits hold while it is received.
 
 from __future__ import annotations
 
-import shlex
+import contextlib
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.targets.machine import Machine, Process
 from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Counted, Intake, Known, Limits
+from pccpipe.workspace.intake import Counted, Entry, Intake, Known, Limits
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.reading import PIECE, Reading
 from pccpipe.workspace.tar import BLOCK, padded
 
+T = TypeVar("T")
+Unlock: TypeAlias = Callable[[Sequence[str]], object]
+"""Makes what is locked in a workspace readable, as far as it can."""
+
 
 def fetch_tree(
-    machine: Machine, folder: str, known: Known, target: Path, excluded: Excluded, limits: Limits
+    machine: Machine,
+    folder: str,
+    known: Known,
+    target: Path,
+    excluded: Excluded,
+    limits: Limits,
+    unlocks: Sequence[Unlock] = (),
 ) -> Counted:
     """Make `target`, anew, as the folder is there, but for what is excluded or may not come.
 
+    What nobody can unlock stays here as it was known, so that it does not look deleted.
+
     Args:
         known: a tree here that is much the same already; what is as it was (by size, time and mode) is not sent.
+        unlocks: what is tried, in turn, if something can't be read there.
 
     Raises ActionError with the other side's words or the limit that was reached, ConnectionError, TimeoutError.
     """
-    intake = Intake(target, limits)
     here = known.entries
-    same: list[str] = []
-    listing = list_tree(machine, folder, None, excluded)
-    try:
-        for entry in listing:
-            if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
-                continue
-            same_as_here = is_same(entry, here.get(entry.path))
-            if intake.admit(entry, own_link=same_as_here) and same_as_here and stat.S_ISREG(entry.mode):
-                same.append(entry.path)
-    finally:
-        listing.close()
-    for path in same:
-        intake.have(path, known)
-    _receive(machine, folder, intake)
-    return intake.finish()
+
+    def looked_at() -> tuple[_Looked, list[str]]:
+        intake = Intake(target, limits)
+        same: list[str] = []
+        locked: list[Entry] = []
+        listing = list_tree(machine, folder, None, excluded)
+        with contextlib.closing(listing):
+            for entry in listing:
+                if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
+                    continue
+                if entry.is_locked:
+                    locked.append(entry)
+                    continue
+                same_as_here = is_same(entry, here.get(entry.path))
+                if intake.admit(entry, own_link=same_as_here) and same_as_here and stat.S_ISREG(entry.mode):
+                    same.append(entry.path)
+        return _Looked(intake, locked), same
+
+    looked, same = _unlocked(looked_at, unlocks)
+    for path in (*same, *_kept(looked, here)):
+        looked.intake.have(path, known)
+    _receive(machine, folder, looked.intake)
+    return looked.intake.finish()
 
 
 def fetch_paths(
-    machine: Machine, folder: str, paths: Sequence[str], target: Path, limits: Limits, masker: Masker
+    machine: Machine,
+    folder: str,
+    paths: Sequence[str],
+    target: Path,
+    limits: Limits,
+    masker: Masker,
+    unlocks: Sequence[Unlock] = (),
 ) -> Counted:
-    """Make `target`, anew, of these files and folders. Raises as `fetch_tree`."""
-    intake = Intake(target, limits, masker)
-    for path in paths:
-        intake.root(path)
-    listing = list_tree(machine, folder, paths, Excluded.only(()))
-    try:
-        for entry in listing:
-            intake.admit(entry)
-    finally:
-        listing.close()
-    _receive(machine, folder, intake)
-    return intake.finish()
+    """Make `target`, anew, of these files and folders. Arguments as for `fetch_tree`, which raises the same."""
+
+    def looked_at() -> tuple[_Looked, None]:
+        intake = Intake(target, limits, masker)
+        for path in paths:
+            intake.root(path)
+        locked: list[Entry] = []
+        with contextlib.closing(list_tree(machine, folder, paths, Excluded.only(()))) as listing:
+            for entry in listing:
+                if entry.is_locked:
+                    locked.append(entry)
+                else:
+                    intake.admit(entry)
+        return _Looked(intake, locked), None
+
+    looked, _ = _unlocked(looked_at, unlocks)
+    _kept(looked, {})
+    _receive(machine, folder, looked.intake)
+    return looked.intake.finish()
+
+
+def unlock_own(machine: Machine, folder: str, paths: Sequence[str]) -> None:
+    """Let the owner read these files and folders there, and all that is in them: an `Unlock` for what is his."""
+    # What is another user's stays locked.
+    with Reading(machine, folder, "sh -c 'xargs -0 chmod -R u+rX -- 2>/dev/null; :'") as reading:
+        _ask(reading.process, paths)
+        reading.check("chmod", "unlock files")
+
+
+class _Looked(Struct):
+    """A tree there that was looked at: what comes of it, and what can't be read."""
+
+    intake: Intake
+    locked: list[Entry]
+
+
+def _unlocked(look: Callable[[], tuple[_Looked, T]], unlocks: Sequence[Unlock]) -> tuple[_Looked, T]:
+    """Look, and again after each of the `unlocks`, until nothing is locked."""
+    looked, more = look()
+    for unlock in unlocks:
+        if not looked.locked:
+            break
+        unlock([entry.path for entry in looked.locked])
+        looked, more = look()
+    return looked, more
+
+
+def _kept(looked: _Looked, here: Mapping[str, Entry]) -> list[str]:
+    """Name what can't be read; give the files here that stand for it."""
+    locked = {entry.path: stat.S_IFMT(entry.mode) for entry in looked.locked}
+    if not locked:
+        return []
+    kept: list[str] = []
+    for path, entry in here.items():
+        inside_of = next((above for above in _up(path) if above in locked), None)
+        if inside_of is None or stat.S_IFMT(here[inside_of].mode if inside_of in here else 0) != locked[inside_of]:
+            continue
+        if looked.intake.admit(entry, own_link=True) and stat.S_ISREG(entry.mode):
+            kept.append(path)
+    for entry in looked.locked:
+        looked.intake.refuse(entry, f"cannot be read there: another user's, with mode {stat.S_IMODE(entry.mode):03o}")
+    return kept
+
+
+def _up(path: str) -> Iterator[str]:
+    """The path, and each folder above it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def _receive(machine: Machine, folder: str, intake: Intake) -> None:
@@ -75,8 +161,8 @@ def _receive(machine: Machine, folder: str, intake: Intake) -> None:
     wanted = intake.wanted
     if not wanted:
         return
-    command = "exec tar -cf - --format=gnu --hard-dereference --no-recursion --null --no-unquote -T -"
-    with Reading(machine, f"cd {shlex.quote(folder)} && {command}") as reading:
+    command = "tar -cf - --format=gnu --hard-dereference --no-recursion --null --no-unquote -T -"
+    with Reading(machine, folder, command) as reading:
         sender = threading.Thread(target=_ask, args=(reading.process, wanted), name="pccpipe-fetch", daemon=True)
         sender.start()
         for name, size in _members(reading, machine.host):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
@@ -15,8 +16,13 @@ from pccpipe.workspace.intake import Entry
 
 PIECE = 256 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ENTERS = os.R_OK | os.X_OK
 # A FIFO in a file's place is not waited for.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+LOCKED = "cannot be read: another user's"
+"""Why something does not come."""
 
 
 class Folder:
@@ -27,9 +33,15 @@ class Folder:
         self._path = path
 
     @staticmethod
-    def of(root: Path, path: str = "") -> Folder:
-        """The folder at `path` under `root`, through no link. Raises OSError."""
-        folder = Folder(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), root)
+    def of(root: Path, path: str = "", *, own: bool = False) -> Folder:
+        """The folder at `path` under `root`, through no link. Raises OSError.
+
+        Args:
+            own: `root` is pccpipe's own, so it is no link either, and its owner may read it.
+        """
+        if own and not root.is_symlink() and not os.access(root, _ENTERS):
+            root.chmod(0o700)
+        folder = Folder(os.open(root, _FOLDER if own else os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), root)
         for name in PurePosixPath(path).parts:
             with folder as outer:
                 folder = outer.inner(name)
@@ -55,6 +67,31 @@ class Folder:
             with contextlib.suppress(FileNotFoundError):
                 entries.append(self._described(one.name, prefix + one.name, one.stat(follow_symlinks=False)))
         return entries
+
+    def has(self, name: str) -> bool:
+        """Whether something of that name is there."""
+        try:
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def may_read(self, entry: Entry, name: str, *, own: bool) -> bool:
+        """Whether a file can be read, or a folder gone into.
+
+        Args:
+            own: let its owner do that first, if he may not; what is another user's stays as it is.
+        """
+        if stat.S_ISLNK(entry.mode):
+            return True
+        needs = _ENTERS if stat.S_ISDIR(entry.mode) else os.R_OK
+        if os.access(name, needs, dir_fd=self.fd):
+            return True
+        if own and (stat.S_ISDIR(entry.mode) or stat.S_ISREG(entry.mode)):
+            added = stat.S_IRWXU if stat.S_ISDIR(entry.mode) else stat.S_IRUSR
+            with contextlib.suppress(OSError):
+                os.chmod(name, stat.S_IMODE(entry.mode) | added, dir_fd=self.fd)
+        return os.access(name, needs, dir_fd=self.fd)
 
     def _opened(self, name: str, flags: int) -> int:
         try:
@@ -82,18 +119,29 @@ class Found(Struct, frozen=True):
     folder: Folder
 
 
-def walk(root: Path, excluded: Excluded) -> Iterator[Found]:
-    """All that is in a folder but what is excluded, folders before what is in them. Raises OSError."""
-    with Folder.of(root) as folder:
-        yield from _walk(folder, "", excluded)
+def walk(root: Path, excluded: Excluded, on_locked: Callable[[Entry], object] | None = None) -> Iterator[Found]:
+    """All that is in a folder but what is excluded, folders before what is in them. Raises OSError.
+
+    Args:
+        on_locked: gets what can't be read, which is left out then. The folder is pccpipe's own: what its owner may not
+            read is opened to him. Without it the folder is the user's, and what can't be read is an error.
+    """
+    with Folder.of(root, own=on_locked is not None) as folder:
+        yield from _walk(folder, "", excluded, on_locked)
 
 
-def _walk(folder: Folder, prefix: str, excluded: Excluded) -> Iterator[Found]:
+def _walk(
+    folder: Folder, prefix: str, excluded: Excluded, on_locked: Callable[[Entry], object] | None
+) -> Iterator[Found]:
     for entry in folder.entries(prefix):
         is_folder = stat.S_ISDIR(entry.mode)
         if excluded.name(entry.path, is_folder=is_folder):
             continue
         name = entry.path[len(prefix) :]
+        if on_locked and not folder.may_read(entry, name, own=True):
+            if folder.has(name):
+                on_locked(entry)
+            continue
         yield Found(entry, name, folder)
         if is_folder:
             try:
@@ -101,7 +149,27 @@ def _walk(folder: Folder, prefix: str, excluded: Excluded) -> Iterator[Found]:
             except FileNotFoundError:
                 continue  # it went meanwhile
             with inner:
-                yield from _walk(inner, f"{entry.path}/", excluded)
+                yield from _walk(inner, f"{entry.path}/", excluded, on_locked)
+
+
+def remove_tree(path: Path) -> bool:
+    """Remove a folder with all that is in it, also what its owner may not write; of a link, the link alone.
+
+    Returns whether nothing is left.
+    """
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
+    if not path.exists():
+        return True
+    folders = [path]
+    while folders:
+        with contextlib.suppress(OSError):
+            (folder := folders.pop()).chmod(stat.S_IRWXU)
+            with os.scandir(folder) as found:
+                folders += [Path(each) for each in found if each.is_dir(follow_symlinks=False)]
+    shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
 
 
 def pieces(fd: int, count: int) -> Iterator[bytes]:

@@ -72,6 +72,8 @@ class Entry(Struct, frozen=True):
     mtime_ns: int = 0
     link: str = ""
     """What a symbolic link says."""
+    is_locked: bool = False
+    """The place that has it may not read it, or not go into it."""
 
 
 class Known(Protocol):
@@ -134,7 +136,7 @@ class Intake:
             )
         why = self._refusal(entry, own_link=own_link)
         if why:
-            self.counted.refuse(entry.path, why)
+            self.refuse(entry, why)
             return False
         if stat.S_ISDIR(entry.mode):
             self._make_folder(entry)
@@ -146,6 +148,10 @@ class Intake:
         self._files[entry.path] = entry
         self._announced = self._within(self._announced + entry.size)
         return True
+
+    def refuse(self, entry: Entry, why: str) -> None:
+        """Note that it does not come."""
+        self.counted.refuse(entry.path, why)
 
     def have(self, path: str, known: Known) -> None:
         """The admitted file is the same as one that is here already."""
@@ -178,7 +184,8 @@ class Intake:
                 file.write(mask.finish())
         if mask and mask.found:
             self.counted.masked.append(path)
-        name.chmod(stat.S_IMODE(entry.mode) & 0o777)
+        # Its owner can always read it.
+        name.chmod((stat.S_IMODE(entry.mode) & 0o777) | 0o400)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns))
         self.counted.bytes += size
         return True

@@ -18,6 +18,12 @@ from pccpipe.workspace.reading import Reading
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
 LATEST = 10**12
 """Seconds since 1970: later than any file system can tell."""
+_LOCKED_MARK = b"!"
+"""In front of what may not be read there."""
+_FIELDS = "%y %s %T@ %m %p\\0%l\\0"
+_TELL = f"-printf '{_FIELDS}'"
+_TELL_LOCKED = f"-printf '{_LOCKED_MARK.decode()}{_FIELDS}'"
+_LOCKED = f"-type d \\( ! -readable -o ! -executable \\) {_TELL_LOCKED} -prune -o -type f ! -readable {_TELL_LOCKED}"
 _LONGEST = 4 * 4096
 """Bytes of one entry: a path and a link's text at their longest, and some numbers."""
 
@@ -25,12 +31,13 @@ _LONGEST = 4 * 4096
 def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, excluded: Excluded) -> Generator[Entry]:
     """What is in `folder` there, or in these paths of it, folders before what is in them.
 
-    What is excluded is left out as far as find can do that: the caller looks once more. Raises ActionError,
-    ConnectionError, TimeoutError; a caller that has had enough closes the generator, which ends the find there.
+    What is excluded is left out as far as find can do that: the caller looks once more. Of a locked folder, nothing
+    that is in it is listed. Raises ActionError, ConnectionError, TimeoutError; a caller that has had enough closes the
+    generator, which ends the find there.
     """
     roots = " ".join(shlex.quote(f"./{path}") for path in paths) if paths is not None else ". -mindepth 1"
-    command = f"find {roots} {_prune(excluded)} -printf '%y %s %T@ %m %p\\0%l\\0'"
-    with Reading(machine, f"cd {shlex.quote(folder)} && exec {command}") as reading:
+    command = f"find {roots} {_prune(excluded)} {_LOCKED} -o {_TELL}"
+    with Reading(machine, folder, command) as reading:
         rest, count = b"", 0
         while piece := reading.some():
             *fields, rest = (rest + piece).split(b"\0")
@@ -62,12 +69,15 @@ def is_same(there: Entry | None, here: Entry | None) -> bool:
         return False
     if stat.S_ISLNK(there.mode):
         return there.link == here.link
-    if stat.S_IMODE(there.mode) & 0o777 != stat.S_IMODE(here.mode) & 0o777:
+    # What came home can be read by its owner, whatever it was there.
+    if (there.mode ^ here.mode) & 0o377:
         return False
     return stat.S_ISDIR(there.mode) or (there.size, there.mtime_ns) == (here.size, here.mtime_ns)
 
 
 def _entry(host: str, told: bytes, link: bytes) -> Entry:
+    is_locked = told.startswith(_LOCKED_MARK)
+    told = told.removeprefix(_LOCKED_MARK)
     try:
         kind, size, mtime, mode, path = told.split(b" ", 4)
         seconds, _, fraction = mtime.partition(b".")
@@ -80,6 +90,7 @@ def _entry(host: str, told: bytes, link: bytes) -> Entry:
             before * number(host, "time of a file", seconds.removeprefix(b"-"), LATEST) * 1_000_000_000
             + number(host, "time of a file", fraction[:9].ljust(9, b"0")),
             link.decode("utf-8", "surrogateescape"),
+            is_locked,
         )
     except Nonsense as error:
         raise ActionError(error.words) from error

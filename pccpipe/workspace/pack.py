@@ -4,6 +4,7 @@ small ones, and what is in it is found by an index.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -69,12 +70,22 @@ class Pack:
         pack._starts = {path: (start, content) for path, *_, start, content in kept["entries"]}
         return pack
 
-    def take(self, root: Path, excluded: Excluded, halt: Halt, guard: Guard | None = None, *, anew: bool) -> None:
+    def take(
+        self,
+        root: Path,
+        excluded: Excluded,
+        halt: Halt,
+        guard: Guard | None = None,
+        *,
+        anew: bool,
+        own: bool = False,
+    ) -> None:
         """Become what `root` is now, whole or not at all: links as links, what is excluded or no file left out.
 
         Args:
             guard: looks at what is new; without one, nothing is held back.
             anew: look at each file; otherwise those that are as they were (by size, time and mode) are not read again.
+            own: `root` is pccpipe's own: what its owner may not read is opened to him.
 
         Raises ActionError naming the file that can't be read or written, or that may not leave this machine; Halted.
         """
@@ -86,7 +97,7 @@ class Pack:
             self.folder.mkdir(parents=True, exist_ok=True)
             with archive.open("wb" if anew else "ab", BUFFER) as file:
                 writer = _Writer(file, length)
-                for found in walk(root, excluded):
+                for found in walk(root, excluded, _refuse if own else None):
                     halt.check()
                     path = found.entry.path
                     if not anew and self.entries.get(path) == found.entry:
@@ -243,6 +254,10 @@ class _Writer:
         self.entries[entry.path] = entry
         self.starts[entry.path] = (self._position, content)
         self._position = content + tar.padded(entry.size)
+
+
+def _refuse(locked: Entry) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), locked.path)
 
 
 def _range(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pccpipe.errors import ActionError
 from pccpipe.targets.machine import Machine
+from pccpipe.workspace.entering import check_entered, enter
 
 PIECE = 256 * 1024
 SILENCE = 120.0
@@ -16,12 +17,15 @@ TRAILER_LIMIT = 1 << 20
 
 
 class Reading:
-    """Start `command` there and read it. A context manager: its end ends the command's output, read or not."""
+    """Start `command` in a run's workspace there and read it. A context manager: its end ends the command's output,
+    read or not.
+    """
 
-    def __init__(self, machine: Machine, command: str) -> None:
-        self.process = machine.popen(f"export LC_ALL=C; {command}")
+    def __init__(self, machine: Machine, folder: str, command: str) -> None:
+        self.process = machine.popen(f"export LC_ALL=C; {enter(folder)}exec {command}")
         self.process.settimeout(SILENCE)
         self._host = machine.host
+        self._folder = folder
         self._ahead = b""
         self._said = b""
         self._open = [True, True]
@@ -67,7 +71,10 @@ class Reading:
         self._said = (self._said + said)[:SAID_LIMIT]
 
     def check(self, program: str, what: str, harmless: Sequence[str] = ()) -> None:
-        """Raise ActionError with the command's words if it failed for more than what is `harmless` in them."""
+        """Raise ActionError with the command's words if it failed for more than what is `harmless` in them.
+
+        Raises WorkspaceGone if it could not begin in the workspace.
+        """
         left = TRAILER_LIMIT
         while data := self.some():
             left -= len(data)
@@ -76,6 +83,7 @@ class Reading:
         while self._open[1]:
             self._take_words()
         code = self.process.wait(SILENCE)
+        check_entered(self._host, self._folder, code)
         words = self._said.decode("utf-8", "replace").strip()
         grave = [line for line in words.splitlines() if not any(text in line for text in harmless)]
         if code and (grave or not words):

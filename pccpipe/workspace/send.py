@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from pccpipe.errors import ActionError
 from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.targets.machine import Machine, refused
+from pccpipe.workspace.entering import check_entered, enter
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Entry, name_refusal
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
@@ -26,7 +27,10 @@ def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
     Raises ActionError with the other side's words, ConnectionError, TimeoutError, Unavailable.
     """
     folder = shlex.quote(remote)
-    made = machine.run(f"export LC_ALL=C; mkdir -p {folder} && cd {folder} && ls -A | head -n 1")
+    # A step may have put a link in its place: that goes.
+    make = f"[ ! -L {folder} ] || rm -f -- {folder}; mkdir -p -- {folder} || exit"
+    made = machine.run(f"export LC_ALL=C; {make}\n{enter(remote)}ls -A | head -n 1")
+    check_entered(machine.host, remote, made.code)
     if made.code:
         raise refused(machine.host, made.stderr.decode("utf-8", "replace").strip())
     wanted: Sequence[str] = list(pack.entries)
@@ -35,7 +39,7 @@ def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
         _remove(machine, remote, gone)
     if wanted:
         # It reads 256 KiB at a time, not 10.
-        command = f"cd {folder} && exec tar -b 512 -xpf - --no-same-owner"
+        command = f"{enter(remote)}exec tar -b 512 -xpf - --no-same-owner"
         if words := _feed(machine, command, pack.pieces(wanted)):
             raise ActionError(f"tar could not unpack the workspace on {machine.host}: {words}")
 
@@ -66,7 +70,7 @@ def _remove(machine: Machine, remote: str, gone: Sequence[Entry]) -> None:
     folders = sorted((entry.path for entry in gone if stat.S_ISDIR(entry.mode)), key=lambda path: -path.count("/"))
     for command, paths in (("rm -f", files), ("rmdir", folders)):
         if paths:
-            _feed(machine, f"cd {shlex.quote(remote)} && exec xargs -0 {command} --", [null_ended(paths)])
+            _feed(machine, f"{enter(remote)}exec xargs -0 {command} --", [null_ended(paths)])
 
 
 def _feed(machine: Machine, command: str, data: Iterable[bytes]) -> str:

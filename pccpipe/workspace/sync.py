@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
-from pccpipe.errors import ActionError, Lost, Unavailable
+from pccpipe.errors import ActionError, Lost, Unavailable, WorkspaceGone
 from pccpipe.outcome import VM_AWAY, Reason
 from pccpipe.record.files import write_atomically
 from pccpipe.secrets.mask import Masker
@@ -27,10 +27,15 @@ from pccpipe.shell.retry import Retry
 from pccpipe.targets.machine import Halt, Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import KnownFolder, are_missing, take_paths
+from pccpipe.workspace.entering import HINT, check_entered, enter
 from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.folder import remove_tree
 from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import Counted, Limits
 from pccpipe.workspace.pack import Pack
+
+if TYPE_CHECKING:
+    from pccpipe.workspace.fetch import Unlock
 
 AWAY = 60.0
 """Seconds for which the VM may stay away in the middle of something before it is not to be had."""
@@ -127,7 +132,8 @@ class WorkspaceSync:
     @property
     def has_untold_changes(self) -> bool:
         with self._lock:
-            if not self._has_copy or not self._stale_patch or not self._copy.exists():
+            is_there = self._copy.exists() and not self._copy.is_symlink()
+            if not self._has_copy or not self._stale_patch or not is_there:
                 return False
             from pccpipe.workspace.diff import make_diff
 
@@ -141,8 +147,7 @@ class WorkspaceSync:
             self._sent.take(self._user_folder, Excluded(exclude), halt, Guard(exclude, self._secrets), anew=anew)
             self._excluded = Excluded(exclude)
             # What steps at home had is no longer what counts.
-            shutil.rmtree(self._copy, ignore_errors=True)
-            if self._copy.exists():
+            if not remove_tree(self._copy):
                 raise ActionError(f"the run's old copy of the workspace cannot be removed: {self._copy}")
             self._has_copy = True
             self._newest = Side.HOME if self._machine else None
@@ -208,13 +213,15 @@ class WorkspaceSync:
     def _bring(self, machine: Machine | None, paths: Sequence[str], staging: Path, halt: Halt) -> Counted:
         """Files and folders of the newest copy, from the VM or from here, as a new folder."""
         if machine is None:
-            return take_paths(self.home, paths, staging, self._limits, self._masker)
+            return take_paths(self.home, paths, staging, self._limits, self._masker, own=self._has_copy)
         from pccpipe.workspace.fetch import fetch_paths
 
         return _told(
             machine,
             halt,
-            lambda over: fetch_paths(over, self._remote, paths, staging, self._limits, self._masker),
+            lambda over: fetch_paths(
+                over, self._remote, paths, staging, self._limits, self._masker, self._unlocks(over)
+            ),
         )
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
@@ -242,20 +249,34 @@ class WorkspaceSync:
             refused: tuple[str, ...] = ()
             if self._newest is Side.VM and self._has_copy:
                 # A step's work that is nowhere else is not thrown away with the folder.
-                refused = self._to_home(machine, halt).told
+                try:
+                    refused = self._to_home(machine, halt).told
+                except WorkspaceGone as gone:
+                    refused = (gone.message,)
             script = _removal(self._remote, keeps_folder=self._keeps_folder)
             done = _told(machine, halt, lambda over: over.run(script))
             if done.code:
-                raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
+                words = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
+                raise ActionError(f"{machine.host}: {words}", AS_ROOT.format(folder=shlex.quote(self._remote)))
             self._on_vm = False
             self._newest = Side.HOME
             self._keep()
             return refused
 
     def _unpack(self, halt: Halt) -> None:
-        """See to it that the copy at home is there."""
-        if not self._copy.exists():
-            self._sent.unpack(self._copy, halt)
+        """See to it that the copy at home is there. Raises WorkspaceGone if a step removed or replaced it."""
+        if self._check_copy():
+            return
+        if self._stale_patch:
+            raise WorkspaceGone(f"the workspace {self._copy} is gone: a step removed or moved it", HINT)
+        self._sent.unpack(self._copy, halt)
+
+    def _check_copy(self) -> bool:
+        """Whether the copy at home is there. Raises WorkspaceGone if a link took its place."""
+        if self._copy.is_symlink():
+            words = f"the workspace {self._copy} is a symbolic link now: nothing that it leads to is taken"
+            raise WorkspaceGone(words, HINT)
+        return self._copy.exists()
 
     def _to_vm(self, machine: Machine, halt: Halt) -> None:
         from pccpipe.workspace.send import send
@@ -271,10 +292,10 @@ class WorkspaceSync:
 
         pack = self._sent
         try:
-            if self._copy.exists():
+            if self._check_copy():
                 # Steps at home may have changed it.
                 pack = Pack(self._copy.with_name(f".{self._copy.name}.outgoing"))
-                pack.take(self._copy, self._excluded, halt, anew=True)
+                pack.take(self._copy, self._excluded, halt, anew=True, own=True)
             _told(machine, halt, sending)
         finally:
             if pack is not self._sent:
@@ -289,24 +310,33 @@ class WorkspaceSync:
         try:
             from pccpipe.workspace.fetch import fetch_tree
 
-            known = KnownFolder(self._copy) if self._copy.exists() else self._sent
+            has_copy = not self._copy.is_symlink() and self._copy.exists()
+            known = KnownFolder(self._copy) if has_copy else self._sent
             counted = _told(
                 machine,
                 halt,
-                lambda over: fetch_tree(over, self._remote, known, staging, self._excluded, self._limits),
+                lambda over: fetch_tree(
+                    over, self._remote, known, staging, self._excluded, self._limits, self._unlocks(over)
+                ),
             )
             old = self._copy.with_name(f".{self._copy.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if self._copy.exists():
+            remove_tree(old)
+            if os.path.lexists(self._copy):
                 self._copy.rename(old)
             staging.rename(self._copy)
-            shutil.rmtree(old, ignore_errors=True)
+            remove_tree(old)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         self._newest = None
         self._stale_patch = True
         self._keep()
         return counted
+
+    def _unlocks(self, machine: Machine) -> list[Unlock]:
+        """What makes readable there what a step has locked."""
+        from pccpipe.workspace.fetch import unlock_own
+
+        return [lambda paths: unlock_own(machine, self._remote, paths)]
 
     @property
     def _newest_machine(self) -> Machine | None:
@@ -323,8 +353,11 @@ class WorkspaceSync:
             f"&& {{ [ -e {shlex.quote(path)} ] || [ -L {shlex.quote(path)} ]; }} && echo y || echo n"
             for path in paths
         ]
-        script = "\n".join([f"cd {shlex.quote(self._remote)} || exit", "w=$(pwd -P)", *tests])
-        done = _told(machine, halt, lambda over: over.run(script))
+        folders = sorted({above for path in paths for above in _folders_above(path)}, key=len)
+        opens = [f"[ -x {name} ] || [ -L {name} ] || chmod u+rx {name}" for name in map(shlex.quote, folders)]
+        script = "\n".join([f"{enter(self._remote)}w=$(pwd -P)", *(f"{each} 2>/dev/null" for each in opens), *tests])
+        done = _told(machine, halt, lambda over: over.run(f"export LC_ALL=C; {script}"))
+        check_entered(machine.host, self._remote, done.code)
         if done.code:
             raise ActionError(f"{machine.host}: {done.stderr.decode('utf-8', 'replace').strip()}")
         answers = done.stdout.split()
@@ -340,12 +373,26 @@ def _removal(remote: str, *, keeps_folder: bool) -> str:
     assert folder.is_absolute()
     assert own.parent.name == "run-workspaces"
     assert own.name not in {"", ".", ".."}
+    name = shlex.quote(own.name if not keeps_folder else remote)
     if not keeps_folder:
-        return f"export LC_ALL=C; rm -rf {shlex.quote(remote)}"
-    empty = "find . -mindepth 1 -delete"
-    # What a step made read-only is in the way only of who does not own it.
-    again = f"{{ chmod -R u+rwX . && {empty}; }}"
-    return f"export LC_ALL=C; cd {shlex.quote(remote)} && {{ {empty} 2>/dev/null || {again}; }}"
+        runs = shlex.quote(str(own.parent))
+        # A link in its place goes, and nothing that it leads to. No link inside is followed either.
+        return f"""export LC_ALL=C
+            [ ! -L {runs} ] || {{ echo {runs} is a symbolic link now >&2; exit 1; }}
+            cd -P -- {runs} 2>/dev/null || exit 0
+            rm -rf -- ./{name} 2>/dev/null && exit
+            [ -L ./{name} ] || chmod -R u+rwX -- ./{name} 2>/dev/null
+            exec rm -rf -- ./{name}"""
+    # The folder is not the account's to remove or to replace.
+    return f"""export LC_ALL=C
+        [ -d {name} ] || exit 0
+        cd {name} 2>/dev/null || {{ chmod u+rwx {name} && cd {name}; }} || exit
+        find . -mindepth 1 -delete 2>/dev/null && exit
+        chmod -R u+rwX . 2>/dev/null
+        exec find . -mindepth 1 -delete"""
+
+
+AS_ROOT = "remove it as root on the VM: rm -rf {folder}"
 
 
 T = TypeVar("T")
@@ -383,6 +430,10 @@ def _checked(path: str) -> str:
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
         raise ActionError(f"{path!r} is no path inside of the workspace", "give a relative path without `..`")
     return str(PurePosixPath(path))
+
+
+def _folders_above(path: str) -> list[str]:
+    return [str(above) for above in PurePosixPath(path).parents if str(above) != "."]
 
 
 def _merge(source: Path, target: Path) -> None:

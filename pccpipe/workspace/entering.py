@@ -1,0 +1,49 @@
+"""Goes into a run's workspace on a machine and nowhere else: a step may have removed it, or put a link in its place."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePosixPath
+
+from pccpipe.errors import WorkspaceGone
+
+GONE, LINK = 91, 92
+"""Exit codes of a script that begins with `enter`."""
+_RUNS = "run-workspaces"
+
+# The question where one is comes after the step, so nothing can come between. A folder that its owner may not enter is
+# opened first.
+_ENTER = """pcc_enter() { # BASE FOLDER_IN_IT
+  cd -P -- "$1" 2>/dev/null || exit $pcc_gone
+  pcc_base=$(pwd -P)
+  if ! cd -P -- "./$2" 2>/dev/null || [ ! -r . ] || [ ! -w . ]; then
+    cd -P -- "$pcc_base" || exit
+    [ ! -L "./$2" ] || exit $pcc_link
+    [ -d "./$2" ] || exit $pcc_gone
+    chmod u+rwx "./$2" 2>/dev/null
+    cd -P -- "./$2" || exit
+  fi
+  [ "$(pwd -P)" = "${pcc_base%/}/$2" ] || exit $pcc_link
+}
+"""
+
+
+def enter(folder: str) -> str:
+    """Give lines of sh that go into the folder; they end the script if it is gone, or is reached through a link."""
+    parts = PurePosixPath(folder).parts
+    # Above the folder of all runs, an operator may have laid out links as he likes.
+    at = parts.index(_RUNS) if _RUNS in parts else len(parts) - 1
+    base, inner = str(PurePosixPath(*parts[:at])), str(PurePosixPath(*parts[at:]))
+    return f"pcc_gone={GONE} pcc_link={LINK}\n{_ENTER}{shlex.join(['pcc_enter', base, inner])}\n"
+
+
+def check_entered(host: str, folder: str, code: int) -> None:
+    """Raise WorkspaceGone for the exit code of a script that could not go into the folder."""
+    if code == GONE:
+        raise WorkspaceGone(f"{host}: the workspace {folder} is gone: a step removed or moved it", HINT)
+    if code == LINK:
+        words = f"{host}: the workspace {folder} is a symbolic link now: nothing that it leads to is taken"
+        raise WorkspaceGone(words, HINT)
+
+
+HINT = "a step may change what is in $PCC_WORKSPACE, not the folder itself"

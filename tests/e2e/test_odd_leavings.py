@@ -1,0 +1,151 @@
+"""Odd things that a step leaves cost themselves alone: the rest of its work comes home, and the VM is clean again."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.control import Control, Ran
+
+PIPELINE = """
+    containers: {{box: {{image: "bb:latest", network: none{settings}}}}}
+    steps:
+      - {{id: up, upload: workspace}}
+      - id: agent
+        {on}
+        run: |
+{script}
+      - {{id: changes, diff: diff.patch}}
+    always:
+      - {{id: clean, remove: workspace}}
+"""
+WORK = "echo fixed >> app.txt"
+
+
+def agent(control: Control, script: str, *, on: str = "on: vm", settings: str = "") -> Ran:
+    """A run whose one step leaves what the script says, as an agent might."""
+    (control.workspace / "app.txt").write_text("broken\n")
+    (control.workspace / "src").mkdir(exist_ok=True)
+    (control.workspace / "src" / "main.c").write_text("int main;\n")
+    indented = textwrap.indent(textwrap.dedent(script), " " * 10)
+    return control.run(PIPELINE.format(on=on, script=indented, settings=settings))
+
+
+def patch(ran: Ran) -> str:
+    return (ran.record / "diff.patch").read_text()
+
+
+def left(control: Control, ran: Ran) -> str:
+    """What the run left on the VM."""
+    assert control.vm
+    folders = "run-workspaces run-state run-io"
+    there = f"cd {control.vm.root}/.system && find {folders} -path '*{ran.record.name}*' 2>/dev/null || true"
+    return control.vm.sh(there).stdout
+
+
+def outcome(ran: Ran, step: str) -> str:
+    found: str = ran.step(step)["outcome"]
+    return found
+
+
+ON = {"vm": "on: vm", "container": "on: container\n        container: box"}
+
+
+@pytest.fixture(params=["login", "account"])
+def project(request: pytest.FixtureRequest, control: Control) -> Control:
+    """A project whose code runs as the login, and one whose code has an account of its own."""
+    control.run_as = request.param == "account"
+    return control
+
+
+@pytest.mark.parametrize("on", ON)
+def test_a_locked_folder_and_a_locked_file_come_home(project: Control, on: str) -> None:
+    script = f"""\
+        mkdir -p locked/deeper; echo x > locked/deeper/f; chmod 000 locked/deeper locked
+        echo y > secretive; chmod 000 secretive src/main.c
+        {WORK}"""
+    ran = agent(project, script, on=ON[on])
+    assert ran.code == 0, ran.stdout
+    assert "+fixed\n" in patch(ran)
+    assert "b/locked/deeper/f" in patch(ran)
+    assert "b/secretive" in patch(ran)
+    assert "main.c" not in patch(ran)
+    assert left(project, ran) == ""
+
+
+@pytest.mark.parametrize("on", ON)
+def test_read_only_folders_are_removed(project: Control, on: str) -> None:
+    script = f"mkdir -p mod/a/b; echo x > mod/a/b/f.go; chmod 444 mod/a/b/f.go; chmod 555 mod/a/b mod/a mod; {WORK}"
+    ran = agent(project, script, on=ON[on])
+    assert ran.code == 0, ran.stdout
+    assert left(project, ran) == ""
+
+
+def test_what_nobody_may_read_costs_itself_alone(project: Control) -> None:
+    """Root's files, that a container left or an administrator put there, look as they did and are named."""
+    assert project.vm
+    script = f"""\
+        mkdir cache; echo x > cache/f; {WORK}
+        while [ ! -e taken ]; do sleep 0.1; done; rm taken"""
+    folder = f"{project.vm.root}/.system/run-workspaces"
+
+    def take(_: object, record: Path) -> None:
+        deeper = f"{folder}/{record.name}" + ("/workspace" if project.run_as else "")
+        assert project.vm
+        wait = f"until [ -e {deeper}/cache/f ]; do sleep 0.1; done"
+        project.vm.sh(f"{wait}; cd {deeper}; chmod 700 src cache; chown -R 0:0 src cache; touch taken; chmod 666 taken")
+
+    (project.workspace / "app.txt").write_text("broken\n")
+    (project.workspace / "src").mkdir()
+    (project.workspace / "src" / "main.c").write_text("int main;\n")
+    indented = textwrap.indent(textwrap.dedent(script), " " * 10)
+    ran = project.run(PIPELINE.format(on="on: vm", script=indented, settings=""), meanwhile=take)
+    assert "+fixed\n" in patch(ran)
+    assert "main.c" not in patch(ran)
+    told = "\n".join(ran.step("changes")["facts"]["refused"])
+    assert "'cache': cannot be read there: another user's, with mode 700" in told
+    assert "'src': cannot be read there" in told
+    # What nobody but root can remove is said, with what to do.
+    clean = ran.step("clean")
+    assert clean["outcome"] == "failed"
+    assert f"remove it as root on the VM: rm -rf {folder}/{ran.record.name}" in clean["message"]
+    project.vm.sh(f"rm -rf {folder}/{ran.record.name}")
+
+
+def test_a_workspace_that_is_gone_is_nothing_to_remove(control: Control) -> None:
+    ran = agent(control, 'cd ..; rm -rf "$PCC_WORKSPACE"')
+    assert outcome(ran, "changes") == "failed"
+    assert "is gone: a step removed or moved it" in ran.step("changes")["message"]
+    assert outcome(ran, "clean") == "succeeded"
+    assert left(control, ran) == ""
+
+
+def test_nothing_comes_home_through_a_link_in_the_workspaces_place(control: Control) -> None:
+    assert control.vm
+    control.vm.sh("mkdir -p /home/pcc/precious; echo private > /home/pcc/precious/notes.txt; chown -R pcc: /home/pcc")
+    ran = agent(control, 'cd ..; rm -rf "$PCC_WORKSPACE"; ln -s /home/pcc/precious "$PCC_WORKSPACE"')
+    assert outcome(ran, "changes") == "failed"
+    assert "is a symbolic link now" in ran.step("changes")["message"]
+    assert not (ran.record / "diff.patch").exists()
+    assert not [path for path in ran.record.rglob("notes.txt") if "workspace" in path.parts]
+    assert outcome(ran, "clean") == "succeeded"
+    assert "is a symbolic link now" in ran.step("clean")["facts"]["refused"][0]
+    assert left(control, ran) == ""
+    assert control.vm.sh("cat /home/pcc/precious/notes.txt; rm -r /home/pcc/precious").stdout == "private\n"
+
+
+@pytest.mark.parametrize("leaves", ["ln -s precious", "true"])
+def test_a_copy_here_that_is_gone_or_a_link_is_no_workspace(local_control: Control, leaves: str) -> None:
+    precious = local_control.folder / "precious"
+    precious.mkdir()
+    (precious / "notes.txt").write_text("private\n")
+    leaves = leaves.replace("precious", str(precious))
+    ran = agent(local_control, f'cd ..; rm -rf "$PCC_WORKSPACE"; {leaves} "$PCC_WORKSPACE"', on="on: local")
+    assert outcome(ran, "changes") == "failed"
+    words = "is a symbolic link now" if "ln" in leaves else "is gone: a step removed or moved it"
+    assert words in ran.step("changes")["message"]
+    assert not (ran.record / "diff.patch").exists()
+    assert (precious / "notes.txt").read_text() == "private\n"
+    assert not (ran.record / "workspace").exists()

@@ -1,0 +1,150 @@
+"""A copy here in which things are locked, for a user who is not root."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The child that becomes another user may not be able to import them.
+import pccpipe.workspace.diff  # noqa: F401
+from pccpipe.errors import ActionError
+from pccpipe.workspace.base import Side
+from pccpipe.workspace.folder import remove_tree
+from pccpipe.workspace.sync import WorkspaceSync
+from tests.workspace.halts import NeverHalted
+
+NEVER = NeverHalted()
+NOBODY = 65534
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of nobody's, with a user's folder in it."""
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user")
+    for each in (tmp_path, *tmp_path.parents):
+        if each.stat().st_mode & 0o001 == 0:
+            each.chmod(each.stat().st_mode | 0o011)
+    (tmp_path / "user/src").mkdir(parents=True)
+    (tmp_path / "user/app.txt").write_text("broken\n")
+    (tmp_path / "user/src/main.c").write_text("int main;\n")
+    for each in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(each, NOBODY, NOBODY)
+    return tmp_path
+
+
+def as_nobody(work: Callable[[Path], Any], folder: Path) -> Any:
+    """What `work` gives when a user without rights does it."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+
+    def child() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        there.send(work(folder))
+
+    process = context.Process(target=child)
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    finally:
+        process.join(30)
+
+
+def workspace(folder: Path) -> WorkspaceSync:
+    sync = WorkspaceSync(folder / "user", folder / "copy", folder / "sent", None, "", folder / "workspace.json")
+    sync.take_up()
+    return sync
+
+
+def leaves(folder: Path) -> None:
+    """A step that leaves what its own user may not read, and what he may not write."""
+    sync, copy = workspace(folder), folder / "copy"
+    sync.upload([], NEVER)
+    sync.prepare(Side.HOME, NEVER)
+    (copy / "app.txt").write_text("fixed\n")
+    (copy / "locked/deeper").mkdir(parents=True)
+    (copy / "locked/deeper/f").write_text("x\n")
+    (copy / "read-only").mkdir()
+    (copy / "read-only/g").write_text("y\n")
+    (copy / "src/main.c").chmod(0)
+    (copy / "secretive").write_text("z\n")
+    for name, mode in (("read-only", 0o555), ("locked/deeper", 0), ("locked", 0), ("secretive", 0)):
+        (copy / name).chmod(mode)
+    sync.touched(Side.HOME)
+
+
+def diff(folder: Path) -> tuple[list[str], str]:
+    changed = workspace(folder).diff(folder / "diff.patch", NEVER)
+    return sorted(changed.refused), (folder / "diff.patch").read_text()
+
+
+def test_the_diff_has_all_that_is_its_owners(folder: Path) -> None:
+    as_nobody(leaves, folder)
+    refused, patch = as_nobody(diff, folder)
+    assert refused == []
+    assert "+fixed\n" in patch
+    for name in ("locked/deeper/f", "read-only/g", "secretive"):
+        assert f"b/{name}" in patch
+    assert "main.c" not in patch
+
+
+def test_another_users_files_are_named_and_do_not_look_deleted(folder: Path) -> None:
+    as_nobody(leaves, folder)
+    for each in ("src", "secretive"):
+        os.chown(folder / "copy" / each, 0, 0)
+    (folder / "copy/src").chmod(0o700)
+    # Readable, but not to be linked to (fs.protected_hardlinks).
+    (folder / "copy/roots").write_text("root's\n")
+    (folder / "copy/roots-link").symlink_to("roots")
+    refused, patch = as_nobody(diff, folder)
+    assert refused == ["'secretive': cannot be read: another user's", "'src': cannot be read: another user's"]
+    assert "+fixed\n" in patch
+    assert "+root's\n" in patch
+    assert "b/roots-link" in patch
+    assert "deleted" not in patch
+
+
+def test_a_download_names_what_it_cannot_read_and_brings_the_rest(folder: Path) -> None:
+    def download(folder: Path) -> Any:
+        into = folder / "artifacts"
+        brought = workspace(folder).download(["locked", "src", "app.txt", "secretive"], into, NEVER)
+        return brought.missing, brought.refused, sorted(path.name for path in into.iterdir())
+
+    as_nobody(leaves, folder)
+    os.chown(folder / "copy/src", 0, 0)
+    (folder / "copy/src").chmod(0o700)
+    missing, refused, came = as_nobody(download, folder)
+    assert (missing, refused) == ((), ("'src': cannot be read: another user's",))
+    assert came == ["app.txt", "locked", "secretive"]
+
+
+def test_the_users_own_folder_is_not_touched(folder: Path) -> None:
+    def upload(folder: Path) -> str:
+        with pytest.raises(ActionError) as caught:
+            workspace(folder).upload([], NEVER)
+        return str(caught.value)
+
+    (folder / "user/src").chmod(0)
+    assert "user/src: Permission denied" in as_nobody(upload, folder)
+    assert (folder / "user/src").stat().st_mode & 0o777 == 0
+
+
+def test_a_tree_that_its_owner_may_not_write_is_removed(folder: Path) -> None:
+    as_nobody(leaves, folder)
+    assert as_nobody(lambda folder: remove_tree(folder / "copy"), folder) is True
+    assert not (folder / "copy").exists()
+
+
+def test_of_a_link_the_link_alone_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "link").symlink_to("precious")
+    assert remove_tree(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
