@@ -118,15 +118,20 @@ class Lost(PccpipeError):
 
 
 class ExpressionError(PccpipeError):
-    """An expression could not be evaluated when its turn came."""
+    """An expression could not be evaluated when its turn came.
 
-    def __init__(self, position: Position, source: str, message: str) -> None:
+    Args:
+        limit: the limit that it exceeds, if that is what is wrong.
+    """
+
+    def __init__(self, position: Position, source: str, message: str, limit: Limit | None = None) -> None:
         first = source.strip().partition("\n")[0]
-        shown = first if len(first) <= 80 else f"{first[:77]}..."
-        super().__init__(f"{position}: in `{shown}`: {message}")
+        self.shown = first if len(first) <= 80 else f"{first[:77]}..."
+        super().__init__(f"{position}: in `{self.shown}`: {message}")
         self.position = position
         self.source = source
         self.message = message
+        self.limit = limit
 
 
 class ResultError(PccpipeError):

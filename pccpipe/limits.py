@@ -212,9 +212,17 @@ PIPELINE_TEXT = Limit(
 )
 PIPELINE_DEPTH = Limit("the nesting in a file of YAML", 64, Unit.COUNT, "Each level is a call; a pipeline has ten.")
 PIPELINE_PROBLEMS = Limit(
-    "the keys listed that are wrong as YAML in a file", 100, Unit.COUNT, "A person fixes these first."
+    "the problems listed of a file of YAML",
+    100,
+    Unit.COUNT,
+    "A person fixes these first. Each is compared with all names that may be meant.",
 )
+NEAR_NAMES = Limit(
+    "the names among which the one is looked for that may be meant", 1000, Unit.COUNT, "A comparison takes 20 us."
+)
+CONTAINERS = Limit("the containers of a pipeline", 200, Unit.COUNT, "Each may extend all others.")
 INCLUDED = Limit("the number of files that include one another", 8, Unit.COUNT, "Nobody follows a longer chain.")
+YAML_KEYS = Limit("the keys of one mapping in YAML", 10_000, Unit.COUNT, "They are looked at together, in one step.")
 YAML_TAG = Limit("the length of a tag in YAML", 1000, Unit.COUNT, "A prefix of it, given once, becomes part of each.")
 YAML_DIGITS = Limit(
     "the digits of a whole number in a file of YAML", 3000, Unit.COUNT, "A longer one is a text: Python prints no such."
@@ -230,12 +238,39 @@ EXPRESSION_MADE = Limit(
     Unit.COUNT,
     "A value is no way to fill the memory.",
 )
+EXPRESSION_BITS = Limit(
+    "the bits of a whole number that an expression makes",
+    2048,
+    Unit.COUNT,
+    "The work on a number grows with the square of its length.",
+)
+EXPRESSION_TEXT = Limit(
+    "the text that a template makes", 16_000_000, Unit.COUNT, "Characters; it is a file for a command, or a script."
+)
 EXPRESSION_WORK = Limit(
     "the work of an expression or a template",
     4_000_000,
     Unit.COUNT,
     "Each operation counts the values that it reads, and a sixteenth of the characters; this takes a few seconds.",
     "give a part of it a step of its own",
+)
+EXPRESSION = Limit(
+    "an expression",
+    10_000,
+    Unit.COUNT,
+    "Characters: the longest one in use has 300. It is parsed, and compiled to Python.",
+)
+PLAN_WORK = Limit(
+    "the work of all expressions of a plan, or of those that `validate` can evaluate",
+    20_000_000,
+    Unit.COUNT,
+    "It takes about half a minute, whatever the number of a matrix's legs.",
+)
+STEPS = Limit(
+    "the number of a pipeline's steps with each matrix written out",
+    10_000,
+    Unit.COUNT,
+    "Ten names of a matrix with ten values each are ten thousand million steps.",
 )
 IGNORE_FILES = Limit(
     "the .gitignore files of a workspace", 4 << 20, Unit.BYTES, "The largest ones in use have some 100 KiB together."
@@ -332,12 +367,20 @@ ALL: tuple[Limit, ...] = (
     PIPELINE_TEXT,
     PIPELINE_DEPTH,
     PIPELINE_PROBLEMS,
+    NEAR_NAMES,
+    CONTAINERS,
     INCLUDED,
+    YAML_KEYS,
     YAML_TAG,
     YAML_DIGITS,
     YAML_DIRECTIVES,
     EXPRESSION_MADE,
+    EXPRESSION_BITS,
+    EXPRESSION_TEXT,
     EXPRESSION_WORK,
+    EXPRESSION,
+    PLAN_WORK,
+    STEPS,
     IGNORE_FILES,
     IGNORE_PATTERNS,
     IGNORE_PATTERN,

@@ -13,15 +13,17 @@ from typing import assert_never
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.engine.actions import kind_of
 from pccpipe.engine.places import first_way, following_way
 from pccpipe.engine.plan_warnings import exposures
 from pccpipe.engine.scope import ProjectView, RunView
-from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.errors import ExpressionError, PccpipeError, SpecError, UsageError
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec import jinja
+from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.model import (
     Build,
@@ -40,6 +42,7 @@ from pccpipe.spec.model import (
     Value,
     Where,
 )
+from pccpipe.spec.problem import Problem
 from pccpipe.values import Json
 
 
@@ -100,7 +103,17 @@ def make_plan(
     fallback_allowed: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
-    """The plan of a run with these inputs (from `resolve_inputs`). Runs and connects to nothing."""
+    """The plan of a run with these inputs (from `resolve_inputs`). Runs and connects to nothing.
+
+    Raises SpecError for an expression that exceeds a limit.
+    """
+    with bounded_work(limits.PLAN_WORK):
+        return _made(pipeline, project, inputs, fallback_allowed, environ)
+
+
+def _made(
+    pipeline: Pipeline, project: Project, inputs: Mapping[str, Json], fallback_allowed: bool, environ: Mapping[str, str]
+) -> Plan:
     secrets, unset = _read_secrets(pipeline, environ)
     masker = Masker(secrets)
     planner = _Planner(pipeline, project, fallback_allowed and not project.isolation_required, masker)
@@ -279,7 +292,7 @@ class _Planner(Struct):
             try:
                 parts.append(one.render_for_shell(at.names) if for_shell else one.render(at.names))
             except PccpipeError as error:
-                self.warnings.append(f"{path}: {error}")
+                self._warn(path, error)
                 parts.append(text)
         return self.masker.text("".join(parts))
 
@@ -288,8 +301,15 @@ class _Planner(Struct):
             try:
                 return self.masker.text(jinja.plain(expression.evaluate(at.names)))
             except PccpipeError as error:
-                self.warnings.append(f"{path}: {error}")
+                self._warn(path, error)
         return jinja.bare(expression.source)
+
+    def _warn(self, path: str, error: PccpipeError) -> None:
+        """Warn of an expression; one that exceeds a limit ends the plan, for each such takes seconds."""
+        if isinstance(error, ExpressionError) and error.limit:
+            message = self.masker.text(f"in `{error.shown}`: {error.message}")
+            raise SpecError([Problem(error.position, message)])
+        self.warnings.append(f"{path}: {error}")
 
     def _value(self, value: Value[int] | Value[float] | None, path: str, at: _At) -> str | None:
         if value is None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from pccpipe import limits
+from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.inputs import input_problem
 from pccpipe.spec.names import ANY_NAME, Declared, Seen
 from pccpipe.spec.problem import Problem, did_you_mean, nearest
 from pccpipe.spec.source import Data, Source
-from pccpipe.spec.texts import Path_, Texts
+from pccpipe.spec.texts import Enough, Path_, Texts
 
 _SECTIONS: Mapping[str, type] = {"inputs": dict, "secrets": dict, "containers": dict, "steps": list}
 _PLACES = ("local", "vm", "container")
@@ -20,7 +24,8 @@ _PLACES = ("local", "vm", "container")
 def meaning_problems(source: Source, folder: Path) -> list[Problem]:
     """Everything that is wrong with names, references and order, in order of position."""
     checker = _Checker(source, folder)
-    checker.check()
+    with contextlib.suppress(Enough), bounded_work(limits.PLAN_WORK):
+        checker.check()
     return sorted(set(checker.values.problems), key=lambda problem: (problem.position, problem.message))
 
 
@@ -50,12 +55,16 @@ class _Checker:
     def check(self) -> None:
         for path, step in (*_steps(self.data, "steps"), *_steps(self.data, "always")):
             self._unique(path, step)
+        self._written_out()
         for name in self.inputs:
             self._input(name)
         for name in self.secrets:
             self.values.text(("secrets", name, "upstream"), _mapping(self.secrets[name]).get("upstream"), Seen())
             for index, model in enumerate(_listed(_mapping(self.secrets[name]).get("models"))):
                 self.values.text(("secrets", name, "models", index), model, Seen())
+        if len(self.containers) > limits.CONTAINERS.most:
+            self.values.say(("containers",), limits.CONTAINERS.exceeded(), at_key=True)
+            raise Enough
         for name in self.containers:
             self._container(name)
         self.values.texts(("env",), self.data.get("env"), Seen(target=True))
@@ -65,6 +74,16 @@ class _Checker:
         done: set[str] = set()
         self._sequence(("steps",), self.data.get("steps"), Seen(done))
         self._sequence(("always",), self.data.get("always"), Seen(done))
+
+    def _written_out(self) -> None:
+        """Count the steps with each matrix written out; the first matrix that makes too many is the problem."""
+        total = 0
+        for key in ("steps", "always"):
+            for index, step in enumerate(_listed(self.data.get(key))):
+                total += _legs(_mapping(step))
+                if total > limits.STEPS.most:
+                    self.values.say((key, index, "matrix"), limits.STEPS.exceeded(), at_key=True)
+                    raise Enough
 
     def _unique(self, path: Path_, step: Mapping[str, Data]) -> None:
         step_id = step.get("id")
@@ -310,3 +329,10 @@ def _ids(steps: Data) -> Iterator[str]:
     for _, step in _steps({"steps": steps}, "steps"):
         if isinstance(step.get("id"), str):
             yield str(step["id"])
+
+
+def _legs(step: Mapping[str, Data]) -> int:
+    """How many steps a step is, with its matrix and those in it written out."""
+    legs = math.prod(len(_listed(values)) for values in _mapping(step.get("matrix")).values())
+    inner = (*_listed(step.get("steps")), *_listed(step.get("parallel")))
+    return legs * (1 + sum(_legs(_mapping(each)) for each in inner))

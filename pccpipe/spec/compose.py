@@ -146,6 +146,8 @@ class _Open(Struct):
         elif self.key is None:
             self.key = node
         else:
+            if len(self.node.pairs) >= limits.YAML_KEYS.most:
+                raise Beyond(self.key.line, self.key.column, limits.YAML_KEYS.exceeded())
             self.node.pairs.append((self.key, node))
             self.key = None
 

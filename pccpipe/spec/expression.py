@@ -79,8 +79,12 @@ _NOT_FOR_THIS_VALUE = (
 def _told_at(position: Position, source: str) -> Iterator[None]:
     from jinja2 import TemplateError
 
+    from pccpipe.spec.work import TooMuch
+
     try:
         yield
+    except TooMuch as error:
+        raise ExpressionError(position, source, str(error.message), error.limit) from None
     except TemplateError as error:
         raise ExpressionError(position, source, str(error.message)) from None
     except NameError:

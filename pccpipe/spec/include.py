@@ -115,6 +115,8 @@ def _check_limits(chain: Sequence[Source]) -> None:
         )
     if sum(len(each.text) for each in chain) > limits.PIPELINE.most:
         raise UsageError(f"with what is included, the pipeline has over {limits.PIPELINE.most // 1024} KiB")
+    if sum(each.count for each in chain) > limits.PIPELINE_VALUES.most:
+        raise UsageError(f"with what is included, the pipeline has over {limits.PIPELINE_VALUES.most:,} values")
 
 
 def _problem(source: Source, at: Position, wrong: UsageError) -> Problem:

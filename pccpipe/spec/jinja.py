@@ -13,9 +13,10 @@ from jinja2.exceptions import TemplateRuntimeError, TemplateSyntaxError
 from jinja2.parser import Parser
 from msgspec import Struct
 
+from pccpipe import limits
+from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.sandbox import plain, settled, shell_environment, text_environment
-from pccpipe.spec.work import bounded_work
 
 __all__ = ["Analysis", "Chain", "Wrong", "analyse", "bare", "evaluate", "plain", "references", "render"]
 
@@ -48,22 +49,26 @@ class Analysis(Struct, frozen=True):
     """Each name that the text reads and does not set."""
     pieces: tuple[str | None, ...] = ()
     """A template cut at its values: text, then None for each value that will be quoted, "" for one declared raw."""
+    has_constants: bool = False
+    """Whether a value reads no name, and is more than a constant: it can be evaluated by itself."""
 
 
 @functools.lru_cache(8192)
 def analyse(source: str, *, is_expression: bool = False, blocks: bool = False) -> Analysis:
     """Parse a text; nothing of it is compiled yet, and nothing can be wrong with it any more when it is."""
     try:
+        if limit := _too_long(source, is_expression=is_expression):
+            return Analysis(limit)
         tree = _expression_tree(source) if is_expression else text_environment(blocks=blocks).parse(source)
+        if wrong := _too_deep(tree) or _unknown_function(tree):
+            return Analysis(wrong)
     except jinja2.TemplateSyntaxError as error:
         return Analysis(Wrong(*_in_words(str(error.message), is_expression=is_expression), error.lineno))
     except RecursionError:
         return Analysis(_TOO_DEEP)
-    if wrong := _unknown_function(tree) or _too_deep(tree):
-        return Analysis(wrong)
     # Blocks can set names; a text without them reads all that it names.
     given = meta.find_undeclared_variables(tree) if isinstance(tree, nodes.Template) and blocks else None
-    return Analysis(None, tuple(_references(tree, given)), tuple(_pieces(tree)))
+    return Analysis(None, tuple(_references(tree, given)), tuple(_pieces(tree)), _has_constants(tree))
 
 
 def evaluate(source: str, scope: Mapping[str, object]) -> object:
@@ -154,6 +159,31 @@ def _unknown_function(tree: nodes.Node) -> Wrong | None:
             if node.name not in known:
                 return Wrong(f"there is no {kind} `{node.name}`", did_you_mean(node.name, known), node.lineno)
     return None
+
+
+def _too_long(source: str, *, is_expression: bool) -> Wrong | None:
+    most = limits.EXPRESSION.most
+    begin = 0
+    while is_expression or (begin := source.find("${{", begin)) >= 0:
+        end = len(source) if is_expression else source.find("}}", begin)
+        if (end if end >= 0 else len(source)) - begin > most:
+            hint = "give a part of it a step or an input of its own"
+            return Wrong(limits.EXPRESSION.exceeded("it"), hint, source.count("\n", 0, begin) + 1)
+        if is_expression or end < 0:
+            break
+        begin = end
+    return None
+
+
+def _has_constants(tree: nodes.Node) -> bool:
+    outputs = [tree] if isinstance(tree, nodes.Output) else tree.find_all(nodes.Output)
+    values = (node for output in outputs for node in output.nodes)
+    return any(not isinstance(node, nodes.TemplateData | nodes.Const) and not _reads(node) for node in values)
+
+
+def _reads(node: nodes.Node) -> bool:
+    """Whether there is a name in it that a step or an input gives a value."""
+    return isinstance(node, nodes.Name) or any(name.name != "range" for name in node.find_all(nodes.Name))
 
 
 def _too_deep(tree: nodes.Node) -> Wrong | None:

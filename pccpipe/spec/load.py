@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pccpipe import limits
 from pccpipe.errors import SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.check import meaning_problems
@@ -64,7 +65,8 @@ def _raise_if(problems: list[Problem], more: list[Problem]) -> None:
     told = {position for problem in problems for position in (problem.position, *problem.covers)}
     problems = [*problems, *(problem for problem in more if problem.position not in told)]
     if problems:
-        raise SpecError(sorted(problems, key=lambda problem: (problem.position, problem.message)))
+        problems.sort(key=lambda problem: (problem.position, problem.message))
+        raise SpecError(problems[: limits.PIPELINE_PROBLEMS.most])
 
 
 def check_schema_file(path: Path) -> None:

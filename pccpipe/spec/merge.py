@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.spec.problem import Problem, did_you_mean
 from pccpipe.spec.source import Change, Data, Key, Place, Source, walk
 
@@ -155,8 +156,10 @@ class _Merger:
         return [key for key in keys if key in step]
 
     def _unknown(self) -> None:
-        known = list(_ids(self._under.data))
+        known = dict.fromkeys(_ids(self._under.data))
         for name in self._change:
+            if len(self.problems) >= limits.PIPELINE_PROBLEMS.most:
+                return
             if name not in self._found and name not in known:
                 message = f"there is no step `{name}` in {self._under.file}"
                 if name in self._under.removed:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.spec.source import Position
 
 
@@ -91,7 +93,7 @@ _ALSO: Mapping[str, tuple[str, ...]] = {
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint with the nearest known word, or with all of them when none is near and they are few."""
-    words = list(dict.fromkeys(known))
+    words = _few(known)
     if near := nearest(word, words):
         return f"did you mean `{near}`?"
     if len(words) == 1:
@@ -101,9 +103,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that was probably meant; empty if none was."""
-    words = list(dict.fromkeys(known))
+    words = _few(known)
     small = word.lower()
     for each in (word, small, small.replace("-", "_")):
         if near := difflib.get_close_matches(each, words, 1, 0.6):
             return near[0]
     return next((each for each in words if small in _ALSO.get(each, ())), "")
+
+
+def _few(known: Iterable[str]) -> list[str]:
+    return list(itertools.islice(dict.fromkeys(known), limits.NEAR_NAMES.most))

@@ -24,11 +24,9 @@ from jinja2.utils import missing
 
 from pccpipe import limits
 from pccpipe.spec.problem import did_you_mean
-from pccpipe.spec.work import EACH, PAID, each, paid, pay_for_all, spend, weight
+from pccpipe.spec.work import EACH, PAID, TooMuch, each, paid, pay_for_all, spend, weight
 
-MAX_MADE = limits.EXPRESSION_MADE.most
-_MOST = MAX_MADE
-MAX_BITS = 2048
+_MOST = limits.EXPRESSION_MADE.most
 MAX_DIGITS = 20
 
 # fmt: off
@@ -191,7 +189,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 def _repeated(many: str | list[object] | tuple[object, ...], times: int) -> int:
-    if len(many) * times > MAX_MADE:
+    if len(many) * times > _MOST:
         return _MOST + 1
     # A list within costs what it is, each time.
     return len(many) * max(times, 0) if isinstance(many, str) else weight(many, _MOST) * max(times, 0)
@@ -199,14 +197,14 @@ def _repeated(many: str | list[object] | tuple[object, ...], times: int) -> int:
 
 def _bound_made(size: int) -> None:
     if size > _MOST:
-        raise SecurityError(limits.EXPRESSION_MADE.exceeded())
+        raise TooMuch(limits.EXPRESSION_MADE)
     spend(size // 16)
 
 
 def _bound_digits(left: float, right: float) -> None:
     bits = sum(abs(number).bit_length() for number in (left, right) if isinstance(number, int))
-    if bits > MAX_BITS:
-        raise SecurityError(f"this would make a whole number of over {MAX_BITS} bits")
+    if bits > limits.EXPRESSION_BITS.most:
+        raise TooMuch(limits.EXPRESSION_BITS)
 
 
 def plain(value: object) -> str:
@@ -293,6 +291,6 @@ def _as_json(value: object) -> object:
 
 
 def _bounded(size: int) -> None:
-    if size > 16 * MAX_MADE:
-        raise SecurityError("this would make a text of over 16 million characters")
+    if size > limits.EXPRESSION_TEXT.most:
+        raise TooMuch(limits.EXPRESSION_TEXT)
     spend(size // 16)

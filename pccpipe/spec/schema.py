@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pccpipe import limits
 from pccpipe.data_files import data_path
 from pccpipe.spec.fits import Fits, compiled
 from pccpipe.spec.problem import Problem, Rule, did_you_mean, nearest
@@ -109,8 +110,14 @@ def _told(validator: Draft7Validator, source: Source) -> list[Problem]:
             # One value can break several rules: the first word on it counts. What it lacks is another matter.
             lacks = str(error.validator) if error.validator in {"required", "anyOf"} else ""
             found.setdefault((problem.position, lacks), problem)
-    covered = frozenset[Position]().union(*(problem.covers for problem in found.values()))
-    return sorted((each for each in found.values() if each.position not in covered), key=lambda each: each.position)
+            if len(found) >= limits.PIPELINE_PROBLEMS.most:
+                return _not_covered(found.values())
+    return _not_covered(found.values())
+
+
+def _not_covered(problems: Collection[Problem]) -> list[Problem]:
+    covered = frozenset[Position]().union(*(problem.covers for problem in problems))
+    return sorted((each for each in problems if each.position not in covered), key=lambda each: each.position)
 
 
 def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:

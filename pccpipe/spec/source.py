@@ -112,6 +112,8 @@ class Source(Struct, frozen=True):
     lines: tuple[str, ...]
     data: Data
     places: Place
+    count: int
+    """Of the values in it, its aliases written out."""
     included: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The lines of the files that parts of the data come from, by file; the next one first."""
     changes: abc.Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
@@ -202,7 +204,7 @@ def _parsed(text: str, file: str) -> Source:
     builder = _Builder(file)
     places = Place(builder.at(node))
     value = builder.build(node, places, 0)
-    source = Source(file, text, tuple(_lines(text)), value, places)
+    source = Source(file, text, tuple(_lines(text)), value, places, builder.count)
     if builder.wrong:
         bad, *others = builder.wrong
         bad.others, bad.source = tuple(others), source
@@ -287,15 +289,15 @@ _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "f
 class _Builder:
     def __init__(self, file: str) -> None:
         self._file = file
-        self._count = 0
+        self.count = 0
         self._characters = 0
         self.wrong: list[BadYaml] = []
         """What is wrong with single keys: the rest is built without them."""
 
     def build(self, node: Node, place: Place, depth: int) -> Data:
         at = place.value
-        self._count += 1
-        if self._count > limits.PIPELINE_VALUES.most:
+        self.count += 1
+        if self.count > limits.PIPELINE_VALUES.most:
             raise BadYaml(at, too_many())
         if depth > limits.PIPELINE_DEPTH.most:
             raise BadYaml(at, too_deep())

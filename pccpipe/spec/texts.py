@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from pccpipe import limits
+from pccpipe.errors import ExpressionError
+from pccpipe.spec.expression import Template
 from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder
 from pccpipe.spec.problem import Problem, did_you_mean
@@ -26,6 +29,10 @@ Path_ = tuple[Key, ...]
 
 _VALUE = re.compile(r"\$\{\{")
 _QUOTED = 'pccpipe quotes each value as one word: put the ${{ }} outside of it, or into `env:` and write "$NAME"'
+
+
+class Enough(Exception):
+    """There are as many problems as are listed, or what is wrong makes more work than it is worth."""
 
 
 class Texts(Struct, frozen=True):
@@ -51,7 +58,12 @@ class Texts(Struct, frozen=True):
             return True
         from pccpipe.spec import jinja
 
-        return self._analysed(path, "the ${{ }}", jinja.analyse(value), seen)
+        analysis = jinja.analyse(value)
+        if analysis.has_constants:
+            for text, is_value in jinja.segments(value):
+                if is_value and jinja.analyse(text, is_expression=True).has_constants:
+                    self._constant(path, Template(text, self.source.of_value(path)))
+        return self._analysed(path, "the ${{ }}", analysis, seen)
 
     def script(self, path: Path_, value: Data, shell: str, seen: Seen) -> None:
         """A `run:`: no value may stand where its quotes would not hold it."""
@@ -73,7 +85,19 @@ class Texts(Struct, frozen=True):
             from pccpipe.spec import jinja
 
             what = f"the expression `{jinja.bare(value)}`"
-            self._analysed(path, what, jinja.analyse(value, is_expression=True), seen)
+            analysis = jinja.analyse(value, is_expression=True)
+            if analysis.has_constants:
+                self._constant(path, Template(f"${{{{ {jinja.bare(value)} }}}}", self.source.of_value(path)))
+            self._analysed(path, what, analysis, seen)
+
+    def _constant(self, path: Path_, text: Template) -> None:
+        """Evaluate what reads no name: it exceeds a limit now, or never."""
+        try:
+            text.render({})
+        except ExpressionError as error:
+            if error.limit:
+                self.say(path, f"in `{error.shown}`: {error.message}")
+                raise Enough from None  # each takes seconds
 
     def expression_or_plain(self, path: Path_, value: Data, seen: Seen) -> None:
         """A value that may be given as an expression: `timeout: ${{ inputs.limit }}`."""
@@ -151,6 +175,8 @@ class Texts(Struct, frozen=True):
         lines = self.source.lines_of(position) if lines is None else lines
         line = lines[position.line - 1] if position.line <= len(lines) else ""
         self.problems.append(Problem(position, message, hint, line))
+        if len(self.problems) >= limits.PIPELINE_PROBLEMS.most:
+            raise Enough
 
 
 def _line_of(number: int, lines: Sequence[str], start: Position) -> Position:

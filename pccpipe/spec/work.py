@@ -6,14 +6,13 @@ times. Jinja2 has no place for this in most operations, so their operands pass a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 
 from pccpipe import limits
+from pccpipe.spec.bounds import left
 
 PAID = "\0paid"
 """The name of the filter. No text can have it: a NUL is no part of a name."""
@@ -23,37 +22,28 @@ _CHARACTERS = 16
 """Of text that cost as much as a value."""
 
 
-class _Left(threading.local):
-    units: int | None = None
+class TooMuch(SecurityError):
+    """What is evaluated exceeds a limit."""
 
-
-_left = _Left()
-
-
-@contextmanager
-def bounded_work() -> Iterator[None]:
-    """Bound what is evaluated in the block."""
-    outer, _left.units = _left.units, limits.EXPRESSION_WORK.most
-    try:
-        yield
-    finally:
-        _left.units = outer
+    def __init__(self, limit: limits.Limit) -> None:
+        super().__init__(limit.exceeded())
+        self.limit = limit
 
 
 def spend(units: int) -> None:
-    """Take from what is left. Raises SecurityError when it is used up."""
-    if _left.units is None:
+    """Take from what is left. Raises TooMuch when it is used up."""
+    if left.units is None:
         return
-    _left.units -= units
-    if _left.units < 0:
-        raise SecurityError(limits.EXPRESSION_WORK.exceeded())
+    left.units -= units
+    if left.units < 0:
+        raise TooMuch(left.limit)
 
 
 def paid(value: object) -> object:
-    """The value, paid for; what comes one by one is paid for one by one. Raises SecurityError."""
+    """The value, paid for; what comes one by one is paid for one by one. Raises TooMuch."""
     if isinstance(value, Iterator):
         return _paid_each(value)
-    spend(weight(value, _left.units))
+    spend(weight(value, left.units))
     return value
 
 
@@ -103,7 +93,7 @@ def pay_for_all(tree: nodes.Node) -> None:
 
 
 def each(values: object) -> object:
-    """What a loop goes over, each paid for as its turn comes. Raises SecurityError."""
+    """What a loop goes over, each paid for as its turn comes. Raises TooMuch."""
     return _paid_turns(iter(values)) if hasattr(values, "__iter__") else values
 
 
@@ -115,7 +105,7 @@ def _paid_turns(values: Iterator[object]) -> Iterator[object]:
 
 def _paid_each(values: Iterator[object]) -> Iterator[object]:
     for value in values:
-        spend(weight(value, _left.units))
+        spend(weight(value, left.units))
         yield value
 
 

@@ -11,12 +11,13 @@ from tests.stall import measured
 _PARSE = "from pccpipe.spec.source import parse_source"
 
 HOSTILE = {
-    "the same key": ("b'a: 1\\n' * 200_000", "over 100000 values"),
-    "keys": ("b''.join(b'k%d: 1\\n' % n for n in range(90_000))", ""),
-    "a key often": ("b'a: 1\\n' * 99_000", "here twice"),
+    "keys": ("b'a: 1\\n' * 200_000", "keys of one mapping"),
+    "mappings": ("b''.join(b'a%d:\\n' % n + b' a: 1\\n' * 9000 for n in range(15))", "over 100000 values"),
+    "good keys": ("b''.join(b'a%d:\\n' % m + b''.join(b' %x: 1\\n' % n for n in range(9000)) for m in range(10))", ""),
+    "a key often": ("b''.join(b'a%d:\\n' % n + b' a: 1\\n' * 9900 for n in range(10))", "here twice"),
     "brackets": ("b'[' * 1_000_000", "nested over 64 deep"),
     "values deep down": ("b'[' * 63 + b'1,' * 99_000 + b']' * 63", ""),
-    "keys deep down": ("b'{a: ' * 62 + b'{' + b','.join(b'%x: 1' % n for n in range(80_000)) + b'}' * 63", ""),
+    "keys deep down": ("b'{a: ' * 62 + b'{' + b','.join(b'%x: 1' % n for n in range(9000)) + b'}' * 63", ""),
     "chains": ("b'[' + (b'[' * 60 + b']' * 60 + b',') * 1400 + b']'", ""),
     "empty lines": ("b'a: 1' + b'\\n' * 1_000_000", ""),
     "short lines": ("b'a: |' + b'\\n xy' * 250_000", ""),
