@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/lock.sh [UV ARGUMENTS]: renews requirements.lock and requirements-dev.lock after a change of pyproject.toml.
+# tests/lock.sh [UV ARGUMENTS]: renews requirements.lock, requirements-dev.lock and requirements-fuzz.lock after a change of pyproject.toml.
 # What is in them stays as it is where that will do; `sh tests/lock.sh --upgrade` takes the newest versions.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,3 +20,4 @@ compile() { # LOCK [OPTIONS]: for every platform and Python from 3.11 on
 compile requirements-dev.lock --extra build --extra dev "$@"
 # The same versions.
 compile requirements.lock --extra build --constraint requirements-dev.lock
+compile requirements-fuzz.lock --extra build --extra fuzz --constraint requirements-dev.lock

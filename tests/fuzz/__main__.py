@@ -1,6 +1,6 @@
 """python -m tests.fuzz [TARGET...] [--minutes N]: looks for inputs that break the rule, led by what code they reach.
 
-Needs atheris (`pip install atheris`), which is no dependency: the suite only runs what was found, from the corpus. A
+Needs atheris (`sh tests/setup.sh fuzz`), which the suite does not: it only runs what was found, from the corpus. A
 finding is printed and kept as corpus/TARGET/found-HASH.
 """
 
@@ -40,7 +40,11 @@ def main() -> int:
 
 def fuzz(name: str, seconds: int) -> int:
     """Fuzz one parser for so long; new inputs that reach new code are kept in a temporary folder alone."""
-    atheris = importlib.import_module("atheris")
+    try:
+        atheris = importlib.import_module("atheris")
+    except ImportError:
+        print("there is no atheris here; fix: sh tests/setup.sh fuzz", file=sys.stderr)
+        return 2
     with atheris.instrument_imports(include=["pccpipe"]):
         rule = importlib.import_module("tests.fuzz.rule")
     if name not in rule.TARGETS:
