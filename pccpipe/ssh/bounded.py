@@ -41,7 +41,8 @@ class BoundedPacketizer(Packetizer):
 
 def check_extensions(message: paramiko.Message) -> None:
     """Look at how many a server says that it names: paramiko loops as often. Raises TooMuchError."""
-    count = int.from_bytes(message.get_remainder()[:4], "big")
+    # Read as paramiko reads it: it fills up a number that is cut.
+    count = paramiko.Message(message.get_remainder()).get_int()
     if count > limits.SSH_EXTENSIONS.most:
         raise TooMuchError(limits.SSH_EXTENSIONS.exceeded())
 
