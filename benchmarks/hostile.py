@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.floods import ANSWERS
 from tests.stall import measured
 
 _RESULT = """
@@ -61,6 +62,63 @@ _MASK = """
 """
 _YAML = "from pccpipe.spec.source import parse_source"
 _USAGE = "from pccpipe.secrets.proxy.usage import Counter; counter = Counter(is_stream={stream})"
+_SERVER = """
+    import subprocess, sys
+    def server(kind):
+        process = subprocess.Popen([sys.executable, "-m", "tests.floods", kind], stdout=subprocess.PIPE)
+        return int(process.stdout.readline())
+"""
+_SSH = (
+    _SERVER
+    + """
+    import socket, time
+    from pccpipe.ssh.bounded import TooMuchError
+    from pccpipe.ssh.heard import HeardSocket
+    from pccpipe.ssh.login import Transport
+    client = Transport(HeardSocket(socket.create_connection(("127.0.0.1", server("ssh")))))
+    client.heard.settimeout(0.1)
+    client.start_client(timeout=20)
+    client.auth_none("anyone")
+    channel = client.open_session(timeout=20)
+"""
+)
+_ANSWER = (
+    _SERVER
+    + """
+    from tests.fuzz.sides import Says
+    from pccpipe.secrets.proxy.exchange import Exchange
+    from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+    from pccpipe.secrets.proxy.places import Places
+    from pccpipe.secrets.proxy.proxy import Proxy
+    class Agent(Says):
+        def sendall(self, data):
+            pass
+    proxy = Proxy()
+    def ask(port):
+        api = Api.at("KEY", "s3cret/Of+the=project-42", f"http://127.0.0.1:{port}/v1", ("POST /responses",))
+        token = list(proxy.issue(Grant((api,), (), Meter(None, Used(), id), id)).values())[0]
+        head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
+        Exchange(Agent(f"{head}Content-Length: 2\\r\\n\\r\\n{{}}".encode()), proxy, Places().enter()).run()
+    ask(9)
+"""
+)
+FLOODS: Mapping[str, tuple[str, str]] = {
+    "an SSH server that ignores the window": (
+        _SSH,
+        """
+        channel.sendall(b"!")
+        until = time.monotonic() + 60
+        while client.is_active() and time.monotonic() < until: time.sleep(0.02)
+        error = client.get_exception()
+        if not isinstance(error, TooMuchError): raise AssertionError(repr(error))
+        """,
+    ),
+    **{
+        f"an API's answer without an end: {kind}": (_ANSWER + f"    port = server({kind!r})", "ask(port)")
+        for kind in ANSWERS
+    },
+}
+"""The same from servers that never end."""
 
 INPUTS: Mapping[str, tuple[str, str]] = {
     "a result that fits in nothing": (
@@ -114,6 +172,7 @@ INPUTS: Mapping[str, tuple[str, str]] = {
         _USAGE.format(stream=True),
         "for _ in range(500): counter.feed(b'x' * 60_000)",
     ),
+    **FLOODS,
 }
 """By its name: what prepares an input, and what pccpipe does with it."""
 
