@@ -20,6 +20,7 @@ HEAD_LIMIT = 64 * 1024
 LONGEST_LINE = 1024
 """Bytes of the line before a chunk."""
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_LINE_ENDS = re.compile(rb"[\r\n]*")
 _STATUS = re.compile(r"HTTP/1\.[01] ([0-9]{3})( .*)?")
 HEAD_TIMEOUT = 30.0
 """Seconds in which the engine must begin its answer."""
@@ -106,7 +107,8 @@ class Body:
 
     def __init__(self, *, chunked: bool) -> None:
         self._chunked = chunked
-        self._buffer = b""
+        self._rest = b""
+        """The beginning of a line that is not whole yet."""
         self._needed = 0
         self.ended = False
 
@@ -114,25 +116,37 @@ class Body:
         """The content in `data`. Raises ValueError."""
         if not self._chunked:
             return data
-        self._buffer += data
-        content: list[bytes] = []
-        while self._buffer and not self.ended:
+        # An engine sends each line of a log as a chunk: thousands in one piece, so none of them may cost a copy of it.
+        data = self._rest + data
+        at, content = 0, []
+        while not self.ended:
             if self._needed:
-                piece = self._buffer[: self._needed]
-                self._buffer = self._buffer[len(piece) :]
+                piece = data[at : at + self._needed]
+                if not piece:
+                    break
+                at += len(piece)
                 self._needed -= len(piece)
                 content.append(piece)
                 continue
-            line, found, rest = self._buffer.lstrip(b"\r\n").partition(b"\r\n")
-            size = line.split(b";")[0].strip()
-            if not found and len(line) <= LONGEST_LINE:
+            at = _line_ends_at(data, at)
+            end = data.find(b"\r\n", at, at + LONGEST_LINE)
+            if end < 0 and len(data) - at < LONGEST_LINE:
                 break
-            if not _SIZE.fullmatch(size):
-                raise ValueError(f"the engine sent no size of a chunk: {size[:LONGEST_LINE]!r}")
+            size = data[at : end if end >= 0 else at + LONGEST_LINE].split(b";")[0].strip()
+            if end < 0 or not _SIZE.fullmatch(size):
+                raise ValueError(f"the engine sent no size of a chunk: {size!r}")
+            at = end + 2
             self._needed = int(size, 16)
-            self._buffer = rest
             self.ended = self._needed == 0
+        self._rest = data[at:]
         return b"".join(content)
+
+
+def _line_ends_at(data: bytes, at: int) -> int:
+    """Where what follows the ends of lines at `at` begins."""
+    found = _LINE_ENDS.match(data, at)
+    assert found
+    return found.end()
 
 
 class FrameParser:
@@ -141,33 +155,45 @@ class FrameParser:
     _STREAMS = {1: Stream.STDOUT, 2: Stream.STDERR}  # noqa: RUF012 - never changed
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
+        """The beginning of a head that is not whole yet."""
         self._stream = Stream.STDOUT
         self._needed = 0
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
-        """The pieces in `data`; a piece is given as it comes, not only when it is whole. Raises ValueError."""
-        self._buffer += data
-        while self._buffer:
-            if not self._needed:
-                if len(self._buffer) < 8:
-                    return
-                kind = self._buffer[0]
-                if kind not in self._STREAMS or self._buffer[1:4] != b"\0\0\0":
-                    raise ValueError(f"the engine sent no frame of output: {bytes(self._buffer[:8])!r}")
-                self._stream = self._STREAMS[kind]
-                self._needed = int.from_bytes(self._buffer[4:8], "big")
-                del self._buffer[:8]
+        """The output in `data`: pieces of one stream that follow each other as one. Raises ValueError.
+
+        A piece is given as it comes, not only when it is whole.
+        """
+        data = self._rest + data
+        at = 0
+        pieces: list[bytes] = []
+        while at < len(data):
+            if self._needed:
+                pieces.append(data[at : at + self._needed])
+                at += len(pieces[-1])
+                self._needed -= len(pieces[-1])
                 continue
-            piece = bytes(self._buffer[: self._needed])
-            del self._buffer[: len(piece)]
-            self._needed -= len(piece)
-            yield Chunk(self._stream, piece)
+            head = data[at : at + 8]
+            if len(head) < 8:
+                break
+            stream = self._STREAMS.get(head[0])
+            if stream is None or head[1:4] != b"\0\0\0":
+                raise ValueError(f"the engine sent no frame of output: {head!r}")
+            if stream is not self._stream and pieces:
+                yield Chunk(self._stream, b"".join(pieces))
+                pieces = []
+            self._stream = stream
+            self._needed = int.from_bytes(head[4:], "big")
+            at += 8
+        self._rest = data[at:]
+        if pieces:
+            yield Chunk(self._stream, b"".join(pieces))
 
     @property
     def is_between_frames(self) -> bool:
         """Whether the output may end here; if not, it was cut."""
-        return not self._needed and not self._buffer
+        return not self._needed and not self._rest
 
 
 class Skip:

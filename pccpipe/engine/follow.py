@@ -79,9 +79,9 @@ class _Follower:
     def _read_to_end(self) -> Exit | None:
         while True:
             match self._running.read(self._patience()):
-                case Chunk(stream, data, skipped):
-                    if skipped:
-                        self._outputs[stream].skip(skipped, self._margin)
+                case Chunk(stream, data, skipped, skipped_more):
+                    if skipped or skipped_more:
+                        self._outputs[stream].skip(skipped, self._margin, more=skipped_more)
                     self._outputs[stream].feed(data)
                 case Exit() as exit_:
                     return exit_
@@ -134,9 +134,9 @@ class _OutputStream:
             data = data[dropped:]
         self._pass_on(self._mask.feed(data), final=False)
 
-    def skip(self, size: int, margin: int) -> None:
+    def skip(self, size: int, margin: int, *, more: bool) -> None:
         """Count what nobody read. What the mask holds back goes as well: it may be the beginning of a secret."""
-        self._log.skip(self._stream, size + self._mask.held)
+        self._log.skip(self._stream, size + self._mask.held, more=more)
         self._mask = self._masker.stream()
         self._unsafe = margin
         self._end_shown()

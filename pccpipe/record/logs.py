@@ -126,10 +126,13 @@ class CommandLog:
         if first < len(data):
             log.end(data[first:])
 
-    def skip(self, stream: Stream, count: int) -> None:
-        """Count output that nobody read; what came before it belongs to the middle, and the beginning is over."""
+    def skip(self, stream: Stream, count: int, *, more: bool = False) -> None:
+        """Count output that nobody read; what came before it belongs to the middle, and the beginning is over.
+
+        With `more` it is more than `count`, and nobody knows how much.
+        """
         self._room = self._to_show = 0
-        self._logs[stream].skip(count)
+        self._logs[stream].skip(count, more=more)
 
     def close(self) -> None:
         """Bring what was written to the disk: the target's copy is thrown away after that."""
@@ -162,6 +165,7 @@ class _StreamLog:
         self._ending = ending
         self._ring: Ring | None = None
         self._skipped = 0
+        self._skipped_more = False
         self._skipped_lines: int | None = 0
         self._last = b"\n"
         self._is_touched = False
@@ -187,7 +191,8 @@ class _StreamLog:
         self._ring = self._ring or Ring(self._ring_path, self._ending)
         self._ring.write(data)
 
-    def skip(self, count: int) -> None:
+    def skip(self, count: int, *, more: bool) -> None:
+        self._skipped_more = self._skipped_more or more
         self._skipped_lines = None
         self._skipped += count
         if self._ring:
@@ -197,7 +202,7 @@ class _StreamLog:
     def close(self) -> None:
         ring, left_out = self._ring, self.dropped
         try:
-            if left_out:
+            if left_out or self._skipped_more:
                 self._append(self._left_out().encode())
             if ring:
                 for piece in ring.kept():
@@ -215,7 +220,8 @@ class _StreamLog:
         if self._skipped_lines is not None and self._ring:
             lines = f" ({self._ring.dropped_lines:,} lines)"
         start = "" if self._last == b"\n" else "\n"
-        return f"{start}... {self.dropped:,} bytes{lines} left out here by log_limit ...\n"
+        more = "more than " if self._skipped_more else ""
+        return f"{start}... {more}{self.dropped:,} bytes{lines} left out here by log_limit ...\n"
 
     def _append(self, data: bytes) -> None:
         self._is_touched = True

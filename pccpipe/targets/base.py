@@ -128,6 +128,8 @@ class Chunk(Struct, frozen=True):
     data: bytes
     skipped: int = 0
     """Bytes of the stream that are left out before it."""
+    skipped_more: bool = False
+    """More is left out before it than `skipped` says, and nobody knows how much."""
 
 
 class Exit(Struct, frozen=True):

@@ -9,6 +9,8 @@ import json
 import select
 import threading
 import time
+from collections import deque
+from collections.abc import Set
 from datetime import datetime
 
 from msgspec import Struct
@@ -33,6 +35,15 @@ DRAIN = 5.0
 ASK_AFTER = 15.0
 """Seconds of silence after which the engine is asked whether the container still runs."""
 STOP_TIMEOUT = 20.0
+LAST_LINES = 20_000
+"""Lines of a flood's end that the engine is asked for, when what comes before them cannot be read in time."""
+LAST_WORDS = 1 << 20
+"""Bytes that are wanted of them, if the reader did not say how many."""
+LOG_FILE = 900_000_000
+"""Bytes that the engine's log has at least, of more; twice as many, and it may have dropped the oldest
+(`settings.LOG_CONFIG`)."""
+LINE_COST = 28
+"""Bytes that a line takes in it besides itself."""
 
 
 class Where(Struct, frozen=True):
@@ -63,6 +74,11 @@ class Contained:
         self._lost_after = lost_after
         self._retry = Retry(lost_after)
         self._given = dict.fromkeys(Stream, 0)
+        self._logged = 0
+        """Bytes that the engine's log took for what was given."""
+        self._may_lack = False
+        """Whether it comes from the engine's log, from its first byte that is still there."""
+        self._ending = LAST_WORDS
         self._pending: list[Chunk] = []
         self._exit: Exit | None = None
         self._code: int | None = None
@@ -111,10 +127,15 @@ class Contained:
                 return self._exit
         chunk = self._pending.pop(0)
         self._given[chunk.stream] += len(chunk.data)
+        self._logged += len(chunk.data) + LINE_COST * chunk.data.count(b"\n")
+        if self._may_lack and self._logged >= LOG_FILE:
+            self._may_lack = False
+            self._pending.insert(0, Chunk(chunk.stream, b"", skipped_more=True))
         return chunk
 
-    def may_skip(self, beginning: int, ending: int) -> None:
-        """Skip nothing: the engine bounds its log by itself, and `DRAIN` what is read after the end."""
+    def may_skip(self, beginning: int, ending: int) -> None:  # noqa: ARG002 - the engine keeps its log by its own rule
+        """Skip nothing yet: the engine bounds its log by itself, and `DRAIN` what is read after the end."""
+        self._ending = ending
 
     def stop(self, grace: float) -> None:
         with self._stop_changed:
@@ -162,6 +183,8 @@ class Contained:
         if self._waiting in ready:
             self._take_end(self._waiting)
         if self._code is not None and (self._output is None or time.monotonic() > self._ended_at + DRAIN):
+            if self._output:
+                self._skip_to_last_words(self._output)
             self._finish(self._code)
         elif not ready:
             self._ask_if_silent()
@@ -184,6 +207,36 @@ class Contained:
                 raise ConnectionResetError("the output was cut")
             output.close()
             self._output = None
+
+    def _skip_to_last_words(self, output: Answer) -> None:
+        """Go on near the output's end, which the engine's log has, and say that something is left out before it."""
+        output.close()
+        self._output = None
+        last: deque[Chunk] = deque()
+        size = 0
+        try:
+            query = f"stdout=1&stderr=1&tail={LAST_LINES}"
+            answer = self._where.engine.stream("GET", f"/containers/{self._where.container}/logs?{query}")
+            with contextlib.closing(answer):
+                body, frames = Body(chunked=answer.is_chunked), FrameParser()
+                until = time.monotonic() + DRAIN
+                while not body.ended and time.monotonic() < until and (data := answer.read()):
+                    for chunk in frames.feed(body.feed(data)):
+                        last.append(chunk)
+                        size += len(chunk.data)
+                    while size - len(last[0].data if last else b"") > self._ending:
+                        size -= len(last.popleft().data)
+        except ValueError as error:
+            raise Nonsense(self._host, "output", str(error)) from error
+        except Nonsense:
+            raise
+        except (Unavailable, ConnectionError, TimeoutError):
+            last.clear()
+        self._pending += [*self._gaps({chunk.stream for chunk in last}), *last]
+
+    def _gaps(self, more: Set[Stream] = frozenset()) -> list[Chunk]:
+        """Say of each stream that has output, or is one of `more`, that nobody knows how much of it is left out."""
+        return [Chunk(stream, b"", skipped_more=True) for stream in Stream if self._given[stream] or stream in more]
 
     def _take_end(self, waiting: Answer | None) -> None:
         assert waiting is not None
@@ -235,7 +288,8 @@ class Contained:
             found = self._where.engine.inspect(container)
             if found is None:
                 raise Lost(f"the container {self._where.name} is gone from the engine")
-            query = "follow=1&stdout=1&stderr=1"
+            is_dropped = self._logged >= 2 * LOG_FILE
+            query = "follow=1&stdout=1&stderr=1" + (f"&tail={LAST_LINES}" if is_dropped else "")
             output = self._where.engine.stream("GET", f"/containers/{container}/logs?{query}")
             waiting = self._where.engine.stream("POST", f"/containers/{container}/wait?condition=not-running")
         except Nonsense:
@@ -247,7 +301,10 @@ class Contained:
         given = dict(self._given)
         for chunk in self._pending:
             given[chunk.stream] += len(chunk.data)
-        self._take_up(output, waiting, Skip(given))
+        self._take_up(output, waiting, Skip({} if is_dropped else given))
+        self._may_lack = not is_dropped
+        if is_dropped:
+            self._pending += self._gaps()
 
     def _disconnect(self) -> None:
         if self._connected:

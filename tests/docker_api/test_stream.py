@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,3 +69,21 @@ def test_what_was_given_before_is_left_out(data: bytes, given_before: int, sizes
     skip = Skip({Stream.STDOUT: given_before})
     chunks = [skip.feed(Chunk(Stream.STDOUT, part)) for part in cut(data, sizes) if part]
     assert b"".join(chunk.data for chunk in chunks if chunk) == data[given_before:]
+
+
+def test_many_small_lines_cost_no_copy_of_all_that_came_with_them() -> None:
+    line = framed([(Stream.STDOUT, b"y\n")])
+    piece = b"%x\r\n%s\r\n" % (len(line), line) * 100_000
+    body, parser = Body(chunked=True), FrameParser()
+    began = time.process_time()
+    chunks = list(parser.feed(body.feed(piece)))
+    assert time.process_time() - began < 2
+    assert chunks == [Chunk(Stream.STDOUT, b"y\n" * 100_000)]
+
+
+def test_a_line_without_an_end_before_a_chunk_is_an_error() -> None:
+    body = Body(chunked=True)
+    for _ in range(5):
+        body.feed(b";" * 200)
+    with pytest.raises(ValueError, match="no size of a chunk"):
+        body.feed(b";" * 200)

@@ -123,3 +123,12 @@ def test_the_logs_of_a_run_share_a_quota(tmp_path: Path) -> None:
         log.write(Stream.STDOUT, b"little")
     quota.settle(log)
     assert quota.take(tmp_path, 8 << 20) > 6 << 20
+
+
+def test_a_gap_of_unknown_length_is_said_to_be_longer(tmp_path: Path) -> None:
+    with flooded(tmp_path, 1000) as log:
+        log.write(Stream.STDOUT, b"beginning\n")
+        log.skip(Stream.STDOUT, 0, more=True)
+        log.skip(Stream.STDOUT, 7)
+        log.write(Stream.STDOUT, b"end\n")
+    assert log.stdout_path.read_text() == "beginning\n... more than 7 bytes left out here by log_limit ...\nend\n"

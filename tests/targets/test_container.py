@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
+from pccpipe.docker_api import settings
 from pccpipe.docker_api.settings import container_name
 from pccpipe.errors import Refused, ResultError, Unavailable
-from pccpipe.outcome import Reason
+from pccpipe.outcome import Reason, Stream
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import Command, ContainerSettings, Exit, Running
+from pccpipe.targets import contained
+from pccpipe.targets.base import Chunk, Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
-from tests.targets.stand import Stand, read_all, read_until, until
+from tests.targets.stand import Stand, read_all, read_into, read_until, until
 from tests.testbed.vm import VM
 
 KILL_AFTER = 2.0
@@ -436,3 +438,52 @@ def read_for(running: Running, seconds: float) -> None:
     until_then = time.monotonic() + seconds
     while time.monotonic() < until_then:
         assert not isinstance(running.read(0.1), Exit)
+
+
+def test_the_last_words_of_a_flood_that_cannot_be_read_in_time_are_kept(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contained, "DRAIN", 1.0)
+    begun = stand.start("echo first words; seq 1000000; echo last words")
+    assert isinstance(begun, contained.Contained)
+    begun._disconnect()
+    other = stand.again()
+    other.open()
+    found = other.attach(begun.token)
+    until(lambda: "exited" in stand.shell(f"docker ps -a --filter label=pccpipe.run={stand.run_id} | cat").lower(), 60)
+    output, gaps = bytearray(), []
+
+    def take(chunk: Chunk) -> None:
+        output.extend(chunk.data)
+        gaps.extend([chunk.stream] * chunk.skipped_more)
+
+    exit_ = read_into(found, take, 30)
+    found.discard()
+    other.close()
+    assert exit_.code == 0
+    assert output.startswith(b"first words\n1\n2\n")
+    assert output.endswith(b"999999\n1000000\nlast words\n")
+    assert gaps == [Stream.STDOUT]
+
+
+def test_what_the_engine_has_dropped_of_its_log_hides_nothing_that_comes_later(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"Type": "local", "Config": {"max-size": "1m", "max-file": "2", "compress": "false"}}
+    monkeypatch.setattr(settings, "LOG_CONFIG", config)
+    monkeypatch.setattr(contained, "LOG_FILE", 900_000)
+    running = stand.start(
+        "seq 100000; echo middle; until [ -e go ]; do sleep 0.1; done; echo after; echo more >&2; sleep 2"
+    )
+    read_until(running, b"middle\n", 60)
+    assert isinstance(running, contained.Contained)
+    # The engine writes its log later than it gives output.
+    until(lambda: stand.shell(f"docker logs --tail 1 {name_of(stand)}") == "middle\n", 30)
+    running._disconnect()
+    stand.shell(f"touch {stand.workspace}/go")
+    chunks: list[Chunk] = []
+    assert read_into(running, chunks.append, 30).code == 0
+    running.discard()
+    assert b"".join(chunk.data for chunk in chunks if chunk.stream is Stream.STDOUT).endswith(b"middle\nafter\n")
+    assert b"".join(chunk.data for chunk in chunks if chunk.stream is Stream.STDERR) == b"more\n"
+    assert [chunk.stream for chunk in chunks if chunk.skipped_more] == [Stream.STDOUT]
