@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,8 +20,9 @@ from pccpipe.assembly import Assembly, Folders
 from pccpipe.data_files import data_path
 from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
+from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Past
-from pccpipe.errors import PccpipeError, Unavailable, UsageError, VmBusy
+from pccpipe.errors import Halted, PccpipeError, Unavailable, UsageError, VmBusy
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record import requests
 from pccpipe.record.events import (
@@ -52,6 +54,7 @@ from pccpipe.spec.project import identity, run_locally
 from pccpipe.spec.project import load_project as load_project
 from pccpipe.spec.project import local_project as local_project
 from pccpipe.spec.search import WAY_ON, refuse_required, refuse_without_project, step_that_needs_a_project
+from pccpipe.targets.abandon import unless_halted
 from pccpipe.values import ENDPOINT, Discreet, Json
 from pccpipe.version import __version__
 from pccpipe.workspace.folder import remove_tree
@@ -60,6 +63,7 @@ from pccpipe.workspace.guard import SHORTEST
 if TYPE_CHECKING:
     from pccpipe.engine.executor import RunOutcome
     from pccpipe.engine.plan import Plan
+    from pccpipe.project_vm import ProjectVm
     from pccpipe.vm.check import Looked, Mended, Report
 
 RUNS_DIR = Path(".system/runs")
@@ -372,13 +376,12 @@ def _go(
         proxy=proxy,
         accepted=job.accepted_fallbacks,
     )
-    claim: Callable[[], object] | None = None
-    if assembly.vm and _needs_vm(job.pipeline):
-        assembly.vm.connect_early()
-        assembly.vm.queue(job.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
-        claim = assembly.vm.claim
+    vm = assembly.vm if _needs_vm(job.pipeline) else None
+    if vm:
+        vm.connect_early()
+        vm.queue(job.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
     try:
-        ended = _recorded(parts, folders, first, job.inputs, state, claim)
+        ended = _recorded(parts, folders, first, job.inputs, state, vm)
     except BaseException as error:
         mask_error(error, masker)
         raise
@@ -600,7 +603,7 @@ def _recorded(
     first: RunStarted | RunResumed,
     inputs: Mapping[str, Json],
     state: RunState,
-    claim: Callable[[], object] | None,
+    vm: ProjectVm | None,
 ) -> RunOutcome:
     """The run, between its first event, or the one that says that it goes on, and its last."""
     # Imported when the connection is on its way: its login takes as long.
@@ -617,9 +620,10 @@ def _recorded(
     try:
         with (
             parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)),
+            _interrupting(vm, parts.cancel),
             requests.obeyed(parts.run_dir, lambda by: _obey(parts.cancel, by)),
         ):
-            busy = _claimed(parts, claim) if claim else None
+            busy = _claimed(parts, vm) if vm else None
             ended = busy or execute(parts, inputs)
     except VmBusy as busy:
         # A run that was begun before is not over for that: it is resumed later.
@@ -640,12 +644,24 @@ def _recorded(
     return ended
 
 
-def _claimed(parts: Parts, claim: Callable[[], object]) -> RunOutcome | None:
+def _interrupting(vm: ProjectVm | None, cancel: Cancel) -> AbstractContextManager[None]:
+    """Within the block, let a cancel end an attempt to connect; one that came before needs the VM itself."""
+    if vm is None or cancel.requested:
+        return nullcontext()
+    return cancel.watched_by(lambda _: vm.interrupt())
+
+
+def _claimed(parts: Parts, vm: ProjectVm) -> RunOutcome | None:
     """Have the VM for this run alone; or how a run ends that can't have it."""
     from pccpipe.engine.executor import RunOutcome
 
     try:
-        claim()
+        unless_halted(StepHalt(parts.cancel, None), vm.claim)
+    except Halted:
+        if not parts.past.is_empty:
+            parts.absence.since(time.monotonic())
+            return None  # what it had begun is brought to its end first
+        return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
     except Unavailable:
         return None  # each step that asks for the VM is told so, and may have a fallback
     except VmBusy as busy:

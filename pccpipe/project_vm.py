@@ -53,6 +53,7 @@ class ProjectVm:
         self._machine: Machine | None = None
         self._serving: Serving | None = None
         self._close_machine: Callable[[], None] = lambda: None
+        self._interrupt_machine: Callable[[], None] = lambda: None
         self._lease: Lease | None = None
         self._account: Account | None = None
         self._login: futures.Future[None] | None = None
@@ -107,6 +108,11 @@ class ProjectVm:
                 raise VmBusy(self._lease.lost)
             return self._connection()
 
+    def interrupt(self) -> None:
+        """End an attempt to connect that is under way. From any thread, at once."""
+        # Without the lock: who connects has it.
+        self._interrupt_machine()
+
     def close(self) -> None:
         """Let the VM go. Idempotent; never raises."""
         self._await_login()
@@ -133,6 +139,7 @@ class ProjectVm:
 
             connection = Connection(self._vm, accept_new_host_key=self._accept_new)
             self._machine, self._serving, self._close_machine = connection, connection, connection.close
+            self._interrupt_machine = connection.interrupt
         return self._machine
 
     def _await_login(self) -> None:

@@ -40,6 +40,7 @@ from pccpipe.record.events import (
 from pccpipe.record.logs import tail
 from pccpipe.record.state import WAITING
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value, Where
+from pccpipe.targets.abandon import unless_halted
 from pccpipe.values import Json
 
 TAIL = 16 * 1024
@@ -374,7 +375,9 @@ class _Walk(Struct, frozen=True):
         if place is Place.LOCAL:
             return False
         try:
-            self.parts.targets[place].probe(asked_settings(where, place, here))
+            settings = asked_settings(where, place, here)
+            halt = StepHalt(self.parts.cancel, here.deadline)
+            unless_halted(halt, lambda: self.parts.targets[place].probe(settings))
         except Unavailable:
             return True
         except PccpipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import threading
 import time
 
 from msgspec import Struct
@@ -58,9 +59,9 @@ class _Follower:
         self._timed_out = False
 
     def cancel(self, grace: float) -> None:
-        """Called from the canceller's thread."""
+        """Called from the canceller's thread, which others wait for: a machine that is away may not hold it up."""
         self._cancelled = True
-        self._stop(grace)
+        threading.Thread(target=self._stop, args=(grace,), name="pccpipe-stop", daemon=True).start()
 
     def run(self) -> Followed:
         message = ""

@@ -51,6 +51,11 @@ class Absence:
         self._since = moment if self._since is None else min(self._since, moment)
         return self._since
 
+    @property
+    def is_known(self) -> bool:
+        """Say whether it is away, as far as anyone has seen."""
+        return self._since is not None
+
     def end(self) -> None:
         """It is back."""
         self._since = None

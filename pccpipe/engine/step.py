@@ -42,16 +42,23 @@ from pccpipe.record.events import (
 from pccpipe.record.files import write_atomically
 from pccpipe.record.logs import CommandLog
 from pccpipe.spec.model import ResultSpec, Retry, Run, Step, Where
-from pccpipe.targets.base import Command, ContainerSettings, Exit, Isolation, Running
+from pccpipe.targets.abandon import unless_halted
+from pccpipe.targets.base import Command, ContainerSettings, Exit, Isolation, Running, Target
 from pccpipe.values import Json
 from pccpipe.workspace.base import Side
 
 ATTACH_EVERY = 5.0
+START_GRACE = 0.5
+"""Seconds for which a cancel waits for the word that a command has begun, which can then be ended in order."""
 ACCEPT = (
     "pccpipe doctor, then pccpipe resume {run}; or let it fall back all the same: "
     "pccpipe resume {run} --accept-fallback {step}"
 )
 CHOOSE_ENGINE = "`isolation_mode: container` in the project file runs it on this machine's engine, `vm` on the VM's"
+
+
+class _LeftAlone(PccpipeError):
+    """The run was cancelled while a machine that may have the command did not answer."""
 
 
 def run_step(parts: Parts, here: Here, step: Step, body: Run, visit: Visit) -> Ended:
@@ -278,6 +285,10 @@ class _RunStep(Struct):
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except Lost as lost:
             return self._lost(number, lost.words)
+        except _LeftAlone as left:
+            words = f"cancelled; {left}: it may go on there until its time limit"
+            self.parts.journal.append(CommandEnded(self.path, number, Outcome.CANCELLED, message=words))
+            return Ended(Outcome.CANCELLED, message=words)
         except PccpipeError as error:
             return Ended(Outcome.FAILED, message=str(error))
         try:
@@ -340,24 +351,30 @@ class _RunStep(Struct):
         return running, log
 
     def _attached(self, started: CommandStarted, place: Place) -> tuple[Running, CommandLog]:
-        """A command that an earlier process began. Raises `Lost` when its place stays away."""
+        """A command that an earlier process began. Raises `Lost` when its place stays away; `_LeftAlone`."""
         limit = self.parts.project.lost_after
         deadline = time.monotonic() + limit
         while True:
+            if self.parts.cancel.requested and self.parts.absence.is_known:
+                raise _LeftAlone("its machine is away")
             try:
-                target = self.parts.targets[place]
-                target.open()
-                running = target.attach(started.token)
+                running = unless_halted(StepHalt(self.parts.cancel, None), lambda: self._attach(started, place))
                 break
+            except Halted as halted:
+                raise _LeftAlone("its machine did not answer") from halted
             except Unavailable as no:
                 if time.monotonic() + ATTACH_EVERY > deadline:
                     raise Lost(f"{no.words} (since the run was resumed, {limit:g} s ago)") from no
-                time.sleep(ATTACH_EVERY)
+                if self.parts.cancel.wait(ATTACH_EVERY):
+                    raise _LeftAlone(no.words) from no
         if not started.had.read_only_workspace:
             self.parts.workspace.touched(self.parts.side_of(place))
         return running, CommandLog(
             self.parts.run_dir, started.stdout, started.stderr, from_start=True, limit=self._log_limit()
         )
+
+    def _attach(self, started: CommandStarted, place: Place) -> Running:
+        return self._opened(place).attach(started.token)
 
     def _remembered(self, started: CommandStarted, over: CommandEnded, place: Place) -> Ended:
         """The attempt that an earlier process brought to its end, with its result as that left it."""
@@ -383,10 +400,9 @@ class _RunStep(Struct):
         if not self.in_doubt:
             self._check_place(place)
         side = parts.side_of(place)
-        target = parts.targets[place]
-        target.open()
+        target = unless_halted(self._halt, lambda: self._opened(place))
         command = make_command(parts, self.here, self.step, self.body, where, place, serial, access)
-        running = None if parts.past.is_empty else target.find(command)
+        running = None if parts.past.is_empty else unless_halted(self._halt, lambda: target.find(command))
         if running is None:
             if self.in_doubt:
                 self.in_doubt = False
@@ -395,10 +411,29 @@ class _RunStep(Struct):
             if parts.cancel.requested:
                 return None
             self._tell_what_may_begin(number, place)
-            running = target.start(command)
+            running = self._begin(target, command, place)
         if not (command.container and command.container.read_only_workspace):
             parts.workspace.touched(side)
         return running, command
+
+    def _begin(self, target: Target, command: Command, place: Place) -> Running:
+        """Begin the command. Raises `_LeftAlone` if the run is cancelled while the VM does not say whether it began."""
+        if place is not Place.VM:
+            return target.start(command)
+        try:
+            return unless_halted(
+                StepHalt(self.parts.cancel, None),
+                lambda: target.start(command),
+                grace=START_GRACE,
+                undo=lambda running: running.stop(0),
+            )
+        except Halted as halted:
+            raise _LeftAlone("the VM did not say whether it began") from halted
+
+    def _opened(self, place: Place) -> Target:
+        target = self.parts.targets[place]
+        target.open()
+        return target
 
     def _check_place(self, place: Place) -> None:
         """Raise `Unavailable` if the step may not begin there, whatever the place's state."""
@@ -530,16 +565,17 @@ class _RunStep(Struct):
             if ended.outcome not in failed:
                 return ended
             return replace(ended, outcome=Outcome.FAILED, code=error.code, message=error.message)
-        except (Unavailable, Lost) as error:
+        except (Unavailable, Lost, Halted) as error:
             if ended.outcome is not Outcome.SUCCEEDED:
                 return ended
-            return replace(ended, outcome=Outcome.LOST, message=str(error))
+            return replace(ended, outcome=Outcome.LOST, message=f"its result could not be fetched: {error}")
         return replace(ended, result=value, result_path=path, unattested=self._is_unattested(place))
 
     def _take_result(self, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
         path = self._result_path(spec, place)
         target = result_target(path, self.parts.run_dir)
-        fetched = running.fetch(target.name, limits.RESULT.most)
+        halt = StepHalt(self.parts.cancel, None)
+        fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
         data, had_secret = masked_result(fetched, target.name, self.parts.masker)
         # Written before it is checked: a wrong result is what somebody will want to look at.
         write_atomically(target, data)

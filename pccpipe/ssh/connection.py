@@ -8,6 +8,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, TypeVar
 
 import paramiko
@@ -56,6 +57,7 @@ class Connection:
         self._facts_lock = threading.Lock()
         self._facts: Facts | None = None
         self._transports: tuple[Transport, ...] = ()
+        self._login: Future[tuple[Transport, ...]] | None = None
         self._failure: Unavailable | None = None
         self._failed_at = 0.0
         self._sessions = threading.BoundedSemaphore(SESSIONS)
@@ -205,13 +207,44 @@ class Connection:
                 transport.close()
             self._transports = ()
             try:
-                self._transports = log_in(self._vm, accept_new_host_key=self._accept_new)
+                self._transports = self._logged_in()
             except Unavailable as failure:
                 self._failure, self._failed_at = failure, time.monotonic()
                 raise
             self._failure = None
             self._forwards.renew(self._transports[0])
             return self._transports[0]
+
+    def interrupt(self) -> None:
+        """End a login that is under way: who waits for it gets `Unavailable`. From any thread, at once."""
+        login = self._login
+        if login is not None:
+            with contextlib.suppress(InvalidStateError):
+                login.set_exception(Unavailable(Reason.SSH_UNREACHABLE, f"{self.host}: the login was interrupted"))
+
+    def _logged_in(self) -> tuple[Transport, ...]:
+        """Log in, in a thread of its own: a server that says nothing holds up for 10 s whatever waits for it."""
+        login: Future[tuple[Transport, ...]] = Future()
+        self._login = login
+
+        def work() -> None:
+            try:
+                transports = log_in(self._vm, accept_new_host_key=self._accept_new)
+            except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+                with contextlib.suppress(InvalidStateError):
+                    login.set_exception(error)
+                return
+            try:
+                login.set_result(transports)
+            except InvalidStateError:
+                for transport in transports:
+                    transport.close()
+
+        threading.Thread(target=work, name="pccpipe-login", daemon=True).start()
+        try:
+            return login.result()
+        finally:
+            self._login = None
 
     def _with_transport(self, use: Callable[[Transport], T]) -> T:
         """Open something on the transport; once more on a new one if it turns out to be dead: nothing was begun."""

@@ -24,6 +24,7 @@ from pccpipe.record.files import write_atomically
 from pccpipe.secrets.mask import Masker
 from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.retry import Retry
+from pccpipe.targets.abandon import unless_halted
 from pccpipe.targets.machine import Halt, Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import KnownFolder, are_missing, take_paths
@@ -153,7 +154,7 @@ class WorkspaceSync:
             self._newest = Side.HOME if self._machine else None
             self._keep()
             if self._machine:
-                self._to_vm(self._machine(), halt)
+                self._to_vm(unless_halted(halt, self._machine), halt)
             method = "tar" if self._machine else "copy"
             return Sent(self._sent.files, self._sent.size, method, time.monotonic() - began)
 
@@ -167,10 +168,10 @@ class WorkspaceSync:
                 return None
             began = time.monotonic()
             if side is Side.VM:
-                self._to_vm(self._machine(), halt)
+                self._to_vm(unless_halted(halt, self._machine), halt)
                 return Sent(0, 0, "tar", time.monotonic() - began)
             try:
-                counted = self._to_home(self._machine(), halt)
+                counted = self._to_home(unless_halted(halt, self._machine), halt)
             except Unavailable:
                 if not or_last_known:
                     raise
@@ -195,7 +196,7 @@ class WorkspaceSync:
     def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
         with self._lock:
             wanted = [_checked(path) for path in paths]
-            machine = self._newest_machine
+            machine = self._newest_machine(halt)
             if not machine and self._has_copy:
                 self._unpack(halt)
             missing = self._missing(machine, wanted, halt) if machine else are_missing(self.home, wanted)
@@ -230,7 +231,7 @@ class WorkspaceSync:
                 raise ActionError("there is nothing to compare with", "put an `upload: workspace` step before the diff")
             refused: tuple[str, ...] = ()
             if self._newest is Side.VM and self._machine is not None:
-                refused = self._to_home(self._machine(), halt).told
+                refused = self._to_home(unless_halted(halt, self._machine), halt).told
             self._unpack(halt)
             from pccpipe.workspace.diff import make_diff
 
@@ -245,7 +246,7 @@ class WorkspaceSync:
         with self._lock:
             if self._machine is None or not self._on_vm:
                 return ()
-            machine = self._machine()
+            machine = unless_halted(halt, self._machine)
             refused: tuple[str, ...] = ()
             if self._newest is Side.VM and self._has_copy:
                 # A step's work that is nowhere else is not thrown away with the folder.
@@ -338,11 +339,10 @@ class WorkspaceSync:
 
         return [lambda paths: unlock_own(machine, self._remote, paths)]
 
-    @property
-    def _newest_machine(self) -> Machine | None:
+    def _newest_machine(self, halt: Halt) -> Machine | None:
         """The VM, if the newest copy is there."""
         if self._machine is not None and (self._newest is Side.VM or (self._newest is None and self._on_vm)):
-            return self._machine()
+            return unless_halted(halt, self._machine)
         return None
 
     def _missing(self, machine: Machine, paths: Sequence[str], halt: Halt) -> list[str]:
