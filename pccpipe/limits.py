@@ -323,8 +323,23 @@ TREE_ENTRIES = Limit(
     "the files and folders that a machine lists in a workspace",
     1_000_000,
     Unit.COUNT,
-    "Each takes some 500 bytes of memory; a machine may go on listing without an end.",
+    "A machine may go on listing without an end.",
     "`exclude` of the upload or of `download`, or fewer files there",
+)
+
+TREE_NAMES = Limit(
+    "the names of a workspace's files that come home or are to go on the machine (in memory)",
+    64 << 20,
+    Unit.BYTES,
+    "200,000 files have some 30 MiB.",
+    "`exclude` of the upload or of `download`, or fewer files there",
+)
+LINK_WORK = Limit(
+    "the work of following links of a workspace through each other (characters of paths)",
+    500_000_000,
+    Unit.COUNT,
+    "It takes a few seconds; 200,000 links of ten folders have 200,000,000.",
+    "fewer links, or none of the workspace's own that leads out of it",
 )
 
 ALL: tuple[Limit, ...] = (
@@ -386,4 +401,6 @@ ALL: tuple[Limit, ...] = (
     IGNORE_PATTERN,
     IGNORE_WORK,
     TREE_ENTRIES,
+    TREE_NAMES,
+    LINK_WORK,
 )

@@ -18,6 +18,7 @@ from pccpipe.workspace.base import Changed
 from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
 from pccpipe.workspace.folder import LOCKED, Found, pieces, walk
 from pccpipe.workspace.intake import Counted, Entry, Limits
+from pccpipe.workspace.names import is_git
 from pccpipe.workspace.pack import Pack
 
 TIMEOUT = 300.0
@@ -79,10 +80,18 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
         inside = f"{entry.path}/"
         left.difference_update([path for path in left if path == entry.path or path.startswith(inside)])
 
+    below = ""
     for found in walk(now, Excluded.only(()), locked):
         if halt:
             halt.check()
         path = found.entry.path
+        if below and path.startswith(below):
+            continue
+        if is_git(found.name.encode("utf-8", "surrogateescape")):
+            below = f"{path}/"
+            if found.name != ".git":
+                told.refuse(path, "git would obey what is in it")
+            continue
         if stat.S_ISDIR(found.entry.mode) or (path not in sent.entries and ignored(path)):
             continue
         told.files += 1

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pccpipe import limits
 from pccpipe.errors import ActionError, LimitExceeded
 from pccpipe.workspace.gitignore import Patterns, Tree
+from pccpipe.workspace.names import is_git
 
 SECRET_NAMES = (".env*", ".control-secrets*", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
 """Names of what a workspace's owner keeps to himself, in .gitignore's words."""
@@ -25,6 +26,13 @@ class Excluded:
         self.given = tuple(patterns)
         # At the end once more: a `!` of the pipeline's own must not bring a repository's settings home.
         self.patterns: tuple[str, ...] = (*ALWAYS, *patterns, ".git")
+        self._keeps_git = False
+
+    def going_up(self) -> Excluded:
+        """The same for what leaves this machine: also what some disk takes for `.git` stays here, whatever its case."""
+        excluded = Excluded.only(self.patterns)
+        excluded._keeps_git = True
+        return excluded
 
     @staticmethod
     def only(patterns: Sequence[str]) -> Excluded:
@@ -40,6 +48,8 @@ class Excluded:
 
     def name(self, relative: str, *, is_folder: bool) -> bool:
         """Whether the file or folder of that path is left out. Raises ActionError for too many patterns."""
+        if self._keeps_git and is_git(relative.rpartition("/")[2].encode("utf-8", "surrogateescape")):
+            return True
         return self._tree.ignores(relative, is_folder=is_folder)
 
 

@@ -21,9 +21,9 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.targets.machine import Machine, Process
 from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Counted, Entry, Intake, Known, Limits
+from pccpipe.workspace.intake import Counted, Entry, Intake, Known, Limits, Names
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
-from pccpipe.workspace.reading import PIECE, Reading
+from pccpipe.workspace.reading import Reading
 from pccpipe.workspace.tar import BLOCK, padded
 
 T = TypeVar("T")
@@ -55,13 +55,14 @@ def fetch_tree(
     def looked_at() -> tuple[_Looked, list[str]]:
         intake = Intake(target, limits)
         same: list[str] = []
-        locked: list[Entry] = []
+        locked, names = list[Entry](), Names()
         listing = list_tree(machine, folder, None, excluded)
         with contextlib.closing(listing):
             for entry in listing:
                 if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
                     continue
                 if entry.is_locked:
+                    names.add(entry)
                     locked.append(entry)
                     continue
                 same_as_here = is_same(entry, here.get(entry.path))
@@ -91,10 +92,11 @@ def fetch_paths(
         intake = Intake(target, limits, masker)
         for path in paths:
             intake.root(path)
-        locked: list[Entry] = []
+        locked, names = list[Entry](), Names()
         with contextlib.closing(list_tree(machine, folder, paths, Excluded.only(()))) as listing:
             for entry in listing:
                 if entry.is_locked:
+                    names.add(entry)
                     locked.append(entry)
                 else:
                     intake.admit(entry)
@@ -175,6 +177,8 @@ def _receive(machine: Machine, folder: str, intake: Intake) -> None:
         sender.join()
 
 
+AT_ONCE = 1000
+"""Names that are sent at once."""
 _HARMLESS = (
     "No such file or directory",
     "file changed as we read it",
@@ -186,10 +190,9 @@ _HARMLESS = (
 
 
 def _ask(process: Process, wanted: Sequence[str]) -> None:
-    names = null_ended(wanted)
     try:
-        for start in range(0, len(names), PIECE):
-            process.sendall(names[start : start + PIECE])
+        for start in range(0, len(wanted), AT_ONCE):
+            process.sendall(b"".join(map(null_ended, wanted[start : start + AT_ONCE])))
         process.shutdown_write()
     except OSError:
         return  # the process has ended: reading from it tells why

@@ -10,14 +10,18 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from msgspec import Struct, field
 
+from pccpipe import limits as all_limits
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
+from pccpipe.workspace.links import Ways
+from pccpipe.workspace.names import is_git
 
 DEEPEST = 100
 """Folders inside of each other: what walks through a tree may open one file a folder."""
@@ -61,7 +65,7 @@ class Counted(Struct):
         return (*self.refused, *([f"and {self.more_refused} more"] if self.more_refused else []))
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One name of a tree, as the place that has it describes it."""
 
     path: str
@@ -74,6 +78,19 @@ class Entry(Struct, frozen=True):
     """What a symbolic link says."""
     is_locked: bool = False
     """The place that has it may not read it, or not go into it."""
+
+
+class Names:
+    """Counts what the names of a tree take in memory."""
+
+    def __init__(self) -> None:
+        self._size = 0
+
+    def add(self, entry: Entry) -> None:
+        """Raises ActionError when they are too much altogether."""
+        self._size += sys.getsizeof(entry.path) + (sys.getsizeof(entry.link) if entry.link else 0)
+        if self._size > all_limits.TREE_NAMES.most:
+            raise ActionError(all_limits.TREE_NAMES.exceeded(), code=all_limits.TREE_NAMES.code)
 
 
 class Known(Protocol):
@@ -103,6 +120,8 @@ class Intake:
         self._limits = limits
         self._masker = masker
         self._seen: set[str] = set()
+        self._own_links: set[str] = set()
+        self._names = Names()
         self._folders: dict[str, Entry] = {"": Entry("", stat.S_IFDIR | 0o755)}
         self._links: dict[str, str] = {}
         self._files: dict[str, Entry] = {}
@@ -127,6 +146,7 @@ class Intake:
         if entry.path.rpartition("/")[0] not in self._folders or entry.path in self._seen:
             return False  # what is in a folder that did not come does not either
         self._seen.add(entry.path)
+        self._names.add(entry)
         if entry.path in self._folders:  # one that led to what was asked for
             return stat.S_ISDIR(entry.mode)
         if len(self._seen) > self._limits.files:
@@ -139,11 +159,12 @@ class Intake:
             self.refuse(entry, why)
             return False
         if stat.S_ISDIR(entry.mode):
-            self._make_folder(entry)
-            return True
+            return self._made_folder(entry)
         self.counted.files += 1
         if stat.S_ISLNK(entry.mode):
             self._links[entry.path] = entry.link
+            if own_link:
+                self._own_links.add(entry.path)
             return True
         self._files[entry.path] = entry
         self._announced = self._within(self._announced + entry.size)
@@ -156,7 +177,11 @@ class Intake:
     def have(self, path: str, known: Known) -> None:
         """The admitted file is the same as one that is here already."""
         entry = self._files.pop(path)
-        known.put(path, self._target / path)
+        try:
+            known.put(path, self._target / path)
+        except FileExistsError:
+            self._refuse_twin(path)
+            return
         self.counted.bytes += entry.size
 
     @property
@@ -177,7 +202,14 @@ class Intake:
         self._written = self._within(self._written + size)
         name = self._target / path
         mask = self._masker.stream() if self._masker else None
-        with name.open("xb") as file:
+        try:
+            opened = name.open("xb")
+        except FileExistsError:
+            self._refuse_twin(path)
+            for _ in pieces:
+                pass  # behind it comes the next file
+            return True
+        with opened as file:
             for piece in pieces:
                 file.write(mask.feed(piece) if mask else piece)
             if mask:
@@ -194,8 +226,17 @@ class Intake:
         """Make the links; give what was made."""
         # What was there when it was looked at, and gone when it was its turn.
         self.counted.files -= len(self._files)
+        ways = Ways(self._links)
+        own_leads_out = any(ways.leads_out(path) for path in self._own_links)
         for path, text in self._links.items():
-            (self._target / path).symlink_to(text)
+            if own_leads_out and path not in self._own_links and ways.leads_out(path):
+                self.counted.files -= 1
+                self.counted.refuse(path, f"a link to {shown(text)}, out of the tree through another link")
+                continue
+            try:
+                (self._target / path).symlink_to(text)
+            except FileExistsError:
+                self._refuse_twin(path)
         # Inner ones first: a folder's time is that of the last change in it.
         for path in sorted(self._folders, key=lambda path: path.count("/"), reverse=True):
             entry = self._folders[path]
@@ -203,6 +244,18 @@ class Intake:
                 os.utime(self._target / path, ns=(entry.mtime_ns, entry.mtime_ns))
         self.counted.masked.sort()
         return self.counted
+
+    def _refuse_twin(self, path: str) -> None:
+        self.counted.files -= 1
+        self.counted.refuse(path, _TWIN)
+
+    def _made_folder(self, entry: Entry) -> bool:
+        try:
+            self._make_folder(entry)
+        except FileExistsError:
+            self.counted.refuse(entry.path, _TWIN)
+            return False
+        return True
 
     def _make_folder(self, entry: Entry) -> None:
         folder = self._target / entry.path
@@ -236,6 +289,7 @@ class Intake:
         return total
 
 
+_TWIN = "the disk here takes its name for that of another file"
 _REMOVE = "exclude it by name, or remove it in the step that makes it"
 
 
@@ -245,23 +299,13 @@ def name_refusal(path: str) -> str:
     parts = data.split(b"/")
     if not all(part not in {b"", b".", b".."} for part in parts) or b"\0" in data:
         return "no name inside of the folder"
-    if any(_is_git(part) for part in parts):
+    if any(is_git(part) for part in parts):
         return "git would obey what is in it"
     if len(data) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in parts):
         return f"a name of over {LONGEST_NAME} bytes, or a path of over {LONGEST_PATH}"
     if len(parts) > DEEPEST:
         return f"over {DEEPEST} folders deep"
     return ""
-
-
-def _is_git(name: bytes) -> bool:
-    """Whether a disk that ignores case, some characters (macOS) or what ends a name (Windows) takes it for `.git`."""
-    plain = _UNSEEN.sub("", name.decode("utf-8", "surrogateescape")).lower()
-    return plain.partition(":")[0].rstrip(". ") in {".git", "git~1"}
-
-
-_UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
-"""Characters that HFS+ leaves out when it compares names (git's `next_hfs_char`)."""
 
 
 def link_refusal(path: str, text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import stat
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 
 from pccpipe import limits
 from pccpipe.errors import ActionError, Nonsense
@@ -55,9 +55,9 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
         reading.check("find", "look through the workspace", ("No such file or directory",))
 
 
-def null_ended(paths: Iterable[str]) -> bytes:
-    """Names of a folder as the programs there take them with `--null` or `-0`, in that folder."""
-    return b"".join(b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in paths)
+def null_ended(path: str) -> bytes:
+    """A name of a folder as the programs there take it with `--null` or `-0`, in that folder."""
+    return b"./" + path.encode("utf-8", "surrogateescape") + b"\0"
 
 
 def is_same(there: Entry | None, here: Entry | None) -> bool:

@@ -97,7 +97,7 @@ class Pack:
             self.folder.mkdir(parents=True, exist_ok=True)
             with archive.open("wb" if anew else "ab", BUFFER) as file:
                 writer = _Writer(file, length)
-                for found in walk(root, excluded, _refuse if own else None):
+                for found in walk(root, excluded.going_up(), _refuse if own else None):
                     halt.check()
                     path = found.entry.path
                     if not anew and self.entries.get(path) == found.entry:

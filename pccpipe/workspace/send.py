@@ -7,7 +7,7 @@ from __future__ import annotations
 import shlex
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from pccpipe.errors import ActionError
@@ -15,10 +15,10 @@ from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.targets.machine import Machine, refused
 from pccpipe.workspace.entering import check_entered, enter
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Entry, name_refusal
+from pccpipe.workspace.intake import Entry, Names, name_refusal
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.pack import Pack
-from pccpipe.workspace.reading import SILENCE
+from pccpipe.workspace.reading import PIECE, SILENCE
 
 
 def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
@@ -36,7 +36,8 @@ def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
     wanted: Sequence[str] = list(pack.entries)
     if made.stdout:
         gone, wanted = _differences(machine, pack, remote, excluded)
-        _remove(machine, remote, gone)
+        for command, names in gone.commands:
+            _feed(machine, f"{enter(remote)}exec xargs -0 {command} --", names)
     if wanted:
         # It reads 256 KiB at a time, not 10.
         command = f"{enter(remote)}exec tar -b 512 -xpf - --no-same-owner"
@@ -44,9 +45,50 @@ def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
             raise ActionError(f"tar could not unpack the workspace on {machine.host}: {words}")
 
 
-def _differences(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> tuple[list[Entry], list[str]]:
+class _Gone:
+    """What is to go there, as far as that is possible: a folder that still has something excluded in it stays.
+
+    Kept as the programs there take it: a million names are quickly let go of then.
+    """
+
+    def __init__(self, mine: Container[str]) -> None:
+        self.around: set[str] = set()
+        """The folders of the tree that something goes from."""
+        self._mine = mine
+        self._names = Names()
+        self._last = ""
+        self._files: list[bytearray] = []
+        self._folders: dict[int, list[bytearray]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Raises ActionError when it is too much altogether."""
+        self._names.add(entry)
+        is_folder = stat.S_ISDIR(entry.mode)
+        pieces = self._folders.setdefault(entry.path.count("/"), []) if is_folder else self._files
+        if not pieces or len(pieces[-1]) >= PIECE:
+            pieces.append(bytearray())
+        pieces[-1] += null_ended(entry.path)
+        path = entry.path.rpartition("/")[0]
+        if path != self._last:
+            self._last = path
+            while path and path not in self.around:
+                if path in self._mine:
+                    self.around.add(path)
+                path = path.rpartition("/")[0]
+
+    @property
+    def commands(self) -> Iterator[tuple[str, list[bytearray]]]:
+        """The programs that remove it, and of which names."""
+        if self._files:
+            yield "rm -f", self._files
+        if self._folders:
+            # Inner ones first.
+            yield "rmdir", [piece for depth in sorted(self._folders, reverse=True) for piece in self._folders[depth]]
+
+
+def _differences(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> tuple[_Gone, list[str]]:
     """What is to go there, and what is to be sent, with the folders that it is in."""
-    gone: list[Entry] = []
+    gone = _Gone(pack.entries)
     same: set[str] = set()
     for entry in list_tree(machine, remote, None, excluded):
         mine = pack.entries.get(entry.path)
@@ -54,26 +96,17 @@ def _differences(machine: Machine, pack: Pack, remote: str, excluded: Excluded) 
             if is_same(entry, mine):
                 same.add(entry.path)
         elif not name_refusal(entry.path) and not _is_excluded(PurePosixPath(entry.path), excluded):
-            gone.append(entry)
+            gone.add(entry)
     wanted = {path for path in pack.entries if path not in same}
     # With each its folders, so that they have their times again, and are no links that somebody has put there.
-    for path in [*wanted, *(entry.path for entry in gone)]:
+    for path in [*wanted, *gone.around]:
+        wanted.add(path)
         while (path := path.rpartition("/")[0]) and path not in wanted:
             wanted.add(path)
     return gone, [path for path in pack.entries if path in wanted]
 
 
-def _remove(machine: Machine, remote: str, gone: Sequence[Entry]) -> None:
-    """Remove these there, as far as that is possible: a folder that still has something excluded in it stays."""
-    files = [entry.path for entry in gone if not stat.S_ISDIR(entry.mode)]
-    # Inner ones first.
-    folders = sorted((entry.path for entry in gone if stat.S_ISDIR(entry.mode)), key=lambda path: -path.count("/"))
-    for command, paths in (("rm -f", files), ("rmdir", folders)):
-        if paths:
-            _feed(machine, f"{enter(remote)}exec xargs -0 {command} --", [null_ended(paths)])
-
-
-def _feed(machine: Machine, command: str, data: Iterable[bytes]) -> str:
+def _feed(machine: Machine, command: str, data: Iterable[bytes | bytearray]) -> str:
     """Give a command its stdin and wait for its end: what it said if it failed."""
     process = machine.popen(f"export LC_ALL=C; {command}")
     try:
@@ -81,7 +114,7 @@ def _feed(machine: Machine, command: str, data: Iterable[bytes]) -> str:
         broke: ConnectionError | None = None
         try:
             for piece in data:
-                process.sendall(piece)
+                process.sendall(bytes(piece))
             process.shutdown_write()
         except ConnectionError as error:
             # It may have ended because it failed: then its words count.
