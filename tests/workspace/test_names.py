@@ -170,7 +170,7 @@ SEND = "send(Lists(), pack, '/w', Excluded())"
 
 
 @pytest.mark.parametrize(
-    ("work", "length", "letter"), [(SEND, 1, "a"), (FETCH, 240, "a"), (FETCH, 60, "\U0001f4a9")], ids=["1", "2", "3"]
+    ("work", "length", "letter"), [(SEND, 1, "a"), (FETCH, 1900, "a"), (FETCH, 60, "\U0001f4a9")], ids=["1", "2", "3"]
 )
 def test_a_hostile_listing_takes_little_memory(work: str, length: int, letter: str) -> None:
     setup = f"LENGTH, LETTER = {length}, {letter!r}\n{LONG}"
