@@ -329,10 +329,10 @@ def _measure(site: Site, collected: Collected) -> None:
 def _disks(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Of each answer of df, as one line: what was asked for, the disk, and the kilobytes that are free on it."""
     for line in lines:
-        # The heading has seven words ("Mounted on" are two), the answer six.
-        name, *words = line.split()
-        if len(words) >= 13 and number_or_none(words[10]) is not None:
-            yield name, words[7], words[10]
+        # What was asked for; the heading has seven words ("Mounted on" are two), the answer six.
+        words = line.split()
+        if len(words) >= 14 and number_or_none(words[11]) is not None:
+            yield words[0], words[8], words[11]
 
 
 def _engine_folder(site: Site) -> dict[str, str]:
