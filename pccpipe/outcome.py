@@ -74,6 +74,8 @@ class Reason(StrEnum):
     """No route, or nothing answered in time."""
     SSH_CLOSED = "ssh_closed"
     """The other side, or the network, ended the connection."""
+    SSH_INCOMPATIBLE = "ssh_incompatible"
+    """The server offers no algorithm of some kind that is known here."""
     SSH_AUTH_FAILED = "ssh_auth_failed"
     SSH_HOST_KEY_UNKNOWN = "ssh_host_key_unknown"
     SSH_HOST_KEY_CHANGED = "ssh_host_key_changed"
@@ -120,6 +122,7 @@ MAY_FALL_BACK = frozenset(
         Reason.SSH_REFUSED,
         Reason.SSH_UNREACHABLE,
         Reason.SSH_CLOSED,
+        Reason.SSH_INCOMPATIBLE,
         Reason.SSH_AUTH_FAILED,
         Reason.SSH_HOST_KEY_UNKNOWN,
         Reason.SSH_HOST_KEY_CHANGED,

@@ -8,8 +8,10 @@ closed.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
+from collections.abc import Iterator
 
 import paramiko
 
@@ -31,6 +33,7 @@ class HeardSocket:
         """Of what is in `_ahead`: how much paramiko has, and how much there is."""
         self._heard = time.monotonic()
         self.fell_silent = False
+        self._patience = 0.0
         # By this name, as a socket has it: paramiko asks.
         self._closed = False
 
@@ -75,6 +78,24 @@ class HeardSocket:
         self._inner.close()
         self._closed = True
 
+    @contextlib.contextmanager
+    def waiting(self, seconds: float) -> Iterator[None]:
+        """Let the server be silent for so long, as it cannot be asked yet; but not its kernel, which acknowledges."""
+        self._patience = seconds
+        self._abandon_after(SILENCE_LIMIT)
+        try:
+            yield
+        finally:
+            self._patience = 0.0
+            self._heard = time.monotonic()
+            self._abandon_after(0)
+
+    def _abandon_after(self, seconds: float) -> None:
+        if isinstance(self._inner, socket.socket):
+            with contextlib.suppress(OSError):
+                self._inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
+
     def _is_silent(self) -> bool:
-        self.fell_silent = self.fell_silent or time.monotonic() - self._heard > SILENCE_LIMIT
+        limit = max(SILENCE_LIMIT, self._patience)
+        self.fell_silent = self.fell_silent or time.monotonic() - self._heard > limit
         return self.fell_silent

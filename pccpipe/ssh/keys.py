@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from msgspec import Struct
 
 from pccpipe.errors import Unavailable
@@ -16,6 +22,13 @@ from pccpipe.outcome import Reason
 from pccpipe.paste import operands
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+PUBLIC_LIMIT = 64 * 1024
+"""Bytes of a file that are looked at for a public key."""
+_KINDS: dict[type, type[paramiko.PKey]] = {
+    RSAPrivateKey: paramiko.RSAKey,
+    Ed25519PrivateKey: paramiko.Ed25519Key,
+    EllipticCurvePrivateKey: paramiko.ECDSAKey,
+}
 
 
 class Identity(Struct, frozen=True):
@@ -39,7 +52,7 @@ def identities(key_path: Path | None) -> Iterator[Identity]:
     for path in _default_keys():
         # Default keys are only tried: one that is encrypted or broken is no reason to stop.
         with contextlib.suppress(OSError, ValueError, TypeError, paramiko.SSHException):
-            yield Identity(paramiko.PKey.from_path(path), str(path))
+            yield Identity(_load(path), str(path))
 
 
 def locked_keys(key_path: Path | None) -> list[Path]:
@@ -49,7 +62,7 @@ def locked_keys(key_path: Path | None) -> list[Path]:
     locked = []
     for path in _default_keys():
         try:
-            paramiko.PKey.from_path(path)
+            _load(path)
         except (TypeError, paramiko.PasswordRequiredException):
             if _agents_copy(path) is None:
                 locked.append(path)
@@ -80,25 +93,84 @@ def _keys_at(path: Path) -> Iterator[Identity]:
 
 def _key_at(path: Path) -> Identity:
     try:
-        return Identity(paramiko.PKey.from_path(path), str(path))
+        if (public := _public_key(path)) and (of_agent := _named_by(public, path)):
+            return of_agent
+        return Identity(_load(path), str(path))
     except OSError as error:
         words = f"cannot read the key {path}: {error.strerror}"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words, "vm.key_path in the project file names it") from error
     except (TypeError, paramiko.PasswordRequiredException) as error:
         if key := _agents_copy(path):
             return Identity(key, f"{path} (from the agent)")
-        agent = "no SSH agent here has it" if os.environ.get("SSH_AUTH_SOCK") else "there is no SSH agent here"
-        words = f"the key {path} is encrypted, and {agent}"
+        words = f"the key {path} is encrypted, and {_no_agent()}"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words, add_to_agent(path)) from error
-    except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-        words = f"{path} holds no private key that can be used (ed25519, ecdsa or rsa, as ssh-keygen writes it)"
+    except (ValueError, paramiko.SSHException) as error:
+        words = f"{path} holds no private key that can be used (ed25519, ecdsa or rsa)"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words) from error
+
+
+def _load(path: Path) -> paramiko.PKey:
+    """Read a private key. Raises OSError, ValueError, SSHException; TypeError if it is encrypted."""
+    try:
+        return paramiko.PKey.from_path(path)
+    except paramiko.PasswordRequiredException:
+        raise
+    except (ValueError, paramiko.SSHException):
+        return _load_pkcs8(path)
+    except (paramiko.pkey.UnknownKeyType, UnsupportedAlgorithm) as error:
+        raise ValueError("a key of another kind") from error
+
+
+def _load_pkcs8(path: Path) -> paramiko.PKey:
+    """Read what openssl, Terraform and many clouds write, which paramiko does not know: `BEGIN PRIVATE KEY`."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        kind = next(kind for types, kind in _KINDS.items() if isinstance(key, types))
+        openssh = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+    except (StopIteration, UnsupportedAlgorithm) as error:
+        raise ValueError("a key of another kind") from error
+    loaded = kind.from_private_key(io.StringIO(openssh.decode()))
+    certificate = path.with_name(f"{path.name}-cert.pub")
+    if certificate.exists():
+        loaded.load_certificate(str(certificate))
+    return loaded
+
+
+def _public_key(path: Path) -> bytes:
+    """Read the public key, or the certificate, that a file is; empty if it is none."""
+    with path.open("rb") as file:
+        words = file.read(PUBLIC_LIMIT).split(None, 2)
+    if len(words) < 2 or not words[0].startswith((b"ssh-", b"ecdsa-", b"sk-")):
+        return b""
+    try:
+        return base64.b64decode(words[1], validate=True)
+    except ValueError:
+        return b""
+
+
+def _named_by(public: bytes, path: Path) -> Identity | None:
+    """Find the agent's key of this public part, as `ssh -i KEY.pub` does. A certificate's key may lie beside it."""
+    key = next((key for key in _agent_keys() if key.blob == public), None)
+    if key:
+        return Identity(key, f"{path} (from the agent)")
+    private = path.with_name(path.name.removesuffix(".pub").removesuffix("-cert"))
+    if path.name.endswith("-cert.pub") and private.exists():
+        return None
+    words = f"{path} is a public key, and {_no_agent()}"
+    hint = f"vm.key_path in the project file: {private}" if private.exists() else "ssh-add, with the private key"
+    raise Unavailable(Reason.SSH_AUTH_FAILED, words, hint)
+
+
+def _no_agent() -> str:
+    return "no SSH agent here has it" if os.environ.get("SSH_AUTH_SOCK") else "there is no SSH agent here"
 
 
 def _agents_copy(path: Path) -> paramiko.AgentKey | None:
     """The agent's copy of an encrypted key, found by its public part."""
     public = _public_part(path)
-    return next((key for key in _agent_keys() if key.asbytes() == public), None)
+    return next((key for key in _agent_keys() if key.blob == public), None)
 
 
 def _public_part(path: Path) -> bytes:

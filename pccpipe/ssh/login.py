@@ -19,12 +19,14 @@ from paramiko.common import (
     MSG_CHANNEL_OPEN,
     cMSG_GLOBAL_REQUEST,
 )
+from paramiko.kex_curve25519 import KexCurve25519
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh import bounded, closing
+from pccpipe.ssh.algorithms import nothing_in_common
+from pccpipe.ssh.auth import AUTH_TIMEOUT, authenticate
 from pccpipe.ssh.heard import PING_INTERVAL, HeardSocket
-from pccpipe.ssh.keys import Identity, add_to_agent, identities, locked_keys
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for each of: TCP, the SSH handshake, authentication."""
+"""Seconds for each of: TCP, the SSH handshake."""
 
 # paramiko logs what it also raises, with tracebacks; without a handler Python prints that on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -63,13 +65,24 @@ class Transport(paramiko.Transport):
         }
         # The first need no digest of their own for each packet, which takes longer than to encrypt it.
         _preferred_ciphers = sorted(paramiko.Transport._preferred_ciphers, key=lambda name: "gcm" not in name)
+        # paramiko has it under its older name alone; hardened servers have only RFC 8731's.
+        _preferred_kex = ("curve25519-sha256", *paramiko.Transport._preferred_kex)
+        _kex_info = {**paramiko.Transport._kex_info, "curve25519-sha256": KexCurve25519}
+
+        def _really_parse_kex_init(self, m, ignore_first_byte=False):
+            parsed = super()._really_parse_kex_init(m, ignore_first_byte)
+            # With the byte it is what we sent.
+            self.offered = self.offered if ignore_first_byte else parsed
+            return parsed
 
     def __init__(self, heard: HeardSocket) -> None:
         super().__init__(heard)  # type: ignore[arg-type]
         self.heard = heard
         self.packetizer = bounded.BoundedPacketizer(heard)  # type: ignore[arg-type]
         self.parting_words = ""
-        self.banner_timeout = self.handshake_timeout = self.auth_timeout = CONNECT_TIMEOUT
+        self.offered: dict[str, list[str]] = {}
+        """The algorithms that the server offers, as paramiko calls the lists."""
+        self.banner_timeout = self.handshake_timeout = CONNECT_TIMEOUT
 
     def get_exception(self) -> Exception | None:
         error = super().get_exception()
@@ -213,7 +226,8 @@ def _authenticated(
             raise _closed(where, transport, error) from error
         known.check(HostKey(server_key.get_name(), server_key.asbytes()), accept_new=accept_new_host_key)
         try:
-            _authenticate(transport, vm)
+            with transport.heard.waiting(2 * AUTH_TIMEOUT):
+                authenticate(transport, vm)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise _closed(where, transport, error) from error
     except BaseException:
@@ -236,6 +250,8 @@ def _closed(where: str, transport: Transport, error: Exception) -> Unavailable:
     """What to say when the connection broke, or was no SSH connection at all."""
     if transport.parting_words:
         return Unavailable(Reason.SSH_CLOSED, f"{where}: {transport.parting_words}")
+    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+        return nothing_in_common(where, transport, str(error))
     text = str(error)
     # paramiko's `start_client` comes back without a word when its time is over.
     if transport.is_active() or isinstance(error.__context__, TimeoutError) or transport.heard.fell_silent:
@@ -244,60 +260,3 @@ def _closed(where: str, transport: Transport, error: Exception) -> Unavailable:
     if "protocol banner" in text or isinstance(error, EOFError):
         return Unavailable(Reason.SSH_CLOSED, f"{where}: the connection was closed before the login was done")
     return Unavailable(Reason.SSH_CLOSED, f"{where}: {text or type(error).__name__}")
-
-
-def _authenticate(transport: Transport, vm: Vm) -> None:
-    tried: list[Identity] = []
-    wants: list[str] = []
-    for identity in identities(vm.key_path):
-        tried.append(identity)
-        try:
-            wants = transport.auth_publickey(vm.user, identity.key)
-        except paramiko.BadAuthenticationType as error:
-            wants = error.allowed_types
-            break
-        except paramiko.AuthenticationException:
-            # What it would take it says only when asked for what it refuses.
-            wants = ["publickey"]
-            if transport.is_active():
-                continue
-            if not transport.parting_words:
-                # paramiko says this of a connection that was cut, too; a server that has had enough says so.
-                raise EOFError from None
-            break
-        if not wants:
-            return
-        break
-    if not tried:
-        wants = _ask_methods(transport, vm.user)
-        if not wants:
-            return
-    raise _refused(transport, vm, tried, wants)
-
-
-def _ask_methods(transport: Transport, user: str) -> list[str]:
-    try:
-        transport.auth_none(user)
-    except paramiko.BadAuthenticationType as error:
-        return list(error.allowed_types)
-    return []
-
-
-def _refused(transport: Transport, vm: Vm, tried: list[Identity], wants: list[str]) -> Unavailable:
-    login = f"{vm.user}@{vm.external_ip}"
-    names = ", ".join(identity.name for identity in tried)
-    words = f"{login}: Permission denied ({','.join(wants)})"
-    said = [transport.parting_words] if transport.parting_words else []
-    banner = transport.get_banner()
-    if banner:
-        said.append(banner.decode(errors="replace").strip())
-    words = ". ".join([words, *said])
-    locked = locked_keys(vm.key_path)
-    unlock = f"encrypted and in no agent: {', '.join(map(str, locked))}; {add_to_agent(*locked)}" if locked else ""
-    if not names:
-        missing = "there is no key to log in with: set vm.key_path, or ssh-add one"
-        return Unavailable(Reason.SSH_AUTH_FAILED, words, unlock or missing)
-    hint = f"the server did not take {names}: its public part must be in ~{vm.user}/.ssh/authorized_keys there"
-    if unlock:
-        hint = f"{hint}. {unlock}"
-    return Unavailable(Reason.SSH_AUTH_FAILED, words, hint)

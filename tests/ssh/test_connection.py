@@ -25,8 +25,10 @@ from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.spec.model import Vm
 from pccpipe.ssh import connection as connection_module
 from pccpipe.ssh import heard, login
+from pccpipe.ssh.auth import Answer, Authentication
 from pccpipe.ssh.channels import open_streamlocal
 from pccpipe.ssh.connection import Connection
+from pccpipe.ssh.keys import Identity
 from pccpipe.ssh.login import Transport
 from pccpipe.targets.machine import Done
 from tests.targets.conftest import vm_spec
@@ -270,7 +272,7 @@ def test_keys_that_cannot_be_used_are_named(vm: VM, tmp_path: Path, monkeypatch:
         tmp_path: "cannot read the key",
         garbage: "holds no private key",
         encrypted: "is encrypted, and there is no SSH agent here",
-        encrypted.with_suffix(".pub"): "holds no private key",
+        encrypted.with_suffix(".pub"): "is a public key, and there is no SSH agent here",
     }.items():
         error = refusal(msgspec.structs.replace(spec, key_path=path))
         assert (error.reason, words in error.words, str(path) in error.words) == (Reason.SSH_AUTH_FAILED, True, True)
@@ -395,11 +397,13 @@ def reconfigure(vm: VM, line: str) -> None:
 
 
 def test_a_connection_that_is_cut_during_the_login_was_not_refused(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut(transport: Transport, *_: object) -> list[str]:
-        transport.close()
-        raise paramiko.AuthenticationException("Authentication failed: transport shut down or saw EOF")
+    prove = Authentication.prove
 
-    monkeypatch.setattr(Transport, "auth_publickey", cut)
+    def cut(attempt: Authentication, identity: Identity) -> Answer:
+        attempt._connection.close()
+        return prove(attempt, identity)
+
+    monkeypatch.setattr(Authentication, "prove", cut)
     error = refusal(vm_spec(vm))
     assert error.reason is Reason.SSH_CLOSED
     assert "before the login was done" in error.words

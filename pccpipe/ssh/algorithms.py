@@ -1,0 +1,68 @@
+"""What to say when sshd and pccpipe have no algorithm of a kind in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+
+if TYPE_CHECKING:
+    from pccpipe.ssh.login import Transport
+
+_ADVICE = {
+    "KexAlgorithms": "curve25519-sha256",
+    "HostKeyAlgorithms": "ssh-ed25519",
+    "Ciphers": "aes256-gcm@openssh.com",
+    "MACs": "hmac-sha2-256-etm@openssh.com",
+}
+"""Of each kind, by its name in sshd_config, the one that every sshd has and hardening lists keep."""
+_NOUNS = {
+    "KexAlgorithms": "key exchange",
+    "HostKeyAlgorithms": "type of host key",
+    "Ciphers": "cipher",
+    "MACs": "MAC",
+}
+LONGEST = 400
+"""Characters of a server's list that are quoted."""
+
+
+def nothing_in_common(where: str, transport: Transport, words: str) -> Unavailable:
+    """Say which kind it is, what each side has, and how to change sshd; or just `words` if the lists do not tell."""
+    for kind, ours in _own(transport).items():
+        for theirs in _offered(transport.offered, kind):
+            if not set(ours) & set(theirs):
+                return _missing(where, kind, ours, theirs)
+    return Unavailable(Reason.SSH_INCOMPATIBLE, f"{where}: {words}")
+
+
+def _own(transport: Transport) -> dict[str, tuple[str, ...]]:
+    options = transport.get_security_options()
+    return {
+        "KexAlgorithms": tuple(options.kex),
+        "HostKeyAlgorithms": tuple(options.key_types),
+        "Ciphers": tuple(options.ciphers),
+        "MACs": tuple(options.digests),
+    }
+
+
+def _offered(offered: Mapping[str, list[str]], kind: str) -> Iterable[list[str]]:
+    names = {
+        "KexAlgorithms": ["kex_algo_list"],
+        "HostKeyAlgorithms": ["server_key_algo_list"],
+        "Ciphers": ["client_encrypt_algo_list", "server_encrypt_algo_list"],
+        "MACs": ["client_mac_algo_list", "server_mac_algo_list"],
+    }
+    return (offered[name] for name in names[kind] if name in offered)
+
+
+def _missing(where: str, kind: str, ours: Iterable[str], theirs: list[str]) -> Unavailable:
+    # These are no algorithms.
+    offers = ", ".join(name for name in theirs if not name.startswith(("ext-info-", "kex-strict-")))[:LONGEST]
+    words = f"{where}: sshd offers no {_NOUNS[kind]} that pccpipe has: it offers {offers or 'nothing'};"
+    words += f" pccpipe has {', '.join(ours)}"
+    advice = _ADVICE[kind]
+    hint = f"on the VM, in /etc/ssh/sshd_config, add {advice} to the line {kind} (without one: {kind} +{advice}),"
+    hint += " then sudo systemctl reload ssh"
+    return Unavailable(Reason.SSH_INCOMPATIBLE, words, hint)
