@@ -327,6 +327,22 @@ TREE_ENTRIES = Limit(
     "`exclude` of the upload or of `download`, or fewer files there",
 )
 
+MACHINE_ANSWER = Limit(
+    "what a machine says to a script of pccpipe's own",
+    8 << 20,
+    Unit.BYTES,
+    "A result is the largest, of 4 MiB; files of a workspace do not come so.",
+)
+MACHINE_WORDS = Limit(
+    "what is kept of a machine's words on why something failed", 16 << 10, Unit.BYTES, "A person reads a few lines."
+)
+LEFT_BY_RUNS = Limit(
+    "the fields of a machine's list of what runs left there",
+    250_000,
+    Unit.COUNT,
+    "15,000 folders have 75,000; gc.sh tells no more folders at a time.",
+    "clean up there by hand what is no run's",
+)
 TREE_NAMES = Limit(
     "the names of a workspace's files that come home or are to go on the machine (in memory)",
     64 << 20,
@@ -401,6 +417,9 @@ ALL: tuple[Limit, ...] = (
     IGNORE_PATTERN,
     IGNORE_WORK,
     TREE_ENTRIES,
+    MACHINE_ANSWER,
+    MACHINE_WORDS,
+    LEFT_BY_RUNS,
     TREE_NAMES,
     LINK_WORK,
 )

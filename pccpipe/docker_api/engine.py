@@ -13,6 +13,7 @@ from pccpipe.docker_api.account import engine_options
 from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
 from pccpipe.docker_api.stream import Answer, EngineAnswerError
 from pccpipe.errors import ActionError, Broken, LimitExceeded, Nonsense, Unavailable
+from pccpipe.json_reader import NotJson
 from pccpipe.outcome import Reason
 from pccpipe.targets.answers import name, number, text
 from pccpipe.targets.machine import ByteStream, Machine
@@ -83,6 +84,8 @@ class Engine:
             raise Nonsense(self.machine.host, "engine's answer", error.message) from error
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
             # The SDK takes its answers for what they should be: an error for an object with a `message`, all for JSON.
+            if not isinstance(error, NotJson | RecursionError) and _is_ours(error):
+                raise
             raise Nonsense(self.machine.host, "engine's answer", str(error)) from error
 
     def stream(self, method: str, path: str, *, upgrade: bool = False) -> Answer:
@@ -235,7 +238,7 @@ class Engine:
             )
             failure = ""
             for answer in answers:
-                on_output(str(answer.get("stream", "")).encode())
+                on_output(str(answer.get("stream", "")).encode(errors="replace"))
                 failure = str(answer.get("error", failure))
             return failure
 
@@ -269,6 +272,14 @@ class Engine:
         if not answer.startswith(b"HTTP/"):
             raise Unavailable(Reason.ENGINE_STOPPED, f"{where}: the connection was closed without an answer")
         return _common_version(answer, where)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a line of pccpipe's own raised it, and none of the SDK's that reads what the engine said."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("pccpipe.")
 
 
 def _mounted(made: Mapping[str, Json]) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.settings import IN
 from pccpipe.errors import Nonsense, Unavailable
@@ -26,10 +28,12 @@ from pccpipe.targets.answers import number, number_or_none
 from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
 
+_CONTAINER = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 LOOK_TIMEOUT = 300.0
 """Seconds for the listing: it walks through all that is there."""
 STATES = "run-state"
 WORKSPACES = "run-workspaces"
+IO = "run-io"
 
 
 class Site(Struct, frozen=True):
@@ -154,16 +158,24 @@ def _look_at_folders(site: Site, found: Found) -> None:
         raise Unavailable(
             Reason.WORKSPACE_REFUSED, f"{site.machine.host}: {site.system} cannot be looked into: {words}"
         )
-    fields = done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
-    if len(fields) % 5:
-        raise Nonsense(site.machine.host, "list of what runs left", fields[:5])
+    host = site.machine.host
+    if done.stdout.count(b"\0") > limits.LEFT_BY_RUNS.most:
+        raise Nonsense(host, "list of what runs left", limits.LEFT_BY_RUNS.exceeded("it"))
+    *fields, rest = done.stdout.decode(errors="surrogateescape").split("\0")
+    if len(fields) % 5 or rest or fields[:1] != ["now"]:
+        raise Nonsense(host, "list of what runs left", fields[:5] or rest)
+    places = {STATES, WORKSPACES, IO, ".system"}
     for place, name, what, size, last in zip(*(fields[index::5] for index in range(5)), strict=True):
         match what:
+            case "folder" | "other" | "more" | "wrong" if place not in places:
+                raise Nonsense(host, "list of what runs left", place)
             case "folder" if RUN_ID.fullmatch(name):
                 kind = Kind.WORKSPACE if place == WORKSPACES else Kind.STATE
                 found.add(_folder(kind, f"{place}/{name}", name, size, last))
-            case "copy":
+            case "copy" if site.runs and RUN_ID.fullmatch(place.removeprefix(f"{site.runs}/")):
                 found.add(_folder(Kind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))
+            case "copy" if site.runs and place.startswith(f"{site.runs}/"):
+                pass  # of a folder that no run has
             case "folder" | "other" if place == STATES and name == GIT:
                 pass  # keeps git out, for all runs of this machine
             case "folder" | "other":
@@ -172,18 +184,31 @@ def _look_at_folders(site: Site, found: Found) -> None:
                 found.unseen.append(f"{size} more things in {site.system}/{place}: one gc looks at fewer")
             case "wrong":
                 found.problems.append(f"{site.system}/{place} was not looked into: {last}")
-            case _ if place == "now":
-                found.now = float(number(site.machine.host, "a time", last))
-            case _ if place == "tag":
-                found.tags.add(name)
-            case _ if place == "lane":
-                found.lanes.add(name)
-            case _ if place == "live":
-                found.living.add(name)
-            case _ if place == "held":
-                found.held.add(name)
-            case _ if place == "claim":
-                found.marks.setdefault(name, set()).add(last)
+            case "-":
+                _note(found, host, place, name, last)
+            case _:
+                raise Nonsense(host, "list of what runs left", (place, name, what))
+
+
+def _note(found: Found, host: str, kind: str, name: str, last: str) -> None:
+    """What is no folder. Raises Nonsense."""
+    match kind:
+        case "now" if not found.now:
+            found.now = float(number(host, "time", last))
+        case "tag":
+            found.tags.add(name)
+        case "lane":
+            found.lanes.add(name)
+        case "live" | "held" | "claim" if not RUN_ID.fullmatch(name):
+            pass  # a folder that no run has
+        case "live":
+            found.living.add(name)
+        case "held":
+            found.held.add(name)
+        case "claim":
+            found.marks.setdefault(name, set()).add(last)
+        case _:
+            raise Nonsense(host, "list of what runs left", kind)
 
 
 def _folder(kind: Kind, name: str, run_id: str, size: str, changed: str) -> Thing:
@@ -242,7 +267,8 @@ def _add_container(site: Site, found: Found, made: Mapping[str, Json]) -> None:
     labels = made.get("Labels")
     run_id = str(labels.get("pccpipe.run")) if isinstance(labels, dict) else ""
     names = made.get("Names")
-    name = str(names[0]).removeprefix("/") if isinstance(names, list) and names else str(made["Id"])[:12]
+    said = str(names[0]).removeprefix("/") if isinstance(names, list) and names else ""
+    name = said if _CONTAINER.fullmatch(said) else str(made["Id"])[:12]
     if not RUN_ID.fullmatch(run_id):
         found.strange.append(f"container {name}")
         return

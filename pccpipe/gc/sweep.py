@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 
@@ -26,6 +27,8 @@ from pccpipe.targets.machine import Machine
 REMOVE_TIMEOUT = 300.0
 """Seconds for removing what one run has left."""
 DAY = 24 * 3600.0
+CLOCK_AHEAD = 60.0
+"""Seconds by which a machine's clock may be ahead of this one's without being taken for wrong."""
 
 
 class Fate(Enum):
@@ -142,7 +145,9 @@ def _swept(
 ) -> Collected:
     collected = Collected(site, strange=found.strange, problems=found.problems)
     collected.others += [Other(words, Fate.STAYS) for words in found.unseen]
-    moment = Moment(found.now, older_than, site.cut_off_limit, found.engine_known)
+    # A clock there that is ahead makes nothing old: not what a run left that a person may still resume.
+    now = min(found.now, time.time() + CLOCK_AHEAD)
+    moment = Moment(now, older_than, site.cut_off_limit, found.engine_known)
     for group in sorted(groups, key=lambda group: group.run_id):
         verdicts = list(zip(group.things, decide(group.things, group.run, moment), strict=True))
         for outcome in _planned(verdicts) if dry_run else _removed(site, group, verdicts):

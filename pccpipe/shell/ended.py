@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from pccpipe.errors import ResultError, Unavailable
+from pccpipe.errors import Nonsense, ResultError, Unavailable
 from pccpipe.shell import programs
 from pccpipe.shell.programs import Place
 from pccpipe.shell.retry import Retry
@@ -44,5 +44,7 @@ def _run(machine: Machine, script: str, lost_after: float) -> Done:
         retry.wait(lost_after)
         try:
             return machine.run(script)
+        except Nonsense as error:
+            raise ResultError(f"what the command left cannot be read: {error.words}") from error
         except (Unavailable, ConnectionError, TimeoutError) as error:
             retry.failed(error)

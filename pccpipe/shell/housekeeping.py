@@ -6,12 +6,14 @@ import secrets
 import shlex
 import time
 
+from pccpipe import limits
+from pccpipe.errors import Nonsense
 from pccpipe.targets.answers import EXIT_CODES, IDS, number, number_or_none
 from pccpipe.targets.machine import Done, Facts, Process
 
 READ_SIZE = 256 * 1024
-OUTPUT_LIMIT = 64 << 20
-"""Bytes that a housekeeping command may say: no machine is to fill the memory here."""
+LONGEST_FACT = 4096
+"""Characters of a path or a name."""
 
 # Whether a user may use the engine: what the socket's mode, its group and root's rights come to.
 ASK_FACTS = (
@@ -62,7 +64,7 @@ class ScriptShell:
             # the connection that ended.
         stdout, stderr = read_to_end(self._process, deadline, end)
         output, is_whole, code = _after(stdout, begin).partition(end)
-        errors = _after(stderr, begin).partition(end)[0]
+        errors = _after(stderr, begin).partition(end)[0][: limits.MACHINE_WORDS.most]
         if is_whole:
             self._is_new = False
             return Done(number("", "exit code", code.strip().partition(b"\n")[0], EXIT_CODES), output, errors)
@@ -89,7 +91,7 @@ def run_script(process: Process, script: str, timeout: float) -> Done:
 def read_to_end(process: Process, deadline: float, end: bytes = b"") -> tuple[bytes, bytes]:
     """All of a process's stdout and stderr, or, of each, all that comes up to a line's end behind the word `end`.
 
-    `deadline` is a time.monotonic(). Raises TimeoutError, ConnectionError, also for more than `OUTPUT_LIMIT`.
+    `deadline` is a time.monotonic(). Raises TimeoutError, ConnectionError, Nonsense for more than MACHINE_ANSWER.
     """
     gathered = (bytearray(), bytearray())
     receivers = (process.recv, process.recv_stderr)
@@ -103,8 +105,8 @@ def read_to_end(process: Process, deadline: float, end: bytes = b"") -> tuple[by
                 data = receivers[index](READ_SIZE)
                 gathered[index].extend(data)
                 open_[index] = bool(data) and not (end and _is_whole(gathered[index], end, len(data)))
-        if sum(map(len, gathered)) > OUTPUT_LIMIT:
-            raise ConnectionAbortedError(f"it says more than {OUTPUT_LIMIT >> 20} MiB, and is not heard any further")
+        if sum(map(len, gathered)) > limits.MACHINE_ANSWER.most:
+            raise Nonsense("", "answer to a script", limits.MACHINE_ANSWER.exceeded("it"))
     return bytes(gathered[0]), bytes(gathered[1])
 
 
@@ -125,6 +127,8 @@ def parse_facts(done: Done) -> Facts:
     ids = number_or_none(uid, IDS), number_or_none(gid, IDS)
     if ids[0] is None or ids[1] is None:
         raise ValueError(f"its user's ids are {uid!r} and {gid!r}")
+    if not all(len(word) <= LONGEST_FACT and word.isprintable() for word in (system, user, home)):
+        raise ValueError(f"its system, user or home is {max(system, user, home, key=len)[:100]!r}")
     return Facts(ids[0], ids[1], user, home, system, has_engine=engine == "0")
 
 

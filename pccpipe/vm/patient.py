@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
 from pccpipe.errors import Unavailable
@@ -128,7 +129,8 @@ class Patient:
 
     def words_of(self, script: str, timeout: float = 15.0) -> str:
         """What a short script prints."""
-        return self.run(script, timeout).stdout.decode(errors="replace").strip()
+        said = self.run(script, timeout).stdout[: limits.MACHINE_WORDS.most]
+        return said.decode(errors="replace").strip()
 
     def service(self, verb: str, name: str) -> str:
         """The command that starts or restarts a service there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,25 @@ import docker.errors, requests
         assert said.startswith("Nonsense"), said
     assert longest < limits.PAUSE
     assert memory < limits.ENGINE_ANSWER.most + limits.MARGIN
+
+
+def test_a_mistake_of_pccpipes_own_is_not_the_engines() -> None:
+    from pccpipe.docker_api.account import engine_options
+    from pccpipe.docker_api.engine import Engine
+    from pccpipe.docker_api.problems import Call
+    from pccpipe.errors import Nonsense, Unavailable
+    from tests.fuzz.sides import NEXT, Liar
+
+    ping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n"
+    answer = b"HTTP/1.1 500 no\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n[[1]"
+    engine = Engine(Liar(ping + NEXT + answer), "/sock")
+    with pytest.raises(AttributeError):
+        engine.ask(Call.OTHER, lambda _: engine_options(None))  # type: ignore[arg-type]
+    with pytest.raises(Nonsense):
+        engine.ask(Call.OTHER, lambda client: int(client.base_url))
+    for bad in (b"[1]", b'"x"', b"1e999", b'{"message": ', b"\xff\xfe", b"[" * 500):
+        head = b"HTTP/1.1 404 no\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(bad)
+        for status in (b"404 no", b"200 OK"):
+            liar = Engine(Liar(ping + NEXT + head.replace(b"404 no", status) + bad), "/sock")
+            with contextlib.suppress(Unavailable):  # Nonsense is one
+                liar.inspect("c")

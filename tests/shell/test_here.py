@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.here import Here
 from pccpipe.shell.housekeeping import read_to_end
@@ -35,7 +35,7 @@ def test_a_script_that_takes_too_long_is_given_up() -> None:
 
 
 def test_a_script_that_says_more_than_anybody_could_want_is_not_heard_any_further() -> None:
-    with pytest.raises(ConnectionError, match="more than 64 MiB"):
+    with pytest.raises(Nonsense, match="exceeds the limit of 8 MiB"):
         Here().run("yes", timeout=30)
 
 
