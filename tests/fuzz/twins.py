@@ -68,12 +68,14 @@ def _repository() -> Path:
 
 _SHOWN = re.compile(rb"[^\t\r -~\n]")
 """What git compares byte by byte and pccpipe character by character is left out."""
+_QUIRK = re.compile(rb"[^/*\n]\*\*+/")
+"""As gitignore(5) has it, `a**/b` is `a*/b`, and so pccpipe reads it. git takes the `a` off first, and reads `**/b`."""
 
 
 def _ignore_as_git(data: bytes) -> None:
     lines, _, names = _SHOWN.sub(b"", data.replace(NEXT, b"\n\n\n", 1)).partition(b"\n\n\n")
     paths = [path for line in names.split(b"\n") if (path := _relative(line))][:20]
-    if not paths:
+    if not paths or _QUIRK.search(lines):
         return
     (_repository() / ".gitignore").write_bytes(lines)
     command = ["git", "-C", str(_repository()), "check-ignore", "--no-index", "-z", "--stdin"]
