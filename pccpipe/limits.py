@@ -295,6 +295,17 @@ IGNORE_WORK = Limit(
     "fewer patterns, or fewer files that `exclude` of the upload lets in",
 )
 
+PATCH = Limit(
+    "a patch, or its list of files", 256 << 20, Unit.BYTES, "Nobody reads or applies a larger one. It goes to a file."
+)
+DIFF_MEMORY = Limit(
+    "the memory of git that makes a patch",
+    2 << 30,
+    Unit.BYTES,
+    "It takes 70 bytes for each line of a file: one of 500 MB of empty lines would take 30 GB.",
+    "`exclude` of the upload",
+)
+
 # A VM, its sshd and its engine.
 SSH_WINDOW = Limit(
     "what a server sends on a channel before it is read",
@@ -416,6 +427,8 @@ ALL: tuple[Limit, ...] = (
     IGNORE_PATTERNS,
     IGNORE_PATTERN,
     IGNORE_WORK,
+    PATCH,
+    DIFF_MEMORY,
     TREE_ENTRIES,
     MACHINE_ANSWER,
     MACHINE_WORDS,

@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-import subprocess
 import tempfile
-import threading
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from pccpipe.errors import ActionError
+from pccpipe.record.files import replacing
 from pccpipe.secrets.mask import Masker
 from pccpipe.targets.machine import Halt
 from pccpipe.workspace.base import Changed
 from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
 from pccpipe.workspace.folder import LOCKED, Found, pieces, walk
-from pccpipe.workspace.intake import Counted, Entry, Limits
+from pccpipe.workspace.git import LESS, run_git
+from pccpipe.workspace.intake import MOST_TOLD, Counted, Entry, Limits
 from pccpipe.workspace.names import is_git
 from pccpipe.workspace.pack import Pack
 
-TIMEOUT = 300.0
-"""Seconds for git; it is not to hang on what somebody put into a tree."""
-PATCH_LIMIT = 256 << 20
-"""Bytes of a patch; nobody applies a larger one."""
 _OPTIONS = ("--no-index", "--no-prefix", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv")
 
 
 class Made(Struct, frozen=True):
-    """A patch that `git apply` takes, as it is and with every secret masked, and what is in it."""
+    """What is in a patch, and the digest of the patch before secrets were masked in it."""
 
-    patch: bytes
-    masked: bytes
+    digest: str
     changed: Changed
 
 
-def make_diff(sent: Pack, now: Path, masker: Masker, limits: Limits, halt: Halt | None = None) -> Made:
-    """The patch from `sent` to `now`; new files that .gitignore names are left out, and so is what no file may be.
+def make_diff(
+    sent: Pack, now: Path, masker: Masker, limits: Limits, halt: Halt | None = None, into: Path | None = None
+) -> Made:
+    """Make the patch from `sent` to `now`, with every secret masked; `into` gets it.
 
-    A binary file with a secret in it is left out as well: in a patch it is packed, where no masking finds it.
+    New files that .gitignore names are left out, and so is what no file may be. A binary file with a secret in it is
+    left out as well: in a patch it is packed, where no masking finds it.
 
     Raises ActionError, Halted.
     """
@@ -48,17 +49,53 @@ def make_diff(sent: Pack, now: Path, masker: Masker, limits: Limits, halt: Halt 
         folder = Path(name)
         # git takes the names in the patch from these folders' names.
         refused = _lay_out(sent, now, folder / "a", folder / "b", limits, halt)
-        changes = _changes(folder)
-        leaks = [one.path for one in changes if one.is_binary and _has_secret(folder / "b" / one.path, masker)]
-        for path in leaks:
-            for side in ("a", "b"):
-                (folder / side / path).unlink(missing_ok=True)
-        patch = _git(folder, ["diff", *_OPTIONS, "--binary", "a", "b"], PATCH_LIMIT)
-    masked = masker.data(patch)
-    names = tuple(leaks or (["the patch"] if masked != patch else []))
-    kept = [one for one in changes if one.path not in leaks]
-    insertions, deletions = sum(one.insertions for one in kept), sum(one.deletions for one in kept)
-    return Made(patch, masked, Changed(len(kept), insertions, deletions, refused, names))
+        count, leaks = _Count(), _Leaks()
+        for one in _changes(folder, halt):
+            if one.is_binary and _has_secret(folder / "b" / one.path, masker, halt):
+                leaks.add(one.path)
+                for side in ("a", "b"):
+                    (folder / side / one.path).unlink(missing_ok=True)
+            else:
+                count.add(one)
+        digest, mask = hashlib.sha256(), masker.stream()
+        with replacing(into) if into else Path(os.devnull).open("wb") as file:
+
+            def take(piece: bytes) -> None:
+                digest.update(piece)
+                file.write(mask.feed(piece))
+
+            run_git(folder, ["diff", *_OPTIONS, "--binary", "a", "b"], take, halt)
+            file.write(mask.finish())
+    names = leaks.names or (("the patch",) if mask.found else ())
+    return Made(digest.hexdigest(), Changed(count.files, count.insertions, count.deletions, refused, names))
+
+
+class _Count(Struct):
+    files: int = 0
+    insertions: int = 0
+    deletions: int = 0
+
+    def add(self, one: _Change) -> None:
+        self.files += 1
+        self.insertions += one.insertions
+        self.deletions += one.deletions
+
+
+class _Leaks(Struct):
+    """Files that are left out of a patch."""
+
+    named: list[str] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, path: str) -> None:
+        if len(self.named) < MOST_TOLD:
+            self.named.append(path)
+        else:
+            self.more += 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.named, *([f"{self.more} more"] if self.more else []))
 
 
 def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, halt: Halt | None) -> tuple[str, ...]:
@@ -97,9 +134,9 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
         told.files += 1
         if told.files > limits.files:
             words = f"the workspace has over {limits.files:,} files, which is the limit for a diff"
-            raise ActionError(words, _LESS)
+            raise ActionError(words, LESS)
         why = _no_part_of_a_diff(found.entry.mode, found.entry.size, limits)
-        if not why and _is_unchanged(found, sent):
+        if not why and _is_unchanged(found, sent, halt):
             left.discard(path)
         elif not why:
             made = after / path
@@ -139,7 +176,7 @@ def _is_gitignore(path: str, entry: Entry) -> bool:
     return PurePosixPath(path).name == GITIGNORE and stat.S_ISREG(entry.mode)
 
 
-def _is_unchanged(found: Found, sent: Pack) -> bool:
+def _is_unchanged(found: Found, sent: Pack, halt: Halt | None) -> bool:
     """Whether it is, to a diff, what was sent. Its time says nothing: a step can set it."""
     entry, old = found.entry, sent.entries.get(found.entry.path)
     if old is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(old.mode):
@@ -150,7 +187,12 @@ def _is_unchanged(found: Found, sent: Pack) -> bool:
         return False
     fd = found.folder.file(found.name)
     try:
-        return all(_next(fd, len(piece)) == piece for piece in sent.content(entry.path)) and not os.read(fd, 1)
+        for piece in sent.content(entry.path):
+            if halt:
+                halt.check()
+            if _next(fd, len(piece)) != piece:
+                return False
+        return not os.read(fd, 1)
     finally:
         os.close(fd)
 
@@ -180,69 +222,35 @@ class _Change(Struct, frozen=True):
     deletions: int
 
 
-def _changes(folder: Path) -> list[_Change]:
-    told = _git(folder, ["diff", *_OPTIONS, "--numstat", "-z", "a", "b"], PATCH_LIMIT).split(b"\0")
-    # For each, `added TAB removed TAB`, then both names; /dev/null for a file that is not there.
-    changes = []
-    for counts, old, new in zip(told[0::3], told[1::3], told[2::3], strict=False):
-        added, removed, _ = counts.split(b"\t")
-        path = (old if new == b"/dev/null" else new).decode("utf-8", "surrogateescape")[2:]
-        is_binary = added == b"-"
-        changes.append(_Change(path, is_binary, 0 if is_binary else int(added), 0 if is_binary else int(removed)))
-    return changes
+def _changes(folder: Path, halt: Halt | None) -> Iterator[_Change]:
+    listed = folder / "changes"
+    with listed.open("xb") as file:
+        run_git(folder, ["diff", *_OPTIONS, "--numstat", "-z", "a", "b"], file.write, halt)
+    with listed.open("rb") as file:
+        fields = _fields(file)
+        # For each, `added TAB removed TAB`, then both names; /dev/null for a file that is not there.
+        for counts, old, new in zip(fields, fields, fields, strict=False):
+            added, removed, _ = counts.split(b"\t")
+            path = (old if new == b"/dev/null" else new).decode("utf-8", "surrogateescape")[2:]
+            is_binary = added == b"-"
+            yield _Change(path, is_binary, 0 if is_binary else int(added), 0 if is_binary else int(removed))
 
 
-def _has_secret(file: Path, masker: Masker) -> bool:
+def _fields(file: IO[bytes]) -> Iterator[bytes]:
+    held = b""
+    while piece := file.read(1 << 16):
+        *whole, held = (held + piece).split(b"\0")
+        yield from whole
+
+
+def _has_secret(file: Path, masker: Masker, halt: Halt | None) -> bool:
     if not file.exists() or file.is_symlink():
         return False
     mask = masker.stream()
     with file.open("rb") as opened:
-        while data := opened.read(1 << 20):
+        while data := opened.read(1 << 18):
+            if halt:
+                halt.check()
             mask.feed(data)
     mask.finish()
     return mask.found
-
-
-def _git(folder: Path, arguments: list[str], most: int) -> bytes:
-    # Nothing of the user's configuration, nor of a repository around, and no attributes of the trees: bytes are
-    # compared.
-    env = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "LC_ALL": "C",
-        "HOME": "/nonexistent",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_ATTR_NOSYSTEM": "1",
-        # Whatever is around is no repository of this; a name may have a colon, so no list of folders says it.
-        "GIT_DIR": "/nonexistent",
-        "GIT_OPTIONAL_LOCKS": "0",
-    }
-    settings = ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null", "-c", "core.safecrlf=false"]
-    command = ["git", *settings, *arguments]
-    # What it says is short; in a file, nobody has to read it while the patch comes.
-    with tempfile.TemporaryFile() as words:
-        try:
-            process = subprocess.Popen(
-                command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
-            )
-        except FileNotFoundError:
-            raise ActionError("the diff is made by git, which is not installed here", "install git") from None
-        timer = threading.Timer(TIMEOUT, process.kill)
-        timer.start()
-        with process:
-            assert process.stdout is not None
-            said = process.stdout.read(most + 1)
-            if len(said) > most:
-                process.kill()
-        if not timer.is_alive():
-            raise ActionError(f"git took over {TIMEOUT:g} s for the diff", _LESS)
-        timer.cancel()
-        if len(said) > most:
-            raise ActionError(f"the diff is over {most >> 20} MiB, which is the limit", _LESS)
-        if process.returncode > 1:
-            words.seek(0)
-            raise ActionError(f"git could not make the diff: {words.read(4096).decode('utf-8', 'replace').strip()}")
-    return said
-
-
-_LESS = "exclude what is no work (`exclude:` of the upload), or remove it in the step that makes it"

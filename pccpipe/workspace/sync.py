@@ -138,7 +138,7 @@ class WorkspaceSync:
                 return False
             from pccpipe.workspace.diff import make_diff
 
-            return _digest(make_diff(self._sent, self._copy, self._masker, self._limits).patch) != self._last_patch
+            return make_diff(self._sent, self._copy, self._masker, self._limits).digest != self._last_patch
 
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         with self._lock:
@@ -235,9 +235,8 @@ class WorkspaceSync:
             self._unpack(halt)
             from pccpipe.workspace.diff import make_diff
 
-            made = make_diff(self._sent, self._copy, self._masker, self._limits, halt)
-            write_atomically(patch, made.masked)
-            self._last_patch = _digest(made.patch)
+            made = make_diff(self._sent, self._copy, self._masker, self._limits, halt, patch)
+            self._last_patch = made.digest
             self._stale_patch = False
             self._keep()
             return replace(made.changed, refused=(*refused, *made.changed.refused))

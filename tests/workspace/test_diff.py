@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import subprocess
 import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
-from pccpipe.errors import ActionError
+from pccpipe import limits
+from pccpipe.errors import ActionError, Halted
+from pccpipe.limits import MARGIN, PAUSE
 from pccpipe.secrets.mask import Masker
-from pccpipe.workspace.diff import Made, make_diff
+from pccpipe.targets.machine import Halt
+from pccpipe.workspace.base import Changed
+from pccpipe.workspace.diff import make_diff
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Limits
 from pccpipe.workspace.pack import Pack
+from tests.stall import measured
 from tests.workspace.halts import NeverHalted
 
 SECRET = "sk-very-secret-value"
@@ -30,12 +42,21 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "sent", tmp_path / "now"
 
 
-def made(trees: tuple[Path, Path], limits: Limits | None = None) -> Made:
+class Diff(NamedTuple):
+    digest: str
+    changed: Changed
+    patch: bytes
+
+
+def made(trees: tuple[Path, Path], most: Limits | None = None, halt: Halt | None = None) -> Diff:
     sent, now = trees
     with tempfile.TemporaryDirectory() as folder:
         pack = Pack(Path(folder))
         pack.take(sent, Excluded.only(()), NeverHalted(), anew=True)
-        return make_diff(pack, now, Masker([SECRET]), limits or Limits())
+        into = Path(folder) / "patches" / "diff.patch"
+        diff = make_diff(pack, now, Masker([SECRET]), most or Limits(), halt, into)
+        assert [each.name for each in into.parent.iterdir()] == ["diff.patch"]
+        return Diff(diff.digest, diff.changed, into.read_bytes())
 
 
 def test_lines_and_files_are_counted_and_binary_ones_too(trees: tuple[Path, Path]) -> None:
@@ -77,21 +98,118 @@ def test_a_secret_is_masked_in_text_and_keeps_a_binary_file_out(trees: tuple[Pat
     _, now = trees
     (now / "text").write_text(f"key {SECRET}\n")
     diff = made(trees)
-    assert b"+key ***\n" in diff.masked
+    assert b"+key ***\n" in diff.patch
+    assert hashlib.sha256(diff.patch).hexdigest() != diff.digest
     assert diff.changed.masked == ("the patch",)
     (now / "text").write_text("fine\n")
     (now / "bin").write_bytes(b"\0" + SECRET.encode() * 3)
     diff = made(trees)
     assert diff.changed.masked == ("bin",)
     assert diff.changed.files == 2
-    assert diff.patch == diff.masked
+    assert hashlib.sha256(diff.patch).hexdigest() == diff.digest
     assert b"bin" not in diff.patch
     (tmp_path / "patch").write_bytes(diff.patch)
     subprocess.run(["git", "apply", "--check", str(tmp_path / "patch")], cwd=tmp_path / "sent", check=True)
 
 
 def test_a_diff_that_nobody_could_read_is_refused(trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pccpipe.workspace.diff.PATCH_LIMIT", 10_000)
+    monkeypatch.setattr("pccpipe.limits.PATCH", replace(limits.PATCH, most=10_000))
     (trees[1] / "large").write_text("x\n" * 10_000)
     with pytest.raises(ActionError, match="which is the limit; exclude what is no work"):
         made(trees)
+
+
+class _Cancelled(NeverHalted):
+    """A halt that comes when git has run for a while."""
+
+    @contextlib.contextmanager
+    def watched_by(self, watcher: Callable[[], None]) -> Iterator[None]:
+        timer = threading.Timer(0.3, self._cancel, [watcher])
+        timer.start()
+        yield
+        timer.cancel()
+
+    def _cancel(self, watcher: Callable[[], None]) -> None:
+        self.requested = True
+        self.at = time.monotonic()
+        watcher()
+
+    def check(self) -> None:
+        if self.requested:
+            raise Halted
+
+
+def _slow_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    (folder / "bin").mkdir()
+    (folder / "bin/git").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "bin/git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("script", ["exec sleep 60", "exec yes"])
+def test_a_cancel_ends_git_at_once(
+    trees: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setattr("pccpipe.limits.PATCH", replace(limits.PATCH, most=1 << 60))
+    _slow_git(tmp_path, monkeypatch, script)
+    halt = _Cancelled()
+    with pytest.raises(Halted):
+        made(trees, halt=halt)
+    assert time.monotonic() - halt.at < 1
+
+
+def test_git_that_takes_too_much_memory_fails_alone(trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pccpipe.limits.DIFF_MEMORY", replace(limits.DIFF_MEMORY, most=20 << 20))
+    (trees[1] / "lines").write_bytes(b"\n" * (4 << 20))
+    with pytest.raises(ActionError, match=r"git could not make the diff.*emory"):
+        made(trees)
+
+
+def test_git_that_takes_too_long_is_ended(
+    trees: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _slow_git(tmp_path, monkeypatch, "exec sleep 60")
+    monkeypatch.setattr("pccpipe.workspace.git.TIMEOUT", 0.5)
+    with pytest.raises(ActionError, match=r"git took over 0\.5 s"):
+        made(trees)
+
+
+def test_few_of_many_files_with_a_secret_are_named(trees: tuple[Path, Path]) -> None:
+    for number in range(60):
+        (trees[1] / f"bin{number:02}").write_bytes(b"\0" + SECRET.encode())
+    changed = made(trees).changed
+    assert changed.masked[-2:] == ("bin49", "10 more")
+    assert len(changed.masked) == 51
+
+
+_LARGE = """
+    import os, tempfile
+    from pathlib import Path
+    from pccpipe.secrets.mask import Masker
+    from pccpipe.workspace.diff import make_diff
+    from pccpipe.workspace.exclude import Excluded
+    from pccpipe.workspace.intake import Limits
+    from pccpipe.workspace.pack import Pack
+    from tests.workspace.halts import NeverHalted
+    folder = tempfile.TemporaryDirectory()
+    root = Path(folder.name)
+    def diff():
+        made = make_diff(pack, root / "now", Masker(["a-very-secret-value"]), Limits(), None, root / "p")
+        assert (root / "p").stat().st_size > 150 << 20
+        assert made.changed.masked
+    for each in ("sent", "now", "pack"): (root / each).mkdir()
+    pack = Pack(root / "pack")
+    pack.take(root / "sent", Excluded.only(()), NeverHalted(), anew=True)
+    make_diff(pack, root / "now", Masker(["x"]), Limits(), None, root / "p")
+    with (root / "now/large").open("wb") as file:
+        file.write(b"a-very-secret-value ")
+        for _ in range(160): file.write({line!r} * ((1 << 20) // len({line!r})))
+"""
+
+
+@pytest.mark.parametrize("line", [b"x", b"a line of text\n"], ids=["one line", "many lines"])
+def test_a_large_patch_takes_little_memory_and_stops_no_thread(line: bytes) -> None:
+    pause, memory, said = measured(_LARGE.replace("{line!r}", repr(line)), "diff()")
+    assert not said
+    assert pause < PAUSE
+    assert memory < MARGIN

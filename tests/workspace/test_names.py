@@ -52,9 +52,9 @@ def test_what_some_disk_takes_for_git_does_not_go_up(tmp_path: Path, patterns: t
 def test_what_some_disk_takes_for_git_is_in_no_patch(tmp_path: Path) -> None:
     pack = packed(tmp_path / "sent", made(tmp_path / "user", "a"))
     now = made(tmp_path / "now", "a", "b", *(f"{name}/hooks/post-checkout" for name in GIT), "d/.GIT")
-    diff = make_diff(pack, now, Masker(()), Limits())
+    diff = make_diff(pack, now, Masker(()), Limits(), into=tmp_path / "patch")
     assert diff.changed.files == 1
-    assert b"post-checkout" not in diff.patch
+    assert b"post-checkout" not in (tmp_path / "patch").read_bytes()
     assert len(diff.changed.refused) == len(GIT)
     assert all(words.endswith("git would obey what is in it") for words in diff.changed.refused)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.limits import MARGIN, PAUSE
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.diff import make_diff
 from pccpipe.workspace.exclude import Excluded
@@ -14,6 +15,7 @@ from pccpipe.workspace.intake import Limits
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.patch import LIMIT, MOST_LISTED, brief
 from tests.cli.command import Folder
+from tests.stall import measured
 from tests.workspace.halts import NeverHalted
 
 
@@ -31,9 +33,8 @@ class Trees:
         with tempfile.TemporaryDirectory() as folder:
             pack = Pack(Path(folder))
             pack.take(self.sent, Excluded.only(()), NeverHalted(), anew=True)
-            patch = make_diff(pack, self.now, Masker([]), Limits()).patch
-        file = self._folder / "diff.patch"
-        file.write_bytes(patch)
+            file = self._folder / "diff.patch"
+            make_diff(pack, self.now, Masker([]), Limits(), None, file)
         return brief(file).decode()
 
 
@@ -146,3 +147,33 @@ def test_a_patch_that_no_step_made_fails_the_step_and_says_what_to_do(tmp_path: 
     assert done.code == 1
     assert words in done.stdout
     assert "name what a `diff:` step before this one makes" in done.stdout
+
+
+def test_a_patch_of_one_line_takes_little_memory(tmp_path: Path) -> None:
+    patch = tmp_path / "p"
+    setup = f"""
+        from pathlib import Path
+        from pccpipe.workspace.patch import brief
+        patch = Path({str(patch)!r})
+        with patch.open("wb") as file:
+            file.write(b"diff --git a/x b/x\\nnew file mode 100644\\n@@ -0,0 +1 @@\\n+")
+            for _ in range(200): file.write(b"+" * (1 << 20))
+    """
+    pause, memory, said = measured(setup, "assert brief(patch).startswith(b'cut: 54 of'), brief(patch)[:300]")
+    assert not said
+    assert pause < PAUSE
+    assert memory < MARGIN
+
+
+def test_a_patch_of_many_files_takes_little_memory(tmp_path: Path) -> None:
+    setup = f"""
+        from pathlib import Path
+        from pccpipe.workspace.patch import brief
+        patch = Path({str(tmp_path / "p")!r})
+        with patch.open("wb") as file:
+            for n in range(300_000): file.write(b"diff --git a/%d b/%d\\n@@ -0,0 +1 @@\\n+x\\n" % (n, n))
+    """
+    pause, memory, said = measured(setup, "assert b'300000, +300000 -0 lines' in brief(patch)")
+    assert not said
+    assert pause < PAUSE
+    assert memory < MARGIN
