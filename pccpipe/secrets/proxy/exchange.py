@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from pccpipe.secrets.proxy.proxy import Proxy
 
 HEAD_LIMIT = 64 * 1024
+HEAD_SECONDS = 30.0
+"""Seconds in which the head of a request must come, from its first byte on."""
 BODY_SECONDS = 120.0
 """Seconds in which the whole body of a request must come."""
 IDLE_LIMIT = 300.0
-"""Seconds to wait for the next request, and for each piece of one."""
+"""Seconds to wait for the next request."""
 SEND_LIMIT = 120.0
 """Seconds in which the other side must take a piece of an answer."""
 LINGER_LIMIT = 2.0
@@ -67,7 +69,7 @@ class Exchange:
 
     def _serve_one(self) -> bool:
         """Answer one request; whether there may be another."""
-        request = self._next()
+        request = self._next_request()
         if not isinstance(request, h11.Request):
             return False
         try:
@@ -227,7 +229,7 @@ class Exchange:
         pieces: list[bytes] = []
         size = 0
         until = time.monotonic() + BODY_SECONDS
-        while isinstance(event := self._next(), h11.Data):
+        while isinstance(event := self._next_of_body(until), h11.Data):
             if size <= HERE < size + len(event.data):
                 if not grant.large.acquire(timeout=BODY_SECONDS):
                     raise Refused(429, "pccpipe_busy", limits.LARGE_REQUESTS.exceeded(), fatal=True)
@@ -236,31 +238,52 @@ class Exchange:
             size += len(event.data)
             if size > limits.REQUEST.most:
                 raise Refused(413, "pccpipe_too_large", limits.REQUEST.exceeded(), fatal=True)
-            if time.monotonic() > until:
-                raise Refused(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
             pieces.append(bytes(event.data))
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionResetError("the request was cut")
         return pieces
 
     def _next_of(self, kind: type[h11.EndOfMessage]) -> None:
-        event = self._next()
+        event = self._next_of_body(time.monotonic() + BODY_SECONDS)
         if not isinstance(event, kind):
             raise Refused(400, "bad_request", "a CONNECT has no body", fatal=True)
 
-    def _next(self) -> h11.Event:
-        while True:
-            event = self._http.next_event()
-            if isinstance(event, h11.Event):
-                return event
-            if event is h11.PAUSED:
-                return h11.ConnectionClosed()
-            self._http.receive_data(self._receive())
+    def _next_request(self) -> h11.Event:
+        """The next head. Raises TimeoutError for one that comes in drops."""
+        has_begun = bool(self._http.trailing_data[0])
+        until = time.monotonic() + (HEAD_SECONDS if has_begun else IDLE_LIMIT)
+        while (event := self._event()) is None:
+            self._http.receive_data(self._receive(until))
+            if not has_begun:
+                has_begun, until = True, time.monotonic() + HEAD_SECONDS
+        return event
 
-    def _receive(self) -> bytes:
+    def _next_of_body(self, until: float) -> h11.Event:
+        """The next piece of a body, or its end. Raises Refused if that is not there by then, whatever its frames."""
+        while (event := self._event()) is None:
+            try:
+                self._http.receive_data(self._receive(until))
+            except TimeoutError:
+                words = f"a request must be there in {BODY_SECONDS:g} s"
+                raise Refused(408, "pccpipe_slow", words, fatal=True) from None
+        if time.monotonic() > until:
+            raise Refused(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
+        return event
+
+    def _event(self) -> h11.Event | None:
+        """What has come, if it is whole."""
+        event = self._http.next_event()
+        if isinstance(event, h11.Event):
+            return event
+        return h11.ConnectionClosed() if event is h11.PAUSED else None
+
+    def _receive(self, until: float) -> bytes:
         """The next bytes. Raises TimeoutError, also for a connection that shows no token and loses its place."""
         if self._place.grant:
-            self._stream.settimeout(IDLE_LIMIT)
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("it is too slow")
+            self._stream.settimeout(left)
             return self._stream.recv(PIECE)
         self._stream.settimeout(WAKE)
         while not self._place.is_cut and time.monotonic() < self._token_due:
