@@ -220,6 +220,8 @@ PIPELINE_PROBLEMS = Limit(
 NEAR_NAMES = Limit(
     "the names among which the one is looked for that may be meant", 1000, Unit.COUNT, "A comparison takes 20 us."
 )
+FILE_INPUT = Limit("a file for a command", 64 << 20, Unit.BYTES, "Larger ones travel in the workspace or an image.")
+TEMPLATE = Limit("a template, or a schema", 1 << 20, Unit.BYTES, "A person wrote it.")
 CONTAINERS = Limit("the containers of a pipeline", 200, Unit.COUNT, "Each may extend all others.")
 INCLUDED = Limit("the number of files that include one another", 8, Unit.COUNT, "Nobody follows a longer chain.")
 YAML_KEYS = Limit("the keys of one mapping in YAML", 10_000, Unit.COUNT, "They are looked at together, in one step.")
@@ -410,6 +412,8 @@ ALL: tuple[Limit, ...] = (
     PIPELINE_DEPTH,
     PIPELINE_PROBLEMS,
     NEAR_NAMES,
+    FILE_INPUT,
+    TEMPLATE,
     CONTAINERS,
     INCLUDED,
     YAML_KEYS,

@@ -12,9 +12,11 @@ from pccpipe.engine.access import Access
 from pccpipe.engine.context import Here, Parts
 from pccpipe.engine.limits import STEP_LIMIT
 from pccpipe.engine.result import result_target
-from pccpipe.errors import ResultError, UsageError
+from pccpipe.errors import LimitExceeded, ResultError, UsageError
+from pccpipe.limits import FILE_INPUT
 from pccpipe.outcome import Place
 from pccpipe.spec.model import FileInput, FileKind, Run, Step, Where
+from pccpipe.spec.paths import read_file
 from pccpipe.spec.schema import find_schema
 from pccpipe.targets.base import Command, ContainerSettings
 from pccpipe.workspace.patch import brief
@@ -99,7 +101,9 @@ def _content(parts: Parts, file: FileInput, names: Mapping[str, object]) -> byte
         case FileKind.FILE:
             path = parts.pipeline.path.parent / Path(file.content.render(names)).expanduser()
             try:
-                return path.read_bytes()
+                return read_file(path, FILE_INPUT)
+            except LimitExceeded as error:
+                raise UsageError(f"the file {file.name!r}: {error.message}") from error
             except OSError as error:
                 raise UsageError(f"cannot read {path} for the file {file.name!r}: {error.strerror}") from error
         case FileKind.PATCH:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from pccpipe.limits import LOG
+from pccpipe.limits import LOG, TEMPLATE
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
 from pccpipe.spec.expression import Expression, Template
@@ -37,6 +37,7 @@ from pccpipe.spec.model import (
     Via,
     Where,
 )
+from pccpipe.spec.paths import read_text
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Key, Source
@@ -266,7 +267,7 @@ class _Builder:
         (kind, content), *_ = spec.items()
         if kind == "template":
             file = self._path.parent / _text(content)
-            text = Template(file.read_text(encoding="utf-8"), self._source.of_value((*path, kind)), blocks=True)
+            text = Template(read_text(file, TEMPLATE), self._source.of_value((*path, kind)), blocks=True)
             return FileInput(name, FileKind.TEMPLATE, text)
         return FileInput(name, FileKind(kind), self._template((*path, kind), content))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pccpipe.errors import LimitExceeded
+from pccpipe.limits import Limit
+
 
 def beside(folder: Path, name: str) -> Path:
     """The file of that name: `~` is a home folder, and a relative path begins at `folder`.
@@ -16,6 +19,20 @@ def beside(folder: Path, name: str) -> Path:
         return folder / Path(name).expanduser()
     except RuntimeError:
         raise ValueError("begins with a home folder that is not known") from None
+
+
+def read_file(path: Path, limit: Limit) -> bytes:
+    """Read a file that may be large, or have no end. Raises OSError, LimitExceeded."""
+    with path.open("rb") as file:
+        data = file.read(limit.most + 1)
+    if len(data) > limit.most:
+        raise LimitExceeded(limit, str(path))
+    return data
+
+
+def read_text(path: Path, limit: Limit) -> str:
+    """Read the same as text with plain line ends. Raises OSError, UnicodeDecodeError, LimitExceeded."""
+    return read_file(path, limit).decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_file(path: Path) -> bool:

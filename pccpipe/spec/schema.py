@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pccpipe import limits
 from pccpipe.data_files import data_path
+from pccpipe.errors import LimitExceeded
 from pccpipe.spec.fits import Fits, compiled
+from pccpipe.spec.paths import read_file
 from pccpipe.spec.problem import Problem, Rule, did_you_mean, nearest
 from pccpipe.spec.source import BadYaml, Data, Key, Position, Source, read_source
 
@@ -45,8 +47,10 @@ def schema_file_problems(path: Path) -> list[Problem]:
     from jsonschema import Draft7Validator
 
     try:
-        json.loads(path.read_bytes())
+        json.loads(read_file(path, limits.TEMPLATE))
         source = read_source(path)
+    except LimitExceeded as error:
+        return [Problem(Position(str(path), 1, 1), error.message, rule=Rule.FILE)]
     except json.JSONDecodeError as error:
         offset = min(error.pos, len(error.doc.rstrip()))
         line = error.doc.count("\n", 0, offset) + 1
@@ -68,7 +72,7 @@ def find_schema(name: str, folder: Path) -> Mapping[str, object]:
     Raises OSError if there is no such file, ValueError if it is no JSON.
     """
     path = schema_path(name, folder)
-    schema: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    schema: dict[str, object] = json.loads(read_file(path, limits.TEMPLATE))
     return schema
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from pccpipe import limits
-from pccpipe.errors import ExpressionError
+from pccpipe.errors import ExpressionError, LimitExceeded
 from pccpipe.spec.expression import Template
 from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
-from pccpipe.spec.paths import beside, is_file, is_folder
+from pccpipe.spec.paths import beside, is_file, is_folder, read_text
 from pccpipe.spec.problem import Problem, did_you_mean
 from pccpipe.spec.schema import BUILT_IN_RESULTS, schema_file_problems
 from pccpipe.spec.shell_text import misplaced_value
@@ -135,11 +135,13 @@ class Texts(Struct, frozen=True):
         if not isinstance(name, str) or not (file := self._beside(path, name)):
             return
         try:
-            text = file.read_text(encoding="utf-8")
+            text = read_text(file, limits.TEMPLATE)
         except FileNotFoundError:
             self.say(path, f"there is no file {file}")
         except OSError as error:
             self.say(path, f"cannot read the template {file}: {error.strerror}")
+        except LimitExceeded as error:
+            self.say(path, error.message)
         except UnicodeDecodeError:
             self.say(path, f"the template {file} is not UTF-8 text")
         else:

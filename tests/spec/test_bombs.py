@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from pccpipe import limits
-from pccpipe.errors import SpecError
+from pccpipe.errors import LimitExceeded, SpecError
 from pccpipe.spec.bounds import bounded_work, left
 from pccpipe.spec.expression import Expression
 from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.paths import read_file
 from pccpipe.spec.source import Position
 from tests.stall import measured
 
@@ -159,3 +160,17 @@ def test_few_problems_are_listed_soon(text: str, count: int) -> None:
     assert said == f"ValueError: {count}"
     assert pause < limits.PAUSE
     assert memory < limits.MARGIN + limits.PIPELINE.most
+
+
+@pytest.mark.parametrize("kind", ["template", "schema"])
+def test_a_file_without_an_end_is_a_problem(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (only,) = problems(tmp_path, f"steps: [{{id: a, run: a, files: {{f: {{{kind}: endless}}}}}}]\n")
+    assert "endless exceeds the limit of 1 MiB" in only
+
+
+def test_a_file_for_a_command_has_a_limit(tmp_path: Path) -> None:
+    with pytest.raises(LimitExceeded, match="64 MiB"):
+        read_file(Path("/dev/zero"), limits.FILE_INPUT)
+    (tmp_path / "small").write_text("x")
+    assert read_file(tmp_path / "small", limits.FILE_INPUT) == b"x"
