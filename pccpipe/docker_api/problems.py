@@ -62,6 +62,44 @@ def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unav
             return Unavailable(Reason.ENGINE_ERROR, words)
 
 
+_SHORTAGE = re.compile(
+    r"(cannot allocate|out of) memory|temporarily unavailable|can(no|')t fork|too many open files|no space left",
+    re.IGNORECASE,
+)
+# Of the container's init, of runc, and of a loader.
+_NO_START = re.compile(
+    r"exec .* failed: (exec format error|no such file|permission denied|not a directory|accessing a corrupted)"
+    r"|exec:? .*: (exec format error|no such file or directory|permission denied|is a directory|not a directory)"
+    r"|error while loading shared libraries|error relocating|exec user process caused",
+    re.IGNORECASE,
+)
+_TRY = "docker run --rm --network none --entrypoint {shell} {image} -c true"
+_ANOTHER_IMAGE = f"use an image for that machine's CPU whose shell runs: {_TRY}"
+
+
+def never_began(image: str, shell: str, words: str, *, code: int | None = None, has_shell: bool = True) -> Unavailable:
+    """Why the command of a container never began, by the words of what was to start its shell; nothing else ran in it.
+
+    What other containers can cause (no memory, no process more) is no reason for another place.
+
+    Args:
+        shell: the path of the image's shell.
+        words: what the container said, or the engine that refused to start it.
+        code: the container's exit code, if it ended.
+        has_shell: whether the image has a file of that path.
+    """
+    if not has_shell:
+        told = f"the image {image} has no {shell}, which runs a step's script"
+        return Unavailable(Reason.SHELL_MISSING, told, "use an image that has one: busybox and most others do")
+    told = words if code is None else f"the container ended before its command began (exit code {code}): {words}"
+    # 126 and 127: its shell could not be run, or lacks what it needs.
+    is_broken = _NO_START.search(words) or code in {126, 127}
+    if _SHORTAGE.search(words) or not is_broken:
+        return Unavailable(Reason.START_REFUSED, told)
+    hint = _ANOTHER_IMAGE.format(shell=shell, image=shlex.quote(image))
+    return Unavailable(Reason.SHELL_MISSING, f"the shell {shell} of the image {image} does not run: {told}", hint)
+
+
 def from_sdk(call: Call, error: Exception, *, image: str = "") -> PccpipeError:
     """The same for what the SDK raised; `Refused` for a container that the engine would never make as it is asked."""
     if isinstance(error, docker.errors.APIError):

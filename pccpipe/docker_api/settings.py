@@ -22,9 +22,20 @@ PROXY = "/pcc/proxy"
 END_OF_PROLOGUE = "# pccpipe: this is all of it"
 
 SHELL = "/bin/sh"
+TORN, NO_SHELL = 121, 122
+"""Exit codes before the command begins: the prologue did not come whole; the image lacks the step's shell."""
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+"""Where pccpipe's own lines find programs, whatever PATH an image or a step has."""
 # Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way
 # through must not look like a command that ran. Constant, because `docker inspect` shows it.
-BOOT = f"""p=$(cat) && case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit 121;; esac"""
+BOOT = (
+    f"""p=$(PATH={SYSTEM_PATH}${{PATH:+:$PATH}}; cat) &&"""
+    f""" case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit {TORN};; esac"""
+)
+BEGUN = "pccpipe: the command begins"
+"""The first line of a container's output. Without it, the command never began: no code but the image's has run."""
+MARK_LABEL = "pccpipe.mark"
+"""On a container that says so."""
 LIMIT_LABEL = "pccpipe.limit"
 """Seconds after which the container ends by itself."""
 
@@ -82,6 +93,7 @@ def create_body(
             "pccpipe.command": command.id,
             "pccpipe.deadline": str(int(time.time() + command.limit)),
             LIMIT_LABEL: str(math.ceil(command.limit)),
+            MARK_LABEL: "1",
         },
         "HostConfig": {
             "Init": settings.init,

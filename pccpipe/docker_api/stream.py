@@ -196,6 +196,35 @@ class FrameParser:
         return not self._needed and not self._rest
 
 
+class Beginning:
+    """Takes away the first line of stdout, which says that the command begins.
+
+    Args:
+        line: the line; empty for a container that says nothing of the kind.
+    """
+
+    def __init__(self, line: str) -> None:
+        self._line = f"{line}\n".encode() if line else b""
+        self._held = b""
+        self.is_known = not line
+        """Whether the command has begun: its line has come, or other output in its place."""
+
+    def feed(self, chunk: Chunk) -> Chunk | None:
+        """What of the chunk is the command's; None if nothing."""
+        if self.is_known or chunk.stream is not Stream.STDOUT:
+            return chunk
+        self._held += chunk.data
+        if self._line.startswith(self._held) and self._held != self._line:
+            return None
+        self.is_known = True
+        own = self._held.removeprefix(self._line)
+        return Chunk(Stream.STDOUT, own) if own else None
+
+    def rest(self) -> Chunk | None:
+        """What was held back, at the end of the output."""
+        return None if self.is_known or not self._held else Chunk(Stream.STDOUT, self._held)
+
+
 class Skip:
     """Leaves out what was given before, of output that comes from its first byte again."""
 

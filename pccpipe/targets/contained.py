@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
-from pccpipe.docker_api.settings import LIMIT_LABEL
-from pccpipe.docker_api.stream import Answer, Body, FrameParser, Skip
+from pccpipe.docker_api.settings import BEGUN, LIMIT_LABEL
+from pccpipe.docker_api.stream import Answer, Beginning, Body, FrameParser, Skip
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.outcome import Stream
 from pccpipe.shell.ended import fetch_file, signal_name
@@ -64,10 +64,17 @@ class Contained:
     Args:
         answers: the attached output and the wait for the end; None to find them by asking the engine.
         lost_after: seconds for which the engine may stay away.
+        is_marked: whether the container says when its command begins.
     """
 
     def __init__(
-        self, where: Where, isolation: Isolation, answers: tuple[Answer, Answer] | None, lost_after: float
+        self,
+        where: Where,
+        isolation: Isolation,
+        answers: tuple[Answer, Answer] | None,
+        lost_after: float,
+        *,
+        is_marked: bool,
     ) -> None:
         self._where = where
         self._isolation = isolation
@@ -85,6 +92,8 @@ class Contained:
         self._ended_at = 0.0
         self._heard = time.monotonic()
         self._connected = False
+        self._mark = BEGUN if is_marked else ""
+        self._beginning = Beginning(self._mark)
         self._stop_by: float | None = None
         self._stop_changed = threading.Condition()
         self._stopper: threading.Thread | None = None
@@ -108,21 +117,7 @@ class Contained:
         while not self._pending:
             if self._exit:
                 return self._exit
-            left = max(0.0, deadline - time.monotonic())
-            try:
-                if self._connected:
-                    self._take_in(left)
-                else:
-                    self._reconnect(left)
-            except (ConnectionError, TimeoutError):
-                self._disconnect()
-            except Nonsense as error:
-                # To ask again would give the same, or a better lie.
-                self._disconnect()
-                raise Lost(error.words) from error
-            except Unavailable as error:
-                self._disconnect()
-                self._retry.failed(error)
+            self._go_on(max(0.0, deadline - time.monotonic()))
             if time.monotonic() >= deadline and not self._pending:
                 return self._exit
         chunk = self._pending.pop(0)
@@ -132,6 +127,44 @@ class Contained:
             self._may_lack = False
             self._pending.insert(0, Chunk(chunk.stream, b"", skipped_more=True))
         return chunk
+
+    def await_beginning(self, timeout: float) -> Exit | None:
+        """Wait until the command has begun, for so long at most; the container's end if it ended before that."""
+        deadline = time.monotonic() + timeout
+        while not self._beginning.is_known and self._exit is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            try:
+                self._go_on(left)
+            except Lost:
+                return None  # whoever reads is told
+        return None if self._beginning.is_known else self._exit
+
+    def let_go(self) -> None:
+        """Follow it no more, and leave it as it is."""
+        self._disconnect()
+
+    def said(self, limit: int) -> str:
+        """The beginning of what was read and not given yet."""
+        return b"".join(chunk.data for chunk in self._pending)[:limit].decode("utf-8", "replace").strip()
+
+    def _go_on(self, timeout: float) -> None:
+        """Take in what comes, or find the container again. Raises `Lost`."""
+        try:
+            if self._connected:
+                self._take_in(timeout)
+            else:
+                self._reconnect(timeout)
+        except (ConnectionError, TimeoutError):
+            self._disconnect()
+        except Nonsense as error:
+            # To ask again would give the same, or a better lie.
+            self._disconnect()
+            raise Lost(error.words) from error
+        except Unavailable as error:
+            self._disconnect()
+            self._retry.failed(error)
 
     def may_skip(self, beginning: int, ending: int) -> None:  # noqa: ARG002 - the engine keeps its log by its own rule
         """Skip nothing yet: the engine bounds its log by itself, and `DRAIN` what is read after the end."""
@@ -165,6 +198,7 @@ class Contained:
         self._waiting: Answer | None = waiting
         self._frames = FrameParser()
         self._skip = skip
+        self._beginning = Beginning(self._mark)
         self._body = Body(chunked=waiting.is_chunked)
         self._output_body = Body(chunked=output.is_chunked)
         self._answer = b""
@@ -199,12 +233,11 @@ class Contained:
         except ValueError as error:
             raise Nonsense(self._host, "output", str(error)) from error
         for chunk in chunks:
-            new = self._skip.feed(chunk)
-            if new:
-                self._pending.append(new)
+            self._take_chunk(self._beginning.feed(chunk))
         if not data or self._output_body.ended:
             if not self._frames.is_between_frames:
                 raise ConnectionResetError("the output was cut")
+            self._take_chunk(self._beginning.rest())
             output.close()
             self._output = None
 
@@ -218,10 +251,10 @@ class Contained:
             query = f"stdout=1&stderr=1&tail={LAST_LINES}"
             answer = self._where.engine.stream("GET", f"/containers/{self._where.container}/logs?{query}")
             with contextlib.closing(answer):
-                body, frames = Body(chunked=answer.is_chunked), FrameParser()
+                body, frames, beginning = Body(chunked=answer.is_chunked), FrameParser(), Beginning(self._mark)
                 until = time.monotonic() + DRAIN
                 while not body.ended and time.monotonic() < until and (data := answer.read()):
-                    for chunk in frames.feed(body.feed(data)):
+                    for chunk in filter(None, map(beginning.feed, frames.feed(body.feed(data)))):
                         last.append(chunk)
                         size += len(chunk.data)
                     while size - len(last[0].data if last else b"") > self._ending:
@@ -237,6 +270,11 @@ class Contained:
     def _gaps(self, more: Set[Stream] = frozenset()) -> list[Chunk]:
         """Say of each stream that has output, or is one of `more`, that nobody knows how much of it is left out."""
         return [Chunk(stream, b"", skipped_more=True) for stream in Stream if self._given[stream] or stream in more]
+
+    def _take_chunk(self, chunk: Chunk | None) -> None:
+        new = chunk and self._skip.feed(chunk)
+        if new:
+            self._pending.append(new)
 
     def _take_end(self, waiting: Answer | None) -> None:
         assert waiting is not None
@@ -304,6 +342,7 @@ class Contained:
         self._take_up(output, waiting, Skip({} if is_dropped else given))
         self._may_lack = not is_dropped
         if is_dropped:
+            self._beginning = Beginning("")
             self._pending += self._gaps()
 
     def _disconnect(self) -> None:

@@ -17,14 +17,19 @@ from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.hidden import Hidden
 from pccpipe.docker_api.hidden import parse as parse_hidden
 from pccpipe.docker_api.hidden import script as hidden_script
-from pccpipe.docker_api.problems import Call
+from pccpipe.docker_api.problems import Call, never_began
 from pccpipe.docker_api.settings import (
+    BEGUN,
     END_OF_PROLOGUE,
     HOME,
     IN,
+    MARK_LABEL,
+    NO_SHELL,
     OUT,
     PROXY,
     SHELL,
+    SYSTEM_PATH,
+    TORN,
     WORKSPACE,
     Paths,
     container_name,
@@ -60,6 +65,9 @@ NO_REPOSITORY_BY_SHAPE = {
 """A folder that looks like a bare repository is none to git: its configuration could name programs to run."""
 DOUBT_LIMIT = 60.0
 """Seconds to find out whether a container started, when the connection broke at that moment."""
+BEGIN_LIMIT = 10.0
+"""Seconds for which a start waits until the command begins; then it counts as begun."""
+LONGEST_WORDS = 4000
 CLOSE_LIMIT = 15.0
 """Seconds for which the engine may stay away at the end before what the run has there is left to `gc`."""
 
@@ -109,7 +117,6 @@ class ContainerTarget:
         self._served: Served | None = None
         self._used = False
         self._litter: list[str] = []
-        self._with_shell: set[str] = set()
 
     def open(self) -> None:
         self._engine.open()
@@ -156,7 +163,6 @@ class ContainerTarget:
                 self._open_door()
             hidden = self._hide(paths) if command.container.read_only_workspace else ()
             container = self._create(name, command, self._body(command, owner, paths, hidden))
-            self._check_shell(container, command.container.image)
             return self._begin(container, name, command)
         except Unavailable:
             # It may be tried again as the same command, side by side with one that removes the litter.
@@ -179,7 +185,10 @@ class ContainerTarget:
                 continue
             self._open_door(found)
             where = Where(self._engine, self._place, command.id, made, name, self._litter)
-            return self._going_on(Contained(where, self._isolation(name, found), None, self._lost_after), command.id)
+            running = self._followed(where, found)
+            if self._why_never_began(running, where, command):
+                continue  # it is removed, and a start says why
+            return self._going_on(running, command.id)
         return None
 
     def attach(self, token: Token) -> Running:
@@ -193,7 +202,13 @@ class ContainerTarget:
             raise Lost(f"the container {name} is gone from the engine of {self._machine.host}")
         self._open_door(found)
         where = Where(self._engine, self._place, id_, container, name, self._litter)
-        return self._going_on(Contained(where, self._isolation(name, found), None, self._lost_after), id_)
+        return self._going_on(self._followed(where, found), id_)
+
+    def _followed(self, where: Where, found: Mapping[str, Json]) -> Contained:
+        """A container that the engine knows, from the first byte of its output."""
+        is_marked = MARK_LABEL in part(found, "Config", "Labels")
+        isolation = self._isolation(where.name, found)
+        return Contained(where, isolation, None, self._lost_after, is_marked=is_marked)
 
     def _going_on(self, running: Running, command_id: str) -> Running:
         if self._turns is None:
@@ -403,21 +418,6 @@ class ContainerTarget:
             self._make_room(name, error)
             return create()
 
-    def _check_shell(self, container: str, image: str) -> None:
-        """Raises `Unavailable` if an image has no shell: under its init a command would seem to begin, and to fail."""
-        if image in self._with_shell:
-            return
-        try:
-            has_shell = self._engine.has_file(container, SHELL)
-        except Unavailable:
-            self._remove_quietly(container)
-            raise
-        if not has_shell:
-            self._remove_quietly(container)
-            words = f"the image {image} has no {SHELL}, which runs a step's script"
-            raise Unavailable(Reason.SHELL_MISSING, words, "use an image that has one: busybox and most others do")
-        self._with_shell.add(image)
-
     def _make_room(self, name: str, error: Unavailable) -> None:
         """Remove a dead container of ours that has the name; say whose it is if it is none."""
         found = self._engine.inspect(name)
@@ -454,14 +454,51 @@ class ContainerTarget:
             for answer in answers:
                 answer.close()
             begun = self._begun(container)
-            if begun is not None:
-                # Whatever broke, the command runs: follow it anew.
-                return Contained(where, self._isolation(name, begun), None, self._lost_after)
-            self._remove_quietly(container)
-            if isinstance(error, Unavailable):
-                raise
-            raise Broken(Reason.ENGINE_STOPPED, f"the connection to the engine ended: {error}") from error
-        return Contained(where, self._isolation(name, found), (attached, waiting), self._lost_after)
+            if begun is None:
+                why = self._why_not_started(container, command, error)
+                self._remove_quietly(container)
+                raise why from error
+            # Whatever broke, the container runs: follow it anew.
+            running = Contained(where, self._isolation(name, begun), None, self._lost_after, is_marked=True)
+        else:
+            isolation = self._isolation(name, found)
+            running = Contained(where, isolation, (attached, waiting), self._lost_after, is_marked=True)
+        if never := self._why_never_began(running, where, command):
+            raise never
+        return running
+
+    def _why_never_began(self, running: Contained, where: Where, command: Command) -> Unavailable | None:
+        """Why the command never began, if its container has ended without that: it is removed then."""
+        assert command.container is not None
+        ended = running.await_beginning(BEGIN_LIMIT)
+        if ended is None:
+            return None
+        image, words = command.container.image, running.said(LONGEST_WORDS)
+        running.let_go()
+        if ended.code == TORN:
+            why: Unavailable = Broken(Reason.ENGINE_STOPPED, "the connection ended before the command came whole")
+        elif ended.code == NO_SHELL:
+            shell = f"the image {image} has no {command.shell}, which the step's `shell:` names"
+            why = Unavailable(Reason.SHELL_MISSING, shell, "use an image that has it, or another `shell:`")
+        else:
+            words = words or ("out of memory" if ended.out_of_memory else "it said nothing")
+            why = never_began(image, SHELL, words, code=ended.code, has_shell=self._has_shell(where.container))
+        self._remove_quietly(where.container)
+        return why
+
+    def _why_not_started(self, container: str, command: Command, error: Exception) -> Unavailable:
+        assert command.container is not None
+        if not isinstance(error, Unavailable):
+            return Broken(Reason.ENGINE_STOPPED, f"the connection to the engine ended: {error}")
+        if error.reason is not Reason.START_REFUSED:
+            return error
+        return never_began(command.container.image, SHELL, error.words, has_shell=self._has_shell(container))
+
+    def _has_shell(self, container: str) -> bool:
+        try:
+            return self._engine.has_file(container, SHELL)
+        except (Unavailable, ConnectionError, TimeoutError):
+            return True  # the words that there are have to do
 
     def _start(self, container: str) -> None:
         self._engine.ask(Call.START, lambda client: client.start(container))
@@ -512,12 +549,14 @@ def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
     folder = shlex.quote(f"{WORKSPACE}/{command.cwd}")
     shell = shlex.quote(command.shell)
     lines += [
+        f"pcc_path=$PATH; PATH=${{PATH:+$PATH:}}{SYSTEM_PATH}",
+        f"pcc_shell=$(command -v {shell}) || exit {NO_SHELL}",
+        f"echo '{BEGUN}'",
         _watchdog(math.ceil(command.limit), kill_after),
         'mkdir -p "$CODEX_HOME"',
         *(relay.lines(command.way_out) if command.is_proxied else []),
-        f"cd {folder} || exit 127",
-        f"command -v {shell} >/dev/null || {{ echo {shell}: not found >&2; exit 127; }}",
-        f"exec {shell} {IN}/{SCRIPT} </dev/null",
+        f"PATH=$pcc_path; cd {folder} || exit 127",
+        f'exec "$pcc_shell" {IN}/{SCRIPT} </dev/null',
         END_OF_PROLOGUE,
     ]
     return "\n".join(lines).encode(errors="surrogateescape")
@@ -529,7 +568,8 @@ def _watchdog(limit: int, kill_after: float) -> str:
     It holds neither the output nor a folder of the workspace's, and it goes with the container. All that it takes is
     `sleep`: not every image's `timeout` knows the same options.
     """
-    return f"(cd /; sleep {limit}; kill -TERM -1; sleep {kill_after:g}; kill -KILL -1) </dev/null >/dev/null 2>&1 &"
+    end = f"sleep {limit}; kill -TERM -1; sleep {kill_after:g}; kill -KILL -1"
+    return f"(cd /; command -v sleep || exit; {end}) </dev/null >/dev/null 2>&1 &"
 
 
 def _mounted(found: Mapping[str, Json], target: str) -> list[dict[str, Json]]:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from pccpipe.docker_api import settings
@@ -17,7 +18,7 @@ from pccpipe.errors import Refused, ResultError, Unavailable
 from pccpipe.outcome import Reason, Stream
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets import contained
+from pccpipe.targets import contained, container
 from pccpipe.targets.base import Chunk, Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_into, read_until, until
@@ -325,6 +326,98 @@ def test_a_dead_container_of_ours_makes_room_and_a_running_one_is_named(stand: S
     with pytest.raises(Unavailable, match="running, of the run other"):
         stand.run("echo never")
     vm.sh(f"docker rm -f {name_of(stand, 2)}")
+
+
+@pytest.fixture
+def image(vm: VM) -> Iterator[Callable[[str, str], str]]:
+    """Builds an image on the VM from a Dockerfile, in a folder where a shell line made files; gives its name."""
+    made: list[str] = []
+
+    def build(dockerfile: str, makes: str = "true") -> str:
+        made.append(f"made-{uuid.uuid4().hex[:8]}")
+        folder = f"/tmp/{made[-1]}"
+        vm.sh(f"mkdir {folder} && cd {folder} && {makes} && cat >Dockerfile", stdin=dockerfile)
+        vm.sh(f"docker build -q -t {made[-1]} {folder}; rm -r {folder}")
+        return made[-1]
+
+    yield build
+    for name in made:
+        vm.sh(f"docker rmi -f {name}")
+
+
+BUSYBOX = "c=$(docker create bb:latest) && docker cp $c:/bin/busybox sh && docker rm $c"
+SHELLS = {
+    "another CPU": (
+        f"{BUSYBOX} && printf '\\267' | dd of=sh bs=1 seek=18 conv=notrunc status=none",
+        "xec format error",
+    ),
+    "no loader": ("cp /bin/dash sh", "o such file or directory"),
+    "no library": ("cp /bin/dash sh && mkdir lib64 && cp -L /lib64/ld-linux-x86-64.so.2 lib64/", "shared librar"),
+    "not executable": (f"{BUSYBOX} && chmod 644 sh", "ermission denied"),
+    "a folder": ("mkdir sh && touch sh/x", ""),
+    "an empty file": (":> sh && chmod 755 sh", ""),
+}
+
+
+@pytest.mark.parametrize("init", [True, False])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_that_cannot_run_never_began_a_command(
+    stand: Stand, vm: VM, image: Callable[[str, str], str], shell: str, init: bool
+) -> None:
+    makes, words = SHELLS[shell]
+    copies = "COPY sh /bin/sh\n" + ("COPY lib64 /lib64\n" if "lib64" in makes else "")
+    name = image(f"FROM scratch\n{copies}", makes)
+    command = stand.command("echo never", container=ContainerSettings(name, network="none", init=init))
+    with pytest.raises(Unavailable) as caught:
+        stand.target.start(command)
+    assert caught.value.reason is Reason.SHELL_MISSING
+    assert words in caught.value.words
+    assert containers(vm, stand) == []
+    # Another process that goes on with the run finds nothing that began.
+    assert stand.again().find(command) is None
+
+
+def test_a_process_that_goes_on_finds_no_command_that_never_began(
+    stand: Stand, vm: VM, image: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "BEGIN_LIMIT", 0)
+    box = ContainerSettings(image("FROM scratch\nCOPY sh /bin/sh\n", "cp /bin/dash sh"), network="none")
+    command = stand.command("echo never", container=box)
+    stand.target.start(command)
+    monkeypatch.undo()
+    assert containers(vm, stand) != []
+    assert stand.again().find(command) is None
+    assert containers(vm, stand) == []
+
+
+def test_a_path_without_the_systems_programs_is_the_commands_own(stand: Stand, image: Callable[[str], str]) -> None:
+    box = ContainerSettings(image("FROM node:20-slim\nENV PATH=/opt/tool/bin\n"), network="none")
+    out, _, exit_ = stand.run('echo "$PATH"; command -v cat || echo none', container=box)
+    assert (out, exit_) == (b"/opt/tool/bin\nnone\n", Exit(0))
+    assert stand.run('echo "$PATH"', env={"PATH": "/nowhere"})[0] == b"/nowhere\n"
+    began = time.monotonic()
+    assert stand.run("/bin/sleep 60", container=box, limit=2)[2].timed_out
+    assert time.monotonic() - began < 20
+
+
+def test_a_shell_that_the_image_lacks_never_began(stand: Stand) -> None:
+    with pytest.raises(Unavailable, match="has no fish, which the step's `shell:` names") as caught:
+        stand.start("echo never", shell="fish")
+    assert caught.value.reason is Reason.SHELL_MISSING
+
+
+def test_words_of_a_command_are_no_proof_that_it_never_began(stand: Stand) -> None:
+    lies = "echo 'exec /bin/sh failed: Exec format error' >&2; exit 127"
+    assert stand.run(lies)[2].code == 127
+    # Nor is it that it closes its output, or writes what says that it begins.
+    assert stand.run("exec >&- 2>&-; exit 127")[2].code == 127
+    assert stand.run("echo 'pccpipe: the command begins'; exit 126")[0] == b"pccpipe: the command begins\n"
+
+
+def test_a_want_of_memory_or_processes_before_it_begins_is_no_reason_for_another_place(stand: Stand) -> None:
+    with pytest.raises(Unavailable) as caught:
+        stand.start("true", container=msgspec.structs.replace(BOX, pids=1))
+    assert caught.value.reason is Reason.START_REFUSED
 
 
 def test_close_removes_what_still_runs(stand: Stand, vm: VM) -> None:
