@@ -218,11 +218,11 @@ class ProjectVm:
         unbroken(self._connection(), lambda: as_account.remove(self._connection(), name, self.root, self._run_id))
 
     def _collect(self) -> None:
-        from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
+        from pccpipe.docker_api.engine import Engine
         from pccpipe.gc import collect_over
 
         machine = self._machine
         assert machine is not None
         # What can't be removed now is for `gc`, which says why.
         with contextlib.suppress(PccpipeError, OSError):
-            collect_over(machine, Engine(machine, DEFAULT_SOCKET), self.root, self._is_over, self._vm.run_as)
+            collect_over(machine, Engine(machine), self.root, self._is_over, self._vm.run_as)

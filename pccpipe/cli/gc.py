@@ -80,7 +80,7 @@ def _duration(text: str) -> float:
 
 def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence[Site], Connection | None]:
     """Where the project's runs leave things: on its VM, if it has one, and here."""
-    from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
+    from pccpipe.docker_api.engine import Engine, local_socket
     from pccpipe.gc.look import Site
     from pccpipe.gc.records import RunsDir
     from pccpipe.outcome import IsolationMode
@@ -97,7 +97,7 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
         of_project = RunsDir(
             runs_dir, lambda began: began.project == project.id and began.isolation_mode is IsolationMode.VM
         )
-        engine = Engine(connection, DEFAULT_SOCKET)
+        engine = Engine(connection)
         on_vm = Site.on_vm(
             connection, project.vm.root, of_project, engine, project.lost_after + 60.0, project.vm.run_as
         )

@@ -35,9 +35,12 @@ DEFAULT_SOCKET = "/var/run/docker.sock"
 
 
 def local_socket() -> str:
-    """The socket of this machine's engine, as Docker's own tools find it."""
+    """The socket of this machine's engine, as Docker's own tools find it; a rootless one's, if there is no other."""
     host = os.environ.get("DOCKER_HOST", "")
-    return host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET
+    if host.startswith("unix://"):
+        return host.removeprefix("unix://")
+    own = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / "docker.sock"
+    return str(own) if own.is_socket() and not Path(DEFAULT_SOCKET).exists() else DEFAULT_SOCKET
 
 
 class Engine:
@@ -45,16 +48,21 @@ class Engine:
 
     Args:
         machine: where it runs.
-        socket: the path of its socket there.
+        socket: the path of its socket there; None: what the machine says.
     """
 
-    def __init__(self, machine: Machine, socket: str) -> None:
+    def __init__(self, machine: Machine, socket: str | None = None) -> None:
         self.machine = machine
-        self.socket = socket
+        self._socket = socket
         self._lock = threading.Lock()
         self._client: docker.APIClient | None = None
         self._version = ""
         self._security: tuple[str, ...] | None = None
+
+    @property
+    def socket(self) -> str:
+        """Where it is. Raises `Unavailable` while the machine can't be asked."""
+        return self._socket or self.machine.facts.engine_socket
 
     def open(self) -> None:
         """Make sure that it answers. Raises `Unavailable`."""

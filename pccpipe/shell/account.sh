@@ -35,7 +35,7 @@ pcc_prepare() { # [new]: makes the folders, of a new run with the account swept;
   fi
   [ -z "${1-}" ] || pcc_empty_common
   cd / || exit
-  pcc_engine=$(pcc_as sh -c '[ -w /var/run/docker.sock ]; echo $?' </dev/null 2>&1)
+  pcc_engine=$(pcc_as sh -c '[ -w "$1" ]; echo $?' sh "$pcc_engine_socket" </dev/null 2>&1)
   case $pcc_engine in 0 | 1) ;; *) pcc_fail "$pcc_engine" ;; esac
   umask 022
   mkdir -p "$pcc_system" && chmod a+x "$pcc_system" || exit

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -44,7 +45,9 @@ class AccountMachine:
     @property
     def facts(self) -> Facts:
         login, account = self._machine.facts, self._account
-        return Facts(account.uid, account.gid, account.name, "/", login.system, has_engine=account.has_engine)
+        return replace(
+            login, uid=account.uid, gid=account.gid, user=account.name, home="/", has_engine=account.has_engine
+        )
 
     def popen(self, command: str) -> Process:
         words = [*self._account.become, "env", "-i", f"PATH={PATH}", "sh", "-c", command]
@@ -86,7 +89,8 @@ def prepare(
     """
     login = machine.facts
     call = "pcc_prepare new" if is_new else "pcc_prepare"
-    done = unbroken(machine, lambda: machine.run(_script(name, login.uid, root, run_id, call)))
+    script = f"pcc_engine_socket={shlex.quote(login.engine_socket)}\n{_script(name, login.uid, root, run_id, call)}"
+    done = unbroken(machine, lambda: machine.run(script))
     if done.code == LEFT:
         raise processes_left(machine.host, name, done.stdout.decode(errors="replace").strip())
     if done.code == OUT_OF_REACH:

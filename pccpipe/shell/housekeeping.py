@@ -15,10 +15,24 @@ READ_SIZE = 256 * 1024
 LONGEST_FACT = 4096
 """Characters of a path or a name."""
 
-# Whether a user may use the engine: what the socket's mode, its group and root's rights come to.
-ASK_FACTS = (
-    '[ -w /var/run/docker.sock ]; echo $?; uname -s; id -u; id -g; id -un 2>/dev/null || id -u; printf "%s\\n" "$HOME"'
-)
+# The system's engine comes first: what lies at its place is root's. Without one it is the login's own, by DOCKER_HOST
+# or in the folders of Docker and Podman. Whether the user may use it: what the socket's mode, its group and
+# root's rights come to.
+_ASK_FACTS = """
+pcc_named=%s pcc_own=
+case ${DOCKER_HOST-} in unix:///*) pcc_own=${DOCKER_HOST#unix://} ;; esac
+pcc_runtime=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
+for pcc_socket in "$pcc_named" /var/run/docker.sock "$pcc_own" "$pcc_runtime/docker.sock" /run/podman/podman.sock \\
+  "$pcc_runtime/podman/podman.sock"; do
+  [ -S "$pcc_socket" ] && break
+  pcc_socket=
+done
+[ -z "$pcc_named" ] || pcc_socket=$pcc_named
+[ -n "$pcc_socket" ] || pcc_socket=${pcc_own:-/var/run/docker.sock}
+[ -w "$pcc_socket" ]; echo $?
+uname -s; id -u; id -g; id -un 2>/dev/null || id -u
+printf '%%s\\n' "$HOME" "$pcc_socket"
+"""
 
 
 # In braces, so that nothing of it is done unless all of it has arrived.
@@ -121,15 +135,22 @@ def _after(output: bytes, mark: bytes) -> bytes:
     return after if found else output
 
 
+def ask_facts(engine_socket: str | None = None) -> str:
+    """Write the script that asks for a machine's facts; `engine_socket` is where its engine is, if that is known."""
+    return _ASK_FACTS % shlex.quote(engine_socket or "")
+
+
 def parse_facts(done: Done) -> Facts:
-    """What `ASK_FACTS` found. Raises ValueError if it is not the answer of a POSIX shell."""
-    engine, system, uid, gid, user, home = done.stdout.decode(errors="surrogateescape").split("\n")[:6]
+    """What `ask_facts` found. Raises ValueError if it is not the answer of a POSIX shell."""
+    engine, system, uid, gid, user, home, socket = done.stdout.decode(errors="surrogateescape").split("\n")[:7]
     ids = number_or_none(uid, IDS), number_or_none(gid, IDS)
     if ids[0] is None or ids[1] is None:
         raise ValueError(f"its user's ids are {uid!r} and {gid!r}")
-    if not all(len(word) <= LONGEST_FACT and word.isprintable() for word in (system, user, home)):
-        raise ValueError(f"its system, user or home is {max(system, user, home, key=len)[:100]!r}")
-    return Facts(ids[0], ids[1], user, home, system, has_engine=engine == "0")
+    if not all(len(word) <= LONGEST_FACT and word.isprintable() for word in (system, user, home, socket)):
+        raise ValueError(f"its system, user, home or engine is {max(system, user, home, socket, key=len)[:100]!r}")
+    if not socket.startswith("/"):
+        raise ValueError(f"its engine's socket is {socket!r}")
+    return Facts(ids[0], ids[1], user, home, system, has_engine=engine == "0", engine_socket=socket)
 
 
 def sh_command(command: str) -> str:

@@ -322,6 +322,8 @@ class Vm(Struct, frozen=True):
     """The account that `on: vm` steps run as there; None: the login itself."""
     shared_home: tuple[str, ...] = ()
     """Folders there that steps of the `run_as` account may read."""
+    engine_socket: str | None = None
+    """The socket of its engine; None: the system's, else the login's own."""
 
 
 class Project(Struct, frozen=True):

@@ -85,6 +85,7 @@ def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> V
         jump_key_path=_path(folder, str(data["jump_key_path"])) if "jump_key_path" in data else None,
         run_as=str(data["run_as"]) if "run_as" in data else None,
         shared_home=tuple(str(folder) for folder in cast("list[str]", data.get("shared_home", []))),
+        engine_socket=str(data["engine_socket"]) if "engine_socket" in data else None,
     )
 
 

@@ -376,7 +376,7 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
             return "use letters, digits, `.`, `_` and `-`, at most 100"
         case "run_as":
             return "write the name of an account: small letters, digits, `_` and `-`, such as `pccrun`"
-        case "root":
+        case "root" | "engine_socket":
             return "write the whole path, such as /home/project"
         case "id" | "fails_as":
             return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"

@@ -16,7 +16,7 @@ import paramiko
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
-from pccpipe.shell.housekeeping import ASK_FACTS, NotBegun, ScriptShell, parse_facts
+from pccpipe.shell.housekeeping import NotBegun, ScriptShell, ask_facts, parse_facts
 from pccpipe.ssh import entrance
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
@@ -80,7 +80,7 @@ class Connection:
             return self._facts
 
     def _ask_facts(self) -> Facts:
-        done = self.run(ASK_FACTS)
+        done = self.run(ask_facts(self._vm.engine_socket))
         try:
             return parse_facts(done)
         except ValueError as error:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pccpipe.docker_api import holder, relay
 from pccpipe.docker_api.account import isolation_of, part
-from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
+from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.hidden import Hidden
 from pccpipe.docker_api.hidden import parse as parse_hidden
 from pccpipe.docker_api.hidden import script as hidden_script
@@ -79,7 +79,7 @@ class ContainerTarget:
         machine: where the engine runs.
         state: the run's folder for all but the workspace, on that machine; `close` removes what was made in it.
         workspace: gives the workspace's folder, on that machine.
-        socket: of the engine, on that machine.
+        socket: of the engine, on that machine; None: where that says that it is.
         lost_after: seconds for which the engine may stay away before a command counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
         door: serves a command that connects to the proxy.
@@ -94,7 +94,7 @@ class ContainerTarget:
         run_id: str,
         state: str,
         workspace: Callable[[], str],
-        socket: str = DEFAULT_SOCKET,
+        socket: str | None = None,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
         door: Door | None = None,
@@ -362,13 +362,15 @@ class ContainerTarget:
         self, command: Command, owner: tuple[int, int], paths: Paths, hidden: Sequence[Hidden]
     ) -> dict[str, Json]:
         """The create call's body. Raises `Unavailable` if the engine maps users and cannot let that be."""
-        body = create_body(command, self._run_id, owner, paths, hidden)
-        options = (self._engine.security_options() or ()) if self._account else ()
-        if "rootless" in options:
+        options = self._engine.security_options() or ()
+        is_rootless = "rootless" in options
+        # There, root is the login on the machine, and any other number somebody else.
+        body = create_body(command, self._run_id, (0, 0) if is_rootless else owner, paths, hidden)
+        if is_rootless and self._account:
             words = f"{self._machine.host}: a rootless engine gives the users of its containers other ids on the VM"
             hint = "run the engine as root (with userns-remap if you like), or take `run_as` out of the project file"
             raise Unavailable(Reason.ENGINE_MAPS_USERS, words, hint)
-        if "userns" in options:
+        if "userns" in options and not is_rootless:
             host_config = body["HostConfig"]
             assert isinstance(host_config, dict)
             # Mapped, it would be another user than the one that the workspace belongs to.

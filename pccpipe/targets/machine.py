@@ -73,6 +73,7 @@ class Facts(Struct, frozen=True):
     """`uname -s`."""
     has_engine: bool
     """Whether its user may use an engine's socket there."""
+    engine_socket: str = "/var/run/docker.sock"
 
 
 class Machine(Protocol):

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pccpipe import limits
 from pccpipe.data_files import data_path
-from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine, local_socket
+from pccpipe.docker_api.engine import Engine, local_socket
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.fence import system_folder
@@ -64,11 +64,14 @@ class Patient:
         here = Here()
         self.machine: Machine = self.connection or here
         self.serving: Serving = self.connection or here
-        self.engine = Engine(self.machine, DEFAULT_SOCKET if self.vm else local_socket())
+        self.engine = self._new_engine()
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[str, object] = {}
         self._name = f"{secrets.token_hex(4)}-doctor"
+
+    def _new_engine(self) -> Engine:
+        return Engine(self.machine, None if self.vm else local_socket())
 
     @property
     def subject(self) -> str:
@@ -102,7 +105,7 @@ class Patient:
             self.connection.close()
         with self._lock:
             self._locks, self._known = {}, {}
-        self.engine = Engine(self.machine, self.engine.socket)
+        self.engine = self._new_engine()
 
     @property
     def login_refusal(self) -> Unavailable | None:

@@ -132,7 +132,7 @@ def test_a_claim_without_sense_is_no_command(place: Place, claim: str) -> None:
 @pytest.mark.parametrize("uid", ["x", "-1", "4294967296", "1e3", ""])
 def test_an_id_without_sense_is_no_shell(uid: str) -> None:
     with pytest.raises(ValueError, match="ids are"):
-        parse_facts(Done(0, f"0\nLinux\n{uid}\n0\nroot\n/root\n".encode(), b""))
+        parse_facts(Done(0, f"0\nLinux\n{uid}\n0\nroot\n/root\n/var/run/docker.sock\n".encode(), b""))
 
 
 @pytest.mark.parametrize("size", [b"-5\r\nabc", b"x\r\n", b"fffffffff\r\n", b" \r\n", b"1" * 5000])

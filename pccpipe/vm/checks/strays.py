@@ -68,12 +68,12 @@ def users(patient: Patient) -> Finding:
     options = patient.engine.security_options() or ()
     if "rootless" in options:
         if name is None:
-            return ok("the engine is rootless")
+            return ok("the engine is rootless: root in its containers is the login, so that is what they run as")
         words = f"the engine is rootless: in its containers the number of {name} is another user (engine_maps_users)"
         return wrong(f"{words}. Use the system's engine, or a project without run_as", Mend(_system_engine(patient)))
     if "userns" in options:
-        asks = f": containers of {name} ask for the host's" if name else ""
-        return ok(f"the engine maps users (userns-remap){asks}")
+        whose = f"containers of {name}" if name else "containers"
+        return ok(f"the engine maps users (userns-remap): {whose} ask for the host's")
     return ok("the engine maps no users")
 
 
