@@ -42,6 +42,7 @@ from pccpipe.record.fence import fence_run, refuse_links
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import Journal, check_run_id, make_run_dir, read_events
 from pccpipe.record.lock import RunLock, is_abandoned
+from pccpipe.record.logs import LogQuota
 from pccpipe.record.state import WAITING, RunState
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import Masker, mask_error
@@ -374,6 +375,7 @@ def _go(
         serials=Serials(),
         past=Past(events),
         proxy=proxy,
+        logs=LogQuota(project.log_quota),
         accepted=job.accepted_fallbacks,
     )
     vm = assembly.vm if _needs_vm(job.pipeline) else None

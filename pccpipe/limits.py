@@ -154,6 +154,7 @@ RUN_LOGS = Limit(
     2 << 30,
     Unit.BYTES,
     "A matrix of hundreds of floods must not fill the disk: beyond that, a command's log has 1 MiB.",
+    change="`log_quota` of the project file",
 )
 MODEL_EVENTS = Limit(
     "the events of one step that each count a call of a model",

@@ -492,7 +492,8 @@ class _RunStep(Struct):
     def _log_limit(self) -> int:
         limit = self.parts.logs.take(self.parts.run_dir, self.body.log_limit)
         if limit < self.body.log_limit:
-            words = f"{limits.RUN_LOGS.exceeded()}: the step's log has at most {limit:,} bytes"
+            quota = replace(limits.RUN_LOGS, most=self.parts.logs.most)
+            words = f"{quota.exceeded('what the logs of the run take')}; the step's log has at most {limit:,} bytes"
             self.parts.journal.append(Warned(words, self.path))
         return limit
 

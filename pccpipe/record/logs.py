@@ -30,7 +30,7 @@ class LogQuota:
     """
 
     def __init__(self, most: int = RUN_LOGS.most) -> None:
-        self._most = most
+        self.most = most
         self._lock = threading.Lock()
         self._used: int | None = None
 
@@ -42,7 +42,7 @@ class LogQuota:
                 folders = [one for one in run_dir.iterdir() if one.is_dir() and one.name not in _NO_LOGS]
                 logs = (log for folder in folders for log in folder.rglob("*.log"))
                 self._used = sum(log.stat().st_size for log in logs if log.is_file())
-            granted = max(min(wanted, LEAST_LOG), min(wanted, self._most - self._used))
+            granted = max(min(wanted, LEAST_LOG), min(wanted, self.most - self._used))
             self._used += granted
             return granted
 
@@ -78,7 +78,8 @@ class CommandLog:
         self.ending = limit // 2
         """Bytes that are kept of the end of a stream, if the other one has none."""
         self._room = self.beginning
-        self._to_show = limit
+        # Beyond the beginning, what comes again may have a hole already, and half a secret at its edge.
+        self._to_show = self.beginning if from_start else limit
         self.failure = ""
         """Why output could not be written, such as a full disk; what comes after it is only counted."""
         self.is_cut_shown = False

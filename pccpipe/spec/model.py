@@ -13,7 +13,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from msgspec import Struct, field
 
-from pccpipe.limits import LOG
+from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.source import Change, Position
@@ -335,6 +335,8 @@ class Project(Struct, frozen=True):
     isolation_required: bool = False
     lost_after: float = 600.0
     """Seconds for which the VM, or the engine, may stay away before a step that runs there is lost."""
+    log_quota: int = RUN_LOGS.most
+    """Bytes that all logs of a run may take together."""
     path: Path | None = None
     local: bool = False
     """Whether all runs on this machine because the operator says so, and not the file."""

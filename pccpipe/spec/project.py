@@ -12,13 +12,14 @@ from typing import cast
 from msgspec.structs import replace
 
 from pccpipe.errors import UsageError
+from pccpipe.limits import RUN_LOGS
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_source
 from pccpipe.spec.model import Project, Vm
 from pccpipe.spec.paths import beside
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.source import Source
-from pccpipe.spec.units import seconds
+from pccpipe.spec.units import seconds, size
 from pccpipe.values import Json
 
 DEFAULT_FILE = "pccpipe.yaml"
@@ -41,6 +42,7 @@ def load_project(path: str | Path = DEFAULT_FILE, environ: Mapping[str, str] = o
         vm=_vm(vm, path.parent, environ) if isinstance(vm, dict) else None,
         isolation_required=data.get("isolation") == "required",
         lost_after=seconds(cast("str | float", data.get("lost_after", "10m"))),
+        log_quota=size(cast("str | int", data.get("log_quota", RUN_LOGS.most))),
         path=path,
     )
 

@@ -382,7 +382,7 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
             return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"
         case "timeout" | "backoff" | "lost_after":
             return "write a duration such as 90s, 15m or 1h30m"
-        case "memory" | "log_limit":
+        case "memory" | "log_limit" | "log_quota":
             return "write a size such as 512m or 4g"
         case "max" | "max_tokens":
             return "write a whole number, or one ${{ expression }}"

@@ -6,17 +6,21 @@ import re
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+LONGEST = 100 * 365 * 86400.0
+"""Seconds that a longer duration means: nothing waits as long, and no clock counts much further."""
+LARGEST = 1 << 60
+"""Bytes that a larger size means: no disk has as many."""
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
 def seconds(text: str | float) -> float:
     """`15m`, `1h30m`, `500ms`, or a number of seconds. Raises ValueError."""
     if not isinstance(text, str):
-        return float(text)
+        return float(min(text, LONGEST))
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is no duration: write 90s, 15m or 1h30m")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return min(LONGEST, sum(float(number) * _SECONDS[unit] for number, unit in parts))
 
 
 def tokens(text: str | int) -> int:
@@ -32,8 +36,8 @@ def tokens(text: str | int) -> int:
 def size(text: str | int) -> int:
     """`512m`, `4g`, or a number of bytes; in powers of 1024, as Docker has it. Raises ValueError."""
     if not isinstance(text, str):
-        return int(text)
+        return min(text, LARGEST)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([bkmg]?)", text.lower())
     if not match:
         raise ValueError(f"{text!r} is no size: write 512m or 4g")
-    return int(float(match[1]) * _BYTES[match[2]])
+    return int(min(LARGEST, float(match[1]) * _BYTES[match[2]]))

@@ -217,3 +217,15 @@ def test_a_suspended_pccpipe_ends_a_flooding_container_in_time_when_it_goes_on(c
     assert step["outcome"] == "timed_out", step["message"]
     check_log(step, log)
     assert site.leftovers(record.name) == []
+
+
+def test_the_logs_of_a_run_take_no_more_together_than_the_project_lets_them(local_control: Control) -> None:
+    local_control.settings = "log_quota: 4m\n"
+    steps = "".join(f"  - {{id: flood{n}, run: 'yes | head -c 10000000', log_limit: 3m}}\n" for n in range(4))
+    ran = local_control.run(f"steps:\n{steps}")
+    assert ran.code == 0
+    sizes = [(ran.record / f"logs/flood{n}-1.stdout.log").stat().st_size >> 10 for n in range(4)]
+    assert sizes == [3072, 1024, 1024, 1024]
+    words = [event["message"] for event in ran.events if event["event"] == "warned"]
+    assert len(words) == 3
+    assert "exceeds the limit of 4 MiB; fix: `log_quota` of the project file" in words[0]

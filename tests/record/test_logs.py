@@ -132,3 +132,10 @@ def test_a_gap_of_unknown_length_is_said_to_be_longer(tmp_path: Path) -> None:
         log.skip(Stream.STDOUT, 7)
         log.write(Stream.STDOUT, b"end\n")
     assert log.stdout_path.read_text() == "beginning\n... more than 7 bytes left out here by log_limit ...\nend\n"
+
+
+def test_of_output_that_comes_again_only_the_beginning_is_shown(tmp_path: Path) -> None:
+    with flooded(tmp_path, 1000) as log:
+        assert log.write(Stream.STDOUT, b"x" * 2000) == 1000
+    with flooded(tmp_path, 1000, from_start=True) as log:
+        assert log.write(Stream.STDOUT, b"x" * 2000) == 500
