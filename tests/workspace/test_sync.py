@@ -90,6 +90,8 @@ def test_what_goes_up_is_all_but_what_must_stay(pair: Pair) -> None:
         ".env",
         ".env.local",
         ".git/config",
+        ".GIT/config",
+        "d/git~1",
         "node_modules/m/i.js",
         "id_rsa",
         "keep.pem",

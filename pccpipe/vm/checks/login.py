@@ -145,7 +145,7 @@ def logind(patient: Patient) -> Finding:
     lines = shlex.quote(f"[Login]\nKillExcludeUsers=root {user}\n")
     file = "/etc/systemd/logind.conf.d/pccpipe.conf"
     reload = f"{patient.sudo}systemctl kill -s HUP systemd-logind"
-    return wrong(words, Mend(f"printf {lines} | {patient.sudo}install -D -m 644 /dev/stdin {file} && {reload}"))
+    return wrong(words, Mend(f"printf %s {lines} | {patient.sudo}install -D -m 644 /dev/stdin {file} && {reload}"))
 
 
 def sudo(patient: Patient) -> Finding:
