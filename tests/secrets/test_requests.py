@@ -152,6 +152,14 @@ OWN: list[tuple[str, dict[str, object]]] = [
         {"contents": [], "generationConfig": {"topK": 1, "maxOutputTokens": 5}},
     ),
     ("/messages", {"messages": [], "max_tokens": 5}),
+    (
+        "/messages",
+        said({"type": "text", "text": "x", "citations": [{"type": "web_search_result_location", "url": "u"}]}),
+    ),
+    (
+        "/responses",
+        user({"type": "output_text", "text": "x", "annotations": [{"type": "url_citation", "url": "https://x"}]}),
+    ),
     ("/embeddings", {"input": "x", "anything": {"url": "https://x"}}),
 ]
 
@@ -170,6 +178,10 @@ def test_models_and_service_tiers_are_allowed_by_name() -> None:
     with pytest.raises(RefusedRequestError, match="service_tiers"):
         read("/responses", {"model": "m", "input": "x", "service_tier": "priority"})
     read("/responses", {"model": "m", "input": "x", "service_tier": "priority"}, service_tiers=("priority",))
+    gemini = "/v1beta/models/m:generateContent"
+    with pytest.raises(RefusedRequestError, match="service_tiers"):
+        read(gemini, {"contents": [], "serviceTier": "priority"})
+    read(gemini, {"contents": [], "serviceTier": "priority"}, service_tiers=("priority",))
     for path, document in (
         ("/responses", {"model": "dear", "input": "x"}),
         ("/responses", {"model": ["m"], "input": "x"}),
@@ -288,5 +300,35 @@ def test_a_text_that_looks_like_a_picture_is_paid_as_a_text() -> None:
         ("/messages", said({"type": "text", "text": "x", "more": inline})),
     ):
         assert read(path, document).most_input > 60_000
-    assert read("/responses", user({"type": "input_image", "image_url": picture})).most_input < 11_000
-    assert read("/messages", said({"type": "image", "source": inline})).most_input < 11_000
+    assert 10_000 <= read("/responses", user({"type": "input_image", "image_url": picture})).most_input < 11_000
+    assert 10_000 <= read("/messages", said({"type": "image", "source": inline})).most_input < 11_000
+
+
+def test_a_name_allows_its_versions_and_no_longer_name() -> None:
+    for kind in ("web_search", "web_search_preview", "web_search_20250305"):
+        assert not read("/responses", {"input": "x", "tools": [{"type": kind}]}, hosted_tools=("web_search",)).taken
+    assert read("/responses", {"input": "x", "tools": [{"type": "mcpx"}]}, hosted_tools=("mcp",)).taken == ["mcpx"]
+    assert read("/responses", {"input": "x", "tools": [{"type": "web_search"}]}, hosted_tools=("web_s",)).taken
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "output", "choices"),
+    [
+        ("/chat/completions", {"messages": [], "max_tokens": 50, "max_completion_tokens": 5}, 5, 1),
+        ("/chat/completions", {"messages": [], "max_tokens": 5, "max_completion_tokens": 50}, 5, 1),
+        ("/chat/completions", {"messages": [], "n": 128}, None, 128),
+        ("/chat/completions", {"messages": [], "best_of": 3}, None, 3),
+        ("/v1beta/models/g:generateContent", {"contents": [], "generationConfig": {"candidateCount": 4}}, None, 4),
+    ],
+)
+def test_what_an_answer_may_have_is_its_least_limit_for_each_choice(
+    path: str, document: dict[str, object], output: int | None, choices: int
+) -> None:
+    request = read(path, document)
+    assert (request.output, request.choices) == (output, choices)
+
+
+@pytest.mark.parametrize("choices", [129, -1, "2", 1.5])
+def test_a_number_of_answers_that_is_none_is_refused(choices: object) -> None:
+    with pytest.raises(RefusedRequestError, match="from 1 to 128"):
+        read("/chat/completions", {"messages": [], "n": choices})
