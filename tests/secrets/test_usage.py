@@ -112,3 +112,10 @@ def test_other_providers_streams_are_counted(text: str) -> None:
 )
 def test_other_providers_documents_are_counted(document: object) -> None:
     assert counted(json.dumps(document), [], is_stream=False) == COUNTED
+
+
+@pytest.mark.parametrize("said", [-1, 10**12 + 1, True, 1.5, "7"])
+def test_a_count_that_no_call_takes_counts_for_nothing(said: object) -> None:
+    counter = Counter(is_stream=False)
+    counter.feed(json.dumps({"usage": {"input_tokens": said, "output_tokens": 3}}).encode())
+    assert counter.tokens(100) == Tokens(output=3)
