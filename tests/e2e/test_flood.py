@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,21 @@ def test_the_logs_of_a_run_take_no_more_together_than_the_project_lets_them(loca
     words = [event["message"] for event in ran.events if event["event"] == "warned"]
     assert len(words) == 3
     assert "exceeds the limit of 4 MiB; fix: `log_quota` of the project file" in words[0]
+
+
+def test_logs_into_a_pipe_that_nobody_reads_take_no_memory_and_end_when_it_is_closed(local_control: Control) -> None:
+    ran = local_control.run("steps: [{id: much, run: 'yes | head -c 80000000'}]")
+    argv = [sys.executable, "-m", "pccpipe", "logs", ran.record.name, "-f", "--runs-dir", str(ran.record.parent)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.read(8) == b"==> much"
+    time.sleep(1)
+    assert process.poll() is None
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    assert peak
+    assert int(peak[1]) < 100 * 1024
+    process.stdout.close()
+    assert process.stderr
+    assert b"Traceback" not in process.stderr.read()
+    # click's own status for a reader that is gone.
+    assert process.wait(timeout=10) == 1
