@@ -13,11 +13,6 @@ SHORTEST = 4
 """Characters; a shorter value is masked as it is only: its other forms would be found in many a word."""
 SHORTEST_LINE = 8
 """The same for one line of a secret of several lines."""
-LONGEST_WRAPPED = 512
-"""Bytes; base64 of a longer value is found on one line only, for its forms would be a thousand."""
-_WRAPS = (76, 64, 72, 70, 60)
-"""Characters of a line of base64: `base64` and MIME have 76, `openssl` has 64, others have the rest."""
-_LINE_ENDS = (b"\n", b"\\n", b"\r\n", b"\\r\\n")
 _DIGITS_BETWEEN = (b" ", b":", b"-", b",", b", ", b" 0x", b",0x", b", 0x", b"\\x", b"\\\\x")
 """Found between the digits of one byte and those of the next: of `od`, `xxd`, fingerprints, programs' arrays."""
 _BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -40,20 +35,6 @@ def forms_of(value: str) -> Iterator[bytes]:
         for line in lines:
             if len(line.strip()) >= SHORTEST_LINE:
                 yield from _encoded(line.strip())
-
-
-def wrapped_forms_of(value: str) -> Iterator[bytes]:
-    """Base64 of it with the ends of lines in it, wherever the first falls; as they are, and as JSON has them."""
-    raw = value.encode("utf-8", "surrogatepass")
-    if not SHORTEST <= len(raw) <= LONGEST_WRAPPED:
-        return
-    for text in _base64(raw):
-        # In two lines it is the same for all.
-        for width in [_WRAPS[0], *(width for width in _WRAPS[1:] if len(text) > width)]:
-            for first in range(1, min(width + 1, len(text))):
-                lines = [text[:first], *(text[start : start + width] for start in range(first, len(text), width))]
-                for line_end in _LINE_ENDS if width in _WRAPS[:2] else _LINE_ENDS[:1]:
-                    yield line_end.join(lines)
 
 
 def _encoded(value: str) -> Iterator[bytes]:
@@ -120,6 +101,7 @@ def _base32(raw: bytes) -> Iterator[bytes]:
         for text in (sure, sure.translate(bytes.maketrans(_BASE32, _BASE32_HEX))):
             if len(text) >= SHORTEST:
                 yield text
+                yield text.lower()
 
 
 def _escaped(value: str) -> Iterator[str]:
