@@ -283,6 +283,10 @@ def _event(data: bytes) -> None:
     assert kind_of(decode(encode(event)).what) == kind_of(event.what)
 
 
+_DISGUISES: tuple[str, ...] = ("{0}", "\\u{1:04x}", "\\x{1:02X}", "%{1:02x}", "&#{1};", "\\U{1:08x}", "\\{1:03o}")
+_DISGUISES += ("\n{0}", "\x1b[31m{0}", "\u200b%25{1:02x}", "\\n{0}", "\\\\u{1:04x}", "\\u001b[0m&#x{1:x};")
+
+
 def _mask(data: bytes) -> None:
     secret = SECRET.encode()
     data = data.replace(WORD, secret)
@@ -290,6 +294,12 @@ def _mask(data: bytes) -> None:
     stream = Masker([SECRET]).stream()
     pieces = [stream.feed(data[start : start + 13]) for start in range(0, len(data), 13)]
     assert secret not in b"".join([*pieces, stream.finish()])
+    # The bytes also choose how each character of the secret is disguised; no choice hides it.
+    text = "".join(
+        _DISGUISES[byte % len(_DISGUISES)].format(each, ord(each)) for each, byte in zip(SECRET, data, strict=False)
+    )
+    if len(data) >= len(SECRET):
+        assert Masker([SECRET]).text(f"<{text}>").endswith("***>")
 
 
 def _escape(data: bytes) -> None:
