@@ -190,6 +190,7 @@ def run(
             project_identity=identity(project),
             isolation_required=project.isolation_required,
             local=project.local,
+            stops_at_failure=True,
         )
         consent = frozenset(accepted)
         job = _Job(run_id, pipeline, project, folders, values, secrets, allowed, consent, accept_new_host_key, wait)
@@ -439,7 +440,8 @@ def kept_pipeline(record: Path) -> Pipeline | None:
 
 def _kept_pipeline(record: Path, began: RunStarted) -> Pipeline:
     copies = record / PIPELINE_FILES
-    return load_pipeline(record / PIPELINE, copies if copies.is_dir() else Path(began.pipeline_path).parent)
+    folder = copies if copies.is_dir() else Path(began.pipeline_path).parent
+    return load_pipeline(record / PIPELINE, folder, older=not began.stops_at_failure)
 
 
 def _kept_project(began: RunStarted) -> Project:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import sys
 
@@ -20,6 +21,7 @@ OWN_ERROR = 70
 
 def main() -> None:
     """Run the command line. Known errors are one message on stderr; an unknown one leaves its traceback in a file."""
+    _open_streams()
     if sys.argv[1:] == ["--version"]:
         print(f"pccpipe {__version__}")
         return
@@ -61,6 +63,19 @@ def main() -> None:
 
         kept = keep_traceback()
         _fail(f"pccpipe: an error of its own: {type(error).__name__}: {error}\nthe traceback is in {kept}", OWN_ERROR)
+
+
+def _open_streams() -> None:
+    """Have all three streams, which daemons close, and let none refuse a character that its encoding lacks."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # else a file of ours would take the number, and get what is meant for the stream
+    os.close(descriptor)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, status: int) -> None:

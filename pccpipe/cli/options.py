@@ -175,7 +175,6 @@ def record_of(runs_dir: Path, run_id: str) -> Path:
 
 
 def tell(lines: Iterable[str]) -> None:
-    """Print lines, also where the terminal's encoding lacks a character."""
-    encoding = sys.stdout.encoding or "utf-8"
+    """Print lines."""
     for line in lines:
-        print(line.encode(encoding, "backslashreplace").decode(encoding))
+        print(line)

@@ -44,7 +44,7 @@ def make_command(
         step=step.id,
         serial=serial,
         script=where.run.render_for_shell(names),
-        shell=where.shell,
+        shell=where.command_line,
         cwd=where.cwd.render(names) if where.cwd else ".",
         env={name: template.render(names) for name, template in templates.items()},
         secrets=access.secrets,

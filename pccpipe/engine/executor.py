@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from pccpipe.engine.limits import ALWAYS_LIMIT, STEP_LIMIT, Deadline
 from pccpipe.engine.past import Visit, deadline_since
 from pccpipe.engine.patience import is_away
 from pccpipe.engine.places import first_way, following_way
-from pccpipe.engine.scope import NoResult, ProjectView, RunView, Scope, StepView
+from pccpipe.engine.scope import ProjectView, RunView, Scope, StepView
 from pccpipe.engine.step import run_step, with_retries
 from pccpipe.errors import PccpipeError, Unavailable
 from pccpipe.outcome import Outcome, Place, Reason
@@ -39,6 +40,7 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.logs import tail
 from pccpipe.record.state import WAITING
+from pccpipe.spec.absent import NoResult, lenient
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value, Where
 from pccpipe.targets.abandon import unless_halted
 from pccpipe.values import Json
@@ -157,6 +159,8 @@ def _evaluate(value: Value[float] | Value[int] | None, scope: Scope) -> float | 
     got = value.expression.evaluate(scope.names)
     if isinstance(got, bool) or not isinstance(got, int | float):
         raise PccpipeError(f"{value.expression.source} is to be a number, and is {got!r}")
+    if not 0 < got < math.inf:
+        raise PccpipeError(f"{value.expression.source} is to be more than 0, and is {got!r}")
     return got
 
 
@@ -481,7 +485,8 @@ def _describe(step: Step) -> tuple[str, Place | None]:
 
 def _view(ended: Ended, before: StepView) -> StepView:
     # A result counts only if the step succeeded; the file of a failed one is in the run's folder for people.
-    result = ended.result if ended.outcome is Outcome.SUCCEEDED and ended.result_path else NoResult()
+    has_result = ended.outcome is Outcome.SUCCEEDED and ended.result_path
+    result = lenient(ended.result) if has_result else NoResult()
     last = before.last_result if isinstance(result, NoResult) else result
     logs = ended.logs
     read_log = (lambda which: _log_end(logs, which)) if logs else None

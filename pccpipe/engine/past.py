@@ -68,6 +68,8 @@ class Visit(Struct):
     used: ModelUsed | None = None
     is_reopened: bool = False
     """Its last command is over, and its place could not be used then; there is to be another one."""
+    due: deque[float] = field(default_factory=deque)
+    """When each next try was due, in seconds since the epoch."""
     is_past: bool = False
     """The group around went on after it: to its next try, or its next round."""
 
@@ -200,6 +202,8 @@ class Past:
             case RoundStarted() | StepRetrying() as again:
                 self._pass_by(again.step)
                 self._open(again.step).noted.append(again)
+                if isinstance(again, StepRetrying):
+                    self._open(again.step).due.append(event.time + again.wait)
             case TargetUnavailable() | StepDowngraded() | CommandEnded() as noted:
                 self._open(noted.step).noted.append(noted)
             case InputAsked(step=step):

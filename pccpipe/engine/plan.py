@@ -59,6 +59,7 @@ class Way(Struct, frozen=True):
     command: str
     """With shell-quoted values, as far as they can be known."""
     shell: str
+    shell_options: tuple[str, ...]
     cwd: str | None
     env: Mapping[str, str]
     container: PlannedContainer | None
@@ -248,6 +249,7 @@ class _Planner(Struct):
             host=self._host(place),
             command=self._known(where.run, path, at, for_shell=True),
             shell=where.shell,
+            shell_options=where.shell_options,
             cwd=self.text(where.cwd, path, at) if where.cwd else None,
             env={name: self.text(template, path, at) for name, template in env.items()},
             container=planned,

@@ -8,40 +8,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.outcome import Outcome
+from pccpipe.spec.absent import NoResult
 from pccpipe.values import Json
-
-
-class NoResult:
-    """The result of a step that left none: every name in it is an empty value, which equals nothing and is false.
-
-    So `until: steps.review.result.status == 'approved'` is simply false in a round whose review was skipped.
-    """
-
-    def __getattr__(self, name: str) -> NoResult:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
-
-    def __getitem__(self, key: object) -> NoResult:
-        return self
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __iter__(self) -> object:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-    def __str__(self) -> str:
-        return ""
-
-    def __eq__(self, other: object) -> bool:
-        return other is None or isinstance(other, NoResult)
-
-    def __hash__(self) -> int:
-        return hash(None)
 
 
 class Answers(Mapping[str, object]):

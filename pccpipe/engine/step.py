@@ -79,7 +79,11 @@ def with_retries(
         ended = attempt(number)
         if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested or ended.code in FINAL:
             break
-        if visit.take(StepRetrying):
+        if earlier := visit.take(StepRetrying):
+            # The rest of a wait that the process before did not end. A clock that was set back makes it no longer.
+            wait = min(earlier.wait, max(0.0, visit.due.popleft() - time.time()))
+            if not _waited(parts, here, wait):
+                break
             continue
         if ended.outcome is Outcome.UNAVAILABLE and is_away(parts, ended.reason):
             break
@@ -87,9 +91,14 @@ def with_retries(
         if here.deadline:
             wait = min(wait, here.deadline.left)
         parts.journal.append(StepRetrying(path, number + 1, last, ended.outcome, wait))
-        if parts.cancel.wait(wait) or (here.deadline and here.deadline.passed):
+        if not _waited(parts, here, wait):
             break
     return ended
+
+
+def _waited(parts: Parts, here: Here, seconds: float) -> bool:
+    """Wait before the next try; say whether there is to be one."""
+    return not (seconds and parts.cancel.wait(seconds)) and not (here.deadline and here.deadline.passed)
 
 
 class _RunStep(Struct):
@@ -544,6 +553,9 @@ class _RunStep(Struct):
             if place is not Place.LOCAL:
                 self.parts.absence.since(time.monotonic() - self.parts.project.lost_after)
             return Ended(Outcome.LOST, message=followed.message, logs=logs)
+        if exit_.left_processes and not followed.cancelled:
+            words = "processes that it left in the background were ended: nothing of a step outlives it"
+            self.parts.journal.append(Warned(words, self.path))
         ended = Ended(Outcome.FAILED, exit_code=exit_.code, message=_sentence(exit_), logs=logs)
         if followed.cancelled:
             ended = replace(ended, outcome=Outcome.CANCELLED, message="cancelled")

@@ -48,6 +48,11 @@ class RunStarted(_Kind, frozen=True):
     """By the project file."""
     local: bool = False
     """All runs on this machine because the operator said so, with --local."""
+    stops_at_failure: bool = False
+    """Scripts stop at their first failing command, where the pipeline does not say otherwise.
+
+    Not so in records without this field.
+    """
 
 
 class RunResumed(_Kind, frozen=True):

@@ -195,7 +195,10 @@ pcc_become() { # as pcc_begin; becomes the command, in a process group of its ow
   unset OLDPWD
   pcc_before=$5 pcc_seconds=$3
   shift 7
-  set -- "$pcc_timeout" -k "$pcc_before" "$pcc_seconds" "$@" "$pcc_command.sh"
+  # The command's own PATH need not have its shell.
+  pcc_find "$1" || pcc_found=$1
+  shift
+  set -- "$pcc_timeout" -k "$pcc_before" "$pcc_seconds" "$pcc_found" "$@" "$pcc_command.sh"
   # Last, and nothing after it looks at a variable: it may set any.
   pcc_env
   exec "$@"
@@ -290,7 +293,10 @@ pcc_end_group() { # what is left of the command's group may finish in 2 s; after
   pcc_ticks=0
   while pcc_has_group && [ $pcc_ticks -lt $((pcc_term + 40)) ]; do
     case $((pcc_ticks - pcc_term)) in
-    0) pcc_kill -TERM "-$pcc_group" ;;
+    0)
+      [ "$pcc_timed" = t ] || pcc_is_being_stopped || pcc_timed=b
+      pcc_kill -TERM "-$pcc_group"
+      ;;
     10) pcc_kill -KILL "-$pcc_group" ;;
     esac
     pcc_is_being_stopped || pcc_ticks=$((pcc_ticks + 1))

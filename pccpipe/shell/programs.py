@@ -234,14 +234,18 @@ def _of_account(
     end = f"end-{secrets.token_hex(8)}"
     script = command.script if command.script.endswith("\n") else f"{command.script}\n"
     quoted = shlex.quote(folder)
-    words = _join(["-k", _seconds(kill_after), _seconds(command.limit), *shlex.split(command.shell)])
+    words = _join(["-k", _seconds(kill_after), _seconds(command.limit)])
+    shell, *rest = map(shlex.quote, shlex.split(command.shell))
+    options = " ".join(rest)
     text = (
         "exec </dev/null\n"
         # Two names for it, in one shell or the other.
         f"ulimit -u {PROCESSES} 2>/dev/null || ulimit -p {PROCESSES} 2>/dev/null\n"
         f"cd {quoted} 2>/dev/null ||"
         f" {{ printf 'pccpipe: the folder %s cannot be entered\\n' {quoted} >&2; exit 127; }}\n"
-        f'set -- "$1" {words} /proc/self/fd/9\nunset OLDPWD\nexport PWD\n'
+        # The command's own PATH need not have its shell.
+        f"pcc_shell=$(command -v {shell}) || pcc_shell={shell}\n"
+        f'set -- "$1" {words} "$pcc_shell" {options} /proc/self/fd/9\nunset OLDPWD pcc_shell\nexport PWD\n'
         f"{account.environment(command.id)}{_exports(place, command, workspace)}"
         f"exec 9<<'{end}'\n{script}{end}\n"
         'exec $pcc_walls "$@"\n# pccpipe: this is all of it'

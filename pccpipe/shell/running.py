@@ -241,7 +241,9 @@ class DetachedRunning:
                 f"{self._followed.id} was running when {host} was restarted, or its supervisor was killed"
             )
             return
-        self._exit = Exit(trailer.code, signal_name(trailer.code), timed_out=trailer.timed_out)
+        self._exit = Exit(
+            trailer.code, signal_name(trailer.code), timed_out=trailer.timed_out, left_processes=trailer.left_processes
+        )
 
     def _trailers(self) -> list[Trailer]:
         return [finder.trailer for finder in self._finders.values() if finder.trailer]

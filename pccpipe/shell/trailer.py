@@ -19,15 +19,17 @@ class Trailer(Struct, frozen=True):
     timed_out: bool
     reusable: bool
     """False: some process still holds the lane's FIFOs."""
+    left_processes: bool = False
+    """It left processes in the background, which were ended."""
 
     @staticmethod
     def of(host: str, said: str) -> Trailer:
         """From lane.sh's words for it: `0 -`. Raises Nonsense."""
         code, _, flag = said.strip().partition(" ")
-        if flag.strip() not in {"-", "t", "d"}:
+        if flag.strip() not in {"-", "t", "d", "b"}:
             raise Nonsense(host, "word on how a command ended", said)
         ended = None if code == "lost" else number(host, "exit code", code, EXIT_CODES)
-        return Trailer(ended, flag.strip() == "t", flag.strip() != "d")
+        return Trailer(ended, flag.strip() == "t", flag.strip() != "d", flag.strip() == "b")
 
 
 class TrailerFinder:

@@ -11,6 +11,7 @@ from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.model import (
+    DEFAULT_OPTIONS,
     Body,
     Build,
     Container,
@@ -53,14 +54,22 @@ DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_HOME = "4g", 2048, "1g"
 UNLIMITED = "unlimited"
 
 
-def build_pipeline(source: Source, path: Path) -> Pipeline:
-    """The pipeline of a source without problems."""
-    return _Builder(source, path).pipeline()
+_INHERITED = frozenset({"shell", "shell_options", "cwd", "env", "log_limit"})
+
+
+def build_pipeline(source: Source, path: Path, *, stops_at_failure: bool = True) -> Pipeline:
+    """The pipeline of a source without problems.
+
+    Args:
+        stops_at_failure: whether scripts without `shell_options:` stop at the first failing command.
+    """
+    return _Builder(source, path, stops_at_failure=stops_at_failure).pipeline()
 
 
 class _Builder:
-    def __init__(self, source: Source, path: Path) -> None:
+    def __init__(self, source: Source, path: Path, *, stops_at_failure: bool) -> None:
         self._source = source
+        self._stops_at_failure = stops_at_failure
         self._path = path
         self._data = _map(source.data)
         self._defaults = _map(self._data.get("defaults"))
@@ -145,7 +154,7 @@ class _Builder:
             network=Network(_text(spec.get("network", "bridge"))),
             memory=_size(spec.get("memory", DEFAULT_MEMORY)),
             cpus=cast("float | None", spec.get("cpus")),
-            pids=None if spec.get("pids") == UNLIMITED else cast("int", spec.get("pids", DEFAULT_PIDS)),
+            pids=None if spec.get("pids") == UNLIMITED else _whole(spec.get("pids", DEFAULT_PIDS)),
             home_size=units.size(cast("str | int", spec.get("home_size", DEFAULT_HOME))),
             read_only_workspace=spec.get("workspace") == "read-only",
             read_only_root=spec.get("read_only_root") is True,
@@ -181,7 +190,7 @@ class _Builder:
             continue_on_error=data.get("continue_on_error") is True,
             fails_as=cast("str | None", data.get("fails_as")),
             matrix={name: tuple(cast("list[Scalar]", values)) for name, values in _map(data.get("matrix")).items()},
-            matrix_parallel=cast("int", data.get("max_parallel", 1)) if "matrix" in data else 1,
+            matrix_parallel=_whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
         )
 
     def _body(self, path: tuple[Key, ...], data: Map) -> Body:
@@ -211,12 +220,12 @@ class _Builder:
                     steps=self._steps((*path, "steps"), data["steps"]),
                 )
             case _:
-                at_once = cast("int", data.get("max_parallel", MOST_AT_ONCE)) if "matrix" not in data else MOST_AT_ONCE
+                at_once = _whole(data.get("max_parallel", MOST_AT_ONCE)) if "matrix" not in data else MOST_AT_ONCE
                 return Parallel(self._steps((*path, "parallel"), data["parallel"]), at_once)
 
     def _run(self, path: tuple[Key, ...], data: Map) -> Run:
         own = {
-            **{key: value for key, value in self._defaults.items() if key in {"shell", "cwd", "env", "log_limit"}},
+            **{key: value for key, value in self._defaults.items() if key in _INHERITED},
             **data,
         }
         own["env"] = {**_map(self._defaults.get("env")), **_map(data.get("env"))}
@@ -254,10 +263,15 @@ class _Builder:
         on = Place(_text(data["on"]))
         container = data.get("container") if on is Place.CONTAINER else None
         cwd = data.get("cwd")
+        shell = _text(data.get("shell", "sh"))
+        options = DEFAULT_OPTIONS[shell] if self._stops_at_failure else ()
+        if "shell_options" in data:
+            options = tuple(_text(option) for option in _list(data["shell_options"]))
         return Where(
             on=on,
             run=self._template((*path, "run"), data["run"]),
-            shell=_text(data.get("shell", "sh")),
+            shell=shell,
+            shell_options=options,
             cwd=None if cwd is None else self._template((*path, "cwd"), cwd),
             env=self._templates((*path, "env"), data.get("env")),
             container=None if container is None else self._containers[_text(container)],
@@ -310,14 +324,14 @@ class _Builder:
         return Value(known=units.tokens(cast("str | int", value)))
 
     def _integer(self, path: tuple[Key, ...], value: Json) -> Value[int]:
-        return Value(known=value) if isinstance(value, int) else Value(expression=self._expression(path, value))
+        return Value(expression=self._expression(path, value)) if isinstance(value, str) else Value(_whole(value))
 
 
 def _retry(spec: Map) -> Retry:
     base = Retry()
     outcomes = frozenset(Outcome(_text(word)) for word in _list(spec.get("on")))
     return Retry(
-        attempts=cast("int", spec.get("attempts", base.attempts)),
+        attempts=_whole(spec.get("attempts", base.attempts)),
         backoff=units.seconds(cast("str | float", spec.get("backoff", base.backoff))),
         outcomes=outcomes or base.outcomes,
     )
@@ -331,6 +345,11 @@ def _capabilities(spec: Map) -> tuple[str, ...]:
 
 def _size(value: Json) -> int | None:
     return None if value == UNLIMITED else units.size(cast("str | int", value))
+
+
+def _whole(value: Json) -> int:
+    """A whole number; the schema takes 3.0 for one, too."""
+    return int(cast("float", value))
 
 
 def _map(value: Json) -> dict[str, Json]:

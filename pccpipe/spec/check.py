@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import math
+import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from pccpipe import limits
+from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.inputs import input_problem
 from pccpipe.spec.names import ANY_NAME, Declared, Seen
 from pccpipe.spec.problem import Problem, did_you_mean, nearest
-from pccpipe.spec.source import Data, Source
+from pccpipe.spec.schema import result_keys
+from pccpipe.spec.source import Data, Source, walk
 from pccpipe.spec.texts import Enough, Path_, Texts
 
 _SECTIONS: Mapping[str, type] = {"inputs": dict, "secrets": dict, "containers": dict, "steps": list}
 _PLACES = ("local", "vm", "container")
 
 
-def meaning_problems(source: Source, folder: Path) -> list[Problem]:
-    """Everything that is wrong with names, references and order, in order of position."""
-    checker = _Checker(source, folder)
+def meaning_problems(source: Source, folder: Path, *, older: bool = False) -> list[Problem]:
+    """Everything that is wrong with names, references and order, in order of position.
+
+    Args:
+        older: take what versions before took, though it does not what it seems to.
+    """
+    checker = _Checker(source, folder, older=older)
     with contextlib.suppress(Enough), bounded_work(limits.PLAN_WORK):
         checker.check()
     return sorted(set(checker.values.problems), key=lambda problem: (problem.position, problem.message))
@@ -32,7 +40,7 @@ def meaning_problems(source: Source, folder: Path) -> list[Problem]:
 class _Checker:
     """Walks over the pipeline as the executor will."""
 
-    def __init__(self, source: Source, folder: Path) -> None:
+    def __init__(self, source: Source, folder: Path, *, older: bool) -> None:
         self.data = _mapping(source.data)
         self.inputs = _mapping(self.data.get("inputs"))
         self.secrets = _mapping(self.data.get("secrets"))
@@ -43,7 +51,19 @@ class _Checker:
         self._ill = {key for key in _SECTIONS if self._is_ill(key)}
         inputs = ANY_NAME if "inputs" in self._ill else self.inputs
         steps = ANY_NAME if "steps" in self._ill else self.step_ids
-        self.values = Texts(source, folder, Declared(inputs, steps, source.removed))
+        self._older = older
+        self._written: dict[str, str] = {}
+        """By the path of a file in the run's folder, the id of the step that writes it."""
+        self._all = [step for key in ("steps", "always") for _, step in _steps(self.data, key)]
+        declared = Declared(
+            inputs,
+            steps,
+            source.removed,
+            frozenset(str(step["fails_as"]) for step in self._all if "fails_as" in step),
+            [str(step.get("id")) for step in self._all if "matrix" in step],
+            result_keys(self._all, folder),
+        )
+        self.values = Texts(source, folder, declared, older)
         self._in_cycles: set[str] = set()
 
     def _is_ill(self, key: str) -> bool:
@@ -53,6 +73,9 @@ class _Checker:
         return any(nearest(name, [key]) for name in self.data)
 
     def check(self) -> None:
+        for path, value in walk(self.data):
+            if isinstance(value, float) and not math.isfinite(value):
+                self.values.say(path, f"`{value}` is no number that can be used here", "leave it out, or quote a text")
         for path, step in (*_steps(self.data, "steps"), *_steps(self.data, "always")):
             self._unique(path, step)
         self._written_out()
@@ -178,7 +201,12 @@ class _Checker:
         seen = replace(seen, own=own if isinstance(own, str) else None)
         self.values.expression((*path, "if"), step.get("if"), seen)
         self.values.expression_or_plain((*path, "timeout"), step.get("timeout"), seen)
-        inside = replace(seen, matrix=(*seen.matrix, *_mapping(step.get("matrix"))))
+        matrix = _mapping(step.get("matrix"))
+        texts = {name for name, values in matrix.items() if all(isinstance(value, str) for value in _listed(values))}
+        legs = {name for name, values in matrix.items() if len(_listed(values)) > 1}
+        inside = replace(
+            seen, matrix=(*seen.matrix, *matrix), legs=(seen.legs - matrix.keys()) | legs, texts=seen.texts | texts
+        )
         if "run" in step:
             self._run(path, step, replace(inside, target=True))
         self._action(path, step, inside)
@@ -207,7 +235,10 @@ class _Checker:
         for index, each in enumerate(_listed(step.get("download"))):
             place = (*path, "download", index) if isinstance(step["download"], list) else (*path, "download")
             self.values.text(place, each, seen)
+            if not self._older and (words := habits.of_download(each)):
+                self.values.say(place, *words)
         self.values.text((*path, "diff"), step.get("diff"), seen)
+        self._writes((*path, "diff"), step, step.get("diff"), seen)
         build = _mapping(step.get("build"))
         self.values.text((*path, "build", "image"), build.get("image"), seen)
         self.values.texts((*path, "build", "args"), build.get("args"), seen)
@@ -218,6 +249,11 @@ class _Checker:
         on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
         self._where(path, step, seen, on=on)
         self.values.script((*path, "run"), step["run"], shell, seen)
+        if "pipefail" in _listed(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
+            at = path if "shell_options" in step else ("defaults",)
+            self.values.say(
+                (*at, "shell_options"), "`pipefail` is an option of bash's, and the shell is sh", "say `shell: bash`"
+            )
         for index, name in enumerate(_listed(step.get("secrets"))):
             if isinstance(name, str) and name not in self.secrets:
                 where = "declare it under `secrets:` at the top"
@@ -238,6 +274,7 @@ class _Checker:
             self._file((*path, "files", name), _mapping(spec), seen)
         result = _mapping(step.get("result"))
         self.values.text((*path, "result", "path"), result.get("path"), seen)
+        self._writes((*path, "result", "path"), step, result.get("path"), seen)
         self.values.schema((*path, "result", "schema"), result.get("schema"))
         if "account" in step and on != "vm":
             message = f"a step with `on: {on}` has no account on the VM"
@@ -247,6 +284,20 @@ class _Checker:
             script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")
             fallback_shell = str(fallback.get("shell", shell))
             self.values.script(script, fallback.get("run", step["run"]), fallback_shell, seen)
+
+    def _writes(self, path: Path_, step: Mapping[str, Data], name: Data, seen: Seen) -> None:
+        """No file of the run's folder has two writers, of which the last would win."""
+        if self._older or not isinstance(name, str):
+            return
+        for key in sorted(seen.legs):
+            if not re.search(rf"\bmatrix\b(?:\.{re.escape(key)}\b|\[|\s*\|)", name):
+                message = f"all legs of the matrix would write this file, as `{key}` is not in its name"
+                self.values.say(path, message, f"put ${{{{ matrix.{key} }}}} into it")
+                return
+        own, place = str(step.get("id")), posixpath.normpath(name)
+        if "${{" not in name and self._written.setdefault(place, own) != own:
+            message = f"the step `{self._written[place]}` writes the same file"
+            self.values.say(path, message, "give one of them another name: the last would win")
 
     def _file(self, path: Path_, spec: Mapping[str, Data], seen: Seen) -> None:
         self.values.text((*path, "text"), spec.get("text"), seen)

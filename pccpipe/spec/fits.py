@@ -89,11 +89,23 @@ class _Compiler:
 
     def additional_properties(self, wanted: Schema, schema: Mapping[str, Any]) -> Fits:
         known = frozenset(schema.get("properties", ()))
-        if wanted is False:
-            return lambda data: not isinstance(data, dict) or data.keys() <= known
+        patterns = [re.compile(pattern).search for pattern in schema.get("patternProperties", ())]
         check = self.fits(wanted)
         return lambda data: (
-            not isinstance(data, dict) or all(check(value) for name, value in data.items() if name not in known)
+            not isinstance(data, dict)
+            or data.keys() <= known
+            or all(
+                check(value)
+                for name, value in data.items()
+                if name not in known and not any(search(name) for search in patterns)
+            )
+        )
+
+    def pattern_properties(self, schemas: Mapping[str, Schema], _: Schema) -> Fits:
+        checks = [(re.compile(pattern).search, self.fits(schema)) for pattern, schema in schemas.items()]
+        return lambda data: (
+            not isinstance(data, dict)
+            or all(check(value) for name, value in data.items() for search, check in checks if search(name))
         )
 
     def property_names(self, wanted: Schema, _: Schema) -> Fits:
@@ -165,6 +177,7 @@ _KEYWORDS: Mapping[str, _Make] = {
     "const": lambda compiler, value, schema: compiler.enum([value], schema),
     "properties": _Compiler.properties,
     "additionalProperties": _Compiler.additional_properties,
+    "patternProperties": _Compiler.pattern_properties,
     "propertyNames": _Compiler.property_names,
     "required": _Compiler.required,
     "items": _Compiler.items,

@@ -16,6 +16,7 @@ from pccpipe.spec.problem import Problem, Rule, did_you_mean
 from pccpipe.spec.schema import structure_problems
 from pccpipe.spec.snapshot import with_paths
 from pccpipe.spec.source import BadYaml, Position, Source, read_source
+from pccpipe.spec.written import keep_texts
 
 
 def find_pipeline(path: Path) -> Path:
@@ -47,6 +48,7 @@ def with_included(source: Source, problems: list[Problem]) -> tuple[Source | Non
         at = chain[-1].of_value(("include",))
         try:
             found = read_source(_find(name, chain))
+            keep_texts(found)
             _check_limits([*chain, found])
         except BadYaml as bad:
             return None, [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -47,6 +48,8 @@ class Analysis(Struct, frozen=True):
     wrong: Wrong | None = None
     references: tuple[Chain, ...] = ()
     """Each name that the text reads and does not set."""
+    comparisons: tuple[tuple[Chain, tuple[object, ...]], ...] = ()
+    """Names that the text compares with values that stand in it, by `==`, `<`, `in` and so on."""
     pieces: tuple[str | None, ...] = ()
     """A template cut at its values: text, then None for each value that will be quoted, "" for one declared raw."""
     has_constants: bool = False
@@ -68,7 +71,8 @@ def analyse(source: str, *, is_expression: bool = False, blocks: bool = False) -
         return Analysis(_TOO_DEEP)
     # Blocks can set names; a text without them reads all that it names.
     given = meta.find_undeclared_variables(tree) if isinstance(tree, nodes.Template) and blocks else None
-    return Analysis(None, tuple(_references(tree, given)), tuple(_pieces(tree)), _has_constants(tree))
+    parts = tuple(_references(tree, given)), tuple(_comparisons(tree)), tuple(_pieces(tree))
+    return Analysis(None, *parts, _has_constants(tree))
 
 
 def evaluate(source: str, scope: Mapping[str, object]) -> object:
@@ -202,6 +206,22 @@ def _references(tree: nodes.Node, given: set[str] | None) -> Iterator[Chain]:
         chain = _chain(node) if id(node) not in inner else ()
         if chain and (given is None or chain[0] in given):
             yield chain
+
+
+def _comparisons(tree: nodes.Node) -> Iterator[tuple[Chain, tuple[object, ...]]]:
+    for compare in tree.find_all(nodes.Compare):
+        sides = [compare.expr, *(operand.expr for operand in compare.ops)]
+        for left, right in itertools.pairwise(sides):
+            for name, values in ((left, right), (right, left)):
+                chain, constants = _chain(name), _constants(values)
+                if chain and constants:
+                    yield chain, constants
+
+
+def _constants(node: nodes.Node) -> tuple[object, ...]:
+    """The values that an expression, or a list in it, has itself."""
+    items = node.items if isinstance(node, nodes.List | nodes.Tuple) else [node]
+    return tuple(item.value for item in items if isinstance(item, nodes.Const))
 
 
 def _pieces(tree: nodes.Node) -> Iterator[str | None]:

@@ -14,14 +14,16 @@ from pccpipe.spec.model import Pipeline
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.schema import schema_file_problems, structure_problems
 from pccpipe.spec.source import BadYaml, Source, read_source
+from pccpipe.spec.written import keep_texts
 
 
-def load_pipeline(path: Path, folder: Path | None = None) -> Pipeline:
+def load_pipeline(path: Path, folder: Path | None = None, *, older: bool = False) -> Pipeline:
     """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read.
 
     Args:
         path: where there is no such file, a built-in pipeline's name will do.
         folder: where the files that it names are; default: its own.
+        older: read it as version 0.1 did, with which a run of it began: its scripts go on after a failing command.
     """
     path = path if folder else find_pipeline(path)
     folder = folder or path.parent
@@ -33,9 +35,9 @@ def load_pipeline(path: Path, folder: Path | None = None) -> Pipeline:
         whole, more = with_included(source, problems)
     if whole:
         problems = [located(problem, whole) for problem in problems]
-        more = [located(problem, whole) for problem in (*more, *meaning_problems(whole, folder))]
+        more = [located(problem, whole) for problem in (*more, *meaning_problems(whole, folder, older=older))]
     _raise_if(problems, more)
-    return build_pipeline(whole or source, folder / path.name)
+    return build_pipeline(whole or source, folder / path.name, stops_at_failure=not older)
 
 
 def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]) -> Source:
@@ -48,13 +50,16 @@ def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]
 def _read(path: Path) -> tuple[Source, list[Problem]]:
     """The file, and what is wrong with single keys of it as YAML. Raises SpecError, UsageError."""
     try:
-        return read_source(path), []
+        source = read_source(path)
+        keep_texts(source)
+        return source, []
     except BadYaml as bad:
         problems = [
             Problem(each.position, each.message, each.hint, each.line, Rule.YAML) for each in (bad, *bad.others)
         ]
         if bad.source is None:
             raise SpecError(problems) from None
+        keep_texts(bad.source)
         return bad.source, problems
     except OSError as error:
         raise _unreadable(path, error) from error

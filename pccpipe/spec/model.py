@@ -20,6 +20,11 @@ from pccpipe.spec.source import Change, Position
 
 T = TypeVar("T", int, float, str)
 
+LETTERS = {"errexit": "e", "nounset": "u", "xtrace": "x"}
+"""Options of a shell by the letters that every sh takes. `pipefail` has none, and is bash's."""
+DEFAULT_OPTIONS: Mapping[str, tuple[str, ...]] = {"sh": ("errexit",), "bash": ("errexit", "pipefail")}
+"""A script stops at its first failing command, as those of GitHub Actions, GitLab and others do."""
+
 Scalar: TypeAlias = "str | int | float | bool"
 
 
@@ -177,9 +182,18 @@ class Where(Struct, frozen=True):
     on: Place
     run: Template
     shell: str = "sh"
+    shell_options: tuple[str, ...] = ()
+    """The shell's options that are on for the script, by their names of `set -o`."""
     cwd: Template | None = None
     env: Mapping[str, Template] = field(default_factory=dict)
     container: Container | None = None
+
+    @property
+    def command_line(self) -> str:
+        """The shell with its options, to which the script's file is added."""
+        letters = "".join(LETTERS[option] for option in self.shell_options if option in LETTERS)
+        words = (f"-{letters}" if letters else "", "-o pipefail" if "pipefail" in self.shell_options else "")
+        return " ".join(filter(None, (self.shell, *words)))
 
 
 class Run(Struct, frozen=True):

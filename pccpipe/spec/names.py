@@ -44,6 +44,12 @@ class Declared(Struct, frozen=True):
     steps: Collection[str]
     removed: Mapping[str, Position] = field(default_factory=dict)
     """Where included steps were taken out, by id."""
+    statuses: frozenset[str] = frozenset()
+    """What `fails_as:` makes of the run's status."""
+    matrices: Collection[str] = ()
+    """The steps with a `matrix:` of their own."""
+    result_keys: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """By step, all the keys that its result can have, where its schema allows no others."""
 
 
 class Seen(Struct, frozen=True):
@@ -54,6 +60,10 @@ class Seen(Struct, frozen=True):
     """The step itself. When its agent asked a person, it has another turn, and what came of that is known in it."""
     iteration: bool = False
     matrix: tuple[str, ...] = ()
+    legs: frozenset[str] = frozenset()
+    """The names of the matrix that have several values."""
+    texts: frozenset[str] = frozenset()
+    """The names of the matrix whose values are text."""
     target: bool = False
 
 
@@ -143,3 +153,9 @@ def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Itera
         yield f"the step `{name}` comes later, so nothing is known of it here", f"move `{name}` before this"
     if len(rest) > 1 and rest[1] not in STEP_NAMES:
         yield f"a step has no `{rest[1]}`", did_you_mean(rest[1], STEP_NAMES)
+    if rest[1:2] in (("result",), ("last_result",)):
+        if name in declared.matrices:
+            yield f"each leg of `{name}` has a result of its own: the step has none", "read the files that they left"
+        elif len(rest) > 2 and name in declared.result_keys and rest[2] not in declared.result_keys[name]:
+            hint = did_you_mean(rest[2], declared.result_keys[name])
+            yield f"by its schema the result of `{name}` has no `{rest[2]}`", hint

@@ -23,6 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
 from pccpipe import limits
+from pccpipe.spec.absent import NoResult, Result
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.work import EACH, PAID, TooMuch, each, paid, pay_for_all, spend, weight
 
@@ -31,7 +32,7 @@ MAX_DIGITS = 20
 
 # fmt: off
 _FILTERS = (
-    "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last",
+    "abs", "capitalize", "count", "dictsort", "first", "float", "int", "items", "last",
     "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr",
     "sort", "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
 )
@@ -97,6 +98,8 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals = {"range": self.globals["range"]}
         self.filters = {name: self.filters[name] for name in _FILTERS} | {
             "args": _args,
+            "d": _default,
+            "default": _default,
             "join": _join,
             "raw": lambda value: Raw(plain(value)),
             "replace": _replace,
@@ -110,7 +113,7 @@ class Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: object, attribute: str) -> object:
         # What a mapping holds comes before its methods: a result may have a key `items`.
         if isinstance(obj, Mapping):
-            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+            return obj[attribute] if attribute in obj else self._lacking(obj, attribute)
         if isinstance(obj, str) and attribute in {"format", "format_map"}:
             # The sandbox would wrap these before it asks `is_safe_attribute`.
             return self.unsafe_undefined(obj, attribute)
@@ -118,8 +121,11 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: object, argument: object) -> object:
         if isinstance(obj, Mapping):
-            return obj[argument] if argument in obj else self.undefined(obj=obj, name=str(argument))
+            return obj[argument] if argument in obj else self._lacking(obj, str(argument))
         return super().getitem(obj, argument)
+
+    def _lacking(self, obj: Mapping[str, object], name: str) -> object:
+        return NoResult() if isinstance(obj, Result) else self.undefined(obj=obj, name=name)
 
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
         match obj:
@@ -246,6 +252,12 @@ def _listed(value: object) -> object:
     return list(value) if isinstance(value, Iterator | range) else value
 
 
+def _default(value: object, default: object = "", boolean: bool = False) -> object:
+    """Jinja2's, which also takes what a result lacks for undefined."""
+    is_missing = isinstance(value, jinja2.Undefined | NoResult)
+    return default if is_missing or (boolean and not value) else value
+
+
 def _args(values: object) -> Raw:
     items = _listed(values)
     if not isinstance(items, list | tuple):
@@ -284,9 +296,10 @@ def _to_json(value: object) -> str:
 
 def _as_json(value: object) -> object:
     value = settled(value)
-    # A result that is not there equals nothing.
-    if isinstance(value, list) or value == None:  # noqa: E711
-        return value or None
+    if isinstance(value, list):
+        return value
+    if isinstance(value, NoResult):
+        return None
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,6 +75,22 @@ def find_schema(name: str, folder: Path) -> Mapping[str, object]:
     path = schema_path(name, folder)
     schema: dict[str, object] = json.loads(read_file(path, limits.TEMPLATE))
     return schema
+
+
+def result_keys(steps: Iterable[Mapping[str, Data]], folder: Path) -> dict[str, tuple[str, ...]]:
+    """By a step's id all the keys that its result can have, where its schema is right and allows no others."""
+    found: dict[str, tuple[str, ...]] = {}
+    for step in steps:
+        result = step.get("result")
+        name = result.get("schema") if isinstance(result, dict) else None
+        try:
+            schema = find_schema(name, folder) if isinstance(name, str) else {}
+        except (OSError, ValueError, RecursionError):
+            continue  # said at the place that names it
+        keys = schema.get("properties") if isinstance(schema, dict) else None
+        if isinstance(keys, dict) and schema.get("additionalProperties") is False and "patternProperties" not in schema:
+            found[str(step.get("id"))] = tuple(keys)
+    return found
 
 
 def schema_path(name: str, folder: Path) -> Path:
@@ -160,8 +177,9 @@ def _problem(
 
 def _unknown_keys(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
     known = list(_known_at(error))
+    patterns = [re.compile(each) for each in cast("dict[str, Any]", error.schema).get("patternProperties", ())]
     for key in cast("dict[str, Data]", error.instance):
-        if key not in known:
+        if key not in known and not any(pattern.search(key) for pattern in patterns):
             hint = "" if nearest(key, known) else _where_known(key, path, known)
             hint = hint or did_you_mean(key, known)
             yield _problem(source, (*path, key), f"`{key}` is no key of {_where(path)}", hint, at_key=True)
@@ -320,7 +338,9 @@ def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]
         case "minimum":
             return f"{what} must be at least {wanted}, not {_shown(value)}", _small_hint(path)
         case "exclusiveMinimum":
-            return f"{what} must be more than {wanted}, not {_shown(value)}", ""
+            return f"{what} must be more than {wanted}, not {_shown(value)}", _NO_LIMIT if path[-1:] == (
+                "timeout",
+            ) else ""
         case "maximum":
             return f"{what} must be at most {wanted}, not {_shown(value)}", ""
         case "minItems" | "minLength" | "minProperties":
@@ -334,7 +354,7 @@ def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]
         case "uniqueItems":
             return f"{what} has something in it twice", ""
         case "pattern":
-            hint = _pattern_hint(path, cast("Mapping[str, object]", error.schema))
+            hint = _pattern_hint(path, str(value), cast("Mapping[str, object]", error.schema))
             return f"{_shown(value)} will not do for {what}", hint
         case _:
             return f"{what} is wrong: {_shown(value)}", ""
@@ -355,7 +375,7 @@ def _type_hint(value: object, types: list[str], path: tuple[Key, ...]) -> str:
         case ("fallback",) if isinstance(value, str):
             return f"write {{on: {value}}}"
         case ("retry",) if isinstance(value, int):
-            return f"write {{attempts: {value}}}"
+            return f"write {{attempts: {3 if value is True else value}}}"
     if isinstance(value, str) and {"integer", "number"} & set(types) and value.isdigit():
         return f"leave out the quotes: {value}"
     if isinstance(value, str) and types == ["boolean"]:
@@ -370,7 +390,10 @@ def _type_hint(value: object, types: list[str], path: tuple[Key, ...]) -> str:
     return ""
 
 
-def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
+_NO_LIMIT = "there is always a limit: without `timeout:` it is 6 h for a step, and 5 min under `always:`"
+
+
+def _pattern_hint(path: tuple[Key, ...], value: str, schema: Mapping[str, object]) -> str:
     match path[-1] if path else "":
         case "id" if len(path) == 1:
             return "use letters, digits, `.`, `_` and `-`, at most 100"
@@ -380,6 +403,8 @@ def _pattern_hint(path: tuple[Key, ...], schema: Mapping[str, object]) -> str:
             return "write the whole path, such as /home/project"
         case "id" | "fails_as":
             return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"
+        case "timeout" if "0" in value and not re.search("[1-9]", value):
+            return _NO_LIMIT
         case "timeout" | "backoff" | "lost_after":
             return "write a duration such as 90s, 15m or 1h30m"
         case "memory" | "log_limit" | "log_quota":

@@ -46,6 +46,8 @@ class Place(Struct, gc=False):
     value: Position
     key: Position | None = None
     inner: dict[Key, Place] | None = None
+    text: str | None = None
+    """How a number or a truth value is written."""
 
     def at(self, path: tuple[Key, ...]) -> Place | None:
         """Find the place of what is at the path in it."""
@@ -129,6 +131,11 @@ class Source(Struct, frozen=True):
     def of_value(self, path: tuple[Key, ...]) -> Position:
         """Where the value at the path begins, or the nearest thing around it that there is."""
         return self._nearest(path).value
+
+    def text_of(self, path: tuple[Key, ...]) -> str | None:
+        """How the number or truth value at the path is written; None if there is none."""
+        place = self.places.at(path)
+        return place.text if place else None
 
     def below(self, path: tuple[Key, ...]) -> frozenset[Position]:
         """Where the value at the path is, and all that is in it."""
@@ -302,7 +309,10 @@ class _Builder:
         if depth > limits.PIPELINE_DEPTH.most:
             raise BadYaml(at, too_deep())
         if isinstance(node, Scalar):
-            return self._scalar(node, at)
+            value = self._scalar(node, at)
+            if isinstance(value, bool | int | float):
+                place.text = node.text
+            return value
         if node.tag not in _CORE_TAGS and not node.tag.endswith((":map", ":seq")):
             raise BadYaml(at, f"the tag {node.tag} is not known here")
         if isinstance(node, Mapping):
@@ -314,14 +324,12 @@ class _Builder:
 
     def _mapping(self, node: Mapping, place: Place, depth: int) -> dict[str, Data]:
         built: dict[str, Data] = {}
-        for key_node, value_node in node.pairs:
+        for key_node, value_node in self._pairs(node, depth):
             at = self.at(key_node)
             if not isinstance(key_node, Scalar):
                 self._say(at, "a key must be a word, and this is a list or a mapping")
                 continue
             key = key_node.text
-            if key == "<<" and not key_node.is_quoted:
-                raise BadYaml(at, "merge keys (`<<`) are not part of YAML 1.2", "use `extends:` or `defaults:`")
             if key in built:
                 first = place.at((key,))
                 assert first
@@ -330,6 +338,33 @@ class _Builder:
                 continue
             built[key] = self.build(value_node, place.add(key, self.at(value_node), at), depth + 1)
         return built
+
+    def _pairs(self, node: Mapping, depth: int) -> list[tuple[Node, Node]]:
+        """Give the pairs of a mapping, and behind them those that `<<` merges into it: the first of a key counts."""
+        own: list[tuple[Node, Node]] = []
+        merged: list[Node] = []
+        for key, value in node.pairs:
+            if not (isinstance(key, Scalar) and key.text == "<<" and not key.is_quoted):
+                own.append((key, value))
+            elif merged:
+                self._say(self.at(key), "the key `<<` is here twice", "merge several with a list: `<<: [*one, *two]`")
+            else:
+                merged = value.items if isinstance(value, Sequence) else [value]
+        known = {key.text for key, _ in own if isinstance(key, Scalar)}
+        for each in merged:
+            self.count += 1
+            if self.count > limits.PIPELINE_VALUES.most:
+                raise BadYaml(self.at(each), too_many())
+            if depth > limits.PIPELINE_DEPTH.most:
+                raise BadYaml(self.at(each), too_deep())
+            if not isinstance(each, Mapping):
+                self._say(self.at(each), "`<<` merges mappings, and this is none", "name one: `<<: *anchor`")
+                continue
+            pairs = self._pairs(each, depth + 1)
+            more = [(key, value) for key, value in pairs if isinstance(key, Scalar) and key.text not in known]
+            known.update(key.text for key, _ in more)
+            own += more
+        return own
 
     def _say(self, at: Position, message: str, hint: str = "") -> None:
         if len(self.wrong) < limits.PIPELINE_PROBLEMS.most:

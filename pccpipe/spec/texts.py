@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.errors import ExpressionError, LimitExceeded
+from pccpipe.spec import habits
 from pccpipe.spec.expression import Template
 from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder, read_text
@@ -41,6 +42,8 @@ class Texts(Struct, frozen=True):
     source: Source
     folder: Path
     declared: Declared
+    older: bool = False
+    """Take what versions before took, though it does not what it seems to."""
     problems: list[Problem] = field(default_factory=list)
 
     def say(self, path: Path_, message: str, hint: str = "", *, at_key: bool = False) -> None:
@@ -51,6 +54,8 @@ class Texts(Struct, frozen=True):
         """A mapping of texts, such as `env:`."""
         for name, value in values.items() if isinstance(values, dict) else ():
             self.text((*path, name), value, seen)
+            if not self.older and (words := habits.of_variable(name, value)):
+                self.say((*path, name), *words)
 
     def text(self, path: Path_, value: Data, seen: Seen) -> bool:
         """A text with `${{ }}`; gives whether its syntax is right."""
@@ -67,6 +72,8 @@ class Texts(Struct, frozen=True):
 
     def script(self, path: Path_, value: Data, shell: str, seen: Seen) -> None:
         """A `run:`: no value may stand where its quotes would not hold it."""
+        if not self.older and isinstance(value, str) and (words := habits.of_script(value, shell)):
+            self.say(path, *words)
         if not isinstance(value, str) or "${{" not in value or not self.text(path, value, seen):
             return
         from pccpipe.spec import jinja
@@ -171,6 +178,9 @@ class Texts(Struct, frozen=True):
                 continue  # what follows a `-` that was read as minus
             for message, hint in reference_problems(chain, seen, self.declared):
                 self._say_at(place_of(chain, lines, start), message, hint, lines)
+        for chain, values in analysis.comparisons if not self.older else ():
+            if words := habits.of_comparison(chain, values, self.declared.statuses, seen.texts):
+                self._say_at(place_of(chain, lines, start), *words, lines)
         return analysis.wrong is None
 
     def _say_at(self, position: Position, message: str, hint: str, lines: Sequence[str] | None = None) -> None:

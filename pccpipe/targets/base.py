@@ -66,6 +66,7 @@ class Command(Discreet, frozen=True):
     """The how-manieth command of its step in this run, from 1."""
     script: str
     shell: str = "sh"
+    """The shell with its options: `bash -e`."""
     cwd: str = "."
     """Relative to the workspace."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -144,6 +145,8 @@ class Exit(Struct, frozen=True):
     out_of_memory: bool = False
     timed_out: bool = False
     """The target's side ended it at `Command.limit`."""
+    left_processes: bool = False
+    """It left processes in the background, which were ended when it had ended."""
 
 
 class Running(Protocol):

@@ -549,7 +549,7 @@ def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
     values = {**own, **command.env, **command.secrets}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     folder = shlex.quote(f"{WORKSPACE}/{command.cwd}")
-    shell = shlex.quote(command.shell)
+    shell, *options = map(shlex.quote, shlex.split(command.shell))
     lines += [
         f"pcc_path=$PATH; PATH=${{PATH:+$PATH:}}{SYSTEM_PATH}",
         f"pcc_shell=$(command -v {shell}) || exit {NO_SHELL}",
@@ -558,7 +558,7 @@ def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
         'mkdir -p "$CODEX_HOME"',
         *(relay.lines(command.way_out) if command.is_proxied else []),
         f"PATH=$pcc_path; cd {folder} || exit 127",
-        f'exec "$pcc_shell" {IN}/{SCRIPT} </dev/null',
+        f'exec "$pcc_shell" {" ".join([*options, f"{IN}/{SCRIPT}"])} </dev/null',
         END_OF_PROLOGUE,
     ]
     return "\n".join(lines).encode(errors="surrogateescape")

@@ -87,9 +87,8 @@ class PlainCheckup:
         self._tell("".join(text for text, _ in line) for line in report_lines(report))
 
     def _tell(self, lines: Iterable[str]) -> None:
-        encoding = self._stream.encoding or "utf-8"
         for line in lines:
-            print(line.encode(encoding, "backslashreplace").decode(encoding), file=self._stream, flush=True)
+            print(line, file=self._stream, flush=True)
 
 
 class LiveCheckup:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pccpipe.engine.plan import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.spec.model import Run, Secret, SecretSource
+from pccpipe.spec.model import DEFAULT_OPTIONS, Run, Secret, SecretSource
 from pccpipe.spec.source import Position
 from pccpipe.values import Json
 from pccpipe.views.text import harmless, harmless_line, limit, memory, project_text
@@ -132,6 +132,8 @@ def _way(way: Way, indent: str) -> list[str]:
         lines.append(f"{indent}loosened: {'; '.join(way.container.settings.loosened)}")
     if way.shell != "sh":
         lines.append(f"{indent}shell: {way.shell}")
+    if way.shell_options != DEFAULT_OPTIONS[way.shell]:
+        lines.append(f"{indent}shell options: {', '.join(way.shell_options) or 'none'}")
     if way.cwd:
         lines.append(f"{indent}in: {way.cwd}")
     if way.env:
@@ -256,6 +258,7 @@ def _way_json(way: Way) -> Json:
         "host": way.host,
         "command": way.command,
         "shell": way.shell,
+        "shell_options": list(way.shell_options),
         "cwd": way.cwd,
         "env": dict(way.env),
         "container": {

@@ -51,10 +51,17 @@ def harmless(text: str) -> str:
 
 
 def harmless_line(text: str) -> str:
-    """As `harmless`, for one line: shortened, tabs as spaces, of a progress bar (`\\r`) only what it showed last."""
-    shown = text.rstrip("\r\n").rpartition("\r")[2]
-    shown = harmless(shown).replace("\n", "\\n").expandtabs(8)
+    """As `harmless`, for one line: shortened, tabs as spaces, and of a progress bar (`\\r`) only what it showed last.
+
+    What follows the only `\\r` and is shorter did not overwrite all before it: both are shown.
+    """
+    shown = harmless(_overwritten(text.rstrip("\r\n"))).replace("\n", "\\n").expandtabs(8)
     return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
+
+
+def _overwritten(line: str) -> str:
+    before, _, last = line.rpartition("\r")
+    return line if "\r" not in before and len(last) < len(before) else last
 
 
 def harmless_lines(text: str) -> str:
@@ -124,9 +131,10 @@ class Lines:
         self._rest += piece
         if len(self._rest) <= _KEPT:
             return
-        shown = self._rest.rstrip("\r").rpartition("\r")
-        if shown[1]:
-            self._rest, self._dropped = shown[2], 0
+        before, bar, last = self._rest.rstrip("\r").rpartition("\r")
+        if bar:
+            # With a `\r` before and behind it, it is a progress bar still.
+            self._rest, self._dropped = f"\r{last}{self._rest[len(before) + len(bar) + len(last) :]}", 0
         self._dropped += max(0, len(self._rest) - _KEPT)
         self._rest = self._rest[:_KEPT]
 

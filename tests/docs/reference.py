@@ -49,9 +49,9 @@ def reference() -> str:
     parts = [HEAD]
     for title, name in FILES.items():
         schema = json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
-        parts += _section(title, schema)
+        parts += _section(title, _resolved(schema, schema))
         for key, defined in schema.get("definitions", {}).items():
-            parts += _section(DEFINED.get(key, f"`{key}`"), defined)
+            parts += _section(DEFINED.get(key, f"`{key}`"), _resolved(defined, schema))
     return "\n".join(parts)
 
 
@@ -111,6 +111,21 @@ def _section(title: str, schema: Schema, depth: int = 2) -> Iterator[str]:
         inner = of_key.get("items", of_key) if of_key.get("type") == "array" else of_key
         if isinstance(inner, dict) and inner.get("properties"):
             yield from _section(f"`{key}:`{_of(title)}", inner, min(depth + 1, 5))
+
+
+def _resolved(schema: Schema, root: Schema) -> Schema:
+    """The schema with the keys that it has in common with a step written out."""
+    made = dict(schema)
+    if "properties" in schema:
+        keys: Schema = schema["properties"]
+        made["properties"] = {key: _resolved(_pointed(of_key, root), root) for key, of_key in keys.items()}
+    return made
+
+
+def _pointed(schema: Schema, root: Schema) -> Schema:
+    name = str(schema.get("$ref", "")).removeprefix("#/definitions/step/properties/")
+    found: Schema = root.get("definitions", {}).get("step", {}).get("properties", {}).get(name, schema)
+    return found
 
 
 def _of(title: str) -> str:

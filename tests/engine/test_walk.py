@@ -220,7 +220,7 @@ def test_an_expression_that_cannot_be_evaluated_fails_its_step_with_its_words(st
     played = stage.play("""
         steps:
           - {id: a, run: "true", result: {path: result.json}}
-          - {id: b, run: "echo ${{ steps.a.result.nothing }}"}
+          - {id: b, run: "echo ${{ steps.a.result.a.nothing }}"}
     """)
     assert played.end_of("b").outcome is Outcome.FAILED
     assert "nothing" in played.end_of("b").message

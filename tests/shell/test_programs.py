@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pccpipe.shell import programs
@@ -13,6 +13,7 @@ from pccpipe.targets.base import Command
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), text, max_size=3), text, text)
 def test_whatever_the_values_no_word_of_them_is_read_as_program(env: dict[str, str], script: str, cwd: str) -> None:
     program = programs.begin(

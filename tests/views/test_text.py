@@ -191,3 +191,10 @@ def test_facts_of_actions_read_well() -> None:
     assert facts(ActionDone("a", "download", {"files": 0, "bytes": 0, "missing": ["x"], "refused": []})) == (
         "0 files, 0 B, missing: x"
     )
+
+
+def test_what_a_return_did_not_overwrite_is_shown() -> None:
+    assert harmless_line("error: cannot open foo.c\r: not found\n") == "error: cannot open foo.c\\x0d: not found"
+    assert harmless_line("10%\r50%\r100%\rdone\n") == "done"
+    assert harmless_line("downloading\rdownloaded it\n") == "downloaded it"
+    assert harmless_line("with a Windows line end\r\n") == "with a Windows line end"

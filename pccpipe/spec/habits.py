@@ -1,0 +1,85 @@
+"""What people bring from other tools, and what it would do here: taken by the schema, and not what they mean."""
+
+from __future__ import annotations
+
+import re
+
+from pccpipe.outcome import Outcome
+from pccpipe.spec.problem import did_you_mean
+
+STEP_OUTCOMES = (*(outcome.value for outcome in Outcome), "not_run")
+RUN_OUTCOMES = (*(outcome.value for outcome in Outcome if outcome is not Outcome.SKIPPED), "running")
+
+_SHELLS = re.compile(r"(?:\S*/)?(?:env\s+(?:-S\s*)?)?(?:\S*/)?(sh|dash|bash)(?:\s|\Z)")
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+_WILD = re.compile(r"[*?]")
+
+Words = tuple[str, str]
+"""A message and its hint."""
+
+
+def of_script(script: str, shell: str) -> Words | None:
+    """A first line `#!` that names another program than the step's shell."""
+    if not script.startswith("#!"):
+        return None
+    line = script.splitlines()[0][2:].strip()
+    named = _SHELLS.match(line)
+    if not named:
+        program = line.removeprefix("/usr/bin/env").split() or ["PROGRAM"]
+        name = program[0].rpartition("/")[2] or "PROGRAM"
+        hint = f"""put the script into `files:` (`NAME: {{text: ...}}`), and write `run: {name} "$PCC_IN/NAME"`"""
+        return f"`#!` has no effect: `run:` is read by {shell}", hint
+    if named[1] == "bash" and shell != "bash":
+        return f"`#!` has no effect: `run:` is read by {shell}", "say `shell: bash`"
+    return None
+
+
+def of_variable(name: str, value: object) -> Words | None:
+    """A variable that is to be made longer, as a shell would do it."""
+    if not isinstance(value, str) or not any(name in match.groups() for match in _VARIABLE.finditer(value)):
+        return None
+    message = f"`${name}` is not expanded here: the command would get these letters"
+    return message, f'write it into `run:`, as its first line: export {name}="{value}"'
+
+
+def of_download(path: object) -> Words | None:
+    """A pattern where one file or folder is named."""
+    wild = _WILD.search(path) if isinstance(path, str) and "${{" not in path else None
+    if not wild:
+        return None
+    folder = wild.string[: wild.start()].rpartition("/")[0]
+    hint = f"name each file, or the folder that they are in{f': `{folder}`' if folder else ''}"
+    return f"`{wild[0]}` is only a letter here: a download names files and folders", hint
+
+
+def of_comparison(
+    chain: tuple[str, ...], values: tuple[object, ...], statuses: frozenset[str], texts: frozenset[str]
+) -> Words | None:
+    """A comparison that is never true.
+
+    Args:
+        chain: the name that is compared: `("steps", "a", "outcome")`.
+        values: the values that it is compared with.
+        statuses: the words of the file's `fails_as:`.
+        texts: the names of the matrix whose values are text.
+    """
+    match chain:
+        case ("steps", _, "outcome"):
+            known: tuple[str, ...] = STEP_OUTCOMES
+        case ("run", "outcome"):
+            known = RUN_OUTCOMES
+        case ("run", "status"):
+            known = (*RUN_OUTCOMES, *sorted(statuses))
+        case ("matrix", name) if name in texts:
+            numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+            if not numbers:
+                return None
+            message = f"the values of `matrix.{name}` are text, and the number {numbers[0]} is none of them"
+            return message, f"write '{numbers[0]}', or `matrix.{name} | float`"
+        case _:
+            return None
+    wrong = next((value for value in values if value not in known), None)
+    if wrong is None:
+        return None
+    what = "an outcome" if chain[-1] == "outcome" else "the status of a run"
+    return f"{what} is never `{wrong}`", did_you_mean(str(wrong), known)
