@@ -12,6 +12,11 @@ from pccpipe.values import Json
 
 MOST_HIDDEN, LONGEST_HIDDEN = 200, 300
 """Of the names of hidden files in a record, and of the characters of one."""
+_DEFAULT = frozenset(
+    {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"}
+    | {"NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
+)
+"""The capabilities that a container has unless they are dropped."""
 _NAMESPACES = {
     "network": "NetworkMode",
     "pid": "PidMode",
@@ -77,9 +82,10 @@ def part(found: Mapping[str, Json], *keys: str) -> dict[str, Json]:
 def _capabilities(settings: Mapping[str, Json]) -> tuple[str, ...]:
     if settings.get("Privileged") is True:
         return ("ALL",)
-    dropped = {str(name).upper() for name in _list(settings.get("CapDrop"))}
+    dropped = {str(name).upper().removeprefix("CAP_") for name in _list(settings.get("CapDrop"))}
     given = sorted(str(name).upper().removeprefix("CAP_") for name in _list(settings.get("CapAdd")))
-    return tuple(given if "ALL" in dropped else ["DEFAULT", *given])
+    # Podman says ALL as one by one.
+    return tuple(given if "ALL" in dropped or dropped >= _DEFAULT else ["DEFAULT", *given])
 
 
 def _security(found: Mapping[str, Json], settings: Mapping[str, Json], engine: tuple[str, ...] | None) -> Iterator[str]:

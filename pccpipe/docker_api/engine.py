@@ -57,6 +57,7 @@ class Engine:
         self._lock = threading.Lock()
         self._client: docker.APIClient | None = None
         self._version = ""
+        self._is_podman = False
         self._security: tuple[str, ...] | None = None
 
     @property
@@ -68,10 +69,16 @@ class Engine:
         """Make sure that it answers. Raises `Unavailable`."""
         with self._lock:
             if self._client is None:
-                self._version = self._negotiated()
+                self._version, self._is_podman = self._negotiated()
                 from pccpipe.docker_api.adapter import make_client
 
                 self._client = make_client(self.dial, self._version)
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is Podman, which takes some settings in other words. Raises `Unavailable`."""
+        self.open()
+        return self._is_podman
 
     def dial(self) -> ByteStream:
         """A new connection to it. Raises `Unavailable` with an engine's reason, or the machine's."""
@@ -260,8 +267,8 @@ class Engine:
         if failure:
             raise ActionError(f"{image} could not be built: {failure}")
 
-    def _negotiated(self) -> str:
-        """The newest version of the API that both know."""
+    def _negotiated(self) -> tuple[str, bool]:
+        """The newest version of the API that both know, and whether it is Podman's."""
         where = f"{self.socket} on {self.machine.host}"
         stream = self.dial()
         try:
@@ -279,7 +286,7 @@ class Engine:
             stream.close()
         if not answer.startswith(b"HTTP/"):
             raise Unavailable(Reason.ENGINE_STOPPED, f"{where}: the connection was closed without an answer")
-        return _common_version(answer, where)
+        return _common_version(answer, where), b"\r\nlibpod-api-version:" in answer.lower()
 
 
 def _is_ours(error: Exception) -> bool:

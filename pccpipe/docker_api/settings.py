@@ -41,6 +41,8 @@ LIMIT_LABEL = "pccpipe.limit"
 
 LOG_CONFIG: Json = {"Type": "local", "Config": {"max-size": "1g", "max-file": "2", "compress": "false"}}
 """The engine's copy of the output, for going on after a dropped connection; it goes with the container."""
+PODMAN_LOG: Json = {"Type": "json-file", "Config": {"max-size": "1g"}}
+"""The same, in Podman's words."""
 
 
 class Paths(Struct, frozen=True):
@@ -65,12 +67,19 @@ def container_name(run_id: str, command: Command) -> str:
 
 
 def create_body(
-    command: Command, run_id: str, user: tuple[int, int], paths: Paths, hidden: Sequence[Hidden] = ()
+    command: Command,
+    run_id: str,
+    user: tuple[int, int],
+    paths: Paths,
+    hidden: Sequence[Hidden] = (),
+    *,
+    podman: bool = False,
 ) -> dict[str, Json]:
     """The body of the API's create call.
 
     Args:
         hidden: what of the workspace it is not to see.
+        podman: whether the engine is that.
     """
     settings = command.container
     assert settings is not None
@@ -116,8 +125,9 @@ def create_body(
                 _mount(paths.out, OUT, read_only=False),
                 *([_mount(paths.proxy, PROXY, read_only=True)] if command.is_proxied else []),
             ],
-            "Tmpfs": _tmpfs(settings, uid, gid),
-            "LogConfig": LOG_CONFIG,
+            # Podman gives a folder in memory to nobody but root; in there is no other user than the command's.
+            "Tmpfs": _tmpfs(settings, "mode=1777" if podman else f"mode=0700,uid={uid},gid={gid}"),
+            "LogConfig": PODMAN_LOG if podman else LOG_CONFIG,
             "RestartPolicy": {"Name": "no"},
             "AutoRemove": False,
         },
@@ -133,9 +143,9 @@ def _security(settings: ContainerSettings) -> list[Json]:
     return [option for option, is_set in options.items() if is_set]
 
 
-def _tmpfs(settings: ContainerSettings, uid: int, gid: int) -> dict[str, Json]:
+def _tmpfs(settings: ContainerSettings, of_home: str) -> dict[str, Json]:
     common = f"rw,exec,nosuid,nodev,size={settings.home_size}"
-    folders: dict[str, Json] = {HOME: f"{common},mode=0700,uid={uid},gid={gid}"}
+    folders: dict[str, Json] = {HOME: f"{common},{of_home}"}
     if settings.read_only_root:
         folders |= dict.fromkeys(TEMPORARY, f"{common},mode=1777")
     return folders

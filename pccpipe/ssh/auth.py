@@ -237,6 +237,8 @@ class _Attempt:
 
     def _hints(self) -> list[str]:
         hints = []
+        if "Too many authentication failures" in self._transport.parting_words:
+            hints.append("more keys than MaxAuthTries allows: vm.key_path may be KEY.pub, for one of the agent's keys")
         if self._unsigned:
             hints.append("the SSH agent here has to sign: confirm, unlock it, or touch the token")
         unsigned = [identity for identity, _ in self._unsigned]

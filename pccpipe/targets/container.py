@@ -365,7 +365,8 @@ class ContainerTarget:
         options = self._engine.security_options() or ()
         is_rootless = "rootless" in options
         # There, root is the login on the machine, and any other number somebody else.
-        body = create_body(command, self._run_id, (0, 0) if is_rootless else owner, paths, hidden)
+        user, podman = (0, 0) if is_rootless else owner, self._engine.is_podman
+        body = create_body(command, self._run_id, user, paths, hidden, podman=podman)
         if is_rootless and self._account:
             words = f"{self._machine.host}: a rootless engine gives the users of its containers other ids on the VM"
             hint = "run the engine as root (with userns-remap if you like), or take `run_as` out of the project file"

@@ -1,12 +1,18 @@
-"""A run on a VM whose login has start-up files that print, read stdin and leave a process."""
+"""Runs on a VM whose login has start-up files that print, read stdin and leave a process, or has no shell."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.control import Control
+from pccpipe.outcome import Reason
+from tests.e2e.control import ROOT, Control
+from tests.ssh.test_connection import reconfigure, refusal
+from tests.ssh.test_login import whoami
+from tests.targets.conftest import vm_spec
 from tests.testbed.vm import VM
 
 PIPELINE = """
@@ -16,6 +22,17 @@ steps:
   - {id: fetch, diff: diff.patch}
 always:
   - {id: clean, remove: workspace}
+"""
+
+
+AGENT = """
+steps:
+  - {id: upload, upload: workspace}
+  - {id: s, on: vm, run: echo hi}
+"""
+PLAIN = """
+steps:
+  - {id: s, on: vm, run: echo hi}
 """
 
 
@@ -35,3 +52,44 @@ def test_a_run_does_not_notice_them(control: Control, noisy: VM) -> None:
     assert "+fixed" in (ran.record / "diff.patch").read_text()
     assert noisy.sh("cd /home/project/.system && find run-workspaces run-state -mindepth 1").stdout == ""
     assert noisy.sh("ls -d /commands /lane-* 2>/dev/null || true").stdout == ""
+
+
+@pytest.mark.parametrize("text", [PLAIN, AGENT])
+def test_a_login_without_a_shell_is_refused_in_its_own_words_everywhere(
+    control: Control, vm: VM, request: pytest.FixtureRequest, text: str
+) -> None:
+    request.addfinalizer(lambda: vm.sh("usermod -s /bin/bash pcc"))
+    vm.sh("usermod -s /usr/sbin/nologin pcc")
+    ran = control.run(text)
+    words = "gave no shell: This account is currently not available."
+    assert ran.code == 3
+    assert words in ran.stderr + ran.stdout
+    assert "ssh_session_refused" in ran.stderr + ran.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "pccpipe", "doctor", "--project", str(control.project_file())],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("echo only backups here", "gave no shell: only backups here"),
+        ("internal-sftp", "gave no shell: This service allows sftp connections only."),
+    ],
+)
+def test_a_forced_command_is_refused_in_its_own_words(fresh_vm: VM, command: str, words: str) -> None:
+    reconfigure(fresh_vm, f"ForceCommand {command}")
+    error = refusal(vm_spec(fresh_vm))
+    assert error.reason is Reason.SSH_SESSION_REFUSED
+    assert words in error.words
+    assert "ForceCommand" in error.words + error.hint
+
+
+def test_a_forced_command_that_runs_what_was_asked_for_does_no_harm(fresh_vm: VM) -> None:
+    reconfigure(fresh_vm, 'ForceCommand exec bash -c "$SSH_ORIGINAL_COMMAND"')
+    assert whoami(vm_spec(fresh_vm)) == "pcc"

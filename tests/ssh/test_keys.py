@@ -111,6 +111,7 @@ def test_a_public_key_chooses_one_of_the_agents(vm: VM, tmp_path: Path, monkeypa
     assert whoami(spec) == "pcc"
     error = refusal(msgspec.structs.replace(spec, key_path=None))
     assert "Too many authentication failures" in error.words
+    assert "vm.key_path may be KEY.pub" in error.hint
     # Not another key than the one that it names.
     monkeypatch.setattr(Authentication, "offer", lambda *_: pytest.fail("another key was offered"))
     subprocess.run(["ssh-add", "-q", "-d", str(tmp_path / "good.pub")], check=True, capture_output=True)

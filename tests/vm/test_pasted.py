@@ -116,7 +116,7 @@ def test_a_vm_that_cannot_be_logged_in_to(host: str, user: str) -> None:
         (Reason.SSH_AUTH_FAILED, login.login, (f"{user}@{host}",)),
         (Reason.SSH_SESSION_REFUSED, login.login, (user,)),
     ):
-        found = look(patient(Vm(), vm=settings, login_refusal=Unavailable(reason, "the VM gave no shell")))
+        found = look(patient(Vm(), vm=settings, login_refusal=Unavailable(reason, "the VM gave no shell: exit code 1")))
         holds(command(found.mend), *names)
 
 

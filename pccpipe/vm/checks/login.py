@@ -77,7 +77,8 @@ def login(patient: Patient) -> Finding:
         facts = patient.machine.facts
         return ok(f"user {facts.user} ({facts.uid}:{facts.gid}), {facts.system}")
     if refusal.reason is Reason.SSH_SESSION_REFUSED:
-        no_shell = "gave no shell" in refusal.words
+        # nologin and false say so; what a forced command says is its own.
+        no_shell = any(words in refusal.words for words in ("gave no shell: This account", "gave no shell: exit code"))
         return wrong(_words(refusal), Mend(f"sudo usermod -s /bin/bash {operands(vm.user)}") if no_shell else None)
     mend = None
     if vm.key_path and not vm.proxy_jump:
