@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import paramiko
 
@@ -113,7 +113,8 @@ class Connection:
             if not self._is_alive():
                 raise ConnectionResetError(f"the SSH connection to {self.host} ended") from error
             raise Unavailable(Reason.SSH_SESSION_REFUSED, f"{self.host} runs no command: {error}") from error
-        entrance.enter(process, word, self.host, self._vm.user)
+        heard = cast("Transport", channel.transport).heard
+        entrance.enter(process, word, self.host, self._vm.user, lambda: heard.quiet_for)
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
         shell = self._live_shell()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -23,6 +24,10 @@ NUDGE = 2.0
 """Seconds after which a start-up file that may wait for a line gets an empty one, as if a person pressed Enter."""
 LAG = 5.0
 """Seconds between the words on the two streams."""
+NUDGES = 5
+"""So many of them: then it is quiet, and the connection asks whether the server is still there."""
+SILENCE = 12.0
+"""Seconds without an answer to that, at the end of `LIMIT`, after which it is the network and no start-up file."""
 EXIT_TIMEOUT = 5.0
 READ_SIZE = 64 * 1024
 WORDS = 2000
@@ -41,17 +46,24 @@ def behind(word: str, command: str) -> str:
     return sh_command(f"read -r pcc_ready pcc_idle </proc/uptime; echo {word}; echo {word} >&2; {wait}; {command}")
 
 
-def enter(process: Process, word: str, host: str, user: str) -> None:
-    """Wait until the program's turn comes, and let it begin. Raises `Unavailable`, ConnectionError."""
+def enter(process: Process, word: str, host: str, user: str, quiet_for: Callable[[], float]) -> None:
+    """Wait until the program's turn comes, and let it begin; `quiet_for` are the seconds since the server was heard.
+
+    Raises `Unavailable`, ConnectionError.
+    """
     streams = (_Prelude(word), _Prelude(word))
     receivers = (process.recv, process.recv_stderr)
     deadline = time.monotonic() + LIMIT
+    nudges = 0
     while not all(stream.is_over for stream in streams):
         left = deadline - time.monotonic()
+        if left <= 0 and quiet_for() > SILENCE:
+            raise ConnectionResetError(f"nothing was heard of {host} for {quiet_for():.0f} s")
         if left <= 0:
             raise _stuck(streams, host, user)
         ready = process.ready(min(left, NUDGE))
-        if not any(ready):
+        if not any(ready) and nudges < NUDGES:
+            nudges += 1
             _send(process, b"\n")
         for stream, receive, is_ready in zip(streams, receivers, ready, strict=True):
             if is_ready and not stream.is_over:

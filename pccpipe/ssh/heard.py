@@ -37,6 +37,11 @@ class HeardSocket:
         # By this name, as a socket has it: paramiko asks.
         self._closed = False
 
+    @property
+    def quiet_for(self) -> float:
+        """The seconds since anything was heard."""
+        return time.monotonic() - self._heard
+
     def recv(self, size: int) -> bytes:
         if self._given == self._taken and not self._take():
             return b""

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for each of: TCP, the SSH handshake."""
+"""Seconds for TCP, and for the way through a jump host."""
+HANDSHAKE_TIMEOUT = 30.0
+"""Seconds for sshd's greeting, and for the keys to be agreed on: a machine that swaps takes its time."""
 
 # paramiko logs what it also raises, with tracebacks; without a handler Python prints that on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -82,7 +84,7 @@ class Transport(paramiko.Transport):
         self.parting_words = ""
         self.offered: dict[str, list[str]] = {}
         """The algorithms that the server offers, as paramiko calls the lists."""
-        self.banner_timeout = self.handshake_timeout = CONNECT_TIMEOUT
+        self.banner_timeout = self.handshake_timeout = HANDSHAKE_TIMEOUT
 
     def get_exception(self) -> Exception | None:
         error = super().get_exception()
@@ -220,7 +222,7 @@ def _authenticated(
     try:
         _prefer(transport, known.key_types)
         try:
-            transport.start_client(timeout=CONNECT_TIMEOUT)
+            transport.start_client(timeout=HANDSHAKE_TIMEOUT)
             server_key = transport.get_remote_server_key()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise _closed(where, transport, error) from error
@@ -255,7 +257,7 @@ def _closed(where: str, transport: Transport, error: Exception) -> Unavailable:
     text = str(error)
     # paramiko's `start_client` comes back without a word when its time is over.
     if transport.is_active() or isinstance(error.__context__, TimeoutError) or transport.heard.fell_silent:
-        words = f"{where}: something accepts connections, but no SSH server answered in {CONNECT_TIMEOUT:g} s"
+        words = f"{where}: something accepts connections, but no SSH server answered in {HANDSHAKE_TIMEOUT:g} s"
         return Unavailable(Reason.SSH_UNREACHABLE, words)
     if "protocol banner" in text or isinstance(error, EOFError):
         return Unavailable(Reason.SSH_CLOSED, f"{where}: the connection was closed before the login was done")

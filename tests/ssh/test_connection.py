@@ -232,7 +232,7 @@ def test_an_address_that_nothing_has(vm: VM, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_port_that_is_not_sshs(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(login, "HANDSHAKE_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         spec = msgspec.structs.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1])
         error = refusal(spec)

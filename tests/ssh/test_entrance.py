@@ -12,10 +12,11 @@ import pytest
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.housekeeping import read_to_end
-from pccpipe.ssh import entrance
+from pccpipe.ssh import entrance, login
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.machine import Done
 from tests.targets.conftest import vm_spec
+from tests.targets.stand import until
 from tests.testbed.vm import VM
 
 MakeConnection = Callable[[str], Connection]
@@ -93,6 +94,24 @@ def test_a_start_up_file_without_an_end_is_named(
     assert "end at once without a terminal" in error.hint
     if "wait for it" in text:
         assert error.words.endswith("It said: wait for it")
+
+
+def test_a_network_that_is_cut_is_no_start_up_file(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LIMIT", 4.0), ("SILENCE", 2.0), ("NUDGE", 0.2)):
+        monkeypatch.setattr(entrance, name, value)
+    monkeypatch.setattr(login, "PING_INTERVAL", 0.5)
+    fresh_vm.sh("cat >/home/pcc/.bashrc", stdin="touch begun; sleep 60\n")
+    connection = Connection(vm_spec(fresh_vm))
+    # Alive, it is the file.
+    assert "a start-up file of pcc" in refusal(connection).words
+    fresh_vm.sh("rm /home/pcc/begun")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(connection.popen, "cat")
+        until(lambda: fresh_vm.sh("ls /home/pcc/begun", check=False).returncode == 0)
+        fresh_vm.cut()
+        with pytest.raises(ConnectionResetError, match="nothing was heard"):
+            opening.result()
+    connection.close()
 
 
 def test_a_start_up_file_that_redirects_the_output_is_named(

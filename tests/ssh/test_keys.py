@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pccpipe.outcome import Reason
 from pccpipe.ssh import auth, heard, login
 from pccpipe.ssh.auth import Authentication
+from pccpipe.ssh.connection import Connection
 from tests.ssh.test_connection import reconfigure, refusal
 from tests.ssh.test_login import authorize, make_key, whoami
 from tests.targets.conftest import vm_spec
@@ -191,6 +195,37 @@ def test_a_slow_login_is_waited_for_and_never_called_a_refusal(fresh_vm: VM, mon
         Reason.SSH_UNREACHABLE,
         f"pcc@{fresh_vm.host}: sshd did not answer the login in 1 s",
     )
+
+
+def test_a_slow_greeting_is_waited_for(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "CONNECT_TIMEOUT", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        spec = msgspec.structs.replace(
+            vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1], known_hosts=tmp_path / "hosts"
+        )
+
+        def serve() -> None:
+            near = server.accept()[0]
+            time.sleep(2)
+            far = socket.create_connection((vm.host, vm.port))
+            pump = threading.Thread(target=copy, args=(near, far), daemon=True)
+            pump.start()
+            copy(far, near)
+            pump.join()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        connection = Connection(spec, accept_new_host_key=True)
+        assert connection.facts.user == "pcc"
+        connection.close()
+        thread.join(10)
+
+
+def copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize(
