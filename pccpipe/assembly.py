@@ -159,14 +159,16 @@ class Assembly:
             finally:
                 file.write(mask.finish())
 
-    def close(self) -> None:
+    def close(self) -> list[str]:
+        left: list[str] = []
         with self._lock:
             # Containers before the VM's files, which they have mounted.
             for place in sorted(self._made, key=lambda place: place is not Place.CONTAINER):
-                self._made[place].close()
+                left += self._made[place].close()
             self._made.clear()
             if self.vm:
                 self.vm.close()
+        return left
 
     def _make(self, place: Place) -> Target:
         match place:

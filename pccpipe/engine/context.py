@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -55,8 +55,8 @@ class Targets(Protocol):
         """Put on record, for later runs, that an agent's code may run on the VM itself. Raises PccpipeError."""
         ...
 
-    def close(self) -> None:
-        """Close those that were made."""
+    def close(self) -> Sequence[str]:
+        """Close those that were made; give what could not be removed, in words."""
         ...
 
 

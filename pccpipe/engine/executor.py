@@ -91,7 +91,8 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
             # What can't be reached any more is for `gc`.
             with contextlib.suppress(PccpipeError):
                 parts.targets[place].take_over()
-        parts.targets.close()
+        for left in parts.targets.close():
+            parts.journal.append(Warned(left))
     if ended.help is Help.WANTED:
         return RunOutcome(None, WAITING, ended.message)
     if stopped:

@@ -109,9 +109,9 @@ class Detached:
         running.follow(lane)
         return running
 
-    def close(self) -> None:
-        """End and remove everything that the run has on the machine. Idempotent; never raises."""
-        self._lanes.close()
+    def close(self) -> tuple[str, ...]:
+        """End and remove everything that the run has on the machine; what is left. Idempotent; never raises."""
+        return self._lanes.close()
 
     def _may_have_begun(self, followed: Followed) -> bool:
         """Whether a command began whose lane was lost at that moment; if it did not, then it never will."""

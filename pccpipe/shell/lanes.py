@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import threading
 import time
 
@@ -13,7 +14,7 @@ from pccpipe.shell.control import Control
 from pccpipe.shell.lane import Lane, unbroken
 from pccpipe.shell.programs import Place
 from pccpipe.shell.retry import Retry
-from pccpipe.targets.machine import Machine
+from pccpipe.targets.machine import Machine, left_there
 
 DISCARD_AT_ONCE = 32
 """Commands whose files are removed together."""
@@ -95,11 +96,14 @@ class Lanes:
         with contextlib.suppress(Unavailable, ConnectionError):
             self.control.send(programs.discard(discarded))
 
-    def close(self) -> None:
-        """End the lanes, and with them everything of the run on the machine, if anything can be there. Never raises."""
+    def close(self) -> tuple[str, ...]:
+        """End the lanes, and with them everything of the run on the machine, if anything can be there. Never raises.
+
+        Gives what could not be removed, in words.
+        """
         with self._changed:
             if self._closed:
-                return
+                return ()
             self._closed = True
             idle, self._idle = self._idle, []
             self._changed.notify_all()
@@ -107,16 +111,22 @@ class Lanes:
             lane.close()
         self.control.close()
         if not self.control.was_opened:
-            return
+            return ()
         retry = Retry(CLOSE_LIMIT)
-        # What can't be removed now is for `gc`.
-        with contextlib.suppress(Lost):
+        state = self.place.state
+        script = f"({programs.end_run(self.place)}\n)\n[ ! -e {shlex.quote(state)} ]"
+        try:
             while retry.wait(CLOSE_LIMIT):
                 try:
-                    self.machine.run(programs.end_run(self.place), timeout=30.0)
-                    return
+                    if self.machine.run(script, timeout=30.0).code == 0:
+                        return ()
+                    as_root = f"sudo rm -rf {shlex.quote(state)}, there"
+                    return (left_there(self.machine.host, f"the folder {state}", "", as_root),)
                 except (Unavailable, ConnectionError, TimeoutError) as error:
                     retry.failed(error)
+        except Lost as lost:
+            return (left_there(self.machine.host, f"the folder {state}", lost.words, "pccpipe gc"),)
+        return ()
 
     def _let_in_next(self) -> None:
         with self._changed:

@@ -10,7 +10,7 @@ else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, TypeAlias
 
 from msgspec import Struct, field
@@ -225,6 +225,9 @@ class Target(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """End and remove everything that this run made on the target. Idempotent; never raises."""
+    def close(self) -> Sequence[str]:
+        """End and remove everything that this run made on the target. Idempotent; never raises.
+
+        Gives what could not be removed, each with its reason and what removes it.
+        """
         ...

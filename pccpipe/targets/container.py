@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shlex
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -49,7 +49,7 @@ from pccpipe.targets.answers import IDS, number, number_or_none
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
 from pccpipe.targets.known_images import KnownImages
-from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, refused
+from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, left_there, refused
 from pccpipe.targets.turns import Kind, TakingTurns, Turns
 from pccpipe.values import Json
 
@@ -68,6 +68,8 @@ DOUBT_LIMIT = 60.0
 BEGIN_LIMIT = 10.0
 """Seconds for which a start waits until the command begins; then it counts as begun."""
 LONGEST_WORDS = 4000
+BUSY_LIMIT, BUSY_PAUSE = 4.0, 1.0
+"""Seconds for which an engine is asked again to remove a container that it says is busy, and between two tries."""
 CLOSE_LIMIT = 15.0
 """Seconds for which the engine may stay away at the end before what the run has there is left to `gc`."""
 
@@ -253,36 +255,71 @@ class ContainerTarget:
             raise
         return True
 
-    def close(self) -> None:
+    def close(self) -> tuple[str, ...]:
         with self._door_lock:
             if self._served is not None:
                 self._served.close()
                 self._served = None
         if not self._used:
-            return
+            return ()
         self._used = False
         retry = Retry(CLOSE_LIMIT)
-        # What can't be removed now is for `gc`, which goes by the containers' labels.
-        with contextlib.suppress(Lost):
+        try:
             while retry.wait(CLOSE_LIMIT):
                 try:
-                    self._remove_all()
-                    return
+                    return (*self._remove_containers(), *self._remove_files())
                 except (Unavailable, ConnectionError, TimeoutError) as error:
                     retry.failed(error)
+        except Lost as lost:
+            # `gc` goes by the containers' labels.
+            return (left_there(self._machine.host, "what its containers left", lost.words, "pccpipe gc"),)
+        return ()
 
-    def _remove_all(self) -> None:
-        """Also containers whose create call was answered to nobody."""
-        for left, mounts in self._engine.listed({"pccpipe.run": self._run_id}).items():
-            # Another project's run may have the same id on this engine.
-            if mounts.get(IN, f"{self._place.state}/").startswith(f"{self._place.state}/"):
-                self._engine.remove(left)
-        # What the machine's own commands keep in the same folder is not ours.
+    def _remove_containers(self) -> list[str]:
+        """Also those whose create call was answered to nobody; what stays, with the engine's words.
+
+        Raises `Unavailable` while the engine is away, ConnectionError, TimeoutError.
+        """
+        until = time.monotonic() + BUSY_LIMIT
+        while True:
+            stays: dict[str, str] = {}
+            for left, mounts in self._engine.listed({"pccpipe.run": self._run_id}).items():
+                # Another project's run may have the same id on this engine.
+                if not mounts.get(IN, f"{self._place.state}/").startswith(f"{self._place.state}/"):
+                    continue
+                try:
+                    self._engine.remove(left)
+                except Unavailable as error:
+                    if error.reason is not Reason.ENGINE_ERROR:
+                        raise
+                    stays[left] = error.words
+            if not stays or time.monotonic() >= until:
+                host = self._machine.host
+                return [
+                    left_there(host, f"the container {self._name_of(left)}", words, f"docker rm -f {left[:12]}, there")
+                    for left, words in stays.items()
+                ]
+            time.sleep(BUSY_PAUSE)
+
+    def _name_of(self, container: str) -> str:
+        try:
+            name = (self._engine.inspect(container) or {}).get("Name")
+        except (Unavailable, ConnectionError, TimeoutError):
+            name = None
+        return str(name or container[:12]).removeprefix("/")
+
+    def _remove_files(self) -> list[str]:
+        """Remove what the machine has of the commands but their own processes' files, which are not ours."""
         state = shlex.quote(self._place.state)
         let_go = f"{holder.functions(self._engine.socket)}{holder.let_all_go(self._place)}"
         empty = self._emptied(f"{self._place.state}/commands/*.out")
-        remove = f"rm -rf {state}/commands {state}/proxy; rmdir {state} 2>/dev/null"
-        self._machine.run(f"{let_go}\n{empty}{remove}")
+        folders = f"{state}/commands {state}/proxy"
+        open_up = f"{{ chmod -R u+rwX {folders}; rm -rf {folders}; }}"
+        remove = f"{{ rm -rf {folders} || {open_up}; rmdir {state}; }} 2>/dev/null; [ ! -e {state}/commands ]"
+        if self._machine.run(f"{let_go}\n{empty}{remove}").code == 0:
+            return []
+        what, fix = f"the folder {self._place.state}", f"sudo rm -rf {state}, there"
+        return [left_there(self._machine.host, what, "another user's files are in it", fix)]
 
     def _emptied(self, *outs: str) -> str:
         """A line that empties these folders: what the account made in one of its own is only for itself to remove."""

@@ -43,6 +43,8 @@ class DummyTarget:
         self.left: set[str] = set()
         self.opened = 0
         self.closed = False
+        self.leaves: tuple[str, ...] = ()
+        """What it says at its end that it could not remove."""
 
     def open(self) -> None:
         self.opened += 1
@@ -74,8 +76,9 @@ class DummyTarget:
                 return _Playing(self._script(command), command, self._place, self.left)
         raise Lost(f"nothing is known of {token['id']}")
 
-    def close(self) -> None:
+    def close(self) -> tuple[str, ...]:
         self.closed = True
+        return self.leaves
 
 
 class _Playing:

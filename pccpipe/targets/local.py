@@ -76,10 +76,10 @@ class LocalTarget:
             self._doorway.reopen()
         return self._detached.attach(token, self._isolation(str(self._workspace().absolute())))
 
-    def close(self) -> None:
+    def close(self) -> tuple[str, ...]:
         if self._doorway:
             self._doorway.close()
-        self._detached.close()
+        return self._detached.close()
 
     def _isolation(self, workspace: str) -> Isolation:
         facts = self._machine.facts

@@ -166,6 +166,11 @@ class Halt(Protocol):
         ...
 
 
+def left_there(host: str, what: str, why: str, fix: str) -> str:
+    """What could not be removed there, in words."""
+    return f"{host}: {what} could not be removed{f': {why}' if why else ''}; fix: {fix}"
+
+
 def is_full(words: str) -> bool:
     """Whether a program says, in the C locale, that the disk is full."""
     # The last is all that GNU tar says if there was room for a part of what it wrote.

@@ -102,10 +102,10 @@ class VmTarget:
         self._turns.go_on(Kind.COMMAND, command_id)
         return TakingTurns(running, self._turns, Kind.COMMAND, command_id)
 
-    def close(self) -> None:
+    def close(self) -> tuple[str, ...]:
         if self._doorway:
             self._doorway.close()
-        self._detached.close()
+        return self._detached.close()
 
     def _make_workspace(self) -> None:
         if self._account:

@@ -113,9 +113,8 @@ class DummyTargets(dict[Place, DummyTarget]):
     def remember_vm(self) -> None:
         self.remembered += 1
 
-    def close(self) -> None:
-        for target in self.values():
-            target.close()
+    def close(self) -> list[str]:
+        return [left for target in self.values() for left in target.close()]
 
 
 class NoImages:

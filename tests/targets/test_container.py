@@ -400,6 +400,11 @@ def test_a_path_without_the_systems_programs_is_the_commands_own(stand: Stand, i
     assert time.monotonic() - began < 20
 
 
+def test_an_image_without_sleep_runs_its_command_all_the_same(stand: Stand, image: Callable[[str], str]) -> None:
+    box = ContainerSettings(image("FROM node:20-slim\nRUN rm /bin/sleep\n"), network="none")
+    assert stand.run("for i in $(seq 1 20000); do :; done; echo fine", container=box)[::2] == (b"fine\n", Exit(0))
+
+
 def test_a_shell_that_the_image_lacks_never_began(stand: Stand) -> None:
     with pytest.raises(Unavailable, match="has no fish, which the step's `shell:` names") as caught:
         stand.start("echo never", shell="fish")

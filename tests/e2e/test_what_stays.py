@@ -1,0 +1,68 @@
+"""A container or a folder that cannot be removed fails no run, and is named in a warning with what removes it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.e2e.control import Control, Ran, wait_until
+from tests.testbed.vm import VM
+
+
+def warnings(ran: Ran) -> str:
+    return "\n".join(event["message"] for event in ran.events if event["event"] == "warned")
+
+
+CONTAINER = """
+    containers: {box: {image: "bb:latest", network: none}}
+    steps:
+      - {id: unit, on: container, container: box, run: echo up; sleep 2}
+"""
+
+
+def test_a_container_that_the_engine_cannot_remove(control: Control, vm: VM) -> None:
+    def stick(_: subprocess.Popen[str], record: Path) -> None:
+        label = f"label=pccpipe.run={record.name}"
+        wait_until(lambda: vm.sh(f"docker ps -q --filter {label}").stdout)
+        # Of what the engine keeps of it, one file cannot be removed by anybody.
+        vm.sh(
+            f"cd /var/lib/docker/containers/$(docker ps -q --no-trunc --filter {label}); touch stuck; chattr +i stuck"
+        )
+
+    ran = control.run(CONTAINER, meanwhile=stick)
+    label = f"label=pccpipe.run={ran.record.name}"
+    try:
+        assert ran.code == 0, ran.stdout
+        told = warnings(ran)
+        assert f"{vm.host}: the container pcc-run-" in told
+        assert "could not be removed: unable to remove filesystem" in told
+        assert "fix: docker rm -f " in told
+        assert "could not be removed" in ran.stdout + ran.stderr
+    finally:
+        vm.sh("chattr -i /var/lib/docker/containers/*/stuck")
+        vm.sh(f"docker rm -f $(docker ps -aq --filter {label})")
+
+
+def test_a_folder_of_another_users(control: Control, vm: VM) -> None:
+    pipeline = """
+        steps:
+          - id: unit
+            on: vm
+            run: echo up; while [ ! -e go ]; do sleep 0.1; done
+    """
+    state = f"{vm.root}/.system/run-state"
+
+    def take(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: vm.sh(f"ls {state}/{record.name}", check=False).returncode == 0)
+        vm.sh(f"cd {state}/{record.name}; mkdir -m 700 roots; touch roots/file")
+        vm.sh(f"until cd {vm.root}/.system/run-workspaces/{record.name}; do sleep 0.1; done; touch go")
+
+    ran = control.run(pipeline, meanwhile=take)
+    assert ran.code == 0, ran.stdout
+    folder = f"{state}/{ran.record.name}"
+    assert f"{vm.host}: the folder {folder} could not be removed; fix: sudo rm -rf {folder}, there" in warnings(ran)
+    vm.sh(f"rm -rf {folder}")
+
+
+def test_what_goes_is_not_named(control: Control) -> None:
+    assert warnings(control.run(CONTAINER)) == ""
