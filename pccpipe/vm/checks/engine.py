@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import threading
 
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
 from pccpipe.docker_api.image import CONTENT_LABEL, content_of
 from pccpipe.docker_api.problems import Call
 from pccpipe.errors import Unavailable
@@ -28,6 +28,9 @@ def installed(patient: Patient) -> Finding:
     refusal = patient.engine_refusal
     if refusal is None or refusal.reason is not Reason.ENGINE_MISSING:
         return ok(f"at {patient.engine.socket}")
+    if patient.engine.socket != DEFAULT_SOCKET:
+        words = f"{refusal.words}: DOCKER_HOST of the login names that socket, or vm.engine_socket does"
+        return wrong(words, Mend(_service(patient, "start"), is_safe=True))
     found = patient.words_of("command -v dockerd")
     if found:
         return ok(found)
@@ -71,10 +74,19 @@ def running(patient: Patient) -> Finding:
             return skipped("only who may use it can tell")
         case Reason.ENGINE_MISSING | Reason.ENGINE_STOPPED:
             verb = "enable --now" if patient.has_systemd else "start"
-            return wrong(f"it does not run ({refusal.words})", Mend(patient.service(verb, "docker"), is_safe=True))
+            return wrong(f"it does not run ({refusal.words})", Mend(_service(patient, verb), is_safe=True))
         case _:
             # To restart it may end the containers of a run.
-            return wrong(refusal.words, Mend(patient.service("restart", "docker")))
+            return wrong(refusal.words, Mend(_service(patient, "restart")))
+
+
+def _service(patient: Patient, verb: str) -> str:
+    """The command that starts or restarts the engine. One of the login's own is no service of the system's."""
+    socket = patient.engine.socket
+    podman = socket.endswith("/podman.sock")
+    if socket.startswith("/run/user/"):
+        return f"systemctl --user {verb} {'podman.socket' if podman else 'docker'}"
+    return patient.service(verb, "podman.socket" if podman else "docker")
 
 
 def image(patient: Patient) -> Finding:
