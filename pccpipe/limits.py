@@ -7,6 +7,7 @@ message and one code, and costs at most `MARGIN` of memory beyond the limit itse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -372,72 +373,362 @@ LINK_WORK = Limit(
     "fewer links, or none of the workspace's own that leads out of it",
 )
 
-ALL: tuple[Limit, ...] = (
-    SSH_WINDOW,
-    SSH_PACKET,
-    SSH_LINE,
-    SSH_EXTENSIONS,
-    ENGINE_ANSWER,
-    ENGINE_VALUES,
-    ENGINE_STREAM,
-    ENGINE_LINE,
-    ENGINE_ERROR,
-    RESULT,
-    RESULT_ERRORS,
-    JSON_VALUES,
-    JSON_DEPTH,
-    JSON_DIGITS,
-    REQUEST_FOR_HELP,
-    REQUEST_ALIASES,
-    REQUEST_DEPTH,
-    REQUEST_INPUTS,
-    REQUEST,
-    REQUEST_VALUES,
-    REQUEST_NESTING,
-    LARGE_REQUESTS,
-    ANSWER,
-    APART_SECONDS,
-    APART_MEMORY,
-    LOG,
-    RUN_LOGS,
-    MODEL_EVENTS,
-    VIEW_QUEUE,
-    WARNINGS,
-    ANSWER_HEAD,
-    CLIENT_HELLO,
-    UNKNOWN_CONNECTIONS,
-    STEP_CONNECTIONS,
-    PIPELINE,
-    PIPELINE_VALUES,
-    PIPELINE_TEXT,
-    PIPELINE_DEPTH,
-    PIPELINE_PROBLEMS,
-    NEAR_NAMES,
-    FILE_INPUT,
-    TEMPLATE,
-    CONTAINERS,
-    INCLUDED,
-    YAML_KEYS,
-    YAML_TAG,
-    YAML_DIGITS,
-    YAML_DIRECTIVES,
-    EXPRESSION_MADE,
-    EXPRESSION_BITS,
-    EXPRESSION_TEXT,
-    EXPRESSION_WORK,
-    EXPRESSION,
-    PLAN_WORK,
-    STEPS,
-    IGNORE_FILES,
-    IGNORE_PATTERNS,
-    IGNORE_PATTERN,
-    IGNORE_WORK,
-    PATCH,
-    DIFF_MEMORY,
-    TREE_ENTRIES,
-    MACHINE_ANSWER,
-    MACHINE_WORDS,
-    LEFT_BY_RUNS,
-    TREE_NAMES,
-    LINK_WORK,
+# What comes home of a workspace, and what goes up.
+FETCHED_FILES = Limit(
+    "the files, folders and links of a workspace that come home",
+    200_000,
+    Unit.COUNT,
+    "Each is looked at and made by itself; large repositories have 100,000.",
+    "`exclude` of the upload, or remove them in the step that makes them",
 )
+FETCHED_BYTES = Limit(
+    "the files of a workspace that come home, together",
+    8 << 30,
+    Unit.BYTES,
+    "They go to this disk. A sparse file counts whole.",
+    "`exclude` of the upload, or remove them in the step that makes them",
+)
+FETCHED_FILE = Limit(
+    "a file of a workspace that comes home",
+    2 << 30,
+    Unit.BYTES,
+    "It goes to this disk. A sparse file counts whole.",
+    "`exclude` of the upload, or remove it in the step that makes it",
+)
+TREE_DEPTH = Limit(
+    "the folders inside of each other in a workspace that comes home",
+    100,
+    Unit.COUNT,
+    "A walk through it may open one file for each.",
+)
+TREE_PATH = Limit(
+    "a path in a workspace that comes home, or the text of a link",
+    2000,
+    Unit.BYTES,
+    "The kernel takes 4,096, with the path of the workspace itself.",
+)
+TREE_NAME = Limit("a name in a workspace that comes home", 255, Unit.BYTES, "File systems take no longer one.")
+REFUSED_NAMED = Limit(
+    "the refused or masked files that a message names", 50, Unit.COUNT, "The others are counted; a person reads a few."
+)
+LISTED_FILE = Limit(
+    "what a machine says of one file",
+    4 * 4096,
+    Unit.BYTES,
+    "A path and the text of a link at their longest, and some numbers.",
+)
+FILE_TIME = Limit("the time of a file, since 1970", 10**12, Unit.SECONDS, "No file system has a later one.")
+TRANSFER_END = Limit(
+    "what a machine may send behind the files that it was asked for",
+    1 << 20,
+    Unit.BYTES,
+    "tar fills up its last block.",
+)
+SEARCHED = Limit(
+    "the beginning of a file in which secrets are looked for before it goes up",
+    4 << 20,
+    Unit.BYTES,
+    "It is kept in memory while it is searched.",
+)
+UPLOADS_REFUSED = Limit(
+    "the files that a message names as what may not go up",
+    10,
+    Unit.COUNT,
+    "The others are counted; a person reads a few.",
+)
+
+# What a command gets of a patch, or of an earlier log.
+PATCH_SHOWN = Limit(
+    "the part of a patch that `brief` gives",
+    200_000,
+    Unit.BYTES,
+    "A model reads as much well; the workspace has the rest.",
+)
+PATCH_FILES = Limit(
+    "the files of a patch that `brief` lists", 1000, Unit.COUNT, "A model reads as many well; the others are counted."
+)
+PATCH_NAME = Limit("a name in the list of the files of a patch", 200, Unit.COUNT, "Characters; a longer one is cut.")
+STEP_OUTPUT = Limit(
+    "the end of a log that `steps.ID.output` gives",
+    16 * 1024,
+    Unit.BYTES,
+    "Enough for the failure of a test, little enough for a prompt.",
+)
+
+# What the author of a pipeline writes.
+EXPRESSION_DEPTH = Limit(
+    "the nesting in an expression",
+    60,
+    Unit.COUNT,
+    "It becomes Python, whose compiler takes at most 200 parentheses in each other.",
+)
+ROUND_DIGITS = Limit(
+    "the digits to which an expression rounds",
+    20,
+    Unit.COUNT,
+    "The work on a number grows with the square of its length.",
+)
+RESULT_NAME = Limit(
+    "a name in the path of a result", 200, Unit.BYTES, "Some are added while it is written, and file systems take 255."
+)
+RESULT_PATH = Limit(
+    "the path of a result", 1000, Unit.COUNT, "Characters; the kernel takes 4,096 bytes, with the path of the record."
+)
+
+# What a machine's programs say to pccpipe.
+MACHINE_NUMBER = Limit(
+    "a number that a machine says",
+    10**15,
+    Unit.COUNT,
+    "No time, size or count of a machine reaches it, and every date and float can be made of it.",
+)
+MACHINE_FACT = Limit(
+    "a path or a name that a machine says of itself", 4096, Unit.COUNT, "Characters; the kernel takes no longer path."
+)
+LANE_OUTPUT = Limit(
+    "the output that one lane of a machine keeps for its commands",
+    64 << 20,
+    Unit.BYTES,
+    "A lane that had more takes no further command, and what it keeps is removed.",
+)
+TRAILER = Limit("the line behind the output of a command", 64, Unit.BYTES, "It has about ten.")
+LEASE_ANSWER = Limit(
+    "what a machine says of its lease", 4096, Unit.BYTES, "A word, two times, the id of a run, and who holds it."
+)
+LEASE_HOLDER = Limit(
+    "the name of who holds a lease",
+    100,
+    Unit.COUNT,
+    "Characters; it is in the text of a link, of which XFS takes 1,024 bytes.",
+)
+PROVISIONED = Limit(
+    "what `provision` wrote down on a machine",
+    256 << 10,
+    Unit.BYTES,
+    "It has the images and tools of a machine, in some KiB.",
+)
+PROCESSES_LISTED = Limit("the unknown processes of a machine that are listed", 20, Unit.COUNT, "A person reads a few.")
+STARTUP_WORDS = Limit(
+    "what is kept of what the start-up files of a login print", 2000, Unit.BYTES, "A person reads a few lines."
+)
+SSH_NAMES = Limit(
+    "what is quoted of the algorithms that an SSH server offers",
+    400,
+    Unit.COUNT,
+    "Characters; a person reads a few names.",
+)
+SSH_ANSWERS = Limit(
+    "the answers of an SSH server to a login that nobody has asked for yet",
+    16,
+    Unit.COUNT,
+    "A server that sends more is cut off.",
+)
+
+# What an engine says, and what a container has.
+ENGINE_HEAD = Limit("the head of an answer of the engine", 64 << 10, Unit.BYTES, "It has some hundred bytes.")
+ENGINE_CHUNK_LINE = Limit(
+    "the line in front of a piece of an answer of the engine", 1024, Unit.BYTES, "It has a number."
+)
+WAIT_ANSWER = Limit("what the engine says of the end of a container", 64 << 10, Unit.BYTES, "It has about 20 bytes.")
+CONTAINER_WORDS = Limit(
+    "what is kept of the words of a container that did not begin", 4000, Unit.BYTES, "A person reads a few lines."
+)
+FLOOD_LINES = Limit(
+    "the last lines that the engine is asked for of a flood that cannot be read in time",
+    20_000,
+    Unit.COUNT,
+    "The engine reads its log from the end, line by line.",
+)
+FLOOD_END = Limit(
+    "the end of a flood that is wanted, if the reader does not say how much",
+    1 << 20,
+    Unit.BYTES,
+    "A person reads no more.",
+)
+HIDDEN_FILES = Limit(
+    "the files with instructions for agents that are hidden in a container",
+    500,
+    Unit.COUNT,
+    "Each is a mount, which takes the engine about a millisecond.",
+    "remove them from the workspace, or `exclude` of the upload",
+)
+HIDDEN_PATH = Limit(
+    "the path of a file that is hidden in a container",
+    3500,
+    Unit.BYTES,
+    "The kernel takes 4,096, with the folder of the engine.",
+    "a shorter path",
+)
+HIDDEN_LISTING = Limit(
+    "the list of a workspace's files with instructions for agents",
+    4 << 20,
+    Unit.BYTES,
+    "500 paths at their longest have 1.75 MB.",
+)
+SELFCHECK_MADE = Limit(
+    "the containers, or images, at which the selfcheck looks",
+    300,
+    Unit.COUNT,
+    "It asks for each; what is not looked at is said.",
+)
+
+# What else the proxy reads.
+REQUEST_HEAD = Limit("the head of a request to the proxy", 64 << 10, Unit.BYTES, "It has some KiB.")
+REQUEST_HERE = Limit(
+    "a request to the model's API that is read in pccpipe's own process",
+    128 << 10,
+    Unit.BYTES,
+    "A larger one is read in a process of its own, so that no other waits for it.",
+)
+CALL_TOKENS = Limit(
+    "the tokens of one call, as a model's API counts them",
+    10**12,
+    Unit.COUNT,
+    "No model takes as many; a larger count is none.",
+)
+REDIRECT = Limit(
+    "what is quoted of the address to which an API sends a request on",
+    200,
+    Unit.COUNT,
+    "Characters; a person reads it.",
+)
+
+
+class Sender(StrEnum):
+    """Who sends the data that a limit bounds."""
+
+    AUTHOR = "The author of a pipeline"
+    AGENT = "An agent, or another command of a step"
+    REPOSITORY = "A repository, and a workspace with what was made in it"
+    MACHINE = "A VM, its sshd and its engine"
+    API = "A model's API, or another server that the proxy asks"
+    NETWORK = "Whatever connects to the proxy"
+
+
+SENT_BY: Mapping[Sender, tuple[Limit, ...]] = {
+    Sender.AUTHOR: (
+        PIPELINE,
+        PIPELINE_VALUES,
+        PIPELINE_TEXT,
+        PIPELINE_DEPTH,
+        PIPELINE_PROBLEMS,
+        NEAR_NAMES,
+        YAML_KEYS,
+        YAML_TAG,
+        YAML_DIGITS,
+        YAML_DIRECTIVES,
+        INCLUDED,
+        CONTAINERS,
+        STEPS,
+        TEMPLATE,
+        FILE_INPUT,
+        EXPRESSION,
+        EXPRESSION_DEPTH,
+        EXPRESSION_MADE,
+        EXPRESSION_BITS,
+        EXPRESSION_TEXT,
+        EXPRESSION_WORK,
+        ROUND_DIGITS,
+        PLAN_WORK,
+        RESULT_NAME,
+        RESULT_PATH,
+    ),
+    Sender.AGENT: (
+        RESULT,
+        RESULT_ERRORS,
+        JSON_VALUES,
+        JSON_DEPTH,
+        JSON_DIGITS,
+        REQUEST_FOR_HELP,
+        REQUEST_ALIASES,
+        REQUEST_DEPTH,
+        REQUEST_INPUTS,
+        REQUEST,
+        REQUEST_VALUES,
+        REQUEST_NESTING,
+        LARGE_REQUESTS,
+        REQUEST_HERE,
+        APART_SECONDS,
+        APART_MEMORY,
+        LOG,
+        RUN_LOGS,
+        STEP_OUTPUT,
+        MODEL_EVENTS,
+        VIEW_QUEUE,
+        WARNINGS,
+    ),
+    Sender.REPOSITORY: (
+        IGNORE_FILES,
+        IGNORE_PATTERNS,
+        IGNORE_PATTERN,
+        IGNORE_WORK,
+        SEARCHED,
+        UPLOADS_REFUSED,
+        FETCHED_FILES,
+        FETCHED_BYTES,
+        FETCHED_FILE,
+        TREE_DEPTH,
+        TREE_PATH,
+        TREE_NAME,
+        TREE_NAMES,
+        LINK_WORK,
+        REFUSED_NAMED,
+        PATCH,
+        DIFF_MEMORY,
+        PATCH_SHOWN,
+        PATCH_FILES,
+        PATCH_NAME,
+        HIDDEN_FILES,
+        HIDDEN_PATH,
+    ),
+    Sender.MACHINE: (
+        SSH_WINDOW,
+        SSH_PACKET,
+        SSH_LINE,
+        SSH_EXTENSIONS,
+        SSH_NAMES,
+        SSH_ANSWERS,
+        STARTUP_WORDS,
+        MACHINE_ANSWER,
+        MACHINE_WORDS,
+        MACHINE_NUMBER,
+        MACHINE_FACT,
+        TRAILER,
+        LANE_OUTPUT,
+        LEASE_ANSWER,
+        LEASE_HOLDER,
+        PROVISIONED,
+        PROCESSES_LISTED,
+        LEFT_BY_RUNS,
+        TREE_ENTRIES,
+        LISTED_FILE,
+        FILE_TIME,
+        TRANSFER_END,
+        ENGINE_ANSWER,
+        ENGINE_VALUES,
+        ENGINE_STREAM,
+        ENGINE_LINE,
+        ENGINE_ERROR,
+        ENGINE_HEAD,
+        ENGINE_CHUNK_LINE,
+        WAIT_ANSWER,
+        CONTAINER_WORDS,
+        FLOOD_LINES,
+        FLOOD_END,
+        HIDDEN_LISTING,
+        SELFCHECK_MADE,
+    ),
+    Sender.API: (
+        ANSWER,
+        ANSWER_HEAD,
+        CALL_TOKENS,
+        REDIRECT,
+    ),
+    Sender.NETWORK: (
+        REQUEST_HEAD,
+        CLIENT_HELLO,
+        UNKNOWN_CONNECTIONS,
+        STEP_CONNECTIONS,
+    ),
+}
+ALL: tuple[Limit, ...] = tuple(limit for group in SENT_BY.values() for limit in group)

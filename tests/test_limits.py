@@ -32,4 +32,5 @@ def test_exceeding_one_says_what_and_what_to_do() -> None:
 def test_every_limit_is_listed_once() -> None:
     named = [each for each in vars(limits).values() if isinstance(each, Limit)]
     assert len(set(limits.ALL)) == len(limits.ALL)
+    assert list(limits.SENT_BY) == list(limits.Sender)
     assert set(named) == set(limits.ALL)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from pccpipe import limits
 from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.values import Json
-
-MOST = 300
-"""Containers, or images, that are asked for."""
 
 
 class EngineLooker:
@@ -41,7 +39,7 @@ class EngineLooker:
     def containers(self) -> None:
         """Look at all that `docker inspect` shows of every container, and at the processes of those that run."""
         made = self._engine.containers()
-        found = [each for one in made[:MOST] if (each := self._engine.inspect(str(one["Id"])))]
+        found = [each for one in made[: limits.SELFCHECK_MADE.most] if (each := self._engine.inspect(str(one["Id"])))]
         for each in found:
             self._check(Spot.INSPECT, str(each.get("Name")), each)
         self._looked(Spot.INSPECT, found, len(made))
@@ -52,7 +50,7 @@ class EngineLooker:
         """Look at every image's configuration and history."""
         made = self._engine.ask(Call.OTHER, lambda client: client.images(all=True))
         looked: list[dict[str, Json]] = []
-        for one in made[:MOST]:
+        for one in made[: limits.SELFCHECK_MADE.most]:
             id_ = str(one["Id"])
             image: dict[str, Json] = {
                 "config": self._engine.ask(Call.OTHER, lambda client, id_=id_: client.inspect_image(id_)),  # type: ignore[misc]
@@ -76,8 +74,10 @@ class EngineLooker:
 
     def _looked(self, spot: Spot, told: Sequence[dict[str, Json]], there: int) -> None:
         self._ledger.looked(self._where, spot, len(told), sum(len(_text(each)) for each in told))
-        if there > MOST:
-            self._ledger.unread(self._where, spot, f"there are {there}, and {MOST} were looked at")
+        if there > limits.SELFCHECK_MADE.most:
+            self._ledger.unread(
+                self._where, spot, f"there are {there}, and {limits.SELFCHECK_MADE.most} were looked at"
+            )
 
 
 def _is_running(container: dict[str, Json]) -> bool:

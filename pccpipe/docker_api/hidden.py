@@ -12,12 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.errors import ActionError
 
-MOST = 500
-"""Mounts of a container; the engine takes about a millisecond for each."""
-LONGEST = 3500
-"""Bytes of a path that the engine can mount on: the kernel's 4096, and the engine's own folder before it."""
 NAMES = (
     *("AGENTS.md", "AGENTS.override.md", "AGENT.md", ".agents", ".agent", ".agents.md", ".rules"),
     *(".codex", ".mcp.json"),
@@ -40,7 +37,6 @@ PATHS = (
 """The same, where the name alone is too common. A link in the place of the folder before it counts as well."""
 FILE, FOLDER = "file", "folder"
 """What lies over them, in a folder on the engine's machine."""
-_OUTPUT_LIMIT = 4 << 20
 
 # A link's own name needs no hiding if what it leads to is hidden; -n and the x keep a newline at the end of that.
 _SAY = """
@@ -87,7 +83,7 @@ def script(workspace: str, cover: str, become: Sequence[str] = ()) -> str:
             f"say={shlex.quote(_SAY)}",
             "{ printf 'root\\0%s\\0' \"$(pwd -P)\"",
             f'find . ! -name . \\( {patterns} \\) -prune -exec sh -c "$say" sh {{}} +',
-            f"printf 'end\\0%s\\0' $?; }} | head -c {_OUTPUT_LIMIT}",
+            f"printf 'end\\0%s\\0' $?; }} | head -c {limits.HIDDEN_LISTING.most}",
         ]
     )
     return "\n".join(
@@ -120,8 +116,10 @@ def parse(said: bytes, words: str) -> tuple[Hidden, ...]:
                 links.append((next(fields, b""), next(fields, b""), next(fields, b"")))
             case _:
                 found.add(Hidden(_text(next(fields, b"")), kind == b"folder"))
-        if len(found) + len(links) > MOST:
-            raise ActionError(f"the workspace has over {MOST} files that agents take for instructions", _LESS)
+        if len(found) + len(links) > limits.HIDDEN_FILES.most:
+            raise ActionError(
+                f"the workspace has over {limits.HIDDEN_FILES.most} files that agents take for instructions", _LESS
+            )
     if status != b"0":
         why = words.strip().rpartition("\n")[2][:300] or "the list did not come to its end"
         raise ActionError(f"cannot find all files of the workspace that agents take for instructions: {why}", _FEWER)
@@ -155,8 +153,9 @@ def _is_below(path: str, found: set[Hidden]) -> bool:
 
 def _text(path: bytes) -> str:
     """The path without its `./`. Raises ActionError if the engine cannot be given it."""
-    if len(path) > LONGEST:
-        words = f"{_shown(path[:200])}... cannot be hidden: its path has {len(path)} bytes, over the limit of {LONGEST}"
+    if len(path) > limits.HIDDEN_PATH.most:
+        most = limits.HIDDEN_PATH.most
+        words = f"{_shown(path[:200])}... cannot be hidden: its path has {len(path)} bytes, over the limit of {most}"
         raise ActionError(words, "remove it; agents take it for instructions")
     try:
         return path.decode().removeprefix("./")

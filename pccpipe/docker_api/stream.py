@@ -10,15 +10,13 @@ import json
 import re
 from collections.abc import Iterator
 
+from pccpipe import limits
 from pccpipe.outcome import Stream
 from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.base import Chunk
 from pccpipe.targets.machine import ByteStream
 
 READ_SIZE = 256 * 1024
-HEAD_LIMIT = 64 * 1024
-LONGEST_LINE = 1024
-"""Bytes of the line before a chunk."""
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LINE_ENDS = re.compile(rb"[\r\n]*")
 _STATUS = re.compile(r"HTTP/1\.[01] ([0-9]{3})( .*)?")
@@ -76,7 +74,7 @@ class Answer:
         data = b""
         while b"\r\n\r\n" not in data:
             more = self.stream.recv(READ_SIZE)
-            if not more or len(data) > HEAD_LIMIT:
+            if not more or len(data) > limits.ENGINE_HEAD.most:
                 raise ConnectionResetError("the engine ended the connection before it answered")
             data += more
         head, _, left = data.partition(b"\r\n\r\n")
@@ -84,7 +82,7 @@ class Answer:
         pairs = (line.partition(":") for line in lines[1:])
         status = _STATUS.fullmatch(lines[0])
         if status is None:
-            raise ValueError(f"{lines[0][:LONGEST_LINE]!r} is no answer of an engine")
+            raise ValueError(f"{lines[0][: limits.ENGINE_CHUNK_LINE.most]!r} is no answer of an engine")
         return int(status[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}, left
 
     def _error_words(self) -> str:
@@ -129,10 +127,10 @@ class Body:
                 content.append(piece)
                 continue
             at = _line_ends_at(data, at)
-            end = data.find(b"\r\n", at, at + LONGEST_LINE)
-            if end < 0 and len(data) - at < LONGEST_LINE:
+            end = data.find(b"\r\n", at, at + limits.ENGINE_CHUNK_LINE.most)
+            if end < 0 and len(data) - at < limits.ENGINE_CHUNK_LINE.most:
                 break
-            size = data[at : end if end >= 0 else at + LONGEST_LINE].split(b";")[0].strip()
+            size = data[at : end if end >= 0 else at + limits.ENGINE_CHUNK_LINE.most].split(b";")[0].strip()
             if end < 0 or not _SIZE.fullmatch(size):
                 raise ValueError(f"the engine sent no size of a chunk: {size!r}")
             at = end + 2

@@ -14,6 +14,7 @@ from typing import assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.engine.actions import kind_of, run_action
 from pccpipe.engine.attestation import unattested_condition
 from pccpipe.engine.command import asked_settings
@@ -44,9 +45,6 @@ from pccpipe.spec.absent import NoResult, lenient
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value, Where
 from pccpipe.targets.abandon import unless_halted
 from pccpipe.values import Json
-
-TAIL = 16 * 1024
-"""Bytes of a log's end that `steps.ID.output` gives: enough for a test's failure, little enough for a prompt."""
 
 _STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT, Reason.VM_BUSY})
 """Reasons for which a run stops, exposed or not: it waits for a person, or for another run's end."""
@@ -499,8 +497,10 @@ def _log_end(logs: tuple[Path, Path], which: str) -> str:
     stdout, stderr = logs
     match which:
         case "stdout":
-            return tail(stdout, TAIL)
+            return tail(stdout, limits.STEP_OUTPUT.most)
         case "stderr":
-            return tail(stderr, TAIL)
+            return tail(stderr, limits.STEP_OUTPUT.most)
         case _:
-            return "\n".join(part for part in (tail(stdout, TAIL), tail(stderr, TAIL)) if part)
+            return "\n".join(
+                part for part in (tail(stdout, limits.STEP_OUTPUT.most), tail(stderr, limits.STEP_OUTPUT.most)) if part
+            )

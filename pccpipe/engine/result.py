@@ -19,9 +19,6 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.values import Json
 
 _SHOWN_ERRORS = limits.RESULT_ERRORS.most - 1
-LONGEST_NAME = 200
-"""Bytes of each name in a result's path: some are added while it is written."""
-LONGEST_PATH = 1000
 
 _RECORDS_OWN = frozenset(
     {
@@ -39,7 +36,10 @@ def result_target(path: str, run_dir: Path) -> Path:
         raise ResultError(f"the result's path {path!r} must be a relative path without `..`")
     if parts[0] in _RECORDS_OWN:
         raise ResultError(f"the result's path {path!r} is the record's own: `{parts[0]}` is taken")
-    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in parts) or len(path) > LONGEST_PATH:
+    if (
+        any(len(part.encode("utf-8", "surrogatepass")) > limits.RESULT_NAME.most for part in parts)
+        or len(path) > limits.RESULT_PATH.most
+    ):
         raise ResultError(f"the result's path is too long: {path[:80]!r}...")
     target = run_dir.joinpath(*parts)
     if target.is_dir():

@@ -6,13 +6,12 @@ import re
 import shlex
 from pathlib import Path
 
+from pccpipe import limits
 from pccpipe.errors import Nonsense
 from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import Machine
 
 TIMEOUT = 30.0
-MOST = 20
-"""Lines, as unknown.sh gives them."""
 _LINE = re.compile("[0-9]{1,10} .{0,2000}")
 
 
@@ -25,7 +24,7 @@ def unknown_processes(machine: Machine, root: str) -> list[str]:
     done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]
     wrong = [line for line in lines if not _LINE.fullmatch(line)]
-    if wrong or len(lines) > MOST:
+    if wrong or len(lines) > limits.PROCESSES_LISTED.most:
         raise Nonsense(machine.host, "list of processes", wrong[0] if wrong else f"{len(lines)} lines")
     return lines
 

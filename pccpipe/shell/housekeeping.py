@@ -12,8 +12,6 @@ from pccpipe.targets.answers import EXIT_CODES, IDS, number, number_or_none
 from pccpipe.targets.machine import Done, Facts, Process
 
 READ_SIZE = 256 * 1024
-LONGEST_FACT = 4096
-"""Characters of a path or a name."""
 
 # The system's engine comes first: what lies at its place is root's. Without one it is the login's own, by DOCKER_HOST
 # or in the folders of Docker and Podman. Whether the user may use it: what the socket's mode, its group and
@@ -146,7 +144,7 @@ def parse_facts(done: Done) -> Facts:
     ids = number_or_none(uid, IDS), number_or_none(gid, IDS)
     if ids[0] is None or ids[1] is None:
         raise ValueError(f"its user's ids are {uid!r} and {gid!r}")
-    if not all(len(word) <= LONGEST_FACT and word.isprintable() for word in (system, user, home, socket)):
+    if not all(len(word) <= limits.MACHINE_FACT.most and word.isprintable() for word in (system, user, home, socket)):
         raise ValueError(f"its system, user, home or engine is {max(system, user, home, socket, key=len)[:100]!r}")
     if not socket.startswith("/"):
         raise ValueError(f"its engine's socket is {socket!r}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from pccpipe import limits
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.outcome import Reason, Stream
 from pccpipe.shell import programs
@@ -17,8 +18,6 @@ from pccpipe.targets.machine import Machine, Process, refused
 ANSWER_TIMEOUT = 30.0
 """Seconds in which a lane must answer a program; it has a few files to write."""
 READ_SIZE = 256 * 1024
-SPOOL_LIMIT = 64 * 1024 * 1024
-"""Bytes of output after which a lane takes no further command: its spools go when it does."""
 
 T = TypeVar("T")
 
@@ -123,7 +122,7 @@ class Lane(LaneShell):
 
     @property
     def is_full(self) -> bool:
-        return sum(self.offsets) > SPOOL_LIMIT
+        return sum(self.offsets) > limits.LANE_OUTPUT.most
 
     def begin(self, machine: Machine, program: bytes, mark: str) -> None:
         """Begin a command. Raises `Unavailable` if it did not, ConnectionError or TimeoutError if nobody knows."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.errors import Nonsense, Unavailable, VmBusy
 from pccpipe.outcome import VM_AWAY
 from pccpipe.record.journal import RUN_ID
@@ -26,9 +27,6 @@ BEAT_EVERY = 15.0
 POLL_EVERY = 1.0
 ANSWER_TIMEOUT = 20.0
 """Seconds for a script that reads and makes a few links, in a folder that may have been filled."""
-HOLDER_LENGTH = 100
-"""A symbolic link's text has its limits: 1024 bytes on XFS."""
-ANSWER_LIMIT = 4096
 _TIME = r"-|-?[0-9]{1,15}"
 _STATE = re.compile(
     rf"(?P<word>released|stale|alive) (?P<since>{_TIME}) (?P<beat>{_TIME}) (?P<run>{RUN_ID.pattern})( (?P<holder>.*))?"
@@ -78,7 +76,7 @@ class Lease:
         self._stale_after = stale_after
         self._beat_every = beat_every
         self._nonce = secrets.token_hex(16)
-        self._words = (self._nonce, run_id, _plain(holder)[:HOLDER_LENGTH])
+        self._words = (self._nonce, run_id, _plain(holder)[: limits.LEASE_HOLDER.most])
         self._taken_from = run_id if resumes else ""
         self._may_be_ours = False
         self._lost: str | None = None
@@ -225,7 +223,7 @@ def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> Lease
     """Call a function of lease.sh: who else has the lease, if anyone."""
     settings = f"pcc_lease={shlex.quote(folder)} pcc_stale={round(stale_after * 100)}\n"
     done = machine.run(f"{settings}{program()}{shlex.join(call)}", ANSWER_TIMEOUT)
-    said = done.stdout[:ANSWER_LIMIT].decode(errors="replace").strip()
+    said = done.stdout[: limits.LEASE_ANSWER.most].decode(errors="replace").strip()
     if said in ("held", "free"):
         return None
     if state := _STATE.fullmatch(said):

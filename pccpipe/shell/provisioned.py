@@ -8,13 +8,12 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct, field
 
+from pccpipe import limits
 from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import Machine, refused
 
 FILE = "provisioned.json"
 """In the folder `.system` of the VM's root: the login's, mode 0600."""
-LIMIT = 256 << 10
-"""Bytes. The file is small; a larger one is not ours."""
 TIMEOUT = 15.0
 
 
@@ -43,7 +42,7 @@ def read_provisioned(machine: Machine, root: str) -> Provisioned | None:
         [ -e {file} ] || [ -L {file} ] || exit 3
         [ -f {file} ] && [ ! -L {file} ] && [ -O {file} ] || exit 4
         case $(stat -c %a {file}) in *00) ;; *) exit 4 ;; esac
-        head -c {LIMIT + 1} {file}"""
+        head -c {limits.PROVISIONED.most + 1} {file}"""
     done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
     match done.code:
         case 0:
@@ -70,8 +69,8 @@ def write_provisioned(machine: Machine, root: str, provisioned: Provisioned) -> 
 
 
 def _decoded(data: bytes) -> Provisioned:
-    if len(data) > LIMIT:
-        return Provisioned(problem=f"it is larger than {LIMIT >> 10} KiB")
+    if len(data) > limits.PROVISIONED.most:
+        return Provisioned(problem=f"it is larger than {limits.PROVISIONED.most >> 10} KiB")
     try:
         return msgspec.json.decode(data, type=Provisioned)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

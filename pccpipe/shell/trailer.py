@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.errors import Nonsense
 from pccpipe.targets.answers import EXIT_CODES, number
-
-LONGEST = 64
-"""Bytes of a trailer; it has about ten."""
 
 
 class Trailer(Struct, frozen=True):
@@ -88,5 +86,5 @@ class TrailerFinder:
     def _read_line(self, data: bytes) -> None:
         assert self._line is not None
         self._line += data
-        if self._line.endswith(b"\n") or len(self._line) > LONGEST:
+        if self._line.endswith(b"\n") or len(self._line) > limits.TRAILER.most:
             self.trailer = Trailer.of(self._host, self._line.decode("ascii", "replace"))

@@ -21,8 +21,6 @@ from pccpipe.spec.sandbox import plain, settled, shell_environment, text_environ
 
 __all__ = ["Analysis", "Chain", "Wrong", "analyse", "bare", "evaluate", "plain", "references", "render"]
 
-MAX_DEPTH = 60
-"""Levels of an expression. Jinja2 makes Python of it, whose compiler takes at most 200 parentheses in each other."""
 
 _OPERATORS = {"&": "write `and`", "|": "write `or`", "!": "write `not`, or `!=`", "=": "to compare, write `==`"}
 
@@ -192,7 +190,7 @@ def _reads(node: nodes.Node) -> bool:
 
 def _too_deep(tree: nodes.Node) -> Wrong | None:
     level: list[nodes.Node] = [tree]
-    for _ in range(MAX_DEPTH):
+    for _ in range(limits.EXPRESSION_DEPTH.most):
         level = [child for node in level for child in node.iter_child_nodes()]
         if not level:
             return None

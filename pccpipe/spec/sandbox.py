@@ -28,7 +28,6 @@ from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.work import EACH, PAID, TooMuch, each, paid, pay_for_all, spend, weight
 
 _MOST = limits.EXPRESSION_MADE.most
-MAX_DIGITS = 20
 
 # fmt: off
 _FILTERS = (
@@ -278,8 +277,8 @@ def _replace(text: object, old: str, new: str, count: int = -1) -> str:
 
 
 def _round(value: float, precision: int = 0, method: Literal["common", "ceil", "floor"] = "common") -> float:
-    if abs(precision) > MAX_DIGITS:
-        raise FilterArgumentError(f"`round` takes at most {MAX_DIGITS} digits")
+    if abs(precision) > limits.ROUND_DIGITS.most:
+        raise FilterArgumentError(f"`round` takes at most {limits.ROUND_DIGITS.most} digits")
     return do_round(value, precision, method)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from pccpipe import limits
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 
@@ -24,8 +25,6 @@ _NOUNS = {
     "Ciphers": "cipher",
     "MACs": "MAC",
 }
-LONGEST = 400
-"""Characters of a server's list that are quoted."""
 
 
 def nothing_in_common(where: str, transport: Transport, words: str) -> Unavailable:
@@ -59,7 +58,9 @@ def _offered(offered: Mapping[str, list[str]], kind: str) -> Iterable[list[str]]
 
 def _missing(where: str, kind: str, ours: Iterable[str], theirs: list[str]) -> Unavailable:
     # These are no algorithms.
-    offers = ", ".join(name for name in theirs if not name.startswith(("ext-info-", "kex-strict-")))[:LONGEST]
+    offers = ", ".join(name for name in theirs if not name.startswith(("ext-info-", "kex-strict-")))[
+        : limits.SSH_NAMES.most
+    ]
     words = f"{where}: sshd offers no {_NOUNS[kind]} that pccpipe has: it offers {offers or 'nothing'};"
     words += f" pccpipe has {', '.join(ours)}"
     advice = _ADVICE[kind]

@@ -24,6 +24,7 @@ from paramiko.common import (
     cMSG_USERAUTH_REQUEST,
 )
 
+from pccpipe import limits
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh.keys import Identity, add_to_agent, identities, locked_keys
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 AUTH_TIMEOUT = 120.0
 """Seconds for an answer to a key, and for an agent's signature: what sshd's own LoginGraceTime is."""
 SERVICE = "ssh-connection"
-ANSWERS = 16
-"""Answers of the server that nobody has asked for yet; one that sends more is cut off."""
 
 
 class AnswerTimeoutError(TimeoutError):
@@ -73,7 +72,7 @@ class Authentication(AuthHandler):
         super().__init__(transport)
         self._connection = transport
         self._user = user
-        self._answers: queue.Queue[Answer] = queue.Queue(ANSWERS)
+        self._answers: queue.Queue[Answer] = queue.Queue(limits.SSH_ANSWERS.most)
         transport.auth_handler = self
 
     def open(self) -> None:

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 
+from pccpipe import limits
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.housekeeping import sh_command
@@ -30,8 +31,6 @@ SILENCE = 12.0
 """Seconds without an answer to that, at the end of `LIMIT`, after which it is the network and no start-up file."""
 EXIT_TIMEOUT = 5.0
 READ_SIZE = 64 * 1024
-WORDS = 2000
-"""Bytes of what a start-up file prints that are kept for an error."""
 _HINT = "let start-up files end at once without a terminal: case $- in *i*) ;; *) return ;; esac, as first line"
 
 
@@ -93,7 +92,7 @@ class _Prelude:
 
     def take(self, data: bytes) -> None:
         self.has_ended = not data
-        self.said = (self.said + data)[:WORDS]
+        self.said = (self.said + data)[: limits.STARTUP_WORDS.most]
         self._tail += data
         # Nothing of the program's can follow it: that still waits.
         self.has_come = self._end in self._tail

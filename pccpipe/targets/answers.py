@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 
+from pccpipe import limits
 from pccpipe.errors import Nonsense
 from pccpipe.values import Json
 
-MOST = 10**15
-"""A number that no time, size or count of a machine reaches, and with which every date and float can still be made."""
 EXIT_CODES = 255
 PORTS = 65535
 IDS = 2**32 - 1
@@ -21,7 +20,7 @@ IDS = 2**32 - 1
 _PLAIN = re.compile(r"[0-9]{1,16}", re.ASCII)
 
 
-def number(host: str, what: str, said: object, most: int = MOST) -> int:
+def number(host: str, what: str, said: object, most: int = limits.MACHINE_NUMBER.most) -> int:
     """A whole number from 0 to `most`, from its digits or from JSON. Raises Nonsense."""
     if isinstance(said, bytes):
         said = said.decode("ascii", "replace")
@@ -32,7 +31,7 @@ def number(host: str, what: str, said: object, most: int = MOST) -> int:
     raise Nonsense(host, what, said)
 
 
-def number_or_none(said: object, most: int = MOST) -> int | None:
+def number_or_none(said: object, most: int = limits.MACHINE_NUMBER.most) -> int | None:
     """The same where the machine need not know it: None for what is no such number."""
     try:
         return number("", "", said, most)

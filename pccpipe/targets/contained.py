@@ -15,6 +15,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import BEGUN, LIMIT_LABEL
@@ -28,17 +29,11 @@ from pccpipe.targets.answers import EXIT_CODES, number, number_or_none
 from pccpipe.targets.base import Chunk, Exit, Isolation, Token
 from pccpipe.values import Json
 
-ANSWER_LIMIT = 64 << 10
-"""Bytes of the engine's answer to a wait; it has about 20."""
 DRAIN = 5.0
 """Seconds to wait for the rest of the output once the container has ended."""
 ASK_AFTER = 15.0
 """Seconds of silence after which the engine is asked whether the container still runs."""
 STOP_TIMEOUT = 20.0
-LAST_LINES = 20_000
-"""Lines of a flood's end that the engine is asked for, when what comes before them cannot be read in time."""
-LAST_WORDS = 1 << 20
-"""Bytes that are wanted of them, if the reader did not say how many."""
 LOG_FILE = 900_000_000
 """Bytes that the engine's log has at least, of more; twice as many, and it may have dropped the oldest
 (`settings.LOG_CONFIG`)."""
@@ -85,7 +80,7 @@ class Contained:
         """Bytes that the engine's log took for what was given."""
         self._may_lack = False
         """Whether it comes from the engine's log, from its first byte that is still there."""
-        self._ending = LAST_WORDS
+        self._ending = limits.FLOOD_END.most
         self._pending: list[Chunk] = []
         self._exit: Exit | None = None
         self._code: int | None = None
@@ -248,7 +243,7 @@ class Contained:
         last: deque[Chunk] = deque()
         size = 0
         try:
-            query = f"stdout=1&stderr=1&tail={LAST_LINES}"
+            query = f"stdout=1&stderr=1&tail={limits.FLOOD_LINES.most}"
             answer = self._where.engine.stream("GET", f"/containers/{self._where.container}/logs?{query}")
             with contextlib.closing(answer):
                 body, frames, beginning = Body(chunked=answer.is_chunked), FrameParser(), Beginning(self._mark)
@@ -283,7 +278,7 @@ class Contained:
             self._answer += self._body.feed(data)
         except ValueError as error:
             raise Nonsense(self._host, "word on a container's end", str(error)) from error
-        if len(self._answer) > ANSWER_LIMIT:
+        if len(self._answer) > limits.WAIT_ANSWER.most:
             raise Nonsense(self._host, "word on a container's end", self._answer)
         try:
             answer = json.loads(self._answer)
@@ -327,7 +322,7 @@ class Contained:
             if found is None:
                 raise Lost(f"the container {self._where.name} is gone from the engine")
             is_dropped = self._logged >= 2 * LOG_FILE
-            query = "follow=1&stdout=1&stderr=1" + (f"&tail={LAST_LINES}" if is_dropped else "")
+            query = "follow=1&stdout=1&stderr=1" + (f"&tail={limits.FLOOD_LINES.most}" if is_dropped else "")
             output = self._where.engine.stream("GET", f"/containers/{container}/logs?{query}")
             waiting = self._where.engine.stream("POST", f"/containers/{container}/wait?condition=not-running")
         except Nonsense:

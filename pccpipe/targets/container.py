@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.docker_api import holder, relay
 from pccpipe.docker_api.account import isolation_of, part
 from pccpipe.docker_api.engine import Engine
@@ -67,7 +68,6 @@ DOUBT_LIMIT = 60.0
 """Seconds to find out whether a container started, when the connection broke at that moment."""
 BEGIN_LIMIT = 10.0
 """Seconds for which a start waits until the command begins; then it counts as begun."""
-LONGEST_WORDS = 4000
 BUSY_LIMIT, BUSY_PAUSE = 4.0, 1.0
 """Seconds for which an engine is asked again to remove a container that it says is busy, and between two tries."""
 CLOSE_LIMIT = 15.0
@@ -513,7 +513,7 @@ class ContainerTarget:
         ended = running.await_beginning(BEGIN_LIMIT)
         if ended is None:
             return None
-        image, words = command.container.image, running.said(LONGEST_WORDS)
+        image, words = command.container.image, running.said(limits.CONTAINER_WORDS.most)
         running.let_go()
         if ended.code == TORN:
             why: Unavailable = Broken(Reason.ENGINE_STOPPED, "the connection ended before the command came whole")

@@ -12,6 +12,7 @@ from typing import IO
 
 from msgspec import Struct, field
 
+from pccpipe import limits as all_limits
 from pccpipe.errors import ActionError
 from pccpipe.record.files import replacing
 from pccpipe.secrets.mask import Masker
@@ -20,7 +21,7 @@ from pccpipe.workspace.base import Changed
 from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
 from pccpipe.workspace.folder import LOCKED, Found, pieces, walk
 from pccpipe.workspace.git import LESS, run_git
-from pccpipe.workspace.intake import MOST_TOLD, Counted, Entry, Limits
+from pccpipe.workspace.intake import Counted, Entry, Limits
 from pccpipe.workspace.names import is_git
 from pccpipe.workspace.pack import Pack
 
@@ -88,7 +89,7 @@ class _Leaks(Struct):
     more: int = 0
 
     def add(self, path: str) -> None:
-        if len(self.named) < MOST_TOLD:
+        if len(self.named) < all_limits.REFUSED_NAMED.most:
             self.named.append(path)
         else:
             self.more += 1

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from pccpipe import limits
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
 from pccpipe.workspace.exclude import SECRET_NAMES, Excluded
 from pccpipe.workspace.intake import shown
 
-LOOKED_AT = 4 << 20
-"""Bytes at the beginning of a file in which a secret's value is looked for."""
 HEAD = 4096
 """The same for a private key."""
 SHORTEST = 12
 """Characters; a shorter value would be found in many a file that knows nothing of it."""
-MOST_TOLD = 10
 
 _PRIVATE_KEY = re.compile(
     rb"^[ \t]*-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----[ \t\r]*$|\APuTTY-User-Key-File-\d", re.MULTILINE
@@ -45,7 +43,7 @@ class Guard:
         self._found: list[str] = []
 
     def look_at(self, relative: str, data: bytes) -> None:
-        """Note what is wrong with a file, of which `data` are the first `LOOKED_AT` bytes."""
+        """Note what is wrong with a file, of which `data` are the first `SEARCHED` bytes."""
         if self._let_in and self._never.name(relative, is_folder=False):
             self._found.append(f"{shown(relative)} (by its name, which a `!` lets in)")
         elif relative not in self._let_in and _is_private_key(data[:HEAD]):
@@ -57,9 +55,13 @@ class Guard:
         """Raise ActionError, WORKSPACE_REFUSED, if something was found."""
         if not self._found:
             return
-        more = f", and {len(self._found) - MOST_TOLD} more" if len(self._found) > MOST_TOLD else ""
+        more = (
+            f", and {len(self._found) - limits.UPLOADS_REFUSED.most} more"
+            if len(self._found) > limits.UPLOADS_REFUSED.most
+            else ""
+        )
         raise ActionError(
-            f"the workspace has what may not go up: {', '.join(self._found[:MOST_TOLD])}{more}",
+            f"the workspace has what may not go up: {', '.join(self._found[: limits.UPLOADS_REFUSED.most])}{more}",
             "exclude it by name (`exclude:` of the upload), or move it out of the workspace; a key that is to go up,"
             " for tests, is let in by its exact path: `!tests/server.key`",
             Code.WORKSPACE_REFUSED,

@@ -23,22 +23,14 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.links import Ways
 from pccpipe.workspace.names import is_git
 
-DEEPEST = 100
-"""Folders inside of each other: what walks through a tree may open one file a folder."""
-LONGEST_PATH = 2000
-"""Bytes of a path in the tree; the kernel takes 4,096 with the tree's own."""
-LONGEST_NAME = 255
-MOST_TOLD = 50
-"""Refused files that are named; the others are counted."""
-
 
 class Limits(Struct, frozen=True):
     """How much may come home. Sizes in bytes, by what a file says it has: a sparse one counts whole."""
 
-    files: int = 200_000
+    files: int = all_limits.FETCHED_FILES.most
     """Folders and links count as well."""
-    bytes: int = 8 << 30
-    file: int = 2 << 30
+    bytes: int = all_limits.FETCHED_BYTES.most
+    file: int = all_limits.FETCHED_FILE.most
 
 
 class Counted(Struct):
@@ -54,7 +46,7 @@ class Counted(Struct):
 
     def refuse(self, path: str, why: str) -> None:
         """Note that a file is not taken."""
-        if len(self.refused) < MOST_TOLD:
+        if len(self.refused) < all_limits.REFUSED_NAMED.most:
             self.refused.append(f"{shown(path)}: {why}")
         else:
             self.more_refused += 1
@@ -301,10 +293,10 @@ def name_refusal(path: str) -> str:
         return "no name inside of the folder"
     if any(is_git(part) for part in parts):
         return "git would obey what is in it"
-    if len(data) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in parts):
-        return f"a name of over {LONGEST_NAME} bytes, or a path of over {LONGEST_PATH}"
-    if len(parts) > DEEPEST:
-        return f"over {DEEPEST} folders deep"
+    if len(data) > all_limits.TREE_PATH.most or any(len(part) > all_limits.TREE_NAME.most for part in parts):
+        return f"a name of over {all_limits.TREE_NAME.most} bytes, or a path of over {all_limits.TREE_PATH.most}"
+    if len(parts) > all_limits.TREE_DEPTH.most:
+        return f"over {all_limits.TREE_DEPTH.most} folders deep"
     return ""
 
 
@@ -322,7 +314,11 @@ def link_refusal(path: str, text: str) -> str:
     if ".." in parts[up:]:
         return f"{told}: `..` may only stand at its beginning"
     data = text.encode("utf-8", "surrogateescape")
-    if len(data) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in data.split(b"/")) or b"\0" in data:
+    if (
+        len(data) > all_limits.TREE_PATH.most
+        or any(len(part) > all_limits.TREE_NAME.most for part in data.split(b"/"))
+        or b"\0" in data
+    ):
         return f"{told}, a name too long"
     return ""
 

@@ -12,20 +12,16 @@ from pccpipe.errors import ActionError, Nonsense
 from pccpipe.targets.answers import number
 from pccpipe.targets.machine import Machine
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import LONGEST_PATH, Entry
+from pccpipe.workspace.intake import Entry
 from pccpipe.workspace.reading import Reading
 
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
-LATEST = 10**12
-"""Seconds since 1970: later than any file system can tell."""
 _LOCKED_MARK = b"!"
 """In front of what may not be read there."""
 _FIELDS = "%y %s %T@ %m %p\\0%l\\0"
 _TELL = f"-printf '{_FIELDS}'"
 _TELL_LOCKED = f"-printf '{_LOCKED_MARK.decode()}{_FIELDS}'"
 _LOCKED = f"-type d \\( ! -readable -o ! -executable \\) {_TELL_LOCKED} -prune -o -type f ! -readable {_TELL_LOCKED}"
-_LONGEST = 4 * 4096
-"""Bytes of one entry: a path and a link's text at their longest, and some numbers."""
 
 
 def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, excluded: Excluded) -> Generator[Entry]:
@@ -43,8 +39,9 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
             *fields, rest = (rest + piece).split(b"\0")
             if len(fields) % 2:
                 rest = fields.pop() + b"\0" + rest
-            if len(rest) > _LONGEST:
-                words = f"what find on {machine.host} says is no listing: a path in it has over {_LONGEST} bytes"
+            if len(rest) > limits.LISTED_FILE.most:
+                words = f"a path in it has over {limits.LISTED_FILE.most} bytes"
+                words = f"what find on {machine.host} says is no listing: {words}"
                 raise ActionError(words, "remove what lies so deep there")
             count += len(fields) // 2
             if count > limits.TREE_ENTRIES.most:
@@ -87,7 +84,7 @@ def _entry(host: str, told: bytes, link: bytes) -> Entry:
             path.decode("utf-8", "surrogateescape").removeprefix("./").rstrip("/"),
             (_KINDS[kind] | int(mode, 8) & 0o7777) if kind in _KINDS else 0,
             number(host, "size of a file", size),
-            before * number(host, "time of a file", seconds.removeprefix(b"-"), LATEST) * 1_000_000_000
+            before * number(host, "time of a file", seconds.removeprefix(b"-"), limits.FILE_TIME.most) * 1_000_000_000
             + number(host, "time of a file", fraction[:9].ljust(9, b"0")),
             link.decode("utf-8", "surrogateescape"),
             is_locked,
@@ -95,7 +92,7 @@ def _entry(host: str, told: bytes, link: bytes) -> Entry:
     except Nonsense as error:
         raise ActionError(error.words) from error
     except ValueError:
-        raise ActionError(f"what find on {host} says is no listing: {told[:LONGEST_PATH]!r}") from None
+        raise ActionError(f"what find on {host} says is no listing: {told[: limits.TREE_PATH.most]!r}") from None
 
 
 def _prune(excluded: Excluded) -> str:

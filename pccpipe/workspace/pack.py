@@ -16,13 +16,14 @@ from typing import IO
 
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.errors import ActionError
 from pccpipe.record.files import write_atomically
 from pccpipe.targets.machine import Halt
 from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import PIECE, Found, pieces, walk
-from pccpipe.workspace.guard import LOOKED_AT, Guard
+from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import Entry
 
 BUFFER = 128 * 1024
@@ -229,11 +230,11 @@ class _Writer:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return
-        begin = os.read(fd, min(status.st_size, LOOKED_AT))
+        begin = os.read(fd, min(status.st_size, limits.SEARCHED.most))
         if guard:
             guard.look_at(entry.path, begin)
         # Its time is that of before it was read: if it changes meanwhile, it is another one the next time.
-        size = len(begin) if len(begin) < LOOKED_AT else status.st_size
+        size = len(begin) if len(begin) < limits.SEARCHED.most else status.st_size
         sized = entry if entry.size == size else replace(entry, size=size)
         self._write(sized, chain([begin], pieces(fd, size - len(begin))))
 

@@ -12,11 +12,8 @@ from typing import IO
 
 from msgspec import Struct, field
 
-LIMIT = 200_000
-"""Bytes of the patch itself: what a model reads well."""
-MOST_LISTED = 1000
-"""Files in the list."""
-LONGEST_NAME = 200
+from pccpipe import limits
+
 _LINE = 64 << 10
 """Bytes of a line that are read at once: its beginning says what it is."""
 
@@ -57,7 +54,7 @@ class _Files(Struct):
         self.close()
         self.last = file
         self.count += 1
-        if len(self.listed) < MOST_LISTED:
+        if len(self.listed) < limits.PATCH_FILES.most:
             self.listed.append(file)
 
     def close(self) -> None:
@@ -66,7 +63,7 @@ class _Files(Struct):
             self.removed += self.last.removed
 
 
-def brief(path: Path, limit: int = LIMIT) -> bytes:
+def brief(path: Path, limit: int = limits.PATCH_SHOWN.most) -> bytes:
     """Give the list of the files in a patch, and the patch up to the last whole line below the limit.
 
     Raises OSError.
@@ -90,8 +87,8 @@ def _list(files: _Files, shown: int) -> list[str]:
         "",
     ]
     lines += [file.listed(shown) for file in sorted(files.listed, key=lambda file: file.name)]
-    if files.count > MOST_LISTED:
-        lines.append(f"cut: {MOST_LISTED} of {files.count} files are listed")
+    if files.count > limits.PATCH_FILES.most:
+        lines.append(f"cut: {limits.PATCH_FILES.most} of {files.count} files are listed")
     return lines
 
 
@@ -132,4 +129,4 @@ def _name(both: bytes) -> str:
     quoted = _QUOTED.match(both)
     name = b'"' + quoted[0][3:] if quoted else b'"' + both[: (len(both) - 1) // 2][2:] + b'"'
     text = name.decode("ascii", "backslashreplace").replace("`", "\\140")
-    return text if len(text) <= LONGEST_NAME else f'{text[:LONGEST_NAME]}..."'
+    return text if len(text) <= limits.PATCH_NAME.most else f'{text[: limits.PATCH_NAME.most]}..."'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pccpipe import limits
 from pccpipe.errors import ActionError
 from pccpipe.targets.machine import Machine
 from pccpipe.workspace.entering import check_entered, enter
@@ -11,9 +12,6 @@ from pccpipe.workspace.entering import check_entered, enter
 PIECE = 256 * 1024
 SILENCE = 120.0
 """Seconds that the other side may be silent in the middle of a transfer."""
-SAID_LIMIT = 16 * 1024
-TRAILER_LIMIT = 1 << 20
-"""Bytes that may follow what was read: tar fills up its last block."""
 
 
 class Reading:
@@ -68,14 +66,14 @@ class Reading:
     def _take_words(self) -> None:
         said = self.process.recv_stderr(PIECE)
         self._open[1] = bool(said)
-        self._said = (self._said + said)[:SAID_LIMIT]
+        self._said = (self._said + said)[: limits.MACHINE_WORDS.most]
 
     def check(self, program: str, what: str, harmless: Sequence[str] = ()) -> None:
         """Raise ActionError with the command's words if it failed for more than what is `harmless` in them.
 
         Raises WorkspaceGone if it could not begin in the workspace.
         """
-        left = TRAILER_LIMIT
+        left = limits.TRANSFER_END.most
         while data := self.some():
             left -= len(data)
             if left < 0:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import stat
 
-from pccpipe.workspace.intake import LONGEST_PATH, Entry
+from pccpipe import limits
+from pccpipe.workspace.intake import Entry
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-LONGEST = 2 * LONGEST_PATH
+LONGEST = 2 * limits.TREE_PATH.most
 """Bytes of a name in front of a header that are read."""
 _NAME = 100
 """Bytes that a name or a link's text may have in a header."""

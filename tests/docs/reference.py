@@ -82,12 +82,14 @@ def limits_page() -> str:
         "<!-- Made by tests/docs/reference.py from pccpipe/limits.py: change that. -->\n",
         "An agent, a repository, a VM and its engine, a model's API and the author of a pipeline send data to pccpipe.",
         "No such data becomes more than this. Exceeding a limit gives one message that names it, and the `code`",
-        "beside it in the record.\n",
-        "| what | limit | reason | where to change it | `code` |\n| --- | --- | --- | --- | --- |",
+        "beside it in the record. Each is listed by who sends the data.",
     ]
-    for limit in limits.ALL:
-        cells = (limit.of, limit.figure, limit.why, limit.change or "fixed", f"`{limit.code.value}`")
-        parts.append(f"| {' | '.join(map(_cell, cells))} |")
+    for sender, group in limits.SENT_BY.items():
+        parts.append(f"\n## {sender.value}\n")
+        parts.append("| what | limit | reason | where to change it | `code` |\n| --- | --- | --- | --- | --- |")
+        for limit in group:
+            cells = (limit.of, limit.figure, limit.why, limit.change or "fixed", f"`{limit.code.value}`")
+            parts.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(parts) + "\n"
 
 

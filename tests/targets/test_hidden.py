@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec.structs
 import pytest
 
+from pccpipe import limits
 from pccpipe.docker_api.account import MOST_HIDDEN
-from pccpipe.docker_api.hidden import MOST, NAMES, PATHS
+from pccpipe.docker_api.hidden import NAMES, PATHS
 from pccpipe.docker_api.hidden import script as hidden_script
 from pccpipe.errors import ActionError
 from pccpipe.ssh.connection import Connection
@@ -149,14 +150,14 @@ def test_a_path_that_is_too_long_to_mount_on_fails_the_step(vm: VM, stand: Stand
 
 
 def test_as_many_as_the_limit_are_hidden_in_time_and_more_fail_the_step(vm: VM, stand: Stand) -> None:
-    lay(vm, stand, f"for i in $(seq {MOST}); do mkdir d$i; echo OBEY >d$i/AGENTS.md; done")
+    lay(vm, stand, f"for i in $(seq {limits.HIDDEN_FILES.most}); do mkdir d$i; echo OBEY >d$i/AGENTS.md; done")
     began = time.monotonic()
     said, had = seen(stand)
     assert time.monotonic() - began < 20
     assert "OBEY" not in said
-    assert (len(had.hidden), had.hidden[-1]) == (MOST_HIDDEN + 1, f"{MOST - MOST_HIDDEN} more")
+    assert (len(had.hidden), had.hidden[-1]) == (MOST_HIDDEN + 1, f"{limits.HIDDEN_FILES.most - MOST_HIDDEN} more")
     lay(vm, stand, "mkdir more; echo OBEY >more/AGENTS.md")
-    with pytest.raises(ActionError, match=f"over {MOST} files"):
+    with pytest.raises(ActionError, match=f"over {limits.HIDDEN_FILES.most} files"):
         stand.start("true")
 
 

@@ -28,7 +28,7 @@ from pccpipe.shell.here import Here
 from pccpipe.shell.housekeeping import parse_facts
 from pccpipe.shell.programs import Place
 from pccpipe.shell.trailer import TrailerFinder
-from pccpipe.targets.answers import MOST, number, number_or_none
+from pccpipe.targets.answers import number, number_or_none
 from pccpipe.targets.base import Command, Isolation
 from pccpipe.targets.contained import _had_its_time
 from pccpipe.targets.machine import Done, Process
@@ -52,7 +52,7 @@ def test_what_is_no_number_is_nonsense(said: object) -> None:
     assert number_or_none(said) is None
 
 
-@pytest.mark.parametrize("said", [None, True, [], {}, MOST + 1, -1, b"\xff"])
+@pytest.mark.parametrize("said", [None, True, [], {}, limits.MACHINE_NUMBER.most + 1, -1, b"\xff"])
 def test_what_json_has_for_a_number_is_looked_at_too(said: object) -> None:
     assert number_or_none(said) is None
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe import limits
 from pccpipe.shell.here import Here
-from pccpipe.shell.provisioned import FILE, LIMIT, Provisioned, read_provisioned, write_provisioned
+from pccpipe.shell.provisioned import FILE, Provisioned, read_provisioned, write_provisioned
 from pccpipe.shell.startup import changed, startup_files
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
@@ -42,7 +43,8 @@ def problem(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"images": 1}', "\ud800", "[" * 100_000, '{"x": ' * 9999, " " * (LIMIT + 1)]
+    "text",
+    ["", "{", "[]", '{"images": 1}', "\ud800", "[" * 100_000, '{"x": ' * 9999, " " * (limits.PROVISIONED.most + 1)],
 )
 def test_a_record_that_makes_no_sense_is_a_problem_and_no_traceback(tmp_path: Path, text: str) -> None:
     file = tmp_path / ".system" / FILE

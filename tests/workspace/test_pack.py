@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe import limits
 from pccpipe.errors import ActionError, Halted
 from pccpipe.workspace import pack as pack_module
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import walk
-from pccpipe.workspace.guard import LOOKED_AT, Guard
+from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import Entry
 from pccpipe.workspace.pack import Pack
 from tests.workspace.halts import NeverHalted
@@ -48,7 +49,16 @@ def root(tmp_path: Path) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name * 3, errors="surrogateescape")
-    for size in (0, 511, 512, 513, LOOKED_AT - 1, LOOKED_AT, LOOKED_AT + 1, 3 * LOOKED_AT + 7):
+    for size in (
+        0,
+        511,
+        512,
+        513,
+        limits.SEARCHED.most - 1,
+        limits.SEARCHED.most,
+        limits.SEARCHED.most + 1,
+        3 * limits.SEARCHED.most + 7,
+    ):
         (root / f"size-{size}").write_bytes(os.urandom(size))
     (root / "link").symlink_to("a")
     (root / "long-link").symlink_to("t" * 300)
@@ -177,11 +187,11 @@ def test_one_that_could_not_be_taken_is_as_it_was_before(
 def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    (root / "log").write_bytes(bytes(2 * LOOKED_AT))
+    (root / "log").write_bytes(bytes(2 * limits.SEARCHED.most))
 
     class Truncating(Guard):
         def look_at(self, relative: str, data: bytes) -> None:
-            os.truncate(root / "log", LOOKED_AT)
+            os.truncate(root / "log", limits.SEARCHED.most)
 
     with pytest.raises(ActionError, match="log: it became shorter while it was read"):
         Pack(tmp_path / "pack").take(root, ALL, NEVER, Truncating((), ()), anew=True)

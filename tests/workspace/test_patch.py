@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe import limits
 from pccpipe.limits import MARGIN, PAUSE
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.diff import make_diff
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Limits
 from pccpipe.workspace.pack import Pack
-from pccpipe.workspace.patch import LIMIT, MOST_LISTED, brief
+from pccpipe.workspace.patch import brief
 from tests.cli.command import Folder
 from tests.stall import measured
 from tests.workspace.halts import NeverHalted
@@ -63,7 +64,7 @@ def test_a_short_patch_is_whole_behind_the_list_of_its_files(trees: Trees) -> No
 
 
 def test_a_change_behind_much_noise_is_named_and_the_cut_is_announced_twice(trees: Trees) -> None:
-    (trees.now / "aaa-noise").write_text("x" * 99 + "\n" + ("noise\n" * (LIMIT // 6)))
+    (trees.now / "aaa-noise").write_text("x" * 99 + "\n" + ("noise\n" * (limits.PATCH_SHOWN.most // 6)))
     (trees.now / "login.py").write_text("backdoor = True\n")
     text = trees.brief()
     size = (trees.now.parent / "diff.patch").stat().st_size
@@ -75,7 +76,7 @@ def test_a_change_behind_much_noise_is_named_and_the_cut_is_announced_twice(tree
     assert '"aaa-noise" (new, cut below)' in text
     assert '+1 -0 "login.py" (new, not below)' in text
     assert "backdoor" not in text
-    assert LIMIT - 100 < len(text) < LIMIT + 1000
+    assert limits.PATCH_SHOWN.most - 100 < len(text) < limits.PATCH_SHOWN.most + 1000
 
 
 def test_a_name_is_one_quoted_line_whatever_is_in_it(trees: Trees) -> None:
@@ -92,12 +93,14 @@ def test_a_name_is_one_quoted_line_whatever_is_in_it(trees: Trees) -> None:
 
 
 def test_a_list_of_very_many_files_is_cut_and_says_so(trees: Trees) -> None:
-    for number in range(MOST_LISTED + 5):
+    for number in range(limits.PATCH_FILES.most + 5):
         (trees.now / f"f{number:05}").touch()
     text = trees.brief()
-    assert text.startswith(f"Files of the change: {MOST_LISTED + 5}, +0 -0 lines.") or text.startswith("cut:")
-    assert f"cut: {MOST_LISTED} of {MOST_LISTED + 5} files are listed" in text
-    assert text.count('" (new') == MOST_LISTED
+    assert text.startswith(f"Files of the change: {limits.PATCH_FILES.most + 5}, +0 -0 lines.") or text.startswith(
+        "cut:"
+    )
+    assert f"cut: {limits.PATCH_FILES.most} of {limits.PATCH_FILES.most + 5} files are listed" in text
+    assert text.count('" (new') == limits.PATCH_FILES.most
 
 
 def test_lines_of_a_file_are_no_headers(trees: Trees) -> None:

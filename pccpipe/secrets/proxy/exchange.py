@@ -16,13 +16,12 @@ from pccpipe import limits
 from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, Grant
 from pccpipe.secrets.proxy.places import WAKE, Place
-from pccpipe.secrets.proxy.request import HERE, RefusedRequestError, Request, read_request
+from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
 from pccpipe.targets.machine import ByteStream
 
 if TYPE_CHECKING:
     from pccpipe.secrets.proxy.proxy import Proxy
 
-HEAD_LIMIT = 64 * 1024
 HEAD_SECONDS = 30.0
 """Seconds in which the head of a request must come, from its first byte on."""
 BODY_SECONDS = 120.0
@@ -54,7 +53,7 @@ class Exchange:
         self._place = place
         self._proxy = proxy
         self._token_due = time.monotonic() + TOKEN_SECONDS
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.REQUEST_HEAD.most)
 
     def run(self) -> None:
         """Until either side ends it. Never raises for what the other side does."""
@@ -230,7 +229,7 @@ class Exchange:
         size = 0
         until = time.monotonic() + BODY_SECONDS
         while isinstance(event := self._next_of_body(until), h11.Data):
-            if size <= HERE < size + len(event.data):
+            if size <= limits.REQUEST_HERE.most < size + len(event.data):
                 if not grant.large.acquire(timeout=BODY_SECONDS):
                     raise Refused(429, "pccpipe_busy", limits.LARGE_REQUESTS.exceeded(), fatal=True)
                 stack.callback(grant.large.release)

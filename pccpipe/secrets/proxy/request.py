@@ -20,8 +20,6 @@ from pccpipe.json_reader import NotJson, read_json
 from pccpipe.secrets.proxy.shape import Shape
 from pccpipe.values import Json
 
-HERE = 128 << 10
-"""Bytes of a request that is read in this process; a larger one is read in a process of its own."""
 IMAGE = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
 IMAGE_TOKENS = 10_000
 """More than any provider counts for one picture: the size of its file says nothing."""
@@ -108,7 +106,7 @@ def read_request(path: str, pieces: Sequence[bytes], rules: Rules) -> Request:
         raise RefusedRequestError("pccpipe_too_large", limits.REQUEST.exceeded())
     task = Encoder().encode(_Task(path, rules)) + b"\n"
     try:
-        if size <= HERE:
+        if size <= limits.REQUEST_HERE.most:
             made = [check_apart(task + b"".join(pieces))]
         else:
             made = apart(check_apart, [task, *pieces], "a request to the model's API")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.errors import PccpipeError
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy import answers
@@ -27,8 +28,6 @@ ANSWER_LIMIT = 600.0
 DRAIN_LIMIT = 60.0
 """Seconds for which an answer is read on whose caller has gone."""
 PIECE = 64 * 1024
-WHERE_LIMIT = 200
-"""Characters of a redirect's address in an error."""
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
@@ -109,7 +108,7 @@ class Call:
         # Some APIs say in their errors which key they were given.
         masker = Masker([self._api.key])
         if 300 <= response.status < 400:
-            where = masker.text(response.headers.get("location", "another place"))[:WHERE_LIMIT]
+            where = masker.text(response.headers.get("location", "another place"))[: limits.REDIRECT.most]
             words = f"{self._api.base} answered with a redirect ({response.status}) to {where}, which is not followed"
             raise UnreachableError(f"{words}: the secret's `upstream:` is to be the API's own address")
         kind = response.headers.get_content_type()

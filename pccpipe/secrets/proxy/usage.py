@@ -126,10 +126,6 @@ def _gemini_tokens(usage: dict[str, Json]) -> Tokens:
 def _count(usage: dict[str, Json], *names: str) -> int:
     for name in names:
         value = usage.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limits.CALL_TOKENS.most:
             return value
     return 0
-
-
-_MOST = 10**12
-"""Tokens of one call that no model takes."""

@@ -1,0 +1,172 @@
+"""No limit on a stranger's data hides outside of pccpipe/limits.py, where the reference does not list it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "pccpipe"
+LARGE = 1000
+WORDS = re.compile(r"(^|_)(MAX|MOST|LIMIT|LONGEST|LARGEST|DEEPEST|BYTES)(_|$)")
+
+SECONDS = "Seconds: how long pccpipe waits, which bounds no data."
+AT_ONCE = "The bytes that are read or written at a time, of data with a limit of its own."
+SHOWN = "What a view shows of data that is here already, and has a limit of its own."
+OURS = "Bounds what pccpipe itself makes or begins, not what a stranger sends."
+FACT = "A fact of the kernel or a protocol."
+LOCAL = "Reads the user's own file on this machine, of which it takes the beginning."
+
+ALLOWED = {
+    "apart.py": {"_PIECE": AT_ONCE},
+    "canary/escape.py": {"OVERRUN_LIMIT": SECONDS},
+    "cli/validate.py": {"_LOOKED_AT": LOCAL},
+    "docker_api/stream.py": {"READ_SIZE": AT_ONCE},
+    "engine/command.py": {"LONGEST_NAME": OURS},
+    "engine/follow.py": {"LONGEST_READ": SECONDS, "MARGIN": "What is dropped of a flood, beside its gap."},
+    "engine/limits.py": {"STEP_LIMIT": SECONDS, "ALWAYS_LIMIT": SECONDS},
+    "engine/patience.py": {"LONGEST_PAUSE": SECONDS},
+    "errors.py": {"_LONGEST_QUOTE": SHOWN},
+    "gc/decide.py": {"CUT_OFF_LIMIT": SECONDS},
+    "gc/sweep.py": {"DAY": SECONDS},
+    "json_reader.py": {"_PIECE": AT_ONCE},
+    "record/index.py": {"_END": LOCAL},
+    "record/logs.py": {"LEAST_LOG": "What each command's log has at least, beyond the limit `RUN_LOGS`."},
+    "record/reader.py": {"PIECE": AT_ONCE},
+    "record/ring.py": {"PIECE": AT_ONCE},
+    "secrets/mask.py": {"_PIECE": AT_ONCE},
+    "secrets/proxy/egress.py": {"IDLE_LIMIT": SECONDS},
+    "secrets/proxy/exchange.py": {
+        "IDLE_LIMIT": SECONDS,
+        "SEND_LIMIT": SECONDS,
+        "LINGER_LIMIT": SECONDS,
+        "PIECE": AT_ONCE,
+    },
+    "secrets/proxy/grant.py": {
+        "END_LIMIT": SECONDS,
+        "TURN_LIMIT": SECONDS,
+        "LONGEST_ANSWER": "The tokens that an answer counts as before it comes.",
+    },
+    "secrets/proxy/hello.py": {"_RECORD": FACT},
+    "secrets/proxy/request.py": {
+        "IMAGE_TOKENS": "The tokens that a picture counts as.",
+        "BYTES_A_TOKEN": "How tokens are estimated.",
+    },
+    "secrets/proxy/upstream.py": {
+        "CONNECT_LIMIT": SECONDS,
+        "ANSWER_LIMIT": SECONDS,
+        "DRAIN_LIMIT": SECONDS,
+        "PIECE": AT_ONCE,
+    },
+    "secrets/proxy/usage.py": {"BYTES_A_TOKEN": "How tokens are estimated."},
+    "secrets/sources.py": {"COMMAND_LIMIT": SECONDS},
+    "shell/account.py": {"PROCESSES": OURS},
+    "shell/detached.py": {"DOUBT_LIMIT": SECONDS},
+    "shell/housekeeping.py": {"READ_SIZE": AT_ONCE},
+    "shell/lane.py": {"READ_SIZE": AT_ONCE},
+    "shell/lanes.py": {"CLOSE_LIMIT": SECONDS},
+    "shell/retry.py": {"LONGEST_PAUSE": SECONDS},
+    "shell/running.py": {"LEAST_AHEAD": "From how far ahead on a flood is skipped; the log's limit bounds it."},
+    "spec/build.py": {"MOST_AT_ONCE": "What a parallel group has if it does not say; the user sets it."},
+    "spec/source.py": {"_PIECE": AT_ONCE},
+    "spec/units.py": {"LONGEST": "A longer duration means this one.", "LARGEST": "A larger size means this one."},
+    "ssh/channels.py": {"PIECE": AT_ONCE},
+    "ssh/entrance.py": {"LIMIT": SECONDS, "READ_SIZE": AT_ONCE},
+    "ssh/forwards.py": {"AGAIN_LIMIT": SECONDS},
+    "ssh/heard.py": {"SILENCE_LIMIT": SECONDS, "AHEAD": AT_ONCE},
+    "ssh/keys.py": {"PUBLIC_LIMIT": LOCAL},
+    "starter.py": {"_LONGEST": LOCAL},
+    "targets/answers.py": {"PORTS": FACT, "IDS": FACT},
+    "targets/contained.py": {"LOG_FILE": "The size that pccpipe sets for the engine's log of a container."},
+    "targets/container.py": {
+        "LEAST_FREE": "The room that a disk must have.",
+        "LEAST_INODES": "The room that a disk must have.",
+        "DOUBT_LIMIT": SECONDS,
+        "BEGIN_LIMIT": SECONDS,
+        "CLOSE_LIMIT": SECONDS,
+    },
+    "targets/known_images.py": {"LIMIT": SECONDS},
+    "targets/local.py": {"LIMIT": OURS},
+    "targets/vm.py": {"LIMIT": OURS},
+    "views/board.py": {"MOST_TAIL": SHOWN, "MOST_FINAL": SHOWN},
+    "views/show.py": {"LONGEST_RESULT": SHOWN},
+    "views/summary.py": {"MOST_STEPS": SHOWN},
+    "views/text.py": {"LONGEST_LINE": SHOWN},
+    "vm/checks/account.py": {"PROCESSES": OURS},
+    "vm/checks/agent.py": {"PROBE_LIMIT": SECONDS},
+    "vm/checks/engine.py": {"BUILD_LIMIT": SECONDS},
+    "vm/checks/system.py": {
+        "LITTLE_DISK": "The room that a machine should have.",
+        "FEW_INODES": "The room that a machine should have.",
+        "LITTLE_MEMORY": "The room that a machine should have.",
+    },
+    "workspace/fetch.py": {"AT_ONCE": AT_ONCE},
+    "workspace/folder.py": {"PIECE": AT_ONCE},
+    "workspace/git.py": {"_PIECE": AT_ONCE},
+    "workspace/gitignore.py": {"_KEPT": "The folders whose answer is remembered; the others are looked at again."},
+    "workspace/guard.py": {"HEAD": "The beginning of a file in which a private key is looked for."},
+    "workspace/pack.py": {"BUFFER": AT_ONCE},
+    "workspace/patch.py": {"_LINE": AT_ONCE},
+    "workspace/reading.py": {"PIECE": AT_ONCE},
+}
+
+
+def limits_in(code: str) -> Iterator[str]:
+    """Names in capitals that a module gives a large number, or any number if the name speaks of a limit."""
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value:
+            targets, value = [node.target], node.value
+        else:
+            continue
+        figure = number(value)
+        for target in targets:
+            if figure is None or not isinstance(target, ast.Name) or not target.id.isupper():
+                continue
+            if figure >= LARGE or WORDS.search(target.id):
+                yield target.id
+
+
+def number(node: ast.expr) -> float | None:
+    """The number that literals and operators make; None for what is made of a name."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, int | float) else None
+    if isinstance(node, ast.UnaryOp):
+        return number(node.operand)
+    if not isinstance(node, ast.BinOp) or number(node.left) is None or number(node.right) is None:
+        return None
+    return float(eval(ast.unparse(node), {"__builtins__": {}}))  # numbers and operators alone
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("LIMIT = 5", ["LIMIT"]),
+        ("_MOST_TOLD: int = 3", ["_MOST_TOLD"]),
+        ("ROOM = 64 << 20", ["ROOM"]),
+        ("ROOM = 10**3", ["ROOM"]),
+        ("ROOM = 999", []),
+        ("LIMIT = limits.LOG.most", []),
+        ("LIMIT = 2 * limits.LOG.most", []),
+        ("LIMIT = 'text'", []),
+        ("def f():\n    LIMIT = 5", []),
+    ],
+)
+def test_a_limit_is_found_by_its_figure_or_its_name(code: str, found: list[str]) -> None:
+    assert list(limits_in(code)) == found
+
+
+def test_a_limit_outside_of_the_list_has_a_reason_to_be_there() -> None:
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), name)
+        for path in PACKAGE.rglob("*.py")
+        if path != PACKAGE / "limits.py"
+        for name in limits_in(path.read_text(encoding="utf-8"))
+    }
+    allowed = {(path, name) for path, names in ALLOWED.items() for name in names}
+    assert found - allowed == set(), "move them to pccpipe/limits.py, or say here why they bound no stranger's data"
+    assert allowed - found == set(), "they are gone: take them off the list"
