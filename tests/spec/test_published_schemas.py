@@ -66,3 +66,13 @@ def plain(body: Any) -> Any:
     if isinstance(body, str):
         return re.sub(r"\$\{\d+[:|]([^},|]*)[^}]*\}|\$\d", r"\1", body)
     return body
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_says_the_same_is_one_definition(name: str) -> None:
+    places: dict[str, list[str]] = {}
+    for path, of_key in keys(json.loads(schema_text(name))):
+        text = json.dumps(of_key, sort_keys=True)
+        if len(text) > 100 and not name.endswith("-result"):
+            places.setdefault(text, []).append(path)
+    assert [at for at in places.values() if len(at) > 1] == []
