@@ -129,6 +129,10 @@ class Assembly:
         return self.vm is not None and self.vm.had
 
     @property
+    def fenced(self) -> str | None:
+        return self.vm.fenced if self.vm else None
+
+    @property
     def vm_history(self) -> str | None:
         return self._vm_history.earlier() if self._vm_history else None
 
@@ -160,6 +164,8 @@ class Assembly:
                 file.write(mask.finish())
 
     def close(self) -> list[str]:
+        if self.vm:
+            self.vm.make_sure()
         left: list[str] = []
         with self._lock:
             # Containers before the VM's files, which they have mounted.

@@ -4,6 +4,7 @@ PccpipeError
 ├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
 │   └── SpecError       a pipeline or project file that is wrong, with every problem in it
 ├── Unavailable         a target could not be had; the command certainly never began
+│   ├── Fenced          the VM was taken over from the run, which does nothing there any more
 │   ├── Broken          its connection ended in the midst of a call, which may be made again
 │   └── Nonsense        what the target said has no sense
 ├── Refused             what was asked of a place can't be done anywhere: a setting, or a mistake of pccpipe's own
@@ -77,6 +78,13 @@ class Unavailable(PccpipeError):
 
 class Broken(Unavailable):
     """The connection to a target ended in the midst of a call. Asked again, the target may well be had."""
+
+
+class Fenced(Unavailable):
+    """The VM was taken over from this run: it starts, writes and removes nothing there any more."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(Reason.FENCED, words, "the other one goes on; once it has ended: pccpipe resume RUN_ID")
 
 
 class Nonsense(Unavailable):

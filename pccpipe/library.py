@@ -23,7 +23,7 @@ from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Past
 from pccpipe.errors import Halted, PccpipeError, Unavailable, UsageError, VmBusy
-from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
 from pccpipe.record import requests
 from pccpipe.record.events import (
     Cancelling,
@@ -633,13 +633,15 @@ def _recorded(
         # A run that was begun before is not over for that: it is resumed later.
         going_on = True
         if parts.past.was_paused:
-            parts.journal.append(RunStopped(Outcome.UNAVAILABLE, busy.message, f"pccpipe resume {parts.run_id}"))
+            parts.journal.append(
+                RunStopped(Outcome.UNAVAILABLE, busy.message, f"pccpipe resume {parts.run_id}", Reason.VM_BUSY)
+            )
         raise
     finally:
         if ended.outcome is None:
             parts.journal.append(RunWaiting(ended.message))
         elif ended.stopped:
-            parts.journal.append(RunStopped(ended.outcome, ended.message, ended.hint))
+            parts.journal.append(RunStopped(ended.outcome, ended.message, ended.hint, ended.reason))
         elif not going_on:
             _clear_up(parts, folders)
             parts.journal.append(

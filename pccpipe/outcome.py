@@ -81,6 +81,8 @@ class Reason(StrEnum):
     SSH_HOST_KEY_CHANGED = "ssh_host_key_changed"
     VM_BUSY = "vm_busy"
     """Another run has the VM; never a reason to run elsewhere."""
+    FENCED = "fenced"
+    """The VM was taken over from the run, by another one or by another process of it."""
     SSH_SESSION_REFUSED = "ssh_session_refused"
     """Logged in, but the server opened no session (MaxSessions, a forced command, no shell)."""
     ENGINE_MISSING = "engine_missing"

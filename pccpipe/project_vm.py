@@ -19,6 +19,7 @@ from pccpipe.spec.model import Vm
 if TYPE_CHECKING:
     from pccpipe.shell.account import Account
     from pccpipe.shell.lease import Lease
+    from pccpipe.ssh.connection import Connection
     from pccpipe.targets.machine import Machine, Serving
 
 
@@ -50,10 +51,7 @@ class ProjectVm:
         self._accept_new = accept_new_host_key
         self._is_over = is_over
         self._lock = threading.Lock()
-        self._machine: Machine | None = None
-        self._serving: Serving | None = None
-        self._close_machine: Callable[[], None] = lambda: None
-        self._interrupt_machine: Callable[[], None] = lambda: None
+        self._ssh: Connection | None = None
         self._lease: Lease | None = None
         self._account: Account | None = None
         self._login: futures.Future[None] | None = None
@@ -72,9 +70,7 @@ class ProjectVm:
     def serving(self) -> Serving:
         """The same connection, for programs there that connect to this process."""
         with self._lock:
-            self._connection()
-            assert self._serving is not None
-            return self._serving
+            return self._connected()
 
     @property
     def account(self) -> Account | None:
@@ -85,6 +81,11 @@ class ProjectVm:
     def had(self) -> bool:
         """Whether this process has reached the VM, if only to learn that it is another run's."""
         return self._was_reached
+
+    @property
+    def fenced(self) -> str | None:
+        """Who took the VM over from this run, in a sentence: it does nothing there any more."""
+        return self._lease.lost if self._lease else None
 
     def connect_early(self) -> None:
         """Begin to log in, while the caller goes on. What goes wrong is said when a step asks for the VM."""
@@ -98,20 +99,26 @@ class ProjectVm:
     def claim(self) -> Machine:
         """Have the VM for this run alone, until `close`; its connection. Waits as `queue` said.
 
-        Raises `VmBusy`, also when another run took the VM over meanwhile; `Unavailable`.
+        Raises `VmBusy`; `Unavailable`, as `Fenced` when another run took the VM over meanwhile.
         """
         self._await_login()
         with self._lock:
             if self._lease is None:
                 self._lease = self._acquired()
-            if self._lease.lost:
-                raise VmBusy(self._lease.lost)
+            self._lease.check()
             return self._connection()
 
     def interrupt(self) -> None:
         """End an attempt to connect that is under way. From any thread, at once."""
         # Without the lock: who connects has it.
-        self._interrupt_machine()
+        if self._ssh:
+            self._ssh.interrupt()
+
+    def make_sure(self) -> None:
+        """Find out whether the VM is still the run's, if that may have changed. Never raises."""
+        with self._lock, contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            if self._lease:
+                self._lease.check()
 
     def close(self) -> None:
         """Let the VM go. Idempotent; never raises."""
@@ -121,7 +128,8 @@ class ProjectVm:
                 self._close_account(self._lease)
                 # Empty, it was made only for commands to begin in, and the next run would have to look at it.
                 self._lease.release(self.folder)
-            self._close_machine()
+            if self._ssh:
+                self._ssh.close()
 
     def _close_account(self, lease: Lease) -> None:
         """Sweep the account, and close to it what is kept. A VM that another run took over is that one's."""
@@ -134,13 +142,14 @@ class ProjectVm:
             as_account.leave(self._connection(), self._account, self.root, self._run_id)
 
     def _connection(self) -> Machine:
-        if self._machine is None:
+        return self._connected()
+
+    def _connected(self) -> Connection:
+        if self._ssh is None:
             from pccpipe.ssh.connection import Connection
 
-            connection = Connection(self._vm, accept_new_host_key=self._accept_new)
-            self._machine, self._serving, self._close_machine = connection, connection, connection.close
-            self._interrupt_machine = connection.interrupt
-        return self._machine
+            self._ssh = Connection(self._vm, accept_new_host_key=self._accept_new)
+        return self._ssh
 
     def _await_login(self) -> None:
         if self._login and not self._login.cancel():
@@ -160,6 +169,7 @@ class ProjectVm:
             self._run_id,
             holder=holder,
             resumes=self._resumes,
+            on_lost=self._connected().fence,
             in_line_for=f"{self._vm.external_ip}:{self._vm.port} {self.root}",
         )
         try:
@@ -168,6 +178,7 @@ class ProjectVm:
             self._was_reached = True
             raise
         self._was_reached = True
+        self._connected().begin_with(lease.hello)
         try:
             self._clear()
             if self._vm.run_as:
@@ -221,8 +232,7 @@ class ProjectVm:
         from pccpipe.docker_api.engine import Engine
         from pccpipe.gc import collect_over
 
-        machine = self._machine
-        assert machine is not None
+        machine = self._connection()
         # What can't be removed now is for `gc`, which says why.
         with contextlib.suppress(PccpipeError, OSError):
             collect_over(machine, Engine(machine), self.root, self._is_over, self._vm.run_as)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.context import Ended, Here, LeftOpen, Parts
 from pccpipe.engine.exposure import Level
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
@@ -38,11 +38,15 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
         except Halted:
             return halt.ended
         except Unavailable as no:
+            if parts.targets.fenced:
+                raise LeftOpen(parts.targets.fenced) from no
             parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
             if parts.cancel.requested:
                 return Ended(Outcome.CANCELLED, message=f"cancelled; {no.words}")
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except PccpipeError as error:
+            if parts.targets.fenced:
+                raise LeftOpen(parts.targets.fenced) from error
             code = error.code if isinstance(error, ActionError) else None
             return Ended(Outcome.FAILED, code=code, message=str(error))
         parts.journal.append(ActionDone(path, kind_of(body), facts))

@@ -28,6 +28,13 @@ from pccpipe.values import Discreet, Json
 from pccpipe.workspace.base import Side, Workspace
 
 
+class LeftOpen(Exception):
+    """The VM was taken over from the run: the turn has no end in its record, for who goes on with the run.
+
+    No PccpipeError, which would end the step.
+    """
+
+
 class Journal(Protocol):
     """Where events go; what `append` returned is written (`Output` excepted)."""
 
@@ -44,6 +51,11 @@ class Targets(Protocol):
     @property
     def had_vm(self) -> bool:
         """Say whether this process of the run has reached the VM."""
+        ...
+
+    @property
+    def fenced(self) -> str | None:
+        """Say who took the VM over from this run, in a sentence; None while it is the run's."""
         ...
 
     @property

@@ -18,7 +18,7 @@ from pccpipe import limits
 from pccpipe.engine.actions import kind_of, run_action
 from pccpipe.engine.attestation import unattested_condition
 from pccpipe.engine.command import asked_settings
-from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.context import Ended, Here, LeftOpen, Parts
 from pccpipe.engine.exposure import Level, is_agent, level_of
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.help import Help, help_wanted, unmarked_plea
@@ -48,6 +48,8 @@ from pccpipe.values import Json
 
 _STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT, Reason.VM_BUSY})
 """Reasons for which a run stops, exposed or not: it waits for a person, or for another run's end."""
+_NAMED = frozenset({Reason.FENCED, Reason.VM_BUSY})
+"""Reasons that are the status of a run which stops for them."""
 _PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 
 
@@ -59,6 +61,8 @@ class RunOutcome(Struct, frozen=True):
     stopped: bool = False
     """It can't go on now, and keeps what it has until it is resumed."""
     hint: str = ""
+    reason: Reason | None = None
+    """Why it was stopped, if that is its status."""
 
 
 def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
@@ -78,30 +82,38 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
     try:
         try:
             ended = _run_steps(parts, scope)
+        except LeftOpen as open_:
+            ended = _fenced(str(open_))
         finally:
             stopped = _stops(parts, ended)
             if ended.help is Help.WANTED:
                 _leave(parts)
-            elif not stopped:
+            elif not stopped or ended.reason is Reason.FENCED:
                 ended = _run_always(parts, scope, ended)
+                stopped = stopped or ended.reason is Reason.FENCED
     finally:
         for place in parts.past.places:
             # What can't be reached any more is for `gc`.
             with contextlib.suppress(PccpipeError):
                 parts.targets[place].take_over()
-        for left in parts.targets.close():
+        stays = parts.targets.close()
+        # On a VM that was taken over it is the other one's.
+        for left in () if parts.targets.fenced else stays:
             parts.journal.append(Warned(left))
     if ended.help is Help.WANTED:
         return RunOutcome(None, WAITING, ended.message)
     if stopped:
-        return RunOutcome(
-            ended.outcome, ended.outcome.value, ended.message, stopped=True, hint=f"pccpipe resume {parts.run_id}"
-        )
+        reason = ended.reason if ended.reason in _NAMED else None
+        status = (reason or ended.outcome).value
+        hint = f"pccpipe resume {parts.run_id}"
+        return RunOutcome(ended.outcome, status, ended.message, stopped=True, hint=hint, reason=reason)
     return RunOutcome(ended.outcome, _status(ended), ended.message)
 
 
 def _stops(parts: Parts, ended: Ended) -> bool:
     """Say whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
+    if ended.reason is Reason.FENCED:
+        return True
     if ended.outcome is not Outcome.UNAVAILABLE or parts.cancel.requested or parts.past.always:
         return False
     if ended.reason is Reason.UNATTESTED:
@@ -129,23 +141,50 @@ def _run_steps(parts: Parts, scope: Scope) -> Ended:
 
 
 def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
-    """Each `always:` step, whatever the one before it did; the first that fails fails a run that had succeeded."""
+    """Each `always:` step, whatever the one before it did; the first that fails fails a run that had succeeded.
+
+    Of a run that lost its VM, those on this machine; for the others it is resumed.
+    """
     if not parts.pipeline.always:
         return ended
-    if parts.past.always is None:
+    if parts.past.always is None and ended.reason is not Reason.FENCED:
         parts.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
     here = Here(scope.ended(ended.outcome, _status(ended)), always=True)
     for step in parts.pipeline.always:
-        # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after it.
-        with parts.cancel.shield() as cancel:
-            of_step = _Walk(replace(parts, cancel=cancel)).step(step, here)
+        if parts.targets.fenced and not _is_local(parts, step):
+            ended = _fenced(parts.targets.fenced)
+            continue
+        try:
+            # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after.
+            with parts.cancel.shield() as cancel:
+                of_step = _Walk(replace(parts, cancel=cancel)).step(step, here)
+        except LeftOpen as left:
+            ended = _fenced(str(left))
+            continue
         failed = of_step.outcome not in _PASSING and not step.continue_on_error
         if failed and ended.outcome is Outcome.SUCCEEDED:
             ended = replace(of_step, message=f"{step.id} (always): {of_step.message}")
     return ended
 
 
+def _fenced(words: str) -> Ended:
+    return Ended(Outcome.UNAVAILABLE, reason=Reason.FENCED, message=words)
+
+
+def _is_local(parts: Parts, step: Step) -> bool:
+    """Say whether a step needs no VM: all that it runs, it runs on this machine."""
+    match step.body:
+        case Run() as body:
+            return first_way(parts.project.isolation_mode, body)[0] is Place.LOCAL
+        case Repeat(steps=inner) | Parallel(steps=inner):
+            return all(_is_local(parts, step) for step in inner)
+        case _:
+            return False
+
+
 def _status(ended: Ended) -> str:
+    if ended.reason is Reason.FENCED:
+        return ended.reason.value
     named = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
     return named or (ended.code or ended.outcome).value
 
@@ -176,7 +215,12 @@ class _Walk(Struct, frozen=True):
         return Ended(Outcome.SUCCEEDED)
 
     def _barred(self, step: Step, here: Here) -> Ended | None:
-        """Why a step's turn does not come any more. What it had begun before is brought to its end all the same."""
+        """Why a step's turn does not come any more. What it had begun before is brought to its end all the same.
+
+        Raises `LeftOpen`: who goes on with the run has that turn, also of a step on this machine.
+        """
+        if self.parts.targets.fenced and not here.always:
+            raise LeftOpen(self.parts.targets.fenced)
         if self.parts.past.knows(here.path_of(step.id)):
             return None
         if self.parts.past.always and not here.always:
@@ -400,6 +444,9 @@ class _Walk(Struct, frozen=True):
     def _end(self, step: Step, here: Here, visit: Visit, ended: Ended, began: float) -> Ended:
         if ended.help is Help.WANTED:
             return ended  # a group that is not over
+        fenced = self.parts.targets.fenced
+        if fenced and not visit.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
+            raise LeftOpen(fenced)
         ignored = ended.outcome not in _PASSING and self._goes_on(step, ended)
         seconds = time.time() - visit.began_at if visit.began_at else time.monotonic() - began
         if not visit.ended:

@@ -19,7 +19,7 @@ from pccpipe import limits
 from pccpipe.engine.access import Access, Budget, access_of, budget_of
 from pccpipe.engine.attestation import is_unattested, runs_as_login, unattested_gates, unattested_reads
 from pccpipe.engine.command import asked_settings, make_command
-from pccpipe.engine.context import Ended, Here, Parts
+from pccpipe.engine.context import Ended, Here, LeftOpen, Parts
 from pccpipe.engine.exposure import Level, is_agent, level_of
 from pccpipe.engine.follow import Followed, follow
 from pccpipe.engine.halt import StepHalt
@@ -48,6 +48,7 @@ from pccpipe.values import Json
 from pccpipe.workspace.base import Side
 
 ATTACH_EVERY = 5.0
+LAST_KNOWN = "the VM's copy of the workspace is out of reach: the step works on the copy here, as last known"
 START_GRACE = 0.5
 """Seconds for which a cancel waits for the word that a command has begun, which can then be ended in order."""
 ACCEPT = (
@@ -286,6 +287,7 @@ class _RunStep(Struct):
         except Halted:
             return self._halt.ended
         except Unavailable as no:
+            self._leave_open(Outcome.UNAVAILABLE, no.reason)
             if self._stays_in_doubt(no.reason, place):
                 return self._lost(number, f"it may have begun before the run was resumed: {no.words}")
             self._unavailable(TargetUnavailable(self.path, number, place, no.reason, no.words, no.hint, settings))
@@ -293,6 +295,7 @@ class _RunStep(Struct):
                 return Ended(Outcome.CANCELLED, message=f"cancelled; {no.words}")
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except Lost as lost:
+            self._leave_open(Outcome.LOST)
             return self._lost(number, lost.words)
         except _LeftAlone as left:
             words = f"cancelled; {left}: it may go on there until its time limit"
@@ -303,7 +306,9 @@ class _RunStep(Struct):
         try:
             followed = follow(self.parts, self.path, running, log, self.here.deadline)
             ended = self._judge(running, followed, place, log)
+            self._leave_open(ended.outcome, ended.reason)
         except Unavailable as no:
+            self._leave_open(Outcome.UNAVAILABLE, no.reason)
             # What it left there goes on, and may touch all that comes after it.
             followed = Followed(None)
             ended = Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
@@ -337,6 +342,12 @@ class _RunStep(Struct):
             when_synced=running.discard,
         )
         return ended
+
+    def _leave_open(self, outcome: Outcome, reason: Reason | None = None) -> None:
+        """Raise `LeftOpen` for an attempt that ends so only because the VM was taken over from the run."""
+        fenced = self.parts.targets.fenced
+        if fenced and (reason is Reason.FENCED or outcome in {Outcome.LOST, Outcome.UNAVAILABLE}):
+            raise LeftOpen(fenced)
 
     def _lost(self, number: int, words: str) -> Ended:
         self.parts.journal.append(CommandEnded(self.path, number, Outcome.LOST, message=words))
@@ -421,7 +432,8 @@ class _RunStep(Struct):
                 return None
             self._tell_what_may_begin(number, place)
             running = self._begin(target, command, place)
-        if not (command.container and command.container.read_only_workspace):
+        # The run's copy stays the VM's, for who goes on with the run.
+        if not parts.targets.fenced and not (command.container and command.container.read_only_workspace):
             parts.workspace.touched(side)
         return running, command
 
@@ -463,6 +475,10 @@ class _RunStep(Struct):
 
     def _prepare(self, place: Place, side: Side) -> None:
         parts = self.parts
+        if parts.targets.fenced:
+            if parts.workspace.lay_out(self._halt):
+                parts.journal.append(Warned(LAST_KNOWN, self.path))
+            return
         last_known = self._is_consented and place is not self._first[0]
         try:
             sent = parts.workspace.prepare(side, self._halt, or_last_known=last_known)
@@ -471,8 +487,7 @@ class _RunStep(Struct):
         except ActionError as error:
             raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
         if sent is not None and sent.stale:
-            text = "the VM's copy of the workspace is out of reach: the step works on the copy here, as last known"
-            parts.journal.append(Warned(text, self.path))
+            parts.journal.append(Warned(LAST_KNOWN, self.path))
         if sent is not None and sent.refused:
             text = f"not everything of the VM's copy of the workspace came home: {'; '.join(sent.refused)}"
             parts.journal.append(Warned(text, self.path))

@@ -252,12 +252,15 @@ class RunStopped(_Kind, frozen=True):
     """The run can't go on now: a place that it needs is unavailable, and a fallback would not be safe.
 
     Its workspace is kept, its `always:` steps have not run, and its process ends. `RunResumed` follows when it is
-    resumed.
+    resumed. With the reason `fenced`, the VM was taken over from it, and those `always:` steps that run on this machine
+    have run.
     """
 
     outcome: Outcome
     message: str
     hint: str = ""
+    reason: Reason | None = None
+    """Why it can't go on, where that is more than its outcome: `fenced`, `vm_busy`."""
 
 
 class RunQueued(_Kind, frozen=True):

@@ -318,7 +318,8 @@ class RunState(Struct):
             case RunWaiting():
                 self.status, self.message = WAITING, what.message
             case RunStopped():
-                self.stopped, self.outcome, self.status = True, what.outcome, what.outcome.value
+                self.stopped, self.outcome = True, what.outcome
+                self.status = (what.reason or what.outcome).value
                 self.message, self.hint = what.message, what.hint
             case RunQueued():
                 self.status, self.message = QUEUED, what.message

@@ -15,18 +15,22 @@ from pathlib import Path
 from msgspec import Struct
 
 from pccpipe import limits
-from pccpipe.errors import Nonsense, Unavailable, VmBusy
+from pccpipe.errors import Fenced, Nonsense, Unavailable, VmBusy
 from pccpipe.outcome import VM_AWAY
 from pccpipe.record.journal import RUN_ID
 from pccpipe.shell.lane import unbroken
-from pccpipe.targets.machine import Machine, refused
+from pccpipe.targets.machine import Done, Machine, refused
 
 STALE_AFTER = 60.0
 """Seconds without a sign of life after which a lease may be taken over."""
 BEAT_EVERY = 15.0
+OVERDUE = 1.5
+"""Times `beat_every` after which our own last sign of life is too old to go by."""
 POLL_EVERY = 1.0
 ANSWER_TIMEOUT = 20.0
 """Seconds for a script that reads and makes a few links, in a folder that may have been filled."""
+_SESSION = re.compile(r" ?ssh:[0-9.]*$")
+"""Which connection the holder has, for who takes the lease over."""
 _TIME = r"-|-?[0-9]{1,15}"
 _STATE = re.compile(
     rf"(?P<word>released|stale|alive) (?P<since>{_TIME}) (?P<beat>{_TIME}) (?P<run>{RUN_ID.pattern})( (?P<holder>.*))?"
@@ -55,6 +59,7 @@ class Lease:
         holder: who that is, in words for others who wait: `host pid 123`.
         stale_after: seconds without a sign of life after which another's lease is taken over.
         beat_every: seconds between two signs of life of our own.
+        on_lost: called once, with a sentence, when another one has taken it over; from any thread.
         in_line_for: what tells the machine and its root from all others. Those in this process who wait for the same
             have it in their order, and only the first asks for it: the others do nothing with the machine meanwhile.
     """
@@ -69,6 +74,7 @@ class Lease:
         resumes: bool = False,
         stale_after: float = STALE_AFTER,
         beat_every: float = BEAT_EVERY,
+        on_lost: Callable[[str], None] = lambda _: None,
         in_line_for: str = "",
     ) -> None:
         self._machine = machine
@@ -80,6 +86,8 @@ class Lease:
         self._taken_from = run_id if resumes else ""
         self._may_be_ours = False
         self._lost: str | None = None
+        self._on_lost = on_lost
+        self._heard = 0.0
         self._line = _line_for(in_line_for) if in_line_for else _Line()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
@@ -119,7 +127,38 @@ class Lease:
                     on_wait(f"waiting for the VM {self._machine.host}: {_in_words(state)}")
                 holder = state
                 self._line.wait(deadline)
+        self._heard = _now()
         self._thread.start()
+
+    def hello(self, run: Callable[[str, float], Done]) -> None:
+        """Ask through a new connection whether the lease is still ours, before anything else is done with it.
+
+        Raises `Fenced` if it is not; `Unavailable`, ConnectionError and TimeoutError as `run` does.
+        """
+        done = run(_script(self._folder, self._stale_after, "pcc_beat", *self._words), ANSWER_TIMEOUT)
+        try:
+            state = _answer(self._machine.host, self._folder, done)
+        except Unavailable:
+            return  # a full disk, as it may be: nobody else has it
+        self._heard = _now()
+        if state:
+            raise Fenced(self._note_lost(state))
+
+    def check(self) -> None:
+        """Raise `Fenced` if the lease was taken over; asks if the last sign of life is overdue, as in a process that
+        stood still. Raises `Unavailable` if there is no answer.
+        """
+        if self._lost is None and not self._end.is_set() and _now() - self._heard > OVERDUE * self._beat_every:
+            state = self._ask("pcc_beat", *self._words)
+            self._heard = _now()
+            if state:
+                self._on_lost(self._note_lost(state))
+        if self._lost is not None:
+            raise Fenced(self._lost)
+
+    def _note_lost(self, state: LeaseState) -> str:
+        self._lost = f"the VM {self._machine.host} was taken over from this run: {_in_words(state)}"
+        return self._lost
 
     def _tried(self, holder: LeaseState | None) -> LeaseState | None:
         """Who has it, after we have tried to take it; None: we have.
@@ -160,10 +199,13 @@ class Lease:
             due = time.monotonic() + self._beat_every
             try:
                 state = _ask(self._machine, self._folder, self._stale_after, "pcc_beat", *self._words)
+            except Fenced:
+                return
             except (Unavailable, OSError):
                 continue
+            self._heard = _now()
             if state:
-                self._lost = f"the VM {self._machine.host} was taken over from this run: {_in_words(state)}"
+                self._on_lost(self._note_lost(state))
                 return
 
 
@@ -221,18 +263,27 @@ def read_lease(machine: Machine, root: str, stale_after: float = STALE_AFTER) ->
 
 def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> LeaseState | None:
     """Call a function of lease.sh: who else has the lease, if anyone."""
+    return _answer(machine.host, folder, machine.run(_script(folder, stale_after, *call), ANSWER_TIMEOUT))
+
+
+def _script(folder: str, stale_after: float, *call: str) -> str:
     settings = f"pcc_lease={shlex.quote(folder)} pcc_stale={round(stale_after * 100)}\n"
-    done = machine.run(f"{settings}{program()}{shlex.join(call)}", ANSWER_TIMEOUT)
+    return f"{settings}{program()}{shlex.join(call)}"
+
+
+def _answer(host: str, folder: str, done: Done) -> LeaseState | None:
+    """Who else has the lease, by what a call of lease.sh said. Raises `Unavailable` if it could not be done."""
     said = done.stdout[: limits.LEASE_ANSWER.most].decode(errors="replace").strip()
     if said in ("held", "free"):
         return None
     if state := _STATE.fullmatch(said):
         since, beat = _seconds(state["since"]), _seconds(state["beat"])
-        return LeaseState(state["run"], _plain(state["holder"] or ""), since, beat, state["word"] == "stale")
+        holder = _SESSION.sub("", _plain(state["holder"] or ""))
+        return LeaseState(state["run"], holder, since, beat, state["word"] == "stale")
     if said.startswith("refused ") or not said:
         words = said.removeprefix("refused ") or done.stderr.decode(errors="replace").strip()
-        raise refused(machine.host, words or f"{folder} cannot be used")
-    raise Nonsense(machine.host, "lease", said)
+        raise refused(host, words or f"{folder} cannot be used")
+    raise Nonsense(host, "lease", said)
 
 
 @functools.cache
@@ -244,6 +295,11 @@ def program() -> str:
 def folder_of(root: str) -> str:
     """The folder with the lease, of a machine whose folder for projects is `root`."""
     return f"{root}/.system/lease"
+
+
+def _now() -> float:
+    # Goes on while the machine is suspended, unlike time.monotonic().
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _seconds(hundredths: str) -> float | None:

@@ -1,6 +1,6 @@
 # Who has this machine: the highest of the numbered symbolic links in $pcc_lease.
 #
-#   7 -> NONCE BOOT SINCE RUN HOLDER
+#   7 -> NONCE BOOT SINCE RUN HOLDER [ssh:PID.START]
 #
 # A link appears with its whole text, and only one can make number 8: to take and to take over are both that one step, so
 # nobody can die in the midst of it. The highest number is never removed, and lower ones mean nothing: whoever was judged dead
@@ -8,6 +8,10 @@
 #
 # A link's modification time is not a date but the last sign of life in seconds of uptime, rounded up, or 0 once the lease is
 # given back: to set it needs no space on the disk. SINCE is in hundredths of a second of uptime. The clock is never asked.
+#
+# The last word is the process of sshd's that serves the holder's connection. Who takes the lease over ends that: a holder that
+# only stood still has nothing to reach this machine with any more, and asks here first when it has connected again. Through
+# a new connection it makes the next link, so of the two, only one can have the lease.
 #
 # Whatever lies in the folder is data. Only a well-formed link of this login's counts; the rest is passed over, and goes when
 # a run takes the lease. What lies there makes no loop here longer.
@@ -179,6 +183,48 @@ pcc_touch() { # SECONDS
   pcc_words=$(touch -h -c -d "@$1" "$pcc_link" 2>&1) || pcc_refuse "$pcc_words"
 }
 
+pcc_find_session() { # sets pcc_session to sshd's process for this connection, if it can be ended from here
+  pcc_session=
+  read -r pcc_line <"/proc/$PPID/stat" && kill -0 "$PPID" || return 0
+  case $pcc_line in "$PPID (sshd"*) ;; *) return 0 ;; esac
+  set -- ${pcc_line##*) }
+  pcc_session=$PPID.${20}
+} 2>/dev/null
+
+pcc_says_session() { # does the link name this connection, if that can be named?
+  [ -z "$pcc_session" ] && return
+  case $pcc_holder in *"ssh:$pcc_session") return 0 ;; esac
+  return 1
+}
+
+pcc_end_sessions() ( # NONCE: end the connections of those from whom the lease was taken; their commands go on
+  pcc_newest=$pcc_last pcc_back=0
+  while pcc_back=$((pcc_back + 1)) && [ $pcc_back -le 4 ] && [ $pcc_back -lt "$pcc_newest" ]; do
+    pcc_link=$pcc_lease/$((pcc_newest - pcc_back))
+    pcc_read_link && [ "$pcc_nonce" != "$1" ] || continue
+    # Who gave it back has closed its connection, and has seen to those before it.
+    [ "$pcc_touched" -ne 0 ] || break
+    pcc_word=${pcc_holder##*ssh:}
+    [ "$pcc_boot" = "$pcc_this_boot" ] && [ "$pcc_word" != "$pcc_holder" ] && pcc_is_plain "${pcc_word%%.*}" || continue
+    pcc_end_session "${pcc_word%%.*}" "${pcc_word#*.}"
+  done
+) 2>/dev/null
+
+pcc_end_session() { # PID START
+  [ "$1" -ne "$PPID" ] && read -r pcc_line <"/proc/$1/stat" || return
+  case $pcc_line in "$1 (sshd"*) ;; *) return ;; esac
+  pcc_pid=$1 pcc_start=$2
+  set -- ${pcc_line##*) }
+  [ "${20}" = "$pcc_start" ] || return
+  pcc_children=$(grep -lsE "^PPid:[[:space:]]+$pcc_pid\$" /proc/[0-9]*/status)
+  kill -KILL "$pcc_pid" || return
+  for pcc_child in $pcc_children; do
+    pcc_child=${pcc_child%/status} pcc_child=${pcc_child#/proc/}
+    # A lane sees to the end of its command, and ends when its input does. All else was the holder's own work here.
+    case $(readlink "/proc/$pcc_child/cwd") in */lane-*) ;; *) kill -KILL "-$pcc_child" ;; esac
+  done
+}
+
 pcc_put() { # NONCE RUN HOLDER: make the next link; fails if another was faster
   [ ! -L "$pcc_lease" ] || pcc_refuse "$pcc_lease is a symbolic link"
   [ -d "$pcc_lease" ] || pcc_words=$(mkdir -p "$pcc_lease" 2>&1) || pcc_refuse "$pcc_words"
@@ -189,7 +235,7 @@ pcc_put() { # NONCE RUN HOLDER: make the next link; fails if another was faster
   fi
   pcc_uptime
   pcc_link=$pcc_lease/$((pcc_top + 1))
-  if ! pcc_words=$(ln -s "$1 $pcc_this_boot $pcc_now $2 $3" "$pcc_link" 2>&1); then
+  if ! pcc_words=$(ln -s "$1 $pcc_this_boot ${pcc_kept_since:-$pcc_now} $2 $3${pcc_session:+ ssh:$pcc_session}" "$pcc_link" 2>&1); then
     case $pcc_words in *"File exists"*) return 1 ;; *) pcc_refuse "$pcc_words" ;; esac
   fi
   pcc_touch $((pcc_now / 100 + 1))
@@ -224,7 +270,8 @@ pcc_is_past() { # NAME
 }
 
 pcc_take() { # NONCE RUN HOLDER FROM: a living lease is taken over from the run FROM alone; may be done twice
-  pcc_made= pcc_tries=0
+  pcc_made= pcc_tries=0 pcc_kept_since=
+  pcc_find_session
   while pcc_look && [ "$pcc_nonce$pcc_state" != "$1alive" ]; do
     # After a link of our own that came too late, another process of the same run is as good as another run.
     [ $pcc_state = alive ] && { [ "$pcc_run" != "$4" ] || [ -n "$pcc_made" ]; } && break
@@ -232,21 +279,34 @@ pcc_take() { # NONCE RUN HOLDER FROM: a living lease is taken over from the run 
     [ $pcc_tries -le 50 ] || pcc_refuse "$pcc_lease changes all the time; to clear it: pccpipe gc"
     pcc_put "$@" && pcc_made=1
   done
-  if [ "$pcc_nonce" = "$1" ]; then echo held; else pcc_tell; fi
+  if [ "$pcc_nonce" != "$1" ]; then
+    pcc_tell
+    return
+  fi
+  pcc_end_sessions "$1"
+  if pcc_says_session; then echo held; else pcc_beat "$1" "$2" "$3"; fi
 }
 
-pcc_beat() { # NONCE RUN HOLDER
-  pcc_look
-  if [ $pcc_state = free ] || { [ "$pcc_nonce" = "$1" ] && [ "$pcc_boot" != "$pcc_this_boot" ]; }; then
-    # The folder was removed, or the machine started anew, and nobody else came.
-    pcc_put "$@"
-    echo held
-  elif [ "$pcc_nonce" = "$1" ]; then
-    [ $pcc_state = released ] || pcc_touch $((pcc_now / 100 + 1))
-    echo held
-  else
-    pcc_tell
-  fi
+pcc_beat() { # NONCE RUN HOLDER: a sign of life
+  pcc_tries=0
+  pcc_find_session
+  while pcc_look && [ "$pcc_state$pcc_nonce" != "released$1" ]; do
+    if [ $pcc_state != free ] && [ "$pcc_nonce" != "$1" ]; then
+      pcc_tell
+      return
+    fi
+    pcc_kept_since=
+    if [ $pcc_state != free ] && [ "$pcc_boot" = "$pcc_this_boot" ]; then
+      pcc_touch $((pcc_now / 100 + 1))
+      pcc_says_session && break
+      [ "$pcc_since" = - ] || pcc_kept_since=$pcc_since
+    fi
+    # The folder was removed, the machine started again, or the connection did, and nobody else came.
+    pcc_tries=$((pcc_tries + 1))
+    [ $pcc_tries -le 50 ] || pcc_refuse "$pcc_lease changes all the time; to clear it: pccpipe gc"
+    pcc_put "$1" "$2" "$3" && break
+  done
+  echo held
 }
 
 pcc_read() {

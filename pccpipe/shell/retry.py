@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from pccpipe.errors import Lost
+from pccpipe.errors import Fenced, Lost
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
@@ -33,7 +33,9 @@ class Retry:
         return left <= seconds
 
     def failed(self, error: Exception) -> None:
-        """An attempt failed. Raises `Lost` when that was the last."""
+        """An attempt failed. Raises `Lost` when that was the last: the machine stays away, or is another's now."""
+        if isinstance(error, Fenced):
+            raise Lost(error.words) from error
         now = time.monotonic()
         self._since = self._since or now
         if now - self._since >= self._limit:

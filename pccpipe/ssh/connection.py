@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import paramiko
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Fenced, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
-from pccpipe.shell.housekeeping import NotBegun, ScriptShell, ask_facts, parse_facts
+from pccpipe.shell.housekeeping import NotBegun, ScriptShell, ask_facts, parse_facts, run_script
 from pccpipe.ssh import entrance
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
@@ -57,6 +57,8 @@ class Connection:
         self._facts_lock = threading.Lock()
         self._facts: Facts | None = None
         self._transports: tuple[Transport, ...] = ()
+        self._hello: Callable[[Callable[[str, float], Done]], None] | None = None
+        self._fenced: Fenced | None = None
         self._login: Future[tuple[Transport, ...]] | None = None
         self._failure: Unavailable | None = None
         self._failed_at = 0.0
@@ -200,6 +202,8 @@ class Connection:
 
     def _transport(self) -> Transport:
         with self._lock:
+            if self._fenced:
+                raise self._fenced
             if self._is_alive():
                 return self._transports[0]
             if self._failure and time.monotonic() - self._failed_at < FAILURE_LASTS:
@@ -209,12 +213,49 @@ class Connection:
             self._transports = ()
             try:
                 self._transports = self._logged_in()
+                self._greet()
             except Unavailable as failure:
                 self._failure, self._failed_at = failure, time.monotonic()
                 raise
             self._failure = None
             self._forwards.renew(self._transports[0])
             return self._transports[0]
+
+    def begin_with(self, hello: Callable[[Callable[[str, float], Done]], None]) -> None:
+        """Have `hello(run)` called on each new connection, before anything else is done with it. It may raise."""
+        self._hello = hello
+
+    def fence(self, words: str) -> None:
+        """End the connection for good: every call raises `Fenced` from now on. From any thread, at once."""
+        self._fenced = self._fenced or Fenced(words)
+        for transport in self._transports:
+            transport.close()
+
+    def _greet(self) -> None:
+        """The caller holds the lock. Raises `Unavailable`."""
+        if self._hello is None:
+            return
+        transport = self._transports[0]
+        try:
+            self._hello(lambda script, timeout: self._run_on(transport, script, timeout))
+        except BaseException as error:
+            for opened in self._transports:
+                opened.close()
+            self._transports = ()
+            if isinstance(error, Fenced):
+                self._fenced = error
+            if isinstance(error, paramiko.SSHException | OSError | EOFError):
+                raise Unavailable(Reason.SSH_CLOSED, f"{self.host}: {str(error) or 'the connection ended'}") from error
+            raise
+
+    def _run_on(self, transport: Transport, script: str, timeout: float) -> Done:
+        channel = self._open_session(transport)
+        process = ChannelProcess(channel, lambda: None)
+        try:
+            self._begin(channel, process, "exec sh")
+            return run_script(process, script, timeout)
+        finally:
+            process.close()
 
     def interrupt(self) -> None:
         """End a login that is under way: who waits for it gets `Unavailable`. From any thread, at once."""

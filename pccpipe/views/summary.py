@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pccpipe.outcome import Outcome
+from pccpipe.outcome import Outcome, Reason
 from pccpipe.record.state import QUEUED, WAITING, Downgrade, RunState, StepState
 from pccpipe.views.text import OUTCOME_WORDS, duration, harmless, harmless_line, left_out
 
@@ -50,9 +50,14 @@ def questions(state: RunState) -> list[str]:
 
 def stopped(state: RunState) -> list[str]:
     """That a run that was stopped is not over, and what a person can do."""
+    always = (
+        "of its `always:` steps, those on this machine have run"
+        if state.status == Reason.FENCED
+        else ("its `always:` steps have not run")
+    )
     return [
         "",
-        "The run is stopped, not ended: its workspace is kept, its `always:` steps have not run.",
+        f"The run is stopped, not ended: its workspace is kept, {always}.",
         *([f"to go on: {harmless_line(state.hint)}"] if state.hint else []),
     ]
 

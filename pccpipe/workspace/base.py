@@ -94,6 +94,10 @@ class Workspace(Protocol):
         """
         ...
 
+    def lay_out(self, halt: Halt) -> bool:
+        """See to it that the copy here is there, however old; whether there is a newer one."""
+        ...
+
     def touched(self, side: Side) -> None:
         """A step that may write has begun on `side`: from now on that copy is the newest."""
         ...

@@ -180,6 +180,12 @@ class WorkspaceSync:
                 return Sent(0, 0, "none", time.monotonic() - began, stale=True)
             return Sent(counted.files, counted.bytes, "tar", time.monotonic() - began, counted.told)
 
+    def lay_out(self, halt: Halt) -> bool:
+        with self._lock:
+            if self._has_copy:
+                self._unpack(halt)
+            return self._newest is Side.VM
+
     def touched(self, side: Side) -> None:
         with self._lock:
             before = self._newest, self._stale_patch, self._on_vm

@@ -101,7 +101,7 @@ def test_a_full_disk_is_found_before_the_agent_starts_and_the_message_names_gc(
     assert "--dry-run" in help_.stdout
 
 
-def test_a_lease_that_was_lost_ends_the_run_at_its_next_step(fresh_vm: VM, tmp_path: Path) -> None:
+def test_a_lease_that_was_lost_stops_the_run_at_its_next_step(fresh_vm: VM, tmp_path: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     pipeline = """
     steps:
@@ -119,9 +119,11 @@ def test_a_lease_that_was_lost_ends_the_run_at_its_next_step(fresh_vm: VM, tmp_p
         )
 
     ran = control.run(pipeline, meanwhile=take_over)
-    assert ran.code == 1, ran.stdout
-    assert "taken over" in ran.step("second")["message"]
-    assert ran.step("second")["attempts"] == []
+    assert ran.code == 3, ran.stdout
+    assert ran.state["status"] == "fenced"
+    assert "taken over from this run: run thief (elsewhere)" in ran.state["message"]
+    assert not [step for step in ran.state["steps"] if step["path"] == "second" and step["attempts"]]
+    assert not ran.state["downgraded"]
 
 
 EMPTY = "{id: a, on: vm, run: echo}, {id: b, on: container, container: box, run: echo}"

@@ -88,6 +88,9 @@ class NotedWorkspace:
         halt.wait(self.lasts)
         return None
 
+    def lay_out(self, halt: Halt) -> bool:
+        return False
+
     def touched(self, side: Side) -> None:
         self.calls.append(f"touched {side.value}")
 
@@ -108,6 +111,7 @@ class NotedWorkspace:
 class DummyTargets(dict[Place, DummyTarget]):
     had_vm = False
     vm_history: str | None = None
+    fenced: str | None = None
     remembered = 0
 
     def remember_vm(self) -> None:
