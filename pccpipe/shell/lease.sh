@@ -218,10 +218,24 @@ pcc_end_session() { # PID START
   [ "${20}" = "$pcc_start" ] || return
   pcc_children=$(grep -lsE "^PPid:[[:space:]]+$pcc_pid\$" /proc/[0-9]*/status)
   kill -KILL "$pcc_pid" || return
+  pcc_find_guards
   for pcc_child in $pcc_children; do
     pcc_child=${pcc_child%/status} pcc_child=${pcc_child#/proc/}
     # A lane sees to the end of its command, and ends when its input does. All else was the holder's own work here.
-    case $(readlink "/proc/$pcc_child/cwd") in */lane-*) ;; *) kill -KILL "-$pcc_child" ;; esac
+    case $(readlink "/proc/$pcc_child/cwd") in */lane-*) continue ;; esac
+    for pcc_path in $(grep -lsE "\\) [A-Za-z] [0-9]+ $pcc_child " /proc/[0-9]*/stat); do
+      pcc_pid=${pcc_path%/stat} pcc_pid=${pcc_pid#/proc/}
+      case $pcc_guards in *" $pcc_pid "*) ;; *) kill -KILL "$pcc_pid" ;; esac
+    done
+  done
+}
+
+pcc_find_guards() { # sets pcc_guards to those who see to the end of commands and containers of $pcc_run
+  pcc_guards=' ' pcc_turns=0
+  for pcc_path in "${pcc_lease%/*}/run-state/$pcc_run/commands/"*.sup "${pcc_lease%/*}/run-state/$pcc_run/commands/"*.hold; do
+    pcc_turns=$((pcc_turns + 1))
+    [ $pcc_turns -lt 20000 ] || break
+    [ -f "$pcc_path" ] && [ ! -L "$pcc_path" ] && read -r pcc_pid pcc_rest <"$pcc_path" && pcc_guards="$pcc_guards$pcc_pid "
   done
 }
 

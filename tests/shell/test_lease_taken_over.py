@@ -69,6 +69,9 @@ def test_the_connection_of_who_lost_the_lease_ends_and_none_comes_after_it(
     housework = first.connection.popen("sleep 77.25; touch /tmp/removed")
     until(lambda: vm.pids("sleep 77.25"))
 
+    commands = f"{vm.root}/.system/run-state/leased-1/commands"
+    first.says(f"sleep 88.25 >/dev/null 2>&1 & mkdir -p {commands}; echo $! 1 boot >{commands}/work-1.hold")
+
     second = make(resumes=True)
     second.take()
     with pytest.raises(ConnectionError):
@@ -83,6 +86,7 @@ def test_the_connection_of_who_lost_the_lease_ends_and_none_comes_after_it(
     # The holder's own work has ended, a command that it began has not.
     until(lambda: vm.sh("cat /tmp/work").stdout == "begun\nended\n")
     assert vm.pids("sleep 77.25") == []
+    assert vm.pids("sleep 88.25"), "it holds a container's deadline"
     assert vm.sh("ls /tmp/late /tmp/removed 2>/dev/null || true").stdout == ""
     first.lease.release()
     assert second.says("echo well") == "well"
