@@ -14,6 +14,19 @@ _SHELLS = re.compile(r"(?:\S*/)?(?:env\s+(?:-S\s*)?)?(?:\S*/)?(sh|dash|bash)(?:\
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 _WILD = re.compile(r"[*?]")
 
+NAMES = {
+    "always": "put the step under `always:`",
+    "cancelled": "under `always:` write run.outcome == 'cancelled'",
+    "contains": "write 'a' in NAME",
+    "env": 'a variable is "$NAME" in `run:`',
+    "failure": "for one step write steps.ID.failed; under `always:` write run.outcome == 'failed'",
+    "fromJSON": "a step's `result` is JSON that is read already",
+    "startsWith": "write NAME.startswith('a')",
+    "success": "leave it out: a step runs only if those before it went well",
+    "toJSON": "write NAME | tojson",
+}
+"""What other systems have in expressions, and what says the same here."""
+
 Words = tuple[str, str]
 """A message and its hint."""
 

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from msgspec import Struct, field
 
+from pccpipe.spec import habits
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.source import Position
 
@@ -102,7 +103,10 @@ def reference_problems(chain: Sequence[str], seen: Seen, declared: Declared) -> 
         case _:
             places = {"iteration": seen.iteration, "matrix": bool(seen.matrix), "target": seen.target}
             known = ["inputs", "steps", "run", "project", *(name for name, here in places.items() if here)]
-            yield f"`{root}` is not defined", did_you_mean(root, known)
+            hint = habits.NAMES.get(root) or did_you_mean(root, known)
+            if root in habits.STEP_OUTCOMES:
+                hint = f"a text has quotes: '{root}'"
+            yield f"`{root}` is not defined", hint
 
 
 def is_cut_by_minus(chain: Sequence[str], declared: Declared) -> bool:

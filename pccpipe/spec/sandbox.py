@@ -108,6 +108,11 @@ class Environment(ImmutableSandboxedEnvironment):
             PAID: paid,
             EACH: each,
         }
+        self.tests = self.tests | {
+            "defined": lambda value: not _is_missing(value),
+            "none": lambda value: value is None or isinstance(value, NoResult),
+            "undefined": _is_missing,
+        }
 
     def getattr(self, obj: object, attribute: str) -> object:
         # What a mapping holds comes before its methods: a result may have a key `items`.
@@ -253,8 +258,11 @@ def _listed(value: object) -> object:
 
 def _default(value: object, default: object = "", boolean: bool = False) -> object:
     """Jinja2's, which also takes what a result lacks for undefined."""
-    is_missing = isinstance(value, jinja2.Undefined | NoResult)
-    return default if is_missing or (boolean and not value) else value
+    return default if _is_missing(value) or (boolean and not value) else value
+
+
+def _is_missing(value: object) -> bool:
+    return isinstance(value, jinja2.Undefined | NoResult)
 
 
 def _args(values: object) -> Raw:

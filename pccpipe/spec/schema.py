@@ -376,6 +376,8 @@ def _type_hint(value: object, types: list[str], path: tuple[Key, ...]) -> str:
             return f"write {{on: {value}}}"
         case ("retry",) if isinstance(value, int):
             return f"write {{attempts: {3 if value is True else value}}}"
+    if path[-1:] == ("env",) and isinstance(value, list):
+        return "write {NAME: value}"
     if isinstance(value, str) and {"integer", "number"} & set(types) and value.isdigit():
         return f"leave out the quotes: {value}"
     if isinstance(value, str) and types == ["boolean"]:

@@ -162,10 +162,12 @@ def test_what_a_result_lacks_is_empty_and_false_and_has_a_default(folder: Folder
             run: |
               echo ${{ steps.got.result.c | default('none') }} ${{ steps.got.result.a | default(2) }}
               echo ${{ steps.skipped.result.x | d('no') }}
+              echo ${{ steps.got.result.a is defined }}
+              echo ${{ steps.got.result.c is defined }} ${{ steps.got.result.c is none }}
         """,
     )
     assert [step["outcome"] for step in state(folder)["steps"]][2:4] == ["succeeded", "skipped"]  # type: ignore[attr-defined]
-    assert log(folder, "default") == "none 1\nno\n"
+    assert log(folder, "default") == "none 1\nno\ntrue\nfalse true\n"
 
 
 def test_what_a_script_leaves_in_the_background_is_ended_and_said(folder: Folder) -> None:
