@@ -698,10 +698,13 @@ def _clear_up(parts: Parts, folders: Folders) -> None:
     """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
     if not folders.sent.exists():
         return
+    cancel = parts.cancel
     try:
-        is_kept = parts.workspace.has_untold_changes
+        # After a cancel, only one that comes from now on cuts it short.
+        with cancel.shield() if cancel.requested else nullcontext(cancel) as from_now_on:
+            is_kept = parts.workspace.has_untold_changes(StepHalt(from_now_on, None))
     except (PccpipeError, OSError):
-        is_kept = True  # no diff can be made of it
+        is_kept = True  # no diff can be made of it, or nobody waits for it
     if is_kept:
         parts.journal.append(
             Warned(f"the run's copy of the workspace is kept, because no diff has all of its changes: {folders.copy}")

@@ -103,13 +103,14 @@ def _act(parts: Parts, here: Here, path: str, body: Action, halt: StepHalt) -> t
         case Download():
             into = parts.run_dir / "artifacts"
             brought = parts.workspace.download([template.render(names) for template in body.paths], into, halt)
+            more = [f"{brought.more_masked} more"] if brought.more_masked else []
             return {
                 "files": brought.files,
                 "bytes": brought.bytes,
                 "missing": list(brought.missing),
                 "refused": list(brought.refused),
-                **_masked(brought.masked),
-            }, [f"artifacts/{name}" for name in brought.masked]
+                **_masked([*brought.masked, *more]),
+            }, [*(f"artifacts/{name}" for name in brought.masked), *more]
         case Diff():
             name = body.path.render(names)
             changed = parts.workspace.diff(result_target(name, parts.run_dir), halt)

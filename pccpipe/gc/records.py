@@ -84,7 +84,7 @@ class RunsDir:
         )
         try:
             sync.take_up()
-            return sync.has_untold_changes
+            return sync.has_untold_changes()
         except (PccpipeError, OSError, ValueError, LookupError):
             return True
 

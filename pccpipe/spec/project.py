@@ -111,6 +111,8 @@ def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> li
         say("shared_home", "`shared_home` is for the steps of a `run_as` account, and there is none", hint)
     if "user" not in vm and not environ.get(USER_VARIABLE):
         say("user", "`vm:` needs a `user`", f"write it here, or set {USER_VARIABLE}")
+    elif "user" not in vm and str(user).startswith("-"):
+        say("user", f"{USER_VARIABLE} in the environment begins with `-`: ssh would take it for an option")
     key = vm.get("key_path") or environ.get(KEY_VARIABLE)
     jump_key = vm.get("jump_key_path")
     if jump_key is not None and "proxy_jump" not in vm:

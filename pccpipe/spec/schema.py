@@ -399,6 +399,8 @@ def _pattern_hint(path: tuple[Key, ...], value: str, schema: Mapping[str, object
     match path[-1] if path else "":
         case "id" if len(path) == 1:
             return "use letters, digits, `.`, `_` and `-`, at most 100"
+        case "user" | "external_ip":
+            return "no login and no host begins with `-`: ssh would take it for an option"
         case "run_as":
             return "write the name of an account: small letters, digits, `_` and `-`, such as `pccrun`"
         case "root" | "engine_socket":

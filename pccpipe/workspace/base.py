@@ -46,6 +46,8 @@ class Brought(Struct, frozen=True):
     """There, and not taken: links out of the tree, devices, names that no file may have; each with its reason."""
     masked: tuple[str, ...] = ()
     """Files in which a secret's value stood; they are kept masked."""
+    more_masked: int = 0
+    """Further ones, which are counted only."""
 
 
 class Changed(Struct, frozen=True):
@@ -72,8 +74,7 @@ class Workspace(Protocol):
         """Where steps on this machine run now: the user's folder, or the run's copy once there is one."""
         ...
 
-    @property
-    def has_untold_changes(self) -> bool:
+    def has_untold_changes(self, halt: Halt | None = None) -> bool:
         """Whether a copy may hold changes that no `diff` has: then nobody may throw it away."""
         ...
 

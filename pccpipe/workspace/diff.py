@@ -142,7 +142,7 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
         elif not why:
             made = after / path
             made.parent.mkdir(parents=True, exist_ok=True)
-            _put(found, made)
+            _put(found, made, halt)
             # Once more, now that nobody can put another in its place.
             status = made.lstat()
             if why := _no_part_of_a_diff(status.st_mode, status.st_size, limits):
@@ -151,11 +151,11 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
             told.refuse(path, why)
     for path in left:
         (before / path).parent.mkdir(parents=True, exist_ok=True)
-        sent.put(path, before / path)
+        sent.put(path, before / path, halt)
     return told.told
 
 
-def _put(found: Found, made: Path) -> None:
+def _put(found: Found, made: Path, halt: Halt | None) -> None:
     """Make the file or link again: as a hard link, if the kernel allows that."""
     try:
         os.link(found.name, made, src_dir_fd=found.folder.fd, follow_symlinks=False)
@@ -167,7 +167,10 @@ def _put(found: Found, made: Path) -> None:
         fd = found.folder.file(found.name)
         try:
             with made.open("xb") as file:
-                file.writelines(pieces(fd, found.entry.size))
+                for piece in pieces(fd, found.entry.size):
+                    if halt:
+                        halt.check()
+                    file.write(piece)
         finally:
             os.close(fd)
         made.chmod(stat.S_IMODE(found.entry.mode) & 0o777 | stat.S_IRUSR)

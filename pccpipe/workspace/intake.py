@@ -43,6 +43,7 @@ class Counted(Struct):
     more_refused: int = 0
     masked: list[str] = field(default_factory=list)
     """Files with a secret in them, or in their name."""
+    more_masked: int = 0
 
     def refuse(self, path: str, why: str) -> None:
         """Note that a file is not taken."""
@@ -50,6 +51,13 @@ class Counted(Struct):
             self.refused.append(f"{shown(path)}: {why}")
         else:
             self.more_refused += 1
+
+    def mask(self, path: str) -> None:
+        """Note that a secret was in a file, or in its name."""
+        if len(self.masked) < all_limits.REFUSED_NAMED.most:
+            self.masked.append(path)
+        else:
+            self.more_masked += 1
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -207,7 +215,7 @@ class Intake:
             if mask:
                 file.write(mask.finish())
         if mask and mask.found:
-            self.counted.masked.append(path)
+            self.counted.mask(path)
         # Its owner can always read it.
         name.chmod((stat.S_IMODE(entry.mode) & 0o777) | 0o400)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -260,7 +268,7 @@ class Intake:
         if why := name_refusal(entry.path):
             return why
         if self._masker and self._masker.text(entry.path + entry.link) != entry.path + entry.link:
-            self.counted.masked.append(entry.path)
+            self.counted.mask(entry.path)
             return "a secret's value stands in its name"
         if stat.S_ISLNK(entry.mode):
             return "" if own_link else link_refusal(entry.path, entry.link)

@@ -143,8 +143,8 @@ class Pack:
         with self._archive(self._number).open("rb", buffering=0) as file:
             yield from _range(file, start, start + self.entries[path].size)
 
-    def put(self, path: str, target: Path) -> None:
-        """Make a file or link of it, or an empty folder. Raises OSError."""
+    def put(self, path: str, target: Path, halt: Halt | None = None) -> None:
+        """Make a file or link of it, or an empty folder. Raises OSError, Halted."""
         entry = self.entries[path]
         if stat.S_ISLNK(entry.mode):
             target.symlink_to(entry.link)
@@ -153,6 +153,8 @@ class Pack:
         else:
             with target.open("xb", buffering=0) as file:
                 for piece in self.content(path):
+                    if halt:
+                        halt.check()
                     file.write(piece)
                 os.fchmod(file.fileno(), stat.S_IMODE(entry.mode))
                 os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
@@ -165,7 +167,7 @@ class Pack:
             unfinished.mkdir(parents=True)
             for path in self.entries:
                 halt.check()
-                self.put(path, unfinished / path)
+                self.put(path, unfinished / path, halt)
             # Inner ones first: a folder's time is that of the last change in it.
             for path, entry in reversed(self.entries.items()):
                 if stat.S_ISDIR(entry.mode):

@@ -130,15 +130,14 @@ class WorkspaceSync:
     def home(self) -> Path:
         return self._copy if self._has_copy else self._user_folder
 
-    @property
-    def has_untold_changes(self) -> bool:
+    def has_untold_changes(self, halt: Halt | None = None) -> bool:
         with self._lock:
             is_there = self._copy.exists() and not self._copy.is_symlink()
             if not self._has_copy or not self._stale_patch or not is_there:
                 return False
             from pccpipe.workspace.diff import make_diff
 
-            return make_diff(self._sent, self._copy, self._masker, self._limits).digest != self._last_patch
+            return make_diff(self._sent, self._copy, self._masker, self._limits, halt).digest != self._last_patch
 
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
         with self._lock:
@@ -215,7 +214,9 @@ class WorkspaceSync:
                 _merge(staging, into)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-            return Brought(counted.files, counted.bytes, tuple(missing), counted.told, tuple(counted.masked))
+            return Brought(
+                counted.files, counted.bytes, tuple(missing), counted.told, tuple(counted.masked), counted.more_masked
+            )
 
     def _bring(self, machine: Machine | None, paths: Sequence[str], staging: Path, halt: Halt) -> Counted:
         """Files and folders of the newest copy, from the VM or from here, as a new folder."""

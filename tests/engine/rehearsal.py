@@ -74,8 +74,7 @@ class NotedWorkspace:
         if self.broken:
             raise self.broken
 
-    @property
-    def has_untold_changes(self) -> bool:
+    def has_untold_changes(self, halt: Halt | None = None) -> bool:
         return False
 
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:

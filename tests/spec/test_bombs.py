@@ -174,3 +174,19 @@ def test_a_file_for_a_command_has_a_limit(tmp_path: Path) -> None:
         read_file(Path("/dev/zero"), limits.FILE_INPUT)
     (tmp_path / "small").write_text("x")
     assert read_file(tmp_path / "small", limits.FILE_INPUT) == b"x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 1_000_000, '{"not":' * 90_000, '{"not":' * 5000 + "{}" + "}" * 5000, '{"not":' * 400 + "{}" + "}" * 400],
+    ids=["brackets", "keys", "closed", "closed soon"],
+)
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_a_schema_that_is_nested_deep_is_a_problem(tmp_path: Path, text: str, command: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    path = tmp_path / "p.yaml"
+    path.write_text(f"{HEAD}steps: [{{id: a, run: 'true', on: local, result: {{path: r.json, schema: s.json}}}}]\n")
+    code, said = pccpipe(command, str(path))
+    assert code == 2
+    assert "nested" in said
+    assert "Traceback" not in said

@@ -8,7 +8,7 @@ import pytest
 
 from pccpipe.errors import SpecError
 from pccpipe.spec.model import Project
-from pccpipe.spec.project import load_project
+from pccpipe.spec.project import USER_VARIABLE, load_project
 
 
 def load(folder: Path, vm: str) -> Project:
@@ -43,3 +43,10 @@ def test_a_key_for_the_way_is_looked_for_and_needs_a_way(tmp_path: Path) -> None
         load(tmp_path, "proxy_jump: bastion, jump_key_path: gone")
     with pytest.raises(SpecError, match="is for the hosts of `proxy_jump`, and there is none"):
         load(tmp_path, "jump_key_path: gone")
+
+
+def test_a_login_from_the_environment_is_no_option_of_ssh(tmp_path: Path) -> None:
+    path = tmp_path / "project.yaml"
+    path.write_text("id: p\nisolation_mode: vm\nvm: {external_ip: 10.0.0.2}\n")
+    with pytest.raises(SpecError, match="in the environment begins with `-`"):
+        load_project(path, environ={USER_VARIABLE: "-oProxyCommand=x"})

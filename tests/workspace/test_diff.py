@@ -213,3 +213,29 @@ def test_a_large_patch_takes_little_memory_and_stops_no_thread(line: bytes) -> N
     assert not said
     assert pause < PAUSE
     assert memory < MARGIN
+
+
+class _After(NeverHalted):
+    """A halt that comes at one of the looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def check(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise Halted
+
+
+def test_a_cancel_ends_the_copy_of_one_large_file(tmp_path: Path) -> None:
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent/large").write_bytes(bytes(20 << 20))
+    pack = Pack(tmp_path / "pack")
+    pack.take(tmp_path / "sent", Excluded.only(()), NeverHalted(), anew=True)
+    with pytest.raises(Halted):
+        pack.put("large", tmp_path / "made", _After(3))
+    assert (tmp_path / "made").stat().st_size < 2 << 20
+    # The file is gone from the tree, so that a diff has nothing to look at but the copy that it makes of it.
+    (tmp_path / "now").mkdir()
+    with pytest.raises(Halted):
+        make_diff(pack, tmp_path / "now", Masker([]), Limits(), _After(3))

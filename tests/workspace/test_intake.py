@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pccpipe import limits
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.shell.here import Here
@@ -246,6 +247,18 @@ def test_secrets_are_masked_before_a_file_is_written_and_their_files_named(tmp_p
         assert sorted(counted.masked) == ["out/link", "out/log.txt", f"out/{SECRET}"]
         assert (tmp_path / "in/out/log.txt").read_text() == "the key is ***, yes\n"
         assert sorted(path.name for path in (tmp_path / "in/out").iterdir()) == ["fine.txt", "log.txt"]
+
+
+def test_of_many_masked_files_some_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    most = limits.REFUSED_NAMED.most
+    for number in range(most + 7):
+        (work / f"{number:03}").write_text(SECRET)
+        (work / f"{SECRET}{number:03}").write_text("x")
+    counted = take_paths(tmp_path, ["work"], tmp_path / "in", Limits(), MASKER)
+    assert len(counted.masked) == most
+    assert counted.more_masked == most + 14
 
 
 def test_a_folder_that_becomes_a_link_while_it_is_read_is_not_followed(

@@ -281,9 +281,9 @@ def test_removing_the_vms_copy_first_brings_home_what_is_nowhere_else(pair: Pair
     pair.sync.remove(NEVER)
     assert pair.connection.run(f"[ -e {pair.remote} ]").code == 1
     assert (pair.sync.home / "work").read_text() == "finished work\n"
-    assert pair.sync.has_untold_changes
+    assert pair.sync.has_untold_changes()
     pair.sync.diff(tmp_path / "diff.patch", NEVER)
-    assert not pair.sync.has_untold_changes
+    assert not pair.sync.has_untold_changes()
 
 
 def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
@@ -402,3 +402,29 @@ def test_only_what_is_not_the_same_there_is_sent_again_through_no_link(pair: Pai
     assert pair.there("cat edited 'touched there' d/kind gone/f") == "e2touched thered/kindgone/f"
     # What the link led to is as it was.
     assert pair.there("[ ! -L gone ]; ls ../elsewhere/gone; rm -r ../elsewhere") == "f\nstray\n"
+
+
+def test_a_cancel_ends_the_look_for_changes_that_no_diff_has(tmp_path: Path) -> None:
+    user = tmp_path / "user"
+    user.mkdir()
+    (user / "a").write_text("one\n")
+    sync = WorkspaceSync(
+        user_folder=user,
+        home_copy=tmp_path / "copy",
+        sent=tmp_path / "sent",
+        machine=None,
+        remote="",
+        state=tmp_path / "workspace.json",
+    )
+    sync.upload([], NEVER)
+    sync.prepare(Side.HOME, NEVER)
+    (sync.home / "a").write_text("two\n")
+    sync.touched(Side.HOME)
+    assert sync.has_untold_changes(NEVER)
+
+    class Cancelled(NeverHalted):
+        def check(self) -> None:
+            raise Halted
+
+    with pytest.raises(Halted):
+        sync.has_untold_changes(Cancelled())
