@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from msgspec import Struct
 
-from pccpipe.errors import Unavailable, VmBusy
+from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.project_vm import ProjectVm
 from pccpipe.record.fence import STATES, system_folder
 from pccpipe.record.index import has_ended
 from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.mask import Masker
-from pccpipe.spec.model import Build, Pipeline, Project, Secret, SecretSource
+from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
 from pccpipe.targets.base import Target
 from pccpipe.targets.machine import ByteStream, Door, Halt, Machine
 from pccpipe.workspace.sync import WorkspaceSync
@@ -85,6 +85,8 @@ class Assembly:
         self._folders = folders
         self._masker = masker
         self._withheld = _variables_of(pipeline.secrets)
+        self._root_images = _root_images(pipeline)
+        """What the pipeline runs as root, so it may leave root's files in the workspace."""
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
         self._vm_history: VmHistory | None = None
@@ -110,6 +112,7 @@ class Assembly:
             machine=self._claim_workspace if self.vm else None,
             remote=self.vm.workspace if self.vm else "",
             keeps_folder=bool(project.vm and project.vm.run_as),
+            root=self._as_root,
             state=folders.record / "workspace.json",
             own=folders.own,
             masker=masker,
@@ -248,6 +251,15 @@ class Assembly:
         except VmBusy as busy:
             raise Unavailable(Reason.VM_BUSY, busy.message, busy.hint) from busy
 
+    def _as_root(self, script: str) -> bool:
+        """Run a script in the workspace as root, by an image that the pipeline runs so; whether that succeeded."""
+        from pccpipe.targets.as_root import run_as_root
+
+        try:
+            return any(run_as_root(self._container(), image, script) for image in self._root_images)
+        except PccpipeError:
+            return False
+
     def _claim_workspace(self) -> Machine:
         """The VM for work in the workspace alone: it is done as the account that this belongs to, if there is one."""
         assert self.vm is not None
@@ -270,6 +282,12 @@ class Assembly:
         place = StatePlace(self._run_id, vm.state, vm.account)
         self._turns = Turns(vm.connection, place, lambda: self._container().running(), resumes=self._resumes)
         return self._turns
+
+
+def _root_images(pipeline: Pipeline) -> list[str]:
+    wheres = [step.body.where for step in pipeline.all_steps() if isinstance(step.body, Run)]
+    boxes = [where.container for where in wheres if where.container and where.container.root]
+    return list(dict.fromkeys(box.image.source for box in boxes if box.image.is_plain))
 
 
 def _variables_of(secrets: Mapping[str, Secret]) -> frozenset[str]:

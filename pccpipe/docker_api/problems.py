@@ -70,7 +70,7 @@ _SHORTAGE = re.compile(
 _NO_START = re.compile(
     r"exec .* failed: (exec format error|no such file|permission denied|not a directory|accessing a corrupted)"
     r"|exec:? .*: (exec format error|no such file or directory|permission denied|is a directory|not a directory)"
-    r"|error while loading shared libraries|error relocating|exec user process caused",
+    r"|executable file .* not found|error while loading shared libraries|error relocating|exec user process caused",
     re.IGNORECASE,
 )
 _TRY = "docker run --rm --network none --entrypoint {shell} {image} -c true"

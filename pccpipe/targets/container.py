@@ -518,7 +518,7 @@ class ContainerTarget:
         if ended.code == TORN:
             why: Unavailable = Broken(Reason.ENGINE_STOPPED, "the connection ended before the command came whole")
         elif ended.code == NO_SHELL:
-            shell = f"the image {image} has no {command.shell}, which the step's `shell:` names"
+            shell = f"the image {image} has no {shlex.split(command.shell)[0]}, which the step's `shell:` names"
             why = Unavailable(Reason.SHELL_MISSING, shell, "use an image that has it, or another `shell:`")
         else:
             words = words or ("out of memory" if ended.out_of_memory else "it said nothing")

@@ -24,6 +24,7 @@ from pccpipe.record.files import write_atomically
 from pccpipe.secrets.mask import Masker
 from pccpipe.shell.haltable import HaltableMachine
 from pccpipe.shell.retry import Retry
+from pccpipe.targets import as_root
 from pccpipe.targets.abandon import unless_halted
 from pccpipe.targets.machine import Halt, Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
@@ -55,6 +56,7 @@ class WorkspaceSync:
         state: a file in which it is kept what is where, for a process that goes on after this one was killed.
         masker: takes secrets out of what comes home.
         secrets: the values that do not go up in a file.
+        root: runs a script in the newest copy as root, if something can; whether that succeeded.
         own: a pattern for what in the user's folder is pccpipe's own, and no part of the workspace.
     """
 
@@ -71,6 +73,7 @@ class WorkspaceSync:
         limits: Limits | None = None,
         *,
         keeps_folder: bool = False,
+        root: Callable[[str], bool] = lambda _: False,
         own: str = "",
     ) -> None:
         self._own = (own,) if own else ()
@@ -80,6 +83,7 @@ class WorkspaceSync:
         self._machine = machine
         self._remote = remote
         self._keeps_folder = keeps_folder
+        self._as_root = root
         self._state = state
         self._secrets = secrets
         self._masker = masker or Masker(())
@@ -262,6 +266,8 @@ class WorkspaceSync:
                     refused = (gone.message,)
             script = _removal(self._remote, keeps_folder=self._keeps_folder)
             done = _told(machine, halt, lambda over: over.run(script))
+            if done.code and self._as_root(as_root.REMOVE_ALL):
+                done = _told(machine, halt, lambda over: over.run(script))
             if done.code:
                 words = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
                 raise ActionError(f"{machine.host}: {words}", AS_ROOT.format(folder=shlex.quote(self._remote)))
@@ -343,7 +349,10 @@ class WorkspaceSync:
         """What makes readable there what a step has locked."""
         from pccpipe.workspace.fetch import unlock_own
 
-        return [lambda paths: unlock_own(machine, self._remote, paths)]
+        return [
+            lambda paths: unlock_own(machine, self._remote, paths),
+            lambda paths: self._as_root(as_root.open_up(paths)),
+        ]
 
     def _newest_machine(self, halt: Halt) -> Machine | None:
         """The VM, if the newest copy is there."""

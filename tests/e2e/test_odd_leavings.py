@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.control import Control, Ran
+from tests.e2e.control import Control, Ran, containers
 
 PIPELINE = """
     containers: {{box: {{image: "bb:latest", network: none{settings}}}}}
@@ -81,6 +81,19 @@ def test_read_only_folders_are_removed(project: Control, on: str) -> None:
     ran = agent(project, script, on=ON[on])
     assert ran.code == 0, ran.stdout
     assert left(project, ran) == ""
+
+
+def test_what_a_containers_root_leaves_comes_home_and_goes(project: Control) -> None:
+    script = f"mkdir -p cache/a; echo x > cache/a/f; chmod 700 cache/a cache; chown -R 0:0 src; chmod 700 src; {WORK}"
+    ran = agent(project, script, on=ON["container"], settings=", user: root, capabilities: [CHOWN]")
+    assert ran.code == 0, ran.stdout
+    assert "+fixed\n" in patch(ran)
+    assert "b/cache/a/f" in patch(ran)
+    assert "main.c" not in patch(ran)
+    assert "refused" not in ran.step("changes")["facts"]
+    assert left(project, ran) == ""
+    assert project.vm
+    assert containers(project.vm, ran.record.name) == []
 
 
 def test_what_nobody_may_read_costs_itself_alone(project: Control) -> None:

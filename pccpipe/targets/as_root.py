@@ -1,0 +1,50 @@
+"""Does in a run's workspace what only root can: by a container of an image that the pipeline itself runs as root."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shlex
+import time
+from collections.abc import Iterable
+
+from pccpipe.errors import PccpipeError
+from pccpipe.targets.base import Command, ContainerSettings, Exit, Target
+
+LIMIT = 300
+"""Seconds that it may take."""
+REMOVE_ALL = "rm -rf ./* ./.[!.]* ./..?*"
+
+
+def open_up(paths: Iterable[str]) -> str:
+    """A script that lets everybody read these files and folders of the workspace, and all that is in them."""
+    return f"chmod -R a+rX -- {shlex.join(f'./{path}' for path in paths)}"
+
+
+def run_as_root(target: Target, image: str, script: str) -> bool:
+    """Run pccpipe's own script in the workspace, as root of a container; whether it succeeded."""
+    settings = ContainerSettings(
+        image,
+        network="none",
+        memory=1 << 30,
+        pids=100,
+        read_only_root=True,
+        root=True,
+        capabilities=("DAC_OVERRIDE", "FOWNER"),
+    )
+    command = Command(
+        id=f"as-root-{secrets.token_hex(4)}", step="as-root", serial=1, script=script, limit=LIMIT, container=settings
+    )
+    try:
+        running = target.start(command)
+    except (PccpipeError, ConnectionError, TimeoutError):
+        return False
+    until = time.monotonic() + LIMIT
+    with contextlib.suppress(PccpipeError):
+        while time.monotonic() < until:
+            if isinstance(ended := running.read(1.0), Exit):
+                running.discard()
+                return ended.code == 0
+    running.stop(0)
+    running.discard()
+    return False
