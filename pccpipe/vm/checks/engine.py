@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import threading
 
-from pccpipe.docker_api.engine import DEFAULT_SOCKET, Engine
+from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.image import CONTENT_LABEL, content_of
 from pccpipe.docker_api.problems import Call
 from pccpipe.errors import Unavailable
@@ -19,6 +19,8 @@ from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, 
 from pccpipe.vm.patient import CONTEXT, DOCKERFILE, IMAGE, Patient
 
 GROUP = "docker"
+OF_LOGIN = "/run/user/"
+"""Where an engine of the login's own has its socket."""
 BUILD_LIMIT = 1800.0
 """Seconds: it installs packages and Codex."""
 
@@ -28,7 +30,7 @@ def installed(patient: Patient) -> Finding:
     refusal = patient.engine_refusal
     if refusal is None or refusal.reason is not Reason.ENGINE_MISSING:
         return ok(f"at {patient.engine.socket}")
-    if patient.engine.socket != DEFAULT_SOCKET:
+    if patient.engine.socket.startswith(OF_LOGIN):
         words = f"{refusal.words}: DOCKER_HOST of the login names that socket, or vm.engine_socket does"
         return wrong(words, Mend(_service(patient, "start"), is_safe=True))
     found = patient.words_of("command -v dockerd")
@@ -84,7 +86,7 @@ def _service(patient: Patient, verb: str) -> str:
     """The command that starts or restarts the engine. One of the login's own is no service of the system's."""
     socket = patient.engine.socket
     podman = socket.endswith("/podman.sock")
-    if socket.startswith("/run/user/"):
+    if socket.startswith(OF_LOGIN):
         return f"systemctl --user {verb} {'podman.socket' if podman else 'docker'}"
     return patient.service(verb, "podman.socket" if podman else "docker")
 
