@@ -276,6 +276,8 @@ def answer(
         began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
         if began and (project or (began.project_path and Path(began.project_path).exists())):
             _same_project(began, project or _kept_project(began))
+        if state.status == WAITING and not state.open_questions:
+            raise UsageError(f"all questions of the run {run_id!r} are answered", f"continue: pccpipe resume {run_id}")
         asked = {key for question in state.open_questions for key in question.inputs}
         if not asked or state.ended_at is not None:
             raise UsageError(f"the run {run_id!r} asks for nothing: it is {state.status}")
@@ -625,7 +627,7 @@ def _recorded(
         with (
             parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)),
             _interrupting(vm, parts.cancel),
-            requests.obeyed(parts.run_dir, lambda by: _obey(parts.cancel, by)),
+            requests.obeyed(parts.run_dir, lambda by, who: _obey(parts.cancel, by, who)),
         ):
             busy = _claimed(parts, vm) if vm else None
             ended = busy or execute(parts, inputs)
@@ -684,14 +686,14 @@ def _tell(journal: Journal, happening: Happening) -> None:
 
 
 def _tell_cancel(parts: Parts, grace: float) -> None:
-    parts.journal.append(Cancelling(parts.cancel.by, grace))
+    parts.journal.append(Cancelling(parts.cancel.by, grace, parts.cancel.who))
 
 
-def _obey(cancel: Cancel, by: str) -> None:
+def _obey(cancel: Cancel, by: str, who: str) -> None:
     if cancel.requested:
         cancel.hurry()
     else:
-        cancel.request(by)
+        cancel.request(by, who)
 
 
 def _clear_up(parts: Parts, folders: Folders) -> None:

@@ -23,16 +23,16 @@ def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Pa
     """
     from pccpipe.library import answer as answer_run
     from pccpipe.library import load_project
-    from pccpipe.record.state import load_state
-    from pccpipe.views.summary import questions
+    from pccpipe.record.state import WAITING, load_state
+    from pccpipe.views.summary import answered, questions
 
     record = record_of(runs_dir, run_id)
     values = read_values(given, "", "db_host=10.0.0.7")
     of_project = load_project(project) if project else None
     state = answer_run(run_id, values, project=of_project, runs_dir=runs_dir) if values else load_state(record)
     if state.open_questions:
-        tell(questions(state)[1:])
-    elif values:
-        tell([f"the run {run_id} has all that it asked for", f"to go on with it: pccpipe resume {run_id}"])
+        tell(questions(state, record)[1:])
+    elif state.status == WAITING:
+        tell([answered(state, record)])
     else:
         tell([f"the run {run_id} asks for nothing: it is {state.status}"])

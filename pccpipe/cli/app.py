@@ -9,6 +9,7 @@ from pccpipe.cli.cancel import cancel
 from pccpipe.cli.doctor import doctor
 from pccpipe.cli.gc import gc
 from pccpipe.cli.graph import graph
+from pccpipe.cli.help import help_, version
 from pccpipe.cli.init import init
 from pccpipe.cli.logs import logs
 from pccpipe.cli.plan import plan
@@ -65,5 +66,7 @@ for _command in (
     show,
     logs,
     schema,
+    help_,
+    version,
 ):
     app.add_command(_command)

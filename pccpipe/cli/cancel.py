@@ -44,9 +44,10 @@ def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Pa
     from pccpipe.engine.cancel import Cancel
     from pccpipe.library import kept_pipeline, load_project, resume
     from pccpipe.record.journal import read_events
+    from pccpipe.record.requests import whoami
 
     handle = Cancel()
-    handle.request("cancel")
+    handle.request("cancel", whoami())
     view = make_view(Format.PLAIN, record, read_events(record))
     try:
         of_project = load_project(project) if project else None

@@ -185,15 +185,16 @@ def _because(outcome: Outcome) -> str:
 
     if outcome.fate is Fate.REVIVED:
         return "the run has just gone on"
-    why = _why(outcome.verdict)
+    why = _why(outcome.verdict, outcome.thing.run_id)
     return f"{why}; it could not be removed: {outcome.words}" if outcome.fate is Fate.FAILED else why
 
 
-def _why(verdict: Verdict) -> str:
+def _why(verdict: Verdict, run_id: str) -> str:
     from pccpipe.gc.decide import Why
+    from pccpipe.paste import operands
     from pccpipe.views.text import duration
 
-    time = duration(verdict.seconds)
+    time, resume = duration(verdict.seconds), f"pccpipe resume {operands(run_id)}"
     match verdict.why:
         case Why.LEASE_IS_FRESH:
             return f"the run has the VM, its last sign of life was {time} ago"
@@ -219,13 +220,16 @@ def _why(verdict: Verdict) -> str:
             when = f"{time} ago" if time else "at some time"
             return f"no record here says that the run has ended, and it changed {when}"
         case Why.WAITING:
-            return "the run waits for a person"
+            return f"the run waits for a person's answers (pccpipe answer {operands(run_id)})"
         case Why.STOPPED:
-            return "the run is stopped, and an agent's work may be in it (pccpipe resume, or pccpipe cancel)"
+            return f"the run is stopped and can be resumed ({resume}); to give it up: pccpipe cancel {operands(run_id)}"
+        case Why.INTERRUPTED:
+            when = f" {time} ago" if time else ""
+            return f"the run was interrupted{when} and can be resumed ({resume})"
         case Why.NOT_ENDED:
-            return "no record here says that the run has ended, and an agent's work may be in it"
+            return "no record here says how the run ended, and changes of its agents may be in it"
         case Why.UNTOLD_CHANGES:
-            return "it is kept because no diff has all of its changes"
+            return "files that the run changed exist only there: no diff has all of them"
         case Why.ENGINE_UNKNOWN:
             return "a container of it may run, which could not be asked"
         case Why.NOT_OURS:

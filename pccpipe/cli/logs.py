@@ -58,13 +58,20 @@ def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bo
         paths = _wanted(state, step, strict=over or not follow)
         printer.show(state, paths)
         if over or not follow:
+            printer.close(step)
             return
         time.sleep(PAUSE)
 
 
 def _wanted(state: RunState, step: str | None, *, strict: bool) -> list[str]:
-    """The paths of the wanted steps. Raises UsageError if there is none, and none can come any more."""
-    paths = [path for path in state.steps if step in {None, path, _id(path)}]
+    """The paths of the wanted steps; of a group, all inside.
+
+    Raises UsageError if there is none, and none can come any more.
+    """
+    from pccpipe.views.words import is_within
+
+    named = [path for path in state.steps if step in {path, _id(path)}]
+    paths = [path for path in state.steps if step is None or any(is_within(path, group) for group in named)]
     if step is not None and not paths and strict:
         from pccpipe.spec.problem import did_you_mean
 
@@ -76,7 +83,11 @@ def _wanted(state: RunState, step: str | None, *, strict: bool) -> list[str]:
 
 
 def _id(path: str) -> str:
-    return path.rpartition(".")[2]
+    """The path's last part as `pccpipe show` names it: `build`, `unit[v=1.5]`."""
+    from pccpipe.record.paths import split
+
+    parts = split(path)
+    return "".join(parts[-2:]) if parts[-1].startswith("[") else parts[-1]
 
 
 def _is_over(state: RunState, record: Path) -> bool:
@@ -103,6 +114,12 @@ class _Printer:
             out = sys.stderr if stream == "stderr" and self._which is Which.BOTH else sys.stdout
             for data in self._new(name):
                 self._write(out, heading, name, data)
+
+    def close(self, step: str | None) -> None:
+        """Say so if there was nothing to show: a command that prints nothing leaves people in doubt."""
+        if not self._at:
+            of = "" if self._which is Which.BOTH else f" to {self._which.value[0]}"
+            print(f"pccpipe: {step or 'the run'} wrote nothing{of}", file=sys.stderr)
 
     def _names(self, state: RunState, paths: list[str]) -> Iterator[tuple[str, str, str]]:
         for path in paths:

@@ -22,7 +22,7 @@ OWN_ERROR = 70
 def main() -> None:
     """Run the command line. Known errors are one message on stderr; an unknown one leaves its traceback in a file."""
     _open_streams()
-    if sys.argv[1:] == ["--version"]:
+    if sys.argv[1:] in (["--version"], ["version"]):
         print(f"pccpipe {__version__}")
         return
     # First of all: 2 ms.

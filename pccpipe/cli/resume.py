@@ -64,7 +64,7 @@ def resume(
     record = record_of(runs_dir, run_id)
     state = load_state(record)
     if state.open_questions:
-        tell([*questions(state), "", headline(state)])
+        tell([*questions(state, record), "", headline(state, record)])
         context.exit(WAITS_FOR_A_PERSON)
     patience = read_duration(wait, "--wait")
     of_project = load_project(project) if project else None

@@ -27,7 +27,5 @@ def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
     if as_json:
         tell([state_text(state).rstrip()])
         return
-    tell(show_text(state, record))
-    if state.ended_at is None and state.status != WAITING and not state.stopped and is_abandoned(record):
-        words = f"its process {state.pid} is gone, and did not say how the run ended"
-        tell(["", words, f"to go on with it: pccpipe resume {state.run_id}"])
+    may_run = state.ended_at is None and state.status != WAITING and not state.stopped
+    tell(show_text(state, record, interrupted=may_run and is_abandoned(record)))

@@ -25,6 +25,7 @@ class Cancel:
         self._watchers: list[Callable[[float], None]] = []
         self._shielded: list[Cancel] = []
         self.by = ""
+        self.who = ""
         self.hurried = False
 
     @property
@@ -35,11 +36,16 @@ class Cancel:
     def grace(self) -> float:
         return HURRIED_GRACE if self.hurried else GRACE
 
-    def request(self, by: str = "caller") -> None:
-        """End the run. `by` says who asks: a signal's name (`INT`, `TERM`, `HUP`) or a word of the caller's."""
+    def request(self, by: str = "caller", who: str = "") -> None:
+        """End the run.
+
+        Args:
+            by: how it is asked: a signal's name (`INT`, `TERM`, `HUP`) or a word of the caller's.
+            who: the user and machine that asks, `root@vm`, where that is known.
+        """
         with self._lock:
             if not self.requested:
-                self.by = by
+                self.by, self.who = by, who
                 self._requested.set()
             watchers = list(self._watchers)
         for watcher in watchers:

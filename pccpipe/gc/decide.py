@@ -101,6 +101,7 @@ class Why(Enum):
     WAITING = "waiting"
     STOPPED = "stopped"
     NOT_ENDED = "not ended"
+    INTERRUPTED = "interrupted"  # since its last change
     UNTOLD_CHANGES = "untold changes"
     ENGINE_UNKNOWN = "engine unknown"
     NOT_OURS = "not ours"
@@ -187,7 +188,7 @@ def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) ->
             is_cut_off = thing.beat is not None and thing.beat < min(moment.cut_off_limit, moment.older_than)
             return Verdict(not is_cut_off, Why.CUT_OFF if is_cut_off else Why.STALE_LEASE, thing.beat)
         case Kind.COPY:
-            return Verdict(False, Why.NOT_ENDED)
+            return Verdict(False, Why.INTERRUPTED if run.record is Record.OPEN else Why.NOT_ENDED)
         case Kind.PROCESSES:
             return Verdict(True, Why.STRAY)
         case Kind.CONTAINER if thing.container and thing.container.is_past_deadline(moment.now):
@@ -200,6 +201,8 @@ def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) ->
             if run.record is Record.STOPPED:
                 return Verdict(False, Why.STOPPED)
             is_old = (0.0 if stillness is None else stillness) >= moment.older_than
+            if run.record is Record.OPEN and not is_old:
+                return Verdict(False, Why.INTERRUPTED, stillness)
             return Verdict(is_old, Why.UNTOUCHED if is_old else Why.TOUCHED, stillness)
         case Kind.STRANGE:
             return Verdict(False, Why.NOT_OURS)

@@ -274,6 +274,8 @@ class Cancelling(_Kind, frozen=True):
 
     by: str
     grace: float
+    who: str = ""
+    """The user and machine that asked with `pccpipe cancel`: `root@vm`."""
 
 
 class AlwaysStarted(_Kind, frozen=True):

@@ -5,6 +5,9 @@ No signal: the process may be a server that runs many.
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +23,21 @@ LOOK_EVERY = 0.5
 def ask_to_cancel(run_dir: Path, by: str) -> None:
     """Ask once more. The first time the run is cancelled, after that its grace is cut short."""
     with (run_dir / CANCEL).open("a", encoding="utf-8") as file:
-        file.write(f"{by}\n")
+        file.write(f"{by} {whoami()}\n")
+
+
+def whoami() -> str:
+    """Name this process's user and machine: `root@vm`."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 @contextmanager
-def obeyed(run_dir: Path, obey: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, `obey(by)` is called for each request that comes."""
+def obeyed(run_dir: Path, obey: Callable[[str, str], None]) -> Iterator[None]:
+    """Within the block, `obey(by, who)` is called for each request that comes; `who` is empty if it does not say."""
     seen = len(_requests(run_dir))
     is_over = False
 
@@ -41,8 +53,9 @@ def obeyed(run_dir: Path, obey: Callable[[str], None]) -> Iterator[None]:
         TICKER.call_in(LOOK_EVERY, look)
 
     def obey_all(requests: Sequence[str]) -> None:
-        for by in requests:
-            obey(by)
+        for request in requests:
+            by, _, who = request.partition(" ")
+            obey(by, who)
 
     TICKER.call_in(LOOK_EVERY, look)
     try:

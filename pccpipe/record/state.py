@@ -213,6 +213,7 @@ class RunState(Struct):
     warnings: list[str] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     cancelled_by: str | None = None
+    cancelled_who: str = ""
     inputs: dict[str, Json] = field(default_factory=dict)
     workspace: str = ""
     planned: tuple[str, ...] = ()
@@ -324,7 +325,7 @@ class RunState(Struct):
             case RunQueued():
                 self.status, self.message = QUEUED, what.message
             case Cancelling():
-                self.cancelled_by = what.by
+                self.cancelled_by, self.cancelled_who = what.by, what.who or self.cancelled_who
             case AlwaysStarted():
                 self.outcome, self.status = what.outcome, what.status
             case Warned():
@@ -398,6 +399,7 @@ class RunState(Struct):
             "warnings": list(self.warnings),
             "questions": to_json(self.questions),
             "cancelled_by": self.cancelled_by,
+            "cancelled_who": self.cancelled_who,
             "started_at": _iso(self.started_at),
             "ended_at": _iso(self.ended_at),
             "seconds": self.seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TextIO
 
@@ -14,6 +15,8 @@ from pccpipe.views.text import harmless_line, shorten
 from pccpipe.vm.check import Looked, Mend, Mended, Report, Verdict, Where
 
 NAME_WIDTH = 15
+MANY_SKIPPED = 3
+"""Checks that were skipped for the same reason and are counted in one line."""
 _STYLES = {
     Verdict.OK: ("ok", "green"),
     Verdict.WARNING: ("warning", "yellow"),
@@ -35,8 +38,13 @@ class CheckupView(Protocol):
 def report_lines(report: Report) -> list[Line]:
     """The whole report."""
     lines: list[Line] = [((harmless_line(report.subject), "bold"),)]
+    behind = Counter(each.finding.needs for each in report.looked if each.finding.needs)
     for looked in report.looked:
-        lines += _looked_lines(looked)
+        if behind[looked.finding.needs] < MANY_SKIPPED:
+            lines += _looked_lines(looked)
+    for name, count in behind.items():
+        if count >= MANY_SKIPPED:
+            lines.append(((f"{'-':<9}", "dim"), (f"{count} checks skipped until {name} is ok", "dim")))
     lines.append((("", ""),))
     lines.append(((_sum(report), ""),))
     return lines
@@ -134,7 +142,7 @@ def _looked_lines(looked: Looked) -> list[Line]:
     mend = looked.finding.mend
     if mend:
         where = "on this machine" if mend.where is Where.HERE else "there"
-        lines.append(((f"{'':9}to mend it, {where}: ", ""), (harmless_line(mend.command), "cyan")))
+        lines.append(((f"{'':9}fix, {where}: ", ""), (harmless_line(mend.command), "cyan")))
     return lines
 
 

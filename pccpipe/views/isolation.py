@@ -88,9 +88,9 @@ def asked(settings: ContainerSettings) -> list[str]:
 
 
 def _outside(had: Isolation) -> Iterator[str]:
-    yield "no container around it: it had all that its user has there"
-    if had.engine_at_hand:
-        yield "the engine's socket was at hand, which is as good as root there"
+    where = "on the VM" if had.place is Place.VM else "on this machine"
+    docker = ", who may use Docker (so: as root)" if had.engine_at_hand else ""
+    yield f"ran {where} directly, in no container, as {had.user}{docker}"
 
 
 def _inside(had: Isolation) -> Iterator[str]:

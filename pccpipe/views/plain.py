@@ -48,6 +48,7 @@ from pccpipe.views.text import (
     project_text,
 )
 from pccpipe.views.watch import Watch
+from pccpipe.views.words import reason_text
 
 
 class PlainView:
@@ -108,7 +109,9 @@ def _text(what: Happening, at: float) -> str:
         case TargetUnavailable():
             return _unavailable(what)
         case StepDowngraded():
-            return f"{what.step} DOWNGRADED: asked for {what.asked}, goes on with {what.had}: {what.reason}"
+            return (
+                f"{what.step} DOWNGRADED: asked for {what.asked}, goes on with {what.had}: {reason_text(what.reason)}"
+            )
         case StepRetrying():
             wait = f" after {duration(what.wait)}" if what.wait else ""
             after = OUTCOME_WORDS[what.after]
@@ -127,7 +130,8 @@ def _text(what: Happening, at: float) -> str:
         case RunQueued():
             return what.message
         case Cancelling():
-            return f"cancelled by {what.by}; what runs has {duration(what.grace)} to end"
+            by = f"{what.who} with `pccpipe cancel`" if what.who else what.by
+            return f"cancelled by {by}; what runs has {duration(what.grace)} to end"
         case AlwaysStarted():
             return f"the steps are over ({what.status}); the always steps begin"
         case Warned():
@@ -139,9 +143,9 @@ def _text(what: Happening, at: float) -> str:
 
 
 def _unavailable(what: TargetUnavailable) -> str:
-    lines = [f"{what.step} {what.asked} is not to be had: {what.reason}", what.words]
+    lines = [f"{what.step} {what.asked} unavailable: {reason_text(what.reason)}", what.words]
     if what.hint:
-        lines.append(f"to mend it: {what.hint}")
+        lines.append(f"fix: {what.hint}")
     return "\n  ".join(line for text in lines for line in text.splitlines())
 
 
@@ -151,7 +155,7 @@ def _step_ended(what: StepEnded) -> str:
         return text
     text += f" in {duration(what.seconds)}"
     if what.outcome is not Outcome.SUCCEEDED:
-        text += f": {what.reason.value if what.reason else what.message.partition(chr(10))[0]}"
+        text += f": {reason_text(what.reason) if what.reason else what.message.partition(chr(10))[0]}"
     if what.result_path:
         text += f", {'unattested ' if what.unattested else ''}result in {what.result_path}"
     return f"{text} (ignored)" if what.ignored else text

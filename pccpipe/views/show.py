@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
-from pccpipe.paste import operands
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, Attempt, RunState, StepState
 from pccpipe.views.isolation import account, asked, verdict
-from pccpipe.views.summary import downgrades, failed_steps, headline, questions, stopped
+from pccpipe.views.summary import downgrades, headline, questions, see_why, stopped
 from pccpipe.views.text import (
     OUTCOME_WORDS,
     date,
@@ -26,14 +25,16 @@ from pccpipe.views.text import (
     shorten,
 )
 from pccpipe.views.tree import Node, tree
+from pccpipe.views.words import interrupted_text, reason_text
 
 LONGEST_RESULT = 300
 """Characters of a result that are shown; its file has all of it."""
 
 
-def show_text(state: RunState, record: Path) -> list[str]:
-    """The lines that tell a run."""
-    lines = [headline(state), *_facts(state, record), "", "steps:"]
+def show_text(state: RunState, record: Path, *, interrupted: bool = False) -> list[str]:
+    """The lines that tell a run. `interrupted`: its process is gone, and did not say how it ended."""
+    first = interrupted_text(state, record) if interrupted else headline(state, record)
+    lines = [first, *_facts(state, record), "", "steps:"]
     for node in tree(state):
         lines += _node(node, 1)
     if state.downgrades:
@@ -41,12 +42,11 @@ def show_text(state: RunState, record: Path) -> list[str]:
     if state.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
     if state.status == WAITING:
-        lines += questions(state)
+        lines += questions(state, record)
     if state.stopped:
         lines += stopped(state)
-    failed = [step.path for step in failed_steps(state)]
-    if failed:
-        lines += ["", f"to see why: pccpipe logs {state.run_id} {operands(failed[0])}"]
+    if why := see_why(state, record):
+        lines += ["", *why]
     return [harmless(line) for line in lines]
 
 
@@ -121,8 +121,9 @@ def _attempt(attempt: Attempt, *, several: bool) -> list[str]:
     wanted = asked(attempt.settings) if attempt.settings else []
     if attempt.had is None:
         words = " ".join(harmless(attempt.words).split())
-        lines = [*wanted, f"{number}not to be had: {attempt.reason}: {words}"]
-        return [*lines, f"  to mend it: {harmless_line(attempt.hint)}"] if attempt.hint else lines
+        reason = reason_text(attempt.reason) if attempt.reason else "no reason is known"
+        lines = [*wanted, f"{number}unavailable: {reason}: {words}"]
+        return [*lines, f"  fix: {harmless_line(attempt.hint)}"] if attempt.hint else lines
     lines = [*wanted, f"{number}had: {isolation(attempt.had)}"]
     lines += [f"  {line}" for line in account(attempt.had)]
     if attempt.secrets:

@@ -6,11 +6,19 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pccpipe.outcome import Outcome, Reason
+from pccpipe.outcome import Reason
 from pccpipe.record.state import QUEUED, WAITING, Downgrade, RunState, StepState
-from pccpipe.views.text import OUTCOME_WORDS, duration, harmless, harmless_line, left_out
+from pccpipe.views.text import OUTCOME_WORDS, harmless, harmless_line, left_out
+from pccpipe.views.words import (
+    FINE,
+    cancelled_text,
+    failed_steps,
+    next_command,
+    reason_text,
+    telling_step,
+    took_text,
+)
 
-_FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 MOST_STEPS = 10
 """Failed steps that are told of in full; a matrix may have hundreds."""
 
@@ -28,14 +36,23 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
     if state.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
     if state.status == WAITING:
-        lines += questions(state)
+        lines += questions(state, record)
     if state.stopped:
         lines += stopped(state)
-    return [harmless(line) for line in (*lines, "", headline(state), f"record: {record}")]
+    lines += ["", headline(state, record), *see_why(state, record), f"record: {record}"]
+    return [harmless(line) for line in lines]
 
 
-def questions(state: RunState) -> list[str]:
+def see_why(state: RunState, record: Path) -> list[str]:
+    """Name the command that prints the log of what failed; nothing if no log has anything in it."""
+    step = telling_step(state, record)
+    return [f"to see why: {next_command(state, record, 'logs', step.path)}"] if step else []
+
+
+def questions(state: RunState, record: Path) -> list[str]:
     """What a person has still to give, and how."""
+    if not state.open_questions:
+        return []
     lines: list[str] = []
     for question in state.open_questions:
         lines += ["", f"{question.step} needs a person: {harmless_line(question.needed)}"]
@@ -44,7 +61,8 @@ def questions(state: RunState) -> list[str]:
         lines += [f"  {key}: {harmless_line(str(question.inputs[key]))}" for key in question.missing]
     keys = dict.fromkeys(key for question in state.open_questions for key in question.missing)
     words = " ".join(f"{shlex.quote(key)}=..." for key in keys)
-    lines += ["", f"to answer: pccpipe answer {state.run_id} {words}", f"then: pccpipe resume {state.run_id}"]
+    answering, going_on = (next_command(state, record, verb) for verb in ("answer", "resume"))
+    lines += ["", f"to answer: {answering} {words}", f"then: {going_on}"]
     return [harmless(line) for line in lines]
 
 
@@ -62,8 +80,10 @@ def stopped(state: RunState) -> list[str]:
     ]
 
 
-def headline(state: RunState) -> str:
+def headline(state: RunState, record: Path) -> str:
     """How the run ended, in a line."""
+    if state.status == WAITING and not state.open_questions:
+        return answered(state, record)
     if state.status in {WAITING, QUEUED}:
         return f"run {state.run_id} {state.status}: {harmless_line(state.message)}"
     outcome = OUTCOME_WORDS[state.outcome] if state.outcome else "running"
@@ -71,20 +91,14 @@ def headline(state: RunState) -> str:
         outcome = f"stopped: {outcome}"
     status = f" ({state.status})" if state.outcome and state.status != state.outcome.value else ""
     downgraded = ", downgraded: not every step ran where it was to run" if state.downgraded else ""
-    took = f" in {duration(state.seconds)}" if state.seconds is not None else ""
-    message = f": {harmless_line(state.message)}" if state.message and state.outcome not in _FINE else ""
-    by = f" by {harmless_line(state.cancelled_by)}" if state.cancelled_by and state.outcome is Outcome.CANCELLED else ""
-    return f"run {state.run_id} {outcome}{by}{status}{took}{downgraded}{message}"
+    is_told = state.outcome in FINE or state.message == outcome
+    message = f": {harmless_line(state.message)}" if state.message and not is_told else ""
+    return f"run {state.run_id} {outcome}{status}{took_text(state)}{cancelled_text(state)}{downgraded}{message}"
 
 
-def failed_steps(state: RunState) -> list[StepState]:
-    """The steps that did not pass and were not to be ignored; of a group, those inside that failed in its stead."""
-    failed = [step for step in state.steps.values() if step.outcome and step.outcome not in _FINE and not step.ignored]
-    return [
-        step
-        for step in failed
-        if not any(other.path.startswith((f"{step.path}.", f"{step.path}[")) for other in failed)
-    ]
+def answered(state: RunState, record: Path) -> str:
+    """Say that a run which waited for a person has all that it asked for, and how to go on."""
+    return f"All questions of {state.run_id} are answered. Continue: {next_command(state, record, 'resume')}"
 
 
 def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
@@ -95,7 +109,7 @@ def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
     if refusal:
         lines += [f"  {line}" for line in harmless(refusal.words).splitlines()]
         if refusal.hint:
-            lines.append(f"  to mend it: {harmless_line(refusal.hint)}")
+            lines.append(f"  fix: {harmless_line(refusal.hint)}")
     lines += [f"  | {line}" for line in tail]
     last = step.attempts[-1] if step.attempts else None
     if last and last.stdout:
@@ -105,9 +119,9 @@ def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
 
 
 def why(step: StepState) -> str:
-    """The reason of a failure, short: the code of an unavailable place, else the message."""
+    """The reason of a failure, short: of an unavailable place in words with its code, else the message."""
     if step.reason:
-        return step.reason.value
+        return reason_text(step.reason)
     return step.message.partition("\n")[0] or "it says no more"
 
 
@@ -115,11 +129,11 @@ def downgrades(state: RunState) -> list[str]:
     """Each downgrade: what was asked for, what was had, the reason's code and the target's own words."""
     lines: list[str] = []
     for one in state.downgrades:
-        lines.append(f"DOWNGRADED {one.step}: asked for {one.asked}, had {one.had}: {one.reason}")
+        lines.append(f"DOWNGRADED {one.step}: asked for {one.asked}, had {one.had}: {reason_text(one.reason)}")
         lines += [f"  {line}" for line in harmless(one.words).splitlines()]
         hint = hint_of(state, one)
         if hint:
-            lines.append(f"  to mend it: {harmless_line(hint)}")
+            lines.append(f"  fix: {harmless_line(hint)}")
     return lines
 
 

@@ -49,6 +49,8 @@ class Finding(Struct, frozen=True):
     verdict: Verdict
     words: str
     mend: Mend | None = None
+    needs: str = ""
+    """The name of the check that must be fine first, of one that was skipped for it."""
 
 
 class Check(Struct, frozen=True):
@@ -125,5 +127,5 @@ def wrong(words: str, mend: Mend | None = None) -> Finding:
     return Finding(Verdict.WRONG, words, mend)
 
 
-def skipped(words: str) -> Finding:
-    return Finding(Verdict.SKIPPED, words)
+def skipped(words: str, needs: str = "") -> Finding:
+    return Finding(Verdict.SKIPPED, words, needs=needs)

@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.shell.lease import Lease
@@ -71,7 +71,7 @@ def look(checks: Sequence[Check], patient: Patient, on_looked: OnLooked = lambda
             lacks = [need for need in check.needs if not done[need].is_fine]
             if lacks:
                 waiting.remove(check)
-                finish(Looked(check.name, skipped(f"without {lacks[0]} there is nothing to look at")))
+                finish(Looked(check.name, skipped(f"skipped until {lacks[0]} is ok", needs=_cause(lacks[0], done))))
             elif len(deadlines) < SIDE_BY_SIDE:
                 waiting.remove(check)
                 deadlines[check.name] = time.monotonic() + check.limit
@@ -91,6 +91,11 @@ def look(checks: Sequence[Check], patient: Patient, on_looked: OnLooked = lambda
                 raise answer
             finish(answer)
     return [done[check.name] for check in checks]
+
+
+def _cause(name: str, done: Mapping[str, Looked]) -> str:
+    """The check that is wrong, behind one that was skipped for it."""
+    return done[name].finding.needs or name
 
 
 def _answer(check: Check, patient: Patient, answers: queue.SimpleQueue[Looked | BaseException]) -> None:

@@ -54,7 +54,12 @@ def test_the_run_waits_is_answered_and_goes_on(folder: Folder) -> None:
     assert "db_host: Its host" in asked.stdout
 
     whole = folder.do("answer", "r1", "db_host=10.0.0.7")
-    assert "pccpipe resume r1" in whole.stdout
+    continues = "All questions of r1 are answered. Continue: pccpipe resume r1"
+    assert whole.stdout.strip() == continues
+    assert folder.do("answer", "r1").stdout.strip() == continues
+    assert folder.do("show", "r1").stdout.splitlines()[0] == continues
+    twice = folder.do("answer", "r1", "db_host=10.0.0.8")
+    assert (twice.code, "are answered" in twice.stderr, "pccpipe resume r1" in twice.stderr) == (2, True, True)
     resumed = folder.do("resume", "r1")
     assert resumed.code == 0, resumed.stdout + resumed.stderr
     assert "| 10.0.0.7" in resumed.stdout

@@ -49,7 +49,11 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_not_running(folder: F
     process.send_signal(signal.SIGKILL)
     finish(process, 10)
     assert "interrupted" in folder.do("runs").stdout
-    assert "is gone" in folder.do("show", "r1").stdout
+    first = folder.do("show", "r1").stdout.splitlines()[0]
+    words = f"run r1 interrupted (its process {process.pid} ended without a word). Continue: pccpipe resume r1"
+    assert first == words
+    kept = folder.do("gc").stdout
+    assert "and can be resumed (pccpipe resume r1)" in kept or "nothing of any run is there" in kept
 
 
 def test_show_tells_the_run_and_json_is_run_json(ran: Folder) -> None:

@@ -80,7 +80,8 @@ def test_but_not_a_copy_with_changes_that_no_diff_has() -> None:
 def test_a_run_that_may_be_resumed_is_kept_until_all_of_it_has_been_still(record: Record, thing: Thing) -> None:
     run = Run(record)
     assert verdict(old(thing), run) == Verdict(True, Why.UNTOUCHED, 2 * DAY)
-    assert verdict(old(thing), run, STATE) == Verdict(False, Why.TOUCHED, 60.0)
+    why = Why.TOUCHED if record is Record.NONE else Why.INTERRUPTED
+    assert verdict(old(thing), run, STATE) == Verdict(False, why, 60.0)
     assert verdict(thing, run, moment=Moment(NOW, 0.0)).goes
     assert verdict(replace(thing, touched=None), run).goes is False
     assert verdict(replace(thing, touched=NOW + 500), run, moment=Moment(NOW, 0.0)).goes
@@ -95,7 +96,8 @@ def test_a_container_whose_deadline_has_passed_goes_at_once_and_alone() -> None:
 
 @pytest.mark.parametrize("record", [Record.NONE, Record.OPEN, Record.WAITING])
 def test_a_copy_at_home_stays_while_its_run_has_not_ended(record: Record) -> None:
-    assert verdict(COPY, Run(record), moment=Moment(NOW, 0.0)) == Verdict(False, Why.NOT_ENDED)
+    why = Why.INTERRUPTED if record is Record.OPEN else Why.NOT_ENDED
+    assert verdict(COPY, Run(record), moment=Moment(NOW, 0.0)) == Verdict(False, why)
 
 
 def test_a_run_that_waits_for_a_person_is_kept_however_long_that_takes() -> None:

@@ -474,8 +474,8 @@ def test_at_home_a_copy_goes_only_when_its_run_is_over_and_a_diff_has_its_change
     # Nothing of a run: that keeps git out.
     assert [path.name for path in states.iterdir()] == [".git"]
     assert ".git" not in done.stdout, "what keeps git out is no leftover"
-    assert "no diff has all of its changes" in line(done, "untold/workspace of")
-    assert "no record here says that the run has ended" in line(done, f"{open_}/workspace of")
+    assert "exist only there: no diff has all of them" in line(done, "untold/workspace of")
+    assert "the run was interrupted" in line(done, f"{open_}/workspace of")
 
 
 def test_a_run_that_a_process_here_runs_is_left_alone(home: Bench) -> None:

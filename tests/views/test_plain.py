@@ -62,7 +62,7 @@ def test_a_downgrade_is_told_when_it_happens_and_at_the_end_with_the_targets_own
         assert "DOWNGRADED" in part
         assert "engine_permission_denied" in part
         assert WORDS in part
-        assert "to mend it: sudo usermod -aG docker pcc" in part
+        assert "fix: sudo usermod -aG docker pcc" in part
     assert "run r1 succeeded in 44s, downgraded" in end
 
 
@@ -92,7 +92,10 @@ def test_an_unavailable_step_has_its_reason_words_and_hint_at_the_end() -> None:
             RunEnded(Outcome.UNAVAILABLE, "unavailable", False, 1.0, "line one\nline two"),
         ]
     ).partition("\n\n")[2]
-    assert "a unavailable: ssh_refused\n  line one\n  line two\n  to mend it: start sshd\n" in text
+    assert (
+        "a unavailable: the VM refused the connection (ssh_refused)\n  line one\n  line two\n  fix: start sshd\n"
+        in text
+    )
 
 
 def test_no_escape_of_an_agents_output_reaches_the_log() -> None:

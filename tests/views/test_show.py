@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec.structs
+import pytest
 
-from pccpipe.outcome import Place
+from pccpipe.outcome import Place, Reason
 from pccpipe.record.events import CommandStarted, Happening, ModelUsed, Output, SecretsGiven, StepEnded, StepStarted
 from pccpipe.record.state import RunState
 from pccpipe.views.show import show_text
+from pccpipe.views.words import reason_text
 from tests.record.script import BOXED, WORDS, default_run, events, failed_run, started
 
 
@@ -22,7 +25,7 @@ def test_each_step_says_what_it_really_had() -> None:
     text = shown()
     assert "had: container pcc-runner:latest on 10.0.0.2, user 1000:1000" in text
     assert "memory 4g, cpus 2, pids 1000" in text
-    assert "attempt 1: not to be had: engine_permission_denied: " + WORDS in text
+    assert "attempt 1: unavailable: no permission to use the Docker Engine (engine_permission_denied): " + WORDS in text
     assert "attempt 2: had: local" in text
     assert 'result: reviewer/result.json: {"status": "approved"}' in text
     assert "logs: logs/iterate[2].review-2.stdout.log" in text
@@ -44,10 +47,7 @@ def test_what_held_a_step_and_what_did_not_is_told_by_the_engines_account() -> N
         "mount tmpfs:/pcc/home:rw,nosuid,nodev",
     ]
     baseline = lines.index("attempt 1: had: vm 10.0.0.2, user pcc, workspace /home/project/ws")
-    assert lines[baseline + 1 : baseline + 3] == [
-        "no container around it: it had all that its user has there",
-        "the engine's socket was at hand, which is as good as root there",
-    ]
+    assert lines[baseline + 1] == "ran on the VM directly, in no container, as pcc, who may use Docker (so: as root)"
 
 
 def test_how_secrets_came_and_what_of_a_model_was_used_is_told() -> None:
@@ -83,11 +83,25 @@ def test_a_run_that_still_goes_on_says_what_runs_and_what_is_to_come() -> None:
     assert "clean: did not begin" in text
 
 
-def test_a_failed_run_says_where_to_look() -> None:
+def test_a_failed_run_names_the_log_that_has_something_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     state = RunState()
     for event in events(failed_run()):
         state.apply(event)
-    assert "to see why: pccpipe logs r1 test" in show_text(state, Path("runs/r1"))
+    record = tmp_path / ".system/runs/r1"
+    (record / "logs").mkdir(parents=True)
+    assert "to see why" not in "\n".join(show_text(state, record))
+    (record / "logs/test-1.stderr.log").write_text("why\n")
+    assert "to see why: pccpipe logs r1 test" in show_text(state, record)
+    monkeypatch.chdir("/")
+    assert f"to see why: pccpipe logs --runs-dir {record.parent} r1 test" in show_text(state, record)
+
+
+def test_each_reason_has_words_before_its_code() -> None:
+    for reason in Reason:
+        words = reason_text(reason)
+        assert re.fullmatch(rf".*[a-z].* \({reason.value}\)", words), reason
+        assert "_" not in words.removesuffix(f" ({reason.value})").replace("run_as", "")
 
 
 def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:

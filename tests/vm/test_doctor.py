@@ -126,7 +126,7 @@ def test_the_command_says_it_in_lines_and_as_json(clinic: Clinic, model: ModelSe
     assert said.code == 1, said
     assert "WRONG    key" in said.stdout
     assert "refuses the key in OPENAI_API_KEY (401)" in said.stdout
-    assert "to mend it, on this machine: pccpipe provision" in said.stdout
+    assert "fix, on this machine: pccpipe provision" in said.stdout
     assert model.key not in said.stdout + said.stderr
     report = json.loads(folder.do("doctor", "--json", "--endpoint", clinic.endpoint, env=env).stdout)
     assert report["exit_status"] == 1

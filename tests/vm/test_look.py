@@ -15,7 +15,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Reason
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Project, Run
-from pccpipe.views.checkup import LiveCheckup
+from pccpipe.views.checkup import LiveCheckup, report_lines
 from pccpipe.vm.check import Check, Finding, Looked, Mend, Mended, Report, Verdict, ok, warning, wrong
 from pccpipe.vm.checks import agent, all_checks
 from pccpipe.vm.doctor import look
@@ -51,7 +51,20 @@ def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_noth
     assert [each.name for each in looked] == ["a", "b", "c", "d", "e"]
     verdicts = [each.finding.verdict for each in looked]
     assert verdicts == [Verdict.WRONG, Verdict.SKIPPED, Verdict.SKIPPED, Verdict.WARNING, Verdict.OK]
-    assert looked[2].finding.words == "without b there is nothing to look at"
+    assert looked[2].finding.words == "skipped until b is ok"
+
+
+def test_checks_that_wait_for_the_same_one_are_one_line_that_names_it(patient: Patient) -> None:
+    checks = [check("host-key", wrong("it changed")), check("login", ok("fine"), "host-key")]
+    checks += [check(f"of-{number}", ok("fine"), "login") for number in range(20)]
+    lines = ["".join(text for text, _ in line) for line in report_lines(Report("the VM", tuple(look(checks, patient))))]
+    assert lines == [
+        "the VM",
+        "WRONG    host-key       it changed",
+        "-        21 checks skipped until host-key is ok",
+        "",
+        "1 wrong, 0 warnings",
+    ]
 
 
 def test_checks_go_side_by_side_and_one_that_hangs_is_waited_for_no_longer_than_its_limit(patient: Patient) -> None:
@@ -147,7 +160,7 @@ def test_the_live_view_fills_in_each_check_and_leaves_the_whole_report() -> None
         "the VM",
         "ok       ssh            it answers",
         "WRONG    engine         it does not run\\x1b]0;x\\x07",
-        "         to mend it, there: sudo service docker start",
+        "         fix, there: sudo service docker start",
         "ok       image          it is there",
         "",
         "1 wrong, 0 warnings; pccpipe doctor --fix mends what can be mended without harm",

@@ -194,7 +194,7 @@ def test_a_senseless_uid_of_the_account_is_nonsense(uid: str) -> None:
 def test_answers_that_a_person_has_to_give(key: str) -> None:
     question = SimpleNamespace(step="a", needed="x", tried="", inputs={key: "why"}, missing=[key])
     state: Any = SimpleNamespace(open_questions=[question], run_id="r")
-    line = next(line for line in questions(state) if "answer:" in line)
+    line = next(line for line in questions(state, Path(".system/runs/r")) if "answer:" in line)
     words = words_of(line.removeprefix("to answer: "))
     assert words[:3] == ["pccpipe", "answer", "r"]
     assert len(words) == 4

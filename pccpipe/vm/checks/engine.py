@@ -102,7 +102,7 @@ def image(patient: Patient) -> Finding:
         return wrong(words, mend)
     content = labels.get(CONTENT_LABEL)
     if content is None:
-        return warning(f"{IMAGE} was built without pccpipe: from which Dockerfile, it does not say", mend)
+        return warning(f"{IMAGE} was not built by `pccpipe provision`; fine if you know it", mend)
     if content != content_of(CONTEXT):
         return wrong(f"{IMAGE} was built from another Dockerfile than the {DOCKERFILE.name} of this pccpipe", mend)
     by = "" if known is None or IMAGE in known.images else "; no record says that provision built it"

@@ -1,0 +1,120 @@
+"""The words for a person beside the codes for programs: why a place is unavailable, who cancelled a run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from pccpipe.outcome import Outcome, Reason
+from pccpipe.paste import operands
+from pccpipe.record.state import RunState, StepState
+from pccpipe.views.text import duration, harmless_line
+
+FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
+RUNS_DIR = Path(".system/runs")
+"""The folder of the runs that a command finds without `--runs-dir`."""
+REASONS: dict[Reason, str] = {
+    Reason.SSH_NAME_UNKNOWN: "the VM's name is unknown",
+    Reason.SSH_REFUSED: "the VM refused the connection",
+    Reason.SSH_UNREACHABLE: "the VM did not answer",
+    Reason.SSH_CLOSED: "the connection to the VM was closed",
+    Reason.SSH_INCOMPATIBLE: "the VM's SSH server shares no algorithm with this machine",
+    Reason.SSH_AUTH_FAILED: "the VM refused the login",
+    Reason.SSH_HOST_KEY_UNKNOWN: "the VM's host key is unknown",
+    Reason.SSH_HOST_KEY_CHANGED: "the VM's host key changed",
+    Reason.VM_BUSY: "another run has the VM",
+    Reason.FENCED: "the run lost the VM to another process",
+    Reason.SSH_SESSION_REFUSED: "the VM opened no session",
+    Reason.ENGINE_MISSING: "there is no Docker Engine",
+    Reason.ENGINE_STOPPED: "the Docker Engine does not run",
+    Reason.ENGINE_PERMISSION_DENIED: "no permission to use the Docker Engine",
+    Reason.ENGINE_NOT_ANSWERING: "the Docker Engine does not answer",
+    Reason.ENGINE_ERROR: "the Docker Engine reports an error",
+    Reason.IMAGE_MISSING: "the image is missing",
+    Reason.NAME_TAKEN: "the container's name is taken",
+    Reason.CREATE_REFUSED: "the engine refused to create the container",
+    Reason.START_REFUSED: "the engine refused to start the container",
+    Reason.RUNTIME_MISSING: "the container's runtime is missing",
+    Reason.NO_DISK_SPACE: "too little space on the disk",
+    Reason.WORKSPACE_REFUSED: "the workspace could not be written",
+    Reason.SHELL_MISSING: "there is no usable shell",
+    Reason.ENGINE_MAPS_USERS: "the engine maps users, which `run_as` does not work with",
+    Reason.PROCESSES_LEFT: "processes of a command cannot be ended",
+    Reason.PROXY_REFUSED: "the secrets' proxy cannot be reached from there",
+    Reason.NONSENSE: "an answer makes no sense",
+    Reason.AFTER_UNTRUSTED_CODE: "an agent's code may have run already",
+    Reason.VM_NOT_TRUSTED: "an earlier run's agent may have changed the VM",
+    Reason.UNATTESTED: "a command on the VM may have forged a result",
+}
+_SIGNALS = {"INT": "Ctrl-C (SIGINT)", "TERM": "SIGTERM", "HUP": "SIGHUP"}
+
+
+def reason_text(reason: Reason) -> str:
+    """Say why a place is unavailable: the words, then the code in brackets."""
+    words = REASONS.get(reason)
+    return f"{words} ({reason.value})" if words else reason.value
+
+
+def cancelled_text(state: RunState) -> str:
+    """Say who ended a run: ` by root@vm with `pccpipe cancel``; empty if nobody did."""
+    by = state.cancelled_by
+    if not by or state.outcome is not Outcome.CANCELLED:
+        return ""
+    if by == "cancel":
+        who = f" by {state.cancelled_who}" if state.cancelled_who else ""
+        return harmless_line(f"{who} with `pccpipe cancel`")
+    return harmless_line(f" by {_SIGNALS.get(by, by)}")
+
+
+def next_command(state: RunState, record: Path, verb: str, *names: str) -> str:
+    """Give a command about the run that works in the current folder: `pccpipe logs r1 'unit[node=20]'`."""
+    runs_dir = record.parent
+    elsewhere = "" if runs_dir.absolute() == RUNS_DIR.absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    return f"pccpipe {verb}{elsewhere} {operands(state.run_id, *names)}"
+
+
+def telling_step(state: RunState, record: Path) -> StepState | None:
+    """Find the step whose log says most about a run's failure, and has something in it.
+
+    A group has no log of its own: then it is the last step inside that did not succeed, also one that was ignored.
+    """
+    for failed in failed_steps(state):
+        inside = [step for step in state.steps.values() if is_within(step.path, failed.path)]
+        # The latest first, of them those that did not succeed.
+        inside.reverse()
+        for step in sorted(inside, key=lambda step: step.outcome in FINE):
+            if has_log(step, record):
+                return step
+    return None
+
+
+def has_log(step: StepState, record: Path) -> bool:
+    """Say whether `pccpipe logs` prints something for a step."""
+    names = [name for attempt in step.attempts for name in (attempt.stdout, attempt.stderr) if name]
+    return any((record / name).is_file() and (record / name).stat().st_size for name in names)
+
+
+def interrupted_text(state: RunState, record: Path) -> str:
+    """Say that a run's process is gone, and how to go on: the first line about such a run."""
+    going_on = next_command(state, record, "resume")
+    return f"run {state.run_id} interrupted (its process {state.pid} ended without a word). Continue: {going_on}"
+
+
+def failed_steps(state: RunState) -> list[StepState]:
+    """The steps that did not pass and were not to be ignored; of a group, those inside that failed in its stead."""
+    failed = [step for step in state.steps.values() if step.outcome and step.outcome not in FINE and not step.ignored]
+    return [
+        step for step in failed if not any(other is not step and is_within(other.path, step.path) for other in failed)
+    ]
+
+
+def is_within(path: str, group: str) -> bool:
+    """Say whether a path is a group's, or of something inside."""
+    return path == group or path.startswith((f"{group}.", f"{group}["))
+
+
+def took_text(state: RunState) -> str:
+    """Say how long a run took: ` in 44s`; of a cancelled one, ` after 16s`."""
+    if state.seconds is None:
+        return ""
+    return f" {'after' if state.outcome is Outcome.CANCELLED else 'in'} {duration(state.seconds)}"

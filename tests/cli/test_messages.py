@@ -1,0 +1,96 @@
+"""What people read when something went wrong: each message in the situation in which it is read."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shlex
+import socket
+
+import pytest
+
+from tests.cli.command import Folder, finish, wait_until
+
+
+@pytest.mark.parametrize("asked", ["version", "help"])
+def test_what_people_type_before_they_know_the_options_works(folder: Folder, asked: str) -> None:
+    done, option = folder.do(asked), folder.do(f"--{asked}")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout == option.stdout
+
+
+def test_help_explains_a_command_and_names_the_nearest(folder: Folder) -> None:
+    done = folder.do("help", "logs")
+    assert done.code == 0
+    assert done.stdout == folder.do("logs", "--help").stdout
+    wrong = folder.do("help", "resum")
+    assert wrong.code == 2
+    assert "did you mean `resume`?" in wrong.stderr
+
+
+SITUATIONS = {
+    "a step": "steps: [{id: a, run: 'echo the reason; exit 3'}]",
+    "a leg of a matrix": "steps: [{id: unit, matrix: {v: ['1.5 x']}, run: 'echo the reason; exit 3'}]",
+    "a round of a repeat": "steps: [{id: it, repeat: {max: 2}, steps: [{id: a, run: 'echo the reason; exit 3'}]}]",
+    "the last round's test, which is ignored": """
+steps:
+  - id: it
+    repeat: {max: 2, until: "steps.review.result == 1"}
+    steps:
+      - {id: build, run: echo built}
+      - {id: test, run: 'echo the reason; exit 3', continue_on_error: true}
+      - {id: review, if: steps.test.succeeded, run: "true", result: {path: r.json}}
+""",
+    "the step that has a log": """
+steps:
+  - id: both
+    parallel:
+      - {id: silent, run: "exit 3"}
+      - {id: loud, run: "echo the reason; exit 3"}
+""",
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_to_see_why_names_a_command_that_prints_the_reason(folder: Folder, situation: str) -> None:
+    folder.pipeline(SITUATIONS[situation])
+    ran = folder.do("run", "pipeline.yaml", "--run-id", "r1")
+    assert ran.code == 1, ran.stderr
+    for text in (ran.stdout, folder.do("show", "r1").stdout):
+        [command] = re.findall("^to see why: pccpipe (.*)$", text, re.MULTILINE)
+        assert folder.do(*shlex.split(command)).stdout == "the reason\n"
+
+
+def test_a_command_to_see_why_works_with_records_elsewhere(folder: Folder) -> None:
+    folder.pipeline(SITUATIONS["a step"])
+    ran = folder.do("run", "pipeline.yaml", "--run-id", "r1", "--runs-dir", "other runs")
+    [command] = re.findall("^to see why: pccpipe (.*)$", ran.stdout, re.MULTILINE)
+    assert folder.do(*shlex.split(command)).stdout == "the reason\n"
+
+
+def test_no_command_is_named_where_no_log_has_anything_in_it(folder: Folder) -> None:
+    folder.pipeline("steps: [{id: a, run: exit 3}]")
+    assert "to see why" not in folder.do("run", "pipeline.yaml", "--run-id", "r1").stdout
+    silent = folder.do("logs", "r1", "a")
+    assert (silent.code, silent.stdout, silent.stderr) == (0, "", "pccpipe: a wrote nothing\n")
+
+
+def test_the_logs_of_a_group_are_those_of_the_steps_inside(folder: Folder) -> None:
+    folder.pipeline("steps: [{id: it, repeat: {max: 2}, steps: [{id: a, run: 'echo in ${{ iteration }}'}]}]")
+    assert folder.do("run", "pipeline.yaml", "--run-id", "r1").code == 0
+    printed = folder.do("logs", "r1", "it").stdout
+    assert "==> it[1].a, attempt 1, stdout <==\nin 1\n" in printed
+    assert "==> it[2].a, attempt 1, stdout <==\nin 2\n" in printed
+
+
+def test_a_cancelled_run_says_who_cancelled_it_and_how(folder: Folder) -> None:
+    folder.pipeline("steps: [{id: a, run: 'echo begun; sleep 60'}]")
+    process = folder.start("run", "pipeline.yaml", "--run-id", "r1")
+    journal = folder.path / ".system/runs/r1/events.jsonl"
+    wait_until(lambda: journal.exists() and "command_started" in journal.read_text())
+    assert folder.do("cancel", "r1").code == 0
+    ended = finish(process, 30).stdout
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    words = rf"^run r1 cancelled after [0-9.]+s by {re.escape(who)} with `pccpipe cancel`$"
+    assert re.search(words, ended, re.MULTILINE)
+    assert re.search(words, folder.do("show", "r1").stdout, re.MULTILINE)
