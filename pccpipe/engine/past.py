@@ -133,6 +133,8 @@ class Past:
         self.tells_agents = False
         """Whether the record says of each agent that it may begin before it does."""
         self._waiting_since: float | None = None
+        self._uploading: set[str] = set()
+        """Uploads of which nothing says yet whether they reached the VM."""
         self._pools: dict[str, Pool] = {}
         self._model_used: dict[int, tuple[Visit, ModelUsed]] = {}
         for event in events:
@@ -171,6 +173,7 @@ class Past:
 
     def _note(self, event: Event) -> None:
         self.exposure.note(event.what)
+        self._note_upload(event.what)
         match event.what:
             case RunStarted(project_identity=identity):
                 self.began_at = event.time
@@ -227,8 +230,20 @@ class Past:
             case _:
                 pass
 
+    def _note_upload(self, what: Happening) -> None:
+        match what:
+            case StepStarted(kind="upload"):
+                self._uploading.add(what.step)
+            case TargetUnavailable() | ActionDone() | StepEnded():
+                self._uploading.discard(what.step)
+            case _:
+                pass
+
     def _go_on(self, at: float) -> None:
         """Another process goes on with the run, from what was noted up to here."""
+        if self._uploading:
+            # The process before was killed in it, and had the VM then, or was on its way there.
+            self.used.add(Place.VM)
         if self.exposure.is_exposed and self.always is None:
             self._reopen()  # the process before may have been killed when it was about to stop the run
         self._leave_out_waiting(at)

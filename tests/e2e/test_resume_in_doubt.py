@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -82,3 +83,31 @@ def test_a_command_that_may_have_begun_is_lost_when_its_vm_stays_away(tmp_path: 
     assert ran.step("work")["outcome"] == "lost"
     assert not (tmp_path / "here").exists()
     assert not ran.state["downgraded"]
+
+
+def test_an_upload_that_was_under_way_waits_for_its_vm(tmp_path: Path, fresh_vm: VM) -> None:
+    control = Control(tmp_path, fresh_vm)
+    (control.workspace / "large").write_bytes(os.urandom(40 << 20))
+    fresh_vm.slow(100)
+    process, record = control.start(f"""
+        steps:
+          - {{id: sync, upload: workspace, fallback: {{on: local}}}}
+          - {{id: work, on: vm, run: "true", fallback: {{on: local, run: "echo >{tmp_path}/here"}}}}
+        always: [{{id: clean, remove: workspace}}]
+        """)
+    wait_until(lambda: fresh_vm.sh(f"ls {fresh_vm.root}/.system/run-workspaces/{record.name}", check=False).stdout)
+    process.kill()
+    process.communicate()
+    assert not happened(record, '"action_done"')
+    fresh_vm.slow(0)
+    fresh_vm.refuse()
+    fresh_vm.kill_sessions()
+    resumed = start_resume(control, record)
+    time.sleep(5)
+    fresh_vm.accept()
+    stdout, stderr = resumed.communicate(timeout=60)
+    ran = Ran(resumed.returncode, stdout, stderr, record)
+    assert ran.code == 0, stdout + stderr
+    assert not ran.state["downgraded"]
+    assert ran.step("work")["had"]["place"] == "vm"
+    assert not (tmp_path / "here").exists()
