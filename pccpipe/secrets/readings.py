@@ -8,9 +8,10 @@ stood.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 ENDS = b"\r\n"
 BLANKS = b" \t"
@@ -29,35 +30,63 @@ _STRING = r"[\]PX^_][^\x07\x1b]{0,512}"
 _ESCAPE_CODE = "(?:u001[bB]|x1[bB]|0?33|e)"
 _ESCAPED_ESC = f"{_RUN}{_ESCAPE_CODE}"
 _HIGH, _LOW = f"u[dD][89abAB]{_HEX}{{2}}", f"u[dD][c-fC-F]{_HEX}{{2}}"
-_CHARACTER = (
-    f"{_HIGH}{_RUN}{_LOW}|u{_HEX}{{4}}|U{_HEX}{{8}}|[ux]\\{{{_HEX}{{1,8}}\\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|[nrt]"
-)
+_CODED = f"{_HIGH}{_RUN}{_LOW}|u{_HEX}{{4}}|U{_HEX}{{8}}|[ux]\\{{{_HEX}{{1,8}}\\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}"
+_CHARACTER = f"{_CODED}|[nrt]"
 # Zero width, bidirectional controls, fillers, tags, variation selectors, C1 controls; blanks of other widths.
-_INVISIBLE = (
-    r"\xc2[\x80-\xa0\xad]|\xcd\x8f|\xd8\x9c|\xe1(?:\x85[\x9f\xa0]|\x9e[\xb4\xb5]|\xa0[\x8b-\x8f])"
-    r"|\xe2(?:\x80[\x80-\x8f\xa8-\xaf]|\x81[\x9f-\xaf])|\xe3(?:\x80\x80|\x85\xa4)"
-    r"|\xef(?:\xb8[\x80-\x8f]|\xbb\xbf|\xbe\xa0|\xbf[\xb0-\xbb])|\xf0(?:\x9b\xb2[\xa0-\xa3]|\x9d\x85[\xb3-\xba])"
-    r"|\xf3\xa0[\x80-\x87][\x80-\xbf]"
-)
+_INVISIBLE = {
+    b"\xc2": r"[\x80-\xa0\xad]",
+    b"\xcd": r"\x8f",
+    b"\xd8": r"\x9c",
+    b"\xe1": r"(?:\x85[\x9f\xa0]|\x9e[\xb4\xb5]|\xa0[\x8b-\x8f])",
+    b"\xe2": r"(?:\x80[\x80-\x8f\xa8-\xaf]|\x81[\x9f-\xaf])",
+    b"\xe3": r"(?:\x80\x80|\x85\xa4)",
+    b"\xef": r"(?:\xb8[\x80-\x8f]|\xbb\xbf|\xbe\xa0|\xbf[\xb0-\xbb])",
+    b"\xf0": r"(?:\x9b\xb2[\xa0-\xa3]|\x9d\x85[\xb3-\xba])",
+    b"\xf3": r"\xa0[\x80-\x87][\x80-\xbf]",
+}
+"""By their first bytes, as the patterns below are."""
 _NAMED = {b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'", b"nbsp": b""}
 _NAMES = "amp|lt|gt|quot|apos|nbsp"
 
 
-def _escapes(strings: str) -> re.Pattern[bytes]:
-    parts = [
-        r"\\[nrt]",
-        rf"\x1b(?:{strings}{_CSI}[@-~]|[ -/]{{0,4}}[0-~]?)",
-        r"\xc2\x9b[0-?]{0,64}[ -/]{0,4}[@-~]",
-        rf"\\(?:{_ESCAPE_CODE}{_CSI}[@-~]|{_CHARACTER}|\\{{1,63}}(?:{_ESCAPE_CODE}{_CSI}[@-~]|{_CHARACTER})?)",
-        rf"%(?:25){{0,8}}{_HEX}{{2}}",
-        rf"&(?:amp;){{0,4}}(?:#[0-9]{{1,15}};|#[xX]{_HEX}{{1,15}};|(?:{_NAMES});)",
-        _INVISIBLE,
-    ]
-    return re.compile(f"({'|'.join(parts)})".encode("ascii"), re.DOTALL)
+_BACKSLASHED = rf"{_ESCAPE_CODE}{_CSI}[@-~]|{_CHARACTER}"
+_OTHERS = {
+    **_INVISIBLE,
+    b"\xc2": r"(?:\x9b[0-?]{0,64}[ -/]{0,4}[@-~]|[\x80-\xa0\xad])",
+    b"%": rf"(?:25){{0,8}}{_HEX}{{2}}",
+    b"&": rf"(?:amp;){{0,4}}(?:#[0-9]{{1,15}};|#[xX]{_HEX}{{1,15}};|(?:{_NAMES});)",
+}
+
+
+def _escapes(strings: str) -> dict[bytes, str]:
+    return {
+        b"\x1b": rf"(?:{strings}{_CSI}[@-~]|[ -/]{{0,4}}[0-~]?)",
+        b"\\": rf"(?:[nrt]|{_BACKSLASHED}|\\{{1,63}}(?:{_BACKSLASHED})?)",
+        **_OTHERS,
+    }
+
+
+def _pattern(by_first: Mapping[bytes, str]) -> re.Pattern[bytes]:
+    parts = (re.escape(first) + rest.encode("ascii") for first, rest in by_first.items())
+    return re.compile(b"(%b)" % b"|".join(parts), re.DOTALL)
 
 
 # As bytes of a pattern, and the end of data that may be the beginning of an escape or of noise.
-_ESCAPES = _escapes(rf"{_STRING}(?:\x07|\x1b\\)|")
+_ALL = _escapes(rf"{_STRING}(?:\x07|\x1b\\)|")
+_ESCAPES = _pattern(_ALL)
+_BACKSLASH = b"\\"
+_MEANT = {**_ALL, _BACKSLASH: rf"(?=[nrtuUxe0-3])(?:{_BACKSLASHED})"}
+"""Of these all but backslashes alone, which no reading has."""
+_RARE = {**_ALL, _BACKSLASH: rf"(?=[rtuUxe0-3])(?:{_ESCAPE_CODE}{_CSI}[@-~]|[rt]|{_CODED})"}
+"""And without line ends, of which every line of JSON has many."""
+_MEANT_BY_BYTE, _RARE_BY_BYTE = (
+    {first: re.compile(re.escape(first) + rest.encode("ascii"), re.DOTALL) for first, rest in each.items()}
+    for each in (_MEANT, _RARE)
+)
+"""A pattern that begins with one byte is found at ten times the speed."""
+_ANY_MEANT, _ANY_RARE = _pattern(_MEANT), _pattern(_RARE)
+_MANY = 256
+"""Bytes for each escape, at least, if it is worth the while to look for each kind by itself."""
 _OPEN = re.compile(
     (
         rf"(?:\x1b(?:{_CSI}|{_STRING}\x1b?|[ -/]{{0,4}})?|(?<!\x1b){_ESCAPED_ESC}(?:{_CSI})?"
@@ -68,11 +97,17 @@ _OPEN = re.compile(
     ).encode("ascii"),
     re.DOTALL,
 )
+_OF_ESCAPES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFU{\\%&#;" + bytes(range(128, 256))
+"""All bytes of those above but of terminal sequences."""
+_LONGEST_SEQUENCE = 70
+"""Bytes from its bracket on, at most."""
 # What a terminal takes as a title or a link is text to who reads the log.
-_ESCAPES_NOT_STRINGS = _escapes("")
+_ESCAPES_NOT_STRINGS = _pattern(_escapes(""))
 _OFFSET = r"\r?\n[0-9a-f]{7,16}:? {1,2}"
 _DUMP_LINE = re.compile(rb"[0-9a-f]{7,16}:? {1,2}[0-9a-f]{2,4} ")
 _NEXT_DUMP_LINE = re.compile(rb"\n[0-9a-f]{7,16}:? {1,2}[0-9a-f]{2,4} ")
+_OFFSET_BEGUN = re.compile(rb"[0-9a-f]{1,16}:? {0,2}(?:[0-9a-f]{1,4} {0,2})?")
+_ROW = re.compile(rb"[0-9a-fA-F] {2}")
 # Of a dump, its bytes alone; and the column of its characters alone.
 _DUMPED_BYTES = re.compile(rf"((?: {{2}}(?:\|[ -~]{{1,16}}\||[ -~]{{16,32}}))?{_OFFSET})".encode())
 _OPEN_BYTES = re.compile(
@@ -88,9 +123,12 @@ class Reading:
     def __init__(self, data: bytes, noise: re.Pattern[bytes] | None = None) -> None:
         self._data = data
         self._noise = noise
-        # Every other part is noise or an escape.
-        self._parts = [data] if noise is None else noise.split(data)
-        self.text = self.said(self._parts)
+        self.text = _decoded(data) if noise is _ESCAPES else self.said(self._parts)
+
+    @functools.cached_property
+    def _parts(self) -> Sequence[bytes]:
+        """Every other one is noise or an escape."""
+        return [self._data] if self._noise is None else self._noise.split(self._data)
 
     def said(self, parts: Sequence[bytes], kept: bytes = b"") -> bytes:
         """Say what parts mean, without noise but with the bytes of `kept`."""
@@ -109,6 +147,12 @@ class Reading:
     def place(self, start: int, end: int) -> tuple[int, int]:
         """Where in the data these bytes of `text` stand, from and to."""
         return self._place(start)[0], self._place(end - 1)[1]
+
+    def last(self, count: int) -> int:
+        """Where in the data so many last bytes of `text` begin; it may be in the middle of an escape."""
+        if self._data.endswith(self.text[-count:]):
+            return len(self._data) - count
+        return self._place(len(self.text) - count)[0]
 
     def beginning(self, place: int) -> int:
         """Where the escape or noise begins that has this place in it; the place itself if it is in none."""
@@ -151,14 +195,48 @@ class Reading:
         return starts, counts, whole
 
 
+def _decoded(data: bytes) -> bytes:
+    """What data says without its escapes, as its parts do, but made faster: most output has few, or line ends alone."""
+    has_many = data.count(_BACKSLASH) * _MANY > len(data)
+    parts = _split(data, _RARE_BY_BYTE, _ANY_RARE) if has_many else _split(data, _MEANT_BY_BYTE, _ANY_MEANT)
+    if parts:
+        parts[1::2] = map(_MEANINGS.__getitem__, parts[1::2])
+        # Between a backslash and a decoded letter something stands: they are no escape.
+        data = b"\0".join(parts)
+    return (data.replace(b"\\n", b"\0\0") if has_many else data).translate(None, DROPPED)
+
+
+def _split(data: bytes, by_byte: Mapping[bytes, re.Pattern[bytes]], pattern: re.Pattern[bytes]) -> list[bytes]:
+    """Split data as `pattern` does; give nothing if it is not in it."""
+    found: list[tuple[int, int]] = []
+    most = len(data) // _MANY + 1
+    for first, each in by_byte.items():
+        if first in data:
+            found += [match.span() for match in itertools.islice(each.finditer(data), most)]
+            if len(found) >= most:
+                return pattern.split(data)
+    found.sort()
+    parts: list[bytes] = []
+    at = 0
+    for start, end in found:
+        if start < at:
+            # One begins in another: which is one depends on what came before.
+            return pattern.split(data)
+        parts += (data[at:start], data[start:end])
+        at = end
+    return [*parts, data[at:]] if parts else parts
+
+
 def readings(data: bytes) -> Iterator[Reading]:
     """Read data in each way that differs."""
-    yield Reading(data)
+    plain = Reading(data)
+    yield plain
     if _may_have_escapes(data):
-        yield Reading(data, _ESCAPES)
+        if (decoded := Reading(data, _ESCAPES)).text != plain.text:
+            yield decoded
         if _STRINGS.search(data):
             yield Reading(data, _ESCAPES_NOT_STRINGS)
-    if _NEXT_DUMP_LINE.search(data) or _DUMP_LINE.match(data):
+    if _has_dump(data):
         yield Reading(data, _DUMPED_BYTES)
         yield Reading(data, _DUMPED_TEXT)
 
@@ -168,12 +246,13 @@ def last_readings(data: bytes) -> Iterator[tuple[Reading, bytes]]:
     yield Reading(data), b""
     last = len(data) - REACH
     if _may_have_escapes(data):
-        left_open = _end(_OPEN, data, last)
+        left_open = _end(_OPEN, data, max(last, _where_open(data)))
         yield Reading(data[: len(data) - len(left_open)], _ESCAPES), left_open
         if _STRINGS.search(data):
             yield Reading(data[: len(data) - len(left_open)], _ESCAPES_NOT_STRINGS), left_open
-    for noise, open_end in ((_DUMPED_BYTES, _OPEN_BYTES), (_DUMPED_TEXT, _OPEN_TEXT)):
-        if (left_open := _end(open_end, data, last)) or _NEXT_DUMP_LINE.search(data):
+    if _may_end_in_dump(data):
+        for noise, open_end in ((_DUMPED_BYTES, _OPEN_BYTES), (_DUMPED_TEXT, _OPEN_TEXT)):
+            left_open = _end(open_end, data, last)
             yield Reading(data[: len(data) - len(left_open)], noise), left_open
 
 
@@ -185,6 +264,27 @@ def begins_escape(data: bytes) -> bool:
 def _end(open_end: re.Pattern[bytes], data: bytes, last: int) -> bytes:
     found = open_end.search(data, max(0, last))
     return found[0] if found else b""
+
+
+def _where_open(data: bytes) -> int:
+    """From where on an escape may have begun that data ends in: each byte since is of one."""
+    bracket = data.rfind(b"[", -_LONGEST_SEQUENCE)
+    if b"\x1b" in data or b"\x9b" in data or (bracket > 0 and data[bracket - 1] in b"bB3e"):
+        return 0
+    return len(data.rstrip(_OF_ESCAPES))
+
+
+def _has_dump(data: bytes) -> bool:
+    return bool(_NEXT_DUMP_LINE.search(data) or _DUMP_LINE.match(data))
+
+
+def _may_end_in_dump(data: bytes) -> bool:
+    """Say whether data ends in a dump, or in a line that may be of one: of that the beginning may be gone already."""
+    before, end, line = data.rpartition(b"\n")
+    if end and line and _OFFSET_BEGUN.fullmatch(line):
+        return True
+    row = line or before[before.rfind(b"\n") + 1 :].rstrip(b"\r")
+    return row.endswith(b"|") or bool(_ROW.search(row)) or _has_dump(data)
 
 
 def _may_have_escapes(data: bytes) -> bool:
@@ -205,7 +305,7 @@ class _Meanings(dict[bytes, bytes]):
 
 
 _MEANINGS = _Meanings()
-_ONE_INVISIBLE = re.compile(f"(?:{_INVISIBLE})\\Z".encode("ascii"))
+_ONE_INVISIBLE = _pattern(_INVISIBLE)
 _ESCAPED_CODE = re.compile(f"{_ESCAPED_ESC}\\[".encode())
 
 
@@ -239,4 +339,4 @@ def _character(code: int) -> bytes:
     if code > 0x10FFFF:
         return b""
     encoded = chr(code).encode("utf-8", "surrogatepass")
-    return b"" if _ONE_INVISIBLE.match(encoded) else encoded
+    return b"" if _ONE_INVISIBLE.fullmatch(encoded) else encoded

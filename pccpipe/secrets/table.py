@@ -28,6 +28,8 @@ _FARTHEST = 32
 _FARTHEST_SPACED = 104
 """The same for hex with something between the bytes, which is long."""
 _SPACED = re.compile(rb"(?=.{15})(?:[0-9a-fA-F]{2}[:,-]|0x[0-9a-fA-F]{2},?0x|[0-9a-fA-F]{2},?0x)", re.DOTALL)
+_FAR = 16
+"""Bytes between two places that are looked at, at least, if it is no use to look at fewer bytes of each before."""
 _HEAD = 4
 """Bytes of a form's beginning by which it is found at the end of what is there of a stream."""
 
@@ -86,7 +88,9 @@ class Table:
         if middle:
             self._rows.append((_Grams(4, "I", middle),))
         if long:
-            self._rows.append((_Grams(4, "I", long), _Grams(8, "Q", long)))
+            grams = _Grams(8, "Q", long)
+            # Numbers of eight bytes take longer, but four of a form are in much text.
+            self._rows.append((grams,) if grams.stride >= _FAR else (_Grams(4, "I", long), grams))
         self._longest = max(map(len, forms), default=0)
         self._longest_literal = max(map(len, self._literal), default=0)
         self._heads: dict[bytes, list[bytes]] = {}
@@ -131,7 +135,7 @@ class Table:
     def unsure(self, data: bytes) -> tuple[int, bool]:
         """How many bytes at the end of `data` may be the beginning of a secret, and whether they can be shown yet.
 
-        They can if few of them are followed by a line's end: much text ends in a letter that a secret begins with.
+        They can if fewer than four are followed by a line's end: much text ends in a letter that a secret begins with.
         """
         if self.is_empty:
             return 0, False
@@ -145,7 +149,7 @@ class Table:
         for reading, left_open in read:
             length = self._begun(reading.text)
             if length:
-                start, _ = reading.place(len(reading.text) - length, len(reading.text))
+                start = reading.last(length)
                 begun = reading.text[-length:]
                 if self._may_show(begun, tail[start:]):
                     shown = max(shown, len(tail) - start)
@@ -159,9 +163,7 @@ class Table:
         return (shown, True) if shown > hidden else (hidden, False)
 
     def _may_show(self, begun: bytes, data: bytes) -> bool:
-        if not data.endswith((b"\n", b"\r")):
-            return False
-        return all(len(begun) * 4 < len(form) for form in self._heads.get(begun[:_HEAD], [])) or len(begun) < _HEAD
+        return len(begun) < _HEAD and data.endswith((b"\n", b"\r"))
 
     def _begun(self, text: bytes) -> int:
         """How many bytes at the end of a reading are the beginning of a form, at most."""
@@ -222,7 +224,7 @@ class _Grams:
         self._width = width
         self._code = code
         self._all = forms
-        self._stride = min(farthest, min(map(len, forms)) - width + 1) // width * width
+        self.stride = min(farthest, min(map(len, forms)) - width + 1) // width * width
 
     def are_near(self, data: bytes) -> bool:
         """Whether a form may be in `data`."""
@@ -235,21 +237,21 @@ class _Grams:
             for place, number in enumerate(self._numbers(data))
             if number in self._known
             for head, offset in self._heads[number]
-            if (start := place * self._stride - offset) >= 0 and data.startswith(head, start)
+            if (start := place * self.stride - offset) >= 0 and data.startswith(head, start)
             for form in self._forms[head]
             if data.startswith(form, start)
         ]
 
     def _numbers(self, data: bytes) -> memoryview:
         whole = memoryview(data)[: len(data) - len(data) % self._width]
-        return whole.cast(self._code)[:: self._stride // self._width]
+        return whole.cast(self._code)[:: self.stride // self._width]
 
     # Each is made when it is first needed: most output has no secret anywhere near.
 
     @functools.cached_property
     def _known(self) -> frozenset[int]:
-        heads = {form[: self._stride + self._width - 1] for form in self._all}
-        pieces = {head[offset : offset + self._width] for head in heads for offset in range(self._stride)}
+        heads = {form[: self.stride + self._width - 1] for form in self._all}
+        pieces = {head[offset : offset + self._width] for head in heads for offset in range(self.stride)}
         return frozenset(int.from_bytes(piece, sys.byteorder) for piece in pieces)
 
     @functools.cached_property
@@ -257,7 +259,7 @@ class _Grams:
         """By their beginnings: many differ only behind what is looked for."""
         forms: dict[bytes, list[bytes]] = {}
         for form in self._all:
-            forms.setdefault(form[: self._stride + self._width - 1], []).append(form)
+            forms.setdefault(form[: self.stride + self._width - 1], []).append(form)
         return forms
 
     @functools.cached_property
@@ -265,7 +267,7 @@ class _Grams:
         """Where the numbers stand, in which beginnings."""
         heads: dict[int, list[tuple[bytes, int]]] = {}
         for head in self._forms:
-            for offset in range(self._stride):
+            for offset in range(self.stride):
                 number = int.from_bytes(head[offset : offset + self._width], sys.byteorder)
                 heads.setdefault(number, []).append((head, offset))
         return heads

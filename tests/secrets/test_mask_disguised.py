@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pccpipe import limits
 from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.readings import _ESCAPES, Reading
 from tests.stall import measured
 
 SECRET = "hunter2-Zq9xKw/4t+Lp="
@@ -119,6 +120,43 @@ DISGUISED |= {
 }
 
 
+_TOKENS = [each("a").encode() for each in ESCAPES.values()] + [noise.encode() for noise in NOISES.values()]
+_TOKENS += [
+    b"\\",
+    b"\\" * 64,
+    b"n",
+    b"r",
+    b"u",
+    b"x",
+    b"0",
+    b"33[",
+    b"[",
+    b"m",
+    b"41",
+    b"\x1b",
+    b"\x07",
+    b"]",
+    b"%",
+    b"25",
+]
+_TOKENS += [
+    b"&",
+    b"amp;",
+    b"#",
+    b";",
+    b"\xc2",
+    b"\x9b",
+    b"\\ud83d",
+    b"\\ude00",
+    b"{",
+    b"}",
+    b"%5c",
+    b"\0",
+    b" ",
+    b"word " * 60,
+]
+
+
 @pytest.mark.parametrize("form", [form for form in DISGUISED if "link" not in form or "between" not in form])
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
 def test_a_disguised_secret_is_masked_and_nothing_else(form: str, size: int) -> None:
@@ -177,6 +215,27 @@ def test_a_line_that_ends_as_a_secret_begins_is_shown_at_once() -> None:
     assert stream.feed(b"unter2-Zq9xKw/4t+Lp=\n") == b"***\n"
     assert stream.feed(b"hunter2-\n") == b""
     assert stream.feed(b"no\n") == b"hunter2-\nno\n"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_at_most_three_characters_of_a_secret_are_shown_before_its_line_ends(end: str) -> None:
+    secret = "q9Z-" * 50
+    for text in (secret, base64.b64encode(secret.encode()).decode(), secret.encode().hex()):
+        for shown in range(1, len(text) // 2, 7):
+            stream = Masker([secret]).stream()
+            begun = stream.feed(f"{text[:shown]}{end}".encode())
+            assert len(begun.strip()) <= (3 if end else 0)
+            assert b"***" in begun + stream.feed(text[shown:].encode()) + stream.finish()
+
+
+@given(st.lists(st.sampled_from(_TOKENS), max_size=25).map(b"".join))
+@example(b"\\%6e")
+@example(b"\\x\\n41")
+@example(b"\\\\nr")
+@settings(max_examples=500, deadline=None)
+def test_what_is_decoded_fast_says_the_same(data: bytes) -> None:
+    reading = Reading(data, _ESCAPES)
+    assert reading.text == reading.said(_ESCAPES.split(data))
 
 
 def words_of_the_project() -> bytes:
