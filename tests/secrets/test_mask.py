@@ -263,6 +263,7 @@ def test_much_data_at_once_holds_no_interpreter_lock(end: str) -> None:
 
 
 @given(st.integers(0, 300), st.integers(1, 3))
+@settings(deadline=None)
 def test_much_data_is_masked_as_little_is(before: int, times: int) -> None:
     masker = Masker(["sk-a-secret-of-twenty"])
     data = (b"x" * (262_000 + before) + b"sk-a-secret-of-twenty") * times
