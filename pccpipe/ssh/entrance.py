@@ -26,7 +26,7 @@ NUDGE = 2.0
 LAG = 5.0
 """Seconds between the words on the two streams."""
 NUDGES = 5
-"""So many of them: then it is quiet, and the connection asks whether the server is still there."""
+"""At most this many empty lines: after them it is quiet, and the connection asks whether the server is still there."""
 SILENCE = 12.0
 """Seconds without an answer to that, at the end of `LIMIT`, after which it is the network and no start-up file."""
 EXIT_TIMEOUT = 5.0

@@ -401,7 +401,7 @@ class ContainerTarget:
         """The create call's body. Raises `Unavailable` if the engine maps users and cannot let that be."""
         options = self._engine.security_options() or ()
         is_rootless = "rootless" in options
-        # There, root is the login on the machine, and any other number somebody else.
+        # There, root is the login on the machine, and any other number is another user.
         user, podman = (0, 0) if is_rootless else owner, self._engine.is_podman
         body = create_body(command, self._run_id, user, paths, hidden, podman=podman)
         if is_rootless and self._account:
