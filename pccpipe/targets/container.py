@@ -66,6 +66,8 @@ NO_REPOSITORY_BY_SHAPE = {
 """A folder that looks like a bare repository is none to git: its configuration could name programs to run."""
 DOUBT_LIMIT = 60.0
 """Seconds to find out whether a container started, when the connection broke at that moment."""
+LINK = 92
+"""Exit code for a workspace that is a link."""
 BEGIN_LIMIT = 10.0
 """Seconds for which a start waits until the command begins; then it counts as begun."""
 BUSY_LIMIT, BUSY_PAUSE = 4.0, 1.0
@@ -87,7 +89,7 @@ class ContainerTarget:
         door: serves a command that connects to the proxy.
         account: who runs in the containers, and whose the workspace is; None: the user who has that.
         turns: when a container may run; with an account.
-        root: the machine's folder for projects, if `provision` may have written down there what it left.
+        root: the machine's folder for projects, if it has one; the workspace is pccpipe's own then.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class ContainerTarget:
         root: str | None = None,
     ) -> None:
         self._images = KnownImages(machine, root)
+        self._root = root
         self._account = account
         self._turns = turns
         self._machine = machine
@@ -366,6 +369,8 @@ class ContainerTarget:
                 f"{self._emptied(*outs)}rm -rf {shlex.join(folders)}",
                 write_files(paths.files, files) + f" && mkdir -p {out} && {opened} || exit",
                 *([f"mkdir -p {proxy} && chmod {mode} {proxy} || exit"] if command.is_proxied else []),
+                # The engine would mount what it leads to. A user's own folder may be one.
+                f"[ ! -L {made} ] || exit {LINK}" if self._root else "",
                 f"{holder.start(self._place, command.id, name, command.limit, self._kill_after)} || exit",
                 f"ls -nd {made} || exit",
                 # Not every df knows inodes.
@@ -376,6 +381,9 @@ class ContainerTarget:
             done = self._machine.run(script)
         except (ConnectionError, TimeoutError) as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
+        if done.code == LINK:
+            words = f"the workspace {paths.workspace} is a symbolic link now: a container does not get what it leads to"
+            raise Refused(f"{self._machine.host}: {words}")
         if done.code:
             raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
         owner, *free = done.stdout.decode(errors="replace").splitlines() or [""]

@@ -162,3 +162,23 @@ def test_a_copy_here_that_is_gone_or_a_link_is_no_workspace(local_control: Contr
     assert not (ran.record / "diff.patch").exists()
     assert (precious / "notes.txt").read_text() == "private\n"
     assert not (ran.record / "workspace").exists()
+
+
+def test_a_container_does_not_get_what_a_link_in_the_workspaces_place_leads_to(control: Control) -> None:
+    assert control.vm
+    control.vm.ssh("mkdir -p /home/pcc/precious; echo private > /home/pcc/precious/notes.txt")
+    pipeline = """
+        containers: {box: {image: "bb:latest", network: none}}
+        steps:
+          - {id: up, upload: workspace}
+          - {id: links, on: vm, run: 'cd ..; rm -rf "$PCC_WORKSPACE"; ln -s /home/pcc/precious "$PCC_WORKSPACE"'}
+          - {id: unit, on: container, container: box, fallback: {on: local}, run: cat notes.txt}
+        always:
+          - {id: clean, remove: workspace}
+    """
+    ran = control.run(pipeline)
+    assert ran.code == 1
+    assert "is a symbolic link now" in ran.step("unit")["message"]
+    assert ran.step("unit")["outcome"] == "failed"
+    assert left(control, ran) == ""
+    assert control.vm.sh("cat /home/pcc/precious/notes.txt; rm -r /home/pcc/precious").stdout == "private\n"
