@@ -23,7 +23,7 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
 from pccpipe.targets.base import Target
 from pccpipe.targets.machine import ByteStream, Door, Halt, Machine
-from pccpipe.workspace.sync import WorkspaceSync
+from pccpipe.workspace.sync import STATE, WorkspaceSync, has_only_copy_on_vm
 
 if TYPE_CHECKING:
     from pccpipe.targets.container import ContainerTarget
@@ -104,6 +104,7 @@ class Assembly:
                 resumes=resumes,
                 accept_new_host_key=accept_new_host_key,
                 is_over=lambda other: has_ended(folders.record.parent / other),
+                has_only_copy=lambda other: has_only_copy_on_vm(folders.record.parent / other),
             )
         self.workspace = WorkspaceSync(
             user_folder=folders.user,
@@ -113,7 +114,7 @@ class Assembly:
             remote=self.vm.workspace if self.vm else "",
             keeps_folder=bool(project.vm and project.vm.run_as),
             root=self._as_root,
-            state=folders.record / "workspace.json",
+            state=folders.record / STATE,
             own=folders.own,
             masker=masker,
             secrets=secrets,

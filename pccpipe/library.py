@@ -385,6 +385,7 @@ def _go(
     if vm:
         vm.connect_early()
         vm.queue(job.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
+        vm.warn(lambda message: _tell(journal, Warned(message)))
     try:
         ended = _recorded(parts, folders, first, job.inputs, state, vm)
     except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shlex
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.record import fence
+from pccpipe.record.journal import KEPT
 from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
@@ -33,10 +35,18 @@ class ProjectVm:
     Args:
         resumes: whether this process goes on with the run of another one.
         is_over: whether a run, by its id, has ended: what such a one left on the VM is removed.
+        has_only_copy: whether the VM has changes of such a run that were not brought back: they are not.
     """
 
     def __init__(
-        self, vm: Vm, run_id: str, *, resumes: bool, accept_new_host_key: bool, is_over: Callable[[str], bool]
+        self,
+        vm: Vm,
+        run_id: str,
+        *,
+        resumes: bool,
+        accept_new_host_key: bool,
+        is_over: Callable[[str], bool],
+        has_only_copy: Callable[[str], bool],
     ) -> None:
         self.root = vm.root
         self.folder = f"{vm.root}/.system/run-workspaces/{run_id}"
@@ -50,6 +60,7 @@ class ProjectVm:
         self._resumes = resumes
         self._accept_new = accept_new_host_key
         self._is_over = is_over
+        self._has_only_copy = has_only_copy
         self._lock = threading.Lock()
         self._ssh: Connection | None = None
         self._lease: Lease | None = None
@@ -59,6 +70,7 @@ class ProjectVm:
         self._wait_until = 0.0
         self._give_up: Callable[[], bool] = lambda: True
         self._on_wait: Callable[[str], None] = lambda _: None
+        self._on_kept: Callable[[str], None] = lambda _: None
 
     @property
     def connection(self) -> Machine:
@@ -90,6 +102,10 @@ class ProjectVm:
     def connect_early(self) -> None:
         """Begin to log in, while the caller goes on. What goes wrong is said when a step asks for the VM."""
         self._login = _LOGINS.submit(self._log_in)
+
+    def warn(self, on_kept: Callable[[str], None]) -> None:
+        """Say who is told, in a sentence, that a folder of an earlier run was kept."""
+        self._on_kept = on_kept
 
     def queue(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> None:
         """Say how long, from now on, each `claim` waits for another run's end. Arguments as for `Lease.acquire`."""
@@ -215,12 +231,29 @@ class ProjectVm:
             containers.take_over()
             containers.close()
             end = programs.end_run(programs.Place(self._run_id, self.state))
+            unbroken(machine, lambda: machine.run(end))
+            self._keep_aside(machine)
             if self._vm.run_as:
                 self._remove_of_account(self._vm.run_as)
             unbroken(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.folder)}"))
         if any(self._is_over(other) for other in there - {self._run_id}):
             # Beside the run: nothing of it waits for that.
             threading.Thread(target=self._collect, name="pccpipe-leftovers", daemon=True).start()
+
+    def _keep_aside(self, machine: Machine) -> None:
+        """Give the workspace of an earlier run of this name another one: an agent's work may be nowhere else."""
+        from pccpipe.shell.lane import unbroken
+
+        kept = f"{self.folder.rpartition('/')[0]}/{self._run_id[:50]}{KEPT}{secrets.token_hex(3)}"
+        old, new = shlex.quote(self.folder), shlex.quote(kept)
+        # What cannot be looked into may be anything.
+        script = f"""[ -d {old} ] && [ ! -L {old} ] || exit 0
+            [ -n "$(find {old} -type f -print -quit 2>&1)" ] || exit 0
+            mv -- {old} {new} && echo kept"""
+        done = unbroken(machine, lambda: machine.run(script))
+        if done.stdout.strip() == b"kept":
+            words = f"an earlier run of this name left its workspace on the VM; it is {kept} now"
+            self._on_kept(f"{words}, and `pccpipe gc --discard {kept.rpartition('/')[2]}` removes it")
 
     def _remove_of_account(self, name: str) -> None:
         from pccpipe.shell import as_account
@@ -235,4 +268,11 @@ class ProjectVm:
         machine = self._connection()
         # What can't be removed now is for `gc`, which says why.
         with contextlib.suppress(PccpipeError, OSError):
-            collect_over(machine, Engine(machine), self.root, self._is_over, self._vm.run_as)
+            collect_over(
+                machine,
+                Engine(machine),
+                self.root,
+                self._is_over,
+                self._vm.run_as,
+                self._has_only_copy,
+            )

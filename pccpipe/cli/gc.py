@@ -32,14 +32,29 @@ if TYPE_CHECKING:
     show_default=True,
     help="How long a run must have been still that has not ended, as far as is known here. 0s: however short.",
 )
+@click.option(
+    "--discard",
+    metavar="RUN_ID",
+    multiple=True,
+    help="Remove all of this run, with changes that are nowhere else. May be given more than once.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
 @click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
-def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, accept_new_host_key: bool) -> None:
+def gc(
+    *,
+    project: Path | None,
+    runs_dir: Path,
+    older_than: str,
+    discard: Sequence[str],
+    dry_run: bool,
+    accept_new_host_key: bool,
+) -> None:
     """Remove what runs left behind: containers, copies of the code, and what is kept of commands.
 
     All of a run that is over goes at once, and so does a container whose deadline has passed. Of a run that may still
     be resumed, things go when nothing of it has changed for --older-than. What a live run has is never touched, what a
-    stopped one keeps neither, nor are copies here that hold changes which no diff has.
+    stopped one keeps neither, nor are copies here that hold changes which no diff has, nor those on the VM that hold
+    changes which were not brought back. --discard removes these of one run, which it names.
 
     On a VM also goes what lies in the lease's folder and is no lease, and, where the project has run_as, each process
     of that account while no run is alive. An image that provision did not build, start-up files that changed since,
@@ -47,6 +62,8 @@ def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, 
 
     Exit status: 0, 1 if something could not be removed, 3 if the VM cannot be reached.
     """
+    from msgspec.structs import replace
+
     from pccpipe.gc.sweep import collect
     from pccpipe.record.fence import refuse_links
 
@@ -58,11 +75,16 @@ def gc(*, project: Path | None, runs_dir: Path, older_than: str, dry_run: bool, 
         of_project = project_here(project)
         heading = [f"project {of_project.id} ({of_project.path or 'no project file'})"]
         sites, connection = _sites(of_project, runs_dir.absolute(), accept_new_host_key)
-        for site in sites:
+        unknown = set(discard)
+        for site in (replace(site, discarded=frozenset(discard)) for site in sites):
             lines = _Teller(site, heading)
             collected = collect(site, older_than=still, dry_run=dry_run, on_outcome=lines.outcome)
             lines.end(collected, dry_run=dry_run)
             failed = failed or collected.has_failed
+            unknown -= {outcome.thing.run_id for outcome in collected.outcomes}
+        if unknown:
+            tell([f"nothing of run {run_id} is there to discard" for run_id in sorted(unknown)])
+            failed = True
     finally:
         if connection:
             connection.close()
@@ -230,6 +252,11 @@ def _why(verdict: Verdict, run_id: str) -> str:
             return "no record here says how the run ended, and changes of its agents may be in it"
         case Why.UNTOLD_CHANGES:
             return "files that the run changed exist only there: no diff has all of them"
+        case Why.ONLY_COPY:
+            discard = f"pccpipe gc --discard {operands(run_id)}"
+            return f"it holds changes that were not brought back; to remove it all the same: {discard}"
+        case Why.DISCARDED:
+            return "--discard names its run"
         case Why.ENGINE_UNKNOWN:
             return "a container of it may run, which could not be asked"
         case Why.NOT_OURS:

@@ -57,6 +57,8 @@ class Thing(Struct, frozen=True):
     """Of a lease."""
     has_untold_changes: bool = False
     """Of a copy: it holds changes that no diff has, or nobody can tell."""
+    is_only_copy: bool = False
+    """Of a workspace on the VM: it holds changes that were not brought back, or nobody can tell."""
 
 
 class Record(Enum):
@@ -82,6 +84,8 @@ class Run(Struct, frozen=True):
     """A process of pccpipe's own sees to the end of one of its commands. An environment proves nothing."""
     is_recorded: bool = False
     """What runs of it was begun by the run of this record, and not by another one of the same name elsewhere."""
+    is_discarded: bool = False
+    """A person named it: its changes go as well."""
 
 
 class Why(Enum):
@@ -103,6 +107,8 @@ class Why(Enum):
     NOT_ENDED = "not ended"
     INTERRUPTED = "interrupted"  # since its last change
     UNTOLD_CHANGES = "untold changes"
+    ONLY_COPY = "only copy"
+    DISCARDED = "discarded"
     ENGINE_UNKNOWN = "engine unknown"
     NOT_OURS = "not ours"
 
@@ -136,6 +142,8 @@ def decide(things: Sequence[Thing], run: Run, moment: Moment) -> list[Verdict]:
     life = _life(things, run, moment)
     if life:
         return [life] * len(things)
+    if run.is_discarded:
+        return [Verdict(True, Why.DISCARDED)] * len(things)
     if run.record is Record.ENDED:
         return [_of_ended(thing) for thing in things]
     stillness = _stillness(things, moment)
@@ -166,6 +174,8 @@ def _of_ended(thing: Thing) -> Verdict:
         return Verdict(True, Why.STALE_LEASE, thing.beat)
     if thing.has_untold_changes:
         return Verdict(False, Why.UNTOLD_CHANGES)
+    if thing.is_only_copy:
+        return Verdict(False, Why.ONLY_COPY)
     return Verdict(True, Why.OVER)
 
 
@@ -200,6 +210,8 @@ def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) ->
                 return Verdict(False, Why.WAITING)
             if run.record is Record.STOPPED:
                 return Verdict(False, Why.STOPPED)
+            if thing.is_only_copy:
+                return Verdict(False, Why.ONLY_COPY)
             is_old = (0.0 if stillness is None else stillness) >= moment.older_than
             if run.record is Record.OPEN and not is_old:
                 return Verdict(False, Why.INTERRUPTED, stillness)

@@ -19,7 +19,7 @@ from pccpipe.gc.decide import CUT_OFF_LIMIT, Container, Kind, Record, Run, Thing
 from pccpipe.gc.records import Records
 from pccpipe.outcome import Reason
 from pccpipe.record.fence import GIT
-from pccpipe.record.journal import RUN_ID
+from pccpipe.record.journal import KEPT, RUN_ID
 from pccpipe.shell import lease
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import read_lease
@@ -47,6 +47,7 @@ class Site(Struct, frozen=True):
         runs: the name of the folder in `system` with the records, which have the runs' own copies; none on a VM.
         run_as: the account of the VM that commands run as, beside the login.
         cut_off_limit: see `Moment`.
+        discarded: the ids of runs of which a person wants nothing any more.
     """
 
     machine: Machine
@@ -58,6 +59,7 @@ class Site(Struct, frozen=True):
     runs: str = ""
     run_as: str | None = None
     cut_off_limit: float = CUT_OFF_LIMIT
+    discarded: frozenset[str] = frozenset()
 
     @staticmethod
     def on_vm(
@@ -309,6 +311,7 @@ def _run(site: Site, found: Found, group: Group) -> Run:
         # Where the engine says nothing, who sees to a container's end proves it.
         has_processes=group.run_id in found.living or (not found.engine_known and group.run_id in found.held),
         is_recorded=record is Record.ENDED and site.records.names_all(group.run_id, marks),
+        is_discarded=group.run_id in site.discarded,
     )
 
 
@@ -323,6 +326,9 @@ def _completed(site: Site, found: Found, group: Group) -> Iterator[Thing]:
             # Without the copy, what it was before the last fetch is the best that there is.
             is_last = not has_copy and thing.name.endswith(".old")
             yield replace(thing, has_untold_changes=untold or is_last)
+        elif thing.kind is Kind.WORKSPACE:
+            only = KEPT in group.run_id or site.records.has_only_copy_on_vm(group.run_id)
+            yield replace(thing, is_only_copy=only)
         elif thing.container and not ended:
             changed = found.now if thing.container.is_running else _finished(site, thing, found.now)
             if changed is not None:

@@ -32,6 +32,10 @@ class Records(Protocol):
         """Whether the run's copy at home holds changes that no diff has, or nobody can tell."""
         ...
 
+    def has_only_copy_on_vm(self, run_id: str) -> bool:
+        """Whether the VM's copy holds changes of the run that were not brought back, or nobody can tell."""
+        ...
+
     def unheld(self, run_id: str) -> contextlib.AbstractContextManager[bool]:
         """Within the block no process here takes up the run; False if one has."""
         ...
@@ -68,10 +72,10 @@ class RunsDir:
         return bool(marks) and all(mark.encode(errors="surrogateescape") in journal for mark in marks)
 
     def has_untold_changes(self, run_id: str) -> bool:
-        from pccpipe.workspace.sync import WorkspaceSync
+        from pccpipe.workspace.sync import STATE, WorkspaceSync
 
         record = self._runs_dir / run_id
-        kept = record / "workspace.json"
+        kept = record / STATE
         if not kept.is_file():
             return True
         sync = WorkspaceSync(
@@ -88,6 +92,11 @@ class RunsDir:
         except (PccpipeError, OSError, ValueError, LookupError):
             return True
 
+    def has_only_copy_on_vm(self, run_id: str) -> bool:
+        from pccpipe.workspace.sync import has_only_copy_on_vm
+
+        return has_only_copy_on_vm(self._runs_dir / run_id)
+
     @contextlib.contextmanager
     def unheld(self, run_id: str) -> Iterator[bool]:
         with contextlib.ExitStack() as stack:
@@ -95,9 +104,10 @@ class RunsDir:
 
 
 class OnlyEnded(Struct, frozen=True):
-    """All that is known is which runs have ended; what of them still runs stays."""
+    """All that is known is which runs have ended, and of which the VM's copy is the only one; what still runs stays."""
 
     has_ended: Callable[[str], bool]
+    has_only_copy: Callable[[str], bool] = lambda _: False
 
     def of(self, run_id: str) -> Record:
         return Record.ENDED if self.has_ended(run_id) else Record.NONE
@@ -107,6 +117,9 @@ class OnlyEnded(Struct, frozen=True):
 
     def has_untold_changes(self, run_id: str) -> bool:  # noqa: ARG002
         return True
+
+    def has_only_copy_on_vm(self, run_id: str) -> bool:
+        return self.has_only_copy(run_id)
 
     @contextlib.contextmanager
     def unheld(self, run_id: str) -> Iterator[bool]:  # noqa: ARG002

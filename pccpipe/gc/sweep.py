@@ -112,7 +112,12 @@ def collect(
 
 
 def collect_over(
-    machine: Machine, engine: Engine | None, root: str, over: Callable[[str], bool], run_as: str | None = None
+    machine: Machine,
+    engine: Engine | None,
+    root: str,
+    over: Callable[[str], bool],
+    run_as: str | None = None,
+    has_only_copy: Callable[[str], bool] = lambda _: False,
 ) -> Collected:
     """Remove what runs that are over have left on a VM; for a run that begins, beside it.
 
@@ -123,10 +128,11 @@ def collect_over(
         root: the machine's folder for projects (`vm.root`).
         over: whether a run has ended.
         run_as: the account that commands run as there, beside the login.
+        has_only_copy: whether the VM has changes of a run that were not brought back: they stay.
 
     Raises `Unavailable` if the machine can't be had.
     """
-    site = Site.on_vm(machine, root, OnlyEnded(over), engine, run_as=run_as)
+    site = Site.on_vm(machine, root, OnlyEnded(over, has_only_copy), engine, run_as=run_as)
     found = look(site)
     groups = [group for group in found.groups.values() if group.run.record is Record.ENDED]
     for group in groups:

@@ -24,6 +24,8 @@ from pccpipe.record.events import (
 from pccpipe.record.rate import Rate
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KEPT = ".kept-"
+"""In the name of a workspace on a VM that an earlier run of the same id left there."""
 EVENTS = "events.jsonl"
 
 Listener = Callable[[Event], None]

@@ -43,6 +43,27 @@ AWAY = 60.0
 """Seconds for which the VM may stay away in the middle of something before it is not to be had."""
 
 
+STATE = "workspace.json"
+"""The file of a run's record in which it is kept what is where."""
+
+
+def has_only_copy_on_vm(record: Path) -> bool:
+    """Say whether commands on the VM may have changed a run's workspace after its record last brought it back.
+
+    True if nobody can tell.
+    """
+    try:
+        known = json.loads((record / STATE).read_bytes())
+    except FileNotFoundError:
+        return False  # nothing of it ever went up
+    except (OSError, ValueError):
+        return True
+    try:
+        return bool(known["has_copy"] and known["on_vm"] and known["newest"] == Side.VM)
+    except (LookupError, TypeError):
+        return True
+
+
 class WorkspaceSync:
     """A `Workspace`. One call at a time; safe from many threads.
 

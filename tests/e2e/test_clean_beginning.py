@@ -63,6 +63,48 @@ def test_what_a_run_of_the_same_name_left_is_gone_before_the_first_step(fresh_vm
     assert fresh_vm.pids("sleep 78.5") == []
 
 
+def workspaces(vm: VM) -> list[str]:
+    return vm.sh(f"ls {vm.root}/.system/run-workspaces").stdout.split()
+
+
+@pytest.mark.parametrize("run_as", [False, True])
+def test_the_next_run_and_gc_keep_changes_that_are_nowhere_else(fresh_vm: VM, tmp_path: Path, run_as: bool) -> None:
+    control = Control(tmp_path, fresh_vm, run_as=run_as)
+    (control.workspace / "app.txt").write_text("broken\n")
+    work = """
+        steps:
+          - {id: up, upload: workspace}
+          - {id: agent, on: vm, run: "echo fixed >>app.txt"}
+    """
+    change = "      - {id: change, diff: diff.patch}\n"
+    ran = control.run(work, run_id="only")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    ran = control.run(work.rstrip() + "\n    " + change, run_id="told")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert workspaces(fresh_vm) == ["only", "told"]
+    assert control.run(BOXED).code == 0
+    done = control.do("gc", "--older-than", "0s", "--project", str(control.project_file()))
+    assert done.returncode == 0, done.stdout
+    assert "changes that were not brought back" in done.stdout
+    assert workspaces(fresh_vm) == ["only"], "what a diff has is not kept"
+    assert "fixed" in fresh_vm.sh(f"cat $(find {fresh_vm.root}/.system/run-workspaces/only -name app.txt)").stdout
+    # Nor does a run of the same name on another host, or without the record, remove it.
+    subprocess.run(["rm", "-rf", str(tmp_path / ".system")], check=True)
+    ran = control.run("steps: [{id: up, upload: workspace}, {id: gone, remove: workspace}]", run_id="only")
+    assert ran.code == 0, ran.stdout
+    (kept,) = workspaces(fresh_vm)
+    assert kept.startswith("only.kept-")
+    assert f"it is {fresh_vm.root}/.system/run-workspaces/{kept} now" in ran.stdout
+    assert "fixed" in fresh_vm.sh(f"cat $(find {fresh_vm.root}/.system/run-workspaces/{kept} -name app.txt)").stdout
+    assert control.do("gc", "--older-than", "0s", "--project", str(control.project_file())).returncode == 0
+    assert workspaces(fresh_vm) == [kept]
+    done = control.do("gc", "--discard", kept, "--project", str(control.project_file()))
+    assert done.returncode == 0, done.stdout
+    assert workspaces(fresh_vm) == []
+    done = control.do("gc", "--discard", "nothing", "--project", str(control.project_file()))
+    assert (done.returncode, "nothing of run nothing" in done.stdout) == (1, True)
+
+
 def test_what_ended_runs_left_goes_beside_the_next_run(fresh_vm: VM, tmp_path: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     record = killed(control, "over")

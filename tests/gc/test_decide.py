@@ -75,6 +75,20 @@ def test_but_not_a_copy_with_changes_that_no_diff_has() -> None:
     ]
 
 
+@pytest.mark.parametrize("record", [Record.NONE, Record.OPEN, Record.WAITING, Record.ENDED])
+@pytest.mark.parametrize("older_than", [DAY, 0.0])
+def test_nor_a_workspace_whose_changes_are_nowhere_else_until_its_run_is_named(
+    record: Record, older_than: float
+) -> None:
+    moment = Moment(NOW, older_than)
+    only = replace(old(WORKSPACE), is_only_copy=True)
+    told = verdict(only, Run(record), moment=moment)
+    assert not told.goes
+    assert told.why is (Why.WAITING if (record, older_than) == (Record.WAITING, DAY) else Why.ONLY_COPY)
+    assert verdict(only, Run(record, is_discarded=True), moment=moment) == Verdict(True, Why.DISCARDED)
+    assert verdict(only, Run(record, is_discarded=True), FRESH, moment=moment).goes is False
+
+
 @pytest.mark.parametrize("record", [Record.NONE, Record.OPEN])
 @pytest.mark.parametrize("thing", [STATE, WORKSPACE, DEAD])
 def test_a_run_that_may_be_resumed_is_kept_until_all_of_it_has_been_still(record: Record, thing: Thing) -> None:

@@ -34,6 +34,9 @@ class Open:
     def has_untold_changes(self, run_id: str) -> bool:
         return True
 
+    def has_only_copy_on_vm(self, run_id: str) -> bool:
+        return False
+
     def unheld(self, run_id: str) -> object:
         raise AssertionError("nothing is removed")
 
