@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pccpipe.canary.ledger import Report
     from pccpipe.canary.routes import EscapeReport
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
+    from pccpipe.errors import PccpipeError, RecordFull, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.library import (
         Fallback,
         RunResult,
@@ -50,6 +50,7 @@ __all__ = [
     "PccpipeError",
     "Place",
     "Reason",
+    "RecordFull",
     "Report",
     "RunResult",
     "SpecError",
@@ -77,7 +78,7 @@ _HOMES = {
     "pccpipe.canary.ledger": ("Report",),
     "pccpipe.canary.routes": ("EscapeReport",),
     "pccpipe.engine.cancel": ("Cancel",),
-    "pccpipe.errors": ("PccpipeError", "SpecError", "Unavailable", "UsageError", "VmBusy"),
+    "pccpipe.errors": ("PccpipeError", "RecordFull", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.library": (
         *("Fallback", "RunResult", "answer", "ask_to_cancel", "doctor"),
         *("load", "load_project", "local_project", "plan", "provision", "resume", "run"),

@@ -167,6 +167,15 @@ class Assembly:
             finally:
                 file.write(mask.finish())
 
+    def leave(self) -> None:
+        """Let go of everything, and leave it as it is for the process that resumes the run."""
+        with self._lock:
+            for target in self._made.values():
+                target.leave()
+            self._made.clear()
+            if self.vm:
+                self.vm.leave()
+
     def close(self) -> list[str]:
         if self.vm:
             self.vm.make_sure()

@@ -9,6 +9,7 @@ PccpipeError
 │   └── Nonsense        what the target said has no sense
 ├── Refused             what was asked of a place can't be done anywhere: a setting, or a mistake of pccpipe's own
 ├── VmBusy              another run has the VM; never a reason to run elsewhere
+├── RecordFull          the disk that has a run's record is full: the run is left as it is, to be resumed
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
 ├── LimitExceeded       a stranger's data exceeds one of the limits (limits.py)
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING
 from pccpipe.outcome import Code, Reason
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pccpipe.limits import Limit
     from pccpipe.spec.problem import Problem
     from pccpipe.spec.source import Position
@@ -115,6 +118,20 @@ class VmBusy(PccpipeError):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class RecordFull(PccpipeError):
+    """The disk that has a run's record is full. The run is left as it is: what has begun goes on, nothing has ended.
+
+    Args:
+        run_dir: the run's folder.
+        hint: what to do; by default, to make room and to resume the run.
+    """
+
+    def __init__(self, run_dir: Path, hint: str = "") -> None:
+        self.message = f"no space left on the disk of {run_dir}, which has the run's record"
+        self.hint = hint or f"make room there, then: pccpipe resume {run_dir.name}"
+        super().__init__(f"{self.message}; {self.hint}")
 
 
 class Lost(PccpipeError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from pathlib import Path
@@ -22,7 +23,7 @@ from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Parts, Serials
 from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Past
-from pccpipe.errors import Halted, PccpipeError, Unavailable, UsageError, VmBusy
+from pccpipe.errors import Halted, PccpipeError, RecordFull, Unavailable, UsageError, VmBusy
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
 from pccpipe.record import requests
 from pccpipe.record.events import (
@@ -40,9 +41,10 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.fence import fence_run, refuse_links
 from pccpipe.record.files import write_atomically
-from pccpipe.record.journal import Journal, check_run_id, make_run_dir, read_events
+from pccpipe.record.journal import EVENTS, Journal, check_run_id, make_run_dir, read_events
 from pccpipe.record.lock import RunLock, is_abandoned
 from pccpipe.record.logs import LogQuota
+from pccpipe.record.room import Room, is_full
 from pccpipe.record.state import WAITING, RunState
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import Masker, mask_error
@@ -156,7 +158,8 @@ def run(
         wait: seconds to wait for a VM that is another run's; it is then `unavailable`, with the status `vm_busy`.
         environ: where secrets of the environment are read, and what a secret's command inherits.
 
-    Raises UsageError, before anything is made, if the run can't be begun as asked.
+    Raises UsageError, before anything is made, if the run can't be begun as asked; RecordFull if the disk of its record
+    is full and stays so: the run has not ended then, and `resume` goes on with it.
     """
     project = _given(project, pipeline)
     check_run_id(run_id)
@@ -170,7 +173,7 @@ def run(
     make_run_dir(folders.record)
     # Of a run whose record is gone, or put there by those who wrote the workspace: no command of this one made it.
     shutil.rmtree(folders.state, ignore_errors=True)
-    with RunLock(folders.record):
+    with _room_to_begin(folders.record), RunLock(folders.record):
         _keep_pipeline(pipeline, folders.record)
         begins = RunStarted(
             run_id=run_id,
@@ -220,13 +223,13 @@ def resume(
             are given to `on_event`; what was accepted before stays accepted.
 
     Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if the VM is another
-    run's.
+    run's; RecordFull as `run` does.
     """
     check_run_id(run_id)
     record = Path(runs_dir or RUNS_DIR).absolute() / run_id
     refuse_links(Path.cwd(), record)
     events = list(read_events(record))
-    with RunLock(record):
+    with _room_to_begin(record), RunLock(record):
         began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
         if began is None:
             raise UsageError(f"the run {run_id!r} ended before it had begun: nothing of it can be resumed")
@@ -347,9 +350,10 @@ def _go(
     fence_run(folders.record)
     masker = Masker(job.secrets.values())
     state = _state_of(events)
-    journal = Journal(
-        folders.record, [StateFile(folders.record, state), *([on_event] if on_event else [])], masker.text
-    )
+    room = Room(folders.record)
+    state_file = StateFile(folders.record, state, room)
+    journal = Journal(folders.record, [state_file, *([on_event] if on_event else [])], masker.text, room)
+    room.on_wait = lambda words: journal.tell(Warned(words))
     proxy = Proxy()
     assembly = Assembly(
         job.run_id,
@@ -379,6 +383,7 @@ def _go(
         past=Past(events),
         proxy=proxy,
         logs=LogQuota(project.log_quota),
+        room=room,
         accepted=job.accepted_fallbacks,
     )
     vm = assembly.vm if _needs_vm(job.pipeline) else None
@@ -392,10 +397,29 @@ def _go(
         mask_error(error, masker)
         raise
     finally:
-        assembly.close()
+        if room.is_missing:
+            assembly.leave()
+        else:
+            assembly.close()
         journal.close()
     message = masker.text(ended.message)
     return RunResult(job.run_id, ended.outcome, ended.status, message, state.downgraded, folders.record, state)
+
+
+@contextlib.contextmanager
+def _room_to_begin(record: Path) -> Iterator[None]:
+    """Within the block, make RecordFull of a full disk, with what to do about it: a run without an event cannot be
+    resumed.
+    """
+    try:
+        yield
+    except (OSError, RecordFull) as error:
+        if not is_full(error) and not isinstance(error, RecordFull):
+            raise
+        journal = record / EVENTS
+        has_begun = journal.exists() and journal.stat().st_size
+        again = "" if has_begun else f"make room there, then: rm -r {shlex.quote(str(record))}, and begin the run again"
+        raise RecordFull(record, again) from error
 
 
 def _check_untold(pipeline: Pipeline, inputs: Mapping[str, Json], secrets: Mapping[str, str]) -> None:
@@ -626,6 +650,7 @@ def _recorded(
     going_on = False
     try:
         with (
+            parts.cancel.watched_by(lambda _: parts.room.give_up()),
             parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)),
             _interrupting(vm, parts.cancel),
             requests.obeyed(parts.run_dir, lambda by, who: _obey(parts.cancel, by, who)),
@@ -641,7 +666,9 @@ def _recorded(
             )
         raise
     finally:
-        if ended.outcome is None:
+        if parts.room.is_missing:
+            pass  # nothing can be recorded; the process that resumes the run does all of this
+        elif ended.outcome is None:
             parts.journal.append(RunWaiting(ended.message))
         elif ended.stopped:
             parts.journal.append(RunStopped(ended.outcome, ended.message, ended.hint, ended.reason))
@@ -687,7 +714,9 @@ def _tell(journal: Journal, happening: Happening) -> None:
 
 
 def _tell_cancel(parts: Parts, grace: float) -> None:
-    parts.journal.append(Cancelling(parts.cancel.by, grace, parts.cancel.who))
+    # Who is told of the cancel after this ends what runs, whether or not it can be recorded.
+    with contextlib.suppress(RecordFull):
+        parts.journal.append(Cancelling(parts.cancel.by, grace, parts.cancel.who))
 
 
 def _obey(cancel: Cancel, by: str, who: str) -> None:

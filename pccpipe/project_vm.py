@@ -136,6 +136,15 @@ class ProjectVm:
             if self._lease:
                 self._lease.check()
 
+    def leave(self) -> None:
+        """Keep the VM for the process that resumes the run, if that comes soon: the lease only goes stale."""
+        self._await_login()
+        with self._lock:
+            if self._lease is not None:
+                self._lease.keep()
+            if self._ssh:
+                self._ssh.close()
+
     def close(self) -> None:
         """Let the VM go. Idempotent; never raises."""
         self._await_login()

@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.testbed.fixtures", "tests.e2e.fixtures"]
+pytest_plugins = ["tests.testbed.fixtures", "tests.e2e.fixtures", "tests.disk"]

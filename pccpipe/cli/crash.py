@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,14 +15,19 @@ def keep_tracebacks_in(folder: Path) -> None:
     _folder = folder
 
 
-def keep_traceback() -> Path:
-    """Write the traceback of the error at hand to a file that only its owner may read; gives its path."""
+def keep_traceback() -> Path | None:
+    """Write the traceback of the error at hand to a file that only its owner may read; gives its path, None if there is
+    no room for it.
+    """
     # Imported here: every command would pay for it.
     import tempfile
     import traceback
 
-    folder = _folder if _folder is not None and _folder.is_dir() else None
-    fd, name = tempfile.mkstemp(prefix="pccpipe-traceback-", suffix=".txt", dir=folder)
-    with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
-        traceback.print_exc(file=file)
-    return Path(name)
+    for folder in (_folder if _folder is not None and _folder.is_dir() else None, None):
+        # The disk that has one may be full, which may be the error itself.
+        with contextlib.suppress(OSError):
+            fd, name = tempfile.mkstemp(prefix="pccpipe-traceback-", suffix=".txt", dir=folder)
+            with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+                traceback.print_exc(file=file)
+            return Path(name)
+    return None

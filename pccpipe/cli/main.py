@@ -39,7 +39,7 @@ def main() -> None:
     # paramiko loads it (45 ms) for `Match exec` in files that are not read here, and does without where there is none.
     sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
     from pccpipe.cli.app import app
-    from pccpipe.errors import PccpipeError, SpecError, Unavailable, UsageError, VmBusy
+    from pccpipe.errors import PccpipeError, RecordFull, SpecError, Unavailable, UsageError, VmBusy
 
     try:
         app()
@@ -48,7 +48,7 @@ def main() -> None:
         _fail(f"{error}\n{count} problem{'s' if count > 1 else ''}", WRONG_USAGE)
     except UsageError as error:
         _fail(f"pccpipe: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), WRONG_USAGE)
-    except VmBusy as error:
+    except (RecordFull, VmBusy) as error:
         _fail(f"pccpipe: {error.message}\nhint: {error.hint}", UNAVAILABLE)
     except Unavailable as error:
         _fail(f"pccpipe: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), UNAVAILABLE)
@@ -62,7 +62,8 @@ def main() -> None:
         from pccpipe.cli.crash import keep_traceback
 
         kept = keep_traceback()
-        _fail(f"pccpipe: an error of its own: {type(error).__name__}: {error}\nthe traceback is in {kept}", OWN_ERROR)
+        where = f"the traceback is in {kept}" if kept else "the traceback can't be written: is the disk full?"
+        _fail(f"pccpipe: an error of its own: {type(error).__name__}: {error}\n{where}", OWN_ERROR)
 
 
 def _open_streams() -> None:

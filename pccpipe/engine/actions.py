@@ -45,6 +45,7 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
                 return Ended(Outcome.CANCELLED, message=f"cancelled; {no.words}")
             return Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except PccpipeError as error:
+            parts.room.leave_if_full(error)
             if parts.targets.fenced:
                 raise LeftOpen(parts.targets.fenced) from error
             code = error.code if isinstance(error, ActionError) else None

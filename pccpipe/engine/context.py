@@ -19,6 +19,7 @@ from pccpipe.engine.scope import Scope
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import Event, Happening
 from pccpipe.record.logs import LogQuota
+from pccpipe.record.room import Room
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.spec.model import Build, Pipeline, Project
@@ -67,6 +68,10 @@ class Targets(Protocol):
         """Put on record, for later runs, that an agent's code may run on the VM itself. Raises PccpipeError."""
         ...
 
+    def leave(self) -> None:
+        """Let go of those that were made, and leave them as they are."""
+        ...
+
     def close(self) -> Sequence[str]:
         """Close those that were made; give what could not be removed, in words."""
         ...
@@ -105,6 +110,7 @@ class Parts(Discreet, frozen=True):
     proxy: Proxy = field(default_factory=Proxy)
     absence: Absence = field(default_factory=Absence)
     logs: LogQuota = field(default_factory=LogQuota)
+    room: Room = field(default_factory=Room)
     accepted: frozenset[str] = frozenset()
     """The ids of steps that a person let fall back also after an agent's code may have run."""
 

@@ -68,7 +68,8 @@ class RunOutcome(Struct, frozen=True):
 def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
     """Run the pipeline's steps, then its `always:` steps whatever happened; close the targets last.
 
-    An error that is none of pccpipe's own (a bug, a full disk) comes out of here too, but after the `always:` steps.
+    An error that is none of pccpipe's own (a bug) comes out of here too, but after the `always:` steps. RecordFull
+    comes out at once, and leaves all targets as they are.
     """
     pipeline = parts.pipeline
     scope = Scope(
@@ -84,22 +85,23 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
             ended = _run_steps(parts, scope)
         except LeftOpen as open_:
             ended = _fenced(str(open_))
+        except OSError as error:
+            parts.room.leave_if_full(error)
+            raise
         finally:
             stopped = _stops(parts, ended)
-            if ended.help is Help.WANTED:
+            if parts.room.is_missing:
+                pass
+            elif ended.help is Help.WANTED:
                 _leave(parts)
             elif not stopped or ended.reason is Reason.FENCED:
                 ended = _run_always(parts, scope, ended)
                 stopped = stopped or ended.reason is Reason.FENCED
     finally:
-        for place in parts.past.places:
-            # What can't be reached any more is for `gc`.
-            with contextlib.suppress(PccpipeError):
-                parts.targets[place].take_over()
-        stays = parts.targets.close()
-        # On a VM that was taken over it is the other one's.
-        for left in () if parts.targets.fenced else stays:
-            parts.journal.append(Warned(left))
+        if parts.room.is_missing:
+            parts.targets.leave()
+        else:
+            _close_targets(parts)
     if ended.help is Help.WANTED:
         return RunOutcome(None, WAITING, ended.message)
     if stopped:
@@ -108,6 +110,17 @@ def execute(parts: Parts, inputs: Mapping[str, Json]) -> RunOutcome:
         hint = f"pccpipe resume {parts.run_id}"
         return RunOutcome(ended.outcome, status, ended.message, stopped=True, hint=hint, reason=reason)
     return RunOutcome(ended.outcome, _status(ended), ended.message)
+
+
+def _close_targets(parts: Parts) -> None:
+    for place in parts.past.places:
+        # What can't be reached any more is for `gc`.
+        with contextlib.suppress(PccpipeError):
+            parts.targets[place].take_over()
+    stays = parts.targets.close()
+    # On a VM that was taken over it is the other one's.
+    for left in () if parts.targets.fenced else stays:
+        parts.journal.append(Warned(left))
 
 
 def _stops(parts: Parts, ended: Ended) -> bool:

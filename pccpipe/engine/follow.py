@@ -18,7 +18,7 @@ from pccpipe.targets.base import Chunk, Exit, Running
 
 LAST_WAIT = 60.0
 """Seconds after KILL in which a target must say how the command ended; after that it is lost."""
-LONGEST_READ = 30.0
+LONGEST_READ = 10.0
 """Seconds of one wait for output; the loop then looks at its limits again."""
 
 
@@ -39,7 +39,10 @@ class Followed(Struct, frozen=True):
 
 
 def follow(parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None) -> Followed:
-    """Read a command to its end. The deadline, and a cancel, stop it; its output so far is kept."""
+    """Read a command to its end. The deadline, and a cancel, stop it; its output so far is kept.
+
+    Raises RecordFull once the run is left, whatever the command does.
+    """
     follower = _Follower(parts, path, running, log, deadline)
     with parts.cancel.watched_by(follower.cancel):
         return follower.run()
@@ -48,6 +51,7 @@ def follow(parts: Parts, path: str, running: Running, log: CommandLog, deadline:
 class _Follower:
     def __init__(self, parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None) -> None:
         self._grace = parts.cancel
+        self._room = parts.room
         self._running = running
         self._log = log
         self._margin = MARGIN + parts.masker.longest
@@ -79,6 +83,7 @@ class _Follower:
 
     def _read_to_end(self) -> Exit | None:
         while True:
+            self._room.check()
             match self._running.read(self._patience()):
                 case Chunk(stream, data, skipped, skipped_more):
                     if skipped or skipped_more:

@@ -28,7 +28,16 @@ from pccpipe.engine.patience import Wait, is_away, with_patience
 from pccpipe.engine.places import first_way, following_way, refusal
 from pccpipe.engine.result import masked_result, parse_result, result_target
 from pccpipe.engine.shortfall import shortfalls
-from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, ResultError, Unavailable, WorkspaceGone
+from pccpipe.errors import (
+    ActionError,
+    Halted,
+    Lost,
+    PccpipeError,
+    RecordFull,
+    ResultError,
+    Unavailable,
+    WorkspaceGone,
+)
 from pccpipe.outcome import ENGINE_AWAY, FINAL, MAY_FALL_BACK, VM_AWAY, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandEnded,
@@ -287,6 +296,7 @@ class _RunStep(Struct):
         except Halted:
             return self._halt.ended
         except Unavailable as no:
+            self.parts.room.leave_if_full(no)
             self._leave_open(Outcome.UNAVAILABLE, no.reason)
             if self._stays_in_doubt(no.reason, place):
                 return self._lost(number, f"it may have begun before the run was resumed: {no.words}")
@@ -302,6 +312,7 @@ class _RunStep(Struct):
             self.parts.journal.append(CommandEnded(self.path, number, Outcome.CANCELLED, message=words))
             return Ended(Outcome.CANCELLED, message=words)
         except PccpipeError as error:
+            self.parts.room.leave_if_full(error)
             return Ended(Outcome.FAILED, message=str(error))
         try:
             followed = follow(self.parts, self.path, running, log, self.here.deadline)
@@ -312,6 +323,11 @@ class _RunStep(Struct):
             # What it left there goes on, and may touch all that comes after it.
             followed = Followed(None)
             ended = Ended(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
+        except RecordFull:
+            if self.parts.cancel.requested:
+                running.stop(self.parts.cancel.grace)
+            running.let_go()
+            raise
         finally:
             log.close()
             self.parts.logs.settle(log)
@@ -365,6 +381,7 @@ class _RunStep(Struct):
         try:
             self._tell_start(number, command, running, log)
         except BaseException:
+            running.let_go()
             log.close()
             self.parts.logs.settle(log)
             raise
@@ -390,7 +407,12 @@ class _RunStep(Struct):
         if not started.had.read_only_workspace:
             self.parts.workspace.touched(self.parts.side_of(place))
         return running, CommandLog(
-            self.parts.run_dir, started.stdout, started.stderr, from_start=True, limit=self._log_limit()
+            self.parts.run_dir,
+            started.stdout,
+            started.stderr,
+            from_start=True,
+            limit=self._log_limit(),
+            room=self.parts.room,
         )
 
     def _attach(self, started: CommandStarted, place: Place) -> Running:
@@ -510,7 +532,12 @@ class _RunStep(Struct):
         if self.body.result:
             folder = Path(self._result_path(self.body.result, place)).parent
         return CommandLog.create(
-            self.parts.run_dir, folder, command.id, short=bool(self.body.result), limit=self._log_limit()
+            self.parts.run_dir,
+            folder,
+            command.id,
+            short=bool(self.body.result),
+            limit=self._log_limit(),
+            room=self.parts.room,
         )
 
     def _log_limit(self) -> int:
@@ -606,7 +633,7 @@ class _RunStep(Struct):
         fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
         data, had_secret = masked_result(fetched, target.name, self.parts.masker)
         # Written before it is checked: a wrong result is what somebody will want to look at.
-        write_atomically(target, data)
+        self.parts.room.made(lambda: write_atomically(target, data))
         if had_secret:
             raise ResultError(f"a secret's value stands in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)
         return path, parse_result(data, target.name, spec.schema_json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import threading
@@ -9,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.errors import PccpipeError, RecordFull, UsageError
 from pccpipe.record.codec import UnreadableEventError, decode, encode
 from pccpipe.record.events import (
     ActionDone,
@@ -22,6 +24,7 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.record.rate import Rate
+from pccpipe.record.room import Room
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEPT = ".kept-"
@@ -70,9 +73,17 @@ class Journal:
         run_dir: the run's folder; a journal that is there already goes on after its last whole line.
         listeners: called in this order. One that raises does not break the run: its first error becomes a `Warned`.
         mask: applied to each text, so that no secret is in an event, for whatever part of it brought one.
+        room: waits for room on a full disk.
     """
 
-    def __init__(self, run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        listeners: Sequence[Listener] = (),
+        mask: Callable[[str], str] = str,
+        room: Room | None = None,
+    ) -> None:
+        self._room = room or Room(run_dir, wait=0.0)
         # Reentrant, because a listener may cancel the run, and that is an event as well.
         self._lock = threading.RLock()
         self._listeners = tuple(listeners)
@@ -93,7 +104,8 @@ class Journal:
         return Journal(run_dir, listeners, mask)
 
     def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
-        """Number and stamp an event, write it, tell the listeners. Raises PccpipeError if it can't be written.
+        """Number and stamp an event, write it, tell the listeners. Raises PccpipeError if it can't be written:
+        RecordFull for a full disk, and for every event from then on.
 
         One of too many of its kind is not written (see `Rate`), and has the number 0.
 
@@ -101,28 +113,40 @@ class Journal:
             when_synced: called once the event would outlive a power cut; for what throws away what it tells of.
         """
         with self._lock:
+            self._room.check()
             if when_synced:
                 self._when_synced.append(when_synced)
             self._keep_in_place()
             event = Event(0, time.time(), happening)
             for what in self._rate.pass_on(happening):
                 event = self._append_one(what)
+            if waited := self._room.take_waited():
+                words = f"the disk of the run's record was full: the run waited {waited:.0f} s for room"
+                self._append_one(Warned(words))
             synced, self._synced = self._synced, []
         for call in synced:
             call()
         return event
+
+    def tell(self, happening: Happening) -> None:
+        """Tell the listeners of something that is not written: its number is 0."""
+        with self._lock:
+            self._tell(Event(0, time.time(), happening))
 
     def _append_one(self, happening: Happening) -> Event:
         event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
         if event.seq:
             event = self._kept(event)
             self._seq = event.seq
+        self._tell(event)
+        return event
+
+    def _tell(self, event: Event) -> None:
         for number, listener in enumerate(self._listeners):
             try:
                 listener(event)
             except Exception as error:  # noqa: BLE001  a door: listeners are other people's code
                 self._note_failure(number, listener, error)
-        return event
 
     def _note_failure(self, number: int, listener: Listener, error: Exception) -> None:
         if number in self._failed:
@@ -168,16 +192,22 @@ class Journal:
         )
 
     def _write(self, line: bytes) -> None:
+        size = os.fstat(self._fd).st_size
         try:
             left = memoryview(line)
             while left:
-                left = left[os.write(self._fd, left) :]
+                left = left[self._room.made(functools.partial(os.write, self._fd, left)) :]
+        except RecordFull:
+            # The next line, of whatever process, must not be the other half of this one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, size)
+            raise
         except OSError as error:
             raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
 
     def _sync(self) -> None:
         try:
-            os.fdatasync(self._fd)
+            self._room.made(lambda: os.fdatasync(self._fd))
         except OSError as error:
             raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
         self._synced += self._when_synced

@@ -5,6 +5,7 @@ Of more output than `log_limit` the beginning and the end are kept, and a line b
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import TracebackType
 from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.outcome import Stream
 from pccpipe.record.ring import Ring
+from pccpipe.record.room import Room
 
 LEAST_LOG = 1 << 20
 """Bytes of a command's log in a run whose logs have all that they may."""
@@ -62,11 +64,20 @@ class CommandLog:
     Args:
         limit: bytes of both files together: half for the beginning, half for the end. Each stream may have half of
             the end, so that a flood on one does not push out what the other says at last.
+        room: waits for room on a full disk.
     """
 
     def __init__(
-        self, run_dir: Path, stdout_name: str, stderr_name: str, *, from_start: bool = False, limit: int = LOG.most
+        self,
+        run_dir: Path,
+        stdout_name: str,
+        stderr_name: str,
+        *,
+        from_start: bool = False,
+        limit: int = LOG.most,
+        room: Room | None = None,
     ) -> None:
+        room = room or Room(run_dir, wait=0.0)
         self.stdout_name = stdout_name
         self.stderr_name = stderr_name
         self.stdout_path = run_dir / stdout_name
@@ -81,20 +92,22 @@ class CommandLog:
         # Beyond the beginning, what comes again may have a hole already, and half a secret at its edge.
         self._to_show = self.beginning if from_start else limit
         self.failure = ""
-        """Why output could not be written, such as a full disk; what comes after it is only counted."""
+        """Why output could not be written; what comes after it is only counted."""
         self.is_cut_shown = False
         """Whether the views were told that they see no more."""
         self._logs = {
-            stream: _StreamLog(path, self.ending, from_start=from_start)
+            stream: _StreamLog(path, self.ending, room, from_start=from_start)
             for stream, path in ((Stream.STDOUT, self.stdout_path), (Stream.STDERR, self.stderr_path))
         }
 
     @staticmethod
-    def create(run_dir: Path, folder: Path, command_id: str, *, short: bool, limit: int = LOG.most) -> CommandLog:
+    def create(
+        run_dir: Path, folder: Path, command_id: str, *, short: bool, limit: int = LOG.most, room: Room | None = None
+    ) -> CommandLog:
         """The log of a command in `folder` of the run: `stdout.log` and `stderr.log` if `short` and not taken yet."""
         prefix = "" if short and not (run_dir / folder / "stdout.log").exists() else f"{command_id}."
         names = (str(folder / f"{prefix}{stream}.log") for stream in ("stdout", "stderr"))
-        return CommandLog(run_dir, *names, limit=limit)
+        return CommandLog(run_dir, *names, limit=limit, room=room)
 
     @property
     def is_full(self) -> bool:
@@ -107,7 +120,7 @@ class CommandLog:
         return sum(log.dropped for log in self._logs.values())
 
     def write(self, stream: Stream, data: bytes) -> int:
-        """Keep output; return how many of its first bytes a view may show."""
+        """Keep output; return how many of its first bytes a view may show. Raises RecordFull."""
         if self.failure:
             self.skip(stream, len(data))
             return 0
@@ -136,7 +149,7 @@ class CommandLog:
         self._logs[stream].skip(count, more=more)
 
     def close(self) -> None:
-        """Bring what was written to the disk: the target's copy is thrown away after that."""
+        """Bring what was written to the disk: the target's copy is thrown away after that. Raises RecordFull."""
         out, err = self._logs.values()
         half = self.ending // 2
         err.keep(max(half, self.ending - out.at_end))
@@ -159,7 +172,8 @@ class CommandLog:
 class _StreamLog:
     """One stream's file, and beside it the ring of its end while that is not known yet."""
 
-    def __init__(self, path: Path, ending: int, *, from_start: bool) -> None:
+    def __init__(self, path: Path, ending: int, room: Room, *, from_start: bool) -> None:
+        self._room = room
         self._file = path.open("wb" if from_start else "ab", buffering=0)
         self._ring_path = path.with_name(f"{path.name}.end")
         self._ring_path.unlink(missing_ok=True)
@@ -189,7 +203,7 @@ class _StreamLog:
         self._append(data)
 
     def end(self, data: bytes) -> None:
-        self._ring = self._ring or Ring(self._ring_path, self._ending)
+        self._ring = self._ring or Ring(self._ring_path, self._ending, self._room)
         self._ring.write(data)
 
     def skip(self, count: int, *, more: bool) -> None:
@@ -209,7 +223,7 @@ class _StreamLog:
                 for piece in ring.kept():
                     self._append(piece)
             if self._is_touched:
-                os.fdatasync(self._file)
+                self._room.made(lambda: os.fdatasync(self._file))
         finally:
             self._ring, self._skipped = None, left_out
             self._file.close()
@@ -228,7 +242,7 @@ class _StreamLog:
         self._is_touched = True
         left = memoryview(data)
         while left:
-            left = left[self._file.write(left) :]
+            left = left[self._room.made(functools.partial(self._file.write, left)) :]
 
 
 def tail(path: Path, most: int) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from pccpipe.record.room import Room
 
 PIECE = 1 << 20
 """Bytes that are read of it at a time."""
@@ -13,7 +16,8 @@ PIECE = 1 << 20
 class Ring:
     """Keeps the last `size` bytes that were written to it. `close` removes its file."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, room: Room) -> None:
+        self._room = room
         self._path = path
         self._size = max(1, size)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -41,7 +45,8 @@ class Ring:
             left = left[-self._size :]
         while left:
             at = self.total % self._size
-            done = os.pwrite(self._fd, left[: self._size - at], at)
+            piece = left[: self._size - at]
+            done = self._room.made(functools.partial(os.pwrite, self._fd, piece, at))
             self.total += done
             left = left[done:]
 

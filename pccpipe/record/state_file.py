@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
 
-from pccpipe.record.events import Event, InputGiven, Output, RunEnded, RunStopped, RunWaiting
+from pccpipe.errors import RecordFull
+from pccpipe.record.events import Event, InputGiven, RunEnded, RunStopped, RunWaiting
 from pccpipe.record.files import write_atomically
+from pccpipe.record.room import Room, is_full
 from pccpipe.record.state import RunState, state_text
 from pccpipe.record.ticker import TICKER, Call
 
@@ -22,10 +25,12 @@ _WRITTEN_AT_ONCE = (RunEnded, RunStopped, RunWaiting, InputGiven)
 class StateFile:
     """A listener that folds the events into `state` and keeps run.json: at most every 0.2 s, and always at the end.
 
-    What it left out it writes when the time has come, also if no further event comes meanwhile.
+    What it left out it writes when the time has come, also if no further event comes meanwhile. On a full disk it
+    stays behind: the journal has all that is in it.
     """
 
-    def __init__(self, run_dir: Path, state: RunState | None = None) -> None:
+    def __init__(self, run_dir: Path, state: RunState | None = None, room: Room | None = None) -> None:
+        self._room = room or Room(run_dir, wait=0.0)
         self.state = state or RunState()
         self._path = run_dir / RUN_JSON
         self._lock = threading.Lock()
@@ -33,13 +38,16 @@ class StateFile:
         self._later: Call | None = None
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event.what, Output):
-            return
+        if not event.seq:
+            return  # it is not in the journal either
         with self._lock:
             self.state.apply(event)
             wait = self._next - time.monotonic()
-            if isinstance(event.what, _WRITTEN_AT_ONCE) or (wait <= 0 and self._later is None):
-                self._write()
+            if isinstance(event.what, _WRITTEN_AT_ONCE):
+                with contextlib.suppress(RecordFull):
+                    self._room.made(self._write)
+            elif wait <= 0 and self._later is None:
+                self._write_if_room()
             elif self._later is None:
                 self._later = TICKER.call_in(wait, self._write_later)
 
@@ -52,6 +60,13 @@ class StateFile:
             except OSError:
                 # The next event tries it again, where an error is heard.
                 self._later, self._next = None, 0.0
+
+    def _write_if_room(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            if not is_full(error):
+                raise
 
     def _write(self) -> None:
         if self._later is not None:

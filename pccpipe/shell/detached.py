@@ -109,6 +109,10 @@ class Detached:
         running.follow(lane)
         return running
 
+    def leave(self) -> None:
+        """Close what this process has open, and leave all that the run has on the machine. Never raises."""
+        self._lanes.leave()
+
     def close(self) -> tuple[str, ...]:
         """End and remove everything that the run has on the machine; what is left. Idempotent; never raises."""
         return self._lanes.close()

@@ -96,21 +96,25 @@ class Lanes:
         with contextlib.suppress(Unavailable, ConnectionError):
             self.control.send(programs.discard(discarded))
 
-    def close(self) -> tuple[str, ...]:
-        """End the lanes, and with them everything of the run on the machine, if anything can be there. Never raises.
-
-        Gives what could not be removed, in words.
-        """
+    def leave(self) -> bool:
+        """Close what is open here; all that the run has on the machine stays. False if it was done before."""
         with self._changed:
             if self._closed:
-                return ()
+                return False
             self._closed = True
             idle, self._idle = self._idle, []
             self._changed.notify_all()
         for lane in idle:
             lane.close()
         self.control.close()
-        if not self.control.was_opened:
+        return True
+
+    def close(self) -> tuple[str, ...]:
+        """End the lanes, and with them everything of the run on the machine, if anything can be there. Never raises.
+
+        Gives what could not be removed, in words.
+        """
+        if not self.leave() or not self.control.was_opened:
             return ()
         retry = Retry(CLOSE_LIMIT)
         state = self.place.state

@@ -174,6 +174,14 @@ class Lease:
                 return holder
             raise
 
+    def keep(self) -> None:
+        """Give no more sign of life, and leave the lease to the run's next process. Idempotent; never raises."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join(ANSWER_TIMEOUT)
+        self._may_be_ours = False
+        self._line.move()
+
     def release(self, folder: str = "") -> None:
         """Give the lease back if it is still ours. Idempotent; never raises: what can't be given back goes stale.
 

@@ -136,6 +136,9 @@ class DetachedRunning:
         lanes = self._lanes
         return fetch_file(lanes.machine, lanes.place, self._followed.id, name, limit, self._lost_after)
 
+    def let_go(self) -> None:
+        self._leave_lane()
+
     def discard(self) -> None:
         lane, self._lane = self._lane, None
         if self._exit and lane and lane is self._begun_on and self._is_reusable():

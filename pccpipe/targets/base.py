@@ -187,6 +187,10 @@ class Running(Protocol):
         """
         ...
 
+    def let_go(self) -> None:
+        """Follow it no more, and leave it as it is: another process of the run attaches to it. Never raises."""
+        ...
+
     def discard(self) -> None:
         """Remove what the target keeps of the command: its container, its files. Never raises; says nothing."""
         ...
@@ -223,6 +227,10 @@ class Target(Protocol):
 
         Raises `Unavailable` if the target can't be had now, `Lost` if it knows nothing of the command.
         """
+        ...
+
+    def leave(self) -> None:
+        """Close what this process has open of it, and leave all of the run there as it is. Never raises."""
         ...
 
     def close(self) -> Sequence[str]:

@@ -258,11 +258,14 @@ class ContainerTarget:
             raise
         return True
 
-    def close(self) -> tuple[str, ...]:
+    def leave(self) -> None:
         with self._door_lock:
             if self._served is not None:
                 self._served.close()
                 self._served = None
+
+    def close(self) -> tuple[str, ...]:
+        self.leave()
         if not self._used:
             return ()
         self._used = False

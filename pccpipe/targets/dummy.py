@@ -76,6 +76,9 @@ class DummyTarget:
                 return _Playing(self._script(command), command, self._place, self.left)
         raise Lost(f"nothing is known of {token['id']}")
 
+    def leave(self) -> None:
+        """Leave everything: nothing is open."""
+
     def close(self) -> tuple[str, ...]:
         self.closed = True
         return self.leaves
@@ -135,6 +138,9 @@ class _Playing:
         if len(data) > limit:
             raise ResultError(f"{name} has {len(data)} bytes; at most {limit} are taken")
         return data
+
+    def let_go(self) -> None:
+        """Go away: nothing is open."""
 
     def discard(self) -> None:
         self._left.discard(self._command.id)

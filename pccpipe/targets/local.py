@@ -76,6 +76,11 @@ class LocalTarget:
             self._doorway.reopen()
         return self._detached.attach(token, self._isolation(str(self._workspace().absolute())))
 
+    def leave(self) -> None:
+        if self._doorway:
+            self._doorway.close()
+        self._detached.leave()
+
     def close(self) -> tuple[str, ...]:
         if self._doorway:
             self._doorway.close()

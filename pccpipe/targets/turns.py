@@ -213,6 +213,10 @@ class TakingTurns:
         with self._turns.working():
             return self._running.fetch(name, limit)
 
+    def let_go(self) -> None:
+        self._turns.let_go(self._kind, self._command_id)
+        self._running.let_go()
+
     def discard(self) -> None:
         self._turns.let_go(self._kind, self._command_id)
         self._running.discard()

@@ -102,6 +102,11 @@ class VmTarget:
         self._turns.go_on(Kind.COMMAND, command_id)
         return TakingTurns(running, self._turns, Kind.COMMAND, command_id)
 
+    def leave(self) -> None:
+        if self._doorway:
+            self._doorway.close()
+        self._detached.leave()
+
     def close(self) -> tuple[str, ...]:
         if self._doorway:
             self._doorway.close()

@@ -116,6 +116,10 @@ class DummyTargets(dict[Place, DummyTarget]):
     def remember_vm(self) -> None:
         self.remembered += 1
 
+    def leave(self) -> None:
+        for target in self.values():
+            target.leave()
+
     def close(self) -> list[str]:
         return [left for target in self.values() for left in target.close()]
 

@@ -15,6 +15,7 @@ from pccpipe.outcome import Place, Stream
 from pccpipe.record.events import Event, Output
 from pccpipe.record.journal import Journal
 from pccpipe.record.logs import CommandLog
+from pccpipe.record.room import Room
 from pccpipe.secrets.mask import Masker
 from pccpipe.targets.base import Chunk, Exit, Isolation, Token
 
@@ -40,6 +41,8 @@ class Flood:
     def stop(self, grace: float) -> None: ...
     def fetch(self, name: str, limit: int) -> bytes:
         return b""
+
+    def let_go(self) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -85,7 +88,7 @@ def followed(folder: Path, flood: Flood) -> tuple[bytes, str]:
 
     masker = Masker([SECRET.decode()])
     journal = Journal.create(folder / "run", [show], masker.text)
-    parts = cast("Parts", SimpleNamespace(masker=masker, journal=journal, cancel=Cancel()))
+    parts = cast("Parts", SimpleNamespace(masker=masker, journal=journal, cancel=Cancel(), room=Room()))
     with CommandLog(folder / "run", "out.log", "err.log", limit=LIMIT) as log:
         follow(parts, "flood", flood, log, None)
     journal.close()

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_mock import MockerFixture
 
-from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.errors import RecordFull, UsageError
 from pccpipe.outcome import Outcome, Place, Stream
 from pccpipe.record.codec import encode
 from pccpipe.record.events import ActionDone, CommandEnded, Event, Happening, Output, StepEnded, StepStarted, Warned
 from pccpipe.record.journal import EVENTS, Journal, check_run_id, read_events
+from pccpipe.record.room import Room
 from pccpipe.secrets.mask import Masker
+from tests.disk import SmallDisk
 
 
 def test_events_are_numbered_and_on_disk_before_append_returns(tmp_path: Path) -> None:
@@ -117,12 +119,36 @@ def test_events_from_many_threads_are_numbered_without_gaps_and_told_in_order(tm
     assert [event.seq for event in read_events(tmp_path / "r")] == told
 
 
-def test_a_disk_that_takes_no_more_is_told_in_words(tmp_path: Path) -> None:
-    run_dir = tmp_path / "r"
-    run_dir.mkdir()
-    (run_dir / EVENTS).symlink_to("/dev/full")
-    with pytest.raises(PccpipeError, match="journal cannot be written: No space left"):
-        Journal(run_dir).append(Warned("w"))
+def test_a_full_disk_is_said_in_words_and_leaves_no_torn_line(small_disk: SmallDisk) -> None:
+    run_dir = small_disk.folder / "r"
+    journal = Journal.create(run_dir)
+    journal.append(Warned("first"))
+    small_disk.fill()
+    with pytest.raises(RecordFull, match=r"no space left on the disk of .*/r, .*; make room there, then: .* resume r"):
+        journal.append(Warned("x" * 100_000))
+    small_disk.unfill()
+    with pytest.raises(RecordFull):
+        journal.append(Warned("too late: what came before it is not in the record"))
+    journal.close()
+    again = Journal(run_dir)
+    again.append(Warned("second"))
+    again.close()
+    assert [(event.seq, event.what) for event in read_events(run_dir)] == [(1, Warned("first")), (2, Warned("second"))]
+
+
+def test_an_event_waits_for_room_and_the_wait_is_an_event_too(small_disk: SmallDisk) -> None:
+    told: list[Event] = []
+    room = Room(small_disk.folder, wait=20)
+    journal = Journal(small_disk.folder, [told.append], room=room)
+    room.on_wait = lambda words: journal.tell(Warned(words))
+    small_disk.fill()
+    threading.Timer(1, small_disk.unfill).start()
+    journal.append(Warned("x" * 10_000))
+    journal.close()
+    assert [event.seq for event in told] == [0, 1, 2]
+    assert "waits up to 20 s for room" in str(told[0].what)
+    assert "was full: the run waited" in str(told[2].what)
+    assert [event.what for event in read_events(small_disk.folder)] == [event.what for event in told[1:]]
 
 
 def test_a_secret_is_masked_before_anyone_sees_the_event(tmp_path: Path) -> None:

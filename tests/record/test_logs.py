@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import pytest
+
+from pccpipe.errors import RecordFull
 from pccpipe.outcome import Stream
+from pccpipe.record.events import Warned
+from pccpipe.record.journal import Journal
 from pccpipe.record.logs import LEAST_LOG, CommandLog, LogQuota, tail
+from pccpipe.record.room import Room
+from tests.disk import SmallDisk
 
 
 def test_both_streams_are_kept_byte_for_byte_and_at_once(tmp_path: Path) -> None:
@@ -38,8 +46,8 @@ def test_the_tail_of_what_is_no_text_is_text(tmp_path: Path) -> None:
     assert tail(tmp_path / "x.log", 10) == "a�\n"
 
 
-def flooded(folder: Path, limit: int, **fields: bool) -> CommandLog:
-    return CommandLog(folder, "out.log", "err.log", limit=limit, **fields)
+def flooded(folder: Path, limit: int, *, from_start: bool = False) -> CommandLog:
+    return CommandLog(folder, "out.log", "err.log", limit=limit, from_start=from_start)
 
 
 def test_of_a_flood_the_beginning_and_the_end_are_kept_and_the_middle_is_counted(tmp_path: Path) -> None:
@@ -100,14 +108,31 @@ def test_a_resumed_run_begins_a_log_again_that_a_kill_left_in_the_middle(tmp_pat
     assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["", "whole\n"]
 
 
-def test_a_full_disk_is_a_word_on_the_log_and_no_crash(tmp_path: Path) -> None:
-    (tmp_path / "out.log").symlink_to("/dev/full")
-    with flooded(tmp_path, 1000) as log:
-        log.write(Stream.STDOUT, b"x" * 100)
-        log.write(Stream.STDOUT, b"x" * 100)
-        log.write(Stream.STDERR, b"x" * 100)
-    assert log.failure == "No space left on device"
-    assert log.dropped >= 200
+def test_a_log_waits_for_room_and_lacks_no_byte(small_disk: SmallDisk) -> None:
+    room = Room(small_disk.folder, wait=20)
+    log = CommandLog(small_disk.folder, "out.log", "err.log", limit=100_000, room=room)
+    small_disk.fill()
+    threading.Timer(1, small_disk.unfill).start()
+    output = b"".join(b"line %d\n" % number for number in range(10_000))
+    with log:
+        for at in range(0, len(output), 7000):
+            log.write(Stream.STDOUT, output[at : at + 7000])
+    assert log.failure == ""
+    assert log.stdout_path.read_bytes() == output
+    assert room.take_waited() > 0.5
+
+
+def test_a_log_that_gets_no_room_says_so_and_every_other_writer_stops(small_disk: SmallDisk) -> None:
+    room = Room(small_disk.folder, wait=0.3)
+    log = CommandLog(small_disk.folder, "out.log", "err.log", room=room)
+    journal = Journal(small_disk.folder, room=room)
+    small_disk.fill()
+    with pytest.raises(RecordFull, match="no space left"):
+        log.write(Stream.STDOUT, b"x" * 10_000)
+    small_disk.unfill()
+    with pytest.raises(RecordFull):
+        journal.append(Warned("w"))
+    journal.close()
 
 
 def test_the_logs_of_a_run_share_a_quota(tmp_path: Path) -> None:
