@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pccpipe.docker_api.stream import Body, FrameParser, Skip
+from pccpipe.docker_api.stream import Beginning, Body, FrameParser, Skip
 from pccpipe.outcome import Stream
 from pccpipe.targets.base import Chunk
 
@@ -87,3 +87,33 @@ def test_a_line_without_an_end_before_a_chunk_is_an_error() -> None:
         body.feed(b";" * 200)
     with pytest.raises(ValueError, match="no size of a chunk"):
         body.feed(b";" * 200)
+
+
+LINE = "pccpipe: the command begins"
+
+
+@given(st.binary(max_size=60), st.booleans(), st.lists(st.integers(1, 9), max_size=20))
+def test_the_line_that_says_that_a_command_begins_is_taken_away_once(
+    data: bytes, is_said: bool, sizes: list[int]
+) -> None:
+    beginning = Beginning(LINE)
+    said = f"{LINE}\n".encode() + data if is_said else b"?" + data
+    given_on = [beginning.feed(Chunk(Stream.STDOUT, part)) for part in cut(said, sizes) if part]
+    assert b"".join(chunk.data for chunk in given_on if chunk) == (data if is_said else said)
+    assert beginning.is_known
+
+
+def test_half_of_that_line_is_output_and_no_beginning() -> None:
+    beginning = Beginning(LINE)
+    other = Chunk(Stream.STDERR, b"exec /bin/sh failed")
+    assert beginning.feed(other) is other
+    assert beginning.feed(Chunk(Stream.STDOUT, b"pccpipe: the")) is None
+    assert not beginning.is_known
+    assert beginning.rest() == Chunk(Stream.STDOUT, b"pccpipe: the")
+
+
+def test_a_container_of_an_older_version_says_nothing_of_the_kind() -> None:
+    beginning = Beginning("")
+    assert beginning.is_known
+    said = Chunk(Stream.STDOUT, f"{LINE}\n".encode())
+    assert beginning.feed(said) is said
