@@ -60,7 +60,7 @@ from pccpipe.spec.search import WAY_ON, refuse_required, refuse_without_project,
 from pccpipe.targets.abandon import unless_halted
 from pccpipe.values import ENDPOINT, Discreet, Json
 from pccpipe.version import __version__
-from pccpipe.workspace.folder import remove_tree
+from pccpipe.workspace.folder import remove_tree, tree_size
 from pccpipe.workspace.guard import SHORTEST
 
 if TYPE_CHECKING:
@@ -738,8 +738,13 @@ def _clear_up(parts: Parts, folders: Folders) -> None:
     except (PccpipeError, OSError):
         is_kept = True  # no diff can be made of it, or nobody waits for it
     if is_kept:
+        from pccpipe.views.text import size
+
         parts.journal.append(
-            Warned(f"the run's copy of the workspace is kept, because no diff has all of its changes: {folders.copy}")
+            Warned(
+                f"files that this run changed exist only in {folders.copy} ({size(tree_size(folders.copy))}): no diff "
+                f"has all of them; once you have what you need: rm -rf {shlex.quote(str(folders.copy))}"
+            )
         )
         return
     for folder in (folders.copy, folders.sent):

@@ -16,6 +16,7 @@ import urllib3.exceptions
 
 from pccpipe.errors import Broken, PccpipeError, Refused, Unavailable
 from pccpipe.outcome import Reason
+from pccpipe.paste import operands
 
 
 class Call(Enum):
@@ -48,8 +49,7 @@ def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unav
     if _NO_RUNTIME.search(words):
         return Unavailable(Reason.RUNTIME_MISSING, words, _MEND_RUNTIME)
     if call is Call.CREATE and status == 404:
-        build = f"docker build -t {shlex.quote(image)} ..."
-        hint = f"build or load the image {image} on that engine: {build}" if image else ""
+        hint = f"pccpipe provision (or, on that engine: docker pull {operands(image)})" if image else ""
         return Unavailable(Reason.IMAGE_MISSING, words, hint)
     if call is Call.CREATE and status == 409:
         return Unavailable(Reason.NAME_TAKEN, words)

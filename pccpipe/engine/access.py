@@ -46,6 +46,18 @@ class Budget:
             return ""
         return f"{refused} call{'s' if refused > 1 else ''} of the model refused: {self.meter.account}"
 
+    @property
+    def key(self) -> str:
+        """The key of the step that sets the limit which ended it."""
+        return self.meter.binding
+
+    @property
+    def overdrawn(self) -> str:
+        """The sentence for a last call that took more than was left; empty if none did."""
+        if self.meter.used.refused or not self.meter.is_overdrawn:
+            return ""
+        return f"its last call took more than its budget had left: {self.meter.account}"
+
     def warn(self, words: str) -> None:
         self._parts.journal.append(Warned(words, self._path))
 
@@ -86,6 +98,11 @@ class Access:
         """What the command gets, by variable."""
         values = self._parts.secrets
         return {name: values[name] if via is Via.DIRECT else self._tokens[name] for name, via in self._modes.items()}
+
+    @property
+    def trouble(self) -> str:
+        """The sentence for a model's API that answered with errors to the last; empty if it did not."""
+        return self._grant.trouble if self._grant else ""
 
     @property
     def is_proxied(self) -> bool:

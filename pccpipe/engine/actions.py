@@ -16,7 +16,7 @@ from pccpipe.engine.result import result_target
 from pccpipe.engine.step import ACCEPT, with_retries
 from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
 from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
-from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable
+from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
 from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
 from pccpipe.values import Json
 from pccpipe.workspace.base import Sent
@@ -59,6 +59,9 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
         return Ended(Outcome.SUCCEEDED)
 
     ended = with_retries(parts, here, path, step.retry, attempt, Visit())
+    if isinstance(body, Remove) and ended.outcome is Outcome.UNAVAILABLE and (vm := parts.project.vm):
+        left = f"{vm.root}/.system/run-workspaces/{parts.run_id} and perhaps a running command are still there"
+        parts.journal.append(Warned(f"the VM could not be cleaned up: {left}; later: pccpipe gc", path))
     if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(parts, body):
         assert ended.reason is not None
         if ended.reason not in MAY_FALL_BACK:

@@ -188,6 +188,8 @@ class Ended(Struct, frozen=True):
     """An earlier process of the run went on after it."""
     fails_as: str | None = None
     """The run's status if this ends the run; from the step inside that failed, if it names one."""
+    at: str | None = None
+    """The id of the step that ended a sequence; empty if the message names it."""
     help: Help = Help.NONE
     logs: tuple[Path, Path] | None = None
     """Of the last command: stdout's and stderr's."""

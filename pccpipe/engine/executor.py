@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.engine.actions import kind_of, run_action
 from pccpipe.engine.attestation import unattested_condition
+from pccpipe.engine.cause import named, not_reached
 from pccpipe.engine.command import asked_settings
 from pccpipe.engine.context import Ended, Here, LeftOpen, Parts
 from pccpipe.engine.exposure import Level, is_agent, level_of
@@ -150,7 +151,7 @@ def _run_steps(parts: Parts, scope: Scope) -> Ended:
         return Ended(Outcome.FAILED, message=str(error))
     if seconds is not None:
         deadline = deadline_since(parts.past.began_at, seconds, "the pipeline")
-    return _Walk(parts).sequence(parts.pipeline.steps, Here(scope, deadline=deadline))
+    return named(_Walk(parts).sequence(parts.pipeline.steps, Here(scope, deadline=deadline)))
 
 
 def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
@@ -223,8 +224,10 @@ class _Walk(Struct, frozen=True):
         for step in steps:
             barred = self._barred(step, here)
             ended = barred or self.step(step, here)
-            if barred or ended.help is not Help.NONE or not self._goes_on(step, ended):
+            if barred or ended.help is not Help.NONE:
                 return ended
+            if not self._goes_on(step, ended):
+                return ended if ended.at is not None else replace(ended, at=step.id)
         return Ended(Outcome.SUCCEEDED)
 
     def _barred(self, step: Step, here: Here) -> Ended | None:
@@ -318,7 +321,7 @@ class _Walk(Struct, frozen=True):
                 # Each does all of its work anew, and gets the same.
                 ended = run_action(self.parts, here, step, body)
             case Repeat():
-                ended = self._retried(step, here, visit, lambda _: self._repeat(body, here, path, visit))
+                ended = self._retried(step, here, visit, lambda _: self._repeat(body, here, path, visit, step.fails_as))
             case Parallel():
                 ended = self._retried(step, here, visit, lambda _: self._parallel(body, here, path))
             case _:
@@ -330,7 +333,7 @@ class _Walk(Struct, frozen=True):
     def _retried(self, step: Step, here: Here, visit: Visit, attempt: Callable[[int], Ended]) -> Ended:
         return with_retries(self.parts, here, here.path_of(step.id), step.retry, attempt, visit)
 
-    def _repeat(self, body: Repeat, here: Here, path: str, visit: Visit) -> Ended:
+    def _repeat(self, body: Repeat, here: Here, path: str, visit: Visit, fails_as: str | None) -> Ended:
         most = _evaluate(body.max, here.scope)
         assert most is not None
         self._probe(body.steps, here)
@@ -347,13 +350,13 @@ class _Walk(Struct, frozen=True):
                 rounds += 1
                 continue
             if ended.outcome is not Outcome.SUCCEEDED:
-                return ended
+                return named(ended, f" in round {number}")
             if body.until is not None and body.until.evaluate(inside.scope.names):
                 here.scope.forged.extend(unattested_condition(inside.scope, body.until))
                 return ended
         if body.until is None:
             return Ended(Outcome.SUCCEEDED)
-        return Ended(Outcome.FAILED, message=f"`{body.until.source}` did not become true in {rounds} rounds")
+        return Ended(Outcome.FAILED, message=not_reached(body, fails_as, rounds, here.scope.steps), at="")
 
     def _parallel(self, body: Parallel, here: Here, path: str) -> Ended:
         inside = here.inside(path)

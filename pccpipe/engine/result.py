@@ -74,13 +74,27 @@ def parse_result(data: bytes, name: str, schema: Mapping[str, object] | None) ->
     try:
         value = read_json(data, name)
     except NotJson as error:
-        raise ResultError(str(error)) from None
+        raise ResultError(_prose(data, name) or str(error)) from None
     except LimitExceeded as error:
         raise ResultError(error.message, Code.RESULT_TOO_LARGE) from None
     if schema is not None:
         _check(value, name, schema)
     check_request(value)
     return value
+
+
+_SAID = 200
+"""Characters of a text in place of a result that its message quotes."""
+
+
+def _prose(data: bytes, name: str) -> str:
+    """The sentence for a text that is not even meant as JSON, as an agent's answer in prose; empty for broken JSON."""
+    text = data[: 8 * _SAID].decode("utf-8", "ignore").strip()
+    if not text[:1].isalpha() or text.startswith(("true", "false", "null", "NaN", "Infinity")):
+        return ""
+    words = " ".join(text.split())
+    said = words if len(words) <= _SAID else f"{words[:_SAID]}..."
+    return f'{name} is not valid JSON, so there is no result. It says: "{said}"'
 
 
 def _check(value: Json, name: str, schema: Mapping[str, object]) -> None:

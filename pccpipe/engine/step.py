@@ -336,9 +336,14 @@ class _RunStep(Struct):
             words = f"{log.stdout_path.parent}: its log cannot be written: {log.failure}"
             ended = replace(ended, outcome=Outcome.FAILED, message=words)
         if self.budget and self.budget.exceeded and ended.outcome is not Outcome.SUCCEEDED:
-            words = f"{ended.message}; {self.budget.exceeded}" if ended.message else self.budget.exceeded
+            how = f" ({ended.message})" if ended.message else ""
+            words = f"stopped by its budget: {self.budget.exceeded}; raise `{self.budget.key}` of {self.step.id}{how}"
             code = ended.code or (Code.BUDGET_EXCEEDED if ended.outcome is Outcome.FAILED else None)
             ended = replace(ended, message=words, code=code)
+        elif access.trouble and ended.outcome is Outcome.FAILED:
+            ended = replace(ended, message=f"{access.trouble} ({ended.message})")
+        elif self.budget and (over := self.budget.overdrawn):
+            self.parts.journal.append(Warned(over, self.path))
         exit_ = followed.exit
         self.parts.journal.append(
             CommandEnded(

@@ -39,7 +39,8 @@ class Retry:
         now = time.monotonic()
         self._since = self._since or now
         if now - self._since >= self._limit:
-            raise Lost(f"out of reach for {self._limit:g} s: {error}") from error
+            words = f"the machine did not answer for {now - self._since:.0f} s (lost_after: {self._limit:g}s)"
+            raise Lost(f"{words}, so how its command ended is unknown: {error}; next: pccpipe doctor") from error
         self._next = now + self._pause * random.uniform(0.5, 1.0)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 

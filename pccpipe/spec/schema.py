@@ -180,9 +180,22 @@ def _unknown_keys(error: ValidationError, path: tuple[Key, ...], source: Source)
     patterns = [re.compile(each) for each in cast("dict[str, Any]", error.schema).get("patternProperties", ())]
     for key in cast("dict[str, Data]", error.instance):
         if key not in known and not any(pattern.search(key) for pattern in patterns):
-            hint = "" if nearest(key, known) else _where_known(key, path, known)
+            hint = _OTHER_TOOLS.get((_where(path), key), "")
+            if not hint and not nearest(key, known):
+                hint = _where_known(key, path, known)
             hint = hint or did_you_mean(key, known)
             yield _problem(source, (*path, key), f"`{key}` is no key of {_where(path)}", hint, at_key=True)
+
+
+_OTHER_TOOLS = {
+    ("a step", "uses"): "there are no actions: `upload: workspace` copies the code",
+    ("a step", "needs"): "steps run in order; `parallel:` runs them side by side",
+    ("a step", "depends_on"): "steps run in order; `parallel:` runs them side by side",
+    ("a step", "script"): "the commands stand under `run:`",
+    ("the file", "jobs"): "there are no jobs: `steps:` stands at the top",
+    ("the file", "stages"): "there are no stages: `steps:` run in order",
+}
+"""What people write who know another tool, and what to write here, by place and key."""
 
 
 def _where_known(key: str, path: tuple[Key, ...], known: Sequence[str]) -> str:

@@ -444,9 +444,10 @@ class ContainerTarget:
     def _check_room(self, folder: str, free: list[str]) -> None:
         """Raises `Unavailable` where an agent would soon find the disk full. `free` is what df says, with its heads."""
         for line, least, unit in zip(free[1::2], (LEAST_FREE, LEAST_INODES), ("kB", "inodes"), strict=False):
+            needed = f"{least // 1024} MB" if unit == "kB" else f"{least} inodes"
             left = number_or_none(next(iter(line.split()[3:4]), None))
             if left is not None and left < least:
-                words = f"{self._machine.host}: {left} {unit} are free for {folder}, and a step needs {least}"
+                words = f"{self._machine.host}: {left} {unit} free for {folder}, {needed} needed"
                 raise Unavailable(Reason.NO_DISK_SPACE, words, MAKE_ROOM)
 
     def _create(self, name: str, command: Command, body: dict[str, Json]) -> str:

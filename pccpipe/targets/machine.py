@@ -15,7 +15,7 @@ from msgspec import Struct
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 
-MAKE_ROOM = "to see what earlier runs left there, and remove it: pccpipe gc"
+MAKE_ROOM = "pccpipe gc (it lists what earlier runs left there with its size, and removes it)"
 
 
 class ByteStream(Protocol):

@@ -172,6 +172,16 @@ def remove_tree(path: Path) -> bool:
     return not path.exists()
 
 
+def tree_size(path: Path) -> int:
+    """Count the bytes of the files in a folder; what cannot be read counts nothing."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(folder) / name).lstat().st_size
+    return total
+
+
 def pieces(fd: int, count: int) -> Iterator[bytes]:
     """So many bytes of a file that may grow meanwhile."""
     while count and (data := os.read(fd, min(PIECE, count))):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import http.server
 import re
 import shlex
 import socket
+import threading
 
 import pytest
 
@@ -94,3 +96,67 @@ def test_a_cancelled_run_says_who_cancelled_it_and_how(folder: Folder) -> None:
     words = rf"^run r1 cancelled after [0-9.]+s by {re.escape(who)} with `pccpipe cancel`$"
     assert re.search(words, ended, re.MULTILINE)
     assert re.search(words, folder.do("show", "r1").stdout, re.MULTILINE)
+
+
+class Overloaded(http.server.BaseHTTPRequestHandler):
+    """A model's API that is down."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+CALLS = """
+import json, os, urllib.error, urllib.request
+for _ in range(5):
+    asked = urllib.request.Request(
+        os.environ["PCC_PROXY_URL"] + "/responses",
+        json.dumps({"model": "m", "input": "x"}).encode(),
+        {"authorization": "Bearer " + os.environ["KEY"], "content-type": "application/json"},
+    )
+    try:
+        urllib.request.urlopen(asked)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+raise SystemExit(1)
+"""
+
+
+def test_an_agent_whose_models_api_is_down_says_so_with_step_and_round(folder: Folder) -> None:
+    (folder.path / "agent.py").write_text(CALLS)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Overloaded) as api:
+        threading.Thread(target=api.serve_forever, daemon=True).start()
+        folder.pipeline(f"""
+            secrets: {{KEY: {{from: env, via: proxy, upstream: "http://127.0.0.1:{api.server_port}/v1"}}}}
+            steps:
+              - id: iterate
+                fails_as: not_approved
+                repeat: {{max: 2}}
+                steps: [{{id: build, run: python3 agent.py, secrets: [KEY]}}]
+        """)
+        done = folder.do("run", "pipeline.yaml", "--run-id", "r1", env={"KEY": "sk-" + "0123456789" * 3})
+        api.shutdown()
+    words = "build failed in round 1: the model's API answered 503, 5 times in a row (exit code 1)"
+    assert re.search(rf"^run r1 failed .*: {re.escape(words)}$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_an_agents_answer_in_prose_is_quoted(folder: Folder) -> None:
+    folder.pipeline("""
+        steps: [{id: a, run: 'echo "I have fixed it, all good" >"$PCC_OUT/r.json"', result: {path: r.json}}]
+    """)
+    done = folder.do("run", "pipeline.yaml", "--run-id", "r1")
+    assert 'so there is no result. It says: "I have fixed it, all good"' in done.stdout
+
+
+def test_files_that_exist_only_in_the_runs_copy_are_named_with_their_size(folder: Folder) -> None:
+    (folder.path / "ws").mkdir()
+    folder.pipeline("steps: [{id: up, upload: workspace}, {id: a, run: 'head -c 3000000 /dev/zero >made'}]")
+    done = folder.do("run", "pipeline.yaml", "--run-id", "r1", "--workspace", "ws")
+    kept = folder.path / ".system/runs/r1/workspace"
+    assert f"files that this run changed exist only in {kept} (3.0 MB)" in done.stdout
+    assert (kept / "made").stat().st_size == 3_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,7 +132,7 @@ def test_a_full_disk_is_found_before_the_agent_starts_and_the_message_names_gc(
     ran = control.run(BOXED, "--no-fallback")
     assert ran.code == 3
     assert ran.step("boxed")["reason"] == "no_disk_space"
-    assert "are free for" in ran.stdout
+    assert re.search(r"[0-9]+ kB free for \S+, [0-9]+ MB needed", ran.stdout)
     assert "pccpipe gc" in ran.stdout
     help_ = subprocess.run(
         [sys.executable, "-m", "pccpipe", "gc", "--help"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ steps:
 always:
   - {id: there, on: vm, run: "true"}
   - {id: here, on: local, run: 'echo ${{ run.status }}'}
+  - {id: clean, remove: workspace}
 """
 
 
@@ -40,7 +42,10 @@ def test_a_step_whose_vm_stays_away_is_lost_and_what_needs_no_vm_still_runs(
     assert ran.code == 3, ran.stdout + ran.stderr
     step = ran.step("work")
     assert (step["outcome"], step["attempts"][-1]["outcome"]) == ("lost", "lost")
-    assert "out of reach for 2 s" in step["message"]
+    words = r"the machine did not answer for \d+ s \(lost_after: 2s\), so how its command ended is unknown: .*"
+    assert re.fullmatch(rf"{words}; next: pccpipe doctor", step["message"])
+    left = f"{fresh_vm.root}/.system/run-workspaces/{ran.state['run_id']} and perhaps a running command are still there"
+    assert f"clean: the VM could not be cleaned up: {left}; later: pccpipe gc" in ran.state["warnings"]
     assert ran.log("work") == "ready\n"
     assert ran.log("here") == "lost\n"
     assert ran.step("there")["outcome"] == "unavailable"

@@ -33,7 +33,7 @@ def test_a_good_result_is_brought_home(stage: Stage) -> None:
     [
         ({}, "missing"),
         ({"result.json": b""}, "is empty"),
-        ({"result.json": b"Done! {}"}, "not valid JSON"),
+        ({"result.json": b"Done! {}"}, 'not valid JSON, so there is no result. It says: "Done! {}"'),
         ({"result.json": b'{"a": NaN}'}, "not valid JSON"),
         ({"result.json": b"\xff\xfe{}"}, "not UTF-8"),
         ({"result.json": GOOD.replace(b'"risks": []', b'"risks": "none"')}, "$.risks"),

@@ -36,7 +36,7 @@ def test_a_failed_step_ends_the_run_and_later_steps_do_not_begin(stage: Stage) -
     """)
     assert played.order == ["a@local"]
     assert played.outcome.outcome is Outcome.FAILED
-    assert played.outcome.message == "exit code 1"
+    assert played.outcome.message == "a failed: exit code 1"
 
 
 def test_continue_on_error_goes_on_and_the_step_stays_failed(stage: Stage) -> None:
@@ -93,7 +93,7 @@ def test_repeat_fails_when_its_rounds_are_used_up(stage: Stage) -> None:
             steps: [{id: a, run: "true"}]
     """)
     assert (played.outcome.outcome, played.outcome.status) == (Outcome.FAILED, "not_approved")
-    assert "2 rounds" in played.outcome.message
+    assert played.outcome.message == "not approved after 2 of 2 rounds"
     assert [path for path, _ in played.ends] == ["loop[1].a", "loop[2].a", "loop"]
 
 
@@ -141,7 +141,7 @@ def test_parallel_steps_run_side_by_side_and_all_end(stage: Stage) -> None:
         ("group.b", "failed"),
         ("group.c", "succeeded"),
     ]
-    assert played.outcome.message == "b: exit code 1"
+    assert played.outcome.message == "group failed: b: exit code 1"
 
 
 def test_a_matrix_runs_a_leg_for_each_combination(stage: Stage) -> None:

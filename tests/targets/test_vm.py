@@ -94,7 +94,9 @@ def test_a_command_is_lost_when_its_vm_stays_away(fresh_vm: VM) -> None:
         read_until(running, b"ready\n")
         fresh_vm.refuse()
         fresh_vm.kill_sessions()
-        with pytest.raises(Lost, match=r"out of reach for 2 s: ssh_refused: connect to .* Connection refused"):
+        with pytest.raises(
+            Lost, match=r"did not answer for \d+ s \(lost_after: 2s\), .* ssh_refused: connect to .* Connection refused"
+        ):
             read_all(running)
         running.discard()
         fresh_vm.accept()

@@ -85,8 +85,8 @@ def test_operands_are_words(names: list[str]) -> None:
 @given(HOSTILE)
 def test_an_image_that_is_missing(name: str) -> None:
     hint = unavailable(Call.CREATE, 404, "no such image", image=name).hint
-    build = hint.removeprefix(f"build or load the image {name} on that engine: ")
-    assert shlex.split(build) == ["docker", "build", "-t", name, "..."]
+    pull = hint.removeprefix("pccpipe provision (or, on that engine: ").removesuffix(")")
+    assert [word for word in shlex.split(pull) if word != "--"] == ["docker", "pull", name]
 
 
 @given(HOSTILE, HOSTILE)

@@ -118,7 +118,9 @@ class Exchange:
             try:
                 answer = call.answer()
             except upstream.UnreachableError as error:
+                grant.answered(f"could not be reached: {error}")
                 raise Refused(502, "pccpipe_upstream", str(error)) from error
+            grant.answered(f"answered {answer.status}" if answer.status >= 400 else "")
             self._pass_on(answer)
 
     def _read(self, asked: upstream.Asked, api: Api, pieces: list[bytes], grant: Grant) -> Request:

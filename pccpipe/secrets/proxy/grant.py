@@ -138,6 +138,20 @@ class Meter:
         return self.limit is not None or self.pool.limit is not None
 
     @property
+    def is_overdrawn(self) -> bool:
+        """Whether more was used than there was."""
+        is_over = self.pool.limit is not None and self.pool.used > self.pool.limit
+        return is_over or (self.limit is not None and self._used.tokens.total > self.limit)
+
+    @property
+    def binding(self) -> str:
+        """The key of the limit that has less left: `max_tokens` or `budget`."""
+        if self.limit is None or self.pool.limit is None:
+            return "budget" if self.limit is None else "max_tokens"
+        own = self.limit - self._used.tokens.total - self._used.reserved
+        return "max_tokens" if own <= self.pool.limit - self.pool.used else "budget"
+
+    @property
     def left(self) -> int:
         """Tokens that are neither used nor reserved."""
         lefts = []
@@ -255,6 +269,7 @@ class Grant:
         self._ending = False
         self._over = False
         self._warned: set[str] = set()
+        self._trouble, self._troubles = "", 0
         self._ends: set[Callable[[], None]] = set()
         self.large = threading.BoundedSemaphore(limits.LARGE_REQUESTS.most)
         """The requests of many bytes that it may have in memory at once."""
@@ -281,6 +296,18 @@ class Grant:
         return self.meter.reserve(
             request.most_input, request.likely_input, request.output, request.choices, lambda: self._ending
         )
+
+    def answered(self, words: str) -> None:
+        """Note how the model's API answered a call; `words` says what is wrong, and is empty if nothing is."""
+        with self._lock:
+            self._trouble, self._troubles = words, self._troubles + 1 if words else 0
+
+    @property
+    def trouble(self) -> str:
+        """The errors of the model's API since it last answered well, in words; empty if there were none."""
+        with self._lock:
+            times = f", {self._troubles} times in a row" if self._troubles > 1 else ""
+            return f"the model's API {self._trouble}{times}" if self._trouble else ""
 
     @property
     def is_ending(self) -> bool:
