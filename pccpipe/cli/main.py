@@ -51,7 +51,10 @@ def main() -> None:
     except (RecordFull, VmBusy) as error:
         _fail(f"pccpipe: {error.message}\nhint: {error.hint}", UNAVAILABLE)
     except Unavailable as error:
-        _fail(f"pccpipe: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), UNAVAILABLE)
+        from pccpipe.views.words import reason_text
+
+        words = f"pccpipe: {reason_text(error.reason)}: {error.words}"
+        _fail(words + (f"\nfix: {error.hint}" if error.hint else ""), UNAVAILABLE)
     except PccpipeError as error:
         _fail(f"pccpipe: {error}", 1)
     except BrokenPipeError:

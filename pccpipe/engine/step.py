@@ -600,6 +600,9 @@ class _RunStep(Struct):
             if place is not Place.LOCAL:
                 self.parts.absence.since(time.monotonic() - self.parts.project.lost_after)
             return Ended(Outcome.LOST, message=followed.message, logs=logs)
+        if exit_.output_lost:
+            words = "the end of its output is lost: it could not be kept where it ran (is the disk there full?)"
+            self.parts.journal.append(Warned(f"{words}; free some space: pccpipe gc", self.path))
         if exit_.left_processes and not followed.cancelled:
             words = "processes that it left in the background were ended: nothing of a step outlives it"
             self.parts.journal.append(Warned(words, self.path))
@@ -646,7 +649,7 @@ class _RunStep(Struct):
 
 def _sentence(exit_: Exit) -> str:
     if exit_.out_of_memory:
-        return f"ended by the kernel for want of memory (exit code {exit_.code})"
+        return f"killed: out of memory (exit code {exit_.code})"
     if exit_.signal:
         return f"ended by signal {exit_.signal} (exit code {exit_.code})"
     return f"exit code {exit_.code}"

@@ -79,6 +79,7 @@ class DetachedRunning:
         self._pending: list[Chunk] = []
         self._exit: Exit | None = None
         self._lost: Lost | None = None
+        self._output_lost = False
         """Raised once all of its output is given."""
         self._looks = 4
         self._heard = time.monotonic()
@@ -235,6 +236,7 @@ class DetachedRunning:
             if len(trailers) < len(Stream):
                 self._pending += [Chunk(stream, held) for stream in Stream if (held := self._finders[stream].give_up())]
                 self._pending.append(Chunk(Stream.STDERR, TRUNCATED))
+                self._output_lost = True
             self._finish(trailers[0] if trailers else lane.ended)
 
     def _finish(self, trailer: Trailer) -> None:
@@ -245,7 +247,11 @@ class DetachedRunning:
             )
             return
         self._exit = Exit(
-            trailer.code, signal_name(trailer.code), timed_out=trailer.timed_out, left_processes=trailer.left_processes
+            trailer.code,
+            signal_name(trailer.code),
+            timed_out=trailer.timed_out,
+            left_processes=trailer.left_processes,
+            output_lost=self._output_lost,
         )
 
     def _trailers(self) -> list[Trailer]:

@@ -147,6 +147,8 @@ class Exit(Struct, frozen=True):
     """The target's side ended it at `Command.limit`."""
     left_processes: bool = False
     """It left processes in the background, which were ended when it had ended."""
+    output_lost: bool = False
+    """The end of its output could not be kept until it was read, as where the target's disk is full."""
 
 
 class Running(Protocol):

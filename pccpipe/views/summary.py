@@ -104,12 +104,12 @@ def answered(state: RunState, record: Path) -> str:
 def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
     """One step's failure: what, why, its last lines, its logs."""
     assert step.outcome is not None
-    lines = [f"{step.path} {OUTCOME_WORDS[step.outcome]}: {harmless_line(why(step))}"]
+    title = f" ({step.name})" if step.name else ""
+    lines = [harmless_line(f"{step.path}{title} {OUTCOME_WORDS[step.outcome]}: {why(step)}")]
     refusal = step.refusal
     if refusal:
         lines += [f"  {line}" for line in harmless(refusal.words).splitlines()]
-        if refusal.hint:
-            lines.append(f"  fix: {harmless_line(refusal.hint)}")
+        lines.append(f"  fix: {harmless_line(refusal.hint)}" if refusal.hint else "  next: pccpipe doctor")
     lines += [f"  | {line}" for line in tail]
     last = step.attempts[-1] if step.attempts else None
     if last and last.stdout:
@@ -122,7 +122,11 @@ def why(step: StepState) -> str:
     """The reason of a failure, short: of an unavailable place in words with its code, else the message."""
     if step.reason:
         return reason_text(step.reason)
-    return step.message.partition("\n")[0] or "it says no more"
+    tries = len(step.attempts)
+    times = (
+        f", in {tries} attempts" if tries > 1 and all(each.outcome is step.outcome for each in step.attempts) else ""
+    )
+    return (step.message.partition("\n")[0] or "it says no more") + times
 
 
 def downgrades(state: RunState) -> list[str]:

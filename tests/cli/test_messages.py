@@ -160,3 +160,30 @@ def test_files_that_exist_only_in_the_runs_copy_are_named_with_their_size(folder
     kept = folder.path / ".system/runs/r1/workspace"
     assert f"files that this run changed exist only in {kept} (3.0 MB)" in done.stdout
     assert (kept / "made").stat().st_size == 3_000_000
+
+
+def test_a_red_baseline_says_what_failed_and_how_often(folder: Folder) -> None:
+    folder.pipeline("""
+        steps:
+          - id: baseline
+            name: the project's tests before any change
+            run: echo red; exit 1
+            retry: {attempts: 2, backoff: 0s}
+            fails_as: baseline_failed
+    """)
+    done = folder.do("run", "pipeline.yaml", "--run-id", "r1")
+    assert "baseline (the project's tests before any change) failed: exit code 1, in 2 attempts" in done.stdout
+    assert re.search(r"^run r1 failed \(baseline_failed\) .*: baseline failed: exit code 1$", done.stdout, re.MULTILINE)
+
+
+def test_a_place_without_a_known_fix_leads_to_the_doctor(folder: Folder) -> None:
+    (folder.path / "pccpipe.yaml").write_text(
+        "id: p\nisolation_mode: vm\nvm: {external_ip: no-such-host.invalid, user: u}\n"
+    )
+    folder.pipeline("steps: [{id: a, on: vm, run: 'true'}]")
+    done = folder.do("run", "pipeline.yaml", "--run-id", "r1")
+    assert "a unavailable: the VM's name is unknown (ssh_name_unknown)\n" in done.stdout
+    assert "\n  next: pccpipe doctor\n" in done.stdout
+    assert folder.do("gc").stderr.startswith("pccpipe: the VM's name is unknown (ssh_name_unknown): no-such-host")
+    report = folder.do("doctor").stdout
+    assert re.search(r"^-        \d+ checks skipped until ssh is ok$", report, re.MULTILINE)

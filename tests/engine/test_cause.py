@@ -91,3 +91,14 @@ def test_a_last_call_that_took_more_than_was_left_is_a_warning(stage: Stage) -> 
     ]
     agent(stage, 140, code=0)
     assert not stage.play(AGENT).notes.of(Warned)
+
+
+def test_output_that_a_full_disk_lost_is_a_warning_of_a_run_that_succeeded(stage: Stage) -> None:
+    text = 'steps: [{id: a, on: vm, run: "true"}]'
+    stage.script = lambda command: Play(exit=Exit(0, output_lost=True))
+    played = stage.play(text)
+    assert played.outcome.outcome is Outcome.SUCCEEDED
+    [warned] = played.notes.of(Warned)
+    assert (warned.step, "the end of its output is lost" in warned.message) == ("a", True)
+    stage.script = lambda command: Play()
+    assert not stage.play(text).notes.of(Warned)

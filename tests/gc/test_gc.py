@@ -438,7 +438,7 @@ def test_of_a_vm_that_cannot_be_reached_there_is_one_message(tmp_path: Path, ben
     file.write_text(file.read_text().replace("root:", "port: 9, root:"))
     done = bench.gc()
     assert (done.code, done.stdout) == (3, "")
-    assert done.stderr.startswith("pccpipe: ssh_refused: ")
+    assert done.stderr.startswith("pccpipe: the VM refused the connection (ssh_refused): ")
     assert len(done.stderr.splitlines()) <= 2
 
 

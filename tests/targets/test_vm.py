@@ -177,6 +177,7 @@ def test_a_full_disk_is_unavailable_before_and_an_output_cut_short_after(vms: Ca
         assert 0 < len(out) < 60_000_000
         assert b"disk full" in err
         assert exit_.code in (3, 141)
+        assert exit_.output_lost
         running.discard()
         until(lambda: not stand.shell(f"ls {stand.state} | grep lane- || true"))
         assert stand.run("echo again")[0] == b"again\n"
