@@ -673,6 +673,8 @@ def _recorded(
         elif ended.stopped:
             parts.journal.append(RunStopped(ended.outcome, ended.message, ended.hint, ended.reason))
         elif not going_on:
+            if vm and not parts.cancel.requested:
+                _name_daemons(parts, vm, state, time.time() - began_at)
             _clear_up(parts, folders)
             parts.journal.append(
                 RunEnded(ended.outcome, ended.status, state.downgraded, time.time() - began_at, ended.message)
@@ -724,6 +726,25 @@ def _obey(cancel: Cancel, by: str, who: str) -> None:
         cancel.hurry()
     else:
         cancel.request(by, who)
+
+
+def _name_daemons(parts: Parts, vm: ProjectVm, state: RunState, seconds: float) -> None:
+    """Name what the run's commands left running on the VM and nothing ends: it is the next run's neighbour.
+
+    An account of the commands' own is swept instead. What a command began carries its mark and has ended with it, but
+    a daemon may have written over that.
+    """
+    attempts = (attempt for step in state.steps.values() for attempt in step.attempts)
+    if vm.runs_as_account or not any(attempt.had and attempt.had.place is Place.VM for attempt in attempts):
+        return
+    from pccpipe.gc.unknown import in_words, unknown_processes
+
+    with contextlib.suppress(PccpipeError, OSError):
+        machine = vm.connection
+        if lines := unknown_processes(machine, vm.root, younger_than=seconds):
+            pids = " ".join(line.partition(" ")[0] for line in lines)
+            words = f"still running on {machine.host} after the run: {in_words(machine.facts.user, lines)}"
+            parts.journal.append(Warned(f"{words}; fix: kill {pids}, on the VM"))
 
 
 def _clear_up(parts: Parts, folders: Folders) -> None:

@@ -90,6 +90,11 @@ class ProjectVm:
         return self._account
 
     @property
+    def runs_as_account(self) -> bool:
+        """Whether commands there have an account of their own."""
+        return self._vm.run_as is not None
+
+    @property
     def had(self) -> bool:
         """Whether this process has reached the VM, if only to learn that it is another run's."""
         return self._was_reached

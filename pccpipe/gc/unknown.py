@@ -15,12 +15,17 @@ TIMEOUT = 30.0
 _LINE = re.compile("[0-9]{1,10} .{0,2000}")
 
 
-def unknown_processes(machine: Machine, root: str) -> list[str]:
-    """List the first twenty: PID and command line. Of root's nobody can tell. Raises `Unavailable`."""
+def unknown_processes(machine: Machine, root: str, younger_than: float | None = None) -> list[str]:
+    """List the first twenty: PID and command line. Of root's nobody can tell. Raises `Unavailable`.
+
+    Args:
+        younger_than: seconds; None for all of them.
+    """
     if machine.facts.uid == 0:
         return []
     text = Path(__file__).with_name("unknown.sh").read_text()
-    script = f"pcc_system={shlex.quote(root)}/.system\n{text}"
+    age = "" if younger_than is None else f"{younger_than:.0f}"
+    script = f"pcc_system={shlex.quote(root)}/.system pcc_age={age}\n{text}"
     done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]
     wrong = [line for line in lines if not _LINE.fullmatch(line)]

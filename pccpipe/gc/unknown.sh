@@ -1,6 +1,6 @@
 # Names processes of this login that no session, no service of the machine and no command of pccpipe's began, as far as is seen:
-# one line each, PID and command line. Set before: pcc_system. What claims in its environment to be a command's is not among
-# them: gc asks who sees to it.
+# one line each, PID and command line. Set before: pcc_system; pcc_age, the most seconds of their age, if it matters. What
+# claims in its environment to be a command's is not among them: gc asks who sees to it.
 
 export LC_ALL=C
 
@@ -14,7 +14,7 @@ pcc_read_stat() { # PID: sets pcc_parent, pcc_comm, pcc_zombie
   pcc_comm=${pcc_line#*(}
   pcc_comm=${pcc_comm%)*}
   set -- ${pcc_line##*) }
-  pcc_zombie=$1 pcc_parent=$2
+  pcc_zombie=$1 pcc_parent=$2 pcc_began=${20}
 }
 
 pcc_has_session() { # PID: does it descend from something that was asked to begin it?
@@ -31,9 +31,12 @@ pcc_has_session() { # PID: does it descend from something that was asked to begi
   return 1
 }
 
+read -r pcc_now pcc_rest </proc/uptime
+pcc_since=$(((${pcc_now%.*} - ${pcc_age:-${pcc_now%.*}}) * $(getconf CLK_TCK 2>/dev/null || echo 100)))
+
 for pcc_path in /proc/[0-9]*; do
   [ -O "$pcc_path" ] || continue
-  pcc_read_stat "${pcc_path#/proc/}" && [ "$pcc_zombie" != Z ] || continue
+  pcc_read_stat "${pcc_path#/proc/}" && [ "$pcc_zombie" != Z ] && [ "$pcc_began" -ge "$pcc_since" ] || continue
   # A container's, or a service's of systemd that runs as this user.
   grep -qE '[0-9a-f]{64}|/system\.slice/' "$pcc_path/cgroup" && ! grep -q '/ssh' "$pcc_path/cgroup" && continue
   grep -qsF PCCPIPE_STEP= "$pcc_path/environ" && continue

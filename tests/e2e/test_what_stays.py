@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -66,3 +67,22 @@ def test_a_folder_of_another_users(control: Control, vm: VM) -> None:
 
 def test_what_goes_is_not_named(control: Control) -> None:
     assert warnings(control.run(CONTAINER)) == ""
+
+
+DAEMON = "env -i setsid sh -c 'sleep 7541; :' </dev/null >/dev/null 2>&1 & sleep 0.2"
+
+
+def test_a_daemon_that_a_step_left_is_named(control: Control, vm: VM) -> None:
+    before = "env -i setsid sh -c 'sleep 7543; :' </dev/null >/dev/null 2>&1 3>&- &"
+    vm.ssh(f"({before})")
+    try:
+        assert "still running" not in warnings(control.run("steps: [{id: unit, on: vm, run: 'sleep 1'}]"))
+        ran = control.run(f"steps: [{{id: unit, on: vm, run: {json.dumps(DAEMON)}}}]")
+        assert ran.code == 0, ran.stdout
+        told = warnings(ran)
+        (pid,) = vm.pids("^sh -c sleep 7541")
+        assert f"still running on {vm.host} after the run" in told
+        assert f"; fix: kill {pid} " in told
+        assert "7543" not in told, "it is older than the run"
+    finally:
+        vm.sh("pkill -f 'sleep 754[13]'")
