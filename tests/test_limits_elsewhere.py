@@ -25,6 +25,7 @@ ALLOWED = {
     "canary/escape.py": {"OVERRUN_LIMIT": SECONDS},
     "cli/validate.py": {"_LOOKED_AT": LOCAL},
     "docker_api/stream.py": {"READ_SIZE": AT_ONCE},
+    "engine/cause.py": {"_LONGEST_VALUE": SHOWN},
     "engine/command.py": {"LONGEST_NAME": OURS},
     "engine/follow.py": {"LONGEST_READ": SECONDS, "MARGIN": "What is dropped of a flood, beside its gap."},
     "engine/limits.py": {"STEP_LIMIT": SECONDS, "ALWAYS_LIMIT": SECONDS},

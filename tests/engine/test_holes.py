@@ -51,7 +51,7 @@ class Flood:
 @pytest.mark.parametrize("more", [False, True])
 def test_no_part_of_a_secret_is_kept_or_shown_at_the_edges_of_a_hole(tmp_path: Path, cut: int, more: bool) -> None:
     before, after = SECRET[:cut], SECRET[cut:]
-    last = b"x" * (MARGIN + 1000) + b"\nlast words\n"
+    last = b"x" * (MARGIN + Masker([SECRET.decode()]).longest) + b"\nlast words\n"
     out = Stream.STDOUT
     hole = Chunk(out, after + last, skipped=0 if more else 10**9, skipped_more=more)
     log, text = followed(tmp_path, Flood(Chunk(out, b"first words " + before), hole))
