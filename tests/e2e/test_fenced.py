@@ -132,7 +132,8 @@ def test_a_run_whose_vm_another_run_took_over_ends_its_local_steps_and_is_resume
     assert f"run {taking.record.name}" in lost.state["message"]
     assert (tmp_path / "here").read_text() == "fenced\n"
     assert marks(fresh_vm) == ["s1"]
-    assert lost.step("s1")["outcome"] == "succeeded"
+    # Its end had come here before the connection ended, or not: then it is open, and the resumed run learns of it.
+    assert lost.step("s1")["outcome"] in (None, "succeeded")
     won = finish(start_resume(control, record), record)
     assert won.code == 0, won.stdout + won.stderr
     assert marks(fresh_vm) == ["s1", "s2", "s3"]
