@@ -281,7 +281,8 @@ class Engine:
             words = f"{where}: no answer in {PING_TIMEOUT:g} s"
             raise Unavailable(Reason.ENGINE_NOT_ANSWERING, words) from error
         except OSError as error:
-            raise Unavailable(Reason.ENGINE_STOPPED, f"{where}: {error}") from error
+            # Also when it is the SSH connection that ended: asked again, another one takes the call.
+            raise Broken(Reason.ENGINE_STOPPED, f"{where}: {error}") from error
         finally:
             stream.close()
         if not answer.startswith(b"HTTP/"):

@@ -1,0 +1,1 @@
+"""Runs under random faults: what a record says must be what happened, whatever struck and whenever."""
