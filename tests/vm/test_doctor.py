@@ -20,7 +20,7 @@ from pccpipe.shell.startup import startup_files
 from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.vm.check import Finding, Report, Verdict
-from pccpipe.vm.checks import strays
+from pccpipe.vm.checks import sshd, strays
 from pccpipe.vm.checks.engine import CHECKS as ENGINE
 from pccpipe.vm.doctor import look
 from pccpipe.vm.patient import CONTEXT, IMAGE, Chart, Patient
@@ -180,6 +180,26 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
     found(ward.doctor(), "disk", Verdict.WRONG, "MB for /home/project free", mend="gc")
 
 
+@pytest.mark.parametrize(("most", "verdict"), [(1, Verdict.WRONG), (2, Verdict.WRONG), (6, Verdict.WARNING)])
+def test_an_sshd_that_opens_few_sessions_is_named(ward: Clinic, most: int, verdict: Verdict) -> None:
+    ward.vm.sh(f"sed -i 's/^MaxSessions .*/MaxSessions {most}/' /etc/ssh/sshd_config")
+    ward.vm.refuse()
+    ward.vm.accept()
+    # Of the doctor's checks, this one alone: it has a connection of its own.
+    patient = Patient(Chart(ward.project, ward.folder, ward.endpoint, "", False))
+    try:
+        finding = sshd.sessions(patient)
+    finally:
+        patient.close()
+        ward.vm.sh("sed -i 's/^MaxSessions .*/MaxSessions 100/' /etc/ssh/sshd_config")
+        ward.vm.refuse()
+        ward.vm.accept()
+    assert finding.verdict is verdict, finding
+    assert f"opens {most} sessions at a time (MaxSessions)" in finding.words
+    assert finding.mend
+    assert "1i MaxSessions 10'" in finding.mend.command
+
+
 def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     vm = ward.vm
     vm.sh("iptables -A OUTPUT -p tcp --dport 443 -j REJECT")
@@ -190,6 +210,12 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     found(report, "https", Verdict.WARNING, "registry.npmjs.org is not reached")
     found(report, "proxy", Verdict.WRONG, "forwards no socket", mend="AllowStreamLocalForwarding yes")
     found(report, "codex", Verdict.OK)
+    found(report, "sessions", Verdict.OK, "9 sessions")
+    vm.sh("sed -i '1c AllowTcpForwarding no' /etc/ssh/sshd_config")
+    vm.refuse()
+    vm.accept()
+    report = ward.doctor()
+    found(report, "proxy", Verdict.WRONG, mend="1i AllowTcpForwarding yes'")
     vm.sh("sed -i 1d /etc/ssh/sshd_config")
     vm.refuse()
     vm.accept()

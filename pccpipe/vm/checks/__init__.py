@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pccpipe.outcome import IsolationMode
 from pccpipe.vm.check import Check
-from pccpipe.vm.checks import account, agent, engine, leftovers, login, network, strays, system
+from pccpipe.vm.checks import account, agent, engine, leftovers, login, network, sshd, strays, system
 
 
 def all_checks(mode: IsolationMode) -> list[Check]:
@@ -24,6 +24,7 @@ def _checks(mode: IsolationMode) -> Iterator[Check]:
     ]
     if mode is IsolationMode.VM:
         yield from login.CHECKS
+        yield from sshd.CHECKS
         on_machine += [leftovers.LEASE, *account.CHECKS, *strays.STRAYS]
     for check in on_machine:
         yield check.after("login") if mode is IsolationMode.VM else check

@@ -19,6 +19,7 @@ from pccpipe.targets.base import Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
 from pccpipe.targets.machine import ByteStream, Door
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
+from pccpipe.vm.checks.sshd import allow_forwarding
 from pccpipe.vm.patient import DOCKERFILE, IMAGE, Patient
 
 PROBE_LIMIT = 40.0
@@ -70,9 +71,7 @@ def proxy(patient: Patient) -> Finding:
     if refused:
         if patient.vm is None:
             return wrong(refused)
-        allow = "sed -i '1i AllowStreamLocalForwarding yes' /etc/ssh/sshd_config"
-        reload = patient.service("reload", "ssh")
-        return wrong(refused, Mend(f"{patient.sudo}{allow} && {reload}"))
+        return wrong(refused, allow_forwarding(patient))
     said = known.get("proxy")
     if said is None:
         return skipped("there is no curl in the image to ask with")
