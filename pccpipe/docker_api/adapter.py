@@ -132,6 +132,14 @@ class _Connection(HTTPConnection):
         self.sock = _Socket(self._dial(), self._most)
         self.sock.settimeout(self.timeout if isinstance(self.timeout, int | float) else CALL_TIMEOUT)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it can take one more request; urllib3 asks that also of one whose stream is closed."""
+        try:
+            return super().is_connected
+        except OSError:
+            return False
+
 
 class _Socket:
     """A `ByteStream` as http.client wants a socket: it stays open while a file made of it is."""

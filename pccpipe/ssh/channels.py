@@ -49,7 +49,11 @@ class ChannelStream:
         self._closed = False
 
     def fileno(self) -> int:
-        return self._channel.fileno()
+        with self._close_lock:
+            if self._closed:
+                # paramiko would make a pipe for it, which nobody closes.
+                raise ConnectionResetError("the channel is closed")
+            return self._channel.fileno()
 
     def recv(self, size: int) -> bytes:
         return self._received(self._unbroken(lambda: self._channel.recv(size)))

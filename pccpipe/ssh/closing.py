@@ -26,9 +26,12 @@ def close(channel: paramiko.Channel) -> None:
     """Close it. Raises EOFError, OSError, SSHException when the connection has ended."""
     with channel.lock:
         messages = channel._close_internal()  # type: ignore[attr-defined]
-    # Whoever waits for room to send has just been told that there will be none.
-    _send(channel, messages)
-    channel.close()
+    try:
+        # Whoever waits for room to send has just been told that there will be none.
+        _send(channel, messages)
+    finally:
+        # Also when the connection has ended: it closes the pipe that `fileno` made.
+        channel.close()
 
 
 def closed_by_server(channel: paramiko.Channel, _: paramiko.Message) -> None:

@@ -7,6 +7,7 @@ import random
 import shlex
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -40,6 +41,7 @@ FAILURE_LASTS = 0.5
 """Seconds in which a failed attempt to connect answers for the threads that wait for it, too."""
 
 T = TypeVar("T")
+S = TypeVar("S", bound=ChannelStream)
 
 
 class Connection:
@@ -62,6 +64,8 @@ class Connection:
         self._login: Future[tuple[Transport, ...]] | None = None
         self._failure: Unavailable | None = None
         self._failed_at = 0.0
+        self._streams: weakref.WeakSet[ChannelStream] = weakref.WeakSet()
+        self._streams_lock = threading.Lock()
         self._sessions = threading.BoundedSemaphore(SESSIONS)
         self._kept_lock = threading.Lock()
         self._kept: tuple[ScriptShell, float] | None = None
@@ -96,7 +100,7 @@ class Connection:
             raise Unavailable(Reason.SSH_SESSION_REFUSED, words)
         try:
             channel = self._with_transport(self._open_session)
-            process = ChannelProcess(channel, self._sessions.release)
+            process = self._noted(ChannelProcess(channel, self._sessions.release))
         except BaseException:
             self._sessions.release()
             raise
@@ -136,7 +140,14 @@ class Connection:
             raise Unavailable(Reason.ENGINE_NOT_ANSWERING, f"connect to {path} on {self.host}: {error}") from error
 
     def _dial_directly(self, path: str, timeout: float) -> ByteStream:
-        return ChannelStream(self._with_transport(lambda transport: open_streamlocal(transport, path, timeout)))
+        channel = self._with_transport(lambda transport: open_streamlocal(transport, path, timeout))
+        return self._noted(ChannelStream(channel))
+
+    def _noted(self, stream: S) -> S:
+        """Remember a stream for `close`: a pool of the engine's client, for one, closes none of its own."""
+        with self._streams_lock:
+            self._streams.add(stream)
+        return stream
 
     def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Served:
         return self._with_transport(lambda transport: self._forwards.add_socket(transport, path, accept, open_to_all))
@@ -196,6 +207,10 @@ class Connection:
             for transport in self._transports:
                 transport.close()
             self._transports = ()
+        with self._streams_lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
 
     def _is_alive(self) -> bool:
         return bool(self._transports) and all(transport.is_active() for transport in self._transports)

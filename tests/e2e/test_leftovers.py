@@ -1,0 +1,68 @@
+"""A process that runs many pipelines has no more open after each of them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+
+import pccpipe
+from tests.e2e.control import Control, wait_until
+from tests.testbed.vm import VM
+
+RUNS = 6
+STEADY = 2
+"""Runs after which a process has all that it keeps for the next one."""
+PIPELINE = """
+version: 1
+name: leftovers
+containers: {box: {image: "bb:latest", network: none}}
+steps:
+  - {id: sync, upload: workspace}
+  - {id: boxed, on: container, container: box, run: echo boxed}
+  - {id: direct, on: vm, run: echo direct}
+  - {id: here, on: local, run: echo here}
+always:
+  - {id: clean, remove: workspace}
+"""
+STAY = ("pccpipe-login", "pccpipe-ticker")
+"""Threads that serve all runs of a process."""
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def threads() -> list[str]:
+    """Those of runs that go on."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("pccpipe", "lease")) and not name.startswith(STAY)]
+
+
+def children() -> list[str]:
+    tasks = Path("/proc/self/task").iterdir()
+    return [child for task in tasks for child in (task / "children").read_text().split()]
+
+
+def test_runs_leave_no_descriptor_thread_process_or_file_behind(vm: VM, tmp_path: Path) -> None:
+    control = Control(tmp_path, vm)
+    project = pccpipe.load_project(control.project_file())
+    file = tmp_path / "leftovers.yaml"
+    file.write_text(PIPELINE)
+    pipeline, records = pccpipe.load(file), tmp_path / ".system" / "runs"
+    before = children()
+    seen: list[int] = []
+    for number in range(RUNS):
+        result = pccpipe.run(
+            pipeline, run_id=f"r{number}", project=project, runs_dir=records, workspace=control.workspace
+        )
+        assert result.outcome is pccpipe.Outcome.SUCCEEDED, result.message
+        wait_until(lambda: not threads())
+        seen.append(descriptors())
+    assert seen[-1] <= seen[STEADY - 1], f"open descriptors after each run: {seen}"
+    wait_until(lambda: set(children()) <= set(before))
+    left = [sorted(path.name for path in (records / f"r{number}").iterdir()) for number in range(RUNS)]
+    assert left == [left[0]] * RUNS
+    states = [path.name for path in (tmp_path / ".system" / "run-state").glob("*")]
+    assert [name for name in states if not name.startswith(".")] == []
