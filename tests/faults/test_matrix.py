@@ -139,11 +139,16 @@ def wrong_at_the_end(struck: Struck) -> dict[str, object]:
     nothing.
     """
     result = struck.result
+    # Output that the VM could not keep is the one thing to be warned of.
+    lost = [words for words in result.state.warnings if "the end of its output is lost" in words]
+    step = struck.of(Phase.VM_STEP)
+    is_cut = (step.outcome, step.log) == (Outcome.FAILED, PART)
     wrong: dict[str, object] = {
         "END": "" if result.outcome is Outcome.SUCCEEDED else f"{result.outcome}: {result.message}",
         "FILE": "" if struck.brought else "what came down is not what went up",
         "DOWNGRADES": result.state.downgrades,
-        "WARNINGS": result.state.warnings,
+        "WARNINGS": [words for words in result.state.warnings if words not in lost],
+        "LOST": "" if len(lost) == is_cut else f"the log is {'' if is_cut else 'not '}cut, and the warnings are {lost}",
         "LEFT": struck.left,
     }
     return {word: what for word, what in wrong.items() if what}
