@@ -352,7 +352,7 @@ def _go(
     state = _state_of(events)
     room = Room(folders.record)
     state_file = StateFile(folders.record, state, room)
-    journal = Journal(folders.record, [state_file, *([on_event] if on_event else [])], masker.text, room)
+    journal = Journal(folders.record, [state_file, *([on_event] if on_event else [])], masker.message, room)
     room.on_wait = lambda words: journal.tell(Warned(words))
     proxy = Proxy()
     assembly = Assembly(
@@ -402,7 +402,7 @@ def _go(
         else:
             assembly.close()
         journal.close()
-    message = masker.text(ended.message)
+    message = masker.message(ended.message)
     return RunResult(job.run_id, ended.outcome, ended.status, message, state.downgraded, folders.record, state)
 
 

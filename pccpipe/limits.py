@@ -593,6 +593,38 @@ REDIRECT = Limit(
     "Characters; a person reads it.",
 )
 
+# Masking.
+ESCAPE = Limit(
+    "an escape, a colour code, a terminal's title or other noise between the characters of a secret",
+    700,
+    Unit.BYTES,
+    "So much of a stream is held back until more comes; a title of 512 bytes fits.",
+)
+TERMINAL_SEQUENCE = Limit(
+    "a terminal's control sequence between the characters of a secret, from its bracket on",
+    70,
+    Unit.BYTES,
+    "A colour code has at most 20.",
+)
+ESCAPES_KNOWN = Limit(
+    "the escapes whose meaning is remembered",
+    4096,
+    Unit.COUNT,
+    "Text has few kinds of them; random bytes have any.",
+)
+CUTS = Limit(
+    "the places in a message that are looked at for a piece of a secret, as a text was cut there",
+    1000,
+    Unit.COUNT,
+    "Each takes 0.1 ms; a message names 50 files.",
+)
+CUT_END = Limit(
+    "the text behind such a place in which the end of a secret is looked for",
+    100,
+    Unit.BYTES,
+    "Of a long name, 80 characters are shown there.",
+)
+
 
 class Sender(StrEnum):
     """Who sends the data that a limit bounds."""
@@ -656,6 +688,9 @@ SENT_BY: Mapping[Sender, tuple[Limit, ...]] = {
         MODEL_EVENTS,
         VIEW_QUEUE,
         WARNINGS,
+        ESCAPE,
+        TERMINAL_SEQUENCE,
+        ESCAPES_KNOWN,
     ),
     Sender.REPOSITORY: (
         IGNORE_FILES,
@@ -717,6 +752,8 @@ SENT_BY: Mapping[Sender, tuple[Limit, ...]] = {
         FLOOD_END,
         HIDDEN_LISTING,
         SELFCHECK_MADE,
+        CUTS,
+        CUT_END,
     ),
     Sender.API: (
         ANSWER,

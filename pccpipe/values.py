@@ -23,5 +23,10 @@ class Discreet(Struct, frozen=True):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def cut(text: str, most: int) -> str:
+    """The text, with three dots for all after `most` characters. By these, masking finds a secret that was cut."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 ENDPOINT = "https://api.openai.com/v1"
 """The base URL of the model's API where nobody names another."""

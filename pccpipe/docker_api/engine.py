@@ -17,7 +17,7 @@ from pccpipe.json_reader import NotJson
 from pccpipe.outcome import Reason
 from pccpipe.targets.answers import name, number, text
 from pccpipe.targets.machine import ByteStream, Machine
-from pccpipe.values import Json
+from pccpipe.values import Json, cut
 
 if TYPE_CHECKING:
     import docker
@@ -314,5 +314,5 @@ def _common_version(answer: bytes, where: str) -> str:
                 words = f"{where}: its API is {major}.{minor}, and 1.40 (Docker 19.03) is needed"
                 raise Unavailable(Reason.ENGINE_ERROR, words)
             return "{}.{}".format(*min(newest, NEWEST_API))
-    words = f"{where}: it does not answer as a Docker Engine does: {answer[:80].decode('utf-8', 'replace')!r}"
+    words = f"{where}: it does not answer as a Docker Engine does: {cut(answer[:400].decode('utf-8', 'replace'), 80)!r}"
     raise Unavailable(Reason.ENGINE_ERROR, words)

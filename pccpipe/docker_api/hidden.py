@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from pccpipe import limits
 from pccpipe.errors import ActionError
+from pccpipe.values import cut
 
 NAMES = (
     *("AGENTS.md", "AGENTS.override.md", "AGENT.md", ".agents", ".agent", ".agents.md", ".rules"),
@@ -121,7 +122,7 @@ def parse(said: bytes, words: str) -> tuple[Hidden, ...]:
                 f"the workspace has over {limits.HIDDEN_FILES.most} files that agents take for instructions", _LESS
             )
     if status != b"0":
-        why = words.strip().rpartition("\n")[2][:300] or "the list did not come to its end"
+        why = cut(words.strip().rpartition("\n")[2], 300) or "the list did not come to its end"
         raise ActionError(f"cannot find all files of the workspace that agents take for instructions: {why}", _FEWER)
     return tuple(sorted(_outermost({*found, *_behind(links, root, found)})))
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import threading
 from collections.abc import Iterable
 
+from pccpipe import limits
 from pccpipe.secrets.table import Forms, Table
 from pccpipe.values import Json
 
 MASK = b"***"
 _PIECE = 256 << 10
 """Bytes that are looked through at once: for some 10 ms."""
+_CUT = re.compile(rb"\.\.\.|\xe2\x80\xa6")
+"""Stands in a message where a long text was cut, as `values.cut` writes it."""
+_PIECE_OF_SECRET = 4
+"""Bytes of a secret that are masked where it was cut, at least: every word ends in the first letters of something."""
 
 
 class Masker:
@@ -92,6 +99,28 @@ class Masker:
         data = text.encode("utf-8", "surrogatepass")
         masked = self.data(data)
         return text if masked is data else masked.decode("utf-8", "surrogatepass")
+
+    def message(self, text: str) -> str:
+        """The same for a message of pccpipe's own, where a long text may be cut in the midst of a secret.
+
+        A piece that is left of a secret there is masked too.
+        """
+        masked = self.text(text)
+        if self.table.is_empty or ("..." not in masked and "\u2026" not in masked):
+            return masked
+        data = masked.encode("utf-8", "surrogatepass")
+        shown: list[bytes] = []
+        at = 0
+        for cut in itertools.islice(_CUT.finditer(data), limits.CUTS.most):
+            begins = self.table.unsure(data[at : cut.start()])[0]
+            ends = self.table.left_over(data[cut.end() : cut.end() + limits.CUT_END.most])
+            start = cut.start() - (begins if begins >= _PIECE_OF_SECRET else 0)
+            shown += (data[at:start], MASK if start < cut.start() else b"", cut[0])
+            at = cut.end()
+            if ends >= _PIECE_OF_SECRET:
+                shown.append(MASK)
+                at += ends
+        return b"".join([*shown, data[at:]]).decode("utf-8", "surrogatepass")
 
     def json(self, value: Json) -> Json:
         """The same for every text in a value, keys and numbers too."""
@@ -176,14 +205,14 @@ def mask_error(error: BaseException | None, masker: Masker) -> None:
         if error is None or id(error) in seen:
             continue
         seen.add(id(error))
-        error.args = tuple(masker.text(value) if isinstance(value, str) else value for value in error.args)
+        error.args = tuple(masker.message(value) if isinstance(value, str) else value for value in error.args)
         for name, value in vars(error).items():
             if isinstance(value, str):
-                setattr(error, name, masker.text(value))
+                setattr(error, name, masker.message(value))
         if isinstance(error, OSError):
             # What it shows is not in its arguments.
             error.strerror, error.filename = (
-                masker.text(text) if isinstance(text, str) else text for text in (error.strerror, error.filename)
+                masker.message(text) if isinstance(text, str) else text for text in (error.strerror, error.filename)
             )
         inner = (value for value in error.args if isinstance(value, BaseException))
         left += [error.__cause__, error.__context__, *inner]

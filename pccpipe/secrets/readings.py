@@ -13,12 +13,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
+from pccpipe import limits
+
 ENDS = b"\r\n"
 BLANKS = b" \t"
 DROPPED = bytes([*range(33), 127]) + b"\\"
 """Bytes that no reading has. Without zero bytes, UTF-16 is Latin-1; without backslashes, a quote is as it was."""
-REACH = 700
-"""Bytes of the longest escape or noise that is taken as one, at least."""
 _BLOCK = 512
 """Bytes in which the place of one is searched."""
 
@@ -99,8 +99,6 @@ _OPEN = re.compile(
 )
 _OF_ESCAPES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFU{\\%&#;" + bytes(range(128, 256))
 """All bytes of those above but of terminal sequences."""
-_LONGEST_SEQUENCE = 70
-"""Bytes from its bracket on, at most."""
 # What a terminal takes as a title or a link is text to who reads the log.
 _ESCAPES_NOT_STRINGS = _pattern(_escapes(""))
 _OFFSET = r"\r?\n[0-9a-f]{7,16}:? {1,2}"
@@ -244,7 +242,7 @@ def readings(data: bytes) -> Iterator[Reading]:
 def last_readings(data: bytes) -> Iterator[tuple[Reading, bytes]]:
     """The same for the end of a stream so far, without what may be the beginning of an escape or of noise; and this."""
     yield Reading(data), b""
-    last = len(data) - REACH
+    last = len(data) - limits.ESCAPE.most
     if _may_have_escapes(data):
         left_open = _end(_OPEN, data, max(last, _where_open(data)))
         yield Reading(data[: len(data) - len(left_open)], _ESCAPES), left_open
@@ -268,7 +266,7 @@ def _end(open_end: re.Pattern[bytes], data: bytes, last: int) -> bytes:
 
 def _where_open(data: bytes) -> int:
     """From where on an escape may have begun that data ends in: each byte since is of one."""
-    bracket = data.rfind(b"[", -_LONGEST_SEQUENCE)
+    bracket = data.rfind(b"[", -limits.TERMINAL_SEQUENCE.most)
     if b"\x1b" in data or b"\x9b" in data or (bracket > 0 and data[bracket - 1] in b"bB3e"):
         return 0
     return len(data.rstrip(_OF_ESCAPES))
@@ -298,7 +296,7 @@ class _Meanings(dict[bytes, bytes]):
     """The bytes that an escape means; none for noise."""
 
     def __missing__(self, escape: bytes) -> bytes:
-        if len(self) > 4096:
+        if len(self) > limits.ESCAPES_KNOWN.most:
             self.clear()
         meaning = self[escape] = _meaning(escape)
         return meaning

@@ -74,7 +74,8 @@ class Table:
             for form, tight in value.tight.items():
                 self._tight.setdefault(form, set()).update(tight)
         forms = {form for value in values for form in value.read}
-        self.is_empty = not forms and not self._literal
+        self._forms = [*forms, *self._literal]
+        self.is_empty = not self._forms
         self._short = [form for form in forms if len(form) < 7]
         self._rows: list[tuple[_Grams, ...]] = []
         """Of each the first is quick, and the last finds: all of a row must see a form near."""
@@ -161,6 +162,26 @@ class Table:
             # No escape is cut.
             hidden = len(tail) - min(reading.beginning(len(tail) - hidden) for reading, _ in read[1:])
         return (shown, True) if shown > hidden else (hidden, False)
+
+    def left_over(self, data: bytes) -> int:
+        """How many bytes at the beginning of `data` are the end of a secret, at most."""
+        most = 0
+        for reading in readings(data):
+            if length := self._ended(reading.text):
+                most = max(most, reading.place(0, length)[1])
+        return most
+
+    def _ended(self, text: bytes) -> int:
+        """How many bytes at the beginning of a reading are the end of a form, at most."""
+        head = text[:_HEAD]
+        most = 0
+        for form in self._forms if len(head) == _HEAD else ():
+            place = form.find(head)
+            while place >= 0 and len(form) - place > most:
+                if text.startswith(form[place:]):
+                    most = len(form) - place
+                place = form.find(head, place + 1)
+        return most
 
     def _may_show(self, begun: bytes, data: bytes) -> bool:
         return len(begun) < _HEAD and data.endswith((b"\n", b"\r"))

@@ -10,6 +10,7 @@ from pccpipe import limits
 from pccpipe.errors import Nonsense
 from pccpipe.targets.answers import EXIT_CODES, IDS, number, number_or_none
 from pccpipe.targets.machine import Done, Facts, Process
+from pccpipe.values import cut
 
 READ_SIZE = 256 * 1024
 
@@ -145,7 +146,7 @@ def parse_facts(done: Done) -> Facts:
     if ids[0] is None or ids[1] is None:
         raise ValueError(f"its user's ids are {uid!r} and {gid!r}")
     if not all(len(word) <= limits.MACHINE_FACT.most and word.isprintable() for word in (system, user, home, socket)):
-        raise ValueError(f"its system, user, home or engine is {max(system, user, home, socket, key=len)[:100]!r}")
+        raise ValueError(f"its system, user, home or engine is {cut(max(system, user, home, socket, key=len), 100)!r}")
     if not socket.startswith("/"):
         raise ValueError(f"its engine's socket is {socket!r}")
     return Facts(ids[0], ids[1], user, home, system, has_engine=engine == "0", engine_socket=socket)

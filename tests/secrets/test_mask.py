@@ -7,6 +7,7 @@ import contextlib
 import html
 import itertools
 import json
+import re
 import shlex
 import time
 import traceback
@@ -268,3 +269,34 @@ def test_much_data_is_masked_as_little_is(before: int, times: int) -> None:
     masker = Masker(["sk-a-secret-of-twenty"])
     data = (b"x" * (262_000 + before) + b"sk-a-secret-of-twenty") * times
     assert masker.data(data) == (b"x" * (262_000 + before) + b"***") * times
+
+
+@pytest.mark.parametrize("form", [str, repr, lambda value: base64.b64encode(value.encode()).decode(), json.dumps])
+@pytest.mark.parametrize("dots", ["...", "\u2026"])
+def test_what_is_left_of_a_secret_where_a_message_was_cut_is_masked(form: Callable[[str], str], dots: str) -> None:
+    """A name of 200 characters is shown by its beginning and its end: most of a key may stand there."""
+    told = form('pass-4711-"wörd"-ABCDEFGHI').strip("'\"")
+    characters = re.findall(r"\\u....|\\.|.", told)
+    masker = Masker(['pass-4711-"wörd"-ABCDEFGHI'])
+    for left in range(8, len(characters)):
+        # No character has its escape cut.
+        beginning = masker.message(f"'out/{''.join(characters[:left])}{dots}zzz': is refused")
+        end = masker.message(f"'out/zzz{dots}{''.join(characters[-left:])}': is refused")
+        assert all(told[at : at + 8] not in beginning + end for at in range(len(told) - 7))
+        assert beginning.startswith("'out/")
+        assert beginning.endswith(f"{dots}zzz': is refused")
+        assert end.startswith(f"'out/zzz{dots}***")
+        assert end.endswith("': is refused")
+
+
+def test_a_message_without_a_piece_of_a_secret_is_left_as_it_is() -> None:
+    masker = Masker(["abcdef-4711"])
+    for text in ("and so on ...", "abc...", "a name...711", "\u2026", "...", "wait......\udc80...", "'x...': gone"):
+        assert masker.message(text) == text
+
+
+def test_dots_without_an_end_cost_little() -> None:
+    masker = Masker(["abcdef-4711-0815"])
+    began = time.process_time()
+    masker.message("abcdef-4..." * 100_000)
+    assert time.process_time() - began < 3

@@ -21,6 +21,7 @@ from pccpipe.secrets.proxy.hello import ALERT_UNRECOGNIZED_NAME, RefusedHelloErr
 from pccpipe.secrets.proxy.ranges import is_public
 from pccpipe.secrets.proxy.upstream import Answer, Asked, UnreachableError
 from pccpipe.targets.machine import ByteStream
+from pccpipe.values import cut
 
 PORTS = (443, 80)
 """That an entry without a port means."""
@@ -87,7 +88,7 @@ def pump(client: ByteStream, other: socket.socket, first: bytes, grant: Grant, h
     try:
         _pump(client, other, first, screened)
     except RefusedHelloError as error:
-        grant.warn(f"the tunnel to {host[:200]}:{port} was cut: {error}")
+        grant.warn(f"the tunnel to {cut(host, 200)}:{port} was cut: {error}")
         client.sendall(ALERT_UNRECOGNIZED_NAME)
 
 

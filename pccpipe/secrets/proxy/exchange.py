@@ -18,6 +18,7 @@ from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, Grant
 from pccpipe.secrets.proxy.places import WAKE, Place
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
 from pccpipe.targets.machine import ByteStream
+from pccpipe.values import cut
 
 if TYPE_CHECKING:
     from pccpipe.secrets.proxy.proxy import Proxy
@@ -97,15 +98,14 @@ class Exchange:
         grant, api = self._caller(request)
         path, _, query = target.partition("?")
         if not path.startswith(f"{PREFIX}/") or not api.allows(method, path.removeprefix(PREFIX)):
-            grant.warn(f"{method} {path[:200]} was refused: the secret {api.secret} is not for that")
-            words = f"pccpipe lets no {method} {path[:200]} through; these it does: {', '.join(api.calls)}"
+            grant.warn(f"{method} {cut(path, 200)} was refused: the secret {api.secret} is not for that")
+            words = f"pccpipe lets no {method} {cut(path, 200)} through; these it does: {', '.join(api.calls)}"
             raise Refused(403, "pccpipe_not_allowed", words, fatal=True)
         query = "&".join(part for part in query.split("&") if part.partition("=")[0] in upstream.QUERY)
         headers = _plain(request.headers)
         if encoding := dict(headers).get("content-encoding", "").replace("identity", ""):
-            words = (
-                f"pccpipe counts tokens, so it reads requests: send this one without Content-Encoding {encoding[:40]}"
-            )
+            unread = f"Content-Encoding {cut(encoding, 40)}"
+            words = f"pccpipe counts tokens, so it reads requests: send this one without {unread}"
             raise Refused(400, "pccpipe_uncountable", words, fatal=True)
         asked = upstream.Asked(method, path.removeprefix(PREFIX), query, headers)
         with contextlib.ExitStack() as stack:
@@ -148,7 +148,7 @@ class Exchange:
         try:
             host, port = url.hostname or "", url.port or 80
         except ValueError:
-            raise Refused(400, "bad_request", f"no good URL: {target[:200]}", fatal=True) from None
+            raise Refused(400, "bad_request", f"no good URL: {cut(target, 200)}", fatal=True) from None
         if not egress.allows(grant.egress, host, port):
             raise self._refusal(grant, host, port)
         path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
@@ -181,7 +181,7 @@ class Exchange:
             egress.pump(self._stream, other, first, grant, host, port)
 
     def _refusal(self, grant: Grant, host: str, port: int) -> Refused:
-        where = f"{host[:200]}:{port}"
+        where = f"{cut(host, 200)}:{port}"
         grant.warn(f"the way to {where} was refused: it is not in the container's `egress:`")
         return Refused(403, "pccpipe_not_allowed", f"pccpipe lets nothing out to {where}", fatal=True)
 

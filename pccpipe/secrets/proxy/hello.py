@@ -6,6 +6,7 @@ import ipaddress
 
 from pccpipe import limits
 from pccpipe.errors import PccpipeError
+from pccpipe.values import cut
 
 HANDSHAKE, ALERT_UNRECOGNIZED_NAME = 22, bytes.fromhex("15030300020270")
 _CHANGE_CIPHER_SPEC = bytes.fromhex("140303000101")
@@ -101,7 +102,7 @@ class Screen:
         if not names:
             raise RefusedHelloError("its ClientHello names no server (SNI)")
         if len(names) > 1 or names[0].lower().rstrip(".") != self._host:
-            raise RefusedHelloError(f"its ClientHello is for {', '.join(names)[:200]!r}")
+            raise RefusedHelloError(f"its ClientHello is for {cut(', '.join(names), 200)!r}")
 
 
 class _Reader:

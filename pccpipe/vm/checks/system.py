@@ -8,6 +8,7 @@ import time
 from pccpipe.outcome import IsolationMode
 from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.container import LEAST_FREE, LEAST_INODES
+from pccpipe.values import cut
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.checks.leftovers import collect_leftovers
 from pccpipe.vm.patient import Patient
@@ -79,7 +80,7 @@ def clock(patient: Patient) -> Finding:
     after = time.time()
     there = number_or_none(said)
     if there is None:
-        return skipped(f"date says {said[:100]!r}")
+        return skipped(f"date says {cut(said, 100)!r}")
     # It is cut to whole seconds, and was asked at some time between.
     off = there - after if there > after else min(0.0, there + 1 - before)
     if abs(off) < CLOCK_OFF:
