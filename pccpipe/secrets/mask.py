@@ -205,10 +205,11 @@ def mask_error(error: BaseException | None, masker: Masker) -> None:
         if error is None or id(error) in seen:
             continue
         seen.add(id(error))
-        error.args = tuple(masker.message(value) if isinstance(value, str) else value for value in error.args)
-        for name, value in vars(error).items():
-            if isinstance(value, str):
-                setattr(error, name, masker.message(value))
+        error.args = tuple(_masked(value, masker) for value in error.args)
+        for name, value in [*vars(error).items()]:
+            # Its notes are a list.
+            if (masked := _masked(value, masker)) is not value:
+                setattr(error, name, masked)
         if isinstance(error, OSError):
             # What it shows is not in its arguments.
             error.strerror, error.filename = (
@@ -216,3 +217,22 @@ def mask_error(error: BaseException | None, masker: Masker) -> None:
             )
         inner = (value for value in error.args if isinstance(value, BaseException))
         left += [error.__cause__, error.__context__, *inner]
+
+
+def _masked(value: object, masker: Masker) -> object:
+    """What an exception holds, without secrets; the same object where it has none."""
+    masked: object = value
+    match value:
+        case str():
+            masked = masker.message(value)
+        case bytes():
+            masked = masker.data(value)
+        case list():
+            masked = [_masked(item, masker) for item in value]
+        case tuple() if type(value) is tuple:
+            masked = tuple(_masked(item, masker) for item in value)
+        case dict():
+            masked = {_masked(key, masker): _masked(item, masker) for key, item in value.items()}
+        case _:
+            pass
+    return value if masked == value else masked

@@ -227,6 +227,15 @@ def test_an_exception_and_those_it_came_of_say_no_secret() -> None:
     assert (raised.value.message, raised.value.hint) == ("it is ***", "not ***")
 
 
+def test_what_an_exception_holds_says_no_secret_whatever_it_is() -> None:
+    secret = "abcdef-4711"
+    error = ValueError(secret.encode(), [secret, 1], {secret: (secret, None)})
+    error.add_note(f"while {secret} was read")
+    mask_error(error, Masker([secret]))
+    assert error.args == (b"***", ["***", 1], {"***": ("***", None)})
+    assert error.__notes__ == ["while *** was read"]
+
+
 def test_a_value_can_join_and_leave_also_while_a_stream_is_read() -> None:
     masker = Masker(["sk-Abcdef"])
     stream = masker.stream()
