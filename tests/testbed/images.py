@@ -41,7 +41,7 @@ def ensure() -> None:
     """Make what is missing or older than its recipe. The first time takes two minutes, later ones milliseconds."""
     with locked("images"):
         CACHE.mkdir(parents=True, exist_ok=True)
-        _once(VM_ROOT.name, VM_PACKAGES, lambda: _debootstrap(VM_ROOT, VM_PACKAGES))
+        _once(VM_ROOT.name, VM_PACKAGES, lambda: debootstrap(VM_ROOT, VM_PACKAGES))
         _once("images", _recipe(), _build_images)
 
 
@@ -50,7 +50,7 @@ def ensure_bare() -> None:
     with locked("images"):
         CACHE.mkdir(parents=True, exist_ok=True)
         recipe = BARE_PACKAGES + (HERE / "bare-rootfs.sh").read_text()
-        _once("bareroot", recipe, lambda: _debootstrap(BARE_ROOT, BARE_PACKAGES, HERE / "bare-rootfs.sh"))
+        _once("bareroot", recipe, lambda: debootstrap(BARE_ROOT, BARE_PACKAGES, HERE / "bare-rootfs.sh"))
 
 
 def _once(name: str, recipe: str, make: Callable[[], None]) -> None:
@@ -66,7 +66,7 @@ def _recipe() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _debootstrap(root: Path, packages: str = "", then: Path | None = None) -> None:
+def debootstrap(root: Path, packages: str = "", then: Path | None = None) -> None:
     _say(f"making {root.name} with debootstrap")
     part = root.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -106,7 +106,7 @@ def _import_node(engine: Engine) -> None:
     root, recipe = CACHE / "node-root", NODE_WHEEL + (HERE / "base-rootfs.sh").read_text()
     if "node:20-slim" in engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}") and _stamped(recipe):
         return
-    _debootstrap(root)
+    debootstrap(root)
     with tempfile.TemporaryDirectory() as folder:
         pip = (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:")
         call(*pip, "-d", folder, NODE_WHEEL)

@@ -1,0 +1,51 @@
+"""The real VM by hand: python -m tests.real_vm COMMAND.
+
+build          make its disk (one to five minutes, once)
+up             boot it; the tests use it and leave it up
+ssh COMMAND    run a command in it, as root
+cut-power      end it at once; boot: start it again on the same disk
+down           end it, and forget what it wrote
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.real_vm import disk
+from tests.real_vm.machine import RealVM
+from tests.testbed.place import BedError
+
+
+def main(argv: list[str]) -> int:
+    """Do one command; the exit status."""
+    vm = RealVM()
+    match argv:
+        case ["build"]:
+            if missing := disk.lacks():
+                raise BedError(f"lacks {', '.join(missing)}")
+            vm.down()
+            disk.build()
+        case ["up"]:
+            vm.up()
+        case ["boot"]:
+            vm.boot()
+        case ["cut-power"]:
+            vm.cut_power()
+        case ["down"]:
+            vm.down()
+        case ["ssh", *words] if words:
+            done = vm.sh(" ".join(words), check=False)
+            print(done.stdout, end="")
+            print(done.stderr, end="", file=sys.stderr)
+            return done.returncode
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BedError as error:
+        sys.exit(f"real_vm: {error}")
