@@ -127,6 +127,8 @@ def test_a_full_disk_is_said_in_words_and_leaves_no_torn_line(small_disk: SmallD
     with pytest.raises(RecordFull, match=r"no space left on the disk of .*/r, .*; make room there, then: .* resume r"):
         journal.append(Warned("x" * 100_000))
     small_disk.unfill()
+    assert (run_dir / EVENTS).read_bytes().count(b"\n") == 1
+    assert (run_dir / EVENTS).read_bytes().endswith(b"\n")
     with pytest.raises(RecordFull):
         journal.append(Warned("too late: what came before it is not in the record"))
     journal.close()
