@@ -69,7 +69,7 @@ def test_start_up_files_that_talk_and_other_login_shells_do_no_harm(fresh_vm: VM
 def test_a_program_is_given_input_while_it_gives_output_on_both_streams(connection: Connection) -> None:
     process = connection.popen("tee /dev/stderr; exit 4")
     # More than a channel's window of 2 MiB, which is where reading one stream alone would hang.
-    data = os.urandom(6_000_000)
+    data = os.urandom(3_500_000)
 
     def feed() -> None:
         process.sendall(data)
