@@ -600,7 +600,10 @@ class _RunStep(Struct):
             if place is not Place.LOCAL:
                 self.parts.absence.since(time.monotonic() - self.parts.project.lost_after)
             return Ended(Outcome.LOST, message=followed.message, logs=logs)
-        if exit_.output_lost:
+        if exit_.output_lost and place is Place.CONTAINER:
+            words = "some of its output may be lost: the engine was restarted while it ran"
+            self.parts.journal.append(Warned(words, self.path))
+        elif exit_.output_lost:
             words = "the end of its output is lost: it could not be kept where it ran (is the disk there full?)"
             self.parts.journal.append(Warned(f"{words}; free some space: pccpipe gc", self.path))
         if exit_.left_processes and not followed.cancelled:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import shlex
+import signal
 import threading
 import time
 from collections import deque
@@ -37,6 +39,9 @@ STOP_TIMEOUT = 20.0
 LOG_FILE = 900_000_000
 """Bytes that the engine's log has at least, of more; twice as many, and it may have dropped the oldest
 (`settings.LOG_CONFIG`)."""
+PID_FILE = "/var/run/docker.pid"
+ENDED_WITH_THE_ENGINE = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL, 255})
+"""How a container ends whose engine is told to end; 255 is what an engine writes that finds it dead at its start."""
 LINE_COST = 28
 """Bytes that a line takes in it besides itself."""
 
@@ -87,6 +92,7 @@ class Contained:
         self._ended_at = 0.0
         self._heard = time.monotonic()
         self._connected = False
+        self._was_away = False
         self._mark = BEGUN if is_marked else ""
         self._beginning = Beginning(self._mark)
         self._stop_by: float | None = None
@@ -298,11 +304,32 @@ class Contained:
         """
         self._disconnect()
         found: dict[str, Json] | None = None
-        if code:
-            with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        began_again = False
+        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            if code or self._was_away:
                 found = self._where.engine.inspect(self._where.container)
-        out_of_memory = _state(found).get("OOMKilled") is True
-        self._exit = Exit(code, signal_name(code), out_of_memory=out_of_memory, timed_out=_had_its_time(found))
+            began_again = self._was_away and self._engine_began_after(_state(found).get("StartedAt"))
+        if began_again and code in ENDED_WITH_THE_ENGINE and self._stopper is None:
+            words = f"the engine, or all of {self._host}, was restarted while the container {self._where.name} ran"
+            raise Lost(f"{words}, so how its command would have ended is unknown")
+        self._exit = Exit(
+            code,
+            signal_name(code),
+            out_of_memory=_state(found).get("OOMKilled") is True,
+            timed_out=_had_its_time(found),
+            output_lost=began_again,
+        )
+
+    def _engine_began_after(self, moment: object) -> bool:
+        """Whether the engine was started after a container was, by the files that it makes then."""
+        engine = self._where.engine
+        files = shlex.join(filter(None, (PID_FILE, engine.socket)))
+        said = engine.machine.run(f"stat -c %.3Y {files} 2>/dev/null | tr -d . | sort -n | tail -n 1").stdout
+        milliseconds = number_or_none(said.strip())
+        try:
+            return milliseconds is not None and milliseconds > datetime.fromisoformat(str(moment)).timestamp() * 1000
+        except (ValueError, OverflowError):
+            return False
 
     def _ask_if_silent(self) -> None:
         now = time.monotonic()
@@ -331,6 +358,7 @@ class Contained:
             self._retry.failed(error)
             return
         self._code = None
+        self._was_away = True
         given = dict(self._given)
         for chunk in self._pending:
             given[chunk.stream] += len(chunk.data)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.control import Control
+from tests.e2e.control import Control, Ran, wait_until
 from tests.real_vm.machine import RealVM
 
 pytestmark = [pytest.mark.real_vm, pytest.mark.timeout(1800)]
@@ -24,6 +26,26 @@ steps:
 always:
   - {id: clean, remove: workspace}
 """
+CUT = """
+containers: {box: {image: "bb:latest", network: none}}
+steps:
+  - {id: sync, upload: workspace}
+  - id: both
+    parallel:
+      - id: onvm
+        on: vm
+        run: echo onvm >>onvm; sync; echo ready; sleep 3600; echo done >>onvm
+        fallback: {on: local, run: echo never}
+      - id: boxed
+        on: container
+        container: box
+        run: echo boxed >>boxed; sync; echo ready; sleep 3600; echo done >>boxed
+        fallback: {on: local, run: echo never}
+always:
+  - {id: last, on: vm, run: cat onvm boxed}
+  - {id: clean, remove: workspace}
+"""
+STEPS_CUT = ("both.onvm", "both.boxed")
 TOO_MUCH = """
 containers: {box: {image: "bb:latest", network: none, memory: 64m}}
 steps:
@@ -83,9 +105,55 @@ def test_steps_run_on_the_vm_and_in_its_containers(control: Control, real_vm: Re
     check_nothing_left(real_vm, ran.record.name)
 
 
+def test_steps_whose_vm_lost_its_power_are_lost_and_ran_once(control: Control, real_vm: RealVM) -> None:
+    process, record = control.start(CUT)
+    try:
+        for step in STEPS_CUT:
+            wait_until(partial(is_ready, record, step), LIMIT)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    real_vm.cut_power()
+    real_vm.boot()
+
+    done = control.do("resume", record.name, limit=LIMIT)
+    ran = Ran(done.returncode, done.stdout, done.stderr, record)
+    assert ran.code == 3, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert {ran.step(step)["outcome"] for step in STEPS_CUT} == {"lost"}
+    assert {len(ran.step(step)["attempts"]) for step in STEPS_CUT} == {1}
+    assert ran.log("last") == "onvm\nboxed\n"
+    check_nothing_left(real_vm, record.name)
+
+
+def is_ready(record: Path, step: str) -> bool:
+    file = record / f"logs/{step}-1.stdout.log"
+    return file.exists() and file.read_text() == "ready\n"
+
+
 def test_a_container_that_runs_out_of_memory_fails_and_says_so(control: Control, real_vm: RealVM) -> None:
     ran = control.run(TOO_MUCH, limit=LIMIT)
     assert ran.code == 1, ran.stdout + ran.stderr
     assert ran.step("work")["outcome"] == "failed"
     assert "memory" in ran.step("work")["message"]
     check_nothing_left(real_vm, ran.record.name)
+
+
+def test_doctor_names_a_logind_that_kills_and_a_fix_that_works(control: Control, real_vm: RealVM) -> None:
+    file = "/etc/systemd/logind.conf.d/90-kill.conf"
+    real_vm.sh(f"mkdir -p {file.rpartition('/')[0]}; printf '[Login]\\nKillUserProcesses=yes\\n' >{file}")
+    real_vm.sh("systemctl restart systemd-logind")
+    try:
+        said = doctor(control)
+        assert "KillUserProcesses=yes" in said
+        fix = next(line for line in said.splitlines() if "KillExcludeUsers" in line and "printf" in line)
+        real_vm.sh(fix[fix.index("printf") :].replace("sudo ", ""))
+        assert "KillUserProcesses=yes" not in doctor(control)
+    finally:
+        real_vm.sh(f"rm -f {file} /etc/systemd/logind.conf.d/pccpipe.conf; systemctl restart systemd-logind")
+
+
+def doctor(control: Control) -> str:
+    done = control.do("doctor", "--project", str(control.project_file()), limit=LIMIT)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr

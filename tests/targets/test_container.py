@@ -14,7 +14,7 @@ import pytest
 
 from pccpipe.docker_api import settings
 from pccpipe.docker_api.settings import container_name
-from pccpipe.errors import Refused, ResultError, Unavailable
+from pccpipe.errors import Lost, Refused, ResultError, Unavailable
 from pccpipe.outcome import Reason, Stream
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
@@ -241,6 +241,38 @@ def test_sessions_killed_in_the_middle_cost_nothing(fresh: Stand, fresh_vm: VM) 
     assert stderr.count(b"err 20\n") == 1
     assert exit_.code == 6
     assert containers(fresh_vm, fresh) == []
+
+
+def test_a_container_that_a_restart_of_its_vm_ended_is_lost(fresh: Stand, fresh_vm: VM) -> None:
+    fresh.target.open()
+    running = fresh.start("echo begun; sleep 300")
+    read_until(running, b"begun\n")
+    fresh_vm.reboot()
+    with pytest.raises(Lost, match="was restarted while the container"):
+        read_all(running)
+    running.discard()
+
+
+def test_a_container_that_a_restart_of_its_engine_ended_is_lost(fresh: Stand, fresh_vm: VM) -> None:
+    fresh.target.open()
+    running = fresh.start("echo begun; sleep 300")
+    read_until(running, b"begun\n")
+    fresh_vm.stop_docker("KILL")
+    fresh_vm.start_docker()
+    with pytest.raises(Lost, match="was restarted while the container"):
+        read_all(running)
+    running.discard()
+
+
+def test_what_an_engine_that_died_lost_of_the_output_is_said(fresh: Stand, fresh_vm: VM) -> None:
+    fresh.target.open()
+    running = fresh.start("for i in $(seq 1 40); do echo line $i; sleep 0.1; done")
+    read_until(running, b"line 5\n")
+    fresh_vm.stop_docker("KILL")
+    time.sleep(5)
+    fresh_vm.start_docker()
+    assert read_all(running)[2] == Exit(0, output_lost=True)
+    running.discard()
 
 
 def stopped(vm: VM, stand: Stand) -> None:

@@ -143,10 +143,11 @@ def logind(patient: Patient) -> Finding:
         return ok("what a login leaves goes on after it")
     words = f"logind ends what {user} leaves when it logs out (KillUserProcesses=yes): a dropped connection ends its"
     words += " command, and a container's deadline is held by nobody"
-    lines = shlex.quote(f"[Login]\nKillExcludeUsers=root {user}\n")
+    # One line, as it is shown: a newline in it would be an escape there.
+    lines = shlex.join(["[Login]", f"KillExcludeUsers=root {user}"])
     file = "/etc/systemd/logind.conf.d/pccpipe.conf"
     reload = f"{patient.sudo}systemctl kill -s HUP systemd-logind"
-    return wrong(words, Mend(f"printf %s {lines} | {patient.sudo}install -D -m 644 /dev/stdin {file} && {reload}"))
+    return wrong(words, Mend(f"printf '%s\\n' {lines} | {patient.sudo}install -D -m 644 /dev/stdin {file} && {reload}"))
 
 
 def sudo(patient: Patient) -> Finding:
