@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from pccpipe.engine.cancel import Cancel
 from pccpipe.engine.context import Ended, Here, LeftOpen, Parts
 from pccpipe.engine.exposure import Level
 from pccpipe.engine.halt import StepHalt
@@ -28,8 +29,8 @@ def run_action(parts: Parts, here: Here, step: Step, body: Action) -> Ended:
     """Do a built-in action, again as often as `retry:` says."""
     path = here.path_of(step.id)
     place = Place.VM if parts.project.isolation_mode is IsolationMode.VM else Place.LOCAL
-
-    halt = StepHalt(parts.cancel, here.deadline)
+    # No cancel cuts a removal short that is at work; for a VM that is away nobody waits after one.
+    halt = StepHalt(Cancel() if isinstance(body, Remove) else parts.cancel, here.deadline)
 
     def attempt(number: int) -> Ended:
         try:

@@ -63,6 +63,7 @@ class NotedWorkspace:
     broken: ActionError | None = None
     lasts: float = 0.0
     """Seconds that each transfer takes."""
+    removal_lasts: float = 0.0
 
     def take_up(self) -> None:
         self._call("take_up")
@@ -104,6 +105,7 @@ class NotedWorkspace:
 
     def remove(self, halt: Halt) -> tuple[str, ...]:
         self._call("remove")
+        halt.wait(self.removal_lasts)
         return ()
 
 
@@ -166,6 +168,7 @@ class Stage:
     vm_gone: Unavailable | None = None
     broken: ActionError | None = None
     transfers_last: float = 0.0
+    removal_lasts: float = 0.0
     had_vm: bool = False
     vm_history: str | None = None
     run_as: str | None = None
@@ -194,7 +197,7 @@ class Stage:
         run_dir.mkdir(exist_ok=True)
         notes = notes or Notes(self.on_event)
         targets = targets or self.targets()
-        workspace = NotedWorkspace(self.folder, vm_gone=self.vm_gone, broken=self.broken, lasts=self.transfers_last)
+        workspace = NotedWorkspace(self.folder, [], self.vm_gone, self.broken, self.transfers_last, self.removal_lasts)
         parts = Parts(
             run_id="rehearsal-1",
             run_dir=run_dir,

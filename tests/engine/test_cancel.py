@@ -131,3 +131,25 @@ def test_a_hurry_ends_a_download_under_always(stage: Stage) -> None:
         always: [{id: collect, download: [x/]}, {id: clean, remove: workspace}]
     """)
     assert played.ends[-2:] == [("collect", "cancelled"), ("clean", "succeeded")]
+
+
+def test_a_hurry_cuts_no_cleanup_short(stage: Stage) -> None:
+    stage.removal_lasts = 1.0
+    for after in (0.1, 0.4):
+        threading.Timer(after, stage.cancel.hurry).start()
+    began = time.monotonic()
+    played = stage.play("""
+        steps: [{id: nothing, if: "false", run: "true"}]
+        always: [{id: clean, remove: workspace}]
+    """)
+    assert played.ends[-1] == ("clean", "succeeded")
+    assert time.monotonic() - began > 0.9
+
+
+def test_a_time_limit_ends_a_cleanup_all_the_same(stage: Stage) -> None:
+    stage.removal_lasts = 60
+    played = stage.play("""
+        steps: [{id: nothing, if: "false", run: "true"}]
+        always: [{id: clean, remove: workspace, timeout: 100ms}]
+    """)
+    assert played.ends[-1] == ("clean", "timed_out")
