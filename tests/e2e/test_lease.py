@@ -63,13 +63,18 @@ always: [{id: clean, remove: workspace}]
 """
 
 
+def held(vm: VM, folder: Path, seconds: int) -> tuple[subprocess.Popen[str], Control]:
+    """Another project's run that has the VM for so long; and a project that is to wait for it."""
+    process, record = Control(folder, vm).start(HOLDS.replace("sleep 8", f"sleep {seconds}"))
+    wait_until(lambda: happened(record, "command_started"))
+    other = Control(folder / "other", vm)
+    other.folder.mkdir()
+    return process, other
+
+
 @pytest.mark.parametrize("seconds", [3, 8])
 def test_who_waits_keeps_its_place_when_its_connection_drops(fresh_vm: VM, tmp_path: Path, seconds: int) -> None:
-    control = Control(tmp_path, fresh_vm)
-    process, record = control.start(HOLDS.replace("sleep 8", "sleep 16"))
-    wait_until(lambda: happened(record, "command_started"))
-    other = Control(tmp_path / "other", fresh_vm)
-    other.folder.mkdir()
+    process, other = held(fresh_vm, tmp_path, 16)
 
     def drop(_: subprocess.Popen[str], record: Path) -> None:
         wait_until(lambda: happened(record, "run_queued"))
@@ -86,11 +91,7 @@ def test_who_waits_keeps_its_place_when_its_connection_drops(fresh_vm: VM, tmp_p
 
 
 def test_a_vm_that_is_not_back_when_the_wait_is_over_is_still_the_other_runs(fresh_vm: VM, tmp_path: Path) -> None:
-    control = Control(tmp_path, fresh_vm)
-    process, record = control.start(HOLDS.replace("sleep 8", "sleep 10"))
-    wait_until(lambda: happened(record, "command_started"))
-    other = Control(tmp_path / "other", fresh_vm)
-    other.folder.mkdir()
+    process, other = held(fresh_vm, tmp_path, 10)
 
     def drop(_: subprocess.Popen[str], record: Path) -> None:
         wait_until(lambda: happened(record, "run_queued"))

@@ -243,22 +243,17 @@ def test_sessions_killed_in_the_middle_cost_nothing(fresh: Stand, fresh_vm: VM) 
     assert containers(fresh_vm, fresh) == []
 
 
-def test_a_container_that_a_restart_of_its_vm_ended_is_lost(fresh: Stand, fresh_vm: VM) -> None:
+def restart_engine(vm: VM) -> None:
+    vm.stop_docker("KILL")
+    vm.start_docker()
+
+
+@pytest.mark.parametrize("restart", [VM.reboot, restart_engine])
+def test_a_container_that_a_restart_ended_is_lost(fresh: Stand, fresh_vm: VM, restart: Callable[[VM], None]) -> None:
     fresh.target.open()
     running = fresh.start("echo begun; sleep 300")
     read_until(running, b"begun\n")
-    fresh_vm.reboot()
-    with pytest.raises(Lost, match="was restarted while the container"):
-        read_all(running)
-    running.discard()
-
-
-def test_a_container_that_a_restart_of_its_engine_ended_is_lost(fresh: Stand, fresh_vm: VM) -> None:
-    fresh.target.open()
-    running = fresh.start("echo begun; sleep 300")
-    read_until(running, b"begun\n")
-    fresh_vm.stop_docker("KILL")
-    fresh_vm.start_docker()
+    restart(fresh_vm)
     with pytest.raises(Lost, match="was restarted while the container"):
         read_all(running)
     running.discard()
