@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from pccpipe import limits
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _MEASURED = """
@@ -52,6 +54,16 @@ def measured(setup: str, work: str) -> tuple[float, int, str]:
     Returns the most seconds of processor time that it spent while another thread of it waited for its turn, the bytes
     by which its memory peaked over what `setup` had taken, and the error that `work` raised, if any.
     """
+    # A busy machine may keep the other thread from its turn: what a program does to it, it does each time.
+    found = _measured_once(setup, work)
+    for _ in range(2):
+        if found[0] < limits.PAUSE:
+            break
+        found = min(found, _measured_once(setup, work))
+    return found
+
+
+def _measured_once(setup: str, work: str) -> tuple[float, int, str]:
     code = _MEASURED.replace("{setup}", textwrap.dedent(setup)).replace(
         "{work}", textwrap.indent(textwrap.dedent(work), " " * 8)
     )

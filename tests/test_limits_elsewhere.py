@@ -111,7 +111,7 @@ ALLOWED = {
     "workspace/gitignore.py": {"_KEPT": "The folders whose answer is remembered; the others are looked at again."},
     "workspace/guard.py": {"HEAD": "The beginning of a file in which a private key is looked for."},
     "workspace/pack.py": {"BUFFER": AT_ONCE},
-    "workspace/patch.py": {"_LINE": AT_ONCE},
+    "workspace/patch.py": {"_BUFFER": AT_ONCE, "_LINE": AT_ONCE},
     "workspace/reading.py": {"PIECE": AT_ONCE},
 }
 

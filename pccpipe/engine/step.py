@@ -71,6 +71,9 @@ class _LeftAlone(PccpipeError):
     """The run was cancelled while a machine that may have the command did not answer."""
 
 
+LOST_OUTPUT = "some of its output may be lost: the engine was restarted while it ran"
+
+
 def run_step(parts: Parts, here: Here, step: Step, body: Run, visit: Visit) -> Ended:
     """Run a step's command: at the place it asks for, or where the project leads that; else at its fallback."""
     return _RunStep(parts, here, step, body, visit, is_replay=visit.began_at is not None).run()
@@ -601,8 +604,7 @@ class _RunStep(Struct):
                 self.parts.absence.since(time.monotonic() - self.parts.project.lost_after)
             return Ended(Outcome.LOST, message=followed.message, logs=logs)
         if exit_.output_lost and place is Place.CONTAINER:
-            words = "some of its output may be lost: the engine was restarted while it ran"
-            self.parts.journal.append(Warned(words, self.path))
+            self.parts.journal.append(Warned(LOST_OUTPUT, self.path))
         elif exit_.output_lost:
             words = "the end of its output is lost: it could not be kept where it ran (is the disk there full?)"
             self.parts.journal.append(Warned(f"{words}; free some space: pccpipe gc", self.path))

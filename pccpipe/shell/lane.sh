@@ -196,7 +196,13 @@ pcc_become() { # as pcc_begin; becomes the command, in a process group of its ow
   pcc_before=$5 pcc_seconds=$3
   shift 7
   # The command's own PATH need not have its shell.
-  pcc_find "$1" || pcc_found=$1
+  pcc_rest=$PATH:
+  while [ -n "$pcc_rest" ]; do
+    pcc_found=${pcc_rest%%:*}/$1
+    pcc_rest=${pcc_rest#*:}
+    [ -x "$pcc_found" ] && [ ! -d "$pcc_found" ] && break
+    pcc_found=$1
+  done
   shift
   set -- "$pcc_timeout" -k "$pcc_before" "$pcc_seconds" "$pcc_found" "$@" "$pcc_command.sh"
   # Last, and nothing after it looks at a variable: it may set any.

@@ -17,6 +17,11 @@ from pccpipe import limits
 _LINE = 64 << 10
 """Bytes of a line that are read at once: its beginning says what it is."""
 
+_BUFFER = 4 << 20
+"""Bytes that are read at once. A thread that reads again and again, each time for a moment, keeps the
+others from their turn.
+"""
+
 _HEADER = b"diff --git "
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BINARY = (b"GIT binary patch", b"Binary files ")
@@ -68,7 +73,7 @@ def brief(path: Path, limit: int = limits.PATCH_SHOWN.most) -> bytes:
 
     Raises OSError.
     """
-    with path.open("rb") as patch:
+    with path.open("rb", _BUFFER) as patch:
         begin = patch.read(limit + 1)
         shown = begin if len(begin) <= limit else begin[: begin.rfind(b"\n", 0, limit) + 1]
         patch.seek(0)

@@ -395,6 +395,7 @@ def test_a_link_in_the_workspace_leads_the_login_nowhere(guarded: Control, vm: V
     (guarded.workspace / "report" / "a").write_text("a")
     ran = guarded.run(
         f"""
+        defaults: {{shell_options: []}}
         steps:
           - {{id: sync, upload: workspace}}
           - {{id: work, on: vm, run: "rm -r report; ln -s /home/pcc report; ln {secret} hard; ln -s {secret} soft; :"}}
