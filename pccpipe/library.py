@@ -716,7 +716,7 @@ def _tell(journal: Journal, happening: Happening) -> None:
 
 
 def _tell_cancel(parts: Parts, grace: float) -> None:
-    # Who is told of the cancel after this ends what runs, whether or not it can be recorded.
+    # The watchers after this one end what runs, whether or not the cancel can be recorded.
     with contextlib.suppress(RecordFull):
         parts.journal.append(Cancelling(parts.cancel.by, grace, parts.cancel.who))
 

@@ -109,7 +109,7 @@ class ProjectVm:
         self._login = _LOGINS.submit(self._log_in)
 
     def warn(self, on_kept: Callable[[str], None]) -> None:
-        """Say who is told, in a sentence, that a folder of an earlier run was kept."""
+        """Set what is called, with a sentence, when a folder of an earlier run is kept."""
         self._on_kept = on_kept
 
     def queue(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ MASK = b"***"
 _PIECE = 256 << 10
 """Bytes that are looked through at once: for some 10 ms."""
 _CUT = re.compile(rb"\.\.\.|\xe2\x80\xa6")
-"""Stands in a message where a long text was cut, as `values.cut` writes it."""
+"""Marks the place in a message where a long text was cut, as `values.cut` writes it."""
 _PIECE_OF_SECRET = 4
 """Bytes of a secret that are masked where it was cut, at least: every word ends in the first letters of something."""
 

@@ -147,7 +147,7 @@ class Reading:
         return self._place(start)[0], self._place(end - 1)[1]
 
     def last(self, count: int) -> int:
-        """Where in the data so many last bytes of `text` begin; it may be in the middle of an escape."""
+        """Give where in the data the last `count` bytes of `text` begin; it may be in the middle of an escape."""
         if self._data.endswith(self.text[-count:]):
             return len(self._data) - count
         return self._place(len(self.text) - count)[0]

@@ -48,7 +48,7 @@ def of_script(script: str, shell: str) -> Words | None:
 
 
 def of_variable(name: str, value: object) -> Words | None:
-    """A variable that is to be made longer, as a shell would do it."""
+    """A variable whose new value names the old one, as in a shell."""
     if not isinstance(value, str) or not any(name in match.groups() for match in _VARIABLE.finditer(value)):
         return None
     message = f"`${name}` is not expanded here: the command would get these letters"
@@ -68,7 +68,7 @@ def of_download(path: object) -> Words | None:
 def of_comparison(
     chain: tuple[str, ...], values: tuple[object, ...], statuses: frozenset[str], texts: frozenset[str]
 ) -> Words | None:
-    """A comparison that is never true.
+    """A comparison with a value that never comes.
 
     Args:
         chain: the name that is compared: `("steps", "a", "outcome")`.

@@ -27,7 +27,7 @@ def close(channel: paramiko.Channel) -> None:
     with channel.lock:
         messages = channel._close_internal()  # type: ignore[attr-defined]
     try:
-        # Whoever waits for room to send has just been told that there will be none.
+        # A thread that waits for room to send has just learnt that there will be none.
         _send(channel, messages)
     finally:
         # Also when the connection has ended: it closes the pipe that `fileno` made.

@@ -41,7 +41,7 @@ LOG_FILE = 900_000_000
 (`settings.LOG_CONFIG`)."""
 PID_FILE = "/var/run/docker.pid"
 ENDED_WITH_THE_ENGINE = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL, 255})
-"""How a container ends whose engine is told to end; 255 is what an engine writes that finds it dead at its start."""
+"""Exit codes of a container whose engine stops; 255 is what an engine writes when it starts and finds it dead."""
 LINE_COST = 28
 """Bytes that a line takes in it besides itself."""
 
@@ -139,7 +139,7 @@ class Contained:
             try:
                 self._go_on(left)
             except Lost:
-                return None  # whoever reads is told
+                return None  # `read` raises it again
         return None if self._beginning.is_known else self._exit
 
     def let_go(self) -> None:

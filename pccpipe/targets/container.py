@@ -510,7 +510,7 @@ class ContainerTarget:
                 why = self._why_not_started(container, command, error)
                 self._remove_quietly(container)
                 raise why from error
-            # Whatever broke, the container runs: follow it anew.
+            # The connection broke, and the container runs: find its output and its end again.
             running = Contained(where, self._isolation(name, begun), None, self._lost_after, is_marked=True)
         else:
             isolation = self._isolation(name, found)

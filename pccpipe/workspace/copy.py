@@ -32,7 +32,7 @@ class KnownFolder:
 def take_paths(
     source: Path, paths: Sequence[str], target: Path, limits: Limits, masker: Masker, *, own: bool = False
 ) -> Counted:
-    """Make `target`, anew, of these files and folders of a folder here, judged and masked as those of a VM.
+    """Make a new `target` of these files and folders of a folder here, judged and masked as those of a VM.
 
     Args:
         own: it is pccpipe's own: what its owner may not read is opened to him.

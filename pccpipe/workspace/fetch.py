@@ -40,7 +40,7 @@ def fetch_tree(
     limits: Limits,
     unlocks: Sequence[Unlock] = (),
 ) -> Counted:
-    """Make `target`, anew, as the folder is there, but for what is excluded or may not come.
+    """Make a new `target` as the folder is there, but for what is excluded or may not come.
 
     What nobody can unlock stays here as it was known, so that it does not look deleted.
 
