@@ -227,7 +227,6 @@ class Assembly:
         from pccpipe.targets.container import ContainerTarget
 
         if self.vm is None:
-            from pccpipe.docker_api.engine import local_socket
             from pccpipe.shell.here import Here
 
             here = Here(self._withheld)
@@ -237,8 +236,7 @@ class Assembly:
                 self._run_id,
                 state,
                 lambda: str(self.workspace.home.absolute()),
-                local_socket(),
-                self._project.lost_after,
+                lost_after=self._project.lost_after,
                 door=Door(here, self._accept),
             )
         workspace = self.vm.workspace

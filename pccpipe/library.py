@@ -166,6 +166,7 @@ def run(
     values = resolve_inputs(pipeline, inputs or {})
     secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline), environ)
     _check_untold(pipeline, values, secrets)
+    _check_engine(pipeline, project)
     accepted = _accepted(pipeline, accept_fallback)
     folders = Folders.of(Path(runs_dir or RUNS_DIR).absolute(), run_id, _workspace(workspace))
     allowed = fallback is Fallback.ALLOWED
@@ -241,6 +242,7 @@ def resume(
             return RunResult(run_id, None, WAITING, state.message, state.downgraded, record, state)
         pipeline = _kept_pipeline(record, began)
         project = _same_project(began, project or _kept_project(began))
+        _check_engine(pipeline, project)
         secrets = read_secrets(pipeline.secrets, _named_secrets(pipeline), environ)
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
         refuse_links(folders.user, record, folders.state)
@@ -434,6 +436,23 @@ def _check_untold(pipeline: Pipeline, inputs: Mapping[str, Json], secrets: Mappi
                     f"the value of the secret {name} stands in {place}, which is kept in the run's record",
                     "take it out: a step that names the secret in its `secrets:` has it as an environment variable",
                 )
+
+
+def _check_engine(pipeline: Pipeline, project: Project) -> None:
+    """Raise UsageError if steps need this machine's engine, and the user's settings name one elsewhere.
+
+    That is no engine which is away: no fallback makes up for it, and any other engine here would be the wrong one.
+    """
+    bodies = [step.body for step in pipeline.all_steps()]
+    needs_engine = any(
+        isinstance(body, Build)
+        or (isinstance(body, Run) and Place.CONTAINER in (body.where.on, body.fallback and body.fallback.on))
+        for body in bodies
+    )
+    if project.isolation_mode is IsolationMode.CONTAINER and needs_engine:
+        from pccpipe.shell.local_engine import find_local_engine
+
+        find_local_engine()
 
 
 def _accepted(pipeline: Pipeline, ids: Collection[str]) -> tuple[str, ...]:

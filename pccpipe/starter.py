@@ -15,6 +15,7 @@ from msgspec import Struct
 from pccpipe.errors import UsageError
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.files import write_atomically
+from pccpipe.shell.local_engine import find_local_engine
 from pccpipe.spec.project import DEFAULT_FILE, KEY_VARIABLE, USER_VARIABLE
 from pccpipe.spec.schema import schema_text
 from pccpipe.spec.write import yaml_text
@@ -23,7 +24,6 @@ from pccpipe.values import Json
 PIPELINE_FILE = "pipeline.yaml"
 SCHEMAS = ".pccpipe"
 """The folder with the schemas that the files name for editors: the same path for everybody who has the project."""
-_SOCKET = Path("/var/run/docker.sock")
 _LONGEST = 1024 * 1024
 _VM = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]{3,})(?::(?P<port>\d{1,5}))?")
 
@@ -58,14 +58,14 @@ def start_project(
     *,
     force: bool = False,
     environ: Mapping[str, str] = os.environ,
-    socket: Path = _SOCKET,
+    socket: Path | None = None,
 ) -> Started:
     """Write pccpipe.yaml, pipeline.yaml and the schemas that they name.
 
     Args:
         vm: the address of the project's VM, `[USER@]HOST[:PORT]`.
         force: write over files that are there.
-        socket: where the Docker Engine of this machine would be.
+        socket: where the Docker Engine of this machine would be; None: where it is found.
 
     Raises UsageError if a file is there that is not the same, or the address is none.
     """
@@ -87,7 +87,15 @@ def start_project(
     return Started(found, tuple(folder / name for name in texts), mode)
 
 
-def look(folder: Path, environ: Mapping[str, str], socket: Path) -> Found:
+def _socket(environ: Mapping[str, str]) -> str:
+    """Give the path of this machine's engine; none for one that pccpipe could not use."""
+    try:
+        return find_local_engine(environ, Path(environ.get("HOME") or Path.home())).socket
+    except UsageError:
+        return ""
+
+
+def look(folder: Path, environ: Mapping[str, str], socket: Path | None) -> Found:
     """What can be found out without asking."""
     project, project_from = _id(folder)
     test, test_from = _test(folder)
@@ -98,7 +106,7 @@ def look(folder: Path, environ: Mapping[str, str], socket: Path) -> Found:
         id_from=project_from,
         test=test,
         test_from=test_from,
-        engine=os.access(socket, os.R_OK | os.W_OK),
+        engine=os.access(socket or _socket(environ), os.R_OK | os.W_OK),
         key=next((key for key in keys if (home / key[2:]).is_file()), ""),
         user_is_set=bool(environ.get(USER_VARIABLE)),
         key_is_set=bool(environ.get(KEY_VARIABLE)),

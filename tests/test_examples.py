@@ -59,8 +59,12 @@ def test_an_own_pipeline_runs_with_one_builder(control: Control, model: ModelSer
 def test_in_mode_container_the_local_engine_has_the_containers(
     tmp_path: Path, local_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{local_engine.socket}")
-    control = Control(tmp_path, env={"OPENAI_API_KEY": KEY}, mode="container")
+    # As where an engine runs in a small VM of its own, and nothing names it.
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    colima = tmp_path / "colima"
+    (colima / "default").mkdir(parents=True)
+    (colima / "default/docker.sock").symlink_to(local_engine.socket)
+    control = Control(tmp_path, env={"OPENAI_API_KEY": KEY, "COLIMA_HOME": str(colima)}, mode="container")
     (control.workspace / "a.txt").write_text("one\n")
     (control.workspace / "image").mkdir()
     (tmp_path / "image").mkdir()
@@ -82,6 +86,22 @@ def test_in_mode_container_the_local_engine_has_the_containers(
     assert "+three yes" in (ran.record / "diff.patch").read_text()
     assert (control.workspace / "a.txt").read_text() == "one\n"
     assert local_engine.docker("ps", "-aq", "--filter", f"label=pccpipe.run={ran.record.name}") == ""
+
+
+@pytest.mark.parametrize("setting", ["DOCKER_HOST", "DOCKER_CONTEXT"])
+def test_in_mode_container_an_engine_elsewhere_is_refused_before_a_run_begins(tmp_path: Path, setting: str) -> None:
+    value = "ssh://me@engine" if setting == "DOCKER_HOST" else "no-such-context"
+    control = Control(tmp_path, mode="container", env={setting: value})
+    fallback = "fallback: {on: local}"
+    ran = control.run(f"""
+        containers: {{box: {{image: "bb:latest", network: none}}}}
+        steps: [{{id: inside, on: container, container: box, run: "true", {fallback}}}]
+    """)
+    assert (ran.code, ran.record.exists()) == (2, False)
+    assert value in ran.stderr
+    assert "hint: " in ran.stderr
+    # Steps that need no engine run.
+    assert control.run("steps: [{id: here, on: vm, run: 'true'}]").code == 0
 
 
 def test_a_time_limit_ends_the_building_of_an_image(

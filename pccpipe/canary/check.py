@@ -19,7 +19,7 @@ from pccpipe.canary.ledger import Ledger, Report, Spot
 from pccpipe.canary.machine import Classify, Looker
 from pccpipe.canary.value import Canary
 from pccpipe.data_files import data_path
-from pccpipe.docker_api.engine import Engine, local_socket
+from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.settings import HOME
 from pccpipe.engine.cancel import Cancel
 from pccpipe.errors import Unavailable, UsageError
@@ -193,7 +193,7 @@ class _Check:
         )
         if project.isolation_mode is not IsolationMode.LOCAL and has_containers:
             side = self._side
-            engine = Engine(side.machine, None if self._vm else local_socket())
+            engine = Engine(side.machine)
             self._engine = EngineLooker(engine, side.where, canary, self.ledger)
         self._name_rows()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pccpipe.canary.routes import VM, EscapeReport, Routes, Verdict
 from pccpipe.data_files import data_path
-from pccpipe.docker_api.engine import Engine, local_socket
+from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.engine.cancel import Cancel
 from pccpipe.errors import Unavailable, UsageError
@@ -110,7 +110,7 @@ class _Check:
             assert project.vm is not None
             self._connection = Connection(project.vm, accept_new_host_key=accept_new_host_key)
         self._machine: Machine = self._connection or Here(frozenset())
-        self._engine = Engine(self._machine, None if self._connection else local_socket())
+        self._engine = Engine(self._machine)
         self._login = project.vm.user if project.vm and self._run_as else ""
         if not self._connection:
             self.routes.set_side(VM, Verdict.NOT_TRIED, "the project has no VM")

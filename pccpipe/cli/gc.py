@@ -102,7 +102,7 @@ def _duration(text: str) -> float:
 
 def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence[Site], Connection | None]:
     """Where the project's runs leave things: on its VM, if it has one, and here."""
-    from pccpipe.docker_api.engine import Engine, local_socket
+    from pccpipe.docker_api.engine import Engine
     from pccpipe.gc.look import Site
     from pccpipe.gc.records import RunsDir
     from pccpipe.outcome import IsolationMode
@@ -124,7 +124,7 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
             connection, project.vm.root, of_project, engine, project.lost_after + 60.0, project.vm.run_as
         )
         return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs)], connection
-    engine = Engine(here, local_socket())
+    engine = Engine(here)
     needs_engine = project.isolation_mode is IsolationMode.CONTAINER
     return [Site(here, system, RunsDir(runs_dir), engine, needs_engine, runs=runs)], None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pccpipe.docker_api.account import engine_options
 from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
 from pccpipe.docker_api.stream import Answer, EngineAnswerError
-from pccpipe.errors import ActionError, Broken, LimitExceeded, Nonsense, Unavailable
+from pccpipe.errors import ActionError, Broken, LimitExceeded, Nonsense, Unavailable, UsageError
 from pccpipe.json_reader import NotJson
 from pccpipe.outcome import Reason
 from pccpipe.targets.answers import name, number, text
@@ -27,20 +26,10 @@ PING_TIMEOUT = 15.0
 NEWEST_API = (1, 47)
 OLDEST_API = (1, 40)
 
+_START = "start one, or name its socket: DOCKER_HOST=unix://PATH"
+
 T = TypeVar("T")
 _ID = re.compile("[0-9a-f]{64}")
-
-
-DEFAULT_SOCKET = "/var/run/docker.sock"
-
-
-def local_socket() -> str:
-    """The socket of this machine's engine, as Docker's own tools find it; a rootless one's, if there is no other."""
-    host = os.environ.get("DOCKER_HOST", "")
-    if host.startswith("unix://"):
-        return host.removeprefix("unix://")
-    own = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / "docker.sock"
-    return str(own) if own.is_socket() and not Path(DEFAULT_SOCKET).exists() else DEFAULT_SOCKET
 
 
 class Engine:
@@ -62,8 +51,13 @@ class Engine:
 
     @property
     def socket(self) -> str:
-        """Where it is. Raises `Unavailable` while the machine can't be asked."""
-        return self._socket or self.machine.facts.engine_socket
+        """Where it is. Raises `Unavailable` while the machine can't be asked, UsageError for an address elsewhere."""
+        if self._socket:
+            return self._socket
+        facts = self.machine.facts
+        if facts.engine_error:
+            raise UsageError(facts.engine_error.message, facts.engine_error.hint)
+        return facts.engine_socket
 
     def open(self) -> None:
         """Make sure that it answers. Raises `Unavailable`."""
@@ -86,6 +80,13 @@ class Engine:
             return self.machine.dial(self.socket)
         except (ConnectionError, TimeoutError) as error:
             raise Broken(Reason.ENGINE_NOT_ANSWERING, f"{self.socket} on {self.machine.host}: {error}") from error
+        except Unavailable as error:
+            words = (
+                self.machine.facts.engine_words if error.reason is Reason.ENGINE_MISSING and not self._socket else ""
+            )
+            if words:
+                raise Unavailable(error.reason, f"{error.words} ({words})", error.hint or _START) from error
+            raise
 
     def ask(self, call: Call, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
         """Call the API; what goes wrong becomes `Unavailable` or `Refused`, with the engine's own words."""

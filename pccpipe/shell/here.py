@@ -18,9 +18,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pccpipe.errors import Unavailable
+from msgspec.structs import replace
+
+from pccpipe.errors import Unavailable, UsageError
 from pccpipe.outcome import Reason
 from pccpipe.shell.housekeeping import run_script
+from pccpipe.shell.local_engine import find_local_engine, is_engine_at_hand
 from pccpipe.targets.machine import ByteStream, Done, Facts, Process, Served
 
 if TYPE_CHECKING:
@@ -61,8 +64,12 @@ class Here:
             user = pwd.getpwuid(uid).pw_name
         except KeyError:
             user = str(uid)
-        has_engine = os.access("/var/run/docker.sock", os.W_OK)
-        return Facts(uid, os.getgid(), user, str(Path.home()), os.uname().sysname, has_engine)
+        facts = Facts(uid, os.getgid(), user, str(Path.home()), os.uname().sysname, is_engine_at_hand())
+        try:
+            engine = find_local_engine()
+        except UsageError as error:
+            return replace(facts, engine_error=error)
+        return replace(facts, engine_socket=engine.socket, engine_words=engine.words)
 
     def popen(self, command: str) -> Process:
         return LocalProcess(command, self._environment())

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from pccpipe.errors import Unavailable
+from pccpipe.errors import Unavailable, UsageError
 from pccpipe.outcome import Reason
 
 MAKE_ROOM = "pccpipe gc (it lists what earlier runs left there with its size, and removes it)"
@@ -74,6 +74,10 @@ class Facts(Struct, frozen=True):
     has_engine: bool
     """Whether its user may use an engine's socket there."""
     engine_socket: str = "/var/run/docker.sock"
+    engine_words: str = ""
+    """How that was found, or where it was looked for."""
+    engine_error: UsageError | None = None
+    """Why no engine there can be used: what the user's settings name is none of its sockets."""
 
 
 class Machine(Protocol):

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pccpipe import limits
 from pccpipe.data_files import data_path
-from pccpipe.docker_api.engine import Engine, local_socket
+from pccpipe.docker_api.engine import Engine
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.fence import system_folder
@@ -71,7 +71,7 @@ class Patient:
         self._name = f"{secrets.token_hex(4)}-doctor"
 
     def _new_engine(self) -> Engine:
-        return Engine(self.machine, None if self.vm else local_socket())
+        return Engine(self.machine)
 
     @property
     def subject(self) -> str:
