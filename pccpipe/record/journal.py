@@ -23,6 +23,7 @@ from pccpipe.record.events import (
     StepStarted,
     Warned,
 )
+from pccpipe.record.files import sync, sync_through
 from pccpipe.record.rate import Rate
 from pccpipe.record.room import Room
 
@@ -207,7 +208,9 @@ class Journal:
 
     def _sync(self) -> None:
         try:
-            self._room.made(lambda: os.fdatasync(self._fd))
+            # What is thrown away on its account must be nowhere else to be lost.
+            bring = sync_through if self._when_synced else sync
+            self._room.made(lambda: bring(self._fd))
         except OSError as error:
             raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
         self._synced += self._when_synced

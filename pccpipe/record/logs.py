@@ -6,13 +6,13 @@ Of more output than `log_limit` the beginning and the end are kept, and a line b
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from pathlib import Path
 from types import TracebackType
 
 from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.outcome import Stream
+from pccpipe.record.files import sync
 from pccpipe.record.ring import Ring
 from pccpipe.record.room import Room
 
@@ -223,7 +223,7 @@ class _StreamLog:
                 for piece in ring.kept():
                     self._append(piece)
             if self._is_touched:
-                self._room.made(lambda: os.fdatasync(self._file))
+                self._room.made(lambda: sync(self._file.fileno()))
         finally:
             self._ring, self._skipped = None, left_out
             self._file.close()

@@ -9,6 +9,7 @@ closed.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ SILENCE_LIMIT = 45.0
 AHEAD = 128 * 1024
 """Bytes taken from the kernel at a time: paramiko asks for a packet's length, then for the rest of it, and each call
 waits for the interpreter's lock."""
+
+
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Linux's alone."""
+_DROP_TIME = 0x80
+"""macOS's TCP_RXT_CONNDROPTIME (<netinet/tcp.h>), in seconds; Python has no name for it."""
 
 
 class HeardSocket:
@@ -62,10 +69,10 @@ class HeardSocket:
             raise
         self._given, self._taken = 0, taken
         self._heard = time.monotonic()
-        if isinstance(self._inner, socket.socket):
+        if isinstance(self._inner, socket.socket) and _QUICK_ACK is not None:
             # sshd keeps a second small packet back until the first is acknowledged, for which the kernel takes 40 ms:
             # so at the first session of each login. The option does not last (tcp(7)).
-            self._inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            self._inner.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
         return taken
 
     def send(self, data: bytes) -> int:
@@ -98,7 +105,10 @@ class HeardSocket:
     def _abandon_after(self, seconds: float) -> None:
         if isinstance(self._inner, socket.socket):
             with contextlib.suppress(OSError):
-                self._inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
+                if hasattr(socket, "TCP_USER_TIMEOUT"):
+                    self._inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
+                elif os.uname().sysname == "Darwin":
+                    self._inner.setsockopt(socket.IPPROTO_TCP, _DROP_TIME, int(seconds))
 
     def _is_silent(self) -> bool:
         limit = max(SILENCE_LIMIT, self._patience)

@@ -41,6 +41,9 @@ CONNECT_TIMEOUT = 10.0
 HANDSHAKE_TIMEOUT = 30.0
 """Seconds for sshd's greeting, and for the keys to be agreed on: a machine that swaps takes its time."""
 
+_FROM_THE_SERVER = (paramiko.SSHException, OSError, EOFError, UnicodeError)
+"""What its words, its silence and its end raise."""
+
 # paramiko logs what it also raises, with tracebacks; without a handler Python prints that on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -259,6 +262,10 @@ def _closed(where: str, transport: Transport, error: Exception) -> Unavailable:
     if transport.is_active() or isinstance(error.__context__, TimeoutError) or transport.heard.fell_silent:
         words = f"{where}: something accepts connections, but no SSH server answered in {HANDSHAKE_TIMEOUT:g} s"
         return Unavailable(Reason.SSH_UNREACHABLE, words)
+    cause = error.__context__
+    if "protocol banner" in text and cause and not isinstance(cause, _FROM_THE_SERVER):
+        # Whatever happens before the server's first line, paramiko says that this cannot be read.
+        return Unavailable(Reason.SSH_CLOSED, f"{where}: the login failed here: {type(cause).__name__}: {cause}")
     if "protocol banner" in text or isinstance(error, EOFError):
         return Unavailable(Reason.SSH_CLOSED, f"{where}: the connection was closed before the login was done")
     return Unavailable(Reason.SSH_CLOSED, f"{where}: {text or type(error).__name__}")

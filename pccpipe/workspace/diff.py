@@ -100,7 +100,7 @@ class _Leaks(Struct):
 
 
 def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, halt: Halt | None) -> tuple[str, ...]:
-    """Make two trees of what is not the same in both: files of `sent`, and hard links to the files and links of `now`.
+    """Make two trees of what is not the same in both: files of `sent`, and files and links of `now`.
 
     Gives those of `now` that are no part of a diff, each with its reason. Raises ActionError when it has more files
     than the limit.
@@ -156,14 +156,15 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
 
 
 def _put(found: Found, made: Path, halt: Halt | None) -> None:
-    """Make the file or link again: as a hard link, if the kernel allows that."""
+    """Make the file or link again: a file as a hard link, if the kernel allows that."""
+    if stat.S_ISLNK(found.entry.mode):
+        # macOS has no hard links to symbolic ones.
+        made.symlink_to(found.entry.link)
+        return
     try:
         os.link(found.name, made, src_dir_fd=found.folder.fd, follow_symlinks=False)
     except PermissionError:
         # Another user's: a container's root has made it.
-        if stat.S_ISLNK(found.entry.mode):
-            made.symlink_to(found.entry.link)
-            return
         fd = found.folder.file(found.name)
         try:
             with made.open("xb") as file:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.fake_mac import FakeMac
 from tests.testbed.vm import VM
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +71,8 @@ class Control:
     settings: str = ""
     """More lines of the project file."""
     count: int = 0
+    mac: FakeMac | None = None
+    """What its commands run on, if not on this machine as it is."""
 
     @property
     def workspace(self) -> Path:
@@ -110,9 +113,9 @@ class Control:
     ) -> tuple[subprocess.Popen[str], Path]:
         argv, record = self.command(pipeline, *arguments, run_id=run_id)
         process = subprocess.Popen(
-            argv,
+            self._on_controller(argv),
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -124,15 +127,23 @@ class Control:
         """Another command, on the runs of this control centre."""
         runs = str(self.folder / ".system" / "runs")
         return subprocess.run(
-            [sys.executable, "-m", "pccpipe", command, *arguments, "--runs-dir", runs],
+            self._on_controller([sys.executable, "-m", "pccpipe", command, *arguments, "--runs-dir", runs]),
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=limit,
             check=False,
         )
+
+    def _on_controller(self, argv: list[str]) -> list[str]:
+        return self.mac.argv(argv) if self.mac else argv
+
+    def _environment(self) -> dict[str, str]:
+        mac = self.mac.env if self.mac else {}
+        path = os.pathsep.join([*filter(None, [mac.get("PYTHONPATH")]), str(ROOT)])
+        return {**os.environ, **mac, "PYTHONPATH": path, **self.env}
 
     def run(
         self,

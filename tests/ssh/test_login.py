@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec.structs
 import pytest
+from pytest_mock import MockerFixture
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
@@ -213,3 +214,12 @@ def test_what_is_not_to_be_had_on_the_way_is_named(behind: Vm, bastion: tuple[VM
     error = refusal(msgspec.structs.replace(behind, proxy_jump=f"{jump.host},{jump.host}:9"))
     assert error.reason is Reason.SSH_UNREACHABLE
     assert f"port 9 through {jump.host}" in error.words
+
+
+def test_a_fault_of_our_own_before_the_servers_first_word_is_not_told_as_the_servers(
+    vm: VM, mocker: MockerFixture
+) -> None:
+    mocker.patch("pccpipe.ssh.heard.HeardSocket.recv", side_effect=AttributeError("no such option"))
+    error = refusal(vm_spec(vm))
+    assert error.reason is Reason.SSH_CLOSED
+    assert error.words == f"{vm.host} port 22: the login failed here: AttributeError: no such option"

@@ -1,0 +1,107 @@
+"""Runs whose controller is a Mac, as far as one can be had on Linux."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.control import DEMO, KEY, ROOT, Control
+from tests.fake_mac import FakeMac
+from tests.testbed.model import ModelServer
+from tests.testbed.vm import VM
+
+CHANGES = """
+    steps:
+      - {id: up, upload: workspace}
+      - id: change
+        on: vm
+        run: ln -s a.txt link && echo new >>a.txt && rm old-link && ln -s b.txt old-link
+      - {id: down, download: workspace}
+      - {id: patch, diff: diff.patch}
+"""
+
+
+def test_the_fake_lacks_what_macos_lacks(mac: FakeMac) -> None:
+    code = """
+import fcntl, os, platform, socket, urllib.request
+print(platform.system(), os.listdir("/proc"), len(os.listdir("/dev/fd")) > 2)
+print(hasattr(os, "fdatasync"), hasattr(socket, "TCP_QUICKACK"))
+"""
+    assert _python(mac, code) == "Darwin [] True\nFalse False\n"
+
+
+def test_the_fakes_disk_takes_names_for_one_that_differ_in_case_or_form(mac: FakeMac) -> None:
+    folder = mac.one_name[0]
+    folder.mkdir()
+    code = f"""
+import os
+from pathlib import Path
+folder = Path({str(folder)!r})
+(folder / "Readme").write_text("one")
+print((folder / "README").read_text(), os.listdir(folder))
+for make in (Path.mkdir, lambda path: path.open("xb"), lambda path: path.symlink_to("x")):
+    try:
+        make(folder / "README")
+    except FileExistsError:
+        print("refused")
+(folder / "caf\\u00e9").mkdir()
+print((folder / "cafe\\u0301").is_dir())
+"""
+    assert _python(mac, code) == "one ['Readme']\n" + "refused\n" * 3 + "True\n"
+
+
+def _python(mac: FakeMac, code: str) -> str:
+    argv, env = mac.argv([sys.executable, "-c", code]), {**os.environ, **mac.env}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_a_run_on_a_vm_brings_new_and_changed_links_home_in_a_diff(mac_control: Control, mac: FakeMac) -> None:
+    for name in ("a.txt", "b.txt"):
+        (mac_control.workspace / name).write_text(f"{name}\n")
+    (mac_control.workspace / "old-link").symlink_to("a.txt")
+    ran = mac_control.run(CHANGES)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    patch = (ran.record / "diff.patch").read_text()
+    assert "new file mode 120000" in patch
+    assert "-a.txt\n\\ No newline at end of file\n+b.txt" in patch
+    assert "+new" in patch
+
+
+def test_what_is_thrown_away_on_an_events_account_is_on_the_medium_first(mac_control: Control, mac: FakeMac) -> None:
+    ran = mac_control.run("steps: [{id: a, on: vm, run: echo hello}]")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    # Ordinary events, and the one before the VM's copy of the output goes.
+    assert mac.synced.count("B") > mac.synced.count("F") >= 1
+
+
+@pytest.fixture
+def demo(tmp_path: Path, vm: VM, mac: FakeMac) -> Control:
+    control = Control(tmp_path, vm, {"OPENAI_API_KEY": KEY}, run_as=True, mac=mac)
+    shutil.copytree(DEMO / "project", control.workspace, dirs_exist_ok=True)
+    return control
+
+
+def test_the_default_pipeline_with_the_real_agent_in_containers_on_a_vm(demo: Control, vm: VM, tmp_path: Path) -> None:
+    scenario = json.loads((DEMO / "scenario.json").read_text())
+    with ModelServer(vm.host_side, key=KEY, scenario=scenario) as model:
+        ran = demo.run(
+            ROOT / "pipelines/default-run.yaml",
+            *("--input", f"work_order={DEMO / 'work-order.md'}", "--input", "test=sh test.sh"),
+            *("--input", f"endpoint={model.url}/v1"),
+        )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.state["outcome"] == "succeeded"
+    assert not ran.state["downgraded"]
+    agents = [step for step in ran.state["steps"] if step["path"].endswith((".build", ".review"))]
+    assert {step["attempts"][-1]["had"]["place"] for step in agents if step["attempts"]} == {"container"}
+    shutil.copytree(DEMO / "project", tmp_path / "p")
+    subprocess.run(["git", "apply", str(ran.record / "diff.patch")], cwd=tmp_path / "p", check=True)
+    subprocess.run(["sh", "test.sh"], cwd=tmp_path / "p", check=True, capture_output=True)
