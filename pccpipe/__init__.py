@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from pccpipe.systems import refusal
 from pccpipe.version import __version__
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def __getattr__(name: str) -> object:
     # Loaded when first asked for (PEP 562): a command such as `pccpipe --version` needs none of it.
     for home, names in _HOMES.items():
         if name in names:
+            if refused := refusal():
+                raise ImportError(refused)
             return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'pccpipe' has no attribute {name!r}")
 

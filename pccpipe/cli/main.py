@@ -11,6 +11,7 @@ import io
 import os
 import sys
 
+from pccpipe.systems import refusal
 from pccpipe.version import __version__
 
 WRONG_USAGE = 2
@@ -25,6 +26,8 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["version"]):
         print(f"pccpipe {__version__}")
         return
+    if refused := refusal():
+        _fail(refused, WRONG_USAGE)
     # First of all: 2 ms.
     from pccpipe.cli.process import close_to_others
 

@@ -155,8 +155,9 @@ def understood(machine: Machine, answer: str) -> str:
     word, _, words = answer.partition(" ")
     match word:
         case "missing":
-            hint = "pccpipe needs Linux with GNU coreutils and grep there: apt-get install coreutils grep"
-            raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {words.strip()}", hint)
+            lacks, _, install = words.strip().partition("; install: ")
+            hint = f"pccpipe needs Linux with GNU coreutils and grep there: {install}"
+            raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {lacks}", hint)
         case "refused":
             raise refused(machine.host, words.strip())
         case "removed":

@@ -28,7 +28,11 @@ pcc_tools() { # finds what a lane needs; sets pcc_missing
   pcc_find tail && pcc_tail=$pcc_found || pcc_missing="$pcc_missing tail (coreutils)"
   pcc_find grep && pcc_grep=$pcc_found || pcc_missing="$pcc_missing grep"
   [ -r /proc/self/stat ] || pcc_missing="$pcc_missing /proc"
-  [ -z "$pcc_missing" ]
+  [ -z "$pcc_missing" ] && return
+  # Alpine's busybox has all but enough of them.
+  if pcc_find apk; then pcc_found="apk add"; else pcc_found="apt-get install"; fi
+  pcc_missing="$pcc_missing; install: $pcc_found coreutils grep"
+  return 1
 }
 
 pcc_user=

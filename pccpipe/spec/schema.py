@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BODIES = ("run", "upload", "download", "diff", "remove", "build", "repeat", "parallel")
 BUILT_IN_RESULTS = ("builder-result", "reviewer-result")
 
+_SPACE = " \t\r\n"
 _TYPES = {
     "string": "text",
     "integer": "a whole number",
@@ -53,11 +54,7 @@ def schema_file_problems(path: Path) -> list[Problem]:
     except LimitExceeded as error:
         return [Problem(Position(str(path), 1, 1), error.message, rule=Rule.FILE)]
     except json.JSONDecodeError as error:
-        offset = min(error.pos, len(error.doc.rstrip()))
-        line = error.doc.count("\n", 0, offset) + 1
-        at = Position(str(path), line, offset - error.doc.rfind("\n", 0, offset))
-        message = f"this is no valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
-        return [Problem(at, message, "", error.doc.split("\n")[line - 1], Rule.YAML)]
+        return [_not_json(path, error)]
     except UnicodeDecodeError:
         return [Problem(Position(str(path), 1, 1), "the file is not UTF-8 text", rule=Rule.YAML)]
     except RecursionError:
@@ -65,6 +62,19 @@ def schema_file_problems(path: Path) -> list[Problem]:
     except BadYaml as bad:
         return [Problem(bad.position, bad.message, bad.hint, bad.line, Rule.YAML)]
     return _told(Draft7Validator(Draft7Validator.META_SCHEMA), source)
+
+
+def _not_json(path: Path, error: json.JSONDecodeError) -> Problem:
+    """Say where a file is no JSON, and why."""
+    offset, words = min(error.pos, len(error.doc.rstrip())), f"{error.msg[:1].lower()}{error.msg[1:]}"
+    # Python 3.13 points at the comma, with words of its own; earlier ones at what comes after it.
+    end = error.pos + (error.doc[error.pos : error.pos + 1] == ",")
+    before, after = error.doc[:end].rstrip(_SPACE), error.doc[end:].lstrip(_SPACE)
+    if before.endswith(",") and after.startswith(("}", "]")):
+        offset, words = len(before) - 1, f"a comma with nothing between it and the `{after[0]}`"
+    line = error.doc.count("\n", 0, offset) + 1
+    at = Position(str(path), line, offset - error.doc.rfind("\n", 0, offset))
+    return Problem(at, f"this is no valid JSON: {words}", "", error.doc.split("\n")[line - 1], Rule.YAML)
 
 
 def find_schema(name: str, folder: Path) -> Mapping[str, object]:

@@ -126,6 +126,11 @@ class Patient:
     def has_systemd(self) -> bool:
         return self.once("systemd", lambda: self.run("[ -d /run/systemd/system ]").code == 0)
 
+    @property
+    def has_apk(self) -> bool:
+        """Whether packages are installed there as on Alpine."""
+        return self.once("apk", lambda: self.run("command -v apk && ! command -v apt-get").code == 0)
+
     def run(self, script: str, timeout: float = 15.0) -> Done:
         """A short script there, in the C locale, with root's programs in its path."""
         return self.machine.run(f"export LC_ALL=C {PATH}\n{script}", timeout)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pccpipe.errors import Unavailable
 from pccpipe.shell import programs
+from pccpipe.shell.here import Here
+from pccpipe.shell.lane import understood
 from pccpipe.shell.programs import Opening, Place
 from pccpipe.targets.base import Command
 
@@ -39,3 +44,18 @@ def test_a_program_cut_short_does_nothing(tmp_path: Path) -> None:
 def test_runs_of_the_same_name_in_other_places_are_told_apart() -> None:
     assert Place("run-1", "/a/run-1").tag != Place("run-1", "/b/run-1").tag
     assert Place("run-1", "/a/run-1").tag.startswith("run-1-")
+
+
+@pytest.mark.parametrize(("program", "install"), [("apk", "apk add"), ("apt-get", "apt-get install")])
+def test_what_a_machine_lacks_is_said_with_the_command_of_its_system(
+    tmp_path: Path, program: str, install: str
+) -> None:
+    (tmp_path / program).write_text("")
+    (tmp_path / program).chmod(0o755)
+    tools = Path(programs.__file__).with_name("tools.sh").read_text()
+    sh = shutil.which("sh") or "sh"
+    script = f'{tools}\npcc_tools || printf %s "missing$pcc_missing"'
+    said = subprocess.run([sh], input=script, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
+    with pytest.raises(Unavailable, match=r"localhost lacks: timeout \(coreutils\) tail \(coreutils\) grep$") as raised:
+        understood(Here(), said.stdout)
+    assert raised.value.hint.endswith(f": {install} coreutils grep")

@@ -39,7 +39,8 @@ def installed(patient: Patient) -> Finding:
     words = f"there is no Docker Engine ({refusal.words})"
     if patient.vm:
         return wrong(words, Mend(patient.pccpipe("provision"), Where.HERE))
-    return wrong(words, Mend(f"{patient.sudo}apt-get install -y docker.io"))
+    install = "apk add docker" if patient.has_apk else "apt-get install -y docker.io"
+    return wrong(words, Mend(f"{patient.sudo}{install}"))
 
 
 def group(patient: Patient) -> Finding:

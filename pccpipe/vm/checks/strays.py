@@ -58,7 +58,7 @@ def deadline(patient: Patient) -> Finding:
     if way:
         return ok(f"a container is ended at its deadline by {'root' if way == 'proc' else way}, if pccpipe is gone")
     words = "nothing can end a container at its deadline if pccpipe is gone: there is no curl, perl, python3 or docker"
-    install = f"{patient.sudo}sh -c 'apt-get update && apt-get install -y curl'"
+    install = f"{patient.sudo}sh -c '{'apk add' if patient.has_apk else 'apt-get update && apt-get install -y'} curl'"
     return wrong(f"{words} to ask the engine with", Mend(install, is_safe=True))
 
 

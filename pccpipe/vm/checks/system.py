@@ -106,6 +106,8 @@ def memory(patient: Patient) -> Finding:
 
 
 def _install(patient: Patient, packages: str) -> str:
+    if patient.has_apk:
+        return f"{patient.sudo}apk add {packages}"
     # The lists first: a new VM of a cloud has none.
     return f"{patient.sudo}sh -c 'apt-get update && apt-get -o DPkg::Lock::Timeout=120 install -y {packages}'"
 
