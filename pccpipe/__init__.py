@@ -19,13 +19,7 @@ from pccpipe.systems import refusal
 from pccpipe.version import __version__
 
 if TYPE_CHECKING:
-    from pccpipe.canary.check import selfcheck
-    from pccpipe.canary.escape import check_escape
-    from pccpipe.canary.ledger import Report
-    from pccpipe.canary.routes import EscapeReport
-    from pccpipe.engine.cancel import Cancel
-    from pccpipe.errors import PccpipeError, RecordFull, SpecError, Unavailable, UsageError, VmBusy
-    from pccpipe.library import (
+    from pccpipe.api import (
         Fallback,
         RunResult,
         answer,
@@ -39,6 +33,12 @@ if TYPE_CHECKING:
         resume,
         run,
     )
+    from pccpipe.canary.check import selfcheck
+    from pccpipe.canary.escape import check_escape
+    from pccpipe.canary.ledger import Report
+    from pccpipe.canary.routes import EscapeReport
+    from pccpipe.engine.cancel import Cancel
+    from pccpipe.errors import PccpipeError, RecordFull, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.outcome import Outcome, Place, Reason
     from pccpipe.record.events import Event
 
@@ -80,7 +80,7 @@ _HOMES = {
     "pccpipe.canary.routes": ("EscapeReport",),
     "pccpipe.engine.cancel": ("Cancel",),
     "pccpipe.errors": ("PccpipeError", "RecordFull", "SpecError", "Unavailable", "UsageError", "VmBusy"),
-    "pccpipe.library": (
+    "pccpipe.api": (
         *("Fallback", "RunResult", "answer", "ask_to_cancel", "doctor"),
         *("load", "load_project", "local_project", "plan", "provision", "resume", "run"),
     ),

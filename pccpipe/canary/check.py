@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from pccpipe.api import load, local_project, run
 from pccpipe.canary.engine import EngineLooker
 from pccpipe.canary.home import HERE, RECORD, SHOWN, Filed, Screen, look_at_errors
 from pccpipe.canary.ledger import Ledger, Report, Spot
@@ -23,7 +24,6 @@ from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.settings import HOME
 from pccpipe.engine.cancel import Cancel
 from pccpipe.errors import Unavailable, UsageError
-from pccpipe.library import load, local_project, run
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
 from pccpipe.record.paths import split

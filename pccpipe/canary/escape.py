@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pccpipe.api import Fallback, RunResult, load, run
 from pccpipe.canary.routes import VM, EscapeReport, Routes, Verdict
 from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.problems import Call
 from pccpipe.engine.cancel import Cancel
 from pccpipe.errors import Unavailable, UsageError
-from pccpipe.library import Fallback, RunResult, load, run
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.shell import programs

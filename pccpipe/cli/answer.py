@@ -21,8 +21,8 @@ def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Pa
     Without KEY=VALUE: says what that is. The agent finds the answers in its next prompt, once the run is resumed. They
     are kept in the run's record, so a secret does not belong there.
     """
-    from pccpipe.library import answer as answer_run
-    from pccpipe.library import load_project
+    from pccpipe.api import answer as answer_run
+    from pccpipe.api import load_project
     from pccpipe.record.state import WAITING, load_state
     from pccpipe.views.summary import answered, questions
 

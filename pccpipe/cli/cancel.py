@@ -25,7 +25,7 @@ def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) 
     Asked once more, the run is less patient with what does not end. A run whose process is gone is ended from here.
     Exit status: 0 when the run has ended.
     """
-    from pccpipe.library import ask_to_cancel
+    from pccpipe.api import ask_to_cancel
 
     record = record_of(runs_dir, run_id)
     if not ask_to_cancel(run_id, runs_dir=runs_dir):
@@ -41,17 +41,18 @@ def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) 
 
 
 def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
+    from pccpipe.api import load_project, resume
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.library import kept_pipeline, load_project, resume
     from pccpipe.record.journal import read_events
     from pccpipe.record.requests import whoami
+    from pccpipe.session.kept import pipeline_to_resume
 
     handle = Cancel()
     handle.request("cancel", whoami())
     view = make_view(Format.PLAIN, record, read_events(record))
     try:
         of_project = load_project(project) if project else None
-        environ = take_secrets(kept_pipeline(record))
+        environ = take_secrets(pipeline_to_resume(record))
         resume(run_id, project=of_project, runs_dir=runs_dir, on_event=view, cancel=handle, environ=environ)
     finally:
         view.close()

@@ -38,12 +38,12 @@ def doctor(
     The key is the one in OPENAI_API_KEY, if that is set; it is used from this machine alone. Nothing is mended on a VM
     that a run has. Exit status: 0 all is fine (there may be warnings), 1 something is wrong, 3 the VM can't be reached.
     """
-    from pccpipe import library
+    from pccpipe import api
     from pccpipe.views.checkup import json_report
 
     of_project = project_here(project)
     view = make_view(of_project) if not as_json else None
-    report = library.doctor(
+    report = api.doctor(
         project=of_project,
         runs_dir=runs_dir,
         endpoint=endpoint,

@@ -24,11 +24,11 @@ def graph(pipeline: Path, output: str | None, file: Path | None) -> None:
 
     PIPELINE is a file, or the name of a built-in pipeline: default-run.
     """
-    from pccpipe import library
+    from pccpipe import api
     from pccpipe.views.graph import make_graph, mermaid
     from pccpipe.views.svg import svg
 
-    drawn = make_graph(library.load(pipeline))
+    drawn = make_graph(api.load(pipeline))
     as_svg = output == "svg" or (output is None and file is not None and file.suffix == ".svg")
     text = svg(drawn) if as_svg else mermaid(drawn)
     if file is None:

@@ -42,12 +42,12 @@ def plan(
     With every expression that can be known evaluated, the others as they are written. Runs and connects to nothing.
     PIPELINE is a file, or the name of a built-in pipeline: default-run.
     """
-    from pccpipe import library
+    from pccpipe import api
     from pccpipe.views.plan import plan_json, plan_text
 
-    fallback = library.Fallback.FORBIDDEN if no_fallback else library.Fallback.ALLOWED
-    spec = library.load(pipeline)
-    planned = library.plan(
+    fallback = api.Fallback.FORBIDDEN if no_fallback else api.Fallback.ALLOWED
+    spec = api.load(pipeline)
+    planned = api.plan(
         spec,
         project=which_project(project, pipeline=spec.path, local=local),
         inputs=read_inputs(given),

@@ -46,7 +46,7 @@ def provision(
     switched to it). What is there stays as it is. It is the pipeline provision.yaml, with a record like any run's;
     then the doctor looks at it all. Exit status: that of the run, or if it succeeded of `pccpipe doctor`.
     """
-    from pccpipe import library
+    from pccpipe import api
     from pccpipe.engine.cancel import Cancel
 
     of_project, patience, run_id = project_here(project), read_duration(wait, "--wait"), new_run_id()
@@ -55,7 +55,7 @@ def provision(
     obey_signals(cancel)
     view = make_run_view(output, runs_dir / run_id)
     try:
-        result = library.provision(
+        result = api.provision(
             run_id=run_id,
             project=of_project,
             runs_dir=runs_dir,
@@ -72,7 +72,7 @@ def provision(
         # One kind of output: whoever reads events asks the doctor himself.
         sys.exit(0)
     checkup = make_view(of_project)
-    report = library.doctor(
+    report = api.doctor(
         project=of_project,
         runs_dir=runs_dir,
         endpoint=endpoint,

@@ -54,11 +54,12 @@ def resume(
     the run goes on with the next step. The pipeline and its inputs are those that the run began with. Works on another
     machine too, with the run's folder. Exit status: as for `run`.
     """
+    from pccpipe.api import load_project
+    from pccpipe.api import resume as resume_run
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.library import kept_pipeline, load_project
-    from pccpipe.library import resume as resume_run
     from pccpipe.record.journal import read_events
     from pccpipe.record.state import load_state
+    from pccpipe.session.kept import pipeline_to_resume
     from pccpipe.views.summary import headline, questions
 
     record = record_of(runs_dir, run_id)
@@ -82,7 +83,7 @@ def resume(
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,
             wait=patience,
-            environ=take_secrets(kept_pipeline(record)),
+            environ=take_secrets(pipeline_to_resume(record)),
         )
     finally:
         view.close()

@@ -80,9 +80,9 @@ def run(
     3 a place was unavailable, the VM another run's, or a step lost, 4 downgraded (with --fail-on-downgrade), 5 waiting
     for a person (see `answer`), 130 or 143 cancelled.
     """
+    from pccpipe.api import Fallback, load
+    from pccpipe.api import run as run_pipeline
     from pccpipe.engine.cancel import Cancel
-    from pccpipe.library import Fallback, load
-    from pccpipe.library import run as run_pipeline
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")
     run_id = run_id if run_id is not None else new_run_id()

@@ -74,8 +74,8 @@ def selfcheck(
     Exit status: 0 found nowhere, 1 found, 2 wrong usage, 3 the run did not come to its end (no VM, no image), so that
     not all was checked, 130 or 143 cancelled.
     """
+    from pccpipe.api import load, local_project
     from pccpipe.canary.check import selfcheck as check
-    from pccpipe.library import load, local_project
     from pccpipe.views.selfcheck import lines
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")

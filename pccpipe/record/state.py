@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never
@@ -417,6 +418,14 @@ class RunState(Struct):
             ],
             "steps": [step.to_json() for step in self.steps.values()],
         }
+
+
+def state_of(events: Iterable[Event]) -> RunState:
+    """Fold a run's events into its state."""
+    state = RunState()
+    for event in events:
+        state.apply(event)
+    return state
 
 
 def state_text(state: RunState) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pccpipe
-from pccpipe.library import RunResult
+from pccpipe.api import RunResult
 from pccpipe.outcome import IsolationMode, Outcome, Reason
 from pccpipe.shell.programs import Place
 from pccpipe.shell.running import TRUNCATED

@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.outcome import IsolationMode, Place, Reason
-from pccpipe.project_vm import ProjectVm
 from pccpipe.record.fence import STATES, system_folder
 from pccpipe.record.index import has_ended
 from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.mask import Masker
+from pccpipe.session.vm import ProjectVm
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
 from pccpipe.targets.base import Target
 from pccpipe.targets.machine import ByteStream, Door, Halt, Machine

@@ -1,0 +1,49 @@
+"""Answers to what the agents of a waiting run asked a person for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pccpipe.errors import UsageError
+from pccpipe.record.events import InputGiven, RunStarted
+from pccpipe.record.fence import refuse_links
+from pccpipe.record.journal import Journal, read_events
+from pccpipe.record.lock import RunLock
+from pccpipe.record.state import WAITING, RunState, state_of
+from pccpipe.record.state_file import StateFile
+from pccpipe.session.kept import kept_project, same_project
+from pccpipe.spec.model import Project
+
+
+def give_answers(record: Path, values: Mapping[str, str], project: Project | None) -> RunState:
+    """Write the answers to the record, each to every step that asked for its key; give the state after that.
+
+    Raises UsageError, as pccpipe.api.answer says.
+    """
+    run_id = record.name
+    refuse_links(Path.cwd(), record)
+    events = list(read_events(record))
+    with RunLock(record):
+        state = state_of(events)
+        began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
+        if began and (project or (began.project_path and Path(began.project_path).exists())):
+            same_project(began, project or kept_project(began))
+        if state.status == WAITING and not state.open_questions:
+            raise UsageError(f"all questions of the run {run_id!r} are answered", f"continue: pccpipe resume {run_id}")
+        asked = {key for question in state.open_questions for key in question.inputs}
+        if not asked or state.ended_at is not None:
+            raise UsageError(f"the run {run_id!r} asks for nothing: it is {state.status}")
+        for key in values:
+            if key not in asked:
+                known = ", ".join(sorted(asked))
+                raise UsageError(f"the run {run_id!r} does not ask for {key!r}", f"it asks for: {known}")
+        journal = Journal(record, [StateFile(record, state)])
+        try:
+            for question in state.open_questions:
+                given = {key: value for key, value in values.items() if key in question.inputs}
+                if given:
+                    journal.append(InputGiven(question.step, given))
+        finally:
+            journal.close()
+        return state

@@ -1,0 +1,106 @@
+"""What is checked before a run begins: nothing is made, and nothing runs, until all of it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from pccpipe.errors import RecordFull, UsageError
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.record.journal import EVENTS
+from pccpipe.record.room import is_full
+from pccpipe.spec.model import Build, Pipeline, Project, Run, Upload
+from pccpipe.spec.search import refuse_required, refuse_without_project
+from pccpipe.values import Json
+from pccpipe.workspace.guard import SHORTEST
+
+
+@contextlib.contextmanager
+def room_to_begin(record: Path) -> Iterator[None]:
+    """Within the block, make RecordFull of a full disk, with what to do about it: a run without an event cannot be
+    resumed.
+    """
+    try:
+        yield
+    except (OSError, RecordFull) as error:
+        if not is_full(error) and not isinstance(error, RecordFull):
+            raise
+        journal = record / EVENTS
+        has_begun = journal.exists() and journal.stat().st_size
+        again = "" if has_begun else f"make room there, then: rm -r {shlex.quote(str(record))}, and begin the run again"
+        raise RecordFull(record, again) from error
+
+
+def check_untold(pipeline: Pipeline, inputs: Mapping[str, Json], secrets: Mapping[str, str]) -> None:
+    """Raise UsageError if a secret stands where it would be kept: the record has the pipeline and its inputs whole."""
+    places = {"the pipeline": pipeline.text.encode()}
+    places |= {f"the pipeline's file {name}": file.read_bytes() for name, file in (pipeline.files or {}).items()}
+    places |= {f"the input {name}": str(value).encode() for name, value in inputs.items()}
+    for name, value in secrets.items():
+        for place, text in places.items():
+            if len(value) >= SHORTEST and value.encode() in text:
+                raise UsageError(
+                    f"the value of the secret {name} stands in {place}, which is kept in the run's record",
+                    "take it out: a step that names the secret in its `secrets:` has it as an environment variable",
+                )
+
+
+def check_engine(pipeline: Pipeline, project: Project) -> None:
+    """Raise UsageError if steps need this machine's engine, and the user's settings name one elsewhere.
+
+    That is no engine which is away: no fallback makes up for it, and any other engine here would be the wrong one.
+    """
+    bodies = [step.body for step in pipeline.all_steps()]
+    needs_engine = any(
+        isinstance(body, Build)
+        or (isinstance(body, Run) and Place.CONTAINER in (body.where.on, body.fallback and body.fallback.on))
+        for body in bodies
+    )
+    if project.isolation_mode is IsolationMode.CONTAINER and needs_engine:
+        from pccpipe.shell.local_engine import find_local_engine
+
+        find_local_engine()
+
+
+def accepted_fallbacks(pipeline: Pipeline, ids: Collection[str]) -> tuple[str, ...]:
+    """The steps that a person lets fall back. Raises UsageError for one that has no fallback."""
+    with_fallback = [
+        step.id
+        for step in pipeline.all_steps()
+        if (isinstance(step.body, Run) and step.body.fallback)
+        or (isinstance(step.body, Upload) and step.body.fall_back_to_home)
+    ]
+    for id_ in ids:
+        if id_ not in with_fallback:
+            known = ", ".join(with_fallback) or "none"
+            raise UsageError(f"no step {id_!r} has a fallback to accept", f"steps with a fallback: {known}")
+    return tuple(dict.fromkeys(ids))
+
+
+def project_of(project: Project | None, pipeline: Pipeline) -> Project:
+    """The project of a run. Raises UsageError if the pipeline needs one and there is none."""
+    if project is None:
+        refuse_without_project(
+            pipeline,
+            "give `project=pccpipe.load_project(FILE)`, or `pccpipe.local_project()` to run it on this machine",
+        )
+        return Project("project", IsolationMode.LOCAL)
+    if project.local:
+        refuse_required(pipeline)
+    return project
+
+
+def named_secrets(pipeline: Pipeline) -> set[str]:
+    """Give the names of the secrets that its steps use."""
+    steps = pipeline.all_steps()
+    return {name for step in steps if isinstance(step.body, Run) for name in step.body.secrets}
+
+
+def workspace_of(given: str | Path | None) -> Path:
+    """Give the folder with the code, by default the current one. Raises UsageError if it is none."""
+    folder = Path(given or ".").absolute()
+    if not folder.is_dir():
+        raise UsageError(f"the workspace {folder} is no folder", "name the project's folder with --workspace")
+    return folder

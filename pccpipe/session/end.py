@@ -1,0 +1,66 @@
+"""The end of a run: what it left running on the VM is named, and its copies of the workspace are removed."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from pccpipe.engine.context import Parts
+from pccpipe.engine.halt import StepHalt
+from pccpipe.errors import PccpipeError
+from pccpipe.outcome import Place
+from pccpipe.record.events import Warned
+from pccpipe.record.state import RunState
+from pccpipe.session.targets import Folders
+from pccpipe.workspace.folder import remove_tree, tree_size
+
+if TYPE_CHECKING:
+    from pccpipe.session.vm import ProjectVm
+
+
+def name_daemons(parts: Parts, vm: ProjectVm, state: RunState, seconds: float) -> None:
+    """Name what the run's commands left running on the VM and nothing ends: it is the next run's neighbour.
+
+    An account of the commands' own is swept instead. What a command began carries its mark and has ended with it, but
+    a daemon may have written over that.
+    """
+    attempts = (attempt for step in state.steps.values() for attempt in step.attempts)
+    if vm.runs_as_account or not any(attempt.had and attempt.had.place is Place.VM for attempt in attempts):
+        return
+    from pccpipe.gc.unknown import in_words, unknown_processes
+
+    with contextlib.suppress(PccpipeError, OSError):
+        machine = vm.connection
+        if lines := unknown_processes(machine, vm.root, younger_than=seconds):
+            pids = " ".join(line.partition(" ")[0] for line in lines)
+            words = f"still running on {machine.host} after the run: {in_words(machine.facts.user, lines)}"
+            parts.journal.append(Warned(f"{words}; fix: kill {pids}, on the VM"))
+
+
+def clear_up(parts: Parts, folders: Folders) -> None:
+    """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
+    if not folders.sent.exists():
+        return
+    cancel = parts.cancel
+    try:
+        # After a cancel, only one that comes from now on cuts it short.
+        with cancel.shield() if cancel.requested else nullcontext(cancel) as from_now_on:
+            is_kept = parts.workspace.has_untold_changes(StepHalt(from_now_on, None))
+    except (PccpipeError, OSError):
+        is_kept = True  # no diff can be made of it, or nobody waits for it
+    if is_kept:
+        from pccpipe.views.text import size
+
+        parts.journal.append(
+            Warned(
+                f"files that this run changed exist only in {folders.copy} ({size(tree_size(folders.copy))}): no diff "
+                f"has all of them; once you have what you need: rm -rf {shlex.quote(str(folders.copy))}"
+            )
+        )
+        return
+    for folder in (folders.copy, folders.sent):
+        if not remove_tree(folder):
+            words = f"not removed: {folder}: another user's files are in it"
+            parts.journal.append(Warned(f"{words}; fix: sudo rm -rf {shlex.quote(str(folder))}"))

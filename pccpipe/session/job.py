@@ -1,0 +1,44 @@
+"""What a run is asked for, and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from msgspec import Struct
+
+from pccpipe.engine.cancel import Cancel
+from pccpipe.record.events import Event
+from pccpipe.session.targets import Folders
+from pccpipe.spec.model import Pipeline, Project
+from pccpipe.values import Discreet, Json
+
+
+class Caller(Struct, frozen=True):
+    """What the caller of `run` or `resume` gives for as long as the call takes.
+
+    Attributes:
+        on_event: called with each event once it is on disk.
+        wait: seconds to wait for a VM that is another run's.
+    """
+
+    on_event: Callable[[Event], None] | None
+    cancel: Cancel
+    accept_new_host_key: bool
+    wait: float
+
+
+class Job(Discreet, frozen=True):
+    """What `run` is asked for, and `resume` knows from the record."""
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"secrets"})
+
+    run_id: str
+    pipeline: Pipeline
+    project: Project
+    folders: Folders
+    inputs: Mapping[str, Json]
+    secrets: Mapping[str, str]
+    fallback_allowed: bool
+    accepted_fallbacks: tuple[str, ...]
+    """The ids of steps that a person let fall back also after an agent's code may have run."""

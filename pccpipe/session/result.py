@@ -1,0 +1,43 @@
+"""How a run ended, for the caller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from pccpipe.outcome import Outcome
+from pccpipe.record.state import RunState
+
+
+class RunResult(Struct, frozen=True):
+    """How a run ended. `record` is its folder, `status` the outcome's word, the `fails_as` of the step that ended it,
+    or `vm_busy`.
+
+    A run that waits for a person has no outcome yet: its status is `waiting_for_input`, `state.open_questions` says
+    what is to be given to `answer`, and `resume` goes on with it. One that was stopped (`state.stopped`) is
+    `unavailable`, keeps its workspace, and `resume` goes on with it too.
+    """
+
+    run_id: str
+    outcome: Outcome | None
+    status: str
+    message: str
+    downgraded: bool
+    record: Path
+    state: RunState
+
+    @property
+    def exit_status(self) -> int:
+        """The command's: 0, 1 failed or timed out, 3 unavailable or lost, 5 waits for a person, 130, 143 cancelled."""
+        match self.outcome:
+            case None:
+                return 5
+            case Outcome.SUCCEEDED | Outcome.SKIPPED:
+                return 0
+            case Outcome.FAILED | Outcome.TIMED_OUT:
+                return 1
+            case Outcome.UNAVAILABLE | Outcome.LOST:
+                return 3
+            case Outcome.CANCELLED:
+                return 143 if self.state.cancelled_by == "TERM" else 130

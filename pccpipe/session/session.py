@@ -1,0 +1,300 @@
+"""One run's life, top to bottom: its parts, the claim of the VM, the walk through its steps, its end.
+
+The caller has the run's lock and has checked what can be checked before; see begin.py and pccpipe/api.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pccpipe.engine.cancel import Cancel
+from pccpipe.engine.context import Parts, Serials
+from pccpipe.engine.halt import StepHalt
+from pccpipe.engine.past import Past
+from pccpipe.errors import Halted, RecordFull, Unavailable, UsageError, VmBusy
+from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.record import requests
+from pccpipe.record.events import (
+    Cancelling,
+    Event,
+    Happening,
+    RunEnded,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    RunWaiting,
+    Warned,
+)
+from pccpipe.record.fence import fence_run, refuse_links
+from pccpipe.record.journal import Journal, make_run_dir, read_events
+from pccpipe.record.lock import RunLock
+from pccpipe.record.logs import LogQuota
+from pccpipe.record.room import Room
+from pccpipe.record.state import WAITING, RunState, state_of
+from pccpipe.record.state_file import StateFile
+from pccpipe.secrets.mask import Masker, mask_error
+from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.sources import read_secrets
+from pccpipe.session.begin import accepted_fallbacks, check_engine, named_secrets, room_to_begin
+from pccpipe.session.end import clear_up, name_daemons
+from pccpipe.session.job import Caller, Job
+from pccpipe.session.kept import keep_pipeline, kept_pipeline, kept_project, same_project
+from pccpipe.session.result import RunResult
+from pccpipe.session.targets import Assembly, Folders
+from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
+from pccpipe.spec.project import identity
+from pccpipe.targets.abandon import unless_halted
+from pccpipe.values import Json
+from pccpipe.version import __version__
+
+if TYPE_CHECKING:
+    from pccpipe.engine.executor import RunOutcome
+    from pccpipe.session.vm import ProjectVm
+
+
+def begin(job: Job, caller: Caller) -> RunResult:
+    """Make the record of a new run, and run it to its end. Raises UsageError if there is such a run already."""
+    folders = job.folders
+    refuse_links(folders.user, folders.record, folders.state)
+    make_run_dir(folders.record)
+    # Of a run whose record is gone, or put there by those who wrote the workspace: no command of this one made it.
+    shutil.rmtree(folders.state, ignore_errors=True)
+    with room_to_begin(folders.record), RunLock(folders.record):
+        keep_pipeline(job.pipeline, folders.record)
+        return _go(job, _started(job), [], caller)
+
+
+def resume(
+    record: Path, project: Project | None, accept_fallback: Collection[str], environ: Mapping[str, str], caller: Caller
+) -> RunResult:
+    """Go on with the run of a record. Raises UsageError, as pccpipe.api.resume says."""
+    run_id = record.name
+    refuse_links(Path.cwd(), record)
+    events = list(read_events(record))
+    with room_to_begin(record), RunLock(record):
+        began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
+        if began is None:
+            raise UsageError(f"the run {run_id!r} ended before it had begun: nothing of it can be resumed")
+        ended = next((event.what for event in events if isinstance(event.what, RunEnded)), None)
+        if ended:
+            raise UsageError(f"the run {run_id!r} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
+        state = state_of(events)
+        if state.open_questions and not caller.cancel.requested:
+            return RunResult(run_id, None, WAITING, state.message, state.downgraded, record, state)
+        pipeline = kept_pipeline(record, began)
+        project = same_project(began, project or kept_project(began))
+        check_engine(pipeline, project)
+        secrets = read_secrets(pipeline.secrets, named_secrets(pipeline), environ)
+        folders = Folders.of(record.parent, run_id, Path(began.workspace))
+        refuse_links(folders.user, record, folders.state)
+        accepted = accepted_fallbacks(pipeline, accept_fallback)
+        consent = (*state.accepted_fallbacks, *accepted)
+        job = Job(run_id, pipeline, project, folders, began.inputs, secrets, began.fallback_allowed, consent)
+        resumed = RunResumed(__version__, socket.gethostname(), os.getpid(), accepted)
+        return _go(job, resumed, events, caller)
+
+
+def _started(job: Job) -> RunStarted:
+    pipeline, project = job.pipeline, job.project
+    return RunStarted(
+        run_id=job.run_id,
+        pipeline=pipeline.name,
+        pipeline_path=str(pipeline.path.absolute()),
+        project=project.id,
+        isolation_mode=project.isolation_mode,
+        inputs=job.inputs,
+        workspace=str(job.folders.user),
+        steps=tuple(step.id for step in (*pipeline.steps, *pipeline.always)),
+        version=__version__,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        project_path=str(project.path.absolute()) if project.path else None,
+        fallback_allowed=job.fallback_allowed,
+        accepted_fallbacks=job.accepted_fallbacks,
+        project_identity=identity(project),
+        isolation_required=project.isolation_required,
+        local=project.local,
+        stops_at_failure=True,
+    )
+
+
+def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], caller: Caller) -> RunResult:
+    """Run, or go on where the events end. The caller has the run's lock."""
+    folders, project, cancel = job.folders, job.project, caller.cancel
+    fence_run(folders.record)
+    masker = Masker(job.secrets.values())
+    state = state_of(events)
+    room = Room(folders.record)
+    state_file = StateFile(folders.record, state, room)
+    journal = Journal(
+        folders.record, [state_file, *([caller.on_event] if caller.on_event else [])], masker.message, room
+    )
+    room.on_wait = lambda words: journal.tell(Warned(words))
+    proxy = Proxy()
+    assembly = Assembly(
+        job.run_id,
+        job.pipeline,
+        project,
+        folders,
+        resumes=bool(events),
+        accept_new_host_key=caller.accept_new_host_key,
+        masker=masker,
+        secrets=tuple(job.secrets.values()),
+        accept=proxy.accept,
+    )
+    parts = Parts(
+        run_id=job.run_id,
+        run_dir=folders.record,
+        pipeline=job.pipeline,
+        project=project,
+        targets=assembly,
+        workspace=assembly.workspace,
+        images=assembly,
+        journal=journal,
+        masker=masker,
+        secrets=job.secrets,
+        cancel=cancel,
+        fallback_allowed=job.fallback_allowed and not project.isolation_required,
+        serials=Serials(),
+        past=Past(events),
+        proxy=proxy,
+        logs=LogQuota(project.log_quota),
+        room=room,
+        accepted=frozenset(job.accepted_fallbacks),
+    )
+    vm = assembly.vm if _needs_vm(job.pipeline) else None
+    if vm:
+        vm.connect_early()
+        vm.queue(caller.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
+        vm.warn(lambda message: _tell(journal, Warned(message)))
+    try:
+        ended = _recorded(parts, folders, first, job.inputs, state, vm)
+    except BaseException as error:
+        mask_error(error, masker)
+        raise
+    finally:
+        if room.is_missing:
+            assembly.leave()
+        else:
+            assembly.close()
+        journal.close()
+    message = masker.message(ended.message)
+    return RunResult(job.run_id, ended.outcome, ended.status, message, state.downgraded, folders.record, state)
+
+
+def _recorded(
+    parts: Parts,
+    folders: Folders,
+    first: RunStarted | RunResumed,
+    inputs: Mapping[str, Json],
+    state: RunState,
+    vm: ProjectVm | None,
+) -> RunOutcome:
+    """The run, between its first event, or the one that says that it goes on, and its last."""
+    # Imported when the connection is on its way: its login takes as long.
+    from pccpipe.engine.executor import RunOutcome, execute
+
+    began_at = parts.past.began_at or time.time()
+    parts.journal.append(first)
+    if not parts.past.is_empty:
+        parts.workspace.take_up()
+        if parts.past.cancelled_by and not parts.past.always:
+            parts.cancel.request(parts.past.cancelled_by)
+    ended = RunOutcome(Outcome.FAILED, "failed", "pccpipe itself failed; the traceback says where")
+    going_on = False
+    try:
+        with (
+            parts.cancel.watched_by(lambda _: parts.room.give_up()),
+            parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)),
+            _interrupting(vm, parts.cancel),
+            requests.obeyed(parts.run_dir, lambda by, who: _obey(parts.cancel, by, who)),
+        ):
+            busy = _claimed(parts, vm) if vm else None
+            ended = busy or execute(parts, inputs)
+    except VmBusy as busy:
+        # A run that was begun before is not over for that: it is resumed later.
+        going_on = True
+        if parts.past.was_paused:
+            parts.journal.append(
+                RunStopped(Outcome.UNAVAILABLE, busy.message, f"pccpipe resume {parts.run_id}", Reason.VM_BUSY)
+            )
+        raise
+    finally:
+        if parts.room.is_missing:
+            pass  # nothing can be recorded; the process that resumes the run does all of this
+        elif ended.outcome is None:
+            parts.journal.append(RunWaiting(ended.message))
+        elif ended.stopped:
+            parts.journal.append(RunStopped(ended.outcome, ended.message, ended.hint, ended.reason))
+        elif not going_on:
+            if vm and not parts.cancel.requested:
+                name_daemons(parts, vm, state, time.time() - began_at)
+            clear_up(parts, folders)
+            parts.journal.append(
+                RunEnded(ended.outcome, ended.status, state.downgraded, time.time() - began_at, ended.message)
+            )
+    return ended
+
+
+def _interrupting(vm: ProjectVm | None, cancel: Cancel) -> AbstractContextManager[None]:
+    """Within the block, let a cancel end an attempt to connect; one that came before needs the VM itself."""
+    if vm is None or cancel.requested:
+        return nullcontext()
+    return cancel.watched_by(lambda _: vm.interrupt())
+
+
+def _claimed(parts: Parts, vm: ProjectVm) -> RunOutcome | None:
+    """Have the VM for this run alone; or how a run ends that can't have it."""
+    from pccpipe.engine.executor import RunOutcome
+
+    try:
+        unless_halted(StepHalt(parts.cancel, None), vm.claim)
+    except Halted:
+        if not parts.past.is_empty:
+            parts.absence.since(time.monotonic())
+            return None  # what it had begun is brought to its end first
+        return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
+    except Unavailable:
+        return None  # each step that asks for the VM is told so, and may have a fallback
+    except VmBusy as busy:
+        if parts.cancel.requested:
+            return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
+        if not parts.past.is_empty:
+            raise
+        return RunOutcome(Outcome.UNAVAILABLE, "vm_busy", f"{busy.message}; {busy.hint}")
+    return None
+
+
+def _tell(journal: Journal, happening: Happening) -> None:
+    journal.append(happening)
+
+
+def _tell_cancel(parts: Parts, grace: float) -> None:
+    # The watchers after this one end what runs, whether or not the cancel can be recorded.
+    with contextlib.suppress(RecordFull):
+        parts.journal.append(Cancelling(parts.cancel.by, grace, parts.cancel.who))
+
+
+def _obey(cancel: Cancel, by: str, who: str) -> None:
+    if cancel.requested:
+        cancel.hurry()
+    else:
+        cancel.request(by, who)
+
+
+def _needs_vm(pipeline: Pipeline) -> bool:
+    """Whether a step needs the VM of a project that has one."""
+    bodies = [step.body for step in pipeline.all_steps()]
+    return any(
+        isinstance(body, Upload | Download | Build) or (isinstance(body, Run) and body.where.on is not Place.LOCAL)
+        for body in bodies
+    )
