@@ -88,6 +88,8 @@ class Lane(LaneShell):
         self.folder = folder
         self.ended: Trailer | None = None
         """For a lane that shows a command whose supervisor had ended before: how, as far as it said."""
+        self.restarted = False
+        """Whether the machine was restarted since that command began."""
         self._received = dict(zip(Stream, offsets, strict=True))
 
     @classmethod
@@ -108,11 +110,12 @@ class Lane(LaneShell):
         mark = new_mark()
         program = programs.attach(Opening(place, mark, folder), command_id, offsets)
         state, _, ended = lane._opened(machine, program, mark).partition(" ")
-        if state not in {"alive", "dead"}:
+        if state not in {"alive", "dead", "restarted"}:
             lane.close()
             raise Nonsense(machine.host, "word on a command", state)
-        if state == "dead":
+        if state != "alive":
             lane.ended = Trailer.of(machine.host, ended)
+            lane.restarted = state == "restarted"
         return lane
 
     @property

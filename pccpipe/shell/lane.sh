@@ -396,6 +396,7 @@ pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another l
   else
     export PCCPIPE_STEP="$pcc_run//"
     if pcc_is_supervised "$2" 2>/dev/null; then pcc_state_now=alive; else pcc_state_now=dead; fi
+    [ "$pcc_boot" = "$pcc_then" ] || pcc_state_now=restarted
     pcc_answer "$1" "$pcc_state_now $pcc_code $pcc_timed"
     printf '\036%s\n' "$1" >&2
     if [ $pcc_state_now = alive ]; then

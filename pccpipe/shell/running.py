@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.outcome import Stream
-from pccpipe.shell import programs
+from pccpipe.shell import logind, programs
 from pccpipe.shell.ended import fetch_file, signal_name
 from pccpipe.shell.lane import Lane
 from pccpipe.shell.lanes import Lanes
@@ -241,10 +241,7 @@ class DetachedRunning:
 
     def _finish(self, trailer: Trailer) -> None:
         if trailer.code is None:
-            host = self._lanes.machine.host
-            self._lost = Lost(
-                f"{self._followed.id} was running when {host} was restarted, or its supervisor was killed"
-            )
+            self._lost = Lost(self._why_lost())
             return
         self._exit = Exit(
             trailer.code,
@@ -253,6 +250,17 @@ class DetachedRunning:
             left_processes=trailer.left_processes,
             output_lost=self._output_lost,
         )
+
+    def _why_lost(self) -> str:
+        """Say how a command can have ended whose supervisor left no word of it."""
+        machine = self._lanes.machine
+        words = f"{self._followed.id} was running when {machine.host} was restarted"
+        if self._lane and self._lane.restarted:
+            return words
+        if blame := logind.blame(machine):
+            return f"the supervisor of {self._followed.id} was killed: {blame}"
+        # A machine that shares its kernel with others may have been restarted all the same.
+        return f"{words}, or its supervisor was killed; next: pccpipe doctor"
 
     def _trailers(self) -> list[Trailer]:
         return [finder.trailer for finder in self._finders.values() if finder.trailer]

@@ -193,6 +193,18 @@ def test_a_supervisor_that_was_killed_makes_its_command_lost(vm: VM) -> None:
         running.discard()
 
 
+def test_a_command_that_logind_may_have_ended_says_so_and_how_to_fix_it(fresh_vm: VM) -> None:
+    """The bed has no systemd: the folder by which it is known, and logind's own file, are the test's."""
+    fresh_vm.sh("mkdir -p /run/systemd/system /etc/systemd; echo KillUserProcesses=yes >/etc/systemd/logind.conf")
+    with opened(fresh_vm) as stand:
+        running = stand.start("echo ready; sleep 2")
+        read_until(running, b"ready\n")
+        stand.shell(f"kill -KILL $(cut -d' ' -f1 {stand.state}/commands/step-1.sup)")
+        with pytest.raises(Lost, match=r"KillUserProcesses=yes.*fix, on .*KillExcludeUsers=root pcc"):
+            read_all(running)
+        running.discard()
+
+
 def test_a_lost_command_shows_what_it_wrote_and_nothing_of_the_command_before(vm: VM) -> None:
     shown: list[bytes] = []
 

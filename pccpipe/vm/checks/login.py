@@ -9,6 +9,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
 from pccpipe.shell.housekeeping import read_to_end
+from pccpipe.shell.logind import ends_logins, spare_login
 from pccpipe.shell.provisioned import FILE, read_provisioned
 from pccpipe.shell.startup import changed, startup_files
 from pccpipe.spec.model import Vm
@@ -17,17 +18,6 @@ from pccpipe.vm.patient import Patient
 
 HOST_KEY = {Reason.SSH_HOST_KEY_UNKNOWN, Reason.SSH_HOST_KEY_CHANGED}
 USER = {Reason.SSH_AUTH_FAILED, Reason.SSH_SESSION_REFUSED}
-# The last line of each counts: a drop-in comes after the file.
-_LOGIND = """
-for pcc_key in KillUserProcesses KillExcludeUsers; do
-  pcc_said=$(busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager $pcc_key)
-  if [ -n "$pcc_said" ]; then
-    echo "$pcc_key $pcc_said"
-  else
-    cat /etc/systemd/logind.conf /usr/lib/systemd/logind.conf.d/*.conf /etc/systemd/logind.conf.d/*.conf |
-      grep "^$pcc_key="
-  fi
-done 2>/dev/null"""
 SLOW_SHELL = 0.05
 """Seconds. Each command pays them anew."""
 
@@ -135,19 +125,12 @@ def logind(patient: Patient) -> Finding:
     """Say whether logind ends what a login leaves: commands, and what holds a container's deadline, outlive theirs."""
     if not patient.has_systemd:
         return ok("no logind")
-    said = patient.words_of(_LOGIND).splitlines()
-    excluded = {word.strip('"') for line in said if "ExcludeUsers" in line for word in line.replace("=", " ").split()}
-    kills = [line.lower() for line in said if "KillUserProcesses" in line][-1:]
-    user = patient.machine.facts.user
-    if not kills or not kills[0].endswith(("true", "=yes", "=1", "=on")) or user in {"root", *excluded}:
+    if not ends_logins(patient.machine):
         return ok("what a login leaves goes on after it")
+    user = patient.machine.facts.user
     words = f"logind ends what {user} leaves when it logs out (KillUserProcesses=yes): a dropped connection ends its"
     words += " command, and a container's deadline is held by nobody"
-    # One line, as it is shown: a newline in it would be an escape there.
-    lines = shlex.join(["[Login]", f"KillExcludeUsers=root {user}"])
-    file = "/etc/systemd/logind.conf.d/pccpipe.conf"
-    reload = f"{patient.sudo}systemctl kill -s HUP systemd-logind"
-    return wrong(words, Mend(f"printf '%s\\n' {lines} | {patient.sudo}install -D -m 644 /dev/stdin {file} && {reload}"))
+    return wrong(words, Mend(spare_login(patient.machine)))
 
 
 def sudo(patient: Patient) -> Finding:
