@@ -32,6 +32,10 @@ CONTEXT = data_path("docker")
 DOCKERFILE = CONTEXT / "Dockerfile.pcc-runner"
 PATH = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 """A user's path on Debian leaves out where dockerd is."""
+PROBED = "probe"
+"""The answer for which a container is run."""
+CLEANUP = 60.0
+"""Seconds for which the end waits until that container is gone."""
 
 T = TypeVar("T")
 
@@ -151,6 +155,10 @@ class Patient:
         return f"pccpipe {command}{f' --project {shlex.quote(str(path))}' if path else ''}"
 
     def close(self) -> None:
+        # The check that is waited for no longer may still have its container.
+        probe = self._locks.get(PROBED)
+        if probe and probe.acquire(timeout=CLEANUP):
+            probe.release()
         if self.connection:
             self.connection.close()
 

@@ -21,7 +21,7 @@ from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.views.text import harmless_line
 from pccpipe.vm.check import Finding, Report, Verdict
-from pccpipe.vm.checks import sshd, strays
+from pccpipe.vm.checks import agent, sshd, strays
 from pccpipe.vm.checks.engine import CHECKS as ENGINE
 from pccpipe.vm.doctor import look
 from pccpipe.vm.patient import CONTEXT, IMAGE, Chart, Patient
@@ -364,6 +364,22 @@ def test_start_up_files_that_changed_since_provision_are_named(ward: Clinic) -> 
     found(ward.doctor(), "startup-files", Verdict.WARNING, words, mend="provisioned.json")
     vm.ssh(f"chmod 666 {vm.root}/.system/provisioned.json")
     found(ward.doctor(), "startup-files", Verdict.WRONG, "only the login user")
+
+
+def test_a_container_that_is_too_slow_is_named_and_is_gone_when_the_doctor_is(
+    ward: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = ward.vm
+    dockerfile = "FROM bb:latest\nRUN echo sleep 100 >/bin/codex && chmod +x /bin/codex\n"
+    vm.sh("docker build -q -t pcc-runner:latest -", stdin=dockerfile)
+    monkeypatch.setattr(agent, "PROBE_LIMIT", 4.0)
+    found(ward.doctor(), "container", Verdict.WRONG, "is not through in 4 s")
+    # One that is waited for no longer, while its container still runs.
+    monkeypatch.setattr(agent, "PROBE_LIMIT", 8.0)
+    first, *others = agent.IN_CONTAINER
+    monkeypatch.setattr(agent, "IN_CONTAINER", [replace(first, limit=3.0), *others])
+    found(ward.doctor(), "container", Verdict.WRONG, "no answer in 3 s")
+    assert vm.sh("docker ps -aq").stdout == ""
 
 
 def test_a_logind_that_ends_what_outlives_a_login_is_named(ward: Clinic) -> None:

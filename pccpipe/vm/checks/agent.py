@@ -20,7 +20,7 @@ from pccpipe.targets.container import ContainerTarget
 from pccpipe.targets.machine import ByteStream, Door
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
 from pccpipe.vm.checks.sshd import allow_forwarding
-from pccpipe.vm.patient import DOCKERFILE, IMAGE, Patient
+from pccpipe.vm.patient import DOCKERFILE, IMAGE, PROBED, Patient
 
 PROBE_LIMIT = 40.0
 ASK_TIMEOUT = 10.0
@@ -160,7 +160,7 @@ class _Stays(urllib.request.HTTPRedirectHandler):
 
 
 def _probe(patient: Patient) -> Mapping[str, str]:
-    return patient.once("probe", lambda: _run_probe(patient))
+    return patient.once(PROBED, lambda: _run_probe(patient))
 
 
 def _run_probe(patient: Patient) -> Mapping[str, str]:
@@ -206,10 +206,16 @@ def _read(running: Running) -> Mapping[str, str]:
     while not isinstance(chunk := running.read(1.0), Exit):
         output += chunk.data if chunk else b""
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the container did not end in {PROBE_LIMIT:g} s")
+            raise _too_slow()
     running.discard()
+    if chunk.timed_out:
+        raise _too_slow()
     said = output.decode(errors="replace").strip().rpartition("\n")[2]
     return {**_lines(output), "code": str(chunk.code), "said": said}
+
+
+def _too_slow() -> TimeoutError:
+    return TimeoutError(f"a container of {IMAGE} starts, and is not through in {PROBE_LIMIT:g} s: is the machine busy?")
 
 
 def _answer(stream: ByteStream, word: str) -> None:
