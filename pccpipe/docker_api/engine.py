@@ -48,6 +48,7 @@ class Engine:
         self._version = ""
         self._is_podman = False
         self._security: tuple[str, ...] | None = None
+        self._is_in_vm = False
 
     @property
     def socket(self) -> str:
@@ -181,10 +182,25 @@ class Engine:
         """What confines all of its containers, asked once; None while it stays away."""
         if self._security is None:
             try:
-                self._security = engine_options(self.info())
+                info = self.info()
+                self._is_in_vm = self._is_elsewhere(info)
+                self._security = engine_options(info)
             except (Unavailable, ConnectionError, TimeoutError):
                 return None
         return self._security
+
+    @property
+    def is_in_vm(self) -> bool:
+        """Whether it runs in a VM of its own on this machine, as on a Mac; False while it stays away."""
+        return self.security_options() is not None and self._is_in_vm
+
+    def _is_elsewhere(self, info: Mapping[str, Json]) -> bool:
+        """Whether this machine's engine has another kernel than the machine."""
+        kernel = self.machine.facts.kernel
+        if not kernel:
+            return False
+        # In WSL 2 its VM is another system on the same kernel.
+        return info.get("KernelVersion") != kernel or info.get("OperatingSystem") == "Docker Desktop"
 
     def remove(self, container: str) -> None:
         """Remove a container, also a running one; it is no error if it is gone, or going. Raises `Unavailable`."""

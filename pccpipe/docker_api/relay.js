@@ -2,6 +2,8 @@
 //
 // The socket may be gone for a while, when pccpipe's connection to this machine is; a connection waits for it that long.
 // Another socket in its place means that the old one's connections are dead, whether or not anybody has told them.
+// Without PORT_FILE its exit status says whether the socket takes a connection.
+// Without PORT_FILE it says by its exit status whether somebody listens at the socket.
 'use strict';
 const fs = require('fs');
 const net = require('net');
@@ -43,7 +45,11 @@ const server = net.createServer({ allowHalfOpen: true }, (client) => {
   attempt();
 });
 
-server.listen(0, '127.0.0.1', () => {
-  fs.writeFileSync(portFile + '.new', String(server.address().port));
-  fs.renameSync(portFile + '.new', portFile);
-});
+if (portFile) {
+  server.listen(0, '127.0.0.1', () => {
+    fs.writeFileSync(portFile + '.new', String(server.address().port));
+    fs.renameSync(portFile + '.new', portFile);
+  });
+} else {
+  net.connect({ path: socket }).on('connect', () => process.exit(0)).on('error', () => process.exit(1));
+}

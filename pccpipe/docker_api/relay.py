@@ -25,14 +25,25 @@ def files() -> dict[str, bytes]:
     return {f".{name}": (_HERE / name).read_bytes() for name in (_NODE, _PYTHON)}
 
 
-def lines(way_out: str) -> list[str]:
-    """Shell lines that start it and tell the command where it is. With a way out, that is where the network is."""
-    port, where = f"{HOME}/.pcc-proxy-port", f"{PROXY}/{SOCKET}"
-    start = [
-        f"export PCC_PROXY_SOCKET={where}",
+AT = f"{PROXY}/{SOCKET}"
+"""The proxy's socket in the container."""
+
+
+def choose() -> list[str]:
+    """Shell lines that set `pcc_relay` to the command that runs it, with nothing for an image without its languages."""
+    return [
         "pcc_relay=",
         f"command -v node >/dev/null && pcc_relay='node {IN}/.{_NODE}'",
         f"[ \"$pcc_relay\" ] || {{ command -v python3 >/dev/null && pcc_relay='python3 {IN}/.{_PYTHON}'; }}",
+    ]
+
+
+def lines(way_out: str) -> list[str]:
+    """Shell lines that start it and tell the command where it is. With a way out, that is where the network is."""
+    port, where = f"{HOME}/.pcc-proxy-port", AT
+    start = [
+        f"export PCC_PROXY_SOCKET={where}",
+        *choose(),
         'if [ "$pcc_relay" ]; then',
         f"  (cd / && exec $pcc_relay {where} {port}) </dev/null >/dev/null 2>&1 &",
         "  pcc_tick=0",

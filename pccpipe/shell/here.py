@@ -64,7 +64,10 @@ class Here:
             user = pwd.getpwuid(uid).pw_name
         except KeyError:
             user = str(uid)
-        facts = Facts(uid, os.getgid(), user, str(Path.home()), os.uname().sysname, is_engine_at_hand())
+        system = os.uname()
+        facts = Facts(
+            uid, os.getgid(), user, str(Path.home()), system.sysname, is_engine_at_hand(), kernel=system.release
+        )
         try:
             engine = find_local_engine()
         except UsageError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pccpipe.errors import Unavailable
@@ -16,6 +17,8 @@ from pccpipe.shell.here import LocalStream
 from pccpipe.targets.machine import ByteStream
 
 BACKLOG = 64
+ADDRESS = 100
+"""Bytes of a Unix socket's path that every system takes."""
 
 
 class Listening:
@@ -49,18 +52,31 @@ def listen_at(path: str, accept: Callable[[ByteStream], None]) -> Listening:
     folder, name = os.path.split(path)
     new = f"{name}.{uuid.uuid4().hex[:8]}"
     try:
-        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            # The whole path may be too long for a socket's address.
-            server.bind(f"/proc/self/fd/{at}/{new}")
-            Path(folder, new).chmod(0o600)
-            os.replace(new, name, src_dir_fd=at, dst_dir_fd=at)
-        finally:
-            os.close(at)
+        with _short(folder, new) as short:
+            server.bind(f"{short}/{new}")
+        Path(folder, new).chmod(0o600)
+        Path(folder, new).replace(path)
         return Listening(server, accept)
     except OSError as error:
         server.close()
         raise Unavailable(Reason.PROXY_REFUSED, f"listen at {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _short(folder: str, name: str) -> Iterator[str]:
+    """Give a path of the folder that leaves room for the name: a Mac's addresses of sockets have 104 bytes."""
+    if len(os.fsencode(f"{folder}/{name}")) < ADDRESS:
+        yield folder
+        return
+    # By a link, as the folder may be on another file system than any short path.
+    around = tempfile.mkdtemp(prefix="pcc-", dir="/tmp")
+    link = Path(around, "f")
+    try:
+        link.symlink_to(folder)
+        yield str(link)
+    finally:
+        link.unlink(missing_ok=True)
+        Path(around).rmdir()
 
 
 def listen_on(port: int, accept: Callable[[ByteStream], None]) -> Listening:

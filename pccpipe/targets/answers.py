@@ -39,6 +39,21 @@ def number_or_none(said: object, most: int = limits.MACHINE_NUMBER.most) -> int 
         return None
 
 
+def df_column(head: str, line: str, column: str) -> int | None:
+    """Give a number in what `df` says, by its column (`available` in kB, `ifree`); None if it does not say it.
+
+    A Mac's `df -i` has other columns than GNU's, and its file systems' names may have spaces.
+    """
+    names, fields = head.lower().split(), line.split()
+    first = next((index for index, field in enumerate(fields) if index and field.isdigit()), None)
+    if column not in names or first is None or (column == "available" and "1024-blocks" not in names):
+        return None
+    # A file system without a limit of its own on files (btrfs, some network ones) says 0 of 0.
+    if column == "ifree" and names[1:2] == ["inodes"] and fields[first] == "0":
+        return None
+    return number_or_none(next(iter(fields[first + names.index(column) - 1 :]), None))
+
+
 def name(host: str, what: str, said: object, form: re.Pattern[str]) -> str:
     """A word of this form. Raises Nonsense."""
     if isinstance(said, str) and form.fullmatch(said):

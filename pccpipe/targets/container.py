@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import shlex
 import threading
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.docker_api import holder, relay
+from pccpipe.docker_api import engine_vm, holder, relay
 from pccpipe.docker_api.account import isolation_of, part
 from pccpipe.docker_api.engine import Engine
 from pccpipe.docker_api.hidden import Hidden
@@ -46,7 +48,7 @@ from pccpipe.shell.programs import KILL_AFTER, write_files
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
-from pccpipe.targets.answers import IDS, number, number_or_none
+from pccpipe.targets.answers import IDS, df_column, number
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
 from pccpipe.targets.known_images import KnownImages
@@ -443,9 +445,10 @@ class ContainerTarget:
 
     def _check_room(self, folder: str, free: list[str]) -> None:
         """Raises `Unavailable` where an agent would soon find the disk full. `free` is what df says, with its heads."""
-        for line, least, unit in zip(free[1::2], (LEAST_FREE, LEAST_INODES), ("kB", "inodes"), strict=False):
+        needs = (("available", LEAST_FREE, "kB"), ("ifree", LEAST_INODES, "inodes"))
+        for (head, line), (column, least, unit) in itertools.product(zip(free[::2], free[1::2], strict=False), needs):
             needed = f"{least // 1024} MB" if unit == "kB" else f"{least} inodes"
-            left = number_or_none(next(iter(line.split()[3:4]), None))
+            left = df_column(head, line, column)
             if left is not None and left < least:
                 words = f"{self._machine.host}: {left} {unit} free for {folder}, {needed} needed"
                 raise Unavailable(Reason.NO_DISK_SPACE, words, MAKE_ROOM)
@@ -464,6 +467,11 @@ class ContainerTarget:
 
         try:
             return create()
+        except Refused as error:
+            unseen = self._engine.is_in_vm and engine_vm.why_refused(str(error))
+            if unseen:
+                raise unseen from error
+            raise
         except Unavailable as error:
             if error.reason is not Reason.NAME_TAKEN:
                 raise
@@ -498,7 +506,7 @@ class ContainerTarget:
             answers.append(attached)
             waiting = self._engine.stream("POST", f"/containers/{container}/wait?condition=next-exit")
             answers.append(waiting)
-            attached.stream.sendall(_prologue(command, self._run_id, self._kill_after))
+            attached.stream.sendall(_prologue(command, self._run_id, self._kill_after, self._looks(command)))
             attached.stream.shutdown_write()
             self._start(container)
             found = self._engine.inspect(container) or {}
@@ -519,6 +527,17 @@ class ContainerTarget:
             raise never
         return running
 
+    def _looks(self, command: Command) -> list[str]:
+        """What a container is to look for before its command begins, by shell lines."""
+        if not self._engine.is_in_vm:
+            return []
+        try:
+            with os.scandir(self._workspace()) as entries:
+                has_files = any(True for _ in entries)
+        except OSError:
+            has_files = False  # the container cannot see more of it
+        return engine_vm.lines(SCRIPT, is_proxied=command.is_proxied, has_files=has_files)
+
     def _why_never_began(self, running: Contained, where: Where, command: Command) -> Unavailable | None:
         """Why the command never began, if its container has ended without that: it is removed then."""
         assert command.container is not None
@@ -527,8 +546,11 @@ class ContainerTarget:
             return None
         image, words = command.container.image, running.said(limits.CONTAINER_WORDS.most)
         running.let_go()
-        if ended.code == TORN:
-            why: Unavailable = Broken(Reason.ENGINE_STOPPED, "the connection ended before the command came whole")
+        unseen = self._engine.is_in_vm and engine_vm.why(ended.code, self._workspace(), self._place.state)
+        if unseen:
+            why: Unavailable = unseen
+        elif ended.code == TORN:
+            why = Broken(Reason.ENGINE_STOPPED, "the connection ended before the command came whole")
         elif ended.code == NO_SHELL:
             shell = f"the image {image} has no {shlex.split(command.shell)[0]}, which the step's `shell:` names"
             why = Unavailable(Reason.SHELL_MISSING, shell, "use an image that has it, or another `shell:`")
@@ -584,7 +606,7 @@ class ContainerTarget:
         return replace(had, image_provisioned=self._images.other_than(had.image, had.image_digest))
 
 
-def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
+def _prologue(command: Command, run_id: str, kill_after: float, looks: Sequence[str]) -> bytes:
     """What the container's shell reads: the only way in for the environment and the secrets."""
     own = {
         "HOME": HOME,
@@ -603,6 +625,7 @@ def _prologue(command: Command, run_id: str, kill_after: float) -> bytes:
     lines += [
         f"pcc_path=$PATH; PATH=${{PATH:+$PATH:}}{SYSTEM_PATH}",
         f"pcc_shell=$(command -v {shell}) || exit {NO_SHELL}",
+        *looks,
         f"echo '{BEGUN}'",
         _watchdog(math.ceil(command.limit), kill_after),
         'mkdir -p "$CODEX_HOME"',

@@ -74,6 +74,8 @@ class Facts(Struct, frozen=True):
     has_engine: bool
     """Whether its user may use an engine's socket there."""
     engine_socket: str = "/var/run/docker.sock"
+    kernel: str = ""
+    """`uname -r`, of the controller only: an engine with another one runs in a VM of its own."""
     engine_words: str = ""
     """How that was found, or where it was looked for."""
     engine_error: UsageError | None = None

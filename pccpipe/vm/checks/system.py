@@ -6,7 +6,7 @@ import shlex
 import time
 
 from pccpipe.outcome import IsolationMode
-from pccpipe.targets.answers import number_or_none
+from pccpipe.targets.answers import df_column, number_or_none
 from pccpipe.targets.container import LEAST_FREE, LEAST_INODES
 from pccpipe.values import cut
 from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, wrong
@@ -127,12 +127,9 @@ def _engine_folder(patient: Patient) -> list[str]:
 def _free(patient: Patient, path: str, option: str) -> int | None:
     # A folder that is still to be made is on its parent's disk.
     up = 'while [ ! -e "$d" ]; do d=$(dirname -- "$d"); done'
-    script = f'd={shlex.quote(path)}; {up}; df {option} -- "$d" | tail -n 1'
-    fields = patient.words_of(script).split()
-    # A file system without a limit of its own on files (btrfs, some network ones) says 0 of 0.
-    if len(fields) < 6 or fields[1] == "0":
-        return None
-    return number_or_none(fields[3])
+    script = f'd={shlex.quote(path)}; {up}; df {option} -- "$d"'
+    lines = patient.words_of(script).splitlines()
+    return df_column(lines[0], lines[-1], "ifree" if "i" in option else "available") if len(lines) > 1 else None
 
 
 def _files(count: int) -> str:
