@@ -14,7 +14,8 @@ from pccpipe.engine.halt import StepHalt
 from pccpipe.engine.past import Visit
 from pccpipe.engine.patience import Wait, with_patience
 from pccpipe.engine.result import result_target
-from pccpipe.engine.step import ACCEPT, with_retries
+from pccpipe.engine.retries import with_retries
+from pccpipe.engine.run_step import ACCEPT
 from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
 from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned

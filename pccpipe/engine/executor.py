@@ -1,57 +1,37 @@
-"""The walk through a pipeline: order, condition, matrix, repeat, parallel, always, cancel."""
+"""A run from its first step to its last: the steps, the `always:` steps whatever happened, the targets' end."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import assert_never
+from collections.abc import Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pccpipe import limits
-from pccpipe.engine.actions import kind_of, run_action
-from pccpipe.engine.attestation import unattested_condition
-from pccpipe.engine.cause import named, not_reached
-from pccpipe.engine.command import asked_settings
+from pccpipe.engine.cause import named
 from pccpipe.engine.context import Ended, Here, LeftOpen, Parts
-from pccpipe.engine.exposure import Level, is_agent, level_of
 from pccpipe.engine.halt import StepHalt
-from pccpipe.engine.help import Help, help_wanted, unmarked_plea
-from pccpipe.engine.limits import ALWAYS_LIMIT, STEP_LIMIT, Deadline
-from pccpipe.engine.past import Visit, deadline_since
+from pccpipe.engine.help import Help
+from pccpipe.engine.limits import ALWAYS_LIMIT, Deadline
+from pccpipe.engine.past import deadline_since
 from pccpipe.engine.patience import is_away
-from pccpipe.engine.places import first_way, following_way
+from pccpipe.engine.places import first_way
 from pccpipe.engine.scope import ProjectView, RunView, Scope, StepView
-from pccpipe.engine.step import run_step, with_retries
-from pccpipe.errors import PccpipeError, Unavailable
+from pccpipe.engine.walk import PASSING, Walk, number_of
+from pccpipe.errors import PccpipeError
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.events import (
     AlwaysStarted,
-    CommandStarted,
-    InputAsked,
-    RoundStarted,
-    StepEnded,
-    StepStarted,
     Warned,
 )
-from pccpipe.record.logs import tail
 from pccpipe.record.state import WAITING
-from pccpipe.spec.absent import NoResult, lenient
-from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value, Where
-from pccpipe.targets.abandon import unless_halted
+from pccpipe.spec.model import Parallel, Repeat, Run, Step
 from pccpipe.values import Json
 
 _STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT, Reason.VM_BUSY})
 """Reasons for which a run stops, exposed or not: it waits for a person, or for another run's end."""
 _NAMED = frozenset({Reason.FENCED, Reason.VM_BUSY})
 """Reasons that are the status of a run which stops for them."""
-_PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 
 
 class RunOutcome(Struct, frozen=True):
@@ -146,12 +126,12 @@ def _leave(parts: Parts) -> None:
 def _run_steps(parts: Parts, scope: Scope) -> Ended:
     deadline = None
     try:
-        seconds = _evaluate(parts.pipeline.timeout, scope)
+        seconds = number_of(parts.pipeline.timeout, scope)
     except PccpipeError as error:
         return Ended(Outcome.FAILED, message=str(error))
     if seconds is not None:
         deadline = deadline_since(parts.past.began_at, seconds, "the pipeline")
-    return named(_Walk(parts).sequence(parts.pipeline.steps, Here(scope, deadline=deadline)))
+    return named(Walk(parts).sequence(parts.pipeline.steps, Here(scope, deadline=deadline)))
 
 
 def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
@@ -171,11 +151,11 @@ def _run_always(parts: Parts, scope: Scope, ended: Ended) -> Ended:
         try:
             # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after.
             with parts.cancel.shield() as cancel:
-                of_step = _Walk(replace(parts, cancel=cancel)).step(step, here)
+                of_step = Walk(replace(parts, cancel=cancel)).step(step, here)
         except LeftOpen as left:
             ended = _fenced(str(left))
             continue
-        failed = of_step.outcome not in _PASSING and not step.continue_on_error
+        failed = of_step.outcome not in PASSING and not step.continue_on_error
         if failed and ended.outcome is Outcome.SUCCEEDED:
             ended = replace(of_step, message=f"{step.id} (always): {of_step.message}")
     return ended
@@ -201,369 +181,3 @@ def _status(ended: Ended) -> str:
         return ended.reason.value
     named = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
     return named or (ended.code or ended.outcome).value
-
-
-def _evaluate(value: Value[float] | Value[int] | None, scope: Scope) -> float | None:
-    if value is None:
-        return None
-    if value.expression is None:
-        return value.known
-    got = value.expression.evaluate(scope.names)
-    if isinstance(got, bool) or not isinstance(got, int | float):
-        raise PccpipeError(f"{value.expression.source} is to be a number, and is {got!r}")
-    if not 0 < got < math.inf:
-        raise PccpipeError(f"{value.expression.source} is to be more than 0, and is {got!r}")
-    return got
-
-
-class _Walk(Struct, frozen=True):
-    parts: Parts
-
-    def sequence(self, steps: Sequence[Step], here: Here) -> Ended:
-        """Steps in order, up to the first that does not pass."""
-        for step in steps:
-            barred = self._barred(step, here)
-            ended = barred or self.step(step, here)
-            if barred or ended.help is not Help.NONE:
-                return ended
-            if not self._goes_on(step, ended):
-                return ended if ended.at is not None else replace(ended, at=step.id)
-        return Ended(Outcome.SUCCEEDED)
-
-    def _barred(self, step: Step, here: Here) -> Ended | None:
-        """Why a step's turn does not come any more. What it had begun before is brought to its end all the same.
-
-        Raises `LeftOpen`: who goes on with the run has that turn, also of a step on this machine.
-        """
-        if self.parts.targets.fenced and not here.always:
-            raise LeftOpen(self.parts.targets.fenced)
-        if self.parts.past.knows(here.path_of(step.id)):
-            return None
-        if self.parts.past.always and not here.always:
-            # The process that was killed was at the `always:` steps: the others were over, and how is noted.
-            over = self.parts.past.always
-            return Ended(over.outcome, fails_as=over.status, message=over.outcome.value)
-        if self.parts.cancel.requested:
-            return Ended(Outcome.CANCELLED, message="cancelled")
-        if here.deadline and here.deadline.passed:
-            return Ended(Outcome.TIMED_OUT, message=here.deadline.message)
-        return None
-
-    def step(self, step: Step, here: Here) -> Ended:
-        """One step with its condition and its matrix; its end is in the journal and in the scope."""
-        return self._until_helped(here, lambda: self._turn(step, here))
-
-    def _until_helped(self, here: Here, turn: Callable[[], Ended]) -> Ended:
-        """A step whose agent was helped has another turn; in a `repeat`, that is the next round."""
-        ended = turn()
-        while ended.help is Help.GIVEN and not here.in_round:
-            ended = turn()
-        return ended
-
-    def _turn(self, step: Step, here: Here) -> Ended:
-        began = time.monotonic()
-        visit = self.parts.past.visit(here.path_of(step.id))
-        if visit.ended and (visit.ended.outcome is Outcome.SKIPPED or not _has_inner(step)):
-            return self._end(step, here, visit, self._remembered(step, visit, visit.ended), began)
-        try:
-            if not visit.noted and step.condition is not None and not step.condition.evaluate(here.scope.names):
-                return self._end(step, here, visit, Ended(Outcome.SKIPPED), began)
-            forged = (*here.forged, *unattested_condition(here.scope, step.condition))
-            here = replace(here, deadline=self._deadline(step, here, visit), forged=forged)
-            if step.matrix:
-                path = here.path_of(step.id)
-                self.parts.note(visit, StepStarted(path, "matrix", name=step.name, always=here.always))
-                ended = self._matrix(step, here)
-            else:
-                ended = self._leg(step, here, visit)
-        except PccpipeError as error:
-            ended = Ended(Outcome.FAILED, message=str(error))
-        return self._end(step, here, visit, ended, began)
-
-    def _deadline(self, step: Step, here: Here, visit: Visit) -> Deadline:
-        seconds = _evaluate(step.timeout, here.scope)
-        if seconds is None:
-            seconds = ALWAYS_LIMIT if here.always else STEP_LIMIT
-        return deadline_since(visit.began_at, seconds, f"step {step.id}").nearest(here.deadline)
-
-    def _remembered(self, step: Step, visit: Visit, ended: StepEnded) -> Ended:
-        """The end of a step that an earlier process brought to its end."""
-        if isinstance(step.body, Run):
-            self.parts.serials.skip(step.id, visit.attempts)
-        logs = None
-        for started in visit.all_of(CommandStarted):
-            logs = (self.parts.run_dir / started.stdout, self.parts.run_dir / started.stderr)
-        fails_as = step.fails_as if ended.outcome not in _PASSING else None
-        return Ended(
-            ended.outcome,
-            ended.exit_code,
-            ended.reason,
-            ended.code,
-            ended.message,
-            ended.result,
-            ended.result_path,
-            ended.unattested,
-            ignored=ended.ignored,
-            fails_as=fails_as,
-            logs=logs,
-        )
-
-    def _leg(self, step: Step, here: Here, visit: Visit) -> Ended:
-        """The step's body, once; for a matrix, with the leg's values in scope."""
-        path = here.path_of(step.id)
-        kind, asked = _describe(step)
-        self.parts.note(visit, StepStarted(path, kind, asked, step.name, here.always))
-        body = step.body
-        match body:
-            case Run():
-                ended = run_step(self.parts, here, step, body, visit)
-            case Upload() | Download() | Diff() | Remove() | Build():
-                # Each does all of its work anew, and gets the same.
-                ended = run_action(self.parts, here, step, body)
-            case Repeat():
-                ended = self._retried(step, here, visit, lambda _: self._repeat(body, here, path, visit, step.fails_as))
-            case Parallel():
-                ended = self._retried(step, here, visit, lambda _: self._parallel(body, here, path))
-            case _:
-                assert_never(body)
-        if step.fails_as and ended.outcome not in _PASSING:
-            ended = replace(ended, fails_as=step.fails_as)
-        return ended
-
-    def _retried(self, step: Step, here: Here, visit: Visit, attempt: Callable[[int], Ended]) -> Ended:
-        return with_retries(self.parts, here, here.path_of(step.id), step.retry, attempt, visit)
-
-    def _repeat(self, body: Repeat, here: Here, path: str, visit: Visit, fails_as: str | None) -> Ended:
-        most = _evaluate(body.max, here.scope)
-        assert most is not None
-        self._probe(body.steps, here)
-        number, rounds = 0, int(most)
-        while number < rounds:
-            number += 1
-            self.parts.note(visit, RoundStarted(path, number, rounds))
-            inside = replace(here.inside(f"{path}[{number}]", here.scope.in_round(number)), in_round=True)
-            ended = self.sequence(body.steps, inside)
-            if ended.help is Help.WANTED:
-                return ended
-            if ended.help is Help.GIVEN:
-                # Nothing was finished for others to judge: the next round is this one's second try.
-                rounds += 1
-                continue
-            if ended.outcome is not Outcome.SUCCEEDED:
-                return named(ended, f" in round {number}")
-            if body.until is not None and body.until.evaluate(inside.scope.names):
-                here.scope.forged.extend(unattested_condition(inside.scope, body.until))
-                return ended
-        if body.until is None:
-            return Ended(Outcome.SUCCEEDED)
-        return Ended(Outcome.FAILED, message=not_reached(body, fails_as, rounds, here.scope.steps), at="")
-
-    def _parallel(self, body: Parallel, here: Here, path: str) -> Ended:
-        inside = here.inside(path)
-        jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
-        return self._side_by_side(jobs, inside, body.max_parallel)
-
-    def _matrix(self, step: Step, here: Here) -> Ended:
-        legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
-        jobs = [
-            (of_leg, lambda of_leg=of_leg, leg=leg: self._matrix_leg(of_leg, here, leg))
-            for of_leg, leg in ((_of_leg(step, leg), leg) for leg in legs)
-        ]
-        return self._side_by_side(jobs, here, step.matrix_parallel)
-
-    def _matrix_leg(self, of_leg: Step, here: Here, leg: dict[str, Json]) -> Ended:
-        return self._until_helped(here, lambda: self._leg_turn(of_leg, here, leg))
-
-    def _leg_turn(self, of_leg: Step, here: Here, leg: dict[str, Json]) -> Ended:
-        began = time.monotonic()
-        visit = self.parts.past.visit(here.path_of(of_leg.id))
-        inside = replace(here, scope=here.scope.in_leg(leg))
-        if visit.ended and not _has_inner(of_leg):
-            return self._end(of_leg, inside, visit, self._remembered(of_leg, visit, visit.ended), began)
-        try:
-            ended = self._leg(of_leg, inside, visit)
-        except PccpipeError as error:
-            ended = Ended(Outcome.FAILED, message=str(error))
-        return self._end(of_leg, inside, visit, ended, began)
-
-    def _side_by_side(self, jobs: Sequence[tuple[Step, Callable[[], Ended]]], here: Here, at_once: int) -> Ended:
-        """Run the jobs, at most so many at once, all to their ends; the first in order that did not pass decides."""
-
-        def unless_barred(job: tuple[Step, Callable[[], Ended]]) -> Ended:
-            step, run = job
-            return self._barred(step, here) or run()
-
-        levels = self._probe([step for step, _ in jobs], here)
-        if at_once == 1:
-            ends = [unless_barred(job) for job in jobs]
-        else:
-            pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step")
-            with self.parts.exposure.expecting(levels), pool:
-                ends = list(pool.map(unless_barred, jobs))
-        for wanted in (Help.WANTED, Help.GIVEN):
-            asking = next((ended for ended in ends if ended.help is wanted), None)
-            if asking:
-                return asking
-        for (step, _), ended in zip(jobs, ends, strict=True):
-            if not self._goes_on(step, ended):
-                return replace(ended, message=f"{step.id}: {ended.message}", result=None, result_path=None)
-        return Ended(Outcome.SUCCEEDED)
-
-    def _probe(self, steps: Sequence[Step], here: Here) -> list[Level]:
-        """Say where the agents of a group will run, by what is unavailable before its first step.
-
-        Asked before that, because later an agent could make a place unavailable. A run that is exposed already has
-        nothing left to lose, and is not asked.
-        """
-        parts = self.parts
-        levels: list[Level] = []
-        if parts.exposure.is_exposed:
-            return levels
-        # Once each, and not for each leg of a matrix: a VM that does not answer takes its time to say so.
-        missing: dict[tuple[Place, str], bool] = {}
-        for body in _runs_in(steps):
-            place, where = first_way(parts.project.isolation_mode, body)
-            following = following_way(parts.project.isolation_mode, body, place, allowed=parts.fallback_allowed)
-            if following:
-                asked = place, where.container.name if where.container else ""
-                if asked not in missing:
-                    missing[asked] = self._is_missing(place, where, here)
-                if missing[asked]:
-                    place = following[0]
-            if is_agent(parts.pipeline, body):
-                levels.append(level_of(place, agent=True))
-        return levels
-
-    def _is_missing(self, place: Place, where: Where, here: Here) -> bool:
-        if place is Place.LOCAL:
-            return False
-        try:
-            settings = asked_settings(where, place, here)
-            halt = StepHalt(self.parts.cancel, here.deadline)
-            unless_halted(halt, lambda: self.parts.targets[place].probe(settings))
-        except Unavailable:
-            return True
-        except PccpipeError:
-            # It can't be known yet, as an image that is named by the round; the step says so when its turn comes.
-            return False
-        return False
-
-    def _goes_on(self, step: Step, ended: Ended) -> bool:
-        if ended.outcome in _PASSING or ended.ignored:
-            return True
-        # A place of the run stays away, is another run's, or has processes left: the run stops and keeps what it has.
-        stops = ended.outcome is Outcome.UNAVAILABLE and (
-            ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(self.parts, ended.reason)
-        )
-        return step.continue_on_error and not stops and ended.outcome is not Outcome.CANCELLED
-
-    def _end(self, step: Step, here: Here, visit: Visit, ended: Ended, began: float) -> Ended:
-        if ended.help is Help.WANTED:
-            return ended  # a group that is not over
-        fenced = self.parts.targets.fenced
-        if fenced and not visit.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
-            raise LeftOpen(fenced)
-        ignored = ended.outcome not in _PASSING and self._goes_on(step, ended)
-        seconds = time.time() - visit.began_at if visit.began_at else time.monotonic() - began
-        if not visit.ended:
-            self.parts.journal.append(
-                StepEnded(
-                    here.path_of(step.id),
-                    ended.outcome,
-                    seconds,
-                    ended.exit_code,
-                    ended.reason,
-                    ended.message,
-                    ended.result,
-                    ended.result_path,
-                    ignored,
-                    ended.code,
-                    ended.unattested,
-                )
-            )
-        if step.id in here.scope.steps:
-            here.scope.steps[step.id] = _view(ended, here.scope.steps[step.id])
-        if isinstance(step.body, Run) and not step.matrix and not here.always:
-            return self._with_help(step, here, visit, ended)
-        return ended
-
-    def _with_help(self, step: Step, here: Here, visit: Visit, ended: Ended) -> Ended:
-        """The end of a step whose agent may have asked a person for help."""
-        path = here.path_of(step.id)
-        if ended.outcome is not Outcome.SUCCEEDED or self.parts.cancel.requested:
-            return ended
-        plea = unmarked_plea(ended.result)
-        if plea and not visit.ended:
-            self.parts.journal.append(
-                Warned(f"its agent asks for something without saying how to give it: {plea}", path)
-            )
-        wanted = help_wanted(ended.result)
-        if wanted is None:
-            return ended
-        if not visit.asked:
-            self.parts.journal.append(InputAsked(path, wanted.tried, wanted.needed, wanted.inputs))
-        if any(key not in visit.answers for key in wanted.inputs):
-            return replace(ended, help=Help.WANTED, message=f"{path} needs {wanted.needed}")
-        # A leg of a matrix is `unit[node=20]`, and known to expressions as `unit`.
-        name = step.id.partition("[")[0]
-        view = here.scope.steps[name]
-        here.scope.steps[name] = replace(view, answers=view.answers.with_more(visit.answers))
-        return replace(ended, help=Help.GIVEN)
-
-
-def _has_inner(step: Step) -> bool:
-    """Whether a step has turns of other steps inside; those are walked through also when it has ended."""
-    return bool(step.matrix) or isinstance(step.body, Repeat | Parallel)
-
-
-def _runs_in(steps: Sequence[Step]) -> Iterator[Run]:
-    for step in steps:
-        match step.body:
-            case Run() as body:
-                yield body
-            case Repeat(steps=inner) | Parallel(steps=inner):
-                yield from _runs_in(inner)
-            case _:
-                pass
-
-
-def _of_leg(step: Step, leg: Mapping[str, Json]) -> Step:
-    label = ",".join(f"{key}={value}" for key, value in leg.items())
-    return replace(step, id=f"{step.id}[{label}]", matrix={}, fails_as=None)
-
-
-def _describe(step: Step) -> tuple[str, Place | None]:
-    body = step.body
-    match body:
-        case Run():
-            return "run", body.where.on
-        case Upload() | Download() | Diff() | Remove() | Build():
-            return kind_of(body), None
-        case Repeat() | Parallel():
-            return type(body).__name__.lower(), None
-        case _:
-            assert_never(body)
-
-
-def _view(ended: Ended, before: StepView) -> StepView:
-    # A result counts only if the step succeeded; the file of a failed one is in the run's folder for people.
-    has_result = ended.outcome is Outcome.SUCCEEDED and ended.result_path
-    result = lenient(ended.result) if has_result else NoResult()
-    last = before.last_result if isinstance(result, NoResult) else result
-    logs = ended.logs
-    read_log = (lambda which: _log_end(logs, which)) if logs else None
-    kept = ended.unattested or (before.unattested and isinstance(result, NoResult))
-    return StepView(ended.outcome.value, ended.exit_code, result, last, before.answers, kept, read_log)
-
-
-def _log_end(logs: tuple[Path, Path], which: str) -> str:
-    stdout, stderr = logs
-    match which:
-        case "stdout":
-            return tail(stdout, limits.STEP_OUTPUT.most)
-        case "stderr":
-            return tail(stderr, limits.STEP_OUTPUT.most)
-        case _:
-            return "\n".join(
-                part for part in (tail(stdout, limits.STEP_OUTPUT.most), tail(stderr, limits.STEP_OUTPUT.most)) if part
-            )

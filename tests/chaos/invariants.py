@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pccpipe.engine.step import LOST_OUTPUT
+from pccpipe.engine.judge import LOST_OUTPUT
 from pccpipe.record.state import load_state, state_text
 from pccpipe.shell.running import TRUNCATED
 from tests.chaos.pipeline import COMMANDS, MARKS, output
