@@ -210,6 +210,7 @@ class Assembly:
                     door=door,
                     account=self.vm.account,
                     turns=self._vm_turns(self.vm),
+                    has_workspace=self._has_workspace,
                 )
             case Place.CONTAINER:
                 return self._make_container()
@@ -250,7 +251,11 @@ class Assembly:
             account=self.vm.account,
             turns=self._vm_turns(self.vm),
             root=self.vm.root,
+            has_workspace=self._has_workspace,
         )
+
+    def _has_workspace(self) -> bool:
+        return self.workspace.is_on_vm
 
     def _claim(self, vm: ProjectVm) -> Machine:
         """Give the VM that the run has for itself. Raises `Unavailable`, with a reason that is no other place's."""

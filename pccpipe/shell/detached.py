@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pccpipe.errors import Lost, Nonsense, Refused, Unavailable
+from pccpipe.errors import Lost, Nonsense, Refused, Unavailable, WorkspaceGone
 from pccpipe.shell import programs
 from pccpipe.shell.lane import Lane, new_mark, unbroken
 from pccpipe.shell.lanes import Lanes
@@ -27,6 +27,7 @@ class Detached:
         limit: how many commands may run at a time; further ones wait.
         lost_after: seconds for which the machine may stay away before a command on it counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
+        owns_workspace: the workspace is pccpipe's own: a command does not begin where it is gone, or a link now.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Detached:
         limit: int,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
+        owns_workspace: bool = False,
     ) -> None:
         self._machine = machine
         self._place = place
         self._lanes = Lanes(machine, place, limit)
         self._lost_after = lost_after
         self._kill_after = kill_after
+        self._owns_workspace = owns_workspace
 
     def open(self) -> None:
         """Make sure that commands can run. Raises `Unavailable`."""
@@ -53,22 +56,27 @@ class Detached:
         self._lanes.control.was_opened = True
 
     def start(self, command: Command, workspace: str, isolation: Isolation) -> DetachedRunning:
-        """Begin a command in a workspace. Raises `Unavailable`, `Refused`: only if it certainly never began."""
+        """Begin a command in a workspace.
+
+        Raises `Unavailable`, `Refused`, WorkspaceGone: only if it certainly never began.
+        """
         while True:
             mark = new_mark()
             lane = self._lanes.take(command.limit)
             followed = Followed(command.id, mark, lane.folder, lane.offsets)
             opening = Opening(self._place, mark, lane.folder)
             try:
-                program = programs.begin(opening, command, workspace, lane.offsets, self._kill_after)
-                lane.begin(self._machine, program, mark)
+                program = programs.begin(
+                    opening, command, workspace, lane.offsets, self._kill_after, is_own=self._owns_workspace
+                )
+                lane.begin(self._machine, program, mark, workspace)
             except (ConnectionError, TimeoutError):
                 lane.close()
                 if not self._may_have_begun(followed):
                     self._lanes.retire(lane.folder)
                     continue
                 lane_left: Lane | None = None
-            except (Unavailable, Refused):
+            except (Unavailable, Refused, WorkspaceGone):
                 self._lanes.give_back(lane)
                 raise
             else:

@@ -14,6 +14,7 @@ from pccpipe.shell import programs
 from pccpipe.shell.programs import Offsets, Opening, Place
 from pccpipe.shell.trailer import Trailer
 from pccpipe.targets.machine import Machine, Process, refused
+from pccpipe.workspace.entering import gone, replaced
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which a lane must answer a program; it has a few files to write."""
@@ -127,9 +128,18 @@ class Lane(LaneShell):
     def is_full(self) -> bool:
         return sum(self.offsets) > limits.LANE_OUTPUT.most
 
-    def begin(self, machine: Machine, program: bytes, mark: str) -> None:
-        """Begin a command. Raises `Unavailable` if it did not, ConnectionError or TimeoutError if nobody knows."""
-        understood(machine, self.ask(program, mark))
+    def begin(self, machine: Machine, program: bytes, mark: str, workspace: str) -> None:
+        """Begin a command in a workspace.
+
+        Raises `Unavailable`, WorkspaceGone if it did not, ConnectionError or TimeoutError if nobody knows.
+        """
+        match understood(machine, self.ask(program, mark)):
+            case "workspace_gone":
+                raise gone(machine.host, workspace)
+            case "workspace_link":
+                raise replaced(machine.host, workspace, "no command runs in what it leads to")
+            case _:
+                pass
 
     def ready(self, timeout: float) -> list[Stream]:
         """The streams that can be read, after waiting for at most `timeout` seconds."""

@@ -73,10 +73,15 @@ pcc_prepare() { # start the cats for the next commands
 }
 
 pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders,
-  # pcc_where is the lane and the offsets of its spools
+  # pcc_where is the lane and the offsets of its spools, pcc_base and pcc_inner are the workspace's path
   pcc_mark=$1 pcc_command=$pcc_state/commands/$2 pcc_tag=PCCPIPE_STEP=$pcc_run/$2/
   # Reaps what has ended.
   jobs >/dev/null
+  pcc_look_at_place
+  if [ -n "$pcc_place" ]; then
+    pcc_answer "$pcc_mark" "$pcc_place"
+    return
+  fi
   pcc_taken=
   set -C
   true >"$pcc_command.claim-$pcc_mark" || pcc_taken=1
@@ -93,6 +98,18 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
   [ "$pcc_left" -gt 0 ] || pcc_prepare
   pcc_left=$((pcc_left - 1))
   pcc_supervise "$@"
+}
+
+pcc_look_at_place() { # sets pcc_place to what is wrong with the workspace: a step may have removed it, or left a link there
+  pcc_place= pcc_path=$pcc_base pcc_rest=${pcc_inner:+$pcc_inner/}
+  while [ -n "$pcc_rest" ]; do
+    pcc_path=$pcc_path/${pcc_rest%%/*} pcc_rest=${pcc_rest#*/}
+    if [ -L "$pcc_path" ]; then
+      pcc_place=workspace_link
+      return
+    fi
+    [ -d "$pcc_path" ] || pcc_place=workspace_gone
+  done
 }
 
 pcc_write() { # SCRIPT

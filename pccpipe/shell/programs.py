@@ -18,6 +18,7 @@ from pccpipe.errors import Refused
 from pccpipe.outcome import Stream
 from pccpipe.shell.account import PROCESSES, Account
 from pccpipe.targets.base import Command
+from pccpipe.workspace.entering import base_of
 
 Offsets: TypeAlias = tuple[int, int]
 """Bytes of a lane's spools: stdout's, stderr's."""
@@ -76,9 +77,18 @@ def attach(opening: Opening, command_id: str, offsets: Offsets) -> bytes:
 
 
 def begin(
-    opening: Opening, command: Command, workspace: str, offsets: Offsets, kill_after: float = KILL_AFTER
+    opening: Opening,
+    command: Command,
+    workspace: str,
+    offsets: Offsets,
+    kill_after: float = KILL_AFTER,
+    *,
+    is_own: bool = False,
 ) -> bytes:
     """Begin a command on the lane in `opening.folder`, whose spools are shown up to `offsets`.
+
+    Args:
+        is_own: the workspace is pccpipe's own, so it is there and no link leads to it, or the lane refuses the command.
 
     One group of braces: a program cut short by a lost connection then does nothing at all.
 
@@ -98,7 +108,9 @@ def begin(
     else:
         functions = f"pcc_env() {{\n{_exports(place, command, workspace)}}}\n{_folders(place, command)}"
     user = f"pcc_user={shlex.quote(account.name if account else '')}"
-    text = f"{{\n{where} {user}\n{functions}{_join(call)}\n}}\n"
+    base, inner = base_of(workspace) if is_own else ("", "")
+    within = f"pcc_base={shlex.quote(base)} pcc_inner={shlex.quote(inner)}"
+    text = f"{{\n{where} {user} {within}\n{functions}{_join(call)}\n}}\n"
     if "\0" in text:
         raise Refused("a NUL byte in its script or environment: no shell can take that")
     return _encoded(text)

@@ -9,7 +9,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
@@ -55,6 +55,7 @@ from pccpipe.targets.known_images import KnownImages
 from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, left_there, refused
 from pccpipe.targets.turns import Kind, TakingTurns, Turns
 from pccpipe.values import Json
+from pccpipe.workspace.entering import GONE, LINK, base_of, check_entered, replaced
 
 SCRIPT = ".script"
 LEAST_FREE = 50 * 1024
@@ -68,8 +69,6 @@ NO_REPOSITORY_BY_SHAPE = {
 """A folder that looks like a bare repository is none to git: its configuration could name programs to run."""
 DOUBT_LIMIT = 60.0
 """Seconds to find out whether a container started, when the connection broke at that moment."""
-LINK = 92
-"""Exit code for a workspace that is a link."""
 BEGIN_LIMIT = 10.0
 """Seconds for which a start waits until the command begins; then it counts as begun."""
 BUSY_LIMIT, BUSY_PAUSE = 4.0, 1.0
@@ -92,6 +91,7 @@ class ContainerTarget:
         account: who runs in the containers, and whose the workspace is; None: the user who has that.
         turns: when a container may run; with an account.
         root: the machine's folder for projects, if it has one; the workspace is pccpipe's own then.
+        has_workspace: whether the run's copy of the code is there, so that none is to be made.
     """
 
     def __init__(
@@ -107,9 +107,11 @@ class ContainerTarget:
         account: Account | None = None,
         turns: Turns | None = None,
         root: str | None = None,
+        has_workspace: Callable[[], bool] = lambda: False,
     ) -> None:
         self._images = KnownImages(machine, root)
         self._root = root
+        self._has_workspace = has_workspace
         self._account = account
         self._turns = turns
         self._machine = machine
@@ -363,9 +365,9 @@ class ContainerTarget:
         if command.is_proxied:
             files |= relay.files()
         outs = [self._place.file_of(command_id, "out") for command_id in litter]
-        made, out = shlex.quote(paths.workspace), shlex.quote(paths.out)
+        out = shlex.quote(paths.out)
         # An account's workspace is there. What is mounted is for it alone to see, as the folders above are the login's.
-        opened = f"chmod -R a+rX {shlex.quote(paths.files)} && chmod 777 {out}" if self._account else f"mkdir -p {made}"
+        opened = f"chmod -R a+rX {shlex.quote(paths.files)} && chmod 777 {out}" if self._account else ":"
         mode = "711" if self._account else "700"
         script = "\n".join(
             [
@@ -374,12 +376,11 @@ class ContainerTarget:
                 f"{self._emptied(*outs)}rm -rf {shlex.join(folders)}",
                 write_files(paths.files, files) + f" && mkdir -p {out} && {opened} || exit",
                 *([f"mkdir -p {proxy} && chmod {mode} {proxy} || exit"] if command.is_proxied else []),
-                # The engine would mount what it leads to. A user's own folder may be one.
-                f"[ ! -L {made} ] || exit {LINK}" if self._root else "",
+                self._looked_at(paths.workspace),
                 f"{holder.start(self._place, command.id, name, command.limit, self._kill_after)} || exit",
-                f"ls -nd {made} || exit",
+                'ls -nd "$made" || exit',
                 # Not every df knows inodes.
-                f"df -Pk {made} 2>/dev/null; df -Pi {made} 2>/dev/null; true",
+                'df -Pk "$made" 2>/dev/null; df -Pi "$made" 2>/dev/null; true',
             ]
         )
         try:
@@ -387,8 +388,8 @@ class ContainerTarget:
         except (ConnectionError, TimeoutError) as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code == LINK:
-            words = f"the workspace {paths.workspace} is a symbolic link now: a container does not get what it leads to"
-            raise Refused(f"{self._machine.host}: {words}")
+            raise replaced(self._machine.host, paths.workspace, "a container does not get what it leads to")
+        check_entered(self._machine.host, paths.workspace, done.code)
         if done.code:
             raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
         owner, *free = done.stdout.decode(errors="replace").splitlines() or [""]
@@ -396,6 +397,21 @@ class ContainerTarget:
         if self._account:
             return self._account.uid, self._account.gid
         return self._owner_of(owner)
+
+    def _looked_at(self, workspace: str) -> str:
+        """Give lines that set `made` to the workspace, which the engine would mount whatever it is."""
+        made = f"made={shlex.quote(workspace)}"
+        if self._root is None:  # a user's own folder, which may be a link; the run's copy was looked at before
+            return f'{made}; mkdir -p "$made" || exit'
+        base, inner = base_of(workspace)
+        # The engine makes an empty folder where none is: that would look like the code. Only the first step of a run
+        # that uploads nothing gets one.
+        is_there = (
+            f'[ -d "$made" ] || exit {GONE}' if self._has_workspace() or self._account else 'mkdir -p "$made" || exit'
+        )
+        parts = [base, *PurePosixPath(inner).parts]
+        folders = " ".join(shlex.quote(str(PurePosixPath(*parts[: end + 1]))) for end in range(1, len(parts)))
+        return f'{made}; for part in {folders}; do [ ! -L "$part" ] || exit {LINK}; done; {is_there}'
 
     def _owner_of(self, listed: str) -> tuple[int, int]:
         """The uid and gid in a line of `ls -n`. Raises Nonsense."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+from collections.abc import Callable
 
 from pccpipe.outcome import Place
 from pccpipe.shell.account import Account
@@ -32,6 +33,7 @@ class VmTarget:
         door: serves a command that connects to the proxy.
         account: whose commands these are; None: the login's. Its folders are there.
         turns: when they may run; with an account.
+        has_workspace: whether the run's copy of the code is on the VM, so that none is to be made.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class VmTarget:
         door: Door | None = None,
         account: Account | None = None,
         turns: Turns | None = None,
+        has_workspace: Callable[[], bool] = lambda: False,
     ) -> None:
         self.workspace = account.workspace if account else f"{root}/.system/run-workspaces/{run_id}"
         """The run's copy of the code, on the VM."""
@@ -51,10 +54,13 @@ class VmTarget:
         """Where all else of the run is kept on the VM, until `close`."""
         self._connection = connection
         self._account = account
+        self._has_workspace = has_workspace
         place = StatePlace(run_id, self.state, account)
         self._turns = turns or (Turns(connection, place, resumes=True) if account else None)
         self._doorway = Doorway(connection, door, place) if door else None
-        self._detached = Detached(connection, place, limit=LIMIT, lost_after=lost_after, kill_after=kill_after)
+        self._detached = Detached(
+            connection, place, limit=LIMIT, lost_after=lost_after, kill_after=kill_after, owns_workspace=True
+        )
         self._lock = threading.Lock()
         self._is_open = False
 
@@ -116,7 +122,9 @@ class VmTarget:
         if self._account:
             return  # it is there, and not for the login to look into
         folder = shlex.quote(self.workspace)
-        script = f"export LC_ALL=C; mkdir -p {folder} && [ -w {folder} ] && cd {folder}"
+        # A step may have removed it: an empty one in its place would look like the code. `start` says so.
+        make = f"[ -d {folder} ] || exit 0" if self._has_workspace() else f"mkdir -p {folder}"
+        script = f"export LC_ALL=C; {{ {make}; }} && [ -w {folder} ] && cd {folder}"
         made = unbroken(self._connection, lambda: self._connection.run(script))
         if made.code:
             words = made.stderr.decode(errors="replace").strip() or f"{self.workspace} cannot be written"

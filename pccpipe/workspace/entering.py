@@ -30,20 +30,33 @@ _ENTER = """pcc_enter() { # BASE FOLDER_IN_IT
 
 def enter(folder: str) -> str:
     """Give lines of sh that go into the folder; they end the script if it is gone, or is reached through a link."""
+    base, inner = base_of(folder)
+    return f"pcc_gone={GONE} pcc_link={LINK}\n{_ENTER}{shlex.join(['pcc_enter', base, inner])}\n"
+
+
+def base_of(folder: str) -> tuple[str, str]:
+    """Split a workspace's path: the part that may lead through links, and the part below it that may not."""
     parts = PurePosixPath(folder).parts
     # Above the folder of all runs, an operator may have laid out links as he likes.
     at = parts.index(_RUNS) if _RUNS in parts else len(parts) - 1
-    base, inner = str(PurePosixPath(*parts[:at])), str(PurePosixPath(*parts[at:]))
-    return f"pcc_gone={GONE} pcc_link={LINK}\n{_ENTER}{shlex.join(['pcc_enter', base, inner])}\n"
+    return str(PurePosixPath(*parts[:at])), str(PurePosixPath(*parts[at:]))
 
 
 def check_entered(host: str, folder: str, code: int) -> None:
     """Raise WorkspaceGone for the exit code of a script that could not go into the folder."""
     if code == GONE:
-        raise WorkspaceGone(f"{host}: the workspace {folder} is gone: a step removed or moved it", HINT)
+        raise gone(host, folder)
     if code == LINK:
-        words = f"{host}: the workspace {folder} is a symbolic link now: nothing that it leads to is taken"
-        raise WorkspaceGone(words, HINT)
+        raise replaced(host, folder, "nothing that it leads to is taken")
+
+
+def gone(host: str, folder: str) -> WorkspaceGone:
+    return WorkspaceGone(f"{host}: the workspace {folder} is gone: a step removed or moved it", HINT)
+
+
+def replaced(host: str, folder: str, so: str) -> WorkspaceGone:
+    """Say that a link is in the workspace's place, and what follows from that."""
+    return WorkspaceGone(f"{host}: the workspace {folder} is a symbolic link now: {so}", HINT)
 
 
 HINT = "a step may change what is in $PCC_WORKSPACE, not the folder itself"

@@ -155,6 +155,11 @@ class WorkspaceSync:
     def home(self) -> Path:
         return self._copy if self._has_copy else self._user_folder
 
+    @property
+    def is_on_vm(self) -> bool:
+        """Whether the VM has a copy, which only a step can have removed. Waits for no transfer that goes on."""
+        return self._on_vm
+
     def has_untold_changes(self, halt: Halt | None = None) -> bool:
         with self._lock:
             is_there = self._copy.exists() and not self._copy.is_symlink()

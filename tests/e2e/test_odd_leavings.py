@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.control import Control, Ran, containers
+from tests.e2e.control import Control, Ran, containers, happened, wait_until
 
 PIPELINE = """
     containers: {{box: {{image: "bb:latest", network: none{settings}}}}}
@@ -164,21 +165,75 @@ def test_a_copy_here_that_is_gone_or_a_link_is_no_workspace(local_control: Contr
     assert not (ran.record / "workspace").exists()
 
 
-def test_a_container_does_not_get_what_a_link_in_the_workspaces_place_leads_to(control: Control) -> None:
+GONE = {
+    "link": ('cd ..; rm -rf "$PCC_WORKSPACE"; ln -s /home/pcc/precious "$PCC_WORKSPACE"', "is a symbolic link now"),
+    "gone": ('cd ..; rm -rf "$PCC_WORKSPACE"', "is gone: a step removed or moved it"),
+}
+
+
+@pytest.mark.parametrize("on", ["vm", "container, container: box"])
+@pytest.mark.parametrize("how", GONE)
+def test_no_step_runs_where_the_workspace_was_replaced_or_removed(control: Control, how: str, on: str) -> None:
+    """Neither in what a link leads to, nor in an empty folder that looks like the code."""
     assert control.vm
+    script, words = GONE[how]
     control.vm.ssh("mkdir -p /home/pcc/precious; echo private > /home/pcc/precious/notes.txt")
+    pipeline = f"""
+        containers: {{box: {{image: "bb:latest", network: none}}}}
+        steps:
+          - {{id: up, upload: workspace}}
+          - {{id: earlier, on: {on}, run: 'true'}}
+          - {{id: breaks, on: vm, run: '{script}'}}
+          - {{id: unit, on: {on}, fallback: {{on: local}}, run: echo wrong > wrong.txt}}
+        always:
+          - {{id: clean, remove: workspace}}
+    """
+    ran = control.run(pipeline)
+    assert ran.code == 1, ran.stdout
+    assert outcome(ran, "unit") == "failed"
+    assert words in ran.step("unit")["message"]
+    assert "$PCC_WORKSPACE, not the folder itself" in ran.step("unit")["message"]
+    assert left(control, ran) == ""
+    kept = control.vm.sh("cd /home/pcc/precious; ls; cat notes.txt; rm -r /home/pcc/precious").stdout
+    assert kept == "notes.txt\nprivate\n"
+
+
+def test_a_resumed_run_makes_no_new_workspace_for_one_that_is_gone(control: Control) -> None:
+    vm = control.vm
+    assert vm
     pipeline = """
-        containers: {box: {image: "bb:latest", network: none}}
         steps:
           - {id: up, upload: workspace}
-          - {id: links, on: vm, run: 'cd ..; rm -rf "$PCC_WORKSPACE"; ln -s /home/pcc/precious "$PCC_WORKSPACE"'}
-          - {id: unit, on: container, container: box, fallback: {on: local}, run: cat notes.txt}
+          - {id: waits, on: vm, run: "echo begun; until [ -e ../../go ]; do sleep 0.1; done"}
+          - {id: unit, on: vm, run: ls}
         always:
           - {id: clean, remove: workspace}
     """
-    ran = control.run(pipeline)
-    assert ran.code == 1
-    assert "is a symbolic link now" in ran.step("unit")["message"]
-    assert ran.step("unit")["outcome"] == "failed"
+
+    def kill(process: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, "command_started"))
+        process.kill()
+
+    ran = control.run(pipeline, meanwhile=kill)
+    name = ran.record.name
+    vm.ssh(f"cd {vm.root}/.system && rm -rf run-workspaces/{name} && touch go")
+    resumed = control.do("resume", name)
+    vm.sh(f"rm {vm.root}/.system/go")
+    assert resumed.returncode == 1, resumed.stdout
+    assert outcome(ran, "waits") == "succeeded"
+    assert outcome(ran, "unit") == "failed"
+    assert "is gone: a step removed or moved it" in ran.step("unit")["message"]
     assert left(control, ran) == ""
-    assert control.vm.sh("cat /home/pcc/precious/notes.txt; rm -r /home/pcc/precious").stdout == "private\n"
+
+
+def test_a_run_that_uploads_nothing_gets_an_empty_workspace(control: Control) -> None:
+    pipeline = """
+        containers: {box: {image: "bb:latest", network: none}}
+        steps:
+          - {id: boxed, on: container, container: box, run: "ls; echo made > made.txt"}
+          - {id: there, on: vm, run: cat made.txt}
+    """
+    ran = control.run(pipeline)
+    assert ran.code == 0, ran.stdout
+    assert ran.log("boxed") == ""
+    assert ran.log("there") == "made\n"
