@@ -23,7 +23,7 @@ from pccpipe.docker_api.problems import Call
 from pccpipe.docker_api.settings import BEGUN, LIMIT_LABEL
 from pccpipe.docker_api.stream import Answer, Beginning, Body, FrameParser, Skip
 from pccpipe.errors import Lost, Nonsense, Unavailable
-from pccpipe.outcome import Stream
+from pccpipe.outcome import Reason, Stream
 from pccpipe.shell.ended import fetch_file, signal_name
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
@@ -305,20 +305,38 @@ class Contained:
         self._disconnect()
         found: dict[str, Json] | None = None
         began_again = False
-        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        may_be_the_engines = code in ENDED_WITH_THE_ENGINE and self._stopper is None
+        try:
             if code or self._was_away:
                 found = self._where.engine.inspect(self._where.container)
-            began_again = self._was_away and self._engine_began_after(_state(found).get("StartedAt"))
-        if began_again and code in ENDED_WITH_THE_ENGINE and self._stopper is None:
-            words = f"the engine, or all of {self._host}, was restarted while the container {self._where.name} ran"
-            raise Lost(f"{words}, so how its command would have ended is unknown")
+            if may_be_the_engines or self._was_away:
+                began_again = self._engine_began_after(_state(found).get("StartedAt"))
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            if may_be_the_engines:
+                self._ask_a_stopped_engine(error)
+        out_of_memory, timed_out = _state(found).get("OOMKilled") is True, _had_its_time(found)
+        if began_again and may_be_the_engines and not out_of_memory and not timed_out:
+            raise self._lost_with("the engine, or all of {host}, was restarted")
         self._exit = Exit(
             code,
             signal_name(code),
-            out_of_memory=_state(found).get("OOMKilled") is True,
-            timed_out=_had_its_time(found),
-            output_lost=began_again,
+            out_of_memory=out_of_memory,
+            timed_out=timed_out,
+            output_lost=began_again and self._was_away,
         )
+
+    def _ask_a_stopped_engine(self, error: Exception) -> None:
+        """Raise what follows if the engine is gone as soon as the container is: an engine that stops ends containers.
+
+        It takes no connections from then on. Where systemd does that for it, or the machine is away, it is asked again.
+        """
+        if isinstance(error, Unavailable) and error.reason in (Reason.ENGINE_MISSING, Reason.ENGINE_STOPPED):
+            raise self._lost_with("the engine of {host} was stopped") from error
+        raise ConnectionResetError(str(error)) from error
+
+    def _lost_with(self, words: str) -> Lost:
+        words = f"{words.format(host=self._host)} while the container {self._where.name} ran"
+        return Lost(f"{words}, so how its command would have ended is unknown")
 
     def _engine_began_after(self, moment: object) -> bool:
         """Whether the engine was started after a container was, by the files that it makes then."""

@@ -259,6 +259,27 @@ def test_a_container_that_a_restart_ended_is_lost(fresh: Stand, fresh_vm: VM, re
     running.discard()
 
 
+@pytest.mark.parametrize("others", ["", "docker run -d --rm bb:latest sh -c 'trap : TERM; while :; do sleep 1; done'"])
+def test_a_container_that_its_engine_ended_as_it_stopped_is_lost(fresh: Stand, fresh_vm: VM, others: str) -> None:
+    """Also while the engine waits for another container, which takes its time to end."""
+    fresh.target.open()
+    running = fresh.start("echo begun; sleep 300")
+    read_until(running, b"begun\n")
+    fresh_vm.sh(others or "true")
+    fresh_vm.stop_docker()
+    with pytest.raises(Lost, match=r"was stopped while the container .* ran, so how its command would have ended"):
+        read_all(running)
+    fresh_vm.start_docker()
+    running.discard()
+
+
+@pytest.mark.parametrize("number", ["TERM", "KILL"])
+def test_a_signal_from_within_the_container_is_the_commands_own_end(fresh: Stand, number: str) -> None:
+    fresh.target.open()
+    _, _, exit_ = fresh.run(f"kill -{number} $$")
+    assert exit_.signal == number
+
+
 def test_what_an_engine_that_died_lost_of_the_output_is_said(fresh: Stand, fresh_vm: VM) -> None:
     fresh.target.open()
     running = fresh.start("for i in $(seq 1 40); do echo line $i; sleep 0.1; done")
