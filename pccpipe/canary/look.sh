@@ -8,12 +8,31 @@ pcc_newline='
 '
 
 pcc_beside= pcc_depth=
+pcc_stat='stat -c' pcc_name='name %N' pcc_file='file %s %n'
+case $(uname -s) in
+Darwin | *BSD) pcc_stat='stat -f' pcc_name="name '%N' -> '%Y'" pcc_file='file %z %N' ;;
+esac
 
 pcc_grep() { # FILE...: those in which there is a pattern
   printf '%s\n' "$pcc_patterns" | grep -laF -f - -- "$@"
 }
 
 pcc_processes() {
+  if [ -r /proc/self/environ ]; then
+    pcc_processes_of_proc
+  else
+    pcc_processes_of_ps
+  fi
+}
+
+pcc_processes_of_ps() { # their arguments; their environments are for no other program to read
+  { printf '%s\n\n' "$pcc_patterns"; ps -axww -o pid= -o command=; } | awk '
+    !listing { if ($0 == "") listing = 1; else patterns[++n] = $0; next }
+    { count++; for (i = 1; i <= n; i++) if (index($0, patterns[i])) { print "arguments " $1 " " $2; break } }
+    END { print "listed " count + 0 }'
+}
+
+pcc_processes_of_proc() {
   pcc_readable=0 pcc_denied=0
   for pcc_path in /proc/[0-9]*; do
     if [ -r "$pcc_path/environ" ]; then
@@ -47,13 +66,21 @@ pcc_processes() {
 }
 
 pcc_files() { # FOLDER...: their files that have changed since the run began; no program can set that time (ctime) back
+  pcc_limit=
+  $pcc_stat "$pcc_file" / >/dev/null 2>&1 || echo 'failed stat does not work'
+  # Else the whole look has a limit.
+  ! command -v timeout >/dev/null || pcc_limit='timeout 90'
   {
-    timeout 90 find "$@" -xdev $pcc_depth \( -path /proc -o -path /sys -o -path "$pcc_beside" \) -prune -o -cmin "-$pcc_minutes" \( \
+    # Without inner parentheses: in them busybox's find forgets what `+` has gathered.
+    $pcc_limit find "$@" -xdev $pcc_depth \( -path /proc -o -path /sys -o -path "$pcc_beside" \) -prune -o \
+      ! -cmin "-$pcc_minutes" -o \
       -path "*$pcc_newline*" -exec printf 'odd\n' \; -o \
       -type f -size +1048576k -exec printf 'big %s\n' {} \; -o \
       -type f -print -o \
-      \( -type d -o -type l \) -exec stat -c 'name %N' {} + \)
-    [ $? != 124 ] || echo cut
+      ! -type d ! -type l -o \
+      -exec $pcc_stat "$pcc_name" {} +
+    pcc_code=$?
+    case $pcc_code in 0 | 1) ;; 124) echo cut ;; *) echo "failed find ended with $pcc_code" ;; esac
   } | {
     set --
     while IFS= read -r pcc_line; do
@@ -78,7 +105,7 @@ pcc_on_top() { # FOLDER...: no deeper than what a program makes for itself in a 
 }
 
 pcc_look_into() { # FILE...
-  stat -c 'file %s %n' -- "$@"
+  $pcc_stat "$pcc_file" -- "$@"
   pcc_grep "$@" | while IFS= read -r pcc_line; do printf 'found %s\n' "$pcc_line"; done
 }
 

@@ -96,6 +96,8 @@ class Looker:
                 case "processes":
                     host = self.machine.host
                     self._count(number(host, "count of processes", pid), number(host, "count of processes", name))
+                case "listed":
+                    self._count_listed(number(self.machine.host, "count of processes", rest))
                 case "hidden":
                     ledger.unread(where, Spot.ARGUMENTS, "/proc hides other users' processes (hidepid)")
                 case "arguments":
@@ -111,12 +113,26 @@ class Looker:
 
     def _count(self, readable: int, denied: int) -> None:
         ledger, where = self._ledger, self.where
+        if not readable + denied:
+            for spot in (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT):
+                ledger.unread(where, spot, "/proc shows no process")
+            return
         ledger.looked(where, Spot.ARGUMENTS, readable + denied)
         for spot in (Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT):
             ledger.looked(where, spot, readable)
         if denied:
             user = self.machine.facts.user
             ledger.unread(where, Spot.ENVIRONMENT, f"the environment of others' processes is not for {user} to read")
+
+    def _count_listed(self, count: int) -> None:
+        """Of a machine without /proc: `ps` lists arguments, and nothing lists environments."""
+        ledger, where = self._ledger, self.where
+        if count:
+            ledger.looked(where, Spot.ARGUMENTS, count)
+        else:
+            ledger.unread(where, Spot.ARGUMENTS, "ps lists no process, and there is no /proc")
+        for spot in (Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT):
+            ledger.unread(where, spot, f"{self.machine.facts.system} shows no program the environment of another")
 
     def _files(self, call: str, classify: Classify, expected: Collection[Spot]) -> None:
         ledger, where, spots = self._ledger, self.where, classify.spots
@@ -146,6 +162,9 @@ class Looker:
                 case "unseen":
                     for spot in spots:
                         ledger.unread(where, spot, "the container's processes are not seen from here")
+                case "failed":
+                    for spot in spots:
+                        ledger.unread(where, spot, f"the search failed: {rest}")
                 case "cut":
                     for spot in spots:
                         ledger.unread(where, spot, "the search was ended after 90 s")

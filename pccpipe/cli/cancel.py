@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from pccpipe.cli.process import take_secrets
 from pccpipe.cli.run import make_view
 
 LOOK_EVERY = 0.2
+NO_ANSWER = 10.0
+"""Seconds after which a run that no process here has gets a word on how to go on without its own."""
 
 
 @click.command()
@@ -60,11 +63,16 @@ def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Pa
 
 def _wait(record: Path) -> str:
     """The run's status when it has ended, or its process is gone. Each step under `always:` has a limit of its own."""
-    from pccpipe.record.lock import is_abandoned
+    from pccpipe.record.lock import is_abandoned, last_holder
     from pccpipe.record.state import load_state
 
+    hint_at = time.monotonic() + NO_ANSWER
     while True:
         gone = is_abandoned(record)
+        if time.monotonic() > hint_at and (holder := last_holder(record)):
+            hint_at = math.inf
+            words = f"no process of this machine runs it; the last one was process {holder.pid} of {holder.host}"
+            tell([f"{words}. If that is gone, go on from here, then cancel: pccpipe resume {record.name}"])
         state = load_state(record)
         if state.ended_at is not None:
             return state.status

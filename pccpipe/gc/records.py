@@ -147,7 +147,7 @@ def _shared(run_dir: Path) -> Iterator[bool]:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         is_free = True
-    except BlockingIOError:
+    except OSError:  # held; or the disk has no locks, and nothing is known
         is_free = False
     try:
         yield is_free

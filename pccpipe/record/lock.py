@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
+from msgspec import Struct
+
 from pccpipe.errors import UsageError
+from pccpipe.record.machine_id import machine_id
 
 LOCK = "lock"
 
@@ -28,14 +31,19 @@ class RunLock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            host, pid = _holder(self._path)
-            run_id = self._path.parent.name
+            holder, run_id = _holder(self._path), self._path.parent.name
             raise UsageError(
-                f"the run {run_id!r} is being run, by process {pid} of {host}",
+                f"the run {run_id!r} is being run, by process {holder.pid} of {holder.host}",
                 f"to end it: pccpipe cancel {run_id}",
             ) from None
+        except OSError as error:
+            os.close(fd)
+            raise UsageError(
+                f"the disk of {self._path.parent} has no locks: {error.strerror}",
+                "give a folder on a disk of this machine as --runs-dir: without a lock two processes could run one run",
+            ) from error
         os.ftruncate(fd, 0)
-        os.write(fd, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+        os.write(fd, msgspec.json.encode(Holder(socket.gethostname(), os.getpid(), machine_id())))
         self._fd = fd
 
     def release(self) -> None:
@@ -54,25 +62,47 @@ class RunLock:
         self.release()
 
 
+class Holder(Struct, frozen=True):
+    """A process that has or had the lock."""
+
+    host: str = ""
+    """The machine's name, for people."""
+    pid: int = 0
+    machine: str = ""
+    """Its `machine_id`; earlier versions wrote none."""
+
+    @property
+    def is_of_here(self) -> bool:
+        """Whether its machine is this one; also if the file does not say."""
+        if self.machine and (here := machine_id()):
+            return self.machine == here
+        return self.host in {socket.gethostname(), ""}
+
+
 def is_abandoned(run_dir: Path) -> bool:
-    """Whether the process that ran it is certainly gone. Of another host's nothing is certain."""
+    """Whether the process that ran it is certainly gone. Of another machine's nothing is certain."""
+    holder = last_holder(run_dir)
+    return holder is not None and holder.is_of_here
+
+
+def last_holder(run_dir: Path) -> Holder | None:
+    """Give who ran it last, if no process that this machine knows of has its lock."""
     path = run_dir / LOCK
     try:
         fd = os.open(path, os.O_RDONLY)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+    except OSError:
+        return None
     finally:
         os.close(fd)
-    return _holder(path)[0] in {socket.gethostname(), ""}
+    return _holder(path)
 
 
-def _holder(path: Path) -> tuple[str, int]:
+def _holder(path: Path) -> Holder:
     try:
-        data = json.loads(path.read_bytes())
-        return str(data["host"]), int(data["pid"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return "", 0
+        return msgspec.json.decode(path.read_bytes(), type=Holder)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+        return Holder()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.control import DEMO, KEY, ROOT, Control
+from tests.e2e.control import DEMO, KEY, ROOT, Control, happened, wait_until
 from tests.fake_mac import FakeMac
 from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
@@ -105,3 +105,43 @@ def test_the_default_pipeline_with_the_real_agent_in_containers_on_a_vm(demo: Co
     shutil.copytree(DEMO / "project", tmp_path / "p")
     subprocess.run(["git", "apply", str(ran.record / "diff.patch")], cwd=tmp_path / "p", check=True)
     subprocess.run(["sh", "test.sh"], cwd=tmp_path / "p", check=True, capture_output=True)
+
+
+def test_a_run_whose_process_was_killed_is_cancelled_though_the_mac_has_another_name(
+    mac_control: Control, mac: FakeMac
+) -> None:
+    process, record = mac_control.start(
+        "steps: [{id: a, on: vm, run: sleep 60}]\nalways: [{id: b, on: vm, run: echo at the end}]"
+    )
+    wait_until(lambda: happened(record, "command_started"))
+    process.kill()
+    process.communicate()
+    mac.name = "mac-2.example.net"
+    assert "interrupted" in mac_control.do("runs").stdout
+    done = mac_control.do("cancel", record.name, limit=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the process of the run" in done.stdout
+    assert json.loads((record / "run.json").read_text())["outcome"] == "cancelled"
+
+
+def test_a_cancel_that_nobody_here_hears_says_how_to_go_on(mac_control: Control) -> None:
+    process, record = mac_control.start("steps: [{id: a, on: vm, run: sleep 60}]")
+    wait_until(lambda: happened(record, "command_started"))
+    process.kill()
+    process.communicate()
+    # As if it were another machine's, which shares the disk.
+    lock = json.loads((record / "lock").read_text())
+    (record / "lock").write_text(json.dumps({**lock, "machine": "f" * 32, "host": "build-server"}))
+    with pytest.raises(subprocess.TimeoutExpired) as waited:
+        mac_control.do("cancel", record.name, limit=15)
+    said = (waited.value.stdout or b"").decode()
+    assert f"process {lock['pid']} of build-server" in said
+    assert f"pccpipe resume {record.name}" in said
+    (record / "lock").write_text(json.dumps(lock))
+    assert mac_control.do("cancel", record.name).returncode == 0
+
+
+def test_a_signal_on_the_vm_has_the_name_that_it_has_there(mac_control: Control) -> None:
+    ran = mac_control.run("steps: [{id: a, on: vm, run: 'kill -USR1 $$'}]")
+    assert ran.code == 1
+    assert ran.step("a")["attempts"][-1]["signal"] == "USR1", ran.step("a")["attempts"][-1]

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from pccpipe.shell.here import Here, LocalProcess
+from pccpipe.targets.machine import Facts, Process
 from tests.testbed.place import BedError
 
 HERE = Path(__file__).parent
 _TOOLS = (
     "[ awk base64 basename bc cat chgrp chmod chown cksum clear cmp comm cp cut date dd df diff dirname du "
-    "echo ed env expand expr false find fold getopt grep egrep fgrep gunzip gzip head hostname id install join "
+    "echo ed env expand expr false fold getopt grep egrep fgrep gunzip gzip head hostname id install join "
     "kill killall less ln logname ls mkdir mkfifo mktemp more mv nc nice nl nohup od paste patch pr printenv "
     "printf pwd readlink renice reset rm rmdir sed seq sleep sort split strings stty su sum sync tail tar tee "
-    "test time touch tr true tty uname unexpand uniq uptime vi wc which whoami xargs xxd yes "
+    "test time touch tr true tty unexpand uniq uptime vi wc which whoami xxd yes "
 )
 """What macOS has of what busybox has. Not: timeout, setsid, tac, nproc, flock, getent, ip, sha256sum."""
-_ALSO = ("git", "ssh", "ssh-add", "ssh-keygen", "curl", "docker")
+_ALSO = ("xargs", "git", "ssh", "ssh-add", "ssh-keygen", "curl", "docker")
 
 
 @dataclass
@@ -33,6 +38,8 @@ class FakeMac:
 
     folder: Path
     one_name: tuple[Path, ...] = ()
+    name: str = "mac.local"
+    """Its host name, which changes with the network that it is in."""
 
     @staticmethod
     def made(folder: Path, *one_name: Path) -> FakeMac:
@@ -64,7 +71,16 @@ class FakeMac:
 
     def argv(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs this one there. Its process is the command's own."""
-        launch = ("unshare", "--mount", "--propagation", "private", "sh", str(HERE / "launch.sh"), str(self.folder))
+        launch = (
+            "unshare",
+            "--mount",
+            "--uts",
+            "--propagation",
+            "private",
+            "sh",
+            str(HERE / "launch.sh"),
+            str(self.folder),
+        )
         return [*launch, *argv]
 
     @property
@@ -72,9 +88,25 @@ class FakeMac:
         """What its environment has beside the caller's; its first folder of PYTHONPATH must stay the first."""
         return {
             "PYTHONPATH": str(HERE / "site"),
+            "FAKE_MAC_NAME": self.name,
             "FAKE_MAC_PROC": str(self.folder / "proc"),
             "FAKE_MAC_SYNCED": str(self.folder / "synced"),
             "FAKE_MAC_ONE_NAME": ":".join(map(str, self.one_name)),
             "FAKE_MAC_REAL_PYTHON": sys.executable,
             "FAKE_MAC_PYTHON": str(self.folder / "bin" / "python3"),
         }
+
+
+class MacHere(Here):
+    """The fake Mac as the machine that scripts run on."""
+
+    def __init__(self, mac: FakeMac) -> None:
+        super().__init__()
+        self._mac = mac
+
+    @property
+    def facts(self) -> Facts:
+        return replace(Here().facts, system="Darwin")
+
+    def popen(self, command: str) -> Process:
+        return LocalProcess(shlex.join(self._mac.argv(["sh", "-c", command])), {**os.environ, **self._mac.env})

@@ -1,7 +1,8 @@
-# sh launch.sh FOLDER COMMAND...: runs a command on the fake Mac. In a mount namespace of its own, as root; FOLDER/proc is there.
+# sh launch.sh FOLDER COMMAND...: runs a command on the fake Mac. In namespaces of its own for mounts and its name, as root; FOLDER/proc is there.
 set -e
 folder=$1
 shift
+hostname "$FAKE_MAC_NAME"
 mount --bind /proc "$folder/proc"
 # /dev/fd is the kernel's own on macOS, and no way into /proc.
 mount -t tmpfs none "$folder/dev"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import ctypes
 import enum
 import errno
 import fcntl
 import functools
+import hashlib
 import io
 import os
 import select
@@ -46,6 +48,19 @@ proxies: Any = types.ModuleType("_scproxy")
 proxies._get_proxy_settings = proxies._get_proxies = dict
 sys.modules["_scproxy"] = proxies
 os.uname = lambda: os.uname_result(("Darwin", socket.gethostname(), "24.6.0", "Darwin Kernel Version 24.6.0", "arm64"))
+
+
+class Library(ctypes.CDLL):
+    def __getattr__(self, name: str) -> Any:
+        return gethostuuid if name == "gethostuuid" else super().__getattr__(name)
+
+
+def gethostuuid(uuid: Any, wait: Any) -> int:
+    uuid.raw = hashlib.md5(REAL_PROC.encode()).digest()
+    return 0
+
+
+ctypes.__dict__["CDLL"] = Library
 
 
 class Signals(enum.IntEnum):
