@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -11,3 +12,9 @@ def data_path(*parts: str) -> Path:
     """The path of a file under schemas/, pipelines/ or docker/: `data_path("schemas", "pipeline.schema.json")`."""
     installed = _PACKAGE / "data" / Path(*parts)
     return installed if installed.exists() else _PACKAGE.parent / Path(*parts)
+
+
+@functools.cache
+def schema_text(name: str) -> str:
+    """The text of a published schema: `pipeline`, `project`, `builder-result`, `reviewer-result`."""
+    return data_path("schemas", f"{name}.schema.json").read_text(encoding="utf-8")

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pccpipe.limits import Limit
+    from pccpipe.spec.position import Position
     from pccpipe.spec.problem import Problem
-    from pccpipe.spec.source import Position
 
 
 _LONGEST_QUOTE = 100

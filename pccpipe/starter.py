@@ -12,12 +12,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pccpipe.data_files import schema_text
 from pccpipe.errors import UsageError
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.files import write_atomically
 from pccpipe.shell.local_engine import find_local_engine
 from pccpipe.spec.project import DEFAULT_FILE, KEY_VARIABLE, USER_VARIABLE
-from pccpipe.spec.schema import schema_text
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json
 

@@ -14,7 +14,7 @@ from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.shell import programs
 from pccpipe.spec.model import Secret, SecretSource
-from pccpipe.spec.source import Position
+from pccpipe.spec.position import Position
 from pccpipe.targets.base import Command
 from pccpipe.views.jsonl import JsonLinesView
 from pccpipe.views.plain import PlainView

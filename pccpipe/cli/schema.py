@@ -15,6 +15,6 @@ def schema(name: str) -> None:
 
     NAME is one of pipeline (the default), project, builder-result, reviewer-result.
     """
-    from pccpipe.spec.schema import schema_text
+    from pccpipe.data_files import schema_text
 
     print(schema_text(name), end="")

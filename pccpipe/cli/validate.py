@@ -70,8 +70,8 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, how: str)
 def _checked(file: Path, kind: Kind) -> str | Sequence[Problem]:
     """What the file is, in words; or all that is wrong with it."""
     from pccpipe.errors import SpecError, UsageError
+    from pccpipe.spec.position import Position
     from pccpipe.spec.problem import Problem, Rule
-    from pccpipe.spec.source import Position
 
     try:
         return _described(file, _kind(file) if kind is Kind.AUTO else kind)

@@ -39,9 +39,10 @@ from pccpipe.spec.model import (
     Where,
 )
 from pccpipe.spec.paths import read_text
+from pccpipe.spec.position import Key
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
-from pccpipe.spec.source import Key, Source
+from pccpipe.spec.source import Source
 from pccpipe.values import ENDPOINT, Json
 
 Map = Mapping[str, Json]

@@ -16,9 +16,10 @@ from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.inputs import input_problem
 from pccpipe.spec.names import ANY_NAME, Declared, Seen
+from pccpipe.spec.position import Data
 from pccpipe.spec.problem import Problem, did_you_mean, nearest
 from pccpipe.spec.schema import result_keys
-from pccpipe.spec.source import Data, Source, walk
+from pccpipe.spec.source import Source, walk
 from pccpipe.spec.texts import Enough, Path_, Texts
 
 _SECTIONS: Mapping[str, type] = {"inputs": dict, "secrets": dict, "containers": dict, "steps": list}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from pccpipe.errors import ExpressionError
-from pccpipe.spec.source import Position
+from pccpipe.spec.position import Position
 
 
 class Expression(Struct, frozen=True):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pccpipe.spec.source import Data
+from pccpipe.spec.position import Data
 
 Fits: TypeAlias = "Callable[[Data], bool]"
 Schema: TypeAlias = "Mapping[str, Any] | bool"

@@ -12,10 +12,11 @@ from pccpipe.errors import UsageError
 from pccpipe.spec.built_in import built_in, built_in_names, may_be_built_in
 from pccpipe.spec.merge import merge
 from pccpipe.spec.paths import beside, is_file
+from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule, did_you_mean
 from pccpipe.spec.schema import structure_problems
 from pccpipe.spec.snapshot import with_paths
-from pccpipe.spec.source import BadYaml, Position, Source, read_source
+from pccpipe.spec.source import BadYaml, Source, read_source
 from pccpipe.spec.written import keep_texts
 
 

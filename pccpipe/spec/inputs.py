@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pccpipe.errors import UsageError
 from pccpipe.spec.model import Input, InputType, Pipeline
+from pccpipe.spec.position import Data
 from pccpipe.spec.problem import did_you_mean
-from pccpipe.spec.source import Data
 from pccpipe.values import Json
 
 

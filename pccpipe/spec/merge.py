@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from pccpipe import limits
+from pccpipe.spec.position import Data, Key, Place
 from pccpipe.spec.problem import Problem, did_you_mean
-from pccpipe.spec.source import Change, Data, Key, Place, Source, walk
+from pccpipe.spec.source import Change, Source, walk
 
 _Path = tuple[Key, ...]
 _LISTS = ("steps", "always")

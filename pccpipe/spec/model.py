@@ -16,7 +16,8 @@ from msgspec import Struct, field
 from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.expression import Expression, Template
-from pccpipe.spec.source import Change, Position
+from pccpipe.spec.position import Position
+from pccpipe.spec.source import Change
 
 T = TypeVar("T", int, float, str)
 

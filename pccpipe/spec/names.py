@@ -9,8 +9,8 @@ from collections.abc import Set as AbstractSet
 from msgspec import Struct, field
 
 from pccpipe.spec import habits
+from pccpipe.spec.position import Position
 from pccpipe.spec.problem import did_you_mean
-from pccpipe.spec.source import Position
 
 STEP_NAMES = (
     "outcome",

@@ -10,7 +10,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from pccpipe import limits
-from pccpipe.spec.source import Position
+from pccpipe.spec.position import Position
 
 
 class Rule(StrEnum):

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
-from pccpipe.spec.schema import BUILT_IN_RESULTS
-from pccpipe.spec.source import Data, Key, Source
+from pccpipe.spec.position import Data, Key
+from pccpipe.spec.source import Source
+from pccpipe.spec.structure import BUILT_IN_RESULTS
 from pccpipe.spec.write import yaml_text
 
 _Path = tuple[Key, ...]

@@ -11,74 +11,18 @@ import re
 from collections import abc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import yaml
 from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.spec.compose import Beyond, Mapping, Node, Scalar, Sequence, compose, too_deep, too_many
+from pccpipe.spec.position import Data, Key, Place, Position
 from pccpipe.spec.scalar import plain_scalar
-from pccpipe.values import Json
-
-Key: TypeAlias = "str | int"
-Data: TypeAlias = Json
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _PIECE = 1 << 15
 """Characters that are split into lines in one call."""
-
-
-class Position(Struct, frozen=True, order=True, gc=False):
-    """A place in a file; line and column from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
-
-
-class Place(Struct, gc=False):
-    """Where a value stands, its key, and what is in it."""
-
-    value: Position
-    key: Position | None = None
-    inner: dict[Key, Place] | None = None
-    text: str | None = None
-    """How a number or a truth value is written."""
-
-    def at(self, path: tuple[Key, ...]) -> Place | None:
-        """Find the place of what is at the path in it."""
-        found: Place | None = self
-        for key in path:
-            found = found.inner.get(key) if found and found.inner else None
-        return found
-
-    def put(self, path: tuple[Key, ...], value: Position, key: Position | None) -> None:
-        """Set where a value and its key are; what is around it must have a place."""
-        place = self.at(path[:-1])
-        assert place
-        place.add(path[-1], value, key)
-
-    def add(self, name: Key, value: Position, key: Position | None) -> Place:
-        """Set the place of something directly in it."""
-        if self.inner is None:
-            self.inner = {}
-        place = self.inner[name] = self.inner.get(name) or Place(value)
-        place.value, place.key = value, key or place.key
-        return place
-
-    def all(self) -> Iterator[Position]:
-        """Give the positions of all values and keys."""
-        waiting = [self]
-        while waiting:
-            place = waiting.pop()
-            yield place.value
-            if place.key:
-                yield place.key
-            waiting += (place.inner or {}).values()
 
 
 class BadYaml(Exception):

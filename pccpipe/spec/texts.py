@@ -18,10 +18,12 @@ from pccpipe.spec import habits
 from pccpipe.spec.expression import Template
 from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder, read_text
+from pccpipe.spec.position import Data, Key, Position
 from pccpipe.spec.problem import Problem, did_you_mean
-from pccpipe.spec.schema import BUILT_IN_RESULTS, schema_file_problems
+from pccpipe.spec.schema import schema_file_problems
 from pccpipe.spec.shell_text import misplaced_value
-from pccpipe.spec.source import Data, Key, Position, Source
+from pccpipe.spec.source import Source
+from pccpipe.spec.structure import BUILT_IN_RESULTS
 
 if TYPE_CHECKING:
     from pccpipe.spec.jinja import Analysis

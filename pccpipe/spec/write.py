@@ -6,8 +6,8 @@ import functools
 
 import yaml
 
+from pccpipe.spec.position import Data
 from pccpipe.spec.scalar import plain_scalar
-from pccpipe.spec.source import Data
 
 _TAGS = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 

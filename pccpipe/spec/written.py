@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pccpipe.spec.source import Data, Key, Source
+from pccpipe.spec.position import Data, Key
+from pccpipe.spec.source import Source
 
 _Path = tuple[Key, ...]
 _STEPS = ("steps", "always", "parallel", "before", "after")

@@ -8,7 +8,8 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.state import QUEUED, WAITING, RunState, StepState
+from pccpipe.record.state import QUEUED, WAITING, RunState
+from pccpipe.record.step_state import StepState
 from pccpipe.views.summary import why
 from pccpipe.views.text import cells, duration, facts_text, harmless_line, shorten, where
 from pccpipe.views.tree import Node, tree

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from pccpipe.engine.shortfall import shortfalls
 from pccpipe.outcome import Place
-from pccpipe.record.state import Attempt, RunState, StepState
+from pccpipe.record.state import RunState
+from pccpipe.record.step_state import Attempt, StepState
 from pccpipe.targets.base import ContainerSettings, Isolation
 from pccpipe.views.text import harmless_line, memory, shorten
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pccpipe.engine.plan import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.model import DEFAULT_OPTIONS, Run, Secret, SecretSource
-from pccpipe.spec.source import Position
+from pccpipe.spec.position import Position
 from pccpipe.values import Json
 from pccpipe.views.text import harmless, harmless_line, limit, memory, project_text
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
-from pccpipe.record.state import WAITING, Attempt, RunState, StepState
+from pccpipe.record.state import WAITING, RunState
+from pccpipe.record.step_state import Attempt, StepState
 from pccpipe.views.isolation import account, asked, verdict
 from pccpipe.views.summary import downgrades, headline, questions, see_why, stopped
 from pccpipe.views.text import (

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Reason
-from pccpipe.record.state import QUEUED, WAITING, Downgrade, RunState, StepState
+from pccpipe.record.state import QUEUED, WAITING, RunState
+from pccpipe.record.step_state import Downgrade, StepState
 from pccpipe.views.text import OUTCOME_WORDS, harmless, harmless_line, left_out
 from pccpipe.views.words import (
     FINE,

@@ -8,7 +8,8 @@ from msgspec import Struct, field
 
 from pccpipe.outcome import Outcome
 from pccpipe.record import paths
-from pccpipe.record.state import RunState, StepState
+from pccpipe.record.state import RunState
+from pccpipe.record.step_state import StepState
 
 _FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pccpipe.outcome import Outcome, Reason
 from pccpipe.paste import operands
-from pccpipe.record.state import RunState, StepState
+from pccpipe.record.state import RunState
+from pccpipe.record.step_state import StepState
 from pccpipe.views.text import duration, harmless_line
 
 FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})

@@ -42,9 +42,10 @@ from pccpipe.shell.trailer import TrailerFinder
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.load import check_schema_file, load_pipeline
+from pccpipe.spec.position import Position
 from pccpipe.spec.project import load_project
 from pccpipe.spec.schema import find_schema
-from pccpipe.spec.source import BadYaml, Position, parse_source
+from pccpipe.spec.source import BadYaml, parse_source
 from pccpipe.ssh.keys import identities
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
 from pccpipe.targets.machine import Done

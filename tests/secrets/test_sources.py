@@ -9,7 +9,7 @@ import pytest
 from pccpipe.errors import UsageError
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.model import Secret, SecretSource
-from pccpipe.spec.source import Position
+from pccpipe.spec.position import Position
 
 AT = Position("p.yaml", 1, 1)
 

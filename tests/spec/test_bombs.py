@@ -14,7 +14,7 @@ from pccpipe.spec.bounds import bounded_work, left
 from pccpipe.spec.expression import Expression
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.paths import read_file
-from pccpipe.spec.source import Position
+from pccpipe.spec.position import Position
 from tests.stall import measured
 
 HEAD = "version: 1\nname: n\n"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pccpipe.errors import ExpressionError
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.position import Position
 from pccpipe.spec.shell_text import misplaced_value
-from pccpipe.spec.source import Position
 
 AT = Position("p.yaml", 3, 7)
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)

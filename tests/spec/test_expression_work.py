@@ -11,7 +11,7 @@ import pytest
 from pccpipe import limits
 from pccpipe.errors import ExpressionError
 from pccpipe.spec.expression import Expression, Template
-from pccpipe.spec.source import Position
+from pccpipe.spec.position import Position
 from tests.stall import measured
 
 AT = Position("p.yaml", 3, 7)
@@ -39,7 +39,7 @@ def test_a_bomb_is_a_problem_soon(text: str) -> None:
     setup = """
         import time
         from pccpipe.spec.expression import Template
-        from pccpipe.spec.source import Position
+        from pccpipe.spec.position import Position
         scope = {"deep": [[1] * 10 for _ in range(5000)], "other": [[1] * 10 for _ in range(5000)]}
         Template("${{ 1 + 1 }}", Position("p.yaml", 3, 7)).render(scope)
         began = time.process_time()

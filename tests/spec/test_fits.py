@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
+from pccpipe.data_files import schema_text
 from pccpipe.spec.fits import compiled
-from pccpipe.spec.schema import schema_text
-from pccpipe.spec.source import BadYaml, Data, read_source
+from pccpipe.spec.position import Data
+from pccpipe.spec.source import BadYaml, read_source
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*ROOT.glob("tests/corpus/*.yaml"), *ROOT.glob("pipelines/*.yaml"), *ROOT.glob("examples/**/*.yaml")])

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pccpipe import limits
+from pccpipe.data_files import schema_text
 from pccpipe.errors import SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import FileKind, Parallel, Pipeline, Repeat, Run
-from pccpipe.spec.schema import schema_text
 from pccpipe.spec.source import parse_source
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from pccpipe.spec.schema import schema_text
+from pccpipe.data_files import schema_text
 
 NAMES = ("pipeline", "project", "builder-result", "reviewer-result")
 Schema = dict[str, Any]

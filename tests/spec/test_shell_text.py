@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Template
+from pccpipe.spec.position import Position
 from pccpipe.spec.shell_text import misplaced_value
-from pccpipe.spec.source import Position
 
 SHELLS = {"dash": "sh", "busybox": "sh", "bash": "bash"}
 PAYLOADS = (

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pccpipe import limits
-from pccpipe.spec.source import BadYaml, Position, parse_source
+from pccpipe.spec.position import Position
+from pccpipe.spec.source import BadYaml, parse_source
 from pccpipe.values import Json
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from pccpipe.record.events import Event, Happening, InputAsked, RunWaiting
 from pccpipe.record.state import RunState
+from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule
-from pccpipe.spec.source import Position
 from pccpipe.views.board import final_board
 from pccpipe.views.plain import PlainView
 from pccpipe.views.problems import ProblemFormat, shown

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule
-from pccpipe.spec.source import Position
 from pccpipe.views.problems import ProblemFormat, shown
 
 PROBLEMS = [
