@@ -21,6 +21,7 @@ from pccpipe.outcome import Reason
 from pccpipe.record.fence import GIT
 from pccpipe.record.journal import KEPT, RUN_ID
 from pccpipe.shell import lease
+from pccpipe.shell.gate import plain
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import read_lease
 from pccpipe.shell.programs import Place
@@ -298,7 +299,7 @@ def _other_root(site: Site, made: Mapping[str, Json], run_id: str) -> str:
     mounts = made.get("Mounts")
     for mount in mounts if isinstance(mounts, list) else []:
         if isinstance(mount, dict) and mount.get("Destination") == IN:
-            source = str(mount.get("Source"))
+            source = plain(str(mount.get("Source")))
             return "" if source.startswith(f"{site.place_of(run_id).state}/") else source
     return ""
 

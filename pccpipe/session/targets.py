@@ -211,6 +211,7 @@ class Assembly:
                     account=self.vm.account,
                     turns=self._vm_turns(self.vm),
                     has_workspace=self._has_workspace,
+                    gate=self.vm.gate,
                 )
             case Place.CONTAINER:
                 return self._make_container()
@@ -250,6 +251,7 @@ class Assembly:
             door=Door(self.vm.serving, self._accept),
             account=self.vm.account,
             turns=self._vm_turns(self.vm),
+            gate=self.vm.gate,
             root=self.vm.root,
             has_workspace=self._has_workspace,
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.record import fence
 from pccpipe.record.journal import KEPT
+from pccpipe.shell.gate import Gate
 from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class ProjectVm:
         """The run's copy of the code, there."""
         self.state = f"{vm.root}/.system/run-state/{run_id}"
         """What is kept of its commands, there."""
+        self.gate = Gate(f"{vm.root}/.system")
+        """What the run begins its commands by, there."""
         self._vm = vm
         self._run_id = run_id
         self._resumes = resumes
@@ -200,6 +203,7 @@ class ProjectVm:
             holder=holder,
             resumes=self._resumes,
             on_lost=self._connected().fence,
+            gate=self.gate,
             in_line_for=f"{self._vm.external_ip}:{self._vm.port} {self.root}",
         )
         try:
@@ -208,7 +212,7 @@ class ProjectVm:
             self._was_reached = True
             raise
         self._was_reached = True
-        self._connected().begin_with(lease.hello)
+        self._connected().begin_with(lease.hello, self.gate.guard)
         try:
             self._clear()
             if self._vm.run_as:

@@ -6,7 +6,7 @@ import re
 
 from pccpipe.errors import Lost, Nonsense, Refused, Unavailable, WorkspaceGone
 from pccpipe.shell import programs
-from pccpipe.shell.lane import Lane, new_mark, unbroken
+from pccpipe.shell.lane import Lane, NoGate, new_mark, unbroken
 from pccpipe.shell.lanes import Lanes
 from pccpipe.shell.programs import KILL_AFTER, Opening, Place
 from pccpipe.shell.retry import Retry
@@ -79,9 +79,21 @@ class Detached:
             except (Unavailable, Refused, WorkspaceGone):
                 self._lanes.give_back(lane)
                 raise
+            except NoGate:
+                lane.close()
+                self._lanes.retire(None)
+                self._check_gate()
+                continue
             else:
                 lane_left = lane
+                if self._place.gate:
+                    self._place.gate.begun()
             return DetachedRunning(self._lanes, followed, isolation, lane_left, self._lost_after)
+
+    def _check_gate(self) -> None:
+        """Raise `Fenced` if the machine is another's now; else there is a gate again."""
+        assert self._place.gate is not None
+        self._place.gate.check()
 
     def find(self, command_id: str, isolation: Isolation) -> DetachedRunning | None:
         """A command that another process of the run began and could not note any more. Raises `Unavailable`."""

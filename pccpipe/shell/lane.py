@@ -131,7 +131,7 @@ class Lane(LaneShell):
     def begin(self, machine: Machine, program: bytes, mark: str, workspace: str) -> None:
         """Begin a command in a workspace.
 
-        Raises `Unavailable`, WorkspaceGone if it did not, ConnectionError or TimeoutError if nobody knows.
+        Raises `Unavailable`, WorkspaceGone, `NoGate` if it did not, ConnectionError or TimeoutError if nobody knows.
         """
         match understood(machine, self.ask(program, mark)):
             case "workspace_gone":
@@ -163,14 +163,20 @@ class Lane(LaneShell):
             raise
 
 
+class NoGate(Exception):
+    """A lane reached nothing by its run's gate: another holder has taken the machine over, or it was removed."""
+
+
 def understood(machine: Machine, answer: str) -> str:
-    """A lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`."""
+    """A lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`, `NoGate`."""
     word, _, words = answer.partition(" ")
     match word:
         case "missing":
             lacks, _, install = words.strip().partition("; install: ")
             hint = f"pccpipe needs Linux with GNU coreutils and grep there: {install}"
             raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {lacks}", hint)
+        case "fenced":
+            raise NoGate
         case "refused":
             raise refused(machine.host, words.strip())
         case "removed":

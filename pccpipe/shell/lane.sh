@@ -18,6 +18,8 @@
 # the lane's feeds: that notes the command's pid first, then holds its time limit, as the command could end its own `timeout`.
 # The login user may not signal it, nor see its environment: that is done as the account.
 #
+# A claim is made in pcc_claims: the same folder, on a VM by a name that who takes the VM over removes (pcc_gate, see lease.sh).
+#
 # Files of a command, in pcc_state/commands: ID.sh its script, ID.claim-MARK (whoever makes it decides whether the command
 # begins), ID.sup who sees to its end (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
 # ID.out its folders, ID.stop (someone asked it to end), ID.killed (what was left was killed), ID.ended (nothing of it runs
@@ -33,6 +35,7 @@ pcc_open() {
   if ! pcc_words=$({
     export LC_ALL=C
     mkdir -p "$pcc_state/commands" "$pcc_folder" && cd "$pcc_folder" && mkfifo o e && : >out && : >err
+    [ -z "$pcc_gate" ] || printf '%s\n' "${pcc_gate##*/}" >gate
     # The account's commands may open /dev/stdout again; by its path nobody else comes here.
     [ -z "$pcc_account" ] || chmod o+w o e
   } 2>&1); then
@@ -79,15 +82,15 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
   jobs >/dev/null
   pcc_look_at_place
   if [ -n "$pcc_place" ]; then
-    pcc_answer "$pcc_mark" "$pcc_place"
+    pcc_answer_unless_shut "$pcc_place"
     return
   fi
   pcc_taken=
   set -C
-  true >"$pcc_command.claim-$pcc_mark" || pcc_taken=1
+  true >"$pcc_claims/$2.claim-$pcc_mark" || pcc_taken=1
   set +C
   if [ -n "$pcc_taken" ]; then
-    pcc_answer "$pcc_mark" "refused it came too late"
+    pcc_answer_unless_shut "refused it came too late"
     return
   fi
   if ! pcc_write "$7"; then
@@ -98,6 +101,10 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
   [ "$pcc_left" -gt 0 ] || pcc_prepare
   pcc_left=$((pcc_left - 1))
   pcc_supervise "$@"
+}
+
+pcc_answer_unless_shut() { # TEXT: why a command does not begin, unless it is that the machine is another holder's
+  if [ -n "$pcc_gate" ] && [ ! -h "$pcc_gate" ]; then pcc_answer "$pcc_mark" fenced; else pcc_answer "$pcc_mark" "$1"; fi
 }
 
 pcc_look_at_place() { # sets pcc_place to what is wrong with the workspace: a step may have removed it, or left a link there

@@ -18,6 +18,7 @@ from pccpipe import limits
 from pccpipe.errors import Fenced, Nonsense, Unavailable, VmBusy
 from pccpipe.outcome import VM_AWAY
 from pccpipe.record.journal import RUN_ID
+from pccpipe.shell.gate import Gate
 from pccpipe.shell.lane import unbroken
 from pccpipe.targets.machine import Done, Machine, refused
 
@@ -31,6 +32,7 @@ ANSWER_TIMEOUT = 20.0
 """Seconds for a script that reads and makes a few links, in a folder that may have been filled."""
 _SESSION = re.compile(r" ?ssh:[0-9.]*$")
 """Which connection the holder has, for who takes the lease over."""
+_HELD = re.compile(r"held ([1-9][0-9]{0,7})( took)?")
 _TIME = r"-|-?[0-9]{1,15}"
 _STATE = re.compile(
     rf"(?P<word>released|stale|alive) (?P<since>{_TIME}) (?P<beat>{_TIME}) (?P<run>{RUN_ID.pattern})( (?P<holder>.*))?"
@@ -60,6 +62,7 @@ class Lease:
         stale_after: seconds without a sign of life after which another's lease is taken over.
         beat_every: seconds between two signs of life of our own.
         on_lost: called once, with a sentence, when another one has taken it over; from any thread.
+        gate: opened when the lease is taken.
         in_line_for: what tells the machine and its root from all others. Those in this process who wait for the same
             have it in their order, and only the first asks for it: the others do nothing with the machine meanwhile.
     """
@@ -75,6 +78,7 @@ class Lease:
         stale_after: float = STALE_AFTER,
         beat_every: float = BEAT_EVERY,
         on_lost: Callable[[str], None] = lambda _: None,
+        gate: Gate | None = None,
         in_line_for: str = "",
     ) -> None:
         self._machine = machine
@@ -88,6 +92,7 @@ class Lease:
         self._lost: str | None = None
         self._on_lost = on_lost
         self._heard = 0.0
+        self._gate = gate or Gate(f"{root}/.system")
         self._line = _line_for(in_line_for) if in_line_for else _Line()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
@@ -135,7 +140,7 @@ class Lease:
 
         Raises `Fenced` if it is not; `Unavailable`, ConnectionError and TimeoutError as `run` does.
         """
-        done = run(_script(self._folder, self._stale_after, "pcc_beat", *self._words), ANSWER_TIMEOUT)
+        done = run(_script(self._folder, self._stale_after, *self._beat), ANSWER_TIMEOUT)
         try:
             state = _answer(self._machine.host, self._folder, done)
         except Unavailable:
@@ -149,12 +154,29 @@ class Lease:
         stood still. Raises `Unavailable` if there is no answer.
         """
         if self._lost is None and not self._end.is_set() and _now() - self._heard > OVERDUE * self._beat_every:
-            state = self._ask("pcc_beat", *self._words)
-            self._heard = _now()
-            if state:
-                self._on_lost(self._note_lost(state))
+            self._make_sure()
         if self._lost is not None:
             raise Fenced(self._lost)
+
+    def _make_sure(self) -> None:
+        """Ask whether it is still ours. Raises `Fenced`, `Unavailable`."""
+        self._heed(self._ask(*self._beat))
+
+    def _heed(self, state: LeaseState | None) -> None:
+        """An answer came. Raises `Fenced` if the lease is another's."""
+        self._heard = _now()
+        if state:
+            self._on_lost(self._note_lost(state))
+            raise Fenced(self._note_lost(state))
+
+    def _look_again(self) -> None:
+        """End what was just being started when we took over. Raises `Fenced`, `Unavailable`."""
+        nonce, run_id, _ = self._words
+        self._heed(self._ask("pcc_look_again", nonce, run_id, str(self._gate.number)))
+
+    @property
+    def _beat(self) -> tuple[str, ...]:
+        return ("pcc_beat", *self._words, str(self._gate.number or ""))
 
     def _note_lost(self, state: LeaseState) -> str:
         self._lost = f"the VM {self._machine.host} was taken over from this run: {_in_words(state)}"
@@ -168,11 +190,19 @@ class Lease:
         """
         self._may_be_ours = True
         try:
-            return self._ask("pcc_take", *self._words, self._taken_from)
+            return unbroken(self._machine, self._take)
         except Unavailable as no:
             if holder and no.reason in VM_AWAY:
                 return holder
             raise
+
+    def _take(self) -> LeaseState | None:
+        script = _script(self._folder, self._stale_after, "pcc_take", *self._words, self._taken_from)
+        done = self._machine.run(script, ANSWER_TIMEOUT)
+        if held := _HELD.fullmatch(done.stdout.decode(errors="replace").strip()):
+            self._gate.open(int(held[1]), self._make_sure, self._look_again if held[2] else None)
+            return None
+        return _answer(self._machine.host, self._folder, done)
 
     def keep(self) -> None:
         """Give no more sign of life, and leave the lease to the run's next process. Idempotent; never raises."""
@@ -195,6 +225,7 @@ class Lease:
             self._may_be_ours = False
             with contextlib.suppress(Unavailable, OSError):
                 self._ask("pcc_give_back", self._nonce, folder)
+            self._gate.close()
             self._line.move()
 
     def _ask(self, *call: str) -> LeaseState | None:
@@ -206,7 +237,7 @@ class Lease:
             # From the beginning of this one: one that was long in vain is followed at once.
             due = time.monotonic() + self._beat_every
             try:
-                state = _ask(self._machine, self._folder, self._stale_after, "pcc_beat", *self._words)
+                state = _ask(self._machine, self._folder, self._stale_after, *self._beat)
             except Fenced:
                 return
             except (Unavailable, OSError):
@@ -282,7 +313,7 @@ def _script(folder: str, stale_after: float, *call: str) -> str:
 def _answer(host: str, folder: str, done: Done) -> LeaseState | None:
     """Who else has the lease, by what a call of lease.sh said. Raises `Unavailable` if it could not be done."""
     said = done.stdout[: limits.LEASE_ANSWER.most].decode(errors="replace").strip()
-    if said in ("held", "free"):
+    if said in ("held", "free") or _HELD.fullmatch(said):
         return None
     if state := _STATE.fullmatch(said):
         since, beat = _seconds(state["since"]), _seconds(state["beat"])

@@ -13,10 +13,16 @@
 # only stood still has nothing to reach this machine with any more, and asks here first when it has connected again. Through
 # a new connection it makes the next link, so of the two, only one can have the lease.
 #
+# Beside the folder lies `gates`, with a link N -> .. for the holder that took the lease as number N. What a run is about to do
+# on this machine reaches its files by that name: the claim of a command, the mount without which a container does not start.
+# Who takes over removes lower ones before all else, so what the old holder has still on its way finds nothing, however late it
+# comes. The name stays the same for a holder that connects again.
+#
 # Whatever lies in the folder is data. Only a well-formed link of this login's counts; the rest is passed over, and goes when
 # a run takes the lease. What lies there makes no loop here longer.
 
 export LC_ALL=C
+pcc_gates=${pcc_lease%/*}/gates
 
 pcc_refuse() { # WORDS
   printf 'refused %s\n' "$1"
@@ -216,13 +222,17 @@ pcc_end_session() { # PID START
   pcc_pid=$1 pcc_start=$2
   set -- ${pcc_line##*) }
   [ "${20}" = "$pcc_start" ] || return
+  # Stopped, it starts nothing between the look at its children and its end.
+  kill -STOP "$pcc_pid" || return
   pcc_children=$(grep -lsE "^PPid:[[:space:]]+$pcc_pid\$" /proc/[0-9]*/status)
-  kill -KILL "$pcc_pid" || return
+  kill -KILL "$pcc_pid"
   pcc_find_guards
   for pcc_child in $pcc_children; do
     pcc_child=${pcc_child%/status} pcc_child=${pcc_child#/proc/}
     # A lane sees to the end of its command, and ends when its input does. All else was the holder's own work here.
     case $(readlink "/proc/$pcc_child/cwd") in */lane-*) continue ;; esac
+    # One that was just being started has no group of its own yet.
+    case $pcc_guards in *" $pcc_child "*) ;; *) kill -KILL "$pcc_child" ;; esac
     for pcc_path in $(grep -lsE "\\) [A-Za-z] [0-9]+ $pcc_child " /proc/[0-9]*/stat); do
       pcc_pid=${pcc_path%/stat} pcc_pid=${pcc_pid#/proc/}
       case $pcc_guards in *" $pcc_pid "*) ;; *) kill -KILL "$pcc_pid" ;; esac
@@ -239,12 +249,98 @@ pcc_find_guards() { # sets pcc_guards to those who see to the end of commands an
   done
 }
 
+pcc_shut() { # BELOW: remove the gates with lower numbers, and what is none; sets pcc_was_open if there were any
+  pcc_was_open=
+  [ -d "$pcc_gates" ] || return 0
+  [ ! -L "$pcc_gates" ] || pcc_refuse "$pcc_gates is a symbolic link"
+  for pcc_path in "$pcc_gates"/*; do
+    [ -e "$pcc_path" ] || [ -L "$pcc_path" ] || continue
+    pcc_is_number "${pcc_path##*/}" && [ "${pcc_path##*/}" -ge "$1" ] || pcc_was_open=1
+  done
+  [ -n "$pcc_was_open" ] || return 0
+  pcc_words=$(
+    for pcc_path in "$pcc_gates"/*; do
+      pcc_is_number "${pcc_path##*/}" && [ "${pcc_path##*/}" -ge "$1" ] || printf '%s\0' "$pcc_path"
+    done | xargs -0 rm -rf 2>&1
+  ) || pcc_refuse "$pcc_words"
+}
+
+pcc_open_gate() { # NUMBER NONCE: make the gate, if it is not there
+  [ -h "$pcc_gates/$1" ] && return
+  [ ! -L "$pcc_gates" ] || pcc_refuse "$pcc_gates is a symbolic link"
+  pcc_words=$({
+    rm -rf "$pcc_gates/$1"
+    umask 077
+    mkdir -p "$pcc_gates" && ln -s .. "$pcc_gates/$1"
+  } 2>&1) || pcc_refuse "$pcc_words"
+  # Somebody may have taken over meanwhile, and have removed it.
+  pcc_look
+  [ "$pcc_nonce" = "$2" ] || rm -f "$pcc_gates/$1"
+}
+
+pcc_end_lanes() ( # RUN GATE: end the lanes of other holders, but for those whose command goes on
+  pcc_runs=$(cd -P "${pcc_lease%/*}/run-state" && pwd -P) || exit
+  pcc_find_lanes "$2"
+  [ -n "$pcc_lanes" ] || exit
+  # One that has just claimed a command begins it now, or never.
+  sleep 0.2
+  pcc_find_lanes "$2"
+  printf '%s\n' "$pcc_lanes" | while read -r pcc_pid pcc_run pcc_folder; do
+    [ -n "$pcc_pid" ] || continue
+    pcc_path=$pcc_runs/$pcc_run/$pcc_folder
+    # What a command of this run has said may still be on its way into the spools; the run's end takes these.
+    [ "$pcc_run" = "$1" ] && grep -qsx "$pcc_pid" "$pcc_path/cats" && continue
+    kill -KILL "$pcc_pid"
+  done
+) 2>/dev/null
+
+pcc_find_lanes() { # GATE: sets pcc_lanes to lines "PID RUN LANE" of all processes in such lanes
+  pcc_busy=' '
+  pcc_lanes=$(
+    ls -ld /proc/[0-9]*/cwd | sed -n 's,.* /proc/\([0-9]*\)/cwd -> \(/.*\),\1 \2,p' | while read -r pcc_pid pcc_path; do
+      case $pcc_path in "$pcc_runs"/*/lane-????????????????) ;; *) continue ;; esac
+      pcc_folder=${pcc_path##*/} pcc_path=${pcc_path%/*}
+      [ "$pcc_runs" = "${pcc_path%/*}" ] || continue
+      pcc_run=${pcc_path##*/} pcc_of=
+      read -r pcc_of <"$pcc_path/$pcc_folder/gate"
+      [ "${pcc_of:-0}" = "$1" ] || printf '%s %s %s\n' "$pcc_pid" "$pcc_run" "$pcc_folder"
+    done
+  )
+  for pcc_run in $(printf '%s\n' "$pcc_lanes" | cut -d ' ' -f 2 | sort -u); do
+    pcc_turns=0
+    for pcc_path in "$pcc_runs/$pcc_run/commands/"*.sup; do
+      pcc_turns=$((pcc_turns + 1))
+      [ $pcc_turns -lt 20000 ] || break
+      [ -f "$pcc_path" ] && [ ! -L "$pcc_path" ] && pcc_lives "$pcc_path" && pcc_path=$(readlink "/proc/$pcc_pid/cwd") &&
+        pcc_busy="$pcc_busy$pcc_path "
+    done
+  done
+  pcc_lanes=$(
+    [ -z "$pcc_lanes" ] || printf '%s\n' "$pcc_lanes" | while read -r pcc_pid pcc_run pcc_folder; do
+      case $pcc_busy in *" $pcc_runs/$pcc_run/$pcc_folder "*) ;; *) echo "$pcc_pid $pcc_run $pcc_folder" ;; esac
+    done
+  )
+}
+
+pcc_look_again() { # NONCE RUN GATE: what was just being started when this run took over is there by now, and goes
+  pcc_look
+  if [ "$pcc_nonce" != "$1" ]; then
+    pcc_tell
+    return
+  fi
+  pcc_shut "$3"
+  pcc_end_sessions "$1"
+  pcc_end_lanes "$2" "$3"
+  echo held
+}
+
 pcc_put() { # NONCE RUN HOLDER: make the next link; fails if another was faster
   [ ! -L "$pcc_lease" ] || pcc_refuse "$pcc_lease is a symbolic link"
   [ -d "$pcc_lease" ] || pcc_words=$(mkdir -p "$pcc_lease" 2>&1) || pcc_refuse "$pcc_words"
   if [ "$pcc_top" -ge 89999999 ]; then
     # Nobody has come so far by counting.
     pcc_all -name '8???????' -exec rm -rf {} +
+    rm -rf "$pcc_gates"/8???????
     return 1
   fi
   pcc_uptime
@@ -284,24 +380,30 @@ pcc_is_past() { # NAME
 }
 
 pcc_take() { # NONCE RUN HOLDER FROM: a living lease is taken over from the run FROM alone; may be done twice
-  pcc_made= pcc_tries=0 pcc_kept_since=
+  pcc_made= pcc_tries=0 pcc_kept_since= pcc_took=
   pcc_find_session
   while pcc_look && [ "$pcc_nonce$pcc_state" != "$1alive" ]; do
     # After a link of our own that came too late, another process of the same run is as good as another run.
     [ $pcc_state = alive ] && { [ "$pcc_run" != "$4" ] || [ -n "$pcc_made" ]; } && break
     pcc_tries=$((pcc_tries + 1))
     [ $pcc_tries -le 50 ] || pcc_refuse "$pcc_lease changes all the time; to clear it: pccpipe gc"
+    case $pcc_state in stale | alive) pcc_took=' took' ;; esac
     pcc_put "$@" && pcc_made=1
   done
   if [ "$pcc_nonce" != "$1" ]; then
     pcc_tell
     return
   fi
+  pcc_number=$pcc_last
+  pcc_shut "$pcc_number"
+  [ -z "$pcc_was_open" ] || pcc_took=' took'
   pcc_end_sessions "$1"
-  if pcc_says_session; then echo held; else pcc_beat "$1" "$2" "$3"; fi
+  [ -z "$pcc_took" ] || pcc_end_lanes "$2" "$pcc_number"
+  pcc_open_gate "$pcc_number" "$1"
+  if pcc_says_session; then echo "held $pcc_number$pcc_took"; else pcc_beat "$1" "$2" "$3" "$pcc_number"; fi
 }
 
-pcc_beat() { # NONCE RUN HOLDER: a sign of life
+pcc_beat() { # NONCE RUN HOLDER [GATE]: a sign of life; says `held GATE`, and `took` if that was of a lease not given back
   pcc_tries=0
   pcc_find_session
   while pcc_look && [ "$pcc_state$pcc_nonce" != "released$1" ]; do
@@ -320,7 +422,8 @@ pcc_beat() { # NONCE RUN HOLDER: a sign of life
     [ $pcc_tries -le 50 ] || pcc_refuse "$pcc_lease changes all the time; to clear it: pccpipe gc"
     pcc_put "$1" "$2" "$3" && break
   done
-  echo held
+  [ -z "${4-}" ] || pcc_open_gate "$4" "$1"
+  echo "held${4:+ $4}${pcc_took-}"
 }
 
 pcc_read() {
@@ -334,6 +437,8 @@ pcc_give_back() { # NONCE [FOLDER]: a folder that is to go with the lease, if th
     [ -z "${2-}" ] || rmdir "$2" 2>/dev/null
     # What kept git out while a run was here (record/fence.py); nothing is left behind.
     pcc_fence=${pcc_lease%/*}/.git
+    pcc_shut 90000000
+    rmdir "$pcc_gates" 2>/dev/null
     if grep -qs 'folders-of-a-pccpipe-run-are-no-repository' "$pcc_fence/config"; then rm -rf "$pcc_fence"; fi
     pcc_touch 0
   fi

@@ -17,6 +17,7 @@ from msgspec import Struct
 from pccpipe.errors import Refused
 from pccpipe.outcome import Stream
 from pccpipe.shell.account import PROCESSES, Account
+from pccpipe.shell.gate import Gate
 from pccpipe.targets.base import Command
 from pccpipe.workspace.entering import base_of
 
@@ -39,6 +40,8 @@ class Place(Struct, frozen=True):
     """The folder for all that is kept of the run there; it goes when the run ends."""
     account: Account | None = None
     """Whose commands run there; None: the login's, as all else is."""
+    gate: Gate | None = None
+    """The way to what a command needs to begin, where another host may take the machine over."""
 
     @property
     def tag(self) -> str:
@@ -47,6 +50,10 @@ class Place(Struct, frozen=True):
 
     def file_of(self, command_id: str, kind: str) -> str:
         return f"{self.state}/commands/{command_id}.{kind}"
+
+    def reached(self, path: str) -> str:
+        """A path below `state` as it is reached only as long as the machine is the run's."""
+        return self.gate.through(path) if self.gate else path
 
     def account_of(self, command: Command) -> Account | None:
         """The account that a command runs as, if it does not as the login."""
@@ -203,6 +210,8 @@ def _with(files: tuple[str, ...], opening: Opening, call: str) -> str:
         "pcc_folder": opening.folder,
         "pcc_reply": opening.mark,
         "pcc_account": "",
+        "pcc_claims": opening.place.reached(f"{opening.place.state}/commands"),
+        "pcc_gate": opening.place.gate.link if opening.place.gate else "",
     }
     if account := opening.place.account:
         values |= {
@@ -332,7 +341,13 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
-def write_files(folder: str, files: Mapping[str, bytes]) -> str:
-    """A script that makes a folder, for nobody else to read, with these files in it."""
-    writes = [f"{_printf(data)} >{shlex.quote(f'{folder}/{name}')}" for name, data in files.items()]
-    return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(folder)}", *writes])
+def write_files(place: Place, folder: str, files: Mapping[str, bytes]) -> str:
+    """A script that makes a folder among those of commands, for nobody else to read, with these files in it."""
+    to = place.reached(folder)
+    writes = [f"{_printf(data)} >{shlex.quote(f'{to}/{name}')}" for name, data in files.items()]
+    return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(f'{place.state}/commands')}", make_folder(to), *writes])
+
+
+def make_folder(folder: str) -> str:
+    """A line that makes a folder, and none that it lies in: by a gate that is gone there is nothing to make."""
+    return f"{{ [ -d {shlex.quote(folder)} ] || mkdir {shlex.quote(folder)}; }}"

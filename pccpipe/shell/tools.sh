@@ -1,6 +1,6 @@
 # What lane.sh, control.sh and account.sh have in common. Set before this text: pcc_state (the run's folder on this machine),
 # pcc_run (its processes' tag), pcc_folder (of the lane, if any), pcc_reply (marks the answer to the program that opens the
-# shell); pcc_account, pcc_uid, pcc_gid of the account that commands run as, if that is not the login, and pcc_login, the uid of
+# shell), pcc_claims and pcc_gate (lane.sh); pcc_account, pcc_uid, pcc_gid of the account that commands run as, if that is not the login, and pcc_login, the uid of
 # who runs this. pcc_user is pcc_account where something is done for a command that runs as it, and else empty.
 
 pcc_answer() { # MARK TEXT

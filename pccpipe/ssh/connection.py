@@ -60,6 +60,7 @@ class Connection:
         self._facts: Facts | None = None
         self._transports: tuple[Transport, ...] = ()
         self._hello: Callable[[Callable[[str, float], Done]], None] | None = None
+        self._guard: Callable[[], str] = lambda: ""
         self._fenced: Fenced | None = None
         self._login: Future[tuple[Transport, ...]] | None = None
         self._failure: Unavailable | None = None
@@ -105,7 +106,7 @@ class Connection:
             self._sessions.release()
             raise
         try:
-            self._begin(channel, process, command)
+            self._begin(channel, process, f"{self._guard()}{command}")
         except BaseException:
             process.close()
             raise
@@ -157,7 +158,7 @@ class Connection:
 
     def _run_in(self, shell: ScriptShell, script: str, timeout: float) -> Done:
         try:
-            done = shell.run(script, timeout)
+            done = shell.run(f"{self._guard()}{script}", timeout)
         except BaseException:
             shell.close()
             raise
@@ -236,9 +237,12 @@ class Connection:
             self._forwards.renew(self._transports[0])
             return self._transports[0]
 
-    def begin_with(self, hello: Callable[[Callable[[str, float], Done]], None]) -> None:
-        """Have `hello(run)` called on each new connection, before anything else is done with it. It may raise."""
-        self._hello = hello
+    def begin_with(self, hello: Callable[[Callable[[str, float], Done]], None], guard: Callable[[], str]) -> None:
+        """Have `hello(run)` called on each new connection, before anything else is done with it. It may raise.
+
+        `guard` gives what each program and script begins with.
+        """
+        self._hello, self._guard = hello, guard
 
     def fence(self, words: str) -> None:
         """End the connection for good: every call raises `Fenced` from now on. From any thread, at once."""

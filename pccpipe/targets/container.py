@@ -39,12 +39,13 @@ from pccpipe.docker_api.settings import (
     create_body,
 )
 from pccpipe.docker_api.stream import Answer
-from pccpipe.errors import ActionError, Broken, Lost, Nonsense, Refused, Unavailable
+from pccpipe.errors import ActionError, Broken, Fenced, Lost, Nonsense, Refused, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
 from pccpipe.shell.account import Account
+from pccpipe.shell.gate import Gate, plain
 from pccpipe.shell.haltable import HaltableMachine
-from pccpipe.shell.programs import KILL_AFTER, write_files
+from pccpipe.shell.programs import KILL_AFTER, make_folder, write_files
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
@@ -90,6 +91,7 @@ class ContainerTarget:
         door: serves a command that connects to the proxy.
         account: who runs in the containers, and whose the workspace is; None: the user who has that.
         turns: when a container may run; with an account.
+        gate: what they begin by.
         root: the machine's folder for projects, if it has one; the workspace is pccpipe's own then.
         has_workspace: whether the run's copy of the code is there, so that none is to be made.
     """
@@ -106,6 +108,7 @@ class ContainerTarget:
         door: Door | None = None,
         account: Account | None = None,
         turns: Turns | None = None,
+        gate: Gate | None = None,
         root: str | None = None,
         has_workspace: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -116,7 +119,7 @@ class ContainerTarget:
         self._turns = turns
         self._machine = machine
         self._run_id = run_id
-        self._place = StatePlace(run_id, state)
+        self._place = StatePlace(run_id, state, gate=gate)
         self._workspace = workspace
         self._engine = Engine(machine, socket)
         self._lost_after = lost_after
@@ -159,7 +162,8 @@ class ContainerTarget:
             raise Refused("a NUL byte in its environment: no shell can take that")
         paths = Paths(
             self._workspace(),
-            self._place.file_of(command.id, "in"),
+            # Without the gate, a container that was made before it was removed does not start.
+            self._place.reached(self._place.file_of(command.id, "in")),
             self._place.file_of(command.id, "out"),
             f"{self._place.state}/proxy",
             self._place.file_of(command.id, "cover"),
@@ -172,13 +176,29 @@ class ContainerTarget:
                 self._open_door()
             hidden = self._hide(paths) if command.container.read_only_workspace else ()
             container = self._create(name, command, self._body(command, owner, paths, hidden))
-            return self._begin(container, name, command)
+            running = self._begin(container, name, command)
         except Unavailable:
+            self._check_gate()
             # It may be tried again as the same command, side by side with one that removes the litter.
             raise
         except BaseException:
             self._litter.append(command.id)
             raise
+        if self._place.gate:
+            self._place.gate.begun()
+        return running
+
+    def _check_gate(self) -> None:
+        """A start failed. Raises `Fenced` if that was because the machine is another's; never for another reason."""
+        if self._place.gate is None:
+            return
+        try:
+            if self._machine.run(self._place.gate.test).code:
+                self._place.gate.check()
+        except Fenced:
+            raise
+        except (Unavailable, ConnectionError, TimeoutError):
+            return
 
     def find(self, command: Command) -> Running | None:
         self._engine.open()
@@ -187,7 +207,7 @@ class ContainerTarget:
         for made, mounts in self._engine.listed(labels).items():
             found = self._engine.inspect(made) or {}
             # A label proves nothing; a name is one container's at a time.
-            if found.get("Name") != f"/{name}" or mounts.get(IN) != files:
+            if found.get("Name") != f"/{name}" or plain(mounts.get(IN, "")) != files:
                 continue
             if part(found, "State").get("Status") == "created":
                 self._engine.remove(made)
@@ -295,7 +315,7 @@ class ContainerTarget:
             stays: dict[str, str] = {}
             for left, mounts in self._engine.listed({"pccpipe.run": self._run_id}).items():
                 # Another project's run may have the same id on this engine.
-                if not mounts.get(IN, f"{self._place.state}/").startswith(f"{self._place.state}/"):
+                if not plain(mounts.get(IN, f"{self._place.state}/")).startswith(f"{self._place.state}/"):
                     continue
                 try:
                     self._engine.remove(left)
@@ -357,13 +377,15 @@ class ContainerTarget:
         litter = [command.id, *(self._litter.pop() for _ in range(len(self._litter)))]
         proxy = shlex.quote(paths.proxy)
         folders = [
-            self._place.file_of(command_id, kind)
+            self._place.reached(self._place.file_of(command_id, kind))
             for command_id in litter
             for kind in ("in", "out", "cover", holder.KIND)
         ]
         files = {**command.files, SCRIPT: command.script.encode(errors="surrogateescape")}
         if command.is_proxied:
             files |= relay.files()
+        files_in = self._place.file_of(command.id, "in")
+        out_by_gate = self._place.reached(paths.out)
         outs = [self._place.file_of(command_id, "out") for command_id in litter]
         out = shlex.quote(paths.out)
         # An account's workspace is there. What is mounted is for it alone to see, as the folders above are the login's.
@@ -374,7 +396,7 @@ class ContainerTarget:
                 f"export LC_ALL=C; {holder.functions(self._engine.socket)}",
                 holder.let_go(self._place, litter),
                 f"{self._emptied(*outs)}rm -rf {shlex.join(folders)}",
-                write_files(paths.files, files) + f" && mkdir -p {out} && {opened} || exit",
+                f"{write_files(self._place, files_in, files)} && {make_folder(out_by_gate)} && {opened} || exit",
                 *([f"mkdir -p {proxy} && chmod {mode} {proxy} || exit"] if command.is_proxied else []),
                 self._looked_at(paths.workspace),
                 f"{holder.start(self._place, command.id, name, command.limit, self._kill_after)} || exit",
@@ -594,12 +616,17 @@ class ContainerTarget:
         self._engine.ask(Call.START, lambda client: client.start(container))
 
     def _begun(self, container: str) -> Mapping[str, Json] | None:
-        """What the engine knows of a container that may have begun (nothing, if it stays away); None: it never did."""
+        """What the engine knows of a container that may have begun (nothing, if it stays away); None: it never did.
+
+        Raises `Fenced`: who took the machine over finds out.
+        """
         retry = Retry(DOUBT_LIMIT)
         while True:
             retry.wait(DOUBT_LIMIT)
             try:
                 found = self._engine.inspect(container)
+            except Fenced:
+                raise
             except (Unavailable, ConnectionError, TimeoutError) as error:
                 try:
                     retry.failed(error)

@@ -10,6 +10,7 @@ from pccpipe.outcome import Place
 from pccpipe.shell.account import Account
 from pccpipe.shell.detached import Detached
 from pccpipe.shell.doorway import Doorway
+from pccpipe.shell.gate import Gate
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
@@ -34,6 +35,7 @@ class VmTarget:
         account: whose commands these are; None: the login's. Its folders are there.
         turns: when they may run; with an account.
         has_workspace: whether the run's copy of the code is on the VM, so that none is to be made.
+        gate: what they begin by.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class VmTarget:
         account: Account | None = None,
         turns: Turns | None = None,
         has_workspace: Callable[[], bool] = lambda: False,
+        gate: Gate | None = None,
     ) -> None:
         self.workspace = account.workspace if account else f"{root}/.system/run-workspaces/{run_id}"
         """The run's copy of the code, on the VM."""
@@ -55,7 +58,7 @@ class VmTarget:
         self._connection = connection
         self._account = account
         self._has_workspace = has_workspace
-        place = StatePlace(run_id, self.state, account)
+        place = StatePlace(run_id, self.state, account, gate)
         self._turns = turns or (Turns(connection, place, resumes=True) if account else None)
         self._doorway = Doorway(connection, door, place) if door else None
         self._detached = Detached(

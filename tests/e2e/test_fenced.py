@@ -18,7 +18,7 @@ STEPS = """
 steps:
   - {{id: sync, upload: workspace}}
   - {{id: s1, on: vm, run: "echo s1 >>/home/project/u; sleep {first}"}}
-  - {{id: s2, {place}, run: "echo s2 >>{mark}; sleep 5"}}
+  - {{id: s2, {place}, run: "echo s2 >>{mark}; sleep 9"}}
   - {{id: s3, on: vm, run: "cat u >>/home/project/u; echo s3 >>/home/project/u; sleep 3"}}
 always:
   - {{id: here, on: local, run: "echo ${{{{ run.status }}}} >>{here}"}}
@@ -139,3 +139,39 @@ def test_a_run_whose_vm_another_run_took_over_ends_its_local_steps_and_is_resume
     assert marks(fresh_vm) == ["s1", "s2", "s3"]
     assert (tmp_path / "here").read_text() == "fenced\n", "an `always:` step runs once"
     assert fresh_vm.sh(f"ls -d {fresh_vm.root}/.system/run-*/{record.name} 2>/dev/null || true").stdout == ""
+
+
+MOMENTS = {
+    "upload": ("vm", '"step_started","step":"sync"'),
+    "command": ("vm", '"step_started","step":"s2"'),
+    "container": ("container", '"step_started","step":"s2"'),
+    "engine": ("container", '"may_have_begun","step":"s2"'),
+    "remove": ("vm", '"step_started","step":"clean"'),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_whatever_it_was_about_to_do_when_it_stood_still_is_not_done(tmp_path: Path, fresh_vm: VM, moment: str) -> None:
+    place, event = MOMENTS[moment]
+    control = Control(tmp_path, fresh_vm)
+    for number in range(2000):
+        (control.workspace / f"file-{number}").write_text("text\n" * 200)
+    fresh_vm.sh("rm -f /home/project/u")
+    process, record = control.start(steps(control, place, first=1))
+    wait_until(lambda: happened(record, event), pause=0.002)
+    process.send_signal(signal.SIGSTOP)
+    elsewhere = copied(record, tmp_path / "elsewhere")
+    gates = f"ls {fresh_vm.root}/.system/gates"
+    before = fresh_vm.sh(gates).stdout
+    other = start_resume(control, elsewhere, "--project", str(control.folder / "project.yaml"))
+    wait_until(lambda: fresh_vm.sh(gates, check=False).stdout not in ("", before))
+    process.send_signal(signal.SIGCONT)
+    lost, won = finish(process, record), finish(other, elsewhere)
+    assert won.code == 0, won.stdout + won.stderr
+    assert marks(fresh_vm) == ["s1", "s2", "s3"]
+    assert (lost.code, lost.state["status"]) == (3, "fenced"), lost.stdout + lost.stderr
+    assert containers(fresh_vm) == []
+    assert fresh_vm.pids("PCCPIPE_STEP=") == []
+    assert fresh_vm.sh(f"ls -d {fresh_vm.root}/.system/run-*/{record.name} 2>/dev/null || true").stdout == ""
+    # Each host's own local step ran, unless it was over before the two went apart.
+    assert len((control.folder / "here").read_text().split()) == (1 if moment == "remove" else 2)

@@ -10,6 +10,7 @@ import pytest
 
 from pccpipe.errors import Fenced
 from pccpipe.outcome import Reason
+from pccpipe.shell.gate import Gate
 from pccpipe.shell.here import Here
 from pccpipe.shell.lease import Lease, read_lease
 from pccpipe.ssh.connection import Connection
@@ -23,6 +24,7 @@ class Holder:
 
     def __init__(self, vm: VM, *, resumes: bool = False, beat_every: float = 600.0) -> None:
         self.connection = Connection(vm_spec(vm))
+        self.gate = Gate(f"{vm.root}/.system")
         self.lease = Lease(
             self.connection,
             vm.root,
@@ -31,11 +33,12 @@ class Holder:
             resumes=resumes,
             beat_every=beat_every,
             on_lost=self.connection.fence,
+            gate=self.gate,
         )
 
     def take(self) -> None:
         take(self.lease)
-        self.connection.begin_with(self.lease.hello)
+        self.connection.begin_with(self.lease.hello, self.gate.guard)
 
     def says(self, script: str) -> str:
         return self.connection.run(script, 10).stdout.decode().strip()

@@ -26,7 +26,7 @@ echo "limit $(grep '^Max processes' /proc/self/limits | tr -s ' ' | cut -d ' ' -
 ls "$system/run-state/" >/dev/null && can mode read "$system/run-state"
 ls "$system/run-workspaces/" >/dev/null && can mode read "$system/run-workspaces"
 can_read "$system/provisioned.json"
-can_write "$system" "$system/run-state" "$system/run-workspaces" "$system/run-io" "$system/lease" "$system/provisioned.json"
+can_write "$system" "$system/run-state" "$system/run-workspaces" "$system/run-io" "$system/lease" "$system/gates" "$system/provisioned.json"
 
 # Who can rename a folder on the way can put another one there.
 for start in "$root" "$home"; do
