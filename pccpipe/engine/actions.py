@@ -19,6 +19,7 @@ from pccpipe.engine.run_step import ACCEPT
 from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
 from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
+from pccpipe.spec.habits import of_download
 from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
 from pccpipe.values import Json
 from pccpipe.workspace.base import Sent
@@ -108,7 +109,7 @@ def _act(parts: Parts, here: Here, path: str, body: Action, halt: StepHalt) -> t
             return _sent(parts.workspace.upload(body.exclude, halt)), ()
         case Download():
             into = parts.run_dir / "artifacts"
-            brought = parts.workspace.download([template.render(names) for template in body.paths], into, halt)
+            brought = parts.workspace.download(_named_files(body, here), into, halt)
             more = [f"{brought.more_masked} more"] if brought.more_masked else []
             return {
                 "files": brought.files,
@@ -131,6 +132,16 @@ def _act(parts: Parts, here: Here, path: str, body: Action, halt: StepHalt) -> t
             began = time.monotonic()
             built = parts.images.build(body, image, args, log, halt)
             return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}, ()
+
+
+def _named_files(body: Download, here: Here) -> list[str]:
+    """What to bring. Raises ActionError for a pattern, which `validate` refuses where nothing is put into it."""
+    paths = []
+    for template in body.paths:
+        paths.append(template.render(here.scope.names))
+        if not template.is_plain and (words := of_download(paths[-1])):
+            raise ActionError(f"download {paths[-1]!r}: {words[0]}", words[1])
+    return paths
 
 
 def _refused(names: Sequence[str]) -> Mapping[str, Json]:

@@ -174,6 +174,7 @@ pcc_see_to() { # as pcc_begin
     ;;
   esac
   pcc_end_group
+  [ "$pcc_timed" = - ] && pcc_has_escaped && pcc_timed=b
   # In place: a full disk has room for that.
   printf '\036%s %-4s %s\n' "$pcc_mark" "$pcc_code" "$pcc_timed" 1<>t
   exec 3>&- 4>&-
@@ -339,6 +340,10 @@ pcc_has_group() { # is there a process of the command's group?
     [ -n "$pcc_group" ] && pcc_has_processes || return
   fi
   pcc_kill -0 "-$pcc_group"
+}
+
+pcc_has_escaped() { # did something leave the group that does not end by itself in a moment?
+  pcc_may_have_children && ! pcc_is_being_stopped && pcc_tagged && sleep 0.3 && pcc_tagged
 }
 
 pcc_end_escaped() { # what left the group (setsid, a double fork): known by its environment, or by holding the FIFOs

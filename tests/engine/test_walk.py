@@ -183,6 +183,19 @@ def test_a_failed_always_step_fails_a_run_that_had_succeeded(stage: Stage) -> No
     assert ("b", "succeeded") in played.ends
 
 
+def test_a_download_whose_name_an_expression_gives_takes_no_pattern(stage: Stage) -> None:
+    played = stage.play("""
+        inputs: {where: {type: string, default: "dist/*.whl"}, file: {type: string, default: dist/a.whl}}
+        steps:
+          - {id: named, download: ["${{ inputs.file }}", "${{ inputs.file }}.sig"]}
+          - {id: wild, download: ["${{ inputs.where }}"]}
+    """)
+    assert played.outcome.outcome is Outcome.FAILED
+    assert "'dist/*.whl': `*` is only a letter here: a download names files and folders" in played.outcome.message
+    assert "name each file, or the folder that they are in: `dist`" in played.outcome.message
+    assert [end for end in played.ends if end[0] in {"named", "wild"}] == [("named", "succeeded"), ("wild", "failed")]
+
+
 def test_always_steps_run_even_after_a_bug_and_the_bug_comes_out(stage: Stage) -> None:
     class Bug(Exception):
         pass
