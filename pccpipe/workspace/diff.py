@@ -21,8 +21,8 @@ from pccpipe.workspace.base import Changed
 from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
 from pccpipe.workspace.folder import LOCKED, Found, pieces, walk
 from pccpipe.workspace.git import LESS, run_git
-from pccpipe.workspace.intake import Counted, Entry, Limits
-from pccpipe.workspace.names import is_git
+from pccpipe.workspace.intake import TWIN, Counted, Entry, Limits
+from pccpipe.workspace.names import is_git, takes_for_one, twins
 from pccpipe.workspace.pack import Pack
 
 _OPTIONS = ("--no-index", "--no-prefix", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv")
@@ -118,6 +118,13 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
         inside = f"{entry.path}/"
         left.difference_update([path for path in left if path == entry.path or path.startswith(inside)])
 
+    if takes_for_one(now):
+        # Only one of them can be here: that the others are not says nothing.
+        for path in left & twins(sent.entries):
+            if not _has_that_name(now / path):
+                left.discard(path)
+                told.refuse(path, TWIN)
+
     below = ""
     for found in walk(now, Excluded.only(()), locked):
         if halt:
@@ -153,6 +160,14 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
         (before / path).parent.mkdir(parents=True, exist_ok=True)
         sent.put(path, before / path, halt)
     return told.told
+
+
+def _has_that_name(path: Path) -> bool:
+    """Whether the disk has it under exactly this name."""
+    try:
+        return path.name in os.listdir(path.parent)  # noqa: PTH208 - names alone
+    except OSError:
+        return False
 
 
 def _put(found: Found, made: Path, halt: Halt | None) -> None:

@@ -66,7 +66,8 @@ def fetch_tree(
                     locked.append(entry)
                     continue
                 same_as_here = is_same(entry, here.get(entry.path))
-                if intake.admit(entry, own_link=same_as_here) and same_as_here and stat.S_ISREG(entry.mode):
+                may_come = intake.admit(entry, own_link=same_as_here, known=entry.path in here)
+                if may_come and same_as_here and stat.S_ISREG(entry.mode):
                     same.append(entry.path)
         return _Looked(intake, locked), same
 
@@ -144,7 +145,7 @@ def _kept(looked: _Looked, here: Mapping[str, Entry]) -> list[str]:
         inside_of = next((above for above in _up(path) if above in locked), None)
         if inside_of is None or stat.S_IFMT(here[inside_of].mode if inside_of in here else 0) != locked[inside_of]:
             continue
-        if looked.intake.admit(entry, own_link=True) and stat.S_ISREG(entry.mode):
+        if looked.intake.admit(entry, own_link=True, known=True) and stat.S_ISREG(entry.mode):
             kept.append(path)
     for entry in looked.locked:
         looked.intake.refuse(entry, f"cannot be read there: another user's, with mode {stat.S_IMODE(entry.mode):03o}")

@@ -21,7 +21,7 @@ from pccpipe import limits as all_limits
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.links import Ways
-from pccpipe.workspace.names import is_git
+from pccpipe.workspace.names import is_git, one_name, takes_for_one
 
 
 class Limits(Struct, frozen=True):
@@ -127,6 +127,9 @@ class Intake:
         self._files: dict[str, Entry] = {}
         self._announced = 0
         self._written = 0
+        self._owners: dict[str, str] | None = {} if takes_for_one(target) else None
+        """Who has a name, on a disk on which others may want the same."""
+        self._known: set[str] = set()
 
     def root(self, path: str) -> None:
         """Make the folders that lead to `path`, which was asked for by name."""
@@ -135,11 +138,12 @@ class Intake:
             if name not in self._folders:
                 self._make_folder(Entry(name, stat.S_IFDIR | 0o755))
 
-    def admit(self, entry: Entry, *, own_link: bool = False) -> bool:
+    def admit(self, entry: Entry, *, own_link: bool = False, known: bool = False) -> bool:
         """Whether it may come. Folders are made at once, links by `finish`.
 
         Args:
             own_link: a link that was sent from here and is the same as it was: it may lead where its owner likes.
+            known: something of that path was sent from here: its name is not for another that the disk takes for it.
 
         Raises ActionError when it is too much altogether.
         """
@@ -154,7 +158,7 @@ class Intake:
                 f"over {self._limits.files:,} files would come home, which is the limit",
                 "exclude what need not come (`exclude:` of the upload), or remove it in the step that makes it",
             )
-        why = self._refusal(entry, own_link=own_link)
+        why = self._refusal(entry, own_link=own_link) or self._taken(entry.path, known=known)
         if why:
             self.refuse(entry, why)
             return False
@@ -170,13 +174,44 @@ class Intake:
         self._announced = self._within(self._announced + entry.size)
         return True
 
+    def _taken(self, path: str, *, known: bool) -> str:
+        """Say who else has the name here; "" if nobody has."""
+        if self._owners is None:
+            return ""
+        name = one_name(path)
+        owner = self._owners.setdefault(name, path)
+        if owner != path and (owner in self._known or not known):
+            return f"the disk here takes its name for that of {shown(owner)}"
+        if owner != path:
+            self._turn_out(owner)
+            self.counted.refuse(owner, f"the disk here takes its name for that of {shown(path)}")
+        self._owners[name] = path
+        if known:
+            self._known.add(path)
+        return ""
+
+    def _turn_out(self, path: str) -> None:
+        """Take back that it was admitted, and all in it."""
+        inside = f"{path}/"
+        for admitted in (self._files, self._links):
+            for one in [one for one in admitted if one == path or one.startswith(inside)]:
+                del admitted[one]
+                self.counted.files -= 1
+        for one in [one for one in self._folders if one == path or one.startswith(inside)]:
+            del self._folders[one]
+        if self._owners is not None:
+            self._owners = {name: one for name, one in self._owners.items() if not one.startswith(inside)}
+        shutil.rmtree(self._target / path, ignore_errors=True)
+
     def refuse(self, entry: Entry, why: str) -> None:
         """Note that it does not come."""
         self.counted.refuse(entry.path, why)
 
     def have(self, path: str, known: Known) -> None:
         """The admitted file is the same as one that is here already."""
-        entry = self._files.pop(path)
+        entry = self._files.pop(path, None)
+        if entry is None:
+            return
         try:
             known.put(path, self._target / path)
         except FileExistsError:
@@ -247,18 +282,20 @@ class Intake:
 
     def _refuse_twin(self, path: str) -> None:
         self.counted.files -= 1
-        self.counted.refuse(path, _TWIN)
+        self.counted.refuse(path, TWIN)
 
     def _made_folder(self, entry: Entry) -> bool:
         try:
             self._make_folder(entry)
         except FileExistsError:
-            self.counted.refuse(entry.path, _TWIN)
+            self.counted.refuse(entry.path, TWIN)
             return False
         return True
 
     def _make_folder(self, entry: Entry) -> None:
         folder = self._target / entry.path
+        if self._owners is not None:
+            self._owners[one_name(entry.path)] = entry.path
         folder.mkdir()
         # Its owner can always remove what is in it.
         folder.chmod((stat.S_IMODE(entry.mode) & 0o777) | 0o700)
@@ -289,7 +326,7 @@ class Intake:
         return total
 
 
-_TWIN = "the disk here takes its name for that of another file"
+TWIN = "the disk here takes its name for that of another file"
 _REMOVE = "exclude it by name, or remove it in the step that makes it"
 
 

@@ -33,7 +33,7 @@ from pccpipe.workspace.entering import HINT, check_entered, enter
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import remove_tree
 from pccpipe.workspace.guard import Guard
-from pccpipe.workspace.intake import Counted, Limits
+from pccpipe.workspace.intake import TWIN, Counted, Limits
 from pccpipe.workspace.pack import Pack
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class WorkspaceSync:
             staging = into.with_name(f".{into.name}.incoming")
             try:
                 counted = self._bring(machine, present, staging, halt)
-                _merge(staging, into)
+                _merge(staging, into, counted)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
             return Brought(
@@ -477,13 +477,21 @@ def _folders_above(path: str) -> list[str]:
     return [str(above) for above in PurePosixPath(path).parents if str(above) != "."]
 
 
-def _merge(source: Path, target: Path) -> None:
-    """Move the files of a tree into another, in place of what is there; nothing is written through a link."""
+def _merge(source: Path, target: Path, counted: Counted, within: str = "") -> None:
+    """Move the files of a tree into another, in place of what is there; nothing is written through a link.
+
+    What the disk takes for another one that an earlier download brought stays behind, which `counted` says.
+    """
     target.mkdir(parents=True, exist_ok=True)
+    names = {one.name for one in target.iterdir()}
     for entry in sorted(source.iterdir()):
         to = target / entry.name
+        if entry.name not in names and os.path.lexists(to):
+            counted.refuse(f"{within}{entry.name}", TWIN)
+            counted.files -= not entry.is_dir()
+            continue
         if entry.is_dir() and not entry.is_symlink() and to.is_dir() and not to.is_symlink():
-            _merge(entry, to)
+            _merge(entry, to, counted, f"{within}{entry.name}/")
             continue
         if to.is_dir() and not to.is_symlink():
             shutil.rmtree(to)

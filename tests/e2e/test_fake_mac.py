@@ -22,7 +22,6 @@ CHANGES = """
       - id: change
         on: vm
         run: ln -s a.txt link && echo new >>a.txt && rm old-link && ln -s b.txt old-link
-      - {id: down, download: workspace}
       - {id: patch, diff: diff.patch}
 """
 
@@ -145,3 +144,62 @@ def test_a_signal_on_the_vm_has_the_name_that_it_has_there(mac_control: Control)
     ran = mac_control.run("steps: [{id: a, on: vm, run: 'kill -USR1 $$'}]")
     assert ran.code == 1
     assert ran.step("a")["attempts"][-1]["signal"] == "USR1", ran.step("a")["attempts"][-1]
+
+
+TWINS = """
+    steps:
+      - {id: up, upload: workspace}
+      - id: work
+        on: vm
+        run: |
+          mkdir -p out/dir out/DIR && echo 1 >out/Readme && echo 2 >out/README && echo 3 >A.txt
+          echo 4 >out/dir/x && echo 5 >out/DIR/y
+          printf 6 >"$(printf 'caf\\303\\251')" && printf 7 >"$(printf 'cafe\\314\\201')"
+          ln -s Readme out/readme && ln -s x link && ln -s y LINK && echo more >>a.txt
+      - {id: out, download: out}
+      - {id: patch, diff: diff.patch}
+    always:
+      - {id: gone, remove: workspace}
+"""
+
+
+def test_names_that_are_one_here_are_refused_with_a_reason_and_the_run_goes_on(mac_control: Control) -> None:
+    (mac_control.workspace / "a.txt").write_text("a\n")
+    ran = mac_control.run(TWINS)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert len(ran.step("out")["facts"]["refused"]) == 3
+    brought = {path.name for path in (ran.record / "artifacts" / "out").iterdir()}
+    assert len(brought & {"Readme", "README", "readme"}) == len(brought & {"dir", "DIR"}) == 1
+    # What was sent keeps its name, whichever comes first.
+    refused = " ".join(ran.step("patch")["facts"]["refused"])
+    assert "'A.txt': the disk here takes its name for that of 'a.txt'" in refused
+    patch = (ran.record / "diff.patch").read_text()
+    assert "+more" in patch
+    assert "A.txt" not in patch
+    assert "deleted" not in patch
+
+
+def test_a_run_that_a_linux_began_goes_on_from_a_mac(control: Control, mac: FakeMac) -> None:
+    control.workspace.joinpath("a.txt").write_text("a\n")
+    process, record = control.start("""
+        steps:
+          - {id: up, upload: workspace}
+          - id: long
+            on: vm
+            run: 'echo began; n=0; while [ $n -lt 40 ]; do n=$((n+1)); echo $n; sleep 0.1; done; ln -s a.txt l'
+          - {id: patch, diff: diff.patch}
+        always:
+          - {id: gone, remove: workspace}
+    """)
+    wait_until(lambda: happened(record, "command_started"))
+    process.kill()
+    process.communicate()
+    # Another machine of the same user, with the same folders: say, a disk that both have.
+    lock = json.loads((record / "lock").read_text())
+    (record / "lock").write_text(json.dumps({**lock, "host": "linux-1"}))
+    control.mac = mac
+    done = control.do("resume", record.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (record / json.loads((record / "run.json").read_text())["steps"][1]["attempts"][-1]["stdout"]).read_text()
+    assert log == "began\n" + "".join(f"{number}\n" for number in range(1, 41))
+    assert "120000" in (record / "diff.patch").read_text()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from msgspec.structs import replace
+from pytest_mock import MockerFixture
 
 from pccpipe import limits
 from pccpipe.errors import ActionError, Halted
@@ -239,3 +240,19 @@ def test_a_cancel_ends_the_copy_of_one_large_file(tmp_path: Path) -> None:
     (tmp_path / "now").mkdir()
     with pytest.raises(Halted):
         make_diff(pack, tmp_path / "now", Masker([]), Limits(), _After(3))
+
+
+def test_of_names_that_are_one_here_the_missing_one_does_not_look_deleted(
+    trees: tuple[Path, Path], mocker: MockerFixture
+) -> None:
+    sent, now = trees
+    for name in ("Readme", "README", "OUT.txt"):
+        (sent / name).write_text("before\n")
+    (now / "README").write_text("after\n")
+    mocker.patch("pccpipe.workspace.diff.takes_for_one", return_value=True)
+    diff = made(trees)
+    assert diff.changed.refused == ("'Readme': the disk here takes its name for that of another file",)
+    assert b"Readme" not in diff.patch
+    assert b"+after" in diff.patch
+    # It is gone, and nothing else has its name.
+    assert b"-before" in diff.patch.partition(b"OUT.txt")[2]

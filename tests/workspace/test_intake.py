@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pytest_mock import MockerFixture
 
 from pccpipe import limits
 from pccpipe.errors import ActionError
@@ -293,3 +294,49 @@ def test_what_some_disk_takes_for_git_has_no_place(name: str) -> None:
 @pytest.mark.parametrize("name", [".gitignore", ".github/x", "git", "a.git", "git~10", ".git-blame"])
 def test_what_only_resembles_git_has_one(name: str) -> None:
     assert not name_refusal(name)
+
+
+@pytest.fixture
+def one_name_disk(mocker: MockerFixture) -> None:
+    """A disk that takes names for one which differ in case, as far as it is asked."""
+    mocker.patch("pccpipe.workspace.intake.takes_for_one", return_value=True)
+
+
+def test_what_was_sent_keeps_its_name_whichever_of_its_twins_comes_first(tmp_path: Path, one_name_disk: None) -> None:
+    intake = Intake(tmp_path / "made", Limits())
+    assert intake.admit(Entry("A.txt", FILE, 1))
+    assert intake.admit(Entry("a.txt", FILE, 1), known=True)
+    assert not intake.admit(Entry("a.TXT", FILE, 1))
+    assert intake.admit(Entry("OUT", FOLDER))
+    assert intake.admit(Entry("OUT/new", FILE, 1))
+    assert intake.admit(Entry("OUT/link", LINK, link="new"))
+    assert intake.admit(Entry("out", FOLDER), known=True)
+    assert intake.admit(Entry("out/new", FILE, 1), known=True)
+    assert not intake.admit(Entry("OUT/later", FILE, 1))
+    assert intake.wanted == ["a.txt", "out/new"]
+    for path in intake.wanted:
+        intake.write(path, 1, [b"x"])
+    counted = intake.finish()
+    assert sorted(os.fspath(path.relative_to(tmp_path / "made")) for path in (tmp_path / "made").rglob("*")) == [
+        "a.txt",
+        "out",
+        "out/new",
+    ]
+    assert (counted.files, counted.bytes) == (2, 2)
+    assert counted.refused == [
+        "'A.txt': the disk here takes its name for that of 'a.txt'",
+        "'a.TXT': the disk here takes its name for that of 'a.txt'",
+        "'OUT': the disk here takes its name for that of 'out'",
+    ]
+
+
+def test_a_file_that_was_renamed_to_another_case_comes(tmp_path: Path, one_name_disk: None) -> None:
+    intake = Intake(tmp_path / "made", Limits())
+    assert intake.admit(Entry("README", FILE, 1))
+    assert intake.wanted == ["README"]
+
+
+def test_what_may_not_come_takes_no_name(tmp_path: Path, one_name_disk: None) -> None:
+    intake = Intake(tmp_path / "made", Limits())
+    assert not intake.admit(Entry("Readme", FIFO))
+    assert intake.admit(Entry("README", FILE, 1))

@@ -15,6 +15,7 @@ from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_tree
 from pccpipe.workspace.intake import Entry, Intake, Limits
 from pccpipe.workspace.links import FOLLOWED, Ways
+from pccpipe.workspace.names import one_name, takes_for_one, twins
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.send import send
 from tests.stall import measured
@@ -177,3 +178,18 @@ def test_a_hostile_listing_takes_little_memory(work: str, length: int, letter: s
     _, memory, said = measured(setup, work)
     assert "over 200,000 files would come home" in said or "exceeds the limit" in said
     assert memory < limits.TREE_NAMES.most + limits.MARGIN
+
+
+def test_a_disk_that_knows_case_takes_no_two_names_for_one(tmp_path: Path) -> None:
+    for name in ("copy", "COPY", "1"):
+        (tmp_path / name).mkdir()
+        assert not takes_for_one(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Readme", "README"), ("caf\u00e9", "cafe\u0301"), ("stra\u00dfe", "STRASSE"), ("\ufb01x", "fix")],
+)
+def test_names_that_differ_in_case_or_form_alone_are_twins(one: str, other: str) -> None:
+    assert one_name(one) == one_name(other)
+    assert twins([one, "else", other, f"{one}/x", "\udcff"]) == {one, other}
