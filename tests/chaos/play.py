@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -42,7 +43,8 @@ class Player:
     def __init__(self, vm: VM, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.control = Control(folder, vm, run_as=plan.run_as)
-        self.record = folder / ".system" / "runs" / f"chaos-{plan.seed}"
+        # What is left here is known by the run's id: others may play the same seed at this moment.
+        self.record = folder / ".system" / "runs" / f"chaos-{plan.seed}-{secrets.token_hex(3)}"
         self.output: list[str] = []
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = False

@@ -55,12 +55,13 @@ class Watcher(threading.Thread):
         self.join(timeout=10)
 
 
-def default_run(control: Control, model: ModelServer, *arguments: str) -> Ran:
+def default_run(control: Control, model: ModelServer, *arguments: str, limit: float = 90) -> Ran:
     shutil.copytree(DEMO / "project", control.workspace, dirs_exist_ok=True)
     return control.run(
         ROOT / "pipelines/default-run.yaml",
         *("--input", f"work_order={DEMO / 'work-order.md'}", "--input", "test=sh test.sh"),
         *("--input", f"endpoint={model.url}/v1", *arguments),
+        limit=limit,
     )
 
 

@@ -1,10 +1,12 @@
 """The real VM by hand: python -m tests.real_vm COMMAND.
 
-build          make its disk (one to five minutes, once)
+build          make its disk, and that of a bare one (two to six minutes, once)
 up             boot it; the tests use it and leave it up
 ssh COMMAND    run a command in it, as root
 cut-power      end it at once; boot: start it again on the same disk
 down           end it, and forget what it wrote
+
+bare COMMAND   the same with the bare one: a VM as a cloud gives it
 """
 
 from __future__ import annotations
@@ -18,12 +20,18 @@ from tests.testbed.place import BedError
 
 def main(argv: list[str]) -> int:
     """Do one command; the exit status."""
-    vm = RealVM()
+    if argv[:1] == ["bare"]:
+        return _do(RealVM(bare=True), argv[1:])
+    return _do(RealVM(), argv)
+
+
+def _do(vm: RealVM, argv: list[str]) -> int:
     match argv:
         case ["build"]:
             if missing := disk.lacks():
                 raise BedError(f"lacks {', '.join(missing)}")
-            vm.down()
+            RealVM().down()
+            RealVM(bare=True).down()
             disk.build()
         case ["up"]:
             vm.up()

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.real_vm.disk import DISK, FOLDER, check_built
+from tests.real_vm.disk import BARE_DISK, DISK, FOLDER, check_built
 from tests.testbed.place import BedError, call, start_apart, wait_for
 
 BOOT_LIMIT = 900
@@ -18,7 +18,7 @@ BOOT_LIMIT = 900
 
 
 class RealVM:
-    """The one real VM. `up` boots a copy-on-write copy of the disk, `down` ends it and forgets what it wrote."""
+    """The one real VM, or the `bare` one. `up` boots a copy of the disk, `down` forgets what the copy had."""
 
     host = "127.0.0.1"
     host_side = "10.0.2.2"
@@ -27,8 +27,12 @@ class RealVM:
     root = "/home/project"
     run_as = "pccrun"
     key = FOLDER / "key"
-    state = FOLDER / "vm"
-    known_hosts = state / "known_hosts"
+
+    def __init__(self, *, bare: bool = False) -> None:
+        self.disk = BARE_DISK if bare else DISK
+        self.engine = not bare
+        self.state = FOLDER / ("bare" if bare else "vm")
+        self.known_hosts = self.state / "known_hosts"
 
     @property
     def port(self) -> int:
@@ -46,11 +50,11 @@ class RealVM:
         (self.state / "port").write_text(str(port))
         self.known_hosts.write_text(f"[{self.host}]:{port} {(FOLDER / 'host_key.pub').read_text()}")
         disk = self.state / "disk.qcow2"
-        call("qemu-img", "create", "-q", "-f", "qcow2", "-b", DISK, "-F", "raw", disk)
+        call("qemu-img", "create", "-q", "-f", "qcow2", "-b", self.disk, "-F", "raw", disk)
         self.boot()
 
     def boot(self) -> None:
-        """Start it on the disk that it has, and wait for sshd and the engine."""
+        """Start it on the disk that it has, and wait for sshd, and for the engine if it has one."""
         argv = ["qemu-system-x86_64", "-accel", (FOLDER / "accel").read_text(), "-cpu", "max", "-smp", "2"]
         argv += ["-m", "1536", "-display", "none", "-monitor", "none", "-no-reboot"]
         argv += ["-serial", f"file:{self.state / 'console.log'}"]
@@ -66,7 +70,8 @@ class RealVM:
         started = start_apart(argv, self.state / "qemu.log")
         (self.state / "pid").write_text(str(started.pid))
         until = time.monotonic() + BOOT_LIMIT
-        while self.sh("docker info >/dev/null", check=False).returncode:
+        is_ready = "docker info >/dev/null" if self.engine else "true"
+        while self.sh(is_ready, check=False).returncode:
             if started.poll() is not None:
                 raise BedError(f"qemu ended: {(self.state / 'qemu.log').read_text()[-2000:]}")
             if time.monotonic() > until:
