@@ -329,7 +329,7 @@ class _Check:
         state = re.escape(str(self._folder / ".system" / "run-state"))
         copies = re.escape(str(self.record))
         classify = Classify(
-            (f"{state}/[^/]+/lane-[^/]+/(out|err)$", Spot.SPOOLS),
+            (f"{state}/[^/]+/commands/[^/]+[.]std(out|err)$", Spot.SPOOLS),
             (f"{state}(/|$)", Spot.STATE),
             (f"{copies}/workspace[^/]*(/|$)", Spot.WORKSPACE),
             (f"{re.escape(str(self.workspace))}(/|$)", Spot.WORKSPACE),

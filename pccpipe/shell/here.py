@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,9 +75,9 @@ class Here:
         return replace(facts, engine_socket=engine.socket, engine_words=engine.words)
 
     def popen(self, command: str) -> Process:
-        return LocalProcess(command, self._environment())
+        return LocalProcess(command, self.environment())
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The environment of programs here: without the withheld variables, and without those that move git."""
         env = {name: value for name, value in os.environ.items() if name not in self._withheld | _GIT}
         # Settings by `GIT_CONFIG_COUNT` are the caller's, such as how to log in; but none may move a work tree.
@@ -164,7 +164,7 @@ class LocalProcess:
         self._stderr, stderr = os.pipe()
         self._timeout: float | None = None
         try:
-            self._running = _spawn(command, env, stdin, stdout, stderr)
+            self._running = spawn("sh", ["-c", command], env, stdin, stdout, stderr)
         except BaseException:
             self.close()
             raise
@@ -229,13 +229,16 @@ class LocalProcess:
         return os.read(fd, size)
 
 
-def _spawn(command: str, env: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> sh.RunningCommand:
+def spawn(
+    program: str, args: Sequence[str], env: Mapping[str, str], stdin: int, stdout: int, stderr: int
+) -> sh.RunningCommand:
+    """Begin a program, with these descriptors, in a session of its own. Raises `Unavailable`."""
     import sh
 
     try:
         with open(stdin, "rb", closefd=False) as source:
-            return sh.Command("sh")(
-                *("-c", command),
+            return sh.Command(program)(
+                *args,
                 _in=source,
                 _out=stdout,
                 _err=stderr,
@@ -247,7 +250,7 @@ def _spawn(command: str, env: Mapping[str, str], stdin: int, stdout: int, stderr
                 _bg_exc=False,
             )
     except sh.CommandNotFound as error:
-        raise Unavailable(Reason.SHELL_MISSING, f"there is no sh in PATH here: {error}") from error
+        raise Unavailable(Reason.SHELL_MISSING, f"there is no {program} in PATH here: {error}") from error
     except (sh.ForkException, OSError) as error:
         raise Unavailable(Reason.START_REFUSED, f"no program can be started here: {error}") from error
 

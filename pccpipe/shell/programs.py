@@ -240,7 +240,7 @@ def _text(files: tuple[str, ...]) -> str:
 
 def _exports(place: Place, command: Command, workspace: str) -> str:
     """Lines that set the command's environment."""
-    values = {**command.env, **command.secrets, **_own_variables(place, command, workspace)}
+    values = {**command.env, **command.secrets, **own_variables(place, command, workspace)}
     for name in values:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise Refused(f"{name!r} is no name for an environment variable of a shell")
@@ -291,7 +291,8 @@ def _account_folders(account: Account, command: Command) -> str:
     return " &&\n".join(steps)
 
 
-def _own_variables(place: Place, command: Command, workspace: str) -> Mapping[str, str]:
+def own_variables(place: Place, command: Command, workspace: str) -> Mapping[str, str]:
+    """Give what pccpipe itself sets in a command's environment."""
     values = {
         "PCC_WORKSPACE": workspace,
         "PCC_RUN_ID": place.run_id,

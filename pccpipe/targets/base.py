@@ -118,6 +118,8 @@ class Isolation(Struct, frozen=True):
     """The host's namespaces that it is in: `network`, `pid`, `ipc`, ..."""
     engine_at_hand: bool = False
     """It runs outside of a container and may use the host's engine, which makes it as good as root there."""
+    escapes_unseen: bool = False
+    """Where it runs, nobody can find a process that has left its session: the end of the command does not end that."""
     hidden: tuple[str, ...] = ()
     """Files and folders of the workspace that it did not see, because agents take them for instructions."""
 

@@ -14,11 +14,13 @@ from pccpipe.shell.doorway import Doorway
 from pccpipe.shell.here import Here
 from pccpipe.shell.programs import KILL_AFTER
 from pccpipe.shell.programs import Place as StatePlace
+from pccpipe.supervisor import processes
+from pccpipe.supervisor.supervised import Supervised
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.machine import ByteStream, Door
 
 LIMIT = 32
-"""Commands at a time: each has three processes of ours beside it."""
+"""Commands at a time: the supervisor holds five descriptors for each, and macOS gives it 256."""
 
 
 class LocalTarget:
@@ -45,16 +47,18 @@ class LocalTarget:
         state = StatePlace(run_id, str(state_dir.absolute()))
         self._doorway = Doorway(self._machine, Door(self._machine, accept), state) if accept else None
         self._workspace = workspace
-        self._detached = Detached(self._machine, state, limit=LIMIT, kill_after=kill_after)
+        self._supervised = Supervised(self._machine, state, limit=LIMIT, kill_after=kill_after)
+        self._state, self._kill_after = state, kill_after
+        self._lanes: Detached | None = None
 
     def open(self) -> None:
-        self._detached.open()
+        self._supervised.open()
 
     def probe(self, container: ContainerSettings | None) -> None:  # noqa: ARG002 - it has none here
         self.open()
 
     def take_over(self) -> None:
-        self._detached.take_over()
+        self._supervised.take_over()
 
     def start(self, command: Command) -> Running:
         workspace = str(self._workspace().absolute())
@@ -64,30 +68,54 @@ class LocalTarget:
         command = replace(command, env={"GIT_CEILING_DIRECTORIES": above, **command.env})
         if command.is_proxied and self._doorway:
             command = self._doorway.led(command)
-        return self._detached.start(command, workspace, self._isolation(workspace))
+        return self._supervised.start(command, workspace, self._isolation(workspace))
 
     def find(self, command: Command) -> Running | None:
         if command.is_proxied and self._doorway:
             self._doorway.reopen()
-        return self._detached.find(command.id, self._isolation(str(self._workspace().absolute())))
+        isolation = self._isolation(str(self._workspace().absolute()))
+        found = self._supervised.find(command.id, isolation)
+        return found or (self._earlier.find(command.id, isolation) if self._has_lanes() else None)
 
     def attach(self, token: Token) -> Running:
         if self._doorway:
             self._doorway.reopen()
-        return self._detached.attach(token, self._isolation(str(self._workspace().absolute())))
+        isolation = self._isolation(str(self._workspace().absolute()))
+        return self._earlier.attach(token, isolation) if "lane" in token else self._supervised.attach(token, isolation)
 
     def leave(self) -> None:
         if self._doorway:
             self._doorway.close()
-        self._detached.leave()
+        if self._lanes:
+            self._lanes.leave()
+        self._supervised.leave()
 
     def close(self) -> tuple[str, ...]:
         if self._doorway:
             self._doorway.close()
-        return self._detached.close()
+        if self._lanes:
+            # Theirs goes with all that is the run's.
+            self._lanes.leave()
+        return self._supervised.close()
+
+    def _has_lanes(self) -> bool:
+        return any(Path(self._state.state).glob("lane-*"))
+
+    @property
+    def _earlier(self) -> Detached:
+        """The shell lanes in which earlier versions ran commands: one may still be at work in a run that is resumed."""
+        self._lanes = self._lanes or Detached(self._machine, self._state, limit=LIMIT, kill_after=self._kill_after)
+        return self._lanes
 
     def _isolation(self, workspace: str) -> Isolation:
         facts = self._machine.facts
         user = f"{facts.uid}:{facts.gid}"
         at_hand = facts.has_engine
-        return Isolation(Place.LOCAL, self._machine.host, user, workspace=workspace, engine_at_hand=at_hand)
+        return Isolation(
+            Place.LOCAL,
+            self._machine.host,
+            user,
+            workspace=workspace,
+            engine_at_hand=at_hand,
+            escapes_unseen=not processes.can_look(),
+        )

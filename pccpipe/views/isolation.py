@@ -92,6 +92,8 @@ def _outside(had: Isolation) -> Iterator[str]:
     where = "on the VM" if had.place is Place.VM else "on this machine"
     docker = ", who may use Docker (so: as root)" if had.engine_at_hand else ""
     yield f"ran {where} directly, in no container, as {had.user}{docker}"
+    if had.escapes_unseen:
+        yield "what left its session was not looked for: there is no /proc here; such a process may still run"
 
 
 def _inside(had: Isolation) -> Iterator[str]:

@@ -38,6 +38,18 @@ steps:
       touch begun
       while [ ! -e go ]; do sleep 0.05; done
 """
+REACHABLE = """
+set -e
+mkdir -p "$1"
+mount --bind "$2" "$1"
+rest=${2#/}
+mount -t tmpfs -o mode=755 tmpfs "/${rest%%/*}"
+mkdir -p "$2"
+mount --bind "$1" "$2"
+shift 2
+exec "$@"
+"""
+"""Runs a command where everybody reaches a folder that lies in a home."""
 
 
 @pytest.fixture
@@ -59,9 +71,13 @@ def python(place: Path) -> list[str]:
     shutil.copytree(ROOT / "pccpipe", place / "src/pccpipe")
     for name in ("schemas", "pipelines"):
         shutil.copytree(ROOT / name, place / "src" / name)
-    if subprocess.run([*as_nobody, sys.executable, "-c", "import msgspec"], check=False).returncode:
-        pytest.skip("another user cannot run this Python")
-    return [*as_nobody, sys.executable]
+    # A program of that user's must be able to begin it: setpriv itself has root's rights to the end.
+    again = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import msgspec'], check=True)"
+    for reached in ([], ["unshare", "-m", "sh", "-c", REACHABLE, "sh", str(place / "python"), sys.base_prefix]):
+        argv = [*reached, *as_nobody, sys.executable]
+        if not subprocess.run([*argv, "-c", again], check=False, stderr=subprocess.DEVNULL).returncode:
+            return argv
+    pytest.skip("another user cannot run this Python")
 
 
 def started(argv: list[str], place: Path, **more: str) -> subprocess.Popen[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import shlex
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,7 +49,9 @@ def test_the_end_by_a_signal_is_named(stand: Stand) -> None:
 
 def test_no_signal_is_ignored_or_blocked_that_a_command_may_count_on(stand: Stand) -> None:
     masks = stand.run("grep -E 'Sig(Ign|Blk)' /proc/self/status")[0].split()
-    assert masks == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+    # A C library has some for itself, which no program can set.
+    of_programs = sum(1 << number - 1 for number in signal.valid_signals())
+    assert [int(mask, 16) & of_programs for mask in masks[1::2]] == [0, 0]
     assert stand.run("trap 'echo caught' INT; kill -INT $$; trap - INT; kill -INT $$") == (
         b"caught\n",
         b"",

@@ -1,0 +1,137 @@
+"""Connections to a run's supervisor, which is begun when it is first needed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.here import Here, spawn
+from pccpipe.shell.programs import Place
+from pccpipe.supervisor import wire
+from pccpipe.supervisor.loop import LOCK, SOCKET
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds in which the supervisor must answer; it has a few files to write."""
+BEGIN_TIMEOUT = 15.0
+"""Seconds in which a supervisor must take connections."""
+_READ_SIZE = 64 << 10
+_LONGEST_ADDRESS = 100
+"""Bytes of a socket's path: macOS takes 103."""
+_ROOT = str(Path(__file__).resolve().parent.parent)
+# Not the package's own __init__: it imports more than the process needs.
+_PROGRAM = (
+    "import sys; pccpipe = type(sys)('pccpipe'); pccpipe.__path__ = [sys.argv.pop()]; sys.modules['pccpipe'] = pccpipe;"
+    " from pccpipe.supervisor.loop import main; main()"
+)
+
+
+class Line:
+    """One connection, for one command after another. Raises ConnectionError when the supervisor is gone."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._inbox = bytearray()
+        self._poll = select.poll()
+        self._poll.register(stream, select.POLLIN)
+        stream.settimeout(ANSWER_TIMEOUT)
+
+    def send(self, *fields: bytes) -> None:
+        """From any thread. Raises ConnectionError, TimeoutError."""
+        self._stream.sendall(wire.pack(*fields))
+
+    def receive(self, timeout: float) -> list[bytes] | None:
+        """Give the next message; None if there was none in time. Raises ConnectionError."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                if fields := wire.take(self._inbox):
+                    return fields
+            except ValueError as error:
+                raise ConnectionResetError(self._last_words(str(error))) from error
+            left = deadline - time.monotonic()
+            if not self._poll.poll(max(0.0, left) * 1000):
+                return None
+            data = self._stream.recv(_READ_SIZE)
+            if not data:
+                raise ConnectionResetError(self._last_words("it has ended"))
+            self._inbox += data
+
+    def ask(self, *fields: bytes) -> list[bytes]:
+        """Give the answer to a message. Raises ConnectionError, TimeoutError."""
+        self.send(*fields)
+        answer = self.receive(ANSWER_TIMEOUT)
+        if answer is None:
+            raise TimeoutError("the supervisor did not answer in time")
+        return answer
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _last_words(self, otherwise: str) -> str:
+        """What Python has to say that could not become a supervisor."""
+        with contextlib.suppress(OSError):
+            while data := self._stream.recv(_READ_SIZE):
+                self._inbox += data
+        words = self._inbox.decode(errors="replace").strip().rpartition("\n")[2]
+        return words or otherwise
+
+
+def begin(machine: Here, place: Place) -> Line:
+    """Begin a supervisor, in a session of its own; the line may be used before it is up. Raises `Unavailable`."""
+    if not sys.executable:
+        raise Unavailable(Reason.SHELL_MISSING, "localhost: which Python runs pccpipe is not known (sys.executable)")
+    ours, its = socket.socketpair()
+    try:
+        env = {**machine.environment(), "PCCPIPE_STEP": f"{place.tag}//"}
+        args = ["-I", "-S", "-c", _PROGRAM, place.state, _ROOT]
+        spawn(sys.executable, args, env, its.fileno(), its.fileno(), its.fileno())
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        its.close()
+    return Line(ours)
+
+
+def connect(state: str) -> Line | None:
+    """Reach the supervisor of a run that lives; None if there is none."""
+    path = f"{state}/{SOCKET}"
+    stream = socket.socket(socket.AF_UNIX)
+    stream.settimeout(ANSWER_TIMEOUT)
+    try:
+        if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+            stream.connect(path)
+        else:
+            with tempfile.TemporaryDirectory(prefix="pcc-", dir="/tmp") as folder:
+                Path(folder, "s").symlink_to(Path(state).absolute())
+                stream.connect(f"{folder}/s/{SOCKET}")
+    except OSError:
+        stream.close()
+        return None
+    return Line(stream)
+
+
+def is_alive(state: str) -> bool:
+    """Whether a supervisor of the run lives: it holds a lock, which the kernel lets go at its end."""
+    try:
+        lock = os.open(f"{state}/{LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return False

@@ -1,0 +1,310 @@
+"""The supervisor's process: begins commands, keeps what they write, and says how they ended.
+
+Its first connection is its stdin; further ones come to the socket `supervisor` in the run's folder. What is asked
+there, and what is answered:
+
+    begin ID MARK HOLDER LIMIT KILL_AFTER FOLDER TAG ARGV ENV    `begun` and `state`, or `refused KIND WORDS`
+    follow ID                                                    `known` and `state`, or `unknown`
+    stop ID GRACE                                                nothing
+    end                                                          `ended COUNT`: so many commands end, and this process
+
+`state OUT ERR SAID` gives the sizes of the two spools, and `-` or how the command ended; it comes whenever that
+changes. The process ends by itself when no command and no connection is left. It holds a lock on the file
+`supervisor.lock` as long as it lives.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from pccpipe.supervisor import wire
+from pccpipe.supervisor.spool import Spool
+from pccpipe.supervisor.work import NotBegun, Order, Work
+
+SOCKET = "supervisor"
+LOCK = "supervisor.lock"
+_RECEIVED = 256 << 10
+"""Bytes that are received at a time."""
+_BACKLOG = 64
+_LOCK_TIMEOUT = 10.0
+"""Seconds for the last supervisor of the run to end."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Connection:
+    """Who asks, and the command whose end is waited for there."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        stream.setblocking(False)
+        self.stream = stream
+        self.number = stream.fileno()
+        self.inbox = bytearray()
+        self.work: Work | None = None
+        self._outbox = b""
+        self._told: tuple[int, int, bytes] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it does not take what it is to be given."""
+        return bool(self._outbox)
+
+    def follow(self, work: Work | None) -> None:
+        self.work, self._told = work, None
+
+    def say(self, *fields: bytes) -> None:
+        self._outbox += wire.pack(*fields)
+        self.flush()
+
+    def tell(self) -> None:
+        """Say how far the command is. A slow reader gets the newest word alone."""
+        if self.work is None or self._outbox or self.work.state == self._told:
+            return
+        self._told = out, err, said = self.work.state
+        if said != b"-":
+            self.work = None
+        self.say(b"state", b"%d" % out, b"%d" % err, said)
+
+    def flush(self) -> None:
+        try:
+            sent = self.stream.send(self._outbox)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._outbox)  # it has gone, which reading will tell
+        self._outbox = self._outbox[sent:]
+
+
+class Supervisor:
+    """One run's.
+
+    Args:
+        server: takes further connections.
+        umask: the commands'.
+    """
+
+    def __init__(self, first: socket.socket, server: socket.socket, umask: int) -> None:
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._connections: dict[int, Connection] = {}
+        self._works: dict[str, Work] = {}
+        self._server = server
+        self._umask = umask
+        self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._own = _identity()
+        self._ends = False
+        server.setblocking(False)
+        self._handle(server.fileno(), self._accept)
+        self._wakeup, wakeup = os.pipe()
+        for number in (self._wakeup, wakeup):
+            os.set_blocking(number, False)
+        self._handle(self._wakeup, self._reap)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._join(first)
+
+    def run(self) -> None:
+        pause = 0.0
+        while (self._connections or self._works) and not self._ends:
+            for number, events in self._poll.poll(None if pause == float("inf") else pause * 1000 + 1):
+                connection = self._connections.get(number)
+                if connection and events & select.POLLOUT:
+                    connection.flush()
+                if number in self._handlers and events & ~select.POLLOUT:
+                    self._handlers[number]()
+            pause = self._advance()
+
+    def _advance(self) -> float:
+        """Do what is due of each command, and tell who follows it; the seconds until the next look."""
+        now, pause = time.monotonic(), float("inf")
+        for work in list(self._works.values()):
+            for spool in work.spools:
+                if spool.is_held:
+                    spool.read()
+            pause = min(pause, work.tick(now))
+            self._watch(work)
+            if work.over:
+                del self._works[work.id]
+        for connection in self._connections.values():
+            connection.tell()
+            self._poll.register(connection.number, select.POLLIN | (select.POLLOUT if connection.is_full else 0))
+        return pause
+
+    def _handle(self, number: int, handler: Callable[[], None]) -> None:
+        self._handlers[number] = handler
+        self._poll.register(number, select.POLLIN)
+
+    def _forget(self, number: int) -> None:
+        if self._handlers.pop(number, None):
+            self._poll.unregister(number)
+
+    def _watch(self, work: Work) -> None:
+        """Wait for what the command writes, while it can be kept."""
+        for spool in work.spools:
+            if not spool.is_open or spool.is_held:
+                if spool.is_watched:
+                    self._forget(spool.number)
+                spool.is_watched = False
+            elif not spool.is_watched:
+                spool.is_watched = True
+                self._handle(spool.number, self._reader(work, spool))
+
+    def _reader(self, work: Work, spool: Spool) -> Callable[[], None]:
+        def read() -> None:
+            spool.read()
+            self._watch(work)
+
+        return read
+
+    def _accept(self) -> None:
+        try:
+            stream, _ = self._server.accept()
+        except OSError:
+            return
+        self._join(stream)
+
+    def _join(self, stream: socket.socket) -> None:
+        connection = Connection(stream)
+        self._connections[connection.number] = connection
+        self._handle(connection.number, lambda: self._receive(connection))
+
+    def _leave(self, connection: Connection) -> None:
+        self._forget(connection.number)
+        del self._connections[connection.number]
+        connection.stream.close()
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            data = connection.stream.recv(_RECEIVED)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        connection.inbox += data
+        try:
+            while fields := wire.take(connection.inbox):
+                self._answer(connection, fields)
+        except (ValueError, KeyError):
+            data = b""  # it speaks another language
+        if not data:
+            self._leave(connection)
+
+    def _answer(self, connection: Connection, fields: list[bytes]) -> None:
+        match fields:
+            case [b"begin", *order]:
+                self._begin(connection, Order(order))
+            case [b"follow", number]:
+                work = self._works.get(os.fsdecode(number))
+                connection.follow(work)
+                connection.say(b"known" if work else b"unknown")
+            case [b"stop", number, grace]:
+                if work := self._works.get(os.fsdecode(number)):
+                    work.stop(float(grace), time.monotonic())
+            case [b"end"]:
+                connection.say(b"ended", b"%d" % len(self._works))
+                self._end()
+            case _:
+                raise ValueError(fields[:1])
+
+    def _begin(self, connection: Connection, order: Order) -> None:
+        argv, env = wire.unpack(order.argv), wire.unpack(order.env)
+        variables = dict(variable.split(b"=", 1) for variable in env)
+        try:
+            work = Work(order, argv, variables, self._own, self._home, self._umask, time.monotonic())
+        except NotBegun as error:
+            connection.say(b"refused", error.kind, os.fsencode(str(error)))
+            return
+        self._works[work.id] = work
+        self._watch(work)
+        connection.follow(work)
+        connection.say(b"begun")
+
+    def _reap(self) -> None:
+        try:
+            while os.read(self._wakeup, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        now = time.monotonic()
+        for work in self._works.values():
+            if work.code is None:
+                pid, status = os.waitpid(work.pid, os.WNOHANG)
+                if pid:
+                    work.reaped(status, now)
+
+    def _end(self) -> None:
+        for work in self._works.values():
+            work.kill()
+        self._ends = True
+
+
+def _identity() -> bytes:
+    """Name this process, so that a shell script with /proc can tell whether it lives: PID, start time, boot."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            start = file.read().rpartition(b") ")[2].split()[19]
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return b"%d %s %s\n" % (os.getpid(), start, file.read().strip())
+    except (OSError, IndexError):
+        return b"%d 0 -\n" % os.getpid()
+
+
+def _lock() -> None:
+    """Raises OSError if another supervisor of the run lives on."""
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + _LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
+def _listen() -> socket.socket:
+    server = socket.socket(socket.AF_UNIX)
+    new = f"{SOCKET}.{os.getpid()}"
+    # By its name alone: the whole path may be too long for a socket's address.
+    server.bind(new)
+    server.listen(_BACKLOG)
+    os.rename(new, SOCKET)
+    return server
+
+
+def _let_go() -> None:
+    """Hold nothing of who began this process but the connection."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+
+
+def main() -> None:
+    """Serve the run whose folder is the first argument; stdin is the first connection."""
+    umask = os.umask(0o077)
+    try:
+        os.chdir(sys.argv[1])
+        _lock()
+        server = _listen()
+    except OSError as error:
+        words = "another supervisor of the run does not end" if error.errno == errno.EAGAIN else str(error)
+        sys.exit(f"pccpipe's supervisor: {words}")
+    first = socket.socket(fileno=os.dup(0))
+    _let_go()
+    try:
+        Supervisor(first, server, umask).run()
+    finally:
+        try:
+            os.unlink(SOCKET)
+        except OSError:
+            pass

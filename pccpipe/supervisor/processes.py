@@ -1,0 +1,91 @@
+"""Finds and signals the processes of a command. Where there is no /proc, only its process group can be found."""
+
+from __future__ import annotations
+
+import os
+
+
+def newest() -> int:
+    """Give the number of the newest process here; they are numbered in turn. -1 where nobody knows."""
+    try:
+        with open("/proc/loadavg", "rb") as file:
+            return int(file.read().split()[-1])
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
+def tagged(tag: bytes, after: int = 0) -> list[int]:
+    """List the processes that have a text in their environment, of those with a number above `after`."""
+    found = []
+    own = os.getpid()
+    for name in _numbers():
+        pid = int(name)
+        if pid > after and pid != own and tag in _read(f"/proc/{name}/environ"):
+            found.append(pid)
+    return found
+
+
+def holders(pipes: set[str]) -> list[int]:
+    """List the processes that hold one of these pipes (`pipe:[NUMBER]`) open, beside this one."""
+    own = os.getpid()
+    return [int(name) for name in _numbers() if int(name) != own and _holds(name, pipes)]
+
+
+def can_look() -> bool:
+    """Say whether processes can be found by their environment here."""
+    return os.path.exists("/proc/self/environ")
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Signal a process group; whether there is one. With 0 as the signal it only looks."""
+    if group <= 1:  # its own group, or all processes
+        return False
+    try:
+        os.killpg(group, number)
+    except OSError:
+        return False
+    return True
+
+
+def signal_one(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        pass
+
+
+def group_of(pid: int) -> int:
+    """0 if there is no such process."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
+
+
+def _numbers() -> list[str]:
+    try:
+        return [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def _holds(name: str, pipes: set[str]) -> bool:
+    folder = f"/proc/{name}/fd"
+    try:
+        for number in os.listdir(folder):
+            try:
+                if os.readlink(f"{folder}/{number}") in pipes:
+                    return True
+            except OSError:
+                continue
+    except OSError:
+        pass
+    return False
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read() or b""
+    except OSError:
+        return b""

@@ -1,0 +1,247 @@
+"""A command of this machine, followed: what it wrote is read from its spools, from wherever the reader is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.outcome import Stream
+from pccpipe.shell.ended import signal_name
+from pccpipe.supervisor.files import HOST, Ended, Files
+from pccpipe.supervisor.holes import punch
+from pccpipe.supervisor.lines import Line
+from pccpipe.targets.answers import number
+from pccpipe.targets.base import Chunk, Exit, Isolation, Token
+
+READ_SIZE = 256 << 10
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far the spools of a flood are ahead of the reader."""
+LEAST_AHEAD = 16 << 20
+"""Bytes that a spool must be ahead, beyond the end that is wanted, for the rest to be skipped."""
+TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
+
+Follow = Callable[[str], "Line | None"]
+"""Gives a line that follows a command; None if its supervisor is gone."""
+
+
+class SupervisedRunning:
+    """A `Running`. One thread reads; any may stop.
+
+    Args:
+        line: follows the command; None if its supervisor is gone.
+        follow: gives another one, should this one break.
+        release: gets the line back, or None, once the command counts no more.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        command_id: str,
+        mark: str,
+        isolation: Isolation,
+        line: Line | None,
+        follow: Follow,
+        release: Callable[[Line | None], None],
+    ) -> None:
+        self._files = files
+        self._id, self._mark = command_id, mark
+        self._isolation = isolation
+        self._line = line
+        self._follow = follow
+        self._release = release
+        self._released = False
+        self._spools: dict[Stream, int] = {}
+        self._sizes = dict.fromkeys(Stream, 0)
+        self._read = dict.fromkeys(Stream, 0)
+        self._freed = dict.fromkeys(Stream, 0)
+        self._ended: Ended | Lost | None = None
+        self._pending: list[Chunk] = []
+        self._exit: Exit | None = None
+        self._stop_lock = threading.Lock()
+        self._stop_by: float | None = None
+        self._wanted: tuple[int, int] | None = None
+        self._next_look = 0.0
+        self._taken = 0
+        """Bytes that were read since the last look."""
+        if line is None:
+            self._look_at_files()
+
+    @property
+    def token(self) -> Token:
+        return {"id": self._id, "mark": self._mark}
+
+    @property
+    def isolation(self) -> Isolation:
+        return self._isolation
+
+    def read(self, timeout: float) -> Chunk | Exit | None:
+        deadline = time.monotonic() + timeout
+        while True:
+            if self._wanted and time.monotonic() >= self._next_look:
+                self._catch_up(*self._wanted)
+            if self._pending:
+                return self._pending.pop(0)
+            if self._exit:
+                return self._exit
+            if self._ended and self._wanted and self._taken:
+                # The last look at what a flood has left.
+                self._catch_up(*self._wanted)
+                continue
+            # A flood is not read faster than it is looked at: most of it will be skipped.
+            if (not self._wanted or self._taken < LEAST_AHEAD) and (chunk := self._next_chunk()):
+                self._taken += len(chunk.data)
+                return chunk
+            if self._ended:
+                self._finish(self._ended)
+                continue
+            now = time.monotonic()
+            left = min(deadline, self._next_look) - now if self._wanted else deadline - now
+            if not self._hear(max(0.0, left)) and now >= deadline:
+                return None
+
+    def may_skip(self, beginning: int, ending: int) -> None:
+        self._wanted = (beginning, ending)
+
+    def stop(self, grace: float) -> None:
+        with self._stop_lock:
+            by = time.monotonic() + grace
+            self._stop_by = min(by, self._stop_by or by)
+            self._send_stop()
+
+    def fetch(self, name: str, limit: int) -> bytes:
+        return self._files.fetch(self._id, name, limit)
+
+    def let_go(self) -> None:
+        self._done(None)
+
+    def discard(self) -> None:
+        if self._exit:
+            self._files.remove(self._id, self._mark)
+            self._done(self._line)
+            return
+        # It may still run, and its files are needed to end it: they go with the run.
+        if self._line and not self._ended:
+            self.stop(0)
+        else:
+            self._files.end_orphan(self._id)
+        self._done(None)
+
+    def _done(self, line: Line | None) -> None:
+        for spool in self._spools.values():
+            os.close(spool)
+        self._spools.clear()
+        ours, self._line = self._line, None
+        if ours and ours is not line:
+            ours.close()
+        if not self._released:
+            self._released = True
+            self._release(line)
+
+    def _hear(self, timeout: float) -> bool:
+        """Wait for word of the command; whether there was some."""
+        line = self._line
+        try:
+            fields = line.receive(timeout) if line else None
+        except (ConnectionError, TimeoutError):
+            self._regain()
+            return True
+        match fields:
+            case None:
+                return False
+            case [b"state", out, err, said]:
+                self._sizes = {Stream.STDOUT: number(HOST, "size", out), Stream.STDERR: number(HOST, "size", err)}
+                if said != b"-":
+                    self._ended = self._judged(lambda: Ended(said.decode(errors="replace")))
+            case _:
+                self._ended = Lost(Nonsense(HOST, "word on a command", fields).words)
+        return True
+
+    def _regain(self) -> None:
+        """The line broke: follow the command on another one, or see how it ended."""
+        if self._line:
+            self._line.close()
+        with self._stop_lock:
+            self._line = self._follow(self._id)
+            if self._line and self._stop_by is not None:
+                self._send_stop()
+        if self._line is None:
+            self._look_at_files()
+
+    def _look_at_files(self) -> None:
+        gone = Lost(f"{self._id} was running when {HOST} was restarted, or its supervisor was killed")
+        self._ended = self._judged(lambda: self._files.ended(self._id) or gone)
+        for stream in Stream:
+            with contextlib.suppress(OSError):
+                self._sizes[stream] = os.fstat(self._spool(stream)).st_size
+
+    def _judged(self, judge: Callable[[], Ended | Lost]) -> Ended | Lost:
+        try:
+            return judge()
+        except Nonsense as error:
+            return Lost(error.words)
+        except Lost as lost:
+            return lost
+
+    def _next_chunk(self) -> Chunk | None:
+        for stream in Stream:
+            at, size = self._read[stream], self._sizes[stream]
+            if at >= size:
+                continue
+            try:
+                data = os.pread(self._spool(stream), min(READ_SIZE, size - at), at)
+            except OSError:
+                data = b""
+            if data:
+                self._read[stream] += len(data)
+                return Chunk(stream, data)
+            # Someone removed it, or cut it short.
+            self._read[stream] = size
+        return None
+
+    def _spool(self, stream: Stream) -> int:
+        if stream not in self._spools:
+            self._spools[stream] = self._files.open_spool(self._id, stream)
+        return self._spools[stream]
+
+    def _finish(self, ended: Ended | Lost) -> None:
+        if isinstance(ended, Lost):
+            raise ended
+        if not self._files.state.is_dir():
+            self._ended = self._files.removed
+            return
+        self._exit = Exit(
+            ended.code,
+            signal_name(ended.code),
+            timed_out=ended.timed_out,
+            left_processes=ended.left_processes,
+            output_lost=ended.output_lost,
+        )
+        if ended.output_lost:
+            self._pending.append(Chunk(Stream.STDERR, TRUNCATED))
+
+    def _catch_up(self, beginning: int, ending: int) -> None:
+        """Go on near the end of the spools if they are far ahead, and free the disk of what nobody reads any more."""
+        self._next_look, self._taken = time.monotonic() + LOOK_EVERY, 0
+        while self._hear(0.0) and self._ended is None:
+            pass
+        for stream in Stream:
+            ahead = self._sizes[stream] - ending - self._read[stream]
+            if ahead > LEAST_AHEAD:
+                self._read[stream] += ahead
+                self._pending.append(Chunk(stream, b"", skipped=ahead))
+            start, end = max(beginning, self._freed[stream]), self._read[stream] - ending
+            if end > start:
+                punch(self._files.of(self._id, stream.value), start, end - start)
+                self._freed[stream] = end
+
+    def _send_stop(self) -> None:
+        """The caller holds the lock."""
+        assert self._stop_by is not None
+        grace = max(0.0, self._stop_by - time.monotonic())
+        if self._line:
+            with contextlib.suppress(Unavailable, OSError):
+                self._line.send(b"stop", os.fsencode(self._id), b"%f" % grace)

@@ -1,0 +1,107 @@
+"""A file that keeps all of what a command writes to one of its streams."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+PIECE = 256 << 10
+"""Bytes that are read at a time, and that a pipe is to have: a command that writes much then waits less often."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Spool:
+    """One stream: the read end of its pipe, and its file.
+
+    On a full disk it stops to read: the command waits, as it does for any reader, until there is room again.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.size = 0
+        """Bytes in the file."""
+        self.lost = False
+        """Something of the stream could not be kept."""
+        self.is_watched = False
+        """For who waits for the pipe."""
+        self._held = b""
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self.pipe, self.source = os.pipe()
+        except OSError:
+            os.close(self._file)
+            raise
+        os.set_blocking(self.pipe, False)
+        try:
+            fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, PIECE)
+        except (AttributeError, OSError):
+            pass  # not on macOS, nor where the user has many such pipes
+        self.number = self.pipe
+        self.name = f"pipe:[{os.fstat(self.pipe).st_ino}]"
+        """What /proc calls the pipe."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something may still come."""
+        return self.pipe >= 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for room."""
+        return bool(self._held)
+
+    def begun(self) -> None:
+        """The command has the pipe's other end now."""
+        source, self.source = self.source, -1
+        if source >= 0:
+            os.close(source)
+
+    def say(self, data: bytes) -> None:
+        """Keep words of the supervisor's own."""
+        self._write(data)
+
+    def read(self) -> bool:
+        """Keep what there is, in part; whether more may be there at once. At the pipe's end it is closed."""
+        if self._held:
+            data, self._held = self._held, b""
+            self._write(data)
+            if self._held:
+                return False
+        try:
+            data = os.read(self.pipe, PIECE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return False
+        self._write(data)
+        return not self._held
+
+    def close(self) -> None:
+        """Take nothing more."""
+        pipe, self.pipe = self.pipe, -1
+        if pipe < 0:
+            return
+        os.close(pipe)
+        self.begun()
+        if self._held:
+            self.lost, self._held = True, b""
+        os.close(self._file)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                written = os.write(self._file, left)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                if error.errno in _FULL:
+                    self._held = bytes(left)
+                else:
+                    self.lost = True
+                return
+            self.size += written
+            left = left[written:]

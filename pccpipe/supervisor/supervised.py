@@ -1,0 +1,275 @@
+"""Runs a run's commands on this machine so that they need no pccpipe to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shlex
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from pccpipe.errors import Lost, Refused, Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.shell.here import Here
+from pccpipe.shell.programs import KILL_AFTER, Place, own_variables
+from pccpipe.supervisor import wire
+from pccpipe.supervisor.files import HOST, Files
+from pccpipe.supervisor.lines import BEGIN_TIMEOUT, Line, begin, connect, is_alive
+from pccpipe.supervisor.running import SupervisedRunning
+from pccpipe.targets.base import Command, Isolation, Token
+from pccpipe.targets.machine import left_there, refused
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ATTEMPTS = 3
+"""How often a command is asked for, should its supervisor be gone each time."""
+_END_TIMEOUT = 10.0
+"""Seconds in which a supervisor that was told to end must be gone."""
+_NOT_INHERITED = ("PCC_IN", "PCC_OUT", "OLDPWD")
+
+
+class Supervised:
+    """Safe from many threads.
+
+    Args:
+        limit: how many commands may run at a time; further ones wait.
+        kill_after: seconds between TERM and KILL when a command's own limit passes.
+    """
+
+    def __init__(self, machine: Here, place: Place, *, limit: int, kill_after: float = KILL_AFTER) -> None:
+        self._machine = machine
+        self._place = place
+        self._files = Files(place)
+        self._limit = limit
+        self._kill_after = kill_after
+        self._changed = threading.Condition()
+        self._begin_lock = threading.Lock()
+        self._idle: list[Line] = []
+        self._in_use = 0
+        self._closed = False
+        self._holder = b""
+        self._coming = False
+        """A supervisor was begun, and was not heard of yet."""
+        self._was_used = self._took_over = False
+
+    def open(self) -> None:
+        """Make sure that commands can run. Raises `Unavailable`."""
+        if self._closed:
+            raise _ended()
+        self._was_used = True
+        self._files.make()
+
+    def take_over(self) -> None:
+        """Another process of the run had commands here: what it left is `close`'s too."""
+        self._was_used = self._took_over = True
+
+    def start(self, command: Command, workspace: str, isolation: Isolation) -> SupervisedRunning:
+        """Begin a command in a workspace. Raises `Unavailable`, `Refused`: only if it certainly never began."""
+        order = self._order(command, workspace)
+        self._take(command.limit)
+        try:
+            self.open()
+            self._files.write(command)
+            for _ in range(_ATTEMPTS):
+                mark = secrets.token_hex(16)
+                line = self._line()
+                try:
+                    answer = line.ask(b"begin", os.fsencode(command.id), mark.encode(), self._held(), *order)
+                except (ConnectionError, TimeoutError) as error:
+                    line.close()
+                    self._coming = False
+                    words = str(error)
+                    if not self._files.void(command.id, mark):
+                        return self._running(command.id, mark, isolation, self._followed(command.id))
+                    self._forget_idle()
+                else:
+                    self._understand(answer, line)
+                    return self._running(command.id, mark, isolation, line)
+            raise Unavailable(Reason.START_REFUSED, f"{HOST}: the supervisor of local steps failed: {words}")
+        except BaseException:
+            self._files.remove(command.id)
+            self._give_back(None)
+            raise
+
+    def find(self, command_id: str, isolation: Isolation) -> SupervisedRunning | None:
+        """A command that another process of the run began and could not note any more. Raises `Unavailable`."""
+        self.open()
+        # From now on nothing that it asked for begins any more.
+        self._held()
+        mark = self._files.find(command_id)
+        return self.attach({"id": command_id, "mark": mark}, isolation) if mark else None
+
+    def attach(self, token: Token, isolation: Isolation) -> SupervisedRunning:
+        """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
+        match token:
+            case {"id": str(command_id), "mark": str(mark)}:
+                pass
+            case _:
+                raise Lost(f"the record does not say where the command runs: {token}")
+        self.take_over()
+        if self._closed:
+            raise _ended()
+        line = None if self._files.ended(command_id) else self._followed(command_id)
+        with self._changed:
+            self._in_use += 1
+        return self._running(command_id, mark, isolation, line)
+
+    def leave(self) -> bool:
+        """Close what this process has open, and leave all that the run has here; False if it was done before."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._changed.notify_all()
+        for line in idle:
+            line.close()
+        return True
+
+    def close(self) -> tuple[str, ...]:
+        """End and remove everything that the run has here; what is left. Idempotent; never raises."""
+        idle = self._idle[-1:]
+        if self._closed or not self._was_used:
+            self.leave()
+            return ()
+        lines = idle or filter(None, [connect(self._place.state)])
+        is_clean = not self._took_over and any(map(_end, lines))
+        self.leave()
+        if not is_clean:
+            self._files.end_all()
+        words = self._files.remove_all()
+        if not words:
+            return ()
+        folder = self._place.state
+        return (left_there(HOST, f"the folder {folder}", words, f"rm -rf {shlex.quote(folder)}"),)
+
+    def _take(self, timeout: float) -> None:
+        """Wait for one's turn. Raises `Unavailable`."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while self._in_use >= self._limit and not self._closed:
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    words = f"{HOST}: {self._limit} commands ran at a time for {timeout:g} s"
+                    raise Unavailable(Reason.START_REFUSED, words)
+            if self._closed:
+                raise _ended()
+            self._in_use += 1
+
+    def _give_back(self, line: Line | None) -> None:
+        with self._changed:
+            if line and self._closed:
+                line.close()
+            elif line:
+                self._idle.append(line)
+            self._in_use -= 1
+            self._changed.notify()
+
+    def _line(self) -> Line:
+        """A line to the run's supervisor, which is begun if there is none. Raises `Unavailable`."""
+        with self._changed:
+            if self._idle:
+                return self._idle.pop()
+        state = self._place.state
+        with self._begin_lock:
+            until = time.monotonic() + BEGIN_TIMEOUT
+            while True:
+                if line := connect(state):
+                    self._coming = False
+                    return line
+                if not self._coming and not is_alive(state):
+                    self._coming = True
+                    return begin(self._machine, self._place)
+                if time.monotonic() > until:
+                    self._coming = False
+                    raise Unavailable(Reason.START_REFUSED, f"{HOST}: the supervisor of local steps does not answer")
+                time.sleep(0.002)
+
+    def _followed(self, command_id: str) -> Line | None:
+        """A line that follows a command; None if its supervisor is gone, or knows nothing of it."""
+        state, until = self._place.state, time.monotonic() + BEGIN_TIMEOUT
+        while True:
+            line = connect(state)
+            if line is None and is_alive(state) and time.monotonic() < until:
+                time.sleep(0.02)
+                continue
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                if line and line.ask(b"follow", os.fsencode(command_id)) == [b"known"]:
+                    return line
+            if line:
+                line.close()
+            return None
+
+    def _forget_idle(self) -> None:
+        """The supervisor is gone, or does not answer."""
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for line in idle:
+            line.close()
+
+    def _held(self) -> bytes:
+        with self._changed:
+            self._holder = self._holder or self._files.hold()
+            return self._holder
+
+    def _running(self, command_id: str, mark: str, isolation: Isolation, line: Line | None) -> SupervisedRunning:
+        return SupervisedRunning(self._files, command_id, mark, isolation, line, self._followed, self._give_back)
+
+    def _understand(self, answer: list[bytes], line: Line) -> None:
+        """Raises `Unavailable` if the command did not begin; the line stays of use."""
+        self._coming = False
+        if answer == [b"begun"]:
+            return
+        with self._changed:
+            self._idle.append(line)
+        kind, words = (*answer[1:], b"", b"")[:2]
+        text = words.decode(errors="replace")
+        if kind == b"files":
+            raise refused(HOST, text)
+        raise Unavailable(Reason.START_REFUSED, f"{HOST}: {text or 'the supervisor of local steps refused it'}")
+
+    def _order(self, command: Command, workspace: str) -> list[bytes]:
+        """What the supervisor must know of a command. Raises `Refused` for what no program can be given."""
+        folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
+        inherited = self._machine.environment()
+        own = own_variables(self._place, command, workspace)
+        given = {**command.env, **command.secrets, **own}
+        for name in given:
+            if not _NAME.fullmatch(name):
+                raise Refused(f"{name!r} is no name for an environment variable of a shell")
+        shell, *options = shlex.split(command.shell)
+        # The command's own PATH need not have its shell.
+        found = shutil.which(shell, path=inherited.get("PATH", os.defpath))
+        argv = [str(Path(found).absolute()) if found else shell, *options, self._files.of(command.id, "sh")]
+        for name in _NOT_INHERITED:
+            inherited.pop(name, None)
+        env = {os.fsencode(name): os.fsencode(value) for name, value in {**inherited, "PWD": folder}.items()}
+        env |= {_encoded(name): _encoded(value) for name, value in given.items()}
+        if "\0" in f"{command.script}{folder}" or any(b"\0" in value for value in env.values()):
+            raise Refused("a NUL byte in its script or environment: no shell can take that")
+        return [
+            *(b"%f" % command.limit, b"%f" % self._kill_after),
+            *(_encoded(folder), f"PCCPIPE_STEP={own['PCCPIPE_STEP']}".encode()),
+            wire.pack(*map(_encoded, argv)),
+            wire.pack(*(b"=".join(variable) for variable in env.items())),
+        ]
+
+
+def _ended() -> Unavailable:
+    return Unavailable(Reason.START_REFUSED, "the run has ended")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _end(line: Line) -> bool:
+    """End a supervisor; whether nothing of the run's was left."""
+    try:
+        is_clean = line.ask(b"end") == [b"ended", b"0"]
+        line.receive(_END_TIMEOUT)
+    except (ConnectionError, TimeoutError):
+        return False
+    return is_clean

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pccpipe.targets.local import LocalTarget
+from tests.targets.stand import Stand, local_shell
+
+RUN_ID = "run-1"
+
+
+def made(folder: Path) -> Stand:
+    """This machine with its supervisor; its run has its files in `folder/state`."""
+
+    def make() -> LocalTarget:
+        return LocalTarget(RUN_ID, folder / "state", lambda: folder, kill_after=1.0)
+
+    target = make()
+    target.open()
+    return Stand(RUN_ID, target, make, local_shell, str(folder / "state"), str(folder))
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    stand = made(tmp_path)
+    yield stand
+    stand.target.close()
+    assert not Path(stand.state).exists()
+    assert stand.processes() == []
+
+
+def supervisors(stand: Stand) -> list[int]:
+    """The processes of the run that are no command's."""
+    tag = stand.shell(f"grep -lFa 'PCCPIPE_STEP={RUN_ID}-' /proc/[0-9]*/environ 2>/dev/null || true").split()
+    found = []
+    for path in tag:
+        try:
+            line = Path(path.replace("environ", "cmdline")).read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if stand.state.encode() in line:
+            found.append(int(path.split("/")[2]))
+    return found

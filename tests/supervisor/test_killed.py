@@ -1,0 +1,219 @@
+"""Whoever is killed, and whenever: a command runs once, and its end is known or said to be unknown."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import Lost, Unavailable
+from pccpipe.supervisor import lines
+from pccpipe.supervisor.lines import Line
+from pccpipe.targets.base import Chunk, Command, Exit, Running
+from pccpipe.targets.local import LocalTarget
+from tests.supervisor.conftest import supervisors
+from tests.targets.stand import Stand, read_all, read_until, until
+
+
+def read_to_the_loss(running: Running) -> bytes:
+    said = bytearray()
+
+    def read() -> None:
+        while not isinstance(got := running.read(1.0), Exit):
+            said.extend(got.data if isinstance(got, Chunk) else b"")
+
+    with pytest.raises(Lost, match="its supervisor was killed"):
+        read()
+    return bytes(said)
+
+
+def test_a_killed_supervisor_makes_its_command_lost_and_the_next_one_has_another(stand: Stand) -> None:
+    running = stand.start(f"echo one; echo >>begun; sleep 0.3; echo two; sleep {stand.nap}")
+    read_until(running, b"two\n")
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGKILL)
+    read_to_the_loss(running)
+    assert stand.naps() == 1
+    running.discard()
+    until(lambda: not stand.naps())
+    assert stand.run("echo next; cat begun") == (b"next\n\n", b"", Exit(0))
+    assert len(supervisors(stand)) == 1
+
+
+def test_what_a_lost_command_wrote_is_read_to_the_last_byte(stand: Stand) -> None:
+    running = stand.start("echo first; seq 100000; echo last >&2; echo done >done; sleep 30")
+    until((Path(stand.workspace) / "done").exists)
+    time.sleep(0.3)
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGKILL)
+    said = read_to_the_loss(running)
+    assert said == b"first\n" + b"".join(b"%d\n" % number for number in range(1, 100001)) + b"last\n"
+    running.discard()
+
+
+def test_an_end_that_was_written_down_is_no_loss(stand: Stand) -> None:
+    running = stand.start("echo one; exit 5")
+    until(lambda: len((Path(stand.state) / "commands" / "step-1.sup").read_text().splitlines()) == 2)
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGKILL)
+    anew = stand.again()
+    attached = anew.attach(running.token)
+    assert read_all(running) == read_all(attached) == (b"one\n", b"", Exit(5))
+    running.discard()
+
+
+def test_a_command_of_a_killed_supervisor_is_lost_to_another_process_too(stand: Stand) -> None:
+    command = stand.command("echo >>begun; echo one; sleep 30")
+    running = stand.target.start(command)
+    read_until(running, b"one\n")
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGKILL)
+    anew = stand.again()
+    found = anew.find(command)
+    assert found is not None
+    assert read_to_the_loss(found) == b"one\n"
+    found.discard()
+    running.discard()
+    assert (Path(stand.workspace) / "begun").read_text() == "\n"
+
+
+def test_a_supervisor_that_dies_with_the_order_unread_leaves_it_to_the_next(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.run("true")
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+    assert stand.run("echo >>begun; cat begun") == (b"\n", b"", Exit(0))
+
+
+def test_a_supervisor_that_does_not_answer_begins_nothing_later(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand.run("true")
+    monkeypatch.setattr(lines, "ANSWER_TIMEOUT", 0.5)
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr("pccpipe.supervisor.supervised.BEGIN_TIMEOUT", 1.0)
+    with pytest.raises(Unavailable, match="supervisor"):
+        stand.run("echo >>begun")
+    os.kill(pid, signal.SIGCONT)
+    assert stand.run("test ! -e begun")[2] == Exit(0)
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_a_command_whose_beginning_nobody_hears_of_runs_once(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, kills: bool
+) -> None:
+    asked = Line.ask
+
+    def ask(line: Line, *fields: bytes) -> list[bytes]:
+        answer = asked(line, *fields)
+        if fields[0] == b"begin":
+            if kills:
+                os.kill(supervisors(stand)[0], signal.SIGKILL)
+            raise ConnectionResetError("it broke at that moment")
+        return answer
+
+    monkeypatch.setattr(Line, "ask", ask)
+    running = stand.start("echo >>begun; sleep 0.5; echo end; exit 3")
+    if kills:
+        read_to_the_loss(running)
+    else:
+        assert read_all(running) == (b"end\n", b"", Exit(3))
+    running.discard()
+    monkeypatch.undo()
+    assert stand.run("cat begun")[0] in ([b"\n", b""] if kills else [b"\n"])
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from pccpipe.targets.local import LocalTarget
+from pccpipe.targets.base import Command
+folder = Path({folder!r})
+target = LocalTarget("run-1", folder / "state", lambda: folder)
+target.open()
+running = target.start(Command("a-1", "a", 1, {script!r}))
+while b"one" not in getattr(running.read(5), "data", b""): pass
+print(json.dumps(running.token), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed(stand: Stand, script: str) -> str:
+    """A pccpipe that was killed once its command had said `one`; the command's token, as JSON."""
+    program = KILLED.format(folder=stand.workspace, script=script)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return done.stdout
+
+
+def test_a_supervisor_that_nobody_follows_ends_with_its_last_command(stand: Stand) -> None:
+    token = json.loads(killed(stand, "echo one; sleep 2; echo two; exit 8"))
+    assert len(supervisors(stand)) == 1
+    until(lambda: not supervisors(stand), limit=10)
+    attached = stand.again().attach(token)
+    assert read_all(attached) == (b"one\ntwo\n", b"", Exit(8))
+    attached.discard()
+
+
+def test_what_a_killed_pccpipe_asked_for_begins_no_more_once_another_goes_on(stand: Stand) -> None:
+    stand.run("true")
+    anew = stand.again()
+    anew.open()
+    assert anew.find(stand.command("true")) is None
+    with pytest.raises(Unavailable, match="another process goes on with the run"):
+        stand.run("echo >>begun")
+    # `find` after `find`: the run's own steps go on.
+    assert anew.find(stand.command("true")) is None
+    running = anew.start(stand.command("test ! -e begun"))
+    assert read_all(running)[2] == Exit(0)
+    running.discard()
+    anew.close()
+
+
+def test_two_that_resume_at_once_follow_one_command(stand: Stand) -> None:
+    token = json.loads(killed(stand, "echo one; echo >>begun; sleep 1; echo two; exit 8"))
+    results = []
+
+    def attach() -> None:
+        attached = stand.again().attach(token)
+        results.append(read_all(attached))
+        attached.let_go()
+
+    threads = [threading.Thread(target=attach) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [(b"one\ntwo\n", b"", Exit(8))] * 4
+    assert (Path(stand.workspace) / "begun").read_text() == "\n"
+
+
+def test_a_killed_commands_file_names_its_group_for_whoever_ends_it(stand: Stand) -> None:
+    running = stand.start(f"env -i sleep {stand.nap}; true")
+    until(lambda: stand.naps() == 1)
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGKILL)
+    read_to_the_loss(running)
+    # The shell is found by its environment, and its child by their group.
+    running.discard()
+    until(lambda: not stand.naps())
+
+
+def test_a_local_target_is_left_with_its_command_and_taken_up_again(stand: Stand, tmp_path: Path) -> None:
+    running = stand.target.start(Command("a-1", "a", 1, "echo one; sleep 1; echo two"))
+    read_until(running, b"one\n")
+    running.let_go()
+    stand.target.leave()
+    anew = LocalTarget("run-1", tmp_path / "state", lambda: tmp_path)
+    attached = anew.attach(running.token)
+    assert read_all(attached)[0] == b"one\ntwo\n"
+    attached.discard()
+    anew.close()
