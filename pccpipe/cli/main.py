@@ -29,9 +29,10 @@ def main() -> None:
     if refused := refusal():
         _fail(refused, WRONG_USAGE)
     # First of all: 2 ms.
-    from pccpipe.cli.process import close_to_others
+    from pccpipe.cli.process import close_to_others, have_descriptors
 
     close_to_others()
+    have_descriptors()
     # What is imported stays: looking through it again and again for garbage costs 20 ms.
     gc.set_threshold(50_000)
     # Nor at the end, when all of it goes with the process: 25 ms and more.

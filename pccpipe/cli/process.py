@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pccpipe.spec.model import Pipeline
 
 PR_SET_DUMPABLE = 4
+DESCRIPTORS = 1024
 
 
 def close_to_others() -> None:
@@ -29,6 +30,19 @@ def close_to_others() -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def have_descriptors() -> None:
+    """Let this process open as many files as is usual on Linux: what launchd starts on a Mac may have 256.
+
+    32 steps at a time take 50, each connection some more.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < DESCRIPTORS:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS if hard < 0 else min(DESCRIPTORS, hard), hard))
 
 
 def take_secrets(pipeline: Pipeline | None) -> Mapping[str, str]:

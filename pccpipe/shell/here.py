@@ -252,7 +252,9 @@ def spawn(
     except sh.CommandNotFound as error:
         raise Unavailable(Reason.SHELL_MISSING, f"there is no {program} in PATH here: {error}") from error
     except (sh.ForkException, OSError) as error:
-        raise Unavailable(Reason.START_REFUSED, f"no program can be started here: {error}") from error
+        # A ForkException's text is a whole traceback, of the child.
+        words = str(error).strip().rpartition("\n")[2].strip()
+        raise Unavailable(Reason.START_REFUSED, f"no program can be started here: {words}") from error
 
 
 def _default_signals() -> None:

@@ -73,7 +73,9 @@ def locked_keys(key_path: Path | None) -> list[Path]:
 
 def add_to_agent(*paths: Path) -> str:
     """The command that gives keys to an agent; it asks for their passphrase, once."""
-    add = f"ssh-add {operands(*map(str, paths))}"
+    # Apple's keeps the passphrase, and has an agent in each session.
+    keychain = "--apple-use-keychain " if os.uname().sysname == "Darwin" else ""
+    add = f"ssh-add {keychain}{operands(*map(str, paths))}"
     return add if os.environ.get("SSH_AUTH_SOCK") else f'eval "$(ssh-agent)" && {add}'
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import ipaddress
 import logging
+import os
 import re
 import socket
 import threading
@@ -198,11 +201,24 @@ def _tcp(host: str, port: int) -> socket.socket:
         words = f"{target}: nothing answered in {CONNECT_TIMEOUT:g} s"
         raise Unavailable(Reason.SSH_UNREACHABLE, words) from error
     except OSError as error:
-        raise Unavailable(Reason.SSH_UNREACHABLE, f"{target}: {error.strerror or error}") from error
+        words = f"{target}: {error.strerror or error}"
+        raise Unavailable(Reason.SSH_UNREACHABLE, words, _local_network_hint(host, error)) from error
     # Without it a command costs 45 ms on loopback, with it 2 ms.
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return connected
+
+
+def _local_network_hint(host: str, error: OSError) -> str:
+    """Say what else it may be on a Mac: since macOS 15 a program needs a permission for addresses of the local network,
+    and without it gets "No route to host".
+    """
+    if os.uname().sysname != "Darwin" or error.errno != errno.EHOSTUNREACH:
+        return ""
+    with contextlib.suppress(ValueError):
+        if not ipaddress.ip_address(host).is_private:
+            return ""
+    return "on this Mac, may the terminal use it? System Settings > Privacy & Security > Local Network"
 
 
 def _through(jump: Transport, jump_vm: Vm, vm: Vm) -> paramiko.Channel:

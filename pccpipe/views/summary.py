@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pccpipe.outcome import Reason
+from pccpipe.outcome import Outcome, Reason
 from pccpipe.record.state import QUEUED, WAITING, RunState
 from pccpipe.record.step_state import Downgrade, StepState
 from pccpipe.views.text import OUTCOME_WORDS, harmless, harmless_line, left_out
@@ -134,12 +134,20 @@ def downgrades(state: RunState) -> list[str]:
     """Each downgrade: what was asked for, what was had, the reason's code and the target's own words."""
     lines: list[str] = []
     for one in state.downgrades:
-        lines.append(f"DOWNGRADED {one.step}: asked for {one.asked}, had {one.had}: {reason_text(one.reason)}")
+        lines.append(f"DOWNGRADED {one.step}: asked for {one.asked}, {_got(state, one)}: {reason_text(one.reason)}")
         lines += [f"  {line}" for line in harmless(one.words).splitlines()]
         hint = hint_of(state, one)
         if hint:
             lines.append(f"  fix: {harmless_line(hint)}")
     return lines
+
+
+def _got(state: RunState, down: Downgrade) -> str:
+    """Say what a step had in place of what it asked for; a fallback may have been unavailable as well."""
+    step = state.steps.get(down.step)
+    if step and step.outcome is Outcome.UNAVAILABLE and not any(each.had for each in step.attempts):
+        return f"fell back to {down.had} and began nowhere"
+    return f"had {down.had}"
 
 
 def hint_of(state: RunState, down: Downgrade) -> str:

@@ -18,7 +18,7 @@ from pccpipe.record.files import replacing
 from pccpipe.secrets.mask import Masker
 from pccpipe.targets.machine import Halt
 from pccpipe.workspace.base import Changed
-from pccpipe.workspace.exclude import GITIGNORE, Excluded, Ignored
+from pccpipe.workspace.exclude import GITIGNORE, OF_MACOS, Excluded, Ignored
 from pccpipe.workspace.folder import LOCKED, Found, pieces, walk
 from pccpipe.workspace.git import LESS, run_git
 from pccpipe.workspace.intake import TWIN, Counted, Entry, Limits
@@ -110,7 +110,13 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
     sizes = {path: entry.size for path, entry in sent.entries.items() if _is_gitignore(path, entry)}
     ignored = Ignored(sizes, sent.read)
     told = Counted()
-    left = {path for path, entry in sent.entries.items() if _may_be_in_a_diff(entry, limits)}
+    # What an earlier version sent of macOS's own files does not come home, and is not deleted.
+    of_macos = Excluded.only(OF_MACOS)
+    left = {
+        path
+        for path, entry in sent.entries.items()
+        if _may_be_in_a_diff(entry, limits) and not of_macos.name(path, is_folder=False)
+    }
 
     def locked(entry: Entry) -> None:
         # What was sent of it is no part of the diff, or it would look deleted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from contextlib import contextmanager
 from pccpipe import limits
 from pccpipe.errors import ActionError, LimitExceeded
 from pccpipe.workspace.gitignore import Patterns, Tree
-from pccpipe.workspace.names import is_git
+from pccpipe.workspace.names import composed, is_git
 
 SECRET_NAMES = (".env*", ".control-secrets*", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
 """Names of what a workspace's owner keeps to himself, in .gitignore's words."""
-ALWAYS = (".git", "node_modules", ".system", *SECRET_NAMES)
-"""Names that stay at home wherever they are."""
+OF_MACOS = (".DS_Store", "._*")
+"""Names of what macOS makes by itself, and nobody wants."""
+ALWAYS = (".git", "node_modules", ".system", *OF_MACOS, *SECRET_NAMES)
+"""Names that stay at home wherever they are, in whatever case: where `.ENV` is `.env`, programs read it."""
 GITIGNORE = ".gitignore"
 
 
@@ -27,10 +30,11 @@ class Excluded:
         # At the end once more: a `!` of the pipeline's own must not bring a repository's settings home.
         self.patterns: tuple[str, ...] = (*ALWAYS, *patterns, ".git")
         self._keeps_git = False
+        self._knows_case = False
 
     def going_up(self) -> Excluded:
         """The same for what leaves this machine: also what some disk takes for `.git` stays here, whatever its case."""
-        excluded = Excluded.only(self.patterns)
+        excluded = copy.copy(self)
         excluded._keeps_git = True
         return excluded
 
@@ -39,18 +43,29 @@ class Excluded:
         """What these patterns name, and nothing else."""
         excluded = Excluded()
         excluded.patterns = tuple(patterns)
+        excluded._knows_case = True
         return excluded
 
     @functools.cached_property
     def _tree(self) -> Tree:
         with _told():
-            return Tree({"": Patterns(self.patterns)})
+            return Tree({"": Patterns(map(composed, self.patterns))})
+
+    @functools.cached_property
+    def _in_any_case(self) -> Tree:
+        let_in = [pattern for pattern in self.given if pattern.startswith("!")]
+        with _told():
+            return Tree({"": Patterns(composed(pattern).casefold() for pattern in (*ALWAYS, *let_in, ".git"))})
 
     def name(self, relative: str, *, is_folder: bool) -> bool:
         """Whether the file or folder of that path is left out. Raises ActionError for too many patterns."""
         if self._keeps_git and is_git(relative.rpartition("/")[2].encode("utf-8", "surrogateescape")):
             return True
-        return self._tree.ignores(relative, is_folder=is_folder)
+        relative = composed(relative)
+        if self._tree.ignores(relative, is_folder=is_folder):
+            return True
+        folded = relative.casefold()
+        return not self._knows_case and folded != relative and self._in_any_case.ignores(folded, is_folder=is_folder)
 
 
 class Ignored:
@@ -71,7 +86,7 @@ class Ignored:
             count = 0
             for path in sizes:
                 text = read(path).removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-                made = patterns[path.removesuffix(GITIGNORE)] = Patterns(text.split("\n"))
+                made = patterns[composed(path.removesuffix(GITIGNORE))] = Patterns(composed(text).split("\n"))
                 count += len(made)
                 if count > limits.IGNORE_PATTERNS.most:
                     raise LimitExceeded(limits.IGNORE_PATTERNS)
@@ -79,7 +94,7 @@ class Ignored:
 
     def __call__(self, path: str) -> bool:
         """Whether a file of that path is ignored. Raises ActionError when that took too much work."""
-        ignores = self._tree.ignores(path, is_folder=False)
+        ignores = self._tree.ignores(composed(path), is_folder=False)
         if self._tree.steps > limits.IGNORE_WORK.most:
             with _told():
                 raise LimitExceeded(limits.IGNORE_WORK)

@@ -55,7 +55,9 @@ def run_git(folder: Path, arguments: Sequence[str], take: Callable[[bytes], obje
         if process.returncode not in (0, 1):
             words.seek(0)
             said = words.read(4096).decode("utf-8", "replace").strip()
-            raise ActionError(f"git could not make the diff: {said or f'exit code {process.returncode}'}", LESS)
+            # Where Xcode's tools are missing, macOS has a git that only says so.
+            hint = "xcode-select --install" if said.startswith("xcrun: error") or "xcode-select" in said else LESS
+            raise ActionError(f"git could not make the diff: {said or f'exit code {process.returncode}'}", hint)
     return size
 
 

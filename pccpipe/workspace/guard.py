@@ -44,7 +44,7 @@ class Guard:
 
     def look_at(self, relative: str, data: bytes) -> None:
         """Note what is wrong with a file, of which `data` are the first `SEARCHED` bytes."""
-        if self._let_in and self._never.name(relative, is_folder=False):
+        if self._let_in and self._never.name(relative.casefold(), is_folder=False):
             self._found.append(f"{shown(relative)} (by its name, which a `!` lets in)")
         elif relative not in self._let_in and _is_private_key(data[:HEAD]):
             self._found.append(f"{shown(relative)} (a private key)")

@@ -30,6 +30,16 @@ def one_name(path: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
+def composed(text: str) -> str:
+    """Give the usual form of a name, however the disk that it comes from spells its accents."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def forms(path: str) -> tuple[str, ...]:
+    """Give a path as it is, and as other disks would spell it."""
+    return tuple(dict.fromkeys([path, composed(path), unicodedata.normalize("NFD", path)]))
+
+
 def twins(paths: Iterable[str]) -> set[str]:
     """Find the paths of which such a disk can have one only."""
     names = {path: one_name(path) for path in paths}

@@ -34,6 +34,7 @@ from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import remove_tree
 from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import TWIN, Counted, Limits
+from pccpipe.workspace.names import forms
 from pccpipe.workspace.pack import Pack
 
 if TYPE_CHECKING:
@@ -234,8 +235,13 @@ class WorkspaceSync:
             machine = self._newest_machine(halt)
             if not machine and self._has_copy:
                 self._unpack(halt)
-            missing = self._missing(machine, wanted, halt) if machine else are_missing(self.home, wanted)
-            present = [path for path in wanted if path not in missing]
+            # A name may be spelled otherwise on the disk that it comes from.
+            spelled = {path: forms(path) for path in wanted}
+            asked = [form for path in wanted for form in spelled[path]]
+            gone = set(self._missing(machine, asked, halt) if machine else are_missing(self.home, asked))
+            found = {path: next((form for form in spelled[path] if form not in gone), None) for path in wanted}
+            missing = [path for path in wanted if found[path] is None]
+            present = [form for path in wanted if (form := found[path]) is not None]
             if not present:
                 return Brought(0, 0, tuple(missing), ())
             staging = into.with_name(f".{into.name}.incoming")

@@ -182,3 +182,16 @@ def test_the_library_leaves_the_process_as_it_is(place: Path) -> None:
         [sys.executable, "-c", program], cwd=place, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("soft", "hard", "then"), [(256, 4096, 1024), (256, 512, 512), (2048, 4096, 2048)])
+def test_it_may_open_as_many_files_as_is_usual_where_that_is_allowed(soft: int, hard: int, then: int) -> None:
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+from pccpipe.cli.process import have_descriptors
+have_descriptors()
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"({then}, {hard})\n"

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+import sh
+from pytest_mock import MockerFixture
 
 from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.outcome import Reason
@@ -118,3 +120,12 @@ def test_no_descriptor_is_left_open() -> None:
     for _ in range(5):
         here.run("true")
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_of_a_start_that_failed_one_line_is_told(mocker: MockerFixture) -> None:
+    said = "\n\nOriginal exception:\n\nTraceback (most recent call last):\n  File ...\nOSError: no descriptors"
+    command = mocker.patch("sh.Command")
+    command.return_value.side_effect = sh.ForkException(said)
+    with pytest.raises(Unavailable) as caught:
+        Here().run("true")
+    assert caught.value.words == "no program can be started here: OSError: no descriptors"

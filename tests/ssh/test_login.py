@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
+from pccpipe.ssh.keys import add_to_agent
 from tests.ssh.test_connection import reconfigure, refusal
 from tests.targets.conftest import vm_spec
 from tests.testbed.vm import VM
@@ -223,3 +225,30 @@ def test_a_fault_of_our_own_before_the_servers_first_word_is_not_told_as_the_ser
     error = refusal(vm_spec(vm))
     assert error.reason is Reason.SSH_CLOSED
     assert error.words == f"{vm.host} port 22: the login failed here: AttributeError: no such option"
+
+
+@pytest.fixture
+def on_macos(mocker: MockerFixture) -> None:
+    mocker.patch("os.uname", return_value=os.uname_result(("Darwin", "mac.local", "24.6.0", "Darwin", "arm64")))
+
+
+@pytest.mark.parametrize(
+    ("host", "code", "is_told"),
+    [("10.1.2.3", errno.EHOSTUNREACH, True), ("8.8.8.8", errno.EHOSTUNREACH, False), ("10.1.2.3", errno.EIO, False)],
+)
+def test_on_a_mac_the_permission_for_local_networks_is_named_where_it_may_be_missing(
+    on_macos: None, mocker: MockerFixture, host: str, code: int, is_told: bool
+) -> None:
+    mocker.patch("socket.create_connection", side_effect=OSError(code, os.strerror(code)))
+    error = refusal(Vm(host, "pcc"))
+    assert error.reason is Reason.SSH_UNREACHABLE
+    assert ("Local Network" in error.hint) is is_told
+
+
+def test_elsewhere_a_machine_that_is_away_is_just_that(mocker: MockerFixture) -> None:
+    mocker.patch("socket.create_connection", side_effect=OSError(errno.EHOSTUNREACH, "No route to host"))
+    assert refusal(Vm("10.1.2.3", "pcc")).hint == ""
+
+
+def test_on_a_mac_the_hint_for_an_encrypted_key_uses_the_keychain(on_macos: None, agent: None) -> None:
+    assert add_to_agent(Path("/k")) == "ssh-add --apple-use-keychain /k"

@@ -6,10 +6,21 @@ from pathlib import Path
 import msgspec.structs
 import pytest
 
-from pccpipe.outcome import Place, Reason
-from pccpipe.record.events import CommandStarted, Happening, ModelUsed, Output, SecretsGiven, StepEnded, StepStarted
+from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.record.events import (
+    CommandStarted,
+    Happening,
+    ModelUsed,
+    Output,
+    SecretsGiven,
+    StepDowngraded,
+    StepEnded,
+    StepStarted,
+    TargetUnavailable,
+)
 from pccpipe.record.state import RunState
 from pccpipe.views.show import show_text
+from pccpipe.views.summary import downgrades
 from pccpipe.views.words import reason_text
 from tests.record.script import BOXED, WORDS, default_run, events, failed_run, started
 
@@ -118,3 +129,19 @@ def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "\u202e" not in text
+
+
+def test_a_fallback_that_was_unavailable_too_was_not_had() -> None:
+    state = RunState()
+    happenings: list[Happening] = [
+        started("work"),
+        StepStarted("work", "run", Place.VM),
+        TargetUnavailable("work", 1, Place.VM, Reason.SSH_REFUSED, "refused"),
+        StepDowngraded("work", Place.VM, Place.LOCAL, Reason.SSH_REFUSED, "refused"),
+        TargetUnavailable("work", 2, Place.LOCAL, Reason.SHELL_MISSING, "no sh"),
+        StepEnded("work", Outcome.UNAVAILABLE, 0.1, reason=Reason.SHELL_MISSING),
+    ]
+    for event in events(happenings):
+        state.apply(event)
+    text = "\n".join(downgrades(state))
+    assert text.startswith("DOWNGRADED work: asked for vm, fell back to local and began nowhere:")

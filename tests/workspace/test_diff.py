@@ -256,3 +256,28 @@ def test_of_names_that_are_one_here_the_missing_one_does_not_look_deleted(
     assert b"+after" in diff.patch
     # It is gone, and nothing else has its name.
     assert b"-before" in diff.patch.partition(b"OUT.txt")[2]
+
+
+def test_macos_own_files_that_an_earlier_version_sent_do_not_look_deleted(trees: tuple[Path, Path]) -> None:
+    sent, _ = trees
+    for name in (".DS_Store", "._same"):
+        (sent / name).write_text("x")
+    diff = made(trees)
+    assert (diff.changed.files, diff.changed.deletions) == (1, 1)
+    assert b"+++ /dev/null" in diff.patch
+    assert b"DS_Store" not in diff.patch
+    assert b"._same" not in diff.patch
+
+
+def test_a_git_that_only_asks_for_xcodes_tools_gets_a_hint(
+    trees: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = tmp_path / "bin" / "git"
+    git.parent.mkdir()
+    said = "xcrun: error: invalid active developer path (/Library/Developer/CommandLineTools), missing xcrun"
+    git.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 72\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
+    with pytest.raises(ActionError, match="xcrun: error") as caught:
+        made(trees)
+    assert caught.value.hint == "xcode-select --install"

@@ -92,8 +92,15 @@ def test_what_goes_up_is_all_but_what_must_stay(pair: Pair) -> None:
         ".git/config",
         ".GIT/config",
         "d/git~1",
+        ".ENV",
+        "d/.Env.Local",
+        ".Control-Secrets/key",
         "node_modules/m/i.js",
+        "Node_Modules/m/i.js",
         "id_rsa",
+        "d/Id_RSA",
+        ".DS_Store",
+        "d/._x y'z",
         "keep.pem",
     ):
         path = pair.user / name
@@ -106,6 +113,35 @@ def test_what_goes_up_is_all_but_what_must_stay(pair: Pair) -> None:
     pair.sync.upload(["*.log"], NEVER)
     assert pair.listed() == {"a.txt", "d", "d/x y'z\n$(id).txt", "keep.pem", "link", "run.sh"}
     assert pair.there("readlink link; [ -x run.sh ] && echo x") == "a.txt\nx\n"
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("pattern", "name"), [(NFC, NFD), (NFD, NFC), (f"{NFC}/*.log", f"{NFD}/x.log")])
+def test_a_pattern_means_a_name_however_a_disk_spells_it(pair: Pair, pattern: str, name: str) -> None:
+    (pair.user / name).parent.mkdir(exist_ok=True)
+    (pair.user / name).write_text("x")
+    (pair.user / "a").write_text("x")
+    pair.sync.upload([pattern], NEVER)
+    assert not pair.listed() & {name}
+    assert "a" in pair.listed()
+
+
+@pytest.mark.parametrize(("path", "name"), [(NFC, NFD), (NFD, NFC), (f"d/{NFC}", f"d/{NFD}")])
+def test_a_download_finds_a_name_however_a_disk_spells_it(pair: Pair, tmp_path: Path, path: str, name: str) -> None:
+    pair.sync.upload([], NEVER)
+    pair.change_there(f"mkdir -p d && echo x >{name} && echo y >other")
+    brought = pair.sync.download([path, "other", "none"], tmp_path / "got", NEVER)
+    assert brought.missing == ("none",)
+    assert {file.name for file in (tmp_path / "got").rglob("*") if file.is_file()} == {name.removeprefix("d/"), "other"}
+
+
+def test_what_is_let_in_by_name_goes_up_in_any_case(pair: Pair) -> None:
+    for name in (".env.example", ".ENV.Example", ".ENV.secret"):
+        (pair.user / name).write_text("x")
+    pair.sync.upload(["!.env.example"], NEVER)
+    assert pair.listed() == {".env.example", ".ENV.Example"}
 
 
 def test_a_second_upload_carries_changes_and_deletions_and_spares_what_is_excluded(pair: Pair) -> None:
