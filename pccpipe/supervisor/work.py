@@ -24,6 +24,8 @@ SOON = 0.05
 """Seconds between two looks at what is ending, and at a full disk."""
 LOOK_EVERY = 0.1
 """Seconds between two looks through all processes."""
+_MOMENT = 0.3
+"""Seconds in which what left the group may end without a word about it."""
 _YOUNG = 10.0
 """Seconds in which the numbers of processes do not come round."""
 _DEFAULT = [number for number in signal.valid_signals() if number not in {signal.SIGKILL, signal.SIGSTOP}]
@@ -72,7 +74,8 @@ class Work:
         self._timed = self._left = self._stops = self._killed = self._group_gone = False
         self._group_told = self._escaped_told = False
         self._kill_at = float("inf")
-        self._look_at = 0.0
+        self._looked = self._has_children = False
+        self._known_at = self._look_at = 0.0
         self.pid = 0
         name = f"commands/{order.id}"
         claim = self._claim(f"{name}.claim-{order.mark}", order.holder)
@@ -252,9 +255,11 @@ class Work:
             for _ in range(16):
                 if not (spool.is_open and spool.read()):
                     break
+        if not self._is_known(now):
+            return
         if self._drained() and self.said == b"-":
             self._tell()
-            self.over = not self._may_have_children(now)
+            self.over = not self._has_children
             return
         if now < self._look_at:
             return
@@ -281,6 +286,20 @@ class Work:
                 spool.close()
             self._tell()
             self.over = True
+
+    def _is_known(self, now: float) -> bool:
+        """Whether it is known if something left the group that does not end by itself in a moment."""
+        if not self._looked:
+            self._looked = True
+            self._has_children = self._may_have_children(now)
+            if self._has_children and not self._timed and not self._stops and self._tagged(now):
+                self._known_at = now + _MOMENT
+        if now < self._known_at:
+            return False
+        if self._known_at and not self._left:
+            self._left = bool(self._tagged(now))
+        self._known_at = 0.0
+        return True
 
     def _waits_for_room(self, now: float) -> bool:
         held = any(spool.is_held for spool in self.spools)
