@@ -69,9 +69,8 @@ def with_patience(parts: Parts, wait: Wait, do: Callable[[], T]) -> T:
                 raise
             if not warned and now - began > WARN_AFTER:
                 warned = True
-                parts.journal.append(
-                    Warned(f"unavailable ({no.reason}): waiting for it, {until - now:.0f} s more at most", wait.path)
-                )
+                words = f"{no.words} ({no.reason}); waiting for it, {until - now:.0f} s more at most"
+                parts.journal.append(Warned(f"{words}; fix: {no.hint}" if no.hint else words, wait.path))
             if parts.cancel.wait(pause):
                 raise
             pause = min(2 * pause, LONGEST_PAUSE)

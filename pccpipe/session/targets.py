@@ -4,6 +4,7 @@ needed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -180,6 +181,9 @@ class Assembly:
         if self.vm:
             self.vm.make_sure()
         left: list[str] = []
+        with contextlib.suppress(PccpipeError, OSError):
+            # While a container can: the run's folder here is to be removed soon.
+            self.workspace.take_back()
         with self._lock:
             # Containers before the VM's files, which they have mounted.
             for place in sorted(self._made, key=lambda place: place is not Place.CONTAINER):
@@ -270,6 +274,8 @@ class Assembly:
         """Run a script in the workspace as root, by an image that the pipeline runs so; whether that succeeded."""
         from pccpipe.targets.as_root import run_as_root
 
+        if self._project.isolation_mode is IsolationMode.LOCAL:
+            return False
         try:
             return any(run_as_root(self._container(), image, script) for image in self._root_images)
         except PccpipeError:

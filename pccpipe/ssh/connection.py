@@ -336,7 +336,7 @@ class Connection:
                 self._let_shell_go()
                 if time.monotonic() + pause > deadline:
                     words = f"{self.host} opens no session: {error}"
-                    hint = "MaxSessions in its sshd_config may be too low (pccpipe uses up to 9)"
+                    hint = "a run uses up to 9 sessions: set MaxSessions 10 in the VM's /etc/ssh/sshd_config"
                     raise Unavailable(Reason.SSH_SESSION_REFUSED, words, hint) from error
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, 1.0)

@@ -126,7 +126,8 @@ class Forwards:
                 f"{path} may be too long for a socket's address, which has 108 bytes: take a shorter `root:` or run id"
             )
         else:
-            hint = "sshd there must allow it: AllowStreamLocalForwarding yes (and no DisableForwarding) in sshd_config"
+            settings = "AllowStreamLocalForwarding yes and AllowTcpForwarding yes (and no DisableForwarding)"
+            hint = f"sshd there must allow it: {settings} in sshd_config"
         raise Unavailable(Reason.PROXY_REFUSED, f"sshd on {self._host} forwards no socket at {path}", hint)
 
     def _make_port(self, transport: Transport, port: int) -> int:

@@ -14,6 +14,8 @@ from pccpipe.targets.base import Command, ContainerSettings, Exit, Target
 LIMIT = 300
 """Seconds that it may take."""
 REMOVE_ALL = "rm -rf ./* ./.[!.]* ./..?*"
+OPEN_UP_ROOTS = "find . -user 0 ! -type l -exec chmod a+rwX {} +"
+"""Lets everybody read and remove what is root's in the workspace, and leaves all else as it is."""
 
 
 def open_up(paths: Iterable[str]) -> str:

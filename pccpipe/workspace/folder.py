@@ -172,6 +172,19 @@ def remove_tree(path: Path) -> bool:
     return not path.exists()
 
 
+def has_others_files(path: Path) -> bool:
+    """Say whether something in a folder is another user's than the folder itself."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    owner = path.stat().st_uid
+    for folder, folders, names in os.walk(path):
+        for name in (*folders, *names):
+            with contextlib.suppress(OSError):
+                if (Path(folder) / name).lstat().st_uid != owner:
+                    return True
+    return False
+
+
 def tree_size(path: Path) -> int:
     """Count the bytes of the files in a folder; what cannot be read counts nothing."""
     total = 0

@@ -31,7 +31,7 @@ from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import KnownFolder, are_missing, take_paths
 from pccpipe.workspace.entering import HINT, check_entered, enter
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.folder import remove_tree
+from pccpipe.workspace.folder import has_others_files, remove_tree
 from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import TWIN, Counted, Limits
 from pccpipe.workspace.names import forms
@@ -276,6 +276,7 @@ class WorkspaceSync:
             if self._newest is Side.VM and self._machine is not None:
                 refused = self._to_home(unless_halted(halt, self._machine), halt).told
             self._unpack(halt)
+            self.take_back()
             from pccpipe.workspace.diff import make_diff
 
             made = make_diff(self._sent, self._copy, self._masker, self._limits, halt, patch)
@@ -283,6 +284,12 @@ class WorkspaceSync:
             self._stale_patch = False
             self._keep()
             return replace(made.changed, refused=(*refused, *made.changed.refused))
+
+    def take_back(self) -> None:
+        """Open the copy here to its owner, as far as root of a container on this machine left files in it."""
+        with self._lock:
+            if self._machine is None and self._has_copy and has_others_files(self._copy):
+                self._as_root(as_root.OPEN_UP_ROOTS)
 
     def remove(self, halt: Halt) -> tuple[str, ...]:
         with self._lock:

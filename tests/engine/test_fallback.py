@@ -9,7 +9,7 @@ from pytest_mock import MockerFixture
 
 from pccpipe.errors import Broken, Unavailable
 from pccpipe.outcome import MAY_FALL_BACK, IsolationMode, Outcome, Place, Reason, Stream
-from pccpipe.record.events import StepDowngraded, StepEnded, TargetUnavailable
+from pccpipe.record.events import StepDowngraded, StepEnded, TargetUnavailable, Warned
 from pccpipe.targets.base import Chunk, Command, Exit
 from pccpipe.targets.dummy import Play, says
 from tests.engine.rehearsal import Script, Stage
@@ -161,6 +161,17 @@ def test_a_vm_that_was_used_is_waited_for_and_not_fallen_back_from(stage: Stage,
     played = stage.play("steps: [{id: a, on: vm, run: x, fallback: {on: local}}]")
     assert played.order == ["a@vm"]
     assert played.notes.of(TargetUnavailable) == []
+
+
+def test_a_run_that_waits_says_for_what_and_what_fixes_it(stage: Stage, mocker: MockerFixture) -> None:
+    mocker.patch("pccpipe.engine.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.engine.patience.WARN_AFTER", 0.0)
+    stage.had_vm, stage.lost_after = True, 60.0
+    stage.script = away(3, Unavailable(Reason.SSH_SESSION_REFUSED, "vm opens no session", "set MaxSessions 10"))
+    played = stage.play("steps: [{id: a, on: vm, run: x}]")
+    (warned,) = played.notes.of(Warned)
+    assert warned.message.startswith("vm opens no session (ssh_session_refused); waiting for it, ")
+    assert warned.message.endswith(" s more at most; fix: set MaxSessions 10")
 
 
 def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: MockerFixture) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pccpipe.errors import ActionError
 from pccpipe.workspace.base import Side
 from pccpipe.workspace.folder import remove_tree
 from pccpipe.workspace.sync import WorkspaceSync
+from tests.e2e.control import wait_until
 from tests.workspace.halts import NeverHalted
 
 NEVER = NeverHalted()
@@ -110,6 +113,51 @@ def test_another_users_files_are_named_and_do_not_look_deleted(folder: Path) -> 
     assert "+root's\n" in patch
     assert "b/roots-link" in patch
     assert "deleted" not in patch
+
+
+def test_what_a_containers_root_left_here_comes_and_goes(folder: Path) -> None:
+    """A container of an engine on this machine, whose root is root here: it opens what is root's, and nothing else."""
+
+    def ask_root(script: str) -> bool:
+        (folder / "script").write_text(script)
+        (folder / "script").rename(folder / "asked")
+        wait_until((folder / "done").exists)
+        return True
+
+    def diff_and_remove(folder: Path) -> tuple[list[str], str, bool]:
+        sync = WorkspaceSync(
+            folder / "user", folder / "copy", folder / "sent", None, "", folder / "workspace.json", root=ask_root
+        )
+        sync.take_up()
+        changed = sync.diff(folder / "diff.patch", NEVER)
+        return list(changed.refused), (folder / "diff.patch").read_text(), remove_tree(folder / "copy")
+
+    as_nobody(leaves, folder)
+    copy = folder / "copy"
+    (copy / "cache").mkdir()
+    (copy / "cache/f").write_text("root's\n")
+    (copy / "cache").chmod(0o700)
+    (copy / "cache/out").symlink_to(folder / "precious")
+    (folder / "precious").write_text("private\n")
+    (folder / "precious").chmod(0o600)
+    os.chown(copy / "src", 0, 0)
+    (copy / "src").chmod(0o700)
+
+    def root() -> None:
+        wait_until((folder / "asked").exists)
+        subprocess.run(["sh", "-c", (folder / "asked").read_text()], cwd=copy, check=True)
+        (folder / "done").touch()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(root)
+        refused, patch, is_gone = as_nobody(diff_and_remove, folder)
+        done.result()
+    assert refused == []
+    assert "+root's\n" in patch
+    assert "main.c" not in patch
+    assert "old mode" not in patch
+    assert is_gone
+    assert (folder / "precious").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_download_names_what_it_cannot_read_and_brings_the_rest(folder: Path) -> None:
