@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 extra=${1-dev}
 
 python=
-for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3.14 python3; do
   if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$candidate
     break

@@ -42,8 +42,9 @@ def lines(script: str, *, is_proxied: bool, has_files: bool) -> list[str]:
             f'[ "$pcc_seen" ] || [ ! -r {WORKSPACE} ] || exit {NOT_SHARED}; unset pcc_seen pcc_file',
         ]
     if is_proxied:
+        # Any other status is of no use: a relay that cannot start, as memory is short, must lead nowhere else.
         connect = f"(cd / && exec $pcc_relay {relay.AT}) </dev/null >/dev/null 2>&1"
-        looks += [*relay.choose(), f'[ -z "$pcc_relay" ] || {connect} || exit {NO_SOCKETS}']
+        looks += [*relay.choose(), f'[ -z "$pcc_relay" ] || {connect}; [ $? -ne 3 ] || exit {NO_SOCKETS}']
     return looks
 
 

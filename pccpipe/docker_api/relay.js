@@ -2,13 +2,15 @@
 //
 // The socket may be gone for a while, when pccpipe's connection to this machine is; a connection waits for it that long.
 // Another socket in its place means that the old one's connections are dead, whether or not anybody has told them.
-// Without PORT_FILE its exit status says whether the socket takes a connection.
+// Without PORT_FILE it ends with status 3 if the socket is none that can take a connection.
 // Without PORT_FILE it says by its exit status whether somebody listens at the socket.
 'use strict';
 const fs = require('fs');
 const net = require('net');
 const [socket, portFile] = process.argv.slice(2);
 const PATIENCE = 240 * 1000;
+// Not what a lack of memory or descriptors, or a crowd, gives.
+const NO_SOCKET = ['ECONNREFUSED', 'ENOENT', 'ENOTSUP', 'EOPNOTSUPP', 'ENOTSOCK', 'ENXIO', 'EINVAL'];
 const pairs = new Set();
 
 function inode() {
@@ -51,5 +53,6 @@ if (portFile) {
     fs.renameSync(portFile + '.new', portFile);
   });
 } else {
-  net.connect({ path: socket }).on('connect', () => process.exit(0)).on('error', () => process.exit(1));
+  net.connect({ path: socket }).on('connect', () => process.exit(0))
+    .on('error', (error) => process.exit(NO_SOCKET.includes(error.code) ? 3 : 1));
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def test_a_resumed_run_begins_a_log_again_that_a_kill_left_in_the_middle(tmp_pat
     with flooded(tmp_path, 1000, from_start=True) as log:
         log.write(Stream.STDOUT, b"whole\n")
     assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["", "whole\n"]
+    killed.close()
 
 
 def test_a_log_waits_for_room_and_lacks_no_byte(small_disk: SmallDisk) -> None:
@@ -133,6 +135,8 @@ def test_a_log_that_gets_no_room_says_so_and_every_other_writer_stops(small_disk
     with pytest.raises(RecordFull):
         journal.append(Warned("w"))
     journal.close()
+    with contextlib.suppress(RecordFull):
+        log.close()
 
 
 def test_the_logs_of_a_run_share_a_quota(tmp_path: Path) -> None:

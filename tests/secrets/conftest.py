@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pccpipe.secrets.proxy.proxy import Proxy
-from tests.secrets.test_proxy import KEY, Client
+from tests.secrets.test_proxy import KEY, OPEN, Client
 from tests.testbed.model import ModelServer
 
 
@@ -15,6 +15,13 @@ from tests.testbed.model import ModelServer
 def model() -> Iterator[ModelServer]:
     with ModelServer(key=KEY) as model:
         yield model
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 @pytest.fixture

@@ -34,6 +34,9 @@ KEY = "sk-the-real-key-0123456789"
 CALLS = ("POST /responses", "POST /chat/completions", "GET /models", "GET /models/*")
 ASK = {"model": "m", "input": "hello", "stream": True}
 
+OPEN: list[socket.socket] = []
+"""The connections of clients, until a test is over."""
+
 
 class Client:
     """Asks the proxy, each request over a connection of its own, as the relay in a container would bring it."""
@@ -58,6 +61,7 @@ class Client:
     def connect(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         ours.settimeout(20)
+        OPEN.append(ours)
         self.proxy.accept(LocalStream(theirs))
         return ours
 
