@@ -13,16 +13,30 @@ from tests.fake_mac import FakeMac
 from tests.testbed.vm import VM
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("also_on_a_mac") and "controller" in metafunc.fixturenames:
+        metafunc.parametrize("controller", ["linux", "mac"], indirect=True)
+
+
 @pytest.fixture
-def control(tmp_path: Path, vm: VM) -> Control:
+def controller(request: pytest.FixtureRequest) -> FakeMac | None:
+    """What the command runs on; None is this machine as it is. `also_on_a_mac` has a test run on both."""
+    if getattr(request, "param", "linux") == "linux":
+        return None
+    mac: FakeMac = request.getfixturevalue("mac")
+    return mac
+
+
+@pytest.fixture
+def control(tmp_path: Path, vm: VM, controller: FakeMac | None) -> Control:
     """A control centre whose project's VM is the worker's shared one."""
-    return Control(tmp_path, vm)
+    return Control(tmp_path, vm, mac=controller)
 
 
 @pytest.fixture
-def local_control(tmp_path: Path) -> Control:
+def local_control(tmp_path: Path, controller: FakeMac | None) -> Control:
     """A control centre whose project is all local."""
-    return Control(tmp_path)
+    return Control(tmp_path, mac=controller)
 
 
 @pytest.fixture

@@ -203,3 +203,118 @@ def test_a_run_that_a_linux_began_goes_on_from_a_mac(control: Control, mac: Fake
     log = (record / json.loads((record / "run.json").read_text())["steps"][1]["attempts"][-1]["stdout"]).read_text()
     assert log == "began\n" + "".join(f"{number}\n" for number in range(1, 41))
     assert "120000" in (record / "diff.patch").read_text()
+
+
+LOCAL = """
+    steps:
+      - {id: a, run: echo hello}
+      - {id: late, run: 'sleep 60', timeout: 1s, continue_on_error: true}
+      - {id: many, matrix: {n: [1, 2, 3, 4]}, run: 'echo ${{ matrix.n }}'}
+      - {id: fails, run: 'echo so; exit 7', continue_on_error: true}
+"""
+
+
+@pytest.fixture(params=["mac", "busybox"])
+def bare(request: pytest.FixtureRequest, local_control: Control, tmp_path: Path) -> Control:
+    """A control centre that is all local, on a fake Mac, and on a Linux with busybox alone in its PATH."""
+    if request.param == "mac":
+        local_control.mac = request.getfixturevalue("mac")
+    else:
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        busybox = str(shutil.which("busybox"))
+        for name in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+            (tools / name).symlink_to(busybox)
+        (tools / "timeout").unlink()
+        (tools / "git").symlink_to(str(shutil.which("git")))
+        local_control.env["PATH"] = str(tools)
+    return local_control
+
+
+def test_local_steps_need_neither_proc_nor_gnu_tools(bare: Control) -> None:
+    ran = bare.run(LOCAL)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("a") == "hello\n"
+    assert ran.step("late")["outcome"] == "timed_out"
+    assert (ran.step("fails")["outcome"], ran.step("fails")["exit_code"]) == ("failed", 7)
+    assert ran.step("a")["had"]["escapes_unseen"] is bool(bare.mac)
+
+
+def test_a_run_that_was_killed_follows_its_local_step_again(bare: Control) -> None:
+    process, record = bare.start(
+        "steps: [{id: a, run: 'echo began; n=0; while [ $n -lt 30 ]; do n=$((n+1)); echo $n; sleep 0.1; done'}]"
+    )
+    wait_until(lambda: happened(record, "command_started"))
+    process.kill()
+    process.communicate()
+    done = bare.do("resume", record.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (record / "logs" / "a-1.stdout.log").read_text()
+    assert log == "began\n" + "".join(f"{number}\n" for number in range(1, 31))
+
+
+def test_a_cancel_ends_the_tree_of_a_local_step(bare: Control) -> None:
+    word = f"37.{os.getpid()}"
+
+    def cancel(process: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, "command_started"))
+        wait_until(lambda: _is_running(f"sleep {word}"))
+        assert bare.do("cancel", record.name).returncode == 0
+
+    ran = bare.run(f"steps: [{{id: a, run: 'sleep {word} & sleep {word}'}}]", meanwhile=cancel)
+    assert ran.code == 130
+    assert not _is_running(f"sleep {word}")
+
+
+def _is_running(command: str) -> bool:
+    return subprocess.run(["pgrep", "-f", f"^{command}"], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_a_vm_that_is_away_is_done_without_where_the_pipeline_says_so(bare: Control) -> None:
+    (bare.folder / "key").write_text("no key")
+    bare.mode = "vm"
+    bare.settings = f"vm: {{external_ip: 127.0.0.1, port: 1, user: u, key_path: {bare.folder / 'key'}}}\n"
+    ran = bare.run("steps: [{id: a, on: vm, run: echo here, fallback: {on: local}}]")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.state["downgraded"]
+    assert ran.log("a") == "here\n"
+    assert "DOWNGRADED a: asked for vm, had local: the VM refused the connection (ssh_refused)" in ran.stdout
+
+
+CODEX = """#!{python}
+# Does what the demo's scripted model has Codex do: Codex itself is a program of another system here.
+import json, re, subprocess, sys
+prompt, arguments = sys.stdin.read(), sys.argv
+for scene in json.load(open({scenario!r}))["scenarios"]:
+    if re.search(scene["when"], prompt, re.DOTALL):
+        break
+for reply in scene["replies"]:
+    if "shell" in reply:
+        subprocess.run(["sh", "-c", reply["shell"]], cwd=arguments[arguments.index("-C") + 1], capture_output=True)
+    else:
+        open(arguments[arguments.index("-o") + 1], "w").write(reply["text"])
+print('{{"type": "thread.started"}}')
+"""
+
+
+def test_the_demo_without_a_vm_runs_all_of_the_default_pipeline_here(bare: Control, tmp_path: Path) -> None:
+    codex = tmp_path / "codex-bin" / "codex"
+    codex.parent.mkdir()
+    codex.write_text(CODEX.format(python=sys.executable, scenario=str(DEMO / "scenario.json")))
+    codex.chmod(0o755)
+    shutil.copytree(DEMO / "project", bare.workspace, dirs_exist_ok=True)
+    if bare.mac:
+        (bare.mac.folder / "bin" / "codex").symlink_to(codex)
+    else:
+        bare.env["PATH"] += f":{codex.parent}"
+    bare.env["OPENAI_API_KEY"] = KEY
+    ran = bare.run(
+        ROOT / "pipelines/default-run.yaml",
+        *("--input", f"work_order={DEMO / 'work-order.md'}", "--input", "test=sh test.sh"),
+        *("--input", "endpoint=http://127.0.0.1:9/v1"),
+    )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.step("iterate[3].review")["result"]["status"] == "approved"
+    patch = ran.record / "diff.patch"
+    subprocess.run(["git", "apply", str(patch)], cwd=bare.workspace, check=True)
+    subprocess.run(["sh", "test.sh"], cwd=bare.workspace, check=True, capture_output=True)
