@@ -292,6 +292,8 @@ def _let_go() -> None:
 def main() -> None:
     """Serve the run whose folder is the first argument; stdin is the first connection."""
     umask = os.umask(0o077)
+    # What pccpipe's caller blocks, such as the end of a child.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.chdir(sys.argv[1])
         _lock()

@@ -1,0 +1,281 @@
+"""What surrounds a supervisor: signals, limits, long paths, a full disk, no /proc, strangers at its socket."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pccpipe.errors import Lost, Refused, Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.supervisor import wire
+from pccpipe.supervisor.loop import SOCKET
+from pccpipe.targets.base import Command, Exit
+from tests.disk import SmallDisk, mounted
+from tests.fake_mac import FakeMac
+from tests.supervisor.conftest import made, supervisors
+from tests.targets.stand import Stand, read_all, read_until, until
+
+ROOT = Path(__file__).resolve().parents[2]
+MIB = 1 << 20
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from pccpipe.targets.local import LocalTarget
+from pccpipe.targets.base import Chunk, Command, Exit
+folder = Path(sys.argv[1])
+target = LocalTarget("run-1", folder / "state", lambda: folder, kill_after=1.0)
+target.open()
+
+def run(number, script, **fields):
+    running = target.start(Command(f"a-{number}", "a", 1, script, **fields))
+    said = b""
+    while not isinstance(got := running.read(1.0), Exit):
+        said += got.data if isinstance(got, Chunk) else b""
+    running.discard()
+    return said.decode(), got
+"""
+
+
+def in_another(code: str, folder: Path, mac: FakeMac | None = None) -> str:
+    """What a process of its own prints, which runs commands with `run`."""
+    argv = [sys.executable, "-c", PROGRAM + code + "\nassert target.close() == ()\n", str(folder)]
+    argv, env = (mac.argv(argv), mac.env) if mac else (argv, {})
+    env = {**os.environ, **env, "PYTHONPATH": f"{env.get('PYTHONPATH', '')}:{ROOT}"}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_command_ignores_and_blocks_no_signal_that_pccpipe_does(tmp_path: Path) -> None:
+    code = """
+import signal
+numbers = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1]
+for number in numbers: signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+print(*run(1, "grep -E 'Sig(Ign|Blk)' /proc/self/status; kill -HUP $$"))
+"""
+    said = in_another(code, tmp_path)
+    blocked, ignored = (int(line.split()[1], 16) for line in said.splitlines()[:2])
+    of_programs = sum(1 << number - 1 for number in signal.valid_signals())
+    assert (blocked & of_programs, ignored & of_programs) == (0, 0)
+    assert "signal='HUP'" in said
+
+
+def test_a_command_has_the_callers_limits_and_umask_and_no_descriptor_of_anybody(tmp_path: Path) -> None:
+    code = """
+import os, resource
+os.umask(0o027)
+resource.setrlimit(resource.RLIMIT_NOFILE, (77, 99))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+leak = os.open("/", os.O_RDONLY); os.set_inheritable(leak, True)
+print(run(1, "umask; ulimit -n; ulimit -Hn; ls /proc/self/fd | wc -l; readlink /proc/self/fd/0; pwd")[0])
+"""
+    # `ls` has one more, of the folder that it lists.
+    assert in_another(code, tmp_path).split() == ["0027", "77", "99", "4", "/dev/null", str(tmp_path)]
+
+
+def test_a_path_longer_than_a_sockets_address_is_none_too_long(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100) / ("y" * 100)
+    folder.mkdir(parents=True)
+    stand = made(folder)
+    first, second = stand.start("sleep 0.5; echo one"), stand.start("echo two")
+    assert (read_all(first)[0], read_all(second)[0]) == (b"one\n", b"two\n")
+    attached = stand.again().attach(first.token)
+    assert read_all(attached)[0] == b"one\n"
+    for running in (first, second):
+        running.discard()
+    stand.target.close()
+    assert not list(Path("/tmp").glob("pcc-*/s"))
+
+
+def test_two_hundred_commands_leave_no_descriptor_and_one_supervisor(stand: Stand) -> None:
+    stand.run("true")
+    (pid,) = supervisors(stand)
+
+    def descriptors() -> tuple[int, int]:
+        return len([*Path("/proc/self/fd").iterdir()]), len([*Path(f"/proc/{pid}/fd").iterdir()])
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda _: stand.run("sleep 0.5"), range(20)))
+        before = descriptors()
+        results = list(pool.map(lambda number: stand.run(f"echo {number}; exit 3"), range(200)))
+    assert results == [(f"{number}\n".encode(), b"", Exit(3)) for number in range(200)]
+    until(lambda: descriptors() <= before)
+    assert supervisors(stand) == [pid]
+    assert list(Path(stand.state, "commands").iterdir()) == []
+
+
+def test_a_hundred_that_sleep_at_once_take_little_longer_than_one(stand: Stand) -> None:
+    began = time.monotonic()
+    with ThreadPoolExecutor(100) as pool:
+        results = list(pool.map(lambda number: stand.run(f"sleep 0.5; echo {number}"), range(100)))
+    assert [out for out, _, _ in results] == [f"{number}\n".encode() for number in range(100)]
+    # 32 at a time.
+    assert time.monotonic() - began < 12
+
+
+@pytest.mark.parametrize(
+    "said", [b"\n", b"x", b"9999999999 1\nab", b"3\nenx", b"5\nbegin", wire.pack(b"begin", *[b""] * 9), b"1 " * 10**6]
+)
+def test_nonsense_at_its_socket_ends_that_connection_alone(stand: Stand, said: bytes) -> None:
+    running = stand.start("echo one; sleep 1; echo two")
+    read_until(running, b"one\n")
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.settimeout(5)
+        folder = os.open(stand.state, os.O_RDONLY)
+        stranger.connect(f"/proc/self/fd/{folder}/{SOCKET}")
+        os.close(folder)
+        try:
+            stranger.sendall(said)
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(4096):
+                pass
+        except ConnectionError:
+            pass
+    assert read_all(running)[::2] == (b"two\n", Exit(0))
+    running.discard()
+
+
+@pytest.mark.parametrize("said", ["x", "7 y\n", "256 -\n", "-1 -\n", "7\n", " \n", "1e3 -\n"])
+def test_a_word_on_the_end_without_sense_loses_the_command(stand: Stand, said: str) -> None:
+    running = stand.start("sleep 30")
+    (pid,) = supervisors(stand)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not supervisors(stand))
+    with (Path(stand.state) / "commands" / "step-1.sup").open("a") as file:
+        file.write(f"{said}\n".replace("\n\n", "\n"))
+    with pytest.raises(Lost, match="nonsense"):
+        read_all(running)
+    running.discard()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallDisk]:
+    yield from mounted(tmp_path / "small")
+
+
+def test_a_command_on_a_full_disk_waits_for_room_and_loses_nothing(tmp_path: Path, small: SmallDisk) -> None:
+    stand = made(small.folder)
+    running = stand.start("echo begun; while [ ! -e full ]; do sleep 0.05; done; seq 30000; echo end >&2; exit 3")
+    read_until(running, b"begun\n")
+    small.fill()
+    (small.folder / "full").symlink_to("/")
+    time.sleep(1)
+    small.unfill()
+    out, err, exit_ = read_all(running)
+    assert b"begun\n" + out == b"begun\n" + b"".join(b"%d\n" % number for number in range(1, 30001))
+    assert (err, exit_) == (b"end\n", Exit(3))
+    running.discard()
+    stand.target.close()
+
+
+def test_a_command_that_is_stopped_on_a_full_disk_ends_and_says_what_is_missing(small: SmallDisk) -> None:
+    stand = made(small.folder)
+    running = stand.start("echo begun; while :; do seq 10000; done")
+    read_until(running, b"begun\n")
+    small.fill()
+    time.sleep(1)
+    running.stop(0.5)
+    _, err, exit_ = read_all(running)
+    assert exit_.output_lost
+    assert b"disk full" in err
+    assert exit_.code in {137, 141, 143}
+    running.discard()
+    small.unfill()
+    stand.target.close()
+
+
+def test_without_room_for_its_files_a_command_does_not_begin(small: SmallDisk) -> None:
+    stand = made(small.folder)
+    stand.run("true")
+    small.fill()
+    large = "x" * 10000
+    for command in (
+        stand.command("echo >>begun"),
+        stand.command("echo >>begun", files={"f": large.encode()}),
+        stand.command(f"# {large}\necho >>begun"),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            stand.target.start(command)
+        assert caught.value.reason is Reason.NO_DISK_SPACE
+        assert "No space left on device" in caught.value.words
+    small.unfill()
+    assert stand.run("test ! -e begun")[2] == Exit(0)
+    stand.target.close()
+
+
+def test_without_proc_all_but_escapes_works(tmp_path: Path, mac: FakeMac) -> None:
+    code = """
+print(run(1, "echo out; echo err >&2; exit 3"))
+print(run(2, "sleep 30", limit=0.3))
+print(run(3, "trap '' TERM; sleep 30 & sleep 30; sleep 30", limit=0.3)[1])
+print(run(4, "sleep 44.25 & echo done"))
+running = target.start(Command("b-1", "b", 1, "echo one; sleep 30"))
+while b"one" not in getattr(running.read(5), "data", b""): pass
+print(running.isolation.escapes_unseen)
+running.stop(5.0)
+while not isinstance(got := running.read(1.0), Exit): pass
+print(got)
+running.discard()
+"""
+    said = in_another(code, tmp_path, mac).splitlines()
+    assert said == [
+        str(("out\nerr\n", Exit(3))),
+        str(("", Exit(124, timed_out=True))),
+        str(Exit(137, "KILL", timed_out=True)),
+        str(("done\n", Exit(0, left_processes=True))),
+        "True",
+        str(Exit(143, "TERM")),
+    ]
+    assert not (tmp_path / "state").exists()
+    assert subprocess.run(["pgrep", "-fx", "sleep 44.25"], check=False, capture_output=True).stdout == b""
+
+
+def test_what_no_program_can_be_given_is_refused(stand: Stand) -> None:
+    for command in (
+        Command("a", "a", 1, "echo \0"),
+        Command("a", "a", 1, "true", env={"A-B": "1"}),
+        Command("a", "a", 1, "true", secrets={"A": "x\0y"}),
+    ):
+        with pytest.raises(Refused, match=r"no shell can take|no name for an environment"):
+            stand.target.start(command)
+    huge = {"A": "x" * 200_000}
+    out, err, exit_ = stand.run("true", env=huge)
+    assert (out, exit_.code) == (b"", 126)
+    assert b"Argument list too long" in err
+
+
+def test_a_user_who_may_have_no_further_process_gets_no_command(stand: Stand) -> None:
+    stand.run("true")
+    (pid,) = supervisors(stand)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (12, before[1]))
+    with pytest.raises(Unavailable) as caught:
+        stand.run("true")
+    assert caught.value.reason is Reason.START_REFUSED
+    assert "Too many open files" in caught.value.words
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert stand.run("echo again")[0] == b"again\n"
+
+
+def test_a_flood_that_nobody_reads_takes_no_memory(stand: Stand) -> None:
+    running = stand.start(f"head -c {200 * MIB} /dev/zero; echo end >&2; sleep {stand.nap}")
+    (pid,) = supervisors(stand)
+    spool = Path(stand.state, "commands", "step-1.stdout")
+    until(lambda: spool.stat().st_size == 200 * MIB, limit=60)
+    memory = int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
+    assert memory < 40_000
+    running.stop(0)
+    assert read_all(running)[2].code in {137, 143}
+    running.discard()
