@@ -122,6 +122,8 @@ class Isolation(Struct, frozen=True):
     """Where it runs, nobody can find a process that has left its session: the end of the command does not end that."""
     hidden: tuple[str, ...] = ()
     """Files and folders of the workspace that it did not see, because agents take them for instructions."""
+    login: str = ""
+    """The name of `user`, outside of a container; empty in older records."""
 
 
 class Chunk(Struct, frozen=True):

@@ -116,6 +116,7 @@ class LocalTarget:
             self._machine.host,
             user,
             workspace=workspace,
+            login=facts.user,
             engine_at_hand=at_hand,
             escapes_unseen=not processes.can_look(),
         )

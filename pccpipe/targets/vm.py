@@ -136,7 +136,16 @@ class VmTarget:
     def _isolation(self, command: Command | None = None) -> Isolation:
         host, account = self._connection.host, self._account
         if account and not (command and command.as_login):
-            return Isolation(Place.VM, host, account.user, workspace=self.workspace, engine_at_hand=account.has_engine)
+            return Isolation(
+                Place.VM,
+                host,
+                account.user,
+                workspace=self.workspace,
+                engine_at_hand=account.has_engine,
+                login=account.name,
+            )
         facts = self._connection.facts
         user = f"{facts.uid}:{facts.gid}"
-        return Isolation(Place.VM, host, user, workspace=self.workspace, engine_at_hand=facts.has_engine)
+        return Isolation(
+            Place.VM, host, user, workspace=self.workspace, engine_at_hand=facts.has_engine, login=facts.user
+        )

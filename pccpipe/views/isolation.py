@@ -10,7 +10,7 @@ from pccpipe.outcome import Place
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import Attempt, StepState
 from pccpipe.targets.base import ContainerSettings, Isolation
-from pccpipe.views.text import harmless_line, memory, shorten
+from pccpipe.views.text import harmless_line, memory, shorten, user
 
 SHOWN = 20
 """Names of hidden files in a line."""
@@ -91,7 +91,7 @@ def asked(settings: ContainerSettings) -> list[str]:
 def _outside(had: Isolation) -> Iterator[str]:
     where = "on the VM" if had.place is Place.VM else "on this machine"
     docker = ", who may use Docker (so: as root)" if had.engine_at_hand else ""
-    yield f"ran {where} directly, in no container, as {had.user}{docker}"
+    yield f"ran {where} directly, in no container, as {user(had)}{docker}"
     if had.escapes_unseen:
         yield "what left its session was not looked for: there is no /proc here; such a process may still run"
 

@@ -207,9 +207,14 @@ def where(had: Isolation) -> str:
             return f"container {had.image}{at}"
 
 
+def user(had: Isolation) -> str:
+    """Who a command ran as: the name, if it is known, with the numbers."""
+    return f"{had.login} ({had.user})" if had.login and had.login != had.user else had.user
+
+
 def isolation(had: Isolation) -> str:
     """All that a command really had, in a line."""
-    parts = [where(had), f"user {had.user}"]
+    parts = [where(had), f"user {user(had)}"]
     if had.container:
         parts.append(f"name {had.container}")
     if had.image_digest:

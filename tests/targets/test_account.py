@@ -135,6 +135,7 @@ def test_a_step_that_says_so_runs_as_the_login(account: Stand) -> None:
     running = account.start("id -un; echo '{}' >$PCC_OUT/r.json", as_login=True, wants_out=True)
     assert read_all(running)[0] == b"pcc\n"
     assert running.isolation.user.startswith("1000:")
+    assert running.isolation.login == "pcc"
     assert running.fetch("r.json", 100) == b"{}\n"
     running.discard()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,7 @@ def test_the_workspace_is_where_it_is_when_the_command_starts(stand: Stand, work
     isolation = running.isolation
     assert (isolation.place, isolation.host, isolation.workspace) == (Place.LOCAL, "localhost", str(moved))
     assert isolation.user == f"{os.getuid()}:{os.getgid()}"
+    assert isolation.login == pwd.getpwuid(os.getuid()).pw_name
     running.discard()
 
 

@@ -233,6 +233,7 @@ def test_it_runs_as_the_login_with_its_environment(vm: VM) -> None:
         assert (home, user) == ("/home/pcc", "pcc")
         isolation = running.isolation
         assert (isolation.host, isolation.user, isolation.workspace) == (vm.host, ids, stand.workspace)
+        assert isolation.login == vm.user
         running.discard()
 
 

@@ -19,6 +19,7 @@ from pccpipe.record.events import (
     TargetUnavailable,
 )
 from pccpipe.record.state import RunState
+from pccpipe.targets.base import Isolation
 from pccpipe.views.show import show_text
 from pccpipe.views.summary import downgrades
 from pccpipe.views.words import reason_text
@@ -59,6 +60,22 @@ def test_what_held_a_step_and_what_did_not_is_told_by_the_engines_account() -> N
     ]
     baseline = lines.index("attempt 1: had: vm 10.0.0.2, user pcc, workspace /home/project/ws")
     assert lines[baseline + 1] == "ran on the VM directly, in no container, as pcc, who may use Docker (so: as root)"
+
+
+def test_the_user_outside_of_a_container_has_a_name() -> None:
+    state = RunState()
+    had = Isolation(Place.VM, "10.0.0.2", "1000:1000", workspace="/ws", engine_at_hand=True, login="pcc")
+    here = Isolation(Place.LOCAL, "localhost", "0:0", login="root\x1b[31m")
+    happenings: list[Happening] = [
+        *(started("a"), StepStarted("a", "run", Place.VM), CommandStarted("a", 1, "a-1", had, "out", "err")),
+        *(StepStarted("b", "run", Place.LOCAL), CommandStarted("b", 1, "b-1", here, "out", "err")),
+    ]
+    for event in events(happenings):
+        state.apply(event)
+    text = "\n".join(show_text(state, Path("/runs/r1")))
+    assert "had: vm 10.0.0.2, user pcc (1000:1000), workspace /ws" in text
+    assert "directly, in no container, as pcc (1000:1000), who may use Docker (so: as root)" in text
+    assert "\x1b[31m" not in text
 
 
 def test_how_secrets_came_and_what_of_a_model_was_used_is_told() -> None:
