@@ -105,6 +105,14 @@ class Engine:
                 raise
             raise Nonsense(self.machine.host, "engine's answer", str(error)) from error
 
+    def gives_sign(self) -> bool:
+        """Ask it for a sign of life, and wait for that; whether one came."""
+        try:
+            self.stream("GET", "/_ping").close()
+        except (Unavailable, ConnectionError, TimeoutError):
+            return False
+        return True
+
     def stream(self, method: str, path: str, *, upgrade: bool = False) -> Answer:
         """A call whose answer lasts. Raises `Unavailable`, ConnectionError, TimeoutError."""
         self.open()

@@ -33,7 +33,7 @@ from pccpipe.workspace.base import Side
 
 ATTACH_EVERY = 5.0
 LAST_KNOWN = "the VM's copy of the workspace is out of reach: the step works on the copy here, as last known"
-START_GRACE = 0.5
+START_GRACE = {Place.VM: 0.5, Place.CONTAINER: 1.0}
 """Seconds for which a cancel waits for the word that a command has begun, which can then be ended in order."""
 CHOOSE_ENGINE = "`isolation_mode: container` in the project file runs it on this machine's engine, `vm` on the VM's"
 
@@ -108,7 +108,9 @@ class Attempt(Struct):
             log_dropped=log.dropped,
         )
         # Discarded only then: until the outcome is on disk, the target's copy of the output is the one that counts.
-        self.parts.journal.append(event, when_synced=running.discard)
+        # One that was left as its machine is away is for the run's end to end.
+        is_left = ended.outcome is Outcome.CANCELLED and exit_ is None
+        self.parts.journal.append(event, when_synced=None if is_left else running.discard)
         return ended
 
     def _unavailable(self, no: Unavailable, settings: ContainerSettings | None) -> Ended:
@@ -126,7 +128,8 @@ class Attempt(Struct):
     def _to_its_end(self, running: Running, log: CommandLog) -> tuple[Ended, Exit | None]:
         """Follow the command, and judge it."""
         try:
-            followed = follow(self.parts, self.path, running, log, self.step.here.deadline)
+            sign = None if self.place is Place.LOCAL else lambda: self.parts.targets.gives_sign(self.place)
+            followed = follow(self.parts, self.path, running, log, self.step.here.deadline, sign)
             ended = judge(self.step, running, followed, self.place, log)
             self._leave_open(ended.outcome, ended.reason)
         except Unavailable as no:
@@ -255,18 +258,19 @@ class Attempt(Struct):
         return running, command
 
     def _begin(self, target: Target, command: Command) -> Running:
-        """Begin the command. Raises `_LeftAlone` if the run is cancelled while the VM does not say whether it began."""
-        if self.place is not Place.VM:
+        """Begin the command. Raises `_LeftAlone` if the run is cancelled while nobody says whether it began."""
+        if self.place is Place.LOCAL:
             return target.start(command)
         try:
             return unless_halted(
                 StepHalt(self.parts.cancel, None),
                 lambda: target.start(command),
-                grace=START_GRACE,
+                grace=START_GRACE[self.place],
                 undo=lambda running: running.stop(0),
             )
         except Halted as halted:
-            raise _LeftAlone("the VM did not say whether it began") from halted
+            whose = "the VM" if self.place is Place.VM else "the engine"
+            raise _LeftAlone(f"{whose} did not say whether it began") from halted
 
     def _opened(self) -> Target:
         target = self.parts.targets[self.place]

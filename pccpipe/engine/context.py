@@ -59,6 +59,10 @@ class Targets(Protocol):
         """Say who took the VM over from this run, in a sentence; None while it is the run's."""
         ...
 
+    def gives_sign(self, place: Place) -> bool:
+        """Ask a place for a sign of life; whether one came. It may take long to say no."""
+        ...
+
     @property
     def vm_history(self) -> str | None:
         """The earlier run whose agent's code ran on the VM itself, in a sentence; None if none is on record."""

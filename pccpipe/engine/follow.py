@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -16,8 +20,15 @@ from pccpipe.record.events import Output
 from pccpipe.record.logs import CommandLog
 from pccpipe.targets.base import Chunk, Exit, Running
 
+T = TypeVar("T")
+
 LAST_WAIT = 60.0
 """Seconds after KILL in which a target must say how the command ended; after that it is lost."""
+SIGN_LIMIT = 1.5
+"""Seconds in which the place of a cancelled command must give a sign of life; else the command is left there."""
+ASK_AGAIN = 2.0
+"""Seconds between two signs of life while the command has its grace."""
+LEFT = "cancelled; its machine does not answer: it may go on there until its time limit"
 LONGEST_READ = 10.0
 """Seconds of one wait for output; the loop then looks at its limits again."""
 
@@ -36,16 +47,70 @@ class Followed(Struct, frozen=True):
     timed_out: bool = False
     cancelled: bool = False
     message: str = ""
+    was_left: bool = False
+    """It was cancelled while its machine was away, and may still run."""
 
 
-def follow(parts: Parts, path: str, running: Running, log: CommandLog, deadline: Deadline | None) -> Followed:
+def follow(
+    parts: Parts,
+    path: str,
+    running: Running,
+    log: CommandLog,
+    deadline: Deadline | None,
+    gives_sign: Callable[[], bool] | None = None,
+) -> Followed:
     """Read a command to its end. The deadline, and a cancel, stop it; its output so far is kept.
+
+    Args:
+        gives_sign: asks the command's machine for a sign of life; None for this one, which is always there.
 
     Raises RecordFull once the run is left, whatever the command does.
     """
     follower = _Follower(parts, path, running, log, deadline)
     with parts.cancel.watched_by(follower.cancel):
-        return follower.run()
+        return _unless_silent(follower, gives_sign) if gives_sign else follower.run()
+
+
+def _unless_silent(follower: _Follower, gives_sign: Callable[[], bool]) -> Followed:
+    """Follow the command in a thread, which is left alone if the machine is silent when the run is cancelled."""
+    done: Future[Followed] = Future()
+    done.add_done_callback(functools.partial(_wake, follower.woken))
+    _in_thread("pccpipe-follow", done, follower.run)
+    follower.woken.wait()
+    while not done.done():
+        sign: Future[bool] = Future()
+        until = time.monotonic() + SIGN_LIMIT
+        _in_thread("pccpipe-sign", sign, functools.partial(_sign_came, gives_sign, until))
+        either = threading.Event()
+        done.add_done_callback(functools.partial(_wake, either))
+        sign.add_done_callback(functools.partial(_wake, either))
+        either.wait(SIGN_LIMIT)
+        if not done.done() and not (sign.done() and sign.exception() is None and sign.result()):
+            return follower.leave()
+        wait([done], ASK_AGAIN)
+    return done.result()
+
+
+def _wake(waiting: threading.Event, _: object) -> None:
+    waiting.set()
+
+
+def _sign_came(gives_sign: Callable[[], bool], until: float) -> bool:
+    while not gives_sign():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _in_thread(name: str, done: Future[T], do: Callable[[], T]) -> None:
+    def work() -> None:
+        try:
+            done.set_result(do())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
 
 
 class _Follower:
@@ -61,11 +126,24 @@ class _Follower:
         self._last_moment: float | None = None
         self._cancelled = False
         self._timed_out = False
+        self._writing = threading.Lock()
+        self._left = False
+        self.woken = threading.Event()
+        """Set when the run is cancelled, and when the command has ended."""
 
     def cancel(self, grace: float) -> None:
         """Called from the canceller's thread, which others wait for: a machine that is away may not hold it up."""
         self._cancelled = True
         threading.Thread(target=self._stop, args=(grace,), name="pccpipe-stop", daemon=True).start()
+        self.woken.set()
+
+    def leave(self) -> Followed:
+        """Follow it no more, whatever the thread that reads it waits for."""
+        with self._writing:
+            self._left = True
+            self._finish_outputs()
+        self._running.let_go()
+        return Followed(None, cancelled=True, message=LEFT, was_left=True)
 
     def run(self) -> Followed:
         message = ""
@@ -75,24 +153,31 @@ class _Follower:
                 message = f"it was killed, and {LAST_WAIT:g} s later its target could not say how it had ended"
         except Lost as lost:
             exit_, message = None, lost.words
-        for output in self._outputs.values():
-            output.finish()
+        with self._writing:
+            if self._left:
+                # It may have been attached to again meanwhile.
+                self._running.let_go()
+            else:
+                self._finish_outputs()
         if self._timed_out and self._deadline:
             message = self._deadline.message
         return Followed(exit_, self._timed_out, self._cancelled and not self._timed_out, message)
 
+    def _finish_outputs(self) -> None:
+        for output in self._outputs.values():
+            output.finish()
+
     def _read_to_end(self) -> Exit | None:
         while True:
             self._room.check()
-            match self._running.read(self._patience()):
-                case Chunk(stream, data, skipped, skipped_more):
-                    if skipped or skipped_more:
-                        self._outputs[stream].skip(skipped, self._margin, more=skipped_more)
-                    self._outputs[stream].feed(data)
-                case Exit() as exit_:
-                    return exit_
-                case None:
-                    pass
+            read = self._running.read(self._patience())
+            if isinstance(read, Exit):
+                return read
+            with self._writing:
+                if self._left:
+                    return None
+                if read:
+                    self._take(read)
             now = time.monotonic()
             if not self._may_skip and (self._log.is_full or self._is_late(now)):
                 self._may_skip = True
@@ -102,6 +187,12 @@ class _Follower:
             if self._deadline and self._deadline.passed and not self._timed_out and not self._cancelled:
                 self._timed_out = True
                 self._stop(self._grace.grace)
+
+    def _take(self, chunk: Chunk) -> None:
+        output = self._outputs[chunk.stream]
+        if chunk.skipped or chunk.skipped_more:
+            output.skip(chunk.skipped, self._margin, more=chunk.skipped_more)
+        output.feed(chunk.data)
 
     def _is_late(self, now: float) -> bool:
         """Say whether a command that was killed has much more output than can be read in time."""

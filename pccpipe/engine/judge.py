@@ -29,6 +29,8 @@ def judge(step: RunStep, running: Running, followed: Followed, place: Place, log
     """The outcome of an attempt whose command began."""
     logs = (log.stdout_path, log.stderr_path)
     exit_ = followed.exit
+    if followed.was_left:
+        return Ended(Outcome.CANCELLED, message=followed.message, logs=logs)
     if exit_ is None:
         if place is not Place.LOCAL:
             step.parts.absence.since(time.monotonic() - step.parts.project.lost_after)

@@ -137,6 +137,13 @@ class Assembly:
     def fenced(self) -> str | None:
         return self.vm.fenced if self.vm else None
 
+    def gives_sign(self, place: Place) -> bool:
+        if place is Place.LOCAL:
+            return True
+        if self.vm and not self.vm.gives_sign():
+            return False
+        return place is not Place.CONTAINER or self._container().gives_sign()
+
     @property
     def vm_history(self) -> str | None:
         return self._vm_history.earlier() if self._vm_history else None

@@ -138,6 +138,11 @@ class ProjectVm:
         if self._ssh:
             self._ssh.interrupt()
 
+    def gives_sign(self) -> bool:
+        """Ask the VM for a sign of life, and wait some seconds for it; whether one came."""
+        # Without the lock: who waits for an absent VM has it.
+        return self._ssh is not None and self._ssh.gives_sign()
+
     def make_sure(self) -> None:
         """Find out whether the VM is still the run's, if that may have changed. Never raises."""
         with self._lock, contextlib.suppress(Unavailable, ConnectionError, TimeoutError):

@@ -276,6 +276,20 @@ class Connection:
         finally:
             process.close()
 
+    def gives_sign(self) -> bool:
+        """Ask the server for a sign of life, over a new connection if there is none; whether one came."""
+        asked = time.monotonic()
+        try:
+            transport = self._transport()
+            transport.ping()
+        except (Unavailable, paramiko.SSHException, OSError, EOFError):
+            return False
+        while (passed := time.monotonic() - asked) < SIGN_TIMEOUT:
+            if transport.heard.quiet_for < passed:
+                return True
+            time.sleep(0.02)
+        return False
+
     def interrupt(self) -> None:
         """End a login that is under way: who waits for it gets `Unavailable`. From any thread, at once."""
         login = self._login

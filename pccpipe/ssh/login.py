@@ -136,10 +136,11 @@ class Transport(paramiko.Transport):
 
     def start_pings(self) -> None:
         """Ask the server for a sign of life in each quiet `PING_INTERVAL`; the answer is for `HeardSocket` to hear."""
-        self.packetizer.set_keepalive(PING_INTERVAL, self._ping)
+        self.packetizer.set_keepalive(PING_INTERVAL, self.ping)
 
-    def _ping(self) -> None:
-        # Runs in the transport's own thread, which must never wait for a key exchange that it is itself to finish.
+    def ping(self) -> None:
+        """Ask the server for a sign of life."""
+        # Runs also in the transport's own thread, which must never wait for a key exchange that it is itself to finish.
         if not self.clear_to_send.is_set():
             return
         message = paramiko.Message()

@@ -128,6 +128,7 @@ class ContainerTarget:
         self._door_lock = threading.Lock()
         self._served: Served | None = None
         self._used = False
+        self._is_closed = False
         self._litter: list[str] = []
 
     def open(self) -> None:
@@ -144,6 +145,10 @@ class ContainerTarget:
 
     def take_over(self) -> None:
         self._used = True
+
+    def gives_sign(self) -> bool:
+        """Ask the engine for a sign of life, and wait for that; whether one came."""
+        return self._engine.gives_sign()
 
     def start(self, command: Command) -> Running:
         self._engine.open()
@@ -175,7 +180,12 @@ class ContainerTarget:
             if command.is_proxied:
                 self._open_door()
             hidden = self._hide(paths) if command.container.read_only_workspace else ()
-            container = self._create(name, command, self._body(command, owner, paths, hidden))
+            body = self._body(command, owner, paths, hidden)
+            self._check_open()
+            container = self._create(name, command, body)
+            if self._is_closed:
+                self._remove_quietly(container)
+            self._check_open()
             running = self._begin(container, name, command)
         except Unavailable:
             self._check_gate()
@@ -187,6 +197,11 @@ class ContainerTarget:
         if self._place.gate:
             self._place.gate.begun()
         return running
+
+    def _check_open(self) -> None:
+        """Raise `Unavailable` for a start that nobody waits for any more: what it makes, nobody would remove."""
+        if self._is_closed:
+            raise Unavailable(Reason.START_REFUSED, "the run has ended")
 
     def _check_gate(self) -> None:
         """A start failed. Raises `Fenced` if that was because the machine is another's; never for another reason."""
@@ -289,6 +304,7 @@ class ContainerTarget:
                 self._served = None
 
     def close(self) -> tuple[str, ...]:
+        self._is_closed = True
         self.leave()
         if not self._used:
             return ()

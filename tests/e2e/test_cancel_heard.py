@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.control import Control, happened, wait_until
+from tests.e2e.control import Control, containers, happened, wait_until
 from tests.e2e.test_resume import start_resume
 from tests.testbed.vm import VM
 
@@ -81,6 +81,61 @@ def test_a_run_whose_vm_never_answers_hears_a_cancel(tmp_path: Path, fresh_vm: V
     process.communicate(timeout=60)
     assert time.monotonic() - asked < SOON
     assert process.returncode == 143
+
+
+LONG = "echo begun; sleep 90"
+RUNS = f"{{id: work, on: vm, run: '{LONG}'}}"
+RUNS_BOXED = f"{{id: work, on: container, container: box, run: '{LONG}'}}"
+
+
+@pytest.mark.parametrize(
+    ("work", "fault"),
+    [(RUNS, cut), (RUNS, refuse), (RUNS_BOXED, cut), (RUNS_BOXED, VM.pause_docker)],
+    ids=["vm-cut", "vm-refused", "container-cut", "engine-paused"],
+)
+def test_a_command_that_runs_on_a_machine_that_went_away_is_left_at_a_cancel(
+    tmp_path: Path, fresh_vm: VM, work: str, fault: Callable[[VM], None]
+) -> None:
+    control = Control(tmp_path, fresh_vm)
+    process, record = control.start(PIPELINE.format(first="{id: first, run: 'true'}", work=work))
+    wait_until(lambda: happened(record, '"command_started","step":"work"'))
+    time.sleep(1)
+    fault(fresh_vm)
+    time.sleep(1)
+    asked = time.time()
+    process.terminate()
+    wait_until(lambda: happened(record, '"step_ended","step":"work"'), limit=100)
+    heard = time.time() - asked
+    fresh_vm.heal()
+    fresh_vm.accept()
+    fresh_vm.resume_docker()
+    stdout, _ = process.communicate(timeout=90)
+    assert heard < SOON
+    assert process.returncode == 143
+    step = next(step for step in json.loads((record / "run.json").read_text())["steps"] if step["path"] == "work")
+    assert step["outcome"] == "cancelled"
+    assert "it may go on there until its time limit" in step["message"]
+    # The machine is back in time for the run's end, which ends it.
+    assert fresh_vm.pids("sleep 90") == [], stdout
+
+
+def test_the_start_of_a_container_hears_a_cancel(tmp_path: Path, fresh_vm: VM) -> None:
+    control = Control(tmp_path, fresh_vm)
+    first = "{id: boxed, on: container, container: box, run: 'true'}\n  - {id: first, on: local, run: sleep 3}"
+    process, record = control.start(PIPELINE.format(first=first, work=BOXED))
+    wait_until(lambda: happened(record, '"command_started","step":"first"'))
+    fresh_vm.pause_docker()
+    wait_until(lambda: happened(record, '"may_have_begun","step":"work"'))
+    time.sleep(1)
+    asked = time.time()
+    process.terminate()
+    wait_until(lambda: happened(record, '"step_ended","step":"work"'), limit=100)
+    heard = time.time() - asked
+    fresh_vm.resume_docker()
+    process.communicate(timeout=90)
+    assert heard < SOON
+    assert process.returncode == 143
+    assert containers(fresh_vm) == []
 
 
 @pytest.mark.parametrize("fault", [cut, refuse])

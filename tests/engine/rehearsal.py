@@ -115,6 +115,9 @@ class DummyTargets(dict[Place, DummyTarget]):
     fenced: str | None = None
     remembered = 0
 
+    def gives_sign(self, place: Place) -> bool:
+        return True
+
     def remember_vm(self) -> None:
         self.remembered += 1
 
