@@ -49,7 +49,7 @@ from pccpipe.shell.programs import KILL_AFTER, make_folder, write_files
 from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.shell.retry import Retry
 from pccpipe.shell.running import LOST_AFTER
-from pccpipe.targets.answers import IDS, df_column, number
+from pccpipe.targets.answers import IDS, df_column, number, number_or_none
 from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.contained import Contained, Where
 from pccpipe.targets.known_images import KnownImages
@@ -504,8 +504,24 @@ class ContainerTarget:
             needed = f"{least // 1024} MB" if unit == "kB" else f"{least} inodes"
             left = df_column(head, line, column)
             if left is not None and left < least:
-                words = f"{self._machine.host}: {left} {unit} free for {folder}, {needed} needed"
+                words = f"{self._machine.host}: {left} {unit} free for {folder}, {needed} needed{self._largest()}"
                 raise Unavailable(Reason.NO_DISK_SPACE, words, MAKE_ROOM)
+
+    def _largest(self) -> str:
+        """Name what takes most of pccpipe's own folder there, if that can be counted in a moment."""
+        if self._root is None:
+            return ""
+        # Of names that a run's code can have made, none is asked for.
+        count = "timeout 5 du -sk run-workspaces run-state run-io 2>/dev/null | sort -n | tail -n 1"
+        try:
+            said = self._machine.run(f"cd {shlex.quote(self._root)}/.system && {count}", timeout=15).stdout
+        except (Unavailable, ConnectionError, TimeoutError):
+            return ""
+        match said.decode(errors="replace").split():
+            case [kilobytes, "run-workspaces" | "run-state" | "run-io" as name] if size := number_or_none(kilobytes):
+                return f"; largest: {self._root}/.system/{name} ({size / 1000:.1f} MB)"
+            case _:
+                return ""
 
     def _create(self, name: str, command: Command, body: dict[str, Json]) -> str:
         assert command.container is not None

@@ -128,11 +128,13 @@ def test_a_full_disk_is_found_before_the_agent_starts_and_the_message_names_gc(
 ) -> None:
     vm = vms(home_mb=70)
     control = Control(tmp_path, vm)
-    vm.sh("head -c 30000000 /dev/zero >/home/pcc/full")
+    # What an earlier run left counts by far the most.
+    vm.ssh("d=/home/project/.system/run-workspaces/old; mkdir -p $d; head -c 30000000 /dev/zero >$d/full")
     ran = control.run(BOXED, "--no-fallback")
     assert ran.code == 3
     assert ran.step("boxed")["reason"] == "no_disk_space"
     assert re.search(r"[0-9]+ kB free for \S+, [0-9]+ MB needed", ran.stdout)
+    assert re.search(r"; largest: /home/project/.system/run-workspaces \((2[89]|3[01])\.[0-9] MB\)", ran.stdout)
     assert "pccpipe gc" in ran.stdout
     help_ = subprocess.run(
         [sys.executable, "-m", "pccpipe", "gc", "--help"],
