@@ -69,6 +69,18 @@ class Engine:
 
                 self._client = make_client(self.dial, self._version)
 
+    def close(self) -> None:
+        """Close what is kept open for the next call, which opens it again. Never raises.
+
+        urllib3's finalizer knows the connections, and through them all of a run would stay in memory.
+        """
+        if not self._lock.acquire(blocking=False):
+            return  # a call that was left alone waits for an engine that is silent
+        client, self._client = self._client, None
+        self._lock.release()
+        if client:
+            client.close()
+
     @property
     def is_podman(self) -> bool:
         """Whether it is Podman, which takes some settings in other words. Raises `Unavailable`."""

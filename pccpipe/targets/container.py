@@ -298,6 +298,10 @@ class ContainerTarget:
         return True
 
     def leave(self) -> None:
+        self._close_door()
+        self._engine.close()
+
+    def _close_door(self) -> None:
         with self._door_lock:
             if self._served is not None:
                 self._served.close()
@@ -305,9 +309,14 @@ class ContainerTarget:
 
     def close(self) -> tuple[str, ...]:
         self._is_closed = True
-        self.leave()
-        if not self._used:
-            return ()
+        self._close_door()
+        try:
+            return self._removed() if self._used else ()
+        finally:
+            self._engine.close()
+
+    def _removed(self) -> tuple[str, ...]:
+        """Remove all of the run; what is left, in words."""
         self._used = False
         retry = Retry(CLOSE_LIMIT)
         try:
