@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pccpipe.outcome import IsolationMode
 from pccpipe.vm.check import Check
-from pccpipe.vm.checks import account, agent, engine, leftovers, login, network, sshd, strays, system
+from pccpipe.vm.checks import account, agent, controller, engine, leftovers, login, network, sshd, strays, system
 
 
 def all_checks(mode: IsolationMode) -> list[Check]:
@@ -17,6 +17,7 @@ def all_checks(mode: IsolationMode) -> list[Check]:
 def _checks(mode: IsolationMode) -> Iterator[Check]:
     has_engine = mode is not IsolationMode.LOCAL
     on_machine = [
+        *([*system.PROGRAMS] if mode is IsolationMode.VM else []),
         *system.CHECKS,
         *network.CHECKS,
         *([*engine.CHECKS, *strays.ENGINE] if has_engine else []),
@@ -30,4 +31,7 @@ def _checks(mode: IsolationMode) -> Iterator[Check]:
         yield check.after("login") if mode is IsolationMode.VM else check
     if has_engine:
         yield from agent.IN_CONTAINER
+    yield from controller.CHECKS
+    if mode is IsolationMode.VM:
+        yield from controller.BESIDE_VM
     yield from agent.HERE

@@ -39,6 +39,8 @@ def installed(patient: Patient) -> Finding:
     words = f"there is no Docker Engine ({refusal.words})"
     if patient.vm:
         return wrong(words, Mend(patient.pccpipe("provision"), Where.HERE))
+    if patient.machine.facts.system == "Darwin":
+        return wrong(f"{words}: start Docker Desktop, OrbStack, colima or `podman machine`")
     install = "apk add docker" if patient.has_apk else "apt-get install -y docker.io"
     return wrong(words, Mend(f"{patient.sudo}{install}"))
 
@@ -75,6 +77,8 @@ def running(patient: Patient) -> Finding:
     match refusal.reason:
         case Reason.ENGINE_PERMISSION_DENIED:
             return skipped("only who may use it can tell")
+        case _ if patient.machine.facts.system == "Darwin":
+            return wrong(f"{refusal.words}: start again what brings the engine")
         case Reason.ENGINE_MISSING | Reason.ENGINE_STOPPED:
             verb = "enable --now" if patient.has_systemd else "start"
             return wrong(f"it does not run ({refusal.words})", Mend(_service(patient, verb), is_safe=True))
