@@ -25,6 +25,7 @@ from pccpipe.shell.gate import plain
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import read_lease
 from pccpipe.shell.programs import Place
+from pccpipe.supervisor.lines import is_alive
 from pccpipe.targets.answers import number, number_or_none
 from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
@@ -75,6 +76,11 @@ class Site(Struct, frozen=True):
         system = f"{root}/.system"
         return Site(machine, system, records, engine, lease_root=root, run_as=run_as, cut_off_limit=cut_off_limit)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine, which has records."""
+        return bool(self.runs)
+
     def place_of(self, run_id: str) -> Place:
         return Place(run_id, f"{self.system}/{STATES}/{run_id}")
 
@@ -96,6 +102,8 @@ class Found(Struct):
     problems: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     engine_known: bool = True
+    sees_processes: bool = True
+    """Whether there is a /proc; here, what runs is told by locks as well."""
     tags: set[str] = field(default_factory=set)
     """Of processes that commands began."""
     lanes: set[str] = field(default_factory=set)
@@ -121,6 +129,8 @@ def look(site: Site) -> Found:
     """Find everything, and what is known of its runs. Raises `Unavailable` if the machine can't be had."""
     found = Found()
     _look_at_folders(site, found)
+    if site.is_here:
+        found.living |= {run_id for run_id in found.groups if is_alive(site.place_of(run_id).state)}
     _look_for_strays(site, found)
     _look_at_lease(site, found)
     _look_at_engine(site, found)
@@ -198,6 +208,11 @@ def _note(found: Found, host: str, kind: str, name: str, last: str) -> None:
     match kind:
         case "now" if not found.now:
             found.now = float(number(host, "time", last))
+        case "blind":
+            found.sees_processes = False
+            found.unseen.append(
+                "processes that runs left cannot be looked for on this system; locks tell which runs go on"
+            )
         case "tag":
             found.tags.add(name)
         case "lane":

@@ -12,6 +12,7 @@
 #   claim RUN - - MARK               a command of such a run
 #   tag TAG - - -                    of a process of this login's that a command began
 #   lane TAG - - -                   of a process of this login's that waits for commands
+#   blind - - - -                    whose processes there are can't be seen: this is no Linux
 #
 # By the time of the last status change (ctime): what was uploaded has the modification time that it had at home.
 # Whatever lies there is data: no link is followed, and no number or name of things makes a loop endless.
@@ -52,10 +53,22 @@ pcc_list_here() { # PLACE
   # What can't be read in one counts for less, no more.
   for pcc_name in *; do
     pcc_is_folder && pcc_folders=$((pcc_folders + 1)) && [ $pcc_folders -le 5000 ] && printf './%s\0' "$pcc_name"
-  done | du -sk --time=ctime --time-style=+%s --files0-from=- 2>/dev/null | while read -r pcc_size pcc_time pcc_name; do
+  done | pcc_measure | while read -r pcc_size pcc_time pcc_name; do
     pcc_say "$1" "${pcc_name#./}" folder "$pcc_size" "$pcc_time"
   done
   [ "$1" != run-state ] || pcc_list_living
+}
+
+pcc_measure() { # of folders, whose names come with a NUL behind each: kB, when anything in it last changed, the name
+  if du -sk --time=ctime --time-style=+%s --files0-from=/dev/null 2>/dev/null; then
+    du -sk --time=ctime --time-style=+%s --files0-from=- 2>/dev/null
+    return
+  fi
+  case $(uname -s) in Darwin | *BSD) pcc_changed='stat -f %c' ;; *) pcc_changed='stat -c %Z' ;; esac
+  xargs -0 -n 1 sh -c '
+    [ -n "$2" ] || exit 0
+    printf "%s %s %s\n" "$(du -sk -- "$2" | cut -f 1)" "$(find "$2" -exec $1 {} + | sort -n | tail -n 1)" "$2"
+  ' sh "$pcc_changed" 2>/dev/null
 }
 
 pcc_is_folder() { # could $pcc_name be a run's?
@@ -88,25 +101,32 @@ pcc_list_tags() { # KIND PATTERN: of processes of this login's; what another use
 pcc_list_copies() {
   for pcc_path in "$pcc_runs"/*/workspace "$pcc_runs"/*/workspace-sent "$pcc_runs"/*/.workspace*.* "$pcc_runs"/*/.diff-*; do
     [ -d "$pcc_path" ] && [ ! -L "$pcc_path" ] && [ ! -L "${pcc_path%/*}" ] || continue
-    set -- $(du -sk --time=ctime --time-style=+%s -- "./$pcc_path" 2>/dev/null)
+    set -- $(printf '%s\0' "./$pcc_path" | pcc_measure)
     pcc_say "${pcc_path%/*}" "${pcc_path##*/}" copy "${1:--}" "${2:--}"
   done
 }
 
 pcc_say now - - - "$(date +%s)"
-command -v grep >/dev/null && [ -r /proc/self/environ ] || {
-  echo "there is no grep, or no /proc" >&2
-  exit 3
-}
+pcc_sees=1
+if ! command -v grep >/dev/null || [ ! -r /proc/self/environ ]; then
+  if [ "$(uname -s)" = Linux ]; then
+    echo "there is no grep, or no /proc" >&2
+    exit 3
+  fi
+  pcc_sees=
+  pcc_say blind - - - -
+fi
 [ -e "$pcc_system" ] || exit 0
 if [ -L "$pcc_system" ]; then
   pcc_say .system - wrong - "it is a symbolic link"
   exit 0
 fi
 cd -P -- "$pcc_system" || exit
-read -r pcc_this_boot </proc/sys/kernel/random/boot_id || exit
-pcc_list_tags tag '/[^/]'
-pcc_list_tags lane '//'
+if [ -n "$pcc_sees" ]; then
+  read -r pcc_this_boot </proc/sys/kernel/random/boot_id || exit
+  pcc_list_tags tag '/[^/]'
+  pcc_list_tags lane '//'
+fi
 pcc_list run-state
 if [ -n "$pcc_runs" ]; then
   pcc_list_copies

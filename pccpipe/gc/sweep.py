@@ -21,6 +21,8 @@ from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.shell import as_account, programs
 from pccpipe.shell.lane import unbroken
 from pccpipe.shell.lease import Lease, read_lease
+from pccpipe.supervisor.lines import is_alive
+from pccpipe.supervisor.supervised import end_supervisor
 from pccpipe.targets.answers import number_or_none
 from pccpipe.targets.machine import Machine
 
@@ -156,7 +158,7 @@ def _swept(
     moment = Moment(now, older_than, site.cut_off_limit, found.engine_known)
     for group in sorted(groups, key=lambda group: group.run_id):
         verdicts = list(zip(group.things, decide(group.things, group.run, moment), strict=True))
-        for outcome in _planned(verdicts) if dry_run else _removed(site, group, verdicts):
+        for outcome in _planned(verdicts) if dry_run else _removed(site, found, group, verdicts):
             collected.outcomes.append(outcome)
             on_outcome(outcome)
     _measure(site, collected)
@@ -171,7 +173,7 @@ def _planned(verdicts: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
             yield Outcome(thing, verdict, Fate.STAYS)
 
 
-def _removed(site: Site, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
+def _removed(site: Site, found: Found, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
     """Containers first: they have the folders mounted."""
     for thing, verdict in verdicts:
         if not verdict.goes:
@@ -194,7 +196,7 @@ def _removed(site: Site, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]
             words = "a container of its run could not be removed"
             yield from (Outcome(thing, verdict, Fate.FAILED, words=words) for thing, verdict in folders)
         elif folders:
-            yield from _remove_folders(site, group, folders)
+            yield from _remove_folders(site, found, group, folders)
         for thing, verdict in going:
             if thing.kind is Kind.LEASE:
                 yield _end_lease(site, thing, verdict)
@@ -221,7 +223,9 @@ def _remove_container(site: Site, container: str) -> str:
     return ""
 
 
-def _remove_folders(site: Site, group: Group, folders: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
+def _remove_folders(
+    site: Site, found: Found, group: Group, folders: Sequence[tuple[Thing, Verdict]]
+) -> Iterator[Outcome]:
     place = site.place_of(group.run_id)
     calls = [
         "pcc_strays_left"
@@ -234,7 +238,12 @@ def _remove_folders(site: Site, group: Group, folders: Sequence[tuple[Thing, Ver
     text = script("sweep.sh")
     # Commands are ended only of a run that is over: they were left when its machine could not be reached.
     unless = "" if group.run.has_processes else "pcc_is_begun || "
-    end = f"{unless}(\n{programs.end_run(place)}\n)"
+    end = f"{unless}(\n{programs.end_run(place)}\n)" if found.sees_processes else ""
+    if site.is_here and is_alive(place.state):
+        if not group.run.has_processes:
+            yield from (Outcome(thing, verdict, Fate.REVIVED) for thing, verdict in folders)
+            return
+        end_supervisor(place.state)
     program = "\n".join([settings, text, end, *(f"({call})" for call in calls)])
     try:
         done = unbroken(site.machine, lambda: site.machine.run(program, REMOVE_TIMEOUT))

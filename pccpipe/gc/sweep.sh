@@ -3,7 +3,8 @@
 # `alive`, or `left KILOBYTES WORDS`.
 
 export LC_ALL=C
-read -r pcc_this_boot </proc/sys/kernel/random/boot_id || exit
+# Where that is not, this is no Linux, and its supervisors are known by their locks.
+read -r pcc_this_boot 2>/dev/null </proc/sys/kernel/random/boot_id || [ "$(uname -s)" != Linux ] || exit
 
 pcc_uid= pcc_become=
 if [ -n "$pcc_account" ] && pcc_uid=$(id -u "$pcc_account" 2>/dev/null) && [ "$pcc_uid" -ne 0 ]; then

@@ -265,6 +265,13 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
+def end_supervisor(state: str) -> None:
+    """End the supervisor of a run in this folder, and the commands that it sees to."""
+    if line := connect(state):
+        with contextlib.closing(line):
+            _end(line)
+
+
 def _end(line: Line) -> bool:
     """End a supervisor; whether nothing of the run's was left."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -318,3 +319,36 @@ def test_the_demo_without_a_vm_runs_all_of_the_default_pipeline_here(bare: Contr
     patch = ran.record / "diff.patch"
     subprocess.run(["git", "apply", str(patch)], cwd=bare.workspace, check=True)
     subprocess.run(["sh", "test.sh"], cwd=bare.workspace, check=True, capture_output=True)
+
+
+def test_gc_removes_what_is_over_and_spares_what_a_supervisor_has(local_mac_control: Control, vm: VM) -> None:
+    control = local_mac_control
+    word = f"38.{os.getpid()}"
+    over = control.run("steps: [{id: a, run: echo over}]").record.name
+    process, record = control.start(f"steps: [{{id: a, run: 'sleep {word}; echo x >>file'}}]")
+    wait_until(lambda: _is_running(f"sleep {word}"))
+    process.kill()
+    process.communicate()
+    states = control.folder / ".system" / "run-state"
+    (states / over).mkdir()
+    (states / over / "file").write_text("x" * 9000)
+    (states / "unknown").mkdir()
+    gc = ("gc", "--project", str(control.project_file()), "--older-than", "0s")
+    dry = control.do(*gc, "--dry-run")
+    assert re.search(rf"would go  run-state/{over} of run {over}, 1\d.\d kB: the run is over", dry.stdout), dry.stdout
+    done = control.do(*gc)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cannot be looked for on this system" in done.stdout
+    assert f"stays     run-state/{record.name} of run {record.name}" in done.stdout
+    assert "a command of it runs" in done.stdout
+    assert {path.name for path in states.iterdir()} - {".git"} == {record.name}
+    assert _is_running(f"sleep {word}")
+    assert control.do("cancel", record.name).returncode == 0
+    assert not _is_running(f"sleep {word}")
+
+
+def test_gc_on_a_vm_from_a_mac_exits_with_0(mac_control: Control) -> None:
+    ran = mac_control.run("steps: [{id: a, on: vm, run: echo over}]")
+    assert ran.code == 0
+    done = mac_control.do("gc", "--project", str(mac_control.project_file()))
+    assert done.returncode == 0, done.stdout + done.stderr
