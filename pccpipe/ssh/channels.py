@@ -195,8 +195,12 @@ def open_streamlocal(transport: Transport, path: str, timeout: float) -> paramik
 
 def _await_opening(transport: Transport, opened: threading.Event, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    while not opened.wait(0.1):
+    while True:
+        is_over = opened.wait(0.1)
+        # A transport that ends says so of every opening, also of one that began too late for it to close.
         if not transport.is_active():
             raise transport.get_exception() or EOFError("the SSH connection ended")
+        if is_over:
+            return
         if time.monotonic() > deadline:
             raise TimeoutError("the server opened no channel in time")

@@ -118,6 +118,41 @@ def test_sockets_are_reached_beyond_the_limit_of_sessions(connection: Connection
         stream.close()
 
 
+def test_a_socket_that_is_dialled_while_the_connection_ends_is_one_of_the_next_connection(
+    fresh_vm: VM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paramiko closes its channels, then says that it ended, then wakes who opens one: one between is forgotten."""
+    connection = Connection(vm_spec(fresh_vm))
+    first = connection.dial("/run/docker.sock")
+    (transport,) = connection._transports
+    sent, ends = threading.Event(), threading.Event()
+    send = Transport._send_user_message
+
+    def sent_now(self: Transport, message: paramiko.Message) -> None:
+        send(self, message)
+        if self is transport and ends.is_set():
+            sent.set()
+
+    def unlink(channel: paramiko.Channel) -> None:
+        if channel.transport is transport:
+            ends.set()
+            assert sent.wait(20)
+        unlinked(channel)
+
+    unlinked = paramiko.Channel._unlink  # type: ignore[attr-defined]
+    monkeypatch.setattr(paramiko.Channel, "_unlink", unlink)
+    monkeypatch.setattr(Transport, "_send_user_message", sent_now)
+    fresh_vm.kill_sessions()
+    assert ends.wait(20)
+
+    second = connection.dial("/run/docker.sock")
+    second.settimeout(10)
+    second.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+    assert second.recv(100).startswith(b"HTTP/1.0 200")
+    first.close()
+    connection.close()
+
+
 def test_what_keeps_a_socket_from_being_dialled_is_told_apart(fresh_vm: VM) -> None:
     connection = Connection(vm_spec(fresh_vm))
 
