@@ -295,6 +295,19 @@ def test_node_is_the_distributions_where_that_is_new_enough_and_an_old_one_is_no
     assert pretend.step("node").stdout == "Node v22.1.0 is there\n"
 
 
+@pytest.mark.parametrize(("enabled", "also"), [("Y", " apparmor"), ("N", ""), (None, "")])
+def test_a_kernel_with_apparmor_gets_the_parser_without_which_no_container_starts(
+    pretend: Pretend, tmp_path: Path, enabled: str | None, also: str
+) -> None:
+    file = tmp_path / "enabled"
+    if enabled:
+        file.write_text(f"{enabled}\n")
+    pretend.program("dpkg-query", "exit 1")
+    done = pretend.step("packages", **{"/sys/module/apparmor/parameters/enabled": str(file)})
+    assert done.code == 0, done
+    assert f"install -y --no-install-recommends docker.io rsync git ca-certificates curl{also}\n" in done.stdout
+
+
 def test_an_apt_that_fails_for_good_fails_the_step_and_an_installation_that_was_cut_off_is_finished(
     pretend: Pretend, tmp_path: Path
 ) -> None:
