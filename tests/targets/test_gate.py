@@ -220,6 +220,18 @@ def test_who_lost_the_vm_does_nothing_there_though_its_connection_goes_on(
     assert first.lease.lost
 
 
+def test_who_took_over_looks_again_after_its_own_first_start(hosts: Callable[..., Host]) -> None:
+    first = hosts().take(resumes=False)
+    vm, gates = first.vm, f"{first.vm.root}/.system/gates"
+    second = hosts().take(resumes=True)
+    # As if the first host had made it right then.
+    assert second.gate.number > 1
+    vm.sh(f"ln -s .. {gates}/1")
+    assert vm.sh(f"ls {gates}").stdout.split() == ["1", str(second.gate.number)]
+    finish(second.target.start(second.command("true", "own")))
+    assert vm.sh(f"ls {gates}").stdout.split() == [str(second.gate.number)]
+
+
 def test_a_gate_that_was_removed_by_hand_is_made_again(hosts: Callable[..., Host]) -> None:
     host = hosts().take(resumes=False)
     for name in ("a", "b"):
