@@ -15,12 +15,13 @@ changes. The process ends by itself when no command and no connection is left. I
 
 from __future__ import annotations
 
+# Without the underscore they load enum and selectors, as long as all the rest of this process's beginning.
+import _signal as signal  # type: ignore[import-not-found]
+import _socket as socket
 import errno
 import fcntl
 import os
 import select
-import signal
-import socket
 import sys
 import time
 
@@ -167,10 +168,10 @@ class Supervisor:
 
     def _accept(self) -> None:
         try:
-            stream, _ = self._server.accept()
+            number, _ = self._server._accept()  # type: ignore[attr-defined]
         except OSError:
             return
-        self._join(stream)
+        self._join(socket.socket(fileno=number))
 
     def _join(self, stream: socket.socket) -> None:
         connection = Connection(stream)

@@ -53,7 +53,7 @@ class Supervised:
         self._holder = b""
         self._coming = False
         """A supervisor was begun, and was not heard of yet."""
-        self._was_used = self._took_over = False
+        self._was_used = self._took_over = self._is_open = False
 
     def open(self) -> None:
         """Make sure that commands can run. Raises `Unavailable`."""
@@ -61,6 +61,14 @@ class Supervised:
             raise _ended()
         self._was_used = True
         self._files.make()
+        with self._changed:
+            if self._is_open:
+                return
+            self._is_open = True
+        # Not waited for: it comes up while the record is written.
+        line = self._line()
+        with self._changed:
+            self._idle.append(line)
 
     def take_over(self) -> None:
         """Another process of the run had commands here: what it left is `close`'s too."""

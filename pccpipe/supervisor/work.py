@@ -11,9 +11,9 @@ found by its environment or by the pipes that it holds, where there is a /proc; 
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]
 import errno
 import os
-import signal
 
 from pccpipe.supervisor import processes
 from pccpipe.supervisor.spool import Spool

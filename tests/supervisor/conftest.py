@@ -18,13 +18,13 @@ def made(folder: Path) -> Stand:
         return LocalTarget(RUN_ID, folder / "state", lambda: folder, kill_after=1.0)
 
     target = make()
-    target.open()
     return Stand(RUN_ID, target, make, local_shell, str(folder / "state"), str(folder))
 
 
 @pytest.fixture
 def stand(tmp_path: Path) -> Iterator[Stand]:
     stand = made(tmp_path)
+    stand.target.open()
     yield stand
     stand.target.close()
     assert not Path(stand.state).exists()

@@ -18,7 +18,7 @@ from pccpipe.supervisor import lines
 from pccpipe.supervisor.lines import Line
 from pccpipe.targets.base import Chunk, Command, Exit, Running
 from pccpipe.targets.local import LocalTarget
-from tests.supervisor.conftest import supervisors
+from tests.supervisor.conftest import made, supervisors
 from tests.targets.stand import Stand, read_all, read_until, until
 
 
@@ -154,13 +154,17 @@ def killed(stand: Stand, script: str) -> str:
     return done.stdout
 
 
-def test_a_supervisor_that_nobody_follows_ends_with_its_last_command(stand: Stand) -> None:
+def test_a_supervisor_that_nobody_follows_ends_with_its_last_command(tmp_path: Path) -> None:
+    stand = made(tmp_path)
     token = json.loads(killed(stand, "echo one; sleep 2; echo two; exit 8"))
     assert len(supervisors(stand)) == 1
     until(lambda: not supervisors(stand), limit=10)
     attached = stand.again().attach(token)
     assert read_all(attached) == (b"one\ntwo\n", b"", Exit(8))
     attached.discard()
+    stand.target.take_over()
+    stand.target.close()
+    assert not Path(stand.state).exists()
 
 
 def test_what_a_killed_pccpipe_asked_for_begins_no_more_once_another_goes_on(stand: Stand) -> None:

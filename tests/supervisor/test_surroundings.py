@@ -35,7 +35,6 @@ from pccpipe.targets.local import LocalTarget
 from pccpipe.targets.base import Chunk, Command, Exit
 folder = Path(sys.argv[1])
 target = LocalTarget("run-1", folder / "state", lambda: folder, kill_after=1.0)
-target.open()
 
 def run(number, script, **fields):
     running = target.start(Command(f"a-{number}", "a", 1, script, **fields))
