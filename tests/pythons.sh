@@ -5,6 +5,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 minutes=${PCCPIPE_MINUTES:-4}
+# Hypothesis then takes no slowness for a fault.
+export CI=true
 [ $# -gt 0 ] || set -- tests/engine tests/record tests/spec/test_corpus.py tests/cli/test_run.py tests/shell/test_here.py
 
 find_python() { # VERSION: prints the program, if there is one that runs
@@ -22,7 +24,7 @@ for version in 3.12 3.13 3.14; do
   stamp=$(cat pyproject.toml requirements-dev.lock | cksum)
   if [ "$(cat $venv/stamp 2>/dev/null)" != "$stamp" ]; then
     "$python" -m venv --clear $venv
-    pip="$venv/bin/python -m pip --disable-pip-version-check --quiet"
+    pip="$venv/bin/python -m pip --disable-pip-version-check -qq"
     $pip install --require-hashes --requirement requirements-dev.lock
     $pip install --no-deps --no-build-isolation --editable .
     printf '%s' "$stamp" >$venv/stamp

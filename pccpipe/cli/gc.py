@@ -124,9 +124,10 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
             connection, project.vm.root, of_project, engine, project.lost_after + 60.0, project.vm.run_as
         )
         return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs)], connection
-    engine = Engine(here)
     needs_engine = project.isolation_mode is IsolationMode.CONTAINER
-    return [Site(here, system, RunsDir(runs_dir), engine, needs_engine, runs=runs)], None
+    # A project without containers does not care what DOCKER_HOST says.
+    here_too = Engine(here) if needs_engine or not here.facts.engine_error else None
+    return [Site(here, system, RunsDir(runs_dir), here_too, needs_engine, runs=runs)], None
 
 
 class _Teller:

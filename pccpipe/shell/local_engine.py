@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,21 +47,21 @@ def find_local_engine(environ: Mapping[str, str] = os.environ, home: Path | None
 
     Raises UsageError for an address that is no socket of this machine, and for a context that does not exist.
     """
-    home = Path.home() if home is None else home
+    home = home or Path(os.path.expanduser("~"))  # noqa: PTH111 - that raises nothing
     named_by, address = _named(environ, home)
     if named_by:
         return LocalEngine(_socket_of(named_by, address), named_by)
     places = known_places(environ, home)
     for place in places:
-        if Path(place).is_socket():
+        if _is_socket(place):
             return LocalEngine(place)
     # Docker Desktop leaves a dangling link; anything else at the default place is for the call to complain of.
-    return LocalEngine(DEFAULT_SOCKET, missing_at=() if Path(DEFAULT_SOCKET).exists() else places)
+    return LocalEngine(DEFAULT_SOCKET, missing_at=() if os.path.exists(DEFAULT_SOCKET) else places)  # noqa: PTH110 - that raises nothing
 
 
 def is_engine_at_hand(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> bool:
     """Whether a command here may use an engine: by any socket that is open to it, or by an address that is set."""
-    home = Path.home() if home is None else home
+    home = home or Path(os.path.expanduser("~"))  # noqa: PTH111 - that raises nothing
     try:
         named = find_local_engine(environ, home).socket
     except UsageError:
@@ -89,6 +90,14 @@ def known_places(environ: Mapping[str, str], home: Path) -> tuple[str, ...]:
         f"{home}/.local/share/containers/podman/machine/podman.sock",
         f"{Path(temporary) / 'podman/podman-machine-default-api.sock'}",
     )
+
+
+def _is_socket(path: str) -> bool:
+    """Whether a socket is there, as far as this user may see."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def _named(environ: Mapping[str, str], home: Path) -> tuple[str, str]:

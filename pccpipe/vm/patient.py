@@ -14,8 +14,8 @@ from msgspec import Struct
 from pccpipe import limits
 from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import Engine
-from pccpipe.errors import Unavailable
-from pccpipe.outcome import IsolationMode
+from pccpipe.errors import Unavailable, UsageError
+from pccpipe.outcome import IsolationMode, Reason
 from pccpipe.record.fence import system_folder
 from pccpipe.shell.here import Here
 from pccpipe.spec.model import Project, Vm
@@ -168,4 +168,7 @@ def _refusal(use: Callable[[], object]) -> Unavailable | None:
         use()
     except Unavailable as refusal:
         return refusal
+    except UsageError as error:
+        # The settings here name an engine elsewhere.
+        return Unavailable(Reason.ENGINE_MISSING, error.message, error.hint)
     return None

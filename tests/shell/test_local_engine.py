@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pccpipe.docker_api.engine import Engine
 from pccpipe.errors import Unavailable, UsageError
-from pccpipe.outcome import Reason
+from pccpipe.outcome import IsolationMode, Reason
 from pccpipe.shell import local_engine
 from pccpipe.shell.here import Here
 from pccpipe.shell.local_engine import find_local_engine, is_engine_at_hand
+from pccpipe.spec.model import Project
+from pccpipe.vm.check import Verdict
+from pccpipe.vm.checks import engine
+from pccpipe.vm.patient import Chart, Patient
 
 
 class Home:
@@ -160,3 +167,25 @@ def test_a_local_command_has_an_engine_at_hand_wherever_its_socket_is(home: Home
     assert not Here().facts.has_engine
     home.listen(".orbstack/run/docker.sock")
     assert Here().facts.has_engine
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_passed_over(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `sudo -u other`, which keeps XDG_RUNTIME_DIR."""
+    real, path = os.stat, home.listen(".rd/docker.sock")
+
+    def stat(path: str, **more: Any) -> os.stat_result:
+        if str(path).startswith(f"{home.path}/run"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert home.found() == path
+
+
+def test_the_doctor_says_what_is_wrong_with_the_setting(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
+    project = Project("p", IsolationMode.CONTAINER)
+    found = engine.installed(Patient(Chart(project, home.path / "runs", "http://127.0.0.1:9/v1", "")))
+    assert found.verdict is Verdict.WRONG
+    assert "DOCKER_HOST is 'tcp://127.0.0.1:2375'" in found.words
+    assert "DOCKER_HOST=unix://PATH" in found.words

@@ -30,6 +30,8 @@ def installed(patient: Patient) -> Finding:
     refusal = patient.engine_refusal
     if refusal is None or refusal.reason is not Reason.ENGINE_MISSING:
         return ok(f"at {patient.engine.socket}")
+    if patient.vm is None and patient.machine.facts.engine_error:
+        return wrong(f"{refusal.words}; {refusal.hint}")
     if patient.engine.socket.startswith(OF_LOGIN):
         words = f"{refusal.words}: DOCKER_HOST of the login names that socket, or vm.engine_socket does"
         return wrong(words, Mend(_service(patient, "start"), is_safe=True))
