@@ -159,9 +159,11 @@ class _Follower:
                 self._running.let_go()
             else:
                 self._finish_outputs()
-        if self._timed_out and self._deadline:
+        # A connection that was away at the limit fails no command that had ended before.
+        timed_out = self._timed_out and not (exit_ and exit_.was_over)
+        if timed_out and self._deadline:
             message = self._deadline.message
-        return Followed(exit_, self._timed_out, self._cancelled and not self._timed_out, message)
+        return Followed(exit_, timed_out, self._cancelled and not timed_out, message)
 
     def _finish_outputs(self) -> None:
         for output in self._outputs.values():

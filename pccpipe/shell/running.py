@@ -86,6 +86,9 @@ class DetachedRunning:
         self._stop_lock = threading.Lock()
         self._stop_by: float | None = None
         self._stop_sent = True
+        self._was_over = False
+        """Whether it had ended when it was to be stopped, and no word of that had been sent."""
+        self._stop_may_have_come = False
         self._wanted: tuple[int, int] | None = None
         """How many bytes of the beginning and of the end are wanted of a flood."""
         self._next_look = 0.0
@@ -163,8 +166,9 @@ class DetachedRunning:
         self._heard = time.monotonic()
         with self._stop_lock:
             self._lane = lane
+            self._was_over = bool(lane.ended and self._stop_by is not None and not self._stop_may_have_come)
             # What was sent may have been lost with the lane.
-            self._stop_sent = self._stop_by is None
+            self._stop_sent = self._stop_by is None or self._was_over
 
     def _take_in(self, lane: Lane, timeout: float) -> None:
         """Wait for output and give it to the finders."""
@@ -249,6 +253,7 @@ class DetachedRunning:
             timed_out=trailer.timed_out,
             left_processes=trailer.left_processes,
             output_lost=self._output_lost,
+            was_over=self._was_over,
         )
 
     def _why_lost(self) -> str:
@@ -307,6 +312,7 @@ class DetachedRunning:
         assert self._stop_by is not None
         grace = max(0.0, self._stop_by - time.monotonic())
         with contextlib.suppress(Unavailable, ConnectionError):
+            self._stop_may_have_come = True
             self._lanes.control.send(programs.stop(self._followed.id, grace))
             self._stop_sent = True
 

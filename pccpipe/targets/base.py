@@ -153,6 +153,8 @@ class Exit(Struct, frozen=True):
     """It left processes in the background, which were ended when it had ended."""
     output_lost: bool = False
     """The end of its output could not be kept until it was read, as where the target's disk is full."""
+    was_over: bool = False
+    """It had ended when it was to be stopped: its target was away, and nobody knew."""
 
 
 class Running(Protocol):

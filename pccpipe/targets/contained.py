@@ -98,6 +98,7 @@ class Contained:
         self._stop_by: float | None = None
         self._stop_changed = threading.Condition()
         self._stopper: threading.Thread | None = None
+        self._stop_may_have_come = False
         if answers:
             self._take_up(*answers, Skip({}))
 
@@ -323,6 +324,7 @@ class Contained:
             out_of_memory=out_of_memory,
             timed_out=timed_out,
             output_lost=began_again and self._was_away,
+            was_over=self._was_away and self._stopper is not None and not self._stop_may_have_come,
         )
 
     def _ask_a_stopped_engine(self, error: Exception) -> None:
@@ -409,6 +411,7 @@ class Contained:
             try:
                 retry.wait(STOP_TIMEOUT)
                 if _state(self._where.engine.inspect(container)).get("Running") is True:
+                    self._stop_may_have_come = True
                     self._where.engine.ask(Call.OTHER, lambda client: client.kill(container, "KILL"))
                 return
             except (Unavailable, ConnectionError, TimeoutError) as error:
@@ -424,6 +427,7 @@ class Contained:
         try:
             engine = self._where.engine
             made = engine.id_of(engine.ask(Call.OTHER, lambda client: client.exec_create(container, tell)))
+            self._stop_may_have_come = True
             engine.ask(Call.OTHER, lambda client: client.exec_start(made, detach=True))
         except (Unavailable, ConnectionError, TimeoutError):
             return  # it has ended, or KILL will do

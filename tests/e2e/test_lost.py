@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,32 @@ def test_a_link_that_is_cut_for_half_a_minute_costs_nothing(tmp_path: Path, fres
     )
     assert ran.code == 0, ran.stdout + ran.stderr
     assert ran.log("work") == ran.log("work", "stderr") == "".join(f"{number}\n" for number in range(1, 101))
+
+
+@pytest.mark.parametrize("on", ["on: vm", "on: container\n    container: box"], ids=["vm", "container"])
+def test_a_step_that_ended_in_time_while_its_vm_was_away_has_not_timed_out(
+    tmp_path: Path, fresh_vm: VM, on: str
+) -> None:
+    control = Control(tmp_path, fresh_vm)
+
+    def go_away(_: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, '"command_started"'))
+        wait_until(lambda: (record / "logs/work-1.stdout.log").read_text() == "ready\n")
+        fresh_vm.refuse()
+        fresh_vm.kill_sessions()
+        time.sleep(9)
+        fresh_vm.accept()
+
+    ran = control.run(
+        f"""
+        containers: {{box: {{image: "bb:latest", network: none}}}}
+        steps:
+          - id: work
+            {on.replace("    ", "            ")}
+            timeout: 7s
+            run: echo ready; sleep 4; echo done
+        """,
+        meanwhile=go_away,
+    )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("work") == "ready\ndone\n"
