@@ -126,10 +126,10 @@ def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, h
 
     if takes_for_one(now):
         # Only one of them can be here: that the others are not says nothing.
-        for path in left & twins(sent.entries):
-            if not _has_that_name(now / path):
-                left.discard(path)
-                told.refuse(path, TWIN)
+        missing = {path for path in twins(sent.entries) if not _has_that_name(now / path)}
+        for path in sorted(missing):
+            told.refuse(path, TWIN)
+        left = {path for path in left if missing.isdisjoint([path, *map(str, PurePosixPath(path).parents)])}
 
     below = ""
     for found in walk(now, Excluded.only(()), locked):

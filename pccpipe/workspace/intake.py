@@ -135,8 +135,8 @@ class Intake:
         """Make the folders that lead to `path`, which was asked for by name."""
         for parent in reversed(PurePosixPath(path).parents):
             name = "" if str(parent) == "." else str(parent)
-            if name not in self._folders:
-                self._make_folder(Entry(name, stat.S_IFDIR | 0o755))
+            if name not in self._folders and not self._made_folder(Entry(name, stat.S_IFDIR | 0o755)):
+                return
 
     def admit(self, entry: Entry, *, own_link: bool = False, known: bool = False) -> bool:
         """Whether it may come. Folders are made at once, links by `finish`.

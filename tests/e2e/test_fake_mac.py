@@ -352,3 +352,12 @@ def test_gc_on_a_vm_from_a_mac_exits_with_0(mac_control: Control) -> None:
     assert ran.code == 0
     done = mac_control.do("gc", "--project", str(mac_control.project_file()))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_doctor_looks_at_a_mac_and_at_its_vm(mac_control: Control) -> None:
+    done = mac_control.do("doctor", "--project", str(mac_control.project_file()))
+    assert "Traceback" not in done.stderr
+    assert done.returncode in {0, 1}, done.stdout + done.stderr
+    said = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line[:1].isalpha()}
+    assert {said[name] for name in ("ssh", "login", "programs", "engine", "container", "here", "here-files")} == {"ok"}
+    assert "Darwin" in done.stdout

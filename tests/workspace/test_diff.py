@@ -246,13 +246,18 @@ def test_of_names_that_are_one_here_the_missing_one_does_not_look_deleted(
     trees: tuple[Path, Path], mocker: MockerFixture
 ) -> None:
     sent, now = trees
-    for name in ("Readme", "README", "OUT.txt"):
+    for name in ("Readme", "README", "OUT.txt", "dir/same", "DIR/other"):
+        (sent / name).parent.mkdir(exist_ok=True)
         (sent / name).write_text("before\n")
     (now / "README").write_text("after\n")
+    (now / "dir").mkdir()
+    (now / "dir/same").write_text("before\n")
     mocker.patch("pccpipe.workspace.diff.takes_for_one", return_value=True)
     diff = made(trees)
-    assert diff.changed.refused == ("'Readme': the disk here takes its name for that of another file",)
+    why = "the disk here takes its name for that of another file"
+    assert diff.changed.refused == (f"'DIR': {why}", f"'Readme': {why}")
     assert b"Readme" not in diff.patch
+    assert b"DIR" not in diff.patch
     assert b"+after" in diff.patch
     # It is gone, and nothing else has its name.
     assert b"-before" in diff.patch.partition(b"OUT.txt")[2]

@@ -134,6 +134,14 @@ def test_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "in/File").read_text() == "x"
 
 
+def test_a_folder_asked_for_by_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
+    intake = Intake(tmp_path / "in", Limits())
+    made(tmp_path / "in", "OUT")
+    intake.root("OUT/deep/file")
+    assert not intake.admit(Entry("OUT/deep/file", FILE, 1))
+    assert [words.partition(":")[0] for words in intake.finish().refused] == ["'OUT'"]
+
+
 LONG = """
 from pathlib import Path
 import shlex
