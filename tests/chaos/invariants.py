@@ -30,9 +30,14 @@ CODES = {
 }
 
 
+HEARD = 45.0
+"""Seconds within which the end of a command that takes half a second is heard, whatever strikes: faults last 3 s, a
+pause between two tries 10 s, and after 15 s of silence its place is asked."""
+
+
 def violations(played: Played, vm: VM) -> list[str]:
     """Each rule that the run breaks, in words."""
-    checks = (_ended, _order, _fold, _marks, _logs, _diff)
+    checks = (_ended, _order, _heard, _fold, _marks, _logs, _diff)
     return [*(words for check in checks for words in check(played)), *_left(played, vm)]
 
 
@@ -81,6 +86,12 @@ def _order_of_steps(events: list[dict[str, Any]]) -> Iterator[str]:
         if kind in {"command_started", "command_ended"}:
             last[attempt] = kind
     yield from (f"{attempt} never ended" for attempt, kind in last.items() if kind == "command_started")
+
+
+def _heard(played: Played) -> Iterator[str]:
+    for event in _events(played):
+        if event["event"] == "command_ended" and event["seconds"] > HEARD:
+            yield f"the end of {event['step']} was heard after {event['seconds']:.0f} s"
 
 
 def _fold(played: Played) -> Iterator[str]:

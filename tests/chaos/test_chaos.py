@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,12 @@ def _edit(name: str, old: str, new: str) -> Callable[[Played, VM], Played]:
     return edit
 
 
+def _end_late(played: Played, _: VM) -> Played:
+    path = played.record / "events.jsonl"
+    path.write_text(re.sub(r'("event":"command_ended".*?"seconds":)[0-9.]+', r"\g<1>61.0", path.read_text(), count=1))
+    return played
+
+
 def _leave(played: Played, vm: VM) -> Played:
     vm.sh(f"mkdir -p {vm.root}/.system/run-workspaces/{played.record.name}")
     return played
@@ -48,6 +55,7 @@ BROKEN = {
     "exit status": lambda played, _: replace(played, code=1),
     "the journal's numbers": _edit("events.jsonl", '{"seq":5,', '{"seq":6,'),
     "never ended": _edit("events.jsonl", '"event":"command_ended"', '"event":"command_renamed"'),
+    "was heard after 61 s": _end_late,
     "not the fold": _edit("run.json", '"status": "succeeded"', '"status": "failed"'),
     "ran 2 times; of 1": _edit("logs/last-1.stdout.log", "onvm:1", "onvm:2"),
     "stdout of onvm": _edit("logs/onvm-1.stdout.log", "onvm out 60\n", ""),
