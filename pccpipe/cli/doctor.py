@@ -33,7 +33,7 @@ endpoint_option = click.option(
 def doctor(
     *, project: Path | None, runs_dir: Path, endpoint: str, fix: bool, as_json: bool, accept_new_host_key: bool
 ) -> None:
-    """Look at all that a run needs on the project's VM, or here, and name the one command that mends what is wrong.
+    """Look at all that a run needs, on the project's VM and here, and name the one command that mends what is wrong.
 
     The key is the one in OPENAI_API_KEY, if that is set; it is used from this machine alone. Nothing is mended on a VM
     that a run has. Exit status: 0 all is fine (there may be warnings), 1 something is wrong, 3 the VM can't be reached.

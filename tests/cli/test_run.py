@@ -167,8 +167,10 @@ def test_a_reader_who_goes_away_does_not_end_the_run(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: 'for i in 1 2 3 4 5; do echo $i; sleep 0.1; done; echo done > finished'}]")
     process = folder.start("run", "pipeline.yaml", "--run-id", "r1")
     assert process.stdout
-    process.stdout.close()
-    process.wait(timeout=30)
+    assert process.stderr
+    with process.stderr:
+        process.stdout.close()
+        process.wait(timeout=30)
     assert (folder.path / "finished").exists()
     assert state(folder)["outcome"] == "succeeded"
 
