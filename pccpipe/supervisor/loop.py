@@ -6,11 +6,11 @@ there, and what is answered:
     begin ID MARK HOLDER LIMIT KILL_AFTER FOLDER TAG ARGV ENV    `begun` and `state`, or `refused KIND WORDS`
     follow ID                                                    `known` and `state`, or `unknown`
     stop ID GRACE                                                nothing
-    end                                                          `ended COUNT`: so many commands end, and this process
+    end                                                          `ended COUNT`, of commands that end with this process
 
-`state OUT ERR SAID` gives the sizes of the two spools, and `-` or how the command ended; it comes whenever that
-changes. The process ends by itself when no command and no connection is left. It holds a lock on the file
-`supervisor.lock` as long as it lives.
+ARGV and ENV are words with a NUL between them. `state OUT ERR SAID` gives the sizes of the two spools, and `-` or how
+the command ended; it comes whenever that changes. The process ends by itself when no command and no connection is
+left. It holds a lock on the file `supervisor.lock` as long as it lives.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Connection:
         self.number = stream.fileno()
         self.inbox = bytearray()
         self.work: Work | None = None
+        self.waits = False
+        """The loop waits until it takes more."""
         self._outbox = b""
         self._told: tuple[int, int, bytes] | None = None
 
@@ -137,7 +139,9 @@ class Supervisor:
                 del self._works[work.id]
         for connection in self._connections.values():
             connection.tell()
-            self._poll.register(connection.number, select.POLLIN | (select.POLLOUT if connection.is_full else 0))
+            if connection.is_full != connection.waits:
+                connection.waits = connection.is_full
+                self._poll.register(connection.number, select.POLLIN | (select.POLLOUT if connection.waits else 0))
         return pause
 
     def _handle(self, number: int, handler: Callable[[], None]) -> None:
@@ -217,8 +221,8 @@ class Supervisor:
                 raise ValueError(fields[:1])
 
     def _begin(self, connection: Connection, order: Order) -> None:
-        argv, env = wire.unpack(order.argv), wire.unpack(order.env)
-        variables = dict(variable.split(b"=", 1) for variable in env)
+        argv = order.argv.split(b"\0")
+        variables = dict(variable.split(b"=", 1) for variable in order.env.split(b"\0"))
         try:
             work = Work(order, argv, variables, self._own, self._home, self._umask, time.monotonic())
         except NotBegun as error:

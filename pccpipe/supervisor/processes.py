@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+_FEW = 200
+"""Numbers of processes that are looked at one by one."""
+
 
 def newest() -> int:
     """Give the number of the newest process here; they are numbered in turn. -1 where nobody knows."""
@@ -14,15 +17,19 @@ def newest() -> int:
         return -1
 
 
-def tagged(tag: bytes, after: int = 0) -> list[int]:
-    """List the processes that have a text in their environment, of those with a number above `after`."""
-    found = []
+def tagged(tag: bytes, after: int = 0, last: int = 0) -> list[int]:
+    """List the processes that have a text in their environment, of those with a number above `after`.
+
+    Args:
+        last: the highest number that is of interest; 0 for all.
+    """
     own = os.getpid()
-    for name in _numbers():
-        pid = int(name)
-        if pid > after and pid != own and tag in _read(f"/proc/{name}/environ"):
-            found.append(pid)
-    return found
+    if 0 < last - after < _FEW:
+        # To list them all takes longer.
+        numbers = list(range(after + 1, last + 1))
+    else:
+        numbers = [pid for pid in map(int, _numbers()) if pid > after]
+    return [pid for pid in numbers if pid != own and tag in _read(f"/proc/{pid}/environ")]
 
 
 def holders(pipes: set[str]) -> list[int]:

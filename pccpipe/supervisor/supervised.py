@@ -16,7 +16,6 @@ from pccpipe.errors import Lost, Refused, Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.shell.here import Here
 from pccpipe.shell.programs import KILL_AFTER, Place, own_variables
-from pccpipe.supervisor import wire
 from pccpipe.supervisor.files import HOST, Files
 from pccpipe.supervisor.lines import BEGIN_TIMEOUT, Line, begin, connect, is_alive
 from pccpipe.supervisor.running import SupervisedRunning
@@ -59,15 +58,14 @@ class Supervised:
         """Make sure that commands can run. Raises `Unavailable`."""
         if self._closed:
             raise _ended()
+        if self._is_open:
+            return
         self._was_used = True
         self._files.make()
-        with self._changed:
-            if self._is_open:
-                return
-            self._is_open = True
         # Not waited for: it comes up while the record is written.
         line = self._line()
         with self._changed:
+            self._is_open = True
             self._idle.append(line)
 
     def take_over(self) -> None:
@@ -255,13 +253,13 @@ class Supervised:
             inherited.pop(name, None)
         env = {os.fsencode(name): os.fsencode(value) for name, value in {**inherited, "PWD": folder}.items()}
         env |= {_encoded(name): _encoded(value) for name, value in given.items()}
-        if "\0" in f"{command.script}{folder}" or any(b"\0" in value for value in env.values()):
+        if "\0" in f"{command.script}{command.shell}{folder}" or any(b"\0" in value for value in env.values()):
             raise Refused("a NUL byte in its script or environment: no shell can take that")
         return [
             *(b"%f" % command.limit, b"%f" % self._kill_after),
             *(_encoded(folder), f"PCCPIPE_STEP={own['PCCPIPE_STEP']}".encode()),
-            wire.pack(*map(_encoded, argv)),
-            wire.pack(*(b"=".join(variable) for variable in env.items())),
+            b"\0".join(map(_encoded, argv)),
+            b"\0".join(b"=".join(variable) for variable in env.items()),
         ]
 
 

@@ -8,16 +8,8 @@ _LONGEST_LINE = 1 << 20
 
 
 def pack(*fields: bytes) -> bytes:
-    """Make a message; or a list, as one field of a message."""
+    """Make a message."""
     return b" ".join(b"%d" % len(field) for field in fields) + b"\n" + b"".join(fields)
-
-
-def unpack(data: bytes | bytearray) -> list[bytes]:
-    """Give the fields of one whole message. Raises ValueError."""
-    taken = take(bytearray(data))
-    if taken is None:
-        raise ValueError("a message is cut")
-    return taken
 
 
 def take(inbox: bytearray) -> list[bytes] | None:

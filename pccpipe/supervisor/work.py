@@ -86,7 +86,7 @@ class Work:
             self.err = Spool(f"{name}.stderr")
             self._first = processes.newest()
             self._begin(argv, env, order.folder, home, umask)
-            # For whoever ends it should this process be gone.
+            # By this it is ended should this process be gone.
             os.write(claim, b"%d\n" % self.pid)
         except (OSError, ValueError) as error:
             self._undo(name, order.mark)
@@ -168,7 +168,7 @@ class Work:
             raise NotBegun(b"late", "it came too late") from error
         except OSError as error:
             raise NotBegun(b"files", error.strerror or str(error)) from error
-        # After the claim: whoever takes over a run names itself first, and then looks for claims.
+        # After the claim: who takes over a run first names itself, then looks for claims.
         try:
             with open("holder", "rb", buffering=0) as file:
                 held = file.read()
@@ -316,8 +316,9 @@ class Work:
         return processes.can_look() and (now - self._began > _YOUNG or not 0 <= made <= 1)
 
     def _tagged(self, now: float | None = None) -> list[int]:
-        young = now is not None and now - self._began < _YOUNG and processes.newest() >= self._first
-        return processes.tagged(self._tag, self._first if young else 0)
+        if now is not None and now - self._began < _YOUNG and (last := processes.newest()) >= self._first:
+            return processes.tagged(self._tag, self._first, last)
+        return processes.tagged(self._tag)
 
     def _tell(self) -> None:
         """Write down how it ended; once."""

@@ -1,4 +1,4 @@
-"""Whoever is killed, and whenever: a command runs once, and its end is known or said to be unknown."""
+"""pccpipe or its supervisor is killed at any moment: a command runs once, and its end is known or said to be unknown."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def test_a_killed_supervisor_makes_its_command_lost_and_the_next_one_has_another
     running = stand.start(f"echo one; echo >>begun; sleep 0.3; echo two; sleep {stand.nap}")
     read_until(running, b"two\n")
     (pid,) = supervisors(stand)
+    assert lines.is_alive(stand.state)
     os.kill(pid, signal.SIGKILL)
     read_to_the_loss(running)
+    until(lambda: not lines.is_alive(stand.state))
     assert stand.naps() == 1
     running.discard()
     until(lambda: not stand.naps())
@@ -103,6 +105,9 @@ def test_a_supervisor_that_does_not_answer_begins_nothing_later(stand: Stand, mo
     with pytest.raises(Unavailable, match="supervisor"):
         stand.run("echo >>begun")
     os.kill(pid, signal.SIGCONT)
+    monkeypatch.undo()
+    stand.run("true")
+    assert not (Path(stand.state) / "commands" / "step-2.sup").exists()
     assert stand.run("test ! -e begun")[2] == Exit(0)
 
 
@@ -200,7 +205,7 @@ def test_two_that_resume_at_once_follow_one_command(stand: Stand) -> None:
     assert (Path(stand.workspace) / "begun").read_text() == "\n"
 
 
-def test_a_killed_commands_file_names_its_group_for_whoever_ends_it(stand: Stand) -> None:
+def test_a_killed_commands_file_names_its_group(stand: Stand) -> None:
     running = stand.start(f"env -i sleep {stand.nap}; true")
     until(lambda: stand.naps() == 1)
     (pid,) = supervisors(stand)
