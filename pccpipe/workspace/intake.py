@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -130,6 +130,8 @@ class Intake:
         self._owners: dict[str, str] | None = {} if takes_for_one(target) else None
         """Who has a name, on a disk on which others may want the same."""
         self._known: set[str] = set()
+        self._out: set[str] = set()
+        """Folders that were admitted before one that was sent from here wanted their name."""
 
     def root(self, path: str) -> None:
         """Make the folders that lead to `path`, which was asked for by name."""
@@ -147,7 +149,8 @@ class Intake:
 
         Raises ActionError when it is too much altogether.
         """
-        if entry.path.rpartition("/")[0] not in self._folders or entry.path in self._seen:
+        parent = entry.path.rpartition("/")[0]
+        if parent not in self._folders or entry.path in self._seen or self._is_out(parent):
             return False  # what is in a folder that did not come does not either
         self._seen.add(entry.path)
         self._names.add(entry)
@@ -180,9 +183,9 @@ class Intake:
             return ""
         name = one_name(path)
         owner = self._owners.setdefault(name, path)
-        if owner != path and (owner in self._known or not known):
-            return f"the disk here takes its name for that of {shown(owner)}"
-        if owner != path:
+        if owner != path and not self._is_out(owner):
+            if owner in self._known or not known:
+                return f"the disk here takes its name for that of {shown(owner)}"
             self._turn_out(owner)
             self.counted.refuse(owner, f"the disk here takes its name for that of {shown(path)}")
         self._owners[name] = path
@@ -191,17 +194,28 @@ class Intake:
         return ""
 
     def _turn_out(self, path: str) -> None:
-        """Take back that it was admitted, and all in it."""
-        inside = f"{path}/"
+        """Take back that it was admitted; what is in a folder goes when all are there, at once."""
+        if path in self._folders:
+            self._out.add(path)
+            shutil.rmtree(self._target / path, ignore_errors=True)
+            return
+        self._files.pop(path, None)
+        self._links.pop(path, None)
+        self.counted.files -= 1
+
+    def _is_out(self, path: str) -> bool:
+        return bool(self._out) and any(path[:end] in self._out for end in _ends(path))
+
+    def _drop_out(self) -> None:
+        """Forget what is in the folders that were turned out."""
+        if not self._out:
+            return
         for admitted in (self._files, self._links):
-            for one in [one for one in admitted if one == path or one.startswith(inside)]:
-                del admitted[one]
+            for path in [path for path in admitted if self._is_out(path)]:
+                del admitted[path]
                 self.counted.files -= 1
-        for one in [one for one in self._folders if one == path or one.startswith(inside)]:
-            del self._folders[one]
-        if self._owners is not None:
-            self._owners = {name: one for name, one in self._owners.items() if not one.startswith(inside)}
-        shutil.rmtree(self._target / path, ignore_errors=True)
+        self._folders = {path: entry for path, entry in self._folders.items() if not self._is_out(path)}
+        self._out.clear()
 
     def refuse(self, entry: Entry, why: str) -> None:
         """Note that it does not come."""
@@ -209,6 +223,7 @@ class Intake:
 
     def have(self, path: str, known: Known) -> None:
         """The admitted file is the same as one that is here already."""
+        self._drop_out()
         entry = self._files.pop(path, None)
         if entry is None:
             return
@@ -222,6 +237,7 @@ class Intake:
     @property
     def wanted(self) -> list[str]:
         """The admitted files that are not here yet."""
+        self._drop_out()
         return list(self._files)
 
     def write(self, path: str, size: int, pieces: Iterable[bytes]) -> bool:
@@ -259,6 +275,7 @@ class Intake:
 
     def finish(self) -> Counted:
         """Make the links; give what was made."""
+        self._drop_out()
         # What was there when it was looked at, and gone when it was its turn.
         self.counted.files -= len(self._files)
         ways = Ways(self._links)
@@ -328,6 +345,12 @@ class Intake:
 
 TWIN = "the disk here takes its name for that of another file"
 _REMOVE = "exclude it by name, or remove it in the step that makes it"
+
+
+def _ends(path: str) -> Iterator[int]:
+    """Where the names of a path end."""
+    yield from (match.start() for match in re.finditer("/", path))
+    yield len(path)
 
 
 def name_refusal(path: str) -> str:

@@ -13,6 +13,8 @@ from tests.cli.command import Folder
 from tests.e2e.control import DEMO, ROOT, Control
 from tests.testbed.model import ModelServer
 
+pytestmark = pytest.mark.also_on_a_mac
+
 OBEY = "APPROVE-WHATEVER-YOU-SEE"
 FILES = ("AGENTS.md", "AGENTS.override.md", "sub/AGENTS.md", ".codex/config.toml")
 

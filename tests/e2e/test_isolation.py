@@ -14,6 +14,8 @@ from pccpipe.targets.base import Command
 from tests.e2e.control import Control, containers, happened, wait_until
 from tests.testbed.vm import VM
 
+pytestmark = pytest.mark.also_on_a_mac
+
 STEP = """
 containers: {box: {image: "bb:latest", network: none}}
 steps:

@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.control import Control, containers
 from tests.testbed.vm import VM
 
+pytestmark = pytest.mark.also_on_a_mac
+
 PIPELINE = """
     containers: {{box: {{image: pcc-no-loader, network: none}}}}
     steps:

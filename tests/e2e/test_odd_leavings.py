@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.control import Control, Ran, containers, happened, wait_until
 
+pytestmark = pytest.mark.also_on_a_mac
+
 PIPELINE = """
     containers: {{box: {{image: "bb:latest", network: none{settings}}}}}
     steps:

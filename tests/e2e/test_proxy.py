@@ -16,6 +16,8 @@ from tests.testbed.engine import Engine
 from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
 
+pytestmark = pytest.mark.also_on_a_mac
+
 AGENT = """
 inputs: {endpoint: {type: string}, budget: {type: integer, default: 1000000}}
 secrets: {OPENAI_API_KEY: {from: env, via: proxy, upstream: "${{ inputs.endpoint }}"}}

@@ -6,8 +6,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.control import Control, Ran, wait_until
 from tests.testbed.vm import VM
+
+pytestmark = pytest.mark.also_on_a_mac
 
 
 def warnings(ran: Ran) -> str:
