@@ -1,4 +1,4 @@
-"""pccpipe or its supervisor is killed at any moment: a command runs once, and its end is known or said to be unknown."""
+"""pccpipe or its supervisor is killed at any moment: a command runs once, and its end is known, or said not to be."""
 
 from __future__ import annotations
 
