@@ -173,7 +173,10 @@ class Supervisor:
     def _accept(self) -> None:
         try:
             number, _ = self._server._accept()  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return
         except OSError:
+            time.sleep(0.02)  # no descriptor is free, and it comes again at once
             return
         self._join(socket.socket(fileno=number))
 

@@ -65,6 +65,7 @@ class SupervisedRunning:
         self._stop_by: float | None = None
         self._wanted: tuple[int, int] | None = None
         self._next_look = 0.0
+        self._turn = Stream.STDOUT
         self._taken = 0
         """Bytes that were read since the last look."""
         if line is None:
@@ -91,6 +92,10 @@ class SupervisedRunning:
                 # The last look at what a flood has left.
                 self._catch_up(*self._wanted)
                 continue
+            # The newest word, so that neither stream is read far ahead of the other.
+            for _ in range(8):
+                if self._ended or not self._hear(0.0):
+                    break
             # A flood is not read faster than it is looked at: most of it will be skipped.
             if (not self._wanted or self._taken < LEAST_AHEAD) and (chunk := self._next_chunk()):
                 self._taken += len(chunk.data)
@@ -187,7 +192,8 @@ class SupervisedRunning:
             return lost
 
     def _next_chunk(self) -> Chunk | None:
-        for stream in Stream:
+        # In turn: a flood on one does not keep back what the other says.
+        for stream in (self._turn, Stream.STDERR if self._turn is Stream.STDOUT else Stream.STDOUT):
             at, size = self._read[stream], self._sizes[stream]
             if at >= size:
                 continue
@@ -197,6 +203,7 @@ class SupervisedRunning:
                 data = b""
             if data:
                 self._read[stream] += len(data)
+                self._turn = Stream.STDERR if stream is Stream.STDOUT else Stream.STDOUT
                 return Chunk(stream, data)
             # Someone removed it, or cut it short.
             self._read[stream] = size

@@ -141,10 +141,12 @@ class Supervised:
         if self._closed or not self._was_used:
             self.leave()
             return ()
-        lines = idle or filter(None, [connect(self._place.state)])
-        is_clean = not self._took_over and any(map(_end, lines))
+        line = next(iter(idle), None) or connect(self._place.state)
+        is_clean = line is not None and _end(line)
+        if line and not idle:
+            line.close()
         self.leave()
-        if not is_clean:
+        if self._took_over or not is_clean:
             self._files.end_all()
         words = self._files.remove_all()
         if not words:

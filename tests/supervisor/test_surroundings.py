@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from pccpipe.errors import Lost, Refused, Unavailable
-from pccpipe.outcome import Reason
+from pccpipe.outcome import Reason, Stream
 from pccpipe.supervisor import wire
 from pccpipe.supervisor.loop import SOCKET
-from pccpipe.targets.base import Command, Exit
+from pccpipe.targets.base import Chunk, Command, Exit
 from tests.disk import SmallDisk, mounted
 from tests.fake_mac import FakeMac
 from tests.supervisor.conftest import made, supervisors
@@ -278,3 +278,29 @@ def test_a_flood_that_nobody_reads_takes_no_memory(stand: Stand) -> None:
     running.stop(0)
     assert read_all(running)[2].code in {137, 143}
     running.discard()
+
+
+def test_a_flood_on_one_stream_does_not_keep_back_the_other(stand: Stand) -> None:
+    running = stand.start(f"head -c {50 * MIB} /dev/zero; echo said >&2; sleep {stand.nap}")
+    until(lambda: Path(stand.state, "commands", "step-1.stderr").stat().st_size == 5)
+    seen = 0
+    while not (isinstance(got := running.read(5), Chunk) and got.stream is Stream.STDERR):
+        seen += len(got.data) if isinstance(got, Chunk) else 0
+    assert (got.data, seen < 10 * MIB) == (b"said\n", True)
+    running.stop(0)
+    read_all(running)
+    running.discard()
+
+
+def test_without_proc_a_run_that_is_taken_over_ends_what_goes_on(tmp_path: Path, mac: FakeMac) -> None:
+    code = """
+target.open()
+running = target.start(Command("a-1", "a", 1, "echo one; sleep 44.75"))
+while b"one" not in getattr(running.read(5), "data", b""): pass
+target.leave()
+target = LocalTarget("run-1", folder / "state", lambda: folder, kill_after=1.0)
+target.take_over()
+"""
+    in_another(code, tmp_path, mac)
+    until(lambda: subprocess.run(["pgrep", "-fx", "sleep 44.75"], check=False, capture_output=True).stdout == b"")
+    assert not (tmp_path / "state").exists()
