@@ -125,9 +125,10 @@ class Control:
 
     def do(self, command: str, *arguments: str, limit: float = 90) -> subprocess.CompletedProcess[str]:
         """Another command, on the runs of this control centre."""
-        runs = str(self.folder / ".system" / "runs")
+        # selfcheck makes a folder of its own.
+        runs = () if command == "selfcheck" else ("--runs-dir", str(self.folder / ".system" / "runs"))
         return subprocess.run(
-            self._on_controller([sys.executable, "-m", "pccpipe", command, *arguments, "--runs-dir", runs]),
+            self._on_controller([sys.executable, "-m", "pccpipe", command, *arguments, *runs]),
             cwd=self.folder,
             env=self._environment(),
             stdin=subprocess.DEVNULL,

@@ -361,3 +361,16 @@ def test_doctor_looks_at_a_mac_and_at_its_vm(mac_control: Control) -> None:
     said = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line[:1].isalpha()}
     assert {said[name] for name in ("ssh", "login", "programs", "engine", "container", "here", "here-files")} == {"ok"}
     assert "Darwin" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_selfcheck_finds_nothing_and_says_what_a_mac_does_not_show(mac_control: Control) -> None:
+    done = mac_control.do("selfcheck", "--project", str(mac_control.project_file()), limit=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the secret was found nowhere that it must not be" in done.stdout
+    here = done.stdout.partition("here:\n")[2].partition("\n10.")[0]
+    assert re.search(r"clean +arguments of processes +[1-9]", here), here
+    assert re.search(r"could not look +environment of processes", here), here
+    assert "shows no program the environment of another" in here
+    for place in ("workspace", "what is kept of commands"):
+        assert re.search(rf"clean +{place} +[1-9]", here), here
