@@ -103,7 +103,7 @@ class Found(Struct):
     unseen: list[str] = field(default_factory=list)
     engine_known: bool = True
     sees_processes: bool = True
-    """Whether there is a /proc; here, what runs is told by locks as well."""
+    """Whether there is a /proc; here, locks say what runs as well."""
     tags: set[str] = field(default_factory=set)
     """Of processes that commands began."""
     lanes: set[str] = field(default_factory=set)

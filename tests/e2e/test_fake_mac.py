@@ -1,4 +1,4 @@
-"""Runs whose controller is a Mac, as far as one can be had on Linux."""
+"""Runs whose controller is a Mac, as far as Linux can be one."""
 
 from __future__ import annotations
 

@@ -233,16 +233,16 @@ def on_macos(mocker: MockerFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "code", "is_told"),
+    ("host", "code", "names_it"),
     [("10.1.2.3", errno.EHOSTUNREACH, True), ("8.8.8.8", errno.EHOSTUNREACH, False), ("10.1.2.3", errno.EIO, False)],
 )
 def test_on_a_mac_the_permission_for_local_networks_is_named_where_it_may_be_missing(
-    on_macos: None, mocker: MockerFixture, host: str, code: int, is_told: bool
+    on_macos: None, mocker: MockerFixture, host: str, code: int, names_it: bool
 ) -> None:
     mocker.patch("socket.create_connection", side_effect=OSError(code, os.strerror(code)))
     error = refusal(Vm(host, "pcc"))
     assert error.reason is Reason.SSH_UNREACHABLE
-    assert ("Local Network" in error.hint) is is_told
+    assert ("Local Network" in error.hint) is names_it
 
 
 def test_elsewhere_a_machine_that_is_away_is_just_that(mocker: MockerFixture) -> None:
