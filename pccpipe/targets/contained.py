@@ -40,7 +40,8 @@ LOG_FILE = 900_000_000
 """Bytes that the engine's log has at least, of more; twice as many, and it may have dropped the oldest
 (`settings.LOG_CONFIG`)."""
 PID_FILE = "/var/run/docker.pid"
-ENDED_WITH_THE_ENGINE = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL, 255})
+ENDED_BY_SIGNAL = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
+ENDED_WITH_THE_ENGINE = ENDED_BY_SIGNAL | {255}
 """Exit codes of a container whose engine stops; 255 is what an engine writes when it starts and finds it dead."""
 LINE_COST = 28
 """Bytes that a line takes in it besides itself."""
@@ -315,7 +316,7 @@ class Contained:
         except (Unavailable, ConnectionError, TimeoutError) as error:
             if may_be_the_engines:
                 self._ask_a_stopped_engine(error)
-        out_of_memory, timed_out = _state(found).get("OOMKilled") is True, _had_its_time(found)
+        out_of_memory, timed_out = _state(found).get("OOMKilled") is True, had_its_time(found, code)
         if began_again and may_be_the_engines and not out_of_memory and not timed_out:
             raise self._lost_with("the engine, or all of {host}, was restarted")
         self._exit = Exit(
@@ -444,13 +445,19 @@ def _ready(answers: list[Answer], timeout: float) -> list[Answer]:
     return [by_fd[fd] for fd, _ in poller.poll(max(0.0, timeout) * 1000)]
 
 
-def _had_its_time(found: dict[str, Json] | None) -> bool:
+def had_its_time(found: dict[str, Json] | None, code: int) -> bool:
     """Whether a container ran for as long as it may, by the engine's own account."""
     match found:
-        case {"State": {"StartedAt": str(began), "FinishedAt": str(ended)}, "Config": {"Labels": {**labels}}}:
+        case {
+            "Created": str(made),
+            "State": {"StartedAt": str(began), "FinishedAt": str(ended)},
+            "Config": {"Labels": {**labels}},
+        }:
             limit = number_or_none(labels.get(LIMIT_LABEL))
+            # The engine notes a start when it hears of it: on a busy machine seconds late, and the time is over before.
+            since = made if code in ENDED_BY_SIGNAL else began
             try:
-                seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+                seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(since)).total_seconds()
             except (ValueError, TypeError, OverflowError):
                 return False
             return limit is not None and seconds >= limit

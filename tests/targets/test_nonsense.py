@@ -30,7 +30,7 @@ from pccpipe.shell.programs import Place
 from pccpipe.shell.trailer import TrailerFinder
 from pccpipe.targets.answers import number, number_or_none
 from pccpipe.targets.base import Command, Isolation
-from pccpipe.targets.contained import _had_its_time
+from pccpipe.targets.contained import had_its_time
 from pccpipe.targets.machine import Done, Process
 from pccpipe.values import Json
 from pccpipe.workspace.exclude import Excluded
@@ -273,4 +273,10 @@ def test_a_time_without_sense_is_no_time_limit() -> None:
         ("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "nan"),
     ):
         state: Json = {"StartedAt": began, "FinishedAt": ended}
-        assert not _had_its_time({"State": state, "Config": {"Labels": {LIMIT_LABEL: limit}}})
+        account: dict[str, Json] = {
+            "Created": began,
+            "State": state,
+            "Config": {"Labels": {LIMIT_LABEL: limit}},
+        }
+        assert not had_its_time(account, 143)
+        assert not had_its_time(account, 0)

@@ -1,0 +1,39 @@
+"""Whether a container's time was over, by what the engine says of it. A busy engine notes its start late."""
+
+from __future__ import annotations
+
+import pytest
+
+from pccpipe.docker_api.settings import LIMIT_LABEL
+from pccpipe.targets.contained import had_its_time
+from pccpipe.values import Json
+
+
+def account(began: int, ended: int, limit: str = "40") -> dict[str, Json]:
+    """Of a container that was made at second 0."""
+    at = "2026-01-01T00:00:{:02}.123456789Z".format
+    state: dict[str, Json] = {"StartedAt": at(began), "FinishedAt": at(ended)}
+    return {"Created": at(0), "State": state, "Config": {"Labels": {LIMIT_LABEL: limit}}}
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "code", "over"),
+    [
+        (1, 41, 143, True),
+        (4, 42, 143, True),
+        (4, 42, 137, True),
+        (4, 42, 0, False),
+        (4, 42, 1, False),
+        (4, 44, 0, True),
+        (1, 30, 143, False),
+    ],
+)
+def test_a_container_had_its_time_also_if_its_start_was_noted_late(
+    began: int, ended: int, code: int, over: bool
+) -> None:
+    assert had_its_time(account(began, ended), code) is over
+
+
+def test_what_an_engine_does_not_say_is_no_limit() -> None:
+    assert not had_its_time(None, 143)
+    assert not had_its_time(account(1, 41, "soon"), 143)
