@@ -83,7 +83,7 @@ class RealVM:
         pid = self._pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
-            wait_for("qemu's end", lambda: not self.runs(), 15)
+            wait_for("qemu's end", lambda: _is_over(pid), 60)
 
     def down(self) -> None:
         """Cut the power and remove what it wrote."""
@@ -113,3 +113,12 @@ class RealVM:
         except (FileNotFoundError, ProcessLookupError):
             return None
         return pid if str(self.state).encode() in command else None
+
+
+def _is_over(pid: int) -> bool:
+    """Whether all of a process's threads have ended: until then it holds its lock of the disk."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in {"Z", "X"} and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+    except (FileNotFoundError, ProcessLookupError):
+        return True

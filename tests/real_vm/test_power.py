@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_steps_whose_vm_lost_its_power_are_lost_and_ran_once(
     process, record = control.start(CUT)
     try:
         for step in STEPS:
-            wait_until(partial(is_ready, record, step), LIMIT)
+            wait_until(partial(is_ready, record, step, process), LIMIT)
         if killed:
             process.send_signal(signal.SIGKILL)
             process.communicate()
@@ -69,6 +70,7 @@ def test_steps_whose_vm_lost_its_power_are_lost_and_ran_once(
     check_nothing_left(real_vm, record.name)
 
 
-def is_ready(record: Path, step: str) -> bool:
+def is_ready(record: Path, step: str, process: subprocess.Popen[str]) -> bool:
+    assert process.poll() is None, "the run ended before its time"
     file = record / f"logs/{step}-1.stdout.log"
     return file.exists() and file.read_text() == "ready\n"
