@@ -136,7 +136,7 @@ class Files:
             mark = path.name.rpartition("-")[2]
             with contextlib.suppress(OSError, ValueError):
                 # What else stands there is of a lane, in which an earlier version ran it.
-                group = int(path.read_text() or 0)
+                group = int(path.read_text().strip() or 0)
                 if _MARK.fullmatch(mark):
                     yield mark, group
 

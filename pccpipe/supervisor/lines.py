@@ -35,10 +35,15 @@ _PROGRAM = (
 
 
 class Line:
-    """One connection, for one command after another. Raises ConnectionError when the supervisor is gone."""
+    """One connection, for one command after another. Raises ConnectionError when the supervisor is gone.
 
-    def __init__(self, stream: socket.socket) -> None:
+    Args:
+        words: what Python has to say that cannot become a supervisor, if this line begins one.
+    """
+
+    def __init__(self, stream: socket.socket, words: int = -1) -> None:
         self._stream = stream
+        self._words = words
         self._inbox = bytearray()
         self._poll = select.poll()
         self._poll.register(stream, select.POLLIN)
@@ -46,7 +51,10 @@ class Line:
 
     def send(self, *fields: bytes) -> None:
         """From any thread. Raises ConnectionError, TimeoutError."""
-        self._stream.sendall(wire.pack(*fields))
+        try:
+            self._stream.sendall(wire.pack(*fields))
+        except ConnectionError as error:
+            raise ConnectionResetError(self._last_words() or str(error)) from error
 
     def receive(self, timeout: float) -> list[bytes] | None:
         """Give the next message; None if there was none in time. Raises ConnectionError."""
@@ -54,15 +62,19 @@ class Line:
         while True:
             try:
                 if fields := wire.take(self._inbox):
+                    self._forget_words()
                     return fields
             except ValueError as error:
-                raise ConnectionResetError(self._last_words(str(error))) from error
+                raise ConnectionResetError(f"it talks nonsense: {error}") from error
             left = deadline - time.monotonic()
             if not self._poll.poll(max(0.0, left) * 1000):
                 return None
-            data = self._stream.recv(_READ_SIZE)
+            try:
+                data = self._stream.recv(_READ_SIZE)
+            except ConnectionError:
+                data = b""
             if not data:
-                raise ConnectionResetError(self._last_words("it has ended"))
+                raise ConnectionResetError(self._last_words() or "it has ended")
             self._inbox += data
 
     def ask(self, *fields: bytes) -> list[bytes]:
@@ -74,15 +86,21 @@ class Line:
         return answer
 
     def close(self) -> None:
+        self._forget_words()
         self._stream.close()
 
-    def _last_words(self, otherwise: str) -> str:
-        """What Python has to say that could not become a supervisor."""
+    def _last_words(self) -> str:
+        if self._words < 0:
+            return ""
+        os.set_blocking(self._words, False)
         with contextlib.suppress(OSError):
-            while data := self._stream.recv(_READ_SIZE):
-                self._inbox += data
-        words = self._inbox.decode(errors="replace").strip().rpartition("\n")[2]
-        return words or otherwise
+            return os.read(self._words, _READ_SIZE).decode(errors="replace").strip().rpartition("\n")[2]
+        return ""
+
+    def _forget_words(self) -> None:
+        words, self._words = self._words, -1
+        if words >= 0:
+            os.close(words)
 
 
 def begin(machine: Here, place: Place) -> Line:
@@ -90,16 +108,20 @@ def begin(machine: Here, place: Place) -> Line:
     if not sys.executable:
         raise Unavailable(Reason.SHELL_MISSING, "localhost: which Python runs pccpipe is not known (sys.executable)")
     ours, its = socket.socketpair()
+    words, its_words = os.pipe()
     try:
-        env = {**machine.environment(), "PCCPIPE_STEP": f"{place.tag}//"}
-        args = ["-I", "-S", "-c", _PROGRAM, place.state, _ROOT]
-        spawn(sys.executable, args, env, its.fileno(), its.fileno(), its.fileno())
+        # The folder's name may be no text, which an argument must be for `sh`.
+        env = {**machine.environment(), "PCCPIPE_STEP": f"{place.tag}//", "PCCPIPE_STATE": place.state}
+        args = ["-I", "-S", "-c", _PROGRAM, place.run_id, _ROOT]
+        spawn(sys.executable, args, env, its.fileno(), its_words, its_words)
     except BaseException:
         ours.close()
+        os.close(words)
         raise
     finally:
         its.close()
-    return Line(ours)
+        os.close(its_words)
+    return Line(ours, words)
 
 
 def connect(state: str) -> Line | None:

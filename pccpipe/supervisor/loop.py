@@ -34,6 +34,7 @@ LOCK = "supervisor.lock"
 _RECEIVED = 256 << 10
 """Bytes that are received at a time."""
 _BACKLOG = 64
+_LONGEST_PAUSE = 3600.0
 _LOCK_TIMEOUT = 10.0
 """Seconds for the last supervisor of the run to end."""
 
@@ -118,7 +119,7 @@ class Supervisor:
     def run(self) -> None:
         pause = 0.0
         while (self._connections or self._works) and not self._ends:
-            for number, events in self._poll.poll(None if pause == float("inf") else pause * 1000 + 1):
+            for number, events in self._poll.poll(min(pause, _LONGEST_PAUSE) * 1000 + 1):
                 connection = self._connections.get(number)
                 if connection and events & select.POLLOUT:
                     connection.flush()
@@ -298,12 +299,12 @@ def _let_go() -> None:
 
 
 def main() -> None:
-    """Serve the run whose folder is the first argument; stdin is the first connection."""
+    """Serve the run whose folder PCCPIPE_STATE names; stdin is the first connection."""
     umask = os.umask(0o077)
     # What pccpipe's caller blocks, such as the end of a child.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        os.chdir(sys.argv[1])
+        os.chdir(os.environb[b"PCCPIPE_STATE"])
         _lock()
         server = _listen()
     except OSError as error:

@@ -250,7 +250,9 @@ class Supervised:
         shell, *options = shlex.split(command.shell)
         # The command's own PATH need not have its shell.
         found = shutil.which(shell, path=inherited.get("PATH", os.defpath))
-        argv = [str(Path(found).absolute()) if found else shell, *options, self._files.of(command.id, "sh")]
+        if "/" not in shell and found:
+            shell = str(Path(found).absolute())
+        argv = [shell, *options, self._files.of(command.id, "sh")]
         for name in _NOT_INHERITED:
             inherited.pop(name, None)
         env = {os.fsencode(name): os.fsencode(value) for name, value in {**inherited, "PWD": folder}.items()}

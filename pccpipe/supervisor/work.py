@@ -29,6 +29,8 @@ _MOMENT = 0.3
 _YOUNG = 10.0
 """Seconds in which the numbers of processes do not come round."""
 _DEFAULT = [number for number in signal.valid_signals() if number not in {signal.SIGKILL, signal.SIGSTOP}]
+_GROUP = 12
+"""Bytes for the number of a process group."""
 _TIMED_OUT = 124
 _NOT_FOUND, _NOT_RUN = 127, 126
 
@@ -80,20 +82,19 @@ class Work:
         name = f"commands/{order.id}"
         claim = self._claim(f"{name}.claim-{order.mark}", order.holder)
         try:
+            os.write(claim, b" " * _GROUP)
             self._sup = os.open(f"{name}.sup", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             os.write(self._sup, own)
             self.out = Spool(f"{name}.stdout")
             self.err = Spool(f"{name}.stderr")
             self._first = processes.newest()
             self._begin(argv, env, order.folder, home, umask)
-            # By this it is ended should this process be gone.
-            os.write(claim, b"%d\n" % self.pid)
         except (OSError, ValueError) as error:
+            os.close(claim)
             self._undo(name, order.mark)
             full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
             raise NotBegun(b"files" if full else b"start", str(error)) from error
-        finally:
-            os.close(claim)
+        self._note_group(claim)
         self.out.begun()
         self.err.begun()
 
@@ -195,6 +196,8 @@ class Work:
         ]
         before = os.umask(umask)
         try:
+            if b"/" not in argv[0]:
+                raise FileNotFoundError(errno.ENOENT, "it is not in PATH")
             self.pid = os.posix_spawn(
                 argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
             )
@@ -210,6 +213,15 @@ class Work:
     def _fail(self, code: int, words: bytes) -> None:
         self.code, self._group_gone = code, True
         self.err.say(words)
+
+    def _note_group(self, claim: int) -> None:
+        """Write down by what it is ended should this process be gone. It has begun: nothing may fail now."""
+        try:
+            # Into the room that was taken for it.
+            os.pwrite(claim, b"%d" % self.pid, 0)
+        except OSError:
+            pass
+        os.close(claim)
 
     def _undo(self, name: str, mark: str) -> None:
         for what in ("out", "err"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def supervisors(stand: Stand) -> list[int]:
             line = Path(path.replace("environ", "cmdline")).read_bytes().split(b"\0")
         except OSError:
             continue
-        if stand.state.encode() in line:
+        if RUN_ID.encode() in line and b"supervisor.loop" in b" ".join(line) and _state(path) == stand.state:
             found.append(int(path.split("/")[2]))
     return found
+
+
+def _state(environ: str) -> str:
+    variables = Path(environ).read_bytes().split(b"\0")
+    return next((os.fsdecode(each[14:]) for each in variables if each.startswith(b"PCCPIPE_STATE=")), "")

@@ -17,8 +17,9 @@ import pytest
 
 from pccpipe.errors import Lost, Refused, Unavailable
 from pccpipe.outcome import Reason, Stream
-from pccpipe.supervisor import wire
+from pccpipe.supervisor import lines, wire
 from pccpipe.supervisor.loop import SOCKET
+from pccpipe.supervisor.work import Order, Work
 from pccpipe.targets.base import Chunk, Command, Exit
 from tests.disk import SmallDisk, mounted
 from tests.fake_mac import FakeMac
@@ -304,3 +305,57 @@ target.take_over()
     in_another(code, tmp_path, mac)
     until(lambda: subprocess.run(["pgrep", "-fx", "sleep 44.75"], check=False, capture_output=True).stdout == b"")
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("name", [b"caf\xc3\xa9", b"bad\xff\xfe", b"new\nline", b"-x y'\"$"])
+def test_a_run_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: bytes) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    folder.mkdir()
+    stand = made(folder)
+    assert stand.run("pwd; exit 3") == (os.fsencode(folder) + b"\n", b"", Exit(3))
+    attached = stand.start("echo one")
+    assert read_all(stand.again().attach(attached.token))[0] == b"one\n"
+    attached.discard()
+    assert stand.target.close() == ()
+
+
+def test_a_limit_of_years_is_one(stand: Stand) -> None:
+    assert stand.run("sleep 0.2; echo x", limit=1e10)[0] == b"x\n"
+
+
+def test_a_file_of_the_workspace_is_no_shell(stand: Stand) -> None:
+    shell = Path(stand.workspace, "no-such-shell")
+    shell.write_text("#!/bin/sh\necho planted\n")
+    shell.chmod(0o755)
+    out, err, exit_ = stand.run("true", shell="no-such-shell")
+    assert (out, exit_.code) == (b"", 127)
+    assert b"no-such-shell" in err
+    assert stand.run("true", shell="./no-such-shell") == (b"planted\n", b"", Exit(0))
+
+
+def test_a_command_that_has_begun_is_never_said_not_to_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "commands").mkdir()
+    (tmp_path / "holder").write_bytes(b"me")
+    monkeypatch.chdir(tmp_path)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    order = Order([b"a-1", b"0" * 32, b"me", b"9", b"1", os.fsencode(tmp_path), b"PCCPIPE_STEP=x/", b"", b""])
+    home = os.open(".", os.O_RDONLY)
+    work = Work(order, [b"/bin/sh", b"-c", b"exit 7"], {}, b"1 0 -\n", home, 0o022, 0.0)
+    assert os.waitstatus_to_exitcode(os.waitpid(work.pid, 0)[1]) == 7
+    os.close(home)
+
+
+def test_python_that_can_be_no_supervisor_says_why(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand.target.close()
+    broken = made(Path(stand.workspace))
+    monkeypatch.setattr(lines, "_PROGRAM", "import sys; sys.exit('no such luck')")
+    with pytest.raises(Unavailable, match="no such luck"):
+        broken.run("true")
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(Unavailable, match="/no/such/python"):
+        made(Path(stand.workspace)).run("true")
+    broken.target.close()
