@@ -83,7 +83,7 @@ ALLOWED = {
     "supervisor/files.py": {"_PIECE": AT_ONCE},
     "supervisor/holes.py": {"_BLOCK": FACT},
     "supervisor/lines.py": {"_READ_SIZE": AT_ONCE, "_LONGEST_ADDRESS": FACT},
-    "supervisor/loop.py": {"_RECEIVED": AT_ONCE},
+    "supervisor/loop.py": {"_RECEIVED": AT_ONCE, "_LONGEST_PAUSE": SECONDS},
     "supervisor/running.py": {
         "READ_SIZE": AT_ONCE,
         "LEAST_AHEAD": "From how far ahead on a flood is skipped; the log's limit bounds it.",
