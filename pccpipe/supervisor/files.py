@@ -80,14 +80,22 @@ class Files:
             self._write(self.of(command.id, "sh"), command.script.encode(errors="surrogateescape"))
             if command.files:
                 folder = self.of(command.id, "in")
-                Path(folder).mkdir(mode=0o700)
+                self._make_empty(folder)
                 for name, data in command.files.items():
                     self._write(f"{folder}/{name}", data)
             if command.wants_out:
-                Path(self.of(command.id, "out")).mkdir(mode=0o700)
+                self._make_empty(self.of(command.id, "out"))
         except OSError as error:
             self.remove(command.id)
             raise refused(HOST, str(error)) from error
+
+    def _make_empty(self, folder: str) -> None:
+        try:
+            Path(folder).mkdir(mode=0o700)
+        except FileExistsError:
+            # Of a process of the run that was killed before the command began.
+            shutil.rmtree(folder)
+            Path(folder).mkdir(mode=0o700)
 
     def _write(self, path: str, data: bytes) -> None:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

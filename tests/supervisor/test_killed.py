@@ -189,6 +189,21 @@ def test_what_a_killed_pccpipe_asked_for_begins_no_more_once_another_goes_on(sta
     anew.close()
 
 
+def test_what_was_laid_out_for_a_command_that_never_began_is_in_nobodys_way(stand: Stand) -> None:
+    for kind in ("in", "out"):
+        folder = Path(stand.state, "commands", f"step-1.{kind}")
+        folder.mkdir()
+        (folder / "old").touch()
+    Path(stand.state, "commands", "step-1.sh").write_text("old" * 1000)
+    anew = stand.again()
+    command = stand.command('ls "$PCC_IN" "$PCC_OUT" | grep -v :', files={"new": b""}, wants_out=True)
+    assert anew.find(command) is None
+    running = anew.start(command)
+    assert read_all(running)[0].split() == [b"new"]
+    running.discard()
+    anew.leave()
+
+
 def test_two_that_resume_at_once_follow_one_command(stand: Stand) -> None:
     token = json.loads(killed(stand, "echo one; echo >>begun; sleep 1; echo two; exit 8"))
     results = []
