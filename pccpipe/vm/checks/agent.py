@@ -22,7 +22,8 @@ from pccpipe.vm.check import Check, Finding, Mend, Where, ok, skipped, warning, 
 from pccpipe.vm.checks.sshd import allow_forwarding
 from pccpipe.vm.patient import DOCKERFILE, IMAGE, PROBED, Patient
 
-PROBE_LIMIT = 40.0
+PROBE_LIMIT = 80.0
+"""Seconds. On an emulated VM a container takes as long to start and to try Codex."""
 ASK_TIMEOUT = 10.0
 ANOTHER_KEY = Mend("export OPENAI_API_KEY=...   # a key of that endpoint's", Where.HERE)
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
@@ -237,7 +238,7 @@ def _lines(output: bytes) -> Mapping[str, str]:
 
 
 IN_CONTAINER = [
-    Check("container", container, ("image", "folder"), limit=90),
+    Check("container", container, ("image", "folder"), limit=150),
     Check("codex", codex, ("container",)),
     Check("sandbox", sandbox, ("codex",)),
     Check("proxy", proxy, ("container",)),
