@@ -36,7 +36,10 @@ class RealVM:
 
     @property
     def port(self) -> int:
-        return int((self.state / "port").read_text())
+        try:
+            return int((self.state / "port").read_text())
+        except FileNotFoundError:
+            raise BedError("it is not up: python -m tests.real_vm [bare] up") from None
 
     def up(self) -> None:
         """Boot it, unless it is up."""

@@ -23,7 +23,7 @@ from pccpipe.vm.checks.sshd import allow_forwarding
 from pccpipe.vm.patient import DOCKERFILE, IMAGE, PROBED, Patient
 
 PROBE_LIMIT = 80.0
-"""Seconds. On an emulated VM a container takes as long to start and to try Codex."""
+"""Seconds. An emulated VM that was busy was not through in 40."""
 ASK_TIMEOUT = 10.0
 ANOTHER_KEY = Mend("export OPENAI_API_KEY=...   # a key of that endpoint's", Where.HERE)
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
