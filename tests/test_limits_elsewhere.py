@@ -23,11 +23,16 @@ LOCAL = "Reads the user's own file on this machine, of which it takes the beginn
 ALLOWED = {
     "apart.py": {"_PIECE": AT_ONCE},
     "canary/escape.py": {"OVERRUN_LIMIT": SECONDS},
+    "cli/process.py": {"DESCRIPTORS": OURS},
     "cli/validate.py": {"_LOOKED_AT": LOCAL},
     "docker_api/stream.py": {"READ_SIZE": AT_ONCE},
     "engine/cause.py": {"_LONGEST_VALUE": SHOWN},
     "engine/command.py": {"LONGEST_NAME": OURS},
-    "engine/follow.py": {"LONGEST_READ": SECONDS, "MARGIN": "What is dropped of a flood, beside its gap."},
+    "engine/follow.py": {
+        "LONGEST_READ": SECONDS,
+        "SIGN_LIMIT": SECONDS,
+        "MARGIN": "What is dropped of a flood, beside its gap.",
+    },
     "engine/limits.py": {"STEP_LIMIT": SECONDS, "ALWAYS_LIMIT": SECONDS},
     "engine/patience.py": {"LONGEST_PAUSE": SECONDS},
     "errors.py": {"_LONGEST_QUOTE": SHOWN},
@@ -68,6 +73,7 @@ ALLOWED = {
     "shell/detached.py": {"DOUBT_LIMIT": SECONDS},
     "shell/housekeeping.py": {"READ_SIZE": AT_ONCE},
     "shell/lane.py": {"READ_SIZE": AT_ONCE},
+    "shell/local_engine.py": {"_LONGEST": LOCAL},
     "shell/lanes.py": {"CLOSE_LIMIT": SECONDS},
     "shell/retry.py": {"LONGEST_PAUSE": SECONDS},
     "shell/running.py": {"LEAST_AHEAD": "From how far ahead on a flood is skipped; the log's limit bounds it."},
@@ -109,6 +115,7 @@ ALLOWED = {
     "views/text.py": {"LONGEST_LINE": SHOWN},
     "vm/checks/account.py": {"PROCESSES": OURS},
     "vm/checks/agent.py": {"PROBE_LIMIT": SECONDS},
+    "vm/checks/controller.py": {"LITTLE_DISK": "The room that a machine should have."},
     "vm/checks/engine.py": {"BUILD_LIMIT": SECONDS},
     "vm/checks/system.py": {
         "LITTLE_DISK": "The room that a machine should have.",

@@ -99,7 +99,7 @@ def test_a_reader_who_has_had_enough_is_no_error(folder: Folder) -> None:
 
 def test_an_error_of_its_own_is_one_line_and_a_traceback_in_a_file(folder: Folder, tmp_path: Path) -> None:
     code = (
-        "import sys, pccpipe.spec.schema as s\n"
+        "import sys, pccpipe.data_files as s\n"
         "def broken(name): raise RuntimeError('a bug')\n"
         "s.schema_text = broken\n"
         "sys.argv = ['pccpipe', 'schema']\n"
