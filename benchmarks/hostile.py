@@ -10,7 +10,7 @@ from tests.floods import ANSWERS
 from tests.stall import measured
 
 _RESULT = """
-    from pccpipe.engine.result import masked_result, parse_result
+    from pccpipe.executor.result import masked_result, parse_result
     from pccpipe.secrets.mask import Masker
     from pccpipe.spec.schema import find_schema
     schema = find_schema("builder-result", __import__("pathlib").Path("/"))
@@ -23,12 +23,12 @@ _REQUEST = """
     from tests.fuzz.sides import Says
     from pccpipe.secrets.proxy.exchange import Exchange
     from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
-    from pccpipe.secrets.proxy.places import Places
+    from pccpipe.secrets.proxy.places import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     api = Api.at("KEY", "key", "http://127.0.0.1:9/v1", ("POST /responses",))
     proxy = Proxy()
     token = list(proxy.issue(Grant((api,), (), Meter(None, Used(), id), id)).values())[0]
-    place = Places().enter()
+    place = ConnectionSlots().enter()
     def request(body):
         head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
         return Says(f"{head}Content-Length: {len(body)}\\r\\n\\r\\n".encode() + body, piece=1 << 16)
@@ -36,11 +36,11 @@ _REQUEST = """
 """
 _ENGINE = """
     from tests.fuzz.sides import NEXT, Liar
-    from pccpipe.docker_api.engine import Engine
+    from pccpipe.docker_api.engine import DockerEngine
     def engine(body):
         head = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body)
         ping = b"HTTP/1.1 200 OK\\r\\nApi-Version: 1.47\\r\\n\\r\\n"
-        found = Engine(Liar(ping + NEXT + head + body, piece=1 << 16), "/s")
+        found = DockerEngine(Liar(ping + NEXT + head + body, piece=1 << 16), "/s")
         found.open()
         return found
     engine(b"{}").info()
@@ -88,7 +88,7 @@ _ANSWER = (
     from tests.fuzz.sides import Says
     from pccpipe.secrets.proxy.exchange import Exchange
     from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
-    from pccpipe.secrets.proxy.places import Places
+    from pccpipe.secrets.proxy.places import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     class Agent(Says):
         def sendall(self, data):
@@ -98,7 +98,7 @@ _ANSWER = (
         api = Api.at("KEY", "s3cret/Of+the=project-42", f"http://127.0.0.1:{port}/v1", ("POST /responses",))
         token = list(proxy.issue(Grant((api,), (), Meter(None, Used(), id), id)).values())[0]
         head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
-        Exchange(Agent(f"{head}Content-Length: 2\\r\\n\\r\\n{{}}".encode()), proxy, Places().enter()).run()
+        Exchange(Agent(f"{head}Content-Length: 2\\r\\n\\r\\n{{}}".encode()), proxy, ConnectionSlots().enter()).run()
     ask(9)
 """
 )
@@ -134,7 +134,7 @@ INPUTS: Mapping[str, tuple[str, str]] = {
         "masked_result(data, 'r', masker); parse_result(data, 'r', None)",
     ),
     "YAML of aliases of aliases in a request for help": (
-        "from pccpipe.engine.help import check_request, HelpRequest\n"
+        "from pccpipe.executor.help import check_request, InputRequest\n"
         "import yaml\n"
         "text = 'a0: &a0 [x]\\n' + ''.join(f'a{i}: &a{i} [{\",\".join([f\"*a{i-1}\"] * 9)}]\\n' for i in range(1, 30))",
         "check_request({'escalation': 'PCCPIPE INPUT\\n' + text})",

@@ -8,7 +8,7 @@ from pathlib import Path
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, RunEnded, RunStarted, StepEnded, StepStarted
 from pccpipe.record.journal import Journal
-from pccpipe.targets.base import Isolation
+from pccpipe.target import Isolation
 
 
 def main(runs: Path, count: int) -> None:

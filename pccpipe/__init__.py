@@ -35,15 +35,17 @@ if TYPE_CHECKING:
     )
     from pccpipe.canary.check import selfcheck
     from pccpipe.canary.escape import check_escape
-    from pccpipe.canary.ledger import Report
+    from pccpipe.canary.ledger import SelfcheckReport
     from pccpipe.canary.routes import EscapeReport
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
+    from pccpipe.checkup.check import DoctorReport
     from pccpipe.errors import PccpipeError, RecordFull, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.outcome import Outcome, Place, Reason
     from pccpipe.record.events import Event
 
 __all__ = [
     "Cancel",
+    "DoctorReport",
     "EscapeReport",
     "Event",
     "Fallback",
@@ -52,8 +54,8 @@ __all__ = [
     "Place",
     "Reason",
     "RecordFull",
-    "Report",
     "RunResult",
+    "SelfcheckReport",
     "SpecError",
     "Unavailable",
     "UsageError",
@@ -76,9 +78,10 @@ __all__ = [
 _HOMES = {
     "pccpipe.canary.check": ("selfcheck",),
     "pccpipe.canary.escape": ("check_escape",),
-    "pccpipe.canary.ledger": ("Report",),
+    "pccpipe.canary.ledger": ("SelfcheckReport",),
     "pccpipe.canary.routes": ("EscapeReport",),
-    "pccpipe.engine.cancel": ("Cancel",),
+    "pccpipe.cancel": ("Cancel",),
+    "pccpipe.checkup.check": ("DoctorReport",),
     "pccpipe.errors": ("PccpipeError", "RecordFull", "SpecError", "Unavailable", "UsageError", "VmBusy"),
     "pccpipe.api": (
         *("Fallback", "RunResult", "answer", "ask_to_cancel", "doctor"),

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
-from pccpipe.engine.cancel import Cancel
 from pccpipe.errors import UsageError
 from pccpipe.outcome import IsolationMode, Outcome
-from pccpipe.record import requests
+from pccpipe.record import cancel_requests as requests
 from pccpipe.record.events import Event, RunEnded
 from pccpipe.record.journal import check_run_id, read_events
 from pccpipe.record.lock import is_abandoned
@@ -42,8 +42,8 @@ from pccpipe.spec.search import WAY_ON, refuse_required, step_that_needs_a_proje
 from pccpipe.values import ENDPOINT, Json
 
 if TYPE_CHECKING:
-    from pccpipe.engine.plan import Plan
-    from pccpipe.vm.check import Looked, Mended, Report
+    from pccpipe.checkup.check import DoctorReport, Fixed, Looked
+    from pccpipe.executor.plan import Plan
 
 RUNS_DIR = Path(".system/runs")
 
@@ -189,7 +189,7 @@ def plan(
 
     A pipeline that `run` refuses without a project has a warning that says so.
     """
-    from pccpipe.engine.plan import make_plan
+    from pccpipe.executor.plan import make_plan
 
     values = resolve_inputs(pipeline, inputs or {})
     allowed = fallback is Fallback.ALLOWED
@@ -211,8 +211,8 @@ def doctor(
     fix: bool = False,
     accept_new_host_key: bool = False,
     on_looked: Callable[[Looked], object] | None = None,
-    on_mended: Callable[[Mended], object] | None = None,
-) -> Report:
+    on_mended: Callable[[Fixed], object] | None = None,
+) -> DoctorReport:
     """Whether the machines that a project's steps run on are fit for that; with `fix`, mend what is safe to.
 
     Nothing is mended on a VM that a run has. What is wrong is in the report, not an exception.
@@ -230,8 +230,8 @@ def doctor(
     """
     if not endpoint.startswith(("http://", "https://")):
         raise UsageError(f"the endpoint {endpoint!r} is no address", f"for example {ENDPOINT}")
-    from pccpipe.vm.doctor import examine
-    from pccpipe.vm.patient import Chart
+    from pccpipe.checkup.doctor import examine
+    from pccpipe.checkup.patient import Chart
 
     key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
     chart = Chart(
@@ -260,8 +260,8 @@ def provision(
 
     Raises UsageError if the project has no VM, `Unavailable` if it can't be reached or the folder not be made.
     """
-    from pccpipe.vm.patient import Chart
-    from pccpipe.vm.provision import as_login, inputs_of, make_folder, write_down
+    from pccpipe.checkup.patient import Chart
+    from pccpipe.checkup.provision import as_login, inputs_of, make_folder, write_down
 
     project = project or local_project()
     if project.isolation_mode is not IsolationMode.VM:

@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from pccpipe.data_files import schema_text
 from pccpipe.errors import UsageError
+from pccpipe.machine.local_engine import find_local_engine
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.files import write_atomically
-from pccpipe.shell.local_engine import find_local_engine
 from pccpipe.spec.project import DEFAULT_FILE, KEY_VARIABLE, USER_VARIABLE
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json
@@ -28,7 +28,7 @@ _LONGEST = 1024 * 1024
 _VM = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]{3,})(?::(?P<port>\d{1,5}))?")
 
 
-class Found(Struct, frozen=True):
+class Surroundings(Struct, frozen=True):
     """What a folder and its surroundings tell."""
 
     id: str
@@ -47,7 +47,7 @@ class Found(Struct, frozen=True):
 class Started(Struct, frozen=True):
     """What was found, and the files that were written."""
 
-    found: Found
+    found: Surroundings
     files: tuple[Path, ...]
     isolation_mode: IsolationMode
 
@@ -95,13 +95,13 @@ def _socket(environ: Mapping[str, str]) -> str:
         return ""
 
 
-def look(folder: Path, environ: Mapping[str, str], socket: Path | None) -> Found:
+def look(folder: Path, environ: Mapping[str, str], socket: Path | None) -> Surroundings:
     """What can be found out without asking."""
     project, project_from = _id(folder)
     test, test_from = _test(folder)
     keys = [f"~/.ssh/{name}" for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
     home = Path(environ.get("HOME", "~")).expanduser()
-    return Found(
+    return Surroundings(
         id=project,
         id_from=project_from,
         test=test,
@@ -190,7 +190,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _project_text(found: Found, mode: IsolationMode, vm: str | None) -> str:
+def _project_text(found: Surroundings, mode: IsolationMode, vm: str | None) -> str:
     what = {
         IsolationMode.VM: "on the VM below, and in containers on it",
         IsolationMode.CONTAINER: "here, and in containers of this machine's Docker Engine",
@@ -217,7 +217,7 @@ def _project_text(found: Found, mode: IsolationMode, vm: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _vm_lines(found: Found, vm: str) -> list[str]:
+def _vm_lines(found: Surroundings, vm: str) -> list[str]:
     match = _VM.fullmatch(vm)
     if not match or int(match["port"] or 22) not in range(1, 65536):
         raise UsageError(f"{vm!r} is no address of a VM", "write [USER@]HOST[:PORT], such as deploy@203.0.113.10")
@@ -239,7 +239,7 @@ def _vm_lines(found: Found, vm: str) -> list[str]:
     return [*lines, "  # root: /home/project   # the project's folder on the VM, which the user may write"]
 
 
-def _pipeline_text(found: Found) -> str:
+def _pipeline_text(found: Surroundings) -> str:
     test = (
         f"{_line('default', found.test)}   # from {found.test_from}"
         if found.test

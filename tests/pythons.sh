@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 minutes=${PCCPIPE_MINUTES:-4}
 # Hypothesis then takes no slowness for a fault.
 export CI=true
-[ $# -gt 0 ] || set -- tests/engine tests/record tests/spec/test_corpus.py tests/cli/test_run.py tests/shell/test_here.py
+[ $# -gt 0 ] || set -- tests/executor tests/record tests/spec/test_corpus.py tests/cli/test_run.py tests/machine/test_local.py
 
 find_python() { # VERSION: prints the program, if there is one that runs
   for candidate in "python$1" "$HOME"/.pyenv/versions/"$1".*/bin/python3; do

@@ -15,23 +15,23 @@ from msgspec.structs import replace
 
 from pccpipe.api import load, local_project, run
 from pccpipe.canary.engine import EngineLooker
-from pccpipe.canary.home import HERE, RECORD, SHOWN, Filed, Screen, look_at_errors
-from pccpipe.canary.ledger import Ledger, Report, Spot
+from pccpipe.canary.home import HERE, RECORD, SHOWN, Filed, RecordedViews, look_at_errors
+from pccpipe.canary.ledger import Ledger, SelfcheckReport, Spot
 from pccpipe.canary.machine import Classify, Looker
 from pccpipe.canary.value import Canary
+from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
-from pccpipe.docker_api.engine import Engine
+from pccpipe.detached import as_account, programs
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.settings import HOME
-from pccpipe.engine.cancel import Cancel
 from pccpipe.errors import Unavailable, UsageError
+from pccpipe.machine.base import Machine
+from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
-from pccpipe.record.paths import split
-from pccpipe.shell import as_account, programs
-from pccpipe.shell.here import Here
+from pccpipe.record.step_path import split
 from pccpipe.spec.model import Pipeline, Project, Run, SecretSource, Via
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
 
 OWN_PIPELINE = ("pipelines", "selfcheck.yaml")
@@ -50,7 +50,7 @@ def selfcheck(
     cancel: Cancel | None = None,
     accept_new_host_key: bool = False,
     wait: float = 0.0,
-) -> Report:
+) -> SelfcheckReport:
     """Run a canary secret through a real run, and look for it wherever a secret must not be.
 
     The value is random, made for this one check, and good for nothing. Nothing is left behind, here or on the VM.
@@ -104,7 +104,7 @@ def selfcheck(
             check.close()
         of_user = {Outcome.FAILED, Outcome.TIMED_OUT}
         whole = result.outcome is Outcome.SUCCEEDED or (not own and result.outcome in of_user)
-        return Report(check.ledger.rows, result.outcome, result.status, canary.masked(result.message), whole)
+        return SelfcheckReport(check.ledger.rows, result.outcome, result.status, canary.masked(result.message), whole)
 
 
 @contextlib.contextmanager
@@ -159,7 +159,7 @@ class _Check:
         self._cancel = cancel
         self._progress = on_progress
         self._waits = waits
-        self._screen = Screen(self.record)
+        self._screen = RecordedViews(self.record)
         self._filed = Filed()
         self._folder = folder
         self._running: dict[str, CommandStarted] = {}
@@ -173,7 +173,7 @@ class _Check:
             for step in pipeline.all_steps()
             if isinstance(step.body, Run)
         }
-        home = Here(frozenset(secret.source_name for secret in pipeline.secrets.values()))
+        home = LocalMachine(frozenset(secret.source_name for secret in pipeline.secrets.values()))
         self._here = Looker(home, HERE, canary, self.ledger, self.run_id, may_sudo=False)
         self._vm: Looker | None = None
         self._connection: Connection | None = None
@@ -193,7 +193,7 @@ class _Check:
         )
         if project.isolation_mode is not IsolationMode.LOCAL and has_containers:
             side = self._side
-            engine = Engine(side.machine)
+            engine = DockerEngine(side.machine)
             self._engine = EngineLooker(engine, side.where, canary, self.ledger)
         self._name_rows()
 
@@ -279,7 +279,7 @@ class _Check:
         """Leave nothing on the VM, also of a pipeline that leaves its workspace there."""
         if self._connection is None:
             return
-        end = programs.end_run(programs.Place(self.run_id, self._remote_state))
+        end = programs.end_run(programs.RunDir(self.run_id, self._remote_state))
         # What can't be removed now is for `gc`.
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
             if self._run_as:

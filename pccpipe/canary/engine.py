@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pccpipe import limits
 from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
-from pccpipe.docker_api.engine import Engine
-from pccpipe.docker_api.problems import Call
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.problems import ApiCall
 from pccpipe.values import Json
 
 
@@ -20,7 +20,7 @@ class EngineLooker:
         where: its machine's name in the ledger.
     """
 
-    def __init__(self, engine: Engine, where: str, canary: Canary, ledger: Ledger) -> None:
+    def __init__(self, engine: DockerEngine, where: str, canary: Canary, ledger: Ledger) -> None:
         self._engine = engine
         self._where = where
         self._canary = canary
@@ -48,13 +48,13 @@ class EngineLooker:
 
     def images(self) -> None:
         """Look at every image's configuration and history."""
-        made = self._engine.ask(Call.OTHER, lambda client: client.images(all=True))
+        made = self._engine.ask(ApiCall.OTHER, lambda client: client.images(all=True))
         looked: list[dict[str, Json]] = []
         for one in made[: limits.SELFCHECK_MADE.most]:
             id_ = str(one["Id"])
             image: dict[str, Json] = {
-                "config": self._engine.ask(Call.OTHER, lambda client, id_=id_: client.inspect_image(id_)),  # type: ignore[misc]
-                "history": self._engine.ask(Call.OTHER, lambda client, id_=id_: client.history(id_)),  # type: ignore[misc]
+                "config": self._engine.ask(ApiCall.OTHER, lambda client, id_=id_: client.inspect_image(id_)),  # type: ignore[misc]
+                "history": self._engine.ask(ApiCall.OTHER, lambda client, id_=id_: client.history(id_)),  # type: ignore[misc]
             }
             looked.append(image)
             self._check(Spot.IMAGES, f"image {', '.join(one.get('RepoTags') or [id_[:19]])}", image)
@@ -62,7 +62,7 @@ class EngineLooker:
 
     def _processes(self, container: dict[str, Json]) -> list[str]:
         id_, name = str(container["Id"]), container.get("Name")
-        listed = self._engine.ask(Call.OTHER, lambda client: client.top(id_, "-eo pid,args"))
+        listed = self._engine.ask(ApiCall.OTHER, lambda client: client.top(id_, "-eo pid,args"))
         lines = [" ".join(map(str, words)) for words in listed.get("Processes") or []]
         if self._canary.is_in_any(lines):
             self._ledger.found(self._where, Spot.CONTAINER_PROCESSES, f"in {name}")

@@ -12,19 +12,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pccpipe.api import Fallback, RunResult, load, run
-from pccpipe.canary.routes import VM, EscapeReport, Routes, Verdict
+from pccpipe.canary.routes import VM, EscapeReport, Routes, RouteVerdict
+from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
-from pccpipe.docker_api.engine import Engine
-from pccpipe.docker_api.problems import Call
-from pccpipe.engine.cancel import Cancel
+from pccpipe.detached import programs
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.problems import ApiCall
 from pccpipe.errors import Unavailable, UsageError
+from pccpipe.machine.base import Machine
+from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
-from pccpipe.shell import programs
-from pccpipe.shell.here import Here
 from pccpipe.spec.model import Project
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
 
 PIPELINE = ("pipelines", "selfcheck-escape.yaml")
@@ -109,14 +109,14 @@ class _Check:
         if project.isolation_mode is IsolationMode.VM:
             assert project.vm is not None
             self._connection = Connection(project.vm, accept_new_host_key=accept_new_host_key)
-        self._machine: Machine = self._connection or Here(frozenset())
-        self._engine = Engine(self._machine)
+        self._machine: Machine = self._connection or LocalMachine(frozenset())
+        self._engine = DockerEngine(self._machine)
         self._login = project.vm.user if project.vm and self._run_as else ""
         if not self._connection:
-            self.routes.set_side(VM, Verdict.NOT_TRIED, "the project has no VM")
+            self.routes.set_side(VM, RouteVerdict.NOT_TRIED, "the project has no VM")
         elif not self._run_as:
-            self.routes.set_side(VM, Verdict.BROKE, NO_RUN_AS)
-        self.routes.set("box_alone", Verdict.NOT_TRIED, "it takes a killed pccpipe, and `lost_after`")
+            self.routes.set_side(VM, RouteVerdict.BROKE, NO_RUN_AS)
+        self.routes.set("box_alone", RouteVerdict.NOT_TRIED, "it takes a killed pccpipe, and `lost_after`")
 
     @property
     def inputs(self) -> Mapping[str, Json]:
@@ -173,7 +173,7 @@ class _Check:
             :"""
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
             if self._connection:
-                self._machine.run(programs.end_run(programs.Place(self.run_id, self._state)))
+                self._machine.run(programs.end_run(programs.RunDir(self.run_id, self._state)))
             self._machine.run(script)
         if self._connection:
             self._connection.close()
@@ -215,9 +215,9 @@ class _Check:
         self.routes.judge(route, words)
 
     def _judge_end(self) -> None:
-        if self.routes.verdict("box_overruns") is not Verdict.NOT_TRIED:
+        if self.routes.verdict("box_overruns") is not RouteVerdict.NOT_TRIED:
             filters = {"label": f"pccpipe.run={self.run_id}"}
-            left = self._engine.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters))
+            left = self._engine.ask(ApiCall.OTHER, lambda client: client.containers(all=True, filters=filters))
             self.routes.judge("box_left", [f"{len(left)} containers"] if left else [])
         left_over = self._left()
         if "overrun" in left_over:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
+from pccpipe.detached import programs
 from pccpipe.errors import Refused, UsageError
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.secrets.sources import read_secrets
-from pccpipe.shell import programs
 from pccpipe.spec.model import Secret, SecretSource
 from pccpipe.spec.position import Position
-from pccpipe.targets.base import Command
+from pccpipe.target import Command
 from pccpipe.views.jsonl import JsonLinesView
 from pccpipe.views.plain import PlainView
 
@@ -24,7 +24,7 @@ RECORD = (Spot.RUN_JSON, Spot.EVENTS, Spot.LOGS, Spot.DIFF, Spot.RESULTS, Spot.A
 SHOWN = (Spot.JSONL, Spot.PLAIN)
 
 
-class Screen:
+class RecordedViews:
     """What `pccpipe run` would have shown of a run, in the formats for programs and for logs."""
 
     def __init__(self, record: Path) -> None:
@@ -108,7 +108,7 @@ def _provoked(canary: Canary, variable: str) -> Iterator[Exception]:
         read_secrets({"CANARY": secret}, ["CANARY"])
     except UsageError as error:
         yield error
-    opening = programs.Opening(programs.Place("selfcheck", "/nowhere"), "mark")
+    opening = programs.Opening(programs.RunDir("selfcheck", "/nowhere"), "mark")
     try:
         programs.begin(opening, _command(canary, "no name"), "/nowhere", (0, 0))
     except Refused as error:

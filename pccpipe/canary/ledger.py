@@ -44,7 +44,7 @@ class Spot(StrEnum):
     EXCEPTIONS = "errors and tracebacks"
 
 
-class Verdict(StrEnum):
+class SpotVerdict(StrEnum):
     CLEAN = "clean"
     EXPECTED = "expected"
     """It is where the pipeline itself put it, and no further."""
@@ -71,14 +71,14 @@ class Row(Struct):
     """Why not all of it, or nothing, was looked at."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> SpotVerdict:
         if self.found:
-            return Verdict.FOUND
+            return SpotVerdict.FOUND
         if self.unread:
-            return Verdict.PARTLY if self.things else Verdict.NOT_LOOKED
+            return SpotVerdict.PARTLY if self.things else SpotVerdict.NOT_LOOKED
         if not self.looks:
-            return Verdict.NOT_LOOKED
-        return Verdict.EXPECTED if self.expected else Verdict.CLEAN
+            return SpotVerdict.NOT_LOOKED
+        return SpotVerdict.EXPECTED if self.expected else SpotVerdict.CLEAN
 
     def as_json(self) -> dict[str, Json]:
         """For programs."""
@@ -137,7 +137,7 @@ class Ledger:
             notes.append(masked)
 
 
-class Report(Struct, frozen=True):
+class SelfcheckReport(Struct, frozen=True):
     """What a check found. `outcome` and `message` are the run's."""
 
     rows: Sequence[Row]
@@ -147,19 +147,19 @@ class Report(Struct, frozen=True):
     whole: bool
     """Whether the run came as far as it had to."""
 
-    def count(self, *verdicts: Verdict) -> int:
+    def count(self, *verdicts: SpotVerdict) -> int:
         """How many rows have one of these verdicts."""
         return sum(row.verdict in verdicts for row in self.rows)
 
     @property
     def found(self) -> int:
         """In how many places the secret was that must not have it."""
-        return self.count(Verdict.FOUND)
+        return self.count(SpotVerdict.FOUND)
 
     @property
     def unlooked(self) -> int:
         """How many places could not be looked at, or not all of them."""
-        return self.count(Verdict.PARTLY, Verdict.NOT_LOOKED)
+        return self.count(SpotVerdict.PARTLY, SpotVerdict.NOT_LOOKED)
 
     def as_json(self) -> dict[str, Json]:
         """For programs."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
 from pccpipe.errors import Unavailable
-from pccpipe.targets.answers import number
-from pccpipe.targets.machine import Done, Machine
+from pccpipe.machine.answers import number
+from pccpipe.machine.base import Done, Machine
 
 TIMEOUT = 150.0
 """Seconds for one look; a search ends itself after 90."""

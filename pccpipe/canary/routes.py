@@ -54,7 +54,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
 _SIDES = {route: side for side, routes in ROUTES.items() for route in routes}
 
 
-class Verdict(StrEnum):
+class RouteVerdict(StrEnum):
     """What came of a route."""
 
     HELD = "held"
@@ -66,7 +66,7 @@ class Route(Struct):
     """A way out; `words` say how it broke, or why it was not tried."""
 
     name: str
-    verdict: Verdict = Verdict.NOT_TRIED
+    verdict: RouteVerdict = RouteVerdict.NOT_TRIED
     words: str = "its step did not come so far"
 
     @property
@@ -100,27 +100,27 @@ class Routes:
     def all(self) -> Sequence[Route]:
         return tuple(self._all.values())
 
-    def verdict(self, name: str) -> Verdict:
+    def verdict(self, name: str) -> RouteVerdict:
         """Give what is known of a route so far."""
         return self._all[name].verdict
 
     def judge(self, name: str, words: Iterable[str]) -> None:
         """Take what was found of a route that was tried: it held if that is nothing."""
         found = "; ".join(words)
-        self.set(name, Verdict.BROKE if found else Verdict.HELD, found)
+        self.set(name, RouteVerdict.BROKE if found else RouteVerdict.HELD, found)
 
-    def set(self, name: str, verdict: Verdict, words: str = "") -> None:
-        if name in self._all and self._all[name].verdict is not Verdict.BROKE:
+    def set(self, name: str, verdict: RouteVerdict, words: str = "") -> None:
+        if name in self._all and self._all[name].verdict is not RouteVerdict.BROKE:
             self._all[name] = Route(name, verdict, words)
 
-    def set_side(self, side: str, verdict: Verdict, words: str) -> None:
+    def set_side(self, side: str, verdict: RouteVerdict, words: str) -> None:
         """Say the same of all routes of a side."""
         for name in ROUTES[side]:
             self.set(name, verdict, words)
 
     def take(self, result: Json) -> None:
         """Take what a step of ours says that it tried."""
-        verdicts = {"held": Verdict.HELD, "broke": Verdict.BROKE, "not_tried": Verdict.NOT_TRIED}
+        verdicts = {"held": RouteVerdict.HELD, "broke": RouteVerdict.BROKE, "not_tried": RouteVerdict.NOT_TRIED}
         match result:
             case {"routes": [*told]}:
                 for one in told:
@@ -142,13 +142,13 @@ class EscapeReport(Struct, frozen=True):
     whole: bool
     """Whether the run came to its end."""
 
-    def count(self, verdict: Verdict) -> int:
+    def count(self, verdict: RouteVerdict) -> int:
         return sum(route.verdict is verdict for route in self.routes)
 
     @property
     def held(self) -> bool:
         """Say whether all that was tried held, and something was."""
-        return not self.count(Verdict.BROKE) and bool(self.count(Verdict.HELD)) and self.whole
+        return not self.count(RouteVerdict.BROKE) and bool(self.count(RouteVerdict.HELD)) and self.whole
 
     def as_json(self) -> dict[str, Json]:
         """For programs."""

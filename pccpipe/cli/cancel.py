@@ -45,9 +45,9 @@ def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) 
 
 def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
     from pccpipe.api import load_project, resume
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
+    from pccpipe.record.cancel_requests import whoami
     from pccpipe.record.journal import read_events
-    from pccpipe.record.requests import whoami
     from pccpipe.session.kept import pipeline_to_resume
 
     handle = Cancel()

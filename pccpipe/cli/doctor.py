@@ -62,8 +62,8 @@ def doctor(
 
 def make_view(project: Project) -> CheckupView:
     """What shows the checks: live on a terminal, else plain."""
+    from pccpipe.checkup.checks import all_checks
     from pccpipe.views.checkup import LiveCheckup, PlainCheckup
-    from pccpipe.vm.checks import all_checks
 
     if can_be_live():
         return LiveCheckup(sys.stdout, [check.name for check in all_checks(project.isolation_mode)])

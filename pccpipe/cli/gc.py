@@ -15,9 +15,9 @@ from pccpipe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pccpipe.gc.decide import Verdict
+    from pccpipe.gc.decide import Decision
     from pccpipe.gc.look import Site
-    from pccpipe.gc.sweep import Collected, Fate, Outcome
+    from pccpipe.gc.sweep import Collected, Fate, Removal
     from pccpipe.spec.model import Project
     from pccpipe.ssh.connection import Connection
 
@@ -102,14 +102,14 @@ def _duration(text: str) -> float:
 
 def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence[Site], Connection | None]:
     """Where the project's runs leave things: on its VM, if it has one, and here."""
-    from pccpipe.docker_api.engine import Engine
+    from pccpipe.docker_api.engine import DockerEngine
     from pccpipe.gc.look import Site
     from pccpipe.gc.records import RunsDir
+    from pccpipe.machine.local import LocalMachine
     from pccpipe.outcome import IsolationMode
     from pccpipe.record.fence import system_folder
-    from pccpipe.shell.here import Here
 
-    here, system = Here(), str(system_folder(runs_dir))
+    here, system = LocalMachine(), str(system_folder(runs_dir))
     runs = os.path.relpath(runs_dir, system)
     if project.isolation_mode is IsolationMode.VM and project.vm:
         from pccpipe.ssh.connection import Connection
@@ -119,14 +119,14 @@ def _sites(project: Project, runs_dir: Path, accept_new: bool) -> tuple[Sequence
         of_project = RunsDir(
             runs_dir, lambda began: began.project == project.id and began.isolation_mode is IsolationMode.VM
         )
-        engine = Engine(connection)
+        engine = DockerEngine(connection)
         on_vm = Site.on_vm(
             connection, project.vm.root, of_project, engine, project.lost_after + 60.0, project.vm.run_as
         )
         return [on_vm, Site(here, system, RunsDir(runs_dir), runs=runs)], connection
     needs_engine = project.isolation_mode is IsolationMode.CONTAINER
     # A project without containers does not care what DOCKER_HOST says.
-    here_too = Engine(here) if needs_engine or not here.facts.engine_error else None
+    here_too = DockerEngine(here) if needs_engine or not here.facts.engine_error else None
     return [Site(here, system, RunsDir(runs_dir), here_too, needs_engine, runs=runs)], None
 
 
@@ -138,18 +138,18 @@ class _Teller:
         self._heading = heading
         self._has_begun = False
 
-    def outcome(self, outcome: Outcome) -> None:
-        from pccpipe.gc.decide import Kind
-        from pccpipe.views.text import size
+    def outcome(self, outcome: Removal) -> None:
+        from pccpipe.gc.decide import ThingKind
+        from pccpipe.words import size
 
         thing = outcome.thing
-        name = f"container {thing.name}" if thing.kind is Kind.CONTAINER else thing.name
-        counted = "" if thing.kind is Kind.LEASE else f", {size(thing.size)}"
+        name = f"container {thing.name}" if thing.kind is ThingKind.CONTAINER else thing.name
+        counted = "" if thing.kind is ThingKind.LEASE else f", {size(thing.size)}"
         self._tell(_word(outcome.fate), f"{name} of run {thing.run_id}{counted}: {_because(outcome)}")
 
     def end(self, collected: Collected, *, dry_run: bool) -> None:
         """What else there was, and the sum. Of a home that has nothing, nothing is said beside a VM."""
-        from pccpipe.views.text import size
+        from pccpipe.words import size
 
         for other in collected.others:
             self._tell(_word(other.fate), other.words)
@@ -203,7 +203,7 @@ def _word(fate: Fate) -> str:
             assert_never(fate)
 
 
-def _because(outcome: Outcome) -> str:
+def _because(outcome: Removal) -> str:
     from pccpipe.gc.sweep import Fate
 
     if outcome.fate is Fate.REVIVED:
@@ -212,10 +212,10 @@ def _because(outcome: Outcome) -> str:
     return f"{why}; it could not be removed: {outcome.words}" if outcome.fate is Fate.FAILED else why
 
 
-def _why(verdict: Verdict, run_id: str) -> str:
+def _why(verdict: Decision, run_id: str) -> str:
     from pccpipe.gc.decide import Why
     from pccpipe.paste import operands
-    from pccpipe.views.text import duration
+    from pccpipe.words import duration
 
     time, resume = duration(verdict.seconds), f"pccpipe resume {operands(run_id)}"
     match verdict.why:

@@ -15,8 +15,8 @@ from pccpipe.cli.options import record_of, runs_dir_option
 from pccpipe.errors import UsageError
 
 if TYPE_CHECKING:
-    from pccpipe.record.reader import GrowingFile
     from pccpipe.record.state import RunState
+    from pccpipe.record.tail import GrowingFile
 
 PAUSE = 0.2
 """Seconds between two looks, with --follow."""
@@ -45,8 +45,8 @@ def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bo
     before each.
     """
     which = Which.BOTH if stdout == stderr else Which.STDOUT if stdout else Which.STDERR
-    from pccpipe.record.reader import GrowingJournal
     from pccpipe.record.state import RunState
+    from pccpipe.record.tail import GrowingJournal
 
     record = record_of(runs_dir, run_id)
     journal, state = GrowingJournal(record), RunState()
@@ -84,7 +84,7 @@ def _wanted(state: RunState, step: str | None, *, strict: bool) -> list[str]:
 
 def _id(path: str) -> str:
     """The path's last part as `pccpipe show` names it: `build`, `unit[v=1.5]`."""
-    from pccpipe.record.paths import split
+    from pccpipe.record.step_path import split
 
     parts = split(path)
     return "".join(parts[-2:]) if parts[-1].startswith("[") else parts[-1]
@@ -130,7 +130,7 @@ class _Printer:
                         yield f"{path}, attempt {attempt.number}, {stream}", stream, name
 
     def _new(self, name: str) -> Iterator[bytes]:
-        from pccpipe.record.reader import GrowingFile
+        from pccpipe.record.tail import GrowingFile
 
         log = self._logs.setdefault(name, GrowingFile(self._record / name))
         while data := log.read():

@@ -47,7 +47,7 @@ def provision(
     then the doctor looks at it all. Exit status: that of the run, or if it succeeded of `pccpipe doctor`.
     """
     from pccpipe import api
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
 
     of_project, patience, run_id = project_here(project), read_duration(wait, "--wait"), new_run_id()
     key = take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", "")

@@ -56,7 +56,7 @@ def resume(
     """
     from pccpipe.api import load_project
     from pccpipe.api import resume as resume_run
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
     from pccpipe.record.journal import read_events
     from pccpipe.record.state import load_state
     from pccpipe.session.kept import pipeline_to_resume

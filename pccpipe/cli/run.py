@@ -82,7 +82,7 @@ def run(
     """
     from pccpipe.api import Fallback, load
     from pccpipe.api import run as run_pipeline
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")
     run_id = run_id if run_id is not None else new_run_id()

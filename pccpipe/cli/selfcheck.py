@@ -26,7 +26,7 @@ from pccpipe.cli.process import take_secrets
 from pccpipe.cli.signals import obey_signals
 
 if TYPE_CHECKING:
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
 
 FOUND = 1
 NOT_CHECKED = 3
@@ -128,7 +128,7 @@ def _escape(
     accept_new_host_key: bool,
 ) -> None:
     from pccpipe.canary.escape import check_escape
-    from pccpipe.canary.routes import Verdict
+    from pccpipe.canary.routes import RouteVerdict
     from pccpipe.errors import UsageError
     from pccpipe.views.escape import lines
 
@@ -150,7 +150,7 @@ def _escape(
         print(json.dumps(report.as_json(), indent=1))
     else:
         tell(lines(report))
-    if report.count(Verdict.BROKE):
+    if report.count(RouteVerdict.BROKE):
         context.exit(FOUND)
     _exit(context, cancel, is_complete=report.held)
 
@@ -158,7 +158,7 @@ def _escape(
 @contextlib.contextmanager
 def _checking() -> Iterator[tuple[Cancel, _StatusLine]]:
     """Let signals cancel a check within the block, and show what it does."""
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
 
     cancel, status = Cancel(), _StatusLine()
     obey_signals(cancel)

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pccpipe.engine.cancel import Cancel
+    from pccpipe.cancel import Cancel
 
 _OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

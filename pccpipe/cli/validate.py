@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pccpipe.spec.problem import Problem
 
 
-class Kind(StrEnum):
+class CheckedAs(StrEnum):
     """What a file is to be checked as."""
 
     AUTO = "auto"
@@ -30,8 +30,8 @@ class Kind(StrEnum):
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--kind",
-    type=click.Choice([kind.value for kind in Kind]),
-    default=Kind.AUTO.value,
+    type=click.Choice([kind.value for kind in CheckedAs]),
+    default=CheckedAs.AUTO.value,
     show_default=True,
     help="What the files are. `auto` looks: at the schema that a file names for editors, at its name, at its keys.",
 )
@@ -55,7 +55,7 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, how: str)
 
     problems: list[Problem] = []
     for file in dict.fromkeys(files):
-        found = _checked(file, Kind(kind))
+        found = _checked(file, CheckedAs(kind))
         if isinstance(found, str) and how == "text":
             print(f"{file}: fine, {found}")
         elif not isinstance(found, str):
@@ -67,30 +67,30 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, how: str)
         context.exit(2)
 
 
-def _checked(file: Path, kind: Kind) -> str | Sequence[Problem]:
+def _checked(file: Path, kind: CheckedAs) -> str | Sequence[Problem]:
     """What the file is, in words; or all that is wrong with it."""
     from pccpipe.errors import SpecError, UsageError
     from pccpipe.spec.position import Position
     from pccpipe.spec.problem import Problem, Rule
 
     try:
-        return _described(file, _kind(file) if kind is Kind.AUTO else kind)
+        return _described(file, _kind(file) if kind is CheckedAs.AUTO else kind)
     except SpecError as error:
         return error.problems
     except UsageError as error:
         return [Problem(Position(str(file), 1, 1), error.message, error.hint, rule=Rule.FILE)]
 
 
-def _described(file: Path, kind: Kind) -> str:
+def _described(file: Path, kind: CheckedAs) -> str:
     """What the file is, in words. Raises SpecError, UsageError."""
     from pccpipe.spec.load import check_schema_file, load_pipeline
     from pccpipe.spec.project import load_project
 
     match kind:
-        case Kind.SCHEMA:
+        case CheckedAs.SCHEMA:
             check_schema_file(file)
             return "a JSON Schema"
-        case Kind.PROJECT:
+        case CheckedAs.PROJECT:
             project = load_project(file)
             return f"project {project.id}, isolation {project.isolation_mode.value}"
         case _:
@@ -105,20 +105,20 @@ _TOP_KEYS = re.compile(rb"^(steps|always|inputs|isolation_mode|vm|lost_after)[ \
 _LOOKED_AT = 1024 * 1024
 
 
-def _kind(file: Path) -> Kind:
+def _kind(file: Path) -> CheckedAs:
     """What the file means to be, so that also a broken one is told what it should have been."""
     if file.suffix == ".json":
-        return Kind.SCHEMA
+        return CheckedAs.SCHEMA
     try:
         with file.open("rb") as opened:
             text = opened.read(_LOOKED_AT)
     except OSError:
-        return Kind.PIPELINE
+        return CheckedAs.PIPELINE
     for named in _NAMED.findall(text):
-        for kind in (Kind.PROJECT, Kind.PIPELINE):
+        for kind in (CheckedAs.PROJECT, CheckedAs.PIPELINE):
             if kind.value.encode() in named.rpartition(b"/")[2]:
                 return kind
     keys = set(_TOP_KEYS.findall(text))
     if keys:
-        return Kind.PIPELINE if keys & {b"steps", b"always", b"inputs"} else Kind.PROJECT
-    return Kind.PROJECT if file.name == "pccpipe.yaml" else Kind.PIPELINE
+        return CheckedAs.PIPELINE if keys & {b"steps", b"always", b"inputs"} else CheckedAs.PROJECT
+    return CheckedAs.PROJECT if file.name == "pccpipe.yaml" else CheckedAs.PIPELINE

@@ -20,7 +20,7 @@ from pccpipe import limits
 from pccpipe.errors import LimitExceeded
 from pccpipe.json_reader import NotJson, read_json
 from pccpipe.limits import Limit
-from pccpipe.targets.machine import ByteStream
+from pccpipe.machine.base import ByteStream
 from pccpipe.values import Json
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pccpipe.docker_api.account import engine_options
-from pccpipe.docker_api.problems import SDK_ERRORS, Call, from_sdk, unavailable
-from pccpipe.docker_api.stream import Answer, EngineAnswerError
+from pccpipe.docker_api.isolation import engine_options
+from pccpipe.docker_api.problems import SDK_ERRORS, ApiCall, from_sdk, unavailable
+from pccpipe.docker_api.stream import EngineAnswer, EngineAnswerError
 from pccpipe.errors import ActionError, Broken, LimitExceeded, Nonsense, Unavailable, UsageError
 from pccpipe.json_reader import NotJson
+from pccpipe.machine.answers import name, number, text
+from pccpipe.machine.base import ByteStream, Machine
 from pccpipe.outcome import Reason
-from pccpipe.targets.answers import name, number, text
-from pccpipe.targets.machine import ByteStream, Machine
 from pccpipe.values import Json, cut
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _ID = re.compile("[0-9a-f]{64}")
 
 
-class Engine:
+class DockerEngine:
     """Safe from many threads.
 
     Args:
@@ -101,7 +101,7 @@ class Engine:
                 raise Unavailable(error.reason, f"{error.words} ({words})", error.hint or _START) from error
             raise
 
-    def ask(self, call: Call, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
+    def ask(self, call: ApiCall, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
         """Call the API; what goes wrong becomes `Unavailable` or `Refused`, with the engine's own words."""
         self.open()
         assert self._client is not None
@@ -125,18 +125,18 @@ class Engine:
             return False
         return True
 
-    def stream(self, method: str, path: str, *, upgrade: bool = False) -> Answer:
+    def stream(self, method: str, path: str, *, upgrade: bool = False) -> EngineAnswer:
         """A call whose answer lasts. Raises `Unavailable`, ConnectionError, TimeoutError."""
         self.open()
         stream = self.dial()
         try:
-            return Answer(stream, method, f"/v{self._version}{path}", upgrade=upgrade)
+            return EngineAnswer(stream, method, f"/v{self._version}{path}", upgrade=upgrade)
         except ValueError as error:
             stream.close()
             raise Nonsense(self.machine.host, "answer of an engine", str(error)) from error
         except EngineAnswerError as error:
             stream.close()
-            raise unavailable(Call.OTHER, error.status, error.words) from error
+            raise unavailable(ApiCall.OTHER, error.status, error.words) from error
         except BaseException:
             stream.close()
             raise
@@ -153,7 +153,7 @@ class Engine:
             self.id_of(account := self._account_of("a container", found))
             return account
 
-        return self.ask(Call.OTHER, look)
+        return self.ask(ApiCall.OTHER, look)
 
     def containers(self, *labels: str, running: bool = False, size: bool = False) -> list[dict[str, Json]]:
         """Give the engine's words on each container with these labels (`NAME` or `NAME=VALUE`), ended ones too.
@@ -161,7 +161,7 @@ class Engine:
         Each has an `Id`. Labels are data: anyone who may use the engine can have given them. Raises `Unavailable`.
         """
         filters: dict[str, list[str]] = {"label": list(labels), **({"status": ["running"]} if running else {})}
-        made: Json = self.ask(Call.OTHER, lambda client: client.containers(all=True, filters=filters, size=size))
+        made: Json = self.ask(ApiCall.OTHER, lambda client: client.containers(all=True, filters=filters, size=size))
         if not isinstance(made, list):
             raise Nonsense(self.machine.host, "list of containers", made)
         accounts = [self._account_of("a container", each) for each in made]
@@ -171,7 +171,7 @@ class Engine:
 
     def info(self) -> dict[str, Json]:
         """Give what the engine says of itself. Raises `Unavailable`."""
-        return self._account_of("the engine", self.ask(Call.OTHER, lambda client: client.info()))
+        return self._account_of("the engine", self.ask(ApiCall.OTHER, lambda client: client.info()))
 
     def _account_of(self, what: str, said: Json) -> dict[str, Json]:
         """An object in JSON. Raises Nonsense."""
@@ -196,7 +196,7 @@ class Engine:
             # HEAD: a GET would bring the file. Whatever else may be wrong, the call to start it will say.
             return client.head(url, params={"path": path}).status_code != 404
 
-        return self.ask(Call.OTHER, look)
+        return self.ask(ApiCall.OTHER, look)
 
     def security_options(self) -> tuple[str, ...] | None:
         """What confines all of its containers, asked once; None while it stays away."""
@@ -235,7 +235,7 @@ class Engine:
                 if error.status_code != 409:
                     raise
 
-        self.ask(Call.OTHER, remove)
+        self.ask(ApiCall.OTHER, remove)
 
     def has_image(self, image: str) -> bool:
         """Whether the engine has an image. Raises `Unavailable`."""
@@ -265,7 +265,7 @@ class Engine:
                 return None
             return self._account_of("an image", found)
 
-        return self.ask(Call.OTHER, look)
+        return self.ask(ApiCall.OTHER, look)
 
     def build(
         self,
@@ -295,7 +295,7 @@ class Engine:
             return failure
 
         try:
-            failure = self.ask(Call.OTHER, build)
+            failure = self.ask(ApiCall.OTHER, build)
         except Unavailable as error:
             # The engine took the call and refused it: its Dockerfile is wrong, not the engine away.
             if error.reason is Reason.ENGINE_ERROR:

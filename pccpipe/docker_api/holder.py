@@ -8,7 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
-from pccpipe.shell.programs import Place
+from pccpipe.detached.programs import RunDir
 
 KIND = "hold"
 """The end of the holder's file among a command's."""
@@ -19,7 +19,7 @@ def functions(socket: str) -> str:
     return f"pcc_socket={shlex.quote(socket)}\n{_text()}"
 
 
-def start(place: Place, command_id: str, container: str, limit: float, grace: float) -> str:
+def start(place: RunDir, command_id: str, container: str, limit: float, grace: float) -> str:
     """A call that starts the holder, in a few milliseconds; it fails if the disk is full.
 
     Args:
@@ -31,12 +31,12 @@ def start(place: Place, command_id: str, container: str, limit: float, grace: fl
     return shlex.join(["pcc_start", file, container, str(math.ceil(limit)), str(math.ceil(grace))])
 
 
-def let_go(place: Place, command_ids: list[str]) -> str:
+def let_go(place: RunDir, command_ids: list[str]) -> str:
     """A call that ends the holders of commands whose containers are gone."""
     return shlex.join(["pcc_let_go", *(place.file_of(command_id, KIND) for command_id in command_ids)])
 
 
-def let_all_go(place: Place) -> str:
+def let_all_go(place: RunDir) -> str:
     """The same for all commands of a run."""
     return f"pcc_let_go {shlex.quote(place.state)}/commands/*.{KIND}"
 

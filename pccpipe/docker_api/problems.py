@@ -19,7 +19,7 @@ from pccpipe.outcome import Reason
 from pccpipe.paste import operands
 
 
-class Call(Enum):
+class ApiCall(Enum):
     """What the engine was asked to do."""
 
     CREATE = "create"
@@ -42,23 +42,23 @@ _MEND_RUNTIME = (
 )
 
 
-def unavailable(call: Call, status: int, words: str, *, image: str = "") -> Unavailable:
+def unavailable(call: ApiCall, status: int, words: str, *, image: str = "") -> Unavailable:
     """Why a container is not to be had, by the engine's answer."""
     if _NO_SPACE.search(words):
         return Unavailable(Reason.NO_DISK_SPACE, words, "free some space there: pccpipe gc, or docker system prune")
     if _NO_RUNTIME.search(words):
         return Unavailable(Reason.RUNTIME_MISSING, words, _MEND_RUNTIME)
-    if call is Call.CREATE and status == 404:
+    if call is ApiCall.CREATE and status == 404:
         hint = f"pccpipe provision (or, on that engine: docker pull {operands(image)})" if image else ""
         return Unavailable(Reason.IMAGE_MISSING, words, hint)
-    if call is Call.CREATE and status == 409:
+    if call is ApiCall.CREATE and status == 409:
         return Unavailable(Reason.NAME_TAKEN, words)
     match call:
-        case Call.CREATE:
+        case ApiCall.CREATE:
             return Unavailable(Reason.CREATE_REFUSED, words)
-        case Call.START:
+        case ApiCall.START:
             return Unavailable(Reason.START_REFUSED, words)
-        case Call.OTHER:
+        case ApiCall.OTHER:
             return Unavailable(Reason.ENGINE_ERROR, words)
 
 
@@ -100,7 +100,7 @@ def never_began(image: str, shell: str, words: str, *, code: int | None = None, 
     return Unavailable(Reason.SHELL_MISSING, f"the shell {shell} of the image {image} does not run: {told}", hint)
 
 
-def from_sdk(call: Call, error: Exception, *, image: str = "") -> PccpipeError:
+def from_sdk(call: ApiCall, error: Exception, *, image: str = "") -> PccpipeError:
     """The same for what the SDK raised; `Refused` for a container that the engine would never make as it is asked."""
     if isinstance(error, docker.errors.APIError):
         words, status = str(error.explanation or error), int(error.status_code or 0)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from pccpipe.docker_api.hidden import Hidden
-from pccpipe.targets.base import Command, ContainerSettings
+from pccpipe.target import Command, ContainerSettings
 from pccpipe.values import Json
 
 HOME = "/pcc/home"

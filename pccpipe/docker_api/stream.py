@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 
 from pccpipe import limits
+from pccpipe.machine.answers import number_or_none
+from pccpipe.machine.base import ByteStream
 from pccpipe.outcome import Stream
-from pccpipe.targets.answers import number_or_none
-from pccpipe.targets.base import Chunk
-from pccpipe.targets.machine import ByteStream
+from pccpipe.target import Chunk
 
 READ_SIZE = 256 * 1024
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
@@ -33,7 +33,7 @@ class EngineAnswerError(Exception):
         self.words = words
 
 
-class Answer:
+class EngineAnswer:
     """One call of the API over a stream of its own: the head is read, the body comes as it comes."""
 
     def __init__(self, stream: ByteStream, method: str, path: str, *, upgrade: bool = False) -> None:

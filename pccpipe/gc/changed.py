@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable
-from pccpipe.shell.provisioned import FILE, Provisioned, read_provisioned
-from pccpipe.shell.startup import changed, startup_files
-from pccpipe.targets.machine import Machine
+from pccpipe.machine.base import Machine
+from pccpipe.machine.provisioned import FILE, Provisioned, read_provisioned
+from pccpipe.machine.startup import changed, startup_files
 
 SHORT = 19
 """Characters of an id that people compare: `sha256:` and twelve."""
 
 
-def changes(machine: Machine, root: str, engine: Engine | None) -> list[str]:
+def changes(machine: Machine, root: str, engine: DockerEngine | None) -> list[str]:
     """Name each change, in a sentence. Without a record of provision there is none to name. Raises `Unavailable`."""
     known = read_provisioned(machine, root)
     if known is None:
@@ -33,7 +33,7 @@ def other_image(known: Provisioned | None, name: str, found: str | None) -> str:
     return f"{name} is {found[:SHORT]}, and not what provision built ({built[:SHORT]})"
 
 
-def _images(known: Provisioned, engine: Engine | None) -> Iterator[str]:
+def _images(known: Provisioned, engine: DockerEngine | None) -> Iterator[str]:
     for name in known.images:
         try:
             found = engine.image_id(name) if engine else None

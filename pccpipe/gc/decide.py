@@ -12,7 +12,7 @@ CUT_OFF_LIMIT = 660.0
 """For `Moment.cut_off_limit`, with the `lost` limit that a project has if it names none."""
 
 
-class Kind(StrEnum):
+class ThingKind(StrEnum):
     CONTAINER = "container"
     WORKSPACE = "workspace"
     """A run's copy of the code, on the VM."""
@@ -27,7 +27,7 @@ class Kind(StrEnum):
     """It is where ours are, and is none of ours."""
 
 
-class Container(Struct, frozen=True):
+class ContainerFacts(Struct, frozen=True):
     """Times are in seconds since the epoch, by the clock of the engine's machine."""
 
     id: str
@@ -42,7 +42,7 @@ class Container(Struct, frozen=True):
 class Thing(Struct, frozen=True):
     """One thing of a run's that can be removed."""
 
-    kind: Kind
+    kind: ThingKind
     name: str
     """Of the container, or in its folder."""
     run_id: str
@@ -50,7 +50,7 @@ class Thing(Struct, frozen=True):
     """Bytes on the disk."""
     touched: float | None = None
     """When it last changed, by its machine's clock; None if that can't be known."""
-    container: Container | None = None
+    container: ContainerFacts | None = None
     beat: float | None = None
     """Of a lease: seconds since its last sign of life; None for one from before a reboot."""
     is_stale: bool = False
@@ -76,7 +76,7 @@ class Record(Enum):
     ENDED = "ended"
 
 
-class Run(Struct, frozen=True):
+class RunFacts(Struct, frozen=True):
     """What is known of a run, beside its things."""
 
     record: Record = Record.NONE
@@ -113,7 +113,7 @@ class Why(Enum):
     NOT_OURS = "not ours"
 
 
-class Verdict(Struct, frozen=True):
+class Decision(Struct, frozen=True):
     goes: bool
     why: Why
     seconds: float | None = None
@@ -135,55 +135,55 @@ class Moment(Struct, frozen=True):
     """Whether all containers are known; else one may run of which nothing is seen."""
 
 
-def decide(things: Sequence[Thing], run: Run, moment: Moment) -> list[Verdict]:
+def decide(things: Sequence[Thing], run: RunFacts, moment: Moment) -> list[Decision]:
     """What becomes of each thing of one run."""
-    if any(thing.kind is Kind.STRANGE for thing in things):
-        return [Verdict(False, Why.NOT_OURS)] * len(things)
+    if any(thing.kind is ThingKind.STRANGE for thing in things):
+        return [Decision(False, Why.NOT_OURS)] * len(things)
     life = _life(things, run, moment)
     if life:
         return [life] * len(things)
     if run.is_discarded:
-        return [Verdict(True, Why.DISCARDED)] * len(things)
+        return [Decision(True, Why.DISCARDED)] * len(things)
     if run.record is Record.ENDED:
         return [_of_ended(thing) for thing in things]
     stillness = _stillness(things, moment)
     return [_of_left(thing, run, moment, stillness) for thing in things]
 
 
-def _life(things: Sequence[Thing], run: Run, moment: Moment) -> Verdict | None:
+def _life(things: Sequence[Thing], run: RunFacts, moment: Moment) -> Decision | None:
     """Why nothing of it may be touched, if it lives."""
     for thing in things:
-        if thing.kind is Kind.LEASE and not thing.is_stale:
-            return Verdict(False, Why.LEASE_IS_FRESH, thing.beat)
+        if thing.kind is ThingKind.LEASE and not thing.is_stale:
+            return Decision(False, Why.LEASE_IS_FRESH, thing.beat)
     if run.record is Record.HELD:
-        return Verdict(False, Why.HELD)
+        return Decision(False, Why.HELD)
     if run.record is Record.ENDED and run.is_recorded:
         return None  # what still runs was left behind when the VM could not be reached
     if run.has_processes:
-        return Verdict(False, Why.PROCESS_RUNS)
+        return Decision(False, Why.PROCESS_RUNS)
     for thing in things:
         container = thing.container
         if container and container.is_running and not container.is_past_deadline(moment.now):
             left = container.deadline - moment.now if container.deadline is not None else None
-            return Verdict(False, Why.CONTAINER_RUNS, left)
+            return Decision(False, Why.CONTAINER_RUNS, left)
     return None
 
 
-def _of_ended(thing: Thing) -> Verdict:
-    if thing.kind is Kind.LEASE:
-        return Verdict(True, Why.STALE_LEASE, thing.beat)
+def _of_ended(thing: Thing) -> Decision:
+    if thing.kind is ThingKind.LEASE:
+        return Decision(True, Why.STALE_LEASE, thing.beat)
     if thing.has_untold_changes:
-        return Verdict(False, Why.UNTOLD_CHANGES)
+        return Decision(False, Why.UNTOLD_CHANGES)
     if thing.is_only_copy:
-        return Verdict(False, Why.ONLY_COPY)
-    return Verdict(True, Why.OVER)
+        return Decision(False, Why.ONLY_COPY)
+    return Decision(True, Why.OVER)
 
 
 def _stillness(things: Sequence[Thing], moment: Moment) -> float | None:
     """Seconds since anything of it changed; None if that can't be known."""
     changes: list[float] = []
     for thing in things:
-        if thing.kind in {Kind.LEASE, Kind.PROCESSES}:
+        if thing.kind in {ThingKind.LEASE, ThingKind.PROCESSES}:
             continue
         if thing.touched is None:
             return None
@@ -191,32 +191,32 @@ def _stillness(things: Sequence[Thing], moment: Moment) -> float | None:
     return max(0.0, moment.now - max(changes)) if changes else 0.0
 
 
-def _of_left(thing: Thing, run: Run, moment: Moment, stillness: float | None) -> Verdict:
+def _of_left(thing: Thing, run: RunFacts, moment: Moment, stillness: float | None) -> Decision:
     """Nobody runs it now, as far as is seen; somebody may resume it."""
     match thing.kind:
-        case Kind.LEASE:
+        case ThingKind.LEASE:
             is_cut_off = thing.beat is not None and thing.beat < min(moment.cut_off_limit, moment.older_than)
-            return Verdict(not is_cut_off, Why.CUT_OFF if is_cut_off else Why.STALE_LEASE, thing.beat)
-        case Kind.COPY:
-            return Verdict(False, Why.INTERRUPTED if run.record is Record.OPEN else Why.NOT_ENDED)
-        case Kind.PROCESSES:
-            return Verdict(True, Why.STRAY)
-        case Kind.CONTAINER if thing.container and thing.container.is_past_deadline(moment.now):
-            return Verdict(True, Why.PAST_DEADLINE, moment.now - (thing.container.deadline or 0.0))
-        case Kind.CONTAINER | Kind.WORKSPACE | Kind.STATE:
+            return Decision(not is_cut_off, Why.CUT_OFF if is_cut_off else Why.STALE_LEASE, thing.beat)
+        case ThingKind.COPY:
+            return Decision(False, Why.INTERRUPTED if run.record is Record.OPEN else Why.NOT_ENDED)
+        case ThingKind.PROCESSES:
+            return Decision(True, Why.STRAY)
+        case ThingKind.CONTAINER if thing.container and thing.container.is_past_deadline(moment.now):
+            return Decision(True, Why.PAST_DEADLINE, moment.now - (thing.container.deadline or 0.0))
+        case ThingKind.CONTAINER | ThingKind.WORKSPACE | ThingKind.STATE:
             if not moment.engine_known:
-                return Verdict(False, Why.ENGINE_UNKNOWN)
+                return Decision(False, Why.ENGINE_UNKNOWN)
             if run.record is Record.WAITING and moment.older_than > 0:
-                return Verdict(False, Why.WAITING)
+                return Decision(False, Why.WAITING)
             if run.record is Record.STOPPED:
-                return Verdict(False, Why.STOPPED)
+                return Decision(False, Why.STOPPED)
             if thing.is_only_copy:
-                return Verdict(False, Why.ONLY_COPY)
+                return Decision(False, Why.ONLY_COPY)
             is_old = (0.0 if stillness is None else stillness) >= moment.older_than
             if run.record is Record.OPEN and not is_old:
-                return Verdict(False, Why.INTERRUPTED, stillness)
-            return Verdict(is_old, Why.UNTOUCHED if is_old else Why.TOUCHED, stillness)
-        case Kind.STRANGE:
-            return Verdict(False, Why.NOT_OURS)
+                return Decision(False, Why.INTERRUPTED, stillness)
+            return Decision(is_old, Why.UNTOUCHED if is_old else Why.TOUCHED, stillness)
+        case ThingKind.STRANGE:
+            return Decision(False, Why.NOT_OURS)
         case _:
             assert_never(thing.kind)

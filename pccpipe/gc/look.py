@@ -12,22 +12,22 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.docker_api.engine import Engine
+from pccpipe.detached.programs import RunDir
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.settings import IN
 from pccpipe.errors import Nonsense, Unavailable
-from pccpipe.gc.decide import CUT_OFF_LIMIT, Container, Kind, Record, Run, Thing
+from pccpipe.gc.decide import CUT_OFF_LIMIT, ContainerFacts, Record, RunFacts, Thing, ThingKind
 from pccpipe.gc.records import Records
+from pccpipe.machine import lease
+from pccpipe.machine.answers import number, number_or_none
+from pccpipe.machine.base import Machine
+from pccpipe.machine.gate import plain
+from pccpipe.machine.lease import read_lease
+from pccpipe.machine.retry import unbroken
 from pccpipe.outcome import Reason
 from pccpipe.record.fence import GIT
 from pccpipe.record.journal import KEPT, RUN_ID
-from pccpipe.shell import lease
-from pccpipe.shell.gate import plain
-from pccpipe.shell.lane import unbroken
-from pccpipe.shell.lease import read_lease
-from pccpipe.shell.programs import Place
 from pccpipe.supervisor.lines import is_alive
-from pccpipe.targets.answers import number, number_or_none
-from pccpipe.targets.machine import Machine
 from pccpipe.values import Json
 
 _CONTAINER = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
@@ -55,7 +55,7 @@ class Site(Struct, frozen=True):
     machine: Machine
     system: str
     records: Records
-    engine: Engine | None = None
+    engine: DockerEngine | None = None
     needs_engine: bool = True
     lease_root: str | None = None
     runs: str = ""
@@ -68,7 +68,7 @@ class Site(Struct, frozen=True):
         machine: Machine,
         root: str,
         records: Records,
-        engine: Engine | None,
+        engine: DockerEngine | None,
         cut_off_limit: float = CUT_OFF_LIMIT,
         run_as: str | None = None,
     ) -> Site:
@@ -81,23 +81,23 @@ class Site(Struct, frozen=True):
         """Whether it is this machine, which has records."""
         return bool(self.runs)
 
-    def place_of(self, run_id: str) -> Place:
-        return Place(run_id, f"{self.system}/{STATES}/{run_id}")
+    def place_of(self, run_id: str) -> RunDir:
+        return RunDir(run_id, f"{self.system}/{STATES}/{run_id}")
 
 
-class Group(Struct):
+class RunThings(Struct):
     """The things of one run."""
 
     run_id: str
-    run: Run = field(default_factory=Run)
+    run: RunFacts = field(default_factory=RunFacts)
     things: list[Thing] = field(default_factory=list)
 
 
-class Found(Struct):
+class Inventory(Struct):
     """All that was found. `strange` are names of what is none of ours, `problems` and `unseen` sentences."""
 
     now: float = 0.0
-    groups: dict[str, Group] = field(default_factory=dict)
+    groups: dict[str, RunThings] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Found(Struct):
     """Of what runs, by run."""
 
     def add(self, thing: Thing, elsewhere: str = "") -> None:
-        group = self.groups.setdefault(f"{thing.run_id}{elsewhere}", Group(thing.run_id))
+        group = self.groups.setdefault(f"{thing.run_id}{elsewhere}", RunThings(thing.run_id))
         group.things.append(thing)
 
 
@@ -125,9 +125,9 @@ def script(name: str) -> str:
     return lease.program() + "".join(Path(__file__).with_name(file).read_text() for file in ("gc.sh", name))
 
 
-def look(site: Site) -> Found:
+def look(site: Site) -> Inventory:
     """Find everything, and what is known of its runs. Raises `Unavailable` if the machine can't be had."""
-    found = Found()
+    found = Inventory()
     _look_at_folders(site, found)
     if site.is_here:
         found.living |= {run_id for run_id in found.groups if is_alive(site.place_of(run_id).state)}
@@ -141,7 +141,7 @@ def look(site: Site) -> Found:
     return found
 
 
-def why_alive(site: Site, found: Found, holder: str = "") -> str:
+def why_alive(site: Site, found: Inventory, holder: str = "") -> str:
     """Say why the account's processes may be those of a run that lives; "" if there is none on the machine.
 
     Args:
@@ -150,7 +150,7 @@ def why_alive(site: Site, found: Found, holder: str = "") -> str:
     for group in found.groups.values():
         if group.run_id == holder:
             continue
-        if any(thing.kind is Kind.LEASE and not thing.is_stale for thing in group.things):
+        if any(thing.kind is ThingKind.LEASE and not thing.is_stale for thing in group.things):
             return f"run {group.run_id} has the VM"
         if group.run_id in found.living | found.held:
             return f"a command of run {group.run_id} runs"
@@ -162,7 +162,7 @@ def why_alive(site: Site, found: Found, holder: str = "") -> str:
     return ""
 
 
-def _look_at_folders(site: Site, found: Found) -> None:
+def _look_at_folders(site: Site, found: Inventory) -> None:
     settings = f"pcc_system={shlex.quote(site.system)} pcc_runs={shlex.quote(site.runs)}"
     program = f"{settings}\n{script('look.sh')}"
     done = unbroken(site.machine, lambda: site.machine.run(program, LOOK_TIMEOUT))
@@ -183,10 +183,10 @@ def _look_at_folders(site: Site, found: Found) -> None:
             case "folder" | "other" | "more" | "wrong" if place not in places:
                 raise Nonsense(host, "list of what runs left", place)
             case "folder" if RUN_ID.fullmatch(name):
-                kind = Kind.WORKSPACE if place == WORKSPACES else Kind.STATE
+                kind = ThingKind.WORKSPACE if place == WORKSPACES else ThingKind.STATE
                 found.add(_folder(kind, f"{place}/{name}", name, size, last))
             case "copy" if site.runs and RUN_ID.fullmatch(place.removeprefix(f"{site.runs}/")):
-                found.add(_folder(Kind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))
+                found.add(_folder(ThingKind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))
             case "copy" if site.runs and place.startswith(f"{site.runs}/"):
                 pass  # of a folder that no run has
             case "folder" | "other" if place == STATES and name == GIT:
@@ -203,7 +203,7 @@ def _look_at_folders(site: Site, found: Found) -> None:
                 raise Nonsense(host, "list of what runs left", (place, name, what))
 
 
-def _note(found: Found, host: str, kind: str, name: str, last: str) -> None:
+def _note(found: Inventory, host: str, kind: str, name: str, last: str) -> None:
     """What is no folder. Raises Nonsense."""
     match kind:
         case "now" if not found.now:
@@ -229,32 +229,32 @@ def _note(found: Found, host: str, kind: str, name: str, last: str) -> None:
             raise Nonsense(host, "list of what runs left", kind)
 
 
-def _folder(kind: Kind, name: str, run_id: str, size: str, changed: str) -> Thing:
+def _folder(kind: ThingKind, name: str, run_id: str, size: str, changed: str) -> Thing:
     return Thing(kind, name, run_id, (number_or_none(size) or 0) * 1024, number_or_none(changed))
 
 
-def _look_at_lease(site: Site, found: Found) -> None:
+def _look_at_lease(site: Site, found: Inventory) -> None:
     if site.lease_root is None:
         return
     held = read_lease(site.machine, site.lease_root)
     if held:
-        found.add(Thing(Kind.LEASE, "lease", held.run_id, beat=held.last_beat, is_stale=held.is_stale))
+        found.add(Thing(ThingKind.LEASE, "lease", held.run_id, beat=held.last_beat, is_stale=held.is_stale))
 
 
-def _look_for_strays(site: Site, found: Found) -> None:
+def _look_for_strays(site: Site, found: Inventory) -> None:
     """Processes that claim to be of a run of this root that has no folder for its commands."""
     for tag in sorted(found.tags):
         run_id = tag.rpartition("-")[0]
         if RUN_ID.fullmatch(run_id) and site.place_of(run_id).tag == tag and not _has_state(found, run_id):
-            found.add(Thing(Kind.PROCESSES, "processes", run_id))
+            found.add(Thing(ThingKind.PROCESSES, "processes", run_id))
 
 
-def _has_state(found: Found, run_id: str) -> bool:
+def _has_state(found: Inventory, run_id: str) -> bool:
     group = found.groups.get(run_id)
     return group is not None and any(thing.name == f"{STATES}/{run_id}" for thing in group.things)
 
 
-def _look_at_engine(site: Site, found: Found) -> None:
+def _look_at_engine(site: Site, found: Inventory) -> None:
     if site.engine is None:
         return
     try:
@@ -271,7 +271,7 @@ def _look_at_engine(site: Site, found: Found) -> None:
         _add_container(site, found, each)
 
 
-def _containers(engine: Engine) -> list[dict[str, Json]]:
+def _containers(engine: DockerEngine) -> list[dict[str, Json]]:
     try:
         return engine.containers("pccpipe.run", size=True)
     except Unavailable as error:
@@ -281,7 +281,7 @@ def _containers(engine: Engine) -> list[dict[str, Json]]:
         return engine.containers("pccpipe.run")
 
 
-def _add_container(site: Site, found: Found, made: Mapping[str, Json]) -> None:
+def _add_container(site: Site, found: Inventory, made: Mapping[str, Json]) -> None:
     labels = made.get("Labels")
     run_id = str(labels.get("pccpipe.run")) if isinstance(labels, dict) else ""
     names = made.get("Names")
@@ -293,10 +293,10 @@ def _add_container(site: Site, found: Found, made: Mapping[str, Json]) -> None:
     deadline = str(labels.get("pccpipe.deadline", "")) if isinstance(labels, dict) else ""
     is_running = made.get("State") in {"running", "paused", "restarting"}
     # Code on the VM that may use the engine can write any label.
-    container = Container(str(made["Id"]), is_running, number_or_none(deadline))
+    container = ContainerFacts(str(made["Id"]), is_running, number_or_none(deadline))
     size, created = number_or_none(made.get("SizeRw")), number_or_none(made.get("Created"))
     thing = Thing(
-        Kind.CONTAINER,
+        ThingKind.CONTAINER,
         name,
         run_id,
         size or 0,
@@ -319,10 +319,10 @@ def _other_root(site: Site, made: Mapping[str, Json], run_id: str) -> str:
     return ""
 
 
-def _run(site: Site, found: Found, group: Group) -> Run:
+def _run(site: Site, found: Inventory, group: RunThings) -> RunFacts:
     record = site.records.of(group.run_id)
     marks = found.marks.get(group.run_id, set())
-    return Run(
+    return RunFacts(
         record,
         # Where the engine says nothing, who sees to a container's end proves it.
         has_processes=group.run_id in found.living or (not found.engine_known and group.run_id in found.held),
@@ -331,18 +331,18 @@ def _run(site: Site, found: Found, group: Group) -> Run:
     )
 
 
-def _completed(site: Site, found: Found, group: Group) -> Iterator[Thing]:
+def _completed(site: Site, found: Inventory, group: RunThings) -> Iterator[Thing]:
     """The things, with what was too costly to ask of all."""
     names = {thing.name for thing in group.things}
     has_copy = f"{site.runs}/{group.run_id}/workspace" in names
     ended = group.run.record is Record.ENDED
     untold = ended and has_copy and site.records.has_untold_changes(group.run_id)
     for thing in group.things:
-        if thing.kind is Kind.COPY:
+        if thing.kind is ThingKind.COPY:
             # Without the copy, what it was before the last fetch is the best that there is.
             is_last = not has_copy and thing.name.endswith(".old")
             yield replace(thing, has_untold_changes=untold or is_last)
-        elif thing.kind is Kind.WORKSPACE:
+        elif thing.kind is ThingKind.WORKSPACE:
             only = KEPT in group.run_id or site.records.has_only_copy_on_vm(group.run_id)
             yield replace(thing, is_only_copy=only)
         elif thing.container and not ended:

@@ -8,11 +8,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from pccpipe.errors import Unavailable
+from pccpipe.machine import lease
+from pccpipe.machine.answers import number
+from pccpipe.machine.base import Machine
+from pccpipe.machine.retry import unbroken
 from pccpipe.outcome import Reason
-from pccpipe.shell import lease
-from pccpipe.shell.lane import unbroken
-from pccpipe.targets.answers import number
-from pccpipe.targets.machine import Machine
 
 TIMEOUT = 120.0
 

@@ -10,21 +10,21 @@ from enum import Enum
 
 from msgspec import Struct, field
 
-from pccpipe.docker_api.engine import Engine
+from pccpipe.detached import as_account, programs
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.gc.changed import changes
-from pccpipe.gc.decide import Kind, Moment, Record, Thing, Verdict, decide
-from pccpipe.gc.look import Found, Group, Site, look, script, why_alive
+from pccpipe.gc.decide import Decision, Moment, Record, Thing, ThingKind, decide
+from pccpipe.gc.look import Inventory, RunThings, Site, look, script, why_alive
 from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
 from pccpipe.gc.unknown import in_words, unknown_processes
-from pccpipe.shell import as_account, programs
-from pccpipe.shell.lane import unbroken
-from pccpipe.shell.lease import Lease, read_lease
+from pccpipe.machine.answers import number_or_none
+from pccpipe.machine.base import Machine
+from pccpipe.machine.lease import Lease, read_lease
+from pccpipe.machine.retry import unbroken
 from pccpipe.supervisor.lines import is_alive
 from pccpipe.supervisor.supervised import end_supervisor
-from pccpipe.targets.answers import number_or_none
-from pccpipe.targets.machine import Machine
 
 REMOVE_TIMEOUT = 300.0
 """Seconds for removing what one run has left."""
@@ -42,11 +42,11 @@ class Fate(Enum):
     """Something of its run began while we were about to remove it."""
 
 
-class Outcome(Struct, frozen=True):
+class Removal(Struct, frozen=True):
     """What became of one thing. `freed` is in bytes; `words` say why it could not be removed."""
 
     thing: Thing
-    verdict: Verdict
+    verdict: Decision
     fate: Fate
     freed: int = 0
     words: str = ""
@@ -63,7 +63,7 @@ class Collected(Struct):
     """What became of everything at a site, and what is none of ours."""
 
     site: Site
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[Removal] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     others: list[Other] = field(default_factory=list)
@@ -89,7 +89,7 @@ def collect(
     *,
     older_than: float = DAY,
     dry_run: bool = False,
-    on_outcome: Callable[[Outcome], object] = lambda _: None,
+    on_outcome: Callable[[Removal], object] = lambda _: None,
     holder: str = "",
 ) -> Collected:
     """Remove what no live run needs.
@@ -115,7 +115,7 @@ def collect(
 
 def collect_over(
     machine: Machine,
-    engine: Engine | None,
+    engine: DockerEngine | None,
     root: str,
     over: Callable[[str], bool],
     run_as: str | None = None,
@@ -145,11 +145,11 @@ def collect_over(
 
 def _swept(
     site: Site,
-    found: Found,
-    groups: Iterable[Group],
+    found: Inventory,
+    groups: Iterable[RunThings],
     older_than: float,
     dry_run: bool,
-    on_outcome: Callable[[Outcome], object],
+    on_outcome: Callable[[Removal], object],
 ) -> Collected:
     collected = Collected(site, strange=found.strange, problems=found.problems)
     collected.others += [Other(words, Fate.STAYS) for words in found.unseen]
@@ -165,40 +165,42 @@ def _swept(
     return collected
 
 
-def _planned(verdicts: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
+def _planned(verdicts: Sequence[tuple[Thing, Decision]]) -> Iterator[Removal]:
     for thing, verdict in verdicts:
         if verdict.goes:
-            yield Outcome(thing, verdict, Fate.WOULD_GO, thing.size)
+            yield Removal(thing, verdict, Fate.WOULD_GO, thing.size)
         else:
-            yield Outcome(thing, verdict, Fate.STAYS)
+            yield Removal(thing, verdict, Fate.STAYS)
 
 
-def _removed(site: Site, found: Found, group: Group, verdicts: Sequence[tuple[Thing, Verdict]]) -> Iterator[Outcome]:
+def _removed(
+    site: Site, found: Inventory, group: RunThings, verdicts: Sequence[tuple[Thing, Decision]]
+) -> Iterator[Removal]:
     """Containers first: they have the folders mounted."""
     for thing, verdict in verdicts:
         if not verdict.goes:
-            yield Outcome(thing, verdict, Fate.STAYS)
+            yield Removal(thing, verdict, Fate.STAYS)
     going = [(thing, verdict) for thing, verdict in verdicts if verdict.goes]
     if not going:
         return
     with site.records.unheld(group.run_id) as is_free:
         if not is_free or _has_lease(site, group.run_id):
-            yield from (Outcome(thing, verdict, Fate.REVIVED) for thing, verdict in going)
+            yield from (Removal(thing, verdict, Fate.REVIVED) for thing, verdict in going)
             return
         stuck = ""
         for thing, verdict in going:
             if thing.container:
                 stuck = _remove_container(site, thing.container.id) or stuck
-                yield Outcome(thing, verdict, Fate.FAILED if stuck else Fate.GONE, 0 if stuck else thing.size, stuck)
-        kinds = {Kind.WORKSPACE, Kind.COPY, Kind.STATE, Kind.PROCESSES}
+                yield Removal(thing, verdict, Fate.FAILED if stuck else Fate.GONE, 0 if stuck else thing.size, stuck)
+        kinds = {ThingKind.WORKSPACE, ThingKind.COPY, ThingKind.STATE, ThingKind.PROCESSES}
         folders = [each for each in going if each[0].kind in kinds]
         if stuck:
             words = "a container of its run could not be removed"
-            yield from (Outcome(thing, verdict, Fate.FAILED, words=words) for thing, verdict in folders)
+            yield from (Removal(thing, verdict, Fate.FAILED, words=words) for thing, verdict in folders)
         elif folders:
             yield from _remove_folders(site, found, group, folders)
         for thing, verdict in going:
-            if thing.kind is Kind.LEASE:
+            if thing.kind is ThingKind.LEASE:
                 yield _end_lease(site, thing, verdict)
 
 
@@ -224,12 +226,12 @@ def _remove_container(site: Site, container: str) -> str:
 
 
 def _remove_folders(
-    site: Site, found: Found, group: Group, folders: Sequence[tuple[Thing, Verdict]]
-) -> Iterator[Outcome]:
+    site: Site, found: Inventory, group: RunThings, folders: Sequence[tuple[Thing, Decision]]
+) -> Iterator[Removal]:
     place = site.place_of(group.run_id)
     calls = [
         "pcc_strays_left"
-        if thing.kind is Kind.PROCESSES
+        if thing.kind is ThingKind.PROCESSES
         else shlex.join(["pcc_sweep_folder", *thing.name.rsplit("/", 1)])
         for thing, _ in folders
     ]
@@ -241,14 +243,14 @@ def _remove_folders(
     end = f"{unless}(\n{programs.end_run(place)}\n)" if found.sees_processes else ""
     if site.is_here and is_alive(place.state):
         if not group.run.has_processes:
-            yield from (Outcome(thing, verdict, Fate.REVIVED) for thing, verdict in folders)
+            yield from (Removal(thing, verdict, Fate.REVIVED) for thing, verdict in folders)
             return
         end_supervisor(place.state)
     program = "\n".join([settings, text, end, *(f"({call})" for call in calls)])
     try:
         done = unbroken(site.machine, lambda: site.machine.run(program, REMOVE_TIMEOUT))
     except Unavailable as error:
-        yield from (Outcome(thing, verdict, Fate.FAILED, words=str(error)) for thing, verdict in folders)
+        yield from (Removal(thing, verdict, Fate.FAILED, words=str(error)) for thing, verdict in folders)
         return
     answers = done.stdout.decode(errors="replace").splitlines()
     answers += [f"left 0 {done.stderr.decode(errors='replace').strip()}"] * (len(folders) - len(answers))
@@ -256,18 +258,18 @@ def _remove_folders(
         yield _answered(thing, verdict, answer)
 
 
-def _answered(thing: Thing, verdict: Verdict, answer: str) -> Outcome:
+def _answered(thing: Thing, verdict: Decision, answer: str) -> Removal:
     word, _, rest = answer.partition(" ")
     match word:
         case "gone":
-            return Outcome(thing, verdict, Fate.GONE, max(thing.size, (number_or_none(rest) or 0) * 1024))
+            return Removal(thing, verdict, Fate.GONE, max(thing.size, (number_or_none(rest) or 0) * 1024))
         case "alive":
-            return Outcome(thing, verdict, Fate.REVIVED)
+            return Removal(thing, verdict, Fate.REVIVED)
         case _:
             left, _, words = rest.partition(" ")
             kept = number_or_none(left)
             freed = 0 if kept is None else max(0, thing.size - kept * 1024)
-            return Outcome(thing, verdict, Fate.FAILED, freed, words)
+            return Removal(thing, verdict, Fate.FAILED, freed, words)
 
 
 def _marks(site: Site, root: str, *, dry_run: bool) -> Iterator[Other]:
@@ -280,7 +282,7 @@ def _marks(site: Site, root: str, *, dry_run: bool) -> Iterator[Other]:
         yield Other(marks.words, Fate.WOULD_GO if dry_run else Fate.GONE)
 
 
-def _strays(site: Site, found: Found, holder: str, *, dry_run: bool) -> Iterator[Other]:
+def _strays(site: Site, found: Inventory, holder: str, *, dry_run: bool) -> Iterator[Other]:
     """The account's processes, which only a living run has."""
     if site.run_as is None or site.lease_root is None:
         return
@@ -316,19 +318,19 @@ def _vm_held(site: Site, root: str, holder: str) -> Iterator[None]:
         lease.release()
 
 
-def _end_lease(site: Site, thing: Thing, verdict: Verdict) -> Outcome:
+def _end_lease(site: Site, thing: Thing, verdict: Decision) -> Removal:
     """Take it over and give it back at once: its files stay, as the order of those who come after hangs on them."""
     assert site.lease_root is not None
     lease = Lease(site.machine, site.lease_root, "pccpipe-gc", holder="pccpipe gc, for a moment")
     try:
         lease.acquire(0, lambda: True, lambda _: None)
     except Unavailable as error:
-        return Outcome(thing, verdict, Fate.FAILED, words=str(error))
+        return Removal(thing, verdict, Fate.FAILED, words=str(error))
     except PccpipeError:
         # Another run has taken it meanwhile.
-        return Outcome(thing, verdict, Fate.REVIVED)
+        return Removal(thing, verdict, Fate.REVIVED)
     lease.release()
-    return Outcome(thing, verdict, Fate.GONE)
+    return Removal(thing, verdict, Fate.GONE)
 
 
 def _measure(site: Site, collected: Collected) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pccpipe import limits
 from pccpipe.errors import Nonsense
-from pccpipe.shell.lane import unbroken
-from pccpipe.targets.machine import Machine
+from pccpipe.machine.base import Machine
+from pccpipe.machine.retry import unbroken
 
 TIMEOUT = 30.0
 _LINE = re.compile("[0-9]{1,10} .{0,2000}")

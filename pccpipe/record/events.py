@@ -13,7 +13,7 @@ from typing import TypeAlias
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
-from pccpipe.targets.base import ContainerSettings, Isolation, Token
+from pccpipe.target import ContainerSettings, Isolation, Token
 from pccpipe.values import Json
 
 

@@ -40,7 +40,7 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.record.journal import read_events
-from pccpipe.record.paths import parent
+from pccpipe.record.step_path import parent
 from pccpipe.record.step_state import Downgrade, Question, StepState, iso
 from pccpipe.values import Json
 

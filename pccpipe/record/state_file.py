@@ -12,7 +12,7 @@ from pccpipe.record.events import Event, InputGiven, RunEnded, RunStopped, RunWa
 from pccpipe.record.files import write_atomically
 from pccpipe.record.room import Room, is_full
 from pccpipe.record.state import RunState, state_text
-from pccpipe.record.ticker import TICKER, Call
+from pccpipe.record.ticker import TICKER, Timer
 
 RUN_JSON = "run.json"
 WRITE_EVERY = 0.2
@@ -35,7 +35,7 @@ class StateFile:
         self._path = run_dir / RUN_JSON
         self._lock = threading.Lock()
         self._next = 0.0
-        self._later: Call | None = None
+        self._later: Timer | None = None
 
     def __call__(self, event: Event) -> None:
         if not event.seq:

@@ -8,8 +8,8 @@ from msgspec import Struct, field
 
 from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.codec import to_json
-from pccpipe.record.paths import label
-from pccpipe.targets.base import ContainerSettings, Isolation
+from pccpipe.record.step_path import label
+from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.values import Json
 
 

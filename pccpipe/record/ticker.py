@@ -22,13 +22,13 @@ class Ticker:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._calls: list[tuple[float, int, Call]] = []
+        self._calls: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._is_running = False
 
-    def call_in(self, seconds: float, function: Callable[[], None]) -> Call:
+    def call_in(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Have it called in so many seconds."""
-        call = Call(function)
+        call = Timer(function)
         with self._changed:
             heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._numbers), call))
             if self._is_running:
@@ -42,7 +42,7 @@ class Ticker:
         while call := self._next():
             call.make()
 
-    def _next(self) -> Call | None:
+    def _next(self) -> Timer | None:
         """The next one, when it is due; None, and the thread is to end, if there has been none for a while."""
         with self._changed:
             until = time.monotonic() + _IDLE
@@ -58,7 +58,7 @@ class Ticker:
                     return None
 
 
-class Call:
+class Timer:
     """One that is to come."""
 
     def __init__(self, function: Callable[[], None]) -> None:

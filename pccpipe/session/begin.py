@@ -59,7 +59,7 @@ def check_engine(pipeline: Pipeline, project: Project) -> None:
         for body in bodies
     )
     if project.isolation_mode is IsolationMode.CONTAINER and needs_engine:
-        from pccpipe.shell.local_engine import find_local_engine
+        from pccpipe.machine.local_engine import find_local_engine
 
         find_local_engine()
 

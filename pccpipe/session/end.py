@@ -7,9 +7,9 @@ import shlex
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from pccpipe.engine.context import Parts
-from pccpipe.engine.halt import StepHalt
+from pccpipe.cancel import Halt
 from pccpipe.errors import PccpipeError
+from pccpipe.executor.context import RunContext
 from pccpipe.outcome import Place
 from pccpipe.record.events import Warned
 from pccpipe.record.state import RunState
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pccpipe.session.vm import ProjectVm
 
 
-def name_daemons(parts: Parts, vm: ProjectVm, state: RunState, seconds: float) -> None:
+def name_daemons(parts: RunContext, vm: ProjectVm, state: RunState, seconds: float) -> None:
     """Name what the run's commands left running on the VM and nothing ends: it is the next run's neighbour.
 
     An account of the commands' own is swept instead. What a command began carries its mark and has ended with it, but
@@ -39,7 +39,7 @@ def name_daemons(parts: Parts, vm: ProjectVm, state: RunState, seconds: float) -
             parts.journal.append(Warned(f"{words}; fix: kill {pids}, on the VM"))
 
 
-def clear_up(parts: Parts, folders: Folders) -> None:
+def clear_up(parts: RunContext, folders: Folders) -> None:
     """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
     if not folders.sent.exists():
         return
@@ -47,11 +47,11 @@ def clear_up(parts: Parts, folders: Folders) -> None:
     try:
         # After a cancel, only one that comes from now on cuts it short.
         with cancel.shield() if cancel.requested else nullcontext(cancel) as from_now_on:
-            is_kept = parts.workspace.has_untold_changes(StepHalt(from_now_on, None))
+            is_kept = parts.workspace.has_untold_changes(Halt(from_now_on))
     except (PccpipeError, OSError):
         is_kept = True  # no diff can be made of it, or nobody waits for it
     if is_kept:
-        from pccpipe.views.text import size
+        from pccpipe.words import size
 
         parts.journal.append(
             Warned(

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from pccpipe.engine.cancel import Cancel
+from pccpipe.cancel import Cancel
 from pccpipe.record.events import Event
 from pccpipe.session.targets import Folders
 from pccpipe.spec.model import Pipeline, Project

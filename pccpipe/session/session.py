@@ -15,13 +15,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pccpipe.engine.cancel import Cancel
-from pccpipe.engine.context import Parts, Serials
-from pccpipe.engine.halt import StepHalt
-from pccpipe.engine.past import Past
+from pccpipe.cancel import Cancel, Halt, unless_halted
 from pccpipe.errors import Halted, RecordFull, Unavailable, UsageError, VmBusy
+from pccpipe.executor.context import RunContext, Serials
+from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Outcome, Place, Reason
-from pccpipe.record import requests
+from pccpipe.record import cancel_requests as requests
 from pccpipe.record.events import (
     Cancelling,
     Event,
@@ -52,12 +51,11 @@ from pccpipe.session.result import RunResult
 from pccpipe.session.targets import Assembly, Folders
 from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
 from pccpipe.spec.project import identity
-from pccpipe.targets.abandon import unless_halted
 from pccpipe.values import Json
 from pccpipe.version import __version__
 
 if TYPE_CHECKING:
-    from pccpipe.engine.executor import RunOutcome
+    from pccpipe.executor.executor import RunOutcome
     from pccpipe.session.vm import ProjectVm
 
 
@@ -151,7 +149,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         secrets=tuple(job.secrets.values()),
         accept=proxy.accept,
     )
-    parts = Parts(
+    parts = RunContext(
         run_id=job.run_id,
         run_dir=folders.record,
         pipeline=job.pipeline,
@@ -165,7 +163,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         cancel=cancel,
         fallback_allowed=job.fallback_allowed and not project.isolation_required,
         serials=Serials(),
-        past=Past(events),
+        past=Replay(events),
         proxy=proxy,
         logs=LogQuota(project.log_quota),
         room=room,
@@ -192,7 +190,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
 
 
 def _recorded(
-    parts: Parts,
+    parts: RunContext,
     folders: Folders,
     first: RunStarted | RunResumed,
     inputs: Mapping[str, Json],
@@ -201,7 +199,7 @@ def _recorded(
 ) -> RunOutcome:
     """The run, between its first event, or the one that says that it goes on, and its last."""
     # Imported when the connection is on its way: its login takes as long.
-    from pccpipe.engine.executor import RunOutcome, execute
+    from pccpipe.executor.executor import RunOutcome, execute
 
     began_at = parts.past.began_at or time.time()
     parts.journal.append(first)
@@ -252,12 +250,12 @@ def _interrupting(vm: ProjectVm | None, cancel: Cancel) -> AbstractContextManage
     return cancel.watched_by(lambda _: vm.interrupt())
 
 
-def _claimed(parts: Parts, vm: ProjectVm) -> RunOutcome | None:
+def _claimed(parts: RunContext, vm: ProjectVm) -> RunOutcome | None:
     """Have the VM for this run alone; or how a run ends that can't have it."""
-    from pccpipe.engine.executor import RunOutcome
+    from pccpipe.executor.executor import RunOutcome
 
     try:
-        unless_halted(StepHalt(parts.cancel, None), vm.claim)
+        unless_halted(Halt(parts.cancel), vm.claim)
     except Halted:
         if not parts.past.is_empty:
             parts.absence.since(time.monotonic())
@@ -278,7 +276,7 @@ def _tell(journal: Journal, happening: Happening) -> None:
     journal.append(happening)
 
 
-def _tell_cancel(parts: Parts, grace: float) -> None:
+def _tell_cancel(parts: RunContext, grace: float) -> None:
     # The watchers after this one end what runs, whether or not the cancel can be recorded.
     with contextlib.suppress(RecordFull):
         parts.journal.append(Cancelling(parts.cancel.by, grace, parts.cancel.who))

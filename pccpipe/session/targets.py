@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from msgspec import Struct
 
+from pccpipe.cancel import Halt
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
+from pccpipe.machine.base import ByteStream, Machine, ProxyDoor
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.record.fence import STATES, system_folder
 from pccpipe.record.index import has_ended
@@ -22,8 +24,7 @@ from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.mask import Masker
 from pccpipe.session.vm import ProjectVm
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
-from pccpipe.targets.base import Target
-from pccpipe.targets.machine import ByteStream, Door, Halt, Machine
+from pccpipe.target import Target
 from pccpipe.workspace.sync import STATE, WorkspaceSync, has_only_copy_on_vm
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Assembly:
                 from pccpipe.targets.vm import VmTarget
 
                 assert self.vm is not None
-                door = Door(self.vm.serving, self._accept)
+                door = ProxyDoor(self.vm.serving, self._accept)
                 return VmTarget(
                     self.vm.connection,
                     self._run_id,
@@ -240,9 +241,9 @@ class Assembly:
         from pccpipe.targets.container import ContainerTarget
 
         if self.vm is None:
-            from pccpipe.shell.here import Here
+            from pccpipe.machine.local import LocalMachine
 
-            here = Here(self._withheld)
+            here = LocalMachine(self._withheld)
             state = str(self._folders.state.absolute())
             return ContainerTarget(
                 here,
@@ -250,7 +251,7 @@ class Assembly:
                 state,
                 lambda: str(self.workspace.home.absolute()),
                 lost_after=self._project.lost_after,
-                door=Door(here, self._accept),
+                door=ProxyDoor(here, self._accept),
             )
         workspace = self.vm.workspace
         return ContainerTarget(
@@ -259,7 +260,7 @@ class Assembly:
             self.vm.state,
             lambda: workspace,
             lost_after=self._project.lost_after,
-            door=Door(self.vm.serving, self._accept),
+            door=ProxyDoor(self.vm.serving, self._accept),
             account=self.vm.account,
             turns=self._vm_turns(self.vm),
             gate=self.vm.gate,
@@ -296,7 +297,7 @@ class Assembly:
             turns = self._vm_turns(self.vm)
         if turns is None or self.vm.account is None:
             return machine
-        from pccpipe.shell.as_account import AccountMachine
+        from pccpipe.detached.as_account import AccountMachine
 
         return AccountMachine(machine, self.vm.account, turns.working)
 
@@ -304,7 +305,7 @@ class Assembly:
         """Who works on the VM when: its commands and containers run as one account, and are never both there."""
         if vm.account is None or self._turns is not None:
             return self._turns
-        from pccpipe.shell.programs import Place as StatePlace
+        from pccpipe.detached.programs import RunDir as StatePlace
         from pccpipe.targets.turns import Turns
 
         place = StatePlace(self._run_id, vm.state, vm.account)

@@ -14,16 +14,16 @@ from concurrent import futures
 from typing import TYPE_CHECKING
 
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
+from pccpipe.machine.gate import Gate
 from pccpipe.record import fence
 from pccpipe.record.journal import KEPT
-from pccpipe.shell.gate import Gate
 from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
-    from pccpipe.shell.account import Account
-    from pccpipe.shell.lease import Lease
+    from pccpipe.machine.account import Account
+    from pccpipe.machine.base import Listens, Machine
+    from pccpipe.machine.lease import Lease
     from pccpipe.ssh.connection import Connection
-    from pccpipe.targets.machine import Machine, Serving
 
 
 _LOGINS = futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="pccpipe-login")
@@ -82,7 +82,7 @@ class ProjectVm:
             return self._connection()
 
     @property
-    def serving(self) -> Serving:
+    def serving(self) -> Listens:
         """The same connection, for programs there that connect to this process."""
         with self._lock:
             return self._connected()
@@ -173,7 +173,7 @@ class ProjectVm:
         """Sweep the account, and close to it what is kept. A VM that another run took over is that one's."""
         if self._account is None or lease.lost:
             return
-        from pccpipe.shell import as_account
+        from pccpipe.detached import as_account
 
         # What can't be done now is for `gc`.
         with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
@@ -198,7 +198,7 @@ class ProjectVm:
             _ = self.connection.facts
 
     def _acquired(self) -> Lease:
-        from pccpipe.shell.lease import Lease
+        from pccpipe.machine.lease import Lease
 
         holder = f"{socket.gethostname()} pid {os.getpid()}"
         lease = Lease(
@@ -221,7 +221,7 @@ class ProjectVm:
         try:
             self._clear()
             if self._vm.run_as:
-                from pccpipe.shell import as_account
+                from pccpipe.detached import as_account
 
                 machine, shared = self._connection(), self._vm.shared_home
                 self._account = as_account.prepare(
@@ -238,8 +238,8 @@ class ProjectVm:
 
     def _clear(self) -> None:
         """Begin on a clean VM: what an earlier run of this one's name left must not look like this one's."""
-        from pccpipe.shell import programs
-        from pccpipe.shell.lane import unbroken
+        from pccpipe.detached import programs
+        from pccpipe.machine.retry import unbroken
 
         machine = self._connection()
         # The project's folder may be a git repository: a step's git must not find it.
@@ -253,7 +253,7 @@ class ProjectVm:
             containers = ContainerTarget(machine, self._run_id, self.state, lambda: self.workspace)
             containers.take_over()
             containers.close()
-            end = programs.end_run(programs.Place(self._run_id, self.state))
+            end = programs.end_run(programs.RunDir(self._run_id, self.state))
             unbroken(machine, lambda: machine.run(end))
             self._keep_aside(machine)
             if self._vm.run_as:
@@ -265,7 +265,7 @@ class ProjectVm:
 
     def _keep_aside(self, machine: Machine) -> None:
         """Give the workspace of an earlier run of this name another one: an agent's work may be nowhere else."""
-        from pccpipe.shell.lane import unbroken
+        from pccpipe.machine.retry import unbroken
 
         kept = f"{self.folder.rpartition('/')[0]}/{self._run_id[:50]}{KEPT}{secrets.token_hex(3)}"
         old, new = shlex.quote(self.folder), shlex.quote(kept)
@@ -279,13 +279,13 @@ class ProjectVm:
             self._on_kept(f"{words}, and `pccpipe gc --discard {kept.rpartition('/')[2]}` removes it")
 
     def _remove_of_account(self, name: str) -> None:
-        from pccpipe.shell import as_account
-        from pccpipe.shell.lane import unbroken
+        from pccpipe.detached import as_account
+        from pccpipe.machine.retry import unbroken
 
         unbroken(self._connection(), lambda: as_account.remove(self._connection(), name, self.root, self._run_id))
 
     def _collect(self) -> None:
-        from pccpipe.docker_api.engine import Engine
+        from pccpipe.docker_api.engine import DockerEngine
         from pccpipe.gc import collect_over
 
         machine = self._connection()
@@ -293,7 +293,7 @@ class ProjectVm:
         with contextlib.suppress(PccpipeError, OSError):
             collect_over(
                 machine,
-                Engine(machine),
+                DockerEngine(machine),
                 self.root,
                 self._is_over,
                 self._vm.run_as,

@@ -19,6 +19,7 @@ from pccpipe.spec.model import (
     Download,
     FileInput,
     FileKind,
+    Host,
     Input,
     InputType,
     Network,
@@ -36,7 +37,6 @@ from pccpipe.spec.model import (
     Upload,
     Value,
     Via,
-    Where,
 )
 from pccpipe.spec.paths import read_text
 from pccpipe.spec.position import Key
@@ -260,7 +260,7 @@ class _Builder:
             else None,
         )
 
-    def _where(self, path: tuple[Key, ...], data: Map) -> Where:
+    def _where(self, path: tuple[Key, ...], data: Map) -> Host:
         on = Place(_text(data["on"]))
         container = data.get("container") if on is Place.CONTAINER else None
         cwd = data.get("cwd")
@@ -268,7 +268,7 @@ class _Builder:
         options = DEFAULT_OPTIONS[shell] if self._stops_at_failure else ()
         if "shell_options" in data:
             options = tuple(_text(option) for option in _list(data["shell_options"]))
-        return Where(
+        return Host(
             on=on,
             run=self._template((*path, "run"), data["run"]),
             shell=shell,

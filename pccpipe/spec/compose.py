@@ -22,7 +22,7 @@ _CORE = "tag:yaml.org,2002:"
 _DIRECTIVE = re.compile("^%TAG", re.MULTILINE)
 
 
-class Node(Struct, eq=False, gc=False):
+class YamlNode(Struct, eq=False, gc=False):
     """A value of any kind; line and column from 1.
 
     No node is in itself, so the collector need not look at them: one look at 100,000 would take 50 ms.
@@ -33,26 +33,26 @@ class Node(Struct, eq=False, gc=False):
     tag: str
 
 
-class Scalar(Node, eq=False, gc=False):
+class Scalar(YamlNode, eq=False, gc=False):
     """A text, a number or the like, as it is written."""
 
     text: str
     is_quoted: bool
 
 
-class Sequence(Node, eq=False, gc=False):
+class Sequence(YamlNode, eq=False, gc=False):
     """Values one after the other."""
 
-    items: list[Node]
+    items: list[YamlNode]
 
 
-class Mapping(Node, eq=False, gc=False):
+class Mapping(YamlNode, eq=False, gc=False):
     """Keys and their values."""
 
-    pairs: list[tuple[Node, Node]]
+    pairs: list[tuple[YamlNode, YamlNode]]
 
 
-_Anchors: TypeAlias = dict[str, tuple[Node, yaml.Mark]]
+_Anchors: TypeAlias = dict[str, tuple[YamlNode, yaml.Mark]]
 
 
 class Beyond(Exception):
@@ -65,7 +65,7 @@ class Beyond(Exception):
         self.message = message
 
 
-def compose(text: str) -> Node | None:
+def compose(text: str) -> YamlNode | None:
     """Compose the only document of a text; None if it has none. Raises yaml.YAMLError, Beyond."""
     _check_directives(text)
     loader: Any = _LOADER(text)
@@ -94,14 +94,14 @@ def _check_directives(text: str) -> None:
             raise Beyond(line, 1, limits.YAML_DIRECTIVES.exceeded())
 
 
-def _composed(next_event: Callable[[], Any]) -> Node:
+def _composed(next_event: Callable[[], Any]) -> YamlNode:
     anchors: _Anchors = {}
     around: list[_Open] = []
     count = 0
     while True:
         event = next_event()
         if isinstance(event, yaml.CollectionEndEvent):
-            node: Node = around.pop().node
+            node: YamlNode = around.pop().node
         else:
             node = _node(event, anchors)
             count += not (around and around[-1].takes_key)
@@ -134,13 +134,13 @@ class _Open(Struct):
     """A collection whose end has not come, and the key that waits for its value."""
 
     node: Sequence | Mapping
-    key: Node | None = None
+    key: YamlNode | None = None
 
     @property
     def takes_key(self) -> bool:
         return isinstance(self.node, Mapping) and self.key is None
 
-    def take(self, node: Node) -> None:
+    def take(self, node: YamlNode) -> None:
         if isinstance(self.node, Sequence):
             self.node.items.append(node)
         elif self.key is None:
@@ -152,7 +152,7 @@ class _Open(Struct):
             self.key = None
 
 
-def _node(event: Any, anchors: _Anchors) -> Node:
+def _node(event: Any, anchors: _Anchors) -> YamlNode:
     mark = event.start_mark
     anchor = event.anchor
     if isinstance(event, yaml.AliasEvent):
@@ -163,7 +163,7 @@ def _node(event: Any, anchors: _Anchors) -> Node:
     tag = event.tag or "!"
     if len(tag) > limits.YAML_TAG.most:
         raise Beyond(line, column, limits.YAML_TAG.exceeded())
-    node: Node
+    node: YamlNode
     if isinstance(event, yaml.ScalarEvent):
         if tag == "!":
             tag = PLAIN if event.implicit[0] else _CORE + "str"

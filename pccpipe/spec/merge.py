@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.spec.position import Data, Key, Place
+from pccpipe.spec.position import Data, Key, SourceSpan
 from pccpipe.spec.problem import Problem, did_you_mean
 from pccpipe.spec.source import Change, Source, walk
 
@@ -31,7 +31,7 @@ class _Merger:
         self._over = over
         self._under = under
         self._change = _mapping(_mapping(over.data).get("change"))
-        self._places = Place(over.of_value(()))
+        self._places = SourceSpan(over.of_value(()))
         self._changes = dict(under.changes)
         self._removed = dict(under.removed)
         self._found: set[str] = set()

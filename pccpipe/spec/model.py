@@ -177,7 +177,7 @@ class Retry(Struct, frozen=True):
     outcomes: frozenset[Outcome] = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNAVAILABLE})
 
 
-class Where(Struct, frozen=True):
+class Host(Struct, frozen=True):
     """All that a fallback may change of a run step."""
 
     on: Place
@@ -200,8 +200,8 @@ class Where(Struct, frozen=True):
 class Run(Struct, frozen=True):
     """Runs a command on a target."""
 
-    where: Where
-    fallback: Where | None = None
+    where: Host
+    fallback: Host | None = None
     """Where and what to run instead when the first place is unavailable."""
     secrets: tuple[str, ...] = ()
     files: tuple[FileInput, ...] = ()

@@ -26,18 +26,18 @@ class Position(Struct, frozen=True, order=True, gc=False):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-class Place(Struct, gc=False):
+class SourceSpan(Struct, gc=False):
     """Where a value stands, its key, and what is in it."""
 
     value: Position
     key: Position | None = None
-    inner: dict[Key, Place] | None = None
+    inner: dict[Key, SourceSpan] | None = None
     text: str | None = None
     """How a number or a truth value is written."""
 
-    def at(self, path: tuple[Key, ...]) -> Place | None:
+    def at(self, path: tuple[Key, ...]) -> SourceSpan | None:
         """Find the place of what is at the path in it."""
-        found: Place | None = self
+        found: SourceSpan | None = self
         for key in path:
             found = found.inner.get(key) if found and found.inner else None
         return found
@@ -48,11 +48,11 @@ class Place(Struct, gc=False):
         assert place
         place.add(path[-1], value, key)
 
-    def add(self, name: Key, value: Position, key: Position | None) -> Place:
+    def add(self, name: Key, value: Position, key: Position | None) -> SourceSpan:
         """Set the place of something directly in it."""
         if self.inner is None:
             self.inner = {}
-        place = self.inner[name] = self.inner.get(name) or Place(value)
+        place = self.inner[name] = self.inner.get(name) or SourceSpan(value)
         place.value, place.key = value, key or place.key
         return place
 

@@ -21,7 +21,7 @@ from pccpipe.spec.project import DEFAULT_FILE
 WAY_ON = "write a project file (pccpipe init, or --project FILE), or run all of it on this machine with --local"
 
 
-class Found(Struct, frozen=True):
+class ProjectFile(Struct, frozen=True):
     """The project file, or None; and the files that were seen and not taken, each with its reason."""
 
     path: Path | None
@@ -30,7 +30,7 @@ class Found(Struct, frozen=True):
 
 def find_project_file(
     current: Path, *, pipeline: Path | None = None, workspace: Path | None = None, workspace_is_named: bool = False
-) -> Found:
+) -> ProjectFile:
     """Search beside the pipeline, then from the current folder upwards.
 
     Args:
@@ -51,8 +51,8 @@ def find_project_file(
         elif not set(_owners([file])) <= trusted:
             passed_over[str(file)] = f"{file} is not taken: it is another user's (--project {file} takes it)"
         else:
-            return Found(file, tuple(passed_over.values()))
-    return Found(None, tuple(passed_over.values()))
+            return ProjectFile(file, tuple(passed_over.values()))
+    return ProjectFile(None, tuple(passed_over.values()))
 
 
 def step_that_needs_a_project(pipeline: Pipeline) -> str | None:

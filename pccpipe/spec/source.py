@@ -16,8 +16,8 @@ import yaml
 from msgspec import Struct, field
 
 from pccpipe import limits
-from pccpipe.spec.compose import Beyond, Mapping, Node, Scalar, Sequence, compose, too_deep, too_many
-from pccpipe.spec.position import Data, Key, Place, Position
+from pccpipe.spec.compose import Beyond, Mapping, Scalar, Sequence, YamlNode, compose, too_deep, too_many
+from pccpipe.spec.position import Data, Key, Position, SourceSpan
 from pccpipe.spec.scalar import plain_scalar
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -57,7 +57,7 @@ class Source(Struct, frozen=True):
     text: str
     lines: tuple[str, ...]
     data: Data
-    places: Place
+    places: SourceSpan
     count: int
     """Of the values in it, its aliases written out."""
     included: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Source(Struct, frozen=True):
         place = self.places.at(path)
         return frozenset(at for at in place.all() if at != place.key) if place else frozenset()
 
-    def _nearest(self, path: tuple[Key, ...]) -> Place:
+    def _nearest(self, path: tuple[Key, ...]) -> SourceSpan:
         place = self.places
         for key in path:
             inner = place.inner.get(key) if place.inner else None
@@ -153,7 +153,7 @@ def _parsed(text: str, file: str) -> Source:
     if node is None:
         raise BadYaml(start, "the file is empty")
     builder = _Builder(file)
-    places = Place(builder.at(node))
+    places = SourceSpan(builder.at(node))
     value = builder.build(node, places, 0)
     source = Source(file, text, tuple(_lines(text)), value, places, builder.count)
     if builder.wrong:
@@ -245,7 +245,7 @@ class _Builder:
         self.wrong: list[BadYaml] = []
         """What is wrong with single keys: the rest is built without them."""
 
-    def build(self, node: Node, place: Place, depth: int) -> Data:
+    def build(self, node: YamlNode, place: SourceSpan, depth: int) -> Data:
         at = place.value
         self.count += 1
         if self.count > limits.PIPELINE_VALUES.most:
@@ -266,7 +266,7 @@ class _Builder:
             self.build(item, place.add(index, self.at(item), None), depth + 1) for index, item in enumerate(node.items)
         ]
 
-    def _mapping(self, node: Mapping, place: Place, depth: int) -> dict[str, Data]:
+    def _mapping(self, node: Mapping, place: SourceSpan, depth: int) -> dict[str, Data]:
         built: dict[str, Data] = {}
         for key_node, value_node in self._pairs(node, depth):
             at = self.at(key_node)
@@ -283,10 +283,10 @@ class _Builder:
             built[key] = self.build(value_node, place.add(key, self.at(value_node), at), depth + 1)
         return built
 
-    def _pairs(self, node: Mapping, depth: int) -> list[tuple[Node, Node]]:
+    def _pairs(self, node: Mapping, depth: int) -> list[tuple[YamlNode, YamlNode]]:
         """Give the pairs of a mapping, and behind them those that `<<` merges into it: the first of a key counts."""
-        own: list[tuple[Node, Node]] = []
-        merged: list[Node] = []
+        own: list[tuple[YamlNode, YamlNode]] = []
+        merged: list[YamlNode] = []
         for key, value in node.pairs:
             if not (isinstance(key, Scalar) and key.text == "<<" and not key.is_quoted):
                 own.append((key, value))
@@ -338,7 +338,7 @@ class _Builder:
             raise BadYaml(at, f"the tag !!{tag} does not fit `{text}`")
         return value
 
-    def at(self, node: Node) -> Position:
+    def at(self, node: YamlNode) -> Position:
         """Where a node begins."""
         return Position(self._file, node.line, node.column)
 

@@ -48,7 +48,7 @@ class AgentRefused(Exception):
     """The agent did not sign with a key of its own."""
 
 
-class Answer(Struct, frozen=True):
+class AuthAnswer(Struct, frozen=True):
     """The server's, to a request."""
 
     kind: int
@@ -72,7 +72,7 @@ class Authentication(AuthHandler):
         super().__init__(transport)
         self._connection = transport
         self._user = user
-        self._answers: queue.Queue[Answer] = queue.Queue(limits.SSH_ANSWERS.most)
+        self._answers: queue.Queue[AuthAnswer] = queue.Queue(limits.SSH_ANSWERS.most)
         transport.auth_handler = self
 
     def open(self) -> None:
@@ -82,11 +82,11 @@ class Authentication(AuthHandler):
         message.add_string("ssh-userauth")
         self._ask(message)
 
-    def ask_methods(self) -> Answer:
+    def ask_methods(self) -> AuthAnswer:
         """Ask to be let in without a key; the answer says what would be taken."""
         return self._ask(self._request("none"))
 
-    def offer(self, identity: Identity) -> Answer:
+    def offer(self, identity: Identity) -> AuthAnswer:
         """Ask whether the server would take a key: MSG_USERAUTH_PK_OK is a yes."""
         algorithm, public = self._parts(identity.key)
         message = self._request("publickey")
@@ -95,7 +95,7 @@ class Authentication(AuthHandler):
         message.add_string(public)
         return self._ask(message)
 
-    def prove(self, identity: Identity) -> Answer:
+    def prove(self, identity: Identity) -> AuthAnswer:
         """Log in with a key. Raises AgentRefused as well."""
         algorithm, public = self._parts(identity.key)
         message = self._request("publickey")
@@ -127,7 +127,7 @@ class Authentication(AuthHandler):
         public = key.blob if isinstance(key, paramiko.AgentKey) else key.asbytes()
         return self._finalize_pubkey_algorithm(key.get_name()), public
 
-    def _ask(self, message: paramiko.Message) -> Answer:
+    def _ask(self, message: paramiko.Message) -> AuthAnswer:
         self._connection._send_message(message)
         deadline = time.monotonic() + AUTH_TIMEOUT
         while True:
@@ -144,22 +144,22 @@ class Authentication(AuthHandler):
     def _handler_table(self) -> dict[int, Callable[[paramiko.Message], None]]:
         # In the transport's thread.
         return {
-            MSG_SERVICE_ACCEPT: lambda _: self._take(Answer(MSG_SERVICE_ACCEPT)),
+            MSG_SERVICE_ACCEPT: lambda _: self._take(AuthAnswer(MSG_SERVICE_ACCEPT)),
             MSG_USERAUTH_SUCCESS: self._succeeded,
             MSG_USERAUTH_FAILURE: self._failed,
             MSG_USERAUTH_BANNER: self._parse_userauth_banner,
-            MSG_USERAUTH_PK_OK: lambda _: self._take(Answer(MSG_USERAUTH_PK_OK)),
+            MSG_USERAUTH_PK_OK: lambda _: self._take(AuthAnswer(MSG_USERAUTH_PK_OK)),
         }
 
     def _succeeded(self, message: paramiko.Message) -> None:
         self._parse_userauth_success(message)
-        self._take(Answer(MSG_USERAUTH_SUCCESS))
+        self._take(AuthAnswer(MSG_USERAUTH_SUCCESS))
 
     def _failed(self, message: paramiko.Message) -> None:
         methods = tuple(message.get_list())
-        self._take(Answer(MSG_USERAUTH_FAILURE, methods, message.get_boolean()))
+        self._take(AuthAnswer(MSG_USERAUTH_FAILURE, methods, message.get_boolean()))
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: AuthAnswer) -> None:
         try:
             self._answers.put_nowait(answer)
         except queue.Full:
@@ -215,7 +215,7 @@ class _Attempt:
             methods = answer.methods
         raise self._refused(methods or ("publickey",))
 
-    def _try(self, identity: Identity) -> Answer:
+    def _try(self, identity: Identity) -> AuthAnswer:
         if isinstance(identity.key, paramiko.AgentKey):
             answer = self._login.offer(identity)
             if answer.kind != MSG_USERAUTH_PK_OK:

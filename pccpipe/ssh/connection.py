@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import paramiko
 
 from pccpipe.errors import Fenced, Unavailable
+from pccpipe.machine.base import ByteStream, Done, Facts, Listener, Process
+from pccpipe.machine.script import NotBegun, ScriptShell, ask_facts, parse_facts, run_script
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
-from pccpipe.shell.housekeeping import NotBegun, ScriptShell, ask_facts, parse_facts, run_script
 from pccpipe.ssh import entrance
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.login import Transport, log_in
-from pccpipe.targets.machine import ByteStream, Done, Facts, Process, Served
 
 if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
@@ -150,10 +150,10 @@ class Connection:
             self._streams.add(stream)
         return stream
 
-    def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Served:
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Listener:
         return self._with_transport(lambda transport: self._forwards.add_socket(transport, path, accept, open_to_all))
 
-    def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Served:
+    def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Listener:
         return self._with_transport(lambda transport: self._forwards.add_port(transport, port, accept))
 
     def _run_in(self, shell: ScriptShell, script: str, timeout: float) -> Done:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from pccpipe import limits
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import Process
+from pccpipe.machine.script import sh_command
 from pccpipe.outcome import Reason
-from pccpipe.shell.housekeeping import sh_command
-from pccpipe.targets.machine import Process
 
 LIMIT = 30.0
 """Seconds that the start-up files may take."""

@@ -24,9 +24,9 @@ from paramiko.common import (
 )
 
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import ByteStream, Done
 from pccpipe.outcome import Reason
 from pccpipe.ssh.channels import ChannelStream
-from pccpipe.targets.machine import ByteStream, Done
 
 if TYPE_CHECKING:
     from pccpipe.ssh.login import Transport
@@ -62,21 +62,23 @@ class Forwards:
         self._asking = threading.Lock()
         self._wanted: dict[_Socket | _Port, Taker] = {}
 
-    def add_socket(self, transport: Transport, path: str, accept: Taker, open_to_all: bool = False) -> Forward:
+    def add_socket(
+        self, transport: Transport, path: str, accept: Taker, open_to_all: bool = False
+    ) -> ForwardedListener:
         """Raises `Unavailable`, and what paramiko raises for a connection that has ended."""
         wanted = _Socket(path, open_to_all)
         with self._lock:
             self._wanted[wanted] = accept
         self._make_socket(transport, wanted)
-        return Forward(self, wanted)
+        return ForwardedListener(self, wanted)
 
-    def add_port(self, transport: Transport, port: int, accept: Taker) -> Forward:
+    def add_port(self, transport: Transport, port: int, accept: Taker) -> ForwardedListener:
         """The same for a port of 127.0.0.1."""
         number = self._make_port(transport, port)
         wanted = _Port(number)
         with self._lock:
             self._wanted[wanted] = accept
-        return Forward(self, wanted, number)
+        return ForwardedListener(self, wanted, number)
 
     def remove(self, wanted: _Socket | _Port) -> None:
         """Nothing that comes there is taken any more."""
@@ -206,7 +208,7 @@ def _take_channel(
     transport.answer(confirm)
 
 
-class Forward:
+class ForwardedListener:
     """A `Served`."""
 
     def __init__(self, forwards: Forwards, wanted: _Socket | _Port, port: int = 0) -> None:

@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Lost, Nonsense, ResultError
+from pccpipe.machine.answers import EXIT_CODES, number
+from pccpipe.machine.base import refused
 from pccpipe.outcome import Stream
-from pccpipe.shell.programs import Place
 from pccpipe.supervisor import processes
-from pccpipe.targets.answers import EXIT_CODES, number
-from pccpipe.targets.base import Command
-from pccpipe.targets.machine import refused
+from pccpipe.target import Command
 
 HOST = "localhost"
 _MARK = re.compile("[0-9a-f]{32}")
@@ -46,7 +46,7 @@ class Ended:
 class Files:
     """Those of one run."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RunDir) -> None:
         self._place = place
         self.state = Path(place.state)
         self.commands = self.state / "commands"

@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
+from pccpipe.machine.local import LocalMachine, spawn
 from pccpipe.outcome import Reason
-from pccpipe.shell.here import Here, spawn
-from pccpipe.shell.programs import Place
 from pccpipe.supervisor import wire
 from pccpipe.supervisor.loop import LOCK, SOCKET
 
@@ -103,7 +103,7 @@ class Line:
             os.close(words)
 
 
-def begin(machine: Here, place: Place) -> Line:
+def begin(machine: LocalMachine, place: RunDir) -> Line:
     """Begin a supervisor, in a session of its own; the line may be used before it is up. Raises `Unavailable`."""
     if not sys.executable:
         raise Unavailable(Reason.SHELL_MISSING, "localhost: which Python runs pccpipe is not known (sys.executable)")

@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from pccpipe.detached.ended import signal_name
 from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.machine.answers import number
 from pccpipe.outcome import Stream
-from pccpipe.shell.ended import signal_name
 from pccpipe.supervisor.files import HOST, Ended, Files
 from pccpipe.supervisor.holes import punch
 from pccpipe.supervisor.lines import Line
-from pccpipe.targets.answers import number
-from pccpipe.targets.base import Chunk, Exit, Isolation, Token
+from pccpipe.target import Chunk, Exit, Isolation, Token
 
 READ_SIZE = 256 << 10
 LOOK_EVERY = 1.0

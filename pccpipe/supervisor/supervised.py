@@ -12,15 +12,15 @@ import threading
 import time
 from pathlib import Path
 
+from pccpipe.detached.programs import KILL_AFTER, RunDir, own_variables
 from pccpipe.errors import Lost, Refused, Unavailable
+from pccpipe.machine.base import left_there, refused
+from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import Reason
-from pccpipe.shell.here import Here
-from pccpipe.shell.programs import KILL_AFTER, Place, own_variables
 from pccpipe.supervisor.files import HOST, Files
 from pccpipe.supervisor.lines import BEGIN_TIMEOUT, Line, begin, connect, is_alive
 from pccpipe.supervisor.running import SupervisedRunning
-from pccpipe.targets.base import Command, Isolation, Token
-from pccpipe.targets.machine import left_there, refused
+from pccpipe.target import Command, Isolation, Token
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ATTEMPTS = 3
@@ -38,7 +38,7 @@ class Supervised:
         kill_after: seconds between TERM and KILL when a command's own limit passes.
     """
 
-    def __init__(self, machine: Here, place: Place, *, limit: int, kill_after: float = KILL_AFTER) -> None:
+    def __init__(self, machine: LocalMachine, place: RunDir, *, limit: int, kill_after: float = KILL_AFTER) -> None:
         self._machine = machine
         self._place = place
         self._files = Files(place)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 
 from pccpipe.errors import PccpipeError
-from pccpipe.targets.base import Command, ContainerSettings, Exit, Target
+from pccpipe.target import Command, ContainerSettings, Exit, Target
 
 LIMIT = 300
 """Seconds that it may take."""

@@ -18,17 +18,17 @@ from datetime import datetime
 from msgspec import Struct
 
 from pccpipe import limits
-from pccpipe.docker_api.engine import Engine
-from pccpipe.docker_api.problems import Call
+from pccpipe.detached.ended import fetch_file, signal_name
+from pccpipe.detached.programs import RunDir as StatePlace
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.problems import ApiCall
 from pccpipe.docker_api.settings import BEGUN, LIMIT_LABEL
-from pccpipe.docker_api.stream import Answer, Beginning, Body, FrameParser, Skip
+from pccpipe.docker_api.stream import Beginning, Body, EngineAnswer, FrameParser, Skip
 from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.machine.answers import EXIT_CODES, number, number_or_none
+from pccpipe.machine.retry import Backoff
 from pccpipe.outcome import Reason, Stream
-from pccpipe.shell.ended import fetch_file, signal_name
-from pccpipe.shell.programs import Place as StatePlace
-from pccpipe.shell.retry import Retry
-from pccpipe.targets.answers import EXIT_CODES, number, number_or_none
-from pccpipe.targets.base import Chunk, Exit, Isolation, Token
+from pccpipe.target import Chunk, Exit, Isolation, Token
 from pccpipe.values import Json
 
 DRAIN = 5.0
@@ -47,10 +47,10 @@ LINE_COST = 28
 """Bytes that a line takes in it besides itself."""
 
 
-class Where(Struct, frozen=True):
+class ContainerRef(Struct, frozen=True):
     """Which container, on which engine, and where its command's files are."""
 
-    engine: Engine
+    engine: DockerEngine
     place: StatePlace
     command_id: str
     container: str
@@ -70,9 +70,9 @@ class Contained:
 
     def __init__(
         self,
-        where: Where,
+        where: ContainerRef,
         isolation: Isolation,
-        answers: tuple[Answer, Answer] | None,
+        answers: tuple[EngineAnswer, EngineAnswer] | None,
         lost_after: float,
         *,
         is_marked: bool,
@@ -80,7 +80,7 @@ class Contained:
         self._where = where
         self._isolation = isolation
         self._lost_after = lost_after
-        self._retry = Retry(lost_after)
+        self._retry = Backoff(lost_after)
         self._given = dict.fromkeys(Stream, 0)
         self._logged = 0
         """Bytes that the engine's log took for what was given."""
@@ -196,9 +196,9 @@ class Contained:
         except (Unavailable, ConnectionError, TimeoutError):
             return  # the target's `close` tries again, by the run's label
 
-    def _take_up(self, output: Answer, waiting: Answer, skip: Skip) -> None:
-        self._output: Answer | None = output
-        self._waiting: Answer | None = waiting
+    def _take_up(self, output: EngineAnswer, waiting: EngineAnswer, skip: Skip) -> None:
+        self._output: EngineAnswer | None = output
+        self._waiting: EngineAnswer | None = waiting
         self._frames = FrameParser()
         self._skip = skip
         self._beginning = Beginning(self._mark)
@@ -228,7 +228,7 @@ class Contained:
         else:
             self._heard = time.monotonic()
 
-    def _take_output(self, output: Answer | None) -> None:
+    def _take_output(self, output: EngineAnswer | None) -> None:
         assert output is not None
         data = output.read()
         try:
@@ -244,7 +244,7 @@ class Contained:
             output.close()
             self._output = None
 
-    def _skip_to_last_words(self, output: Answer) -> None:
+    def _skip_to_last_words(self, output: EngineAnswer) -> None:
         """Go on near the output's end, which the engine's log has, and say that something is left out before it."""
         output.close()
         self._output = None
@@ -279,7 +279,7 @@ class Contained:
         if new:
             self._pending.append(new)
 
-    def _take_end(self, waiting: Answer | None) -> None:
+    def _take_end(self, waiting: EngineAnswer | None) -> None:
         assert waiting is not None
         data = waiting.read()
         try:
@@ -407,13 +407,13 @@ class Contained:
                     break
                 self._stop_changed.wait(min(left, 0.2))
         container = self._where.container
-        retry = Retry(STOP_TIMEOUT)
+        retry = Backoff(STOP_TIMEOUT)
         while self._exit is None:
             try:
                 retry.wait(STOP_TIMEOUT)
                 if _state(self._where.engine.inspect(container)).get("Running") is True:
                     self._stop_may_have_come = True
-                    self._where.engine.ask(Call.OTHER, lambda client: client.kill(container, "KILL"))
+                    self._where.engine.ask(ApiCall.OTHER, lambda client: client.kill(container, "KILL"))
                 return
             except (Unavailable, ConnectionError, TimeoutError) as error:
                 try:
@@ -427,14 +427,14 @@ class Contained:
         tell = ["/bin/sh", "-c", "kill -TERM -1"]
         try:
             engine = self._where.engine
-            made = engine.id_of(engine.ask(Call.OTHER, lambda client: client.exec_create(container, tell)))
+            made = engine.id_of(engine.ask(ApiCall.OTHER, lambda client: client.exec_create(container, tell)))
             self._stop_may_have_come = True
-            engine.ask(Call.OTHER, lambda client: client.exec_start(made, detach=True))
+            engine.ask(ApiCall.OTHER, lambda client: client.exec_start(made, detach=True))
         except (Unavailable, ConnectionError, TimeoutError):
             return  # it has ended, or KILL will do
 
 
-def _ready(answers: list[Answer], timeout: float) -> list[Answer]:
+def _ready(answers: list[EngineAnswer], timeout: float) -> list[EngineAnswer]:
     waiting = [answer for answer in answers if answer.has_more]
     if waiting:
         return waiting

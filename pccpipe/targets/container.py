@@ -14,13 +14,17 @@ from pathlib import Path, PurePosixPath
 from msgspec.structs import replace
 
 from pccpipe import limits
+from pccpipe.cancel import Halt
+from pccpipe.detached.programs import KILL_AFTER, make_folder, write_files
+from pccpipe.detached.programs import RunDir as StatePlace
+from pccpipe.detached.running import LOST_AFTER
 from pccpipe.docker_api import engine_vm, holder, relay
-from pccpipe.docker_api.account import isolation_of, part
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.hidden import Hidden
 from pccpipe.docker_api.hidden import parse as parse_hidden
 from pccpipe.docker_api.hidden import script as hidden_script
-from pccpipe.docker_api.problems import Call, never_began
+from pccpipe.docker_api.isolation import isolation_of, part
+from pccpipe.docker_api.problems import ApiCall, never_began
 from pccpipe.docker_api.settings import (
     BEGUN,
     END_OF_PROLOGUE,
@@ -38,25 +42,22 @@ from pccpipe.docker_api.settings import (
     container_name,
     create_body,
 )
-from pccpipe.docker_api.stream import Answer
+from pccpipe.docker_api.stream import EngineAnswer
 from pccpipe.errors import ActionError, Broken, Fenced, Lost, Nonsense, Refused, Unavailable
+from pccpipe.machine.account import Account
+from pccpipe.machine.answers import IDS, df_column, number, number_or_none
+from pccpipe.machine.base import MAKE_ROOM, Listener, Machine, ProxyDoor, left_there, refused
+from pccpipe.machine.entering import GONE, LINK, base_of, check_entered, replaced
+from pccpipe.machine.gate import Gate, plain
+from pccpipe.machine.haltable import HaltableMachine
+from pccpipe.machine.retry import Backoff
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
-from pccpipe.shell.account import Account
-from pccpipe.shell.gate import Gate, plain
-from pccpipe.shell.haltable import HaltableMachine
-from pccpipe.shell.programs import KILL_AFTER, make_folder, write_files
-from pccpipe.shell.programs import Place as StatePlace
-from pccpipe.shell.retry import Retry
-from pccpipe.shell.running import LOST_AFTER
-from pccpipe.targets.answers import IDS, df_column, number, number_or_none
-from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
-from pccpipe.targets.contained import Contained, Where
+from pccpipe.target import Command, ContainerSettings, Isolation, Running, Token
+from pccpipe.targets.contained import Contained, ContainerRef
 from pccpipe.targets.known_images import KnownImages
-from pccpipe.targets.machine import MAKE_ROOM, Door, Halt, Machine, Served, left_there, refused
-from pccpipe.targets.turns import Kind, TakingTurns, Turns
+from pccpipe.targets.turns import CommandKind, TakingTurns, Turns
 from pccpipe.values import Json
-from pccpipe.workspace.entering import GONE, LINK, base_of, check_entered, replaced
 
 SCRIPT = ".script"
 LEAST_FREE = 50 * 1024
@@ -105,7 +106,7 @@ class ContainerTarget:
         socket: str | None = None,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
-        door: Door | None = None,
+        door: ProxyDoor | None = None,
         account: Account | None = None,
         turns: Turns | None = None,
         gate: Gate | None = None,
@@ -121,12 +122,12 @@ class ContainerTarget:
         self._run_id = run_id
         self._place = StatePlace(run_id, state, gate=gate)
         self._workspace = workspace
-        self._engine = Engine(machine, socket)
+        self._engine = DockerEngine(machine, socket)
         self._lost_after = lost_after
         self._kill_after = kill_after
         self._door = door
         self._door_lock = threading.Lock()
-        self._served: Served | None = None
+        self._served: Listener | None = None
         self._used = False
         self._is_closed = False
         self._litter: list[str] = []
@@ -154,11 +155,11 @@ class ContainerTarget:
         self._engine.open()
         if self._turns is None:
             return self._started(command)
-        self._turns.begin(Kind.CONTAINER, command.id)
+        self._turns.begin(CommandKind.CONTAINER, command.id)
         try:
-            return TakingTurns(self._started(command), self._turns, Kind.CONTAINER, command.id)
+            return TakingTurns(self._started(command), self._turns, CommandKind.CONTAINER, command.id)
         except BaseException:
-            self._turns.let_go(Kind.CONTAINER, command.id)
+            self._turns.let_go(CommandKind.CONTAINER, command.id)
             raise
 
     def _started(self, command: Command) -> Running:
@@ -228,7 +229,7 @@ class ContainerTarget:
                 self._engine.remove(made)
                 continue
             self._open_door(found)
-            where = Where(self._engine, self._place, command.id, made, name, self._litter)
+            where = ContainerRef(self._engine, self._place, command.id, made, name, self._litter)
             running = self._followed(where, found)
             if self._why_never_began(running, where, command):
                 continue  # it is removed, and a start says why
@@ -245,10 +246,10 @@ class ContainerTarget:
         if found is None:
             raise Lost(f"the container {name} is gone from the engine of {self._machine.host}")
         self._open_door(found)
-        where = Where(self._engine, self._place, id_, container, name, self._litter)
+        where = ContainerRef(self._engine, self._place, id_, container, name, self._litter)
         return self._going_on(self._followed(where, found), id_)
 
-    def _followed(self, where: Where, found: Mapping[str, Json]) -> Contained:
+    def _followed(self, where: ContainerRef, found: Mapping[str, Json]) -> Contained:
         """A container that the engine knows, from the first byte of its output."""
         is_marked = MARK_LABEL in part(found, "Config", "Labels")
         isolation = self._isolation(where.name, found)
@@ -257,8 +258,8 @@ class ContainerTarget:
     def _going_on(self, running: Running, command_id: str) -> Running:
         if self._turns is None:
             return running
-        self._turns.go_on(Kind.CONTAINER, command_id)
-        return TakingTurns(running, self._turns, Kind.CONTAINER, command_id)
+        self._turns.go_on(CommandKind.CONTAINER, command_id)
+        return TakingTurns(running, self._turns, CommandKind.CONTAINER, command_id)
 
     def running(self) -> list[str]:
         """The ids of the run's containers that run now. Raises `Unavailable`."""
@@ -289,7 +290,7 @@ class ContainerTarget:
         over = HaltableMachine(self._machine)
         try:
             with halt.watched_by(over.halt):
-                engine = Engine(over, self._engine.socket)
+                engine = DockerEngine(over, self._engine.socket)
                 engine.build(image, context.absolute(), dockerfile.absolute(), args, on_output)
                 self._images.built.add(image)
         except (Unavailable, ActionError, ConnectionError, TimeoutError):
@@ -318,7 +319,7 @@ class ContainerTarget:
     def _removed(self) -> tuple[str, ...]:
         """Remove all of the run; what is left, in words."""
         self._used = False
-        retry = Retry(CLOSE_LIMIT)
+        retry = Backoff(CLOSE_LIMIT)
         try:
             while retry.wait(CLOSE_LIMIT):
                 try:
@@ -538,7 +539,7 @@ class ContainerTarget:
 
         def create() -> str:
             made = self._engine.ask(
-                Call.CREATE,
+                ApiCall.CREATE,
                 lambda client: client.create_container_from_config(body, name),  # type: ignore[no-untyped-call]
                 image=image,
             )
@@ -577,8 +578,8 @@ class ContainerTarget:
 
     def _begin(self, container: str, name: str, command: Command) -> Running:
         """Attach, wait and start; what certainly never began leaves nothing behind."""
-        answers: list[Answer] = []
-        where = Where(self._engine, self._place, command.id, container, name, self._litter)
+        answers: list[EngineAnswer] = []
+        where = ContainerRef(self._engine, self._place, command.id, container, name, self._litter)
         try:
             query = "stream=1&stdin=1&stdout=1&stderr=1"
             attached = self._engine.stream("POST", f"/containers/{container}/attach?{query}", upgrade=True)
@@ -617,7 +618,7 @@ class ContainerTarget:
             has_files = False  # the container cannot see more of it
         return engine_vm.lines(SCRIPT, is_proxied=command.is_proxied, has_files=has_files)
 
-    def _why_never_began(self, running: Contained, where: Where, command: Command) -> Unavailable | None:
+    def _why_never_began(self, running: Contained, where: ContainerRef, command: Command) -> Unavailable | None:
         """Why the command never began, if its container has ended without that: it is removed then."""
         assert command.container is not None
         ended = running.await_beginning(BEGIN_LIMIT)
@@ -654,14 +655,14 @@ class ContainerTarget:
             return True  # the words that there are have to do
 
     def _start(self, container: str) -> None:
-        self._engine.ask(Call.START, lambda client: client.start(container))
+        self._engine.ask(ApiCall.START, lambda client: client.start(container))
 
     def _begun(self, container: str) -> Mapping[str, Json] | None:
         """What the engine knows of a container that may have begun (nothing, if it stays away); None: it never did.
 
         Raises `Fenced`: who took the machine over finds out.
         """
-        retry = Retry(DOUBT_LIMIT)
+        retry = Backoff(DOUBT_LIMIT)
         while True:
             retry.wait(DOUBT_LIMIT)
             try:

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from pccpipe.errors import Lost, ResultError, Unavailable
 from pccpipe.outcome import Place, Stream
-from pccpipe.targets.base import Chunk, Command, ContainerSettings, Exit, Isolation, Running, Token
+from pccpipe.target import Chunk, Command, ContainerSettings, Exit, Isolation, Running, Token
 
 
 class Play(Struct, frozen=True):

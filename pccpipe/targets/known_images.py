@@ -7,8 +7,8 @@ import threading
 from concurrent.futures import Future
 
 from pccpipe.errors import PccpipeError
-from pccpipe.shell.provisioned import Provisioned, read_provisioned
-from pccpipe.targets.machine import Machine
+from pccpipe.machine.base import Machine
+from pccpipe.machine.provisioned import Provisioned, read_provisioned
 
 LIMIT = 15.0
 """Seconds to wait for what `provision` wrote down; the container runs meanwhile."""

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from pccpipe.detached.commands import Detached
+from pccpipe.detached.programs import KILL_AFTER
+from pccpipe.detached.programs import RunDir as StatePlace
+from pccpipe.detached.proxy_port import ProxyPort
+from pccpipe.machine.base import ByteStream, ProxyDoor
+from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import Place
-from pccpipe.shell.detached import Detached
-from pccpipe.shell.doorway import Doorway
-from pccpipe.shell.here import Here
-from pccpipe.shell.programs import KILL_AFTER
-from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.supervisor import processes
 from pccpipe.supervisor.supervised import Supervised
-from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
-from pccpipe.targets.machine import ByteStream, Door
+from pccpipe.target import Command, ContainerSettings, Isolation, Running, Token
 
 LIMIT = 32
 """Commands at a time: the supervisor holds five descriptors for each, and macOS gives it 256."""
@@ -43,9 +43,9 @@ class LocalTarget:
         kill_after: float = KILL_AFTER,
         accept: Callable[[ByteStream], None] | None = None,
     ) -> None:
-        self._machine = Here(withheld)
+        self._machine = LocalMachine(withheld)
         state = StatePlace(run_id, str(state_dir.absolute()))
-        self._doorway = Doorway(self._machine, Door(self._machine, accept), state) if accept else None
+        self._doorway = ProxyPort(self._machine, ProxyDoor(self._machine, accept), state) if accept else None
         self._workspace = workspace
         self._supervised = Supervised(self._machine, state, limit=LIMIT, kill_after=kill_after)
         self._state, self._kill_after = state, kill_after

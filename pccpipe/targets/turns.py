@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 
+from pccpipe.detached import programs
+from pccpipe.detached.as_account import processes_left
+from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Lost, Unavailable
+from pccpipe.machine.base import Machine
+from pccpipe.machine.retry import unbroken
 from pccpipe.outcome import Reason
-from pccpipe.shell import programs
-from pccpipe.shell.as_account import processes_left
-from pccpipe.shell.lane import unbroken
-from pccpipe.shell.programs import Place
-from pccpipe.targets.base import Chunk, Exit, Isolation, Running, Token
-from pccpipe.targets.machine import Machine
+from pccpipe.target import Chunk, Exit, Isolation, Running, Token
 
 SWEEP_TIMEOUT = 30.0
 """Seconds for the machine's answer; the sweep itself takes at most 5."""
@@ -31,7 +31,7 @@ ADOPTED_WITHIN = 600.0
 """Seconds in which a resumed run follows again what it had begun; what still goes on then is nobody's, and is swept."""
 
 
-class Kind(StrEnum):
+class CommandKind(StrEnum):
     COMMAND = "command"
     CONTAINER = "container"
 
@@ -48,7 +48,7 @@ class Turns:
     def __init__(
         self,
         machine: Machine,
-        place: Place,
+        place: RunDir,
         containers: Callable[[], Sequence[str]] = lambda: (),
         *,
         resumes: bool,
@@ -58,7 +58,7 @@ class Turns:
         self._place = place
         self._containers = containers
         self._changed = threading.Condition()
-        self._active: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        self._active: dict[CommandKind, set[str]] = {kind: set() for kind in CommandKind}
         self._ended: deque[str] = deque(maxlen=ENDED_KEPT)
         # A new run's account was swept when its folders were made.
         self._is_clean = not resumes
@@ -68,13 +68,13 @@ class Turns:
         self._is_due = False
         """Whether a sweep waits for the end of that work."""
 
-    def begin(self, kind: Kind, command_id: str) -> None:
+    def begin(self, kind: CommandKind, command_id: str) -> None:
         """Wait for the other kind's end, and sweep the account. Raises `Unavailable`: also for what can't be killed."""
         with self._changed:
             while not self._may_begin(kind):
                 self._changed.wait(ASK_AGAIN)
             self._active[kind].add(command_id)
-            if kind is Kind.CONTAINER:
+            if kind is CommandKind.CONTAINER:
                 self._starting.add(command_id)
 
     def begun(self, command_id: str) -> None:
@@ -83,27 +83,27 @@ class Turns:
             self._starting.discard(command_id)
             self._changed.notify_all()
 
-    def go_on(self, kind: Kind, command_id: str) -> None:
+    def go_on(self, kind: CommandKind, command_id: str) -> None:
         """A command or container that an earlier process of the run began is followed here."""
         with self._changed:
-            if kind is Kind.COMMAND and self._is_clean:
+            if kind is CommandKind.COMMAND and self._is_clean:
                 return  # it had ended before the sweep: what is there now may be the start of a container
             self._active[kind].add(command_id)
 
-    def end(self, kind: Kind, command_id: str) -> None:
+    def end(self, kind: CommandKind, command_id: str) -> None:
         """It has ended. Raises `Unavailable` with PROCESSES_LEFT for what it left and can't be killed."""
         with self._changed:
             if command_id not in self._active[kind]:
                 return
             self._active[kind].discard(command_id)
             self._changed.notify_all()
-            if kind is Kind.CONTAINER:
+            if kind is CommandKind.CONTAINER:
                 return
             self._is_clean = False
             self._ended.append(command_id)
             self._sweep_if_idle()
 
-    def let_go(self, kind: Kind, command_id: str) -> None:
+    def let_go(self, kind: CommandKind, command_id: str) -> None:
         """Nobody follows it any more, and it may go on."""
         with self._changed:
             if command_id not in self._active[kind]:
@@ -132,7 +132,7 @@ class Turns:
     def _sweep_if_idle(self) -> None:
         """Raises `Unavailable` with PROCESSES_LEFT."""
         self._is_due = self._at_work > 0
-        if self._active[Kind.COMMAND] or self._starting or self._at_work:
+        if self._active[CommandKind.COMMAND] or self._starting or self._at_work:
             return  # what cannot be swept now is swept before the next that begins
         try:
             self._sweep()
@@ -141,14 +141,14 @@ class Turns:
                 raise
             # The machine is away: whatever begins next sweeps.
 
-    def _may_begin(self, kind: Kind) -> bool:
+    def _may_begin(self, kind: CommandKind) -> bool:
         """Say whether it may begin now, with the account swept if that is due."""
-        other = Kind.CONTAINER if kind is Kind.COMMAND else Kind.COMMAND
+        other = CommandKind.CONTAINER if kind is CommandKind.COMMAND else CommandKind.COMMAND
         if self._active[other]:
             return False
-        if kind is Kind.COMMAND and self._adopts and self._containers():
+        if kind is CommandKind.COMMAND and self._adopts and self._containers():
             return False  # one that was begun before, and whose step will find it
-        if kind is Kind.COMMAND and (self._active[kind] or self._is_clean):
+        if kind is CommandKind.COMMAND and (self._active[kind] or self._is_clean):
             return True
         if self._starting or self._at_work:
             return False  # the sweep would take what is done for them as the account, or what has only just started
@@ -161,7 +161,7 @@ class Turns:
 
     def _sweep(self) -> bool:
         """Say whether the account is clean now; not if a command goes on that an earlier process of the run began."""
-        spared = list(self._containers()) if self._adopts or self._active[Kind.CONTAINER] else []
+        spared = list(self._containers()) if self._adopts or self._active[CommandKind.CONTAINER] else []
         script = programs.sweep(self._place, self._ended, spared, only_if_idle=self._adopts)
         done = unbroken(self._machine, lambda: self._machine.run(script, SWEEP_TIMEOUT))
         state, _, names = done.stdout.decode(errors="replace").strip().partition(" ")
@@ -178,7 +178,7 @@ class Turns:
 class TakingTurns:
     """A `Running` that has its turn until its end was read."""
 
-    def __init__(self, running: Running, turns: Turns, kind: Kind, command_id: str) -> None:
+    def __init__(self, running: Running, turns: Turns, kind: CommandKind, command_id: str) -> None:
         self._running = running
         self._turns = turns
         self._kind = kind

@@ -6,18 +6,18 @@ import shlex
 import threading
 from collections.abc import Callable
 
+from pccpipe.detached.commands import Detached
+from pccpipe.detached.programs import KILL_AFTER
+from pccpipe.detached.programs import RunDir as StatePlace
+from pccpipe.detached.proxy_port import ProxyPort
+from pccpipe.detached.running import LOST_AFTER, DetachedRunning
+from pccpipe.machine.account import Account
+from pccpipe.machine.base import Machine, ProxyDoor, refused
+from pccpipe.machine.gate import Gate
+from pccpipe.machine.retry import unbroken
 from pccpipe.outcome import Place
-from pccpipe.shell.account import Account
-from pccpipe.shell.detached import Detached
-from pccpipe.shell.doorway import Doorway
-from pccpipe.shell.gate import Gate
-from pccpipe.shell.lane import unbroken
-from pccpipe.shell.programs import KILL_AFTER
-from pccpipe.shell.programs import Place as StatePlace
-from pccpipe.shell.running import LOST_AFTER, DetachedRunning
-from pccpipe.targets.base import Command, ContainerSettings, Isolation, Running, Token
-from pccpipe.targets.machine import Door, Machine, refused
-from pccpipe.targets.turns import Kind, TakingTurns, Turns
+from pccpipe.target import Command, ContainerSettings, Isolation, Running, Token
+from pccpipe.targets.turns import CommandKind, TakingTurns, Turns
 
 LIMIT = 6
 """Commands at a time; each has a session, and sshd's MaxSessions is 10."""
@@ -45,7 +45,7 @@ class VmTarget:
         root: str,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
-        door: Door | None = None,
+        door: ProxyDoor | None = None,
         account: Account | None = None,
         turns: Turns | None = None,
         has_workspace: Callable[[], bool] = lambda: False,
@@ -60,7 +60,7 @@ class VmTarget:
         self._has_workspace = has_workspace
         place = StatePlace(run_id, self.state, account, gate)
         self._turns = turns or (Turns(connection, place, resumes=True) if account else None)
-        self._doorway = Doorway(connection, door, place) if door else None
+        self._doorway = ProxyPort(connection, door, place) if door else None
         self._detached = Detached(
             connection, place, limit=LIMIT, lost_after=lost_after, kill_after=kill_after, owns_workspace=True
         )
@@ -85,13 +85,13 @@ class VmTarget:
             command = self._doorway.led(command)
         if self._turns is None:
             return self._detached.start(command, self.workspace, self._isolation(command))
-        self._turns.begin(Kind.COMMAND, command.id)
+        self._turns.begin(CommandKind.COMMAND, command.id)
         try:
             running = self._detached.start(command, self.workspace, self._isolation(command))
         except BaseException:
-            self._turns.let_go(Kind.COMMAND, command.id)
+            self._turns.let_go(CommandKind.COMMAND, command.id)
             raise
-        return TakingTurns(running, self._turns, Kind.COMMAND, command.id)
+        return TakingTurns(running, self._turns, CommandKind.COMMAND, command.id)
 
     def find(self, command: Command) -> Running | None:
         if command.is_proxied and self._doorway:
@@ -108,8 +108,8 @@ class VmTarget:
         if self._turns is None:
             return running
         command_id = str(running.token["id"])
-        self._turns.go_on(Kind.COMMAND, command_id)
-        return TakingTurns(running, self._turns, Kind.COMMAND, command_id)
+        self._turns.go_on(CommandKind.COMMAND, command_id)
+        return TakingTurns(running, self._turns, CommandKind.COMMAND, command_id)
 
     def leave(self) -> None:
         if self._doorway:

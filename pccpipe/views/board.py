@@ -11,8 +11,9 @@ from pccpipe.outcome import Outcome
 from pccpipe.record.state import QUEUED, WAITING, RunState
 from pccpipe.record.step_state import StepState
 from pccpipe.views.summary import why
-from pccpipe.views.text import cells, duration, facts_text, harmless_line, shorten, where
+from pccpipe.views.text import cells, facts_text, harmless_line, shorten, where
 from pccpipe.views.tree import Node, tree
+from pccpipe.words import duration
 
 Line: TypeAlias = "tuple[tuple[str, str], ...]"
 """Pieces of (text, style), in rich's words for styles."""

@@ -8,20 +8,20 @@ from typing import Protocol, TextIO
 
 from rich.console import Console
 
+from pccpipe.checkup.check import CheckVerdict, DoctorReport, Fix, Fixed, FixPlace, Looked
 from pccpipe.values import Json
 from pccpipe.views.board import Line
 from pccpipe.views.live import Painter
 from pccpipe.views.text import harmless_line, shorten
-from pccpipe.vm.check import Looked, Mend, Mended, Report, Verdict, Where
 
 NAME_WIDTH = 15
 MANY_SKIPPED = 3
 """Checks that were skipped for the same reason and are counted in one line."""
 _STYLES = {
-    Verdict.OK: ("ok", "green"),
-    Verdict.WARNING: ("warning", "yellow"),
-    Verdict.WRONG: ("WRONG", "bold red"),
-    Verdict.SKIPPED: ("-", "dim"),
+    CheckVerdict.OK: ("ok", "green"),
+    CheckVerdict.WARNING: ("warning", "yellow"),
+    CheckVerdict.WRONG: ("WRONG", "bold red"),
+    CheckVerdict.SKIPPED: ("-", "dim"),
 }
 
 
@@ -30,12 +30,12 @@ class CheckupView(Protocol):
 
     def looked(self, looked: Looked) -> None: ...
 
-    def mended(self, mended: Mended) -> None: ...
+    def mended(self, mended: Fixed) -> None: ...
 
-    def close(self, report: Report) -> None: ...
+    def close(self, report: DoctorReport) -> None: ...
 
 
-def report_lines(report: Report) -> list[Line]:
+def report_lines(report: DoctorReport) -> list[Line]:
     """The whole report."""
     lines: list[Line] = [((harmless_line(report.subject), "bold"),)]
     behind = Counter(each.finding.needs for each in report.looked if each.finding.needs)
@@ -50,13 +50,13 @@ def report_lines(report: Report) -> list[Line]:
     return lines
 
 
-def mended_line(mended: Mended) -> str:
+def mended_line(mended: Fixed) -> str:
     """What was mended, or could not be."""
     said = f": {harmless_line(mended.words)}" if mended.words else ""
     return f"{'mended' if mended.succeeded else 'NOT mended'}  {mended.name}: {harmless_line(mended.command)}{said}"
 
 
-def json_report(report: Report) -> dict[str, Json]:
+def json_report(report: DoctorReport) -> dict[str, Json]:
     """The report for a program."""
     return {
         "subject": report.subject,
@@ -88,10 +88,10 @@ class PlainCheckup:
     def looked(self, looked: Looked) -> None:
         """Nothing yet: after something was mended all is looked at anew."""
 
-    def mended(self, mended: Mended) -> None:
+    def mended(self, mended: Fixed) -> None:
         self._tell([mended_line(mended)])
 
-    def close(self, report: Report) -> None:
+    def close(self, report: DoctorReport) -> None:
         self._tell("".join(text for text, _ in line) for line in report_lines(report))
 
     def _tell(self, lines: Iterable[str]) -> None:
@@ -121,11 +121,11 @@ class LiveCheckup:
         self._done[looked.name] = looked
         self._paint()
 
-    def mended(self, mended: Mended) -> None:
+    def mended(self, mended: Fixed) -> None:
         self._mended.append(((mended_line(mended), "green" if mended.succeeded else "bold red"),))
         self._paint()
 
-    def close(self, report: Report) -> None:
+    def close(self, report: DoctorReport) -> None:
         self._painter.leave([*self._mended, *report_lines(report)])
 
     def _paint(self) -> None:
@@ -141,14 +141,14 @@ def _looked_lines(looked: Looked) -> list[Line]:
     lines = [_first_line(looked)]
     mend = looked.finding.mend
     if mend:
-        where = "on this machine" if mend.where is Where.HERE else "there"
+        where = "on this machine" if mend.where is FixPlace.HERE else "there"
         lines.append(((f"{'':9}fix, {where}: ", ""), (harmless_line(mend.command), "cyan")))
     return lines
 
 
 def _first_line(looked: Looked) -> Line:
     word, style = _STYLES[looked.finding.verdict]
-    quiet = "dim" if looked.finding.verdict is Verdict.SKIPPED else ""
+    quiet = "dim" if looked.finding.verdict is CheckVerdict.SKIPPED else ""
     words = harmless_line(" ".join(looked.finding.words.split()))
     return ((f"{word:<9}", style), (f"{looked.name:<{NAME_WIDTH}}", quiet), (words, quiet))
 
@@ -163,10 +163,10 @@ def _fit(line: Line, width: int) -> Line:
     return tuple(fitted)
 
 
-def _sum(report: Report) -> str:
+def _sum(report: DoctorReport) -> str:
     if not report.is_reachable:
         return "the VM cannot be reached"
-    wrong, warnings = report.count(Verdict.WRONG), report.count(Verdict.WARNING)
+    wrong, warnings = report.count(CheckVerdict.WRONG), report.count(CheckVerdict.WARNING)
     parts = (
         [f"{wrong} wrong", f"{warnings} warning{'' if warnings == 1 else 's'}"]
         if wrong or warnings
@@ -176,5 +176,5 @@ def _sum(report: Report) -> str:
     return ", ".join(parts) + ("; pccpipe doctor --fix mends what can be mended without harm" if safe else "")
 
 
-def _json_mend(mend: Mend | None) -> Json:
+def _json_mend(mend: Fix | None) -> Json:
     return {"command": mend.command, "where": mend.where.value, "safe": mend.is_safe} if mend else None

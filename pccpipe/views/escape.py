@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pccpipe.canary.routes import EscapeReport, Verdict
+from pccpipe.canary.routes import EscapeReport, RouteVerdict
 from pccpipe.views.text import harmless_line
 
 
 def lines(report: EscapeReport) -> Iterator[str]:
     """A line for each route, and the sum."""
-    width = max(len(verdict.value) for verdict in Verdict)
+    width = max(len(verdict.value) for verdict in RouteVerdict)
     side = ""
     for route in report.routes:
         if route.side != side:
@@ -22,7 +22,7 @@ def lines(report: EscapeReport) -> Iterator[str]:
     if not report.whole:
         why = f": {report.message}" if report.message else ""
         yield harmless_line(f"the run ended as {report.status}{why}; what comes after that was not tried")
-    held, broke = report.count(Verdict.HELD), report.count(Verdict.BROKE)
+    held, broke = report.count(RouteVerdict.HELD), report.count(RouteVerdict.BROKE)
     tried = f"{held} of {held + broke} routes held"
-    missed = report.count(Verdict.NOT_TRIED)
+    missed = report.count(RouteVerdict.NOT_TRIED)
     yield f"{tried}; {missed} were not tried" if missed else tried

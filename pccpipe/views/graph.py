@@ -9,13 +9,14 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from pccpipe.engine.actions import kind_of
+from pccpipe.executor.actions import kind_of
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
 from pccpipe.spec.model import (
     Build,
     Diff,
     Download,
+    Host,
     Parallel,
     Pipeline,
     Remove,
@@ -24,9 +25,9 @@ from pccpipe.spec.model import (
     Step,
     Upload,
     Value,
-    Where,
 )
-from pccpipe.views.text import harmless_line, limit
+from pccpipe.views.text import harmless_line
+from pccpipe.words import limit
 
 
 class Look(StrEnum):
@@ -145,7 +146,7 @@ def _node(step: Step) -> Card | Group:
             assert_never(body)
 
 
-def _place(where: Where) -> str:
+def _place(where: Host) -> str:
     match where.on:
         case Place.LOCAL:
             return "on this machine"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from pccpipe.engine.shortfall import shortfalls
+from pccpipe.executor.shortfall import shortfalls
 from pccpipe.outcome import Place
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import Attempt, StepState
-from pccpipe.targets.base import ContainerSettings, Isolation
-from pccpipe.views.text import harmless_line, memory, shorten, user
+from pccpipe.target import ContainerSettings, Isolation
+from pccpipe.views.text import harmless_line, shorten, user
+from pccpipe.words import memory
 
 SHOWN = 20
 """Names of hidden files in a line."""

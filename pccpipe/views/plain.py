@@ -36,19 +36,10 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.views.summary import summary
-from pccpipe.views.text import (
-    OUTCOME_WORDS,
-    clock,
-    date,
-    duration,
-    facts,
-    harmless_line,
-    harmless_lines,
-    isolation,
-    project_text,
-)
+from pccpipe.views.text import OUTCOME_WORDS, clock, date, facts, harmless_line, harmless_lines, isolation, project_text
 from pccpipe.views.watch import Watch
 from pccpipe.views.words import reason_text
+from pccpipe.words import duration
 
 
 class PlainView:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pccpipe.engine.plan import Plan, PlannedStep, Way
+from pccpipe.executor.plan import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.model import DEFAULT_OPTIONS, Run, Secret, SecretSource
 from pccpipe.spec.position import Position
 from pccpipe.values import Json
-from pccpipe.views.text import harmless, harmless_line, limit, memory, project_text
+from pccpipe.views.text import harmless, harmless_line, project_text
+from pccpipe.words import limit, memory
 
 
 def plan_text(plan: Plan) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pccpipe.canary.ledger import Report, Row, Verdict
-from pccpipe.views.text import harmless_line, size
+from pccpipe.canary.ledger import Row, SelfcheckReport, SpotVerdict
+from pccpipe.views.text import harmless_line
+from pccpipe.words import size
 
 
-def lines(report: Report) -> Iterator[str]:
+def lines(report: SelfcheckReport) -> Iterator[str]:
     """A line for each place, what was found there below it, and the sum."""
     where = ""
     width = max(len(row.spot.value) for row in report.rows)
@@ -35,15 +36,15 @@ def _seen(row: Row) -> str:
     return f"{counted}, looked {row.looks} times" if row.looks > 1 else counted
 
 
-def _sum(report: Report) -> Iterator[str]:
+def _sum(report: SelfcheckReport) -> Iterator[str]:
     if not report.whole:
         why = f": {report.message}" if report.message else ""
         yield harmless_line(
             f"the run with the canary ended as {report.status}{why}; what comes after that was not checked"
         )
     places = len(report.rows)
-    looked = places - report.count(Verdict.NOT_LOOKED)
-    partly = report.count(Verdict.PARTLY)
+    looked = places - report.count(SpotVerdict.NOT_LOOKED)
+    partly = report.count(SpotVerdict.PARTLY)
     yield f"{looked} of {places} places were looked at" + (f", {partly} of them not wholly" if partly else "")
     if report.found:
         yield f"FOUND in {report.found} place{'' if report.found == 1 else 's'}"

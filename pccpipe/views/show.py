@@ -15,7 +15,6 @@ from pccpipe.views.summary import downgrades, headline, questions, see_why, stop
 from pccpipe.views.text import (
     OUTCOME_WORDS,
     date,
-    duration,
     facts_text,
     harmless,
     harmless_line,
@@ -27,6 +26,7 @@ from pccpipe.views.text import (
 )
 from pccpipe.views.tree import Node, tree
 from pccpipe.views.words import interrupted_text, reason_text
+from pccpipe.words import duration
 
 LONGEST_RESULT = 300
 """Characters of a result that are shown; its file has all of it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct, field
 
 from pccpipe.outcome import Outcome
-from pccpipe.record import paths
+from pccpipe.record import step_path as paths
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import StepState
 

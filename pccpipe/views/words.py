@@ -9,7 +9,8 @@ from pccpipe.outcome import Outcome, Reason
 from pccpipe.paste import operands
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import StepState
-from pccpipe.views.text import duration, harmless_line
+from pccpipe.views.text import harmless_line
+from pccpipe.words import duration
 
 FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 RUNS_DIR = Path(".system/runs")

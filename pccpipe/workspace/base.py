@@ -15,7 +15,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from pccpipe.targets.machine import Halt
+from pccpipe.cancel import Halt
 
 
 class Side(StrEnum):

@@ -13,13 +13,13 @@ from typing import IO
 from msgspec import Struct, field
 
 from pccpipe import limits as all_limits
+from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
 from pccpipe.record.files import replacing
 from pccpipe.secrets.mask import Masker
-from pccpipe.targets.machine import Halt
 from pccpipe.workspace.base import Changed
 from pccpipe.workspace.exclude import GITIGNORE, OF_MACOS, Excluded, Ignored
-from pccpipe.workspace.folder import LOCKED, Found, pieces, walk
+from pccpipe.workspace.folder import LOCKED, TreeName, pieces, walk
 from pccpipe.workspace.git import LESS, run_git
 from pccpipe.workspace.intake import TWIN, Counted, Entry, Limits
 from pccpipe.workspace.names import is_git, takes_for_one, twins
@@ -176,7 +176,7 @@ def _has_that_name(path: Path) -> bool:
         return False
 
 
-def _put(found: Found, made: Path, halt: Halt | None) -> None:
+def _put(found: TreeName, made: Path, halt: Halt | None) -> None:
     """Make the file or link again: a file as a hard link, if the kernel allows that."""
     if stat.S_ISLNK(found.entry.mode):
         # macOS has no hard links to symbolic ones.
@@ -202,7 +202,7 @@ def _is_gitignore(path: str, entry: Entry) -> bool:
     return PurePosixPath(path).name == GITIGNORE and stat.S_ISREG(entry.mode)
 
 
-def _is_unchanged(found: Found, sent: Pack, halt: Halt | None) -> bool:
+def _is_unchanged(found: TreeName, sent: Pack, halt: Halt | None) -> bool:
     """Whether it is, to a diff, what was sent. Its time says nothing: a step can set it."""
     entry, old = found.entry, sent.entries.get(found.entry.path)
     if old is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(old.mode):

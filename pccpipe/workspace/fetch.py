@@ -17,13 +17,13 @@ from typing import TypeAlias, TypeVar
 from msgspec import Struct
 
 from pccpipe.errors import ActionError
+from pccpipe.machine.base import Machine, Process
 from pccpipe.secrets.mask import Masker
-from pccpipe.targets.machine import Machine, Process
 from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Counted, Entry, Intake, Known, Limits, Names
+from pccpipe.workspace.intake import Counted, Entry, Intake, KnownTree, Limits, Names
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
-from pccpipe.workspace.reading import Reading
+from pccpipe.workspace.reading import WorkspaceReader
 from pccpipe.workspace.tar import BLOCK, padded
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ Unlock: TypeAlias = Callable[[Sequence[str]], object]
 def fetch_tree(
     machine: Machine,
     folder: str,
-    known: Known,
+    known: KnownTree,
     target: Path,
     excluded: Excluded,
     limits: Limits,
@@ -112,7 +112,7 @@ def fetch_paths(
 def unlock_own(machine: Machine, folder: str, paths: Sequence[str]) -> None:
     """Let the owner read these files and folders there, and all that is in them: an `Unlock` for what is his."""
     # What is another user's stays locked.
-    with Reading(machine, folder, "sh -c 'xargs -0 chmod -R u+rX -- 2>/dev/null; :'") as reading:
+    with WorkspaceReader(machine, folder, "sh -c 'xargs -0 chmod -R u+rX -- 2>/dev/null; :'") as reading:
         _ask(reading.process, paths)
         reading.check("chmod", "unlock files")
 
@@ -165,7 +165,7 @@ def _receive(machine: Machine, folder: str, intake: Intake) -> None:
     if not wanted:
         return
     command = "tar -cf - --format=gnu --hard-dereference --no-recursion --null --no-unquote -T -"
-    with Reading(machine, folder, command) as reading:
+    with WorkspaceReader(machine, folder, command) as reading:
         sender = threading.Thread(target=_ask, args=(reading.process, wanted), name="pccpipe-fetch", daemon=True)
         sender.start()
         for name, size in _members(reading, machine.host):
@@ -199,7 +199,7 @@ def _ask(process: Process, wanted: Sequence[str]) -> None:
         return  # the process has ended: reading from it tells why
 
 
-def _members(reading: Reading, host: str) -> Iterator[tuple[str, int]]:
+def _members(reading: WorkspaceReader, host: str) -> Iterator[tuple[str, int]]:
     """The plain files of a tar stream, each with its size; the caller reads its content before the next."""
     long_name = b""
     while True:

@@ -111,7 +111,7 @@ class Folder:
         os.close(self.fd)
 
 
-class Found(Struct, frozen=True):
+class TreeName(Struct, frozen=True):
     """A name of a tree, in its folder, which is open until the walk goes on."""
 
     entry: Entry
@@ -119,7 +119,7 @@ class Found(Struct, frozen=True):
     folder: Folder
 
 
-def walk(root: Path, excluded: Excluded, on_locked: Callable[[Entry], object] | None = None) -> Iterator[Found]:
+def walk(root: Path, excluded: Excluded, on_locked: Callable[[Entry], object] | None = None) -> Iterator[TreeName]:
     """All that is in a folder but what is excluded, folders before what is in them. Raises OSError.
 
     Args:
@@ -132,7 +132,7 @@ def walk(root: Path, excluded: Excluded, on_locked: Callable[[Entry], object] | 
 
 def _walk(
     folder: Folder, prefix: str, excluded: Excluded, on_locked: Callable[[Entry], object] | None
-) -> Iterator[Found]:
+) -> Iterator[TreeName]:
     for entry in folder.entries(prefix):
         is_folder = stat.S_ISDIR(entry.mode)
         if excluded.name(entry.path, is_folder=is_folder):
@@ -142,7 +142,7 @@ def _walk(
             if folder.has(name):
                 on_locked(entry)
             continue
-        yield Found(entry, name, folder)
+        yield TreeName(entry, name, folder)
         if is_folder:
             try:
                 inner = folder.inner(name)

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pccpipe import limits
+from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
-from pccpipe.targets.machine import Halt
 
 TIMEOUT = 300.0
 """Seconds for git; it is not to hang on what an agent put into a tree."""

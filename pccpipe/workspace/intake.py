@@ -93,7 +93,7 @@ class Names:
             raise ActionError(all_limits.TREE_NAMES.exceeded(), code=all_limits.TREE_NAMES.code)
 
 
-class Known(Protocol):
+class KnownTree(Protocol):
     """A tree that is here already."""
 
     @property
@@ -221,7 +221,7 @@ class Intake:
         """Note that it does not come."""
         self.counted.refuse(entry.path, why)
 
-    def have(self, path: str, known: Known) -> None:
+    def have(self, path: str, known: KnownTree) -> None:
         """The admitted file is the same as one that is here already."""
         self._drop_out()
         entry = self._files.pop(path, None)

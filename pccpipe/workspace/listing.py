@@ -9,11 +9,11 @@ from collections.abc import Generator, Sequence
 
 from pccpipe import limits
 from pccpipe.errors import ActionError, Nonsense
-from pccpipe.targets.answers import number
-from pccpipe.targets.machine import Machine
+from pccpipe.machine.answers import number
+from pccpipe.machine.base import Machine
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Entry
-from pccpipe.workspace.reading import Reading
+from pccpipe.workspace.reading import WorkspaceReader
 
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
 _LOCKED_MARK = b"!"
@@ -33,7 +33,7 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
     """
     roots = " ".join(shlex.quote(f"./{path}") for path in paths) if paths is not None else ". -mindepth 1"
     command = f"find {roots} {_prune(excluded)} {_LOCKED} -o {_TELL}"
-    with Reading(machine, folder, command) as reading:
+    with WorkspaceReader(machine, folder, command) as reading:
         rest, count = b"", 0
         while piece := reading.some():
             *fields, rest = (rest + piece).split(b"\0")

@@ -17,12 +17,12 @@ from typing import IO
 from msgspec.structs import replace
 
 from pccpipe import limits
+from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
 from pccpipe.record.files import write_atomically
-from pccpipe.targets.machine import Halt
 from pccpipe.workspace import tar
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.folder import PIECE, Found, pieces, walk
+from pccpipe.workspace.folder import PIECE, TreeName, pieces, walk
 from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import Entry
 
@@ -214,7 +214,7 @@ class _Writer:
         self.entries[entry.path] = entry
         self.starts[entry.path] = starts
 
-    def add(self, found: Found, guard: Guard | None) -> None:
+    def add(self, found: TreeName, guard: Guard | None) -> None:
         mode = found.entry.mode
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._write(found.entry, [])

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from pccpipe import limits
 from pccpipe.errors import ActionError
-from pccpipe.targets.machine import Machine
-from pccpipe.workspace.entering import check_entered, enter
+from pccpipe.machine.base import Machine
+from pccpipe.machine.entering import check_entered, enter
 
 PIECE = 256 * 1024
 SILENCE = 120.0
 """Seconds that the other side may be silent in the middle of a transfer."""
 
 
-class Reading:
+class WorkspaceReader:
     """Start `command` in a run's workspace there and read it. A context manager: its end ends the command's output,
     read or not.
     """
@@ -28,7 +28,7 @@ class Reading:
         self._said = b""
         self._open = [True, True]
 
-    def __enter__(self) -> Reading:
+    def __enter__(self) -> WorkspaceReader:
         return self
 
     def __exit__(self, *_: object) -> None:

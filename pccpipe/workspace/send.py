@@ -11,9 +11,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from pccpipe.errors import ActionError
-from pccpipe.shell.housekeeping import read_to_end
-from pccpipe.targets.machine import Machine, refused
-from pccpipe.workspace.entering import check_entered, enter
+from pccpipe.machine.base import Machine, refused
+from pccpipe.machine.entering import check_entered, enter
+from pccpipe.machine.script import read_to_end
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Entry, Names, name_refusal
 from pccpipe.workspace.listing import is_same, list_tree, null_ended

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
+from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import ActionError, Lost, Unavailable, WorkspaceGone
+from pccpipe.machine.base import Machine, is_full, refused
+from pccpipe.machine.entering import HINT, check_entered, enter
+from pccpipe.machine.haltable import HaltableMachine
+from pccpipe.machine.retry import Backoff
 from pccpipe.outcome import VM_AWAY, Reason
 from pccpipe.record.files import write_atomically
 from pccpipe.secrets.mask import Masker
-from pccpipe.shell.haltable import HaltableMachine
-from pccpipe.shell.retry import Retry
 from pccpipe.targets import as_root
-from pccpipe.targets.abandon import unless_halted
-from pccpipe.targets.machine import Halt, Machine, is_full, refused
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import KnownFolder, are_missing, take_paths
-from pccpipe.workspace.entering import HINT, check_entered, enter
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import has_others_files, remove_tree
 from pccpipe.workspace.guard import Guard
@@ -454,7 +454,7 @@ T = TypeVar("T")
 
 def _told(machine: Machine, halt: Halt, work: Callable[[Machine], T]) -> T:
     """Do what may be done twice: again when the connection ends in the middle, until the VM stays away for `AWAY`."""
-    retry = Retry(AWAY)
+    retry = Backoff(AWAY)
     broke = False
     while True:
         halt.wait(retry.due_in)

@@ -10,7 +10,7 @@ import pytest
 
 from pccpipe.canary import escape
 from pccpipe.canary.escape import check_escape
-from pccpipe.canary.routes import BOX, ROUTES, EscapeReport, Routes, Verdict
+from pccpipe.canary.routes import BOX, ROUTES, EscapeReport, Routes, RouteVerdict
 from pccpipe.canary.routes import VM as ON_VM
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.model import Project
@@ -26,7 +26,7 @@ NEVER = {"box_alone"}
 """Routes that a living pccpipe cannot try."""
 
 
-def verdicts(report: EscapeReport, side: str) -> dict[str, Verdict]:
+def verdicts(report: EscapeReport, side: str) -> dict[str, RouteVerdict]:
     return {route.name: route.verdict for route in report.routes if route.side == side}
 
 
@@ -78,7 +78,7 @@ def test_with_an_account_for_the_code_all_that_is_tried_holds_and_a_wall_that_is
     vm.sh(f"touch /home/{login}/.profile; chmod 666 /home/{login}/.profile; chmod 755 /home/{login}")
     report = check_escape(load_project(project))
     assert report.whole, report.message
-    broke = {route.name: route.words for route in report.routes if route.verdict is Verdict.BROKE}
+    broke = {route.name: route.words for route in report.routes if route.verdict is RouteVerdict.BROKE}
     assert set(broke) == {"become", "engine", "login_files"}
     # The rule for sudo gives it nothing: what runs as the account gains nothing by a setuid program.
     assert broke["become"] == f"groups {vm.run_as} docker"
@@ -96,7 +96,7 @@ def test_each_route_of_a_step_on_the_vm_can_break(
     use(monkeypatch, tmp_path, text[:box] + text[overrun : text.index("  - id: next")] + text[text.index("always:") :])
     report = check_escape(load_project(with_account(tmp_path, vm)))
     assert report.whole, report.message
-    broke = {route.name: route.words for route in report.routes if route.verdict is Verdict.BROKE}
+    broke = {route.name: route.words for route in report.routes if route.verdict is RouteVerdict.BROKE}
     assert set(broke) == {
         *("become", "engine", "signal", "inspect", "read", "write", "verdict", "login_files", "vm_stays"),
     }, broke
@@ -157,7 +157,7 @@ def test_a_container_that_is_held_less_is_reported(
     report = check_escape(load_project(project_file(tmp_path, vm)))
     assert report.whole, report.message
     told = verdicts(report, BOX)
-    assert {name for name, verdict in told.items() if verdict is Verdict.BROKE} == broken
+    assert {name for name, verdict in told.items() if verdict is RouteVerdict.BROKE} == broken
     assert not report.held
 
 
@@ -171,14 +171,14 @@ def test_on_an_engine_of_this_machine_only_containers_are_tried(
     # Who runs the tests owns the workspace, and is root here.
     assert not_held.pop("privileges", "its user is root").rstrip("; ") == "its user is root"
     assert set(not_held) == NEVER
-    assert set(verdicts(report, ON_VM).values()) == {Verdict.NOT_TRIED}
+    assert set(verdicts(report, ON_VM).values()) == {RouteVerdict.NOT_TRIED}
 
 
 def test_what_a_later_step_says_does_not_make_a_broken_route_hold() -> None:
     routes = Routes()
     routes.judge("network", ["reaches 1.1.1.1"])
     routes.take({"routes": [{"route": "network", "verdict": "held", "words": ""}]})
-    assert routes.verdict("network") is Verdict.BROKE
+    assert routes.verdict("network") is RouteVerdict.BROKE
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_what_a_later_step_says_does_not_make_a_broken_route_hold() -> None:
 def test_a_result_of_another_shape_says_nothing(result: object) -> None:
     routes = Routes()
     routes.take(result)  # type: ignore[arg-type]
-    assert {route.verdict for route in routes.all} == {Verdict.NOT_TRIED}
+    assert {route.verdict for route in routes.all} == {RouteVerdict.NOT_TRIED}
 
 
 def test_nothing_that_was_tried_is_no_success_and_the_sum_says_so() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pccpipe.canary.ledger import Ledger, Spot, Verdict
+from pccpipe.canary.ledger import Ledger, Spot, SpotVerdict
 from pccpipe.canary.machine import Classify, Looker
 from pccpipe.canary.value import Canary
 from tests.fake_mac import FakeMac, MacHere
@@ -32,9 +32,9 @@ def looker(mac: FakeMac, ledger: Ledger) -> Looker:
 def test_arguments_are_looked_at_and_environments_told_as_out_of_sight(looker: Looker, ledger: Ledger) -> None:
     looker.processes(own_is_expected=False)
     arguments, environment, own, _ = ledger.rows
-    assert arguments.verdict is Verdict.CLEAN
+    assert arguments.verdict is SpotVerdict.CLEAN
     assert arguments.things > 3
-    assert {environment.verdict, own.verdict} == {Verdict.NOT_LOOKED}
+    assert {environment.verdict, own.verdict} == {SpotVerdict.NOT_LOOKED}
     assert environment.unread == ["Darwin shows no program the environment of another"]
 
 
@@ -48,7 +48,7 @@ def test_a_secret_in_an_argument_list_is_found(looker: Looker, ledger: Ledger) -
 def test_without_ps_too_nothing_is_told_as_clean(looker: Looker, ledger: Ledger, mac: FakeMac) -> None:
     (mac.folder / "bin" / "ps").unlink()
     looker.processes(own_is_expected=False)
-    assert {row.verdict for row in ledger.rows[:3]} == {Verdict.NOT_LOOKED}
+    assert {row.verdict for row in ledger.rows[:3]} == {SpotVerdict.NOT_LOOKED}
 
 
 def look_into(folder: Path, looker: Looker) -> None:
@@ -61,7 +61,7 @@ def test_files_names_and_links_are_looked_into_without_gnu_tools(
     (tmp_path / "plain 'quoted' $name").write_text("nothing")
     look_into(tmp_path, looker)
     row = ledger.rows[-1]
-    assert (row.verdict, row.things, row.size) == (Verdict.CLEAN, 1, 7)
+    assert (row.verdict, row.things, row.size) == (SpotVerdict.CLEAN, 1, 7)
     (tmp_path / "in hex").write_bytes(CANARY.value.encode().hex().encode())
     (tmp_path / "link").symlink_to(f"to/{CANARY.value}")
     look_into(tmp_path, looker)
@@ -76,5 +76,5 @@ def test_a_search_whose_tools_do_not_work_is_no_clean_look(
 ) -> None:
     (mac.folder / "bin" / tool).unlink()
     look_into(tmp_path, looker)
-    assert ledger.rows[-1].verdict is Verdict.NOT_LOOKED
+    assert ledger.rows[-1].verdict is SpotVerdict.NOT_LOOKED
     assert ledger.rows[-1].unread == [f"the search failed: {why}"]

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from pccpipe.canary.ledger import Ledger, Row, Spot, Verdict
+from pccpipe.canary.ledger import Ledger, Row, Spot, SpotVerdict
 from pccpipe.canary.machine import Classify, Looker
 from pccpipe.canary.value import Canary
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import Done, Facts
+from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import Reason
-from pccpipe.shell.here import Here
-from pccpipe.targets.machine import Done, Facts
 
 CANARY = Canary()
 
 
-def look_into(folder: Path, machine: Here | None = None, call: str = "", *, may_sudo: bool = False) -> Row:
+def look_into(folder: Path, machine: LocalMachine | None = None, call: str = "", *, may_sudo: bool = False) -> Row:
     ledger = Ledger(CANARY)
     ledger.name("here", [Spot.DISK], "files")
-    looker = Looker(machine or Here(), "here", CANARY, ledger, "run", may_sudo=may_sudo)
+    looker = Looker(machine or LocalMachine(), "here", CANARY, ledger, "run", may_sudo=may_sudo)
     looker.files(call or f"pcc_files {shlex.quote(str(folder))}", Classify((f"{folder}(/|$)", Spot.DISK)))
     return ledger.rows[0]
 
@@ -35,7 +35,7 @@ def test_files_names_and_links_are_looked_at_and_counted(tmp_path: Path) -> None
     assert look_into(tmp_path).found == [f"{tmp_path}/in base64"]
     (tmp_path / "in base64").unlink()
     row = look_into(tmp_path)
-    assert (row.verdict, row.things, row.size) == (Verdict.CLEAN, 1, 7)
+    assert (row.verdict, row.things, row.size) == (SpotVerdict.CLEAN, 1, 7)
     (tmp_path / "link").symlink_to(f"to/{CANARY.value}")
     (found,) = look_into(tmp_path).found
     assert found.startswith(f"in the name '{tmp_path}/link' -> ")
@@ -61,7 +61,7 @@ def test_what_is_not_looked_into_is_told(tmp_path: Path, spoil: object, why: str
     assert callable(spoil)
     spoil(tmp_path)
     row = look_into(tmp_path)
-    assert row.verdict is Verdict.NOT_LOOKED
+    assert row.verdict is SpotVerdict.NOT_LOOKED
     assert row.unread[0].endswith(why)
 
 
@@ -72,28 +72,28 @@ def _made(path: Path) -> Path:
 
 def test_a_container_whose_processes_are_elsewhere_is_told(tmp_path: Path) -> None:
     row = look_into(tmp_path, call=f"pcc_container {'0' * 64} 1 /home")
-    assert row.verdict is Verdict.NOT_LOOKED
+    assert row.verdict is SpotVerdict.NOT_LOOKED
     assert row.unread == ["the container's processes are not seen from here"]
 
 
 def test_a_search_that_is_cut_off_or_never_begins_is_no_clean_one(tmp_path: Path) -> None:
-    class Cut(Here):
+    class Cut(LocalMachine):
         def run(self, script: str, timeout: float = 60.0) -> Done:
             return Done(137, f"file 3 {tmp_path}/a\n".encode(), b"Killed\n")
 
-    class Gone(Here):
+    class Gone(LocalMachine):
         def run(self, script: str, timeout: float = 60.0) -> Done:
             raise Unavailable(Reason.SSH_CLOSED, "the VM is away")
 
-    assert look_into(tmp_path, Cut()).verdict is Verdict.PARTLY
+    assert look_into(tmp_path, Cut()).verdict is SpotVerdict.PARTLY
     row = look_into(tmp_path, Gone())
-    assert (row.verdict, row.unread) == (Verdict.NOT_LOOKED, ["ssh_closed: the VM is away"])
+    assert (row.verdict, row.unread) == (SpotVerdict.NOT_LOOKED, ["ssh_closed: the VM is away"])
 
 
 def test_a_user_who_may_become_root_looks_as_root_and_the_search_reaches_it_on_stdin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class OfUser(Here):
+    class OfUser(LocalMachine):
         @property
         def facts(self) -> Facts:
             return replace(super().facts, uid=1000, user="somebody")
@@ -116,7 +116,7 @@ def test_a_user_who_may_become_root_looks_as_root_and_the_search_reaches_it_on_s
 def test_the_environment_of_a_process_of_no_step_is_told_apart() -> None:
     ledger = Ledger(CANARY)
     ledger.name("here", (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT), "processes")
-    looker = Looker(Here(), "here", CANARY, ledger, "run-7", may_sudo=False)
+    looker = Looker(LocalMachine(), "here", CANARY, ledger, "run-7", may_sudo=False)
     processes = [
         subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], "KEY": CANARY.value, **more})
         for more in ({}, {"PCC_RUN_ID": "run-7"})
@@ -124,9 +124,9 @@ def test_the_environment_of_a_process_of_no_step_is_told_apart() -> None:
     try:
         looker.processes(own_is_expected=True)
         rows = {row.spot: row for row in ledger.rows}
-        assert rows[Spot.ARGUMENTS].verdict is Verdict.CLEAN
+        assert rows[Spot.ARGUMENTS].verdict is SpotVerdict.CLEAN
         assert rows[Spot.ENVIRONMENT].found == [f"process {processes[0].pid} (sleep)"]
-        assert rows[Spot.OWN_ENVIRONMENT].verdict is Verdict.EXPECTED
+        assert rows[Spot.OWN_ENVIRONMENT].verdict is SpotVerdict.EXPECTED
         looker.processes(own_is_expected=False)
         assert rows[Spot.OWN_ENVIRONMENT].found == [f"process {processes[1].pid} (sleep)"]
     finally:

@@ -13,7 +13,7 @@ import pytest
 
 import pccpipe.session.session
 from pccpipe.canary.check import selfcheck
-from pccpipe.canary.ledger import Report, Row, Spot, Verdict
+from pccpipe.canary.ledger import Row, SelfcheckReport, Spot, SpotVerdict
 from pccpipe.canary.value import SPECIAL, Canary
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.secrets.mask import Masker
@@ -36,7 +36,7 @@ def project_file(folder: Path, vm: VM, user: str = VM.user) -> Path:
     return path
 
 
-def rows_of(report: Report, *verdicts: Verdict) -> dict[tuple[str, Spot], Row]:
+def rows_of(report: SelfcheckReport, *verdicts: SpotVerdict) -> dict[tuple[str, Spot], Row]:
     return {(row.where, row.spot): row for row in report.rows if row.verdict in verdicts}
 
 
@@ -118,7 +118,7 @@ steps:
 
 
 @pytest.fixture(scope="module")
-def leaky(temporary_folder: Path, vm: VM) -> Iterator[Report]:
+def leaky(temporary_folder: Path, vm: VM) -> Iterator[SelfcheckReport]:
     """What is found of a pipeline that leaks in every way; its own user is no root."""
     folder = temporary_folder / "leaky"
     folder.mkdir()
@@ -157,20 +157,20 @@ def leaky(temporary_folder: Path, vm: VM) -> Iterator[Report]:
         ("here", Spot.TEMPORARY, "leaky-file"),
     ],
 )
-def test_a_leak_is_found_and_told_where(leaky: Report, vm: VM, where: str, spot: Spot, what: str) -> None:
-    row = rows_of(leaky, Verdict.FOUND)[vm.host if where == "vm" else where, spot]
+def test_a_leak_is_found_and_told_where(leaky: SelfcheckReport, vm: VM, where: str, spot: Spot, what: str) -> None:
+    row = rows_of(leaky, SpotVerdict.FOUND)[vm.host if where == "vm" else where, spot]
     assert any(what in found for found in row.found), row.found
     assert f"FOUND           {spot.value}" in "\n".join(lines(leaky))
 
 
-def test_what_cannot_be_looked_at_is_said_and_never_counted_as_clean(leaky: Report, vm: VM) -> None:
-    engine = rows_of(leaky, Verdict.NOT_LOOKED)[vm.host, Spot.ENGINE_FILES]
+def test_what_cannot_be_looked_at_is_said_and_never_counted_as_clean(leaky: SelfcheckReport, vm: VM) -> None:
+    engine = rows_of(leaky, SpotVerdict.NOT_LOOKED)[vm.host, Spot.ENGINE_FILES]
     assert "pcc may not read /var/lib/docker" in engine.unread
     assert leaky.unlooked >= 1
     assert not any("could not look" in line and "engine" not in line for line in lines(leaky))
 
 
-def test_nothing_of_the_run_is_left_by_a_pipeline_that_removes_nothing(leaky: Report, vm: VM) -> None:
+def test_nothing_of_the_run_is_left_by_a_pipeline_that_removes_nothing(leaky: SelfcheckReport, vm: VM) -> None:
     assert "selfcheck" not in vm.sh("ls /home/project/.system/run-*").stdout
     assert not [name for name in os.environ if name.startswith("PCCPIPE_CANARY")]
 
@@ -214,15 +214,15 @@ def test_a_key_that_stays_at_home_is_nowhere_not_even_in_its_own_step(
     )
     assert report.outcome is Outcome.SUCCEEDED
     assert SPECIAL in str(model.requests[-1].authorization), "it was the key, and not the token, that came there"
-    assert not rows_of(report, Verdict.FOUND, Verdict.EXPECTED)
-    assert rows_of(report, Verdict.CLEAN)[vm.host, Spot.OWN_ENVIRONMENT].looks
+    assert not rows_of(report, SpotVerdict.FOUND, SpotVerdict.EXPECTED)
+    assert rows_of(report, SpotVerdict.CLEAN)[vm.host, Spot.OWN_ENVIRONMENT].looks
 
 
 def test_without_masking_all_of_the_record_is_found_to_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pccpipe.session.session, "Masker", lambda _: Masker([]))
     report = selfcheck(Project("p", IsolationMode.LOCAL))
     assert report.whole
-    found = {spot for where, spot in rows_of(report, Verdict.FOUND)}
+    found = {spot for where, spot in rows_of(report, SpotVerdict.FOUND)}
     assert found == {Spot.RUN_JSON, Spot.EVENTS, Spot.LOGS, Spot.JSONL, Spot.PLAIN}
     told = "\n".join(lines(report))
     assert "FOUND in 5 places" in told
@@ -252,9 +252,9 @@ def test_in_mode_container_the_engine_of_this_machine_is_looked_at(
     report = selfcheck(Project("p", IsolationMode.CONTAINER), inputs={"image": "bb:latest"})
     assert report.whole, report.message
     assert not report.found, "\n".join(lines(report))
-    inspected = rows_of(report, Verdict.CLEAN)["here", Spot.INSPECT]
+    inspected = rows_of(report, SpotVerdict.CLEAN)["here", Spot.INSPECT]
     assert inspected.things == 1
-    assert rows_of(report, Verdict.CLEAN)["here", Spot.ENGINE_FILES].things
+    assert rows_of(report, SpotVerdict.CLEAN)["here", Spot.ENGINE_FILES].things
 
 
 def test_a_run_that_cannot_be_had_is_no_clean_bill(folder: Folder, vm: VM) -> None:

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pccpipe.engine.judge import LOST_OUTPUT
+from pccpipe.detached.running import TRUNCATED
+from pccpipe.executor.judge import LOST_OUTPUT
 from pccpipe.record.state import load_state, state_text
-from pccpipe.shell.running import TRUNCATED
 from tests.chaos.pipeline import COMMANDS, MARKS, output
 from tests.chaos.play import STATUS_OF_KILLED, Played
 from tests.faults.scene import leftovers

@@ -205,7 +205,7 @@ def _in_terminal(folder: Folder, *arguments: str) -> str:
 def test_an_error_of_its_own_keeps_the_traceback_in_the_runs_folder(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: 'true'}]")
     code = (
-        "import sys, pccpipe.engine.executor as lib\n"
+        "import sys, pccpipe.executor.executor as lib\n"
         "def broken(parts, inputs): raise RuntimeError('a bug')\n"
         "lib.execute = broken\n"
         "sys.argv = ['pccpipe', 'run', 'pipeline.yaml', '--run-id', 'r1']\n"

@@ -13,8 +13,8 @@ from tests.stall import measured
 HOSTILE = """
 import socket
 import threading
-from pccpipe.docker_api.engine import Engine
-from pccpipe.shell.here import Here
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.machine.local import LocalMachine
 
 def serve(path, answer):
     listener = socket.socket(socket.AF_UNIX)
@@ -83,7 +83,7 @@ def test_a_builds_output_takes_neither(tmp_path: Path, which: str) -> None:
 from pathlib import Path
 folder = Path({str(tmp_path)!r})
 serve(str(folder / "s"), BUILDS[{which!r}])
-engine = Engine(Here(), str(folder / "s"))
+engine = DockerEngine(LocalMachine(), str(folder / "s"))
 engine.open()
 import docker.errors, requests
 """
@@ -100,7 +100,7 @@ def test_an_engine_takes_neither_memory_nor_the_interpreter(tmp_path: Path, whic
     setup = f"""{HOSTILE}
 path = {str(tmp_path / "s")!r}
 serve(path, ANSWERS[{which!r}])
-engine = Engine(Here(), path)
+engine = DockerEngine(LocalMachine(), path)
 engine.open()
 import docker.errors, requests
 """
@@ -114,22 +114,22 @@ import docker.errors, requests
 
 
 def test_a_mistake_of_pccpipes_own_is_not_the_engines() -> None:
-    from pccpipe.docker_api.account import engine_options
-    from pccpipe.docker_api.engine import Engine
-    from pccpipe.docker_api.problems import Call
+    from pccpipe.docker_api.engine import DockerEngine
+    from pccpipe.docker_api.isolation import engine_options
+    from pccpipe.docker_api.problems import ApiCall
     from pccpipe.errors import Nonsense, Unavailable
     from tests.fuzz.sides import NEXT, Liar
 
     ping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n"
     answer = b"HTTP/1.1 500 no\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n[[1]"
-    engine = Engine(Liar(ping + NEXT + answer), "/sock")
+    engine = DockerEngine(Liar(ping + NEXT + answer), "/sock")
     with pytest.raises(AttributeError):
-        engine.ask(Call.OTHER, lambda _: engine_options(None))  # type: ignore[arg-type]
+        engine.ask(ApiCall.OTHER, lambda _: engine_options(None))  # type: ignore[arg-type]
     with pytest.raises(Nonsense):
-        engine.ask(Call.OTHER, lambda client: int(client.base_url))
+        engine.ask(ApiCall.OTHER, lambda client: int(client.base_url))
     for bad in (b"[1]", b'"x"', b"1e999", b'{"message": ', b"\xff\xfe", b"[" * 500):
         head = b"HTTP/1.1 404 no\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(bad)
         for status in (b"404 no", b"200 OK"):
-            liar = Engine(Liar(ping + NEXT + head.replace(b"404 no", status) + bad), "/sock")
+            liar = DockerEngine(Liar(ping + NEXT + head.replace(b"404 no", status) + bad), "/sock")
             with contextlib.suppress(Unavailable):  # Nonsense is one
                 liar.inspect("c")

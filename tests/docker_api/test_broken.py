@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Broken
+from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import Reason
-from pccpipe.shell.here import Here
 
 
 def test_a_connection_that_ends_at_the_first_call_is_asked_again(tmp_path: Path) -> None:
@@ -27,5 +27,5 @@ def test_a_connection_that_ends_at_the_first_call_is_asked_again(tmp_path: Path)
 
         threading.Thread(target=reset, daemon=True).start()
         with pytest.raises(Broken) as caught:
-            Engine(Here(), str(path)).image_id("bb:latest")
+            DockerEngine(LocalMachine(), str(path)).image_id("bb:latest")
     assert caught.value.reason is Reason.ENGINE_STOPPED

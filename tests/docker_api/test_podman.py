@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pccpipe.docker_api.account import isolation_of
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.isolation import isolation_of
 from pccpipe.docker_api.settings import HOME, Paths, create_body
-from pccpipe.shell.here import Here
-from pccpipe.targets.base import Command, ContainerSettings
+from pccpipe.machine.local import LocalMachine
+from pccpipe.target import Command, ContainerSettings
 
 COMMAND = Command(id="s-1", step="s", serial=1, script="true", container=ContainerSettings("bb:latest"))
 PATHS = Paths("/w", "/in", "/out", "/proxy", "/cover")
@@ -53,7 +53,7 @@ def test_it_is_known_by_its_answer(tmp_path: Path, header: bytes, is_podman: boo
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        assert Engine(Here(), str(path)).is_podman is is_podman
+        assert DockerEngine(LocalMachine(), str(path)).is_podman is is_podman
         thread.join(5)
 
 

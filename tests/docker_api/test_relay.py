@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pccpipe.docker_api import relay
-from pccpipe.shell.listening import Listening, listen_at
-from pccpipe.targets.machine import ByteStream
+from pccpipe.machine.base import ByteStream
+from pccpipe.machine.listening import SocketListener, listen_at
 
 
 def echo(stream: ByteStream) -> None:
@@ -39,7 +39,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     process.wait()
 
 
-def served(folder: Path) -> Listening:
+def served(folder: Path) -> SocketListener:
     return listen_at(str(folder / "socket"), echo)
 
 

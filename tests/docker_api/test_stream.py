@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pccpipe.docker_api.stream import Beginning, Body, FrameParser, Skip
 from pccpipe.outcome import Stream
-from pccpipe.targets.base import Chunk
+from pccpipe.target import Chunk
 
 STREAMS = {Stream.STDOUT: 1, Stream.STDERR: 2}
 frames = st.lists(st.tuples(st.sampled_from(list(Stream)), st.binary(max_size=30)), max_size=10)

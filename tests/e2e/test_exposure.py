@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pccpipe.docker_api.settings import container_name
-from pccpipe.targets.base import Command
+from pccpipe.target import Command
 from tests.e2e.control import KEY, Control, Ran, happened, wait_until
 from tests.testbed.vm import VM
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pccpipe.docker_api.settings import container_name
-from pccpipe.targets.base import Command
+from pccpipe.target import Command
 from tests.e2e.control import Control, containers, happened, wait_until
 from tests.testbed.vm import VM
 

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pccpipe
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.ssh.connection import Connection
 from tests.e2e.control import Control, wait_until
 from tests.testbed.vm import VM
@@ -71,7 +71,7 @@ def test_runs_leave_no_descriptor_thread_process_or_file_behind(vm: VM, tmp_path
     assert seen[-1] <= seen[STEADY - 1], f"open descriptors after each run: {seen}"
     wait_until(lambda: set(children()) <= set(before))
     # Of the last run something may be on its way out.
-    wait_until(lambda: alive(Engine) <= 1 and alive(Connection) <= 1)
+    wait_until(lambda: alive(DockerEngine) <= 1 and alive(Connection) <= 1)
     left = [sorted(path.name for path in (records / f"r{number}").iterdir()) for number in range(RUNS)]
     assert left == [left[0]] * RUNS
     states = [path.name for path in (tmp_path / ".system" / "run-state").glob("*")]

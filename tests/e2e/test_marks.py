@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pccpipe.shell.provisioned import Provisioned, write_provisioned
+from pccpipe.machine.provisioned import Provisioned, write_provisioned
 from pccpipe.ssh.connection import Connection
 from tests.e2e.control import Control, containers, wait_until
 from tests.e2e.test_resume import resume

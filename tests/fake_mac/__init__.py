@@ -12,8 +12,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from pccpipe.shell.here import Here, LocalProcess
-from pccpipe.targets.machine import Facts, Process
+from pccpipe.machine.base import Facts, Process
+from pccpipe.machine.local import LocalMachine, LocalProcess
 from tests.testbed.place import BedError
 
 HERE = Path(__file__).parent
@@ -97,7 +97,7 @@ class FakeMac:
         }
 
 
-class MacHere(Here):
+class MacHere(LocalMachine):
     """The fake Mac as the machine that scripts run on."""
 
     def __init__(self, mac: FakeMac) -> None:
@@ -106,7 +106,7 @@ class MacHere(Here):
 
     @property
     def facts(self) -> Facts:
-        return replace(Here().facts, system="Darwin")
+        return replace(LocalMachine().facts, system="Darwin")
 
     def popen(self, command: str) -> Process:
         return LocalProcess(shlex.join(self._mac.argv(["sh", "-c", command])), {**os.environ, **self._mac.env})

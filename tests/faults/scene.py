@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pccpipe
 from pccpipe.api import RunResult
+from pccpipe.detached.programs import RunDir
+from pccpipe.detached.running import TRUNCATED
 from pccpipe.outcome import IsolationMode, Outcome, Reason
-from pccpipe.shell.programs import Place
-from pccpipe.shell.running import TRUNCATED
 from pccpipe.spec.model import Project
 from tests.faults.faults import Phase, Striker
 from tests.targets.conftest import vm_spec
@@ -184,7 +184,7 @@ def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> Struck:
 def leftovers(vm: VM, run_id: str) -> list[str]:
     """What a run left on a VM: containers, processes, folders."""
     state = f"{vm.root}/.system/run-state/{run_id}"
-    tag = f"PCCPIPE_STEP={Place(run_id, state).tag}/"
+    tag = f"PCCPIPE_STEP={RunDir(run_id, state).tag}/"
     script = f"""
         docker ps -a --filter label=pccpipe.run={run_id} --format 'container {{{{.Names}}}} {{{{.Status}}}}'
         for path in $(grep -lF {tag} /proc/[0-9]*/environ 2>/dev/null); do

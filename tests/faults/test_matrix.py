@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from pccpipe.docker_api.engine import Engine
-from pccpipe.docker_api.problems import Call
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.problems import ApiCall
 from pccpipe.outcome import Outcome, Reason
 from tests.faults.faults import Fault, Phase, Striker, kill_again_and_again, refuse_and_kill, restart_sshd
 from tests.faults.scene import MAKE, PART, WHOLE, Seen, Struck, play
@@ -165,15 +165,15 @@ def test_what_has_started_is_never_unavailable_however_long_nobody_can_be_asked(
     fault: Fault, fresh_vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fault strikes when the engine has started the container and pccpipe has not heard so yet."""
-    ask = Engine.ask
+    ask = DockerEngine.ask
 
-    def ask_and_strike(self: Engine, call: Call, *arguments: Any, **named: Any) -> Any:
+    def ask_and_strike(self: DockerEngine, call: ApiCall, *arguments: Any, **named: Any) -> Any:
         answer = ask(self, call, *arguments, **named)
-        if call is Call.START:
+        if call is ApiCall.START:
             striker.strike(Phase.CREATE)
         return answer
 
-    monkeypatch.setattr(Engine, "ask", ask_and_strike)
+    monkeypatch.setattr(DockerEngine, "ask", ask_and_strike)
     striker = Striker(fresh_vm, fault, frozenset())
     struck = play(striker, tmp_path, MAKE)
     seen = struck.of(Phase.CREATE)

@@ -6,7 +6,10 @@ import functools
 import stat
 from pathlib import Path
 
-from pccpipe.docker_api.engine import Engine
+from pccpipe.checkup.checks import account, engine, leftovers, login, network, strays, system
+from pccpipe.checkup.doctor import _found
+from pccpipe.checkup.patient import Chart, Patient
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.gc.changed import changes
 from pccpipe.gc.look import Site
 from pccpipe.gc.records import OnlyEnded
@@ -14,9 +17,6 @@ from pccpipe.gc.sweep import collect
 from pccpipe.outcome import IsolationMode
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Project, Vm
-from pccpipe.vm.checks import account, engine, leftovers, login, network, strays, system
-from pccpipe.vm.doctor import _found
-from pccpipe.vm.patient import Chart, Patient
 from pccpipe.workspace import intake, tar
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
@@ -44,7 +44,7 @@ def _patient(data: bytes) -> Patient:
     machine = Liar(data)
     patient.machine = machine
     patient.vm = Vm("vm.example", "user", run_as="pccrun")
-    patient.engine = Engine(machine, "/sock")
+    patient.engine = DockerEngine(machine, "/sock")
     return patient
 
 
@@ -55,7 +55,7 @@ def _doctor(data: bytes) -> None:
 
 def _gc_decides(data: bytes) -> None:
     machine = Liar(data)
-    site = Site.on_vm(machine, "/home/user", OnlyEnded(lambda name: name > "m"), Engine(machine, "/sock"))
+    site = Site.on_vm(machine, "/home/user", OnlyEnded(lambda name: name > "m"), DockerEngine(machine, "/sock"))
     done = collect(site, dry_run=True)
     for outcome in done.outcomes:
         assert outcome.freed >= 0
@@ -67,7 +67,7 @@ def _gc_changes(data: bytes) -> None:
     machine = Liar(data)
     each(
         lambda: changes(machine, "/home/user", None),
-        lambda: changes(machine, "/home/user", Engine(Liar(_PING + data), "/sock")),
+        lambda: changes(machine, "/home/user", DockerEngine(Liar(_PING + data), "/sock")),
     )
 
 
@@ -78,13 +78,13 @@ def _build_lines(data: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
     machine = Liar(_PING + (head + data).replace(NEXT, b"\r\n"), piece=7)
     said: list[bytes] = []
-    Engine(machine, "/sock").build("i", context, context / "Dockerfile", {}, said.append)
+    DockerEngine(machine, "/sock").build("i", context, context / "Dockerfile", {}, said.append)
 
 
 def _answers(data: bytes) -> None:
     """Whole answers of an engine, in HTTP as it is to be: what is in them is the fuzzer's."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
-    talks = Engine(Liar(_PING + (head + data).replace(NEXT, b"\r\n")), "/sock")
+    talks = DockerEngine(Liar(_PING + (head + data).replace(NEXT, b"\r\n")), "/sock")
     talks.open()
     each(
         lambda: talks.inspect("c"),
@@ -95,7 +95,9 @@ def _answers(data: bytes) -> None:
         talks.security_options,
     )
     machine = Liar(NEXT.join([b"", _PING + (head + data).replace(NEXT, b"\r\n")]))
-    each(lambda: collect(Site.on_vm(machine, "/r", OnlyEnded(lambda _: True), Engine(machine, "/s")), dry_run=True))
+    each(
+        lambda: collect(Site.on_vm(machine, "/r", OnlyEnded(lambda _: True), DockerEngine(machine, "/s")), dry_run=True)
+    )
 
 
 NAMES = ("a", "b", ".git", ".GIT", "git~1", ".git ", ".g\u200cit", ".git::$DATA", "..", ".", "", "c" * 260, "\udcff")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pccpipe.targets.machine import ByteStream, Done, Facts, Process
+from pccpipe.machine.base import ByteStream, Done, Facts, Process
 
 NEXT = b"\xfe\xfe"
 """Ends one answer; the next call gets what follows."""

@@ -9,17 +9,25 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-from pccpipe.docker_api.engine import Engine
-from pccpipe.docker_api.stream import Answer, Body, EngineAnswerError, FrameParser
-from pccpipe.engine.help import check_request, help_wanted, unmarked_plea
-from pccpipe.engine.past import Past
-from pccpipe.engine.result import masked_result, parse_result
+from pccpipe.checkup.checks import agent
+from pccpipe.detached.lane import LaneShell, understood
+from pccpipe.detached.trailer import TrailerFinder
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.stream import Body, EngineAnswer, EngineAnswerError, FrameParser
 from pccpipe.errors import PccpipeError
+from pccpipe.executor.help import check_request, help_wanted, unmarked_plea
+from pccpipe.executor.replay import Replay
+from pccpipe.executor.result import masked_result, parse_result
 from pccpipe.gc.look import Site, look
 from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
 from pccpipe.gc.unknown import unknown_processes
 from pccpipe.json_reader import NotJson, read_json
+from pccpipe.machine.base import Done
+from pccpipe.machine.lease import read_lease
+from pccpipe.machine.provisioned import read_provisioned
+from pccpipe.machine.script import parse_facts
+from pccpipe.machine.startup import startup_files
 from pccpipe.record.codec import decode, encode, kind_of
 from pccpipe.record.index import list_runs
 from pccpipe.record.journal import read_events
@@ -28,17 +36,11 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy.egress import allows, split
 from pccpipe.secrets.proxy.exchange import Exchange
 from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
-from pccpipe.secrets.proxy.hello import Screen
-from pccpipe.secrets.proxy.places import Places
+from pccpipe.secrets.proxy.hello import HelloScreen
+from pccpipe.secrets.proxy.places import ConnectionSlots
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Rules, read_request
 from pccpipe.secrets.proxy.usage import Counter
-from pccpipe.shell.housekeeping import parse_facts
-from pccpipe.shell.lane import LaneShell, understood
-from pccpipe.shell.lease import read_lease
-from pccpipe.shell.provisioned import read_provisioned
-from pccpipe.shell.startup import startup_files
-from pccpipe.shell.trailer import TrailerFinder
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.load import check_schema_file, load_pipeline
@@ -48,9 +50,7 @@ from pccpipe.spec.schema import find_schema
 from pccpipe.spec.source import BadYaml, parse_source
 from pccpipe.ssh.keys import identities
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
-from pccpipe.targets.machine import Done
 from pccpipe.views.text import harmless, harmless_line, harmless_lines
-from pccpipe.vm.checks import agent
 from pccpipe.workspace import intake
 from pccpipe.workspace.exclude import Excluded, Ignored
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
@@ -132,7 +132,7 @@ def _listing(data: bytes) -> None:
 
 def _gc(data: bytes) -> None:
     machine = Liar(data)
-    look(Site.on_vm(machine, "/home/user", OnlyEnded(lambda _: True), Engine(machine, "/sock")))
+    look(Site.on_vm(machine, "/home/user", OnlyEnded(lambda _: True), DockerEngine(machine, "/sock")))
 
 
 def _words_of_a_vm(data: bytes) -> None:
@@ -161,7 +161,7 @@ def _trailer(data: bytes) -> None:
 
 
 def _engine(data: bytes) -> None:
-    engine = Engine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
+    engine = DockerEngine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
     engine.open()
     each(
         lambda: engine.inspect("c"),
@@ -174,19 +174,19 @@ def _engine(data: bytes) -> None:
 
 
 def _engine_version(data: bytes) -> None:
-    Engine(Liar(data), "/sock").open()
+    DockerEngine(Liar(data), "/sock").open()
 
 
 def _engine_build(data: bytes) -> None:
     context = folder() / "context"
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text("FROM scratch\n")
-    engine = Engine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
+    engine = DockerEngine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
     engine.build("i", context, context / "Dockerfile", {}, lambda _: None)
 
 
 def _engine_stream(data: bytes) -> None:
-    answer = Answer(Says(data), "GET", "/x")
+    answer = EngineAnswer(Says(data), "GET", "/x")
     frames = FrameParser()
     while answer.has_more:
         list(frames.feed(answer.read()))
@@ -207,7 +207,7 @@ def _proxy(data: bytes) -> None:
     proxy = Proxy()
     tokens = list(proxy.issue(grant).values())
     stream = Says(data.replace(WORD, tokens[0].encode()))
-    place = Places().enter()
+    place = ConnectionSlots().enter()
     assert place is not None
     Exchange(stream, proxy, place).run()
     place.leave()
@@ -244,7 +244,7 @@ def _usage(data: bytes) -> None:
 def _hello(data: bytes) -> None:
     up, _, down = data.partition(NEXT)
     for plain in (False, True):
-        screen = Screen("example.org", plain=plain)
+        screen = HelloScreen("example.org", plain=plain)
         passed = b"".join(screen.from_client(up[start : start + 50]) for start in range(0, len(up), 50))
         assert up.startswith(passed)
         if down:
@@ -276,7 +276,7 @@ def _record(data: bytes) -> None:
     (run / "lock").write_bytes(data)
     list_runs(run.parent)
     is_abandoned(run)
-    Past(read_events(run))
+    Replay(read_events(run))
 
 
 def _event(data: bytes) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from pccpipe import limits
 from pccpipe.json_reader import NotJson, read_json
 from pccpipe.secrets.mask import MASK, Masker
-from pccpipe.secrets.proxy.hello import RefusedHelloError, Screen
+from pccpipe.secrets.proxy.hello import HelloScreen, RefusedHelloError
 from pccpipe.values import Json
 from pccpipe.workspace.gitignore import Patterns, Tree
 from tests.fuzz.sides import NEXT
@@ -97,7 +97,7 @@ def _relative(line: bytes) -> str:
 
 
 def _hello(data: bytes) -> None:
-    screen = Screen("example.org", plain=False)
+    screen = HelloScreen("example.org", plain=False)
     try:
         passed = screen.from_client(data)
     except RefusedHelloError:

@@ -12,16 +12,16 @@ import paramiko
 from paramiko.auth_handler import AuthHandler
 
 from pccpipe import limits
+from pccpipe.machine.base import Done
 from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.exchange import Exchange
 from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
-from pccpipe.secrets.proxy.places import Places
+from pccpipe.secrets.proxy.places import ConnectionSlots
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.ssh.channels import ChannelProcess
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.heard import HeardSocket
 from pccpipe.ssh.login import Transport
-from pccpipe.targets.machine import Done
 from tests.fuzz.sides import NEXT, Says
 from tests.fuzz.target import SECRET, WORD, Target
 
@@ -124,7 +124,7 @@ def _answer(data: bytes) -> None:
     body = b'{"model":"m","input":"hello"}'
     head = f"POST /v1/responses HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n"
     agent = Says(f"{head}\r\n".encode() + body)
-    place = Places().enter()
+    place = ConnectionSlots().enter()
     assert place is not None
     wire = _Wire(data.replace(WORD, SECRET.encode()))
     with patch.object(upstream, "_connect", lambda *_, **__: upstream.over(wire, "api.invalid", 80)):  # type: ignore[arg-type]

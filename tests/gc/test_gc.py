@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.detached.programs import RunDir
 from pccpipe.gc import collect_over
+from pccpipe.machine.lease import Lease, read_lease
+from pccpipe.machine.provisioned import Provisioned, write_provisioned
+from pccpipe.machine.startup import startup_files
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.journal import Journal
 from pccpipe.record.lock import RunLock
-from pccpipe.shell.lease import Lease, read_lease
-from pccpipe.shell.programs import Place
-from pccpipe.shell.provisioned import Provisioned, write_provisioned
-from pccpipe.shell.startup import startup_files
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from tests.cli.command import Done, Folder
@@ -78,7 +78,7 @@ class Bench:
     def begin(self, run_id: str, mark: str = "", *, supervised: bool = True, tagged: bool = True) -> None:
         """A process as a command of the run has it, or the lane around it: with what sees to its end, or without."""
         assert self.vm
-        place = Place(run_id, f"{self.system}/run-state/{run_id}")
+        place = RunDir(run_id, f"{self.system}/run-state/{run_id}")
         if mark:
             self.vm.ssh(f"echo 0 0 x >{place.state}/commands/work-1.claim-{mark}")
         sign = f"echo $$ ${{22}} $(cat /proc/sys/kernel/random/boot_id) >{place.state}/commands/work-1.sup; "

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pccpipe import limits
 from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.gc.decide import CUT_OFF_LIMIT, Record
-from pccpipe.gc.look import Found, Site, look
+from pccpipe.gc.look import Inventory, Site, look
 from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.sweep import Collected, Fate, collect
 from pccpipe.gc.unknown import unknown_processes
-from pccpipe.targets.machine import Done
+from pccpipe.machine.base import Done
 from tests.fuzz.sides import NEXT, Liar
 from tests.stall import measured
 
@@ -50,7 +50,7 @@ def listing(*rows: tuple[object, ...], now: object = 1_700_000_000) -> str:
     return "".join(f"{field}\0" for row in (("now", "-", "-", "-", now), *rows) for field in row)
 
 
-def found(*rows: tuple[object, ...], now: object = 1_700_000_000) -> Found:
+def found(*rows: tuple[object, ...], now: object = 1_700_000_000) -> Inventory:
     return look(site(listing(*rows, now=now)))
 
 
@@ -170,17 +170,17 @@ def test_an_endless_list_takes_little_memory(fields: str) -> None:
 
 def test_what_a_machine_says_has_an_end() -> None:
     setup = """
-    from pccpipe.shell.here import Here
+    from pccpipe.machine.local import LocalMachine
     from pccpipe.errors import Nonsense
     """
-    _, memory, said = measured(setup, "Here().run('yes', 60)")
+    _, memory, said = measured(setup, "LocalMachine().run('yes', 60)")
     assert said.startswith("Nonsense")
     assert "exceeds the limit of 8 MiB" in said
     assert memory < limits.MACHINE_ANSWER.most + limits.MARGIN
 
 
 def test_words_of_a_failure_are_kept_short() -> None:
-    from pccpipe.shell.here import Here
+    from pccpipe.machine.local import LocalMachine
 
-    done: Done = Here().run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3")
+    done: Done = LocalMachine().run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3")
     assert (done.code, len(done.stderr)) == (3, limits.MACHINE_WORDS.most)

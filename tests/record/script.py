@@ -23,7 +23,7 @@ from pccpipe.record.events import (
     TargetUnavailable,
     Warned,
 )
-from pccpipe.targets.base import ContainerSettings, Isolation
+from pccpipe.target import ContainerSettings, Isolation
 
 START = 1_700_000_000.0
 DIGEST = "sha256:" + "ab" * 32

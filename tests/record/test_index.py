@@ -11,7 +11,7 @@ from pccpipe.record.events import RunStarted, StepStarted, Warned
 from pccpipe.record.index import list_runs
 from pccpipe.record.journal import EVENTS, Journal
 from pccpipe.record.lock import LOCK, RunLock
-from pccpipe.record.reader import GrowingJournal
+from pccpipe.record.tail import GrowingJournal
 from tests.record.script import default_run
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pccpipe.record.paths import label, parent, split
+from pccpipe.record.step_path import label, parent, split
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from pccpipe.engine.context import Parts
+from pccpipe.executor.context import RunContext
 from pccpipe.secrets.proxy.grant import Api
-from pccpipe.targets.base import Command
+from pccpipe.target import Command
 from pccpipe.values import Discreet
 
 
 def test_what_has_a_secret_says_which_of_its_fields_it_is() -> None:
-    assert Parts in Discreet.__subclasses__()
+    assert RunContext in Discreet.__subclasses__()
     for kind in Discreet.__subclasses__():
         assert kind.hidden, kind
         assert kind.hidden <= set(kind.__struct_fields__), kind

@@ -24,10 +24,10 @@ from cryptography.x509.oid import NameOID
 
 from pccpipe import limits
 from pccpipe.errors import UsageError
+from pccpipe.machine.local import LocalStream
 from pccpipe.secrets.proxy import egress, exchange, ranges, upstream
 from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, Used
 from pccpipe.secrets.proxy.proxy import EGRESS, Proxy, digest
-from pccpipe.shell.here import LocalStream
 from tests.testbed.model import ModelServer
 
 KEY = "sk-the-real-key-0123456789"

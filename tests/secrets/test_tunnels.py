@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from pccpipe import limits
+from pccpipe.machine.local import LocalStream
 from pccpipe.secrets.proxy import egress, hello, ranges
 from pccpipe.secrets.proxy.grant import Grant, Meter, Used
-from pccpipe.secrets.proxy.hello import RefusedHelloError, Screen
-from pccpipe.shell.here import LocalStream
+from pccpipe.secrets.proxy.hello import HelloScreen, RefusedHelloError
 
 NAME = "files.example.org"
 
@@ -70,11 +70,11 @@ def made(*extensions: bytes) -> bytes:
     ids=["openssl", "least", "capitals", "dot"],
 )
 def test_a_hello_for_the_host_passes_whole_however_it_is_cut(data: bytes) -> None:
-    assert Screen(NAME, plain=False).from_client(data) == data
-    screen = Screen(NAME, plain=False)
+    assert HelloScreen(NAME, plain=False).from_client(data) == data
+    screen = HelloScreen(NAME, plain=False)
     assert b"".join(screen.from_client(data[at : at + 1]) for at in range(len(data))) == data
     records = b"".join(record(data[5 + at : 6 + at]) for at in range(len(data) - 5))
-    assert Screen(NAME, plain=False).from_client(records) == records
+    assert HelloScreen(NAME, plain=False).from_client(records) == records
 
 
 @pytest.mark.parametrize(
@@ -104,17 +104,17 @@ def test_a_hello_for_the_host_passes_whole_however_it_is_cut(data: bytes) -> Non
 )
 def test_what_is_not_for_the_host_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(RefusedHelloError, match=words):
-        Screen(NAME, plain=False).from_client(data)
+        HelloScreen(NAME, plain=False).from_client(data)
 
 
 def test_an_address_is_asked_for_no_name() -> None:
-    assert Screen("192.0.2.1", plain=False).from_client(real(None))
+    assert HelloScreen("192.0.2.1", plain=False).from_client(real(None))
     with pytest.raises(RefusedHelloError, match="is for"):
-        Screen("192.0.2.1", plain=False).from_client(real(NAME))
+        HelloScreen("192.0.2.1", plain=False).from_client(real(NAME))
 
 
 def test_a_hello_in_endless_pieces_is_held_to_the_limit_and_costs_little() -> None:
-    screen = Screen(NAME, plain=False)
+    screen = HelloScreen(NAME, plain=False)
     data = record(b"\1" + (limits.CLIENT_HELLO.most - 4).to_bytes(3, "big")) + record(b"x") * 10_000
     before = time.process_time()
     passed = 0
@@ -133,7 +133,7 @@ def test_no_bytes_make_the_reader_fail_otherwise() -> None:
         for _ in range(chance.randrange(1, 4)):
             data[chance.randrange(len(data))] = chance.randrange(256)
         with contextlib.suppress(RefusedHelloError):
-            Screen(NAME, plain=False).from_client(bytes(data[: chance.randrange(len(data) + 1)]))
+            HelloScreen(NAME, plain=False).from_client(bytes(data[: chance.randrange(len(data) + 1)]))
 
 
 RETRY = record(b"\2\0\0\x50\3\3" + hello._RETRY + bytes(40))
@@ -142,7 +142,7 @@ RETRY = record(b"\2\0\0\x50\3\3" + hello._RETRY + bytes(40))
 @pytest.mark.parametrize("changed", [b"", bytes.fromhex("140303000101")])
 def test_a_second_hello_must_be_for_the_host_too(changed: bytes) -> None:
     for name in (NAME, "evil.example"):
-        screen = Screen(NAME, plain=False)
+        screen = HelloScreen(NAME, plain=False)
         screen.from_client(made(sni(NAME)))
         for at in range(len(RETRY)):
             screen.from_server(RETRY[at : at + 1])

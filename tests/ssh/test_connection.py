@@ -20,17 +20,17 @@ import pytest
 from paramiko.common import MSG_CHANNEL_EOF
 
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import Done
+from pccpipe.machine.script import read_to_end
 from pccpipe.outcome import Reason
-from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.spec.model import Vm
 from pccpipe.ssh import connection as connection_module
 from pccpipe.ssh import heard, login
-from pccpipe.ssh.auth import Answer, Authentication
+from pccpipe.ssh.auth import AuthAnswer, Authentication
 from pccpipe.ssh.channels import open_streamlocal
 from pccpipe.ssh.connection import Connection
 from pccpipe.ssh.keys import Identity
 from pccpipe.ssh.login import Transport
-from pccpipe.targets.machine import Done
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import until
 from tests.testbed.vm import VM
@@ -434,7 +434,7 @@ def reconfigure(vm: VM, line: str) -> None:
 def test_a_connection_that_is_cut_during_the_login_was_not_refused(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     prove = Authentication.prove
 
-    def cut(attempt: Authentication, identity: Identity) -> Answer:
+    def cut(attempt: Authentication, identity: Identity) -> AuthAnswer:
         attempt._connection.close()
         return prove(attempt, identity)
 

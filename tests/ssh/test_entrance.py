@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import Done
+from pccpipe.machine.script import read_to_end
 from pccpipe.outcome import Reason
-from pccpipe.shell.housekeeping import read_to_end
 from pccpipe.ssh import entrance, login
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.machine import Done
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import until
 from tests.testbed.vm import VM

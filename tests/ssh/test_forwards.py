@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import ByteStream
 from pccpipe.outcome import Reason
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.machine import ByteStream
 from tests.targets.conftest import vm_spec
 from tests.testbed.vm import VM
 

@@ -16,7 +16,7 @@ import pytest
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.supervisor import lines
 from pccpipe.supervisor.lines import Line
-from pccpipe.targets.base import Chunk, Command, Exit, Running
+from pccpipe.target import Chunk, Command, Exit, Running
 from pccpipe.targets.local import LocalTarget
 from tests.supervisor.conftest import made, supervisors
 from tests.targets.stand import Stand, read_all, read_until, until
@@ -142,7 +142,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from pccpipe.targets.local import LocalTarget
-from pccpipe.targets.base import Command
+from pccpipe.target import Command
 folder = Path({folder!r})
 target = LocalTarget("run-1", folder / "state", lambda: folder)
 target.open()

@@ -20,7 +20,7 @@ from pccpipe.outcome import Reason, Stream
 from pccpipe.supervisor import lines, wire
 from pccpipe.supervisor.loop import SOCKET
 from pccpipe.supervisor.work import Order, Work
-from pccpipe.targets.base import Chunk, Command, Exit
+from pccpipe.target import Chunk, Command, Exit
 from tests.disk import SmallDisk, mounted
 from tests.fake_mac import FakeMac
 from tests.supervisor.conftest import made, supervisors
@@ -33,7 +33,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from pccpipe.targets.local import LocalTarget
-from pccpipe.targets.base import Chunk, Command, Exit
+from pccpipe.target import Chunk, Command, Exit
 folder = Path(sys.argv[1])
 target = LocalTarget("run-1", folder / "state", lambda: folder, kill_after=1.0)
 

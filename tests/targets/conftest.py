@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pccpipe.shell import as_account
+from pccpipe.detached import as_account
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.local import LocalTarget

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pccpipe.detached.programs import RunDir
 from pccpipe.outcome import Stream
-from pccpipe.shell.programs import Place
-from pccpipe.targets.base import Chunk, Command, Exit, Running, Target
+from pccpipe.target import Chunk, Command, Exit, Running, Target
 
 Result = tuple[bytes, bytes, Exit]
 
@@ -72,7 +72,7 @@ class Stand:
 
     def processes(self) -> list[str]:
         """What runs on the machine for this run, of the commands' and of the target's own."""
-        tag = f"PCCPIPE_STEP={Place(self.run_id, self.state).tag}/"
+        tag = f"PCCPIPE_STEP={RunDir(self.run_id, self.state).tag}/"
         paths = self.shell(f"grep -lF {tag} /proc/[0-9]*/environ 2>/dev/null || true").split()
         return [self.shell(f"tr '\\0' ' ' <{path.replace('environ', 'cmdline')} || true") for path in paths]
 

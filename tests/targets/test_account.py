@@ -11,15 +11,15 @@ from contextlib import contextmanager
 
 import pytest
 
+from pccpipe.detached import as_account
+from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import Done
 from pccpipe.outcome import Reason
-from pccpipe.shell import as_account
-from pccpipe.shell.programs import Place
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import Command, Exit
-from pccpipe.targets.machine import Done
-from pccpipe.targets.turns import Kind, Turns
+from pccpipe.target import Command, Exit
+from pccpipe.targets.turns import CommandKind, Turns
 from pccpipe.targets.vm import VmTarget
 from tests.targets.conftest import KILL_AFTER, vm_spec
 from tests.targets.stand import Stand, read_all, read_until, until
@@ -276,7 +276,7 @@ def test_what_pccpipe_does_as_the_account_is_not_swept_but_waited_for(account_vm
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     connection = Connection(vm_spec(account_vm))
     account = as_account.prepare(connection, account_vm.run_as, account_vm.root, run_id, is_new=True)
-    place = Place(run_id, f"{account_vm.root}/.system/run-state/{run_id}", account)
+    place = RunDir(run_id, f"{account_vm.root}/.system/run-state/{run_id}", account)
     turns = Turns(connection, place, resumes=False)
     target = VmTarget(connection, run_id, account_vm.root, account=account, turns=turns)
     target.open()
@@ -303,7 +303,7 @@ def test_a_command_that_is_found_ended_after_a_sweep_is_no_reason_for_another(ac
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     connection = Connection(vm_spec(account_vm))
     account = as_account.prepare(connection, account_vm.run_as, account_vm.root, run_id, is_new=True)
-    place = Place(run_id, f"{account_vm.root}/.system/run-state/{run_id}", account)
+    place = RunDir(run_id, f"{account_vm.root}/.system/run-state/{run_id}", account)
     first = VmTarget(connection, run_id, account_vm.root, account=account)
     turns = Turns(connection, place, resumes=True)
     again = VmTarget(connection, run_id, account_vm.root, account=account, turns=turns)
@@ -312,7 +312,7 @@ def test_a_command_that_is_found_ended_after_a_sweep_is_no_reason_for_another(ac
     try:
         token = first.start(Command(id="step-1", step="step", serial=1, script="echo one")).token
         until(lambda: account_vm.sh(f"ls {place.state}/commands").stdout.count("step-1.ended") == 1)
-        turns.begin(Kind.CONTAINER, "box")
+        turns.begin(CommandKind.CONTAINER, "box")
         start = threading.Thread(
             target=lambda: said.append(as_account.AccountMachine(connection, account).run("sleep 2; echo laid out"))
         )

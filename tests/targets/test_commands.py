@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pccpipe.detached.lane import Lane
 from pccpipe.errors import Lost, ResultError
+from pccpipe.machine.base import Machine
 from pccpipe.outcome import Stream
-from pccpipe.shell.lane import Lane
-from pccpipe.targets.base import Chunk, Exit
-from pccpipe.targets.machine import Machine
+from pccpipe.target import Chunk, Exit
 from tests.targets.stand import Stand, read_all, read_into, read_until, until
 
 NASTY = "'\"$HOME `id` \\ $(id) ${x} !! % %s \\n é 漢 \U0001f600 \t * ? [a] {b} ~ # ; & | < > \x01\x1e\x7f"

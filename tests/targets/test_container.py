@@ -18,8 +18,8 @@ from pccpipe.errors import Lost, Refused, ResultError, Unavailable
 from pccpipe.outcome import Reason, Stream
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
+from pccpipe.target import Chunk, Command, ContainerSettings, Exit, Running
 from pccpipe.targets import contained, container
-from pccpipe.targets.base import Chunk, Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_into, read_until, until
 from tests.testbed.vm import VM

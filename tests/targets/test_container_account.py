@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from pccpipe.detached import as_account
+from pccpipe.detached.programs import RunDir as StatePlace
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.shell import as_account
-from pccpipe.shell.programs import Place as StatePlace
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import ContainerSettings, Exit
+from pccpipe.target import ContainerSettings, Exit
 from pccpipe.targets.container import ContainerTarget
 from pccpipe.targets.turns import Turns
 from pccpipe.targets.vm import VmTarget

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.detached.commands import Detached
+from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Lost
-from pccpipe.shell.detached import Detached
-from pccpipe.shell.here import Here
-from pccpipe.shell.programs import Place
-from pccpipe.targets.base import Command, Exit, Token
+from pccpipe.machine.local import LocalMachine
+from pccpipe.target import Command, Exit, Token
 from pccpipe.targets.local import LocalTarget
-from tests.shell.test_lanes import HAD
+from tests.detached.test_pool import HAD
 from tests.targets.stand import Stand, local_shell, read_all, read_until
 
 SCRIPT = "echo one >>begun; echo one; sleep 1; echo two; exit 6"
@@ -20,7 +20,7 @@ SCRIPT = "echo one >>begun; echo one; sleep 1; echo two; exit 6"
 
 def test_a_command_in_a_lane_is_attached_to_and_all_goes_at_the_end(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    earlier = Detached(Here(), Place("run-1", str(state)), limit=4)
+    earlier = Detached(LocalMachine(), RunDir("run-1", str(state)), limit=4)
     earlier.open()
     running = earlier.start(Command("a-1", "a", 1, SCRIPT), str(tmp_path), HAD)
     read_until(running, b"one\n")
@@ -41,7 +41,7 @@ def test_a_command_in_a_lane_is_attached_to_and_all_goes_at_the_end(tmp_path: Pa
 
 def test_a_command_in_a_lane_that_nobody_noted_is_found(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    earlier = Detached(Here(), Place("run-1", str(state)), limit=4)
+    earlier = Detached(LocalMachine(), RunDir("run-1", str(state)), limit=4)
     earlier.open()
     command = Command("a-1", "a", 1, SCRIPT)
     read_until(earlier.start(command, str(tmp_path), HAD), b"one\n")

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from pccpipe.docker_api import engine_vm
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable
+from pccpipe.machine.base import ByteStream, Listener, ProxyDoor
+from pccpipe.machine.listening import listen_at
+from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import MAY_FALL_BACK, Reason
-from pccpipe.shell.here import Here
-from pccpipe.shell.listening import listen_at
-from pccpipe.targets.base import Command, ContainerSettings
+from pccpipe.target import Command, ContainerSettings
 from pccpipe.targets.container import ContainerTarget
-from pccpipe.targets.machine import ByteStream, Door, Served
 from tests.targets.stand import read_all
 from tests.testbed.engine import Engine as LocalEngine
 
@@ -46,9 +46,9 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def target_on(engine: LocalEngine, folder: Path, here: Here | None = None) -> Iterator[ContainerTarget]:
-    here = here or Here()
-    door = Door(here, lambda stream: stream.close())
+def target_on(engine: LocalEngine, folder: Path, here: LocalMachine | None = None) -> Iterator[ContainerTarget]:
+    here = here or LocalMachine()
+    door = ProxyDoor(here, lambda stream: stream.close())
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     workspace = str(folder / "workspace")
     target = ContainerTarget(here, run_id, str(folder / "state"), lambda: workspace, str(engine.socket), door=door)
@@ -90,9 +90,9 @@ def test_only_an_engine_with_another_kernel_is_looked_into(
     local_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = os.uname()
-    assert not Engine(Here(), str(local_engine.socket)).is_in_vm
+    assert not DockerEngine(LocalMachine(), str(local_engine.socket)).is_in_vm
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((*named[:2], "24.6.0", *named[3:])))
-    assert Engine(Here(), str(local_engine.socket)).is_in_vm
+    assert DockerEngine(LocalMachine(), str(local_engine.socket)).is_in_vm
 
 
 @pytest.mark.parametrize("made", ["nothing", "empty folders", "an empty workspace"])
@@ -119,10 +119,10 @@ def make_there(engine: LocalEngine, folders: list[Path]) -> None:
     subprocess.run(["nsenter", "--target", child, "--mount", "--pid", "mkdir", "-p", *folders], check=True)
 
 
-class Deaf(Here):
+class Deaf(LocalMachine):
     """A machine at whose sockets nothing listens, as it is in the VM of Docker Desktop."""
 
-    def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Served:
+    def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Listener:
         served = super().serve_socket(path, accept, open_to_all=open_to_all)
         served.close()
         return served
@@ -174,11 +174,11 @@ def test_a_socket_in_a_long_path_is_made_without_proc_and_leaves_nothing(tmp_pat
 
     before = set(Path("/tmp").glob("pcc-*"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pccpipe.shell.listening.socket.socket", Mac)
+        patch.setattr("pccpipe.machine.listening.socket.socket", Mac)
         with listening(folder / "socket"):
             assert [path.name for path in folder.iterdir()] == ["socket"]
             at = os.open(folder, os.O_RDONLY)
-            stream = Here().dial(f"/proc/self/fd/{at}/socket")
+            stream = LocalMachine().dial(f"/proc/self/fd/{at}/socket")
             os.close(at)
             stream.close()
     assert len(bound[0].encode()) < 104

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import msgspec.structs
 import pytest
 
-from pccpipe.docker_api.engine import Engine
+from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import ContainerSettings, Exit
+from pccpipe.target import ContainerSettings, Exit
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import Stand, read_all
@@ -28,7 +28,7 @@ def engine_of(vm: VM, named: str | None = None) -> str:
     """Where the engine is; it answers there, and gives containers."""
     connection = Connection(msgspec.structs.replace(vm_spec(vm), engine_socket=named))
     try:
-        engine = Engine(connection)
+        engine = DockerEngine(connection)
         engine.open()
         assert connection.facts.has_engine
         return engine.socket
@@ -47,7 +47,7 @@ def test_the_engines_socket_is_found_where_the_login_has_it(fresh_vm: VM) -> Non
     fresh_vm.sh(f"mv {OWN}/podman/podman.sock {OWN}/mine.sock")
     connection = Connection(vm_spec(fresh_vm))
     with pytest.raises(Unavailable) as caught:
-        Engine(connection).open()
+        DockerEngine(connection).open()
     assert caught.value.reason is Reason.ENGINE_MISSING
     connection.close()
     fresh_vm.sh(f"echo export DOCKER_HOST=unix://{OWN}/mine.sock >/home/pcc/.bashrc")
@@ -65,7 +65,7 @@ def test_a_socket_that_is_not_there_is_named(fresh_vm: VM) -> None:
     for named, expected in ((None, "/run/user/7/docker.sock"), ("/run/other.sock", "/run/other.sock")):
         connection = Connection(msgspec.structs.replace(vm_spec(fresh_vm), engine_socket=named))
         with pytest.raises(Unavailable) as caught:
-            Engine(connection).open()
+            DockerEngine(connection).open()
         assert caught.value.reason is Reason.ENGINE_MISSING
         assert caught.value.words == f"connect to {expected} on {fresh_vm.host}: No such file or directory"
         connection.close()
@@ -131,7 +131,7 @@ def test_where_root_of_containers_is_the_login_they_run_as_that(
 ) -> None:
     # As a rootless engine maps users, of which the bed has none.
     vm = mapping("$(id -u pcc)")
-    monkeypatch.setattr(Engine, "security_options", lambda _: ("seccomp=builtin", "rootless"))
+    monkeypatch.setattr(DockerEngine, "security_options", lambda _: ("seccomp=builtin", "rootless"))
     with boxes(vm) as stand:
         running = stand.start("echo made >file; id -u")
         assert read_all(running) == (b"0\n", b"", Exit(0))

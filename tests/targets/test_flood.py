@@ -6,7 +6,7 @@ import shlex
 import time
 
 from pccpipe.outcome import Stream
-from pccpipe.targets.base import Exit, Running
+from pccpipe.target import Exit, Running
 from tests.targets.stand import Stand, until
 
 MIB = 1 << 20

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec.structs
 import pytest
 
-from pccpipe.engine.shortfall import shortfalls
 from pccpipe.errors import Unavailable
+from pccpipe.executor.shortfall import shortfalls
 from pccpipe.outcome import Place, Reason
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import ContainerSettings, Isolation
+from pccpipe.target import ContainerSettings, Isolation
 from tests.targets.stand import Stand, read_all, read_until
 from tests.targets.test_container import inspect, stand_on
 from tests.testbed.vm import VM

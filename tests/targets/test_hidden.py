@@ -11,12 +11,12 @@ import msgspec.structs
 import pytest
 
 from pccpipe import limits
-from pccpipe.docker_api.account import MOST_HIDDEN
 from pccpipe.docker_api.hidden import NAMES, PATHS
 from pccpipe.docker_api.hidden import script as hidden_script
+from pccpipe.docker_api.isolation import MOST_HIDDEN
 from pccpipe.errors import ActionError
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import ContainerSettings, Isolation
+from pccpipe.target import ContainerSettings, Isolation
 from tests.cli.command import Folder
 from tests.targets.stand import Stand, read_all
 from tests.targets.test_container import stand_on

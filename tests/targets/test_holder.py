@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.detached.programs import RunDir
 from pccpipe.docker_api import holder
-from pccpipe.shell.here import Here
-from pccpipe.shell.lease import Lease, read_lease
-from pccpipe.shell.programs import Place
+from pccpipe.machine.lease import Lease, read_lease
+from pccpipe.machine.local import LocalMachine
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import Exit
+from pccpipe.target import Exit
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_until, until
 from tests.targets.test_container import BOX, KILL_AFTER, containers, inspect, name_of, stand_on
@@ -196,7 +196,7 @@ def test_root_needs_nothing_to_ask_the_engine_with(vm: VM, stand: Stand) -> None
     read_until(running, b"ready\n")
     other = stand.start("echo up; sleep 100")
     read_until(other, b"up\n")
-    place = Place(stand.run_id, stand.state)
+    place = RunDir(stand.run_id, stand.state)
     call = holder.start(place, "step-1", "no-such-container", 3, 1)
     vm.sh(f"{without(WAYS)}{holder.functions('/nowhere')}{call}")
     until(lambda: status(vm, name_of(stand)) == "exited", 20)
@@ -219,11 +219,11 @@ def test_any_program_that_can_ask_the_engine_will_do(local_engine: LocalEngine, 
     local_engine.docker(
         "run", "-d", "--network", "none", "--name", name, "bb:latest", "/bin/sh", "-c", "trap '' TERM; sleep 1000"
     )
-    place = Place("run", str(tmp_path / "run"))
+    place = RunDir("run", str(tmp_path / "run"))
     (tmp_path / "run/commands").mkdir(parents=True)
     others = [other for other in WAYS if other != way]
     socket = local_engine.socket
-    done = Here().run(
+    done = LocalMachine().run(
         f"{without(others)}{holder.functions(str(socket))}{holder.probe()}\n{holder.start(place, 'a', name, 3, 1)}"
     )
     assert (done.code, done.stdout.decode().strip(), done.stderr) == (0, way, b"")
@@ -235,10 +235,10 @@ def test_any_program_that_can_ask_the_engine_will_do(local_engine: LocalEngine, 
 
 
 def test_where_nothing_can_ask_the_engine_it_says_so() -> None:
-    done = Here().run(f"{without(WAYS)}{holder.functions('/nowhere')}{holder.probe()}")
+    done = LocalMachine().run(f"{without(WAYS)}{holder.functions('/nowhere')}{holder.probe()}")
     assert done.stdout == b"proc\n"
     nobody = f"{without(WAYS)}{holder.functions('/nowhere')}{holder.probe()}"
-    done = Here().run(f"exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c {shlex.quote(nobody)}")
+    done = LocalMachine().run(f"exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c {shlex.quote(nobody)}")
     assert done.stdout == b"\n"
 
 
@@ -248,7 +248,12 @@ def test_a_local_container_ends_at_its_deadline(local_engine: LocalEngine, tmp_p
 
     def make() -> ContainerTarget:
         return ContainerTarget(
-            Here(), "run-held", str(state), lambda: str(workspace), str(local_engine.socket), kill_after=KILL_AFTER
+            LocalMachine(),
+            "run-held",
+            str(state),
+            lambda: str(workspace),
+            str(local_engine.socket),
+            kill_after=KILL_AFTER,
         )
 
     stand = Stand("run-held", make(), make, lambda _: "", str(state), str(workspace), {"container": BOX})

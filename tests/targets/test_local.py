@@ -17,7 +17,7 @@ import pytest
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Place, Reason
-from pccpipe.targets.base import Exit
+from pccpipe.target import Exit
 from pccpipe.targets.local import LocalTarget
 from tests.targets.stand import Stand, local_shell, read_all, read_until, until
 
@@ -141,7 +141,7 @@ def test_a_killed_pccpipe_leaves_its_command_running_and_another_finishes_it(tmp
 import json, os, signal
 from pathlib import Path
 from pccpipe.targets.local import LocalTarget
-from pccpipe.targets.base import Command
+from pccpipe.target import Command
 target = LocalTarget("run-9", Path({str(tmp_path / "state")!r}), lambda: Path({str(tmp_path)!r}))
 target.open()
 running = target.start(Command("a-1", "a", 1, "echo one; sleep 1.5; echo two; exit 8"))

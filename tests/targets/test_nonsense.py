@@ -16,22 +16,22 @@ import pytest
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.docker_api.account import isolation_of
-from pccpipe.docker_api.engine import Engine
+from pccpipe.detached.commands import Detached
+from pccpipe.detached.programs import RunDir
+from pccpipe.detached.trailer import TrailerFinder
+from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.isolation import isolation_of
 from pccpipe.docker_api.settings import LIMIT_LABEL
 from pccpipe.docker_api.stream import Body
 from pccpipe.errors import ActionError, Lost, Nonsense, Unavailable
+from pccpipe.machine.answers import number, number_or_none
+from pccpipe.machine.base import Done, Process
+from pccpipe.machine.local import LocalMachine
+from pccpipe.machine.script import parse_facts
 from pccpipe.outcome import Place as Where
 from pccpipe.outcome import Reason
-from pccpipe.shell.detached import Detached
-from pccpipe.shell.here import Here
-from pccpipe.shell.housekeeping import parse_facts
-from pccpipe.shell.programs import Place
-from pccpipe.shell.trailer import TrailerFinder
-from pccpipe.targets.answers import number, number_or_none
-from pccpipe.targets.base import Command, Isolation
+from pccpipe.target import Command, Isolation
 from pccpipe.targets.contained import had_its_time
-from pccpipe.targets.machine import Done, Process
 from pccpipe.values import Json
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.listing import list_tree
@@ -72,7 +72,7 @@ def test_a_trailer_without_sense(trailer: bytes) -> None:
         finder.feed(b"output\x1emark" + trailer)
 
 
-class Liar(Here):
+class Liar(LocalMachine):
     """A machine that says something else than its shell did."""
 
     def __init__(self, said: bytes, instead: bytes) -> None:
@@ -101,11 +101,11 @@ class Lie:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place("run", str(tmp_path / "state"))
+def place(tmp_path: Path) -> RunDir:
+    return RunDir("run", str(tmp_path / "state"))
 
 
-def test_an_exit_code_of_letters_loses_the_command_at_once(place: Place, tmp_path: Path) -> None:
+def test_an_exit_code_of_letters_loses_the_command_at_once(place: RunDir, tmp_path: Path) -> None:
     detached = Detached(Liar(b" 7    -\n", b" x    -\n"), place, limit=1, lost_after=60)
     detached.open()
     running = detached.start(Command("a-1", "a", 1, "echo out; exit 7"), str(tmp_path), HAD)
@@ -120,7 +120,7 @@ def test_an_exit_code_of_letters_loses_the_command_at_once(place: Place, tmp_pat
 @pytest.mark.parametrize(
     "claim", ["x 0 0 {}/lane-0123456789abcdef", "{mark} x 0 {}/lane-0123456789abcdef", "{mark} 0 0 /etc", "{mark}", ""]
 )
-def test_a_claim_without_sense_is_no_command(place: Place, claim: str) -> None:
+def test_a_claim_without_sense_is_no_command(place: RunDir, claim: str) -> None:
     words = claim.format(place.state, mark="0" * 32)
     detached = Detached(Liar(b"none\x1e", words.encode() + b"\x1e"), place, limit=1)
     detached.open()
@@ -142,7 +142,7 @@ def test_a_chunk_without_a_size_ends_the_answer(size: bytes) -> None:
 
 
 @contextmanager
-def engine_that_says(folder: Path, answers: Callable[[bytes], bytes]) -> Iterator[Engine]:
+def engine_that_says(folder: Path, answers: Callable[[bytes], bytes]) -> Iterator[DockerEngine]:
     """An engine that answers each call with what the function makes of its first line."""
     path = str(folder / "socket")
     with socket.socket(socket.AF_UNIX) as server:
@@ -162,7 +162,7 @@ def engine_that_says(folder: Path, answers: Callable[[bytes], bytes]) -> Iterato
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield Engine(Here(), path)
+        yield DockerEngine(LocalMachine(), path)
         server.shutdown(socket.SHUT_RDWR)
 
 
@@ -206,7 +206,7 @@ def test_an_image_without_sense(tmp_path: Path) -> None:
                 engine.image_id("x")
 
 
-class Saying(Here):
+class Saying(LocalMachine):
     """A machine whose find says what it likes."""
 
     def __init__(self, said: bytes) -> None:
@@ -237,7 +237,7 @@ def test_a_listing_without_sense_is_one_error(said: bytes, tmp_path: Path) -> No
         list(list_tree(Saying(said), str(tmp_path), None, Excluded(())))
 
 
-class Endless(Here):
+class Endless(LocalMachine):
     """A machine whose find never comes to an end."""
 
     def popen(self, command: str) -> Process:
@@ -254,7 +254,7 @@ def test_an_endless_listing_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_file_from_before_1970_has_a_time(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("")
     os.utime(tmp_path / "old", ns=(-3_600_000_000_000, -3_600_000_000_000))
-    (entry,) = list_tree(Here(), str(tmp_path), None, Excluded(()))
+    (entry,) = list_tree(LocalMachine(), str(tmp_path), None, Excluded(()))
     assert entry.mtime_ns == -3_600_000_000_000
 
 

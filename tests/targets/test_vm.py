@@ -11,11 +11,11 @@ from contextlib import contextmanager
 import msgspec.structs
 import pytest
 
+from pccpipe.detached.running import ASK_AFTER
 from pccpipe.errors import Lost, Refused, Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.shell.running import ASK_AFTER
 from pccpipe.ssh.connection import Connection
-from pccpipe.targets.base import Chunk, Command, Exit, Running
+from pccpipe.target import Chunk, Command, Exit, Running
 from pccpipe.targets.vm import VmTarget
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import Stand, read_all, read_until, until

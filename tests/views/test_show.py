@@ -19,7 +19,7 @@ from pccpipe.record.events import (
     TargetUnavailable,
 )
 from pccpipe.record.state import RunState
-from pccpipe.targets.base import Isolation
+from pccpipe.target import Isolation
 from pccpipe.views.show import show_text
 from pccpipe.views.summary import downgrades
 from pccpipe.views.words import reason_text

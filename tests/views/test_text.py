@@ -6,19 +6,9 @@ from hypothesis import strategies as st
 
 from pccpipe.outcome import Place
 from pccpipe.record.events import ActionDone
-from pccpipe.targets.base import Isolation
-from pccpipe.views.text import (
-    Lines,
-    cells,
-    duration,
-    facts,
-    harmless,
-    harmless_line,
-    harmless_lines,
-    isolation,
-    shorten,
-    size,
-)
+from pccpipe.target import Isolation
+from pccpipe.views.text import Lines, cells, facts, harmless, harmless_line, harmless_lines, isolation, shorten
+from pccpipe.words import duration, size
 from tests.record.script import BOXED
 
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from pccpipe.cancel import Cancel, Halt
 
 
-class NeverHalted:
-    """The `Halt` of work that is to come to its end."""
+class NeverHalted(Halt):
+    """The halt of work that is to come to its end."""
 
-    requested = False
-
-    def check(self) -> None:
-        return
-
-    def wait(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    @contextlib.contextmanager
-    def watched_by(self, watcher: Callable[[], None]) -> Iterator[None]:
-        yield
+    def __init__(self) -> None:
+        super().__init__(Cancel())

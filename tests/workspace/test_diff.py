@@ -18,10 +18,10 @@ from msgspec.structs import replace
 from pytest_mock import MockerFixture
 
 from pccpipe import limits
+from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError, Halted
 from pccpipe.limits import MARGIN, PAUSE
 from pccpipe.secrets.mask import Masker
-from pccpipe.targets.machine import Halt
 from pccpipe.workspace.base import Changed
 from pccpipe.workspace.diff import make_diff
 from pccpipe.workspace.exclude import Excluded
@@ -131,7 +131,7 @@ class _Cancelled(NeverHalted):
         timer.cancel()
 
     def _cancel(self, watcher: Callable[[], None]) -> None:
-        self.requested = True
+        self.cancel.request()
         self.at = time.monotonic()
         watcher()
 
@@ -220,6 +220,7 @@ class _After(NeverHalted):
     """A halt that comes at one of the looks at it."""
 
     def __init__(self, looks: int) -> None:
+        super().__init__()
         self.looks = looks
 
     def check(self) -> None:

@@ -19,9 +19,9 @@ from pytest_mock import MockerFixture
 
 from pccpipe import limits
 from pccpipe.errors import ActionError
+from pccpipe.machine.base import Process
+from pccpipe.machine.local import LocalMachine
 from pccpipe.secrets.mask import Masker
-from pccpipe.shell.here import Here
-from pccpipe.targets.machine import Process
 from pccpipe.workspace.copy import KnownFolder, take_paths
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
@@ -123,7 +123,7 @@ def test_many_refused_names_are_counted_and_few_are_told(tmp_path: Path) -> None
     assert told[-1] == "and 950 more"
 
 
-class Told(Here):
+class Told(LocalMachine):
     """A machine that is asked for a listing and a tar stream, and says what it likes."""
 
     def __init__(self, folder: Path, listing: bytes, stream: bytes) -> None:
@@ -225,7 +225,7 @@ def test_a_listing_that_is_none_is_refused(fetch: Fetch, listing: bytes) -> None
 
 
 def test_a_listing_without_an_end_is_ended(tmp_path: Path) -> None:
-    class Endless(Here):
+    class Endless(LocalMachine):
         def popen(self, command: str) -> Process:
             return super().popen("i=0; while :; do i=$((i+1)); printf 'f 0 1 644 ./f%s\\0\\0' $i; done")
 
@@ -243,7 +243,7 @@ def test_secrets_are_masked_before_a_file_is_written_and_their_files_named(tmp_p
     into = tmp_path / "in"
     for remote in (False, True):
         if remote:
-            counted = fetch_paths(Here(), str(work), ["out"], into, Limits(), MASKER)
+            counted = fetch_paths(LocalMachine(), str(work), ["out"], into, Limits(), MASKER)
         else:
             counted = take_paths(work, ["out"], into, Limits(), MASKER)
         assert sorted(counted.masked) == ["out/link", "out/log.txt", f"out/{SECRET}"]

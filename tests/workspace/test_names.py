@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pccpipe import limits
+from pccpipe.machine.local import LocalMachine
 from pccpipe.secrets.mask import Masker
-from pccpipe.shell.here import Here
 from pccpipe.workspace.diff import make_diff
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_tree
@@ -45,7 +45,7 @@ def test_what_some_disk_takes_for_git_does_not_go_up(tmp_path: Path, patterns: t
     user = made(tmp_path / "user", "a", *(f"{name}/config" for name in GIT), *(f"deep/{name}" for name in GIT[1:]))
     pack = packed(tmp_path / "sent", user, *patterns)
     remote = tmp_path / "remote"
-    send(Here(), pack, str(remote), Excluded(patterns))
+    send(LocalMachine(), pack, str(remote), Excluded(patterns))
     assert sorted(pack.entries) == ["a", "deep"]
     assert sorted(path.name for path in remote.rglob("*")) == ["a", "deep"]
 
@@ -63,7 +63,7 @@ def test_what_some_disk_takes_for_git_is_in_no_patch(tmp_path: Path) -> None:
 def fetched(tmp_path: Path) -> tuple[set[str], list[str]]:
     """The links that came from the folder `vm`, of which `known` is the earlier state, and what was refused."""
     known = packed(tmp_path / "sent", tmp_path / "known")
-    counted = fetch_tree(Here(), str(tmp_path / "vm"), known, tmp_path / "in", Excluded(), Limits())
+    counted = fetch_tree(LocalMachine(), str(tmp_path / "vm"), known, tmp_path / "in", Excluded(), Limits())
     came = {str(path.relative_to(tmp_path / "in")) for path in (tmp_path / "in").rglob("*") if path.is_symlink()}
     assert counted.files == sum(1 for path in (tmp_path / "in").rglob("*") if path.is_symlink() or path.is_file())
     return came, counted.refused
@@ -146,8 +146,8 @@ LONG = """
 from pathlib import Path
 import shlex
 import tempfile
-from pccpipe.targets.machine import Done
-from pccpipe.shell.here import Here
+from pccpipe.machine.base import Done
+from pccpipe.machine.local import LocalMachine
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_tree
 from pccpipe.workspace.intake import Limits
@@ -155,7 +155,7 @@ from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.send import send
 import pccpipe.workspace.diff, pccpipe.secrets.mask
 
-class Lists(Here):
+class Lists(LocalMachine):
     def popen(self, command):
         if "find" not in command:
             return super().popen("cat >/dev/null")

@@ -367,10 +367,11 @@ def test_a_connection_that_ends_in_the_middle_is_unavailable_and_a_second_try_is
     connection.close()
 
 
-class After:
+class After(NeverHalted):
     """A halt that comes after so many seconds."""
 
     def __init__(self, seconds: float) -> None:
+        super().__init__()
         self._event = threading.Event()
         self._seconds = seconds
 

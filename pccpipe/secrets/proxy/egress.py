@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 
 from pccpipe.errors import PccpipeError
+from pccpipe.machine.base import ByteStream
 from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.grant import Grant
-from pccpipe.secrets.proxy.hello import ALERT_UNRECOGNIZED_NAME, RefusedHelloError, Screen
+from pccpipe.secrets.proxy.hello import ALERT_UNRECOGNIZED_NAME, HelloScreen, RefusedHelloError
 from pccpipe.secrets.proxy.ranges import is_public
-from pccpipe.secrets.proxy.upstream import Answer, Asked, UnreachableError
-from pccpipe.targets.machine import ByteStream
+from pccpipe.secrets.proxy.upstream import Asked, UnreachableError, UpstreamAnswer
 from pccpipe.values import cut
 
 PORTS = (443, 80)
@@ -84,7 +84,7 @@ def pump(client: ByteStream, other: socket.socket, first: bytes, grant: Grant, h
     """
     client.settimeout(IDLE_LIMIT)
     named = [entry for entry in grant.egress if split(entry)[1] == port]
-    screened = Screen(host, plain=port not in PORTS and allows(named, host, port))
+    screened = HelloScreen(host, plain=port not in PORTS and allows(named, host, port))
     try:
         _pump(client, other, first, screened)
     except RefusedHelloError as error:
@@ -92,7 +92,7 @@ def pump(client: ByteStream, other: socket.socket, first: bytes, grant: Grant, h
         client.sendall(ALERT_UNRECOGNIZED_NAME)
 
 
-def _pump(client: ByteStream, other: socket.socket, first: bytes, screened: Screen) -> None:
+def _pump(client: ByteStream, other: socket.socket, first: bytes, screened: HelloScreen) -> None:
     until = time.monotonic() + HELLO_SECONDS
     other.sendall(screened.from_client(first))
     mine, its = client.fileno(), other.fileno()
@@ -132,7 +132,7 @@ class Fetch:
         self._asked = asked
         self._stack = contextlib.ExitStack()
 
-    def answer(self) -> Answer:
+    def answer(self) -> UpstreamAnswer:
         """Ask, and wait for the answer's head. Raises RefusedAddressError, UnreachableError."""
         connected = connect(self._grant.egress, self._host, self._port)
         connection = upstream.over(connected, self._host, self._port)
@@ -141,7 +141,7 @@ class Fetch:
         headers = [(name, value) for name, value in self._asked.headers if name not in upstream.OF_ONE_HOP]
         response = upstream.ask(connection, self._asked.method, self._asked.path, headers, self._asked.body)
         headers = upstream.passed_down(response, upstream.OF_ONE_HOP)
-        return Answer(response.status, upstream.reason(response), headers, upstream.pieces(response))
+        return UpstreamAnswer(response.status, upstream.reason(response), headers, upstream.pieces(response))
 
     def __enter__(self) -> Fetch:
         return self

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import h11
 
 from pccpipe import limits
+from pccpipe.machine.base import ByteStream
 from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, Grant
-from pccpipe.secrets.proxy.places import WAKE, Place
+from pccpipe.secrets.proxy.places import WAKE, ConnectionSlot
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
-from pccpipe.targets.machine import ByteStream
 from pccpipe.values import cut
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ TOKEN_SECONDS = 10.0
 """Seconds in which a new connection must show a token."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets an error for an answer; with `fatal`, the connection ends with that."""
 
     def __init__(self, status: int, code: str, message: str, *, fatal: bool = False) -> None:
@@ -49,7 +49,7 @@ class Refused(Exception):
 class Exchange:
     """Serves one connection, in the caller's thread."""
 
-    def __init__(self, stream: ByteStream, proxy: Proxy, place: Place) -> None:
+    def __init__(self, stream: ByteStream, proxy: Proxy, place: ConnectionSlot) -> None:
         self._stream = stream
         self._place = place
         self._proxy = proxy
@@ -64,7 +64,7 @@ class Exchange:
                     pass
             except h11.RemoteProtocolError as error:
                 if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                    self._answer(Refused(error.error_status_hint, "bad_request", f"no good HTTP: {error}"))
+                    self._answer(RequestRefused(error.error_status_hint, "bad_request", f"no good HTTP: {error}"))
                     self._linger()
 
     def _serve_one(self) -> bool:
@@ -74,7 +74,7 @@ class Exchange:
             return False
         try:
             self._route(request)
-        except Refused as refused:
+        except RequestRefused as refused:
             self._answer(refused)
             if refused.fatal:
                 self._linger()
@@ -100,26 +100,26 @@ class Exchange:
         if not path.startswith(f"{PREFIX}/") or not api.allows(method, path.removeprefix(PREFIX)):
             grant.warn(f"{method} {cut(path, 200)} was refused: the secret {api.secret} is not for that")
             words = f"pccpipe lets no {method} {cut(path, 200)} through; these it does: {', '.join(api.calls)}"
-            raise Refused(403, "pccpipe_not_allowed", words, fatal=True)
+            raise RequestRefused(403, "pccpipe_not_allowed", words, fatal=True)
         query = "&".join(part for part in query.split("&") if part.partition("=")[0] in upstream.QUERY)
         headers = _plain(request.headers)
         if encoding := dict(headers).get("content-encoding", "").replace("identity", ""):
             unread = f"Content-Encoding {cut(encoding, 40)}"
             words = f"pccpipe counts tokens, so it reads requests: send this one without {unread}"
-            raise Refused(400, "pccpipe_uncountable", words, fatal=True)
+            raise RequestRefused(400, "pccpipe_uncountable", words, fatal=True)
         asked = upstream.Asked(method, path.removeprefix(PREFIX), query, headers)
         with contextlib.ExitStack() as stack:
             read = self._read(asked, api, self._body(stack, grant), grant)
             try:
                 reserved = grant.reserve(read)
             except BudgetExceededError as error:
-                raise Refused(400, "budget_exceeded", str(error)) from error
-            call = stack.enter_context(upstream.Call(api, grant, asked, read, reserved))
+                raise RequestRefused(400, "budget_exceeded", str(error)) from error
+            call = stack.enter_context(upstream.UpstreamCall(api, grant, asked, read, reserved))
             try:
                 answer = call.answer()
             except upstream.UnreachableError as error:
                 grant.answered(f"could not be reached: {error}")
-                raise Refused(502, "pccpipe_upstream", str(error)) from error
+                raise RequestRefused(502, "pccpipe_upstream", str(error)) from error
             grant.answered(f"answered {answer.status}" if answer.status >= 400 else "")
             self._pass_on(answer)
 
@@ -134,7 +134,7 @@ class Exchange:
             status = 413 if error.code == "pccpipe_too_large" else 400
             if error.code == "pccpipe_not_allowed":
                 grant.warn(f"a call of the model's API was refused: {error.message}")
-            raise Refused(status, error.code, error.message) from error
+            raise RequestRefused(status, error.code, error.message) from error
         for name in dict.fromkeys(read.taken[:10]):
             words = f"the agent was not given the tool {name}, which the model's provider runs"
             grant.warn(
@@ -148,7 +148,7 @@ class Exchange:
         try:
             host, port = url.hostname or "", url.port or 80
         except ValueError:
-            raise Refused(400, "bad_request", f"no good URL: {cut(target, 200)}", fatal=True) from None
+            raise RequestRefused(400, "bad_request", f"no good URL: {cut(target, 200)}", fatal=True) from None
         if not egress.allows(grant.egress, host, port):
             raise self._refusal(grant, host, port)
         path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
@@ -159,9 +159,9 @@ class Exchange:
                 self._pass_on(fetch.answer())
         except egress.RefusedAddressError as error:
             grant.warn(str(error))
-            raise Refused(403, "pccpipe_not_allowed", str(error)) from error
+            raise RequestRefused(403, "pccpipe_not_allowed", str(error)) from error
         except upstream.UnreachableError as error:
-            raise Refused(502, "pccpipe_upstream", str(error)) from error
+            raise RequestRefused(502, "pccpipe_upstream", str(error)) from error
 
     def _tunnel(self, grant: Grant, target: str) -> None:
         host, port = egress.split(target)
@@ -172,20 +172,20 @@ class Exchange:
             other = egress.connect(grant.egress, host, port)
         except egress.RefusedAddressError as error:
             grant.warn(str(error))
-            raise Refused(403, "pccpipe_not_allowed", str(error), fatal=True) from error
+            raise RequestRefused(403, "pccpipe_not_allowed", str(error), fatal=True) from error
         except upstream.UnreachableError as error:
-            raise Refused(502, "pccpipe_upstream", str(error), fatal=True) from error
+            raise RequestRefused(502, "pccpipe_upstream", str(error), fatal=True) from error
         with contextlib.closing(other), grant.ending(lambda: upstream.shut(other)):
             self._send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
             first, _ = self._http.trailing_data
             egress.pump(self._stream, other, first, grant, host, port)
 
-    def _refusal(self, grant: Grant, host: str, port: int) -> Refused:
+    def _refusal(self, grant: Grant, host: str, port: int) -> RequestRefused:
         where = f"{cut(host, 200)}:{port}"
         grant.warn(f"the way to {where} was refused: it is not in the container's `egress:`")
-        return Refused(403, "pccpipe_not_allowed", f"pccpipe lets nothing out to {where}", fatal=True)
+        return RequestRefused(403, "pccpipe_not_allowed", f"pccpipe lets nothing out to {where}", fatal=True)
 
-    def _pass_on(self, answer: upstream.Answer) -> None:
+    def _pass_on(self, answer: upstream.UpstreamAnswer) -> None:
         """An answer, piece by piece as it comes."""
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         self._send(h11.Response(status_code=answer.status, headers=headers, reason=answer.reason))
@@ -201,7 +201,7 @@ class Exchange:
         held = self._proxy.holder(token.strip())
         if held is None or held[1] is None:
             words = "pccpipe does not know this token: a step's token ends with the step"
-            raise Refused(401, "invalid_api_key", words, fatal=True)
+            raise RequestRefused(401, "invalid_api_key", words, fatal=True)
         self._take_place(held[0])
         return held[0], held[1]
 
@@ -215,13 +215,13 @@ class Exchange:
         held = self._proxy.holder(token)
         if held is None or held[1] is not None:
             words = "pccpipe does not know this token: take HTTPS_PROXY as it is; it ends with the step"
-            raise Refused(407, "pccpipe_proxy_token", words, fatal=True)
+            raise RequestRefused(407, "pccpipe_proxy_token", words, fatal=True)
         self._take_place(held[0])
         return held[0]
 
     def _take_place(self, grant: Grant) -> None:
         if not self._place.take(grant):
-            raise Refused(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
+            raise RequestRefused(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
 
     def _body(self, stack: contextlib.ExitStack, grant: Grant) -> list[bytes]:
         """The body in the pieces in which it came. A large one waits for its turn, and has it until `stack` ends."""
@@ -233,12 +233,12 @@ class Exchange:
         while isinstance(event := self._next_of_body(until), h11.Data):
             if size <= limits.REQUEST_HERE.most < size + len(event.data):
                 if not grant.large.acquire(timeout=BODY_SECONDS):
-                    raise Refused(429, "pccpipe_busy", limits.LARGE_REQUESTS.exceeded(), fatal=True)
+                    raise RequestRefused(429, "pccpipe_busy", limits.LARGE_REQUESTS.exceeded(), fatal=True)
                 stack.callback(grant.large.release)
                 until = time.monotonic() + BODY_SECONDS
             size += len(event.data)
             if size > limits.REQUEST.most:
-                raise Refused(413, "pccpipe_too_large", limits.REQUEST.exceeded(), fatal=True)
+                raise RequestRefused(413, "pccpipe_too_large", limits.REQUEST.exceeded(), fatal=True)
             pieces.append(bytes(event.data))
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionResetError("the request was cut")
@@ -247,7 +247,7 @@ class Exchange:
     def _next_of(self, kind: type[h11.EndOfMessage]) -> None:
         event = self._next_of_body(time.monotonic() + BODY_SECONDS)
         if not isinstance(event, kind):
-            raise Refused(400, "bad_request", "a CONNECT has no body", fatal=True)
+            raise RequestRefused(400, "bad_request", "a CONNECT has no body", fatal=True)
 
     def _next_request(self) -> h11.Event:
         """The next head. Raises TimeoutError for one that comes in drops."""
@@ -266,9 +266,9 @@ class Exchange:
                 self._http.receive_data(self._receive(until))
             except TimeoutError:
                 words = f"a request must be there in {BODY_SECONDS:g} s"
-                raise Refused(408, "pccpipe_slow", words, fatal=True) from None
+                raise RequestRefused(408, "pccpipe_slow", words, fatal=True) from None
         if time.monotonic() > until:
-            raise Refused(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
+            raise RequestRefused(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
         return event
 
     def _event(self) -> h11.Event | None:
@@ -292,7 +292,7 @@ class Exchange:
                 return self._stream.recv(PIECE)
         raise TimeoutError("it has shown no token")
 
-    def _answer(self, refused: Refused) -> None:
+    def _answer(self, refused: RequestRefused) -> None:
         """An error, in the form that OpenAI's clients show."""
         kind = "authentication_error" if refused.status in {401, 407} else "invalid_request_error"
         words = {"message": refused.message, "type": kind, "param": None, "code": refused.code}

@@ -23,7 +23,7 @@ class RefusedHelloError(PccpipeError):
     """A tunnel begins with what may not pass."""
 
 
-class Screen:
+class HelloScreen:
     """Lets the beginning of a tunnel through if it is TLS for the host that was asked for.
 
     Args:

@@ -11,10 +11,10 @@ WAKE = 0.1
 """Seconds after which a connection without a token looks whether its place is gone."""
 
 
-class Place:
+class ConnectionSlot:
     """One connection's place: among those that have shown no token yet, then among its step's."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: ConnectionSlots) -> None:
         self._places = places
         self.grant: Grant | None = None
         """Whose it is; None until it has shown a token."""
@@ -29,16 +29,16 @@ class Place:
         self._places.leave(self)
 
 
-class Places:
+class ConnectionSlots:
     """Safe from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._unknown: dict[Place, None] = {}
-        self._cut: set[Place] = set()
+        self._unknown: dict[ConnectionSlot, None] = {}
+        self._cut: set[ConnectionSlot] = set()
         self._held: dict[Grant, int] = {}
 
-    def enter(self) -> Place | None:
+    def enter(self) -> ConnectionSlot | None:
         """Give a new connection a place; the one without a token that came first makes room. None if there is none."""
         most = limits.UNKNOWN_CONNECTIONS.most
         with self._lock:
@@ -49,11 +49,11 @@ class Places:
                 del self._unknown[oldest]
                 oldest.is_cut = True
                 self._cut.add(oldest)
-            place = Place(self)
+            place = ConnectionSlot(self)
             self._unknown[place] = None
             return place
 
-    def move(self, place: Place, grant: Grant) -> bool:
+    def move(self, place: ConnectionSlot, grant: Grant) -> bool:
         with self._lock:
             if place.grant is grant:
                 return True
@@ -65,11 +65,11 @@ class Places:
             self._held[grant] = self._held.get(grant, 0) + 1
             return True
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: ConnectionSlot) -> None:
         with self._lock:
             self._give_back(place)
 
-    def _give_back(self, place: Place) -> None:
+    def _give_back(self, place: ConnectionSlot) -> None:
         self._unknown.pop(place, None)
         self._cut.discard(place)
         if place.grant:

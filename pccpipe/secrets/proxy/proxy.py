@@ -11,9 +11,9 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 
+from pccpipe.machine.base import ByteStream
 from pccpipe.secrets.proxy.grant import Api, Grant
-from pccpipe.secrets.proxy.places import Place, Places
-from pccpipe.targets.machine import ByteStream
+from pccpipe.secrets.proxy.places import ConnectionSlot, ConnectionSlots
 
 EGRESS = "HTTPS_PROXY"
 """The name of the token that lets out of a container; keys' tokens have the keys' names."""
@@ -26,7 +26,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._holders: dict[str, tuple[Grant, Api | None]] = {}
         self._unseen: dict[str, Callable[[str], None]] = {}
-        self._places = Places()
+        self._places = ConnectionSlots()
 
     def issue(self, grant: Grant) -> dict[str, str]:
         """New tokens for a grant, by name: one for each API's key, and one for its egress if it has some."""
@@ -76,7 +76,7 @@ class Proxy:
                 if name in apis or name == EGRESS:
                     self._holders[known] = (grant, apis.get(name))
 
-    def _serve(self, stream: ByteStream, place: Place) -> None:
+    def _serve(self, stream: ByteStream, place: ConnectionSlot) -> None:
         # Here, because h11 and ssl take 60 ms to load, and most runs need neither.
         from pccpipe.secrets.proxy.exchange import Exchange
 

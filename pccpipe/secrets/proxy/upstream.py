@@ -66,7 +66,7 @@ class Asked(Struct, frozen=True):
     body: Sequence[bytes] = ()
 
 
-class Answer(Struct, frozen=True):
+class UpstreamAnswer(Struct, frozen=True):
     """An answer whose pieces are given as they come."""
 
     status: int
@@ -75,7 +75,7 @@ class Answer(Struct, frozen=True):
     pieces: Iterator[bytes]
 
 
-class Call:
+class UpstreamCall:
     """One call, as a context; leaving it settles what the call took. The grant's end cuts it.
 
     Args:
@@ -93,7 +93,7 @@ class Call:
         self._is_settled = False
         self._stack = contextlib.ExitStack()
 
-    def answer(self) -> Answer:
+    def answer(self) -> UpstreamAnswer:
         """Ask, and wait for the answer's head. Raises UnreachableError."""
         url = urlsplit(self._api.base)
         host, is_safe = url.hostname or "", url.scheme == "https"
@@ -117,7 +117,7 @@ class Call:
         self._pieces_left = self._counted(response)
         headers = [(masker.text(name), masker.text(value)) for name, value in passed_down(response)]
         said = masker.data(reason(response))
-        return Answer(response.status, said, headers, self._masked(masker))
+        return UpstreamAnswer(response.status, said, headers, self._masked(masker))
 
     def _headers(self) -> list[tuple[str, str]]:
         known = [(name, value) for name, value in self._asked.headers if name in _UP or name.startswith(_UP_BEGIN)]
@@ -138,7 +138,7 @@ class Call:
         if rest := mask.finish():
             yield rest
 
-    def __enter__(self) -> Call:
+    def __enter__(self) -> UpstreamCall:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:

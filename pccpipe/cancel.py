@@ -1,0 +1,213 @@
+"""Ends work before it is done: a cancel from outside, a deadline, and the halt that is either of the two.
+
+To whoever waits, they are one thing: `Halt`. Work of the executor's, transfers and builds take one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+from msgspec import Struct
+
+from pccpipe.errors import Halted
+
+T = TypeVar("T")
+
+GRACE = 10.0
+"""Seconds between TERM and KILL, unless somebody is in a hurry."""
+HURRIED_GRACE = 0.5
+
+
+class Cancel:
+    """Ask a run to end. Safe from any thread and from a signal handler's thread.
+
+    The first `request` ends what runs (TERM, and KILL after the grace); the run's `always:` steps still run. `hurry`
+    cuts the grace short, also that of an `always:` step that runs by then; containers are removed all the same.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant, because a signal handler runs in the main thread, which may be inside one of these methods.
+        self._lock = threading.RLock()
+        self._requested = threading.Event()
+        self._watchers: list[Callable[[float], None]] = []
+        self._shielded: list[Cancel] = []
+        self.by = ""
+        self.who = ""
+        self.hurried = False
+
+    @property
+    def requested(self) -> bool:
+        return self._requested.is_set()
+
+    @property
+    def grace(self) -> float:
+        return HURRIED_GRACE if self.hurried else GRACE
+
+    def request(self, by: str = "caller", who: str = "") -> None:
+        """End the run.
+
+        Args:
+            by: how it is asked: a signal's name (`INT`, `TERM`, `HUP`) or a word of the caller's.
+            who: the user and machine that asks, `root@vm`, where that is known.
+        """
+        with self._lock:
+            if not self.requested:
+                self.by, self.who = by, who
+                self._requested.set()
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher(self.grace)
+
+    def hurry(self) -> None:
+        """Cut the grace period of whatever is ending now; also requests, if nobody did."""
+        with self._lock:
+            self.hurried = True
+            shielded = list(self._shielded)
+        self.request()
+        for cancel in shielded:
+            cancel.hurry()
+
+    @contextmanager
+    def shield(self) -> Iterator[Cancel]:
+        """Within the block, a handle that only a `hurry` from now on requests: for a step that must run after a
+        cancel.
+        """
+        inner = Cancel()
+        with self._lock:
+            self._shielded.append(inner)
+        try:
+            yield inner
+        finally:
+            with self._lock:
+                self._shielded.remove(inner)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep for `seconds`, or until a request; True if there is one."""
+        return self._requested.wait(seconds)
+
+    @contextmanager
+    def watched_by(self, watcher: Callable[[float], None]) -> Iterator[None]:
+        """Within the block, call `watcher(grace)` at each request, and at once if there was one before."""
+        with self._lock:
+            self._watchers.append(watcher)
+            late = self.requested
+        if late:
+            watcher(self.grace)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers.remove(watcher)
+
+
+class Deadline(Struct, frozen=True):
+    """A moment on the monotonic clock, and whose it is."""
+
+    at: float
+    owner: str
+    """`step`, `pipeline`, or the path of the group that has the timeout: for the message."""
+    seconds: float
+
+    @staticmethod
+    def after(seconds: float, owner: str) -> Deadline:
+        return Deadline(time.monotonic() + seconds, owner, seconds)
+
+    def nearest(self, other: Deadline | None) -> Deadline:
+        return self if other is None or self.at <= other.at else other
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.at - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        return time.monotonic() >= self.at
+
+    @property
+    def message(self) -> str:
+        return f"the time limit of {self.owner} ({self.seconds:g} s) has passed"
+
+
+class Halt:
+    """When work is to end before it is done: at the run's cancel, or when its time is over."""
+
+    def __init__(self, cancel: Cancel, deadline: Deadline | None = None) -> None:
+        self.cancel = cancel
+        self.deadline = deadline
+
+    @property
+    def requested(self) -> bool:
+        return self.cancel.requested or (self.deadline is not None and self.deadline.passed)
+
+    @property
+    def message(self) -> str:
+        return "cancelled" if self.cancel.requested or self.deadline is None else self.deadline.message
+
+    def check(self) -> None:
+        """Raise Halted if it was requested."""
+        if self.requested:
+            raise Halted(self.message)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, or raise Halted as soon as it is requested."""
+        self.cancel.wait(min(seconds, self.deadline.left) if self.deadline else seconds)
+        self.check()
+
+    @contextmanager
+    def watched_by(self, watcher: Callable[[], None]) -> Iterator[None]:
+        """Within the block, call `watcher` when it is requested, from another thread; at once if it was before."""
+        timer = threading.Timer(self.deadline.left, watcher) if self.deadline else None
+        with self.cancel.watched_by(lambda _: watcher()):
+            try:
+                if timer:
+                    timer.daemon = True
+                    timer.start()
+                yield
+            finally:
+                if timer:
+                    timer.cancel()
+
+
+def unless_halted(
+    halt: Halt, do: Callable[[], T], *, grace: float = 0.0, undo: Callable[[T], object] = lambda _: None
+) -> T:
+    """Do what may wait long for a machine, in a thread of its own that a halt leaves alone. Raises `Halted`.
+
+    A halt that came before lets it be done: who ends a run needs its machine, too.
+
+    Args:
+        grace: seconds for which a halt still waits.
+        undo: takes back what was done after that.
+    """
+    if halt.requested:
+        return do()
+    done: Future[T] = Future()
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            result = do()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            with contextlib.suppress(InvalidStateError):
+                done.set_exception(error)
+        else:
+            try:
+                done.set_result(result)
+            except InvalidStateError:
+                undo(result)
+        over.set()
+
+    with halt.watched_by(over.set):
+        threading.Thread(target=work, name="pccpipe-reach", daemon=True).start()
+        over.wait()
+    if grace and not done.done():
+        wait([done], grace)
+    with contextlib.suppress(InvalidStateError):
+        done.set_exception(Halted("halted while it waited for a machine"))
+    return done.result()

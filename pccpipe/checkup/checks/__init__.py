@@ -1,0 +1,37 @@
+"""What the doctor looks at, one file a group; `all_checks` has them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pccpipe.checkup.check import Check
+from pccpipe.checkup.checks import account, agent, controller, engine, leftovers, login, network, sshd, strays, system
+from pccpipe.outcome import IsolationMode
+
+
+def all_checks(mode: IsolationMode) -> list[Check]:
+    """The checks of a project, by where its steps run."""
+    return list(_checks(mode))
+
+
+def _checks(mode: IsolationMode) -> Iterator[Check]:
+    has_engine = mode is not IsolationMode.LOCAL
+    on_machine = [
+        *([*system.PROGRAMS] if mode is IsolationMode.VM else []),
+        *system.CHECKS,
+        *network.CHECKS,
+        *([*engine.CHECKS, *strays.ENGINE] if has_engine else []),
+        leftovers.LEFTOVERS,
+    ]
+    if mode is IsolationMode.VM:
+        yield from login.CHECKS
+        yield from sshd.CHECKS
+        on_machine += [leftovers.LEASE, *account.CHECKS, *strays.STRAYS]
+    for check in on_machine:
+        yield check.after("login") if mode is IsolationMode.VM else check
+    if has_engine:
+        yield from agent.IN_CONTAINER
+    yield from controller.CHECKS
+    if mode is IsolationMode.VM:
+        yield from controller.BESIDE_VM
+    yield from agent.HERE

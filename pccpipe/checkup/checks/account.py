@@ -1,0 +1,260 @@
+"""The account that workspace code runs as: the login can become it, and nothing of the login is open to it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
+from pccpipe.checkup.patient import ACCOUNT, Patient
+from pccpipe.data_files import data_path
+from pccpipe.errors import Unavailable
+from pccpipe.machine.answers import IDS, number, number_or_none
+from pccpipe.outcome import Reason
+from pccpipe.paste import operands
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Run
+
+PROBE_TIMEOUT = 40.0
+MAKE_TIMEOUT = 120.0
+PROCESSES = 8192
+"""What a step of the account may have, by a limit of its own."""
+NOT_NAMED = "the project file names no run_as"
+_VERBS = ("write to its home ", "write to ", "read ", "use ")
+"""How walls.sh begins what has a path."""
+_SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock")
+
+
+class AccountFacts(Struct, frozen=True):
+    """What the probe found.
+
+    Attributes:
+        facts: of the account, by name; empty if there is no such account.
+        holes: what it can do and should not: the kind, and words; the worst first.
+        refusal: why the login cannot become it.
+    """
+
+    facts: Mapping[str, str]
+    holes: tuple[tuple[str, str], ...] = ()
+    refusal: str = ""
+
+
+def account(patient: Patient) -> Finding:
+    """Check that the account exists, is nobody else's, and that the login can become it."""
+    name = _run_as(patient)
+    if name is None:
+        return _without(patient)
+    login, known = patient.machine.facts.user, _known(patient, name)
+    if not known.facts:
+        return wrong(f"no account {name} on the VM: steps with `on: vm` cannot run", _make(patient, name))
+    uid = number(patient.machine.host, f"uid of {name}", known.facts["uid"], IDS)
+    if uid in {0, patient.machine.facts.uid}:
+        return wrong(f"run_as: {name} is {'the login itself' if uid else 'root'}: nothing is held")
+    if known.refusal:
+        return wrong(f"{login} cannot run commands as {name}: {known.refusal}", _make(patient, name))
+    return _flaw(patient, name, known.facts) or ok(f"{login} can run commands as {name}, which is in no other group")
+
+
+def walls(patient: Patient) -> Finding:
+    """Check, as the account, that it cannot read, write or signal what is the login's, or become it."""
+    name = _run_as(patient)
+    if name is None:
+        return skipped(NOT_NAMED)
+    known = _known(patient, name)
+    if not known.holes:
+        return ok(f"{name} cannot read, write or signal what is {patient.machine.facts.user}'s, or become it")
+    words = "; ".join(words for _, words in known.holes[:8])
+    more = f"; and {len(known.holes) - 8} more" if len(known.holes) > 8 else ""
+    return wrong(f"{name} can {words}{more}", _close(patient, name, known.holes[0]))
+
+
+def limits(patient: Patient) -> Finding:
+    """Check that what ends a step's processes is not refused one of its own. A step sets its own limit."""
+    name = _run_as(patient)
+    if name is None:
+        return skipped(NOT_NAMED)
+    limit = number_or_none(_known(patient, name).facts.get("limit", ""))
+    if limit is None or limit > PROCESSES:
+        return ok(f"a step may have {PROCESSES} processes, and {name} more")
+    write = f"echo '{name} - nproc {2 * PROCESSES}' | {patient.sudo}tee /etc/security/limits.d/pccpipe-{name}.conf"
+    words = f"{name} may have {limit} processes: a step that takes them all could not be ended, as that takes one more"
+    return wrong(words, Fix(write, is_safe=True))
+
+
+def let_probe_end(patient: Patient) -> None:
+    """Wait for the account's own processes that these checks have, if any."""
+    name = _run_as(patient)
+    with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        if name:
+            _known(patient, name)
+
+
+def make_account(patient: Patient, name: str) -> str:
+    """Make the account, as provision.yaml does. Raises `Unavailable`."""
+    done = patient.run(_script(name), MAKE_TIMEOUT)
+    if done.code or patient.run(f"{become(patient, name)} true").code:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise Unavailable(Reason.START_REFUSED, f"the account {name} could not be made: {said}")
+    patient.forget()
+    return f"made {name}"
+
+
+def _script(name: str) -> str:
+    """Give what provision.yaml does for the account."""
+    pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
+    body = next(step.body for step in pipeline.steps if step.id == "account")
+    assert isinstance(body, Run)
+    return f"export ACCOUNT={shlex.quote(name)}\n{body.where.run.source}"
+
+
+def become(patient: Patient, name: str) -> str:
+    """The words before a command that make it the account's."""
+    if patient.machine.facts.uid:
+        return f"sudo -n -u {name} --"
+    return f"setpriv --reuid={name} --regid=$(id -g {name}) --init-groups --"
+
+
+def _run_as(patient: Patient) -> str | None:
+    return patient.vm.run_as if patient.vm else None
+
+
+def _without(patient: Patient) -> Finding:
+    words = (
+        f"{NOT_NAMED}: steps with `on: vm` run as {patient.machine.facts.user}, and results after them are unattested"
+    )
+    if patient.run(f"id {ACCOUNT} && {become(patient, ACCOUNT)} true").code:
+        return warning(f"{words}; provision makes an account", _make(patient, ACCOUNT, is_safe=False))
+    file = shlex.quote(str(patient.chart.project.path or "pccpipe.yaml"))
+    return warning(
+        f"{words}; the account {ACCOUNT} is there", Fix(f"edit {file}: `run_as: {ACCOUNT}` below `vm:`", FixPlace.HERE)
+    )
+
+
+def _flaw(patient: Patient, name: str, facts: Mapping[str, str]) -> Finding | None:
+    """The first thing that is wrong with what the account is, if any."""
+    groups, sharing = facts.get("groups", ""), facts.get("sharing", "")
+    if facts.get("hidden"):
+        words = f"/proc is mounted with hidepid: what {name} left running cannot be seen, and no step begins"
+        return wrong(words, Fix(f"{patient.sudo}mount -o remount,hidepid=0 /proc   # and in /etc/fstab"))
+    if groups:
+        words = f"{name} is in group {', '.join(groups.split())}: what these may do, workspace code may"
+        return wrong(words, Fix(f"{patient.sudo}usermod -G '' {name}"))
+    if sharing:
+        words = f"the group of {name}, {facts.get('own')}, is also that of {', '.join(sharing.split()[:5])}"
+        return wrong(words, Fix(f"{patient.sudo}groupadd {name}; {patient.sudo}usermod -g {name} {name}"))
+    if facts.get("ranges"):
+        words = f"{name} has numbers of its own in {facts['ranges']}: processes behind them escape the sweep"
+        return wrong(words, Fix(f"{patient.sudo}sed -i '/^{name}:/d' /etc/subuid /etc/subgid", is_safe=True))
+    if facts.get("password") == "P":
+        return wrong(f"{name} has a password", Fix(f"{patient.sudo}passwd -l {name}", is_safe=True))
+    if facts.get("manager", "masked") != "masked":
+        unit = f"user@{number(patient.machine.host, f'uid of {name}', facts['uid'], IDS)}.service"
+        words = f"{unit} can start: units of {name} would outlive its steps"
+        return wrong(words, Fix(f"{patient.sudo}systemctl mask --now {unit}", is_safe=True))
+    if facts.get("unread"):
+        words = f"shared_home: {name} can read no programs in {facts['unread']}/bin: steps do not find them"
+        return warning(words, Fix(f"ls -ld {shlex.quote(facts['unread'] + '/bin')}", FixPlace.THERE))
+    return None
+
+
+def _close(patient: Patient, name: str, hole: tuple[str, str]) -> Fix | None:
+    """The command that closes a hole."""
+    kind, words = hole
+    user, sudo, system = patient.machine.facts.user, patient.sudo, f"{patient.root}/.system"
+    # The account itself has said that: no path of its choice is closed to all, or given to root.
+    path = next((words.removeprefix(verb) for verb in _VERBS if words.startswith(verb)), "")
+    is_ours = path.startswith((f"{patient.root}/", f"{patient.machine.facts.home}/"))
+    thing = operands(path)
+    match kind:
+        case "mode" if path == f"{system}/run-state":
+            return Fix(f"chmod 700 {thing}", is_safe=True)
+        case "mode" if path == f"{system}/run-workspaces":
+            return Fix(f"chmod 711 {thing}", is_safe=True)
+        case "mode" if path.startswith("/") and words.startswith("write"):
+            return Fix(f"{sudo}chmod go-w {thing}")
+        case "mode" if is_ours:
+            return Fix(f"{sudo}chmod go-rwx {thing}")
+        case "home" if path.startswith("/"):
+            return Fix(f"{sudo}chown root: {thing}")
+        case "engine" if path in {patient.engine.socket, *_SOCKETS}:
+            return Fix(f"{sudo}chmod o-rw {thing}")
+        case "cron" | "at":
+            return Fix(f"echo {name} | {sudo}tee -a /etc/{kind}.deny", is_safe=True)
+        case "sudo":
+            return Fix(f"{sudo}grep -r {name} /etc/sudoers /etc/sudoers.d   # remove the rule that lets it")
+        case "su":
+            return Fix(f"{sudo}passwd -l {operands(user)}")
+        case _:
+            return None
+
+
+def _make(patient: Patient, name: str, *, is_safe: bool = True) -> Fix:
+    if patient.machine.facts.uid == 0 or patient.run("sudo -n true").code == 0:
+        do: Callable[[Patient], str] = lambda patient: make_account(patient, name)  # noqa: E731
+        return Fix(patient.pccpipe("provision"), FixPlace.HERE, is_safe=is_safe, do=do)
+    return Fix(" && ".join(f"({line})" for line in by_administrator(patient, name)) + "   # as root")
+
+
+def by_administrator(patient: Patient, name: str) -> tuple[str, str]:
+    """Give the two commands of provision.yaml for root; not as the VM says them, which would choose what root does."""
+    facts = patient.machine.facts
+    login = facts.user if re.fullmatch(r"[A-Za-z0-9_.-]+", facts.user) else f"#{facts.uid}"
+    rule, limits = f"/etc/sudoers.d/pccpipe-{name}", f"/etc/security/limits.d/pccpipe-{name}.conf"
+    make = f"useradd -r -U -M -d /home/{name} -s /bin/sh -c pccpipe-workspace-code {name}"
+    deny = f"for f in cron at; do echo {name} >>/etc/$f.deny; done"
+    return (
+        f"{make}; {deny}; echo '{name} - nproc {2 * PROCESSES}' >{limits}",
+        f"echo '{login} ALL=({name}) NOPASSWD: ALL' >{rule} && chmod 440 {rule} && visudo -c",
+    )
+
+
+def _known(patient: Patient, name: str) -> AccountFacts:
+    return patient.once("account", lambda: _probed(patient, name))
+
+
+def _probed(patient: Patient, name: str) -> AccountFacts:
+    facts = patient.machine.facts
+    settings = {
+        "account": name,
+        "sudo": "" if facts.uid == 0 else "sudo -n",
+        "become": become(patient, name),
+        "login": facts.user,
+        "root": patient.root,
+        "home": facts.home,
+        "shared": "\n".join(patient.vm.shared_home if patient.vm else ()),
+        "socket": patient.engine.socket,
+    }
+    lines = "".join(f"pcc_{key}={shlex.quote(value)}\n" for key, value in settings.items())
+    walls = Path(__file__).with_name("walls.sh").read_text()
+    script = f"{lines}pcc_walls={shlex.quote(walls)}\n{Path(__file__).with_name('account.sh').read_text()}"
+    done = patient.run(script, PROBE_TIMEOUT)
+    said, words = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace").strip()
+    if done.code == 3:
+        return AccountFacts({})
+    before, _, behind = said.partition("walls\n")
+    found = {key: rest.strip() for key, _, rest in (line.partition(" ") for line in before.splitlines())}
+    holes = []
+    for line in behind.splitlines():
+        key, _, rest = line.partition(" ")
+        if key == "open":
+            kind, _, hole = rest.partition(" ")
+            holes.append((kind, hole))
+        elif key in {"limit", "inside"}:
+            found[key] = rest.strip()
+    if "uid" not in found:
+        raise Unavailable(Reason.START_REFUSED, f"the account {name} cannot be looked at: {words or said}")
+    if "inside" not in found:
+        return AccountFacts(found, refusal=words.rpartition("\n")[2] or "no answer")
+    return AccountFacts(found, tuple(sorted(holes, key=lambda hole: hole[0] == "mode")))
+
+
+CHECKS = [
+    Check("account", account, ("login",), limit=60),
+    Check("account-walls", walls, ("account", "folder"), limit=60),
+    Check("account-limits", limits, ("account",), limit=60),
+]

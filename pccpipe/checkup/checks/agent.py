@@ -1,0 +1,246 @@
+"""The agent: whether Codex starts in a container as its steps have it, in which sandbox, and reaches its model."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
+from pccpipe.checkup.checks.sshd import allow_forwarding
+from pccpipe.checkup.patient import DOCKERFILE, IMAGE, PROBED, Patient
+from pccpipe.errors import Unavailable
+from pccpipe.machine.base import ByteStream, ProxyDoor
+from pccpipe.outcome import IsolationMode, Reason
+from pccpipe.target import Command, ContainerSettings, Exit, Running
+from pccpipe.targets.container import ContainerTarget
+
+PROBE_LIMIT = 80.0
+"""Seconds. An emulated VM that was busy was not through in 40."""
+ASK_TIMEOUT = 10.0
+ANOTHER_KEY = Fix("export OPENAI_API_KEY=...   # a key of that endpoint's", FixPlace.HERE)
+BYPASS = "--dangerously-bypass-approvals-and-sandbox"
+# Lines of a name and what is known of it.
+PROBE = """
+echo "codex $(codex --version 2>&1 | tail -n 1)"
+if words=$(codex sandbox -- true 2>&1); then echo sandbox works; else echo "sandbox $(echo "$words" | tail -n 1)"; fi
+if command -v curl >/dev/null && [ "$PCC_PROXY_URL" ]; then
+  echo "proxy $(curl -sS -m 10 "$PCC_PROXY_URL/doctor" 2>&1 | tail -n 1)"
+fi
+echo whole probe
+"""
+HERE_PROBE = """
+command -v codex >/dev/null || exit 9
+home=$(mktemp -d "${TMPDIR:-/tmp}/pcc-doctor.XXXXXX") && trap 'rm -rf "$home"' EXIT && export CODEX_HOME=$home
+""" + "\n".join(PROBE.splitlines()[:3])
+
+
+def container(patient: Patient) -> Finding:
+    """Whether a container of that image starts, with an agent's settings, and its shell runs what it is told."""
+    known = _probe(patient)
+    if "whole" not in known:
+        # What the engine gives a container as its first process starts also where the image has no shell.
+        said = f": {known['said']}" if known["said"] else ""
+        return wrong(f"a container of {IMAGE} starts, and ends with {known['code']} before its work is done{said}")
+    return ok(f"a container of {IMAGE} starts, without a network")
+
+
+def codex(patient: Patient) -> Finding:
+    """Whether Codex starts in it, and is the version that pccpipe knows."""
+    return _version(_probe(patient).get("codex", ""), Fix(patient.pccpipe("provision"), FixPlace.HERE))
+
+
+def sandbox(patient: Patient) -> Finding:
+    """Which of Codex's sandbox arguments works in a container. There, the container itself is the sandbox."""
+    said = _probe(patient).get("sandbox", "")
+    if said == "works":
+        return ok("Codex's own sandbox works in the container, too; the container is one anyway")
+    return ok(f"in the container {BYPASS}, as the container is the sandbox: Codex's own does not work there ({said})")
+
+
+def proxy(patient: Patient) -> Finding:
+    """Whether a container without a network reaches this process, as it does its model with `via: proxy`."""
+    known = _probe(patient)
+    refused = known.get("refused")
+    if refused:
+        if patient.vm is None:
+            return wrong(refused)
+        return wrong(refused, allow_forwarding(patient))
+    said = known.get("proxy")
+    if said is None:
+        return skipped("there is no curl in the image to ask with")
+    if said != patient.run_id:
+        return wrong(f"a container without a network does not reach pccpipe's proxy: {said or 'no answer'}")
+    return ok("a container without a network reaches pccpipe's proxy")
+
+
+def endpoint(patient: Patient) -> Finding:
+    """Whether the model's API is reached from this machine, where pccpipe's proxy is."""
+    code, words = _asked(patient.chart.endpoint, "")
+    return ok(f"{patient.chart.endpoint} answers") if code else wrong(f"{patient.chart.endpoint}: {words}")
+
+
+def key(patient: Patient) -> Finding:
+    """Whether the model's API takes the key, asked from here: the key goes nowhere else."""
+    if not patient.chart.key:
+        return skipped("OPENAI_API_KEY is not set here")
+    if not re.fullmatch(r"[!-~]+", patient.chart.key):
+        # Whoever sent it would say which characters those are, and the key with them.
+        return wrong("OPENAI_API_KEY has a character that no key has: a space, a line's end?", ANOTHER_KEY)
+    where = f"{patient.chart.endpoint}/models"
+    code, words = _asked(patient.chart.endpoint, patient.chart.key)
+    match code:
+        case 200:
+            return ok(f"{patient.chart.endpoint} takes the key in OPENAI_API_KEY")
+        case 401 | 403:
+            return wrong(f"{where} refuses the key in OPENAI_API_KEY ({code})", ANOTHER_KEY)
+        case 0:
+            return skipped(f"{where} is not reached from this machine: {words}")
+        case _:
+            return warning(f"{where} answers {code}, which says nothing of the key")
+
+
+def codex_here(patient: Patient) -> Finding:
+    """Whether agent steps could run on this machine, where Codex's own sandbox is all that holds them."""
+    from pccpipe.machine.local import LocalMachine
+
+    done = LocalMachine().run(HERE_PROBE, PROBE_LIMIT)
+    is_local = patient.chart.project.isolation_mode is IsolationMode.LOCAL
+    install = Fix(f"npm install -g @openai/codex@{pinned_version()}", FixPlace.HERE)
+    if done.code == 9:
+        if is_local:
+            return wrong("there is no codex on this machine", install)
+        return skipped("there is no codex on this machine: agent steps can't fall back to it")
+    known = _lines(done.stdout)
+    said = known.get("sandbox", "")
+    if said != "works":
+        words = f"Codex's own sandbox does not work on this machine ({said}): agents here could run no command"
+        mend = Fix("sudo sysctl kernel.unprivileged_userns_clone=1", FixPlace.HERE) if "userns" in said else None
+        return wrong(words, mend) if is_local else warning(words, mend)
+    return _version(known.get("codex", ""), install)
+
+
+def pinned_version() -> str:
+    """The Codex that the image has, and whose ways pccpipe's tests know."""
+    found = re.search(r"^ARG CODEX_VERSION=(\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    assert found, f"{DOCKERFILE} pins no version of Codex"
+    return found[1]
+
+
+def _version(said: str, mend: Fix) -> Finding:
+    found = re.search(r"codex-cli (\d\S*)", said)
+    if not found:
+        return wrong(f"Codex does not start: {said or 'it says nothing'}", mend)
+    if found[1] != pinned_version():
+        return warning(f"Codex {found[1]}; the one that pccpipe knows is {pinned_version()}", mend)
+    return ok(f"Codex {found[1]}")
+
+
+def _asked(base: str, key: str) -> tuple[int, str]:
+    """The status of GET /models, or 0 and why there is none. A redirection is not followed: the key stays."""
+    request = urllib.request.Request(f"{base}/models", headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.build_opener(_Stays).open(request, timeout=ASK_TIMEOUT) as answer:
+            return int(answer.status), ""
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+    except (OSError, ValueError) as error:
+        return 0, str(getattr(error, "reason", error))
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _probe(patient: Patient) -> Mapping[str, str]:
+    return patient.once(PROBED, lambda: _run_probe(patient))
+
+
+def _run_probe(patient: Patient) -> Mapping[str, str]:
+    """Run one container as an agent's would be, and read what it says. Raises `Unavailable`."""
+    system = f"{patient.root}/.system"
+    workspace = f"{system}/run-workspaces/{patient.run_id}"
+    target = ContainerTarget(
+        patient.machine,
+        patient.run_id,
+        f"{system}/run-state/{patient.run_id}",
+        lambda: workspace,
+        patient.engine.socket,
+        door=ProxyDoor(patient.serving, lambda stream: _answer(stream, patient.run_id)),
+    )
+    # As a run makes it: the account for workspace code cannot list it.
+    folder = shlex.quote(f"{system}/run-workspaces")
+    make = f"mkdir -p {shlex.quote(system)} && {{ [ -d {folder} ] || mkdir -m 711 {folder}; }}"
+    made = patient.run(f"{make} && mkdir {shlex.quote(workspace)}")
+    if made.code:
+        raise Unavailable(Reason.WORKSPACE_REFUSED, made.stderr.decode(errors="replace").strip())
+    settings = ContainerSettings(IMAGE, network="none", memory=4 << 30, cpus=2, pids=1000)
+    command = Command("probe-1", "probe", 1, PROBE, is_proxied=True, limit=PROBE_LIMIT, container=settings)
+    try:
+        target.open()
+        try:
+            return _read(target.start(command))
+        except Unavailable as error:
+            if error.reason is not Reason.PROXY_REFUSED:
+                raise
+            without = replace(command, id="probe-2", serial=2, is_proxied=False)
+            return {
+                **_read(target.start(without)),
+                "refused": f"{error.words}; {error.hint}" if error.hint else error.words,
+            }
+    finally:
+        target.close()
+        patient.run(f"rm -rf {shlex.quote(workspace)}")
+
+
+def _read(running: Running) -> Mapping[str, str]:
+    output = b""
+    deadline = time.monotonic() + PROBE_LIMIT
+    while not isinstance(chunk := running.read(1.0), Exit):
+        output += chunk.data if chunk else b""
+        if time.monotonic() > deadline:
+            raise _too_slow()
+    running.discard()
+    if chunk.timed_out:
+        raise _too_slow()
+    said = output.decode(errors="replace").strip().rpartition("\n")[2]
+    return {**_lines(output), "code": str(chunk.code), "said": said}
+
+
+def _too_slow() -> TimeoutError:
+    return TimeoutError(f"a container of {IMAGE} starts, and is not through in {PROBE_LIMIT:g} s: is the machine busy?")
+
+
+def _answer(stream: ByteStream, word: str) -> None:
+    """Answer the container's one request with the word, whatever it asks for."""
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            stream.settimeout(ASK_TIMEOUT)
+            stream.recv(4096)
+            stream.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {len(word)}\r\n\r\n{word}".encode())
+        stream.close()
+
+    threading.Thread(target=answer, name="doctor-answer", daemon=True).start()
+
+
+def _lines(output: bytes) -> Mapping[str, str]:
+    lines = output.decode(errors="replace").splitlines()
+    return {name: rest.strip() for name, _, rest in (line.partition(" ") for line in lines)}
+
+
+IN_CONTAINER = [
+    Check("container", container, ("image", "folder"), limit=150),
+    Check("codex", codex, ("container",)),
+    Check("sandbox", sandbox, ("codex",)),
+    Check("proxy", proxy, ("container",)),
+]
+HERE = [Check("endpoint", endpoint), Check("key", key), Check("codex-here", codex_here, limit=60)]

@@ -1,0 +1,160 @@
+"""The machine on which pccpipe itself runs: its Python, its git, and the disk with the records of runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pccpipe import version
+from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, warning, wrong
+from pccpipe.checkup.patient import Patient
+from pccpipe.errors import Unavailable
+from pccpipe.machine.listening import listen_at
+from pccpipe.machine.local import LocalMachine
+from pccpipe.targets.container import LEAST_FREE
+from pccpipe.workspace.names import takes_for_one
+
+TESTED = ((3, 11), (3, 12), (3, 13))
+LITTLE_DISK = 1 << 30
+FEW_DESCRIPTORS = 256
+"""A run on a VM has about 10, 32 local steps side by side about 50."""
+_PAGE = "docs/controllers.md"
+
+
+def system(_: Patient) -> Finding:
+    """Say which system and Python this is, and whether both are tested."""
+    named, python = os.uname(), platform.python_version()
+    libc = " ".join(platform.libc_ver()).strip() or ("musl" if Path("/etc/alpine-release").exists() else "")
+    words = f"Python {python} on {named.sysname} {named.release} {named.machine}{f' ({libc})' if libc else ''}"
+    if named.sysname not in {"Linux", "Darwin"}:
+        return warning(f"{words}: runs are tested on Linux and meant for macOS, not for this system ({_PAGE})")
+    if tuple(map(int, platform.python_version_tuple()[:2])) not in TESTED:
+        return warning(f"{words}: tested are {', '.join(f'{major}.{minor}' for major, minor in TESTED)}")
+    return ok(f"{words}{'; what is not proved there: ' + _PAGE if named.sysname == 'Darwin' else ''}")
+
+
+def git(_: Patient) -> Finding:
+    """Check that git works here: the diff of a run is made with it."""
+    done = LocalMachine().run("command -v git >/dev/null || { echo there is no git >&2; exit 1; }; git --version", 15)
+    said = (done.stdout if done.code == 0 else done.stderr).decode(errors="replace").strip()
+    if done.code == 0:
+        return ok(said)
+    if os.uname().sysname == "Darwin":
+        return wrong(said, Fix("xcode-select --install", FixPlace.HERE))
+    install = "apk add git" if shutil.which("apk") else "apt-get install -y git"
+    return wrong(said, Fix(f"{'' if os.getuid() == 0 else 'sudo '}{install}", FixPlace.HERE))
+
+
+def descriptors(_: Patient) -> Finding:
+    """Check how many files and connections this process may have open at a time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    words = f"{'any number of' if soft < 0 else soft} files and connections open at a time"
+    if 0 <= soft < FEW_DESCRIPTORS:
+        most = "unlimited" if hard < 0 else str(hard)
+        return warning(f"only {words} (ulimit -n; at most {most})", Fix("ulimit -n 4096", FixPlace.HERE))
+    return ok(words)
+
+
+def room(patient: Patient) -> Finding:
+    """Check that there is room for the records of runs: each has two copies of the workspace, and logs."""
+    folder = _nearest(patient.chart.runs_dir)
+    free = shutil.disk_usage(folder).free
+    words = f"{free / (1 << 30):.1f} GB free for {patient.chart.runs_dir}"
+    clear = Fix(patient.pccpipe("gc"), FixPlace.HERE)
+    if free < LEAST_FREE << 10:
+        return wrong(f"only {words}: a run waits for room, then stops", clear)
+    return warning(f"only {words}", clear) if free < LITTLE_DISK else ok(words)
+
+
+def clock(_: Patient) -> Finding:
+    """Check that the clock is not behind pccpipe's own files: certificates would not be valid yet."""
+    made = Path(version.__file__).stat().st_mtime
+    now = time.time()
+    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    return wrong(f"it says {said}, which is before pccpipe was installed") if now < made - 86400 else ok(said)
+
+
+def files(patient: Patient) -> Finding:
+    """Try out what runs need of the file system of their records."""
+    folder = _nearest(patient.chart.runs_dir)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".pccpipe-doctor-", dir=folder) as made:
+            lacks = list(_lacks(Path(made)))
+            one = takes_for_one(Path(made))
+    except OSError as error:
+        return wrong(f"{folder} cannot be written: {error.strerror or error}; name another folder with --runs-dir")
+    if "locks" in lacks:
+        return wrong(f"{folder} has no {', '.join(lacks)}: two processes could run one run; use another --runs-dir")
+    words = "; names that differ only in case, or in how they are composed, are one" if one else ""
+    if lacks:
+        return warning(f"{folder} has no {', '.join(lacks)}; keep records on a disk of this machine ({_PAGE}){words}")
+    return ok(f"{folder}: locks, links, modes, sockets, exact times{words}")
+
+
+def _lacks(folder: Path) -> Iterator[str]:
+    """Name what the file system of a folder does not have."""
+    file = folder / "file"
+    file.write_bytes(b"")
+    if not _locks(file):
+        yield "locks"
+    with contextlib.suppress(OSError):
+        (folder / "link").symlink_to("file")
+    if not (folder / "link").is_symlink():
+        yield "links"
+    file.chmod(0o600)
+    kept = file.stat().st_mode & 0o777
+    file.chmod(0o755)
+    if (kept, file.stat().st_mode & 0o777) != (0o600, 0o755):
+        yield "modes"
+    if not _takes_sockets(folder):
+        yield "sockets"
+    os.utime(file, ns=(1_700_000_000_123_456_789, 1_700_000_000_123_456_789))
+    if file.stat().st_mtime_ns % 1_000_000_000 == 0:
+        # What came back looks changed each time, and is sent again.
+        yield "times finer than a second"
+
+
+def _locks(file: Path) -> bool:
+    """Whether a file that one descriptor has locked is refused to another."""
+    with file.open("rb") as first, file.open("rb") as second:
+        try:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
+def _takes_sockets(folder: Path) -> bool:
+    try:
+        listen_at(str(folder / "s"), lambda stream: stream.close()).close()
+    except Unavailable:
+        return False
+    return True
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself, or the nearest one around it that is there."""
+    return next((each for each in (path, *path.parents) if each.is_dir()), Path("/"))
+
+
+CHECKS = [
+    Check("here", system),
+    Check("here-git", git),
+    Check("here-limits", descriptors),
+    Check("here-files", files),
+    Check("here-clock", clock),
+]
+BESIDE_VM = [Check("here-disk", room)]
+"""What is looked at by other names where steps run on this machine."""

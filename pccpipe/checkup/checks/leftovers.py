@@ -1,0 +1,91 @@
+"""What earlier runs left on the machine, and which run has the VM now."""
+
+from __future__ import annotations
+
+import os
+
+from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, warning
+from pccpipe.checkup.checks.account import let_probe_end
+from pccpipe.checkup.patient import HOLDER, Patient
+from pccpipe.gc.decide import ThingKind
+from pccpipe.gc.look import Site
+from pccpipe.gc.records import RunsDir
+from pccpipe.gc.sweep import Collected, Fate, collect
+from pccpipe.machine.lease import read_lease
+from pccpipe.outcome import IsolationMode
+from pccpipe.record.fence import system_folder
+
+
+def leftovers(patient: Patient) -> Finding:
+    """What nobody needs any more."""
+    found = collected(patient)
+    going = [outcome for outcome in found.outcomes if outcome.fate is Fate.WOULD_GO]
+    # A lease that nobody holds is in nobody's way. Processes are another check's.
+    going = [outcome for outcome in going if outcome.thing.kind not in {ThingKind.LEASE, ThingKind.PROCESSES}]
+    if not going:
+        return ok("nothing that could go")
+    containers = sum(outcome.thing.kind is ThingKind.CONTAINER for outcome in going)
+    folders = len(going) - containers
+    runs = len({outcome.thing.run_id for outcome in going})
+    counts = [f"{containers} container{'' if containers == 1 else 's'}"] if containers else []
+    counts += [f"{folders} folder{'' if folders == 1 else 's'}"] if folders else []
+    words = f"{' and '.join(counts)} of {runs} run{'' if runs == 1 else 's'} that nobody needs any more"
+    words += f", {found.freed / 1e6:.0f} MB"
+    return warning(words, Fix(patient.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers))
+
+
+def lease(patient: Patient) -> Finding:
+    """Which run has the VM, and whether it gives signs of life."""
+    held = read_lease(patient.machine, patient.root)
+    if held is None:
+        return ok("free")
+    who = f"run {held.run_id} ({held.holder})"
+    since = (
+        f"its last sign of life was {held.last_beat:.0f} s ago"
+        if held.last_beat is not None
+        else "from before a reboot"
+    )
+    if held.is_stale:
+        return ok(f"left behind by {who}, {since}: the next run takes the VM over")
+    cancel = Fix(f"pccpipe cancel {held.run_id}", FixPlace.HERE)
+    return warning(f"{who} has the VM and is alive, {since}: another run has to wait", cancel)
+
+
+def collected(patient: Patient) -> Collected:
+    """Give what `pccpipe gc` would do."""
+    # Processes of the account that the doctor itself began are no leftovers.
+    let_probe_end(patient)
+    return patient.once("collected", lambda: collect(_site(patient), dry_run=True, holder=patient.run_id))
+
+
+def collect_leftovers(patient: Patient) -> str:
+    """What `pccpipe gc` does on that machine."""
+    done = collect(_site(patient), holder=HOLDER)
+    gone = sum(outcome.fate is Fate.GONE for outcome in done.outcomes)
+    others = [f"removed {other.words}" for other in done.others if other.fate is Fate.GONE]
+    failed = [outcome.words for outcome in done.outcomes if outcome.fate is Fate.FAILED]
+    failed += [other.words for other in done.others if other.fate is Fate.FAILED]
+    return "; ".join([f"removed {_things(gone)}, {done.freed / 1e6:.0f} MB", *others, *failed])
+
+
+def _things(count: int) -> str:
+    return f"{count} thing{'' if count == 1 else 's'} of runs"
+
+
+def _site(patient: Patient) -> Site:
+    chart = patient.chart
+    if patient.vm:
+        of_project = RunsDir(
+            chart.runs_dir,
+            lambda began: began.project == chart.project.id and began.isolation_mode is IsolationMode.VM,
+        )
+        return Site.on_vm(patient.machine, patient.root, of_project, patient.engine, run_as=patient.vm.run_as)
+    needs_engine = chart.project.isolation_mode is IsolationMode.CONTAINER
+    runs = RunsDir(chart.runs_dir)
+    system = system_folder(chart.runs_dir)
+    folder = os.path.relpath(chart.runs_dir, system)
+    return Site(patient.machine, str(system), runs, patient.engine, needs_engine, runs=folder)
+
+
+LEFTOVERS = Check("leftovers", leftovers, ("folder",), limit=60)
+LEASE = Check("lease", lease, ("folder",))

@@ -1,0 +1,167 @@
+"""Getting onto the VM: sshd, its host key, the user, how long its login shell takes, sudo."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
+from pccpipe.checkup.patient import Patient
+from pccpipe.errors import Unavailable
+from pccpipe.machine.logind import ends_logins, spare_login
+from pccpipe.machine.provisioned import FILE, read_provisioned
+from pccpipe.machine.script import read_to_end
+from pccpipe.machine.startup import changed, startup_files
+from pccpipe.outcome import Reason
+from pccpipe.paste import operands
+from pccpipe.spec.model import Vm
+
+HOST_KEY = {Reason.SSH_HOST_KEY_UNKNOWN, Reason.SSH_HOST_KEY_CHANGED}
+USER = {Reason.SSH_AUTH_FAILED, Reason.SSH_SESSION_REFUSED}
+SLOW_SHELL = 0.05
+"""Seconds. Each command pays them anew."""
+
+
+def ssh(patient: Patient) -> Finding:
+    """Whether sshd answers."""
+    vm, refusal = _vm(patient), patient.login_refusal
+    where = f"{vm.external_ip} port {vm.port}"
+    if refusal is None or refusal.reason in HOST_KEY | USER:
+        return ok(f"{where} answers")
+    words = _words(refusal)
+    match refusal.reason:
+        case Reason.SSH_REFUSED:
+            words = f"{words}. The VM is there, but nothing listens on that port (`vm.port`)"
+            return wrong(words, Fix("sudo systemctl enable --now ssh"))
+        case Reason.SSH_NAME_UNKNOWN | Reason.SSH_UNREACHABLE:
+            return wrong(
+                f"{words}. Does the VM run, is `vm.external_ip` its address, and does its firewall let you in?"
+            )
+        case _:
+            return wrong(words)
+
+
+def host_key(patient: Patient) -> Finding:
+    """Whether the VM is the one that known_hosts knows."""
+    vm, refusal = _vm(patient), patient.login_refusal
+    known = shlex.quote(str(vm.known_hosts)) if vm.known_hosts else "~/.ssh/known_hosts"
+    if refusal is None or refusal.reason not in HOST_KEY:
+        return ok(f"it is the one in {known}")
+    if vm.proxy_jump:
+        # The words and the hint say whether it is the jump host's.
+        return wrong(f"{refusal.words}. {refusal.hint}")
+    port = "" if vm.port == 22 else f"-p {vm.port} "
+    scan = f"ssh-keyscan {port}{operands(vm.external_ip)} >>{known}"
+    if refusal.reason is Reason.SSH_HOST_KEY_UNKNOWN:
+        words = f"{refusal.words}. Compare that with the VM's own (ssh-keygen -lf, on its console) before you take it"
+        return wrong(words, Fix(scan, FixPlace.HERE))
+    name = vm.external_ip if vm.port == 22 else f"[{vm.external_ip}]:{vm.port}"
+    words = f"{refusal.words}. If the VM was not made anew, somebody may be listening in"
+    return wrong(words, Fix(f"ssh-keygen -R {shlex.quote(name)} -f {known} && {scan}", FixPlace.HERE))
+
+
+def login(patient: Patient) -> Finding:
+    """Whether the user may log in, and gets a shell."""
+    vm, refusal = _vm(patient), patient.login_refusal
+    if refusal is None:
+        facts = patient.machine.facts
+        return ok(f"user {facts.user} ({facts.uid}:{facts.gid}), {facts.system}")
+    if refusal.reason is Reason.SSH_SESSION_REFUSED:
+        # nologin and false say so; what a forced command says is its own.
+        no_shell = any(words in refusal.words for words in ("gave no shell: This account", "gave no shell: exit code"))
+        return wrong(_words(refusal), Fix(f"sudo usermod -s /bin/bash {operands(vm.user)}") if no_shell else None)
+    mend = None
+    if vm.key_path and not vm.proxy_jump:
+        port = "" if vm.port == 22 else f"-p {vm.port} "
+        user = operands(f"{vm.user}@{vm.external_ip}")
+        mend = Fix(f"ssh-copy-id -i {shlex.quote(str(vm.key_path))} {port}{user}", FixPlace.HERE)
+    return wrong(_words(refusal), mend)
+
+
+def login_shell(patient: Patient) -> Finding:
+    """How long the login's shell takes before it does what it is told, by the VM's own clock."""
+    # Until its turn came: what a program waits for after that is the network.
+    script = "read -r me </proc/self/stat; getconf CLK_TCK; echo $pcc_ready ${me##*) }"
+    deadline = time.monotonic() + 15
+    process = patient.machine.popen(script)
+    try:
+        process.settimeout(15)
+        process.shutdown_write()
+        said = read_to_end(process, deadline)[0].decode(errors="replace")
+    finally:
+        process.close()
+    try:
+        ticks, line = said.strip().splitlines()
+        now, *fields = line.split()
+        seconds = float(now) - int(fields[19]) / int(ticks)
+    except (ValueError, IndexError, ArithmeticError):
+        return skipped("the VM does not say when it began")
+    if not 0 <= seconds < 60:
+        # A container's uptime is not its kernel's.
+        return skipped("the VM does not say when it began")
+    took = f"the login's shell is ready after {1000 * seconds:.0f} ms"
+    if seconds <= SLOW_SHELL:
+        return ok(took)
+    words = f"{took}, which each command pays: its start-up files (~/.bashrc) should end at once without a terminal"
+    return warning(words, Fix("sed -i '1i case $- in *i*) ;; *) return ;; esac' ~/.bashrc"))
+
+
+def startup(patient: Patient) -> Finding:
+    """Say whether the files that the login's shell and sshd obey are as `provision` found them."""
+    known = read_provisioned(patient.machine, patient.root)
+    record = f"{patient.root}/.system/{FILE}"
+    accept = Fix(f"rm {shlex.quote(record)}   # if you made the change; then pccpipe provision")
+    if known is None:
+        return skipped(f"there is no {record} to compare with: provision writes it")
+    if known.problem:
+        return wrong(f"{record}: {known.problem}", accept)
+    words = changed(known.startup_files, startup_files(patient.machine))
+    if not words:
+        return ok("start-up files of the login are as provision found them")
+    return warning(f"since provision: {', '.join(words)}. Each login obeys them: read them", accept)
+
+
+def logind(patient: Patient) -> Finding:
+    """Say whether logind ends what a login leaves: commands, and what holds a container's deadline, outlive theirs."""
+    if not patient.has_systemd:
+        return ok("no logind")
+    if not ends_logins(patient.machine):
+        return ok("what a login leaves goes on after it")
+    user = patient.machine.facts.user
+    words = f"logind ends what {user} leaves when it logs out (KillUserProcesses=yes): a dropped connection ends its"
+    words += " command, and a container's deadline is held by nobody"
+    return wrong(words, Fix(spare_login(patient.machine)))
+
+
+def sudo(patient: Patient) -> Finding:
+    """Whether the user may become root without a password: for `provision`, not for runs."""
+    facts = patient.machine.facts
+    if facts.uid == 0:
+        return warning("runs log in as root: what an agent's tests do on the VM, they do as root")
+    done = patient.run("command -v sudo >/dev/null || { echo there is no sudo >&2; exit 1; }; sudo -n true")
+    if done.code == 0:
+        return ok(f"{facts.user} may become root without a password")
+    said = done.stderr.decode(errors="replace").strip()
+    # No rule is advised that makes the login root for good: what an agent leaves on the VM might use it.
+    words = f"{facts.user} may not become root without a password ({said}); runs don't need it, --fix and provision do:"
+    return warning(f"{words} for these, name a login that may (`user` of the VM)")
+
+
+def _vm(patient: Patient) -> Vm:
+    assert patient.vm is not None
+    return patient.vm
+
+
+def _words(refusal: Unavailable) -> str:
+    return f"{refusal.words}; {refusal.hint}" if refusal.hint else refusal.words
+
+
+CHECKS = [
+    Check("ssh", ssh, limit=60),
+    Check("host-key", host_key, ("ssh",)),
+    Check("login", login, ("host-key",)),
+    Check("login-shell", login_shell, ("login",)),
+    Check("startup-files", startup, ("login",), limit=40),
+    Check("logind", logind, ("login",)),
+    Check("sudo", sudo, ("login",)),
+]

@@ -1,0 +1,67 @@
+"""What sshd lets a login do: sessions at a time, and forwarding."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pccpipe.checkup.check import Check, Finding, Fix, ok, skipped, warning, wrong
+from pccpipe.checkup.patient import Patient
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import Reason
+from pccpipe.ssh.connection import SESSIONS, Connection
+
+FEW = 4
+"""With fewer sessions a run waits for one again and again, and gives up."""
+# The first value of each counts. Only root may ask sshd itself.
+_SETTINGS = """
+{ sudo -n sshd -T || sshd -T || cat /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config; } 2>/dev/null |
+  grep -iE '^[[:space:]]*(AllowTcpForwarding|AllowStreamLocalForwarding|DisableForwarding)[[:space:]=]'"""
+_FORWARDING = {"AllowStreamLocalForwarding": "yes", "AllowTcpForwarding": "yes", "DisableForwarding": "no"}
+
+
+def sessions(patient: Patient) -> Finding:
+    """Open as many sessions as a run may, on a connection of its own."""
+    assert patient.vm is not None
+    connection = Connection(patient.vm)
+    with contextlib.ExitStack() as held:
+        held.callback(connection.close)
+        opened = 0
+        try:
+            for _ in range(SESSIONS):
+                held.callback(connection.popen("cat").close)
+                opened += 1
+        except Unavailable as no:
+            if no.reason is not Reason.SSH_SESSION_REFUSED or opened == SESSIONS:
+                return skipped(f"sessions were not counted: {no.words}")
+    if opened == SESSIONS:
+        return ok(f"sshd opens {SESSIONS} sessions at a time")
+    words = f"sshd opens {opened} sessions at a time (MaxSessions); a run uses up to {SESSIONS}, so its commands wait"
+    mend = _setting(patient, "MaxSessions 10")
+    if opened < FEW:
+        return wrong(f"{words}, and after 20 s a step is unavailable (ssh_session_refused)", mend)
+    return warning(f"{words} for each other", mend)
+
+
+def allow_forwarding(patient: Patient) -> Fix:
+    """How to have sshd forward the proxy's sockets: it refuses them also where AllowTcpForwarding is off."""
+    found: dict[str, str] = {}
+    for line in patient.words_of(_SETTINGS).splitlines():
+        name, _, value = line.strip().replace("=", " ").partition(" ")
+        found.setdefault(name.lower(), value.strip().lower())
+    # `local` allows one way only, the other one.
+    allows = {"yes", "all", "remote"}
+    off = [
+        f"{name} {right}"
+        for name, right in _FORWARDING.items()
+        if (said := found.get(name.lower())) and (said != "no" if right == "no" else said not in allows)
+    ]
+    return _setting(patient, *(off or [f"{name} {right}" for name, right in _FORWARDING.items() if right == "yes"]))
+
+
+def _setting(patient: Patient, *lines: str) -> Fix:
+    text = "\\n".join(lines)
+    edit = f"{patient.sudo}sed -i '1i {text}' /etc/ssh/sshd_config"
+    return Fix(f"{edit} && {patient.service('reload', 'ssh')}")
+
+
+CHECKS = [Check("sessions", sessions, ("login",), limit=40)]

@@ -1,0 +1,153 @@
+"""Runs a run's commands on a machine so that they need neither the connection nor pccpipe to go on."""
+
+from __future__ import annotations
+
+import re
+
+from pccpipe.detached import programs
+from pccpipe.detached.lane import Lane, NoGate, new_mark
+from pccpipe.detached.pool import Lanes
+from pccpipe.detached.programs import KILL_AFTER, Opening, RunDir
+from pccpipe.detached.running import LOST_AFTER, CommandRef, DetachedRunning
+from pccpipe.errors import Lost, Nonsense, Refused, Unavailable, WorkspaceGone
+from pccpipe.machine.answers import number
+from pccpipe.machine.base import Machine
+from pccpipe.machine.retry import Backoff, unbroken
+from pccpipe.target import Command, Isolation, Token
+
+_MARK = re.compile("[0-9a-f]{32}")
+DOUBT_LIMIT = 30.0
+"""Seconds to find out whether a command began, when the connection broke at that moment."""
+
+
+class Detached:
+    """Safe from many threads.
+
+    Args:
+        limit: how many commands may run at a time; further ones wait.
+        lost_after: seconds for which the machine may stay away before a command on it counts as lost.
+        kill_after: seconds between TERM and KILL when a command's own limit passes.
+        owns_workspace: the workspace is pccpipe's own: a command does not begin where it is gone, or a link now.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        place: RunDir,
+        *,
+        limit: int,
+        lost_after: float = LOST_AFTER,
+        kill_after: float = KILL_AFTER,
+        owns_workspace: bool = False,
+    ) -> None:
+        self._machine = machine
+        self._place = place
+        self._lanes = Lanes(machine, place, limit)
+        self._lost_after = lost_after
+        self._kill_after = kill_after
+        self._owns_workspace = owns_workspace
+
+    def open(self) -> None:
+        """Make sure that commands can run. Raises `Unavailable`."""
+        self._lanes.control.open()
+
+    def take_over(self) -> None:
+        """Another process of the run had commands here: what it left is `close`'s too."""
+        self._lanes.control.was_opened = True
+
+    def start(self, command: Command, workspace: str, isolation: Isolation) -> DetachedRunning:
+        """Begin a command in a workspace.
+
+        Raises `Unavailable`, `Refused`, WorkspaceGone: only if it certainly never began.
+        """
+        while True:
+            mark = new_mark()
+            lane = self._lanes.take(command.limit)
+            followed = CommandRef(command.id, mark, lane.folder, lane.offsets)
+            opening = Opening(self._place, mark, lane.folder)
+            try:
+                program = programs.begin(
+                    opening, command, workspace, lane.offsets, self._kill_after, is_own=self._owns_workspace
+                )
+                lane.begin(self._machine, program, mark, workspace)
+            except (ConnectionError, TimeoutError):
+                lane.close()
+                if not self._may_have_begun(followed):
+                    self._lanes.retire(lane.folder)
+                    continue
+                lane_left: Lane | None = None
+            except (Unavailable, Refused, WorkspaceGone):
+                self._lanes.give_back(lane)
+                raise
+            except NoGate:
+                lane.close()
+                self._lanes.retire(None)
+                self._check_gate()
+                continue
+            else:
+                lane_left = lane
+                if self._place.gate:
+                    self._place.gate.begun()
+            return DetachedRunning(self._lanes, followed, isolation, lane_left, self._lost_after)
+
+    def _check_gate(self) -> None:
+        """Raise `Fenced` if the machine is another's now; else there is a gate again."""
+        assert self._place.gate is not None
+        self._place.gate.check()
+
+    def find(self, command_id: str, isolation: Isolation) -> DetachedRunning | None:
+        """A command that another process of the run began and could not note any more. Raises `Unavailable`."""
+        self._lanes.control.open()
+        answer = unbroken(self._machine, lambda: self._lanes.control.ask(lambda mark: programs.seek(mark, command_id)))
+        if answer == "none":
+            return None
+        return self.attach(self._claimed(command_id, answer).token(), isolation)
+
+    def _claimed(self, command_id: str, answer: str) -> CommandRef:
+        """Give what a claim says of a command: its mark, the offsets of its output, its lane. Raises Nonsense."""
+        match answer.split(" ", 3):
+            case [mark, stdout, stderr, folder] if _MARK.fullmatch(mark) and self._is_lane(folder):
+                host = self._machine.host
+                offsets = number(host, "offset", stdout), number(host, "offset", stderr)
+                return CommandRef(command_id, mark, folder, offsets)
+            case _:
+                raise Nonsense(self._machine.host, "claim of a command", answer)
+
+    def _is_lane(self, folder: str) -> bool:
+        return bool(re.fullmatch(re.escape(self._place.state) + "/lane-[0-9a-f]{16}", folder))
+
+    def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
+        """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
+        followed = CommandRef.of(token)
+        self._lanes.control.open()
+        lane = unbroken(
+            self._machine,
+            lambda: Lane.attached(self._machine, self._place, followed.folder, followed.id, followed.offsets),
+        )
+        self._lanes.adopt()
+        running = DetachedRunning(self._lanes, followed, isolation, None, self._lost_after)
+        running.follow(lane)
+        return running
+
+    def leave(self) -> None:
+        """Close what this process has open, and leave all that the run has on the machine. Never raises."""
+        self._lanes.leave()
+
+    def close(self) -> tuple[str, ...]:
+        """End and remove everything that the run has on the machine; what is left. Idempotent; never raises."""
+        return self._lanes.close()
+
+    def _may_have_begun(self, followed: CommandRef) -> bool:
+        """Whether a command began whose lane was lost at that moment; if it did not, then it never will."""
+        retry = Backoff(DOUBT_LIMIT)
+        while True:
+            retry.wait(DOUBT_LIMIT)
+            try:
+                answer = self._lanes.control.ask(lambda mark: programs.void(mark, followed.id, followed.mark))
+            except (Unavailable, ConnectionError) as error:
+                try:
+                    retry.failed(error)
+                except Lost:
+                    return True
+            else:
+                return answer != "void"

@@ -1,0 +1,84 @@
+"""The control lane: an sh beside the lanes that ends, asks after and removes commands. It takes short programs only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from pccpipe.detached import programs
+from pccpipe.detached.lane import LaneShell, new_mark, understood
+from pccpipe.detached.programs import Opening, RunDir
+from pccpipe.errors import Unavailable
+from pccpipe.machine.base import Machine
+from pccpipe.machine.retry import unbroken
+from pccpipe.outcome import Reason
+
+T = TypeVar("T")
+
+
+class Control:
+    """Opened when first used, and again when it was lost. Safe from many threads."""
+
+    def __init__(self, machine: Machine, place: RunDir) -> None:
+        self._machine = machine
+        self._place = place
+        self._lock = threading.Lock()
+        self._shell: LaneShell | None = None
+        self._closed = False
+        self.was_opened = False
+        """Whether there may be anything of the run on the machine."""
+
+    def open(self) -> None:
+        """Raises `Unavailable`."""
+        with self._lock:
+            self._open()
+
+    def send(self, program: bytes) -> None:
+        """Have a program run. Raises `Unavailable`, ConnectionError."""
+        self._use(lambda shell: shell.send(program))
+
+    def ask(self, make_program: Callable[[str], bytes]) -> str:
+        """Have a program run; its answer, behind the mark it is made with. Raises `Unavailable`, ConnectionError."""
+        mark = new_mark()
+        return self._use(lambda shell: shell.ask(make_program(mark), mark))
+
+    def close(self) -> None:
+        """End it for good: from now on every call raises `Unavailable`."""
+        with self._lock:
+            self._closed = True
+            if self._shell:
+                self._shell.close()
+                self._shell = None
+
+    def _use(self, use: Callable[[LaneShell], T]) -> T:
+        """Every program here may run twice without harm, so one whose shell has died goes to a new one."""
+        with self._lock:
+            for last in (False, True):
+                shell = self._open()
+                try:
+                    return use(shell)
+                except (ConnectionError, TimeoutError) as error:
+                    shell.close()
+                    self._shell = None
+                    if last:
+                        raise ConnectionResetError(str(error)) from error
+            raise AssertionError("the last attempt returns or raises")
+
+    def _open(self) -> LaneShell:
+        if self._closed:
+            raise Unavailable(Reason.START_REFUSED, "the run has ended")
+        if not self._shell:
+            self._shell = unbroken(self._machine, self._new_shell)
+            self.was_opened = True
+        return self._shell
+
+    def _new_shell(self) -> LaneShell:
+        shell = LaneShell(self._machine.popen("exec sh"))
+        mark = new_mark()
+        try:
+            understood(self._machine, shell.ask(programs.open_control(Opening(self._place, mark)), mark))
+        except BaseException:
+            shell.close()
+            raise
+        return shell

@@ -1,0 +1,55 @@
+"""What is asked of a command that has ended, wherever it ran: the files that it left, and the name of its signal."""
+
+from __future__ import annotations
+
+from pccpipe.detached import programs
+from pccpipe.detached.programs import RunDir
+from pccpipe.errors import Nonsense, ResultError, Unavailable
+from pccpipe.machine.base import Done, Machine
+from pccpipe.machine.retry import Backoff
+
+_NAMES = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG"
+    " XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+)
+_SIGNALS = dict(enumerate(_NAMES.split(" "), start=1))
+"""Of Linux on x86, ARM and most others (signal(7))."""
+
+
+def fetch_file(machine: Machine, place: RunDir, command_id: str, name: str, limit: int, lost_after: float) -> bytes:
+    """A plain file of the command's PCC_OUT; asked for again while the machine is away.
+
+    Raises `ResultError` as `Running.fetch` does, `Lost` when the machine stays away for `lost_after` seconds.
+    """
+    done = _run(machine, programs.fetch(place, command_id, name, limit), lost_after)
+    match done.code:
+        case 0 if len(done.stdout) > limit:
+            raise ResultError(f"{name} has more than {limit} bytes")
+        case 0:
+            return done.stdout
+        case 3:
+            raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
+        case 4:
+            raise ResultError(f"{name} in PCC_OUT is no plain file")
+        case _:
+            raise ResultError(f"{name} cannot be read: {done.stderr.decode(errors='replace').strip()}")
+
+
+def signal_name(code: int) -> str | None:
+    """`KILL` for 137: which of Linux's signals an exit code stands for, in the shell's convention.
+
+    Commands on a VM and in containers are Linux's, whatever numbers the signals have here.
+    """
+    return _SIGNALS.get(code - 128)
+
+
+def _run(machine: Machine, script: str, lost_after: float) -> Done:
+    retry = Backoff(lost_after)
+    while True:
+        retry.wait(lost_after)
+        try:
+            return machine.run(script)
+        except Nonsense as error:
+            raise ResultError(f"what the command left cannot be read: {error.words}") from error
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            retry.failed(error)

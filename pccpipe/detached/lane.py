@@ -1,0 +1,186 @@
+"""A lane, from this side: a persistent sh on a machine, which runs commands detached, one at a time (see lane.sh)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TypeVar
+
+from pccpipe import limits
+from pccpipe.detached import programs
+from pccpipe.detached.programs import Offsets, Opening, RunDir
+from pccpipe.detached.trailer import Trailer
+from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.machine.base import Machine, Process, refused
+from pccpipe.machine.entering import gone, replaced
+from pccpipe.outcome import Reason, Stream
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds in which a lane must answer a program; it has a few files to write."""
+READ_SIZE = 256 * 1024
+
+T = TypeVar("T")
+
+
+def new_mark() -> str:
+    """A word that nobody can guess."""
+    return secrets.token_hex(16)
+
+
+class LaneShell:
+    """An sh to which programs are sent, and which answers. Raises ConnectionError when it has ended."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._unread = dict.fromkeys(Stream, b"")
+        process.settimeout(ANSWER_TIMEOUT)
+
+    def send(self, program: bytes) -> None:
+        """Send a program that gives no answer."""
+        self._process.sendall(program)
+
+    def ask(self, program: bytes, mark: str) -> str:
+        """Send a program, and wait for the answer that it gives behind `mark`. Raises TimeoutError, ConnectionError."""
+        self.send(program)
+        self._read_until(Stream.STDOUT, b"\x1e" + mark.encode() + b" ")
+        return self._read_until(Stream.STDOUT, b"\x1e\n").decode(errors="replace")
+
+    def close(self) -> None:
+        """Close the shell's stdin, at which it ends; what it began goes on."""
+        self._process.close()
+
+    def _read_until(self, stream: Stream, end: bytes) -> bytes:
+        """What comes on a stream before `end`; what comes after it stays unread."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while end not in self._unread[stream]:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the shell did not answer in time")
+            for readable in self._readable(1.0):
+                data = self._receive(readable)
+                if not data and readable is not stream:
+                    # The shell has ended, but what it said before may still be on its way.
+                    time.sleep(0.005)
+                elif not data:
+                    said = b"".join(self._unread.values()).decode(errors="replace").strip()
+                    raise ConnectionResetError(said or "the shell has ended")
+                self._unread[readable] += data
+        before, _, self._unread[stream] = self._unread[stream].partition(end)
+        return before
+
+    def _readable(self, timeout: float) -> list[Stream]:
+        return [stream for stream, ready in zip(Stream, self._process.ready(timeout), strict=True) if ready]
+
+    def _receive(self, stream: Stream) -> bytes:
+        receive = self._process.recv if stream is Stream.STDOUT else self._process.recv_stderr
+        return receive(READ_SIZE)
+
+
+class Lane(LaneShell):
+    """A lane that shows a command's output. One thread uses it at a time.
+
+    Args:
+        folder: its own, or for a lane that only shows a command of another lane, that one's.
+        offsets: how many bytes of its two spools are not to be shown.
+    """
+
+    def __init__(self, process: Process, folder: str, offsets: Offsets = (0, 0)) -> None:
+        super().__init__(process)
+        self.folder = folder
+        self.ended: Trailer | None = None
+        """For a lane that shows a command whose supervisor had ended before: how, as far as it said."""
+        self.restarted = False
+        """Whether the machine was restarted since that command began."""
+        self._received = dict(zip(Stream, offsets, strict=True))
+
+    @classmethod
+    def open(cls, machine: Machine, place: RunDir) -> Lane:
+        """A new lane. Raises `Unavailable`, ConnectionError, TimeoutError."""
+        lane = cls(machine.popen("exec sh"), f"{place.state}/lane-{secrets.token_hex(8)}")
+        mark = new_mark()
+        lane._opened(machine, programs.open_lane(Opening(place, mark, lane.folder)), mark)
+        return lane
+
+    @classmethod
+    def attached(cls, machine: Machine, place: RunDir, folder: str, command_id: str, offsets: Offsets) -> Lane:
+        """A lane that shows a command of the lane in `folder`; it ends by itself if the command has ended.
+
+        Raises `Unavailable`, ConnectionError, TimeoutError; `Lost` if the machine knows nothing of the command.
+        """
+        lane = cls(machine.popen("exec sh"), folder, offsets)
+        mark = new_mark()
+        program = programs.attach(Opening(place, mark, folder), command_id, offsets)
+        state, _, ended = lane._opened(machine, program, mark).partition(" ")
+        if state not in {"alive", "dead", "restarted"}:
+            lane.close()
+            raise Nonsense(machine.host, "word on a command", state)
+        if state != "alive":
+            lane.ended = Trailer.of(machine.host, ended)
+            lane.restarted = state == "restarted"
+        return lane
+
+    @property
+    def offsets(self) -> Offsets:
+        """How many bytes of its spools came here: where the next command's output begins."""
+        return self._received[Stream.STDOUT], self._received[Stream.STDERR]
+
+    @property
+    def is_full(self) -> bool:
+        return sum(self.offsets) > limits.LANE_OUTPUT.most
+
+    def begin(self, machine: Machine, program: bytes, mark: str, workspace: str) -> None:
+        """Begin a command in a workspace.
+
+        Raises `Unavailable`, WorkspaceGone, `NoGate` if it did not, ConnectionError or TimeoutError if nobody knows.
+        """
+        match understood(machine, self.ask(program, mark)):
+            case "workspace_gone":
+                raise gone(machine.host, workspace)
+            case "workspace_link":
+                raise replaced(machine.host, workspace, "no command runs in what it leads to")
+            case _:
+                pass
+
+    def ready(self, timeout: float) -> list[Stream]:
+        """The streams that can be read, after waiting for at most `timeout` seconds."""
+        return [stream for stream, unread in self._unread.items() if unread] or self._readable(timeout)
+
+    def read(self, stream: Stream) -> bytes:
+        """What there is of a stream; empty if the lane has ended. Raises ConnectionError."""
+        data, self._unread[stream] = self._unread[stream], b""
+        data = data or self._receive(stream)
+        self._received[stream] += len(data)
+        return data
+
+    def _opened(self, machine: Machine, program: bytes, mark: str) -> str:
+        try:
+            answer = understood(machine, self.ask(program, mark))
+            # A login's start-up files may have talked before.
+            self._read_until(Stream.STDERR, b"\x1e" + mark.encode() + b"\n")
+            return answer
+        except BaseException:
+            self.close()
+            raise
+
+
+class NoGate(Exception):
+    """A lane reached nothing by its run's gate: another holder has taken the machine over, or it was removed."""
+
+
+def understood(machine: Machine, answer: str) -> str:
+    """A lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`, `NoGate`."""
+    word, _, words = answer.partition(" ")
+    match word:
+        case "missing":
+            lacks, _, install = words.strip().partition("; install: ")
+            hint = f"pccpipe needs Linux with GNU coreutils and grep there: {install}"
+            raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {lacks}", hint)
+        case "fenced":
+            raise NoGate
+        case "refused":
+            raise refused(machine.host, words.strip())
+        case "removed":
+            raise Lost(f"{machine.host}: the folder {words.strip()} was removed while the run went on")
+        case "gone":
+            raise Lost(f"{machine.host} knows nothing of the command any more")
+        case _:
+            return answer

@@ -1,0 +1,440 @@
+# A lane: a persistent sh that runs commands detached, one at a time, and shows what they write.
+#
+# It reads programs on its stdin (pccpipe/detached/programs.py writes them) and must work in dash, bash and busybox sh, with
+# GNU coreutils and grep beside it. tools.sh comes before it.
+#
+#   command -> FIFOs o,e -> two `cat` -> spool files out,err (append only) -> two `tail -f` -> this shell's stdout, stderr
+#
+# FIFOs, because a command may reopen /dev/stdout, and that would truncate a plain file. Spools, because the command and
+# what it says must outlive the connection. A `cat` reads a FIFO to its end (the command has ended, and whoever else held it)
+# and then the trailer file t, so the trailer in a spool says: this was all, and so it ended. Until the command has ended the
+# trailer says `lost`: that is what stays should the lane be killed. `cat o t o t ...` serves many commands, because opening a
+# FIFO waits for its next writer.
+#
+# The lane waits for its command in the foreground: what a shell starts with `&` can't get SIGINT and SIGQUIT back. So while
+# it runs nothing else is read, and the lane outlives its connection until the command has ended.
+#
+# A command of the account (pcc_user) has sudo between the lane and itself. Its text reaches it through a FIFO that a helper of
+# the lane's feeds: that notes the command's pid first, then holds its time limit, as the command could end its own `timeout`.
+# The login user may not signal it, nor see its environment: that is done as the account.
+#
+# A claim is made in pcc_claims: the same folder, on a VM by a name that who takes the VM over removes (pcc_gate, see lease.sh).
+#
+# Files of a command, in pcc_state/commands: ID.sh its script, ID.claim-MARK (whoever makes it decides whether the command
+# begins), ID.sup who sees to its end (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
+# ID.out its folders, ID.stop (someone asked it to end), ID.killed (what was left was killed), ID.ended (nothing of it runs
+# any more). Of the account's: ID.fed the FIFO, ID.sudo the process that became it, and no script and no folders.
+
+pcc_open() {
+  pcc_umask=$(umask)
+  umask 077
+  if ! pcc_tools; then
+    pcc_answer "$pcc_reply" "missing$pcc_missing"
+    exit 1
+  fi
+  if ! pcc_words=$({
+    export LC_ALL=C
+    mkdir -p "$pcc_state/commands" "$pcc_folder" && cd "$pcc_folder" && mkfifo o e && : >out && : >err
+    [ -z "$pcc_gate" ] || printf '%s\n' "${pcc_gate##*/}" >gate
+    # The account's commands may open /dev/stdout again; by its path nobody else comes here.
+    [ -z "$pcc_account" ] || chmod o+w o e
+  } 2>&1); then
+    pcc_answer "$pcc_reply" "refused $pcc_words"
+    exit 1
+  fi
+  cd "$pcc_folder" || exit 1
+  read -r pcc_boot </proc/sys/kernel/random/boot_id
+  pcc_identify self
+  export PCCPIPE_STEP="$pcc_run//"
+  pcc_answer "$pcc_reply" yes
+  printf '\036%s\n' "$pcc_reply" >&2
+  pcc_follow 0 0
+  pcc_prepare
+  # The cats stay: this shell may end, with its connection, before the command.
+  trap 'kill $pcc_tail_out $pcc_tail_err' EXIT
+}
+
+pcc_follow() { # OUT_OFFSET ERR_OFFSET: show the spools from there on
+  "$pcc_tail" -s 0.1 -c "+$(($1 + 1))" -f out </dev/null 2>/dev/null &
+  pcc_tail_out=$!
+  "$pcc_tail" -s 0.1 -c "+$(($2 + 1))" -f err </dev/null >&2 2>/dev/null &
+  pcc_tail_err=$!
+  # From now on what this shell itself has to say would look like a command's.
+  exec 2>/dev/null
+}
+
+pcc_prepare() { # start the cats for the next commands
+  pcc_left=0 pcc_out_files= pcc_err_files=
+  while [ $pcc_left -lt 100 ]; do
+    pcc_left=$((pcc_left + 1)) pcc_out_files="$pcc_out_files o t" pcc_err_files="$pcc_err_files e t"
+  done
+  cat $pcc_out_files </dev/null >>out &
+  pcc_cat_out=$!
+  cat $pcc_err_files </dev/null >>err &
+  pcc_cat_err=$!
+  printf '%s\n%s\n' "$pcc_cat_out" "$pcc_cat_err" >cats
+}
+
+pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders,
+  # pcc_where is the lane and the offsets of its spools, pcc_base and pcc_inner are the workspace's path
+  pcc_mark=$1 pcc_command=$pcc_state/commands/$2 pcc_tag=PCCPIPE_STEP=$pcc_run/$2/
+  # Reaps what has ended.
+  jobs >/dev/null
+  pcc_look_at_place
+  if [ -n "$pcc_place" ]; then
+    pcc_answer_unless_shut "$pcc_place"
+    return
+  fi
+  pcc_taken=
+  set -C
+  true >"$pcc_claims/$2.claim-$pcc_mark" || pcc_taken=1
+  set +C
+  if [ -n "$pcc_taken" ]; then
+    pcc_answer_unless_shut "refused it came too late"
+    return
+  fi
+  if ! pcc_write "$7"; then
+    pcc_explain "$7"
+    pcc_answer "$pcc_mark" "refused $pcc_words"
+    return
+  fi
+  [ "$pcc_left" -gt 0 ] || pcc_prepare
+  pcc_left=$((pcc_left - 1))
+  pcc_supervise "$@"
+}
+
+pcc_answer_unless_shut() { # TEXT: why a command does not begin, unless it is that the machine is another holder's
+  if [ -n "$pcc_gate" ] && [ ! -h "$pcc_gate" ]; then pcc_answer "$pcc_mark" fenced; else pcc_answer "$pcc_mark" "$1"; fi
+}
+
+pcc_look_at_place() { # sets pcc_place to what is wrong with the workspace: a step may have removed it, or left a link there
+  pcc_place= pcc_path=$pcc_base pcc_rest=${pcc_inner:+$pcc_inner/}
+  while [ -n "$pcc_rest" ]; do
+    pcc_path=$pcc_path/${pcc_rest%%/*} pcc_rest=${pcc_rest#*/}
+    if [ -L "$pcc_path" ]; then
+      pcc_place=workspace_link
+      return
+    fi
+    [ -d "$pcc_path" ] || pcc_place=workspace_gone
+  done
+}
+
+pcc_write() { # SCRIPT
+  # Not emptied before: ext4 writes back a file that was, as soon as it is closed. All that t ever has is of one length.
+  printf '%s\n' "$pcc_where" >>"$pcc_command.claim-$pcc_mark" && printf '\036%s lost -\n' "$pcc_mark" 1<>t || return
+  if [ -n "$pcc_user" ]; then
+    [ -p "$pcc_command.fed" ] || mkfifo "$pcc_command.fed"
+  else
+    printf '%s' "$1" >"$pcc_command.sh"
+  fi && pcc_files
+}
+
+pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full disk dash says no more than "I/O error"
+  pcc_words=$({ head -c 65536 /dev/zero | LC_ALL=C cat >"$pcc_command.sh"; } 2>&1)
+  [ -n "$pcc_words" ] || pcc_words=$(pcc_write "$1" 2>&1)
+}
+
+pcc_supervise() { # as pcc_begin; opens the FIFOs. A child's end interrupts that in busybox sh: then again, but never both anew,
+  # because a cat takes a FIFO that is closed for the end of the command. Not by `exec`, which would end the shell.
+  pcc_opened=
+  until [ -n "$pcc_opened" ]; do
+    {
+      until [ -n "$pcc_opened" ]; do
+        {
+          pcc_opened=1
+          pcc_see_to "$@"
+        } 4>e || [ -n "$pcc_opened" ] || [ -p e ] || exit 1
+      done
+    } 3>o || [ -n "$pcc_opened" ] || [ -p o ] || exit 1
+  done
+}
+
+pcc_see_to() { # as pcc_begin
+  pcc_limit=$4 pcc_patience=$5
+  pcc_sign
+  pcc_now
+  pcc_began=$pcc_hundredths
+  pcc_last_pid
+  pcc_first=$pcc_last
+  if [ -n "$pcc_user" ]; then
+    pcc_feed "$3" "$5" </dev/null >/dev/null 3>&- 4>&- &
+    (pcc_become_account) 5>&1 >&3 2>&4 3>&- 4>&-
+    pcc_code=$?
+    kill $!
+  else
+    (pcc_become "$@") </dev/null 5>&1 >&3 2>&4 3>&- 4>&-
+    pcc_code=$?
+  fi
+  pcc_timed=- pcc_group=
+  read -r pcc_group <"$pcc_command.pid"
+  case $pcc_code in
+  124 | 137) # by its limit, or by itself; /proc/uptime counts in whole hundredths
+    pcc_now
+    [ $((pcc_hundredths - pcc_began + 1)) -ge "$pcc_limit" ] && pcc_timed=t
+    ;;
+  esac
+  pcc_end_group
+  [ "$pcc_timed" = - ] && pcc_has_escaped && pcc_timed=b
+  # In place: a full disk has room for that.
+  printf '\036%s %-4s %s\n' "$pcc_mark" "$pcc_code" "$pcc_timed" 1<>t
+  exec 3>&- 4>&-
+  if pcc_may_have_children; then
+    {
+      # From now on this process sees to its end, and not the lane.
+      pcc_identify self
+      pcc_sign
+      pcc_end_escaped
+      pcc_say_ended
+    } </dev/null >/dev/null &
+  else
+    pcc_say_ended
+  fi
+}
+
+pcc_sign() { # this process, as it was identified last, sees to the command's end
+  printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
+}
+
+pcc_say_ended() {
+  # Into a block that is there: a full disk has room for that, too.
+  printf '%s %s\n' "$pcc_code" "$pcc_timed" >>"$pcc_command.sup"
+  true >"$pcc_command.ended"
+}
+
+pcc_say_begun() { # to a connection that may be gone by now: that must not be the command's end
+  trap '' PIPE
+  pcc_answer "$pcc_mark" yes >&5 2>/dev/null
+  trap - PIPE
+}
+
+pcc_become() { # as pcc_begin; becomes the command, in a process group of its own that `timeout` makes
+  pcc_identify self
+  printf '%s\n' "$pcc_self" >"$pcc_command.pid"
+  pcc_say_begun
+  exec 5>&-
+  umask "$pcc_umask"
+  cd "$6" 2>/dev/null || {
+    printf 'pccpipe: the folder %s cannot be entered\n' "$6" >&2
+    exit 127
+  }
+  unset OLDPWD
+  pcc_before=$5 pcc_seconds=$3
+  shift 7
+  # The command's own PATH need not have its shell.
+  pcc_rest=$PATH:
+  while [ -n "$pcc_rest" ]; do
+    pcc_found=${pcc_rest%%:*}/$1
+    pcc_rest=${pcc_rest#*:}
+    [ -x "$pcc_found" ] && [ ! -d "$pcc_found" ] && break
+    pcc_found=$1
+  done
+  shift
+  set -- "$pcc_timeout" -k "$pcc_before" "$pcc_seconds" "$pcc_found" "$@" "$pcc_command.sh"
+  # Last, and nothing after it looks at a variable: it may set any.
+  pcc_env
+  exec "$@"
+}
+
+pcc_become_account() { # becomes the account's command
+  pcc_identify self
+  printf '%s\n' "$pcc_self" >"$pcc_command.sudo"
+  pcc_say_begun
+  exec 5>&- <"$pcc_command.fed"
+  cd /
+  # Nothing of the login's environment, no start-up file, and no part of it unless all of it came.
+  pcc_exec_as env -i sh -c 'p=$(cat) && case $p in *"# pccpipe: this is all of it") eval "$p";; *) exit 121;; esac'
+}
+
+pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends it when its time is over
+  trap 'kill $pcc_pause; exit' TERM
+  exec 6>"$pcc_command.fed"
+  read -r pcc_sudo <"$pcc_command.sudo"
+  until pcc_find_own "$pcc_sudo"; do
+    pcc_identify "$pcc_sudo" || exit
+    sleep 0.01
+  done
+  printf '%s\n' "$pcc_own" >"$pcc_command.pid"
+  # A container's root may have left a setuid program of root's in the workspace.
+  pcc_walls=
+  pcc_find setpriv && pcc_walls="$pcc_found --no-new-privs"
+  {
+    printf 'umask %s\npcc_walls="%s"\nset -- %s\n' "$pcc_umask" "$pcc_walls" "$pcc_timeout"
+    pcc_text
+  } >&6
+  exec 6>&-
+  pcc_now
+  # Later than its own `timeout`, which gives it the time to end well.
+  pcc_end=$((pcc_hundredths + (${1%.*} + ${2%.*} + 3) * 100))
+  while pcc_identify "$pcc_sudo"; do
+    sleep 2 &
+    pcc_pause=$!
+    wait $pcc_pause
+    pcc_let_sudo_go_on
+    pcc_now
+    [ "$pcc_hundredths" -lt "$pcc_end" ] && continue
+    pcc_kill -KILL "-$pcc_own"
+    pcc_kill -KILL "$pcc_own"
+    pcc_signal_tagged KILL
+  done
+}
+
+pcc_let_sudo_go_on() { # sudo stops with its command, and stays so when that is killed; only its own session may continue it
+  pcc_identify "$pcc_own" && return
+  read -r pcc_line <"/proc/$pcc_sudo/stat"
+  case ${pcc_line##*) } in T*) kill -CONT "$pcc_sudo" ;; esac
+}
+
+pcc_find_own() { # PID: sets pcc_own to the first process that is the account's, this one or below it
+  pcc_own=$1
+  for pcc_depth in 1 2 3 4; do
+    "$pcc_grep" -qE "^Uid:[[:space:]]+${pcc_uid}[[:space:]]" "/proc/$pcc_own/status" && return
+    pcc_found=$("$pcc_grep" -lE "^PPid:[[:space:]]+$pcc_own$" /proc/[0-9]*/status) || return
+    pcc_own=${pcc_found#/proc/}
+    pcc_own=${pcc_own%%/*}
+  done
+  return 1
+}
+
+pcc_now() { # sets pcc_hundredths, of a second since boot
+  read -r pcc_uptime pcc_idle </proc/uptime
+  pcc_hundredths=${pcc_uptime%.*}${pcc_uptime#*.}
+}
+
+pcc_last_pid() { # sets pcc_last to the newest process's; they are numbered in turn
+  read -r pcc_1 pcc_5 pcc_15 pcc_running pcc_last </proc/loadavg
+}
+
+pcc_may_have_children() { # not if nobody made a process since it began but for its own two, `timeout` and its shell
+  if [ -n "$pcc_user" ]; then
+    pcc_has_processes
+    return
+  fi
+  pcc_last_pid
+  pcc_made=$((pcc_last - pcc_first))
+  [ "$pcc_code" -ge 128 ] || [ $pcc_made -lt 0 ] || [ $pcc_made -gt 2 ]
+}
+
+pcc_is_being_stopped() { # someone else gives it its time, then kills it
+  [ -e "$pcc_command.stop" ] && [ ! -e "$pcc_command.killed" ]
+}
+
+pcc_end_group() { # what is left of the command's group may finish in 2 s; after a time limit, in KILL_AFTER
+  pcc_term=20
+  [ $pcc_timed = t ] && pcc_term=$((${pcc_patience%.*} * 10))
+  pcc_ticks=0
+  while pcc_has_group && [ $pcc_ticks -lt $((pcc_term + 40)) ]; do
+    case $((pcc_ticks - pcc_term)) in
+    0)
+      [ "$pcc_timed" = t ] || pcc_is_being_stopped || pcc_timed=b
+      pcc_kill -TERM "-$pcc_group"
+      ;;
+    10) pcc_kill -KILL "-$pcc_group" ;;
+    esac
+    pcc_is_being_stopped || pcc_ticks=$((pcc_ticks + 1))
+    sleep 0.1
+  done
+}
+
+pcc_has_group() { # is there a process of the command's group?
+  if [ -n "$pcc_user" ]; then
+    [ -n "$pcc_group" ] && pcc_has_processes || return
+  fi
+  pcc_kill -0 "-$pcc_group"
+}
+
+pcc_has_escaped() { # did something leave the group that does not end by itself in a moment?
+  pcc_may_have_children && ! pcc_is_being_stopped && pcc_tagged && sleep 0.3 && pcc_tagged
+}
+
+pcc_end_escaped() { # what left the group (setsid, a double fork): known by its environment, or by holding the FIFOs
+  pcc_ticks=0
+  while pcc_tagged || pcc_is_copying; do
+    case $pcc_ticks in
+    20) pcc_signal_tagged TERM ;;
+    30)
+      pcc_signal_tagged KILL
+      pcc_kill_holders
+      ;;
+    40)
+      # Somebody else's process holds the output, and for that reason this lane can't be used again.
+      pcc_give_up
+      return
+      ;;
+    esac
+    pcc_is_being_stopped || pcc_ticks=$((pcc_ticks + 1))
+    sleep 0.1
+  done
+}
+
+pcc_is_copying() { # does a cat still read a FIFO, and is that still for this command?
+  for pcc_path in "/proc/$pcc_cat_out/fd/"* "/proc/$pcc_cat_err/fd/"*; do
+    if [ "$pcc_path" -ef o ] || [ "$pcc_path" -ef e ]; then
+      # The next command puts its mark there before it opens the FIFOs.
+      read -r pcc_line <t
+      case $pcc_line in
+      *"$pcc_mark"*) return 0 ;;
+      esac
+      return 1
+    fi
+  done
+  return 1
+}
+
+pcc_kill_holders() {
+  if [ -n "$pcc_user" ]; then
+    pcc_kill -KILL $(pcc_help find /proc/[0-9]*/fd -maxdepth 1 -lname "$pcc_folder/[oe]" | cut -d / -f 3)
+    return
+  fi
+  for pcc_path in /proc/[0-9]*/fd/*; do
+    if [ "$pcc_path" -ef o ] || [ "$pcc_path" -ef e ]; then
+      pcc_pid=${pcc_path#/proc/}
+      pcc_pid=${pcc_pid%%/*}
+      [ "$pcc_pid" = "$pcc_cat_out" ] || [ "$pcc_pid" = "$pcc_cat_err" ] || kill -KILL "$pcc_pid"
+    fi
+  done
+}
+
+pcc_give_up() { # end the spools ourselves
+  pcc_is_copying || return
+  printf '\036%s %-4s d\n' "$pcc_mark" "$pcc_code" 1<>t
+  pcc_finish_spool "$pcc_cat_out" o out
+  pcc_finish_spool "$pcc_cat_err" e err
+}
+
+pcc_finish_spool() { # CAT FIFO SPOOL
+  for pcc_path in "/proc/$1/fd/"*; do
+    if [ "$pcc_path" -ef "$2" ]; then
+      kill -KILL "$1"
+      # A zombie has no exe.
+      while [ -e "/proc/$1/exe" ]; do sleep 0.01; done
+      cat t >>"$3"
+      return
+    fi
+  done
+}
+
+pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another lane, of another connection perhaps
+  pcc_command=$pcc_state/commands/$2
+  pcc_await "$pcc_command"
+  if ! pcc_tools; then
+    pcc_answer "$1" "missing$pcc_missing"
+  elif [ ! -d "$pcc_state" ]; then
+    pcc_answer "$1" "removed $pcc_state"
+  elif ! cd "$3" 2>/dev/null || [ ! -s "$pcc_command.sup" ]; then
+    pcc_answer "$1" gone
+  else
+    export PCCPIPE_STEP="$pcc_run//"
+    if pcc_is_supervised "$2" 2>/dev/null; then pcc_state_now=alive; else pcc_state_now=dead; fi
+    [ "$pcc_boot" = "$pcc_then" ] || pcc_state_now=restarted
+    pcc_answer "$1" "$pcc_state_now $pcc_code $pcc_timed"
+    printf '\036%s\n' "$1" >&2
+    if [ $pcc_state_now = alive ]; then
+      trap 'kill $pcc_tail_out $pcc_tail_err 2>/dev/null' EXIT
+      pcc_follow "$4" "$5"
+      return
+    fi
+    "$pcc_tail" -c "+$(($4 + 1))" out
+    "$pcc_tail" -c "+$(($5 + 1))" err >&2
+  fi
+  exit 0
+}

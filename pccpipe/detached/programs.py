@@ -1,0 +1,354 @@
+"""Writes the programs for a lane's sh: what lane.sh and control.sh define, called with the values of a command."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from pccpipe.errors import Refused
+from pccpipe.machine.account import PROCESSES, Account
+from pccpipe.machine.entering import base_of
+from pccpipe.machine.gate import Gate
+from pccpipe.outcome import Stream
+from pccpipe.target import Command
+
+Offsets: TypeAlias = tuple[int, int]
+"""Bytes of a lane's spools: stdout's, stderr's."""
+
+KILL_AFTER = 30.0
+"""Seconds between TERM and KILL at `Command.limit`; and the longest grace that `stop` can give."""
+
+_LANE = ("tools.sh", "lane.sh")
+_CONTROL = ("tools.sh", "control.sh")
+_CONTROL_OF_ACCOUNT = ("tools.sh", "account.sh", "control.sh")
+
+
+class RunDir(Struct, frozen=True):
+    """Where a run's commands live on a machine. Paths are the machine's own."""
+
+    run_id: str
+    state: str
+    """The folder for all that is kept of the run there; it goes when the run ends."""
+    account: Account | None = None
+    """Whose commands run there; None: the login's, as all else is."""
+    gate: Gate | None = None
+    """The way to what a command needs to begin, where another host may take the machine over."""
+
+    @property
+    def tag(self) -> str:
+        """What the processes of the run carry in their environment. Another run may have the same id elsewhere."""
+        return f"{self.run_id}-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]}"
+
+    def file_of(self, command_id: str, kind: str) -> str:
+        return f"{self.state}/commands/{command_id}.{kind}"
+
+    def reached(self, path: str) -> str:
+        """A path below `state` as it is reached only as long as the machine is the run's."""
+        return self.gate.through(path) if self.gate else path
+
+    def account_of(self, command: Command) -> Account | None:
+        """The account that a command runs as, if it does not as the login."""
+        return None if command.as_login else self.account
+
+
+class Opening(Struct, frozen=True):
+    """What makes a plain sh a lane."""
+
+    place: RunDir
+    mark: str
+    folder: str = ""
+    """The lane's own folder; the control lane has none."""
+
+
+def open_lane(opening: Opening) -> bytes:
+    return _encoded(_with(_LANE, opening, "pcc_open"))
+
+
+def open_control(opening: Opening) -> bytes:
+    return _encoded(_with(_CONTROL, opening, "pcc_open_control"))
+
+
+def attach(opening: Opening, command_id: str, offsets: Offsets) -> bytes:
+    """Show a command of the lane in `opening.folder`, from these bytes of its spools on."""
+    call = ["pcc_attach", opening.mark, command_id, opening.folder, *map(str, offsets)]
+    return _encoded(_with(_LANE, opening, shlex.join(call)))
+
+
+def begin(
+    opening: Opening,
+    command: Command,
+    workspace: str,
+    offsets: Offsets,
+    kill_after: float = KILL_AFTER,
+    *,
+    is_own: bool = False,
+) -> bytes:
+    """Begin a command on the lane in `opening.folder`, whose spools are shown up to `offsets`.
+
+    Args:
+        is_own: the workspace is pccpipe's own, so it is there and no link leads to it, or the lane refuses the command.
+
+    One group of braces: a program cut short by a lost connection then does nothing at all.
+
+    Raises `Refused` for what no shell can take: a NUL byte, or a variable's name that is none.
+    """
+    place = opening.place
+    account = place.account_of(command)
+    folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
+    call = [
+        *("pcc_begin", opening.mark, command.id),
+        *(_seconds(command.limit), str(int(command.limit * 100)), _seconds(kill_after)),
+        *(folder, "" if account else command.script, *shlex.split(command.shell)),
+    ]
+    where = f"pcc_where={shlex.quote(' '.join([*map(str, offsets), opening.folder]))}"
+    if account:
+        functions = _of_account(account, place, command, workspace, folder, kill_after)
+    else:
+        functions = f"pcc_env() {{\n{_exports(place, command, workspace)}}}\n{_folders(place, command)}"
+    user = f"pcc_user={shlex.quote(account.name if account else '')}"
+    base, inner = base_of(workspace) if is_own else ("", "")
+    within = f"pcc_base={shlex.quote(base)} pcc_inner={shlex.quote(inner)}"
+    text = f"{{\n{where} {user} {within}\n{functions}{_join(call)}\n}}\n"
+    if "\0" in text:
+        raise Refused("a NUL byte in its script or environment: no shell can take that")
+    return _encoded(text)
+
+
+def stop(command_id: str, grace: float) -> bytes:
+    return _call("pcc_stop", command_id, str(max(0, round(grace * 10))))
+
+
+def discard(command_ids: list[str]) -> bytes:
+    return _call("pcc_discard", *command_ids)
+
+
+def discard_lane(folder: str) -> bytes:
+    return _call("pcc_discard_lane", folder)
+
+
+def is_alive(mark: str, command_id: str) -> bytes:
+    """Whether a command's supervisor still runs: `yes` or `no`."""
+    return _call("pcc_is_alive", mark, command_id)
+
+
+def measure(mark: str, folder: str) -> bytes:
+    """How many bytes the two spools of the lane in `folder` have."""
+    return _call("pcc_measure", mark, folder)
+
+
+def punch(folder: str, stream: Stream, start: int, size: int) -> bytes:
+    """Free the disk of a part of a spool, which is read as zeros from then on; nothing where that can't be done."""
+    return _call("pcc_punch", f"{folder}/{'out' if stream is Stream.STDOUT else 'err'}", str(start), str(size))
+
+
+def seek(mark: str, command_id: str) -> bytes:
+    """Where a command is found that another process of the run may have begun: mark, offsets, lane; or `none`."""
+    return _call("pcc_seek", mark, command_id)
+
+
+def void(mark: str, command_id: str, its_mark: str) -> bytes:
+    """Make sure that a command whose beginning was not confirmed never begins: `void`, or `begun` if it did."""
+    return _call("pcc_void", mark, command_id, its_mark)
+
+
+def end_run(place: RunDir) -> str:
+    """A script that kills whatever the run left on the machine and removes what is kept of it."""
+    files = _CONTROL_OF_ACCOUNT if place.account else _CONTROL
+    return _with(files, Opening(place, mark=""), "pcc_end_run")
+
+
+def sweep(place: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, only_if_idle: bool) -> str:
+    """A script that kills all processes of the account.
+
+    Args:
+        ended: commands of the run that are over.
+        spared: the ids of the run's containers that run now.
+        only_if_idle: not while a command of the run goes on that is not in `ended`.
+
+    It says `clean`, `busy ID`, or `left` with names of what could not be killed in 5 s.
+    """
+    words = ["pcc_sweep_idle", *ended] if only_if_idle else ["pcc_sweep_all"]
+    call = f"pcc_spared={shlex.quote('|'.join(spared))}\n{shlex.join(words)}"
+    return _with(_CONTROL_OF_ACCOUNT, Opening(place, mark=""), call)
+
+
+def fetch(place: RunDir, command_id: str, name: str, limit: int) -> str:
+    """A script that writes a file of the command's PCC_OUT; exit 3 if it is missing, 4 if it is no plain file."""
+    script = _fetch_from(place.file_of(command_id, "out"), name, limit)
+    if place.account is None:
+        return script
+    # Only a command of the login's has its folder there, where the account can make none.
+    out = shlex.quote(place.file_of(command_id, "out"))
+    of_account = _fetch_from(place.account.folder_of(command_id, "out"), name, limit)
+    as_account = shlex.join([*place.account.become, "sh", "-c", of_account])
+    return f"[ -e {out} ] || {{ cd /; exec {as_account}; }}{script}"
+
+
+def _fetch_from(out: str, name: str, limit: int) -> str:
+    folder, file = shlex.quote(out), shlex.quote(f"{out}/{name}")
+    return f"""
+        [ -d {folder} ] && [ ! -L {folder} ] || exit 3
+        [ -L {file} ] && exit 4
+        [ -e {file} ] || exit 3
+        [ -f {file} ] || exit 4
+        exec head -c {limit + 1} {file}"""
+
+
+def _with(files: tuple[str, ...], opening: Opening, call: str) -> str:
+    values = {
+        "pcc_state": opening.place.state,
+        "pcc_run": opening.place.tag,
+        "pcc_folder": opening.folder,
+        "pcc_reply": opening.mark,
+        "pcc_account": "",
+        "pcc_claims": opening.place.reached(f"{opening.place.state}/commands"),
+        "pcc_gate": opening.place.gate.link if opening.place.gate else "",
+    }
+    if account := opening.place.account:
+        values |= {
+            "pcc_account": account.name,
+            "pcc_uid": str(account.uid),
+            "pcc_gid": str(account.gid),
+            "pcc_login": str(account.login_uid),
+            "pcc_io": account.io,
+            "pcc_spared": "",
+        }
+    return script_of(files, values, call)
+
+
+def script_of(files: tuple[str, ...], values: Mapping[str, str], call: str) -> str:
+    """A script that sets these variables, has what files beside this one define, and makes a call."""
+    settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    return f"{settings}{_text(files)}{call}\n"
+
+
+@functools.cache
+def _text(files: tuple[str, ...]) -> str:
+    """Files beside this one, without their comments: they are sent for every lane."""
+    text = "".join(Path(__file__).with_name(file).read_text() for file in files)
+    return re.sub(r"^\s*#.*\n|^\n", "", text, flags=re.MULTILINE)
+
+
+def _exports(place: RunDir, command: Command, workspace: str) -> str:
+    """Lines that set the command's environment."""
+    values = {**command.env, **command.secrets, **own_variables(place, command, workspace)}
+    for name in values:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise Refused(f"{name!r} is no name for an environment variable of a shell")
+    lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+    return f"unset PCC_IN PCC_OUT\n{lines}"
+
+
+def _of_account(
+    account: Account, place: RunDir, command: Command, workspace: str, folder: str, kill_after: float
+) -> str:
+    """Give what a lane calls for a command of the account. No file has the script: the text comes on stdin."""
+    end = f"end-{secrets.token_hex(8)}"
+    script = command.script if command.script.endswith("\n") else f"{command.script}\n"
+    quoted = shlex.quote(folder)
+    words = _join(["-k", _seconds(kill_after), _seconds(command.limit)])
+    shell, *rest = map(shlex.quote, shlex.split(command.shell))
+    options = " ".join(rest)
+    text = (
+        "exec </dev/null\n"
+        # Two names for it, in one shell or the other.
+        f"ulimit -u {PROCESSES} 2>/dev/null || ulimit -p {PROCESSES} 2>/dev/null\n"
+        f"cd {quoted} 2>/dev/null ||"
+        f" {{ printf 'pccpipe: the folder %s cannot be entered\\n' {quoted} >&2; exit 127; }}\n"
+        # The command's own PATH need not have its shell.
+        f"pcc_shell=$(command -v {shell}) || pcc_shell={shell}\n"
+        f'set -- "$1" {words} "$pcc_shell" {options} /proc/self/fd/9\nunset OLDPWD pcc_shell\nexport PWD\n'
+        f"{account.environment(command.id)}{_exports(place, command, workspace)}"
+        f"exec 9<<'{end}'\n{script}{end}\n"
+        'exec $pcc_walls "$@"\n# pccpipe: this is all of it'
+    )
+    lay_out = shlex.quote(_account_folders(account, command))
+    boot = """sh -c 'p=$(cat) && eval "$p"'"""
+    return (
+        f"pcc_text() {{\nprintf %s {shlex.quote(text)}\n}}\n"
+        f"pcc_files() {{\nprintf %s {lay_out} | (cd / && pcc_exec_as {boot})\n}}\n"
+    )
+
+
+def _account_folders(account: Account, command: Command) -> str:
+    """A script that makes a command's folders, as the account and in its own place: nothing there is believed."""
+    home, files, out = (account.folder_of(command.id, kind) for kind in ("home", "in", "out"))
+    steps = ["umask 077", _join(["rm", "-rf", "--", home, files, out]), _join(["mkdir", home])]
+    if command.files:
+        steps.append(_join(["mkdir", files]))
+        steps += [f"{_printf(data)} >{shlex.quote(f'{files}/{name}')}" for name, data in command.files.items()]
+    if command.wants_out:
+        steps.append(_join(["mkdir", out]))
+    return " &&\n".join(steps)
+
+
+def own_variables(place: RunDir, command: Command, workspace: str) -> Mapping[str, str]:
+    """Give what pccpipe itself sets in a command's environment."""
+    values = {
+        "PCC_WORKSPACE": workspace,
+        "PCC_RUN_ID": place.run_id,
+        # By this the processes of the command are found again, wherever they went.
+        "PCCPIPE_STEP": f"{place.tag}/{command.id}/",
+    }
+    account = place.account_of(command)
+    folder_of = account.folder_of if account else place.file_of
+    if command.files:
+        values["PCC_IN"] = folder_of(command.id, "in")
+    if command.wants_out:
+        values["PCC_OUT"] = folder_of(command.id, "out")
+    return values
+
+
+def _folders(place: RunDir, command: Command) -> str:
+    steps = []
+    if command.files:
+        folder = place.file_of(command.id, "in")
+        steps.append(_join(["mkdir", folder]))
+        steps += [f"{_printf(data)} >{shlex.quote(f'{folder}/{name}')}" for name, data in command.files.items()]
+    if command.wants_out:
+        steps.append(_join(["mkdir", place.file_of(command.id, "out")]))
+    body = " &&\n".join(steps) or ":"
+    return f"pcc_files() {{\n{body}\n}}\n"
+
+
+def _printf(data: bytes) -> str:
+    """A command that writes these bytes; an argument can hold any but NUL."""
+    parts = [part.decode(errors="surrogateescape") for part in data.split(b"\0")]
+    return _join(["printf", "\\000".join(["%s"] * len(parts)), *parts])
+
+
+def _call(*words: str) -> bytes:
+    return _encoded(_join(words) + "\n")
+
+
+def _join(words: tuple[str, ...] | list[str]) -> str:
+    return " ".join(map(shlex.quote, words))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def write_files(place: RunDir, folder: str, files: Mapping[str, bytes]) -> str:
+    """A script that makes a folder among those of commands, for nobody else to read, with these files in it."""
+    to = place.reached(folder)
+    writes = [f"{_printf(data)} >{shlex.quote(f'{to}/{name}')}" for name, data in files.items()]
+    return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(f'{place.state}/commands')}", make_folder(to), *writes])
+
+
+def make_folder(folder: str) -> str:
+    """A line that makes a folder, and none that it lies in: by a gate that is gone there is nothing to make."""
+    return f"{{ [ -d {shlex.quote(folder)} ] || mkdir {shlex.quote(folder)}; }}"

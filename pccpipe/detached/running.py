@@ -1,0 +1,327 @@
+"""A command that runs detached on a machine, followed through a lane; through another one when that is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+from msgspec import Struct
+
+from pccpipe.detached import programs
+from pccpipe.detached.ended import fetch_file, signal_name
+from pccpipe.detached.lane import Lane
+from pccpipe.detached.pool import Lanes
+from pccpipe.detached.programs import Offsets
+from pccpipe.detached.trailer import Trailer, TrailerFinder
+from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.machine import logind
+from pccpipe.machine.answers import number
+from pccpipe.machine.retry import Backoff
+from pccpipe.outcome import Stream
+from pccpipe.target import Chunk, Exit, Isolation, Token
+
+LOST_AFTER = 600.0
+"""Seconds for which a machine may stay away before what runs on it counts as lost."""
+ASK_AFTER = 15.0
+"""Seconds without output after which the machine is asked whether the command still runs."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far the spools of a flood are ahead of the reader."""
+LEAST_AHEAD = 16 << 20
+"""Bytes that a spool must be ahead, beyond the end that is wanted, for the rest to be skipped."""
+TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
+
+
+class CommandRef(Struct, frozen=True):
+    """Where a command's output is found: what `attach` needs."""
+
+    id: str
+    mark: str
+    folder: str
+    """The lane's."""
+    offsets: Offsets
+    """Where in the lane's spools its output begins."""
+
+    def token(self) -> Token:
+        stdout, stderr = self.offsets
+        return {"id": self.id, "mark": self.mark, "lane": self.folder, "stdout": stdout, "stderr": stderr}
+
+    @staticmethod
+    def of(token: Token) -> CommandRef:
+        """Raises `Lost` if it is no token of ours."""
+        match token:
+            case {"id": str(id_), "mark": str(mark), "lane": str(folder), "stdout": int(stdout), "stderr": int(stderr)}:
+                return CommandRef(id_, mark, folder, (stdout, stderr))
+            case _:
+                raise Lost(f"the record does not say where the command runs: {token}")
+
+
+class DetachedRunning:
+    """A `Running`. One thread reads; any may stop.
+
+    Args:
+        lane: the one that it was begun on; None to attach to it first.
+        lost_after: seconds for which the machine may stay away.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        followed: CommandRef,
+        isolation: Isolation,
+        lane: Lane | None,
+        lost_after: float = LOST_AFTER,
+    ) -> None:
+        self._lanes = lanes
+        self._followed = followed
+        self._isolation = isolation
+        self._lane = lane
+        self._begun_on = lane
+        self._offsets = followed.offsets
+        self._lost_after = lost_after
+        self._retry = Backoff(lost_after)
+        self._finders = {stream: TrailerFinder(followed.mark, lanes.machine.host) for stream in Stream}
+        self._ended: set[Stream] = set()
+        self._pending: list[Chunk] = []
+        self._exit: Exit | None = None
+        self._lost: Lost | None = None
+        self._output_lost = False
+        """Raised once all of its output is given."""
+        self._looks = 4
+        self._heard = time.monotonic()
+        self._stop_lock = threading.Lock()
+        self._stop_by: float | None = None
+        self._stop_sent = True
+        self._was_over = False
+        """Whether it had ended when it was to be stopped, and no word of that had been sent."""
+        self._stop_may_have_come = False
+        self._wanted: tuple[int, int] | None = None
+        """How many bytes of the beginning and of the end are wanted of a flood."""
+        self._next_look = 0.0
+
+    @property
+    def token(self) -> Token:
+        return self._followed.token()
+
+    @property
+    def isolation(self) -> Isolation:
+        return self._isolation
+
+    def read(self, timeout: float) -> Chunk | Exit | None:
+        deadline = time.monotonic() + timeout
+        while not self._pending:
+            if self._exit:
+                return self._exit
+            if self._lost:
+                raise self._lost
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                if self._lane:
+                    self._take_in(self._lane, left)
+                else:
+                    self._attach(left)
+            except (ConnectionError, TimeoutError):
+                self._leave_lane()
+            except Nonsense as error:
+                # To ask again would give the same, or a better lie.
+                self._leave_lane()
+                self._lost = Lost(error.words)
+            if time.monotonic() >= deadline and not self._pending:
+                return self._exit
+        return self._pending.pop(0)
+
+    def may_skip(self, beginning: int, ending: int) -> None:
+        self._wanted = (beginning, ending)
+
+    def stop(self, grace: float) -> None:
+        with self._stop_lock:
+            by = time.monotonic() + grace
+            self._stop_by = min(by, self._stop_by or by)
+            self._stop_sent = False
+            # While the machine is away, the thread that reads sends it when it is back.
+            if self._lane:
+                self._send_stop()
+
+    def fetch(self, name: str, limit: int) -> bytes:
+        lanes = self._lanes
+        return fetch_file(lanes.machine, lanes.place, self._followed.id, name, limit, self._lost_after)
+
+    def let_go(self) -> None:
+        self._leave_lane()
+
+    def discard(self) -> None:
+        lane, self._lane = self._lane, None
+        if self._exit and lane and lane is self._begun_on and self._is_reusable():
+            self._lanes.discard(self._followed.id)
+            self._lanes.give_back(lane)
+            return
+        if lane:
+            lane.close()
+        if self._exit:
+            self._lanes.discard(self._followed.id)
+            self._lanes.retire(self._followed.folder)
+        else:
+            # It may still run, and its files are needed to end it: they go with the run.
+            if lane:
+                self._send(programs.stop(self._followed.id, 0))
+            self._lanes.retire(None)
+
+    def follow(self, lane: Lane) -> None:
+        """Go on with a lane that is attached to the command where the last one stopped."""
+        self._ended.clear()
+        self._heard = time.monotonic()
+        with self._stop_lock:
+            self._lane = lane
+            self._was_over = bool(lane.ended and self._stop_by is not None and not self._stop_may_have_come)
+            # What was sent may have been lost with the lane.
+            self._stop_sent = self._stop_by is None or self._was_over
+
+    def _take_in(self, lane: Lane, timeout: float) -> None:
+        """Wait for output and give it to the finders."""
+        if not self._stop_sent:
+            with self._stop_lock:
+                self._send_stop()
+        if self._wanted and time.monotonic() >= self._next_look:
+            self._catch_up(lane, *self._wanted)
+        if self._lane is not lane:
+            return
+        readable = [stream for stream in lane.ready(min(timeout, ASK_AFTER)) if stream not in self._ended]
+        for stream in readable:
+            data = lane.read(stream)
+            if not data:
+                self._end_of(lane, stream)
+                return
+            self._heard = time.monotonic()
+            output = self._finders[stream].feed(data)
+            if output:
+                self._pending.append(Chunk(stream, output))
+        if not readable:
+            self._ask_if_silent()
+        elif all(finder.trailer for finder in self._finders.values()):
+            self._finish(self._trailers()[0])
+
+    def _catch_up(self, lane: Lane, beginning: int, ending: int) -> None:
+        """Go on near the end of the spools if they are far ahead, and free the disk of what nobody reads any more."""
+        self._next_look = time.monotonic() + LOOK_EVERY
+        folder = self._followed.folder
+        try:
+            answer = self._lanes.control.ask(lambda mark: programs.measure(mark, folder))
+        except Unavailable as error:
+            raise ConnectionResetError(error.words) from error
+        host = self._lanes.machine.host
+        sizes = dict(zip(Stream, (number(host, "size of a spool", size) for size in answer.split()), strict=False))
+        received = dict(zip(Stream, lane.offsets, strict=True))
+        skipped = {
+            stream: sizes[stream] - ending - received[stream]
+            for stream in Stream
+            if stream in sizes and sizes[stream] - ending - received[stream] > LEAST_AHEAD
+            # What comes after a trailer is not this command's.
+            if not self._finders[stream].has_found
+        }
+        if skipped:
+            self._leave_lane()
+            for stream, size in skipped.items():
+                received[stream] += size
+                # What was held back for a trailer lies in the gap.
+                held = len(self._finders[stream].give_up())
+                self._pending.append(Chunk(stream, b"", skipped=held + size))
+            self._offsets = (received[Stream.STDOUT], received[Stream.STDERR])
+        for stream, begun in zip(Stream, self._followed.offsets, strict=True):
+            hole = received[stream] - ending - begun - beginning
+            if hole > 0:
+                self._send(programs.punch(folder, stream, begun + beginning, hole))
+
+    def _end_of(self, lane: Lane, stream: Stream) -> None:
+        """The lane has ended. If the command's supervisor had, then that was all; else the connection is lost."""
+        self._ended.add(stream)
+        if not lane.ended:
+            raise ConnectionResetError("the lane has ended")
+        if len(self._ended) == len(Stream):
+            trailers = self._trailers()
+            if len(trailers) < len(Stream) and self._looks:
+                # They may be on their way into the spools.
+                self._looks -= 1
+                time.sleep(0.5)
+                raise ConnectionResetError("the command has ended, but its output has not")
+            if len(trailers) < len(Stream):
+                self._pending += [Chunk(stream, held) for stream in Stream if (held := self._finders[stream].give_up())]
+                self._pending.append(Chunk(Stream.STDERR, TRUNCATED))
+                self._output_lost = True
+            self._finish(trailers[0] if trailers else lane.ended)
+
+    def _finish(self, trailer: Trailer) -> None:
+        if trailer.code is None:
+            self._lost = Lost(self._why_lost())
+            return
+        self._exit = Exit(
+            trailer.code,
+            signal_name(trailer.code),
+            timed_out=trailer.timed_out,
+            left_processes=trailer.left_processes,
+            output_lost=self._output_lost,
+            was_over=self._was_over,
+        )
+
+    def _why_lost(self) -> str:
+        """Say how a command can have ended whose supervisor left no word of it."""
+        machine = self._lanes.machine
+        words = f"{self._followed.id} was running when {machine.host} was restarted"
+        if self._lane and self._lane.restarted:
+            return words
+        if blame := logind.blame(machine):
+            return f"the supervisor of {self._followed.id} was killed: {blame}"
+        # A machine that shares its kernel with others may have been restarted all the same.
+        return f"{words}, or its supervisor was killed; next: pccpipe doctor"
+
+    def _trailers(self) -> list[Trailer]:
+        return [finder.trailer for finder in self._finders.values() if finder.trailer]
+
+    def _is_reusable(self) -> bool:
+        trailers = self._trailers()
+        return len(trailers) == len(Stream) and all(trailer.reusable for trailer in trailers)
+
+    def _ask_if_silent(self) -> None:
+        """Nothing was heard for long: has the supervisor been killed, or what should have told of its end?"""
+        now = time.monotonic()
+        if now - self._heard < ASK_AFTER:
+            return
+        self._heard = now
+        try:
+            answer = self._lanes.control.ask(lambda mark: programs.is_alive(mark, self._followed.id))
+        except Unavailable as error:
+            raise ConnectionResetError(error.words) from error
+        if answer != "yes":
+            raise ConnectionResetError("the command's supervisor has ended")
+
+    def _leave_lane(self) -> None:
+        if self._lane:
+            self._offsets = self._lane.offsets
+            self._lane.close()
+            self._lane = None
+
+    def _attach(self, timeout: float) -> None:
+        if not self._retry.wait(timeout):
+            return
+        place, followed = self._lanes.place, self._followed
+        try:
+            lane = Lane.attached(self._lanes.machine, place, followed.folder, followed.id, self._offsets)
+        except Nonsense:
+            raise
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            self._retry.failed(error)
+            return
+        self._retry.succeeded()
+        self.follow(lane)
+
+    def _send_stop(self) -> None:
+        """The caller holds the lock."""
+        assert self._stop_by is not None
+        grace = max(0.0, self._stop_by - time.monotonic())
+        with contextlib.suppress(Unavailable, ConnectionError):
+            self._stop_may_have_come = True
+            self._lanes.control.send(programs.stop(self._followed.id, grace))
+            self._stop_sent = True
+
+    def _send(self, program: bytes) -> None:
+        with contextlib.suppress(Unavailable, ConnectionError):
+            self._lanes.control.send(program)

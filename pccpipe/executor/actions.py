@@ -1,0 +1,157 @@
+"""The built-in actions: upload, download, diff, remove, build."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from pccpipe.cancel import Cancel, Halt
+from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
+from pccpipe.executor.context import LeftOpen, Position, RunContext, StepOutcome, halted
+from pccpipe.executor.exposure import Level
+from pccpipe.executor.patience import Wait, with_patience
+from pccpipe.executor.replay import Turn
+from pccpipe.executor.result import result_target
+from pccpipe.executor.retries import with_retries
+from pccpipe.executor.run_step import ACCEPT
+from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
+from pccpipe.spec.habits import of_download
+from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
+from pccpipe.values import Json
+from pccpipe.workspace.base import Sent
+
+Action = Upload | Download | Diff | Remove | Build
+
+
+def run_action(parts: RunContext, here: Position, step: Step, body: Action) -> StepOutcome:
+    """Do a built-in action, again as often as `retry:` says."""
+    path = here.path_of(step.id)
+    place = Place.VM if parts.project.isolation_mode is IsolationMode.VM else Place.LOCAL
+    # No cancel cuts a removal short that is at work; for a VM that is away nobody waits after one.
+    halt = Halt(Cancel() if isinstance(body, Remove) else parts.cancel, here.deadline)
+
+    def attempt(number: int) -> StepOutcome:
+        try:
+            wait = Wait(place, path, here.deadline, consented=step.id in parts.accepted)
+            facts, leaks = with_patience(parts, wait, lambda: _act(parts, here, path, body, halt))
+        except Halted:
+            return halted(halt)
+        except Unavailable as no:
+            if parts.targets.fenced:
+                raise LeftOpen(parts.targets.fenced) from no
+            parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
+            if parts.cancel.requested:
+                return StepOutcome(Outcome.CANCELLED, message=f"cancelled; {no.words}")
+            return StepOutcome(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
+        except PccpipeError as error:
+            parts.room.leave_if_full(error)
+            if parts.targets.fenced:
+                raise LeftOpen(parts.targets.fenced) from error
+            code = error.code if isinstance(error, ActionError) else None
+            return StepOutcome(Outcome.FAILED, code=code, message=str(error))
+        parts.journal.append(ActionDone(path, kind_of(body), facts))
+        if isinstance(body, Upload) and place is Place.VM:
+            parts.used.add(place)
+        if leaks:
+            message = f"a secret's value stands in what would come home; it is masked in {', '.join(leaks)}"
+            return StepOutcome(Outcome.FAILED, code=Code.SECRET_IN_OUTPUT, message=message)
+        return StepOutcome(Outcome.SUCCEEDED)
+
+    ended = with_retries(parts, here, path, step.retry, attempt, Turn())
+    if isinstance(body, Remove) and ended.outcome is Outcome.UNAVAILABLE and (vm := parts.project.vm):
+        left = f"{vm.root}/.system/run-workspaces/{parts.run_id} and perhaps a running command are still there"
+        parts.journal.append(Warned(f"the VM could not be cleaned up: {left}; later: pccpipe gc", path))
+    if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(parts, body):
+        assert ended.reason is not None
+        if ended.reason not in MAY_FALL_BACK:
+            return ended
+        if no := _too_late(parts, step):
+            last = max(step.retry.attempts, 1) + 1
+            parts.journal.append(TargetUnavailable(path, last, Place.LOCAL, no.reason, no.words, no.hint))
+            return replace(ended, reason=no.reason, message=f"{ended.reason}: {ended.message}; {no.words}")
+        parts.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))
+        # The upload made the copy at home before it looked for the VM.
+        return StepOutcome(Outcome.SUCCEEDED)
+    return ended
+
+
+def _too_late(parts: RunContext, step: Step) -> Unavailable | None:
+    """Say why an upload may no longer do without the VM: all that follows would move to the controller."""
+    if step.id in parts.accepted:
+        return None
+    hint = ACCEPT.format(run=parts.run_id, step=step.id)
+    if parts.exposure.forbids(Level.LOCAL):
+        words = "an agent's code may have run already, so the upload does not do without the VM"
+        return Unavailable(Reason.AFTER_UNTRUSTED_CODE, words, hint)
+    if earlier := parts.targets.vm_history:
+        return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the upload does not do without the VM", hint)
+    return None
+
+
+def kind_of(body: Action) -> str:
+    """The word for an action in events: its key in the pipeline."""
+    return type(body).__name__.lower()
+
+
+def _may_stay_home(parts: RunContext, body: Upload) -> bool:
+    return body.fall_back_to_home and parts.fallback_allowed and not body.isolation_required
+
+
+def _act(
+    parts: RunContext, here: Position, path: str, body: Action, halt: Halt
+) -> tuple[Mapping[str, Json], Sequence[str]]:
+    """What the action did; and the files that secrets were found in."""
+    names = here.scope.names
+    match body:
+        case Upload():
+            return _sent(parts.workspace.upload(body.exclude, halt)), ()
+        case Download():
+            into = parts.run_dir / "artifacts"
+            brought = parts.workspace.download(_named_files(body, here), into, halt)
+            more = [f"{brought.more_masked} more"] if brought.more_masked else []
+            return {
+                "files": brought.files,
+                "bytes": brought.bytes,
+                "missing": list(brought.missing),
+                "refused": list(brought.refused),
+                **_masked([*brought.masked, *more]),
+            }, [*(f"artifacts/{name}" for name in brought.masked), *more]
+        case Diff():
+            name = body.path.render(names)
+            changed = parts.workspace.diff(result_target(name, parts.run_dir), halt)
+            lines = {"files": changed.files, "insertions": changed.insertions, "deletions": changed.deletions}
+            return {"path": name, **lines, **_refused(changed.refused), **_masked(changed.masked)}, changed.masked
+        case Remove():
+            return _refused(parts.workspace.remove(halt)), ()
+        case Build():
+            image = body.image.render(names)
+            args = {name: template.render(names) for name, template in body.args.items()}
+            log = parts.run_dir / "logs" / f"{path}-{parts.serials.next(path)}.build.log"
+            began = time.monotonic()
+            built = parts.images.build(body, image, args, log, halt)
+            return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}, ()
+
+
+def _named_files(body: Download, here: Position) -> list[str]:
+    """What to bring. Raises ActionError for a pattern, which `validate` refuses where nothing is put into it."""
+    paths = []
+    for template in body.paths:
+        paths.append(template.render(here.scope.names))
+        if not template.is_plain and (words := of_download(paths[-1])):
+            raise ActionError(f"download {paths[-1]!r}: {words[0]}", words[1])
+    return paths
+
+
+def _refused(names: Sequence[str]) -> Mapping[str, Json]:
+    return {"refused": list(names)} if names else {}
+
+
+def _masked(names: Sequence[str]) -> Mapping[str, Json]:
+    return {"masked": list(names)} if names else {}
+
+
+def _sent(sent: Sent) -> Mapping[str, Json]:
+    return {"files": sent.files, "bytes": sent.bytes, "method": sent.method, "seconds": round(sent.seconds, 3)}

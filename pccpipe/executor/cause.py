@@ -1,0 +1,70 @@
+"""The sentence for why a group, or a run, did not succeed: it names the step, the round and the cause."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from pccpipe.executor.context import StepOutcome
+from pccpipe.executor.scope import StepView
+from pccpipe.outcome import Outcome
+from pccpipe.spec.absent import NoResult
+from pccpipe.spec.model import Repeat
+
+_FAILED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNAVAILABLE, Outcome.LOST})
+_READS = re.compile(r"\bsteps\.(\w+)\.result((?:\.\w+)*)")
+_LONGEST_VALUE = 100
+
+
+def named(ended: StepOutcome, where: str = "") -> StepOutcome:
+    """Name in the message which step ended a sequence: `build failed in round 1: exit code 1`.
+
+    Args:
+        where: the round, for a `repeat`: ` in round 1`.
+    """
+    if not ended.at or ended.outcome not in _FAILED:
+        return ended
+    outcome = ended.outcome.value.replace("_", " ")
+    because = f": {ended.message}" if ended.message else ""
+    return replace(ended, message=f"{ended.at} {outcome}{where}{because}", at="")
+
+
+def not_reached(body: Repeat, fails_as: str | None, rounds: int, views: Mapping[str, StepView]) -> str:
+    """Say that a `repeat` ran out of rounds, and what in the last one kept its condition from becoming true."""
+    assert body.until is not None
+    source = body.until.source
+    goal = fails_as.replace("_", " ") if fails_as else f"`{source}` did not become true"
+    failed = [_failure(step.id, views[step.id]) for step in body.steps if views[step.id].outcome in _FAILED]
+    read = {match[1]: match[2] for match in _READS.finditer(source)}
+    skipped = [id_ for id_ in read if id_ in views and views[id_].outcome == Outcome.SKIPPED]
+    text = f"{goal} after {rounds} of {rounds} rounds"
+    if failed:
+        text += f": in round {rounds} {', '.join(failed)}"
+        return text + (f", so {', '.join(skipped)} did not run" if skipped else "")
+    if skipped:
+        return f"{text}: in round {rounds} {', '.join(skipped)} was skipped"
+    given = [_value(id_, keys, views[id_]) for id_, keys in read.items() if id_ in views]
+    return f"{text}: in round {rounds} {', '.join(given)}" if given else text
+
+
+def _failure(id_: str, view: StepView) -> str:
+    code = f" (exit code {view.exit_code})" if view.exit_code else ""
+    return f"{id_} {str(view.outcome).replace('_', ' ')}{code}"
+
+
+def _value(id_: str, keys: str, view: StepView) -> str:
+    """Say what a step's result has where the condition looks: `review gave status "rejected"`."""
+    value: object = view.result
+    if isinstance(value, NoResult):
+        return f"{id_} gave no result"
+    names = keys.split(".")[1:]
+    for name in names:
+        if not isinstance(value, Mapping) or name not in value:
+            return f"{id_} gave no {'.'.join(names)}"
+        value = value[name]
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    shown = text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    return f"{id_} gave {'.'.join(names) or 'the result'} {shown}"

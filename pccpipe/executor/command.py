@@ -1,0 +1,129 @@
+"""Makes a step into a `Command`: every expression evaluated, every file rendered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pccpipe.errors import LimitExceeded, ResultError, UsageError
+from pccpipe.executor.context import STEP_LIMIT, Position, RunContext
+from pccpipe.executor.result import result_target
+from pccpipe.executor.secrets import StepSecrets
+from pccpipe.limits import FILE_INPUT
+from pccpipe.outcome import Place
+from pccpipe.spec.model import FileInput, FileKind, Host, Run, Step
+from pccpipe.spec.paths import read_file
+from pccpipe.spec.schema import find_schema
+from pccpipe.target import Command, ContainerSettings
+from pccpipe.workspace.patch import brief
+
+STOP_MARGIN = 60.0
+"""Seconds to stop a command. By these and the `lost` limit a target's own limit lies behind ours."""
+
+LONGEST_NAME = 80
+"""Characters of a matrix leg's path in the names of its files."""
+
+
+def make_command(
+    parts: RunContext,
+    here: Position,
+    step: Step,
+    body: Run,
+    where: Host,
+    place: Place,
+    serial: int,
+    access: StepSecrets,
+) -> Command:
+    """The command that runs `body` as `where` says, at `place`; the how-manieth of its step.
+
+    Raises ExpressionError, UsageError.
+    """
+    names = here.scope.on(place.value).names
+    container = where.container if place is Place.CONTAINER else None
+    templates = {**parts.pipeline.env, **(container.env if container else {}), **where.env}
+    left = here.deadline.left if here.deadline else STEP_LIMIT
+    return Command(
+        id=f"{_file_name(here.path_of(step.id))}-{serial}",
+        step=step.id,
+        serial=serial,
+        script=where.run.render_for_shell(names),
+        shell=where.command_line,
+        cwd=where.cwd.render(names) if where.cwd else ".",
+        env={name: template.render(names) for name, template in templates.items()},
+        secrets=access.secrets,
+        is_proxied=access.is_proxied,
+        way_out=access.way_out,
+        files={file.name: _content(parts, file, names) for file in body.files},
+        wants_out=body.result is not None,
+        limit=left + parts.project.lost_after + STOP_MARGIN,
+        container=asked_settings(where, place, here),
+        as_login=body.as_login and place is Place.VM,
+    )
+
+
+def _file_name(path: str) -> str:
+    """A step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`.
+
+    The values of a matrix are any text, so a leg's name ends with a hash of its path: no two are the same.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
+    if "=" not in path:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def asked_settings(where: Host, place: Place, here: Position) -> ContainerSettings | None:
+    """What a step asks of its container at `place`; None if it has none there. Raises ExpressionError."""
+    container = where.container if place is Place.CONTAINER else None
+    if container is None:
+        return None
+    return ContainerSettings(
+        image=container.image.render(here.scope.on(place.value).names),
+        network=container.network.value,
+        memory=container.memory,
+        cpus=container.cpus,
+        pids=container.pids,
+        home_size=container.home_size,
+        read_only_workspace=container.read_only_workspace,
+        read_only_root=container.read_only_root,
+        runtime=container.runtime,
+        root=container.root,
+        capabilities=container.capabilities,
+        new_privileges=container.new_privileges,
+        seccomp=container.seccomp,
+        apparmor=container.apparmor,
+        init=container.init,
+        loosened=container.loosened,
+    )
+
+
+def _content(parts: RunContext, file: FileInput, names: Mapping[str, object]) -> bytes:
+    match file.kind:
+        case FileKind.TEXT | FileKind.TEMPLATE:
+            return file.content.render(names).encode()
+        case FileKind.FILE:
+            path = parts.pipeline.path.parent / Path(file.content.render(names)).expanduser()
+            try:
+                return read_file(path, FILE_INPUT)
+            except LimitExceeded as error:
+                raise UsageError(f"the file {file.name!r}: {error.message}") from error
+            except OSError as error:
+                raise UsageError(f"cannot read {path} for the file {file.name!r}: {error.strerror}") from error
+        case FileKind.PATCH:
+            return _patch(parts, file, file.content.render(names))
+        case FileKind.SCHEMA:
+            return json.dumps(find_schema(file.content.source, parts.pipeline.path.parent), indent=1).encode()
+
+
+def _patch(parts: RunContext, file: FileInput, path: str) -> bytes:
+    what_to_do = "name what a `diff:` step before this one makes, as `patch: diff.patch`"
+    try:
+        return brief(result_target(path, parts.run_dir))
+    except ResultError as error:
+        raise UsageError(f"{path!r} is no patch for the file {file.name!r}; {what_to_do}") from error
+    except OSError as error:
+        words = f"cannot read the patch {path!r} for the file {file.name!r}: {error.strerror}"
+        raise UsageError(f"{words}; {what_to_do}") from error

@@ -1,0 +1,182 @@
+"""A run from its first step to its last: the steps, the `always:` steps whatever happened, the targets' end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pccpipe.cancel import Deadline, Halt
+from pccpipe.errors import PccpipeError
+from pccpipe.executor.cause import named
+from pccpipe.executor.context import ALWAYS_LIMIT, LeftOpen, Position, RunContext, StepOutcome
+from pccpipe.executor.help import InputState
+from pccpipe.executor.patience import is_away
+from pccpipe.executor.places import first_way
+from pccpipe.executor.replay import deadline_since
+from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
+from pccpipe.executor.walk import PASSING, Walk, number_of
+from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.record.events import (
+    AlwaysStarted,
+    Warned,
+)
+from pccpipe.record.state import WAITING
+from pccpipe.spec.model import Parallel, Repeat, Run, Step
+from pccpipe.values import Json
+
+_STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT, Reason.VM_BUSY})
+"""Reasons for which a run stops, exposed or not: it waits for a person, or for another run's end."""
+_NAMED = frozenset({Reason.FENCED, Reason.VM_BUSY})
+"""Reasons that are the status of a run which stops for them."""
+
+
+class RunOutcome(Struct, frozen=True):
+    outcome: Outcome | None
+    """None: the run waits for a person, and goes on when it is resumed."""
+    status: str
+    message: str
+    stopped: bool = False
+    """It can't go on now, and keeps what it has until it is resumed."""
+    hint: str = ""
+    reason: Reason | None = None
+    """Why it was stopped, if that is its status."""
+
+
+def execute(parts: RunContext, inputs: Mapping[str, Json]) -> RunOutcome:
+    """Run the pipeline's steps, then its `always:` steps whatever happened; close the targets last.
+
+    An error that is none of pccpipe's own (a bug) comes out of here too, but after the `always:` steps. RecordFull
+    comes out at once, and leaves all targets as they are.
+    """
+    pipeline = parts.pipeline
+    scope = Scope(
+        inputs=inputs,
+        run=RunView(parts.run_id, parts.project.isolation_mode.value, str(parts.run_dir)),
+        project=ProjectView(parts.project.id),
+        steps={step.id: StepView() for step in pipeline.all_steps()},
+    )
+    ended = StepOutcome(Outcome.FAILED, message="pccpipe itself failed")
+    stopped = False
+    try:
+        try:
+            ended = _run_steps(parts, scope)
+        except LeftOpen as open_:
+            ended = _fenced(str(open_))
+        except OSError as error:
+            parts.room.leave_if_full(error)
+            raise
+        finally:
+            stopped = _stops(parts, ended)
+            if parts.room.is_missing:
+                pass
+            elif ended.help is InputState.WANTED:
+                _leave(parts)
+            elif not stopped or ended.reason is Reason.FENCED:
+                ended = _run_always(parts, scope, ended)
+                stopped = stopped or ended.reason is Reason.FENCED
+    finally:
+        if parts.room.is_missing:
+            parts.targets.leave()
+        else:
+            _close_targets(parts)
+    if ended.help is InputState.WANTED:
+        return RunOutcome(None, WAITING, ended.message)
+    if stopped:
+        reason = ended.reason if ended.reason in _NAMED else None
+        status = (reason or ended.outcome).value
+        hint = f"pccpipe resume {parts.run_id}"
+        return RunOutcome(ended.outcome, status, ended.message, stopped=True, hint=hint, reason=reason)
+    return RunOutcome(ended.outcome, _status(ended), ended.message)
+
+
+def _close_targets(parts: RunContext) -> None:
+    for place in parts.past.places:
+        # What can't be reached any more is for `gc`.
+        with contextlib.suppress(PccpipeError):
+            parts.targets[place].take_over()
+    stays = parts.targets.close()
+    # On a VM that was taken over it is the other one's.
+    for left in () if parts.targets.fenced else stays:
+        parts.journal.append(Warned(left))
+
+
+def _stops(parts: RunContext, ended: StepOutcome) -> bool:
+    """Say whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
+    if ended.reason is Reason.FENCED:
+        return True
+    if ended.outcome is not Outcome.UNAVAILABLE or parts.cancel.requested or parts.past.always:
+        return False
+    if ended.reason is Reason.UNATTESTED:
+        return False  # it would be refused again
+    return ended.reason in _STOPPING or parts.exposure.is_exposed or is_away(parts, ended.reason)
+
+
+def _leave(parts: RunContext) -> None:
+    """Bring all home that is on the VM: nobody knows how long a person takes, nor what becomes of the VM meanwhile."""
+    try:
+        parts.workspace.remove(Halt(parts.cancel, Deadline.after(ALWAYS_LIMIT, "the way home")))
+    except PccpipeError as error:
+        parts.journal.append(Warned(f"the workspace stays on the VM while the run waits: {error}"))
+
+
+def _run_steps(parts: RunContext, scope: Scope) -> StepOutcome:
+    deadline = None
+    try:
+        seconds = number_of(parts.pipeline.timeout, scope)
+    except PccpipeError as error:
+        return StepOutcome(Outcome.FAILED, message=str(error))
+    if seconds is not None:
+        deadline = deadline_since(parts.past.began_at, seconds, "the pipeline")
+    return named(Walk(parts).sequence(parts.pipeline.steps, Position(scope, deadline=deadline)))
+
+
+def _run_always(parts: RunContext, scope: Scope, ended: StepOutcome) -> StepOutcome:
+    """Each `always:` step, whatever the one before it did; the first that fails fails a run that had succeeded.
+
+    Of a run that lost its VM, those on this machine; for the others it is resumed.
+    """
+    if not parts.pipeline.always:
+        return ended
+    if parts.past.always is None and ended.reason is not Reason.FENCED:
+        parts.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
+    here = Position(scope.ended(ended.outcome, _status(ended)), always=True)
+    for step in parts.pipeline.always:
+        if parts.targets.fenced and not _is_local(parts, step):
+            ended = _fenced(parts.targets.fenced)
+            continue
+        try:
+            # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after.
+            with parts.cancel.shield() as cancel:
+                of_step = Walk(replace(parts, cancel=cancel)).step(step, here)
+        except LeftOpen as left:
+            ended = _fenced(str(left))
+            continue
+        failed = of_step.outcome not in PASSING and not step.continue_on_error
+        if failed and ended.outcome is Outcome.SUCCEEDED:
+            ended = replace(of_step, message=f"{step.id} (always): {of_step.message}")
+    return ended
+
+
+def _fenced(words: str) -> StepOutcome:
+    return StepOutcome(Outcome.UNAVAILABLE, reason=Reason.FENCED, message=words)
+
+
+def _is_local(parts: RunContext, step: Step) -> bool:
+    """Say whether a step needs no VM: all that it runs, it runs on this machine."""
+    match step.body:
+        case Run() as body:
+            return first_way(parts.project.isolation_mode, body)[0] is Place.LOCAL
+        case Repeat(steps=inner) | Parallel(steps=inner):
+            return all(_is_local(parts, step) for step in inner)
+        case _:
+            return False
+
+
+def _status(ended: StepOutcome) -> str:
+    if ended.reason is Reason.FENCED:
+        return ended.reason.value
+    named = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
+    return named or (ended.code or ended.outcome).value

@@ -1,0 +1,262 @@
+"""Follows a command that has begun to its end: output to the log and the views, the time limit, the cancel."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+from msgspec import Struct
+
+from pccpipe.cancel import Deadline
+from pccpipe.errors import Lost
+from pccpipe.executor.context import RunContext
+from pccpipe.outcome import Stream
+from pccpipe.record.events import Output
+from pccpipe.record.logs import CommandLog
+from pccpipe.target import Chunk, Exit, Running
+
+T = TypeVar("T")
+
+LAST_WAIT = 60.0
+"""Seconds after KILL in which a target must say how the command ended; after that it is lost."""
+SIGN_LIMIT = 1.5
+"""Seconds in which the place of a cancelled command must give a sign of life; else the command is left there."""
+ASK_AGAIN = 2.0
+"""Seconds between two signs of life while the command has its grace."""
+LEFT = "cancelled; its machine does not answer: it may go on there until its time limit"
+LONGEST_READ = 10.0
+"""Seconds of one wait for output; the loop then looks at its limits again."""
+
+
+MARGIN = 64 << 10
+"""Bytes that are dropped after a gap, besides the longest secret: the gap may begin within one."""
+
+
+CUT = "\n... more than log_limit: no more is shown; the log keeps the end ...\n"
+
+
+class FollowedResult(Struct, frozen=True):
+    """How it went. `exit` is None when that can no longer be known; `message` says why, or which limit passed."""
+
+    exit: Exit | None
+    timed_out: bool = False
+    cancelled: bool = False
+    message: str = ""
+    was_left: bool = False
+    """It was cancelled while its machine was away, and may still run."""
+
+
+def follow(
+    parts: RunContext,
+    path: str,
+    running: Running,
+    log: CommandLog,
+    deadline: Deadline | None,
+    gives_sign: Callable[[], bool] | None = None,
+) -> FollowedResult:
+    """Read a command to its end. The deadline, and a cancel, stop it; its output so far is kept.
+
+    Args:
+        gives_sign: asks the command's machine for a sign of life; None for this one, which is always there.
+
+    Raises RecordFull once the run is left, whatever the command does.
+    """
+    follower = _Follower(parts, path, running, log, deadline)
+    with parts.cancel.watched_by(follower.cancel):
+        return _unless_silent(follower, gives_sign) if gives_sign else follower.run()
+
+
+def _unless_silent(follower: _Follower, gives_sign: Callable[[], bool]) -> FollowedResult:
+    """Follow the command in a thread, which is left alone if the machine is silent when the run is cancelled."""
+    done: Future[FollowedResult] = Future()
+    done.add_done_callback(functools.partial(_wake, follower.woken))
+    _in_thread("pccpipe-follow", done, follower.run)
+    follower.woken.wait()
+    while not done.done():
+        sign: Future[bool] = Future()
+        until = time.monotonic() + SIGN_LIMIT
+        _in_thread("pccpipe-sign", sign, functools.partial(_sign_came, gives_sign, until))
+        either = threading.Event()
+        done.add_done_callback(functools.partial(_wake, either))
+        sign.add_done_callback(functools.partial(_wake, either))
+        either.wait(SIGN_LIMIT)
+        if not done.done() and not (sign.done() and sign.exception() is None and sign.result()):
+            return follower.leave()
+        wait([done], ASK_AGAIN)
+    return done.result()
+
+
+def _wake(waiting: threading.Event, _: object) -> None:
+    waiting.set()
+
+
+def _sign_came(gives_sign: Callable[[], bool], until: float) -> bool:
+    while not gives_sign():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _in_thread(name: str, done: Future[T], do: Callable[[], T]) -> None:
+    def work() -> None:
+        try:
+            done.set_result(do())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+
+
+class _Follower:
+    def __init__(
+        self, parts: RunContext, path: str, running: Running, log: CommandLog, deadline: Deadline | None
+    ) -> None:
+        self._grace = parts.cancel
+        self._room = parts.room
+        self._running = running
+        self._log = log
+        self._margin = MARGIN + parts.masker.longest
+        self._may_skip = False
+        self._deadline = deadline
+        self._outputs = {stream: _OutputStream(parts, path, log, stream) for stream in Stream}
+        self._last_moment: float | None = None
+        self._cancelled = False
+        self._timed_out = False
+        self._writing = threading.Lock()
+        self._left = False
+        self.woken = threading.Event()
+        """Set when the run is cancelled, and when the command has ended."""
+
+    def cancel(self, grace: float) -> None:
+        """Called from the canceller's thread, which others wait for: a machine that is away may not hold it up."""
+        self._cancelled = True
+        threading.Thread(target=self._stop, args=(grace,), name="pccpipe-stop", daemon=True).start()
+        self.woken.set()
+
+    def leave(self) -> FollowedResult:
+        """Follow it no more, whatever the thread that reads it waits for."""
+        with self._writing:
+            self._left = True
+            self._finish_outputs()
+        self._running.let_go()
+        return FollowedResult(None, cancelled=True, message=LEFT, was_left=True)
+
+    def run(self) -> FollowedResult:
+        message = ""
+        try:
+            exit_ = self._read_to_end()
+            if exit_ is None:
+                message = f"it was killed, and {LAST_WAIT:g} s later its target could not say how it had ended"
+        except Lost as lost:
+            exit_, message = None, lost.words
+        with self._writing:
+            if self._left:
+                # It may have been attached to again meanwhile.
+                self._running.let_go()
+            else:
+                self._finish_outputs()
+        # A connection that was away at the limit fails no command that had ended before.
+        timed_out = self._timed_out and not (exit_ and exit_.was_over)
+        if timed_out and self._deadline:
+            message = self._deadline.message
+        return FollowedResult(exit_, timed_out, self._cancelled and not timed_out, message)
+
+    def _finish_outputs(self) -> None:
+        for output in self._outputs.values():
+            output.finish()
+
+    def _read_to_end(self) -> Exit | None:
+        while True:
+            self._room.check()
+            read = self._running.read(self._patience())
+            if isinstance(read, Exit):
+                return read
+            with self._writing:
+                if self._left:
+                    return None
+                if read:
+                    self._take(read)
+            now = time.monotonic()
+            if not self._may_skip and (self._log.is_full or self._is_late(now)):
+                self._may_skip = True
+                self._running.may_skip(self._log.beginning + self._margin, self._log.ending + self._margin)
+            if self._last_moment is not None and now > self._last_moment:
+                return None
+            if self._deadline and self._deadline.passed and not self._timed_out and not self._cancelled:
+                self._timed_out = True
+                self._stop(self._grace.grace)
+
+    def _take(self, chunk: Chunk) -> None:
+        output = self._outputs[chunk.stream]
+        if chunk.skipped or chunk.skipped_more:
+            output.skip(chunk.skipped, self._margin, more=chunk.skipped_more)
+        output.feed(chunk.data)
+
+    def _is_late(self, now: float) -> bool:
+        """Say whether a command that was killed has much more output than can be read in time."""
+        return self._last_moment is not None and now > self._last_moment - LAST_WAIT / 2
+
+    def _patience(self) -> float:
+        if self._last_moment is not None or self._deadline is None or self._timed_out:
+            return 1.0 if self._last_moment is not None else LONGEST_READ
+        return min(LONGEST_READ, self._deadline.left)
+
+    def _stop(self, grace: float) -> None:
+        self._last_moment = time.monotonic() + grace + LAST_WAIT
+        self._running.stop(grace)
+
+
+class _OutputStream:
+    """One stream's way: masked first, then to the log file as bytes and to the views as text."""
+
+    def __init__(self, parts: RunContext, path: str, log: CommandLog, stream: Stream) -> None:
+        self._masker = parts.masker
+        self._mask = parts.masker.stream()
+        self._journal = parts.journal
+        self._log = log
+        self._path = path
+        self._stream = stream
+        # A character may be cut by a chunk's end; what is no UTF-8 at all is shown as the replacement character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._unsafe = 0
+        """Bytes that still come and may be the rest of a secret which began in a gap."""
+
+    def feed(self, data: bytes) -> None:
+        if self._unsafe:
+            dropped = min(self._unsafe, len(data))
+            self._unsafe -= dropped
+            self._log.skip(self._stream, dropped)
+            data = data[dropped:]
+        self._pass_on(self._mask.feed(data), final=False)
+
+    def skip(self, size: int, margin: int, *, more: bool) -> None:
+        """Count what nobody read. What the mask holds back goes as well: it may be the beginning of a secret."""
+        self._log.skip(self._stream, size + self._mask.held, more=more)
+        self._mask = self._masker.stream()
+        self._unsafe = margin
+        self._end_shown()
+
+    def finish(self) -> None:
+        self._pass_on(self._mask.finish(), final=True)
+
+    def _pass_on(self, data: bytes, *, final: bool) -> None:
+        if not data and not final:
+            return
+        shown = self._log.write(self._stream, data) if data else 0
+        text = self._decoder.decode(data[:shown], final)
+        if text:
+            self._journal.append(Output(self._path, self._stream, text))
+        if shown < len(data):
+            self._end_shown()
+
+    def _end_shown(self) -> None:
+        """Say once, to who watches, that no more is shown; the log gets the end as well."""
+        if not self._log.is_cut_shown:
+            self._log.is_cut_shown = True
+            self._journal.append(Output(self._path, self._stream, CUT))

@@ -1,0 +1,108 @@
+"""What came of an attempt whose command began: its outcome, and its result."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec.structs import replace
+
+from pccpipe import limits
+from pccpipe.cancel import Halt, unless_halted
+from pccpipe.errors import Halted, Lost, ResultError, Unavailable
+from pccpipe.executor.context import StepOutcome
+from pccpipe.executor.follow import FollowedResult
+from pccpipe.executor.result import masked_result, parse_result, result_target
+from pccpipe.executor.run_step import RunStep
+from pccpipe.outcome import Code, Outcome, Place
+from pccpipe.record.events import CommandEnded, CommandStarted, Warned
+from pccpipe.record.files import write_atomically
+from pccpipe.record.logs import CommandLog
+from pccpipe.spec.model import ResultSpec
+from pccpipe.target import Exit, Running
+from pccpipe.values import Json
+
+LOST_OUTPUT = "some of its output may be lost: the engine was restarted while it ran"
+
+
+def judge(step: RunStep, running: Running, followed: FollowedResult, place: Place, log: CommandLog) -> StepOutcome:
+    """The outcome of an attempt whose command began."""
+    logs = (log.stdout_path, log.stderr_path)
+    exit_ = followed.exit
+    if followed.was_left:
+        return StepOutcome(Outcome.CANCELLED, message=followed.message, logs=logs)
+    if exit_ is None:
+        if place is not Place.LOCAL:
+            step.parts.absence.since(time.monotonic() - step.parts.project.lost_after)
+        return StepOutcome(Outcome.LOST, message=followed.message, logs=logs)
+    if exit_.output_lost and place is Place.CONTAINER:
+        step.parts.journal.append(Warned(LOST_OUTPUT, step.path))
+    elif exit_.output_lost:
+        words = "the end of its output is lost: it could not be kept where it ran (is the disk there full?)"
+        step.parts.journal.append(Warned(f"{words}; free some space: pccpipe gc", step.path))
+    if exit_.left_processes and not followed.cancelled:
+        words = "processes that it left in the background were ended: nothing of a step outlives it"
+        step.parts.journal.append(Warned(words, step.path))
+    ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, message=_sentence(exit_), logs=logs)
+    if followed.cancelled:
+        ended = replace(ended, outcome=Outcome.CANCELLED, message="cancelled")
+    elif followed.timed_out or exit_.timed_out:
+        ended = replace(ended, outcome=Outcome.TIMED_OUT, message=followed.message or "its time limit has passed")
+    elif exit_.code == 0:
+        ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
+    if step.body.result:
+        return _with_result(step, ended, running, step.body.result, place)
+    return ended
+
+
+def remembered(step: RunStep, started: CommandStarted, over: CommandEnded, place: Place) -> StepOutcome:
+    """The attempt that an earlier process brought to its end, with its result as that left it."""
+    log = (step.parts.run_dir / started.stdout, step.parts.run_dir / started.stderr)
+    ended = StepOutcome(over.outcome, over.exit_code, over.reason, over.code, over.message, logs=log)
+    if step.body.result and over.outcome is Outcome.SUCCEEDED:
+        path = step.result_path(step.body.result, place)
+        target = result_target(path, step.parts.run_dir)
+        try:
+            value = parse_result(target.read_bytes(), target.name, step.body.result.schema_json)
+        except (OSError, ResultError) as error:
+            return replace(ended, outcome=Outcome.FAILED, message=f"the result is no longer there: {error}")
+        ended = replace(ended, result=value, result_path=path, unattested=step.is_unattested(place))
+    return ended
+
+
+def _with_result(step: RunStep, ended: StepOutcome, running: Running, spec: ResultSpec, place: Place) -> StepOutcome:
+    """The attempt with its result; a result that is missing or wrong makes a succeeded one FAILED."""
+    try:
+        path, value = _take_result(step, running, spec, place)
+    except ResultError as error:
+        failed = {Outcome.SUCCEEDED}
+        if error.code is Code.SECRET_IN_OUTPUT:
+            failed.add(Outcome.FAILED)
+        if ended.outcome not in failed:
+            return ended
+        return replace(ended, outcome=Outcome.FAILED, code=error.code, message=error.message)
+    except (Unavailable, Lost, Halted) as error:
+        if ended.outcome is not Outcome.SUCCEEDED:
+            return ended
+        return replace(ended, outcome=Outcome.LOST, message=f"its result could not be fetched: {error}")
+    return replace(ended, result=value, result_path=path, unattested=step.is_unattested(place))
+
+
+def _take_result(step: RunStep, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
+    path = step.result_path(spec, place)
+    target = result_target(path, step.parts.run_dir)
+    halt = Halt(step.parts.cancel)
+    fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
+    data, had_secret = masked_result(fetched, target.name, step.parts.masker)
+    # Written before it is checked: a wrong result is what somebody will want to look at.
+    step.parts.room.made(lambda: write_atomically(target, data))
+    if had_secret:
+        raise ResultError(f"a secret's value stands in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)
+    return path, parse_result(data, target.name, spec.schema_json)
+
+
+def _sentence(exit_: Exit) -> str:
+    if exit_.out_of_memory:
+        return f"killed: out of memory (exit code {exit_.code})"
+    if exit_.signal:
+        return f"ended by signal {exit_.signal} (exit code {exit_.code})"
+    return f"exit code {exit_.code}"

@@ -1,0 +1,350 @@
+"""What would run where: the pipeline with every expression evaluated that can be known before the run.
+
+What only the run can know (results, rounds, the run's id) stays as it is written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import assert_never
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from pccpipe import limits
+from pccpipe.errors import ExpressionError, PccpipeError, SpecError, UsageError
+from pccpipe.executor.actions import kind_of
+from pccpipe.executor.places import first_way, following_way
+from pccpipe.executor.plan_warnings import exposures
+from pccpipe.executor.scope import ProjectView, RunView
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.sources import read_secrets
+from pccpipe.spec import jinja
+from pccpipe.spec.bounds import bounded_work
+from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.model import (
+    Build,
+    Container,
+    Diff,
+    Download,
+    Host,
+    Parallel,
+    Pipeline,
+    Project,
+    Remove,
+    Repeat,
+    Run,
+    SecretSource,
+    Step,
+    Upload,
+    Value,
+)
+from pccpipe.spec.problem import Problem
+from pccpipe.values import Json
+
+
+class PlannedContainer(Struct, frozen=True):
+    image: str
+    settings: Container
+
+
+class Way(Struct, frozen=True):
+    """A place where a run step would be tried, and what it would run there."""
+
+    place: Place
+    host: str
+    command: str
+    """With shell-quoted values, as far as they can be known."""
+    shell: str
+    shell_options: tuple[str, ...]
+    cwd: str | None
+    env: Mapping[str, str]
+    container: PlannedContainer | None
+
+
+class PlannedStep(Struct, frozen=True):
+    path: str
+    """As the run will name it, but for the rounds of a `repeat`."""
+    depth: int
+    kind: str
+    step: Step
+    always: bool
+    condition: str | None
+    """As written, or `false`/`true` when that can be known."""
+    timeout: str | None
+    """Seconds as a number, or the expression."""
+    does: str = ""
+    """What an action or a group does, in words: paths, rounds, how many at once."""
+    asked: Place | None = None
+    ways: tuple[Way, ...] = ()
+    """Of a run step: the first place, then its fallback if it may take it."""
+    result: str | None = None
+    unattested: bool = False
+    """A command on the VM could forge its result."""
+
+
+class Plan(Struct, frozen=True):
+    pipeline: Pipeline
+    project: Project
+    inputs: Mapping[str, Json]
+    steps: tuple[PlannedStep, ...]
+    warnings: tuple[str, ...]
+    upstreams: Mapping[str, str]
+    """Of each secret that stays here, the base URL of the API that it is the key to."""
+
+
+def make_plan(
+    pipeline: Pipeline,
+    project: Project,
+    inputs: Mapping[str, Json],
+    *,
+    fallback_allowed: bool = True,
+    environ: Mapping[str, str] = os.environ,
+) -> Plan:
+    """The plan of a run with these inputs (from `resolve_inputs`). Runs and connects to nothing.
+
+    Raises SpecError for an expression that exceeds a limit.
+    """
+    with bounded_work(limits.PLAN_WORK):
+        return _made(pipeline, project, inputs, fallback_allowed, environ)
+
+
+def _made(
+    pipeline: Pipeline, project: Project, inputs: Mapping[str, Json], fallback_allowed: bool, environ: Mapping[str, str]
+) -> Plan:
+    secrets, unset = _read_secrets(pipeline, environ)
+    masker = Masker(secrets)
+    planner = _Planner(pipeline, project, fallback_allowed and not project.isolation_required, masker)
+    run = RunView(id="", isolation_mode=project.isolation_mode.value, folder="")
+    names: dict[str, object] = {"inputs": inputs, "project": ProjectView(project.id), "run": run}
+    planned = [*planner.steps(pipeline.steps, _At(names)), *planner.steps(pipeline.always, _At(names, always=True))]
+    steps = tuple(_attested(project, planned))
+    upstreams = {
+        name: planner.text(secret.upstream, f"secrets.{name}", _At(names))
+        for name, secret in pipeline.secrets.items()
+        if secret.upstream
+    }
+    warnings = [*map(masker.text, planner.warnings), *unset]
+    warnings += [*_project_warnings(project, steps), *map(masker.text, exposures(project, steps))]
+    shown = {name: masker.json(value) for name, value in inputs.items()}
+    return Plan(pipeline, project, shown, steps, tuple(dict.fromkeys(warnings)), upstreams)
+
+
+def _attested(project: Project, steps: Sequence[PlannedStep]) -> Iterator[PlannedStep]:
+    """The steps, with whether a command on the VM could forge their results."""
+    if project.isolation_mode is not IsolationMode.VM:
+        yield from steps
+        return
+    repeats = [f"{step.path}." for step in steps if step.kind == "repeat"]
+    as_login = [index for index, step in enumerate(steps) if _runs_as_login(project, step)]
+    for index, step in enumerate(steps):
+        around = [group for group in repeats if step.path.startswith(group)]
+        comes_after = any(
+            other <= index or any(steps[other].path.startswith(group) for group in around) for other in as_login
+        )
+        remote = any(way.place is not Place.LOCAL for way in step.ways)
+        yield replace(step, unattested=bool(step.result and remote and comes_after))
+
+
+def _runs_as_login(project: Project, step: PlannedStep) -> bool:
+    body = step.step.body
+    if not isinstance(body, Run) or not step.ways or step.ways[0].place is not Place.VM:
+        return False
+    return body.as_login or not (project.vm and project.vm.run_as)
+
+
+class _At(Struct, frozen=True):
+    """Where in the tree, and what can be known there."""
+
+    names: Mapping[str, object]
+    path: str = ""
+    depth: int = 0
+    always: bool = False
+
+    def inside(self, path: str) -> _At:
+        return replace(self, path=path, depth=self.depth + 1)
+
+    def knowing(self, **names: object) -> _At:
+        return replace(self, names={**self.names, **names})
+
+
+class _Planner(Struct):
+    pipeline: Pipeline
+    project: Project
+    fallback_allowed: bool
+    masker: Masker
+    warnings: list[str] = field(default_factory=list)
+
+    def steps(self, steps: Sequence[Step], at: _At) -> Iterator[PlannedStep]:
+        for step in steps:
+            path = f"{at.path}.{step.id}" if at.path else step.id
+            if step.matrix:
+                yield self._group(step, "matrix", f"{_at_once(step.matrix_parallel)}", path, at)
+                for values in itertools.product(*step.matrix.values()):
+                    leg = dict(zip(step.matrix, values, strict=True))
+                    label = ",".join(f"{key}={value}" for key, value in leg.items())
+                    of_leg = replace(step, id=f"{step.id}[{label}]", matrix={}, condition=None)
+                    yield from self._step(of_leg, f"{path}[{label}]", at.inside(path).knowing(matrix=leg))
+            else:
+                yield from self._step(step, path, at)
+
+    def _step(self, step: Step, path: str, at: _At) -> Iterator[PlannedStep]:
+        body = step.body
+        match body:
+            case Run():
+                yield self._run(step, body, path, at)
+            case Upload() | Download() | Diff() | Remove() | Build():
+                yield self._group(step, kind_of(body), self._action(body, path, at), path, at)
+            case Repeat():
+                until = f", until {self._expression(body.until, path, at)}" if body.until else ""
+                rounds = self._value(body.max, path, at)
+                yield self._group(step, "repeat", f"at most {rounds} rounds{until}", path, at)
+                yield from self.steps(body.steps, at.inside(path))
+            case Parallel():
+                yield self._group(step, "parallel", _at_once(body.max_parallel), path, at)
+                yield from self.steps(body.steps, at.inside(path))
+            case _:
+                assert_never(body)
+
+    def _group(self, step: Step, kind: str, does: str, path: str, at: _At) -> PlannedStep:
+        return PlannedStep(
+            path=path,
+            depth=at.depth,
+            kind=kind,
+            step=step,
+            always=at.always,
+            condition=self._expression(step.condition, path, at) if step.condition else None,
+            timeout=self._value(step.timeout, path, at),
+            does=does,
+        )
+
+    def _run(self, step: Step, body: Run, path: str, at: _At) -> PlannedStep:
+        mode = self.project.isolation_mode
+        first = first_way(mode, body)
+        ways = [first]
+        following = following_way(mode, body, first[0], allowed=self.fallback_allowed)
+        if following:
+            ways.append(following)
+        result = None
+        if body.result:
+            schema = f" ({body.result.schema})" if body.result.schema else ""
+            result = f"{self.text(body.result.path, path, at)}{schema}"
+        return replace(
+            self._group(step, "run", "", path, at),
+            asked=body.where.on,
+            ways=tuple(self._way(place, where, path, at) for place, where in ways),
+            result=result,
+        )
+
+    def _way(self, place: Place, where: Host, path: str, at: _At) -> Way:
+        at = at.knowing(target=place.value)
+        container = where.container if place is Place.CONTAINER else None
+        planned = PlannedContainer(self.text(container.image, path, at), container) if container else None
+        env = {**self.pipeline.env, **(container.env if container else {}), **where.env}
+        return Way(
+            place=place,
+            host=self._host(place),
+            command=self._known(where.run, path, at, for_shell=True),
+            shell=where.shell,
+            shell_options=where.shell_options,
+            cwd=self.text(where.cwd, path, at) if where.cwd else None,
+            env={name: self.text(template, path, at) for name, template in env.items()},
+            container=planned,
+        )
+
+    def _host(self, place: Place) -> str:
+        vm = self.project.vm
+        remote = place is not Place.LOCAL and self.project.isolation_mode is IsolationMode.VM
+        return f"{vm.user}@{vm.external_ip}" if remote and vm else "localhost"
+
+    def _action(self, body: Upload | Download | Diff | Remove | Build, path: str, at: _At) -> str:
+        match body:
+            case Upload():
+                without = f"without {', '.join(body.exclude)}" if body.exclude else ""
+                home = "; without the VM, the copy at home is enough" if body.fall_back_to_home else ""
+                return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + home
+            case Download():
+                return f"{', '.join(self.text(each, path, at) for each in body.paths)} into artifacts/"
+            case Diff():
+                return f"into {self.text(body.path, path, at)}"
+            case Remove():
+                return "the run's copy of the workspace"
+            case Build():
+                when = ", if it is missing" if body.only_if_missing else ""
+                return f"the image {self.text(body.image, path, at)} from {body.context}{when}"
+            case _:
+                assert_never(body)
+
+    def text(self, template: Template, path: str, at: _At) -> str:
+        return self._known(template, path, at, for_shell=False)
+
+    def _known(self, template: Template, path: str, at: _At, *, for_shell: bool) -> str:
+        """The template with those values put in that can be known."""
+        if template.is_plain:
+            return self.masker.text(template.source)
+        parts: list[str] = []
+        for text, is_value in jinja.segments(template.source, blocks=template.blocks):
+            if not is_value or not _can_be_known(text, at):
+                parts.append(text)
+                continue
+            one = Template(text, template.position)
+            try:
+                parts.append(one.render_for_shell(at.names) if for_shell else one.render(at.names))
+            except PccpipeError as error:
+                self._warn(path, error)
+                parts.append(text)
+        return self.masker.text("".join(parts))
+
+    def _expression(self, expression: Expression, path: str, at: _At) -> str:
+        if _can_be_known(expression.source, at):
+            try:
+                return self.masker.text(jinja.plain(expression.evaluate(at.names)))
+            except PccpipeError as error:
+                self._warn(path, error)
+        return jinja.bare(expression.source)
+
+    def _warn(self, path: str, error: PccpipeError) -> None:
+        """Warn of an expression; one that exceeds a limit ends the plan, for each such takes seconds."""
+        if isinstance(error, ExpressionError) and error.limit:
+            message = self.masker.text(f"in `{error.shown}`: {error.message}")
+            raise SpecError([Problem(error.position, message)])
+        self.warnings.append(f"{path}: {error}")
+
+    def _value(self, value: Value[int] | Value[float] | None, path: str, at: _At) -> str | None:
+        if value is None:
+            return None
+        return self._expression(value.expression, path, at) if value.expression else str(value.known)
+
+
+def _can_be_known(source: str, at: _At) -> bool:
+    chains = jinja.references(source, is_expression=True)
+    return all(chain[0] in at.names and (chain[0] != "run" or chain[1:] == ("isolation_mode",)) for chain in chains)
+
+
+def _at_once(count: int) -> str:
+    return "one after another" if count == 1 else f"at most {count} at once"
+
+
+def _read_secrets(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The values that the plan must not show, and what `run` would refuse; a secret's command is not run for it."""
+    used = {name for step in pipeline.all_steps() if isinstance(step.body, Run) for name in step.body.secrets}
+    values: list[str] = []
+    unset: list[str] = []
+    for name in sorted(used):
+        if pipeline.secrets[name].source is not SecretSource.COMMAND:
+            try:
+                values += read_secrets(pipeline.secrets, [name], environ).values()
+            except UsageError as error:
+                unset.append(error.message)
+    return values, unset
+
+
+def _project_warnings(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
+    led_here = [step.path for step in steps if step.ways and step.asked is not step.ways[0].place]
+    if led_here and project.local:
+        yield f"everything runs on this machine, as --local says, also {', '.join(led_here)}"
+    elif led_here and project.path is None:
+        yield f"there is no project file, so everything runs on this machine, also {', '.join(led_here)}"

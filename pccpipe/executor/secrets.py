@@ -1,0 +1,181 @@
+"""What the secrets of a step are for its command: the values themselves, or tokens for the proxy in their place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from pccpipe.errors import PccpipeError
+from pccpipe.executor.context import Position, RunContext
+from pccpipe.executor.replay import Turn
+from pccpipe.outcome import Place
+from pccpipe.record.events import ModelUsed, SecretsGiven, Warned
+from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Pool, Used
+from pccpipe.secrets.proxy.proxy import EGRESS, digest
+from pccpipe.secrets.proxy.request import Rules
+from pccpipe.secrets.proxy.usage import Tokens
+from pccpipe.spec.model import Host, Run, Secret, Value, Via
+from pccpipe.spec.units import tokens
+from pccpipe.values import Json
+
+
+class TokenBudget:
+    """What one turn of a step may use of a model, over all of its attempts; each use is in the journal.
+
+    Args:
+        limit: the turn's `max_tokens`.
+        used: what an earlier process of the run has used in this turn.
+        pool: what is left for all turns.
+    """
+
+    def __init__(self, parts: RunContext, path: str, limit: int | None, used: ModelUsed | None, pool: Pool) -> None:
+        self._parts = parts
+        self._path = path
+        self._told = bool(used and used.refused)
+        before = Used()
+        if used:
+            tokens = Tokens(used.input_tokens, used.cached_input_tokens, used.output_tokens, used.estimated_tokens)
+            before = Used(used.calls, used.refused, tokens, used.reserved_tokens)
+        self.meter = Meter(limit, before, self._note, pool)
+
+    @property
+    def exceeded(self) -> str:
+        """The sentence for a step that was refused calls; empty if it was not."""
+        refused = self.meter.used.refused
+        if not refused:
+            return ""
+        return f"{refused} call{'s' if refused > 1 else ''} of the model refused: {self.meter.account}"
+
+    @property
+    def key(self) -> str:
+        """The key of the step that sets the limit which ended it."""
+        return self.meter.binding
+
+    @property
+    def overdrawn(self) -> str:
+        """The sentence for a last call that took more than was left; empty if none did."""
+        if self.meter.used.refused or not self.meter.is_overdrawn:
+            return ""
+        return f"its last call took more than its budget had left: {self.meter.account}"
+
+    def warn(self, words: str) -> None:
+        self._parts.journal.append(Warned(words, self._path))
+
+    def _note(self, used: Used) -> None:
+        tokens, pool = used.tokens, self.meter.pool
+        if used.refused and not self._told:
+            self._told = True
+            self.warn(f"calls of the model are refused (budget_exceeded): {self.meter.account}")
+        self._parts.journal.append(
+            ModelUsed(
+                self._path,
+                used.calls,
+                used.refused,
+                tokens.input,
+                tokens.cached_input,
+                tokens.output,
+                tokens.estimated,
+                self.meter.limit,
+                used.reserved,
+                pool.limit,
+                pool.used,
+            )
+        )
+
+
+class StepSecrets:
+    """The secrets of one attempt, until `close`, which ends its tokens."""
+
+    def __init__(self, parts: RunContext, modes: Mapping[str, Via], grant: Grant | None) -> None:
+        self._parts = parts
+        self._modes = modes
+        self._grant = grant
+        self._tokens: dict[str, str] = {}
+        self._masked: list[str] = []
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What the command gets, by variable."""
+        values = self._parts.secrets
+        return {name: values[name] if via is Via.DIRECT else self._tokens[name] for name, via in self._modes.items()}
+
+    @property
+    def trouble(self) -> str:
+        """The sentence for a model's API that answered with errors to the last; empty if it did not."""
+        return self._grant.trouble if self._grant else ""
+
+    @property
+    def is_proxied(self) -> bool:
+        return self._grant is not None
+
+    @property
+    def way_out(self) -> str:
+        """The token that lets it out of its container; empty if nothing does."""
+        return self._tokens.get(EGRESS, "")
+
+    def take_up(self, given: SecretsGiven) -> None:
+        """Serve the tokens that an earlier process of the run has issued for the attempt."""
+        if self._grant:
+            known = {name: value for name, value in given.tokens.items() if isinstance(value, str)}
+            self._parts.proxy.know(self._grant, known, self._learn)
+
+    def issue(self, path: str, attempt: int) -> None:
+        """Issue tokens for a command that is to begin, and note how its secrets reach it."""
+        if self._grant:
+            self._tokens = self._parts.proxy.issue(self._grant)
+            for token in self._tokens.values():
+                self._learn(token)
+        if self._modes or self._tokens:
+            modes: dict[str, Json] = {name: via.value for name, via in self._modes.items()}
+            digests: dict[str, Json] = {name: digest(token) for name, token in self._tokens.items()}
+            self._parts.journal.append(SecretsGiven(path, attempt, modes, digests))
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._grant:
+            self._parts.proxy.end(self._grant)
+        masked, self._masked = self._masked, []
+        self._parts.masker.drop(masked)
+
+    def _learn(self, token: str) -> None:
+        self._parts.masker.add([token])
+        self._masked.append(token)
+
+
+def budget_of(parts: RunContext, here: Position, path: str, body: Run, visit: Turn) -> TokenBudget:
+    """Raises ExpressionError, PccpipeError."""
+    names = here.scope.names
+    pool = parts.past.pool(path, _limit(body.budget, names, "budget"))
+    return TokenBudget(parts, path, _limit(body.max_tokens, names, "max_tokens"), visit.used, pool)
+
+
+def access_of(
+    parts: RunContext, here: Position, body: Run, where: Host, place: Place, budget: TokenBudget
+) -> StepSecrets:
+    """What an attempt at a place is to get; nothing is issued yet. Raises ExpressionError, UsageError."""
+    declared = {name: parts.pipeline.secrets[name] for name in body.secrets}
+    names = here.scope.on(place.value).names
+    apis = tuple(
+        Api.at(name, parts.secrets[name], secret.upstream.render(names), secret.allow, _rules(secret, names))
+        for name, secret in declared.items()
+        if secret.upstream
+    )
+    egress = where.container.egress if where.container and place is Place.CONTAINER else ()
+    grant = Grant(apis, egress, budget.meter, budget.warn) if apis or egress else None
+    return StepSecrets(parts, {name: secret.via for name, secret in declared.items()}, grant)
+
+
+def _rules(secret: Secret, names: Mapping[str, object]) -> Rules:
+    return Rules(secret.hosted_tools, tuple(model.render(names) for model in secret.models), secret.service_tiers)
+
+
+def _limit(value: Value[int] | None, names: Mapping[str, object], key: str) -> int | None:
+    if value is None or value.expression is None:
+        return value.known if value else None
+    got = value.expression.evaluate(names)
+    if key == "budget" and isinstance(got, str):
+        with contextlib.suppress(ValueError):
+            got = tokens(got)
+    if isinstance(got, bool) or not isinstance(got, int) or got < 1:
+        raise PccpipeError(f"{key} must be a whole number from 1 on, and is {got!r}")
+    return got

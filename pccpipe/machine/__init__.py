@@ -1,0 +1,1 @@
+"""This machine, or a VM, as something that runs programs and opens connections; and the claim on it."""

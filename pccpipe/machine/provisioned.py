@@ -1,0 +1,77 @@
+"""What `provision` left on a VM, written down there, so that a later look can name what has changed since."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct, field
+
+from pccpipe import limits
+from pccpipe.machine.base import Machine, refused
+from pccpipe.machine.retry import unbroken
+
+FILE = "provisioned.json"
+"""In the folder `.system` of the VM's root: the login's, mode 0600."""
+TIMEOUT = 15.0
+
+
+class Provisioned(Struct, frozen=True):
+    """The state of a VM when `provision` ended.
+
+    Attributes:
+        images: the id of each image, by its name: `pcc-runner:latest`.
+        startup_files: the SHA-256 of each start-up file of the login, by its path below HOME; "" for an absent one.
+        problem: why the file could not be understood, in words; the rest is then empty.
+    """
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    startup_files: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+def read_provisioned(machine: Machine, root: str) -> Provisioned | None:
+    """Read the record of the VM whose folder for projects (`vm.root`) is `root`; None if there is none.
+
+    Raises `Unavailable`.
+    """
+    file = shlex.quote(f"{root}/.system/{FILE}")
+    # Another user's file, or one that others may write, is not what provision wrote.
+    script = f"""
+        [ -e {file} ] || [ -L {file} ] || exit 3
+        [ -f {file} ] && [ ! -L {file} ] && [ -O {file} ] || exit 4
+        case $(stat -c %a {file}) in *00) ;; *) exit 4 ;; esac
+        head -c {limits.PROVISIONED.most + 1} {file}"""
+    done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
+    match done.code:
+        case 0:
+            return _decoded(done.stdout)
+        case 3:
+            return None
+        case _:
+            return Provisioned(problem="it is not a file that only the login user may read and write")
+
+
+def write_provisioned(machine: Machine, root: str, provisioned: Provisioned) -> None:
+    """Replace the record, or begin one. Raises `Unavailable`."""
+    folder = shlex.quote(f"{root}/.system")
+    text = shlex.quote(msgspec.json.encode(provisioned).decode())
+    script = f"""
+        export LC_ALL=C
+        umask 077
+        mkdir -p {folder} && cd -P {folder} || exit
+        new=$(mktemp ./.{FILE}.XXXXXX) || exit
+        printf %s {text} >"$new" && mv -f -T -- "$new" {FILE} || {{ rm -f -- "$new"; exit 1; }}"""
+    done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
+    if done.code:
+        raise refused(machine.host, done.stderr.decode(errors="replace").strip() or f"{folder} cannot be written")
+
+
+def _decoded(data: bytes) -> Provisioned:
+    if len(data) > limits.PROVISIONED.most:
+        return Provisioned(problem=f"it is larger than {limits.PROVISIONED.most >> 10} KiB")
+    try:
+        return msgspec.json.decode(data, type=Provisioned)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Provisioned(problem=f"it is not a record of provision: {error}")

@@ -1,0 +1,287 @@
+"""The account that workspace code runs as: provision makes it, and the doctor proves that it can reach nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pccpipe.checkup.check import CheckVerdict, Finding
+from pccpipe.checkup.checks import account
+from pccpipe.checkup.patient import Chart, Patient
+from pccpipe.data_files import data_path
+from pccpipe.outcome import IsolationMode
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Project, Run, Vm
+from tests.cli.command import Done
+from tests.testbed.vm import VM
+
+# The bed has neither: they obey the file that the real ones obey.
+DENIED = '#!/bin/sh\ngrep -qx "$(id -un)" /etc/%s.deny && { echo "not allowed" >&2; exit 1; }\ncat >/dev/null\n'
+
+
+class Site:
+    """A new VM, looked at by the doctor's checks of the account."""
+
+    def __init__(self, folder: Path, vm: VM) -> None:
+        self.folder = folder
+        self.vm = vm
+        vm.sh(f"mkdir -p {vm.root} && chown {vm.user}: {vm.root}")
+
+    def look(
+        self, name: str, run_as: str | None = "pccrun", user: str = "", shared_home: tuple[str, ...] = ()
+    ) -> Finding:
+        patient = self.patient(run_as, user, shared_home)
+        try:
+            return next(check for check in account.CHECKS if check.name == name).look(patient)
+        finally:
+            patient.close()
+
+    def patient(self, run_as: str | None, user: str = "", shared_home: tuple[str, ...] = ()) -> Patient:
+        vm = self.vm
+        at = Vm(
+            *(vm.host, user or vm.user, vm.port, vm.key, vm.known_hosts, vm.root),
+            run_as=run_as,
+            shared_home=shared_home,
+        )
+        return Patient(Chart(Project("p", IsolationMode.VM, at), self.folder, "http://127.0.0.1:9/v1", ""))
+
+    def make(self, name: str = "pccrun", user: str = "") -> Done:
+        """Run provision's step alone."""
+        pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
+        body = next(step.body for step in pipeline.steps if step.id == "account")
+        assert isinstance(body, Run)
+        script = f"export ACCOUNT={name}\n{body.where.run.source}"
+        done = self.vm.ssh("exec sh", stdin=script, check=False, user=user or None)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def program(self, name: str, script: str) -> None:
+        self.vm.sh(f"cat >/usr/local/bin/{name} && chmod 755 /usr/local/bin/{name}", stdin=script)
+
+
+@pytest.fixture
+def site(tmp_path: Path, bare_vm: VM) -> Site:
+    return Site(tmp_path, bare_vm)
+
+
+def found(finding: Finding, verdict: CheckVerdict, *words: str, mend: str = "") -> None:
+    assert finding.verdict is verdict, finding
+    assert all(word in finding.words for word in words), finding
+    assert mend in (finding.mend.command if finding.mend else ""), finding
+
+
+def test_the_account_is_made_once_with_nothing_that_is_the_logins(site: Site) -> None:
+    vm = site.vm
+    vm.sh("echo 'SUBUID' >/etc/subuid; echo www-data >/etc/at.deny; chmod 640 /etc/at.deny")
+    made = site.make()
+    assert made.code == 0, made
+    assert made.stdout.endswith("below vm:\n  run_as: pccrun\n")
+    passwd = vm.sh("getent passwd pccrun").stdout
+    assert passwd.endswith(":/home/pccrun:/bin/sh\n")
+    assert vm.sh("id -Gn pccrun").stdout == "pccrun\n"
+    assert vm.sh("passwd -S pccrun").stdout.split()[1] == "L"
+    assert vm.sh("cat /etc/subuid").stdout == "SUBUID\n"
+    assert (
+        vm.sh("stat -c '%U %G %a' /home/pccrun /etc/sudoers.d/pccpipe-pccrun").stdout
+        == "root root 755\nroot root 440\n"
+    )
+    assert vm.sh("cat /etc/sudoers.d/pccpipe-pccrun").stdout == "pcc ALL=(pccrun) NOPASSWD: ALL\n"
+    assert vm.sh("cat /etc/cron.deny /etc/at.deny").stdout == "pccrun\nwww-data\npccrun\n"
+    assert vm.ssh("sudo -n -u pccrun sh -c 'ulimit -p 2>/dev/null || ulimit -u'").stdout == "16384\n"
+
+    files = "/etc/passwd /etc/group /etc/shadow /etc/sudoers.d/* /etc/*.deny /etc/security/limits.d/* /home/pccrun"
+    before = vm.sh(f"stat -c '%n %i %y %z' {files}").stdout
+    assert site.make().stdout == "pcc can run commands" + made.stdout.rpartition("pcc can run commands")[2]
+    assert vm.sh(f"stat -c '%n %i %y %z' {files}").stdout == before
+
+    # Another login of the same VM gets its own line.
+    vm.sh("useradd -m -p '*' -s /bin/bash ops && cp -r /home/pcc/.ssh /home/ops && chown -R ops: /home/ops")
+    vm.sh("echo 'ops ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/ops")
+    assert site.make(user="ops").code == 0
+    assert vm.sh("cat /etc/sudoers.d/pccpipe-pccrun").stdout.count("ALL=(pccrun)") == 2
+
+    # Root needs no rule.
+    made = site.make("builds", user="root")
+    assert made.code == 0, made
+    assert vm.sh("ls /etc/sudoers.d/pccpipe-builds", check=False).returncode
+    found(site.look("account", "builds", "root"), CheckVerdict.OK)
+    found(site.look("account-limits", "builds", "root"), CheckVerdict.OK)
+
+
+def test_a_user_who_may_do_too_much_is_not_made_the_account(site: Site) -> None:
+    for name in ("pcc", "root"):
+        refused = site.make(name)
+        assert refused.code == 1
+        assert "name an account that owns nothing" in refused.stderr
+    vm = site.vm
+    vm.sh("useradd -m -s /bin/bash -p x -G sudo ann")
+    before = vm.sh("getent passwd ann; id ann; passwd -S ann; ls -ld /home/ann").stdout
+    made = site.make("ann")
+    assert made.code == 0
+    assert "ann was there before: its password, groups, shell and home stay as they are" in made.stdout
+    assert vm.sh("getent passwd ann; id ann; passwd -S ann; ls -ld /home/ann").stdout == before
+    found(site.look("account", "ann"), CheckVerdict.WRONG, "ann is in group sudo", mend="usermod -G '' ann")
+    found(
+        site.look("account-walls", "ann"),
+        CheckVerdict.WRONG,
+        "write to its home /home/ann",
+        mend="chown root: /home/ann",
+    )
+
+
+def test_without_root_an_administrator_gets_two_commands_which_do_it(site: Site) -> None:
+    vm = site.vm
+    vm.sh("rm /etc/sudoers.d/pcc")
+    told = site.make()
+    assert told.code == 0, told
+    assert "results that follow a step on the VM are unattested" in told.stdout
+    found(site.look("account"), CheckVerdict.WRONG, "no account pccrun on the VM", mend="(useradd -r")
+    found(
+        site.look("account", None),
+        CheckVerdict.WARNING,
+        "unattested",
+        mend="&& (echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc",
+    )
+    commands = [line for line in told.stdout.splitlines() if line.startswith("  ")]
+    assert len(commands) == 2
+    for command in commands:
+        vm.sh(command)
+    assert "pccrun is there, and pcc can run commands as it" in site.make().stdout
+    for name in ("account", "account-walls", "account-limits"):
+        found(site.look(name), CheckVerdict.OK)
+
+
+def test_a_project_without_run_as_gets_the_line_for_its_file(site: Site) -> None:
+    found(site.look("account", None), CheckVerdict.WARNING, "no run_as", "unattested", mend="pccpipe provision")
+    site.make()
+    found(
+        site.look("account", None),
+        CheckVerdict.WARNING,
+        "unattested",
+        "pccrun is there",
+        mend="`run_as: pccrun` below `vm:`",
+    )
+    found(site.look("account-walls", None), CheckVerdict.SKIPPED)
+
+
+@pytest.mark.timeout(180)
+def test_each_thing_that_the_account_could_reach_is_found(site: Site) -> None:
+    vm = site.vm
+    site.make()
+    system = f"{vm.root}/.system"
+    vm.ssh(f"umask 077; mkdir -p {system}/run-state; chmod 755 {system}; mkdir -m 711 {system}/run-workspaces")
+    for name in ("crontab", "at"):
+        site.program(name, DENIED % name.replace("tab", ""))
+    for name in ("account", "account-walls", "account-limits"):
+        found(site.look(name), CheckVerdict.OK)
+
+    def opens(undo: str, do: str, name: str, *words: str, mend: str = "") -> None:
+        vm.sh(do)
+        found(site.look(name), CheckVerdict.WRONG, *words, mend=mend)
+        vm.sh(undo)
+
+    walls, number = "account-walls", "sed -i 's/^pccrun:x:%s:/pccrun:x:%s:/' /etc/passwd"
+    opens(f"chmod 700 {system}/run-state", f"chmod 755 {system}/run-state", walls, f"read {system}/run-state")
+    opens(f"chmod 711 {system}/run-workspaces", f"chmod 733 {system}/run-workspaces", walls, f"write to {system}/run-w")
+    opens(f"chmod 755 {vm.root}", f"chmod 777 {vm.root}", walls, f"write to {vm.root}", mend=f"chmod go-w {vm.root}")
+    opens("rm /home/pcc/.bashrc", "install -m 666 /dev/null /home/pcc/.bashrc", walls, "write to /home/pcc/.bashrc")
+    opens("chmod 755 /usr/local/bin", "chmod 777 /usr/local/bin", walls, "write to /usr/local/bin")
+    opens("rm /home/pcc/.netrc", "install -m 644 /etc/hosts /home/pcc/.netrc", walls, "read /home/pcc/.netrc")
+    opens("chown root: /home/pccrun", "chown pccrun: /home/pccrun", walls, "write to its home", mend="chown root:")
+    rule = "/etc/sudoers.d/evil"
+    opens(
+        f"rm {rule}",
+        f"echo 'pccrun ALL=(pcc) NOPASSWD: ALL' >{rule}",
+        walls,
+        "become pcc by sudo",
+        mend="grep -r pccrun",
+    )
+    opens(f"rm {rule}", f"echo 'pccrun ALL=(ALL) NOPASSWD: ALL' >{rule}", walls, "become root by sudo")
+    opens("passwd -qd pcc; usermod -p '*' pcc", "passwd -qd pcc", walls, "become pcc by su", mend="passwd -l pcc")
+    opens(
+        "echo pccrun >>/etc/cron.deny", "sed -i /pccrun/d /etc/cron.deny", walls, "use crontab", mend="/etc/cron.deny"
+    )
+    opens("echo pccrun >>/etc/at.deny", "sed -i /pccrun/d /etc/at.deny", walls, "use at", mend="/etc/at.deny")
+    opens(
+        "rm -r /run/docker.sock",
+        "install -m 666 /dev/null /run/docker.sock",
+        walls,
+        "run/docker.sock",
+        mend="o-rw",
+    )
+    opens(
+        number % (1000, 999),
+        number % (999, 1000),
+        walls,
+        "signal a process of pcc",
+    )
+
+    who, proc = "account", "mount -o remount,hidepid=%s /proc"
+    opens(proc % "0", proc % "2", who, "/proc is mounted with hidepid", mend="hidepid=0")
+    opens(
+        number % (1000, 999),
+        number % (999, 1000),
+        who,
+        "pccrun is the login itself",
+    )
+    opens("gpasswd -d pccrun adm", "gpasswd -a pccrun adm", who, "in group adm", mend="usermod -G '' pccrun")
+    opens("usermod -g pccrun pccrun", "usermod -g users pccrun; useradd -g users bob", who, "is also that of bob")
+    opens("rm /etc/subuid", "echo pccrun:100000:65536 >/etc/subuid", who, "/etc/subuid", mend="sed -i '/^pccrun:/d'")
+    opens("passwd -l pccrun", "usermod -p x pccrun", who, "has a password", mend="passwd -l pccrun")
+    opens("chmod 440 /etc/sudoers.d/pcc*", "chmod 666 /etc/sudoers.d/pcc*", who, "cannot run commands as pccrun")
+    for name in ("account", "account-walls", "account-limits"):
+        found(site.look(name), CheckVerdict.OK)
+
+    vm.sh("echo 'pccrun - nproc 4096' >/etc/security/limits.d/pccpipe-pccrun.conf")
+    found(
+        site.look("account-limits"),
+        CheckVerdict.WRONG,
+        "4096 processes: a step that takes them all",
+        mend="nproc 16384",
+    )
+
+
+def test_a_folder_of_tools_that_the_account_cannot_read_is_named(site: Site) -> None:
+    site.make()
+    site.vm.sh("install -d '/opt/our tools/bin'; install -d -m 700 /opt/closed /opt/closed/bin")
+    found(site.look("account", shared_home=("/opt/our tools",)), CheckVerdict.OK)
+    for folder in ("/opt/closed", "/opt/gone"):
+        shared = ("/opt/our tools", folder)
+        found(
+            site.look("account", shared_home=shared),
+            CheckVerdict.WARNING,
+            f"shared_home: pccrun can read no programs in {folder}/bin",
+        )
+
+
+def test_with_systemd_the_accounts_manager_is_masked(site: Site) -> None:
+    """The bed has no systemd: its two programs are the test's, and say what they were asked for."""
+    vm = site.vm
+    vm.sh("mkdir -p /run/systemd/system")
+    site.program("loginctl", '#!/bin/sh\necho "loginctl $*" >>/tmp/asked\n')
+    site.program(
+        "systemctl",
+        '#!/bin/sh\necho "systemctl $*" >>/tmp/asked\n'
+        'case "$1" in is-enabled) readlink /etc/systemd/system/$2 >/dev/null && echo masked || echo static ;;\n'
+        "mask) mkdir -p /etc/systemd/system && ln -s /dev/null /etc/systemd/system/$3 ;; esac\n",
+    )
+    vm.sh("useradd -r -M -s /bin/sh pccrun && echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc/sudoers.d/pccpipe-pccrun")
+    found(site.look("account"), CheckVerdict.WRONG, "service can start", mend="systemctl mask --now user@")
+    assert site.make().code == 0
+    asked = vm.sh("cat /tmp/asked").stdout
+    assert "loginctl disable-linger pccrun" in asked
+    assert "systemctl mask --now user@" in asked
+    found(site.look("account"), CheckVerdict.OK)
+
+
+def test_the_doctor_makes_what_is_missing(site: Site) -> None:
+    patient = site.patient("builds")
+    try:
+        finding = account.account(patient)
+        assert finding.mend
+        assert finding.mend.is_safe
+        assert finding.mend.do
+        assert finding.mend.do(patient) == "made builds"
+        found(account.account(patient), CheckVerdict.OK, "pcc can run commands as builds")
+    finally:
+        patient.close()

@@ -1,0 +1,272 @@
+"""How the doctor looks, whatever it is that it looks at; and what it finds on this machine."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import pccpipe
+from pccpipe.checkup.check import Check, CheckVerdict, DoctorReport, Finding, Fix, Fixed, Looked, ok, warning, wrong
+from pccpipe.checkup.checks import agent, all_checks
+from pccpipe.checkup.doctor import look
+from pccpipe.checkup.patient import CONTEXT, Chart, Patient
+from pccpipe.docker_api.image import content_of
+from pccpipe.errors import Unavailable
+from pccpipe.outcome import IsolationMode, Reason
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Project, Run
+from pccpipe.views.checkup import LiveCheckup, report_lines
+from tests.cli.command import Folder
+from tests.testbed.engine import Engine
+from tests.testbed.model import ModelServer
+from tests.views.screen import Screen
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    return Patient(Chart(Project("p", IsolationMode.LOCAL), tmp_path / ".system/runs", "http://127.0.0.1:9/v1", ""))
+
+
+def check(name: str, finding: Finding, *needs: str, limit: float = 20.0, seconds: float = 0.0) -> Check:
+    def look_at(_: Patient) -> Finding:
+        time.sleep(seconds)
+        return finding
+
+    return Check(name, look_at, needs, limit)
+
+
+def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_nothing(patient: Patient) -> None:
+    checks = [
+        check("a", wrong("broken")),
+        check("b", ok("fine"), "a"),
+        check("c", ok("fine"), "b"),
+        check("d", warning("slow")),
+        check("e", ok("fine"), "d"),
+    ]
+    looked = look(checks, patient)
+    assert [each.name for each in looked] == ["a", "b", "c", "d", "e"]
+    verdicts = [each.finding.verdict for each in looked]
+    assert verdicts == [
+        CheckVerdict.WRONG,
+        CheckVerdict.SKIPPED,
+        CheckVerdict.SKIPPED,
+        CheckVerdict.WARNING,
+        CheckVerdict.OK,
+    ]
+    assert looked[2].finding.words == "skipped until b is ok"
+
+
+def test_checks_that_wait_for_the_same_one_are_one_line_that_names_it(patient: Patient) -> None:
+    checks = [check("host-key", wrong("it changed")), check("login", ok("fine"), "host-key")]
+    checks += [check(f"of-{number}", ok("fine"), "login") for number in range(20)]
+    lines = [
+        "".join(text for text, _ in line) for line in report_lines(DoctorReport("the VM", tuple(look(checks, patient))))
+    ]
+    assert lines == [
+        "the VM",
+        "WRONG    host-key       it changed",
+        "-        21 checks skipped until host-key is ok",
+        "",
+        "1 wrong, 0 warnings",
+    ]
+
+
+def test_checks_go_side_by_side_and_one_that_hangs_is_waited_for_no_longer_than_its_limit(patient: Patient) -> None:
+    began = time.monotonic()
+    hangs = check("hangs", ok("too late"), limit=0.5, seconds=5)
+    looked = look([*(check(str(number), ok("fine"), seconds=0.3) for number in range(4)), hangs], patient)
+    assert time.monotonic() - began < 1.2
+    assert looked[4].finding == wrong("no answer in 0.5 s")
+    assert all(each.finding.verdict is CheckVerdict.OK for each in looked[:4])
+
+
+def test_what_a_check_raises_is_what_is_wrong_and_an_error_of_our_own_is_not_hidden(patient: Patient) -> None:
+    def unavailable(_: Patient) -> Finding:
+        raise Unavailable(Reason.START_REFUSED, "no more containers", "docker rm")
+
+    def cut(_: Patient) -> Finding:
+        raise ConnectionResetError("the SSH connection ended")
+
+    def own(_: Patient) -> Finding:
+        raise KeyError("x")
+
+    looked = look([Check("unavailable", unavailable), Check("cut", cut)], patient)
+    assert looked[0].finding == wrong("start_refused: no more containers; docker rm")
+    assert looked[1].finding == wrong("the SSH connection ended")
+    with pytest.raises(KeyError):
+        look([Check("own", own)], patient)
+
+
+def test_something_that_several_checks_want_to_know_is_asked_once(patient: Patient) -> None:
+    asked: list[int] = []
+
+    def ask() -> int:
+        time.sleep(0.05)
+        asked.append(1)
+        return len(asked)
+
+    threads = [threading.Thread(target=patient.once, args=("x", ask)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(asked), patient.once("x", ask)) == (1, 1)
+    patient.forget()
+    assert patient.once("x", ask) == 2
+
+
+@pytest.mark.parametrize("mode", IsolationMode)
+def test_every_check_needs_only_such_as_there_are_and_come_before(mode: IsolationMode) -> None:
+    known: set[str] = set()
+    for each in all_checks(mode):
+        assert each.name not in known
+        known.add(each.name)
+    for each in all_checks(mode):
+        assert set(each.needs) <= known - {each.name}, each
+
+
+def test_the_image_that_provision_builds_is_made_of_all_that_the_doctor_compares_it_with() -> None:
+    pipeline = load_pipeline(CONTEXT.parent / "pipelines" / "provision.yaml")
+    body = next(step.body for step in pipeline.steps if step.id == "image")
+    assert isinstance(body, Run)
+    assert {file.name for file in body.files} == {path.name for path in CONTEXT.iterdir()}
+
+
+def test_an_image_s_content_changes_with_every_byte_and_name(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    first = content_of(tmp_path)
+    (tmp_path / ".hidden").write_text("no part of it")
+    assert content_of(tmp_path) == first
+    (tmp_path / "Dockerfile").write_text("FROM y\n")
+    second = content_of(tmp_path)
+    (tmp_path / "Dockerfile").rename(tmp_path / "Containerfile")
+    assert len({first, second, content_of(tmp_path)}) == 3
+
+
+def test_the_live_view_fills_in_each_check_and_leaves_the_whole_report() -> None:
+    stream = io.StringIO()
+    screen = Screen(70, 12)
+    view = LiveCheckup(stream, ["ssh", "engine", "image"])
+    fine = Looked("ssh", ok("it answers"))
+    view.looked(fine)
+    screen.feed(stream.getvalue())
+    assert screen.lines == ["ok       ssh            it answers", "…        engine", "…        image"]
+    mend = Fix("sudo service docker start", is_safe=True)
+    looked = (fine, Looked("engine", wrong("it does not run\x1b]0;x\x07", mend)), Looked("image", ok("it is there")))
+    for each in looked[1:]:
+        view.looked(each)
+    view.mended(Fixed("engine", mend.command, "no such service", False))
+    view.close(DoctorReport("the VM", looked))
+    final = Screen(100, 20)
+    final.feed(stream.getvalue())
+    assert final.lines == [
+        "NOT mended  engine: sudo service docker start: no such service",
+        "the VM",
+        "ok       ssh            it answers",
+        "WRONG    engine         it does not run\\x1b]0;x\\x07",
+        "         fix, there: sudo service docker start",
+        "ok       image          it is there",
+        "",
+        "1 wrong, 0 warnings; pccpipe doctor --fix mends what can be mended without harm",
+    ]
+
+
+def codex(folder: Path, version: str, sandbox: str) -> str:
+    """A program of that name on this machine; the PATH that has it."""
+    path = folder / "codex"
+    path.write_text(f'#!/bin/sh\ncase "$1" in --version) echo "codex-cli {version}" ;; sandbox) {sandbox} ;; esac\n')
+    path.chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+@pytest.mark.parametrize(
+    ("version", "sandbox", "verdict", "words"),
+    [
+        (agent.pinned_version(), "exit 0", CheckVerdict.OK, f"Codex {agent.pinned_version()}"),
+        ("0.1.0", "exit 0", CheckVerdict.WARNING, f"the one that pccpipe knows is {agent.pinned_version()}"),
+        ("0.1.0", "echo 'bwrap: No permissions (userns)' >&2; exit 1", CheckVerdict.WRONG, "(bwrap: No permissions"),
+    ],
+)
+def test_codex_on_this_machine_and_its_sandbox(
+    patient: Patient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    version: str,
+    sandbox: str,
+    verdict: CheckVerdict,
+    words: str,
+) -> None:
+    monkeypatch.setenv("PATH", codex(tmp_path, version, sandbox))
+    finding = agent.codex_here(patient)
+    assert finding.verdict is verdict, finding
+    assert words in finding.words
+
+
+def test_a_project_that_is_all_local_is_told_what_it_lacks_here(tmp_path: Path) -> None:
+    with ModelServer(key="k") as model:
+        env = {"OPENAI_API_KEY": "k", "PATH": codex(tmp_path, agent.pinned_version(), "exit 0")}
+        done = Folder(tmp_path).do("doctor", "--endpoint", f"{model.url}/v1", env=env)
+        assert done.code == 0, done
+        assert "this machine (isolation_mode local)" in done.stdout
+        assert "engine" not in done.stdout
+        env["PATH"] = "/usr/bin:/bin"
+        done = Folder(tmp_path).do("doctor", "--endpoint", f"{model.url}/v1", env={**env, "OPENAI_API_KEY": "a b"})
+    assert done.code == 1, done
+    assert "WRONG    codex-here     there is no codex on this machine" in done.stdout
+    assert f"npm install -g @openai/codex@{agent.pinned_version()}" in done.stdout
+    assert "WRONG    key            OPENAI_API_KEY has a character that no key has" in done.stdout
+    assert "a b" not in done.stdout + done.stderr
+    wrong_usage = Folder(tmp_path).do("doctor", "--endpoint", "localhost:80")
+    assert (wrong_usage.code, "is no address" in wrong_usage.stderr) == (2, True)
+
+
+def test_a_key_is_not_sent_to_where_the_endpoint_points(patient: Patient, tmp_path: Path) -> None:
+    import http.server
+
+    asked: list[str | None] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization"))
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        chart = Chart(patient.chart.project, tmp_path, f"http://127.0.0.1:{server.server_address[1]}/v1", "k")
+        finding = agent.key(Patient(chart))
+        server.shutdown()
+    assert finding.verdict is CheckVerdict.WARNING
+    assert "answers 302" in finding.words
+    assert asked == ["Bearer k"]
+
+
+def test_in_mode_container_this_machines_engine_is_looked_at(
+    local_engine: Engine, model: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", local_engine.url)
+    project = Project("p", IsolationMode.CONTAINER)
+    runs = tmp_path / ".system/runs"
+
+    def doctor() -> DoctorReport:
+        return pccpipe.doctor(project=project, runs_dir=runs, endpoint=f"{model.url}/v1", key=model.key or "")
+
+    report = doctor()
+    assert report["container"].verdict is CheckVerdict.OK, report
+    assert report["codex"].verdict is CheckVerdict.OK
+    assert report["endpoint"].verdict is CheckVerdict.OK
+    assert {each.name for each in report.looked} & {"ssh", "login", "lease"} == set()
+    assert local_engine.docker("ps", "-aq", "--filter", "label=pccpipe.run") == ""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    report = doctor()
+    assert report["engine-running"].verdict is CheckVerdict.WRONG
+    assert report["container"].verdict is CheckVerdict.SKIPPED
+    assert report.exit_status == 1

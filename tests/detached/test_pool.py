@@ -1,0 +1,164 @@
+"""The shell lanes of VMs, here: in each shell that a VM may have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pccpipe.detached.commands import Detached
+from pccpipe.detached.programs import RunDir
+from pccpipe.errors import Unavailable
+from pccpipe.machine.local import LocalMachine
+from pccpipe.outcome import Place as Where
+from pccpipe.outcome import Reason
+from pccpipe.target import Command, ContainerSettings, Exit, Isolation, Running, Token
+from tests.targets.stand import Stand, local_shell, read_all, read_until, until
+
+SHELLS = ["dash", "bash", "busybox"]
+HAD = Isolation(Where.VM, "localhost", "0:0")
+
+
+class LaneTarget:
+    """A `Target` with the lanes of a VM on this machine."""
+
+    def __init__(self, run_id: str, state: Path, workspace: Path) -> None:
+        self._workspace = str(workspace)
+        self._detached = Detached(LocalMachine(), RunDir(run_id, str(state)), limit=32, kill_after=1.0)
+
+    def open(self) -> None:
+        self._detached.open()
+
+    def probe(self, container: ContainerSettings | None) -> None:
+        self.open()
+
+    def take_over(self) -> None:
+        self._detached.take_over()
+
+    def start(self, command: Command) -> Running:
+        return self._detached.start(command, self._workspace, HAD)
+
+    def find(self, command: Command) -> Running | None:
+        return self._detached.find(command.id, HAD)
+
+    def attach(self, token: Token) -> Running:
+        return self._detached.attach(token, HAD)
+
+    def leave(self) -> None:
+        self._detached.leave()
+
+    def close(self) -> tuple[str, ...]:
+        return self._detached.close()
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    def make() -> LaneTarget:
+        return LaneTarget("run-1", tmp_path / "state", tmp_path)
+
+    target = make()
+    target.open()
+    yield Stand("run-1", target, make, local_shell, str(tmp_path / "state"), str(tmp_path))
+    target.close()
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Another shell as `sh`."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    found = shutil.which(request.param)
+    assert found, f"{request.param} is not installed"
+    (bin_ / "sh").symlink_to(found)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    return str(request.param)
+
+
+def test_lanes_work_in_each_shell(shell: str, stand: Stand) -> None:
+    name = stand.run('[ "$BASH_VERSION" ] && echo bash || readlink /proc/$$/exe')[0].decode()
+    assert shell in name
+    assert stand.run("echo out; echo err >&2; exit 3") == (b"out\n", b"err\n", Exit(3))
+    every = bytes(range(256)) * 2
+    assert stand.run('cat "$PCC_IN/f"', files={"f": every})[0] == every
+    values = {"A": "'\"\\ $x `y` \n\n*", "B": "\x01\x02\x7f\x80é\udcff"}
+    out = stand.run('printf %s "$A$B"', env=values)[0]
+    assert out == (values["A"] + values["B"]).encode(errors="surrogateescape")
+    assert stand.run("sleep 30", limit=0.3)[2] == Exit(124, timed_out=True)
+    assert stand.run("exit 124")[2] == Exit(124)
+    out, _, exit_ = stand.run(f"sleep {stand.nap} & env -i setsid sleep {stand.nap} & echo done")
+    assert (out, exit_) == (b"done\n", Exit(0, left_processes=True))
+    until(lambda: not stand.naps())
+    running = stand.start(f"setsid sleep {stand.nap} & echo ready; sleep {stand.nap}")
+    read_until(running, b"ready\n")
+    running.stop(5.0)
+    assert read_all(running)[2] == Exit(143, "TERM")
+    until(lambda: not stand.naps())
+    running.discard()
+    running = stand.start("echo one; echo two >&2; exit 5")
+    assert read_all(running) == read_all(stand.again().attach(running.token)) == (b"one\n", b"two\n", Exit(5))
+    running.discard()
+
+
+def test_many_commands_leave_neither_processes_nor_zombies(shell: str, stand: Stand) -> None:
+    for _ in range(5):
+        stand.run("true")
+    before = _children_of_lanes(stand)
+    for _ in range(120):
+        stand.run("true")
+    # With each command a lane reaps what has ended; when the machine is busy, some end late.
+    until(lambda: bool(stand.run("true")) and _children_of_lanes(stand) <= before + 2)
+    assert len(list(Path(stand.state, "commands").iterdir())) < 5 * 40
+
+
+def test_a_childs_end_while_a_command_begins_costs_nothing(shell: str, stand: Stand) -> None:
+    stand.run("true")
+    (cats,) = Path(stand.state).glob("lane-*/cats")
+    readers = [int(pid) for pid in cats.read_text().split()]
+    lane = int(Path(f"/proc/{readers[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    for pid in readers:
+        os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(stand.run, "echo out; echo err >&2")
+        for pid in readers:
+            time.sleep(0.3)
+            os.kill(lane, signal.SIGCHLD)  # it waits for this one to read its FIFO
+            time.sleep(0.1)
+            os.kill(pid, signal.SIGCONT)
+        out, err, exit_ = running.result()
+    assert (out, err, exit_.code) == (b"out\n", b"err\n", 0)
+
+
+def test_without_coreutils_the_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name in ("sh", "mkdir", "rm", "tail", "grep", "mkfifo"):
+        found = shutil.which(name)
+        assert found
+        (bin_ / name).symlink_to(found)
+    monkeypatch.setenv("PATH", str(bin_))
+    target = LaneTarget("run-3", tmp_path / "state", tmp_path)
+    with pytest.raises(Unavailable) as caught:
+        target.open()
+    assert caught.value.reason is Reason.SHELL_MISSING
+    assert "timeout (coreutils)" in caught.value.words
+    assert "tail" not in caught.value.words
+    target.close()
+
+
+def _children_of_lanes(stand: Stand) -> int:
+    """Processes, zombies included, whose parent or whose own working folder is a lane's."""
+    count = 0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            folder = Path(f"/proc/{parent}/cwd").readlink()
+        except OSError:
+            continue
+        count += str(folder).startswith(stand.state)
+    return count

@@ -1,0 +1,222 @@
+"""Plays a pipeline against scripted targets and a workspace that only takes notes."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pccpipe.cancel import Cancel, Halt
+from pccpipe.errors import ActionError, Unavailable
+from pccpipe.executor.context import RunContext, Serials
+from pccpipe.executor.executor import RunOutcome, execute
+from pccpipe.executor.replay import Replay
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
+from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.spec.inputs import resolve_inputs
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Build, Project, Vm
+from pccpipe.target import Command
+from pccpipe.targets.dummy import DummyTarget, Play
+from pccpipe.values import Json
+from pccpipe.workspace.base import Brought, Changed, Sent, Side
+
+H = TypeVar("H")
+Script = Callable[[Command], Play]
+
+
+class Notes:
+    """A journal that keeps events in memory."""
+
+    def __init__(self, on_event: Callable[[Happening], None] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._on_event = on_event
+        self.happenings: list[Happening] = []
+
+    def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
+        with self._lock:
+            self.happenings.append(happening)
+        if when_synced:
+            when_synced()
+        if self._on_event:
+            self._on_event(happening)
+        return Event(len(self.happenings), time.time(), happening)
+
+    def of(self, kind: type[H]) -> list[H]:
+        return [happening for happening in self.happenings if isinstance(happening, kind)]
+
+
+@dataclass
+class NotedWorkspace:
+    """Does nothing, and keeps what it was asked."""
+
+    home: Path
+    calls: list[str] = field(default_factory=list)
+    vm_gone: Unavailable | None = None
+    broken: ActionError | None = None
+    lasts: float = 0.0
+    """Seconds that each transfer takes."""
+    removal_lasts: float = 0.0
+
+    def take_up(self) -> None:
+        self._call("take_up")
+
+    def _call(self, what: str) -> None:
+        self.calls.append(what)
+        if self.vm_gone:
+            raise self.vm_gone
+        if self.broken:
+            raise self.broken
+
+    def has_untold_changes(self, halt: Halt | None = None) -> bool:
+        return False
+
+    def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
+        self._call("upload")
+        halt.wait(self.lasts)
+        return Sent(1, 1, "tar", 0.0)
+
+    def prepare(self, side: Side, halt: Halt, *, or_last_known: bool = False) -> Sent | None:
+        self.calls.append(f"prepare {side.value}{' or last known' if or_last_known else ''}")
+        halt.wait(self.lasts)
+        return None
+
+    def lay_out(self, halt: Halt) -> bool:
+        return False
+
+    def touched(self, side: Side) -> None:
+        self.calls.append(f"touched {side.value}")
+
+    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
+        self._call(f"download {' '.join(paths)}")
+        halt.wait(self.lasts)
+        return Brought(1, 1, (), ())
+
+    def diff(self, patch: Path, halt: Halt) -> Changed:
+        self._call(f"diff {patch.name}")
+        return Changed(1, 1, 0)
+
+    def remove(self, halt: Halt) -> tuple[str, ...]:
+        self._call("remove")
+        halt.wait(self.removal_lasts)
+        return ()
+
+
+class DummyTargets(dict[Place, DummyTarget]):
+    had_vm = False
+    vm_history: str | None = None
+    fenced: str | None = None
+    remembered = 0
+
+    def gives_sign(self, place: Place) -> bool:
+        return True
+
+    def remember_vm(self) -> None:
+        self.remembered += 1
+
+    def leave(self) -> None:
+        for target in self.values():
+            target.leave()
+
+    def close(self) -> list[str]:
+        return [left for target in self.values() for left in target.close()]
+
+
+class NoImages:
+    def build(self, build: Build, image: str, args: object, log: Path, halt: Halt) -> bool:
+        return True
+
+
+@dataclass
+class Played:
+    outcome: RunOutcome
+    notes: Notes
+    targets: DummyTargets
+    workspace: NotedWorkspace
+    run_dir: Path
+
+    @property
+    def ends(self) -> list[tuple[str, str]]:
+        """(path, outcome) of each step, in the order of their ends."""
+        return [(end.step, end.outcome.value) for end in self.notes.of(StepEnded)]
+
+    @property
+    def order(self) -> list[str]:
+        """The steps whose commands began, in that order, with where they ran."""
+        return [f"{event.step}@{event.had.place.value}" for event in self.notes.of(CommandStarted)]
+
+    def end_of(self, path: str) -> StepEnded:
+        (end,) = [end for end in self.notes.of(StepEnded) if end.step == path]
+        return end
+
+
+@dataclass
+class Stage:
+    """Where a rehearsal plays: `stage.play(yaml)`, after setting what is to be otherwise."""
+
+    folder: Path
+    script: Script = lambda command: Play()
+    mode: IsolationMode = IsolationMode.VM
+    fallback_allowed: bool = True
+    secrets: dict[str, str] = field(default_factory=dict)
+    cancel: Cancel = field(default_factory=Cancel)
+    on_event: Callable[[Happening], None] | None = None
+    vm_gone: Unavailable | None = None
+    broken: ActionError | None = None
+    transfers_last: float = 0.0
+    removal_lasts: float = 0.0
+    had_vm: bool = False
+    vm_history: str | None = None
+    run_as: str | None = None
+    lost_after: float = 600.0
+    accepted: frozenset[str] = frozenset()
+    proxy: Proxy = field(default_factory=Proxy)
+
+    def targets(self) -> DummyTargets:
+        targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
+        targets.had_vm, targets.vm_history = self.had_vm, self.vm_history
+        return targets
+
+    def play(
+        self,
+        text: str,
+        notes: Notes | None = None,
+        targets: DummyTargets | None = None,
+        past: Replay | None = None,
+        **inputs: Json,
+    ) -> Played:
+        """Play it; with notes, targets and past of a run that was killed, play its rest."""
+        path = self.folder / "pipeline.yaml"
+        path.write_text("version: 1\nname: rehearsal\n" + textwrap.dedent(text))
+        pipeline = load_pipeline(path)
+        run_dir = self.folder / "run"
+        run_dir.mkdir(exist_ok=True)
+        notes = notes or Notes(self.on_event)
+        targets = targets or self.targets()
+        workspace = NotedWorkspace(self.folder, [], self.vm_gone, self.broken, self.transfers_last, self.removal_lasts)
+        parts = RunContext(
+            run_id="rehearsal-1",
+            run_dir=run_dir,
+            pipeline=pipeline,
+            project=Project("p", self.mode, Vm("192.0.2.1", "pcc", run_as=self.run_as), lost_after=self.lost_after),
+            targets=targets,
+            workspace=workspace,
+            images=NoImages(),
+            journal=notes,
+            masker=Masker(self.secrets.values()),
+            secrets=self.secrets,
+            cancel=self.cancel,
+            fallback_allowed=self.fallback_allowed,
+            serials=Serials(),
+            past=past or Replay(),
+            proxy=self.proxy,
+            accepted=self.accepted,
+        )
+        outcome = execute(parts, resolve_inputs(pipeline, inputs))
+        return Played(outcome, notes, targets, workspace, run_dir)

@@ -1,0 +1,104 @@
+"""The sentence for a run's end: which step, in which round, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from pccpipe.executor.replay import Replay
+from pccpipe.outcome import Code, Outcome
+from pccpipe.record.events import Event, Warned
+from pccpipe.secrets.proxy.usage import Tokens
+from pccpipe.target import Command, Exit
+from pccpipe.targets.dummy import Play
+from tests.executor.rehearsal import Stage
+
+ROUNDS = """
+    steps:
+      - id: iterate
+        fails_as: not_approved
+        repeat: {max: 2, until: steps.review.result.status == 'approved'}
+        steps:
+          - {id: build, run: "true"}
+          - {id: test, run: "true", continue_on_error: true}
+          - {id: review, if: steps.test.succeeded, run: "true", result: {path: "r-${{ iteration }}.json"}}
+"""
+
+
+def rejects(command: Command) -> Play:
+    return Play(files={"r-1.json": b'{"status": "rejected"}', "r-2.json": b'{"status": "rejected"}'})
+
+
+@pytest.mark.parametrize(
+    ("red", "says"),
+    [
+        ("test", "not approved after 2 of 2 rounds: in round 2 test failed (exit code 1), so review did not run"),
+        ("", 'not approved after 2 of 2 rounds: in round 2 review gave status "rejected"'),
+        ("build", "build failed in round 1: exit code 1"),
+    ],
+)
+def test_a_loop_that_does_not_reach_its_goal_names_step_round_and_cause(stage: Stage, red: str, says: str) -> None:
+    stage.script = lambda command: Play(exit=Exit(1)) if command.step == red else rejects(command)
+    played = stage.play(ROUNDS)
+    assert played.outcome.message == says
+    assert played.end_of("iterate").message == says
+    assert played.outcome.outcome is Outcome.FAILED
+
+
+def test_a_resumed_loop_says_the_same(stage: Stage) -> None:
+    stage.script = lambda command: Play(exit=Exit(1)) if command.step == "test" else Play()
+    first = stage.play(ROUNDS)
+    happened = [Event(number, 0.0, what) for number, what in enumerate(first.notes.happenings[:-1], 1)]
+    assert stage.play(ROUNDS, past=Replay(happened)).outcome.message == first.outcome.message
+
+
+AGENT = """
+    secrets: {KEY: {from: env, via: proxy, upstream: "http://192.0.2.1:9/v1"}}
+    steps: [{id: build, run: "true", secrets: [KEY], max_tokens: 150}]
+"""
+
+
+def agent(stage: Stage, tokens: int, *, code: int, again: bool = False) -> None:
+    """Script an agent whose call takes that much, and which then ends."""
+
+    def play(command: Command) -> Play:
+        held = stage.proxy.holder(command.secrets["KEY"])
+        assert held is not None
+        meter = held[0].meter
+        meter.settle(meter.reserve(10, 2, 50, 1, lambda: True), Tokens(0, 0, tokens))
+        if again:
+            with pytest.raises(Exception, match="tokens"):
+                meter.reserve(10, 2, 50, 1, lambda: True)
+        return Play(exit=Exit(code))
+
+    stage.secrets, stage.script = {"KEY": "sk-1"}, play
+
+
+def test_a_step_that_its_budget_stopped_says_so_first_and_what_to_raise(stage: Stage) -> None:
+    agent(stage, 160, code=1, again=True)
+    end = stage.play(AGENT).end_of("build")
+    assert end.code is Code.BUDGET_EXCEEDED
+    assert end.message.startswith("stopped by its budget: ")
+    assert "160 of this turn's max_tokens of 150 are used" in end.message
+    assert end.message.endswith("raise `max_tokens` of build (exit code 1)")
+
+
+def test_a_last_call_that_took_more_than_was_left_is_a_warning(stage: Stage) -> None:
+    agent(stage, 240, code=0)
+    played = stage.play(AGENT)
+    assert played.end_of("build").outcome is Outcome.SUCCEEDED
+    assert [warned.message for warned in played.notes.of(Warned)] == [
+        "its last call took more than its budget had left: 240 of this turn's max_tokens of 150 are used"
+    ]
+    agent(stage, 140, code=0)
+    assert not stage.play(AGENT).notes.of(Warned)
+
+
+def test_output_that_a_full_disk_lost_is_a_warning_of_a_run_that_succeeded(stage: Stage) -> None:
+    text = 'steps: [{id: a, on: vm, run: "true"}]'
+    stage.script = lambda command: Play(exit=Exit(0, output_lost=True))
+    played = stage.play(text)
+    assert played.outcome.outcome is Outcome.SUCCEEDED
+    [warned] = played.notes.of(Warned)
+    assert (warned.step, "the end of its output is lost" in warned.message) == ("a", True)
+    stage.script = lambda command: Play()
+    assert not stage.play(text).notes.of(Warned)

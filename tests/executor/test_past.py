@@ -1,0 +1,211 @@
+"""A run that is killed at any event goes on to the same end, and begins no command twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pccpipe.errors import Unavailable
+from pccpipe.executor.replay import Replay, deadline_since
+from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
+from pccpipe.record.events import (
+    CommandEnded,
+    CommandStarted,
+    Event,
+    Happening,
+    RunStarted,
+    StepEnded,
+    StepRetrying,
+    StepStarted,
+)
+from pccpipe.target import Command, Exit
+from pccpipe.targets.dummy import Play
+from tests.executor.rehearsal import Notes, Played, Script, Stage
+from tests.record.script import events as stamped
+
+
+class KilledError(BaseException):
+    """In place of kill -9: nothing catches it, and nothing more can be noted."""
+
+
+class MortalNotes(Notes):
+    """Dies once so many events are noted."""
+
+    def __init__(self, life: int) -> None:
+        super().__init__()
+        self._life = life
+
+    def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
+        if len(self.happenings) >= self._life:
+            raise KilledError
+        return super().append(happening, when_synced)
+
+
+def began(step: str = "") -> RunStarted:
+    return RunStarted("rehearsal-1", "rehearsal", "/p", "p", IsolationMode.VM, {}, "/w", (step,), "0", "h", 1)
+
+
+def failing(*ids: str) -> Script:
+    return lambda command: Play(exit=Exit(1)) if command.id in ids else Play()
+
+
+def no_container(command: Command) -> Play:
+    if command.container:
+        return Play(unavailable=Unavailable(Reason.IMAGE_MISSING, "no such image"))
+    return Play(exit=Exit(1)) if command.id == "build-2" else Play()
+
+
+def approving(command: Command) -> Play:
+    status = b"approved" if command.id == "loop-2.review-2" else b"changes_requested"
+    return Play(files={"result.json": b'{"status": "%s"}' % status})
+
+
+RUNS: dict[str, tuple[str, Script]] = {
+    "sequence": (
+        """
+        steps:
+          - {id: a, run: "true"}
+          - {id: b, run: "false", continue_on_error: true}
+          - {id: c, run: "true", if: steps.b.failed}
+          - {id: d, run: "true", if: steps.b.succeeded}
+          - {id: e, upload: workspace}
+        """,
+        failing("b-1"),
+    ),
+    "retry": (
+        "steps: [{id: a, run: x, retry: {attempts: 3, backoff: 0s}}, {id: b, run: x}]",
+        failing("a-1", "a-2"),
+    ),
+    "fallback": (
+        """
+        containers: {box: {image: x}}
+        steps:
+          - id: build
+            on: container
+            container: box
+            run: x
+            retry: {attempts: 2, backoff: 0s, on: [failed, unavailable]}
+            fallback: {on: local}
+          - {id: after, run: x}
+        """,
+        no_container,
+    ),
+    "repeat": (
+        """
+        steps:
+          - id: loop
+            repeat: {max: 5, until: steps.review.result.status == 'approved'}
+            steps:
+              - {id: build, run: "x"}
+              - id: review
+                if: steps.build.succeeded
+                run: "x ${{ iteration }}"
+                result: {path: "review/iter-${{ iteration }}/result.json"}
+          - {id: after, run: "x ${{ steps.review.result.status }}"}
+        """,
+        approving,
+    ),
+    "matrix": (
+        "steps: [{id: unit, matrix: {node: [18, 20]}, run: 'x ${{ matrix.node }}'}, {id: b, run: x}]",
+        failing(),
+    ),
+    "parallel": (
+        """
+        steps:
+          - id: both
+            parallel: [{id: a, run: x}, {id: b, run: x}]
+          - {id: c, run: x}
+        """,
+        failing("b-1"),
+    ),
+    "group tried again": (
+        """
+        steps:
+          - id: loop
+            repeat: {max: 1}
+            retry: {attempts: 2, backoff: 0s}
+            steps: [{id: a, run: x}, {id: b, run: x}]
+        """,
+        failing("loop-1.b-1"),
+    ),
+    "always": (
+        """
+        steps: [{id: a, run: "false", fails_as: broken}, {id: never, run: x}]
+        always: [{id: b, run: "x ${{ run.status }}"}, {id: c, remove: workspace}]
+        """,
+        failing("a-1", "b-1"),
+    ),
+}
+
+
+def what_began(played: Played) -> list[str]:
+    return sorted(f"{place} {command.id}" for place, target in played.targets.items() for command in target.commands)
+
+
+def told(notes: Notes) -> list[tuple[str, ...]]:
+    """The events that count for the run's course, in the order of each step's own."""
+    kinds = (StepStarted, CommandStarted, CommandEnded, StepRetrying, StepEnded)
+    lines = [
+        (event.step, type(event).__name__, str(getattr(event, "outcome", "")), str(getattr(event, "attempt", "")))
+        for event in notes.happenings
+        if isinstance(event, kinds)
+    ]
+    return sorted(lines, key=lambda line: line[0])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_killed_at_any_event_goes_on_to_the_same_end(stage: Stage, name: str) -> None:
+    text, stage.script = RUNS[name]
+    whole = stage.play(text)
+    assert len(whole.notes.happenings) > 4
+    for life in range(len(whole.notes.happenings)):
+        notes, targets = MortalNotes(life), stage.targets()
+        with pytest.raises(KilledError):
+            stage.play(text, notes, targets)
+        rest = Notes()
+        rest.happenings = list(notes.happenings)
+        resumed = stage.play(text, rest, targets, Replay(stamped([began(), *notes.happenings], time.time(), 0.001)))
+        assert resumed.outcome == whole.outcome, f"killed after {life} events"
+        assert told(rest) == told(whole.notes), f"killed after {life} events"
+        assert what_began(resumed) == what_began(whole), f"killed after {life} events"
+        assert not any(target.left for target in targets.values())
+
+
+def test_a_cancelled_run_that_is_killed_stays_cancelled_and_runs_its_always_steps(stage: Stage) -> None:
+    text = """
+        steps: [{id: a, run: sleep}, {id: never, run: x}]
+        always: [{id: tidy, run: x}]
+    """
+    stage.script = lambda command: Play(lasts=60 if command.step == "a" else 0)
+    stage.on_event = lambda event: stage.cancel.request("INT") if isinstance(event, CommandStarted) else None
+    whole = stage.play(text)
+    for life in range(2, len(whole.notes.happenings)):
+        past = Replay(stamped([began(), *whole.notes.happenings[:life]], time.time(), 0.001))
+        rest, targets = Notes(), stage.targets()
+        stage.cancel.request("INT")
+        for command in whole.targets[Place.LOCAL].commands:
+            targets[Place.LOCAL].commands.append(command)
+        resumed = stage.play(text, rest, targets, past)
+        assert resumed.outcome.outcome is Outcome.CANCELLED
+        assert "never" not in {event.step for event in rest.of(StepStarted)}
+
+
+def test_a_command_whose_start_could_not_be_noted_is_found_and_not_begun_again(stage: Stage) -> None:
+    text = "steps: [{id: a, run: x}]"
+    notes, targets = MortalNotes(1), stage.targets()
+    with pytest.raises(KilledError):
+        stage.play(text, notes, targets)
+    assert targets[Place.LOCAL].left == {"a-1"}, "the command began, and its start is not in the events"
+    resumed = stage.play(text, Notes(), targets, Replay(stamped([began(), *notes.happenings], time.time())))
+    assert [command.id for command in targets[Place.LOCAL].commands] == ["a-1"]
+    assert resumed.outcome.outcome is Outcome.SUCCEEDED
+
+
+def test_a_time_limit_counts_from_when_the_step_began_and_leaves_time_to_read_its_end() -> None:
+    assert deadline_since(time.time() - 100, 600, "it").left == pytest.approx(500, abs=1)
+    assert deadline_since(time.time() - 1000, 600, "it").left == pytest.approx(10, abs=1)
+    assert deadline_since(time.time() - 1000, 3, "it").left == pytest.approx(3, abs=1)
+    assert deadline_since(time.time() + 5000, 600, "it").left == pytest.approx(600, abs=1)
+    assert deadline_since(None, 600, "it").left == pytest.approx(600, abs=1)

@@ -1,0 +1,438 @@
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from pccpipe.executor.plan import Plan, make_plan
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.spec.inputs import resolve_inputs
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.model import Project, Vm
+from pccpipe.views.plan import plan_json, plan_text
+
+ROOT = Path(__file__).resolve().parents[2]
+Planned = Callable[..., Plan]
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Planned:
+    """Plans a pipeline's text in a project of a mode."""
+
+    def plan(
+        text: str,
+        mode: IsolationMode = IsolationMode.VM,
+        *,
+        fallback_allowed: bool = True,
+        environ: Mapping[str, str] = {"SET": "x"},
+        **inputs: str,
+    ) -> Plan:
+        path = tmp_path / "pipeline.yaml"
+        path.write_text("version: 1\nname: test\n" + textwrap.dedent(text))
+        pipeline = load_pipeline(path)
+        project = Project("p", mode, Vm("192.0.2.1", "pcc"), path=Path("pccpipe.yaml"))
+        values = resolve_inputs(pipeline, dict(inputs))
+        return make_plan(pipeline, project, values, fallback_allowed=fallback_allowed, environ=environ)
+
+    return plan
+
+
+BOXED = """
+containers: {box: {image: "img:1", memory: 1g}}
+steps:
+  - id: a
+    on: container
+    container: box
+    run: in the box
+    fallback: {on: local, run: on the host}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "ways"),
+    [
+        (
+            IsolationMode.VM,
+            [(Place.CONTAINER, "pcc@192.0.2.1", "in the box"), (Place.LOCAL, "localhost", "on the host")],
+        ),
+        (
+            IsolationMode.CONTAINER,
+            [(Place.CONTAINER, "localhost", "in the box"), (Place.LOCAL, "localhost", "on the host")],
+        ),
+        (IsolationMode.LOCAL, [(Place.LOCAL, "localhost", "on the host")]),
+    ],
+)
+def test_a_step_leads_where_the_run_would_take_it(
+    planned: Planned, mode: IsolationMode, ways: list[tuple[Place, str, str]]
+) -> None:
+    (step,) = planned(BOXED, mode).steps
+    assert [(way.place, way.host, way.command) for way in step.ways] == ways
+
+
+def test_without_fallback_there_is_one_way(planned: Planned) -> None:
+    (step,) = planned(BOXED, fallback_allowed=False).steps
+    assert [way.place for way in step.ways] == [Place.CONTAINER]
+
+
+def test_what_can_be_known_is_evaluated_and_quoted_and_the_rest_stands(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {word: {type: string}, n: {type: integer, default: 3}}
+        steps:
+          - id: first
+            run: echo ${{ inputs.word }} ${{ inputs.n + 1 }} ${{ run.id }} "}}" ${{ inputs.word | upper }}
+            timeout: ${{ inputs.n * 60 }}
+          - id: second
+            if: steps.first.succeeded
+            run: echo ${{ steps.first.output }} ${{ target }} ${{ project.id }} ${{ run.isolation_mode }}
+          - id: third
+            if: inputs.n > 5
+            run: 'true'
+        """,
+        word="two words",
+    )
+    first, second, third = plan.steps
+    assert first.ways[0].command == """echo 'two words' 4 ${{ run.id }} "}}" 'TWO WORDS'"""
+    assert first.timeout == "180"
+    assert second.ways[0].command == "echo ${{ steps.first.output }} local p vm"
+    assert second.condition == "steps.first.succeeded"
+    assert third.condition == "false"
+    assert plan.warnings == ()
+
+
+def test_a_matrix_is_planned_leg_by_leg_and_rounds_once(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {most: {type: integer, default: 4}}
+        steps:
+          - id: unit
+            matrix: {n: [1, 2]}
+            run: test ${{ matrix.n }}
+          - id: again
+            repeat: {max: "${{ inputs.most }}", until: steps.inner.succeeded}
+            steps: [{id: inner, run: 'echo ${{ iteration }}', continue_on_error: true}]
+        """
+    )
+    assert [(step.path, step.depth) for step in plan.steps] == [
+        ("unit", 0),
+        ("unit[n=1]", 1),
+        ("unit[n=2]", 1),
+        ("again", 0),
+        ("again.inner", 1),
+    ]
+    assert [way.command for step in plan.steps for way in step.ways] == ["test 1", "test 2", "echo ${{ iteration }}"]
+    assert plan.steps[3].does == "at most 4 rounds, until steps.inner.succeeded"
+
+
+def test_an_expression_that_will_fail_is_a_warning(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {n: {type: integer, default: 0}}
+        steps: [{id: a, run: 'echo ${{ 1 / inputs.n }}'}]
+        """
+    )
+    assert plan.steps[0].ways[0].command == "echo ${{ 1 / inputs.n }}"
+    (warning,) = plan.warnings
+    assert warning.startswith("a: ")
+    assert "division by zero" in warning
+
+
+def test_a_secret_that_has_no_value_is_a_warning_and_no_value_is_ever_shown(planned: Planned) -> None:
+    plan = planned(
+        """
+        secrets: {GONE: {from: env}, SET: {from: env}, TOOL: {from: command, command: "exit 3"}}
+        steps: [{id: a, run: 'true', secrets: [GONE, SET, TOOL]}]
+        """
+    )
+    (warning,) = plan.warnings
+    assert "GONE" in warning
+    text = "\n".join(plan_text(plan))
+    assert "secrets: GONE, SET, TOOL" in text
+
+
+def test_what_stays_here_and_what_a_container_reaches_is_said(planned: Planned) -> None:
+    plan = planned(
+        """
+        secrets: {KEY: {from: env, via: proxy}}
+        containers: {box: {image: i, network: none, egress: [pypi.org, "*.npmjs.org"]}}
+        steps: [{id: a, on: container, container: box, run: 'true', secrets: [KEY], max_tokens: 5000}]
+        """
+    )
+    text = "\n".join(plan_text(plan))
+    assert "KEY from the environment's KEY (stays here: steps get a token for https://api.openai.com/v1)" in text
+    assert "network none but for pypi.org, *.npmjs.org" in text
+    assert "at most 5000 tokens" in text
+
+
+def test_everything_that_runs_here_for_want_of_a_project_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\nname: t\nsteps: [{id: far, on: vm, run: a}, {id: near, run: b}]\n")
+    pipeline = load_pipeline(path)
+    plan = make_plan(pipeline, Project("p", IsolationMode.LOCAL), {}, environ={})
+    assert plan.warnings == ("there is no project file, so everything runs on this machine, also far",)
+
+
+def test_the_text_says_place_command_rules_and_fallback(planned: Planned) -> None:
+    plan = planned(
+        """
+        containers: {box: {image: "img:1", memory: 1g, network: none, workspace: read-only}}
+        steps:
+          - id: a
+            on: container
+            container: box
+            run: |
+              first line
+              second line
+            timeout: 90m
+            retry: {attempts: 2, on: [failed]}
+            fallback: {on: vm}
+        always: [{id: z, remove: workspace}]
+        """
+    )
+    assert plan_text(plan)[3:] == [
+        "  a: run in a container of img:1 on the VM pcc@192.0.2.1, network none, memory 1g, pids 2048, "
+        "workspace read-only",
+        "      $ first line",
+        "        second line",
+        "      timeout: 1h30m",
+        "      at most 2 attempts, again after failed",
+        "      if that is unavailable: on the VM pcc@192.0.2.1, the same command",
+        "",
+        "always, whatever happens:",
+        "  z: remove the run's copy of the workspace",
+    ]
+
+
+def test_what_a_container_is_not_held_by_is_shown(planned: Planned) -> None:
+    plan = planned("""
+        containers:
+          box:
+            {image: "img:1", network: host, user: root, capabilities: [NET_RAW], new_privileges: true, pids: unlimited}
+          free:
+            {extends: box, memory: unlimited, seccomp: unconfined, apparmor: unconfined, init: false, runtime: runsc}
+          hard: {image: "img:1", read_only_root: true}
+        steps:
+          - {id: a, on: container, container: box, run: x}
+          - {id: b, on: container, container: free, run: x}
+          - {id: c, on: container, container: hard, run: x}
+    """)
+    a, b, c = ("\n".join(plan_text(replace(plan, steps=(step,)))) for step in plan.steps)
+    root = "user: root; capabilities: [DAC_OVERRIDE, NET_RAW]; new_privileges: true"
+    assert f"loosened: network: host; pids: unlimited; {root}\n" in f"{a}\n"
+    assert (
+        f"loosened: network: host; memory: unlimited; pids: unlimited; {root}; seccomp: unconfined; "
+        "apparmor: unconfined; init: false"
+    ) in b
+    assert "memory unlimited, pids unlimited, runtime runsc" in b
+    assert "memory 4g, pids 2048, root file system read-only" in c
+    assert "loosened" not in c
+
+
+AT_HAND = "with the engine's socket at hand"
+BUILT = """
+containers: {box: {image: "img:1"}, judge: {image: "img:1", workspace: read-only}}
+steps:
+  - {id: before, on: vm, run: npm test}
+  - {id: build, on: container, container: box, run: codex exec, isolation: required}
+  - {id: after, on: vm, run: npm test, fallback: {on: local}}
+  - {id: here, run: npm publish}
+  - {id: inside, on: container, container: judge, run: npm test, fallback: {on: local}}
+  - {id: known, if: "false", run: npm test}
+"""
+
+
+def test_a_plan_warns_where_code_of_an_agent_runs_in_no_container(planned: Planned) -> None:
+    assert planned(BUILT).warnings == (
+        "after runs on the VM pcc@192.0.2.1 or on this machine, in no container, what build may have written, "
+        "with the engine's socket at hand: pcc may use it, and that is as good as root there",
+        "here runs on this machine, in no container, what build may have written",
+    )
+    after, here = planned(BUILT, IsolationMode.CONTAINER).warnings
+    for text in (after, here):
+        assert f"{AT_HAND}: you may use it" in text
+    refused, after, here, inside = planned(BUILT, IsolationMode.LOCAL).warnings
+    assert inside == "inside runs on this machine, in no container, what build may have written"
+    assert refused.startswith("build will be `unavailable`: ")
+    assert AT_HAND not in after + here
+
+
+def test_in_a_loop_what_comes_before_the_builder_comes_after_it_too(planned: Planned) -> None:
+    plan = planned("""
+        containers: {box: {image: "img:1"}}
+        steps:
+          - {id: baseline, on: vm, run: npm test}
+          - id: loop
+            repeat: {max: 2}
+            steps:
+              - {id: test, on: vm, run: npm test, matrix: {node: [18, 20]}}
+              - {id: build, on: container, container: box, run: agent}
+        always: [{id: report, on: vm, run: npm run report}]
+    """)
+    assert [warning.split(" ")[0] for warning in plan.warnings] == ["loop.test", "report"]
+
+
+def test_a_plan_says_which_results_a_command_on_the_vm_could_forge(planned: Planned, tmp_path: Path) -> None:
+    text = """
+    containers: {box: {image: i}}
+    steps:
+      - {id: before, on: container, container: box, run: x, result: {path: before.json}}
+      - id: loop
+        repeat: {max: 2}
+        steps:
+          - {id: build, on: container, container: box, run: x, result: {path: build.json}}
+          - {id: test, on: vm, run: x}
+      - {id: here, on: local, run: x, result: {path: here.json}}
+      - {id: strict, on: container, container: box, run: x, isolation: required, result: {path: strict.json}}
+    """
+    plan = planned(text)
+    assert [step.path for step in plan.steps if step.unattested] == ["loop.build", "strict"]
+    assert any("strict will be `unavailable`" in warning for warning in plan.warnings)
+    assert "unattested" in "\n".join(plan_text(plan))
+    project = replace(plan.project, vm=Vm("192.0.2.1", "pcc", run_as="pccrun"))
+    assert not any(step.unattested for step in make_plan(plan.pipeline, project, {}).steps)
+
+
+def test_a_plan_says_as_which_account_steps_run(planned: Planned) -> None:
+    plan = planned("""
+        steps:
+          - {id: test, on: vm, run: x}
+          - {id: setup, on: vm, account: login, run: x}
+    """)
+    plan = replace(plan, project=replace(plan.project, vm=Vm("192.0.2.1", "pcc", run_as="pccrun")))
+    lines = plan_text(plan)
+    assert "/home/project, steps run there as pccrun" in lines[1]
+    assert [line.strip() for line in lines if "account:" in line] == ["account: the user that logs in, not `run_as`"]
+    assert json.loads(json.dumps(plan_json(plan)))["project"]["vm"]["run_as"] == "pccrun"
+
+
+def test_a_builder_that_only_reads_warns_of_nothing(planned: Planned) -> None:
+    plan = planned("""
+        containers: {judge: {image: "img:1", workspace: read-only}}
+        steps:
+          - {id: review, on: container, container: judge, run: codex exec}
+          - {id: after, on: vm, run: npm test}
+    """)
+    assert plan.warnings == ()
+
+
+def test_an_agent_that_no_container_holds_is_told_and_so_is_one_that_nothing_holds(planned: Planned) -> None:
+    text = """
+        containers: {box: {image: "img:1"}}
+        steps:
+          - {id: bare, on: vm, run: codex exec --dangerously-bypass-approvals-and-sandbox}
+          - {id: boxed, on: container, container: box, run: codex exec -s danger-full-access}
+    """
+    assert planned(text).warnings == (
+        "bare switches off the agent's own sandbox on the VM pcc@192.0.2.1, where no container holds it: nothing does",
+        "bare is an agent that runs on the VM pcc@192.0.2.1, in no container, with the engine's socket at hand: pcc "
+        "may use it, and that is as good as root there",
+    )
+    assert [warning.split(" ")[:2] for warning in planned(text, IsolationMode.LOCAL).warnings] == [
+        ["bare", "switches"],
+        ["bare", "is"],
+        ["boxed", "switches"],
+        ["boxed", "is"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("pipelines/*.yaml"), *ROOT.glob("examples/pipelines/*.yaml")]), ids=str
+)
+@pytest.mark.parametrize("mode", list(IsolationMode))
+def test_every_pipeline_that_comes_with_it_can_be_planned(path: Path, mode: IsolationMode) -> None:
+    pipeline = load_pipeline(path)
+    given = {name: str(path) for name, spec in pipeline.inputs.items() if spec.default is None}
+    plan = make_plan(pipeline, Project("p", mode, Vm("192.0.2.1", "pcc")), resolve_inputs(pipeline, given))
+    assert len(plan_text(plan)) > len(plan.steps)
+
+
+def test_a_plan_shows_no_secret(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {token: {type: string, default: none}}
+        secrets: {SET: {from: env}}
+        env: {ALSO: "key=an-x-value"}
+        steps:
+          - id: a
+            run: 'curl -H "Auth: an-x-value" ${{ inputs.token }}'
+            if: inputs.token == 'an-x-value'
+            secrets: [SET]
+        """,
+        environ={"SET": "an-x-value"},
+        token="an-x-value",
+    )
+    text = "\n".join(plan_text(plan))
+    assert "an-x-value" not in text + json.dumps(plan_json(plan))
+    assert "key=***" in text
+    assert "an-x-value" not in repr([step.ways for step in plan.steps]) + repr(plan.inputs)
+
+
+def test_each_part_of_an_included_pipeline_is_shown_with_where_it_comes_from(planned: Planned, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "version: 1\nname: base\ninputs: {test: {type: string, default: npm test}, n: {type: integer, default: 1}}\n"
+        "secrets: {SET: {from: env}}\n"
+        "steps:\n  - {id: a, run: '${{ inputs.test | raw }}', secrets: [SET]}\n  - {id: gone, run: x}\n"
+    )
+    plan = planned(
+        """
+        include: base.yaml
+        inputs:
+          test: {default: pytest}
+        change:
+          a:
+            set: {timeout: 90m, cwd: sub}
+            after: [{id: b, run: echo}]
+          gone: {remove: true}
+        """
+    )
+    assert plan_text(plan) == [
+        f"test ({tmp_path}/pipeline.yaml)",
+        f"  includes: {tmp_path}/base.yaml",
+        "  removed:  gone (pipeline.yaml:11)",
+        "  project:  p (pccpipe.yaml), isolation vm, VM pcc@192.0.2.1:22, /home/project",
+        '  inputs:   test="pytest" (pipeline.yaml:6), n=1 (base.yaml:3)',
+        "  secrets:  SET from the environment's SET (base.yaml:4)",
+        "",
+        "  a: run on this machine",
+        "      $ pytest",
+        "      in: sub",
+        "      secrets: SET",
+        "      timeout: 1h30m",
+        "      from base.yaml:6; timeout, cwd at pipeline.yaml:8",
+        "",
+        "  b: run on this machine",
+        "      $ echo",
+        "      from pipeline.yaml:10",
+    ]
+
+
+def test_the_json_says_the_same_for_programs(planned: Planned) -> None:
+    plan = planned(BOXED)
+    told = json.loads(json.dumps(plan_json(plan)))
+    assert told["project"]["vm"]["external_ip"] == "192.0.2.1"
+    (step,) = told["steps"]
+    assert (step["path"], step["kind"], step["on"]) == ("a", "run", "container")
+    assert [(way["place"], way["command"]) for way in step["ways"]] == [
+        ("container", "in the box"),
+        ("local", "on the host"),
+    ]
+    assert step["ways"][0]["container"]["memory"] == 1 << 30
+    assert (step["from"]["line"], step["from"]["column"]) == (6, 5)
+    assert step["changes"] == []
+
+
+def test_where_a_secret_is_the_key_to_is_known_as_far_as_it_can_be(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {api: {type: string, default: "https://api.test/v1"}}
+        secrets: {SET: {from: env, via: proxy, upstream: "${{ inputs.api }}"}}
+        steps: [{id: a, run: echo, secrets: [SET]}]
+        """
+    )
+    assert "steps get a token for https://api.test/v1)" in "\n".join(plan_text(plan))
+    secrets = json.loads(json.dumps(plan_json(plan)))["secrets"]
+    assert (secrets["SET"]["via"], secrets["SET"]["upstream"]) == ("proxy", "https://api.test/v1")
