@@ -250,7 +250,8 @@ def spawn(
                 _bg_exc=False,
             )
     except sh.CommandNotFound as error:
-        raise Unavailable(Reason.SHELL_MISSING, f"there is no {program} in PATH here: {error}") from error
+        words = f"this user cannot run {program}" if "/" in program else f"there is no {program} in PATH here"
+        raise Unavailable(Reason.SHELL_MISSING, words) from error
     except (sh.ForkException, OSError) as error:
         # A ForkException's text is a whole traceback, of the child.
         words = str(error).strip().rpartition("\n")[2].strip()

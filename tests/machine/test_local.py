@@ -12,7 +12,7 @@ from pytest_mock import MockerFixture
 
 from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.machine.base import Done
-from pccpipe.machine.local import LocalMachine
+from pccpipe.machine.local import LocalMachine, spawn
 from pccpipe.machine.script import read_to_end
 from pccpipe.outcome import Reason
 
@@ -129,3 +129,13 @@ def test_of_a_start_that_failed_one_line_is_told(mocker: MockerFixture) -> None:
     with pytest.raises(Unavailable) as caught:
         LocalMachine().run("true")
     assert caught.value.words == "no program can be started here: OSError: no descriptors"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("/none/python3", "this user cannot run /none/python3"), ("no-such-sh", "there is no no-such-sh in PATH here")],
+)
+def test_a_program_that_cannot_be_begun_is_named_for_what_it_is(program: str, words: str) -> None:
+    with pytest.raises(Unavailable) as caught:
+        spawn(program, [], {}, 0, 1, 2)
+    assert (caught.value.reason, caught.value.words) == (Reason.SHELL_MISSING, words)
