@@ -18,6 +18,8 @@ from pccpipe.supervisor.lines import Line
 from pccpipe.target import Chunk, Exit, Isolation, Token
 
 READ_SIZE = 256 << 10
+MOST_WORDS = 1000
+"""Words of the supervisor that are heard before a piece of output is given."""
 LOOK_EVERY = 1.0
 """Seconds between two looks at how far the spools of a flood are ahead of the reader."""
 LEAST_AHEAD = 16 << 20
@@ -92,8 +94,8 @@ class SupervisedRunning:
                 # The last look at what a flood has left.
                 self._catch_up(*self._wanted)
                 continue
-            # The newest word, so that neither stream is read far ahead of the other.
-            for _ in range(8):
+            # The newest word, so that neither stream is read far ahead of the other. A flood has a word for each piece.
+            for _ in range(MOST_WORDS):
                 if self._ended or not self._hear(0.0):
                     break
             # A flood is not read faster than it is looked at: most of it will be skipped.
@@ -101,7 +103,9 @@ class SupervisedRunning:
                 self._taken += len(chunk.data)
                 return chunk
             if self._ended:
-                self._finish(self._ended)
+                # Word of its end may have come just now, with much of a flood still to be looked at.
+                if not (self._wanted and self._taken):
+                    self._finish(self._ended)
                 continue
             now = time.monotonic()
             left = min(deadline, self._next_look) - now if self._wanted else deadline - now

@@ -19,6 +19,7 @@ from pccpipe.errors import Lost, Refused, Unavailable
 from pccpipe.outcome import Reason, Stream
 from pccpipe.supervisor import lines, wire
 from pccpipe.supervisor.loop import SOCKET
+from pccpipe.supervisor.running import LEAST_AHEAD
 from pccpipe.supervisor.work import Order, Work
 from pccpipe.target import Chunk, Command, Exit
 from tests.disk import SmallDisk, mounted
@@ -359,3 +360,24 @@ def test_python_that_can_be_no_supervisor_says_why(stand: Stand, monkeypatch: py
     with pytest.raises(Unavailable, match="/no/such/python"):
         made(Path(stand.workspace)).run("true")
     broken.target.close()
+
+
+def test_the_end_of_a_flood_comes_also_when_it_ends_between_two_looks(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pccpipe.supervisor.running.LOOK_EVERY", 60.0)
+    waits = "until [ -e {} ]; do sleep 0.01; done"
+    running = stand.start(
+        f"echo begun; {waits.format('more')}; head -c {LEAST_AHEAD + MIB} /dev/zero; {waits.format('go')}; echo end"
+    )
+    assert running.read(10) == Chunk(Stream.STDOUT, b"begun\n")
+    running.may_skip(0, 100)
+    assert running.read(0) is None
+    Path(stand.workspace, "more").touch()
+    while running.read(1):
+        pass  # until it reads no further before the next look
+    Path(stand.workspace, "go").touch()
+    until(lambda: Path(stand.state, "commands", "step-1.sup").read_text().endswith("0 -\n"))
+    stdout, _, exit_ = read_all(running)
+    assert (stdout[-4:], exit_.code) == (b"end\n", 0)
+    running.discard()

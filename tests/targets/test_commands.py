@@ -398,7 +398,7 @@ def _peak_kb() -> int:
 def test_a_command_whose_beginning_nobody_hears_of_begins_all_the_same(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def begin(lane: Lane, machine: Machine, program: bytes, mark: str) -> None:
+    def begin(lane: Lane, machine: Machine, program: bytes, mark: str, workspace: str) -> None:
         lane.send(program)
         lane.close()
         raise ConnectionResetError("it was closed at that moment")

@@ -189,7 +189,9 @@ def test_a_rootless_engine_cannot_be_combined_with_it(
 ) -> None:
     stand, _ = both
     # The bed's kernel carries none; this is all that is asked of it.
-    monkeypatch.setattr("pccpipe.docker_api.engine.Engine.security_options", lambda _: ("seccomp=builtin", "rootless"))
+    monkeypatch.setattr(
+        "pccpipe.docker_api.engine.DockerEngine.security_options", lambda _: ("seccomp=builtin", "rootless")
+    )
     with pytest.raises(Unavailable, match="rootless") as caught:
         stand.start("true")
     assert caught.value.reason is Reason.ENGINE_MAPS_USERS
