@@ -92,6 +92,7 @@ ALLOWED = {
     "supervisor/loop.py": {"_RECEIVED": AT_ONCE, "_LONGEST_PAUSE": SECONDS},
     "supervisor/running.py": {
         "READ_SIZE": AT_ONCE,
+        "MOST_WORDS": AT_ONCE,
         "LEAST_AHEAD": "From how far ahead on a flood is skipped; the log's limit bounds it.",
     },
     "supervisor/spool.py": {"PIECE": AT_ONCE},
