@@ -1,6 +1,6 @@
 """Ends work before it is done: a cancel from outside, a deadline, and the halt that is either of the two.
 
-To whoever waits, they are one thing: `Halt`. Work of the executor's, transfers and builds take one.
+To code that waits they are one thing: `Halt`. Commands, transfers and builds take one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pccpipe.errors import Halted
 T = TypeVar("T")
 
 GRACE = 10.0
-"""Seconds between TERM and KILL, unless somebody is in a hurry."""
+"""Seconds between TERM and KILL, unless a person is in a hurry."""
 HURRIED_GRACE = 0.5
 
 

@@ -206,7 +206,7 @@ class Files:
         for pid in processes.tagged(tag):
             processes.signal_one(pid, signal.SIGTERM)
         for _ in range(5):
-            # Ours end at once; what is somebody's own gets a moment before it is killed.
+            # Ours end at once; what a user began gets a moment before it is killed.
             if not processes.tagged(tag):
                 return
             time.sleep(0.02)

@@ -11,6 +11,7 @@ from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.local import LocalTarget
 from pccpipe.targets.vm import VmTarget
+from tests.targets.shells import shell as shell
 from tests.targets.stand import Stand, local_shell
 from tests.testbed.vm import VM
 
