@@ -198,7 +198,7 @@ class SupervisedRunning:
     def _next_chunk(self) -> Chunk | None:
         # In turn: a flood on one does not keep back what the other says.
         for stream in (self._turn, Stream.STDERR if self._turn is Stream.STDOUT else Stream.STDOUT):
-            at, size = self._read[stream], self._sizes[stream]
+            at, size = self._read[stream], self._known_size(stream)
             if at >= size:
                 continue
             try:
@@ -212,6 +212,15 @@ class SupervisedRunning:
             # Someone removed it, or cut it short.
             self._read[stream] = size
         return None
+
+    def _known_size(self, stream: Stream) -> int:
+        """Beside a flood on the other stream, words come late: the file itself says how much there is."""
+        other = Stream.STDERR if stream is Stream.STDOUT else Stream.STDOUT
+        known = self._sizes[stream]
+        if self._read[stream] >= known and self._sizes[other] - self._read[other] > READ_SIZE:
+            with contextlib.suppress(OSError):
+                known = max(known, os.fstat(self._spool(stream)).st_size)
+        return known
 
     def _spool(self, stream: Stream) -> int:
         if stream not in self._spools:
