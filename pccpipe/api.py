@@ -213,9 +213,9 @@ def doctor(
     on_looked: Callable[[Looked], object] | None = None,
     on_mended: Callable[[Fixed], object] | None = None,
 ) -> DoctorReport:
-    """Whether the machines that a project's steps run on are fit for that; with `fix`, mend what is safe to.
+    """Check the machines that a project's steps run on; with `fix`, repair what is safe to repair.
 
-    Nothing is mended on a VM that a run has. What is wrong is in the report, not an exception.
+    Nothing is repaired on a VM that a run has. Faults are in the report; they are no exception.
 
     Args:
         project: default: this machine is looked at.
@@ -223,8 +223,8 @@ def doctor(
         endpoint: the base URL of the model's API.
         key: for it; default: that in OPENAI_API_KEY. Used for one GET from this machine.
         accept_new_host_key: as for `run`.
-        on_looked: told of each check as it is done; of all of them anew after something was mended.
-        on_mended: told of each thing that was mended, or could not be.
+        on_looked: called with each check once it is done; after a repair, with all of them again.
+        on_mended: called with each repair, also one that failed.
 
     Raises UsageError if `endpoint` is no address.
     """

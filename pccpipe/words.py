@@ -23,7 +23,7 @@ def duration(seconds: float | None) -> str:
 
 
 def limit(seconds: float) -> str:
-    """A limit as somebody would write it: `15m`, `90s`, `1h30m`."""
+    """Write a limit as in a pipeline: `15m`, `90s`, `1h30m`."""
     left, text = seconds, ""
     for unit, length in (("h", 3600), ("m", 60)):
         if left >= length:

@@ -3,7 +3,7 @@
 // The socket may be gone for a while, when pccpipe's connection to this machine is; a connection waits for it that long.
 // Another socket in its place means that the old one's connections are dead, whether or not anybody has told them.
 // Without PORT_FILE it ends with status 3 if the socket is none that can take a connection.
-// Without PORT_FILE it says by its exit status whether somebody listens at the socket.
+// Without PORT_FILE it says by its exit status whether anything listens at the socket.
 'use strict';
 const fs = require('fs');
 const net = require('net');

@@ -42,7 +42,7 @@ class _LeftAlone(PccpipeError):
 
 
 class Attempt(Struct):
-    """The how-manieth attempt, at which place, with which secrets.
+    """One attempt of a step: its number, its place, its secrets.
 
     Attributes:
         in_doubt: whether it may have begun its command in an earlier process that could not note it.

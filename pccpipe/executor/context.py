@@ -29,7 +29,7 @@ from pccpipe.workspace.base import Side, Workspace
 STEP_LIMIT = 6 * 3600.0
 """Seconds that a step may take which names no `timeout:`; no wait is without a limit."""
 ALWAYS_LIMIT = 300.0
-"""The same for a step under `always:`, which runs when somebody waits for the end."""
+"""The same for a step under `always:`, which runs while a person waits for the end."""
 
 
 class LeftOpen(Exception):

@@ -93,7 +93,7 @@ def _take_result(step: RunStep, running: Running, spec: ResultSpec, place: Place
     halt = Halt(step.parts.cancel)
     fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
     data, had_secret = masked_result(fetched, target.name, step.parts.masker)
-    # Written before it is checked: a wrong result is what somebody will want to look at.
+    # Written before it is checked: people want to look at a wrong result.
     step.parts.room.made(lambda: write_atomically(target, data))
     if had_secret:
         raise ResultError(f"a secret's value stands in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)

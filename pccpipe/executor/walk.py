@@ -162,7 +162,7 @@ class Walk(Struct, frozen=True):
             case Run():
                 ended = run_step(self.parts, here, step, body, visit)
             case Upload() | Download() | Diff() | Remove() | Build():
-                # Each does all of its work anew, and gets the same.
+                # Each does all of its work again, and gets the same.
                 ended = run_action(self.parts, here, step, body)
             case Repeat():
                 ended = self._retried(step, here, visit, lambda _: self._repeat(body, here, path, visit, step.fails_as))
@@ -233,7 +233,7 @@ class Walk(Struct, frozen=True):
     def _side_by_side(
         self, jobs: Sequence[tuple[Step, Callable[[], StepOutcome]]], here: Position, at_once: int
     ) -> StepOutcome:
-        """Run the jobs, at most so many at once, all to their ends; the first in order that did not pass decides."""
+        """Run all jobs to their ends, `at_once` side by side; the first in order that did not pass decides."""
 
         def unless_barred(job: tuple[Step, Callable[[], StepOutcome]]) -> StepOutcome:
             step, run = job

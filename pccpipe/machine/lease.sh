@@ -273,7 +273,7 @@ pcc_open_gate() { # NUMBER NONCE: make the gate, if it is not there
     umask 077
     mkdir -p "$pcc_gates" && ln -s .. "$pcc_gates/$1"
   } 2>&1) || pcc_refuse "$pcc_words"
-  # Somebody may have taken over meanwhile, and have removed it.
+  # Another host may have taken over meanwhile, and have removed it.
   pcc_look
   [ "$pcc_nonce" = "$2" ] || rm -f "$pcc_gates/$1"
 }

@@ -197,7 +197,7 @@ class SupervisedRunning:
 
     def _next_chunk(self) -> Chunk | None:
         # In turn: a flood on one does not keep back what the other says.
-        for stream in (self._turn, Stream.STDERR if self._turn is Stream.STDOUT else Stream.STDOUT):
+        for stream in (self._turn, _other(self._turn)):
             at, size = self._read[stream], self._known_size(stream)
             if at >= size:
                 continue
@@ -207,16 +207,15 @@ class SupervisedRunning:
                 data = b""
             if data:
                 self._read[stream] += len(data)
-                self._turn = Stream.STDERR if stream is Stream.STDOUT else Stream.STDOUT
+                self._turn = _other(stream)
                 return Chunk(stream, data)
             # Someone removed it, or cut it short.
             self._read[stream] = size
         return None
 
     def _known_size(self, stream: Stream) -> int:
-        """Beside a flood on the other stream, words come late: the file itself says how much there is."""
-        other = Stream.STDERR if stream is Stream.STDOUT else Stream.STDOUT
-        known = self._sizes[stream]
+        """Give how much a stream has. Beside a flood on the other one words come late, so the file is asked."""
+        other, known = _other(stream), self._sizes[stream]
         if self._read[stream] >= known and self._sizes[other] - self._read[other] > READ_SIZE:
             with contextlib.suppress(OSError):
                 known = max(known, os.fstat(self._spool(stream)).st_size)
@@ -265,3 +264,7 @@ class SupervisedRunning:
         if self._line:
             with contextlib.suppress(Unavailable, OSError):
                 self._line.send(b"stop", os.fsencode(self._id), b"%f" % grace)
+
+
+def _other(stream: Stream) -> Stream:
+    return Stream.STDERR if stream is Stream.STDOUT else Stream.STDOUT
