@@ -1,0 +1,26 @@
+"""Measures how work grows with its size, against itself: a slow or a busy machine changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+TIMES = 8
+"""How much larger the large work is."""
+ROUNDS = 3
+
+
+def is_linear(work: Callable[[int], object], size: int) -> bool:
+    """Say whether `work(8 * size)` takes less than 20 times as long as `work(size)`: quadratic work takes 64 times.
+
+    Counts the processor's time of this thread; the best of three rounds each. `size` has to take milliseconds.
+    """
+    work(size)  # what is done once for all is done
+    small = min(_seconds(work, size) for _ in range(ROUNDS))
+    return any(_seconds(work, TIMES * size) < 20 * small for _ in range(ROUNDS))
+
+
+def _seconds(work: Callable[[int], object], size: int) -> float:
+    began = time.thread_time()
+    work(size)
+    return time.thread_time() - began

@@ -1,0 +1,52 @@
+"""How large a file and a function may be: a file is one idea, a function fits a screen."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "pccpipe"
+FILE_LINES = 400
+FUNCTION_LINES = 60
+
+LEFT = {
+    "limits.py",
+    "targets/container.py",
+    "targets/contained.py",
+    "workspace/sync.py",
+    "workspace/intake.py",
+    "machine/lease.sh",
+    "detached/lane.sh",
+}
+"""Files that are too long still."""
+LEFT_FUNCTIONS = {"workspace/diff.py: _lay_out", "session/session.py: _go", "record/state.py: apply"}
+
+
+def test_no_file_is_over_400_lines() -> None:
+    long = {
+        str(path.relative_to(PACKAGE))
+        for pattern in ("*.py", "*.sh")
+        for path in PACKAGE.rglob(pattern)
+        if len(path.read_text().splitlines()) > FILE_LINES
+    }
+    assert long == LEFT
+
+
+def test_no_function_is_over_60_lines() -> None:
+    long = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1 - _words(node)
+                if lines > FUNCTION_LINES:
+                    long.add(f"{path.relative_to(PACKAGE)}: {node.name}")
+    assert long == LEFT_FUNCTIONS
+
+
+def _words(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the lines of its docstring."""
+    first = node.body[0]
+    has_one = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    return (first.end_lineno or 0) - first.lineno + 1 if has_one else 0
