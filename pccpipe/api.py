@@ -20,14 +20,15 @@ from pccpipe.record.journal import check_run_id, read_events
 from pccpipe.record.lock import is_abandoned
 from pccpipe.record.state import RunState
 from pccpipe.secrets.sources import read_secrets
+from pccpipe.secrets.values import Secrets
 from pccpipe.session import session
 from pccpipe.session.answers import give_answers
 from pccpipe.session.begin import (
     accepted_fallbacks,
     check_engine,
-    check_untold,
     named_secrets,
     project_of,
+    refuse_written_secrets,
     workspace_of,
 )
 from pccpipe.session.job import Caller, Job
@@ -104,8 +105,8 @@ def run(
     check_run_id(run_id)
     project = project_of(project, pipeline)
     values = resolve_inputs(pipeline, inputs or {})
-    secrets = read_secrets(pipeline.secrets, named_secrets(pipeline), environ)
-    check_untold(pipeline, values, secrets)
+    secrets = Secrets(read_secrets(pipeline.secrets, named_secrets(pipeline), environ))
+    refuse_written_secrets(pipeline, values, secrets)
     check_engine(pipeline, project)
     accepted = accepted_fallbacks(pipeline, accept_fallback)
     folders = Folders.of(_runs_dir(runs_dir), run_id, workspace_of(workspace))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -21,9 +21,10 @@ from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.values import Secrets
 from pccpipe.spec.model import Build, Pipeline, Project
 from pccpipe.target import Target
-from pccpipe.values import Discreet, Json
+from pccpipe.values import Json
 from pccpipe.workspace.base import Side, Workspace
 
 STEP_LIMIT = 6 * 3600.0
@@ -116,10 +117,8 @@ class Absence:
         self._since = None
 
 
-class RunContext(Discreet, frozen=True):
+class RunContext(Struct, frozen=True):
     """All that a run is made of, the same for its whole length."""
-
-    hidden: ClassVar[frozenset[str]] = frozenset({"secrets"})
 
     run_id: str
     run_dir: Path
@@ -129,8 +128,7 @@ class RunContext(Discreet, frozen=True):
     workspace: Workspace
     images: Images
     journal: EventSink
-    masker: Masker
-    secrets: Mapping[str, str]
+    secrets: Secrets
     cancel: Cancel
     fallback_allowed: bool
     serials: Serials
@@ -141,6 +139,10 @@ class RunContext(Discreet, frozen=True):
     room: Room = field(default_factory=Room)
     accepted: frozenset[str] = frozenset()
     """The ids of steps that a person let fall back also after an agent's code may have run."""
+
+    @property
+    def masker(self) -> Masker:
+        return self.secrets.masker
 
     @property
     def exposure(self) -> Exposure:

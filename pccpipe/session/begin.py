@@ -11,10 +11,10 @@ from pccpipe.errors import RecordFull, UsageError
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.record.journal import EVENTS
 from pccpipe.record.room import is_full
+from pccpipe.secrets.values import Secrets
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Upload
 from pccpipe.spec.search import refuse_required, refuse_without_project
 from pccpipe.values import Json
-from pccpipe.workspace.guard import SHORTEST
 
 
 @contextlib.contextmanager
@@ -33,18 +33,17 @@ def room_to_begin(record: Path) -> Iterator[None]:
         raise RecordFull(record, again) from error
 
 
-def check_untold(pipeline: Pipeline, inputs: Mapping[str, Json], secrets: Mapping[str, str]) -> None:
-    """Raise UsageError if a secret stands where it would be kept: the record has the pipeline and its inputs whole."""
+def refuse_written_secrets(pipeline: Pipeline, inputs: Mapping[str, Json], secrets: Secrets) -> None:
+    """Raise UsageError if the pipeline or an input has the value of a secret: the run record stores both."""
     places = {"the pipeline": pipeline.text.encode()}
     places |= {f"the pipeline's file {name}": file.read_bytes() for name, file in (pipeline.files or {}).items()}
     places |= {f"the input {name}": str(value).encode() for name, value in inputs.items()}
-    for name, value in secrets.items():
-        for place, text in places.items():
-            if len(value) >= SHORTEST and value.encode() in text:
-                raise UsageError(
-                    f"the value of the secret {name} stands in {place}, which is kept in the run's record",
-                    "take it out: a step that names the secret in its `secrets:` has it as an environment variable",
-                )
+    for place, text in places.items():
+        if name := secrets.found_in(text):
+            raise UsageError(
+                f"the value of secret {name} appears in {place}, which the run record would store",
+                "remove it there; a step that names the secret in its `secrets:` gets it as an environment variable",
+            )
 
 
 def check_engine(pipeline: Pipeline, project: Project) -> None:

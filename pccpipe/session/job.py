@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 from msgspec import Struct
 
 from pccpipe.cancel import Cancel
 from pccpipe.record.events import Event
+from pccpipe.secrets.values import Secrets
 from pccpipe.session.targets import Folders
 from pccpipe.spec.model import Pipeline, Project
-from pccpipe.values import Discreet, Json
+from pccpipe.values import Json
 
 
 class Caller(Struct, frozen=True):
@@ -28,17 +28,15 @@ class Caller(Struct, frozen=True):
     wait: float
 
 
-class Job(Discreet, frozen=True):
+class Job(Struct, frozen=True):
     """What `run` is asked for, and `resume` knows from the record."""
-
-    hidden: ClassVar[frozenset[str]] = frozenset({"secrets"})
 
     run_id: str
     pipeline: Pipeline
     project: Project
     folders: Folders
     inputs: Mapping[str, Json]
-    secrets: Mapping[str, str]
+    secrets: Secrets
     fallback_allowed: bool
     accepted_fallbacks: tuple[str, ...]
     """The ids of steps that a person let fall back also after an agent's code may have run."""

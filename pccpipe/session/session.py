@@ -40,9 +40,10 @@ from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
 from pccpipe.record.state import WAITING, RunState, state_of
 from pccpipe.record.state_file import StateFile
-from pccpipe.secrets.mask import Masker, mask_error
+from pccpipe.secrets.mask import mask_error
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.sources import read_secrets
+from pccpipe.secrets.values import Secrets
 from pccpipe.session.begin import accepted_fallbacks, check_engine, named_secrets, room_to_begin
 from pccpipe.session.end import clear_up, name_daemons
 from pccpipe.session.job import Caller, Job
@@ -91,7 +92,7 @@ def resume(
         pipeline = kept_pipeline(record, began)
         project = same_project(began, project or kept_project(began))
         check_engine(pipeline, project)
-        secrets = read_secrets(pipeline.secrets, named_secrets(pipeline), environ)
+        secrets = Secrets(read_secrets(pipeline.secrets, named_secrets(pipeline), environ))
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
         refuse_links(folders.user, record, folders.state)
         accepted = accepted_fallbacks(pipeline, accept_fallback)
@@ -129,7 +130,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
     """Run, or go on where the events end. The caller has the run's lock."""
     folders, project, cancel = job.folders, job.project, caller.cancel
     fence_run(folders.record)
-    masker = Masker(job.secrets.values())
+    masker = job.secrets.masker
     state = state_of(events)
     room = Room(folders.record)
     state_file = StateFile(folders.record, state, room)
@@ -145,8 +146,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         folders,
         resumes=bool(events),
         accept_new_host_key=caller.accept_new_host_key,
-        masker=masker,
-        secrets=tuple(job.secrets.values()),
+        secrets=job.secrets,
         accept=proxy.accept,
     )
     parts = RunContext(
@@ -158,7 +158,6 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         workspace=assembly.workspace,
         images=assembly,
         journal=journal,
-        masker=masker,
         secrets=job.secrets,
         cancel=cancel,
         fallback_allowed=job.fallback_allowed and not project.isolation_required,

@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -21,7 +21,7 @@ from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.record.fence import STATES, system_folder
 from pccpipe.record.index import has_ended
 from pccpipe.record.vm_history import VmHistory
-from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.values import Secrets
 from pccpipe.session.vm import ProjectVm
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
 from pccpipe.target import Target
@@ -77,15 +77,14 @@ class Assembly:
         *,
         resumes: bool,
         accept_new_host_key: bool,
-        masker: Masker,
-        secrets: Sequence[str],
+        secrets: Secrets,
         accept: Callable[[ByteStream], None],
     ) -> None:
         self._run_id = run_id
         self._accept = accept
         self._project = project
         self._folders = folders
-        self._masker = masker
+        self._masker = secrets.masker
         self._withheld = _variables_of(pipeline.secrets)
         self._root_images = _root_images(pipeline)
         """What the pipeline runs as root, so it may leave root's files in the workspace."""
@@ -118,7 +117,6 @@ class Assembly:
             root=self._as_root,
             state=folders.record / STATE,
             own=folders.own,
-            masker=masker,
             secrets=secrets,
         )
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pccpipe import limits
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
+from pccpipe.secrets.values import Secrets
 from pccpipe.workspace.exclude import SECRET_NAMES, Excluded
 from pccpipe.workspace.intake import shown
 
 HEAD = 4096
 """The same for a private key."""
-SHORTEST = 12
-"""Characters; a shorter value would be found in many a file that knows nothing of it."""
 
 _PRIVATE_KEY = re.compile(
     rb"^[ \t]*-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----[ \t\r]*$|\APuTTY-User-Key-File-\d", re.MULTILINE
@@ -31,15 +30,15 @@ class Guard:
 
     Args:
         given: the pipeline's own patterns; one like `!tests/server.key`, an exact path, lets a key in.
-        secrets: the values of the run's secrets.
+        secrets: of the run; no file with the value of one goes up.
     """
 
-    def __init__(self, given: Sequence[str], secrets: Iterable[str]) -> None:
+    def __init__(self, given: Sequence[str], secrets: Secrets) -> None:
         let_in = {pattern.strip().removeprefix("!").lstrip("/") for pattern in given if pattern.startswith("!")}
         # Without a `!`, what has such a name does not come here.
         self._never = Excluded.only(_NEVER) if let_in else Excluded.only(())
         self._let_in = let_in
-        self._secrets = [value.encode() for value in secrets if len(value) >= SHORTEST]
+        self._secrets = secrets
         self._found: list[str] = []
 
     def look_at(self, relative: str, data: bytes) -> None:
@@ -48,8 +47,8 @@ class Guard:
             self._found.append(f"{shown(relative)} (by its name, which a `!` lets in)")
         elif relative not in self._let_in and _is_private_key(data[:HEAD]):
             self._found.append(f"{shown(relative)} (a private key)")
-        elif any(value in data for value in self._secrets):
-            self._found.append(f"{shown(relative)} (a secret's value stands in it)")
+        elif self._secrets.found_in(data):
+            self._found.append(f"{shown(relative)} (the value of a secret)")
 
     def check(self) -> None:
         """Raise ActionError, WORKSPACE_REFUSED, if something was found."""

@@ -26,7 +26,7 @@ from pccpipe.machine.haltable import HaltableMachine
 from pccpipe.machine.retry import Backoff
 from pccpipe.outcome import VM_AWAY, Reason
 from pccpipe.record.files import write_atomically
-from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.values import Secrets
 from pccpipe.targets import as_root
 from pccpipe.workspace.base import Brought, Changed, Sent, Side
 from pccpipe.workspace.copy import KnownFolder, are_missing, take_paths
@@ -76,8 +76,7 @@ class WorkspaceSync:
         remote: the copy's folder on the VM.
         keeps_folder: that folder is for another to make and to remove: `remove` empties it.
         state: a file in which it is kept what is where, for a process that goes on after this one was killed.
-        masker: takes secrets out of what comes home.
-        secrets: the values that do not go up in a file.
+        secrets: no file with one goes up; all that comes back is masked.
         root: runs a script in the newest copy as root, if something can; whether that succeeded.
         own: a pattern for what in the user's folder is pccpipe's own, and no part of the workspace.
     """
@@ -90,8 +89,7 @@ class WorkspaceSync:
         machine: Callable[[], Machine] | None,
         remote: str,
         state: Path,
-        masker: Masker | None = None,
-        secrets: Sequence[str] = (),
+        secrets: Secrets | None = None,
         limits: Limits | None = None,
         *,
         keeps_folder: bool = False,
@@ -107,8 +105,8 @@ class WorkspaceSync:
         self._keeps_folder = keeps_folder
         self._as_root = root
         self._state = state
-        self._secrets = secrets
-        self._masker = masker or Masker(())
+        self._secrets = secrets or Secrets()
+        self._masker = self._secrets.masker
         self._limits = limits or Limits()
         self._lock = threading.RLock()
         self._excluded = Excluded()

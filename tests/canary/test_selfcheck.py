@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import pccpipe.session.session
+import pccpipe.secrets.values
 from pccpipe.canary.check import selfcheck
 from pccpipe.canary.ledger import Row, SelfcheckReport, Spot, SpotVerdict
 from pccpipe.canary.value import SPECIAL, Canary
@@ -219,7 +219,7 @@ def test_a_key_that_stays_at_home_is_nowhere_not_even_in_its_own_step(
 
 
 def test_without_masking_all_of_the_record_is_found_to_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pccpipe.session.session, "Masker", lambda _: Masker([]))
+    monkeypatch.setattr(pccpipe.secrets.values, "Masker", lambda _: Masker([]))
     report = selfcheck(Project("p", IsolationMode.LOCAL))
     assert report.whole
     found = {spot for where, spot in rows_of(report, SpotVerdict.FOUND)}

@@ -91,7 +91,7 @@ def test_a_workspace_with_a_key_in_it_is_refused_and_nothing_runs_elsewhere_for_
     assert (ran.code, ran.state["status"]) == (1, "workspace_refused")
     step = ran.step("sync")
     assert (step["outcome"], step["code"], ran.state["downgraded"]) == ("failed", "workspace_refused", False)
-    assert "'deploy' (a private key), 'notes.md' (a secret's value stands in it)" in step["message"]
+    assert "'deploy' (a private key), 'notes.md' (the value of a secret)" in step["message"]
     assert "exclude it by name" in ran.stdout
     assert KEY not in ran.stdout
     assert [step["path"] for step in ran.state["steps"]] == ["sync"]
@@ -118,6 +118,6 @@ def test_a_secret_that_the_pipeline_itself_tells_is_refused_before_anything_is_k
         *arguments,
     )
     assert ran.code == 2
-    assert f"the value of the secret OPENAI_API_KEY stands in {place_of_it}, " in ran.stderr
+    assert f"the value of secret OPENAI_API_KEY appears in {place_of_it}, " in ran.stderr
     assert KEY not in ran.stderr
     assert not ran.record.exists()

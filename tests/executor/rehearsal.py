@@ -17,8 +17,8 @@ from pccpipe.executor.executor import RunOutcome, execute
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
-from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.values import Secrets
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build, Project, Vm
@@ -209,8 +209,7 @@ class Stage:
             workspace=workspace,
             images=NoImages(),
             journal=notes,
-            masker=Masker(self.secrets.values()),
-            secrets=self.secrets,
+            secrets=Secrets(self.secrets),
             cancel=self.cancel,
             fallback_allowed=self.fallback_allowed,
             serials=Serials(),

@@ -8,7 +8,7 @@ import pytest
 
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
-from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.values import Secrets
 from pccpipe.workspace.base import Side
 from pccpipe.workspace.sync import WorkspaceSync
 from tests.workspace.halts import NeverHalted
@@ -25,8 +25,8 @@ def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[s
         path = user / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    state, values = folder / "workspace.json", [SECRET, "short"]
-    sync = WorkspaceSync(user, folder / "copy", folder / "sent", None, "", state, Masker(values), values)
+    state, secrets = folder / "workspace.json", Secrets({"KEY": SECRET, "SHORT": "short"})
+    sync = WorkspaceSync(user, folder / "copy", folder / "sent", None, "", state, secrets)
     sync.upload(list(exclude), NEVER)
     sync.prepare(Side.HOME, NEVER)
     return sorted(str(path.relative_to(sync.home)) for path in sync.home.rglob("*") if path.is_file())
@@ -41,8 +41,8 @@ def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[s
         ("k.pem", "-----BEGIN PRIVATE KEY-----\nMII\n", "a private key"),
         ("k.asc", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ\n", "a private key"),
         ("k.ppk", "PuTTY-User-Key-File-3: ssh-ed25519\n", "a private key"),
-        ("notes.txt", f"my key is {SECRET}!", "a secret's value stands in it"),
-        ("data.bin", b"\0\xff" * 1_000_000 + SECRET.encode(), "a secret's value stands in it"),
+        ("notes.txt", f"my key is {SECRET}!", "the value of a secret"),
+        ("data.bin", b"\0\xff" * 1_000_000 + SECRET.encode(), "the value of a secret"),
     ],
 )
 def test_what_may_not_go_up_is_named_and_refused(tmp_path: Path, name: str, content: str | bytes, why: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pccpipe import limits
 from pccpipe.errors import ActionError, Halted
+from pccpipe.secrets.values import Secrets
 from pccpipe.workspace import pack as pack_module
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import walk
@@ -126,7 +127,7 @@ def test_what_is_as_it_was_is_not_read_again(root: Path, tmp_path: Path, monkeyp
     (root / "-rf").unlink()
     looked_at: list[str] = []
     monkeypatch.setattr(Guard, "look_at", lambda _, name, data: looked_at.append(name))
-    pack.take(root, ALL, NEVER, Guard((), ()), anew=False)
+    pack.take(root, ALL, NEVER, Guard((), Secrets()), anew=False)
     assert looked_at == ["a", "new"]
     assert (tmp_path / "pack/1.tar").stat().st_size - before == 2 * 4 * 512
     (root / "fifo").unlink()
@@ -194,4 +195,4 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, m
             os.truncate(root / "log", limits.SEARCHED.most)
 
     with pytest.raises(ActionError, match="log: it became shorter while it was read"):
-        Pack(tmp_path / "pack").take(root, ALL, NEVER, Truncating((), ()), anew=True)
+        Pack(tmp_path / "pack").take(root, ALL, NEVER, Truncating((), Secrets()), anew=True)

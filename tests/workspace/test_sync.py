@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pccpipe.errors import ActionError, Halted, Unavailable
-from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.values import Secrets
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.workspace.base import Side
@@ -53,8 +53,7 @@ class Pair:
             lambda: connection,
             self.remote,
             folder / "workspace.json",
-            Masker(secrets),
-            secrets,
+            Secrets({value: value for value in secrets}),
             limits,
         )
 
