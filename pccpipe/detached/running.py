@@ -14,10 +14,10 @@ from pccpipe.detached.lane import Lane
 from pccpipe.detached.pool import Lanes
 from pccpipe.detached.programs import Offsets
 from pccpipe.detached.trailer import Trailer, TrailerFinder
-from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.errors import Lost, Unavailable
 from pccpipe.machine import logind
 from pccpipe.machine.answers import number
-from pccpipe.machine.retry import Backoff
+from pccpipe.machine.following import RemoteRunning
 from pccpipe.outcome import Stream
 from pccpipe.target import Chunk, Exit, Isolation, Token
 
@@ -56,7 +56,7 @@ class CommandRef(Struct, frozen=True):
                 raise Lost(f"the record does not say where the command runs: {token}")
 
 
-class DetachedRunning:
+class DetachedRunning(RemoteRunning):
     """A `Running`. One thread reads; any may stop.
 
     Args:
@@ -72,21 +72,15 @@ class DetachedRunning:
         lane: Lane | None,
         lost_after: float = LOST_AFTER,
     ) -> None:
+        super().__init__(isolation, lost_after)
         self._lanes = lanes
         self._followed = followed
-        self._isolation = isolation
         self._lane = lane
         self._begun_on = lane
         self._offsets = followed.offsets
-        self._lost_after = lost_after
-        self._retry = Backoff(lost_after)
         self._finders = {stream: TrailerFinder(followed.mark, lanes.machine.host) for stream in Stream}
         self._ended: set[Stream] = set()
-        self._pending: list[Chunk] = []
-        self._exit: Exit | None = None
-        self._lost: Lost | None = None
         self._output_lost = False
-        """Raised once all of its output is given."""
         self._looks = 4
         self._heard = time.monotonic()
         self._stop_lock = threading.Lock()
@@ -103,33 +97,6 @@ class DetachedRunning:
     def token(self) -> Token:
         return self._followed.token()
 
-    @property
-    def isolation(self) -> Isolation:
-        return self._isolation
-
-    def read(self, timeout: float) -> Chunk | Exit | None:
-        deadline = time.monotonic() + timeout
-        while not self._pending:
-            if self._exit:
-                return self._exit
-            if self._lost:
-                raise self._lost
-            left = max(0.0, deadline - time.monotonic())
-            try:
-                if self._lane:
-                    self._take_in(self._lane, left)
-                else:
-                    self._attach(left)
-            except (ConnectionError, TimeoutError):
-                self._leave_lane()
-            except Nonsense as error:
-                # To ask again would give the same, or a better lie.
-                self._leave_lane()
-                self._lost = Lost(error.words)
-            if time.monotonic() >= deadline and not self._pending:
-                return self._exit
-        return self._pending.pop(0)
-
     def may_skip(self, beginning: int, ending: int) -> None:
         self._wanted = (beginning, ending)
 
@@ -145,9 +112,6 @@ class DetachedRunning:
     def fetch(self, name: str, limit: int) -> bytes:
         lanes = self._lanes
         return fetch_file(lanes.machine, lanes.place, self._followed.id, name, limit, self._lost_after)
-
-    def let_go(self) -> None:
-        self._leave_lane()
 
     def discard(self) -> None:
         lane, self._lane = self._lane, None
@@ -176,8 +140,14 @@ class DetachedRunning:
             # What was sent may have been lost with the lane.
             self._stop_sent = self._stop_by is None or self._was_over
 
-    def _take_in(self, lane: Lane, timeout: float) -> None:
+    @property
+    def _is_connected(self) -> bool:
+        return self._lane is not None
+
+    def _take_in(self, timeout: float) -> None:
         """Wait for output and give it to the finders."""
+        lane = self._lane
+        assert lane
         if not self._stop_sent:
             with self._stop_lock:
                 self._send_stop()
@@ -204,10 +174,7 @@ class DetachedRunning:
         """Go on near the end of the spools if they are far ahead, and free the disk of what nobody reads any more."""
         self._next_look = time.monotonic() + LOOK_EVERY
         folder = self._followed.folder
-        try:
-            answer = self._lanes.control.ask(lambda mark: programs.measure(mark, folder))
-        except Unavailable as error:
-            raise ConnectionResetError(error.words) from error
+        answer = self._lanes.control.ask(lambda mark: programs.measure(mark, folder))
         host = self._lanes.machine.host
         sizes = dict(zip(Stream, (number(host, "size of a spool", size) for size in answer.split()), strict=False))
         received = dict(zip(Stream, lane.offsets, strict=True))
@@ -219,7 +186,7 @@ class DetachedRunning:
             if not self._finders[stream].has_found
         }
         if skipped:
-            self._leave_lane()
+            self._disconnect()
             for stream, size in skipped.items():
                 received[stream] += size
                 # What was held back for a trailer lies in the gap.
@@ -286,32 +253,19 @@ class DetachedRunning:
         if now - self._heard < ASK_AFTER:
             return
         self._heard = now
-        try:
-            answer = self._lanes.control.ask(lambda mark: programs.is_alive(mark, self._followed.id))
-        except Unavailable as error:
-            raise ConnectionResetError(error.words) from error
+        answer = self._lanes.control.ask(lambda mark: programs.is_alive(mark, self._followed.id))
         if answer != "yes":
             raise ConnectionResetError("the command's supervisor has ended")
 
-    def _leave_lane(self) -> None:
+    def _disconnect(self) -> None:
         if self._lane:
             self._offsets = self._lane.offsets
             self._lane.close()
             self._lane = None
 
-    def _attach(self, timeout: float) -> None:
-        if not self._retry.wait(timeout):
-            return
+    def _connect(self) -> None:
         place, followed = self._lanes.place, self._followed
-        try:
-            lane = Lane.attached(self._lanes.machine, place, followed.folder, followed.id, self._offsets)
-        except Nonsense:
-            raise
-        except (Unavailable, ConnectionError, TimeoutError) as error:
-            self._retry.failed(error)
-            return
-        self._retry.succeeded()
-        self.follow(lane)
+        self.follow(Lane.attached(self._lanes.machine, place, followed.folder, followed.id, self._offsets))
 
     def _send_stop(self) -> None:
         """The caller holds the lock."""

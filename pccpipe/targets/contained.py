@@ -26,6 +26,7 @@ from pccpipe.docker_api.settings import BEGUN, LIMIT_LABEL
 from pccpipe.docker_api.stream import Beginning, Body, EngineAnswer, FrameParser, Skip
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.machine.answers import EXIT_CODES, number, number_or_none
+from pccpipe.machine.following import RemoteRunning
 from pccpipe.machine.retry import Backoff
 from pccpipe.outcome import Reason, Stream
 from pccpipe.target import Chunk, Exit, Isolation, Token
@@ -59,7 +60,7 @@ class ContainerRef(Struct, frozen=True):
     """The ids of commands whose files the target may remove, with its next call there."""
 
 
-class Contained:
+class Contained(RemoteRunning):
     """A `Running`. One thread reads; any may stop.
 
     Args:
@@ -77,18 +78,14 @@ class Contained:
         *,
         is_marked: bool,
     ) -> None:
+        super().__init__(isolation, lost_after)
         self._where = where
-        self._isolation = isolation
-        self._lost_after = lost_after
-        self._retry = Backoff(lost_after)
         self._given = dict.fromkeys(Stream, 0)
         self._logged = 0
         """Bytes that the engine's log took for what was given."""
         self._may_lack = False
         """Whether it comes from the engine's log, from its first byte that is still there."""
         self._ending = limits.FLOOD_END.most
-        self._pending: list[Chunk] = []
-        self._exit: Exit | None = None
         self._code: int | None = None
         self._ended_at = 0.0
         self._heard = time.monotonic()
@@ -111,30 +108,20 @@ class Contained:
     def token(self) -> Token:
         return {"id": self._where.command_id, "container": self._where.container, "name": self._where.name}
 
-    @property
-    def isolation(self) -> Isolation:
-        return self._isolation
-
     def read(self, timeout: float) -> Chunk | Exit | None:
-        deadline = time.monotonic() + timeout
-        while not self._pending:
-            if self._exit:
-                return self._exit
-            self._go_on(max(0.0, deadline - time.monotonic()))
-            if time.monotonic() >= deadline and not self._pending:
-                return self._exit
-        chunk = self._pending.pop(0)
-        self._given[chunk.stream] += len(chunk.data)
-        self._logged += len(chunk.data) + LINE_COST * chunk.data.count(b"\n")
-        if self._may_lack and self._logged >= LOG_FILE:
-            self._may_lack = False
-            self._pending.insert(0, Chunk(chunk.stream, b"", skipped_more=True))
-        return chunk
+        read = super().read(timeout)
+        if isinstance(read, Chunk):
+            self._given[read.stream] += len(read.data)
+            self._logged += len(read.data) + LINE_COST * read.data.count(b"\n")
+            if self._may_lack and self._logged >= LOG_FILE:
+                self._may_lack = False
+                self._pending.insert(0, Chunk(read.stream, b"", skipped_more=True))
+        return read
 
     def await_beginning(self, timeout: float) -> Exit | None:
         """Wait until the command has begun, for so long at most; the container's end if it ended before that."""
         deadline = time.monotonic() + timeout
-        while not self._beginning.is_known and self._exit is None:
+        while not self._beginning.is_known and not (self._exit or self._lost):
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
@@ -144,30 +131,9 @@ class Contained:
                 return None  # `read` raises it again
         return None if self._beginning.is_known else self._exit
 
-    def let_go(self) -> None:
-        """Follow it no more, and leave it as it is."""
-        self._disconnect()
-
     def said(self, limit: int) -> str:
         """The beginning of what was read and not given yet."""
         return b"".join(chunk.data for chunk in self._pending)[:limit].decode("utf-8", "replace").strip()
-
-    def _go_on(self, timeout: float) -> None:
-        """Take in what comes, or find the container again. Raises `Lost`."""
-        try:
-            if self._connected:
-                self._take_in(timeout)
-            else:
-                self._reconnect(timeout)
-        except (ConnectionError, TimeoutError):
-            self._disconnect()
-        except Nonsense as error:
-            # To ask again would give the same, or a better lie.
-            self._disconnect()
-            raise Lost(error.words) from error
-        except Unavailable as error:
-            self._disconnect()
-            self._retry.failed(error)
 
     def may_skip(self, beginning: int, ending: int) -> None:  # noqa: ARG002 - the engine keeps its log by its own rule
         """Skip nothing yet: the engine bounds its log by itself, and `DRAIN` what is read after the end."""
@@ -207,7 +173,10 @@ class Contained:
         self._answer = b""
         self._connected = True
         self._heard = time.monotonic()
-        self._retry.succeeded()
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._connected
 
     def _take_in(self, timeout: float) -> None:
         """Wait for output or the end, and take in what comes."""
@@ -360,24 +329,15 @@ class Contained:
         if _state(self._where.engine.inspect(self._where.container)).get("Running") is not True and self._code is None:
             raise ConnectionResetError("the container has ended, and the engine did not say so")
 
-    def _reconnect(self, timeout: float) -> None:
-        """Ask the engine how things are, and go on where the output stopped. Raises `Lost` when it stays away."""
-        if not self._retry.wait(timeout):
-            return
-        container = self._where.container
-        try:
-            found = self._where.engine.inspect(container)
-            if found is None:
-                raise Lost(f"the container {self._where.name} is gone from the engine")
-            is_dropped = self._logged >= 2 * LOG_FILE
-            query = "follow=1&stdout=1&stderr=1" + (f"&tail={limits.FLOOD_LINES.most}" if is_dropped else "")
-            output = self._where.engine.stream("GET", f"/containers/{container}/logs?{query}")
-            waiting = self._where.engine.stream("POST", f"/containers/{container}/wait?condition=not-running")
-        except Nonsense:
-            raise
-        except (Unavailable, ConnectionError, TimeoutError) as error:
-            self._retry.failed(error)
-            return
+    def _connect(self) -> None:
+        """Ask the engine how things are, and go on where the output stopped."""
+        container, engine = self._where.container, self._where.engine
+        if engine.inspect(container) is None:
+            raise Lost(f"the container {self._where.name} is gone from the engine")
+        is_dropped = self._logged >= 2 * LOG_FILE
+        query = "follow=1&stdout=1&stderr=1" + (f"&tail={limits.FLOOD_LINES.most}" if is_dropped else "")
+        output = engine.stream("GET", f"/containers/{container}/logs?{query}")
+        waiting = engine.stream("POST", f"/containers/{container}/wait?condition=not-running")
         self._code = None
         self._was_away = True
         given = dict(self._given)
