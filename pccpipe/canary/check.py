@@ -24,9 +24,10 @@ from pccpipe.data_files import data_path
 from pccpipe.detached import as_account, programs
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.settings import HOME
-from pccpipe.errors import Unavailable, UsageError
+from pccpipe.errors import UsageError
 from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
+from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
 from pccpipe.record.step_path import split
@@ -281,7 +282,7 @@ class _Check:
             return
         end = programs.end_run(programs.RunDir(self.run_id, self._remote_state))
         # What can't be removed now is for `gc`.
-        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        with contextlib.suppress(*UNREACHABLE):
             if self._run_as:
                 as_account.remove(self._connection, self._run_as, self._root, self.run_id)
             self._connection.run(f"{end}\nrm -rf {shlex.quote(self._remote_workspace)}")

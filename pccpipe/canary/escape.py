@@ -18,9 +18,10 @@ from pccpipe.data_files import data_path
 from pccpipe.detached import programs
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.problems import ApiCall
-from pccpipe.errors import Unavailable, UsageError
+from pccpipe.errors import UsageError
 from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
+from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.spec.model import Project
@@ -171,7 +172,7 @@ class _Check:
             pids=$(grep -l '{pattern}[a-z]' /proc/[0-9]*/cmdline 2>/dev/null | tr -cd '0-9\\n')
             [ -z "$pids" ] || {{ kill -KILL $pids; {become}kill -KILL $pids; }} 2>/dev/null
             :"""
-        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        with contextlib.suppress(*UNREACHABLE):
             if self._connection:
                 self._machine.run(programs.end_run(programs.RunDir(self.run_id, self._state)))
             self._machine.run(script)
@@ -239,5 +240,5 @@ class _Check:
 
     def _attempt(self, look: Callable[[], object]) -> None:
         """Look; what cannot be looked at now stays not tried."""
-        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        with contextlib.suppress(*UNREACHABLE):
             look()

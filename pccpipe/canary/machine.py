@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
-from pccpipe.errors import Unavailable
 from pccpipe.machine.answers import number
 from pccpipe.machine.base import Done, Machine
+from pccpipe.machine.retry import UNREACHABLE
 
 TIMEOUT = 150.0
 """Seconds for one look; a search ends itself after 90."""
@@ -61,7 +61,7 @@ class Looker:
         """Look; a machine that can't be had now is a reason why these places were not looked at."""
         try:
             look()
-        except (Unavailable, ConnectionError, TimeoutError) as error:
+        except UNREACHABLE as error:
             for spot in spots:
                 self._ledger.unread(self.where, spot, str(error))
 

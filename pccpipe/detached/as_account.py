@@ -17,7 +17,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.machine.account import PATH, Account
 from pccpipe.machine.answers import IDS, number
 from pccpipe.machine.base import ByteStream, Done, Facts, Machine, Process, is_full, refused
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 from pccpipe.machine.script import run_script
 from pccpipe.outcome import Reason
 
@@ -90,7 +90,7 @@ def prepare(
     login = machine.facts
     call = "pcc_prepare new" if is_new else "pcc_prepare"
     script = f"pcc_engine_socket={shlex.quote(login.engine_socket)}\n{_script(name, login.uid, root, run_id, call)}"
-    done = unbroken(machine, lambda: machine.run(script))
+    done = reconnecting(machine, lambda: machine.run(script))
     if done.code == LEFT:
         raise processes_left(machine.host, name, done.stdout.decode(errors="replace").strip())
     if done.code == OUT_OF_REACH:
@@ -153,7 +153,7 @@ class Processes(Struct, frozen=True):
 def processes(machine: Machine, name: str, root: str, *, kill: bool) -> Processes:
     """Name the account's processes that are in no container, and end them if so asked. Raises `Unavailable`."""
     call = f"pcc_spared='[0-9a-f]{{64}}'\npcc_report {'kill' if kill else ''}"
-    done = unbroken(machine, lambda: machine.run(_script(name, machine.facts.uid, root, "", call)))
+    done = reconnecting(machine, lambda: machine.run(_script(name, machine.facts.uid, root, "", call)))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
         raise Unavailable(Reason.START_REFUSED, f"{machine.host}: the processes of {name} cannot be looked at: {words}")

@@ -12,7 +12,7 @@ from pccpipe.detached.running import LOST_AFTER, CommandRef, DetachedRunning
 from pccpipe.errors import Lost, Nonsense, Refused, Unavailable, WorkspaceGone
 from pccpipe.machine.answers import number
 from pccpipe.machine.base import Machine
-from pccpipe.machine.retry import Backoff, unbroken
+from pccpipe.machine.retry import DISCONNECTED, reconnecting, retrying
 from pccpipe.target import Command, Isolation, Token
 
 _MARK = re.compile("[0-9a-f]{32}")
@@ -70,7 +70,7 @@ class Detached:
                     opening, command, workspace, lane.offsets, self._kill_after, is_own=self._owns_workspace
                 )
                 lane.begin(self._machine, program, mark, workspace)
-            except (ConnectionError, TimeoutError):
+            except DISCONNECTED:
                 lane.close()
                 if not self._may_have_begun(followed):
                     self._lanes.retire(lane.folder)
@@ -98,7 +98,9 @@ class Detached:
     def find(self, command_id: str, isolation: Isolation) -> DetachedRunning | None:
         """A command that another process of the run began and could not note any more. Raises `Unavailable`."""
         self._lanes.control.open()
-        answer = unbroken(self._machine, lambda: self._lanes.control.ask(lambda mark: programs.seek(mark, command_id)))
+        answer = reconnecting(
+            self._machine, lambda: self._lanes.control.ask(lambda mark: programs.seek(mark, command_id))
+        )
         if answer == "none":
             return None
         return self.attach(self._claimed(command_id, answer).token(), isolation)
@@ -120,7 +122,7 @@ class Detached:
         """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
         followed = CommandRef.of(token)
         self._lanes.control.open()
-        lane = unbroken(
+        lane = reconnecting(
             self._machine,
             lambda: Lane.attached(self._machine, self._place, followed.folder, followed.id, followed.offsets),
         )
@@ -139,15 +141,11 @@ class Detached:
 
     def _may_have_begun(self, followed: CommandRef) -> bool:
         """Whether a command began whose lane was lost at that moment; if it did not, then it never will."""
-        retry = Backoff(DOUBT_LIMIT)
-        while True:
-            retry.wait(DOUBT_LIMIT)
-            try:
-                answer = self._lanes.control.ask(lambda mark: programs.void(mark, followed.id, followed.mark))
-            except (Unavailable, ConnectionError) as error:
-                try:
-                    retry.failed(error)
-                except Lost:
-                    return True
-            else:
-                return answer != "void"
+        control = self._lanes.control
+        try:
+            answer = retrying(
+                lambda: control.ask(lambda mark: programs.void(mark, followed.id, followed.mark)), DOUBT_LIMIT
+            )
+        except Lost:
+            return True
+        return answer != "void"

@@ -11,7 +11,7 @@ from pccpipe.detached.lane import LaneShell, new_mark, understood
 from pccpipe.detached.programs import Opening, RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Machine
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import DISCONNECTED, reconnecting, repeating
 from pccpipe.outcome import Reason
 
 T = TypeVar("T")
@@ -53,23 +53,24 @@ class Control:
 
     def _use(self, use: Callable[[LaneShell], T]) -> T:
         """Every program here may run twice without harm, so one whose shell has died goes to a new one."""
+
+        def use_once() -> T:
+            shell = self._open()
+            try:
+                return use(shell)
+            except DISCONNECTED as error:
+                shell.close()
+                self._shell = None
+                raise ConnectionResetError(str(error)) from error
+
         with self._lock:
-            for last in (False, True):
-                shell = self._open()
-                try:
-                    return use(shell)
-                except (ConnectionError, TimeoutError) as error:
-                    shell.close()
-                    self._shell = None
-                    if last:
-                        raise ConnectionResetError(str(error)) from error
-            raise AssertionError("the last attempt returns or raises")
+            return repeating(use_once, 2)
 
     def _open(self) -> LaneShell:
         if self._closed:
             raise Unavailable(Reason.START_REFUSED, "the run has ended")
         if not self._shell:
-            self._shell = unbroken(self._machine, self._new_shell)
+            self._shell = reconnecting(self._machine, self._new_shell)
             self.was_opened = True
         return self._shell
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pccpipe.detached import programs
 from pccpipe.detached.programs import RunDir
-from pccpipe.errors import Nonsense, ResultError, Unavailable
-from pccpipe.machine.base import Done, Machine
-from pccpipe.machine.retry import Backoff
+from pccpipe.errors import Nonsense, ResultError
+from pccpipe.machine.base import Machine
+from pccpipe.machine.retry import retrying
 
 _NAMES = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG"
@@ -21,7 +21,13 @@ def fetch_file(machine: Machine, place: RunDir, command_id: str, name: str, limi
 
     Raises `ResultError` as `Running.fetch` does, `Lost` when the machine stays away for `lost_after` seconds.
     """
-    done = _run(machine, programs.fetch(place, command_id, name, limit), lost_after)
+    script = programs.fetch(place, command_id, name, limit)
+    try:
+        done = retrying(
+            lambda: machine.run(script), lost_after, may_retry=lambda error: not isinstance(error, Nonsense)
+        )
+    except Nonsense as error:
+        raise ResultError(f"what the command left cannot be read: {error.words}") from error
     match done.code:
         case 0 if len(done.stdout) > limit:
             raise ResultError(f"{name} has more than {limit} bytes")
@@ -41,15 +47,3 @@ def signal_name(code: int) -> str | None:
     Commands on a VM and in containers are Linux's, whatever numbers the signals have here.
     """
     return _SIGNALS.get(code - 128)
-
-
-def _run(machine: Machine, script: str, lost_after: float) -> Done:
-    retry = Backoff(lost_after)
-    while True:
-        retry.wait(lost_after)
-        try:
-            return machine.run(script)
-        except Nonsense as error:
-            raise ResultError(f"what the command left cannot be read: {error.words}") from error
-        except (Unavailable, ConnectionError, TimeoutError) as error:
-            retry.failed(error)

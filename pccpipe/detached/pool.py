@@ -13,7 +13,7 @@ from pccpipe.detached.lane import Lane
 from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.machine.base import Machine, left_there
-from pccpipe.machine.retry import Backoff, unbroken
+from pccpipe.machine.retry import UNREACHABLE, reconnecting, retrying
 from pccpipe.outcome import Reason
 
 DISCARD_AT_ONCE = 32
@@ -55,7 +55,7 @@ class Lanes:
         if idle:
             return idle
         try:
-            return unbroken(self.machine, lambda: Lane.open(self.machine, self.place))
+            return reconnecting(self.machine, lambda: Lane.open(self.machine, self.place))
         except BaseException:
             self._let_in_next()
             raise
@@ -81,7 +81,7 @@ class Lanes:
     def retire(self, folder: str | None) -> None:
         """A lane is closed already, must not be used again, and nothing in its folder, if given, is wanted any more."""
         if folder:
-            with contextlib.suppress(Unavailable, ConnectionError):
+            with contextlib.suppress(*UNREACHABLE):
                 self.control.send(programs.discard_lane(folder))
         self._let_in_next()
 
@@ -93,7 +93,7 @@ class Lanes:
             if len(self._discarded) < DISCARD_AT_ONCE and self.place.account is None:
                 return
             discarded, self._discarded = self._discarded, []
-        with contextlib.suppress(Unavailable, ConnectionError):
+        with contextlib.suppress(*UNREACHABLE):
             self.control.send(programs.discard(discarded))
 
     def leave(self) -> bool:
@@ -116,21 +116,15 @@ class Lanes:
         """
         if not self.leave() or not self.control.was_opened:
             return ()
-        retry = Backoff(CLOSE_LIMIT)
         state = self.place.state
         script = f"({programs.end_run(self.place)}\n)\n[ ! -e {shlex.quote(state)} ]"
         try:
-            while retry.wait(CLOSE_LIMIT):
-                try:
-                    if self.machine.run(script, timeout=30.0).code == 0:
-                        return ()
-                    as_root = f"sudo rm -rf {shlex.quote(state)}, there"
-                    return (left_there(self.machine.host, f"the folder {state}", "", as_root),)
-                except (Unavailable, ConnectionError, TimeoutError) as error:
-                    retry.failed(error)
+            if retrying(lambda: self.machine.run(script, timeout=30.0), CLOSE_LIMIT).code == 0:
+                return ()
         except Lost as lost:
             return (left_there(self.machine.host, f"the folder {state}", lost.words, "pccpipe gc"),)
-        return ()
+        as_root = f"sudo rm -rf {shlex.quote(state)}, there"
+        return (left_there(self.machine.host, f"the folder {state}", "", as_root),)
 
     def _let_in_next(self) -> None:
         with self._changed:

@@ -14,6 +14,7 @@ from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.machine.answers import PORTS, number
 from pccpipe.machine.base import Listener, Machine, ProxyDoor
+from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.outcome import Reason
 from pccpipe.target import Command
 
@@ -63,7 +64,7 @@ class ProxyPort:
     def _run(self, script: str) -> bytes:
         try:
             done = self._machine.run(script)
-        except (ConnectionError, TimeoutError) as error:
+        except DISCONNECTED as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code:
             words = done.stderr.decode(errors="replace").strip()

@@ -14,10 +14,11 @@ from pccpipe.detached.lane import Lane
 from pccpipe.detached.pool import Lanes
 from pccpipe.detached.programs import Offsets
 from pccpipe.detached.trailer import Trailer, TrailerFinder
-from pccpipe.errors import Lost, Unavailable
+from pccpipe.errors import Lost
 from pccpipe.machine import logind
 from pccpipe.machine.answers import number
 from pccpipe.machine.following import RemoteRunning
+from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import Stream
 from pccpipe.target import Chunk, Exit, Isolation, Token
 
@@ -271,11 +272,11 @@ class DetachedRunning(RemoteRunning):
         """The caller holds the lock."""
         assert self._stop_by is not None
         grace = max(0.0, self._stop_by - time.monotonic())
-        with contextlib.suppress(Unavailable, ConnectionError):
+        with contextlib.suppress(*UNREACHABLE):
             self._stop_may_have_come = True
             self._lanes.control.send(programs.stop(self._followed.id, grace))
             self._stop_sent = True
 
     def _send(self, program: bytes) -> None:
-        with contextlib.suppress(Unavailable, ConnectionError):
+        with contextlib.suppress(*UNREACHABLE):
             self._lanes.control.send(program)

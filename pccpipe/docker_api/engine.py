@@ -15,6 +15,7 @@ from pccpipe.errors import ActionError, Broken, LimitExceeded, Nonsense, Unavail
 from pccpipe.json_reader import NotJson
 from pccpipe.machine.answers import name, number, text
 from pccpipe.machine.base import ByteStream, Machine
+from pccpipe.machine.retry import DISCONNECTED, UNREACHABLE
 from pccpipe.outcome import Reason
 from pccpipe.values import Json, cut
 
@@ -91,7 +92,7 @@ class DockerEngine:
         """A new connection to it. Raises `Unavailable` with an engine's reason, or the machine's."""
         try:
             return self.machine.dial(self.socket)
-        except (ConnectionError, TimeoutError) as error:
+        except DISCONNECTED as error:
             raise Broken(Reason.ENGINE_NOT_ANSWERING, f"{self.socket} on {self.machine.host}: {error}") from error
         except Unavailable as error:
             words = (
@@ -121,7 +122,7 @@ class DockerEngine:
         """Ask it for a sign of life, and wait for that; whether one came."""
         try:
             self.stream("GET", "/_ping").close()
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return False
         return True
 
@@ -205,7 +206,7 @@ class DockerEngine:
                 info = self.info()
                 self._is_in_vm = self._is_elsewhere(info)
                 self._security = engine_options(info)
-            except (Unavailable, ConnectionError, TimeoutError):
+            except UNREACHABLE:
                 return None
         return self._security
 

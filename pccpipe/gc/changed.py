@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pccpipe.docker_api.engine import DockerEngine
-from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Machine
 from pccpipe.machine.provisioned import FILE, Provisioned, read_provisioned
+from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.machine.startup import changed, startup_files
 
 SHORT = 19
@@ -37,7 +37,7 @@ def _images(known: Provisioned, engine: DockerEngine | None) -> Iterator[str]:
     for name in known.images:
         try:
             found = engine.image_id(name) if engine else None
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return  # That it does not answer is said elsewhere.
         if words := other_image(known, name, found):
             yield words

@@ -23,7 +23,7 @@ from pccpipe.machine.answers import number, number_or_none
 from pccpipe.machine.base import Machine
 from pccpipe.machine.gate import plain
 from pccpipe.machine.lease import read_lease
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import UNREACHABLE, reconnecting
 from pccpipe.outcome import Reason
 from pccpipe.record.fence import GIT
 from pccpipe.record.journal import KEPT, RUN_ID
@@ -165,7 +165,7 @@ def why_alive(site: Site, found: Inventory, holder: str = "") -> str:
 def _look_at_folders(site: Site, found: Inventory) -> None:
     settings = f"pcc_system={shlex.quote(site.system)} pcc_runs={shlex.quote(site.runs)}"
     program = f"{settings}\n{script('look.sh')}"
-    done = unbroken(site.machine, lambda: site.machine.run(program, LOOK_TIMEOUT))
+    done = reconnecting(site.machine, lambda: site.machine.run(program, LOOK_TIMEOUT))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
         raise Unavailable(
@@ -259,7 +259,7 @@ def _look_at_engine(site: Site, found: Inventory) -> None:
         return
     try:
         made = _containers(site.engine)
-    except (Unavailable, ConnectionError, TimeoutError) as error:
+    except UNREACHABLE as error:
         if isinstance(error, Unavailable) and error.reason is Reason.ENGINE_MISSING:
             return
         if site.needs_engine:
@@ -359,7 +359,7 @@ def _finished(site: Site, thing: Thing, now: float) -> float | None:
     assert thing.container is not None
     try:
         inspected = site.engine.inspect(thing.container.id)
-    except (Unavailable, ConnectionError, TimeoutError):
+    except UNREACHABLE:
         return now  # it has just been there
     if inspected is None:
         return None

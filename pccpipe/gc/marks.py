@@ -11,7 +11,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.machine import lease
 from pccpipe.machine.answers import number
 from pccpipe.machine.base import Machine
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 from pccpipe.outcome import Reason
 
 TIMEOUT = 120.0
@@ -46,7 +46,7 @@ def wrong_marks(machine: Machine, root: str, *, remove: bool = False) -> Marks:
     text = Path(__file__).with_name("marks.sh").read_text()
     call = "pcc_marks remove" if remove else "pcc_marks"
     script = f"pcc_lease={shlex.quote(folder)}\n{lease.program()}{text}{call}"
-    done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
+    done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
         raise Unavailable(Reason.WORKSPACE_REFUSED, f"{machine.host}: {folder} cannot be looked into: {words}")

@@ -22,7 +22,7 @@ from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.machine.answers import number_or_none
 from pccpipe.machine.base import Machine
 from pccpipe.machine.lease import Lease, read_lease
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import UNREACHABLE, reconnecting
 from pccpipe.supervisor.lines import is_alive
 from pccpipe.supervisor.supervised import end_supervisor
 
@@ -220,7 +220,7 @@ def _remove_container(site: Site, container: str) -> str:
     assert site.engine is not None
     try:
         site.engine.remove(container)
-    except (Unavailable, ConnectionError, TimeoutError) as error:
+    except UNREACHABLE as error:
         return str(error)
     return ""
 
@@ -248,7 +248,7 @@ def _remove_folders(
         end_supervisor(place.state)
     program = "\n".join([settings, text, end, *(f"({call})" for call in calls)])
     try:
-        done = unbroken(site.machine, lambda: site.machine.run(program, REMOVE_TIMEOUT))
+        done = reconnecting(site.machine, lambda: site.machine.run(program, REMOVE_TIMEOUT))
     except Unavailable as error:
         yield from (Removal(thing, verdict, Fate.FAILED, words=str(error)) for thing, verdict in folders)
         return
@@ -339,7 +339,7 @@ def _measure(site: Site, collected: Collected) -> None:
     script = "\n".join(f"echo {name} $(df -Pk -- {shlex.quote(path)} 2>/dev/null)" for name, path in disks.items())
     try:
         lines = site.machine.run(script).stdout.decode(errors="replace").splitlines()
-    except (Unavailable, ConnectionError, TimeoutError):
+    except UNREACHABLE:
         return
     free = {name: (disk, int(left) * 1024) for name, disk, left in _disks(lines)}
     if "runs" in free:
@@ -362,6 +362,6 @@ def _engine_folder(site: Site) -> dict[str, str]:
         return {}
     try:
         folder = site.engine.info().get("DockerRootDir")
-    except (Unavailable, ConnectionError, TimeoutError):
+    except UNREACHABLE:
         return {}
     return {"engine": folder} if isinstance(folder, str) else {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
-from pccpipe.errors import Lost, Nonsense, Unavailable
-from pccpipe.machine.retry import Backoff
+from pccpipe.errors import Lost, Nonsense
+from pccpipe.machine.retry import UNREACHABLE, Backoff
 from pccpipe.target import Chunk, Exit, Isolation
 
 
@@ -58,7 +58,7 @@ class RemoteRunning(ABC):
             # Asking again would give the same, or a better lie.
             self._disconnect()
             self._lost = Lost(error.words)
-        except (Unavailable, ConnectionError, TimeoutError) as error:
+        except UNREACHABLE as error:
             self._disconnect()
             if not was_connected:
                 self._retry.failed(error)

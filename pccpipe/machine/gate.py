@@ -11,7 +11,7 @@ import shlex
 import threading
 from collections.abc import Callable
 
-from pccpipe.errors import Unavailable
+from pccpipe.machine.retry import UNREACHABLE
 
 _THROUGH = re.compile(r"(/\.system)/gates/[1-9][0-9]{0,7}(?=/)")
 
@@ -79,7 +79,7 @@ class Gate:
         if look:
             try:
                 look()
-            except (Unavailable, ConnectionError, TimeoutError):
+            except UNREACHABLE:
                 # After the next one, then.
                 self._look_again = look
 

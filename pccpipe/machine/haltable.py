@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
-from pccpipe.errors import PccpipeError
+from pccpipe.cancel import Halt
+from pccpipe.errors import ActionError, PccpipeError
 from pccpipe.machine.base import ByteStream, Done, Facts, Machine, Process
+from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.machine.script import run_script
 
 S = TypeVar("S", bound=ByteStream)
+
+
+@contextlib.contextmanager
+def until_halted(machine: Machine, halt: Halt) -> Iterator[Machine]:
+    """Give the block a machine whose streams a halt closes. Raises `Halted` if the block failed after a halt."""
+    haltable = HaltableMachine(machine)
+    try:
+        with halt.watched_by(haltable.halt):
+            yield haltable
+    except (*UNREACHABLE, ActionError):
+        halt.check()
+        raise
 
 
 class HaltableMachine:

@@ -18,7 +18,7 @@ from pccpipe import limits
 from pccpipe.errors import Fenced, Nonsense, Unavailable, VmBusy
 from pccpipe.machine.base import Done, Machine, refused
 from pccpipe.machine.gate import Gate
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 from pccpipe.outcome import VM_AWAY
 from pccpipe.record.journal import RUN_ID
 
@@ -190,7 +190,7 @@ class Lease:
         """
         self._may_be_ours = True
         try:
-            return unbroken(self._machine, self._take)
+            return reconnecting(self._machine, self._take)
         except Unavailable as no:
             if holder and no.reason in VM_AWAY:
                 return holder
@@ -229,7 +229,7 @@ class Lease:
             self._line.move()
 
     def _ask(self, *call: str) -> LeaseState | None:
-        return unbroken(self._machine, lambda: _ask(self._machine, self._folder, self._stale_after, *call))
+        return reconnecting(self._machine, lambda: _ask(self._machine, self._folder, self._stale_after, *call))
 
     def _beat_on(self) -> None:
         due = time.monotonic() + self._beat_every
@@ -297,7 +297,7 @@ def _line_for(address: str) -> _Line:  # noqa: ARG001 - each has its own
 
 def read_lease(machine: Machine, root: str, stale_after: float = STALE_AFTER) -> LeaseState | None:
     """Who has the machine, if anyone. Raises `Unavailable`."""
-    return unbroken(machine, lambda: _ask(machine, folder_of(root), stale_after, "pcc_read"))
+    return reconnecting(machine, lambda: _ask(machine, folder_of(root), stale_after, "pcc_read"))
 
 
 def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> LeaseState | None:

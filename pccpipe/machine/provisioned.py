@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.machine.base import Machine, refused
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 
 FILE = "provisioned.json"
 """In the folder `.system` of the VM's root: the login's, mode 0600."""
@@ -43,7 +43,7 @@ def read_provisioned(machine: Machine, root: str) -> Provisioned | None:
         [ -f {file} ] && [ ! -L {file} ] && [ -O {file} ] || exit 4
         case $(stat -c %a {file}) in *00) ;; *) exit 4 ;; esac
         head -c {limits.PROVISIONED.most + 1} {file}"""
-    done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
+    done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     match done.code:
         case 0:
             return _decoded(done.stdout)
@@ -63,7 +63,7 @@ def write_provisioned(machine: Machine, root: str, provisioned: Provisioned) -> 
         mkdir -p {folder} && cd -P {folder} || exit
         new=$(mktemp ./.{FILE}.XXXXXX) || exit
         printf %s {text} >"$new" && mv -f -T -- "$new" {FILE} || {{ rm -f -- "$new"; exit 1; }}"""
-    done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
+    done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     if done.code:
         raise refused(machine.host, done.stderr.decode(errors="replace").strip() or f"{folder} cannot be written")
 

@@ -1,4 +1,4 @@
-"""When to try again to reach a machine that has gone away, and when to stop."""
+"""Retries calls to a machine whose connection breaks, and says when to stop."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from pccpipe.outcome import Reason
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 
+DISCONNECTED = (ConnectionError, TimeoutError)
+"""The errors of a call whose connection breaks or falls silent before the answer: the call may have had its effect."""
+UNREACHABLE = (Unavailable, *DISCONNECTED)
+"""The errors of a call to a machine that is unavailable, or that goes away during the call."""
+
 T = TypeVar("T")
 
 
 class Backoff:
-    """Backs off, with jitter. At most `limit` seconds after the first failure in a row it gives up."""
+    """Spaces out retries with growing, random pauses, and gives up `limit` seconds after the first failure in a row."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -32,14 +37,14 @@ class Backoff:
         return max(0.0, self._next - time.monotonic())
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until the next attempt is due, but at most `seconds`; whether it is due."""
-        left = self._next - time.monotonic()
+        """Sleep until the next attempt is due, but at most `seconds`; return whether it is due."""
+        left = self.due_in
         if left > 0:
             time.sleep(min(left, seconds))
         return left <= seconds
 
     def failed(self, error: Exception) -> None:
-        """An attempt failed. Raises `Lost` when that was the last: the machine stays away, or is another's now."""
+        """Count a failed attempt. Raises `Lost` if it was the last one, or if another run took the machine over."""
         if isinstance(error, Fenced):
             raise Lost(error.words) from error
         now = time.monotonic()
@@ -54,12 +59,45 @@ class Backoff:
         self.__init__(self._limit)  # type: ignore[misc]
 
 
-def unbroken(machine: Machine, do: Callable[[], T]) -> T:
-    """Do what may be done twice; again when the connection breaks meanwhile. Raises `Unavailable`."""
-    for last in (False, False, True):
+def retrying(
+    do: Callable[[], T],
+    limit: float,
+    *,
+    may_retry: Callable[[Exception], bool] = lambda _: True,
+    wait: Callable[[float], object] = time.sleep,
+) -> T:
+    """Do something that is safe to do twice, and retry with pauses while the machine is unreachable.
+
+    Args:
+        limit: seconds of failures in a row after which it raises `Lost`. It raises `Lost` at once for `Fenced`.
+        may_retry: whether to retry after an error; otherwise it raises the error.
+        wait: sleeps between two attempts; it may raise.
+    """
+    backoff = Backoff(limit)
+    while True:
+        wait(backoff.due_in)
         try:
             return do()
-        except (ConnectionError, TimeoutError) as error:
-            if last:
-                raise Unavailable(Reason.SSH_SESSION_REFUSED, f"{machine.host} gave no shell: {error}") from error
+        except UNREACHABLE as error:
+            if not may_retry(error):
+                raise
+            backoff.failed(error)
+
+
+def repeating(do: Callable[[], T], times: int) -> T:
+    """Do something that is safe to do twice, and repeat it at once if its connection breaks, `times` times in all."""
+    for left in reversed(range(times)):
+        try:
+            return do()
+        except DISCONNECTED:
+            if not left:
+                raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def reconnecting(machine: Machine, do: Callable[[], T]) -> T:
+    """Repeat a call to a machine over new connections, three times in all. Raises `Unavailable`."""
+    try:
+        return repeating(do, 3)
+    except DISCONNECTED as error:
+        raise Unavailable(Reason.SSH_SESSION_REFUSED, f"{machine.host} gave no shell: {error}") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Machine
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 from pccpipe.outcome import Reason
 
 FILES = (
@@ -50,7 +50,7 @@ _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 def startup_files(machine: Machine) -> Mapping[str, str]:
     """The hash of each, by name; "" for one that is absent. Raises `Unavailable`."""
     script = _SCRIPT % {"files": " ".join(FILES), "crontab": CRONTAB, "units": UNITS, "empty": _EMPTY}
-    done = unbroken(machine, lambda: machine.run(script, TIMEOUT))
+    done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     found = dict(line.partition(" ")[::2] for line in done.stdout.decode(errors="replace").splitlines())
     wanted = (*FILES, CRONTAB, UNITS)
     if done.code or not set(wanted) <= set(found):

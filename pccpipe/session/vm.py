@@ -13,8 +13,9 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import TYPE_CHECKING
 
-from pccpipe.errors import PccpipeError, Unavailable, VmBusy
+from pccpipe.errors import PccpipeError, VmBusy
 from pccpipe.machine.gate import Gate
+from pccpipe.machine.retry import UNREACHABLE, reconnecting
 from pccpipe.record import fence
 from pccpipe.record.journal import KEPT
 from pccpipe.spec.model import Vm
@@ -145,7 +146,7 @@ class ProjectVm:
 
     def make_sure(self) -> None:
         """Find out whether the VM is still the run's, if that may have changed. Never raises."""
-        with self._lock, contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        with self._lock, contextlib.suppress(*UNREACHABLE):
             if self._lease:
                 self._lease.check()
 
@@ -176,7 +177,7 @@ class ProjectVm:
         from pccpipe.detached import as_account
 
         # What can't be done now is for `gc`.
-        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        with contextlib.suppress(*UNREACHABLE):
             as_account.leave(self._connection(), self._account, self.root, self._run_id)
 
     def _connection(self) -> Machine:
@@ -194,7 +195,7 @@ class ProjectVm:
             futures.wait([self._login])
 
     def _log_in(self) -> None:
-        with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+        with contextlib.suppress(*UNREACHABLE):
             _ = self.connection.facts
 
     def _acquired(self) -> Lease:
@@ -239,13 +240,12 @@ class ProjectVm:
     def _clear(self) -> None:
         """Begin on a clean VM: what an earlier run of this one's name left must not look like this one's."""
         from pccpipe.detached import programs
-        from pccpipe.machine.retry import unbroken
 
         machine = self._connection()
         # The project's folder may be a git repository: a step's git must not find it.
         listing = "pcc_fence .; ls -1 run-workspaces run-state run-io"
         listing = f"{fence.SCRIPT}cd {shlex.quote(self.root)}/.system && {{ {listing}; }} 2>/dev/null; :"
-        done = unbroken(machine, lambda: machine.run(listing))
+        done = reconnecting(machine, lambda: machine.run(listing))
         there = set(done.stdout.decode(errors="replace").split())
         if self._run_id in there and not self._resumes:
             from pccpipe.targets.container import ContainerTarget
@@ -254,18 +254,17 @@ class ProjectVm:
             containers.take_over()
             containers.close()
             end = programs.end_run(programs.RunDir(self._run_id, self.state))
-            unbroken(machine, lambda: machine.run(end))
+            reconnecting(machine, lambda: machine.run(end))
             self._keep_aside(machine)
             if self._vm.run_as:
                 self._remove_of_account(self._vm.run_as)
-            unbroken(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.folder)}"))
+            reconnecting(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.folder)}"))
         if any(self._is_over(other) for other in there - {self._run_id}):
             # Beside the run: nothing of it waits for that.
             threading.Thread(target=self._collect, name="pccpipe-leftovers", daemon=True).start()
 
     def _keep_aside(self, machine: Machine) -> None:
         """Give the workspace of an earlier run of this name another one: an agent's work may be nowhere else."""
-        from pccpipe.machine.retry import unbroken
 
         kept = f"{self.folder.rpartition('/')[0]}/{self._run_id[:50]}{KEPT}{secrets.token_hex(3)}"
         old, new = shlex.quote(self.folder), shlex.quote(kept)
@@ -273,16 +272,15 @@ class ProjectVm:
         script = f"""[ -d {old} ] && [ ! -L {old} ] || exit 0
             [ -n "$(find {old} -type f -print -quit 2>&1)" ] || exit 0
             mv -- {old} {new} && echo kept"""
-        done = unbroken(machine, lambda: machine.run(script))
+        done = reconnecting(machine, lambda: machine.run(script))
         if done.stdout.strip() == b"kept":
             words = f"an earlier run of this name left its workspace on the VM; it is {kept} now"
             self._on_kept(f"{words}, and `pccpipe gc --discard {kept.rpartition('/')[2]}` removes it")
 
     def _remove_of_account(self, name: str) -> None:
         from pccpipe.detached import as_account
-        from pccpipe.machine.retry import unbroken
 
-        unbroken(self._connection(), lambda: as_account.remove(self._connection(), name, self.root, self._run_id))
+        reconnecting(self._connection(), lambda: as_account.remove(self._connection(), name, self.root, self._run_id))
 
     def _collect(self) -> None:
         from pccpipe.docker_api.engine import DockerEngine

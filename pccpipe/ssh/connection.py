@@ -16,6 +16,7 @@ import paramiko
 
 from pccpipe.errors import Fenced, Unavailable
 from pccpipe.machine.base import ByteStream, Done, Facts, Listener, Process
+from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.machine.script import NotBegun, ScriptShell, ask_facts, parse_facts, run_script
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
@@ -179,7 +180,7 @@ class Connection:
             return shell
         try:
             shell.run(":", SIGN_TIMEOUT)
-        except (ConnectionError, TimeoutError):
+        except DISCONNECTED:
             shell.close()
             return None
         return shell

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pccpipe.detached.ended import signal_name
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.machine.answers import number
+from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.outcome import Stream
 from pccpipe.supervisor.files import HOST, Ended, Files
 from pccpipe.supervisor.holes import punch
@@ -155,7 +156,7 @@ class SupervisedRunning:
         line = self._line
         try:
             fields = line.receive(timeout) if line else None
-        except (ConnectionError, TimeoutError):
+        except DISCONNECTED:
             self._regain()
             return True
         match fields:

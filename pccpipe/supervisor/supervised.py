@@ -16,6 +16,7 @@ from pccpipe.detached.programs import KILL_AFTER, RunDir, own_variables
 from pccpipe.errors import Lost, Refused, Unavailable
 from pccpipe.machine.base import left_there, refused
 from pccpipe.machine.local import LocalMachine
+from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.outcome import Reason
 from pccpipe.supervisor.files import HOST, Files
 from pccpipe.supervisor.lines import BEGIN_TIMEOUT, Line, begin, connect, is_alive
@@ -84,7 +85,7 @@ class Supervised:
                 line = self._line()
                 try:
                     answer = line.ask(b"begin", os.fsencode(command.id), mark.encode(), self._held(), *order)
-                except (ConnectionError, TimeoutError) as error:
+                except DISCONNECTED as error:
                     line.close()
                     self._coming = False
                     words = str(error)
@@ -203,7 +204,7 @@ class Supervised:
             if line is None and is_alive(state) and time.monotonic() < until:
                 time.sleep(0.02)
                 continue
-            with contextlib.suppress(ConnectionError, TimeoutError):
+            with contextlib.suppress(*DISCONNECTED):
                 if line and line.ask(b"follow", os.fsencode(command_id)) == [b"known"]:
                     return line
             if line:
@@ -287,6 +288,6 @@ def _end(line: Line) -> bool:
     try:
         is_clean = line.ask(b"end") == [b"ended", b"0"]
         line.receive(_END_TIMEOUT)
-    except (ConnectionError, TimeoutError):
+    except DISCONNECTED:
         return False
     return is_clean

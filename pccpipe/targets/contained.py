@@ -27,7 +27,7 @@ from pccpipe.docker_api.stream import Beginning, Body, EngineAnswer, FrameParser
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.machine.answers import EXIT_CODES, number, number_or_none
 from pccpipe.machine.following import RemoteRunning
-from pccpipe.machine.retry import Backoff
+from pccpipe.machine.retry import UNREACHABLE, retrying
 from pccpipe.outcome import Reason, Stream
 from pccpipe.target import Chunk, Exit, Isolation, Token
 from pccpipe.values import Json
@@ -159,7 +159,7 @@ class Contained(RemoteRunning):
         where.litter.append(where.command_id)
         try:
             where.engine.remove(where.container)
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return  # the target's `close` tries again, by the run's label
 
     def _take_up(self, output: EngineAnswer, waiting: EngineAnswer, skip: Skip) -> None:
@@ -235,7 +235,7 @@ class Contained(RemoteRunning):
             raise Nonsense(self._host, "output", str(error)) from error
         except Nonsense:
             raise
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             last.clear()
         self._pending += [*self._gaps({chunk.stream for chunk in last}), *last]
 
@@ -282,7 +282,7 @@ class Contained(RemoteRunning):
                 found = self._where.engine.inspect(self._where.container)
             if may_be_the_engines or self._was_away:
                 began_again = self._engine_began_after(_state(found).get("StartedAt"))
-        except (Unavailable, ConnectionError, TimeoutError) as error:
+        except UNREACHABLE as error:
             if may_be_the_engines:
                 self._ask_a_stopped_engine(error)
         out_of_memory, timed_out = _state(found).get("OOMKilled") is True, had_its_time(found, code)
@@ -367,19 +367,14 @@ class Contained(RemoteRunning):
                     break
                 self._stop_changed.wait(min(left, 0.2))
         container = self._where.container
-        retry = Backoff(STOP_TIMEOUT)
-        while self._exit is None:
-            try:
-                retry.wait(STOP_TIMEOUT)
-                if _state(self._where.engine.inspect(container)).get("Running") is True:
-                    self._stop_may_have_come = True
-                    self._where.engine.ask(ApiCall.OTHER, lambda client: client.kill(container, "KILL"))
-                return
-            except (Unavailable, ConnectionError, TimeoutError) as error:
-                try:
-                    retry.failed(error)
-                except Lost:
-                    return
+
+        def kill() -> None:
+            if self._exit is None and _state(self._where.engine.inspect(container)).get("Running") is True:
+                self._stop_may_have_come = True
+                self._where.engine.ask(ApiCall.OTHER, lambda client: client.kill(container, "KILL"))
+
+        with contextlib.suppress(Lost):
+            retrying(kill, STOP_TIMEOUT)
 
     def _signal_all(self) -> None:
         """TERM to every process: the engine's own signal would reach the first one alone."""
@@ -390,7 +385,7 @@ class Contained(RemoteRunning):
             made = engine.id_of(engine.ask(ApiCall.OTHER, lambda client: client.exec_create(container, tell)))
             self._stop_may_have_come = True
             engine.ask(ApiCall.OTHER, lambda client: client.exec_start(made, detach=True))
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return  # it has ended, or KILL will do
 
 

@@ -49,8 +49,8 @@ from pccpipe.machine.answers import IDS, df_column, number, number_or_none
 from pccpipe.machine.base import MAKE_ROOM, Listener, Machine, ProxyDoor, left_there, refused
 from pccpipe.machine.entering import GONE, LINK, base_of, check_entered, replaced
 from pccpipe.machine.gate import Gate, plain
-from pccpipe.machine.haltable import HaltableMachine
-from pccpipe.machine.retry import Backoff
+from pccpipe.machine.haltable import until_halted
+from pccpipe.machine.retry import DISCONNECTED, UNREACHABLE, retrying
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
 from pccpipe.target import Command, ContainerSettings, Isolation, Running, Token
@@ -213,7 +213,7 @@ class ContainerTarget:
                 self._place.gate.check()
         except Fenced:
             raise
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return
 
     def find(self, command: Command) -> Running | None:
@@ -287,15 +287,10 @@ class ContainerTarget:
         """
         if only_if_missing and self._engine.has_image(image):
             return False
-        over = HaltableMachine(self._machine)
-        try:
-            with halt.watched_by(over.halt):
-                engine = DockerEngine(over, self._engine.socket)
-                engine.build(image, context.absolute(), dockerfile.absolute(), args, on_output)
-                self._images.built.add(image)
-        except (Unavailable, ActionError, ConnectionError, TimeoutError):
-            halt.check()
-            raise
+        with until_halted(self._machine, halt) as machine:
+            engine = DockerEngine(machine, self._engine.socket)
+            engine.build(image, context.absolute(), dockerfile.absolute(), args, on_output)
+            self._images.built.add(image)
         return True
 
     def leave(self) -> None:
@@ -319,17 +314,11 @@ class ContainerTarget:
     def _removed(self) -> tuple[str, ...]:
         """Remove all of the run; what is left, in words."""
         self._used = False
-        retry = Backoff(CLOSE_LIMIT)
         try:
-            while retry.wait(CLOSE_LIMIT):
-                try:
-                    return (*self._remove_containers(), *self._remove_files())
-                except (Unavailable, ConnectionError, TimeoutError) as error:
-                    retry.failed(error)
+            return retrying(lambda: (*self._remove_containers(), *self._remove_files()), CLOSE_LIMIT)
         except Lost as lost:
             # `gc` goes by the containers' labels.
             return (left_there(self._machine.host, "what its containers left", lost.words, "pccpipe gc"),)
-        return ()
 
     def _remove_containers(self) -> list[str]:
         """Also those whose create call was answered to nobody; what stays, with the engine's words.
@@ -360,7 +349,7 @@ class ContainerTarget:
     def _name_of(self, container: str) -> str:
         try:
             name = (self._engine.inspect(container) or {}).get("Name")
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             name = None
         return str(name or container[:12]).removeprefix("/")
 
@@ -433,7 +422,7 @@ class ContainerTarget:
         )
         try:
             done = self._machine.run(script)
-        except (ConnectionError, TimeoutError) as error:
+        except DISCONNECTED as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code == LINK:
             raise replaced(self._machine.host, paths.workspace, "a container does not get what it leads to")
@@ -525,7 +514,7 @@ class ContainerTarget:
         count = "timeout 5 du -sk run-workspaces run-state run-io 2>/dev/null | sort -n | tail -n 1"
         try:
             said = self._machine.run(f"cd {shlex.quote(self._root)}/.system && {count}", timeout=15).stdout
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return ""
         match said.decode(errors="replace").split():
             case [kilobytes, "run-workspaces" | "run-state" | "run-io" as name] if size := number_or_none(kilobytes):
@@ -590,7 +579,7 @@ class ContainerTarget:
             attached.stream.shutdown_write()
             self._start(container)
             found = self._engine.inspect(container) or {}
-        except (Unavailable, ConnectionError, TimeoutError) as error:
+        except UNREACHABLE as error:
             for answer in answers:
                 answer.close()
             begun = self._begun(container)
@@ -651,7 +640,7 @@ class ContainerTarget:
     def _has_shell(self, container: str) -> bool:
         try:
             return self._engine.has_file(container, SHELL)
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return True  # the words that there are have to do
 
     def _start(self, container: str) -> None:
@@ -662,28 +651,21 @@ class ContainerTarget:
 
         Raises `Fenced`: who took the machine over finds out.
         """
-        retry = Backoff(DOUBT_LIMIT)
-        while True:
-            retry.wait(DOUBT_LIMIT)
-            try:
-                found = self._engine.inspect(container)
-            except Fenced:
-                raise
-            except (Unavailable, ConnectionError, TimeoutError) as error:
-                try:
-                    retry.failed(error)
-                except Lost:
-                    return {}
-            else:
-                # "created" with an error is a refused start.
-                if found is None or part(found, "State").get("Status") in {"created", None}:
-                    return None
-                return found
+        try:
+            found = retrying(
+                lambda: self._engine.inspect(container),
+                DOUBT_LIMIT,
+                may_retry=lambda error: not isinstance(error, Fenced),
+            )
+        except Lost:
+            return {}
+        # "created" with an error is a refused start.
+        return None if found is None or part(found, "State").get("Status") in {"created", None} else found
 
     def _remove_quietly(self, container: str) -> None:
         try:
             self._engine.remove(container)
-        except (Unavailable, ConnectionError, TimeoutError):
+        except UNREACHABLE:
             return  # `close` tries again, by the run's label
 
     def _isolation(self, name: str, found: Mapping[str, Json]) -> Isolation:

@@ -18,7 +18,7 @@ from pccpipe.detached.as_account import processes_left
 from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.machine.base import Machine
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 from pccpipe.outcome import Reason
 from pccpipe.target import Chunk, Exit, Isolation, Running, Token
 
@@ -163,7 +163,7 @@ class Turns:
         """Say whether the account is clean now; not if a command goes on that an earlier process of the run began."""
         spared = list(self._containers()) if self._adopts or self._active[CommandKind.CONTAINER] else []
         script = programs.sweep(self._place, self._ended, spared, only_if_idle=self._adopts)
-        done = unbroken(self._machine, lambda: self._machine.run(script, SWEEP_TIMEOUT))
+        done = reconnecting(self._machine, lambda: self._machine.run(script, SWEEP_TIMEOUT))
         state, _, names = done.stdout.decode(errors="replace").strip().partition(" ")
         if state == "busy":
             return False

@@ -14,7 +14,7 @@ from pccpipe.detached.running import LOST_AFTER, DetachedRunning
 from pccpipe.machine.account import Account
 from pccpipe.machine.base import Machine, ProxyDoor, refused
 from pccpipe.machine.gate import Gate
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 from pccpipe.outcome import Place
 from pccpipe.target import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.turns import CommandKind, TakingTurns, Turns
@@ -128,7 +128,7 @@ class VmTarget:
         # A step may have removed it: an empty one in its place would look like the code. `start` says so.
         make = f"[ -d {folder} ] || exit 0" if self._has_workspace() else f"mkdir -p {folder}"
         script = f"export LC_ALL=C; {{ {make}; }} && [ -w {folder} ] && cd {folder}"
-        made = unbroken(self._connection, lambda: self._connection.run(script))
+        made = reconnecting(self._connection, lambda: self._connection.run(script))
         if made.code:
             words = made.stderr.decode(errors="replace").strip() or f"{self.workspace} cannot be written"
             raise refused(self._connection.host, words)

@@ -22,8 +22,8 @@ from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import ActionError, Lost, Unavailable, WorkspaceGone
 from pccpipe.machine.base import Machine, is_full, refused
 from pccpipe.machine.entering import HINT, check_entered, enter
-from pccpipe.machine.haltable import HaltableMachine
-from pccpipe.machine.retry import Backoff
+from pccpipe.machine.haltable import until_halted
+from pccpipe.machine.retry import retrying
 from pccpipe.outcome import VM_AWAY, Reason
 from pccpipe.record.files import write_atomically
 from pccpipe.secrets.values import Secrets
@@ -452,25 +452,21 @@ T = TypeVar("T")
 
 def _told(machine: Machine, halt: Halt, work: Callable[[Machine], T]) -> T:
     """Do what may be done twice: again when the connection ends in the middle, until the VM stays away for `AWAY`."""
-    retry = Backoff(AWAY)
     broke = False
-    while True:
-        halt.wait(retry.due_in)
-        over = HaltableMachine(machine)
-        try:
-            with halt.watched_by(over.halt):
-                return work(over)
-        except (ConnectionError, TimeoutError, Unavailable, ActionError) as error:
-            halt.check()
-            if isinstance(error, ActionError):
-                raise
-            if isinstance(error, Unavailable) and not (broke and error.reason in VM_AWAY):
-                raise
-            broke = True
-            try:
-                retry.failed(error)
-            except Lost as lost:
-                raise Unavailable(Reason.SSH_CLOSED, f"{machine.host}: {lost.words}") from error
+
+    def may_retry(error: Exception) -> bool:
+        nonlocal broke
+        broke_before, broke = broke, True
+        return not isinstance(error, Unavailable) or (broke_before and error.reason in VM_AWAY)
+
+    def work_once() -> T:
+        with until_halted(machine, halt) as haltable:
+            return work(haltable)
+
+    try:
+        return retrying(work_once, AWAY, may_retry=may_retry, wait=halt.wait)
+    except Lost as lost:
+        raise Unavailable(Reason.SSH_CLOSED, f"{machine.host}: {lost.words}") from lost.__cause__
 
 
 def _digest(data: bytes) -> str:

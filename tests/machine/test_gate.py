@@ -18,7 +18,7 @@ from pccpipe.errors import Fenced
 from pccpipe.machine import lease
 from pccpipe.machine.gate import Gate, plain
 from pccpipe.machine.lease import Lease
-from pccpipe.machine.retry import unbroken
+from pccpipe.machine.retry import reconnecting
 from pccpipe.ssh.connection import Connection
 from pccpipe.target import Command, ContainerSettings, Running
 from pccpipe.targets.container import ContainerTarget
@@ -239,7 +239,7 @@ def test_a_gate_that_was_removed_by_hand_is_made_again(hosts: Callable[..., Host
     for name in ("a", "b"):
         finish(host.target.start(host.command(f"echo {name} >>/tmp/marks", name)))
         host.vm.sh(f"rm -rf {host.vm.root}/.system/gates")
-    assert unbroken(host.connection, lambda: host.connection.run("echo well")).stdout == b"well\n"
+    assert reconnecting(host.connection, lambda: host.connection.run("echo well")).stdout == b"well\n"
     assert marks(host.vm) == ["a", "b"]
 
 

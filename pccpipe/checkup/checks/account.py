@@ -15,6 +15,7 @@ from pccpipe.checkup.patient import ACCOUNT, Patient
 from pccpipe.data_files import data_path
 from pccpipe.errors import Unavailable
 from pccpipe.machine.answers import IDS, number, number_or_none
+from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
 from pccpipe.spec.load import load_pipeline
@@ -89,7 +90,7 @@ def limits(patient: Patient) -> Finding:
 def let_probe_end(patient: Patient) -> None:
     """Wait for the account's own processes that these checks have, if any."""
     name = _run_as(patient)
-    with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+    with contextlib.suppress(*UNREACHABLE):
         if name:
             _known(patient, name)
 
