@@ -97,7 +97,7 @@ def kind_of(body: Action) -> str:
 
 
 def _may_stay_home(parts: RunContext, body: Upload) -> bool:
-    return body.fall_back_to_home and parts.fallback_allowed and not body.isolation_required
+    return body.fall_back_locally and parts.fallback_allowed and not body.isolation_required
 
 
 def _act(

@@ -264,7 +264,7 @@ class _Planner(Struct):
         match body:
             case Upload():
                 without = f"without {', '.join(body.exclude)}" if body.exclude else ""
-                home = "; without the VM, the copy at home is enough" if body.fall_back_to_home else ""
+                home = "; without the VM, the copy at home is enough" if body.fall_back_locally else ""
                 return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + home
             case Download():
                 return f"{', '.join(self.text(each, path, at) for each in body.paths)} into artifacts/"

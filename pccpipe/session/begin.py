@@ -69,7 +69,7 @@ def accepted_fallbacks(pipeline: Pipeline, ids: Collection[str]) -> tuple[str, .
         step.id
         for step in pipeline.all_steps()
         if (isinstance(step.body, Run) and step.body.fallback)
-        or (isinstance(step.body, Upload) and step.body.fall_back_to_home)
+        or (isinstance(step.body, Upload) and step.body.fall_back_locally)
     ]
     for id_ in ids:
         if id_ not in with_fallback:

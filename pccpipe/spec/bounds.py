@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pccpipe import limits
 
 
-class Left(threading.local):
+class WorkLeft(threading.local):
     units: int | None = None
     limit: limits.Limit = limits.EXPRESSION_WORK
 
 
-left = Left()
+left = WorkLeft()
 
 
 @contextmanager

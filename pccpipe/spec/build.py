@@ -9,6 +9,8 @@ from typing import cast
 from pccpipe.limits import LOG, TEMPLATE
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
+from pccpipe.spec.containers import extended, settings
+from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.model import (
     DEFAULT_OPTIONS,
@@ -39,7 +41,7 @@ from pccpipe.spec.model import (
     Via,
 )
 from pccpipe.spec.paths import read_text
-from pccpipe.spec.position import Key
+from pccpipe.spec.position import KeyPath
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Source
@@ -72,9 +74,9 @@ class _Builder:
         self._source = source
         self._stops_at_failure = stops_at_failure
         self._path = path
-        self._data = _map(source.data)
-        self._defaults = _map(self._data.get("defaults"))
-        self._containers = {name: self._container(name) for name in _map(self._data.get("containers"))}
+        self._data = mapping(source.data)
+        self._defaults = mapping(self._data.get("defaults"))
+        self._containers = {name: self._container(name) for name in mapping(self._data.get("containers"))}
 
     def pipeline(self) -> Pipeline:
         data = self._data
@@ -90,8 +92,8 @@ class _Builder:
             removed=self._source.removed,
             name=_text(data["name"]),
             description=_text(data.get("description", "")),
-            inputs={name: self._input(name, _map(spec)) for name, spec in _map(data.get("inputs")).items()},
-            secrets={name: self._secret(name, _map(spec)) for name, spec in _map(data.get("secrets")).items()},
+            inputs={name: self._input(name, mapping(spec)) for name, spec in mapping(data.get("inputs")).items()},
+            secrets={name: self._secret(name, mapping(spec)) for name, spec in mapping(data.get("secrets")).items()},
             env=self._templates(("env",), data.get("env")),
             timeout=self._duration(("timeout",), data.get("timeout")),
             steps=self._steps(("steps",), data["steps"]),
@@ -125,29 +127,24 @@ class _Builder:
         upstream = Template(ENDPOINT, at)
         if "upstream" in spec:
             upstream = self._template(("secrets", name, "upstream"), spec["upstream"])
-        allow = tuple(_text(call) for call in _list(spec.get("allow"))) or OPENAI_CALLS
+        allow = tuple(_text(call) for call in listed(spec.get("allow"))) or OPENAI_CALLS
         models = tuple(
             self._template(("secrets", name, "models", index), model)
-            for index, model in enumerate(_list(spec.get("models")))
+            for index, model in enumerate(listed(spec.get("models")))
         )
         tiers, hosted = (
-            tuple(_text(word) for word in _list(spec.get(key))) for key in ("service_tiers", "hosted_tools")
+            tuple(_text(word) for word in listed(spec.get(key))) for key in ("service_tiers", "hosted_tools")
         )
         return Secret(name, source, where, at, Via.PROXY, upstream, allow, models, tiers, hosted)
 
     def _container(self, name: str) -> Container:
-        spec: dict[str, Json] = {}
-        image_of = at = name
-        chain = [_map(_map(self._data["containers"])[name])]
-        while "extends" in chain[-1]:
-            at = _text(chain[-1]["extends"])
-            chain.append(_map(_map(self._data["containers"])[at]))
-            if "image" not in spec and "image" in chain[-1]:
-                image_of = at
+        containers = mapping(self._data["containers"])
+        chain = extended(containers, name)
+        spec = settings(containers, chain)
+        image_of = next(each for each in chain if "image" in mapping(containers[each]))
         env: dict[str, Template] = {}
-        for link in reversed(chain):
-            spec.update(link)
-            env.update(self._templates(("containers", name, "env"), link.get("env")))
+        for each in reversed(chain):
+            env.update(self._templates(("containers", name, "env"), mapping(containers[each]).get("env")))
         return Container(
             name=name,
             image=self._template(("containers", image_of, "image"), spec["image"]),
@@ -167,13 +164,13 @@ class _Builder:
             apparmor=spec.get("apparmor") != "unconfined",
             init=spec.get("init") is not False,
             env=env,
-            egress=tuple(_text(domain) for domain in _list(spec.get("egress"))),
+            egress=tuple(_text(domain) for domain in listed(spec.get("egress"))),
         )
 
-    def _steps(self, path: tuple[Key, ...], steps: Json) -> tuple[Step, ...]:
-        return tuple(self._step((*path, index), _map(step)) for index, step in enumerate(_list(steps)))
+    def _steps(self, path: KeyPath, steps: Json) -> tuple[Step, ...]:
+        return tuple(self._step((*path, index), mapping(step)) for index, step in enumerate(listed(steps)))
 
-    def _step(self, path: tuple[Key, ...], data: Map) -> Step:
+    def _step(self, path: KeyPath, data: Map) -> Step:
         # The time limit of `defaults:` is for commands; that of a group would end what is inside of it.
         timeout = data.get("timeout", self._defaults.get("timeout") if "run" in data else None)
         retry = data.get("retry", self._defaults.get("retry") if "run" in data else None)
@@ -187,20 +184,20 @@ class _Builder:
             description=_text(data.get("description", "")),
             condition=None if condition is None else self._expression((*path, "if"), condition),
             timeout=self._duration((*path, "timeout"), timeout),
-            retry=_retry(_map(retry)),
+            retry=_retry(mapping(retry)),
             continue_on_error=data.get("continue_on_error") is True,
             fails_as=cast("str | None", data.get("fails_as")),
-            matrix={name: tuple(cast("list[Scalar]", values)) for name, values in _map(data.get("matrix")).items()},
+            matrix={name: tuple(cast("list[Scalar]", values)) for name, values in mapping(data.get("matrix")).items()},
             matrix_parallel=_whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
         )
 
-    def _body(self, path: tuple[Key, ...], data: Map) -> Body:
+    def _body(self, path: KeyPath, data: Map) -> Body:
         match data:
             case {"run": _}:
                 return self._run(path, data)
             case {"upload": _}:
                 fallback = "fallback" in data
-                exclude = tuple(_text(pattern) for pattern in _list(data.get("exclude")))
+                exclude = tuple(_text(pattern) for pattern in listed(data.get("exclude")))
                 return Upload(exclude, fallback, data.get("isolation") == "required")
             case {"download": str() as one}:
                 return Download((self._template((*path, "download"), one),))
@@ -212,11 +209,11 @@ class _Builder:
             case {"remove": _}:
                 return Remove()
             case {"build": build}:
-                return self._build((*path, "build"), _map(build))
+                return self._build((*path, "build"), mapping(build))
             case {"repeat": repeat}:
-                until = _map(repeat).get("until")
+                until = mapping(repeat).get("until")
                 return Repeat(
-                    max=self._integer((*path, "repeat", "max"), _map(repeat)["max"]),
+                    max=self._integer((*path, "repeat", "max"), mapping(repeat)["max"]),
                     until=None if until is None else self._expression((*path, "repeat", "until"), until),
                     steps=self._steps((*path, "steps"), data["steps"]),
                 )
@@ -224,50 +221,51 @@ class _Builder:
                 at_once = _whole(data.get("max_parallel", MOST_AT_ONCE)) if "matrix" not in data else MOST_AT_ONCE
                 return Parallel(self._steps((*path, "parallel"), data["parallel"]), at_once)
 
-    def _run(self, path: tuple[Key, ...], data: Map) -> Run:
+    def _run(self, path: KeyPath, data: Map) -> Run:
         own = {
             **{key: value for key, value in self._defaults.items() if key in _INHERITED},
             **data,
         }
-        own["env"] = {**_map(self._defaults.get("env")), **_map(data.get("env"))}
+        own["env"] = {**mapping(self._defaults.get("env")), **mapping(data.get("env"))}
         if "container" not in data and "on" not in data:
             own |= {key: self._defaults[key] for key in ("on", "container") if key in self._defaults}
         if "on" not in own:
             own["on"] = "container" if "container" in own else "local"
         if own["on"] == "container" and "container" not in own:
             own["container"] = self._defaults["container"]
-        where = self._where(path, own)
+        where = self._host(path, own)
         fallback = None
         if "fallback" in data:
-            given = _map(data["fallback"])
-            merged = {**own, **given, "env": {**_map(own.get("env")), **_map(given.get("env"))}}
+            given = mapping(data["fallback"])
+            merged = {**own, **given, "env": {**mapping(own.get("env")), **mapping(given.get("env"))}}
             at = (*path, "fallback") if "run" in given else path
-            fallback = self._where(at, merged)
+            fallback = self._host(at, merged)
         return Run(
             where=where,
             fallback=fallback,
-            secrets=tuple(_text(name) for name in _list(data.get("secrets"))),
+            secrets=tuple(_text(name) for name in listed(data.get("secrets"))),
             files=tuple(
-                self._file((*path, "files", name), name, _map(spec)) for name, spec in _map(data.get("files")).items()
+                self._file((*path, "files", name), name, mapping(spec))
+                for name, spec in mapping(data.get("files")).items()
             ),
-            result=self._result((*path, "result"), _map(data["result"])) if "result" in data else None,
+            result=self._result((*path, "result"), mapping(data["result"])) if "result" in data else None,
             isolation_required=data.get("isolation", self._defaults.get("isolation")) == "required",
             as_login=data.get("account") == "login",
             log_limit=units.size(cast("str | int", own.get("log_limit", LOG.most))),
             max_tokens=self._integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
-            budget=self._tokens((*path, "budget", "tokens"), _map(data["budget"])["tokens"])
+            budget=self._tokens((*path, "budget", "tokens"), mapping(data["budget"])["tokens"])
             if "budget" in data
             else None,
         )
 
-    def _where(self, path: tuple[Key, ...], data: Map) -> Host:
+    def _host(self, path: KeyPath, data: Map) -> Host:
         on = Place(_text(data["on"]))
         container = data.get("container") if on is Place.CONTAINER else None
         cwd = data.get("cwd")
         shell = _text(data.get("shell", "sh"))
         options = DEFAULT_OPTIONS[shell] if self._stops_at_failure else ()
         if "shell_options" in data:
-            options = tuple(_text(option) for option in _list(data["shell_options"]))
+            options = tuple(_text(option) for option in listed(data["shell_options"]))
         return Host(
             on=on,
             run=self._template((*path, "run"), data["run"]),
@@ -278,7 +276,7 @@ class _Builder:
             container=None if container is None else self._containers[_text(container)],
         )
 
-    def _file(self, path: tuple[Key, ...], name: str, spec: Map) -> FileInput:
+    def _file(self, path: KeyPath, name: str, spec: Map) -> FileInput:
         (kind, content), *_ = spec.items()
         if kind == "template":
             file = self._path.parent / _text(content)
@@ -286,12 +284,12 @@ class _Builder:
             return FileInput(name, FileKind.TEMPLATE, text)
         return FileInput(name, FileKind(kind), self._template((*path, kind), content))
 
-    def _result(self, path: tuple[Key, ...], spec: Map) -> ResultSpec:
+    def _result(self, path: KeyPath, spec: Map) -> ResultSpec:
         schema = cast("str | None", spec.get("schema"))
         found = None if schema is None else find_schema(schema, self._path.parent)
         return ResultSpec(self._template((*path, "path"), spec["path"]), schema, found, self._source.of_key(path))
 
-    def _build(self, path: tuple[Key, ...], spec: Map) -> Build:
+    def _build(self, path: KeyPath, spec: Map) -> Build:
         folder = self._path.parent
         context = folder / _text(spec["context"])
         dockerfile = folder / _text(spec["dockerfile"]) if "dockerfile" in spec else context / "Dockerfile"
@@ -303,34 +301,34 @@ class _Builder:
             only_if_missing=spec.get("when") == "missing",
         )
 
-    def _template(self, path: tuple[Key, ...], value: Json) -> Template:
+    def _template(self, path: KeyPath, value: Json) -> Template:
         return Template(_scalar_text(value), self._source.of_value(path))
 
-    def _templates(self, path: tuple[Key, ...], values: Json) -> dict[str, Template]:
-        return {name: self._template((*path, name), value) for name, value in _map(values).items()}
+    def _templates(self, path: KeyPath, values: Json) -> dict[str, Template]:
+        return {name: self._template((*path, name), value) for name, value in mapping(values).items()}
 
-    def _expression(self, path: tuple[Key, ...], value: Json) -> Expression:
+    def _expression(self, path: KeyPath, value: Json) -> Expression:
         return Expression(_scalar_text(value), self._source.of_value(path))
 
-    def _duration(self, path: tuple[Key, ...], value: Json) -> Value[float] | None:
+    def _duration(self, path: KeyPath, value: Json) -> Value[float] | None:
         if value is None:
             return None
         if isinstance(value, str) and "${{" in value:
             return Value(expression=self._expression(path, value))
         return Value(known=units.seconds(cast("str | float", value)))
 
-    def _tokens(self, path: tuple[Key, ...], value: Json) -> Value[int]:
+    def _tokens(self, path: KeyPath, value: Json) -> Value[int]:
         if isinstance(value, str) and "${{" in value:
             return Value(expression=self._expression(path, value))
         return Value(known=units.tokens(cast("str | int", value)))
 
-    def _integer(self, path: tuple[Key, ...], value: Json) -> Value[int]:
+    def _integer(self, path: KeyPath, value: Json) -> Value[int]:
         return Value(expression=self._expression(path, value)) if isinstance(value, str) else Value(_whole(value))
 
 
 def _retry(spec: Map) -> Retry:
     base = Retry()
-    outcomes = frozenset(Outcome(_text(word)) for word in _list(spec.get("on")))
+    outcomes = frozenset(Outcome(_text(word)) for word in listed(spec.get("on")))
     return Retry(
         attempts=_whole(spec.get("attempts", base.attempts)),
         backoff=units.seconds(cast("str | float", spec.get("backoff", base.backoff))),
@@ -339,7 +337,7 @@ def _retry(spec: Map) -> Retry:
 
 
 def _capabilities(spec: Map) -> tuple[str, ...]:
-    given = {_text(name) for name in _list(spec.get("capabilities"))}
+    given = {_text(name) for name in listed(spec.get("capabilities"))}
     # What a step finds and makes is the workspace owner's: without this, root can't even read its script.
     return tuple(sorted(given | {"DAC_OVERRIDE"} if spec.get("user") == "root" else given))
 
@@ -351,14 +349,6 @@ def _size(value: Json) -> int | None:
 def _whole(value: Json) -> int:
     """A whole number; the schema takes 3.0 for one, too."""
     return int(cast("float", value))
-
-
-def _map(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []
 
 
 def _text(value: Json) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -14,13 +14,16 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
+from pccpipe.spec.containers import extended, settings
+from pccpipe.spec.data import mapping, walk
 from pccpipe.spec.inputs import input_problem
-from pccpipe.spec.names import ANY_NAME, Declared, Seen
-from pccpipe.spec.position import Data
+from pccpipe.spec.names import ANY_NAME, Declared, Visible
+from pccpipe.spec.position import KeyPath
 from pccpipe.spec.problem import Problem, did_you_mean, nearest
 from pccpipe.spec.schema import result_keys
-from pccpipe.spec.source import Source, walk
-from pccpipe.spec.texts import Enough, Path_, Texts
+from pccpipe.spec.source import Source
+from pccpipe.spec.texts import TooManyProblems, ValueChecker
+from pccpipe.values import Json
 
 _SECTIONS: Mapping[str, type] = {"inputs": dict, "secrets": dict, "containers": dict, "steps": list}
 _PLACES = ("local", "vm", "container")
@@ -33,7 +36,7 @@ def meaning_problems(source: Source, folder: Path, *, older: bool = False) -> li
         older: take what versions before took, though it does not what it seems to.
     """
     checker = _Checker(source, folder, older=older)
-    with contextlib.suppress(Enough), bounded_work(limits.PLAN_WORK):
+    with contextlib.suppress(TooManyProblems), bounded_work(limits.PLAN_WORK):
         checker.check()
     return sorted(set(checker.values.problems), key=lambda problem: (problem.position, problem.message))
 
@@ -42,12 +45,12 @@ class _Checker:
     """Walks over the pipeline as the executor will."""
 
     def __init__(self, source: Source, folder: Path, *, older: bool) -> None:
-        self.data = _mapping(source.data)
-        self.inputs = _mapping(self.data.get("inputs"))
-        self.secrets = _mapping(self.data.get("secrets"))
-        self.containers = _mapping(self.data.get("containers"))
-        self.defaults = _mapping(self.data.get("defaults"))
-        self.step_ids: dict[str, Path_] = {}
+        self.data = mapping(source.data)
+        self.inputs = mapping(self.data.get("inputs"))
+        self.secrets = mapping(self.data.get("secrets"))
+        self.containers = mapping(self.data.get("containers"))
+        self.defaults = mapping(self.data.get("defaults"))
+        self.step_ids: dict[str, KeyPath] = {}
         self.source = source
         self._ill = {key for key in _SECTIONS if self._is_ill(key)}
         inputs = ANY_NAME if "inputs" in self._ill else self.inputs
@@ -64,7 +67,7 @@ class _Checker:
             [str(step.get("id")) for step in self._all if "matrix" in step],
             result_keys(self._all, folder),
         )
-        self.values = Texts(source, folder, declared, older)
+        self.values = ValueChecker(source, folder, declared, older)
         self._in_cycles: set[str] = set()
 
     def _is_ill(self, key: str) -> bool:
@@ -83,33 +86,33 @@ class _Checker:
         for name in self.inputs:
             self._input(name)
         for name in self.secrets:
-            self.values.text(("secrets", name, "upstream"), _mapping(self.secrets[name]).get("upstream"), Seen())
-            for index, model in enumerate(_listed(_mapping(self.secrets[name]).get("models"))):
-                self.values.text(("secrets", name, "models", index), model, Seen())
+            self.values.text(("secrets", name, "upstream"), mapping(self.secrets[name]).get("upstream"), Visible())
+            for index, model in enumerate(_listed(mapping(self.secrets[name]).get("models"))):
+                self.values.text(("secrets", name, "models", index), model, Visible())
         if len(self.containers) > limits.CONTAINERS.most:
             self.values.say(("containers",), limits.CONTAINERS.exceeded(), at_key=True)
-            raise Enough
+            raise TooManyProblems
         for name in self.containers:
             self._container(name)
-        self.values.texts(("env",), self.data.get("env"), Seen(target=True))
-        self.values.expression_or_plain(("timeout",), self.data.get("timeout"), Seen())
-        self._where(("defaults",), self.defaults, Seen(target=True))
-        self.values.expression_or_plain(("defaults", "timeout"), self.defaults.get("timeout"), Seen())
+        self.values.texts(("env",), self.data.get("env"), Visible(target=True))
+        self.values.expression_or_plain(("timeout",), self.data.get("timeout"), Visible())
+        self._host(("defaults",), self.defaults, Visible(target=True))
+        self.values.expression_or_plain(("defaults", "timeout"), self.defaults.get("timeout"), Visible())
         done: set[str] = set()
-        self._sequence(("steps",), self.data.get("steps"), Seen(done))
-        self._sequence(("always",), self.data.get("always"), Seen(done))
+        self._sequence(("steps",), self.data.get("steps"), Visible(done))
+        self._sequence(("always",), self.data.get("always"), Visible(done))
 
     def _written_out(self) -> None:
         """Count the steps with each matrix written out; the first matrix that makes too many is the problem."""
         total = 0
         for key in ("steps", "always"):
             for index, step in enumerate(_listed(self.data.get(key))):
-                total += _legs(_mapping(step))
+                total += _legs(mapping(step))
                 if total > limits.STEPS.most:
                     self.values.say((key, index, "matrix"), limits.STEPS.exceeded(), at_key=True)
-                    raise Enough
+                    raise TooManyProblems
 
-    def _unique(self, path: Path_, step: Mapping[str, Data]) -> None:
+    def _unique(self, path: KeyPath, step: Mapping[str, Json]) -> None:
         step_id = step.get("id")
         if not isinstance(step_id, str):
             return
@@ -123,7 +126,7 @@ class _Checker:
             self.step_ids[step_id] = path
 
     def _input(self, name: str) -> None:
-        spec = _mapping(self.inputs[name])
+        spec = mapping(self.inputs[name])
         path = ("inputs", name)
         default, kind = spec.get("default"), spec.get("type")
         if default is not None and isinstance(kind, str):
@@ -136,77 +139,58 @@ class _Checker:
                 self.values.say((*path, word), message, at_key=True)
 
     def _container(self, name: str) -> None:
-        spec = _mapping(self.containers[name])
+        spec = mapping(self.containers[name])
         path = ("containers", name)
         parent = spec.get("extends")
+        chain = extended(self.containers, name)
         if isinstance(parent, str) and parent not in self.containers:
             self._unknown((*path, "extends"), "container", parent, self.containers)
-        elif name not in self._in_cycles and (cycle := self._cycle(name)):
-            self._in_cycles |= set(cycle)
-            self.values.say((*path, "extends"), f"`{name}` extends itself: {' -> '.join([*cycle, name])}")
+        elif name not in self._in_cycles and mapping(self.containers[chain[-1]]).get("extends") == name:
+            self._in_cycles.update(chain)
+            self.values.say((*path, "extends"), f"`{name}` extends itself: {' -> '.join([*chain, name])}")
         elif "capabilities" in spec or "user" in spec or "new_privileges" in spec:
-            self._capabilities(name)
-        self.values.texts((*path, "env"), spec.get("env"), Seen(target=True))
-        self.values.text((*path, "image"), spec.get("image"), Seen())
-        network = self._inherited(name, "network", "bridge")
-        if self._inherited(name, "egress", "") and network != "none" and {"egress", "network"} & spec.keys():
+            self._capabilities(name, [each for each in chain if each not in self._in_cycles])
+        self.values.texts((*path, "env"), spec.get("env"), Visible(target=True))
+        self.values.text((*path, "image"), spec.get("image"), Visible())
+        whole = settings(self.containers, chain)
+        network = whole.get("network", "bridge")
+        if whole.get("egress") and network != "none" and {"egress", "network"} & spec.keys():
             message = f"`egress:` would hold nothing back: the network of `{name}` is `{network}`"
             self.values.say(
                 (*path, "egress"), message, "say `network: none`; the proxy is then the only way out", at_key=True
             )
 
-    def _inherited(self, name: str, key: str, default: str) -> Data:
-        """A container's setting, its own or the nearest of those that it extends."""
-        seen: set[str] = set()
-        while name not in seen and key not in _mapping(self.containers.get(name)):
-            seen.add(name)
-            name = str(_mapping(self.containers.get(name)).get("extends"))
-        return _mapping(self.containers.get(name)).get(key, default)
-
-    def _capabilities(self, name: str) -> None:
-        """The kernel gives no capability to a user who is not root and can't become it."""
-        spec: dict[str, Data] = {}
-        at: Data = name
-        while isinstance(at, str) and at not in self._in_cycles:
-            link = _mapping(self.containers.get(at))
-            spec = {**link, **spec}
-            at = link.get("extends")
-        reaches = spec.get("user") == "root" or spec.get("new_privileges") is True
-        if spec.get("capabilities") and not reaches:
+    def _capabilities(self, name: str, chain: Sequence[str]) -> None:
+        """Find capabilities that nobody gets: the kernel gives none to a user who is not root and can't become it."""
+        whole = settings(self.containers, chain)
+        reaches = whole.get("user") == "root" or whole.get("new_privileges") is True
+        if whole.get("capabilities") and not reaches:
             key = next(
-                key for key in ("capabilities", "user", "new_privileges") if key in _mapping(self.containers[name])
+                key for key in ("capabilities", "user", "new_privileges") if key in mapping(self.containers[name])
             )
             message = "capabilities reach nobody but root, and this container's commands are another user's"
             hint = "say `user: root` as well, or `new_privileges: true` if it is for setuid programs"
             self.values.say(("containers", name, key), message, hint, at_key=True)
 
-    def _cycle(self, name: str) -> list[str]:
-        """The containers over which one extends itself, it first; empty if it does not."""
-        chain = [name]
-        while isinstance(parent := _mapping(self.containers.get(chain[-1])).get("extends"), str):
-            if parent == name:
-                return chain
-            if parent in chain:
-                return []  # into a cycle that it is no part of
-            chain.append(parent)
-        return []
-
-    def _sequence(self, path: Path_, steps: Data, seen: Seen) -> None:
+    def _sequence(self, path: KeyPath, steps: Json, visible: Visible) -> None:
         """Check steps that run in order; each is added to what is seen by those after it."""
         for index, step in enumerate(_listed(steps)):
             if isinstance(step, dict):
-                self._step((*path, index), step, seen)
+                self._step((*path, index), step, visible)
 
-    def _step(self, path: Path_, step: dict[str, Data], seen: Seen) -> None:
+    def _step(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         own = step.get("id")
-        seen = replace(seen, own=own if isinstance(own, str) else None)
-        self.values.expression((*path, "if"), step.get("if"), seen)
-        self.values.expression_or_plain((*path, "timeout"), step.get("timeout"), seen)
-        matrix = _mapping(step.get("matrix"))
+        visible = replace(visible, own=own if isinstance(own, str) else None)
+        self.values.expression((*path, "if"), step.get("if"), visible)
+        self.values.expression_or_plain((*path, "timeout"), step.get("timeout"), visible)
+        matrix = mapping(step.get("matrix"))
         texts = {name for name, values in matrix.items() if all(isinstance(value, str) for value in _listed(values))}
         legs = {name for name, values in matrix.items() if len(_listed(values)) > 1}
         inside = replace(
-            seen, matrix=(*seen.matrix, *matrix), legs=(seen.legs - matrix.keys()) | legs, texts=seen.texts | texts
+            visible,
+            matrix=(*visible.matrix, *matrix),
+            legs=(visible.legs - matrix.keys()) | legs,
+            texts=visible.texts | texts,
         )
         if "run" in step:
             self._run(path, step, replace(inside, target=True))
@@ -215,41 +199,41 @@ class _Checker:
             self._repeat(path, step, inside)
         if "parallel" in step:
             self._parallel(path, step, inside)
-        if isinstance(seen.steps, set):
-            seen.steps.update(_ids([step]))
+        if isinstance(visible.steps, set):
+            visible.steps.update(_ids([step]))
 
-    def _repeat(self, path: Path_, step: dict[str, Data], seen: Seen) -> None:
-        spec = _mapping(step["repeat"])
-        self.values.expression_or_plain((*path, "repeat", "max"), spec.get("max"), seen)
+    def _repeat(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
+        spec = mapping(step["repeat"])
+        self.values.expression_or_plain((*path, "repeat", "max"), spec.get("max"), visible)
         # In a round a step may name a later one of the same loop: it means the round before.
-        round_ = replace(seen, steps=seen.steps | set(_ids(step.get("steps"))), iteration=True)
+        round_ = replace(visible, steps=visible.steps | set(_ids(step.get("steps"))), iteration=True)
         self._sequence((*path, "steps"), step.get("steps"), round_)
         self.values.expression((*path, "repeat", "until"), spec.get("until"), round_)
 
-    def _parallel(self, path: Path_, step: dict[str, Data], seen: Seen) -> None:
+    def _parallel(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         for index, inner in enumerate(_listed(step["parallel"])):
             if isinstance(inner, dict):
                 # None of them is over when another begins.
-                self._step((*path, "parallel", index), inner, replace(seen, steps=set(seen.steps)))
+                self._step((*path, "parallel", index), inner, replace(visible, steps=set(visible.steps)))
 
-    def _action(self, path: Path_, step: dict[str, Data], seen: Seen) -> None:
+    def _action(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         for index, each in enumerate(_listed(step.get("download"))):
             place = (*path, "download", index) if isinstance(step["download"], list) else (*path, "download")
-            self.values.text(place, each, seen)
+            self.values.text(place, each, visible)
             if not self._older and (words := habits.of_download(each)):
                 self.values.say(place, *words)
-        self.values.text((*path, "diff"), step.get("diff"), seen)
-        self._writes((*path, "diff"), step, step.get("diff"), seen)
-        build = _mapping(step.get("build"))
-        self.values.text((*path, "build", "image"), build.get("image"), seen)
-        self.values.texts((*path, "build", "args"), build.get("args"), seen)
+        self.values.text((*path, "diff"), step.get("diff"), visible)
+        self._writes((*path, "diff"), step, step.get("diff"), visible)
+        build = mapping(step.get("build"))
+        self.values.text((*path, "build", "image"), build.get("image"), visible)
+        self.values.texts((*path, "build", "args"), build.get("args"), visible)
         self.values.build_context((*path, "build", "context"), build.get("context"))
-        self.values.file((*path, "build", "dockerfile"), build.get("dockerfile"), seen)
+        self.values.file((*path, "build", "dockerfile"), build.get("dockerfile"), visible)
 
-    def _run(self, path: Path_, step: dict[str, Data], seen: Seen) -> None:
+    def _run(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
-        self._where(path, step, seen, on=on)
-        self.values.script((*path, "run"), step["run"], shell, seen)
+        self._host(path, step, visible, on=on)
+        self.values.script((*path, "run"), step["run"], shell, visible)
         if "pipefail" in _listed(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
             at = path if "shell_options" in step else ("defaults",)
             self.values.say(
@@ -259,11 +243,11 @@ class _Checker:
             if isinstance(name, str) and name not in self.secrets:
                 where = "declare it under `secrets:` at the top"
                 self._unknown((*path, "secrets", index), "secret", name, self.secrets, where)
-        self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), seen)
-        named = [_mapping(self.secrets.get(str(name))) for name in _listed(step.get("secrets"))]
-        budget = _mapping(step.get("budget")).get("tokens")
+        self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), visible)
+        named = [mapping(self.secrets.get(str(name))) for name in _listed(step.get("secrets"))]
+        budget = mapping(step.get("budget")).get("tokens")
         if isinstance(budget, str) and "${{" in budget:
-            self.values.expression_or_plain((*path, "budget", "tokens"), budget, seen)
+            self.values.expression_or_plain((*path, "budget", "tokens"), budget, visible)
         is_counted = any(secret.get("via") == "proxy" for secret in named)
         for key in ("max_tokens", "budget"):
             if key in step and not is_counted:
@@ -271,26 +255,26 @@ class _Checker:
                 self.values.say(
                     (*path, key), message, "give the model's key `via: proxy`, and name it here", at_key=True
                 )
-        for name, spec in _mapping(step.get("files")).items():
-            self._file((*path, "files", name), _mapping(spec), seen)
-        result = _mapping(step.get("result"))
-        self.values.text((*path, "result", "path"), result.get("path"), seen)
-        self._writes((*path, "result", "path"), step, result.get("path"), seen)
+        for name, spec in mapping(step.get("files")).items():
+            self._file((*path, "files", name), mapping(spec), visible)
+        result = mapping(step.get("result"))
+        self.values.text((*path, "result", "path"), result.get("path"), visible)
+        self._writes((*path, "result", "path"), step, result.get("path"), visible)
         self.values.schema((*path, "result", "schema"), result.get("schema"))
         if "account" in step and on != "vm":
             message = f"a step with `on: {on}` has no account on the VM"
             self.values.say((*path, "account"), message, "leave out `account:`, or say `on: vm`", at_key=True)
-        if fallback := _mapping(step.get("fallback")):
-            self._fallback((*path, "fallback"), fallback, on, seen)
+        if fallback := mapping(step.get("fallback")):
+            self._fallback((*path, "fallback"), fallback, on, visible)
             script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")
             fallback_shell = str(fallback.get("shell", shell))
-            self.values.script(script, fallback.get("run", step["run"]), fallback_shell, seen)
+            self.values.script(script, fallback.get("run", step["run"]), fallback_shell, visible)
 
-    def _writes(self, path: Path_, step: Mapping[str, Data], name: Data, seen: Seen) -> None:
+    def _writes(self, path: KeyPath, step: Mapping[str, Json], name: Json, visible: Visible) -> None:
         """No file of the run's folder has two writers, of which the last would win."""
         if self._older or not isinstance(name, str):
             return
-        for key in sorted(seen.legs):
+        for key in sorted(visible.legs):
             if not re.search(rf"\bmatrix\b(?:\.{re.escape(key)}\b|\[|\s*\|)", name):
                 message = f"all legs of the matrix would write this file, as `{key}` is not in its name"
                 self.values.say(path, message, f"put ${{{{ matrix.{key} }}}} into it")
@@ -300,14 +284,14 @@ class _Checker:
             message = f"the step `{self._written[place]}` writes the same file"
             self.values.say(path, message, "give one of them another name: the last would win")
 
-    def _file(self, path: Path_, spec: Mapping[str, Data], seen: Seen) -> None:
-        self.values.text((*path, "text"), spec.get("text"), seen)
-        self.values.file((*path, "file"), spec.get("file"), seen)
+    def _file(self, path: KeyPath, spec: Mapping[str, Json], visible: Visible) -> None:
+        self.values.text((*path, "text"), spec.get("text"), visible)
+        self.values.file((*path, "file"), spec.get("file"), visible)
         self.values.schema((*path, "schema"), spec.get("schema"))
-        self.values.text((*path, "patch"), spec.get("patch"), seen)
-        self.values.template_file((*path, "template"), spec.get("template"), seen)
+        self.values.text((*path, "patch"), spec.get("patch"), visible)
+        self.values.template_file((*path, "template"), spec.get("template"), visible)
 
-    def _place(self, step: Mapping[str, Data]) -> str:
+    def _place(self, step: Mapping[str, Json]) -> str:
         """Where a step runs that may leave it to `defaults:`."""
         if "on" in step:
             return str(step["on"])
@@ -315,9 +299,9 @@ class _Checker:
             return "container"
         return str(self.defaults.get("on", "container" if "container" in self.defaults else "local"))
 
-    def _where(self, path: Path_, where: Mapping[str, Data], seen: Seen, on: str | None = None) -> None:
+    def _host(self, path: KeyPath, host: Mapping[str, Json], visible: Visible, on: str | None = None) -> None:
         """What a step, its fallback and `defaults:` have in common."""
-        container = where.get("container")
+        container = host.get("container")
         if isinstance(container, str) and container not in self.containers:
             otherwise = "declare it under `containers:`"
             self._unknown((*path, "container"), "container", container, self.containers, otherwise)
@@ -326,9 +310,9 @@ class _Checker:
             and container is None
             and "container" not in self.defaults
             and path[-1] != "fallback"
-            and "image" not in where
+            and "image" not in host
         ):
-            at = (*path, "on") if "on" in where else path
+            at = (*path, "on") if "on" in host else path
             known = next(iter(self.containers), "")
             hint = f"such as `container: {known}`" if known else "declare one under `containers:`, and name it here"
             self.values.say(at, "`on: container` needs a `container:`", hint)
@@ -336,12 +320,12 @@ class _Checker:
             message = f"a step with `on: {on}` runs in no container"
             hint = "leave out `container:`, or say `on: container`"
             self.values.say((*path, "container"), message, hint, at_key=True)
-        self.values.text((*path, "cwd"), where.get("cwd"), seen)
-        self.values.texts((*path, "env"), where.get("env"), seen)
+        self.values.text((*path, "cwd"), host.get("cwd"), visible)
+        self.values.texts((*path, "env"), host.get("env"), visible)
 
-    def _fallback(self, path: Path_, fallback: Mapping[str, Data], on: str, seen: Seen) -> None:
+    def _fallback(self, path: KeyPath, fallback: Mapping[str, Json], on: str, visible: Visible) -> None:
         to = fallback.get("on")
-        self._where(path, fallback, seen, on=to if isinstance(to, str) else None)
+        self._host(path, fallback, visible, on=to if isinstance(to, str) else None)
         if to not in _PLACES:
             return
         if on == "local":
@@ -354,20 +338,16 @@ class _Checker:
             message = "where the VM is not to be had, its containers are not either"
             self.values.say((*path, "on"), message, "fall back to `local`")
 
-    def _unknown(self, path: Path_, what: str, name: str, known: Mapping[str, Data], otherwise: str = "") -> None:
+    def _unknown(self, path: KeyPath, what: str, name: str, known: Mapping[str, Json], otherwise: str = "") -> None:
         if f"{what}s" not in self._ill:
             self.values.say(path, f"there is no {what} `{name}`", did_you_mean(name, known) or otherwise)
 
 
-def _mapping(data: Data) -> dict[str, Data]:
-    return data if isinstance(data, dict) else {}
-
-
-def _listed(data: Data) -> list[Data]:
+def _listed(data: Json) -> list[Json]:
     return data if isinstance(data, list) else [data] if data is not None else []
 
 
-def _steps(data: Mapping[str, Data], key: str, path: Path_ = ()) -> Iterator[tuple[Path_, dict[str, Data]]]:
+def _steps(data: Mapping[str, Json], key: str, path: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Json]]]:
     for index, step in enumerate(_listed(data.get(key))):
         if isinstance(step, dict):
             at = (*path, key, index)
@@ -377,14 +357,14 @@ def _steps(data: Mapping[str, Data], key: str, path: Path_ = ()) -> Iterator[tup
                     yield from _steps(step, inner, at)
 
 
-def _ids(steps: Data) -> Iterator[str]:
+def _ids(steps: Json) -> Iterator[str]:
     for _, step in _steps({"steps": steps}, "steps"):
         if isinstance(step.get("id"), str):
             yield str(step["id"])
 
 
-def _legs(step: Mapping[str, Data]) -> int:
+def _legs(step: Mapping[str, Json]) -> int:
     """How many steps a step is, with its matrix and those in it written out."""
-    legs = math.prod(len(_listed(values)) for values in _mapping(step.get("matrix")).values())
+    legs = math.prod(len(_listed(values)) for values in mapping(step.get("matrix")).values())
     inner = (*_listed(step.get("steps")), *_listed(step.get("parallel")))
-    return legs * (1 + sum(_legs(_mapping(each)) for each in inner))
+    return legs * (1 + sum(_legs(mapping(each)) for each in inner))

@@ -55,7 +55,7 @@ class Mapping(YamlNode, eq=False, gc=False):
 _Anchors: TypeAlias = dict[str, tuple[YamlNode, yaml.Mark]]
 
 
-class Beyond(Exception):
+class YamlLimitExceeded(Exception):
     """The text exceeds a limit, or has no end."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
@@ -91,12 +91,12 @@ def _check_directives(text: str) -> None:
     for number, each in enumerate(found, 1):
         if number > limits.YAML_DIRECTIVES.most:
             line = text.count("\n", 0, each.start()) + 1
-            raise Beyond(line, 1, limits.YAML_DIRECTIVES.exceeded())
+            raise YamlLimitExceeded(line, 1, limits.YAML_DIRECTIVES.exceeded())
 
 
 def _composed(next_event: Callable[[], Any]) -> YamlNode:
     anchors: _Anchors = {}
-    around: list[_Open] = []
+    around: list[_OpenCollection] = []
     count = 0
     while True:
         event = next_event()
@@ -106,14 +106,14 @@ def _composed(next_event: Callable[[], Any]) -> YamlNode:
             node = _node(event, anchors)
             count += not (around and around[-1].takes_key)
             if count > limits.PIPELINE_VALUES.most:
-                raise Beyond(node.line, node.column, too_many())
+                raise YamlLimitExceeded(node.line, node.column, too_many())
             if len(around) > limits.PIPELINE_DEPTH.most:
-                raise Beyond(node.line, node.column, too_deep())
+                raise YamlLimitExceeded(node.line, node.column, too_deep())
             if isinstance(event, yaml.AliasEvent):
                 if any(each.node is node for each in around):
-                    raise Beyond(node.line, node.column, "this alias leads back to a place that it is inside of")
+                    raise YamlLimitExceeded(node.line, node.column, "this alias contains itself")
             elif isinstance(node, Sequence | Mapping):
-                around.append(_Open(node))
+                around.append(_OpenCollection(node))
                 continue
         if not around:
             return node
@@ -130,7 +130,7 @@ def too_deep() -> str:
     return f"this is nested over {limits.PIPELINE_DEPTH.most} deep"
 
 
-class _Open(Struct):
+class _OpenCollection(Struct):
     """A collection whose end has not come, and the key that waits for its value."""
 
     node: Sequence | Mapping
@@ -147,7 +147,7 @@ class _Open(Struct):
             self.key = node
         else:
             if len(self.node.pairs) >= limits.YAML_KEYS.most:
-                raise Beyond(self.key.line, self.key.column, limits.YAML_KEYS.exceeded())
+                raise YamlLimitExceeded(self.key.line, self.key.column, limits.YAML_KEYS.exceeded())
             self.node.pairs.append((self.key, node))
             self.key = None
 
@@ -162,7 +162,7 @@ def _node(event: Any, anchors: _Anchors) -> YamlNode:
     line, column = mark.line + 1, mark.column + 1
     tag = event.tag or "!"
     if len(tag) > limits.YAML_TAG.most:
-        raise Beyond(line, column, limits.YAML_TAG.exceeded())
+        raise YamlLimitExceeded(line, column, limits.YAML_TAG.exceeded())
     node: YamlNode
     if isinstance(event, yaml.ScalarEvent):
         if tag == "!":

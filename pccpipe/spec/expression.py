@@ -26,7 +26,7 @@ class Expression(Struct, frozen=True):
         # Imported here, as below: a command that evaluates nothing need not pay for Jinja2 (43 ms).
         from pccpipe.spec import jinja
 
-        with _told_at(self.position, self.source):
+        with _located(self.position, self.source):
             return jinja.evaluate(self.source, scope)
 
 
@@ -49,7 +49,7 @@ class Template(Struct, frozen=True):
             return self.source
         from pccpipe.spec import jinja
 
-        with _told_at(self.position, self.source):
+        with _located(self.position, self.source):
             return jinja.render(self.source, scope, blocks=self.blocks)
 
     def render_for_shell(self, scope: Mapping[str, object]) -> str:
@@ -58,7 +58,7 @@ class Template(Struct, frozen=True):
             return self.source
         from pccpipe.spec import jinja
 
-        with _told_at(self.position, self.source):
+        with _located(self.position, self.source):
             return jinja.render_for_shell(self.source, scope)
 
 
@@ -76,14 +76,14 @@ _NOT_FOR_THIS_VALUE = (
 
 
 @contextmanager
-def _told_at(position: Position, source: str) -> Iterator[None]:
+def _located(position: Position, source: str) -> Iterator[None]:
     from jinja2 import TemplateError
 
-    from pccpipe.spec.work import TooMuch
+    from pccpipe.spec.work import WorkExceeded
 
     try:
         yield
-    except TooMuch as error:
+    except WorkExceeded as error:
         raise ExpressionError(position, source, str(error.message), error.limit) from None
     except TemplateError as error:
         raise ExpressionError(position, source, str(error.message)) from None

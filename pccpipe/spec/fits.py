@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pccpipe.spec.position import Data
+from pccpipe.values import Json
 
-Fits: TypeAlias = "Callable[[Data], bool]"
+Fits: TypeAlias = "Callable[[Json], bool]"
 Schema: TypeAlias = "Mapping[str, Any] | bool"
 
 _SAYS_NOTHING = frozenset(
@@ -44,7 +44,7 @@ class _Compiler:
         if len(checks) == 1:
             return checks[0]
 
-        def fits_all(data: Data) -> bool:
+        def fits_all(data: Json) -> bool:
             for check in checks:  # noqa: SIM110 - `all` with a generator takes twice as long
                 if not check(data):
                     return False
@@ -55,7 +55,7 @@ class _Compiler:
     def _reference(self, name: str) -> Fits:
         """What another part of the schema asks for; made when first needed, because it may have itself in it."""
 
-        def fits(data: Data) -> bool:
+        def fits(data: Json) -> bool:
             if name not in self._named:
                 part: Any = self._root
                 for key in name.removeprefix("#/").split("/"):
@@ -69,7 +69,7 @@ class _Compiler:
         checks = [_TYPES[name] for name in ([wanted] if isinstance(wanted, str) else wanted)]
         return checks[0] if len(checks) == 1 else lambda data: any(check(data) for check in checks)
 
-    def enum(self, values: Sequence[Data], _: Schema) -> Fits:
+    def enum(self, values: Sequence[Json], _: Schema) -> Fits:
         # 1 is not true, though Python has them equal.
         known = [(isinstance(value, bool), value) for value in values]
         return lambda data: (isinstance(data, bool), data) in known
@@ -77,7 +77,7 @@ class _Compiler:
     def properties(self, schemas: Mapping[str, Schema], _: Schema) -> Fits:
         checks = {name: self.fits(schema) for name, schema in schemas.items()}
 
-        def fits(data: Data) -> bool:
+        def fits(data: Json) -> bool:
             if isinstance(data, dict):
                 for name, value in data.items():
                     check = checks.get(name)

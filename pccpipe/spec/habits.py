@@ -27,11 +27,11 @@ NAMES = {
 }
 """What other systems have in expressions, and what says the same here."""
 
-Words = tuple[str, str]
+MessageAndHint = tuple[str, str]
 """A message and its hint."""
 
 
-def of_script(script: str, shell: str) -> Words | None:
+def of_script(script: str, shell: str) -> MessageAndHint | None:
     """A first line `#!` that names another program than the step's shell."""
     if not script.startswith("#!"):
         return None
@@ -47,7 +47,7 @@ def of_script(script: str, shell: str) -> Words | None:
     return None
 
 
-def of_variable(name: str, value: object) -> Words | None:
+def of_variable(name: str, value: object) -> MessageAndHint | None:
     """A variable whose new value names the old one, as in a shell."""
     if not isinstance(value, str) or not any(name in match.groups() for match in _VARIABLE.finditer(value)):
         return None
@@ -55,7 +55,7 @@ def of_variable(name: str, value: object) -> Words | None:
     return message, f'write it into `run:`, as its first line: export {name}="{value}"'
 
 
-def of_download(path: object) -> Words | None:
+def of_download(path: object) -> MessageAndHint | None:
     """A pattern where one file or folder is named."""
     wild = _WILD.search(path) if isinstance(path, str) and "${{" not in path else None
     if not wild:
@@ -67,7 +67,7 @@ def of_download(path: object) -> Words | None:
 
 def of_comparison(
     chain: tuple[str, ...], values: tuple[object, ...], statuses: frozenset[str], texts: frozenset[str]
-) -> Words | None:
+) -> MessageAndHint | None:
     """A comparison with a value that never comes.
 
     Args:

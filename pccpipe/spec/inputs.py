@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pccpipe.errors import UsageError
 from pccpipe.spec.model import Input, InputType, Pipeline
-from pccpipe.spec.position import Data
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.values import Json
 
@@ -44,7 +43,7 @@ def _value(spec: Input, given: Mapping[str, Json], folder: Path) -> Json:
     value = given[spec.name]
     if isinstance(value, str):
         value = _read(spec, value)
-    limits: dict[str, Data] = {"minimum": spec.minimum, "maximum": spec.maximum}
+    limits: dict[str, Json] = {"minimum": spec.minimum, "maximum": spec.maximum}
     if spec.choices:
         limits["enum"] = list(spec.choices)
     problem = input_problem(value, spec.type.value, limits)
@@ -74,7 +73,7 @@ def _read(spec: Input, text: str) -> Json:
             return text
 
 
-def input_problem(value: object, kind: str, spec: Mapping[str, Data]) -> str | None:
+def input_problem(value: object, kind: str, spec: Mapping[str, Json]) -> str | None:
     """What is wrong with an input's value, as the end of a sentence; None if nothing."""
     right: dict[str, type | tuple[type, ...]] = {
         "string": str,

@@ -19,7 +19,7 @@ from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.sandbox import plain, settled, shell_environment, text_environment
 
-__all__ = ["Analysis", "Chain", "Wrong", "analyse", "bare", "evaluate", "plain", "references", "render"]
+__all__ = ["Analysis", "Chain", "SyntaxProblem", "analyse", "bare", "evaluate", "plain", "references", "render"]
 
 
 _OPERATORS = {"&": "write `and`", "|": "write `or`", "!": "write `not`, or `!=`", "=": "to compare, write `==`"}
@@ -28,7 +28,7 @@ Chain = tuple[str, ...]
 """A name with its attributes: `("steps", "test", "outcome")`."""
 
 
-class Wrong(Struct, frozen=True):
+class SyntaxProblem(Struct, frozen=True):
     """Why a text is none of the language."""
 
     message: str
@@ -37,13 +37,13 @@ class Wrong(Struct, frozen=True):
     """Of the text, from 1."""
 
 
-_TOO_DEEP = Wrong("it is nested too deep", "give a part of it a step or an input of its own")
+_TOO_DEEP = SyntaxProblem("it is nested too deep", "give a part of it a step or an input of its own")
 
 
 class Analysis(Struct, frozen=True):
     """What can be known of a text without evaluating it."""
 
-    wrong: Wrong | None = None
+    wrong: SyntaxProblem | None = None
     references: tuple[Chain, ...] = ()
     """Each name that the text reads and does not set."""
     comparisons: tuple[tuple[Chain, tuple[object, ...]], ...] = ()
@@ -64,7 +64,7 @@ def analyse(source: str, *, is_expression: bool = False, blocks: bool = False) -
         if wrong := _too_deep(tree) or _unknown_function(tree):
             return Analysis(wrong)
     except jinja2.TemplateSyntaxError as error:
-        return Analysis(Wrong(*_in_words(str(error.message), is_expression=is_expression), error.lineno))
+        return Analysis(SyntaxProblem(*_in_words(str(error.message), is_expression=is_expression), error.lineno))
     except RecursionError:
         return Analysis(_TOO_DEEP)
     # Blocks can set names; a text without them reads all that it names.
@@ -154,23 +154,23 @@ def _expression_tree(source: str) -> nodes.Node:
     return nodes.Output([tree])
 
 
-def _unknown_function(tree: nodes.Node) -> Wrong | None:
+def _unknown_function(tree: nodes.Node) -> SyntaxProblem | None:
     environment = text_environment(blocks=False)
     for kind, type_, known in (("filter", nodes.Filter, environment.filters), ("test", nodes.Test, environment.tests)):
         for node in tree.find_all(type_):
             if node.name not in known:
-                return Wrong(f"there is no {kind} `{node.name}`", did_you_mean(node.name, known), node.lineno)
+                return SyntaxProblem(f"there is no {kind} `{node.name}`", did_you_mean(node.name, known), node.lineno)
     return None
 
 
-def _too_long(source: str, *, is_expression: bool) -> Wrong | None:
+def _too_long(source: str, *, is_expression: bool) -> SyntaxProblem | None:
     most = limits.EXPRESSION.most
     begin = 0
     while is_expression or (begin := source.find("${{", begin)) >= 0:
         end = len(source) if is_expression else source.find("}}", begin)
         if (end if end >= 0 else len(source)) - begin > most:
             hint = "give a part of it a step or an input of its own"
-            return Wrong(limits.EXPRESSION.exceeded("it"), hint, source.count("\n", 0, begin) + 1)
+            return SyntaxProblem(limits.EXPRESSION.exceeded("it"), hint, source.count("\n", 0, begin) + 1)
         if is_expression or end < 0:
             break
         begin = end
@@ -188,7 +188,7 @@ def _reads(node: nodes.Node) -> bool:
     return isinstance(node, nodes.Name) or any(name.name != "range" for name in node.find_all(nodes.Name))
 
 
-def _too_deep(tree: nodes.Node) -> Wrong | None:
+def _too_deep(tree: nodes.Node) -> SyntaxProblem | None:
     level: list[nodes.Node] = [tree]
     for _ in range(limits.EXPRESSION_DEPTH.most):
         level = [child for node in level for child in node.iter_child_nodes()]

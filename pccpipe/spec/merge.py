@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.spec.position import Data, Key, SourceSpan
+from pccpipe.spec.data import listed, mapping, walk
+from pccpipe.spec.position import KeyPath, SourceSpan
 from pccpipe.spec.problem import Problem, did_you_mean
-from pccpipe.spec.source import Change, Source, walk
+from pccpipe.spec.source import Change, Source
+from pccpipe.values import Json
 
-_Path = tuple[Key, ...]
 _LISTS = ("steps", "always")
 _INNER = ("steps", "parallel")
 
@@ -30,7 +31,7 @@ class _Merger:
     def __init__(self, over: Source, under: Source) -> None:
         self._over = over
         self._under = under
-        self._change = _mapping(_mapping(over.data).get("change"))
+        self._change = mapping(mapping(over.data).get("change"))
         self._places = SourceSpan(over.of_value(()))
         self._changes = dict(under.changes)
         self._removed = dict(under.removed)
@@ -38,9 +39,9 @@ class _Merger:
         self.problems: list[Problem] = []
 
     def merged(self) -> Source:
-        own, theirs = _mapping(self._over.data), _mapping(self._under.data)
+        own, theirs = mapping(self._over.data), mapping(self._under.data)
         self._at(self._over, ("include",), ("include",))
-        data: dict[str, Data] = {}
+        data: dict[str, Json] = {}
         for key in dict.fromkeys((*theirs, *own)):
             if key in _LISTS:
                 data[key] = self._sequence(key, own, theirs)
@@ -57,8 +58,8 @@ class _Merger:
         )
 
     def _laid_over(
-        self, new: _Path, own: Mapping[str, Data], theirs: Mapping[str, Data], over: _Path, under: _Path
-    ) -> Data:
+        self, new: KeyPath, own: Mapping[str, Json], theirs: Mapping[str, Json], over: KeyPath, under: KeyPath
+    ) -> Json:
         """One key of two mappings that are merged: the paths are where it is in each file, and in what is made."""
         key = str(new[-1])
         if key not in own:
@@ -72,20 +73,20 @@ class _Merger:
             for name in dict.fromkeys((*other, *mine))
         }
 
-    def _taken(self, source: Source, old: _Path, new: _Path, data: Data) -> Data:
+    def _taken(self, source: Source, old: KeyPath, new: KeyPath, data: Json) -> Json:
         """A value as it is in one of the files."""
         for inner, _ in walk(data):
             self._at(source, (*old, *inner), (*new, *inner))
         return data
 
-    def _at(self, source: Source, old: _Path, new: _Path) -> None:
+    def _at(self, source: Source, old: KeyPath, new: KeyPath) -> None:
         self._places.put(new, source.of_value(old), source.of_key(old) if isinstance(new[-1], str) else None)
 
-    def _sequence(self, key: str, own: Mapping[str, Data], theirs: Mapping[str, Data]) -> Data:
+    def _sequence(self, key: str, own: Mapping[str, Json], theirs: Mapping[str, Json]) -> Json:
         """The included steps as they are changed, and the own ones behind them."""
         if not isinstance(own.get(key, []), list):
             return self._taken(self._over, (key,), (key,), own[key])
-        steps: list[Data] = []
+        steps: list[Json] = []
         if key in theirs:
             self._at(self._under, (key,), (key,))
             if not isinstance(theirs[key], list):
@@ -96,15 +97,15 @@ class _Merger:
         self._added((key,), own.get(key), (key,), steps)
         return steps
 
-    def _changed(self, old: _Path, included: Data, new: _Path, steps: list[Data]) -> None:
-        for index, step in enumerate(_listed(included)):
-            name = _mapping(step).get("id")
+    def _changed(self, old: KeyPath, included: Json, new: KeyPath, steps: list[Json]) -> None:
+        for index, step in enumerate(listed(included)):
+            name = mapping(step).get("id")
             at = (*old, index)
             if not isinstance(name, str) or not isinstance(self._change.get(name), dict):
                 steps.append(self._step(at, step, (*new, len(steps)), {}))
                 continue
             self._found.add(name)
-            change, where = _mapping(self._change[name]), ("change", name)
+            change, where = mapping(self._change[name]), ("change", name)
             self._added((*where, "before"), change.get("before"), new, steps)
             if change.get("remove") is True:
                 self._remove(step, (*where, "remove"))
@@ -112,33 +113,33 @@ class _Merger:
                 steps.append(self._step(at, step, (*new, len(steps)), change))
             self._added((*where, "after"), change.get("after"), new, steps)
 
-    def _added(self, old: _Path, added: Data, new: _Path, steps: list[Data]) -> None:
-        for index, step in enumerate(_listed(added)):
+    def _added(self, old: KeyPath, added: Json, new: KeyPath, steps: list[Json]) -> None:
+        for index, step in enumerate(listed(added)):
             steps.append(self._taken(self._over, (*old, index), (*new, len(steps)), step))
 
-    def _remove(self, step: Data, where: _Path) -> None:
+    def _remove(self, step: Json, where: KeyPath) -> None:
         for inner in _ids(step):
             self._removed[inner] = self._over.of_value(where)
             if inner in self._change and inner not in self._found:
                 self._found.add(inner)
-                group = _mapping(step)["id"]
+                group = mapping(step)["id"]
                 self._say(("change", inner), f"`{inner}` is inside of `{group}`, which is removed here", "remove one")
 
-    def _step(self, old: _Path, step: Data, new: _Path, change: Mapping[str, Data]) -> Data:
+    def _step(self, old: KeyPath, step: Json, new: KeyPath, change: Mapping[str, Json]) -> Json:
         if not isinstance(step, dict):
             return self._taken(self._under, old, new, step)
         self._at(self._under, old, new)
         name = str(step.get("id"))
-        where, wanted = ("change", name), _mapping(change.get("set"))
+        where, wanted = ("change", name), mapping(change.get("set"))
         unset = self._unset((*where, "unset"), change.get("unset"), step, name)
-        made: dict[str, Data] = {}
+        made: dict[str, Json] = {}
         for key in dict.fromkeys((*step, *wanted)):
             if key in unset and key not in wanted:
                 continue
             theirs = {} if key in unset else step
             if key in _INNER and isinstance(step.get(key), list) and key not in wanted:
                 self._at(self._under, (*old, key), (*new, key))
-                inner: list[Data] = []
+                inner: list[Json] = []
                 self._changed((*old, key), step[key], (*new, key), inner)
                 made[key] = inner
             else:
@@ -149,8 +150,8 @@ class _Merger:
             self._changes[name] = (*self._changes.get(name, ()), done)
         return made
 
-    def _unset(self, where: _Path, unset: Data, step: Mapping[str, Data], name: str) -> list[str]:
-        keys = [key if isinstance(key, str) else "" for key in _listed(unset)]
+    def _unset(self, where: KeyPath, unset: Json, step: Mapping[str, Json], name: str) -> list[str]:
+        keys = [key if isinstance(key, str) else "" for key in listed(unset)]
         for index, key in enumerate(keys):
             if key and key not in step:
                 self._say((*where, index), f"`{name}` has no `{key}` that could be unset", did_you_mean(key, step))
@@ -167,29 +168,21 @@ class _Merger:
                     message = f"the step `{name}` is removed already, at {self._under.removed[name]}"
                 self._say(("change", name), message, did_you_mean(name, known))
 
-    def _say(self, path: _Path, message: str, hint: str) -> None:
+    def _say(self, path: KeyPath, message: str, hint: str) -> None:
         at = self._over.of_key(path) if isinstance(path[-1], str) else self._over.of_value(path)
         self.problems.append(Problem(at, message, hint, self._over.line(at.line)))
 
 
-def _is_one_of_several_kinds(path: _Path) -> bool:
+def _is_one_of_several_kinds(path: KeyPath) -> bool:
     """Whether it is a secret, or a step's file: with the keys of two kinds it would be none."""
     return path[:-1] == ("secrets",) or (path[0] in _LISTS and path[-2] == "files")
 
 
-def _ids(data: Data) -> Iterator[str]:
+def _ids(data: Json) -> Iterator[str]:
     """The ids of a pipeline's, or a step's, steps."""
     if isinstance(data, dict):
         if isinstance(data.get("id"), str):
             yield str(data["id"])
         for key in (*_LISTS, "parallel"):
-            for step in _listed(data.get(key)):
+            for step in listed(data.get(key)):
                 yield from _ids(step)
-
-
-def _mapping(data: Data) -> dict[str, Data]:
-    return data if isinstance(data, dict) else {}
-
-
-def _listed(data: Data) -> list[Data]:
-    return data if isinstance(data, list) else []

@@ -221,7 +221,7 @@ class Upload(Struct, frozen=True):
     """Makes the run's own copy of the workspace, and brings it to the VM if the project has one."""
 
     exclude: tuple[str, ...] = ()
-    fall_back_to_home: bool = False
+    fall_back_locally: bool = False
     """`fallback: {on: local}`: without the VM, the copy at home is enough."""
     isolation_required: bool = False
 

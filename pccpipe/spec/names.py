@@ -53,7 +53,7 @@ class Declared(Struct, frozen=True):
     """By step, all the keys that its result can have, where its schema allows no others."""
 
 
-class Seen(Struct, frozen=True):
+class Visible(Struct, frozen=True):
     """What is known at one place in it."""
 
     steps: AbstractSet[str] = frozenset()
@@ -68,7 +68,7 @@ class Seen(Struct, frozen=True):
     target: bool = False
 
 
-def reference_problems(chain: Sequence[str], seen: Seen, declared: Declared) -> Iterator[tuple[str, str]]:
+def reference_problems(chain: Sequence[str], visible: Visible, declared: Declared) -> Iterator[tuple[str, str]]:
     """What is wrong with a name and its attributes, `("steps", "test", "outcome")`, each with a hint."""
     root, rest = chain[0], chain[1:]
     match root:
@@ -77,7 +77,7 @@ def reference_problems(chain: Sequence[str], seen: Seen, declared: Declared) -> 
                 hint = did_you_mean(rest[0], declared.inputs) or "declare it under `inputs:`"
                 yield f"there is no input `{rest[0]}`", hint
         case "steps":
-            yield from _step_problems(rest, seen, declared)
+            yield from _step_problems(rest, visible, declared)
         case "run":
             if rest and rest[0] not in RUN_NAMES:
                 yield f"`run` has no `{rest[0]}`", did_you_mean(rest[0], RUN_NAMES)
@@ -85,15 +85,15 @@ def reference_problems(chain: Sequence[str], seen: Seen, declared: Declared) -> 
             if rest and rest[0] != "id":
                 yield f"`project` has no `{rest[0]}`", "it has `id`"
         case "iteration":
-            if not seen.iteration:
+            if not visible.iteration:
                 yield "`iteration` is known only inside of a `repeat:`", ""
         case "matrix":
-            if not seen.matrix:
+            if not visible.matrix:
                 yield "`matrix` is known only in a step with a `matrix:`", ""
-            elif rest and rest[0] not in seen.matrix:
-                yield f"the matrix has no `{rest[0]}`", did_you_mean(rest[0], seen.matrix)
+            elif rest and rest[0] not in visible.matrix:
+                yield f"the matrix has no `{rest[0]}`", did_you_mean(rest[0], visible.matrix)
         case "target":
-            if not seen.target:
+            if not visible.target:
                 yield "`target` is known only in what a `run:` step runs", ""
         case "secrets":
             hint = 'name it in the step\'s `secrets:`, and write "$NAME" in `run:`'
@@ -101,7 +101,7 @@ def reference_problems(chain: Sequence[str], seen: Seen, declared: Declared) -> 
         case "range":
             pass
         case _:
-            places = {"iteration": seen.iteration, "matrix": bool(seen.matrix), "target": seen.target}
+            places = {"iteration": visible.iteration, "matrix": bool(visible.matrix), "target": visible.target}
             known = ["inputs", "steps", "run", "project", *(name for name, here in places.items() if here)]
             hint = habits.NAMES.get(root) or did_you_mean(root, known)
             if root in habits.STEP_OUTCOMES:
@@ -120,7 +120,7 @@ def is_cut_by_minus(chain: Sequence[str], declared: Declared) -> bool:
 
 
 def place_of(chain: Sequence[str], lines: Sequence[str], start: Position) -> Position:
-    """Where a name with its attributes stands at or behind `start`; `start` if it is nowhere to be seen."""
+    """Where a name with its attributes stands at or behind `start`; `start` if it is nowhere to be visible."""
     pattern = re.compile(r"(?<![\w.])" + r"\W{1,6}".join(re.escape(name) for name in chain[:2]) + r"(?!\w)")
     return find(pattern, lines, start)
 
@@ -136,7 +136,7 @@ def find(pattern: re.Pattern[str], lines: Sequence[str], start: Position, number
     return start
 
 
-def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Iterator[tuple[str, str]]:
+def _step_problems(rest: Sequence[str], visible: Visible, declared: Declared) -> Iterator[tuple[str, str]]:
     if not rest:
         return
     name = rest[0]
@@ -150,10 +150,10 @@ def _step_problems(rest: Sequence[str], seen: Seen, declared: Declared) -> Itera
     if name not in declared.steps:
         yield f"there is no step `{name}`", did_you_mean(name, declared.steps)
         return
-    if name == seen.own and name not in seen.steps:
+    if name == visible.own and name not in visible.steps:
         if not {"answers", "last_result"} & set(rest[1:2]):
             yield f"`{name}` is this step: of itself it knows only its `answers` and its `last_result`", ""
-    elif name not in seen.steps and declared.steps is not ANY_NAME:
+    elif name not in visible.steps and declared.steps is not ANY_NAME:
         yield f"the step `{name}` comes later, so nothing is known of it here", f"move `{name}` before this"
     if len(rest) > 1 and rest[1] not in STEP_NAMES:
         yield f"a step has no `{rest[1]}`", did_you_mean(rest[1], STEP_NAMES)

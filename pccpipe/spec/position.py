@@ -7,12 +7,9 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from pccpipe.values import Json
-
 Key: TypeAlias = "str | int"
-
-
-Data: TypeAlias = Json
+KeyPath: TypeAlias = tuple[Key, ...]
+"""The keys and indexes that lead to a value, from the outside in."""
 
 
 class Position(Struct, frozen=True, order=True, gc=False):
@@ -35,14 +32,14 @@ class SourceSpan(Struct, gc=False):
     text: str | None = None
     """How a number or a truth value is written."""
 
-    def at(self, path: tuple[Key, ...]) -> SourceSpan | None:
+    def at(self, path: KeyPath) -> SourceSpan | None:
         """Find the place of what is at the path in it."""
         found: SourceSpan | None = self
         for key in path:
             found = found.inner.get(key) if found and found.inner else None
         return found
 
-    def put(self, path: tuple[Key, ...], value: Position, key: Position | None) -> None:
+    def put(self, path: KeyPath, value: Position, key: Position | None) -> None:
         """Set where a value and its key are; what is around it must have a place."""
         place = self.at(path[:-1])
         assert place

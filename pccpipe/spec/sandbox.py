@@ -25,7 +25,7 @@ from jinja2.utils import missing
 from pccpipe import limits
 from pccpipe.spec.absent import NoResult, Result
 from pccpipe.spec.problem import did_you_mean
-from pccpipe.spec.work import EACH, PAID, TooMuch, each, paid, pay_for_all, spend, weight
+from pccpipe.spec.work import EACH, PAID, WorkExceeded, each, paid, pay_for_all, spend, weight
 
 _MOST = limits.EXPRESSION_MADE.most
 
@@ -207,14 +207,14 @@ def _repeated(many: str | list[object] | tuple[object, ...], times: int) -> int:
 
 def _bound_made(size: int) -> None:
     if size > _MOST:
-        raise TooMuch(limits.EXPRESSION_MADE)
+        raise WorkExceeded(limits.EXPRESSION_MADE)
     spend(size // 16)
 
 
 def _bound_digits(left: float, right: float) -> None:
     bits = sum(abs(number).bit_length() for number in (left, right) if isinstance(number, int))
     if bits > limits.EXPRESSION_BITS.most:
-        raise TooMuch(limits.EXPRESSION_BITS)
+        raise WorkExceeded(limits.EXPRESSION_BITS)
 
 
 def plain(value: object) -> str:
@@ -312,5 +312,5 @@ def _as_json(value: object) -> object:
 
 def _bounded(size: int) -> None:
     if size > limits.EXPRESSION_TEXT.most:
-        raise TooMuch(limits.EXPRESSION_TEXT)
+        raise WorkExceeded(limits.EXPRESSION_TEXT)
     spend(size // 16)

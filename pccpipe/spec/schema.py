@@ -17,10 +17,11 @@ from pccpipe.data_files import data_path, schema_text
 from pccpipe.errors import LimitExceeded
 from pccpipe.spec.fits import Fits, compiled
 from pccpipe.spec.paths import read_file
-from pccpipe.spec.position import Data, Position
+from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.source import BadYaml, Source, read_source
 from pccpipe.spec.structure import BUILT_IN_RESULTS, SPACE, problems_of
+from pccpipe.values import Json
 
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator
@@ -74,7 +75,7 @@ def find_schema(name: str, folder: Path) -> Mapping[str, object]:
     return schema
 
 
-def result_keys(steps: Iterable[Mapping[str, Data]], folder: Path) -> dict[str, tuple[str, ...]]:
+def result_keys(steps: Iterable[Mapping[str, Json]], folder: Path) -> dict[str, tuple[str, ...]]:
     """By a step's id all the keys that its result can have, where its schema is right and allows no others."""
     found: dict[str, tuple[str, ...]] = {}
     for step in steps:

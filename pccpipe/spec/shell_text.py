@@ -19,7 +19,7 @@ from enum import Enum
 from msgspec import Struct
 
 
-class _In(Enum):
+class _Inside(Enum):
     """What the reader is inside of."""
 
     PARENS = "within parentheses"
@@ -47,13 +47,13 @@ _BLANK = frozenset(" \t\n;&|()")
 """What a word, and so a comment, begins behind."""
 _CUT = ("$", "<", "(", ")", "{")
 """Behind these, a line's end with a backslash may cut a `$(` or `<<` in two."""
-_ONLY_PARENS = frozenset({_In.PARENS})
-_ONLY_CODE_AND_BRACES = frozenset({_In.PARENS, _In.BRACES})
-_MAY_BE_AROUND = frozenset({_In.PARENS, _In.DOUBLE})
+_ONLY_PARENS = frozenset({_Inside.PARENS})
+_ONLY_CODE_AND_BRACES = frozenset({_Inside.PARENS, _Inside.BRACES})
+_MAY_BE_AROUND = frozenset({_Inside.PARENS, _Inside.DOUBLE})
 """What may lie around a value: `"$(cat ${{ x }})"`, where the parentheses begin anew."""
 
 
-class Misplaced(Struct, frozen=True):
+class MisplacedValue(Struct, frozen=True):
     """A value that may not stand where it does."""
 
     piece: int
@@ -62,7 +62,7 @@ class Misplaced(Struct, frozen=True):
     """The end of "it stands ..."."""
 
 
-def misplaced_value(pieces: Sequence[str | None], shell: str = "sh") -> Misplaced | None:
+def misplaced_value(pieces: Sequence[str | None], shell: str = "sh") -> MisplacedValue | None:
     """The first value that may not stand where it does; None if all are well placed.
 
     Args:
@@ -81,7 +81,7 @@ def misplaced_value(pieces: Sequence[str | None], shell: str = "sh") -> Misplace
         return None
     reader = _Reader("".join(script), list(values), shell)
     found = reader.read()
-    return Misplaced(values[found[0]], found[1]) if found else None
+    return MisplacedValue(values[found[0]], found[1]) if found else None
 
 
 class _Reader:
@@ -90,7 +90,7 @@ class _Reader:
         self._text = text
         self._values = values
         self._at = 0
-        self._around: list[_In] = []
+        self._around: list[_Inside] = []
         """From the outside in."""
         self._waiting: list[tuple[str, bool, bool, int]] = []
         """Here-documents that begin on the next line: end, `<<-`, unquoted, how deep in `_around`."""
@@ -106,17 +106,17 @@ class _Reader:
             if self._is_value(self._at):
                 self._value()
             match inside:
-                case None | _In.PARENS:
+                case None | _Inside.PARENS:
                     self._code()
-                case _In.DOUBLE | _In.BRACES | _In.ARITHMETIC | _In.ARITHMETIC_PARENS:
+                case _Inside.DOUBLE | _Inside.BRACES | _Inside.ARITHMETIC | _Inside.ARITHMETIC_PARENS:
                     self._expanded(inside)
-                case _In.SINGLE | _In.DOLLAR_SINGLE | _In.BACKQUOTES:
+                case _Inside.SINGLE | _Inside.DOLLAR_SINGLE | _Inside.BACKQUOTES:
                     self._verbatim(inside)
-                case _In.COMMENT:
+                case _Inside.COMMENT:
                     self._skip_to(self._text.find("\n", self._at), inside)
-                case _In.HEREDOC:
+                case _Inside.HEREDOC:
                     self._heredoc_line()
-                case _In.UNCLEAR:
+                case _Inside.UNCLEAR:
                     self._skip_to(len(self._text), inside)
         return (self._values[bisect_left(self._values, begin)], self._why) if self._why else None
 
@@ -124,8 +124,8 @@ class _Reader:
         """Judge the place of the value that the reader stands on."""
         if wrong := [inside for inside in self._around if inside not in _MAY_BE_AROUND]:
             self._why = wrong[-1].value
-        elif self._around and self._around[-1] is _In.DOUBLE:
-            self._why = _In.DOUBLE.value
+        elif self._around and self._around[-1] is _Inside.DOUBLE:
+            self._why = _Inside.DOUBLE.value
         elif _SUBSCRIPTED.search(self._text, max(0, self._at - 200), self._at):
             self._why = _SUBSCRIPT
 
@@ -136,32 +136,32 @@ class _Reader:
             case "\\":
                 self._escape(begins)
             case "#" if self._text.endswith(("<", ">", ")"), 0, self._at):
-                self._enter(_In.UNCLEAR, 1)
+                self._enter(_Inside.UNCLEAR, 1)
             case "#" if begins:
-                self._enter(_In.COMMENT, 1)
+                self._enter(_Inside.COMMENT, 1)
             case "'":
-                self._enter(_In.SINGLE, 1)
+                self._enter(_Inside.SINGLE, 1)
             case '"':
-                self._enter(_In.DOUBLE, 1)
+                self._enter(_Inside.DOUBLE, 1)
             case "$" | "`":
                 self._expansion()
             case "(":
-                self._enter(*((_In.ARITHMETIC, 2) if self._next("((") else (_In.PARENS, 1)))
+                self._enter(*((_Inside.ARITHMETIC, 2) if self._next("((") else (_Inside.PARENS, 1)))
             case ")":
                 self._close_parens()
             case "\n" if self._waiting:
-                self._enter(_In.HEREDOC if self._waiting[0][3] == len(self._around) else _In.UNCLEAR, 1)
+                self._enter(_Inside.HEREDOC if self._waiting[0][3] == len(self._around) else _Inside.UNCLEAR, 1)
             case "<" if self._next("<<<") and self._is_bash:
                 self._at += 3
             case "<" if self._next("<<"):
                 self._heredoc()
             case "c" if begins and _CASE.match(self._text, self._at) and not _ONLY_PARENS.issuperset(self._around):
                 # The `)` of its patterns would be taken for the end of the `$(`.
-                self._enter(_In.UNCLEAR, 1)
+                self._enter(_Inside.UNCLEAR, 1)
             case _:
                 self._at += 1
 
-    def _expanded(self, inside: _In) -> None:
+    def _expanded(self, inside: _Inside) -> None:
         """Within double quotes, ${...} or ((...))."""
         char = self._text[self._at]
         match char, inside:
@@ -169,59 +169,59 @@ class _Reader:
                 self._escape(False)
             case "$" | "`", _:
                 self._expansion()
-            case '"', _In.DOUBLE:
+            case '"', _Inside.DOUBLE:
                 self._leave(1)
-            case _, _In.DOUBLE:
+            case _, _Inside.DOUBLE:
                 self._at += 1
             case "'" | '"', _:
                 # Within double quotes or ((...)) shells differ on what a quote in a ${...} is.
-                plain = inside is _In.BRACES and _ONLY_CODE_AND_BRACES.issuperset(self._around)
-                self._enter((_In.SINGLE if char == "'" else _In.DOUBLE) if plain else _In.UNCLEAR, 1)
+                plain = inside is _Inside.BRACES and _ONLY_CODE_AND_BRACES.issuperset(self._around)
+                self._enter((_Inside.SINGLE if char == "'" else _Inside.DOUBLE) if plain else _Inside.UNCLEAR, 1)
             case "\n", _ if self._waiting:
-                self._enter(_In.UNCLEAR, 1)
-            case "}", _In.BRACES:
+                self._enter(_Inside.UNCLEAR, 1)
+            case "}", _Inside.BRACES:
                 self._leave(1)
-            case "(", _In.ARITHMETIC | _In.ARITHMETIC_PARENS:
-                self._enter(_In.ARITHMETIC_PARENS, 1)
-            case ")", _In.ARITHMETIC_PARENS:
+            case "(", _Inside.ARITHMETIC | _Inside.ARITHMETIC_PARENS:
+                self._enter(_Inside.ARITHMETIC_PARENS, 1)
+            case ")", _Inside.ARITHMETIC_PARENS:
                 self._leave(1)
-            case ")", _In.ARITHMETIC if self._next("))"):
+            case ")", _Inside.ARITHMETIC if self._next("))"):
                 self._leave(2)
-            case ")", _In.ARITHMETIC:
-                self._enter(_In.UNCLEAR, 1)  # the `$((` was a `$(` and a `(`
+            case ")", _Inside.ARITHMETIC:
+                self._enter(_Inside.UNCLEAR, 1)  # the `$((` was a `$(` and a `(`
             case _:
                 self._at += 1
 
-    def _verbatim(self, inside: _In) -> None:
+    def _verbatim(self, inside: _Inside) -> None:
         """To the end of '...', $'...' or `...`."""
-        end = self._text.find("`" if inside is _In.BACKQUOTES else "'", self._at)
+        end = self._text.find("`" if inside is _Inside.BACKQUOTES else "'", self._at)
         stretch = self._text[self._at : end]
         # Only bash knows \' in $'...'; and what ends `...` with quotes, comments or an escape in it is not agreed on.
-        unclear = {_In.DOLLAR_SINGLE: "\\", _In.BACKQUOTES: "\\'\"#"}.get(inside, "")
+        unclear = {_Inside.DOLLAR_SINGLE: "\\", _Inside.BACKQUOTES: "\\'\"#"}.get(inside, "")
         self._skip_to(end, inside)
         if end >= 0:
             self._leave(1)
             if any(char in stretch for char in unclear):
-                self._around.append(_In.UNCLEAR)
+                self._around.append(_Inside.UNCLEAR)
 
     def _expansion(self) -> None:
         """At a `$` or a backquote, in code or in what is expanded."""
-        in_code = not self._around or self._around[-1] is _In.PARENS
+        in_code = not self._around or self._around[-1] is _Inside.PARENS
         if self._text[self._at] == "`":
-            self._enter(_In.BACKQUOTES, 1)
+            self._enter(_Inside.BACKQUOTES, 1)
         elif self._next("$(("):
-            self._enter(_In.ARITHMETIC, 3)
+            self._enter(_Inside.ARITHMETIC, 3)
         elif self._next("$("):
-            self._enter(_In.PARENS, 2)
+            self._enter(_Inside.PARENS, 2)
             self._word_begins = True
         elif self._next("${"):
-            self._enter(_In.BRACES, 2)
+            self._enter(_Inside.BRACES, 2)
         elif self._next("$["):
-            self._enter(_In.UNCLEAR, 2)
+            self._enter(_Inside.UNCLEAR, 2)
         elif self._next("$'") and in_code:
-            self._enter(_In.DOLLAR_SINGLE, 2)
-        elif self._next("$'") and self._around[-1] is not _In.DOUBLE:
-            self._enter(_In.UNCLEAR, 2)
+            self._enter(_Inside.DOLLAR_SINGLE, 2)
+        elif self._next("$'") and self._around[-1] is not _Inside.DOUBLE:
+            self._enter(_Inside.UNCLEAR, 2)
         elif self._next("$$"):
             self._at += 2  # the process's id: what follows is no `$(`
         else:
@@ -233,7 +233,7 @@ class _Reader:
         if self._is_value(self._at + 1):
             self._why = self._why or _BEHIND_BACKSLASH
         if self._next("\\\n") and self._text.endswith(_CUT, 0, self._at):
-            self._enter(_In.UNCLEAR, 2)
+            self._enter(_Inside.UNCLEAR, 2)
             return
         # A line that goes on in the next one: what begins there began before.
         self._word_begins = begins and self._next("\\\n")
@@ -242,7 +242,7 @@ class _Reader:
     def _close_parens(self) -> None:
         deep = len(self._around)
         if self._waiting and self._waiting[-1][3] >= deep:
-            self._enter(_In.UNCLEAR, 1)
+            self._enter(_Inside.UNCLEAR, 1)
         elif deep:
             self._leave(1)
             self._word_begins = True
@@ -251,12 +251,12 @@ class _Reader:
 
     def _heredoc(self) -> None:
         found = _HEREDOC.match(self._text, self._at)
-        if found is None or _In.DOUBLE in self._around:
+        if found is None or _Inside.DOUBLE in self._around:
             named = self._text.find("\n", self._at)
             stop = len(self._text) if named < 0 else named
             if self._has_value(self._at, stop):
                 self._why = self._why or _AS_HEREDOC_END
-            self._enter(_In.UNCLEAR, 2)
+            self._enter(_Inside.UNCLEAR, 2)
             return
         if self._has_value(found.start(), found.end()):
             self._why = self._why or _AS_HEREDOC_END
@@ -270,7 +270,7 @@ class _Reader:
         end, strips, unquoted, _ = self._waiting[0]
         newline = self._text.find("\n", self._at)
         line = self._text[self._at :] if newline < 0 else self._text[self._at : newline]
-        self._skip_to(newline, _In.HEREDOC)
+        self._skip_to(newline, _Inside.HEREDOC)
         bare = line.lstrip("\t") if strips else line
         if bare == end:
             self._waiting.pop(0)
@@ -280,20 +280,20 @@ class _Reader:
                 return
         elif (bare.startswith(end) and self._around[:-1]) or (unquoted and line.endswith("\\")):
             # `E)` ends the document for some; and a line that goes on in the next one hides its end.
-            self._around.append(_In.UNCLEAR)
+            self._around.append(_Inside.UNCLEAR)
         self._at += 1
 
-    def _skip_to(self, end: int, inside: _In) -> None:
+    def _skip_to(self, end: int, inside: _Inside) -> None:
         """Go on to `end` (below 0: the script's end); a value before it is misplaced."""
         stop = len(self._text) if end < 0 else end
         if self._has_value(self._at, stop):
             self._why = self._why or inside.value
         self._at = stop
-        if inside is _In.COMMENT:
+        if inside is _Inside.COMMENT:
             self._leave(0)
             self._word_begins = True
 
-    def _enter(self, inside: _In, length: int) -> None:
+    def _enter(self, inside: _Inside, length: int) -> None:
         self._around.append(inside)
         self._at += length
 

@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
-from pccpipe.spec.position import Data, Key
+from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.position import KeyPath
 from pccpipe.spec.source import Source
 from pccpipe.spec.structure import BUILT_IN_RESULTS
 from pccpipe.spec.write import yaml_text
+from pccpipe.values import Json
 
-_Path = tuple[Key, ...]
 
-
-def files_to_copy(data: Data, folder: Path) -> dict[str, Path] | None:
+def files_to_copy(data: Json, folder: Path) -> dict[str, Path] | None:
     """Each relative name in a pipeline's data with its file; None if one of them can't be copied by its name.
 
     That is: a name with `..` or an expression in it, or a folder, such as an image's build context. An expression that
@@ -57,30 +57,25 @@ def on_its_own(source: Source) -> tuple[str, dict[str, Path]]:
     return f"# As it ran: {names}\n{yaml_text(data)}", files
 
 
-def _named(data: Data) -> Iterator[tuple[_Path, str]]:
+def _named(data: Json) -> Iterator[tuple[KeyPath, str]]:
     """Each file and folder that a pipeline's steps name, and where."""
-    if not isinstance(data, dict):
-        return
     for key in ("steps", "always", "parallel"):
-        steps = data.get(key)
-        for index, step in enumerate(steps if isinstance(steps, list) else []):
+        for index, step in enumerate(listed(mapping(data).get(key))):
             for place, name in (*_of_step(step), *_named(step)):
                 yield (key, index, *place), name
 
 
-def _of_step(step: Data) -> Iterator[tuple[_Path, str]]:
-    if not isinstance(step, dict):
-        return
-    files, result, build = (step.get(key) for key in ("files", "result", "build"))
-    for name, file in files.items() if isinstance(files, dict) else ():
-        for kind, path in file.items() if isinstance(file, dict) else ():
+def _of_step(step: Json) -> Iterator[tuple[KeyPath, str]]:
+    files, result, build = (mapping(mapping(step).get(key)) for key in ("files", "result", "build"))
+    for name, file in files.items():
+        for kind, path in mapping(file).items():
             if kind in {"template", "file", "schema"} and isinstance(path, str) and not _is_built_in(kind, path):
                 yield ("files", name, kind), path
-    schema = result.get("schema") if isinstance(result, dict) else None
+    schema = result.get("schema")
     if isinstance(schema, str) and not _is_built_in("schema", schema):
         yield ("result", "schema"), schema
     for key in ("context", "dockerfile"):
-        if isinstance(build, dict) and isinstance(path := build.get(key), str):
+        if isinstance(path := build.get(key), str):
             yield ("build", key), path
 
 
@@ -88,31 +83,29 @@ def _is_built_in(kind: str, name: str) -> bool:
     return kind == "schema" and name in BUILT_IN_RESULTS
 
 
-def _own_paths(data: Data) -> Iterator[tuple[_Path, str]]:
+def _own_paths(data: Json) -> Iterator[tuple[KeyPath, str]]:
     """The paths of this machine that are no part of what a run keeps: of secrets, and those that inputs begin with."""
     for key, kind, value in (("secrets", "from", "path"), ("inputs", "type", "default")):
-        named = data.get(key) if isinstance(data, dict) else None
-        for name, spec in named.items() if isinstance(named, dict) else ():
-            if isinstance(spec, dict) and spec.get(kind) in {"file", "path"} and isinstance(spec.get(value), str):
-                yield (key, name, value), str(spec[value])
+        for name, spec in mapping(mapping(data).get(key)).items():
+            path = mapping(spec).get(value)
+            if mapping(spec).get(kind) in ("file", "path") and isinstance(path, str):
+                yield (key, name, value), path
 
 
-def _begins_absolute(name: str, data: Data) -> bool:
-    inputs = data.get("inputs") if isinstance(data, dict) else None
+def _begins_absolute(name: str, data: Json) -> bool:
     begins = re.match(r"\$\{\{\s*(?:run\.folder|inputs\.(\w+))\s*\}\}", name)
     if not begins or not begins[1]:
         return bool(begins)
-    spec = inputs.get(begins[1]) if isinstance(inputs, dict) else None
-    return isinstance(spec, dict) and spec.get("type") == "path"
+    return mapping(mapping(mapping(data).get("inputs")).get(begins[1])).get("type") == "path"
 
 
-def _copied(data: Data) -> Data:
+def _copied(data: Json) -> Json:
     if isinstance(data, dict):
         return {key: _copied(value) for key, value in data.items()}
     return [_copied(item) for item in data] if isinstance(data, list) else data
 
 
-def _put(data: Data, path: _Path, value: str) -> None:
+def _put(data: Json, path: KeyPath, value: str) -> None:
     for key in path[:-1]:
         data = data[key]  # type: ignore[index]
     data[path[-1]] = value  # type: ignore[index]

@@ -9,16 +9,17 @@ from __future__ import annotations
 import codecs
 import re
 from collections import abc
-from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 from msgspec import Struct, field
 
 from pccpipe import limits
-from pccpipe.spec.compose import Beyond, Mapping, Scalar, Sequence, YamlNode, compose, too_deep, too_many
-from pccpipe.spec.position import Data, Key, Position, SourceSpan
+from pccpipe.spec.compose import Mapping, Scalar, Sequence, YamlLimitExceeded, YamlNode, compose, too_deep, too_many
+from pccpipe.spec.position import KeyPath, Position, SourceSpan
 from pccpipe.spec.scalar import plain_scalar
+from pccpipe.spec.yaml_errors import syntax_error
+from pccpipe.values import Json
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _PIECE = 1 << 15
@@ -56,7 +57,7 @@ class Source(Struct, frozen=True):
     file: str
     text: str
     lines: tuple[str, ...]
-    data: Data
+    data: Json
     places: SourceSpan
     count: int
     """Of the values in it, its aliases written out."""
@@ -67,26 +68,26 @@ class Source(Struct, frozen=True):
     removed: abc.Mapping[str, Position] = field(default_factory=dict)
     """Where the steps are taken out that are here no more, by id."""
 
-    def of_key(self, path: tuple[Key, ...]) -> Position:
+    def of_key(self, path: KeyPath) -> Position:
         """Where the last key of the path stands, or the nearest thing around it that there is."""
         place = self._nearest(path)
         return place.key or place.value
 
-    def of_value(self, path: tuple[Key, ...]) -> Position:
+    def of_value(self, path: KeyPath) -> Position:
         """Where the value at the path begins, or the nearest thing around it that there is."""
         return self._nearest(path).value
 
-    def text_of(self, path: tuple[Key, ...]) -> str | None:
+    def text_of(self, path: KeyPath) -> str | None:
         """How the number or truth value at the path is written; None if there is none."""
         place = self.places.at(path)
         return place.text if place else None
 
-    def below(self, path: tuple[Key, ...]) -> frozenset[Position]:
+    def below(self, path: KeyPath) -> frozenset[Position]:
         """Where the value at the path is, and all that is in it."""
         place = self.places.at(path)
         return frozenset(at for at in place.all() if at != place.key) if place else frozenset()
 
-    def _nearest(self, path: tuple[Key, ...]) -> SourceSpan:
+    def _nearest(self, path: KeyPath) -> SourceSpan:
         place = self.places
         for key in path:
             inner = place.inner.get(key) if place.inner else None
@@ -140,10 +141,11 @@ def _parsed(text: str, file: str) -> Source:
     start = Position(file, 1, 1)
     try:
         node = compose(text)
-    except Beyond as beyond:
+    except YamlLimitExceeded as beyond:
         raise BadYaml(Position(file, beyond.line, beyond.column), beyond.message) from None
     except yaml.MarkedYAMLError as error:
-        raise _bad_syntax(error, file, text) from None
+        line, column, problem, hint = syntax_error(error, _lines(text))
+        raise BadYaml(Position(file, line, column), problem, hint) from None
     except yaml.reader.ReaderError as error:
         code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "?")
         offset = max(text.find(chr(code)), 0)  # libyaml's own position is one of bytes
@@ -186,54 +188,6 @@ def _split(text: str) -> list[str]:
     return lines
 
 
-def _bad_syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> BadYaml:
-    mark = error.problem_mark or error.context_mark
-    lines = _lines(text)
-    problem, hint = error.problem or "this is no YAML", ""
-    begins = error.context_mark
-    rest = [lines[mark.line][mark.column :], *lines[mark.line + 1 :]] if mark and mark.line < len(lines) else []
-    is_end = not "".join(rest).strip()
-    if mark and _character(mark, lines) == "\t":
-        problem, hint = "a tab cannot indent YAML", "use spaces"
-    elif "expected a single document" in str(error):
-        problem, hint = "a second document begins here", "one file holds one: leave out `---` and what follows it"
-    elif "mapping values are not allowed" in problem:
-        problem = "a `:` cannot stand here"
-        hint = "is a text with `: ` in it to be quoted, or the line to be indented otherwise?"
-    elif begins and is_end and str(error.context).endswith(("flow sequence", "flow mapping", "quoted scalar")):
-        mark, problem = begins, f"this `{_character(begins, lines)}` is never closed"
-    elif "nesting depth" in problem:
-        problem = f"this is nested over {limits.PIPELINE_DEPTH.most} deep"
-    elif begins and "flow" in str(error.context):
-        problem, hint = "something else is expected here", _opened(begins, lines)
-    elif "did not find expected key" in problem or "expected '-' indicator" in problem:
-        problem = "this line does not belong to what is above it"
-        hint = "is it indented as its neighbours are? Has a text above it a quote in its midst?"
-    elif "could not find expected ':'" in problem and begins:
-        mark, problem = begins, "a `key: value` is expected here"
-        hint = "has the key its `: `, and is the line indented as its neighbours are?"
-    elif "cannot start any token" in problem:
-        problem, hint = "a text cannot begin with this character", "quote the whole text"
-    elif begins and "duplicate anchor" in str(error.context):
-        problem, hint = "this anchor is here twice", f"the first is on line {begins.line + 1}"
-    elif "undefined alias" in problem:
-        problem, hint = "there is no anchor for this alias", "a text that begins with `*` needs quotes"
-    elif "escape character" in problem:
-        problem, hint = "there is no such escape in double quotes", "in single quotes a `\\` is itself"
-    position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
-    return BadYaml(position, f"this is no valid YAML: {problem}", hint)
-
-
-def _opened(mark: yaml.Mark, lines: abc.Sequence[str]) -> str:
-    bracket = _character(mark, lines)
-    close = {"[": "]", "{": "}"}.get(bracket, "")
-    return f"the `{bracket}` on line {mark.line + 1} wants a `,` or its `{close}`" if close else ""
-
-
-def _character(mark: yaml.Mark, lines: abc.Sequence[str]) -> str:
-    return lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
-
-
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 
 
@@ -245,7 +199,7 @@ class _Builder:
         self.wrong: list[BadYaml] = []
         """What is wrong with single keys: the rest is built without them."""
 
-    def build(self, node: YamlNode, place: SourceSpan, depth: int) -> Data:
+    def build(self, node: YamlNode, place: SourceSpan, depth: int) -> Json:
         at = place.value
         self.count += 1
         if self.count > limits.PIPELINE_VALUES.most:
@@ -266,8 +220,8 @@ class _Builder:
             self.build(item, place.add(index, self.at(item), None), depth + 1) for index, item in enumerate(node.items)
         ]
 
-    def _mapping(self, node: Mapping, place: SourceSpan, depth: int) -> dict[str, Data]:
-        built: dict[str, Data] = {}
+    def _mapping(self, node: Mapping, place: SourceSpan, depth: int) -> dict[str, Json]:
+        built: dict[str, Json] = {}
         for key_node, value_node in self._pairs(node, depth):
             at = self.at(key_node)
             if not isinstance(key_node, Scalar):
@@ -314,7 +268,7 @@ class _Builder:
         if len(self.wrong) < limits.PIPELINE_PROBLEMS.most:
             self.wrong.append(BadYaml(at, message, hint))
 
-    def _scalar(self, node: Scalar, at: Position) -> Data:
+    def _scalar(self, node: Scalar, at: Position) -> Json:
         self._characters += len(node.text)
         if self._characters > limits.PIPELINE_TEXT.most:
             raise BadYaml(at, limits.PIPELINE_TEXT.exceeded())
@@ -327,7 +281,7 @@ class _Builder:
             case _:
                 return self._tagged(node.text, tag, at)
 
-    def _tagged(self, text: str, tag: str, at: Position) -> Data:
+    def _tagged(self, text: str, tag: str, at: Position) -> Json:
         value = plain_scalar(text)
         wanted: dict[str, type] = {"int": int, "float": float, "bool": bool, "null": type(None)}
         if tag not in wanted:
@@ -341,14 +295,3 @@ class _Builder:
     def at(self, node: YamlNode) -> Position:
         """Where a node begins."""
         return Position(self._file, node.line, node.column)
-
-
-def walk(data: Data, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Data]]:
-    """Every value with its path, from the outside in."""
-    yield path, data
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield from walk(value, (*path, key))
-    elif isinstance(data, list):
-        for index, item in enumerate(data):
-            yield from walk(item, (*path, index))

@@ -8,32 +8,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from pccpipe import limits
-from pccpipe.spec.position import Data, Key, Position
+from pccpipe.spec.hints import KEY_HINTS, NO_LIMIT, OTHER_TOOLS, TYPES, pattern_hint, small_hint, type_hint, where_known
+from pccpipe.spec.position import KeyPath, Position
 from pccpipe.spec.problem import Problem, Rule, did_you_mean, nearest
 from pccpipe.spec.source import Source
+from pccpipe.values import Json
 
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator, ValidationError
-from pccpipe.data_files import schema_text
 
 BODIES = ("run", "upload", "download", "diff", "remove", "build", "repeat", "parallel")
-
-
 BUILT_IN_RESULTS = ("builder-result", "reviewer-result")
-
-
 SPACE = " \t\r\n"
-
-
-_TYPES = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping (`key: value` lines)",
-    "null": "nothing",
-}
 
 
 def problems_of(validator: Draft7Validator, source: Source) -> list[Problem]:
@@ -55,7 +41,7 @@ def _not_covered(problems: Collection[Problem]) -> list[Problem]:
 
 
 def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
-    path = cast("tuple[Key, ...]", tuple(error.absolute_path))
+    path = cast("KeyPath", tuple(error.absolute_path))
     match error.validator:
         case "additionalProperties":
             yield from _unknown_keys(error, path, source)
@@ -77,7 +63,7 @@ def _problems(error: ValidationError, source: Source) -> Iterator[Problem]:
 
 def _problem(
     source: Source,
-    path: tuple[Key, ...],
+    path: KeyPath,
     message: str,
     hint: str = "",
     *,
@@ -88,82 +74,35 @@ def _problem(
     return Problem(position, message, hint, source.line(position.line), Rule.STRUCTURE, covers)
 
 
-def _unknown_keys(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
+def _unknown_keys(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
     known = list(_known_at(error))
     patterns = [re.compile(each) for each in cast("dict[str, Any]", error.schema).get("patternProperties", ())]
-    for key in cast("dict[str, Data]", error.instance):
+    for key in cast("dict[str, Json]", error.instance):
         if key not in known and not any(pattern.search(key) for pattern in patterns):
-            hint = _OTHER_TOOLS.get((_where(path), key), "")
+            hint = OTHER_TOOLS.get((_thing(path), key), "")
             if not hint and not nearest(key, known):
-                hint = _where_known(key, path, known)
+                hint = where_known(key, path, known)
             hint = hint or did_you_mean(key, known)
-            yield _problem(source, (*path, key), f"`{key}` is no key of {_where(path)}", hint, at_key=True)
+            yield _problem(source, (*path, key), f"`{key}` is no key of {_thing(path)}", hint, at_key=True)
 
 
-_OTHER_TOOLS = {
-    ("a step", "uses"): "there are no actions: `upload: workspace` copies the code",
-    ("a step", "needs"): "steps run in order; `parallel:` runs them side by side",
-    ("a step", "depends_on"): "steps run in order; `parallel:` runs them side by side",
-    ("a step", "script"): "the commands stand under `run:`",
-    ("the file", "jobs"): "there are no jobs: `steps:` stands at the top",
-    ("the file", "stages"): "there are no stages: `steps:` run in order",
-}
-"""What people write who know another tool, and what to write here, by place and key."""
-
-
-def _where_known(key: str, path: tuple[Key, ...], known: Sequence[str]) -> str:
-    """A hint with the place where a key belongs that is a good one elsewhere; empty if there is none."""
-    definitions = json.loads(schema_text("pipeline"))
-    if "isolation_mode" in known:
-        return "it is a key of a pipeline, and this is a project file" if key in definitions["properties"] else ""
-    places = {
-        "the file itself, without indentation": definitions,
-        "a step": definitions["definitions"]["step"],
-        "a container, under `containers:`": definitions["definitions"]["container"],
-        "a step's `result:`": definitions["definitions"]["step"]["properties"]["result"],
-        "a step's `retry:`": definitions["definitions"]["step"]["properties"]["retry"],
-        "a step's `repeat:`": definitions["definitions"]["step"]["properties"]["repeat"],
-        "a step's `build:`": definitions["definitions"]["step"]["properties"]["build"],
-    }
-    if path and path[0] in {"vm", "inputs", "secrets"}:
-        return ""
-    return next((f"it is a key of {place}" for place, schema in places.items() if key in schema["properties"]), "")
-
-
-def _missing_keys(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
-    instance = cast("dict[str, Data]", error.instance)
+def _missing_keys(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
+    instance = cast("dict[str, Json]", error.instance)
     known = _known_at(error)
     for key in cast("Sequence[str]", error.validator_value):
         # A misspelt key is a problem of its own, and names this one.
         if key not in instance and not any(nearest(name, [key]) for name in instance if name not in known):
-            hint = _KEY_HINTS.get((_where(path), key), "")
-            yield _problem(source, path, f"{_where(path)} needs the key `{key}`", hint, at_key=True)
+            hint = KEY_HINTS.get((_thing(path), key), "")
+            yield _problem(source, path, f"{_thing(path)} needs the key `{key}`", hint, at_key=True)
             return
-
-
-_KEY_HINTS = {
-    ("the file", "version"): "write `version: 1` on its first line",
-    ("the file", "name"): "such as `name: my-pipeline`",
-    ("the file", "steps"): "a pipeline is a list of steps: `steps:`, and under it `- id: test` with `run: npm test`",
-    ("the file", "id"): "such as `id: my-project`",
-    ("the file", "vm"): "`isolation_mode: vm` needs to know how the VM is reached",
-    ("a step", "id"): "the name by which expressions and logs know it, such as `id: test`",
-    ("a step", "steps"): "what is to be repeated stands under `steps:`, beside `repeat:`",
-    ("`repeat`", "max"): "how often at most, such as `max: 10`",
-    ("`fallback`", "on"): "where to run instead, such as `on: local`",
-    ("`result`", "path"): "where it comes home to, such as `path: builder/result.json`",
-    ("`build`", "image"): "the tag of what is built, such as `image: my-image:latest`",
-    ("`build`", "context"): "the folder with the Dockerfile, such as `context: docker`",
-    ("`vm`", "external_ip"): "its address or name",
-}
 
 
 def _known_at(error: ValidationError) -> Mapping[str, object]:
     return cast("Mapping[str, Mapping[str, object]]", error.schema).get("properties", {})
 
 
-def _none_of(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
-    instance = cast("dict[str, Data]", error.instance)
+def _none_of(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
+    instance = cast("dict[str, Json]", error.instance)
     options = cast("list[dict[str, list[str]]]", error.validator_value)
     if not all("required" in option for option in options):  # in a schema of the user's
         yield _problem(source, path, *_bad_value(_best_option(error), path))
@@ -178,10 +117,10 @@ def _none_of(error: ValidationError, path: tuple[Key, ...], source: Source) -> I
         message = "`max_parallel` needs a `matrix:` or a `parallel:` beside it"
         yield _problem(source, (*path, "max_parallel"), message, "it bounds how many of them run at once", at_key=True)
     elif "image" in wanted:
-        message = f"{_where(path)} needs an `image:`, or `extends:` with another container's name"
+        message = f"{_thing(path)} needs an `image:`, or `extends:` with another container's name"
         yield _problem(source, path, message, "such as `image: pcc-runner:latest`", at_key=True)
     else:
-        yield _problem(source, path, f"{_where(path)} needs one of {', '.join(f'`{name}`' for name in wanted)}")
+        yield _problem(source, path, f"{_thing(path)} needs one of {', '.join(f'`{name}`' for name in wanted)}")
 
 
 def _best_option(error: ValidationError) -> ValidationError:
@@ -190,13 +129,13 @@ def _best_option(error: ValidationError) -> ValidationError:
     return next((reason for reason in reasons if reason.validator != "type"), reasons[0])
 
 
-def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
+def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
     """The words for a key that is known, but not beside the others that stand there; None if those are to blame."""
     key = str(path[-1])
     around: Any = data
     for part in path[:-1]:
         around = around[part]
-    beside = cast("dict[str, Data]", around)
+    beside = cast("dict[str, Json]", around)
     bodies = [name for name in beside if name in BODIES]
     if path == ("change",):
         return "`change` needs an `include:` beside it", "it changes the steps of the pipeline that is included"
@@ -224,7 +163,7 @@ def _misplaced(path: tuple[Key, ...], data: Data) -> tuple[str, str] | None:
     return None  # the step lacks what it does, and is told so
 
 
-def _bad_names(error: ValidationError, path: tuple[Key, ...], source: Source) -> Iterator[Problem]:
+def _bad_names(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
     name = str(error.instance)
     hint = "use letters, digits and `_`, not a digit first"
     if path[-1:] == ("files",):
@@ -246,25 +185,25 @@ _NAMED = {
 }
 
 
-def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]:
-    what = f"`{path[-1]}`" if path and isinstance(path[-1], str) else _where(path)
+def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
+    what = f"`{path[-1]}`" if path and isinstance(path[-1], str) else _thing(path)
     value: object = error.instance
     wanted: Any = error.validator_value
     match error.validator:
         case "type":
             types = wanted if isinstance(wanted, list) else [wanted]
             if value is None:
-                return f"{what} has no value", _type_hint(value, types, path)
-            words = " or ".join(_TYPES[kind] for kind in types)
-            return f"{what} must be {words}, not {_shown(value)}", _type_hint(value, types, path)
+                return f"{what} has no value", type_hint(value, types, path)
+            words = " or ".join(TYPES[kind] for kind in types)
+            return f"{what} must be {words}, not {_shown(value)}", type_hint(value, types, path)
         case "enum" | "const":
             known = [str(choice) for choice in (wanted if error.validator == "enum" else [wanted])]
             hint = did_you_mean(str(value), known)
             return f"{_shown(value)} is no value of {what}", f"it can only be `{known[0]}`" if len(known) == 1 else hint
         case "minimum":
-            return f"{what} must be at least {wanted}, not {_shown(value)}", _small_hint(path)
+            return f"{what} must be at least {wanted}, not {_shown(value)}", small_hint(path)
         case "exclusiveMinimum":
-            return f"{what} must be more than {wanted}, not {_shown(value)}", _NO_LIMIT if path[-1:] == (
+            return f"{what} must be more than {wanted}, not {_shown(value)}", NO_LIMIT if path[-1:] == (
                 "timeout",
             ) else ""
         case "maximum":
@@ -272,88 +211,21 @@ def _bad_value(error: ValidationError, path: tuple[Key, ...]) -> tuple[str, str]
         case "minItems" | "minLength" | "minProperties":
             return f"{what} is empty", ""
         case "maxProperties":
-            given = ", ".join(f"`{key}`" for key in cast("dict[str, Data]", value))
+            given = ", ".join(f"`{key}`" for key in cast("dict[str, Json]", value))
             return f"{what} takes one of its keys, not several: {given}", "leave out all but one"
         case "maxItems" | "maxLength":
             much = "values" if error.validator == "maxItems" else "characters"
-            return f"{what} may have at most {wanted} {much}, not {len(cast('list[Data]', value))}", ""
+            return f"{what} may have at most {wanted} {much}, not {len(cast('list[Json]', value))}", ""
         case "uniqueItems":
             return f"{what} has something in it twice", ""
         case "pattern":
-            hint = _pattern_hint(path, str(value), cast("Mapping[str, object]", error.schema))
+            hint = pattern_hint(path, str(value), cast("Mapping[str, object]", error.schema))
             return f"{_shown(value)} will not do for {what}", hint
         case _:
             return f"{what} is wrong: {_shown(value)}", ""
 
 
-def _small_hint(path: tuple[Key, ...]) -> str:
-    return "a plain number is bytes: write 512m or 4g" if path[-1:] == ("memory",) else ""
-
-
-def _type_hint(value: object, types: list[str], path: tuple[Key, ...]) -> str:
-    match path[-1:]:
-        case ("run",) if isinstance(value, list):
-            return "write it as one line, as you would type it in a shell"
-        case ("steps" | "always" | "parallel",) if isinstance(value, dict):
-            return "each step is an item of it: `- id: NAME`"
-        case (int(),) if path[-2:-1] in {("steps",), ("always",), ("parallel",)}:
-            return f"write `- id: NAME`{f', and under it `run: {value}`' if isinstance(value, str) else ''}"
-        case ("fallback",) if isinstance(value, str):
-            return f"write {{on: {value}}}"
-        case ("retry",) if isinstance(value, int):
-            return f"write {{attempts: {3 if value is True else value}}}"
-    if path[-1:] == ("env",) and isinstance(value, list):
-        return "write {NAME: value}"
-    if isinstance(value, str) and {"integer", "number"} & set(types) and value.isdigit():
-        return f"leave out the quotes: {value}"
-    if isinstance(value, str) and types == ["boolean"]:
-        words = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
-        return f"write {words[value.lower()]}" if value.lower() in words else ""
-    if isinstance(value, bool | int | float) and "string" in types:
-        return f'quote it: "{json.dumps(value)}"'
-    if value is None:
-        return f"it must be {' or '.join(_TYPES[kind] for kind in types)}"
-    if "array" in types and isinstance(value, str):
-        return f"write a list: [{value}]"
-    return ""
-
-
-_NO_LIMIT = "there is always a limit: without `timeout:` it is 6 h for a step, and 5 min under `always:`"
-
-
-def _pattern_hint(path: tuple[Key, ...], value: str, schema: Mapping[str, object]) -> str:
-    match path[-1] if path else "":
-        case "id" if len(path) == 1:
-            return "use letters, digits, `.`, `_` and `-`, at most 100"
-        case "user" | "external_ip":
-            return "no login and no host begins with `-`: ssh would take it for an option"
-        case "run_as":
-            return "write the name of an account: small letters, digits, `_` and `-`, such as `pccrun`"
-        case "root" | "engine_socket":
-            return "write the whole path, such as /home/project"
-        case "id" | "fails_as":
-            return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"
-        case "timeout" if "0" in value and not re.search("[1-9]", value):
-            return _NO_LIMIT
-        case "timeout" | "backoff" | "lost_after":
-            return "write a duration such as 90s, 15m or 1h30m"
-        case "memory" | "log_limit" | "log_quota":
-            return "write a size such as 512m or 4g"
-        case "max" | "max_tokens":
-            return "write a whole number, or one ${{ expression }}"
-        case "tokens":
-            return "write a number of tokens such as 500k or 2M, or one ${{ expression }}"
-        case int() if "egress" in path:
-            return "write a domain such as registry.npmjs.org, *.example.org or HOST:PORT, without https:// and path"
-        case int() if "shared_home" in path:
-            return "write the whole path on the VM, such as /opt/node"
-        case int() if "allow" in path:
-            return "write a method and a path below `upstream:`, such as POST /responses"
-        case _:
-            return str(schema.get("description", ""))
-
-
-def _where(path: tuple[Key, ...]) -> str:
+def _thing(path: KeyPath) -> str:
     """What the thing at a path is, in the user's words."""
     words = [part for part in path if isinstance(part, str)]
     if not words:

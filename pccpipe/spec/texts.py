@@ -16,29 +16,29 @@ from pccpipe import limits
 from pccpipe.errors import ExpressionError, LimitExceeded
 from pccpipe.spec import habits
 from pccpipe.spec.expression import Template
-from pccpipe.spec.names import Declared, Seen, find, is_cut_by_minus, place_of, reference_problems
+from pccpipe.spec.names import Declared, Visible, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder, read_text
-from pccpipe.spec.position import Data, Key, Position
+from pccpipe.spec.position import KeyPath, Position
 from pccpipe.spec.problem import Problem, did_you_mean
 from pccpipe.spec.schema import schema_file_problems
 from pccpipe.spec.shell_text import misplaced_value
 from pccpipe.spec.source import Source
 from pccpipe.spec.structure import BUILT_IN_RESULTS
+from pccpipe.values import Json
 
 if TYPE_CHECKING:
     from pccpipe.spec.jinja import Analysis
 
-Path_ = tuple[Key, ...]
 
 _VALUE = re.compile(r"\$\{\{")
 _QUOTED = 'pccpipe quotes each value as one word: put the ${{ }} outside of it, or into `env:` and write "$NAME"'
 
 
-class Enough(Exception):
+class TooManyProblems(Exception):
     """There are as many problems as are listed, or what is wrong makes more work than it is worth."""
 
 
-class Texts(Struct, frozen=True):
+class ValueChecker(Struct, frozen=True):
     """Checks values of one file; what is wrong is added to `problems`."""
 
     source: Source
@@ -48,18 +48,18 @@ class Texts(Struct, frozen=True):
     """Take what versions before took, though it does not what it seems to."""
     problems: list[Problem] = field(default_factory=list)
 
-    def say(self, path: Path_, message: str, hint: str = "", *, at_key: bool = False) -> None:
+    def say(self, path: KeyPath, message: str, hint: str = "", *, at_key: bool = False) -> None:
         """Add a problem at the value of a path, or at its key."""
         self._say_at(self.source.of_key(path) if at_key else self.source.of_value(path), message, hint)
 
-    def texts(self, path: Path_, values: Data, seen: Seen) -> None:
+    def texts(self, path: KeyPath, values: Json, visible: Visible) -> None:
         """A mapping of texts, such as `env:`."""
         for name, value in values.items() if isinstance(values, dict) else ():
-            self.text((*path, name), value, seen)
+            self.text((*path, name), value, visible)
             if not self.older and (words := habits.of_variable(name, value)):
                 self.say((*path, name), *words)
 
-    def text(self, path: Path_, value: Data, seen: Seen) -> bool:
+    def text(self, path: KeyPath, value: Json, visible: Visible) -> bool:
         """A text with `${{ }}`; gives whether its syntax is right."""
         if not isinstance(value, str) or "${{" not in value:
             return True
@@ -70,13 +70,13 @@ class Texts(Struct, frozen=True):
             for text, is_value in jinja.segments(value):
                 if is_value and jinja.analyse(text, is_expression=True).has_constants:
                     self._constant(path, Template(text, self.source.of_value(path)))
-        return self._analysed(path, "the ${{ }}", analysis, seen)
+        return self._analysed(path, "the ${{ }}", analysis, visible)
 
-    def script(self, path: Path_, value: Data, shell: str, seen: Seen) -> None:
+    def script(self, path: KeyPath, value: Json, shell: str, visible: Visible) -> None:
         """A `run:`: no value may stand where its quotes would not hold it."""
         if not self.older and isinstance(value, str) and (words := habits.of_script(value, shell)):
             self.say(path, *words)
-        if not isinstance(value, str) or "${{" not in value or not self.text(path, value, seen):
+        if not isinstance(value, str) or "${{" not in value or not self.text(path, value, visible):
             return
         from pccpipe.spec import jinja
 
@@ -88,7 +88,7 @@ class Texts(Struct, frozen=True):
             at = find(_VALUE, self.source.lines_of(start), start, before)
             self._say_at(at, f"a ${{{{ }}}} stands {misplaced.why}", _QUOTED)
 
-    def expression(self, path: Path_, value: Data, seen: Seen) -> None:
+    def expression(self, path: KeyPath, value: Json, visible: Visible) -> None:
         """An expression, with or without its delimiters."""
         if isinstance(value, str):
             from pccpipe.spec import jinja
@@ -97,35 +97,35 @@ class Texts(Struct, frozen=True):
             analysis = jinja.analyse(value, is_expression=True)
             if analysis.has_constants:
                 self._constant(path, Template(f"${{{{ {jinja.bare(value)} }}}}", self.source.of_value(path)))
-            self._analysed(path, what, analysis, seen)
+            self._analysed(path, what, analysis, visible)
 
-    def _constant(self, path: Path_, text: Template) -> None:
+    def _constant(self, path: KeyPath, text: Template) -> None:
         """Evaluate what reads no name: it exceeds a limit now, or never."""
         try:
             text.render({})
         except ExpressionError as error:
             if error.limit:
                 self.say(path, f"in `{error.shown}`: {error.message}")
-                raise Enough from None  # each takes seconds
+                raise TooManyProblems from None  # each takes seconds
 
-    def expression_or_plain(self, path: Path_, value: Data, seen: Seen) -> None:
+    def expression_or_plain(self, path: KeyPath, value: Json, visible: Visible) -> None:
         """A value that may be given as an expression: `timeout: ${{ inputs.limit }}`."""
         if isinstance(value, str) and "${{" in value:
-            self.expression(path, value, seen)
+            self.expression(path, value, visible)
 
-    def file(self, path: Path_, value: Data, seen: Seen) -> None:
+    def file(self, path: KeyPath, value: Json, visible: Visible) -> None:
         """The path of a file; one with `${{ }}` is looked for when its turn comes."""
-        self.text(path, value, seen)
+        self.text(path, value, visible)
         plain = isinstance(value, str) and "${{" not in value
         if plain and (found := self._beside(path, str(value))) and not is_file(found):
             self.say(path, f"there is no file {found}")
 
-    def build_context(self, path: Path_, value: Data) -> None:
+    def build_context(self, path: KeyPath, value: Json) -> None:
         """The path of a folder."""
         if isinstance(value, str) and (found := self._beside(path, value)) and not is_folder(found):
             self.say(path, f"there is no folder {found}")
 
-    def schema(self, path: Path_, name: Data) -> None:
+    def schema(self, path: KeyPath, name: Json) -> None:
         """The name or path of a result's schema."""
         if not isinstance(name, str):
             return
@@ -139,7 +139,7 @@ class Texts(Struct, frozen=True):
                     hint += "; a JSON Schema file beside the pipeline will do as well"
                 self.say(path, f"there is no schema `{name}`{why}", hint)
 
-    def template_file(self, path: Path_, name: Data, seen: Seen) -> None:
+    def template_file(self, path: KeyPath, name: Json, visible: Visible) -> None:
         """A template file: what is wrong in it is said at its place in that file."""
         if not isinstance(name, str) or not (file := self._beside(path, name)):
             return
@@ -157,20 +157,22 @@ class Texts(Struct, frozen=True):
             from pccpipe.spec import jinja
 
             analysis = jinja.analyse(text, blocks=True)
-            self._analysed_at(Position(str(file), 1, 1), text.split("\n"), "the template", analysis, seen)
+            self._analysed_at(Position(str(file), 1, 1), text.split("\n"), "the template", analysis, visible)
 
-    def _beside(self, path: Path_, name: str) -> Path | None:
+    def _beside(self, path: KeyPath, name: str) -> Path | None:
         try:
             return beside(self.folder, name)
         except ValueError as error:
             self.say(path, f"the path {error}")
             return None
 
-    def _analysed(self, path: Path_, what: str, analysis: Analysis, seen: Seen) -> bool:
+    def _analysed(self, path: KeyPath, what: str, analysis: Analysis, visible: Visible) -> bool:
         start = self.source.of_value(path)
-        return self._analysed_at(start, self.source.lines_of(start), what, analysis, seen)
+        return self._analysed_at(start, self.source.lines_of(start), what, analysis, visible)
 
-    def _analysed_at(self, start: Position, lines: Sequence[str], what: str, analysis: Analysis, seen: Seen) -> bool:
+    def _analysed_at(
+        self, start: Position, lines: Sequence[str], what: str, analysis: Analysis, visible: Visible
+    ) -> bool:
         if analysis.wrong:
             at = _line_of(analysis.wrong.line, lines, start)
             self._say_at(at, f"{what} is wrong: {analysis.wrong.message}", analysis.wrong.hint, lines)
@@ -178,10 +180,10 @@ class Texts(Struct, frozen=True):
         for chain in analysis.references:
             if cut and chain[0] != "steps":
                 continue  # what follows a `-` that was read as minus
-            for message, hint in reference_problems(chain, seen, self.declared):
+            for message, hint in reference_problems(chain, visible, self.declared):
                 self._say_at(place_of(chain, lines, start), message, hint, lines)
         for chain, values in analysis.comparisons if not self.older else ():
-            if words := habits.of_comparison(chain, values, self.declared.statuses, seen.texts):
+            if words := habits.of_comparison(chain, values, self.declared.statuses, visible.texts):
                 self._say_at(place_of(chain, lines, start), *words, lines)
         return analysis.wrong is None
 
@@ -190,7 +192,7 @@ class Texts(Struct, frozen=True):
         line = lines[position.line - 1] if position.line <= len(lines) else ""
         self.problems.append(Problem(position, message, hint, line))
         if len(self.problems) >= limits.PIPELINE_PROBLEMS.most:
-            raise Enough
+            raise TooManyProblems
 
 
 def _line_of(number: int, lines: Sequence[str], start: Position) -> Position:

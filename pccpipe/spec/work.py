@@ -22,7 +22,7 @@ _CHARACTERS = 16
 """Of text that cost as much as a value."""
 
 
-class TooMuch(SecurityError):
+class WorkExceeded(SecurityError):
     """What is evaluated exceeds a limit."""
 
     def __init__(self, limit: limits.Limit) -> None:
@@ -36,7 +36,7 @@ def spend(units: int) -> None:
         return
     left.units -= units
     if left.units < 0:
-        raise TooMuch(left.limit)
+        raise WorkExceeded(left.limit)
 
 
 def paid(value: object) -> object:

@@ -6,13 +6,13 @@ import functools
 
 import yaml
 
-from pccpipe.spec.position import Data
 from pccpipe.spec.scalar import plain_scalar
+from pccpipe.values import Json
 
 _TAGS = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 
 
-def yaml_text(data: Data) -> str:
+def yaml_text(data: Json) -> str:
     """The data as YAML: texts of several lines as they are, in the order of its keys."""
     return str(yaml.dump(data, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pccpipe.spec.position import Data, Key
+from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.position import KeyPath
 from pccpipe.spec.source import Source
+from pccpipe.values import Json
 
-_Path = tuple[Key, ...]
 _STEPS = ("steps", "always", "parallel", "before", "after")
 
 
@@ -24,53 +25,46 @@ def keep_texts(source: Source) -> None:
                     matrix[name] = texts
 
 
-def _text(source: Source, path: _Path, value: Data) -> Data:
+def _text(source: Source, path: KeyPath, value: Json) -> Json:
     text = source.text_of(path)
     return value if text is None else text
 
 
-def _is_canonical(value: Data, text: Data) -> bool:
+def _is_canonical(value: Json, text: Json) -> bool:
     """Whether a value is no number, or one that is written as it would be shown."""
     return isinstance(value, bool) or not isinstance(value, int | float) or text == str(value)
 
 
-def _variables(data: Data, path: _Path) -> Iterator[tuple[_Path, dict[str, Data]]]:
+def _variables(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Json]]]:
     """Each mapping of texts, with its path."""
     if not path:
         yield from _mapping_at(data, (), "env")
-        yield from _mapping_at(_get(data, "defaults"), ("defaults",), "env")
-        containers = _get(data, "containers")
-        for name, container in containers.items() if isinstance(containers, dict) else ():
+        yield from _mapping_at(mapping(data).get("defaults"), ("defaults",), "env")
+        for name, container in mapping(mapping(data).get("containers")).items():
             yield from _mapping_at(container, ("containers", name), "env")
     for at, step in _steps(data, path):
         yield from _mapping_at(step, at, "env")
-        yield from _mapping_at(_get(step, "fallback"), (*at, "fallback"), "env")
-        yield from _mapping_at(_get(step, "build"), (*at, "build"), "args")
+        yield from _mapping_at(mapping(step).get("fallback"), (*at, "fallback"), "env")
+        yield from _mapping_at(mapping(step).get("build"), (*at, "build"), "args")
 
 
-def _matrices(data: Data, path: _Path) -> Iterator[tuple[_Path, dict[str, Data]]]:
+def _matrices(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Json]]]:
     for at, step in _steps(data, path):
         yield from _mapping_at(step, at, "matrix")
 
 
-def _steps(data: Data, path: _Path) -> Iterator[tuple[_Path, Data]]:
+def _steps(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, Json]]:
     """Each step, and what is set of an included one."""
     for key in _STEPS:
-        steps = _get(data, key)
-        for index, step in enumerate(steps) if isinstance(steps, list) else ():
+        for index, step in enumerate(listed(mapping(data).get(key))):
             yield (*path, key, index), step
             yield from _steps(step, (*path, key, index))
-    changes = _get(data, "change") if not path else None
-    for name, change in changes.items() if isinstance(changes, dict) else ():
-        yield ("change", name, "set"), _get(change, "set")
+    for name, change in mapping(mapping(data).get("change")).items() if not path else ():
+        yield ("change", name, "set"), mapping(change).get("set")
         yield from _steps(change, ("change", name))
 
 
-def _mapping_at(data: Data, path: _Path, key: str) -> Iterator[tuple[_Path, dict[str, Data]]]:
-    found = _get(data, key)
+def _mapping_at(data: Json, path: KeyPath, key: str) -> Iterator[tuple[KeyPath, dict[str, Json]]]:
+    found = mapping(data).get(key)
     if isinstance(found, dict):
         yield (*path, key), found
-
-
-def _get(data: Data, key: str) -> Data:
-    return data.get(key) if isinstance(data, dict) else None

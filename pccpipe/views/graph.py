@@ -126,7 +126,7 @@ def _node(step: Step) -> Card | Group:
                 several=bool(step.matrix),
             )
         case Upload() | Download() | Diff() | Remove() | Build():
-            home = isinstance(body, Upload) and body.fall_back_to_home
+            home = isinstance(body, Upload) and body.fall_back_locally
             return Card(
                 id=step.id,
                 look=Look.ACTION,

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pccpipe.errors import SpecError
+from pccpipe.spec.data import walk
 from pccpipe.spec.load import check_schema_file, load_pipeline
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.project import load_project
-from pccpipe.spec.source import walk
 from pccpipe.values import Json
 from pccpipe.views.problems import ProblemFormat, shown
 

@@ -12,8 +12,8 @@ from jsonschema import Draft7Validator
 
 from pccpipe.data_files import schema_text
 from pccpipe.spec.fits import compiled
-from pccpipe.spec.position import Data
 from pccpipe.spec.source import BadYaml, read_source
+from pccpipe.values import Json
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*ROOT.glob("tests/corpus/*.yaml"), *ROOT.glob("pipelines/*.yaml"), *ROOT.glob("examples/**/*.yaml")])
@@ -23,7 +23,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "id"]), inner, max_size=3),
     max_leaves=6,
 )
-SCHEMAS: list[dict[str, Data]] = [
+SCHEMAS: list[dict[str, Json]] = [
     {"type": ["integer", "string"], "minimum": 1, "pattern": "^a*$"},
     {"type": "number", "maximum": 1, "exclusiveMinimum": 0},
     {"type": "string", "minLength": 1, "maxLength": 2},
@@ -57,16 +57,16 @@ def test_it_agrees_with_the_schema_library_on_every_file(path: Path, name: str) 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=" ".join)
 @given(data=values)
-def test_it_agrees_with_the_schema_library_on_every_keyword(schema: dict[str, Data], data: Data) -> None:
+def test_it_agrees_with_the_schema_library_on_every_keyword(schema: dict[str, Json], data: Json) -> None:
     fits, valid = compiled(schema)(data), Draft7Validator(schema).is_valid(data)
     # `[0, false]` it takes for the same thing twice, and leaves to the library.
     assert fits is valid or (valid and "uniqueItems" in schema)
 
 
 @given(data=st.dictionaries(st.sampled_from(["run", "on", "upload", "steps", "repeat", "if", "id"]), values))
-def test_it_agrees_with_the_schema_library_on_what_a_step_may_have(data: Data) -> None:
+def test_it_agrees_with_the_schema_library_on_what_a_step_may_have(data: Json) -> None:
     schema = json.loads(schema_text("pipeline"))
-    pipeline: Data = {"version": 1, "name": "a", "steps": [data]}
+    pipeline: Json = {"version": 1, "name": "a", "steps": [data]}
     assert compiled(schema)(pipeline) is Draft7Validator(schema).is_valid(pipeline)
 
 

@@ -1,0 +1,29 @@
+"""Plain data of a file that may be wrong: what it is, where it is not what it should be, and a walk over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pccpipe.spec.position import KeyPath
+from pccpipe.values import Json
+
+
+def mapping(data: Json) -> dict[str, Json]:
+    """Return data that is a mapping, and an empty one for anything else."""
+    return data if isinstance(data, dict) else {}
+
+
+def listed(data: Json) -> list[Json]:
+    """Return data that is a list, and an empty one for anything else."""
+    return data if isinstance(data, list) else []
+
+
+def walk(data: Json, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Json]]:
+    """Yield every value with its path, from the outside in."""
+    yield path, data
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from walk(value, (*path, key))
+    elif isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from walk(item, (*path, index))

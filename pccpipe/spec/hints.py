@@ -1,0 +1,134 @@
+"""Hints for keys and values that are wrong: what to write instead."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from pccpipe.data_files import schema_text
+from pccpipe.spec.position import KeyPath
+
+TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping (`key: value` lines)",
+    "null": "nothing",
+}
+"""JSON's types in words."""
+
+OTHER_TOOLS = {
+    ("a step", "uses"): "there are no actions: `upload: workspace` copies the code",
+    ("a step", "needs"): "steps run in order; `parallel:` runs them side by side",
+    ("a step", "depends_on"): "steps run in order; `parallel:` runs them side by side",
+    ("a step", "script"): "the commands stand under `run:`",
+    ("the file", "jobs"): "there are no jobs: `steps:` stands at the top",
+    ("the file", "stages"): "there are no stages: `steps:` run in order",
+}
+"""What people write who know another tool, and what to write here, by place and key."""
+
+
+def where_known(key: str, path: KeyPath, known: Sequence[str]) -> str:
+    """A hint with the place where a key belongs that is a good one elsewhere; empty if there is none."""
+    definitions = json.loads(schema_text("pipeline"))
+    if "isolation_mode" in known:
+        return "it is a key of a pipeline, and this is a project file" if key in definitions["properties"] else ""
+    places = {
+        "the file itself, without indentation": definitions,
+        "a step": definitions["definitions"]["step"],
+        "a container, under `containers:`": definitions["definitions"]["container"],
+        "a step's `result:`": definitions["definitions"]["step"]["properties"]["result"],
+        "a step's `retry:`": definitions["definitions"]["step"]["properties"]["retry"],
+        "a step's `repeat:`": definitions["definitions"]["step"]["properties"]["repeat"],
+        "a step's `build:`": definitions["definitions"]["step"]["properties"]["build"],
+    }
+    if path and path[0] in {"vm", "inputs", "secrets"}:
+        return ""
+    return next((f"it is a key of {place}" for place, schema in places.items() if key in schema["properties"]), "")
+
+
+KEY_HINTS = {
+    ("the file", "version"): "write `version: 1` on its first line",
+    ("the file", "name"): "such as `name: my-pipeline`",
+    ("the file", "steps"): "a pipeline is a list of steps: `steps:`, and under it `- id: test` with `run: npm test`",
+    ("the file", "id"): "such as `id: my-project`",
+    ("the file", "vm"): "`isolation_mode: vm` needs to know how the VM is reached",
+    ("a step", "id"): "the name by which expressions and logs know it, such as `id: test`",
+    ("a step", "steps"): "what is to be repeated stands under `steps:`, beside `repeat:`",
+    ("`repeat`", "max"): "how often at most, such as `max: 10`",
+    ("`fallback`", "on"): "where to run instead, such as `on: local`",
+    ("`result`", "path"): "where it comes home to, such as `path: builder/result.json`",
+    ("`build`", "image"): "the tag of what is built, such as `image: my-image:latest`",
+    ("`build`", "context"): "the folder with the Dockerfile, such as `context: docker`",
+    ("`vm`", "external_ip"): "its address or name",
+}
+
+
+def small_hint(path: KeyPath) -> str:
+    return "a plain number is bytes: write 512m or 4g" if path[-1:] == ("memory",) else ""
+
+
+def type_hint(value: object, types: list[str], path: KeyPath) -> str:
+    match path[-1:]:
+        case ("run",) if isinstance(value, list):
+            return "write it as one line, as you would type it in a shell"
+        case ("steps" | "always" | "parallel",) if isinstance(value, dict):
+            return "each step is an item of it: `- id: NAME`"
+        case (int(),) if path[-2:-1] in {("steps",), ("always",), ("parallel",)}:
+            return f"write `- id: NAME`{f', and under it `run: {value}`' if isinstance(value, str) else ''}"
+        case ("fallback",) if isinstance(value, str):
+            return f"write {{on: {value}}}"
+        case ("retry",) if isinstance(value, int):
+            return f"write {{attempts: {3 if value is True else value}}}"
+    if path[-1:] == ("env",) and isinstance(value, list):
+        return "write {NAME: value}"
+    if isinstance(value, str) and {"integer", "number"} & set(types) and value.isdigit():
+        return f"leave out the quotes: {value}"
+    if isinstance(value, str) and types == ["boolean"]:
+        words = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+        return f"write {words[value.lower()]}" if value.lower() in words else ""
+    if isinstance(value, bool | int | float) and "string" in types:
+        return f'quote it: "{json.dumps(value)}"'
+    if value is None:
+        return f"it must be {' or '.join(TYPES[kind] for kind in types)}"
+    if "array" in types and isinstance(value, str):
+        return f"write a list: [{value}]"
+    return ""
+
+
+NO_LIMIT = "there is always a limit: without `timeout:` it is 6 h for a step, and 5 min under `always:`"
+
+
+def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str:
+    match path[-1] if path else "":
+        case "id" if len(path) == 1:
+            return "use letters, digits, `.`, `_` and `-`, at most 100"
+        case "user" | "external_ip":
+            return "no login and no host begins with `-`: ssh would take it for an option"
+        case "run_as":
+            return "write the name of an account: small letters, digits, `_` and `-`, such as `pccrun`"
+        case "root" | "engine_socket":
+            return "write the whole path, such as /home/project"
+        case "id" | "fails_as":
+            return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"
+        case "timeout" if "0" in value and not re.search("[1-9]", value):
+            return NO_LIMIT
+        case "timeout" | "backoff" | "lost_after":
+            return "write a duration such as 90s, 15m or 1h30m"
+        case "memory" | "log_limit" | "log_quota":
+            return "write a size such as 512m or 4g"
+        case "max" | "max_tokens":
+            return "write a whole number, or one ${{ expression }}"
+        case "tokens":
+            return "write a number of tokens such as 500k or 2M, or one ${{ expression }}"
+        case int() if "egress" in path:
+            return "write a domain such as registry.npmjs.org, *.example.org or HOST:PORT, without https:// and path"
+        case int() if "shared_home" in path:
+            return "write the whole path on the VM, such as /opt/node"
+        case int() if "allow" in path:
+            return "write a method and a path below `upstream:`, such as POST /responses"
+        case _:
+            return str(schema.get("description", ""))
