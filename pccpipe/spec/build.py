@@ -66,10 +66,10 @@ def build_pipeline(source: Source, path: Path, *, stops_at_failure: bool = True)
     Args:
         stops_at_failure: whether scripts without `shell_options:` stop at the first failing command.
     """
-    return _Builder(source, path, stops_at_failure=stops_at_failure).pipeline()
+    return _PipelineBuilder(source, path, stops_at_failure=stops_at_failure).pipeline()
 
 
-class _Builder:
+class _PipelineBuilder:
     def __init__(self, source: Source, path: Path, *, stops_at_failure: bool) -> None:
         self._source = source
         self._stops_at_failure = stops_at_failure

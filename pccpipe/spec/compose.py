@@ -33,20 +33,20 @@ class YamlNode(Struct, eq=False, gc=False):
     tag: str
 
 
-class Scalar(YamlNode, eq=False, gc=False):
+class YamlScalar(YamlNode, eq=False, gc=False):
     """A text, a number or the like, as it is written."""
 
     text: str
     is_quoted: bool
 
 
-class Sequence(YamlNode, eq=False, gc=False):
+class YamlSequence(YamlNode, eq=False, gc=False):
     """Values one after the other."""
 
     items: list[YamlNode]
 
 
-class Mapping(YamlNode, eq=False, gc=False):
+class YamlMapping(YamlNode, eq=False, gc=False):
     """Keys and their values."""
 
     pairs: list[tuple[YamlNode, YamlNode]]
@@ -112,7 +112,7 @@ def _composed(next_event: Callable[[], Any]) -> YamlNode:
             if isinstance(event, yaml.AliasEvent):
                 if any(each.node is node for each in around):
                     raise YamlLimitExceeded(node.line, node.column, "this alias contains itself")
-            elif isinstance(node, Sequence | Mapping):
+            elif isinstance(node, YamlSequence | YamlMapping):
                 around.append(_OpenCollection(node))
                 continue
         if not around:
@@ -133,15 +133,15 @@ def too_deep() -> str:
 class _OpenCollection(Struct):
     """A collection whose end has not come, and the key that waits for its value."""
 
-    node: Sequence | Mapping
+    node: YamlSequence | YamlMapping
     key: YamlNode | None = None
 
     @property
     def takes_key(self) -> bool:
-        return isinstance(self.node, Mapping) and self.key is None
+        return isinstance(self.node, YamlMapping) and self.key is None
 
     def take(self, node: YamlNode) -> None:
-        if isinstance(self.node, Sequence):
+        if isinstance(self.node, YamlSequence):
             self.node.items.append(node)
         elif self.key is None:
             self.key = node
@@ -167,11 +167,11 @@ def _node(event: Any, anchors: _Anchors) -> YamlNode:
     if isinstance(event, yaml.ScalarEvent):
         if tag == "!":
             tag = PLAIN if event.implicit[0] else _CORE + "str"
-        node = Scalar(line, column, tag, event.value, bool(event.style))
+        node = YamlScalar(line, column, tag, event.value, bool(event.style))
     elif isinstance(event, yaml.MappingStartEvent):
-        node = Mapping(line, column, _CORE + "map" if tag == "!" else tag, [])
+        node = YamlMapping(line, column, _CORE + "map" if tag == "!" else tag, [])
     else:
-        node = Sequence(line, column, _CORE + "seq" if tag == "!" else tag, [])
+        node = YamlSequence(line, column, _CORE + "seq" if tag == "!" else tag, [])
     if anchor is not None:
         if anchor in anchors:
             first = anchors[anchor][1]

@@ -79,12 +79,12 @@ def misplaced_value(pieces: Sequence[str | None], shell: str = "sh") -> Misplace
         length += len(script[-1])
     if not values:
         return None
-    reader = _Reader("".join(script), list(values), shell)
+    reader = _ScriptReader("".join(script), list(values), shell)
     found = reader.read()
     return MisplacedValue(values[found[0]], found[1]) if found else None
 
 
-class _Reader:
+class _ScriptReader:
     def __init__(self, text: str, values: list[int], shell: str) -> None:
         self._is_bash = shell == "bash"
         self._text = text

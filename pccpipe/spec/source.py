@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections import abc
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 from msgspec import Struct, field
 
 from pccpipe import limits
-from pccpipe.spec.compose import Mapping, Scalar, Sequence, YamlLimitExceeded, YamlNode, compose, too_deep, too_many
+from pccpipe.spec.compose import (
+    YamlLimitExceeded,
+    YamlMapping,
+    YamlNode,
+    YamlScalar,
+    YamlSequence,
+    compose,
+    too_deep,
+    too_many,
+)
 from pccpipe.spec.position import KeyPath, Position, SourceSpan
 from pccpipe.spec.scalar import plain_scalar
 from pccpipe.spec.yaml_errors import syntax_error
@@ -61,11 +70,11 @@ class Source(Struct, frozen=True):
     places: SourceSpan
     count: int
     """Of the values in it, its aliases written out."""
-    included: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    included: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The lines of the files that parts of the data come from, by file; the next one first."""
-    changes: abc.Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
+    changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
     """By the step's id."""
-    removed: abc.Mapping[str, Position] = field(default_factory=dict)
+    removed: Mapping[str, Position] = field(default_factory=dict)
     """Where the steps are taken out that are here no more, by id."""
 
     def of_key(self, path: KeyPath) -> Position:
@@ -154,7 +163,7 @@ def _parsed(text: str, file: str) -> Source:
         raise BadYaml(at, f"the character U+{code:04X} may not stand in YAML", hint) from None
     if node is None:
         raise BadYaml(start, "the file is empty")
-    builder = _Builder(file)
+    builder = _DataBuilder(file)
     places = SourceSpan(builder.at(node))
     value = builder.build(node, places, 0)
     source = Source(file, text, tuple(_lines(text)), value, places, builder.count)
@@ -191,7 +200,7 @@ def _split(text: str) -> list[str]:
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 
 
-class _Builder:
+class _DataBuilder:
     def __init__(self, file: str) -> None:
         self._file = file
         self.count = 0
@@ -206,25 +215,25 @@ class _Builder:
             raise BadYaml(at, too_many())
         if depth > limits.PIPELINE_DEPTH.most:
             raise BadYaml(at, too_deep())
-        if isinstance(node, Scalar):
+        if isinstance(node, YamlScalar):
             value = self._scalar(node, at)
             if isinstance(value, bool | int | float):
                 place.text = node.text
             return value
         if node.tag not in _CORE_TAGS and not node.tag.endswith((":map", ":seq")):
             raise BadYaml(at, f"the tag {node.tag} is not known here")
-        if isinstance(node, Mapping):
+        if isinstance(node, YamlMapping):
             return self._mapping(node, place, depth)
-        assert isinstance(node, Sequence)
+        assert isinstance(node, YamlSequence)
         return [
             self.build(item, place.add(index, self.at(item), None), depth + 1) for index, item in enumerate(node.items)
         ]
 
-    def _mapping(self, node: Mapping, place: SourceSpan, depth: int) -> dict[str, Json]:
+    def _mapping(self, node: YamlMapping, place: SourceSpan, depth: int) -> dict[str, Json]:
         built: dict[str, Json] = {}
         for key_node, value_node in self._pairs(node, depth):
             at = self.at(key_node)
-            if not isinstance(key_node, Scalar):
+            if not isinstance(key_node, YamlScalar):
                 self._say(at, "a key must be a word, and this is a list or a mapping")
                 continue
             key = key_node.text
@@ -237,29 +246,29 @@ class _Builder:
             built[key] = self.build(value_node, place.add(key, self.at(value_node), at), depth + 1)
         return built
 
-    def _pairs(self, node: Mapping, depth: int) -> list[tuple[YamlNode, YamlNode]]:
+    def _pairs(self, node: YamlMapping, depth: int) -> list[tuple[YamlNode, YamlNode]]:
         """Give the pairs of a mapping, and behind them those that `<<` merges into it: the first of a key counts."""
         own: list[tuple[YamlNode, YamlNode]] = []
         merged: list[YamlNode] = []
         for key, value in node.pairs:
-            if not (isinstance(key, Scalar) and key.text == "<<" and not key.is_quoted):
+            if not (isinstance(key, YamlScalar) and key.text == "<<" and not key.is_quoted):
                 own.append((key, value))
             elif merged:
                 self._say(self.at(key), "the key `<<` is here twice", "merge several with a list: `<<: [*one, *two]`")
             else:
-                merged = value.items if isinstance(value, Sequence) else [value]
-        known = {key.text for key, _ in own if isinstance(key, Scalar)}
+                merged = value.items if isinstance(value, YamlSequence) else [value]
+        known = {key.text for key, _ in own if isinstance(key, YamlScalar)}
         for each in merged:
             self.count += 1
             if self.count > limits.PIPELINE_VALUES.most:
                 raise BadYaml(self.at(each), too_many())
             if depth > limits.PIPELINE_DEPTH.most:
                 raise BadYaml(self.at(each), too_deep())
-            if not isinstance(each, Mapping):
+            if not isinstance(each, YamlMapping):
                 self._say(self.at(each), "`<<` merges mappings, and this is none", "name one: `<<: *anchor`")
                 continue
             pairs = self._pairs(each, depth + 1)
-            more = [(key, value) for key, value in pairs if isinstance(key, Scalar) and key.text not in known]
+            more = [(key, value) for key, value in pairs if isinstance(key, YamlScalar) and key.text not in known]
             known.update(key.text for key, _ in more)
             own += more
         return own
@@ -268,7 +277,7 @@ class _Builder:
         if len(self.wrong) < limits.PIPELINE_PROBLEMS.most:
             self.wrong.append(BadYaml(at, message, hint))
 
-    def _scalar(self, node: Scalar, at: Position) -> Json:
+    def _scalar(self, node: YamlScalar, at: Position) -> Json:
         self._characters += len(node.text)
         if self._characters > limits.PIPELINE_TEXT.most:
             raise BadYaml(at, limits.PIPELINE_TEXT.exceeded())
