@@ -134,7 +134,7 @@ INPUTS: Mapping[str, tuple[str, str]] = {
         "masked_result(data, 'r', masker); parse_result(data, 'r', None)",
     ),
     "YAML of aliases of aliases in a request for help": (
-        "from pccpipe.executor.help import check_request, InputRequest\n"
+        "from pccpipe.executor.input_request import check_request, InputRequest\n"
         "import yaml\n"
         "text = 'a0: &a0 [x]\\n' + ''.join(f'a{i}: &a{i} [{\",\".join([f\"*a{i-1}\"] * 9)}]\\n' for i in range(1, 30))",
         "check_request({'escalation': 'PCCPIPE INPUT\\n' + text})",

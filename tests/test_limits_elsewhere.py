@@ -34,7 +34,7 @@ ALLOWED = {
         "MARGIN": "What is dropped of a flood, beside its gap.",
     },
     "executor/context.py": {"STEP_LIMIT": SECONDS, "ALWAYS_LIMIT": SECONDS},
-    "executor/patience.py": {"LONGEST_PAUSE": SECONDS},
+    "executor/waiting.py": {"LONGEST_PAUSE": SECONDS},
     "errors.py": {"_LONGEST_QUOTE": SHOWN},
     "gc/decide.py": {"CUT_OFF_LIMIT": SECONDS},
     "gc/sweep.py": {"DAY": SECONDS},

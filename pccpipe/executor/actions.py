@@ -11,11 +11,11 @@ from pccpipe.cancel import Cancel, Halt
 from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
 from pccpipe.executor.context import LeftOpen, Position, RunContext, StepOutcome, halted
 from pccpipe.executor.exposure import Level
-from pccpipe.executor.patience import Wait, with_patience
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.result import result_target
-from pccpipe.executor.retries import with_retries
+from pccpipe.executor.retry import with_retries
 from pccpipe.executor.run_step import ACCEPT
+from pccpipe.executor.waiting import Wait, wait_for_place
 from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
 from pccpipe.spec.habits import of_download
@@ -26,67 +26,67 @@ from pccpipe.workspace.base import Sent
 Action = Upload | Download | Diff | Remove | Build
 
 
-def run_action(parts: RunContext, here: Position, step: Step, body: Action) -> StepOutcome:
+def run_action(context: RunContext, position: Position, step: Step, body: Action) -> StepOutcome:
     """Do a built-in action, again as often as `retry:` says."""
-    path = here.path_of(step.id)
-    place = Place.VM if parts.project.isolation_mode is IsolationMode.VM else Place.LOCAL
+    path = position.path_of(step.id)
+    place = Place.VM if context.project.isolation_mode is IsolationMode.VM else Place.LOCAL
     # No cancel cuts a removal short that is at work; for a VM that is away nobody waits after one.
-    halt = Halt(Cancel() if isinstance(body, Remove) else parts.cancel, here.deadline)
+    halt = Halt(Cancel() if isinstance(body, Remove) else context.cancel, position.deadline)
 
     def attempt(number: int) -> StepOutcome:
         try:
-            wait = Wait(place, path, here.deadline, consented=step.id in parts.accepted)
-            facts, leaks = with_patience(parts, wait, lambda: _act(parts, here, path, body, halt))
+            wait = Wait(place, path, position.deadline, consented=step.id in context.accepted_fallbacks)
+            facts, leaks = wait_for_place(context, wait, lambda: _act(context, position, path, body, halt))
         except Halted:
             return halted(halt)
         except Unavailable as no:
-            if parts.targets.fenced:
-                raise LeftOpen(parts.targets.fenced) from no
-            parts.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
-            if parts.cancel.requested:
+            if context.targets.fenced:
+                raise LeftOpen(context.targets.fenced) from no
+            context.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
+            if context.cancel.requested:
                 return StepOutcome(Outcome.CANCELLED, message=f"cancelled; {no.words}")
             return StepOutcome(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
         except PccpipeError as error:
-            parts.room.leave_if_full(error)
-            if parts.targets.fenced:
-                raise LeftOpen(parts.targets.fenced) from error
+            context.room.leave_if_full(error)
+            if context.targets.fenced:
+                raise LeftOpen(context.targets.fenced) from error
             code = error.code if isinstance(error, ActionError) else None
             return StepOutcome(Outcome.FAILED, code=code, message=str(error))
-        parts.journal.append(ActionDone(path, kind_of(body), facts))
+        context.journal.append(ActionDone(path, kind_of(body), facts))
         if isinstance(body, Upload) and place is Place.VM:
-            parts.used.add(place)
+            context.used.add(place)
         if leaks:
             message = f"a secret's value stands in what would come home; it is masked in {', '.join(leaks)}"
             return StepOutcome(Outcome.FAILED, code=Code.SECRET_IN_OUTPUT, message=message)
         return StepOutcome(Outcome.SUCCEEDED)
 
-    ended = with_retries(parts, here, path, step.retry, attempt, Turn())
-    if isinstance(body, Remove) and ended.outcome is Outcome.UNAVAILABLE and (vm := parts.project.vm):
-        left = f"{vm.root}/.system/run-workspaces/{parts.run_id} and perhaps a running command are still there"
-        parts.journal.append(Warned(f"the VM could not be cleaned up: {left}; later: pccpipe gc", path))
-    if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(parts, body):
+    ended = with_retries(context, position, path, step.retry, attempt, Turn())
+    if isinstance(body, Remove) and ended.outcome is Outcome.UNAVAILABLE and (vm := context.project.vm):
+        left = f"{vm.root}/.system/run-workspaces/{context.run_id} and perhaps a running command are still there"
+        context.journal.append(Warned(f"the VM could not be cleaned up: {left}; later: pccpipe gc", path))
+    if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(context, body):
         assert ended.reason is not None
         if ended.reason not in MAY_FALL_BACK:
             return ended
-        if no := _too_late(parts, step):
+        if no := _refuse_fallback(context, step):
             last = max(step.retry.attempts, 1) + 1
-            parts.journal.append(TargetUnavailable(path, last, Place.LOCAL, no.reason, no.words, no.hint))
+            context.journal.append(TargetUnavailable(path, last, Place.LOCAL, no.reason, no.words, no.hint))
             return replace(ended, reason=no.reason, message=f"{ended.reason}: {ended.message}; {no.words}")
-        parts.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))
+        context.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))
         # The upload made the copy at home before it looked for the VM.
         return StepOutcome(Outcome.SUCCEEDED)
     return ended
 
 
-def _too_late(parts: RunContext, step: Step) -> Unavailable | None:
+def _refuse_fallback(context: RunContext, step: Step) -> Unavailable | None:
     """Say why an upload may no longer do without the VM: all that follows would move to the controller."""
-    if step.id in parts.accepted:
+    if step.id in context.accepted_fallbacks:
         return None
-    hint = ACCEPT.format(run=parts.run_id, step=step.id)
-    if parts.exposure.forbids(Level.LOCAL):
+    hint = ACCEPT.format(run=context.run_id, step=step.id)
+    if context.exposure.forbids(Level.LOCAL):
         words = "an agent's code may have run already, so the upload does not do without the VM"
         return Unavailable(Reason.AFTER_UNTRUSTED_CODE, words, hint)
-    if earlier := parts.targets.vm_history:
+    if earlier := context.targets.vm_history:
         return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the upload does not do without the VM", hint)
     return None
 
@@ -96,21 +96,21 @@ def kind_of(body: Action) -> str:
     return type(body).__name__.lower()
 
 
-def _may_stay_home(parts: RunContext, body: Upload) -> bool:
-    return body.fall_back_locally and parts.fallback_allowed and not body.isolation_required
+def _may_stay_home(context: RunContext, body: Upload) -> bool:
+    return body.fall_back_locally and context.fallback_allowed and not body.isolation_required
 
 
 def _act(
-    parts: RunContext, here: Position, path: str, body: Action, halt: Halt
+    context: RunContext, position: Position, path: str, body: Action, halt: Halt
 ) -> tuple[Mapping[str, Json], Sequence[str]]:
     """What the action did; and the files that secrets were found in."""
-    names = here.scope.names
+    names = position.scope.names
     match body:
         case Upload():
-            return _sent(parts.workspace.upload(body.exclude, halt)), ()
+            return _sent(context.workspace.upload(body.exclude, halt)), ()
         case Download():
-            into = parts.run_dir / "artifacts"
-            brought = parts.workspace.download(_named_files(body, here), into, halt)
+            into = context.run_dir / "artifacts"
+            brought = context.workspace.download(_named_files(body, position), into, halt)
             more = [f"{brought.more_masked} more"] if brought.more_masked else []
             return {
                 "files": brought.files,
@@ -121,25 +121,25 @@ def _act(
             }, [*(f"artifacts/{name}" for name in brought.masked), *more]
         case Diff():
             name = body.path.render(names)
-            changed = parts.workspace.diff(result_target(name, parts.run_dir), halt)
+            changed = context.workspace.diff(result_target(name, context.run_dir), halt)
             lines = {"files": changed.files, "insertions": changed.insertions, "deletions": changed.deletions}
             return {"path": name, **lines, **_refused(changed.refused), **_masked(changed.masked)}, changed.masked
         case Remove():
-            return _refused(parts.workspace.remove(halt)), ()
+            return _refused(context.workspace.remove(halt)), ()
         case Build():
             image = body.image.render(names)
             args = {name: template.render(names) for name, template in body.args.items()}
-            log = parts.run_dir / "logs" / f"{path}-{parts.serials.next(path)}.build.log"
+            log = context.run_dir / "logs" / f"{path}-{context.serials.next(path)}.build.log"
             began = time.monotonic()
-            built = parts.images.build(body, image, args, log, halt)
+            built = context.images.build(body, image, args, log, halt)
             return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}, ()
 
 
-def _named_files(body: Download, here: Position) -> list[str]:
+def _named_files(body: Download, position: Position) -> list[str]:
     """What to bring. Raises ActionError for a pattern, which `validate` refuses where nothing is put into it."""
     paths = []
     for template in body.paths:
-        paths.append(template.render(here.scope.names))
+        paths.append(template.render(position.scope.names))
         if not template.is_plain and (words := of_download(paths[-1])):
             raise ActionError(f"download {paths[-1]!r}: {words[0]}", words[1])
     return paths

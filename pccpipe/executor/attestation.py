@@ -18,19 +18,19 @@ from pccpipe.spec.model import FileKind, Pipeline, Run, Step
 from pccpipe.workspace.base import Side
 
 
-def runs_as_login(parts: RunContext, body: Run, place: Place) -> bool:
+def runs_as_login(context: RunContext, body: Run, place: Place) -> bool:
     """Say whether a command at `place` has the account on the VM that owns pccpipe's files there."""
-    vm = parts.project.vm
-    return place is Place.VM and parts.side_of(place) is Side.VM and (body.as_login or not (vm and vm.run_as))
+    vm = context.project.vm
+    return place is Place.VM and context.side_of(place) is Side.VM and (body.as_login or not (vm and vm.run_as))
 
 
-def is_unattested(parts: RunContext, body: Run, place: Place) -> bool:
+def is_unattested(context: RunContext, body: Run, place: Place) -> bool:
     """Say whether a result of a command at `place` could be forged by a command on the VM, itself included."""
-    if parts.side_of(place) is Side.HOME:
+    if context.side_of(place) is Side.HOME:
         return False
-    vm = parts.project.vm
-    as_login_before = parts.past.login_began or (Place.VM in parts.used and not (vm and vm.run_as))
-    return as_login_before or runs_as_login(parts, body, place)
+    vm = context.project.vm
+    as_login_before = context.replay.login_began or (Place.VM in context.used and not (vm and vm.run_as))
+    return as_login_before or runs_as_login(context, body, place)
 
 
 def unattested_reads(scope: Scope, pipeline: Pipeline, step: Step, body: Run) -> tuple[str, ...]:
@@ -38,9 +38,9 @@ def unattested_reads(scope: Scope, pipeline: Pipeline, step: Step, body: Run) ->
     return _unattested(scope, _chains(pipeline, step, body))
 
 
-def unattested_gates(here: Position) -> tuple[str, ...]:
+def unattested_gates(position: Position) -> tuple[str, ...]:
     """Those by which a step's turn comes: a group's `if:` around it read them, or the `until:` of a loop before it."""
-    return (*here.forged, *here.scope.forged)
+    return (*position.forged, *position.scope.forged)
 
 
 def unattested_condition(scope: Scope, condition: Expression | None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ _READS = re.compile(r"\bsteps\.(\w+)\.result((?:\.\w+)*)")
 _LONGEST_VALUE = 100
 
 
-def named(ended: StepOutcome, where: str = "") -> StepOutcome:
+def name_failed_step(ended: StepOutcome, where: str = "") -> StepOutcome:
     """Name in the message which step ended a sequence: `build failed in round 1: exit code 1`.
 
     Args:
@@ -32,7 +32,7 @@ def named(ended: StepOutcome, where: str = "") -> StepOutcome:
     return replace(ended, message=f"{ended.at} {outcome}{where}{because}", at="")
 
 
-def not_reached(body: Repeat, fails_as: str | None, rounds: int, views: Mapping[str, StepView]) -> str:
+def rounds_exhausted(body: Repeat, fails_as: str | None, rounds: int, views: Mapping[str, StepView]) -> str:
     """Say that a `repeat` ran out of rounds, and what in the last one kept its condition from becoming true."""
     assert body.until is not None
     source = body.until.source

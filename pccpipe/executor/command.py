@@ -28,38 +28,38 @@ LONGEST_NAME = 80
 
 
 def make_command(
-    parts: RunContext,
-    here: Position,
+    context: RunContext,
+    position: Position,
     step: Step,
     body: Run,
     where: Host,
     place: Place,
     serial: int,
-    access: StepSecrets,
+    secrets: StepSecrets,
 ) -> Command:
     """The command that runs `body` as `where` says, at `place`; the how-manieth of its step.
 
     Raises ExpressionError, UsageError.
     """
-    names = here.scope.on(place.value).names
+    names = position.scope.on(place.value).names
     container = where.container if place is Place.CONTAINER else None
-    templates = {**parts.pipeline.env, **(container.env if container else {}), **where.env}
-    left = here.deadline.left if here.deadline else STEP_LIMIT
+    templates = {**context.pipeline.env, **(container.env if container else {}), **where.env}
+    left = position.deadline.left if position.deadline else STEP_LIMIT
     return Command(
-        id=f"{_file_name(here.path_of(step.id))}-{serial}",
+        id=f"{_file_name(position.path_of(step.id))}-{serial}",
         step=step.id,
         serial=serial,
         script=where.run.render_for_shell(names),
         shell=where.command_line,
         cwd=where.cwd.render(names) if where.cwd else ".",
         env={name: template.render(names) for name, template in templates.items()},
-        secrets=access.secrets,
-        is_proxied=access.is_proxied,
-        way_out=access.way_out,
-        files={file.name: _content(parts, file, names) for file in body.files},
+        secrets=secrets.values,
+        is_proxied=secrets.is_proxied,
+        way_out=secrets.way_out,
+        files={file.name: _content(context, file, names) for file in body.files},
         wants_out=body.result is not None,
-        limit=left + parts.project.lost_after + STOP_MARGIN,
-        container=asked_settings(where, place, here),
+        limit=left + context.project.lost_after + STOP_MARGIN,
+        container=container_settings(where, place, position),
         as_login=body.as_login and place is Place.VM,
     )
 
@@ -75,13 +75,13 @@ def _file_name(path: str) -> str:
     return f"{name[:LONGEST_NAME]}-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
-def asked_settings(where: Host, place: Place, here: Position) -> ContainerSettings | None:
+def container_settings(where: Host, place: Place, position: Position) -> ContainerSettings | None:
     """What a step asks of its container at `place`; None if it has none there. Raises ExpressionError."""
     container = where.container if place is Place.CONTAINER else None
     if container is None:
         return None
     return ContainerSettings(
-        image=container.image.render(here.scope.on(place.value).names),
+        image=container.image.render(position.scope.on(place.value).names),
         network=container.network.value,
         memory=container.memory,
         cpus=container.cpus,
@@ -100,12 +100,12 @@ def asked_settings(where: Host, place: Place, here: Position) -> ContainerSettin
     )
 
 
-def _content(parts: RunContext, file: FileInput, names: Mapping[str, object]) -> bytes:
+def _content(context: RunContext, file: FileInput, names: Mapping[str, object]) -> bytes:
     match file.kind:
         case FileKind.TEXT | FileKind.TEMPLATE:
             return file.content.render(names).encode()
         case FileKind.FILE:
-            path = parts.pipeline.path.parent / Path(file.content.render(names)).expanduser()
+            path = context.pipeline.path.parent / Path(file.content.render(names)).expanduser()
             try:
                 return read_file(path, FILE_INPUT)
             except LimitExceeded as error:
@@ -113,15 +113,15 @@ def _content(parts: RunContext, file: FileInput, names: Mapping[str, object]) ->
             except OSError as error:
                 raise UsageError(f"cannot read {path} for the file {file.name!r}: {error.strerror}") from error
         case FileKind.PATCH:
-            return _patch(parts, file, file.content.render(names))
+            return _patch(context, file, file.content.render(names))
         case FileKind.SCHEMA:
-            return json.dumps(find_schema(file.content.source, parts.pipeline.path.parent), indent=1).encode()
+            return json.dumps(find_schema(file.content.source, context.pipeline.path.parent), indent=1).encode()
 
 
-def _patch(parts: RunContext, file: FileInput, path: str) -> bytes:
+def _patch(context: RunContext, file: FileInput, path: str) -> bytes:
     what_to_do = "name what a `diff:` step before this one makes, as `patch: diff.patch`"
     try:
-        return brief(result_target(path, parts.run_dir))
+        return brief(result_target(path, context.run_dir))
     except ResultError as error:
         raise UsageError(f"{path!r} is no patch for the file {file.name!r}; {what_to_do}") from error
     except OSError as error:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pccpipe.cancel import Cancel, Deadline, Halt
 from pccpipe.executor.exposure import Exposure
-from pccpipe.executor.help import InputState
+from pccpipe.executor.input_request import InputState
 from pccpipe.executor.replay import Replay, Turn
 from pccpipe.executor.scope import Scope
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
@@ -132,12 +132,12 @@ class RunContext(Struct, frozen=True):
     cancel: Cancel
     fallback_allowed: bool
     serials: Serials
-    past: Replay = field(default_factory=Replay)
+    replay: Replay = field(default_factory=Replay)
     proxy: Proxy = field(default_factory=Proxy)
     absence: Absence = field(default_factory=Absence)
     logs: LogQuota = field(default_factory=LogQuota)
     room: Room = field(default_factory=Room)
-    accepted: frozenset[str] = frozenset()
+    accepted_fallbacks: frozenset[str] = frozenset()
     """The ids of steps that a person let fall back also after an agent's code may have run."""
 
     @property
@@ -146,16 +146,16 @@ class RunContext(Struct, frozen=True):
 
     @property
     def exposure(self) -> Exposure:
-        return self.past.exposure
+        return self.replay.exposure
 
     @property
     def used(self) -> set[Place]:
         """The places other than this machine that the run has used, in this process or before."""
-        return self.past.used
+        return self.replay.used
 
-    def note(self, visit: Turn, happening: Happening) -> None:
+    def record_once(self, turn: Turn, happening: Happening) -> None:
         """Bring an event of a step's turn to the journal, unless it is there already."""
-        if visit.take(type(happening)) is None:
+        if turn.consume(type(happening)) is None:
             self.journal.append(happening)
 
     def side_of(self, place: Place) -> Side:
@@ -220,7 +220,7 @@ class StepOutcome(Struct, frozen=True):
     """The run's status if this ends the run; from the step inside that failed, if it names one."""
     at: str | None = None
     """The id of the step that ended a sequence; empty if the message names it."""
-    help: InputState = InputState.NONE
+    input: InputState = InputState.NONE
     logs: tuple[Path, Path] | None = None
     """Of the last command: stdout's and stderr's."""
 

@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from pccpipe.cancel import Deadline, Halt
 from pccpipe.errors import PccpipeError
-from pccpipe.executor.cause import named
+from pccpipe.executor.cause import name_failed_step
 from pccpipe.executor.context import ALWAYS_LIMIT, LeftOpen, Position, RunContext, StepOutcome
-from pccpipe.executor.help import InputState
-from pccpipe.executor.patience import is_away
+from pccpipe.executor.input_request import InputState
 from pccpipe.executor.places import first_way
 from pccpipe.executor.replay import deadline_since
 from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
+from pccpipe.executor.waiting import is_away
 from pccpipe.executor.walk import PASSING, Walk, number_of
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.events import (
@@ -45,112 +45,112 @@ class RunOutcome(Struct, frozen=True):
     """Why it was stopped, if that is its status."""
 
 
-def execute(parts: RunContext, inputs: Mapping[str, Json]) -> RunOutcome:
+def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunOutcome:
     """Run the pipeline's steps, then its `always:` steps whatever happened; close the targets last.
 
     An error that is none of pccpipe's own (a bug) comes out of here too, but after the `always:` steps. RecordFull
     comes out at once, and leaves all targets as they are.
     """
-    pipeline = parts.pipeline
+    pipeline = context.pipeline
     scope = Scope(
         inputs=inputs,
-        run=RunView(parts.run_id, parts.project.isolation_mode.value, str(parts.run_dir)),
-        project=ProjectView(parts.project.id),
+        run=RunView(context.run_id, context.project.isolation_mode.value, str(context.run_dir)),
+        project=ProjectView(context.project.id),
         steps={step.id: StepView() for step in pipeline.all_steps()},
     )
     ended = StepOutcome(Outcome.FAILED, message="pccpipe itself failed")
     stopped = False
     try:
         try:
-            ended = _run_steps(parts, scope)
+            ended = _run_steps(context, scope)
         except LeftOpen as open_:
             ended = _fenced(str(open_))
         except OSError as error:
-            parts.room.leave_if_full(error)
+            context.room.leave_if_full(error)
             raise
         finally:
-            stopped = _stops(parts, ended)
-            if parts.room.is_missing:
+            stopped = _stops(context, ended)
+            if context.room.is_missing:
                 pass
-            elif ended.help is InputState.WANTED:
-                _leave(parts)
+            elif ended.input is InputState.WANTED:
+                _leave(context)
             elif not stopped or ended.reason is Reason.FENCED:
-                ended = _run_always(parts, scope, ended)
+                ended = _run_always(context, scope, ended)
                 stopped = stopped or ended.reason is Reason.FENCED
     finally:
-        if parts.room.is_missing:
-            parts.targets.leave()
+        if context.room.is_missing:
+            context.targets.leave()
         else:
-            _close_targets(parts)
-    if ended.help is InputState.WANTED:
+            _close_targets(context)
+    if ended.input is InputState.WANTED:
         return RunOutcome(None, WAITING, ended.message)
     if stopped:
         reason = ended.reason if ended.reason in _NAMED else None
         status = (reason or ended.outcome).value
-        hint = f"pccpipe resume {parts.run_id}"
+        hint = f"pccpipe resume {context.run_id}"
         return RunOutcome(ended.outcome, status, ended.message, stopped=True, hint=hint, reason=reason)
     return RunOutcome(ended.outcome, _status(ended), ended.message)
 
 
-def _close_targets(parts: RunContext) -> None:
-    for place in parts.past.places:
+def _close_targets(context: RunContext) -> None:
+    for place in context.replay.places:
         # What can't be reached any more is for `gc`.
         with contextlib.suppress(PccpipeError):
-            parts.targets[place].take_over()
-    stays = parts.targets.close()
+            context.targets[place].take_over()
+    stays = context.targets.close()
     # On a VM that was taken over it is the other one's.
-    for left in () if parts.targets.fenced else stays:
-        parts.journal.append(Warned(left))
+    for left in () if context.targets.fenced else stays:
+        context.journal.append(Warned(left))
 
 
-def _stops(parts: RunContext, ended: StepOutcome) -> bool:
+def _stops(context: RunContext, ended: StepOutcome) -> bool:
     """Say whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
     if ended.reason is Reason.FENCED:
         return True
-    if ended.outcome is not Outcome.UNAVAILABLE or parts.cancel.requested or parts.past.always:
+    if ended.outcome is not Outcome.UNAVAILABLE or context.cancel.requested or context.replay.always:
         return False
     if ended.reason is Reason.UNATTESTED:
         return False  # it would be refused again
-    return ended.reason in _STOPPING or parts.exposure.is_exposed or is_away(parts, ended.reason)
+    return ended.reason in _STOPPING or context.exposure.is_exposed or is_away(context, ended.reason)
 
 
-def _leave(parts: RunContext) -> None:
+def _leave(context: RunContext) -> None:
     """Bring all home that is on the VM: nobody knows how long a person takes, nor what becomes of the VM meanwhile."""
     try:
-        parts.workspace.remove(Halt(parts.cancel, Deadline.after(ALWAYS_LIMIT, "the way home")))
+        context.workspace.remove(Halt(context.cancel, Deadline.after(ALWAYS_LIMIT, "the way home")))
     except PccpipeError as error:
-        parts.journal.append(Warned(f"the workspace stays on the VM while the run waits: {error}"))
+        context.journal.append(Warned(f"the workspace stays on the VM while the run waits: {error}"))
 
 
-def _run_steps(parts: RunContext, scope: Scope) -> StepOutcome:
+def _run_steps(context: RunContext, scope: Scope) -> StepOutcome:
     deadline = None
     try:
-        seconds = number_of(parts.pipeline.timeout, scope)
+        seconds = number_of(context.pipeline.timeout, scope)
     except PccpipeError as error:
         return StepOutcome(Outcome.FAILED, message=str(error))
     if seconds is not None:
-        deadline = deadline_since(parts.past.began_at, seconds, "the pipeline")
-    return named(Walk(parts).sequence(parts.pipeline.steps, Position(scope, deadline=deadline)))
+        deadline = deadline_since(context.replay.began_at, seconds, "the pipeline")
+    return name_failed_step(Walk(context).sequence(context.pipeline.steps, Position(scope, deadline=deadline)))
 
 
-def _run_always(parts: RunContext, scope: Scope, ended: StepOutcome) -> StepOutcome:
+def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOutcome:
     """Each `always:` step, whatever the one before it did; the first that fails fails a run that had succeeded.
 
     Of a run that lost its VM, those on this machine; for the others it is resumed.
     """
-    if not parts.pipeline.always:
+    if not context.pipeline.always:
         return ended
-    if parts.past.always is None and ended.reason is not Reason.FENCED:
-        parts.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
-    here = Position(scope.ended(ended.outcome, _status(ended)), always=True)
-    for step in parts.pipeline.always:
-        if parts.targets.fenced and not _is_local(parts, step):
-            ended = _fenced(parts.targets.fenced)
+    if context.replay.always is None and ended.reason is not Reason.FENCED:
+        context.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
+    position = Position(scope.ended(ended.outcome, _status(ended)), always=True)
+    for step in context.pipeline.always:
+        if context.targets.fenced and not _is_local(context, step):
+            ended = _fenced(context.targets.fenced)
             continue
         try:
             # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after.
-            with parts.cancel.shield() as cancel:
-                of_step = Walk(replace(parts, cancel=cancel)).step(step, here)
+            with context.cancel.shield() as cancel:
+                of_step = Walk(replace(context, cancel=cancel)).step(step, position)
         except LeftOpen as left:
             ended = _fenced(str(left))
             continue
@@ -164,13 +164,13 @@ def _fenced(words: str) -> StepOutcome:
     return StepOutcome(Outcome.UNAVAILABLE, reason=Reason.FENCED, message=words)
 
 
-def _is_local(parts: RunContext, step: Step) -> bool:
+def _is_local(context: RunContext, step: Step) -> bool:
     """Say whether a step needs no VM: all that it runs, it runs on this machine."""
     match step.body:
         case Run() as body:
-            return first_way(parts.project.isolation_mode, body)[0] is Place.LOCAL
+            return first_way(context.project.isolation_mode, body)[0] is Place.LOCAL
         case Repeat(steps=inner) | Parallel(steps=inner):
-            return all(_is_local(parts, step) for step in inner)
+            return all(_is_local(context, step) for step in inner)
         case _:
             return False
 
@@ -178,5 +178,5 @@ def _is_local(parts: RunContext, step: Step) -> bool:
 def _status(ended: StepOutcome) -> str:
     if ended.reason is Reason.FENCED:
         return ended.reason.value
-    named = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
-    return named or (ended.code or ended.outcome).value
+    name_failed_step = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
+    return name_failed_step or (ended.code or ended.outcome).value

@@ -82,7 +82,7 @@ class Exposure:
         least = self.least
         return least is not None and level < least
 
-    def note(self, event: Happening) -> None:
+    def apply(self, event: Happening) -> None:
         """Take in an event, in the order of the record."""
         with self._lock:
             self._begun.apply(event)

@@ -52,7 +52,7 @@ class FollowedResult(Struct, frozen=True):
 
 
 def follow(
-    parts: RunContext,
+    context: RunContext,
     path: str,
     running: Running,
     log: CommandLog,
@@ -66,8 +66,8 @@ def follow(
 
     Raises RecordFull once the run is left, whatever the command does.
     """
-    follower = _Follower(parts, path, running, log, deadline)
-    with parts.cancel.watched_by(follower.cancel):
+    follower = _Follower(context, path, running, log, deadline)
+    with context.cancel.watched_by(follower.cancel):
         return _unless_silent(follower, gives_sign) if gives_sign else follower.run()
 
 
@@ -115,16 +115,16 @@ def _in_thread(name: str, done: Future[T], do: Callable[[], T]) -> None:
 
 class _Follower:
     def __init__(
-        self, parts: RunContext, path: str, running: Running, log: CommandLog, deadline: Deadline | None
+        self, context: RunContext, path: str, running: Running, log: CommandLog, deadline: Deadline | None
     ) -> None:
-        self._grace = parts.cancel
-        self._room = parts.room
+        self._grace = context.cancel
+        self._room = context.room
         self._running = running
         self._log = log
-        self._margin = MARGIN + parts.masker.longest
+        self._margin = MARGIN + context.masker.longest
         self._may_skip = False
         self._deadline = deadline
-        self._outputs = {stream: _OutputStream(parts, path, log, stream) for stream in Stream}
+        self._outputs = {stream: _OutputStream(context, path, log, stream) for stream in Stream}
         self._last_moment: float | None = None
         self._cancelled = False
         self._timed_out = False
@@ -215,10 +215,10 @@ class _Follower:
 class _OutputStream:
     """One stream's way: masked first, then to the log file as bytes and to the views as text."""
 
-    def __init__(self, parts: RunContext, path: str, log: CommandLog, stream: Stream) -> None:
-        self._masker = parts.masker
-        self._mask = parts.masker.stream()
-        self._journal = parts.journal
+    def __init__(self, context: RunContext, path: str, log: CommandLog, stream: Stream) -> None:
+        self._masker = context.masker
+        self._mask = context.masker.stream()
+        self._journal = context.journal
         self._log = log
         self._path = path
         self._stream = stream

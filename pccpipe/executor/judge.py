@@ -32,17 +32,17 @@ def judge(step: RunStep, running: Running, followed: FollowedResult, place: Plac
         return StepOutcome(Outcome.CANCELLED, message=followed.message, logs=logs)
     if exit_ is None:
         if place is not Place.LOCAL:
-            step.parts.absence.since(time.monotonic() - step.parts.project.lost_after)
+            step.context.absence.since(time.monotonic() - step.context.project.lost_after)
         return StepOutcome(Outcome.LOST, message=followed.message, logs=logs)
     if exit_.output_lost and place is Place.CONTAINER:
-        step.parts.journal.append(Warned(LOST_OUTPUT, step.path))
+        step.context.journal.append(Warned(LOST_OUTPUT, step.path))
     elif exit_.output_lost:
         words = "the end of its output is lost: it could not be kept where it ran (is the disk there full?)"
-        step.parts.journal.append(Warned(f"{words}; free some space: pccpipe gc", step.path))
+        step.context.journal.append(Warned(f"{words}; free some space: pccpipe gc", step.path))
     if exit_.left_processes and not followed.cancelled:
         words = "processes that it left in the background were ended: nothing of a step outlives it"
-        step.parts.journal.append(Warned(words, step.path))
-    ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, message=_sentence(exit_), logs=logs)
+        step.context.journal.append(Warned(words, step.path))
+    ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, message=_describe_exit(exit_), logs=logs)
     if followed.cancelled:
         ended = replace(ended, outcome=Outcome.CANCELLED, message="cancelled")
     elif followed.timed_out or exit_.timed_out:
@@ -54,13 +54,13 @@ def judge(step: RunStep, running: Running, followed: FollowedResult, place: Plac
     return ended
 
 
-def remembered(step: RunStep, started: CommandStarted, over: CommandEnded, place: Place) -> StepOutcome:
+def replayed(step: RunStep, started: CommandStarted, over: CommandEnded, place: Place) -> StepOutcome:
     """The attempt that an earlier process brought to its end, with its result as that left it."""
-    log = (step.parts.run_dir / started.stdout, step.parts.run_dir / started.stderr)
+    log = (step.context.run_dir / started.stdout, step.context.run_dir / started.stderr)
     ended = StepOutcome(over.outcome, over.exit_code, over.reason, over.code, over.message, logs=log)
     if step.body.result and over.outcome is Outcome.SUCCEEDED:
         path = step.result_path(step.body.result, place)
-        target = result_target(path, step.parts.run_dir)
+        target = result_target(path, step.context.run_dir)
         try:
             value = parse_result(target.read_bytes(), target.name, step.body.result.schema_json)
         except (OSError, ResultError) as error:
@@ -89,18 +89,18 @@ def _with_result(step: RunStep, ended: StepOutcome, running: Running, spec: Resu
 
 def _take_result(step: RunStep, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
     path = step.result_path(spec, place)
-    target = result_target(path, step.parts.run_dir)
-    halt = Halt(step.parts.cancel)
+    target = result_target(path, step.context.run_dir)
+    halt = Halt(step.context.cancel)
     fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
-    data, had_secret = masked_result(fetched, target.name, step.parts.masker)
+    data, had_secret = masked_result(fetched, target.name, step.context.masker)
     # Written before it is checked: people want to look at a wrong result.
-    step.parts.room.made(lambda: write_atomically(target, data))
+    step.context.room.made(lambda: write_atomically(target, data))
     if had_secret:
         raise ResultError(f"a secret's value stands in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)
     return path, parse_result(data, target.name, spec.schema_json)
 
 
-def _sentence(exit_: Exit) -> str:
+def _describe_exit(exit_: Exit) -> str:
     if exit_.out_of_memory:
         return f"killed: out of memory (exit code {exit_.code})"
     if exit_.signal:

@@ -57,11 +57,11 @@ H = TypeVar("H")
 class Turn(Struct):
     """One turn of a step: what was noted of it and not yet taken. Empty if the turn is a new one."""
 
-    noted: deque[Happening] = field(default_factory=deque)
+    recorded: deque[Happening] = field(default_factory=deque)
     began_at: float | None = None
     """Seconds since the epoch."""
     ended: StepEnded | None = None
-    asked: bool = False
+    is_input_requested: bool = False
     """Its agent's request for help is noted."""
     answers: dict[str, Json] = field(default_factory=dict)
     given: list[SecretsGiven] = field(default_factory=list)
@@ -73,41 +73,41 @@ class Turn(Struct):
     is_past: bool = False
     """The group around went on after it: to its next try, or its next round."""
 
-    def next(self, kind: type[H]) -> H | None:
+    def peek(self, kind: type[H]) -> H | None:
         """What was noted next, if it is of that kind."""
-        head = self.noted[0] if self.noted else None
+        head = self.recorded[0] if self.recorded else None
         return head if isinstance(head, kind) else None
 
-    def take(self, kind: type[H]) -> H | None:
+    def consume(self, kind: type[H]) -> H | None:
         """The same, taken away."""
-        found = self.next(kind)
+        found = self.peek(kind)
         if found is not None:
-            self.noted.popleft()
+            self.recorded.popleft()
         return found
 
     def all_of(self, kind: type[H]) -> list[H]:
         """All of that kind that is noted, in order; it stays."""
-        return [noted for noted in self.noted if isinstance(noted, kind)]
+        return [recorded for recorded in self.recorded if isinstance(recorded, kind)]
 
     def reopen(self) -> None:
         """The run was stopped because of this turn: what was unavailable is tried again, with its whole time."""
         self.ended = None
         began = False
-        while self.noted and isinstance(self.noted[-1], _NEVER_BEGAN):
-            self.noted.pop()
+        while self.recorded and isinstance(self.recorded[-1], _NEVER_BEGAN):
+            self.recorded.pop()
             began = True
-        last = self.noted[-1] if self.noted else None
+        last = self.recorded[-1] if self.recorded else None
         self.is_reopened = isinstance(last, CommandEnded) and last.outcome is Outcome.UNAVAILABLE
-        if began and not any(isinstance(noted, CommandStarted) for noted in self.noted):
+        if began and not any(isinstance(recorded, CommandStarted) for recorded in self.recorded):
             self.began_at = None
 
     @property
     def attempts(self) -> int:
         """How many attempts a run step that has ended made."""
         numbered = (TargetUnavailable, MayHaveBegun, CommandStarted, StepRetrying)
-        least = 1 if self.noted else 0
-        most = max((noted.attempt for noted in self.noted if isinstance(noted, numbered)), default=least)
-        begun = [noted.attempt for noted in self.noted if isinstance(noted, CommandStarted)]
+        least = 1 if self.recorded else 0
+        most = max((recorded.attempt for recorded in self.recorded if isinstance(recorded, numbered)), default=least)
+        begun = [recorded.attempt for recorded in self.recorded if isinstance(recorded, CommandStarted)]
         return most + len(begun) - len(set(begun))
 
 
@@ -116,7 +116,7 @@ class Replay:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._lock = threading.Lock()
-        self._visits: dict[str, deque[Turn]] = {}
+        self._turns: dict[str, deque[Turn]] = {}
         self.began_at: float | None = None
         """When the run began, in seconds since the epoch; None for a run that begins now."""
         self.always: AlwaysStarted | None = None
@@ -138,7 +138,7 @@ class Replay:
         self._pools: dict[str, Pool] = {}
         self._model_used: dict[int, tuple[Turn, ModelUsed]] = {}
         for event in events:
-            self._note(event)
+            self._apply(event)
         self.used |= self.exposure.places
         self.was_paused = self._waiting_since is not None
         """Whether it was stopped, or waited for a person, without a process."""
@@ -152,13 +152,13 @@ class Replay:
     def knows(self, path: str) -> bool:
         """Whether a turn of the step was noted that is not yet handed out."""
         with self._lock:
-            return bool(self._visits.get(path))
+            return bool(self._turns.get(path))
 
-    def visit(self, path: str) -> Turn:
+    def next_turn(self, path: str) -> Turn:
         """The next turn of the step: as noted, or a new one."""
         with self._lock:
-            visits = self._visits.get(path)
-            return visits.popleft() if visits else Turn()
+            turns = self._turns.get(path)
+            return turns.popleft() if turns else Turn()
 
     def pool(self, path: str, limit: int | None) -> Pool:
         """The budget that all turns of a step share; each leg of a matrix has its own."""
@@ -171,48 +171,48 @@ class Replay:
             pool.limit = limit
             return pool
 
-    def _note(self, event: Event) -> None:
-        self.exposure.note(event.what)
-        self._note_upload(event.what)
+    def _apply(self, event: Event) -> None:
+        self.exposure.apply(event.what)
+        self._apply_upload(event.what)
         match event.what:
             case RunStarted(project_identity=identity):
                 self.began_at = event.time
                 self.tells_agents = identity is not None
             case StepStarted(step=step) as started:
-                self._open(step).noted.append(started)
+                self._open(step).recorded.append(started)
                 self._open(step).began_at = self._open(step).began_at or event.time
             case StepEnded(step=step) as ended:
                 self._open(step).ended = ended
             case SecretsGiven() as given:
                 self._open(given.step).given.append(given)
             case ModelUsed() as used:
-                visit = self._open(used.step)
-                visit.used = used
-                self._model_used[id(visit)] = (visit, used)
+                turn = self._open(used.step)
+                turn.used = used
+                self._model_used[id(turn)] = (turn, used)
             case CommandStarted() as started:
                 self.places.add(started.had.place)
                 self.used.add(started.had.place)
                 if started.had.image and started.had.image_provisioned:
                     self.changed_images.add(started.had.image)
                 self.login_began = self.login_began or started.as_login
-                self._open(started.step).noted.append(started)
+                self._open(started.step).recorded.append(started)
                 self._open(started.step).is_reopened = False
             case MayHaveBegun() as may:
                 self.places.add(may.place)
-                self._open(may.step).noted.append(may)
+                self._open(may.step).recorded.append(may)
             case RunQueued() | ActionDone(action="upload", facts={"method": "tar"}):
                 self.used.add(Place.VM)
             case RoundStarted() | StepRetrying() as again:
                 self._pass_by(again.step)
-                self._open(again.step).noted.append(again)
+                self._open(again.step).recorded.append(again)
                 if isinstance(again, StepRetrying):
                     self._open(again.step).due.append(event.time + again.wait)
-            case TargetUnavailable() | StepDowngraded() | CommandEnded() as noted:
-                self._open(noted.step).noted.append(noted)
+            case TargetUnavailable() | StepDowngraded() | CommandEnded() as recorded:
+                self._open(recorded.step).recorded.append(recorded)
             case InputAsked(step=step):
-                self._visits[step][-1].asked = True
+                self._turns[step][-1].is_input_requested = True
             case InputGiven(step=step, values=values):
-                self._visits[step][-1].answers |= values
+                self._turns[step][-1].answers |= values
             case RunWaiting():
                 self._waiting_since = event.time
             case RunStopped():
@@ -220,9 +220,9 @@ class Replay:
                 self._reopen()
             case RunResumed():
                 self._go_on(event.time)
-                for visits in self._visits.values():
-                    if not visits[-1].ended and visits[-1].began_at is None:
-                        visits[-1].began_at = event.time
+                for turns in self._turns.values():
+                    if not turns[-1].ended and turns[-1].began_at is None:
+                        turns[-1].began_at = event.time
             case AlwaysStarted() as always:
                 self.always = always
             case Cancelling(by=by):
@@ -230,7 +230,7 @@ class Replay:
             case _:
                 pass
 
-    def _note_upload(self, what: Happening) -> None:
+    def _apply_upload(self, what: Happening) -> None:
         match what:
             case StepStarted(kind="upload"):
                 self._uploading.add(what.step)
@@ -255,23 +255,23 @@ class Replay:
         waited = until - self._waiting_since
         self._waiting_since = None
         self.began_at += waited
-        for visits in self._visits.values():
-            if visits and not visits[-1].ended and visits[-1].began_at is not None:
-                visits[-1].began_at += waited
+        for turns in self._turns.values():
+            if turns and not turns[-1].ended and turns[-1].began_at is not None:
+                turns[-1].began_at += waited
 
     def _reopen(self) -> None:
         """Try again what ended the run, and what was under way beside it; not what the run went on without."""
-        stopped = [path for path, visits in self._visits.items() if self._may_reopen(path, visits[-1])]
+        stopped = [path for path, turns in self._turns.items() if self._may_reopen(path, turns[-1])]
         for path in stopped:
-            self._visits[path][-1].reopen()
+            self._turns[path][-1].reopen()
 
-    def _may_reopen(self, path: str, visit: Turn) -> bool:
-        ended = visit.ended
-        if not ended or ended.outcome is not Outcome.UNAVAILABLE or ended.ignored or visit.is_past:
+    def _may_reopen(self, path: str, turn: Turn) -> bool:
+        ended = turn.ended
+        if not ended or ended.outcome is not Outcome.UNAVAILABLE or ended.ignored or turn.is_past:
             return False
         above = parent(path)
         while above is not None:
-            around = self._visits.get(above)
+            around = self._turns.get(above)
             end = around[-1].ended if around else None
             if end and (end.ignored or end.outcome is not Outcome.UNAVAILABLE):
                 return False
@@ -280,16 +280,16 @@ class Replay:
 
     def _pass_by(self, group: str) -> None:
         """A group goes on to its next try or round: what ended in it is no longer what it ends by."""
-        for path, visits in self._visits.items():
-            if path.startswith((f"{group}.", f"{group}[")) and visits[-1].ended:
-                visits[-1].is_past = True
+        for path, turns in self._turns.items():
+            if path.startswith((f"{group}.", f"{group}[")) and turns[-1].ended:
+                turns[-1].is_past = True
 
     def _open(self, step: str) -> Turn:
         """The turn that has not ended, or one more."""
-        visits = self._visits.setdefault(step, deque())
-        if not visits or visits[-1].ended:
-            visits.append(Turn())
-        return visits[-1]
+        turns = self._turns.setdefault(step, deque())
+        if not turns or turns[-1].ended:
+            turns.append(Turn())
+        return turns[-1]
 
 
 def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadline:

@@ -12,7 +12,7 @@ from typing import cast
 from pccpipe import limits
 from pccpipe.apart import apart
 from pccpipe.errors import LimitExceeded, ResultError
-from pccpipe.executor.help import check_request
+from pccpipe.executor.input_request import check_request
 from pccpipe.json_reader import NotJson, read_json
 from pccpipe.outcome import Code
 from pccpipe.secrets.mask import Masker

@@ -24,68 +24,68 @@ ACCEPT = (
 class RunStep(Struct, frozen=True):
     """A step with `run:`, what the pipeline says of it and where the walk has it."""
 
-    parts: RunContext
-    here: Position
+    context: RunContext
+    position: Position
     spec: Step
     body: Run
-    visit: Turn
+    turn: Turn
 
     @property
     def path(self) -> str:
-        return self.here.path_of(self.spec.id)
+        return self.position.path_of(self.spec.id)
 
     @property
     def halt(self) -> Halt:
         """When its attempts are to end: at the run's cancel, or at its deadline."""
-        return Halt(self.parts.cancel, self.here.deadline)
+        return Halt(self.context.cancel, self.position.deadline)
 
     @property
     def first(self) -> tuple[Place, Host]:
         """Where it runs: at the place that it asks for, or where the project leads that."""
-        return first_way(self.parts.project.isolation_mode, self.body)
+        return first_way(self.context.project.isolation_mode, self.body)
 
     def following(self, place: Place) -> tuple[Place, Host] | None:
         """Where the step may go when `place` is unavailable."""
-        allowed = self.parts.fallback_allowed
-        return following_way(self.parts.project.isolation_mode, self.body, place, allowed=allowed)
+        allowed = self.context.fallback_allowed
+        return following_way(self.context.project.isolation_mode, self.body, place, allowed=allowed)
 
     @property
     def is_consented(self) -> bool:
         """Say whether a person let it fall back, whatever ran before."""
-        return self.spec.id.partition("[")[0] in self.parts.accepted
+        return self.spec.id.partition("[")[0] in self.context.accepted_fallbacks
 
     @property
     def is_agent(self) -> bool:
-        return is_agent(self.parts.pipeline, self.body)
+        return is_agent(self.context.pipeline, self.body)
 
     @property
     def forged_reads(self) -> tuple[str, ...]:
         """Name the steps whose results it reads, and that could be forged."""
-        return unattested_reads(self.here.scope, self.parts.pipeline, self.spec, self.body)
+        return unattested_reads(self.position.scope, self.context.pipeline, self.spec, self.body)
 
     def is_unattested(self, place: Place) -> bool:
         """Say whether its result could be forged: at its place, or by what it was made from."""
-        return is_unattested(self.parts, self.body, place) or bool(self.forged_reads)
+        return is_unattested(self.context, self.body, place) or bool(self.forged_reads)
 
-    def too_late(self, place: Place) -> Unavailable | None:
+    def refuse_fallback(self, place: Place) -> Unavailable | None:
         """Say why the step may no longer fall back to `place`; None: it may."""
         if self.is_consented:
             return None
         level = level_of(place, agent=self.is_agent)
-        hint = ACCEPT.format(run=self.parts.run_id, step=self.spec.id.partition("[")[0])
-        if self.parts.exposure.forbids(level):
+        hint = ACCEPT.format(run=self.context.run_id, step=self.spec.id.partition("[")[0])
+        if self.context.exposure.forbids(level):
             words = f"an agent's code may have run already, so the step does not fall back to {place}"
             return Unavailable(Reason.AFTER_UNTRUSTED_CODE, words, hint)
-        leaves_vm = self.parts.project.isolation_mode is IsolationMode.VM and level < Level.VM
-        if leaves_vm and (earlier := self.parts.targets.vm_history):
+        leaves_vm = self.context.project.isolation_mode is IsolationMode.VM and level < Level.VM
+        if leaves_vm and (earlier := self.context.targets.vm_history):
             return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the step does not fall back to {place}", hint)
         return None
 
     def unavailable(self, event: TargetUnavailable) -> None:
         """Put on record that a place was unavailable."""
-        self.parts.journal.append(event)
-        self.parts.exposure.note(event)
+        self.context.journal.append(event)
+        self.context.exposure.apply(event)
 
     def result_path(self, spec: ResultSpec, place: Place) -> str:
         """Give where its result is kept in the run's folder."""
-        return spec.path.render(self.here.scope.on(place).names)
+        return spec.path.render(self.position.scope.on(place).names)

@@ -28,15 +28,15 @@ class TokenBudget:
         pool: what is left for all turns.
     """
 
-    def __init__(self, parts: RunContext, path: str, limit: int | None, used: ModelUsed | None, pool: Pool) -> None:
-        self._parts = parts
+    def __init__(self, context: RunContext, path: str, limit: int | None, used: ModelUsed | None, pool: Pool) -> None:
+        self._context = context
         self._path = path
-        self._told = bool(used and used.refused)
+        self._has_warned = bool(used and used.refused)
         before = Used()
         if used:
             tokens = Tokens(used.input_tokens, used.cached_input_tokens, used.output_tokens, used.estimated_tokens)
             before = Used(used.calls, used.refused, tokens, used.reserved_tokens)
-        self.meter = Meter(limit, before, self._note, pool)
+        self.meter = Meter(limit, before, self._record_use, pool)
 
     @property
     def exceeded(self) -> str:
@@ -59,14 +59,14 @@ class TokenBudget:
         return f"its last call took more than its budget had left: {self.meter.account}"
 
     def warn(self, words: str) -> None:
-        self._parts.journal.append(Warned(words, self._path))
+        self._context.journal.append(Warned(words, self._path))
 
-    def _note(self, used: Used) -> None:
+    def _record_use(self, used: Used) -> None:
         tokens, pool = used.tokens, self.meter.pool
-        if used.refused and not self._told:
-            self._told = True
+        if used.refused and not self._has_warned:
+            self._has_warned = True
             self.warn(f"calls of the model are refused (budget_exceeded): {self.meter.account}")
-        self._parts.journal.append(
+        self._context.journal.append(
             ModelUsed(
                 self._path,
                 used.calls,
@@ -86,17 +86,17 @@ class TokenBudget:
 class StepSecrets:
     """The secrets of one attempt, until `close`, which ends its tokens."""
 
-    def __init__(self, parts: RunContext, modes: Mapping[str, Via], grant: Grant | None) -> None:
-        self._parts = parts
+    def __init__(self, context: RunContext, modes: Mapping[str, Via], grant: Grant | None) -> None:
+        self._context = context
         self._modes = modes
         self._grant = grant
         self._tokens: dict[str, str] = {}
         self._masked: list[str] = []
 
     @property
-    def secrets(self) -> dict[str, str]:
+    def values(self) -> dict[str, str]:
         """What the command gets, by variable."""
-        values = self._parts.secrets
+        values = self._context.secrets
         return {name: values[name] if via is Via.DIRECT else self._tokens[name] for name, via in self._modes.items()}
 
     @property
@@ -117,52 +117,52 @@ class StepSecrets:
         """Serve the tokens that an earlier process of the run has issued for the attempt."""
         if self._grant:
             known = {name: value for name, value in given.tokens.items() if isinstance(value, str)}
-            self._parts.proxy.know(self._grant, known, self._learn)
+            self._context.proxy.know(self._grant, known, self._learn)
 
     def issue(self, path: str, attempt: int) -> None:
         """Issue tokens for a command that is to begin, and note how its secrets reach it."""
         if self._grant:
-            self._tokens = self._parts.proxy.issue(self._grant)
+            self._tokens = self._context.proxy.issue(self._grant)
             for token in self._tokens.values():
                 self._learn(token)
         if self._modes or self._tokens:
             modes: dict[str, Json] = {name: via.value for name, via in self._modes.items()}
             digests: dict[str, Json] = {name: digest(token) for name, token in self._tokens.items()}
-            self._parts.journal.append(SecretsGiven(path, attempt, modes, digests))
+            self._context.journal.append(SecretsGiven(path, attempt, modes, digests))
 
     def close(self) -> None:
         """Idempotent."""
         if self._grant:
-            self._parts.proxy.end(self._grant)
+            self._context.proxy.end(self._grant)
         masked, self._masked = self._masked, []
-        self._parts.masker.drop(masked)
+        self._context.masker.drop(masked)
 
     def _learn(self, token: str) -> None:
-        self._parts.masker.add([token])
+        self._context.masker.add([token])
         self._masked.append(token)
 
 
-def budget_of(parts: RunContext, here: Position, path: str, body: Run, visit: Turn) -> TokenBudget:
+def budget_of(context: RunContext, position: Position, path: str, body: Run, turn: Turn) -> TokenBudget:
     """Raises ExpressionError, PccpipeError."""
-    names = here.scope.names
-    pool = parts.past.pool(path, _limit(body.budget, names, "budget"))
-    return TokenBudget(parts, path, _limit(body.max_tokens, names, "max_tokens"), visit.used, pool)
+    names = position.scope.names
+    pool = context.replay.pool(path, _limit(body.budget, names, "budget"))
+    return TokenBudget(context, path, _limit(body.max_tokens, names, "max_tokens"), turn.used, pool)
 
 
-def access_of(
-    parts: RunContext, here: Position, body: Run, where: Host, place: Place, budget: TokenBudget
+def step_secrets(
+    context: RunContext, position: Position, body: Run, where: Host, place: Place, budget: TokenBudget
 ) -> StepSecrets:
     """What an attempt at a place is to get; nothing is issued yet. Raises ExpressionError, UsageError."""
-    declared = {name: parts.pipeline.secrets[name] for name in body.secrets}
-    names = here.scope.on(place.value).names
+    declared = {name: context.pipeline.secrets[name] for name in body.secrets}
+    names = position.scope.on(place.value).names
     apis = tuple(
-        Api.at(name, parts.secrets[name], secret.upstream.render(names), secret.allow, _rules(secret, names))
+        Api.at(name, context.secrets[name], secret.upstream.render(names), secret.allow, _rules(secret, names))
         for name, secret in declared.items()
         if secret.upstream
     )
     egress = where.container.egress if where.container and place is Place.CONTAINER else ()
     grant = Grant(apis, egress, budget.meter, budget.warn) if apis or egress else None
-    return StepSecrets(parts, {name: secret.via for name, secret in declared.items()}, grant)
+    return StepSecrets(context, {name: secret.via for name, secret in declared.items()}, grant)
 
 
 def _rules(secret: Secret, names: Mapping[str, object]) -> Rules:

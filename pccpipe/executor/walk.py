@@ -18,15 +18,15 @@ from pccpipe.cancel import Deadline
 from pccpipe.errors import PccpipeError
 from pccpipe.executor.actions import kind_of, run_action
 from pccpipe.executor.attestation import unattested_condition
-from pccpipe.executor.cause import named, not_reached
+from pccpipe.executor.cause import name_failed_step, rounds_exhausted
 from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, Position, RunContext, StepOutcome
-from pccpipe.executor.help import InputState, help_wanted, unmarked_plea
-from pccpipe.executor.patience import is_away
-from pccpipe.executor.probe import levels_of
+from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
+from pccpipe.executor.probe import expected_levels
 from pccpipe.executor.replay import Turn, deadline_since
-from pccpipe.executor.retries import with_retries
+from pccpipe.executor.retry import with_retries
 from pccpipe.executor.scope import Scope, StepView
 from pccpipe.executor.step import run_step
+from pccpipe.executor.waiting import is_away
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandStarted,
@@ -61,82 +61,82 @@ def number_of(value: Value[float] | Value[int] | None, scope: Scope) -> float | 
 class Walk(Struct, frozen=True):
     """The walk through the steps of one run, or of its `always:`. Safe from many threads."""
 
-    parts: RunContext
+    context: RunContext
 
-    def sequence(self, steps: Sequence[Step], here: Position) -> StepOutcome:
+    def sequence(self, steps: Sequence[Step], position: Position) -> StepOutcome:
         """Steps in order, up to the first that does not pass."""
         for step in steps:
-            barred = self._barred(step, here)
-            ended = barred or self.step(step, here)
-            if barred or ended.help is not InputState.NONE:
+            earlier_end = self._end_before(step, position)
+            ended = earlier_end or self.step(step, position)
+            if earlier_end or ended.input is not InputState.NONE:
                 return ended
             if not self._goes_on(step, ended):
                 return ended if ended.at is not None else replace(ended, at=step.id)
         return StepOutcome(Outcome.SUCCEEDED)
 
-    def _barred(self, step: Step, here: Position) -> StepOutcome | None:
+    def _end_before(self, step: Step, position: Position) -> StepOutcome | None:
         """Why a step's turn does not come any more. What it had begun before is brought to its end all the same.
 
         Raises `LeftOpen`: who goes on with the run has that turn, also of a step on this machine.
         """
-        if self.parts.targets.fenced and not here.always:
-            raise LeftOpen(self.parts.targets.fenced)
-        if self.parts.past.knows(here.path_of(step.id)):
+        if self.context.targets.fenced and not position.always:
+            raise LeftOpen(self.context.targets.fenced)
+        if self.context.replay.knows(position.path_of(step.id)):
             return None
-        if self.parts.past.always and not here.always:
+        if self.context.replay.always and not position.always:
             # The process that was killed was at the `always:` steps: the others were over, and how is noted.
-            over = self.parts.past.always
+            over = self.context.replay.always
             return StepOutcome(over.outcome, fails_as=over.status, message=over.outcome.value)
-        if self.parts.cancel.requested:
+        if self.context.cancel.requested:
             return StepOutcome(Outcome.CANCELLED, message="cancelled")
-        if here.deadline and here.deadline.passed:
-            return StepOutcome(Outcome.TIMED_OUT, message=here.deadline.message)
+        if position.deadline and position.deadline.passed:
+            return StepOutcome(Outcome.TIMED_OUT, message=position.deadline.message)
         return None
 
-    def step(self, step: Step, here: Position) -> StepOutcome:
+    def step(self, step: Step, position: Position) -> StepOutcome:
         """One step with its condition and its matrix; its end is in the journal and in the scope."""
-        return self._until_helped(here, lambda: self._turn(step, here))
+        return self._until_answered(position, lambda: self._turn(step, position))
 
-    def _until_helped(self, here: Position, turn: Callable[[], StepOutcome]) -> StepOutcome:
-        """A step whose agent was helped has another turn; in a `repeat`, that is the next round."""
-        ended = turn()
-        while ended.help is InputState.GIVEN and not here.in_round:
-            ended = turn()
+    def _until_answered(self, position: Position, take_turn: Callable[[], StepOutcome]) -> StepOutcome:
+        """A step whose agent was helped has another take_turn; in a `repeat`, that is the next round."""
+        ended = take_turn()
+        while ended.input is InputState.GIVEN and not position.in_round:
+            ended = take_turn()
         return ended
 
-    def _turn(self, step: Step, here: Position) -> StepOutcome:
+    def _turn(self, step: Step, position: Position) -> StepOutcome:
         began = time.monotonic()
-        visit = self.parts.past.visit(here.path_of(step.id))
-        if visit.ended and (visit.ended.outcome is Outcome.SKIPPED or not _has_inner(step)):
-            return self._end(step, here, visit, self._remembered(step, visit, visit.ended), began)
+        turn = self.context.replay.next_turn(position.path_of(step.id))
+        if turn.ended and (turn.ended.outcome is Outcome.SKIPPED or not _has_inner(step)):
+            return self._end(step, position, turn, self._replayed(step, turn, turn.ended), began)
         try:
-            if not visit.noted and step.condition is not None and not step.condition.evaluate(here.scope.names):
-                return self._end(step, here, visit, StepOutcome(Outcome.SKIPPED), began)
-            forged = (*here.forged, *unattested_condition(here.scope, step.condition))
-            here = replace(here, deadline=self._deadline(step, here, visit), forged=forged)
+            if not turn.recorded and step.condition is not None and not step.condition.evaluate(position.scope.names):
+                return self._end(step, position, turn, StepOutcome(Outcome.SKIPPED), began)
+            forged = (*position.forged, *unattested_condition(position.scope, step.condition))
+            position = replace(position, deadline=self._deadline(step, position, turn), forged=forged)
             if step.matrix:
-                path = here.path_of(step.id)
-                self.parts.note(visit, StepStarted(path, "matrix", name=step.name, always=here.always))
-                ended = self._matrix(step, here)
+                path = position.path_of(step.id)
+                self.context.record_once(turn, StepStarted(path, "matrix", name=step.name, always=position.always))
+                ended = self._matrix(step, position)
             else:
-                ended = self._leg(step, here, visit)
+                ended = self._leg(step, position, turn)
         except PccpipeError as error:
             ended = StepOutcome(Outcome.FAILED, message=str(error))
-        return self._end(step, here, visit, ended, began)
+        return self._end(step, position, turn, ended, began)
 
-    def _deadline(self, step: Step, here: Position, visit: Turn) -> Deadline:
-        seconds = number_of(step.timeout, here.scope)
+    def _deadline(self, step: Step, position: Position, turn: Turn) -> Deadline:
+        seconds = number_of(step.timeout, position.scope)
         if seconds is None:
-            seconds = ALWAYS_LIMIT if here.always else STEP_LIMIT
-        return deadline_since(visit.began_at, seconds, f"step {step.id}").nearest(here.deadline)
+            seconds = ALWAYS_LIMIT if position.always else STEP_LIMIT
+        return deadline_since(turn.began_at, seconds, f"step {step.id}").nearest(position.deadline)
 
-    def _remembered(self, step: Step, visit: Turn, ended: StepEnded) -> StepOutcome:
+    def _replayed(self, step: Step, turn: Turn, ended: StepEnded) -> StepOutcome:
         """The end of a step that an earlier process brought to its end."""
         if isinstance(step.body, Run):
-            self.parts.serials.skip(step.id, visit.attempts)
+            self.context.serials.skip(step.id, turn.attempts)
         logs = None
-        for started in visit.all_of(CommandStarted):
-            logs = (self.parts.run_dir / started.stdout, self.parts.run_dir / started.stderr)
+        for started in turn.all_of(CommandStarted):
+            logs = (self.context.run_dir / started.stdout, self.context.run_dir / started.stderr)
         fails_as = step.fails_as if ended.outcome not in PASSING else None
         return StepOutcome(
             ended.outcome,
@@ -152,102 +152,108 @@ class Walk(Struct, frozen=True):
             logs=logs,
         )
 
-    def _leg(self, step: Step, here: Position, visit: Turn) -> StepOutcome:
+    def _leg(self, step: Step, position: Position, turn: Turn) -> StepOutcome:
         """The step's body, once; for a matrix, with the leg's values in scope."""
-        path = here.path_of(step.id)
+        path = position.path_of(step.id)
         kind, asked = _describe(step)
-        self.parts.note(visit, StepStarted(path, kind, asked, step.name, here.always))
+        self.context.record_once(turn, StepStarted(path, kind, asked, step.name, position.always))
         body = step.body
         match body:
             case Run():
-                ended = run_step(self.parts, here, step, body, visit)
+                ended = run_step(self.context, position, step, body, turn)
             case Upload() | Download() | Diff() | Remove() | Build():
                 # Each does all of its work again, and gets the same.
-                ended = run_action(self.parts, here, step, body)
+                ended = run_action(self.context, position, step, body)
             case Repeat():
-                ended = self._retried(step, here, visit, lambda _: self._repeat(body, here, path, visit, step.fails_as))
+                ended = self._retried(
+                    step, position, turn, lambda _: self._repeat(body, position, path, turn, step.fails_as)
+                )
             case Parallel():
-                ended = self._retried(step, here, visit, lambda _: self._parallel(body, here, path))
+                ended = self._retried(step, position, turn, lambda _: self._parallel(body, position, path))
             case _:
                 assert_never(body)
         if step.fails_as and ended.outcome not in PASSING:
             ended = replace(ended, fails_as=step.fails_as)
         return ended
 
-    def _retried(self, step: Step, here: Position, visit: Turn, attempt: Callable[[int], StepOutcome]) -> StepOutcome:
-        return with_retries(self.parts, here, here.path_of(step.id), step.retry, attempt, visit)
+    def _retried(
+        self, step: Step, position: Position, turn: Turn, attempt: Callable[[int], StepOutcome]
+    ) -> StepOutcome:
+        return with_retries(self.context, position, position.path_of(step.id), step.retry, attempt, turn)
 
-    def _repeat(self, body: Repeat, here: Position, path: str, visit: Turn, fails_as: str | None) -> StepOutcome:
-        most = number_of(body.max, here.scope)
+    def _repeat(self, body: Repeat, position: Position, path: str, turn: Turn, fails_as: str | None) -> StepOutcome:
+        most = number_of(body.max, position.scope)
         assert most is not None
-        levels_of(self.parts, body.steps, here)
+        expected_levels(self.context, body.steps, position)
         number, rounds = 0, int(most)
         while number < rounds:
             number += 1
-            self.parts.note(visit, RoundStarted(path, number, rounds))
-            inside = replace(here.inside(f"{path}[{number}]", here.scope.in_round(number)), in_round=True)
+            self.context.record_once(turn, RoundStarted(path, number, rounds))
+            inside = replace(position.inside(f"{path}[{number}]", position.scope.in_round(number)), in_round=True)
             ended = self.sequence(body.steps, inside)
-            if ended.help is InputState.WANTED:
+            if ended.input is InputState.WANTED:
                 return ended
-            if ended.help is InputState.GIVEN:
+            if ended.input is InputState.GIVEN:
                 # Nothing was finished for others to judge: the next round is this one's second try.
                 rounds += 1
                 continue
             if ended.outcome is not Outcome.SUCCEEDED:
-                return named(ended, f" in round {number}")
+                return name_failed_step(ended, f" in round {number}")
             if body.until is not None and body.until.evaluate(inside.scope.names):
-                here.scope.forged.extend(unattested_condition(inside.scope, body.until))
+                position.scope.forged.extend(unattested_condition(inside.scope, body.until))
                 return ended
         if body.until is None:
             return StepOutcome(Outcome.SUCCEEDED)
-        return StepOutcome(Outcome.FAILED, message=not_reached(body, fails_as, rounds, here.scope.steps), at="")
+        return StepOutcome(
+            Outcome.FAILED, message=rounds_exhausted(body, fails_as, rounds, position.scope.steps), at=""
+        )
 
-    def _parallel(self, body: Parallel, here: Position, path: str) -> StepOutcome:
-        inside = here.inside(path)
+    def _parallel(self, body: Parallel, position: Position, path: str) -> StepOutcome:
+        inside = position.inside(path)
         jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
         return self._side_by_side(jobs, inside, body.max_parallel)
 
-    def _matrix(self, step: Step, here: Position) -> StepOutcome:
+    def _matrix(self, step: Step, position: Position) -> StepOutcome:
         legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
         jobs = [
-            (of_leg, lambda of_leg=of_leg, leg=leg: self._matrix_leg(of_leg, here, leg))
-            for of_leg, leg in ((_of_leg(step, leg), leg) for leg in legs)
+            (leg_step, lambda leg_step=leg_step, leg=leg: self._matrix_leg(leg_step, position, leg))
+            for leg_step, leg in ((_leg_step(step, leg), leg) for leg in legs)
         ]
-        return self._side_by_side(jobs, here, step.matrix_parallel)
+        return self._side_by_side(jobs, position, step.matrix_parallel)
 
-    def _matrix_leg(self, of_leg: Step, here: Position, leg: dict[str, Json]) -> StepOutcome:
-        return self._until_helped(here, lambda: self._leg_turn(of_leg, here, leg))
+    def _matrix_leg(self, leg_step: Step, position: Position, leg: dict[str, Json]) -> StepOutcome:
+        return self._until_answered(position, lambda: self._leg_turn(leg_step, position, leg))
 
-    def _leg_turn(self, of_leg: Step, here: Position, leg: dict[str, Json]) -> StepOutcome:
+    def _leg_turn(self, leg_step: Step, position: Position, leg: dict[str, Json]) -> StepOutcome:
         began = time.monotonic()
-        visit = self.parts.past.visit(here.path_of(of_leg.id))
-        inside = replace(here, scope=here.scope.in_leg(leg))
-        if visit.ended and not _has_inner(of_leg):
-            return self._end(of_leg, inside, visit, self._remembered(of_leg, visit, visit.ended), began)
+        turn = self.context.replay.next_turn(position.path_of(leg_step.id))
+        inside = replace(position, scope=position.scope.in_leg(leg))
+        if turn.ended and not _has_inner(leg_step):
+            return self._end(leg_step, inside, turn, self._replayed(leg_step, turn, turn.ended), began)
         try:
-            ended = self._leg(of_leg, inside, visit)
+            ended = self._leg(leg_step, inside, turn)
         except PccpipeError as error:
             ended = StepOutcome(Outcome.FAILED, message=str(error))
-        return self._end(of_leg, inside, visit, ended, began)
+        return self._end(leg_step, inside, turn, ended, began)
 
     def _side_by_side(
-        self, jobs: Sequence[tuple[Step, Callable[[], StepOutcome]]], here: Position, at_once: int
+        self, jobs: Sequence[tuple[Step, Callable[[], StepOutcome]]], position: Position, at_once: int
     ) -> StepOutcome:
         """Run all jobs to their ends, `at_once` side by side; the first in order that did not pass decides."""
 
-        def unless_barred(job: tuple[Step, Callable[[], StepOutcome]]) -> StepOutcome:
+        def unless_over(job: tuple[Step, Callable[[], StepOutcome]]) -> StepOutcome:
             step, run = job
-            return self._barred(step, here) or run()
+            return self._end_before(step, position) or run()
 
-        levels = levels_of(self.parts, [step for step, _ in jobs], here)
+        levels = expected_levels(self.context, [step for step, _ in jobs], position)
         if at_once == 1:
-            ends = [unless_barred(job) for job in jobs]
+            ends = [unless_over(job) for job in jobs]
         else:
             pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step")
-            with self.parts.exposure.expecting(levels), pool:
-                ends = list(pool.map(unless_barred, jobs))
+            with self.context.exposure.expecting(levels), pool:
+                ends = list(pool.map(unless_over, jobs))
         for wanted in (InputState.WANTED, InputState.GIVEN):
-            asking = next((ended for ended in ends if ended.help is wanted), None)
+            asking = next((ended for ended in ends if ended.input is wanted), None)
             if asking:
                 return asking
         for (step, _), ended in zip(jobs, ends, strict=True):
@@ -260,22 +266,22 @@ class Walk(Struct, frozen=True):
             return True
         # A place of the run stays away, is another run's, or has processes left: the run stops and keeps what it has.
         stops = ended.outcome is Outcome.UNAVAILABLE and (
-            ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(self.parts, ended.reason)
+            ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(self.context, ended.reason)
         )
         return step.continue_on_error and not stops and ended.outcome is not Outcome.CANCELLED
 
-    def _end(self, step: Step, here: Position, visit: Turn, ended: StepOutcome, began: float) -> StepOutcome:
-        if ended.help is InputState.WANTED:
+    def _end(self, step: Step, position: Position, turn: Turn, ended: StepOutcome, began: float) -> StepOutcome:
+        if ended.input is InputState.WANTED:
             return ended  # a group that is not over
-        fenced = self.parts.targets.fenced
-        if fenced and not visit.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
+        fenced = self.context.targets.fenced
+        if fenced and not turn.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
             raise LeftOpen(fenced)
         ignored = ended.outcome not in PASSING and self._goes_on(step, ended)
-        seconds = time.time() - visit.began_at if visit.began_at else time.monotonic() - began
-        if not visit.ended:
-            self.parts.journal.append(
+        seconds = time.time() - turn.began_at if turn.began_at else time.monotonic() - began
+        if not turn.ended:
+            self.context.journal.append(
                 StepEnded(
-                    here.path_of(step.id),
+                    position.path_of(step.id),
                     ended.outcome,
                     seconds,
                     ended.exit_code,
@@ -288,34 +294,34 @@ class Walk(Struct, frozen=True):
                     ended.unattested,
                 )
             )
-        if step.id in here.scope.steps:
-            here.scope.steps[step.id] = _view(ended, here.scope.steps[step.id])
-        if isinstance(step.body, Run) and not step.matrix and not here.always:
-            return self._with_help(step, here, visit, ended)
+        if step.id in position.scope.steps:
+            position.scope.steps[step.id] = _view(ended, position.scope.steps[step.id])
+        if isinstance(step.body, Run) and not step.matrix and not position.always:
+            return self._with_input_request(step, position, turn, ended)
         return ended
 
-    def _with_help(self, step: Step, here: Position, visit: Turn, ended: StepOutcome) -> StepOutcome:
+    def _with_input_request(self, step: Step, position: Position, turn: Turn, ended: StepOutcome) -> StepOutcome:
         """The end of a step whose agent may have asked a person for help."""
-        path = here.path_of(step.id)
-        if ended.outcome is not Outcome.SUCCEEDED or self.parts.cancel.requested:
+        path = position.path_of(step.id)
+        if ended.outcome is not Outcome.SUCCEEDED or self.context.cancel.requested:
             return ended
-        plea = unmarked_plea(ended.result)
-        if plea and not visit.ended:
-            self.parts.journal.append(
+        plea = unmarked_request(ended.result)
+        if plea and not turn.ended:
+            self.context.journal.append(
                 Warned(f"its agent asks for something without saying how to give it: {plea}", path)
             )
-        wanted = help_wanted(ended.result)
+        wanted = requested_input(ended.result)
         if wanted is None:
             return ended
-        if not visit.asked:
-            self.parts.journal.append(InputAsked(path, wanted.tried, wanted.needed, wanted.inputs))
-        if any(key not in visit.answers for key in wanted.inputs):
-            return replace(ended, help=InputState.WANTED, message=f"{path} needs {wanted.needed}")
+        if not turn.is_input_requested:
+            self.context.journal.append(InputAsked(path, wanted.tried, wanted.needed, wanted.inputs))
+        if any(key not in turn.answers for key in wanted.inputs):
+            return replace(ended, input=InputState.WANTED, message=f"{path} needs {wanted.needed}")
         # A leg of a matrix is `unit[node=20]`, and known to expressions as `unit`.
         name = step.id.partition("[")[0]
-        view = here.scope.steps[name]
-        here.scope.steps[name] = replace(view, answers=view.answers.with_more(visit.answers))
-        return replace(ended, help=InputState.GIVEN)
+        view = position.scope.steps[name]
+        position.scope.steps[name] = replace(view, answers=view.answers.with_more(turn.answers))
+        return replace(ended, input=InputState.GIVEN)
 
 
 def _has_inner(step: Step) -> bool:
@@ -323,7 +329,7 @@ def _has_inner(step: Step) -> bool:
     return bool(step.matrix) or isinstance(step.body, Repeat | Parallel)
 
 
-def _of_leg(step: Step, leg: Mapping[str, Json]) -> Step:
+def _leg_step(step: Step, leg: Mapping[str, Json]) -> Step:
     label = ",".join(f"{key}={value}" for key, value in leg.items())
     return replace(step, id=f"{step.id}[{label}]", matrix={}, fails_as=None)
 

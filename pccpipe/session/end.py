@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pccpipe.session.vm import ProjectVm
 
 
-def name_daemons(parts: RunContext, vm: ProjectVm, state: RunState, seconds: float) -> None:
+def name_daemons(context: RunContext, vm: ProjectVm, state: RunState, seconds: float) -> None:
     """Name what the run's commands left running on the VM and nothing ends: it is the next run's neighbour.
 
     An account of the commands' own is swept instead. What a command began carries its mark and has ended with it, but
@@ -36,24 +36,24 @@ def name_daemons(parts: RunContext, vm: ProjectVm, state: RunState, seconds: flo
         if lines := unknown_processes(machine, vm.root, younger_than=seconds):
             pids = " ".join(line.partition(" ")[0] for line in lines)
             words = f"still running on {machine.host} after the run: {in_words(machine.facts.user, lines)}"
-            parts.journal.append(Warned(f"{words}; fix: kill {pids}, on the VM"))
+            context.journal.append(Warned(f"{words}; fix: kill {pids}, on the VM"))
 
 
-def clear_up(parts: RunContext, folders: Folders) -> None:
+def clear_up(context: RunContext, folders: Folders) -> None:
     """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
     if not folders.sent.exists():
         return
-    cancel = parts.cancel
+    cancel = context.cancel
     try:
         # After a cancel, only one that comes from now on cuts it short.
         with cancel.shield() if cancel.requested else nullcontext(cancel) as from_now_on:
-            is_kept = parts.workspace.has_untold_changes(Halt(from_now_on))
+            is_kept = context.workspace.has_untold_changes(Halt(from_now_on))
     except (PccpipeError, OSError):
         is_kept = True  # no diff can be made of it, or nobody waits for it
     if is_kept:
         from pccpipe.words import size
 
-        parts.journal.append(
+        context.journal.append(
             Warned(
                 f"files that this run changed exist only in {folders.copy} ({size(tree_size(folders.copy))}): no diff "
                 f"has all of them; once you have what you need: rm -rf {shlex.quote(str(folders.copy))}"
@@ -63,4 +63,4 @@ def clear_up(parts: RunContext, folders: Folders) -> None:
     for folder in (folders.copy, folders.sent):
         if not remove_tree(folder):
             words = f"not removed: {folder}: another user's files are in it"
-            parts.journal.append(Warned(f"{words}; fix: sudo rm -rf {shlex.quote(str(folder))}"))
+            context.journal.append(Warned(f"{words}; fix: sudo rm -rf {shlex.quote(str(folder))}"))

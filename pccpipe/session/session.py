@@ -149,7 +149,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         secrets=job.secrets,
         accept=proxy.accept,
     )
-    parts = RunContext(
+    context = RunContext(
         run_id=job.run_id,
         run_dir=folders.record,
         pipeline=job.pipeline,
@@ -162,11 +162,11 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         cancel=cancel,
         fallback_allowed=job.fallback_allowed and not project.isolation_required,
         serials=Serials(),
-        past=Replay(events),
+        replay=Replay(events),
         proxy=proxy,
         logs=LogQuota(project.log_quota),
         room=room,
-        accepted=frozenset(job.accepted_fallbacks),
+        accepted_fallbacks=frozenset(job.accepted_fallbacks),
     )
     vm = assembly.vm if _needs_vm(job.pipeline) else None
     if vm:
@@ -174,7 +174,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         vm.queue(caller.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
         vm.warn(lambda message: _tell(journal, Warned(message)))
     try:
-        ended = _recorded(parts, folders, first, job.inputs, state, vm)
+        ended = _recorded(context, folders, first, job.inputs, state, vm)
     except BaseException as error:
         mask_error(error, masker)
         raise
@@ -189,7 +189,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
 
 
 def _recorded(
-    parts: RunContext,
+    context: RunContext,
     folders: Folders,
     first: RunStarted | RunResumed,
     inputs: Mapping[str, Json],
@@ -200,43 +200,43 @@ def _recorded(
     # Imported when the connection is on its way: its login takes as long.
     from pccpipe.executor.executor import RunOutcome, execute
 
-    began_at = parts.past.began_at or time.time()
-    parts.journal.append(first)
-    if not parts.past.is_empty:
-        parts.workspace.take_up()
-        if parts.past.cancelled_by and not parts.past.always:
-            parts.cancel.request(parts.past.cancelled_by)
+    began_at = context.replay.began_at or time.time()
+    context.journal.append(first)
+    if not context.replay.is_empty:
+        context.workspace.take_up()
+        if context.replay.cancelled_by and not context.replay.always:
+            context.cancel.request(context.replay.cancelled_by)
     ended = RunOutcome(Outcome.FAILED, "failed", "pccpipe itself failed; the traceback says where")
     going_on = False
     try:
         with (
-            parts.cancel.watched_by(lambda _: parts.room.give_up()),
-            parts.cancel.watched_by(lambda grace: _tell_cancel(parts, grace)),
-            _interrupting(vm, parts.cancel),
-            requests.obeyed(parts.run_dir, lambda by, who: _obey(parts.cancel, by, who)),
+            context.cancel.watched_by(lambda _: context.room.give_up()),
+            context.cancel.watched_by(lambda grace: _tell_cancel(context, grace)),
+            _interrupting(vm, context.cancel),
+            requests.obeyed(context.run_dir, lambda by, who: _obey(context.cancel, by, who)),
         ):
-            busy = _claimed(parts, vm) if vm else None
-            ended = busy or execute(parts, inputs)
+            busy = _claimed(context, vm) if vm else None
+            ended = busy or execute(context, inputs)
     except VmBusy as busy:
         # A run that was begun before is not over for that: it is resumed later.
         going_on = True
-        if parts.past.was_paused:
-            parts.journal.append(
-                RunStopped(Outcome.UNAVAILABLE, busy.message, f"pccpipe resume {parts.run_id}", Reason.VM_BUSY)
+        if context.replay.was_paused:
+            context.journal.append(
+                RunStopped(Outcome.UNAVAILABLE, busy.message, f"pccpipe resume {context.run_id}", Reason.VM_BUSY)
             )
         raise
     finally:
-        if parts.room.is_missing:
+        if context.room.is_missing:
             pass  # nothing can be recorded; the process that resumes the run does all of this
         elif ended.outcome is None:
-            parts.journal.append(RunWaiting(ended.message))
+            context.journal.append(RunWaiting(ended.message))
         elif ended.stopped:
-            parts.journal.append(RunStopped(ended.outcome, ended.message, ended.hint, ended.reason))
+            context.journal.append(RunStopped(ended.outcome, ended.message, ended.hint, ended.reason))
         elif not going_on:
-            if vm and not parts.cancel.requested:
-                name_daemons(parts, vm, state, time.time() - began_at)
-            clear_up(parts, folders)
-            parts.journal.append(
+            if vm and not context.cancel.requested:
+                name_daemons(context, vm, state, time.time() - began_at)
+            clear_up(context, folders)
+            context.journal.append(
                 RunEnded(ended.outcome, ended.status, state.downgraded, time.time() - began_at, ended.message)
             )
     return ended
@@ -249,23 +249,23 @@ def _interrupting(vm: ProjectVm | None, cancel: Cancel) -> AbstractContextManage
     return cancel.watched_by(lambda _: vm.interrupt())
 
 
-def _claimed(parts: RunContext, vm: ProjectVm) -> RunOutcome | None:
+def _claimed(context: RunContext, vm: ProjectVm) -> RunOutcome | None:
     """Have the VM for this run alone; or how a run ends that can't have it."""
     from pccpipe.executor.executor import RunOutcome
 
     try:
-        unless_halted(Halt(parts.cancel), vm.claim)
+        unless_halted(Halt(context.cancel), vm.claim)
     except Halted:
-        if not parts.past.is_empty:
-            parts.absence.since(time.monotonic())
+        if not context.replay.is_empty:
+            context.absence.since(time.monotonic())
             return None  # what it had begun is brought to its end first
         return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
     except Unavailable:
         return None  # each step that asks for the VM is told so, and may have a fallback
     except VmBusy as busy:
-        if parts.cancel.requested:
+        if context.cancel.requested:
             return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
-        if not parts.past.is_empty:
+        if not context.replay.is_empty:
             raise
         return RunOutcome(Outcome.UNAVAILABLE, "vm_busy", f"{busy.message}; {busy.hint}")
     return None
@@ -275,10 +275,10 @@ def _tell(journal: Journal, happening: Happening) -> None:
     journal.append(happening)
 
 
-def _tell_cancel(parts: RunContext, grace: float) -> None:
+def _tell_cancel(context: RunContext, grace: float) -> None:
     # The watchers after this one end what runs, whether or not the cancel can be recorded.
     with contextlib.suppress(RecordFull):
-        parts.journal.append(Cancelling(parts.cancel.by, grace, parts.cancel.who))
+        context.journal.append(Cancelling(context.cancel.by, grace, context.cancel.who))
 
 
 def _obey(cancel: Cancel, by: str, who: str) -> None:

@@ -188,7 +188,7 @@ class Stage:
         text: str,
         notes: Notes | None = None,
         targets: DummyTargets | None = None,
-        past: Replay | None = None,
+        replay: Replay | None = None,
         **inputs: Json,
     ) -> Played:
         """Play it; with notes, targets and past of a run that was killed, play its rest."""
@@ -213,9 +213,9 @@ class Stage:
             cancel=self.cancel,
             fallback_allowed=self.fallback_allowed,
             serials=Serials(),
-            past=past or Replay(),
+            replay=replay or Replay(),
             proxy=self.proxy,
-            accepted=self.accepted,
+            accepted_fallbacks=self.accepted,
         )
         outcome = execute(parts, resolve_inputs(pipeline, inputs))
         return Played(outcome, notes, targets, workspace, run_dir)

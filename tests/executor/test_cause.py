@@ -48,7 +48,7 @@ def test_a_resumed_loop_says_the_same(stage: Stage) -> None:
     stage.script = lambda command: Play(exit=Exit(1)) if command.step == "test" else Play()
     first = stage.play(ROUNDS)
     happened = [Event(number, 0.0, what) for number, what in enumerate(first.notes.happenings[:-1], 1)]
-    assert stage.play(ROUNDS, past=Replay(happened)).outcome.message == first.outcome.message
+    assert stage.play(ROUNDS, replay=Replay(happened)).outcome.message == first.outcome.message
 
 
 AGENT = """

@@ -24,7 +24,7 @@ from pccpipe.record.events import (
 from pccpipe.target import Command, ContainerSettings, Exit
 from pccpipe.targets.dummy import Play
 from tests.executor.rehearsal import DummyTargets, Notes, Played, Stage
-from tests.executor.test_past import KilledError, MortalNotes, began
+from tests.executor.test_replay import KilledError, MortalNotes, began
 from tests.record.script import events as stamped
 
 GONE = Unavailable(Reason.SSH_AUTH_FAILED, "Permission denied (publickey)")
@@ -222,20 +222,20 @@ def test_a_kill_between_the_word_and_the_start_exposes(stage: Stage) -> None:
     text = BUILT.replace("run: agent}", "run: agent, continue_on_error: true}") + (
         "      - {id: test, on: vm, run: x, fallback: {on: local}}\n"
     )
-    past = killed_past(StepStarted("build", "run", Place.CONTAINER), MayHaveBegun("build", 1, Place.CONTAINER))
-    played = stage.play(text, Notes(), FirstPlaceGone(stage).targets, past)
+    replay = killed_past(StepStarted("build", "run", Place.CONTAINER), MayHaveBegun("build", 1, Place.CONTAINER))
+    played = stage.play(text, Notes(), FirstPlaceGone(stage).targets, replay)
     assert "test@local" not in played.order
     assert played.end_of("test").reason is Reason.AFTER_UNTRUSTED_CODE
 
 
 def test_what_may_have_begun_before_a_kill_is_lost_if_its_place_stays_away(stage: Stage, mocker: MockerFixture) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.lost_after = 0.2
     stage.script = lambda command: Play(unavailable=Unavailable(Reason.SSH_REFUSED, "no")) if command.step else Play()
     targets = stage.targets()
     targets[Place.VM].open = targets[Place.VM].find = refuse  # type: ignore[method-assign,assignment]
-    past = killed_past(StepStarted("s", "run", Place.VM))
-    played = stage.play("steps: [{id: s, on: vm, run: x, fallback: {on: local}}]", Notes(), targets, past)
+    replay = killed_past(StepStarted("s", "run", Place.VM))
+    played = stage.play("steps: [{id: s, on: vm, run: x, fallback: {on: local}}]", Notes(), targets, replay)
     assert played.end_of("s").outcome is Outcome.LOST
     assert played.order == []
 

@@ -30,7 +30,7 @@ from pccpipe.record.state import RunState
 from pccpipe.target import Command, Isolation
 from pccpipe.targets.dummy import DummyTarget, Play
 from tests.executor.rehearsal import DummyTargets, Notes, Stage
-from tests.executor.test_past import KilledError, MortalNotes, began
+from tests.executor.test_replay import KilledError, MortalNotes, began
 from tests.record.script import events as stamped
 
 GONE = Unavailable(Reason.SSH_AUTH_FAILED, "Permission denied (publickey)")
@@ -87,16 +87,16 @@ def test_a_group_that_is_tried_again_takes_back_nothing_of_its_first_try(stage: 
 def test_a_place_that_says_no_on_resume_proves_not_that_an_agent_never_began(
     stage: Stage, mocker: MockerFixture
 ) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.lost_after = 0.1
     text = BOX + "\n    steps: [{id: build, on: container, container: box, run: agent, fallback: {on: local}}]"
     targets = stage.targets()
     shut(targets[Place.CONTAINER])
-    past = past_of(StepStarted("build", "run", Place.CONTAINER), MayHaveBegun("build", 1, Place.CONTAINER))
-    played = stage.play(text, Notes(), targets, past)
+    replay = past_of(StepStarted("build", "run", Place.CONTAINER), MayHaveBegun("build", 1, Place.CONTAINER))
+    played = stage.play(text, Notes(), targets, replay)
     assert played.order == []
     assert played.end_of("build").outcome is Outcome.LOST
-    assert past.exposure.is_exposed
+    assert replay.exposure.is_exposed
 
 
 def test_what_is_not_said_to_begin_has_not_begun(stage: Stage) -> None:
@@ -104,8 +104,8 @@ def test_what_is_not_said_to_begin_has_not_begun(stage: Stage) -> None:
     text = BOX + "\n    steps: [{id: build, on: container, container: box, run: agent, fallback: {on: local}}]"
     targets = stage.targets()
     shut(targets[Place.CONTAINER], Unavailable(Reason.ENGINE_MISSING, "no socket"))
-    past = past_of(StepStarted("build", "run", Place.CONTAINER), project_identity="known")
-    assert stage.play(text, Notes(), targets, past).order == ["build@local"]
+    replay = past_of(StepStarted("build", "run", Place.CONTAINER), project_identity="known")
+    assert stage.play(text, Notes(), targets, replay).order == ["build@local"]
 
 
 def test_a_record_of_an_older_version_says_by_its_commands_what_began(stage: Stage) -> None:
@@ -118,7 +118,7 @@ def test_a_record_of_an_older_version_says_by_its_commands_what_began(stage: Sta
     """
     )
     had = Isolation(Place.CONTAINER, "vm", "1000:1000", "c")
-    past = past_of(
+    replay = past_of(
         StepStarted("build", "run", Place.CONTAINER),
         CommandStarted("build", 1, "build-1", had, "logs/a", "logs/b"),
         CommandEnded("build", 1, Outcome.SUCCEEDED, 0),
@@ -126,7 +126,7 @@ def test_a_record_of_an_older_version_says_by_its_commands_what_began(stage: Sta
     )
     targets = stage.targets()
     shut(targets[Place.VM])
-    played = stage.play(text, Notes(), targets, past)
+    played = stage.play(text, Notes(), targets, replay)
     assert played.order == []
     assert played.end_of("test").reason is Reason.AFTER_UNTRUSTED_CODE
 
@@ -209,12 +209,12 @@ def test_consent_counts_also_after_a_kill_right_after_the_refusal(stage: Stage) 
 
 
 def test_what_a_resumed_run_began_before_a_kill_is_in_doubt_too(stage: Stage, mocker: MockerFixture) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.lost_after = 0.1
     text = BOX + "\n    steps: [{id: build, on: container, container: box, run: agent, fallback: {on: local}}]"
     targets = stage.targets()
     shut(targets[Place.CONTAINER])
-    past = past_of(
+    replay = past_of(
         StepStarted("build", "run", Place.CONTAINER),
         TargetUnavailable("build", 1, Place.CONTAINER, Reason.ENGINE_STOPPED, ""),
         StepEnded("build", Outcome.UNAVAILABLE, 1.0, reason=Reason.ENGINE_STOPPED),
@@ -222,7 +222,7 @@ def test_what_a_resumed_run_began_before_a_kill_is_in_doubt_too(stage: Stage, mo
         RESUMED,
         MayHaveBegun("build", 1, Place.CONTAINER),
     )
-    assert stage.play(text, Notes(), targets, past).order == []
+    assert stage.play(text, Notes(), targets, replay).order == []
 
 
 def test_a_step_whose_leftovers_stopped_the_run_runs_again_when_it_is_resumed(stage: Stage) -> None:
@@ -335,7 +335,7 @@ def test_a_retry_that_is_on_record_is_followed_although_the_place_counts_as_away
     no = TargetUnavailable("both.test", 1, Place.VM, Reason.SSH_REFUSED, "no")
     targets = stage.targets()
     targets[Place.LOCAL].commands.append(Command("both.test-3", "test", 3, "x"))
-    past = past_of(
+    replay = past_of(
         StepStarted("both", "parallel"),
         StepStarted("both.test", "run", Place.VM),
         no,
@@ -351,7 +351,7 @@ def test_a_retry_that_is_on_record_is_followed_although_the_place_counts_as_away
         ),
     )
     targets[Place.VM].commands.append(Command("both.other-1", "other", 1, "x"))
-    played = stage.play(text, Notes(), targets, past)
+    played = stage.play(text, Notes(), targets, replay)
     assert played.order == []
     assert played.outcome.outcome is Outcome.SUCCEEDED
 

@@ -155,7 +155,7 @@ def away(times: int, error: Unavailable) -> Script:
 
 
 def test_a_vm_that_was_used_is_waited_for_and_not_fallen_back_from(stage: Stage, mocker: MockerFixture) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.had_vm = True
     stage.script = away(3, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
     played = stage.play("steps: [{id: a, on: vm, run: x, fallback: {on: local}}]")
@@ -164,8 +164,8 @@ def test_a_vm_that_was_used_is_waited_for_and_not_fallen_back_from(stage: Stage,
 
 
 def test_a_run_that_waits_says_for_what_and_what_fixes_it(stage: Stage, mocker: MockerFixture) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
-    mocker.patch("pccpipe.executor.patience.WARN_AFTER", 0.0)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.WARN_AFTER", 0.0)
     stage.had_vm, stage.lost_after = True, 60.0
     stage.script = away(3, Unavailable(Reason.SSH_SESSION_REFUSED, "vm opens no session", "set MaxSessions 10"))
     played = stage.play("steps: [{id: a, on: vm, run: x}]")
@@ -175,7 +175,7 @@ def test_a_run_that_waits_says_for_what_and_what_fixes_it(stage: Stage, mocker: 
 
 
 def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: MockerFixture) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.had_vm, stage.lost_after = True, 0.3
     stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
     began = time.monotonic()
@@ -188,8 +188,8 @@ def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: M
 
 
 def test_one_wait_for_a_vm_that_stays_away_is_enough_for_all_steps(stage: Stage, mocker: MockerFixture) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
-    mocker.patch("pccpipe.executor.patience.PATIENCE", 0.05)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.PATIENCE", 0.05)
     stage.had_vm, stage.lost_after = True, 3.0
     gone = Unavailable(Reason.SSH_REFUSED, "Connection refused")
     stage.script = lambda command: Play(lost="the VM is away") if command.step == "a" else Play(unavailable=gone)
@@ -208,7 +208,7 @@ def test_one_wait_for_a_vm_that_stays_away_is_enough_for_all_steps(stage: Stage,
 def test_a_place_that_stays_away_stops_the_run_also_where_a_failure_would_not(
     stage: Stage, mocker: MockerFixture
 ) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.had_vm, stage.lost_after = True, 0.2
     stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
     text = "steps: [{id: a, on: vm, run: x, continue_on_error: true}, {id: b, on: local, run: x}]"
@@ -227,7 +227,7 @@ def test_a_place_that_stays_away_stops_the_run_also_where_a_failure_would_not(
 def test_a_call_that_broke_in_the_midst_is_made_again_also_on_a_place_never_had(
     stage: Stage, mocker: MockerFixture
 ) -> None:
-    mocker.patch("pccpipe.executor.patience.FIRST_PAUSE", 0.01)
+    mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.script = away(2, Broken(Reason.ENGINE_STOPPED, "the connection ended"))
     played = stage.play("containers: {b: {image: i}}\nsteps: [{id: a, on: container, container: b, run: x}]")
     assert played.order == ["a@container"]

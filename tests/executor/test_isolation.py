@@ -104,7 +104,7 @@ def test_a_resumed_run_obeys_as_the_first_process_did(stage: Stage, life: int) -
         RunStarted("rehearsal-1", "r", "/p", "p", IsolationMode.VM, {}, "/w", ("a",), "0", "h", 1)
     ]
     kept = [*begun, *whole[:life]]
-    rest = stage.play(text, Notes(), past=Replay(stamped(kept)))
+    rest = stage.play(text, Notes(), replay=Replay(stamped(kept)))
     assert rest.order == []
     assert not rest.notes.of(StepDowngraded)
     assert rest.outcome.outcome is Outcome.UNAVAILABLE

@@ -15,7 +15,7 @@ from pccpipe.detached.trailer import TrailerFinder
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.stream import Body, EngineAnswer, EngineAnswerError, FrameParser
 from pccpipe.errors import PccpipeError
-from pccpipe.executor.help import check_request, help_wanted, unmarked_plea
+from pccpipe.executor.input_request import check_request, requested_input, unmarked_request
 from pccpipe.executor.replay import Replay
 from pccpipe.executor.result import masked_result, parse_result
 from pccpipe.gc.look import Site, look
@@ -70,9 +70,9 @@ def _json(data: bytes) -> None:
 def _result(data: bytes) -> None:
     value = parse_result(data, "result.json", None)
     masked_result(data, "result.json", Masker([SECRET]))
-    unmarked_plea(value)
+    unmarked_request(value)
     check_request(value)
-    help_wanted(value)
+    requested_input(value)
 
 
 def _result_schema(data: bytes) -> None:

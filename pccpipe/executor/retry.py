@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable
 
 from pccpipe.executor.context import Position, RunContext, StepOutcome
-from pccpipe.executor.patience import is_away
 from pccpipe.executor.replay import Turn
+from pccpipe.executor.waiting import is_away
 from pccpipe.outcome import FINAL, Outcome
 from pccpipe.record.events import StepRetrying
 from pccpipe.spec.model import Retry
 
 
 def with_retries(
-    parts: RunContext,
-    here: Position,
+    context: RunContext,
+    position: Position,
     path: str,
     retry: Retry,
     attempt: Callable[[int], StepOutcome],
-    visit: Turn,
+    turn: Turn,
     first: int = 1,
 ) -> StepOutcome:
     """Call `attempt(number)` until its outcome is none to try again after, at most `retry.attempts` times.
@@ -30,25 +30,25 @@ def with_retries(
     last = first + retry.attempts - 1
     for number in range(first, last + 1):
         ended = attempt(number)
-        if number == last or ended.outcome not in retry.outcomes or parts.cancel.requested or ended.code in FINAL:
+        if number == last or ended.outcome not in retry.outcomes or context.cancel.requested or ended.code in FINAL:
             break
-        if earlier := visit.take(StepRetrying):
+        if earlier := turn.consume(StepRetrying):
             # The rest of a wait that the process before did not end. A clock that was set back makes it no longer.
-            wait = min(earlier.wait, max(0.0, visit.due.popleft() - time.time()))
-            if not _waited(parts, here, wait):
+            wait = min(earlier.wait, max(0.0, turn.due.popleft() - time.time()))
+            if not _waited(context, position, wait):
                 break
             continue
-        if ended.outcome is Outcome.UNAVAILABLE and is_away(parts, ended.reason):
+        if ended.outcome is Outcome.UNAVAILABLE and is_away(context, ended.reason):
             break
         wait = retry.backoff * 2 ** (number - first)
-        if here.deadline:
-            wait = min(wait, here.deadline.left)
-        parts.journal.append(StepRetrying(path, number + 1, last, ended.outcome, wait))
-        if not _waited(parts, here, wait):
+        if position.deadline:
+            wait = min(wait, position.deadline.left)
+        context.journal.append(StepRetrying(path, number + 1, last, ended.outcome, wait))
+        if not _waited(context, position, wait):
             break
     return ended
 
 
-def _waited(parts: RunContext, here: Position, seconds: float) -> bool:
+def _waited(context: RunContext, position: Position, seconds: float) -> bool:
     """Wait before the next try; say whether there is to be one."""
-    return not (seconds and parts.cancel.wait(seconds)) and not (here.deadline and here.deadline.passed)
+    return not (seconds and context.cancel.wait(seconds)) and not (position.deadline and position.deadline.passed)

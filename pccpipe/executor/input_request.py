@@ -63,7 +63,7 @@ def check_request(result: Json) -> None:
         return  # handed on as text
 
 
-def help_wanted(result: Json) -> InputRequest | None:
+def requested_input(result: Json) -> InputRequest | None:
     """The request in a step's result, if there is one. One that is no good YAML is handed on as text: nobody is to
     lose what an agent has to say over a colon.
     """
@@ -80,7 +80,7 @@ def help_wanted(result: Json) -> InputRequest | None:
         return InputRequest("", written[: limits.REQUEST_FOR_HELP.most], _FREE)
 
 
-def unmarked_plea(result: Json) -> str:
+def unmarked_request(result: Json) -> str:
     """What an agent says in the field for its requests without the marks of one: a person should read it."""
     text = result.get(FIELD) if isinstance(result, dict) else None
     plea = text.strip() if isinstance(text, str) and not _MARKED.search(text) else ""

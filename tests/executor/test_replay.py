@@ -182,12 +182,12 @@ def test_a_cancelled_run_that_is_killed_stays_cancelled_and_runs_its_always_step
     stage.on_event = lambda event: stage.cancel.request("INT") if isinstance(event, CommandStarted) else None
     whole = stage.play(text)
     for life in range(2, len(whole.notes.happenings)):
-        past = Replay(stamped([began(), *whole.notes.happenings[:life]], time.time(), 0.001))
+        replay = Replay(stamped([began(), *whole.notes.happenings[:life]], time.time(), 0.001))
         rest, targets = Notes(), stage.targets()
         stage.cancel.request("INT")
         for command in whole.targets[Place.LOCAL].commands:
             targets[Place.LOCAL].commands.append(command)
-        resumed = stage.play(text, rest, targets, past)
+        resumed = stage.play(text, rest, targets, replay)
         assert resumed.outcome.outcome is Outcome.CANCELLED
         assert "never" not in {event.step for event in rest.of(StepStarted)}
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pccpipe.executor.help import help_wanted, unmarked_plea
+from pccpipe.executor.input_request import requested_input, unmarked_request
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import AlwaysStarted, Event, Happening, InputAsked, InputGiven, RunWaiting, Warned
@@ -15,7 +15,7 @@ from pccpipe.record.state import RunState
 from pccpipe.target import Command
 from pccpipe.targets.dummy import Play
 from tests.executor.rehearsal import DummyTargets, Notes, Played, Stage
-from tests.executor.test_past import began
+from tests.executor.test_replay import began
 from tests.record.script import events as stamped
 
 PLEA = """I am stuck.
@@ -34,7 +34,7 @@ def report(escalation: str = "") -> dict[str, bytes]:
 
 
 def test_a_request_is_read_from_between_its_marks() -> None:
-    wanted = help_wanted({"escalation": PLEA})
+    wanted = requested_input({"escalation": PLEA})
     assert wanted is not None
     assert (wanted.tried, wanted.needed) == ("guessing", "the host of the database")
     assert wanted.inputs == {"db_host": "Host name: of the database", "db_port": "db_port"}
@@ -53,21 +53,21 @@ def test_a_request_is_read_from_between_its_marks() -> None:
     ],
 )
 def test_a_request_that_is_no_good_yaml_is_handed_on_as_text_and_asks_for_an_answer(written: str) -> None:
-    wanted = help_wanted({"escalation": f"<<<NEED_HELP>>>\n{written}\n<<<END_HELP>>>"})
+    wanted = requested_input({"escalation": f"<<<NEED_HELP>>>\n{written}\n<<<END_HELP>>>"})
     assert wanted is not None
     assert (wanted.needed, list(wanted.inputs)) == (written, ["answer"])
 
 
 def test_a_request_that_names_no_inputs_asks_for_an_answer() -> None:
-    wanted = help_wanted({"escalation": "<<<NEED_HELP>>>\nwhat_i_need: a decision"})
+    wanted = requested_input({"escalation": "<<<NEED_HELP>>>\nwhat_i_need: a decision"})
     assert wanted is not None
     assert (wanted.needed, list(wanted.inputs)) == ("a decision", ["answer"])
 
 
 @pytest.mark.parametrize("result", [None, [], "x", {}, {"escalation": ""}, {"escalation": 3}])
 def test_no_request_where_there_is_none(result: object) -> None:
-    assert help_wanted(result) is None  # type: ignore[arg-type]
-    assert unmarked_plea(result) == ""  # type: ignore[arg-type]
+    assert requested_input(result) is None  # type: ignore[arg-type]
+    assert unmarked_request(result) == ""  # type: ignore[arg-type]
 
 
 LOOP = """

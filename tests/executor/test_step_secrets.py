@@ -101,8 +101,8 @@ def test_a_resumed_turn_goes_on_counting_and_knows_the_tokens_of_before(stage: S
         SecretsGiven("agent", 1, {"KEY": "proxy"}, {"KEY": "ab"}),
         before,
     ]
-    past = Replay(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
-    played = stage.play(TEXT.replace("retry: {attempts: 2, backoff: 0}", ""), past=past)
+    replay = Replay(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
+    played = stage.play(TEXT.replace("retry: {attempts: 2, backoff: 0}", ""), replay=replay)
     (ended,) = [each for each in played.notes.of(CommandEnded) if each.step == "agent"]
     assert "1,100 of this turn's max_tokens of 1,000 are used" in ended.message
 
@@ -168,6 +168,6 @@ def test_a_resumed_run_knows_what_earlier_rounds_used_and_what_was_on_its_way(st
         *(StepStarted("rounds", "repeat"), RoundStarted("rounds", 1, 4), StepStarted("rounds[1].agent", "run")),
         before,
     ]
-    past = Replay(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
-    assert past.pool("rounds[2].agent", 10_000).used == 6000
-    assert past.pool("other.agent", 10_000).used == 0
+    replay = Replay(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
+    assert replay.pool("rounds[2].agent", 10_000).used == 6000
+    assert replay.pool("other.agent", 10_000).used == 0

@@ -44,14 +44,14 @@ class Wait(Struct, frozen=True):
     consented: bool = False
 
 
-def is_away(parts: RunContext, reason: Reason | None) -> bool:
+def is_away(context: RunContext, reason: Reason | None) -> bool:
     """Say whether this is the reason of a place that the run has used, and that may be back in a moment."""
     if reason in ENGINE_AWAY:
-        return Place.CONTAINER in parts.used
-    return reason in VM_AWAY and (parts.targets.had_vm or bool(parts.used - {Place.LOCAL}))
+        return Place.CONTAINER in context.used
+    return reason in VM_AWAY and (context.targets.had_vm or bool(context.used - {Place.LOCAL}))
 
 
-def with_patience(parts: RunContext, wait: Wait, do: Callable[[], T]) -> T:
+def wait_for_place(context: RunContext, wait: Wait, do: Callable[[], T]) -> T:
     """Do what may be done twice; again while the place is away, if this run has used it, up to `lost_after`.
 
     A place that was never used is not waited for: a wrong address is an error at once. Raises `Unavailable`.
@@ -63,30 +63,30 @@ def with_patience(parts: RunContext, wait: Wait, do: Callable[[], T]) -> T:
         try:
             done = do()
         except Unavailable as no:
-            until = _until(parts, wait, no, began)
+            until = _until(context, wait, no, began)
             now = time.monotonic()
             if now + pause > until:
                 raise
             if not warned and now - began > WARN_AFTER:
                 warned = True
                 words = f"{no.words} ({no.reason}); waiting for it, {until - now:.0f} s more at most"
-                parts.journal.append(Warned(f"{words}; fix: {no.hint}" if no.hint else words, wait.path))
-            if parts.cancel.wait(pause):
+                context.journal.append(Warned(f"{words}; fix: {no.hint}" if no.hint else words, wait.path))
+            if context.cancel.wait(pause):
                 raise
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
             if wait.place is not Place.LOCAL:
-                parts.absence.end()
+                context.absence.end()
             return done
 
 
-def _until(parts: RunContext, wait: Wait, no: Unavailable, began: float) -> float:
+def _until(context: RunContext, wait: Wait, no: Unavailable, began: float) -> float:
     """Until when it is tried again, on the monotonic clock."""
-    away = is_away(parts, no.reason) or wait.in_doubt(no.reason)
+    away = is_away(context, no.reason) or wait.in_doubt(no.reason)
     until = 0.0
     if away and not wait.consented:
-        lost_after = parts.project.lost_after
-        until = max(parts.absence.since(time.monotonic()) + lost_after, began + min(PATIENCE, lost_after))
+        lost_after = context.project.lost_after
+        until = max(context.absence.since(time.monotonic()) + lost_after, began + min(PATIENCE, lost_after))
     elif away or isinstance(no, Broken):
         until = began + PATIENCE
     return min(until, wait.deadline.at) if wait.deadline else until
