@@ -45,6 +45,8 @@ from pccpipe.values import ENDPOINT, Json
 if TYPE_CHECKING:
     from pccpipe.checkup.check import DoctorReport, Fixed, Looked
     from pccpipe.executor.plan import Plan
+    from pccpipe.gc.look import Site
+    from pccpipe.gc.report import Collected, GcReport, Removal
 
 RUNS_DIR = Path(".system/runs")
 
@@ -243,6 +245,45 @@ def doctor(
         accept_new_host_key,
     )
     return examine(chart, fix=fix, on_looked=on_looked or (lambda _: None), on_mended=on_mended or (lambda _: None))
+
+
+def gc(
+    *,
+    project: Project | None = None,
+    runs_dir: str | Path | None = None,
+    older_than: float = 24 * 3600.0,
+    discard: Collection[str] = (),
+    dry_run: bool = False,
+    accept_new_host_key: bool = False,
+    on_removal: Callable[[Site, Removal], object] = lambda _site, _removal: None,
+    on_site: Callable[[Collected], object] = lambda _: None,
+) -> GcReport:
+    """Remove what runs left that no live run needs, on the project's VM, on the engine and on this machine.
+
+    Args:
+        project: default: only this machine is cleaned up.
+        runs_dir: as for `run`.
+        older_than: seconds without a change after which things of an unfinished run are removed.
+        discard: ids of runs of which all is removed, also changes that exist nowhere else.
+        dry_run: remove nothing.
+        accept_new_host_key: as for `run`.
+        on_removal: called with each thing once its fate is known, and with its site.
+        on_site: called with each site once all of it is done.
+
+    Raises UsageError if a link leads out of `runs_dir`, `Unavailable` if the VM can't be reached.
+    """
+    from pccpipe.gc.sites import collect_project
+
+    return collect_project(
+        project or local_project(),
+        _runs_dir(runs_dir),
+        older_than=older_than,
+        discard=discard,
+        dry_run=dry_run,
+        accept_new_host_key=accept_new_host_key,
+        on_removal=on_removal,
+        on_site=on_site,
+    )
 
 
 def provision(

@@ -79,7 +79,7 @@ class Patient:
 
     @property
     def subject(self) -> str:
-        project = f"project {self.chart.project.id} ({self.chart.project.path or 'no project file'})"
+        project = self.chart.project.title
         if self.vm is None:
             return f"{project}: this machine (isolation_mode {self.chart.project.isolation_mode.value})"
         return f"{project}: the VM {self.vm.user}@{self.vm.external_ip} port {self.vm.port}"

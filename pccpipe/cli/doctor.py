@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pccpipe.cli.options import project_here, project_option, runs_dir_option
+from pccpipe.cli.options import host_key_option, project_here, project_option, runs_dir_option
 from pccpipe.cli.process import take_variables
 from pccpipe.cli.run import can_be_live
 from pccpipe.values import ENDPOINT
@@ -29,7 +29,7 @@ endpoint_option = click.option(
 @endpoint_option
 @click.option("--fix", is_flag=True, help="Mend what can be mended without harm; asks nothing, says what it did.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON, at the end.")
-@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@host_key_option
 def doctor(
     *, project: Path | None, runs_dir: Path, endpoint: str, fix: bool, as_json: bool, accept_new_host_key: bool
 ) -> None:

@@ -68,6 +68,12 @@ accept_fallback_option = click.option(
 wait_option = click.option(
     "--wait", metavar="DURATION", default="0s", help="How long to wait for a VM that is another run's: 10m, 1h30m."
 )
+host_key_option = click.option(
+    "--accept-new-host-key", is_flag=True, help="Accept the VM's host key if known_hosts has no key for the VM."
+)
+downgrade_option = click.option(
+    "--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than it asked for."
+)
 format_option = click.option(
     "--format",
     "output",

@@ -11,6 +11,7 @@ from pccpipe.cli.doctor import endpoint_option, make_view
 from pccpipe.cli.options import (
     Format,
     format_option,
+    host_key_option,
     project_here,
     project_option,
     read_duration,
@@ -29,7 +30,7 @@ from pccpipe.cli.signals import obey_signals
 @endpoint_option
 @format_option
 @wait_option
-@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@host_key_option
 def provision(
     *,
     project: Path | None,

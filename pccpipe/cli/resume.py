@@ -11,7 +11,9 @@ from pccpipe.cli.crash import keep_tracebacks_in
 from pccpipe.cli.options import (
     Format,
     accept_fallback_option,
+    downgrade_option,
     format_option,
+    host_key_option,
     project_of_run_option,
     read_duration,
     record_of,
@@ -33,8 +35,8 @@ WAITS_FOR_A_PERSON = 5
 @format_option
 @wait_option
 @accept_fallback_option
-@click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
-@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@downgrade_option
+@host_key_option
 @click.pass_context
 def resume(
     context: click.Context,

@@ -16,7 +16,9 @@ from pccpipe.cli.options import (
     FILE,
     Format,
     accept_fallback_option,
+    downgrade_option,
     format_option,
+    host_key_option,
     input_option,
     local_option,
     no_fallback_option,
@@ -53,8 +55,8 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 @no_fallback_option
 @accept_fallback_option
 @local_option
-@click.option("--fail-on-downgrade", is_flag=True, help="Exit with 4 if a step ran with less isolation than asked for.")
-@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@downgrade_option
+@host_key_option
 @click.pass_context
 def run(
     context: click.Context,

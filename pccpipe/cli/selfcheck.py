@@ -13,6 +13,7 @@ import click
 
 from pccpipe.cli.options import (
     FILE,
+    host_key_option,
     input_option,
     project_for,
     project_option,
@@ -46,7 +47,7 @@ NOT_CHECKED = 3
 @click.option("--escape", is_flag=True, help="Try the ways out of containers and of the VM's account instead.")
 @click.option("--strict", is_flag=True, help="Exit with 3 also if a place could not be looked at, or not all of it.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--accept-new-host-key", is_flag=True, help="Take the host key of a VM that known_hosts does not know.")
+@host_key_option
 @click.pass_context
 def selfcheck(
     context: click.Context,
@@ -103,7 +104,7 @@ def selfcheck(
     if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
-        tell([f"project {of_project.id} ({of_project.path or 'no project file'})", *lines(report)])
+        tell([of_project.title, *lines(report)])
     if report.found:
         context.exit(FOUND)
     _exit(context, cancel, is_complete=report.whole and not (strict and report.unlooked))
@@ -136,7 +137,7 @@ def _escape(
     if of_project is None:
         raise UsageError("there is no project file, so nothing to get out of", "name one: --project FILE")
     if not as_json:
-        tell([f"project {of_project.id} ({of_project.path})"])
+        tell([of_project.title])
     with _checking() as (cancel, status):
         report = check_escape(
             of_project,

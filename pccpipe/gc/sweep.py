@@ -6,9 +6,6 @@ import contextlib
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import Enum
-
-from msgspec import Struct, field
 
 from pccpipe.detached import as_account, programs
 from pccpipe.docker_api.engine import DockerEngine
@@ -18,6 +15,7 @@ from pccpipe.gc.decide import Decision, Moment, Record, Thing, ThingKind, decide
 from pccpipe.gc.look import Inventory, RunThings, Site, look, script, why_alive
 from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
+from pccpipe.gc.report import Collected, Fate, Other, Removal
 from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.machine.answers import number_or_none
 from pccpipe.machine.base import Machine
@@ -31,57 +29,6 @@ REMOVE_TIMEOUT = 300.0
 DAY = 24 * 3600.0
 CLOCK_AHEAD = 60.0
 """Seconds by which a machine's clock may be ahead of this one's without being taken for wrong."""
-
-
-class Fate(Enum):
-    STAYS = "stays"
-    WOULD_GO = "would go"
-    GONE = "gone"
-    FAILED = "failed"
-    REVIVED = "revived"
-    """Something of its run began while we were about to remove it."""
-
-
-class Removal(Struct, frozen=True):
-    """What became of one thing. `freed` is in bytes; `words` say why it could not be removed."""
-
-    thing: Thing
-    verdict: Decision
-    fate: Fate
-    freed: int = 0
-    words: str = ""
-
-
-class Other(Struct, frozen=True):
-    """What became of something that is of no run, in a sentence."""
-
-    words: str
-    fate: Fate
-
-
-class Collected(Struct):
-    """What became of everything at a site, and what is none of ours."""
-
-    site: Site
-    outcomes: list[Removal] = field(default_factory=list)
-    strange: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    others: list[Other] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    """What is wrong with the machine and not for gc to change, in sentences."""
-    free: int | None = None
-    """Bytes on the disk of the runs' folders, after all."""
-    engine_free: int | None = None
-    """Bytes on the engine's disk, if it is another one."""
-
-    @property
-    def freed(self) -> int:
-        return sum(outcome.freed for outcome in self.outcomes)
-
-    @property
-    def has_failed(self) -> bool:
-        fates = [*(outcome.fate for outcome in self.outcomes), *(other.fate for other in self.others)]
-        return bool(self.problems) or Fate.FAILED in fates
 
 
 def collect(

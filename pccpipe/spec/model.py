@@ -355,3 +355,8 @@ class Project(Struct, frozen=True):
     path: Path | None = None
     local: bool = False
     """Whether all runs on this machine because the operator says so, and not the file."""
+
+    @property
+    def title(self) -> str:
+        """The project and its file, in words."""
+        return f"project {self.id} ({self.path or 'no project file'})"

@@ -169,7 +169,7 @@ def test_a_stopped_run_keeps_its_workspace_and_leaves_the_vm_to_others(
     cleaned = control.do("gc", *project, "--older-than", "0s")
     assert cleaned.returncode == 0, cleaned.stdout + cleaned.stderr
     assert "stopped" in cleaned.stdout
-    assert "none of pccpipe's" not in cleaned.stdout
+    assert "not created by pccpipe" not in cleaned.stdout
     kept = fresh_vm.sh(f"cat {fresh_vm.root}/.system/run-workspaces/{run_id}/run-tests.sh").stdout
     assert PROOF in kept
     # Another run has the VM: the stopped one stays stopped, and says so.

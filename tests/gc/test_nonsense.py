@@ -13,7 +13,8 @@ from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.gc.decide import CUT_OFF_LIMIT, Record
 from pccpipe.gc.look import Inventory, Site, look
 from pccpipe.gc.marks import wrong_marks
-from pccpipe.gc.sweep import Collected, Fate, collect
+from pccpipe.gc.report import Collected, Fate
+from pccpipe.gc.sweep import collect
 from pccpipe.gc.unknown import unknown_processes
 from pccpipe.machine.base import Done
 from tests.fuzz.sides import NEXT, Liar

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, warning
 from pccpipe.checkup.checks.account import let_probe_end
 from pccpipe.checkup.patient import HOLDER, Patient
 from pccpipe.gc.decide import ThingKind
 from pccpipe.gc.look import Site
-from pccpipe.gc.records import RunsDir
-from pccpipe.gc.sweep import Collected, Fate, collect
+from pccpipe.gc.report import Collected, Fate
+from pccpipe.gc.sites import local_site, vm_site
+from pccpipe.gc.sweep import collect
 from pccpipe.machine.lease import read_lease
-from pccpipe.outcome import IsolationMode
-from pccpipe.record.fence import system_folder
 
 
 def leftovers(patient: Patient) -> Finding:
@@ -73,18 +70,10 @@ def _things(count: int) -> str:
 
 
 def _site(patient: Patient) -> Site:
-    chart = patient.chart
+    project, runs_dir = patient.chart.project, patient.chart.runs_dir
     if patient.vm:
-        of_project = RunsDir(
-            chart.runs_dir,
-            lambda began: began.project == chart.project.id and began.isolation_mode is IsolationMode.VM,
-        )
-        return Site.on_vm(patient.machine, patient.root, of_project, patient.engine, run_as=patient.vm.run_as)
-    needs_engine = chart.project.isolation_mode is IsolationMode.CONTAINER
-    runs = RunsDir(chart.runs_dir)
-    system = system_folder(chart.runs_dir)
-    folder = os.path.relpath(chart.runs_dir, system)
-    return Site(patient.machine, str(system), runs, patient.engine, needs_engine, runs=folder)
+        return vm_site(patient.machine, patient.engine, project, runs_dir)
+    return local_site(patient.machine, project, runs_dir)
 
 
 LEFTOVERS = Check("leftovers", leftovers, ("folder",), limit=60)

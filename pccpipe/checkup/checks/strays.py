@@ -8,7 +8,7 @@ from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, wa
 from pccpipe.checkup.checks.leftovers import collect_leftovers, collected
 from pccpipe.checkup.patient import Patient
 from pccpipe.gc.decide import ThingKind
-from pccpipe.gc.sweep import Fate
+from pccpipe.gc.report import Fate
 from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.machine.answers import number
 
