@@ -13,13 +13,11 @@ LEFT = {
     "limits.py",
     "targets/container.py",
     "targets/contained.py",
-    "workspace/sync.py",
-    "workspace/intake.py",
     "machine/lease.sh",
     "detached/lane.sh",
 }
 """Files that are too long still."""
-LEFT_FUNCTIONS = {"workspace/diff.py: _lay_out", "session/session.py: _go", "record/state.py: apply"}
+LEFT_FUNCTIONS = {"session/session.py: _go", "record/state.py: apply"}
 
 
 def test_no_file_is_over_400_lines() -> None:

@@ -221,7 +221,7 @@ class Attempt(Struct):
                 if self.context.cancel.wait(ATTACH_EVERY):
                     raise _Abandoned(no.words) from no
         if not started.had.read_only_workspace:
-            self.context.workspace.touched(self.context.side_of(self.place))
+            self.context.workspace.mark_changed(self.context.side_of(self.place))
         return running, CommandLog(
             self.context.run_dir,
             started.stdout,
@@ -256,7 +256,7 @@ class Attempt(Struct):
             running = self._begin(target, command)
         # The run's copy stays the VM's, for who goes on with the run.
         if not context.targets.fenced and not (command.container and command.container.read_only_workspace):
-            context.workspace.touched(side)
+            context.workspace.mark_changed(side)
         return running, command
 
     def _begin(self, target: Target, command: Command) -> Running:
@@ -299,7 +299,7 @@ class Attempt(Struct):
     def _prepare(self, side: Side) -> None:
         context = self.context
         if context.targets.fenced:
-            if context.workspace.lay_out(self.step.halt):
+            if context.workspace.ensure_local(self.step.halt):
                 context.journal.append(Warned(LAST_KNOWN, self.path))
             return
         last_known = self.step.is_consented and self.place is not self.step.first[0]

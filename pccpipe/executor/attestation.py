@@ -26,7 +26,7 @@ def runs_as_login(context: RunContext, body: Run, place: Place) -> bool:
 
 def is_unattested(context: RunContext, body: Run, place: Place) -> bool:
     """Say whether a result of a command at `place` could be forged by a command on the VM, itself included."""
-    if context.side_of(place) is Side.HOME:
+    if context.side_of(place) is Side.LOCAL:
         return False
     vm = context.project.vm
     as_login_before = context.replay.login_began or (Place.VM in context.used and not (vm and vm.run_as))

@@ -161,7 +161,7 @@ class RunContext(Struct, frozen=True):
     def side_of(self, place: Place) -> Side:
         """Which copy of the workspace a command at `place` works in."""
         on_vm = self.project.isolation_mode is IsolationMode.VM and place is not Place.LOCAL
-        return Side.VM if on_vm else Side.HOME
+        return Side.VM if on_vm else Side.LOCAL
 
 
 class Serials:

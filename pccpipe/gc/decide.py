@@ -55,7 +55,7 @@ class Thing(Struct, frozen=True):
     """Of a lease: seconds since its last sign of life; None for one from before a reboot."""
     is_stale: bool = False
     """Of a lease."""
-    has_untold_changes: bool = False
+    has_undiffed_changes: bool = False
     """Of a copy: it holds changes that no diff has, or nobody can tell."""
     is_only_copy: bool = False
     """Of a workspace on the VM: it holds changes that were not brought back, or nobody can tell."""
@@ -172,7 +172,7 @@ def _life(things: Sequence[Thing], run: RunFacts, moment: Moment) -> Decision | 
 def _of_ended(thing: Thing) -> Decision:
     if thing.kind is ThingKind.LEASE:
         return Decision(True, Why.STALE_LEASE, thing.beat)
-    if thing.has_untold_changes:
+    if thing.has_undiffed_changes:
         return Decision(False, Why.UNTOLD_CHANGES)
     if thing.is_only_copy:
         return Decision(False, Why.ONLY_COPY)

@@ -336,12 +336,12 @@ def _completed(site: Site, found: Inventory, group: RunThings) -> Iterator[Thing
     names = {thing.name for thing in group.things}
     has_copy = f"{site.runs}/{group.run_id}/workspace" in names
     ended = group.run.record is Record.ENDED
-    untold = ended and has_copy and site.records.has_untold_changes(group.run_id)
+    untold = ended and has_copy and site.records.has_undiffed_changes(group.run_id)
     for thing in group.things:
         if thing.kind is ThingKind.COPY:
             # Without the copy, what it was before the last fetch is the best that there is.
             is_last = not has_copy and thing.name.endswith(".old")
-            yield replace(thing, has_untold_changes=untold or is_last)
+            yield replace(thing, has_undiffed_changes=untold or is_last)
         elif thing.kind is ThingKind.WORKSPACE:
             only = KEPT in group.run_id or site.records.has_only_copy_on_vm(group.run_id)
             yield replace(thing, is_only_copy=only)

@@ -28,7 +28,7 @@ class Records(Protocol):
         """Whether the run's record names all of these, which are random and thus of that run alone."""
         ...
 
-    def has_untold_changes(self, run_id: str) -> bool:
+    def has_undiffed_changes(self, run_id: str) -> bool:
         """Whether the run's copy at home holds changes that no diff has, or nobody can tell."""
         ...
 
@@ -71,8 +71,9 @@ class RunsDir:
             return False
         return bool(marks) and all(mark.encode(errors="surrogateescape") in journal for mark in marks)
 
-    def has_untold_changes(self, run_id: str) -> bool:
-        from pccpipe.workspace.sync import STATE, WorkspaceSync
+    def has_undiffed_changes(self, run_id: str) -> bool:
+        from pccpipe.workspace.state import STATE
+        from pccpipe.workspace.sync import WorkspaceSync
 
         record = self._runs_dir / run_id
         kept = record / STATE
@@ -80,20 +81,20 @@ class RunsDir:
             return True
         sync = WorkspaceSync(
             user_folder=record,
-            home_copy=record / "workspace",
+            local_copy=record / "workspace",
             sent=record / "workspace-sent",
             machine=None,
             remote="",
             state=kept,
         )
         try:
-            sync.take_up()
-            return sync.has_untold_changes()
+            sync.resume()
+            return sync.has_undiffed_changes()
         except (PccpipeError, OSError, ValueError, LookupError):
             return True
 
     def has_only_copy_on_vm(self, run_id: str) -> bool:
-        from pccpipe.workspace.sync import has_only_copy_on_vm
+        from pccpipe.workspace.state import has_only_copy_on_vm
 
         return has_only_copy_on_vm(self._runs_dir / run_id)
 
@@ -115,7 +116,7 @@ class OnlyEnded(Struct, frozen=True):
     def names_all(self, run_id: str, marks: Collection[str]) -> bool:  # noqa: ARG002 - as Records has it
         return False
 
-    def has_untold_changes(self, run_id: str) -> bool:  # noqa: ARG002
+    def has_undiffed_changes(self, run_id: str) -> bool:  # noqa: ARG002
         return True
 
     def has_only_copy_on_vm(self, run_id: str) -> bool:

@@ -47,7 +47,7 @@ def clear_up(context: RunContext, folders: Folders) -> None:
     try:
         # After a cancel, only one that comes from now on cuts it short.
         with cancel.shield() if cancel.requested else nullcontext(cancel) as from_now_on:
-            is_kept = context.workspace.has_untold_changes(Halt(from_now_on))
+            is_kept = context.workspace.has_undiffed_changes(Halt(from_now_on))
     except (PccpipeError, OSError):
         is_kept = True  # no diff can be made of it, or nobody waits for it
     if is_kept:

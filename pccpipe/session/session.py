@@ -203,7 +203,7 @@ def _recorded(
     began_at = context.replay.began_at or time.time()
     context.journal.append(first)
     if not context.replay.is_empty:
-        context.workspace.take_up()
+        context.workspace.resume()
         if context.replay.cancelled_by and not context.replay.always:
             context.cancel.request(context.replay.cancelled_by)
     ended = RunOutcome(Outcome.FAILED, "failed", "pccpipe itself failed; the traceback says where")

@@ -25,7 +25,8 @@ from pccpipe.secrets.values import Secrets
 from pccpipe.session.vm import ProjectVm
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
 from pccpipe.target import Target
-from pccpipe.workspace.sync import STATE, WorkspaceSync, has_only_copy_on_vm
+from pccpipe.workspace.state import STATE, has_only_copy_on_vm
+from pccpipe.workspace.sync import WorkspaceSync
 
 if TYPE_CHECKING:
     from pccpipe.targets.container import ContainerTarget
@@ -109,7 +110,7 @@ class Assembly:
             )
         self.workspace = WorkspaceSync(
             user_folder=folders.user,
-            home_copy=folders.copy,
+            local_copy=folders.copy,
             sent=folders.sent,
             machine=self._claim_workspace if self.vm else None,
             remote=self.vm.workspace if self.vm else "",
@@ -189,7 +190,7 @@ class Assembly:
         left: list[str] = []
         with contextlib.suppress(PccpipeError, OSError):
             # While a container can: the run's folder here is to be removed soon.
-            self.workspace.take_back()
+            self.workspace.reclaim_files()
         with self._lock:
             # Containers before the VM's files, which they have mounted.
             for place in sorted(self._made, key=lambda place: place is not Place.CONTAINER):
@@ -205,7 +206,11 @@ class Assembly:
                 from pccpipe.targets.local import LocalTarget
 
                 return LocalTarget(
-                    self._run_id, self._folders.state, lambda: self.workspace.home, self._withheld, accept=self._accept
+                    self._run_id,
+                    self._folders.state,
+                    lambda: self.workspace.local_folder,
+                    self._withheld,
+                    accept=self._accept,
                 )
             case Place.VM:
                 from pccpipe.targets.vm import VmTarget
@@ -247,7 +252,7 @@ class Assembly:
                 here,
                 self._run_id,
                 state,
-                lambda: str(self.workspace.home.absolute()),
+                lambda: str(self.workspace.local_folder.absolute()),
                 lost_after=self._project.lost_after,
                 door=ProxyDoor(here, self._accept),
             )

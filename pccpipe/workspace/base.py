@@ -1,9 +1,9 @@
-"""What the engine asks of a run's workspace. `pccpipe.workspace.sync` does it; tests may play it.
+"""The executor's view of a run's workspace: `pccpipe.workspace.sync` implements it, and tests have their own.
 
-The workspace is the run's copy of the code. Before `upload`, steps on this machine run in the user's own folder, and
-the copy on the VM is an empty folder. From `upload` on there is a copy at home and, in a project with a VM, one there;
-a step sees the workspace as the steps before it left it, wherever they ran: `prepare` brings the newer copy over when
-the place changes.
+The workspace is the run's copy of the code. Before `upload`, local steps run in the user's own folder, and the copy on
+the VM is an empty folder. From `upload` on there is a local copy and, in a project with a VM, one on the VM. A step
+sees the workspace as the steps before it left it, wherever they ran: `prepare` transfers the newer copy when the place
+changes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pccpipe.cancel import Halt
 
 
 class Side(StrEnum):
-    """Which copy of the workspace."""
+    """One of the two copies of the workspace."""
 
-    HOME = "home"
+    LOCAL = "home"
+    """The word of `workspace.json`, which older versions wrote too."""
     VM = "vm"
 
 
@@ -32,87 +33,92 @@ class Sent(Struct, frozen=True):
     """`tar`, or `copy` when nothing was sent anywhere."""
     seconds: float
     refused: tuple[str, ...] = ()
-    """Of what would have come home: names that were not taken, each with its reason."""
+    """Names on the VM that were not fetched, each with its reason."""
     stale: bool = False
-    """Nothing could be brought: the copy is as it was last known, because the VM with the newer one is away."""
+    """Nothing was fetched: the VM with the newer copy is unavailable, so the local copy is the last known one."""
 
 
-class Brought(Struct, frozen=True):
+class Downloaded(Struct, frozen=True):
     files: int
     bytes: int
     missing: tuple[str, ...]
-    """Asked for and not there."""
+    """Paths that were asked for and do not exist."""
     refused: tuple[str, ...]
-    """There, and not taken: links out of the tree, devices, names that no file may have; each with its reason."""
+    """Links out of the tree, devices, and names that no file may have; each with its reason."""
     masked: tuple[str, ...] = ()
-    """Files in which a secret's value stood; they are kept masked."""
+    """Files that contained a secret's value; they are kept masked."""
     more_masked: int = 0
-    """Further ones, which are counted only."""
+    """The number of such files beyond those."""
 
 
 class Changed(Struct, frozen=True):
-    """What `diff` found: counts of files and lines."""
+    """The counts of files and lines that a `diff` found."""
 
     files: int
     insertions: int
     deletions: int
     refused: tuple[str, ...] = ()
-    """Files that are no part of it, each with its reason."""
+    """Files that the diff leaves out, each with its reason."""
     masked: tuple[str, ...] = ()
-    """Files with a secret's value in what changed: the patch is masked, and cannot be applied."""
+    """Files with a secret's value in their changes: the patch is masked, so nobody can apply it."""
 
 
 class Workspace(Protocol):
-    """All calls raise `Unavailable` when the VM is needed and not to be had, `ActionError` when it is had and the work
-    fails, `Halted` when they were halted.
+    """Each call raises `Unavailable` if it needs the VM and cannot reach it, `ActionError` if the work fails, and
+    `Halted` if it was halted.
 
-    Only one call runs at a time; the implementation sees to it.
+    Only one call runs at a time; the implementation ensures that.
     """
 
     @property
-    def home(self) -> Path:
-        """Where steps on this machine run now: the user's folder, or the run's copy once there is one."""
+    def local_folder(self) -> Path:
+        """The folder in which local steps run now: the user's, or the run's copy as soon as there is one."""
         ...
 
-    def has_untold_changes(self, halt: Halt | None = None) -> bool:
-        """Whether a copy may hold changes that no `diff` has: then nobody may throw it away."""
+    def has_undiffed_changes(self, halt: Halt | None = None) -> bool:
+        """Say whether the local copy may have changes that are in no diff; such a copy must not be deleted."""
         ...
 
-    def take_up(self) -> None:
-        """Go on where a process that was killed left off."""
+    def resume(self) -> None:
+        """Continue where a killed process stopped."""
         ...
 
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
-        """Take what is in the user's folder as the run's copy, and bring it to the project's VM, if there is one,
-        deletions too. Should that fail, the copy at home is there.
+        """Make the user's folder the run's copy, and send it to the project's VM if there is one, deletions too.
+
+        If sending fails, the local copy remains.
         """
         ...
 
     def prepare(self, side: Side, halt: Halt, *, or_last_known: bool = False) -> Sent | None:
         """Make the copy on `side` the newest, before a step runs there; None if it was already.
 
-        With `or_last_known`, the copy here is enough as it was last known while the VM is away.
+        With `or_last_known`, an old local copy suffices while the VM is unavailable.
         """
         ...
 
-    def lay_out(self, halt: Halt) -> bool:
-        """See to it that the copy here is there, however old; whether there is a newer one."""
+    def ensure_local(self, halt: Halt) -> bool:
+        """Make sure that there is a local copy, however old; return whether there is a newer one."""
         ...
 
-    def touched(self, side: Side) -> None:
-        """A step that may write has begun on `side`: from now on that copy is the newest."""
+    def mark_changed(self, side: Side) -> None:
+        """Record that a step that may write has begun on `side`: from now on that copy is the newest."""
         ...
 
-    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
-        """Bring files and folders of the newest copy into a folder at home, as data that is not trusted."""
+    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
+        """Copy files and folders of the newest copy into a local folder, as untrusted data."""
         ...
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
-        """Write what changed since `upload` as a patch that `git apply` takes; made here, from what was sent and what
-        came back. Secrets are masked before it is written.
+        """Write the changes since `upload` as a patch for `git apply`, made locally from the two trees.
+
+        Masks secrets before it writes.
         """
         ...
 
     def remove(self, halt: Halt) -> tuple[str, ...]:
-        """Remove the copy on the VM, if there is one; what is only there comes home first. Gives what was not taken."""
+        """Remove the copy on the VM, if there is one, after fetching what exists only there.
+
+        Returns the names that were not fetched.
+        """
         ...

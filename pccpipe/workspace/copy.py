@@ -1,22 +1,24 @@
-"""Files and folders of a copy here, judged and masked as those of a VM."""
+"""Files and folders of a local copy, checked and masked like those of a VM."""
 
 from __future__ import annotations
 
 import functools
 import os
+import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import LOCKED, Folder, pieces, walk
-from pccpipe.workspace.intake import Counted, Entry, Intake, Limits
+from pccpipe.workspace.intake import TWIN, Counted, Intake, Limits
 
 
 class KnownFolder:
-    """A copy here as a `Known`, whose files are linked to: it is thrown away as soon as the new tree is whole."""
+    """A local copy as a `KnownTree`. Links its files instead of copying: it is deleted once the new tree is whole."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -29,34 +31,57 @@ class KnownFolder:
         os.link(self._root / path, target, follow_symlinks=False)
 
 
-def take_paths(
+def copy_paths(
     source: Path, paths: Sequence[str], target: Path, limits: Limits, masker: Masker, *, own: bool = False
 ) -> Counted:
-    """Make a new `target` of these files and folders of a folder here, judged and masked as those of a VM.
+    """Make a new `target` of these files and folders of a local folder, checked and masked like those of a VM.
 
     Args:
-        own: it is pccpipe's own: what its owner may not read is opened to him.
+        own: `source` is pccpipe's own: open to its owner what he may not read.
 
     Raises ActionError.
     """
     intake = Intake(target, limits, masker)
     try:
         for path in paths:
-            intake.root(path)
+            intake.make_parents(path)
             folder, _, name = path.rpartition("/")
             with Folder.of(source, folder, own=own) as parent:
-                _take(parent, name, path, intake, own=own)
+                _copy(parent, name, path, intake, own=own)
     except OSError as error:
-        raise ActionError(f"{error.filename or source} cannot be brought: {error.strerror}") from error
+        raise ActionError(f"cannot copy {error.filename or source}: {error.strerror}") from error
     return intake.finish()
 
 
-def are_missing(source: Path, paths: Sequence[str]) -> list[str]:
-    """Those of the paths that are not there, or are reached only through a link."""
-    return [path for path in paths if not _is_there(source, path)]
+def missing_paths(source: Path, paths: Sequence[str]) -> list[str]:
+    """Return the paths that do not exist, or that only a link leads to."""
+    return [path for path in paths if not _exists(source, path)]
 
 
-def _is_there(source: Path, path: str) -> bool:
+def merge(source: Path, target: Path, counted: Counted, within: str = "") -> None:
+    """Move the files of a tree into another, replacing what is there; never write through a link.
+
+    Leaves behind a file whose name the disk takes for that of another file, and adds it to `counted`.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    names = {one.name for one in target.iterdir()}
+    for entry in sorted(source.iterdir()):
+        to = target / entry.name
+        if entry.name not in names and os.path.lexists(to):
+            counted.refuse(f"{within}{entry.name}", TWIN)
+            counted.files -= not entry.is_dir()
+            continue
+        if entry.is_dir() and not entry.is_symlink() and to.is_dir() and not to.is_symlink():
+            merge(entry, to, counted, f"{within}{entry.name}/")
+            continue
+        if to.is_dir() and not to.is_symlink():
+            shutil.rmtree(to)
+        elif os.path.lexists(to):
+            to.unlink()
+        entry.rename(to)
+
+
+def _exists(source: Path, path: str) -> bool:
     folder, _, name = path.rpartition("/")
     try:
         with Folder.of(source, folder) as parent:
@@ -66,7 +91,7 @@ def _is_there(source: Path, path: str) -> bool:
     return True
 
 
-def _take(parent: Folder, name: str, path: str, intake: Intake, *, own: bool) -> None:
+def _copy(parent: Folder, name: str, path: str, intake: Intake, *, own: bool) -> None:
     entry = parent.entry(name, path)
     if not parent.may_read(entry, name, own=own):
         if parent.has(name):
@@ -77,7 +102,7 @@ def _take(parent: Folder, name: str, path: str, intake: Intake, *, own: bool) ->
     if stat.S_ISDIR(entry.mode):
         with parent.inner(name) as folder:
             for inner in folder.entries(f"{path}/"):
-                _take(folder, inner.path.rpartition("/")[2], inner.path, intake, own=own)
+                _copy(folder, inner.path.rpartition("/")[2], inner.path, intake, own=own)
     elif stat.S_ISREG(entry.mode):
         fd = parent.file(name)
         try:

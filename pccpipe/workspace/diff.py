@@ -18,10 +18,11 @@ from pccpipe.errors import ActionError
 from pccpipe.record.files import replacing
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.base import Changed
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import GITIGNORE, OF_MACOS, Excluded, Ignored
 from pccpipe.workspace.folder import LOCKED, TreeName, pieces, walk
 from pccpipe.workspace.git import LESS, run_git
-from pccpipe.workspace.intake import TWIN, Counted, Entry, Limits
+from pccpipe.workspace.intake import TWIN, Counted, Limits
 from pccpipe.workspace.names import is_git, takes_for_one, twins
 from pccpipe.workspace.pack import Pack
 
@@ -100,72 +101,98 @@ class _Leaks(Struct):
 
 
 def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, halt: Halt | None) -> tuple[str, ...]:
-    """Make two trees of what is not the same in both: files of `sent`, and files and links of `now`.
+    """Make two trees of what differs: files of `sent`, and files and links of `now`.
 
-    Gives those of `now` that are no part of a diff, each with its reason. Raises ActionError when it has more files
+    Returns the names of `now` that the diff leaves out, each with its reason. Raises ActionError if it has more files
     than the limit.
     """
     before.mkdir()
     after.mkdir()
-    sizes = {path: entry.size for path, entry in sent.entries.items() if _is_gitignore(path, entry)}
-    ignored = Ignored(sizes, sent.read)
-    told = Counted()
-    # What an earlier version sent of macOS's own files does not come home, and is not deleted.
-    of_macos = Excluded.only(OF_MACOS)
-    left = {
-        path
-        for path, entry in sent.entries.items()
-        if _may_be_in_a_diff(entry, limits) and not of_macos.name(path, is_folder=False)
-    }
-
-    def locked(entry: Entry) -> None:
-        # What was sent of it is no part of the diff, or it would look deleted.
-        told.refuse(entry.path, LOCKED)
-        inside = f"{entry.path}/"
-        left.difference_update([path for path in left if path == entry.path or path.startswith(inside)])
-
-    if takes_for_one(now):
-        # Only one of them can be here: that the others are not says nothing.
-        missing = {path for path in twins(sent.entries) if not _has_that_name(now / path)}
-        for path in sorted(missing):
-            told.refuse(path, TWIN)
-        left = {path for path in left if missing.isdisjoint([path, *map(str, PurePosixPath(path).parents)])}
-
-    below = ""
-    for found in walk(now, Excluded.only(()), locked):
+    layout = _Layout(sent, now, after, limits, halt)
+    for found in walk(now, Excluded.only(()), layout.leave_locked):
         if halt:
             halt.check()
-        path = found.entry.path
-        if below and path.startswith(below):
-            continue
-        if is_git(found.name.encode("utf-8", "surrogateescape")):
-            below = f"{path}/"
-            if found.name != ".git":
-                told.refuse(path, "git would obey what is in it")
-            continue
-        if stat.S_ISDIR(found.entry.mode) or (path not in sent.entries and ignored(path)):
-            continue
-        told.files += 1
-        if told.files > limits.files:
-            words = f"the workspace has over {limits.files:,} files, which is the limit for a diff"
-            raise ActionError(words, LESS)
-        why = _no_part_of_a_diff(found.entry.mode, found.entry.size, limits)
-        if not why and _is_unchanged(found, sent, halt):
-            left.discard(path)
-        elif not why:
-            made = after / path
-            made.parent.mkdir(parents=True, exist_ok=True)
-            _put(found, made, halt)
-            # Once more, now that nobody can put another in its place.
-            status = made.lstat()
-            if why := _no_part_of_a_diff(status.st_mode, status.st_size, limits):
-                made.unlink()
-        if why:
-            told.refuse(path, why)
-    for path in left:
+        layout.add(found)
+    for path in layout.changed:
         (before / path).parent.mkdir(parents=True, exist_ok=True)
         sent.put(path, before / path, halt)
-    return told.told
+    return layout.counted.refusals
+
+
+class _Layout:
+    """Makes the tree of what is new or changed in `now`.
+
+    Attributes:
+        changed: the paths of `sent` that changed or went, as far as is known so far.
+        counted: the files of `now`, and those that the diff leaves out.
+    """
+
+    def __init__(self, sent: Pack, now: Path, after: Path, limits: Limits, halt: Halt | None) -> None:
+        self.counted = Counted()
+        self._sent = sent
+        self._after = after
+        self._limits = limits
+        self._halt = halt
+        self._ignored = Ignored(
+            {path: entry.size for path, entry in sent.entries.items() if _is_gitignore(path, entry)}, sent.read
+        )
+        self._below_git = ""
+        # An earlier version sent macOS's own files. They are not fetched, and that is not a deletion.
+        of_macos = Excluded.only(OF_MACOS)
+        self.changed = {
+            path
+            for path, entry in sent.entries.items()
+            if _may_be_in_a_diff(entry, limits) and not of_macos.name(path, is_folder=False)
+        }
+        if takes_for_one(now):
+            # This disk can have only one of them: the absence of the others is not a deletion.
+            missing = {path for path in twins(sent.entries) if not _has_that_name(now / path)}
+            for path in sorted(missing):
+                self.counted.refuse(path, TWIN)
+            self.changed = {
+                path for path in self.changed if missing.isdisjoint([path, *map(str, PurePosixPath(path).parents)])
+            }
+
+    def leave_locked(self, entry: Entry) -> None:
+        """Leave out what cannot be read, and what was sent of it: that would look deleted."""
+        self.counted.refuse(entry.path, LOCKED)
+        inside = f"{entry.path}/"
+        self.changed = {path for path in self.changed if path != entry.path and not path.startswith(inside)}
+
+    def add(self, found: TreeName) -> None:
+        path, entry = found.entry.path, found.entry
+        if self._below_git and path.startswith(self._below_git):
+            return
+        if is_git(found.name.encode("utf-8", "surrogateescape")):
+            self._below_git = f"{path}/"
+            if found.name != ".git":
+                self.counted.refuse(path, "git would obey what is in it")
+            return
+        if stat.S_ISDIR(entry.mode) or (path not in self._sent.entries and self._ignored(path)):
+            return
+        self.counted.files += 1
+        if self.counted.files > self._limits.files:
+            words = f"the workspace has over {self._limits.files:,} files, which is the limit for a diff"
+            raise ActionError(words, LESS)
+        why = _no_part_of_a_diff(entry.mode, entry.size, self._limits)
+        if not why and _is_unchanged(found, self._sent, self._halt):
+            self.changed.discard(path)
+        elif not why:
+            why = self._put(found)
+        if why:
+            self.counted.refuse(path, why)
+
+    def _put(self, found: TreeName) -> str:
+        """Make it in the tree; return why it is not part of a diff after all."""
+        made = self._after / found.entry.path
+        made.parent.mkdir(parents=True, exist_ok=True)
+        _put(found, made, self._halt)
+        # Checks again, now that nobody can replace it.
+        status = made.lstat()
+        why = _no_part_of_a_diff(status.st_mode, status.st_size, self._limits)
+        if why:
+            made.unlink()
+        return why
 
 
 def _has_that_name(path: Path) -> bool:
@@ -235,7 +262,7 @@ def _no_part_of_a_diff(mode: int, size: int, limits: Limits) -> str:
     if stat.S_ISLNK(mode):
         return ""
     if not stat.S_ISREG(mode):
-        return "no plain file"
+        return "not a plain file"
     return f"over {limits.file >> 20} MiB, the limit of a file" if size > limits.file else ""
 
 

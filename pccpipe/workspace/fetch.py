@@ -20,8 +20,9 @@ from pccpipe.errors import ActionError
 from pccpipe.machine.base import Machine, Process
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace import tar
+from pccpipe.workspace.entry import Entry, EntryMemory
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Counted, Entry, Intake, KnownTree, Limits, Names
+from pccpipe.workspace.intake import Counted, Intake, KnownTree, Limits
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.reading import WorkspaceReader
 from pccpipe.workspace.tar import BLOCK, padded
@@ -55,7 +56,7 @@ def fetch_tree(
     def looked_at() -> tuple[_Looked, list[str]]:
         intake = Intake(target, limits)
         same: list[str] = []
-        locked, names = list[Entry](), Names()
+        locked, names = list[Entry](), EntryMemory()
         listing = list_tree(machine, folder, None, excluded)
         with contextlib.closing(listing):
             for entry in listing:
@@ -73,7 +74,7 @@ def fetch_tree(
 
     looked, same = _unlocked(looked_at, unlocks)
     for path in (*same, *_kept(looked, here)):
-        looked.intake.have(path, known)
+        looked.intake.reuse(path, known)
     _receive(machine, folder, looked.intake)
     return looked.intake.finish()
 
@@ -92,8 +93,8 @@ def fetch_paths(
     def looked_at() -> tuple[_Looked, None]:
         intake = Intake(target, limits, masker)
         for path in paths:
-            intake.root(path)
-        locked, names = list[Entry](), Names()
+            intake.make_parents(path)
+        locked, names = list[Entry](), EntryMemory()
         with contextlib.closing(list_tree(machine, folder, paths, Excluded.only(()))) as listing:
             for entry in listing:
                 if entry.is_locked:
@@ -218,7 +219,7 @@ def _members(reading: WorkspaceReader, host: str) -> Iterator[tuple[str, int]]:
             long_name = reading.exactly(padded(size))[:size].rstrip(b"\0")
             continue
         if kind not in {b"0", b"\0"}:
-            raise ActionError(f"{host} sent what is no plain file, which was not asked for")
+            raise ActionError(f"{host} sent what is not a plain file, which was not asked for")
         name = long_name or tar.name_of(head)
         long_name = b""
         yield name.removeprefix(b"./").decode("utf-8", "surrogateescape"), size

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Entry
 
 PIECE = 256 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

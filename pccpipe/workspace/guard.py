@@ -9,8 +9,8 @@ from pccpipe import limits
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
 from pccpipe.secrets.values import Secrets
+from pccpipe.workspace.allowed import shown
 from pccpipe.workspace.exclude import SECRET_NAMES, Excluded
-from pccpipe.workspace.intake import shown
 
 HEAD = 4096
 """The same for a private key."""

@@ -1,7 +1,7 @@
-"""A tree that is made of what comes from a place that is not trusted: judged by name and kind, counted, and held to
-limits before anything of it is written.
+"""Makes a tree from what an untrusted place sends: checks each name and kind, counts them, and enforces the limits
+before it writes.
 
-Made in a new folder that nobody else writes to, links last: so nothing is ever written or read through one.
+It writes to a new folder that nobody else writes to, and links last. So nothing is ever written or read through a link.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -20,12 +19,18 @@ from msgspec import Struct, field
 from pccpipe import limits as all_limits
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
-from pccpipe.workspace.links import Ways
-from pccpipe.workspace.names import is_git, one_name, takes_for_one
+from pccpipe.workspace.allowed import link_refusal, name_refusal, shown
+from pccpipe.workspace.entry import Entry, EntryMemory
+from pccpipe.workspace.links import LinkResolver
+from pccpipe.workspace.names import one_name, takes_for_one
+
+TWIN = "the disk of this machine takes its name for that of another file"
+_REMOVE = "exclude it by name, or remove it in the step that makes it"
+_FEWER = "exclude what need not be fetched (`exclude:` of the upload), or remove it in the step that makes it"
 
 
 class Limits(Struct, frozen=True):
-    """How much may come home. Sizes in bytes, by what a file says it has: a sparse one counts whole."""
+    """The most that may be fetched. Sizes in bytes, as a file states it: a sparse one counts whole."""
 
     files: int = all_limits.FETCHED_FILES.most
     """Folders and links count as well."""
@@ -34,7 +39,7 @@ class Limits(Struct, frozen=True):
 
 
 class Counted(Struct):
-    """What was copied or brought."""
+    """The counts of a copy or fetch."""
 
     files: int = 0
     bytes: int = 0
@@ -46,55 +51,27 @@ class Counted(Struct):
     more_masked: int = 0
 
     def refuse(self, path: str, why: str) -> None:
-        """Note that a file is not taken."""
+        """Record that a file is not taken."""
         if len(self.refused) < all_limits.REFUSED_NAMED.most:
             self.refused.append(f"{shown(path)}: {why}")
         else:
             self.more_refused += 1
 
     def mask(self, path: str) -> None:
-        """Note that a secret was in a file, or in its name."""
+        """Record that a secret was in a file, or in its name."""
         if len(self.masked) < all_limits.REFUSED_NAMED.most:
             self.masked.append(path)
         else:
             self.more_masked += 1
 
     @property
-    def told(self) -> tuple[str, ...]:
-        """The refused ones, and how many more there were."""
+    def refusals(self) -> tuple[str, ...]:
+        """The refused names, and the number of further ones."""
         return (*self.refused, *([f"and {self.more_refused} more"] if self.more_refused else []))
 
 
-class Entry(Struct, frozen=True, gc=False):
-    """One name of a tree, as the place that has it describes it."""
-
-    path: str
-    """Relative, without `./`; bytes that are no UTF-8 as surrogates."""
-    mode: int
-    """As `st_mode`; 0 for a kind that is unknown."""
-    size: int = 0
-    mtime_ns: int = 0
-    link: str = ""
-    """What a symbolic link says."""
-    is_locked: bool = False
-    """The place that has it may not read it, or not go into it."""
-
-
-class Names:
-    """Counts what the names of a tree take in memory."""
-
-    def __init__(self) -> None:
-        self._size = 0
-
-    def add(self, entry: Entry) -> None:
-        """Raises ActionError when they are too much altogether."""
-        self._size += sys.getsizeof(entry.path) + (sys.getsizeof(entry.link) if entry.link else 0)
-        if self._size > all_limits.TREE_NAMES.most:
-            raise ActionError(all_limits.TREE_NAMES.exceeded(), code=all_limits.TREE_NAMES.code)
-
-
 class KnownTree(Protocol):
-    """A tree that is here already."""
+    """A tree that is local already."""
 
     @property
     def entries(self) -> Mapping[str, Entry]: ...
@@ -105,11 +82,11 @@ class KnownTree(Protocol):
 
 
 class Intake:
-    """Makes `target`, anew. First `admit` each entry, folders before what is in them; then `write` the files of those
-    that were, each once; then `finish`.
+    """Makes a new `target`. First `admit` each entry, folders before what is in them. Then `write` each admitted file
+    once, and `finish`.
 
     Args:
-        masker: takes secrets out of files before they are written; None leaves them as they are.
+        masker: removes secrets from files before they are written; None leaves them as they are.
     """
 
     def __init__(self, target: Path, limits: Limits, masker: Masker | None = None) -> None:
@@ -121,47 +98,44 @@ class Intake:
         self._masker = masker
         self._seen: set[str] = set()
         self._own_links: set[str] = set()
-        self._names = Names()
+        self._memory = EntryMemory()
         self._folders: dict[str, Entry] = {"": Entry("", stat.S_IFDIR | 0o755)}
         self._links: dict[str, str] = {}
         self._files: dict[str, Entry] = {}
         self._announced = 0
         self._written = 0
         self._owners: dict[str, str] | None = {} if takes_for_one(target) else None
-        """Who has a name, on a disk on which others may want the same."""
+        """The path that has a name, on a disk that takes several names for one."""
         self._known: set[str] = set()
-        self._out: set[str] = set()
-        """Folders that were admitted before one that was sent from here wanted their name."""
+        self._withdrawn: set[str] = set()
+        """Admitted folders whose name a folder of the upload needed afterwards."""
 
-    def root(self, path: str) -> None:
-        """Make the folders that lead to `path`, which was asked for by name."""
+    def make_parents(self, path: str) -> None:
+        """Make the folders above a path that was asked for by name."""
         for parent in reversed(PurePosixPath(path).parents):
             name = "" if str(parent) == "." else str(parent)
             if name not in self._folders and not self._made_folder(Entry(name, stat.S_IFDIR | 0o755)):
                 return
 
     def admit(self, entry: Entry, *, own_link: bool = False, known: bool = False) -> bool:
-        """Whether it may come. Folders are made at once, links by `finish`.
+        """Return whether the tree may have it. Makes folders at once; `finish` makes links.
 
         Args:
-            own_link: a link that was sent from here and is the same as it was: it may lead where its owner likes.
-            known: something of that path was sent from here: its name is not for another that the disk takes for it.
+            own_link: the upload had this link, and it is unchanged: it may lead anywhere.
+            known: the upload had this path: no other file with an equal name on this disk may replace it.
 
-        Raises ActionError when it is too much altogether.
+        Raises ActionError if everything together exceeds a limit.
         """
         parent = entry.path.rpartition("/")[0]
-        if parent not in self._folders or entry.path in self._seen or self._is_out(parent):
-            return False  # what is in a folder that did not come does not either
+        if parent not in self._folders or entry.path in self._seen or self._is_withdrawn(parent):
+            return False  # its folder was not admitted
         self._seen.add(entry.path)
-        self._names.add(entry)
-        if entry.path in self._folders:  # one that led to what was asked for
+        self._memory.add(entry)
+        if entry.path in self._folders:  # a parent of a path that was asked for
             return stat.S_ISDIR(entry.mode)
         if len(self._seen) > self._limits.files:
-            raise ActionError(
-                f"over {self._limits.files:,} files would come home, which is the limit",
-                "exclude what need not come (`exclude:` of the upload), or remove it in the step that makes it",
-            )
-        why = self._refusal(entry, own_link=own_link) or self._taken(entry.path, known=known)
+            raise ActionError(f"over {self._limits.files:,} files would be fetched, which is the limit", _FEWER)
+        why = self._refusal(entry, own_link=own_link) or self._name_conflict(entry.path, known=known)
         if why:
             self.refuse(entry, why)
             return False
@@ -177,53 +151,53 @@ class Intake:
         self._announced = self._within(self._announced + entry.size)
         return True
 
-    def _taken(self, path: str, *, known: bool) -> str:
-        """Say who else has the name here; "" if nobody has."""
+    def _name_conflict(self, path: str, *, known: bool) -> str:
+        """Return which other path has the name on this disk; empty if none has."""
         if self._owners is None:
             return ""
         name = one_name(path)
         owner = self._owners.setdefault(name, path)
-        if owner != path and not self._is_out(owner):
+        if owner != path and not self._is_withdrawn(owner):
             if owner in self._known or not known:
-                return f"the disk here takes its name for that of {shown(owner)}"
-            self._turn_out(owner)
-            self.counted.refuse(owner, f"the disk here takes its name for that of {shown(path)}")
+                return f"the disk of this machine takes its name for that of {shown(owner)}"
+            self._withdraw(owner)
+            self.counted.refuse(owner, f"the disk of this machine takes its name for that of {shown(path)}")
         self._owners[name] = path
         if known:
             self._known.add(path)
         return ""
 
-    def _turn_out(self, path: str) -> None:
-        """Take back that it was admitted; what is in a folder goes when all are there, at once."""
+    def _withdraw(self, path: str) -> None:
+        """Undo an admission. The contents of a folder go later, all at once."""
         if path in self._folders:
-            self._out.add(path)
+            self._withdrawn.add(path)
             shutil.rmtree(self._target / path, ignore_errors=True)
             return
         self._files.pop(path, None)
         self._links.pop(path, None)
         self.counted.files -= 1
 
-    def _is_out(self, path: str) -> bool:
-        return bool(self._out) and any(path[:end] in self._out for end in _ends(path))
+    def _is_withdrawn(self, path: str) -> bool:
+        return bool(self._withdrawn) and any(path[:end] in self._withdrawn for end in _ends(path))
 
-    def _drop_out(self) -> None:
-        """Forget what is in the folders that were turned out."""
-        if not self._out:
+    def _drop_withdrawn(self) -> None:
+        """Forget the contents of the withdrawn folders."""
+        if not self._withdrawn:
             return
         for admitted in (self._files, self._links):
-            for path in [path for path in admitted if self._is_out(path)]:
+            for path in [path for path in admitted if self._is_withdrawn(path)]:
                 del admitted[path]
                 self.counted.files -= 1
-        self._folders = {path: entry for path, entry in self._folders.items() if not self._is_out(path)}
-        self._out.clear()
+        self._folders = {path: entry for path, entry in self._folders.items() if not self._is_withdrawn(path)}
+        self._withdrawn.clear()
 
     def refuse(self, entry: Entry, why: str) -> None:
-        """Note that it does not come."""
+        """Record that the tree does not have it."""
         self.counted.refuse(entry.path, why)
 
-    def have(self, path: str, known: KnownTree) -> None:
-        """The admitted file is the same as one that is here already."""
-        self._drop_out()
+    def reuse(self, path: str, known: KnownTree) -> None:
+        """Make an admitted file from the same file of a local tree."""
+        self._drop_withdrawn()
         entry = self._files.pop(path, None)
         if entry is None:
             return
@@ -236,20 +210,20 @@ class Intake:
 
     @property
     def wanted(self) -> list[str]:
-        """The admitted files that are not here yet."""
-        self._drop_out()
+        """The admitted files that are not local yet."""
+        self._drop_withdrawn()
         return list(self._files)
 
     def write(self, path: str, size: int, pieces: Iterable[bytes]) -> bool:
-        """Write a file's content, of `size` bytes as it now says. False, and nothing read, if it was not admitted.
+        """Write a file's content, of `size` bytes as its sender now says.
 
-        Raises ActionError when it has become too large.
+        Returns False, without reading anything, if it was not admitted. Raises ActionError if it grew too large.
         """
         entry = self._files.pop(path, None)
         if entry is None:
             return False
         if size > self._limits.file:
-            raise ActionError(f"{shown(path)} grew over {_size(self._limits.file)} while it came home", _REMOVE)
+            raise ActionError(f"{shown(path)} grew over {_size(self._limits.file)} while pccpipe fetched it", _REMOVE)
         self._written = self._within(self._written + size)
         name = self._target / path
         mask = self._masker.stream() if self._masker else None
@@ -258,7 +232,7 @@ class Intake:
         except FileExistsError:
             self._refuse_twin(path)
             for _ in pieces:
-                pass  # behind it comes the next file
+                pass  # the next file follows it
             return True
         with opened as file:
             for piece in pieces:
@@ -274,14 +248,14 @@ class Intake:
         return True
 
     def finish(self) -> Counted:
-        """Make the links; give what was made."""
-        self._drop_out()
-        # What was there when it was looked at, and gone when it was its turn.
+        """Make the links; return the counts."""
+        self._drop_withdrawn()
+        # These were listed, and vanished before they were read.
         self.counted.files -= len(self._files)
-        ways = Ways(self._links)
-        own_leads_out = any(ways.leads_out(path) for path in self._own_links)
+        resolver = LinkResolver(self._links)
+        own_leads_out = any(resolver.leads_out(path) for path in self._own_links)
         for path, text in self._links.items():
-            if own_leads_out and path not in self._own_links and ways.leads_out(path):
+            if own_leads_out and path not in self._own_links and resolver.leads_out(path):
                 self.counted.files -= 1
                 self.counted.refuse(path, f"a link to {shown(text)}, out of the tree through another link")
                 continue
@@ -323,78 +297,27 @@ class Intake:
             return why
         if self._masker and self._masker.text(entry.path + entry.link) != entry.path + entry.link:
             self.counted.mask(entry.path)
-            return "a secret's value stands in its name"
+            return "a secret's value is in its name"
         if stat.S_ISLNK(entry.mode):
             return "" if own_link else link_refusal(entry.path, entry.link)
         if stat.S_ISDIR(entry.mode):
             return ""
         if not stat.S_ISREG(entry.mode):
-            return "no plain file"
+            return "not a plain file"
         if entry.size > self._limits.file:
-            return f"its {_size(entry.size)} are over {_size(self._limits.file)}, the limit of a file; {_REMOVE}"
+            return f"{_size(entry.size)} is over the limit of a file, {_size(self._limits.file)}; {_REMOVE}"
         return ""
 
     def _within(self, total: int) -> int:
         if total > self._limits.bytes:
-            raise ActionError(
-                f"over {_size(self._limits.bytes)} would come home, which is the limit",
-                "exclude what need not come (`exclude:` of the upload), or remove it in the step that makes it",
-            )
+            raise ActionError(f"over {_size(self._limits.bytes)} would be fetched, which is the limit", _FEWER)
         return total
 
 
-TWIN = "the disk here takes its name for that of another file"
-_REMOVE = "exclude it by name, or remove it in the step that makes it"
-
-
 def _ends(path: str) -> Iterator[int]:
-    """Where the names of a path end."""
+    """Yield the positions at which the names of a path end."""
     yield from (match.start() for match in re.finditer("/", path))
     yield len(path)
-
-
-def name_refusal(path: str) -> str:
-    """Why no file may have this relative path; empty if one may."""
-    data = path.encode("utf-8", "surrogateescape")
-    parts = data.split(b"/")
-    if not all(part not in {b"", b".", b".."} for part in parts) or b"\0" in data:
-        return "no name inside of the folder"
-    if any(is_git(part) for part in parts):
-        return "git would obey what is in it"
-    if len(data) > all_limits.TREE_PATH.most or any(len(part) > all_limits.TREE_NAME.most for part in parts):
-        return f"a name of over {all_limits.TREE_NAME.most} bytes, or a path of over {all_limits.TREE_PATH.most}"
-    if len(parts) > all_limits.TREE_DEPTH.most:
-        return f"over {all_limits.TREE_DEPTH.most} folders deep"
-    return ""
-
-
-def link_refusal(path: str, text: str) -> str:
-    """Why a symbolic link at this path may not say this; empty if it may: then it leads nowhere out of the tree,
-    whatever other links there are and whatever comes later.
-
-    `..` may only come first: after a name it would start from wherever that leads, which may be another link.
-    """
-    parts = [part for part in text.split("/") if part not in {"", "."}]
-    up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
-    told = f"a link to {shown(text)}"
-    if not text or text.startswith("/") or up > path.count("/"):
-        return f"{told}, out of the tree"
-    if ".." in parts[up:]:
-        return f"{told}: `..` may only stand at its beginning"
-    data = text.encode("utf-8", "surrogateescape")
-    if (
-        len(data) > all_limits.TREE_PATH.most
-        or any(len(part) > all_limits.TREE_NAME.most for part in data.split(b"/"))
-        or b"\0" in data
-    ):
-        return f"{told}, a name too long"
-    return ""
-
-
-def shown(name: str) -> str:
-    """A name for a message, on one line and without what a terminal would obey."""
-    text = repr(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
-    return text if len(text) <= 200 else f"{text[:100]}...{text[-80:]}"
 
 
 def _size(count: int) -> str:

@@ -12,7 +12,7 @@ FOLLOWED = 40
 """Links that the kernel follows for one path."""
 
 
-class Ways:
+class LinkResolver:
     """Follows the links of one tree, each once. What cannot be followed in bounded work counts as leading out.
 
     Args:

@@ -11,8 +11,8 @@ from pccpipe import limits
 from pccpipe.errors import ActionError, Nonsense
 from pccpipe.machine.answers import number
 from pccpipe.machine.base import Machine
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Entry
 from pccpipe.workspace.reading import WorkspaceReader
 
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}

@@ -21,10 +21,10 @@ from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
 from pccpipe.record.files import write_atomically
 from pccpipe.workspace import tar
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import PIECE, TreeName, pieces, walk
 from pccpipe.workspace.guard import Guard
-from pccpipe.workspace.intake import Entry
 
 BUFFER = 128 * 1024
 """Less than a `PIECE`, so that those of a large file go by it."""
@@ -78,30 +78,30 @@ class Pack:
         halt: Halt,
         guard: Guard | None = None,
         *,
-        anew: bool,
+        full: bool,
         own: bool = False,
     ) -> None:
         """Become what `root` is now, whole or not at all: links as links, what is excluded or no file left out.
 
         Args:
             guard: looks at what is new; without one, nothing is held back.
-            anew: look at each file; otherwise those that are as they were (by size, time and mode) are not read again.
+            full: look at each file; otherwise those that are as they were (by size, time and mode) are not read again.
             own: `root` is pccpipe's own: what its owner may not read is opened to him.
 
         Raises ActionError naming the file that can't be read or written, or that may not leave this machine; Halted.
         """
-        anew = anew or not self.exists or self._is_mostly_waste
-        number = self._number + 1 if anew else self._number
+        full = full or not self.exists or self._is_mostly_waste
+        number = self._number + 1 if full else self._number
         archive = self._archive(number)
-        length = 0 if anew else archive.stat().st_size
+        length = 0 if full else archive.stat().st_size
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with archive.open("wb" if anew else "ab", BUFFER) as file:
+            with archive.open("wb" if full else "ab", BUFFER) as file:
                 writer = _Writer(file, length)
                 for found in walk(root, excluded.going_up(), _refuse if own else None):
                     halt.check()
                     path = found.entry.path
-                    if not anew and self.entries.get(path) == found.entry:
+                    if not full and self.entries.get(path) == found.entry:
                         writer.keep(found.entry, self._starts[path])
                     else:
                         writer.add(found, guard)
@@ -109,7 +109,7 @@ class Pack:
                     guard.check()
             self._keep(number, writer)
         except BaseException as error:
-            if anew:
+            if full:
                 archive.unlink(missing_ok=True)
                 if not self.exists:
                     shutil.rmtree(self.folder, ignore_errors=True)

@@ -14,8 +14,9 @@ from pccpipe.errors import ActionError
 from pccpipe.machine.base import Machine, refused
 from pccpipe.machine.entering import check_entered, enter
 from pccpipe.machine.script import read_to_end
+from pccpipe.workspace.allowed import name_refusal
+from pccpipe.workspace.entry import Entry, EntryMemory
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.intake import Entry, Names, name_refusal
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.reading import PIECE, SILENCE
@@ -55,7 +56,7 @@ class _Gone:
         self.around: set[str] = set()
         """The folders of the tree that something goes from."""
         self._mine = mine
-        self._names = Names()
+        self._names = EntryMemory()
         self._last = ""
         self._files: list[bytearray] = []
         self._folders: dict[int, list[bytearray]] = {}

@@ -10,7 +10,7 @@ import functools
 import stat
 
 from pccpipe import limits
-from pccpipe.workspace.intake import Entry
+from pccpipe.workspace.entry import Entry
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -173,7 +173,7 @@ def test_names_that_are_one_here_are_refused_with_a_reason_and_the_run_goes_on(m
     assert len(brought & {"Readme", "README", "readme"}) == len(brought & {"dir", "DIR"}) == 1
     # What was sent keeps its name, whichever comes first.
     refused = " ".join(ran.step("patch")["facts"]["refused"])
-    assert "'A.txt': the disk here takes its name for that of 'a.txt'" in refused
+    assert "'A.txt': the disk of this machine takes its name for that of 'a.txt'" in refused
     patch = (ran.record / "diff.patch").read_text()
     assert "+more" in patch
     assert "A.txt" not in patch

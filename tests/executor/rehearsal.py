@@ -25,7 +25,7 @@ from pccpipe.spec.model import Build, Project, Vm
 from pccpipe.target import Command
 from pccpipe.targets.dummy import DummyTarget, Play
 from pccpipe.values import Json
-from pccpipe.workspace.base import Brought, Changed, Sent, Side
+from pccpipe.workspace.base import Changed, Downloaded, Sent, Side
 
 H = TypeVar("H")
 Script = Callable[[Command], Play]
@@ -56,7 +56,7 @@ class Notes:
 class NotedWorkspace:
     """Does nothing, and keeps what it was asked."""
 
-    home: Path
+    local_folder: Path
     calls: list[str] = field(default_factory=list)
     vm_gone: Unavailable | None = None
     broken: ActionError | None = None
@@ -64,8 +64,8 @@ class NotedWorkspace:
     """Seconds that each transfer takes."""
     removal_lasts: float = 0.0
 
-    def take_up(self) -> None:
-        self._call("take_up")
+    def resume(self) -> None:
+        self._call("resume")
 
     def _call(self, what: str) -> None:
         self.calls.append(what)
@@ -74,7 +74,7 @@ class NotedWorkspace:
         if self.broken:
             raise self.broken
 
-    def has_untold_changes(self, halt: Halt | None = None) -> bool:
+    def has_undiffed_changes(self, halt: Halt | None = None) -> bool:
         return False
 
     def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
@@ -87,16 +87,16 @@ class NotedWorkspace:
         halt.wait(self.lasts)
         return None
 
-    def lay_out(self, halt: Halt) -> bool:
+    def ensure_local(self, halt: Halt) -> bool:
         return False
 
-    def touched(self, side: Side) -> None:
+    def mark_changed(self, side: Side) -> None:
         self.calls.append(f"touched {side.value}")
 
-    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Brought:
+    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
         self._call(f"download {' '.join(paths)}")
         halt.wait(self.lasts)
-        return Brought(1, 1, (), ())
+        return Downloaded(1, 1, (), ())
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
         self._call(f"diff {patch.name}")

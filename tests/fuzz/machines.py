@@ -18,6 +18,7 @@ from pccpipe.outcome import IsolationMode
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.model import Project, Vm
 from pccpipe.workspace import intake, tar
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
 from tests.fuzz.sides import NEXT, Liar
@@ -138,19 +139,17 @@ _MASKER = Masker([SECRET])
 class _Nothing:
     """No earlier tree."""
 
-    entries: dict[str, intake.Entry] = {}  # noqa: RUF012 - as Known has it
+    entries: dict[str, Entry] = {}  # noqa: RUF012 - as Known has it
 
     def put(self, path: str, target: Path) -> None:
         raise AssertionError("nothing was known")
 
 
-def _entry(kind: int, one: int, two: int, three: int, link: int) -> intake.Entry:
+def _entry(kind: int, one: int, two: int, three: int, link: int) -> Entry:
     parts = [NAMES[number % len(NAMES)] for number in (one, two, three)[: 1 + link % 3]]
     mode = KINDS[kind % len(KINDS)] | (kind << 3 & 0o7777)
     is_link = stat.S_ISLNK(mode)
-    return intake.Entry(
-        "/".join(parts), mode, three if stat.S_ISREG(mode) else 0, 0, LINKS[link % len(LINKS)] * is_link
-    )
+    return Entry("/".join(parts), mode, three if stat.S_ISREG(mode) else 0, 0, LINKS[link % len(LINKS)] * is_link)
 
 
 TARGETS = {

@@ -37,9 +37,9 @@ from pccpipe.secrets.proxy.egress import allows, split
 from pccpipe.secrets.proxy.exchange import Exchange
 from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
 from pccpipe.secrets.proxy.hello import HelloScreen
-from pccpipe.secrets.proxy.places import ConnectionSlots
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Rules, read_request
+from pccpipe.secrets.proxy.slots import ConnectionSlots
 from pccpipe.secrets.proxy.usage import Counter
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Expression, Template
@@ -52,6 +52,7 @@ from pccpipe.ssh.keys import identities
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
 from pccpipe.views.text import harmless, harmless_line, harmless_lines
 from pccpipe.workspace import intake
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded, Ignored
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
 from pccpipe.workspace.listing import list_tree
@@ -119,7 +120,7 @@ def _fetch_paths(data: bytes) -> None:
 class _Nothing:
     """No earlier tree."""
 
-    entries: dict[str, intake.Entry] = {}  # noqa: RUF012 - as Known has it
+    entries: dict[str, Entry] = {}  # noqa: RUF012 - as Known has it
 
     def put(self, path: str, target: Path) -> None:
         raise AssertionError("nothing was known")
@@ -207,10 +208,10 @@ def _proxy(data: bytes) -> None:
     proxy = Proxy()
     tokens = list(proxy.issue(grant).values())
     stream = Says(data.replace(WORD, tokens[0].encode()))
-    place = ConnectionSlots().enter()
-    assert place is not None
-    Exchange(stream, proxy, place).run()
-    place.leave()
+    slot = ConnectionSlots().enter()
+    assert slot is not None
+    Exchange(stream, slot, proxy.holder).run()
+    slot.leave()
     proxy.end(grant)
     assert SECRET.encode() not in b"".join(stream.sent)
 

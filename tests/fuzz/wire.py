@@ -16,8 +16,8 @@ from pccpipe.machine.base import Done
 from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.exchange import Exchange
 from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
-from pccpipe.secrets.proxy.places import ConnectionSlots
 from pccpipe.secrets.proxy.proxy import Proxy
+from pccpipe.secrets.proxy.slots import ConnectionSlots
 from pccpipe.ssh.channels import ChannelProcess
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.heard import HeardSocket
@@ -124,12 +124,12 @@ def _answer(data: bytes) -> None:
     body = b'{"model":"m","input":"hello"}'
     head = f"POST /v1/responses HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n"
     agent = Says(f"{head}\r\n".encode() + body)
-    place = ConnectionSlots().enter()
-    assert place is not None
+    slot = ConnectionSlots().enter()
+    assert slot is not None
     wire = _Wire(data.replace(WORD, SECRET.encode()))
     with patch.object(upstream, "_connect", lambda *_, **__: upstream.over(wire, "api.invalid", 80)):  # type: ignore[arg-type]
-        Exchange(agent, proxy, place).run()
-    place.leave()
+        Exchange(agent, slot, proxy.holder).run()
+    slot.leave()
     proxy.end(grant)
     got = b"".join(agent.sent)
     assert SECRET.encode() not in got

@@ -70,7 +70,7 @@ def test_so_does_what_it_left_running() -> None:
 
 
 def test_but_not_a_copy_with_changes_that_no_diff_has() -> None:
-    kept = replace(COPY, has_untold_changes=True)
+    kept = replace(COPY, has_undiffed_changes=True)
     assert decide([kept, STATE], RunFacts(Record.ENDED), MOMENT) == [
         Decision(False, Why.UNTOLD_CHANGES),
         Decision(True, Why.OVER),

@@ -32,7 +32,7 @@ class Open:
     def names_all(self, run_id: str, marks: object) -> bool:
         return False
 
-    def has_untold_changes(self, run_id: str) -> bool:
+    def has_undiffed_changes(self, run_id: str) -> bool:
         return True
 
     def has_only_copy_on_vm(self, run_id: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from pccpipe import limits
 from pccpipe.secrets.proxy import exchange
-from pccpipe.secrets.proxy.places import WAKE
+from pccpipe.secrets.proxy.slots import WAKE
 from tests.secrets.test_proxy import Client
 
 DROP = 0.1

@@ -53,7 +53,7 @@ def made(trees: tuple[Path, Path], most: Limits | None = None, halt: Halt | None
     sent, now = trees
     with tempfile.TemporaryDirectory() as folder:
         pack = Pack(Path(folder))
-        pack.take(sent, Excluded.only(()), NeverHalted(), anew=True)
+        pack.take(sent, Excluded.only(()), NeverHalted(), full=True)
         into = Path(folder) / "patches" / "diff.patch"
         diff = make_diff(pack, now, Masker([SECRET]), most or Limits(), halt, into)
         assert [each.name for each in into.parent.iterdir()] == ["diff.patch"]
@@ -88,7 +88,7 @@ def test_what_no_diff_can_have_is_told_and_left_out(trees: tuple[Path, Path]) ->
     (now / "away").symlink_to("/etc/passwd")
     (now / "a\nb").write_text("x\n")
     diff = made(trees)
-    assert sorted(diff.changed.refused) == ["'fifo': no plain file", "'sparse': over 2048 MiB, the limit of a file"]
+    assert sorted(diff.changed.refused) == ["'fifo': not a plain file", "'sparse': over 2048 MiB, the limit of a file"]
     assert b"root:" not in diff.patch
     assert b"+/etc/passwd\n" in diff.patch
     with pytest.raises(ActionError, match="over 2 files"):
@@ -200,7 +200,7 @@ _LARGE = """
         assert made.changed.masked
     for each in ("sent", "now", "pack"): (root / each).mkdir()
     pack = Pack(root / "pack")
-    pack.take(root / "sent", Excluded.only(()), NeverHalted(), anew=True)
+    pack.take(root / "sent", Excluded.only(()), NeverHalted(), full=True)
     make_diff(pack, root / "now", Masker(["x"]), Limits(), None, root / "p")
     with (root / "now/large").open("wb") as file:
         file.write(b"a-very-secret-value ")
@@ -233,7 +233,7 @@ def test_a_cancel_ends_the_copy_of_one_large_file(tmp_path: Path) -> None:
     (tmp_path / "sent").mkdir()
     (tmp_path / "sent/large").write_bytes(bytes(20 << 20))
     pack = Pack(tmp_path / "pack")
-    pack.take(tmp_path / "sent", Excluded.only(()), NeverHalted(), anew=True)
+    pack.take(tmp_path / "sent", Excluded.only(()), NeverHalted(), full=True)
     with pytest.raises(Halted):
         pack.put("large", tmp_path / "made", _After(3))
     assert (tmp_path / "made").stat().st_size < 2 << 20
@@ -255,7 +255,7 @@ def test_of_names_that_are_one_here_the_missing_one_does_not_look_deleted(
     (now / "dir/same").write_text("before\n")
     mocker.patch("pccpipe.workspace.diff.takes_for_one", return_value=True)
     diff = made(trees)
-    why = "the disk here takes its name for that of another file"
+    why = "the disk of this machine takes its name for that of another file"
     assert diff.changed.refused == (f"'DIR': {why}", f"'Readme': {why}")
     assert b"Readme" not in diff.patch
     assert b"DIR" not in diff.patch

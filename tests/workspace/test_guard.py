@@ -28,8 +28,8 @@ def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[s
     state, secrets = folder / "workspace.json", Secrets({"KEY": SECRET, "SHORT": "short"})
     sync = WorkspaceSync(user, folder / "copy", folder / "sent", None, "", state, secrets)
     sync.upload(list(exclude), NEVER)
-    sync.prepare(Side.HOME, NEVER)
-    return sorted(str(path.relative_to(sync.home)) for path in sync.home.rglob("*") if path.is_file())
+    sync.prepare(Side.LOCAL, NEVER)
+    return sorted(str(path.relative_to(sync.local_folder)) for path in sync.local_folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(

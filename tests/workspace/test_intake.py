@@ -21,10 +21,12 @@ from pccpipe.errors import ActionError
 from pccpipe.machine.base import Process
 from pccpipe.machine.local import LocalMachine
 from pccpipe.secrets.mask import Masker
-from pccpipe.workspace.copy import KnownFolder, take_paths
+from pccpipe.workspace.allowed import link_refusal, name_refusal
+from pccpipe.workspace.copy import KnownFolder, copy_paths
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
-from pccpipe.workspace.intake import Counted, Entry, Intake, Limits, link_refusal, name_refusal
+from pccpipe.workspace.intake import Counted, Intake, Limits
 from tests.growth import is_linear
 
 FILE, FOLDER, LINK, FIFO = (kind | 0o755 for kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO))
@@ -105,7 +107,7 @@ def test_limits_hold_while_it_is_told_and_while_it_is_sent(tmp_path: Path) -> No
     intake = Intake(tmp_path / "in", Limits(files=3, bytes=100, file=60))
     assert not intake.admit(Entry("big", FILE, 61))
     assert intake.admit(Entry("a", FILE, 60))
-    with pytest.raises(ActionError, match="over 100 bytes would come home"):
+    with pytest.raises(ActionError, match="over 100 bytes would be fetched"):
         intake.admit(Entry("b", FILE, 60))
     with pytest.raises(ActionError, match="over 3 files"):
         intake.admit(Entry("c", FILE, 0))
@@ -118,7 +120,7 @@ def test_many_refused_names_are_counted_and_few_are_told(tmp_path: Path) -> None
     intake = Intake(tmp_path / "in", Limits())
     for number in range(1000):
         intake.admit(Entry(f"f{number}", FIFO))
-    told = intake.finish().told
+    told = intake.finish().refusals
     assert len(told) == 51
     assert told[-1] == "and 950 more"
 
@@ -193,11 +195,11 @@ def test_what_was_asked_for_is_taken_as_it_was_told(fetch: Fetch, tmp_path: Path
         (packed(("/etc/evil", tarfile.REGTYPE, "x")), "not asked for"),
         (packed(("./b", tarfile.REGTYPE, "x")), "not asked for"),
         (packed(("./a", tarfile.REGTYPE, "x"), ("./a", tarfile.REGTYPE, "y")), "not asked for"),
-        (packed(("./a", tarfile.SYMTYPE, "/etc/passwd")), "no plain file"),
-        (packed(("./a", tarfile.LNKTYPE, "/etc/passwd")), "no plain file"),
-        (packed(("./a", tarfile.CHRTYPE, "")), "no plain file"),
-        (packed(("./a", tarfile.GNUTYPE_SPARSE, "")), "no plain file"),
-        (packed(("./" + "ü" * 200, tarfile.REGTYPE, "x"), style=tarfile.PAX_FORMAT), "no plain file"),
+        (packed(("./a", tarfile.SYMTYPE, "/etc/passwd")), "not a plain file"),
+        (packed(("./a", tarfile.LNKTYPE, "/etc/passwd")), "not a plain file"),
+        (packed(("./a", tarfile.CHRTYPE, "")), "not a plain file"),
+        (packed(("./a", tarfile.GNUTYPE_SPARSE, "")), "not a plain file"),
+        (packed(("./" + "ü" * 200, tarfile.REGTYPE, "x"), style=tarfile.PAX_FORMAT), "not a plain file"),
         (packed(("./" + "n" * 9000, tarfile.REGTYPE, "x")), "a name of 9"),
         (packed(("./a", tarfile.REGTYPE, "x" * 600_000)), "grew over 512 KiB"),
         (b"Welcome to this machine!\n" * 100, "no tar archive"),
@@ -229,7 +231,7 @@ def test_a_listing_without_an_end_is_ended(tmp_path: Path) -> None:
         def popen(self, command: str) -> Process:
             return super().popen("i=0; while :; do i=$((i+1)); printf 'f 0 1 644 ./f%s\\0\\0' $i; done")
 
-    with pytest.raises(ActionError, match="over 1,000 files would come home"):
+    with pytest.raises(ActionError, match="over 1,000 files would be fetched"):
         fetch_tree(Endless(), "/", KnownFolder(tmp_path), tmp_path / "in", Excluded(), Limits(files=1000))
 
 
@@ -245,7 +247,7 @@ def test_secrets_are_masked_before_a_file_is_written_and_their_files_named(tmp_p
         if remote:
             counted = fetch_paths(LocalMachine(), str(work), ["out"], into, Limits(), MASKER)
         else:
-            counted = take_paths(work, ["out"], into, Limits(), MASKER)
+            counted = copy_paths(work, ["out"], into, Limits(), MASKER)
         assert sorted(counted.masked) == ["out/link", "out/log.txt", f"out/{SECRET}"]
         assert (tmp_path / "in/out/log.txt").read_text() == "the key is ***, yes\n"
         assert sorted(path.name for path in (tmp_path / "in/out").iterdir()) == ["fine.txt", "log.txt"]
@@ -258,7 +260,7 @@ def test_of_many_masked_files_some_are_named_and_the_others_counted(tmp_path: Pa
     for number in range(most + 7):
         (work / f"{number:03}").write_text(SECRET)
         (work / f"{SECRET}{number:03}").write_text("x")
-    counted = take_paths(tmp_path, ["work"], tmp_path / "in", Limits(), MASKER)
+    counted = copy_paths(tmp_path, ["work"], tmp_path / "in", Limits(), MASKER)
     assert len(counted.masked) == most
     assert counted.more_masked == most + 14
 
@@ -280,8 +282,8 @@ def test_a_folder_that_becomes_a_link_while_it_is_read_is_not_followed(
         return status
 
     monkeypatch.setattr("pccpipe.workspace.copy.os.stat", swapped)
-    with pytest.raises(ActionError, match="cannot be brought"):
-        take_paths(work, ["out"], tmp_path / "in", Limits(), MASKER)
+    with pytest.raises(ActionError, match="cannot copy"):
+        copy_paths(work, ["out"], tmp_path / "in", Limits(), MASKER)
     assert not (tmp_path / "in/out/inner/file").exists()
 
 
@@ -329,9 +331,9 @@ def test_what_was_sent_keeps_its_name_whichever_of_its_twins_comes_first(tmp_pat
     ]
     assert (counted.files, counted.bytes) == (3, 3)
     assert counted.refused == [
-        "'A.txt': the disk here takes its name for that of 'a.txt'",
-        "'a.TXT': the disk here takes its name for that of 'a.txt'",
-        "'OUT': the disk here takes its name for that of 'out'",
+        "'A.txt': the disk of this machine takes its name for that of 'a.txt'",
+        "'a.TXT': the disk of this machine takes its name for that of 'a.txt'",
+        "'OUT': the disk of this machine takes its name for that of 'out'",
     ]
 
 

@@ -63,7 +63,7 @@ def as_nobody(work: Callable[[Path], Any], folder: Path) -> Any:
 
 def workspace(folder: Path) -> WorkspaceSync:
     sync = WorkspaceSync(folder / "user", folder / "copy", folder / "sent", None, "", folder / "workspace.json")
-    sync.take_up()
+    sync.resume()
     return sync
 
 
@@ -71,7 +71,7 @@ def leaves(folder: Path) -> None:
     """A step that leaves what its own user may not read, and what he may not write."""
     sync, copy = workspace(folder), folder / "copy"
     sync.upload([], NEVER)
-    sync.prepare(Side.HOME, NEVER)
+    sync.prepare(Side.LOCAL, NEVER)
     (copy / "app.txt").write_text("fixed\n")
     (copy / "locked/deeper").mkdir(parents=True)
     (copy / "locked/deeper/f").write_text("x\n")
@@ -81,7 +81,7 @@ def leaves(folder: Path) -> None:
     (copy / "secretive").write_text("z\n")
     for name, mode in (("read-only", 0o555), ("locked/deeper", 0), ("locked", 0), ("secretive", 0)):
         (copy / name).chmod(mode)
-    sync.touched(Side.HOME)
+    sync.mark_changed(Side.LOCAL)
 
 
 def diff(folder: Path) -> tuple[list[str], str]:
@@ -128,7 +128,7 @@ def test_what_a_containers_root_left_here_comes_and_goes(folder: Path) -> None:
         sync = WorkspaceSync(
             folder / "user", folder / "copy", folder / "sent", None, "", folder / "workspace.json", root=ask_root
         )
-        sync.take_up()
+        sync.resume()
         changed = sync.diff(folder / "diff.patch", NEVER)
         return list(changed.refused), (folder / "diff.patch").read_text(), remove_tree(folder / "copy")
 

@@ -11,10 +11,11 @@ from pccpipe import limits
 from pccpipe.machine.local import LocalMachine
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.diff import make_diff
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_tree
-from pccpipe.workspace.intake import Entry, Intake, Limits
-from pccpipe.workspace.links import FOLLOWED, Ways
+from pccpipe.workspace.intake import Intake, Limits
+from pccpipe.workspace.links import FOLLOWED, LinkResolver
 from pccpipe.workspace.names import one_name, takes_for_one, twins
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.send import send
@@ -36,7 +37,7 @@ def made(folder: Path, *names: str) -> Path:
 
 def packed(folder: Path, root: Path, *patterns: str) -> Pack:
     pack = Pack(folder)
-    pack.take(root, Excluded(patterns), NEVER, anew=True)
+    pack.take(root, Excluded(patterns), NEVER, full=True)
     return pack
 
 
@@ -104,17 +105,17 @@ def test_without_a_link_that_leads_out_all_come(tmp_path: Path) -> None:
 def test_a_long_chain_and_a_circle_end() -> None:
     chain = {f"l{number}": f"l{number + 1}" for number in range(200)} | {"l200": "/etc"}
     # From either end, also the ones that the kernel would not follow.
-    assert all(Ways(chain).leads_out(f"l{number}") for number in (0, 100, 200))
-    ways = Ways({"a": "b/x", "b": "a", "c": "d/../..", "d": "."})
-    assert [ways.leads_out(name) for name in "abcd"] == [False, False, True, False]
+    assert all(LinkResolver(chain).leads_out(f"l{number}") for number in (0, 100, 200))
+    resolver = LinkResolver({"a": "b/x", "b": "a", "c": "d/../..", "d": "."})
+    assert [resolver.leads_out(name) for name in "abcd"] == [False, False, True, False]
     assert FOLLOWED == 40
 
 
 def test_many_links_take_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
     links = {f"l{number}": "/".join(["a"] * 900) for number in range(100)}
-    assert not Ways(links).leads_out("l1")
+    assert not LinkResolver(links).leads_out("l1")
     monkeypatch.setattr(limits, "LINK_WORK", limits.Limit("x", 10_000, limits.Unit.COUNT, "y"))
-    assert Ways(links).leads_out("l1")
+    assert LinkResolver(links).leads_out("l1")
 
 
 def test_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
 def test_a_folder_asked_for_by_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
     intake = Intake(tmp_path / "in", Limits())
     made(tmp_path / "in", "OUT")
-    intake.root("OUT/deep/file")
+    intake.make_parents("OUT/deep/file")
     assert not intake.admit(Entry("OUT/deep/file", FILE, 1))
     assert [words.partition(":")[0] for words in intake.finish().refused] == ["'OUT'"]
 
@@ -172,7 +173,7 @@ pack = Pack(folder / "pack")
 class Never:
     requested = False
     def check(self): pass
-pack.take(folder / "user", Excluded(), Never(), anew=True)
+pack.take(folder / "user", Excluded(), Never(), full=True)
 """
 FETCH = "fetch_tree(Lists(), '/w', pack, folder / 'in', Excluded(), Limits())"
 SEND = "send(Lists(), pack, '/w', Excluded())"
@@ -184,7 +185,7 @@ SEND = "send(Lists(), pack, '/w', Excluded())"
 def test_a_hostile_listing_takes_little_memory(work: str, length: int, letter: str) -> None:
     setup = f"LENGTH, LETTER = {length}, {letter!r}\n{LONG}"
     _, memory, said = measured(setup, work)
-    assert "over 200,000 files would come home" in said or "exceeds the limit" in said
+    assert "over 200,000 files would be fetched" in said or "exceeds the limit" in said
     assert memory < limits.TREE_NAMES.most + limits.MARGIN
 
 

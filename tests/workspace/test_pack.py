@@ -13,10 +13,10 @@ from pccpipe import limits
 from pccpipe.errors import ActionError, Halted
 from pccpipe.secrets.values import Secrets
 from pccpipe.workspace import pack as pack_module
+from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import walk
 from pccpipe.workspace.guard import Guard
-from pccpipe.workspace.intake import Entry
 from pccpipe.workspace.pack import Pack
 from tests.workspace.halts import NeverHalted
 
@@ -76,7 +76,7 @@ def root(tmp_path: Path) -> Path:
 
 def taken(root: Path, folder: Path) -> Pack:
     pack = Pack(folder)
-    pack.take(root, ALL, NEVER, anew=True)
+    pack.take(root, ALL, NEVER, full=True)
     return pack
 
 
@@ -127,7 +127,7 @@ def test_what_is_as_it_was_is_not_read_again(root: Path, tmp_path: Path, monkeyp
     (root / "-rf").unlink()
     looked_at: list[str] = []
     monkeypatch.setattr(Guard, "look_at", lambda _, name, data: looked_at.append(name))
-    pack.take(root, ALL, NEVER, Guard((), Secrets()), anew=False)
+    pack.take(root, ALL, NEVER, Guard((), Secrets()), full=False)
     assert looked_at == ["a", "new"]
     assert (tmp_path / "pack/1.tar").stat().st_size - before == 2 * 4 * 512
     (root / "fifo").unlink()
@@ -142,7 +142,7 @@ def test_one_that_is_mostly_waste_is_made_anew(tmp_path: Path) -> None:
     pack = Pack(tmp_path / "pack")
     for number in range(5):
         (root / "a").write_bytes(bytes([number]) * 100_000)
-        pack.take(root, ALL, NEVER, anew=False)
+        pack.take(root, ALL, NEVER, full=False)
         assert pack.read("a") == bytes([number]) * 100_000
     sizes = [path.stat().st_size for path in (tmp_path / "pack").glob("*.tar")]
     assert len(sizes) == 1
@@ -165,22 +165,22 @@ def test_one_that_could_not_be_taken_is_as_it_was_before(
 ) -> None:
     pack = Pack(tmp_path / "pack")
     with pytest.raises(Halted):
-        pack.take(root, ALL, Later(), anew=True)
+        pack.take(root, ALL, Later(), full=True)
     assert not (tmp_path / "pack").exists()
     pack = taken(root, tmp_path / "pack")
     before = {path: path.read_bytes() for path in (tmp_path / "pack").iterdir()}
     (root / "a").write_text("other")
-    for anew in (True, False):
+    for full in (True, False):
         with pytest.raises(Halted):
-            pack.take(root, ALL, Later(), anew=anew)
+            pack.take(root, ALL, Later(), full=full)
         assert {path: path.read_bytes() for path in (tmp_path / "pack").iterdir()} == before
 
-    def full(*_: object) -> None:
+    def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device", "index.json")
 
-    monkeypatch.setattr(pack_module, "write_atomically", full)
+    monkeypatch.setattr(pack_module, "write_atomically", disk_full)
     with pytest.raises(ActionError, match="No space left on device"):
-        pack.take(root, ALL, NEVER, anew=False)
+        pack.take(root, ALL, NEVER, full=False)
     assert {path: path.read_bytes() for path in (tmp_path / "pack").iterdir()} == before
     assert pack.read("a") == b"aaa"
 
@@ -195,4 +195,4 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, m
             os.truncate(root / "log", limits.SEARCHED.most)
 
     with pytest.raises(ActionError, match="log: it became shorter while it was read"):
-        Pack(tmp_path / "pack").take(root, ALL, NEVER, Truncating((), Secrets()), anew=True)
+        Pack(tmp_path / "pack").take(root, ALL, NEVER, Truncating((), Secrets()), full=True)

@@ -1,4 +1,4 @@
-"""The workspace both ways, between here and a real VM."""
+"""The workspace both resolver, between here and a real VM."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Pair:
 
     def change_there(self, script: str) -> None:
         self.there(script)
-        self.sync.touched(Side.VM)
+        self.sync.mark_changed(Side.VM)
 
     def listed(self) -> set[str]:
         return {name.removeprefix("./") for name in self.there("find . -mindepth 1 -print0").split("\0") if name}
@@ -160,12 +160,12 @@ def test_a_step_sees_what_the_one_before_left_wherever_it_ran(pair: Pair) -> Non
     (pair.user / "a").write_text("one\n")
     pair.sync.upload([], NEVER)
     pair.change_there("echo two >> a; rm -f gone; mkdir -p n && echo new > n/f")
-    assert pair.sync.prepare(Side.HOME, NEVER)
-    assert (pair.sync.home / "a").read_text() == "one\ntwo\n"
-    assert pair.sync.prepare(Side.HOME, NEVER) is None
-    (pair.sync.home / "a").write_text("home\n")
-    shutil.rmtree(pair.sync.home / "n")
-    pair.sync.touched(Side.HOME)
+    assert pair.sync.prepare(Side.LOCAL, NEVER)
+    assert (pair.sync.local_folder / "a").read_text() == "one\ntwo\n"
+    assert pair.sync.prepare(Side.LOCAL, NEVER) is None
+    (pair.sync.local_folder / "a").write_text("home\n")
+    shutil.rmtree(pair.sync.local_folder / "n")
+    pair.sync.mark_changed(Side.LOCAL)
     assert pair.sync.prepare(Side.VM, NEVER)
     assert pair.there("cat a; ls") == "home\na\n"
     assert (pair.user / "a").read_text() == "one\n"
@@ -187,10 +187,10 @@ def test_the_diff_applies_to_what_was_sent_and_gives_what_came_back(pair: Pair, 
     assert (changed.files, changed.deletions) == (6, 3)
     shutil.copytree(pair.user, tmp_path / "applied", symlinks=True)
     subprocess.run(["git", "apply", "-p1", str(tmp_path / "diff.patch")], cwd=tmp_path / "applied", check=True)
-    shutil.rmtree(pair.sync.home / "build")
-    (pair.sync.home / "y.o").unlink()
+    shutil.rmtree(pair.sync.local_folder / "build")
+    (pair.sync.local_folder / "y.o").unlink()
     difference = subprocess.run(
-        ["diff", "-r", "--no-dereference", str(tmp_path / "applied"), str(pair.sync.home)],
+        ["diff", "-r", "--no-dereference", str(tmp_path / "applied"), str(pair.sync.local_folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -217,9 +217,9 @@ def test_hostile_files_do_not_come_home(pair: Pair, tmp_path: Path) -> None:
     pair.sync.upload([], NEVER)
     pair.change_there(f"rm -r d; {HOSTILE}")
     began = time.monotonic()
-    sent = pair.sync.prepare(Side.HOME, NEVER)
+    sent = pair.sync.prepare(Side.LOCAL, NEVER)
     assert time.monotonic() - began < 10
-    home = pair.sync.home
+    home = pair.sync.local_folder
     fine = ["\x1b[2Jclear", "-rf", "back\\slash", "git", "latin-\udce4", "ok", "sub", "text", "twin", "two\nlines"]
     assert names(home) == fine
     assert names(home / "git") == []
@@ -233,14 +233,14 @@ def test_hostile_files_do_not_come_home(pair: Pair, tmp_path: Path) -> None:
     told = "\n".join(sent.refused)
     for name in ("'d'", "'up'", "'loop'", "'fifo'", "'sub/out'", "'sub/deep/escape'", "'sparse'"):
         assert f"{name}: " in told
-    assert "its 50 GiB are over 2 GiB, the limit of a file; exclude it by name" in told
+    assert "50 GiB is over the limit of a file, 2 GiB; exclude it by name" in told
     # What came is sent back and fetched again: nothing of it is any other than it was.
-    pair.sync.touched(Side.HOME)
+    pair.sync.mark_changed(Side.LOCAL)
     pair.sync.prepare(Side.VM, NEVER)
     pair.change_there("echo more >> text")
-    pair.sync.prepare(Side.HOME, NEVER)
-    assert names(pair.sync.home) == fine
-    assert (pair.sync.home / "text").read_text() == "t\nmore\n"
+    pair.sync.prepare(Side.LOCAL, NEVER)
+    assert names(pair.sync.local_folder) == fine
+    assert (pair.sync.local_folder / "text").read_text() == "t\nmore\n"
 
 
 def test_hostile_files_do_not_come_home_as_artifacts(pair: Pair, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_link_that_its_owner_sent_up_stays_as_it_was(pair: Pair, tmp_path: Pat
     pair.change_there("echo > new")
     changed = pair.sync.diff(tmp_path / "diff.patch", NEVER)
     assert (changed.files, changed.refused) == (1, ())
-    assert (pair.sync.home / "python").readlink() == Path("/usr/bin/python3")
+    assert (pair.sync.local_folder / "python").readlink() == Path("/usr/bin/python3")
     pair.change_there("ln -sf /etc/passwd python")
     assert "out of the tree" in pair.sync.diff(tmp_path / "diff.patch", NEVER).refused[0]
 
@@ -271,8 +271,8 @@ def test_a_link_that_its_owner_sent_up_stays_as_it_was(pair: Pair, tmp_path: Pat
 @pytest.mark.parametrize(
     ("limits", "makes", "says"),
     [
-        (Limits(files=30), "seq 1 1000 | xargs touch", "over 30 files would come home"),
-        (Limits(bytes=10_000), "for i in 1 2 3 4 5 6; do truncate -s 2000 f$i; done", "over 9.8 KiB would come home"),
+        (Limits(files=30), "seq 1 1000 | xargs touch", "over 30 files would be fetched"),
+        (Limits(bytes=10_000), "for i in 1 2 3 4 5 6; do truncate -s 2000 f$i; done", "over 9.8 KiB would be fetched"),
     ],
 )
 def test_more_than_the_limits_allow_is_refused_with_words(
@@ -283,7 +283,7 @@ def test_more_than_the_limits_allow_is_refused_with_words(
     pair.sync.upload([], NEVER)
     pair.change_there(f"mkdir m && cd m && {makes}")
     with pytest.raises(ActionError, match=says) as raised:
-        pair.sync.prepare(Side.HOME, NEVER)
+        pair.sync.prepare(Side.LOCAL, NEVER)
     assert "exclude" in str(raised.value)
     with pytest.raises(ActionError, match=says):
         pair.sync.download(["m"], tmp_path / "artifacts", NEVER)
@@ -315,10 +315,10 @@ def test_removing_the_vms_copy_first_brings_home_what_is_nowhere_else(pair: Pair
     pair.change_there("echo finished work > work")
     pair.sync.remove(NEVER)
     assert pair.connection.run(f"[ -e {pair.remote} ]").code == 1
-    assert (pair.sync.home / "work").read_text() == "finished work\n"
-    assert pair.sync.has_untold_changes()
+    assert (pair.sync.local_folder / "work").read_text() == "finished work\n"
+    assert pair.sync.has_undiffed_changes()
     pair.sync.diff(tmp_path / "diff.patch", NEVER)
-    assert not pair.sync.has_untold_changes()
+    assert not pair.sync.has_undiffed_changes()
 
 
 def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
@@ -414,9 +414,9 @@ def test_a_halt_ends_a_transfer_that_waits_for_a_silent_vm(tmp_path: Path, fresh
     pair.change_there("rm big; head -c 50000000 /dev/urandom > big")
     fresh_vm.cut()
     with pytest.raises(Halted):
-        pair.sync.prepare(Side.HOME, After(1))
+        pair.sync.prepare(Side.LOCAL, After(1))
     fresh_vm.heal()
-    assert pair.sync.prepare(Side.HOME, NEVER)
+    assert pair.sync.prepare(Side.LOCAL, NEVER)
     connection.close()
 
 
@@ -446,21 +446,21 @@ def test_a_cancel_ends_the_look_for_changes_that_no_diff_has(tmp_path: Path) -> 
     (user / "a").write_text("one\n")
     sync = WorkspaceSync(
         user_folder=user,
-        home_copy=tmp_path / "copy",
+        local_copy=tmp_path / "copy",
         sent=tmp_path / "sent",
         machine=None,
         remote="",
         state=tmp_path / "workspace.json",
     )
     sync.upload([], NEVER)
-    sync.prepare(Side.HOME, NEVER)
-    (sync.home / "a").write_text("two\n")
-    sync.touched(Side.HOME)
-    assert sync.has_untold_changes(NEVER)
+    sync.prepare(Side.LOCAL, NEVER)
+    (sync.local_folder / "a").write_text("two\n")
+    sync.mark_changed(Side.LOCAL)
+    assert sync.has_undiffed_changes(NEVER)
 
     class Cancelled(NeverHalted):
         def check(self) -> None:
             raise Halted
 
     with pytest.raises(Halted):
-        sync.has_untold_changes(Cancelled())
+        sync.has_undiffed_changes(Cancelled())

@@ -6,8 +6,8 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import h11
@@ -16,12 +16,12 @@ from pccpipe import limits
 from pccpipe.machine.base import ByteStream
 from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, Grant
-from pccpipe.secrets.proxy.places import WAKE, ConnectionSlot
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
+from pccpipe.secrets.proxy.slots import WAKE, ConnectionSlot
 from pccpipe.values import cut
 
-if TYPE_CHECKING:
-    from pccpipe.secrets.proxy.proxy import Proxy
+Holder: TypeAlias = "tuple[Grant, Api | None]"
+"""The grant of a token and the API that it is for; None for a token that lets out of a container."""
 
 HEAD_SECONDS = 30.0
 """Seconds in which the head of a request must come, from its first byte on."""
@@ -47,12 +47,16 @@ class RequestRefused(Exception):
 
 
 class Exchange:
-    """Serves one connection, in the caller's thread."""
+    """Serves one connection, in the caller's thread.
 
-    def __init__(self, stream: ByteStream, proxy: Proxy, place: ConnectionSlot) -> None:
+    Args:
+        holder_of: finds the holder of a token.
+    """
+
+    def __init__(self, stream: ByteStream, slot: ConnectionSlot, holder_of: Callable[[str], Holder | None]) -> None:
         self._stream = stream
-        self._place = place
-        self._proxy = proxy
+        self._slot = slot
+        self._holder_of = holder_of
         self._token_due = time.monotonic() + TOKEN_SECONDS
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.REQUEST_HEAD.most)
 
@@ -198,11 +202,11 @@ class Exchange:
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
             token = headers.get("x-api-key") or headers.get("api-key") or ""
-        held = self._proxy.holder(token.strip())
+        held = self._holder_of(token.strip())
         if held is None or held[1] is None:
             words = "pccpipe does not know this token: a step's token ends with the step"
             raise RequestRefused(401, "invalid_api_key", words, fatal=True)
-        self._take_place(held[0])
+        self._take_slot(held[0])
         return held[0], held[1]
 
     def _way_out(self, request: h11.Request) -> Grant:
@@ -212,15 +216,15 @@ class Exchange:
         if kind.lower() == "basic":
             with contextlib.suppress(ValueError):  # no base64, no ASCII, no UTF-8
                 token = base64.b64decode(given.strip(), validate=True).decode().partition(":")[2]
-        held = self._proxy.holder(token)
+        held = self._holder_of(token)
         if held is None or held[1] is not None:
             words = "pccpipe does not know this token: take HTTPS_PROXY as it is; it ends with the step"
             raise RequestRefused(407, "pccpipe_proxy_token", words, fatal=True)
-        self._take_place(held[0])
+        self._take_slot(held[0])
         return held[0]
 
-    def _take_place(self, grant: Grant) -> None:
-        if not self._place.take(grant):
+    def _take_slot(self, grant: Grant) -> None:
+        if not self._slot.take(grant):
             raise RequestRefused(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
 
     def _body(self, stack: contextlib.ExitStack, grant: Grant) -> list[bytes]:
@@ -280,14 +284,14 @@ class Exchange:
 
     def _receive(self, until: float) -> bytes:
         """The next bytes. Raises TimeoutError, also for a connection that shows no token and loses its place."""
-        if self._place.grant:
+        if self._slot.grant:
             left = until - time.monotonic()
             if left <= 0:
                 raise TimeoutError("it is too slow")
             self._stream.settimeout(left)
             return self._stream.recv(PIECE)
         self._stream.settimeout(WAKE)
-        while not self._place.is_cut and time.monotonic() < self._token_due:
+        while not self._slot.is_cut and time.monotonic() < self._token_due:
             with contextlib.suppress(TimeoutError):
                 return self._stream.recv(PIECE)
         raise TimeoutError("it has shown no token")
@@ -311,7 +315,7 @@ class Exchange:
         self._stream.shutdown_write()
         self._stream.settimeout(WAKE)
         until = time.monotonic() + LINGER_LIMIT
-        while time.monotonic() < until and not self._place.is_cut:
+        while time.monotonic() < until and not self._slot.is_cut:
             with contextlib.suppress(TimeoutError):
                 if not self._stream.recv(PIECE):
                     return

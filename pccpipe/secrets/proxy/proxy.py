@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from pccpipe.machine.base import ByteStream
 from pccpipe.secrets.proxy.grant import Api, Grant
-from pccpipe.secrets.proxy.places import ConnectionSlot, ConnectionSlots
+from pccpipe.secrets.proxy.slots import ConnectionSlot, ConnectionSlots
 
 EGRESS = "HTTPS_PROXY"
 """The name of the token that lets out of a container; keys' tokens have the keys' names."""
@@ -26,7 +26,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._holders: dict[str, tuple[Grant, Api | None]] = {}
         self._unseen: dict[str, Callable[[str], None]] = {}
-        self._places = ConnectionSlots()
+        self._slots = ConnectionSlots()
 
     def issue(self, grant: Grant) -> dict[str, str]:
         """New tokens for a grant, by name: one for each API's key, and one for its egress if it has some."""
@@ -62,12 +62,12 @@ class Proxy:
 
     def accept(self, stream: ByteStream) -> None:
         """Serve a connection, in a thread of its own. Returns at once."""
-        place = self._places.enter()
-        if place is None:
+        slot = self._slots.enter()
+        if slot is None:
             # Not here: the caller may be the one who would have to send that it is closed.
             threading.Thread(target=stream.close, name="pccpipe-proxy-full", daemon=True).start()
             return
-        threading.Thread(target=self._serve, args=(stream, place), name="pccpipe-proxy", daemon=True).start()
+        threading.Thread(target=self._serve, args=(stream, slot), name="pccpipe-proxy", daemon=True).start()
 
     def _add(self, grant: Grant, digests: Mapping[str, str]) -> None:
         apis = {api.secret: api for api in grant.apis}
@@ -76,16 +76,16 @@ class Proxy:
                 if name in apis or name == EGRESS:
                     self._holders[known] = (grant, apis.get(name))
 
-    def _serve(self, stream: ByteStream, place: ConnectionSlot) -> None:
+    def _serve(self, stream: ByteStream, slot: ConnectionSlot) -> None:
         # Here, because h11 and ssl take 60 ms to load, and most runs need neither.
         from pccpipe.secrets.proxy.exchange import Exchange
 
         try:
-            Exchange(stream, self, place).run()
+            Exchange(stream, slot, self.holder).run()
         finally:
             with contextlib.suppress(OSError):
                 stream.close()
-            place.leave()
+            slot.leave()
 
 
 def digest(token: str) -> str:

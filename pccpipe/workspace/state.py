@@ -1,0 +1,56 @@
+"""The file of a run's record that says which copies of the workspace there are, and which one is the newest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from pccpipe.record.files import write_atomically
+from pccpipe.workspace.base import Side
+
+STATE = "workspace.json"
+"""The name of that file."""
+
+
+class WorkspaceState(Struct):
+    exclude: list[str]
+    """The patterns of the last upload."""
+    has_copy: bool = False
+    """The run has a copy of its own. Locally that may be the archive alone, which nothing unpacked yet."""
+    on_vm: bool = False
+    newest: Side | None = None
+    """The copy that is newer than the other; None if they are the same."""
+    last_patch: str = hashlib.sha256(b"").hexdigest()
+    """The digest of the last diff."""
+    stale_patch: bool = False
+    """The local copy may have changes that are not in the last diff."""
+
+    def save(self, file: Path) -> None:
+        write_atomically(file, json.dumps(asdict(self)).encode())
+
+    @staticmethod
+    def load(file: Path) -> WorkspaceState:
+        """Raises OSError, ValueError, LookupError."""
+        kept = json.loads(file.read_bytes())
+        newest = Side(kept["newest"]) if kept["newest"] else None
+        return WorkspaceState(
+            kept["exclude"], kept["has_copy"], kept["on_vm"], newest, kept["last_patch"], kept["stale_patch"]
+        )
+
+
+def has_only_copy_on_vm(record: Path) -> bool:
+    """Say whether the VM may have changes of a run's workspace that the run's record lacks.
+
+    True if the record does not say.
+    """
+    try:
+        state = WorkspaceState.load(record / STATE)
+    except FileNotFoundError:
+        return False  # the run never uploaded anything
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+    return bool(state.has_copy and state.on_vm and state.newest is Side.VM)
