@@ -80,24 +80,7 @@ def container_settings(where: Host, place: Place, position: Position) -> Contain
     container = where.container if place is Place.CONTAINER else None
     if container is None:
         return None
-    return ContainerSettings(
-        image=container.image.render(position.scope.on(place.value).names),
-        network=container.network.value,
-        memory=container.memory,
-        cpus=container.cpus,
-        pids=container.pids,
-        home_size=container.home_size,
-        read_only_workspace=container.read_only_workspace,
-        read_only_root=container.read_only_root,
-        runtime=container.runtime,
-        root=container.root,
-        capabilities=container.capabilities,
-        new_privileges=container.new_privileges,
-        seccomp=container.seccomp,
-        apparmor=container.apparmor,
-        init=container.init,
-        loosened=container.loosened,
-    )
+    return container.of_image(container.image.render(position.scope.on(place.value).names))
 
 
 def _content(context: RunContext, file: FileInput, names: Mapping[str, object]) -> bytes:

@@ -43,12 +43,15 @@ from pccpipe.spec.model import (
     Value,
 )
 from pccpipe.spec.problem import Problem
+from pccpipe.target import ContainerSettings
 from pccpipe.values import Json
 
 
 class PlannedContainer(Struct, frozen=True):
-    image: str
-    settings: Container
+    written: Container
+    """As the pipeline describes it."""
+    settings: ContainerSettings
+    """With its image, as far as that can be known."""
 
 
 class Way(Struct, frozen=True):
@@ -242,7 +245,8 @@ class _Planner(Struct):
     def _way(self, place: Place, where: Host, path: str, at: _At) -> Way:
         at = at.knowing(target=place.value)
         container = where.container if place is Place.CONTAINER else None
-        planned = PlannedContainer(self.text(container.image, path, at), container) if container else None
+        image = self.text(container.image, path, at) if container else ""
+        planned = PlannedContainer(container, container.of_image(image)) if container else None
         env = {**self.pipeline.env, **(container.env if container else {}), **where.env}
         return Way(
             place=place,

@@ -62,7 +62,7 @@ def _may_write(step: PlannedStep) -> bool:
     body = step.step.body
     assert isinstance(body, Run)
     container = body.where.container
-    contained = step.asked is Place.CONTAINER and not (container and container.read_only_workspace)
+    contained = step.asked is Place.CONTAINER and not (container and container.settings.read_only_workspace)
     return contained or (_is_agent(step) and step.ways[0].place is not Place.CONTAINER)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from msgspec.structs import replace
+
 from pccpipe.limits import LOG, TEMPLATE
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
@@ -24,7 +26,6 @@ from pccpipe.spec.model import (
     Host,
     Input,
     InputType,
-    Network,
     Parallel,
     Pipeline,
     Remove,
@@ -45,6 +46,7 @@ from pccpipe.spec.position import KeyPath
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Source
+from pccpipe.target import ContainerSettings
 from pccpipe.values import ENDPOINT, Json
 
 Map = Mapping[str, Json]
@@ -149,20 +151,7 @@ class _PipelineBuilder:
             name=name,
             image=self._template(("containers", image_of, "image"), spec["image"]),
             position=self._source.of_key(("containers", name)),
-            network=Network(_text(spec.get("network", "bridge"))),
-            memory=_size(spec.get("memory", DEFAULT_MEMORY)),
-            cpus=cast("float | None", spec.get("cpus")),
-            pids=None if spec.get("pids") == UNLIMITED else _whole(spec.get("pids", DEFAULT_PIDS)),
-            home_size=units.size(cast("str | int", spec.get("home_size", DEFAULT_HOME))),
-            read_only_workspace=spec.get("workspace") == "read-only",
-            read_only_root=spec.get("read_only_root") is True,
-            runtime=cast("str | None", spec.get("runtime")),
-            root=spec.get("user") == "root",
-            capabilities=_capabilities(spec),
-            new_privileges=spec.get("new_privileges") is True,
-            seccomp=spec.get("seccomp") != "unconfined",
-            apparmor=spec.get("apparmor") != "unconfined",
-            init=spec.get("init") is not False,
+            settings=_container_settings(spec),
             env=env,
             egress=tuple(_text(domain) for domain in listed(spec.get("egress"))),
         )
@@ -334,6 +323,43 @@ def _retry(spec: Map) -> Retry:
         backoff=units.seconds(cast("str | float", spec.get("backoff", base.backoff))),
         outcomes=outcomes or base.outcomes,
     )
+
+
+def _container_settings(spec: Map) -> ContainerSettings:
+    settings = ContainerSettings(
+        image="",
+        network=_text(spec.get("network", "bridge")),
+        memory=_size(spec.get("memory", DEFAULT_MEMORY)),
+        cpus=cast("float | None", spec.get("cpus")),
+        pids=None if spec.get("pids") == UNLIMITED else _whole(spec.get("pids", DEFAULT_PIDS)),
+        home_size=units.size(cast("str | int", spec.get("home_size", DEFAULT_HOME))),
+        read_only_workspace=spec.get("workspace") == "read-only",
+        read_only_root=spec.get("read_only_root") is True,
+        runtime=cast("str | None", spec.get("runtime")),
+        root=spec.get("user") == "root",
+        capabilities=_capabilities(spec),
+        new_privileges=spec.get("new_privileges") is True,
+        seccomp=spec.get("seccomp") != "unconfined",
+        apparmor=spec.get("apparmor") != "unconfined",
+        init=spec.get("init") is not False,
+    )
+    return replace(settings, loosened=_loosened(settings))
+
+
+def _loosened(settings: ContainerSettings) -> tuple[str, ...]:
+    """Name the settings that are less hard than the defaults, as the pipeline writes them."""
+    loose = {
+        "network: host": settings.network == "host",
+        "memory: unlimited": settings.memory is None,
+        "pids: unlimited": settings.pids is None,
+        "user: root": settings.root,
+        f"capabilities: [{', '.join(settings.capabilities)}]": bool(settings.capabilities),
+        "new_privileges: true": settings.new_privileges,
+        "seccomp: unconfined": not settings.seccomp,
+        "apparmor: unconfined": not settings.apparmor,
+        "init: false": not settings.init,
+    }
+    return tuple(text for text, is_so in loose.items() if is_so)
 
 
 def _capabilities(spec: Map) -> tuple[str, ...]:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.position import Position
 from pccpipe.spec.source import Change
+from pccpipe.target import ContainerSettings
 
 T = TypeVar("T", int, float, str)
 
@@ -90,51 +92,21 @@ class Secret(Struct, frozen=True):
     """What the provider may do for the agent beside answering, by name."""
 
 
-class Network(StrEnum):
-    NONE = "none"
-    BRIDGE = "bridge"
-    HOST = "host"
-
-
 class Container(Struct, frozen=True):
-    """Hardened unless it says otherwise; None means no limit."""
+    """A container as the pipeline describes it, with `extends:` filled in."""
 
     name: str
     image: Template
     position: Position
-    network: Network = Network.BRIDGE
-    memory: int | None = 4 << 30
-    cpus: float | None = None
-    pids: int | None = 2048
-    home_size: int = 1 << 30
-    read_only_workspace: bool = False
-    read_only_root: bool = False
-    runtime: str | None = None
-    root: bool = False
-    capabilities: tuple[str, ...] = ()
-    new_privileges: bool = False
-    seccomp: bool = True
-    apparmor: bool = True
-    init: bool = True
+    settings: ContainerSettings
+    """All but its image, which may be an expression."""
     env: Mapping[str, Template] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
     """The domains that it reaches through the proxy."""
 
-    @property
-    def loosened(self) -> tuple[str, ...]:
-        """What is less hard than it is by default, as the pipeline says it."""
-        settings = {
-            "network: host": self.network is Network.HOST,
-            "memory: unlimited": self.memory is None,
-            "pids: unlimited": self.pids is None,
-            "user: root": self.root,
-            f"capabilities: [{', '.join(self.capabilities)}]": bool(self.capabilities),
-            "new_privileges: true": self.new_privileges,
-            "seccomp: unconfined": not self.seccomp,
-            "apparmor: unconfined": not self.apparmor,
-            "init: false": not self.init,
-        }
-        return tuple(text for text, is_so in settings.items() if is_so)
+    def of_image(self, image: str) -> ContainerSettings:
+        """Return what to ask of the target, with the image's name evaluated."""
+        return replace(self.settings, image=image)
 
 
 class FileKind(StrEnum):

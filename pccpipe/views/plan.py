@@ -110,7 +110,8 @@ def _place(way: Way, asked: Place | None) -> str:
             assert way.container
             at = "this machine" if way.host == "localhost" else f"the VM {way.host}"
             settings = way.container.settings
-            out = f" but for {', '.join(settings.egress)}" if settings.egress else ""
+            egress = way.container.written.egress
+            out = f" but for {', '.join(egress)}" if egress else ""
             told = {
                 "network": f"{settings.network}{out}",
                 "memory": memory(settings.memory) if settings.memory else "unlimited",
@@ -121,7 +122,7 @@ def _place(way: Way, asked: Place | None) -> str:
                 "root file system": "read-only" if settings.read_only_root else None,
             }
             words = "".join(f", {name} {value}" for name, value in told.items() if value is not None)
-            return f"in a container of {way.container.image} on {at}{led}{words}"
+            return f"in a container of {settings.image} on {at}{led}{words}"
 
 
 def _way(way: Way, indent: str) -> list[str]:
@@ -253,7 +254,7 @@ def _step_json(planned: PlannedStep) -> Json:
 
 
 def _way_json(way: Way) -> Json:
-    settings = way.container.settings if way.container else None
+    container = way.container
     return {
         "place": way.place.value,
         "host": way.host,
@@ -263,16 +264,16 @@ def _way_json(way: Way) -> Json:
         "cwd": way.cwd,
         "env": dict(way.env),
         "container": {
-            "name": settings.name,
-            "image": way.container.image,
-            "network": settings.network.value,
-            "memory": settings.memory,
-            "cpus": settings.cpus,
-            "pids": settings.pids,
-            "read_only_workspace": settings.read_only_workspace,
-            "from": _from(settings.position),
+            "name": container.written.name,
+            "image": container.settings.image,
+            "network": container.settings.network,
+            "memory": container.settings.memory,
+            "cpus": container.settings.cpus,
+            "pids": container.settings.pids,
+            "read_only_workspace": container.settings.read_only_workspace,
+            "from": _from(container.written.position),
         }
-        if settings and way.container
+        if container
         else None,
     }
 

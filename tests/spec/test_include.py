@@ -114,7 +114,7 @@ def test_mappings_are_merged_by_key_and_all_else_is_replaced(included: Included)
     assert {name: text.source for name, text in pipeline.env.items()} == {"A": "base", "B": "own", "C": "own"}
     build = run_of(pipeline, "build")
     assert build.where.container
-    assert build.where.container.memory == 8 << 30
+    assert build.where.container.settings.memory == 8 << 30
     assert build.where.container.image.source == "img:1"
     assert {name: text.source for name, text in build.where.container.env.items()} == {"X": "base", "Y": "own"}
     assert {name: text.source for name, text in build.where.env.items()} == {"ONE": "base", "TWO": "own"}
