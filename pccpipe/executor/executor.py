@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.cancel import Deadline, Halt
@@ -19,11 +18,7 @@ from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
 from pccpipe.executor.waiting import is_away
 from pccpipe.executor.walk import PASSING, Walk, number_of
 from pccpipe.outcome import Outcome, Place, Reason
-from pccpipe.record.events import (
-    AlwaysStarted,
-    Warned,
-)
-from pccpipe.record.state import WAITING
+from pccpipe.record.events import AlwaysStarted, RunEnded, RunEnding, RunStopped, RunWaiting, Warned
 from pccpipe.spec.model import Parallel, Repeat, Run, Step
 from pccpipe.values import Json
 
@@ -33,23 +28,11 @@ _NAMED = frozenset({Reason.FENCED, Reason.VM_BUSY})
 """Reasons that are the status of a run which stops for them."""
 
 
-class RunOutcome(Struct, frozen=True):
-    outcome: Outcome | None
-    """None: the run waits for a person, and goes on when it is resumed."""
-    status: str
-    message: str
-    stopped: bool = False
-    """It can't go on now, and keeps what it has until it is resumed."""
-    hint: str = ""
-    reason: Reason | None = None
-    """Why it was stopped, if that is its status."""
-
-
-def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunOutcome:
+def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
     """Run the pipeline's steps, then its `always:` steps whatever happened; close the targets last.
 
-    An error that is none of pccpipe's own (a bug) comes out of here too, but after the `always:` steps. RecordFull
-    comes out at once, and leaves all targets as they are.
+    Return the run's last event, which the caller records. An error that is a bug of pccpipe's is raised after the
+    `always:` steps; RecordFull is raised at once, and all targets stay as they are.
     """
     pipeline = context.pipeline
     scope = Scope(
@@ -83,13 +66,11 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunOutcome:
         else:
             _close_targets(context)
     if ended.input is InputState.WANTED:
-        return RunOutcome(None, WAITING, ended.message)
+        return RunWaiting(ended.message)
     if stopped:
         reason = ended.reason if ended.reason in _NAMED else None
-        status = (reason or ended.outcome).value
-        hint = f"pccpipe resume {context.run_id}"
-        return RunOutcome(ended.outcome, status, ended.message, stopped=True, hint=hint, reason=reason)
-    return RunOutcome(ended.outcome, _status(ended), ended.message)
+        return RunStopped(ended.outcome, ended.message, f"pccpipe resume {context.run_id}", reason)
+    return RunEnded(ended.outcome, _status(ended), message=ended.message)
 
 
 def _close_targets(context: RunContext) -> None:

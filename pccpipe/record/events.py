@@ -296,9 +296,13 @@ class RunEnded(_Kind, frozen=True):
     outcome: Outcome
     status: str
     """The outcome's word, or the `fails_as` of the step that ended the run."""
-    downgraded: bool
-    seconds: float
+    downgraded: bool = False
+    seconds: float = 0.0
     message: str = ""
+
+
+RunEnding: TypeAlias = RunWaiting | RunStopped | RunEnded
+"""The last event of a process's work on a run."""
 
 
 class Output(_Kind, frozen=True):

@@ -19,13 +19,28 @@ class RunResult(Struct, frozen=True):
     `unavailable`, keeps its workspace, and `resume` goes on with it too.
     """
 
-    run_id: str
-    outcome: Outcome | None
-    status: str
-    message: str
-    downgraded: bool
     record: Path
     state: RunState
+
+    @property
+    def run_id(self) -> str:
+        return self.state.run_id
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self.state.outcome
+
+    @property
+    def status(self) -> str:
+        return self.state.status
+
+    @property
+    def message(self) -> str:
+        return self.state.message
+
+    @property
+    def downgraded(self) -> bool:
+        return self.state.downgraded
 
     @property
     def exit_status(self) -> int:

@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from pccpipe.cancel import Cancel, Halt, unless_halted
 from pccpipe.errors import Halted, RecordFull, Unavailable, UsageError, VmBusy
 from pccpipe.executor.context import RunContext, Serials
@@ -26,11 +28,11 @@ from pccpipe.record.events import (
     Event,
     Happening,
     RunEnded,
+    RunEnding,
     RunQueued,
     RunResumed,
     RunStarted,
     RunStopped,
-    RunWaiting,
     Warned,
 )
 from pccpipe.record.fence import fence_run, refuse_links
@@ -38,7 +40,7 @@ from pccpipe.record.journal import Journal, make_run_dir, read_events
 from pccpipe.record.lock import RunLock
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
-from pccpipe.record.state import WAITING, RunState, state_of
+from pccpipe.record.state import RunState, state_of
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import mask_error
 from pccpipe.secrets.proxy.proxy import Proxy
@@ -56,7 +58,6 @@ from pccpipe.values import Json
 from pccpipe.version import __version__
 
 if TYPE_CHECKING:
-    from pccpipe.executor.executor import RunOutcome
     from pccpipe.session.vm import ProjectVm
 
 
@@ -88,7 +89,7 @@ def resume(
             raise UsageError(f"the run {run_id!r} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
         state = state_of(events)
         if state.open_questions and not caller.cancel.requested:
-            return RunResult(run_id, None, WAITING, state.message, state.downgraded, record, state)
+            return RunResult(record, state)
         pipeline = kept_pipeline(record, began)
         project = same_project(began, project or kept_project(began))
         check_engine(pipeline, project)
@@ -174,7 +175,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         vm.queue(caller.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
         vm.warn(lambda message: _tell(journal, Warned(message)))
     try:
-        ended = _recorded(context, folders, first, job.inputs, state, vm)
+        _recorded(context, folders, first, job.inputs, state, vm)
     except BaseException as error:
         mask_error(error, masker)
         raise
@@ -184,8 +185,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         else:
             assembly.close()
         journal.close()
-    message = masker.message(ended.message)
-    return RunResult(job.run_id, ended.outcome, ended.status, message, state.downgraded, folders.record, state)
+    return RunResult(folders.record, state)
 
 
 def _recorded(
@@ -195,10 +195,10 @@ def _recorded(
     inputs: Mapping[str, Json],
     state: RunState,
     vm: ProjectVm | None,
-) -> RunOutcome:
+) -> None:
     """The run, between its first event, or the one that says that it goes on, and its last."""
     # Imported when the connection is on its way: its login takes as long.
-    from pccpipe.executor.executor import RunOutcome, execute
+    from pccpipe.executor.executor import execute
 
     began_at = context.replay.began_at or time.time()
     context.journal.append(first)
@@ -206,8 +206,9 @@ def _recorded(
         context.workspace.resume()
         if context.replay.cancelled_by and not context.replay.always:
             context.cancel.request(context.replay.cancelled_by)
-    ended = RunOutcome(Outcome.FAILED, "failed", "pccpipe itself failed; the traceback says where")
-    going_on = False
+    ending: RunEnding | None = RunEnded(
+        Outcome.FAILED, "failed", message="pccpipe itself failed; the traceback says where"
+    )
     try:
         with (
             context.cancel.watched_by(lambda _: context.room.give_up()),
@@ -216,30 +217,25 @@ def _recorded(
             requests.obeyed(context.run_dir, lambda by, who: _obey(context.cancel, by, who)),
         ):
             busy = _claimed(context, vm) if vm else None
-            ended = busy or execute(context, inputs)
+            ending = busy or execute(context, inputs)
     except VmBusy as busy:
         # A run that was begun before is not over for that: it is resumed later.
-        going_on = True
+        ending = None
         if context.replay.was_paused:
-            context.journal.append(
-                RunStopped(Outcome.UNAVAILABLE, busy.message, f"pccpipe resume {context.run_id}", Reason.VM_BUSY)
-            )
+            hint = f"pccpipe resume {context.run_id}"
+            ending = RunStopped(Outcome.UNAVAILABLE, busy.message, hint, Reason.VM_BUSY)
         raise
     finally:
         if context.room.is_missing:
             pass  # nothing can be recorded; the process that resumes the run does all of this
-        elif ended.outcome is None:
-            context.journal.append(RunWaiting(ended.message))
-        elif ended.stopped:
-            context.journal.append(RunStopped(ended.outcome, ended.message, ended.hint, ended.reason))
-        elif not going_on:
+        elif isinstance(ending, RunEnded):
             if vm and not context.cancel.requested:
                 name_daemons(context, vm, state, time.time() - began_at)
             clear_up(context, folders)
-            context.journal.append(
-                RunEnded(ended.outcome, ended.status, state.downgraded, time.time() - began_at, ended.message)
-            )
-    return ended
+            seconds = time.time() - began_at
+            context.journal.append(replace(ending, downgraded=state.downgraded, seconds=seconds))
+        elif ending is not None:
+            context.journal.append(ending)
 
 
 def _interrupting(vm: ProjectVm | None, cancel: Cancel) -> AbstractContextManager[None]:
@@ -249,25 +245,23 @@ def _interrupting(vm: ProjectVm | None, cancel: Cancel) -> AbstractContextManage
     return cancel.watched_by(lambda _: vm.interrupt())
 
 
-def _claimed(context: RunContext, vm: ProjectVm) -> RunOutcome | None:
-    """Have the VM for this run alone; or how a run ends that can't have it."""
-    from pccpipe.executor.executor import RunOutcome
-
+def _claimed(context: RunContext, vm: ProjectVm) -> RunEnded | None:
+    """Claim the VM for this run alone; return how the run ends if it cannot have it."""
     try:
         unless_halted(Halt(context.cancel), vm.claim)
     except Halted:
         if not context.replay.is_empty:
             context.absence.since(time.monotonic())
             return None  # what it had begun is brought to its end first
-        return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
+        return RunEnded(Outcome.CANCELLED, Outcome.CANCELLED.value, message="cancelled")
     except Unavailable:
         return None  # each step that asks for the VM is told so, and may have a fallback
     except VmBusy as busy:
         if context.cancel.requested:
-            return RunOutcome(Outcome.CANCELLED, Outcome.CANCELLED.value, "cancelled")
+            return RunEnded(Outcome.CANCELLED, Outcome.CANCELLED.value, message="cancelled")
         if not context.replay.is_empty:
             raise
-        return RunOutcome(Outcome.UNAVAILABLE, "vm_busy", f"{busy.message}; {busy.hint}")
+        return RunEnded(Outcome.UNAVAILABLE, "vm_busy", message=f"{busy.message}; {busy.hint}")
     return None
 
 

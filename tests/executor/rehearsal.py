@@ -13,10 +13,11 @@ from typing import TypeVar
 from pccpipe.cancel import Cancel, Halt
 from pccpipe.errors import ActionError, Unavailable
 from pccpipe.executor.context import RunContext, Serials
-from pccpipe.executor.executor import RunOutcome, execute
+from pccpipe.executor.executor import execute
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import IsolationMode, Place
-from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
+from pccpipe.record.events import CommandStarted, Event, Happening, RunEnding, StepEnded
+from pccpipe.record.state import RunState, state_of
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
 from pccpipe.spec.inputs import resolve_inputs
@@ -135,11 +136,16 @@ class NoImages:
 
 @dataclass
 class Played:
-    outcome: RunOutcome
+    ending: RunEnding
     notes: Notes
     targets: DummyTargets
     workspace: NotedWorkspace
     run_dir: Path
+
+    @property
+    def state(self) -> RunState:
+        """The run's state after its last event."""
+        return state_of([Event(1, 0.0, self.ending)])
 
     @property
     def ends(self) -> list[tuple[str, str]]:
@@ -217,5 +223,5 @@ class Stage:
             proxy=self.proxy,
             accepted_fallbacks=self.accepted,
         )
-        outcome = execute(parts, resolve_inputs(pipeline, inputs))
-        return Played(outcome, notes, targets, workspace, run_dir)
+        ending = execute(parts, resolve_inputs(pipeline, inputs))
+        return Played(ending, notes, targets, workspace, run_dir)

@@ -38,7 +38,7 @@ def test_a_cancel_ends_the_step_keeps_its_output_and_runs_always(stage: Stage) -
     played = stage.play(SLOW)
     assert time.monotonic() - began < 5
     assert played.ends == [("slow", "cancelled"), ("clean", "succeeded")]
-    assert played.outcome.outcome is Outcome.CANCELLED
+    assert played.state.outcome is Outcome.CANCELLED
     log = played.run_dir / played.notes.of(CommandStarted)[0].stdout
     assert log.read_text() == "so far\n"
 
@@ -109,7 +109,7 @@ def test_a_cancel_ends_an_upload_half_way(stage: Stage) -> None:
     """)
     assert time.monotonic() - began < 5
     assert ("sync", "cancelled") in played.ends
-    assert played.outcome.outcome is Outcome.CANCELLED
+    assert played.state.outcome is Outcome.CANCELLED
 
 
 def test_a_time_limit_ends_a_transfer_half_way_also_one_before_a_command_and_under_always(stage: Stage) -> None:
@@ -120,7 +120,7 @@ def test_a_time_limit_ends_a_transfer_half_way_also_one_before_a_command_and_und
     """)
     assert played.ends == [("work", "timed_out"), ("collect", "timed_out")]
     assert played.order == []
-    assert played.outcome.outcome is Outcome.TIMED_OUT
+    assert played.state.outcome is Outcome.TIMED_OUT
 
 
 def test_a_hurry_ends_a_download_under_always(stage: Stage) -> None:

@@ -39,16 +39,16 @@ def rejects(command: Command) -> Play:
 def test_a_loop_that_does_not_reach_its_goal_names_step_round_and_cause(stage: Stage, red: str, says: str) -> None:
     stage.script = lambda command: Play(exit=Exit(1)) if command.step == red else rejects(command)
     played = stage.play(ROUNDS)
-    assert played.outcome.message == says
+    assert played.state.message == says
     assert played.end_of("iterate").message == says
-    assert played.outcome.outcome is Outcome.FAILED
+    assert played.state.outcome is Outcome.FAILED
 
 
 def test_a_resumed_loop_says_the_same(stage: Stage) -> None:
     stage.script = lambda command: Play(exit=Exit(1)) if command.step == "test" else Play()
     first = stage.play(ROUNDS)
     happened = [Event(number, 0.0, what) for number, what in enumerate(first.notes.happenings[:-1], 1)]
-    assert stage.play(ROUNDS, replay=Replay(happened)).outcome.message == first.outcome.message
+    assert stage.play(ROUNDS, replay=Replay(happened)).state.message == first.state.message
 
 
 AGENT = """
@@ -97,7 +97,7 @@ def test_output_that_a_full_disk_lost_is_a_warning_of_a_run_that_succeeded(stage
     text = 'steps: [{id: a, on: vm, run: "true"}]'
     stage.script = lambda command: Play(exit=Exit(0, output_lost=True))
     played = stage.play(text)
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     [warned] = played.notes.of(Warned)
     assert (warned.step, "the end of its output is lost" in warned.message) == ("a", True)
     stage.script = lambda command: Play()

@@ -95,8 +95,8 @@ def test_after_an_agent_may_have_begun_no_step_falls_back(stage: Stage, name: st
     played = stage.play(PATHS[name], targets=FirstPlaceGone(stage).targets)
     assert [step for step in played.order if "test" in step] == []
     assert played.notes.of(StepDowngraded) == []
-    assert played.outcome.outcome is Outcome.UNAVAILABLE
-    assert played.outcome.stopped
+    assert played.state.outcome is Outcome.UNAVAILABLE
+    assert played.state.stopped
     tests = [end for end in played.notes.of(StepEnded) if "test" in end.step]
     assert {end.reason for end in tests} == {Reason.AFTER_UNTRUSTED_CODE}
     # The record has the place's own words as well.
@@ -111,7 +111,7 @@ def test_it_holds_for_always_steps(stage: Stage) -> None:
     played = stage.play(text, targets=FirstPlaceGone(stage).targets)
     assert played.order == ["build@container"]
     assert played.end_of("test").reason is Reason.AFTER_UNTRUSTED_CODE
-    assert not played.outcome.stopped
+    assert not played.state.stopped
 
 
 def test_it_holds_for_uploads(stage: Stage, mocker: MockerFixture) -> None:
@@ -147,7 +147,7 @@ def test_where_there_never_was_an_engine_every_agent_runs_where_its_fallback_say
           - {id: test, on: vm, run: x}
           - {id: review, on: container, container: box, run: agent, fallback: {on: local}}
     """)
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     assert played.order == [
         *("loop[1].build@local", "loop[1].test@vm", "loop[1].review@local"),
         *("loop[2].build@local", "loop[2].test@vm", "loop[2].review@local"),
@@ -264,8 +264,8 @@ def stopped_then_resumed(stage: Stage, text: str) -> tuple[Played, Played]:
     """A run that stops because the place of `test` is gone, and is resumed when it is back."""
     notes = Notes()
     first = stage.play(text, notes, FirstPlaceGone(stage).targets)
-    assert first.outcome.stopped
-    notes.append(RunStopped(Outcome.UNAVAILABLE, first.outcome.message))
+    assert first.state.stopped
+    notes.append(RunStopped(Outcome.UNAVAILABLE, first.state.message))
     rest = Notes()
     targets = stage.targets()
     targets[Place.CONTAINER].commands += first.targets[Place.CONTAINER].commands
@@ -275,7 +275,7 @@ def stopped_then_resumed(stage: Stage, text: str) -> tuple[Played, Played]:
 @pytest.mark.parametrize("name", PATHS)
 def test_a_stopped_run_goes_on_where_it_was_when_it_is_resumed(stage: Stage, name: str) -> None:
     _, second = stopped_then_resumed(stage, PATHS[name])
-    assert second.outcome.outcome is Outcome.SUCCEEDED
+    assert second.state.outcome is Outcome.SUCCEEDED
     assert any("test" in step for step in second.order)
     assert all(not step.endswith("@local") for step in second.order)
     # What the agent had done is not done again.
@@ -285,9 +285,9 @@ def test_a_stopped_run_goes_on_where_it_was_when_it_is_resumed(stage: Stage, nam
 def test_a_resumed_run_that_finds_the_place_still_gone_stops_again(stage: Stage) -> None:
     notes = Notes()
     first = stage.play(PATHS["sequence"], notes, FirstPlaceGone(stage).targets)
-    notes.append(RunStopped(Outcome.UNAVAILABLE, first.outcome.message))
+    notes.append(RunStopped(Outcome.UNAVAILABLE, first.state.message))
     again = stage.play(PATHS["sequence"], Notes(), FirstPlaceGone(stage).targets, killed_past(*notes.happenings))
-    assert again.outcome.stopped
+    assert again.state.stopped
     assert again.order == []
 
 
@@ -300,7 +300,7 @@ def test_a_run_killed_at_any_event_stays_exposed(stage: Stage, name: str) -> Non
         with pytest.raises(KilledError):
             stage.play(PATHS[name], notes, targets)
         resumed = stage.play(PATHS[name], Notes(), targets, killed_past(*notes.happenings))
-        assert resumed.outcome.outcome is Outcome.UNAVAILABLE, f"killed after {life} events"
+        assert resumed.state.outcome is Outcome.UNAVAILABLE, f"killed after {life} events"
         assert targets[Place.LOCAL].commands == [], f"killed after {life} events"
 
 
@@ -309,7 +309,7 @@ def test_an_earlier_runs_agent_on_the_vm_needs_consent_too(stage: Stage) -> None
     stage.vm_history = "code of an agent ran on the VM"
     played = stage.play(text, targets=FirstPlaceGone(stage).targets)
     assert played.end_of("test").reason is Reason.VM_NOT_TRUSTED
-    assert played.outcome.stopped
+    assert played.state.stopped
     stage.accepted = frozenset({"test"})
     assert stage.play(text, targets=FirstPlaceGone(stage).targets).order == ["test@local"]
 
@@ -377,12 +377,12 @@ def test_isolation_required_refuses_what_is_unattested_or_reads_it(stage: Stage,
     (last,) = [end for end in played.notes.of(StepEnded) if end.step in {"last", "all.last"}]
     assert last.reason is Reason.UNATTESTED
     stage.run_as = "pccrun"
-    assert stage.play(text).outcome.outcome is Outcome.SUCCEEDED
+    assert stage.play(text).state.outcome is Outcome.SUCCEEDED
 
 
 def test_a_failed_agent_is_not_unavailable_and_its_run_ends(stage: Stage) -> None:
     stage.script = lambda command: Play(exit=Exit(1))
     played = stage.play(BUILT)
-    assert not played.outcome.stopped
-    assert played.outcome.outcome is Outcome.FAILED
+    assert not played.state.stopped
+    assert played.state.outcome is Outcome.FAILED
     assert len(played.notes.of(CommandStarted)) == 1

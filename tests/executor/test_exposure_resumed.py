@@ -169,7 +169,7 @@ def test_a_group_that_the_run_went_on_without_is_not_tried_again_after_a_stop(st
     """
     )
     first = stage.play(text, targets=targets)
-    assert first.outcome.stopped
+    assert first.state.stopped
     events = [*first.notes.happenings, RunStopped(Outcome.UNAVAILABLE, "")]
     gone = False
     second = stage.play(text, Notes(), targets, past_of(*events))
@@ -204,7 +204,7 @@ def test_consent_counts_also_after_a_kill_right_after_the_refusal(stage: Stage) 
         events = [*happened[:life], RESUMED, *rest.happenings[: began_there + 1]]
         third = stage.play(text, Notes(), targets, past_of(*events))
         assert third.order == []
-        assert third.outcome.outcome is Outcome.SUCCEEDED
+        assert third.state.outcome is Outcome.SUCCEEDED
         assert len(targets[Place.LOCAL].commands) == 1
 
 
@@ -236,7 +236,7 @@ def test_a_step_whose_leftovers_stopped_the_run_runs_again_when_it_is_resumed(st
         CommandEnded("test", 1, Outcome.UNAVAILABLE, message=left.words, reason=left.reason),
     )
     # Killed there, it stops as it would have.
-    assert stage.play(text, Notes(), stage.targets(), past_of(*events)).outcome.stopped
+    assert stage.play(text, Notes(), stage.targets(), past_of(*events)).state.stopped
     ended = StepEnded("test", Outcome.UNAVAILABLE, 1.0, reason=left.reason)
     rest, targets = Notes(), stage.targets()
     resumed = stage.play(text, rest, targets, past_of(*events, ended, RunStopped(Outcome.UNAVAILABLE, "")))
@@ -255,7 +255,7 @@ def test_a_run_that_stopped_before_it_went_on_elsewhere_is_not_downgraded(stage:
     shut(targets[Place.VM], Unavailable(Reason.SSH_REFUSED, "refused"), when=lambda: gone)
     targets.had_vm, stage.lost_after = True, 0.1
     first = stage.play(text, targets=targets)
-    assert first.outcome.stopped
+    assert first.state.stopped
     gone = False
     events = [*first.notes.happenings, RunStopped(Outcome.UNAVAILABLE, "")]
     second = stage.play(text, Notes(), targets, past_of(*events))
@@ -294,7 +294,7 @@ def test_what_is_refused_as_unattested_ends_the_run(stage: Stage) -> None:
     """
     )
     assert played.end_of("review").reason is Reason.UNATTESTED
-    assert not played.outcome.stopped
+    assert not played.state.stopped
     assert played.workspace.calls[-1] == "remove"
 
 
@@ -318,7 +318,7 @@ def test_a_stopped_run_that_is_cancelled_ends_as_cancelled(stage: Stage, is_back
     stage.cancel.request("cancel")
     events = [*first.notes.happenings, RunStopped(Outcome.UNAVAILABLE, "")]
     second = stage.play(text, Notes(), targets, past_of(*events))
-    assert second.outcome.outcome is Outcome.CANCELLED
+    assert second.state.outcome is Outcome.CANCELLED
     assert second.order == ["tidy@local"]
     assert second.workspace.calls[-1] == "remove"
 
@@ -353,7 +353,7 @@ def test_a_retry_that_is_on_record_is_followed_although_the_place_counts_as_away
     targets[Place.VM].commands.append(Command("both.other-1", "other", 1, "x"))
     played = stage.play(text, Notes(), targets, replay)
     assert played.order == []
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
 
 
 STOPPING = {
@@ -407,16 +407,16 @@ def test_a_run_killed_at_any_event_around_two_stops_still_ends_well(stage: Stage
             _shut_vm(targets)
             with contextlib.suppress(KilledError):
                 played = stage.play(text, notes, targets, past_of(*events))
-                assert played.outcome.stopped, f"{life}, {again}"
+                assert played.state.stopped, f"{life}, {again}"
                 notes.happenings.append(RunStopped(Outcome.UNAVAILABLE, ""))
             events += [RESUMED, *notes.happenings]
             targets = _targets_of(stage, events)
             last = Notes()
             third = stage.play(text, last, targets, past_of(*events))
-            if third.outcome.stopped:
+            if third.state.stopped:
                 events += [RESUMED, *last.happenings, RunStopped(Outcome.UNAVAILABLE, "")]
                 third = stage.play(text, Notes(), targets, past_of(*events))
-            assert third.outcome.outcome is Outcome.SUCCEEDED, f"{life}, {again}: {third.outcome}"
+            assert third.state.outcome is Outcome.SUCCEEDED, f"{life}, {again}: {third.ending}"
             assert targets[Place.LOCAL].commands == [], f"{life}, {again}"
             agents = [command.id for command in targets[Place.CONTAINER].commands]
             assert len(agents) == len(set(agents)), f"{life}, {again}"
@@ -433,7 +433,7 @@ def _play_gone(stage: Stage, text: str, life: int) -> tuple[list[Happening], Dum
     notes, targets = MortalNotes(life), stage.targets()
     _shut_vm(targets)
     with contextlib.suppress(KilledError):
-        assert stage.play(text, notes, targets).outcome.stopped
+        assert stage.play(text, notes, targets).state.stopped
         notes.happenings.append(RunStopped(Outcome.UNAVAILABLE, ""))
     return notes.happenings, targets
 

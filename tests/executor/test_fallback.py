@@ -39,7 +39,7 @@ def test_an_unavailable_target_leads_to_the_fallback_with_its_own_command(stage:
     assert played.notes.of(StepDowngraded) == [
         StepDowngraded("build", Place.CONTAINER, Place.LOCAL, Reason.ENGINE_STOPPED, NO_ENGINE.words)
     ]
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
 
 
 def test_without_a_fallback_the_step_is_unavailable_with_the_targets_words(stage: Stage) -> None:
@@ -47,7 +47,7 @@ def test_without_a_fallback_the_step_is_unavailable_with_the_targets_words(stage
     played = stage.play('steps: [{id: a, on: vm, run: "true"}]')
     end = played.end_of("a")
     assert (end.outcome, end.reason, end.message) == (Outcome.UNAVAILABLE, Reason.ENGINE_STOPPED, NO_ENGINE.words)
-    assert played.outcome.outcome is Outcome.UNAVAILABLE
+    assert played.state.outcome is Outcome.UNAVAILABLE
 
 
 @pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 255])
@@ -75,7 +75,7 @@ def test_a_lost_command_does_not_fall_back(stage: Stage) -> None:
     played = stage.play(AGENT)
     assert played.order == ["build@container"]
     assert played.end_of("build").outcome is Outcome.LOST
-    assert played.outcome.outcome is Outcome.LOST
+    assert played.state.outcome is Outcome.LOST
 
 
 def test_no_fallback_forbids_it(stage: Stage) -> None:
@@ -133,7 +133,7 @@ def test_in_mode_container_vm_steps_run_here_and_container_steps_in_containers(s
 def test_an_upload_without_the_vm_stays_at_home_if_its_fallback_says_so(stage: Stage) -> None:
     stage.vm_gone = Unavailable(Reason.SSH_REFUSED, "connection refused")
     played = stage.play("steps: [{id: sync, upload: workspace, fallback: {on: local}}]")
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     assert played.notes.of(StepDowngraded)[0].reason is Reason.SSH_REFUSED
 
 
@@ -180,8 +180,8 @@ def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: M
     stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
     began = time.monotonic()
     played = stage.play("steps: [{id: a, on: vm, run: x}]\nalways: [{id: b, run: x}]")
-    assert played.outcome.stopped
-    assert played.outcome.outcome is Outcome.UNAVAILABLE
+    assert played.state.stopped
+    assert played.state.outcome is Outcome.UNAVAILABLE
     assert len(played.notes.of(TargetUnavailable)) == 1
     assert played.order == []
     assert 0.1 < time.monotonic() - began < 2
@@ -213,10 +213,10 @@ def test_a_place_that_stays_away_stops_the_run_also_where_a_failure_would_not(
     stage.script = away(1000, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
     text = "steps: [{id: a, on: vm, run: x, continue_on_error: true}, {id: b, on: local, run: x}]"
     played = stage.play(text)
-    assert played.outcome.stopped
+    assert played.state.stopped
     assert [end.ignored for end in played.notes.of(StepEnded)] == [False]
     stage.script = lambda command: Play(unavailable=Unavailable(Reason.PROCESSES_LEFT, "sh"))
-    assert stage.play(text).outcome.stopped
+    assert stage.play(text).state.stopped
     # Another reason is none to stop for.
     stage.script = lambda command: (
         Play(unavailable=Unavailable(Reason.SSH_AUTH_FAILED, "no")) if "a" in command.id else Play()
@@ -237,5 +237,5 @@ def test_a_vm_never_had_and_an_engine_that_is_stopped_are_not_waited_for(stage: 
     for error in (Unavailable(Reason.SSH_REFUSED, "no"), Unavailable(Reason.ENGINE_STOPPED, "no")):
         stage.script = lambda command, error=error: Play(unavailable=error)  # type: ignore[misc]
         began = time.monotonic()
-        assert stage.play("steps: [{id: a, on: vm, run: x}]").outcome.outcome is Outcome.UNAVAILABLE
+        assert stage.play("steps: [{id: a, on: vm, run: x}]").state.outcome is Outcome.UNAVAILABLE
         assert time.monotonic() - began < 0.4

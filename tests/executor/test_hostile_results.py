@@ -85,7 +85,7 @@ def test_a_hostile_result_is_a_failed_step_with_one_sentence(
 def test_what_json_can_say_is_taken_and_the_record_stays_json(stage: Stage, result: str) -> None:
     stage.script = lambda command: Play(files={"result.json": result.encode()})
     played = stage.play(STEP)
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     assert record_of(played)["steps"][0]["result"] == json.loads(result)
 
 
@@ -102,7 +102,7 @@ def test_a_result_that_is_too_large_may_be_tried_again(stage: Stage) -> None:
     results = iter([DEEP, "{}"])
     stage.script = lambda command: Play(files={"result.json": next(results).encode()})
     played = stage.play(STEP + "        retry: {attempts: 2, on: [failed], backoff: 0s}\n")
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
 
 
 def test_at_most_six_errors_are_made_of_a_result() -> None:

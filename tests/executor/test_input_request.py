@@ -99,7 +99,7 @@ def given(**values: str) -> InputGiven:
 def test_a_run_whose_agent_asks_waits_and_nothing_goes_on(stage: Stage) -> None:
     stage.script = asking_in("loop-1.build-1")  # type: ignore[assignment]
     played = stage.play(LOOP)
-    assert (played.outcome.outcome, played.outcome.status) == (None, "waiting_for_input")
+    assert (played.state.outcome, played.state.status) == (None, "waiting_for_input")
     assert played.ends == [("loop[1].build", "succeeded")]
     assert played.notes.of(AlwaysStarted) == []
     (asked,) = played.notes.of(InputAsked)
@@ -118,7 +118,7 @@ def test_the_answer_is_in_the_next_rounds_prompt_and_the_round_does_not_count(st
     commands = targets[Place.LOCAL].commands
     assert [command.id for command in commands] == ["loop-2.build-2", "loop-2.review-1", "tidy-1"]
     assert commands[0].files["prompt"] == b"host h.example"
-    assert resumed.outcome.outcome is Outcome.SUCCEEDED
+    assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
 def test_the_last_round_too_has_its_second_try(stage: Stage) -> None:
@@ -126,7 +126,7 @@ def test_the_last_round_too_has_its_second_try(stage: Stage) -> None:
     text = LOOP.replace("max: 2", "max: 1")
     first = stage.play(text)
     again = stage.play(text, Notes(), None, past_of(first, RunWaiting(""), given(db_host="h", db_port="1")))
-    assert again.outcome.status == "waiting_for_input"
+    assert again.state.status == "waiting_for_input"
     assert [asked.step for asked in again.notes.of(InputAsked)] == ["loop[2].build"]
 
 
@@ -134,7 +134,7 @@ def test_half_an_answer_is_none_and_is_not_asked_twice(stage: Stage) -> None:
     stage.script = asking_in("loop-1.build-1")  # type: ignore[assignment]
     first = stage.play(LOOP)
     again = stage.play(LOOP, Notes(), None, past_of(first, RunWaiting(""), given(db_host="h")))
-    assert again.outcome.status == "waiting_for_input"
+    assert again.state.status == "waiting_for_input"
     assert again.notes.happenings == []
 
 
@@ -146,7 +146,7 @@ def test_outside_of_rounds_the_step_itself_has_another_turn(stage: Stage) -> Non
     """
     stage.script = asking_in("build-1")  # type: ignore[assignment]
     first = stage.play(text)
-    assert first.outcome.status == "waiting_for_input"
+    assert first.state.status == "waiting_for_input"
     targets = stage.targets()
     answer = InputGiven("build", {"db_host": "h", "db_port": "77"})
     resumed = stage.play(text, Notes(), targets, past_of(first, RunWaiting(""), answer))
@@ -154,7 +154,7 @@ def test_outside_of_rounds_the_step_itself_has_another_turn(stage: Stage) -> Non
         ("build-2", "x h"),
         ("after-1", "x 77"),
     ]
-    assert resumed.outcome.outcome is Outcome.SUCCEEDED
+    assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
 def test_what_runs_beside_an_asking_step_comes_to_its_end(stage: Stage) -> None:
@@ -172,13 +172,13 @@ def test_what_runs_beside_an_asking_step_comes_to_its_end(stage: Stage) -> None:
 
     stage.script = script
     first = stage.play(text)
-    assert first.outcome.status == "waiting_for_input"
+    assert first.state.status == "waiting_for_input"
     assert sorted(first.ends) == [("both.build", "succeeded"), ("both.other", "succeeded")]
     targets: DummyTargets = stage.targets()
     answer = InputGiven("both.build", {"db_host": "h", "db_port": "77"})
     resumed = stage.play(text, Notes(), targets, past_of(first, RunWaiting(""), answer))
     assert [command.id for command in targets[Place.LOCAL].commands] == ["both.build-2", "after-1"]
-    assert resumed.outcome.outcome is Outcome.SUCCEEDED
+    assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
 def test_a_cancelled_run_waits_for_nobody(stage: Stage) -> None:
@@ -186,7 +186,7 @@ def test_a_cancelled_run_waits_for_nobody(stage: Stage) -> None:
     first = stage.play(LOOP)
     stage.cancel.request("cancel")
     resumed = stage.play(LOOP, Notes(), None, past_of(first, RunWaiting("")))
-    assert resumed.outcome.outcome is Outcome.CANCELLED
+    assert resumed.state.outcome is Outcome.CANCELLED
     assert resumed.end_of("tidy").outcome is Outcome.SUCCEEDED
 
 
@@ -200,13 +200,13 @@ def test_waiting_costs_a_run_none_of_its_time(stage: Stage) -> None:
     events = stamped(happenings, waiting - 10, 0.1)
     events += stamped([RunWaiting(""), given(db_host="h", db_port="1")], waiting, 1)
     resumed = stage.play(text, Notes(), None, Replay(events))
-    assert resumed.outcome.outcome is Outcome.SUCCEEDED
+    assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
 def test_a_plea_without_marks_stops_nothing_and_is_told(stage: Stage) -> None:
     stage.script = lambda command: Play(files=report("somebody should look at the build server"))
     played = stage.play(LOOP)
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     assert "build server" in played.notes.of(Warned)[0].message
 
 

@@ -72,7 +72,7 @@ def test_no_path_leads_to_less_where_that_is_forbidden(stage: Stage, path: str, 
     assert not played.notes.of(StepDowngraded)
     ended = [end.outcome for end in played.notes.of(StepEnded) if end.step.rpartition(".")[2].startswith("a")]
     assert set(ended) == {Outcome.UNAVAILABLE}
-    assert played.outcome.outcome is not Outcome.SUCCEEDED or path == "ignored"
+    assert played.state.outcome is not Outcome.SUCCEEDED or path == "ignored"
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -107,7 +107,7 @@ def test_a_resumed_run_obeys_as_the_first_process_did(stage: Stage, life: int) -
     rest = stage.play(text, Notes(), replay=Replay(stamped(kept)))
     assert rest.order == []
     assert not rest.notes.of(StepDowngraded)
-    assert rest.outcome.outcome is Outcome.UNAVAILABLE
+    assert rest.state.outcome is Outcome.UNAVAILABLE
 
 
 @pytest.mark.parametrize("fallback", [", fallback: {on: local}", ""])

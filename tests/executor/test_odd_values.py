@@ -123,7 +123,7 @@ def hold(stage: Stage, data: dict[str, Any], inside: tuple[Any, ...]) -> None:
             continue
         except Exception as error:
             raise AssertionError(f"{path}: {odd!r}: {type(error).__name__}: {error}") from error
-        assert "pccpipe itself" not in played.outcome.message, (path, odd)
+        assert "pccpipe itself" not in played.state.message, (path, odd)
     assert valid > 2
 
 
@@ -143,4 +143,4 @@ def test_what_validates_of_a_step_never_crashes_a_run(step: str, stage: Stage) -
 def test_the_pipeline_of_all_keys_is_right(stage: Stage) -> None:
     (stage.folder / "Dockerfile").write_text("FROM x\n")
     stage.secrets = {"KEY": "a-secret-value-of-some-length"}
-    assert stage.play(PIPELINE).outcome.outcome is Outcome.SUCCEEDED
+    assert stage.play(PIPELINE).state.outcome is Outcome.SUCCEEDED

@@ -167,7 +167,7 @@ def test_a_run_killed_at_any_event_goes_on_to_the_same_end(stage: Stage, name: s
         rest = Notes()
         rest.happenings = list(notes.happenings)
         resumed = stage.play(text, rest, targets, Replay(stamped([began(), *notes.happenings], time.time(), 0.001)))
-        assert resumed.outcome == whole.outcome, f"killed after {life} events"
+        assert resumed.ending == whole.ending, f"killed after {life} events"
         assert told(rest) == told(whole.notes), f"killed after {life} events"
         assert what_began(resumed) == what_began(whole), f"killed after {life} events"
         assert not any(target.left for target in targets.values())
@@ -188,7 +188,7 @@ def test_a_cancelled_run_that_is_killed_stays_cancelled_and_runs_its_always_step
         for command in whole.targets[Place.LOCAL].commands:
             targets[Place.LOCAL].commands.append(command)
         resumed = stage.play(text, rest, targets, replay)
-        assert resumed.outcome.outcome is Outcome.CANCELLED
+        assert resumed.state.outcome is Outcome.CANCELLED
         assert "never" not in {event.step for event in rest.of(StepStarted)}
 
 
@@ -200,7 +200,7 @@ def test_a_command_whose_start_could_not_be_noted_is_found_and_not_begun_again(s
     assert targets[Place.LOCAL].left == {"a-1"}, "the command began, and its start is not in the events"
     resumed = stage.play(text, Notes(), targets, Replay(stamped([began(), *notes.happenings], time.time())))
     assert [command.id for command in targets[Place.LOCAL].commands] == ["a-1"]
-    assert resumed.outcome.outcome is Outcome.SUCCEEDED
+    assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
 def test_a_time_limit_counts_from_when_the_step_began_and_leaves_time_to_read_its_end() -> None:

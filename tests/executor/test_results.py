@@ -23,7 +23,7 @@ GOOD = b'{"summary": "s", "risks": [], "escalation": "", "tests": [], "changes":
 def test_a_good_result_is_brought_home(stage: Stage) -> None:
     stage.script = lambda command: Play(files={"result.json": GOOD})
     played = stage.play(STEP)
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     assert played.end_of("build").result_path == "builder/result.json"
     assert (played.run_dir / "builder/result.json").read_bytes() == GOOD
 
@@ -143,7 +143,7 @@ def test_a_run_that_a_leak_ended_says_so_in_its_status(stage: Stage) -> None:
                 result: {{path: result.json}}
                 {fails_as}
         """)
-        assert (played.outcome.outcome, played.outcome.status) == (Outcome.FAILED, status)
+        assert (played.state.outcome, played.state.status) == (Outcome.FAILED, status)
 
 
 def test_a_number_that_is_a_secret_is_one(stage: Stage) -> None:

@@ -67,7 +67,7 @@ def test_a_proxied_secrets_value_reaches_no_command_and_its_token_is_another_for
     stage: Stage, commands: list[Command]
 ) -> None:
     played = stage.play(TEXT)
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     first, second, plain = commands
     for command in (first, second):
         assert command.secrets["OTHER"] == OTHER

@@ -24,7 +24,7 @@ def test_steps_run_in_order_and_the_run_succeeds(stage: Stage) -> None:
           - {id: b, on: vm, run: "true"}
     """)
     assert played.order == ["a@local", "b@vm"]
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
 
 
 def test_a_failed_step_ends_the_run_and_later_steps_do_not_begin(stage: Stage) -> None:
@@ -35,8 +35,8 @@ def test_a_failed_step_ends_the_run_and_later_steps_do_not_begin(stage: Stage) -
           - {id: b, run: "true"}
     """)
     assert played.order == ["a@local"]
-    assert played.outcome.outcome is Outcome.FAILED
-    assert played.outcome.message == "a failed: exit code 1"
+    assert played.state.outcome is Outcome.FAILED
+    assert played.state.message == "a failed: exit code 1"
 
 
 def test_continue_on_error_goes_on_and_the_step_stays_failed(stage: Stage) -> None:
@@ -49,7 +49,7 @@ def test_continue_on_error_goes_on_and_the_step_stays_failed(stage: Stage) -> No
     """)
     assert played.ends == [("a", "failed"), ("b", "succeeded"), ("c", "skipped")]
     assert played.end_of("a").ignored
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
 
 
 def test_fails_as_names_the_status_of_a_run_that_the_step_ended(stage: Stage) -> None:
@@ -58,7 +58,7 @@ def test_fails_as_names_the_status_of_a_run_that_the_step_ended(stage: Stage) ->
         steps:
           - {id: baseline, run: "false", fails_as: baseline_failed, retry: {attempts: 2, backoff: 0s}}
     """)
-    assert (played.outcome.outcome, played.outcome.status) == (Outcome.FAILED, "baseline_failed")
+    assert (played.state.outcome, played.state.status) == (Outcome.FAILED, "baseline_failed")
     assert len(played.notes.of(StepRetrying)) == 1
     assert len(played.order) == 2
 
@@ -79,7 +79,7 @@ def test_repeat_goes_on_until_its_condition_holds(stage: Stage) -> None:
                 result: {path: "review/iter-${{ iteration }}/result.json"}
     """)
     assert [event.round for event in played.notes.of(RoundStarted)] == [1, 2, 3]
-    assert played.outcome.outcome is Outcome.SUCCEEDED
+    assert played.state.outcome is Outcome.SUCCEEDED
     assert (played.run_dir / "review/iter-3/result.json").read_text() == '{"status": "approved"}'
 
 
@@ -92,8 +92,8 @@ def test_repeat_fails_when_its_rounds_are_used_up(stage: Stage) -> None:
             repeat: {max: "${{ inputs.most }}", until: steps.a.exit_code == 7}
             steps: [{id: a, run: "true"}]
     """)
-    assert (played.outcome.outcome, played.outcome.status) == (Outcome.FAILED, "not_approved")
-    assert played.outcome.message == "not approved after 2 of 2 rounds"
+    assert (played.state.outcome, played.state.status) == (Outcome.FAILED, "not_approved")
+    assert played.state.message == "not approved after 2 of 2 rounds"
     assert [path for path, _ in played.ends] == ["loop[1].a", "loop[2].a", "loop"]
 
 
@@ -105,7 +105,7 @@ def test_a_skipped_step_has_an_empty_result_and_until_is_simply_false(stage: Sta
             steps:
               - {id: review, if: iteration > 5, run: "true", result: {path: r.json}}
     """)
-    assert played.outcome.outcome is Outcome.FAILED
+    assert played.state.outcome is Outcome.FAILED
 
 
 def test_steps_see_the_output_of_earlier_ones(stage: Stage) -> None:
@@ -141,7 +141,7 @@ def test_parallel_steps_run_side_by_side_and_all_end(stage: Stage) -> None:
         ("group.b", "failed"),
         ("group.c", "succeeded"),
     ]
-    assert played.outcome.message == "group failed: b: exit code 1"
+    assert played.state.message == "group failed: b: exit code 1"
 
 
 def test_a_matrix_runs_a_leg_for_each_combination(stage: Stage) -> None:
@@ -167,7 +167,7 @@ def test_always_steps_run_in_order_after_a_failure_and_see_the_status(stage: Sta
     assert played.order == ["a@local", "first@local", "second@local"]
     (first,) = [c for target in played.targets.values() for c in target.commands if c.step == "first"]
     assert first.script == "echo tests_failed failed"
-    assert played.outcome.status == "tests_failed"
+    assert played.state.status == "tests_failed"
     assert played.notes.of(AlwaysStarted) == [AlwaysStarted(Outcome.FAILED, "tests_failed")]
 
 
@@ -177,9 +177,9 @@ def test_a_failed_always_step_fails_a_run_that_had_succeeded(stage: Stage) -> No
         steps: [{id: a, run: "true"}]
         always: [{id: collect, download: reports/}, {id: b, run: "true"}]
     """)
-    assert played.outcome.outcome is Outcome.FAILED
-    assert "collect" in played.outcome.message
-    assert "disk full" in played.outcome.message
+    assert played.state.outcome is Outcome.FAILED
+    assert "collect" in played.state.message
+    assert "disk full" in played.state.message
     assert ("b", "succeeded") in played.ends
 
 
@@ -190,9 +190,9 @@ def test_a_download_whose_name_an_expression_gives_takes_no_pattern(stage: Stage
           - {id: named, download: ["${{ inputs.file }}", "${{ inputs.file }}.sig"]}
           - {id: wild, download: ["${{ inputs.where }}"]}
     """)
-    assert played.outcome.outcome is Outcome.FAILED
-    assert "'dist/*.whl': `*` is only a letter here: a download names files and folders" in played.outcome.message
-    assert "name each file, or the folder that they are in: `dist`" in played.outcome.message
+    assert played.state.outcome is Outcome.FAILED
+    assert "'dist/*.whl': `*` is only a letter here: a download names files and folders" in played.state.message
+    assert "name each file, or the folder that they are in: `dist`" in played.state.message
     assert [end for end in played.ends if end[0] in {"named", "wild"}] == [("named", "succeeded"), ("wild", "failed")]
 
 
@@ -249,5 +249,5 @@ def test_a_time_limit_of_the_pipeline_ends_the_step_that_runs(stage: Stage) -> N
     """)
     assert time.monotonic() - began < 5
     assert played.ends == [("a", "timed_out"), ("c", "timed_out")]
-    assert played.outcome.outcome is Outcome.TIMED_OUT
+    assert played.state.outcome is Outcome.TIMED_OUT
     assert "pipeline" in played.end_of("a").message
