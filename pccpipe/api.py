@@ -43,7 +43,7 @@ from pccpipe.spec.search import WAY_ON, refuse_required, step_that_needs_a_proje
 from pccpipe.values import ENDPOINT, Json
 
 if TYPE_CHECKING:
-    from pccpipe.checkup.check import DoctorReport, Fixed, Looked
+    from pccpipe.checkup.check import CheckResult, DoctorReport, FixResult
     from pccpipe.executor.plan import Plan
     from pccpipe.gc.look import Site
     from pccpipe.gc.report import Collected, GcReport, Removal
@@ -213,8 +213,8 @@ def doctor(
     key: str | None = None,
     fix: bool = False,
     accept_new_host_key: bool = False,
-    on_looked: Callable[[Looked], object] | None = None,
-    on_mended: Callable[[Fixed], object] | None = None,
+    on_checked: Callable[[CheckResult], object] | None = None,
+    on_fixed: Callable[[FixResult], object] | None = None,
 ) -> DoctorReport:
     """Check the machines that a project's steps run on; with `fix`, repair what is safe to repair.
 
@@ -226,25 +226,25 @@ def doctor(
         endpoint: the base URL of the model's API.
         key: for it; default: that in OPENAI_API_KEY. Used for one GET from this machine.
         accept_new_host_key: as for `run`.
-        on_looked: called with each check once it is done; after a repair, with all of them again.
-        on_mended: called with each repair, also one that failed.
+        on_checked: called with each check once it is done; after a repair, with all of them again.
+        on_fixed: called with each repair, also one that failed.
 
     Raises UsageError if `endpoint` is no address.
     """
     if not endpoint.startswith(("http://", "https://")):
         raise UsageError(f"the endpoint {endpoint!r} is no address", f"for example {ENDPOINT}")
+    from pccpipe.checkup.context import CheckupOptions
     from pccpipe.checkup.doctor import examine
-    from pccpipe.checkup.patient import Chart
 
     key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
-    chart = Chart(
+    options = CheckupOptions(
         project or local_project(),
         _runs_dir(runs_dir),
         endpoint.rstrip("/"),
         key,
         accept_new_host_key,
     )
-    return examine(chart, fix=fix, on_looked=on_looked or (lambda _: None), on_mended=on_mended or (lambda _: None))
+    return examine(options, fix=fix, on_checked=on_checked or (lambda _: None), on_fixed=on_fixed or (lambda _: None))
 
 
 def gc(
@@ -302,7 +302,7 @@ def provision(
 
     Raises UsageError if the project has no VM, `Unavailable` if it can't be reached or the folder not be made.
     """
-    from pccpipe.checkup.patient import Chart
+    from pccpipe.checkup.context import CheckupOptions
     from pccpipe.checkup.provision import as_login, inputs_of, make_folder, write_down
 
     project = project or local_project()
@@ -311,13 +311,13 @@ def provision(
         hint = "a project file with `isolation_mode: vm` and a `vm:` names one (--project FILE)"
         raise UsageError(f"the project {project.id!r} has no VM: its isolation_mode is {mode}", hint)
     check_run_id(run_id)
-    chart = Chart(project, _runs_dir(runs_dir), ENDPOINT, "", accept_new_host_key)
-    make_folder(chart)
+    options = CheckupOptions(project, _runs_dir(runs_dir), ENDPOINT, "", accept_new_host_key)
+    make_folder(options)
     result = run(
         load(data_path("pipelines", "provision.yaml")),
         run_id=run_id,
         project=as_login(project),
-        inputs=inputs_of(chart),
+        inputs=inputs_of(options),
         runs_dir=runs_dir,
         on_event=on_event,
         cancel=cancel,
@@ -325,7 +325,7 @@ def provision(
         wait=wait,
     )
     if result.outcome is Outcome.SUCCEEDED:
-        write_down(chart)
+        write_down(options)
     return result
 
 

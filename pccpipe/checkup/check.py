@@ -1,4 +1,4 @@
-"""A check as data: what it looks at, what it finds, and what mends that."""
+"""A check as data: what it looks at, what it finds, and the fix for that."""
 
 from __future__ import annotations
 
@@ -10,69 +10,72 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
-    from pccpipe.checkup.patient import Patient
+    from pccpipe.checkup.context import CheckContext
 
 
 class CheckVerdict(StrEnum):
+    """Say how a check ended."""
+
     OK = "ok"
     WARNING = "warning"
     """Runs work, but slower, or not for long, or only in part."""
     WRONG = "wrong"
     SKIPPED = "skipped"
-    """Not looked at, because something that it needs is wrong, or because there is nothing to look at."""
+    """Not run: something that it needs is wrong, or there is nothing to look at."""
 
 
 class FixPlace(StrEnum):
-    """Where a mend's command is to be typed."""
+    """Name the machine on which a person types a fix's command."""
 
     HERE = "here"
     THERE = "vm"
-    """On the machine that was looked at; that is this one where the project has no VM."""
+    """On the checked machine; without a VM, that is this machine."""
 
 
 class Fix(Struct, frozen=True):
-    """The one command that mends what was found.
+    """Name the one command that repairs what was found.
 
     Args:
-        is_safe: it takes nothing from anybody, so that `--fix` may do it.
-        do: how `--fix` does it, where that is not to run `command` on the machine; what it did, in words. Raises
-            PccpipeError, OSError.
+        is_safe: it takes nothing away, so that `--fix` may do it.
+        do: what `--fix` calls instead of `command`; returns what it did, in words. Raises PccpipeError, OSError.
     """
 
     command: str
     where: FixPlace = FixPlace.THERE
     is_safe: bool = False
-    do: Callable[[Patient], str] | None = None
+    do: Callable[[CheckContext], str] | None = None
 
 
 class Finding(Struct, frozen=True):
+    """Say what one check found, and its fix."""
+
     verdict: CheckVerdict
     words: str
-    mend: Fix | None = None
+    fix: Fix | None = None
     needs: str = ""
-    """The name of the check that must be fine first, of one that was skipped for it."""
+    """The name of the check for which this one was skipped."""
 
 
 class Check(Struct, frozen=True):
-    """One line of the doctor's.
+    """Look at one thing, and make one line of the doctor's report.
 
     Args:
-        needs: the names of checks without which there is nothing to look at.
+        needs: names of the checks that must be fine before this one has anything to look at.
         limit: seconds that it may take.
     """
 
     name: str
-    look: Callable[[Patient], Finding]
+    look: Callable[[CheckContext], Finding]
     needs: tuple[str, ...] = ()
     limit: float = 20.0
 
     def after(self, *names: str) -> Check:
-        """The same check, which needs others as well."""
+        """Return the same check, which needs others as well."""
         return replace(self, needs=(*names, *self.needs))
 
 
-class Looked(Struct, frozen=True):
-    """What a check has found. `seconds` is how long it took."""
+class CheckResult(Struct, frozen=True):
+    """Say what a check found, and in how many seconds."""
 
     name: str
     finding: Finding
@@ -83,8 +86,8 @@ class Looked(Struct, frozen=True):
         return self.finding.verdict in {CheckVerdict.OK, CheckVerdict.WARNING}
 
 
-class Fixed(Struct, frozen=True):
-    """What `--fix` did for a check: the command, what came of it in words, and whether it went well."""
+class FixResult(Struct, frozen=True):
+    """Say what `--fix` did for a check: the command, and its result in words."""
 
     name: str
     command: str
@@ -93,13 +96,20 @@ class Fixed(Struct, frozen=True):
 
 
 class DoctorReport(Struct, frozen=True):
-    """All that was found, in the order of the checks; and what was mended before it was."""
+    """List what all checks found, and what `--fix` did before that.
+
+    Attributes:
+        subject: the checked machine, in words.
+        on_vm: whether that machine is a VM.
+        checks: the results, in the order of the checks.
+        fixes: what `--fix` did, also what failed.
+    """
 
     subject: str
-    """Which machine that is, in words."""
-    looked: tuple[Looked, ...]
-    mended: tuple[Fixed, ...] = ()
+    checks: tuple[CheckResult, ...]
+    fixes: tuple[FixResult, ...] = ()
     is_reachable: bool = True
+    on_vm: bool = False
 
     @property
     def exit_status(self) -> int:
@@ -109,22 +119,23 @@ class DoctorReport(Struct, frozen=True):
         return 1 if self.count(CheckVerdict.WRONG) else 0
 
     def count(self, verdict: CheckVerdict) -> int:
-        return sum(each.finding.verdict is verdict for each in self.looked)
+        """Count the checks with this verdict."""
+        return sum(each.finding.verdict is verdict for each in self.checks)
 
     def __getitem__(self, name: str) -> Finding:
-        return next(each.finding for each in self.looked if each.name == name)
+        return next(each.finding for each in self.checks if each.name == name)
 
 
 def ok(words: str) -> Finding:
     return Finding(CheckVerdict.OK, words)
 
 
-def warning(words: str, mend: Fix | None = None) -> Finding:
-    return Finding(CheckVerdict.WARNING, words, mend)
+def warning(words: str, fix: Fix | None = None) -> Finding:
+    return Finding(CheckVerdict.WARNING, words, fix)
 
 
-def wrong(words: str, mend: Fix | None = None) -> Finding:
-    return Finding(CheckVerdict.WRONG, words, mend)
+def wrong(words: str, fix: Fix | None = None) -> Finding:
+    return Finding(CheckVerdict.WRONG, words, fix)
 
 
 def skipped(words: str, needs: str = "") -> Finding:

@@ -1,4 +1,4 @@
-"""Looks at a machine by all checks, side by side; and mends what can be mended without harm."""
+"""Runs all checks on a machine, side by side, and fixes what is safe to fix."""
 
 from __future__ import annotations
 
@@ -12,68 +12,71 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pccpipe.checkup.check import (
     Check,
+    CheckResult,
     CheckVerdict,
     DoctorReport,
     Finding,
     Fix,
-    Fixed,
     FixPlace,
-    Looked,
+    FixResult,
     skipped,
     wrong,
 )
 from pccpipe.checkup.checks import all_checks
-from pccpipe.checkup.patient import HOLDER, Chart, Patient
+from pccpipe.checkup.context import HOLDER, CheckContext, CheckupOptions
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.machine.lease import Lease
 
 SIDE_BY_SIDE = 5
-"""Checks at a time: each has a session of the connection's nine, some two."""
+"""Checks at a time: each takes one or two of the connection's nine sessions."""
 ROUNDS = 5
-"""Of looking and mending: a mended engine shows that its image is missing."""
-MEND_TIMEOUT = 600.0
+"""Rounds of checks and fixes: an engine that was started shows that its image is missing."""
+FIX_TIMEOUT = 600.0
 
-OnLooked = Callable[[Looked], object]
-OnMended = Callable[[Fixed], object]
+OnChecked = Callable[[CheckResult], object]
+OnFixed = Callable[[FixResult], object]
 
 
 def examine(
-    chart: Chart, *, fix: bool, on_looked: OnLooked = lambda _: None, on_mended: OnMended = lambda _: None
+    options: CheckupOptions, *, fix: bool, on_checked: OnChecked = lambda _: None, on_fixed: OnFixed = lambda _: None
 ) -> DoctorReport:
-    """Look at everything; with `fix` mend what is safe to, and look again.
+    """Run all checks; with `fix`, do the safe fixes, and check again.
 
     Args:
-        on_looked: told of each check when it is done; of all of them anew after something was mended.
-        on_mended: told of each thing that was mended, or could not be.
+        on_checked: called with each result; after a fix, with all results again.
+        on_fixed: called with each fix that was tried.
     """
-    patient = Patient(chart)
-    checks = all_checks(chart.project.isolation_mode)
-    mended: list[Fixed] = []
+    context = CheckContext(options)
+    checks = all_checks(options.project.isolation_mode)
+    fixes: list[FixResult] = []
     try:
         for left in range(ROUNDS, 0, -1):
-            looked = look(checks, patient, on_looked)
-            done = _mend(patient, looked, {each.name for each in mended}, on_mended) if fix and left > 1 else []
-            mended += done
+            results = run_checks(checks, context, on_checked)
+            done = _fix(context, results, {each.name for each in fixes}, on_fixed) if fix and left > 1 else []
+            fixes += done
             if not any(each.succeeded for each in done):
                 break
-            patient.forget()
-        return DoctorReport(patient.subject, tuple(looked), tuple(mended), patient.login_refusal is None)
+            context.forget()
+        reachable = context.login_refusal is None
+        return DoctorReport(context.subject, tuple(results), tuple(fixes), reachable, context.vm is not None)
     finally:
-        patient.close()
+        context.close()
 
 
-def look(checks: Sequence[Check], patient: Patient, on_looked: OnLooked = lambda _: None) -> list[Looked]:
-    """What each check finds, in their order. One that takes too long is wrong, and waited for no longer."""
-    done: dict[str, Looked] = {}
-    answers: queue.SimpleQueue[Looked | BaseException] = queue.SimpleQueue()
+def run_checks(
+    checks: Sequence[Check], context: CheckContext, on_checked: OnChecked = lambda _: None
+) -> list[CheckResult]:
+    """Return the checks' results, in their order. A check that takes too long is wrong, and nothing waits for it."""
+    done: dict[str, CheckResult] = {}
+    answers: queue.SimpleQueue[CheckResult | BaseException] = queue.SimpleQueue()
     deadlines: dict[str, float] = {}
     waiting = list(checks)
 
-    def finish(looked: Looked) -> None:
-        deadlines.pop(looked.name, None)
-        if looked.name not in done:
-            done[looked.name] = looked
-            on_looked(looked)
+    def finish(result: CheckResult) -> None:
+        deadlines.pop(result.name, None)
+        if result.name not in done:
+            done[result.name] = result
+            on_checked(result)
 
     while waiting or deadlines:
         for check in list(waiting):
@@ -82,12 +85,14 @@ def look(checks: Sequence[Check], patient: Patient, on_looked: OnLooked = lambda
             lacks = [need for need in check.needs if not done[need].is_fine]
             if lacks:
                 waiting.remove(check)
-                finish(Looked(check.name, skipped(f"skipped until {lacks[0]} is ok", needs=_cause(lacks[0], done))))
+                finish(
+                    CheckResult(check.name, skipped(f"skipped until {lacks[0]} is ok", needs=_cause(lacks[0], done)))
+                )
             elif len(deadlines) < SIDE_BY_SIDE:
                 waiting.remove(check)
                 deadlines[check.name] = time.monotonic() + check.limit
                 threading.Thread(
-                    target=_answer, args=(check, patient, answers), name=f"doctor-{check.name}", daemon=True
+                    target=_answer, args=(check, context, answers), name=f"doctor-{check.name}", daemon=True
                 ).start()
         if not deadlines:
             continue
@@ -96,7 +101,7 @@ def look(checks: Sequence[Check], patient: Patient, on_looked: OnLooked = lambda
             answer = answers.get(timeout=max(0.0, deadlines[first] - time.monotonic()))
         except queue.Empty:
             limit = next(check.limit for check in checks if check.name == first)
-            finish(Looked(first, wrong(f"no answer in {limit:g} s"), limit))
+            finish(CheckResult(first, wrong(f"no answer in {limit:g} s"), limit))
         else:
             if isinstance(answer, BaseException):
                 raise answer
@@ -104,71 +109,71 @@ def look(checks: Sequence[Check], patient: Patient, on_looked: OnLooked = lambda
     return [done[check.name] for check in checks]
 
 
-def _cause(name: str, done: Mapping[str, Looked]) -> str:
-    """The check that is wrong, behind one that was skipped for it."""
+def _cause(name: str, done: Mapping[str, CheckResult]) -> str:
+    """Return the name of the wrong check for which this one was skipped."""
     return done[name].finding.needs or name
 
 
-def _answer(check: Check, patient: Patient, answers: queue.SimpleQueue[Looked | BaseException]) -> None:
+def _answer(check: Check, context: CheckContext, answers: queue.SimpleQueue[CheckResult | BaseException]) -> None:
     began = time.monotonic()
     try:
-        finding = _found(check, patient)
+        finding = _found(check, context)
     except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
         answers.put(error)
     else:
-        answers.put(Looked(check.name, finding, round(time.monotonic() - began, 3)))
+        answers.put(CheckResult(check.name, finding, round(time.monotonic() - began, 3)))
 
 
-def _found(check: Check, patient: Patient) -> Finding:
+def _found(check: Check, context: CheckContext) -> Finding:
     try:
-        return check.look(patient)
+        return check.look(context)
     except Unavailable as error:
         return wrong(f"{error}{f'; {error.hint}' if error.hint else ''}")
     except (PccpipeError, OSError) as error:
         return wrong(str(error) or type(error).__name__)
 
 
-def _mend(patient: Patient, looked: Sequence[Looked], tried: set[str], on_mended: OnMended) -> list[Fixed]:
-    """Do what is safe and was not tried before, each once, in the order of the checks."""
+def _fix(context: CheckContext, results: Sequence[CheckResult], tried: set[str], on_fixed: OnFixed) -> list[FixResult]:
+    """Do the safe fixes of checks not `tried` before, each once, in the order of the checks."""
     to_do: dict[str, tuple[str, Fix]] = {}
-    for each in looked:
-        mend = each.finding.mend
-        if mend and mend.is_safe and each.name not in tried and each.finding.verdict is not CheckVerdict.OK:
-            to_do.setdefault(mend.command, (each.name, mend))
+    for each in results:
+        fix = each.finding.fix
+        if fix and fix.is_safe and each.name not in tried and each.finding.verdict is not CheckVerdict.OK:
+            to_do.setdefault(fix.command, (each.name, fix))
     done = []
     if to_do:
-        with _vm_to_ourselves(patient) as busy:
-            for name, mend in to_do.values():
-                done.append(Fixed(name, mend.command, busy, False) if busy else _mended(patient, name, mend))
-                on_mended(done[-1])
+        with _alone_on_vm(context) as busy:
+            for name, fix in to_do.values():
+                done.append(FixResult(name, fix.command, busy, False) if busy else _fixed(context, name, fix))
+                on_fixed(done[-1])
     return done
 
 
-def _mended(patient: Patient, name: str, mend: Fix) -> Fixed:
+def _fixed(context: CheckContext, name: str, fix: Fix) -> FixResult:
     try:
-        if mend.do:
-            return Fixed(name, mend.command, mend.do(patient), True)
-        assert mend.where is FixPlace.THERE, "what is to be typed here, no command there does"
-        done = patient.run(mend.command, MEND_TIMEOUT)
+        if fix.do:
+            return FixResult(name, fix.command, fix.do(context), True)
+        assert fix.where is FixPlace.THERE, "a command for this machine must not run on the VM"
+        done = context.run(fix.command, FIX_TIMEOUT)
     except (PccpipeError, OSError) as error:
-        return Fixed(name, mend.command, str(error), False)
+        return FixResult(name, fix.command, str(error), False)
     said = (done.stderr or done.stdout).decode(errors="replace").strip().rpartition("\n")[2]
-    return Fixed(name, mend.command, said if done.code else "", done.code == 0)
+    return FixResult(name, fix.command, said if done.code else "", done.code == 0)
 
 
 @contextlib.contextmanager
-def _vm_to_ourselves(patient: Patient) -> Iterator[str]:
-    """Within the block no run begins on the VM; gives a sentence instead if one has it."""
-    if patient.vm is None:
+def _alone_on_vm(context: CheckContext) -> Iterator[str]:
+    """Keep runs from the VM within the block; yields a sentence if a run has it, else an empty string."""
+    if context.vm is None:
         yield ""
         return
-    lease = Lease(patient.machine, patient.root, HOLDER, holder=f"{socket.gethostname()} pid {os.getpid()}")
+    lease = Lease(context.machine, context.root, HOLDER, holder=f"{socket.gethostname()} pid {os.getpid()}")
     try:
         lease.acquire(0, lambda: True, lambda _: None)
     except VmBusy as error:
-        yield f"nothing was mended: {error.message}"
+        yield f"nothing was fixed: {error.message}"
     except Unavailable:
-        # Where it can't be written, no run has it.
+        # A folder that can't be written has no lease, so no run has the VM.
         yield ""
     else:
         try:

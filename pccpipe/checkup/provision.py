@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from pccpipe.checkup.check import CheckVerdict
 from pccpipe.checkup.checks import system
-from pccpipe.checkup.patient import ACCOUNT, IMAGE, Chart, Patient
+from pccpipe.checkup.context import ACCOUNT, IMAGE, CheckContext, CheckupOptions
 from pccpipe.errors import Unavailable
 from pccpipe.machine.provisioned import Provisioned, read_provisioned, write_provisioned
 from pccpipe.machine.startup import startup_files
@@ -17,23 +17,23 @@ from pccpipe.outcome import Reason
 from pccpipe.spec.model import Project
 
 
-def make_folder(chart: Chart) -> None:
+def make_folder(options: CheckupOptions) -> None:
     """Make the VM's folder for projects, and give it to the user. Raises `Unavailable`."""
-    patient = Patient(chart)
+    context = CheckContext(options)
     try:
-        if patient.login_refusal:
-            raise patient.login_refusal
-        finding = system.folder(patient)
-        if finding.verdict is CheckVerdict.OK or finding.mend is None:
+        if context.login_refusal:
+            raise context.login_refusal
+        finding = system.folder(context)
+        if finding.verdict is CheckVerdict.OK or finding.fix is None:
             return
-        done = patient.run(finding.mend.command)
+        done = context.run(finding.fix.command)
         if done.code:
             said = done.stderr.decode(errors="replace").strip()
             raise Unavailable(
-                Reason.WORKSPACE_REFUSED, f"{finding.words}; {finding.mend.command}: {said}", finding.mend.command
+                Reason.WORKSPACE_REFUSED, f"{finding.words}; {finding.fix.command}: {said}", finding.fix.command
             )
     finally:
-        patient.close()
+        context.close()
 
 
 def as_login(project: Project) -> Project:
@@ -41,43 +41,43 @@ def as_login(project: Project) -> Project:
     return replace(project, vm=replace(project.vm, run_as=None)) if project.vm else project
 
 
-def inputs_of(chart: Chart) -> Mapping[str, str]:
+def inputs_of(options: CheckupOptions) -> Mapping[str, str]:
     """The inputs of provision.yaml for a project and its VM. Raises `Unavailable`."""
-    patient = Patient(chart)
+    context = CheckContext(options)
     try:
-        before = read_provisioned(patient.machine, patient.root)
+        before = read_provisioned(context.machine, context.root)
     finally:
-        patient.close()
-    run_as = chart.project.vm.run_as if chart.project.vm else None
+        context.close()
+    run_as = options.project.vm.run_as if options.project.vm else None
     return {"account": run_as or ACCOUNT, "image_id": before.images.get(IMAGE, "") if before else ""}
 
 
-def write_down(chart: Chart) -> None:
+def write_down(options: CheckupOptions) -> None:
     """Write on the VM what provision left there. Raises `Unavailable`.
 
     A start-up file that changed since an earlier provision keeps the hash that it had: the doctor goes on naming it.
     """
-    patient = Patient(chart)
+    context = CheckContext(options)
     try:
-        _shut(patient)
-        before = read_provisioned(patient.machine, patient.root)
+        _shut(context)
+        before = read_provisioned(context.machine, context.root)
         images = dict(before.images) if before else {}
-        identity = patient.engine.image_id(IMAGE)
+        identity = context.engine.image_id(IMAGE)
         if identity:
             images[IMAGE] = identity
         known = {} if before is None else before.startup_files
-        now = Provisioned(images, {**startup_files(patient.machine), **known})
+        now = Provisioned(images, {**startup_files(context.machine), **known})
         if now != before:
-            write_provisioned(patient.machine, patient.root, now)
+            write_provisioned(context.machine, context.root, now)
     finally:
-        patient.close()
+        context.close()
 
 
-def _shut(patient: Patient) -> None:
+def _shut(context: CheckContext) -> None:
     """Give the runs' folders the modes that keep the account for workspace code out."""
-    done = patient.run(f"""
+    done = context.run(f"""
         umask 077
-        cd -P {shlex.quote(patient.root)}/.system || exit
+        cd -P {shlex.quote(context.root)}/.system || exit
         pcc_mode() {{ # FOLDER MODE
           mkdir -p "$1" && [ ! -L "$1" ] && {{ [ "$(stat -c %a "$1")" = "$2" ] || chmod "$2" "$1"; }}
         }}

@@ -50,8 +50,8 @@ def doctor(
         key=take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", ""),
         fix=fix,
         accept_new_host_key=accept_new_host_key,
-        on_looked=view.looked if view else None,
-        on_mended=view.mended if view else None,
+        on_checked=view.checked if view else None,
+        on_fixed=view.fixed if view else None,
     )
     if view:
         view.close(report)

@@ -78,8 +78,8 @@ def provision(
         runs_dir=runs_dir,
         endpoint=endpoint,
         key=key,
-        on_looked=checkup.looked,
-        on_mended=checkup.mended,
+        on_checked=checkup.checked,
+        on_fixed=checkup.fixed,
     )
     checkup.close(report)
     sys.exit(report.exit_status)

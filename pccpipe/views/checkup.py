@@ -1,4 +1,4 @@
-"""What the doctor found, as lines, live on a terminal, and as JSON."""
+"""Shows what the doctor found: as lines, live on a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, TextIO
 
 from rich.console import Console
 
-from pccpipe.checkup.check import CheckVerdict, DoctorReport, Fix, Fixed, FixPlace, Looked
+from pccpipe.checkup.check import CheckResult, CheckVerdict, DoctorReport, Fix, FixPlace, FixResult
 from pccpipe.values import Json
 from pccpipe.views.board import Line
 from pccpipe.views.live import Painter
@@ -16,7 +16,7 @@ from pccpipe.views.text import harmless_line, shorten
 
 NAME_WIDTH = 15
 MANY_SKIPPED = 3
-"""Checks that were skipped for the same reason and are counted in one line."""
+"""Checks that wait for the same one, from which on one line counts them."""
 _STYLES = {
     CheckVerdict.OK: ("ok", "green"),
     CheckVerdict.WARNING: ("warning", "yellow"),
@@ -26,23 +26,23 @@ _STYLES = {
 
 
 class CheckupView(Protocol):
-    """Is told of the checks as they are done."""
+    """Shows the results of checks as they come."""
 
-    def looked(self, looked: Looked) -> None: ...
+    def checked(self, result: CheckResult) -> None: ...
 
-    def mended(self, mended: Fixed) -> None: ...
+    def fixed(self, result: FixResult) -> None: ...
 
     def close(self, report: DoctorReport) -> None: ...
 
 
 def report_lines(report: DoctorReport) -> list[Line]:
-    """The whole report."""
+    """Return the whole report."""
     lines: list[Line] = [((harmless_line(report.subject), "bold"),)]
-    behind = Counter(each.finding.needs for each in report.looked if each.finding.needs)
-    for looked in report.looked:
-        if behind[looked.finding.needs] < MANY_SKIPPED:
-            lines += _looked_lines(looked)
-    for name, count in behind.items():
+    skipped = Counter(each.finding.needs for each in report.checks if each.finding.needs)
+    for result in report.checks:
+        if skipped[result.finding.needs] < MANY_SKIPPED:
+            lines += _result_lines(result, on_vm=report.on_vm)
+    for name, count in skipped.items():
         if count >= MANY_SKIPPED:
             lines.append(((f"{'-':<9}", "dim"), (f"{count} checks skipped until {name} is ok", "dim")))
     lines.append((("", ""),))
@@ -50,14 +50,14 @@ def report_lines(report: DoctorReport) -> list[Line]:
     return lines
 
 
-def mended_line(mended: Fixed) -> str:
-    """What was mended, or could not be."""
-    said = f": {harmless_line(mended.words)}" if mended.words else ""
-    return f"{'mended' if mended.succeeded else 'NOT mended'}  {mended.name}: {harmless_line(mended.command)}{said}"
+def fixed_line(result: FixResult) -> str:
+    """Say what was fixed, or could not be."""
+    words = f": {harmless_line(result.words)}" if result.words else ""
+    return f"{'fixed' if result.succeeded else 'NOT fixed'}  {result.name}: {harmless_line(result.command)}{words}"
 
 
 def json_report(report: DoctorReport) -> dict[str, Json]:
-    """The report for a program."""
+    """Return the report as data, for programs."""
     return {
         "subject": report.subject,
         "exit_status": report.exit_status,
@@ -67,40 +67,40 @@ def json_report(report: DoctorReport) -> dict[str, Json]:
                 "name": each.name,
                 "verdict": each.finding.verdict.value,
                 "words": each.finding.words,
-                "mend": _json_mend(each.finding.mend),
+                "mend": _json_fix(each.finding.fix),
                 "seconds": each.seconds,
             }
-            for each in report.looked
+            for each in report.checks
         ],
         "mended": [
             {"name": each.name, "command": each.command, "words": each.words, "succeeded": each.succeeded}
-            for each in report.mended
+            for each in report.fixes
         ],
     }
 
 
 class PlainCheckup:
-    """Lines, at the end; what was mended is said at once."""
+    """Prints each fix at once, and the report at the end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def looked(self, looked: Looked) -> None:
-        """Nothing yet: after something was mended all is looked at anew."""
+    def checked(self, result: CheckResult) -> None:
+        """Print nothing yet: after a fix, all checks run again."""
 
-    def mended(self, mended: Fixed) -> None:
-        self._tell([mended_line(mended)])
+    def fixed(self, result: FixResult) -> None:
+        self._print([fixed_line(result)])
 
     def close(self, report: DoctorReport) -> None:
-        self._tell("".join(text for text, _ in line) for line in report_lines(report))
+        self._print("".join(text for text, _ in line) for line in report_lines(report))
 
-    def _tell(self, lines: Iterable[str]) -> None:
+    def _print(self, lines: Iterable[str]) -> None:
         for line in lines:
             print(line, file=self._stream, flush=True)
 
 
 class LiveCheckup:
-    """All checks on a terminal, each filled in as it is done. Called by one thread.
+    """Paints all checks on a terminal, and fills in each result as it comes. Called by one thread.
 
     Args:
         names: of all checks, in their order.
@@ -110,47 +110,47 @@ class LiveCheckup:
         self._console = Console(file=stream, highlight=False)
         self._painter = Painter(stream, self._console)
         self._names = names
-        self._done: dict[str, Looked] = {}
-        self._mended: list[Line] = []
+        self._done: dict[str, CheckResult] = {}
+        self._fixes: list[Line] = []
         self._paint()
 
-    def looked(self, looked: Looked) -> None:
-        if looked.name in self._done:
-            # Something was mended: all is looked at anew.
+    def checked(self, result: CheckResult) -> None:
+        if result.name in self._done:
+            # After a fix, all checks run again.
             self._done.clear()
-        self._done[looked.name] = looked
+        self._done[result.name] = result
         self._paint()
 
-    def mended(self, mended: Fixed) -> None:
-        self._mended.append(((mended_line(mended), "green" if mended.succeeded else "bold red"),))
+    def fixed(self, result: FixResult) -> None:
+        self._fixes.append(((fixed_line(result), "green" if result.succeeded else "bold red"),))
         self._paint()
 
     def close(self, report: DoctorReport) -> None:
-        self._painter.leave([*self._mended, *report_lines(report)])
+        self._painter.leave([*self._fixes, *report_lines(report)])
 
     def _paint(self) -> None:
         width, height = self._console.size
-        lines: list[Line] = [*self._mended]
+        lines: list[Line] = [*self._fixes]
         for name in self._names:
-            looked = self._done.get(name)
-            lines.append(_first_line(looked) if looked else (("…        ", "dim"), (name, "dim")))
+            result = self._done.get(name)
+            lines.append(_first_line(result) if result else (("…        ", "dim"), (name, "dim")))
         self._painter.paint([_fit(line, width - 1) for line in lines[: max(3, height - 1)]], (width, height))
 
 
-def _looked_lines(looked: Looked) -> list[Line]:
-    lines = [_first_line(looked)]
-    mend = looked.finding.mend
-    if mend:
-        where = "on this machine" if mend.where is FixPlace.HERE else "there"
-        lines.append(((f"{'':9}fix, {where}: ", ""), (harmless_line(mend.command), "cyan")))
+def _result_lines(result: CheckResult, *, on_vm: bool) -> list[Line]:
+    lines = [_first_line(result)]
+    fix = result.finding.fix
+    if fix:
+        where = " on the VM" if on_vm and fix.where is FixPlace.THERE else ""
+        lines.append(((f"{'':9}fix{where}: ", ""), (harmless_line(fix.command), "cyan")))
     return lines
 
 
-def _first_line(looked: Looked) -> Line:
-    word, style = _STYLES[looked.finding.verdict]
-    quiet = "dim" if looked.finding.verdict is CheckVerdict.SKIPPED else ""
-    words = harmless_line(" ".join(looked.finding.words.split()))
-    return ((f"{word:<9}", style), (f"{looked.name:<{NAME_WIDTH}}", quiet), (words, quiet))
+def _first_line(result: CheckResult) -> Line:
+    word, style = _STYLES[result.finding.verdict]
+    quiet = "dim" if result.finding.verdict is CheckVerdict.SKIPPED else ""
+    words = harmless_line(" ".join(result.finding.words.split()))
+    return ((f"{word:<9}", style), (f"{result.name:<{NAME_WIDTH}}", quiet), (words, quiet))
 
 
 def _fit(line: Line, width: int) -> Line:
@@ -172,9 +172,9 @@ def _sum(report: DoctorReport) -> str:
         if wrong or warnings
         else ["all is fine"]
     )
-    safe = any(each.finding.mend and each.finding.mend.is_safe for each in report.looked)
-    return ", ".join(parts) + ("; pccpipe doctor --fix mends what can be mended without harm" if safe else "")
+    safe = any(each.finding.fix and each.finding.fix.is_safe for each in report.checks)
+    return ", ".join(parts) + ("; fix all that is safe to fix: pccpipe doctor --fix" if safe else "")
 
 
-def _json_mend(mend: Fix | None) -> Json:
-    return {"command": mend.command, "where": mend.where.value, "safe": mend.is_safe} if mend else None
+def _json_fix(fix: Fix | None) -> Json:
+    return {"command": fix.command, "where": fix.where.value, "safe": fix.is_safe} if fix else None

@@ -8,7 +8,7 @@ import pytest
 
 from pccpipe.checkup.check import CheckVerdict, Finding
 from pccpipe.checkup.checks import account
-from pccpipe.checkup.patient import Chart, Patient
+from pccpipe.checkup.context import CheckContext, CheckupOptions
 from pccpipe.data_files import data_path
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_pipeline
@@ -31,20 +31,22 @@ class Site:
     def look(
         self, name: str, run_as: str | None = "pccrun", user: str = "", shared_home: tuple[str, ...] = ()
     ) -> Finding:
-        patient = self.patient(run_as, user, shared_home)
+        context = self.context(run_as, user, shared_home)
         try:
-            return next(check for check in account.CHECKS if check.name == name).look(patient)
+            return next(check for check in account.CHECKS if check.name == name).look(context)
         finally:
-            patient.close()
+            context.close()
 
-    def patient(self, run_as: str | None, user: str = "", shared_home: tuple[str, ...] = ()) -> Patient:
+    def context(self, run_as: str | None, user: str = "", shared_home: tuple[str, ...] = ()) -> CheckContext:
         vm = self.vm
         at = Vm(
             *(vm.host, user or vm.user, vm.port, vm.key, vm.known_hosts, vm.root),
             run_as=run_as,
             shared_home=shared_home,
         )
-        return Patient(Chart(Project("p", IsolationMode.VM, at), self.folder, "http://127.0.0.1:9/v1", ""))
+        return CheckContext(
+            CheckupOptions(Project("p", IsolationMode.VM, at), self.folder, "http://127.0.0.1:9/v1", "")
+        )
 
     def make(self, name: str = "pccrun", user: str = "") -> Done:
         """Run provision's step alone."""
@@ -64,10 +66,10 @@ def site(tmp_path: Path, bare_vm: VM) -> Site:
     return Site(tmp_path, bare_vm)
 
 
-def found(finding: Finding, verdict: CheckVerdict, *words: str, mend: str = "") -> None:
+def found(finding: Finding, verdict: CheckVerdict, *words: str, fix: str = "") -> None:
     assert finding.verdict is verdict, finding
     assert all(word in finding.words for word in words), finding
-    assert mend in (finding.mend.command if finding.mend else ""), finding
+    assert fix in (finding.fix.command if finding.fix else ""), finding
 
 
 def test_the_account_is_made_once_with_nothing_that_is_the_logins(site: Site) -> None:
@@ -120,12 +122,12 @@ def test_a_user_who_may_do_too_much_is_not_made_the_account(site: Site) -> None:
     assert made.code == 0
     assert "ann was there before: its password, groups, shell and home stay as they are" in made.stdout
     assert vm.sh("getent passwd ann; id ann; passwd -S ann; ls -ld /home/ann").stdout == before
-    found(site.look("account", "ann"), CheckVerdict.WRONG, "ann is in group sudo", mend="usermod -G '' ann")
+    found(site.look("account", "ann"), CheckVerdict.WRONG, "ann is in group sudo", fix="usermod -G '' ann")
     found(
         site.look("account-walls", "ann"),
         CheckVerdict.WRONG,
         "write to its home /home/ann",
-        mend="chown root: /home/ann",
+        fix="chown root: /home/ann",
     )
 
 
@@ -135,12 +137,12 @@ def test_without_root_an_administrator_gets_two_commands_which_do_it(site: Site)
     told = site.make()
     assert told.code == 0, told
     assert "results that follow a step on the VM are unattested" in told.stdout
-    found(site.look("account"), CheckVerdict.WRONG, "no account pccrun on the VM", mend="(useradd -r")
+    found(site.look("account"), CheckVerdict.WRONG, "no account pccrun on the VM", fix="(useradd -r")
     found(
         site.look("account", None),
         CheckVerdict.WARNING,
         "unattested",
-        mend="&& (echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc",
+        fix="&& (echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc",
     )
     commands = [line for line in told.stdout.splitlines() if line.startswith("  ")]
     assert len(commands) == 2
@@ -152,14 +154,14 @@ def test_without_root_an_administrator_gets_two_commands_which_do_it(site: Site)
 
 
 def test_a_project_without_run_as_gets_the_line_for_its_file(site: Site) -> None:
-    found(site.look("account", None), CheckVerdict.WARNING, "no run_as", "unattested", mend="pccpipe provision")
+    found(site.look("account", None), CheckVerdict.WARNING, "no run_as", "unattested", fix="pccpipe provision")
     site.make()
     found(
         site.look("account", None),
         CheckVerdict.WARNING,
         "unattested",
         "pccrun is there",
-        mend="`run_as: pccrun` below `vm:`",
+        fix="`run_as: pccrun` below `vm:`",
     )
     found(site.look("account-walls", None), CheckVerdict.SKIPPED)
 
@@ -175,39 +177,37 @@ def test_each_thing_that_the_account_could_reach_is_found(site: Site) -> None:
     for name in ("account", "account-walls", "account-limits"):
         found(site.look(name), CheckVerdict.OK)
 
-    def opens(undo: str, do: str, name: str, *words: str, mend: str = "") -> None:
+    def opens(undo: str, do: str, name: str, *words: str, fix: str = "") -> None:
         vm.sh(do)
-        found(site.look(name), CheckVerdict.WRONG, *words, mend=mend)
+        found(site.look(name), CheckVerdict.WRONG, *words, fix=fix)
         vm.sh(undo)
 
     walls, number = "account-walls", "sed -i 's/^pccrun:x:%s:/pccrun:x:%s:/' /etc/passwd"
     opens(f"chmod 700 {system}/run-state", f"chmod 755 {system}/run-state", walls, f"read {system}/run-state")
     opens(f"chmod 711 {system}/run-workspaces", f"chmod 733 {system}/run-workspaces", walls, f"write to {system}/run-w")
-    opens(f"chmod 755 {vm.root}", f"chmod 777 {vm.root}", walls, f"write to {vm.root}", mend=f"chmod go-w {vm.root}")
+    opens(f"chmod 755 {vm.root}", f"chmod 777 {vm.root}", walls, f"write to {vm.root}", fix=f"chmod go-w {vm.root}")
     opens("rm /home/pcc/.bashrc", "install -m 666 /dev/null /home/pcc/.bashrc", walls, "write to /home/pcc/.bashrc")
     opens("chmod 755 /usr/local/bin", "chmod 777 /usr/local/bin", walls, "write to /usr/local/bin")
     opens("rm /home/pcc/.netrc", "install -m 644 /etc/hosts /home/pcc/.netrc", walls, "read /home/pcc/.netrc")
-    opens("chown root: /home/pccrun", "chown pccrun: /home/pccrun", walls, "write to its home", mend="chown root:")
+    opens("chown root: /home/pccrun", "chown pccrun: /home/pccrun", walls, "write to its home", fix="chown root:")
     rule = "/etc/sudoers.d/evil"
     opens(
         f"rm {rule}",
         f"echo 'pccrun ALL=(pcc) NOPASSWD: ALL' >{rule}",
         walls,
         "become pcc by sudo",
-        mend="grep -r pccrun",
+        fix="grep -r pccrun",
     )
     opens(f"rm {rule}", f"echo 'pccrun ALL=(ALL) NOPASSWD: ALL' >{rule}", walls, "become root by sudo")
-    opens("passwd -qd pcc; usermod -p '*' pcc", "passwd -qd pcc", walls, "become pcc by su", mend="passwd -l pcc")
-    opens(
-        "echo pccrun >>/etc/cron.deny", "sed -i /pccrun/d /etc/cron.deny", walls, "use crontab", mend="/etc/cron.deny"
-    )
-    opens("echo pccrun >>/etc/at.deny", "sed -i /pccrun/d /etc/at.deny", walls, "use at", mend="/etc/at.deny")
+    opens("passwd -qd pcc; usermod -p '*' pcc", "passwd -qd pcc", walls, "become pcc by su", fix="passwd -l pcc")
+    opens("echo pccrun >>/etc/cron.deny", "sed -i /pccrun/d /etc/cron.deny", walls, "use crontab", fix="/etc/cron.deny")
+    opens("echo pccrun >>/etc/at.deny", "sed -i /pccrun/d /etc/at.deny", walls, "use at", fix="/etc/at.deny")
     opens(
         "rm -r /run/docker.sock",
         "install -m 666 /dev/null /run/docker.sock",
         walls,
         "run/docker.sock",
-        mend="o-rw",
+        fix="o-rw",
     )
     opens(
         number % (1000, 999),
@@ -217,17 +217,17 @@ def test_each_thing_that_the_account_could_reach_is_found(site: Site) -> None:
     )
 
     who, proc = "account", "mount -o remount,hidepid=%s /proc"
-    opens(proc % "0", proc % "2", who, "/proc is mounted with hidepid", mend="hidepid=0")
+    opens(proc % "0", proc % "2", who, "/proc is mounted with hidepid", fix="hidepid=0")
     opens(
         number % (1000, 999),
         number % (999, 1000),
         who,
         "pccrun is the login itself",
     )
-    opens("gpasswd -d pccrun adm", "gpasswd -a pccrun adm", who, "in group adm", mend="usermod -G '' pccrun")
+    opens("gpasswd -d pccrun adm", "gpasswd -a pccrun adm", who, "in group adm", fix="usermod -G '' pccrun")
     opens("usermod -g pccrun pccrun", "usermod -g users pccrun; useradd -g users bob", who, "is also that of bob")
-    opens("rm /etc/subuid", "echo pccrun:100000:65536 >/etc/subuid", who, "/etc/subuid", mend="sed -i '/^pccrun:/d'")
-    opens("passwd -l pccrun", "usermod -p x pccrun", who, "has a password", mend="passwd -l pccrun")
+    opens("rm /etc/subuid", "echo pccrun:100000:65536 >/etc/subuid", who, "/etc/subuid", fix="sed -i '/^pccrun:/d'")
+    opens("passwd -l pccrun", "usermod -p x pccrun", who, "has a password", fix="passwd -l pccrun")
     opens("chmod 440 /etc/sudoers.d/pcc*", "chmod 666 /etc/sudoers.d/pcc*", who, "cannot run commands as pccrun")
     for name in ("account", "account-walls", "account-limits"):
         found(site.look(name), CheckVerdict.OK)
@@ -237,7 +237,7 @@ def test_each_thing_that_the_account_could_reach_is_found(site: Site) -> None:
         site.look("account-limits"),
         CheckVerdict.WRONG,
         "4096 processes: a step that takes them all",
-        mend="nproc 16384",
+        fix="nproc 16384",
     )
 
 
@@ -266,7 +266,7 @@ def test_with_systemd_the_accounts_manager_is_masked(site: Site) -> None:
         "mask) mkdir -p /etc/systemd/system && ln -s /dev/null /etc/systemd/system/$3 ;; esac\n",
     )
     vm.sh("useradd -r -M -s /bin/sh pccrun && echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc/sudoers.d/pccpipe-pccrun")
-    found(site.look("account"), CheckVerdict.WRONG, "service can start", mend="systemctl mask --now user@")
+    found(site.look("account"), CheckVerdict.WRONG, "service can start", fix="systemctl mask --now user@")
     assert site.make().code == 0
     asked = vm.sh("cat /tmp/asked").stdout
     assert "loginctl disable-linger pccrun" in asked
@@ -275,13 +275,13 @@ def test_with_systemd_the_accounts_manager_is_masked(site: Site) -> None:
 
 
 def test_the_doctor_makes_what_is_missing(site: Site) -> None:
-    patient = site.patient("builds")
+    context = site.context("builds")
     try:
-        finding = account.account(patient)
-        assert finding.mend
-        assert finding.mend.is_safe
-        assert finding.mend.do
-        assert finding.mend.do(patient) == "made builds"
-        found(account.account(patient), CheckVerdict.OK, "pcc can run commands as builds")
+        finding = account.account(context)
+        assert finding.fix
+        assert finding.fix.is_safe
+        assert finding.fix.do
+        assert finding.fix.do(context) == "made builds"
+        found(account.account(context), CheckVerdict.OK, "pcc can run commands as builds")
     finally:
-        patient.close()
+        context.close()

@@ -13,16 +13,18 @@ import pytest
 
 from pccpipe.checkup.check import CheckVerdict, Finding
 from pccpipe.checkup.checks import all_checks, controller
-from pccpipe.checkup.patient import Chart, Patient
+from pccpipe.checkup.context import CheckContext, CheckupOptions
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.model import Project
 from tests.disk import SmallDisk
 
 
 def found(name: str, folder: Path) -> Finding:
-    patient = Patient(Chart(Project("p", IsolationMode.LOCAL), folder / ".system/runs", "http://127.0.0.1:9/v1", ""))
+    context = CheckContext(
+        CheckupOptions(Project("p", IsolationMode.LOCAL), folder / ".system/runs", "http://127.0.0.1:9/v1", "")
+    )
     (check,) = (each for each in [*controller.CHECKS, *controller.BESIDE_VM] if each.name == name)
-    return check.look(patient)
+    return check.look(context)
 
 
 @pytest.fixture
@@ -66,12 +68,12 @@ def test_without_git_it_names_the_command_of_the_system(
 ) -> None:
     finding = found("here-git", tmp_path)
     assert (finding.verdict, finding.words) == (CheckVerdict.WRONG, "there is no git")
-    assert finding.mend
-    assert finding.mend.command.endswith("apt-get install -y git")
+    assert finding.fix
+    assert finding.fix.command.endswith("apt-get install -y git")
     (empty_path / "apk").symlink_to("/bin/true")
     finding = found("here-git", tmp_path)
-    assert finding.mend
-    assert finding.mend.command.endswith("apk add git")
+    assert finding.fix
+    assert finding.fix.command.endswith("apk add git")
     # As macOS has it without Xcode's tools.
     (empty_path / "git").write_text("#!/bin/sh\necho 'xcrun: error: invalid active developer path' >&2; exit 1\n")
     (empty_path / "git").chmod(0o755)
@@ -79,8 +81,8 @@ def test_without_git_it_names_the_command_of_the_system(
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Darwin", *uname[1:])))
     finding = found("here-git", tmp_path)
     assert finding.words.startswith("xcrun: error")
-    assert finding.mend
-    assert finding.mend.command == "xcode-select --install"
+    assert finding.fix
+    assert finding.fix.command == "xcode-select --install"
 
 
 def test_few_descriptors_are_a_warning(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_few_descriptors_are_a_warning(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert finding.verdict is CheckVerdict.WARNING
     assert "only 200 files" in finding.words
-    assert finding.mend
+    assert finding.fix
 
 
 def test_a_full_disk_of_the_records_is_wrong(small_disk: SmallDisk) -> None:

@@ -14,8 +14,8 @@ import pccpipe
 from pccpipe.checkup.check import CheckVerdict, DoctorReport, Finding
 from pccpipe.checkup.checks import agent, sshd, strays
 from pccpipe.checkup.checks.engine import CHECKS as ENGINE
-from pccpipe.checkup.doctor import look
-from pccpipe.checkup.patient import CONTEXT, IMAGE, Chart, Patient
+from pccpipe.checkup.context import CONTEXT, IMAGE, CheckContext, CheckupOptions
+from pccpipe.checkup.doctor import run_checks
 from pccpipe.detached.programs import RunDir
 from pccpipe.docker_api.image import content_of
 from pccpipe.machine.lease import Lease
@@ -90,16 +90,16 @@ def ward(tmp_path: Path, vms: Callable[..., VM], model_for: Callable[[VM], Model
         connection.close()
 
 
-def found(report: DoctorReport, name: str, verdict: CheckVerdict, *words: str, mend: str = "") -> Finding:
+def found(report: DoctorReport, name: str, verdict: CheckVerdict, *words: str, fix: str = "") -> Finding:
     finding = report[name]
     assert finding.verdict is verdict, finding
     assert all(word in finding.words for word in words), finding
-    assert mend in (finding.mend.command if finding.mend else ""), finding
+    assert fix in (finding.fix.command if finding.fix else ""), finding
     return finding
 
 
 def not_ok(report: DoctorReport) -> set[str]:
-    return {each.name for each in report.looked if each.finding.verdict in {CheckVerdict.WARNING, CheckVerdict.WRONG}}
+    return {each.name for each in report.checks if each.finding.verdict in {CheckVerdict.WARNING, CheckVerdict.WRONG}}
 
 
 def test_a_healthy_vm_is_fine_and_nothing_is_left_of_the_look(clinic: Clinic, model: ModelServer) -> None:
@@ -127,7 +127,7 @@ def test_the_command_says_it_in_lines_and_as_json(clinic: Clinic, model: ModelSe
     assert said.code == 1, said
     assert "WRONG    key" in said.stdout
     assert "refuses the key in OPENAI_API_KEY (401)" in said.stdout
-    assert "fix, on this machine: pccpipe provision" in said.stdout
+    assert "fix: pccpipe provision" in said.stdout
     assert model.key not in said.stdout + said.stderr
     report = json.loads(folder.do("doctor", "--json", "--endpoint", clinic.endpoint, env=env).stdout)
     assert report["exit_status"] == 1
@@ -152,14 +152,14 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
 
     report = ward.doctor()
 
-    found(report, "programs", CheckVerdict.WRONG, "no xargs", mend="apt-get")
-    found(report, "clock", CheckVerdict.WRONG, "7", "s behind this machine's", mend="date -s @")
-    found(report, "dns", CheckVerdict.WRONG, "registry.npmjs.org not found", "nameserver 127.0.0.9", mend="networking")
+    found(report, "programs", CheckVerdict.WRONG, "no xargs", fix="apt-get")
+    found(report, "clock", CheckVerdict.WRONG, "7", "s behind this machine's", fix="date -s @")
+    found(report, "dns", CheckVerdict.WRONG, "registry.npmjs.org not found", "nameserver 127.0.0.9", fix="networking")
     found(report, "memory", CheckVerdict.WARNING, "only 97 MB")
-    found(report, "login-shell", CheckVerdict.WARNING, "~/.bashrc", mend="~/.bashrc")
-    found(report, "image", CheckVerdict.WRONG, "another Dockerfile", mend="provision")
-    found(report, "leftovers", CheckVerdict.WARNING, "1 container of 1 run", mend="gc")
-    found(report, "disk", CheckVerdict.WARNING, "MB for /home/project free", mend="gc")
+    found(report, "login-shell", CheckVerdict.WARNING, "~/.bashrc", fix="~/.bashrc")
+    found(report, "image", CheckVerdict.WRONG, "another Dockerfile", fix="provision")
+    found(report, "leftovers", CheckVerdict.WARNING, "1 container of 1 run", fix="gc")
+    found(report, "disk", CheckVerdict.WARNING, "MB for /home/project free", fix="gc")
     assert not_ok(report) == {
         *("programs", "clock", "dns", "memory", "login-shell", "image", "leftovers", "disk", "sudo", "account")
     }
@@ -177,13 +177,13 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
         CheckVerdict.WARNING,
         "20000 files for /home/project",
         "20000 files for /var/lib/docker",
-        mend="gc",
+        fix="gc",
     )
     found(report, "lease", CheckVerdict.OK, "left behind by run old-run (host pid 1)", "before a reboot")
 
     vm.sh("rm /usr/local/bin/df")
     vm.fill(left_mb=10)
-    found(ward.doctor(), "disk", CheckVerdict.WRONG, "MB for /home/project free", mend="gc")
+    found(ward.doctor(), "disk", CheckVerdict.WRONG, "MB for /home/project free", fix="gc")
 
 
 @pytest.mark.parametrize(
@@ -194,18 +194,18 @@ def test_an_sshd_that_opens_few_sessions_is_named(ward: Clinic, most: int, verdi
     ward.vm.refuse()
     ward.vm.accept()
     # Of the doctor's checks, this one alone: it has a connection of its own.
-    patient = Patient(Chart(ward.project, ward.folder, ward.endpoint, "", False))
+    context = CheckContext(CheckupOptions(ward.project, ward.folder, ward.endpoint, "", False))
     try:
-        finding = sshd.sessions(patient)
+        finding = sshd.sessions(context)
     finally:
-        patient.close()
+        context.close()
         ward.vm.sh("sed -i 's/^MaxSessions .*/MaxSessions 100/' /etc/ssh/sshd_config")
         ward.vm.refuse()
         ward.vm.accept()
     assert finding.verdict is verdict, finding
     assert f"opens {most} sessions at a time (MaxSessions)" in finding.words
-    assert finding.mend
-    assert "1i MaxSessions 10'" in finding.mend.command
+    assert finding.fix
+    assert "1i MaxSessions 10'" in finding.fix.command
 
 
 def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
@@ -216,14 +216,14 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     vm.accept()
     report = ward.doctor()
     found(report, "https", CheckVerdict.WARNING, "registry.npmjs.org is not reached")
-    found(report, "proxy", CheckVerdict.WRONG, "forwards no socket", mend="AllowStreamLocalForwarding yes")
+    found(report, "proxy", CheckVerdict.WRONG, "forwards no socket", fix="AllowStreamLocalForwarding yes")
     found(report, "codex", CheckVerdict.OK)
     found(report, "sessions", CheckVerdict.OK, "9 sessions")
     vm.sh("sed -i '1c AllowTcpForwarding no' /etc/ssh/sshd_config")
     vm.refuse()
     vm.accept()
     report = ward.doctor()
-    found(report, "proxy", CheckVerdict.WRONG, mend="1i AllowTcpForwarding yes'")
+    found(report, "proxy", CheckVerdict.WRONG, fix="1i AllowTcpForwarding yes'")
     vm.sh("sed -i 1d /etc/ssh/sshd_config")
     vm.refuse()
     vm.accept()
@@ -237,23 +237,23 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
 
     vm.sh("docker rmi -f pcc-runner:latest")
     report = ward.doctor()
-    found(report, "image", CheckVerdict.WRONG, "there is no image pcc-runner:latest", mend="provision")
+    found(report, "image", CheckVerdict.WRONG, "there is no image pcc-runner:latest", fix="provision")
     found(report, "codex", CheckVerdict.SKIPPED)
 
     vm.leave_docker_group()
     vm.sh("rm -rf /home/project/.system; chown root: /home/project")
     report = ward.doctor()
     group = found(
-        report, "engine-group", CheckVerdict.WRONG, "pcc is not in group docker", mend="sudo usermod -aG docker pcc"
+        report, "engine-group", CheckVerdict.WRONG, "pcc is not in group docker", fix="sudo usermod -aG docker pcc"
     )
-    assert group.mend
-    assert group.mend.is_safe
+    assert group.fix
+    assert group.fix.is_safe
     found(
         report,
         "folder",
         CheckVerdict.WRONG,
         "cannot be written by pcc",
-        mend="sudo install -d -o 1000 -g 1000 /home/project",
+        fix="sudo install -d -o 1000 -g 1000 /home/project",
     )
     assert [report[name].verdict for name in ("engine-running", "image", "container", "lease")] == [
         CheckVerdict.SKIPPED
@@ -262,35 +262,35 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     vm.join_docker_group()
     vm.pause_docker()
     report = ward.doctor()
-    hung = found(report, "engine-running", CheckVerdict.WRONG, "no answer in 15 s", mend="sudo service docker restart")
+    hung = found(report, "engine-running", CheckVerdict.WRONG, "no answer in 15 s", fix="sudo service docker restart")
     # It would end the containers of whoever uses it.
-    assert hung.mend
-    assert not hung.mend.is_safe
+    assert hung.fix
+    assert not hung.fix.is_safe
     vm.resume_docker()
 
     vm.stop_docker()
     report = ward.doctor()
-    found(report, "engine-running", CheckVerdict.WRONG, "does not run", mend="sudo service docker start")
+    found(report, "engine-running", CheckVerdict.WRONG, "does not run", fix="sudo service docker start")
 
     vm.sh("rm -f /run/docker.sock; mv /usr/sbin/dockerd /usr/sbin/dockerd.off")
-    found(ward.doctor(), "engine", CheckVerdict.WRONG, "there is no Docker Engine", mend="pccpipe provision")
+    found(ward.doctor(), "engine", CheckVerdict.WRONG, "there is no Docker Engine", fix="pccpipe provision")
 
 
 def test_a_login_that_is_older_than_its_group_is_told_and_mended_by_a_new_one(ward: Clinic) -> None:
     ward.vm.leave_docker_group()
-    patient = Patient(Chart(ward.project, ward.folder / "runs", ward.endpoint, ""))
+    context = CheckContext(CheckupOptions(ward.project, ward.folder / "runs", ward.endpoint, ""))
     engine = [replace(check, needs=()) for check in ENGINE[1:2]]
     try:
-        assert "is not in group" in look(engine, patient)[0].finding.words
+        assert "is not in group" in run_checks(engine, context)[0].finding.words
         ward.vm.join_docker_group()
-        finding = look(engine, patient)[0].finding
+        finding = run_checks(engine, context)[0].finding
         assert "this login began before that" in finding.words
-        assert finding.mend
-        assert finding.mend.do
-        finding.mend.do(patient)
-        assert look(engine, patient)[0].finding.verdict is CheckVerdict.OK
+        assert finding.fix
+        assert finding.fix.do
+        finding.fix.do(context)
+        assert run_checks(engine, context)[0].finding.verdict is CheckVerdict.OK
     finally:
-        patient.close()
+        context.close()
 
 
 def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
@@ -299,13 +299,13 @@ def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
     other.write_text("")
     report = ward.doctor(known_hosts=other)
     found(report, "ssh", CheckVerdict.OK)
-    found(report, "host-key", CheckVerdict.WRONG, "is not in", "Compare", mend=f"ssh-keyscan {vm.host} >>{other}")
+    found(report, "host-key", CheckVerdict.WRONG, "is not in", "Compare", fix=f"ssh-keyscan {vm.host} >>{other}")
     assert report.exit_status == 3
-    assert report.looked[-1].name == "codex-here"
+    assert report.checks[-1].name == "codex-here"
 
     report = ward.doctor(user="nobody-there")
     found(
-        report, "login", CheckVerdict.WRONG, "Permission denied", mend=f"ssh-copy-id -i {vm.key} nobody-there@{vm.host}"
+        report, "login", CheckVerdict.WRONG, "Permission denied", fix=f"ssh-copy-id -i {vm.key} nobody-there@{vm.host}"
     )
     found(report, "image", CheckVerdict.SKIPPED)
     assert report.exit_status == 3
@@ -317,13 +317,13 @@ def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
         "login",
         CheckVerdict.WRONG,
         "did not take",
-        mend=f"ssh-copy-id -i {key} pcc@{vm.host}",
+        fix=f"ssh-copy-id -i {key} pcc@{vm.host}",
     )
 
     vm.sh("usermod -s /usr/sbin/nologin pcc")
     report = ward.doctor()
     found(
-        report, "login", CheckVerdict.WRONG, "This account is currently not available", mend="usermod -s /bin/bash pcc"
+        report, "login", CheckVerdict.WRONG, "This account is currently not available", fix="usermod -s /bin/bash pcc"
     )
     vm.sh("usermod -s /bin/bash pcc")
 
@@ -333,12 +333,12 @@ def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
         "host-key",
         CheckVerdict.WRONG,
         "has changed",
-        mend=f"ssh-keygen -R {vm.host} -f {vm.known_hosts}",
+        fix=f"ssh-keygen -R {vm.host} -f {vm.known_hosts}",
     )
 
     vm.refuse()
     report = ward.doctor()
-    found(report, "ssh", CheckVerdict.WRONG, "Connection refused", mend="systemctl enable --now ssh")
+    found(report, "ssh", CheckVerdict.WRONG, "Connection refused", fix="systemctl enable --now ssh")
     assert report.exit_status == 3
 
     vm.cut()
@@ -358,11 +358,11 @@ def test_a_run_that_has_the_vm_is_named_and_its_vm_is_left_alone(clinic: Clinic,
             "lease",
             CheckVerdict.WARNING,
             "run somebody (a test) has the VM and is alive",
-            mend="cancel somebody",
+            fix="cancel somebody",
         )
-        assert [(each.name, each.succeeded) for each in report.mended] == [("image", False)]
-        assert "nothing was mended" in report.mended[0].words
-        assert "run somebody" in report.mended[0].words
+        assert [(each.name, each.succeeded) for each in report.fixes] == [("image", False)]
+        assert "nothing was fixed" in report.fixes[0].words
+        assert "run somebody" in report.fixes[0].words
     finally:
         lease.release()
         connection.close()
@@ -377,10 +377,10 @@ def test_an_image_that_provision_did_not_build_is_named_and_replaced(ward: Clini
     login = ward.log_in()
     write_provisioned(login, vm.root, Provisioned({IMAGE: "sha256:" + "0" * 64}, startup_files(login)))
     other = found(ward.doctor(), "image", CheckVerdict.WRONG, "and not what provision built (sha256:000000000000)")
-    assert other.mend
-    assert other.mend.is_safe
+    assert other.fix
+    assert other.fix.is_safe
     report = ward.doctor(fix=True)
-    assert "image" in {each.name for each in report.mended if each.succeeded}, report
+    assert "image" in {each.name for each in report.fixes if each.succeeded}, report
     found(report, "image", CheckVerdict.OK)
 
 
@@ -392,7 +392,7 @@ def test_start_up_files_that_changed_since_provision_are_named(ward: Clinic) -> 
     found(ward.doctor(), "startup-files", CheckVerdict.OK)
     vm.ssh("echo 'PATH=$HOME/.evil:$PATH' >>.bashrc; echo 'ssh-ed25519 AAAA me' >>.ssh/authorized_keys")
     words = "since provision: ~/.bashrc is new, ~/.ssh/authorized_keys was changed"
-    found(ward.doctor(), "startup-files", CheckVerdict.WARNING, words, mend="provisioned.json")
+    found(ward.doctor(), "startup-files", CheckVerdict.WARNING, words, fix="provisioned.json")
     vm.ssh(f"chmod 666 {vm.root}/.system/provisioned.json")
     found(ward.doctor(), "startup-files", CheckVerdict.WRONG, "only the login user")
 
@@ -423,12 +423,10 @@ def test_a_logind_that_ends_what_outlives_a_login_is_named(ward: Clinic) -> None
     )
     found(ward.doctor(), "logind", CheckVerdict.OK, "goes on after it")
     vm.sh("printf '[Login]\nKillUserProcesses=yes\n' >/etc/systemd/logind.conf.d/x.conf")
-    named = found(
-        ward.doctor(), "logind", CheckVerdict.WRONG, "KillUserProcesses=yes", mend="KillExcludeUsers=root pcc"
-    )
-    assert named.mend
+    named = found(ward.doctor(), "logind", CheckVerdict.WRONG, "KillUserProcesses=yes", fix="KillExcludeUsers=root pcc")
+    assert named.fix
     # As a person copies it from the report.
-    vm.sh(harmless_line(named.mend.command).partition(" && ")[0].replace("sudo ", ""))
+    vm.sh(harmless_line(named.fix.command).partition(" && ")[0].replace("sudo ", ""))
     found(ward.doctor(), "logind", CheckVerdict.OK, "goes on after it")
 
 
@@ -444,12 +442,12 @@ def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:
     vm.ssh(f"mkdir -p {vm.root}/.system/lease && touch {vm.root}/.system/lease/9223372036854775807")
     report = ward.doctor(run_as=vm.run_as)
     words = ("1 process (sleep) of pccrun", "claim to be of run gone", "'9223372036854775807' is no lease")
-    found(report, "strays", CheckVerdict.WRONG, *words, mend="pccpipe gc")
-    found(report, "processes", CheckVerdict.WARNING, "sleep 7535", mend="kill ")
+    found(report, "strays", CheckVerdict.WRONG, *words, fix="pccpipe gc")
+    found(report, "processes", CheckVerdict.WARNING, "sleep 7535", fix="kill ")
     assert "7534" not in report["processes"].words
     assert "7536" not in report["processes"].words
     report = ward.doctor(run_as=vm.run_as, fix=True)
-    did = next(each for each in report.mended if each.command == "pccpipe gc")
+    did = next(each for each in report.fixes if each.command == "pccpipe gc")
     assert did.succeeded
     assert "removed 1 process (sleep) of pccrun" in did.words
     found(report, "strays", CheckVerdict.OK)
@@ -467,7 +465,7 @@ def test_a_vm_on_which_nothing_can_hold_a_deadline_is_named(ward: Clinic) -> Non
         "deadline",
         CheckVerdict.WRONG,
         "no curl, perl, python3 or docker",
-        mend="apt-get install -y curl",
+        fix="apt-get install -y curl",
     )
 
 
@@ -477,9 +475,9 @@ def test_an_engine_whose_users_are_others_is_named(
 ) -> None:
     """The bed runs no such engine: what its `info` would say is the test's."""
     project = Project("p", IsolationMode.VM, Vm("127.0.0.1", "u", 9, run_as="pccrun"))
-    patient = Patient(Chart(project, tmp_path, "http://127.0.0.1:9/v1", ""))
-    monkeypatch.setattr(patient.engine, "security_options", lambda: options)
-    monkeypatch.setattr(patient, "service", lambda verb, name: f"service {name} {verb}")
-    finding = strays.users(patient)
+    context = CheckContext(CheckupOptions(project, tmp_path, "http://127.0.0.1:9/v1", ""))
+    monkeypatch.setattr(context.engine, "security_options", lambda: options)
+    monkeypatch.setattr(context, "service", lambda verb, name: f"service {name} {verb}")
+    finding = strays.users(context)
     assert finding.verdict is verdict
     assert words in finding.words

@@ -11,7 +11,7 @@ from pccpipe.checkup.check import CheckVerdict
 from pccpipe.checkup.checks import engine
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-from tests.checkup.test_pasted import Vm, patient
+from tests.checkup.test_pasted import Vm, context
 
 OWN = "/run/user/1000/docker.sock"
 
@@ -21,7 +21,7 @@ def looked_at(socket: str, reason: Reason) -> Any:
         return f"sudo systemctl {verb} {name}"
 
     refusal = Unavailable(reason, f"connect to {socket} on vm: No such file or directory")
-    return patient(
+    return context(
         Vm("/usr/bin/dockerd"), engine=SimpleNamespace(socket=socket), engine_refusal=refusal, service=service
     )
 
@@ -37,8 +37,8 @@ def looked_at(socket: str, reason: Reason) -> Any:
 )
 def test_the_engine_that_is_used_is_the_one_to_start(socket: str, command: str) -> None:
     found = engine.running(looked_at(socket, Reason.ENGINE_STOPPED))
-    assert found.mend
-    assert found.mend.command == command
+    assert found.fix
+    assert found.fix.command == command
 
 
 def test_an_engine_of_the_logins_own_that_is_gone_brings_no_second_one() -> None:
@@ -46,5 +46,5 @@ def test_an_engine_of_the_logins_own_that_is_gone_brings_no_second_one() -> None
     assert found.verdict is CheckVerdict.WRONG
     assert OWN in found.words
     assert "DOCKER_HOST" in found.words
-    assert found.mend
-    assert found.mend.command == "systemctl --user start docker"
+    assert found.fix
+    assert found.fix.command == "systemctl --user start docker"

@@ -10,10 +10,21 @@ from pathlib import Path
 import pytest
 
 import pccpipe
-from pccpipe.checkup.check import Check, CheckVerdict, DoctorReport, Finding, Fix, Fixed, Looked, ok, warning, wrong
+from pccpipe.checkup.check import (
+    Check,
+    CheckResult,
+    CheckVerdict,
+    DoctorReport,
+    Finding,
+    Fix,
+    FixResult,
+    ok,
+    warning,
+    wrong,
+)
 from pccpipe.checkup.checks import agent, all_checks
-from pccpipe.checkup.doctor import look
-from pccpipe.checkup.patient import CONTEXT, Chart, Patient
+from pccpipe.checkup.context import CONTEXT, CheckContext, CheckupOptions
+from pccpipe.checkup.doctor import run_checks
 from pccpipe.docker_api.image import content_of
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Reason
@@ -27,19 +38,21 @@ from tests.views.screen import Screen
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Patient:
-    return Patient(Chart(Project("p", IsolationMode.LOCAL), tmp_path / ".system/runs", "http://127.0.0.1:9/v1", ""))
+def context(tmp_path: Path) -> CheckContext:
+    return CheckContext(
+        CheckupOptions(Project("p", IsolationMode.LOCAL), tmp_path / ".system/runs", "http://127.0.0.1:9/v1", "")
+    )
 
 
 def check(name: str, finding: Finding, *needs: str, limit: float = 20.0, seconds: float = 0.0) -> Check:
-    def look_at(_: Patient) -> Finding:
+    def look_at(_: CheckContext) -> Finding:
         time.sleep(seconds)
         return finding
 
     return Check(name, look_at, needs, limit)
 
 
-def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_nothing(patient: Patient) -> None:
+def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_nothing(context: CheckContext) -> None:
     checks = [
         check("a", wrong("broken")),
         check("b", ok("fine"), "a"),
@@ -47,9 +60,9 @@ def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_noth
         check("d", warning("slow")),
         check("e", ok("fine"), "d"),
     ]
-    looked = look(checks, patient)
-    assert [each.name for each in looked] == ["a", "b", "c", "d", "e"]
-    verdicts = [each.finding.verdict for each in looked]
+    results = run_checks(checks, context)
+    assert [each.name for each in results] == ["a", "b", "c", "d", "e"]
+    verdicts = [each.finding.verdict for each in results]
     assert verdicts == [
         CheckVerdict.WRONG,
         CheckVerdict.SKIPPED,
@@ -57,14 +70,15 @@ def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_noth
         CheckVerdict.WARNING,
         CheckVerdict.OK,
     ]
-    assert looked[2].finding.words == "skipped until b is ok"
+    assert results[2].finding.words == "skipped until b is ok"
 
 
-def test_checks_that_wait_for_the_same_one_are_one_line_that_names_it(patient: Patient) -> None:
+def test_checks_that_wait_for_the_same_one_are_one_line_that_names_it(context: CheckContext) -> None:
     checks = [check("host-key", wrong("it changed")), check("login", ok("fine"), "host-key")]
     checks += [check(f"of-{number}", ok("fine"), "login") for number in range(20)]
     lines = [
-        "".join(text for text, _ in line) for line in report_lines(DoctorReport("the VM", tuple(look(checks, patient))))
+        "".join(text for text, _ in line)
+        for line in report_lines(DoctorReport("the VM", tuple(run_checks(checks, context))))
     ]
     assert lines == [
         "the VM",
@@ -75,33 +89,35 @@ def test_checks_that_wait_for_the_same_one_are_one_line_that_names_it(patient: P
     ]
 
 
-def test_checks_go_side_by_side_and_one_that_hangs_is_waited_for_no_longer_than_its_limit(patient: Patient) -> None:
+def test_checks_go_side_by_side_and_one_that_hangs_is_waited_for_no_longer_than_its_limit(
+    context: CheckContext,
+) -> None:
     began = time.monotonic()
     hangs = check("hangs", ok("too late"), limit=0.5, seconds=5)
-    looked = look([*(check(str(number), ok("fine"), seconds=0.3) for number in range(4)), hangs], patient)
+    results = run_checks([*(check(str(number), ok("fine"), seconds=0.3) for number in range(4)), hangs], context)
     assert time.monotonic() - began < 1.2
-    assert looked[4].finding == wrong("no answer in 0.5 s")
-    assert all(each.finding.verdict is CheckVerdict.OK for each in looked[:4])
+    assert results[4].finding == wrong("no answer in 0.5 s")
+    assert all(each.finding.verdict is CheckVerdict.OK for each in results[:4])
 
 
-def test_what_a_check_raises_is_what_is_wrong_and_an_error_of_our_own_is_not_hidden(patient: Patient) -> None:
-    def unavailable(_: Patient) -> Finding:
+def test_what_a_check_raises_is_what_is_wrong_and_an_error_of_our_own_is_not_hidden(context: CheckContext) -> None:
+    def unavailable(_: CheckContext) -> Finding:
         raise Unavailable(Reason.START_REFUSED, "no more containers", "docker rm")
 
-    def cut(_: Patient) -> Finding:
+    def cut(_: CheckContext) -> Finding:
         raise ConnectionResetError("the SSH connection ended")
 
-    def own(_: Patient) -> Finding:
+    def own(_: CheckContext) -> Finding:
         raise KeyError("x")
 
-    looked = look([Check("unavailable", unavailable), Check("cut", cut)], patient)
-    assert looked[0].finding == wrong("start_refused: no more containers; docker rm")
-    assert looked[1].finding == wrong("the SSH connection ended")
+    results = run_checks([Check("unavailable", unavailable), Check("cut", cut)], context)
+    assert results[0].finding == wrong("start_refused: no more containers; docker rm")
+    assert results[1].finding == wrong("the SSH connection ended")
     with pytest.raises(KeyError):
-        look([Check("own", own)], patient)
+        run_checks([Check("own", own)], context)
 
 
-def test_something_that_several_checks_want_to_know_is_asked_once(patient: Patient) -> None:
+def test_something_that_several_checks_want_to_know_is_asked_once(context: CheckContext) -> None:
     asked: list[int] = []
 
     def ask() -> int:
@@ -109,14 +125,14 @@ def test_something_that_several_checks_want_to_know_is_asked_once(patient: Patie
         asked.append(1)
         return len(asked)
 
-    threads = [threading.Thread(target=patient.once, args=("x", ask)) for _ in range(5)]
+    threads = [threading.Thread(target=context.once, args=("x", ask)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(asked), patient.once("x", ask)) == (1, 1)
-    patient.forget()
-    assert patient.once("x", ask) == 2
+    assert (len(asked), context.once("x", ask)) == (1, 1)
+    context.forget()
+    assert context.once("x", ask) == 2
 
 
 @pytest.mark.parametrize("mode", IsolationMode)
@@ -151,27 +167,31 @@ def test_the_live_view_fills_in_each_check_and_leaves_the_whole_report() -> None
     stream = io.StringIO()
     screen = Screen(70, 12)
     view = LiveCheckup(stream, ["ssh", "engine", "image"])
-    fine = Looked("ssh", ok("it answers"))
-    view.looked(fine)
+    fine = CheckResult("ssh", ok("it answers"))
+    view.checked(fine)
     screen.feed(stream.getvalue())
     assert screen.lines == ["ok       ssh            it answers", "…        engine", "…        image"]
-    mend = Fix("sudo service docker start", is_safe=True)
-    looked = (fine, Looked("engine", wrong("it does not run\x1b]0;x\x07", mend)), Looked("image", ok("it is there")))
-    for each in looked[1:]:
-        view.looked(each)
-    view.mended(Fixed("engine", mend.command, "no such service", False))
-    view.close(DoctorReport("the VM", looked))
+    fix = Fix("sudo service docker start", is_safe=True)
+    results = (
+        fine,
+        CheckResult("engine", wrong("it does not run\x1b]0;x\x07", fix)),
+        CheckResult("image", ok("it is there")),
+    )
+    for each in results[1:]:
+        view.checked(each)
+    view.fixed(FixResult("engine", fix.command, "no such service", False))
+    view.close(DoctorReport("the VM", results, on_vm=True))
     final = Screen(100, 20)
     final.feed(stream.getvalue())
     assert final.lines == [
-        "NOT mended  engine: sudo service docker start: no such service",
+        "NOT fixed  engine: sudo service docker start: no such service",
         "the VM",
         "ok       ssh            it answers",
         "WRONG    engine         it does not run\\x1b]0;x\\x07",
-        "         fix, there: sudo service docker start",
+        "         fix on the VM: sudo service docker start",
         "ok       image          it is there",
         "",
-        "1 wrong, 0 warnings; pccpipe doctor --fix mends what can be mended without harm",
+        "1 wrong, 0 warnings; fix all that is safe to fix: pccpipe doctor --fix",
     ]
 
 
@@ -192,7 +212,7 @@ def codex(folder: Path, version: str, sandbox: str) -> str:
     ],
 )
 def test_codex_on_this_machine_and_its_sandbox(
-    patient: Patient,
+    context: CheckContext,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     version: str,
@@ -201,7 +221,7 @@ def test_codex_on_this_machine_and_its_sandbox(
     words: str,
 ) -> None:
     monkeypatch.setenv("PATH", codex(tmp_path, version, sandbox))
-    finding = agent.codex_here(patient)
+    finding = agent.codex_here(context)
     assert finding.verdict is verdict, finding
     assert words in finding.words
 
@@ -224,7 +244,7 @@ def test_a_project_that_is_all_local_is_told_what_it_lacks_here(tmp_path: Path) 
     assert (wrong_usage.code, "is no address" in wrong_usage.stderr) == (2, True)
 
 
-def test_a_key_is_not_sent_to_where_the_endpoint_points(patient: Patient, tmp_path: Path) -> None:
+def test_a_key_is_not_sent_to_where_the_endpoint_points(context: CheckContext, tmp_path: Path) -> None:
     import http.server
 
     asked: list[str | None] = []
@@ -241,8 +261,10 @@ def test_a_key_is_not_sent_to_where_the_endpoint_points(patient: Patient, tmp_pa
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        chart = Chart(patient.chart.project, tmp_path, f"http://127.0.0.1:{server.server_address[1]}/v1", "k")
-        finding = agent.key(Patient(chart))
+        options = CheckupOptions(
+            context.options.project, tmp_path, f"http://127.0.0.1:{server.server_address[1]}/v1", "k"
+        )
+        finding = agent.key(CheckContext(options))
         server.shutdown()
     assert finding.verdict is CheckVerdict.WARNING
     assert "answers 302" in finding.words
@@ -263,7 +285,7 @@ def test_in_mode_container_this_machines_engine_is_looked_at(
     assert report["container"].verdict is CheckVerdict.OK, report
     assert report["codex"].verdict is CheckVerdict.OK
     assert report["endpoint"].verdict is CheckVerdict.OK
-    assert {each.name for each in report.looked} & {"ssh", "login", "lease"} == set()
+    assert {each.name for each in report.checks} & {"ssh", "login", "lease"} == set()
     assert local_engine.docker("ps", "-aq", "--filter", "label=pccpipe.run") == ""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     report = doctor()

@@ -59,7 +59,7 @@ class Vm:
         return self.done
 
 
-def patient(machine: Vm, **more: Any) -> Any:
+def context(machine: Vm, **more: Any) -> Any:
     def run(script: str, timeout: float = 15.0) -> Done:
         return machine.run(script, timeout)
 
@@ -70,9 +70,9 @@ def patient(machine: Vm, **more: Any) -> Any:
     return SimpleNamespace(**given)
 
 
-def command(mend: Fix | None) -> str:
-    assert mend is not None
-    return mend.command
+def command(fix: Fix | None) -> str:
+    assert fix is not None
+    return fix.command
 
 
 @given(st.lists(HOSTILE, min_size=1, max_size=3))
@@ -116,32 +116,32 @@ def test_a_vm_that_cannot_be_logged_in_to(host: str, user: str) -> None:
         (Reason.SSH_AUTH_FAILED, login.login, (f"{user}@{host}",)),
         (Reason.SSH_SESSION_REFUSED, login.login, (user,)),
     ):
-        found = look(patient(Vm(), vm=settings, login_refusal=Unavailable(reason, "the VM gave no shell: exit code 1")))
-        holds(command(found.mend), *names)
+        found = look(context(Vm(), vm=settings, login_refusal=Unavailable(reason, "the VM gave no shell: exit code 1")))
+        holds(command(found.fix), *names)
 
 
 @given(HOSTILE, HOSTILE)
 def test_a_folder_and_a_login_in_advice(folder: str, user: str) -> None:
     machine = Vm("drwx------ /", 1, user)
-    holds(command(system.folder(patient(machine, root=f"/{folder}")).mend), f"/{folder}")
-    holds(command(system.folder(patient(Vm("a .system", 1), root=f"/{folder}")).mend), f"/{folder}/.system")
-    without = patient(
+    holds(command(system.folder(context(machine, root=f"/{folder}")).fix), f"/{folder}")
+    holds(command(system.folder(context(Vm("a .system", 1), root=f"/{folder}")).fix), f"/{folder}/.system")
+    without = context(
         machine, engine=SimpleNamespace(socket="/s"), engine_refusal=Unavailable(Reason.ENGINE_STOPPED, "no")
     )
-    holds(command(engine.group(without).mend), user)
+    holds(command(engine.group(without).fix), user)
 
 
 @given(HOSTILE)
 def test_what_the_account_says_that_it_can_do(name: str) -> None:
-    someone = patient(Vm(), engine=SimpleNamespace(socket="/var/run/docker.sock"))
+    someone = context(Vm(), engine=SimpleNamespace(socket="/var/run/docker.sock"))
     for kind, verb, path in (
         ("mode", "write to ", f"/{name}"),
         ("mode", "read ", f"/srv/p/{name}"),
         ("home", "write to its home ", f"/{name}"),
     ):
-        mend = account._close(someone, "pccrun", (kind, f"{verb}{path}"))
-        holds(command(mend), path)
-        assert not mend.is_safe or path.startswith("/srv/p/.system/run-")  # type: ignore[union-attr]
+        fix = account._close(someone, "pccrun", (kind, f"{verb}{path}"))
+        holds(command(fix), path)
+        assert not fix.is_safe or path.startswith("/srv/p/.system/run-")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -157,22 +157,22 @@ def test_what_the_account_says_that_it_can_do(name: str) -> None:
     ],
 )
 def test_nothing_is_advised_that_the_account_alone_wants(kind: str, words: str) -> None:
-    someone = patient(Vm(), engine=SimpleNamespace(socket="/var/run/docker.sock"))
+    someone = context(Vm(), engine=SimpleNamespace(socket="/var/run/docker.sock"))
     assert account._close(someone, "pccrun", (kind, words)) is None
 
 
 def test_fix_changes_no_folder_of_another_root() -> None:
-    someone = patient(Vm())
+    someone = context(Vm())
     for words in ("read /home/other/.system/run-state", "write to /x/.system/run-workspaces"):
-        mend = account._close(someone, "pccrun", ("mode", words))
-        assert mend is None or not mend.is_safe
+        fix = account._close(someone, "pccrun", ("mode", words))
+        assert fix is None or not fix.is_safe
 
 
 @given(HOSTILE)
 def test_processes_to_kill(name: str) -> None:
-    someone = patient(Vm(f"12 sleep 9\n{name}\n"))
+    someone = context(Vm(f"12 sleep 9\n{name}\n"))
     with contextlib.suppress(Nonsense):
-        words = words_of(command(strays.processes(someone).mend))
+        words = words_of(command(strays.processes(someone).fix))
         assert words[0] == "kill"
         assert all(word.isascii() and word.isdecimal() for word in words[1:])
 
@@ -180,12 +180,12 @@ def test_processes_to_kill(name: str) -> None:
 @pytest.mark.parametrize("said", ["$(id) x\n", "12\n", "12 a\n" * 21, "-1 a\n", "99999999999999 a\n", "1\x0c 2\n"])
 def test_a_senseless_list_of_processes_is_nonsense(said: str) -> None:
     with pytest.raises(Nonsense):
-        strays.processes(patient(Vm(said)))
+        strays.processes(context(Vm(said)))
 
 
 @pytest.mark.parametrize("uid", ["-1", "x", "1e9", "0x10", "4294967296", "$(id)", ""])
 def test_a_senseless_uid_of_the_account_is_nonsense(uid: str) -> None:
-    someone = patient(Vm(), once=lambda _, ask: account.AccountFacts({"uid": uid, "manager": "enabled"}))
+    someone = context(Vm(), once=lambda _, ask: account.AccountFacts({"uid": uid, "manager": "enabled"}))
     with pytest.raises(Nonsense):
         account.account(someone)
 
@@ -202,7 +202,7 @@ def test_answers_that_a_person_has_to_give(key: str) -> None:
 
 @given(HOSTILE)
 def test_an_administrators_commands_are_pccpipes_own(user: str) -> None:
-    first, second = account.by_administrator(patient(Vm("  rm -rf /\n", user=user)), "pccrun")
+    first, second = account.by_administrator(context(Vm("  rm -rf /\n", user=user)), "pccrun")
     assert shlex.split(first)[:2] == ["useradd", "-r"]
     assert shlex.split(second)[:1] == ["echo"]
     assert shlex.split(second)[1] in {f"{user} ALL=(pccrun) NOPASSWD: ALL", "#1000 ALL=(pccrun) NOPASSWD: ALL"}
@@ -210,7 +210,7 @@ def test_an_administrators_commands_are_pccpipes_own(user: str) -> None:
 
 def test_they_are_the_ones_of_provision() -> None:
     text = account._script("pccrun").replace("$ACCOUNT", "pccrun").replace("\\$f", "$f")
-    first, second = account.by_administrator(patient(Vm()), "pccrun")
+    first, second = account.by_administrator(context(Vm()), "pccrun")
     make, _, rest = first.partition("; ")
     deny, _, limit = rest.partition("; echo")
     assert make in text

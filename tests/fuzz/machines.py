@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 
 from pccpipe.checkup.checks import account, engine, leftovers, login, network, strays, system
+from pccpipe.checkup.context import CheckContext, CheckupOptions
 from pccpipe.checkup.doctor import _found
-from pccpipe.checkup.patient import Chart, Patient
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.gc.changed import changes
 from pccpipe.gc.look import Site
@@ -38,20 +38,20 @@ CHECKS = [
 _PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT
 
 
-def _patient(data: bytes) -> Patient:
+def _context(data: bytes) -> CheckContext:
     """A VM on which nothing is true."""
     project = Project("p", IsolationMode.LOCAL)
-    patient = Patient(Chart(project, folder() / ".system/runs", "http://127.0.0.1:9/v1", ""))
+    context = CheckContext(CheckupOptions(project, folder() / ".system/runs", "http://127.0.0.1:9/v1", ""))
     machine = Liar(data)
-    patient.machine = machine
-    patient.vm = Vm("vm.example", "user", run_as="pccrun")
-    patient.engine = DockerEngine(machine, "/sock")
-    return patient
+    context.machine = machine
+    context.vm = Vm("vm.example", "user", run_as="pccrun")
+    context.engine = DockerEngine(machine, "/sock")
+    return context
 
 
 def _doctor(data: bytes) -> None:
     check = CHECKS[data[0] % len(CHECKS)] if data else CHECKS[0]
-    _found(check, _patient(data[1:]))
+    _found(check, _context(data[1:]))
 
 
 def _gc_decides(data: bytes) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from pccpipe.checkup.check import CheckVerdict
 from pccpipe.checkup.checks import engine
-from pccpipe.checkup.patient import Chart, Patient
+from pccpipe.checkup.context import CheckContext, CheckupOptions
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable, UsageError
 from pccpipe.machine import local_engine
@@ -185,7 +185,7 @@ def test_a_folder_that_this_user_may_not_look_into_is_passed_over(home: Home, mo
 def test_the_doctor_says_what_is_wrong_with_the_setting(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
     project = Project("p", IsolationMode.CONTAINER)
-    found = engine.installed(Patient(Chart(project, home.path / "runs", "http://127.0.0.1:9/v1", "")))
+    found = engine.installed(CheckContext(CheckupOptions(project, home.path / "runs", "http://127.0.0.1:9/v1", "")))
     assert found.verdict is CheckVerdict.WRONG
     assert "DOCKER_HOST is 'tcp://127.0.0.1:2375'" in found.words
     assert "DOCKER_HOST=unix://PATH" in found.words

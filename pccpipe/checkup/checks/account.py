@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
-from pccpipe.checkup.patient import ACCOUNT, Patient
+from pccpipe.checkup.context import ACCOUNT, CheckContext
 from pccpipe.data_files import data_path
 from pccpipe.errors import Unavailable
 from pccpipe.machine.answers import IDS, number, number_or_none
@@ -45,63 +45,63 @@ class AccountFacts(Struct, frozen=True):
     refusal: str = ""
 
 
-def account(patient: Patient) -> Finding:
+def account(context: CheckContext) -> Finding:
     """Check that the account exists, is nobody else's, and that the login can become it."""
-    name = _run_as(patient)
+    name = _run_as(context)
     if name is None:
-        return _without(patient)
-    login, known = patient.machine.facts.user, _known(patient, name)
+        return _without(context)
+    login, known = context.machine.facts.user, _known(context, name)
     if not known.facts:
-        return wrong(f"no account {name} on the VM: steps with `on: vm` cannot run", _make(patient, name))
-    uid = number(patient.machine.host, f"uid of {name}", known.facts["uid"], IDS)
-    if uid in {0, patient.machine.facts.uid}:
+        return wrong(f"no account {name} on the VM: steps with `on: vm` cannot run", _make(context, name))
+    uid = number(context.machine.host, f"uid of {name}", known.facts["uid"], IDS)
+    if uid in {0, context.machine.facts.uid}:
         return wrong(f"run_as: {name} is {'the login itself' if uid else 'root'}: nothing is held")
     if known.refusal:
-        return wrong(f"{login} cannot run commands as {name}: {known.refusal}", _make(patient, name))
-    return _flaw(patient, name, known.facts) or ok(f"{login} can run commands as {name}, which is in no other group")
+        return wrong(f"{login} cannot run commands as {name}: {known.refusal}", _make(context, name))
+    return _flaw(context, name, known.facts) or ok(f"{login} can run commands as {name}, which is in no other group")
 
 
-def walls(patient: Patient) -> Finding:
+def walls(context: CheckContext) -> Finding:
     """Check, as the account, that it cannot read, write or signal what is the login's, or become it."""
-    name = _run_as(patient)
+    name = _run_as(context)
     if name is None:
         return skipped(NOT_NAMED)
-    known = _known(patient, name)
+    known = _known(context, name)
     if not known.holes:
-        return ok(f"{name} cannot read, write or signal what is {patient.machine.facts.user}'s, or become it")
+        return ok(f"{name} cannot read, write or signal what is {context.machine.facts.user}'s, or become it")
     words = "; ".join(words for _, words in known.holes[:8])
     more = f"; and {len(known.holes) - 8} more" if len(known.holes) > 8 else ""
-    return wrong(f"{name} can {words}{more}", _close(patient, name, known.holes[0]))
+    return wrong(f"{name} can {words}{more}", _close(context, name, known.holes[0]))
 
 
-def limits(patient: Patient) -> Finding:
+def limits(context: CheckContext) -> Finding:
     """Check that what ends a step's processes is not refused one of its own. A step sets its own limit."""
-    name = _run_as(patient)
+    name = _run_as(context)
     if name is None:
         return skipped(NOT_NAMED)
-    limit = number_or_none(_known(patient, name).facts.get("limit", ""))
+    limit = number_or_none(_known(context, name).facts.get("limit", ""))
     if limit is None or limit > PROCESSES:
         return ok(f"a step may have {PROCESSES} processes, and {name} more")
-    write = f"echo '{name} - nproc {2 * PROCESSES}' | {patient.sudo}tee /etc/security/limits.d/pccpipe-{name}.conf"
+    write = f"echo '{name} - nproc {2 * PROCESSES}' | {context.sudo}tee /etc/security/limits.d/pccpipe-{name}.conf"
     words = f"{name} may have {limit} processes: a step that takes them all could not be ended, as that takes one more"
     return wrong(words, Fix(write, is_safe=True))
 
 
-def let_probe_end(patient: Patient) -> None:
+def let_probe_end(context: CheckContext) -> None:
     """Wait for the account's own processes that these checks have, if any."""
-    name = _run_as(patient)
+    name = _run_as(context)
     with contextlib.suppress(*UNREACHABLE):
         if name:
-            _known(patient, name)
+            _known(context, name)
 
 
-def make_account(patient: Patient, name: str) -> str:
+def make_account(context: CheckContext, name: str) -> str:
     """Make the account, as provision.yaml does. Raises `Unavailable`."""
-    done = patient.run(_script(name), MAKE_TIMEOUT)
-    if done.code or patient.run(f"{become(patient, name)} true").code:
+    done = context.run(_script(name), MAKE_TIMEOUT)
+    if done.code or context.run(f"{become(context, name)} true").code:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise Unavailable(Reason.START_REFUSED, f"the account {name} could not be made: {said}")
-    patient.forget()
+    context.forget()
     return f"made {name}"
 
 
@@ -113,63 +113,63 @@ def _script(name: str) -> str:
     return f"export ACCOUNT={shlex.quote(name)}\n{body.where.run.source}"
 
 
-def become(patient: Patient, name: str) -> str:
+def become(context: CheckContext, name: str) -> str:
     """The words before a command that make it the account's."""
-    if patient.machine.facts.uid:
+    if context.machine.facts.uid:
         return f"sudo -n -u {name} --"
     return f"setpriv --reuid={name} --regid=$(id -g {name}) --init-groups --"
 
 
-def _run_as(patient: Patient) -> str | None:
-    return patient.vm.run_as if patient.vm else None
+def _run_as(context: CheckContext) -> str | None:
+    return context.vm.run_as if context.vm else None
 
 
-def _without(patient: Patient) -> Finding:
+def _without(context: CheckContext) -> Finding:
     words = (
-        f"{NOT_NAMED}: steps with `on: vm` run as {patient.machine.facts.user}, and results after them are unattested"
+        f"{NOT_NAMED}: steps with `on: vm` run as {context.machine.facts.user}, and results after them are unattested"
     )
-    if patient.run(f"id {ACCOUNT} && {become(patient, ACCOUNT)} true").code:
-        return warning(f"{words}; provision makes an account", _make(patient, ACCOUNT, is_safe=False))
-    file = shlex.quote(str(patient.chart.project.path or "pccpipe.yaml"))
+    if context.run(f"id {ACCOUNT} && {become(context, ACCOUNT)} true").code:
+        return warning(f"{words}; provision makes an account", _make(context, ACCOUNT, is_safe=False))
+    file = shlex.quote(str(context.options.project.path or "pccpipe.yaml"))
     return warning(
         f"{words}; the account {ACCOUNT} is there", Fix(f"edit {file}: `run_as: {ACCOUNT}` below `vm:`", FixPlace.HERE)
     )
 
 
-def _flaw(patient: Patient, name: str, facts: Mapping[str, str]) -> Finding | None:
+def _flaw(context: CheckContext, name: str, facts: Mapping[str, str]) -> Finding | None:
     """The first thing that is wrong with what the account is, if any."""
     groups, sharing = facts.get("groups", ""), facts.get("sharing", "")
     if facts.get("hidden"):
         words = f"/proc is mounted with hidepid: what {name} left running cannot be seen, and no step begins"
-        return wrong(words, Fix(f"{patient.sudo}mount -o remount,hidepid=0 /proc   # and in /etc/fstab"))
+        return wrong(words, Fix(f"{context.sudo}mount -o remount,hidepid=0 /proc   # and in /etc/fstab"))
     if groups:
         words = f"{name} is in group {', '.join(groups.split())}: what these may do, workspace code may"
-        return wrong(words, Fix(f"{patient.sudo}usermod -G '' {name}"))
+        return wrong(words, Fix(f"{context.sudo}usermod -G '' {name}"))
     if sharing:
         words = f"the group of {name}, {facts.get('own')}, is also that of {', '.join(sharing.split()[:5])}"
-        return wrong(words, Fix(f"{patient.sudo}groupadd {name}; {patient.sudo}usermod -g {name} {name}"))
+        return wrong(words, Fix(f"{context.sudo}groupadd {name}; {context.sudo}usermod -g {name} {name}"))
     if facts.get("ranges"):
         words = f"{name} has numbers of its own in {facts['ranges']}: processes behind them escape the sweep"
-        return wrong(words, Fix(f"{patient.sudo}sed -i '/^{name}:/d' /etc/subuid /etc/subgid", is_safe=True))
+        return wrong(words, Fix(f"{context.sudo}sed -i '/^{name}:/d' /etc/subuid /etc/subgid", is_safe=True))
     if facts.get("password") == "P":
-        return wrong(f"{name} has a password", Fix(f"{patient.sudo}passwd -l {name}", is_safe=True))
+        return wrong(f"{name} has a password", Fix(f"{context.sudo}passwd -l {name}", is_safe=True))
     if facts.get("manager", "masked") != "masked":
-        unit = f"user@{number(patient.machine.host, f'uid of {name}', facts['uid'], IDS)}.service"
+        unit = f"user@{number(context.machine.host, f'uid of {name}', facts['uid'], IDS)}.service"
         words = f"{unit} can start: units of {name} would outlive its steps"
-        return wrong(words, Fix(f"{patient.sudo}systemctl mask --now {unit}", is_safe=True))
+        return wrong(words, Fix(f"{context.sudo}systemctl mask --now {unit}", is_safe=True))
     if facts.get("unread"):
         words = f"shared_home: {name} can read no programs in {facts['unread']}/bin: steps do not find them"
         return warning(words, Fix(f"ls -ld {shlex.quote(facts['unread'] + '/bin')}", FixPlace.THERE))
     return None
 
 
-def _close(patient: Patient, name: str, hole: tuple[str, str]) -> Fix | None:
+def _close(context: CheckContext, name: str, hole: tuple[str, str]) -> Fix | None:
     """The command that closes a hole."""
     kind, words = hole
-    user, sudo, system = patient.machine.facts.user, patient.sudo, f"{patient.root}/.system"
+    user, sudo, system = context.machine.facts.user, context.sudo, f"{context.root}/.system"
     # The account itself has said that: no path of its choice is closed to all, or given to root.
     path = next((words.removeprefix(verb) for verb in _VERBS if words.startswith(verb)), "")
-    is_ours = path.startswith((f"{patient.root}/", f"{patient.machine.facts.home}/"))
+    is_ours = path.startswith((f"{context.root}/", f"{context.machine.facts.home}/"))
     thing = operands(path)
     match kind:
         case "mode" if path == f"{system}/run-state":
@@ -182,7 +182,7 @@ def _close(patient: Patient, name: str, hole: tuple[str, str]) -> Fix | None:
             return Fix(f"{sudo}chmod go-rwx {thing}")
         case "home" if path.startswith("/"):
             return Fix(f"{sudo}chown root: {thing}")
-        case "engine" if path in {patient.engine.socket, *_SOCKETS}:
+        case "engine" if path in {context.engine.socket, *_SOCKETS}:
             return Fix(f"{sudo}chmod o-rw {thing}")
         case "cron" | "at":
             return Fix(f"echo {name} | {sudo}tee -a /etc/{kind}.deny", is_safe=True)
@@ -194,16 +194,16 @@ def _close(patient: Patient, name: str, hole: tuple[str, str]) -> Fix | None:
             return None
 
 
-def _make(patient: Patient, name: str, *, is_safe: bool = True) -> Fix:
-    if patient.machine.facts.uid == 0 or patient.run("sudo -n true").code == 0:
-        do: Callable[[Patient], str] = lambda patient: make_account(patient, name)  # noqa: E731
-        return Fix(patient.pccpipe("provision"), FixPlace.HERE, is_safe=is_safe, do=do)
-    return Fix(" && ".join(f"({line})" for line in by_administrator(patient, name)) + "   # as root")
+def _make(context: CheckContext, name: str, *, is_safe: bool = True) -> Fix:
+    if context.machine.facts.uid == 0 or context.run("sudo -n true").code == 0:
+        do: Callable[[CheckContext], str] = lambda context: make_account(context, name)  # noqa: E731
+        return Fix(context.pccpipe("provision"), FixPlace.HERE, is_safe=is_safe, do=do)
+    return Fix(" && ".join(f"({line})" for line in by_administrator(context, name)) + "   # as root")
 
 
-def by_administrator(patient: Patient, name: str) -> tuple[str, str]:
+def by_administrator(context: CheckContext, name: str) -> tuple[str, str]:
     """Give the two commands of provision.yaml for root; not as the VM says them, which would choose what root does."""
-    facts = patient.machine.facts
+    facts = context.machine.facts
     login = facts.user if re.fullmatch(r"[A-Za-z0-9_.-]+", facts.user) else f"#{facts.uid}"
     rule, limits = f"/etc/sudoers.d/pccpipe-{name}", f"/etc/security/limits.d/pccpipe-{name}.conf"
     make = f"useradd -r -U -M -d /home/{name} -s /bin/sh -c pccpipe-workspace-code {name}"
@@ -214,26 +214,26 @@ def by_administrator(patient: Patient, name: str) -> tuple[str, str]:
     )
 
 
-def _known(patient: Patient, name: str) -> AccountFacts:
-    return patient.once("account", lambda: _probed(patient, name))
+def _known(context: CheckContext, name: str) -> AccountFacts:
+    return context.once("account", lambda: _probed(context, name))
 
 
-def _probed(patient: Patient, name: str) -> AccountFacts:
-    facts = patient.machine.facts
+def _probed(context: CheckContext, name: str) -> AccountFacts:
+    facts = context.machine.facts
     settings = {
         "account": name,
         "sudo": "" if facts.uid == 0 else "sudo -n",
-        "become": become(patient, name),
+        "become": become(context, name),
         "login": facts.user,
-        "root": patient.root,
+        "root": context.root,
         "home": facts.home,
-        "shared": "\n".join(patient.vm.shared_home if patient.vm else ()),
-        "socket": patient.engine.socket,
+        "shared": "\n".join(context.vm.shared_home if context.vm else ()),
+        "socket": context.engine.socket,
     }
     lines = "".join(f"pcc_{key}={shlex.quote(value)}\n" for key, value in settings.items())
     walls = Path(__file__).with_name("walls.sh").read_text()
     script = f"{lines}pcc_walls={shlex.quote(walls)}\n{Path(__file__).with_name('account.sh').read_text()}"
-    done = patient.run(script, PROBE_TIMEOUT)
+    done = context.run(script, PROBE_TIMEOUT)
     said, words = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace").strip()
     if done.code == 3:
         return AccountFacts({})

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
 from pccpipe.checkup.checks.sshd import allow_forwarding
-from pccpipe.checkup.patient import DOCKERFILE, IMAGE, PROBED, Patient
+from pccpipe.checkup.context import DOCKERFILE, IMAGE, PROBED, CheckContext
 from pccpipe.errors import Unavailable
 from pccpipe.machine.base import ByteStream, ProxyDoor
 from pccpipe.outcome import IsolationMode, Reason
@@ -42,9 +42,9 @@ home=$(mktemp -d "${TMPDIR:-/tmp}/pcc-doctor.XXXXXX") && trap 'rm -rf "$home"' E
 """ + "\n".join(PROBE.splitlines()[:3])
 
 
-def container(patient: Patient) -> Finding:
+def container(context: CheckContext) -> Finding:
     """Whether a container of that image starts, with an agent's settings, and its shell runs what it is told."""
-    known = _probe(patient)
+    known = _probe(context)
     if "whole" not in known:
         # What the engine gives a container as its first process starts also where the image has no shell.
         said = f": {known['said']}" if known["said"] else ""
@@ -52,53 +52,53 @@ def container(patient: Patient) -> Finding:
     return ok(f"a container of {IMAGE} starts, without a network")
 
 
-def codex(patient: Patient) -> Finding:
+def codex(context: CheckContext) -> Finding:
     """Whether Codex starts in it, and is the version that pccpipe knows."""
-    return _version(_probe(patient).get("codex", ""), Fix(patient.pccpipe("provision"), FixPlace.HERE))
+    return _version(_probe(context).get("codex", ""), Fix(context.pccpipe("provision"), FixPlace.HERE))
 
 
-def sandbox(patient: Patient) -> Finding:
+def sandbox(context: CheckContext) -> Finding:
     """Which of Codex's sandbox arguments works in a container. There, the container itself is the sandbox."""
-    said = _probe(patient).get("sandbox", "")
+    said = _probe(context).get("sandbox", "")
     if said == "works":
         return ok("Codex's own sandbox works in the container, too; the container is one anyway")
     return ok(f"in the container {BYPASS}, as the container is the sandbox: Codex's own does not work there ({said})")
 
 
-def proxy(patient: Patient) -> Finding:
+def proxy(context: CheckContext) -> Finding:
     """Whether a container without a network reaches this process, as it does its model with `via: proxy`."""
-    known = _probe(patient)
+    known = _probe(context)
     refused = known.get("refused")
     if refused:
-        if patient.vm is None:
+        if context.vm is None:
             return wrong(refused)
-        return wrong(refused, allow_forwarding(patient))
+        return wrong(refused, allow_forwarding(context))
     said = known.get("proxy")
     if said is None:
         return skipped("there is no curl in the image to ask with")
-    if said != patient.run_id:
+    if said != context.run_id:
         return wrong(f"a container without a network does not reach pccpipe's proxy: {said or 'no answer'}")
     return ok("a container without a network reaches pccpipe's proxy")
 
 
-def endpoint(patient: Patient) -> Finding:
+def endpoint(context: CheckContext) -> Finding:
     """Whether the model's API is reached from this machine, where pccpipe's proxy is."""
-    code, words = _asked(patient.chart.endpoint, "")
-    return ok(f"{patient.chart.endpoint} answers") if code else wrong(f"{patient.chart.endpoint}: {words}")
+    code, words = _asked(context.options.endpoint, "")
+    return ok(f"{context.options.endpoint} answers") if code else wrong(f"{context.options.endpoint}: {words}")
 
 
-def key(patient: Patient) -> Finding:
+def key(context: CheckContext) -> Finding:
     """Whether the model's API takes the key, asked from here: the key goes nowhere else."""
-    if not patient.chart.key:
+    if not context.options.key:
         return skipped("OPENAI_API_KEY is not set here")
-    if not re.fullmatch(r"[!-~]+", patient.chart.key):
+    if not re.fullmatch(r"[!-~]+", context.options.key):
         # Whoever sent it would say which characters those are, and the key with them.
         return wrong("OPENAI_API_KEY has a character that no key has: a space, a line's end?", ANOTHER_KEY)
-    where = f"{patient.chart.endpoint}/models"
-    code, words = _asked(patient.chart.endpoint, patient.chart.key)
+    where = f"{context.options.endpoint}/models"
+    code, words = _asked(context.options.endpoint, context.options.key)
     match code:
         case 200:
-            return ok(f"{patient.chart.endpoint} takes the key in OPENAI_API_KEY")
+            return ok(f"{context.options.endpoint} takes the key in OPENAI_API_KEY")
         case 401 | 403:
             return wrong(f"{where} refuses the key in OPENAI_API_KEY ({code})", ANOTHER_KEY)
         case 0:
@@ -107,12 +107,12 @@ def key(patient: Patient) -> Finding:
             return warning(f"{where} answers {code}, which says nothing of the key")
 
 
-def codex_here(patient: Patient) -> Finding:
+def codex_here(context: CheckContext) -> Finding:
     """Whether agent steps could run on this machine, where Codex's own sandbox is all that holds them."""
     from pccpipe.machine.local import LocalMachine
 
     done = LocalMachine().run(HERE_PROBE, PROBE_LIMIT)
-    is_local = patient.chart.project.isolation_mode is IsolationMode.LOCAL
+    is_local = context.options.project.isolation_mode is IsolationMode.LOCAL
     install = Fix(f"npm install -g @openai/codex@{pinned_version()}", FixPlace.HERE)
     if done.code == 9:
         if is_local:
@@ -122,8 +122,8 @@ def codex_here(patient: Patient) -> Finding:
     said = known.get("sandbox", "")
     if said != "works":
         words = f"Codex's own sandbox does not work on this machine ({said}): agents here could run no command"
-        mend = Fix("sudo sysctl kernel.unprivileged_userns_clone=1", FixPlace.HERE) if "userns" in said else None
-        return wrong(words, mend) if is_local else warning(words, mend)
+        fix = Fix("sudo sysctl kernel.unprivileged_userns_clone=1", FixPlace.HERE) if "userns" in said else None
+        return wrong(words, fix) if is_local else warning(words, fix)
     return _version(known.get("codex", ""), install)
 
 
@@ -134,12 +134,12 @@ def pinned_version() -> str:
     return found[1]
 
 
-def _version(said: str, mend: Fix) -> Finding:
+def _version(said: str, fix: Fix) -> Finding:
     found = re.search(r"codex-cli (\d\S*)", said)
     if not found:
-        return wrong(f"Codex does not start: {said or 'it says nothing'}", mend)
+        return wrong(f"Codex does not start: {said or 'it says nothing'}", fix)
     if found[1] != pinned_version():
-        return warning(f"Codex {found[1]}; the one that pccpipe knows is {pinned_version()}", mend)
+        return warning(f"Codex {found[1]}; the one that pccpipe knows is {pinned_version()}", fix)
     return ok(f"Codex {found[1]}")
 
 
@@ -160,26 +160,26 @@ class _Stays(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _probe(patient: Patient) -> Mapping[str, str]:
-    return patient.once(PROBED, lambda: _run_probe(patient))
+def _probe(context: CheckContext) -> Mapping[str, str]:
+    return context.once(PROBED, lambda: _run_probe(context))
 
 
-def _run_probe(patient: Patient) -> Mapping[str, str]:
+def _run_probe(context: CheckContext) -> Mapping[str, str]:
     """Run one container as an agent's would be, and read what it says. Raises `Unavailable`."""
-    system = f"{patient.root}/.system"
-    workspace = f"{system}/run-workspaces/{patient.run_id}"
+    system = f"{context.root}/.system"
+    workspace = f"{system}/run-workspaces/{context.run_id}"
     target = ContainerTarget(
-        patient.machine,
-        patient.run_id,
-        f"{system}/run-state/{patient.run_id}",
+        context.machine,
+        context.run_id,
+        f"{system}/run-state/{context.run_id}",
         lambda: workspace,
-        patient.engine.socket,
-        door=ProxyDoor(patient.serving, lambda stream: _answer(stream, patient.run_id)),
+        context.engine.socket,
+        door=ProxyDoor(context.serving, lambda stream: _answer(stream, context.run_id)),
     )
     # As a run makes it: the account for workspace code cannot list it.
     folder = shlex.quote(f"{system}/run-workspaces")
     make = f"mkdir -p {shlex.quote(system)} && {{ [ -d {folder} ] || mkdir -m 711 {folder}; }}"
-    made = patient.run(f"{make} && mkdir {shlex.quote(workspace)}")
+    made = context.run(f"{make} && mkdir {shlex.quote(workspace)}")
     if made.code:
         raise Unavailable(Reason.WORKSPACE_REFUSED, made.stderr.decode(errors="replace").strip())
     settings = ContainerSettings(IMAGE, network="none", memory=4 << 30, cpus=2, pids=1000)
@@ -198,7 +198,7 @@ def _run_probe(patient: Patient) -> Mapping[str, str]:
             }
     finally:
         target.close()
-        patient.run(f"rm -rf {shlex.quote(workspace)}")
+        context.run(f"rm -rf {shlex.quote(workspace)}")
 
 
 def _read(running: Running) -> Mapping[str, str]:

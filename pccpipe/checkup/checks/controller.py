@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pccpipe import version
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, warning, wrong
-from pccpipe.checkup.patient import Patient
+from pccpipe.checkup.context import CheckContext
 from pccpipe.errors import Unavailable
 from pccpipe.machine.listening import listen_at
 from pccpipe.machine.local import LocalMachine
@@ -29,7 +29,7 @@ FEW_DESCRIPTORS = 256
 _PAGE = "docs/controllers.md"
 
 
-def system(_: Patient) -> Finding:
+def system(_: CheckContext) -> Finding:
     """Say which system and Python this is, and whether both are tested."""
     named, python = os.uname(), platform.python_version()
     libc = " ".join(platform.libc_ver()).strip() or ("musl" if Path("/etc/alpine-release").exists() else "")
@@ -41,7 +41,7 @@ def system(_: Patient) -> Finding:
     return ok(f"{words}{'; what is not proved there: ' + _PAGE if named.sysname == 'Darwin' else ''}")
 
 
-def git(_: Patient) -> Finding:
+def git(_: CheckContext) -> Finding:
     """Check that git works here: the diff of a run is made with it."""
     done = LocalMachine().run("command -v git >/dev/null || { echo there is no git >&2; exit 1; }; git --version", 15)
     said = (done.stdout if done.code == 0 else done.stderr).decode(errors="replace").strip()
@@ -53,7 +53,7 @@ def git(_: Patient) -> Finding:
     return wrong(said, Fix(f"{'' if os.getuid() == 0 else 'sudo '}{install}", FixPlace.HERE))
 
 
-def descriptors(_: Patient) -> Finding:
+def descriptors(_: CheckContext) -> Finding:
     """Check how many files and connections this process may have open at a time."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     words = f"{'any number of' if soft < 0 else soft} files and connections open at a time"
@@ -63,18 +63,18 @@ def descriptors(_: Patient) -> Finding:
     return ok(words)
 
 
-def room(patient: Patient) -> Finding:
+def room(context: CheckContext) -> Finding:
     """Check that there is room for the records of runs: each has two copies of the workspace, and logs."""
-    folder = _nearest(patient.chart.runs_dir)
+    folder = _nearest(context.options.runs_dir)
     free = shutil.disk_usage(folder).free
-    words = f"{free / (1 << 30):.1f} GB free for {patient.chart.runs_dir}"
-    clear = Fix(patient.pccpipe("gc"), FixPlace.HERE)
+    words = f"{free / (1 << 30):.1f} GB free for {context.options.runs_dir}"
+    clear = Fix(context.pccpipe("gc"), FixPlace.HERE)
     if free < LEAST_FREE << 10:
         return wrong(f"only {words}: a run waits for room, then stops", clear)
     return warning(f"only {words}", clear) if free < LITTLE_DISK else ok(words)
 
 
-def clock(_: Patient) -> Finding:
+def clock(_: CheckContext) -> Finding:
     """Check that the clock is not behind pccpipe's own files: certificates would not be valid yet."""
     made = Path(version.__file__).stat().st_mtime
     now = time.time()
@@ -82,9 +82,9 @@ def clock(_: Patient) -> Finding:
     return wrong(f"it says {said}, which is before pccpipe was installed") if now < made - 86400 else ok(said)
 
 
-def files(patient: Patient) -> Finding:
+def files(context: CheckContext) -> Finding:
     """Try out what runs need of the file system of their records."""
-    folder = _nearest(patient.chart.runs_dir)
+    folder = _nearest(context.options.runs_dir)
     try:
         with tempfile.TemporaryDirectory(prefix=".pccpipe-doctor-", dir=folder) as made:
             lacks = list(_lacks(Path(made)))

@@ -7,7 +7,7 @@ import shlex
 import threading
 
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
-from pccpipe.checkup.patient import CONTEXT, DOCKERFILE, IMAGE, Patient
+from pccpipe.checkup.context import CONTEXT, DOCKERFILE, IMAGE, CheckContext
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.image import CONTENT_LABEL, content_of
 from pccpipe.docker_api.problems import ApiCall
@@ -25,143 +25,143 @@ BUILD_LIMIT = 1800.0
 """Seconds: it installs packages and Codex."""
 
 
-def installed(patient: Patient) -> Finding:
+def installed(context: CheckContext) -> Finding:
     """Whether there is an engine at all."""
-    refusal = patient.engine_refusal
+    refusal = context.engine_refusal
     if refusal is None or refusal.reason is not Reason.ENGINE_MISSING:
-        return ok(f"at {patient.engine.socket}")
-    if patient.vm is None and patient.machine.facts.engine_error:
+        return ok(f"at {context.engine.socket}")
+    if context.vm is None and context.machine.facts.engine_error:
         return wrong(f"{refusal.words}; {refusal.hint}")
-    if patient.engine.socket.startswith(OF_LOGIN):
+    if context.engine.socket.startswith(OF_LOGIN):
         words = f"{refusal.words}: DOCKER_HOST of the login names that socket, or vm.engine_socket does"
-        return wrong(words, Fix(_service(patient, "start"), is_safe=True))
-    found = patient.words_of("command -v dockerd")
+        return wrong(words, Fix(_service(context, "start"), is_safe=True))
+    found = context.words_of("command -v dockerd")
     if found:
         return ok(found)
     words = f"there is no Docker Engine ({refusal.words})"
-    if patient.vm:
-        return wrong(words, Fix(patient.pccpipe("provision"), FixPlace.HERE))
-    if patient.machine.facts.system == "Darwin":
+    if context.vm:
+        return wrong(words, Fix(context.pccpipe("provision"), FixPlace.HERE))
+    if context.machine.facts.system == "Darwin":
         return wrong(f"{words}: start Docker Desktop, OrbStack, colima or `podman machine`")
-    install = "apk add docker" if patient.has_apk else "apt-get install -y docker.io"
-    return wrong(words, Fix(f"{patient.sudo}{install}"))
+    install = "apk add docker" if context.has_apk else "apt-get install -y docker.io"
+    return wrong(words, Fix(f"{context.sudo}{install}"))
 
 
-def group(patient: Patient) -> Finding:
+def group(context: CheckContext) -> Finding:
     """Whether the user may talk to it."""
-    user = patient.machine.facts.user
-    if patient.engine_refusal is None or patient.machine.facts.uid == 0:
+    user = context.machine.facts.user
+    if context.engine_refusal is None or context.machine.facts.uid == 0:
         return ok(f"{user} may use the engine")
-    mine = patient.words_of("id -Gn").split()
+    mine = context.words_of("id -Gn").split()
     if GROUP in mine:
-        if patient.engine_refusal.reason is Reason.ENGINE_PERMISSION_DENIED:
-            owner = patient.words_of(f"ls -l {shlex.quote(patient.engine.socket)}")
-            words = f"{user} is in group {GROUP}, but may not use {patient.engine.socket} ({owner})"
-            return wrong(words, Fix(f"{patient.sudo}chgrp {GROUP} {shlex.quote(patient.engine.socket)}", is_safe=True))
+        if context.engine_refusal.reason is Reason.ENGINE_PERMISSION_DENIED:
+            owner = context.words_of(f"ls -l {shlex.quote(context.engine.socket)}")
+            words = f"{user} is in group {GROUP}, but may not use {context.engine.socket} ({owner})"
+            return wrong(words, Fix(f"{context.sudo}chgrp {GROUP} {shlex.quote(context.engine.socket)}", is_safe=True))
         return ok(f"{user} is in group {GROUP}")
     # `id USER` looks the user up anew; `id` says what this login began with.
-    if GROUP in patient.words_of(f"id -Gn {shlex.quote(user)}").split():
+    if GROUP in context.words_of(f"id -Gn {shlex.quote(user)}").split():
         words = f"{user} is in group {GROUP}, but this login began before that"
-        if patient.vm:
-            return wrong(words, Fix(patient.pccpipe("doctor"), FixPlace.HERE, is_safe=True, do=_log_in_anew))
+        if context.vm:
+            return wrong(words, Fix(context.pccpipe("doctor"), FixPlace.HERE, is_safe=True, do=_log_in_anew))
         return wrong(f"{words}; log out and in again", Fix(f"newgrp {GROUP}"))
     words = f"{user} is not in group {GROUP} and may not use the engine"
-    if patient.words_of(f"getent group {GROUP}"):
-        return wrong(words, Fix(f"{patient.sudo}usermod -aG {GROUP} {operands(user)}", is_safe=True))
-    return wrong(f"{words}; there is no such group", Fix(patient.pccpipe("provision"), FixPlace.HERE))
+    if context.words_of(f"getent group {GROUP}"):
+        return wrong(words, Fix(f"{context.sudo}usermod -aG {GROUP} {operands(user)}", is_safe=True))
+    return wrong(f"{words}; there is no such group", Fix(context.pccpipe("provision"), FixPlace.HERE))
 
 
-def running(patient: Patient) -> Finding:
+def running(context: CheckContext) -> Finding:
     """Whether it answers."""
-    refusal = patient.engine_refusal
+    refusal = context.engine_refusal
     if refusal is None:
-        return ok(f"version {_version(patient)}")
+        return ok(f"version {_version(context)}")
     match refusal.reason:
         case Reason.ENGINE_PERMISSION_DENIED:
             return skipped("only who may use it can tell")
-        case _ if patient.machine.facts.system == "Darwin":
+        case _ if context.machine.facts.system == "Darwin":
             return wrong(f"{refusal.words}: start again what brings the engine")
         case Reason.ENGINE_MISSING | Reason.ENGINE_STOPPED:
-            verb = "enable --now" if patient.has_systemd else "start"
-            return wrong(f"it does not run ({refusal.words})", Fix(_service(patient, verb), is_safe=True))
+            verb = "enable --now" if context.has_systemd else "start"
+            return wrong(f"it does not run ({refusal.words})", Fix(_service(context, verb), is_safe=True))
         case _:
             # To restart it may end the containers of a run.
-            return wrong(refusal.words, Fix(_service(patient, "restart")))
+            return wrong(refusal.words, Fix(_service(context, "restart")))
 
 
-def _service(patient: Patient, verb: str) -> str:
+def _service(context: CheckContext, verb: str) -> str:
     """The command that starts or restarts the engine. One of the login's own is no service of the system's."""
-    socket = patient.engine.socket
+    socket = context.engine.socket
     podman = socket.endswith("/podman.sock")
     if socket.startswith(OF_LOGIN):
         return f"systemctl --user {verb} {'podman.socket' if podman else 'docker'}"
-    return patient.service(verb, "podman.socket" if podman else "docker")
+    return context.service(verb, "podman.socket" if podman else "docker")
 
 
-def image(patient: Patient) -> Finding:
+def image(context: CheckContext) -> Finding:
     """Whether the agents' image is there, and made from the Dockerfile as it is now."""
-    labels = patient.engine.image_labels(IMAGE)
-    mend = _build(patient)
+    labels = context.engine.image_labels(IMAGE)
+    fix = _build(context)
     if labels is None:
-        return wrong(f"there is no image {IMAGE}", mend)
-    known = read_provisioned(patient.machine, patient.root) if patient.vm else None
-    if words := other_image(known, IMAGE, patient.engine.image_id(IMAGE)):
-        return wrong(words, mend)
+        return wrong(f"there is no image {IMAGE}", fix)
+    known = read_provisioned(context.machine, context.root) if context.vm else None
+    if words := other_image(known, IMAGE, context.engine.image_id(IMAGE)):
+        return wrong(words, fix)
     content = labels.get(CONTENT_LABEL)
     if content is None:
-        return warning(f"{IMAGE} was not built by `pccpipe provision`; fine if you know it", mend)
+        return warning(f"{IMAGE} was not built by `pccpipe provision`; fine if you know it", fix)
     if content != content_of(CONTEXT):
-        return wrong(f"{IMAGE} was built from another Dockerfile than the {DOCKERFILE.name} of this pccpipe", mend)
+        return wrong(f"{IMAGE} was built from another Dockerfile than the {DOCKERFILE.name} of this pccpipe", fix)
     by = "" if known is None or IMAGE in known.images else "; no record says that provision built it"
     return ok(f"{IMAGE}, of {DOCKERFILE.name} as it is now{by}")
 
 
-def _version(patient: Patient) -> str:
-    return str(patient.engine.ask(ApiCall.OTHER, lambda client: client.version()).get("Version", "unknown"))
+def _version(context: CheckContext) -> str:
+    return str(context.engine.ask(ApiCall.OTHER, lambda client: client.version()).get("Version", "unknown"))
 
 
-def _build(patient: Patient) -> Fix:
-    if patient.vm:
-        return Fix(patient.pccpipe("provision"), FixPlace.HERE, is_safe=True, do=_build_image)
+def _build(context: CheckContext) -> Fix:
+    if context.vm:
+        return Fix(context.pccpipe("provision"), FixPlace.HERE, is_safe=True, do=_build_image)
     label = f"{CONTENT_LABEL}={content_of(CONTEXT)}"
     command = f"docker build -t {IMAGE} --label {label} -f {shlex.quote(str(DOCKERFILE))} {shlex.quote(str(CONTEXT))}"
     return Fix(command, is_safe=True, do=_build_image)
 
 
-def _build_image(patient: Patient) -> str:
-    before = _image_id(patient)
-    over = HaltableMachine(patient.machine)
+def _build_image(context: CheckContext) -> str:
+    before = _image_id(context)
+    over = HaltableMachine(context.machine)
     limit = threading.Timer(BUILD_LIMIT, over.halt)
     limit.start()
     try:
         labels = {CONTENT_LABEL: content_of(CONTEXT)}
-        DockerEngine(over, patient.engine.socket).build(IMAGE, CONTEXT, DOCKERFILE, {}, lambda _: None, labels)
+        DockerEngine(over, context.engine.socket).build(IMAGE, CONTEXT, DOCKERFILE, {}, lambda _: None, labels)
     finally:
         limit.cancel()
-    if before and before != _image_id(patient):
+    if before and before != _image_id(context):
         # What was replaced would fill the disk, one pccpipe after the other; what a container still has stays.
         with contextlib.suppress(Unavailable):
-            patient.engine.ask(ApiCall.OTHER, lambda client: client.remove_image(before))
-    if patient.vm:
-        _remember(patient)
+            context.engine.ask(ApiCall.OTHER, lambda client: client.remove_image(before))
+    if context.vm:
+        _remember(context)
     return f"built {IMAGE} from {DOCKERFILE}"
 
 
-def _remember(patient: Patient) -> None:
+def _remember(context: CheckContext) -> None:
     """Write down which image is the built one."""
-    known = read_provisioned(patient.machine, patient.root) or Provisioned()
-    images = {**known.images, IMAGE: _image_id(patient)}
-    write_provisioned(patient.machine, patient.root, Provisioned(images, known.startup_files))
+    known = read_provisioned(context.machine, context.root) or Provisioned()
+    images = {**known.images, IMAGE: _image_id(context)}
+    write_provisioned(context.machine, context.root, Provisioned(images, known.startup_files))
 
 
-def _image_id(patient: Patient) -> str:
+def _image_id(context: CheckContext) -> str:
     with contextlib.suppress(Unavailable):
-        return patient.engine.image_id(IMAGE) or ""
+        return context.engine.image_id(IMAGE) or ""
     return ""
 
 
-def _log_in_anew(patient: Patient) -> str:
-    patient.forget()
+def _log_in_anew(context: CheckContext) -> str:
+    context.forget()
     return "logged in anew"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, warning
 from pccpipe.checkup.checks.account import let_probe_end
-from pccpipe.checkup.patient import HOLDER, Patient
+from pccpipe.checkup.context import HOLDER, CheckContext
 from pccpipe.gc.decide import ThingKind
 from pccpipe.gc.look import Site
 from pccpipe.gc.report import Collected, Fate
@@ -13,9 +13,9 @@ from pccpipe.gc.sweep import collect
 from pccpipe.machine.lease import read_lease
 
 
-def leftovers(patient: Patient) -> Finding:
+def leftovers(context: CheckContext) -> Finding:
     """What nobody needs any more."""
-    found = collected(patient)
+    found = collected(context)
     going = [outcome for outcome in found.outcomes if outcome.fate is Fate.WOULD_GO]
     # A lease that nobody holds is in nobody's way. Processes are another check's.
     going = [outcome for outcome in going if outcome.thing.kind not in {ThingKind.LEASE, ThingKind.PROCESSES}]
@@ -28,12 +28,12 @@ def leftovers(patient: Patient) -> Finding:
     counts += [f"{folders} folder{'' if folders == 1 else 's'}"] if folders else []
     words = f"{' and '.join(counts)} of {runs} run{'' if runs == 1 else 's'} that nobody needs any more"
     words += f", {found.freed / 1e6:.0f} MB"
-    return warning(words, Fix(patient.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers))
+    return warning(words, Fix(context.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers))
 
 
-def lease(patient: Patient) -> Finding:
+def lease(context: CheckContext) -> Finding:
     """Which run has the VM, and whether it gives signs of life."""
-    held = read_lease(patient.machine, patient.root)
+    held = read_lease(context.machine, context.root)
     if held is None:
         return ok("free")
     who = f"run {held.run_id} ({held.holder})"
@@ -48,16 +48,16 @@ def lease(patient: Patient) -> Finding:
     return warning(f"{who} has the VM and is alive, {since}: another run has to wait", cancel)
 
 
-def collected(patient: Patient) -> Collected:
+def collected(context: CheckContext) -> Collected:
     """Give what `pccpipe gc` would do."""
     # Processes of the account that the doctor itself began are no leftovers.
-    let_probe_end(patient)
-    return patient.once("collected", lambda: collect(_site(patient), dry_run=True, holder=patient.run_id))
+    let_probe_end(context)
+    return context.once("collected", lambda: collect(_site(context), dry_run=True, holder=context.run_id))
 
 
-def collect_leftovers(patient: Patient) -> str:
+def collect_leftovers(context: CheckContext) -> str:
     """What `pccpipe gc` does on that machine."""
-    done = collect(_site(patient), holder=HOLDER)
+    done = collect(_site(context), holder=HOLDER)
     gone = sum(outcome.fate is Fate.GONE for outcome in done.outcomes)
     others = [f"removed {other.words}" for other in done.others if other.fate is Fate.GONE]
     failed = [outcome.words for outcome in done.outcomes if outcome.fate is Fate.FAILED]
@@ -69,11 +69,11 @@ def _things(count: int) -> str:
     return f"{count} thing{'' if count == 1 else 's'} of runs"
 
 
-def _site(patient: Patient) -> Site:
-    project, runs_dir = patient.chart.project, patient.chart.runs_dir
-    if patient.vm:
-        return vm_site(patient.machine, patient.engine, project, runs_dir)
-    return local_site(patient.machine, project, runs_dir)
+def _site(context: CheckContext) -> Site:
+    project, runs_dir = context.options.project, context.options.runs_dir
+    if context.vm:
+        return vm_site(context.machine, context.engine, project, runs_dir)
+    return local_site(context.machine, project, runs_dir)
 
 
 LEFTOVERS = Check("leftovers", leftovers, ("folder",), limit=60)

@@ -6,7 +6,7 @@ import shlex
 import time
 
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
-from pccpipe.checkup.patient import Patient
+from pccpipe.checkup.context import CheckContext
 from pccpipe.errors import Unavailable
 from pccpipe.machine.logind import ends_logins, spare_login
 from pccpipe.machine.provisioned import FILE, read_provisioned
@@ -22,9 +22,9 @@ SLOW_SHELL = 0.05
 """Seconds. Each command pays them anew."""
 
 
-def ssh(patient: Patient) -> Finding:
+def ssh(context: CheckContext) -> Finding:
     """Whether sshd answers."""
-    vm, refusal = _vm(patient), patient.login_refusal
+    vm, refusal = _vm(context), context.login_refusal
     where = f"{vm.external_ip} port {vm.port}"
     if refusal is None or refusal.reason in HOST_KEY | USER:
         return ok(f"{where} answers")
@@ -41,9 +41,9 @@ def ssh(patient: Patient) -> Finding:
             return wrong(words)
 
 
-def host_key(patient: Patient) -> Finding:
+def host_key(context: CheckContext) -> Finding:
     """Whether the VM is the one that known_hosts knows."""
-    vm, refusal = _vm(patient), patient.login_refusal
+    vm, refusal = _vm(context), context.login_refusal
     known = shlex.quote(str(vm.known_hosts)) if vm.known_hosts else "~/.ssh/known_hosts"
     if refusal is None or refusal.reason not in HOST_KEY:
         return ok(f"it is the one in {known}")
@@ -60,30 +60,30 @@ def host_key(patient: Patient) -> Finding:
     return wrong(words, Fix(f"ssh-keygen -R {shlex.quote(name)} -f {known} && {scan}", FixPlace.HERE))
 
 
-def login(patient: Patient) -> Finding:
+def login(context: CheckContext) -> Finding:
     """Whether the user may log in, and gets a shell."""
-    vm, refusal = _vm(patient), patient.login_refusal
+    vm, refusal = _vm(context), context.login_refusal
     if refusal is None:
-        facts = patient.machine.facts
+        facts = context.machine.facts
         return ok(f"user {facts.user} ({facts.uid}:{facts.gid}), {facts.system}")
     if refusal.reason is Reason.SSH_SESSION_REFUSED:
         # nologin and false say so; what a forced command says is its own.
         no_shell = any(words in refusal.words for words in ("gave no shell: This account", "gave no shell: exit code"))
         return wrong(_words(refusal), Fix(f"sudo usermod -s /bin/bash {operands(vm.user)}") if no_shell else None)
-    mend = None
+    fix = None
     if vm.key_path and not vm.proxy_jump:
         port = "" if vm.port == 22 else f"-p {vm.port} "
         user = operands(f"{vm.user}@{vm.external_ip}")
-        mend = Fix(f"ssh-copy-id -i {shlex.quote(str(vm.key_path))} {port}{user}", FixPlace.HERE)
-    return wrong(_words(refusal), mend)
+        fix = Fix(f"ssh-copy-id -i {shlex.quote(str(vm.key_path))} {port}{user}", FixPlace.HERE)
+    return wrong(_words(refusal), fix)
 
 
-def login_shell(patient: Patient) -> Finding:
+def login_shell(context: CheckContext) -> Finding:
     """How long the login's shell takes before it does what it is told, by the VM's own clock."""
     # Until its turn came: what a program waits for after that is the network.
     script = "read -r me </proc/self/stat; getconf CLK_TCK; echo $pcc_ready ${me##*) }"
     deadline = time.monotonic() + 15
-    process = patient.machine.popen(script)
+    process = context.machine.popen(script)
     try:
         process.settimeout(15)
         process.shutdown_write()
@@ -106,39 +106,39 @@ def login_shell(patient: Patient) -> Finding:
     return warning(words, Fix("sed -i '1i case $- in *i*) ;; *) return ;; esac' ~/.bashrc"))
 
 
-def startup(patient: Patient) -> Finding:
+def startup(context: CheckContext) -> Finding:
     """Say whether the files that the login's shell and sshd obey are as `provision` found them."""
-    known = read_provisioned(patient.machine, patient.root)
-    record = f"{patient.root}/.system/{FILE}"
+    known = read_provisioned(context.machine, context.root)
+    record = f"{context.root}/.system/{FILE}"
     accept = Fix(f"rm {shlex.quote(record)}   # if you made the change; then pccpipe provision")
     if known is None:
         return skipped(f"there is no {record} to compare with: provision writes it")
     if known.problem:
         return wrong(f"{record}: {known.problem}", accept)
-    words = changed(known.startup_files, startup_files(patient.machine))
+    words = changed(known.startup_files, startup_files(context.machine))
     if not words:
         return ok("start-up files of the login are as provision found them")
     return warning(f"since provision: {', '.join(words)}. Each login obeys them: read them", accept)
 
 
-def logind(patient: Patient) -> Finding:
+def logind(context: CheckContext) -> Finding:
     """Say whether logind ends what a login leaves: commands, and what holds a container's deadline, outlive theirs."""
-    if not patient.has_systemd:
+    if not context.has_systemd:
         return ok("no logind")
-    if not ends_logins(patient.machine):
+    if not ends_logins(context.machine):
         return ok("what a login leaves goes on after it")
-    user = patient.machine.facts.user
+    user = context.machine.facts.user
     words = f"logind ends what {user} leaves when it logs out (KillUserProcesses=yes): a dropped connection ends its"
     words += " command, and a container's deadline is held by nobody"
-    return wrong(words, Fix(spare_login(patient.machine)))
+    return wrong(words, Fix(spare_login(context.machine)))
 
 
-def sudo(patient: Patient) -> Finding:
+def sudo(context: CheckContext) -> Finding:
     """Whether the user may become root without a password: for `provision`, not for runs."""
-    facts = patient.machine.facts
+    facts = context.machine.facts
     if facts.uid == 0:
         return warning("runs log in as root: what an agent's tests do on the VM, they do as root")
-    done = patient.run("command -v sudo >/dev/null || { echo there is no sudo >&2; exit 1; }; sudo -n true")
+    done = context.run("command -v sudo >/dev/null || { echo there is no sudo >&2; exit 1; }; sudo -n true")
     if done.code == 0:
         return ok(f"{facts.user} may become root without a password")
     said = done.stderr.decode(errors="replace").strip()
@@ -147,9 +147,9 @@ def sudo(patient: Patient) -> Finding:
     return warning(f"{words} for these, name a login that may (`user` of the VM)")
 
 
-def _vm(patient: Patient) -> Vm:
-    assert patient.vm is not None
-    return patient.vm
+def _vm(context: CheckContext) -> Vm:
+    assert context.vm is not None
+    return context.vm
 
 
 def _words(refusal: Unavailable) -> str:

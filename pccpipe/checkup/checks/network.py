@@ -6,36 +6,36 @@ import re
 from urllib.parse import urlsplit
 
 from pccpipe.checkup.check import Check, Finding, Fix, ok, skipped, warning, wrong
-from pccpipe.checkup.patient import Patient
+from pccpipe.checkup.context import CheckContext
 
 PACKAGES = "registry.npmjs.org"
 """What a project's own tests ask for as a rule, and the image's build does."""
 
 
-def dns(patient: Patient) -> Finding:
+def dns(context: CheckContext) -> Finding:
     """Whether names are found: the model's, and a registry's."""
-    host = urlsplit(patient.chart.endpoint).hostname or ""
+    host = urlsplit(context.options.endpoint).hostname or ""
     names = [name for name in (host, PACKAGES) if re.fullmatch(r"[A-Za-z0-9.-]*[A-Za-z][A-Za-z0-9.-]*", name)]
     asked = "; ".join(f"timeout 8 getent hosts {name} >/dev/null || echo {name}" for name in names)
-    done = patient.run(f"command -v getent >/dev/null || exit 9\n{asked}", 20)
+    done = context.run(f"command -v getent >/dev/null || exit 9\n{asked}", 20)
     if done.code == 9:
         return skipped("there is no getent to ask with")
     lost = done.stdout.decode(errors="replace").split()
     if not lost:
         return ok(f"{' and '.join(names)} found")
-    servers = patient.words_of("grep -E '^nameserver' /etc/resolv.conf | head -n 3").replace("\n", ", ")
+    servers = context.words_of("grep -E '^nameserver' /etc/resolv.conf | head -n 3").replace("\n", ", ")
     words = f"{' and '.join(lost)} not found; /etc/resolv.conf has {servers or 'no nameserver'}"
-    service = "systemd-resolved" if patient.has_systemd else "networking"
-    return wrong(words, Fix(patient.service("restart", service)))
+    service = "systemd-resolved" if context.has_systemd else "networking"
+    return wrong(words, Fix(context.service("restart", service)))
 
 
-def https(patient: Patient) -> Finding:
+def https(context: CheckContext) -> Finding:
     """Whether the machine gets out: for what the project's tests install, and the image's build."""
     script = f"""
         if command -v curl >/dev/null; then curl -sS -o /dev/null -m 10 https://{PACKAGES}/
         elif command -v bash >/dev/null; then timeout 10 bash -c 'exec 3<>/dev/tcp/{PACKAGES}/443'
         else exit 99; fi"""
-    done = patient.run(script, 20)
+    done = context.run(script, 20)
     if done.code == 0:
         return ok(f"{PACKAGES} is reached")
     if done.code == 99:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from pccpipe.checkup.check import Check, Finding, Fix, ok, skipped, warning, wrong
-from pccpipe.checkup.patient import Patient
+from pccpipe.checkup.context import CheckContext
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh.connection import SESSIONS, Connection
@@ -19,10 +19,10 @@ _SETTINGS = """
 _FORWARDING = {"AllowStreamLocalForwarding": "yes", "AllowTcpForwarding": "yes", "DisableForwarding": "no"}
 
 
-def sessions(patient: Patient) -> Finding:
+def sessions(context: CheckContext) -> Finding:
     """Open as many sessions as a run may, on a connection of its own."""
-    assert patient.vm is not None
-    connection = Connection(patient.vm)
+    assert context.vm is not None
+    connection = Connection(context.vm)
     with contextlib.ExitStack() as held:
         held.callback(connection.close)
         opened = 0
@@ -36,16 +36,16 @@ def sessions(patient: Patient) -> Finding:
     if opened == SESSIONS:
         return ok(f"sshd opens {SESSIONS} sessions at a time")
     words = f"sshd opens {opened} sessions at a time (MaxSessions); a run uses up to {SESSIONS}, so its commands wait"
-    mend = _setting(patient, "MaxSessions 10")
+    fix = _setting(context, "MaxSessions 10")
     if opened < FEW:
-        return wrong(f"{words}, and after 20 s a step is unavailable (ssh_session_refused)", mend)
-    return warning(f"{words} for each other", mend)
+        return wrong(f"{words}, and after 20 s a step is unavailable (ssh_session_refused)", fix)
+    return warning(f"{words} for each other", fix)
 
 
-def allow_forwarding(patient: Patient) -> Fix:
+def allow_forwarding(context: CheckContext) -> Fix:
     """How to have sshd forward the proxy's sockets: it refuses them also where AllowTcpForwarding is off."""
     found: dict[str, str] = {}
-    for line in patient.words_of(_SETTINGS).splitlines():
+    for line in context.words_of(_SETTINGS).splitlines():
         name, _, value = line.strip().replace("=", " ").partition(" ")
         found.setdefault(name.lower(), value.strip().lower())
     # `local` allows one way only, the other one.
@@ -55,13 +55,13 @@ def allow_forwarding(patient: Patient) -> Fix:
         for name, right in _FORWARDING.items()
         if (said := found.get(name.lower())) and (said != "no" if right == "no" else said not in allows)
     ]
-    return _setting(patient, *(off or [f"{name} {right}" for name, right in _FORWARDING.items() if right == "yes"]))
+    return _setting(context, *(off or [f"{name} {right}" for name, right in _FORWARDING.items() if right == "yes"]))
 
 
-def _setting(patient: Patient, *lines: str) -> Fix:
+def _setting(context: CheckContext, *lines: str) -> Fix:
     text = "\\n".join(lines)
-    edit = f"{patient.sudo}sed -i '1i {text}' /etc/ssh/sshd_config"
-    return Fix(f"{edit} && {patient.service('reload', 'ssh')}")
+    edit = f"{context.sudo}sed -i '1i {text}' /etc/ssh/sshd_config"
+    return Fix(f"{edit} && {context.service('reload', 'ssh')}")
 
 
 CHECKS = [Check("sessions", sessions, ("login",), limit=40)]

@@ -6,16 +6,16 @@ import shlex
 
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
 from pccpipe.checkup.checks.leftovers import collect_leftovers, collected
-from pccpipe.checkup.patient import Patient
+from pccpipe.checkup.context import CheckContext
 from pccpipe.gc.decide import ThingKind
 from pccpipe.gc.report import Fate
 from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.machine.answers import number
 
 
-def strays(patient: Patient) -> Finding:
+def strays(context: CheckContext) -> Finding:
     """Name what claims to be of a run and is of none: processes of the account, of other tags, and false leases."""
-    found = collected(patient)
+    found = collected(context)
     going = [other.words for other in found.others if other.fate is Fate.WOULD_GO]
     failed = [other.words for other in found.others if other.fate is Fate.FAILED]
     going += [
@@ -27,58 +27,58 @@ def strays(patient: Patient) -> Finding:
         return ok("no process, no lease and no file that is of no run")
     if not going and not failed:
         more = f" and {len(found.strange) - 3} more" if len(found.strange) > 3 else ""
-        remove = Fix(f"ls -la {shlex.quote(patient.root)}/.system/*   # remove what nobody needs")
+        remove = Fix(f"ls -la {shlex.quote(context.root)}/.system/*   # remove what nobody needs")
         return warning(f"not of pccpipe: {', '.join(found.strange[:3])}{more}; gc leaves it", remove)
     return wrong(
-        "; ".join([*going, *failed]), Fix(patient.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers)
+        "; ".join([*going, *failed]), Fix(context.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers)
     )
 
 
-def processes(patient: Patient) -> Finding:
+def processes(context: CheckContext) -> Finding:
     """Name processes of the login that no session and no service began: commands that stayed after a run, perhaps."""
-    facts = patient.machine.facts
+    facts = context.machine.facts
     if facts.uid == 0:
         return skipped("all that the system itself runs is root's, as the login is")
-    lines = unknown_processes(patient.machine, patient.root)
+    lines = unknown_processes(context.machine, context.root)
     if not lines:
         return ok(f"each process of {facts.user} is of a session, a service or a run")
     words = in_words(facts.user, lines)
-    pids = " ".join(str(number(patient.machine.host, "PID", line.partition(" ")[0])) for line in lines)
+    pids = " ".join(str(number(context.machine.host, "PID", line.partition(" ")[0])) for line in lines)
     return warning(
         f"{words}. They can read and change what is {facts.user}'s",
         Fix(f"kill {pids}   # if you do not know them: runs without run_as leave such", FixPlace.THERE),
     )
 
 
-def deadline(patient: Patient) -> Finding:
+def deadline(context: CheckContext) -> Finding:
     """Check that something on the engine's machine can end a container at its deadline when pccpipe is gone."""
     from pccpipe.docker_api import holder
 
-    way = patient.words_of(holder.functions(patient.engine.socket) + holder.probe())
+    way = context.words_of(holder.functions(context.engine.socket) + holder.probe())
     if way:
         return ok(f"a container is ended at its deadline by {'root' if way == 'proc' else way}, if pccpipe is gone")
     words = "nothing can end a container at its deadline if pccpipe is gone: there is no curl, perl, python3 or docker"
-    install = f"{patient.sudo}sh -c '{'apk add' if patient.has_apk else 'apt-get update && apt-get install -y'} curl'"
+    install = f"{context.sudo}sh -c '{'apk add' if context.has_apk else 'apt-get update && apt-get install -y'} curl'"
     return wrong(f"{words} to ask the engine with", Fix(install, is_safe=True))
 
 
-def users(patient: Patient) -> Finding:
+def users(context: CheckContext) -> Finding:
     """Check that a number of a user is the same user in containers, as the account needs it."""
-    name = patient.vm.run_as if patient.vm else None
-    options = patient.engine.security_options() or ()
+    name = context.vm.run_as if context.vm else None
+    options = context.engine.security_options() or ()
     if "rootless" in options:
         if name is None:
             return ok("the engine is rootless: root in its containers is the login, so that is what they run as")
         words = f"the engine is rootless: in its containers the number of {name} is another user (engine_maps_users)"
-        return wrong(f"{words}. Use the system's engine, or a project without run_as", Fix(_system_engine(patient)))
+        return wrong(f"{words}. Use the system's engine, or a project without run_as", Fix(_system_engine(context)))
     if "userns" in options:
         whose = f"containers of {name}" if name else "containers"
         return ok(f"the engine maps users (userns-remap): {whose} ask for the host's")
     return ok("the engine maps no users")
 
 
-def _system_engine(patient: Patient) -> str:
-    return f"dockerd-rootless-setuptool.sh uninstall && {patient.service('start', 'docker')}"
+def _system_engine(context: CheckContext) -> str:
+    return f"dockerd-rootless-setuptool.sh uninstall && {context.service('start', 'docker')}"
 
 
 STRAYS = [Check("strays", strays, ("folder", "account"), limit=90), Check("processes", processes, limit=40)]

@@ -1,4 +1,4 @@
-"""What the checks look at: one machine and its engine, each asked once for what several checks want to know."""
+"""The machine and engine that the checks look at; asks each question once for all checks."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
 
 HOLDER = "pccpipe-doctor"
-"""Has the VM while `--fix` is at work there."""
+"""The lease's run id while `--fix` works on the VM."""
 IMAGE = "pcc-runner:latest"
-"""What the default pipeline's agents run in."""
+"""The image of the default pipeline's agents."""
 ACCOUNT = "pccrun"
 """The account that `provision` makes where the project file names none."""
 CONTEXT = data_path("docker")
 DOCKERFILE = CONTEXT / "Dockerfile.pcc-runner"
 PATH = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin"
-"""A user's path on Debian leaves out where dockerd is."""
+"""A user's PATH on Debian lacks the folder of dockerd."""
 PROBED = "probe"
-"""The answer for which a container is run."""
+"""The question that a container answers."""
 CLEANUP = 60.0
-"""Seconds for which the end waits until that container is gone."""
+"""Seconds for which `close` waits until that container is gone."""
 
 T = TypeVar("T")
 
 
-class Chart(Struct, frozen=True):
-    """What is known before anything is looked at.
+class CheckupOptions(Struct, frozen=True):
+    """Say what to check, and how.
 
     Args:
         runs_dir: the records of runs here; absolute.
@@ -56,18 +56,18 @@ class Chart(Struct, frozen=True):
     accept_new_host_key: bool = False
 
 
-class Patient:
-    """Safe from many threads. `close` ends the connection that it may have made."""
+class CheckContext:
+    """Run commands on the checked machine, for many threads. `close` ends its connection."""
 
-    def __init__(self, chart: Chart) -> None:
-        self.chart = chart
-        self.vm: Vm | None = chart.project.vm if chart.project.isolation_mode is IsolationMode.VM else None
+    def __init__(self, options: CheckupOptions) -> None:
+        self.options = options
+        self.vm: Vm | None = options.project.vm if options.project.isolation_mode is IsolationMode.VM else None
         self.connection = (
-            Connection(self.vm, accept_new_host_key=chart.accept_new_host_key) if self.vm is not None else None
+            Connection(self.vm, accept_new_host_key=options.accept_new_host_key) if self.vm is not None else None
         )
-        here = LocalMachine()
-        self.machine: Machine = self.connection or here
-        self.serving: Listens = self.connection or here
+        local = LocalMachine()
+        self.machine: Machine = self.connection or local
+        self.serving: Listens = self.connection or local
         self.engine = self._new_engine()
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -79,23 +79,23 @@ class Patient:
 
     @property
     def subject(self) -> str:
-        project = self.chart.project.title
+        project = self.options.project.title
         if self.vm is None:
-            return f"{project}: this machine (isolation_mode {self.chart.project.isolation_mode.value})"
-        return f"{project}: the VM {self.vm.user}@{self.vm.external_ip} port {self.vm.port}"
+            return f"{project}: this machine (isolation_mode {self.options.project.isolation_mode.value})"
+        return f"{project}: VM {self.vm.user}@{self.vm.external_ip} port {self.vm.port}"
 
     @property
     def root(self) -> str:
-        """The folder under which runs have their folders; on a VM its folder for projects."""
-        return self.vm.root if self.vm else str(system_folder(self.chart.runs_dir).parent)
+        """The folder that holds the runs' folders; on a VM its folder for projects."""
+        return self.vm.root if self.vm else str(system_folder(self.options.runs_dir).parent)
 
     @property
     def run_id(self) -> str:
-        """That of the doctor's own container."""
+        """The run id of the doctor's own container."""
         return self._name
 
     def once(self, name: str, ask: Callable[[], T]) -> T:
-        """Ask for something that several checks want to know; they wait for one answer."""
+        """Ask once for all checks; the others wait for the answer."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
@@ -104,7 +104,7 @@ class Patient:
             return cast("T", self._known[name])
 
     def forget(self) -> None:
-        """Ask anew, and log in anew: a login has the groups that it began with."""
+        """Forget all answers and log in again: a login keeps the groups that it began with."""
         if self.connection:
             self.connection.close()
         with self._lock:
@@ -113,17 +113,17 @@ class Patient:
 
     @property
     def login_refusal(self) -> Unavailable | None:
-        """Why nobody can log in there, if so."""
+        """The reason why login fails, if it does."""
         return self.once("login", lambda: _refusal(lambda: self.machine.facts))
 
     @property
     def engine_refusal(self) -> Unavailable | None:
-        """Why its engine can't be had, if so."""
+        """The reason why the engine is unavailable, if it is."""
         return self.once("engine", lambda: _refusal(self.engine.open))
 
     @property
     def sudo(self) -> str:
-        """What is to be written before a command for root."""
+        """The prefix of a command for root."""
         return "" if self.machine.facts.uid == 0 else "sudo "
 
     @property
@@ -132,30 +132,31 @@ class Patient:
 
     @property
     def has_apk(self) -> bool:
-        """Whether packages are installed there as on Alpine."""
+        """Whether the machine installs packages by apk, as Alpine does."""
         return self.once("apk", lambda: self.run("command -v apk && ! command -v apt-get").code == 0)
 
     def run(self, script: str, timeout: float = 15.0) -> Done:
-        """A short script there, in the C locale, with root's programs in its path."""
+        """Run a short script on the machine, in the C locale, with root's programs in PATH."""
         return self.machine.run(f"export LC_ALL=C {PATH}\n{script}", timeout)
 
     def words_of(self, script: str, timeout: float = 15.0) -> str:
-        """What a short script prints."""
+        """Return what a short script prints."""
         said = self.run(script, timeout).stdout[: limits.MACHINE_WORDS.most]
         return said.decode(errors="replace").strip()
 
     def service(self, verb: str, name: str) -> str:
-        """The command that starts or restarts a service there."""
+        """Return the command that starts or restarts a service."""
         manager = f"systemctl {verb} {name}" if self.has_systemd else f"service {name} {verb}"
         return f"{self.sudo}{manager}"
 
     def pccpipe(self, command: str) -> str:
-        """A command of pccpipe's own for this project."""
-        path = self.chart.project.path
+        """Return a command of pccpipe for this project."""
+        path = self.options.project.path
         return f"pccpipe {command}{f' --project {shlex.quote(str(path))}' if path else ''}"
 
     def close(self) -> None:
-        # The check that is waited for no longer may still have its container.
+        """End the connection, once the doctor's container is gone."""
+        # A check that took too long may still have its container.
         probe = self._locks.get(PROBED)
         if probe and probe.acquire(timeout=CLEANUP):
             probe.release()
@@ -169,6 +170,6 @@ def _refusal(use: Callable[[], object]) -> Unavailable | None:
     except Unavailable as refusal:
         return refusal
     except UsageError as error:
-        # The settings here name an engine elsewhere.
+        # This machine's settings name an engine elsewhere.
         return Unavailable(Reason.ENGINE_MISSING, error.message, error.hint)
     return None
