@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
 from pccpipe.errors import UsageError
+from pccpipe.layout import RUNS
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record import cancel_requests as requests
 from pccpipe.record.events import Event, RunEnded
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from pccpipe.executor.plan import Plan
     from pccpipe.gc.look import Site
     from pccpipe.gc.report import Collected, GcReport, Removal
-
-RUNS_DIR = Path(".system/runs")
 
 
 class Fallback(Enum):
@@ -330,4 +329,4 @@ def provision(
 
 
 def _runs_dir(given: str | Path | None) -> Path:
-    return Path(given or RUNS_DIR).absolute()
+    return Path(given or RUNS).absolute()

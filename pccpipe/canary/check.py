@@ -25,6 +25,7 @@ from pccpipe.detached import as_account, programs
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.settings import HOME
 from pccpipe.errors import UsageError
+from pccpipe.layout import COMMANDS, COPY, LANE, RUNS, SYSTEM, SystemDir
 from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.retry import UNREACHABLE
@@ -155,7 +156,7 @@ class _Check:
         self.pipeline = pipeline
         self.workspace = workspace
         self.run_id = f"selfcheck-{randomness.token_hex(4)}"
-        self.record = folder / ".system" / "runs" / self.run_id
+        self.record = folder / RUNS / self.run_id
         self.ledger = Ledger(canary)
         self._cancel = cancel
         self._progress = on_progress
@@ -184,8 +185,8 @@ class _Check:
             assert project.vm is not None
             self._connection = Connection(project.vm, accept_new_host_key=accept_new_host_key)
             self._vm = Looker(self._connection, project.vm.external_ip, canary, self.ledger, self.run_id, may_sudo=True)
-            self._remote_workspace = f"{project.vm.root}/.system/run-workspaces/{self.run_id}"
-            self._remote_state = f"{project.vm.root}/.system/run-state/{self.run_id}"
+            system = SystemDir.on_vm(project.vm.root)
+            self._remote_workspace, self._remote_state = system.workspace(self.run_id), system.state(self.run_id)
             self._root = project.vm.root
         self._engine: EngineLooker | None = None
         self._engine_folder = ""
@@ -327,12 +328,12 @@ class _Check:
 
     def _look_at_files_here(self, how: str, expected: Sequence[Spot]) -> None:
         """Look at the run's own folders, and as `how` says at those for temporary files, which may hold many."""
-        state = re.escape(str(self._folder / ".system" / "run-state"))
+        state = re.escape(SystemDir(str(self._folder / SYSTEM)).states)
         copies = re.escape(str(self.record))
         classify = Classify(
-            (f"{state}/[^/]+/commands/[^/]+[.]std(out|err)$", Spot.SPOOLS),
+            (f"{state}/[^/]+/{COMMANDS}/[^/]+[.]std(out|err)$", Spot.SPOOLS),
             (f"{state}(/|$)", Spot.STATE),
-            (f"{copies}/workspace[^/]*(/|$)", Spot.WORKSPACE),
+            (f"{copies}/{COPY}[^/]*(/|$)", Spot.WORKSPACE),
             (f"{re.escape(str(self.workspace))}(/|$)", Spot.WORKSPACE),
             # The record has rows of its own.
             (f"(?!{re.escape(str(self._folder))})", Spot.TEMPORARY),
@@ -344,7 +345,7 @@ class _Check:
     def _classify_there(self, rest: Spot) -> Classify:
         state = re.escape(self._remote_state)
         known = [
-            (f"{state}/lane-[^/]+/(out|err)$", Spot.SPOOLS),
+            (f"{state}/{LANE}[^/]+/(out|err)$", Spot.SPOOLS),
             (f"{state}(/|$)", Spot.STATE),
             (f"{re.escape(self._remote_workspace)}(/|$)", Spot.WORKSPACE),
         ]
@@ -378,7 +379,7 @@ class _Check:
         if command.had.place is not Place.LOCAL:
             machine = self._side.machine
         if command.had.place is Place.CONTAINER:
-            folder = self._remote_workspace or str(self.record / "workspace")
+            folder = self._remote_workspace or str(self.record / COPY)
             folder += "/workspace" if self._run_as else ""
         script = f"umask 000; : >{shlex.quote(f'{folder}/.looked-{split(command.step)[-1]}')}"
         if self._run_as and command.had.place is not Place.LOCAL and machine.facts.uid != 0:

@@ -19,6 +19,7 @@ from pccpipe.detached import programs
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.problems import ApiCall
 from pccpipe.errors import UsageError
+from pccpipe.layout import STATES, WORKSPACES, SystemDir
 from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.retry import UNREACHABLE
@@ -181,14 +182,14 @@ class _Check:
 
     @property
     def _state(self) -> str:
-        return f"{self._root}/.system/run-state/{self.run_id}"
+        return SystemDir.on_vm(self._root).state(self.run_id)
 
     @property
     def _other_runs(self) -> list[str]:
         """Folders as another run's, on the VM."""
         if not self._connection:
             return []
-        return [f"{self._root}/.system/{kind}/{self._mark}-other" for kind in ("run-state", "run-workspaces")]
+        return [f"{SystemDir.on_vm(self._root).path}/{kind}/{self._mark}-other" for kind in (STATES, WORKSPACES)]
 
     def _lay_decoys(self) -> None:
         """Make what is to be read by nobody: another run's folders, and a process of the login user with a value."""

@@ -11,6 +11,7 @@ from pccpipe.canary.ledger import Ledger, Spot
 from pccpipe.canary.value import Canary
 from pccpipe.detached import programs
 from pccpipe.errors import Refused, UsageError
+from pccpipe.layout import ARTIFACTS
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec.model import Secret, SecretSource
@@ -49,7 +50,7 @@ class Filed:
     """Knows from a run's events what each file of its record is."""
 
     def __init__(self) -> None:
-        self._spots = {"run.json": Spot.RUN_JSON, "events.jsonl": Spot.EVENTS}
+        self._spots = {Spot.RUN_JSON.value: Spot.RUN_JSON, Spot.EVENTS.value: Spot.EVENTS}
 
     def __call__(self, event: Event) -> None:
         match event.what:
@@ -64,7 +65,7 @@ class Filed:
 
     def spot_of(self, name: str) -> Spot:
         """Of a file, by its path in the record."""
-        return self._spots.get(name, Spot.ARTIFACTS if name.startswith("artifacts/") else Spot.RECORD)
+        return self._spots.get(name, Spot.ARTIFACTS if name.startswith(f"{ARTIFACTS}/") else Spot.RECORD)
 
     def look(self, record: Path, canary: Canary, ledger: Ledger) -> None:
         """Look at every file of a record, and at its name."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from pccpipe import layout
 from pccpipe.canary.value import Canary
 from pccpipe.outcome import Outcome
 from pccpipe.values import Json
@@ -32,12 +33,12 @@ class Spot(StrEnum):
     CONTAINER_MEMORY = "container: its home, in memory"
     ENGINE_FILES = "the engine's files"
     IMAGES = "images: config and history"
-    RUN_JSON = "run.json"
-    EVENTS = "events.jsonl"
-    LOGS = "logs"
+    RUN_JSON = layout.RUN_JSON
+    EVENTS = layout.EVENTS
+    LOGS = layout.LOGS
     DIFF = "diff.patch"
     RESULTS = "results"
-    ARTIFACTS = "artifacts"
+    ARTIFACTS = layout.ARTIFACTS
     RECORD = "the rest of the record"
     JSONL = "output of --format jsonl"
     PLAIN = "output of --format plain"

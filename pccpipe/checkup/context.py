@@ -15,10 +15,10 @@ from pccpipe import limits
 from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable, UsageError
+from pccpipe.layout import system_folder
 from pccpipe.machine.base import Done, Listens, Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode, Reason
-from pccpipe.record.fence import system_folder
 from pccpipe.spec.model import Project, Vm
 from pccpipe.ssh.connection import Connection
 

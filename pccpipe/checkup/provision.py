@@ -11,6 +11,7 @@ from pccpipe.checkup.check import CheckVerdict
 from pccpipe.checkup.checks import system
 from pccpipe.checkup.context import ACCOUNT, IMAGE, CheckContext, CheckupOptions
 from pccpipe.errors import Unavailable
+from pccpipe.layout import STATES, WORKSPACES, SystemDir
 from pccpipe.machine.provisioned import Provisioned, read_provisioned, write_provisioned
 from pccpipe.machine.startup import startup_files
 from pccpipe.outcome import Reason
@@ -77,11 +78,11 @@ def _shut(context: CheckContext) -> None:
     """Give the runs' folders the modes that keep the account for workspace code out."""
     done = context.run(f"""
         umask 077
-        cd -P {shlex.quote(context.root)}/.system || exit
+        cd -P {shlex.quote(SystemDir.on_vm(context.root).path)} || exit
         pcc_mode() {{ # FOLDER MODE
           mkdir -p "$1" && [ ! -L "$1" ] && {{ [ "$(stat -c %a "$1")" = "$2" ] || chmod "$2" "$1"; }}
         }}
-        pcc_mode run-state 700 && pcc_mode run-workspaces 711""")
+        pcc_mode {STATES} 700 && pcc_mode {WORKSPACES} 711""")
     if done.code:
         raise Unavailable(
             Reason.WORKSPACE_REFUSED, done.stderr.decode(errors="replace").strip() or "a folder is a link"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pccpipe.errors import UsageError
+from pccpipe.layout import EVENTS, RUNS
 from pccpipe.values import Json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ runs_dir_option = click.option(
     "--runs-dir",
     type=FILE,
     metavar="DIR",
-    default=Path(".system/runs"),
+    default=Path(RUNS),
     show_default=True,
     help="Where the records of runs are.",
 )
@@ -172,11 +173,11 @@ def record_of(runs_dir: Path, run_id: str) -> Path:
 
     folder = runs_dir / run_id
     refuse_links(Path.cwd(), runs_dir.absolute())
-    if "/" not in run_id and run_id not in {"", ".", ".."} and (folder / "events.jsonl").is_file():
+    if "/" not in run_id and run_id not in {"", ".", ".."} and (folder / EVENTS).is_file():
         return folder
     from pccpipe.spec.problem import did_you_mean
 
-    known = sorted(path.parent.name for path in runs_dir.glob("*/events.jsonl"))
+    known = sorted(path.parent.name for path in runs_dir.glob(f"*/{EVENTS}"))
     raise UsageError(f"there is no run {run_id!r} in {runs_dir}", did_you_mean(run_id, known))
 
 

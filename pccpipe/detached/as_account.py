@@ -6,7 +6,6 @@ import contextlib
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 
 from pccpipe.detached import programs
 from pccpipe.errors import Unavailable
+from pccpipe.layout import SystemDir
 from pccpipe.machine.account import PATH, Account
 from pccpipe.machine.answers import IDS, number
 from pccpipe.machine.base import ByteStream, Done, Facts, Machine, Process, is_full, refused
@@ -94,22 +94,22 @@ def prepare(
     if done.code == LEFT:
         raise processes_left(machine.host, name, done.stdout.decode(errors="replace").strip())
     if done.code == OUT_OF_REACH:
-        words = f"{machine.host}: {name} cannot reach the folder {root}/.system"
+        words = f"{machine.host}: {name} cannot reach the folder {SystemDir.on_vm(root).path}"
         raise Unavailable(
             Reason.START_REFUSED, words, f"on the VM: chmod o+x {shlex.quote(root)}, and each folder above it"
         )
     words = done.stderr.decode(errors="replace").strip()
     try:
         uid, gid, engine = done.stdout.decode(errors="replace").split()
-        system = f"{root}/.system"
+        system = SystemDir.on_vm(root)
         return Account(
             name=name,
             uid=number(machine.host, "uid", uid, IDS),
             gid=number(machine.host, "gid", gid, IDS),
             login_uid=login.uid,
             has_engine=engine == "0",
-            workspace=f"{system}/run-workspaces/{run_id}/workspace",
-            io=f"{system}/run-io/{run_id}/steps",
+            workspace=system.workspace(run_id, of_account=True),
+            io=system.account_files(run_id),
             shared_home=shared_home,
         )
     except ValueError:
@@ -169,11 +169,11 @@ def _counted(line: str) -> str:
 
 
 def _script(name: str, login_uid: int, root: str, run_id: str, call: str) -> str:
-    system = str(PurePosixPath(root) / ".system")
+    system = SystemDir.on_vm(root)
     values = {
-        "pcc_system": system,
+        "pcc_system": system.path,
         "pcc_run_id": run_id,
-        "pcc_state": f"{system}/run-state/{run_id}",
+        "pcc_state": system.state(run_id),
         "pcc_account": name,
         "pcc_login": str(login_uid),
         "pcc_spared": "",

@@ -10,6 +10,7 @@ from pccpipe.detached.pool import Lanes
 from pccpipe.detached.programs import KILL_AFTER, Opening, RunDir
 from pccpipe.detached.running import LOST_AFTER, CommandRef, DetachedRunning
 from pccpipe.errors import Lost, Nonsense, Refused, Unavailable, WorkspaceGone
+from pccpipe.layout import LANE
 from pccpipe.machine.answers import number
 from pccpipe.machine.base import Machine
 from pccpipe.machine.retry import DISCONNECTED, reconnecting, retrying
@@ -116,7 +117,7 @@ class Detached:
                 raise Nonsense(self._machine.host, "claim of a command", answer)
 
     def _is_lane(self, folder: str) -> bool:
-        return bool(re.fullmatch(re.escape(self._place.state) + "/lane-[0-9a-f]{16}", folder))
+        return bool(re.fullmatch(re.escape(self._place.state) + f"/{LANE}[0-9a-f]{{16}}", folder))
 
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
         """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""

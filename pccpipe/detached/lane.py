@@ -11,6 +11,7 @@ from pccpipe.detached import programs
 from pccpipe.detached.programs import Offsets, Opening, RunDir
 from pccpipe.detached.trailer import Trailer
 from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.layout import LANE
 from pccpipe.machine.base import Machine, Process, refused
 from pccpipe.machine.entering import gone, replaced
 from pccpipe.outcome import Reason, Stream
@@ -95,7 +96,7 @@ class Lane(LaneShell):
     @classmethod
     def open(cls, machine: Machine, place: RunDir) -> Lane:
         """A new lane. Raises `Unavailable`, ConnectionError, TimeoutError."""
-        lane = cls(machine.popen("exec sh"), f"{place.state}/lane-{secrets.token_hex(8)}")
+        lane = cls(machine.popen("exec sh"), f"{place.state}/{LANE}{secrets.token_hex(8)}")
         mark = new_mark()
         lane._opened(machine, programs.open_lane(Opening(place, mark, lane.folder)), mark)
         return lane

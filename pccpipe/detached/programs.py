@@ -15,6 +15,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from pccpipe.errors import Refused
+from pccpipe.layout import COMMANDS
 from pccpipe.machine.account import PROCESSES, Account
 from pccpipe.machine.entering import base_of
 from pccpipe.machine.gate import Gate
@@ -49,7 +50,7 @@ class RunDir(Struct, frozen=True):
         return f"{self.run_id}-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]}"
 
     def file_of(self, command_id: str, kind: str) -> str:
-        return f"{self.state}/commands/{command_id}.{kind}"
+        return f"{self.state}/{COMMANDS}/{command_id}.{kind}"
 
     def reached(self, path: str) -> str:
         """A path below `state` as it is reached only as long as the machine is the run's."""
@@ -210,7 +211,7 @@ def _with(files: tuple[str, ...], opening: Opening, call: str) -> str:
         "pcc_folder": opening.folder,
         "pcc_reply": opening.mark,
         "pcc_account": "",
-        "pcc_claims": opening.place.reached(f"{opening.place.state}/commands"),
+        "pcc_claims": opening.place.reached(f"{opening.place.state}/{COMMANDS}"),
         "pcc_gate": opening.place.gate.link if opening.place.gate else "",
     }
     if account := opening.place.account:
@@ -346,7 +347,7 @@ def write_files(place: RunDir, folder: str, files: Mapping[str, bytes]) -> str:
     """A script that makes a folder among those of commands, for nobody else to read, with these files in it."""
     to = place.reached(folder)
     writes = [f"{_printf(data)} >{shlex.quote(f'{to}/{name}')}" for name, data in files.items()]
-    return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(f'{place.state}/commands')}", make_folder(to), *writes])
+    return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(f'{place.state}/{COMMANDS}')}", make_folder(to), *writes])
 
 
 def make_folder(folder: str) -> str:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
+from pccpipe.layout import PROXY_PORT
 from pccpipe.machine.answers import PORTS, number
 from pccpipe.machine.base import Listener, Machine, ProxyDoor
 from pccpipe.machine.retry import DISCONNECTED
@@ -25,7 +26,7 @@ class ProxyPort:
     def __init__(self, machine: Machine, door: ProxyDoor, place: RunDir) -> None:
         self._machine = machine
         self._door = door
-        self._file = shlex.quote(f"{place.state}/proxy-port")
+        self._file = shlex.quote(f"{place.state}/{PROXY_PORT}")
         self._folder = shlex.quote(place.state)
         self._lock = threading.Lock()
         self._served: Listener | None = None

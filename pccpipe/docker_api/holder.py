@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 from pccpipe.detached.programs import RunDir
+from pccpipe.layout import COMMANDS
 
 KIND = "hold"
 """The end of the holder's file among a command's."""
@@ -38,7 +39,7 @@ def let_go(place: RunDir, command_ids: list[str]) -> str:
 
 def let_all_go(place: RunDir) -> str:
     """The same for all commands of a run."""
-    return f"pcc_let_go {shlex.quote(place.state)}/commands/*.{KIND}"
+    return f"pcc_let_go {shlex.quote(place.state)}/{COMMANDS}/*.{KIND}"
 
 
 def probe() -> str:

@@ -16,6 +16,7 @@ from pccpipe.executor.result import result_target
 from pccpipe.executor.retry import with_retries
 from pccpipe.executor.run_step import ACCEPT
 from pccpipe.executor.waiting import Wait, wait_for_place
+from pccpipe.layout import ARTIFACTS, LOGS, SystemDir
 from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
 from pccpipe.spec.habits import of_download
@@ -62,7 +63,7 @@ def run_action(context: RunContext, position: Position, step: Step, body: Action
 
     ended = with_retries(context, position, path, step.retry, attempt, Turn())
     if isinstance(body, Remove) and ended.outcome is Outcome.UNAVAILABLE and (vm := context.project.vm):
-        left = f"{vm.root}/.system/run-workspaces/{context.run_id} and perhaps a running command are still there"
+        left = f"{SystemDir.on_vm(vm.root).workspace(context.run_id)} and perhaps a running command are still there"
         context.journal.append(Warned(f"the VM could not be cleaned up: {left}; later: pccpipe gc", path))
     if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(context, body):
         assert ended.reason is not None
@@ -109,7 +110,7 @@ def _act(
         case Upload():
             return _sent(context.workspace.upload(body.exclude, halt)), ()
         case Download():
-            into = context.run_dir / "artifacts"
+            into = context.run_dir / ARTIFACTS
             brought = context.workspace.download(_named_files(body, position), into, halt)
             more = [f"{brought.more_masked} more"] if brought.more_masked else []
             return {
@@ -129,7 +130,7 @@ def _act(
         case Build():
             image = body.image.render(names)
             args = {name: template.render(names) for name, template in body.args.items()}
-            log = context.run_dir / "logs" / f"{path}-{context.serials.next(path)}.build.log"
+            log = context.run_dir / LOGS / f"{path}-{context.serials.next(path)}.build.log"
             began = time.monotonic()
             built = context.images.build(body, image, args, log, halt)
             return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}, ()

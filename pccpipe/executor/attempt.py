@@ -23,6 +23,7 @@ from pccpipe.executor.run_step import RunStep
 from pccpipe.executor.secrets import StepSecrets, TokenBudget
 from pccpipe.executor.shortfall import shortfalls
 from pccpipe.executor.waiting import Wait, wait_for_place
+from pccpipe.layout import LOGS
 from pccpipe.outcome import ENGINE_AWAY, VM_AWAY, Code, Outcome, Place, Reason
 from pccpipe.record.events import CommandEnded, CommandStarted, MayHaveBegun, TargetUnavailable, Warned
 from pccpipe.record.logs import CommandLog
@@ -329,7 +330,7 @@ class Attempt(Struct):
             context.targets.remember_vm()
 
     def _open_log(self, command: Command) -> CommandLog:
-        folder = Path("logs")
+        folder = Path(LOGS)
         if self.step.body.result:
             folder = Path(self.step.result_path(self.step.body.result, self.place)).parent
         return CommandLog.create(

@@ -14,19 +14,12 @@ from pccpipe.apart import apart
 from pccpipe.errors import LimitExceeded, ResultError
 from pccpipe.executor.input_request import check_request
 from pccpipe.json_reader import NotJson, read_json
+from pccpipe.layout import OF_RECORD
 from pccpipe.outcome import Code
 from pccpipe.secrets.mask import Masker
 from pccpipe.values import Json
 
 _SHOWN_ERRORS = limits.RESULT_ERRORS.most - 1
-
-_RECORDS_OWN = frozenset(
-    {
-        *("events.jsonl", "run.json", "pipeline.yaml", "pipeline-files", "artifacts", "logs"),
-        *("workspace", "workspace-sent", "workspace.json", "lock", "cancel-requests"),
-    }
-)
-"""Names in a run's folder that no step may write to."""
 
 
 def result_target(path: str, run_dir: Path) -> Path:
@@ -34,7 +27,7 @@ def result_target(path: str, run_dir: Path) -> Path:
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\0" in path:
         raise ResultError(f"the result's path {path!r} must be a relative path without `..`")
-    if parts[0] in _RECORDS_OWN:
+    if parts[0] in OF_RECORD:
         raise ResultError(f"the result's path {path!r} is the record's own: `{parts[0]}` is taken")
     if (
         any(len(part.encode("utf-8", "surrogatepass")) > limits.RESULT_NAME.most for part in parts)

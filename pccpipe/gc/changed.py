@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.layout import SystemDir
 from pccpipe.machine.base import Machine
-from pccpipe.machine.provisioned import FILE, Provisioned, read_provisioned
+from pccpipe.machine.provisioned import Provisioned, read_provisioned
 from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.machine.startup import changed, startup_files
 
@@ -20,7 +21,7 @@ def changes(machine: Machine, root: str, engine: DockerEngine | None) -> list[st
     if known is None:
         return []
     if known.problem:
-        return [f"{root}/.system/{FILE} cannot be compared with: {known.problem}"]
+        return [f"{SystemDir.on_vm(root).provisioned} cannot be compared with: {known.problem}"]
     files = [f"{words} since provision" for words in changed(known.startup_files, startup_files(machine))]
     return [*files, *_images(known, engine)]
 

@@ -18,6 +18,7 @@ from pccpipe.docker_api.settings import IN
 from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.gc.decide import CUT_OFF_LIMIT, ContainerFacts, Record, RunFacts, Thing, ThingKind
 from pccpipe.gc.records import Records
+from pccpipe.layout import IO, KEPT, STATES, SYSTEM, WORKSPACES, SystemDir
 from pccpipe.machine import lease
 from pccpipe.machine.answers import number, number_or_none
 from pccpipe.machine.base import Machine
@@ -26,16 +27,13 @@ from pccpipe.machine.lease import read_lease
 from pccpipe.machine.retry import UNREACHABLE, reconnecting
 from pccpipe.outcome import Reason
 from pccpipe.record.fence import GIT
-from pccpipe.record.journal import KEPT, RUN_ID
+from pccpipe.record.journal import RUN_ID
 from pccpipe.supervisor.lines import is_alive
 from pccpipe.values import Json
 
 _CONTAINER = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 LOOK_TIMEOUT = 300.0
 """Seconds for the listing: it walks through all that is there."""
-STATES = "run-state"
-WORKSPACES = "run-workspaces"
-IO = "run-io"
 
 
 class Site(Struct, frozen=True):
@@ -73,7 +71,7 @@ class Site(Struct, frozen=True):
         run_as: str | None = None,
     ) -> Site:
         """The project's VM, whose folder for projects (`vm.root`) is `root`."""
-        system = f"{root}/.system"
+        system = SystemDir.on_vm(root).path
         return Site(machine, system, records, engine, lease_root=root, run_as=run_as, cut_off_limit=cut_off_limit)
 
     @property
@@ -82,7 +80,7 @@ class Site(Struct, frozen=True):
         return bool(self.runs)
 
     def place_of(self, run_id: str) -> RunDir:
-        return RunDir(run_id, f"{self.system}/{STATES}/{run_id}")
+        return RunDir(run_id, SystemDir(self.system).state(run_id))
 
 
 class RunThings(Struct):
@@ -177,7 +175,7 @@ def _look_at_folders(site: Site, found: Inventory) -> None:
     *fields, rest = done.stdout.decode(errors="surrogateescape").split("\0")
     if len(fields) % 5 or rest or fields[:1] != ["now"]:
         raise Nonsense(host, "list of what runs left", fields[:5] or rest)
-    places = {STATES, WORKSPACES, IO, ".system"}
+    places = {STATES, WORKSPACES, IO, SYSTEM}
     for place, name, what, size, last in zip(*(fields[index::5] for index in range(5)), strict=True):
         match what:
             case "folder" | "other" | "more" | "wrong" if place not in places:

@@ -13,10 +13,9 @@ from msgspec import Struct
 
 from pccpipe.errors import PccpipeError
 from pccpipe.gc.decide import Record
+from pccpipe.layout import COPY, EVENTS, LOCK, SENT, SYNC_STATE
 from pccpipe.record.events import RunStarted
 from pccpipe.record.index import RunEntry, list_runs
-from pccpipe.record.journal import EVENTS
-from pccpipe.record.lock import LOCK
 
 
 class Records(Protocol):
@@ -72,17 +71,16 @@ class RunsDir:
         return bool(marks) and all(mark.encode(errors="surrogateescape") in journal for mark in marks)
 
     def has_undiffed_changes(self, run_id: str) -> bool:
-        from pccpipe.workspace.state import STATE
         from pccpipe.workspace.sync import WorkspaceSync
 
         record = self._runs_dir / run_id
-        kept = record / STATE
+        kept = record / SYNC_STATE
         if not kept.is_file():
             return True
         sync = WorkspaceSync(
             user_folder=record,
-            local_copy=record / "workspace",
-            sent=record / "workspace-sent",
+            local_copy=record / COPY,
+            sent=record / SENT,
             machine=None,
             remote="",
             state=kept,

@@ -13,10 +13,11 @@ from pccpipe.gc.look import Site
 from pccpipe.gc.records import RunsDir
 from pccpipe.gc.report import Collected, GcReport, Removal
 from pccpipe.gc.sweep import DAY, collect
+from pccpipe.layout import system_folder
 from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode
-from pccpipe.record.fence import refuse_links, system_folder
+from pccpipe.record.fence import refuse_links
 from pccpipe.spec.model import Project
 from pccpipe.ssh.connection import Connection
 

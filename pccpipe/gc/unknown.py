@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pccpipe import limits
 from pccpipe.errors import Nonsense
+from pccpipe.layout import SystemDir
 from pccpipe.machine.base import Machine
 from pccpipe.machine.retry import reconnecting
 
@@ -25,7 +26,7 @@ def unknown_processes(machine: Machine, root: str, younger_than: float | None = 
         return []
     text = Path(__file__).with_name("unknown.sh").read_text()
     age = "" if younger_than is None else f"{younger_than:.0f}"
-    script = f"pcc_system={shlex.quote(root)}/.system pcc_age={age}\n{text}"
+    script = f"pcc_system={shlex.quote(SystemDir.on_vm(root).path)} pcc_age={age}\n{text}"
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]
     wrong = [line for line in lines if not _LINE.fullmatch(line)]

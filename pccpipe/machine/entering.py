@@ -6,10 +6,10 @@ import shlex
 from pathlib import PurePosixPath
 
 from pccpipe.errors import WorkspaceGone
+from pccpipe.layout import WORKSPACES
 
 GONE, LINK = 91, 92
 """Exit codes of a script that begins with `enter`."""
-_RUNS = "run-workspaces"
 
 # The question where one is comes after the step, so nothing can come between. A folder that its owner may not enter is
 # opened first.
@@ -38,7 +38,7 @@ def base_of(folder: str) -> tuple[str, str]:
     """Split a workspace's path: the part that may lead through links, and the part below it that may not."""
     parts = PurePosixPath(folder).parts
     # Above the folder of all runs, an operator may have laid out links as he likes.
-    at = parts.index(_RUNS) if _RUNS in parts else len(parts) - 1
+    at = parts.index(WORKSPACES) if WORKSPACES in parts else len(parts) - 1
     return str(PurePosixPath(*parts[:at])), str(PurePosixPath(*parts[at:]))
 
 

@@ -11,9 +11,10 @@ import shlex
 import threading
 from collections.abc import Callable
 
+from pccpipe.layout import GATES, SYSTEM
 from pccpipe.machine.retry import UNREACHABLE
 
-_THROUGH = re.compile(r"(/\.system)/gates/[1-9][0-9]{0,7}(?=/)")
+_THROUGH = re.compile(rf"(/{re.escape(SYSTEM)})/{GATES}/[1-9][0-9]{{0,7}}(?=/)")
 
 
 class Gate:
@@ -38,7 +39,7 @@ class Gate:
     @property
     def link(self) -> str:
         """Its path; empty before the lease was taken."""
-        return f"{self._system}/gates/{self._number}" if self._number else ""
+        return f"{self._system}/{GATES}/{self._number}" if self._number else ""
 
     def open(self, number: int, ask: Callable[[], None], look_again: Callable[[], None] | None) -> None:
         """The lease was taken under this number.

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from pccpipe import limits
 from pccpipe.errors import Fenced, Nonsense, Unavailable, VmBusy
+from pccpipe.layout import SystemDir
 from pccpipe.machine.base import Done, Machine, refused
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import reconnecting
@@ -92,7 +93,7 @@ class Lease:
         self._lost: str | None = None
         self._on_lost = on_lost
         self._heard = 0.0
-        self._gate = gate or Gate(f"{root}/.system")
+        self._gate = gate or Gate(SystemDir.on_vm(root).path)
         self._line = _line_for(in_line_for) if in_line_for else _Line()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
@@ -333,7 +334,7 @@ def program() -> str:
 
 def folder_of(root: str) -> str:
     """The folder with the lease, of a machine whose folder for projects is `root`."""
-    return f"{root}/.system/lease"
+    return SystemDir.on_vm(root).lease
 
 
 def _now() -> float:

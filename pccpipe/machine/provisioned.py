@@ -9,11 +9,10 @@ import msgspec
 from msgspec import Struct, field
 
 from pccpipe import limits
+from pccpipe.layout import PROVISIONED, SystemDir
 from pccpipe.machine.base import Machine, refused
 from pccpipe.machine.retry import reconnecting
 
-FILE = "provisioned.json"
-"""In the folder `.system` of the VM's root: the login's, mode 0600."""
 TIMEOUT = 15.0
 
 
@@ -36,7 +35,7 @@ def read_provisioned(machine: Machine, root: str) -> Provisioned | None:
 
     Raises `Unavailable`.
     """
-    file = shlex.quote(f"{root}/.system/{FILE}")
+    file = shlex.quote(SystemDir.on_vm(root).provisioned)
     # Another user's file, or one that others may write, is not what provision wrote.
     script = f"""
         [ -e {file} ] || [ -L {file} ] || exit 3
@@ -55,14 +54,14 @@ def read_provisioned(machine: Machine, root: str) -> Provisioned | None:
 
 def write_provisioned(machine: Machine, root: str, provisioned: Provisioned) -> None:
     """Replace the record, or begin one. Raises `Unavailable`."""
-    folder = shlex.quote(f"{root}/.system")
+    folder = shlex.quote(SystemDir.on_vm(root).path)
     text = shlex.quote(msgspec.json.encode(provisioned).decode())
     script = f"""
         export LC_ALL=C
         umask 077
         mkdir -p {folder} && cd -P {folder} || exit
-        new=$(mktemp ./.{FILE}.XXXXXX) || exit
-        printf %s {text} >"$new" && mv -f -T -- "$new" {FILE} || {{ rm -f -- "$new"; exit 1; }}"""
+        new=$(mktemp ./.{PROVISIONED}.XXXXXX) || exit
+        printf %s {text} >"$new" && mv -f -T -- "$new" {PROVISIONED} || {{ rm -f -- "$new"; exit 1; }}"""
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     if done.code:
         raise refused(machine.host, done.stderr.decode(errors="replace").strip() or f"{folder} cannot be written")

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pccpipe.layout import CANCEL_REQUESTS
 from pccpipe.record.ticker import TICKER
 
-CANCEL = "cancel-requests"
 LOOK_EVERY = 0.5
 """Seconds between two looks at the file."""
 
 
 def ask_to_cancel(run_dir: Path, by: str) -> None:
     """Ask once more. The first time the run is cancelled, after that its grace is cut short."""
-    with (run_dir / CANCEL).open("a", encoding="utf-8") as file:
+    with (run_dir / CANCEL_REQUESTS).open("a", encoding="utf-8") as file:
         file.write(f"{by} {whoami()}\n")
 
 
@@ -66,6 +66,6 @@ def obeyed(run_dir: Path, obey: Callable[[str, str], None]) -> Iterator[None]:
 
 def _requests(run_dir: Path) -> list[str]:
     try:
-        return (run_dir / CANCEL).read_text(encoding="utf-8", errors="replace").splitlines()
+        return (run_dir / CANCEL_REQUESTS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []

@@ -11,10 +11,8 @@ import os
 from pathlib import Path
 
 from pccpipe.errors import UsageError
+from pccpipe.layout import EVENTS, STATES, SYSTEM, system_folder
 
-SYSTEM = ".system"
-STATES = "run-state"
-"""The folder in `SYSTEM` for what is kept of the commands of runs."""
 IGNORE = ".gitignore"
 EVERYTHING = "*\n"
 GIT = ".git"
@@ -31,11 +29,6 @@ pcc_fence() {{ # FOLDER
 }}
 """
 """Defines the same for a POSIX shell of another machine."""
-
-
-def system_folder(runs_dir: Path) -> Path:
-    """The folder for all that runs have on this machine beside their records: `.system`, around those or in them."""
-    return runs_dir.parent if runs_dir.parent.name == SYSTEM else runs_dir / SYSTEM
 
 
 def fence_run(record: Path) -> None:
@@ -81,7 +74,7 @@ def _has_runs_alone(runs_dir: Path, new: str) -> bool:
 
 def _is_record(folder: Path) -> bool:
     # A run that begins just now has an empty folder.
-    return (folder / "events.jsonl").exists() or (folder / GIT).exists() or not any(folder.iterdir())
+    return (folder / EVENTS).exists() or (folder / GIT).exists() or not any(folder.iterdir())
 
 
 def refuse_links(workspace: Path, *folders: Path) -> None:

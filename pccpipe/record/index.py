@@ -7,9 +7,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pccpipe.layout import EVENTS
 from pccpipe.record.codec import UnreadableEventError, decode
 from pccpipe.record.events import Event, RunEnded, RunResumed, RunStarted, RunStopped, RunWaiting
-from pccpipe.record.journal import EVENTS
 from pccpipe.record.lock import is_abandoned
 from pccpipe.record.state import STOPPED, WAITING
 

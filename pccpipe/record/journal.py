@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pccpipe.errors import PccpipeError, RecordFull, UsageError
+from pccpipe.layout import EVENTS
 from pccpipe.record.codec import UnreadableEventError, decode, encode
 from pccpipe.record.events import (
     ActionDone,
@@ -28,9 +29,6 @@ from pccpipe.record.rate import Rate
 from pccpipe.record.room import Room
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-KEPT = ".kept-"
-"""In the name of a workspace on a VM that an earlier run of the same id left there."""
-EVENTS = "events.jsonl"
 
 Listener = Callable[[Event], None]
 

@@ -12,9 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from pccpipe.errors import UsageError
+from pccpipe.layout import LOCK
 from pccpipe.record.machine_id import machine_id
-
-LOCK = "lock"
 
 
 class RunLock:

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from pccpipe.layout import WITHOUT_LOGS
 from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.outcome import Stream
 from pccpipe.record.files import sync
@@ -18,10 +19,6 @@ from pccpipe.record.room import Room
 
 LEAST_LOG = 1 << 20
 """Bytes of a command's log in a run whose logs have all that they may."""
-
-
-_NO_LOGS = frozenset({"workspace", "workspace-sent", "artifacts", "pipeline-files"})
-"""Folders of a record that have no logs of commands, and any number of files."""
 
 
 class LogQuota:
@@ -41,7 +38,7 @@ class LogQuota:
         with self._lock:
             if self._used is None:
                 # Those of an earlier process of the run.
-                folders = [one for one in run_dir.iterdir() if one.is_dir() and one.name not in _NO_LOGS]
+                folders = [one for one in run_dir.iterdir() if one.is_dir() and one.name not in WITHOUT_LOGS]
                 logs = (log for folder in folders for log in folder.rglob("*.log"))
                 self._used = sum(log.stat().st_size for log in logs if log.is_file())
             granted = max(min(wanted, LEAST_LOG), min(wanted, self.most - self._used))

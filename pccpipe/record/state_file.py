@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 from pccpipe.errors import RecordFull
+from pccpipe.layout import RUN_JSON
 from pccpipe.record.events import Event, InputGiven, RunEnded, RunStopped, RunWaiting
 from pccpipe.record.files import write_atomically
 from pccpipe.record.room import Room, is_full
 from pccpipe.record.state import RunState, state_text
 from pccpipe.record.ticker import TICKER, Timer
 
-RUN_JSON = "run.json"
 WRITE_EVERY = 0.2
 """Seconds between two writings of run.json while the run goes on, at least."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pccpipe.layout import EVENTS
 from pccpipe.record.codec import UnreadableEventError, decode
 from pccpipe.record.events import Event
-from pccpipe.record.journal import EVENTS
 
 PIECE = 256 * 1024
 

@@ -11,10 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pccpipe.errors import PccpipeError
+from pccpipe.layout import VM_HISTORY
 from pccpipe.record.files import write_atomically
-
-FOLDER = ".vms"
-"""In the folder of the runs."""
 
 
 class VmHistory:
@@ -32,7 +30,7 @@ class VmHistory:
         self._vm = vm
         self._run_id = run_id
         self._may_be_own = resumes
-        self._file = runs_dir / FOLDER / f"{hashlib.sha256(vm.encode()).hexdigest()[:16]}.json"
+        self._file = runs_dir / VM_HISTORY / f"{hashlib.sha256(vm.encode()).hexdigest()[:16]}.json"
 
     def earlier(self) -> str | None:
         """Name an earlier run whose agent's code ran on the VM itself, in a sentence; None if none is known."""

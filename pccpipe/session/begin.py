@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from pccpipe.errors import RecordFull, UsageError
+from pccpipe.layout import EVENTS
 from pccpipe.outcome import IsolationMode, Place
-from pccpipe.record.journal import EVENTS
 from pccpipe.record.room import is_full
 from pccpipe.secrets.values import Secrets
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Upload

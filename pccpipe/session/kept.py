@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pccpipe.errors import UsageError
+from pccpipe.layout import PIPELINE, PIPELINE_FILES
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.files import write_atomically
@@ -14,10 +15,6 @@ from pccpipe.record.journal import read_events
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Pipeline, Project
 from pccpipe.spec.project import identity, load_project, run_locally
-
-PIPELINE = "pipeline.yaml"
-PIPELINE_FILES = "pipeline-files"
-"""In a run's folder: the pipeline as it ran, and the files that it names."""
 
 
 def keep_pipeline(pipeline: Pipeline, record: Path) -> None:

@@ -16,16 +16,16 @@ from msgspec import Struct
 
 from pccpipe.cancel import Halt
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
+from pccpipe.layout import COPY, SENT, STATES, SYNC_STATE, system_folder
 from pccpipe.machine.base import ByteStream, Machine, ProxyDoor
 from pccpipe.outcome import IsolationMode, Place, Reason
-from pccpipe.record.fence import STATES, system_folder
 from pccpipe.record.index import has_ended
 from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.values import Secrets
 from pccpipe.session.vm import ProjectVm
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
 from pccpipe.target import Target
-from pccpipe.workspace.state import STATE, has_only_copy_on_vm
+from pccpipe.workspace.state import has_only_copy_on_vm
 from pccpipe.workspace.sync import WorkspaceSync
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Folders(Struct, frozen=True):
         # Where version 0.1 kept it, for a run that it began.
         earlier = runs_dir.parent / STATES / run_id
         state = earlier if earlier.is_dir() and not state.exists() else state
-        return Folders(workspace, record, record / "workspace", record / "workspace-sent", state)
+        return Folders(workspace, record, record / COPY, record / SENT, state)
 
     @property
     def own(self) -> str:
@@ -116,7 +116,7 @@ class Assembly:
             remote=self.vm.workspace if self.vm else "",
             keeps_folder=bool(project.vm and project.vm.run_as),
             root=self._as_root,
-            state=folders.record / STATE,
+            state=folders.record / SYNC_STATE,
             own=folders.own,
             secrets=secrets,
         )

@@ -14,10 +14,10 @@ from concurrent import futures
 from typing import TYPE_CHECKING
 
 from pccpipe.errors import PccpipeError, VmBusy
+from pccpipe.layout import IO, KEPT, STATES, WORKSPACES, SystemDir
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import UNREACHABLE, reconnecting
 from pccpipe.record import fence
-from pccpipe.record.journal import KEPT
 from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
@@ -51,13 +51,14 @@ class ProjectVm:
         has_only_copy: Callable[[str], bool],
     ) -> None:
         self.root = vm.root
-        self.folder = f"{vm.root}/.system/run-workspaces/{run_id}"
+        system = SystemDir.on_vm(vm.root)
+        self.folder = system.workspace(run_id)
         """The login's, for the run's copy of the code."""
-        self.workspace = f"{self.folder}/workspace" if vm.run_as else self.folder
+        self.workspace = system.workspace(run_id, of_account=bool(vm.run_as))
         """The run's copy of the code, there."""
-        self.state = f"{vm.root}/.system/run-state/{run_id}"
+        self.state = system.state(run_id)
         """What is kept of its commands, there."""
-        self.gate = Gate(f"{vm.root}/.system")
+        self.gate = Gate(system.path)
         """What the run begins its commands by, there."""
         self._vm = vm
         self._run_id = run_id
@@ -243,8 +244,8 @@ class ProjectVm:
 
         machine = self._connection()
         # The project's folder may be a git repository: a step's git must not find it.
-        listing = "pcc_fence .; ls -1 run-workspaces run-state run-io"
-        listing = f"{fence.SCRIPT}cd {shlex.quote(self.root)}/.system && {{ {listing}; }} 2>/dev/null; :"
+        listing = f"pcc_fence .; ls -1 {WORKSPACES} {STATES} {IO}"
+        listing = f"{fence.SCRIPT}cd {shlex.quote(SystemDir.on_vm(self.root).path)} && {{ {listing}; }} 2>/dev/null; :"
         done = reconnecting(machine, lambda: machine.run(listing))
         there = set(done.stdout.decode(errors="replace").split())
         if self._run_id in there and not self._resumes:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Lost, Nonsense, ResultError
+from pccpipe.layout import COMMANDS
 from pccpipe.machine.answers import EXIT_CODES, number
 from pccpipe.machine.base import refused
 from pccpipe.outcome import Stream
@@ -49,7 +50,7 @@ class Files:
     def __init__(self, place: RunDir) -> None:
         self._place = place
         self.state = Path(place.state)
-        self.commands = self.state / "commands"
+        self.commands = self.state / COMMANDS
 
     def make(self) -> None:
         """Make the folders. Raises `Unavailable`."""

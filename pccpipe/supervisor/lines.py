@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
+from pccpipe.layout import SUPERVISOR, SUPERVISOR_LOCK
 from pccpipe.machine.local import LocalMachine, spawn
 from pccpipe.outcome import Reason
 from pccpipe.supervisor import wire
-from pccpipe.supervisor.loop import LOCK, SOCKET
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which the supervisor must answer; it has a few files to write."""
@@ -126,7 +126,7 @@ def begin(machine: LocalMachine, place: RunDir) -> Line:
 
 def connect(state: str) -> Line | None:
     """Reach the supervisor of a run that lives; None if there is none."""
-    path = f"{state}/{SOCKET}"
+    path = f"{state}/{SUPERVISOR}"
     stream = socket.socket(socket.AF_UNIX)
     stream.settimeout(ANSWER_TIMEOUT)
     try:
@@ -135,7 +135,7 @@ def connect(state: str) -> Line | None:
         else:
             with tempfile.TemporaryDirectory(prefix="pcc-", dir="/tmp") as folder:
                 Path(folder, "s").symlink_to(Path(state).absolute())
-                stream.connect(f"{folder}/s/{SOCKET}")
+                stream.connect(f"{folder}/s/{SUPERVISOR}")
     except OSError:
         stream.close()
         return None
@@ -145,7 +145,7 @@ def connect(state: str) -> Line | None:
 def is_alive(state: str) -> bool:
     """Whether a supervisor of the run lives: it holds a lock, which the kernel lets go at its end."""
     try:
-        lock = os.open(f"{state}/{LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        lock = os.open(f"{state}/{SUPERVISOR_LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

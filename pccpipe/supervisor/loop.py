@@ -25,12 +25,11 @@ import select
 import sys
 import time
 
+from pccpipe.layout import SUPERVISOR, SUPERVISOR_LOCK
 from pccpipe.supervisor import wire
 from pccpipe.supervisor.spool import Spool
 from pccpipe.supervisor.work import NotBegun, Order, Work
 
-SOCKET = "supervisor"
-LOCK = "supervisor.lock"
 _RECEIVED = 256 << 10
 """Bytes that are received at a time."""
 _BACKLOG = 64
@@ -269,7 +268,7 @@ def _identity() -> bytes:
 
 def _lock() -> None:
     """Raises OSError if another supervisor of the run lives on."""
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(SUPERVISOR_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
@@ -283,11 +282,11 @@ def _lock() -> None:
 
 def _listen() -> socket.socket:
     server = socket.socket(socket.AF_UNIX)
-    new = f"{SOCKET}.{os.getpid()}"
+    new = f"{SUPERVISOR}.{os.getpid()}"
     # By its name alone: the whole path may be too long for a socket's address.
     server.bind(new)
     server.listen(_BACKLOG)
-    os.rename(new, SOCKET)
+    os.rename(new, SUPERVISOR)
     return server
 
 
@@ -316,6 +315,6 @@ def main() -> None:
         Supervisor(first, server, umask).run()
     finally:
         try:
-            os.unlink(SOCKET)
+            os.unlink(SUPERVISOR)
         except OSError:
             pass

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
-from pccpipe import limits
+from pccpipe import layout, limits
 from pccpipe.cancel import Halt
 from pccpipe.detached.programs import KILL_AFTER, make_folder, write_files
 from pccpipe.detached.programs import RunDir as StatePlace
@@ -44,6 +44,7 @@ from pccpipe.docker_api.settings import (
 )
 from pccpipe.docker_api.stream import EngineAnswer
 from pccpipe.errors import ActionError, Broken, Fenced, Lost, Nonsense, Refused, Unavailable
+from pccpipe.layout import COMMANDS, IO, STATES, WORKSPACES, SystemDir
 from pccpipe.machine.account import Account
 from pccpipe.machine.answers import IDS, df_column, number, number_or_none
 from pccpipe.machine.base import MAKE_ROOM, Listener, Machine, ProxyDoor, left_there, refused
@@ -171,7 +172,7 @@ class ContainerTarget:
             # Without the gate, a container that was made before it was removed does not start.
             self._place.reached(self._place.file_of(command.id, "in")),
             self._place.file_of(command.id, "out"),
-            f"{self._place.state}/proxy",
+            f"{self._place.state}/{layout.PROXY}",
             self._place.file_of(command.id, "cover"),
         )
         name = container_name(self._run_id, command)
@@ -357,10 +358,10 @@ class ContainerTarget:
         """Remove what the machine has of the commands but their own processes' files, which are not ours."""
         state = shlex.quote(self._place.state)
         let_go = f"{holder.functions(self._engine.socket)}{holder.let_all_go(self._place)}"
-        empty = self._emptied(f"{self._place.state}/commands/*.out")
-        folders = f"{state}/commands {state}/proxy"
+        empty = self._emptied(f"{self._place.state}/{COMMANDS}/*.out")
+        folders = f"{state}/{COMMANDS} {state}/{layout.PROXY}"
         open_up = f"{{ chmod -R u+rwX {folders}; rm -rf {folders}; }}"
-        remove = f"{{ rm -rf {folders} || {open_up}; rmdir {state}; }} 2>/dev/null; [ ! -e {state}/commands ]"
+        remove = f"{{ rm -rf {folders} || {open_up}; rmdir {state}; }} 2>/dev/null; [ ! -e {state}/{COMMANDS} ]"
         if self._machine.run(f"{let_go}\n{empty}{remove}").code == 0:
             return []
         what, fix = f"the folder {self._place.state}", f"sudo rm -rf {state}, there"
@@ -383,7 +384,7 @@ class ContainerTarget:
             return
         with self._door_lock:
             if self._served is None:
-                path = f"{self._place.state}/proxy/{relay.SOCKET}"
+                path = f"{self._place.state}/{layout.PROXY}/{relay.SOCKET}"
                 self._served = self._door.serving.serve_socket(path, self._door.accept, open_to_all=bool(self._account))
 
     def _lay_out(self, command: Command, name: str, paths: Paths) -> tuple[int, int]:
@@ -510,15 +511,16 @@ class ContainerTarget:
         """Name what takes most of pccpipe's own folder there, if that can be counted in a moment."""
         if self._root is None:
             return ""
+        system = SystemDir.on_vm(self._root).path
         # Of names that a run's code can have made, none is asked for.
-        count = "timeout 5 du -sk run-workspaces run-state run-io 2>/dev/null | sort -n | tail -n 1"
+        count = f"timeout 5 du -sk {WORKSPACES} {STATES} {IO} 2>/dev/null | sort -n | tail -n 1"
         try:
-            said = self._machine.run(f"cd {shlex.quote(self._root)}/.system && {count}", timeout=15).stdout
+            said = self._machine.run(f"cd {shlex.quote(system)} && {count}", timeout=15).stdout
         except UNREACHABLE:
             return ""
         match said.decode(errors="replace").split():
-            case [kilobytes, "run-workspaces" | "run-state" | "run-io" as name] if size := number_or_none(kilobytes):
-                return f"; largest: {self._root}/.system/{name} ({size / 1000:.1f} MB)"
+            case [kilobytes, name] if name in (WORKSPACES, STATES, IO) and (size := number_or_none(kilobytes)):
+                return f"; largest: {system}/{name} ({size / 1000:.1f} MB)"
             case _:
                 return ""
 

@@ -12,6 +12,7 @@ from pccpipe.detached.commands import Detached
 from pccpipe.detached.programs import KILL_AFTER
 from pccpipe.detached.programs import RunDir as StatePlace
 from pccpipe.detached.proxy_port import ProxyPort
+from pccpipe.layout import LANE
 from pccpipe.machine.base import ByteStream, ProxyDoor
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import Place
@@ -99,7 +100,7 @@ class LocalTarget:
         return self._supervised.close()
 
     def _has_lanes(self) -> bool:
-        return any(Path(self._state.state).glob("lane-*"))
+        return any(Path(self._state.state).glob(f"{LANE}*"))
 
     @property
     def _earlier(self) -> Detached:

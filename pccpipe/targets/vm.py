@@ -11,6 +11,7 @@ from pccpipe.detached.programs import KILL_AFTER
 from pccpipe.detached.programs import RunDir as StatePlace
 from pccpipe.detached.proxy_port import ProxyPort
 from pccpipe.detached.running import LOST_AFTER, DetachedRunning
+from pccpipe.layout import SystemDir
 from pccpipe.machine.account import Account
 from pccpipe.machine.base import Machine, ProxyDoor, refused
 from pccpipe.machine.gate import Gate
@@ -51,9 +52,9 @@ class VmTarget:
         has_workspace: Callable[[], bool] = lambda: False,
         gate: Gate | None = None,
     ) -> None:
-        self.workspace = account.workspace if account else f"{root}/.system/run-workspaces/{run_id}"
+        self.workspace = account.workspace if account else SystemDir.on_vm(root).workspace(run_id)
         """The run's copy of the code, on the VM."""
-        self.state = f"{root}/.system/run-state/{run_id}"
+        self.state = SystemDir.on_vm(root).state(run_id)
         """Where all else of the run is kept on the VM, until `close`."""
         self._connection = connection
         self._account = account

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from pccpipe.layout import RUNS
 from pccpipe.outcome import Outcome, Reason
 from pccpipe.paste import operands
 from pccpipe.record.state import RunState
@@ -13,8 +14,6 @@ from pccpipe.views.text import harmless_line
 from pccpipe.words import duration
 
 FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
-RUNS_DIR = Path(".system/runs")
-"""The folder of the runs that a command finds without `--runs-dir`."""
 REASONS: dict[Reason, str] = {
     Reason.SSH_NAME_UNKNOWN: "the VM's name is unknown",
     Reason.SSH_REFUSED: "the VM refused the connection",
@@ -71,7 +70,7 @@ def cancelled_text(state: RunState) -> str:
 def next_command(state: RunState, record: Path, verb: str, *names: str) -> str:
     """Give a command about the run that works in the current folder: `pccpipe logs r1 'unit[node=20]'`."""
     runs_dir = record.parent
-    elsewhere = "" if runs_dir.absolute() == RUNS_DIR.absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    elsewhere = "" if runs_dir.absolute() == Path(RUNS).absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
     return f"pccpipe {verb}{elsewhere} {operands(state.run_id, *names)}"
 
 

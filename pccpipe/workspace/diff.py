@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from pccpipe import limits as all_limits
 from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
+from pccpipe.layout import DIFFED
 from pccpipe.record.files import replacing
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.base import Changed
@@ -47,7 +48,7 @@ def make_diff(
     Raises ActionError, Halted.
     """
     # Beside the tree, because hard links need its file system.
-    with tempfile.TemporaryDirectory(dir=now.parent, prefix=".diff-") as name:
+    with tempfile.TemporaryDirectory(dir=now.parent, prefix=DIFFED) as name:
         folder = Path(name)
         # git takes the names in the patch from these folders' names.
         refused = _lay_out(sent, now, folder / "a", folder / "b", limits, halt)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from pccpipe import limits
 from pccpipe.errors import ActionError, LimitExceeded
+from pccpipe.layout import SYSTEM
 from pccpipe.workspace.gitignore import Patterns, Tree
 from pccpipe.workspace.names import composed, is_git
 
@@ -17,7 +18,7 @@ SECRET_NAMES = (".env*", ".control-secrets*", "id_rsa", "id_dsa", "id_ecdsa", "i
 """Names of what a workspace's owner keeps to himself, in .gitignore's words."""
 OF_MACOS = (".DS_Store", "._*")
 """Names of what macOS makes by itself, and nobody wants."""
-ALWAYS = (".git", "node_modules", ".system", *OF_MACOS, *SECRET_NAMES)
+ALWAYS = (".git", "node_modules", SYSTEM, *OF_MACOS, *SECRET_NAMES)
 """Names that stay at home wherever they are, in whatever case: where `.ENV` is `.env`, programs read it."""
 GITIGNORE = ".gitignore"
 

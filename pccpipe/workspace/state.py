@@ -9,11 +9,9 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from pccpipe.layout import SYNC_STATE
 from pccpipe.record.files import write_atomically
 from pccpipe.workspace.base import Side
-
-STATE = "workspace.json"
-"""The name of that file."""
 
 
 class WorkspaceState(Struct):
@@ -48,7 +46,7 @@ def has_only_copy_on_vm(record: Path) -> bool:
     True if the record does not say.
     """
     try:
-        state = WorkspaceState.load(record / STATE)
+        state = WorkspaceState.load(record / SYNC_STATE)
     except FileNotFoundError:
         return False  # the run never uploaded anything
     except (OSError, ValueError, LookupError, TypeError):

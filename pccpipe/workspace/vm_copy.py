@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError, Lost, Unavailable
+from pccpipe.layout import WORKSPACES
 from pccpipe.machine.base import Done, Machine, is_full, refused
 from pccpipe.machine.entering import check_entered, enter
 from pccpipe.machine.haltable import until_halted
@@ -135,7 +136,7 @@ def _removal(remote: str, *, keeps_folder: bool) -> str:
     # Remove the run's own folder and nothing else, whatever the settings say.
     own = folder.parent if keeps_folder else folder
     assert folder.is_absolute()
-    assert own.parent.name == "run-workspaces"
+    assert own.parent.name == WORKSPACES
     assert own.name not in {"", ".", ".."}
     name = shlex.quote(own.name if not keeps_folder else remote)
     if not keeps_folder:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pccpipe import limits
+from pccpipe.layout import PROVISIONED
 from pccpipe.machine.local import LocalMachine
-from pccpipe.machine.provisioned import FILE, Provisioned, read_provisioned, write_provisioned
+from pccpipe.machine.provisioned import Provisioned, read_provisioned, write_provisioned
 from pccpipe.machine.startup import changed, startup_files
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
@@ -31,8 +32,8 @@ def test_the_record_comes_back_as_it_was_written_and_only_its_owner_may_read_it(
     write_provisioned(here, str(tmp_path), Provisioned())
     write_provisioned(here, str(tmp_path), WRITTEN)
     assert read_provisioned(here, str(tmp_path)) == WRITTEN
-    assert [path.name for path in (tmp_path / ".system").iterdir()] == [FILE]
-    assert (tmp_path / ".system" / FILE).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / ".system").iterdir()] == [PROVISIONED]
+    assert (tmp_path / ".system" / PROVISIONED).stat().st_mode & 0o777 == 0o600
 
 
 def problem(root: Path) -> str:
@@ -47,7 +48,7 @@ def problem(root: Path) -> str:
     ["", "{", "[]", '{"images": 1}', "\ud800", "[" * 100_000, '{"x": ' * 9999, " " * (limits.PROVISIONED.most + 1)],
 )
 def test_a_record_that_makes_no_sense_is_a_problem_and_no_traceback(tmp_path: Path, text: str) -> None:
-    file = tmp_path / ".system" / FILE
+    file = tmp_path / ".system" / PROVISIONED
     file.parent.mkdir()
     file.write_bytes(text.encode(errors="surrogatepass"))
     file.chmod(0o600)
@@ -55,7 +56,7 @@ def test_a_record_that_makes_no_sense_is_a_problem_and_no_traceback(tmp_path: Pa
 
 
 def test_a_link_a_folder_or_a_file_that_others_may_write_is_no_record(tmp_path: Path) -> None:
-    file, other = tmp_path / ".system" / FILE, tmp_path / "other"
+    file, other = tmp_path / ".system" / PROVISIONED, tmp_path / "other"
     write_provisioned(LocalMachine(), str(tmp_path), WRITTEN)
     file.chmod(0o660)
     assert "only the login user" in problem(tmp_path)

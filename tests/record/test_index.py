@@ -6,11 +6,12 @@ import socket
 import subprocess
 from pathlib import Path
 
+from pccpipe.layout import EVENTS, LOCK
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.events import RunStarted, StepStarted, Warned
 from pccpipe.record.index import list_runs
-from pccpipe.record.journal import EVENTS, Journal
-from pccpipe.record.lock import LOCK, RunLock
+from pccpipe.record.journal import Journal
+from pccpipe.record.lock import RunLock
 from pccpipe.record.tail import GrowingJournal
 from tests.record.script import default_run
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pytest_mock import MockerFixture
 
 from pccpipe.errors import RecordFull, UsageError
+from pccpipe.layout import EVENTS
 from pccpipe.outcome import Outcome, Place, Stream
 from pccpipe.record.codec import encode
 from pccpipe.record.events import ActionDone, CommandEnded, Event, Happening, Output, StepEnded, StepStarted, Warned
-from pccpipe.record.journal import EVENTS, Journal, check_run_id, read_events
+from pccpipe.record.journal import Journal, check_run_id, read_events
 from pccpipe.record.room import Room
 from pccpipe.secrets.mask import Masker
 from tests.disk import SmallDisk

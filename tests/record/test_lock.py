@@ -13,7 +13,8 @@ import pytest
 from pytest_mock import MockerFixture
 
 from pccpipe.errors import UsageError
-from pccpipe.record.lock import LOCK, RunLock, is_abandoned, last_holder
+from pccpipe.layout import LOCK
+from pccpipe.record.lock import RunLock, is_abandoned, last_holder
 from pccpipe.record.machine_id import machine_id
 
 ID = "0123456789abcdef" * 2

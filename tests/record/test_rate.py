@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pccpipe import limits
+from pccpipe.layout import EVENTS
 from pccpipe.outcome import Outcome
 from pccpipe.record.events import CommandEnded, ModelUsed, RunEnded, StepStarted, Warned
-from pccpipe.record.journal import EVENTS, Journal, read_events
+from pccpipe.record.journal import Journal, read_events
 
 
 def used(calls: int, step: str = "a") -> ModelUsed:

@@ -4,11 +4,12 @@ import json
 import time
 from pathlib import Path
 
+from pccpipe.layout import RUN_JSON
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.events import Happening, RoundStarted, RunEnded, StepEnded, StepStarted, Warned
 from pccpipe.record.journal import Journal
 from pccpipe.record.state import RunState, load_state
-from pccpipe.record.state_file import RUN_JSON, WRITE_EVERY, StateFile
+from pccpipe.record.state_file import WRITE_EVERY, StateFile
 from tests.growth import is_linear
 from tests.record.script import BOXED, DIGEST, LOCAL, WORDS, default_run, downgraded, events, ran, started
 

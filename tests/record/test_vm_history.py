@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pccpipe.record.vm_history import FOLDER, VmHistory
+from pccpipe.layout import VM_HISTORY
+from pccpipe.record.vm_history import VmHistory
 
 VM = "192.0.2.1:22"
 
@@ -21,7 +22,7 @@ def test_a_vm_is_remembered_for_every_other_run_and_names_the_file_to_remove(tmp
     words = history(tmp_path, "night-2").earlier()
     assert words
     assert "night-1" in words
-    assert str(next((tmp_path / FOLDER).iterdir())) in words
+    assert str(next((tmp_path / VM_HISTORY).iterdir())) in words
     assert history(tmp_path, "night-2", "192.0.2.2:22").earlier() is None
 
 
@@ -39,5 +40,5 @@ def test_the_first_run_stays(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_no_reason_to_trust_the_vm(tmp_path: Path) -> None:
     history(tmp_path, "night-1").remember()
-    next((tmp_path / FOLDER).iterdir()).write_text("{")
+    next((tmp_path / VM_HISTORY).iterdir()).write_text("{")
     assert "unknown run" in (history(tmp_path, "night-2").earlier() or "")

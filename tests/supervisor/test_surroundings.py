@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from pccpipe.errors import Lost, Refused, Unavailable
+from pccpipe.layout import SUPERVISOR
 from pccpipe.outcome import Reason, Stream
 from pccpipe.supervisor import lines, wire
-from pccpipe.supervisor.loop import SOCKET
 from pccpipe.supervisor.running import LEAST_AHEAD
 from pccpipe.supervisor.work import Order, Work
 from pccpipe.target import Chunk, Command, Exit
@@ -135,7 +135,7 @@ def test_nonsense_at_its_socket_ends_that_connection_alone(stand: Stand, said: b
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.settimeout(5)
         folder = os.open(stand.state, os.O_RDONLY)
-        stranger.connect(f"/proc/self/fd/{folder}/{SOCKET}")
+        stranger.connect(f"/proc/self/fd/{folder}/{SUPERVISOR}")
         os.close(folder)
         try:
             stranger.sendall(said)

@@ -14,6 +14,7 @@ from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, wa
 from pccpipe.checkup.context import ACCOUNT, CheckContext
 from pccpipe.data_files import data_path
 from pccpipe.errors import Unavailable
+from pccpipe.layout import SystemDir
 from pccpipe.machine.answers import IDS, number, number_or_none
 from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import Reason
@@ -166,15 +167,15 @@ def _flaw(context: CheckContext, name: str, facts: Mapping[str, str]) -> Finding
 def _close(context: CheckContext, name: str, hole: tuple[str, str]) -> Fix | None:
     """The command that closes a hole."""
     kind, words = hole
-    user, sudo, system = context.machine.facts.user, context.sudo, f"{context.root}/.system"
+    user, sudo, system = context.machine.facts.user, context.sudo, SystemDir.on_vm(context.root)
     # The account itself has said that: no path of its choice is closed to all, or given to root.
     path = next((words.removeprefix(verb) for verb in _VERBS if words.startswith(verb)), "")
     is_ours = path.startswith((f"{context.root}/", f"{context.machine.facts.home}/"))
     thing = operands(path)
     match kind:
-        case "mode" if path == f"{system}/run-state":
+        case "mode" if path == system.states:
             return Fix(f"chmod 700 {thing}", is_safe=True)
-        case "mode" if path == f"{system}/run-workspaces":
+        case "mode" if path == system.workspaces:
             return Fix(f"chmod 711 {thing}", is_safe=True)
         case "mode" if path.startswith("/") and words.startswith("write"):
             return Fix(f"{sudo}chmod go-w {thing}")

@@ -17,6 +17,7 @@ from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, wa
 from pccpipe.checkup.checks.sshd import allow_forwarding
 from pccpipe.checkup.context import DOCKERFILE, IMAGE, PROBED, CheckContext
 from pccpipe.errors import Unavailable
+from pccpipe.layout import SystemDir
 from pccpipe.machine.base import ByteStream, ProxyDoor
 from pccpipe.outcome import IsolationMode, Reason
 from pccpipe.target import Command, ContainerSettings, Exit, Running
@@ -166,18 +167,18 @@ def _probe(context: CheckContext) -> Mapping[str, str]:
 
 def _run_probe(context: CheckContext) -> Mapping[str, str]:
     """Run one container as an agent's would be, and read what it says. Raises `Unavailable`."""
-    system = f"{context.root}/.system"
-    workspace = f"{system}/run-workspaces/{context.run_id}"
+    system = SystemDir.on_vm(context.root)
+    workspace = system.workspace(context.run_id)
     target = ContainerTarget(
         context.machine,
         context.run_id,
-        f"{system}/run-state/{context.run_id}",
+        system.state(context.run_id),
         lambda: workspace,
         context.engine.socket,
         door=ProxyDoor(context.serving, lambda stream: _answer(stream, context.run_id)),
     )
     # As a run makes it: the account for workspace code cannot list it.
-    folder = shlex.quote(f"{system}/run-workspaces")
+    folder = shlex.quote(system.workspaces)
     make = f"mkdir -p {shlex.quote(system)} && {{ [ -d {folder} ] || mkdir -m 711 {folder}; }}"
     made = context.run(f"{make} && mkdir {shlex.quote(workspace)}")
     if made.code:

@@ -8,8 +8,9 @@ import time
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
 from pccpipe.checkup.context import CheckContext
 from pccpipe.errors import Unavailable
+from pccpipe.layout import SystemDir
 from pccpipe.machine.logind import ends_logins, spare_login
-from pccpipe.machine.provisioned import FILE, read_provisioned
+from pccpipe.machine.provisioned import read_provisioned
 from pccpipe.machine.script import read_to_end
 from pccpipe.machine.startup import changed, startup_files
 from pccpipe.outcome import Reason
@@ -109,7 +110,7 @@ def login_shell(context: CheckContext) -> Finding:
 def startup(context: CheckContext) -> Finding:
     """Say whether the files that the login's shell and sshd obey are as `provision` found them."""
     known = read_provisioned(context.machine, context.root)
-    record = f"{context.root}/.system/{FILE}"
+    record = SystemDir.on_vm(context.root).provisioned
     accept = Fix(f"rm {shlex.quote(record)}   # if you made the change; then pccpipe provision")
     if known is None:
         return skipped(f"there is no {record} to compare with: provision writes it")

@@ -10,6 +10,7 @@ from pccpipe.checkup.context import CheckContext
 from pccpipe.gc.decide import ThingKind
 from pccpipe.gc.report import Fate
 from pccpipe.gc.unknown import in_words, unknown_processes
+from pccpipe.layout import SYSTEM
 from pccpipe.machine.answers import number
 
 
@@ -27,7 +28,7 @@ def strays(context: CheckContext) -> Finding:
         return ok("no process, no lease and no file that is of no run")
     if not going and not failed:
         more = f" and {len(found.strange) - 3} more" if len(found.strange) > 3 else ""
-        remove = Fix(f"ls -la {shlex.quote(context.root)}/.system/*   # remove what nobody needs")
+        remove = Fix(f"ls -la {shlex.quote(context.root)}/{SYSTEM}/*   # remove what nobody needs")
         return warning(f"not of pccpipe: {', '.join(found.strange[:3])}{more}; gc leaves it", remove)
     return wrong(
         "; ".join([*going, *failed]), Fix(context.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers)

@@ -8,6 +8,7 @@ import time
 from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
 from pccpipe.checkup.checks.leftovers import collect_leftovers
 from pccpipe.checkup.context import CheckContext
+from pccpipe.layout import SYSTEM
 from pccpipe.machine.answers import df_column, number_or_none
 from pccpipe.outcome import IsolationMode
 from pccpipe.targets.container import LEAST_FREE, LEAST_INODES
@@ -38,7 +39,7 @@ def folder(context: CheckContext) -> Finding:
     """Whether the user may write where runs have their folders."""
     facts, root = context.machine.facts, shlex.quote(context.root)
     script = (
-        f'd={root}/.system; [ -d "$d" ] || d={root}; [ -d "$d" ] && [ -w "$d" ] && [ -x "$d" ] && exit; '
+        f'd={root}/{SYSTEM}; [ -d "$d" ] || d={root}; [ -d "$d" ] && [ -w "$d" ] && [ -x "$d" ] && exit; '
         'ls -ld "$d" 2>&1; exit 1'
     )
     done = context.run(script)
@@ -46,8 +47,8 @@ def folder(context: CheckContext) -> Finding:
         return ok(f"{context.root} can be written")
     said = done.stdout.decode(errors="replace").strip()
     make = f"{context.sudo}install -d -o {facts.uid} -g {facts.gid} {root}"
-    owner = f"{context.sudo}chown {facts.uid}:{facts.gid} {root}/.system"
-    fix = owner if ".system" in said else make
+    owner = f"{context.sudo}chown {facts.uid}:{facts.gid} {root}/{SYSTEM}"
+    fix = owner if SYSTEM in said else make
     return wrong(f"{context.root} cannot be written by {facts.user}: {said}", Fix(fix, is_safe=True))
 
 
