@@ -179,7 +179,7 @@ def _run_probe(context: CheckContext) -> Mapping[str, str]:
     )
     # As a run makes it: the account for workspace code cannot list it.
     folder = shlex.quote(system.workspaces)
-    make = f"mkdir -p {shlex.quote(system)} && {{ [ -d {folder} ] || mkdir -m 711 {folder}; }}"
+    make = f"mkdir -p {shlex.quote(system.path)} && {{ [ -d {folder} ] || mkdir -m 711 {folder}; }}"
     made = context.run(f"{make} && mkdir {shlex.quote(workspace)}")
     if made.code:
         raise Unavailable(Reason.WORKSPACE_REFUSED, made.stderr.decode(errors="replace").strip())
