@@ -46,7 +46,7 @@ def read_json(data: bytes, where: str, values: Limit = limits.JSON_VALUES, depth
     except (ValueError, RecursionError) as error:
         raise NotJson(f"{where} is not valid JSON: {error}") from None
     if half := _half_in(value):
-        raise NotJson(f"{where} has half a character in it (U+{ord(half):04X})")
+        raise NotJson(f"{where} contains half a character (U+{ord(half):04X})")
     return value
 
 
@@ -117,7 +117,7 @@ def _half_in(value: Json) -> str:
 
 
 def _no_constant(word: str) -> Json:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _finite(text: str) -> float:

@@ -69,8 +69,8 @@ def test_a_number_has_so_many_digits_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"NaN", "NaN is no number"),
-        (b"[-Infinity]", "-Infinity is no number"),
+        (b"NaN", "NaN is not a JSON number"),
+        (b"[-Infinity]", "-Infinity is not a JSON number"),
         (b"1e999", "too large"),
         (b"[-1e999]", "too large"),
         (b'"\\ud800"', "half a character"),

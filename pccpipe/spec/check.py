@@ -79,7 +79,7 @@ class _Checker:
     def check(self) -> None:
         for path, value in walk(self.data):
             if isinstance(value, float) and not math.isfinite(value):
-                self.values.say(path, f"`{value}` is no number that can be used here", "leave it out, or quote a text")
+                self.values.say(path, f"`{value}` is not a usable number", "leave it out, or quote it as text")
         for path, step in (*_steps(self.data, "steps"), *_steps(self.data, "always")):
             self._unique(path, step)
         self._written_out()
@@ -118,10 +118,10 @@ class _Checker:
             return
         if step_id in self.step_ids:
             first = self.source.of_value((*self.step_ids[step_id], "id"))
-            here = first.file == self.source.of_value((*path, "id")).file
-            where = f"on line {first.line}" if here else f"at {first}"
-            message = f"there is a step `{step_id}` already, {where}"
-            self.values.say((*path, "id"), message, "ids are unique in the whole pipeline")
+            is_same_file = first.file == self.source.of_value((*path, "id")).file
+            where = f"on line {first.line}" if is_same_file else f"at {first}"
+            message = f"duplicate step id `{step_id}`: first used {where}"
+            self.values.say((*path, "id"), message, "ids must be unique in the whole pipeline")
         else:
             self.step_ids[step_id] = path
 
@@ -155,9 +155,9 @@ class _Checker:
         whole = settings(self.containers, chain)
         network = whole.get("network", "bridge")
         if whole.get("egress") and network != "none" and {"egress", "network"} & spec.keys():
-            message = f"`egress:` would hold nothing back: the network of `{name}` is `{network}`"
+            message = f"`egress:` has no effect: the network of `{name}` is `{network}`"
             self.values.say(
-                (*path, "egress"), message, "say `network: none`; the proxy is then the only way out", at_key=True
+                (*path, "egress"), message, "set `network: none`, so that the proxy is the only way out", at_key=True
             )
 
     def _capabilities(self, name: str, chain: Sequence[str]) -> None:
@@ -168,8 +168,8 @@ class _Checker:
             key = next(
                 key for key in ("capabilities", "user", "new_privileges") if key in mapping(self.containers[name])
             )
-            message = "capabilities reach nobody but root, and this container's commands are another user's"
-            hint = "say `user: root` as well, or `new_privileges: true` if it is for setuid programs"
+            message = "`capabilities` have no effect: this container's commands do not run as root"
+            hint = "set `user: root` too, or `new_privileges: true` for setuid programs"
             self.values.say(("containers", name, key), message, hint, at_key=True)
 
     def _sequence(self, path: KeyPath, steps: Json, visible: Visible) -> None:
@@ -237,7 +237,7 @@ class _Checker:
         if "pipefail" in _listed(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
             at = path if "shell_options" in step else ("defaults",)
             self.values.say(
-                (*at, "shell_options"), "`pipefail` is an option of bash's, and the shell is sh", "say `shell: bash`"
+                (*at, "shell_options"), "`pipefail` is an option of bash, and the shell is sh", "set `shell: bash`"
             )
         for index, name in enumerate(_listed(step.get("secrets"))):
             if isinstance(name, str) and name not in self.secrets:
@@ -251,9 +251,12 @@ class _Checker:
         is_counted = any(secret.get("via") == "proxy" for secret in named)
         for key in ("max_tokens", "budget"):
             if key in step and not is_counted:
-                message = f"`{key}` counts what goes through the proxy, and no secret of this step does"
+                message = f"`{key}` has no effect: no secret of this step goes through the proxy"
                 self.values.say(
-                    (*path, key), message, "give the model's key `via: proxy`, and name it here", at_key=True
+                    (*path, key),
+                    message,
+                    "set `via: proxy` for the model's key, and list it in the step's `secrets:`",
+                    at_key=True,
                 )
         for name, spec in mapping(step.get("files")).items():
             self._file((*path, "files", name), mapping(spec), visible)
@@ -262,8 +265,8 @@ class _Checker:
         self._writes((*path, "result", "path"), step, result.get("path"), visible)
         self.values.schema((*path, "result", "schema"), result.get("schema"))
         if "account" in step and on != "vm":
-            message = f"a step with `on: {on}` has no account on the VM"
-            self.values.say((*path, "account"), message, "leave out `account:`, or say `on: vm`", at_key=True)
+            message = f"`account` is for steps with `on: vm`, and this one has `on: {on}`"
+            self.values.say((*path, "account"), message, "leave out `account:`, or set `on: vm`", at_key=True)
         if fallback := mapping(step.get("fallback")):
             self._fallback((*path, "fallback"), fallback, on, visible)
             script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")
@@ -276,13 +279,13 @@ class _Checker:
             return
         for key in sorted(visible.legs):
             if not re.search(rf"\bmatrix\b(?:\.{re.escape(key)}\b|\[|\s*\|)", name):
-                message = f"all legs of the matrix would write this file, as `{key}` is not in its name"
-                self.values.say(path, message, f"put ${{{{ matrix.{key} }}}} into it")
+                message = f"all legs of the matrix would write this file: its name lacks `{key}`"
+                self.values.say(path, message, f"add ${{{{ matrix.{key} }}}} to the name")
                 return
         own, place = str(step.get("id")), posixpath.normpath(name)
         if "${{" not in name and self._written.setdefault(place, own) != own:
             message = f"the step `{self._written[place]}` writes the same file"
-            self.values.say(path, message, "give one of them another name: the last would win")
+            self.values.say(path, message, "rename one of them: the last one would overwrite the other")
 
     def _file(self, path: KeyPath, spec: Mapping[str, Json], visible: Visible) -> None:
         self.values.text((*path, "text"), spec.get("text"), visible)
@@ -317,8 +320,8 @@ class _Checker:
             hint = f"such as `container: {known}`" if known else "declare one under `containers:`, and name it here"
             self.values.say(at, "`on: container` needs a `container:`", hint)
         if isinstance(container, str) and on in {"local", "vm"}:
-            message = f"a step with `on: {on}` runs in no container"
-            hint = "leave out `container:`, or say `on: container`"
+            message = f"a step with `on: {on}` does not run in a container"
+            hint = "leave out `container:`, or set `on: container`"
             self.values.say((*path, "container"), message, hint, at_key=True)
         self.values.text((*path, "cwd"), host.get("cwd"), visible)
         self.values.texts((*path, "env"), host.get("env"), visible)
@@ -329,13 +332,13 @@ class _Checker:
         if to not in _PLACES:
             return
         if on == "local":
-            message = "a step that runs here has nothing to fall back to"
+            message = "a step with `on: local` cannot fall back: it already runs on this machine"
             self.values.say(path, message, "leave out `fallback:`", at_key=True)
         elif to == on:
-            message = f"the step runs on `{on}` already: a fallback is to another place"
+            message = f"the step already runs on `{on}`: a fallback needs another place"
             self.values.say((*path, "on"), message)
         elif on == "vm" and to == "container":
-            message = "where the VM is not to be had, its containers are not either"
+            message = "without the VM, its containers are unavailable too"
             self.values.say((*path, "on"), message, "fall back to `local`")
 
     def _unknown(self, path: KeyPath, what: str, name: str, known: Mapping[str, Json], otherwise: str = "") -> None:

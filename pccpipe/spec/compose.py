@@ -127,7 +127,7 @@ def too_many() -> str:
 
 def too_deep() -> str:
     """Say that a value is nested too deep."""
-    return f"this is nested over {limits.PIPELINE_DEPTH.most} deep"
+    return f"this is nested over {limits.PIPELINE_DEPTH.most} levels deep"
 
 
 class _OpenCollection(Struct):

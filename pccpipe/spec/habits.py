@@ -18,11 +18,11 @@ NAMES = {
     "always": "put the step under `always:`",
     "cancelled": "under `always:` write run.outcome == 'cancelled'",
     "contains": "write 'a' in NAME",
-    "env": 'a variable is "$NAME" in `run:`',
+    "env": 'in `run:` write a variable as "$NAME"',
     "failure": "for one step write steps.ID.failed; under `always:` write run.outcome == 'failed'",
-    "fromJSON": "a step's `result` is JSON that is read already",
+    "fromJSON": "a step's `result` is parsed JSON already",
     "startsWith": "write NAME.startswith('a')",
-    "success": "leave it out: a step runs only if those before it went well",
+    "success": "leave it out: a step runs only if the steps before it succeeded",
     "toJSON": "write NAME | tojson",
 }
 """What other systems have in expressions, and what says the same here."""
@@ -41,9 +41,9 @@ def of_script(script: str, shell: str) -> MessageAndHint | None:
         program = line.removeprefix("/usr/bin/env").split() or ["PROGRAM"]
         name = program[0].rpartition("/")[2] or "PROGRAM"
         hint = f"""put the script into `files:` (`NAME: {{text: ...}}`), and write `run: {name} "$PCC_IN/NAME"`"""
-        return f"`#!` has no effect: `run:` is read by {shell}", hint
+        return f"`#!` has no effect: {shell} reads `run:`", hint
     if named[1] == "bash" and shell != "bash":
-        return f"`#!` has no effect: `run:` is read by {shell}", "say `shell: bash`"
+        return f"`#!` has no effect: {shell} reads `run:`", "set `shell: bash`"
     return None
 
 
@@ -51,8 +51,8 @@ def of_variable(name: str, value: object) -> MessageAndHint | None:
     """A variable whose new value names the old one, as in a shell."""
     if not isinstance(value, str) or not any(name in match.groups() for match in _VARIABLE.finditer(value)):
         return None
-    message = f"`${name}` is not expanded here: the command would get these letters"
-    return message, f'write it into `run:`, as its first line: export {name}="{value}"'
+    message = f"`${name}` is not expanded here: the command would see it as plain text"
+    return message, f'set it on the first line of `run:`: export {name}="{value}"'
 
 
 def of_download(path: object) -> MessageAndHint | None:
@@ -61,8 +61,8 @@ def of_download(path: object) -> MessageAndHint | None:
     if not wild:
         return None
     folder = wild.string[: wild.start()].rpartition("/")[0]
-    hint = f"name each file, or the folder that they are in{f': `{folder}`' if folder else ''}"
-    return f"`{wild[0]}` is only a letter here: a download names files and folders", hint
+    hint = f"name each file, or their folder{f': `{folder}`' if folder else ''}"
+    return f"`{wild[0]}` is not a wildcard here: a download names files and folders", hint
 
 
 def of_comparison(
@@ -87,7 +87,7 @@ def of_comparison(
             numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
             if not numbers:
                 return None
-            message = f"the values of `matrix.{name}` are text, and the number {numbers[0]} is none of them"
+            message = f"the values of `matrix.{name}` are text, and {numbers[0]} is a number"
             return message, f"write '{numbers[0]}', or `matrix.{name} | float`"
         case _:
             return None

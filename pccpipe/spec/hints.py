@@ -24,8 +24,8 @@ OTHER_TOOLS = {
     ("a step", "uses"): "there are no actions: `upload: workspace` copies the code",
     ("a step", "needs"): "steps run in order; `parallel:` runs them side by side",
     ("a step", "depends_on"): "steps run in order; `parallel:` runs them side by side",
-    ("a step", "script"): "the commands stand under `run:`",
-    ("the file", "jobs"): "there are no jobs: `steps:` stands at the top",
+    ("a step", "script"): "put the commands under `run:`",
+    ("the file", "jobs"): "there are no jobs: put `steps:` at the top level",
     ("the file", "stages"): "there are no stages: `steps:` run in order",
 }
 """What people write who know another tool, and what to write here, by place and key."""
@@ -35,7 +35,7 @@ def where_known(key: str, path: KeyPath, known: Sequence[str]) -> str:
     """A hint with the place where a key belongs that is a good one elsewhere; empty if there is none."""
     definitions = json.loads(schema_text("pipeline"))
     if "isolation_mode" in known:
-        return "it is a key of a pipeline, and this is a project file" if key in definitions["properties"] else ""
+        return "it belongs in a pipeline, and this is a project file" if key in definitions["properties"] else ""
     places = {
         "the file itself, without indentation": definitions,
         "a step": definitions["definitions"]["step"],
@@ -47,28 +47,28 @@ def where_known(key: str, path: KeyPath, known: Sequence[str]) -> str:
     }
     if path and path[0] in {"vm", "inputs", "secrets"}:
         return ""
-    return next((f"it is a key of {place}" for place, schema in places.items() if key in schema["properties"]), "")
+    return next((f"it belongs to {place}" for place, schema in places.items() if key in schema["properties"]), "")
 
 
 KEY_HINTS = {
-    ("the file", "version"): "write `version: 1` on its first line",
+    ("the file", "version"): "write `version: 1` on the first line",
     ("the file", "name"): "such as `name: my-pipeline`",
-    ("the file", "steps"): "a pipeline is a list of steps: `steps:`, and under it `- id: test` with `run: npm test`",
+    ("the file", "steps"): "write `steps:`, and under it `- id: test` with `run: npm test`",
     ("the file", "id"): "such as `id: my-project`",
-    ("the file", "vm"): "`isolation_mode: vm` needs to know how the VM is reached",
-    ("a step", "id"): "the name by which expressions and logs know it, such as `id: test`",
-    ("a step", "steps"): "what is to be repeated stands under `steps:`, beside `repeat:`",
-    ("`repeat`", "max"): "how often at most, such as `max: 10`",
-    ("`fallback`", "on"): "where to run instead, such as `on: local`",
-    ("`result`", "path"): "where it comes home to, such as `path: builder/result.json`",
-    ("`build`", "image"): "the tag of what is built, such as `image: my-image:latest`",
+    ("the file", "vm"): "with `isolation_mode: vm` it says how to reach the VM",
+    ("a step", "id"): "expressions and logs name the step by it, such as `id: test`",
+    ("a step", "steps"): "put the steps to repeat under `steps:`, next to `repeat:`",
+    ("`repeat`", "max"): "the most rounds, such as `max: 10`",
+    ("`fallback`", "on"): "the place to run instead, such as `on: local`",
+    ("`result`", "path"): "the result's file in the run's folder, such as `path: builder/result.json`",
+    ("`build`", "image"): "the tag of the image, such as `image: my-image:latest`",
     ("`build`", "context"): "the folder with the Dockerfile, such as `context: docker`",
-    ("`vm`", "external_ip"): "its address or name",
+    ("`vm`", "external_ip"): "the VM's address or name",
 }
 
 
 def small_hint(path: KeyPath) -> str:
-    return "a plain number is bytes: write 512m or 4g" if path[-1:] == ("memory",) else ""
+    return "a plain number means bytes: write 512m or 4g" if path[-1:] == ("memory",) else ""
 
 
 def type_hint(value: object, types: list[str], path: KeyPath) -> str:
@@ -76,7 +76,7 @@ def type_hint(value: object, types: list[str], path: KeyPath) -> str:
         case ("run",) if isinstance(value, list):
             return "write it as one line, as you would type it in a shell"
         case ("steps" | "always" | "parallel",) if isinstance(value, dict):
-            return "each step is an item of it: `- id: NAME`"
+            return "write each step as an item: `- id: NAME`"
         case (int(),) if path[-2:-1] in {("steps",), ("always",), ("parallel",)}:
             return f"write `- id: NAME`{f', and under it `run: {value}`' if isinstance(value, str) else ''}"
         case ("fallback",) if isinstance(value, str):
@@ -99,21 +99,21 @@ def type_hint(value: object, types: list[str], path: KeyPath) -> str:
     return ""
 
 
-NO_LIMIT = "there is always a limit: without `timeout:` it is 6 h for a step, and 5 min under `always:`"
+NO_LIMIT = "a limit always applies: without `timeout:`, 6 h for a step and 5 min under `always:`"
 
 
 def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str:
     match path[-1] if path else "":
         case "id" if len(path) == 1:
-            return "use letters, digits, `.`, `_` and `-`, at most 100"
+            return "use letters, digits, `.`, `_` and `-`, at most 100 characters"
         case "user" | "external_ip":
-            return "no login and no host begins with `-`: ssh would take it for an option"
+            return "a login or host cannot begin with `-`: ssh would read it as an option"
         case "run_as":
-            return "write the name of an account: small letters, digits, `_` and `-`, such as `pccrun`"
+            return "write the name of an account: lowercase letters, digits, `_` and `-`, such as `pccrun`"
         case "root" | "engine_socket":
-            return "write the whole path, such as /home/project"
+            return "write an absolute path, such as /home/project"
         case "id" | "fails_as":
-            return "use small letters, digits and `_` (in an id also `-`), a letter first, at most 40"
+            return "use lowercase letters, digits and `_` (in an id also `-`), a letter first, at most 40 characters"
         case "timeout" if "0" in value and not re.search("[1-9]", value):
             return NO_LIMIT
         case "timeout" | "backoff" | "lost_after":
@@ -125,9 +125,9 @@ def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str
         case "tokens":
             return "write a number of tokens such as 500k or 2M, or one ${{ expression }}"
         case int() if "egress" in path:
-            return "write a domain such as registry.npmjs.org, *.example.org or HOST:PORT, without https:// and path"
+            return "write a domain such as registry.npmjs.org, *.example.org or HOST:PORT, without https:// or a path"
         case int() if "shared_home" in path:
-            return "write the whole path on the VM, such as /opt/node"
+            return "write an absolute path on the VM, such as /opt/node"
         case int() if "allow" in path:
             return "write a method and a path below `upstream:`, such as POST /responses"
         case _:

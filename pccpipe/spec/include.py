@@ -35,7 +35,7 @@ def find_pipeline(path: Path) -> Path:
     if found:
         return found
     near = did_you_mean(name, built_in_names()) if may_be_built_in(name) else ""
-    raise UsageError(f"there is no file {path}", f"of the built-in pipelines, {near}" if near else "")
+    raise UsageError(f"there is no file {path}", f"built-in pipelines: {near}" if near else "")
 
 
 def with_included(source: Source, problems: list[Problem]) -> tuple[Source | None, list[Problem]]:
@@ -57,7 +57,7 @@ def with_included(source: Source, problems: list[Problem]) -> tuple[Source | Non
                 for each in (bad, *bad.others)
             ]
         except OSError as error:
-            return None, [_problem(chain[-1], at, UsageError(f"it cannot be read: {error.strerror}"))]
+            return None, [_problem(chain[-1], at, UsageError(f"cannot read the included file: {error.strerror}"))]
         except UsageError as error:
             return None, [_problem(chain[-1], at, error)]
         chain.append(found)
@@ -80,7 +80,7 @@ def located(problem: Problem, source: Source) -> Problem:
         return problem
     lines = source.included[problem.position.file]
     line = lines[problem.position.line - 1] if problem.position.line <= len(lines) else ""
-    unset = "; `unset:` leaves out a key of a step" if source.changes else ""
+    unset = "; `unset:` removes a key of a step" if source.changes else ""
     return replace(problem, line=line, hint=_included_at(problem.hint, source.of_value(("include",)), unset))
 
 
@@ -94,7 +94,7 @@ def _find(name: str, chain: Sequence[Source]) -> Path:
     if may_be_built_in(name):
         found = built_in(name)
         if found is None:
-            hint = f"{did_you_mean(name, built_in_names())} (a file of yours has an ending, or begins with ./)"
+            hint = f"{did_you_mean(name, built_in_names())} (a file's name has an ending, or begins with ./)"
             raise UsageError(f"there is no built-in pipeline `{name}`", hint)
     else:
         try:
@@ -114,12 +114,12 @@ def _find(name: str, chain: Sequence[Source]) -> Path:
 def _check_limits(chain: Sequence[Source]) -> None:
     if len(chain) > limits.INCLUDED.most:
         raise UsageError(
-            f"over {limits.INCLUDED.most} files include one another", "let one of them include what is further down"
+            f"over {limits.INCLUDED.most} files include one another", "let one of them include a file further down"
         )
     if sum(len(each.text) for each in chain) > limits.PIPELINE.most:
-        raise UsageError(f"with what is included, the pipeline has over {limits.PIPELINE.most // 1024} KiB")
+        raise UsageError(f"with its included files, the pipeline has over {limits.PIPELINE.most // 1024} KiB")
     if sum(each.count for each in chain) > limits.PIPELINE_VALUES.most:
-        raise UsageError(f"with what is included, the pipeline has over {limits.PIPELINE_VALUES.most:,} values")
+        raise UsageError(f"with its included files, the pipeline has over {limits.PIPELINE_VALUES.most:,} values")
 
 
 def _problem(source: Source, at: Position, wrong: UsageError) -> Problem:

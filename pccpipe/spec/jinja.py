@@ -37,7 +37,7 @@ class SyntaxProblem(Struct, frozen=True):
     """Of the text, from 1."""
 
 
-_TOO_DEEP = SyntaxProblem("it is nested too deep", "give a part of it a step or an input of its own")
+_TOO_DEEP = SyntaxProblem("it is nested too deep", "move a part of it into a step or an input of its own")
 
 
 class Analysis(Struct, frozen=True):
@@ -132,12 +132,12 @@ def _expression(source: str) -> TemplateExpression:
 
 def _sound(text: str) -> str:
     if "\0" in text:
-        raise TemplateRuntimeError("a value has a NUL character in it, which no script, variable or text file can hold")
+        raise TemplateRuntimeError("a value contains a NUL character, which no script, variable or text file can hold")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        raise TemplateRuntimeError(f"a value has half a character in it (U+{code:04X})") from None
+        raise TemplateRuntimeError(f"a value contains half a character (U+{code:04X})") from None
     return text
 
 
@@ -169,7 +169,7 @@ def _too_long(source: str, *, is_expression: bool) -> SyntaxProblem | None:
     while is_expression or (begin := source.find("${{", begin)) >= 0:
         end = len(source) if is_expression else source.find("}}", begin)
         if (end if end >= 0 else len(source)) - begin > most:
-            hint = "give a part of it a step or an input of its own"
+            hint = "move a part of it into a step or an input of its own"
             return SyntaxProblem(limits.EXPRESSION.exceeded("it"), hint, source.count("\n", 0, begin) + 1)
         if is_expression or end < 0:
             break
@@ -256,16 +256,16 @@ def _in_words(message: str, *, is_expression: bool) -> tuple[str, str]:
     if char := re.match(r"unexpected char (?:'(.)'|\"(.)\") at", message):
         found = char[1] or char[2]
         if found in "'\"":
-            return "a quote has no end", ""
-        return f"`{found}` has no meaning in it", _OPERATORS.get(found, "")
+            return "a quote is never closed", ""
+        return f"unexpected `{found}`", _OPERATORS.get(found, "")
     if message == "expected token 'name', got '|'":
-        return "`||` has no meaning in it", _OPERATORS["|"]
+        return "unexpected `||`", _OPERATORS["|"]
     if message == "unexpected '='":
-        return "`=` has no meaning in it", _OPERATORS["="]
+        return "unexpected `=`", _OPERATORS["="]
     if message.startswith("Expected an expression, got 'end of print statement'") or not message:
-        return "there is nothing in it", "write an expression, such as inputs.name"
+        return "it is empty", "write an expression, such as inputs.name"
     if "unexpected '}}'" in message:
         return message, "write one ${{ }} around the whole, or none"
     if "end of template" in message and "tags" not in message:
-        return ("it ends too early", "") if is_expression else ("it has no end: `}}` is missing", "")
+        return ("it ends too early", "") if is_expression else ("`}}` is missing", "")
     return message.replace("end of print statement", "}}"), ""

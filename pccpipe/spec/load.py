@@ -91,6 +91,6 @@ def _unreadable(path: Path, error: OSError) -> UsageError:
         case IsADirectoryError():
             return UsageError(f"{path} is a folder", "name the files in it")
         case PermissionError():
-            return UsageError(f"cannot read {path}: you have no permission to")
+            return UsageError(f"cannot read {path}: permission denied")
         case _:
             return UsageError(f"cannot read {path}: {error.strerror}")

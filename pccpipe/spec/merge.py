@@ -123,7 +123,11 @@ class _Merger:
             if inner in self._change and inner not in self._found:
                 self._found.add(inner)
                 group = mapping(step)["id"]
-                self._say(("change", inner), f"`{inner}` is inside of `{group}`, which is removed here", "remove one")
+                self._say(
+                    ("change", inner),
+                    f"`{inner}` is inside `{group}`, which is removed here",
+                    "drop one of the changes",
+                )
 
     def _step(self, old: KeyPath, step: Json, new: KeyPath, change: Mapping[str, Json]) -> Json:
         if not isinstance(step, dict):
@@ -154,7 +158,7 @@ class _Merger:
         keys = [key if isinstance(key, str) else "" for key in listed(unset)]
         for index, key in enumerate(keys):
             if key and key not in step:
-                self._say((*where, index), f"`{name}` has no `{key}` that could be unset", did_you_mean(key, step))
+                self._say((*where, index), f"cannot unset `{key}`: `{name}` does not have it", did_you_mean(key, step))
         return [key for key in keys if key in step]
 
     def _unknown(self) -> None:
@@ -165,7 +169,7 @@ class _Merger:
             if name not in self._found and name not in known:
                 message = f"there is no step `{name}` in {self._under.file}"
                 if name in self._under.removed:
-                    message = f"the step `{name}` is removed already, at {self._under.removed[name]}"
+                    message = f"the step `{name}` is already removed, at {self._under.removed[name]}"
                 self._say(("change", name), message, did_you_mean(name, known))
 
     def _say(self, path: KeyPath, message: str, hint: str) -> None:

@@ -86,18 +86,18 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
                 yield f"`project` has no `{rest[0]}`", "it has `id`"
         case "iteration":
             if not visible.iteration:
-                yield "`iteration` is known only inside of a `repeat:`", ""
+                yield "`iteration` exists only inside a `repeat:`", ""
         case "matrix":
             if not visible.matrix:
-                yield "`matrix` is known only in a step with a `matrix:`", ""
+                yield "`matrix` exists only in a step with a `matrix:`", ""
             elif rest and rest[0] not in visible.matrix:
                 yield f"the matrix has no `{rest[0]}`", did_you_mean(rest[0], visible.matrix)
         case "target":
             if not visible.target:
-                yield "`target` is known only in what a `run:` step runs", ""
+                yield "`target` exists only in a step with `run:`", ""
         case "secrets":
-            hint = 'name it in the step\'s `secrets:`, and write "$NAME" in `run:`'
-            yield "a secret has no place in an expression", hint
+            hint = 'list it in the step\'s `secrets:`, and write "$NAME" in `run:`'
+            yield "an expression cannot use a secret", hint
         case "range":
             pass
         case _:
@@ -105,7 +105,7 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
             known = ["inputs", "steps", "run", "project", *(name for name, here in places.items() if here)]
             hint = habits.NAMES.get(root) or did_you_mean(root, known)
             if root in habits.STEP_OUTCOMES:
-                hint = f"a text has quotes: '{root}'"
+                hint = f"quote text: '{root}'"
             yield f"`{root}` is not defined", hint
 
 
@@ -145,21 +145,21 @@ def _step_problems(rest: Sequence[str], visible: Visible, declared: Declared) ->
         yield f"there is no step `{name}`", f"for `{whole}` write steps['{whole}']: a `-` is read as minus"
         return
     if name not in declared.steps and name in declared.removed:
-        yield f"the step `{name}` is removed, at {declared.removed[name]}", "change what names it, or leave it there"
+        yield f"the step `{name}` is removed, at {declared.removed[name]}", "change this reference, or keep the step"
         return
     if name not in declared.steps:
         yield f"there is no step `{name}`", did_you_mean(name, declared.steps)
         return
     if name == visible.own and name not in visible.steps:
         if not {"answers", "last_result"} & set(rest[1:2]):
-            yield f"`{name}` is this step: of itself it knows only its `answers` and its `last_result`", ""
+            yield f"`{name}` is this step: it can use only its own `answers` and `last_result`", ""
     elif name not in visible.steps and declared.steps is not ANY_NAME:
-        yield f"the step `{name}` comes later, so nothing is known of it here", f"move `{name}` before this"
+        yield f"the step `{name}` runs later: it has no outcome here yet", f"move `{name}` before this step"
     if len(rest) > 1 and rest[1] not in STEP_NAMES:
         yield f"a step has no `{rest[1]}`", did_you_mean(rest[1], STEP_NAMES)
     if rest[1:2] in (("result",), ("last_result",)):
         if name in declared.matrices:
-            yield f"each leg of `{name}` has a result of its own: the step has none", "read the files that they left"
+            yield f"`{name}` has no result: each leg of its matrix has its own", "read the files of the legs"
         elif len(rest) > 2 and name in declared.result_keys and rest[2] not in declared.result_keys[name]:
             hint = did_you_mean(rest[2], declared.result_keys[name])
-            yield f"by its schema the result of `{name}` has no `{rest[2]}`", hint
+            yield f"the result of `{name}` has no `{rest[2]}`: its schema does not allow one", hint

@@ -14,11 +14,11 @@ def beside(folder: Path, name: str) -> Path:
     Raises ValueError for a name that no file can have, with the end of a sentence about it.
     """
     if "\0" in name:
-        raise ValueError("has a NUL character in it")
+        raise ValueError("contains a NUL character")
     try:
         return folder / Path(name).expanduser()
     except RuntimeError:
-        raise ValueError("begins with a home folder that is not known") from None
+        raise ValueError("begins with an unknown home folder") from None
 
 
 def read_file(path: Path, limit: Limit) -> bytes:

@@ -97,8 +97,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near := nearest(word, words):
         return f"did you mean `{near}`?"
     if len(words) == 1:
-        return f"it can only be `{words[0]}`"
-    return f"known are: {', '.join(f'`{word}`' for word in words)}" if 0 < len(words) <= 14 else ""
+        return f"the only one is `{words[0]}`"
+    return f"known: {', '.join(f'`{word}`' for word in words)}" if 0 < len(words) <= 14 else ""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

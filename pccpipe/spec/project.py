@@ -59,7 +59,7 @@ def run_locally(project: Project) -> Project:
     """
     if project.isolation_required:
         raise UsageError(
-            f"{project.path} says `isolation: required`: nothing runs on this machine instead, as --local asks",
+            f"--local is not allowed: {project.path} has `isolation: required`",
             "leave out --local",
         )
     return replace(project, isolation_mode=IsolationMode.LOCAL, vm=None, local=True)
@@ -104,19 +104,19 @@ def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> li
 
     user = vm.get("user") or environ.get(USER_VARIABLE)
     if "run_as" in vm and vm["run_as"] in (user, "root"):
-        who = "root" if vm["run_as"] == "root" else "the user that logs in"
+        who = "root" if vm["run_as"] == "root" else "the login user"
         say("run_as", f"`run_as` names {who}: steps need an account of their own", "such as `run_as: pccrun`")
     if "shared_home" in vm and "run_as" not in vm:
-        hint = "write `run_as:` as well, or leave out `shared_home`"
-        say("shared_home", "`shared_home` is for the steps of a `run_as` account, and there is none", hint)
+        hint = "set `run_as:` too, or leave out `shared_home`"
+        say("shared_home", "`shared_home` has no effect without `run_as`", hint)
     if "user" not in vm and not environ.get(USER_VARIABLE):
         say("user", "`vm:` needs a `user`", f"write it here, or set {USER_VARIABLE}")
     elif "user" not in vm and str(user).startswith("-"):
-        say("user", f"{USER_VARIABLE} in the environment begins with `-`: ssh would take it for an option")
+        say("user", f"{USER_VARIABLE} in the environment begins with `-`: ssh would read it as an option")
     key = vm.get("key_path") or environ.get(KEY_VARIABLE)
     jump_key = vm.get("jump_key_path")
     if jump_key is not None and "proxy_jump" not in vm:
-        say("jump_key_path", "`jump_key_path` is for the hosts of `proxy_jump`, and there is none")
+        say("jump_key_path", "`jump_key_path` has no effect without `proxy_jump`")
         jump_key = None
     whose = "`key_path`" if "key_path" in vm else f"{KEY_VARIABLE} in the environment"
     paths = [("key_path", key, whose), ("jump_key_path", jump_key, "`jump_key_path`")]

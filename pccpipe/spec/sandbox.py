@@ -157,7 +157,7 @@ class Environment(ImmutableSandboxedEnvironment):
             case "+", _, _:
                 pass
             case _:
-                raise SecurityError(f"`{operator}` is not for these values")
+                raise SecurityError(f"`{operator}` does not work with these values")
         return super().call_binop(context, operator, left, right)
 
     def call_filter(
@@ -268,7 +268,7 @@ def _is_missing(value: object) -> bool:
 def _args(values: object) -> Raw:
     items = _listed(values)
     if not isinstance(items, list | tuple):
-        raise FilterArgumentError("`args` makes words of a list, and this is none")
+        raise FilterArgumentError("`args` needs a list")
     return Raw(" ".join(shlex.quote(plain(item)) for item in items))
 
 
@@ -293,7 +293,7 @@ def _round(value: float, precision: int = 0, method: Literal["common", "ceil", "
 def _sum(values: Iterable[object], attribute: str | int | None = None, start: float = 0) -> object:
     # Lists would be copied once for each that is added.
     if not isinstance(start, int | float):
-        raise FilterArgumentError("`sum` is for numbers")
+        raise FilterArgumentError("`sum` needs numbers")
     return do_sum(text_environment(blocks=False), values, attribute, start)
 
 
@@ -307,7 +307,7 @@ def _as_json(value: object) -> object:
         return value
     if isinstance(value, NoResult):
         return None
-    raise TypeError(f"{type(value).__name__} has no JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _bounded(size: int) -> None:

@@ -59,10 +59,10 @@ def _not_json(path: Path, error: json.JSONDecodeError) -> Problem:
     end = error.pos + (error.doc[error.pos : error.pos + 1] == ",")
     before, after = error.doc[:end].rstrip(SPACE), error.doc[end:].lstrip(SPACE)
     if before.endswith(",") and after.startswith(("}", "]")):
-        offset, words = len(before) - 1, f"a comma with nothing between it and the `{after[0]}`"
+        offset, words = len(before) - 1, f"a comma right before `{after[0]}`"
     line = error.doc.count("\n", 0, offset) + 1
     at = Position(str(path), line, offset - error.doc.rfind("\n", 0, offset))
-    return Problem(at, f"this is no valid JSON: {words}", "", error.doc.split("\n")[line - 1], Rule.YAML)
+    return Problem(at, f"invalid JSON: {words}", "", error.doc.split("\n")[line - 1], Rule.YAML)
 
 
 def find_schema(name: str, folder: Path) -> Mapping[str, object]:

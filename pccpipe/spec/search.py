@@ -18,7 +18,7 @@ from pccpipe.outcome import Place
 from pccpipe.spec.model import Pipeline, Run
 from pccpipe.spec.project import DEFAULT_FILE
 
-WAY_ON = "write a project file (pccpipe init, or --project FILE), or run all of it on this machine with --local"
+WAY_ON = "write a project file (pccpipe init), name one (--project FILE), or run everything on this machine (--local)"
 
 
 class ProjectFile(Struct, frozen=True):
@@ -47,9 +47,9 @@ def find_project_file(
         # Where it lies, and where it leads if it is a link.
         places = os.path.realpath(file.parent), os.path.realpath(file)
         if not is_at_work_in_it and any(_is_in(place, around) for place in places):
-            passed_over[str(file)] = f"{file} is not taken: it lies in the workspace (--project {file} takes it)"
+            passed_over[str(file)] = f"ignored {file}: it is in the workspace (to use it: --project {file})"
         elif not set(_owners([file])) <= trusted:
-            passed_over[str(file)] = f"{file} is not taken: it is another user's (--project {file} takes it)"
+            passed_over[str(file)] = f"ignored {file}: it belongs to another user (to use it: --project {file})"
         else:
             return ProjectFile(file, tuple(passed_over.values()))
     return ProjectFile(None, tuple(passed_over.values()))
@@ -59,14 +59,14 @@ def step_that_needs_a_project(pipeline: Pipeline) -> str | None:
     """The id of a step that asks for a VM or a container, and what it asks for, in words; None if none does."""
     for step in pipeline.all_steps():
         if isinstance(step.body, Run) and step.body.where.on is not Place.LOCAL:
-            return f"the step {step.id} asks for `on: {step.body.where.on.value}`"
+            return f"the step {step.id} has `on: {step.body.where.on.value}`"
     return None
 
 
 def refuse_without_project(pipeline: Pipeline, way_on: str = WAY_ON) -> None:
     """Raise UsageError if a pipeline needs a project file; nobody else says where its steps are to run."""
     if needs := step_that_needs_a_project(pipeline):
-        raise UsageError(f"{needs}, and there is no project file that says where that is", way_on)
+        raise UsageError(f"{needs}, and no project file says where that is", way_on)
 
 
 def refuse_required(pipeline: Pipeline) -> None:
@@ -75,7 +75,7 @@ def refuse_required(pipeline: Pipeline) -> None:
         body = step.body
         if isinstance(body, Run) and body.isolation_required and body.where.on is not Place.LOCAL:
             raise UsageError(
-                f"the step {step.id} has `isolation: required`: it does not run on this machine, as --local asks",
+                f"--local is not allowed: the step {step.id} has `isolation: required`",
                 "leave out --local, and give a project file",
             )
 

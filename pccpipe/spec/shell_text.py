@@ -22,23 +22,23 @@ from msgspec import Struct
 class _Inside(Enum):
     """What the reader is inside of."""
 
-    PARENS = "within parentheses"
-    SINGLE = "within single quotes"
-    DOLLAR_SINGLE = "within $'...'"
-    DOUBLE = "within double quotes"
-    BACKQUOTES = "within backquotes"
-    BRACES = "within ${...}"
-    ARITHMETIC = "within ((...)), where a value can become a command"
-    ARITHMETIC_PARENS = "within parentheses in ((...)), where a value can become a command"
+    PARENS = "inside parentheses"
+    SINGLE = "inside single quotes"
+    DOLLAR_SINGLE = "inside $'...'"
+    DOUBLE = "inside double quotes"
+    BACKQUOTES = "inside backquotes"
+    BRACES = "inside ${...}"
+    ARITHMETIC = "inside ((...)), where a value can become a command"
+    ARITHMETIC_PARENS = "inside parentheses in ((...)), where a value can become a command"
     HEREDOC = "in a here-document"
     COMMENT = "in a comment, which a line break in the value would end"
-    UNCLEAR = "behind a place where shells differ on what is quoted"
+    UNCLEAR = "after a place where shells differ on quoting"
 
 
-_BEHIND_BACKSLASH = r"right behind a `\`"
-_BEHIND_DOLLAR = "right behind a `$`"
-_AS_HEREDOC_END = "where the end of a here-document is named"
-_SUBSCRIPT = "within the brackets of an array, where a value can become a command"
+_BEHIND_BACKSLASH = r"right after a `\`"
+_BEHIND_DOLLAR = "right after a `$`"
+_AS_HEREDOC_END = "in the end marker of a here-document"
+_SUBSCRIPT = "inside the brackets of an array, where a value can become a command"
 
 _HEREDOC = re.compile(r"""<<(-?)[ \t]*(?:'([^'\n]+)'|"([^"\n\\$`]+)"|(\\?)([\w.,/@%+=:-]+))(?=[\s;&|()<>]|\Z)""")
 _CASE = re.compile(r"case(?![\w.-])")

@@ -133,8 +133,8 @@ def parse_source(data: bytes, file: str) -> Source:
         before = data[: error.start].decode("utf-8")
         at = _end_of(before, file)
         if b"\0" in data[:4096]:
-            raise BadYaml(at, "the file is binary, no text") from None
-        raise BadYaml(at, f"the file is no UTF-8 text: here is the byte 0x{data[error.start]:02X}") from None
+            raise BadYaml(at, "the file is binary, not text") from None
+        raise BadYaml(at, f"the file is not UTF-8 text: invalid byte 0x{data[error.start]:02X}") from None
     try:
         return _parsed(text, file)
     except BadYaml as bad:
@@ -159,8 +159,8 @@ def _parsed(text: str, file: str) -> Source:
         code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "?")
         offset = max(text.find(chr(code)), 0)  # libyaml's own position is one of bytes
         at = _end_of(text[:offset], file)
-        hint = f'in double quotes it can be written as "\\u{code:04X}"' if code < 0xD800 else ""
-        raise BadYaml(at, f"the character U+{code:04X} may not stand in YAML", hint) from None
+        hint = f'write it in double quotes as "\\u{code:04X}"' if code < 0xD800 else ""
+        raise BadYaml(at, f"YAML does not allow the character U+{code:04X}", hint) from None
     if node is None:
         raise BadYaml(start, "the file is empty")
     builder = _DataBuilder(file)
@@ -221,7 +221,7 @@ class _DataBuilder:
                 place.text = node.text
             return value
         if node.tag not in _CORE_TAGS and not node.tag.endswith((":map", ":seq")):
-            raise BadYaml(at, f"the tag {node.tag} is not known here")
+            raise BadYaml(at, f"unknown tag {node.tag}")
         if isinstance(node, YamlMapping):
             return self._mapping(node, place, depth)
         assert isinstance(node, YamlSequence)
@@ -234,14 +234,14 @@ class _DataBuilder:
         for key_node, value_node in self._pairs(node, depth):
             at = self.at(key_node)
             if not isinstance(key_node, YamlScalar):
-                self._say(at, "a key must be a word, and this is a list or a mapping")
+                self._say(at, "a key must be text, not a list or a mapping")
                 continue
             key = key_node.text
             if key in built:
                 first = place.at((key,))
                 assert first
                 assert first.key
-                self._say(at, f"the key `{key}` is here twice", f"the first is on line {first.key.line}")
+                self._say(at, f"duplicate key `{key}`", f"the first is on line {first.key.line}")
                 continue
             built[key] = self.build(value_node, place.add(key, self.at(value_node), at), depth + 1)
         return built
@@ -254,7 +254,7 @@ class _DataBuilder:
             if not (isinstance(key, YamlScalar) and key.text == "<<" and not key.is_quoted):
                 own.append((key, value))
             elif merged:
-                self._say(self.at(key), "the key `<<` is here twice", "merge several with a list: `<<: [*one, *two]`")
+                self._say(self.at(key), "duplicate key `<<`", "merge several with a list: `<<: [*one, *two]`")
             else:
                 merged = value.items if isinstance(value, YamlSequence) else [value]
         known = {key.text for key, _ in own if isinstance(key, YamlScalar)}
@@ -265,7 +265,7 @@ class _DataBuilder:
             if depth > limits.PIPELINE_DEPTH.most:
                 raise BadYaml(self.at(each), too_deep())
             if not isinstance(each, YamlMapping):
-                self._say(self.at(each), "`<<` merges mappings, and this is none", "name one: `<<: *anchor`")
+                self._say(self.at(each), "`<<` merges only mappings", "name one: `<<: *anchor`")
                 continue
             pairs = self._pairs(each, depth + 1)
             more = [(key, value) for key, value in pairs if isinstance(key, YamlScalar) and key.text not in known]
@@ -294,7 +294,7 @@ class _DataBuilder:
         value = plain_scalar(text)
         wanted: dict[str, type] = {"int": int, "float": float, "bool": bool, "null": type(None)}
         if tag not in wanted:
-            raise BadYaml(at, f"the tag !!{tag} is not known here")
+            raise BadYaml(at, f"unknown tag !!{tag}")
         if tag == "float" and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if type(value) is not wanted[tag]:

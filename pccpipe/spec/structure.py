@@ -83,7 +83,7 @@ def _unknown_keys(error: ValidationError, path: KeyPath, source: Source) -> Iter
             if not hint and not nearest(key, known):
                 hint = where_known(key, path, known)
             hint = hint or did_you_mean(key, known)
-            yield _problem(source, (*path, key), f"`{key}` is no key of {_thing(path)}", hint, at_key=True)
+            yield _problem(source, (*path, key), f"unknown key `{key}` in {_thing(path)}", hint, at_key=True)
 
 
 def _missing_keys(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
@@ -111,11 +111,11 @@ def _none_of(error: ValidationError, path: KeyPath, source: Source) -> Iterator[
     if tuple(wanted) == BODIES:
         if "steps" in instance or any(nearest(key, BODIES) for key in instance if key not in _known_at(error)):
             return  # told at that key
-        hint = f"it needs one of {', '.join(f'`{name}`' for name in BODIES)}"
+        hint = f"add one of {', '.join(f'`{name}`' for name in BODIES)}"
         yield _problem(source, path, "this step does nothing", hint)
     elif "max_parallel" in instance:
-        message = "`max_parallel` needs a `matrix:` or a `parallel:` beside it"
-        yield _problem(source, (*path, "max_parallel"), message, "it bounds how many of them run at once", at_key=True)
+        message = "`max_parallel` needs a `matrix:` or a `parallel:`"
+        yield _problem(source, (*path, "max_parallel"), message, "it limits how many of them run at once", at_key=True)
     elif "image" in wanted:
         message = f"{_thing(path)} needs an `image:`, or `extends:` with another container's name"
         yield _problem(source, path, message, "such as `image: pcc-runner:latest`", at_key=True)
@@ -138,40 +138,40 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
     beside = cast("dict[str, Json]", around)
     bodies = [name for name in beside if name in BODIES]
     if path == ("change",):
-        return "`change` needs an `include:` beside it", "it changes the steps of the pipeline that is included"
+        return "`change` needs an `include:`", "it changes steps of the included pipeline"
     if path[0] == "change" and key in {"set", "unset"}:
-        return f"`{key}` cannot stand beside `remove: true`", "what is taken out has nothing to change"
+        return f"`{key}` cannot be combined with `remove: true`", "a removed step cannot be changed"
     if len(path) > 1 and path[-2] == "fallback":
         return f"the fallback of an upload takes only `on: local`, not `{key}`", ""
     if key in BODIES:
         if key == bodies[0]:
             return None
-        return f"`{key}` cannot stand beside `{bodies[0]}`", "a step does one thing: make two steps of it"
+        return f"`{key}` cannot be combined with `{bodies[0]}`", "a step does one thing: make it two steps"
     if key == "steps":
-        return "`steps` needs a `repeat:` beside it", "for steps side by side write `parallel:` with the steps under it"
+        return "`steps` needs a `repeat:`", "to run steps in parallel, put them under `parallel:`"
     if key == "exclude":
         return "`exclude` belongs to an `upload:`", ""
     if bodies:
-        return f"`{key}` cannot stand beside `{bodies[0]}`", "it belongs to a step with `run:`"
+        return f"`{key}` cannot be combined with `{bodies[0]}`", "it belongs to a step with `run:`"
     if key in {"upstream", "allow", "models", "service_tiers", "hosted_tools"} and "from" in beside:
         return (
-            f"`{key}` needs `via: proxy` beside it",
-            "without it the step gets the value itself, and calls whom it likes",
+            f"`{key}` needs `via: proxy`",
+            "without the proxy the step has the key itself, and nothing limits its calls",
         )
     if "from" in beside:
-        return f"`{key}` cannot stand beside `from: {beside['from']}`", ""
+        return f"`{key}` cannot be combined with `from: {beside['from']}`", ""
     return None  # the step lacks what it does, and is told so
 
 
 def _bad_names(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
     name = str(error.instance)
-    hint = "use letters, digits and `_`, not a digit first"
+    hint = "use letters, digits and `_`; do not begin with a digit"
     if path[-1:] == ("files",):
-        hint = "a plain file name: letters, digits, `.`, `_` and `-`, at most 100, no folders"
+        hint = "use a plain file name without folders: letters, digits, `.`, `_` and `-`, at most 100 characters"
     elif path[-1:] == ("containers",):
         hint = "use letters, digits, `_` and `-`, a letter first"
-    kind = _NAMED.get(str(path[-1]) if path else "", "one here")
-    yield _problem(source, (*path, name), f"`{name}` cannot be the name of {kind}", hint, at_key=True)
+    kind = _NAMED.get(str(path[-1]) if path else "", "a key")
+    yield _problem(source, (*path, name), f"invalid name of {kind}: `{name}`", hint, at_key=True)
 
 
 _NAMED = {
@@ -199,7 +199,7 @@ def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
         case "enum" | "const":
             known = [str(choice) for choice in (wanted if error.validator == "enum" else [wanted])]
             hint = did_you_mean(str(value), known)
-            return f"{_shown(value)} is no value of {what}", f"it can only be `{known[0]}`" if len(known) == 1 else hint
+            return f"invalid {what}: {_shown(value)}", f"the only one is `{known[0]}`" if len(known) == 1 else hint
         case "minimum":
             return f"{what} must be at least {wanted}, not {_shown(value)}", small_hint(path)
         case "exclusiveMinimum":
@@ -212,17 +212,17 @@ def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
             return f"{what} is empty", ""
         case "maxProperties":
             given = ", ".join(f"`{key}`" for key in cast("dict[str, Json]", value))
-            return f"{what} takes one of its keys, not several: {given}", "leave out all but one"
+            return f"{what} takes one key, not several: {given}", "keep one of them"
         case "maxItems" | "maxLength":
             much = "values" if error.validator == "maxItems" else "characters"
             return f"{what} may have at most {wanted} {much}, not {len(cast('list[Json]', value))}", ""
         case "uniqueItems":
-            return f"{what} has something in it twice", ""
+            return f"{what} contains a duplicate", ""
         case "pattern":
             hint = pattern_hint(path, str(value), cast("Mapping[str, object]", error.schema))
-            return f"{_shown(value)} will not do for {what}", hint
+            return f"invalid {what}: {_shown(value)}", hint
         case _:
-            return f"{what} is wrong: {_shown(value)}", ""
+            return f"invalid {what}: {_shown(value)}", ""
 
 
 def _thing(path: KeyPath) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _VALUE = re.compile(r"\$\{\{")
-_QUOTED = 'pccpipe quotes each value as one word: put the ${{ }} outside of it, or into `env:` and write "$NAME"'
+_QUOTED = 'pccpipe quotes each value as one word: move the ${{ }} out, or put it into `env:` and write "$NAME"'
 
 
 class TooManyProblems(Exception):
@@ -70,7 +70,7 @@ class ValueChecker(Struct, frozen=True):
             for text, is_value in jinja.segments(value):
                 if is_value and jinja.analyse(text, is_expression=True).has_constants:
                     self._constant(path, Template(text, self.source.of_value(path)))
-        return self._analysed(path, "the ${{ }}", analysis, visible)
+        return self._analysed(path, "${{ }}", analysis, visible)
 
     def script(self, path: KeyPath, value: Json, shell: str, visible: Visible) -> None:
         """A `run:`: no value may stand where its quotes would not hold it."""
@@ -86,14 +86,14 @@ class ValueChecker(Struct, frozen=True):
             before = sum(1 for piece in pieces[: misplaced.piece] if not piece)
             start = self.source.of_value(path)
             at = find(_VALUE, self.source.lines_of(start), start, before)
-            self._say_at(at, f"a ${{{{ }}}} stands {misplaced.why}", _QUOTED)
+            self._say_at(at, f"unsafe place for a ${{{{ }}}}: {misplaced.why}", _QUOTED)
 
     def expression(self, path: KeyPath, value: Json, visible: Visible) -> None:
         """An expression, with or without its delimiters."""
         if isinstance(value, str):
             from pccpipe.spec import jinja
 
-            what = f"the expression `{jinja.bare(value)}`"
+            what = f"expression `{jinja.bare(value)}`"
             analysis = jinja.analyse(value, is_expression=True)
             if analysis.has_constants:
                 self._constant(path, Template(f"${{{{ {jinja.bare(value)} }}}}", self.source.of_value(path)))
@@ -133,11 +133,13 @@ class ValueChecker(Struct, frozen=True):
             try:
                 self.problems.extend(schema_file_problems(file))
             except OSError as error:
-                why = "" if isinstance(error, FileNotFoundError) else f" that can be read: {error.strerror}"
+                message = f"cannot read the schema `{name}`: {error.strerror}"
+                if isinstance(error, FileNotFoundError):
+                    message = f"there is no schema `{name}`"
                 hint = did_you_mean(name, BUILT_IN_RESULTS)
                 if not hint.endswith("?"):
-                    hint += "; a JSON Schema file beside the pipeline will do as well"
-                self.say(path, f"there is no schema `{name}`{why}", hint)
+                    hint += "; or name a JSON Schema file beside the pipeline"
+                self.say(path, message, hint)
 
     def template_file(self, path: KeyPath, name: Json, visible: Visible) -> None:
         """A template file: what is wrong in it is said at its place in that file."""
@@ -157,7 +159,7 @@ class ValueChecker(Struct, frozen=True):
             from pccpipe.spec import jinja
 
             analysis = jinja.analyse(text, blocks=True)
-            self._analysed_at(Position(str(file), 1, 1), text.split("\n"), "the template", analysis, visible)
+            self._analysed_at(Position(str(file), 1, 1), text.split("\n"), "template", analysis, visible)
 
     def _beside(self, path: KeyPath, name: str) -> Path | None:
         try:
@@ -175,7 +177,7 @@ class ValueChecker(Struct, frozen=True):
     ) -> bool:
         if analysis.wrong:
             at = _line_of(analysis.wrong.line, lines, start)
-            self._say_at(at, f"{what} is wrong: {analysis.wrong.message}", analysis.wrong.hint, lines)
+            self._say_at(at, f"invalid {what}: {analysis.wrong.message}", analysis.wrong.hint, lines)
         cut = any(is_cut_by_minus(chain, self.declared) for chain in analysis.references)
         for chain in analysis.references:
             if cut and chain[0] != "steps":

@@ -19,7 +19,7 @@ def seconds(text: str | float) -> float:
         return float(min(text, LONGEST))
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is no duration: write 90s, 15m or 1h30m")
+        raise ValueError(f"invalid duration {text!r}: write 90s, 15m or 1h30m")
     return min(LONGEST, sum(float(number) * _SECONDS[unit] for number, unit in parts))
 
 
@@ -29,7 +29,7 @@ def tokens(text: str | int) -> int:
         return int(text)
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kM]?)", text)
     if not match:
-        raise ValueError(f"{text!r} is no number of tokens: write 500k or 2M")
+        raise ValueError(f"invalid number of tokens {text!r}: write 500k or 2M")
     return int(float(match[1]) * {"": 1, "k": 1000, "M": 1_000_000}[match[2]])
 
 
@@ -39,5 +39,5 @@ def size(text: str | int) -> int:
         return min(text, LARGEST)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([bkmg]?)", text.lower())
     if not match:
-        raise ValueError(f"{text!r} is no size: write 512m or 4g")
+        raise ValueError(f"invalid size {text!r}: write 512m or 4g")
     return int(min(LARGEST, float(match[1]) * _BYTES[match[2]]))

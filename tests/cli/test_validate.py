@@ -20,8 +20,8 @@ def test_all_files_are_checked_and_all_problems_told_in_their_order(folder: Fold
     assert done.code == 2
     assert done.stdout == "fine.yaml: fine, pipeline test, 1 steps at the top\n"
     assert [line for line in done.stderr.splitlines() if ".yaml:" in line] == [
-        'two.yaml:3:14: "A" will not do for `id`',
-        "one.yaml:3:17: `rum` is no key of a step",
+        'two.yaml:3:14: invalid `id`: "A"',
+        "one.yaml:3:17: unknown key `rum` in a step",
     ]
     assert done.stderr.endswith("2 problems\n")
 
@@ -29,8 +29,8 @@ def test_all_files_are_checked_and_all_problems_told_in_their_order(folder: Fold
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.yaml", "# yaml-language-server: $schema=../schemas/project.schema.json\nname: x\n", "`name` is no key"),
-        ("a.yaml", "# yaml-language-server: $schema=https://x/pipeline.schema.json\nid: x\n", "`id` is no key"),
+        ("a.yaml", "# yaml-language-server: $schema=../schemas/project.schema.json\nname: x\n", "unknown key `name`"),
+        ("a.yaml", "# yaml-language-server: $schema=https://x/pipeline.schema.json\nid: x\n", "unknown key `id`"),
         ("a.yaml", "$schema: https://x/project.schema.json\nid: a b\n", "letters, digits, `.`"),
         ("a.yaml", "idd: x\nvm: {external_ip: h, user: u}\n", "did you mean `id`?"),
         ("a.yaml", "id: x\nisolation_mode: lokal\n", "did you mean `local`?"),
@@ -57,11 +57,11 @@ def test_what_a_file_is_can_be_said(folder: Folder) -> None:
     ("content", "says"),
     [
         (None, "there is no file x.yaml"),
-        (b"\x7fELF\0\0\xff\xfe", "x.yaml:1:7: the file is binary, no text"),
-        (b"name: \xff", "x.yaml:1:7: the file is no UTF-8 text: here is the byte 0xFF"),
+        (b"\x7fELF\0\0\xff\xfe", "x.yaml:1:7: the file is binary, not text"),
+        (b"name: \xff", "x.yaml:1:7: the file is not UTF-8 text: invalid byte 0xFF"),
         (b"#" * (1024 * 1024 + 1), "x.yaml:1:1: the file has more than 1048576 bytes"),
         (b"", "x.yaml:1:1: the file is empty"),
-        (b"[" * 100_000, "x.yaml:1:1001: this is no valid YAML: this is nested over 64 deep"),
+        (b"[" * 100_000, "x.yaml:1:1001: invalid YAML: this is nested over 64 levels deep"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_a_line(folder: Folder, content: bytes | None, says: str) -> None:
@@ -91,4 +91,4 @@ def test_programs_get_all_of_it_on_stdout_and_nothing_else(folder: Folder) -> No
     fine = folder.do("validate", "--format", "sarif", "fine.yaml")
     assert (fine.code, json.loads(fine.stdout)["runs"][0]["results"]) == (0, [])
     github = folder.do("validate", "--format", "github", str(Path("wrong.yaml")))
-    assert github.stdout.startswith("::error file=wrong.yaml,line=3,col=17,title=pccpipe::`rum` is no key of a step")
+    assert github.stdout.startswith("::error file=wrong.yaml,line=3,col=17,title=pccpipe::unknown key `rum` in a step")

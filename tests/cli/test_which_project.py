@@ -94,8 +94,8 @@ def test_a_worktrees_own_file_does_not_count_for_a_named_workspace(folder: Folde
     for place in (folder.path, worktree):
         done = Folder(place).do(*arguments)
         assert done.code == 2, done
-        assert "the step agent asks for `on: container`, and there is no project file" in done.stderr
-        assert "it lies in the workspace (--project" in done.stderr
+        assert "the step agent has `on: container`, and no project file" in done.stderr
+        assert "it is in the workspace (to use it: --project" in done.stderr
         assert not ran_here(folder.path)
         assert not (place / ".system").exists()
     # With one above that is the operator's, that one counts.
@@ -123,10 +123,10 @@ def test_another_users_file_above_does_not_count(folder: Folder) -> None:
     os.chown(folder.path / "pccpipe.yaml", 12345, 12345)
     (inner / "p.yaml").write_text(f"version: 1\nname: t\n{BOX}")
     done = Folder(inner).do("run", "p.yaml", "--run-id", "r")
-    assert (done.code, "it is another user's" in done.stderr) == (2, True), done
+    assert (done.code, "it belongs to another user" in done.stderr) == (2, True), done
     # A folder that is all theirs, as one mounted into a container is.
     os.chown(inner, 12345, 12345)
-    assert "another user's" not in Folder(inner).do("run", "p.yaml", "--run-id", "r").stderr
+    assert "another user" not in Folder(inner).do("run", "p.yaml", "--run-id", "r").stderr
 
 
 def test_a_built_in_pipeline_begins_at_the_current_folder(folder: Folder) -> None:
@@ -134,7 +134,7 @@ def test_a_built_in_pipeline_begins_at_the_current_folder(folder: Folder) -> Non
     given = ["--input", "work_order=order.md", "--input", "test=true"]
     env = {"OPENAI_API_KEY": "sk-0123456789abcdef"}
     done = folder.do("run", "default-run", "--run-id", "r", *given, env=env)
-    assert (done.code, "there is no project file" in done.stderr) == (2, True), done
+    assert (done.code, "no project file says" in done.stderr) == (2, True), done
     assert "pccpipe init" in done.stderr
     assert "--local" in done.stderr
     assert not (folder.path / ".system").exists()
@@ -147,7 +147,7 @@ def test_without_a_project_file_nothing_runs_here_unless_the_operator_says_so(fo
     folder.pipeline(text)
     done = folder.do("run", "pipeline.yaml", "--run-id", "r")
     assert done.code == 2, done
-    assert "and there is no project file" in done.stderr
+    assert "and no project file says" in done.stderr
     assert not ran_here(folder.path)
     assert not (folder.path / ".system").exists()
     assert "warning: `run` refuses this" in folder.do("plan", "pipeline.yaml").stdout
@@ -174,7 +174,7 @@ def test_local_holds_for_a_resumed_run_and_not_against_a_requirement(folder: Fol
     # Not where the file forbids it.
     project(file, "isolation: required\n")
     done = folder.do("run", "pipeline.yaml", "--run-id", "r2", "--local")
-    assert (done.code, "says `isolation: required`" in done.stderr) == (2, True), done
+    assert (done.code, "has `isolation: required`" in done.stderr) == (2, True), done
     file.unlink()
     folder.pipeline("steps: [{id: far, on: vm, isolation: required, run: touch ran-too}]\n")
     for command in (["run", "pipeline.yaml", "--run-id", "r3"], ["plan", "pipeline.yaml"]):
@@ -270,7 +270,7 @@ def test_the_library_never_searches(folder: Folder, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(folder.path)
     (folder.path / "pccpipe.yaml").write_text(HOSTILE)
     far = pccpipe.load(folder.pipeline(FAR))
-    with pytest.raises(pccpipe.UsageError, match="and there is no project file"):
+    with pytest.raises(pccpipe.UsageError, match="and no project file says"):
         pccpipe.run(far, run_id="r")
     assert not (folder.path / ".system").exists()
     assert any("`run` refuses this" in warning for warning in pccpipe.plan(far).warnings)

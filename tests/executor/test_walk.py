@@ -191,8 +191,8 @@ def test_a_download_whose_name_an_expression_gives_takes_no_pattern(stage: Stage
           - {id: wild, download: ["${{ inputs.where }}"]}
     """)
     assert played.state.outcome is Outcome.FAILED
-    assert "'dist/*.whl': `*` is only a letter here: a download names files and folders" in played.state.message
-    assert "name each file, or the folder that they are in: `dist`" in played.state.message
+    assert "'dist/*.whl': `*` is not a wildcard here: a download names files and folders" in played.state.message
+    assert "name each file, or their folder: `dist`" in played.state.message
     assert [end for end in played.ends if end[0] in {"named", "wild"}] == [("named", "succeeded"), ("wild", "failed")]
 
 

@@ -118,7 +118,7 @@ def test_what_is_included_has_no_more_values_together(tmp_path: Path) -> None:
     for name, rest in (("a", "include: b.yaml"), ("b", "steps: [{id: a, run: 'true'}]")):
         aliases = f"inputs: {{x{name}: {{type: string, description: x}}, y: [&a [{'1,' * 240}], {'*a,' * 240}]}}"
         (tmp_path / f"{name}.yaml").write_text(f"{HEAD}{rest}\n{aliases}\n")
-    with pytest.raises(SpecError, match="with what is included, the pipeline has over 100,000 values"):
+    with pytest.raises(SpecError, match="with its included files, the pipeline has over 100,000 values"):
         load_pipeline(tmp_path / "a.yaml")
 
 

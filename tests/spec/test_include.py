@@ -222,7 +222,7 @@ def test_an_including_file_can_be_included(included: Included, tmp_path: Path) -
     assert [Path(change.position.file).name for change in steps["build"].changes] == ["own.yaml", "outer.yaml"]
     assert run_of(pipeline, "lint").where.run.source == "lint harder"
     path.write_text(outer + "  one: {set: {run: x}}\n")
-    with pytest.raises(SpecError, match=r"the step `one` is removed already, at .*own\.yaml:4"):
+    with pytest.raises(SpecError, match=r"the step `one` is already removed, at .*own\.yaml:4"):
         load_pipeline(path)
 
 
@@ -238,7 +238,7 @@ def test_the_files_that_include_one_another_are_limited(tmp_path: Path) -> None:
 def test_their_size_is_limited(tmp_path: Path) -> None:
     for name, rest in (("a", "include: b.yaml"), ("b", "steps: [{id: a, run: 'true'}]")):
         (tmp_path / f"{name}.yaml").write_text(f"version: 1\nname: n\n{rest}\n#{'-' * (limits.PIPELINE.most // 2)}\n")
-    with pytest.raises(SpecError, match="with what is included"):
+    with pytest.raises(SpecError, match="with its included files"):
         load_pipeline(tmp_path / "a.yaml")
 
 

@@ -34,14 +34,14 @@ def test_a_way_that_is_none_is_told_before_anything_runs(tmp_path: Path, jump: s
     with pytest.raises(SpecError) as caught:
         load(tmp_path, f'proxy_jump: "{jump}"')
     (problem,) = caught.value.problems
-    assert f'"{jump}" will not do for `proxy_jump`' in problem.message
+    assert f'invalid `proxy_jump`: "{jump}"' in problem.message
     assert "[USER@]HOST[:PORT]" in problem.hint
 
 
 def test_a_key_for_the_way_is_looked_for_and_needs_a_way(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"`jump_key_path` names .*/gone, which does not exist"):
         load(tmp_path, "proxy_jump: bastion, jump_key_path: gone")
-    with pytest.raises(SpecError, match="is for the hosts of `proxy_jump`, and there is none"):
+    with pytest.raises(SpecError, match="has no effect without `proxy_jump`"):
         load(tmp_path, "jump_key_path: gone")
 
 

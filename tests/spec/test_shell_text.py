@@ -70,7 +70,7 @@ def test_the_first_misplaced_value_is_the_one_that_is_named() -> None:
     pieces = jinja.analyse("echo ${{ a }} '${{ b }}' \"${{ c }}\"").pieces
     found = misplaced_value(pieces)
     assert found is not None
-    assert (pieces[: found.piece].count(None), found.why) == (1, "within single quotes")
+    assert (pieces[: found.piece].count(None), found.why) == (1, "inside single quotes")
 
 
 def run(shell: str, script: str, folder: Path) -> None:
