@@ -355,7 +355,7 @@ LEFT_BY_RUNS = Limit(
     "the fields of a machine's list of what runs left there",
     250_000,
     Unit.COUNT,
-    "15,000 folders have 75,000; gc.sh tells no more folders at a time.",
+    "15,000 folders have 75,000; gc/look.sh reports no more folders at a time.",
     "clean up there by hand what is no run's",
 )
 TREE_NAMES = Limit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
@@ -19,6 +18,7 @@ from pccpipe.layout import COMMANDS
 from pccpipe.machine.account import PROCESSES, Account
 from pccpipe.machine.entering import base_of
 from pccpipe.machine.gate import Gate
+from pccpipe.machine.script import shell_functions
 from pccpipe.outcome import Stream
 from pccpipe.target import Command
 
@@ -28,7 +28,7 @@ Offsets: TypeAlias = tuple[int, int]
 KILL_AFTER = 30.0
 """Seconds between TERM and KILL at `Command.limit`; and the longest grace that `stop` can give."""
 
-_LANE = ("tools.sh", "lane.sh")
+_LANE = ("tools.sh", "lane.sh", "ending.sh")
 _CONTROL = ("tools.sh", "control.sh")
 _CONTROL_OF_ACCOUNT = ("tools.sh", "account.sh", "control.sh")
 
@@ -229,14 +229,7 @@ def _with(files: tuple[str, ...], opening: Opening, call: str) -> str:
 def script_of(files: tuple[str, ...], values: Mapping[str, str], call: str) -> str:
     """A script that sets these variables, has what files beside this one define, and makes a call."""
     settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-    return f"{settings}{_text(files)}{call}\n"
-
-
-@functools.cache
-def _text(files: tuple[str, ...]) -> str:
-    """Files beside this one, without their comments: they are sent for every lane."""
-    text = "".join(Path(__file__).with_name(file).read_text() for file in files)
-    return re.sub(r"^\s*#.*\n|^\n", "", text, flags=re.MULTILINE)
+    return f"{settings}{shell_functions(*(Path(__file__).with_name(file) for file in files))}{call}\n"
 
 
 def _exports(place: RunDir, command: Command, workspace: str) -> str:

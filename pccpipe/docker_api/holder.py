@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 import shlex
 from pathlib import Path
 
 from pccpipe.detached.programs import RunDir
 from pccpipe.layout import COMMANDS
+from pccpipe.machine.script import shell_functions
 
 KIND = "hold"
 """The end of the holder's file among a command's."""
+_FILE = Path(__file__).with_name("hold.sh")
 
 
 def functions(socket: str) -> str:
     """The text that the calls below need before them, with the engine's socket."""
-    return f"pcc_socket={shlex.quote(socket)}\n{_text()}"
+    return f"pcc_socket={shlex.quote(socket)}\n{shell_functions(_FILE)}"
 
 
 def start(place: RunDir, command_id: str, container: str, limit: float, grace: float) -> str:
@@ -45,10 +45,3 @@ def let_all_go(place: RunDir) -> str:
 def probe() -> str:
     """A call that says with what a machine can hold a deadline: a program's name, `proc`, or an empty line."""
     return 'pcc_find_way; echo "$pcc_way"'
-
-
-@functools.cache
-def _text() -> str:
-    """The file beside this one, without its comments: it is sent for every container."""
-    text = Path(__file__).with_name("hold.sh").read_text()
-    return re.sub(r"^\s*#.*\n|^\n", "", text, flags=re.MULTILINE)

@@ -25,6 +25,7 @@ from pccpipe.machine.base import Machine
 from pccpipe.machine.gate import plain
 from pccpipe.machine.lease import read_lease
 from pccpipe.machine.retry import UNREACHABLE, reconnecting
+from pccpipe.machine.script import shell_functions
 from pccpipe.outcome import Reason
 from pccpipe.record.fence import GIT
 from pccpipe.record.journal import RUN_ID
@@ -120,7 +121,7 @@ class Inventory(Struct):
 
 def script(name: str) -> str:
     """The text of one of this folder's, with what it needs before it."""
-    return lease.program() + "".join(Path(__file__).with_name(file).read_text() for file in ("gc.sh", name))
+    return lease.program() + shell_functions(Path(__file__).with_name(name))
 
 
 def look(site: Site) -> Inventory:

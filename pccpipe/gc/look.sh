@@ -1,5 +1,5 @@
 # What runs have left in $pcc_system, the folder `.system` of a machine, and in $pcc_runs, the records in it, if there are
-# any. lease.sh and gc.sh come before it. Each answer is five fields, each ending with a NUL:
+# any. lease.sh comes before it. Each answer is five fields, each ending with a NUL:
 #
 #   now - - - SECONDS                the machine's clock
 #   PLACE NAME folder SIZE CHANGED   one of a run's folders: kB on the disk, and when anything in it last changed

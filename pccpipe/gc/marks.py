@@ -12,6 +12,7 @@ from pccpipe.machine import lease
 from pccpipe.machine.answers import number
 from pccpipe.machine.base import Machine
 from pccpipe.machine.retry import reconnecting
+from pccpipe.machine.script import shell_functions
 from pccpipe.outcome import Reason
 
 TIMEOUT = 120.0
@@ -43,7 +44,7 @@ class Marks(Struct, frozen=True):
 def wrong_marks(machine: Machine, root: str, *, remove: bool = False) -> Marks:
     """Find them, and remove them if so asked. A lease, also one that is over, stays. Raises `Unavailable`."""
     folder = lease.folder_of(root)
-    text = Path(__file__).with_name("marks.sh").read_text()
+    text = shell_functions(Path(__file__).with_name("marks.sh"))
     call = "pcc_marks remove" if remove else "pcc_marks"
     script = f"pcc_lease={shlex.quote(folder)}\n{lease.program()}{text}{call}"
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))

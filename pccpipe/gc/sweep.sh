@@ -1,4 +1,4 @@
-# Removes a run's folders. lease.sh and gc.sh come before it. In front: pcc_system, pcc_run (the run's id), pcc_tag (what its processes
+# Removes a run's folders. lease.sh comes before it. In front: pcc_system, pcc_run (the run's id), pcc_tag (what its processes
 # have in their environment) and pcc_account (whose the workspaces are, if not the login's). Answers are lines: `gone [KILOBYTES]`,
 # `alive`, or `left KILOBYTES WORDS`.
 

@@ -11,6 +11,7 @@ from pccpipe.errors import Nonsense
 from pccpipe.layout import SystemDir
 from pccpipe.machine.base import Machine
 from pccpipe.machine.retry import reconnecting
+from pccpipe.machine.script import shell_functions
 
 TIMEOUT = 30.0
 _LINE = re.compile("[0-9]{1,10} .{0,2000}")
@@ -24,7 +25,7 @@ def unknown_processes(machine: Machine, root: str, younger_than: float | None = 
     """
     if machine.facts.uid == 0:
         return []
-    text = Path(__file__).with_name("unknown.sh").read_text()
+    text = shell_functions(Path(__file__).with_name("unknown.sh"))
     age = "" if younger_than is None else f"{younger_than:.0f}"
     script = f"pcc_system={shlex.quote(SystemDir.on_vm(root).path)} pcc_age={age}\n{text}"
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))

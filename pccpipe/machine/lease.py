@@ -20,6 +20,7 @@ from pccpipe.layout import SystemDir
 from pccpipe.machine.base import Done, Machine, refused
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import reconnecting
+from pccpipe.machine.script import shell_functions
 from pccpipe.outcome import VM_AWAY
 from pccpipe.record.journal import RUN_ID
 
@@ -328,8 +329,8 @@ def _answer(host: str, folder: str, done: Done) -> LeaseState | None:
 
 @functools.cache
 def program() -> str:
-    """The text of lease.sh, which defines what its calls do."""
-    return Path(__file__).with_name("lease.sh").read_text()
+    """Return the shell functions that the calls of a lease use."""
+    return shell_functions(*(Path(__file__).with_name(name) for name in ("lease.sh", "takeover.sh")))
 
 
 def folder_of(root: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import secrets
 import shlex
 import time
+from pathlib import Path
 
 from pccpipe import limits
 from pccpipe.errors import Nonsense
@@ -150,6 +153,13 @@ def parse_facts(done: Done) -> Facts:
     if not socket.startswith("/"):
         raise ValueError(f"its engine's socket is {socket!r}")
     return Facts(ids[0], ids[1], user, home, system, has_engine=engine == "0", engine_socket=socket)
+
+
+@functools.cache
+def shell_functions(*files: Path) -> str:
+    """Return what files of sh define, without their comments, as the text is sent over the connection."""
+    text = "".join(file.read_text() for file in files)
+    return re.sub(r"^\s*#.*\n|^\n|(?<=\(\) [{(]) #.*", "", text, flags=re.MULTILINE)
 
 
 def sh_command(command: str) -> str:
