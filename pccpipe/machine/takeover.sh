@@ -1,7 +1,7 @@
 # What a run does to the holder from whom it took the machine: it removes the holder's gate, and ends its connection and its
 # idle lanes. Commands that are running go on. lease.sh comes before this text.
 
-pcc_find_session() { # sets pcc_session to sshd's process for this connection, if it can be ended from here
+pcc_find_session() { # sets pcc_session to the sshd process of this connection, if this login may end it
   pcc_session=
   read -r pcc_line <"/proc/$PPID/stat" && kill -0 "$PPID" || return 0
   case $pcc_line in "$PPID (sshd"*) ;; *) return 0 ;; esac
@@ -9,18 +9,18 @@ pcc_find_session() { # sets pcc_session to sshd's process for this connection, i
   pcc_session=$PPID.${20}
 } 2>/dev/null
 
-pcc_says_session() { # does the link name this connection, if that can be named?
+pcc_says_session() { # succeeds if the link names this connection, or if the connection has no name
   [ -z "$pcc_session" ] && return
   case $pcc_holder in *"ssh:$pcc_session") return 0 ;; esac
   return 1
 }
 
-pcc_end_sessions() ( # NONCE: end the connections of those from whom the lease was taken; their commands go on
+pcc_end_sessions() ( # NONCE: ends the connections of the holders before; their commands keep running
   pcc_newest=$pcc_last pcc_back=0
   while pcc_back=$((pcc_back + 1)) && [ $pcc_back -le 4 ] && [ $pcc_back -lt "$pcc_newest" ]; do
     pcc_link=$pcc_lease/$((pcc_newest - pcc_back))
     pcc_read_link && [ "$pcc_nonce" != "$1" ] || continue
-    # Who gave it back has closed its connection, and has seen to those before it.
+    # A holder that gave the lease back closed its own connection, and ended those before it.
     [ "$pcc_touched" -ne 0 ] || break
     pcc_word=${pcc_holder##*ssh:}
     [ "$pcc_boot" = "$pcc_this_boot" ] && [ "$pcc_word" != "$pcc_holder" ] && pcc_is_plain "${pcc_word%%.*}" || continue
@@ -34,16 +34,16 @@ pcc_end_session() { # PID START
   pcc_pid=$1 pcc_start=$2
   set -- ${pcc_line##*) }
   [ "${20}" = "$pcc_start" ] || return
-  # Stopped, it starts nothing between the look at its children and its end.
+  # A stopped process starts nothing between the look at its children and its end.
   kill -STOP "$pcc_pid" || return
   pcc_children=$(grep -lsE "^PPid:[[:space:]]+$pcc_pid\$" /proc/[0-9]*/status)
   kill -KILL "$pcc_pid"
   pcc_find_guards
   for pcc_child in $pcc_children; do
     pcc_child=${pcc_child%/status} pcc_child=${pcc_child#/proc/}
-    # A lane sees to the end of its command, and ends when its input does. All else was the holder's own work here.
+    # A lane supervises its command, and ends when its input does. Everything else is the holder's own work.
     case $(readlink "/proc/$pcc_child/cwd") in */lane-*) continue ;; esac
-    # One that was just being started has no group of its own yet.
+    # A process that was just starting has no process group of its own yet.
     case $pcc_guards in *" $pcc_child "*) ;; *) kill -KILL "$pcc_child" ;; esac
     for pcc_path in $(grep -lsE "\\) [A-Za-z] [0-9]+ $pcc_child " /proc/[0-9]*/stat); do
       pcc_pid=${pcc_path%/stat} pcc_pid=${pcc_pid#/proc/}
@@ -52,7 +52,7 @@ pcc_end_session() { # PID START
   done
 }
 
-pcc_find_guards() { # sets pcc_guards to those who see to the end of commands and containers of $pcc_run
+pcc_find_guards() { # sets pcc_guards to the processes that supervise commands and containers of $pcc_run
   pcc_guards=' ' pcc_turns=0
   for pcc_path in "${pcc_lease%/*}/run-state/$pcc_run/commands/"*.sup "${pcc_lease%/*}/run-state/$pcc_run/commands/"*.hold; do
     pcc_turns=$((pcc_turns + 1))
@@ -61,7 +61,7 @@ pcc_find_guards() { # sets pcc_guards to those who see to the end of commands an
   done
 }
 
-pcc_shut() { # BELOW: remove the gates with lower numbers, and what is none; sets pcc_was_open if there were any
+pcc_shut() { # BELOW: removes the gates with lower numbers, and other entries; sets pcc_was_open if there were any
   pcc_was_open=
   [ -d "$pcc_gates" ] || return 0
   [ ! -L "$pcc_gates" ] || pcc_refuse "$pcc_gates is a symbolic link"
@@ -77,7 +77,7 @@ pcc_shut() { # BELOW: remove the gates with lower numbers, and what is none; set
   ) || pcc_refuse "$pcc_words"
 }
 
-pcc_open_gate() { # NUMBER NONCE: make the gate, if it is not there
+pcc_open_gate() { # NUMBER NONCE: makes the gate if it is missing
   [ -h "$pcc_gates/$1" ] && return
   [ ! -L "$pcc_gates" ] || pcc_refuse "$pcc_gates is a symbolic link"
   pcc_words=$({
@@ -85,28 +85,28 @@ pcc_open_gate() { # NUMBER NONCE: make the gate, if it is not there
     umask 077
     mkdir -p "$pcc_gates" && ln -s .. "$pcc_gates/$1"
   } 2>&1) || pcc_refuse "$pcc_words"
-  # Another host may have taken over meanwhile, and have removed it.
+  # Another host may have taken over in the meantime, and have removed it.
   pcc_look
   [ "$pcc_nonce" = "$2" ] || rm -f "$pcc_gates/$1"
 }
 
-pcc_end_lanes() ( # RUN GATE: end the lanes of other holders, but for those whose command goes on
+pcc_end_lanes() ( # RUN GATE: ends the lanes of other holders, except those whose command is still running
   pcc_runs=$(cd -P "${pcc_lease%/*}/run-state" && pwd -P) || exit
   pcc_find_lanes "$2"
   [ -n "$pcc_lanes" ] || exit
-  # One that has just claimed a command begins it now, or never.
+  # A lane that has just claimed a command begins it now, or never.
   sleep 0.2
   pcc_find_lanes "$2"
   printf '%s\n' "$pcc_lanes" | while read -r pcc_pid pcc_run pcc_folder; do
     [ -n "$pcc_pid" ] || continue
     pcc_path=$pcc_runs/$pcc_run/$pcc_folder
-    # What a command of this run has said may still be on its way into the spools; the run's end takes these.
+    # Output of a command of this run may still be on its way into the spools. The end of the run removes these.
     [ "$pcc_run" = "$1" ] && grep -qsx "$pcc_pid" "$pcc_path/cats" && continue
     kill -KILL "$pcc_pid"
   done
 ) 2>/dev/null
 
-pcc_find_lanes() { # GATE: sets pcc_lanes to lines "PID RUN LANE" of all processes in such lanes
+pcc_find_lanes() { # GATE: sets pcc_lanes to lines "PID RUN LANE" of the processes in lanes of other holders
   pcc_busy=' '
   pcc_lanes=$(
     ls -ld /proc/[0-9]*/cwd | sed -n 's,.* /proc/\([0-9]*\)/cwd -> \(/.*\),\1 \2,p' | while read -r pcc_pid pcc_path; do
@@ -134,7 +134,7 @@ pcc_find_lanes() { # GATE: sets pcc_lanes to lines "PID RUN LANE" of all process
   )
 }
 
-pcc_look_again() { # NONCE RUN GATE: what was just being started when this run took over is there by now, and goes
+pcc_look_again() { # NONCE RUN GATE: ends what was just starting when this run took over
   pcc_look
   if [ "$pcc_nonce" != "$1" ]; then
     pcc_tell

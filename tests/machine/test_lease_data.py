@@ -197,7 +197,7 @@ def test_where_it_cannot_tell_in_a_full_folder_it_refuses(root: str, folder: Pat
     with held(lease(machine, root, "leased-0")):
         for number in range(300):
             (folder / str(1000 + number)).symlink_to("x")
-        with pytest.raises(Unavailable, match="is full of what is no lease; to clear it: pccpipe gc"):
+        with pytest.raises(Unavailable, match="is full of files that are not leases; fix: pccpipe gc"):
             take(lease(machine, root, "leased-3"))
 
 
