@@ -109,9 +109,9 @@ def _provoked(canary: Canary, variable: str) -> Iterator[Exception]:
         read_secrets({"CANARY": secret}, ["CANARY"])
     except UsageError as error:
         yield error
-    opening = programs.Opening(programs.RunDir("selfcheck", "/nowhere"), "mark")
+    place, ref = programs.RunDir("selfcheck", "/nowhere"), programs.CommandRef("selfcheck", "mark", "", (0, 0))
     try:
-        programs.begin(opening, _command(canary, "no name"), "/nowhere", (0, 0))
+        programs.begin(place, ref, _command(canary, "no name"), "/nowhere")
     except Refused as error:
         yield error
 

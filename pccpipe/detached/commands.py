@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from pccpipe.detached import programs
-from pccpipe.detached.lane import Lane, NoGate, new_mark
+from pccpipe.detached.lane import Lane, new_mark
 from pccpipe.detached.pool import Lanes
-from pccpipe.detached.programs import KILL_AFTER, Opening, RunDir
-from pccpipe.detached.running import LOST_AFTER, CommandRef, DetachedRunning
+from pccpipe.detached.programs import KILL_AFTER, CommandRef, RunDir
+from pccpipe.detached.running import LOST_AFTER, DetachedRunning
 from pccpipe.errors import Lost, Nonsense, Refused, Unavailable, WorkspaceGone
 from pccpipe.layout import LANE
 from pccpipe.machine.answers import number
@@ -62,39 +62,35 @@ class Detached:
         Raises `Unavailable`, `Refused`, WorkspaceGone: only if it certainly never began.
         """
         while True:
-            mark = new_mark()
             lane = self._lanes.take(command.limit)
-            followed = CommandRef(command.id, mark, lane.folder, lane.offsets)
-            opening = Opening(self._place, mark, lane.folder)
+            begun_on: Lane | None = lane
+            ref = CommandRef(command.id, new_mark(), lane.folder, lane.offsets)
+            gate = self._place.gate
             try:
                 program = programs.begin(
-                    opening, command, workspace, lane.offsets, self._kill_after, is_own=self._owns_workspace
+                    self._place, ref, command, workspace, self._kill_after, is_own=self._owns_workspace
                 )
-                lane.begin(self._machine, program, mark, workspace)
+                has_begun = lane.begin(self._machine, program, ref.mark, workspace)
             except DISCONNECTED:
                 lane.close()
-                if not self._may_have_begun(followed):
-                    self._lanes.retire(lane.folder)
+                if not self._may_have_begun(ref):
+                    self._lanes.retire(ref.folder)
                     continue
-                lane_left: Lane | None = None
+                begun_on = None
             except (Unavailable, Refused, WorkspaceGone):
                 self._lanes.give_back(lane)
                 raise
-            except NoGate:
-                lane.close()
-                self._lanes.retire(None)
-                self._check_gate()
-                continue
             else:
-                lane_left = lane
-                if self._place.gate:
-                    self._place.gate.begun()
-            return DetachedRunning(self._lanes, followed, isolation, lane_left, self._lost_after)
-
-    def _check_gate(self) -> None:
-        """Raise `Fenced` if the machine is another's now; else there is a gate again."""
-        assert self._place.gate is not None
-        self._place.gate.check()
+                if not has_begun:
+                    lane.close()
+                    self._lanes.retire(None)
+                    if gate is None:
+                        raise Nonsense(self._machine.host, "word on a command", "fenced")
+                    gate.check()
+                    continue
+                if gate:
+                    gate.begun()
+            return DetachedRunning(self._lanes, ref, isolation, begun_on, self._lost_after)
 
     def find(self, command_id: str, isolation: Isolation) -> DetachedRunning | None:
         """A command that another process of the run began and could not note any more. Raises `Unavailable`."""
@@ -121,14 +117,14 @@ class Detached:
 
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
         """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
-        followed = CommandRef.of(token)
+        ref = CommandRef.of(token)
         self._lanes.control.open()
         lane = reconnecting(
             self._machine,
-            lambda: Lane.attached(self._machine, self._place, followed.folder, followed.id, followed.offsets),
+            lambda: Lane.attached(self._machine, self._place, ref.folder, ref.id, ref.offsets),
         )
         self._lanes.adopt()
-        running = DetachedRunning(self._lanes, followed, isolation, None, self._lost_after)
+        running = DetachedRunning(self._lanes, ref, isolation, None, self._lost_after)
         running.follow(lane)
         return running
 
@@ -140,13 +136,11 @@ class Detached:
         """End and remove everything that the run has on the machine; what is left. Idempotent; never raises."""
         return self._lanes.close()
 
-    def _may_have_begun(self, followed: CommandRef) -> bool:
+    def _may_have_begun(self, ref: CommandRef) -> bool:
         """Whether a command began whose lane was lost at that moment; if it did not, then it never will."""
         control = self._lanes.control
         try:
-            answer = retrying(
-                lambda: control.ask(lambda mark: programs.void(mark, followed.id, followed.mark)), DOUBT_LIMIT
-            )
+            answer = retrying(lambda: control.ask(lambda mark: programs.void(mark, ref.id, ref.mark)), DOUBT_LIMIT)
         except Lost:
             return True
         return answer != "void"

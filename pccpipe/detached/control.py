@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pccpipe.detached import programs
 from pccpipe.detached.lane import LaneShell, new_mark, understood
-from pccpipe.detached.programs import Opening, RunDir
+from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Machine
 from pccpipe.machine.retry import DISCONNECTED, reconnecting, repeating
@@ -78,7 +78,7 @@ class Control:
         shell = LaneShell(self._machine.popen("exec sh"))
         mark = new_mark()
         try:
-            understood(self._machine, shell.ask(programs.open_control(Opening(self._place, mark)), mark))
+            understood(self._machine, shell.ask(programs.open_control(self._place, mark), mark))
         except BaseException:
             shell.close()
             raise

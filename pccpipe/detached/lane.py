@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pccpipe import limits
 from pccpipe.detached import programs
-from pccpipe.detached.programs import Offsets, Opening, RunDir
+from pccpipe.detached.programs import Offsets, RunDir
 from pccpipe.detached.trailer import Trailer
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.layout import LANE
@@ -98,7 +98,7 @@ class Lane(LaneShell):
         """A new lane. Raises `Unavailable`, ConnectionError, TimeoutError."""
         lane = cls(machine.popen("exec sh"), f"{place.state}/{LANE}{secrets.token_hex(8)}")
         mark = new_mark()
-        lane._opened(machine, programs.open_lane(Opening(place, mark, lane.folder)), mark)
+        lane._opened(machine, programs.open_lane(place, mark, lane.folder), mark)
         return lane
 
     @classmethod
@@ -109,7 +109,7 @@ class Lane(LaneShell):
         """
         lane = cls(machine.popen("exec sh"), folder, offsets)
         mark = new_mark()
-        program = programs.attach(Opening(place, mark, folder), command_id, offsets)
+        program = programs.attach(place, mark, folder, command_id, offsets)
         state, _, ended = lane._opened(machine, program, mark).partition(" ")
         if state not in {"alive", "dead", "restarted"}:
             lane.close()
@@ -128,18 +128,22 @@ class Lane(LaneShell):
     def is_full(self) -> bool:
         return sum(self.offsets) > limits.LANE_OUTPUT.most
 
-    def begin(self, machine: Machine, program: bytes, mark: str, workspace: str) -> None:
-        """Begin a command in a workspace.
+    def begin(self, machine: Machine, program: bytes, mark: str, workspace: str) -> bool:
+        """Begin a command in a workspace; return False if the run's gate is gone: another run took the machine over,
+        or something removed it.
 
-        Raises `Unavailable`, WorkspaceGone, `NoGate` if it did not, ConnectionError or TimeoutError if nobody knows.
+        Raises `Unavailable` or WorkspaceGone if the command never began, ConnectionError or TimeoutError if that is
+        unknown.
         """
         match understood(machine, self.ask(program, mark)):
+            case "fenced":
+                return False
             case "workspace_gone":
                 raise gone(machine.host, workspace)
             case "workspace_link":
                 raise replaced(machine.host, workspace, "no command runs in what it leads to")
             case _:
-                pass
+                return True
 
     def ready(self, timeout: float) -> list[Stream]:
         """The streams that can be read, after waiting for at most `timeout` seconds."""
@@ -163,20 +167,14 @@ class Lane(LaneShell):
             raise
 
 
-class NoGate(Exception):
-    """A lane reached nothing by its run's gate: another holder has taken the machine over, or it was removed."""
-
-
 def understood(machine: Machine, answer: str) -> str:
-    """A lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`, `NoGate`."""
+    """A lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`."""
     word, _, words = answer.partition(" ")
     match word:
         case "missing":
             lacks, _, install = words.strip().partition("; install: ")
             hint = f"pccpipe needs Linux with GNU coreutils and grep there: {install}"
             raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {lacks}", hint)
-        case "fenced":
-            raise NoGate
         case "refused":
             raise refused(machine.host, words.strip())
         case "removed":

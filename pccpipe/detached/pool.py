@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import shlex
 import threading
-import time
 
 from pccpipe.detached import programs
 from pccpipe.detached.control import Control
 from pccpipe.detached.lane import Lane
 from pccpipe.detached.programs import RunDir
-from pccpipe.errors import Lost, Unavailable
+from pccpipe.detached.slots import Slots
+from pccpipe.errors import Lost
 from pccpipe.machine.base import Machine, left_there
 from pccpipe.machine.retry import UNREACHABLE, reconnecting, retrying
-from pccpipe.outcome import Reason
 
 DISCARD_AT_ONCE = 32
 """Commands whose files are removed together."""
@@ -33,37 +32,24 @@ class Lanes:
         self.machine = machine
         self.place = place
         self.control = Control(machine, place)
-        self._limit = limit
-        self._changed = threading.Condition()
-        self._idle: list[Lane] = []
-        self._in_use = 0
+        self._slots = Slots[Lane](machine.host, limit)
+        self._lock = threading.Lock()
         self._discarded: list[str] = []
-        self._closed = False
 
     def take(self, timeout: float) -> Lane:
         """A lane for one command; `give_back` or `retire` it afterwards. Raises `Unavailable`."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while self._in_use >= self._limit and not self._closed:
-                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                    words = f"{self.machine.host}: {self._limit} commands ran at a time for {timeout:g} s"
-                    raise Unavailable(Reason.START_REFUSED, words)
-            if self._closed:
-                raise Unavailable(Reason.START_REFUSED, "the run has ended")
-            self._in_use += 1
-            idle = self._idle.pop() if self._idle else None
-        if idle:
+        self._slots.take(timeout)
+        if idle := self._slots.idle():
             return idle
         try:
             return reconnecting(self.machine, lambda: Lane.open(self.machine, self.place))
         except BaseException:
-            self._let_in_next()
+            self._slots.free()
             raise
 
     def adopt(self) -> None:
         """Count a lane of another process, whose command is followed here; `retire` it afterwards."""
-        with self._changed:
-            self._in_use += 1
+        self._slots.adopt()
 
     def give_back(self, lane: Lane) -> None:
         """The lane's command has ended, and nothing holds its FIFOs."""
@@ -71,23 +57,19 @@ class Lanes:
             lane.close()
             self.retire(lane.folder)
             return
-        with self._changed:
-            if self._closed:
-                lane.close()
-            else:
-                self._idle.append(lane)
-        self._let_in_next()
+        self._slots.keep(lane)
+        self._slots.free()
 
     def retire(self, folder: str | None) -> None:
         """A lane is closed already, must not be used again, and nothing in its folder, if given, is wanted any more."""
         if folder:
             with contextlib.suppress(*UNREACHABLE):
                 self.control.send(programs.discard_lane(folder))
-        self._let_in_next()
+        self._slots.free()
 
     def discard(self, command_id: str) -> None:
         """Remove what is kept of a command. Soon: `rm` costs 1 ms, and takes many at once for that."""
-        with self._changed:
+        with self._lock:
             self._discarded.append(command_id)
             # What an account's command left in its HOME is not for the next one to read.
             if len(self._discarded) < DISCARD_AT_ONCE and self.place.account is None:
@@ -98,14 +80,8 @@ class Lanes:
 
     def leave(self) -> bool:
         """Close what is open here; all that the run has on the machine stays. False if it was done before."""
-        with self._changed:
-            if self._closed:
-                return False
-            self._closed = True
-            idle, self._idle = self._idle, []
-            self._changed.notify_all()
-        for lane in idle:
-            lane.close()
+        if not self._slots.close():
+            return False
         self.control.close()
         return True
 
@@ -125,8 +101,3 @@ class Lanes:
             return (left_there(self.machine.host, f"the folder {state}", lost.words, "pccpipe gc"),)
         as_root = f"sudo rm -rf {shlex.quote(state)}, there"
         return (left_there(self.machine.host, f"the folder {state}", "", as_root),)
-
-    def _let_in_next(self) -> None:
-        with self._changed:
-            self._in_use -= 1
-            self._changed.notify()

@@ -13,14 +13,14 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from pccpipe.errors import Refused
+from pccpipe.errors import Lost, Refused
 from pccpipe.layout import COMMANDS
 from pccpipe.machine.account import PROCESSES, Account
 from pccpipe.machine.entering import base_of
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.script import shell_functions
 from pccpipe.outcome import Stream
-from pccpipe.target import Command
+from pccpipe.target import Command, Token
 
 Offsets: TypeAlias = tuple[int, int]
 """Bytes of a lane's spools: stdout's, stderr's."""
@@ -61,39 +61,56 @@ class RunDir(Struct, frozen=True):
         return None if command.as_login else self.account
 
 
-class Opening(Struct, frozen=True):
-    """What makes a plain sh a lane."""
+class CommandRef(Struct, frozen=True):
+    """A command on a lane: what following it takes, and the record keeps."""
 
-    place: RunDir
+    id: str
     mark: str
-    folder: str = ""
-    """The lane's own folder; the control lane has none."""
+    """The word behind which the lane answers, and ends the command's output. Nobody can guess it."""
+    folder: str
+    """The lane's folder."""
+    offsets: Offsets
+    """The beginning of the command's output in the lane's spools."""
+
+    def token(self) -> Token:
+        stdout, stderr = self.offsets
+        return {"id": self.id, "mark": self.mark, "lane": self.folder, "stdout": stdout, "stderr": stderr}
+
+    @staticmethod
+    def of(token: Token) -> CommandRef:
+        """Read a token of the record. Raises `Lost` for one that this class did not make."""
+        match token:
+            case {"id": str(id_), "mark": str(mark), "lane": str(folder), "stdout": int(stdout), "stderr": int(stderr)}:
+                return CommandRef(id_, mark, folder, (stdout, stderr))
+            case _:
+                raise Lost(f"the record does not say where the command runs: {token}")
 
 
-def open_lane(opening: Opening) -> bytes:
-    return _encoded(_with(_LANE, opening, "pcc_open"))
+def open_lane(place: RunDir, mark: str, folder: str) -> bytes:
+    """Make a plain sh the lane whose files are in `folder`."""
+    return _encoded(_with(_LANE, place, "pcc_open", mark, folder))
 
 
-def open_control(opening: Opening) -> bytes:
-    return _encoded(_with(_CONTROL, opening, "pcc_open_control"))
+def open_control(place: RunDir, mark: str) -> bytes:
+    return _encoded(_with(_CONTROL, place, "pcc_open_control", mark))
 
 
-def attach(opening: Opening, command_id: str, offsets: Offsets) -> bytes:
-    """Show a command of the lane in `opening.folder`, from these bytes of its spools on."""
-    call = ["pcc_attach", opening.mark, command_id, opening.folder, *map(str, offsets)]
-    return _encoded(_with(_LANE, opening, shlex.join(call)))
+def attach(place: RunDir, mark: str, folder: str, command_id: str, offsets: Offsets) -> bytes:
+    """Show a command of the lane in `folder`, from these bytes of its spools on."""
+    call = ["pcc_attach", mark, command_id, folder, *map(str, offsets)]
+    return _encoded(_with(_LANE, place, shlex.join(call), mark, folder))
 
 
 def begin(
-    opening: Opening,
+    place: RunDir,
+    ref: CommandRef,
     command: Command,
     workspace: str,
-    offsets: Offsets,
     kill_after: float = KILL_AFTER,
     *,
     is_own: bool = False,
 ) -> bytes:
-    """Begin a command on the lane in `opening.folder`, whose spools are shown up to `offsets`.
+    """Begin a command on the lane that `ref` names.
 
     Args:
         is_own: the workspace is pccpipe's own, so it is there and no link leads to it, or the lane refuses the command.
@@ -102,15 +119,14 @@ def begin(
 
     Raises `Refused` for what no shell can take: a NUL byte, or a variable's name that is none.
     """
-    place = opening.place
     account = place.account_of(command)
     folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
     call = [
-        *("pcc_begin", opening.mark, command.id),
+        *("pcc_begin", ref.mark, command.id),
         *(_seconds(command.limit), str(int(command.limit * 100)), _seconds(kill_after)),
         *(folder, "" if account else command.script, *shlex.split(command.shell)),
     ]
-    where = f"pcc_where={shlex.quote(' '.join([*map(str, offsets), opening.folder]))}"
+    where = f"pcc_where={shlex.quote(' '.join([*map(str, ref.offsets), ref.folder]))}"
     if account:
         functions = _of_account(account, place, command, workspace, folder, kill_after)
     else:
@@ -164,7 +180,7 @@ def void(mark: str, command_id: str, its_mark: str) -> bytes:
 def end_run(place: RunDir) -> str:
     """A script that kills whatever the run left on the machine and removes what is kept of it."""
     files = _CONTROL_OF_ACCOUNT if place.account else _CONTROL
-    return _with(files, Opening(place, mark=""), "pcc_end_run")
+    return _with(files, place, "pcc_end_run")
 
 
 def sweep(place: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, only_if_idle: bool) -> str:
@@ -179,7 +195,7 @@ def sweep(place: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, on
     """
     words = ["pcc_sweep_idle", *ended] if only_if_idle else ["pcc_sweep_all"]
     call = f"pcc_spared={shlex.quote('|'.join(spared))}\n{shlex.join(words)}"
-    return _with(_CONTROL_OF_ACCOUNT, Opening(place, mark=""), call)
+    return _with(_CONTROL_OF_ACCOUNT, place, call)
 
 
 def fetch(place: RunDir, command_id: str, name: str, limit: int) -> str:
@@ -204,17 +220,17 @@ def _fetch_from(out: str, name: str, limit: int) -> str:
         exec head -c {limit + 1} {file}"""
 
 
-def _with(files: tuple[str, ...], opening: Opening, call: str) -> str:
+def _with(files: tuple[str, ...], place: RunDir, call: str, mark: str = "", folder: str = "") -> str:
     values = {
-        "pcc_state": opening.place.state,
-        "pcc_run": opening.place.tag,
-        "pcc_folder": opening.folder,
-        "pcc_reply": opening.mark,
+        "pcc_state": place.state,
+        "pcc_run": place.tag,
+        "pcc_folder": folder,
+        "pcc_reply": mark,
         "pcc_account": "",
-        "pcc_claims": opening.place.reached(f"{opening.place.state}/{COMMANDS}"),
-        "pcc_gate": opening.place.gate.link if opening.place.gate else "",
+        "pcc_claims": place.reached(f"{place.state}/{COMMANDS}"),
+        "pcc_gate": place.gate.link if place.gate else "",
     }
-    if account := opening.place.account:
+    if account := place.account:
         values |= {
             "pcc_account": account.name,
             "pcc_uid": str(account.uid),

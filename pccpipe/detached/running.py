@@ -6,13 +6,11 @@ import contextlib
 import threading
 import time
 
-from msgspec import Struct
-
 from pccpipe.detached import programs
 from pccpipe.detached.ended import fetch_file, signal_name
 from pccpipe.detached.lane import Lane
 from pccpipe.detached.pool import Lanes
-from pccpipe.detached.programs import Offsets
+from pccpipe.detached.programs import CommandRef
 from pccpipe.detached.trailer import Trailer, TrailerFinder
 from pccpipe.errors import Lost
 from pccpipe.machine import logind
@@ -33,30 +31,6 @@ LEAST_AHEAD = 16 << 20
 TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
 
 
-class CommandRef(Struct, frozen=True):
-    """Where a command's output is found: what `attach` needs."""
-
-    id: str
-    mark: str
-    folder: str
-    """The lane's."""
-    offsets: Offsets
-    """Where in the lane's spools its output begins."""
-
-    def token(self) -> Token:
-        stdout, stderr = self.offsets
-        return {"id": self.id, "mark": self.mark, "lane": self.folder, "stdout": stdout, "stderr": stderr}
-
-    @staticmethod
-    def of(token: Token) -> CommandRef:
-        """Raises `Lost` if it is no token of ours."""
-        match token:
-            case {"id": str(id_), "mark": str(mark), "lane": str(folder), "stdout": int(stdout), "stderr": int(stderr)}:
-                return CommandRef(id_, mark, folder, (stdout, stderr))
-            case _:
-                raise Lost(f"the record does not say where the command runs: {token}")
-
-
 class DetachedRunning(RemoteRunning):
     """A `Running`. One thread reads; any may stop.
 
@@ -68,18 +42,18 @@ class DetachedRunning(RemoteRunning):
     def __init__(
         self,
         lanes: Lanes,
-        followed: CommandRef,
+        ref: CommandRef,
         isolation: Isolation,
         lane: Lane | None,
         lost_after: float = LOST_AFTER,
     ) -> None:
         super().__init__(isolation, lost_after)
         self._lanes = lanes
-        self._followed = followed
+        self._ref = ref
         self._lane = lane
         self._begun_on = lane
-        self._offsets = followed.offsets
-        self._finders = {stream: TrailerFinder(followed.mark, lanes.machine.host) for stream in Stream}
+        self._offsets = ref.offsets
+        self._finders = {stream: TrailerFinder(ref.mark, lanes.machine.host) for stream in Stream}
         self._ended: set[Stream] = set()
         self._output_lost = False
         self._looks = 4
@@ -96,7 +70,7 @@ class DetachedRunning(RemoteRunning):
 
     @property
     def token(self) -> Token:
-        return self._followed.token()
+        return self._ref.token()
 
     def may_skip(self, beginning: int, ending: int) -> None:
         self._wanted = (beginning, ending)
@@ -112,23 +86,23 @@ class DetachedRunning(RemoteRunning):
 
     def fetch(self, name: str, limit: int) -> bytes:
         lanes = self._lanes
-        return fetch_file(lanes.machine, lanes.place, self._followed.id, name, limit, self._lost_after)
+        return fetch_file(lanes.machine, lanes.place, self._ref.id, name, limit, self._lost_after)
 
     def discard(self) -> None:
         lane, self._lane = self._lane, None
         if self._exit and lane and lane is self._begun_on and self._is_reusable():
-            self._lanes.discard(self._followed.id)
+            self._lanes.discard(self._ref.id)
             self._lanes.give_back(lane)
             return
         if lane:
             lane.close()
         if self._exit:
-            self._lanes.discard(self._followed.id)
-            self._lanes.retire(self._followed.folder)
+            self._lanes.discard(self._ref.id)
+            self._lanes.retire(self._ref.folder)
         else:
             # It may still run, and its files are needed to end it: they go with the run.
             if lane:
-                self._send(programs.stop(self._followed.id, 0))
+                self._send(programs.stop(self._ref.id, 0))
             self._lanes.retire(None)
 
     def follow(self, lane: Lane) -> None:
@@ -174,7 +148,7 @@ class DetachedRunning(RemoteRunning):
     def _catch_up(self, lane: Lane, beginning: int, ending: int) -> None:
         """Go on near the end of the spools if they are far ahead, and free the disk of what nobody reads any more."""
         self._next_look = time.monotonic() + LOOK_EVERY
-        folder = self._followed.folder
+        folder = self._ref.folder
         answer = self._lanes.control.ask(lambda mark: programs.measure(mark, folder))
         host = self._lanes.machine.host
         sizes = dict(zip(Stream, (number(host, "size of a spool", size) for size in answer.split()), strict=False))
@@ -194,7 +168,7 @@ class DetachedRunning(RemoteRunning):
                 held = len(self._finders[stream].give_up())
                 self._pending.append(Chunk(stream, b"", skipped=held + size))
             self._offsets = (received[Stream.STDOUT], received[Stream.STDERR])
-        for stream, begun in zip(Stream, self._followed.offsets, strict=True):
+        for stream, begun in zip(Stream, self._ref.offsets, strict=True):
             hole = received[stream] - ending - begun - beginning
             if hole > 0:
                 self._send(programs.punch(folder, stream, begun + beginning, hole))
@@ -233,11 +207,11 @@ class DetachedRunning(RemoteRunning):
     def _why_lost(self) -> str:
         """Say how a command can have ended whose supervisor left no word of it."""
         machine = self._lanes.machine
-        words = f"{self._followed.id} was running when {machine.host} was restarted"
+        words = f"{self._ref.id} was running when {machine.host} was restarted"
         if self._lane and self._lane.restarted:
             return words
         if blame := logind.blame(machine):
-            return f"the supervisor of {self._followed.id} was killed: {blame}"
+            return f"the supervisor of {self._ref.id} was killed: {blame}"
         # A machine that shares its kernel with others may have been restarted all the same.
         return f"{words}, or its supervisor was killed; next: pccpipe doctor"
 
@@ -254,7 +228,7 @@ class DetachedRunning(RemoteRunning):
         if now - self._heard < ASK_AFTER:
             return
         self._heard = now
-        answer = self._lanes.control.ask(lambda mark: programs.is_alive(mark, self._followed.id))
+        answer = self._lanes.control.ask(lambda mark: programs.is_alive(mark, self._ref.id))
         if answer != "yes":
             raise ConnectionResetError("the command's supervisor has ended")
 
@@ -265,8 +239,8 @@ class DetachedRunning(RemoteRunning):
             self._lane = None
 
     def _connect(self) -> None:
-        place, followed = self._lanes.place, self._followed
-        self.follow(Lane.attached(self._lanes.machine, place, followed.folder, followed.id, self._offsets))
+        place, ref = self._lanes.place, self._ref
+        self.follow(Lane.attached(self._lanes.machine, place, ref.folder, ref.id, self._offsets))
 
     def _send_stop(self) -> None:
         """The caller holds the lock."""
@@ -274,7 +248,7 @@ class DetachedRunning(RemoteRunning):
         grace = max(0.0, self._stop_by - time.monotonic())
         with contextlib.suppress(*UNREACHABLE):
             self._stop_may_have_come = True
-            self._lanes.control.send(programs.stop(self._followed.id, grace))
+            self._lanes.control.send(programs.stop(self._ref.id, grace))
             self._stop_sent = True
 
     def _send(self, program: bytes) -> None:

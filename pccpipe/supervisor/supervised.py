@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from pccpipe.detached.programs import KILL_AFTER, RunDir, own_variables
+from pccpipe.detached.slots import Slots
 from pccpipe.errors import Lost, Refused, Unavailable
 from pccpipe.machine.base import left_there, refused
 from pccpipe.machine.local import LocalMachine
@@ -43,13 +44,10 @@ class Supervised:
         self._machine = machine
         self._place = place
         self._files = Files(place)
-        self._limit = limit
+        self._slots = Slots[Line](HOST, limit)
         self._kill_after = kill_after
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._begin_lock = threading.Lock()
-        self._idle: list[Line] = []
-        self._in_use = 0
-        self._closed = False
         self._holder = b""
         self._coming = False
         """A supervisor was begun, and was not heard of yet."""
@@ -57,17 +55,14 @@ class Supervised:
 
     def open(self) -> None:
         """Make sure that commands can run. Raises `Unavailable`."""
-        if self._closed:
-            raise _ended()
+        self._slots.check_open()
         if self._is_open:
             return
         self._was_used = True
         self._files.make()
         # Not waited for: it comes up while the record is written.
-        line = self._line()
-        with self._changed:
-            self._is_open = True
-            self._idle.append(line)
+        self._slots.keep(self._line())
+        self._is_open = True
 
     def take_over(self) -> None:
         """Another process of the run had commands here: what it left is `close`'s too."""
@@ -76,7 +71,7 @@ class Supervised:
     def start(self, command: Command, workspace: str, isolation: Isolation) -> SupervisedRunning:
         """Begin a command in a workspace. Raises `Unavailable`, `Refused`: only if it certainly never began."""
         order = self._order(command, workspace)
-        self._take(command.limit)
+        self._slots.take(command.limit)
         try:
             self.open()
             self._files.write(command)
@@ -117,36 +112,24 @@ class Supervised:
             case _:
                 raise Lost(f"the record does not say where the command runs: {token}")
         self.take_over()
-        if self._closed:
-            raise _ended()
+        self._slots.check_open()
         line = None if self._files.ended(command_id) else self._followed(command_id)
-        with self._changed:
-            self._in_use += 1
+        self._slots.adopt()
         return self._running(command_id, mark, isolation, line)
 
     def leave(self) -> bool:
         """Close what this process has open, and leave all that the run has here; False if it was done before."""
-        with self._changed:
-            if self._closed:
-                return False
-            self._closed = True
-            idle, self._idle = self._idle, []
-            self._changed.notify_all()
-        for line in idle:
-            line.close()
-        return True
+        return self._slots.close()
 
     def close(self) -> tuple[str, ...]:
         """End and remove everything that the run has here; what is left. Idempotent; never raises."""
-        idle = self._idle[-1:]
-        if self._closed or not self._was_used:
-            self.leave()
+        line = self._slots.idle()
+        if not self.leave() or not self._was_used:
             return ()
-        line = next(iter(idle), None) or connect(self._place.state)
+        line = line or connect(self._place.state)
         is_clean = line is not None and _end(line)
-        if line and not idle:
+        if line:
             line.close()
-        self.leave()
         if self._took_over or not is_clean:
             self._files.end_all()
         words = self._files.remove_all()
@@ -155,32 +138,15 @@ class Supervised:
         folder = self._place.state
         return (left_there(HOST, f"the folder {folder}", words, f"rm -rf {shlex.quote(folder)}"),)
 
-    def _take(self, timeout: float) -> None:
-        """Wait for one's turn. Raises `Unavailable`."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while self._in_use >= self._limit and not self._closed:
-                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                    words = f"{HOST}: {self._limit} commands ran at a time for {timeout:g} s"
-                    raise Unavailable(Reason.START_REFUSED, words)
-            if self._closed:
-                raise _ended()
-            self._in_use += 1
-
     def _give_back(self, line: Line | None) -> None:
-        with self._changed:
-            if line and self._closed:
-                line.close()
-            elif line:
-                self._idle.append(line)
-            self._in_use -= 1
-            self._changed.notify()
+        if line:
+            self._slots.keep(line)
+        self._slots.free()
 
     def _line(self) -> Line:
         """A line to the run's supervisor, which is begun if there is none. Raises `Unavailable`."""
-        with self._changed:
-            if self._idle:
-                return self._idle.pop()
+        if idle := self._slots.idle():
+            return idle
         state = self._place.state
         with self._begin_lock:
             until = time.monotonic() + BEGIN_TIMEOUT
@@ -213,13 +179,11 @@ class Supervised:
 
     def _forget_idle(self) -> None:
         """The supervisor is gone, or does not answer."""
-        with self._changed:
-            idle, self._idle = self._idle, []
-        for line in idle:
+        while line := self._slots.idle():
             line.close()
 
     def _held(self) -> bytes:
-        with self._changed:
+        with self._lock:
             self._holder = self._holder or self._files.hold()
             return self._holder
 
@@ -231,8 +195,7 @@ class Supervised:
         self._coming = False
         if answer == [b"begun"]:
             return
-        with self._changed:
-            self._idle.append(line)
+        self._slots.keep(line)
         kind, words = (*answer[1:], b"", b"")[:2]
         text = words.decode(errors="replace")
         if kind == b"files":
@@ -266,10 +229,6 @@ class Supervised:
             b"\0".join(map(_encoded, argv)),
             b"\0".join(b"=".join(variable) for variable in env.items()),
         ]
-
-
-def _ended() -> Unavailable:
-    return Unavailable(Reason.START_REFUSED, "the run has ended")
 
 
 def _encoded(text: str) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pccpipe.detached import programs
 from pccpipe.detached.lane import understood
-from pccpipe.detached.programs import Opening, RunDir
+from pccpipe.detached.programs import CommandRef, RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.machine.local import LocalMachine
 from pccpipe.target import Command
@@ -21,9 +21,8 @@ text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 @settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), text, max_size=3), text, text)
 def test_whatever_the_values_no_word_of_them_is_read_as_program(env: dict[str, str], script: str, cwd: str) -> None:
-    program = programs.begin(
-        Opening(RunDir("r", "/s"), "mark", "/s/lane-1"), Command("a-1", "a", 1, script, cwd=cwd, env=env), "/w", (0, 0)
-    )
+    command = Command("a-1", "a", 1, script, cwd=cwd, env=env)
+    program = programs.begin(RunDir("r", "/s"), CommandRef("a-1", "mark", "/s/lane-1", (0, 0)), command, "/w")
     # With everything defined as a command that does nothing, the program says what it would have called.
     shown = f'pcc_begin() {{ printf "%s\\0" "$@"; }}\n{program.decode()}'
     words = subprocess.run(["sh"], input=shown.encode(), capture_output=True, check=True).stdout.split(b"\0")
@@ -33,7 +32,9 @@ def test_whatever_the_values_no_word_of_them_is_read_as_program(env: dict[str, s
 
 def test_a_program_cut_short_does_nothing(tmp_path: Path) -> None:
     command = Command("a-1", "a", 1, "true", env={"A": "b"}, files={"f": b"data"}, wants_out=True)
-    program = programs.begin(Opening(RunDir("r", str(tmp_path)), "mark", "lane"), command, str(tmp_path), (0, 0))
+    program = programs.begin(
+        RunDir("r", str(tmp_path)), CommandRef("a-1", "mark", "lane", (0, 0)), command, str(tmp_path)
+    )
     for end in range(len(program) - 1):
         begun = tmp_path / "begun"
         shown = f"pcc_begin() {{ : >{begun}; }}\n".encode() + program[:end]

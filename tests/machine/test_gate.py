@@ -12,7 +12,7 @@ import pytest
 
 from pccpipe.detached import programs
 from pccpipe.detached.lane import new_mark
-from pccpipe.detached.programs import Opening, RunDir
+from pccpipe.detached.programs import CommandRef, RunDir
 from pccpipe.detached.running import DetachedRunning
 from pccpipe.errors import Fenced
 from pccpipe.machine import lease
@@ -111,8 +111,9 @@ def send_behind(host: Host, running: DetachedRunning, script: str) -> None:
     lane = running._lane
     assert lane
     place = RunDir(host.run_id, host.target.state, gate=host.gate)
-    opening = Opening(place, new_mark(), lane.folder)
-    lane.send(programs.begin(opening, host.command(script, "late"), host.target.workspace, lane.offsets))
+    command = host.command(script, "late")
+    ref = CommandRef(command.id, new_mark(), lane.folder, lane.offsets)
+    lane.send(programs.begin(place, ref, command, host.target.workspace))
 
 
 def test_a_command_that_waits_behind_another_one_does_not_begin_for_who_lost_the_vm(
