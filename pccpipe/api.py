@@ -45,7 +45,7 @@ from pccpipe.values import ENDPOINT, Json
 
 if TYPE_CHECKING:
     from pccpipe.checkup.check import CheckResult, DoctorReport, FixResult
-    from pccpipe.executor.plan import Plan
+    from pccpipe.executor.planned import Plan
     from pccpipe.gc.look import Site
     from pccpipe.gc.report import Collected, GcReport, Removal
 

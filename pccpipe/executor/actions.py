@@ -1,4 +1,4 @@
-"""The built-in actions: upload, download, diff, remove, build."""
+"""Do the built-in actions: upload, download, diff, remove, build."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Action = Upload | Download | Diff | Remove | Build
 
 
 def run_action(context: RunContext, position: Position, step: Step, body: Action) -> StepOutcome:
-    """Do a built-in action, again as often as `retry:` says."""
+    """Do a built-in action, and retry it as `retry:` says."""
     path = position.path_of(step.id)
     place = Place.VM if context.project.isolation_mode is IsolationMode.VM else Place.LOCAL
-    # No cancel cuts a removal short that is at work; for a VM that is away nobody waits after one.
+    # A cancel does not interrupt a removal under way, but it ends the wait for a VM that is unreachable.
     halt = Halt(Cancel() if isinstance(body, Remove) else context.cancel, position.deadline)
 
     def attempt(number: int) -> StepOutcome:
@@ -40,13 +40,15 @@ def run_action(context: RunContext, position: Position, step: Step, body: Action
             facts, leaks = wait_for_place(context, wait, lambda: _act(context, position, path, body, halt))
         except Halted:
             return halted(halt)
-        except Unavailable as no:
+        except Unavailable as unavailable:
             if context.targets.fenced:
-                raise LeftOpen(context.targets.fenced) from no
-            context.journal.append(TargetUnavailable(path, number, place, no.reason, no.words, no.hint))
+                raise LeftOpen(context.targets.fenced) from unavailable
+            context.journal.append(
+                TargetUnavailable(path, number, place, unavailable.reason, unavailable.words, unavailable.hint)
+            )
             if context.cancel.requested:
-                return StepOutcome(Outcome.CANCELLED, message=f"cancelled; {no.words}")
-            return StepOutcome(Outcome.UNAVAILABLE, reason=no.reason, message=no.words)
+                return StepOutcome(Outcome.CANCELLED, message=f"cancelled; {unavailable.words}")
+            return StepOutcome(Outcome.UNAVAILABLE, reason=unavailable.reason, message=unavailable.words)
         except PccpipeError as error:
             context.room.leave_if_full(error)
             if context.targets.fenced:
@@ -57,7 +59,7 @@ def run_action(context: RunContext, position: Position, step: Step, body: Action
         if isinstance(body, Upload) and place is Place.VM:
             context.used.add(place)
         if leaks:
-            message = f"a secret's value stands in what would come home; it is masked in {', '.join(leaks)}"
+            message = f"a secret's value appears in files from the VM; it is masked in {', '.join(leaks)}"
             return StepOutcome(Outcome.FAILED, code=Code.SECRET_IN_OUTPUT, message=message)
         return StepOutcome(Outcome.SUCCEEDED)
 
@@ -65,46 +67,48 @@ def run_action(context: RunContext, position: Position, step: Step, body: Action
     if isinstance(body, Remove) and ended.outcome is Outcome.UNAVAILABLE and (vm := context.project.vm):
         left = f"{SystemDir.on_vm(vm.root).workspace(context.run_id)} and perhaps a running command are still there"
         context.journal.append(Warned(f"the VM could not be cleaned up: {left}; later: pccpipe gc", path))
-    if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_home(context, body):
+    if isinstance(body, Upload) and ended.outcome is Outcome.UNAVAILABLE and _may_stay_local(context, body):
         assert ended.reason is not None
         if ended.reason not in MAY_FALL_BACK:
             return ended
-        if no := _refuse_fallback(context, step):
+        if refused := _refuse_fallback(context, step):
             last = max(step.retry.attempts, 1) + 1
-            context.journal.append(TargetUnavailable(path, last, Place.LOCAL, no.reason, no.words, no.hint))
-            return replace(ended, reason=no.reason, message=f"{ended.reason}: {ended.message}; {no.words}")
+            context.journal.append(
+                TargetUnavailable(path, last, Place.LOCAL, refused.reason, refused.words, refused.hint)
+            )
+            return replace(ended, reason=refused.reason, message=f"{ended.reason}: {ended.message}; {refused.words}")
         context.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))
-        # The upload made the copy at home before it looked for the VM.
+        # The upload made the local copy before it connected to the VM.
         return StepOutcome(Outcome.SUCCEEDED)
     return ended
 
 
 def _refuse_fallback(context: RunContext, step: Step) -> Unavailable | None:
-    """Say why an upload may no longer do without the VM: all that follows would move to the controller."""
+    """Return why an upload may not fall back: all steps after it would move to the controller. None: it may."""
     if step.id in context.accepted_fallbacks:
         return None
     hint = ACCEPT.format(run=context.run_id, step=step.id)
     if context.exposure.forbids(Level.LOCAL):
-        words = "an agent's code may have run already, so the upload does not do without the VM"
+        words = "an agent's code may have run already, so the upload does not fall back"
         return Unavailable(Reason.AFTER_UNTRUSTED_CODE, words, hint)
     if earlier := context.targets.vm_history:
-        return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the upload does not do without the VM", hint)
+        return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the upload does not fall back", hint)
     return None
 
 
 def kind_of(body: Action) -> str:
-    """The word for an action in events: its key in the pipeline."""
+    """Return the word for an action in events: its key in the pipeline."""
     return type(body).__name__.lower()
 
 
-def _may_stay_home(context: RunContext, body: Upload) -> bool:
+def _may_stay_local(context: RunContext, body: Upload) -> bool:
     return body.fall_back_locally and context.fallback_allowed and not body.isolation_required
 
 
 def _act(
     context: RunContext, position: Position, path: str, body: Action, halt: Halt
 ) -> tuple[Mapping[str, Json], Sequence[str]]:
-    """What the action did; and the files that secrets were found in."""
+    """Do the action; return facts for its event, and the files that secrets were found in."""
     names = position.scope.names
     match body:
         case Upload():
@@ -137,7 +141,7 @@ def _act(
 
 
 def _named_files(body: Download, position: Position) -> list[str]:
-    """What to bring. Raises ActionError for a pattern, which `validate` refuses where nothing is put into it."""
+    """Return the paths to download. Raises ActionError if an expression gave a pattern."""
     paths = []
     for template in body.paths:
         paths.append(template.render(position.scope.names))

@@ -1,8 +1,7 @@
-"""Which results a command on the VM could have forged.
+"""Find the results that a command on the VM could have forged.
 
-Without `run_as`, and with `account: login`, commands on the VM have the account that owns pccpipe's files there. From
-the first one on, nothing that comes from the VM can be told from what such a command wrote in its place: the result is
-`unattested`.
+Without `run_as`, and with `account: login`, commands on the VM run as the login, which owns pccpipe's files there. From
+the first such command on, it could have replaced anything that comes from the VM: each result is `unattested`.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from pccpipe.workspace.base import Side
 
 
 def runs_as_login(context: RunContext, body: Run, place: Place) -> bool:
-    """Say whether a command at `place` has the account on the VM that owns pccpipe's files there."""
+    """Say whether a command at `place` runs on the VM as the login, which owns pccpipe's files there."""
     vm = context.project.vm
     return place is Place.VM and context.side_of(place) is Side.VM and (body.as_login or not (vm and vm.run_as))
 
 
 def is_unattested(context: RunContext, body: Run, place: Place) -> bool:
-    """Say whether a result of a command at `place` could be forged by a command on the VM, itself included."""
+    """Say whether a command on the VM could forge a result from `place`; the step's own command counts too."""
     if context.side_of(place) is Side.LOCAL:
         return False
     vm = context.project.vm
@@ -34,17 +33,17 @@ def is_unattested(context: RunContext, body: Run, place: Place) -> bool:
 
 
 def unattested_reads(scope: Scope, pipeline: Pipeline, step: Step, body: Run) -> tuple[str, ...]:
-    """The ids of the steps whose unattested results a step reads, in the order of its texts."""
+    """Return the ids of the steps whose unattested results a step reads, in the order of its texts."""
     return _unattested(scope, _chains(pipeline, step, body))
 
 
 def unattested_gates(position: Position) -> tuple[str, ...]:
-    """Those by which a step's turn comes: a group's `if:` around it read them, or the `until:` of a loop before it."""
+    """Return the ids that the `if:` of a group around a step read, or the `until:` of a loop before it."""
     return (*position.forged, *position.scope.forged)
 
 
 def unattested_condition(scope: Scope, condition: Expression | None) -> tuple[str, ...]:
-    """The same of an `if:` or `until:`, by which other steps than its own run."""
+    """Return the ids that an `if:` or `until:` reads, on which other steps depend."""
     return _unattested(scope, _of_condition(condition))
 
 

@@ -1,4 +1,4 @@
-"""The sentence for why a group, or a run, did not succeed: it names the step, the round and the cause."""
+"""Say why a group or a run did not succeed: name the step, the round and the cause."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_VALUE = 100
 
 
 def name_failed_step(ended: StepOutcome, where: str = "") -> StepOutcome:
-    """Name in the message which step ended a sequence: `build failed in round 1: exit code 1`.
+    """Name in the message the step that ended a sequence: `build failed in round 1: exit code 1`.
 
     Args:
         where: the round, for a `repeat`: ` in round 1`.
@@ -33,7 +33,7 @@ def name_failed_step(ended: StepOutcome, where: str = "") -> StepOutcome:
 
 
 def rounds_exhausted(body: Repeat, fails_as: str | None, rounds: int, views: Mapping[str, StepView]) -> str:
-    """Say that a `repeat` ran out of rounds, and what in the last one kept its condition from becoming true."""
+    """Say that a `repeat` ran out of rounds, and why its condition was not true after the last one."""
     assert body.until is not None
     source = body.until.source
     goal = fails_as.replace("_", " ") if fails_as else f"`{source}` did not become true"
@@ -56,7 +56,7 @@ def _failure(id_: str, view: StepView) -> str:
 
 
 def _value(id_: str, keys: str, view: StepView) -> str:
-    """Say what a step's result has where the condition looks: `review gave status "rejected"`."""
+    """Quote from a step's result the value that the condition reads: `review gave status "rejected"`."""
     value: object = view.result
     if isinstance(value, NoResult):
         return f"{id_} gave no result"

@@ -1,4 +1,4 @@
-"""Makes a step into a `Command`: every expression evaluated, every file rendered."""
+"""Make a `Command` of a step: evaluate every expression, render every file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pccpipe.target import Command, ContainerSettings
 from pccpipe.workspace.patch import brief
 
 STOP_MARGIN = 60.0
-"""Seconds to stop a command. By these and the `lost` limit a target's own limit lies behind ours."""
+"""Seconds to stop a command; a target's own limit is this and `lost_after` later than the step's."""
 
 LONGEST_NAME = 80
 """Characters of a matrix leg's path in the names of its files."""
@@ -37,9 +37,10 @@ def make_command(
     serial: int,
     secrets: StepSecrets,
 ) -> Command:
-    """The command that runs `body` as `where` says, at `place`; the how-manieth of its step.
+    """Make the command that runs `body` at `place` as `where` says. Raises ExpressionError, UsageError.
 
-    Raises ExpressionError, UsageError.
+    Args:
+        serial: the number of the command among those of its step, from 1.
     """
     names = position.scope.on(place.value).names
     container = where.container if place is Place.CONTAINER else None
@@ -65,9 +66,9 @@ def make_command(
 
 
 def _file_name(path: str) -> str:
-    """A step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`.
+    """Return a step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`.
 
-    The values of a matrix are any text, so a leg's name ends with a hash of its path: no two are the same.
+    The values of a matrix are any text, so a leg's name ends with a hash of its path, which makes it unique.
     """
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
     if "=" not in path:
@@ -76,7 +77,7 @@ def _file_name(path: str) -> str:
 
 
 def container_settings(where: Host, place: Place, position: Position) -> ContainerSettings | None:
-    """What a step asks of its container at `place`; None if it has none there. Raises ExpressionError."""
+    """Return the settings of a step's container at `place`; None if it has none there. Raises ExpressionError."""
     container = where.container if place is Place.CONTAINER else None
     if container is None:
         return None
@@ -102,11 +103,11 @@ def _content(context: RunContext, file: FileInput, names: Mapping[str, object]) 
 
 
 def _patch(context: RunContext, file: FileInput, path: str) -> bytes:
-    what_to_do = "name what a `diff:` step before this one makes, as `patch: diff.patch`"
+    what_to_do = "name the file of an earlier `diff:` step, as in `patch: diff.patch`"
     try:
         return brief(result_target(path, context.run_dir))
     except ResultError as error:
-        raise UsageError(f"{path!r} is no patch for the file {file.name!r}; {what_to_do}") from error
+        raise UsageError(f"{path!r} is not a valid path of a patch for the file {file.name!r}; {what_to_do}") from error
     except OSError as error:
         words = f"cannot read the patch {path!r} for the file {file.name!r}: {error.strerror}"
         raise UsageError(f"{words}; {what_to_do}") from error

@@ -12,11 +12,12 @@ from pccpipe.errors import PccpipeError
 from pccpipe.executor.cause import name_failed_step
 from pccpipe.executor.context import ALWAYS_LIMIT, LeftOpen, Position, RunContext, StepOutcome
 from pccpipe.executor.input_request import InputState
+from pccpipe.executor.numbers import number_of
 from pccpipe.executor.places import first_way
 from pccpipe.executor.replay import deadline_since
 from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
 from pccpipe.executor.waiting import is_away
-from pccpipe.executor.walk import PASSING, Walk, number_of
+from pccpipe.executor.walk import PASSING, Walk
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.events import AlwaysStarted, RunEnded, RunEnding, RunStopped, RunWaiting, Warned
 from pccpipe.spec.model import Parallel, Repeat, Run, Step
@@ -106,7 +107,7 @@ def _leave(context: RunContext) -> None:
 def _run_steps(context: RunContext, scope: Scope) -> StepOutcome:
     deadline = None
     try:
-        seconds = number_of(context.pipeline.timeout, scope)
+        seconds = number_of(context.pipeline.timeout, scope.names, "timeout")
     except PccpipeError as error:
         return StepOutcome(Outcome.FAILED, message=str(error))
     if seconds is not None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from pccpipe.executor.places import refusal
+from pccpipe.executor.planned import PlannedStep, Way
 from pccpipe.outcome import Place
 from pccpipe.spec.model import Project, Run
-
-if TYPE_CHECKING:
-    from pccpipe.executor.plan import PlannedStep, Way
 
 _AGENT = re.compile(r"\b(pcc-)?codex\b")
 _NO_SANDBOX = ("--dangerously-bypass-approvals-and-sandbox", "danger-full-access")

@@ -11,9 +11,11 @@ from pccpipe.executor.context import Position, RunContext
 from pccpipe.executor.exposure import Level, is_agent, level_of
 from pccpipe.executor.places import first_way, following_way
 from pccpipe.executor.replay import Turn
+from pccpipe.executor.secrets import TokenBudget
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.record.events import TargetUnavailable
 from pccpipe.spec.model import Host, ResultSpec, Run, Step
+from pccpipe.target import ContainerSettings
 
 ACCEPT = (
     "pccpipe doctor, then pccpipe resume {run}; or let it fall back all the same: "
@@ -21,14 +23,24 @@ ACCEPT = (
 )
 
 
-class RunStep(Struct, frozen=True):
-    """A step with `run:`, what the pipeline says of it and where the walk has it."""
+class RunStep(Struct):
+    """One turn of a step with `run:`.
+
+    Attributes:
+        spec: the step as the pipeline has it.
+        is_replay: whether its attempts still come from the record.
+        attempts: the number of attempts made so far, at all places.
+        budget: of the turn; made for its first attempt.
+    """
 
     context: RunContext
     position: Position
     spec: Step
     body: Run
     turn: Turn
+    is_replay: bool
+    attempts: int = 0
+    budget: TokenBudget | None = None
 
     @property
     def path(self) -> str:
@@ -44,7 +56,7 @@ class RunStep(Struct, frozen=True):
         """Where it runs: at the place that it asks for, or where the project leads that."""
         return first_way(self.context.project.isolation_mode, self.body)
 
-    def following(self, place: Place) -> tuple[Place, Host] | None:
+    def fallback_from(self, place: Place) -> tuple[Place, Host] | None:
         """Where the step may go when `place` is unavailable."""
         allowed = self.context.fallback_allowed
         return following_way(self.context.project.isolation_mode, self.body, place, allowed=allowed)
@@ -81,8 +93,11 @@ class RunStep(Struct, frozen=True):
             return Unavailable(Reason.VM_NOT_TRUSTED, f"{earlier}, so the step does not fall back to {place}", hint)
         return None
 
-    def unavailable(self, event: TargetUnavailable) -> None:
-        """Put on record that a place was unavailable."""
+    def record_unavailable(
+        self, number: int, place: Place, error: Unavailable, settings: ContainerSettings | None = None
+    ) -> None:
+        """Record that an attempt's place was unavailable."""
+        event = TargetUnavailable(self.path, number, place, error.reason, error.words, error.hint, settings)
         self.context.journal.append(event)
         self.context.exposure.apply(event)
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 
-from pccpipe.errors import PccpipeError
-from pccpipe.executor.context import Position, RunContext
+from msgspec.structs import replace
+
+from pccpipe.executor.context import Position, RunContext, StepOutcome
+from pccpipe.executor.numbers import whole_number_of
 from pccpipe.executor.replay import Turn
-from pccpipe.outcome import Place
+from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.events import ModelUsed, SecretsGiven, Warned
 from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Pool, Used
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
 from pccpipe.secrets.proxy.request import Rules
 from pccpipe.secrets.proxy.usage import Tokens
-from pccpipe.spec.model import Host, Run, Secret, Value, Via
-from pccpipe.spec.units import tokens
+from pccpipe.spec.model import Host, Run, Secret, Via
 from pccpipe.values import Json
 
 
@@ -38,25 +38,21 @@ class TokenBudget:
             before = Used(used.calls, used.refused, tokens, used.reserved_tokens)
         self.meter = Meter(limit, before, self._record_use, pool)
 
-    @property
-    def exceeded(self) -> str:
-        """The sentence for a step that was refused calls; empty if it was not."""
+    def explain(self, ended: StepOutcome, step_id: str) -> StepOutcome:
+        """Return the outcome with the budget as its cause, if the model refused calls for it."""
+        how = f" ({ended.message})" if ended.message else ""
         refused = self.meter.used.refused
-        if not refused:
-            return ""
-        return f"{refused} call{'s' if refused > 1 else ''} of the model refused: {self.meter.account}"
+        if refused and ended.outcome is not Outcome.SUCCEEDED:
+            code = ended.code or (Code.BUDGET_EXCEEDED if ended.outcome is Outcome.FAILED else None)
+            calls = f"{refused} call{'s' if refused > 1 else ''} of the model refused: {self.meter.account}"
+            words = f"stopped by its budget: {calls}; raise `{self.meter.binding}` of {step_id}{how}"
+            return replace(ended, message=words, code=code)
+        return ended
 
-    @property
-    def key(self) -> str:
-        """The key of the step that sets the limit which ended it."""
-        return self.meter.binding
-
-    @property
-    def overdrawn(self) -> str:
-        """The sentence for a last call that took more than was left; empty if none did."""
-        if self.meter.used.refused or not self.meter.is_overdrawn:
-            return ""
-        return f"its last call took more than its budget had left: {self.meter.account}"
+    def warn_if_overdrawn(self) -> None:
+        """Warn of a last call that took more than was left."""
+        if not self.meter.used.refused and self.meter.is_overdrawn:
+            self.warn(f"its last call took more than its budget had left: {self.meter.account}")
 
     def warn(self, words: str) -> None:
         self._context.journal.append(Warned(words, self._path))
@@ -86,10 +82,11 @@ class TokenBudget:
 class StepSecrets:
     """The secrets of one attempt, until `close`, which ends its tokens."""
 
-    def __init__(self, context: RunContext, modes: Mapping[str, Via], grant: Grant | None) -> None:
+    def __init__(self, context: RunContext, modes: Mapping[str, Via], grant: Grant | None, budget: TokenBudget) -> None:
         self._context = context
         self._modes = modes
         self._grant = grant
+        self._budget = budget
         self._tokens: dict[str, str] = {}
         self._masked: list[str] = []
 
@@ -98,11 +95,6 @@ class StepSecrets:
         """What the command gets, by variable."""
         values = self._context.secrets
         return {name: values[name] if via is Via.DIRECT else self._tokens[name] for name, via in self._modes.items()}
-
-    @property
-    def trouble(self) -> str:
-        """The sentence for a model's API that answered with errors to the last; empty if it did not."""
-        return self._grant.trouble if self._grant else ""
 
     @property
     def is_proxied(self) -> bool:
@@ -130,6 +122,16 @@ class StepSecrets:
             digests: dict[str, Json] = {name: digest(token) for name, token in self._tokens.items()}
             self._context.journal.append(SecretsGiven(path, attempt, modes, digests))
 
+    def explain(self, ended: StepOutcome, step_id: str) -> StepOutcome:
+        """Return the outcome with its cause, if that is the budget or the model's API."""
+        explained = self._budget.explain(ended, step_id)
+        if explained is not ended:
+            return explained
+        if self._grant and self._grant.trouble and ended.outcome is Outcome.FAILED:
+            return replace(ended, message=f"{self._grant.trouble} ({ended.message})")
+        self._budget.warn_if_overdrawn()
+        return ended
+
     def close(self) -> None:
         """Idempotent."""
         if self._grant:
@@ -145,8 +147,8 @@ class StepSecrets:
 def budget_of(context: RunContext, position: Position, path: str, body: Run, turn: Turn) -> TokenBudget:
     """Raises ExpressionError, PccpipeError."""
     names = position.scope.names
-    pool = context.replay.pool(path, _limit(body.budget, names, "budget"))
-    return TokenBudget(context, path, _limit(body.max_tokens, names, "max_tokens"), turn.used, pool)
+    pool = context.replay.pool(path, whole_number_of(body.budget, names, "budget"))
+    return TokenBudget(context, path, whole_number_of(body.max_tokens, names, "max_tokens"), turn.used, pool)
 
 
 def step_secrets(
@@ -162,20 +164,8 @@ def step_secrets(
     )
     egress = where.container.egress if where.container and place is Place.CONTAINER else ()
     grant = Grant(apis, egress, budget.meter, budget.warn) if apis or egress else None
-    return StepSecrets(context, {name: secret.via for name, secret in declared.items()}, grant)
+    return StepSecrets(context, {name: secret.via for name, secret in declared.items()}, grant, budget)
 
 
 def _rules(secret: Secret, names: Mapping[str, object]) -> Rules:
     return Rules(secret.hosted_tools, tuple(model.render(names) for model in secret.models), secret.service_tiers)
-
-
-def _limit(value: Value[int] | None, names: Mapping[str, object], key: str) -> int | None:
-    if value is None or value.expression is None:
-        return value.known if value else None
-    got = value.expression.evaluate(names)
-    if key == "budget" and isinstance(got, str):
-        with contextlib.suppress(ValueError):
-            got = tokens(got)
-    if isinstance(got, bool) or not isinstance(got, int) or got < 1:
-        raise PccpipeError(f"{key} must be a whole number from 1 on, and is {got!r}")
-    return got

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +20,11 @@ from pccpipe.executor.attestation import unattested_condition
 from pccpipe.executor.cause import name_failed_step, rounds_exhausted
 from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, Position, RunContext, StepOutcome
 from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
+from pccpipe.executor.numbers import number_of
 from pccpipe.executor.probe import expected_levels
 from pccpipe.executor.replay import Turn, deadline_since
 from pccpipe.executor.retry import with_retries
-from pccpipe.executor.scope import Scope, StepView
+from pccpipe.executor.scope import StepView
 from pccpipe.executor.step import run_step
 from pccpipe.executor.waiting import is_away
 from pccpipe.outcome import Outcome, Place, Reason
@@ -38,24 +38,10 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.logs import tail
 from pccpipe.spec.absent import NoResult, lenient
-from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload, Value
+from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload
 from pccpipe.values import Json
 
 PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
-
-
-def number_of(value: Value[float] | Value[int] | None, scope: Scope) -> float | None:
-    """Evaluate a number of a step's: a limit, a count. Raises PccpipeError if it is none above 0."""
-    if value is None:
-        return None
-    if value.expression is None:
-        return value.known
-    got = value.expression.evaluate(scope.names)
-    if isinstance(got, bool) or not isinstance(got, int | float):
-        raise PccpipeError(f"{value.expression.source} is to be a number, and is {got!r}")
-    if not 0 < got < math.inf:
-        raise PccpipeError(f"{value.expression.source} is to be more than 0, and is {got!r}")
-    return got
 
 
 class Walk(Struct, frozen=True):
@@ -125,7 +111,7 @@ class Walk(Struct, frozen=True):
         return self._end(step, position, turn, ended, began)
 
     def _deadline(self, step: Step, position: Position, turn: Turn) -> Deadline:
-        seconds = number_of(step.timeout, position.scope)
+        seconds = number_of(step.timeout, position.scope.names, "timeout")
         if seconds is None:
             seconds = ALWAYS_LIMIT if position.always else STEP_LIMIT
         return deadline_since(turn.began_at, seconds, f"step {step.id}").nearest(position.deadline)
@@ -182,7 +168,7 @@ class Walk(Struct, frozen=True):
         return with_retries(self.context, position, position.path_of(step.id), step.retry, attempt, turn)
 
     def _repeat(self, body: Repeat, position: Position, path: str, turn: Turn, fails_as: str | None) -> StepOutcome:
-        most = number_of(body.max, position.scope)
+        most = number_of(body.max, position.scope.names, "max")
         assert most is not None
         expected_levels(self.context, body.steps, position)
         number, rounds = 0, int(most)

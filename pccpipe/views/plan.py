@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pccpipe.executor.plan import Plan, PlannedStep, Way
+from pccpipe.executor.planned import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.model import DEFAULT_OPTIONS, Run, Secret, SecretSource
 from pccpipe.spec.position import Position

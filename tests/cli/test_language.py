@@ -212,7 +212,7 @@ def test_a_time_limit_that_an_expression_gives_is_more_than_0(folder: Folder, nu
     """)
     done = folder.do("run", "pipeline.yaml", "--run-id", "r1")
     assert done.code == 1
-    assert f"inputs.n }}}} is to be more than 0, and is {number}" in done.stdout
+    assert f"inputs.n }}}} must be more than 0, and is {number}" in done.stdout
     assert not (folder.path / "ran").exists()
 
 

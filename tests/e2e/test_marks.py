@@ -64,7 +64,7 @@ def test_a_run_warns_once_that_the_image_behind_its_tag_changed(
     now = vm.sh("docker inspect -f '{{.Id}}' bb:latest").stdout.strip()
     (told,) = warnings(ran.events)
     assert told == (
-        "the image bb:latest changed since the VM was provisioned: "
+        "image bb:latest changed since `pccpipe provision`: "
         f"it was 000000000000 and is {now.removeprefix('sha256:')[:12]}; fix: pccpipe provision"
     )
     for step in ("first", "second"):

@@ -147,7 +147,7 @@ def test_what_was_asked_of_a_container_is_told_beside_what_it_had_and_what_it_la
     assert started.settings
     assert (started.settings.image, started.settings.pids) == ("i", 2048)
     assert played.notes.of(Warned) == [
-        Warned("its container has not all that was asked: pids unlimited instead of 2048", "a")
+        Warned("its container has less isolation than requested: pids unlimited instead of 2048", "a")
     ]
     stage.script = lambda command: Play(had=msgspec.structs.replace(had, pids=2048))
     assert not stage.play((stage.folder / "pipeline.yaml").read_text().partition("rehearsal\n")[2]).notes.of(Warned)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from pccpipe.executor.plan import Plan, make_plan
+from pccpipe.executor.plan import make_plan
+from pccpipe.executor.planned import Plan
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline

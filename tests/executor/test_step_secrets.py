@@ -111,7 +111,7 @@ def test_a_resumed_turn_goes_on_counting_and_knows_the_tokens_of_before(stage: S
     ("change", "words"),
     [
         (("http://192.0.2.1:9/v1", "${{ inputs.url }}"), "no URL of an API: 'nowhere'"),
-        (("max_tokens: 1000", "max_tokens: ${{ inputs.url }}"), "max_tokens must be a whole number"),
+        (("max_tokens: 1000", "max_tokens: ${{ inputs.url }}"), "max_tokens: ${{ inputs.url }} must be a whole number"),
     ],
 )
 def test_what_is_wrong_only_when_its_turn_comes_fails_the_step(

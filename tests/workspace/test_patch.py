@@ -139,8 +139,8 @@ def test_a_step_finds_the_change_of_its_run_with_its_list(tmp_path: Path) -> Non
     ("path", "words"),
     [
         ("diff.patch", "cannot read the patch 'diff.patch' for the file 'c': No such file"),
-        ("../../../etc/passwd", "'../../../etc/passwd' is no patch for the file 'c'"),
-        ("run.json", "'run.json' is no patch for the file 'c'"),
+        ("../../../etc/passwd", "'../../../etc/passwd' is not a valid path of a patch for the file 'c'"),
+        ("run.json", "'run.json' is not a valid path of a patch for the file 'c'"),
     ],
 )
 def test_a_patch_that_no_step_made_fails_the_step_and_says_what_to_do(tmp_path: Path, path: str, words: str) -> None:
@@ -149,7 +149,7 @@ def test_a_patch_that_no_step_made_fails_the_step_and_says_what_to_do(tmp_path: 
     done = folder.do("run", "pipeline.yaml", "--run-id", "r1", "--local")
     assert done.code == 1
     assert words in done.stdout
-    assert "name what a `diff:` step before this one makes" in done.stdout
+    assert "name the file of an earlier `diff:` step" in done.stdout
 
 
 def test_a_patch_of_one_line_takes_little_memory(tmp_path: Path) -> None:

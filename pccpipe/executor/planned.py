@@ -1,0 +1,64 @@
+"""The plan of a run as data: which step would run where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from pccpipe.outcome import Place
+from pccpipe.spec.model import Container, Pipeline, Project, Step
+from pccpipe.target import ContainerSettings
+from pccpipe.values import Json
+
+
+class PlannedContainer(Struct, frozen=True):
+    written: Container
+    """As the pipeline describes it."""
+    settings: ContainerSettings
+    """With its image, as far as that can be known."""
+
+
+class Way(Struct, frozen=True):
+    """A place where a run step would be tried, and what it would run there."""
+
+    place: Place
+    host: str
+    command: str
+    """With shell-quoted values, as far as they can be known."""
+    shell: str
+    shell_options: tuple[str, ...]
+    cwd: str | None
+    env: Mapping[str, str]
+    container: PlannedContainer | None
+
+
+class PlannedStep(Struct, frozen=True):
+    path: str
+    """As the run will name it, but for the rounds of a `repeat`."""
+    depth: int
+    kind: str
+    step: Step
+    always: bool
+    condition: str | None
+    """As written, or `false`/`true` when that can be known."""
+    timeout: str | None
+    """Seconds as a number, or the expression."""
+    does: str = ""
+    """What an action or a group does, in words: paths, rounds, how many at once."""
+    asked: Place | None = None
+    ways: tuple[Way, ...] = ()
+    """Of a run step: the first place, then its fallback if it may take it."""
+    result: str | None = None
+    unattested: bool = False
+    """A command on the VM could forge its result."""
+
+
+class Plan(Struct, frozen=True):
+    pipeline: Pipeline
+    project: Project
+    inputs: Mapping[str, Json]
+    steps: tuple[PlannedStep, ...]
+    warnings: tuple[str, ...]
+    upstreams: Mapping[str, str]
+    """Of each secret that stays here, the base URL of the API that it is the key to."""
