@@ -124,9 +124,8 @@ class _Printer:
     def _names(self, state: RunState, paths: list[str]) -> Iterator[tuple[str, str, str]]:
         for path in paths:
             for attempt in state.steps[path].attempts:
-                for stream in self._which.value:
-                    name = attempt.stdout if stream == "stdout" else attempt.stderr
-                    if name:
+                for stream, name in zip(("stdout", "stderr"), attempt.logs, strict=False):
+                    if stream in self._which.value:
                         yield f"{path}, attempt {attempt.number}, {stream}", stream, name
 
     def _new(self, name: str) -> Iterator[bytes]:

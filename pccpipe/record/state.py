@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from msgspec import Struct, field
 
@@ -41,8 +41,21 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.journal import read_events
 from pccpipe.record.step_path import parent
-from pccpipe.record.step_state import Downgrade, Question, StepState, iso
+from pccpipe.record.step_state import Question, StepState, iso
 from pccpipe.values import Json
+
+_OfStep: TypeAlias = (
+    StepStarted
+    | SecretsGiven
+    | ModelUsed
+    | CommandStarted
+    | CommandEnded
+    | TargetUnavailable
+    | StepDowngraded
+    | RoundStarted
+    | ActionDone
+    | StepEnded
+)
 
 WAITING = "waiting_for_input"
 QUEUED = "queued"
@@ -77,7 +90,7 @@ class RunState(Struct):
     accepted_fallbacks: tuple[str, ...] = ()
     """Steps that a person let fall back all the same."""
     downgraded: bool = False
-    downgrades: list[Downgrade] = field(default_factory=list)
+    downgrades: list[StepDowngraded] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     cancelled_by: str | None = None
@@ -94,7 +107,7 @@ class RunState(Struct):
     steps: dict[str, StepState] = field(default_factory=dict)
     """By path, in the order in which their turns came."""
     _begun: Begun = field(default_factory=Begun)
-    _going_down: dict[str, Downgrade] = field(default_factory=dict)
+    _going_down: dict[str, StepDowngraded] = field(default_factory=dict)
     """By path, those of which nothing has begun yet where they go: stopped, a step may yet run where it asks to."""
     last_seq: int = 0
     unread: int = 0
@@ -110,7 +123,7 @@ class RunState(Struct):
         return [question for question in self.questions if question.missing]
 
     def apply(self, event: Event) -> None:
-        """Take in one more event."""
+        """Add one more event."""
         what = event.what
         if event.seq:
             self.unread += max(0, event.seq - self.last_seq - 1)
@@ -125,59 +138,6 @@ class RunState(Struct):
                 self.status = RUNNING
                 self.accepted_fallbacks += what.accepted_fallbacks
                 self._reopen()
-            case StepStarted():
-                self.status = RUNNING
-                # Anew: a group that is tried again runs the same steps once more, and the latest counts.
-                step = self.steps[what.step] = StepState(what.step)
-                step.kind, step.asked, step.name, step.always = what.kind, what.asked, what.name, what.always
-                step.started_at = event.time
-            case SecretsGiven():
-                self.step(what.step).attempt(what.attempt).secrets = dict(what.modes)
-            case ModelUsed():
-                self.step(what.step).model = {
-                    "calls": what.calls,
-                    "refused": what.refused,
-                    "input_tokens": what.input_tokens,
-                    "cached_input_tokens": what.cached_input_tokens,
-                    "output_tokens": what.output_tokens,
-                    "estimated_tokens": what.estimated_tokens,
-                    "max_tokens": what.max_tokens,
-                    "reserved_tokens": what.reserved_tokens,
-                    "budget_tokens": what.budget_tokens,
-                    "budget_used": what.budget_used,
-                }
-            case MayHaveBegun():
-                pass
-            case CommandStarted():
-                self._going_down.pop(what.step, None)
-                attempt = self.step(what.step).attempt(what.attempt)
-                attempt.command, attempt.had = what.command, what.had
-                attempt.stdout, attempt.stderr = what.stdout, what.stderr
-                attempt.settings = what.settings
-            case CommandEnded():
-                attempt = self.step(what.step).attempt(what.attempt)
-                attempt.outcome, attempt.exit_code, attempt.signal = what.outcome, what.exit_code, what.signal
-                attempt.out_of_memory, attempt.seconds = what.out_of_memory, what.seconds
-                attempt.message, attempt.code = what.message, what.code
-                attempt.log_dropped = what.log_dropped
-            case TargetUnavailable():
-                attempt = self.step(what.step).attempt(what.attempt)
-                attempt.outcome, attempt.reason = Outcome.UNAVAILABLE, what.reason
-                attempt.words, attempt.hint, attempt.settings = what.words, what.hint, what.settings
-            case StepDowngraded():
-                self.downgraded = True
-                down = Downgrade(what.step, what.asked, what.had, what.reason, what.words)
-                self.downgrades.append(down)
-                self._going_down[what.step] = down
-            case StepRetrying():
-                pass
-            case RoundStarted():
-                step = self.step(what.step)
-                step.round, step.rounds = what.round, what.of
-            case ActionDone():
-                self.step(what.step).facts = dict(what.facts)
-            case StepEnded():
-                self._step_ended(what)
             case InputAsked():
                 self.questions.append(Question(what.step, what.tried, what.needed, dict(what.inputs)))
             case InputGiven():
@@ -203,8 +163,41 @@ class RunState(Struct):
             case RunEnded():
                 self.outcome, self.status, self.message = what.outcome, what.status, what.message
                 self.downgraded, self.seconds, self.ended_at = what.downgraded, what.seconds, event.time
-            case Output():
+            case MayHaveBegun() | StepRetrying() | Output():
                 pass
+            case _:
+                self._apply_to_step(event.time, what)
+
+    def _apply_to_step(self, at: float, what: _OfStep) -> None:
+        match what:
+            case StepStarted():
+                self.status = RUNNING
+                # A group that is retried runs the same steps again, and the latest counts.
+                self.steps[what.step] = StepState(
+                    what.step, what.kind, what.name, what.always, what.asked, started_at=at
+                )
+            case SecretsGiven():
+                self.step(what.step).attempt(what.attempt).secrets = dict(what.modes)
+            case ModelUsed():
+                self.step(what.step).model = what
+            case CommandStarted():
+                self._going_down.pop(what.step, None)
+                self.step(what.step).attempt(what.attempt).started = what
+            case CommandEnded():
+                self.step(what.step).attempt(what.attempt).ended = what
+            case TargetUnavailable():
+                self.step(what.step).attempt(what.attempt).unavailable = what
+            case StepDowngraded():
+                self.downgraded = True
+                self.downgrades.append(what)
+                self._going_down[what.step] = what
+            case RoundStarted():
+                step = self.step(what.step)
+                step.round, step.rounds = what.round, what.of
+            case ActionDone():
+                self.step(what.step).facts = dict(what.facts)
+            case StepEnded():
+                self.step(what.step).ended = what
             case _:
                 assert_never(what)
 
@@ -223,7 +216,7 @@ class RunState(Struct):
         self.stopped, self.outcome, self.message, self.hint = False, None, "", ""
         for path, step in self.steps.items():
             if step.outcome is Outcome.UNAVAILABLE and not step.ignored and not self._is_over_around(path):
-                step.outcome, step.reason, step.message = None, None, ""
+                step.ended = None
                 if (down := self._going_down.pop(path, None)) is not None:
                     self.downgrades = [other for other in self.downgrades if other is not down]
         self.downgraded = bool(self.downgrades)
@@ -236,14 +229,6 @@ class RunState(Struct):
             if around and around.outcome and (around.ignored or around.outcome is not Outcome.UNAVAILABLE):
                 return True
         return False
-
-    def _step_ended(self, what: StepEnded) -> None:
-        step = self.step(what.step)
-        step.outcome, step.seconds, step.ignored = what.outcome, what.seconds, what.ignored
-        step.exit_code, step.reason, step.message = what.exit_code, what.reason, what.message
-        step.code = what.code
-        step.result, step.result_path = what.result, what.result_path
-        step.unattested = what.unattested
 
     def to_json(self) -> dict[str, Json]:
         """The state as run.json has it; see docs/run-record.md."""
@@ -317,8 +302,5 @@ def _line(value: Json) -> str:
 
 
 def load_state(run_dir: Path) -> RunState:
-    """The state of a run from its events, which are the truth; run.json may be a moment behind."""
-    state = RunState()
-    for event in read_events(run_dir):
-        state.apply(event)
-    return state
+    """Read the state of a run from its events, which are the truth; run.json may be a moment behind."""
+    return state_of(read_events(run_dir))

@@ -5,93 +5,142 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
-from pccpipe.outcome import Code, Outcome, Place, Reason
+from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.record.codec import to_json
+from pccpipe.record.events import CommandEnded, CommandStarted, ModelUsed, StepEnded, TargetUnavailable
 from pccpipe.record.step_path import label
 from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.values import Json
 
 
-class Attempt(Struct):
-    """One attempt at a step's command: it began (`had`), or its place was unavailable (`reason`)."""
+class AttemptState(Struct):
+    """One attempt at a step's command, as its events say: it started and ended, or its place was unavailable."""
 
     number: int
-    outcome: Outcome | None = None
-    command: str | None = None
-    settings: ContainerSettings | None = None
-    """What was asked of its container."""
-    had: Isolation | None = None
-    reason: Reason | None = None
-    words: str = ""
-    hint: str = ""
-    exit_code: int | None = None
-    signal: str | None = None
-    out_of_memory: bool = False
-    seconds: float | None = None
-    stdout: str | None = None
-    stderr: str | None = None
-    message: str = ""
-    log_dropped: int = 0
-    """Bytes of its output that its logs leave out."""
+    started: CommandStarted | None = None
+    ended: CommandEnded | None = None
+    unavailable: TargetUnavailable | None = None
     secrets: dict[str, Json] = field(default_factory=dict)
     """`direct` or `proxy`, by name."""
-    code: Code | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """None while it runs."""
+        if self.ended:
+            return self.ended.outcome
+        return Outcome.UNAVAILABLE if self.unavailable else None
+
+    @property
+    def had(self) -> Isolation | None:
+        """The isolation that its command really had; None if it did not start."""
+        return self.started.had if self.started else None
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """The paths of its logs in the record, stdout's first; none if it did not start."""
+        return (self.started.stdout, self.started.stderr) if self.started else ()
+
+    @property
+    def settings(self) -> ContainerSettings | None:
+        """The settings that its container was asked for."""
+        source = self.started or self.unavailable
+        return source.settings if source else None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the attempt as run.json has it."""
+        started, ended, unavailable = self.started, self.ended, self.unavailable
+        return {
+            "number": self.number,
+            "outcome": to_json(self.outcome),
+            "command": started.command if started else None,
+            "settings": to_json(self.settings),
+            "had": to_json(self.had),
+            "reason": to_json(unavailable.reason) if unavailable else None,
+            "words": unavailable.words if unavailable else "",
+            "hint": unavailable.hint if unavailable else "",
+            "exit_code": ended.exit_code if ended else None,
+            "signal": ended.signal if ended else None,
+            "out_of_memory": bool(ended and ended.out_of_memory),
+            "seconds": ended.seconds if ended else None,
+            "stdout": started.stdout if started else None,
+            "stderr": started.stderr if started else None,
+            "message": ended.message if ended else "",
+            "log_dropped": ended.log_dropped if ended else 0,
+            "secrets": self.secrets,
+            "code": to_json(ended.code) if ended else None,
+        }
 
 
 class StepState(Struct):
     path: str
     kind: str | None = None
-    """None for a step that was skipped: it never said what it is."""
+    """None for a step that was skipped: its record does not say."""
     name: str = ""
     always: bool = False
     asked: Place | None = None
-    outcome: Outcome | None = None
-    """None while it runs."""
-    ignored: bool = False
     started_at: float | None = None
-    seconds: float | None = None
+    ended: StepEnded | None = None
+    """None while it runs."""
     round: int | None = None
     rounds: int | None = None
-    attempts: list[Attempt] = field(default_factory=list)
-    exit_code: int | None = None
-    reason: Reason | None = None
-    code: Code | None = None
-    message: str = ""
-    result: Json = None
-    result_path: str | None = None
-    unattested: bool = False
-    """Its result could have been forged by a command on the VM."""
+    attempts: list[AttemptState] = field(default_factory=list)
     facts: dict[str, Json] = field(default_factory=dict)
-    """What a built-in action did."""
+    """Counts and names of what a built-in action did."""
     warning: str = ""
-    """The latest, for a view of what goes on: such as for what it waits."""
-    model: dict[str, Json] | None = None
-    """What it used of a model, by the proxy's account."""
+    """The latest, for a view: for example the thing that the step waits for."""
+    model: ModelUsed | None = None
+    """The step's use of a model, by the proxy's account."""
 
-    def attempt(self, number: int) -> Attempt:
-        """The attempt of that number, made if need be."""
+    def attempt(self, number: int) -> AttemptState:
+        """Return the attempt of that number, made if need be."""
         for attempt in self.attempts:
             if attempt.number == number:
                 return attempt
-        self.attempts.append(Attempt(number))
+        self.attempts.append(AttemptState(number))
         return self.attempts[-1]
 
     @property
+    def outcome(self) -> Outcome | None:
+        """None while it runs."""
+        return self.ended.outcome if self.ended else None
+
+    @property
+    def ignored(self) -> bool:
+        """True if it did not succeed, and `continue_on_error` says to go on."""
+        return bool(self.ended and self.ended.ignored)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Set if its outcome is `unavailable`."""
+        return self.ended.reason if self.ended else None
+
+    @property
+    def message(self) -> str:
+        """Why it did not succeed, in a sentence."""
+        return self.ended.message if self.ended else ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Its duration; None while it runs."""
+        return self.ended.seconds if self.ended else None
+
+    @property
     def had(self) -> Isolation | None:
-        """What the last command that began really had."""
+        """The isolation of the last command that started."""
         return next((attempt.had for attempt in reversed(self.attempts) if attempt.had), None)
 
     @property
-    def refusal(self) -> Attempt | None:
-        """The last attempt whose place was not to be had, if the step ended so."""
+    def refusal(self) -> TargetUnavailable | None:
+        """The last refusal of a place, if the step ended so."""
         if self.outcome is not Outcome.UNAVAILABLE:
             return None
-        return next((attempt for attempt in reversed(self.attempts) if attempt.reason), None)
+        return next((attempt.unavailable for attempt in reversed(self.attempts) if attempt.unavailable), None)
 
     def to_json(self) -> dict[str, Json]:
-        """The step as run.json has it."""
-        refusal = self.refusal
+        """Return the step as run.json has it."""
+        refusal, ended = self.refusal, self.ended
         return {
             "path": self.path,
             "id": label(self.path),
@@ -106,27 +155,21 @@ class StepState(Struct):
             "seconds": self.seconds,
             "round": self.round,
             "rounds": self.rounds,
-            "attempts": to_json(self.attempts),
-            "exit_code": self.exit_code,
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+            "exit_code": ended.exit_code if ended else None,
             "reason": to_json(self.reason),
             "words": refusal.words if refusal else "",
             "hint": refusal.hint if refusal else "",
-            "code": to_json(self.code),
+            "code": to_json(ended.code) if ended else None,
             "message": self.message,
-            "result": self.result,
-            "result_path": self.result_path,
-            "unattested": self.unattested,
+            "result": ended.result if ended else None,
+            "result_path": ended.result_path if ended else None,
+            "unattested": bool(ended and ended.unattested),
             "facts": self.facts,
-            "model": self.model,
+            "model": {name: count for name, count in asdict(self.model).items() if name != "step"}
+            if self.model
+            else None,
         }
-
-
-class Downgrade(Struct, frozen=True):
-    step: str
-    asked: Place
-    had: Place
-    reason: Reason
-    words: str
 
 
 class Question(Struct):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pccpipe.executor.shortfall import shortfalls
 from pccpipe.outcome import Place
 from pccpipe.record.state import RunState
-from pccpipe.record.step_state import Attempt, StepState
+from pccpipe.record.step_state import AttemptState, StepState
 from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.views.text import harmless_line, shorten, user
 from pccpipe.words import memory
@@ -37,7 +37,7 @@ def verdict(state: RunState) -> str:
     elif not any(_is_led_elsewhere(step) for step in began):
         parts.append("none had less than it asked for")
     parts += [f"loosened: {', '.join(loose)}"] if loose else []
-    forgeable = [step.path for step in state.steps.values() if step.unattested]
+    forgeable = [step.path for step in state.steps.values() if step.ended and step.ended.unattested]
     parts += [f"unattested results: {', '.join(forgeable)}"] if forgeable else []
     return "; ".join(parts)
 
@@ -60,12 +60,12 @@ def _is_led_elsewhere(step: StepState) -> bool:
     return bool(step.had and step.asked and _ORDER.index(step.had.place) > _ORDER.index(step.asked))
 
 
-def _is_short(attempt: Attempt) -> bool:
+def _is_short(attempt: AttemptState) -> bool:
     """Say whether the engine gave less than was asked of it."""
     return bool(attempt.had and attempt.settings and any(shortfalls(attempt.settings, attempt.had)))
 
 
-def _is_loose(attempt: Attempt) -> bool:
+def _is_loose(attempt: AttemptState) -> bool:
     return attempt.had is not None and attempt.settings is not None and bool(attempt.settings.loosened)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, RunState
-from pccpipe.record.step_state import Attempt, StepState
+from pccpipe.record.step_state import AttemptState, StepState
 from pccpipe.views.isolation import account, asked, verdict
 from pccpipe.views.summary import downgrades, headline, questions, see_why, stopped
 from pccpipe.views.text import (
@@ -107,31 +107,32 @@ def _details(step: StepState) -> list[str]:
         lines.append(model_text(step.model))
     if step.facts:
         lines.append(facts_text(step.kind or "", step.facts))
-    if step.result_path:
-        text = harmless_line(json.dumps(step.result, ensure_ascii=False))
-        lines.append(f"result: {step.result_path}: {shorten(text, LONGEST_RESULT)}")
-    if step.unattested:
+    if step.ended and step.ended.result_path:
+        text = harmless_line(json.dumps(step.ended.result, ensure_ascii=False))
+        lines.append(f"result: {step.ended.result_path}: {shorten(text, LONGEST_RESULT)}")
+    if step.ended and step.ended.unattested:
         lines.append(
             "unattested: a command on the VM could have forged this result; `vm: {run_as: NAME}` prevents that"
         )
     return lines
 
 
-def _attempt(attempt: Attempt, *, several: bool) -> list[str]:
+def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
     number = f"attempt {attempt.number}: " if several else ""
     wanted = asked(attempt.settings) if attempt.settings else []
-    if attempt.had is None:
-        words = " ".join(harmless(attempt.words).split())
-        reason = reason_text(attempt.reason) if attempt.reason else "no reason is known"
+    started, ended, refusal = attempt.started, attempt.ended, attempt.unavailable
+    if started is None:
+        words = " ".join(harmless(refusal.words).split()) if refusal else ""
+        reason = reason_text(refusal.reason) if refusal else "no reason is known"
         lines = [*wanted, f"{number}unavailable: {reason}: {words}"]
-        return [*lines, f"  fix: {harmless_line(attempt.hint)}"] if attempt.hint else lines
-    lines = [*wanted, f"{number}had: {isolation(attempt.had)}"]
-    lines += [f"  {line}" for line in account(attempt.had)]
+        return [*lines, f"  fix: {harmless_line(refusal.hint)}"] if refusal and refusal.hint else lines
+    lines = [*wanted, f"{number}had: {isolation(started.had)}"]
+    lines += [f"  {line}" for line in account(started.had)]
     if attempt.secrets:
         lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
-    if attempt.outcome and several:
-        lines.append(f"  {OUTCOME_WORDS[attempt.outcome]} in {duration(attempt.seconds)}{_because(attempt.message)}")
-    return [*lines, f"logs: {attempt.stdout} {attempt.stderr}{left_out(attempt.log_dropped)}"]
+    if ended and several:
+        lines.append(f"  {OUTCOME_WORDS[ended.outcome]} in {duration(ended.seconds)}{_because(ended.message)}")
+    return [*lines, f"logs: {started.stdout} {started.stderr}{left_out(ended.log_dropped if ended else 0)}"]
 
 
 def runs_text(entries: Sequence[RunEntry]) -> list[str]:

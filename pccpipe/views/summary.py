@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome, Reason
+from pccpipe.record.events import StepDowngraded
 from pccpipe.record.state import QUEUED, WAITING, RunState
-from pccpipe.record.step_state import Downgrade, StepState
+from pccpipe.record.step_state import StepState
 from pccpipe.views.text import OUTCOME_WORDS, harmless, harmless_line, left_out
 from pccpipe.views.words import (
     FINE,
@@ -113,9 +114,10 @@ def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
         lines.append(f"  fix: {harmless_line(refusal.hint)}" if refusal.hint else "  next: pccpipe doctor")
     lines += [f"  | {line}" for line in tail]
     last = step.attempts[-1] if step.attempts else None
-    if last and last.stdout:
-        lines.append(f"  logs: {record / last.stdout}")
-        lines.append(f"        {record / (last.stderr or '')}{left_out(last.log_dropped)}")
+    if last and last.started:
+        dropped = last.ended.log_dropped if last.ended else 0
+        lines.append(f"  logs: {record / last.started.stdout}")
+        lines.append(f"        {record / last.started.stderr}{left_out(dropped)}")
     return lines
 
 
@@ -142,7 +144,7 @@ def downgrades(state: RunState) -> list[str]:
     return lines
 
 
-def _got(state: RunState, down: Downgrade) -> str:
+def _got(state: RunState, down: StepDowngraded) -> str:
     """Say what a step had in place of what it asked for; a fallback may have been unavailable as well."""
     step = state.steps.get(down.step)
     if step and step.outcome is Outcome.UNAVAILABLE and not any(each.had for each in step.attempts):
@@ -150,8 +152,8 @@ def _got(state: RunState, down: Downgrade) -> str:
     return f"had {down.had}"
 
 
-def hint_of(state: RunState, down: Downgrade) -> str:
+def hint_of(state: RunState, down: StepDowngraded) -> str:
     """Give what fixes the place that the step did without, if that is known."""
     step = state.steps.get(down.step)
-    attempts = reversed(step.attempts if step else [])
-    return next((each.hint for each in attempts if each.hint and each.reason is down.reason), "")
+    refusals = [each.unavailable for each in reversed(step.attempts if step else []) if each.unavailable]
+    return next((each.hint for each in refusals if each.hint and each.reason is down.reason), "")

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.record.events import ModelUsed
 from pccpipe.words import memory, size
 
 if TYPE_CHECKING:  # `validate` shows its problems by this, and need not load what runs have
@@ -210,17 +211,17 @@ def left_out(dropped: int) -> str:
     return f" ({dropped:,} bytes left out by log_limit)" if dropped else ""
 
 
-def model_text(used: Mapping[str, Json]) -> str:
-    """What a step has used of a model."""
-    parts = [f"{used['calls']} calls", f"{used['input_tokens']} tokens in ({used['cached_input_tokens']} cached)"]
-    parts.append(f"{used['output_tokens']} out")
-    if used["estimated_tokens"]:
-        parts.append(f"{used['estimated_tokens']} by size")
-    if used["max_tokens"] is not None:
-        parts.append(f"of at most {used['max_tokens']}")
-    if used.get("budget_tokens") is not None:
-        parts.append(f"{used['budget_used']} of the budget of {used['budget_tokens']}")
-    if used["refused"]:
+def model_text(used: ModelUsed) -> str:
+    """Say how much a step used of a model."""
+    parts = [f"{used.calls} calls", f"{used.input_tokens} tokens in ({used.cached_input_tokens} cached)"]
+    parts.append(f"{used.output_tokens} out")
+    if used.estimated_tokens:
+        parts.append(f"{used.estimated_tokens} by size")
+    if used.max_tokens is not None:
+        parts.append(f"of at most {used.max_tokens}")
+    if used.budget_tokens is not None:
+        parts.append(f"{used.budget_used} of the budget of {used.budget_tokens}")
+    if used.refused:
         parts.append("then refused (budget_exceeded)")
     return f"model: {', '.join(parts)}"
 

@@ -91,7 +91,7 @@ def telling_step(state: RunState, record: Path) -> StepState | None:
 
 def has_log(step: StepState, record: Path) -> bool:
     """Say whether `pccpipe logs` prints something for a step."""
-    names = [name for attempt in step.attempts for name in (attempt.stdout, attempt.stderr) if name]
+    names = [name for attempt in step.attempts for name in attempt.logs]
     return any((record / name).is_file() and (record / name).stat().st_size for name in names)
 
 

@@ -127,10 +127,10 @@ class Struck:
         attempt = self.result.state.step(phase).attempts[-1:]
         if phase not in (Phase.VM_STEP, Phase.CONTAINER_STEP):
             return None
-        if not attempt or not attempt[0].stdout or not attempt[0].stderr:
+        if not attempt or not attempt[0].started:
             return NONE
-        stdout = _how_much(self.result.record / attempt[0].stdout, b"out")
-        stderr = _how_much(self.result.record / attempt[0].stderr, b"err")
+        stdout = _how_much(self.result.record / attempt[0].started.stdout, b"out")
+        stderr = _how_much(self.result.record / attempt[0].started.stderr, b"err")
         return stdout if stdout == stderr else f"stdout {stdout}, stderr {stderr}"
 
 

@@ -29,7 +29,8 @@ def test_the_fold_knows_how_each_step_ended_and_where_it_really_ran() -> None:
     assert state.steps["iterate[1].review"].outcome is Outcome.SKIPPED
     assert [attempt.outcome for attempt in state.steps["baseline"].attempts] == [Outcome.FAILED, Outcome.SUCCEEDED]
     review = state.steps["iterate[2].review"]
-    assert [attempt.reason for attempt in review.attempts] == [Reason.ENGINE_PERMISSION_DENIED, None]
+    reasons = [attempt.unavailable and attempt.unavailable.reason for attempt in review.attempts]
+    assert reasons == [Reason.ENGINE_PERMISSION_DENIED, None]
     assert (review.asked, review.had) == (Place.CONTAINER, LOCAL)
     assert state.warnings == ["the disk is nearly full"]
 
