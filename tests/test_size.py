@@ -15,7 +15,7 @@ LEFT = {
     "targets/contained.py",
 }
 """Files that are too long still."""
-LEFT_FUNCTIONS = {"session/session.py: _go"}
+LEFT_FUNCTIONS: set[str] = set()
 
 
 def test_no_file_is_over_400_lines() -> None:
