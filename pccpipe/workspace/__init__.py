@@ -1,1 +1,1 @@
-"""The run's copy of the code: what goes up, what comes back, what is refused, and the diff."""
+"""Sends the run's copy of the code to the VM, fetches it, refuses what is not safe, and makes the diff."""

@@ -64,10 +64,9 @@ class Changed(Struct, frozen=True):
 
 
 class Workspace(Protocol):
-    """Each call raises `Unavailable` if it needs the VM and cannot reach it, `ActionError` if the work fails, and
-    `Halted` if it was halted.
+    """Each call raises `Unavailable` if it needs the VM and cannot reach it.
 
-    Only one call runs at a time; the implementation ensures that.
+    It raises `ActionError` if the work fails, and `Halted` at a halt. The implementation runs one call at a time.
     """
 
     @property

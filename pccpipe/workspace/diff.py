@@ -1,4 +1,4 @@
-"""diff.patch: what the run changed, made on the host's side from what was sent and what came back."""
+"""Makes diff.patch, the changes of a run, on the controller from the two trees: the one sent and the one fetched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OPTIONS = ("--no-index", "--no-prefix", "--no-renames", "--no-color", "--no-ext
 
 
 class Made(Struct, frozen=True):
-    """What is in a patch, and the digest of the patch before secrets were masked in it."""
+    """The counts of a patch, and its digest before secrets were masked."""
 
     digest: str
     changed: Changed
@@ -40,10 +40,10 @@ class Made(Struct, frozen=True):
 def make_diff(
     sent: Pack, now: Path, masker: Masker, limits: Limits, halt: Halt | None = None, into: Path | None = None
 ) -> Made:
-    """Make the patch from `sent` to `now`, with every secret masked; `into` gets it.
+    """Write the patch from `sent` to `now` into `into`, with every secret masked.
 
-    New files that .gitignore names are left out, and so is what no file may be. A binary file with a secret in it is
-    left out as well: in a patch it is packed, where no masking finds it.
+    Leaves out new files that .gitignore names, and what is not a plain file or link. Also leaves out a binary file
+    with a secret in it: a patch packs it, and masking would not find the secret.
 
     Raises ActionError, Halted.
     """
@@ -51,7 +51,7 @@ def make_diff(
     with tempfile.TemporaryDirectory(dir=now.parent, prefix=DIFFED) as name:
         folder = Path(name)
         # git takes the names in the patch from these folders' names.
-        refused = _lay_out(sent, now, folder / "a", folder / "b", limits, halt)
+        refused = _make_trees(sent, now, folder / "a", folder / "b", limits, halt)
         count, leaks = _Count(), _Leaks()
         for one in _changes(folder, halt):
             if one.is_binary and _has_secret(folder / "b" / one.path, masker, halt):
@@ -63,11 +63,11 @@ def make_diff(
         digest, mask = hashlib.sha256(), masker.stream()
         with replacing(into) if into else Path(os.devnull).open("wb") as file:
 
-            def take(piece: bytes) -> None:
+            def write(piece: bytes) -> None:
                 digest.update(piece)
                 file.write(mask.feed(piece))
 
-            run_git(folder, ["diff", *_OPTIONS, "--binary", "a", "b"], take, halt)
+            run_git(folder, ["diff", *_OPTIONS, "--binary", "a", "b"], write, halt)
             file.write(mask.finish())
     names = leaks.names or (("the patch",) if mask.found else ())
     return Made(digest.hexdigest(), Changed(count.files, count.insertions, count.deletions, refused, names))
@@ -85,7 +85,7 @@ class _Count(Struct):
 
 
 class _Leaks(Struct):
-    """Files that are left out of a patch."""
+    """The files that a patch leaves out because of a secret."""
 
     named: list[str] = field(default_factory=list)
     more: int = 0
@@ -101,7 +101,7 @@ class _Leaks(Struct):
         return (*self.named, *([f"{self.more} more"] if self.more else []))
 
 
-def _lay_out(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, halt: Halt | None) -> tuple[str, ...]:
+def _make_trees(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, halt: Halt | None) -> tuple[str, ...]:
     """Make two trees of what differs: files of `sent`, and files and links of `now`.
 
     Returns the names of `now` that the diff leaves out, each with its reason. Raises ActionError if it has more files
@@ -175,7 +175,7 @@ class _Layout:
         if self.counted.files > self._limits.files:
             words = f"the workspace has over {self._limits.files:,} files, which is the limit for a diff"
             raise ActionError(words, LESS)
-        why = _no_part_of_a_diff(entry.mode, entry.size, self._limits)
+        why = _diff_refusal(entry.mode, entry.size, self._limits)
         if not why and _is_unchanged(found, self._sent, self._halt):
             self.changed.discard(path)
         elif not why:
@@ -190,14 +190,14 @@ class _Layout:
         _put(found, made, self._halt)
         # Checks again, now that nobody can replace it.
         status = made.lstat()
-        why = _no_part_of_a_diff(status.st_mode, status.st_size, self._limits)
+        why = _diff_refusal(status.st_mode, status.st_size, self._limits)
         if why:
             made.unlink()
         return why
 
 
 def _has_that_name(path: Path) -> bool:
-    """Whether the disk has it under exactly this name."""
+    """Say whether the disk has it under exactly this name."""
     try:
         return path.name in os.listdir(path.parent)  # noqa: PTH208 - names alone
     except OSError:
@@ -205,7 +205,7 @@ def _has_that_name(path: Path) -> bool:
 
 
 def _put(found: TreeName, made: Path, halt: Halt | None) -> None:
-    """Make the file or link again: a file as a hard link, if the kernel allows that."""
+    """Make the same file or link; a file as a hard link, if the kernel allows that."""
     if stat.S_ISLNK(found.entry.mode):
         # macOS has no hard links to symbolic ones.
         made.symlink_to(found.entry.link)
@@ -213,7 +213,7 @@ def _put(found: TreeName, made: Path, halt: Halt | None) -> None:
     try:
         os.link(found.name, made, src_dir_fd=found.folder.fd, follow_symlinks=False)
     except PermissionError:
-        # Another user's: a container's root has made it.
+        # The file of another user: the root of a container made it.
         fd = found.folder.file(found.name)
         try:
             with made.open("xb") as file:
@@ -231,7 +231,7 @@ def _is_gitignore(path: str, entry: Entry) -> bool:
 
 
 def _is_unchanged(found: TreeName, sent: Pack, halt: Halt | None) -> bool:
-    """Whether it is, to a diff, what was sent. Its time says nothing: a step can set it."""
+    """Say whether a diff would find no change. Does not compare times: a step can set them."""
     entry, old = found.entry, sent.entries.get(found.entry.path)
     if old is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(old.mode):
         return False
@@ -256,10 +256,10 @@ def _next(fd: int, count: int) -> bytes:
 
 
 def _may_be_in_a_diff(entry: Entry, limits: Limits) -> bool:
-    return not stat.S_ISDIR(entry.mode) and not _no_part_of_a_diff(entry.mode, entry.size, limits)
+    return not stat.S_ISDIR(entry.mode) and not _diff_refusal(entry.mode, entry.size, limits)
 
 
-def _no_part_of_a_diff(mode: int, size: int, limits: Limits) -> str:
+def _diff_refusal(mode: int, size: int, limits: Limits) -> str:
     if stat.S_ISLNK(mode):
         return ""
     if not stat.S_ISREG(mode):
@@ -268,7 +268,7 @@ def _no_part_of_a_diff(mode: int, size: int, limits: Limits) -> str:
 
 
 class _Change(Struct, frozen=True):
-    """A file that changed; git counts no lines of one that it takes for binary."""
+    """A file that changed; git does not count the lines of a binary file."""
 
     path: str
     is_binary: bool
@@ -282,7 +282,7 @@ def _changes(folder: Path, halt: Halt | None) -> Iterator[_Change]:
         run_git(folder, ["diff", *_OPTIONS, "--numstat", "-z", "a", "b"], file.write, halt)
     with listed.open("rb") as file:
         fields = _fields(file)
-        # For each, `added TAB removed TAB`, then both names; /dev/null for a file that is not there.
+        # Of each file: `added TAB removed TAB`, then both names; /dev/null for a file that does not exist.
         for counts, old, new in zip(fields, fields, fields, strict=False):
             added, removed, _ = counts.split(b"\t")
             path = (old if new == b"/dev/null" else new).decode("utf-8", "surrogateescape")[2:]

@@ -1,4 +1,4 @@
-"""What never goes up, and what of a run's changes is no change: the rules exist once."""
+"""The one place for the rules of what never leaves this machine, and of what does not count as a change."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from pccpipe.workspace.gitignore import Patterns, Tree
 from pccpipe.workspace.names import composed, is_git
 
 SECRET_NAMES = (".env*", ".control-secrets*", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
-"""Names of what a workspace's owner keeps to himself, in .gitignore's words."""
+"""Names of files that the owner of a workspace keeps private, as .gitignore patterns."""
 OF_MACOS = (".DS_Store", "._*")
-"""Names of what macOS makes by itself, and nobody wants."""
+"""Names of files that macOS makes by itself, and that nobody needs."""
 ALWAYS = (".git", "node_modules", SYSTEM, *OF_MACOS, *SECRET_NAMES)
-"""Names that stay at home wherever they are, in whatever case: where `.ENV` is `.env`, programs read it."""
+"""Names that stay on this machine in any folder and any case: where `.ENV` is `.env`, programs read it."""
 GITIGNORE = ".gitignore"
 
 
 class Excluded:
-    """Decides by a path relative to the workspace what stays at home, and what does not come back."""
+    """Decides, by paths relative to the workspace, which files are neither sent nor fetched."""
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self.given = tuple(patterns)
-        # At the end once more: a `!` of the pipeline's own must not bring a repository's settings home.
+        # Repeated at the end: a `!` of the pipeline must not let a repository's settings in.
         self.patterns: tuple[str, ...] = (*ALWAYS, *patterns, ".git")
         self._keeps_git = False
         self._knows_case = False
 
     def going_up(self) -> Excluded:
-        """The same for what leaves this machine: also what some disk takes for `.git` stays here, whatever its case."""
+        """Return the rules for sending, which also exclude every name that some disk takes for `.git`."""
         excluded = copy.copy(self)
         excluded._keeps_git = True
         return excluded
 
     @staticmethod
     def only(patterns: Sequence[str]) -> Excluded:
-        """What these patterns name, and nothing else."""
+        """Return rules that exclude what these patterns name, and nothing else."""
         excluded = Excluded()
         excluded.patterns = tuple(patterns)
         excluded._knows_case = True
@@ -49,17 +49,17 @@ class Excluded:
 
     @functools.cached_property
     def _tree(self) -> Tree:
-        with _told():
+        with _limits_as_action_errors():
             return Tree({"": Patterns(map(composed, self.patterns))})
 
     @functools.cached_property
     def _in_any_case(self) -> Tree:
         let_in = [pattern for pattern in self.given if pattern.startswith("!")]
-        with _told():
+        with _limits_as_action_errors():
             return Tree({"": Patterns(composed(pattern).casefold() for pattern in (*ALWAYS, *let_in, ".git"))})
 
     def name(self, relative: str, *, is_folder: bool) -> bool:
-        """Whether the file or folder of that path is left out. Raises ActionError for too many patterns."""
+        """Say whether the file or folder at that path is excluded. Raises ActionError for too many patterns."""
         if self._keeps_git and is_git(relative.rpartition("/")[2].encode("utf-8", "surrogateescape")):
             return True
         relative = composed(relative)
@@ -70,17 +70,17 @@ class Excluded:
 
 
 class Ignored:
-    """The .gitignore files of a tree: what they name is no change when it is new.
+    """The .gitignore files of a tree: a new file that they name does not count as a change.
 
-    They are the repository's. Raises ActionError for those that exceed a limit.
+    They come from the repository, so they are untrusted. Raises ActionError for those that exceed a limit.
 
     Args:
-        sizes: how large each is, by its path.
-        read: reads one.
+        sizes: the size of each, by its path.
+        read: reads one of them.
     """
 
     def __init__(self, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> None:
-        with _told():
+        with _limits_as_action_errors():
             if sum(sizes.values()) > limits.IGNORE_FILES.most:
                 raise LimitExceeded(limits.IGNORE_FILES)
             patterns: dict[str, Patterns] = {}
@@ -94,16 +94,16 @@ class Ignored:
         self._tree = Tree(patterns)
 
     def __call__(self, path: str) -> bool:
-        """Whether a file of that path is ignored. Raises ActionError when that took too much work."""
+        """Say whether a file at that path is ignored. Raises ActionError if the patterns take too much work."""
         ignores = self._tree.ignores(composed(path), is_folder=False)
         if self._tree.steps > limits.IGNORE_WORK.most:
-            with _told():
+            with _limits_as_action_errors():
                 raise LimitExceeded(limits.IGNORE_WORK)
         return ignores
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _limits_as_action_errors() -> Iterator[None]:
     try:
         yield
     except LimitExceeded as error:

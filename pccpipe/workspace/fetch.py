@@ -1,8 +1,7 @@
-"""Brings files home from a machine that is not trusted: it says what it has, what may come is asked for by name, and
-what comes is taken only if it was asked for.
+"""Fetches files from an untrusted machine: reads its listing, asks for files by name, and accepts only those.
 
-Nothing but find and GNU tar are needed there; its tar's stream is read here by a reader that knows plain files alone.
-Whatever a hostile machine sends, the limits hold while it is received.
+The machine needs only find and GNU tar. The reader of its tar stream knows plain files alone. The limits hold while
+data arrives, whatever a hostile machine sends.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from pccpipe.workspace.tar import BLOCK, padded
 
 T = TypeVar("T")
 Unlock: TypeAlias = Callable[[Sequence[str]], object]
-"""Makes what is locked in a workspace readable, as far as it can."""
+"""Makes locked files of a workspace readable, as far as possible."""
 
 
 def fetch_tree(
@@ -41,42 +40,41 @@ def fetch_tree(
     limits: Limits,
     unlocks: Sequence[Unlock] = (),
 ) -> Counted:
-    """Make a new `target` as the folder is there, but for what is excluded or may not come.
+    """Make a new `target` like the folder on the machine, without what is excluded or not allowed.
 
-    What nobody can unlock stays here as it was known, so that it does not look deleted.
+    A file that nothing can unlock stays as `known` has it, so that it does not look deleted.
 
     Args:
-        known: a tree here that is much the same already; what is as it was (by size, time and mode) is not sent.
-        unlocks: what is tried, in turn, if something can't be read there.
+        known: a local tree that is mostly the same; files of equal size, time and mode are not sent.
+        unlocks: ways to unlock what the machine can't read, to try one after another.
 
-    Raises ActionError with the other side's words or the limit that was reached, ConnectionError, TimeoutError.
+    Raises ActionError with the machine's words or the limit that was reached, ConnectionError, TimeoutError.
     """
-    here = known.entries
 
-    def looked_at() -> tuple[_Looked, list[str]]:
+    def list_all() -> tuple[_Listed, list[str]]:
         intake = Intake(target, limits)
         same: list[str] = []
-        locked, names = list[Entry](), EntryMemory()
+        locked, memory = list[Entry](), EntryMemory()
         listing = list_tree(machine, folder, None, excluded)
         with contextlib.closing(listing):
             for entry in listing:
                 if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
                     continue
                 if entry.is_locked:
-                    names.add(entry)
+                    memory.add(entry)
                     locked.append(entry)
                     continue
-                same_as_here = is_same(entry, here.get(entry.path))
-                may_come = intake.admit(entry, own_link=same_as_here, known=entry.path in here)
-                if may_come and same_as_here and stat.S_ISREG(entry.mode):
+                unchanged = is_same(entry, known.entries.get(entry.path))
+                is_admitted = intake.admit(entry, own_link=unchanged, known=entry.path in known.entries)
+                if is_admitted and unchanged and stat.S_ISREG(entry.mode):
                     same.append(entry.path)
-        return _Looked(intake, locked), same
+        return _Listed(intake, locked), same
 
-    looked, same = _unlocked(looked_at, unlocks)
-    for path in (*same, *_kept(looked, here)):
-        looked.intake.reuse(path, known)
-    _receive(machine, folder, looked.intake)
-    return looked.intake.finish()
+    listed, same = _unlocked(list_all, unlocks)
+    for path in (*same, *_kept(listed, known.entries)):
+        listed.intake.reuse(path, known)
+    _receive(machine, folder, listed.intake)
+    return listed.intake.finish()
 
 
 def fetch_paths(
@@ -88,80 +86,81 @@ def fetch_paths(
     masker: Masker,
     unlocks: Sequence[Unlock] = (),
 ) -> Counted:
-    """Make `target`, anew, of these files and folders. Arguments as for `fetch_tree`, which raises the same."""
+    """Make a new `target` of these files and folders. Arguments and errors as for `fetch_tree`."""
 
-    def looked_at() -> tuple[_Looked, None]:
+    def list_paths() -> tuple[_Listed, None]:
         intake = Intake(target, limits, masker)
         for path in paths:
             intake.make_parents(path)
-        locked, names = list[Entry](), EntryMemory()
+        locked, memory = list[Entry](), EntryMemory()
         with contextlib.closing(list_tree(machine, folder, paths, Excluded.only(()))) as listing:
             for entry in listing:
                 if entry.is_locked:
-                    names.add(entry)
+                    memory.add(entry)
                     locked.append(entry)
                 else:
                     intake.admit(entry)
-        return _Looked(intake, locked), None
+        return _Listed(intake, locked), None
 
-    looked, _ = _unlocked(looked_at, unlocks)
-    _kept(looked, {})
-    _receive(machine, folder, looked.intake)
-    return looked.intake.finish()
+    listed, _ = _unlocked(list_paths, unlocks)
+    _kept(listed, {})
+    _receive(machine, folder, listed.intake)
+    return listed.intake.finish()
 
 
 def unlock_own(machine: Machine, folder: str, paths: Sequence[str]) -> None:
-    """Let the owner read these files and folders there, and all that is in them: an `Unlock` for what is his."""
-    # What is another user's stays locked.
+    """Let the owner read these files and folders and all that is in them: an `Unlock` for his own ones."""
+    # The files of other users stay locked.
     with WorkspaceReader(machine, folder, "sh -c 'xargs -0 chmod -R u+rX -- 2>/dev/null; :'") as reading:
         _ask(reading.process, paths)
         reading.check("chmod", "unlock files")
 
 
-class _Looked(Struct):
-    """A tree there that was looked at: what comes of it, and what can't be read."""
+class _Listed(Struct):
+    """A tree that was listed: what to fetch of it, and what its machine can't read."""
 
     intake: Intake
     locked: list[Entry]
 
 
-def _unlocked(look: Callable[[], tuple[_Looked, T]], unlocks: Sequence[Unlock]) -> tuple[_Looked, T]:
-    """Look, and again after each of the `unlocks`, until nothing is locked."""
-    looked, more = look()
+def _unlocked(list_all: Callable[[], tuple[_Listed, T]], unlocks: Sequence[Unlock]) -> tuple[_Listed, T]:
+    """List, and again after each of the `unlocks`, until nothing is locked."""
+    listed, more = list_all()
     for unlock in unlocks:
-        if not looked.locked:
+        if not listed.locked:
             break
-        unlock([entry.path for entry in looked.locked])
-        looked, more = look()
-    return looked, more
+        unlock([entry.path for entry in listed.locked])
+        listed, more = list_all()
+    return listed, more
 
 
-def _kept(looked: _Looked, here: Mapping[str, Entry]) -> list[str]:
-    """Name what can't be read; give the files here that stand for it."""
-    locked = {entry.path: stat.S_IFMT(entry.mode) for entry in looked.locked}
+def _kept(listed: _Listed, known: Mapping[str, Entry]) -> list[str]:
+    """Refuse what the machine can't read; return the local files that replace it."""
+    locked = {entry.path: stat.S_IFMT(entry.mode) for entry in listed.locked}
     if not locked:
         return []
     kept: list[str] = []
-    for path, entry in here.items():
-        inside_of = next((above for above in _up(path) if above in locked), None)
-        if inside_of is None or stat.S_IFMT(here[inside_of].mode if inside_of in here else 0) != locked[inside_of]:
+    for path, entry in known.items():
+        outer = next((each for each in _with_parents(path) if each in locked), None)
+        if outer is None or stat.S_IFMT(known[outer].mode if outer in known else 0) != locked[outer]:
             continue
-        if looked.intake.admit(entry, own_link=True, known=True) and stat.S_ISREG(entry.mode):
+        if listed.intake.admit(entry, own_link=True, known=True) and stat.S_ISREG(entry.mode):
             kept.append(path)
-    for entry in looked.locked:
-        looked.intake.refuse(entry, f"cannot be read there: another user's, with mode {stat.S_IMODE(entry.mode):03o}")
+    for entry in listed.locked:
+        mode = stat.S_IMODE(entry.mode)
+        listed.intake.refuse(entry, f"unreadable there: it belongs to another user, with mode {mode:03o}")
     return kept
 
 
-def _up(path: str) -> Iterator[str]:
-    """The path, and each folder above it."""
+def _with_parents(path: str) -> Iterator[str]:
+    """Yield the path, and each folder above it."""
     while path:
         yield path
         path = path.rpartition("/")[0]
 
 
 def _receive(machine: Machine, folder: str, intake: Intake) -> None:
-    """Ask for the files that are wanted, and write them as they come."""
+    """Ask for the files that are not local yet, and write them as they arrive."""
     wanted = intake.wanted
     if not wanted:
         return
@@ -174,13 +173,13 @@ def _receive(machine: Machine, folder: str, intake: Intake) -> None:
             if not intake.write(name, size, reading.pieces(size)):
                 raise ActionError(f"{machine.host} sent a file that was not asked for: {name!r}")
             if len(reading.exactly(left)) < left:
-                raise _torn(machine.host)
+                raise _truncated(machine.host)
         reading.check("tar", "pack the workspace", _HARMLESS)
         sender.join()
 
 
 AT_ONCE = 1000
-"""Names that are sent at once."""
+"""Names that are sent at a time."""
 _HARMLESS = (
     "No such file or directory",
     "file changed as we read it",
@@ -188,7 +187,7 @@ _HARMLESS = (
     "file shrank by",
     "Exiting with failure status",
 )
-"""What tar says of files that somebody works on meanwhile."""
+"""The words of tar about files that change while it reads them."""
 
 
 def _ask(process: Process, wanted: Sequence[str]) -> None:
@@ -197,33 +196,33 @@ def _ask(process: Process, wanted: Sequence[str]) -> None:
             process.sendall(b"".join(map(null_ended, wanted[start : start + AT_ONCE])))
         process.shutdown_write()
     except OSError:
-        return  # the process has ended: reading from it tells why
+        return  # the process has ended: its output says why
 
 
 def _members(reading: WorkspaceReader, host: str) -> Iterator[tuple[str, int]]:
-    """The plain files of a tar stream, each with its size; the caller reads its content before the next."""
+    """Yield the plain files of a tar stream, each with its size; the caller reads its content before the next."""
     long_name = b""
     while True:
         head = reading.exactly(BLOCK)
         if len(head) < BLOCK:
-            raise _torn(host)
+            raise _truncated(host)
         if not any(head):
             return
         try:
             size, kind = tar.size_of(head), head[156:157]
         except tar.NotTar:
-            raise ActionError(f"what came from {host} is no tar archive") from None
+            raise ActionError(f"{host} sent something that is not a tar archive") from None
         if kind == b"L":
             if size > tar.LONGEST:
-                raise ActionError(f"what came from {host} is no tar archive that was asked for: a name of {size} bytes")
+                raise ActionError(f"{host} sent a tar archive that was not asked for: a name of {size} bytes")
             long_name = reading.exactly(padded(size))[:size].rstrip(b"\0")
             continue
         if kind not in {b"0", b"\0"}:
-            raise ActionError(f"{host} sent what is not a plain file, which was not asked for")
+            raise ActionError(f"{host} sent something that is not a plain file, which was not asked for")
         name = long_name or tar.name_of(head)
         long_name = b""
         yield name.removeprefix(b"./").decode("utf-8", "surrogateescape"), size
 
 
-def _torn(host: str) -> ConnectionError:
-    return ConnectionResetError(f"what came from {host} ended in the middle")
+def _truncated(host: str) -> ConnectionError:
+    return ConnectionResetError(f"the data from {host} ended in the middle")

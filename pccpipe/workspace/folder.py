@@ -1,4 +1,4 @@
-"""Folders read by descriptor: nothing is opened through a link, whoever writes there meanwhile."""
+"""Reads folders by descriptor: never opens a path through a link, even if other processes write there meanwhile."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pccpipe.workspace.exclude import Excluded
 PIECE = 256 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ENTERS = os.R_OK | os.X_OK
-# A FIFO in a file's place is not waited for.
+# Does not wait for a FIFO in a file's place.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-LOCKED = "cannot be read: another user's"
-"""Why something does not come."""
+LOCKED = "unreadable: it belongs to another user"
+"""The reason for leaving something out."""
 
 
 class Folder:
-    """An open folder; a context manager. Errors name what is opened in it by its whole path."""
+    """An open folder; a context manager. Errors name files in it by their whole path."""
 
     def __init__(self, fd: int, path: Path) -> None:
         self.fd = fd
@@ -34,10 +34,10 @@ class Folder:
 
     @staticmethod
     def of(root: Path, path: str = "", *, own: bool = False) -> Folder:
-        """The folder at `path` under `root`, through no link. Raises OSError.
+        """Open the folder at `path` under `root`, without following a link. Raises OSError.
 
         Args:
-            own: `root` is pccpipe's own, so it is no link either, and its owner may read it.
+            own: `root` is pccpipe's own, so it is not a link either, and its owner may read it.
         """
         if own and not root.is_symlink() and not os.access(root, _ENTERS):
             root.chmod(0o700)
@@ -51,15 +51,15 @@ class Folder:
         return Folder(self._opened(name, _FOLDER), self._path / name)
 
     def file(self, name: str) -> int:
-        """A descriptor of a file in it, which the caller closes; what is no plain file it finds out."""
+        """Open a file in it and return its descriptor. The caller closes it, and checks that it is a plain file."""
         return self._opened(name, _FILE)
 
     def entry(self, name: str, path: str) -> Entry:
-        """What is there under that name; `path` is the entry's."""
+        """Return the entry of that name; `path` is the entry's."""
         return self._described(name, path, os.stat(name, dir_fd=self.fd, follow_symlinks=False))
 
     def entries(self, prefix: str) -> list[Entry]:
-        """All of it that does not go meanwhile, by name; their paths begin with `prefix`."""
+        """Return its entries, sorted by name, except those that vanish meanwhile; their paths begin with `prefix`."""
         with os.scandir(self.fd) as found:
             listed = sorted(found, key=lambda one: one.name)
         entries = []
@@ -69,7 +69,7 @@ class Folder:
         return entries
 
     def has(self, name: str) -> bool:
-        """Whether something of that name is there."""
+        """Say whether something of that name exists."""
         try:
             os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except OSError:
@@ -77,10 +77,10 @@ class Folder:
         return True
 
     def may_read(self, entry: Entry, name: str, *, own: bool) -> bool:
-        """Whether a file can be read, or a folder gone into.
+        """Say whether the process may read a file, or enter a folder.
 
         Args:
-            own: let its owner do that first, if he may not; what is another user's stays as it is.
+            own: open it to its owner first, if necessary; files of other users stay as they are.
         """
         if stat.S_ISLNK(entry.mode):
             return True
@@ -112,7 +112,7 @@ class Folder:
 
 
 class TreeName(Struct, frozen=True):
-    """A name of a tree, in its folder, which is open until the walk goes on."""
+    """A name of a tree, and its folder, which is open until the walk continues."""
 
     entry: Entry
     name: str
@@ -120,11 +120,11 @@ class TreeName(Struct, frozen=True):
 
 
 def walk(root: Path, excluded: Excluded, on_locked: Callable[[Entry], object] | None = None) -> Iterator[TreeName]:
-    """All that is in a folder but what is excluded, folders before what is in them. Raises OSError.
+    """Yield all that is in a folder, except what is excluded; folders come before what is in them. Raises OSError.
 
     Args:
-        on_locked: gets what can't be read, which is left out then. The folder is pccpipe's own: what its owner may not
-            read is opened to him. Without it the folder is the user's, and what can't be read is an error.
+        on_locked: receives each entry that the process can't read, which is left out. The folder is pccpipe's own, so
+            the walk opens it to its owner. Without it the folder is the user's, and an unreadable entry is an error.
     """
     with Folder.of(root, own=on_locked is not None) as folder:
         yield from _walk(folder, "", excluded, on_locked)
@@ -147,13 +147,13 @@ def _walk(
             try:
                 inner = folder.inner(name)
             except FileNotFoundError:
-                continue  # it went meanwhile
+                continue  # it vanished meanwhile
             with inner:
                 yield from _walk(inner, f"{entry.path}/", excluded, on_locked)
 
 
 def remove_tree(path: Path) -> bool:
-    """Remove a folder with all that is in it, also what its owner may not write; of a link, the link alone.
+    """Remove a folder with all that is in it, even if its owner may not write there; of a link, the link alone.
 
     Returns whether nothing is left.
     """
@@ -173,7 +173,7 @@ def remove_tree(path: Path) -> bool:
 
 
 def has_others_files(path: Path) -> bool:
-    """Say whether something in a folder is another user's than the folder itself."""
+    """Say whether something in a folder has another owner than the folder itself."""
     if path.is_symlink() or not path.is_dir():
         return False
     owner = path.stat().st_uid
@@ -186,7 +186,7 @@ def has_others_files(path: Path) -> bool:
 
 
 def tree_size(path: Path) -> int:
-    """Count the bytes of the files in a folder; what cannot be read counts nothing."""
+    """Count the bytes of the files in a folder; unreadable ones count as 0."""
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
@@ -196,7 +196,7 @@ def tree_size(path: Path) -> int:
 
 
 def pieces(fd: int, count: int) -> Iterator[bytes]:
-    """So many bytes of a file that may grow meanwhile."""
+    """Read at most `count` bytes of a file that may grow meanwhile."""
     while count and (data := os.read(fd, min(PIECE, count))):
         count -= len(data)
         yield data

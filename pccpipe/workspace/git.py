@@ -1,4 +1,4 @@
-"""Runs git on two folders that strangers filled: for a limited time, in limited memory, its output piece by piece."""
+"""Runs git on two untrusted folders: with limits of time and memory, and reads its output piece by piece."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
 
 TIMEOUT = 300.0
-"""Seconds for git; it is not to hang on what an agent put into a tree."""
-LESS = "exclude what is no work (`exclude:` of the upload), or remove it in the step that makes it"
+"""Seconds for git: an agent's tree must not make it hang."""
+LESS = "exclude generated files (`exclude:` of the upload), or remove them in the step that makes them"
 _PIECE = 256 << 10
 _SETTINGS = ("-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null", "-c", "core.safecrlf=false")
-# Data, and not the address space: git maps the files that it compares, which takes no memory of its own.
+# Limits data and not the address space: git maps the files that it compares, which takes no memory of its own.
 _BOUNDED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 
 
-def run_git(folder: Path, arguments: Sequence[str], take: Callable[[bytes], object], halt: Halt | None = None) -> int:
-    """Give what git writes to `take`, and return how many bytes it was. Raises ActionError, Halted."""
+def run_git(
+    folder: Path, arguments: Sequence[str], on_output: Callable[[bytes], object], halt: Halt | None = None
+) -> int:
+    """Pass the output of git to `on_output`, and return its size in bytes. Raises ActionError, Halted."""
     path = os.environ.get("PATH", os.defpath)
     git = shutil.which("git", path=path)
     if git is None:
-        raise ActionError("the diff is made by git, which is not installed here", "install git")
-    # Nothing of the user's configuration, nor of a repository around, and no attributes of the trees: bytes are
-    # compared.
+        raise ActionError("git is not installed on this machine, and pccpipe makes the diff with it", "install git")
+    # git compares bytes: without the user's configuration, a repository around, or attributes of the trees.
     env = {
         "PATH": path,
         "LC_ALL": "C",
@@ -39,30 +40,30 @@ def run_git(folder: Path, arguments: Sequence[str], take: Callable[[bytes], obje
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_ATTR_NOSYSTEM": "1",
-        # Whatever is around is no repository of this; a name may have a colon, so no list of folders says it.
+        # Ignores any repository around. GIT_CEILING_DIRECTORIES cannot: a folder's name may have a colon.
         "GIT_DIR": "/nonexistent",
         "GIT_OPTIONAL_LOCKS": "0",
     }
     kib = str(limits.DIFF_MEMORY.most >> 10)
     command = ["sh", "-c", _BOUNDED, "sh", kib, git, *_SETTINGS, *arguments]
-    # What it says is short; in a file, nobody has to read it while the patch comes.
+    # Its stderr is short; in a file, nothing has to read it while the patch arrives.
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
             command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
         )
         with _Watch(process, halt):
-            size = _read(process, take)
+            size = _read(process, on_output)
         if process.returncode not in (0, 1):
             words.seek(0)
             said = words.read(4096).decode("utf-8", "replace").strip()
-            # Where Xcode's tools are missing, macOS has a git that only says so.
+            # Without Xcode's tools, the git of macOS only asks to install them.
             hint = "xcode-select --install" if said.startswith("xcrun: error") or "xcode-select" in said else LESS
             raise ActionError(f"git could not make the diff: {said or f'exit code {process.returncode}'}", hint)
     return size
 
 
 class _Watch:
-    """Ends git when its time is over, when the run is to end, and when the block ends with an error."""
+    """Kills git at its timeout, at a halt, and when the block ends with an error."""
 
     def __init__(self, process: subprocess.Popen[bytes], halt: Halt | None) -> None:
         self._process = process
@@ -94,12 +95,12 @@ class _Watch:
             raise ActionError(f"git took over {TIMEOUT:g} s for the diff", LESS)
 
 
-def _read(process: subprocess.Popen[bytes], take: Callable[[bytes], object]) -> int:
+def _read(process: subprocess.Popen[bytes], on_output: Callable[[bytes], object]) -> int:
     assert process.stdout is not None
     most, size = limits.PATCH.most, 0
     while piece := os.read(process.stdout.fileno(), _PIECE):
         size += len(piece)
         if size > most:
             raise ActionError(f"the diff is over {most >> 20} MiB, which is the limit", LESS, limits.PATCH.code)
-        take(piece)
+        on_output(piece)
     return size

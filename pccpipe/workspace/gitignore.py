@@ -1,8 +1,8 @@
-"""Reads patterns as .gitignore has them, and matches paths in time that grows with their lengths' product, at most.
+"""Reads .gitignore patterns, and matches paths in time proportional to the product of the two lengths, at most.
 
-The rules are git's (gitignore(5), wildmatch.c): the last pattern that matches decides, those of an inner folder before
-those around it, and nothing that is in an ignored folder comes back. No pattern becomes a regular expression that tries
-again what it has tried: a `*` takes as little as lets the next piece follow, and `**` is a `*` of names.
+The rules are git's (gitignore(5), wildmatch.c). The last matching pattern decides; those of an inner folder come before
+those of the folders around it. No `!` lets in a file of an ignored folder. No pattern becomes a regular expression that
+backtracks: a `*` matches as little as possible, and `**` is a `*` of names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pccpipe.errors import LimitExceeded
 _MatchesName: TypeAlias = "Callable[[str], object]"
 _ANY = "**"
 _KEPT = 4096
-"""Folders whose decision is kept."""
+"""Folders whose decision is remembered."""
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -40,9 +40,9 @@ class _Pattern(Struct, frozen=True):
     ignores: bool
     only_folders: bool
     names: tuple[_MatchesName | None, ...]
-    """What matches each name of the path, from the file's folder on; None is `**`."""
+    """The matcher of each name of the path, from the file's folder on; None is `**`."""
     anywhere: bool
-    """Whether it is for the last name of the path alone."""
+    """The pattern is for the last name of the path alone."""
 
 
 class Patterns:
@@ -53,18 +53,18 @@ class Patterns:
         self._others: list[int] = []
         self._all: list[_Pattern] = []
         self.steps = 0
-        """How often a pattern was tried on a name so far."""
+        """The number of times that a pattern was tried on a name."""
         for line in lines:
             if len(line) > limits.IGNORE_PATTERN.most:
                 raise LimitExceeded(limits.IGNORE_PATTERN)
-            self._take(line)
+            self._add(line)
             if len(self._all) > limits.IGNORE_PATTERNS.most:
                 raise LimitExceeded(limits.IGNORE_PATTERNS)
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def _take(self, line: str) -> None:
+    def _add(self, line: str) -> None:
         text = _trimmed(line)
         if not text or text.startswith("#"):
             return
@@ -73,7 +73,7 @@ class Patterns:
         only_folders = text.endswith("/")
         text = text[:-1] if only_folders else text
         anywhere = "/" not in text
-        # As git has it, a pattern that ends in a lone backslash or an open bracket matches nothing.
+        # In git, a pattern that ends in a lone backslash or an open bracket matches nothing.
         try:
             parts = _parts(text.removeprefix("/"))
             names = tuple(None if not anywhere and _is_any(part) else _matches_name(part) for part in parts)
@@ -89,7 +89,7 @@ class Patterns:
             self._others.append(index)
 
     def decide(self, names: Sequence[str], *, is_folder: bool) -> bool | None:
-        """Whether the last pattern that matches the path ignores it; None if none matches."""
+        """Say whether the last pattern that matches the path ignores it; None if none matches."""
         found = -1
         for index in reversed(self._named.get(names[-1], ())):
             if is_folder or not self._all[index].only_folders:
@@ -113,39 +113,39 @@ class Patterns:
         return self._all[found].ignores if found >= 0 else None
 
     def _match(self, wanted: Sequence[_MatchesName | None], names: Sequence[str]) -> bool:
-        """Whether the names match one by one. Goes back to the last `**` only: an earlier one can gain nothing."""
-        at = here = 0
+        """Say whether the names match one by one. Goes back to the last `**` only: an earlier one cannot help."""
+        at = name = 0
         star, taken = -1, 0
-        while here < len(names):
+        while name < len(names):
             self.steps += 1
             match = wanted[at] if at < len(wanted) else _matches_nothing
             if match is None:
                 if at == len(wanted) - 1:
-                    return True  # what is in the folder, at least one name
-                star, taken = at, here
+                    return True  # anything in the folder, at least one name
+                star, taken = at, name
                 at += 1
-            elif match(names[here]):
+            elif match(names[name]):
                 at += 1
-                here += 1
+                name += 1
             elif star >= 0:
                 taken += 1
-                at, here = star + 1, taken
+                at, name = star + 1, taken
             else:
                 return False
         return at == len(wanted)
 
 
 class Tree:
-    """Decides with the patterns of a folder and of the folders in it, each by its path: `` or `a/b/`."""
+    """Decides with the patterns of a folder and of the folders in it; the key is the folder's path: `` or `a/b/`."""
 
     def __init__(self, patterns: Mapping[str, Patterns]) -> None:
         self._patterns = patterns
         self._folders: dict[tuple[str, ...], bool] = {}
         self.steps = 0
-        """How often a pattern was tried on a name so far."""
+        """The number of times that a pattern was tried on a name."""
 
     def ignores(self, path: str, *, is_folder: bool) -> bool:
-        """Whether the path, or a folder that it is in, is ignored."""
+        """Say whether the path, or a folder above it, is ignored."""
         names = tuple(path.split("/"))
         return self._ignores_folder(names[:-1]) or self._decide(names, is_folder=is_folder)
 
@@ -178,7 +178,7 @@ _SPECIAL = re.compile(r"[*?\[\\]")
 
 
 def _trimmed(line: str) -> str:
-    """The line without the spaces at its end, but for those behind a backslash."""
+    """Strip the spaces at the end of a line, except one behind a backslash."""
     text = line.removesuffix("\r")
     kept = text.rstrip(" ")
     slashes = len(kept) - len(kept.rstrip("\\"))
@@ -190,7 +190,7 @@ def _is_any(part: str) -> bool:
 
 
 def _parts(text: str) -> list[str]:
-    """The names of a pattern. A slash in brackets is none between two. Raises ValueError as `_matches_name`."""
+    """Split a pattern into names. A slash in brackets does not separate. Raises ValueError like `_matches_name`."""
     begin, at, parts = 0, 0, []
     while at < len(text):
         if text[at] == "/":
@@ -205,10 +205,10 @@ def _matches_nothing(_: str) -> bool:
 
 
 def _matches_name(part: str) -> _MatchesName:
-    """What matches one name. Raises ValueError for a pattern that nothing matches."""
+    """Return the matcher of one name. Raises ValueError for a pattern that matches nothing."""
     if not _SPECIAL.search(part):
         return part.__eq__
-    # Each piece in a group that, once matched, is not tried again: without it the time grows exponentially.
+    # Atomic groups: with backtracking, the time would grow exponentially.
     first, *rest = _pieces(part)
     expression = first
     for piece in rest[:-1]:
@@ -219,7 +219,7 @@ def _matches_name(part: str) -> _MatchesName:
 
 
 def _pieces(part: str) -> Iterator[str]:
-    """The expressions of what is between the asterisks."""
+    """Yield the expressions of the pieces between asterisks."""
     piece: list[str] = []
     at = 0
     while at < len(part):
@@ -245,7 +245,7 @@ def _pieces(part: str) -> Iterator[str]:
 
 
 def _bracket(part: str, at: int) -> tuple[str, int]:
-    """The expression of a `[...]` whose inside begins at `at`, and where it ends. Raises ValueError."""
+    """Return the expression of a `[...]` whose inside begins at `at`, and its end. Raises ValueError."""
     negated = part[at : at + 1] in {"!", "^"}
     at += negated
     begin, inside = at, ""
@@ -261,7 +261,7 @@ def _bracket(part: str, at: int) -> tuple[str, int]:
         low, at = _one(part, at)
         if part[at : at + 1] == "-" and part[at + 1 : at + 2] not in {"]", ""}:
             high, at = _one(part, at + 1)
-            # Of a range from a higher to a lower character, git takes the first.
+            # For a range from a higher to a lower character, git matches only the first one.
             inside += f"{re.escape(low)}-{re.escape(high)}" if low <= high else re.escape(low)
         else:
             inside += re.escape(low)

@@ -1,4 +1,4 @@
-"""Where links of a tree lead: through folders and through other links, within the tree or out of it."""
+"""Resolves the links of a tree, through folders and other links, to say whether one leads out of it."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Mapping
 from pccpipe import limits
 
 OUT = None
-"""Where a link leads that leaves the tree."""
+"""The end of a link that leaves the tree."""
 FOLLOWED = 40
 """Links that the kernel follows for one path."""
 
 
 class LinkResolver:
-    """Follows the links of one tree, each once. What cannot be followed in bounded work counts as leading out.
+    """Follows the links of one tree, each once. A link that takes too much work counts as leading out.
 
     Args:
-        links: what each link says, by its path.
+        links: the text of each link, by its path.
     """
 
     def __init__(self, links: Mapping[str, str]) -> None:
         self._links = links
         self._ends: dict[str, str | None] = {}
-        self._on_the_way: dict[str, None] = {}
+        self._resolving: dict[str, None] = {}
         self._work = 0
 
     def leads_out(self, path: str) -> bool:
-        """Say whether the link at `path` leads out of the tree, by itself or by a link on its way."""
+        """Say whether the link at `path` leads out of the tree, directly or through another link."""
         return self._end_of(path) is OUT
 
     def _end_of(self, path: str) -> str | None:
-        """Give the path at which a link ends, or OUT. A name that is missing counts as a folder: it may still come."""
+        """Return the path at which a link ends, or OUT. A missing name counts as a folder: a step may make it later."""
         if path in self._ends:
             return self._ends[path]
-        if path in self._on_the_way:
-            return path  # the kernel follows no circle
-        if len(self._on_the_way) >= FOLLOWED:
+        if path in self._resolving:
+            return path  # the kernel follows no cycle
+        if len(self._resolving) >= FOLLOWED:
             return OUT
-        self._on_the_way[path] = None
-        end = self._followed(path.rpartition("/")[0], self._links[path])
-        del self._on_the_way[path]
+        self._resolving[path] = None
+        end = self._follow(path.rpartition("/")[0], self._links[path])
+        del self._resolving[path]
         self._ends[path] = end
         return end
 
-    def _followed(self, at: str, text: str) -> str | None:
+    def _follow(self, at: str, text: str) -> str | None:
         if text.startswith("/"):
             return OUT
         for part in text.split("/"):

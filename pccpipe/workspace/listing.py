@@ -1,4 +1,4 @@
-"""What is in a folder on another machine, as its find tells it."""
+"""Lists a folder on another machine with its find."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from pccpipe.workspace.reading import WorkspaceReader
 
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
 _LOCKED_MARK = b"!"
-"""In front of what may not be read there."""
+"""In front of an entry that the machine may not read."""
 _FIELDS = "%y %s %T@ %m %p\\0%l\\0"
-_TELL = f"-printf '{_FIELDS}'"
-_TELL_LOCKED = f"-printf '{_LOCKED_MARK.decode()}{_FIELDS}'"
-_LOCKED = f"-type d \\( ! -readable -o ! -executable \\) {_TELL_LOCKED} -prune -o -type f ! -readable {_TELL_LOCKED}"
+_PRINT = f"-printf '{_FIELDS}'"
+_PRINT_LOCKED = f"-printf '{_LOCKED_MARK.decode()}{_FIELDS}'"
+_LOCKED = f"-type d \\( ! -readable -o ! -executable \\) {_PRINT_LOCKED} -prune -o -type f ! -readable {_PRINT_LOCKED}"
 
 
 def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, excluded: Excluded) -> Generator[Entry]:
-    """What is in `folder` there, or in these paths of it, folders before what is in them.
+    """Yield the entries of a folder on the machine, or of some paths in it; folders come before what is in them.
 
-    What is excluded is left out as far as find can do that: the caller looks once more. Of a locked folder, nothing
-    that is in it is listed. Raises ActionError, ConnectionError, TimeoutError; a caller that has had enough closes the
-    generator, which ends the find there.
+    Leaves out what is excluded as far as find can: the caller checks again. Lists nothing inside a locked folder.
+    Raises ActionError, ConnectionError, TimeoutError. To end find early, close the generator.
     """
     roots = " ".join(shlex.quote(f"./{path}") for path in paths) if paths is not None else ". -mindepth 1"
-    command = f"find {roots} {_prune(excluded)} {_LOCKED} -o {_TELL}"
+    command = f"find {roots} {_prune(excluded)} {_LOCKED} -o {_PRINT}"
     with WorkspaceReader(machine, folder, command) as reading:
         rest, count = b"", 0
         while piece := reading.some():
@@ -41,44 +40,44 @@ def list_tree(machine: Machine, folder: str, paths: Sequence[str] | None, exclud
                 rest = fields.pop() + b"\0" + rest
             if len(rest) > limits.LISTED_FILE.most:
                 words = f"a path in it has over {limits.LISTED_FILE.most} bytes"
-                words = f"what find on {machine.host} says is no listing: {words}"
-                raise ActionError(words, "remove what lies so deep there")
+                words = f"invalid output of find on {machine.host}: {words}"
+                raise ActionError(words, "remove the folders that are so deep")
             count += len(fields) // 2
             if count > limits.TREE_ENTRIES.most:
-                raise ActionError(limits.TREE_ENTRIES.exceeded(f"what find on {machine.host} lists in {folder}"))
-            for told, link in zip(fields[::2], fields[1::2], strict=True):
-                yield _entry(machine.host, told, link)
-        # What vanished meanwhile is no failure.
-        reading.check("find", "look through the workspace", ("No such file or directory",))
+                raise ActionError(limits.TREE_ENTRIES.exceeded(f"the listing of {folder} on {machine.host}"))
+            for fact, link in zip(fields[::2], fields[1::2], strict=True):
+                yield _entry(machine.host, fact, link)
+        # A file that vanishes meanwhile is not a failure.
+        reading.check("find", "list the workspace", ("No such file or directory",))
 
 
 def null_ended(path: str) -> bytes:
-    """A name of a folder as the programs there take it with `--null` or `-0`, in that folder."""
+    """Return a name as programs read it with `--null` or `-0`, relative to the folder."""
     return b"./" + path.encode("utf-8", "surrogateescape") + b"\0"
 
 
-def is_same(there: Entry | None, here: Entry | None) -> bool:
-    """Whether two entries of one path, on a machine and here, are taken for the same: by kind, mode, size and time.
+def is_same(remote: Entry | None, local: Entry | None) -> bool:
+    """Say whether two entries of one path, remote and local, are equal by kind, mode, size and time.
 
-    A folder's time is that of any change in it, and counts for nothing.
+    Ignores the time of a folder, which any change in it sets.
     """
-    if here is None or there is None or stat.S_IFMT(there.mode) != stat.S_IFMT(here.mode):
+    if local is None or remote is None or stat.S_IFMT(remote.mode) != stat.S_IFMT(local.mode):
         return False
-    if stat.S_ISLNK(there.mode):
-        return there.link == here.link
-    # What came home can be read by its owner, whatever it was there.
-    if (there.mode ^ here.mode) & 0o377:
+    if stat.S_ISLNK(remote.mode):
+        return remote.link == local.link
+    # Fetching makes a file readable by its owner, whatever its mode was.
+    if (remote.mode ^ local.mode) & 0o377:
         return False
-    return stat.S_ISDIR(there.mode) or (there.size, there.mtime_ns) == (here.size, here.mtime_ns)
+    return stat.S_ISDIR(remote.mode) or (remote.size, remote.mtime_ns) == (local.size, local.mtime_ns)
 
 
-def _entry(host: str, told: bytes, link: bytes) -> Entry:
-    is_locked = told.startswith(_LOCKED_MARK)
-    told = told.removeprefix(_LOCKED_MARK)
+def _entry(host: str, fields: bytes, link: bytes) -> Entry:
+    is_locked = fields.startswith(_LOCKED_MARK)
+    fields = fields.removeprefix(_LOCKED_MARK)
     try:
-        kind, size, mtime, mode, path = told.split(b" ", 4)
+        kind, size, mtime, mode, path = fields.split(b" ", 4)
         seconds, _, fraction = mtime.partition(b".")
-        # Before 1970 it is negative.
+        # Negative before 1970.
         before = -1 if seconds.startswith(b"-") else 1
         return Entry(
             path.decode("utf-8", "surrogateescape").removeprefix("./").rstrip("/"),
@@ -92,11 +91,11 @@ def _entry(host: str, told: bytes, link: bytes) -> Entry:
     except Nonsense as error:
         raise ActionError(error.words) from error
     except ValueError:
-        raise ActionError(f"what find on {host} says is no listing: {told[: limits.TREE_PATH.most]!r}") from None
+        raise ActionError(f"invalid output of find on {host}: {fields[: limits.TREE_PATH.most]!r}") from None
 
 
 def _prune(excluded: Excluded) -> str:
-    """Excluded names for find, so that it does not even look into `node_modules`; none if some are let in again."""
+    """Return the excluded names as tests of find, so that it skips `node_modules`; empty if a `!` lets some in."""
     if any(pattern.startswith("!") for pattern in excluded.patterns):
         return ""
     plain = [pattern for pattern in excluded.patterns if re.fullmatch(r"[^/#\\\[\]]+/?", pattern.strip())]

@@ -1,5 +1,6 @@
-"""What was sent, kept as the archive that went over the wire: one large file is written in a tenth of the time of many
-small ones, and what is in it is found by an index.
+"""Stores the uploaded tree as the archive that is sent, with an index.
+
+Writing one large file takes a tenth of the time of many small ones.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from pccpipe.workspace.folder import PIECE, TreeName, pieces, walk
 from pccpipe.workspace.guard import Guard
 
 BUFFER = 128 * 1024
-"""Less than a `PIECE`, so that those of a large file go by it."""
+"""Less than a `PIECE`, so that the pieces of a large file bypass the buffer."""
 INDEX = "index.json"
 
 
 class Pack:
-    """A tree as it was when it was taken.
+    """A snapshot of a tree.
 
     Args:
-        folder: where its archive and index are; made by `take`.
+        folder: the folder of its archive and index; `take` makes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,9 +44,9 @@ class Pack:
         self.entries: dict[str, Entry] = {}
         """By path, folders before what is in them."""
         self._starts: dict[str, tuple[int, int]] = {}
-        """Where in the archive an entry's header begins, and where its content does."""
+        """The offsets of an entry's header and content in the archive."""
         self._number = 0
-        """The archive's; the next one of another content has the next."""
+        """The number of the archive; a new archive gets the next one."""
 
     @property
     def exists(self) -> bool:
@@ -53,17 +54,17 @@ class Pack:
 
     @property
     def files(self) -> int:
-        """How many files and links are in it."""
+        """The number of its files and links."""
         return sum(not stat.S_ISDIR(entry.mode) for entry in self.entries.values())
 
     @property
     def size(self) -> int:
-        """Bytes of its files."""
+        """The bytes of its files."""
         return sum(entry.size for entry in self.entries.values())
 
     @staticmethod
     def open(folder: Path) -> Pack:
-        """One that was made by this process or another. Raises OSError, ValueError."""
+        """Open an existing one. Raises OSError, ValueError."""
         pack = Pack(folder)
         kept = json.loads((folder / INDEX).read_bytes())
         pack._number = kept["number"]
@@ -81,14 +82,14 @@ class Pack:
         full: bool,
         own: bool = False,
     ) -> None:
-        """Become what `root` is now, whole or not at all: links as links, what is excluded or no file left out.
+        """Take a snapshot of `root`, completely or not at all. Links stay links; skips excluded and special files.
 
         Args:
-            guard: looks at what is new; without one, nothing is held back.
-            full: look at each file; otherwise those that are as they were (by size, time and mode) are not read again.
-            own: `root` is pccpipe's own: what its owner may not read is opened to him.
+            guard: inspects new files; None lets every file through.
+            full: read each file; otherwise keep those whose size, time and mode are unchanged.
+            own: `root` is pccpipe's own: open to its owner what he may not read.
 
-        Raises ActionError naming the file that can't be read or written, or that may not leave this machine; Halted.
+        Raises ActionError with the file that is unreadable, unwritable or must not leave this machine; Halted.
         """
         full = full or not self.exists or self._is_mostly_waste
         number = self._number + 1 if full else self._number
@@ -116,12 +117,12 @@ class Pack:
             else:
                 os.truncate(archive, length)
             if isinstance(error, OSError):
-                words = f"the workspace cannot be copied: {error.filename or root}: {error.strerror}"
+                words = f"cannot copy the workspace: {error.filename or root}: {error.strerror}"
                 raise ActionError(words) from error
             raise
 
     def pieces(self, paths: Iterable[str]) -> Iterator[bytes]:
-        """An archive of these entries."""
+        """Yield an archive of these entries."""
         with self._archive(self._number).open("rb", buffering=0) as file:
             begin = end = 0
             for path in paths:
@@ -134,11 +135,11 @@ class Pack:
         yield tar.END
 
     def read(self, path: str) -> bytes:
-        """A file's content."""
+        """Return a file's content."""
         return b"".join(self.content(path))
 
     def content(self, path: str) -> Iterator[bytes]:
-        """The same in pieces."""
+        """Yield a file's content in pieces."""
         start = self._starts[path][1]
         with self._archive(self._number).open("rb", buffering=0) as file:
             yield from _range(file, start, start + self.entries[path].size)
@@ -160,7 +161,7 @@ class Pack:
                 os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
 
     def unpack(self, target: Path, halt: Halt) -> None:
-        """Make the tree again, whole or not at all. Raises ActionError, Halted."""
+        """Make the tree, completely or not at all. Raises ActionError, Halted."""
         unfinished = target.with_name(f".{target.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -168,15 +169,15 @@ class Pack:
             for path in self.entries:
                 halt.check()
                 self.put(path, unfinished / path, halt)
-            # Inner ones first: a folder's time is that of the last change in it.
+            # Inner folders first: any change in a folder sets its time.
             for path, entry in reversed(self.entries.items()):
                 if stat.S_ISDIR(entry.mode):
-                    # Its owner can always remove what is in it.
+                    # So that its owner can always empty it.
                     (unfinished / path).chmod(stat.S_IMODE(entry.mode) | 0o700)
                     os.utime(unfinished / path, ns=(entry.mtime_ns, entry.mtime_ns))
             unfinished.rename(target)
         except OSError as error:
-            raise ActionError(f"the workspace cannot be copied: {error.filename}: {error.strerror}") from error
+            raise ActionError(f"cannot copy the workspace: {error.filename}: {error.strerror}") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -222,7 +223,7 @@ class _Writer:
             try:
                 fd = found.folder.file(found.name)
             except FileNotFoundError:
-                return  # it went meanwhile
+                return  # it vanished meanwhile
             try:
                 self._add_file(found.entry, fd, guard)
             finally:
@@ -235,7 +236,7 @@ class _Writer:
         begin = os.read(fd, min(status.st_size, limits.SEARCHED.most))
         if guard:
             guard.look_at(entry.path, begin)
-        # Its time is that of before it was read: if it changes meanwhile, it is another one the next time.
+        # The entry has the time from before the read: after a change meanwhile, the next snapshot reads it again.
         size = len(begin) if len(begin) < limits.SEARCHED.most else status.st_size
         sized = entry if entry.size == size else replace(entry, size=size)
         self._write(sized, chain([begin], pieces(fd, size - len(begin))))
@@ -248,11 +249,11 @@ class _Writer:
             self._file.write(piece)
             missing -= len(piece)
         if missing:
-            raise OSError(0, "it became shorter while it was read", entry.path)
+            raise OSError(0, "it became shorter while pccpipe read it", entry.path)
         self._file.write(tar.filler(entry.size))
-        self._note(entry, len(header))
+        self._index(entry, len(header))
 
-    def _note(self, entry: Entry, length: int) -> None:
+    def _index(self, entry: Entry, length: int) -> None:
         content = self._position + length
         self.entries[entry.path] = entry
         self.starts[entry.path] = (self._position, content)
@@ -267,6 +268,6 @@ def _range(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
     while start < end:
         data = os.pread(file.fileno(), min(PIECE, end - start), start)
         if not data:
-            raise OSError(0, "the archive of what was sent is not whole", file.name)
+            raise OSError(0, "the archive of the upload is incomplete", file.name)
         start += len(data)
         yield data

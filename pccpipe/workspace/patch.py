@@ -1,7 +1,7 @@
-"""A patch for a reader with little room: the list of its files, then as much of it as fits, and a word where it is cut.
+"""Shortens a patch for a prompt: the list of its files, then as much of it as fits, with a note where it is cut.
 
-The patch is by a stranger, who may hide a change behind a long one. The list names each file even so. A name is a
-stranger's text as well: it stays in quotes, in one line, as git escapes it.
+The patch is untrusted and may hide a change behind a long one, so the list names each file. Names are untrusted too:
+they stay in quotes, on one line, as git escapes them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from msgspec import Struct, field
 from pccpipe import limits
 
 _LINE = 64 << 10
-"""Bytes of a line that are read at once: its beginning says what it is."""
+"""Bytes of a line that are read at a time: its beginning says what it is."""
 
 _BUFFER = 4 << 20
-"""Bytes that are read at once. A thread that reads again and again, each time for a moment, keeps the
-others from their turn.
-"""
+"""Bytes that are read at a time: many short reads in one thread would slow down the others."""
 
 _HEADER = b"diff --git "
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -29,7 +27,7 @@ _KINDS = {b"new file mode ": "new", b"deleted file mode ": "deleted", b"new mode
 
 
 class _File(Struct):
-    """What a patch does to a file, and from which byte to which it says so."""
+    """A file of a patch: its changes, and the range of bytes that describes them."""
 
     name: str
     begins: int
@@ -45,7 +43,7 @@ class _File(Struct):
 
 
 class _Files(Struct):
-    """The files of a patch, of which the first ones are listed."""
+    """The counts of a patch, and the first of its files."""
 
     listed: list[_File] = field(default_factory=list)
     count: int = 0
@@ -69,7 +67,7 @@ class _Files(Struct):
 
 
 def brief(path: Path, limit: int = limits.PATCH_SHOWN.most) -> bytes:
-    """Give the list of the files in a patch, and the patch up to the last whole line below the limit.
+    """Return the list of the files in a patch, and the patch up to the last whole line below the limit.
 
     Raises OSError.
     """
@@ -98,7 +96,7 @@ def _list(files: _Files, shown: int) -> list[str]:
 
 
 def _files(patch: IO[bytes]) -> _Files:
-    """The files of a patch that `git diff` made."""
+    """Read the files of a patch that `git diff` made."""
     files = _Files()
     is_begin, in_hunk = True, False
     while line := patch.readline(_LINE):
@@ -106,7 +104,7 @@ def _files(patch: IO[bytes]) -> _Files:
             files.open(_File(_name(line[len(_HEADER) :].rstrip(b"\n")), files.size))
             in_hunk = False
         elif is_begin and files.last:
-            in_hunk = _take(files.last, line, in_hunk=in_hunk)
+            in_hunk = _count(files.last, line, in_hunk=in_hunk)
         is_begin = line.endswith(b"\n")
         files.size += len(line)
         if files.last:
@@ -115,8 +113,8 @@ def _files(patch: IO[bytes]) -> _Files:
     return files
 
 
-def _take(file: _File, line: bytes, *, in_hunk: bool) -> bool:
-    """Count a line of a file's part; whether what follows is text of the file."""
+def _count(file: _File, line: bytes, *, in_hunk: bool) -> bool:
+    """Count a line of a file's part; return whether the next line is text of the file."""
     if in_hunk:
         file.added += line.startswith(b"+")
         file.removed += line.startswith(b"-")
@@ -130,7 +128,7 @@ def _take(file: _File, line: bytes, *, in_hunk: bool) -> bool:
 
 
 def _name(both: bytes) -> str:
-    """The name as git quotes it, from `a/NAME b/NAME`: both sides have the same one."""
+    """Return the name as git quotes it, from `a/NAME b/NAME`: both sides have the same name."""
     quoted = _QUOTED.match(both)
     name = b'"' + quoted[0][3:] if quoted else b'"' + both[: (len(both) - 1) // 2][2:] + b'"'
     text = name.decode("ascii", "backslashreplace").replace("`", "\\140")

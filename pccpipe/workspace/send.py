@@ -1,6 +1,4 @@
-"""Brings a tree to a machine, with nothing but find, xargs and GNU tar there: what is not there, or is not the same, is
-sent, and what is not in the tree is removed.
-"""
+"""Sends a tree to a machine that has find, xargs and GNU tar: sends what differs, and removes what the tree lacks."""
 
 from __future__ import annotations
 
@@ -23,12 +21,12 @@ from pccpipe.workspace.reading import PIECE, SILENCE
 
 
 def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
-    """Make the folder `remote` there as the tree is; what is excluded stays as it is there.
+    """Make the folder `remote` on the machine equal to the tree; excluded files there stay as they are.
 
-    Raises ActionError with the other side's words, ConnectionError, TimeoutError, Unavailable.
+    Raises ActionError with the machine's words, ConnectionError, TimeoutError, Unavailable.
     """
     folder = shlex.quote(remote)
-    # A step may have put a link in its place: that goes.
+    # Removes a link that a step put in its place.
     make = f"[ ! -L {folder} ] || rm -f -- {folder}; mkdir -p -- {folder} || exit"
     made = machine.run(f"export LC_ALL=C; {make}\n{enter(remote)}ls -A | head -n 1")
     check_entered(machine.host, remote, made.code)
@@ -36,34 +34,34 @@ def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
         raise refused(machine.host, made.stderr.decode("utf-8", "replace").strip())
     wanted: Sequence[str] = list(pack.entries)
     if made.stdout:
-        gone, wanted = _differences(machine, pack, remote, excluded)
-        for command, names in gone.commands:
+        obsolete, wanted = _differences(machine, pack, remote, excluded)
+        for command, names in obsolete.commands:
             _feed(machine, f"{enter(remote)}exec xargs -0 {command} --", names)
     if wanted:
-        # It reads 256 KiB at a time, not 10.
+        # Reads 256 KiB at a time, not 10.
         command = f"{enter(remote)}exec tar -b 512 -xpf - --no-same-owner"
         if words := _feed(machine, command, pack.pieces(wanted)):
             raise ActionError(f"tar could not unpack the workspace on {machine.host}: {words}")
 
 
-class _Gone:
-    """What is to go there, as far as that is possible: a folder that still has something excluded in it stays.
+class _Obsolete:
+    """The names to remove on the machine. A folder with excluded files in it stays.
 
-    Kept as the programs there take it: a million names are quickly let go of then.
+    Holds them as bytes for xargs: freeing a million strings takes long.
     """
 
-    def __init__(self, mine: Container[str]) -> None:
+    def __init__(self, tree: Container[str]) -> None:
         self.around: set[str] = set()
-        """The folders of the tree that something goes from."""
-        self._mine = mine
-        self._names = EntryMemory()
+        """The folders of the tree that lose something."""
+        self._tree = tree
+        self._memory = EntryMemory()
         self._last = ""
         self._files: list[bytearray] = []
         self._folders: dict[int, list[bytearray]] = {}
 
     def add(self, entry: Entry) -> None:
-        """Raises ActionError when it is too much altogether."""
-        self._names.add(entry)
+        """Raises ActionError if all names together exceed the limit."""
+        self._memory.add(entry)
         is_folder = stat.S_ISDIR(entry.mode)
         pieces = self._folders.setdefault(entry.path.count("/"), []) if is_folder else self._files
         if not pieces or len(pieces[-1]) >= PIECE:
@@ -73,42 +71,42 @@ class _Gone:
         if path != self._last:
             self._last = path
             while path and path not in self.around:
-                if path in self._mine:
+                if path in self._tree:
                     self.around.add(path)
                 path = path.rpartition("/")[0]
 
     @property
     def commands(self) -> Iterator[tuple[str, list[bytearray]]]:
-        """The programs that remove it, and of which names."""
+        """The programs that remove them, each with its names."""
         if self._files:
             yield "rm -f", self._files
         if self._folders:
-            # Inner ones first.
+            # Inner folders first.
             yield "rmdir", [piece for depth in sorted(self._folders, reverse=True) for piece in self._folders[depth]]
 
 
-def _differences(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> tuple[_Gone, list[str]]:
-    """What is to go there, and what is to be sent, with the folders that it is in."""
-    gone = _Gone(pack.entries)
+def _differences(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> tuple[_Obsolete, list[str]]:
+    """Return the names to remove, and those to send, with the folders above them."""
+    obsolete = _Obsolete(pack.entries)
     same: set[str] = set()
     for entry in list_tree(machine, remote, None, excluded):
-        mine = pack.entries.get(entry.path)
-        if mine and stat.S_ISDIR(mine.mode) == stat.S_ISDIR(entry.mode):
-            if is_same(entry, mine):
+        local = pack.entries.get(entry.path)
+        if local and stat.S_ISDIR(local.mode) == stat.S_ISDIR(entry.mode):
+            if is_same(entry, local):
                 same.add(entry.path)
         elif not name_refusal(entry.path) and not _is_excluded(PurePosixPath(entry.path), excluded):
-            gone.add(entry)
+            obsolete.add(entry)
     wanted = {path for path in pack.entries if path not in same}
-    # With each its folders, so that they have their times again, and are no links that somebody has put there.
-    for path in [*wanted, *gone.around]:
+    # Sends the folders above each too: that restores their times, and replaces links that a step put there.
+    for path in [*wanted, *obsolete.around]:
         wanted.add(path)
         while (path := path.rpartition("/")[0]) and path not in wanted:
             wanted.add(path)
-    return gone, [path for path in pack.entries if path in wanted]
+    return obsolete, [path for path in pack.entries if path in wanted]
 
 
 def _feed(machine: Machine, command: str, data: Iterable[bytes | bytearray]) -> str:
-    """Give a command its stdin and wait for its end: what it said if it failed."""
+    """Feed a command's stdin and wait for its end; return its words if it failed."""
     process = machine.popen(f"export LC_ALL=C; {command}")
     try:
         process.settimeout(SILENCE)
@@ -118,13 +116,13 @@ def _feed(machine: Machine, command: str, data: Iterable[bytes | bytearray]) -> 
                 process.sendall(bytes(piece))
             process.shutdown_write()
         except ConnectionError as error:
-            # It may have ended because it failed: then its words count.
+            # The command may have failed first: then its words explain the error.
             broke = error
-        _, said = read_to_end(process, time.monotonic() + SILENCE)
+        _, stderr = read_to_end(process, time.monotonic() + SILENCE)
         code = process.wait(SILENCE)
         if broke and not code:
             raise broke
-        return (said.decode("utf-8", "replace").strip() or f"exit code {code}") if code else ""
+        return (stderr.decode("utf-8", "replace").strip() or f"exit code {code}") if code else ""
     finally:
         process.close()
 

@@ -100,7 +100,7 @@ class WorkspaceSync:
 
     @property
     def is_on_vm(self) -> bool:
-        """Whether the VM has a copy, which only a step can have removed. Does not wait for a transfer."""
+        """The VM has a copy, which only a step can have removed. Does not wait for a transfer."""
         return self._state.on_vm
 
     def has_undiffed_changes(self, halt: Halt | None = None) -> bool:

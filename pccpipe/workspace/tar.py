@@ -1,6 +1,6 @@
-"""The tar format, as far as workspaces need it: GNU's, with times to the nanosecond as pax has them.
+"""Reads and writes the part of the tar format that workspaces need: GNU's, with the nanosecond times of pax.
 
-Python's tarfile takes 60 us to write a header, and ten times what is needed to read one; and what it reads, it trusts.
+Python's tarfile takes 60 us to write a header, ten times too long to read one, and trusts what it reads.
 The fields: https://www.gnu.org/software/tar/manual/html_node/Standard.html
 """
 
@@ -15,17 +15,17 @@ from pccpipe.workspace.entry import Entry
 BLOCK = 512
 END = bytes(2 * BLOCK)
 LONGEST = 2 * limits.TREE_PATH.most
-"""Bytes of a name in front of a header that are read."""
+"""The most bytes of a long name in front of a header."""
 _NAME = 100
-"""Bytes that a name or a link's text may have in a header."""
+"""The most bytes of a name or a link's text in a header."""
 
 
 class NotTar(ValueError):
-    """What was read is no header."""
+    """The data is not a header."""
 
 
 def head(entry: Entry) -> bytes:
-    """What stands in an archive before an entry's content: it belongs to nobody, and to root where root unpacks it."""
+    """Return the headers of an entry. They name no owner; where root unpacks them, root owns the files."""
     name = entry.path.encode("utf-8", "surrogateescape")
     link = entry.link.encode("utf-8", "surrogateescape")
     if stat.S_ISDIR(entry.mode):
@@ -47,12 +47,12 @@ def head(entry: Entry) -> bytes:
 
 
 def padded(size: int) -> int:
-    """The bytes that so many of content take."""
+    """Return the bytes that `size` bytes of content take in an archive."""
     return size + -size % BLOCK
 
 
 def filler(size: int) -> bytes:
-    """What stands after so many bytes of content."""
+    """Return the padding after `size` bytes of content."""
     return bytes(padded(size) - size)
 
 
@@ -61,16 +61,16 @@ def name_of(header: bytes) -> bytes:
 
 
 def size_of(header: bytes) -> int:
-    """The size that a header says, once its checksum holds. Raises NotTar."""
+    """Return the size in a header, after a check of its checksum. Raises NotTar."""
     try:
-        told = int(header[148:156].rstrip(b"\0 ") or b"0", 8)
+        checksum = int(header[148:156].rstrip(b"\0 ") or b"0", 8)
         if header[124] & 0x80:
             size = int.from_bytes(header[125:136], "big")
         else:
             size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
     except ValueError:
         raise NotTar from None
-    if told != sum(header) - sum(header[148:156]) + 8 * 0x20 or size < 0:
+    if checksum != sum(header) - sum(header[148:156]) + 8 * 0x20 or size < 0:
         raise NotTar
     return size
 
@@ -85,12 +85,12 @@ def _time_header(size: int) -> bytes:
 
 
 def _header(name: bytes, mode: int, size: int, mtime: int, kind: bytes, link: bytes) -> bytes:
-    # A size that 11 octal digits can't tell is in binary.
-    told = b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
+    # A size that does not fit 11 octal digits is binary.
+    digits = b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
     made = b"%b%07o\x000000000\x000000000\x00%b%011o\x00        %b%bustar  \x00" % (
         name.ljust(_NAME, b"\0"),
         mode,
-        told,
+        digits,
         mtime,
         kind,
         link.ljust(_NAME, b"\0"),

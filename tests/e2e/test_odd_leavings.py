@@ -121,8 +121,8 @@ def test_what_nobody_may_read_costs_itself_alone(project: Control) -> None:
     assert "+fixed\n" in patch(ran)
     assert "main.c" not in patch(ran)
     told = "\n".join(ran.step("changes")["facts"]["refused"])
-    assert "'cache': cannot be read there: another user's, with mode 700" in told
-    assert "'src': cannot be read there" in told
+    assert "'cache': unreadable there: it belongs to another user, with mode 700" in told
+    assert "'src': unreadable there" in told
     # What nobody but root can remove is said, with what to do.
     clean = ran.step("clean")
     assert clean["outcome"] == "failed"

@@ -247,7 +247,7 @@ class Endless(LocalMachine):
 def test_an_endless_listing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "TREE_ENTRIES", replace(limits.TREE_ENTRIES, most=10_000))
     listing = list_tree(Endless(), str(tmp_path), None, Excluded(()))
-    with pytest.raises(ActionError, match=r"localhost lists in .* exceeds the limit of 10,000; fix: `exclude`"):
+    with pytest.raises(ActionError, match=r"listing of .* on localhost exceeds the limit of 10,000; fix: `exclude`"):
         deque(listing, maxlen=0)
 
 

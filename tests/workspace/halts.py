@@ -6,7 +6,7 @@ from pccpipe.cancel import Cancel, Halt
 
 
 class NeverHalted(Halt):
-    """The halt of work that is to come to its end."""
+    """A halt of work that nobody interrupts."""
 
     def __init__(self) -> None:
         super().__init__(Cancel())

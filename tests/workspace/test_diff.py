@@ -1,4 +1,4 @@
-"""The diff of two trees at home, one of which steps have had: whatever they made there."""
+"""The diff of two local trees, of which steps changed one in any way."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def made(trees: tuple[Path, Path], most: Limits | None = None, halt: Halt | None
         return Diff(diff.digest, diff.changed, into.read_bytes())
 
 
-def test_lines_and_files_are_counted_and_binary_ones_too(trees: tuple[Path, Path]) -> None:
+def test_lines_and_files_and_binary_files_are_counted(trees: tuple[Path, Path]) -> None:
     sent, now = trees
     (now / "text").write_text("a\nb\n")
     (now / "same").write_text("2\n")
@@ -72,7 +72,7 @@ def test_lines_and_files_are_counted_and_binary_ones_too(trees: tuple[Path, Path
     assert (changed.files, changed.insertions, changed.deletions) == (5, 4, 2)
 
 
-def test_many_files_of_another_time_are_no_change(trees: tuple[Path, Path]) -> None:
+def test_another_modification_time_is_not_a_change(trees: tuple[Path, Path]) -> None:
     for side in trees:
         for number in range(300):
             (side / f"f{number}").write_text("x\n")
@@ -80,7 +80,7 @@ def test_many_files_of_another_time_are_no_change(trees: tuple[Path, Path]) -> N
     assert made(trees).changed.files == 1
 
 
-def test_what_no_diff_can_have_is_told_and_left_out(trees: tuple[Path, Path]) -> None:
+def test_special_and_large_files_are_reported_and_left_out(trees: tuple[Path, Path]) -> None:
     _, now = trees
     os.mkfifo(now / "fifo")
     with (now / "sparse").open("wb") as file:
@@ -95,7 +95,7 @@ def test_what_no_diff_can_have_is_told_and_left_out(trees: tuple[Path, Path]) ->
         made(trees, Limits(files=2))
 
 
-def test_a_secret_is_masked_in_text_and_keeps_a_binary_file_out(trees: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_secret_is_masked_in_text_and_its_binary_file_is_left_out(trees: tuple[Path, Path], tmp_path: Path) -> None:
     _, now = trees
     (now / "text").write_text(f"key {SECRET}\n")
     diff = made(trees)
@@ -113,15 +113,15 @@ def test_a_secret_is_masked_in_text_and_keeps_a_binary_file_out(trees: tuple[Pat
     subprocess.run(["git", "apply", "--check", str(tmp_path / "patch")], cwd=tmp_path / "sent", check=True)
 
 
-def test_a_diff_that_nobody_could_read_is_refused(trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_diff_is_refused(trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pccpipe.limits.PATCH", replace(limits.PATCH, most=10_000))
     (trees[1] / "large").write_text("x\n" * 10_000)
-    with pytest.raises(ActionError, match="which is the limit; exclude what is no work"):
+    with pytest.raises(ActionError, match="which is the limit; exclude generated files"):
         made(trees)
 
 
 class _Cancelled(NeverHalted):
-    """A halt that comes when git has run for a while."""
+    """A halt that is requested while git runs."""
 
     @contextlib.contextmanager
     def watched_by(self, watcher: Callable[[], None]) -> Iterator[None]:
@@ -159,14 +159,16 @@ def test_a_cancel_ends_git_at_once(
     assert time.monotonic() - halt.at < 1
 
 
-def test_git_that_takes_too_much_memory_fails_alone(trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_without_enough_memory_fails_the_diff_only(
+    trees: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pccpipe.limits.DIFF_MEMORY", replace(limits.DIFF_MEMORY, most=20 << 20))
     (trees[1] / "lines").write_bytes(b"\n" * (4 << 20))
     with pytest.raises(ActionError, match=r"git could not make the diff.*emory"):
         made(trees)
 
 
-def test_git_that_takes_too_long_is_ended(
+def test_git_is_killed_at_its_timeout(
     trees: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _slow_git(tmp_path, monkeypatch, "exec sleep 60")
@@ -175,7 +177,7 @@ def test_git_that_takes_too_long_is_ended(
         made(trees)
 
 
-def test_few_of_many_files_with_a_secret_are_named(trees: tuple[Path, Path]) -> None:
+def test_only_the_first_of_many_files_with_a_secret_are_named(trees: tuple[Path, Path]) -> None:
     for number in range(60):
         (trees[1] / f"bin{number:02}").write_bytes(b"\0" + SECRET.encode())
     changed = made(trees).changed
@@ -209,7 +211,7 @@ _LARGE = """
 
 
 @pytest.mark.parametrize("line", [b"x", b"a line of text\n"], ids=["one line", "many lines"])
-def test_a_large_patch_takes_little_memory_and_stops_no_thread(line: bytes) -> None:
+def test_a_large_patch_takes_little_memory_and_blocks_no_thread(line: bytes) -> None:
     pause, memory, said = measured(_LARGE.replace("{line!r}", repr(line)), "diff()")
     assert not said
     assert pause < PAUSE
@@ -217,7 +219,7 @@ def test_a_large_patch_takes_little_memory_and_stops_no_thread(line: bytes) -> N
 
 
 class _After(NeverHalted):
-    """A halt that comes at one of the looks at it."""
+    """A halt that is requested at one of its checks."""
 
     def __init__(self, looks: int) -> None:
         super().__init__()
@@ -237,13 +239,13 @@ def test_a_cancel_ends_the_copy_of_one_large_file(tmp_path: Path) -> None:
     with pytest.raises(Halted):
         pack.put("large", tmp_path / "made", _After(3))
     assert (tmp_path / "made").stat().st_size < 2 << 20
-    # The file is gone from the tree, so that a diff has nothing to look at but the copy that it makes of it.
+    # The file is missing in the tree, so the diff reads only the copy that it makes.
     (tmp_path / "now").mkdir()
     with pytest.raises(Halted):
         make_diff(pack, tmp_path / "now", Masker([]), Limits(), _After(3))
 
 
-def test_of_names_that_are_one_here_the_missing_one_does_not_look_deleted(
+def test_on_a_disk_that_ignores_case_a_missing_twin_does_not_look_deleted(
     trees: tuple[Path, Path], mocker: MockerFixture
 ) -> None:
     sent, now = trees
@@ -260,11 +262,11 @@ def test_of_names_that_are_one_here_the_missing_one_does_not_look_deleted(
     assert b"Readme" not in diff.patch
     assert b"DIR" not in diff.patch
     assert b"+after" in diff.patch
-    # It is gone, and nothing else has its name.
+    # It is missing, and nothing else has its name.
     assert b"-before" in diff.patch.partition(b"OUT.txt")[2]
 
 
-def test_macos_own_files_that_an_earlier_version_sent_do_not_look_deleted(trees: tuple[Path, Path]) -> None:
+def test_macos_files_that_an_earlier_version_sent_do_not_look_deleted(trees: tuple[Path, Path]) -> None:
     sent, _ = trees
     for name in (".DS_Store", "._same"):
         (sent / name).write_text("x")
@@ -275,7 +277,7 @@ def test_macos_own_files_that_an_earlier_version_sent_do_not_look_deleted(trees:
     assert b"._same" not in diff.patch
 
 
-def test_a_git_that_only_asks_for_xcodes_tools_gets_a_hint(
+def test_a_git_that_only_asks_for_xcodes_tools_gives_a_hint(
     trees: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git = tmp_path / "bin" / "git"

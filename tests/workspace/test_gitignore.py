@@ -1,4 +1,4 @@
-"""Patterns of .gitignore: what git itself says of them, and no pattern that takes long."""
+"""Patterns of .gitignore match as in git, and in bounded time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pccpipe.workspace.exclude import Excluded, Ignored
 from pccpipe.workspace.gitignore import Patterns, Tree
 from tests.stall import measured
 
-# What patterns and names are made of here: each is special to git somewhere.
+# Parts of patterns and names: each is special to git in some place.
 PIECES = (
     *("a", "b", "A", ".", "*", "**", "***", "?", "/", "/", "\\", "\\*", "\\ ", "-", "!", "#", " ", "\r", "[", "]"),
     *("[ab]", "[!a]", "[^b]", "[a-c]", "[]a]", "[b-a]", "[a-]", "[a\\]b]", "[\\a]", "[a/b]", "[[:alpha:]]"),
@@ -36,7 +36,7 @@ def a_tree(root: Path, dice: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_git_says_the_same(tmp_path: Path, seed: int) -> None:
+def test_patterns_match_as_in_git(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     a_tree(tmp_path, dice)
@@ -65,7 +65,7 @@ def test_git_says_the_same(tmp_path: Path, seed: int) -> None:
         ("?" * 900 + "*" * 90, "a" * 255),
     ],
 )
-def test_no_pattern_holds_the_interpreter(line: str, path: str) -> None:
+def test_no_pattern_blocks_the_interpreter(line: str, path: str) -> None:
     setup = "from pccpipe.workspace.gitignore import Patterns, Tree"
     longest, memory, said = measured(setup, f'Tree({{"": Patterns([{line!r}])}}).ignores({path!r}, is_folder=False)')
     assert not said
@@ -85,14 +85,14 @@ def ignored(content: bytes) -> Ignored:
         (b"a" * (limits.IGNORE_PATTERN.most + 1), limits.IGNORE_PATTERN),
     ],
 )
-def test_what_is_too_much_is_refused_in_one_sentence(content: bytes, limit: limits.Limit) -> None:
+def test_too_many_patterns_are_refused_in_one_sentence(content: bytes, limit: limits.Limit) -> None:
     with pytest.raises(ActionError) as raised:
         ignored(content)
     assert str(raised.value) == limit.exceeded()
     assert raised.value.code is limit.code
 
 
-def test_many_patterns_on_many_files_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_patterns_on_many_files_end_at_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "IGNORE_WORK", limits.Limit("work", 10_000, limits.Unit.COUNT, ""))
     ask = ignored(b"*a\n" * 1000)
     for number in range(10):
@@ -101,17 +101,17 @@ def test_many_patterns_on_many_files_come_to_an_end(monkeypatch: pytest.MonkeyPa
         ask("b")
 
 
-def test_patterns_that_exclude_are_bounded_too() -> None:
+def test_exclude_patterns_have_limits_too() -> None:
     with pytest.raises(ActionError, match="the length of a pattern"):
         Excluded(["a" * 2000]).name("a", is_folder=False)
 
 
-def test_an_inner_file_lets_in_what_an_outer_one_ignores() -> None:
+def test_an_inner_gitignore_can_include_what_an_outer_one_ignores() -> None:
     tree = Tree({"": Patterns(["*.log"]), "kept/": Patterns(["!*.log"])})
     assert tree.ignores("a.log", is_folder=False)
     assert not tree.ignores("kept/a.log", is_folder=False)
 
 
-def test_names_that_are_no_text_are_matched() -> None:
+def test_names_that_are_not_text_are_matched() -> None:
     text = b"*.\xff\n".decode("utf-8", "surrogateescape")
     assert Tree({"": Patterns(text.split("\n"))}).ignores("a.\udcff", is_folder=False)

@@ -1,4 +1,4 @@
-"""What may not go up is named, and how to go on is said."""
+"""Files that must not be uploaded are named, and the message says how to continue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET = "sk-proj-abcdefghijklmnop"
 
 
 def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[str]:
-    """Upload a workspace of these files, in a project without a VM; what is in the copy."""
+    """Upload a workspace of these files, in a project without a VM; return the files of the copy."""
     user = folder / "user"
     for name, content in files.items():
         path = user / name
@@ -45,13 +45,15 @@ def upload(folder: Path, files: dict[str, str | bytes], *exclude: str) -> list[s
         ("data.bin", b"\0\xff" * 1_000_000 + SECRET.encode(), "the value of a secret"),
     ],
 )
-def test_what_may_not_go_up_is_named_and_refused(tmp_path: Path, name: str, content: str | bytes, why: str) -> None:
+def test_a_file_with_a_key_or_secret_is_refused_by_name(
+    tmp_path: Path, name: str, content: str | bytes, why: str
+) -> None:
     with pytest.raises(ActionError) as raised:
         upload(tmp_path, {"a.txt": "x", name: content})
     assert raised.value.code is Code.WORKSPACE_REFUSED
     assert f"{name!r} ({why})" in raised.value.message
     assert SECRET not in str(raised.value)
-    assert "exclude it by name" in raised.value.hint
+    assert "exclude them by name" in raised.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["user"]
     assert upload(tmp_path, {}, name) == ["a.txt"]
 
@@ -59,11 +61,11 @@ def test_what_may_not_go_up_is_named_and_refused(tmp_path: Path, name: str, cont
 @pytest.mark.parametrize(
     "content", ['if "-----BEGIN PRIVATE KEY-----" in text:\n', "-----BEGIN PUBLIC KEY-----\nMII\n", "short"]
 )
-def test_what_only_speaks_of_keys_goes_up(tmp_path: Path, content: str) -> None:
+def test_a_file_that_only_mentions_keys_is_uploaded(tmp_path: Path, content: str) -> None:
     assert upload(tmp_path, {"find_keys.py": content}) == ["find_keys.py"]
 
 
-def test_a_key_for_tests_goes_up_when_it_is_let_in_by_its_path(tmp_path: Path) -> None:
+def test_a_key_for_tests_is_uploaded_if_named_by_its_path(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {"tests/server.key": OPENSSH, "other.key": OPENSSH}
     with pytest.raises(ActionError, match=r"'other\.key'") as raised:
         upload(tmp_path, files, "!tests/server.key")
@@ -81,13 +83,13 @@ def test_a_key_for_tests_goes_up_when_it_is_let_in_by_its_path(tmp_path: Path) -
         (".control-secrets", "!*"),
     ],
 )
-def test_no_pattern_lets_in_what_is_to_stay_by_its_name(tmp_path: Path, name: str, pattern: str) -> None:
+def test_no_pattern_lets_in_a_private_name(tmp_path: Path, name: str, pattern: str) -> None:
     assert upload(tmp_path, {name: "x", "a.txt": "x", ".git/config": "x"}) == ["a.txt"]
     with pytest.raises(ActionError, match=f"'{name}'") as raised:
         upload(tmp_path, {}, pattern)
     assert raised.value.code is Code.WORKSPACE_REFUSED
 
 
-def test_what_shows_how_an_env_file_looks_can_be_let_in_and_a_repository_cannot(tmp_path: Path) -> None:
+def test_an_example_env_file_can_be_let_in_and_a_repository_cannot(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {".env.example": "KEY=", ".git/config": "x", "a": "x"}
     assert upload(tmp_path, files, "!.env.example", "!.git") == [".env.example", "a"]

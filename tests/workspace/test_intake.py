@@ -1,4 +1,4 @@
-"""Whatever a place says it has, and whatever it sends: nothing is read or written but inside of the new folder."""
+"""Intake reads and writes only inside the new folder, whatever a hostile place lists or sends."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ entries = st.lists(
 
 
 def outside(folder: Path) -> list[Path]:
-    """What of a tree leads out of it, also to what is not there."""
+    """Return the paths of a tree that lead out of it, even to missing files."""
     return [path for path in folder.rglob("*") if not leads_inside(folder, path)]
 
 
 def leads_inside(root: Path, path: Path) -> bool:
-    """Follows a path name by name as the kernel does; one that goes round in circles leads nowhere."""
+    """Follow a path name by name like the kernel; a cycle leads nowhere."""
     left, at = list(path.relative_to(root).parts), root
     for _ in range(200):
         if not left:
@@ -69,15 +69,15 @@ def leads_inside(root: Path, path: Path) -> bool:
 
 @given(entries)
 @settings(max_examples=200, deadline=None)
-def test_nothing_that_is_told_leads_out_of_the_folder(told: list[Entry]) -> None:
+def test_no_listed_entry_leads_out_of_the_folder(listed: list[Entry]) -> None:
     with tempfile.TemporaryDirectory() as name:
         above = Path(name)
         intake = Intake(above / "in", Limits())
-        for entry in told:
+        for entry in listed:
             intake.admit(entry)
         for path in intake.wanted:
             assert intake.write(path, 2, [b"x", b"y"])
-        for entry in told:
+        for entry in listed:
             assert not intake.write(entry.path, 2, [b"x", b"y"])
         intake.finish()
         assert [path.name for path in above.iterdir()] == ["in"]
@@ -87,7 +87,7 @@ def test_nothing_that_is_told_leads_out_of_the_folder(told: list[Entry]) -> None
 @given(st.lists(st.tuples(paths | short_paths, paths | short_paths), max_size=8))
 @example([("a/b/x", "../.."), ("a/b/l", "x/../..")])
 @settings(max_examples=200, deadline=None)
-def test_a_link_that_may_come_stays_inside_with_any_others(links: list[tuple[str, str]]) -> None:
+def test_an_admitted_link_stays_inside_with_any_others(links: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "root"
         root.mkdir()
@@ -96,14 +96,14 @@ def test_a_link_that_may_come_stays_inside_with_any_others(links: list[tuple[str
                 continue
             parent = (root / at).parent
             if any(folder.is_symlink() for folder in [parent, *parent.parents]):
-                continue  # nothing is made through a link
+                continue  # intake makes nothing through a link
             with contextlib.suppress(OSError):
                 parent.mkdir(parents=True, exist_ok=True)
                 (root / at).symlink_to(says)
         assert outside(root) == []
 
 
-def test_limits_hold_while_it_is_told_and_while_it_is_sent(tmp_path: Path) -> None:
+def test_limits_hold_during_the_listing_and_the_transfer(tmp_path: Path) -> None:
     intake = Intake(tmp_path / "in", Limits(files=3, bytes=100, file=60))
     assert not intake.admit(Entry("big", FILE, 61))
     assert intake.admit(Entry("a", FILE, 60))
@@ -116,17 +116,17 @@ def test_limits_hold_while_it_is_told_and_while_it_is_sent(tmp_path: Path) -> No
     assert not list((tmp_path / "in").iterdir())
 
 
-def test_many_refused_names_are_counted_and_few_are_told(tmp_path: Path) -> None:
+def test_many_refused_names_are_counted_and_few_are_named(tmp_path: Path) -> None:
     intake = Intake(tmp_path / "in", Limits())
     for number in range(1000):
         intake.admit(Entry(f"f{number}", FIFO))
-    told = intake.finish().refusals
-    assert len(told) == 51
-    assert told[-1] == "and 950 more"
+    refusals = intake.finish().refusals
+    assert len(refusals) == 51
+    assert refusals[-1] == "and 950 more"
 
 
-class Told(LocalMachine):
-    """A machine that is asked for a listing and a tar stream, and says what it likes."""
+class Scripted(LocalMachine):
+    """A machine that answers with a given listing and a given tar stream."""
 
     def __init__(self, folder: Path, listing: bytes, stream: bytes) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def listed(*names: str, kind: str = "f", size: int = 3, link: str = "") -> bytes
 
 
 def packed(*members: tuple[str, bytes, str], style: int = tarfile.GNU_FORMAT) -> bytes:
-    """A tar stream of (name, type, content or what a link says)."""
+    """Make a tar stream of (name, type, content or text of a link)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=style) as archive:
         for name, kind, content in members:
@@ -164,19 +164,19 @@ Fetch = Callable[[bytes, bytes], Counted]
 
 @pytest.fixture
 def fetch(tmp_path: Path) -> Fetch:
-    """Fetches a tree from a machine that answers so."""
+    """Fetches a tree from a machine with these answers."""
     (tmp_path / "known").mkdir()
     (tmp_path / "vm").mkdir()
 
     def fetched(listing: bytes, stream: bytes) -> Counted:
-        machine = Told(tmp_path / "vm", listing, stream)
+        machine = Scripted(tmp_path / "vm", listing, stream)
         limits = Limits(files=100, bytes=1 << 20, file=1 << 19)
         return fetch_tree(machine, "/", KnownFolder(tmp_path / "known"), tmp_path / "in", Excluded(), limits)
 
     return fetched
 
 
-def test_what_was_asked_for_is_taken_as_it_was_told(fetch: Fetch, tmp_path: Path) -> None:
+def test_requested_files_are_taken_as_listed(fetch: Fetch, tmp_path: Path) -> None:
     long = "d/" + "n" * 150
     counted = fetch(
         listed("d", kind="d") + listed("a", long, "gone") + listed("l", kind="l", link="a"),
@@ -202,7 +202,7 @@ def test_what_was_asked_for_is_taken_as_it_was_told(fetch: Fetch, tmp_path: Path
         (packed(("./" + "ü" * 200, tarfile.REGTYPE, "x"), style=tarfile.PAX_FORMAT), "not a plain file"),
         (packed(("./" + "n" * 9000, tarfile.REGTYPE, "x")), "a name of 9"),
         (packed(("./a", tarfile.REGTYPE, "x" * 600_000)), "grew over 512 KiB"),
-        (b"Welcome to this machine!\n" * 100, "no tar archive"),
+        (b"Welcome to this machine!\n" * 100, "not a tar archive"),
         (packed(("./a", tarfile.REGTYPE, "abc")) + b"\0" * (3 << 20), "more than was asked for"),
     ],
 )
@@ -221,12 +221,12 @@ def test_a_stream_that_ends_early_is_a_broken_connection(fetch: Fetch, cut: int)
 
 
 @pytest.mark.parametrize("listing", [b"hello\0\0", b"f x 1 644 ./a\0\0", b"f 1 1 999 ./a\0\0", b"x" * 40_000])
-def test_a_listing_that_is_none_is_refused(fetch: Fetch, listing: bytes) -> None:
-    with pytest.raises(ActionError, match=r"no listing|talks nonsense"):
+def test_an_invalid_listing_is_refused(fetch: Fetch, listing: bytes) -> None:
+    with pytest.raises(ActionError, match=r"invalid output of find|talks nonsense"):
         fetch(listing, b"")
 
 
-def test_a_listing_without_an_end_is_ended(tmp_path: Path) -> None:
+def test_an_endless_listing_is_ended(tmp_path: Path) -> None:
     class Endless(LocalMachine):
         def popen(self, command: str) -> Process:
             return super().popen("i=0; while :; do i=$((i+1)); printf 'f 0 1 644 ./f%s\\0\\0' $i; done")
@@ -235,7 +235,7 @@ def test_a_listing_without_an_end_is_ended(tmp_path: Path) -> None:
         fetch_tree(Endless(), "/", KnownFolder(tmp_path), tmp_path / "in", Excluded(), Limits(files=1000))
 
 
-def test_secrets_are_masked_before_a_file_is_written_and_their_files_named(tmp_path: Path) -> None:
+def test_secrets_are_masked_before_a_file_is_written_and_the_files_are_named(tmp_path: Path) -> None:
     work = tmp_path / "work"
     (work / "out").mkdir(parents=True)
     (work / "out/log.txt").write_text(f"the key is {SECRET}, yes\n")
@@ -253,7 +253,7 @@ def test_secrets_are_masked_before_a_file_is_written_and_their_files_named(tmp_p
         assert sorted(path.name for path in (tmp_path / "in/out").iterdir()) == ["fine.txt", "log.txt"]
 
 
-def test_of_many_masked_files_some_are_named_and_the_others_counted(tmp_path: Path) -> None:
+def test_many_masked_files_are_counted_and_few_are_named(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     most = limits.REFUSED_NAMED.most
@@ -265,7 +265,7 @@ def test_of_many_masked_files_some_are_named_and_the_others_counted(tmp_path: Pa
     assert counted.more_masked == most + 14
 
 
-def test_a_folder_that_becomes_a_link_while_it_is_read_is_not_followed(
+def test_a_folder_that_becomes_a_link_during_the_read_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, private = tmp_path / "work", tmp_path / "private"
@@ -290,22 +290,22 @@ def test_a_folder_that_becomes_a_link_while_it_is_read_is_not_followed(
 @pytest.mark.parametrize(
     "name", [".GIT", ".Git/config", "a/.giT", ".g\u200cit", "\ufeff.git", ".git.", ".git ", ".git::$DATA", "GIT~1"]
 )
-def test_what_some_disk_takes_for_git_has_no_place(name: str) -> None:
+def test_a_name_that_some_disk_takes_for_git_is_refused(name: str) -> None:
     assert name_refusal(name) == "git would obey what is in it"
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".github/x", "git", "a.git", "git~10", ".git-blame"])
-def test_what_only_resembles_git_has_one(name: str) -> None:
+def test_a_name_that_only_resembles_git_is_allowed(name: str) -> None:
     assert not name_refusal(name)
 
 
 @pytest.fixture
 def one_name_disk(mocker: MockerFixture) -> None:
-    """A disk that takes names for one which differ in case, as far as it is asked."""
+    """Pretend that the disk ignores the case of names."""
     mocker.patch("pccpipe.workspace.intake.takes_for_one", return_value=True)
 
 
-def test_what_was_sent_keeps_its_name_whichever_of_its_twins_comes_first(tmp_path: Path, one_name_disk: None) -> None:
+def test_an_uploaded_file_keeps_its_name_whichever_twin_comes_first(tmp_path: Path, one_name_disk: None) -> None:
     intake = Intake(tmp_path / "made", Limits())
     assert intake.admit(Entry("A.txt", FILE, 1))
     assert intake.admit(Entry("a.txt", FILE, 1), known=True)
@@ -337,19 +337,19 @@ def test_what_was_sent_keeps_its_name_whichever_of_its_twins_comes_first(tmp_pat
     ]
 
 
-def test_a_file_that_was_renamed_to_another_case_comes(tmp_path: Path, one_name_disk: None) -> None:
+def test_a_file_renamed_to_another_case_is_fetched(tmp_path: Path, one_name_disk: None) -> None:
     intake = Intake(tmp_path / "made", Limits())
     assert intake.admit(Entry("README", FILE, 1))
     assert intake.wanted == ["README"]
 
 
-def test_what_may_not_come_takes_no_name(tmp_path: Path, one_name_disk: None) -> None:
+def test_a_refused_file_takes_no_name(tmp_path: Path, one_name_disk: None) -> None:
     intake = Intake(tmp_path / "made", Limits())
     assert not intake.admit(Entry("Readme", FIFO))
     assert intake.admit(Entry("README", FILE, 1))
 
 
-def test_any_number_of_twins_takes_little_time(tmp_path: Path, one_name_disk: None) -> None:
+def test_many_twins_take_little_time(tmp_path: Path, one_name_disk: None) -> None:
     def bring(twins: int) -> None:
         intake = Intake(tmp_path / "made", Limits())
         for number in range(twins):

@@ -1,4 +1,4 @@
-"""A copy here in which things are locked, for a user who is not root."""
+"""A local copy with locked files, for a user who is not root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-# The child that becomes another user may not be able to import them.
+# Imported here: the child process, as another user, may not be able to import them.
 import pccpipe.workspace.diff  # noqa: F401
 from pccpipe.errors import ActionError
 from pccpipe.workspace.base import Side
@@ -27,7 +27,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of nobody's, with a user's folder in it."""
+    """Make a folder of the user `nobody`, with a user's folder in it."""
     if os.geteuid() != 0:
         pytest.skip("becomes another user")
     for each in (tmp_path, *tmp_path.parents):
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def as_nobody(work: Callable[[Path], Any], folder: Path) -> Any:
-    """What `work` gives when a user without rights does it."""
+    """Return the result of `work` when a user without rights does it."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
 
@@ -68,7 +68,7 @@ def workspace(folder: Path) -> WorkspaceSync:
 
 
 def leaves(folder: Path) -> None:
-    """A step that leaves what its own user may not read, and what he may not write."""
+    """Play a step that leaves files which its user may not read, and folders which he may not write."""
     sync, copy = workspace(folder), folder / "copy"
     sync.upload([], NEVER)
     sync.prepare(Side.LOCAL, NEVER)
@@ -89,7 +89,7 @@ def diff(folder: Path) -> tuple[list[str], str]:
     return sorted(changed.refused), (folder / "diff.patch").read_text()
 
 
-def test_the_diff_has_all_that_is_its_owners(folder: Path) -> None:
+def test_the_diff_has_all_files_of_the_owner(folder: Path) -> None:
     as_nobody(leaves, folder)
     refused, patch = as_nobody(diff, folder)
     assert refused == []
@@ -99,24 +99,27 @@ def test_the_diff_has_all_that_is_its_owners(folder: Path) -> None:
     assert "main.c" not in patch
 
 
-def test_another_users_files_are_named_and_do_not_look_deleted(folder: Path) -> None:
+def test_files_of_another_user_are_named_and_do_not_look_deleted(folder: Path) -> None:
     as_nobody(leaves, folder)
     for each in ("src", "secretive"):
         os.chown(folder / "copy" / each, 0, 0)
     (folder / "copy/src").chmod(0o700)
-    # Readable, but not to be linked to (fs.protected_hardlinks).
+    # Readable, but the kernel refuses hard links to it (fs.protected_hardlinks).
     (folder / "copy/roots").write_text("root's\n")
     (folder / "copy/roots-link").symlink_to("roots")
     refused, patch = as_nobody(diff, folder)
-    assert refused == ["'secretive': cannot be read: another user's", "'src': cannot be read: another user's"]
+    assert refused == [
+        "'secretive': unreadable: it belongs to another user",
+        "'src': unreadable: it belongs to another user",
+    ]
     assert "+fixed\n" in patch
     assert "+root's\n" in patch
     assert "b/roots-link" in patch
     assert "deleted" not in patch
 
 
-def test_what_a_containers_root_left_here_comes_and_goes(folder: Path) -> None:
-    """A container of an engine on this machine, whose root is root here: it opens what is root's, and nothing else."""
+def test_files_of_a_local_containers_root_are_fetched_and_removed(folder: Path) -> None:
+    """The root of a local container is root on this machine: it opens the files of root, and nothing else."""
 
     def ask_root(script: str) -> bool:
         (folder / "script").write_text(script)
@@ -160,21 +163,21 @@ def test_what_a_containers_root_left_here_comes_and_goes(folder: Path) -> None:
     assert (folder / "precious").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_download_names_what_it_cannot_read_and_brings_the_rest(folder: Path) -> None:
+def test_a_download_names_unreadable_files_and_copies_the_rest(folder: Path) -> None:
     def download(folder: Path) -> Any:
         into = folder / "artifacts"
-        brought = workspace(folder).download(["locked", "src", "app.txt", "secretive"], into, NEVER)
-        return brought.missing, brought.refused, sorted(path.name for path in into.iterdir())
+        downloaded = workspace(folder).download(["locked", "src", "app.txt", "secretive"], into, NEVER)
+        return downloaded.missing, downloaded.refused, sorted(path.name for path in into.iterdir())
 
     as_nobody(leaves, folder)
     os.chown(folder / "copy/src", 0, 0)
     (folder / "copy/src").chmod(0o700)
     missing, refused, came = as_nobody(download, folder)
-    assert (missing, refused) == ((), ("'src': cannot be read: another user's",))
+    assert (missing, refused) == ((), ("'src': unreadable: it belongs to another user",))
     assert came == ["app.txt", "locked", "secretive"]
 
 
-def test_the_users_own_folder_is_not_touched(folder: Path) -> None:
+def test_the_users_own_folder_is_not_changed(folder: Path) -> None:
     def upload(folder: Path) -> str:
         with pytest.raises(ActionError) as caught:
             workspace(folder).upload([], NEVER)
@@ -191,7 +194,7 @@ def test_a_tree_that_its_owner_may_not_write_is_removed(folder: Path) -> None:
     assert not (folder / "copy").exists()
 
 
-def test_of_a_link_the_link_alone_is_removed(tmp_path: Path) -> None:
+def test_only_the_link_itself_is_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "link").symlink_to("precious")
     assert remove_tree(tmp_path / "link")

@@ -1,4 +1,4 @@
-"""Names and links that mean something else on another disk, or through another link, and how much they may take."""
+"""Names and links that mean something else on another disk or through another link, and their limits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def packed(folder: Path, root: Path, *patterns: str) -> Pack:
 
 
 @pytest.mark.parametrize("patterns", [(), ("!.git", "!.GIT", "!*")])
-def test_what_some_disk_takes_for_git_does_not_go_up(tmp_path: Path, patterns: tuple[str, ...]) -> None:
+def test_a_name_that_some_disk_takes_for_git_is_not_uploaded(tmp_path: Path, patterns: tuple[str, ...]) -> None:
     user = made(tmp_path / "user", "a", *(f"{name}/config" for name in GIT), *(f"deep/{name}" for name in GIT[1:]))
     pack = packed(tmp_path / "sent", user, *patterns)
     remote = tmp_path / "remote"
@@ -51,7 +51,7 @@ def test_what_some_disk_takes_for_git_does_not_go_up(tmp_path: Path, patterns: t
     assert sorted(path.name for path in remote.rglob("*")) == ["a", "deep"]
 
 
-def test_what_some_disk_takes_for_git_is_in_no_patch(tmp_path: Path) -> None:
+def test_a_name_that_some_disk_takes_for_git_is_in_no_patch(tmp_path: Path) -> None:
     pack = packed(tmp_path / "sent", made(tmp_path / "user", "a"))
     now = made(tmp_path / "now", "a", "b", *(f"{name}/hooks/post-checkout" for name in GIT), "d/.GIT")
     diff = make_diff(pack, now, Masker(()), Limits(), into=tmp_path / "patch")
@@ -62,7 +62,7 @@ def test_what_some_disk_takes_for_git_is_in_no_patch(tmp_path: Path) -> None:
 
 
 def fetched(tmp_path: Path) -> tuple[set[str], list[str]]:
-    """The links that came from the folder `vm`, of which `known` is the earlier state, and what was refused."""
+    """Fetch the folder `vm`, of which `known` is the earlier state; return the links and the refusals."""
     known = packed(tmp_path / "sent", tmp_path / "known")
     counted = fetch_tree(LocalMachine(), str(tmp_path / "vm"), known, tmp_path / "in", Excluded(), Limits())
     came = {str(path.relative_to(tmp_path / "in")) for path in (tmp_path / "in").rglob("*") if path.is_symlink()}
@@ -70,7 +70,7 @@ def fetched(tmp_path: Path) -> tuple[set[str], list[str]]:
     return came, counted.refused
 
 
-def test_a_link_comes_through_no_link_that_leads_out(tmp_path: Path) -> None:
+def test_no_link_is_fetched_that_leads_out_through_another_one(tmp_path: Path) -> None:
     made(tmp_path / "outside", "secret")
     for side in ("known", "vm"):
         made(tmp_path / side, "d/file")
@@ -94,7 +94,7 @@ def test_a_link_comes_through_no_link_that_leads_out(tmp_path: Path) -> None:
     assert all("out of the tree through another link" in words for words in refused)
 
 
-def test_without_a_link_that_leads_out_all_come(tmp_path: Path) -> None:
+def test_all_links_are_fetched_if_none_leads_out(tmp_path: Path) -> None:
     for side in ("known", "vm"):
         made(tmp_path / side, "d/file")
         (tmp_path / side / "own").symlink_to("d")
@@ -102,9 +102,9 @@ def test_without_a_link_that_leads_out_all_come(tmp_path: Path) -> None:
     assert fetched(tmp_path) == ({"own", "x"}, [])
 
 
-def test_a_long_chain_and_a_circle_end() -> None:
+def test_a_long_chain_and_a_cycle_end() -> None:
     chain = {f"l{number}": f"l{number + 1}" for number in range(200)} | {"l200": "/etc"}
-    # From either end, also the ones that the kernel would not follow.
+    # From either end, and also those that the kernel would not follow.
     assert all(LinkResolver(chain).leads_out(f"l{number}") for number in (0, 100, 200))
     resolver = LinkResolver({"a": "b/x", "b": "a", "c": "d/../..", "d": "."})
     assert [resolver.leads_out(name) for name in "abcd"] == [False, False, True, False]
@@ -118,8 +118,8 @@ def test_many_links_take_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LinkResolver(links).leads_out("l1")
 
 
-def test_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
-    """On a disk that ignores case, `readme` is there when README has come; here the test puts it there."""
+def test_a_name_that_the_disk_already_has_is_refused(tmp_path: Path) -> None:
+    """On a disk that ignores case, `readme` exists as soon as README was fetched; here the test makes it."""
     intake = Intake(tmp_path / "in", Limits())
     entries = [Entry("File", FILE, 1), Entry("Link", LINK, link="a"), Entry("a", FILE, 1)]
     assert all(intake.admit(entry) for entry in entries)
@@ -135,7 +135,7 @@ def test_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "in/File").read_text() == "x"
 
 
-def test_a_folder_asked_for_by_a_name_that_the_disk_has_already_is_refused(tmp_path: Path) -> None:
+def test_a_requested_folder_whose_name_the_disk_already_has_is_refused(tmp_path: Path) -> None:
     intake = Intake(tmp_path / "in", Limits())
     made(tmp_path / "in", "OUT")
     intake.make_parents("OUT/deep/file")
@@ -189,7 +189,7 @@ def test_a_hostile_listing_takes_little_memory(work: str, length: int, letter: s
     assert memory < limits.TREE_NAMES.most + limits.MARGIN
 
 
-def test_a_disk_that_knows_case_takes_no_two_names_for_one(tmp_path: Path) -> None:
+def test_a_disk_that_knows_case_keeps_names_apart(tmp_path: Path) -> None:
     for name in ("copy", "COPY", "1"):
         (tmp_path / name).mkdir()
         assert not takes_for_one(tmp_path / name)
@@ -199,6 +199,6 @@ def test_a_disk_that_knows_case_takes_no_two_names_for_one(tmp_path: Path) -> No
     ("one", "other"),
     [("Readme", "README"), ("caf\u00e9", "cafe\u0301"), ("stra\u00dfe", "STRASSE"), ("\ufb01x", "fix")],
 )
-def test_names_that_differ_in_case_or_form_alone_are_twins(one: str, other: str) -> None:
+def test_names_that_differ_only_in_case_or_form_are_twins(one: str, other: str) -> None:
     assert one_name(one) == one_name(other)
     assert twins([one, "else", other, f"{one}/x", "\udcff"]) == {one, other}

@@ -1,4 +1,4 @@
-"""What was sent is kept as an archive that GNU tar takes, and comes out of it as it went in."""
+"""An upload is kept as an archive that GNU tar reads, and unpacks to the same tree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL = Excluded.only(())
 
 
 def tree(root: Path) -> list[tuple[Entry, bytes]]:
-    """All that can be told of a tree."""
+    """Return all facts of a tree."""
     return [
         (found.entry, (root / found.entry.path).read_bytes() if stat.S_ISREG(found.entry.mode) else b"")
         for found in walk(root, ALL)
@@ -34,7 +34,7 @@ def tree(root: Path) -> list[tuple[Entry, bytes]]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Files of every name, size, time and mode."""
+    """Make files of every name, size, time and mode."""
     root = tmp_path / "root"
     for name in (
         "a",
@@ -80,7 +80,7 @@ def taken(root: Path, folder: Path) -> Pack:
     return pack
 
 
-def test_gnu_tar_makes_of_it_what_was_taken(root: Path, tmp_path: Path) -> None:
+def test_gnu_tar_unpacks_the_same_tree(root: Path, tmp_path: Path) -> None:
     pack = taken(root, tmp_path / "pack")
     (root / "fifo").unlink()
     out = tmp_path / "out"
@@ -96,10 +96,10 @@ def test_gnu_tar_makes_of_it_what_was_taken(root: Path, tmp_path: Path) -> None:
     assert tree(out) == tree(root)
 
 
-def test_it_unpacks_to_what_was_taken_also_in_another_process(root: Path, tmp_path: Path) -> None:
+def test_it_unpacks_to_the_same_tree_also_in_another_process(root: Path, tmp_path: Path) -> None:
     taken(root, tmp_path / "pack")
     (root / "fifo").unlink()
-    (root / "d").chmod(0o755)  # what is in a folder that is made here can be removed
+    (root / "d").chmod(0o755)  # unpacking makes folders whose owner can empty them
     os.utime(root / "d", ns=(0, 10**9 + 1))
     Pack.open(tmp_path / "pack").unpack(tmp_path / "out", NEVER)
     assert [entry for entry in tree(tmp_path / "out") if entry[0].link == ""] == [
@@ -108,7 +108,7 @@ def test_it_unpacks_to_what_was_taken_also_in_another_process(root: Path, tmp_pa
     assert (tmp_path / "out/long-link").readlink() == Path("t" * 300)
 
 
-def test_a_size_that_octal_digits_cannot_tell(tmp_path: Path) -> None:
+def test_a_size_beyond_octal_digits_is_binary(tmp_path: Path) -> None:
     from pccpipe.workspace import tar
 
     head = tar.head(Entry("a", stat.S_IFREG | 0o644, 9 << 30, 10**9))
@@ -119,7 +119,7 @@ def test_a_size_that_octal_digits_cannot_tell(tmp_path: Path) -> None:
         tar.size_of(b"x" + head[1:])
 
 
-def test_what_is_as_it_was_is_not_read_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_file_is_not_read_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = taken(root, tmp_path / "pack")
     before = (tmp_path / "pack/1.tar").stat().st_size
     (root / "a").write_text("other")
@@ -136,7 +136,7 @@ def test_what_is_as_it_was_is_not_read_again(root: Path, tmp_path: Path, monkeyp
     assert [entry.path for entry, _ in tree(tmp_path / "out")] == [entry.path for entry, _ in tree(root)]
 
 
-def test_one_that_is_mostly_waste_is_made_anew(tmp_path: Path) -> None:
+def test_an_archive_that_is_mostly_waste_is_rewritten(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     pack = Pack(tmp_path / "pack")
@@ -150,7 +150,7 @@ def test_one_that_is_mostly_waste_is_made_anew(tmp_path: Path) -> None:
 
 
 class Later(NeverHalted):
-    """A halt that comes after so many looks for one."""
+    """A halt that is requested at the fifth check."""
 
     left = 5
 
@@ -160,9 +160,7 @@ class Later(NeverHalted):
             raise Halted("cancelled")
 
 
-def test_one_that_could_not_be_taken_is_as_it_was_before(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_snapshot_leaves_the_earlier_one(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = Pack(tmp_path / "pack")
     with pytest.raises(Halted):
         pack.take(root, ALL, Later(), full=True)
@@ -185,7 +183,7 @@ def test_one_that_could_not_be_taken_is_as_it_was_before(
     assert pack.read("a") == b"aaa"
 
 
-def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "log").write_bytes(bytes(2 * limits.SEARCHED.most))
@@ -194,5 +192,5 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, m
         def look_at(self, relative: str, data: bytes) -> None:
             os.truncate(root / "log", limits.SEARCHED.most)
 
-    with pytest.raises(ActionError, match="log: it became shorter while it was read"):
+    with pytest.raises(ActionError, match="log: it became shorter while pccpipe read it"):
         Pack(tmp_path / "pack").take(root, ALL, NEVER, Truncating((), Secrets()), full=True)

@@ -1,4 +1,4 @@
-"""The workspace both resolver, between here and a real VM."""
+"""The workspace in both directions, between this machine and a real VM."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 
 class Pair:
-    """A workspace here and its copy on the VM."""
+    """A local workspace and its copy on the VM."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ def pair(tmp_path: Path, connection: Connection) -> Pair:
     return Pair(tmp_path, connection)
 
 
-def test_what_goes_up_is_all_but_what_must_stay(pair: Pair) -> None:
+def test_everything_is_uploaded_except_private_names(pair: Pair) -> None:
     for name in (
         "a.txt",
         "d/x y'z\n$(id).txt",
@@ -118,7 +118,7 @@ NFC, NFD = "caf\u00e9", "cafe\u0301"
 
 
 @pytest.mark.parametrize(("pattern", "name"), [(NFC, NFD), (NFD, NFC), (f"{NFC}/*.log", f"{NFD}/x.log")])
-def test_a_pattern_means_a_name_however_a_disk_spells_it(pair: Pair, pattern: str, name: str) -> None:
+def test_a_pattern_matches_a_name_in_any_spelling_of_a_disk(pair: Pair, pattern: str, name: str) -> None:
     (pair.user / name).parent.mkdir(exist_ok=True)
     (pair.user / name).write_text("x")
     (pair.user / "a").write_text("x")
@@ -128,22 +128,22 @@ def test_a_pattern_means_a_name_however_a_disk_spells_it(pair: Pair, pattern: st
 
 
 @pytest.mark.parametrize(("path", "name"), [(NFC, NFD), (NFD, NFC), (f"d/{NFC}", f"d/{NFD}")])
-def test_a_download_finds_a_name_however_a_disk_spells_it(pair: Pair, tmp_path: Path, path: str, name: str) -> None:
+def test_a_download_finds_a_name_in_any_spelling_of_a_disk(pair: Pair, tmp_path: Path, path: str, name: str) -> None:
     pair.sync.upload([], NEVER)
     pair.change_there(f"mkdir -p d && echo x >{name} && echo y >other")
-    brought = pair.sync.download([path, "other", "none"], tmp_path / "got", NEVER)
-    assert brought.missing == ("none",)
+    downloaded = pair.sync.download([path, "other", "none"], tmp_path / "got", NEVER)
+    assert downloaded.missing == ("none",)
     assert {file.name for file in (tmp_path / "got").rglob("*") if file.is_file()} == {name.removeprefix("d/"), "other"}
 
 
-def test_what_is_let_in_by_name_goes_up_in_any_case(pair: Pair) -> None:
+def test_a_name_that_is_let_in_is_uploaded_in_any_case(pair: Pair) -> None:
     for name in (".env.example", ".ENV.Example", ".ENV.secret"):
         (pair.user / name).write_text("x")
     pair.sync.upload(["!.env.example"], NEVER)
     assert pair.listed() == {".env.example", ".ENV.Example"}
 
 
-def test_a_second_upload_carries_changes_and_deletions_and_spares_what_is_excluded(pair: Pair) -> None:
+def test_a_second_upload_sends_changes_and_deletions_and_keeps_excluded_files(pair: Pair) -> None:
     (pair.user / "old/deep").mkdir(parents=True)
     (pair.user / "old/deep/f").write_text("1")
     (pair.user / "same").write_text("1")
@@ -156,7 +156,7 @@ def test_a_second_upload_carries_changes_and_deletions_and_spares_what_is_exclud
     assert pair.there("cat same") == "22"
 
 
-def test_a_step_sees_what_the_one_before_left_wherever_it_ran(pair: Pair) -> None:
+def test_a_step_sees_the_changes_of_the_step_before_wherever_it_ran(pair: Pair) -> None:
     (pair.user / "a").write_text("one\n")
     pair.sync.upload([], NEVER)
     pair.change_there("echo two >> a; rm -f gone; mkdir -p n && echo new > n/f")
@@ -171,7 +171,7 @@ def test_a_step_sees_what_the_one_before_left_wherever_it_ran(pair: Pair) -> Non
     assert (pair.user / "a").read_text() == "one\n"
 
 
-def test_the_diff_applies_to_what_was_sent_and_gives_what_came_back(pair: Pair, tmp_path: Path) -> None:
+def test_the_diff_applied_to_the_upload_gives_the_fetched_tree(pair: Pair, tmp_path: Path) -> None:
     (pair.user / "text").write_text("a\nb\nc\n")
     (pair.user / "binary").write_bytes(bytes(range(256)))
     (pair.user / "gone").write_text("g")
@@ -211,7 +211,7 @@ HOSTILE = """
 """
 
 
-def test_hostile_files_do_not_come_home(pair: Pair, tmp_path: Path) -> None:
+def test_hostile_files_are_not_fetched(pair: Pair, tmp_path: Path) -> None:
     (pair.user / "d").mkdir()
     (pair.user / "d/f").write_text("mine\n")
     pair.sync.upload([], NEVER)
@@ -230,11 +230,11 @@ def test_hostile_files_do_not_come_home(pair: Pair, tmp_path: Path) -> None:
     assert (home / "text").stat().st_nlink == 1
     assert (home / "text").stat().st_mode & 0o7000 == 0
     assert sent
-    told = "\n".join(sent.refused)
+    refused = "\n".join(sent.refused)
     for name in ("'d'", "'up'", "'loop'", "'fifo'", "'sub/out'", "'sub/deep/escape'", "'sparse'"):
-        assert f"{name}: " in told
-    assert "50 GiB is over the limit of a file, 2 GiB; exclude it by name" in told
-    # What came is sent back and fetched again: nothing of it is any other than it was.
+        assert f"{name}: " in refused
+    assert "50 GiB is over the limit of a file, 2 GiB; exclude it by name" in refused
+    # The fetched tree is sent back and fetched again: nothing of it changes.
     pair.sync.mark_changed(Side.LOCAL)
     pair.sync.prepare(Side.VM, NEVER)
     pair.change_there("echo more >> text")
@@ -243,21 +243,21 @@ def test_hostile_files_do_not_come_home(pair: Pair, tmp_path: Path) -> None:
     assert (pair.sync.local_folder / "text").read_text() == "t\nmore\n"
 
 
-def test_hostile_files_do_not_come_home_as_artifacts(pair: Pair, tmp_path: Path) -> None:
+def test_hostile_files_are_not_downloaded(pair: Pair, tmp_path: Path) -> None:
     pair.sync.upload([], NEVER)
     pair.change_there(f"mkdir all; cd all; {HOSTILE}")
-    brought = pair.sync.download(["all/", "all/sub/deep"], tmp_path / "artifacts", NEVER)
+    downloaded = pair.sync.download(["all/", "all/sub/deep"], tmp_path / "artifacts", NEVER)
     home = tmp_path / "artifacts/all"
     assert names(home) == sorted(
         ["-rf", "\x1b[2Jclear", "back\\slash", "git", "latin-\udce4", "ok", "sub", "text", "twin", "two\nlines"]
     )
     assert names(home / "git") == []
-    assert len(brought.refused) >= 7
-    assert not any("\n" in told or "\x1b" in told for told in brought.refused)
+    assert len(downloaded.refused) >= 7
+    assert not any("\n" in line or "\x1b" in line for line in downloaded.refused)
     assert not any(str(path.resolve()).startswith("/etc") for path in tmp_path.rglob("*"))
 
 
-def test_a_link_that_its_owner_sent_up_stays_as_it_was(pair: Pair, tmp_path: Path) -> None:
+def test_an_uploaded_link_that_leads_out_is_kept(pair: Pair, tmp_path: Path) -> None:
     (pair.user / "python").symlink_to("/usr/bin/python3")
     pair.sync.upload([], NEVER)
     pair.change_there("echo > new")
@@ -275,7 +275,7 @@ def test_a_link_that_its_owner_sent_up_stays_as_it_was(pair: Pair, tmp_path: Pat
         (Limits(bytes=10_000), "for i in 1 2 3 4 5 6; do truncate -s 2000 f$i; done", "over 9.8 KiB would be fetched"),
     ],
 )
-def test_more_than_the_limits_allow_is_refused_with_words(
+def test_a_tree_over_the_limits_is_refused(
     tmp_path: Path, connection: Connection, limits: Limits, makes: str, says: str
 ) -> None:
     pair = Pair(tmp_path, connection, limits=limits)
@@ -290,26 +290,26 @@ def test_more_than_the_limits_allow_is_refused_with_words(
     assert names(tmp_path) == ["sent", "user", "workspace.json"]
 
 
-def test_artifacts_come_home_and_what_is_missing_or_behind_a_link_is_named(pair: Pair, tmp_path: Path) -> None:
+def test_a_download_copies_files_and_names_missing_and_linked_ones(pair: Pair, tmp_path: Path) -> None:
     pair.sync.upload([], NEVER)
     pair.change_there("mkdir -p test-results/deep; echo r > test-results/deep/r; ln -s /etc out; echo one > one")
-    brought = pair.sync.download(
+    downloaded = pair.sync.download(
         ["test-results/", "one", "nothing/", "out/passwd", "out"], tmp_path / "artifacts", NEVER
     )
-    assert set(brought.missing) == {"nothing", "out/passwd"}
-    assert len(brought.refused) == 1
+    assert set(downloaded.missing) == {"nothing", "out/passwd"}
+    assert len(downloaded.refused) == 1
     assert (tmp_path / "artifacts/test-results/deep/r").read_text() == "r\n"
     assert names(tmp_path / "artifacts") == ["one", "test-results"]
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", ""])
-def test_a_path_outside_of_the_workspace_is_refused(pair: Pair, tmp_path: Path, path: str) -> None:
+def test_a_path_outside_the_workspace_is_refused(pair: Pair, tmp_path: Path, path: str) -> None:
     pair.sync.upload([], NEVER)
     with pytest.raises(ActionError):
         pair.sync.download([path], tmp_path / "artifacts", NEVER)
 
 
-def test_removing_the_vms_copy_first_brings_home_what_is_nowhere_else(pair: Pair, tmp_path: Path) -> None:
+def test_removing_the_copy_first_fetches_changes_that_exist_only_there(pair: Pair, tmp_path: Path) -> None:
     (pair.user / "a").write_text("one\n")
     pair.sync.upload([], NEVER)
     pair.change_there("echo finished work > work")
@@ -321,7 +321,7 @@ def test_removing_the_vms_copy_first_brings_home_what_is_nowhere_else(pair: Pair
     assert not pair.sync.has_undiffed_changes()
 
 
-def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
+def test_an_unreadable_file_is_named_and_no_partial_copy_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = tmp_path / "user"
@@ -342,9 +342,7 @@ def test_an_unreadable_file_is_named_and_nothing_half_made_is_left(
     assert names(tmp_path) == ["user"]
 
 
-def test_a_connection_that_ends_in_the_middle_is_unavailable_and_a_second_try_is_whole(
-    tmp_path: Path, fresh_vm: VM
-) -> None:
+def test_a_connection_that_breaks_is_unavailable_and_a_second_try_is_complete(tmp_path: Path, fresh_vm: VM) -> None:
     connection = Connection(Vm(fresh_vm.host, fresh_vm.user, key_path=fresh_vm.key, known_hosts=fresh_vm.known_hosts))
     pair = Pair(tmp_path, connection)
     for number in range(50):
@@ -367,7 +365,7 @@ def test_a_connection_that_ends_in_the_middle_is_unavailable_and_a_second_try_is
 
 
 class After(NeverHalted):
-    """A halt that comes after so many seconds."""
+    """A halt that is requested after some seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -420,7 +418,7 @@ def test_a_halt_ends_a_transfer_that_waits_for_a_silent_vm(tmp_path: Path, fresh
     connection.close()
 
 
-def test_only_what_is_not_the_same_there_is_sent_again_through_no_link(pair: Pair) -> None:
+def test_only_changed_files_are_sent_again_and_never_through_a_link(pair: Pair) -> None:
     for name in ("same", "edited", "touched there", "d/e/f", "d/kind", "gone/f"):
         path = pair.user / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -436,11 +434,11 @@ def test_only_what_is_not_the_same_there_is_sent_again_through_no_link(pair: Pai
     assert pair.there("stat -c %i same d/e/f") == inode
     assert pair.listed() == {"same", "edited", "touched there", "d", "d/e", "d/e/f", "d/kind", "gone", "gone/f"}
     assert pair.there("cat edited 'touched there' d/kind gone/f") == "e2touched thered/kindgone/f"
-    # What the link led to is as it was.
+    # The target of the link is unchanged.
     assert pair.there("[ ! -L gone ]; ls ../elsewhere/gone; rm -r ../elsewhere") == "f\nstray\n"
 
 
-def test_a_cancel_ends_the_look_for_changes_that_no_diff_has(tmp_path: Path) -> None:
+def test_a_cancel_ends_the_search_for_undiffed_changes(tmp_path: Path) -> None:
     user = tmp_path / "user"
     user.mkdir()
     (user / "a").write_text("one\n")
