@@ -1,4 +1,4 @@
-"""The account that the workspace's code runs as on a machine, beside the login (`vm: {run_as: NAME}`)."""
+"""The account that runs the code of steps on a machine, beside the login (`vm: {run_as: NAME}`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from msgspec import Struct
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROCESSES = 8192
-"""The most that the account may have at a time, as far as a step's own processes go. It is set by the step's own limits
-and not by PAM's, so that the sweep, which needs a process of the account too, is never refused one.
+"""The most processes that a step of the account may have at a time.
+
+The step itself sets this limit. A limit of PAM would also count the process that the sweep needs, and could refuse it.
 """
 
 
@@ -20,33 +21,33 @@ class Account(Struct, frozen=True):
     uid: int
     gid: int
     login_uid: int
-    """Whose commands become the account's; 0 needs no sudo for it."""
+    """The uid that becomes the account; 0 needs no sudo for it."""
     has_engine: bool
-    """Whether it may use an engine's socket there."""
+    """True if the account may use an engine's socket there."""
     workspace: str
     io: str
-    """For the in, out and HOME folders of commands."""
+    """The folder for the in, out and HOME folders of commands."""
     shared_home: tuple[str, ...] = ()
     """Folders with tools, whose `bin` comes first in PATH."""
 
     @property
     def user(self) -> str:
-        """As the record names it."""
+        """The account as the record names it."""
         return f"{self.uid}:{self.gid}"
 
     @property
     def become(self) -> tuple[str, ...]:
-        """The words before a command line that run it as the account."""
+        """The words in front of a command line that run it as the account."""
         if self.login_uid == 0:
             return ("setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--")
         return ("sudo", "-n", "-u", self.name, "--")
 
     def folder_of(self, command_id: str, kind: str) -> str:
-        """The command's `in`, `out` or `home`."""
+        """Return the command's folder `in`, `out` or `home`."""
         return f"{self.io}/{command_id}.{kind}"
 
     def environment(self, command_id: str) -> str:
-        """Lines of sh that set what a login would, and nothing that the login user has."""
+        """Return lines of sh that set the variables of a login, and none that the login user has."""
         values = {
             "HOME": self.folder_of(command_id, "home"),
             "USER": self.name,

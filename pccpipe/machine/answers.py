@@ -1,7 +1,7 @@
-"""Reads the numbers and names in what a machine says.
+"""Reads the numbers and names in the answers of a machine.
 
-A machine on which a stranger's code ran may say anything. Each number here has bounds, so that no arithmetic, date or
-memory of ours depends on it, and all that makes no sense is one error: `Nonsense`.
+A machine on which a stranger's code ran may answer anything. Each number here has bounds, so no arithmetic, date or
+memory here depends on it. Every answer without sense is the same error: `Nonsense`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[0-9]{1,16}", re.ASCII)
 
 
 def number(host: str, what: str, said: object, most: int = limits.MACHINE_NUMBER.most) -> int:
-    """A whole number from 0 to `most`, from its digits or from JSON. Raises Nonsense."""
+    """Read a whole number from 0 to `most`, from digits or from JSON. Raises Nonsense."""
     if isinstance(said, bytes):
         said = said.decode("ascii", "replace")
     if isinstance(said, str) and _PLAIN.fullmatch(said):
@@ -32,7 +32,7 @@ def number(host: str, what: str, said: object, most: int = limits.MACHINE_NUMBER
 
 
 def number_or_none(said: object, most: int = limits.MACHINE_NUMBER.most) -> int | None:
-    """The same where the machine need not know it: None for what is no such number."""
+    """Read a number that the machine need not know; return None for anything else."""
     try:
         return number("", "", said, most)
     except Nonsense:
@@ -40,29 +40,29 @@ def number_or_none(said: object, most: int = limits.MACHINE_NUMBER.most) -> int 
 
 
 def df_column(head: str, line: str, column: str) -> int | None:
-    """Give a number in what `df` says, by its column (`available` in kB, `ifree`); None if it does not say it.
+    """Read a number of `df` by its column (`available` in kB, `ifree`); return None if the column is missing.
 
-    A Mac's `df -i` has other columns than GNU's, and its file systems' names may have spaces.
+    `df -i` of a Mac has other columns than GNU's, and names of file systems with spaces.
     """
     names, fields = head.lower().split(), line.split()
     first = next((index for index, field in enumerate(fields) if index and field.isdigit()), None)
     if column not in names or first is None or (column == "available" and "1024-blocks" not in names):
         return None
-    # A file system without a limit of its own on files (btrfs, some network ones) says 0 of 0.
+    # A file system that does not limit files (btrfs, some network ones) says 0 of 0.
     if column == "ifree" and names[1:2] == ["inodes"] and fields[first] == "0":
         return None
     return number_or_none(next(iter(fields[first + names.index(column) - 1 :]), None))
 
 
 def name(host: str, what: str, said: object, form: re.Pattern[str]) -> str:
-    """A word of this form. Raises Nonsense."""
+    """Read a word of this form. Raises Nonsense."""
     if isinstance(said, str) and form.fullmatch(said):
         return said
     raise Nonsense(host, what, said)
 
 
 def text(host: str, what: str, said: Json, longest: int = 4096) -> str:
-    """A string of an answer in JSON. Raises Nonsense."""
+    """Read a string of an answer in JSON. Raises Nonsense."""
     if isinstance(said, str) and len(said) <= longest:
         return said
     raise Nonsense(host, what, said)

@@ -1,7 +1,7 @@
-"""A machine as its users see it: this one, or the project's VM through the run's one connection.
+"""A machine as something that runs programs and opens connections: this computer, or the project's VM.
 
-The targets, the engine's API and the workspace's sync are all written against `Machine`, so that each works the same on
-both. `pccpipe.ssh.connection.Connection` is the VM; `pccpipe.machine.local.Here` is this machine.
+The targets, the engine's API and the sync of the workspace use `Machine`, so that each works the same on both.
+`pccpipe.ssh.connection.Connection` is the VM, `pccpipe.machine.local.LocalMachine` is this computer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MAKE_ROOM = "pccpipe gc (it lists what earlier runs left there with its size, an
 
 
 class ByteStream(Protocol):
-    """A connected byte stream, as a socket is one: an engine's API call, or a program's stdin and stdout."""
+    """A connected byte stream, like a socket: an API call of an engine, or the stdin and stdout of a program."""
 
     def fileno(self) -> int:
-        """A descriptor that polls readable when `recv` would not block."""
+        """Return a descriptor that polls readable when `recv` would not block."""
         ...
 
     def recv(self, size: int) -> bytes:
-        """At most `size` bytes; empty at the end. Blocks at most for the stream's timeout (raises TimeoutError)."""
+        """Receive at most `size` bytes, or none at the end. Raises TimeoutError after the stream's timeout."""
         ...
 
     def sendall(self, data: bytes) -> None: ...
@@ -33,7 +33,7 @@ class ByteStream(Protocol):
     def settimeout(self, seconds: float | None) -> None: ...
 
     def shutdown_write(self) -> None:
-        """Say that no more will be sent; receiving goes on."""
+        """End the output; the stream still receives."""
         ...
 
     def close(self) -> None: ...
@@ -45,16 +45,16 @@ class Process(ByteStream, Protocol):
     def recv_stderr(self, size: int) -> bytes: ...
 
     def ready(self, timeout: float) -> tuple[bool, bool]:
-        """Whether (stdout, stderr) can be read without blocking, after waiting for at most `timeout` seconds."""
+        """Wait up to `timeout` seconds; return whether stdout and whether stderr can be read without blocking."""
         ...
 
     def wait(self, timeout: float) -> int:
-        """Its exit code, once stdout and stderr have ended. Raises TimeoutError."""
+        """Return the exit code, once stdout and stderr have ended. Raises TimeoutError."""
         ...
 
 
 class Done(Struct, frozen=True):
-    """A finished housekeeping command."""
+    """The result of a housekeeping script."""
 
     code: int
     stdout: bytes
@@ -62,7 +62,7 @@ class Done(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """What a machine says of itself, asked once."""
+    """The facts about a machine that pccpipe asks it for once."""
 
     uid: int
     gid: int
@@ -71,20 +71,18 @@ class Facts(Struct, frozen=True):
     system: str
     """`uname -s`."""
     has_engine: bool
-    """Whether its user may use an engine's socket there."""
+    """True if its user may use an engine's socket there."""
     engine_socket: str = "/var/run/docker.sock"
     kernel: str = ""
-    """`uname -r`, of the controller only: an engine with another one runs in a VM of its own."""
+    """`uname -r`, of the controller only: an engine with another kernel runs in a VM of its own."""
     engine_words: str = ""
-    """How that was found, or where it was looked for."""
+    """The way in which the socket was found, or the places that were searched."""
     engine_error: UsageError | None = None
-    """Why no engine there can be used: what the user's settings name is none of its sockets."""
+    """The reason why no engine there can be used: the user's settings name something else than one of its sockets."""
 
 
 class Machine(Protocol):
-    """Raises `Unavailable` from every call while the machine can't be had, and `ConnectionError` when it goes away
-    mid-call.
-    """
+    """A machine. Every call raises `Unavailable` while it is unreachable, ConnectionError if it goes away in a call."""
 
     @property
     def host(self) -> str:
@@ -95,76 +93,77 @@ class Machine(Protocol):
     def facts(self) -> Facts: ...
 
     def popen(self, command: str) -> Process:
-        """Start a shell command line; its streams stay open until `close`."""
+        """Start a shell command line. Its streams stay open until `close`."""
         ...
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
-        """Run a housekeeping script with sh to its end; it travels on stdin, never as an argument. Raises
-        TimeoutError.
+        """Run a housekeeping script with sh to its end. Raises TimeoutError.
+
+        The script goes through stdin, so it appears in no list of processes.
         """
         ...
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
         """Connect to the Unix socket at `path` there.
 
-        Only engines are reached so, hence their reasons in `Unavailable`: ENGINE_MISSING without a socket,
-        ENGINE_STOPPED when nobody listens on it, ENGINE_PERMISSION_DENIED, ENGINE_NOT_ANSWERING.
+        Only engines are reached this way, so `Unavailable` has their reasons: ENGINE_MISSING without a socket,
+        ENGINE_STOPPED if no process listens on it, ENGINE_PERMISSION_DENIED, ENGINE_NOT_ANSWERING.
         """
         ...
 
 
 class Listener(Protocol):
-    """Where connections are taken."""
+    """A socket or port that takes connections."""
 
     @property
     def port(self) -> int:
-        """0 for a Unix socket."""
+        """The port's number; 0 for a Unix socket."""
         ...
 
     def close(self) -> None:
-        """Take no more. Idempotent; never raises."""
+        """Take no more connections. Idempotent; never raises."""
         ...
 
 
 class Listens(Protocol):
-    """A machine whose programs can connect to this process, also again after its connection was lost.
+    """A machine whose programs can connect to this process, also after pccpipe reconnected to the machine.
 
-    `accept` gets each connection, and returns at once. Raises `Unavailable` with PROXY_REFUSED, or while the machine
-    can't be had.
+    `accept` gets each connection, and returns at once. Both calls raise `Unavailable`, with PROXY_REFUSED if the
+    machine refuses.
     """
 
     def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Listener:
-        """Take connections at a Unix socket there, in a folder that is there; a socket that is there gives way.
+        """Take connections at a Unix socket there, in a folder that exists. It replaces an existing socket.
 
-        `open_to_all`: also from other users there, as far as they reach the folder.
+        `open_to_all`: also from other users there who reach the folder.
         """
         ...
 
     def serve_port(self, port: int, accept: Callable[[ByteStream], None]) -> Listener:
-        """Take connections at a port of 127.0.0.1 there; at a free one if it is 0."""
+        """Take connections at a port of 127.0.0.1 there, or at a free one for 0."""
         ...
 
 
 class ProxyDoor(Struct, frozen=True):
-    """How a machine's programs come to a service of this process."""
+    """The way from programs on a machine to a service of this process."""
 
     serving: Listens
     accept: Callable[[ByteStream], None]
 
 
 def left_there(host: str, what: str, why: str, fix: str) -> str:
-    """What could not be removed there, in words."""
+    """Report that something could not be removed there."""
     return f"{host}: {what} could not be removed{f': {why}' if why else ''}; fix: {fix}"
 
 
 def is_full(words: str) -> bool:
-    """Whether a program says, in the C locale, that the disk is full."""
-    # The last is all that GNU tar says if there was room for a part of what it wrote.
-    return any(told in words for told in ("No space left on device", "Disk quota exceeded", "Wrote only "))
+    """Return whether a program says, in the C locale, that the disk is full."""
+    # GNU tar says only the last one if there was room for a part of its output.
+    return any(phrase in words for phrase in ("No space left on device", "Disk quota exceeded", "Wrote only "))
 
 
 def refused(host: str, words: str) -> Unavailable:
-    """Why a folder there can't be made or written, by the words of the program that tried."""
+    """Make the error for a folder there that can't be made or written, from the words of the program that tried."""
     if is_full(words):
         return Unavailable(Reason.NO_DISK_SPACE, f"{host}: {words}", MAKE_ROOM)
     return Unavailable(Reason.WORKSPACE_REFUSED, f"{host}: {words}")

@@ -1,4 +1,7 @@
-"""Goes into a run's workspace on a machine and nowhere else: a step may have removed it, or put a link in its place."""
+"""Enters a run's workspace on a machine, and no other folder.
+
+A step may have removed the workspace, or replaced it with a link.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from pccpipe.layout import WORKSPACES
 GONE, LINK = 91, 92
 """Exit codes of a script that begins with `enter`."""
 
-# The question where one is comes after the step, so nothing can come between. A folder that its owner may not enter is
-# opened first.
+# It compares the path after entering the folder, so nothing can change in between. It opens a folder that its owner may
+# not enter.
 _ENTER = """pcc_enter() { # BASE FOLDER_IN_IT
   cd -P -- "$1" 2>/dev/null || exit $pcc_gone
   pcc_base=$(pwd -P)
@@ -29,15 +32,15 @@ _ENTER = """pcc_enter() { # BASE FOLDER_IN_IT
 
 
 def enter(folder: str) -> str:
-    """Give lines of sh that go into the folder; they end the script if it is gone, or is reached through a link."""
+    """Return lines of sh that enter the folder. They end the script if it is gone, or if a link leads to it."""
     base, inner = base_of(folder)
     return f"pcc_gone={GONE} pcc_link={LINK}\n{_ENTER}{shlex.join(['pcc_enter', base, inner])}\n"
 
 
 def base_of(folder: str) -> tuple[str, str]:
-    """Split a workspace's path: the part that may lead through links, and the part below it that may not."""
+    """Split the path of a workspace: links may be in the first part, and not in the second."""
     parts = PurePosixPath(folder).parts
-    # Above the folder of all runs, an operator may have laid out links as he likes.
+    # Above the folder of all runs, an operator may use links.
     at = parts.index(WORKSPACES) if WORKSPACES in parts else len(parts) - 1
     return str(PurePosixPath(*parts[:at])), str(PurePosixPath(*parts[at:]))
 
@@ -47,7 +50,7 @@ def check_entered(host: str, folder: str, code: int) -> None:
     if code == GONE:
         raise gone(host, folder)
     if code == LINK:
-        raise replaced(host, folder, "nothing that it leads to is taken")
+        raise replaced(host, folder, "pccpipe does not follow it")
 
 
 def gone(host: str, folder: str) -> WorkspaceGone:
@@ -55,7 +58,7 @@ def gone(host: str, folder: str) -> WorkspaceGone:
 
 
 def replaced(host: str, folder: str, so: str) -> WorkspaceGone:
-    """Say that a link is in the workspace's place, and what follows from that."""
+    """Make the error for a link that replaced the workspace; `so` says what follows from that."""
     return WorkspaceGone(f"{host}: the workspace {folder} is a symbolic link now: {so}", HINT)
 
 

@@ -1,7 +1,7 @@
-"""The name by which a run reaches what it is about to do on a machine that another host may take over (lease.sh).
+"""The gate of a run: the path through which it starts things on a machine that another host may take over (lease.sh).
 
-`.system/gates/7` is a link to `.system` for the holder of lease number 7. Who takes the machine over removes it before
-all else: a claim, a mount or a script of the old holder's that is still on its way then finds nothing.
+`.system/gates/7` is a link to `.system` for the holder of lease number 7. A run that takes the machine over removes it
+first. A claim, a mount or a script of the old holder that is still on its way then finds nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _THROUGH = re.compile(rf"(/{re.escape(SYSTEM)})/{GATES}/[1-9][0-9]{{0,7}}(?=/)")
 
 
 class Gate:
-    """Shut (paths are plain) until the lease was taken. Safe from many threads.
+    """A run's gate. It is closed, and leaves paths as they are, until the run takes the lease. Thread-safe.
 
     Args:
         system: the folder `.system` on the machine.
@@ -33,58 +33,58 @@ class Gate:
 
     @property
     def number(self) -> int:
-        """0 before the lease was taken."""
+        """The number of the lease; 0 before the run took it."""
         return self._number
 
     @property
     def link(self) -> str:
-        """Its path; empty before the lease was taken."""
+        """The gate's path; empty before the run took the lease."""
         return f"{self._system}/{GATES}/{self._number}" if self._number else ""
 
     def open(self, number: int, ask: Callable[[], None], look_again: Callable[[], None] | None) -> None:
-        """The lease was taken under this number.
+        """Open the gate: the run took the lease under this number.
 
         Args:
             ask: finds out whether the machine is still the run's. Raises `Fenced`, `Unavailable`.
-            look_again: what is to be done after the first start, if the lease was taken over from another holder.
+            look_again: runs after the first start, if the run took the lease over from another holder.
         """
         self._number, self._ask, self._look_again = number, ask, look_again
 
     def close(self) -> None:
-        """The lease was given back, and the gate with it."""
+        """Close the gate: the run gave the lease back."""
         self._number = 0
 
     def through(self, path: str) -> str:
-        """A path below `.system` as it leads through the gate."""
+        """Lead a path below `.system` through the gate."""
         if self._number and path.startswith(f"{self._system}/"):
             return f"{self.link}{path.removeprefix(self._system)}"
         return path
 
     def guard(self) -> str:
-        """Lines of sh that end the connection which they came by, and themselves, if the gate is gone."""
+        """Return lines of sh that end their own connection, and themselves, if the gate is gone."""
         return f"[ -h {shlex.quote(self.link)} ] || {{ kill -KILL $PPID; exit 97; }}\n" if self._number else ""
 
     @property
     def test(self) -> str:
-        """A line of sh that fails if it is gone."""
+        """A line of sh that fails if the gate is gone."""
         return f"[ -h {shlex.quote(self.link)} ]" if self._number else ":"
 
     def check(self) -> None:
-        """Something found no gate. Raises `Fenced` if the machine is another's; else there is a gate again."""
+        """Ask about a gate that is gone. Raises `Fenced` if another run has the machine; else the gate is back."""
         self._ask()
 
     def begun(self) -> None:
-        """A command or container has begun. Never raises: what it takes to follow that says what is wrong."""
+        """Note that a command or container has begun. Never raises: following the command shows what is wrong."""
         with self._lock:
             look, self._look_again = self._look_again, None
         if look:
             try:
                 look()
             except UNREACHABLE:
-                # After the next one, then.
+                # The next start tries again.
                 self._look_again = look
 
 
 def plain(path: str) -> str:
-    """The path without the gate that it leads through."""
+    """Return the path without the gate that it leads through."""
     return _THROUGH.sub(r"\1", path, count=1)

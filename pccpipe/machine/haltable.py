@@ -1,4 +1,4 @@
-"""Work on a machine that ends when the run is cancelled or its time is over, wherever it waits."""
+"""Ends work on a machine at a cancel or a timeout, wherever that work waits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def until_halted(machine: Machine, halt: Halt) -> Iterator[Machine]:
 
 
 class HaltableMachine:
-    """A `Machine` for one piece of work. At a halt its streams are closed: who waits for one gets a ConnectionError."""
+    """A `Machine` for one piece of work. A halt closes its streams, so code that waits for one gets ConnectionError."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -57,7 +57,7 @@ class HaltableMachine:
         return self._begun(lambda: self._machine.dial(path, timeout))
 
     def halt(self) -> None:
-        """From any thread."""
+        """Close the streams, and refuse new ones. Any thread may call it."""
         with self._lock:
             self._halted = True
             waiting, streams = list(self._waiting), list(self._streams)
@@ -68,8 +68,10 @@ class HaltableMachine:
             stream.close()
 
     def _begun(self, begin: Callable[[], S]) -> S:
-        """What `begin` opens. It may wait long for a silent machine, so it does in a thread, which a halt leaves alone:
-        what comes too late is closed.
+        """Return the stream that `begin` opens.
+
+        A silent machine may hold `begin` up, so it runs in a thread of its own. A halt does not wait for that thread,
+        which closes a stream that comes too late.
         """
         future: Future[S] = Future()
         with self._lock:

@@ -1,4 +1,4 @@
-"""One run at a time on a machine, from whatever host: a lease that lies there, kept alive by a heartbeat (lease.sh)."""
+"""Lets one run at a time use a machine, from any host: by a lease on it, kept alive by a heartbeat (lease.sh)."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ STALE_AFTER = 60.0
 """Seconds without a sign of life after which a lease may be taken over."""
 BEAT_EVERY = 15.0
 OVERDUE = 1.5
-"""Times `beat_every` after which our own last sign of life is too old to go by."""
+"""Times `beat_every` after which our own last sign of life is too old to rely on."""
 POLL_EVERY = 1.0
 ANSWER_TIMEOUT = 20.0
-"""Seconds for a script that reads and makes a few links, in a folder that may have been filled."""
+"""Seconds for a script that reads and makes a few links, in a folder that someone may have filled."""
 _SESSION = re.compile(r" ?ssh:[0-9.]*$")
-"""Which connection the holder has, for who takes the lease over."""
+"""The holder's connection, for the run that takes the lease over."""
 _HELD = re.compile(r"held ([1-9][0-9]{0,7})( took)?")
 _TIME = r"-|-?[0-9]{1,15}"
 _STATE = re.compile(
@@ -42,11 +42,11 @@ _STATE = re.compile(
 
 
 class LeaseState(Struct, frozen=True):
-    """Who has a machine, as seen at one moment. Times are seconds ago; None for a lease from before a reboot."""
+    """The holder of a machine at one moment. Times are seconds ago, or None for a lease from before a reboot."""
 
     run_id: str
     holder: str
-    """Where the run's process is, in words."""
+    """The host and process of the run, in words."""
     held_since: float | None
     last_beat: float | None
     is_stale: bool
@@ -57,16 +57,16 @@ class Lease:
 
     Args:
         root: the machine's folder for projects (`vm.root`).
-        run_id: the run that has it.
-        resumes: whether this process goes on with the run: it then takes the lease from its dead process at once, from
-            whatever host. A run that begins has nothing to do with another one of its name.
-        holder: who that is, in words for others who wait: `host pid 123`.
-        stale_after: seconds without a sign of life after which another's lease is taken over.
+        run_id: the run that takes the lease.
+        resumes: this process resumes the run. It takes the lease over from the run's dead process at once, from any
+            host. A new run never takes over from another run of the same name.
+        holder: the run's process in words, for others that wait: `host pid 123`.
+        stale_after: seconds without a sign of life after which it takes over another run's lease.
         beat_every: seconds between two signs of life of our own.
-        on_lost: called once, with a sentence, when another one has taken it over; from any thread.
-        gate: opened when the lease is taken.
-        in_line_for: what tells the machine and its root from all others. Those in this process who wait for the same
-            have it in their order, and only the first asks for it: the others do nothing with the machine meanwhile.
+        on_lost: gets one sentence, from any thread, when another run takes the lease over.
+        gate: the lease opens it.
+        in_line_for: identifies the machine and its root. Runs of this process that wait for the same ones get the
+            lease in their order. Only the first one asks the machine for it.
     """
 
     def __init__(
@@ -101,20 +101,20 @@ class Lease:
 
     @property
     def lost(self) -> str | None:
-        """Who took the machine over while this run gave no sign of life, in a sentence."""
+        """A sentence on the run that took the machine over, after this run gave no sign of life."""
         return self._lost
 
     def acquire(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> None:
         """Take the lease, once, and keep it alive until `release`.
 
+        If the machine goes away while another run has it, the wait continues and keeps its place in the line.
+
         Args:
-            wait: seconds to wait for another run's end; 0 for not at all.
-            give_up: whether to wait no longer; asked about every second.
-            on_wait: told in a sentence for whom we wait: first for others of this process, then for who has it.
+            wait: seconds to wait for the other run's end; 0 for no wait.
+            give_up: returns True to end the wait; called about every second.
+            on_wait: gets a sentence on the run that we wait for: first one of this process, then the holder.
 
-        A machine that goes away while another run has it is waited for as long as that run: the wait keeps its place.
-
-        Raises `VmBusy`; `Unavailable` if the machine can't be had, or the lease not be written there.
+        Raises `VmBusy`; `Unavailable` if the machine is unreachable, or the lease cannot be written there.
         """
         deadline = time.monotonic() + wait
         holder: LeaseState | None = None
@@ -138,7 +138,7 @@ class Lease:
         self._thread.start()
 
     def hello(self, run: Callable[[str, float], Done]) -> None:
-        """Ask through a new connection whether the lease is still ours, before anything else is done with it.
+        """Ask through a new connection whether the lease is still ours, before anything else uses the connection.
 
         Raises `Fenced` if it is not; `Unavailable`, ConnectionError and TimeoutError as `run` does.
         """
@@ -146,14 +146,16 @@ class Lease:
         try:
             state = _answer(self._machine.host, self._folder, done)
         except Unavailable:
-            return  # a full disk, as it may be: nobody else has it
+            return  # perhaps a full disk; no other run has the lease
         self._heard = _now()
         if state:
             raise Fenced(self._note_lost(state))
 
     def check(self) -> None:
-        """Raise `Fenced` if the lease was taken over; asks if the last sign of life is overdue, as in a process that
-        stood still. Raises `Unavailable` if there is no answer.
+        """Raise `Fenced` if another run took the lease over.
+
+        It asks the machine only if the last sign of life is overdue, as in a process that was suspended. Raises
+        `Unavailable` if there is no answer.
         """
         if self._lost is None and not self._end.is_set() and _now() - self._heard > OVERDUE * self._beat_every:
             self._make_sure()
@@ -161,18 +163,18 @@ class Lease:
             raise Fenced(self._lost)
 
     def _make_sure(self) -> None:
-        """Ask whether it is still ours. Raises `Fenced`, `Unavailable`."""
+        """Ask the machine whether the lease is still ours. Raises `Fenced`, `Unavailable`."""
         self._heed(self._ask(*self._beat))
 
     def _heed(self, state: LeaseState | None) -> None:
-        """An answer came. Raises `Fenced` if the lease is another's."""
+        """Use an answer. Raises `Fenced` if another run has the lease."""
         self._heard = _now()
         if state:
             self._on_lost(self._note_lost(state))
             raise Fenced(self._note_lost(state))
 
     def _look_again(self) -> None:
-        """End what was just being started when we took over. Raises `Fenced`, `Unavailable`."""
+        """End what was just starting when this run took over. Raises `Fenced`, `Unavailable`."""
         nonce, run_id, _ = self._words
         self._heed(self._ask("pcc_look_again", nonce, run_id, str(self._gate.number)))
 
@@ -185,10 +187,10 @@ class Lease:
         return self._lost
 
     def _tried(self, holder: LeaseState | None) -> LeaseState | None:
-        """Who has it, after we have tried to take it; None: we have.
+        """Try to take the lease; return None on success, else its holder.
 
         Args:
-            holder: who had it when the machine was last asked. While it is away, that run has it as far as we know.
+            holder: the holder at the last answer. While the machine is away, that run counts as the holder.
         """
         self._may_be_ours = True
         try:
@@ -207,7 +209,7 @@ class Lease:
         return _answer(self._machine.host, self._folder, done)
 
     def keep(self) -> None:
-        """Give no more sign of life, and leave the lease to the run's next process. Idempotent; never raises."""
+        """Stop the heartbeat, and leave the lease to the run's next process. Idempotent; never raises."""
         self._end.set()
         if self._thread.is_alive():
             self._thread.join(ANSWER_TIMEOUT)
@@ -215,10 +217,10 @@ class Lease:
         self._line.move()
 
     def release(self, folder: str = "") -> None:
-        """Give the lease back if it is still ours. Idempotent; never raises: what can't be given back goes stale.
+        """Give the lease back if it is still ours. Idempotent; never raises: otherwise the lease goes stale.
 
         Args:
-            folder: goes with it, if there is nothing in it.
+            folder: a folder that goes too if it is empty.
         """
         self._end.set()
         if self._thread.is_alive():
@@ -236,7 +238,7 @@ class Lease:
     def _beat_on(self) -> None:
         due = time.monotonic() + self._beat_every
         while not self._end.wait(max(0.0, due - time.monotonic())):
-            # From the beginning of this one: one that was long in vain is followed at once.
+            # Counted from the start of this beat: after a long failed one, the next follows at once.
             due = time.monotonic() + self._beat_every
             try:
                 state = _ask(self._machine, self._folder, self._stale_after, *self._beat)
@@ -251,7 +253,7 @@ class Lease:
 
 
 class _Line:
-    """Those of this process who wait for one machine, in their order."""
+    """The leases of this process that wait for one machine, in their order."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -273,13 +275,13 @@ class _Line:
             return self._waiting[0] is lease
 
     def come_first(self, lease: Lease, deadline: float, give_up: Callable[[], bool]) -> None:
-        """Wait until it is the first, or its time is over."""
+        """Wait until the lease is the first, or its time is over."""
         with self._changed:
             while self._waiting[0] is not lease and time.monotonic() < deadline and not give_up():
                 self._wait(deadline)
 
     def wait(self, deadline: float) -> None:
-        """Until it is worth to ask again: `POLL_EVERY` has passed, or something has changed here."""
+        """Wait until the next question is due: `POLL_EVERY` has passed, or something changed in this process."""
         with self._changed:
             self._wait(deadline)
 
@@ -287,23 +289,23 @@ class _Line:
         self._changed.wait(min(POLL_EVERY, max(0.0, deadline - time.monotonic())))
 
     def move(self) -> None:
-        """The machine has been let go."""
+        """Wake the others: a run let the machine go."""
         with self._changed:
             self._changed.notify_all()
 
 
 @functools.cache
-def _line_for(address: str) -> _Line:  # noqa: ARG001 - each has its own
+def _line_for(address: str) -> _Line:  # noqa: ARG001 - one line for each address
     return _Line()
 
 
 def read_lease(machine: Machine, root: str, stale_after: float = STALE_AFTER) -> LeaseState | None:
-    """Who has the machine, if anyone. Raises `Unavailable`."""
+    """Return the holder of the machine, if there is one. Raises `Unavailable`."""
     return reconnecting(machine, lambda: _ask(machine, folder_of(root), stale_after, "pcc_read"))
 
 
 def _ask(machine: Machine, folder: str, stale_after: float, *call: str) -> LeaseState | None:
-    """Call a function of lease.sh: who else has the lease, if anyone."""
+    """Call a function of lease.sh; return the other run that has the lease, if there is one."""
     return _answer(machine.host, folder, machine.run(_script(folder, stale_after, *call), ANSWER_TIMEOUT))
 
 
@@ -313,7 +315,7 @@ def _script(folder: str, stale_after: float, *call: str) -> str:
 
 
 def _answer(host: str, folder: str, done: Done) -> LeaseState | None:
-    """Who else has the lease, by what a call of lease.sh said. Raises `Unavailable` if it could not be done."""
+    """Read the answer of lease.sh; return the other run that has the lease. Raises `Unavailable` if the call failed."""
     said = done.stdout[: limits.LEASE_ANSWER.most].decode(errors="replace").strip()
     if said in ("held", "free") or _HELD.fullmatch(said):
         return None
@@ -334,22 +336,22 @@ def program() -> str:
 
 
 def folder_of(root: str) -> str:
-    """The folder with the lease, of a machine whose folder for projects is `root`."""
+    """Return the folder with the lease of a machine whose folder for projects is `root`."""
     return SystemDir.on_vm(root).lease
 
 
 def _now() -> float:
-    # Goes on while the machine is suspended, unlike time.monotonic().
+    # Unlike time.monotonic(), this clock runs while the machine is suspended.
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _seconds(hundredths: str) -> float | None:
-    # A sign of life is rounded up, so the last one may lie a little ahead.
+    # lease.sh rounds a sign of life up, so the last one may be in the future.
     return None if hundredths == "-" else max(0.0, int(hundredths) / 100)
 
 
 def _plain(words: str) -> str:
-    """One line that a link's text, and a terminal, can have."""
+    """Make one line that fits into the text of a link, and onto a terminal."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
 
 

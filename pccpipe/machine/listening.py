@@ -1,4 +1,4 @@
-"""Connections from programs of this machine, taken by a thread until `close`."""
+"""Takes connections from programs on this machine, in a thread, until `close`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from pccpipe.errors import Unavailable
 from pccpipe.machine.base import ByteStream
-from pccpipe.machine.local import LocalStream
+from pccpipe.machine.local_stream import LocalStream
 from pccpipe.outcome import Reason
 
 BACKLOG = 64
 ADDRESS = 100
-"""Bytes of a Unix socket's path that every system takes."""
+"""Bytes in the path of a Unix socket that every system accepts."""
 
 
 class SocketListener:
-    """A `Served`."""
+    """A `Listener`."""
 
     def __init__(self, server: socket.socket, accept: Callable[[ByteStream], None], port: int = 0) -> None:
         self.port = port
@@ -32,7 +32,7 @@ class SocketListener:
         threading.Thread(target=self._run, name="pccpipe-listen", daemon=True).start()
 
     def close(self) -> None:
-        # Closing alone would not wake the thread.
+        # A close alone would not wake the thread.
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
@@ -47,7 +47,7 @@ class SocketListener:
 
 
 def listen_at(path: str, accept: Callable[[ByteStream], None]) -> SocketListener:
-    """At a Unix socket that only this user may connect to. Raises `Unavailable`."""
+    """Listen at a Unix socket that only this user may connect to. Raises `Unavailable`."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     folder, name = os.path.split(path)
     new = f"{name}.{uuid.uuid4().hex[:8]}"
@@ -64,11 +64,11 @@ def listen_at(path: str, accept: Callable[[ByteStream], None]) -> SocketListener
 
 @contextlib.contextmanager
 def _short(folder: str, name: str) -> Iterator[str]:
-    """Give a path of the folder that leaves room for the name: a Mac's addresses of sockets have 104 bytes."""
+    """Give a path of the folder that leaves room for the name: a socket's address on a Mac has 104 bytes."""
     if len(os.fsencode(f"{folder}/{name}")) < ADDRESS:
         yield folder
         return
-    # By a link, as the folder may be on another file system than any short path.
+    # A link, because the folder may be on another file system than any short path.
     around = tempfile.mkdtemp(prefix="pcc-", dir="/tmp")
     link = Path(around, "f")
     try:
@@ -80,7 +80,7 @@ def _short(folder: str, name: str) -> Iterator[str]:
 
 
 def listen_on(port: int, accept: Callable[[ByteStream], None]) -> SocketListener:
-    """At a port of 127.0.0.1. Raises `Unavailable`."""
+    """Listen at a port of 127.0.0.1. Raises `Unavailable`."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,12 +1,11 @@
-"""This machine, as a `Machine`. Programs are started by the `sh` library, with pipes of our own.
+"""Runs programs on this machine, with the `sh` library and pipes of our own.
 
-Own pipes, because `sh`'s callbacks hold output back or cut it to single bytes, and swallow exceptions; a session of
-their own, so that a Ctrl-C at our terminal is not theirs.
+The pipes are our own because callbacks of `sh` hold output back, or cut it into single bytes, and swallow exceptions.
+Programs have a session of their own, so that a Ctrl-C at our terminal does not reach them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import pwd
@@ -23,6 +22,7 @@ from msgspec.structs import replace
 from pccpipe.errors import Unavailable, UsageError
 from pccpipe.machine.base import ByteStream, Done, Facts, Listener, Process
 from pccpipe.machine.local_engine import find_local_engine, is_engine_at_hand
+from pccpipe.machine.local_stream import LocalStream
 from pccpipe.machine.script import run_script
 from pccpipe.outcome import Reason
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _GIT = frozenset(
     f"GIT_{name}"
     for name in (
-        # What `git rev-parse --local-env-vars` names, and what a hook of git's has beside it.
+        # The names of `git rev-parse --local-env-vars`, and the others that a hook of git has.
         *("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES"),
         *("PREFIX", "NAMESPACE", "IMPLICIT_WORK_TREE", "INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "SHALLOW_FILE"),
         *("GRAFT_FILE", "NO_REPLACE_OBJECTS", "REPLACE_REF_BASE", "CONFIG", "CONFIG_PARAMETERS"),
@@ -44,7 +44,7 @@ _GIT = frozenset(
 
 
 class LocalMachine:
-    """This machine.
+    """The machine on which pccpipe runs.
 
     Args:
         withheld: names of environment variables that no program started here inherits.
@@ -78,9 +78,9 @@ class LocalMachine:
         return LocalProcess(command, self.environment())
 
     def environment(self) -> dict[str, str]:
-        """The environment of programs here: without the withheld variables, and without those that move git."""
+        """Return the environment of programs here, without withheld variables and without those that move git."""
         env = {name: value for name, value in os.environ.items() if name not in self._withheld | _GIT}
-        # Settings by `GIT_CONFIG_COUNT` are the caller's, such as how to log in; but none may move a work tree.
+        # The caller may configure git by `GIT_CONFIG_COUNT`, as for a login, but may not move a work tree.
         keys = [value.lower() for name, value in env.items() if name.startswith("GIT_CONFIG_KEY_")]
         if "core.worktree" in keys:
             env.pop("GIT_CONFIG_COUNT", None)
@@ -127,36 +127,8 @@ def _reason(error: OSError) -> Reason:
             return Reason.ENGINE_ERROR
 
 
-class LocalStream:
-    """A connected Unix socket as a `ByteStream`."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        self._socket = stream
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def recv(self, size: int) -> bytes:
-        return self._socket.recv(size)
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def settimeout(self, seconds: float | None) -> None:
-        self._socket.settimeout(seconds)
-
-    def shutdown_write(self) -> None:
-        self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        # Closing alone would not wake a thread that reads from it.
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-
 class LocalProcess:
-    """A shell command line that runs here, in a session of its own. `close` closes its streams; it ends by itself."""
+    """A shell command line that runs here, in a session of its own. `close` closes its streams, and does not end it."""
 
     def __init__(self, command: str, env: Mapping[str, str]) -> None:
         stdin, self._stdin = os.pipe()
@@ -199,7 +171,7 @@ class LocalProcess:
         self._timeout = seconds
 
     def shutdown_write(self) -> None:
-        # Taken before it is closed: another thread may be doing the same.
+        # Reset before the close, because another thread may do the same.
         stdin, self._stdin = self._stdin, -1
         if stdin >= 0:
             os.close(stdin)
@@ -232,7 +204,7 @@ class LocalProcess:
 def spawn(
     program: str, args: Sequence[str], env: Mapping[str, str], stdin: int, stdout: int, stderr: int
 ) -> sh.RunningCommand:
-    """Begin a program, with these descriptors, in a session of its own. Raises `Unavailable`."""
+    """Start a program with these descriptors, in a session of its own. Raises `Unavailable`."""
     import sh
 
     try:
@@ -250,16 +222,16 @@ def spawn(
                 _bg_exc=False,
             )
     except sh.CommandNotFound as error:
-        words = f"this user cannot run {program}" if "/" in program else f"there is no {program} in PATH here"
+        words = f"this user cannot run {program}" if "/" in program else f"{program} is not in PATH on this machine"
         raise Unavailable(Reason.SHELL_MISSING, words) from error
     except (sh.ForkException, OSError) as error:
-        # A ForkException's text is a whole traceback, of the child.
+        # The text of a ForkException is a whole traceback of the child.
         words = str(error).strip().rpartition("\n")[2].strip()
-        raise Unavailable(Reason.START_REFUSED, f"no program can be started here: {words}") from error
+        raise Unavailable(Reason.START_REFUSED, f"cannot start a program on this machine: {words}") from error
 
 
 def _default_signals() -> None:
-    """In the child: what Python and `sh` have ignored, no program of a user's expects to be."""
+    """Reset, in the child, the signals that Python and `sh` ignore: users' programs do not expect that."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""Systemd's logind, which may end what a login leaves, as are the commands of a run whose connection is lost."""
+"""Finds out whether systemd's logind ends what a login leaves, such as the commands of a disconnected run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pccpipe import limits
 from pccpipe.errors import PccpipeError
 from pccpipe.machine.base import Machine
 
-# The last line of each counts: a drop-in comes after the file.
+# The last line of each key counts: a drop-in comes after the file.
 _LOOK = """
 [ -d /run/systemd/system ] || exit 0
 export LC_ALL=C
@@ -25,7 +25,7 @@ _DROP_IN = "/etc/systemd/logind.conf.d/pccpipe.conf"
 
 
 def ends_logins(machine: Machine) -> bool:
-    """Ask whether logind ends what the run's login leaves. Raises `Unavailable`, ConnectionError, TimeoutError."""
+    """Ask whether logind ends what the login leaves. Raises `Unavailable`, ConnectionError, TimeoutError."""
     said = machine.run(_LOOK, 15.0).stdout[: limits.MACHINE_WORDS.most].decode(errors="replace").splitlines()
     excluded = {word.strip('"') for line in said if "ExcludeUsers" in line for word in line.replace("=", " ").split()}
     kills = [line.lower() for line in said if "KillUserProcesses" in line][-1:]
@@ -34,7 +34,7 @@ def ends_logins(machine: Machine) -> bool:
 
 
 def spare_login(machine: Machine) -> str:
-    """The command that lets logind spare the run's login: one line, as a newline would be shown as an escape."""
+    """Write the command that makes logind spare the run's login. One line: a view would show a newline as an escape."""
     sudo = "" if machine.facts.uid == 0 else "sudo "
     lines = shlex.join(["[Login]", f"KillExcludeUsers=root {machine.facts.user}"])
     reload = f"{sudo}systemctl kill -s HUP systemd-logind"
@@ -42,12 +42,12 @@ def spare_login(machine: Machine) -> str:
 
 
 def blame(machine: Machine) -> str:
-    """Say that logind ended a command, and the fix, if it may have been logind; empty if not. Never raises."""
+    """Say that logind ended a command, with the fix; return "" if it does not do that. Never raises."""
     try:
         if not ends_logins(machine):
             return ""
         user = machine.facts.user
-        words = f"logind there ends what {user} leaves when it logs out (KillUserProcesses=yes)"
+        words = f"logind there ends the processes of {user} at logout (KillUserProcesses=yes)"
         return f"{words}; fix, on {machine.host}: {spare_login(machine)}"
     except (PccpipeError, OSError):
         return ""

@@ -1,4 +1,4 @@
-"""What `provision` left on a VM, written down there, so that a later look can name what has changed since."""
+"""Records on a VM what `provision` left there, so that a later check can name what changed since."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Provisioned(Struct, frozen=True):
     Attributes:
         images: the id of each image, by its name: `pcc-runner:latest`.
         startup_files: the SHA-256 of each start-up file of the login, by its path below HOME; "" for an absent one.
-        problem: why the file could not be understood, in words; the rest is then empty.
+        problem: the reason why the file is invalid, in words; the rest is then empty.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)
@@ -31,12 +31,12 @@ class Provisioned(Struct, frozen=True):
 
 
 def read_provisioned(machine: Machine, root: str) -> Provisioned | None:
-    """Read the record of the VM whose folder for projects (`vm.root`) is `root`; None if there is none.
+    """Read the record of the VM whose folder for projects (`vm.root`) is `root`; return None if it has none.
 
     Raises `Unavailable`.
     """
     file = shlex.quote(SystemDir.on_vm(root).provisioned)
-    # Another user's file, or one that others may write, is not what provision wrote.
+    # provision did not write a file that another user owns, or that others may write.
     script = f"""
         [ -e {file} ] || [ -L {file} ] || exit 3
         [ -f {file} ] && [ ! -L {file} ] && [ -O {file} ] || exit 4
@@ -53,7 +53,7 @@ def read_provisioned(machine: Machine, root: str) -> Provisioned | None:
 
 
 def write_provisioned(machine: Machine, root: str, provisioned: Provisioned) -> None:
-    """Replace the record, or begin one. Raises `Unavailable`."""
+    """Write the record, or replace it. Raises `Unavailable`."""
     folder = shlex.quote(SystemDir.on_vm(root).path)
     text = shlex.quote(msgspec.json.encode(provisioned).decode())
     script = f"""

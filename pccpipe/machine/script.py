@@ -1,4 +1,4 @@
-"""Short sh scripts that pccpipe itself runs on a machine: asking for its facts, making folders, cleaning up."""
+"""Runs pccpipe's own short sh scripts on a machine: they ask for facts, make folders, clean up."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from pccpipe.values import cut
 
 READ_SIZE = 256 * 1024
 
-# The system's engine comes first: what lies at its place is root's. Without one it is the login's own, by DOCKER_HOST
-# or in the folders of Docker and Podman. Whether the user may use it: what the socket's mode, its group and
-# root's rights come to.
+# The system's engine comes first: only root can put something at its path. Next comes the login's own engine, from
+# DOCKER_HOST or in the folders of Docker and Podman. `-w` weighs the socket's mode, its group, and the rights of root.
 _ASK_FACTS = """
 pcc_named=%s pcc_own=
 case ${DOCKER_HOST-} in unix:///*) pcc_own=${DOCKER_HOST#unix://} ;; esac
@@ -37,7 +36,7 @@ printf '%%s\\n' "$HOME" "$pcc_socket"
 """
 
 
-# In braces, so that nothing of it is done unless all of it has arrived.
+# In braces, so that the shell does nothing unless all of it has arrived.
 _PROGRAM = b"""{
 printf %%s %(begin)s; printf %%s %(begin)s >&2
 (
@@ -49,7 +48,7 @@ printf '%(end)s %%s\\n' $?; printf '%(end)s\\n' >&2
 
 
 class NotBegun(ConnectionError):
-    """The shell had ended before it was given the script."""
+    """The shell had ended before it got the script."""
 
 
 class ScriptShell:
@@ -59,13 +58,13 @@ class ScriptShell:
         self._process = process
         self._is_new = True
         self.has_ended = False
-        """Whether it takes no further script."""
+        """True if it takes no further script."""
 
     def run(self, script: str, timeout: float) -> Done:
-        """Run a script to its end; what it leaves running is not waited for.
+        """Run a script to its end, without waiting for processes that it leaves.
 
-        A login shell's start-up files may print: what came before the script's own first word is left out.
-        Raises TimeoutError, ConnectionError; after those it must be closed.
+        The start-up files of a login shell may print; the result leaves out everything before the script's own output.
+        Raises TimeoutError, ConnectionError; the caller then closes the shell.
         """
         deadline = time.monotonic() + timeout
         begin, end = secrets.token_hex(16).encode(), secrets.token_hex(16).encode()
@@ -76,8 +75,8 @@ class ScriptShell:
         except ConnectionError as error:
             if not self._is_new:
                 raise NotBegun(str(error)) from error
-            # A login without a shell ends before it has read all: what it says counts. Reading tells whether it was
-            # the connection that ended.
+            # A login without a shell ends before it has read everything, and its words matter. Reading shows whether
+            # the connection ended.
         stdout, stderr = read_to_end(self._process, deadline, end)
         output, is_whole, code = _after(stdout, begin).partition(end)
         errors = _after(stderr, begin).partition(end)[0][: limits.MACHINE_WORDS.most]
@@ -86,7 +85,7 @@ class ScriptShell:
             return Done(number("", "exit code", code.strip().partition(b"\n")[0], EXIT_CODES), output, errors)
         if not self._is_new and begin not in stdout:
             raise NotBegun("the shell had ended")
-        # By itself: it is a login without a shell, or the script is none.
+        # The shell ended by itself: the login has no shell, or the script is not one.
         self.has_ended = True
         return Done(self._process.wait(max(0.1, deadline - time.monotonic())), output, errors)
 
@@ -96,7 +95,7 @@ class ScriptShell:
 
 
 def run_script(process: Process, script: str, timeout: float) -> Done:
-    """Give one script to `process`, an sh that reads its program from stdin, as `ScriptShell.run`; closes it."""
+    """Run one script in `process`, an sh that reads its program from stdin, and close that. See `ScriptShell.run`."""
     shell = ScriptShell(process)
     try:
         return shell.run(script, timeout)
@@ -105,7 +104,7 @@ def run_script(process: Process, script: str, timeout: float) -> Done:
 
 
 def read_to_end(process: Process, deadline: float, end: bytes = b"") -> tuple[bytes, bytes]:
-    """All of a process's stdout and stderr, or, of each, all that comes up to a line's end behind the word `end`.
+    """Read stdout and stderr of a process to their ends, or to the end of the line with the word `end`.
 
     `deadline` is a time.monotonic(). Raises TimeoutError, ConnectionError, Nonsense for more than MACHINE_ANSWER.
     """
@@ -127,7 +126,7 @@ def read_to_end(process: Process, deadline: float, end: bytes = b"") -> tuple[by
 
 
 def _is_whole(gathered: bytearray, end: bytes, new: int) -> bool:
-    """Whether the end's line is there, within the last `new` bytes or shortly before; more may stand behind it."""
+    """Return whether the line with `end` is complete. The word is in the last `new` bytes, or shortly before."""
     at = gathered.find(end, max(0, len(gathered) - new - len(end) - 10))
     return at >= 0 and gathered.find(b"\n", at) >= 0
 
@@ -138,12 +137,12 @@ def _after(output: bytes, mark: bytes) -> bytes:
 
 
 def ask_facts(engine_socket: str | None = None) -> str:
-    """Write the script that asks for a machine's facts; `engine_socket` is where its engine is, if that is known."""
+    """Write the script that asks for a machine's facts; `engine_socket` is the path of its engine, if it is known."""
     return _ASK_FACTS % shlex.quote(engine_socket or "")
 
 
 def parse_facts(done: Done) -> Facts:
-    """What `ask_facts` found. Raises ValueError if it is not the answer of a POSIX shell."""
+    """Read the answer to `ask_facts`. Raises ValueError if it is not the answer of a POSIX shell."""
     engine, system, uid, gid, user, home, socket = done.stdout.decode(errors="surrogateescape").split("\n")[:7]
     ids = number_or_none(uid, IDS), number_or_none(gid, IDS)
     if ids[0] is None or ids[1] is None:
@@ -157,11 +156,11 @@ def parse_facts(done: Done) -> Facts:
 
 @functools.cache
 def shell_functions(*files: Path) -> str:
-    """Return what files of sh define, without their comments, as the text is sent over the connection."""
+    """Return the functions that files of sh define. Comments are left out, because the text goes over the network."""
     text = "".join(file.read_text() for file in files)
     return re.sub(r"^\s*#.*\n|^\n|(?<=\(\) [{(]) #.*", "", text, flags=re.MULTILINE)
 
 
 def sh_command(command: str) -> str:
-    """A command line that means the same whatever the login's shell is."""
+    """Return a command line that means the same in every login shell."""
     return f"exec sh -c {shlex.quote(command)}"

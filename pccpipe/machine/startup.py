@@ -1,4 +1,4 @@
-"""Hashes the login's start-up files: what writes one of them decides what a shell or sshd does next."""
+"""Hashes the login's start-up files: a program that writes one decides what a shell or sshd does next."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FILES = (
 )
 CRONTAB = "crontab"
 UNITS = ".config/systemd/user"
-"""Beside files: the user's crontab, and the folder of its systemd units as one listing."""
+"""Names of things that are not start-up files: the user's crontab, and the folder of its systemd units."""
 TIMEOUT = 30.0
 
-# One line each: NAME HASH. A file of no end or a FIFO must not hold the look up.
+# One line each: NAME HASH. An endless file or a FIFO must not hold the script up.
 _SCRIPT = """
 export LC_ALL=C
 pcc_sum() { # NAME
@@ -48,7 +48,7 @@ _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 def startup_files(machine: Machine) -> Mapping[str, str]:
-    """The hash of each, by name; "" for one that is absent. Raises `Unavailable`."""
+    """Return the hash of each file, by name; "" for an absent one. Raises `Unavailable`."""
     script = _SCRIPT % {"files": " ".join(FILES), "crontab": CRONTAB, "units": UNITS, "empty": _EMPTY}
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     found = dict(line.partition(" ")[::2] for line in done.stdout.decode(errors="replace").splitlines())
@@ -60,7 +60,7 @@ def startup_files(machine: Machine) -> Mapping[str, str]:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Name what is not as it was, in words. A name that the earlier look did not know counts for nothing."""
+    """Name the files that changed, in words. It ignores names that are not in `before`."""
     names = [name for name in now if before.get(name, now[name]) != now[name]]
     return [f"{_shown(name)} {_how(before[name], now[name])}" for name in names]
 

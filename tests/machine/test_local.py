@@ -128,12 +128,15 @@ def test_of_a_start_that_failed_one_line_is_told(mocker: MockerFixture) -> None:
     command.return_value.side_effect = sh.ForkException(said)
     with pytest.raises(Unavailable) as caught:
         LocalMachine().run("true")
-    assert caught.value.words == "no program can be started here: OSError: no descriptors"
+    assert caught.value.words == "cannot start a program on this machine: OSError: no descriptors"
 
 
 @pytest.mark.parametrize(
     ("program", "words"),
-    [("/none/python3", "this user cannot run /none/python3"), ("no-such-sh", "there is no no-such-sh in PATH here")],
+    [
+        ("/none/python3", "this user cannot run /none/python3"),
+        ("no-such-sh", "no-such-sh is not in PATH on this machine"),
+    ],
 )
 def test_a_program_that_cannot_be_begun_is_named_for_what_it_is(program: str, words: str) -> None:
     with pytest.raises(Unavailable) as caught:

@@ -144,7 +144,7 @@ def test_a_context_without_an_address_is_no_other_engine(home: Home, host: objec
     home.listen("default.sock")
     home.context("broken", host)
     for name in ("broken", "gone", "../../x"):
-        with pytest.raises(UsageError, match="does not exist, or says no address"):
+        with pytest.raises(UsageError, match="does not exist, or has no address"):
             home.found(DOCKER_CONTEXT=name)
 
 

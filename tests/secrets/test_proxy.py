@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from pccpipe import limits
 from pccpipe.errors import UsageError
-from pccpipe.machine.local import LocalStream
+from pccpipe.machine.local_stream import LocalStream
 from pccpipe.secrets.proxy import egress, exchange, ranges, upstream
 from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, Used
 from pccpipe.secrets.proxy.proxy import EGRESS, Proxy, digest

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from pccpipe import limits
-from pccpipe.machine.local import LocalStream
+from pccpipe.machine.local_stream import LocalStream
 from pccpipe.secrets.proxy import egress, hello, ranges
 from pccpipe.secrets.proxy.grant import Grant, Meter, Used
 from pccpipe.secrets.proxy.hello import HelloScreen, RefusedHelloError
