@@ -1,9 +1,10 @@
-"""Every YAML and every command of the docs is good: checked and run as it stands there."""
+"""Check every YAML of the docs, and run every command as the page has it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,17 +86,17 @@ def test_every_limit_is_listed() -> None:
 
 def test_the_reference_is_what_the_schemas_say() -> None:
     written = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
-    assert written == reference.reference(), "python -m tests.docs.reference makes it anew"
+    assert written == reference.reference(), "python -m tests.docs.reference writes it again"
 
 
 def test_the_commands_page_is_what_the_commands_say() -> None:
     written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
-    assert written == reference.commands(), "python -m tests.docs.reference makes it anew"
+    assert written == reference.commands(), "python -m tests.docs.reference writes it again"
 
 
 def test_the_picture_is_that_of_the_default_pipeline() -> None:
     written = (ROOT / "docs/default-run.svg").read_text(encoding="utf-8")
-    assert written == reference.picture(), "python -m tests.docs.reference makes it anew"
+    assert written == reference.picture(), "python -m tests.docs.reference writes it again"
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
@@ -103,8 +104,39 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert not [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme and page.name != "README.md"]
 
 
+def test_each_link_of_the_pages_leads_to_a_file_and_a_heading() -> None:
+    broken = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            if not file.exists() or (anchor and anchor not in _anchors(file)):
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md"], ids=_id)
+def test_each_file_and_room_that_a_page_for_developers_names_is_there(page: Path) -> None:
+    named = re.findall(r"`([\w./-]+(?:/|\.(?:py|sh|md|json|yaml|toml)))`", page.read_text(encoding="utf-8"))
+    assert len(named) > 20
+    places = (ROOT, ROOT / "docs", ROOT / "pccpipe", *(ROOT / "pccpipe").rglob("*/"))
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_architecture_names_each_room() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = [path.parent.name for path in (ROOT / "pccpipe").glob("*/__init__.py")]
+    assert [room for room in rooms if f"| `{room}/` |" not in page] == []
+
+
 def _lay_out(folder: Path) -> None:
-    """What the pages speak of: a project, and this checkout's examples beside it."""
+    """Write what the pages use: a project and its work order."""
     shutil.copytree(DEMO / "project", folder / "my-project")
     shutil.copy(DEMO / "work-order.md", folder / "my-project/work-order.md")
 
@@ -118,7 +150,7 @@ def _scenarios() -> object:
 
 
 def _wrap(path: Path, endpoint: str) -> None:
-    """A `pccpipe` whose model is the scripted one."""
+    """Write a `pccpipe` whose model is the scripted one."""
     real = Path(sys.executable).with_name("pccpipe")
     path.write_text(
         "#!/bin/sh\n"
