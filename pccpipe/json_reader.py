@@ -1,6 +1,6 @@
-"""Reads JSON that a stranger wrote: bounded in depth and in values before anything is made of it.
+"""Reads untrusted JSON: checks its depth and number of values before it makes any.
 
-Its size is the caller's to bound, before it is in memory.
+The caller bounds its size, before the data is in memory.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _OUTSIDE = re.compile(rb'[^"\[\]{},:]{0,%d}' % _PIECE)
 _INSIDE = re.compile(rb'[^"\\]{0,%d}' % _PIECE)
 _HALF = re.compile("[\ud800-\udfff]")
 _ESCAPES_A_VALUE = 8
-"""An escape costs about an eighth of what a value does."""
+"""The number of escapes that cost as much as one value."""
 
 
 class NotJson(ValueError):
-    """The data is no JSON, or none that every reader of JSON takes."""
+    """The data is not JSON, or some readers of JSON would refuse it."""
 
 
 def read_json(data: bytes, where: str, values: Limit = limits.JSON_VALUES, depth: Limit = limits.JSON_DEPTH) -> Json:
-    """Make the value of `data`, in which every text is whole characters and every number finite.
+    """Read the value of `data`; its texts have only whole characters, and its numbers are finite.
 
     Args:
         data: UTF-8, bounded by the caller.
-        where: names the data in messages.
-        values: how many values, keys included, it may have.
-        depth: how deep they may be nested.
+        where: the name of the data in messages.
+        values: the limit of its values, keys included.
+        depth: the limit of its nesting.
 
     Raises NotJson, LimitExceeded.
     """
@@ -51,7 +51,7 @@ def read_json(data: bytes, where: str, values: Limit = limits.JSON_VALUES, depth
 
 
 def _measure(data: bytes, where: str, values: Limit, depth: Limit) -> None:
-    """Count what would be made. Goes in small steps, so that it holds the interpreter lock for none of them long."""
+    """Count the values of `data` in small steps, so that no step holds the interpreter lock for long."""
     at, level, eighths = 0, 0, _ESCAPES_A_VALUE
     most = values.most * _ESCAPES_A_VALUE
     end = len(data)
@@ -76,13 +76,13 @@ def _measure(data: bytes, where: str, values: Limit, depth: Limit) -> None:
                 eighths += _ESCAPES_A_VALUE
                 at += 1
             case _:
-                pass  # a long piece outside of texts goes on
+                pass  # a long piece outside of texts continues
         if eighths > most:
             raise LimitExceeded(values, f"the number of values in {where}")
 
 
 def _end_of_text(data: bytes, at: int, most: int) -> tuple[int, int]:
-    """The index after a text's closing quote, and how many escapes it has; stops counting beyond `most`."""
+    """Return the index after a text's closing quote, and the number of its escapes; stop soon after `most`."""
     escapes = 0
     end = len(data)
     while at < end and escapes <= most:
@@ -94,12 +94,12 @@ def _end_of_text(data: bytes, at: int, most: int) -> tuple[int, int]:
                 at += 2
                 escapes += 1
             case _:
-                pass  # a long text goes on
+                pass  # a long text continues
     return at, escapes
 
 
 def _half_in(value: Json) -> str:
-    """The first half of a surrogate pair in any text of a value; empty if there is none."""
+    """Return the first half of a surrogate pair in any text of a value; empty if there is none."""
     left: list[Json] = [value]
     while left:
         match left.pop():

@@ -1,1 +1,1 @@
-"""YAML text to a checked, typed Pipeline. Knows nothing of running."""
+"""Turns YAML text into a checked, typed Pipeline. Knows nothing of running."""

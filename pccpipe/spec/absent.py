@@ -1,4 +1,4 @@
-"""What is not there in a step's result, for expressions."""
+"""The values that expressions see where a step's result lacks something."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pccpipe.values import Json
 
 
 class NoResult:
-    """The result of a step that left none, or a key that a result lacks: empty, false, and equal to nothing else.
+    """A missing result, or a missing key of a result: empty, false, and equal only to null.
 
-    Every name in it is such a value again. So `until: steps.review.result.status == 'approved'` is simply false in a
-    round whose review was skipped.
+    Each of its attributes is such a value again. So `until: steps.review.result.status == 'approved'` is false in a
+    round that skipped the review.
     """
 
     def __getattr__(self, name: str) -> NoResult:
@@ -45,11 +45,11 @@ class NoResult:
 
 
 class Result(dict[str, object]):
-    """A mapping in a step's result: a key that it lacks is a `NoResult`, as if the step had left no result at all."""
+    """A mapping in a step's result: a missing key gives a `NoResult`."""
 
 
 def lenient(value: Json) -> object:
-    """A step's result as expressions see it."""
+    """Return a step's result as expressions see it."""
     if isinstance(value, dict):
         return Result((key, lenient(inner)) for key, inner in value.items())
     return [lenient(item) for item in value] if isinstance(value, list) else value

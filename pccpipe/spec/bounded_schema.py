@@ -1,7 +1,7 @@
-"""Checks a stranger's value against a schema and makes few errors, however much is wrong.
+"""Checks an untrusted value against a schema, and makes few errors however much is wrong.
 
-jsonschema makes every error of every branch of `anyOf` and `oneOf` before it says that none holds: a list of 100,000
-numbers took 700 MB.
+jsonschema makes every error of every branch of `anyOf` and `oneOf` before it reports that none matches. A list of
+100,000 numbers took 700 MB.
 """
 
 from __future__ import annotations

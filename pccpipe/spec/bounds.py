@@ -1,4 +1,4 @@
-"""What is left of the work that expressions may do in a thread. It needs no Jinja2, which takes 40 ms to import."""
+"""The work that expressions may still do in a thread. Apart from `work.py`, which imports Jinja2 (40 ms)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ left = WorkLeft()
 
 @contextmanager
 def bounded_work(limit: limits.Limit = limits.EXPRESSION_WORK) -> Iterator[None]:
-    """Bound what is evaluated in the block; a block around it pays for it as well."""
+    """Limit the work of expressions in the block; the work counts for an outer block too."""
     outer, outer_limit = left.units, left.limit
     units = limit.most
     if outer is not None and outer < units:

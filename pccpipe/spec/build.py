@@ -1,4 +1,4 @@
-"""Plain data that is known to be right, as the frozen model: defaults and `extends:` filled in, units read."""
+"""Makes the frozen model of checked plain data: fills in defaults and `extends:`, and reads units."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ from pccpipe.values import ENDPOINT, Json
 
 Map = Mapping[str, Json]
 OPENAI_CALLS = ("POST /responses", "POST /chat/completions", "GET /models", "GET /models/*")
-"""What an agent asks of a model; not what an account's key could do beside that."""
+"""The calls that an agent needs; an account's key could do more."""
 MOST_AT_ONCE = 8
-"""How many steps of a `parallel:` group run at once, if it does not say."""
+"""Default of `max_parallel:`: the steps of a `parallel:` group that run at once."""
 DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_HOME = "4g", 2048, "1g"
-"""A container's, if it does not say: a runaway agent is not to take the VM along."""
+"""A container's default limits, so that a runaway agent does not take down the VM."""
 UNLIMITED = "unlimited"
 
 
@@ -63,7 +63,7 @@ _INHERITED = frozenset({"shell", "shell_options", "cwd", "env", "log_limit"})
 
 
 def build_pipeline(source: Source, path: Path, *, stops_at_failure: bool = True) -> Pipeline:
-    """The pipeline of a source without problems.
+    """Make the pipeline of a source without problems.
 
     Args:
         stops_at_failure: whether scripts without `shell_options:` stop at the first failing command.
@@ -160,7 +160,7 @@ class _PipelineBuilder:
         return tuple(self._step((*path, index), mapping(step)) for index, step in enumerate(listed(steps)))
 
     def _step(self, path: KeyPath, data: Map) -> Step:
-        # The time limit of `defaults:` is for commands; that of a group would end what is inside of it.
+        # The timeout of `defaults:` is for commands; on a group it would end the steps inside.
         timeout = data.get("timeout", self._defaults.get("timeout") if "run" in data else None)
         retry = data.get("retry", self._defaults.get("retry") if "run" in data else None)
         condition = data.get("if")
@@ -347,7 +347,7 @@ def _container_settings(spec: Map) -> ContainerSettings:
 
 
 def _loosened(settings: ContainerSettings) -> tuple[str, ...]:
-    """Name the settings that are less hard than the defaults, as the pipeline writes them."""
+    """Name the settings that are weaker than the defaults, as the pipeline writes them."""
     loose = {
         "network: host": settings.network == "host",
         "memory: unlimited": settings.memory is None,
@@ -364,7 +364,7 @@ def _loosened(settings: ContainerSettings) -> tuple[str, ...]:
 
 def _capabilities(spec: Map) -> tuple[str, ...]:
     given = {_text(name) for name in listed(spec.get("capabilities"))}
-    # What a step finds and makes is the workspace owner's: without this, root can't even read its script.
+    # The workspace's owner owns a step's files: without this capability, root can't even read the step's script.
     return tuple(sorted(given | {"DAC_OVERRIDE"} if spec.get("user") == "root" else given))
 
 
@@ -373,7 +373,7 @@ def _size(value: Json) -> int | None:
 
 
 def _whole(value: Json) -> int:
-    """A whole number; the schema takes 3.0 for one, too."""
+    """Return a whole number; the schema accepts 3.0 as one."""
     return int(cast("float", value))
 
 
@@ -383,7 +383,7 @@ def _text(value: Json) -> str:
 
 
 def _scalar_text(value: Json) -> str:
-    """A scalar as it was meant: `true` for true, `5` for 5."""
+    """Return a scalar as text: `true` for true, `5` for 5."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

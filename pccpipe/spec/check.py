@@ -1,4 +1,4 @@
-"""Meaning: what no schema can say of a pipeline. Works on the plain data, also where it is wrong elsewhere."""
+"""Finds problems that no schema can express, in the plain data of a pipeline; other parts of it may be wrong."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _PLACES = ("local", "vm", "container")
 
 
 def meaning_problems(source: Source, folder: Path, *, older: bool = False) -> list[Problem]:
-    """Everything that is wrong with names, references and order, in order of position.
+    """Return the problems with names, references and order, in order of position.
 
     Args:
-        older: take what versions before took, though it does not what it seems to.
+        older: accept what earlier versions accepted, although it does not do what it seems to do.
     """
     checker = _Checker(source, folder, older=older)
     with contextlib.suppress(TooManyProblems), bounded_work(limits.PLAN_WORK):
@@ -42,7 +42,7 @@ def meaning_problems(source: Source, folder: Path, *, older: bool = False) -> li
 
 
 class _Checker:
-    """Walks over the pipeline as the executor will."""
+    """Walks over the pipeline in the executor's order."""
 
     def __init__(self, source: Source, folder: Path, *, older: bool) -> None:
         self.data = mapping(source.data)
@@ -57,7 +57,7 @@ class _Checker:
         steps = ANY_NAME if "steps" in self._ill else self.step_ids
         self._older = older
         self._written: dict[str, str] = {}
-        """By the path of a file in the run's folder, the id of the step that writes it."""
+        """The id of the step that writes a file of the run's folder, by the file's path."""
         self._all = [step for key in ("steps", "always") for _, step in _steps(self.data, key)]
         declared = Declared(
             inputs,
@@ -71,7 +71,7 @@ class _Checker:
         self._in_cycles: set[str] = set()
 
     def _is_ill(self, key: str) -> bool:
-        """Whether a part of the file is misspelt or no list or mapping: what it should have declared is not missed."""
+        """Say whether a section is misspelt or of a wrong type: then its names count as declared."""
         if key in self.data:
             return not isinstance(self.data[key], _SECTIONS[key])
         return any(nearest(name, [key]) for name in self.data)
@@ -103,7 +103,7 @@ class _Checker:
         self._sequence(("always",), self.data.get("always"), Visible(done))
 
     def _written_out(self) -> None:
-        """Count the steps with each matrix written out; the first matrix that makes too many is the problem."""
+        """Count the steps with each matrix expanded, and report the first matrix that makes too many."""
         total = 0
         for key in ("steps", "always"):
             for index, step in enumerate(_listed(self.data.get(key))):
@@ -161,7 +161,7 @@ class _Checker:
             )
 
     def _capabilities(self, name: str, chain: Sequence[str]) -> None:
-        """Find capabilities that nobody gets: the kernel gives none to a user who is not root and can't become it."""
+        """Find capabilities without effect: the kernel gives none to a user who is not root and can't become root."""
         whole = settings(self.containers, chain)
         reaches = whole.get("user") == "root" or whole.get("new_privileges") is True
         if whole.get("capabilities") and not reaches:
@@ -173,7 +173,7 @@ class _Checker:
             self.values.say(("containers", name, key), message, hint, at_key=True)
 
     def _sequence(self, path: KeyPath, steps: Json, visible: Visible) -> None:
-        """Check steps that run in order; each is added to what is seen by those after it."""
+        """Check steps that run in order; later steps see the earlier ones."""
         for index, step in enumerate(_listed(steps)):
             if isinstance(step, dict):
                 self._step((*path, index), step, visible)
@@ -205,7 +205,7 @@ class _Checker:
     def _repeat(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         spec = mapping(step["repeat"])
         self.values.expression_or_plain((*path, "repeat", "max"), spec.get("max"), visible)
-        # In a round a step may name a later one of the same loop: it means the round before.
+        # In a round, a step may name a later one of the same loop: that means the previous round.
         round_ = replace(visible, steps=visible.steps | set(_ids(step.get("steps"))), iteration=True)
         self._sequence((*path, "steps"), step.get("steps"), round_)
         self.values.expression((*path, "repeat", "until"), spec.get("until"), round_)
@@ -213,7 +213,7 @@ class _Checker:
     def _parallel(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         for index, inner in enumerate(_listed(step["parallel"])):
             if isinstance(inner, dict):
-                # None of them is over when another begins.
+                # No step has ended when another one starts.
                 self._step((*path, "parallel", index), inner, replace(visible, steps=set(visible.steps)))
 
     def _action(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
@@ -274,7 +274,7 @@ class _Checker:
             self.values.script(script, fallback.get("run", step["run"]), fallback_shell, visible)
 
     def _writes(self, path: KeyPath, step: Mapping[str, Json], name: Json, visible: Visible) -> None:
-        """No file of the run's folder has two writers, of which the last would win."""
+        """Find a file of the run's folder that two steps, or all legs of a matrix, would write."""
         if self._older or not isinstance(name, str):
             return
         for key in sorted(visible.legs):
@@ -295,7 +295,7 @@ class _Checker:
         self.values.template_file((*path, "template"), spec.get("template"), visible)
 
     def _place(self, step: Mapping[str, Json]) -> str:
-        """Where a step runs that may leave it to `defaults:`."""
+        """Return where a step runs, by its own keys or by `defaults:`."""
         if "on" in step:
             return str(step["on"])
         if "container" in step:
@@ -303,7 +303,7 @@ class _Checker:
         return str(self.defaults.get("on", "container" if "container" in self.defaults else "local"))
 
     def _host(self, path: KeyPath, host: Mapping[str, Json], visible: Visible, on: str | None = None) -> None:
-        """What a step, its fallback and `defaults:` have in common."""
+        """Check the keys that a step, its fallback and `defaults:` have in common."""
         container = host.get("container")
         if isinstance(container, str) and container not in self.containers:
             otherwise = "declare it under `containers:`"
@@ -367,7 +367,7 @@ def _ids(steps: Json) -> Iterator[str]:
 
 
 def _legs(step: Mapping[str, Json]) -> int:
-    """How many steps a step is, with its matrix and those in it written out."""
+    """Count a step and its inner steps, with each matrix expanded."""
     legs = math.prod(len(_listed(values)) for values in mapping(step.get("matrix")).values())
     inner = (*_listed(step.get("steps")), *_listed(step.get("parallel")))
     return legs * (1 + sum(_legs(mapping(each)) for each in inner))

@@ -1,6 +1,6 @@
-"""Reads YAML text into nodes with places, event by event.
+"""Reads YAML text into nodes with positions, event by event.
 
-PyYAML's own composer makes the whole tree in one call. That call stops every other thread, and its nodes take 250 MB
+PyYAML's own composer makes the whole tree in one call. That call blocks all other threads, and its nodes take 250 MB
 for 1 MB of keys.
 """
 
@@ -17,15 +17,15 @@ from yaml.composer import ComposerError
 from pccpipe import limits
 
 PLAIN = "plain"
-"""The tag of a scalar without quotes and without a tag of its own."""
+"""The tag of a scalar without quotes and without its own tag."""
 _CORE = "tag:yaml.org,2002:"
 _DIRECTIVE = re.compile("^%TAG", re.MULTILINE)
 
 
 class YamlNode(Struct, eq=False, gc=False):
-    """A value of any kind; line and column from 1.
+    """A value of any kind; line and column count from 1.
 
-    No node is in itself, so the collector need not look at them: one look at 100,000 would take 50 ms.
+    No node contains itself, so the garbage collector can skip them: it would need 50 ms for 100,000.
     """
 
     line: int
@@ -34,7 +34,7 @@ class YamlNode(Struct, eq=False, gc=False):
 
 
 class YamlScalar(YamlNode, eq=False, gc=False):
-    """A text, a number or the like, as it is written."""
+    """A text, a number or the like, as the file has it."""
 
     text: str
     is_quoted: bool
@@ -56,7 +56,7 @@ _Anchors: TypeAlias = dict[str, tuple[YamlNode, yaml.Mark]]
 
 
 class YamlLimitExceeded(Exception):
-    """The text exceeds a limit, or has no end."""
+    """The text exceeds a limit, or contains itself by an alias."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class YamlLimitExceeded(Exception):
 
 
 def compose(text: str) -> YamlNode | None:
-    """Compose the only document of a text; None if it has none. Raises yaml.YAMLError, Beyond."""
+    """Compose the only document of a text; None if it has none. Raises yaml.YAMLError, YamlLimitExceeded."""
     _check_directives(text)
     loader: Any = _LOADER(text)
     try:
@@ -86,7 +86,7 @@ def compose(text: str) -> YamlNode | None:
 
 
 def _check_directives(text: str) -> None:
-    # The parser compares each with all before it.
+    # The parser compares each directive with all earlier ones.
     found = _DIRECTIVE.finditer(text)
     for number, each in enumerate(found, 1):
         if number > limits.YAML_DIRECTIVES.most:
@@ -117,21 +117,21 @@ def _composed(next_event: Callable[[], Any]) -> YamlNode:
                 continue
         if not around:
             return node
-        around[-1].take(node)
+        around[-1].add(node)
 
 
 def too_many() -> str:
-    """Say that a file has too many values."""
+    """Return the message for a file with too many values."""
     return f"the file has over {limits.PIPELINE_VALUES.most} values, with its aliases expanded"
 
 
 def too_deep() -> str:
-    """Say that a value is nested too deep."""
+    """Return the message for a value that is nested too deep."""
     return f"this is nested over {limits.PIPELINE_DEPTH.most} levels deep"
 
 
 class _OpenCollection(Struct):
-    """A collection whose end has not come, and the key that waits for its value."""
+    """An unfinished collection, and the key that waits for its value."""
 
     node: YamlSequence | YamlMapping
     key: YamlNode | None = None
@@ -140,7 +140,7 @@ class _OpenCollection(Struct):
     def takes_key(self) -> bool:
         return isinstance(self.node, YamlMapping) and self.key is None
 
-    def take(self, node: YamlNode) -> None:
+    def add(self, node: YamlNode) -> None:
         if isinstance(self.node, YamlSequence):
             self.node.items.append(node)
         elif self.key is None:

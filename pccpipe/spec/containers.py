@@ -1,4 +1,4 @@
-"""Containers that extend one another, by their names."""
+"""Follows the `extends:` of containers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pccpipe.values import Json
 
 
 def extended(containers: Mapping[str, Json], name: str) -> list[str]:
-    """Return a container and those that it extends, the nearest first: up to one that is unknown, or comes again."""
+    """Return a container and those that it extends, the nearest first; stop at an unknown or repeated one."""
     chain: dict[str, None] = {}
     parent: Json = name
     while isinstance(parent, str) and parent in containers and parent not in chain:
@@ -19,5 +19,5 @@ def extended(containers: Mapping[str, Json], name: str) -> list[str]:
 
 
 def settings(containers: Mapping[str, Json], chain: Iterable[str]) -> dict[str, Json]:
-    """Return what the containers of a chain say; the nearer one wins."""
+    """Return the settings of a chain of containers; the nearer one wins."""
     return {key: value for name in reversed(list(chain)) for key, value in mapping(containers[name]).items()}

@@ -1,4 +1,4 @@
-"""Plain data of a file that may be wrong: what it is, where it is not what it should be, and a walk over it."""
+"""Helpers for plain data that may have wrong types."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pccpipe.values import Json
 
 
 def mapping(data: Json) -> dict[str, Json]:
-    """Return data that is a mapping, and an empty one for anything else."""
+    """Return the data if it is a mapping, else an empty one."""
     return data if isinstance(data, dict) else {}
 
 
 def listed(data: Json) -> list[Json]:
-    """Return data that is a list, and an empty one for anything else."""
+    """Return the data if it is a list, else an empty one."""
     return data if isinstance(data, list) else []
 
 

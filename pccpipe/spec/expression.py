@@ -1,7 +1,7 @@
-"""`${{ }}`: compiled when the pipeline is read, evaluated when a step's turn comes, quoted as shell words in `run:`.
+"""`${{ }}`: checked when the pipeline is read, evaluated in the step's turn, quoted as shell words in `run:`.
 
-The language is Jinja2's, sandboxed, with undefined names as errors. The delimiters clash with neither shell nor
-Docker's and Go's templates. Blocks (`<% if %>`) and comments (`<# #>`) work in template files only.
+The language is a sandboxed Jinja2 in which undefined names are errors. The delimiters clash with neither the shell
+nor the templates of Docker and Go. Blocks (`<% if %>`) and comments (`<# #>`) work only in template files.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pccpipe.spec.position import Position
 
 
 class Expression(Struct, frozen=True):
-    """One expression, with or without its delimiters; what it gives keeps its type."""
+    """One expression, with or without its delimiters; its value keeps its type."""
 
     source: str
     position: Position
 
     def evaluate(self, scope: Mapping[str, object]) -> object:
-        """Its value. Raises ExpressionError."""
-        # Imported here, as below: a command that evaluates nothing need not pay for Jinja2 (43 ms).
+        """Return its value. Raises ExpressionError."""
+        # Imported here and below: a command that evaluates nothing does not load Jinja2 (43 ms).
         from pccpipe.spec import jinja
 
         with _located(self.position, self.source):
@@ -36,15 +36,15 @@ class Template(Struct, frozen=True):
     source: str
     position: Position
     blocks: bool = False
-    """Whether `<% %>` and `<# #>` mean something: in template files."""
+    """True for template files: `<% %>` is a block and `<# #>` a comment."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing to evaluate."""
+        """Say whether the text has nothing to evaluate."""
         return "${{" not in self.source and not (self.blocks and ("<%" in self.source or "<#" in self.source))
 
     def render(self, scope: Mapping[str, object]) -> str:
-        """The text with each value as it is: lists and mappings as JSON, nothing as "". Raises ExpressionError."""
+        """Return the text with its values: lists and mappings as JSON, null as "". Raises ExpressionError."""
         if self.is_plain:
             return self.source
         from pccpipe.spec import jinja
@@ -53,7 +53,7 @@ class Template(Struct, frozen=True):
             return jinja.render(self.source, scope, blocks=self.blocks)
 
     def render_for_shell(self, scope: Mapping[str, object]) -> str:
-        """The text with each value quoted as one word of a shell, but for those of `| raw` and `| args`."""
+        """Return the text with each value quoted as one shell word, except those of `| raw` and `| args`."""
         if self.is_plain:
             return self.source
         from pccpipe.spec import jinja
@@ -72,7 +72,7 @@ _NOT_FOR_THIS_VALUE = (
     TypeError,
     ValueError,
 )
-"""What operators and Jinja2's filters raise when they can do nothing with a value."""
+"""The errors of operators and of Jinja2's filters for a value that they cannot use."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What people bring from other tools, and what it would do here: taken by the schema, and not what they mean."""
+"""Habits from other tools: the schema accepts them, but here they do not do what their author means."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NAMES = {
     "success": "leave it out: a step runs only if the steps before it succeeded",
     "toJSON": "write NAME | tojson",
 }
-"""What other systems have in expressions, and what says the same here."""
+"""Names in the expressions of other systems, and what to write here."""
 
 MessageAndHint = tuple[str, str]
 """A message and its hint."""
 
 
 def of_script(script: str, shell: str) -> MessageAndHint | None:
-    """A first line `#!` that names another program than the step's shell."""
+    """Find a first line `#!` that names another program than the step's shell."""
     if not script.startswith("#!"):
         return None
     line = script.splitlines()[0][2:].strip()
@@ -48,7 +48,7 @@ def of_script(script: str, shell: str) -> MessageAndHint | None:
 
 
 def of_variable(name: str, value: object) -> MessageAndHint | None:
-    """A variable whose new value names the old one, as in a shell."""
+    """Find a variable whose new value names the old one, as in a shell."""
     if not isinstance(value, str) or not any(name in match.groups() for match in _VARIABLE.finditer(value)):
         return None
     message = f"`${name}` is not expanded here: the command would see it as plain text"
@@ -56,7 +56,7 @@ def of_variable(name: str, value: object) -> MessageAndHint | None:
 
 
 def of_download(path: object) -> MessageAndHint | None:
-    """A pattern where one file or folder is named."""
+    """Find a pattern in the name of a file or folder."""
     wild = _WILD.search(path) if isinstance(path, str) and "${{" not in path else None
     if not wild:
         return None
@@ -68,11 +68,11 @@ def of_download(path: object) -> MessageAndHint | None:
 def of_comparison(
     chain: tuple[str, ...], values: tuple[object, ...], statuses: frozenset[str], texts: frozenset[str]
 ) -> MessageAndHint | None:
-    """A comparison with a value that never comes.
+    """Find a comparison that is never true.
 
     Args:
-        chain: the name that is compared: `("steps", "a", "outcome")`.
-        values: the values that it is compared with.
+        chain: the compared name: `("steps", "a", "outcome")`.
+        values: the values on the other side.
         statuses: the words of the file's `fails_as:`.
         texts: the names of the matrix whose values are text.
     """

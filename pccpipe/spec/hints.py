@@ -28,11 +28,11 @@ OTHER_TOOLS = {
     ("the file", "jobs"): "there are no jobs: put `steps:` at the top level",
     ("the file", "stages"): "there are no stages: `steps:` run in order",
 }
-"""What people write who know another tool, and what to write here, by place and key."""
+"""Hints for keys of other tools, by place and key."""
 
 
 def where_known(key: str, path: KeyPath, known: Sequence[str]) -> str:
-    """A hint with the place where a key belongs that is a good one elsewhere; empty if there is none."""
+    """Return a hint with the place where the key is valid; empty if there is none."""
     definitions = json.loads(schema_text("pipeline"))
     if "isolation_mode" in known:
         return "it belongs in a pipeline, and this is a project file" if key in definitions["properties"] else ""

@@ -1,4 +1,4 @@
-"""`include:`: reads what a pipeline includes, and makes one of them all."""
+"""`include:`: reads the included pipelines, and merges them into one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pccpipe.spec.written import keep_texts
 
 
 def find_pipeline(path: Path) -> Path:
-    """The file that is meant on a command line: the path, or where there is no such file a built-in pipeline's name.
+    """Return the file that a path on a command line names; if there is none, the built-in pipeline of that name.
 
     Raises UsageError if there is neither.
     """
@@ -29,7 +29,7 @@ def find_pipeline(path: Path) -> Path:
         if path.exists():
             return path
     except OSError:
-        return path  # who reads it says why that can't be
+        return path  # its reader reports the error
     name = str(path)
     found = built_in(name) if may_be_built_in(name) else None
     if found:
@@ -39,10 +39,9 @@ def find_pipeline(path: Path) -> Path:
 
 
 def with_included(source: Source, problems: list[Problem]) -> tuple[Source | None, list[Problem]]:
-    """A pipeline and all that it includes as one, and what is wrong with the changes to it.
+    """Merge a pipeline with all that it includes; return the whole, and the problems with the changes.
 
-    What is wrong with the structure of the files is added to `problems`. None if a file is not to be had: then nothing
-    can be said of what needs it.
+    Adds problems with the structure of the files to `problems`. The whole is None if a file is missing or unreadable.
     """
     chain = [source]
     while name := _included(chain[-1]):
@@ -69,13 +68,13 @@ def with_included(source: Source, problems: list[Problem]) -> tuple[Source | Non
         changes += wrong
     whole = with_paths(whole)
     if not problems:
-        # What came of good parts is nothing that an editor could see.
+        # The parts are valid, so an editor cannot show a problem of the whole.
         changes += [replace(problem, rule=Rule.MEANING) for problem in structure_problems(whole, "pipeline")]
     return whole, changes
 
 
 def located(problem: Problem, source: Source) -> Problem:
-    """The problem with its line, and with where its file is included, if it is not in the first file."""
+    """Return the problem; one of an included file with its line, and where the file is included."""
     if problem.position.file not in source.included:
         return problem
     lines = source.included[problem.position.file]
@@ -90,7 +89,7 @@ def _included(source: Source) -> str:
 
 
 def _find(name: str, chain: Sequence[Source]) -> Path:
-    """The file that is included. Raises UsageError."""
+    """Return the included file. Raises UsageError."""
     if may_be_built_in(name):
         found = built_in(name)
         if found is None:

@@ -1,4 +1,4 @@
-"""The inputs that a run gets: what was given, read as each input's type, or its default."""
+"""The inputs of a run: given values, read as each input's type, or defaults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pccpipe.values import Json
 
 
 def resolve_inputs(pipeline: Pipeline, given: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Each input's value: what was given (text is read as the input's type), or its default.
+    """Return each input's value: the given one (text is read as the input's type), or its default.
 
-    Paths become absolute: a given one from the current folder, a default from the pipeline's. Raises UsageError for all
-    that is wrong at once.
+    Paths become absolute: a given one from the current folder, a default from the pipeline's folder. Raises one
+    UsageError for all problems.
     """
     wrong: list[str] = []
     values: dict[str, Json] = {}
@@ -58,7 +58,7 @@ def _value(spec: Input, given: Mapping[str, Json], folder: Path) -> Json:
 
 
 def _read(spec: Input, text: str) -> Json:
-    """Text as the input's type; as it is if it is none, for `input_problem` to say so."""
+    """Read text as the input's type; return it unchanged if that fails, for `input_problem` to report."""
     match spec.type:
         case InputType.INTEGER | InputType.NUMBER:
             for read in (int, float) if spec.type is InputType.NUMBER else (int,):
@@ -74,7 +74,7 @@ def _read(spec: Input, text: str) -> Json:
 
 
 def input_problem(value: object, kind: str, spec: Mapping[str, Json]) -> str | None:
-    """What is wrong with an input's value, as the end of a sentence; None if nothing."""
+    """Return the problem with an input's value, as the end of a sentence; None if there is none."""
     right: dict[str, type | tuple[type, ...]] = {
         "string": str,
         "path": str,

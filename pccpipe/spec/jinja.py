@@ -1,4 +1,4 @@
-"""The language between the delimiters: what a text gives, and what can be known of it without evaluating it."""
+"""The language between the delimiters: parses, analyses and evaluates it."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ Chain = tuple[str, ...]
 
 
 class SyntaxProblem(Struct, frozen=True):
-    """Why a text is none of the language."""
+    """A syntax error of the language."""
 
     message: str
     hint: str = ""
     line: int = 1
-    """Of the text, from 1."""
+    """The line of the text, from 1."""
 
 
 _TOO_DEEP = SyntaxProblem("it is nested too deep", "move a part of it into a step or an input of its own")
 
 
 class Analysis(Struct, frozen=True):
-    """What can be known of a text without evaluating it."""
+    """Facts about a text that need no evaluation."""
 
     wrong: SyntaxProblem | None = None
     references: tuple[Chain, ...] = ()
-    """Each name that the text reads and does not set."""
+    """The names that the text reads and does not set."""
     comparisons: tuple[tuple[Chain, tuple[object, ...]], ...] = ()
-    """Names that the text compares with values that stand in it, by `==`, `<`, `in` and so on."""
+    """The names that the text compares with constants, by `==`, `<`, `in` and so on."""
     pieces: tuple[str | None, ...] = ()
-    """A template cut at its values: text, then None for each value that will be quoted, "" for one declared raw."""
+    """The template cut at its values: text, None for a value that will be quoted, "" for a raw one."""
     has_constants: bool = False
-    """Whether a value reads no name, and is more than a constant: it can be evaluated by itself."""
+    """True if a value reads no name and is more than a constant: it can be evaluated by itself."""
 
 
 @functools.lru_cache(8192)
 def analyse(source: str, *, is_expression: bool = False, blocks: bool = False) -> Analysis:
-    """Parse a text; nothing of it is compiled yet, and nothing can be wrong with it any more when it is."""
+    """Parse a text without compiling it. A text without a problem here compiles."""
     try:
         if limit := _too_long(source, is_expression=is_expression):
             return Analysis(limit)
@@ -67,37 +67,37 @@ def analyse(source: str, *, is_expression: bool = False, blocks: bool = False) -
         return Analysis(SyntaxProblem(*_in_words(str(error.message), is_expression=is_expression), error.lineno))
     except RecursionError:
         return Analysis(_TOO_DEEP)
-    # Blocks can set names; a text without them reads all that it names.
+    # Blocks can set names; a text without blocks reads all its names.
     given = meta.find_undeclared_variables(tree) if isinstance(tree, nodes.Template) and blocks else None
-    parts = tuple(_references(tree, given)), tuple(_comparisons(tree)), tuple(_pieces(tree))
-    return Analysis(None, *parts, _has_constants(tree))
+    found = tuple(_references(tree, given)), tuple(_comparisons(tree)), tuple(_pieces(tree))
+    return Analysis(None, *found, _has_constants(tree))
 
 
 def evaluate(source: str, scope: Mapping[str, object]) -> object:
-    """An expression's value. Raises jinja2.TemplateError, and what operators raise."""
+    """Return an expression's value. Raises jinja2.TemplateError, and the errors of operators."""
     with bounded_work():
         return settled(_expression(source)(**scope))
 
 
 def render(source: str, scope: Mapping[str, object], *, blocks: bool) -> str:
-    """A template's text. Raises as `evaluate`."""
+    """Return a template's text. Raises as `evaluate`."""
     with bounded_work():
         return _sound(_text_template(source, blocks).render(**scope))
 
 
 def render_for_shell(source: str, scope: Mapping[str, object]) -> str:
-    """A template's text with its values as quoted words. Raises as `evaluate`."""
+    """Return a template's text with its values as quoted words. Raises as `evaluate`."""
     with bounded_work():
         return _sound(_shell_template(source).render(**scope))
 
 
 def references(source: str, *, is_expression: bool) -> tuple[Chain, ...]:
-    """The names that a text without problems reads."""
+    """Return the names that a text without problems reads."""
     return analyse(source, is_expression=is_expression).references
 
 
 def segments(source: str, *, blocks: bool = False) -> Iterator[tuple[str, bool]]:
-    """The text cut into what is text and what is a value with its delimiters (True), in order; together, the text."""
+    """Yield the parts of the text in order: plain text (False), and values with their delimiters (True)."""
     value = ""
     for _, kind, text in text_environment(blocks=blocks).lex(source):
         if kind == "variable_begin" or value:
@@ -110,7 +110,7 @@ def segments(source: str, *, blocks: bool = False) -> Iterator[tuple[str, bool]]
 
 
 def bare(source: str) -> str:
-    """An expression without delimiters around it."""
+    """Return an expression without its delimiters."""
     text = source.strip()
     return text[3:-2].strip() if text.startswith("${{") and text.endswith("}}") else text
 
@@ -150,7 +150,7 @@ def _expression_tree(source: str) -> nodes.Node:
     if not parser.stream.eos:
         raise TemplateSyntaxError(f"unexpected '{parser.stream.current.value}'", parser.stream.current.lineno)
     tree.set_environment(environment)
-    # A root above the expression itself, which `find_all` leaves out.
+    # The expression needs a root above it, because `find_all` leaves out the root.
     return nodes.Output([tree])
 
 
@@ -184,7 +184,7 @@ def _has_constants(tree: nodes.Node) -> bool:
 
 
 def _reads(node: nodes.Node) -> bool:
-    """Whether there is a name in it that a step or an input gives a value."""
+    """Say whether it reads a name that a step or an input gives a value."""
     return isinstance(node, nodes.Name) or any(name.name != "range" for name in node.find_all(nodes.Name))
 
 
@@ -217,7 +217,7 @@ def _comparisons(tree: nodes.Node) -> Iterator[tuple[Chain, tuple[object, ...]]]
 
 
 def _constants(node: nodes.Node) -> tuple[object, ...]:
-    """The values that an expression, or a list in it, has itself."""
+    """Return the constants of an expression or a list."""
     items = node.items if isinstance(node, nodes.List | nodes.Tuple) else [node]
     return tuple(item.value for item in items if isinstance(item, nodes.Const))
 
@@ -236,7 +236,7 @@ def _chain(start: nodes.Node) -> Chain:
     node: nodes.Node = start
     while isinstance(node, nodes.Getattr | nodes.Getitem):
         attribute = _attribute(node)
-        # A computed key ends what can be known: what comes after it is no attribute of the name before.
+        # A computed key ends the known chain: the attributes after it belong to another value.
         names = [attribute, *names] if attribute is not None else []
         node = node.node
     return (node.name, *names) if isinstance(node, nodes.Name) and node.ctx == "load" else ()
@@ -251,7 +251,7 @@ def _attribute(node: nodes.Node) -> str | None:
 
 
 def _in_words(message: str, *, is_expression: bool) -> tuple[str, str]:
-    """Jinja2's message in the user's words, with a hint."""
+    """Return Jinja2's message in the user's words, with a hint."""
     message = message.rstrip(".")
     if char := re.match(r"unexpected char (?:'(.)'|\"(.)\") at", message):
         found = char[1] or char[2]

@@ -1,4 +1,4 @@
-"""A pipeline file to a `Pipeline`, with all its problems known; and the inputs that a run gets."""
+"""Loads a pipeline file into a `Pipeline`, or reports all its problems."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def load_pipeline(path: Path, folder: Path | None = None, *, older: bool = False
     """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read.
 
     Args:
-        path: where there is no such file, a built-in pipeline's name will do.
-        folder: where the files that it names are; default: its own.
-        older: read it as version 0.1 did, with which a run of it began: its scripts go on after a failing command.
+        path: the file; if there is none, the name of a built-in pipeline.
+        folder: the folder of the files that it names; default: its own.
+        older: read it as version 0.1, in which its run began: scripts continue after a failing command.
     """
     path = path if folder else find_pipeline(path)
     folder = folder or path.parent
@@ -41,14 +41,14 @@ def load_pipeline(path: Path, folder: Path | None = None, *, older: bool = False
 
 
 def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]) -> Source:
-    """Read a file and check it against a schema, and by `more`. Raises SpecError, UsageError."""
+    """Read a file; check it against a schema, and with `more`. Raises SpecError, UsageError."""
     source, problems = _read(path)
     _raise_if([*problems, *structure_problems(source, schema)], more(source))
     return source
 
 
 def _read(path: Path) -> tuple[Source, list[Problem]]:
-    """The file, and what is wrong with single keys of it as YAML. Raises SpecError, UsageError."""
+    """Read the file, and the problems with single keys of its YAML. Raises SpecError, UsageError."""
     try:
         source = read_source(path)
         keep_texts(source)
@@ -66,9 +66,9 @@ def _read(path: Path) -> tuple[Source, list[Problem]]:
 
 
 def _raise_if(problems: list[Problem], more: list[Problem]) -> None:
-    """Raise SpecError if there are any; what is wrong at a place already is not told again in other words."""
-    told = {position for problem in problems for position in (problem.position, *problem.covers)}
-    problems = [*problems, *(problem for problem in more if problem.position not in told)]
+    """Raise SpecError for all problems; leave out each of `more` at a position that has one already."""
+    known = {position for problem in problems for position in (problem.position, *problem.covers)}
+    problems = [*problems, *(problem for problem in more if problem.position not in known)]
     if problems:
         problems.sort(key=lambda problem: (problem.position, problem.message))
         raise SpecError(problems[: limits.PIPELINE_PROBLEMS.most])

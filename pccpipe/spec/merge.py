@@ -1,7 +1,7 @@
-"""An included pipeline with an including one on top, as one: plain data in which each part still knows its file.
+"""Merges an including pipeline into the included one: plain data in which each part keeps its position.
 
-Mappings are merged key by key and all else is replaced; steps are changed by id, as `change:` says, and the including
-file's own come after them.
+Mappings are merged key by key; all else is replaced. `change:` changes included steps by id, and the including file's
+own steps follow them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _INNER = ("steps", "parallel")
 
 
 def merge(over: Source, under: Source) -> tuple[Source, list[Problem]]:
-    """The pipeline that `over` makes of `under`, which it includes; and what is wrong with its changes."""
+    """Return the pipeline that `over` makes of the included `under`, and the problems with its changes."""
     merger = _Merger(over, under)
     return merger.merged(), merger.problems
 
@@ -60,7 +60,7 @@ class _Merger:
     def _laid_over(
         self, new: KeyPath, own: Mapping[str, Json], theirs: Mapping[str, Json], over: KeyPath, under: KeyPath
     ) -> Json:
-        """One key of two mappings that are merged: the paths are where it is in each file, and in what is made."""
+        """Merge one key of two mappings: `new` is its path in the result, `over` and `under` those in the files."""
         key = str(new[-1])
         if key not in own:
             return self._taken(self._under, under, new, theirs[key])
@@ -74,7 +74,7 @@ class _Merger:
         }
 
     def _taken(self, source: Source, old: KeyPath, new: KeyPath, data: Json) -> Json:
-        """A value as it is in one of the files."""
+        """Copy a value, with its positions, from one of the files."""
         for inner, _ in walk(data):
             self._at(source, (*old, *inner), (*new, *inner))
         return data
@@ -83,7 +83,7 @@ class _Merger:
         self._places.put(new, source.of_value(old), source.of_key(old) if isinstance(new[-1], str) else None)
 
     def _sequence(self, key: str, own: Mapping[str, Json], theirs: Mapping[str, Json]) -> Json:
-        """The included steps as they are changed, and the own ones behind them."""
+        """Return the included steps with their changes, and the own steps after them."""
         if not isinstance(own.get(key, []), list):
             return self._taken(self._over, (key,), (key,), own[key])
         steps: list[Json] = []
@@ -178,12 +178,12 @@ class _Merger:
 
 
 def _is_one_of_several_kinds(path: KeyPath) -> bool:
-    """Whether it is a secret, or a step's file: with the keys of two kinds it would be none."""
+    """Say whether this is a secret, or a step's file: mixing the keys of two kinds would break it."""
     return path[:-1] == ("secrets",) or (path[0] in _LISTS and path[-2] == "files")
 
 
 def _ids(data: Json) -> Iterator[str]:
-    """The ids of a pipeline's, or a step's, steps."""
+    """Yield the ids of the steps of a pipeline or a step."""
     if isinstance(data, dict):
         if isinstance(data.get("id"), str):
             yield str(data["id"])

@@ -1,7 +1,7 @@
-"""A pipeline as data: frozen, typed, already checked. No behaviour beyond its own data.
+"""A pipeline as data: frozen, typed, checked.
 
-Text with `${{ }}` in it is a `Template`; a value that may be given as an expression is `Value[T]`, either the value
-itself or an `Expression` that the engine evaluates when the step's turn comes. Durations are seconds, sizes are bytes.
+Text with `${{ }}` in it is a `Template`. A `Value[T]` is a value, or an `Expression` that the executor evaluates in
+the step's turn. Durations are seconds, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pccpipe.target import ContainerSettings
 T = TypeVar("T", int, float, str)
 
 LETTERS = {"errexit": "e", "nounset": "u", "xtrace": "x"}
-"""Options of a shell by the letters that every sh takes. `pipefail` has none, and is bash's."""
+"""Options of a shell, and their letters, which every sh accepts. `pipefail` has no letter; only bash has it."""
 DEFAULT_OPTIONS: Mapping[str, tuple[str, ...]] = {"sh": ("errexit",), "bash": ("errexit", "pipefail")}
-"""A script stops at its first failing command, as those of GitHub Actions, GitLab and others do."""
+"""Default options: a script stops at its first failing command, as in GitHub Actions, GitLab and others."""
 
 Scalar: TypeAlias = "str | int | float | bool"
 
 
 class Value(Struct, Generic[T], frozen=True):
-    """A value that is known now, or an expression that gives it later."""
+    """A known value, or an expression that gives it later."""
 
     known: T | None = None
     expression: Expression | None = None
@@ -44,9 +44,7 @@ class InputType(StrEnum):
     NUMBER = "number"
     BOOLEAN = "boolean"
     PATH = "path"
-    """A file or folder on this machine; relative to the current folder when given with --input, else to the
-    pipeline's.
-    """
+    """A file or folder on this machine, relative to the current folder with --input, else to the pipeline's folder."""
 
 
 class Input(Struct, frozen=True):
@@ -55,7 +53,7 @@ class Input(Struct, frozen=True):
     position: Position
     description: str = ""
     default: Scalar | None = None
-    """None: it must be given."""
+    """Default value; None: the input is required."""
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Scalar, ...] = ()
@@ -70,11 +68,11 @@ class SecretSource(StrEnum):
 class Via(StrEnum):
     DIRECT = "direct"
     PROXY = "proxy"
-    """The value stays in this process; a step gets a token for the proxy in its place."""
+    """The value stays in this process; a step gets a token for the proxy instead."""
 
 
 class Secret(Struct, frozen=True):
-    """Where a secret's value comes from: the variable, the file's path or the command line in `source_name`."""
+    """The source of a secret's value; `source_name` is the variable, the file's path or the command line."""
 
     name: str
     source: SecretSource
@@ -82,14 +80,14 @@ class Secret(Struct, frozen=True):
     position: Position
     via: Via = Via.DIRECT
     upstream: Template | None = None
-    """With `via: proxy` the base URL of the API that the value is the key to."""
+    """With `via: proxy`: the base URL of the key's API."""
     allow: tuple[str, ...] = ()
-    """With `via: proxy` what may be asked of it: `POST /responses`."""
+    """With `via: proxy`: the allowed calls, such as `POST /responses`."""
     models: tuple[Template, ...] = ()
-    """The models that may be asked; all, if there are none."""
+    """The allowed models; empty: all."""
     service_tiers: tuple[str, ...] = ()
     hosted_tools: tuple[str, ...] = ()
-    """What the provider may do for the agent beside answering, by name."""
+    """The provider's own tools and further features that the agent may use, by name."""
 
 
 class Container(Struct, frozen=True):
@@ -102,24 +100,24 @@ class Container(Struct, frozen=True):
     """All but its image, which may be an expression."""
     env: Mapping[str, Template] = field(default_factory=dict)
     egress: tuple[str, ...] = ()
-    """The domains that it reaches through the proxy."""
+    """The domains that the container reaches through the proxy."""
 
     def of_image(self, image: str) -> ContainerSettings:
-        """Return what to ask of the target, with the image's name evaluated."""
+        """Return the settings with the evaluated name of the image."""
         return replace(self.settings, image=image)
 
 
 class FileKind(StrEnum):
     TEXT = "text"
-    """The text itself, a template."""
+    """Text, a template."""
     TEMPLATE = "template"
     """A file beside the pipeline, a template."""
     FILE = "file"
-    """A file as it is."""
+    """A file, unchanged."""
     SCHEMA = "schema"
-    """A result's JSON Schema, by the name or path that `result: schema:` takes."""
+    """A result's JSON Schema, by the name or path of `result: schema:`."""
     PATCH = "patch"
-    """A patch that `diff:` made, behind the list of its files; cut if it is long."""
+    """A patch that `diff:` made, after the list of its files; cut if it is long."""
 
 
 class FileInput(Struct, frozen=True):
@@ -128,11 +126,11 @@ class FileInput(Struct, frozen=True):
     name: str
     kind: FileKind
     content: Template
-    """For TEXT and TEMPLATE what to render (without shell quoting); for FILE, SCHEMA and PATCH the path or name."""
+    """The text to render (TEXT, TEMPLATE; without shell quoting), or the path or name (FILE, SCHEMA, PATCH)."""
 
 
 class ResultSpec(Struct, frozen=True):
-    """The JSON that a step leaves at `$PCC_OUT/<last part of path>`; it comes home to `path` in the run's folder."""
+    """The JSON that a step leaves at `$PCC_OUT/<last part of path>`; pccpipe copies it to `path` in the record."""
 
     path: Template
     schema: str | None
@@ -142,7 +140,7 @@ class ResultSpec(Struct, frozen=True):
 
 
 class Retry(Struct, frozen=True):
-    """How often a step is tried in all, and after which outcomes again. The wait doubles after each try."""
+    """The number of attempts of a step, and the outcomes that lead to another. The wait doubles after each."""
 
     attempts: int = 1
     backoff: float = 1.0
@@ -150,20 +148,20 @@ class Retry(Struct, frozen=True):
 
 
 class Host(Struct, frozen=True):
-    """All that a fallback may change of a run step."""
+    """The settings of a run step that a fallback may change."""
 
     on: Place
     run: Template
     shell: str = "sh"
     shell_options: tuple[str, ...] = ()
-    """The shell's options that are on for the script, by their names of `set -o`."""
+    """The shell's options for the script, by their names in `set -o`."""
     cwd: Template | None = None
     env: Mapping[str, Template] = field(default_factory=dict)
     container: Container | None = None
 
     @property
     def command_line(self) -> str:
-        """The shell with its options, to which the script's file is added."""
+        """Return the shell with its options; the script's file comes after them."""
         letters = "".join(LETTERS[option] for option in self.shell_options if option in LETTERS)
         words = (f"-{letters}" if letters else "", "-o pipefail" if "pipefail" in self.shell_options else "")
         return " ".join(filter(None, (self.shell, *words)))
@@ -174,38 +172,38 @@ class Run(Struct, frozen=True):
 
     where: Host
     fallback: Host | None = None
-    """Where and what to run instead when the first place is unavailable."""
+    """The settings to run with when the first place is unavailable."""
     secrets: tuple[str, ...] = ()
     files: tuple[FileInput, ...] = ()
     result: ResultSpec | None = None
     isolation_required: bool = False
     as_login: bool = False
-    """On a VM with `run_as` it runs as the login all the same."""
+    """True if it runs as the login even on a VM with `run_as`."""
     log_limit: int = LOG.most
-    """Bytes that are kept of its output."""
+    """The most bytes of its output that the record keeps."""
     max_tokens: Value[int] | None = None
+    """Tokens of the model, through the proxy, for all attempts of one turn."""
     budget: Value[int] | None = None
     """Tokens for all turns of the step together."""
-    """Of the model, through the proxy, in all attempts of one turn."""
 
 
 class Upload(Struct, frozen=True):
-    """Makes the run's own copy of the workspace, and brings it to the VM if the project has one."""
+    """Makes the run's own copy of the workspace, and uploads it if the project has a VM."""
 
     exclude: tuple[str, ...] = ()
     fall_back_locally: bool = False
-    """`fallback: {on: local}`: without the VM, the copy at home is enough."""
+    """True with `fallback: {on: local}`: without the VM, the copy on this machine is enough."""
     isolation_required: bool = False
 
 
 class Download(Struct, frozen=True):
-    """Brings files of the workspace home, into the run's `artifacts/`."""
+    """Copies files of the workspace into the run's `artifacts/`."""
 
     paths: tuple[Template, ...]
 
 
 class Diff(Struct, frozen=True):
-    """Writes `diff.patch`: what was sent against what is there now, made on the host's side."""
+    """Writes the difference between the uploaded workspace and its current state, computed on this machine."""
 
     path: Template
 
@@ -225,7 +223,7 @@ class Build(Struct, frozen=True):
 
 
 class Repeat(Struct, frozen=True):
-    """Runs its steps again and again, until the condition holds; FAILED when `max` rounds did not get there."""
+    """Runs its steps in rounds until the condition holds; FAILED if it does not hold after `max` rounds."""
 
     max: Value[int]
     until: Expression | None
@@ -233,7 +231,7 @@ class Repeat(Struct, frozen=True):
 
 
 class Parallel(Struct, frozen=True):
-    """Runs its steps side by side, at most `max_parallel` at a time; all of them end before it does."""
+    """Runs its steps in parallel, at most `max_parallel` at a time; ends after the last of them."""
 
     steps: tuple[Step, ...]
     max_parallel: int
@@ -247,7 +245,7 @@ class Step(Struct, frozen=True):
     body: Body
     position: Position
     changes: tuple[Change, ...] = ()
-    """What including files do to it, the innermost first."""
+    """Changes by including files, the innermost first."""
     name: str = ""
     description: str = ""
     condition: Expression | None = None
@@ -255,7 +253,7 @@ class Step(Struct, frozen=True):
     retry: Retry = Retry()
     continue_on_error: bool = False
     fails_as: str | None = None
-    """The run's status when this step's failure ends the run, instead of the outcome's own word."""
+    """The run's status when this step's failure ends the run; None: the outcome."""
     matrix: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     matrix_parallel: int = 1
 
@@ -263,7 +261,7 @@ class Step(Struct, frozen=True):
 class Pipeline(Struct, frozen=True):
     path: Path
     text: str
-    """For the record: the file's text, or one that says the same without the files that it includes."""
+    """Text for the record: the file's own, or an equal text that includes no other file."""
     name: str
     inputs: Mapping[str, Input]
     secrets: Mapping[str, Secret]
@@ -273,14 +271,14 @@ class Pipeline(Struct, frozen=True):
     description: str = ""
     timeout: Value[float] | None = None
     files: Mapping[str, Path] | None = None
-    """The files that `text` names, by name; None if they can't be copied so that the names still lead to them."""
+    """The files that `text` names, by name; None if a copy could not keep the names."""
     included: tuple[str, ...] = ()
-    """The files that it includes, the next one first."""
+    """The included files, the nearest first."""
     removed: Mapping[str, Position] = field(default_factory=dict)
-    """Where included steps are taken out, by id."""
+    """Positions of the changes that remove included steps, by id."""
 
     def all_steps(self) -> Iterator[Step]:
-        """Every step, also those inside of groups and under `always:`, in the order of the file."""
+        """Yield every step in the order of the file, including those in groups and under `always:`."""
         return _with_inner((*self.steps, *self.always))
 
 
@@ -292,43 +290,43 @@ def _with_inner(steps: Iterable[Step]) -> Iterator[Step]:
 
 
 class Vm(Struct, frozen=True):
-    """How a project's VM is reached. Paths of keys are on this machine, `root` is on the VM."""
+    """A project's VM, and the way to it. Paths of keys are on this machine; `root` is on the VM."""
 
     external_ip: str
     user: str
     port: int = 22
     key_path: Path | None = None
     known_hosts: Path | None = None
-    """None: ~/.ssh/known_hosts."""
+    """The file of known host keys; None: ~/.ssh/known_hosts."""
     root: str = "/home/project"
     proxy_jump: str | None = None
-    """The hosts to go through, in order: `[USER@]HOST[:PORT]`, with commas between them."""
+    """The jump hosts in order: `[USER@]HOST[:PORT]`, separated by commas."""
     jump_key_path: Path | None = None
-    """None: `key_path`."""
+    """The key for the jump hosts; None: `key_path`."""
     run_as: str | None = None
-    """The account that `on: vm` steps run as there; None: the login itself."""
+    """The VM's account for `on: vm` steps; None: the login."""
     shared_home: tuple[str, ...] = ()
-    """Folders there that steps of the `run_as` account may read."""
+    """Folders on the VM that steps of the `run_as` account may read."""
     engine_socket: str | None = None
-    """The socket of its engine; None: the system's, else the login's own."""
+    """The socket of the VM's engine; None: the system's, or else the login's own."""
 
 
 class Project(Struct, frozen=True):
-    """The project file. Without one, everything is local."""
+    """The project file's settings. Without a file, everything is local."""
 
     id: str
     isolation_mode: IsolationMode
     vm: Vm | None = None
     isolation_required: bool = False
     lost_after: float = 600.0
-    """Seconds for which the VM, or the engine, may stay away before a step that runs there is lost."""
+    """The seconds that the VM or engine may be unreachable before its running step is lost."""
     log_quota: int = RUN_LOGS.most
-    """Bytes that all logs of a run may take together."""
+    """The most bytes of all logs of a run together."""
     path: Path | None = None
     local: bool = False
-    """Whether all runs on this machine because the operator says so, and not the file."""
+    """True if everything runs on this machine by the operator's choice, not the file's."""
 
     @property
     def title(self) -> str:
-        """The project and its file, in words."""
+        """Name the project and its file."""
         return f"project {self.id} ({self.path or 'no project file'})"

@@ -1,4 +1,4 @@
-"""What an expression may name where it stands."""
+"""The names that an expression may use at its place in the pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEP_NAMES = (
 )
 RUN_NAMES = ("id", "status", "outcome", "isolation_mode", "folder")
 _LINES = 500
-"""How far behind the beginning of a value its names are looked for."""
+"""The lines after the beginning of a value that are searched for its names."""
 
 
 class _AnyName(frozenset[str]):
@@ -35,30 +35,30 @@ class _AnyName(frozenset[str]):
 
 
 ANY_NAME = _AnyName()
-"""Where nobody can know what was declared, because that part of the file is wrong itself."""
+"""Every name: stands for the names of a section that is wrong itself."""
 
 
 class Declared(Struct, frozen=True):
-    """What the pipeline as a whole declares."""
+    """The names that the whole pipeline declares."""
 
     inputs: Collection[str]
     steps: Collection[str]
     removed: Mapping[str, Position] = field(default_factory=dict)
-    """Where included steps were taken out, by id."""
+    """Positions of the changes that remove included steps, by id."""
     statuses: frozenset[str] = frozenset()
-    """What `fails_as:` makes of the run's status."""
+    """The statuses of a run that `fails_as:` adds."""
     matrices: Collection[str] = ()
-    """The steps with a `matrix:` of their own."""
+    """The ids of the steps with their own `matrix:`."""
     result_keys: Mapping[str, Collection[str]] = field(default_factory=dict)
-    """By step, all the keys that its result can have, where its schema allows no others."""
+    """All possible keys of a step's result, by the step's id, if its schema allows no others."""
 
 
 class Visible(Struct, frozen=True):
-    """What is known at one place in it."""
+    """The names that exist at one place of the pipeline."""
 
     steps: AbstractSet[str] = frozenset()
     own: str | None = None
-    """The step itself. When its agent asked a person, it has another turn, and what came of that is known in it."""
+    """The id of the step itself. After its agent asked a person, its next turn sees the answers."""
     iteration: bool = False
     matrix: tuple[str, ...] = ()
     legs: frozenset[str] = frozenset()
@@ -69,7 +69,7 @@ class Visible(Struct, frozen=True):
 
 
 def reference_problems(chain: Sequence[str], visible: Visible, declared: Declared) -> Iterator[tuple[str, str]]:
-    """What is wrong with a name and its attributes, `("steps", "test", "outcome")`, each with a hint."""
+    """Yield each problem of a name with its attributes, `("steps", "test", "outcome")`, and a hint."""
     root, rest = chain[0], chain[1:]
     match root:
         case "inputs":
@@ -102,7 +102,7 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
             pass
         case _:
             places = {"iteration": visible.iteration, "matrix": bool(visible.matrix), "target": visible.target}
-            known = ["inputs", "steps", "run", "project", *(name for name, here in places.items() if here)]
+            known = ["inputs", "steps", "run", "project", *(name for name, exists in places.items() if exists)]
             hint = habits.NAMES.get(root) or did_you_mean(root, known)
             if root in habits.STEP_OUTCOMES:
                 hint = f"quote text: '{root}'"
@@ -110,7 +110,7 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
 
 
 def is_cut_by_minus(chain: Sequence[str], declared: Declared) -> bool:
-    """Whether a `steps.my-step` was read as `steps.my` minus `step`."""
+    """Say whether `steps.my-step` was read as `steps.my` minus `step`."""
     return (
         len(chain) == 2
         and chain[0] == "steps"
@@ -120,13 +120,13 @@ def is_cut_by_minus(chain: Sequence[str], declared: Declared) -> bool:
 
 
 def place_of(chain: Sequence[str], lines: Sequence[str], start: Position) -> Position:
-    """Where a name with its attributes stands at or behind `start`; `start` if it is nowhere to be visible."""
+    """Return the position of a name with its attributes from `start` on; `start` if it is not found."""
     pattern = re.compile(r"(?<![\w.])" + r"\W{1,6}".join(re.escape(name) for name in chain[:2]) + r"(?!\w)")
     return find(pattern, lines, start)
 
 
 def find(pattern: re.Pattern[str], lines: Sequence[str], start: Position, number: int = 0) -> Position:
-    """Where the pattern matches at or behind `start`, for the n-th time (from 0); `start` if it does not."""
+    """Return the position of the n-th match (from 0) from `start` on; `start` if there is none."""
     for index in range(start.line - 1, min(len(lines), start.line + _LINES)):
         begin = start.column - 1 if index == start.line - 1 else 0
         for match in pattern.finditer(lines[index], begin):

@@ -1,4 +1,4 @@
-"""The paths of files that a pipeline or project file names."""
+"""Paths of the files that a pipeline or project file names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pccpipe.limits import Limit
 
 
 def beside(folder: Path, name: str) -> Path:
-    """The file of that name: `~` is a home folder, and a relative path begins at `folder`.
+    """Return the path of a name: `~` is a home folder, and a relative path begins at `folder`.
 
-    Raises ValueError for a name that no file can have, with the end of a sentence about it.
+    Raises ValueError for an impossible name; its message ends a sentence that begins with "the path".
     """
     if "\0" in name:
         raise ValueError("contains a NUL character")
@@ -22,7 +22,7 @@ def beside(folder: Path, name: str) -> Path:
 
 
 def read_file(path: Path, limit: Limit) -> bytes:
-    """Read a file that may be large, or have no end. Raises OSError, LimitExceeded."""
+    """Read a file that may be large or endless. Raises OSError, LimitExceeded."""
     with path.open("rb") as file:
         data = file.read(limit.most + 1)
     if len(data) > limit.most:
@@ -31,12 +31,12 @@ def read_file(path: Path, limit: Limit) -> bytes:
 
 
 def read_text(path: Path, limit: Limit) -> str:
-    """Read the same as text with plain line ends. Raises OSError, UnicodeDecodeError, LimitExceeded."""
+    """Read such a file as text with `\\n` line ends. Raises OSError, UnicodeDecodeError, LimitExceeded."""
     return read_file(path, limit).decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file, also for a path that the system finds too long."""
+    """Say whether the file exists; a path that is too long for the system names none."""
     try:
         return path.is_file()
     except OSError:
@@ -44,7 +44,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder, likewise."""
+    """Say whether the folder exists, likewise."""
     try:
         return path.is_dir()
     except OSError:

@@ -1,4 +1,4 @@
-"""Positions in a text: where each value of a file stands."""
+"""Positions of a file's values and keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KeyPath: TypeAlias = tuple[Key, ...]
 
 
 class Position(Struct, frozen=True, order=True, gc=False):
-    """A place in a file; line and column from 1."""
+    """A place in a file; line and column count from 1."""
 
     file: str
     line: int
@@ -24,29 +24,29 @@ class Position(Struct, frozen=True, order=True, gc=False):
 
 
 class SourceSpan(Struct, gc=False):
-    """Where a value stands, its key, and what is in it."""
+    """The positions of a value, of its key, and of the values inside it."""
 
     value: Position
     key: Position | None = None
     inner: dict[Key, SourceSpan] | None = None
     text: str | None = None
-    """How a number or a truth value is written."""
+    """The text of a number or boolean in the file."""
 
     def at(self, path: KeyPath) -> SourceSpan | None:
-        """Find the place of what is at the path in it."""
+        """Find the span at a path inside this one."""
         found: SourceSpan | None = self
         for key in path:
             found = found.inner.get(key) if found and found.inner else None
         return found
 
     def put(self, path: KeyPath, value: Position, key: Position | None) -> None:
-        """Set where a value and its key are; what is around it must have a place."""
+        """Set the positions of a value and its key; the collection around it must have a span."""
         place = self.at(path[:-1])
         assert place
         place.add(path[-1], value, key)
 
     def add(self, name: Key, value: Position, key: Position | None) -> SourceSpan:
-        """Set the place of something directly in it."""
+        """Set the positions of an item of this collection, and return its span."""
         if self.inner is None:
             self.inner = {}
         place = self.inner[name] = self.inner.get(name) or SourceSpan(value)
@@ -54,7 +54,7 @@ class SourceSpan(Struct, gc=False):
         return place
 
     def all(self) -> Iterator[Position]:
-        """Give the positions of all values and keys."""
+        """Yield the positions of all values and keys."""
         waiting = [self]
         while waiting:
             place = waiting.pop()

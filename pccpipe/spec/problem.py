@@ -1,4 +1,4 @@
-"""One problem of a pipeline or project file: where, what, and what was probably meant."""
+"""A problem of a pipeline or project file: its position, its message, and a hint."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pccpipe.spec.position import Position
 
 
 class Rule(StrEnum):
-    """Which kind of rule is broken."""
+    """The kind of rule that is broken."""
 
     FILE = "file"
     """The file cannot be read."""
     YAML = "yaml"
-    """It is no YAML, or YAML that is not taken."""
+    """The file is not YAML, or YAML that pccpipe does not accept."""
     STRUCTURE = "structure"
-    """A key or a value is wrong where it stands: editors that know the schema show it, too."""
+    """A key or a value breaks the schema: editors that know the schema show it too."""
     MEANING = "meaning"
     """A name, a reference or an expression is wrong: only pccpipe sees it."""
 
@@ -31,16 +31,16 @@ class Problem(Struct, frozen=True):
     message: str
     hint: str = ""
     line: str = ""
-    """The text of the line, for the caret; empty if there is none to show."""
+    """The text of the line, to show with a caret; may be empty."""
     rule: Rule = Rule.MEANING
     covers: frozenset[Position] = frozenset()
-    """The places within what is wrong as a whole: what is wrong there is no problem of its own."""
+    """The positions inside a value that is wrong as a whole: their own problems are left out."""
 
     def __str__(self) -> str:
         parts = [self.message if self.rule is Rule.FILE else f"{self.position}: {self.message}"]
         if self.line.strip():
             text = self.line.rstrip().expandtabs(1)
-            # A long line is shown around the place.
+            # Only the part around the position is shown of a long line.
             start = max(0, self.position.column - 60) if len(text) > 110 else 0
             parts += [f"    {text[start : start + 110]}", f"    {' ' * (self.position.column - 1 - start)}^"]
         if self.hint:
@@ -48,7 +48,7 @@ class Problem(Struct, frozen=True):
         return "\n".join(parts)
 
 
-# What people write who come from other tools, where the letters are too far from what we call it.
+# Names from other tools that are spelt too differently for a comparison of letters.
 _ALSO: Mapping[str, tuple[str, ...]] = {
     "run": ("command", "cmd", "script", "exec", "shell_command"),
     "if": ("when", "condition", "only_if"),
@@ -92,7 +92,7 @@ _ALSO: Mapping[str, tuple[str, ...]] = {
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint with the nearest known word, or with all of them when none is near and they are few."""
+    """Return a hint with the nearest known word, or with all known words if none is near and they are few."""
     words = _few(known)
     if near := nearest(word, words):
         return f"did you mean `{near}`?"
@@ -102,7 +102,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant; empty if none was."""
+    """Return the known word that was probably meant; empty if there is none."""
     words = _few(known)
     small = word.lower()
     for each in (word, small, small.replace("-", "_")):

@@ -1,4 +1,4 @@
-"""The project file: where steps run, and how the VM is reached."""
+"""The project file: the places of steps, and the way to the VM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY_VARIABLE = "CONTROL_CENTER_GCP_SSH_KEY_PATH"
 
 
 def load_project(path: str | Path = DEFAULT_FILE, environ: Mapping[str, str] = os.environ) -> Project:
-    """The project of a file; pccpipe.yaml in the current folder unless another is named.
+    """Load a project file; by default pccpipe.yaml in the current folder.
 
     Raises SpecError with every problem, UsageError if the file can't be read.
     """
@@ -48,15 +48,12 @@ def load_project(path: str | Path = DEFAULT_FILE, environ: Mapping[str, str] = o
 
 
 def local_project(id: str = "project") -> Project:  # noqa: A002  as the project file calls it
-    """A project without a file, all of whose steps run on this machine."""
+    """Return a project without a file; all its steps run on this machine."""
     return Project(id, IsolationMode.LOCAL, local=True)
 
 
 def run_locally(project: Project) -> Project:
-    """The project of a file with all of its steps on this machine, as the operator asks with --local.
-
-    Raises UsageError if the file does not let it.
-    """
+    """Return the project with all its steps on this machine, for --local. Raises UsageError if the file forbids it."""
     if project.isolation_required:
         raise UsageError(
             f"--local is not allowed: {project.path} has `isolation: required`",
@@ -66,7 +63,7 @@ def run_locally(project: Project) -> Project:
 
 
 def identity(project: Project) -> str:
-    """A digest of what makes a project this one: a run goes on with no other. Keys and ways to the VM may change."""
+    """Return a digest of a project's identity: a run resumes only with it. Keys and the way to the VM may change."""
     vm = project.vm if project.isolation_mode is IsolationMode.VM else None
     where = [vm.external_ip, vm.port, vm.user, vm.root, vm.run_as] if vm else []
     text = json.dumps([project.id, project.isolation_mode.value, *where])
@@ -127,7 +124,7 @@ def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> li
 
 
 def _wrong_path(folder: Path, name: str, *, is_read: bool) -> str:
-    """What is wrong with a path, or with the file that is to be read there."""
+    """Return the problem with a path, or with the file to read there; empty if there is none."""
     try:
         path = _path(folder, name)
         if is_read:

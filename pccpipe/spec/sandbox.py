@@ -1,7 +1,6 @@
-"""Jinja2 made into a language for values: sandboxed, strict, and unable to make much out of little.
+"""Jinja2 as a language for values: sandboxed, strict and bounded.
 
-The sandbox keeps expressions to the data that they are given; the bounds keep a slip (`'a' * 10**9`) from filling the
-memory.
+The sandbox limits expressions to their own data; the bounds keep a slip (`'a' * 10**9`) from filling the memory.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _FILTERS = (
     "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr",
     "sort", "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
 )
-"""Those of Jinja2 that are for values, not for HTML or layout, and that make little of little."""
+"""Jinja2's filters for values, not for HTML or layout, whose results are not much larger than their inputs."""
 _STRING_METHODS = frozenset((
     "capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdigit", "islower", "isspace",
     "istitle", "isupper", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "rfind", "rpartition",
@@ -46,13 +45,13 @@ _LIST_METHODS = frozenset({"count", "index"})
 
 
 class Raw(str):
-    """Text that the author declared to be shell code, by `| raw` or `| args`: it is not quoted again."""
+    """Text that the author declared to be shell code, by `| raw` or `| args`: not quoted again."""
 
     __slots__ = ()
 
 
 class _Undefined(jinja2.StrictUndefined):
-    """An undefined name is an error, in words that name its neighbours."""
+    """An undefined name: an error whose message suggests a similar name."""
 
     @property
     def _undefined_message(self) -> str:
@@ -71,12 +70,12 @@ def _pay(*values: object) -> None:
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """The language, with a `finalize` that makes a value into the text that is put in."""
+    """The language; its `finalize` turns a value into text."""
 
     intercepted_binops = frozenset({"**", "*", "%", "+"})
 
     def __init__(self, finalize: Callable[[object], str], *, blocks: bool) -> None:
-        # Without blocks, their delimiters are such as nobody writes.
+        # Without blocks, their delimiters are strings that no file contains.
         block, comment = (("<%", "%>"), ("<#", "#>")) if blocks else (("\0<%", "%>\0"), ("\0<#", "#>\0"))
         super().__init__(
             variable_start_string="${{",
@@ -91,7 +90,7 @@ class Environment(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             autoescape=False,
-            # It would evaluate what is constant while the text is compiled, where no work is counted.
+            # Optimizing evaluates constants at compile time, where no work is counted.
             optimized=False,
         )
         self.globals = {"range": self.globals["range"]}
@@ -115,11 +114,11 @@ class Environment(ImmutableSandboxedEnvironment):
         }
 
     def getattr(self, obj: object, attribute: str) -> object:
-        # What a mapping holds comes before its methods: a result may have a key `items`.
+        # A mapping's keys come before its methods: a result may have a key `items`.
         if isinstance(obj, Mapping):
             return obj[attribute] if attribute in obj else self._lacking(obj, attribute)
         if isinstance(obj, str) and attribute in {"format", "format_map"}:
-            # The sandbox would wrap these before it asks `is_safe_attribute`.
+            # The sandbox would wrap these before it calls `is_safe_attribute`.
             return self.unsafe_undefined(obj, attribute)
         return super().getattr(obj, attribute)
 
@@ -169,7 +168,7 @@ class Environment(ImmutableSandboxedEnvironment):
         context: Context | None = None,
         eval_ctx: EvalContext | None = None,
     ) -> object:
-        # `map` and its like come here for each item.
+        # `map` and similar filters call this for each item.
         _pay(value, *(args or ()), *(kwargs or {}).values())
         return super().call_filter(name, value, args, kwargs, context, eval_ctx)
 
@@ -201,7 +200,7 @@ class Environment(ImmutableSandboxedEnvironment):
 def _repeated(many: str | list[object] | tuple[object, ...], times: int) -> int:
     if len(many) * times > _MOST:
         return _MOST + 1
-    # A list within costs what it is, each time.
+    # Each copy of an inner list costs its full weight.
     return len(many) * max(times, 0) if isinstance(many, str) else weight(many, _MOST) * max(times, 0)
 
 
@@ -218,7 +217,7 @@ def _bound_digits(left: float, right: float) -> None:
 
 
 def plain(value: object) -> str:
-    """A value as text: lists and mappings as JSON, nothing as "", truth values as YAML writes them."""
+    """Return a value as text: lists and mappings as JSON, null as "", booleans as YAML writes them."""
     value = paid(_listed(value))
     if isinstance(value, jinja2.Undefined):
         value._fail_with_undefined_error()
@@ -230,14 +229,14 @@ def plain(value: object) -> str:
 
 
 def settled(value: object) -> object:
-    """What an expression gave, as plain data. Raises jinja2.UndefinedError."""
+    """Return an expression's value as plain data. Raises jinja2.UndefinedError."""
     if isinstance(value, jinja2.Undefined):
         value._fail_with_undefined_error()
     return str.__str__(value) if isinstance(value, str) else paid(_listed(value))
 
 
 def shell_word(value: object) -> str:
-    """A value as one word of a shell; as it is if the author declared it to be shell code."""
+    """Return a value as one shell word; unchanged if the author declared it to be shell code."""
     return value if isinstance(value, Raw) else shlex.quote(plain(value))
 
 
@@ -252,12 +251,12 @@ def shell_environment() -> Environment:
 
 
 def _listed(value: object) -> object:
-    """Filters such as `map` give their items one by one: here they are wanted all."""
+    """Collect the items of filters such as `map`, which give them one by one."""
     return list(value) if isinstance(value, Iterator | range) else value
 
 
 def _default(value: object, default: object = "", boolean: bool = False) -> object:
-    """Jinja2's, which also takes what a result lacks for undefined."""
+    """Do as Jinja2's `default`, and treat missing keys of a result as undefined."""
     return default if _is_missing(value) or (boolean and not value) else value
 
 
@@ -291,7 +290,7 @@ def _round(value: float, precision: int = 0, method: Literal["common", "ceil", "
 
 
 def _sum(values: Iterable[object], attribute: str | int | None = None, start: float = 0) -> object:
-    # Lists would be copied once for each that is added.
+    # Python would copy the sum of lists once for each addition.
     if not isinstance(start, int | float):
         raise FilterArgumentError("`sum` needs numbers")
     return do_sum(text_environment(blocks=False), values, attribute, start)

@@ -1,4 +1,4 @@
-"""The values of YAML scalars, by YAML 1.2's core schema: https://yaml.org/spec/1.2.2/#103-core-schema."""
+"""Values of YAML scalars, by YAML 1.2's core schema: https://yaml.org/spec/1.2.2/#103-core-schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 
 
 def plain_scalar(text: str) -> bool | int | float | str | None:
-    """The value of an unquoted scalar by YAML 1.2's core schema."""
+    """Return the value of an unquoted scalar."""
     if _NULL.match(text):
         return None
     if _BOOL.match(text):

@@ -1,7 +1,6 @@
-"""Structure: what the published JSON Schemas say of a file, in the user's words.
+"""Checks a file's structure against the published JSON Schemas.
 
-Each error of the schema library becomes at most one problem, in words of our own: it is what editors show, with better
-words.
+Each error of the schema library becomes at most one problem. Editors show the same errors, in the library's words.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def structure_problems(source: Source, schema: str) -> list[Problem]:
-    """Everything that the schema of that name (`pipeline`, `project`) finds wrong, in order of position."""
+    """Return the problems by the schema of that name (`pipeline`, `project`), in order of position."""
     return [] if _fits(schema)(source.data) else problems_of(_validator(schema), source)
 
 
 def schema_file_problems(path: Path) -> list[Problem]:
-    """What is wrong with a result's schema in a file of its own. Raises OSError."""
+    """Return the problems of a file with a result's schema. Raises OSError."""
     from jsonschema import Draft7Validator
 
     try:
@@ -53,9 +52,9 @@ def schema_file_problems(path: Path) -> list[Problem]:
 
 
 def _not_json(path: Path, error: json.JSONDecodeError) -> Problem:
-    """Say where a file is no JSON, and why."""
+    """Return the problem that makes a file invalid JSON."""
     offset, words = min(error.pos, len(error.doc.rstrip())), f"{error.msg[:1].lower()}{error.msg[1:]}"
-    # Python 3.13 points at the comma, with words of its own; earlier ones at what comes after it.
+    # Python 3.13 points at the comma, with its own message; earlier versions point after it.
     end = error.pos + (error.doc[error.pos : error.pos + 1] == ",")
     before, after = error.doc[:end].rstrip(SPACE), error.doc[end:].lstrip(SPACE)
     if before.endswith(",") and after.startswith(("}", "]")):
@@ -66,9 +65,9 @@ def _not_json(path: Path, error: json.JSONDecodeError) -> Problem:
 
 
 def find_schema(name: str, folder: Path) -> Mapping[str, object]:
-    """A result's schema: a built-in one by its name, or a file's path relative to the pipeline.
+    """Read a result's schema: a built-in one by its name, or a file by its path relative to the pipeline.
 
-    Raises OSError if there is no such file, ValueError if it is no JSON.
+    Raises OSError if there is no such file, ValueError if it is not JSON.
     """
     path = schema_path(name, folder)
     schema: dict[str, object] = json.loads(read_file(path, limits.TEMPLATE))
@@ -76,7 +75,7 @@ def find_schema(name: str, folder: Path) -> Mapping[str, object]:
 
 
 def result_keys(steps: Iterable[Mapping[str, Json]], folder: Path) -> dict[str, tuple[str, ...]]:
-    """By a step's id all the keys that its result can have, where its schema is right and allows no others."""
+    """Return all possible keys of each step's result, by the step's id, if its schema is valid and allows no others."""
     found: dict[str, tuple[str, ...]] = {}
     for step in steps:
         result = step.get("result")
@@ -84,7 +83,7 @@ def result_keys(steps: Iterable[Mapping[str, Json]], folder: Path) -> dict[str, 
         try:
             schema = find_schema(name, folder) if isinstance(name, str) else {}
         except (OSError, ValueError, RecursionError):
-            continue  # said at the place that names it
+            continue  # reported at the step's `schema:`
         keys = schema.get("properties") if isinstance(schema, dict) else None
         if isinstance(keys, dict) and schema.get("additionalProperties") is False and "patternProperties" not in schema:
             found[str(step.get("id"))] = tuple(keys)
@@ -92,7 +91,7 @@ def result_keys(steps: Iterable[Mapping[str, Json]], folder: Path) -> dict[str, 
 
 
 def schema_path(name: str, folder: Path) -> Path:
-    """Where the schema of a result is."""
+    """Return the path of a result's schema."""
     return data_path("schemas", f"{name}.schema.json") if name in BUILT_IN_RESULTS else folder / name
 
 
@@ -109,7 +108,7 @@ def _validator(name: str) -> Draft7Validator:
 
 
 def _spelt_out(schema: dict[str, Any]) -> dict[str, Any]:
-    """`false`, by which editors mark a key that may not stand there, as what the library tells the place of, too."""
+    """Replace `false`, which forbids a key in editors, by a schema whose error has the key's position."""
     keys: dict[str, Any] = schema.get("properties", {})
     keys.update({key: {"not": {}} for key, value in keys.items() if value is False})
     return schema

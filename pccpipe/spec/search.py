@@ -1,7 +1,7 @@
-"""Which project file a command means that names none: the one beside the pipeline, else the nearest one upwards.
+"""Finds the project file of a command that names none: beside the pipeline, else the nearest one upwards.
 
-A file in the workspace may be the work of those who wrote the code there, agents too. It counts only for an operator
-whose current folder is in that workspace, and who named no other.
+The authors of the code in a workspace, also agents, may have written a file there. It counts only if the operator's
+current folder is in that workspace, and the operator named no workspace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WAY_ON = "write a project file (pccpipe init), name one (--project FILE), or run
 
 
 class ProjectFile(Struct, frozen=True):
-    """The project file, or None; and the files that were seen and not taken, each with its reason."""
+    """The project file, or None; and the ignored files, each with the reason."""
 
     path: Path | None
     passed_over: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ def find_project_file(
     """Search beside the pipeline, then from the current folder upwards.
 
     Args:
-        pipeline: the pipeline's file, as it was named. One that comes with pccpipe has no folder of its own.
+        pipeline: the pipeline's file, as the operator named it. A built-in one has no folder to search.
         workspace: the code to work on; default: the current folder.
     """
     around = os.path.realpath(workspace or current)
@@ -44,7 +44,7 @@ def find_project_file(
     for file in _candidates(current, pipeline):
         if not os.path.lexists(file):
             continue
-        # Where it lies, and where it leads if it is a link.
+        # The folder that contains the file, and the target of a link.
         places = os.path.realpath(file.parent), os.path.realpath(file)
         if not is_at_work_in_it and any(_is_in(place, around) for place in places):
             passed_over[str(file)] = f"ignored {file}: it is in the workspace (to use it: --project {file})"
@@ -56,7 +56,7 @@ def find_project_file(
 
 
 def step_that_needs_a_project(pipeline: Pipeline) -> str | None:
-    """The id of a step that asks for a VM or a container, and what it asks for, in words; None if none does."""
+    """Return words about a step that asks for a VM or a container; None if there is no such step."""
     for step in pipeline.all_steps():
         if isinstance(step.body, Run) and step.body.where.on is not Place.LOCAL:
             return f"the step {step.id} has `on: {step.body.where.on.value}`"
@@ -64,13 +64,13 @@ def step_that_needs_a_project(pipeline: Pipeline) -> str | None:
 
 
 def refuse_without_project(pipeline: Pipeline, way_on: str = WAY_ON) -> None:
-    """Raise UsageError if a pipeline needs a project file; nobody else says where its steps are to run."""
+    """Raise UsageError if a pipeline needs a project file, which says where its steps run."""
     if needs := step_that_needs_a_project(pipeline):
         raise UsageError(f"{needs}, and no project file says where that is", way_on)
 
 
 def refuse_required(pipeline: Pipeline) -> None:
-    """Raise UsageError if a step of a pipeline that is to run on this machine must not."""
+    """Raise UsageError if a step's `isolation: required` forbids to run the pipeline on this machine."""
     for step in pipeline.all_steps():
         body = step.body
         if isinstance(body, Run) and body.isolation_required and body.where.on is not Place.LOCAL:

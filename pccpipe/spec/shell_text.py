@@ -1,12 +1,11 @@
-"""Where in a shell script a quoted word may be put: not within quotes, here-documents, comments and the like.
+"""Finds a `${{ }}` of a shell script at a place where quotes do not protect its value.
 
-A value is put in as one word in single quotes. Within double quotes those quotes are plain characters and the shell
-would expand what is between them: `echo "${{ x }}"` would run the `$(...)` that somebody wrote into x. In a comment, a
-line break in the value would end the comment. So a `${{ }}` that stands in such a place is refused when the pipeline is
-read.
+pccpipe inserts a value as one word in single quotes. Inside double quotes, these quotes are plain characters, and the
+shell would expand the value: `echo "${{ x }}"` would run a `$(...)` in x. In a comment, a line break in the value would
+end the comment. pccpipe refuses such a `${{ }}` when it reads the pipeline.
 
-The script is read as dash, bash and busybox read it. Where they differ, or where a full parser would be needed, nothing
-is guessed: every value behind that place is refused. tests/spec/test_shell_text.py proves it on the shells themselves.
+The reader follows dash, bash and busybox. Where they differ, or where only a full parser could decide, it does not
+guess: it refuses every later value. tests/spec/test_shell_text.py proves this on the shells themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from msgspec import Struct
 
 
 class _Inside(Enum):
-    """What the reader is inside of."""
+    """A construct around the reader's position."""
 
     PARENS = "inside parentheses"
     SINGLE = "inside single quotes"
@@ -44,26 +43,26 @@ _HEREDOC = re.compile(r"""<<(-?)[ \t]*(?:'([^'\n]+)'|"([^"\n\\$`]+)"|(\\?)([\w.,
 _CASE = re.compile(r"case(?![\w.-])")
 _SUBSCRIPTED = re.compile(r"(?<![\w])[A-Za-z_]\w*\[[^]\s]*\Z")
 _BLANK = frozenset(" \t\n;&|()")
-"""What a word, and so a comment, begins behind."""
+"""Characters after which a word, and so a comment, can begin."""
 _CUT = ("$", "<", "(", ")", "{")
-"""Behind these, a line's end with a backslash may cut a `$(` or `<<` in two."""
+"""Characters after which a backslash at the line's end may split a `$(` or `<<`."""
 _ONLY_PARENS = frozenset({_Inside.PARENS})
 _ONLY_CODE_AND_BRACES = frozenset({_Inside.PARENS, _Inside.BRACES})
 _MAY_BE_AROUND = frozenset({_Inside.PARENS, _Inside.DOUBLE})
-"""What may lie around a value: `"$(cat ${{ x }})"`, where the parentheses begin anew."""
+"""Constructs that may be around a value, as in `"$(cat ${{ x }})"`: quoting starts new in the parentheses."""
 
 
 class MisplacedValue(Struct, frozen=True):
-    """A value that may not stand where it does."""
+    """A value at an unsafe place."""
 
     piece: int
-    """Its index in the pieces."""
+    """The value's index in the pieces."""
     why: str
-    """The end of "it stands ..."."""
+    """The description of the place."""
 
 
 def misplaced_value(pieces: Sequence[str | None], shell: str = "sh") -> MisplacedValue | None:
-    """The first value that may not stand where it does; None if all are well placed.
+    """Return the first value at an unsafe place; None if there is none.
 
     Args:
         pieces: the script cut at its values: text, and None for each value.
@@ -74,7 +73,7 @@ def misplaced_value(pieces: Sequence[str | None], shell: str = "sh") -> Misplace
     for index, piece in enumerate(pieces):
         if piece is None:
             values[length] = index
-        # Quoted, a value is a part of a word as any letter is.
+        # A quoted value is a part of a word, like a letter.
         script.append("v" if piece is None else piece)
         length += len(script[-1])
     if not values:
@@ -91,14 +90,14 @@ class _ScriptReader:
         self._values = values
         self._at = 0
         self._around: list[_Inside] = []
-        """From the outside in."""
+        """The constructs around the position, from the outside in."""
         self._waiting: list[tuple[str, bool, bool, int]] = []
-        """Here-documents that begin on the next line: end, `<<-`, unquoted, how deep in `_around`."""
+        """Here-documents that begin on the next line: end, `<<-`, unquoted, depth in `_around`."""
         self._word_begins = True
         self._why: str | None = None
 
     def read(self) -> tuple[int, str] | None:
-        """Where the first misplaced value stands, and why it may not."""
+        """Return the position of the first misplaced value, and the reason."""
         last, begin = self._values[-1], 0
         while self._why is None and self._at <= last:
             begin = self._at
@@ -121,7 +120,7 @@ class _ScriptReader:
         return (self._values[bisect_left(self._values, begin)], self._why) if self._why else None
 
     def _value(self) -> None:
-        """Judge the place of the value that the reader stands on."""
+        """Judge the place of the value at the reader's position."""
         if wrong := [inside for inside in self._around if inside not in _MAY_BE_AROUND]:
             self._why = wrong[-1].value
         elif self._around and self._around[-1] is _Inside.DOUBLE:
@@ -156,13 +155,13 @@ class _ScriptReader:
             case "<" if self._next("<<"):
                 self._heredoc()
             case "c" if begins and _CASE.match(self._text, self._at) and not _ONLY_PARENS.issuperset(self._around):
-                # The `)` of its patterns would be taken for the end of the `$(`.
+                # The reader would take the `)` of its patterns for the end of the `$(`.
                 self._enter(_Inside.UNCLEAR, 1)
             case _:
                 self._at += 1
 
     def _expanded(self, inside: _Inside) -> None:
-        """Within double quotes, ${...} or ((...))."""
+        """Read one character inside double quotes, ${...} or ((...))."""
         char = self._text[self._at]
         match char, inside:
             case "\\", _:
@@ -174,7 +173,7 @@ class _ScriptReader:
             case _, _Inside.DOUBLE:
                 self._at += 1
             case "'" | '"', _:
-                # Within double quotes or ((...)) shells differ on what a quote in a ${...} is.
+                # Inside double quotes or ((...)), shells differ on a quote in a ${...}.
                 plain = inside is _Inside.BRACES and _ONLY_CODE_AND_BRACES.issuperset(self._around)
                 self._enter((_Inside.SINGLE if char == "'" else _Inside.DOUBLE) if plain else _Inside.UNCLEAR, 1)
             case "\n", _ if self._waiting:
@@ -193,10 +192,10 @@ class _ScriptReader:
                 self._at += 1
 
     def _verbatim(self, inside: _Inside) -> None:
-        """To the end of '...', $'...' or `...`."""
+        """Read to the end of '...', $'...' or `...`."""
         end = self._text.find("`" if inside is _Inside.BACKQUOTES else "'", self._at)
         stretch = self._text[self._at : end]
-        # Only bash knows \' in $'...'; and what ends `...` with quotes, comments or an escape in it is not agreed on.
+        # Only bash knows \' in $'...'; shells differ on the end of a `...` with quotes, comments or an escape in it.
         unclear = {_Inside.DOLLAR_SINGLE: "\\", _Inside.BACKQUOTES: "\\'\"#"}.get(inside, "")
         self._skip_to(end, inside)
         if end >= 0:
@@ -205,7 +204,7 @@ class _ScriptReader:
                 self._around.append(_Inside.UNCLEAR)
 
     def _expansion(self) -> None:
-        """At a `$` or a backquote, in code or in what is expanded."""
+        """Read a `$` or a backquote, in code or in expanded text."""
         in_code = not self._around or self._around[-1] is _Inside.PARENS
         if self._text[self._at] == "`":
             self._enter(_Inside.BACKQUOTES, 1)
@@ -223,7 +222,7 @@ class _ScriptReader:
         elif self._next("$'") and self._around[-1] is not _Inside.DOUBLE:
             self._enter(_Inside.UNCLEAR, 2)
         elif self._next("$$"):
-            self._at += 2  # the process's id: what follows is no `$(`
+            self._at += 2  # the process's id: a `(` after it is not a `$(`
         else:
             self._at += 1
             if self._is_value(self._at):
@@ -235,7 +234,7 @@ class _ScriptReader:
         if self._next("\\\n") and self._text.endswith(_CUT, 0, self._at):
             self._enter(_Inside.UNCLEAR, 2)
             return
-        # A line that goes on in the next one: what begins there began before.
+        # The line continues in the next one: a word there may have begun before.
         self._word_begins = begins and self._next("\\\n")
         self._at += 2
 
@@ -279,12 +278,12 @@ class _ScriptReader:
                 self._word_begins = True
                 return
         elif (bare.startswith(end) and self._around[:-1]) or (unquoted and line.endswith("\\")):
-            # `E)` ends the document for some; and a line that goes on in the next one hides its end.
+            # Some shells take `E)` for the end; and a line that continues in the next one hides the end.
             self._around.append(_Inside.UNCLEAR)
         self._at += 1
 
     def _skip_to(self, end: int, inside: _Inside) -> None:
-        """Go on to `end` (below 0: the script's end); a value before it is misplaced."""
+        """Skip to `end` (below 0: the script's end); a value before it is misplaced."""
         stop = len(self._text) if end < 0 else end
         if self._has_value(self._at, stop):
             self._why = self._why or inside.value

@@ -1,4 +1,4 @@
-"""The files that a pipeline names, copied beside its text: a run that is resumed goes on with what it began with."""
+"""Copies of the files that a pipeline names, for the record: a resumed run uses the files that it began with."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pccpipe.values import Json
 
 
 def files_to_copy(data: Json, folder: Path) -> dict[str, Path] | None:
-    """Each relative name in a pipeline's data with its file; None if one of them can't be copied by its name.
+    """Return each relative name in a pipeline's data with its file; None if one of them cannot be copied by its name.
 
-    That is: a name with `..` or an expression in it, or a folder, such as an image's build context. An expression that
-    gives a whole path, the run's folder's or that of an input, is no name of the pipeline's.
+    That is a name with `..` or an expression, or a folder, such as an image's build context. An expression that begins
+    with an absolute path, of the run's folder or of an input, does not count.
     """
     files: dict[str, Path] = {}
     for place, name in _named(data):
@@ -34,7 +34,7 @@ def files_to_copy(data: Json, folder: Path) -> dict[str, Path] | None:
 
 
 def with_paths(source: Source) -> Source:
-    """A pipeline of several files in which each relative path is a whole one: it begins at the file that has it."""
+    """Make the relative paths of a pipeline absolute, from the folder of the file that contains each."""
     data = _copied(source.data)
     for place, name in (*_named(data), *_own_paths(data)):
         if not name.startswith(("~", "${{")) and "\0" not in name:
@@ -44,7 +44,7 @@ def with_paths(source: Source) -> Source:
 
 
 def on_its_own(source: Source) -> tuple[str, dict[str, Path]]:
-    """The text of a pipeline of several files as a file that needs none of them, and the files to copy beside it."""
+    """Return one text for a pipeline of several files, and the files to copy beside it."""
     data = _copied(source.data)
     files: dict[str, Path] = {}
     for place, name in _named(data):
@@ -58,7 +58,7 @@ def on_its_own(source: Source) -> tuple[str, dict[str, Path]]:
 
 
 def _named(data: Json) -> Iterator[tuple[KeyPath, str]]:
-    """Each file and folder that a pipeline's steps name, and where."""
+    """Yield each file and folder that a pipeline's steps name, with its path in the data."""
     for key in ("steps", "always", "parallel"):
         for index, step in enumerate(listed(mapping(data).get(key))):
             for place, name in (*_of_step(step), *_named(step)):
@@ -84,7 +84,7 @@ def _is_built_in(kind: str, name: str) -> bool:
 
 
 def _own_paths(data: Json) -> Iterator[tuple[KeyPath, str]]:
-    """The paths of this machine that are no part of what a run keeps: of secrets, and those that inputs begin with."""
+    """Yield the paths on this machine that the record does not copy: of secrets, and of inputs' defaults."""
     for key, kind, value in (("secrets", "from", "path"), ("inputs", "type", "default")):
         for name, spec in mapping(mapping(data).get(key)).items():
             path = mapping(spec).get(value)

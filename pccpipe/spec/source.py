@@ -1,6 +1,6 @@
-"""YAML text with positions: YAML 1.2's core types, and limits that keep a small file from becoming a large one.
+"""Reads YAML text into data with positions: YAML 1.2's core types, and limits on the data that a file becomes.
 
-PyYAML reads YAML 1.1, where `on` is true and `012` is ten: only its parser is used, the types are those of
+PyYAML reads YAML 1.1, where `on` is true and `012` is ten. pccpipe uses only its parser; the types are those of
 https://yaml.org/spec/1.2.2/#103-core-schema.
 """
 
@@ -32,18 +32,18 @@ from pccpipe.values import Json
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _PIECE = 1 << 15
-"""Characters that are split into lines in one call."""
+"""The characters to split into lines in one call."""
 
 
 class BadYaml(Exception):
-    """The text is no YAML that we take."""
+    """The text is not YAML, or YAML that pccpipe does not accept."""
 
     line = ""
-    """The text of the line, where there is text."""
+    """The text of the line, if there is one."""
     others: tuple[BadYaml, ...] = ()
-    """What else is wrong behind it, where the text could be read on."""
+    """Further problems after it, if the rest of the text could be read."""
     source: Source | None = None
-    """The file without what is wrong, where the rest is to be looked at all the same."""
+    """The file without its bad keys, if the rest can be checked."""
 
     def __init__(self, position: Position, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -53,15 +53,15 @@ class BadYaml(Exception):
 
 
 class Change(Struct, frozen=True):
-    """What an including file does to a step that it includes."""
+    """A change that an including file makes to an included step."""
 
     position: Position
     keys: tuple[str, ...]
-    """The step's keys that it sets or takes away."""
+    """The keys of the step that it sets or removes."""
 
 
 class Source(Struct, frozen=True):
-    """A read file, or one together with those that it includes: its plain data, and where each part of it stands."""
+    """A file, or one merged with the files that it includes: its plain data, with positions."""
 
     file: str
     text: str
@@ -69,30 +69,30 @@ class Source(Struct, frozen=True):
     data: Json
     places: SourceSpan
     count: int
-    """Of the values in it, its aliases written out."""
+    """The number of values, with aliases expanded."""
     included: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The lines of the files that parts of the data come from, by file; the next one first."""
+    """The lines of the included files, by file; the nearest first."""
     changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
-    """By the step's id."""
+    """Changes to included steps, by id."""
     removed: Mapping[str, Position] = field(default_factory=dict)
-    """Where the steps are taken out that are here no more, by id."""
+    """Positions of the changes that remove included steps, by id."""
 
     def of_key(self, path: KeyPath) -> Position:
-        """Where the last key of the path stands, or the nearest thing around it that there is."""
+        """Return the position of the last key of the path, or of the nearest existing value around it."""
         place = self._nearest(path)
         return place.key or place.value
 
     def of_value(self, path: KeyPath) -> Position:
-        """Where the value at the path begins, or the nearest thing around it that there is."""
+        """Return the position of the value at the path, or of the nearest existing value around it."""
         return self._nearest(path).value
 
     def text_of(self, path: KeyPath) -> str | None:
-        """How the number or truth value at the path is written; None if there is none."""
+        """Return the text of the number or boolean at the path; None if there is none."""
         place = self.places.at(path)
         return place.text if place else None
 
     def below(self, path: KeyPath) -> frozenset[Position]:
-        """Where the value at the path is, and all that is in it."""
+        """Return the positions of the value at the path and of everything inside it."""
         place = self.places.at(path)
         return frozenset(at for at in place.all() if at != place.key) if place else frozenset()
 
@@ -106,11 +106,11 @@ class Source(Struct, frozen=True):
         return place
 
     def line(self, number: int) -> str:
-        """The text of a line, from 1; empty if there is none."""
+        """Return the text of a line, from 1; empty if there is none."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
     def lines_of(self, position: Position) -> tuple[str, ...]:
-        """The lines of the file that the position is in."""
+        """Return the lines of the position's file."""
         return self.included.get(position.file, self.lines)
 
 
@@ -122,7 +122,7 @@ def read_source(path: Path) -> Source:
 
 
 def parse_source(data: bytes, file: str) -> Source:
-    """Parse YAML text. Raises BadYaml with the position of what is wrong."""
+    """Parse YAML text. Raises BadYaml."""
     start = Position(file, 1, 1)
     if len(data) > limits.PIPELINE.most:
         raise BadYaml(start, f"the file has more than {limits.PIPELINE.most} bytes", "is it the right file?")
@@ -139,7 +139,7 @@ def parse_source(data: bytes, file: str) -> Source:
         return _parsed(text, file)
     except BadYaml as bad:
         lines = _lines(text)
-        if bad.position.line > len(lines):  # the end of the text is behind its last line
+        if bad.position.line > len(lines):  # the end of the text is after its last line
             bad.position = Position(file, len(lines), len(lines[-1]) + 1)
         for each in (bad, *bad.others):
             each.line = lines[each.position.line - 1]
@@ -175,7 +175,7 @@ def _parsed(text: str, file: str) -> Source:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a text as libyaml counts them, which has fewer breaks than Python."""
+    """Split a text into lines as libyaml does; Python would find more."""
     lines = _split(text)
     return lines[:-1] if len(lines) > 1 and not lines[-1] else lines
 
@@ -206,7 +206,7 @@ class _DataBuilder:
         self.count = 0
         self._characters = 0
         self.wrong: list[BadYaml] = []
-        """What is wrong with single keys: the rest is built without them."""
+        """Problems with single keys, which the data leaves out."""
 
     def build(self, node: YamlNode, place: SourceSpan, depth: int) -> Json:
         at = place.value
@@ -247,7 +247,7 @@ class _DataBuilder:
         return built
 
     def _pairs(self, node: YamlMapping, depth: int) -> list[tuple[YamlNode, YamlNode]]:
-        """Give the pairs of a mapping, and behind them those that `<<` merges into it: the first of a key counts."""
+        """Return the pairs of a mapping, then those that `<<` merges into it; the first of each key counts."""
         own: list[tuple[YamlNode, YamlNode]] = []
         merged: list[YamlNode] = []
         for key, value in node.pairs:
@@ -302,5 +302,5 @@ class _DataBuilder:
         return value
 
     def at(self, node: YamlNode) -> Position:
-        """Where a node begins."""
+        """Return the position of a node."""
         return Position(self._file, node.line, node.column)

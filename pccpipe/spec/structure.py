@@ -1,4 +1,4 @@
-"""Errors of the schema library in the user's words: each cause once, with what to write instead."""
+"""Turns errors of the schema library into problems in the user's words: each cause once, with a hint."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SPACE = " \t\r\n"
 
 
 def problems_of(validator: Draft7Validator, source: Source) -> list[Problem]:
-    """The validator's errors in the user's words: each cause once, in order of position."""
+    """Return the validator's errors in the user's words: each cause once, in order of position."""
     found: dict[tuple[Position, str], Problem] = {}
     for error in validator.iter_errors(source.data):
         for problem in _problems(error, source):
-            # One value can break several rules: the first word on it counts. What it lacks is another matter.
+            # One value can break several rules: its first problem counts. Missing keys count apart.
             lacks = str(error.validator) if error.validator in {"required", "anyOf"} else ""
             found.setdefault((problem.position, lacks), problem)
             if len(found) >= limits.PIPELINE_PROBLEMS.most:
@@ -90,7 +90,7 @@ def _missing_keys(error: ValidationError, path: KeyPath, source: Source) -> Iter
     instance = cast("dict[str, Json]", error.instance)
     known = _known_at(error)
     for key in cast("Sequence[str]", error.validator_value):
-        # A misspelt key is a problem of its own, and names this one.
+        # The problem of a misspelt key already suggests this one.
         if key not in instance and not any(nearest(name, [key]) for name in instance if name not in known):
             hint = KEY_HINTS.get((_thing(path), key), "")
             yield _problem(source, path, f"{_thing(path)} needs the key `{key}`", hint, at_key=True)
@@ -104,13 +104,13 @@ def _known_at(error: ValidationError) -> Mapping[str, object]:
 def _none_of(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
     instance = cast("dict[str, Json]", error.instance)
     options = cast("list[dict[str, list[str]]]", error.validator_value)
-    if not all("required" in option for option in options):  # in a schema of the user's
+    if not all("required" in option for option in options):  # in a user's schema
         yield _problem(source, path, *_bad_value(_best_option(error), path))
         return
     wanted = [name for option in options for name in option["required"]]
     if tuple(wanted) == BODIES:
         if "steps" in instance or any(nearest(key, BODIES) for key in instance if key not in _known_at(error)):
-            return  # told at that key
+            return  # reported at that key
         hint = f"add one of {', '.join(f'`{name}`' for name in BODIES)}"
         yield _problem(source, path, "this step does nothing", hint)
     elif "max_parallel" in instance:
@@ -124,13 +124,13 @@ def _none_of(error: ValidationError, path: KeyPath, source: Source) -> Iterator[
 
 
 def _best_option(error: ValidationError) -> ValidationError:
-    """The reason of the alternative that comes nearest: one about the value rather than its type."""
+    """Return the error of the nearest alternative: one about the value rather than its type."""
     reasons = list(error.context or [error])
     return next((reason for reason in reasons if reason.validator != "type"), reasons[0])
 
 
 def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
-    """The words for a key that is known, but not beside the others that stand there; None if those are to blame."""
+    """Return words for a known key that cannot be combined with its neighbours; None if another problem says it."""
     key = str(path[-1])
     around: Any = data
     for part in path[:-1]:
@@ -160,7 +160,7 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
         )
     if "from" in beside:
         return f"`{key}` cannot be combined with `from: {beside['from']}`", ""
-    return None  # the step lacks what it does, and is told so
+    return None  # another problem says that the step does nothing
 
 
 def _bad_names(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
@@ -226,7 +226,7 @@ def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
 
 
 def _thing(path: KeyPath) -> str:
-    """What the thing at a path is, in the user's words."""
+    """Name the thing at a path in the user's words."""
     words = [part for part in path if isinstance(part, str)]
     if not words:
         return "the file"

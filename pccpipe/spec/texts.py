@@ -1,6 +1,6 @@
-"""The meaning of single values: expressions, texts with `${{ }}` in them, scripts, and the files that they name.
+"""Checks the meaning of single values: expressions, texts with `${{ }}`, scripts, and the files that they name.
 
-Jinja2 is imported where there is something for it to read: a pipeline without expressions need not load it (20 ms).
+Jinja2 is imported only where a value needs it: a pipeline without expressions does not load it (20 ms).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _QUOTED = 'pccpipe quotes each value as one word: move the ${{ }} out, or put it
 
 
 class TooManyProblems(Exception):
-    """There are as many problems as are listed, or what is wrong makes more work than it is worth."""
+    """The problems reach the limit, or further checks would cost too much work."""
 
 
 class ValueChecker(Struct, frozen=True):
-    """Checks values of one file; what is wrong is added to `problems`."""
+    """Checks values of one file, and adds to `problems`."""
 
     source: Source
     folder: Path
     declared: Declared
     older: bool = False
-    """Take what versions before took, though it does not what it seems to."""
+    """True to accept what earlier versions accepted, although it does not do what it seems to do."""
     problems: list[Problem] = field(default_factory=list)
 
     def say(self, path: KeyPath, message: str, hint: str = "", *, at_key: bool = False) -> None:
@@ -53,14 +53,14 @@ class ValueChecker(Struct, frozen=True):
         self._say_at(self.source.of_key(path) if at_key else self.source.of_value(path), message, hint)
 
     def texts(self, path: KeyPath, values: Json, visible: Visible) -> None:
-        """A mapping of texts, such as `env:`."""
+        """Check a mapping of texts, such as `env:`."""
         for name, value in values.items() if isinstance(values, dict) else ():
             self.text((*path, name), value, visible)
             if not self.older and (words := habits.of_variable(name, value)):
                 self.say((*path, name), *words)
 
     def text(self, path: KeyPath, value: Json, visible: Visible) -> bool:
-        """A text with `${{ }}`; gives whether its syntax is right."""
+        """Check a text with `${{ }}`; return True if its syntax is right."""
         if not isinstance(value, str) or "${{" not in value:
             return True
         from pccpipe.spec import jinja
@@ -73,7 +73,7 @@ class ValueChecker(Struct, frozen=True):
         return self._analysed(path, "${{ }}", analysis, visible)
 
     def script(self, path: KeyPath, value: Json, shell: str, visible: Visible) -> None:
-        """A `run:`: no value may stand where its quotes would not hold it."""
+        """Check a `run:`: quotes must protect each value at its place."""
         if not self.older and isinstance(value, str) and (words := habits.of_script(value, shell)):
             self.say(path, *words)
         if not isinstance(value, str) or "${{" not in value or not self.text(path, value, visible):
@@ -89,7 +89,7 @@ class ValueChecker(Struct, frozen=True):
             self._say_at(at, f"unsafe place for a ${{{{ }}}}: {misplaced.why}", _QUOTED)
 
     def expression(self, path: KeyPath, value: Json, visible: Visible) -> None:
-        """An expression, with or without its delimiters."""
+        """Check an expression, with or without its delimiters."""
         if isinstance(value, str):
             from pccpipe.spec import jinja
 
@@ -100,7 +100,7 @@ class ValueChecker(Struct, frozen=True):
             self._analysed(path, what, analysis, visible)
 
     def _constant(self, path: KeyPath, text: Template) -> None:
-        """Evaluate what reads no name: it exceeds a limit now, or never."""
+        """Evaluate an expression that reads no name: it exceeds a limit now, or never."""
         try:
             text.render({})
         except ExpressionError as error:
@@ -109,24 +109,24 @@ class ValueChecker(Struct, frozen=True):
                 raise TooManyProblems from None  # each takes seconds
 
     def expression_or_plain(self, path: KeyPath, value: Json, visible: Visible) -> None:
-        """A value that may be given as an expression: `timeout: ${{ inputs.limit }}`."""
+        """Check a value that may be an expression: `timeout: ${{ inputs.limit }}`."""
         if isinstance(value, str) and "${{" in value:
             self.expression(path, value, visible)
 
     def file(self, path: KeyPath, value: Json, visible: Visible) -> None:
-        """The path of a file; one with `${{ }}` is looked for when its turn comes."""
+        """Check the path of a file; a path with `${{ }}` is looked up in the step's turn."""
         self.text(path, value, visible)
         plain = isinstance(value, str) and "${{" not in value
         if plain and (found := self._beside(path, str(value))) and not is_file(found):
             self.say(path, f"there is no file {found}")
 
     def build_context(self, path: KeyPath, value: Json) -> None:
-        """The path of a folder."""
+        """Check the path of a folder."""
         if isinstance(value, str) and (found := self._beside(path, value)) and not is_folder(found):
             self.say(path, f"there is no folder {found}")
 
     def schema(self, path: KeyPath, name: Json) -> None:
-        """The name or path of a result's schema."""
+        """Check the name or path of a result's schema, and the file."""
         if not isinstance(name, str):
             return
         if name not in BUILT_IN_RESULTS and (file := self._beside(path, name)):
@@ -142,7 +142,7 @@ class ValueChecker(Struct, frozen=True):
                 self.say(path, message, hint)
 
     def template_file(self, path: KeyPath, name: Json, visible: Visible) -> None:
-        """A template file: what is wrong in it is said at its place in that file."""
+        """Check a template file; its problems have positions in that file."""
         if not isinstance(name, str) or not (file := self._beside(path, name)):
             return
         try:
@@ -181,7 +181,7 @@ class ValueChecker(Struct, frozen=True):
         cut = any(is_cut_by_minus(chain, self.declared) for chain in analysis.references)
         for chain in analysis.references:
             if cut and chain[0] != "steps":
-                continue  # what follows a `-` that was read as minus
+                continue  # the rest of a name that a `-` cut
             for message, hint in reference_problems(chain, visible, self.declared):
                 self._say_at(place_of(chain, lines, start), message, hint, lines)
         for chain, values in analysis.comparisons if not self.older else ():
@@ -198,7 +198,7 @@ class ValueChecker(Struct, frozen=True):
 
 
 def _line_of(number: int, lines: Sequence[str], start: Position) -> Position:
-    """The place of a line of the text that begins at `start`."""
+    """Return the position of a line of the text that begins at `start`."""
     first = lines[start.line - 1][start.column - 1 :] if start.line <= len(lines) else ""
     line = start.line + number - (0 if first.startswith("|") else 1)
     if line == start.line or line > len(lines):

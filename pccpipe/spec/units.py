@@ -1,4 +1,4 @@
-"""Durations as seconds, sizes as bytes."""
+"""Reads durations as seconds, and sizes as bytes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 LONGEST = 100 * 365 * 86400.0
-"""Seconds that a longer duration means: nothing waits as long, and no clock counts much further."""
+"""The most seconds; a longer duration means this one."""
 LARGEST = 1 << 60
-"""Bytes that a larger size means: no disk has as many."""
+"""The most bytes; a larger size means this one."""
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
 def seconds(text: str | float) -> float:
-    """`15m`, `1h30m`, `500ms`, or a number of seconds. Raises ValueError."""
+    """Read `15m`, `1h30m`, `500ms`, or a number of seconds. Raises ValueError."""
     if not isinstance(text, str):
         return float(min(text, LONGEST))
     parts = _PART.findall(text)
@@ -24,7 +24,7 @@ def seconds(text: str | float) -> float:
 
 
 def tokens(text: str | int) -> int:
-    """`500k`, `2M`, or a number of tokens. Raises ValueError."""
+    """Read `500k`, `2M`, or a number of tokens. Raises ValueError."""
     if not isinstance(text, str):
         return int(text)
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kM]?)", text)
@@ -34,7 +34,7 @@ def tokens(text: str | int) -> int:
 
 
 def size(text: str | int) -> int:
-    """`512m`, `4g`, or a number of bytes; in powers of 1024, as Docker has it. Raises ValueError."""
+    """Read `512m`, `4g`, or a number of bytes, in powers of 1024 as Docker. Raises ValueError."""
     if not isinstance(text, str):
         return min(text, LARGEST)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([bkmg]?)", text.lower())

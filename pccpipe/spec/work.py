@@ -1,7 +1,7 @@
-"""Counts the work of an expression, so that a short text cannot ask for much: each operation pays for what it reads.
+"""Counts the work of an expression, so that a short text cannot cause much: each operation pays for its operands.
 
-A value costs what it is when written out: a list that has the same list in it a thousand times costs that a thousand
-times. Jinja2 has no place for this in most operations, so their operands pass a filter that nobody can name.
+A value costs its expanded size: a list that contains another list a thousand times pays for it a thousand times. Most
+operations of Jinja2 have no hook for this, so their operands pass through a filter that no text can name.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pccpipe import limits
 from pccpipe.spec.bounds import left
 
 PAID = "\0paid"
-"""The name of the filter. No text can have it: a NUL is no part of a name."""
+"""The name of the filter. No text can use it: a name cannot contain a NUL."""
 EACH = "\0each"
-"""The same for what a loop goes over: each turn costs one."""
+"""The filter for the values of a loop: each turn costs one."""
 _CHARACTERS = 16
-"""Of text that cost as much as a value."""
+"""The characters of text that cost as much as one value."""
 
 
 class WorkExceeded(SecurityError):
-    """What is evaluated exceeds a limit."""
+    """An evaluation exceeds a limit."""
 
     def __init__(self, limit: limits.Limit) -> None:
         super().__init__(limit.exceeded())
@@ -31,7 +31,7 @@ class WorkExceeded(SecurityError):
 
 
 def spend(units: int) -> None:
-    """Take from what is left. Raises TooMuch when it is used up."""
+    """Subtract from the remaining work. Raises WorkExceeded if none is left."""
     if left.units is None:
         return
     left.units -= units
@@ -40,7 +40,7 @@ def spend(units: int) -> None:
 
 
 def paid(value: object) -> object:
-    """The value, paid for; what comes one by one is paid for one by one. Raises TooMuch."""
+    """Pay for a value and return it; an iterator pays for each item as it gives it. Raises WorkExceeded."""
     if isinstance(value, Iterator):
         return _paid_each(value)
     spend(weight(value, left.units))
@@ -48,7 +48,7 @@ def paid(value: object) -> object:
 
 
 def weight(value: object, most: int | None = None) -> int:
-    """What a value costs, or a little more than `most`: then the rest is not looked at."""
+    """Return the cost of a value; stop counting soon after `most`."""
     total = 0
     waiting = [value]
     while waiting:
@@ -69,7 +69,7 @@ def weight(value: object, most: int | None = None) -> int:
 
 
 def pay_for_all(tree: nodes.Node) -> None:
-    """Let all operands in a template pay that have no other place for it: of loops, comparisons, filters, lists."""
+    """Add the filter to the operands that no hook sees: of loops, comparisons, filters and lists."""
     for node in list(tree.find_all(nodes.Node)):
         match node:
             case nodes.For():
@@ -93,7 +93,7 @@ def pay_for_all(tree: nodes.Node) -> None:
 
 
 def each(values: object) -> object:
-    """What a loop goes over, each paid for as its turn comes. Raises TooMuch."""
+    """Return the values of a loop; each pays in its turn. Raises WorkExceeded."""
     return _paid_turns(iter(values)) if hasattr(values, "__iter__") else values
 
 

@@ -1,4 +1,4 @@
-"""Values that end as text keep the text that the author wrote: `1.20` stays 1.20, and `83e2010` is no number."""
+"""Keeps the author's text of values that become text: `1.20` stays 1.20, and `83e2010` does not become a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STEPS = ("steps", "always", "parallel", "before", "after")
 
 
 def keep_texts(source: Source) -> None:
-    """Make texts of a pipeline's variables, build arguments and, where one of them has to be text, matrix values."""
+    """Make texts of variables and build arguments, and of a matrix's values if one of them must be text."""
     for path, variables in _variables(source.data, ()):
         for name, value in variables.items():
             variables[name] = _text(source, (*path, name), value)
@@ -31,12 +31,12 @@ def _text(source: Source, path: KeyPath, value: Json) -> Json:
 
 
 def _is_canonical(value: Json, text: Json) -> bool:
-    """Whether a value is no number, or one that is written as it would be shown."""
+    """Say whether a value prints as the author wrote it, or is not a number."""
     return isinstance(value, bool) or not isinstance(value, int | float) or text == str(value)
 
 
 def _variables(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Json]]]:
-    """Each mapping of texts, with its path."""
+    """Yield each mapping of texts, with its path."""
     if not path:
         yield from _mapping_at(data, (), "env")
         yield from _mapping_at(mapping(data).get("defaults"), ("defaults",), "env")
@@ -54,7 +54,7 @@ def _matrices(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Js
 
 
 def _steps(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, Json]]:
-    """Each step, and what is set of an included one."""
+    """Yield each step, and each `set:` of an included one."""
     for key in _STEPS:
         for index, step in enumerate(listed(mapping(data).get(key))):
             yield (*path, key, index), step

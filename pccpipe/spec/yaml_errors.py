@@ -1,4 +1,4 @@
-"""Errors of the YAML parser in the user's words."""
+"""Puts the YAML parser's errors into the user's words."""
 
 from __future__ import annotations
 
