@@ -12,7 +12,7 @@ PccpipeError
 ├── RecordFull          the disk that has a run's record is full: the run is left as it is, to be resumed
 ├── Lost                a command began, and how it ended can no longer be known
 ├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
-├── LimitExceeded       a stranger's data exceeds one of the limits (limits.py)
+├── LimitExceeded       a stranger's data exceeds one of the limits (limits/)
 ├── ResultError         what a step left as its result is missing or not what was asked for
 ├── Halted              work that can be done again was ended half way: by a cancel, or a time limit
 └── ActionError         a built-in action (upload, diff, ...) failed
@@ -172,7 +172,7 @@ class LimitExceeded(PccpipeError):
     """A stranger's data exceeds a limit.
 
     Args:
-        limit: the limit, from limits.py.
+        limit: the limit, from pccpipe.limits.
         where: names the data, in place of the limit's own words.
     """
 

@@ -10,7 +10,6 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 
 LEFT = {
-    "limits.py",
     "targets/container.py",
     "targets/contained.py",
 }

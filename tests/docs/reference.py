@@ -1,5 +1,5 @@
 """python -m tests.docs.reference: writes docs/reference.md from the schemas, docs/commands.md from the commands' help,
-docs/limits.md from pccpipe/limits.py, docs/default-run.svg from the default pipeline.
+docs/limits.md from pccpipe/limits/, docs/default-run.svg from the default pipeline.
 
 A test fails when one is not what this makes.
 """
@@ -79,7 +79,7 @@ def limits_page() -> str:
     """The page of all limits."""
     parts = [
         "# Every limit\n",
-        "<!-- Made by tests/docs/reference.py from pccpipe/limits.py: change that. -->\n",
+        "<!-- Made by tests/docs/reference.py from pccpipe/limits/: change that. -->\n",
         "An agent, a repository, a VM and its engine, a model's API and the author of a pipeline send data to pccpipe.",
         "No such data becomes more than this. Exceeding a limit gives one message that names it, and the `code`",
         "beside it in the record. Each is listed by who sends the data.",

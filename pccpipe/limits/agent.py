@@ -1,0 +1,135 @@
+"""Limits on what an agent, or another command of a step, leaves: results, requests, logs."""
+
+from __future__ import annotations
+
+from pccpipe.limits.limit import Limit, Unit
+from pccpipe.outcome import Code
+
+RESULT = Limit(
+    "a step's result",
+    4 << 20,
+    Unit.BYTES,
+    "A result is a report; files travel as artifacts.",
+    code=Code.RESULT_TOO_LARGE,
+)
+RESULT_ERRORS = Limit(
+    "the errors listed of a result that does not match its schema",
+    6,
+    Unit.COUNT,
+    "A person reads a few. Each has a copy of what is wrong, so thousands would take all memory.",
+)
+JSON_VALUES = Limit(
+    "the number of values in JSON",
+    100_000,
+    Unit.COUNT,
+    "Each takes up to 100 bytes of memory, whatever it takes in the file. Eight escapes in a text count as one value.",
+)
+JSON_DEPTH = Limit(
+    "the nesting in JSON", 100, Unit.COUNT, "Each level is a call in every program that reads it; browsers give up too."
+)
+JSON_DIGITS = Limit(
+    "the digits of a whole number in JSON", 100, Unit.COUNT, "The work on a number grows with the square of its length."
+)
+REQUEST_FOR_HELP = Limit(
+    "an agent's request for a person's help", 64 << 10, Unit.BYTES, "A person reads it.", code=Code.RESULT_TOO_LARGE
+)
+REQUEST_ALIASES = Limit(
+    "the aliases in an agent's request for help",
+    0,
+    Unit.COUNT,
+    "A few hundred bytes of aliases of aliases take all memory of a machine.",
+    code=Code.RESULT_TOO_LARGE,
+)
+REQUEST_DEPTH = Limit(
+    "the nesting in an agent's request for help", 10, Unit.COUNT, "It has three levels.", code=Code.RESULT_TOO_LARGE
+)
+REQUEST_INPUTS = Limit(
+    "the inputs that an agent's request for help asks for", 50, Unit.COUNT, "A person fills them in."
+)
+REQUEST = Limit(
+    "a request to the model's API",
+    64 << 20,
+    Unit.BYTES,
+    "A conversation with pictures in it has some MB; providers take 50 MB.",
+)
+REQUEST_VALUES = Limit(
+    "the number of values in a request to the model's API",
+    1_000_000,
+    Unit.COUNT,
+    "A long conversation has 50,000. Eight escapes in a text count as one value.",
+)
+REQUEST_NESTING = Limit(
+    "the nesting in a request to the model's API", 100, Unit.COUNT, "A tool's schema has some ten levels."
+)
+LARGE_REQUESTS = Limit(
+    "the requests of more than 128 KiB that a step may have on their way at once",
+    2,
+    Unit.COUNT,
+    "Each takes a process while it is read, and its size in memory; further ones wait.",
+)
+REQUEST_HERE = Limit(
+    "a request to the model's API that is read in pccpipe's own process",
+    128 << 10,
+    Unit.BYTES,
+    "A larger one is read in a process of its own, so that no other waits for it.",
+)
+APART_SECONDS = Limit(
+    "the processor time for one piece of a stranger's data",
+    10,
+    Unit.SECONDS,
+    "A request of 64 MiB takes 2; more is a regular expression that finds no end.",
+)
+APART_MEMORY = Limit(
+    "the memory for one piece of a stranger's data", 1 << 30, Unit.BYTES, "A request of 64 MiB takes 300 MB."
+)
+LOG = Limit(
+    "a command's log",
+    100 << 20,
+    Unit.BYTES,
+    "The beginning and the end are kept, the middle is counted; a person reads no more.",
+    change="`log_limit` of the step, or of `defaults`",
+)
+RUN_LOGS = Limit(
+    "all logs of a run",
+    2 << 30,
+    Unit.BYTES,
+    "A matrix of hundreds of floods must not fill the disk: beyond that, a command's log has 1 MiB.",
+    change="`log_quota` of the project file",
+)
+STEP_OUTPUT = Limit(
+    "the end of a log that `steps.ID.output` gives",
+    16 * 1024,
+    Unit.BYTES,
+    "Enough for the failure of a test, little enough for a prompt.",
+)
+MODEL_EVENTS = Limit(
+    "the events of one step that each count a call of a model",
+    1000,
+    Unit.COUNT,
+    "Each counts all calls before it as well; from then on one a second is enough.",
+)
+VIEW_QUEUE = Limit(
+    "the output that waits for a slow reader of a run's view",
+    16 << 20,
+    Unit.BYTES,
+    "The step goes on; the oldest output is left out of the view, a line counts it, and the log has it.",
+)
+WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "The rest is counted in one more; a person reads a few.")
+ESCAPE = Limit(
+    "an escape, a colour code, a terminal's title or other noise between the characters of a secret",
+    700,
+    Unit.BYTES,
+    "So much of a stream is held back until more comes; a title of 512 bytes fits.",
+)
+TERMINAL_SEQUENCE = Limit(
+    "a terminal's control sequence between the characters of a secret, from its bracket on",
+    70,
+    Unit.BYTES,
+    "A colour code has at most 20.",
+)
+ESCAPES_KNOWN = Limit(
+    "the escapes whose meaning is remembered",
+    4096,
+    Unit.COUNT,
+    "Text has few kinds of them; random bytes have any.",
+)
