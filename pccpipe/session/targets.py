@@ -308,10 +308,10 @@ class Assembly:
         """Who works on the VM when: its commands and containers run as one account, and are never both there."""
         if vm.account is None or self._turns is not None:
             return self._turns
-        from pccpipe.detached.programs import RunDir as StatePlace
+        from pccpipe.detached.programs import RunDir
         from pccpipe.targets.turns import Turns
 
-        place = StatePlace(self._run_id, vm.state, vm.account)
+        place = RunDir(self._run_id, vm.state, vm.account)
         self._turns = Turns(vm.connection, place, lambda: self._container().running(), resumes=self._resumes)
         return self._turns
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pccpipe.detached.commands import Detached
-from pccpipe.detached.programs import KILL_AFTER
-from pccpipe.detached.programs import RunDir as StatePlace
+from pccpipe.detached.programs import KILL_AFTER, RunDir
 from pccpipe.detached.proxy_port import ProxyPort
 from pccpipe.layout import LANE
 from pccpipe.machine.base import ByteStream, ProxyDoor
@@ -45,7 +44,7 @@ class LocalTarget:
         accept: Callable[[ByteStream], None] | None = None,
     ) -> None:
         self._machine = LocalMachine(withheld)
-        state = StatePlace(run_id, str(state_dir.absolute()))
+        state = RunDir(run_id, str(state_dir.absolute()))
         self._doorway = ProxyPort(self._machine, ProxyDoor(self._machine, accept), state) if accept else None
         self._workspace = workspace
         self._supervised = Supervised(self._machine, state, limit=LIMIT, kill_after=kill_after)

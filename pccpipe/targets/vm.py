@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable
 
 from pccpipe.detached.commands import Detached
-from pccpipe.detached.programs import KILL_AFTER
-from pccpipe.detached.programs import RunDir as StatePlace
+from pccpipe.detached.programs import KILL_AFTER, RunDir
 from pccpipe.detached.proxy_port import ProxyPort
 from pccpipe.detached.running import LOST_AFTER, DetachedRunning
 from pccpipe.layout import SystemDir
@@ -59,7 +58,7 @@ class VmTarget:
         self._connection = connection
         self._account = account
         self._has_workspace = has_workspace
-        place = StatePlace(run_id, self.state, account, gate)
+        place = RunDir(run_id, self.state, account, gate)
         self._turns = turns or (Turns(connection, place, resumes=True) if account else None)
         self._doorway = ProxyPort(connection, door, place) if door else None
         self._detached = Detached(

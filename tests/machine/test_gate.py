@@ -187,8 +187,8 @@ def test_a_container_that_was_made_before_the_vm_was_lost_does_not_start(
         said.append(late.stdout + late.stderr)
         original(container)
 
-    original = first.containers._start
-    monkeypatch.setattr(first.containers, "_start", start)
+    original = first.containers._starter._start
+    monkeypatch.setattr(first.containers._starter, "_start", start)
     command = first.command("echo late >/workspace/late", "late", BOX)
     with pytest.raises(Fenced):
         first.containers.start(command)

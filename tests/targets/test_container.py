@@ -19,7 +19,7 @@ from pccpipe.outcome import Reason, Stream
 from pccpipe.spec.model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.target import Chunk, Command, ContainerSettings, Exit, Running
-from pccpipe.targets import contained, container
+from pccpipe.targets import container_running, container_start
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_into, read_until, until
 from tests.testbed.vm import VM
@@ -323,7 +323,7 @@ def name_taken(vm: VM, stand: Stand) -> None:
         (paused, Reason.ENGINE_NOT_ANSWERING, "15 s"),
         (not_in_group, Reason.ENGINE_PERMISSION_DENIED, "ermission denied"),
         (without_image, Reason.IMAGE_MISSING, "No such image: bb:latest"),
-        (name_taken, Reason.NAME_TAKEN, "made by somebody else"),
+        (name_taken, Reason.NAME_TAKEN, "not created by pccpipe"),
     ],
 )
 def test_a_container_that_is_not_to_be_had_says_why_and_leaves_nothing(
@@ -428,7 +428,7 @@ def test_a_shell_that_cannot_run_never_began_a_command(
 def test_a_process_that_goes_on_finds_no_command_that_never_began(
     stand: Stand, vm: VM, image: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "BEGIN_LIMIT", 0)
+    monkeypatch.setattr(container_start, "BEGIN_LIMIT", 0)
     box = ContainerSettings(image("FROM scratch\nCOPY sh /bin/sh\n", "cp /bin/dash sh"), network="none")
     command = stand.command("echo never", container=box)
     stand.target.start(command)
@@ -589,9 +589,9 @@ def read_for(running: Running, seconds: float) -> None:
 def test_the_last_words_of_a_flood_that_cannot_be_read_in_time_are_kept(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contained, "DRAIN", 1.0)
+    monkeypatch.setattr(container_running, "DRAIN", 1.0)
     begun = stand.start("echo first words; seq 1000000; echo last words")
-    assert isinstance(begun, contained.Contained)
+    assert isinstance(begun, container_running.ContainerRunning)
     begun._disconnect()
     other = stand.again()
     other.open()
@@ -617,12 +617,12 @@ def test_what_the_engine_has_dropped_of_its_log_hides_nothing_that_comes_later(
 ) -> None:
     config = {"Type": "local", "Config": {"max-size": "1m", "max-file": "2", "compress": "false"}}
     monkeypatch.setattr(settings, "LOG_CONFIG", config)
-    monkeypatch.setattr(contained, "LOG_FILE", 900_000)
+    monkeypatch.setattr(container_running, "LOG_FILE", 900_000)
     running = stand.start(
         "seq 100000; echo middle; until [ -e go ]; do sleep 0.1; done; echo after; echo more >&2; sleep 2"
     )
     read_until(running, b"middle\n", 60)
-    assert isinstance(running, contained.Contained)
+    assert isinstance(running, container_running.ContainerRunning)
     # The engine writes its log later than it gives output.
     until(lambda: stand.shell(f"docker logs --tail 1 {name_of(stand)}") == "middle\n", 30)
     running._disconnect()

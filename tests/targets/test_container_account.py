@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from pccpipe.detached import as_account
-from pccpipe.detached.programs import RunDir as StatePlace
+from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh.connection import Connection
@@ -39,7 +39,7 @@ def opened(vm: VM) -> Iterator[tuple[Stand, VmTarget]]:
     def running() -> list[str]:
         return boxes[0].running()
 
-    turns = Turns(connection, StatePlace(run_id, state, account), running, resumes=False)
+    turns = Turns(connection, RunDir(run_id, state, account), running, resumes=False)
 
     def make() -> ContainerTarget:
         boxes.append(

@@ -173,7 +173,7 @@ def test_the_lease_of_a_run_whose_container_goes_on_is_alive(
 def test_with_an_account_the_holder_is_the_logins_and_the_account_cannot_end_it(vm: VM) -> None:
     with opened(vm) as (stand, _):
         assert isinstance(stand.target, ContainerTarget)
-        stand.target._kill_after = KILL_AFTER
+        stand.target._files._kill_after = stand.target._starter._kill_after = KILL_AFTER
         running = stand.start(ALONE, limit=LIMIT)
         read_until(running, b"ready\n")
         (line,) = holders(vm)

@@ -31,7 +31,7 @@ from pccpipe.machine.script import parse_facts
 from pccpipe.outcome import Place as Where
 from pccpipe.outcome import Reason
 from pccpipe.target import Command, Isolation
-from pccpipe.targets.contained import had_its_time
+from pccpipe.targets.container_exit import reached_limit
 from pccpipe.values import Json
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.listing import list_tree
@@ -278,5 +278,5 @@ def test_a_time_without_sense_is_no_time_limit() -> None:
             "State": state,
             "Config": {"Labels": {LIMIT_LABEL: limit}},
         }
-        assert not had_its_time(account, 143)
-        assert not had_its_time(account, 0)
+        assert not reached_limit(account, 143)
+        assert not reached_limit(account, 0)

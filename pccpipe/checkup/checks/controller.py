@@ -19,7 +19,7 @@ from pccpipe.checkup.context import CheckContext
 from pccpipe.errors import Unavailable
 from pccpipe.machine.listening import listen_at
 from pccpipe.machine.local import LocalMachine
-from pccpipe.targets.container import LEAST_FREE
+from pccpipe.targets.container_files import LEAST_FREE
 from pccpipe.workspace.names import takes_for_one
 
 TESTED = ((3, 11), (3, 12), (3, 13))

@@ -11,7 +11,7 @@ from pccpipe.checkup.context import CheckContext
 from pccpipe.layout import SYSTEM
 from pccpipe.machine.answers import df_column, number_or_none
 from pccpipe.outcome import IsolationMode
-from pccpipe.targets.container import LEAST_FREE, LEAST_INODES
+from pccpipe.targets.container_files import LEAST_FREE, LEAST_INODES
 from pccpipe.values import cut
 
 LITTLE_DISK = 2 * 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pccpipe.docker_api.settings import LIMIT_LABEL
-from pccpipe.targets.contained import had_its_time
+from pccpipe.targets.container_exit import reached_limit
 from pccpipe.values import Json
 
 
@@ -28,12 +28,12 @@ def account(began: int, ended: int, limit: str = "40") -> dict[str, Json]:
         (1, 30, 143, False),
     ],
 )
-def test_a_container_had_its_time_also_if_its_start_was_noted_late(
+def test_a_container_reached_limit_also_if_its_start_was_noted_late(
     began: int, ended: int, code: int, over: bool
 ) -> None:
-    assert had_its_time(account(began, ended), code) is over
+    assert reached_limit(account(began, ended), code) is over
 
 
 def test_what_an_engine_does_not_say_is_no_limit() -> None:
-    assert not had_its_time(None, 143)
-    assert not had_its_time(account(1, 41, "soon"), 143)
+    assert not reached_limit({}, 143)
+    assert not reached_limit(account(1, 41, "soon"), 143)
