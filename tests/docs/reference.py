@@ -27,7 +27,7 @@ HEAD = """# Every key
 
 <!-- Made by tests/docs/reference.py from schemas/: change those. -->
 
-What may stand in a pipeline and in a project file. An editor shows the same when it knows the schemas.
+The keys of pipelines, project files and agents' results. An editor that knows the schemas shows the same.
 """
 FILES = {
     "A pipeline": "pipeline.schema.json",

@@ -82,12 +82,12 @@ def test_check_jsonschema_says_the_same(tmp_path: Path) -> None:
     ("word", "says"),
     [
         ("timeout:", "The time limit. Without one: 6 h"),
-        ("on: container", "Where the command runs: on this machine"),
+        ("on: container", "The place of the command: this machine"),
         ("fallback:", "when the place of"),
-        ("network:", "What the container reaches."),
-        ("repeat:", "again and again until a condition holds"),
+        ("network:", "The container's network."),
+        ("repeat:", "in rounds until a condition holds"),
         ("from:", "An environment variable, a file, or a command's output."),
-        ("always:", "whatever happened"),
+        ("always:", "even after a failure or a cancel"),
     ],
 )
 def test_a_key_explains_itself(editor: LanguageServer, word: str, says: str) -> None:
