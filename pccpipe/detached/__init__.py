@@ -1,1 +1,1 @@
-"""Commands on a machine that outlive their connection: lanes, in shell, and who speaks to them."""
+"""Commands on a machine that outlive their connection: lanes, in shell, and the code that talks to them."""

@@ -1,4 +1,4 @@
-"""What pccpipe does on a machine as the account that the workspace's code runs as, and for it."""
+"""Works on a machine as the account that runs the code of steps: makes its folders, sweeps its processes."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from pccpipe.outcome import Reason
 
 _FILES = ("tools.sh", "account.sh")
 LEFT, OUT_OF_REACH = 4, 5
-"""Exit codes of `prepare`'s script: the sweep has left processes; the account does not come to the folder `.system`."""
+"""Exit codes of the script of `prepare`: the sweep left processes; the account cannot reach the folder `.system`."""
 
 
 Working: TypeAlias = Callable[[], AbstractContextManager[None]]
-"""Within its block no sweep takes what pccpipe itself has running as the account."""
+"""A block in which no sweep kills what pccpipe itself runs as the account."""
 
 
 class AccountMachine:
-    """A `Machine` on which all is done as the account; so nothing that its processes left leads the login anywhere."""
+    """A `Machine` that does everything as the account, so the login follows nothing that the account's code left."""
 
     def __init__(self, machine: Machine, account: Account, working: Working = contextlib.nullcontext) -> None:
         self._machine = machine
@@ -64,7 +64,7 @@ class AccountMachine:
 
 
 class _AtWork:
-    """A `Process` that is at work until it is closed."""
+    """A `Process` that keeps sweeps away until it is closed."""
 
     def __init__(self, process: Process, work: contextlib.ExitStack) -> None:
         self._work = work
@@ -121,14 +121,14 @@ def prepare(
 
 
 def processes_left(host: str, name: str, names: str) -> Unavailable:
-    """Give the error for processes of the account that a sweep could not kill."""
-    # One that ends what sweeps, or is under a new number with each look, has no name here.
-    words = f"{host}: processes of {name} cannot be killed: {names or 'they end what is to end them'}"
-    return Unavailable(Reason.PROCESSES_LEFT, words, f"end them as root on the VM: pkill -KILL -u {name}")
+    """Make the error for processes of the account that a sweep could not kill."""
+    # A process that kills the sweep, or has a new number at each look, has no name here.
+    words = f"{host}: processes of {name} cannot be killed: {names or 'they kill the process that sweeps them'}"
+    return Unavailable(Reason.PROCESSES_LEFT, words, f"as root on the VM: pkill -KILL -u {name}")
 
 
 def leave(machine: Machine, account: Account, root: str, run_id: str) -> bool:
-    """Sweep the account, and close what the run keeps to it; whether nothing of it is left.
+    """Sweep the account, and close the run's folders to it; return whether no process is left.
 
     Raises `Unavailable`, ConnectionError, TimeoutError.
     """
@@ -136,14 +136,14 @@ def leave(machine: Machine, account: Account, root: str, run_id: str) -> bool:
 
 
 def remove(machine: Machine, name: str, root: str, run_id: str) -> None:
-    """Remove what an earlier run of this name has left in the account's folders. Raises as `leave`."""
+    """Remove what an earlier run of this name left in the account's folders. Raises as `leave` does."""
     machine.run(_script(name, machine.facts.uid, root, run_id, "pcc_remove"))
 
 
 class Processes(Struct, frozen=True):
     """The account's processes outside of containers, in words such as `2 processes (sleep, sh)`; "" for none.
 
-    `after` are those that a sweep has left.
+    `after` names those that a sweep left.
     """
 
     before: str
@@ -151,12 +151,12 @@ class Processes(Struct, frozen=True):
 
 
 def processes(machine: Machine, name: str, root: str, *, kill: bool) -> Processes:
-    """Name the account's processes that are in no container, and end them if so asked. Raises `Unavailable`."""
+    """Name the account's processes outside containers; with `kill`, also kill them. Raises `Unavailable`."""
     call = f"pcc_spared='[0-9a-f]{{64}}'\npcc_report {'kill' if kill else ''}"
     done = reconnecting(machine, lambda: machine.run(_script(name, machine.facts.uid, root, "", call)))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
-        raise Unavailable(Reason.START_REFUSED, f"{machine.host}: the processes of {name} cannot be looked at: {words}")
+        raise Unavailable(Reason.START_REFUSED, f"{machine.host}: cannot list the processes of {name}: {words}")
     before, after, *_ = [*done.stdout.decode(errors="replace").splitlines(), "", ""]
     return Processes(_counted(before), _counted(after))
 

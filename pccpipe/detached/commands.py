@@ -1,4 +1,4 @@
-"""Runs a run's commands on a machine so that they need neither the connection nor pccpipe to go on."""
+"""Runs the commands of a run on a machine; they keep running without the connection, and without pccpipe."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DOUBT_LIMIT = 30.0
 
 
 class Detached:
-    """Safe from many threads.
+    """The commands of a run on one machine. Thread-safe.
 
     Args:
         limit: how many commands may run at a time; further ones wait.
-        lost_after: seconds for which the machine may stay away before a command on it counts as lost.
-        kill_after: seconds between TERM and KILL when a command's own limit passes.
-        owns_workspace: the workspace is pccpipe's own: a command does not begin where it is gone, or a link now.
+        lost_after: seconds without an answer of the machine after which its commands count as lost.
+        kill_after: seconds between TERM and KILL at the command's own time limit.
+        owns_workspace: the workspace is pccpipe's own. A command begins only if it exists, and is not a link.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Detached:
         self._lanes.control.open()
 
     def take_over(self) -> None:
-        """Another process of the run had commands here: what it left is `close`'s too."""
+        """Make `close` also remove what another process of the run left here."""
         self._lanes.control.was_opened = True
 
     def start(self, command: Command, workspace: str, isolation: Isolation) -> DetachedRunning:
         """Begin a command in a workspace.
 
-        Raises `Unavailable`, `Refused`, WorkspaceGone: only if it certainly never began.
+        Raises `Unavailable`, `Refused`, WorkspaceGone, but only if the command certainly never began.
         """
         while True:
             lane = self._lanes.take(command.limit)
@@ -93,7 +93,7 @@ class Detached:
             return DetachedRunning(self._lanes, ref, isolation, begun_on, self._lost_after)
 
     def find(self, command_id: str, isolation: Isolation) -> DetachedRunning | None:
-        """A command that another process of the run began and could not note any more. Raises `Unavailable`."""
+        """Find a command that another process of the run began without recording it. Raises `Unavailable`."""
         self._lanes.control.open()
         answer = reconnecting(
             self._machine, lambda: self._lanes.control.ask(lambda mark: programs.seek(mark, command_id))
@@ -103,7 +103,7 @@ class Detached:
         return self.attach(self._claimed(command_id, answer).token(), isolation)
 
     def _claimed(self, command_id: str, answer: str) -> CommandRef:
-        """Give what a claim says of a command: its mark, the offsets of its output, its lane. Raises Nonsense."""
+        """Read the claim of a command: its mark, the offsets of its output, its lane. Raises Nonsense."""
         match answer.split(" ", 3):
             case [mark, stdout, stderr, folder] if _MARK.fullmatch(mark) and self._is_lane(folder):
                 host = self._machine.host
@@ -116,7 +116,7 @@ class Detached:
         return bool(re.fullmatch(re.escape(self._place.state) + f"/{LANE}[0-9a-f]{{16}}", folder))
 
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
-        """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
+        """Follow a command that began earlier, from its first byte. Raises `Unavailable`, `Lost`."""
         ref = CommandRef.of(token)
         self._lanes.control.open()
         lane = reconnecting(
@@ -129,15 +129,15 @@ class Detached:
         return running
 
     def leave(self) -> None:
-        """Close what this process has open, and leave all that the run has on the machine. Never raises."""
+        """Close what this process has open, and leave the run's things on the machine. Never raises."""
         self._lanes.leave()
 
     def close(self) -> tuple[str, ...]:
-        """End and remove everything that the run has on the machine; what is left. Idempotent; never raises."""
+        """Remove everything of the run from the machine; return words on what is left. Idempotent; never raises."""
         return self._lanes.close()
 
     def _may_have_begun(self, ref: CommandRef) -> bool:
-        """Whether a command began whose lane was lost at that moment; if it did not, then it never will."""
+        """Return whether a command began although its lane broke; one that did not begin will never do so."""
         control = self._lanes.control
         try:
             answer = retrying(lambda: control.ask(lambda mark: programs.void(mark, ref.id, ref.mark)), DOUBT_LIMIT)

@@ -1,4 +1,4 @@
-"""The control lane: an sh beside the lanes that ends, asks after and removes commands. It takes short programs only."""
+"""Ends, checks and removes commands, through an sh beside the lanes that takes short programs only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Control:
-    """Opened when first used, and again when it was lost. Safe from many threads."""
+    """The control lane of a run. It opens at its first use, and again after it broke. Thread-safe."""
 
     def __init__(self, machine: Machine, place: RunDir) -> None:
         self._machine = machine
@@ -27,24 +27,24 @@ class Control:
         self._shell: LaneShell | None = None
         self._closed = False
         self.was_opened = False
-        """Whether there may be anything of the run on the machine."""
+        """True if the machine may have something of the run."""
 
     def open(self) -> None:
-        """Raises `Unavailable`."""
+        """Open it, if it is not open. Raises `Unavailable`."""
         with self._lock:
             self._open()
 
     def send(self, program: bytes) -> None:
-        """Have a program run. Raises `Unavailable`, ConnectionError."""
+        """Run a program. Raises `Unavailable`, ConnectionError."""
         self._use(lambda shell: shell.send(program))
 
     def ask(self, make_program: Callable[[str], bytes]) -> str:
-        """Have a program run; its answer, behind the mark it is made with. Raises `Unavailable`, ConnectionError."""
+        """Run the program made for a mark; return its answer. Raises `Unavailable`, ConnectionError."""
         mark = new_mark()
         return self._use(lambda shell: shell.ask(make_program(mark), mark))
 
     def close(self) -> None:
-        """End it for good: from now on every call raises `Unavailable`."""
+        """End it for good: every later call raises `Unavailable`."""
         with self._lock:
             self._closed = True
             if self._shell:
@@ -52,7 +52,7 @@ class Control:
                 self._shell = None
 
     def _use(self, use: Callable[[LaneShell], T]) -> T:
-        """Every program here may run twice without harm, so one whose shell has died goes to a new one."""
+        """Use the shell, and repeat that in a new one if it died: every program here is safe to run twice."""
 
         def use_once() -> T:
             shell = self._open()

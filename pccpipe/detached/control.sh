@@ -1,5 +1,5 @@
-# The control lane: an sh that ends, asks after and removes commands. Its programs are short, and what takes longer goes on in
-# a process of its own, so that the next one is read at once. Which files there are, lane.sh says.
+# The control lane: an sh that ends, checks and removes commands. Its programs are short. Longer work runs in a process of its
+# own, so that the shell reads the next program at once. lane.sh lists the files.
 
 pcc_open_control() {
   umask 077
@@ -12,16 +12,16 @@ pcc_open_control() {
     exit 1
   fi
   pcc_answer "$pcc_reply" yes
-  # Kept open, as the end of its stderr would look like the end of this shell.
+  # It keeps stderr open, because the end of stderr would look like the end of this shell.
   exec 9>&2 2>/dev/null
 }
 
-pcc_use_owner() { # ID: sets pcc_user to whom the command's processes belong
+pcc_use_owner() { # ID: sets pcc_user to the owner of the command's processes
   pcc_user=
   [ ! -e "$pcc_state/commands/$1.sudo" ] || pcc_user=$pcc_account
 }
 
-pcc_stop() { # ID TENTHS: TERM now, KILL after so many tenths of a second; a second call only brings its own KILL
+pcc_stop() { # ID TENTHS: sends TERM now, and KILL after TENTHS of a second; a second call only adds its own KILL
   pcc_command=$pcc_state/commands/$1 pcc_tag=PCCPIPE_STEP=$pcc_run/$1/ pcc_kill=$2
   pcc_use_owner "$1"
   jobs >/dev/null
@@ -44,7 +44,7 @@ pcc_stop_now() {
       sleep 0.05
       pcc_ticks=$((pcc_ticks + 1))
     done
-    # `timeout` passes it on to the group; once it has ended, the group is told directly.
+    # `timeout` passes the signal on to the group. Once `timeout` has ended, the signal goes to the group directly.
     pcc_kill -TERM "$pcc_group" || pcc_kill -TERM "-$pcc_group"
     pcc_signal_tagged TERM
   fi
@@ -52,18 +52,18 @@ pcc_stop_now() {
   while [ $pcc_ticks -lt "$pcc_kill" ]; do
     sleep 0.1
     pcc_ticks=$((pcc_ticks + 1))
-    # Without the file the command was discarded.
+    # A missing pid file means that the command was discarded.
     [ -e "$pcc_command.ended" ] || [ -e "$pcc_command.killed" ] || [ ! -e "$pcc_command.pid" ] && exit
   done
   pcc_kill -KILL "-$pcc_group" || pcc_kill -KILL "$pcc_group"
-  # Twice: the first look may have missed a child that was being born.
+  # Twice, because the first look may have missed a child that was just starting.
   pcc_signal_tagged KILL
   sleep 0.05
   pcc_signal_tagged KILL
   true >"$pcc_command.killed"
 }
 
-pcc_is_starting() { # PID, of a `timeout`: told to end while it is still in fork(), it ends alone and leaves the command behind
+pcc_is_starting() { # PID: succeeds while a `timeout` may be in fork(); a TERM would then end it alone, and leave the command
   read -r pcc_line <"/proc/$1/stat" || return 1
   set -- ${pcc_line##*) }
   [ "$1" = R ] || [ "$1" = D ]
@@ -93,7 +93,7 @@ pcc_discard_lane() { # FOLDER
   rm -rf "$1" </dev/null >/dev/null 9>&- &
 }
 
-pcc_end_run() { # whatever is left of the run, cats and tails too, and all that is kept of it
+pcc_end_run() { # kills the rest of the run, with cats and tails, and removes its files
   exec 2>/dev/null
   pcc_tools
   pcc_tag=PCCPIPE_STEP=$pcc_run/ pcc_group=
@@ -105,13 +105,13 @@ pcc_end_run() { # whatever is left of the run, cats and tails too, and all that 
   for pcc_signal in TERM KILL KILL KILL; do
     pcc_tagged || break
     pcc_signal_tagged $pcc_signal
-    # Ours end at once; what is somebody's own gets a moment before it is killed.
+    # pccpipe's own processes end at once. Processes of a step get a moment before KILL.
     for pcc_tick in 1 2 3 4 5; do
       pcc_tagged || break 2
       sleep 0.02
     done
   done
-  # What ends at this moment may still write a file there.
+  # A process that is just ending may still write a file there.
   for pcc_tick in 1 2 3 4 5; do
     rm -rf "$pcc_state" && break
     sleep 0.02
@@ -129,7 +129,7 @@ pcc_is_alive() { # MARK ID
   if pcc_is_supervised "$2"; then pcc_answer "$1" yes; else pcc_answer "$1" no; fi
 }
 
-pcc_seek() { # MARK ID: the mark of a command that began, the offsets of its output and its lane; or none
+pcc_seek() { # MARK ID: answers the mark of a command that began, the offsets of its output, and its lane; or none
   pcc_seen=none
   pcc_await "$pcc_state/commands/$2"
   for pcc_claim in "$pcc_state/commands/$2".claim-*; do
@@ -138,7 +138,7 @@ pcc_seek() { # MARK ID: the mark of a command that began, the offsets of its out
   pcc_answer "$1" "$pcc_seen"
 }
 
-pcc_void() { # MARK ID ITS_MARK: make sure that a command never begins, if it has not
+pcc_void() { # MARK ID ITS_MARK: makes sure that a command never begins, if it has not begun
   set -C
   pcc_void=begun
   true >"$pcc_state/commands/$2.claim-$3" && pcc_void=void
@@ -146,12 +146,12 @@ pcc_void() { # MARK ID ITS_MARK: make sure that a command never begins, if it ha
   pcc_answer "$1" $pcc_void
 }
 
-pcc_measure() { # MARK FOLDER: the bytes of a lane's spools
+pcc_measure() { # MARK FOLDER: answers the sizes of a lane's spools
   pcc_sizes=$(stat -c %s "$2/out" "$2/err") || pcc_sizes=
   pcc_answer "$1" "$(printf '%s ' $pcc_sizes)"
 }
 
-pcc_punch() { # FILE START SIZE: frees the disk of these bytes; their place in the file stays
+pcc_punch() { # FILE START SIZE: frees the disk of these bytes; the file keeps its length
   pcc_find fallocate || return 0
   "$pcc_found" --punch-hole --offset "$2" --length "$3" "$1" </dev/null >/dev/null
 }

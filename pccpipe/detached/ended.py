@@ -1,4 +1,4 @@
-"""What is asked of a command that has ended, wherever it ran: the files that it left, and the name of its signal."""
+"""Reads what a command left on a VM or in a container: its files, and the name of its signal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _NAMES = (
     " XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
 )
 _SIGNALS = dict(enumerate(_NAMES.split(" "), start=1))
-"""Of Linux on x86, ARM and most others (signal(7))."""
+"""The numbers of Linux on x86, ARM and most others (signal(7))."""
 
 
 def fetch_file(machine: Machine, place: RunDir, command_id: str, name: str, limit: int, lost_after: float) -> bytes:
-    """A plain file of the command's PCC_OUT; asked for again while the machine is away.
+    """Fetch a regular file of the command's PCC_OUT, and retry while the machine is unreachable.
 
-    Raises `ResultError` as `Running.fetch` does, `Lost` when the machine stays away for `lost_after` seconds.
+    Raises `ResultError` as `Running.fetch` does, `Lost` after `lost_after` seconds without an answer.
     """
     script = programs.fetch(place, command_id, name, limit)
     try:
@@ -36,14 +36,14 @@ def fetch_file(machine: Machine, place: RunDir, command_id: str, name: str, limi
         case 3:
             raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
         case 4:
-            raise ResultError(f"{name} in PCC_OUT is no plain file")
+            raise ResultError(f"{name} in PCC_OUT is not a regular file")
         case _:
             raise ResultError(f"{name} cannot be read: {done.stderr.decode(errors='replace').strip()}")
 
 
 def signal_name(code: int) -> str | None:
-    """`KILL` for 137: which of Linux's signals an exit code stands for, in the shell's convention.
+    """Return the signal of Linux that an exit code means by the shell's convention: `KILL` for 137.
 
-    Commands on a VM and in containers are Linux's, whatever numbers the signals have here.
+    Commands on a VM and in containers run on Linux, whatever numbers the signals have on this machine.
     """
     return _SIGNALS.get(code - 128)

@@ -1,7 +1,7 @@
-# How a lane sees to the end of its command: of the command's process group, of what left that, and of the output. tools.sh
-# and lane.sh come before this text.
+# Ends a command of a lane: its process group, the processes that left that, and its output. tools.sh and lane.sh come before
+# this text.
 
-pcc_may_have_children() { # not if nobody made a process since it began but for its own two, `timeout` and its shell
+pcc_may_have_children() { # fails if no process began since then but the command's own two, `timeout` and its shell
   if [ -n "$pcc_user" ]; then
     pcc_has_processes
     return
@@ -11,11 +11,11 @@ pcc_may_have_children() { # not if nobody made a process since it began but for 
   [ "$pcc_code" -ge 128 ] || [ $pcc_made -lt 0 ] || [ $pcc_made -gt 2 ]
 }
 
-pcc_is_being_stopped() { # someone else gives it its time, then kills it
+pcc_is_being_stopped() { # succeeds while pcc_stop gives it its grace period
   [ -e "$pcc_command.stop" ] && [ ! -e "$pcc_command.killed" ]
 }
 
-pcc_end_group() { # what is left of the command's group may finish in 2 s; after a time limit, in KILL_AFTER
+pcc_end_group() { # gives the rest of the command's group 2 s; after a time limit, KILL_AFTER
   pcc_term=20
   [ $pcc_timed = t ] && pcc_term=$((${pcc_patience%.*} * 10))
   pcc_ticks=0
@@ -32,18 +32,18 @@ pcc_end_group() { # what is left of the command's group may finish in 2 s; after
   done
 }
 
-pcc_has_group() { # is there a process of the command's group?
+pcc_has_group() { # succeeds if the command's group has a process
   if [ -n "$pcc_user" ]; then
     [ -n "$pcc_group" ] && pcc_has_processes || return
   fi
   pcc_kill -0 "-$pcc_group"
 }
 
-pcc_has_escaped() { # did something leave the group that does not end by itself in a moment?
+pcc_has_escaped() { # succeeds if a process left the group and does not end by itself in a moment
   pcc_may_have_children && ! pcc_is_being_stopped && pcc_tagged && sleep 0.3 && pcc_tagged
 }
 
-pcc_end_escaped() { # what left the group (setsid, a double fork): known by its environment, or by holding the FIFOs
+pcc_end_escaped() { # ends processes that left the group (setsid, a double fork); it knows them by their environment, or by the FIFOs
   pcc_ticks=0
   while pcc_tagged || pcc_is_copying; do
     case $pcc_ticks in
@@ -53,7 +53,7 @@ pcc_end_escaped() { # what left the group (setsid, a double fork): known by its 
       pcc_kill_holders
       ;;
     40)
-      # Somebody else's process holds the output, and for that reason this lane can't be used again.
+      # A foreign process holds the FIFOs, so this lane can't be used again.
       pcc_give_up
       return
       ;;
@@ -63,10 +63,10 @@ pcc_end_escaped() { # what left the group (setsid, a double fork): known by its 
   done
 }
 
-pcc_is_copying() { # does a cat still read a FIFO, and is that still for this command?
+pcc_is_copying() { # succeeds while a cat still reads a FIFO for this command
   for pcc_path in "/proc/$pcc_cat_out/fd/"* "/proc/$pcc_cat_err/fd/"*; do
     if [ "$pcc_path" -ef o ] || [ "$pcc_path" -ef e ]; then
-      # The next command puts its mark there before it opens the FIFOs.
+      # The next command writes its mark there before it opens the FIFOs.
       read -r pcc_line <t
       case $pcc_line in
       *"$pcc_mark"*) return 0 ;;
@@ -91,7 +91,7 @@ pcc_kill_holders() {
   done
 }
 
-pcc_give_up() { # end the spools ourselves
+pcc_give_up() { # ends the spools in place of the cats
   pcc_is_copying || return
   printf '\036%s %-4s d\n' "$pcc_mark" "$pcc_code" 1<>t
   pcc_finish_spool "$pcc_cat_out" o out

@@ -1,4 +1,4 @@
-"""A lane, from this side: a persistent sh on a machine, which runs commands detached, one at a time (see lane.sh)."""
+"""Talks to a lane: a persistent sh on a machine that runs commands detached, one at a time (see lane.sh)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 def new_mark() -> str:
-    """A word that nobody can guess."""
+    """Return a word that nobody can guess."""
     return secrets.token_hex(16)
 
 
 class LaneShell:
-    """An sh to which programs are sent, and which answers. Raises ConnectionError when it has ended."""
+    """An sh that takes programs and answers. Its methods raise ConnectionError once it has ended."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -37,21 +37,21 @@ class LaneShell:
         process.settimeout(ANSWER_TIMEOUT)
 
     def send(self, program: bytes) -> None:
-        """Send a program that gives no answer."""
+        """Send a program without an answer."""
         self._process.sendall(program)
 
     def ask(self, program: bytes, mark: str) -> str:
-        """Send a program, and wait for the answer that it gives behind `mark`. Raises TimeoutError, ConnectionError."""
+        """Send a program, and return the answer behind `mark`. Raises TimeoutError, ConnectionError."""
         self.send(program)
         self._read_until(Stream.STDOUT, b"\x1e" + mark.encode() + b" ")
         return self._read_until(Stream.STDOUT, b"\x1e\n").decode(errors="replace")
 
     def close(self) -> None:
-        """Close the shell's stdin, at which it ends; what it began goes on."""
+        """Close the shell's stdin, which ends it. Its commands keep running."""
         self._process.close()
 
     def _read_until(self, stream: Stream, end: bytes) -> bytes:
-        """What comes on a stream before `end`; what comes after it stays unread."""
+        """Read a stream up to `end`, and leave the rest unread."""
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while end not in self._unread[stream]:
             if time.monotonic() > deadline:
@@ -59,7 +59,7 @@ class LaneShell:
             for readable in self._readable(1.0):
                 data = self._receive(readable)
                 if not data and readable is not stream:
-                    # The shell has ended, but what it said before may still be on its way.
+                    # The shell has ended, but its last output may still be on its way.
                     time.sleep(0.005)
                 elif not data:
                     said = b"".join(self._unread.values()).decode(errors="replace").strip()
@@ -80,22 +80,22 @@ class Lane(LaneShell):
     """A lane that shows a command's output. One thread uses it at a time.
 
     Args:
-        folder: its own, or for a lane that only shows a command of another lane, that one's.
-        offsets: how many bytes of its two spools are not to be shown.
+        folder: its own folder, or that of the other lane whose command it only shows.
+        offsets: how many bytes of its two spools it skips.
     """
 
     def __init__(self, process: Process, folder: str, offsets: Offsets = (0, 0)) -> None:
         super().__init__(process)
         self.folder = folder
         self.ended: Trailer | None = None
-        """For a lane that shows a command whose supervisor had ended before: how, as far as it said."""
+        """The end of the command, for a lane that shows one whose supervisor ended before."""
         self.restarted = False
-        """Whether the machine was restarted since that command began."""
+        """True if the machine was restarted since that command began."""
         self._received = dict(zip(Stream, offsets, strict=True))
 
     @classmethod
     def open(cls, machine: Machine, place: RunDir) -> Lane:
-        """A new lane. Raises `Unavailable`, ConnectionError, TimeoutError."""
+        """Open a new lane. Raises `Unavailable`, ConnectionError, TimeoutError."""
         lane = cls(machine.popen("exec sh"), f"{place.state}/{LANE}{secrets.token_hex(8)}")
         mark = new_mark()
         lane._opened(machine, programs.open_lane(place, mark, lane.folder), mark)
@@ -103,9 +103,9 @@ class Lane(LaneShell):
 
     @classmethod
     def attached(cls, machine: Machine, place: RunDir, folder: str, command_id: str, offsets: Offsets) -> Lane:
-        """A lane that shows a command of the lane in `folder`; it ends by itself if the command has ended.
+        """Open a lane that shows a command of the lane in `folder`. It ends by itself if the command has ended.
 
-        Raises `Unavailable`, ConnectionError, TimeoutError; `Lost` if the machine knows nothing of the command.
+        Raises `Unavailable`, ConnectionError, TimeoutError; `Lost` if the machine does not know the command.
         """
         lane = cls(machine.popen("exec sh"), folder, offsets)
         mark = new_mark()
@@ -121,7 +121,7 @@ class Lane(LaneShell):
 
     @property
     def offsets(self) -> Offsets:
-        """How many bytes of its spools came here: where the next command's output begins."""
+        """The number of bytes that came from each spool: the next command's output begins there."""
         return self._received[Stream.STDOUT], self._received[Stream.STDERR]
 
     @property
@@ -141,16 +141,16 @@ class Lane(LaneShell):
             case "workspace_gone":
                 raise gone(machine.host, workspace)
             case "workspace_link":
-                raise replaced(machine.host, workspace, "no command runs in what it leads to")
+                raise replaced(machine.host, workspace, "pccpipe runs no command through it")
             case _:
                 return True
 
     def ready(self, timeout: float) -> list[Stream]:
-        """The streams that can be read, after waiting for at most `timeout` seconds."""
+        """Wait up to `timeout` seconds for output; return the streams that have some."""
         return [stream for stream, unread in self._unread.items() if unread] or self._readable(timeout)
 
     def read(self, stream: Stream) -> bytes:
-        """What there is of a stream; empty if the lane has ended. Raises ConnectionError."""
+        """Read the available output of a stream; empty if the lane has ended. Raises ConnectionError."""
         data, self._unread[stream] = self._unread[stream], b""
         data = data or self._receive(stream)
         self._received[stream] += len(data)
@@ -159,7 +159,7 @@ class Lane(LaneShell):
     def _opened(self, machine: Machine, program: bytes, mark: str) -> str:
         try:
             answer = understood(machine, self.ask(program, mark))
-            # A login's start-up files may have talked before.
+            # The start-up files of the login may have printed before.
             self._read_until(Stream.STDERR, b"\x1e" + mark.encode() + b"\n")
             return answer
         except BaseException:
@@ -168,7 +168,7 @@ class Lane(LaneShell):
 
 
 def understood(machine: Machine, answer: str) -> str:
-    """A lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`."""
+    """Return a lane's answer, unless it is a refusal. Raises `Unavailable`, `Lost`."""
     word, _, words = answer.partition(" ")
     match word:
         case "missing":
@@ -180,6 +180,6 @@ def understood(machine: Machine, answer: str) -> str:
         case "removed":
             raise Lost(f"{machine.host}: the folder {words.strip()} was removed while the run went on")
         case "gone":
-            raise Lost(f"{machine.host} knows nothing of the command any more")
+            raise Lost(f"{machine.host} no longer knows the command")
         case _:
             return answer

@@ -1,29 +1,35 @@
-# A lane: a persistent sh that runs commands detached, one at a time, and shows what they write.
+# A lane: a persistent sh that runs commands detached, one at a time, and shows their output.
 #
-# It reads programs on its stdin (pccpipe/detached/programs.py writes them) and must work in dash, bash and busybox sh, with
-# GNU coreutils and grep beside it. tools.sh comes before it.
+# It reads programs on its stdin (pccpipe/detached/programs.py writes them). It must work in dash, bash and busybox sh, with GNU
+# coreutils and grep beside it. tools.sh comes before this text, ending.sh after it.
 #
 #   command -> FIFOs o,e -> two `cat` -> spool files out,err (append only) -> two `tail -f` -> this shell's stdout, stderr
 #
-# FIFOs, because a command may reopen /dev/stdout, and that would truncate a plain file. Spools, because the command and
-# what it says must outlive the connection. A `cat` reads a FIFO to its end (the command has ended, and whoever else held it)
-# and then the trailer file t, so the trailer in a spool says: this was all, and so it ended. Until the command has ended the
-# trailer says `lost`: that is what stays should the lane be killed. `cat o t o t ...` serves many commands, because opening a
-# FIFO waits for its next writer.
+# The FIFOs are there because a command may reopen /dev/stdout, and that would truncate a regular file. The spools are there because
+# the command and its output must outlive the connection. A `cat` reads a FIFO to its end, when the command and all other writers
+# have ended, and then the trailer file t. So the trailer in a spool says that the output is complete, and how the command ended.
+# Until the command ends, the trailer says `lost`, for the case that something kills the lane. `cat o t o t ...` serves many commands,
+# because opening a FIFO waits for its next writer.
 #
-# The lane waits for its command in the foreground: what a shell starts with `&` can't get SIGINT and SIGQUIT back. So while
-# it runs nothing else is read, and the lane outlives its connection until the command has ended.
+# The lane waits for its command in the foreground, because a process that a shell starts with `&` can't get SIGINT and SIGQUIT back.
+# While the command runs, the lane therefore reads nothing else, and it outlives its connection.
 #
-# A command of the account (pcc_user) has sudo between the lane and itself. Its text reaches it through a FIFO that a helper of
-# the lane's feeds: that notes the command's pid first, then holds its time limit, as the command could end its own `timeout`.
-# The login user may not signal it, nor see its environment: that is done as the account.
+# A command of the account (pcc_user) has sudo between the lane and itself. A helper of the lane feeds it its text through a FIFO.
+# The helper first records the command's pid, then enforces the time limit, because the command could kill its own `timeout`. The
+# login user may not signal the command, nor see its environment, so the account does both.
 #
-# A claim is made in pcc_claims: the same folder, on a VM by a name that who takes the VM over removes (pcc_gate, see lease.sh).
+# A claim is made in pcc_claims: the same folder, on a VM through the gate (pcc_gate, see lease.sh).
 #
-# Files of a command, in pcc_state/commands: ID.sh its script, ID.claim-MARK (whoever makes it decides whether the command
-# begins), ID.sup who sees to its end (pid, start time, boot; then how the command ended), ID.pid its process group, ID.in and
-# ID.out its folders, ID.stop (someone asked it to end), ID.killed (what was left was killed), ID.ended (nothing of it runs
-# any more). Of the account's: ID.fed the FIFO, ID.sudo the process that became it, and no script and no folders.
+# Files of a command, in pcc_state/commands:
+#   ID.sh          its script
+#   ID.claim-MARK  the process that makes it decides whether the command begins
+#   ID.sup         its supervisor (pid, start time, boot), then how the command ended
+#   ID.pid         its process group
+#   ID.in, ID.out  its folders
+#   ID.stop        pccpipe asked it to end
+#   ID.killed      the rest of it was killed
+#   ID.ended       nothing of it is running any more
+# A command of the account also has ID.fed, the FIFO, and ID.sudo, the process that became it. It has no script and no folders there.
 
 pcc_open() {
   pcc_umask=$(umask)
@@ -36,7 +42,7 @@ pcc_open() {
     export LC_ALL=C
     mkdir -p "$pcc_state/commands" "$pcc_folder" && cd "$pcc_folder" && mkfifo o e && : >out && : >err
     [ -z "$pcc_gate" ] || printf '%s\n' "${pcc_gate##*/}" >gate
-    # The account's commands may open /dev/stdout again; by its path nobody else comes here.
+    # The account's commands may reopen /dev/stdout. Nobody else can reach the FIFOs by their paths.
     [ -z "$pcc_account" ] || chmod o+w o e
   } 2>&1); then
     pcc_answer "$pcc_reply" "refused $pcc_words"
@@ -50,20 +56,20 @@ pcc_open() {
   printf '\036%s\n' "$pcc_reply" >&2
   pcc_follow 0 0
   pcc_prepare
-  # The cats stay: this shell may end, with its connection, before the command.
+  # The cats stay, because this shell may end before the command, with its connection.
   trap 'kill $pcc_tail_out $pcc_tail_err' EXIT
 }
 
-pcc_follow() { # OUT_OFFSET ERR_OFFSET: show the spools from there on
+pcc_follow() { # OUT_OFFSET ERR_OFFSET: shows the spools from there on
   "$pcc_tail" -s 0.1 -c "+$(($1 + 1))" -f out </dev/null 2>/dev/null &
   pcc_tail_out=$!
   "$pcc_tail" -s 0.1 -c "+$(($2 + 1))" -f err </dev/null >&2 2>/dev/null &
   pcc_tail_err=$!
-  # From now on what this shell itself has to say would look like a command's.
+  # From now on, words of this shell itself would look like output of a command.
   exec 2>/dev/null
 }
 
-pcc_prepare() { # start the cats for the next commands
+pcc_prepare() { # starts the cats for the next commands
   pcc_left=0 pcc_out_files= pcc_err_files=
   while [ $pcc_left -lt 100 ]; do
     pcc_left=$((pcc_left + 1)) pcc_out_files="$pcc_out_files o t" pcc_err_files="$pcc_err_files e t"
@@ -78,7 +84,7 @@ pcc_prepare() { # start the cats for the next commands
 pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_env exports, pcc_files makes its folders,
   # pcc_where is the lane and the offsets of its spools, pcc_base and pcc_inner are the workspace's path
   pcc_mark=$1 pcc_command=$pcc_state/commands/$2 pcc_tag=PCCPIPE_STEP=$pcc_run/$2/
-  # Reaps what has ended.
+  # Reaps processes that have ended.
   jobs >/dev/null
   pcc_look_at_place
   if [ -n "$pcc_place" ]; then
@@ -103,11 +109,11 @@ pcc_begin() { # MARK ID LIMIT HUNDREDTHS KILL_AFTER FOLDER SCRIPT SHELL...; pcc_
   pcc_supervise "$@"
 }
 
-pcc_answer_unless_shut() { # TEXT: why a command does not begin, unless it is that the machine is another holder's
+pcc_answer_unless_shut() { # TEXT: answers why a command does not begin; a missing gate is the answer `fenced`
   if [ -n "$pcc_gate" ] && [ ! -h "$pcc_gate" ]; then pcc_answer "$pcc_mark" fenced; else pcc_answer "$pcc_mark" "$1"; fi
 }
 
-pcc_look_at_place() { # sets pcc_place to what is wrong with the workspace: a step may have removed it, or left a link there
+pcc_look_at_place() { # sets pcc_place to what is wrong with the workspace, which a step may have removed, or replaced with a link
   pcc_place= pcc_path=$pcc_base pcc_rest=${pcc_inner:+$pcc_inner/}
   while [ -n "$pcc_rest" ]; do
     pcc_path=$pcc_path/${pcc_rest%%/*} pcc_rest=${pcc_rest#*/}
@@ -120,7 +126,7 @@ pcc_look_at_place() { # sets pcc_place to what is wrong with the workspace: a st
 }
 
 pcc_write() { # SCRIPT
-  # Not emptied before: ext4 writes back a file that was, as soon as it is closed. All that t ever has is of one length.
+  # It does not truncate the file: ext4 writes a truncated file back at its close. All texts in t have one length.
   printf '%s\n' "$pcc_where" >>"$pcc_command.claim-$pcc_mark" && printf '\036%s lost -\n' "$pcc_mark" 1<>t || return
   if [ -n "$pcc_user" ]; then
     [ -p "$pcc_command.fed" ] || mkfifo "$pcc_command.fed"
@@ -129,13 +135,13 @@ pcc_write() { # SCRIPT
   fi && pcc_files
 }
 
-pcc_explain() { # SCRIPT: sets pcc_words to why it can't be written; of a full disk dash says no more than "I/O error"
+pcc_explain() { # SCRIPT: sets pcc_words to why pcc_write failed. For a full disk dash only says "I/O error"
   pcc_words=$({ head -c 65536 /dev/zero | LC_ALL=C cat >"$pcc_command.sh"; } 2>&1)
   [ -n "$pcc_words" ] || pcc_words=$(pcc_write "$1" 2>&1)
 }
 
-pcc_supervise() { # as pcc_begin; opens the FIFOs. A child's end interrupts that in busybox sh: then again, but never both anew,
-  # because a cat takes a FIFO that is closed for the end of the command. Not by `exec`, which would end the shell.
+pcc_supervise() { # takes what pcc_begin takes; opens the FIFOs. In busybox sh a child's end interrupts the open, which is then
+  # repeated. It never reopens both, because a cat takes a closed FIFO for the command's end. `exec` would end the shell.
   pcc_opened=
   until [ -n "$pcc_opened" ]; do
     {
@@ -149,7 +155,7 @@ pcc_supervise() { # as pcc_begin; opens the FIFOs. A child's end interrupts that
   done
 }
 
-pcc_see_to() { # as pcc_begin
+pcc_see_to() { # takes what pcc_begin takes; runs the command, and records its end
   pcc_limit=$4 pcc_patience=$5
   pcc_sign
   pcc_now
@@ -168,19 +174,19 @@ pcc_see_to() { # as pcc_begin
   pcc_timed=- pcc_group=
   read -r pcc_group <"$pcc_command.pid"
   case $pcc_code in
-  124 | 137) # by its limit, or by itself; /proc/uptime counts in whole hundredths
+  124 | 137) # the time limit, or its own exit code; /proc/uptime counts in whole hundredths
     pcc_now
     [ $((pcc_hundredths - pcc_began + 1)) -ge "$pcc_limit" ] && pcc_timed=t
     ;;
   esac
   pcc_end_group
   [ "$pcc_timed" = - ] && pcc_has_escaped && pcc_timed=b
-  # In place: a full disk has room for that.
+  # It overwrites the file in place, which works on a full disk.
   printf '\036%s %-4s %s\n' "$pcc_mark" "$pcc_code" "$pcc_timed" 1<>t
   exec 3>&- 4>&-
   if pcc_may_have_children; then
     {
-      # From now on this process sees to its end, and not the lane.
+      # From now on this process supervises the command, and not the lane.
       pcc_identify self
       pcc_sign
       pcc_end_escaped
@@ -191,23 +197,23 @@ pcc_see_to() { # as pcc_begin
   fi
 }
 
-pcc_sign() { # this process, as it was identified last, sees to the command's end
+pcc_sign() { # records this process, as pcc_identify found it, as the command's supervisor
   printf '%s %s %s\n' "$pcc_self" "$pcc_start" "$pcc_boot" >"$pcc_command.sup"
 }
 
 pcc_say_ended() {
-  # Into a block that is there: a full disk has room for that, too.
+  # It writes into an existing block, which works on a full disk.
   printf '%s %s\n' "$pcc_code" "$pcc_timed" >>"$pcc_command.sup"
   true >"$pcc_command.ended"
 }
 
-pcc_say_begun() { # to a connection that may be gone by now: that must not be the command's end
+pcc_say_begun() { # answers on a connection that may be gone by now, which must not end the command
   trap '' PIPE
   pcc_answer "$pcc_mark" yes >&5 2>/dev/null
   trap - PIPE
 }
 
-pcc_become() { # as pcc_begin; becomes the command, in a process group of its own that `timeout` makes
+pcc_become() { # takes what pcc_begin takes; becomes the command, in a process group that `timeout` makes
   pcc_identify self
   printf '%s\n' "$pcc_self" >"$pcc_command.pid"
   pcc_say_begun
@@ -220,7 +226,7 @@ pcc_become() { # as pcc_begin; becomes the command, in a process group of its ow
   unset OLDPWD
   pcc_before=$5 pcc_seconds=$3
   shift 7
-  # The command's own PATH need not have its shell.
+  # The command's own PATH may not have its shell.
   pcc_rest=$PATH:
   while [ -n "$pcc_rest" ]; do
     pcc_found=${pcc_rest%%:*}/$1
@@ -230,7 +236,7 @@ pcc_become() { # as pcc_begin; becomes the command, in a process group of its ow
   done
   shift
   set -- "$pcc_timeout" -k "$pcc_before" "$pcc_seconds" "$pcc_found" "$@" "$pcc_command.sh"
-  # Last, and nothing after it looks at a variable: it may set any.
+  # It comes last, because it may set any variable.
   pcc_env
   exec "$@"
 }
@@ -241,11 +247,11 @@ pcc_become_account() { # becomes the account's command
   pcc_say_begun
   exec 5>&- <"$pcc_command.fed"
   cd /
-  # Nothing of the login's environment, no start-up file, and no part of it unless all of it came.
+  # It passes on nothing of the login's environment, reads no start-up file, and runs the text only if all of it came.
   pcc_exec_as env -i sh -c 'p=$(cat) && case $p in *"# pccpipe: this is all of it") eval "$p";; *) exit 121;; esac'
 }
 
-pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends it when its time is over
+pcc_feed() { # LIMIT KILL_AFTER: feeds the account's command its text, and kills it when its time is over
   trap 'kill $pcc_pause; exit' TERM
   exec 6>"$pcc_command.fed"
   read -r pcc_sudo <"$pcc_command.sudo"
@@ -254,7 +260,7 @@ pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends 
     sleep 0.01
   done
   printf '%s\n' "$pcc_own" >"$pcc_command.pid"
-  # A container's root may have left a setuid program of root's in the workspace.
+  # The root of a container may have left a setuid program in the workspace.
   pcc_walls=
   pcc_find setpriv && pcc_walls="$pcc_found --no-new-privs"
   {
@@ -263,7 +269,7 @@ pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends 
   } >&6
   exec 6>&-
   pcc_now
-  # Later than its own `timeout`, which gives it the time to end well.
+  # It is later than the command's own `timeout`, which lets the command end well.
   pcc_end=$((pcc_hundredths + (${1%.*} + ${2%.*} + 3) * 100))
   while pcc_identify "$pcc_sudo"; do
     sleep 2 &
@@ -278,13 +284,13 @@ pcc_feed() { # LIMIT KILL_AFTER: gives the account's command its text, and ends 
   done
 }
 
-pcc_let_sudo_go_on() { # sudo stops with its command, and stays so when that is killed; only its own session may continue it
+pcc_let_sudo_go_on() { # sudo stops with its command, and stays stopped when that is killed; only its own session may continue it
   pcc_identify "$pcc_own" && return
   read -r pcc_line <"/proc/$pcc_sudo/stat"
   case ${pcc_line##*) } in T*) kill -CONT "$pcc_sudo" ;; esac
 }
 
-pcc_find_own() { # PID: sets pcc_own to the first process that is the account's, this one or below it
+pcc_find_own() { # PID: sets pcc_own to the first process of the account: this one, or one below it
   pcc_own=$1
   for pcc_depth in 1 2 3 4; do
     "$pcc_grep" -qE "^Uid:[[:space:]]+${pcc_uid}[[:space:]]" "/proc/$pcc_own/status" && return
@@ -300,11 +306,11 @@ pcc_now() { # sets pcc_hundredths, of a second since boot
   pcc_hundredths=${pcc_uptime%.*}${pcc_uptime#*.}
 }
 
-pcc_last_pid() { # sets pcc_last to the newest process's; they are numbered in turn
+pcc_last_pid() { # sets pcc_last to the pid of the newest process
   read -r pcc_1 pcc_5 pcc_15 pcc_running pcc_last </proc/loadavg
 }
 
-pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: show a command of another lane, of another connection perhaps
+pcc_attach() { # MARK ID LANE OUT_OFFSET ERR_OFFSET: shows a command of another lane
   pcc_command=$pcc_state/commands/$2
   pcc_await "$pcc_command"
   if ! pcc_tools; then

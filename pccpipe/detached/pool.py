@@ -1,4 +1,4 @@
-"""The lanes of a run on one machine: opened when needed, used again and again, at most so many at a time."""
+"""Opens the lanes of a run on one machine when they are needed, and reuses them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pccpipe.machine.base import Machine, left_there
 from pccpipe.machine.retry import UNREACHABLE, reconnecting, retrying
 
 DISCARD_AT_ONCE = 32
-"""Commands whose files are removed together."""
+"""The number of commands whose files it removes together."""
 CLOSE_LIMIT = 15.0
-"""Seconds for which the machine may stay away at the end before what the run has there is left to `gc`."""
+"""Seconds without an answer at the end, after which the run leaves its things on the machine to `gc`."""
 
 
 class Lanes:
-    """Safe from many threads.
+    """The lanes of a run. Thread-safe.
 
     Args:
         limit: how many commands may run at a time; further ones wait.
@@ -37,7 +37,7 @@ class Lanes:
         self._discarded: list[str] = []
 
     def take(self, timeout: float) -> Lane:
-        """A lane for one command; `give_back` or `retire` it afterwards. Raises `Unavailable`."""
+        """Return a lane for one command; `give_back` or `retire` it afterwards. Raises `Unavailable`."""
         self._slots.take(timeout)
         if idle := self._slots.idle():
             return idle
@@ -48,11 +48,11 @@ class Lanes:
             raise
 
     def adopt(self) -> None:
-        """Count a lane of another process, whose command is followed here; `retire` it afterwards."""
+        """Count a lane of another process whose command this one follows; `retire` it afterwards."""
         self._slots.adopt()
 
     def give_back(self, lane: Lane) -> None:
-        """The lane's command has ended, and nothing holds its FIFOs."""
+        """Reuse a lane whose command has ended, and whose FIFOs no process holds."""
         if lane.is_full:
             lane.close()
             self.retire(lane.folder)
@@ -61,17 +61,17 @@ class Lanes:
         self._slots.free()
 
     def retire(self, folder: str | None) -> None:
-        """A lane is closed already, must not be used again, and nothing in its folder, if given, is wanted any more."""
+        """Give up a lane that is closed already, and remove its folder if that is given."""
         if folder:
             with contextlib.suppress(*UNREACHABLE):
                 self.control.send(programs.discard_lane(folder))
         self._slots.free()
 
     def discard(self, command_id: str) -> None:
-        """Remove what is kept of a command. Soon: `rm` costs 1 ms, and takes many at once for that."""
+        """Remove a command's files, soon: an `rm` costs 1 ms for one command or for many."""
         with self._lock:
             self._discarded.append(command_id)
-            # What an account's command left in its HOME is not for the next one to read.
+            # The next command must not read what an account's command left in its HOME.
             if len(self._discarded) < DISCARD_AT_ONCE and self.place.account is None:
                 return
             discarded, self._discarded = self._discarded, []
@@ -79,16 +79,16 @@ class Lanes:
             self.control.send(programs.discard(discarded))
 
     def leave(self) -> bool:
-        """Close what is open here; all that the run has on the machine stays. False if it was done before."""
+        """Close what this process has open, and leave the rest. Return False if that was done before."""
         if not self._slots.close():
             return False
         self.control.close()
         return True
 
     def close(self) -> tuple[str, ...]:
-        """End the lanes, and with them everything of the run on the machine, if anything can be there. Never raises.
+        """End the lanes, and remove everything of the run from the machine. Never raises.
 
-        Gives what could not be removed, in words.
+        Returns words on what it could not remove.
         """
         if not self.leave() or not self.control.was_opened:
             return ()

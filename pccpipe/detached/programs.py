@@ -1,4 +1,4 @@
-"""Writes the programs for a lane's sh: what lane.sh and control.sh define, called with the values of a command."""
+"""Writes the programs for a lane's sh: calls of the functions in lane.sh and control.sh, with a command's values."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pccpipe.outcome import Stream
 from pccpipe.target import Command, Token
 
 Offsets: TypeAlias = tuple[int, int]
-"""Bytes of a lane's spools: stdout's, stderr's."""
+"""Numbers of bytes in a lane's spools: of stdout, of stderr."""
 
 KILL_AFTER = 30.0
-"""Seconds between TERM and KILL at `Command.limit`; and the longest grace that `stop` can give."""
+"""Seconds between TERM and KILL at `Command.limit`, and the longest grace of `stop`."""
 
 _LANE = ("tools.sh", "lane.sh", "ending.sh")
 _CONTROL = ("tools.sh", "control.sh")
@@ -34,30 +34,30 @@ _CONTROL_OF_ACCOUNT = ("tools.sh", "account.sh", "control.sh")
 
 
 class RunDir(Struct, frozen=True):
-    """Where a run's commands live on a machine. Paths are the machine's own."""
+    """The folder of a run's commands on a machine. Paths are the machine's own."""
 
     run_id: str
     state: str
-    """The folder for all that is kept of the run there; it goes when the run ends."""
+    """The folder for the files of the run's commands; the end of the run removes it."""
     account: Account | None = None
-    """Whose commands run there; None: the login's, as all else is."""
+    """The account that runs commands there; None for the login."""
     gate: Gate | None = None
-    """The way to what a command needs to begin, where another host may take the machine over."""
+    """The gate through which commands begin, where another host may take the machine over."""
 
     @property
     def tag(self) -> str:
-        """What the processes of the run carry in their environment. Another run may have the same id elsewhere."""
+        """The word in the environment of the run's processes. Another run elsewhere may have the same id."""
         return f"{self.run_id}-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]}"
 
     def file_of(self, command_id: str, kind: str) -> str:
         return f"{self.state}/{COMMANDS}/{command_id}.{kind}"
 
     def reached(self, path: str) -> str:
-        """A path below `state` as it is reached only as long as the machine is the run's."""
+        """Lead a path below `state` through the gate, so that it works only while the machine is the run's."""
         return self.gate.through(path) if self.gate else path
 
     def account_of(self, command: Command) -> Account | None:
-        """The account that a command runs as, if it does not as the login."""
+        """Return the account that a command runs as, or None for the login."""
         return None if command.as_login else self.account
 
 
@@ -113,11 +113,11 @@ def begin(
     """Begin a command on the lane that `ref` names.
 
     Args:
-        is_own: the workspace is pccpipe's own, so it is there and no link leads to it, or the lane refuses the command.
+        is_own: the workspace is pccpipe's own. The lane refuses the command if it is missing, or a link.
 
-    One group of braces: a program cut short by a lost connection then does nothing at all.
+    The program is one group of braces, so it does nothing at all if a broken connection cuts it short.
 
-    Raises `Refused` for what no shell can take: a NUL byte, or a variable's name that is none.
+    Raises `Refused` for values that no shell can take: a NUL byte, or an invalid name of a variable.
     """
     account = place.account_of(command)
     folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
@@ -153,45 +153,45 @@ def discard_lane(folder: str) -> bytes:
 
 
 def is_alive(mark: str, command_id: str) -> bytes:
-    """Whether a command's supervisor still runs: `yes` or `no`."""
+    """Ask whether a command's supervisor is still running: `yes` or `no`."""
     return _call("pcc_is_alive", mark, command_id)
 
 
 def measure(mark: str, folder: str) -> bytes:
-    """How many bytes the two spools of the lane in `folder` have."""
+    """Ask for the sizes of the two spools of the lane in `folder`."""
     return _call("pcc_measure", mark, folder)
 
 
 def punch(folder: str, stream: Stream, start: int, size: int) -> bytes:
-    """Free the disk of a part of a spool, which is read as zeros from then on; nothing where that can't be done."""
+    """Free the disk of a part of a spool, which then reads as zeros, if the file system can do that."""
     return _call("pcc_punch", f"{folder}/{'out' if stream is Stream.STDOUT else 'err'}", str(start), str(size))
 
 
 def seek(mark: str, command_id: str) -> bytes:
-    """Where a command is found that another process of the run may have begun: mark, offsets, lane; or `none`."""
+    """Look for a command that another process of the run may have begun: mark, offsets, lane; or `none`."""
     return _call("pcc_seek", mark, command_id)
 
 
 def void(mark: str, command_id: str, its_mark: str) -> bytes:
-    """Make sure that a command whose beginning was not confirmed never begins: `void`, or `begun` if it did."""
+    """Make sure that an unconfirmed command never begins: `void`, or `begun` if it did."""
     return _call("pcc_void", mark, command_id, its_mark)
 
 
 def end_run(place: RunDir) -> str:
-    """A script that kills whatever the run left on the machine and removes what is kept of it."""
+    """Write a script that kills the run's processes on the machine, and removes the files of its commands."""
     files = _CONTROL_OF_ACCOUNT if place.account else _CONTROL
     return _with(files, place, "pcc_end_run")
 
 
 def sweep(place: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, only_if_idle: bool) -> str:
-    """A script that kills all processes of the account.
+    """Write a script that kills all processes of the account.
+
+    It prints `clean`, `busy ID`, or `left` with the names of processes that it could not kill in 5 s.
 
     Args:
-        ended: commands of the run that are over.
-        spared: the ids of the run's containers that run now.
-        only_if_idle: not while a command of the run goes on that is not in `ended`.
-
-    It says `clean`, `busy ID`, or `left` with names of what could not be killed in 5 s.
+        ended: commands of the run that have ended.
+        spared: the ids of the run's containers that are running.
+        only_if_idle: do nothing while a command of the run is running that is not in `ended`.
     """
     words = ["pcc_sweep_idle", *ended] if only_if_idle else ["pcc_sweep_all"]
     call = f"pcc_spared={shlex.quote('|'.join(spared))}\n{shlex.join(words)}"
@@ -199,11 +199,11 @@ def sweep(place: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, on
 
 
 def fetch(place: RunDir, command_id: str, name: str, limit: int) -> str:
-    """A script that writes a file of the command's PCC_OUT; exit 3 if it is missing, 4 if it is no plain file."""
+    """Write a script that prints a file of PCC_OUT. It exits with 3 if that is missing, with 4 if it is not regular."""
     script = _fetch_from(place.file_of(command_id, "out"), name, limit)
     if place.account is None:
         return script
-    # Only a command of the login's has its folder there, where the account can make none.
+    # Only commands of the login have their folders there, where the account cannot make one.
     out = shlex.quote(place.file_of(command_id, "out"))
     of_account = _fetch_from(place.account.folder_of(command_id, "out"), name, limit)
     as_account = shlex.join([*place.account.become, "sh", "-c", of_account])
@@ -243,17 +243,17 @@ def _with(files: tuple[str, ...], place: RunDir, call: str, mark: str = "", fold
 
 
 def script_of(files: tuple[str, ...], values: Mapping[str, str], call: str) -> str:
-    """A script that sets these variables, has what files beside this one define, and makes a call."""
+    """Write a script that sets these variables, defines the functions of files beside this one, and makes a call."""
     settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     return f"{settings}{shell_functions(*(Path(__file__).with_name(file) for file in files))}{call}\n"
 
 
 def _exports(place: RunDir, command: Command, workspace: str) -> str:
-    """Lines that set the command's environment."""
+    """Write lines that set the command's environment."""
     values = {**command.env, **command.secrets, **own_variables(place, command, workspace)}
     for name in values:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise Refused(f"{name!r} is no name for an environment variable of a shell")
+            raise Refused(f"invalid name of an environment variable: {name!r}")
     lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
     return f"unset PCC_IN PCC_OUT\n{lines}"
 
@@ -261,7 +261,7 @@ def _exports(place: RunDir, command: Command, workspace: str) -> str:
 def _of_account(
     account: Account, place: RunDir, command: Command, workspace: str, folder: str, kill_after: float
 ) -> str:
-    """Give what a lane calls for a command of the account. No file has the script: the text comes on stdin."""
+    """Write the functions that a lane calls for a command of the account. Its script goes through stdin, not a file."""
     end = f"end-{secrets.token_hex(8)}"
     script = command.script if command.script.endswith("\n") else f"{command.script}\n"
     quoted = shlex.quote(folder)
@@ -270,11 +270,11 @@ def _of_account(
     options = " ".join(rest)
     text = (
         "exec </dev/null\n"
-        # Two names for it, in one shell or the other.
+        # Shells name this limit in two ways.
         f"ulimit -u {PROCESSES} 2>/dev/null || ulimit -p {PROCESSES} 2>/dev/null\n"
         f"cd {quoted} 2>/dev/null ||"
         f" {{ printf 'pccpipe: the folder %s cannot be entered\\n' {quoted} >&2; exit 127; }}\n"
-        # The command's own PATH need not have its shell.
+        # The command's own PATH may not have its shell.
         f"pcc_shell=$(command -v {shell}) || pcc_shell={shell}\n"
         f'set -- "$1" {words} "$pcc_shell" {options} /proc/self/fd/9\nunset OLDPWD pcc_shell\nexport PWD\n'
         f"{account.environment(command.id)}{_exports(place, command, workspace)}"
@@ -290,7 +290,7 @@ def _of_account(
 
 
 def _account_folders(account: Account, command: Command) -> str:
-    """A script that makes a command's folders, as the account and in its own place: nothing there is believed."""
+    """Write a script that makes a command's folders, as the account. It replaces everything that is already there."""
     home, files, out = (account.folder_of(command.id, kind) for kind in ("home", "in", "out"))
     steps = ["umask 077", _join(["rm", "-rf", "--", home, files, out]), _join(["mkdir", home])]
     if command.files:
@@ -302,11 +302,11 @@ def _account_folders(account: Account, command: Command) -> str:
 
 
 def own_variables(place: RunDir, command: Command, workspace: str) -> Mapping[str, str]:
-    """Give what pccpipe itself sets in a command's environment."""
+    """Return the variables that pccpipe itself sets for a command."""
     values = {
         "PCC_WORKSPACE": workspace,
         "PCC_RUN_ID": place.run_id,
-        # By this the processes of the command are found again, wherever they went.
+        # This marks the command's processes, so that they can be found wherever they went.
         "PCCPIPE_STEP": f"{place.tag}/{command.id}/",
     }
     account = place.account_of(command)
@@ -331,7 +331,7 @@ def _folders(place: RunDir, command: Command) -> str:
 
 
 def _printf(data: bytes) -> str:
-    """A command that writes these bytes; an argument can hold any but NUL."""
+    """Write a call of printf that prints these bytes; an argument can hold any byte but NUL."""
     parts = [part.decode(errors="surrogateescape") for part in data.split(b"\0")]
     return _join(["printf", "\\000".join(["%s"] * len(parts)), *parts])
 
@@ -353,12 +353,12 @@ def _encoded(text: str) -> bytes:
 
 
 def write_files(place: RunDir, folder: str, files: Mapping[str, bytes]) -> str:
-    """A script that makes a folder among those of commands, for nobody else to read, with these files in it."""
+    """Write a script that makes a command's private folder, with these files in it."""
     to = place.reached(folder)
     writes = [f"{_printf(data)} >{shlex.quote(f'{to}/{name}')}" for name, data in files.items()]
     return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(f'{place.state}/{COMMANDS}')}", make_folder(to), *writes])
 
 
 def make_folder(folder: str) -> str:
-    """A line that makes a folder, and none that it lies in: by a gate that is gone there is nothing to make."""
+    """Write a line that makes a folder without its parents, so that it fails behind a gate that is gone."""
     return f"{{ [ -d {shlex.quote(folder)} ] || mkdir {shlex.quote(folder)}; }}"

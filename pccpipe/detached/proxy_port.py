@@ -1,6 +1,6 @@
-"""A port of a machine's own loopback that leads to the proxy, for the run's commands that are in no container there.
+"""Opens a port of a machine's loopback that leads to the proxy, for the run's commands outside containers.
 
-Its number is kept beside the commands: it is in their environment, and a resumed run is to be found behind it again.
+A file beside the commands keeps its number, because their environment has it: a resumed run opens the same port.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pccpipe.target import Command
 
 
 class ProxyPort:
-    """Opened when it is first needed. Safe from many threads."""
+    """The port. It opens when a command first needs it. Thread-safe."""
 
     def __init__(self, machine: Machine, door: ProxyDoor, place: RunDir) -> None:
         self._machine = machine
@@ -32,18 +32,18 @@ class ProxyPort:
         self._served: Listener | None = None
 
     def led(self, command: Command) -> Command:
-        """The command with the way to the proxy in its environment. Raises `Unavailable`."""
+        """Add the address of the proxy to a command's environment. Raises `Unavailable`."""
         url = f"http://127.0.0.1:{self._opened()}/v1"
         return replace(command, env={**command.env, "PCC_PROXY_URL": url})
 
     def reopen(self) -> None:
-        """Take up what an earlier process of the run had opened, if it had. Raises `Unavailable`."""
+        """Open the port that an earlier process of the run had opened, if there is one. Raises `Unavailable`."""
         with self._lock:
             if self._served is None and (port := self._kept()):
                 self._served = self._door.serving.serve_port(port, self._door.accept)
 
     def close(self) -> None:
-        """Idempotent; never raises."""
+        """Close the port. Idempotent; never raises."""
         with self._lock:
             if self._served is not None:
                 self._served.close()
@@ -58,7 +58,7 @@ class ProxyPort:
             return self._served.port
 
     def _kept(self) -> int:
-        """0 if there is none."""
+        """Return the number in the file, or 0 without one."""
         said = self._run(f"cat {self._file} 2>/dev/null; :").strip()
         return number(self._machine.host, "port of the proxy", said or 0, PORTS)
 

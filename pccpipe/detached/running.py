@@ -1,4 +1,4 @@
-"""A command that runs detached on a machine, followed through a lane; through another one when that is lost."""
+"""Follows a command that runs detached on a machine through a lane, and through another one when that breaks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pccpipe.outcome import Stream
 from pccpipe.target import Chunk, Exit, Isolation, Token
 
 LOST_AFTER = 600.0
-"""Seconds for which a machine may stay away before what runs on it counts as lost."""
+"""Seconds without an answer of a machine after which its commands count as lost."""
 ASK_AFTER = 15.0
-"""Seconds without output after which the machine is asked whether the command still runs."""
+"""Seconds without output after which it asks the machine whether the command is still running."""
 LOOK_EVERY = 1.0
-"""Seconds between two looks at how far the spools of a flood are ahead of the reader."""
+"""Seconds between two checks of how far the spools of a flood are ahead of the reader."""
 LEAST_AHEAD = 16 << 20
-"""Bytes that a spool must be ahead, beyond the end that is wanted, for the rest to be skipped."""
+"""Bytes that a spool must be ahead, beyond the wanted end, before it skips the rest."""
 TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
 
 
@@ -35,8 +35,8 @@ class DetachedRunning(RemoteRunning):
     """A `Running`. One thread reads; any may stop.
 
     Args:
-        lane: the one that it was begun on; None to attach to it first.
-        lost_after: seconds for which the machine may stay away.
+        lane: the lane on which the command began; None to attach to the command first.
+        lost_after: seconds without an answer of the machine after which the command counts as lost.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class DetachedRunning(RemoteRunning):
         self._stop_by: float | None = None
         self._stop_sent = True
         self._was_over = False
-        """Whether it had ended when it was to be stopped, and no word of that had been sent."""
+        """True if the command had ended before `stop` reached the machine."""
         self._stop_may_have_come = False
         self._wanted: tuple[int, int] | None = None
-        """How many bytes of the beginning and of the end are wanted of a flood."""
+        """The numbers of bytes that the reader wants of a flood: of its beginning and of its end."""
         self._next_look = 0.0
 
     @property
@@ -80,7 +80,7 @@ class DetachedRunning(RemoteRunning):
             by = time.monotonic() + grace
             self._stop_by = min(by, self._stop_by or by)
             self._stop_sent = False
-            # While the machine is away, the thread that reads sends it when it is back.
+            # While the machine is unreachable, the reading thread sends it later.
             if self._lane:
                 self._send_stop()
 
@@ -100,19 +100,19 @@ class DetachedRunning(RemoteRunning):
             self._lanes.discard(self._ref.id)
             self._lanes.retire(self._ref.folder)
         else:
-            # It may still run, and its files are needed to end it: they go with the run.
+            # It may still be running, and ending it takes its files. The run's end removes them.
             if lane:
                 self._send(programs.stop(self._ref.id, 0))
             self._lanes.retire(None)
 
     def follow(self, lane: Lane) -> None:
-        """Go on with a lane that is attached to the command where the last one stopped."""
+        """Continue on a lane that is attached to the command, where the last lane stopped."""
         self._ended.clear()
         self._heard = time.monotonic()
         with self._stop_lock:
             self._lane = lane
             self._was_over = bool(lane.ended and self._stop_by is not None and not self._stop_may_have_come)
-            # What was sent may have been lost with the lane.
+            # A stop that was sent may have been lost with the lane.
             self._stop_sent = self._stop_by is None or self._was_over
 
     @property
@@ -120,7 +120,7 @@ class DetachedRunning(RemoteRunning):
         return self._lane is not None
 
     def _take_in(self, timeout: float) -> None:
-        """Wait for output and give it to the finders."""
+        """Wait for output, and pass it to the finders."""
         lane = self._lane
         assert lane
         if not self._stop_sent:
@@ -146,7 +146,7 @@ class DetachedRunning(RemoteRunning):
             self._finish(self._trailers()[0])
 
     def _catch_up(self, lane: Lane, beginning: int, ending: int) -> None:
-        """Go on near the end of the spools if they are far ahead, and free the disk of what nobody reads any more."""
+        """Skip to the end of the spools if they are far ahead, and free the disk of the part that was read."""
         self._next_look = time.monotonic() + LOOK_EVERY
         folder = self._ref.folder
         answer = self._lanes.control.ask(lambda mark: programs.measure(mark, folder))
@@ -157,14 +157,14 @@ class DetachedRunning(RemoteRunning):
             stream: sizes[stream] - ending - received[stream]
             for stream in Stream
             if stream in sizes and sizes[stream] - ending - received[stream] > LEAST_AHEAD
-            # What comes after a trailer is not this command's.
+            # Output behind a trailer is not this command's.
             if not self._finders[stream].has_found
         }
         if skipped:
             self._disconnect()
             for stream, size in skipped.items():
                 received[stream] += size
-                # What was held back for a trailer lies in the gap.
+                # Bytes that the finder held back are in the gap.
                 held = len(self._finders[stream].give_up())
                 self._pending.append(Chunk(stream, b"", skipped=held + size))
             self._offsets = (received[Stream.STDOUT], received[Stream.STDERR])
@@ -174,14 +174,14 @@ class DetachedRunning(RemoteRunning):
                 self._send(programs.punch(folder, stream, begun + beginning, hole))
 
     def _end_of(self, lane: Lane, stream: Stream) -> None:
-        """The lane has ended. If the command's supervisor had, then that was all; else the connection is lost."""
+        """Handle the lane's end: the command's end if its supervisor has ended, else a broken connection."""
         self._ended.add(stream)
         if not lane.ended:
             raise ConnectionResetError("the lane has ended")
         if len(self._ended) == len(Stream):
             trailers = self._trailers()
             if len(trailers) < len(Stream) and self._looks:
-                # They may be on their way into the spools.
+                # They may still be on their way into the spools.
                 self._looks -= 1
                 time.sleep(0.5)
                 raise ConnectionResetError("the command has ended, but its output has not")
@@ -205,14 +205,14 @@ class DetachedRunning(RemoteRunning):
         )
 
     def _why_lost(self) -> str:
-        """Say how a command can have ended whose supervisor left no word of it."""
+        """Explain the end of a command whose supervisor did not record it."""
         machine = self._lanes.machine
         words = f"{self._ref.id} was running when {machine.host} was restarted"
         if self._lane and self._lane.restarted:
             return words
         if blame := logind.blame(machine):
             return f"the supervisor of {self._ref.id} was killed: {blame}"
-        # A machine that shares its kernel with others may have been restarted all the same.
+        # A machine that shares its kernel with others may have been restarted without a new boot id.
         return f"{words}, or its supervisor was killed; next: pccpipe doctor"
 
     def _trailers(self) -> list[Trailer]:
@@ -223,7 +223,7 @@ class DetachedRunning(RemoteRunning):
         return len(trailers) == len(Stream) and all(trailer.reusable for trailer in trailers)
 
     def _ask_if_silent(self) -> None:
-        """Nothing was heard for long: has the supervisor been killed, or what should have told of its end?"""
+        """After a long silence, ask whether the supervisor, or the process that reports its end, was killed."""
         now = time.monotonic()
         if now - self._heard < ASK_AFTER:
             return
@@ -243,7 +243,7 @@ class DetachedRunning(RemoteRunning):
         self.follow(Lane.attached(self._lanes.machine, place, ref.folder, ref.id, self._offsets))
 
     def _send_stop(self) -> None:
-        """The caller holds the lock."""
+        """Send the stop. The caller holds the lock."""
         assert self._stop_by is not None
         grace = max(0.0, self._stop_by - time.monotonic())
         with contextlib.suppress(*UNREACHABLE):

@@ -1,4 +1,4 @@
-"""Finds where a command's output ends in a stream that says so in-band, behind a mark that nobody can guess."""
+"""Finds the end of a command's output in a stream, which says so in-band behind a mark that nobody can guess."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pccpipe.machine.answers import EXIT_CODES, number
 
 
 class Trailer(Struct, frozen=True):
-    """What stands behind a command's output."""
+    """The line behind a command's output."""
 
     code: int | None
-    """None: its supervisor was killed, so nobody knows."""
+    """The exit code; None if the command's supervisor was killed, so it is unknown."""
     timed_out: bool
     reusable: bool
-    """False: some process still holds the lane's FIFOs."""
+    """False if some process still holds the lane's FIFOs."""
     left_processes: bool = False
-    """It left processes in the background, which were ended."""
+    """True if it left processes in the background, which were killed."""
 
     @staticmethod
     def of(host: str, said: str) -> Trailer:
-        """From lane.sh's words for it: `0 -`. Raises Nonsense."""
+        """Read the words of lane.sh: `0 -`. Raises Nonsense."""
         code, _, flag = said.strip().partition(" ")
         if flag.strip() not in {"-", "t", "d", "b"}:
             raise Nonsense(host, "word on how a command ended", said)
@@ -31,15 +31,15 @@ class Trailer(Struct, frozen=True):
 
 
 class TrailerFinder:
-    """One output stream of one command: bytes in, output out, and the trailer once it came.
+    """The finder for one output stream of one command: bytes in, output out, and at the end the trailer.
 
     Args:
-        host: the machine that talks, which an error for a senseless answer names.
+        host: the machine, for errors.
     """
 
     def __init__(self, mark: str, host: str = "") -> None:
         self._host = host
-        # A control character in front, because a possible beginning of the mark is held back until more comes.
+        # It begins with a control character, because `feed` holds back a possible beginning of the mark.
         self._mark = b"\x1e" + mark.encode()
         self._held = b""
         self._line: bytearray | None = None
@@ -47,11 +47,11 @@ class TrailerFinder:
 
     @property
     def has_found(self) -> bool:
-        """Whether the trailer has begun."""
+        """True once the trailer has begun."""
         return self._line is not None
 
     def feed(self, data: bytes) -> bytes:
-        """The output in `data`, and in what was held back before. Raises Nonsense."""
+        """Return the output in `data`, and in what it held back before. Raises Nonsense."""
         if self._line is not None:
             self._read_line(data)
             return b""
@@ -70,12 +70,12 @@ class TrailerFinder:
         return data
 
     def give_up(self) -> bytes:
-        """What was held back; it was output after all, as nothing more comes."""
+        """Return what it held back, which was output after all, because nothing more comes."""
         held, self._held = self._held, b""
         return held
 
     def _beginning(self, data: bytes) -> int:
-        """How many bytes at the end of `data` may be the mark's beginning."""
+        """Count the bytes at the end of `data` that may be the beginning of the mark."""
         at = data.find(self._mark[:1], max(0, len(data) - len(self._mark) + 1))
         while at >= 0:
             if self._mark.startswith(data[at:]):
