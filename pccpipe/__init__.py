@@ -19,17 +19,24 @@ from pccpipe.systems import refusal
 from pccpipe.version import __version__
 
 if TYPE_CHECKING:
+    from pccpipe import aio
+    from pccpipe.aio import Gap, RunHandle
     from pccpipe.api import (
         Fallback,
-        RunResult,
         answer,
         ask_to_cancel,
         doctor,
+        follow,
+        get_run,
+        list_runs,
         load,
+        load_policy,
         load_project,
         local_project,
         plan,
         provision,
+        read_events,
+        read_log,
         resume,
         run,
     )
@@ -39,67 +46,236 @@ if TYPE_CHECKING:
     from pccpipe.canary.routes import EscapeReport
     from pccpipe.cancel import Cancel
     from pccpipe.checkup.check import DoctorReport
-    from pccpipe.errors import PccpipeError, RecordFull, SpecError, Unavailable, UsageError, VmBusy
-    from pccpipe.outcome import Outcome, Place, Reason
-    from pccpipe.record.events import Event
+    from pccpipe.errors import PccpipeError, PolicyRefused, RecordFull, SpecError, Unavailable, UsageError, VmBusy
+    from pccpipe.executor.planned import Plan
+    from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
+    from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
+    from pccpipe.record.events import (
+        ActionDone,
+        AlwaysStarted,
+        Cancelling,
+        CommandEnded,
+        CommandStarted,
+        Event,
+        Happening,
+        InputAsked,
+        InputGiven,
+        MayHaveBegun,
+        ModelUsed,
+        Output,
+        RoundStarted,
+        RunEnded,
+        RunQueued,
+        RunResumed,
+        RunStarted,
+        RunStopped,
+        RunWaiting,
+        SecretsGiven,
+        StepDowngraded,
+        StepEnded,
+        StepRetrying,
+        StepStarted,
+        TargetUnavailable,
+        Warned,
+    )
+    from pccpipe.record.index import RunEntry
+    from pccpipe.record.reading import LogPiece
+    from pccpipe.record.state import RunState
+    from pccpipe.record.step_state import StepState
+    from pccpipe.session.result import RunResult
+    from pccpipe.spec.model import Pipeline, Project, Vm
+    from pccpipe.spec.problem import Problem
 
 __all__ = [
+    "ActionDone",
+    "AlwaysStarted",
     "Cancel",
+    "Cancelling",
+    "Ceilings",
+    "Code",
+    "CommandEnded",
+    "CommandStarted",
     "DoctorReport",
     "EscapeReport",
     "Event",
     "Fallback",
+    "Gap",
+    "Happening",
+    "InputAsked",
+    "InputGiven",
+    "IsolationMode",
+    "LogPiece",
+    "MayHaveBegun",
+    "ModelUsed",
+    "Origin",
     "Outcome",
+    "Output",
     "PccpipeError",
+    "Pipeline",
     "Place",
+    "Plan",
+    "Policy",
+    "PolicyRefused",
+    "Problem",
+    "Project",
     "Reason",
     "RecordFull",
+    "RoundStarted",
+    "RunEnded",
+    "RunEntry",
+    "RunHandle",
+    "RunQueued",
     "RunResult",
+    "RunResumed",
+    "RunStarted",
+    "RunState",
+    "RunStopped",
+    "RunWaiting",
+    "SecretRule",
+    "SecretsGiven",
     "SelfcheckReport",
     "SpecError",
+    "StepDowngraded",
+    "StepEnded",
+    "StepRetrying",
+    "StepStarted",
+    "StepState",
+    "Stream",
+    "TargetUnavailable",
     "Unavailable",
     "UsageError",
+    "Vm",
     "VmBusy",
+    "Warned",
     "__version__",
+    "aio",
     "answer",
     "ask_to_cancel",
     "check_escape",
     "doctor",
+    "follow",
+    "get_run",
+    "list_runs",
     "load",
+    "load_policy",
     "load_project",
     "local_project",
     "plan",
     "provision",
+    "read_events",
+    "read_log",
     "resume",
     "run",
     "selfcheck",
 ]
 
-_HOMES = {
+_MODULES = {
+    "pccpipe.aio": (
+        "Gap",
+        "RunHandle",
+    ),
+    "pccpipe.api": (
+        "Fallback",
+        "answer",
+        "ask_to_cancel",
+        "doctor",
+        "follow",
+        "get_run",
+        "list_runs",
+        "load",
+        "load_policy",
+        "load_project",
+        "local_project",
+        "plan",
+        "provision",
+        "read_events",
+        "read_log",
+        "resume",
+        "run",
+    ),
     "pccpipe.canary.check": ("selfcheck",),
     "pccpipe.canary.escape": ("check_escape",),
     "pccpipe.canary.ledger": ("SelfcheckReport",),
     "pccpipe.canary.routes": ("EscapeReport",),
     "pccpipe.cancel": ("Cancel",),
     "pccpipe.checkup.check": ("DoctorReport",),
-    "pccpipe.errors": ("PccpipeError", "RecordFull", "SpecError", "Unavailable", "UsageError", "VmBusy"),
-    "pccpipe.api": (
-        *("Fallback", "RunResult", "answer", "ask_to_cancel", "doctor"),
-        *("load", "load_project", "local_project", "plan", "provision", "resume", "run"),
+    "pccpipe.errors": (
+        "PccpipeError",
+        "PolicyRefused",
+        "RecordFull",
+        "SpecError",
+        "Unavailable",
+        "UsageError",
+        "VmBusy",
     ),
-    "pccpipe.outcome": ("Outcome", "Place", "Reason"),
-    "pccpipe.record.events": ("Event",),
+    "pccpipe.executor.planned": ("Plan",),
+    "pccpipe.outcome": (
+        "Code",
+        "IsolationMode",
+        "Outcome",
+        "Place",
+        "Reason",
+        "Stream",
+    ),
+    "pccpipe.policy.policy": (
+        "Ceilings",
+        "Origin",
+        "Policy",
+        "SecretRule",
+    ),
+    "pccpipe.record.events": (
+        "ActionDone",
+        "AlwaysStarted",
+        "Cancelling",
+        "CommandEnded",
+        "CommandStarted",
+        "Event",
+        "Happening",
+        "InputAsked",
+        "InputGiven",
+        "MayHaveBegun",
+        "ModelUsed",
+        "Output",
+        "RoundStarted",
+        "RunEnded",
+        "RunQueued",
+        "RunResumed",
+        "RunStarted",
+        "RunStopped",
+        "RunWaiting",
+        "SecretsGiven",
+        "StepDowngraded",
+        "StepEnded",
+        "StepRetrying",
+        "StepStarted",
+        "TargetUnavailable",
+        "Warned",
+    ),
+    "pccpipe.record.index": ("RunEntry",),
+    "pccpipe.record.reading": ("LogPiece",),
+    "pccpipe.record.state": ("RunState",),
+    "pccpipe.record.step_state": ("StepState",),
+    "pccpipe.session.result": ("RunResult",),
+    "pccpipe.spec.model": (
+        "Pipeline",
+        "Project",
+        "Vm",
+    ),
+    "pccpipe.spec.problem": ("Problem",),
 }
+"""The module that has each public name."""
 
 
-def __getattr__(name: str) -> object:
-    # Loaded when first asked for (PEP 562): a command such as `pccpipe --version` needs none of it.
-    for home, names in _HOMES.items():
-        if name in names:
-            if refused := refusal():
-                raise ImportError(refused)
-            return getattr(importlib.import_module(home), name)
-    raise AttributeError(f"module 'pccpipe' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker knows the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        # Loaded when first asked for (PEP 562): a command such as `pccpipe --version` needs none of it.
+        module = next((module for module, names in _MODULES.items() if name in names), None)
+        if module is None and name != "aio":
+            raise AttributeError(f"module 'pccpipe' has no attribute {name!r}")
+        if refused := refusal():
+            raise ImportError(refused)
+        return getattr(importlib.import_module(module), name) if module else importlib.import_module("pccpipe.aio")
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,22 +13,27 @@ from msgspec.structs import replace
 from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
 from pccpipe.errors import UsageError
-from pccpipe.layout import RUNS
-from pccpipe.outcome import IsolationMode, Outcome
+from pccpipe.layout import EVENTS, RUNS
+from pccpipe.outcome import IsolationMode, Outcome, Stream
+from pccpipe.policy.enforce import PipelineGuard, ProjectGuard, hold
+from pccpipe.policy.file import load_policy as load_policy
+from pccpipe.policy.policy import Policy
 from pccpipe.record import cancel_requests as requests
+from pccpipe.record import index
 from pccpipe.record.events import Event, RunEnded
-from pccpipe.record.journal import check_run_id, read_events
+from pccpipe.record.index import RunEntry as RunEntry
+from pccpipe.record.journal import check_run_id
+from pccpipe.record.journal import read_events as events_of
 from pccpipe.record.lock import is_abandoned
-from pccpipe.record.state import RunState
-from pccpipe.secrets.sources import read_secrets
-from pccpipe.secrets.values import Secrets
+from pccpipe.record.reading import LOG_PIECE, LogPiece, events_after, follow_events, log_piece
+from pccpipe.record.state import RunState, load_state
 from pccpipe.session import session
 from pccpipe.session.answers import give_answers
 from pccpipe.session.begin import (
     accepted_fallbacks,
     check_engine,
-    named_secrets,
     project_of,
+    read_values,
     refuse_written_secrets,
     workspace_of,
 )
@@ -36,11 +41,13 @@ from pccpipe.session.job import Caller, Job
 from pccpipe.session.result import RunResult as RunResult
 from pccpipe.session.targets import Folders
 from pccpipe.spec.inputs import resolve_inputs
-from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.load import NO_FOLDER, load_pipeline, load_text
 from pccpipe.spec.model import Pipeline, Project
-from pccpipe.spec.project import load_project as load_project
+from pccpipe.spec.project import DEFAULT_FILE
+from pccpipe.spec.project import load_project as read_project
 from pccpipe.spec.project import local_project as local_project
 from pccpipe.spec.search import WAY_ON, refuse_required, step_that_needs_a_project
+from pccpipe.spec.write import yaml_text
 from pccpipe.values import ENDPOINT, Json
 
 if TYPE_CHECKING:
@@ -57,12 +64,39 @@ class Fallback(Enum):
     FORBIDDEN = "forbidden"
 
 
-def load(path: str | Path) -> Pipeline:
-    """Read and check a pipeline: a file's, or a built-in one by its name, such as `default-run`.
+def load(
+    pipeline: str | Path | Mapping[str, Json], *, root: str | Path | None = None, policy: Policy | None = None
+) -> Pipeline:
+    """Read and check a pipeline.
 
-    Raises SpecError with every problem in it, UsageError if the file can't be read.
+    Args:
+        pipeline: a file's path, the name of a built-in one (`default-run`), its text (with a line break in it), or its
+            data.
+        root: with text or data, the folder where the files that it names begin; default: it may name none by a
+            relative path.
+        policy: what it may ask for; default: everything. `run` takes the policy as well, and judges the inputs.
+
+    Raises SpecError with every problem in it, PolicyRefused (which is one) with every refusal, UsageError if the file
+    can't be read.
     """
-    return load_pipeline(Path(path))
+    guard = PipelineGuard(policy) if policy else None
+    if isinstance(pipeline, Mapping):
+        pipeline = yaml_text(dict(pipeline))
+    if isinstance(pipeline, str) and "\n" in pipeline:
+        return load_text(pipeline, Path(root).absolute() if root is not None else NO_FOLDER, guard=guard)
+    return load_pipeline(Path(pipeline), guard=guard)
+
+
+def load_project(path: str | Path = DEFAULT_FILE, *, policy: Policy | None = None) -> Project:
+    """Read the project of a file: pccpipe.yaml in the current folder, unless another one is named.
+
+    Args:
+        policy: what it may ask for; default: everything.
+
+    Raises SpecError with every problem, PolicyRefused (which is one) with every refusal, UsageError if the file can't
+    be read.
+    """
+    return read_project(path, guard=ProjectGuard(policy) if policy else None)
 
 
 def run(
@@ -80,6 +114,8 @@ def run(
     accept_new_host_key: bool = False,
     wait: float = 0.0,
     environ: Mapping[str, str] = os.environ,
+    secrets: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
 ) -> RunResult:
     """Run a pipeline to its end, whatever that is; a step's failure is a result, not an exception.
 
@@ -98,21 +134,26 @@ def run(
         cancel: the handle to end the run early.
         accept_new_host_key: take the host key of a VM that known_hosts does not know. One that changed is never taken.
         wait: seconds to wait for a VM that is another run's; it is then `unavailable`, with the status `vm_busy`.
-        environ: where secrets of the environment are read, and what a secret's command inherits.
+        environ: where secrets of the environment are read, and what a secret's command inherits; `{}` for none.
+        secrets: values by name; for these the pipeline's sources are not asked.
+        policy: what the pipeline and the project may ask for, judged again with the inputs; default: everything.
 
-    Raises UsageError, before anything is made, if the run can't be begun as asked; RecordFull if the disk of its record
-    is full and stays so: the run has not ended then, and `resume` goes on with it.
+    Raises PolicyRefused if the policy refuses something; UsageError if the run can't be begun as asked, both before
+    anything is made; RecordFull if the disk of its record is full and stays so: the run has not ended then, and
+    `resume` goes on with it.
     """
     check_run_id(run_id)
     project = project_of(project, pipeline)
     values = resolve_inputs(pipeline, inputs or {})
-    secrets = Secrets(read_secrets(pipeline.secrets, named_secrets(pipeline), environ))
-    refuse_written_secrets(pipeline, values, secrets)
+    caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, policy)
+    pipeline = hold(caller.policy, pipeline, project, values)
+    known = read_values(pipeline, caller)
+    refuse_written_secrets(pipeline, values, known)
     check_engine(pipeline, project)
     accepted = accepted_fallbacks(pipeline, accept_fallback)
     folders = Folders.of(_runs_dir(runs_dir), run_id, workspace_of(workspace))
-    job = Job(run_id, pipeline, project, folders, values, secrets, fallback is Fallback.ALLOWED, accepted)
-    return session.begin(job, Caller(on_event, cancel or Cancel(), accept_new_host_key, wait))
+    job = Job(run_id, pipeline, project, folders, values, known, fallback is Fallback.ALLOWED, accepted)
+    return session.begin(job, caller)
 
 
 def resume(
@@ -126,6 +167,8 @@ def resume(
     accept_new_host_key: bool = False,
     wait: float = 0.0,
     environ: Mapping[str, str] = os.environ,
+    secrets: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
 ) -> RunResult:
     """Go on with a run whose process is gone: what it did is not done again, what it began is followed to its end.
 
@@ -134,15 +177,16 @@ def resume(
     Args:
         run_id: of a run in `runs_dir` that has not ended.
         project: default: the project file that the run began with. Another project is refused.
-        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait, environ: as for `run`. Only new events
-            are given to `on_event`; what was accepted before stays accepted.
+        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait, environ, secrets: as for `run`. Only new
+            events are given to `on_event`; what was accepted before stays accepted.
+        policy: as for `run`. The record is judged by it: one that was tampered with gets no more than it allows.
 
     Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if the VM is another
     run's; RecordFull as `run` does.
     """
     check_run_id(run_id)
-    caller = Caller(on_event, cancel or Cancel(), accept_new_host_key, wait)
-    return session.resume(_runs_dir(runs_dir) / run_id, project, accept_fallback, environ, caller)
+    caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, policy)
+    return session.resume(_runs_dir(runs_dir) / run_id, project, accept_fallback, caller)
 
 
 def answer(
@@ -172,12 +216,77 @@ def ask_to_cancel(run_id: str, *, runs_dir: str | Path | None = None) -> bool:
     """
     check_run_id(run_id)
     record = _runs_dir(runs_dir) / run_id
-    if any(isinstance(event.what, RunEnded) for event in read_events(record)):
+    if any(isinstance(event.what, RunEnded) for event in events_of(record)):
         raise UsageError(f"the run {run_id!r} has ended", f"to see it: pccpipe show {run_id}")
     if is_abandoned(record):
         return False
     requests.ask_to_cancel(record, "cancel")
     return True
+
+
+def list_runs(*, runs_dir: str | Path | None = None) -> list[RunEntry]:
+    """List the runs on record, the newest first; none if there is no such folder."""
+    return index.list_runs(_runs_dir(runs_dir))
+
+
+def record_of(run_id: str, *, runs_dir: str | Path | None = None) -> Path:
+    """Return the folder of a run on record. Raises UsageError if there is no such run."""
+    check_run_id(run_id)
+    record = _runs_dir(runs_dir) / run_id
+    if not (record / EVENTS).is_file():
+        raise UsageError(f"there is no run {run_id!r} in {record.parent}")
+    return record
+
+
+def get_run(run_id: str, *, runs_dir: str | Path | None = None) -> RunState:
+    """Return what is known of a run; `to_json()` makes run.json of it. Raises UsageError if there is no such run."""
+    return load_state(record_of(run_id, runs_dir=runs_dir))
+
+
+def read_events(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
+    """Yield the recorded events of a run.
+
+    Args:
+        after: only events with a higher number (`Event.seq`).
+
+    Raises UsageError if there is no such run.
+    """
+    return events_after(record_of(run_id, runs_dir=runs_dir), after)
+
+
+def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
+    """Yield the events of a run, those on record and each new one, until it ends.
+
+    It ends as well where the run waits for a person, was stopped or lost its process: no event comes until a `resume`.
+    `pccpipe.aio.follow` is the same for asyncio.
+
+    Raises UsageError if there is no such run.
+    """
+    return follow_events(record_of(run_id, runs_dir=runs_dir), after)
+
+
+def read_log(
+    run_id: str,
+    step: str,
+    *,
+    stream: Stream = Stream.STDOUT,
+    attempt: int | None = None,
+    offset: int = 0,
+    most: int = LOG_PIECE,
+    runs_dir: str | Path | None = None,
+) -> LogPiece:
+    """Read a piece of what a step's command wrote, also while it runs.
+
+    Args:
+        step: its path, such as `iterate[2].build`.
+        stream: which of its two outputs.
+        attempt: which attempt, from 1; default: the last one.
+        offset: bytes from the log's beginning; `LogPiece.next_offset` of the piece before.
+        most: bytes to return at most.
+
+    Raises UsageError if there is no such run, step or attempt.
+    """
+    return log_piece(record_of(run_id, runs_dir=runs_dir), step, stream, attempt, offset, most)
 
 
 def plan(
@@ -186,6 +295,7 @@ def plan(
     project: Project | None = None,
     inputs: Mapping[str, Json] | None = None,
     fallback: Fallback = Fallback.ALLOWED,
+    policy: Policy | None = None,
 ) -> Plan:
     """Say what `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError.
 
@@ -197,6 +307,7 @@ def plan(
     allowed = fallback is Fallback.ALLOWED
     if project and project.local:
         refuse_required(pipeline)
+    pipeline = hold(policy, pipeline, project or local_project(), values)
     made = make_plan(pipeline, project or local_project(), values, fallback_allowed=allowed)
     if project is None and (needs := step_that_needs_a_project(pipeline)):
         refused = f"`run` refuses this: {needs}, and there is no project file; {WAY_ON}"
@@ -330,3 +441,23 @@ def provision(
 
 def _runs_dir(given: str | Path | None) -> Path:
     return Path(given or RUNS).absolute()
+
+
+def _caller(
+    on_event: Callable[[Event], None] | None,
+    cancel: Cancel | None,
+    accept_new_host_key: bool,
+    wait: float,
+    environ: Mapping[str, str],
+    secrets: Mapping[str, str] | None,
+    policy: Policy | None,
+) -> Caller:
+    return Caller(
+        on_event,
+        cancel or Cancel(),
+        accept_new_host_key,
+        wait,
+        environ,
+        secrets or {},
+        policy,
+    )

@@ -16,5 +16,5 @@ def data_path(*parts: str) -> Path:
 
 @functools.cache
 def schema_text(name: str) -> str:
-    """The text of a published schema: `pipeline`, `project`, `builder-result`, `reviewer-result`."""
+    """The text of a published schema: `pipeline`, `project`, `policy`, `builder-result`, `reviewer-result`."""
     return data_path("schemas", f"{name}.schema.json").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 PccpipeError
 ├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
 │   └── SpecError       a pipeline or project file that is wrong, with every problem in it
+│       └── PolicyRefused   the operator's policy refuses what it asks for
 ├── Unavailable         a target could not be had; the command certainly never began
 │   ├── Fenced          the VM was taken over from the run, which does nothing there any more
 │   ├── Broken          its connection ended in the midst of a call, which may be made again
@@ -61,6 +62,12 @@ class SpecError(UsageError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+class PolicyRefused(SpecError):
+    """The operator's policy refuses what a pipeline or project file asks for; `problems` has each place."""
+
+    code = Code.POLICY_REFUSED
 
 
 class Unavailable(PccpipeError):

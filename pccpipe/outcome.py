@@ -50,6 +50,8 @@ class Code(StrEnum):
     """What an agent, a repository or a machine gave exceeds a limit; the message says which (docs/limits.md)."""
     BUDGET_EXCEEDED = "budget_exceeded"
     """The tokens that the step may use are used up."""
+    POLICY_REFUSED = "policy_refused"
+    """The operator's policy does not allow what the pipeline or the project file asks for."""
     RESULT_TOO_LARGE = "result_too_large"
     """The step's result exceeds a limit: its size, its depth, or the number of its values."""
 

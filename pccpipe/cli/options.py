@@ -15,6 +15,7 @@ from pccpipe.layout import EVENTS, RUNS
 from pccpipe.values import Json
 
 if TYPE_CHECKING:
+    from pccpipe.policy.policy import Policy
     from pccpipe.spec.model import Pipeline, Project
 
 FILE = click.Path(path_type=Path)
@@ -84,12 +85,28 @@ format_option = click.option(
 )
 
 
+policy_option = click.option(
+    "--policy",
+    type=FILE,
+    metavar="FILE",
+    help="What the pipeline and the project file may ask for.  [default: everything]",
+)
+
+
+def read_policy(file: Path | None) -> Policy | None:
+    """Read the operator's policy, if one is named. Raises UsageError, SpecError."""
+    from pccpipe.policy.file import load_policy
+
+    return load_policy(file) if file else None
+
+
 def which_project(
     named: Path | None,
     *,
     pipeline: Path | None = None,
     workspace: Path | None = None,
     local: bool = False,
+    policy: Policy | None = None,
 ) -> Project | None:
     """The project of the file that was named, or else found; None if there is none. Raises UsageError, SpecError.
 
@@ -98,7 +115,9 @@ def which_project(
     Args:
         workspace: as it was named, if it was.
         local: everything is to run on this machine.
+        policy: what the file may ask for.
     """
+    from pccpipe.policy.enforce import ProjectGuard
     from pccpipe.spec.project import load_project, local_project, run_locally
     from pccpipe.spec.search import find_project_file
 
@@ -112,7 +131,7 @@ def which_project(
             print(f"pccpipe: {words}", file=sys.stderr)
     if path is None:
         return local_project(_name_of_this_folder()) if local else None
-    project = load_project(path)
+    project = load_project(path, guard=ProjectGuard(policy) if policy else None)
     return run_locally(project) if local else project
 
 

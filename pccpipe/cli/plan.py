@@ -13,8 +13,10 @@ from pccpipe.cli.options import (
     local_option,
     no_fallback_option,
     pipeline_argument,
+    policy_option,
     project_option,
     read_inputs,
+    read_policy,
     tell,
     which_project,
 )
@@ -26,6 +28,7 @@ from pccpipe.cli.options import (
 @input_option
 @no_fallback_option
 @local_option
+@policy_option
 @click.option(
     "--format",
     "output",
@@ -35,7 +38,14 @@ from pccpipe.cli.options import (
     help="json is for programs: one object, with where each part stands.",
 )
 def plan(
-    *, pipeline: Path, project: Path | None, given: Sequence[str], no_fallback: bool, local: bool, output: str
+    *,
+    pipeline: Path,
+    project: Path | None,
+    given: Sequence[str],
+    no_fallback: bool,
+    local: bool,
+    policy: Path | None,
+    output: str,
 ) -> None:
     """Say what would run where.
 
@@ -46,11 +56,13 @@ def plan(
     from pccpipe.views.plan import plan_json, plan_text
 
     fallback = api.Fallback.FORBIDDEN if no_fallback else api.Fallback.ALLOWED
-    spec = api.load(pipeline)
+    rules = read_policy(policy)
+    spec = api.load(pipeline, policy=rules)
     planned = api.plan(
         spec,
-        project=which_project(project, pipeline=spec.path, local=local),
+        project=which_project(project, pipeline=spec.path, local=local, policy=rules),
         inputs=read_inputs(given),
         fallback=fallback,
+        policy=rules,
     )
     tell([json.dumps(plan_json(planned), indent=2)] if output == "json" else plan_text(planned))

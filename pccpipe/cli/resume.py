@@ -14,8 +14,10 @@ from pccpipe.cli.options import (
     downgrade_option,
     format_option,
     host_key_option,
+    policy_option,
     project_of_run_option,
     read_duration,
+    read_policy,
     record_of,
     runs_dir_option,
     tell,
@@ -35,6 +37,7 @@ WAITS_FOR_A_PERSON = 5
 @format_option
 @wait_option
 @accept_fallback_option
+@policy_option
 @downgrade_option
 @host_key_option
 @click.pass_context
@@ -47,6 +50,7 @@ def resume(
     output: Format,
     wait: str,
     accepted: Sequence[str],
+    policy: Path | None,
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
@@ -70,7 +74,8 @@ def resume(
         tell([*questions(state, record), "", headline(state, record)])
         context.exit(WAITS_FOR_A_PERSON)
     patience = read_duration(wait, "--wait")
-    of_project = load_project(project) if project else None
+    rules = read_policy(policy)
+    of_project = load_project(project, policy=rules) if project else None
     cancel = Cancel()
     obey_signals(cancel)
     keep_tracebacks_in(record)
@@ -85,7 +90,8 @@ def resume(
             cancel=cancel,
             accept_new_host_key=accept_new_host_key,
             wait=patience,
-            environ=take_secrets(pipeline_to_resume(record)),
+            environ=take_secrets(pipeline_to_resume(record, rules)),
+            policy=rules,
         )
     finally:
         view.close()

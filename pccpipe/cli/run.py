@@ -23,10 +23,12 @@ from pccpipe.cli.options import (
     local_option,
     no_fallback_option,
     pipeline_argument,
+    policy_option,
     project_for,
     project_option,
     read_duration,
     read_inputs,
+    read_policy,
     runs_dir_option,
     wait_option,
     which_project,
@@ -55,6 +57,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 @no_fallback_option
 @accept_fallback_option
 @local_option
+@policy_option
 @downgrade_option
 @host_key_option
 @click.pass_context
@@ -72,6 +75,7 @@ def run(
     no_fallback: bool,
     accepted: Sequence[str],
     local: bool,
+    policy: Path | None,
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
@@ -88,8 +92,10 @@ def run(
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")
     run_id = run_id if run_id is not None else new_run_id()
-    spec = load(pipeline)
-    of_project = project_for(spec, which_project(project, pipeline=spec.path, workspace=workspace, local=local))
+    rules = read_policy(policy)
+    spec = load(pipeline, policy=rules)
+    found = which_project(project, pipeline=spec.path, workspace=workspace, local=local, policy=rules)
+    of_project = project_for(spec, found)
     cancel = Cancel()
     obey_signals(cancel)
     record = runs_dir / run_id
@@ -110,6 +116,7 @@ def run(
             accept_new_host_key=accept_new_host_key,
             wait=patience,
             environ=take_secrets(spec),
+            policy=rules,
         )
     finally:
         view.close()

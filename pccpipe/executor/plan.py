@@ -285,7 +285,7 @@ def _read_secrets(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[list[
     values: list[str] = []
     unset: list[str] = []
     for name in sorted(used):
-        if pipeline.secrets[name].source is not SecretSource.COMMAND:
+        if pipeline.secrets[name].source not in (SecretSource.COMMAND, SecretSource.CALLER):
             try:
                 values += read_secrets(pipeline.secrets, [name], environ).values()
             except UsageError as error:

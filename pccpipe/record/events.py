@@ -48,6 +48,8 @@ class RunStarted(_Kind, frozen=True):
     """By the project file."""
     local: bool = False
     """All runs on this machine because the operator said so, with --local."""
+    policy: bool = False
+    """It runs under an operator's policy: it is resumed under one as well."""
     stops_at_failure: bool = False
     """Scripts stop at their first failing command, where the pipeline does not say otherwise.
 

@@ -15,14 +15,17 @@ COMMAND_LIMIT = 30.0
 
 
 def read_secrets(
-    declared: Mapping[str, Secret], names: Iterable[str], environ: Mapping[str, str] = os.environ
+    declared: Mapping[str, Secret],
+    names: Iterable[str],
+    environ: Mapping[str, str] = os.environ,
+    given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The values of those secrets, by name. Raises UsageError naming every one that has none, never a value."""
     values: dict[str, str] = {}
     wrong: list[str] = []
     for name in sorted(set(names)):
         try:
-            values[name] = _value(declared[name], environ)
+            values[name] = _value(declared[name], environ, given or {})
         except ValueError as error:
             wrong.append(f"the secret {name} has no value: {error}")
     if wrong:
@@ -30,8 +33,12 @@ def read_secrets(
     return values
 
 
-def _value(secret: Secret, environ: Mapping[str, str]) -> str:
+def _value(secret: Secret, environ: Mapping[str, str], given: Mapping[str, str]) -> str:
+    if secret.name in given:
+        return _usable(given[secret.name], "what the caller gives for it")
     match secret.source:
+        case SecretSource.CALLER:
+            raise ValueError("the policy leaves it to the caller, who gives none (`secrets=` of the library)")
         case SecretSource.ENV:
             value = environ.get(secret.source_name, "")
             where = f"the environment variable {secret.source_name}"
@@ -43,6 +50,10 @@ def _value(secret: Secret, environ: Mapping[str, str]) -> str:
         case SecretSource.COMMAND:
             where = f"the command `{secret.source_name}`"
             value = _output(secret.source_name, environ)
+    return _usable(value, where)
+
+
+def _usable(value: str, where: str) -> str:
     if not value:
         raise ValueError(f"{where} is empty")
     if "\0" in value:

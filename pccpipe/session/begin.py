@@ -11,7 +11,9 @@ from pccpipe.errors import RecordFull, UsageError
 from pccpipe.layout import EVENTS
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.record.room import is_full
+from pccpipe.secrets.sources import read_secrets
 from pccpipe.secrets.values import Secrets
+from pccpipe.session.job import Caller
 from pccpipe.spec.model import Build, Pipeline, Project, Run, Upload
 from pccpipe.spec.search import refuse_required, refuse_without_project
 from pccpipe.values import Json
@@ -89,6 +91,11 @@ def project_of(project: Project | None, pipeline: Pipeline) -> Project:
     if project.local:
         refuse_required(pipeline)
     return project
+
+
+def read_values(pipeline: Pipeline, caller: Caller) -> Secrets:
+    """Read the secrets that its steps use. Raises UsageError."""
+    return Secrets(read_secrets(pipeline.secrets, named_secrets(pipeline), caller.environ, caller.secrets))
 
 
 def named_secrets(pipeline: Pipeline) -> set[str]:

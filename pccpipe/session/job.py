@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from pccpipe.cancel import Cancel
+from pccpipe.policy.policy import Policy
 from pccpipe.record.events import Event
 from pccpipe.secrets.values import Secrets
 from pccpipe.session.targets import Folders
@@ -20,12 +21,18 @@ class Caller(Struct, frozen=True):
     Attributes:
         on_event: called with each event once it is on disk.
         wait: seconds to wait for a VM that is another run's.
+        environ: where secrets of the environment are read.
+        secrets: values by name, which no other source is asked for.
+        policy: what the pipeline may ask for; None: everything.
     """
 
     on_event: Callable[[Event], None] | None
     cancel: Cancel
     accept_new_host_key: bool
     wait: float
+    environ: Mapping[str, str]
+    secrets: Mapping[str, str]
+    policy: Policy | None
 
 
 class Job(Struct, frozen=True):

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 from pccpipe.errors import UsageError
 from pccpipe.layout import PIPELINE, PIPELINE_FILES
 from pccpipe.outcome import IsolationMode
+from pccpipe.policy.enforce import PipelineGuard, ProjectGuard
+from pccpipe.policy.policy import Policy
 from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import read_events
@@ -24,24 +26,25 @@ def keep_pipeline(pipeline: Pipeline, record: Path) -> None:
         write_atomically(record / PIPELINE_FILES / name, file.read_bytes())
 
 
-def pipeline_to_resume(record: Path) -> Pipeline | None:
+def pipeline_to_resume(record: Path, policy: Policy | None = None) -> Pipeline | None:
     """The pipeline with which a run goes on, by its record; None if it does not. Raises SpecError, UsageError."""
     happened = [event.what for event in read_events(record) if isinstance(event.what, RunStarted | RunEnded)]
     began = next(iter(happened), None)
-    return kept_pipeline(record, began) if len(happened) == 1 and isinstance(began, RunStarted) else None
+    return kept_pipeline(record, began, policy) if len(happened) == 1 and isinstance(began, RunStarted) else None
 
 
-def kept_pipeline(record: Path, began: RunStarted) -> Pipeline:
+def kept_pipeline(record: Path, began: RunStarted, policy: Policy | None = None) -> Pipeline:
     """Give the pipeline as the run began with it. Raises SpecError, UsageError."""
     copies = record / PIPELINE_FILES
     folder = copies if copies.is_dir() else Path(began.pipeline_path).parent
-    return load_pipeline(record / PIPELINE, folder, older=not began.stops_at_failure)
+    guard = PipelineGuard(policy) if policy else None
+    return load_pipeline(record / PIPELINE, folder, older=not began.stops_at_failure, guard=guard)
 
 
-def kept_project(began: RunStarted) -> Project:
+def kept_project(began: RunStarted, policy: Policy | None = None) -> Project:
     """Give the project of a run, from the file that it began with. Raises UsageError, SpecError."""
     if began.project_path:
-        return load_project(Path(began.project_path))
+        return load_project(Path(began.project_path), guard=ProjectGuard(policy) if policy else None)
     if began.isolation_mode is IsolationMode.LOCAL:
         return Project(began.project or "project", IsolationMode.LOCAL, local=began.local)
     raise UsageError(f"the run {began.run_id!r} had no project file", "say which with --project")

@@ -22,6 +22,7 @@ from pccpipe.errors import Halted, RecordFull, Unavailable, UsageError, VmBusy
 from pccpipe.executor.context import RunContext, Serials
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.policy.enforce import hold
 from pccpipe.record import cancel_requests as requests
 from pccpipe.record.events import (
     Cancelling,
@@ -44,9 +45,7 @@ from pccpipe.record.state import RunState, state_of
 from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import mask_error
 from pccpipe.secrets.proxy.proxy import Proxy
-from pccpipe.secrets.sources import read_secrets
-from pccpipe.secrets.values import Secrets
-from pccpipe.session.begin import accepted_fallbacks, check_engine, named_secrets, room_to_begin
+from pccpipe.session.begin import accepted_fallbacks, check_engine, read_values, room_to_begin
 from pccpipe.session.end import clear_up, name_daemons
 from pccpipe.session.job import Caller, Job
 from pccpipe.session.kept import keep_pipeline, kept_pipeline, kept_project, same_project
@@ -70,12 +69,10 @@ def begin(job: Job, caller: Caller) -> RunResult:
     shutil.rmtree(folders.state, ignore_errors=True)
     with room_to_begin(folders.record), RunLock(folders.record):
         keep_pipeline(job.pipeline, folders.record)
-        return _go(job, _started(job), [], caller)
+        return _go(job, _started(job, caller), [], caller)
 
 
-def resume(
-    record: Path, project: Project | None, accept_fallback: Collection[str], environ: Mapping[str, str], caller: Caller
-) -> RunResult:
+def resume(record: Path, project: Project | None, accept_fallback: Collection[str], caller: Caller) -> RunResult:
     """Go on with the run of a record. Raises UsageError, as pccpipe.api.resume says."""
     run_id = record.name
     refuse_links(Path.cwd(), record)
@@ -90,10 +87,14 @@ def resume(
         state = state_of(events)
         if state.open_questions and not caller.cancel.requested:
             return RunResult(record, state)
-        pipeline = kept_pipeline(record, began)
-        project = same_project(began, project or kept_project(began))
+        if began.policy and caller.policy is None:
+            hint = "give the policy again: --policy FILE, or `policy=` in the library"
+            raise UsageError(f"run {run_id}: it began under a policy, and would be resumed without one", hint)
+        pipeline = kept_pipeline(record, began, caller.policy)
+        project = same_project(began, project or kept_project(began, caller.policy))
+        pipeline = hold(caller.policy, pipeline, project, began.inputs)
         check_engine(pipeline, project)
-        secrets = Secrets(read_secrets(pipeline.secrets, named_secrets(pipeline), environ))
+        secrets = read_values(pipeline, caller)
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
         refuse_links(folders.user, record, folders.state)
         accepted = accepted_fallbacks(pipeline, accept_fallback)
@@ -103,7 +104,7 @@ def resume(
         return _go(job, resumed, events, caller)
 
 
-def _started(job: Job) -> RunStarted:
+def _started(job: Job, caller: Caller) -> RunStarted:
     pipeline, project = job.pipeline, job.project
     return RunStarted(
         run_id=job.run_id,
@@ -123,6 +124,7 @@ def _started(job: Job) -> RunStarted:
         project_identity=identity(project),
         isolation_required=project.isolation_required,
         local=project.local,
+        policy=caller.policy is not None,
         stops_at_failure=True,
     )
 

@@ -123,6 +123,8 @@ class _PipelineBuilder:
                 where = str(self._path.parent / Path(_text(spec["path"])).expanduser())
             case SecretSource.COMMAND:
                 where = _text(spec["command"])
+            case SecretSource.CALLER:
+                raise AssertionError("no schema has this source")
         at = self._source.of_key(("secrets", name))
         if Via(_text(spec.get("via", "direct"))) is Via.DIRECT:
             return Secret(name, source, where, at)

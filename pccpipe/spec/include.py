@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.errors import UsageError
 from pccpipe.spec.built_in import built_in, built_in_names, may_be_built_in
+from pccpipe.spec.guard import Guard
 from pccpipe.spec.merge import merge
 from pccpipe.spec.paths import beside, is_file
 from pccpipe.spec.position import Position
@@ -38,7 +39,9 @@ def find_pipeline(path: Path) -> Path:
     raise UsageError(f"there is no file {path}", f"built-in pipelines: {near}" if near else "")
 
 
-def with_included(source: Source, problems: list[Problem]) -> tuple[Source | None, list[Problem]]:
+def with_included(
+    source: Source, problems: list[Problem], guard: Guard | None = None
+) -> tuple[Source | None, list[Problem]]:
     """Merge a pipeline with all that it includes; return the whole, and the problems with the changes.
 
     Adds problems with the structure of the files to `problems`. The whole is None if a file is missing or unreadable.
@@ -47,7 +50,12 @@ def with_included(source: Source, problems: list[Problem]) -> tuple[Source | Non
     while name := _included(chain[-1]):
         at = chain[-1].of_value(("include",))
         try:
-            found = read_source(_find(name, chain))
+            file = _find(name, chain)
+            if guard and (refused := guard.include_refusal(file, Path(source.file).parent)):
+                return None, [Problem(at, refused, line=chain[-1].line(at.line), rule=Rule.POLICY)]
+            if not is_file(file):
+                raise UsageError(f"there is no file {file}")
+            found = read_source(file)
             keep_texts(found)
             _check_limits([*chain, found])
         except BadYaml as bad:
@@ -89,7 +97,7 @@ def _included(source: Source) -> str:
 
 
 def _find(name: str, chain: Sequence[Source]) -> Path:
-    """Return the included file. Raises UsageError."""
+    """Return the path of the file that is included; it need not be there. Raises UsageError."""
     if may_be_built_in(name):
         found = built_in(name)
         if found is None:
@@ -100,8 +108,6 @@ def _find(name: str, chain: Sequence[Source]) -> Path:
             found = beside(Path(chain[-1].file).parent, name)
         except ValueError as error:
             raise UsageError(f"the path {error}") from None
-        if not is_file(found):
-            raise UsageError(f"there is no file {found}")
     files = [Path(each.file) for each in chain]
     for index, file in enumerate(files):
         if file.resolve() == found.resolve():

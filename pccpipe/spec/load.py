@@ -6,51 +6,92 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pccpipe import limits
-from pccpipe.errors import SpecError, UsageError
+from pccpipe.errors import PolicyRefused, SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.check import meaning_problems
+from pccpipe.spec.guard import Guard
 from pccpipe.spec.include import find_pipeline, located, with_included
 from pccpipe.spec.model import Pipeline
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.schema import schema_file_problems, structure_problems
-from pccpipe.spec.source import BadYaml, Source, read_source
+from pccpipe.spec.source import BadYaml, Source, parse_source, read_source
 from pccpipe.spec.written import keep_texts
 
+NO_FILE = "<pipeline>"
+"""The name, in positions, of a pipeline that is no file."""
+NO_FOLDER = Path("/<no root>")
+"""Where the files of such a pipeline begin, if its caller names no folder: there are none."""
 
-def load_pipeline(path: Path, folder: Path | None = None, *, older: bool = False) -> Pipeline:
+
+def load_pipeline(
+    path: Path, folder: Path | None = None, *, older: bool = False, guard: Guard | None = None
+) -> Pipeline:
     """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read.
 
     Args:
         path: the file; if there is none, the name of a built-in pipeline.
         folder: the folder of the files that it names; default: its own.
         older: read it as version 0.1, in which its run began: scripts continue after a failing command.
+        guard: judges what the pipeline asks for, before a file that it names is opened.
     """
     path = path if folder else find_pipeline(path)
     folder = folder or path.parent
     source, problems = _read(path)
+    return _checked(source, problems, folder, path.name, older=older, guard=guard)
+
+
+def load_text(text: str, folder: Path, *, guard: Guard | None = None) -> Pipeline:
+    """Read and check a pipeline that is no file. Raises SpecError with every problem.
+
+    Args:
+        folder: where the files that it names are.
+        guard: as for `load_pipeline`.
+    """
+    source, problems = _parsed(lambda: parse_source(text.encode(), NO_FILE))
+    return _checked(source, problems, folder, NO_FILE, older=False, guard=guard)
+
+
+def _checked(
+    source: Source, problems: list[Problem], folder: Path, name: str, *, older: bool, guard: Guard | None
+) -> Pipeline:
     problems += structure_problems(source, "pipeline")
     whole: Source | None = source
     more: list[Problem] = []
     if isinstance(source.data, dict) and "include" in source.data:
-        whole, more = with_included(source, problems)
+        whole, more = with_included(source, problems, guard)
+    if guard:
+        refused = [*guard.refusals(whole or source, folder), *(each for each in more if each.rule is Rule.POLICY)]
+        if refused:
+            # Its meaning is not checked: that would open the files which it names.
+            _raise_if([located(problem, whole or source) for problem in (*problems, *refused)], [])
     if whole:
         problems = [located(problem, whole) for problem in problems]
         more = [located(problem, whole) for problem in (*more, *meaning_problems(whole, folder, older=older))]
     _raise_if(problems, more)
-    return build_pipeline(whole or source, folder / path.name, stops_at_failure=not older)
+    return build_pipeline(whole or source, folder / name, stops_at_failure=not older)
 
 
-def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]]) -> Source:
+def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]], guard: Guard | None = None) -> Source:
     """Read a file; check it against a schema, and with `more`. Raises SpecError, UsageError."""
     source, problems = _read(path)
-    _raise_if([*problems, *structure_problems(source, schema)], more(source))
+    problems += structure_problems(source, schema)
+    if guard and (refused := guard.refusals(source, path.parent)):
+        _raise_if([*problems, *refused], [])
+    _raise_if(problems, more(source))
     return source
 
 
 def _read(path: Path) -> tuple[Source, list[Problem]]:
     """Read the file, and the problems with single keys of its YAML. Raises SpecError, UsageError."""
     try:
-        source = read_source(path)
+        return _parsed(lambda: read_source(path))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _parsed(read: Callable[[], Source]) -> tuple[Source, list[Problem]]:
+    try:
+        source = read()
         keep_texts(source)
         return source, []
     except BadYaml as bad:
@@ -61,8 +102,6 @@ def _read(path: Path) -> tuple[Source, list[Problem]]:
             raise SpecError(problems) from None
         keep_texts(bad.source)
         return bad.source, problems
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def _raise_if(problems: list[Problem], more: list[Problem]) -> None:
@@ -71,7 +110,8 @@ def _raise_if(problems: list[Problem], more: list[Problem]) -> None:
     problems = [*problems, *(problem for problem in more if problem.position not in known)]
     if problems:
         problems.sort(key=lambda problem: (problem.position, problem.message))
-        raise SpecError(problems[: limits.PIPELINE_PROBLEMS.most])
+        refused = any(problem.rule is Rule.POLICY for problem in problems)
+        raise (PolicyRefused if refused else SpecError)(problems[: limits.PIPELINE_PROBLEMS.most])
 
 
 def check_schema_file(path: Path) -> None:

@@ -63,6 +63,8 @@ class SecretSource(StrEnum):
     ENV = "env"
     FILE = "file"
     COMMAND = "command"
+    CALLER = "caller"
+    """By a policy alone: the value comes with the call of `run` or `resume`."""
 
 
 class Via(StrEnum):

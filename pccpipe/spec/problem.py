@@ -24,6 +24,8 @@ class Rule(StrEnum):
     """A key or a value breaks the schema: editors that know the schema show it too."""
     MEANING = "meaning"
     """A name, a reference or an expression is wrong: only pccpipe sees it."""
+    POLICY = "policy"
+    """The operator's policy refuses it."""
 
 
 class Problem(Struct, frozen=True):

@@ -32,6 +32,7 @@ The keys of pipelines, project files and agents' results. An editor that knows t
 FILES = {
     "A pipeline": "pipeline.schema.json",
     "A project file": "project.schema.json",
+    "A policy": "policy.schema.json",
     "The builder's result": "builder-result.schema.json",
     "The reviewer's result": "reviewer-result.schema.json",
 }

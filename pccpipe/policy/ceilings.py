@@ -1,0 +1,37 @@
+"""Gives a pipeline the ceilings of a policy where it sets no limit of its own."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pccpipe.policy.policy import Ceilings
+from pccpipe.spec.model import Parallel, Pipeline, Repeat, Run, Step, Value, Via
+
+
+def with_ceilings(pipeline: Pipeline, ceilings: Ceilings) -> Pipeline:
+    """Return the pipeline with a limit wherever the policy has a ceiling and the pipeline has none."""
+    proxied = frozenset(name for name, secret in pipeline.secrets.items() if secret.via is Via.PROXY)
+    timeout = pipeline.timeout
+    if timeout is None and ceilings.timeout is not None:
+        timeout = Value(known=ceilings.timeout)
+    return replace(
+        pipeline,
+        timeout=timeout,
+        steps=tuple(_held(step, ceilings, proxied) for step in pipeline.steps),
+        always=tuple(_held(step, ceilings, proxied) for step in pipeline.always),
+    )
+
+
+def _held(step: Step, ceilings: Ceilings, proxied: frozenset[str]) -> Step:
+    body = step.body
+    match body:
+        case Repeat() | Parallel():
+            body = replace(body, steps=tuple(_held(inner, ceilings, proxied) for inner in body.steps))
+        case Run():
+            if ceilings.log is not None:
+                body = replace(body, log_limit=min(body.log_limit, ceilings.log))
+            if ceilings.tokens is not None and body.budget is None and proxied.intersection(body.secrets):
+                body = replace(body, budget=Value(known=ceilings.tokens))
+        case _:
+            pass
+    return replace(step, body=body)

@@ -1,0 +1,115 @@
+"""Holds runs to a policy: at load, and again before the first step, when the inputs and the project are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from pccpipe.errors import PolicyRefused
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.policy.ceilings import with_ceilings
+from pccpipe.policy.folders import AllowedFolders
+from pccpipe.policy.policy import Origin, Policy
+from pccpipe.policy.refusals import pipeline_refusals, project_refusals
+from pccpipe.spec.model import Pipeline, Project, Run, SecretSource
+from pccpipe.spec.position import Position
+from pccpipe.spec.problem import Problem, Rule
+from pccpipe.spec.source import Source, parse_source
+from pccpipe.values import Json
+
+
+class PipelineGuard:
+    """A policy as the loader of pipelines sees it."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def refusals(self, source: Source, folder: Path) -> list[Problem]:
+        """Return everything that the policy refuses of a pipeline."""
+        return pipeline_refusals(source, folder, self._policy)
+
+    def include_refusal(self, file: Path, folder: Path) -> str:
+        """Say why a pipeline in `folder` may not include a file; "" if it may."""
+        if AllowedFolders(self._policy.folders, folder).has(file):
+            return ""
+        return f"the policy refuses the path `{file}`: it lies outside of the folders that the policy allows"
+
+
+class ProjectGuard:
+    """A policy as the loader of project files sees it."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def refusals(self, source: Source, folder: Path) -> list[Problem]:
+        """Return everything that the policy refuses of a project file."""
+        return project_refusals(source, folder, self._policy)
+
+    def include_refusal(self, file: Path, folder: Path) -> str:
+        """Return "": a project file includes nothing."""
+        del file, folder
+        return ""
+
+
+def hold(policy: Policy | None, pipeline: Pipeline, project: Project, inputs: Mapping[str, Json]) -> Pipeline:
+    """Return the pipeline as it may run: with the policy's ceilings, and its sources of secrets.
+
+    Judges the text that the record keeps, so it holds for a pipeline from `load`, and for one from a record alike.
+
+    Raises PolicyRefused with every refusal.
+    """
+    if policy is None:
+        return pipeline
+    source = parse_source(pipeline.text.encode(), str(pipeline.path))
+    problems = pipeline_refusals(source, pipeline.path.parent, policy, inputs)
+    problems += _of_places(policy, pipeline, project)
+    allowed = AllowedFolders(policy.folders, pipeline.path.parent)
+    for file in (pipeline.files or {}).values():
+        if not allowed.has(file):
+            message = f"the policy refuses the path `{file}`: it lies outside of the folders that the policy allows"
+            problems.append(Problem(Position(str(pipeline.path), 1, 1), message, rule=Rule.POLICY))
+    if problems:
+        raise PolicyRefused(sorted(problems, key=lambda problem: problem.position))
+    return with_ceilings(_with_sources(pipeline, policy), policy.ceilings)
+
+
+def _with_sources(pipeline: Pipeline, policy: Policy) -> Pipeline:
+    """Return the pipeline with the secrets marked that only the caller may give."""
+    rules = policy.secrets or {}
+    secrets = {
+        name: replace(secret, source=SecretSource.CALLER, source_name="")
+        if name in rules and rules[name].origin is Origin.CALLER
+        else secret
+        for name, secret in pipeline.secrets.items()
+    }
+    return replace(pipeline, secrets=secrets)
+
+
+def _of_places(policy: Policy, pipeline: Pipeline, project: Project) -> list[Problem]:
+    """Judge where the project leads the steps: its file does not know the pipeline, nor the pipeline the file."""
+    if policy.places is None:
+        return []
+    problems = []
+    for step in pipeline.all_steps():
+        if isinstance(step.body, Run):
+            asked = step.body.where.on
+            leads_to = _leads_to(asked, project.isolation_mode)
+            if leads_to is not asked and leads_to not in policy.places:
+                allowed = ", ".join(sorted(policy.places)) or "none"
+                words = f"isolation_mode {project.isolation_mode.value} of the project {project.id}"
+                refused = f"the policy refuses `on: {leads_to}` for the step {step.id}"
+                message = f"{refused}: {words} leads it there; allowed: {allowed}"
+                problems.append(Problem(step.position, message, rule=Rule.POLICY))
+    return problems
+
+
+def _leads_to(asked: Place, mode: IsolationMode) -> Place:
+    match mode:
+        case IsolationMode.VM:
+            return asked
+        case IsolationMode.CONTAINER:
+            return Place.LOCAL if asked is Place.VM else asked
+        case IsolationMode.LOCAL:
+            return Place.LOCAL

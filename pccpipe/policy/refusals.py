@@ -1,0 +1,309 @@
+"""What a policy refuses of a pipeline or a project file: each with its place in the file, all at once."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pccpipe.errors import ExpressionError
+from pccpipe.outcome import IsolationMode, Place
+from pccpipe.policy.folders import AllowedFolders
+from pccpipe.policy.policy import Origin, Policy, SecretRule
+from pccpipe.secrets.proxy.egress import split
+from pccpipe.spec import units
+from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.expression import Template
+from pccpipe.spec.paths import beside
+from pccpipe.spec.position import KeyPath
+from pccpipe.spec.problem import Problem, Rule
+from pccpipe.spec.source import Source
+from pccpipe.spec.structure import BUILT_IN_RESULTS
+from pccpipe.values import ENDPOINT, Json
+
+_IN_THE_RUN = re.compile(r"\$\{\{\s*run\.folder\s*\}\}/((?:[^$]|\$\{\{\s*iteration\s*\}\})*)")
+"""A file of the run's own folder, with no other value in its name."""
+_FILES = ("file", "template", "schema")
+_SOURCES = {"env": "name", "file": "path", "command": "command"}
+"""The key that says where a secret's value is, by the kind of its source."""
+_LOOSENED: Mapping[str, Json] = {
+    "network": "host",
+    "memory": "unlimited",
+    "pids": "unlimited",
+    "user": "root",
+    "new_privileges": True,
+    "seccomp": "unconfined",
+    "apparmor": "unconfined",
+    "init": False,
+}
+"""The value of a container's setting that loosens it."""
+
+
+def pipeline_refusals(
+    source: Source, folder: Path, policy: Policy, inputs: Mapping[str, Json] | None = None
+) -> list[Problem]:
+    """Return everything in a pipeline that a policy refuses.
+
+    Args:
+        folder: where the files that it names begin.
+        inputs: the run's; None at load: what depends on them is judged when they are known.
+    """
+    return _Pipeline(source, folder, policy, inputs).judged()
+
+
+def project_refusals(source: Source, folder: Path, policy: Policy) -> list[Problem]:
+    """Return everything in a project file that a policy refuses."""
+    return _Project(source, folder, policy).judged()
+
+
+class _Judge:
+    def __init__(self, source: Source, folder: Path, policy: Policy) -> None:
+        self.source = source
+        self.data = mapping(source.data)
+        self.policy = policy
+        self._folder = folder
+        self._folders = AllowedFolders(policy.folders, folder)
+        self._problems: list[Problem] = []
+
+    def refuse(self, path: KeyPath, what: str, why: str, *, at_key: bool = False) -> None:
+        at = self.source.of_key(path) if at_key else self.source.of_value(path)
+        lines = self.source.lines_of(at)
+        line = lines[at.line - 1] if at.line <= len(lines) else ""
+        self._problems.append(Problem(at, f"the policy refuses {what}: {why}", line=line, rule=Rule.POLICY))
+
+    def file(self, path: KeyPath, name: str) -> None:
+        """Judge the path of a file of the controller; it is not opened."""
+        try:
+            found = beside(self._folder, name)
+        except ValueError:
+            return  # no file can have this name: the check of the file's meaning says so
+        if not self._folders.has(found):
+            self.refuse(path, f"the path `{name}`", "it lies outside of the folders that the policy allows")
+
+    def place(self, path: KeyPath, place: Json, allowed: frozenset[Place] | None, what: str) -> None:
+        if allowed is not None and place in set(Place) and place not in allowed:
+            places = ", ".join(sorted(allowed)) or "none"
+            self.refuse(path, f"{what} `on: {place}`", f"allowed: {places}")
+
+    def sorted_problems(self) -> list[Problem]:
+        unique = {(problem.position, problem.message): problem for problem in self._problems}
+        return [unique[key] for key in sorted(unique)]
+
+
+class _Pipeline(_Judge):
+    def __init__(self, source: Source, folder: Path, policy: Policy, inputs: Mapping[str, Json] | None) -> None:
+        super().__init__(source, folder, policy)
+        self._inputs = inputs
+        self._defaults = mapping(self.data.get("defaults"))
+
+    def judged(self) -> list[Problem]:
+        for name, spec in mapping(self.data.get("inputs")).items():
+            if mapping(spec).get("type") == "path" and isinstance(default := mapping(spec).get("default"), str):
+                self.file(("inputs", name, "default"), default)
+        for name, spec in mapping(self.data.get("secrets")).items():
+            self._secret(name, mapping(spec))
+        for name, spec in mapping(self.data.get("containers")).items():
+            self._container(("containers", name), mapping(spec))
+        ceilings = self.policy.ceilings
+        self._ceiling(("timeout",), self.data.get("timeout"), ceilings.timeout, units.seconds, "s")
+        self._ceiling(("defaults", "log_limit"), self._defaults.get("log_limit"), ceilings.log, units.size, "bytes")
+        for path, step in self._steps(self.data, ()):
+            self._step(path, step)
+        return self.sorted_problems()
+
+    def _steps(self, data: Mapping[str, Json], path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[str, Json]]]:
+        for key in ("steps", "always", "parallel"):
+            for index, step in enumerate(listed(data.get(key))):
+                if isinstance(step, dict):
+                    yield (*path, key, index), step
+                    yield from self._steps(step, (*path, key, index))
+
+    def _step(self, path: KeyPath, step: Mapping[str, Json]) -> None:
+        if "run" in step:
+            self._run(path, step)
+        if "fallback" in step:
+            place = mapping(step["fallback"]).get("on", self._place(step))
+            at = (*path, "fallback", "on") if "on" in mapping(step["fallback"]) else (*path, "fallback")
+            self.place(at, place, self.policy.fallbacks, "a fallback")
+        for name, spec in mapping(step.get("files")).items():
+            for kind, value in mapping(spec).items():
+                if kind in _FILES and not (kind == "schema" and value in BUILT_IN_RESULTS):
+                    self._file_text((*path, "files", name, kind), value)
+        schema = mapping(step.get("result")).get("schema")
+        if schema not in BUILT_IN_RESULTS:
+            self._file_text((*path, "result", "schema"), schema)
+        for key in ("context", "dockerfile"):
+            self._file_text((*path, "build", key), mapping(step.get("build")).get(key))
+        ceilings = self.policy.ceilings
+        self._ceiling((*path, "log_limit"), step.get("log_limit"), ceilings.log, units.size, "bytes")
+        tokens = mapping(step.get("budget")).get("tokens")
+        self._ceiling((*path, "budget", "tokens"), tokens, ceilings.tokens, units.tokens, "tokens")
+
+    def _run(self, path: KeyPath, step: Mapping[str, Json]) -> None:
+        at = (*path, "on") if "on" in step else (*path, "run")
+        self.place(at, self._place(step), self.policy.places, "a step")
+        if step.get("account") == "login":
+            self._loosened((*path, "account"), "account: login")
+
+    def _place(self, step: Mapping[str, Json]) -> Json:
+        own = step if "on" in step or "container" in step else self._defaults
+        return own.get("on", "container" if "container" in own else "local")
+
+    def _secret(self, name: str, spec: Mapping[str, Json]) -> None:
+        path = ("secrets", name)
+        if self.policy.secrets is None:
+            if spec.get("from") == "file" and isinstance(file := spec.get("path"), str):
+                self.file((*path, "path"), file)
+            return
+        rule = self.policy.secrets.get(name)
+        if rule is None:
+            known = ", ".join(sorted(self.policy.secrets)) or "none"
+            self.refuse(path, f"the secret {name}", f"allowed: {known}", at_key=True)
+            return
+        if rule.origin is not Origin.CALLER:
+            key = _SOURCES[rule.origin.value]
+            asked = (spec.get("from"), spec.get(key, name if key == "name" else None))
+            if asked != (rule.origin.value, rule.name or name):
+                self.refuse(path, f"the source of the secret {name}", "the operator fixed another one", at_key=True)
+        if rule.via == "proxy" and spec.get("via") != "proxy":
+            self.refuse(
+                path, f"the secret {name} without `via: proxy`", "its value stays on the controller", at_key=True
+            )
+        if spec.get("via") == "proxy":
+            self._upstream((*path, "upstream"), spec.get("upstream", ENDPOINT), rule)
+            self._calls(path, spec, rule)
+
+    def _upstream(self, path: KeyPath, value: Json, rule: SecretRule) -> None:
+        known = self._known(path, value, f"the upstream of {path[1]}")
+        if known is not None and known.rstrip("/") != rule.upstream.rstrip("/"):
+            why = f"allowed: {rule.upstream}" if rule.upstream else "the policy names no upstream for it"
+            self.refuse(path, f"the upstream `{known}`", why)
+
+    def _calls(self, path: KeyPath, spec: Mapping[str, Json], rule: SecretRule) -> None:
+        for key, allowed in (
+            ("allow", rule.allow),
+            ("service_tiers", rule.service_tiers),
+            ("hosted_tools", rule.hosted_tools),
+        ):
+            for index, word in enumerate(listed(spec.get(key))):
+                if word not in allowed:
+                    self.refuse((*path, key, index), f"`{word}` in `{key}`", f"allowed: {', '.join(allowed) or 'none'}")
+        models = listed(spec.get("models"))
+        if rule.models and not models:
+            self.refuse(path, "a secret without `models`", f"allowed: {', '.join(rule.models)}", at_key=True)
+        for index, model in enumerate(models if rule.models else []):
+            known = self._known((*path, "models", index), model, "the model")
+            if known is not None and not any(fnmatch.fnmatchcase(known, each) for each in rule.models):
+                self.refuse((*path, "models", index), f"the model `{known}`", f"allowed: {', '.join(rule.models)}")
+
+    def _container(self, path: KeyPath, spec: Mapping[str, Json]) -> None:
+        self._image((*path, "image"), spec.get("image"))
+        for index, entry in enumerate(listed(spec.get("egress"))):
+            if self.policy.hosts is not None and not any(_covers(host, str(entry)) for host in self.policy.hosts):
+                hosts = ", ".join(self.policy.hosts) or "none"
+                self.refuse((*path, "egress", index), f"the host `{entry}`", f"allowed: {hosts}")
+        for key, loose in _LOOSENED.items():
+            if key in spec and spec[key] == loose:
+                self._loosened((*path, key), f"{key}: {str(loose).lower()}")
+        if spec.get("capabilities"):
+            self._loosened((*path, "capabilities"), f"capabilities: {_joined(spec['capabilities'])}")
+        if "runtime" in spec:
+            self._loosened((*path, "runtime"), f"runtime: {spec['runtime']}")
+
+    def _loosened(self, path: KeyPath, text: str) -> None:
+        if self.policy.loosened is not None and text not in self.policy.loosened:
+            self.refuse(path, f"`{text}`", f"allowed: {', '.join(self.policy.loosened) or 'none'}")
+
+    def _image(self, path: KeyPath, value: Json) -> None:
+        images = self.policy.images
+        if images is None and not self.policy.digests_required:
+            return
+        image = self._known(path, value, "the image")
+        if image is None or (images is not None and image in images):
+            return
+        if images is not None and not any(fnmatch.fnmatchcase(image, pattern) for pattern in images):
+            self.refuse(path, f"the image `{image}`", f"allowed: {', '.join(images) or 'none'}")
+        elif self.policy.digests_required and not re.search(r"@sha256:[0-9a-f]{64}\Z", image):
+            self.refuse(path, f"the image `{image}`", "it has no digest (NAME@sha256:...), and may be another tomorrow")
+
+    def _file_text(self, path: KeyPath, value: Json) -> None:
+        if self.policy.folders is None or not isinstance(value, str):
+            return
+        inside = _IN_THE_RUN.fullmatch(value)
+        if inside and ".." not in Path(inside[1]).parts:
+            return
+        name = self._known(path, value, "the path")
+        if name is not None:
+            self.file(path, name)
+
+    def _known(self, path: KeyPath, value: Json, what: str) -> str | None:
+        """Return a text with the run's inputs in it; None if it is missing, or refused, or not known yet."""
+        if not isinstance(value, str) or "${{" not in value:
+            return value if isinstance(value, str) else None
+        from pccpipe.spec import jinja
+
+        analysis = jinja.analyse(value)
+        if analysis.wrong:
+            return None  # the check of the pipeline's meaning says so
+        if any(chain[0] != "inputs" for chain in analysis.references):
+            self.refuse(
+                path, f"{what} `{value}`", "it is known only when the step begins; write it out, or take an input"
+            )
+            return None
+        if self._inputs is None:
+            return None
+        try:
+            return Template(value, self.source.of_value(path)).render({"inputs": self._inputs})
+        except ExpressionError as error:
+            self.refuse(path, f"{what} `{value}`", error.message)
+            return None
+
+    def _ceiling(self, path: KeyPath, value: Json, most: float | None, unit: object, word: str) -> None:
+        if most is None or value is None or isinstance(value, bool):
+            return
+        text = self._known(path, value, "the value") if isinstance(value, str) else value
+        try:
+            asked = None if text is None else unit(text)  # type: ignore[operator]
+        except ValueError:
+            return  # the check of the pipeline's structure says so
+        if asked is not None and asked > most:
+            self.refuse(path, f"`{path[-1]}: {value}`", f"the ceiling is {most:g} {word}")
+
+
+class _Project(_Judge):
+    def judged(self) -> list[Problem]:
+        places = self.policy.places
+        mode = self.data.get("isolation_mode", "local")
+        if places is not None and mode in set(IsolationMode):
+            needed = {"vm": (), "container": (Place.CONTAINER,), "local": (Place.LOCAL,)}[str(mode)]
+            if any(place not in places for place in needed):
+                allowed = ", ".join(sorted(places)) or "none"
+                self.refuse(("isolation_mode",), f"`isolation_mode: {mode}`", f"steps may run on: {allowed}")
+        vm = mapping(self.data.get("vm"))
+        for key in ("key_path", "jump_key_path", "known_hosts"):
+            if isinstance(name := vm.get(key), str):
+                self.file(("vm", key), name)
+        self._host(("vm", "external_ip"), vm.get("external_ip"))
+        hops = vm.get("proxy_jump")
+        for hop in hops.split(",") if isinstance(hops, str) else []:
+            self._host(("vm", "proxy_jump"), re.sub(r":\d+\Z", "", hop.strip().rpartition("@")[2]))
+        return self.sorted_problems()
+
+    def _host(self, path: KeyPath, host: Json) -> None:
+        vms = self.policy.vms
+        if vms is not None and isinstance(host, str) and not any(fnmatch.fnmatchcase(host, each) for each in vms):
+            self.refuse(path, f"the host `{host}`", f"allowed: {', '.join(vms) or 'none'}")
+
+
+def _covers(allowed: str, entry: str) -> bool:
+    """Say whether an entry of `egress:` reaches nothing that the allowed one does not."""
+    host, port = split(allowed.lower())
+    asked, asked_port = split(entry.lower())
+    if port and port != asked_port:
+        return False
+    return asked == host or (host.startswith("*.") and asked.endswith(host[1:]))
+
+
+def _joined(data: Json) -> str:
+    return f"[{', '.join(map(str, listed(data)))}]"
