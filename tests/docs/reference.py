@@ -27,7 +27,7 @@ HEAD = """# Every key
 
 <!-- Made by tests/docs/reference.py from schemas/: change those. -->
 
-The keys of pipelines, project files and agents' results. An editor that knows the schemas shows the same.
+The keys of pipelines, project files, policies and agents' results. An editor that knows the schemas shows the same.
 """
 FILES = {
     "A pipeline": "pipeline.schema.json",
