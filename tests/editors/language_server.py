@@ -1,6 +1,6 @@
-"""The YAML language server that VS Code and Neovim start, and a session with it over its stdin and stdout.
+"""Installs and drives the YAML language server that VS Code and Neovim start.
 
-It is installed by npm as package-lock.json pins it, with a Node of its own, under the test bed's cache.
+npm installs the version that package-lock.json pins, with its own Node, under the test bed's cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Message = dict[str, Any]
 
 
 def install() -> None:
-    """Make what is missing or older than what is pinned: ten seconds, and later ones milliseconds."""
+    """Install the pinned versions if they are missing: ten seconds at first, milliseconds later."""
     recipe = NODE_WHEEL + (HERE / "package-lock.json").read_text()
     stamp = HOME / "made"
     with locked("language-server"):
@@ -51,11 +51,11 @@ def install() -> None:
 
 
 class LanguageServer:
-    """One session. Documents live under `file:///FOLDER/`; the schema of each folder is given at the start."""
+    """A session. Documents are under `file:///FOLDER/`; the constructor gets the schema of each folder."""
 
     def __init__(self, schemas: Mapping[str, Path]) -> None:
         install()
-        # The server ends with this process: it is told its id, and its stdin closes.
+        # The server ends with this process: it knows our id, and its stdin closes.
         self._process = subprocess.Popen(
             [NODE, SERVER, "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -80,22 +80,22 @@ class LanguageServer:
         self._ask("initialize", {"processId": os.getpid(), "rootUri": None, "capabilities": capabilities})
         self._tell("initialized", {})
         self._tell("workspace/didChangeConfiguration", {"settings": {"yaml": self._settings}})
-        # It fetches its settings in its own time, and shows nothing wrong before; then it looks at all documents again.
+        # The server fetches its settings later, shows no error before, and then checks all documents again.
         probe = f"{next(iter(schemas))}/probe.yaml"
         self._open(probe, "no-such-key: 1\n")
         while not self._shown.get(probe):
-            self._take()
+            self._receive()
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
     def errors(self, texts: Mapping[str, str]) -> Mapping[str, Mapping[int, str]]:
-        """What is shown of each document, `{"pipeline/a.yaml": text}`: by line, from 1, the last error's words."""
+        """Return the last error of each line (from 1) of each document, `{"pipeline/a.yaml": text}`."""
         for name, text in texts.items():
             self._open(name, text)
         while not texts.keys() <= self._shown.keys():
-            self._take()
+            self._receive()
         return {
             name: {
                 shown["range"]["start"]["line"] + 1: shown["message"]
@@ -106,12 +106,12 @@ class LanguageServer:
         }
 
     def hover(self, name: str, text: str, word: str) -> str:
-        """What is shown when the pointer is on a word."""
+        """Return the text that appears over a word."""
         shown = self._ask("textDocument/hover", self._place(name, text, text.index(word) + 1))
         return str(shown["contents"]["value"]) if shown else ""
 
     def completions(self, name: str, text: str) -> list[str]:
-        """What is offered where the text has a `|`."""
+        """Return the completions at the `|` in the text."""
         place = self._place(name, text.replace("|", "", 1), text.index("|"))
         return [item["label"] for item in self._ask("textDocument/completion", place)["items"]]
 
@@ -129,7 +129,7 @@ class LanguageServer:
         self._last += 1
         self._send({"id": self._last, "method": method, "params": params})
         while True:
-            message = self._take()
+            message = self._receive()
             if "method" not in message and message.get("id") == self._last:
                 return message["result"]
 
@@ -142,8 +142,8 @@ class LanguageServer:
         self._process.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         self._process.stdin.flush()
 
-    def _take(self) -> Message:
-        """The next message; what it asks is answered, what it shows kept."""
+    def _receive(self) -> Message:
+        """Read the next message; answer its request, keep its diagnostics."""
         assert self._process.stdout
         length = 0
         while line := self._process.stdout.readline().strip():

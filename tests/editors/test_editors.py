@@ -1,4 +1,4 @@
-"""What an editor that knows the published schemas shows, by the language server in it, and by check-jsonschema."""
+"""The errors that editors show with the published schemas: by their language server, and by check-jsonschema."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kind_of(path: Path) -> str:
 
 
 def structural() -> Mapping[Path, set[int]]:
-    """The lines of each broken file that are wrong by the schema."""
+    """Return the lines of each broken file that break the schema."""
     heads = {path: path.with_suffix(".expected").read_text().partition("\n")[0] for path in BROKEN}
     return {
         path: set(map(int, head.removeprefix("# editors show: ").split(", ")))
@@ -60,14 +60,14 @@ def test_an_editor_marks_each_line_that_validate_finds_structurally_wrong(editor
     assert len(lines) >= 80
 
 
-def test_an_editor_has_nothing_against_a_good_file(editor: LanguageServer) -> None:
+def test_an_editor_marks_nothing_in_a_good_file(editor: LanguageServer) -> None:
     assert len(GOOD) >= 6
-    # Without the line that says where the schema is: it is given already.
+    # Without the line that names the schema: the server has it already.
     texts = {f"{kind_of(path)}/good-{path.name}": path.read_text().replace("# yaml-lang", "# ") for path in GOOD}
     assert {name: marks for name, marks in editor.errors(texts).items() if marks} == {}
 
 
-def test_check_jsonschema_says_the_same(tmp_path: Path) -> None:
+def test_check_jsonschema_marks_the_same_files(tmp_path: Path) -> None:
     for kind, schema in SCHEMAS.items():
         for files, expected in ((list(structural()), 1), (GOOD, 0)):
             those = [str(path) for path in files if kind_of(path) == kind]
@@ -90,7 +90,7 @@ def test_check_jsonschema_says_the_same(tmp_path: Path) -> None:
         ("always:", "even after a failure or a cancel"),
     ],
 )
-def test_a_key_explains_itself(editor: LanguageServer, word: str, says: str) -> None:
+def test_a_key_shows_its_description(editor: LanguageServer, word: str, says: str) -> None:
     text = (ROOT / "pipelines/default-run.yaml").read_text().replace("# yaml-lang", "# ")
     assert says in editor.hover("pipeline/hover.yaml", text, word)
 
@@ -108,19 +108,19 @@ def test_a_key_explains_itself(editor: LanguageServer, word: str, says: str) -> 
         ("version: 1\nname: x\nsecrets:\n  KEY:\n    from: |\n", {"env", "file", "command"}),
     ],
 )
-def test_what_may_stand_there_is_offered(editor: LanguageServer, text: str, offers: set[str]) -> None:
+def test_an_editor_offers_the_keys_and_values_of_a_place(editor: LanguageServer, text: str, offers: set[str]) -> None:
     offered = set(editor.completions(f"pipeline/complete-{abs(hash(text))}.yaml", text))
     assert offers <= offered
     if "on: |" in text:
         assert offered == offers
 
 
-def test_a_project_file_is_completed_as_well(editor: LanguageServer) -> None:
+def test_an_editor_offers_the_keys_of_a_project_file(editor: LanguageServer) -> None:
     keys = {"external_ip", "port", "user", "key_path", "known_hosts", "root", "proxy_jump"}
     assert keys <= set(editor.completions("project/complete.yaml", "id: a\nvm:\n  |\n"))
 
 
-def test_what_the_page_on_editors_says_to_set_is_what_the_server_reads() -> None:
+def test_the_settings_on_the_page_about_editors_work() -> None:
     page = ROOT / "docs/editors.md"
     (settings,) = (json.loads(block.text) for block in blocks(page) if block.kind == "json")
     (lua,) = (block.text for block in blocks(page) if block.kind == "lua")
@@ -129,7 +129,7 @@ def test_what_the_page_on_editors_says_to_set_is_what_the_server_reads() -> None
         assert f'["{schema}"] = "{files}"' in lua
 
 
-def test_the_pre_commit_hook_checks_the_files_that_it_means(tmp_path: Path) -> None:
+def test_the_pre_commit_hook_checks_the_right_files(tmp_path: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     for name in ("pccpipe.yaml", "app/pccpipe.yml", "pipelines/a.yaml", "ci/pipelines/b.yml"):
         assert re.search(hook["files"], name)

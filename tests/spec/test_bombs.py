@@ -1,4 +1,4 @@
-"""Pipelines that ask for much in few words: each is a problem at its place, soon, and in little memory."""
+"""Short pipelines that cause much work: each is a problem at its position, quickly and in little memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def problems(folder: Path, text: str) -> list[str]:
         ('run: a\n  timeout: "${{ [1] * 10000000 }}"', "6:12"),
     ],
 )
-def test_an_expression_that_asks_for_much_is_a_problem_at_its_place(
+def test_an_expression_with_too_much_work_is_a_problem_at_its_position(
     tmp_path: Path, command: str, step: str, place: str
 ) -> None:
     path = tmp_path / "p.yaml"
@@ -58,7 +58,7 @@ def test_an_expression_that_asks_for_much_is_a_problem_at_its_place(
     assert "exceeds the limit" in said
 
 
-def test_a_plan_with_an_expression_that_asks_for_much_of_an_input_is_none(tmp_path: Path) -> None:
+def test_plan_refuses_an_expression_with_too_much_work(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(
         f"{HEAD}inputs: {{x: {{type: integer, default: 1000}}}}\n"
@@ -70,7 +70,7 @@ def test_a_plan_with_an_expression_that_asks_for_much_of_an_input_is_none(tmp_pa
     assert "p.yaml:6:8: in `" in said
 
 
-def test_an_evaluation_is_paid_for_by_what_is_around_it() -> None:
+def test_an_evaluation_counts_for_the_outer_block() -> None:
     with bounded_work(limits.PLAN_WORK):
         Expression("range(1000) | list", Position("p", 1, 1)).evaluate({})
         spent = limits.PLAN_WORK.most - (left.units or 0)
@@ -97,7 +97,7 @@ def test_an_evaluation_is_paid_for_by_what_is_around_it() -> None:
     ],
     ids=["names", "in each other", "one after the other"],
 )
-def test_a_matrix_counts_as_written_out(tmp_path: Path, steps: str) -> None:
+def test_a_matrix_counts_with_all_its_legs(tmp_path: Path, steps: str) -> None:
     (only,) = problems(tmp_path, f"steps:\n{steps}\n")
     assert "the number of a pipeline's steps with each matrix written out exceeds the limit of 10,000" in only
 
@@ -114,7 +114,7 @@ def test_a_long_expression_is_a_problem(tmp_path: Path, each: str) -> None:
     assert "nested too deep" in only
 
 
-def test_what_is_included_has_no_more_values_together(tmp_path: Path) -> None:
+def test_included_files_share_one_limit_of_values(tmp_path: Path) -> None:
     for name, rest in (("a", "include: b.yaml"), ("b", "steps: [{id: a, run: 'true'}]")):
         aliases = f"inputs: {{x{name}: {{type: string, description: x}}, y: [&a [{'1,' * 240}], {'*a,' * 240}]}}"
         (tmp_path / f"{name}.yaml").write_text(f"{HEAD}{rest}\n{aliases}\n")
@@ -155,7 +155,7 @@ _LOAD = """
         ),
     }.values(),
 )
-def test_few_problems_are_listed_soon(text: str, count: int) -> None:
+def test_a_file_with_many_problems_lists_few_quickly(text: str, count: int) -> None:
     pause, memory, said = measured(_LOAD, f"load({text})")
     assert said == f"ValueError: {count}"
     assert pause < limits.PAUSE
@@ -163,7 +163,7 @@ def test_few_problems_are_listed_soon(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["template", "schema"])
-def test_a_file_without_an_end_is_a_problem(tmp_path: Path, kind: str) -> None:
+def test_an_endless_file_is_a_problem(tmp_path: Path, kind: str) -> None:
     (tmp_path / "endless").symlink_to("/dev/zero")
     (only,) = problems(tmp_path, f"steps: [{{id: a, run: a, files: {{f: {{{kind}: endless}}}}}}]\n")
     assert "endless exceeds the limit of 1 MiB" in only
@@ -182,7 +182,7 @@ def test_a_file_for_a_command_has_a_limit(tmp_path: Path) -> None:
     ids=["brackets", "keys", "closed", "closed soon"],
 )
 @pytest.mark.parametrize("command", ["validate", "plan"])
-def test_a_schema_that_is_nested_deep_is_a_problem(tmp_path: Path, text: str, command: str) -> None:
+def test_a_deeply_nested_schema_is_a_problem(tmp_path: Path, text: str, command: str) -> None:
     (tmp_path / "s.json").write_text(text)
     path = tmp_path / "p.yaml"
     path.write_text(f"{HEAD}steps: [{{id: a, run: 'true', on: local, result: {{path: r.json, schema: s.json}}}}]\n")

@@ -1,4 +1,4 @@
-"""Whatever a file has in it: problems with places inside of it, or none, and never anything else."""
+"""Random files: each loads, or has problems with valid positions; nothing else happens."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _LOAD: Mapping[str, Callable[[Path], object]] = {
 
 
 def check(kind: str, content: bytes) -> Sequence[Problem]:
-    """The problems of a file, each of which has its place in a file that there is."""
+    """Return the problems of a file; check that each has a valid position in an existing file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file.json" if kind == "schema" else "file.yaml")
         path.write_bytes(content)
@@ -73,7 +73,7 @@ def check(kind: str, content: bytes) -> Sequence[Problem]:
             assert problem.message.strip()
             assert Path(place.file) == path or Path(place.file).exists()
             if Path(place.file) == path:
-                # A line ends where YAML has it end.
+                # Lines end as in YAML.
                 lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", content.decode("utf-8-sig", "replace"))
                 assert 1 <= place.line <= len(lines), problem
                 assert 1 <= place.column <= len(lines[place.line - 1]) + 1, problem
@@ -86,7 +86,7 @@ def check(kind: str, content: bytes) -> Sequence[Problem]:
 
 @FUZZ
 @given(st.data(), KINDS)
-def test_a_good_file_with_values_and_keys_changed(data: st.DataObject, kind: str) -> None:
+def test_changed_values_and_keys_load_or_are_problems(data: st.DataObject, kind: str) -> None:
     tree = yaml.load(data.draw(st.sampled_from(GOOD[kind])).read_text(), Loader=yaml.BaseLoader)
     for _ in range(data.draw(st.integers(1, 3))):
         _change(tree, data)
@@ -94,7 +94,7 @@ def test_a_good_file_with_values_and_keys_changed(data: st.DataObject, kind: str
 
 
 def _change(tree: Any, data: st.DataObject) -> None:
-    """Replaces, renames, doubles or removes one thing somewhere in the tree."""
+    """Replace, rename, double or remove one value somewhere in the tree."""
     paths = [path for path, _ in walk(tree) if path]
     if not paths:
         return
@@ -115,7 +115,7 @@ def _change(tree: Any, data: st.DataObject) -> None:
 
 @FUZZ
 @given(st.data(), KINDS)
-def test_a_good_file_with_its_text_cut_or_changed(data: st.DataObject, kind: str) -> None:
+def test_changed_text_loads_or_is_a_problem(data: st.DataObject, kind: str) -> None:
     content = data.draw(st.sampled_from(GOOD[kind])).read_bytes()
     start = data.draw(st.integers(0, len(content)))
     end = data.draw(st.sampled_from([start, start + 1, start + 7, len(content)]))
@@ -132,13 +132,13 @@ def test_a_good_file_with_its_text_cut_or_changed(data: st.DataObject, kind: str
 @example(b"\xef\xbb\xbfname: \xff", "pipeline")
 @example(b"a: &a [*a, *a]", "project")
 @example("a: \u2028\n b: [".encode(), "pipeline")
-def test_random_bytes(content: bytes, kind: str) -> None:
+def test_random_bytes_load_or_are_problems(content: bytes, kind: str) -> None:
     check(kind, content)
 
 
 @FUZZ
 @given(VALUES, st.sampled_from(["steps", "inputs", "secrets", "containers", "always", "defaults", "env", "vm", "id"]))
-def test_anything_under_a_key(value: Json, key: str) -> None:
+def test_any_value_of_a_key_loads_or_is_a_problem(value: Json, key: str) -> None:
     for kind, head in (
         ("pipeline", {"version": 1, "name": "x", "steps": [{"id": "a", "run": "x"}]}),
         ("project", {"id": "x"}),

@@ -1,7 +1,7 @@
-"""Each broken file of tests/corpus gives exactly the messages beside it. UPDATE_CORPUS=1 writes what it gives now.
+"""Each broken file of tests/corpus gives exactly the messages of its .expected file; UPDATE_CORPUS=1 rewrites these.
 
 project-*.yaml are project files, schema-*.json results' schemas, the others pipelines. The first line of an .expected
-says on which lines an editor that knows the schema shows an error; tests/editors holds it to that.
+lists the lines on which an editor that knows the schema shows an error; tests/editors checks that.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def load(path: Path) -> None:
 
 def in_editors(problems: list[Problem]) -> str:
     if any(problem.rule is Rule.YAML for problem in problems):
-        return "no YAML: editors show it in words of their own"
+        return "not YAML: editors show their own message"
     lines = sorted({problem.position.line for problem in problems if problem.rule is Rule.STRUCTURE})
     return f"editors show: {', '.join(map(str, lines))}" if lines else "editors show nothing"
 
 
-def test_the_corpus_is_large_and_says_nothing_in_the_schema_librarys_words() -> None:
+def test_the_corpus_is_large_and_has_no_message_of_the_schema_library() -> None:
     texts = [path.read_text() for path in CORPUS.glob("*.expected")]
     assert len(texts) >= 120
     for words in (

@@ -1,4 +1,4 @@
-"""Expressions: types, strictness, the sandbox; and that no value becomes shell code."""
+"""Expressions: types, strictness, the sandbox, and values that never become shell code."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_undefined_name_is_an_error_with_its_position(source: str) -> None:
         "1 / 0",
     ],
 )
-def test_what_could_burn_or_break_out_is_refused_at_once(source: str) -> None:
+def test_a_costly_or_escaping_expression_is_refused_at_once(source: str) -> None:
     began = time.monotonic()
     with pytest.raises(ExpressionError):
         evaluate(source, m={})
@@ -103,7 +103,7 @@ def test_args_gives_each_item_as_a_word(values: list[str]) -> None:
         'echo "$(echo "${{ x }}")"',
     ],
 )
-def test_a_value_where_quotes_would_not_hold_it_is_found(script: str) -> None:
+def test_a_value_at_an_unsafe_place_is_found(script: str) -> None:
     assert misplaced_value(jinja.analyse(script).pieces)
 
 
@@ -123,13 +123,13 @@ def test_a_value_where_quotes_would_not_hold_it_is_found(script: str) -> None:
         "echo <<<word ${{ x }}",
     ],
 )
-def test_a_value_where_quotes_hold_it_is_fine(script: str) -> None:
+def test_a_value_at_a_safe_place_is_accepted(script: str) -> None:
     assert misplaced_value(jinja.analyse(script).pieces, "bash") is None
 
 
 @given(words)
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
-def test_in_a_command_substitution_within_quotes_a_value_is_still_one_word(value: str) -> None:
+def test_a_value_in_a_quoted_command_substitution_is_one_word(value: str) -> None:
     script = Template('printf "%s." "$(printf "%s" a; printf \'%s.\' ${{ x }})"', AT)
     assert misplaced_value(jinja.analyse(script.source).pieces) is None
     said = subprocess.run(

@@ -1,4 +1,4 @@
-"""Expressions that ask for much in few words: each is a problem at its place, soon, and takes little memory."""
+"""Short expressions that cause much work: each is a problem at its position, quickly and in little memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BOMBS = (
 
 
 @pytest.mark.parametrize("text", BOMBS)
-def test_a_bomb_is_a_problem_soon(text: str) -> None:
+def test_a_bomb_fails_quickly_in_little_memory(text: str) -> None:
     setup = """
         import time
         from pccpipe.spec.expression import Template
@@ -57,7 +57,7 @@ def test_a_bomb_is_a_problem_soon(text: str) -> None:
     assert memory < limits.MARGIN
 
 
-def test_sum_is_for_numbers() -> None:
+def test_sum_accepts_only_numbers() -> None:
     assert Expression("[1, 2.5] | sum", AT).evaluate({}) == 3.5
     with pytest.raises(ExpressionError, match="numbers"):
         Expression("[[1]] | sum(start=[])", AT).evaluate({})

@@ -1,4 +1,4 @@
-"""`include:`: what a pipeline becomes that begins with another, and what is known of where its parts come from."""
+"""`include:`: the merged pipeline, and the positions of its parts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ Included = Callable[[str], Pipeline]
 
 @pytest.fixture
 def included(tmp_path: Path) -> Included:
-    """A pipeline in one folder that includes BASE from another."""
+    """Give a function that loads a pipeline in one folder, which includes BASE from another."""
     shared = tmp_path / "shared"
     (shared / "prompts").mkdir(parents=True)
     (shared / "base.yaml").write_text(BASE)
@@ -88,7 +88,7 @@ def run_of(pipeline: Pipeline, step_id: str) -> Run:
     return body
 
 
-def test_without_a_word_of_its_own_it_is_the_other_under_its_own_name(included: Included) -> None:
+def test_an_include_alone_gives_the_included_pipeline_under_its_own_name(included: Included) -> None:
     pipeline = included("")
     assert pipeline.name == "own"
     assert pipeline.description == "of the base"
@@ -136,13 +136,13 @@ def test_a_secret_and_a_file_are_replaced_as_a_whole(included: Included, tmp_pat
     assert (file.kind, file.content.source) == (FileKind.FILE, str(tmp_path / "own/mine.md"))
 
 
-def test_a_name_that_is_also_a_key_is_a_name(included: Included) -> None:
+def test_a_name_that_equals_a_key_stays_a_name(included: Included) -> None:
     pipeline = included("inputs: {order: {default: other.md}}\nchange: {build: {set: {env: {files: x, secrets: y}}}}")
     assert pipeline.inputs["order"].type.value == "path"
     assert set(run_of(pipeline, "build").where.env) == {"ONE", "TWO", "files", "secrets"}
 
 
-def test_steps_are_added_and_removed_where_they_are(included: Included) -> None:
+def test_steps_are_added_and_removed_in_their_places(included: Included) -> None:
     pipeline = included(
         """
         change:
@@ -172,7 +172,7 @@ def test_a_key_is_unset_or_replaced_as_a_whole(included: Included) -> None:
     assert list(build.where.env) == ["THREE"]
 
 
-def test_paths_begin_at_the_file_that_has_them(included: Included, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_file_that_contains_them(included: Included, tmp_path: Path) -> None:
     (tmp_path / "own/mine.md").write_text("mine")
     pipeline = included("steps: [{id: more, run: cat, files: {mine: {template: mine.md}}}]")
     build, more = run_of(pipeline, "build"), run_of(pipeline, "more")
@@ -183,7 +183,7 @@ def test_paths_begin_at_the_file_that_has_them(included: Included, tmp_path: Pat
     assert pipeline.inputs["order"].default == str(tmp_path / "own/../shared/order.md")
 
 
-def test_it_is_known_where_each_part_comes_from(included: Included, tmp_path: Path) -> None:
+def test_each_part_keeps_its_position(included: Included, tmp_path: Path) -> None:
     pipeline = included("change:\n  build:\n    set: {timeout: 90m}\n    unset: [env]\n  one: {remove: true}\n")
     steps = {step.id: step for step in pipeline.all_steps()}
     base = str(tmp_path / "own/../shared/base.yaml")
@@ -195,7 +195,7 @@ def test_it_is_known_where_each_part_comes_from(included: Included, tmp_path: Pa
     assert list(pipeline.removed) == ["one"]
 
 
-def test_what_is_kept_of_it_needs_none_of_the_files(included: Included, tmp_path: Path) -> None:
+def test_the_recorded_text_needs_no_other_pipeline_file(included: Included, tmp_path: Path) -> None:
     pipeline = included("change: {test: {before: [{id: lint, run: lint}]}}")
     kept = tmp_path / "kept"
     (kept / "files").mkdir(parents=True)
@@ -235,7 +235,7 @@ def test_the_files_that_include_one_another_are_limited(tmp_path: Path) -> None:
         load_pipeline(tmp_path / f"{limits.INCLUDED.most}.yaml")
 
 
-def test_their_size_is_limited(tmp_path: Path) -> None:
+def test_the_size_of_included_files_is_limited(tmp_path: Path) -> None:
     for name, rest in (("a", "include: b.yaml"), ("b", "steps: [{id: a, run: 'true'}]")):
         (tmp_path / f"{name}.yaml").write_text(f"version: 1\nname: n\n{rest}\n#{'-' * (limits.PIPELINE.most // 2)}\n")
     with pytest.raises(SpecError, match="with its included files"):
@@ -265,7 +265,7 @@ def test_the_default_pipeline_keeps_its_prompts(tmp_path: Path) -> None:
     assert {"prompts/builder.md", "prompts/reviewer.md"} <= set(files)
 
 
-def test_a_file_that_an_expression_names_can_not_be_kept(tmp_path: Path) -> None:
+def test_a_file_named_by_an_expression_cannot_be_copied(tmp_path: Path) -> None:
     text = (
         "version: 1\nname: n\ninputs: {which: {type: string}}\n"
         "steps: [{id: a, run: 'true', files: {x: {file: '${{ inputs.which }}'}}}]\n"
@@ -274,7 +274,7 @@ def test_a_file_that_an_expression_names_can_not_be_kept(tmp_path: Path) -> None
     assert build_pipeline(source, tmp_path / "p.yaml").files is None
 
 
-def test_a_part_of_what_a_step_has_is_enough_and_only_where_it_has_the_rest(included: Included) -> None:
+def test_a_change_may_set_a_part_of_a_key_that_the_step_has(included: Included) -> None:
     pipeline = included("change: {iterate: {set: {repeat: {until: steps.test.succeeded}}}}")
     iterate = pipeline.steps[1].body
     assert isinstance(iterate, Repeat)
@@ -306,9 +306,7 @@ _change = st.dictionaries(st.sampled_from(["sync", "iterate", "build", "one", "c
 
 @given(_own, _change | _anything)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_an_including_file_says_it_is_a_pipeline_or_its_problems_are_told(
-    included: Included, own: dict[str, Json], change: Json
-) -> None:
+def test_any_including_file_loads_or_is_a_problem(included: Included, own: dict[str, Json], change: Json) -> None:
     with contextlib.suppress(SpecError):
         pipeline = included(yaml_text({**own, "change": change}))
         assert parse_source(pipeline.text.encode(), "kept.yaml").data
@@ -321,7 +319,7 @@ def test_an_including_file_may_change_every_key_that_the_schema_has() -> None:
     change = defined["change"]["properties"]
     assert set(change["set"]["properties"]) == keys
     assert set(change["unset"]["items"]["enum"]) == keys
-    # What is asked of a file that includes nothing names every key, so that none of them is taken for a misspelt one.
+    # The schema of a file without `include:` names every key, so that none counts as misspelt.
     alone = schema["else"]["properties"]
     assert set(alone) == set(schema["properties"])
     for name, of in (("inputs", "input"), ("containers", "container")):

@@ -1,4 +1,4 @@
-"""The project file: how its VM is reached, and what is said of a way that leads nowhere."""
+"""The project file: the way to its VM, and the problems with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(folder: Path, vm: str) -> Project:
 @pytest.mark.parametrize(
     "jump", ["bastion", "ops@bastion.example:2222", "10.0.0.1:22,ops@inner", "'[2001:db8::1]:2222'", '"a, b@c:1"']
 )
-def test_a_way_through_other_hosts_is_as_sshs(tmp_path: Path, jump: str) -> None:
+def test_jump_hosts_have_the_format_of_ssh(tmp_path: Path, jump: str) -> None:
     (tmp_path / "key").write_text("a key")
     vm = load(tmp_path, f"proxy_jump: {jump}, jump_key_path: key" if jump[0] in "'\"" else f'proxy_jump: "{jump}"').vm
     assert vm
@@ -30,7 +30,7 @@ def test_a_way_through_other_hosts_is_as_sshs(tmp_path: Path, jump: str) -> None
 @pytest.mark.parametrize(
     "jump", ["a b", "@bastion", "bastion:", "bastion:ssh", "a,,b", "ssh://bastion", "-oProxyCommand=x y"]
 )
-def test_a_way_that_is_none_is_told_before_anything_runs(tmp_path: Path, jump: str) -> None:
+def test_invalid_jump_hosts_are_a_problem(tmp_path: Path, jump: str) -> None:
     with pytest.raises(SpecError) as caught:
         load(tmp_path, f'proxy_jump: "{jump}"')
     (problem,) = caught.value.problems
@@ -38,14 +38,14 @@ def test_a_way_that_is_none_is_told_before_anything_runs(tmp_path: Path, jump: s
     assert "[USER@]HOST[:PORT]" in problem.hint
 
 
-def test_a_key_for_the_way_is_looked_for_and_needs_a_way(tmp_path: Path) -> None:
+def test_a_jump_key_must_exist_and_needs_jump_hosts(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"`jump_key_path` names .*/gone, which does not exist"):
         load(tmp_path, "proxy_jump: bastion, jump_key_path: gone")
     with pytest.raises(SpecError, match="has no effect without `proxy_jump`"):
         load(tmp_path, "jump_key_path: gone")
 
 
-def test_a_login_from_the_environment_is_no_option_of_ssh(tmp_path: Path) -> None:
+def test_a_login_from_the_environment_cannot_be_an_option_of_ssh(tmp_path: Path) -> None:
     path = tmp_path / "project.yaml"
     path.write_text("id: p\nisolation_mode: vm\nvm: {external_ip: 10.0.0.2}\n")
     with pytest.raises(SpecError, match="in the environment begins with `-`"):

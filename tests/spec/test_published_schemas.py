@@ -1,4 +1,4 @@
-"""The published schemas explain every key, and what they propose is right by themselves."""
+"""The published schemas explain every key, and their own proposals are valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Schema = dict[str, Any]
 
 
 def keys(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
-    """Each key that a file may have, with its schema."""
+    """Yield each key that a file may have, with its schema."""
     for name, of_key in schema.get("properties", {}).items():
         yield f"{path}/{name}", of_key
         yield from keys(of_key, f"{path}/{name}")
@@ -32,16 +32,16 @@ def keys(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
 def test_every_key_explains_itself(name: str) -> None:
     for path, of_key in keys(json.loads(schema_text(name))):
         if "$ref" in of_key:
-            continue  # explained where it points to
+            continue  # explained at its target
         assert of_key.get("title"), path
         assert of_key.get("description", "").endswith((".", "?")), path
-        # OpenAI takes a result's schema only without anything that it does not know.
+        # OpenAI refuses a result's schema with keywords that it does not know.
         if not name.endswith("-result"):
             assert of_key.get("examples"), path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_schema_proposes_is_right_by_itself(name: str) -> None:
+def test_each_proposal_of_a_schema_is_valid(name: str) -> None:
     root = json.loads(schema_text(name))
     Draft7Validator.check_schema(root)
     described = [("", root), *root.get("definitions", {}).items(), *keys(root)]
@@ -58,7 +58,7 @@ def test_what_a_schema_proposes_is_right_by_itself(name: str) -> None:
 
 
 def plain(body: Any) -> Any:
-    """A snippet as it is when nobody changes what it proposes."""
+    """Return a snippet with its proposals unchanged."""
     if isinstance(body, dict):
         return {plain(key): plain(value) for key, value in body.items()}
     if isinstance(body, list):
@@ -69,7 +69,7 @@ def plain(body: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_says_the_same_is_one_definition(name: str) -> None:
+def test_equal_schemas_are_one_definition(name: str) -> None:
     places: dict[str, list[str]] = {}
     for path, of_key in keys(json.loads(schema_text(name))):
         text = json.dumps(of_key, sort_keys=True)

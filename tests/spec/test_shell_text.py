@@ -1,4 +1,4 @@
-"""What the reader of scripts finds well placed, real shells must keep to one word, whatever the value."""
+"""Real shells keep any value at a place that the reader calls safe to one word."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCRIPTS = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=9).map("".jo
     script=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=9).map("".join), payload=st.sampled_from(PAYLOADS)
 )
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_value_that_is_well_placed_runs_nothing(
+def test_a_value_at_a_safe_place_runs_nothing(
     shell: str, script: str, payload: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assume("${{" in script)
@@ -55,18 +55,18 @@ def test_a_value_that_is_well_placed_runs_nothing(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_check_above_would_see_a_value_that_is_run(shell: str, tmp_path: Path) -> None:
+def test_the_check_above_notices_a_value_that_runs(shell: str, tmp_path: Path) -> None:
     run(shell, 'echo "$(touch caught)"', tmp_path)
     assert (tmp_path / "caught").exists()
 
 
-def test_the_shell_decides_what_a_here_string_is() -> None:
+def test_the_shell_decides_whether_here_strings_exist() -> None:
     pieces = jinja.analyse("cat <<<a\necho ${{ x }}").pieces
     assert misplaced_value(pieces, "bash") is None
     assert misplaced_value(pieces, "sh")
 
 
-def test_the_first_misplaced_value_is_the_one_that_is_named() -> None:
+def test_the_first_misplaced_value_is_reported() -> None:
     pieces = jinja.analyse("echo ${{ a }} '${{ b }}' \"${{ c }}\"").pieces
     found = misplaced_value(pieces)
     assert found is not None

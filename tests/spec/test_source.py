@@ -77,13 +77,13 @@ def test_depth_and_size_are_limited() -> None:
         parse_source(b"#" * (1 << 21), "f.yaml")
 
 
-def test_text_that_is_no_utf_8_is_refused_at_its_place() -> None:
+def test_text_that_is_not_utf_8_is_refused_at_its_position() -> None:
     with pytest.raises(BadYaml) as raised:
         parse_source(b"a: 1\nb: \xff\n", "f.yaml")
     assert raised.value.position == Position("f.yaml", 2, 4)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     assert parse_source(b"\xef\xbb\xbfa: 1", "f.yaml").data == {"a": 1}
 
 
@@ -100,6 +100,6 @@ def test_json_is_yaml_and_means_the_same(value: Json) -> None:
 
 
 @given(st.text(max_size=200))
-def test_no_text_does_anything_but_load_or_be_refused(text: str) -> None:
+def test_any_text_loads_or_is_refused(text: str) -> None:
     with contextlib.suppress(BadYaml):
         parse_source(text.encode("utf-8", "surrogatepass"), "f.yaml")

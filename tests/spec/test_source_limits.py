@@ -1,4 +1,4 @@
-"""YAML that no person writes: a limit for each way to make much of it, in small steps and little memory."""
+"""Hostile YAML: each way to make much of a little text has a limit, in small steps and little memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("text", "said"), HOSTILE.values(), ids=HOSTILE.keys())
-def test_it_takes_little_memory_and_stops_no_thread(text: str, said: str) -> None:
+def test_hostile_text_takes_little_memory_and_blocks_no_thread(text: str, said: str) -> None:
     pause, memory, error = measured(_PARSE, f"parse_source({text}, 'f')")
     assert pause < limits.PAUSE
     assert memory < limits.MARGIN + limits.PIPELINE.most
@@ -43,22 +43,22 @@ def test_it_takes_little_memory_and_stops_no_thread(text: str, said: str) -> Non
     assert bool(said) == bool(error)
 
 
-def test_no_more_keys_are_listed_than_a_person_fixes() -> None:
+def test_the_list_of_duplicate_keys_is_limited() -> None:
     with pytest.raises(BadYaml) as raised:
         parse_source(b"a: 1\n" * 1000, "f.yaml")
     assert len((raised.value, *raised.value.others)) == limits.PIPELINE_PROBLEMS.most
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 5000, "0o" + "7" * 5000])
-def test_a_number_that_python_prints_not_is_a_text(number: str) -> None:
+def test_a_number_that_python_cannot_print_is_text(number: str) -> None:
     assert parse_source(f"a: {number}".encode(), "f.yaml").data == {"a": number}
 
 
-def test_an_alias_inside_of_its_anchor_is_refused() -> None:
+def test_an_alias_inside_its_anchor_is_refused() -> None:
     with pytest.raises(BadYaml, match="contains itself"):
         parse_source(b"a: &a [1, [*a]]", "f.yaml")
 
 
-def test_an_anchor_stands_once() -> None:
+def test_a_duplicate_anchor_is_refused() -> None:
     with pytest.raises(BadYaml, match="anchor"):
         parse_source(b"a: &a 1\nb: &a 2\n", "f.yaml")

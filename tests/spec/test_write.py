@@ -1,4 +1,4 @@
-"""What is written as YAML reads as it was."""
+"""Written YAML reads back unchanged."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _values = st.recursive(
 
 
 @given(st.dictionaries(_tricky.filter(bool) | st.text("abc", min_size=1), _values, min_size=1, max_size=4))
-def test_our_reader_takes_it_for_the_same(data: dict[str, Json]) -> None:
+def test_our_reader_reads_back_the_same(data: dict[str, Json]) -> None:
     assert parse_source(yaml_text(data).encode(), "f.yaml").data == data
 
 
-def test_it_reads_as_a_person_would_write_it() -> None:
+def test_the_text_looks_handwritten() -> None:
     step: Json = {"id": "a", "on": "vm", "run": "one\ntwo\n", "env": {"N": "1", "M": 1}, "secrets": ["A"]}
     assert yaml_text({"steps": [step]}) == (
         "steps:\n  - id: a\n    on: vm\n    run: |\n      one\n      two\n"
