@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from pccpipe.checkup.check import CheckResult, DoctorReport, FixResult
     from pccpipe.executor.planned import Plan
     from pccpipe.gc.look import Site
-    from pccpipe.gc.report import Collected, GcReport, Removal
+    from pccpipe.gc.report import GcReport, Removal, SiteReport
 
 
 class Fallback(Enum):
@@ -366,7 +366,7 @@ def gc(
     dry_run: bool = False,
     accept_new_host_key: bool = False,
     on_removal: Callable[[Site, Removal], object] = lambda _site, _removal: None,
-    on_site: Callable[[Collected], object] = lambda _: None,
+    on_site: Callable[[SiteReport], object] = lambda _: None,
 ) -> GcReport:
     """Remove what runs left that no live run needs, on the project's VM, on the engine and on this machine.
 

@@ -1,6 +1,6 @@
-"""Clearing up what runs left: on the project's VM, on an engine, here. What a live run has is never touched.
+"""Removes what runs left on the project's VM, on an engine and on this machine, and nothing of a live run.
 
-`decide.py` says what goes, by facts alone; `look.py` gathers the facts; `sweep.py` removes.
+`look.py` collects the facts, `decide.py` decides by them alone, and `sweep.py` removes.
 """
 
 from pccpipe.gc.sweep import collect_over as collect_over

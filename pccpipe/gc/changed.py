@@ -1,4 +1,4 @@
-"""What is not as `provision` left it on a VM: images behind another id, start-up files of the login."""
+"""Finds what changed on a VM since `provision`: images with another id, and start-up files of the login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = 19
 
 
 def changes(machine: Machine, root: str, engine: DockerEngine | None) -> list[str]:
-    """Name each change, in a sentence. Without a record of provision there is none to name. Raises `Unavailable`."""
+    """Return a sentence for each change; none without a record of provision. Raises `Unavailable`."""
     known = read_provisioned(machine, root)
     if known is None:
         return []
@@ -27,7 +27,7 @@ def changes(machine: Machine, root: str, engine: DockerEngine | None) -> list[st
 
 
 def other_image(known: Provisioned | None, name: str, found: str | None) -> str:
-    """Say in a sentence that an image is not the one that provision built; "" if it is, or if nobody knows."""
+    """Return a sentence if an image is not the one that provision built; empty if it is, or if unknown."""
     built = known.images.get(name) if known else None
     if not built or not found or built == found:
         return ""
@@ -39,6 +39,6 @@ def _images(known: Provisioned, engine: DockerEngine | None) -> Iterator[str]:
         try:
             found = engine.image_id(name) if engine else None
         except UNREACHABLE:
-            return  # That it does not answer is said elsewhere.
+            return  # another check reports an engine that does not answer
         if words := other_image(known, name, found):
             yield words

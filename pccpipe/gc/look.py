@@ -1,4 +1,4 @@
-"""Finds what runs left on a machine: their folders in two round trips, their containers, the lease."""
+"""Finds what runs left on a machine: their folders in two round trips, their containers, and the lease."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pccpipe.detached.programs import RunDir
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.settings import IN
 from pccpipe.errors import Nonsense, Unavailable
-from pccpipe.gc.decide import CUT_OFF_LIMIT, ContainerFacts, Record, RunFacts, Thing, ThingKind
+from pccpipe.gc.decide import CUT_OFF_LIMIT, ContainerFacts, Recorded, RunFacts, Thing, ThingKind
 from pccpipe.gc.records import Records
 from pccpipe.layout import IO, KEPT, STATES, SYSTEM, WORKSPACES, SystemDir
 from pccpipe.machine import lease
@@ -34,21 +34,21 @@ from pccpipe.values import Json
 
 _CONTAINER = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 LOOK_TIMEOUT = 300.0
-"""Seconds for the listing: it walks through all that is there."""
+"""Seconds for the listing, which visits every file."""
 
 
 class Site(Struct, frozen=True):
-    """A place to clear up.
+    """A machine to clean up.
 
     Args:
-        system: the folder in which the runs' folders are; absolute.
-        engine: of that machine, if containers are looked for.
-        needs_engine: whether an engine that does not answer is worth a word.
-        lease_root: the VM's folder for projects; None here, where there is no lease.
-        runs: the name of the folder in `system` with the records, which have the runs' own copies; none on a VM.
+        system: the folder that contains the runs' folders; absolute.
+        engine: that of the machine, to look for containers.
+        needs_engine: an engine that does not answer is a problem.
+        lease_root: the VM's folder for projects; None for the controller, which has no lease.
+        runs: the name of the folder in `system` with the records and the local copies; empty on a VM.
         run_as: the account of the VM that commands run as, beside the login.
-        cut_off_limit: see `Moment`.
-        discarded: the ids of runs of which a person wants nothing any more.
+        cut_off_limit: see `SiteFacts`.
+        discarded: the ids of runs whose changes a person discards.
     """
 
     machine: Machine
@@ -71,13 +71,13 @@ class Site(Struct, frozen=True):
         cut_off_limit: float = CUT_OFF_LIMIT,
         run_as: str | None = None,
     ) -> Site:
-        """The project's VM, whose folder for projects (`vm.root`) is `root`."""
+        """Return the project's VM as a site; `root` is its folder for projects (`vm.root`)."""
         system = SystemDir.on_vm(root).path
         return Site(machine, system, records, engine, lease_root=root, run_as=run_as, cut_off_limit=cut_off_limit)
 
     @property
     def is_here(self) -> bool:
-        """Whether it is this machine, which has records."""
+        """It is the controller, which has records."""
         return bool(self.runs)
 
     def place_of(self, run_id: str) -> RunDir:
@@ -93,26 +93,26 @@ class RunThings(Struct):
 
 
 class Inventory(Struct):
-    """All that was found. `strange` are names of what is none of ours, `problems` and `unseen` sentences."""
+    """All that gc found. `foreign` names things that pccpipe did not create; `problems` and `unseen` are sentences."""
 
     now: float = 0.0
     groups: dict[str, RunThings] = field(default_factory=dict)
-    strange: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     engine_known: bool = True
     sees_processes: bool = True
-    """Whether there is a /proc; here, locks say what runs as well."""
+    """There is a /proc. On the controller, locks say what runs as well."""
     tags: set[str] = field(default_factory=set)
-    """Of processes that commands began."""
+    """The tags of processes that commands began."""
     lanes: set[str] = field(default_factory=set)
-    """Of processes that wait for commands."""
+    """The tags of processes that wait for commands."""
     living: set[str] = field(default_factory=set)
-    """Runs of which a process sees to the end of a command."""
+    """The runs with a process that supervises a command."""
     held: set[str] = field(default_factory=set)
-    """The same for a container, also for some moments after its end."""
+    """The runs with a process that supervises a container, also for some moments after its end."""
     marks: dict[str, set[str]] = field(default_factory=dict)
-    """Of what runs, by run."""
+    """The marks of running commands and containers, by run."""
 
     def add(self, thing: Thing, elsewhere: str = "") -> None:
         group = self.groups.setdefault(f"{thing.run_id}{elsewhere}", RunThings(thing.run_id))
@@ -120,12 +120,12 @@ class Inventory(Struct):
 
 
 def script(name: str) -> str:
-    """The text of one of this folder's, with what it needs before it."""
+    """Return the text of a script of this folder, preceded by the functions that it needs."""
     return lease.program() + shell_functions(Path(__file__).with_name(name))
 
 
 def look(site: Site) -> Inventory:
-    """Find everything, and what is known of its runs. Raises `Unavailable` if the machine can't be had."""
+    """Find everything, with the facts about its runs. Raises `Unavailable` if it cannot reach the machine."""
     found = Inventory()
     _look_at_folders(site, found)
     if site.is_here:
@@ -134,17 +134,17 @@ def look(site: Site) -> Inventory:
     _look_at_lease(site, found)
     _look_at_engine(site, found)
     for key, group in found.groups.items():
-        if "/" not in key:  # else: of another root, whose records are not here
+        if "/" not in key:  # a key with a slash is a run of another root, without local records
             group.run = _run(site, found, group)
         group.things = list(_completed(site, found, group))
     return found
 
 
 def why_alive(site: Site, found: Inventory, holder: str = "") -> str:
-    """Say why the account's processes may be those of a run that lives; "" if there is none on the machine.
+    """Return why the account's processes may belong to a live run; empty if there is none on the machine.
 
     Args:
-        holder: the name by which the caller itself has the VM, or something on it.
+        holder: the name under which the caller itself has the VM.
     """
     for group in found.groups.values():
         if group.run_id == holder:
@@ -167,9 +167,7 @@ def _look_at_folders(site: Site, found: Inventory) -> None:
     done = reconnecting(site.machine, lambda: site.machine.run(program, LOOK_TIMEOUT))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
-        raise Unavailable(
-            Reason.WORKSPACE_REFUSED, f"{site.machine.host}: {site.system} cannot be looked into: {words}"
-        )
+        raise Unavailable(Reason.WORKSPACE_REFUSED, f"{site.machine.host}: {site.system} is not readable: {words}")
     host = site.machine.host
     if done.stdout.count(b"\0") > limits.LEFT_BY_RUNS.most:
         raise Nonsense(host, "list of what runs left", limits.LEFT_BY_RUNS.exceeded("it"))
@@ -187,37 +185,35 @@ def _look_at_folders(site: Site, found: Inventory) -> None:
             case "copy" if site.runs and RUN_ID.fullmatch(place.removeprefix(f"{site.runs}/")):
                 found.add(_folder(ThingKind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))
             case "copy" if site.runs and place.startswith(f"{site.runs}/"):
-                pass  # of a folder that no run has
+                pass  # a folder with a name that no run has
             case "folder" | "other" if place == STATES and name == GIT:
-                pass  # keeps git out, for all runs of this machine
+                pass  # keeps git out of the folder
             case "folder" | "other":
-                found.strange.append(f"{site.system}/{place}/{name}")
+                found.foreign.append(f"{site.system}/{place}/{name}")
             case "more":
-                found.unseen.append(f"{size} more things in {site.system}/{place}: one gc looks at fewer")
+                found.unseen.append(f"{size} more things in {site.system}/{place} are beyond the limit of one gc")
             case "wrong":
-                found.problems.append(f"{site.system}/{place} was not looked into: {last}")
+                found.problems.append(f"gc did not read {site.system}/{place}: {last}")
             case "-":
-                _note(found, host, place, name, last)
+                _add_fact(found, host, place, name, last)
             case _:
                 raise Nonsense(host, "list of what runs left", (place, name, what))
 
 
-def _note(found: Inventory, host: str, kind: str, name: str, last: str) -> None:
-    """What is no folder. Raises Nonsense."""
+def _add_fact(found: Inventory, host: str, kind: str, name: str, last: str) -> None:
+    """Add a row that does not describe a folder. Raises Nonsense."""
     match kind:
         case "now" if not found.now:
             found.now = float(number(host, "time", last))
         case "blind":
             found.sees_processes = False
-            found.unseen.append(
-                "processes that runs left cannot be looked for on this system; locks tell which runs go on"
-            )
+            found.unseen.append("this system hides the processes that runs left; locks show which runs are alive")
         case "tag":
             found.tags.add(name)
         case "lane":
             found.lanes.add(name)
         case "live" | "held" | "claim" if not RUN_ID.fullmatch(name):
-            pass  # a folder that no run has
+            pass  # a folder with a name that no run has
         case "live":
             found.living.add(name)
         case "held":
@@ -241,7 +237,7 @@ def _look_at_lease(site: Site, found: Inventory) -> None:
 
 
 def _look_for_strays(site: Site, found: Inventory) -> None:
-    """Processes that claim to be of a run of this root that has no folder for its commands."""
+    """Add processes that claim a run of this root, if that run has no folder for its commands."""
     for tag in sorted(found.tags):
         run_id = tag.rpartition("-")[0]
         if RUN_ID.fullmatch(run_id) and site.place_of(run_id).tag == tag and not _has_state(found, run_id):
@@ -264,7 +260,7 @@ def _look_at_engine(site: Site, found: Inventory) -> None:
         if site.needs_engine:
             found.engine_known = False
             hint = f"; {error.hint}" if isinstance(error, Unavailable) and error.hint else ""
-            found.problems.append(f"containers were not looked for: {error}{hint}")
+            found.problems.append(f"gc did not look for containers: {error}{hint}")
         return
     for each in made:
         _add_container(site, found, each)
@@ -276,7 +272,7 @@ def _containers(engine: DockerEngine) -> list[dict[str, Json]]:
     except Unavailable as error:
         if error.reason is not Reason.ENGINE_NOT_ANSWERING:
             raise
-        # To add up a big one's size may take longer than a call may.
+        # Adding up the size of a large container may exceed the timeout of a call.
         return engine.containers("pccpipe.run")
 
 
@@ -284,14 +280,14 @@ def _add_container(site: Site, found: Inventory, made: Mapping[str, Json]) -> No
     labels = made.get("Labels")
     run_id = str(labels.get("pccpipe.run")) if isinstance(labels, dict) else ""
     names = made.get("Names")
-    said = str(names[0]).removeprefix("/") if isinstance(names, list) and names else ""
-    name = said if _CONTAINER.fullmatch(said) else str(made["Id"])[:12]
+    stated = str(names[0]).removeprefix("/") if isinstance(names, list) and names else ""
+    name = stated if _CONTAINER.fullmatch(stated) else str(made["Id"])[:12]
     if not RUN_ID.fullmatch(run_id):
-        found.strange.append(f"container {name}")
+        found.foreign.append(f"container {name}")
         return
     deadline = str(labels.get("pccpipe.deadline", "")) if isinstance(labels, dict) else ""
     is_running = made.get("State") in {"running", "paused", "restarting"}
-    # Code on the VM that may use the engine can write any label.
+    # Labels are untrusted: code on the VM that may use the engine can write any.
     container = ContainerFacts(str(made["Id"]), is_running, number_or_none(deadline))
     size, created = number_or_none(made.get("SizeRw")), number_or_none(made.get("Created"))
     thing = Thing(
@@ -309,7 +305,7 @@ def _add_container(site: Site, found: Inventory, made: Mapping[str, Json]) -> No
 
 
 def _other_root(site: Site, made: Mapping[str, Json], run_id: str) -> str:
-    """The folder with the files of a container of another root, whose run may have the name of one of ours."""
+    """Return the folder of a container of another root, whose run may have the same name as one of this root."""
     mounts = made.get("Mounts")
     for mount in mounts if isinstance(mounts, list) else []:
         if isinstance(mount, dict) and mount.get("Destination") == IN:
@@ -323,24 +319,24 @@ def _run(site: Site, found: Inventory, group: RunThings) -> RunFacts:
     marks = found.marks.get(group.run_id, set())
     return RunFacts(
         record,
-        # Where the engine says nothing, who sees to a container's end proves it.
+        # Without the engine, a container's supervisor proves that it runs.
         has_processes=group.run_id in found.living or (not found.engine_known and group.run_id in found.held),
-        is_recorded=record is Record.ENDED and site.records.names_all(group.run_id, marks),
+        is_recorded=record is Recorded.ENDED and site.records.names_all(group.run_id, marks),
         is_discarded=group.run_id in site.discarded,
     )
 
 
 def _completed(site: Site, found: Inventory, group: RunThings) -> Iterator[Thing]:
-    """The things, with what was too costly to ask of all."""
+    """Yield the things with the facts that are too costly to ask for all of them."""
     names = {thing.name for thing in group.things}
     has_copy = f"{site.runs}/{group.run_id}/workspace" in names
-    ended = group.run.record is Record.ENDED
-    untold = ended and has_copy and site.records.has_undiffed_changes(group.run_id)
+    ended = group.run.record is Recorded.ENDED
+    undiffed = ended and has_copy and site.records.has_undiffed_changes(group.run_id)
     for thing in group.things:
         if thing.kind is ThingKind.COPY:
-            # Without the copy, what it was before the last fetch is the best that there is.
+            # Without the copy, the one from before the last fetch is the last.
             is_last = not has_copy and thing.name.endswith(".old")
-            yield replace(thing, has_undiffed_changes=untold or is_last)
+            yield replace(thing, has_undiffed_changes=undiffed or is_last)
         elif thing.kind is ThingKind.WORKSPACE:
             only = KEPT in group.run_id or site.records.has_only_copy_on_vm(group.run_id)
             yield replace(thing, is_only_copy=only)
@@ -353,13 +349,13 @@ def _completed(site: Site, found: Inventory, group: RunThings) -> Iterator[Thing
 
 
 def _finished(site: Site, thing: Thing, now: float) -> float | None:
-    """When a container ended, or was made if it never began; None if it is gone."""
+    """Return when a container ended, or was created if it never started; None if it is gone."""
     assert site.engine is not None
     assert thing.container is not None
     try:
         inspected = site.engine.inspect(thing.container.id)
     except UNREACHABLE:
-        return now  # it has just been there
+        return now  # it existed a moment ago
     if inspected is None:
         return None
     state = inspected.get("State")

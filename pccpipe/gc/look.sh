@@ -1,21 +1,21 @@
-# What runs have left in $pcc_system, the folder `.system` of a machine, and in $pcc_runs, the records in it, if there are
-# any. lease.sh comes before it. Each answer is five fields, each ending with a NUL:
+# Lists what runs left in $pcc_system, the folder `.system` of a machine, and in $pcc_runs, the records in it, if any.
+# lease.sh comes before it. Each answer is five fields, each ending with a NUL:
 #
 #   now - - - SECONDS                the machine's clock
-#   PLACE NAME folder SIZE CHANGED   one of a run's folders: kB on the disk, and when anything in it last changed
-#   FOLDER NAME copy SIZE CHANGED    a copy of the code in a run's record, or what is beside it
-#   PLACE NAME other - -             something else that lies there: a file, a link, a name that no run has
-#   PLACE - more COUNT -             there are COUNT things besides, which were not looked at
-#   PLACE - wrong - WORDS            that folder can't be looked into
-#   live RUN - - -                   a process of this login's sees to the end of a command of the run
+#   PLACE NAME folder SIZE CHANGED   one of a run's folders: kB on the disk, and the time of its last change
+#   FOLDER NAME copy SIZE CHANGED    a copy of the code in a run's record, or beside it
+#   PLACE NAME other - -             something else: a file, a link, a name that no run has
+#   PLACE - more COUNT -             there are COUNT more things, which are not listed
+#   PLACE - wrong - WORDS            the folder is unreadable
+#   live RUN - - -                   a process of this login supervises a command of the run
 #   held RUN - - -                   the same for a container, also for some moments after its end
 #   claim RUN - - MARK               a command of such a run
-#   tag TAG - - -                    of a process of this login's that a command began
-#   lane TAG - - -                   of a process of this login's that waits for commands
-#   blind - - - -                    whose processes there are can't be seen: this is no Linux
+#   tag TAG - - -                    the tag of a process of this login that a command began
+#   lane TAG - - -                   the tag of a process of this login that waits for commands
+#   blind - - - -                    the processes are not visible: this is not Linux
 #
-# By the time of the last status change (ctime): what was uploaded has the modification time that it had at home.
-# Whatever lies there is data: no link is followed, and no number or name of things makes a loop endless.
+# Uses the time of the last status change (ctime): uploaded files keep their modification times.
+# All files are untrusted: follows no link, and no number or name of files makes a loop endless.
 
 export LC_ALL=C
 
@@ -37,7 +37,7 @@ pcc_list() { # PLACE
 pcc_list_here() { # PLACE
   pcc_count=0 pcc_folders=0
   for pcc_name in * .[!.]* ..?*; do
-    # What keeps git out is no leftover.
+    # `.git` keeps git out of the folder; no run left it.
     if [ "$pcc_name" = .git ]; then
       continue
     elif pcc_is_folder; then
@@ -50,7 +50,7 @@ pcc_list_here() { # PLACE
   [ $pcc_count -le 50 ] || pcc_say "$1" - more $((pcc_count - 50)) -
   [ $pcc_folders -le 5000 ] || pcc_say "$1" - more $((pcc_folders - 5000)) -
   pcc_folders=0
-  # What can't be read in one counts for less, no more.
+  # An unreadable part of a folder does not count.
   for pcc_name in *; do
     pcc_is_folder && pcc_folders=$((pcc_folders + 1)) && [ $pcc_folders -le 5000 ] && printf './%s\0' "$pcc_name"
   done | pcc_measure | while read -r pcc_size pcc_time pcc_name; do
@@ -59,7 +59,7 @@ pcc_list_here() { # PLACE
   [ "$1" != run-state ] || pcc_list_living
 }
 
-pcc_measure() { # of folders, whose names come with a NUL behind each: kB, when anything in it last changed, the name
+pcc_measure() { # reads names of folders, each ending with a NUL: kB, the time of the last change, the name
   if du -sk --time=ctime --time-style=+%s --files0-from=/dev/null 2>/dev/null; then
     du -sk --time=ctime --time-style=+%s --files0-from=- 2>/dev/null
     return
@@ -71,7 +71,7 @@ pcc_measure() { # of folders, whose names come with a NUL behind each: kB, when 
   ' sh "$pcc_changed" 2>/dev/null
 }
 
-pcc_is_folder() { # could $pcc_name be a run's?
+pcc_is_folder() { # can $pcc_name be a run's folder?
   case $pcc_name in *[!A-Za-z0-9._-]* | .*) return 1 ;; esac
   [ -d "$pcc_name" ] && [ ! -L "$pcc_name" ]
 }
@@ -88,7 +88,7 @@ pcc_list_living() {
   done
 }
 
-pcc_list_tags() { # KIND PATTERN: of processes of this login's; what another user's says of itself proves nothing
+pcc_list_tags() { # KIND PATTERN: of processes of this login; the environment of another user's process proves nothing
   for pcc_path in /proc/[0-9]*; do
     [ -O "$pcc_path" ] && printf '%s\0' "$pcc_path/environ"
   done | xargs -0 grep -ahoE "PCCPIPE_STEP=[A-Za-z0-9._-]{1,99}$2" 2>/dev/null | sort -u | head -n 1000 |

@@ -1,4 +1,4 @@
-"""What the records here say of the runs whose things are found."""
+"""Looks up in the local records the runs whose things gc finds."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from typing import Protocol
 from msgspec import Struct
 
 from pccpipe.errors import PccpipeError
-from pccpipe.gc.decide import Record
+from pccpipe.gc.decide import Recorded
 from pccpipe.layout import COPY, EVENTS, LOCK, SENT, SYNC_STATE
 from pccpipe.record.events import RunStarted
 from pccpipe.record.index import RunEntry, list_runs
 
 
 class Records(Protocol):
-    """What a place's runs are looked up in."""
+    """The records of a site's runs."""
 
-    def of(self, run_id: str) -> Record: ...
+    def of(self, run_id: str) -> Recorded: ...
 
     def names_all(self, run_id: str, marks: Collection[str]) -> bool:
-        """Whether the run's record names all of these, which are random and thus of that run alone."""
+        """Say whether the run's record names all of these marks: they are random, so no other run has them."""
         ...
 
     def has_undiffed_changes(self, run_id: str) -> bool:
-        """Whether the run's copy at home holds changes that no diff has, or nobody can tell."""
+        """Say whether the run's local copy has, or may have, changes that are in no diff."""
         ...
 
     def has_only_copy_on_vm(self, run_id: str) -> bool:
-        """Whether the VM's copy holds changes of the run that were not brought back, or nobody can tell."""
+        """Say whether the VM's copy has, or may have, changes of the run that were not fetched."""
         ...
 
     def unheld(self, run_id: str) -> contextlib.AbstractContextManager[bool]:
-        """Within the block no process here takes up the run; False if one has."""
+        """Keep local processes from resuming the run within the block; False if one already runs it."""
         ...
 
 
 class RunsDir:
-    """The records of a folder.
+    """The records in a folder.
 
     Args:
-        counts: whether a run of that beginning can be the one whose things are found.
+        counts: says, by its first event, whether a run can own the things at the site.
     """
 
     def __init__(self, runs_dir: Path, counts: Callable[[RunStarted], bool] = lambda _: True) -> None:
         self._runs_dir = runs_dir
         self._entries = {entry.run_id: entry for entry in list_runs(runs_dir) if _may_count(entry, counts)}
 
-    def of(self, run_id: str) -> Record:
+    def of(self, run_id: str) -> Recorded:
         entry = self._entries.get(run_id)
         if entry is None:
-            return Record.NONE
+            return Recorded.NONE
         if _is_held(self._runs_dir / run_id):
-            return Record.HELD
+            return Recorded.HELD
         if entry.waiting:
-            return Record.WAITING
+            return Recorded.WAITING
         if entry.stopped:
-            return Record.STOPPED
-        return Record.ENDED if entry.ended else Record.OPEN
+            return Recorded.STOPPED
+        return Recorded.ENDED if entry.ended else Recorded.OPEN
 
     def names_all(self, run_id: str, marks: Collection[str]) -> bool:
         try:
@@ -103,15 +103,15 @@ class RunsDir:
 
 
 class OnlyEnded(Struct, frozen=True):
-    """All that is known is which runs have ended, and of which the VM's copy is the only one; what still runs stays."""
+    """Knows only which runs have ended, and of which the VM has the only copy."""
 
     has_ended: Callable[[str], bool]
     has_only_copy: Callable[[str], bool] = lambda _: False
 
-    def of(self, run_id: str) -> Record:
-        return Record.ENDED if self.has_ended(run_id) else Record.NONE
+    def of(self, run_id: str) -> Recorded:
+        return Recorded.ENDED if self.has_ended(run_id) else Recorded.NONE
 
-    def names_all(self, run_id: str, marks: Collection[str]) -> bool:  # noqa: ARG002 - as Records has it
+    def names_all(self, run_id: str, marks: Collection[str]) -> bool:  # noqa: ARG002 - the signature is that of Records
         return False
 
     def has_undiffed_changes(self, run_id: str) -> bool:  # noqa: ARG002
@@ -126,7 +126,7 @@ class OnlyEnded(Struct, frozen=True):
 
 
 def _may_count(entry: RunEntry, counts: Callable[[RunStarted], bool]) -> bool:
-    # One without a readable beginning counts as a run that has not ended.
+    # A record without a readable first event counts as a run that has not ended.
     return entry.started is None or counts(entry.started)
 
 
@@ -137,7 +137,7 @@ def _is_held(run_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def _shared(run_dir: Path) -> Iterator[bool]:
-    """The run's lock, shared, so that nobody can take it; False if a process has it."""
+    """Hold the run's lock, shared, so that no process can take it; False if one has it."""
     try:
         fd = os.open(run_dir / LOCK, os.O_RDONLY)
     except OSError:
@@ -146,7 +146,7 @@ def _shared(run_dir: Path) -> Iterator[bool]:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         is_free = True
-    except OSError:  # held; or the disk has no locks, and nothing is known
+    except OSError:  # held; or the disk has no locks, so the state is unknown
         is_free = False
     try:
         yield is_free

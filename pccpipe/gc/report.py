@@ -1,4 +1,4 @@
-"""What `gc` did: the fate of each thing, and the sums of a site."""
+"""The report of `gc`: the result for each thing, and the sums of a site."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ if TYPE_CHECKING:
     from pccpipe.gc.look import Site
 
 
-class Fate(Enum):
-    STAYS = "stays"
-    WOULD_GO = "would go"
-    GONE = "gone"
+class RemovalStatus(Enum):
+    KEPT = "kept"
+    PLANNED = "planned"
+    REMOVED = "removed"
     FAILED = "failed"
-    REVIVED = "revived"
-    """Something of its run began while we were about to remove it."""
+    RESUMED = "resumed"
+    """Kept: the run resumed just before the removal."""
 
 
 class Removal(Struct, frozen=True):
-    """What became of one thing. `freed` is in bytes; `words` say why it could not be removed."""
+    """The result for one thing. `freed` is in bytes; `words` say why pccpipe could not remove it."""
 
     thing: Thing
-    verdict: Decision
-    fate: Fate
+    decision: Decision
+    status: RemovalStatus
     freed: int = 0
     words: str = ""
 
 
-class Other(Struct, frozen=True):
-    """What became of something that is of no run, in a sentence."""
+class OtherRemoval(Struct, frozen=True):
+    """The result for something that belongs to no run, in a sentence."""
 
     words: str
-    fate: Fate
+    status: RemovalStatus
 
 
-class Collected(Struct):
-    """What became of everything at a site, and what is none of ours."""
+class SiteReport(Struct):
+    """The results for everything at a site, and the names of things that pccpipe did not create."""
 
     site: Site
-    outcomes: list[Removal] = field(default_factory=list)
-    strange: list[str] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    others: list[Other] = field(default_factory=list)
+    others: list[OtherRemoval] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """What is wrong with the machine and not for gc to change, in sentences."""
+    """Faults of the machine that gc must not repair, in sentences."""
     free: int | None = None
-    """Bytes on the disk of the runs' folders, after all."""
+    """Free bytes on the disk of the runs' folders, after the removals."""
     engine_free: int | None = None
-    """Bytes on the engine's disk, if it is another one."""
+    """Free bytes on the engine's disk, if it is another one."""
 
     @property
     def freed(self) -> int:
-        return sum(outcome.freed for outcome in self.outcomes)
+        return sum(removal.freed for removal in self.removals)
 
     @property
     def has_failed(self) -> bool:
-        fates = [*(outcome.fate for outcome in self.outcomes), *(other.fate for other in self.others)]
-        return bool(self.problems) or Fate.FAILED in fates
+        statuses = [*(removal.status for removal in self.removals), *(other.status for other in self.others)]
+        return bool(self.problems) or RemovalStatus.FAILED in statuses
 
 
 class GcReport(Struct, frozen=True):
-    """What became of everything at a project's sites.
+    """The results at all sites of a project.
 
     Attributes:
         sites: one for each site, the VM's first.
         unknown: ids of runs to discard of which nothing was found.
     """
 
-    sites: tuple[Collected, ...]
+    sites: tuple[SiteReport, ...]
     unknown: tuple[str, ...] = ()
 
     @property

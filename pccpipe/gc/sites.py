@@ -1,4 +1,4 @@
-"""Clears up all sites of one project: its VM, if it has one, and this machine."""
+"""Cleans up all sites of one project: its VM, if it has one, and this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.gc.look import Site
 from pccpipe.gc.records import RunsDir
-from pccpipe.gc.report import Collected, GcReport, Removal
+from pccpipe.gc.report import GcReport, Removal, SiteReport
 from pccpipe.gc.sweep import DAY, collect
 from pccpipe.layout import system_folder
 from pccpipe.machine.base import Machine
@@ -25,7 +25,7 @@ from pccpipe.ssh.connection import Connection
 def vm_site(machine: Machine, engine: DockerEngine, project: Project, runs_dir: Path) -> Site:
     """Return the project's VM as a site; `machine` is the VM, `engine` its engine."""
     assert project.vm is not None
-    # Another project's run of the same name left its things elsewhere.
+    # A run of the same name in another project left its things elsewhere.
     records = RunsDir(runs_dir, lambda began: began.project == project.id and began.isolation_mode is IsolationMode.VM)
     return Site.on_vm(machine, project.vm.root, records, engine, project.lost_after + 60.0, project.vm.run_as)
 
@@ -51,12 +51,12 @@ def collect_project(
     dry_run: bool = False,
     accept_new_host_key: bool = False,
     on_removal: Callable[[Site, Removal], object] = lambda _site, _removal: None,
-    on_site: Callable[[Collected], object] = lambda _: None,
+    on_site: Callable[[SiteReport], object] = lambda _: None,
 ) -> GcReport:
     """Remove what no live run needs, at each site. Arguments as for `api.gc`; raises as it does."""
     refuse_links(Path.cwd(), runs_dir)
     connection = None
-    done: list[Collected] = []
+    done: list[SiteReport] = []
     try:
         sites = [local_site(LocalMachine(), project, runs_dir)]
         if project.isolation_mode is IsolationMode.VM and project.vm:
@@ -68,12 +68,12 @@ def collect_project(
                     site,
                     older_than=older_than,
                     dry_run=dry_run,
-                    on_outcome=lambda removal, site=site: on_removal(site, removal),  # type: ignore[misc]
+                    on_removal=lambda removal, site=site: on_removal(site, removal),  # type: ignore[misc]
                 )
             )
             on_site(done[-1])
     finally:
         if connection:
             connection.close()
-    named = {removal.thing.run_id for collected in done for removal in collected.outcomes}
+    named = {removal.thing.run_id for collected in done for removal in collected.removals}
     return GcReport(tuple(done), tuple(sorted(set(discard) - named)))

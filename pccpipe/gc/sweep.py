@@ -1,4 +1,4 @@
-"""Removes what is no longer needed, thing by thing; what can't be removed stops nothing."""
+"""Removes things that no run needs, one by one; a failed removal does not stop the others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pccpipe.detached import as_account, programs
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.gc.changed import changes
-from pccpipe.gc.decide import Decision, Moment, Record, Thing, ThingKind, decide
+from pccpipe.gc.decide import Decision, Recorded, SiteFacts, Thing, ThingKind, decide
+from pccpipe.gc.lease_folder import stray_files
 from pccpipe.gc.look import Inventory, RunThings, Site, look, script, why_alive
-from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
-from pccpipe.gc.report import Collected, Fate, Other, Removal
+from pccpipe.gc.report import OtherRemoval, Removal, RemovalStatus, SiteReport
 from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.machine.answers import number_or_none
 from pccpipe.machine.base import Machine
@@ -25,10 +25,10 @@ from pccpipe.supervisor.lines import is_alive
 from pccpipe.supervisor.supervised import end_supervisor
 
 REMOVE_TIMEOUT = 300.0
-"""Seconds for removing what one run has left."""
+"""Seconds for the removal of one run's folders."""
 DAY = 24 * 3600.0
 CLOCK_AHEAD = 60.0
-"""Seconds by which a machine's clock may be ahead of this one's without being taken for wrong."""
+"""Seconds by which a machine's clock may be ahead of the controller's and still count as right."""
 
 
 def collect(
@@ -36,23 +36,23 @@ def collect(
     *,
     older_than: float = DAY,
     dry_run: bool = False,
-    on_outcome: Callable[[Removal], object] = lambda _: None,
+    on_removal: Callable[[Removal], object] = lambda _: None,
     holder: str = "",
-) -> Collected:
+) -> SiteReport:
     """Remove what no live run needs.
 
     Args:
-        older_than: seconds for which a run must have been still that has not ended as far as is known.
+        older_than: clean up an unfinished run only if nothing of it changed for this many seconds.
         dry_run: remove nothing.
-        on_outcome: told of each thing when it is done with.
-        holder: the name by which the caller has the VM's lease; empty if it has not.
+        on_removal: receives the result for each thing at once.
+        holder: the name under which the caller holds the VM's lease; empty if it does not.
 
-    Raises `Unavailable` if the machine can't be had.
+    Raises `Unavailable` if it cannot reach the machine.
     """
     found = look(site)
-    collected = _swept(site, found, found.groups.values(), older_than, dry_run, on_outcome)
+    collected = _swept(site, found, found.groups.values(), older_than, dry_run, on_removal)
     if site.lease_root is not None:
-        collected.others += _marks(site, site.lease_root, dry_run=dry_run)
+        collected.others += _stray_files(site, site.lease_root, dry_run=dry_run)
         collected.others += _strays(site, found, holder, dry_run=dry_run)
         collected.wrong += changes(site.machine, site.lease_root, site.engine)
         if unknown := unknown_processes(site.machine, site.lease_root):
@@ -67,25 +67,25 @@ def collect_over(
     over: Callable[[str], bool],
     run_as: str | None = None,
     has_only_copy: Callable[[str], bool] = lambda _: False,
-) -> Collected:
-    """Remove what runs that are over have left on a VM; for a run that begins, beside it.
+) -> SiteReport:
+    """Remove what ended runs left on a VM, while another run starts.
 
-    What of them still runs is left alone, and so are all other runs, whatever their age.
+    Keeps whatever still runs, and all runs that have not ended, whatever their age.
 
     Args:
-        engine: of that machine; None if containers are none of the caller's business.
+        engine: that of the machine; None to leave containers alone.
         root: the machine's folder for projects (`vm.root`).
-        over: whether a run has ended.
-        run_as: the account that commands run as there, beside the login.
-        has_only_copy: whether the VM has changes of a run that were not brought back: they stay.
+        over: says whether a run has ended.
+        run_as: the account that commands run as, beside the login.
+        has_only_copy: says whether the VM has changes of a run that were not fetched: gc keeps them.
 
-    Raises `Unavailable` if the machine can't be had.
+    Raises `Unavailable` if it cannot reach the machine.
     """
     site = Site.on_vm(machine, root, OnlyEnded(over, has_only_copy), engine, run_as=run_as)
     found = look(site)
-    groups = [group for group in found.groups.values() if group.run.record is Record.ENDED]
+    groups = [group for group in found.groups.values() if group.run.record is Recorded.ENDED]
     for group in groups:
-        # The caller takes a stale lease over by itself; to end it meanwhile could come between.
+        # The caller takes over a stale lease itself; ending it at the same time could interfere.
         group.things = [thing for thing in group.things if not thing.is_stale]
     return _swept(site, found, groups, float("inf"), False, lambda _: None)
 
@@ -96,63 +96,69 @@ def _swept(
     groups: Iterable[RunThings],
     older_than: float,
     dry_run: bool,
-    on_outcome: Callable[[Removal], object],
-) -> Collected:
-    collected = Collected(site, strange=found.strange, problems=found.problems)
-    collected.others += [Other(words, Fate.STAYS) for words in found.unseen]
-    # A clock there that is ahead makes nothing old: not what a run left that a person may still resume.
+    on_removal: Callable[[Removal], object],
+) -> SiteReport:
+    collected = SiteReport(site, foreign=found.foreign, problems=found.problems)
+    collected.others += [OtherRemoval(words, RemovalStatus.KEPT) for words in found.unseen]
+    # A clock that is ahead must not make the things of a resumable run look old.
     now = min(found.now, time.time() + CLOCK_AHEAD)
-    moment = Moment(now, older_than, site.cut_off_limit, found.engine_known)
+    facts = SiteFacts(now, older_than, site.cut_off_limit, found.engine_known)
     for group in sorted(groups, key=lambda group: group.run_id):
-        verdicts = list(zip(group.things, decide(group.things, group.run, moment), strict=True))
-        for outcome in _planned(verdicts) if dry_run else _removed(site, found, group, verdicts):
-            collected.outcomes.append(outcome)
-            on_outcome(outcome)
+        decisions = list(zip(group.things, decide(group.things, group.run, facts), strict=True))
+        for removal in _planned(decisions) if dry_run else _removed(site, found, group, decisions):
+            collected.removals.append(removal)
+            on_removal(removal)
     _measure(site, collected)
     return collected
 
 
-def _planned(verdicts: Sequence[tuple[Thing, Decision]]) -> Iterator[Removal]:
-    for thing, verdict in verdicts:
-        if verdict.goes:
-            yield Removal(thing, verdict, Fate.WOULD_GO, thing.size)
+def _planned(decisions: Sequence[tuple[Thing, Decision]]) -> Iterator[Removal]:
+    for thing, decision in decisions:
+        if decision.goes:
+            yield Removal(thing, decision, RemovalStatus.PLANNED, thing.size)
         else:
-            yield Removal(thing, verdict, Fate.STAYS)
+            yield Removal(thing, decision, RemovalStatus.KEPT)
 
 
 def _removed(
-    site: Site, found: Inventory, group: RunThings, verdicts: Sequence[tuple[Thing, Decision]]
+    site: Site, found: Inventory, group: RunThings, decisions: Sequence[tuple[Thing, Decision]]
 ) -> Iterator[Removal]:
-    """Containers first: they have the folders mounted."""
-    for thing, verdict in verdicts:
-        if not verdict.goes:
-            yield Removal(thing, verdict, Fate.STAYS)
-    going = [(thing, verdict) for thing, verdict in verdicts if verdict.goes]
+    """Remove containers first: they have the folders mounted."""
+    for thing, decision in decisions:
+        if not decision.goes:
+            yield Removal(thing, decision, RemovalStatus.KEPT)
+    going = [(thing, decision) for thing, decision in decisions if decision.goes]
     if not going:
         return
     with site.records.unheld(group.run_id) as is_free:
         if not is_free or _has_lease(site, group.run_id):
-            yield from (Removal(thing, verdict, Fate.REVIVED) for thing, verdict in going)
+            yield from (Removal(thing, decision, RemovalStatus.RESUMED) for thing, decision in going)
             return
         stuck = ""
-        for thing, verdict in going:
+        for thing, decision in going:
             if thing.container:
                 stuck = _remove_container(site, thing.container.id) or stuck
-                yield Removal(thing, verdict, Fate.FAILED if stuck else Fate.GONE, 0 if stuck else thing.size, stuck)
+                yield Removal(
+                    thing,
+                    decision,
+                    RemovalStatus.FAILED if stuck else RemovalStatus.REMOVED,
+                    0 if stuck else thing.size,
+                    stuck,
+                )
         kinds = {ThingKind.WORKSPACE, ThingKind.COPY, ThingKind.STATE, ThingKind.PROCESSES}
         folders = [each for each in going if each[0].kind in kinds]
         if stuck:
-            words = "a container of its run could not be removed"
-            yield from (Removal(thing, verdict, Fate.FAILED, words=words) for thing, verdict in folders)
+            words = "a container of its run is still there"
+            yield from (Removal(thing, decision, RemovalStatus.FAILED, words=words) for thing, decision in folders)
         elif folders:
             yield from _remove_folders(site, found, group, folders)
-        for thing, verdict in going:
+        for thing, decision in going:
             if thing.kind is ThingKind.LEASE:
-                yield _end_lease(site, thing, verdict)
+                yield _end_lease(site, thing, decision)
 
 
 def _has_lease(site: Site, run_id: str) -> bool:
-    """Whether the run has the VM now, perhaps from another host; if that can't be known, it has."""
+    """Say whether the run has the VM now, perhaps from another host; True if unknown."""
     if site.lease_root is None:
         return False
     try:
@@ -163,7 +169,7 @@ def _has_lease(site: Site, run_id: str) -> bool:
 
 
 def _remove_container(site: Site, container: str) -> str:
-    """Why it could not be removed, or nothing."""
+    """Remove it; return why that failed, or an empty string."""
     assert site.engine is not None
     try:
         site.engine.remove(container)
@@ -185,75 +191,78 @@ def _remove_folders(
     values = {"system": site.system, "run": group.run_id, "tag": place.tag, "account": site.run_as or ""}
     settings = " ".join(f"pcc_{name}={shlex.quote(value)}" for name, value in values.items())
     text = script("sweep.sh")
-    # Commands are ended only of a run that is over: they were left when its machine could not be reached.
+    # Ends commands only of a run that is over: it left them when its machine was unreachable.
     unless = "" if group.run.has_processes else "pcc_is_begun || "
     end = f"{unless}(\n{programs.end_run(place)}\n)" if found.sees_processes else ""
     if site.is_here and is_alive(place.state):
         if not group.run.has_processes:
-            yield from (Removal(thing, verdict, Fate.REVIVED) for thing, verdict in folders)
+            yield from (Removal(thing, decision, RemovalStatus.RESUMED) for thing, decision in folders)
             return
         end_supervisor(place.state)
     program = "\n".join([settings, text, end, *(f"({call})" for call in calls)])
     try:
         done = reconnecting(site.machine, lambda: site.machine.run(program, REMOVE_TIMEOUT))
     except Unavailable as error:
-        yield from (Removal(thing, verdict, Fate.FAILED, words=str(error)) for thing, verdict in folders)
+        yield from (Removal(thing, decision, RemovalStatus.FAILED, words=str(error)) for thing, decision in folders)
         return
     answers = done.stdout.decode(errors="replace").splitlines()
     answers += [f"left 0 {done.stderr.decode(errors='replace').strip()}"] * (len(folders) - len(answers))
-    for (thing, verdict), answer in zip(folders, answers, strict=False):
-        yield _answered(thing, verdict, answer)
+    for (thing, decision), answer in zip(folders, answers, strict=False):
+        yield _answered(thing, decision, answer)
 
 
-def _answered(thing: Thing, verdict: Decision, answer: str) -> Removal:
+def _answered(thing: Thing, decision: Decision, answer: str) -> Removal:
     word, _, rest = answer.partition(" ")
     match word:
         case "gone":
-            return Removal(thing, verdict, Fate.GONE, max(thing.size, (number_or_none(rest) or 0) * 1024))
+            return Removal(thing, decision, RemovalStatus.REMOVED, max(thing.size, (number_or_none(rest) or 0) * 1024))
         case "alive":
-            return Removal(thing, verdict, Fate.REVIVED)
+            return Removal(thing, decision, RemovalStatus.RESUMED)
         case _:
             left, _, words = rest.partition(" ")
             kept = number_or_none(left)
             freed = 0 if kept is None else max(0, thing.size - kept * 1024)
-            return Removal(thing, verdict, Fate.FAILED, freed, words)
+            return Removal(thing, decision, RemovalStatus.FAILED, freed, words)
 
 
-def _marks(site: Site, root: str, *, dry_run: bool) -> Iterator[Other]:
+def _stray_files(site: Site, root: str, *, dry_run: bool) -> Iterator[OtherRemoval]:
     try:
-        marks = wrong_marks(site.machine, root, remove=not dry_run)
+        found = stray_files(site.machine, root, remove=not dry_run)
     except Unavailable as error:
-        yield Other(str(error), Fate.FAILED)
+        yield OtherRemoval(str(error), RemovalStatus.FAILED)
         return
-    if marks.words:
-        yield Other(marks.words, Fate.WOULD_GO if dry_run else Fate.GONE)
+    if found.words:
+        yield OtherRemoval(found.words, RemovalStatus.PLANNED if dry_run else RemovalStatus.REMOVED)
 
 
-def _strays(site: Site, found: Inventory, holder: str, *, dry_run: bool) -> Iterator[Other]:
-    """The account's processes, which only a living run has."""
+def _strays(site: Site, found: Inventory, holder: str, *, dry_run: bool) -> Iterator[OtherRemoval]:
+    """Kill the account's processes, which belong to no run unless one is alive."""
     if site.run_as is None or site.lease_root is None:
         return
     try:
-        there = as_account.processes(site.machine, site.run_as, site.lease_root, kill=False).before
-        if not there:
+        count = as_account.processes(site.machine, site.run_as, site.lease_root, kill=False).before
+        if not count:
             return
         alive = why_alive(site, found, holder)
-        words = f"{there} of {site.run_as}: {alive or 'no run that they could be of is alive'}"
+        words = f"{count} of {site.run_as}: {alive or 'no live run can own them'}"
         if alive or dry_run:
-            yield Other(words, Fate.STAYS if alive else Fate.WOULD_GO)
+            yield OtherRemoval(words, RemovalStatus.KEPT if alive else RemovalStatus.PLANNED)
             return
         with _vm_held(site, site.lease_root, holder):
             left = as_account.processes(site.machine, site.run_as, site.lease_root, kill=True).after
-        yield Other(f"{left} of {site.run_as} cannot be killed" if left else words, Fate.FAILED if left else Fate.GONE)
+        yield OtherRemoval(
+            f"pccpipe cannot kill {left} of {site.run_as}" if left else words,
+            RemovalStatus.FAILED if left else RemovalStatus.REMOVED,
+        )
     except VmBusy as busy:
-        yield Other(f"the processes of {site.run_as}: {busy.message}", Fate.STAYS)
+        yield OtherRemoval(f"the processes of {site.run_as}: {busy.message}", RemovalStatus.KEPT)
     except Unavailable as error:
-        yield Other(str(error), Fate.FAILED)
+        yield OtherRemoval(str(error), RemovalStatus.FAILED)
 
 
 @contextlib.contextmanager
 def _vm_held(site: Site, root: str, holder: str) -> Iterator[None]:
-    """Within the block no run begins on the VM. Raises `VmBusy`, `Unavailable`."""
+    """Keep runs from starting on the VM within the block. Raises `VmBusy`, `Unavailable`."""
     if holder:
         yield
         return
@@ -265,23 +274,23 @@ def _vm_held(site: Site, root: str, holder: str) -> Iterator[None]:
         lease.release()
 
 
-def _end_lease(site: Site, thing: Thing, verdict: Decision) -> Removal:
-    """Take it over and give it back at once: its files stay, as the order of those who come after hangs on them."""
+def _end_lease(site: Site, thing: Thing, decision: Decision) -> Removal:
+    """Take it over and release it at once. Its files stay, because they order the next owners."""
     assert site.lease_root is not None
     lease = Lease(site.machine, site.lease_root, "pccpipe-gc", holder="pccpipe gc, for a moment")
     try:
         lease.acquire(0, lambda: True, lambda _: None)
     except Unavailable as error:
-        return Removal(thing, verdict, Fate.FAILED, words=str(error))
+        return Removal(thing, decision, RemovalStatus.FAILED, words=str(error))
     except PccpipeError:
-        # Another run has taken it meanwhile.
-        return Removal(thing, verdict, Fate.REVIVED)
+        # Another run took it over meanwhile.
+        return Removal(thing, decision, RemovalStatus.RESUMED)
     lease.release()
-    return Removal(thing, verdict, Fate.GONE)
+    return Removal(thing, decision, RemovalStatus.REMOVED)
 
 
-def _measure(site: Site, collected: Collected) -> None:
-    """Ask how much is free now; without an answer nothing is said."""
+def _measure(site: Site, collected: SiteReport) -> None:
+    """Measure the free space, if the machine answers."""
     disks = {"runs": site.system, **_engine_folder(site)}
     script = "\n".join(f"echo {name} $(df -Pk -- {shlex.quote(path)} 2>/dev/null)" for name, path in disks.items())
     try:
@@ -296,9 +305,9 @@ def _measure(site: Site, collected: Collected) -> None:
 
 
 def _disks(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Of each answer of df, as one line: what was asked for, the disk, and the kilobytes that are free on it."""
+    """Yield from each line of df: the name of the request, the disk, and its free kilobytes."""
     for line in lines:
-        # What was asked for; the heading has seven words ("Mounted on" are two), the answer six.
+        # The name of the request, a heading of seven words ("Mounted on" are two), and an answer of six.
         words = line.split()
         if len(words) >= 14 and number_or_none(words[11]) is not None:
             yield words[0], words[8], words[11]

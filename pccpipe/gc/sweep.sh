@@ -1,9 +1,9 @@
-# Removes a run's folders. lease.sh comes before it. In front: pcc_system, pcc_run (the run's id), pcc_tag (what its processes
-# have in their environment) and pcc_account (whose the workspaces are, if not the login's). Answers are lines: `gone [KILOBYTES]`,
-# `alive`, or `left KILOBYTES WORDS`.
+# Removes a run's folders. lease.sh comes before it. Set before: pcc_system, pcc_run (the run's id), pcc_tag (the tag in the
+# environment of its processes) and pcc_account (the owner of workspaces, if not the login). Each answer is one line:
+# `gone [KILOBYTES]`, `alive`, or `left KILOBYTES WORDS`.
 
 export LC_ALL=C
-# Where that is not, this is no Linux, and its supervisors are known by their locks.
+# A system without this file is not Linux; there, locks show which supervisors are alive.
 read -r pcc_this_boot 2>/dev/null </proc/sys/kernel/random/boot_id || [ "$(uname -s)" != Linux ] || exit
 
 pcc_uid= pcc_become=
@@ -17,7 +17,7 @@ pcc_is_begun() {
 }
 
 pcc_sweep_folder() { # PLACE NAME
-  # It may have been gone on with since we looked.
+  # The run may have resumed since the listing.
   if pcc_is_begun; then
     echo alive
   elif [ -L "$pcc_system" ] || [ -L "$pcc_system/$1" ]; then
@@ -33,13 +33,13 @@ pcc_remove() { # NAME
   pcc_kilobytes=
   [ -z "$pcc_become" ] || pcc_remove_as_account "$1"
   pcc_words=$(rm -rf -- "$1" 2>&1) && echo "gone $pcc_kilobytes" && return
-  # Go's module cache, for one, is made of folders that their owner can't write. No link is followed.
+  # Some folders are read-only to their owner (Go's module cache). chmod -R follows no link.
   chmod -R u+rwX -- "$1" 2>/dev/null
   pcc_words=$(rm -rf -- "$1" 2>&1) && echo "gone $pcc_kilobytes" && return
   pcc_left $(du -sk -- "$1" 2>/dev/null)
 }
 
-pcc_remove_as_account() { # NAME: what in it is the account's, which alone can. Nothing there leads it to what is not its own
+pcc_remove_as_account() { # NAME: removes the account's files in it, as the account, which cannot reach other files that way
   [ ! -L "$1" ] || return
   for pcc_inner in "$1"/*; do
     [ -d "$pcc_inner" ] && [ ! -L "$pcc_inner" ] && [ "$(stat -c %u -- "$pcc_inner")" = "$pcc_uid" ] || continue
@@ -57,7 +57,7 @@ pcc_left() { # KILOBYTES
   printf 'left %s %s\n' "${1:-0}" "$(printf '%s\n' "$pcc_words" | head -n 1)"
 }
 
-pcc_strays_left() { # after the run's processes were ended
+pcc_strays_left() { # after the end of the run's processes
   for pcc_path in /proc/[0-9]*; do
     [ -O "$pcc_path" ] && grep -qasF "PCCPIPE_STEP=$pcc_tag/" "$pcc_path/environ" || continue
     # A zombie has no exe.

@@ -1,4 +1,4 @@
-"""Names processes of a VM's login that nothing known began: without `run_as`, a command of a run may leave such."""
+"""Lists processes of a VM's login of unknown origin: without `run_as`, a command of a run can leave some."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LINE = re.compile("[0-9]{1,10} .{0,2000}")
 
 
 def unknown_processes(machine: Machine, root: str, younger_than: float | None = None) -> list[str]:
-    """List the first twenty: PID and command line. Of root's nobody can tell. Raises `Unavailable`.
+    """Return the first twenty, each with its PID and command line; none for root as the login. Raises `Unavailable`.
 
     Args:
-        younger_than: seconds; None for all of them.
+        younger_than: the most seconds of their age; None for any age.
     """
     if machine.facts.uid == 0:
         return []
@@ -37,6 +37,6 @@ def unknown_processes(machine: Machine, root: str, younger_than: float | None = 
 
 
 def in_words(user: str, lines: list[str]) -> str:
-    """Name them in a sentence."""
+    """Return a sentence that names them."""
     more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
     return f"no session, service or run began these processes of {user}: {'; '.join(lines[:3])}{more}"

@@ -1,6 +1,6 @@
-# Names processes of this login that no session, no service of the machine and no command of pccpipe's began, as far as is seen:
-# one line each, PID and command line. Set before: pcc_system; pcc_age, the most seconds of their age, if it matters. What
-# claims in its environment to be a command's is not among them: gc asks who sees to it.
+# Lists processes of this login that apparently no session, service or command of pccpipe began: one line each, PID and
+# command line. Set before: pcc_system; pcc_age, the most seconds of their age, or empty. Skips a process whose environment
+# claims to belong to a command: gc checks for its supervisor.
 
 export LC_ALL=C
 
@@ -17,14 +17,14 @@ pcc_read_stat() { # PID: sets pcc_parent, pcc_comm, pcc_zombie
   pcc_zombie=$1 pcc_parent=$2 pcc_began=${20}
 }
 
-pcc_has_session() { # PID: does it descend from something that was asked to begin it?
+pcc_has_session() { # PID: does it descend from a session or service?
   pcc_pid=$1 pcc_turn=0
   while [ "$pcc_pid" -gt 1 ] && [ $pcc_turn -lt 100 ]; do
-    # Also what a known one waits with, such as its sleep.
+    # Also the children of a known process, such as its sleep.
     case $pcc_known in *" $pcc_pid "*) return 0 ;; esac
     pcc_read_stat "$pcc_pid" || return 0
     case $pcc_comm in sshd | sshd-* | login | systemd | cron | "(sd-pam)") return 0 ;; esac
-    # The parent of another user's: a service that works for this one.
+    # A parent of another user: a service that works for this login.
     [ "$pcc_parent" -le 1 ] || [ -O "/proc/$pcc_parent" ] || return 0
     pcc_pid=$pcc_parent pcc_turn=$((pcc_turn + 1))
   done
@@ -37,7 +37,7 @@ pcc_since=$(((${pcc_now%.*} - ${pcc_age:-${pcc_now%.*}}) * $(getconf CLK_TCK 2>/
 for pcc_path in /proc/[0-9]*; do
   [ -O "$pcc_path" ] || continue
   pcc_read_stat "${pcc_path#/proc/}" && [ "$pcc_zombie" != Z ] && [ "$pcc_began" -ge "$pcc_since" ] || continue
-  # A container's, or a service's of systemd that runs as this user.
+  # In a container, or in a service of systemd that runs as this user.
   grep -qE '[0-9a-f]{64}|/system\.slice/' "$pcc_path/cgroup" && ! grep -q '/ssh' "$pcc_path/cgroup" && continue
   grep -qsF PCCPIPE_STEP= "$pcc_path/environ" && continue
   pcc_has_session "${pcc_path#/proc/}" && continue

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO, assert_never
 
 from pccpipe.gc.decide import Decision, ThingKind, Why
-from pccpipe.gc.report import Collected, Fate, Removal
+from pccpipe.gc.report import Removal, RemovalStatus, SiteReport
 from pccpipe.paste import operands
 from pccpipe.views.text import harmless_line
 from pccpipe.words import duration, size
@@ -30,9 +30,9 @@ class GcView:
         thing = removal.thing
         name = f"container {thing.name}" if thing.kind is ThingKind.CONTAINER else thing.name
         counted = "" if thing.kind is ThingKind.LEASE else f", {size(thing.size)}"
-        self._line(site, _WORDS[removal.fate], f"{name} of run {thing.run_id}{counted}: {_because(removal)}")
+        self._line(site, _WORDS[removal.status], f"{name} of run {thing.run_id}{counted}: {_because(removal)}")
 
-    def site(self, collected: Collected) -> None:
+    def site(self, collected: SiteReport) -> None:
         """Show what else a site has, and its sum."""
         for word, words in _others(collected):
             self._line(collected.site, word, words)
@@ -60,11 +60,11 @@ class GcView:
 
 
 _WORDS = {
-    Fate.STAYS: "stays",
-    Fate.REVIVED: "stays",
-    Fate.WOULD_GO: "would go",
-    Fate.GONE: "removed",
-    Fate.FAILED: "FAILED",
+    RemovalStatus.KEPT: "stays",
+    RemovalStatus.RESUMED: "stays",
+    RemovalStatus.PLANNED: "would go",
+    RemovalStatus.REMOVED: "removed",
+    RemovalStatus.FAILED: "FAILED",
 }
 
 
@@ -72,18 +72,18 @@ def _where(site: Site) -> str:
     return f"{site.system} on {site.machine.host}"
 
 
-def _others(collected: Collected) -> Iterator[tuple[str, str]]:
-    yield from ((_WORDS[other.fate], other.words) for other in collected.others)
-    yield from (("left", f"{name}: not created by pccpipe") for name in collected.strange)
+def _others(collected: SiteReport) -> Iterator[tuple[str, str]]:
+    yield from ((_WORDS[other.status], other.words) for other in collected.others)
+    yield from (("left", f"{name}: not created by pccpipe") for name in collected.foreign)
     yield from (("problem", problem) for problem in collected.problems)
     yield from (("WRONG", words) for words in collected.wrong)
 
 
 def _because(removal: Removal) -> str:
-    if removal.fate is Fate.REVIVED:
+    if removal.status is RemovalStatus.RESUMED:
         return "the run has just continued"
-    why = _why(removal.verdict, removal.thing.run_id)
-    return f"{why}; it could not be removed: {removal.words}" if removal.fate is Fate.FAILED else why
+    why = _why(removal.decision, removal.thing.run_id)
+    return f"{why}; it could not be removed: {removal.words}" if removal.status is RemovalStatus.FAILED else why
 
 
 def _why(verdict: Decision, run_id: str) -> str:
@@ -121,7 +121,7 @@ def _why(verdict: Decision, run_id: str) -> str:
             return f"the run was interrupted{when} and can be resumed ({resume})"
         case Why.NOT_ENDED:
             return "no record on this machine says how the run ended, and it may hold changes by agents"
-        case Why.UNTOLD_CHANGES:
+        case Why.UNDIFFED_CHANGES:
             return "files that the run changed exist only there: no diff has all of them"
         case Why.ONLY_COPY:
             discard = f"pccpipe gc --discard {operands(run_id)}"

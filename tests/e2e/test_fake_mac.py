@@ -338,7 +338,7 @@ def test_gc_removes_what_is_over_and_spares_what_a_supervisor_has(local_mac_cont
     assert re.search(rf"would go  run-state/{over} of run {over}, 1\d.\d kB: the run is over", dry.stdout), dry.stdout
     done = control.do(*gc)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "cannot be looked for on this system" in done.stdout
+    assert "this system hides the processes that runs left" in done.stdout
     assert f"stays     run-state/{record.name} of run {record.name}" in done.stdout
     assert "a command of it runs" in done.stdout
     assert {path.name for path in states.iterdir()} - {".git"} == {record.name}

@@ -58,7 +58,7 @@ def _gc_decides(data: bytes) -> None:
     machine = Liar(data)
     site = Site.on_vm(machine, "/home/user", OnlyEnded(lambda name: name > "m"), DockerEngine(machine, "/sock"))
     done = collect(site, dry_run=True)
-    for outcome in done.outcomes:
+    for outcome in done.removals:
         assert outcome.freed >= 0
         assert outcome.thing.run_id not in {"", ".", ".."}
         assert "/" not in outcome.thing.run_id

@@ -18,8 +18,8 @@ from pccpipe.errors import PccpipeError
 from pccpipe.executor.input_request import check_request, requested_input, unmarked_request
 from pccpipe.executor.replay import Replay
 from pccpipe.executor.result import masked_result, parse_result
+from pccpipe.gc.lease_folder import stray_files
 from pccpipe.gc.look import Site, look
-from pccpipe.gc.marks import wrong_marks
 from pccpipe.gc.records import OnlyEnded
 from pccpipe.gc.unknown import unknown_processes
 from pccpipe.json_reader import NotJson, read_json
@@ -139,7 +139,7 @@ def _gc(data: bytes) -> None:
 def _words_of_a_vm(data: bytes) -> None:
     each(
         lambda: read_lease(Liar(data), "/root"),
-        lambda: wrong_marks(Liar(data), "/root"),
+        lambda: stray_files(Liar(data), "/root"),
         lambda: read_provisioned(Liar(data), "/root"),
         lambda: unknown_processes(Liar(data), "/root"),
         lambda: startup_files(Liar(data)),

@@ -1,15 +1,25 @@
-"""What goes and what stays, without a machine."""
+"""The decisions to remove and to keep, without a machine."""
 
 from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
 
-from pccpipe.gc.decide import ContainerFacts, Decision, Moment, Record, RunFacts, Thing, ThingKind, Why, decide
+from pccpipe.gc.decide import (
+    ContainerFacts,
+    Decision,
+    Recorded,
+    RunFacts,
+    SiteFacts,
+    Thing,
+    ThingKind,
+    Why,
+    decide,
+)
 
 NOW = 1_000_000.0
 DAY = 86400.0
-MOMENT = Moment(NOW, DAY)
+SITE = SiteFacts(NOW, DAY)
 OLD, NEW = NOW - 2 * DAY, NOW - 60
 
 STATE = Thing(ThingKind.STATE, "run-state/r", "r", 4096, NEW)
@@ -26,122 +36,124 @@ def old(thing: Thing) -> Thing:
     return replace(thing, touched=OLD)
 
 
-def verdict(thing: Thing, run: RunFacts, *others: Thing, moment: Moment = MOMENT) -> Decision:
-    return decide([thing, *others], run, moment)[0]
+def decided(thing: Thing, run: RunFacts, *others: Thing, site: SiteFacts = SITE) -> Decision:
+    return decide([thing, *others], run, site)[0]
 
 
-@pytest.mark.parametrize("record", Record)
+@pytest.mark.parametrize("record", Recorded)
 @pytest.mark.parametrize("thing", [STATE, WORKSPACE, COPY, DEAD, RUNS, TOO_LONG])
 @pytest.mark.parametrize("older_than", [DAY, 0.0])
-def test_a_run_with_a_fresh_lease_is_never_touched(record: Record, thing: Thing, older_than: float) -> None:
+def test_nothing_of_a_run_with_a_fresh_lease_is_removed(record: Recorded, thing: Thing, older_than: float) -> None:
     run = RunFacts(record, has_processes=False, is_recorded=True)
-    assert verdict(old(thing), run, FRESH, moment=Moment(NOW, older_than)) == Decision(False, Why.LEASE_IS_FRESH, 3.0)
+    assert decided(old(thing), run, FRESH, site=SiteFacts(NOW, older_than)) == Decision(False, Why.LEASE_IS_FRESH, 3.0)
 
 
 LIVE = [
-    (RunFacts(Record.HELD), STATE, Why.HELD),
-    (RunFacts(Record.NONE, has_processes=True), STATE, Why.PROCESS_RUNS),
-    (RunFacts(Record.OPEN, has_processes=True), STATE, Why.PROCESS_RUNS),
-    # Another host's, of the same name.
-    (RunFacts(Record.ENDED, has_processes=True), STATE, Why.PROCESS_RUNS),
-    (RunFacts(Record.ENDED), RUNS, Why.CONTAINER_RUNS),
-    (RunFacts(Record.NONE), RUNS, Why.CONTAINER_RUNS),
-    (RunFacts(Record.NONE), replace(RUNS, container=ContainerFacts("c1", True, None)), Why.CONTAINER_RUNS),
+    (RunFacts(Recorded.HELD), STATE, Why.HELD),
+    (RunFacts(Recorded.NONE, has_processes=True), STATE, Why.PROCESS_RUNS),
+    (RunFacts(Recorded.OPEN, has_processes=True), STATE, Why.PROCESS_RUNS),
+    # Of a run of the same name on another host.
+    (RunFacts(Recorded.ENDED, has_processes=True), STATE, Why.PROCESS_RUNS),
+    (RunFacts(Recorded.ENDED), RUNS, Why.CONTAINER_RUNS),
+    (RunFacts(Recorded.NONE), RUNS, Why.CONTAINER_RUNS),
+    (
+        RunFacts(Recorded.NONE),
+        replace(RUNS, container=ContainerFacts("c1", True, None)),
+        Why.CONTAINER_RUNS,
+    ),
 ]
 
 
 @pytest.mark.parametrize(("run", "sign", "why"), LIVE)
 @pytest.mark.parametrize("thing", [STATE, WORKSPACE, COPY, DEAD, TOO_LONG, STALE])
 @pytest.mark.parametrize("older_than", [DAY, 0.0])
-def test_nothing_of_a_live_run_is_touched(
+def test_nothing_of_a_live_run_is_removed(
     run: RunFacts, sign: Thing, why: Why, thing: Thing, older_than: float
 ) -> None:
-    told = verdict(old(thing), run, sign, moment=Moment(NOW, older_than))
-    assert (told.goes, told.why) == (False, why)
+    decision = decided(old(thing), run, sign, site=SiteFacts(NOW, older_than))
+    assert (decision.goes, decision.why) == (False, why)
 
 
 @pytest.mark.parametrize("thing", [STATE, WORKSPACE, COPY, DEAD, TOO_LONG])
-def test_all_of_a_run_that_is_over_goes_at_once(thing: Thing) -> None:
-    assert verdict(thing, RunFacts(Record.ENDED)) == Decision(True, Why.OVER)
+def test_everything_of_an_ended_run_is_removed_at_once(thing: Thing) -> None:
+    assert decided(thing, RunFacts(Recorded.ENDED)) == Decision(True, Why.OVER)
 
 
-def test_so_does_what_it_left_running() -> None:
-    assert verdict(RUNS, RunFacts(Record.ENDED, has_processes=True, is_recorded=True)) == Decision(True, Why.OVER)
+def test_a_container_that_an_ended_run_left_running_is_removed() -> None:
+    assert decided(RUNS, RunFacts(Recorded.ENDED, has_processes=True, is_recorded=True)) == Decision(True, Why.OVER)
 
 
-def test_but_not_a_copy_with_changes_that_no_diff_has() -> None:
+def test_a_copy_with_undiffed_changes_is_kept() -> None:
     kept = replace(COPY, has_undiffed_changes=True)
-    assert decide([kept, STATE], RunFacts(Record.ENDED), MOMENT) == [
-        Decision(False, Why.UNTOLD_CHANGES),
+    assert decide([kept, STATE], RunFacts(Recorded.ENDED), SITE) == [
+        Decision(False, Why.UNDIFFED_CHANGES),
         Decision(True, Why.OVER),
     ]
 
 
-@pytest.mark.parametrize("record", [Record.NONE, Record.OPEN, Record.WAITING, Record.ENDED])
+@pytest.mark.parametrize("record", [Recorded.NONE, Recorded.OPEN, Recorded.WAITING, Recorded.ENDED])
 @pytest.mark.parametrize("older_than", [DAY, 0.0])
-def test_nor_a_workspace_whose_changes_are_nowhere_else_until_its_run_is_named(
-    record: Record, older_than: float
-) -> None:
-    moment = Moment(NOW, older_than)
+def test_the_only_copy_of_changes_is_kept_until_its_run_is_discarded(record: Recorded, older_than: float) -> None:
+    site = SiteFacts(NOW, older_than)
     only = replace(old(WORKSPACE), is_only_copy=True)
-    told = verdict(only, RunFacts(record), moment=moment)
-    assert not told.goes
-    assert told.why is (Why.WAITING if (record, older_than) == (Record.WAITING, DAY) else Why.ONLY_COPY)
-    assert verdict(only, RunFacts(record, is_discarded=True), moment=moment) == Decision(True, Why.DISCARDED)
-    assert verdict(only, RunFacts(record, is_discarded=True), FRESH, moment=moment).goes is False
+    decision = decided(only, RunFacts(record), site=site)
+    assert not decision.goes
+    assert decision.why is (Why.WAITING if (record, older_than) == (Recorded.WAITING, DAY) else Why.ONLY_COPY)
+    assert decided(only, RunFacts(record, is_discarded=True), site=site) == Decision(True, Why.DISCARDED)
+    assert decided(only, RunFacts(record, is_discarded=True), FRESH, site=site).goes is False
 
 
-@pytest.mark.parametrize("record", [Record.NONE, Record.OPEN])
+@pytest.mark.parametrize("record", [Recorded.NONE, Recorded.OPEN])
 @pytest.mark.parametrize("thing", [STATE, WORKSPACE, DEAD])
-def test_a_run_that_may_be_resumed_is_kept_until_all_of_it_has_been_still(record: Record, thing: Thing) -> None:
+def test_a_resumable_run_is_kept_until_nothing_of_it_changed_for_long(record: Recorded, thing: Thing) -> None:
     run = RunFacts(record)
-    assert verdict(old(thing), run) == Decision(True, Why.UNTOUCHED, 2 * DAY)
-    why = Why.TOUCHED if record is Record.NONE else Why.INTERRUPTED
-    assert verdict(old(thing), run, STATE) == Decision(False, why, 60.0)
-    assert verdict(thing, run, moment=Moment(NOW, 0.0)).goes
-    assert verdict(replace(thing, touched=None), run).goes is False
-    assert verdict(replace(thing, touched=NOW + 500), run, moment=Moment(NOW, 0.0)).goes
+    assert decided(old(thing), run) == Decision(True, Why.UNTOUCHED, 2 * DAY)
+    why = Why.TOUCHED if record is Recorded.NONE else Why.INTERRUPTED
+    assert decided(old(thing), run, STATE) == Decision(False, why, 60.0)
+    assert decided(thing, run, site=SiteFacts(NOW, 0.0)).goes
+    assert decided(replace(thing, touched=None), run).goes is False
+    assert decided(replace(thing, touched=NOW + 500), run, site=SiteFacts(NOW, 0.0)).goes
 
 
-def test_a_container_whose_deadline_has_passed_goes_at_once_and_alone() -> None:
-    assert decide([TOO_LONG, STATE], RunFacts(), MOMENT) == [
+def test_only_a_container_past_its_deadline_is_removed_at_once() -> None:
+    assert decide([TOO_LONG, STATE], RunFacts(), SITE) == [
         Decision(True, Why.PAST_DEADLINE, 60.0),
         Decision(False, Why.TOUCHED, 0.0),
     ]
 
 
-@pytest.mark.parametrize("record", [Record.NONE, Record.OPEN, Record.WAITING])
-def test_a_copy_at_home_stays_while_its_run_has_not_ended(record: Record) -> None:
-    why = Why.INTERRUPTED if record is Record.OPEN else Why.NOT_ENDED
-    assert verdict(COPY, RunFacts(record), moment=Moment(NOW, 0.0)) == Decision(False, why)
+@pytest.mark.parametrize("record", [Recorded.NONE, Recorded.OPEN, Recorded.WAITING])
+def test_a_local_copy_is_kept_while_its_run_has_not_ended(record: Recorded) -> None:
+    why = Why.INTERRUPTED if record is Recorded.OPEN else Why.NOT_ENDED
+    assert decided(COPY, RunFacts(record), site=SiteFacts(NOW, 0.0)) == Decision(False, why)
 
 
-def test_a_run_that_waits_for_a_person_is_kept_however_long_that_takes() -> None:
-    assert verdict(old(WORKSPACE), RunFacts(Record.WAITING)) == Decision(False, Why.WAITING)
-    assert verdict(old(WORKSPACE), RunFacts(Record.WAITING), moment=Moment(NOW, 0.0)).goes
+def test_a_run_that_waits_for_a_person_is_kept_without_a_time_limit() -> None:
+    assert decided(old(WORKSPACE), RunFacts(Recorded.WAITING)) == Decision(False, Why.WAITING)
+    assert decided(old(WORKSPACE), RunFacts(Recorded.WAITING), site=SiteFacts(NOW, 0.0)).goes
 
 
-def test_what_a_stopped_run_keeps_is_kept_whatever_its_age() -> None:
-    for moment in (MOMENT, Moment(NOW, 0.0)):
+def test_things_of_a_stopped_run_are_kept_at_any_age() -> None:
+    for site in (SITE, SiteFacts(NOW, 0.0)):
         for thing in (WORKSPACE, STATE):
-            assert verdict(old(thing), RunFacts(Record.STOPPED), moment=moment) == Decision(False, Why.STOPPED)
-    assert decide([TOO_LONG], RunFacts(Record.STOPPED), MOMENT)[0].goes
+            assert decided(old(thing), RunFacts(Recorded.STOPPED), site=site) == Decision(False, Why.STOPPED)
+    assert decide([TOO_LONG], RunFacts(Recorded.STOPPED), SITE)[0].goes
 
 
-def test_without_the_engine_only_what_is_over_goes() -> None:
-    blind = Moment(NOW, 0.0, engine_known=False)
-    assert verdict(old(STATE), RunFacts(), moment=blind) == Decision(False, Why.ENGINE_UNKNOWN)
-    assert verdict(old(STATE), RunFacts(Record.ENDED), moment=blind).goes
+def test_without_the_engine_only_ended_runs_are_removed() -> None:
+    blind = SiteFacts(NOW, 0.0, engine_known=False)
+    assert decided(old(STATE), RunFacts(), site=blind) == Decision(False, Why.ENGINE_UNKNOWN)
+    assert decided(old(STATE), RunFacts(Recorded.ENDED), site=blind).goes
 
 
-@pytest.mark.parametrize("record", [Record.NONE, Record.OPEN, Record.ENDED])
-def test_a_stale_lease_goes(record: Record) -> None:
-    assert verdict(STALE, RunFacts(record)) == Decision(True, Why.STALE_LEASE, 700.0)
-    assert verdict(replace(STALE, beat=None), RunFacts(record)).goes
+@pytest.mark.parametrize("record", [Recorded.NONE, Recorded.OPEN, Recorded.ENDED])
+def test_a_stale_lease_is_removed(record: Recorded) -> None:
+    assert decided(STALE, RunFacts(record)) == Decision(True, Why.STALE_LEASE, 700.0)
+    assert decided(replace(STALE, beat=None), RunFacts(record)).goes
 
 
 def test_a_run_that_may_only_be_cut_off_keeps_its_lease() -> None:
     lease = replace(STALE, beat=100.0)
-    assert verdict(lease, RunFacts(Record.OPEN)) == Decision(False, Why.CUT_OFF, 100.0)
-    assert verdict(lease, RunFacts(Record.OPEN), moment=Moment(NOW, 0.0)).goes
-    assert verdict(lease, RunFacts(Record.ENDED)).goes
+    assert decided(lease, RunFacts(Recorded.OPEN)) == Decision(False, Why.CUT_OFF, 100.0)
+    assert decided(lease, RunFacts(Recorded.OPEN), site=SiteFacts(NOW, 0.0)).goes
+    assert decided(lease, RunFacts(Recorded.ENDED)).goes

@@ -1,4 +1,4 @@
-"""`pccpipe gc` on a VM and at home."""
+"""`pccpipe gc` on a VM and on the controller."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEASE = f"{'0' * 32} {'0' * 36} 100"
 
 
 class Bench:
-    """A control centre's folder, and what its runs, and others, have on the VM."""
+    """A controller's folder, and the things of its runs and of others on the VM."""
 
     def __init__(self, folder: Path, vm: VM | None, run_as: str = "") -> None:
         self.folder = Folder(folder)
@@ -53,7 +53,7 @@ class Bench:
         return self.folder.do("gc", *arguments)
 
     def record(self, name: str, *, ended: bool, mode: IsolationMode = IsolationMode.VM, project: str = "p") -> str:
-        """A run's record; its id."""
+        """Make a run's record; return its id."""
         run_id = f"{self.stem}-{name}"
         runs = self.folder.path / RUNS
         journal = Journal.create(runs / run_id)
@@ -67,7 +67,7 @@ class Bench:
         return f"{self.stem}-{name}"
 
     def leave(self, run_id: str, megabytes: int = 0) -> None:
-        """A workspace and a state on the VM, as a run leaves them."""
+        """Make a workspace and a state on the VM, as a run leaves them."""
         assert self.vm
         folders = f"{self.system}/run-workspaces/{run_id}", f"{self.system}/run-state/{run_id}"
         self.vm.ssh(
@@ -76,7 +76,7 @@ class Bench:
         )
 
     def begin(self, run_id: str, mark: str = "", *, supervised: bool = True, tagged: bool = True) -> None:
-        """A process as a command of the run has it, or the lane around it: with what sees to its end, or without."""
+        """Start a process like a command of the run, or like its lane; with or without a supervisor."""
         assert self.vm
         place = RunDir(run_id, f"{self.system}/run-state/{run_id}")
         if mark:
@@ -112,7 +112,7 @@ def bench(tmp_path: Path, vm: VM) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Bench:
+def local(tmp_path: Path) -> Bench:
     return Bench(tmp_path, None)
 
 
@@ -124,13 +124,13 @@ def connection(vm: VM) -> Iterator[Connection]:
 
 
 def line(done: Done, *words: str) -> str:
-    """The one line that has all of the words."""
+    """Return the one line that has all of the words."""
     found = [each for each in done.stdout.splitlines() if all(word in each for word in words)]
     assert len(found) == 1, (words, done.stdout)
     return found[0]
 
 
-def test_what_an_over_run_left_goes_and_all_else_stays(bench: Bench, vm: VM, connection: Connection) -> None:
+def test_things_of_an_ended_run_are_removed_and_all_others_kept(bench: Bench, vm: VM, connection: Connection) -> None:
     over = bench.record("over", ended=True)
     bench.leave(over, megabytes=20)
     dead = bench.container(over, "exit 3", 600)
@@ -176,8 +176,8 @@ def test_what_an_over_run_left_goes_and_all_else_stays(bench: Bench, vm: VM, con
         vm.sh(f"rm -rf {own}")
 
 
-def test_what_a_lost_run_left_running_goes_and_one_of_that_name_elsewhere_stays(bench: Bench, vm: VM) -> None:
-    """The record names what is its own."""
+def test_processes_of_a_lost_run_are_killed_and_those_of_its_namesake_kept(bench: Bench, vm: VM) -> None:
+    """The record names the marks of its own commands."""
     ours, theirs, older = (bench.record(name, ended=True) for name in ("ours", "theirs", "older"))
     mark = uuid.uuid4().hex
     for run_id in (ours, theirs, older):
@@ -197,7 +197,7 @@ def test_what_a_lost_run_left_running_goes_and_one_of_that_name_elsewhere_stays(
     vm.sh("pkill -f '^sleep 7531'")
 
 
-def test_a_stale_lease_goes(bench: Bench, vm: VM, connection: Connection) -> None:
+def test_a_stale_lease_is_removed(bench: Bench, vm: VM, connection: Connection) -> None:
     vm.ssh(f"mkdir -p {bench.system}/lease && ln -s '{LEASE} {bench.stem} a host pid 1' {bench.system}/lease/7")
     left = read_lease(connection, vm.root)
     assert left is not None
@@ -209,7 +209,7 @@ def test_a_stale_lease_goes(bench: Bench, vm: VM, connection: Connection) -> Non
     assert "nothing of any run is there" in bench.gc().stdout
 
 
-def test_what_is_not_as_provision_left_it_is_named(bench: Bench, vm: VM, connection: Connection) -> None:
+def test_changes_since_provision_are_named(bench: Bench, vm: VM, connection: Connection) -> None:
     assert "WRONG" not in bench.gc().stdout
     bench.leave(bench.record("over", ended=True))
     files = startup_files(connection)
@@ -227,8 +227,8 @@ def test_what_is_not_as_provision_left_it_is_named(bench: Bench, vm: VM, connect
     assert "gone:1" not in done.stdout
 
 
-def test_a_process_that_nobody_sees_to_keeps_nothing_of_its_run_and_ends(bench: Bench, vm: VM) -> None:
-    """Whatever it says of itself: an environment proves nothing."""
+def test_a_process_without_a_supervisor_keeps_nothing_and_is_killed(bench: Bench, vm: VM) -> None:
+    """A process's environment proves nothing."""
     left, gone = bench.other("left"), bench.other("gone")
     bench.leave(left)
     for run_id in (left, gone):
@@ -257,11 +257,11 @@ def test_a_daemon_that_a_command_left_is_named(bench: Bench, vm: VM) -> None:
         assert "sh -c sleep 7537; :" in line(bench.gc(), "WRONG", "no session, service or run began", f"of {vm.user}")
     finally:
         vm.sh("pkill -f '^sleep 7537'")
-    assert "no session" not in bench.gc().stdout, "what sees to a command is known, and what it waits with"
+    assert "no session" not in bench.gc().stdout, "gc knows supervisors and their children"
     vm.sh("pkill -f '^sleep 75(31|39)'")
 
 
-def test_what_is_no_lease_goes_and_the_lease_stays(bench: Bench, vm: VM, connection: Connection) -> None:
+def test_files_that_are_not_leases_are_removed_and_the_lease_kept(bench: Bench, vm: VM, connection: Connection) -> None:
     lease = Lease(connection, vm.root, bench.other("alive"), holder="a test")
     lease.acquire(0, lambda: True, lambda _: None)
     folder = f"{bench.system}/lease"
@@ -274,18 +274,18 @@ def test_what_is_no_lease_goes_and_the_lease_stays(bench: Bench, vm: VM, connect
     )
     try:
         named = "in /home/project/.system/lease: "
-        assert "would go" in line(bench.gc("--dry-run"), named, "and 6 more are no leases")
+        assert "would go" in line(bench.gc("--dry-run"), named, "and 6 more are not leases")
         done = bench.gc()
         assert "removed" in line(done, named)
         assert "has the VM" in line(done, "lease of run", bench.other("alive"))
         assert vm.sh(f"ls -A {folder}").stdout == before
         assert vm.sh("ls -d /home/pcc").stdout
         assert lease.lost is None
-        assert "no leases" not in bench.gc().stdout
+        assert "not leases" not in bench.gc().stdout
     finally:
         lease.release()
     vm.ssh(f"rm -r {folder}; ln -s /home/pcc {folder}")
-    assert "lease is no folder" in line(bench.gc(), "removed")
+    assert "lease is not a folder" in line(bench.gc(), "removed")
     assert vm.sh(f"ls -d {folder}", check=False).returncode
     assert vm.sh("ls -d /home/pcc/.ssh").stdout
     elsewhere = f"/home/pcc/{bench.stem}-elsewhere"
@@ -299,7 +299,7 @@ def test_what_is_no_lease_goes_and_the_lease_stays(bench: Bench, vm: VM, connect
 
 
 @pytest.mark.timeout(240)
-def test_any_number_of_things_with_any_name_is_cleared_in_bounded_time(bench: Bench, vm: VM) -> None:
+def test_many_things_with_any_name_are_removed_in_bounded_time(bench: Bench, vm: VM) -> None:
     over = bench.record("over", ended=True)
     bench.leave(over)
     names = "a=$(printf 'a\\nb') b=\"it's\" c='$(touch /tmp/x)' d=$(printf 'd%0254d' 0)"
@@ -315,14 +315,14 @@ def test_any_number_of_things_with_any_name_is_cleared_in_bounded_time(bench: Be
     assert time.monotonic() - began < 120
     assert done.code == 0, done.stdout[-2000:]
     assert "removed" in line(done, f"run-state/{over}")
-    assert "removed" in line(done, "'100'", "and 99995 more are no leases")
+    assert "removed" in line(done, "'100'", "and 99995 more are not leases")
     assert "99950 more things" in done.stdout
     assert "1001 more things" in done.stdout
     assert len(done.stdout) < 2_000_000
     assert vm.sh("ls -d /home/pcc; ls /tmp/x", check=False).stdout == "/home/pcc\n"
 
 
-def test_what_the_account_left_goes_and_no_process_of_it_stays(tmp_path: Path, bench: Bench, vm: VM) -> None:
+def test_files_and_processes_of_the_account_are_removed(tmp_path: Path, bench: Bench, vm: VM) -> None:
     with_account = Bench(tmp_path, vm, vm.run_as)
     with_account.stem = bench.stem
     over = with_account.record("over", ended=True)
@@ -347,7 +347,7 @@ def test_what_the_account_left_goes_and_no_process_of_it_stays(tmp_path: Path, b
 
     done = with_account.gc()
     assert done.code == 0, done
-    assert "no run that they could be of is alive" in line(done, "removed", "2 processes (sleep) of pccrun")
+    assert "no live run can own them" in line(done, "removed", "2 processes (sleep) of pccrun")
     assert vm.pids("^sleep 7532") == []
     assert inside in with_account.containers()
     assert vm.sh(f"docker inspect -f '{{{{.State.Running}}}}' {inside}").stdout == "true\n"
@@ -356,7 +356,7 @@ def test_what_the_account_left_goes_and_no_process_of_it_stays(tmp_path: Path, b
     assert "of pccrun" not in with_account.gc().stdout
 
 
-def test_a_run_that_starts_clears_what_is_the_accounts_and_ends_no_process(
+def test_a_starting_run_removes_the_accounts_files_and_kills_no_process(
     bench: Bench, vm: VM, connection: Connection
 ) -> None:
     over = bench.other("over")
@@ -373,14 +373,14 @@ def test_a_run_that_starts_clears_what_is_the_accounts_and_ends_no_process(
     vm.sh("pkill -f '^sleep 7532'")
 
 
-def test_the_accounts_processes_stay_while_a_run_has_the_vm(
+def test_the_accounts_processes_are_kept_while_a_run_has_the_vm(
     tmp_path: Path, bench: Bench, vm: VM, connection: Connection
 ) -> None:
     with_account = Bench(tmp_path, vm, vm.run_as)
     lease = Lease(connection, vm.root, bench.other("alive"), holder="a test")
     lease.acquire(0, lambda: True, lambda _: None)
     vm.ssh("sudo -n -u pccrun setsid sleep 7532 >/dev/null 2>&1 </dev/null &")
-    # A chain of processes, each of which has begun the next when it is seen.
+    # A chain of processes: each has started the next one before gc sees it.
     vm.ssh("sudo -n -u pccrun setsid sh -c 'f() { sleep 0.001; f & }; f; f' >/dev/null 2>&1 </dev/null &")
     try:
         assert f"run {bench.other('alive')} has the VM" in line(with_account.gc(), "stays", "of pccrun")
@@ -393,7 +393,7 @@ def test_the_accounts_processes_stay_while_a_run_has_the_vm(
     assert vm.sh("ps -o pid= -u pccrun | wc -l").stdout == "0\n"
 
 
-def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(bench: Bench, vm: VM) -> None:
+def test_a_failed_removal_is_reported_and_stops_no_other(bench: Bench, vm: VM) -> None:
     first, second = bench.record("a", ended=True), bench.record("b", ended=True)
     bench.leave(first)
     bench.leave(second)
@@ -403,10 +403,10 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(bench: Bench, vm: V
     done = bench.gc()
     assert done.code == 1
     assert "Permission denied" in line(done, "FAILED", f"run-workspaces/{first}")
-    assert not bench.has(second), "folders that their owner may not write are no hindrance"
+    assert not bench.has(second), "gc removes folders that their owner may not write"
 
 
-def test_without_the_engine_only_what_is_over_goes(bench: Bench, vm: VM) -> None:
+def test_without_the_engine_only_ended_runs_are_removed(bench: Bench, vm: VM) -> None:
     over, other = bench.record("over", ended=True), bench.other("left")
     bench.leave(over)
     bench.leave(other)
@@ -416,23 +416,23 @@ def test_without_the_engine_only_what_is_over_goes(bench: Bench, vm: VM) -> None
     finally:
         vm.join_docker_group()
     assert done.code == 1
-    assert "engine_permission_denied" in line(done, "containers were not looked for")
+    assert "engine_permission_denied" in line(done, "gc did not look for containers")
     assert "the engine could not be asked" in line(done, f"run-state/{other}")
     assert (bench.has(over), bench.has(other)) == (False, True)
 
 
-def test_a_starting_run_clears_up_only_what_is_over(bench: Bench, connection: Connection, vm: VM) -> None:
+def test_a_starting_run_cleans_up_only_ended_runs(bench: Bench, connection: Connection, vm: VM) -> None:
     over, other = bench.other("over"), bench.other("left")
     bench.leave(over)
     bench.leave(other)
     vm.ssh(f"mkdir -p {bench.system}/lease && ln -s '{LEASE} {over} a host pid 1' {bench.system}/lease/7")
     collected = collect_over(connection, None, vm.root, lambda run_id: run_id == over)
-    assert {outcome.thing.run_id for outcome in collected.outcomes} == {over}
+    assert {outcome.thing.run_id for outcome in collected.removals} == {over}
     assert (bench.has(over), bench.has(other)) == (False, True)
-    assert read_lease(connection, vm.root) is not None, "the run that starts takes it over by itself"
+    assert read_lease(connection, vm.root) is not None, "the run that starts takes it over itself"
 
 
-def test_of_a_vm_that_cannot_be_reached_there_is_one_message(tmp_path: Path, bench: Bench) -> None:
+def test_an_unreachable_vm_gives_one_message(tmp_path: Path, bench: Bench) -> None:
     file = tmp_path / "pccpipe.yaml"
     assert bench.vm
     file.write_text(file.read_text().replace("root:", "port: 9, root:"))
@@ -442,8 +442,8 @@ def test_of_a_vm_that_cannot_be_reached_there_is_one_message(tmp_path: Path, ben
     assert len(done.stderr.splitlines()) <= 2
 
 
-def test_at_home_a_copy_goes_only_when_its_run_is_over_and_a_diff_has_its_changes(home: Bench) -> None:
-    pipeline = home.folder.pipeline(
+def test_a_local_copy_is_removed_only_after_its_run_and_with_its_changes_in_a_diff(local: Bench) -> None:
+    pipeline = local.folder.pipeline(
         """
         steps:
           - {id: up, upload: workspace}
@@ -453,49 +453,49 @@ def test_at_home_a_copy_goes_only_when_its_run_is_over_and_a_diff_has_its_change
         inputs: {more: {type: string, default: work}}
         """
     )
-    (home.folder.path / "ws").mkdir()
-    for run_id, more in (("told", "work"), ("untold", "else")):
-        ran = home.folder.do("run", pipeline, "--run-id", run_id, "--workspace", "ws", "--input", f"more={more}")
+    (local.folder.path / "ws").mkdir()
+    for run_id, more in (("diffed", "work"), ("undiffed", "else")):
+        ran = local.folder.do("run", pipeline, "--run-id", run_id, "--workspace", "ws", "--input", f"more={more}")
         assert ran.code == 0, ran
-    runs = home.folder.path / RUNS
-    open_ = home.record("open", ended=False, mode=IsolationMode.LOCAL)
-    # As if they could not be removed at the end.
-    for copy in (runs / "told/workspace", runs / open_ / "workspace"):
+    runs = local.folder.path / RUNS
+    open_ = local.record("open", ended=False, mode=IsolationMode.LOCAL)
+    # As if the runs had failed to remove them at their ends.
+    for copy in (runs / "diffed/workspace", runs / open_ / "workspace"):
         copy.with_name("workspace-sent").mkdir()
         copy.mkdir()
         (copy / "made").write_text("work\n")
-    states = home.folder.path / ".system" / "run-state"
-    for run_id in ("told", "untold", open_):
+    states = local.folder.path / ".system" / "run-state"
+    for run_id in ("diffed", "undiffed", open_):
         (states / run_id / "commands").mkdir(parents=True)
-    done = home.gc("--older-than", "0s")
+    done = local.gc("--older-than", "0s")
     assert done.code == 0, done
     kept = {str(path.relative_to(runs)) for path in runs.glob("*/workspace*") if path.is_dir()}
-    assert kept == {f"{run}/{name}" for run in ("untold", open_) for name in ("workspace", "workspace-sent")}
-    # Nothing of a run: that keeps git out.
+    assert kept == {f"{run}/{name}" for run in ("undiffed", open_) for name in ("workspace", "workspace-sent")}
+    # No run left this one: it keeps git out of the folder.
     assert [path.name for path in states.iterdir()] == [".git"]
-    assert ".git" not in done.stdout, "what keeps git out is no leftover"
-    assert "exist only there: no diff has all of them" in line(done, "untold/workspace of")
+    assert ".git" not in done.stdout, "no run left the .git that keeps git out"
+    assert "exist only there: no diff has all of them" in line(done, "undiffed/workspace of")
     assert "the run was interrupted" in line(done, f"{open_}/workspace of")
 
 
-def test_a_run_that_a_process_here_runs_is_left_alone(home: Bench) -> None:
-    run_id = home.record("held", ended=False, mode=IsolationMode.LOCAL)
-    state = home.folder.path / ".system" / "run-state" / run_id
+def test_a_run_of_a_local_process_is_left_alone(local: Bench) -> None:
+    run_id = local.record("held", ended=False, mode=IsolationMode.LOCAL)
+    state = local.folder.path / ".system" / "run-state" / run_id
     state.mkdir(parents=True)
-    with RunLock(home.folder.path / RUNS / run_id):
-        done = home.gc("--older-than", "0s")
+    with RunLock(local.folder.path / RUNS / run_id):
+        done = local.gc("--older-than", "0s")
         assert "a process here runs it" in line(done, run_id)
         assert state.exists()
-    assert home.gc("--older-than", "0s").code == 0
+    assert local.gc("--older-than", "0s").code == 0
     assert not state.exists()
 
 
-def test_a_folder_that_is_a_link_is_not_followed(home: Bench, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_link_is_not_followed(local: Bench, tmp_path: Path) -> None:
     system = tmp_path / ".system"
-    run_id = home.record("over", ended=True, mode=IsolationMode.LOCAL)
+    run_id = local.record("over", ended=True, mode=IsolationMode.LOCAL)
     own = tmp_path / "own" / run_id
     own.mkdir(parents=True)
     (system / "run-state").symlink_to(tmp_path / "own")
-    done = home.gc("--older-than", "0s")
+    done = local.gc("--older-than", "0s")
     assert (done.code, own.exists()) == (1, True)
     assert "it is a symbolic link" in done.stdout

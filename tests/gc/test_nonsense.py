@@ -1,4 +1,4 @@
-"""A machine that lies to gc: what makes no sense is one error, and no lie makes a run's things old."""
+"""A machine that lies to gc: senseless answers are one error, and no lie makes the things of a run look old."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from pccpipe import limits
 from pccpipe.errors import Nonsense, Unavailable
-from pccpipe.gc.decide import CUT_OFF_LIMIT, Record
+from pccpipe.gc.decide import CUT_OFF_LIMIT, Recorded
+from pccpipe.gc.lease_folder import stray_files
 from pccpipe.gc.look import Inventory, Site, look
-from pccpipe.gc.marks import wrong_marks
-from pccpipe.gc.report import Collected, Fate
+from pccpipe.gc.report import RemovalStatus, SiteReport
 from pccpipe.gc.sweep import collect
 from pccpipe.gc.unknown import unknown_processes
 from pccpipe.machine.base import Done
@@ -24,10 +24,10 @@ DAY = 86400
 
 
 class Open:
-    """Every run may still be resumed."""
+    """Records in which every run can be resumed."""
 
-    def of(self, run_id: str) -> Record:
-        return Record.OPEN
+    def of(self, run_id: str) -> Recorded:
+        return Recorded.OPEN
 
     def names_all(self, run_id: str, marks: object) -> bool:
         return False
@@ -39,11 +39,11 @@ class Open:
         return False
 
     def unheld(self, run_id: str) -> object:
-        raise AssertionError("nothing is removed")
+        raise AssertionError("gc must not remove anything")
 
 
-def site(said: str) -> Site:
-    data = said.encode(errors="surrogateescape").replace(NEXT, b"")
+def site(answer: str) -> Site:
+    data = answer.encode(errors="surrogateescape").replace(NEXT, b"")
     return Site.on_vm(Liar(data + NEXT + b"free"), "/srv", Open(), None)  # type: ignore[arg-type]
 
 
@@ -67,7 +67,7 @@ def test_a_senseless_clock_is_nonsense(now: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         "",
         "now\0-\0-\0-\0" + "1",
@@ -83,30 +83,30 @@ def test_a_senseless_clock_is_nonsense(now: str) -> None:
         listing().partition("\0")[2],
     ],
 )
-def test_a_senseless_list_is_nonsense(said: str) -> None:
+def test_a_senseless_list_is_nonsense(answer: str) -> None:
     with pytest.raises(Nonsense, match="talks nonsense"):
-        look(site(said))
+        look(site(answer))
 
 
 @pytest.mark.parametrize("size", ["-1", "x", "9" * 400, "nan", "", "-"])
-def test_a_senseless_size_or_time_counts_for_nothing_and_nothing_goes_for_it(size: str) -> None:
+def test_a_senseless_size_or_time_is_ignored_and_removes_nothing(size: str) -> None:
     things = found((*WORKSPACE, size, size)).groups["r1"].things
     assert [(thing.size, thing.touched) for thing in things] == [(0, None)]
-    assert fates(listing((*WORKSPACE, size, size))) == [Fate.STAYS]
+    assert statuses(listing((*WORKSPACE, size, size))) == [RemovalStatus.KEPT]
 
 
-def fates(said: str) -> list[Fate]:
-    done: Collected = collect(site(said), dry_run=True)
-    return [outcome.fate for outcome in done.outcomes]
+def statuses(answer: str) -> list[RemovalStatus]:
+    done: SiteReport = collect(site(answer), dry_run=True)
+    return [removal.status for removal in done.removals]
 
 
 @pytest.mark.parametrize("ahead", [3600, 2 * DAY, 10**12])
-def test_a_clock_that_is_ahead_makes_nothing_old(ahead: int) -> None:
+def test_a_clock_that_is_ahead_makes_nothing_look_old(ahead: int) -> None:
     now = int(time.time())
-    assert fates(listing((*WORKSPACE, 1, now - 60), now=now + ahead)) == [Fate.STAYS]
-    assert fates(listing((*WORKSPACE, 1, now + 2 * DAY), now=now + ahead)) == [Fate.STAYS]
-    # What is old by this machine's clock, too, goes as it did.
-    assert fates(listing((*WORKSPACE, 1, now - 2 * DAY), now=now + ahead)) == [Fate.WOULD_GO]
+    assert statuses(listing((*WORKSPACE, 1, now - 60), now=now + ahead)) == [RemovalStatus.KEPT]
+    assert statuses(listing((*WORKSPACE, 1, now + 2 * DAY), now=now + ahead)) == [RemovalStatus.KEPT]
+    # A thing that is old by this machine's clock too is still removed.
+    assert statuses(listing((*WORKSPACE, 1, now - 2 * DAY), now=now + ahead)) == [RemovalStatus.PLANNED]
     assert CUT_OFF_LIMIT < DAY
 
 
@@ -133,7 +133,7 @@ FIELD = st.one_of(
 
 
 @given(st.lists(st.tuples(FIELD, FIELD, FIELD, FIELD, FIELD), max_size=6), st.text(max_size=3))
-def test_whatever_it_lists_is_nonsense_or_of_a_run(rows: list[tuple[str, ...]], rest: str) -> None:
+def test_any_list_is_nonsense_or_describes_runs(rows: list[tuple[str, ...]], rest: str) -> None:
     try:
         seen = look(site(listing(*rows) + rest))
     except Nonsense:
@@ -147,8 +147,8 @@ def test_whatever_it_lists_is_nonsense_or_of_a_run(rows: list[tuple[str, ...]], 
 
 
 @given(st.binary(max_size=60))
-def test_other_answers_are_nonsense_or_understood(said: bytes) -> None:
-    for ask in (wrong_marks, unknown_processes):
+def test_any_other_answer_is_nonsense_or_understood(said: bytes) -> None:
+    for ask in (stray_files, unknown_processes):
         try:
             ask(Liar(said), "/srv")
         except Unavailable as error:
@@ -169,7 +169,7 @@ def test_an_endless_list_takes_little_memory(fields: str) -> None:
     assert memory < limits.MACHINE_ANSWER.most + limits.MARGIN
 
 
-def test_what_a_machine_says_has_an_end() -> None:
+def test_an_endless_answer_of_a_machine_is_cut() -> None:
     setup = """
     from pccpipe.machine.local import LocalMachine
     from pccpipe.errors import Nonsense
@@ -180,7 +180,7 @@ def test_what_a_machine_says_has_an_end() -> None:
     assert memory < limits.MACHINE_ANSWER.most + limits.MARGIN
 
 
-def test_words_of_a_failure_are_kept_short() -> None:
+def test_the_words_of_a_failure_are_cut() -> None:
     from pccpipe.machine.local import LocalMachine
 
     done: Done = LocalMachine().run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3")

@@ -7,7 +7,7 @@ from pccpipe.checkup.checks.account import let_probe_end
 from pccpipe.checkup.context import HOLDER, CheckContext
 from pccpipe.gc.decide import ThingKind
 from pccpipe.gc.look import Site
-from pccpipe.gc.report import Collected, Fate
+from pccpipe.gc.report import RemovalStatus, SiteReport
 from pccpipe.gc.sites import local_site, vm_site
 from pccpipe.gc.sweep import collect
 from pccpipe.machine.lease import read_lease
@@ -16,7 +16,7 @@ from pccpipe.machine.lease import read_lease
 def leftovers(context: CheckContext) -> Finding:
     """What nobody needs any more."""
     found = collected(context)
-    going = [outcome for outcome in found.outcomes if outcome.fate is Fate.WOULD_GO]
+    going = [outcome for outcome in found.removals if outcome.status is RemovalStatus.PLANNED]
     # A lease that nobody holds is in nobody's way. Processes are another check's.
     going = [outcome for outcome in going if outcome.thing.kind not in {ThingKind.LEASE, ThingKind.PROCESSES}]
     if not going:
@@ -48,7 +48,7 @@ def lease(context: CheckContext) -> Finding:
     return warning(f"{who} has the VM and is alive, {since}: another run has to wait", cancel)
 
 
-def collected(context: CheckContext) -> Collected:
+def collected(context: CheckContext) -> SiteReport:
     """Give what `pccpipe gc` would do."""
     # Processes of the account that the doctor itself began are no leftovers.
     let_probe_end(context)
@@ -58,10 +58,10 @@ def collected(context: CheckContext) -> Collected:
 def collect_leftovers(context: CheckContext) -> str:
     """What `pccpipe gc` does on that machine."""
     done = collect(_site(context), holder=HOLDER)
-    gone = sum(outcome.fate is Fate.GONE for outcome in done.outcomes)
-    others = [f"removed {other.words}" for other in done.others if other.fate is Fate.GONE]
-    failed = [outcome.words for outcome in done.outcomes if outcome.fate is Fate.FAILED]
-    failed += [other.words for other in done.others if other.fate is Fate.FAILED]
+    gone = sum(outcome.status is RemovalStatus.REMOVED for outcome in done.removals)
+    others = [f"removed {other.words}" for other in done.others if other.status is RemovalStatus.REMOVED]
+    failed = [outcome.words for outcome in done.removals if outcome.status is RemovalStatus.FAILED]
+    failed += [other.words for other in done.others if other.status is RemovalStatus.FAILED]
     return "; ".join([f"removed {_things(gone)}, {done.freed / 1e6:.0f} MB", *others, *failed])
 
 

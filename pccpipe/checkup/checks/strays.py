@@ -8,7 +8,7 @@ from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, wa
 from pccpipe.checkup.checks.leftovers import collect_leftovers, collected
 from pccpipe.checkup.context import CheckContext
 from pccpipe.gc.decide import ThingKind
-from pccpipe.gc.report import Fate
+from pccpipe.gc.report import RemovalStatus
 from pccpipe.gc.unknown import in_words, unknown_processes
 from pccpipe.layout import SYSTEM
 from pccpipe.machine.answers import number
@@ -17,19 +17,19 @@ from pccpipe.machine.answers import number
 def strays(context: CheckContext) -> Finding:
     """Name what claims to be of a run and is of none: processes of the account, of other tags, and false leases."""
     found = collected(context)
-    going = [other.words for other in found.others if other.fate is Fate.WOULD_GO]
-    failed = [other.words for other in found.others if other.fate is Fate.FAILED]
+    going = [other.words for other in found.others if other.status is RemovalStatus.PLANNED]
+    failed = [other.words for other in found.others if other.status is RemovalStatus.FAILED]
     going += [
         f"processes that claim to be of run {outcome.thing.run_id}, of which no command is there"
-        for outcome in found.outcomes
-        if outcome.thing.kind is ThingKind.PROCESSES and outcome.fate is Fate.WOULD_GO
+        for outcome in found.removals
+        if outcome.thing.kind is ThingKind.PROCESSES and outcome.status is RemovalStatus.PLANNED
     ]
-    if not going and not failed and not found.strange:
+    if not going and not failed and not found.foreign:
         return ok("no process, no lease and no file that is of no run")
     if not going and not failed:
-        more = f" and {len(found.strange) - 3} more" if len(found.strange) > 3 else ""
+        more = f" and {len(found.foreign) - 3} more" if len(found.foreign) > 3 else ""
         remove = Fix(f"ls -la {shlex.quote(context.root)}/{SYSTEM}/*   # remove what nobody needs")
-        return warning(f"not of pccpipe: {', '.join(found.strange[:3])}{more}; gc leaves it", remove)
+        return warning(f"not of pccpipe: {', '.join(found.foreign[:3])}{more}; gc leaves it", remove)
     return wrong(
         "; ".join([*going, *failed]), Fix(context.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers)
     )

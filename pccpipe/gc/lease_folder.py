@@ -1,4 +1,4 @@
-"""What lies in the lease's folder on a VM and is no lease: strange links, numbers out of bounds, files, folders."""
+"""Finds files in the lease's folder on a VM that are not leases: odd links, numbers out of bounds, files, folders."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from pccpipe.outcome import Reason
 TIMEOUT = 120.0
 
 
-class Marks(Struct, frozen=True):
-    """Attributes:
-    folder: that of the lease.
-    count: how many things there are no lease.
-    names: of the first of them.
+class StrayFiles(Struct, frozen=True):
+    """The files in the lease's folder that are not leases.
+
+    Attributes:
+        folder: the folder of the lease.
+        count: the number of those files.
+        names: the names of the first ones.
     """
 
     folder: str
@@ -31,27 +33,27 @@ class Marks(Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """Name them in a sentence; "" if there are none."""
+        """A sentence that names them; empty if there are none."""
         if not self.count:
             return ""
         if self.names == (".",):
-            return f"{self.folder} is no folder"
+            return f"{self.folder} is not a folder"
         more = f" and {self.count - 5} more" if self.count > 5 else ""
-        are = "are no leases" if self.count > 1 else "is no lease"
+        are = "are not leases" if self.count > 1 else "is not a lease"
         return f"in {self.folder}: {', '.join(map(repr, self.names[:5]))}{more} {are}"
 
 
-def wrong_marks(machine: Machine, root: str, *, remove: bool = False) -> Marks:
-    """Find them, and remove them if so asked. A lease, also one that is over, stays. Raises `Unavailable`."""
+def stray_files(machine: Machine, root: str, *, remove: bool = False) -> StrayFiles:
+    """Find them, and with `remove` remove them; keep every lease, even an old one. Raises `Unavailable`."""
     folder = lease.folder_of(root)
-    text = shell_functions(Path(__file__).with_name("marks.sh"))
-    call = "pcc_marks remove" if remove else "pcc_marks"
+    text = shell_functions(Path(__file__).with_name("lease_folder.sh"))
+    call = "pcc_find_stray_files remove" if remove else "pcc_find_stray_files"
     script = f"pcc_lease={shlex.quote(folder)}\n{lease.program()}{text}{call}"
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
-        raise Unavailable(Reason.WORKSPACE_REFUSED, f"{machine.host}: {folder} cannot be looked into: {words}")
+        raise Unavailable(Reason.WORKSPACE_REFUSED, f"{machine.host}: {folder} is not readable: {words}")
     said = done.stdout.decode(errors="replace").split("\0")[:-1]
     if not said:
-        return Marks(folder)
-    return Marks(folder, number(machine.host, "a count", said[0]), tuple(said[1:]))
+        return StrayFiles(folder)
+    return StrayFiles(folder, number(machine.host, "a count", said[0]), tuple(said[1:]))
