@@ -1,4 +1,4 @@
-"""What the walk through a run carries along: the run's parts, and the place in the tree where it is."""
+"""Hold what all steps of a run share, the position of the walk in their tree, and the outcome of a step."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from pccpipe.values import Json
 from pccpipe.workspace.base import Side, Workspace
 
 STEP_LIMIT = 6 * 3600.0
-"""Seconds that a step may take which names no `timeout:`; no wait is without a limit."""
+"""Seconds that a step without a `timeout:` may take: every wait has a limit."""
 ALWAYS_LIMIT = 300.0
-"""The same for a step under `always:`, which runs while a person waits for the end."""
+"""The same for a step under `always:`, which runs while a person waits for the end of the run."""
 
 
 class LeftOpen(Exception):
-    """The VM was taken over from the run: the turn has no end in its record, for who goes on with the run.
+    """Another run or process took over the VM: this turn gets no end in the record, so a resume takes it again.
 
-    No PccpipeError, which would end the step.
+    Not a PccpipeError, which would end the step.
     """
 
 
 class EventSink(Protocol):
-    """Where events go; what `append` returned is written (`Output` excepted)."""
+    """The journal as the executor sees it: an event is on disk once `append` returns, except for `Output`."""
 
     def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
-        """Write an event; `when_synced` is called once the event would outlive a power cut."""
+        """Write an event; call `when_synced` once the event would survive a power cut."""
         ...
 
 
 class Targets(Protocol):
-    """The run's targets; each is made when it is first asked for."""
+    """The targets of a run; each is created at its first use."""
 
     def __getitem__(self, place: Place) -> Target: ...
 
@@ -60,28 +60,28 @@ class Targets(Protocol):
 
     @property
     def fenced(self) -> str | None:
-        """Say who took the VM over from this run, in a sentence; None while it is the run's."""
+        """Say in a sentence who took over the VM; None while this run has it."""
         ...
 
     def gives_sign(self, place: Place) -> bool:
-        """Ask a place for a sign of life; whether one came. It may take long to say no."""
+        """Ask a place for a sign of life, and return whether one came. A negative answer may take long."""
         ...
 
     @property
     def vm_history(self) -> str | None:
-        """The earlier run whose agent's code ran on the VM itself, in a sentence; None if none is on record."""
+        """Name, in a sentence, the earlier run whose agent's code ran on the VM itself; None if no record has one."""
         ...
 
     def remember_vm(self) -> None:
-        """Put on record, for later runs, that an agent's code may run on the VM itself. Raises PccpipeError."""
+        """Record, for later runs, that an agent's code may run on the VM itself. Raises PccpipeError."""
         ...
 
     def leave(self) -> None:
-        """Let go of those that were made, and leave them as they are."""
+        """Release the targets that were created, and leave all that is there."""
         ...
 
     def close(self) -> Sequence[str]:
-        """Close those that were made; give what could not be removed, in words."""
+        """Close the targets that were created; return a sentence for each thing that could not be removed."""
         ...
 
 
@@ -89,7 +89,7 @@ class Images(Protocol):
     """The engine's images, for the `build` action."""
 
     def build(self, build: Build, image: str, args: Mapping[str, str], log: Path, halt: Halt) -> bool:
-        """Build an image, with the engine's output into a log file; False if it was there already and that is enough.
+        """Build an image and log the engine's output; return False if the image existed and that is enough.
 
         Raises `Unavailable` without an engine, `ActionError` when the build fails, `Halted`.
         """
@@ -97,28 +97,28 @@ class Images(Protocol):
 
 
 class Absence:
-    """Since when the VM, or its engine, has been away: one wait for all the steps that need it."""
+    """The moment since which the VM or its engine is unreachable: all steps that need it share one wait."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
     def since(self, moment: float) -> float:
-        """Say when it went away, on the monotonic clock; `moment` if that is news."""
+        """Return when it became unreachable, on the monotonic clock: `moment`, if no earlier one is known."""
         self._since = moment if self._since is None else min(self._since, moment)
         return self._since
 
     @property
     def is_known(self) -> bool:
-        """Say whether it is away, as far as anyone has seen."""
+        """Say whether a step has found it unreachable."""
         return self._since is not None
 
     def end(self) -> None:
-        """It is back."""
+        """Note that it is back."""
         self._since = None
 
 
 class RunContext(Struct, frozen=True):
-    """All that a run is made of, the same for its whole length."""
+    """The parts that all steps of a run share, from its beginning to its end."""
 
     run_id: str
     run_dir: Path
@@ -138,7 +138,7 @@ class RunContext(Struct, frozen=True):
     logs: LogQuota = field(default_factory=LogQuota)
     room: Room = field(default_factory=Room)
     accepted_fallbacks: frozenset[str] = frozenset()
-    """The ids of steps that a person let fall back also after an agent's code may have run."""
+    """The ids of the steps that a person allowed to fall back also after an agent's code may have run."""
 
     @property
     def masker(self) -> Masker:
@@ -150,22 +150,22 @@ class RunContext(Struct, frozen=True):
 
     @property
     def used(self) -> set[Place]:
-        """The places other than this machine that the run has used, in this process or before."""
+        """Return the places, besides this machine, that the run has used in this process or an earlier one."""
         return self.replay.used
 
     def record_once(self, turn: Turn, happening: Happening) -> None:
-        """Bring an event of a step's turn to the journal, unless it is there already."""
+        """Record an event of a step's turn, unless an earlier process recorded it."""
         if turn.consume(type(happening)) is None:
             self.journal.append(happening)
 
     def side_of(self, place: Place) -> Side:
-        """Which copy of the workspace a command at `place` works in."""
+        """Return the copy of the workspace that a command at `place` works in."""
         on_vm = self.project.isolation_mode is IsolationMode.VM and place is not Place.LOCAL
         return Side.VM if on_vm else Side.LOCAL
 
 
 class Serials:
-    """Counts the commands of each step, for names that are unique within the run. Safe from many threads."""
+    """Numbers for the commands of each step, which make their names unique in the run. Safe from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -177,23 +177,23 @@ class Serials:
             return self._counts[step]
 
     def skip(self, step: str, count: int) -> None:
-        """Leave out the numbers of commands that an earlier process had."""
+        """Skip the numbers of the commands of an earlier process."""
         with self._lock:
             self._counts[step] = self._counts.get(step, 0) + count
 
 
 class Position(Struct, frozen=True):
-    """Where in the tree the walk is: the path so far, what expressions see, the nearest deadline."""
+    """The position of the walk in the tree of steps: its path, the scope of expressions, the nearest deadline."""
 
     scope: Scope
     path: str = ""
-    """Of the group around: `iterate[2]`."""
+    """The path of the group around: `iterate[2]`."""
     deadline: Deadline | None = None
     always: bool = False
     in_round: bool = False
-    """Inside of a `repeat`: an agent that was helped has its next turn in the next round."""
+    """Inside of a `repeat`, an agent that got an answer has its next turn in the next round."""
     forged: tuple[str, ...] = ()
-    """The steps whose unattested results the conditions of the groups around read."""
+    """The ids of the steps whose unattested results the conditions of the groups around read."""
 
     def path_of(self, step_id: str) -> str:
         return f"{self.path}.{step_id}" if self.path else step_id
@@ -203,7 +203,7 @@ class Position(Struct, frozen=True):
 
 
 class StepOutcome(Struct, frozen=True):
-    """How a body ended; the walk makes `StepEnded` of it."""
+    """The outcome of a step, of an attempt, or of a group; the walk records it as `StepEnded`."""
 
     outcome: Outcome
     exit_code: int | None = None
@@ -215,17 +215,17 @@ class StepOutcome(Struct, frozen=True):
     unattested: bool = False
     """A command on the VM could have forged the result."""
     ignored: bool = False
-    """An earlier process of the run went on after it."""
+    """An earlier process of the run continued after it."""
     fails_as: str | None = None
-    """The run's status if this ends the run; from the step inside that failed, if it names one."""
+    """The run's status if this ends the run: the `fails_as` of the step, or of one inside of it."""
     at: str | None = None
-    """The id of the step that ended a sequence; empty if the message names it."""
+    """The id of the step that ended a sequence; empty if the message has it already."""
     input: InputState = InputState.NONE
     logs: tuple[Path, Path] | None = None
-    """Of the last command: stdout's and stderr's."""
+    """The log files of the last command: of stdout and stderr."""
 
 
 def halted(halt: Halt) -> StepOutcome:
-    """How a step ends that was halted."""
+    """Return the outcome of a step that was halted."""
     timed_out = halt.deadline is not None and not halt.cancel.requested
     return StepOutcome(Outcome.TIMED_OUT if timed_out else Outcome.CANCELLED, message=halt.message)

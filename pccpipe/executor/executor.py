@@ -1,4 +1,4 @@
-"""A run from its first step to its last: the steps, the `always:` steps whatever happened, the targets' end."""
+"""Execute a run: its steps, then its `always:` steps whatever happened; then close its targets."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from pccpipe.spec.model import Parallel, Repeat, Run, Step
 from pccpipe.values import Json
 
 _STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT, Reason.VM_BUSY})
-"""Reasons for which a run stops, exposed or not: it waits for a person, or for another run's end."""
+"""Reasons that stop a run, exposed or not: it waits for a person, or for the end of another run."""
 _NAMED = frozenset({Reason.FENCED, Reason.VM_BUSY})
-"""Reasons that are the status of a run which stops for them."""
+"""Reasons that become the status of a run that stops for them."""
 
 
 def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
@@ -57,7 +57,7 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
             if context.room.is_missing:
                 pass
             elif ended.input is InputState.WANTED:
-                _leave(context)
+                _fetch_workspace(context)
             elif not stopped or ended.reason is Reason.FENCED:
                 ended = _run_always(context, scope, ended)
                 stopped = stopped or ended.reason is Reason.FENCED
@@ -76,32 +76,32 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
 
 def _close_targets(context: RunContext) -> None:
     for place in context.replay.places:
-        # What can't be reached any more is for `gc`.
+        # `gc` cleans up a place that is unreachable now.
         with contextlib.suppress(PccpipeError):
             context.targets[place].take_over()
     stays = context.targets.close()
-    # On a VM that was taken over it is the other one's.
+    # Things on a VM that was taken over belong to the other run or process.
     for left in () if context.targets.fenced else stays:
         context.journal.append(Warned(left))
 
 
 def _stops(context: RunContext, ended: StepOutcome) -> bool:
-    """Say whether a run is not over, but waits for a place: what an agent has made is not given up for that."""
+    """Say whether the run stops to wait for a place: an agent's work must not be lost because a place is away."""
     if ended.reason is Reason.FENCED:
         return True
     if ended.outcome is not Outcome.UNAVAILABLE or context.cancel.requested or context.replay.always:
         return False
     if ended.reason is Reason.UNATTESTED:
-        return False  # it would be refused again
+        return False  # a resume would be refused in the same way
     return ended.reason in _STOPPING or context.exposure.is_exposed or is_away(context, ended.reason)
 
 
-def _leave(context: RunContext) -> None:
-    """Bring all home that is on the VM: nobody knows how long a person takes, nor what becomes of the VM meanwhile."""
+def _fetch_workspace(context: RunContext) -> None:
+    """Fetch the workspace from the VM: a person may take days to answer, and the VM may be gone by then."""
     try:
-        context.workspace.remove(Halt(context.cancel, Deadline.after(ALWAYS_LIMIT, "the way home")))
+        context.workspace.remove(Halt(context.cancel, Deadline.after(ALWAYS_LIMIT, "the transfer of the workspace")))
     except PccpipeError as error:
-        context.journal.append(Warned(f"the workspace stays on the VM while the run waits: {error}"))
+        context.journal.append(Warned(f"workspace not fetched from the VM while the run waits: {error}"))
 
 
 def _run_steps(context: RunContext, scope: Scope) -> StepOutcome:
@@ -116,9 +116,9 @@ def _run_steps(context: RunContext, scope: Scope) -> StepOutcome:
 
 
 def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOutcome:
-    """Each `always:` step, whatever the one before it did; the first that fails fails a run that had succeeded.
+    """Run each `always:` step, whatever the earlier ones did; the first that fails fails a run that had succeeded.
 
-    Of a run that lost its VM, those on this machine; for the others it is resumed.
+    A fenced run runs only those on this machine; a resume runs the others.
     """
     if not context.pipeline.always:
         return ended
@@ -130,7 +130,7 @@ def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOu
             ended = _fenced(context.targets.fenced)
             continue
         try:
-            # A shield for each: a request that came before must not end it, and a hurry ends one step, not those after.
+            # A shield for each step: an earlier cancel must not end it, and another cancel ends only this one.
             with context.cancel.shield() as cancel:
                 of_step = Walk(replace(context, cancel=cancel)).step(step, position)
         except LeftOpen as left:
@@ -147,7 +147,7 @@ def _fenced(words: str) -> StepOutcome:
 
 
 def _is_local(context: RunContext, step: Step) -> bool:
-    """Say whether a step needs no VM: all that it runs, it runs on this machine."""
+    """Say whether all commands of a step run on this machine."""
     match step.body:
         case Run() as body:
             return first_way(context.project.isolation_mode, body)[0] is Place.LOCAL

@@ -1,9 +1,9 @@
-"""Whether code of an agent may already have run, and what the run may then no longer do.
+"""Track whether an agent's code may already have run, which limits the fallbacks of a run.
 
 A run is exposed once an agent may have begun: its `may_have_begun` has no `target_unavailable` of the same attempt.
-From then on no step falls back to a place with less isolation than the least isolated one in which such code may have
-run, because that code may have caused what the step falls back from. The place that a step's `on:` leads to is not a
-fallback: its author chose it, and the author is not the agent.
+From then on, no step falls back to less isolation than the least isolated place where such code may have run. That code
+may have made the step's own place unavailable. The place that `on:` leads to is not a fallback: the step's author, and
+not the agent, chose it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pccpipe.spec.model import Pipeline, Run, Via
 
 
 class Level(IntEnum):
-    """How isolated a place is, the least first."""
+    """The isolation of a place; the least is first."""
 
     LOCAL = 0
     LOCAL_AGENT = 1
-    """On the controller, with the agent's own sandbox, which its command is to switch on."""
+    """On the controller, in the agent's own sandbox, which its command must switch on."""
     VM = 2
     CONTAINER = 3
 
 
 def level_of(place: Place, *, agent: bool) -> Level:
-    """The isolation of a place for a step that is an agent or not."""
+    """Return the isolation that a step has at a place."""
     match place:
         case Place.CONTAINER:
             return Level.CONTAINER
@@ -42,15 +42,15 @@ def level_of(place: Place, *, agent: bool) -> Level:
 
 
 def is_agent(pipeline: Pipeline, body: Run) -> bool:
-    """Say whether a step runs an agent: it asks for a container, or gets a secret by the proxy."""
+    """Say whether a step runs an agent: it asks for a container, or gets a secret through the proxy."""
     proxied = any(pipeline.secrets[name].via is Via.PROXY for name in body.secrets)
     return body.where.on is Place.CONTAINER or proxied
 
 
 class Exposure:
-    """What may have begun in a run, from its events. Safe from many threads.
+    """The places where agents may have begun in a run, from its events. Safe from many threads.
 
-    An agent that a person let fall back makes the run no less strict with the others.
+    An agent that a person allowed to fall back does not widen the fallbacks of the other steps.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Exposure:
 
     @property
     def least(self) -> Level | None:
-        """The least isolated place in which an agent's code may have run, or is about to; None: it has not."""
+        """Return the least isolation in which an agent's code may have run, or is about to; None if none has."""
         with self._lock:
             begun = [level_of(place, agent=True) for place in self._begun.chosen]
             return min([*begun, *self._expected.elements()], default=None)
@@ -73,28 +73,28 @@ class Exposure:
 
     @property
     def places(self) -> set[Place]:
-        """Say where an agent may have begun."""
+        """Return the places where an agent may have begun."""
         with self._lock:
             return self._begun.all_places
 
     def forbids(self, level: Level) -> bool:
-        """Say whether a fallback to a place of this level comes too late."""
+        """Say whether a step may no longer fall back to a place of this level."""
         least = self.least
         return least is not None and level < least
 
     def apply(self, event: Happening) -> None:
-        """Take in an event, in the order of the record."""
+        """Apply an event; call in the order of the record."""
         with self._lock:
             self._begun.apply(event)
 
     def settle(self, path: str) -> None:
-        """An attempt of the step is over: what may have begun counts as begun, unless it was unavailable."""
+        """End an attempt of the step: what may have begun counts as begun, unless its place was unavailable."""
         with self._lock:
             self._begun.settle(path)
 
     @contextlib.contextmanager
     def expecting(self, levels: Iterable[Level]) -> Iterator[None]:
-        """Count agents that begin side by side with other steps from the block's beginning, whichever is first."""
+        """Count the agents of parallel steps from the block's start on, whichever step begins first."""
         expected = Counter(levels)
         with self._lock:
             self._expected.update(expected)

@@ -1,4 +1,4 @@
-"""Follows a command that has begun to its end: output to the log and the views, the time limit, the cancel."""
+"""Follow a command to its end: pass its output to the log and the views, and stop it at a deadline or a cancel."""
 
 from __future__ import annotations
 
@@ -23,32 +23,28 @@ from pccpipe.target import Chunk, Exit, Running
 T = TypeVar("T")
 
 LAST_WAIT = 60.0
-"""Seconds after KILL in which a target must say how the command ended; after that it is lost."""
+"""Seconds after KILL in which a target must report how the command ended; later, the command is lost."""
 SIGN_LIMIT = 1.5
-"""Seconds in which the place of a cancelled command must give a sign of life; else the command is left there."""
+"""Seconds in which the place of a cancelled command must give a sign of life; else the command is abandoned."""
 ASK_AGAIN = 2.0
-"""Seconds between two signs of life while the command has its grace."""
-LEFT = "cancelled; its machine does not answer: it may go on there until its time limit"
+"""Seconds between two such checks during the command's grace period."""
+ABANDONED = "cancelled; its machine does not answer: it may go on there until its time limit"
 LONGEST_READ = 10.0
-"""Seconds of one wait for output; the loop then looks at its limits again."""
-
-
+"""Seconds of one wait for output; after it, the loop checks its limits again."""
 MARGIN = 64 << 10
-"""Bytes that are dropped after a gap, besides the longest secret: the gap may begin within one."""
-
-
+"""Bytes that are dropped after a gap, besides the longest secret, because a secret may begin in the gap."""
 CUT = "\n... more than log_limit: no more is shown; the log keeps the end ...\n"
 
 
 class FollowedResult(Struct, frozen=True):
-    """How it went. `exit` is None when that can no longer be known; `message` says why, or which limit passed."""
+    """The end of a followed command. `exit` is None if it is unknown; `message` says why, or names the limit."""
 
     exit: Exit | None
     timed_out: bool = False
     cancelled: bool = False
     message: str = ""
-    was_left: bool = False
-    """It was cancelled while its machine was away, and may still run."""
+    is_abandoned: bool = False
+    """It was cancelled while its machine was unreachable, and may still run."""
 
 
 def follow(
@@ -59,20 +55,20 @@ def follow(
     deadline: Deadline | None,
     gives_sign: Callable[[], bool] | None = None,
 ) -> FollowedResult:
-    """Read a command to its end. The deadline, and a cancel, stop it; its output so far is kept.
+    """Read a command to its end. A deadline or a cancel stops it; the output so far is kept.
 
     Args:
-        gives_sign: asks the command's machine for a sign of life; None for this one, which is always there.
+        gives_sign: asks the command's machine for a sign of life; None for this machine.
 
-    Raises RecordFull once the run is left, whatever the command does.
+    Raises RecordFull once the run gives up its record, whatever the command does.
     """
     follower = _Follower(context, path, running, log, deadline)
     with context.cancel.watched_by(follower.cancel):
-        return _unless_silent(follower, gives_sign) if gives_sign else follower.run()
+        return _follow_in_thread(follower, gives_sign) if gives_sign else follower.run()
 
 
-def _unless_silent(follower: _Follower, gives_sign: Callable[[], bool]) -> FollowedResult:
-    """Follow the command in a thread, which is left alone if the machine is silent when the run is cancelled."""
+def _follow_in_thread(follower: _Follower, gives_sign: Callable[[], bool]) -> FollowedResult:
+    """Follow the command in a thread; abandon the thread if the machine is silent when the run is cancelled."""
     done: Future[FollowedResult] = Future()
     done.add_done_callback(functools.partial(_wake, follower.woken))
     _in_thread("pccpipe-follow", done, follower.run)
@@ -86,7 +82,7 @@ def _unless_silent(follower: _Follower, gives_sign: Callable[[], bool]) -> Follo
         sign.add_done_callback(functools.partial(_wake, either))
         either.wait(SIGN_LIMIT)
         if not done.done() and not (sign.done() and sign.exception() is None and sign.result()):
-            return follower.leave()
+            return follower.abandon()
         wait([done], ASK_AGAIN)
     return done.result()
 
@@ -107,7 +103,7 @@ def _in_thread(name: str, done: Future[T], do: Callable[[], T]) -> None:
     def work() -> None:
         try:
             done.set_result(do())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again where the future is awaited
             done.set_exception(error)
 
     threading.Thread(target=work, name=name, daemon=True).start()
@@ -129,23 +125,23 @@ class _Follower:
         self._cancelled = False
         self._timed_out = False
         self._writing = threading.Lock()
-        self._left = False
+        self._abandoned = False
         self.woken = threading.Event()
         """Set when the run is cancelled, and when the command has ended."""
 
     def cancel(self, grace: float) -> None:
-        """Called from the canceller's thread, which others wait for: a machine that is away may not hold it up."""
+        """Stop the command in a thread: an unreachable machine must not block the canceller, which others wait for."""
         self._cancelled = True
         threading.Thread(target=self._stop, args=(grace,), name="pccpipe-stop", daemon=True).start()
         self.woken.set()
 
-    def leave(self) -> FollowedResult:
-        """Follow it no more, whatever the thread that reads it waits for."""
+    def abandon(self) -> FollowedResult:
+        """Stop following, whatever the reading thread waits for."""
         with self._writing:
-            self._left = True
+            self._abandoned = True
             self._finish_outputs()
         self._running.let_go()
-        return FollowedResult(None, cancelled=True, message=LEFT, was_left=True)
+        return FollowedResult(None, cancelled=True, message=ABANDONED, is_abandoned=True)
 
     def run(self) -> FollowedResult:
         message = ""
@@ -156,12 +152,12 @@ class _Follower:
         except Lost as lost:
             exit_, message = None, lost.words
         with self._writing:
-            if self._left:
-                # It may have been attached to again meanwhile.
+            if self._abandoned:
+                # Another reader may have attached to it meanwhile.
                 self._running.let_go()
             else:
                 self._finish_outputs()
-        # A connection that was away at the limit fails no command that had ended before.
+        # A command that ended before its limit did not time out, even if the connection was down then.
         timed_out = self._timed_out and not (exit_ and exit_.was_over)
         if timed_out and self._deadline:
             message = self._deadline.message
@@ -174,14 +170,14 @@ class _Follower:
     def _read_to_end(self) -> Exit | None:
         while True:
             self._room.check()
-            read = self._running.read(self._patience())
+            read = self._running.read(self._read_timeout())
             if isinstance(read, Exit):
                 return read
             with self._writing:
-                if self._left:
+                if self._abandoned:
                     return None
                 if read:
-                    self._take(read)
+                    self._pass(read)
             now = time.monotonic()
             if not self._may_skip and (self._log.is_full or self._is_late(now)):
                 self._may_skip = True
@@ -192,17 +188,17 @@ class _Follower:
                 self._timed_out = True
                 self._stop(self._grace.grace)
 
-    def _take(self, chunk: Chunk) -> None:
+    def _pass(self, chunk: Chunk) -> None:
         output = self._outputs[chunk.stream]
         if chunk.skipped or chunk.skipped_more:
             output.skip(chunk.skipped, self._margin, more=chunk.skipped_more)
         output.feed(chunk.data)
 
     def _is_late(self, now: float) -> bool:
-        """Say whether a command that was killed has much more output than can be read in time."""
+        """Say whether a killed command has more output than can be read in time."""
         return self._last_moment is not None and now > self._last_moment - LAST_WAIT / 2
 
-    def _patience(self) -> float:
+    def _read_timeout(self) -> float:
         if self._last_moment is not None or self._deadline is None or self._timed_out:
             return 1.0 if self._last_moment is not None else LONGEST_READ
         return min(LONGEST_READ, self._deadline.left)
@@ -213,7 +209,7 @@ class _Follower:
 
 
 class _OutputStream:
-    """One stream's way: masked first, then to the log file as bytes and to the views as text."""
+    """The path of one stream: masked, then as bytes into the log file and as text to the views."""
 
     def __init__(self, context: RunContext, path: str, log: CommandLog, stream: Stream) -> None:
         self._masker = context.masker
@@ -222,10 +218,10 @@ class _OutputStream:
         self._log = log
         self._path = path
         self._stream = stream
-        # A character may be cut by a chunk's end; what is no UTF-8 at all is shown as the replacement character.
+        # The end of a chunk may cut a character; bytes that are not UTF-8 appear as the replacement character.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._unsafe = 0
-        """Bytes that still come and may be the rest of a secret which began in a gap."""
+        """Bytes to drop, because they may be the rest of a secret that began in a gap."""
 
     def feed(self, data: bytes) -> None:
         if self._unsafe:
@@ -236,7 +232,7 @@ class _OutputStream:
         self._pass_on(self._mask.feed(data), final=False)
 
     def skip(self, size: int, margin: int, *, more: bool) -> None:
-        """Count what nobody read. What the mask holds back goes as well: it may be the beginning of a secret."""
+        """Count skipped bytes, and drop those that the mask holds back: they may be the beginning of a secret."""
         self._log.skip(self._stream, size + self._mask.held, more=more)
         self._mask = self._masker.stream()
         self._unsafe = margin
@@ -256,7 +252,7 @@ class _OutputStream:
             self._end_shown()
 
     def _end_shown(self) -> None:
-        """Say once, to who watches, that no more is shown; the log gets the end as well."""
+        """Tell the views once that no more is shown; the log still gets the end."""
         if not self._log.is_cut_shown:
             self._log.is_cut_shown = True
             self._journal.append(Output(self._path, self._stream, CUT))

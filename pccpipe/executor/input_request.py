@@ -1,6 +1,6 @@
-"""An agent's request for a person's help, as it stands in its result.
+"""Read an agent's request for input from its result.
 
-Control centres tell their agents to leave, in the result's `escalation`, YAML between two marks:
+Control centres instruct their agents to put YAML between two marks into the result's `escalation`:
 
     <<<NEED_HELP>>>
     what_i_tried: the sandbox account
@@ -26,20 +26,22 @@ FIELD = "escalation"
 _MARKED = re.compile(r"<<<NEED_HELP>>>(.*?)(?:<<<END_HELP>>>|\Z)", re.DOTALL)
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _FREE = {"answer": "Your answer"}
-"""The input of a request that names none, or none that can be read."""
+"""The input of a request without readable inputs."""
 
 
 class InputState(Enum):
-    """Whether a step, or one inside of it, asked a person for help."""
+    """Whether a step, or one inside of it, asked a person for input."""
 
     NONE = auto()
     WANTED = auto()
-    """Nobody has given it yet: nothing goes on."""
+    """No person has answered yet: the run waits."""
     GIVEN = auto()
-    """The agent is to have another turn."""
+    """The agent gets another turn, with the answers."""
 
 
 class InputRequest(Struct, frozen=True):
+    """A request as the record has it: what the agent tried, and what it needs."""
+
     tried: str
     needed: str
     inputs: Mapping[str, str]
@@ -47,10 +49,7 @@ class InputRequest(Struct, frozen=True):
 
 
 def check_request(result: Json) -> None:
-    """Refuse a request that is more than a person reads, or whose YAML could become any amount of data.
-
-    Raises ResultError.
-    """
+    """Check the size of a request and of the data that its YAML can become. Raises ResultError."""
     written = _marked_text(result)
     if written is None:
         return
@@ -58,14 +57,15 @@ def check_request(result: Json) -> None:
         _check_size(written)
         _check_yaml(written)
     except LimitExceeded as error:
-        raise ResultError(f"the agent's request for help is refused: {error.message}", error.code) from None
+        raise ResultError(f"the agent's request for input is refused: {error.message}", error.code) from None
     except (yaml.YAMLError, ValueError):
-        return  # handed on as text
+        return  # `requested_input` returns it as text
 
 
 def requested_input(result: Json) -> InputRequest | None:
-    """The request in a step's result, if there is one. One that is no good YAML is handed on as text: nobody is to
-    lose what an agent has to say over a colon.
+    """Return the request in a step's result; None if it has none.
+
+    The text of invalid YAML becomes the request: a wrong colon must not lose it.
     """
     written = _marked_text(result)
     if written is None:
@@ -73,7 +73,7 @@ def requested_input(result: Json) -> InputRequest | None:
     try:
         _check_size(written)
         _check_yaml(written)
-        # Its loader makes texts of all scalars: no types to stumble over.
+        # This loader makes text of all scalars, so no value has an unexpected type.
         data = yaml.load(written, Loader=yaml.BaseLoader)
         return InputRequest(str(data.get("what_i_tried", "")), str(data["what_i_need"]), _inputs(data.get("inputs")))
     except (LimitExceeded, yaml.YAMLError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
@@ -81,11 +81,11 @@ def requested_input(result: Json) -> InputRequest | None:
 
 
 def unmarked_request(result: Json) -> str:
-    """What an agent says in the field for its requests without the marks of one: a person should read it."""
+    """Return text in the field of requests that has no marks, so that a person can read it; empty if there is none."""
     text = result.get(FIELD) if isinstance(result, dict) else None
-    plea = text.strip() if isinstance(text, str) and not _MARKED.search(text) else ""
+    request = text.strip() if isinstance(text, str) and not _MARKED.search(text) else ""
     most = limits.REQUEST_FOR_HELP.most
-    return plea if len(plea) <= most else f"{plea[:most]}... (cut: {limits.REQUEST_FOR_HELP.exceeded()})"
+    return request if len(request) <= most else f"{request[:most]}... (cut: {limits.REQUEST_FOR_HELP.exceeded()})"
 
 
 def _marked_text(result: Json) -> str | None:
@@ -100,7 +100,7 @@ def _check_size(written: str) -> None:
 
 
 def _check_yaml(written: str) -> None:
-    """Look at the YAML before anything is made of it. Raises LimitExceeded, YAMLError."""
+    """Check the YAML before any object is made of it. Raises LimitExceeded, YAMLError."""
     depth = 0
     for event in yaml.parse(written, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -117,8 +117,8 @@ def _inputs(given: object) -> Mapping[str, str]:
     if not given:
         return _FREE
     if not isinstance(given, list) or len(given) > limits.REQUEST_INPUTS.most:
-        raise ValueError("`inputs` is to be a list")
+        raise ValueError("`inputs` must be a list")
     inputs = {str(one["key"]): str(one.get("label") or one["key"]) for one in given}
     if not all(_KEY.fullmatch(key) for key in inputs):
-        raise ValueError("a key is to be a plain word")
+        raise ValueError("a key must be a plain word")
     return inputs

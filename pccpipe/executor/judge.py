@@ -1,4 +1,4 @@
-"""What came of an attempt whose command began: its outcome, and its result."""
+"""Judge an attempt whose command began: its outcome, and its result."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LOST_OUTPUT = "some of its output may be lost: the engine was restarted while it
 
 
 def judge(step: RunStep, running: Running, followed: FollowedResult, place: Place, log: CommandLog) -> StepOutcome:
-    """The outcome of an attempt whose command began."""
+    """Return the outcome of an attempt whose command began."""
     logs = (log.stdout_path, log.stderr_path)
     exit_ = followed.exit
-    if followed.was_left:
+    if followed.is_abandoned:
         return StepOutcome(Outcome.CANCELLED, message=followed.message, logs=logs)
     if exit_ is None:
         if place is not Place.LOCAL:
@@ -37,10 +37,10 @@ def judge(step: RunStep, running: Running, followed: FollowedResult, place: Plac
     if exit_.output_lost and place is Place.CONTAINER:
         step.context.journal.append(Warned(LOST_OUTPUT, step.path))
     elif exit_.output_lost:
-        words = "the end of its output is lost: it could not be kept where it ran (is the disk there full?)"
+        words = "the end of its output is lost: its machine could not store it (is the disk there full?)"
         step.context.journal.append(Warned(f"{words}; free some space: pccpipe gc", step.path))
     if exit_.left_processes and not followed.cancelled:
-        words = "processes that it left in the background were ended: nothing of a step outlives it"
+        words = "its background processes were stopped: no process outlives its step"
         step.context.journal.append(Warned(words, step.path))
     ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, message=_describe_exit(exit_), logs=logs)
     if followed.cancelled:
@@ -55,7 +55,7 @@ def judge(step: RunStep, running: Running, followed: FollowedResult, place: Plac
 
 
 def replayed(step: RunStep, started: CommandStarted, over: CommandEnded, place: Place) -> StepOutcome:
-    """The attempt that an earlier process brought to its end, with its result as that left it."""
+    """Return the outcome of an attempt that ended in an earlier process, with the result that it left."""
     log = (step.context.run_dir / started.stdout, step.context.run_dir / started.stderr)
     ended = StepOutcome(over.outcome, over.exit_code, over.reason, over.code, over.message, logs=log)
     if step.body.result and over.outcome is Outcome.SUCCEEDED:
@@ -64,15 +64,15 @@ def replayed(step: RunStep, started: CommandStarted, over: CommandEnded, place: 
         try:
             value = parse_result(target.read_bytes(), target.name, step.body.result.schema_json)
         except (OSError, ResultError) as error:
-            return replace(ended, outcome=Outcome.FAILED, message=f"the result is no longer there: {error}")
+            return replace(ended, outcome=Outcome.FAILED, message=f"its result is missing from the record: {error}")
         ended = replace(ended, result=value, result_path=path, unattested=step.is_unattested(place))
     return ended
 
 
 def _with_result(step: RunStep, ended: StepOutcome, running: Running, spec: ResultSpec, place: Place) -> StepOutcome:
-    """The attempt with its result; a result that is missing or wrong makes a succeeded one FAILED."""
+    """Add the result to the outcome; a missing or invalid result makes a succeeded attempt FAILED."""
     try:
-        path, value = _take_result(step, running, spec, place)
+        path, value = _fetch_result(step, running, spec, place)
     except ResultError as error:
         failed = {Outcome.SUCCEEDED}
         if error.code is Code.SECRET_IN_OUTPUT:
@@ -87,16 +87,16 @@ def _with_result(step: RunStep, ended: StepOutcome, running: Running, spec: Resu
     return replace(ended, result=value, result_path=path, unattested=step.is_unattested(place))
 
 
-def _take_result(step: RunStep, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
+def _fetch_result(step: RunStep, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
     path = step.result_path(spec, place)
     target = result_target(path, step.context.run_dir)
     halt = Halt(step.context.cancel)
     fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
     data, had_secret = masked_result(fetched, target.name, step.context.masker)
-    # Written before it is checked: people want to look at a wrong result.
+    # Written before it is checked, so that people can read an invalid result.
     step.context.room.made(lambda: write_atomically(target, data))
     if had_secret:
-        raise ResultError(f"a secret's value stands in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)
+        raise ResultError(f"a secret's value appears in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)
     return path, parse_result(data, target.name, spec.schema_json)
 
 

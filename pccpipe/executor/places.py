@@ -1,4 +1,4 @@
-"""Where a step leads in a project, and where it may go when that place is not to be had."""
+"""Choose a step's place in a project, and the place that it may fall back to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pccpipe.spec.model import Host, Run
 
 
 def leads_to(mode: IsolationMode, asked: Place) -> Place:
-    """Where `on:` leads. What the project chose is no downgrade."""
+    """Return the place that `on:` leads to. The choice of a project does not count as a downgrade."""
     match mode:
         case IsolationMode.VM:
             return asked
@@ -18,21 +18,21 @@ def leads_to(mode: IsolationMode, asked: Place) -> Place:
 
 
 def first_way(mode: IsolationMode, body: Run) -> tuple[Place, Host]:
-    """The place where a run step is tried first, and what it runs there."""
+    """Return the place where a run step runs first, and its command there."""
     place = leads_to(mode, body.where.on)
     led_here = place is Place.LOCAL and body.where.on is not Place.LOCAL
     if led_here and body.fallback and body.fallback.on is Place.LOCAL:
-        # Where a project leads the step here, what it would do here as a fallback is what it is to do:
-        # an agent's command for a container switches off the agent's own sandbox.
+        # A step that the project leads to this machine runs the command of its local fallback:
+        # the one for a container switches off the agent's own sandbox.
         return place, body.fallback
     return place, body.where
 
 
 def refusal(mode: IsolationMode, body: Run) -> str | None:
-    """Why a step may not run where the project leads it, or None: one that requires its container has one or none.
+    """Say why a step that requires its container may not run where the project leads it; None: it may.
 
-    It is no fallback that leads there, and what the project chose is no downgrade; but without a project file nobody
-    chose, and `required` is the word of whoever wrote the step.
+    The project's choice is neither a fallback nor a downgrade. But without a project file there was no choice, and
+    the author of the step wrote `required`.
     """
     if not body.isolation_required or body.where.on is not Place.CONTAINER:
         return None
@@ -42,7 +42,7 @@ def refusal(mode: IsolationMode, body: Run) -> str | None:
 
 
 def following_way(mode: IsolationMode, body: Run, place: Place, *, allowed: bool) -> tuple[Place, Host] | None:
-    """Where the step may go when `place` is unavailable, and what it runs there."""
+    """Return the place that a step may fall back to from `place`, and its command there; None if it may not."""
     if not allowed or body.isolation_required or body.fallback is None:
         return None
     following = leads_to(mode, body.fallback.on)

@@ -1,6 +1,6 @@
-"""What would run where: the pipeline with every expression evaluated that can be known before the run.
+"""Plan a run: say which step would run where, with each expression evaluated that is known before the run.
 
-What only the run can know (results, rounds, the run's id) stays as it is written.
+Results, rounds and the run's id are known only in the run: expressions that read them stay as written.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_plan(
     fallback_allowed: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
-    """The plan of a run with these inputs (from `resolve_inputs`). Runs and connects to nothing.
+    """Return the plan of a run with these inputs (from `resolve_inputs`). Runs nothing and connects to nothing.
 
     Raises SpecError for an expression that exceeds a limit.
     """
@@ -84,7 +84,7 @@ def _made(
 
 
 def _attested(project: Project, steps: Sequence[PlannedStep]) -> Iterator[PlannedStep]:
-    """The steps, with whether a command on the VM could forge their results."""
+    """Yield the steps, and mark those whose results a command on the VM could forge."""
     if project.isolation_mode is not IsolationMode.VM:
         yield from steps
         return
@@ -107,7 +107,7 @@ def _runs_as_login(project: Project, step: PlannedStep) -> bool:
 
 
 class _At(Struct, frozen=True):
-    """Where in the tree, and what can be known there."""
+    """A position in the tree of steps, and the names that are known there."""
 
     names: Mapping[str, object]
     path: str = ""
@@ -215,8 +215,8 @@ class _Planner(Struct):
         match body:
             case Upload():
                 without = f"without {', '.join(body.exclude)}" if body.exclude else ""
-                home = "; without the VM, the copy at home is enough" if body.fall_back_locally else ""
-                return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + home
+                local = "; without the VM, the local copy is enough" if body.fall_back_locally else ""
+                return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + local
             case Download():
                 return f"{', '.join(self.text(each, path, at) for each in body.paths)} into artifacts/"
             case Diff():
@@ -233,7 +233,7 @@ class _Planner(Struct):
         return self._known(template, path, at, for_shell=False)
 
     def _known(self, template: Template, path: str, at: _At, *, for_shell: bool) -> str:
-        """The template with those values put in that can be known."""
+        """Return the template with the values that can be known."""
         if template.is_plain:
             return self.masker.text(template.source)
         parts: list[str] = []
@@ -258,7 +258,7 @@ class _Planner(Struct):
         return jinja.bare(expression.source)
 
     def _warn(self, path: str, error: PccpipeError) -> None:
-        """Warn of an expression; one that exceeds a limit ends the plan, for each such takes seconds."""
+        """Warn of an expression; end the plan at one that exceeds a limit, because each of those takes seconds."""
         if isinstance(error, ExpressionError) and error.limit:
             message = self.masker.text(f"in `{error.shown}`: {error.message}")
             raise SpecError([Problem(error.position, message)])
@@ -280,7 +280,7 @@ def _at_once(count: int) -> str:
 
 
 def _read_secrets(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The values that the plan must not show, and what `run` would refuse; a secret's command is not run for it."""
+    """Return the values that the plan must mask, and what `run` would refuse. Runs no secret's command."""
     used = {name for step in pipeline.all_steps() if isinstance(step.body, Run) for name in step.body.secrets}
     values: list[str] = []
     unset: list[str] = []

@@ -1,4 +1,4 @@
-"""What a plan warns of: agents, and code that they may have written, where no container holds them."""
+"""Warn in a plan of agents, and of code that they may have written, where no container confines them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AGENTS_RESULTS = ("builder-result", "reviewer-result")
 
 
 def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
-    """A sentence for each step that runs, where no container holds it, an agent or what one may have written."""
+    """Yield a sentence for each step that runs an agent, or code that one may have written, in no container."""
     steps = [step for step in steps if step.condition != "false"]
     groups = [f"{step.path}." for step in steps if step.kind in {"repeat", "parallel"}]
     writers = [step for step in steps if step.ways and _may_write(step)]
@@ -32,7 +32,7 @@ def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
             yield f"{name} will be `unavailable`: `isolation: required`, and a command on the VM could forge its result"
         outside = [way for way in step.ways if way.place is not Place.CONTAINER]
         yield from (_unheld(name, way) for way in outside if any(flag in way.command for flag in _NO_SANDBOX))
-        # The plan says beside the step where it goes only if its container is unavailable.
+        # The plan shows a container's fallback beside its step.
         if step.ways[0].place is Place.CONTAINER:
             continue
         where = " or ".join(dict.fromkeys(_where(way) for way in outside))
@@ -51,11 +51,11 @@ def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
         ]
         if before:
             who = ", ".join(dict.fromkeys(_without_legs(writer.path) for writer in before))
-            yield f"{name} runs {where}, in no container, what {who} may have written{at_hand}"
+            yield f"{name} runs {where}, in no container, code that {who} may have written{at_hand}"
 
 
 def _may_write(step: PlannedStep) -> bool:
-    """Say whether a step may put code into the workspace that nobody has looked at."""
+    """Say whether a step may write code into the workspace that no person has reviewed."""
     body = step.step.body
     assert isinstance(body, Run)
     container = body.where.container
@@ -71,18 +71,18 @@ def _is_agent(step: PlannedStep) -> bool:
 
 
 def _engine_at_hand(way: Way, steps: Sequence[PlannedStep]) -> str:
-    """Warn where a step is of the user who makes the run's containers there, and so may use the engine."""
+    """Say that a step runs as the user who creates the run's containers there, so that it may use the engine."""
     makes_containers = any(
         other.place is Place.CONTAINER and other.host == way.host for step in steps for other in step.ways
     )
     if not makes_containers:
         return ""
     who = "you" if way.host == "localhost" else way.host.partition("@")[0]
-    return f", with the engine's socket at hand: {who} may use it, and that is as good as root there"
+    return f", where {who} may use Docker (so: as root)"
 
 
 def _unheld(name: str, way: Way) -> str:
-    return f"{name} switches off the agent's own sandbox {_where(way)}, where no container holds it: nothing does"
+    return f"{name} switches off the agent's own sandbox {_where(way)}, in no container: nothing confines the agent"
 
 
 def _where(way: Way) -> str:

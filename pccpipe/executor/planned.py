@@ -20,7 +20,7 @@ class PlannedContainer(Struct, frozen=True):
 
 
 class Way(Struct, frozen=True):
-    """A place where a run step would be tried, and what it would run there."""
+    """A place where a run step would run, and its command there."""
 
     place: Place
     host: str
@@ -35,7 +35,7 @@ class Way(Struct, frozen=True):
 
 class PlannedStep(Struct, frozen=True):
     path: str
-    """As the run will name it, but for the rounds of a `repeat`."""
+    """As the run will name it, without the rounds of a `repeat`."""
     depth: int
     kind: str
     step: Step
@@ -45,10 +45,10 @@ class PlannedStep(Struct, frozen=True):
     timeout: str | None
     """Seconds as a number, or the expression."""
     does: str = ""
-    """What an action or a group does, in words: paths, rounds, how many at once."""
+    """The action or the group in words: paths, rounds, how many steps at once."""
     asked: Place | None = None
     ways: tuple[Way, ...] = ()
-    """Of a run step: the first place, then its fallback if it may take it."""
+    """Of a run step: its first place, then its fallback if that is allowed."""
     result: str | None = None
     unattested: bool = False
     """A command on the VM could forge its result."""
@@ -61,4 +61,4 @@ class Plan(Struct, frozen=True):
     steps: tuple[PlannedStep, ...]
     warnings: tuple[str, ...]
     upstreams: Mapping[str, str]
-    """Of each secret that stays here, the base URL of the API that it is the key to."""
+    """The base URL of the API of each secret that stays on the controller, by the secret's name."""

@@ -1,4 +1,4 @@
-"""Looks, before a group of steps begins, where its agents will run."""
+"""Find out where the agents of a group will run, before the group begins."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pccpipe.spec.model import Host, Parallel, Repeat, Run, Step
 
 
 def expected_levels(context: RunContext, steps: Sequence[Step], position: Position) -> list[Level]:
-    """Say where the agents of a group will run, by what is unavailable before its first step.
+    """Return the isolation that the agents of a group will have, from the places that are available now.
 
-    Asked before that, because later an agent could make a place unavailable. A run that is exposed already has
-    nothing left to lose, and is not asked.
+    The places are probed before the first step, because an agent could make one unavailable later. In a run that is
+    exposed already, none is probed.
     """
     levels: list[Level] = []
     if context.exposure.is_exposed:
         return levels
-    # Once each, and not for each leg of a matrix: a VM that does not answer takes its time to say so.
+    # Each place is probed once, not for each leg of a matrix: a VM that does not answer takes seconds.
     missing: dict[tuple[Place, str], bool] = {}
     for body in _runs_in(steps):
         place, where = first_way(context.project.isolation_mode, body)
@@ -49,7 +49,7 @@ def _is_missing(context: RunContext, place: Place, where: Host, position: Positi
     except Unavailable:
         return True
     except PccpipeError:
-        # It can't be known yet, as an image that is named by the round; the step says so when its turn comes.
+        # It is not known yet, as with an image that the round names; the step reports an error in its turn.
         return False
     return False
 

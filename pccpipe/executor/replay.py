@@ -1,8 +1,8 @@
-"""What a run had done before the process that ran it was killed: from its events, turn by turn.
+"""Replay what a run did before its process was killed, turn by turn, from its events.
 
-A resumed run walks its pipeline from the beginning, as the first process did. Each turn of a step takes what the events
-say of it instead of doing it again; where they end, the walk goes on by itself. So there is one walk, and no second
-description of a run's position that could disagree with the record.
+A resumed run walks its pipeline from the beginning, as the first process did. Each turn of a step consumes its recorded
+events instead of doing the work again; after the last of them, the walk continues with new work. So there is one walk,
+and no second description of a run's position that could contradict the record.
 """
 
 from __future__ import annotations
@@ -49,48 +49,48 @@ from pccpipe.values import Json
 
 _NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
 LEAST_TIME = 10.0
-"""Seconds that a step has at least after a resume: its end may be there already, to be read."""
+"""Seconds that a step has at least after a resume, to read the end of a command that is already over."""
 
 H = TypeVar("H")
 
 
 class Turn(Struct):
-    """One turn of a step: what was noted of it and not yet taken. Empty if the turn is a new one."""
+    """One turn of a step, with its recorded events that the walk has not consumed. A new turn has none."""
 
     recorded: deque[Happening] = field(default_factory=deque)
     began_at: float | None = None
     """Seconds since the epoch."""
     ended: StepEnded | None = None
     is_input_requested: bool = False
-    """Its agent's request for help is noted."""
+    """The record has its agent's request for input."""
     answers: dict[str, Json] = field(default_factory=dict)
     given: list[SecretsGiven] = field(default_factory=list)
     used: ModelUsed | None = None
     is_reopened: bool = False
-    """Its last command is over, and its place could not be used then; there is to be another one."""
+    """Its last command is over, and its place became unusable: it gets another command."""
     due: deque[float] = field(default_factory=deque)
-    """When each next try was due, in seconds since the epoch."""
+    """The time of each next attempt, in seconds since the epoch."""
     is_past: bool = False
-    """The group around went on after it: to its next try, or its next round."""
+    """The group around it continued with its next attempt, or its next round."""
 
     def peek(self, kind: type[H]) -> H | None:
-        """What was noted next, if it is of that kind."""
+        """Return the next recorded event if it is of that kind; it stays."""
         head = self.recorded[0] if self.recorded else None
         return head if isinstance(head, kind) else None
 
     def consume(self, kind: type[H]) -> H | None:
-        """The same, taken away."""
+        """Return the next recorded event if it is of that kind, and remove it."""
         found = self.peek(kind)
         if found is not None:
             self.recorded.popleft()
         return found
 
     def all_of(self, kind: type[H]) -> list[H]:
-        """All of that kind that is noted, in order; it stays."""
+        """Return all recorded events of that kind, in order; they stay."""
         return [recorded for recorded in self.recorded if isinstance(recorded, kind)]
 
     def reopen(self) -> None:
-        """The run was stopped because of this turn: what was unavailable is tried again, with its whole time."""
+        """Reopen a turn that stopped the run: the unavailable place is tried again, with the step's whole time."""
         self.ended = None
         began = False
         while self.recorded and isinstance(self.recorded[-1], _NEVER_BEGAN):
@@ -103,7 +103,7 @@ class Turn(Struct):
 
     @property
     def attempts(self) -> int:
-        """How many attempts a run step that has ended made."""
+        """Return the number of attempts of a run step that has ended."""
         numbered = (TargetUnavailable, MayHaveBegun, CommandStarted, StepRetrying)
         least = 1 if self.recorded else 0
         most = max((recorded.attempt for recorded in self.recorded if isinstance(recorded, numbered)), default=least)
@@ -112,56 +112,56 @@ class Turn(Struct):
 
 
 class Replay:
-    """Hands out the turns of each step in the order in which they came. Safe from many threads."""
+    """The recorded turns of each step, handed out in their order. Safe from many threads."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._lock = threading.Lock()
         self._turns: dict[str, deque[Turn]] = {}
         self.began_at: float | None = None
-        """When the run began, in seconds since the epoch; None for a run that begins now."""
+        """The time when the run began, in seconds since the epoch; None for a run that begins now."""
         self.always: AlwaysStarted | None = None
         self.cancelled_by: str | None = None
         self.places: set[Place] = set()
-        """Where commands have begun: something of them may still be there."""
+        """Places where commands began: processes or files of them may still be there."""
         self.used: set[Place] = set()
-        """Which places other than this machine the run has had."""
+        """Places, besides this machine, that the run has used."""
         self.changed_images: set[str] = set()
-        """Of which it was said that they are not what `provision` left."""
+        """Images for which the run warned that they differ from those of `provision`."""
         self.login_began = False
-        """Whether a command began on the VM as the account that owns pccpipe's files there."""
+        """Whether a command began on the VM as the login, which owns pccpipe's files there."""
         self.exposure = Exposure()
         self.tells_agents = False
-        """Whether the record says of each agent that it may begin before it does."""
+        """Whether the record has `may_have_begun` for each agent before it begins."""
         self._waiting_since: float | None = None
         self._uploading: set[str] = set()
-        """Uploads of which nothing says yet whether they reached the VM."""
+        """Uploads that may or may not have reached the VM."""
         self._pools: dict[str, Pool] = {}
         self._model_used: dict[int, tuple[Turn, ModelUsed]] = {}
         for event in events:
             self._apply(event)
         self.used |= self.exposure.places
         self.was_paused = self._waiting_since is not None
-        """Whether it was stopped, or waited for a person, without a process."""
-        self._go_on(time.time())
+        """Whether it was stopped, or waited for a person, with no process."""
+        self._continue_run(time.time())
 
     @property
     def is_empty(self) -> bool:
-        """Whether the run begins now."""
+        """Say whether the run begins now."""
         return self.began_at is None
 
     def knows(self, path: str) -> bool:
-        """Whether a turn of the step was noted that is not yet handed out."""
+        """Say whether the record has a turn of the step that was not handed out."""
         with self._lock:
             return bool(self._turns.get(path))
 
     def next_turn(self, path: str) -> Turn:
-        """The next turn of the step: as noted, or a new one."""
+        """Return the next turn of the step: the recorded one, or a new one."""
         with self._lock:
             turns = self._turns.get(path)
             return turns.popleft() if turns else Turn()
 
     def pool(self, path: str, limit: int | None) -> Pool:
-        """The budget that all turns of a step share; each leg of a matrix has its own."""
+        """Return the budget that all turns of a step share; each leg of a matrix has its own."""
         step = rounds_left_out(path)
         with self._lock:
             if step not in self._pools:
@@ -203,7 +203,7 @@ class Replay:
             case RunQueued() | ActionDone(action="upload", facts={"method": "tar"}):
                 self.used.add(Place.VM)
             case RoundStarted() | StepRetrying() as again:
-                self._pass_by(again.step)
+                self._continue_group(again.step)
                 self._open(again.step).recorded.append(again)
                 if isinstance(again, StepRetrying):
                     self._open(again.step).due.append(event.time + again.wait)
@@ -219,7 +219,7 @@ class Replay:
                 self._waiting_since = event.time
                 self._reopen()
             case RunResumed():
-                self._go_on(event.time)
+                self._continue_run(event.time)
                 for turns in self._turns.values():
                     if not turns[-1].ended and turns[-1].began_at is None:
                         turns[-1].began_at = event.time
@@ -239,17 +239,17 @@ class Replay:
             case _:
                 pass
 
-    def _go_on(self, at: float) -> None:
-        """Another process goes on with the run, from what was noted up to here."""
+    def _continue_run(self, at: float) -> None:
+        """Continue the run with another process, from the events so far."""
         if self._uploading:
-            # The process before was killed in it, and had the VM then, or was on its way there.
+            # The earlier process was killed in an upload, so it may have reached the VM.
             self.used.add(Place.VM)
         if self.exposure.is_exposed and self.always is None:
-            self._reopen()  # the process before may have been killed when it was about to stop the run
-        self._leave_out_waiting(at)
+            self._reopen()  # the earlier process may have been killed just before it stopped the run
+        self._shift_by_wait(at)
 
-    def _leave_out_waiting(self, until: float) -> None:
-        """What waits for a person has no less time for that: it is as if it had begun later."""
+    def _shift_by_wait(self, until: float) -> None:
+        """Add the time that the run waited for a person to the start of each turn under way: it does not count."""
         if self._waiting_since is None or self.began_at is None:
             return
         waited = until - self._waiting_since
@@ -260,7 +260,7 @@ class Replay:
                 turns[-1].began_at += waited
 
     def _reopen(self) -> None:
-        """Try again what ended the run, and what was under way beside it; not what the run went on without."""
+        """Reopen the turns that ended the run, and those under way beside them; not those that the run ignored."""
         stopped = [path for path, turns in self._turns.items() if self._may_reopen(path, turns[-1])]
         for path in stopped:
             self._turns[path][-1].reopen()
@@ -278,14 +278,14 @@ class Replay:
             above = parent(above)
         return True
 
-    def _pass_by(self, group: str) -> None:
-        """A group goes on to its next try or round: what ended in it is no longer what it ends by."""
+    def _continue_group(self, group: str) -> None:
+        """Note that a group continues with its next attempt or round: turns that ended in it no longer decide."""
         for path, turns in self._turns.items():
             if path.startswith((f"{group}.", f"{group}[")) and turns[-1].ended:
                 turns[-1].is_past = True
 
     def _open(self, step: str) -> Turn:
-        """The turn that has not ended, or one more."""
+        """Return the turn that has not ended, or add one."""
         turns = self._turns.setdefault(step, deque())
         if not turns or turns[-1].ended:
             turns.append(Turn())
@@ -293,7 +293,7 @@ class Replay:
 
 
 def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadline:
-    """The deadline of something that may take so many seconds from when it began; None: it begins now."""
+    """Return the deadline of a step or pipeline that may take `seconds` from `began_at` on; None: from now on."""
     gone = time.time() - began_at if began_at is not None else 0.0
     # A clock that was set back must not give more time than there is.
     left = seconds if began_at is None else min(seconds, max(seconds - gone, LEAST_TIME))

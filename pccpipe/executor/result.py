@@ -1,4 +1,4 @@
-"""A step's result: the bytes that it left, made into JSON that its schema holds for, or a message that says why not."""
+"""Read a step's result: check its path, mask it, parse it as JSON and validate it against its schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN_ERRORS = limits.RESULT_ERRORS.most - 1
 
 
 def result_target(path: str, run_dir: Path) -> Path:
-    """Where `result: path:` leads in the run's folder. Raises ResultError if no file of its own can be there."""
+    """Return the file of `result: path:` in the run's folder. Raises ResultError if it cannot be a file of its own."""
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\0" in path:
         raise ResultError(f"the result's path {path!r} must be a relative path without `..`")
@@ -44,9 +44,9 @@ def result_target(path: str, run_dir: Path) -> Path:
 
 
 def masked_result(data: bytes, name: str, masker: Masker) -> tuple[bytes, bool]:
-    """The bytes of a result as they may be kept, and whether there was a secret in them.
+    """Mask the secrets in the bytes of a result; return them, and whether they had a secret.
 
-    Looked for in the bytes, and in what they say as JSON: `\\u0073k-...` is a key as well.
+    Secrets are searched in the bytes, and in the values that they have as JSON: `\\u0073k-...` is a key as well.
     """
     masked = masker.data(data)
     if masked != data:
@@ -61,7 +61,7 @@ def masked_result(data: bytes, name: str, masker: Masker) -> tuple[bytes, bool]:
 
 
 def parse_result(data: bytes, name: str, schema: Mapping[str, object] | None) -> Json:
-    """The JSON in `data`, checked. Raises ResultError with the place in the JSON and what is wrong there."""
+    """Parse and validate the JSON in `data`. Raises ResultError, which names the place in the JSON and the error."""
     if not data.strip():
         raise ResultError(f"{name} is empty")
     try:
@@ -77,11 +77,11 @@ def parse_result(data: bytes, name: str, schema: Mapping[str, object] | None) ->
 
 
 _SAID = 200
-"""Characters of a text in place of a result that its message quotes."""
+"""Characters that a message quotes of a text that is not JSON."""
 
 
 def _prose(data: bytes, name: str) -> str:
-    """The sentence for a text that is not even meant as JSON, as an agent's answer in prose; empty for broken JSON."""
+    """Return the sentence for an agent's answer in prose; empty for text that looks like JSON."""
     text = data[: 8 * _SAID].decode("utf-8", "ignore").strip()
     if not text[:1].isalpha() or text.startswith(("true", "false", "null", "NaN", "Infinity")):
         return ""
@@ -105,24 +105,24 @@ def _check(value: Json, name: str, schema: Mapping[str, object]) -> None:
 
 
 def errors_apart(data: bytes) -> bytes:
-    """What `_errors` finds, for a value and a schema in one document."""
+    """Return the errors of a document that has a value and its schema, for a process of its own."""
     document = json.loads(data)
     return _errors(document["value"], document["schema"]).encode("utf-8", "replace")
 
 
 def _errors(value: Json, schema: Mapping[str, object]) -> str:
-    """The first errors of a value, in one sentence; empty if there are none."""
-    # Imported here: a pipeline without results need not pay for it (jsonschema: 56 ms).
+    """Return the first errors of a value in one sentence; empty if there are none."""
+    # Imported here, because jsonschema takes 56 ms, and most pipelines do not use it.
     from pccpipe.spec.bounded_schema import BoundedValidator
 
-    # Made one by one: each error has a copy of what is wrong in its message.
+    # Taken one by one, because the message of each error has a copy of the invalid value.
     errors = list(itertools.islice(BoundedValidator(dict(schema)).iter_errors(value), limits.RESULT_ERRORS.most))
     shown = "; ".join(f"{error.json_path}: {_shorten(error.message)}" for error in errors[:_SHOWN_ERRORS])
     return f"{shown} (and more)" if len(errors) > _SHOWN_ERRORS else shown
 
 
 _SLOW = frozenset({"pattern", "patternProperties", "uniqueItems", "format", "$ref"})
-"""Keys of a schema that may take time without end on a text or list that an agent chose."""
+"""Keys of a schema whose check may take unlimited time on a text or list that an agent chose."""
 
 
 def _may_take_long(schema: object) -> bool:

@@ -1,4 +1,4 @@
-"""Tries of a step: again after an outcome that its `retry:` names."""
+"""Retry a step after an outcome that its `retry:` names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def with_retries(
     turn: Turn,
     first: int = 1,
 ) -> StepOutcome:
-    """Call `attempt(number)` until its outcome is none to try again after, at most `retry.attempts` times.
+    """Call `attempt(number)` at most `retry.attempts` times, as long as `retry:` names the outcome.
 
-    A leak, or a workspace that may not go up, is none: a second try could only do the same. Nor is a place that was
-    waited for and stayed away.
+    A leak, or a workspace that must not be uploaded, is not retried: the next attempt would end in the same way. Nor is
+    a place that stayed unreachable after the step had waited for it.
     """
     last = first + retry.attempts - 1
     for number in range(first, last + 1):
@@ -33,7 +33,7 @@ def with_retries(
         if number == last or ended.outcome not in retry.outcomes or context.cancel.requested or ended.code in FINAL:
             break
         if earlier := turn.consume(StepRetrying):
-            # The rest of a wait that the process before did not end. A clock that was set back makes it no longer.
+            # Wait for the rest of an earlier process's wait. A clock that was set back must not prolong it.
             wait = min(earlier.wait, max(0.0, turn.due.popleft() - time.time()))
             if not _waited(context, position, wait):
                 break
@@ -50,5 +50,5 @@ def with_retries(
 
 
 def _waited(context: RunContext, position: Position, seconds: float) -> bool:
-    """Wait before the next try; say whether there is to be one."""
+    """Wait before the next attempt; return whether to make it."""
     return not (seconds and context.cancel.wait(seconds)) and not (position.deadline and position.deadline.passed)

@@ -1,4 +1,4 @@
-"""A run step at its place in the walk, and what its attempts ask of it."""
+"""Describe one turn of a run step: its places, whether it may fall back, its result."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from pccpipe.spec.model import Host, ResultSpec, Run, Step
 from pccpipe.target import ContainerSettings
 
 ACCEPT = (
-    "pccpipe doctor, then pccpipe resume {run}; or let it fall back all the same: "
-    "pccpipe resume {run} --accept-fallback {step}"
+    "pccpipe doctor, then pccpipe resume {run}; or allow the fallback: pccpipe resume {run} --accept-fallback {step}"
 )
 
 
@@ -48,22 +47,22 @@ class RunStep(Struct):
 
     @property
     def halt(self) -> Halt:
-        """When its attempts are to end: at the run's cancel, or at its deadline."""
+        """Return what ends its attempts: the run's cancel, or the step's deadline."""
         return Halt(self.context.cancel, self.position.deadline)
 
     @property
     def first(self) -> tuple[Place, Host]:
-        """Where it runs: at the place that it asks for, or where the project leads that."""
+        """Return the place where it runs first: the one that it asks for, or the one that the project leads that to."""
         return first_way(self.context.project.isolation_mode, self.body)
 
     def fallback_from(self, place: Place) -> tuple[Place, Host] | None:
-        """Where the step may go when `place` is unavailable."""
+        """Return the place that the step may fall back to when `place` is unavailable."""
         allowed = self.context.fallback_allowed
         return following_way(self.context.project.isolation_mode, self.body, place, allowed=allowed)
 
     @property
     def is_consented(self) -> bool:
-        """Say whether a person let it fall back, whatever ran before."""
+        """Say whether a person allowed it to fall back also after an agent's code."""
         return self.spec.id.partition("[")[0] in self.context.accepted_fallbacks
 
     @property
@@ -72,15 +71,15 @@ class RunStep(Struct):
 
     @property
     def forged_reads(self) -> tuple[str, ...]:
-        """Name the steps whose results it reads, and that could be forged."""
+        """Return the ids of the steps whose results it reads and a command on the VM could have forged."""
         return unattested_reads(self.position.scope, self.context.pipeline, self.spec, self.body)
 
     def is_unattested(self, place: Place) -> bool:
-        """Say whether its result could be forged: at its place, or by what it was made from."""
+        """Say whether a command on the VM could forge its result, at its place or in a result that it reads."""
         return is_unattested(self.context, self.body, place) or bool(self.forged_reads)
 
     def refuse_fallback(self, place: Place) -> Unavailable | None:
-        """Say why the step may no longer fall back to `place`; None: it may."""
+        """Return why the step may not fall back to `place`; None: it may."""
         if self.is_consented:
             return None
         level = level_of(place, agent=self.is_agent)
@@ -102,5 +101,5 @@ class RunStep(Struct):
         self.context.exposure.apply(event)
 
     def result_path(self, spec: ResultSpec, place: Place) -> str:
-        """Give where its result is kept in the run's folder."""
+        """Return the path of its result in the run's folder."""
         return spec.path.render(self.position.scope.on(place).names)

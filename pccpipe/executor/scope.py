@@ -1,4 +1,4 @@
-"""What expressions see: inputs, the latest run of each step, the round, the matrix, the run itself."""
+"""The scope of expressions: inputs, the latest turn of each step, the round, the matrix, the run itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pccpipe.values import Json
 
 
 class Answers(Mapping[str, object]):
-    """What a person has given a step's agent, by key. Agents choose the keys: what nobody gave is an empty value."""
+    """The answers that a step's agent got, by key. Agents choose the keys, so a missing one is an empty value."""
 
     def __init__(self, given: Mapping[str, Json]) -> None:
         self._given = given
@@ -35,19 +35,19 @@ class Answers(Mapping[str, object]):
 
 
 class StepView(Struct, frozen=True):
-    """The latest run of a step, as `steps.ID` in an expression."""
+    """The latest turn of a step, as `steps.ID` in an expression."""
 
     outcome: str = "not_run"
     exit_code: int | None = None
     result: object = field(default_factory=NoResult)
     last_result: object = field(default_factory=NoResult)
-    """The latest result that there was, also if the step was skipped or failed since."""
+    """The latest result, also if the step was skipped or failed after it."""
     answers: Answers = field(default_factory=lambda: Answers({}))
-    """All that a person has given the step's agent in this run."""
+    """All answers that the step's agent got in this run."""
     unattested: bool = False
     """A command on the VM could have forged the result."""
     read_log: Callable[[str], str] | None = None
-    """Gives the end of `output`, `stdout` or `stderr` from the log at home; None if no command ran."""
+    """Reads the end of `output`, `stdout` or `stderr` from the log; None if no command ran."""
 
     @property
     def succeeded(self) -> bool:
@@ -79,7 +79,7 @@ class RunView(Struct, frozen=True):
     id: str
     isolation_mode: str
     folder: str
-    """The run's folder on this machine, where its results, logs and `diff.patch` are."""
+    """The run's folder on this machine, with its results, logs and `diff.patch`."""
     status: str = "running"
     outcome: str = "running"
 
@@ -89,7 +89,7 @@ class ProjectView(Struct, frozen=True):
 
 
 class Scope(Struct, frozen=True):
-    """Immutable but for `steps` and `forged`; `steps` is the one table of latest runs that all scopes of a run share.
+    """The names of expressions at one position; immutable, but for `steps` and `forged`, which all scopes share.
 
     Assigning to a key of a dict is atomic, so steps of a `parallel` group may do it side by side.
     """
@@ -102,7 +102,7 @@ class Scope(Struct, frozen=True):
     matrix: Mapping[str, Json] | None = None
     target: str | None = None
     forged: list[str] = field(default_factory=list)
-    """The steps whose unattested results ended a loop, for all that comes after it; shared as `steps` is."""
+    """The ids of the steps whose unattested results ended a loop, for all steps after it; shared as `steps` is."""
 
     def in_round(self, number: int) -> Scope:
         return replace(self, iteration=number)
@@ -118,7 +118,7 @@ class Scope(Struct, frozen=True):
 
     @property
     def names(self) -> dict[str, object]:
-        """The names for an expression; what has no meaning here is left out, so that it is undefined."""
+        """Return the names for an expression; a name without a value at this position is undefined."""
         names: dict[str, object] = {
             "inputs": self.inputs,
             "run": self.run,

@@ -1,4 +1,4 @@
-"""What the secrets of a step are for its command: the values themselves, or tokens for the proxy in their place."""
+"""Give a step's secrets to its command: the values themselves, or tokens for the proxy in their place."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pccpipe.values import Json
 
 
 class TokenBudget:
-    """What one turn of a step may use of a model, over all of its attempts; each use is in the journal.
+    """The tokens that one turn of a step may use, over all of its attempts; each use is in the journal.
 
     Args:
         limit: the turn's `max_tokens`.
-        used: what an earlier process of the run has used in this turn.
-        pool: what is left for all turns.
+        used: the use of this turn in an earlier process of the run.
+        pool: the budget of all turns of the step.
     """
 
     def __init__(self, context: RunContext, path: str, limit: int | None, used: ModelUsed | None, pool: Pool) -> None:
@@ -80,7 +80,7 @@ class TokenBudget:
 
 
 class StepSecrets:
-    """The secrets of one attempt, until `close`, which ends its tokens."""
+    """The secrets of one attempt; `close` revokes its tokens."""
 
     def __init__(self, context: RunContext, modes: Mapping[str, Via], grant: Grant | None, budget: TokenBudget) -> None:
         self._context = context
@@ -92,7 +92,7 @@ class StepSecrets:
 
     @property
     def values(self) -> dict[str, str]:
-        """What the command gets, by variable."""
+        """Return the values or tokens that the command gets, by variable."""
         values = self._context.secrets
         return {name: values[name] if via is Via.DIRECT else self._tokens[name] for name, via in self._modes.items()}
 
@@ -102,17 +102,17 @@ class StepSecrets:
 
     @property
     def way_out(self) -> str:
-        """The token that lets it out of its container; empty if nothing does."""
+        """Return the token for connections out of its container; empty if it has none."""
         return self._tokens.get(EGRESS, "")
 
-    def take_up(self, given: SecretsGiven) -> None:
-        """Serve the tokens that an earlier process of the run has issued for the attempt."""
+    def restore(self, given: SecretsGiven) -> None:
+        """Serve the tokens that an earlier process of the run issued for the attempt."""
         if self._grant:
             known = {name: value for name, value in given.tokens.items() if isinstance(value, str)}
             self._context.proxy.know(self._grant, known, self._learn)
 
     def issue(self, path: str, attempt: int) -> None:
-        """Issue tokens for a command that is to begin, and note how its secrets reach it."""
+        """Issue tokens for a command before it begins, and record how its secrets reach it."""
         if self._grant:
             self._tokens = self._context.proxy.issue(self._grant)
             for token in self._tokens.values():
@@ -133,7 +133,7 @@ class StepSecrets:
         return ended
 
     def close(self) -> None:
-        """Idempotent."""
+        """Revoke the tokens, and stop masking them. Idempotent."""
         if self._grant:
             self._context.proxy.end(self._grant)
         masked, self._masked = self._masked, []
@@ -145,7 +145,7 @@ class StepSecrets:
 
 
 def budget_of(context: RunContext, position: Position, path: str, body: Run, turn: Turn) -> TokenBudget:
-    """Raises ExpressionError, PccpipeError."""
+    """Return the budget of a step's turn. Raises ExpressionError, PccpipeError."""
     names = position.scope.names
     pool = context.replay.pool(path, whole_number_of(body.budget, names, "budget"))
     return TokenBudget(context, path, whole_number_of(body.max_tokens, names, "max_tokens"), turn.used, pool)
@@ -154,7 +154,7 @@ def budget_of(context: RunContext, position: Position, path: str, body: Run, tur
 def step_secrets(
     context: RunContext, position: Position, body: Run, where: Host, place: Place, budget: TokenBudget
 ) -> StepSecrets:
-    """What an attempt at a place is to get; nothing is issued yet. Raises ExpressionError, UsageError."""
+    """Return the secrets of an attempt at a place, before tokens are issued. Raises ExpressionError, UsageError."""
     declared = {name: context.pipeline.secrets[name] for name in body.secrets}
     names = position.scope.on(place.value).names
     apis = tuple(

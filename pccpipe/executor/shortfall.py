@@ -1,4 +1,4 @@
-"""What a container lacks of what was asked: engines discard limits that their kernel lacks, without an error."""
+"""Compare a container with its settings: engines discard limits that their kernel lacks, without an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pccpipe.target import ContainerSettings, Isolation
 
 
 def shortfalls(asked: ContainerSettings, had: Isolation) -> Iterator[str]:
-    """Each way in which a container is less isolated than it was asked to be."""
+    """Yield each way in which a container has less isolation than requested."""
     for name, wanted, given in (
         ("memory", asked.memory, had.memory),
         ("cpus", asked.cpus, had.cpus),
@@ -20,14 +20,14 @@ def shortfalls(asked: ContainerSettings, had: Isolation) -> Iterator[str]:
         if chosen is not None and got != chosen:
             yield f"{name} {got or 'unknown'} instead of {chosen}"
     if asked.read_only_workspace and not had.read_only_workspace:
-        yield "a workspace that can be written"
+        yield "a writable workspace"
     if asked.read_only_root and not had.read_only_root:
-        yield "a root file system that can be written"
+        yield "a writable root file system"
     if more := [name for name in had.capabilities or () if name not in asked.capabilities]:
-        yield f"the capabilities {', '.join(more)}"
+        yield f"capabilities {', '.join(more)}"
     if not asked.new_privileges and "no-new-privileges" not in had.security:
-        yield "no no-new-privileges"
+        yield "no `no-new-privileges`"
     if asked.seccomp and "seccomp=none" in had.security:
-        yield "no filter of system calls: this engine has none"
+        yield "no filter of system calls (this engine has none)"
     if others := [name for name in had.shared if name != "network" or asked.network != "host"]:
-        yield f"the host's own {', '.join(others)}"
+        yield f"the host's {', '.join(others)}"

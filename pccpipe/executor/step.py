@@ -1,8 +1,8 @@
-"""One run step: its places in turn, its attempts at each, and what came of them.
+"""Run one step: at its place, then at its fallback, with the attempts of `retry:` at each.
 
-The rule that everything here serves: a step goes on to its fallback only when `Target.start` (or what must come before
-it) raised `Unavailable`, which says that the command certainly never began, for a reason that is the place's own state,
-and before code of an agent could have caused it. No text, no exit code, no log is looked at for that.
+A step falls back only if `Target.start`, or a call before it, raised `Unavailable`: the command certainly never began.
+The reason must be the state of the place itself, and no agent's code may have been able to cause it. No text, exit code
+or log decides that.
 """
 
 from __future__ import annotations
@@ -119,5 +119,5 @@ def _secrets_of(step: RunStep, number: int, place: Place, where: Host) -> StepSe
     secrets = step_secrets(step.context, step.position, step.body, where, place, step.budget)
     for given in step.turn.given:
         if given.attempt == number:
-            secrets.take_up(given)
+            secrets.restore(given)
     return secrets

@@ -1,4 +1,4 @@
-"""Waits for a place that the run has used and that is away: sshd restarts within a second, dockerd within ten."""
+"""Wait for a place that the run has used and that is unreachable: sshd restarts in a second, dockerd in ten."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from pccpipe.record.events import Warned
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds in which a call that broke half way is made again at a place that the run has not used, and for which a step
-waits at least for one that it has, however long others waited for it before.
+"""Seconds in which a broken call is retried at a place that the run has not used. A step waits at least as long for a
+place that the run has used, however long other steps waited before.
 """
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
 WARN_AFTER = 10.0
-"""Seconds after which the run says for what it waits."""
+"""Seconds after which the run warns that it waits."""
 
 
 class Wait(Struct, frozen=True):
-    """How long a step waits for a place.
+    """The limits of a step's wait for a place.
 
     Attributes:
-        place: of the command, or of the copy that an action works on.
+        place: of the command, or of the copy that an action changes.
         path: of the step.
-        deadline: of the step; it waits no longer than that.
-        in_doubt: says whether its command may have begun there already, and such a reason keeps that from being known.
-        consented: a person let the step fall back, so it does not wait for long.
+        deadline: of the step, and of the wait.
+        in_doubt: says whether the command may already run there, and the reason hides whether it does.
+        consented: whether a person allowed the fallback, which makes the wait short.
     """
 
     place: Place
@@ -45,14 +45,14 @@ class Wait(Struct, frozen=True):
 
 
 def is_away(context: RunContext, reason: Reason | None) -> bool:
-    """Say whether this is the reason of a place that the run has used, and that may be back in a moment."""
+    """Say whether the reason is of a place that the run has used and that may soon be back."""
     if reason in ENGINE_AWAY:
         return Place.CONTAINER in context.used
     return reason in VM_AWAY and (context.targets.had_vm or bool(context.used - {Place.LOCAL}))
 
 
 def wait_for_place(context: RunContext, wait: Wait, do: Callable[[], T]) -> T:
-    """Do what may be done twice; again while the place is away, if this run has used it, up to `lost_after`.
+    """Call `do`, which may be called twice; retry up to `lost_after` while a place that the run has used is away.
 
     A place that was never used is not waited for: a wrong address is an error at once. Raises `Unavailable`.
     """
@@ -62,15 +62,15 @@ def wait_for_place(context: RunContext, wait: Wait, do: Callable[[], T]) -> T:
     while True:
         try:
             done = do()
-        except Unavailable as no:
-            until = _until(context, wait, no, began)
+        except Unavailable as error:
+            until = _until(context, wait, error, began)
             now = time.monotonic()
             if now + pause > until:
                 raise
             if not warned and now - began > WARN_AFTER:
                 warned = True
-                words = f"{no.words} ({no.reason}); waiting for it, {until - now:.0f} s more at most"
-                context.journal.append(Warned(f"{words}; fix: {no.hint}" if no.hint else words, wait.path))
+                words = f"{error.words} ({error.reason}); waiting for it for up to {until - now:.0f} s"
+                context.journal.append(Warned(f"{words}; fix: {error.hint}" if error.hint else words, wait.path))
             if context.cancel.wait(pause):
                 raise
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -80,13 +80,13 @@ def wait_for_place(context: RunContext, wait: Wait, do: Callable[[], T]) -> T:
             return done
 
 
-def _until(context: RunContext, wait: Wait, no: Unavailable, began: float) -> float:
-    """Until when it is tried again, on the monotonic clock."""
-    away = is_away(context, no.reason) or wait.in_doubt(no.reason)
+def _until(context: RunContext, wait: Wait, error: Unavailable, began: float) -> float:
+    """Return the end of the retries, on the monotonic clock."""
+    away = is_away(context, error.reason) or wait.in_doubt(error.reason)
     until = 0.0
     if away and not wait.consented:
         lost_after = context.project.lost_after
         until = max(context.absence.since(time.monotonic()) + lost_after, began + min(PATIENCE, lost_after))
-    elif away or isinstance(no, Broken):
+    elif away or isinstance(error, Broken):
         until = began + PATIENCE
     return min(until, wait.deadline.at) if wait.deadline else until

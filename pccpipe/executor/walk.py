@@ -1,4 +1,4 @@
-"""The walk through a pipeline's steps: order, condition, matrix, repeat, parallel. Each end goes to the journal."""
+"""Walk through the steps of a pipeline: order, conditions, matrix, repeat, parallel. Record the end of each."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Walk(Struct, frozen=True):
     context: RunContext
 
     def sequence(self, steps: Sequence[Step], position: Position) -> StepOutcome:
-        """Steps in order, up to the first that does not pass."""
+        """Run steps in order, up to the first that does not pass."""
         for step in steps:
             earlier_end = self._end_before(step, position)
             ended = earlier_end or self.step(step, position)
@@ -61,16 +61,17 @@ class Walk(Struct, frozen=True):
         return StepOutcome(Outcome.SUCCEEDED)
 
     def _end_before(self, step: Step, position: Position) -> StepOutcome | None:
-        """Why a step's turn does not come any more. What it had begun before is brought to its end all the same.
+        """Return the outcome that ends the sequence before a step; None: the step has its turn.
 
-        Raises `LeftOpen`: who goes on with the run has that turn, also of a step on this machine.
+        A turn that an earlier process began is always finished. Raises `LeftOpen` for a fenced run: the process that
+        resumes it has that turn, also of a step on this machine.
         """
         if self.context.targets.fenced and not position.always:
             raise LeftOpen(self.context.targets.fenced)
         if self.context.replay.knows(position.path_of(step.id)):
             return None
         if self.context.replay.always and not position.always:
-            # The process that was killed was at the `always:` steps: the others were over, and how is noted.
+            # The killed process was at the `always:` steps: the record has the end of the others.
             over = self.context.replay.always
             return StepOutcome(over.outcome, fails_as=over.status, message=over.outcome.value)
         if self.context.cancel.requested:
@@ -80,11 +81,11 @@ class Walk(Struct, frozen=True):
         return None
 
     def step(self, step: Step, position: Position) -> StepOutcome:
-        """One step with its condition and its matrix; its end is in the journal and in the scope."""
+        """Run one step with its condition and its matrix; record its end, and put it into the scope."""
         return self._until_answered(position, lambda: self._turn(step, position))
 
     def _until_answered(self, position: Position, take_turn: Callable[[], StepOutcome]) -> StepOutcome:
-        """A step whose agent was helped has another take_turn; in a `repeat`, that is the next round."""
+        """Give a step another turn while its agent gets answers; in a `repeat`, the next round is that turn."""
         ended = take_turn()
         while ended.input is InputState.GIVEN and not position.in_round:
             ended = take_turn()
@@ -117,7 +118,7 @@ class Walk(Struct, frozen=True):
         return deadline_since(turn.began_at, seconds, f"step {step.id}").nearest(position.deadline)
 
     def _replayed(self, step: Step, turn: Turn, ended: StepEnded) -> StepOutcome:
-        """The end of a step that an earlier process brought to its end."""
+        """Return the outcome of a step that ended in an earlier process."""
         if isinstance(step.body, Run):
             self.context.serials.skip(step.id, turn.attempts)
         logs = None
@@ -139,7 +140,7 @@ class Walk(Struct, frozen=True):
         )
 
     def _leg(self, step: Step, position: Position, turn: Turn) -> StepOutcome:
-        """The step's body, once; for a matrix, with the leg's values in scope."""
+        """Run the step's body once; a leg of a matrix has its values in scope."""
         path = position.path_of(step.id)
         kind, asked = _describe(step)
         self.context.record_once(turn, StepStarted(path, kind, asked, step.name, position.always))
@@ -148,7 +149,7 @@ class Walk(Struct, frozen=True):
             case Run():
                 ended = run_step(self.context, position, step, body, turn)
             case Upload() | Download() | Diff() | Remove() | Build():
-                # Each does all of its work again, and gets the same.
+                # A resume repeats an action as a whole, with the same result.
                 ended = run_action(self.context, position, step, body)
             case Repeat():
                 ended = self._retried(
@@ -180,7 +181,7 @@ class Walk(Struct, frozen=True):
             if ended.input is InputState.WANTED:
                 return ended
             if ended.input is InputState.GIVEN:
-                # Nothing was finished for others to judge: the next round is this one's second try.
+                # The round finished no work that others could judge, so it does not count: one more round follows.
                 rounds += 1
                 continue
             if ended.outcome is not Outcome.SUCCEEDED:
@@ -225,7 +226,7 @@ class Walk(Struct, frozen=True):
     def _side_by_side(
         self, jobs: Sequence[tuple[Step, Callable[[], StepOutcome]]], position: Position, at_once: int
     ) -> StepOutcome:
-        """Run all jobs to their ends, `at_once` side by side; the first in order that did not pass decides."""
+        """Run all jobs to their ends, `at_once` in parallel; the first in order that did not pass decides."""
 
         def unless_over(job: tuple[Step, Callable[[], StepOutcome]]) -> StepOutcome:
             step, run = job
@@ -250,7 +251,7 @@ class Walk(Struct, frozen=True):
     def _goes_on(self, step: Step, ended: StepOutcome) -> bool:
         if ended.outcome in PASSING or ended.ignored:
             return True
-        # A place of the run stays away, is another run's, or has processes left: the run stops and keeps what it has.
+        # A place of the run is unreachable, taken by another run, or has processes left: the run stops here.
         stops = ended.outcome is Outcome.UNAVAILABLE and (
             ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(self.context, ended.reason)
         )
@@ -258,7 +259,7 @@ class Walk(Struct, frozen=True):
 
     def _end(self, step: Step, position: Position, turn: Turn, ended: StepOutcome, began: float) -> StepOutcome:
         if ended.input is InputState.WANTED:
-            return ended  # a group that is not over
+            return ended  # the group around it has not ended
         fenced = self.context.targets.fenced
         if fenced and not turn.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
             raise LeftOpen(fenced)
@@ -287,14 +288,14 @@ class Walk(Struct, frozen=True):
         return ended
 
     def _with_input_request(self, step: Step, position: Position, turn: Turn, ended: StepOutcome) -> StepOutcome:
-        """The end of a step whose agent may have asked a person for help."""
+        """Return the end of a step whose agent may have asked a person for input."""
         path = position.path_of(step.id)
         if ended.outcome is not Outcome.SUCCEEDED or self.context.cancel.requested:
             return ended
-        plea = unmarked_request(ended.result)
-        if plea and not turn.ended:
+        request = unmarked_request(ended.result)
+        if request and not turn.ended:
             self.context.journal.append(
-                Warned(f"its agent asks for something without saying how to give it: {plea}", path)
+                Warned(f"its agent asks for input without the marks of a request: {request}", path)
             )
         wanted = requested_input(ended.result)
         if wanted is None:
@@ -303,7 +304,7 @@ class Walk(Struct, frozen=True):
             self.context.journal.append(InputAsked(path, wanted.tried, wanted.needed, wanted.inputs))
         if any(key not in turn.answers for key in wanted.inputs):
             return replace(ended, input=InputState.WANTED, message=f"{path} needs {wanted.needed}")
-        # A leg of a matrix is `unit[node=20]`, and known to expressions as `unit`.
+        # Expressions know a leg of a matrix, such as `unit[node=20]`, as `unit`.
         name = step.id.partition("[")[0]
         view = position.scope.steps[name]
         position.scope.steps[name] = replace(view, answers=view.answers.with_more(turn.answers))
@@ -311,7 +312,7 @@ class Walk(Struct, frozen=True):
 
 
 def _has_inner(step: Step) -> bool:
-    """Whether a step has turns of other steps inside; those are walked through also when it has ended."""
+    """Say whether a step has turns of other steps inside; a replay walks through those also when it has ended."""
     return bool(step.matrix) or isinstance(step.body, Repeat | Parallel)
 
 
@@ -334,7 +335,7 @@ def _describe(step: Step) -> tuple[str, Place | None]:
 
 
 def _view(ended: StepOutcome, before: StepView) -> StepView:
-    # A result counts only if the step succeeded; the file of a failed one is in the run's folder for people.
+    # Expressions see a result only if its step succeeded; people find that of a failed one in the run's folder.
     has_result = ended.outcome is Outcome.SUCCEEDED and ended.result_path
     result = lenient(ended.result) if has_result else NoResult()
     last = before.last_result if isinstance(result, NoResult) else result

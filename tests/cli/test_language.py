@@ -181,7 +181,7 @@ def test_what_a_script_leaves_in_the_background_is_ended_and_said(folder: Folder
         """,
     )
     for step in ("server", "daemon"):
-        assert f"{step}: processes that it left in the background were ended" in out
+        assert f"{step}: its background processes were stopped" in out
     assert "quick: processes" not in out
     assert subprocess.run(["pgrep", "-f", "^sleep 61$"], capture_output=True, check=False).returncode == 1
 

@@ -224,7 +224,7 @@ def test_a_person_may_let_a_stopped_run_fall_back(tmp_path: Path, fresh_vm: VM, 
     done = control.do("resume", ran.record.name, "--accept-fallback", "test")
     assert done.returncode == 0, done.stdout + done.stderr
     assert proof.exists(), "a person asked for it"
-    assert "let it fall back all the same" not in done.stdout, "it did"
+    assert "allow the fallback" not in done.stdout, "it did"
     assert "accepted:  fallback of test" in control.do("show", ran.record.name).stdout
     assert ran.state["accepted_fallbacks"] == ["test"]
     assert ran.state["downgraded"]

@@ -1,4 +1,4 @@
-"""Plays a pipeline against scripted targets and a workspace that only takes notes."""
+"""Play a pipeline with scripted targets and a workspace that only records its calls."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Notes:
 
 @dataclass
 class NotedWorkspace:
-    """Does nothing, and keeps what it was asked."""
+    """A workspace that does nothing and records its calls."""
 
     local_folder: Path
     calls: list[str] = field(default_factory=list)
@@ -144,17 +144,17 @@ class Played:
 
     @property
     def state(self) -> RunState:
-        """The run's state after its last event."""
+        """Return the run's state after its last event."""
         return state_of([Event(1, 0.0, self.ending)])
 
     @property
     def ends(self) -> list[tuple[str, str]]:
-        """(path, outcome) of each step, in the order of their ends."""
+        """Return (path, outcome) of each step, in the order of their ends."""
         return [(end.step, end.outcome.value) for end in self.notes.of(StepEnded)]
 
     @property
     def order(self) -> list[str]:
-        """The steps whose commands began, in that order, with where they ran."""
+        """Return the steps whose commands began, in that order, with their places."""
         return [f"{event.step}@{event.had.place.value}" for event in self.notes.of(CommandStarted)]
 
     def end_of(self, path: str) -> StepEnded:
@@ -164,7 +164,7 @@ class Played:
 
 @dataclass
 class Stage:
-    """Where a rehearsal plays: `stage.play(yaml)`, after setting what is to be otherwise."""
+    """The settings of a rehearsal: change some, then `stage.play(yaml)`."""
 
     folder: Path
     script: Script = lambda command: Play()
@@ -197,7 +197,7 @@ class Stage:
         replay: Replay | None = None,
         **inputs: Json,
     ) -> Played:
-        """Play it; with notes, targets and past of a run that was killed, play its rest."""
+        """Play a pipeline; with the notes, targets and replay of a killed run, play the rest of it."""
         path = self.folder / "pipeline.yaml"
         path.write_text("version: 1\nname: rehearsal\n" + textwrap.dedent(text))
         pipeline = load_pipeline(path)

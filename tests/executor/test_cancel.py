@@ -1,4 +1,4 @@
-"""Cancel and time limits: what runs is ended, what must run still runs."""
+"""A cancel and a time limit end the steps that run; `always:` steps still run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_cancel_ends_the_step_keeps_its_output_and_runs_always(stage: Stage) -
     assert log.read_text() == "so far\n"
 
 
-def test_a_second_request_cuts_the_grace(stage: Stage) -> None:
+def test_a_second_cancel_shortens_the_grace(stage: Stage) -> None:
     stage.script = lambda command: Play(lasts=60 if command.step == "slow" else 0, ignores_term=True)
     cancel_when(stage, "slow", hurry_after=0.2)
     began = time.monotonic()
@@ -53,7 +53,7 @@ def test_a_second_request_cuts_the_grace(stage: Stage) -> None:
     assert ("clean", "succeeded") in played.ends
 
 
-def test_a_hurry_ends_an_always_step_and_not_those_after_it(stage: Stage) -> None:
+def test_a_second_cancel_ends_an_always_step_and_not_those_after_it(stage: Stage) -> None:
     stage.script = lambda command: Play(lasts=60 if command.step in {"slow", "first"} else 0)
     cancel_when(stage, "slow", hurry_after=0.5)
     played = stage.play("""
@@ -89,17 +89,17 @@ def test_a_cancel_during_a_backoff_ends_the_wait(stage: Stage) -> None:
     assert len(played.order) == 1
 
 
-def test_a_watcher_that_comes_late_is_told_at_once() -> None:
+def test_a_watcher_added_after_the_cancel_is_called_at_once() -> None:
     cancel = Cancel()
     cancel.request("TERM")
-    told: list[float] = []
-    with cancel.watched_by(told.append):
+    graces: list[float] = []
+    with cancel.watched_by(graces.append):
         pass
-    assert told == [10.0]
+    assert graces == [10.0]
     assert cancel.by == "TERM"
 
 
-def test_a_cancel_ends_an_upload_half_way(stage: Stage) -> None:
+def test_a_cancel_interrupts_an_upload(stage: Stage) -> None:
     stage.transfers_last = 60
     threading.Timer(0.1, stage.cancel.request, ["INT"]).start()
     began = time.monotonic()
@@ -112,7 +112,7 @@ def test_a_cancel_ends_an_upload_half_way(stage: Stage) -> None:
     assert played.state.outcome is Outcome.CANCELLED
 
 
-def test_a_time_limit_ends_a_transfer_half_way_also_one_before_a_command_and_under_always(stage: Stage) -> None:
+def test_a_time_limit_interrupts_a_transfer_also_before_a_command_and_under_always(stage: Stage) -> None:
     stage.transfers_last = 60
     played = stage.play("""
         steps: [{id: work, on: vm, run: "true", timeout: 100ms, continue_on_error: true}]
@@ -123,7 +123,7 @@ def test_a_time_limit_ends_a_transfer_half_way_also_one_before_a_command_and_und
     assert played.state.outcome is Outcome.TIMED_OUT
 
 
-def test_a_hurry_ends_a_download_under_always(stage: Stage) -> None:
+def test_a_second_cancel_ends_a_download_under_always(stage: Stage) -> None:
     stage.transfers_last = 60
     threading.Timer(0.1, stage.cancel.hurry).start()
     played = stage.play("""
@@ -133,7 +133,7 @@ def test_a_hurry_ends_a_download_under_always(stage: Stage) -> None:
     assert played.ends[-2:] == [("collect", "cancelled"), ("clean", "succeeded")]
 
 
-def test_a_hurry_cuts_no_cleanup_short(stage: Stage) -> None:
+def test_a_second_cancel_does_not_interrupt_a_cleanup(stage: Stage) -> None:
     stage.removal_lasts = 1.0
     for after in (0.1, 0.4):
         threading.Timer(after, stage.cancel.hurry).start()
@@ -146,7 +146,7 @@ def test_a_hurry_cuts_no_cleanup_short(stage: Stage) -> None:
     assert time.monotonic() - began > 0.9
 
 
-def test_a_time_limit_ends_a_cleanup_all_the_same(stage: Stage) -> None:
+def test_a_time_limit_ends_a_cleanup(stage: Stage) -> None:
     stage.removal_lasts = 60
     played = stage.play("""
         steps: [{id: nothing, if: "false", run: "true"}]

@@ -1,4 +1,4 @@
-"""The sentence for a run's end: which step, in which round, and why."""
+"""A run's last message names the step, the round and the cause."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rejects(command: Command) -> Play:
         ("build", "build failed in round 1: exit code 1"),
     ],
 )
-def test_a_loop_that_does_not_reach_its_goal_names_step_round_and_cause(stage: Stage, red: str, says: str) -> None:
+def test_a_loop_that_misses_its_goal_names_step_round_and_cause(stage: Stage, red: str, says: str) -> None:
     stage.script = lambda command: Play(exit=Exit(1)) if command.step == red else rejects(command)
     played = stage.play(ROUNDS)
     assert played.state.message == says
@@ -44,7 +44,7 @@ def test_a_loop_that_does_not_reach_its_goal_names_step_round_and_cause(stage: S
     assert played.state.outcome is Outcome.FAILED
 
 
-def test_a_resumed_loop_says_the_same(stage: Stage) -> None:
+def test_a_resumed_loop_has_the_same_message(stage: Stage) -> None:
     stage.script = lambda command: Play(exit=Exit(1)) if command.step == "test" else Play()
     first = stage.play(ROUNDS)
     happened = [Event(number, 0.0, what) for number, what in enumerate(first.notes.happenings[:-1], 1)]
@@ -58,7 +58,7 @@ AGENT = """
 
 
 def agent(stage: Stage, tokens: int, *, code: int, again: bool = False) -> None:
-    """Script an agent whose call takes that much, and which then ends."""
+    """Script an agent whose call uses this many tokens, and which then exits."""
 
     def play(command: Command) -> Play:
         held = stage.proxy.holder(command.secrets["KEY"])
@@ -73,7 +73,7 @@ def agent(stage: Stage, tokens: int, *, code: int, again: bool = False) -> None:
     stage.secrets, stage.script = {"KEY": "sk-1"}, play
 
 
-def test_a_step_that_its_budget_stopped_says_so_first_and_what_to_raise(stage: Stage) -> None:
+def test_a_step_stopped_by_its_budget_names_the_key_to_raise(stage: Stage) -> None:
     agent(stage, 160, code=1, again=True)
     end = stage.play(AGENT).end_of("build")
     assert end.code is Code.BUDGET_EXCEEDED
@@ -82,7 +82,7 @@ def test_a_step_that_its_budget_stopped_says_so_first_and_what_to_raise(stage: S
     assert end.message.endswith("raise `max_tokens` of build (exit code 1)")
 
 
-def test_a_last_call_that_took_more_than_was_left_is_a_warning(stage: Stage) -> None:
+def test_a_last_call_over_the_budget_is_a_warning(stage: Stage) -> None:
     agent(stage, 240, code=0)
     played = stage.play(AGENT)
     assert played.end_of("build").outcome is Outcome.SUCCEEDED
@@ -93,7 +93,7 @@ def test_a_last_call_that_took_more_than_was_left_is_a_warning(stage: Stage) -> 
     assert not stage.play(AGENT).notes.of(Warned)
 
 
-def test_output_that_a_full_disk_lost_is_a_warning_of_a_run_that_succeeded(stage: Stage) -> None:
+def test_output_lost_to_a_full_disk_is_a_warning(stage: Stage) -> None:
     text = 'steps: [{id: a, on: vm, run: "true"}]'
     stage.script = lambda command: Play(exit=Exit(0, output_lost=True))
     played = stage.play(text)

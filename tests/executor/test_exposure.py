@@ -1,4 +1,4 @@
-"""Once an agent's code may have run, nothing moves to a place with less isolation."""
+"""Once an agent's code may have run, no step falls back to less isolation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BUILT = """
 
 
 class FirstPlaceGone:
-    """Makes the first place of `test` unavailable, and lets any other one be had."""
+    """A script that makes the first place of `test` unavailable, and no other place."""
 
     def __init__(self, stage: Stage) -> None:
         self.targets = stage.targets()
@@ -55,7 +55,7 @@ class FirstPlaceGone:
 
 
 def without_engine_and_vm(stage: Stage) -> DummyTargets:
-    """Make every container unavailable from the start, and the VM unavailable to `test`."""
+    """Make every container unavailable from the start, and the VM for `test`."""
     stage.script = lambda command: Play(unavailable=NO_ENGINE) if command.container else Play()
     targets = stage.targets()
     targets[Place.VM].start = FirstPlaceGone(stage).targets[Place.VM].start  # type: ignore[method-assign]
@@ -99,14 +99,14 @@ def test_after_an_agent_may_have_begun_no_step_falls_back(stage: Stage, name: st
     assert played.state.stopped
     tests = [end for end in played.notes.of(StepEnded) if "test" in end.step]
     assert {end.reason for end in tests} == {Reason.AFTER_UNTRUSTED_CODE}
-    # The record has the place's own words as well.
+    # The record has the target's own words as well.
     assert all(GONE.words in end.message for end in tests)
     reasons = [no.reason for no in played.notes.of(TargetUnavailable)]
     assert Reason.SSH_AUTH_FAILED in reasons
     assert reasons[-1] is Reason.AFTER_UNTRUSTED_CODE
 
 
-def test_it_holds_for_always_steps(stage: Stage) -> None:
+def test_no_always_step_falls_back_after_an_agent(stage: Stage) -> None:
     text = BUILT + "    always:\n      - {id: test, on: vm, run: x, fallback: {on: local}}\n"
     played = stage.play(text, targets=FirstPlaceGone(stage).targets)
     assert played.order == ["build@container"]
@@ -114,14 +114,14 @@ def test_it_holds_for_always_steps(stage: Stage) -> None:
     assert not played.state.stopped
 
 
-def test_it_holds_for_uploads(stage: Stage, mocker: MockerFixture) -> None:
+def test_no_upload_falls_back_after_an_agent(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("tests.executor.rehearsal.NotedWorkspace.upload", side_effect=GONE)
     played = stage.play(BUILT + "      - {id: sync, upload: workspace, fallback: {on: local}}\n")
     assert played.end_of("sync").reason is Reason.AFTER_UNTRUSTED_CODE
     assert played.notes.of(StepDowngraded) == []
 
 
-def test_an_agent_elsewhere_is_one_that_gets_a_secret_by_the_proxy(stage: Stage) -> None:
+def test_a_step_with_a_proxied_secret_counts_as_an_agent(stage: Stage) -> None:
     stage.secrets = {"KEY": "sk-1234567890"}
     text = """
     secrets: {KEY: {from: env, via: proxy}}
@@ -135,7 +135,7 @@ def test_an_agent_elsewhere_is_one_that_gets_a_secret_by_the_proxy(stage: Stage)
     assert played.order == ["build@vm"]
 
 
-def test_where_there_never_was_an_engine_every_agent_runs_where_its_fallback_says(stage: Stage) -> None:
+def test_without_an_engine_every_agent_runs_at_its_fallback(stage: Stage) -> None:
     stage.script = lambda command: Play(unavailable=NO_ENGINE) if command.container else Play()
     played = stage.play("""
     containers: {box: {image: "agent:1"}}
@@ -155,7 +155,7 @@ def test_where_there_never_was_an_engine_every_agent_runs_where_its_fallback_say
     assert {event.words for event in played.notes.of(TargetUnavailable)} == {NO_ENGINE.words}
 
 
-def test_a_step_without_an_agents_own_sandbox_does_not_follow_an_agent_to_this_machine(stage: Stage) -> None:
+def test_a_step_without_a_sandbox_does_not_fall_back_to_the_machine_of_an_agent(stage: Stage) -> None:
     targets = without_engine_and_vm(stage)
     played = stage.play(
         """
@@ -201,7 +201,7 @@ def test_a_place_is_probed_once_for_all_legs_of_a_matrix(stage: Stage) -> None:
     assert asked == [None]
 
 
-def test_that_it_may_begin_is_on_disk_before_it_begins(stage: Stage) -> None:
+def test_may_have_begun_is_on_disk_before_an_agent_begins(stage: Stage) -> None:
     seen: list[list[type[Happening]]] = []
     notes = Notes()
 
@@ -214,15 +214,15 @@ def test_that_it_may_begin_is_on_disk_before_it_begins(stage: Stage) -> None:
     assert seen[0][-1] is MayHaveBegun
 
 
-def killed_past(*happenings: Happening) -> Replay:
+def killed_replay(*happenings: Happening) -> Replay:
     return Replay(stamped([began(), *happenings], time.time(), 0.001))
 
 
-def test_a_kill_between_the_word_and_the_start_exposes(stage: Stage) -> None:
+def test_a_kill_between_may_have_begun_and_the_start_exposes_the_run(stage: Stage) -> None:
     text = BUILT.replace("run: agent}", "run: agent, continue_on_error: true}") + (
         "      - {id: test, on: vm, run: x, fallback: {on: local}}\n"
     )
-    replay = killed_past(StepStarted("build", "run", Place.CONTAINER), MayHaveBegun("build", 1, Place.CONTAINER))
+    replay = killed_replay(StepStarted("build", "run", Place.CONTAINER), MayHaveBegun("build", 1, Place.CONTAINER))
     played = stage.play(text, Notes(), FirstPlaceGone(stage).targets, replay)
     assert "test@local" not in played.order
     assert played.end_of("test").reason is Reason.AFTER_UNTRUSTED_CODE
@@ -234,7 +234,7 @@ def test_what_may_have_begun_before_a_kill_is_lost_if_its_place_stays_away(stage
     stage.script = lambda command: Play(unavailable=Unavailable(Reason.SSH_REFUSED, "no")) if command.step else Play()
     targets = stage.targets()
     targets[Place.VM].open = targets[Place.VM].find = refuse  # type: ignore[method-assign,assignment]
-    replay = killed_past(StepStarted("s", "run", Place.VM))
+    replay = killed_replay(StepStarted("s", "run", Place.VM))
     played = stage.play("steps: [{id: s, on: vm, run: x, fallback: {on: local}}]", Notes(), targets, replay)
     assert played.end_of("s").outcome is Outcome.LOST
     assert played.order == []
@@ -244,7 +244,7 @@ def refuse(*_: object) -> None:
     raise Unavailable(Reason.SSH_REFUSED, "Connection refused")
 
 
-def test_a_persons_consent_lets_one_step_fall_back(stage: Stage) -> None:
+def test_a_person_may_accept_the_fallback_of_one_step(stage: Stage) -> None:
     stage.accepted = frozenset({"test"})
     text = PATHS["sequence"] + "      - {id: test-more, on: vm, run: x, fallback: {on: local}}\n"
     played = stage.play(text, targets=FirstPlaceGone(stage).targets)
@@ -253,7 +253,7 @@ def test_a_persons_consent_lets_one_step_fall_back(stage: Stage) -> None:
     assert "prepare home or last known" in played.workspace.calls
 
 
-def test_consent_is_no_way_round_isolation_required(stage: Stage) -> None:
+def test_an_accepted_fallback_does_not_override_isolation_required(stage: Stage) -> None:
     stage.accepted = frozenset({"test"})
     text = BUILT + "      - {id: test, on: vm, run: x, fallback: {on: local}, isolation: required}\n"
     played = stage.play(text, targets=FirstPlaceGone(stage).targets)
@@ -261,7 +261,7 @@ def test_consent_is_no_way_round_isolation_required(stage: Stage) -> None:
 
 
 def stopped_then_resumed(stage: Stage, text: str) -> tuple[Played, Played]:
-    """A run that stops because the place of `test` is gone, and is resumed when it is back."""
+    """Stop a run because the place of `test` is gone; resume it when the place is back."""
     notes = Notes()
     first = stage.play(text, notes, FirstPlaceGone(stage).targets)
     assert first.state.stopped
@@ -269,29 +269,29 @@ def stopped_then_resumed(stage: Stage, text: str) -> tuple[Played, Played]:
     rest = Notes()
     targets = stage.targets()
     targets[Place.CONTAINER].commands += first.targets[Place.CONTAINER].commands
-    return first, stage.play(text, rest, targets, killed_past(*notes.happenings))
+    return first, stage.play(text, rest, targets, killed_replay(*notes.happenings))
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_stopped_run_goes_on_where_it_was_when_it_is_resumed(stage: Stage, name: str) -> None:
+def test_a_resumed_run_continues_where_it_stopped(stage: Stage, name: str) -> None:
     _, second = stopped_then_resumed(stage, PATHS[name])
     assert second.state.outcome is Outcome.SUCCEEDED
     assert any("test" in step for step in second.order)
     assert all(not step.endswith("@local") for step in second.order)
-    # What the agent had done is not done again.
+    # The agent's finished work is not repeated.
     assert [step for step in second.order if step in {"build@container", "loop[1].build@container"}] == []
 
 
-def test_a_resumed_run_that_finds_the_place_still_gone_stops_again(stage: Stage) -> None:
+def test_a_resumed_run_stops_again_if_the_place_is_still_gone(stage: Stage) -> None:
     notes = Notes()
     first = stage.play(PATHS["sequence"], notes, FirstPlaceGone(stage).targets)
     notes.append(RunStopped(Outcome.UNAVAILABLE, first.state.message))
-    again = stage.play(PATHS["sequence"], Notes(), FirstPlaceGone(stage).targets, killed_past(*notes.happenings))
+    again = stage.play(PATHS["sequence"], Notes(), FirstPlaceGone(stage).targets, killed_replay(*notes.happenings))
     assert again.state.stopped
     assert again.order == []
 
 
-# Of a parallel group it depends on the order of two threads whether the agent had begun.
+# In a parallel group, the order of two threads decides whether the agent had begun.
 @pytest.mark.parametrize("name", sorted(set(PATHS) - {"parallel"}))
 def test_a_run_killed_at_any_event_stays_exposed(stage: Stage, name: str) -> None:
     whole = stage.play(PATHS[name], targets=FirstPlaceGone(stage).targets)
@@ -299,12 +299,12 @@ def test_a_run_killed_at_any_event_stays_exposed(stage: Stage, name: str) -> Non
         notes, targets = MortalNotes(life), FirstPlaceGone(stage).targets
         with pytest.raises(KilledError):
             stage.play(PATHS[name], notes, targets)
-        resumed = stage.play(PATHS[name], Notes(), targets, killed_past(*notes.happenings))
+        resumed = stage.play(PATHS[name], Notes(), targets, killed_replay(*notes.happenings))
         assert resumed.state.outcome is Outcome.UNAVAILABLE, f"killed after {life} events"
         assert targets[Place.LOCAL].commands == [], f"killed after {life} events"
 
 
-def test_an_earlier_runs_agent_on_the_vm_needs_consent_too(stage: Stage) -> None:
+def test_an_agent_of_an_earlier_run_on_the_vm_needs_consent_too(stage: Stage) -> None:
     text = "steps: [{id: test, on: vm, run: x, fallback: {on: local}}]"
     stage.vm_history = "code of an agent ran on the VM"
     played = stage.play(text, targets=FirstPlaceGone(stage).targets)
@@ -314,7 +314,7 @@ def test_an_earlier_runs_agent_on_the_vm_needs_consent_too(stage: Stage) -> None
     assert stage.play(text, targets=FirstPlaceGone(stage).targets).order == ["test@local"]
 
 
-def test_a_vm_is_remembered_when_an_agents_code_may_run_on_it_itself(stage: Stage) -> None:
+def test_the_record_remembers_a_vm_on_which_an_agents_code_may_run(stage: Stage) -> None:
     tested = BUILT + "      - {id: check, on: vm, run: x}\n"
     assert stage.play(tested).targets.remembered == 1
     assert stage.play("steps: [{id: check, on: vm, run: x}]").targets.remembered == 0
@@ -331,7 +331,7 @@ RESULTS = """
 """
 
 
-def test_a_result_that_follows_a_command_on_the_vm_is_unattested(stage: Stage) -> None:
+def test_a_result_after_a_command_on_the_vm_is_unattested(stage: Stage) -> None:
     stage.script = lambda command: Play(files={"first.json": b"{}", "review.json": b"{}"})
     played = stage.play(RESULTS)
     assert [end.unattested for end in played.notes.of(StepEnded)] == [False, False, True]
@@ -339,7 +339,7 @@ def test_a_result_that_follows_a_command_on_the_vm_is_unattested(stage: Stage) -
     assert [end.unattested for end in stage.play(RESULTS).notes.of(StepEnded)] == [False, False, False]
 
 
-def test_a_command_of_the_logins_makes_results_unattested_with_an_account_too(stage: Stage) -> None:
+def test_a_command_of_the_login_makes_results_unattested_also_with_an_account(stage: Stage) -> None:
     stage.run_as = "pccrun"
     stage.script = lambda command: Play(files={"first.json": b"{}", "review.json": b"{}"})
     text = RESULTS.replace("on: vm, run: x", "on: vm, account: login, run: x")
@@ -347,11 +347,11 @@ def test_a_command_of_the_logins_makes_results_unattested_with_an_account_too(st
     assert [end.unattested for end in played.notes.of(StepEnded)] == [False, False, True]
     assert [began.as_login for began in played.notes.of(CommandStarted)] == [False, True, False]
     assert played.targets.remembered == 1
-    # A resumed run knows it from the record.
+    # A resumed run reads it from the record.
     notes = MortalNotes(8)
     with pytest.raises(KilledError):
         stage.play(text, notes)
-    rest = stage.play(text, Notes(), stage.targets(), killed_past(*notes.happenings))
+    rest = stage.play(text, Notes(), stage.targets(), killed_replay(*notes.happenings))
     assert rest.end_of("review").unattested
 
 
@@ -369,7 +369,7 @@ def test_a_command_of_the_logins_makes_results_unattested_with_an_account_too(st
         "      - {id: last, on: local, run: x, isolation: required}",
     ],
 )
-def test_isolation_required_refuses_what_is_unattested_or_reads_it(stage: Stage, step: str) -> None:
+def test_isolation_required_refuses_steps_that_have_or_read_unattested_results(stage: Stage, step: str) -> None:
     files = dict.fromkeys(("first.json", "review.json", "last.json", "copy.json"), b'{"a": 2}')
     stage.script = lambda command: Play(files=files)
     text = RESULTS + f"      - {step}\n"

@@ -1,4 +1,4 @@
-"""What an agent may have begun stays begun: over groups that are tried again, kills, stops and older records."""
+"""A run stays exposed after retries of a group, kills and stops, and in older records."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def state_of(*happenings: Happening) -> RunState:
 
 
 def shut(target: DummyTarget, error: Unavailable = GONE, when: Callable[[], bool] = lambda: True) -> None:
-    """The place can't even be opened."""
+    """A target that cannot even be opened."""
     opened = target.open
 
     def refuse() -> None:
@@ -62,7 +62,7 @@ def shut(target: DummyTarget, error: Unavailable = GONE, when: Callable[[], bool
     target.open = refuse  # type: ignore[method-assign]
 
 
-def test_a_group_that_is_tried_again_takes_back_nothing_of_its_first_try(stage: Stage) -> None:
+def test_a_retried_group_keeps_the_run_exposed(stage: Stage) -> None:
     targets = stage.targets()
     shut(targets[Place.CONTAINER], when=lambda: bool(targets[Place.CONTAINER].commands))
     played = stage.play(
@@ -84,9 +84,7 @@ def test_a_group_that_is_tried_again_takes_back_nothing_of_its_first_try(stage: 
     assert past_of(*played.notes.happenings).exposure.is_exposed
 
 
-def test_a_place_that_says_no_on_resume_proves_not_that_an_agent_never_began(
-    stage: Stage, mocker: MockerFixture
-) -> None:
+def test_a_place_unavailable_on_resume_does_not_prove_that_no_agent_began(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.lost_after = 0.1
     text = BOX + "\n    steps: [{id: build, on: container, container: box, run: agent, fallback: {on: local}}]"
@@ -99,8 +97,8 @@ def test_a_place_that_says_no_on_resume_proves_not_that_an_agent_never_began(
     assert replay.exposure.is_exposed
 
 
-def test_what_is_not_said_to_begin_has_not_begun(stage: Stage) -> None:
-    """A run that never had an engine falls back at once, also if it was killed before it could say so."""
+def test_a_command_without_may_have_begun_has_not_begun(stage: Stage) -> None:
+    """A run that never had an engine falls back at once, also if it was killed before it recorded that."""
     text = BOX + "\n    steps: [{id: build, on: container, container: box, run: agent, fallback: {on: local}}]"
     targets = stage.targets()
     shut(targets[Place.CONTAINER], Unavailable(Reason.ENGINE_MISSING, "no socket"))
@@ -108,7 +106,7 @@ def test_what_is_not_said_to_begin_has_not_begun(stage: Stage) -> None:
     assert stage.play(text, Notes(), targets, replay).order == ["build@local"]
 
 
-def test_a_record_of_an_older_version_says_by_its_commands_what_began(stage: Stage) -> None:
+def test_in_an_older_record_the_commands_say_what_began(stage: Stage) -> None:
     text = (
         BOX
         + """
@@ -131,7 +129,7 @@ def test_a_record_of_an_older_version_says_by_its_commands_what_began(stage: Sta
     assert played.end_of("test").reason is Reason.AFTER_UNTRUSTED_CODE
 
 
-def test_an_agent_that_a_person_let_fall_back_takes_no_other_with_it(stage: Stage) -> None:
+def test_an_accepted_fallback_of_an_agent_allows_no_other(stage: Stage) -> None:
     targets = stage.targets()
     shut(targets[Place.CONTAINER], when=lambda: bool(targets[Place.CONTAINER].commands))
     stage.accepted = frozenset({"build"})
@@ -147,12 +145,12 @@ def test_an_agent_that_a_person_let_fall_back_takes_no_other_with_it(stage: Stag
     played = stage.play(text, targets=targets)
     assert played.order == ["first@container", "build@local"]
     assert played.end_of("review").reason is Reason.AFTER_UNTRUSTED_CODE
-    # Nor when it is resumed.
+    # Nor does it after a resume.
     rest = stage.play(text, Notes(), targets, past_of(*played.notes.happenings, RunStopped(Outcome.UNAVAILABLE, "")))
     assert rest.order == []
 
 
-def test_a_group_that_the_run_went_on_without_is_not_tried_again_after_a_stop(stage: Stage) -> None:
+def test_a_group_that_the_run_ignored_is_not_retried_after_a_stop(stage: Stage) -> None:
     gone = True
     targets = stage.targets()
     shut(targets[Place.VM], when=lambda: gone)
@@ -199,7 +197,7 @@ def test_consent_counts_also_after_a_kill_right_after_the_refusal(stage: Stage) 
         shut(targets[Place.VM])
         second = stage.play(text, rest, targets, past_of(*happened[:life]))
         assert second.order == ["test@local"], f"killed after {life} events"
-        # And the process after that one, should it be killed, follows what began.
+        # If that process is killed, the next one follows the command that began.
         began_there = next(n for n, event in enumerate(rest.happenings) if isinstance(event, CommandStarted))
         events = [*happened[:life], RESUMED, *rest.happenings[: began_there + 1]]
         third = stage.play(text, Notes(), targets, past_of(*events))
@@ -208,7 +206,7 @@ def test_consent_counts_also_after_a_kill_right_after_the_refusal(stage: Stage) 
         assert len(targets[Place.LOCAL].commands) == 1
 
 
-def test_what_a_resumed_run_began_before_a_kill_is_in_doubt_too(stage: Stage, mocker: MockerFixture) -> None:
+def test_a_command_of_a_resumed_run_that_was_killed_is_in_doubt_too(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.lost_after = 0.1
     text = BOX + "\n    steps: [{id: build, on: container, container: box, run: agent, fallback: {on: local}}]"
@@ -225,7 +223,7 @@ def test_what_a_resumed_run_began_before_a_kill_is_in_doubt_too(stage: Stage, mo
     assert stage.play(text, Notes(), targets, replay).order == []
 
 
-def test_a_step_whose_leftovers_stopped_the_run_runs_again_when_it_is_resumed(stage: Stage) -> None:
+def test_a_step_whose_leftovers_stopped_the_run_runs_again_on_resume(stage: Stage) -> None:
     stage.run_as = "pccrun"
     text = "steps: [{id: test, on: vm, run: x, fallback: {on: local}}, {id: after, on: vm, run: x}]"
     left = Unavailable(Reason.PROCESSES_LEFT, "1 of them")
@@ -235,19 +233,19 @@ def test_a_step_whose_leftovers_stopped_the_run_runs_again_when_it_is_resumed(st
         CommandStarted("test", 1, "test-1", had, "logs/a", "logs/b"),
         CommandEnded("test", 1, Outcome.UNAVAILABLE, message=left.words, reason=left.reason),
     )
-    # Killed there, it stops as it would have.
+    # After a kill at this point it stops too.
     assert stage.play(text, Notes(), stage.targets(), past_of(*events)).state.stopped
     ended = StepEnded("test", Outcome.UNAVAILABLE, 1.0, reason=left.reason)
     rest, targets = Notes(), stage.targets()
     resumed = stage.play(text, rest, targets, past_of(*events, ended, RunStopped(Outcome.UNAVAILABLE, "")))
     assert resumed.order == ["test@vm", "after@vm"]
     assert [command.id for command in targets[Place.VM].commands] == ["test-2", "after-1"]
-    # Killed at the end of the second command, it knows both.
+    # After a kill at the end of the second command it replays both.
     events = (*events, ended, RunStopped(Outcome.UNAVAILABLE, ""), RESUMED, *rest.happenings[:2])
     assert stage.play(text, Notes(), targets, past_of(*events)).order == ["after@vm"]
 
 
-def test_a_run_that_stopped_before_it_went_on_elsewhere_is_not_downgraded(stage: Stage) -> None:
+def test_a_run_that_stopped_before_its_fallback_began_is_not_downgraded(stage: Stage) -> None:
     text = BOX + "\n    steps: [{id: build, on: container, container: box, run: agent, fallback: {on: vm}}]"
     gone = True
     targets = stage.targets()
@@ -264,7 +262,7 @@ def test_a_run_that_stopped_before_it_went_on_elsewhere_is_not_downgraded(stage:
     assert (state.downgraded, state.downgrades) == (False, [])
 
 
-def test_code_on_the_vm_beside_an_agent_makes_it_remembered(stage: Stage) -> None:
+def test_a_command_on_the_vm_beside_an_agent_makes_the_record_remember_it(stage: Stage) -> None:
     stage.script = lambda command: Play(lasts=0.2 if command.step == "test" else 0.0)
     played = stage.play(
         BOX
@@ -280,8 +278,8 @@ def test_code_on_the_vm_beside_an_agent_makes_it_remembered(stage: Stage) -> Non
     assert played.targets.remembered == 1
 
 
-def test_what_is_refused_as_unattested_ends_the_run(stage: Stage) -> None:
-    """Resumed, it would be refused again."""
+def test_a_step_refused_as_unattested_ends_the_run(stage: Stage) -> None:
+    """A resume would refuse the step again, so the run ends."""
     stage.script = lambda command: Play(files={"review.json": b"{}"})
     played = stage.play(
         BOX
@@ -323,7 +321,7 @@ def test_a_stopped_run_that_is_cancelled_ends_as_cancelled(stage: Stage, is_back
     assert second.workspace.calls[-1] == "remove"
 
 
-def test_a_retry_that_is_on_record_is_followed_although_the_place_counts_as_away_now(stage: Stage) -> None:
+def test_a_recorded_retry_is_replayed_although_its_place_counts_as_away_now(stage: Stage) -> None:
     text = """
     steps:
       - id: both
@@ -393,7 +391,7 @@ STOPPING = {
 
 @pytest.mark.parametrize("name", STOPPING)
 def test_a_run_killed_at_any_event_around_two_stops_still_ends_well(stage: Stage, name: str) -> None:
-    """The place goes away, the run stops; resumed, it stops again or is killed; resumed, the place is back."""
+    """The run stops as its place goes away; a resume stops again or is killed; at the next one the place is back."""
     stage.lost_after = 0.1
     text = BOX + STOPPING[name]
     whole = stage.play(text)
@@ -429,7 +427,7 @@ def _shut_vm(targets: DummyTargets) -> None:
 
 
 def _play_gone(stage: Stage, text: str, life: int) -> tuple[list[Happening], DummyTargets]:
-    """The events of a run whose VM goes away when its first agent has begun; killed, or stopped."""
+    """Return the events of a run whose VM goes away after its first agent began, and which is killed or stops."""
     notes, targets = MortalNotes(life), stage.targets()
     _shut_vm(targets)
     with contextlib.suppress(KilledError):
@@ -439,7 +437,7 @@ def _play_gone(stage: Stage, text: str, life: int) -> tuple[list[Happening], Dum
 
 
 def _targets_of(stage: Stage, happened: Sequence[Happening]) -> DummyTargets:
-    """Places that know the commands which had begun by the record."""
+    """Return targets that know the commands which the record says began."""
     targets = stage.targets()
     for event in happened:
         if isinstance(event, CommandStarted):

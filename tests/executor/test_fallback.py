@@ -31,7 +31,7 @@ def no_containers(command: Command) -> Play:
     return Play(unavailable=NO_ENGINE) if command.container else Play()
 
 
-def test_an_unavailable_target_leads_to_the_fallback_with_its_own_command(stage: Stage) -> None:
+def test_a_step_runs_the_fallbacks_command_if_its_target_is_unavailable(stage: Stage) -> None:
     stage.script = no_containers
     played = stage.play(AGENT)
     assert played.order == ["build@local"]
@@ -51,7 +51,7 @@ def test_without_a_fallback_the_step_is_unavailable_with_the_targets_words(stage
 
 
 @pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 255])
-def test_no_exit_code_leads_to_a_fallback(stage: Stage, code: int) -> None:
+def test_no_exit_code_causes_a_fallback(stage: Stage, code: int) -> None:
     stage.script = lambda command: Play(exit=Exit(code))
     played = stage.play(AGENT)
     assert played.order == ["build@container"]
@@ -63,7 +63,7 @@ def test_no_exit_code_leads_to_a_fallback(stage: Stage, code: int) -> None:
     "text",
     ["permission denied", "docker: command not found", "Cannot connect to the Docker daemon", "Connection refused"],
 )
-def test_no_text_in_the_output_leads_to_a_fallback(stage: Stage, text: str) -> None:
+def test_no_text_in_the_output_causes_a_fallback(stage: Stage, text: str) -> None:
     stage.script = lambda command: Play(output=(says(text + "\n"), Chunk(Stream.STDERR, text.encode())), exit=Exit(1))
     played = stage.play(AGENT)
     assert played.order == ["build@container"]
@@ -78,7 +78,7 @@ def test_a_lost_command_does_not_fall_back(stage: Stage) -> None:
     assert played.state.outcome is Outcome.LOST
 
 
-def test_no_fallback_forbids_it(stage: Stage) -> None:
+def test_no_fallback_forbids_fallbacks(stage: Stage) -> None:
     stage.script = no_containers
     stage.fallback_allowed = False
     played = stage.play(AGENT)
@@ -86,7 +86,7 @@ def test_no_fallback_forbids_it(stage: Stage) -> None:
     assert played.end_of("build").outcome is Outcome.UNAVAILABLE
 
 
-def test_isolation_required_forbids_it_for_the_step(stage: Stage) -> None:
+def test_isolation_required_forbids_the_fallback_of_the_step(stage: Stage) -> None:
     stage.script = no_containers
     played = stage.play(AGENT + "        isolation: required\n")
     assert played.order == []
@@ -94,7 +94,7 @@ def test_isolation_required_forbids_it_for_the_step(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(set(Reason) - MAY_FALL_BACK))
-def test_what_isolated_code_or_pccpipe_itself_can_cause_is_no_reason_to_fall_back(stage: Stage, reason: Reason) -> None:
+def test_a_reason_that_isolated_code_or_pccpipe_can_cause_allows_no_fallback(stage: Stage, reason: Reason) -> None:
     stage.script = lambda command: Play(unavailable=Unavailable(reason, "the engine's words"))
     played = stage.play(AGENT)
     assert played.order == []
@@ -110,7 +110,7 @@ def test_retries_on_unavailable_come_before_the_fallback(stage: Stage) -> None:
     assert played.order == ["build@local"]
 
 
-def test_what_the_project_chose_is_no_downgrade_and_runs_the_command_for_that_place(stage: Stage) -> None:
+def test_the_projects_choice_of_place_is_not_a_downgrade_and_runs_the_command_for_it(stage: Stage) -> None:
     stage.mode = IsolationMode.LOCAL
     played = stage.play(AGENT)
     assert played.order == ["build@local"]
@@ -118,7 +118,7 @@ def test_what_the_project_chose_is_no_downgrade_and_runs_the_command_for_that_pl
     assert not played.notes.of(StepDowngraded)
 
 
-def test_in_mode_container_vm_steps_run_here_and_container_steps_in_containers(stage: Stage) -> None:
+def test_in_mode_container_vm_steps_run_locally_and_container_steps_in_containers(stage: Stage) -> None:
     stage.mode = IsolationMode.CONTAINER
     played = stage.play("""
         containers: {agent: {image: "agent:1"}}
@@ -130,7 +130,7 @@ def test_in_mode_container_vm_steps_run_here_and_container_steps_in_containers(s
     assert not played.notes.of(StepDowngraded)
 
 
-def test_an_upload_without_the_vm_stays_at_home_if_its_fallback_says_so(stage: Stage) -> None:
+def test_an_upload_without_the_vm_stays_local_if_it_has_a_fallback(stage: Stage) -> None:
     stage.vm_gone = Unavailable(Reason.SSH_REFUSED, "connection refused")
     played = stage.play("steps: [{id: sync, upload: workspace, fallback: {on: local}}]")
     assert played.state.outcome is Outcome.SUCCEEDED
@@ -144,7 +144,7 @@ def test_an_upload_without_the_vm_is_unavailable_otherwise(stage: Stage) -> None
 
 
 def away(times: int, error: Unavailable) -> Script:
-    """Not to be had so many times, then as if nothing had been."""
+    """Script a place that is unavailable this many times, then works."""
     left = [times]
 
     def script(command: Command) -> Play:
@@ -154,7 +154,7 @@ def away(times: int, error: Unavailable) -> Script:
     return script
 
 
-def test_a_vm_that_was_used_is_waited_for_and_not_fallen_back_from(stage: Stage, mocker: MockerFixture) -> None:
+def test_a_step_waits_for_a_vm_that_was_used_and_does_not_fall_back(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.had_vm = True
     stage.script = away(3, Unavailable(Reason.SSH_REFUSED, "Connection refused"))
@@ -163,15 +163,15 @@ def test_a_vm_that_was_used_is_waited_for_and_not_fallen_back_from(stage: Stage,
     assert played.notes.of(TargetUnavailable) == []
 
 
-def test_a_run_that_waits_says_for_what_and_what_fixes_it(stage: Stage, mocker: MockerFixture) -> None:
+def test_a_run_that_waits_names_the_cause_and_the_fix(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     mocker.patch("pccpipe.executor.waiting.WARN_AFTER", 0.0)
     stage.had_vm, stage.lost_after = True, 60.0
     stage.script = away(3, Unavailable(Reason.SSH_SESSION_REFUSED, "vm opens no session", "set MaxSessions 10"))
     played = stage.play("steps: [{id: a, on: vm, run: x}]")
     (warned,) = played.notes.of(Warned)
-    assert warned.message.startswith("vm opens no session (ssh_session_refused); waiting for it, ")
-    assert warned.message.endswith(" s more at most; fix: set MaxSessions 10")
+    assert warned.message.startswith("vm opens no session (ssh_session_refused); waiting for it for up to ")
+    assert warned.message.endswith(" s; fix: set MaxSessions 10")
 
 
 def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: MockerFixture) -> None:
@@ -187,7 +187,7 @@ def test_a_vm_that_was_used_and_stays_away_stops_the_run(stage: Stage, mocker: M
     assert 0.1 < time.monotonic() - began < 2
 
 
-def test_one_wait_for_a_vm_that_stays_away_is_enough_for_all_steps(stage: Stage, mocker: MockerFixture) -> None:
+def test_all_steps_share_one_wait_for_a_vm_that_stays_away(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     mocker.patch("pccpipe.executor.waiting.PATIENCE", 0.05)
     stage.had_vm, stage.lost_after = True, 3.0
@@ -201,11 +201,11 @@ def test_one_wait_for_a_vm_that_stays_away_is_enough_for_all_steps(stage: Stage,
       - {id: c, on: vm, run: x}
     """)
     assert [outcome for _, outcome in played.ends] == ["lost", "unavailable", "unavailable"]
-    # What was lost was waited for already.
+    # The run already waited for the lost command.
     assert time.monotonic() - began < 1.5
 
 
-def test_a_place_that_stays_away_stops_the_run_also_where_a_failure_would_not(
+def test_a_place_that_stays_away_stops_the_run_also_under_continue_on_error(
     stage: Stage, mocker: MockerFixture
 ) -> None:
     mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
@@ -217,23 +217,21 @@ def test_a_place_that_stays_away_stops_the_run_also_where_a_failure_would_not(
     assert [end.ignored for end in played.notes.of(StepEnded)] == [False]
     stage.script = lambda command: Play(unavailable=Unavailable(Reason.PROCESSES_LEFT, "sh"))
     assert stage.play(text).state.stopped
-    # Another reason is none to stop for.
+    # No other reason stops the run.
     stage.script = lambda command: (
         Play(unavailable=Unavailable(Reason.SSH_AUTH_FAILED, "no")) if "a" in command.id else Play()
     )
     assert stage.play(text).order == ["b@local"]
 
 
-def test_a_call_that_broke_in_the_midst_is_made_again_also_on_a_place_never_had(
-    stage: Stage, mocker: MockerFixture
-) -> None:
+def test_a_broken_call_is_retried_also_at_a_place_that_was_never_used(stage: Stage, mocker: MockerFixture) -> None:
     mocker.patch("pccpipe.executor.waiting.FIRST_PAUSE", 0.01)
     stage.script = away(2, Broken(Reason.ENGINE_STOPPED, "the connection ended"))
     played = stage.play("containers: {b: {image: i}}\nsteps: [{id: a, on: container, container: b, run: x}]")
     assert played.order == ["a@container"]
 
 
-def test_a_vm_never_had_and_an_engine_that_is_stopped_are_not_waited_for(stage: Stage) -> None:
+def test_a_step_does_not_wait_for_a_vm_never_used_or_a_stopped_engine(stage: Stage) -> None:
     for error in (Unavailable(Reason.SSH_REFUSED, "no"), Unavailable(Reason.ENGINE_STOPPED, "no")):
         stage.script = lambda command, error=error: Play(unavailable=error)  # type: ignore[misc]
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""A hole in a flood's output may begin or end within a secret: neither the log nor a view has a part of it."""
+"""A gap in a flood of output may begin or end in a secret: no part of it reaches the log or a view."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from pccpipe.target import Chunk, Exit, Isolation, Token
 SECRET = b"sk-HOLE-4f9a7c21e8d35b60"
 LIMIT = 4000
 PIECE = 6
-"""Bytes of it that may be seen by chance."""
+"""The number of bytes of it that may appear by chance."""
 
 
 class Flood:
-    """A `Running` that gives what a test lays out."""
+    """A `Running` that returns the chunks of a test."""
 
     token: Token = {}  # noqa: RUF012 - never changed
     isolation = Isolation(Place.LOCAL, "localhost", "1:1")
@@ -79,7 +79,7 @@ def test_no_part_of_a_secret_is_kept_where_the_beginning_of_a_log_ends(tmp_path:
 
 
 def followed(folder: Path, flood: Flood) -> tuple[bytes, str]:
-    """Follow it to its end: what the log has, and what a view was shown."""
+    """Follow it to its end; return the log, and the text that a view got."""
     shown: list[str] = []
 
     def show(event: Event) -> None:

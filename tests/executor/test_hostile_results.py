@@ -1,4 +1,4 @@
-"""An agent's result that is made to take all memory, to stop pccpipe, or to break the record."""
+"""A hostile result cannot take all memory, stop pccpipe, or break the record."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ REPORT: dict[str, object] = {"summary": "s", "risks": [], "escalation": "", "tes
 
 
 def refuse(word: str) -> object:
-    raise AssertionError(f"{word} is no JSON")
+    raise AssertionError(f"{word} is not JSON")
 
 
 def record_of(played: Played) -> dict[str, Any]:
-    """The run.json of a run, read as a browser reads it."""
+    """Return a run's run.json, parsed as strictly as a browser does."""
     state = RunState()
     for event in stamped(played.notes.happenings):
         state.apply(event)
@@ -82,14 +82,14 @@ def test_a_hostile_result_is_a_failed_step_with_one_sentence(
         '{"a": "\\u0000\\u2028\\ufffe", "b": -0.0, "c": 1e-400}',
     ],
 )
-def test_what_json_can_say_is_taken_and_the_record_stays_json(stage: Stage, result: str) -> None:
+def test_every_json_value_is_accepted_and_the_record_stays_json(stage: Stage, result: str) -> None:
     stage.script = lambda command: Play(files={"result.json": result.encode()})
     played = stage.play(STEP)
     assert played.state.outcome is Outcome.SUCCEEDED
     assert record_of(played)["steps"][0]["result"] == json.loads(result)
 
 
-def test_a_result_that_an_older_version_took_leaves_run_json_readable() -> None:
+def test_a_result_accepted_by_an_older_version_leaves_run_json_readable() -> None:
     state = RunState()
     happened = StepEnded("build", Outcome.SUCCEEDED, 1.0, result={"n": float("inf"), "t": "half \ud83d"})
     for event in stamped([StepStarted("build", "run"), happened]):
@@ -98,14 +98,14 @@ def test_a_result_that_an_older_version_took_leaves_run_json_readable() -> None:
     assert kept["steps"][0]["result"] == {"n": None, "t": "half ?"}
 
 
-def test_a_result_that_is_too_large_may_be_tried_again(stage: Stage) -> None:
+def test_a_result_that_is_too_large_may_be_retried(stage: Stage) -> None:
     results = iter([DEEP, "{}"])
     stage.script = lambda command: Play(files={"result.json": next(results).encode()})
     played = stage.play(STEP + "        retry: {attempts: 2, on: [failed], backoff: 0s}\n")
     assert played.state.outcome is Outcome.SUCCEEDED
 
 
-def test_at_most_six_errors_are_made_of_a_result() -> None:
+def test_a_result_produces_at_most_six_errors() -> None:
     schema = {"anyOf": [{"properties": {"risks": {"items": {"type": "string"}}}}, {"type": "array"}]}
     with pytest.raises(ResultError, match="does not match its schema"):
         parse_result(json.dumps({"risks": [1] * 90_000}).encode(), "result.json", schema)
@@ -150,7 +150,7 @@ def test_no_result_holds_the_interpreter_lock_or_takes_memory(data: str) -> None
     assert memory < limits.MARGIN
 
 
-def test_a_pattern_that_finds_no_end_is_ended() -> None:
+def test_a_pattern_that_never_finishes_is_stopped() -> None:
     schema = {"properties": {"name": {"pattern": "^(a+)+$"}}}
     with pytest.raises(ResultError, match="time for reading"):
         parse_result(json.dumps({"name": "a" * 60 + "!"}).encode(), "result.json", schema)

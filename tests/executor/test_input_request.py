@@ -1,4 +1,4 @@
-"""An agent that needs a person: the run waits, nothing goes on, and the answer comes with the agent's next turn."""
+"""An agent may ask for input: the run waits, and the answer reaches the agent's next turn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def report(escalation: str = "") -> dict[str, bytes]:
     return {"result.json": json.dumps({"status": "approved", "escalation": escalation}).encode()}
 
 
-def test_a_request_is_read_from_between_its_marks() -> None:
+def test_a_request_is_the_text_between_its_marks() -> None:
     wanted = requested_input({"escalation": PLEA})
     assert wanted is not None
     assert (wanted.tried, wanted.needed) == ("guessing", "the host of the database")
@@ -52,20 +52,20 @@ def test_a_request_is_read_from_between_its_marks() -> None:
         "",
     ],
 )
-def test_a_request_that_is_no_good_yaml_is_handed_on_as_text_and_asks_for_an_answer(written: str) -> None:
+def test_a_request_of_invalid_yaml_becomes_text_that_asks_for_an_answer(written: str) -> None:
     wanted = requested_input({"escalation": f"<<<NEED_HELP>>>\n{written}\n<<<END_HELP>>>"})
     assert wanted is not None
     assert (wanted.needed, list(wanted.inputs)) == (written, ["answer"])
 
 
-def test_a_request_that_names_no_inputs_asks_for_an_answer() -> None:
+def test_a_request_without_inputs_asks_for_an_answer() -> None:
     wanted = requested_input({"escalation": "<<<NEED_HELP>>>\nwhat_i_need: a decision"})
     assert wanted is not None
     assert (wanted.needed, list(wanted.inputs)) == ("a decision", ["answer"])
 
 
 @pytest.mark.parametrize("result", [None, [], "x", {}, {"escalation": ""}, {"escalation": 3}])
-def test_no_request_where_there_is_none(result: object) -> None:
+def test_a_result_without_marks_has_no_request(result: object) -> None:
     assert requested_input(result) is None  # type: ignore[arg-type]
     assert unmarked_request(result) == ""  # type: ignore[arg-type]
 
@@ -96,7 +96,7 @@ def given(**values: str) -> InputGiven:
     return InputGiven("loop[1].build", values)
 
 
-def test_a_run_whose_agent_asks_waits_and_nothing_goes_on(stage: Stage) -> None:
+def test_a_run_waits_when_its_agent_asks_for_input(stage: Stage) -> None:
     stage.script = asking_in("loop-1.build-1")  # type: ignore[assignment]
     played = stage.play(LOOP)
     assert (played.state.outcome, played.state.status) == (None, "waiting_for_input")
@@ -121,7 +121,7 @@ def test_the_answer_is_in_the_next_rounds_prompt_and_the_round_does_not_count(st
     assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
-def test_the_last_round_too_has_its_second_try(stage: Stage) -> None:
+def test_the_last_round_too_is_repeated_after_an_answer(stage: Stage) -> None:
     stage.script = lambda command: Play(files=report(PLEA if command.step == "build" else ""))
     text = LOOP.replace("max: 2", "max: 1")
     first = stage.play(text)
@@ -130,7 +130,7 @@ def test_the_last_round_too_has_its_second_try(stage: Stage) -> None:
     assert [asked.step for asked in again.notes.of(InputAsked)] == ["loop[2].build"]
 
 
-def test_half_an_answer_is_none_and_is_not_asked_twice(stage: Stage) -> None:
+def test_the_run_waits_for_all_inputs_and_asks_only_once(stage: Stage) -> None:
     stage.script = asking_in("loop-1.build-1")  # type: ignore[assignment]
     first = stage.play(LOOP)
     again = stage.play(LOOP, Notes(), None, past_of(first, RunWaiting(""), given(db_host="h")))
@@ -157,7 +157,7 @@ def test_outside_of_rounds_the_step_itself_has_another_turn(stage: Stage) -> Non
     assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
-def test_what_runs_beside_an_asking_step_comes_to_its_end(stage: Stage) -> None:
+def test_a_step_beside_one_that_asks_runs_to_its_end(stage: Stage) -> None:
     text = """
         steps:
           - id: both
@@ -181,7 +181,7 @@ def test_what_runs_beside_an_asking_step_comes_to_its_end(stage: Stage) -> None:
     assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
-def test_a_cancelled_run_waits_for_nobody(stage: Stage) -> None:
+def test_a_cancelled_run_does_not_wait_for_input(stage: Stage) -> None:
     stage.script = asking_in("loop-1.build-1")  # type: ignore[assignment]
     first = stage.play(LOOP)
     stage.cancel.request("cancel")
@@ -190,12 +190,12 @@ def test_a_cancelled_run_waits_for_nobody(stage: Stage) -> None:
     assert resumed.end_of("tidy").outcome is Outcome.SUCCEEDED
 
 
-def test_waiting_costs_a_run_none_of_its_time(stage: Stage) -> None:
+def test_waiting_does_not_count_against_the_time_limit(stage: Stage) -> None:
     text = LOOP.strip() + "\ntimeout: 60s\n"
     stage.script = asking_in("loop-1.build-1")  # type: ignore[assignment]
     first = stage.play(text)
     happenings = [began(), *first.notes.happenings]
-    # It began 10 s before it waited, which was two hours ago.
+    # It ran for 10 s, then waited for two hours.
     waiting = time.time() - 7200
     events = stamped(happenings, waiting - 10, 0.1)
     events += stamped([RunWaiting(""), given(db_host="h", db_port="1")], waiting, 1)
@@ -203,14 +203,14 @@ def test_waiting_costs_a_run_none_of_its_time(stage: Stage) -> None:
     assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
-def test_a_plea_without_marks_stops_nothing_and_is_told(stage: Stage) -> None:
-    stage.script = lambda command: Play(files=report("somebody should look at the build server"))
+def test_a_request_without_marks_is_a_warning_and_stops_nothing(stage: Stage) -> None:
+    stage.script = lambda command: Play(files=report("please look at the build server"))
     played = stage.play(LOOP)
     assert played.state.outcome is Outcome.SUCCEEDED
     assert "build server" in played.notes.of(Warned)[0].message
 
 
-def test_the_state_knows_what_is_still_to_be_given() -> None:
+def test_the_state_lists_the_inputs_that_are_missing() -> None:
     state = RunState()
     asked = InputAsked("build", "guessing", "a host", {"db_host": "Host", "db_port": "Port"})
     events: list[Event] = stamped(

@@ -1,4 +1,4 @@
-"""Where less isolation than asked for is forbidden, no path of a run leads to it; and what was had is told."""
+"""Where less isolation is forbidden, no path of a run leads to it; the record has the isolation of each command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.record.script import events as stamped
 
 NO_ENGINE = Unavailable(Reason.ENGINE_STOPPED, "connection refused")
 
-# Each way by which a step's turn may come, with the step that has no container left to `STEP`.
+# Each way that leads to a step's turn; `STEP` stands for the step whose container is missing.
 PATHS = {
     "plain": "steps: [STEP]",
     "retry": "steps: [{..., retry: {attempts: 3, backoff: 0s}}]",
@@ -43,7 +43,7 @@ PATHS = {
     "defaults": "steps: [STEP]\ndefaults: {shell: bash, env: {A: b}}",
 }
 FORBIDDEN = ("no fallback", "step", "defaults")
-"""Who forbids: `--no-fallback` and the project's `isolation: required` are one to the engine."""
+"""Sources of the ban; the executor treats `--no-fallback` and the project's `isolation: required` alike."""
 
 
 def pipeline(path: str, forbidden: str) -> str:
@@ -64,7 +64,7 @@ def no_container(command: Command) -> Play:
 
 @pytest.mark.parametrize("forbidden", FORBIDDEN)
 @pytest.mark.parametrize("path", PATHS)
-def test_no_path_leads_to_less_where_that_is_forbidden(stage: Stage, path: str, forbidden: str) -> None:
+def test_no_path_leads_to_less_isolation_where_that_is_forbidden(stage: Stage, path: str, forbidden: str) -> None:
     stage.script = no_container
     stage.fallback_allowed = forbidden != "no fallback"
     played = stage.play(pipeline(path, forbidden))
@@ -84,7 +84,7 @@ def test_the_same_paths_lead_to_the_fallback_where_it_is_allowed(stage: Stage, p
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_an_upload_stays_at_home_only_where_that_is_allowed(stage: Stage, required: bool) -> None:
+def test_an_upload_stays_local_only_where_that_is_allowed(stage: Stage, required: bool) -> None:
     stage.vm_gone = Unavailable(Reason.SSH_REFUSED, "no")
     stage.fallback_allowed = required
     word = ", isolation: required" if required else ""
@@ -94,8 +94,8 @@ def test_an_upload_stays_at_home_only_where_that_is_allowed(stage: Stage, requir
 
 
 @pytest.mark.parametrize("life", range(1, 8))
-def test_a_resumed_run_obeys_as_the_first_process_did(stage: Stage, life: int) -> None:
-    """Cut off after any event, a run that may not fall back does not when it goes on."""
+def test_a_resumed_run_keeps_the_ban_on_fallbacks(stage: Stage, life: int) -> None:
+    """A run that may not fall back does not do so on resume either, whatever its last event."""
     text = pipeline("retry", "no fallback")
     stage.script = no_container
     stage.fallback_allowed, stage.lost_after = False, 0.2
@@ -122,13 +122,13 @@ def test_a_step_that_requires_its_container_does_not_run_where_the_project_has_n
     assert gone.reason is Reason.ENGINE_MISSING
     assert "isolation_mode is local" in gone.words
     assert "isolation_mode: container" in gone.hint
-    # Nobody required it: the project chose, and that is no downgrade.
+    # Without `required`, the project's choice is not a downgrade.
     chosen = stage.play(f"{text.replace('isolation: required', 'isolation: preferred')}{fallback}}}]")
     assert chosen.order == ["a@local"]
     assert not chosen.notes.of(StepDowngraded)
 
 
-def test_what_was_asked_of_a_container_is_told_beside_what_it_had_and_what_it_lacks(stage: Stage) -> None:
+def test_the_record_has_a_containers_settings_its_isolation_and_the_shortfall(stage: Stage) -> None:
     had = Isolation(
         Place.CONTAINER,
         "vm",
@@ -153,7 +153,7 @@ def test_what_was_asked_of_a_container_is_told_beside_what_it_had_and_what_it_la
     assert not stage.play((stage.folder / "pipeline.yaml").read_text().partition("rehearsal\n")[2]).notes.of(Warned)
 
 
-def test_what_was_asked_of_a_container_that_was_not_to_be_had_is_told_too(stage: Stage) -> None:
+def test_the_record_has_the_settings_of_an_unavailable_container_too(stage: Stage) -> None:
     stage.script = no_container
     stage.play(pipeline("plain", "nobody"))
     gone, *_ = stage.play(pipeline("plain", "nobody")).notes.of(TargetUnavailable)
@@ -174,7 +174,7 @@ steps:
 
 
 @pytest.mark.parametrize("forbidden", ["project", "argument", "nobody"])
-def test_the_project_and_the_caller_forbid_it_for_the_whole_run_and_for_its_second_process(
+def test_the_ban_of_the_project_or_the_caller_holds_for_the_whole_run_and_its_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbidden: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -189,7 +189,7 @@ def test_the_project_and_the_caller_forbid_it_for_the_whole_run_and_for_its_seco
     done = pccpipe.run(
         pccpipe.load(path), run_id="one", project=loaded, workspace=tmp_path / "w", runs_dir=runs, fallback=allowed
     )
-    # Its process is killed in the midst of that, and another one goes on.
+    # Its process is killed during that, and another one resumes the run.
     record = runs / "one" / "events.jsonl"
     lines = record.read_text().splitlines(keepends=True)
     killed = next(number for number, line in enumerate(lines) if '"target_unavailable"' in line)
@@ -198,6 +198,6 @@ def test_the_project_and_the_caller_forbid_it_for_the_whole_run_and_for_its_seco
     for each in (done, resumed):
         assert each.state.steps["a"].outcome is (Outcome.SUCCEEDED if forbidden == "nobody" else Outcome.UNAVAILABLE)
         assert each.downgraded is (forbidden == "nobody")
-        # An image is built on the engine or nowhere.
+        # Only the engine builds an image: there is no fallback.
         image = each.state.steps["image"]
         assert (image.outcome, image.reason) == (Outcome.UNAVAILABLE, Reason.ENGINE_MISSING)

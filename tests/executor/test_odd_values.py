@@ -1,4 +1,4 @@
-"""What validates never crashes a run: every value of a pipeline, in turn, as people and programs write it oddly."""
+"""A valid pipeline never crashes a run, whatever odd value people and programs write for any one of its keys."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ ODD: tuple[Any, ...] = (
 
 
 def paths(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Each value below the top, from the outside in."""
+    """Yield each value below the top, the outer ones first."""
     if path:
         yield path
     inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
@@ -88,7 +88,7 @@ STEPS = tuple(step["id"] for step in WHOLE["steps"])
 def written_oddly(
     data: dict[str, Any], inside: tuple[Any, ...]
 ) -> Iterator[tuple[tuple[Any, ...], Any, dict[str, Any]]]:
-    """The data once for each value in a part of it and each odd one in its place."""
+    """Yield the data once for each of its values and each odd value in place of that."""
     part: Any = data
     for key in inside:
         part = part[key]
@@ -128,19 +128,19 @@ def hold(stage: Stage, data: dict[str, Any], inside: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("part", TOP)
-def test_what_validates_never_crashes_a_run(part: str, stage: Stage) -> None:
+def test_a_valid_pipeline_never_crashes_a_run(part: str, stage: Stage) -> None:
     steps = [step for step in WHOLE["steps"] if step["id"] in {"a", "loop"}]
     needed = {"inputs": WHOLE["inputs"], "secrets": WHOLE["secrets"], "containers": WHOLE["containers"]}
     hold(stage, {**needed, part: WHOLE[part], "steps": steps}, (part,))
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_what_validates_of_a_step_never_crashes_a_run(step: str, stage: Stage) -> None:
+def test_a_valid_step_never_crashes_a_run(step: str, stage: Stage) -> None:
     needed = {"inputs": WHOLE["inputs"], "secrets": WHOLE["secrets"], "containers": WHOLE["containers"]}
     hold(stage, {**needed, "steps": [WHOLE["steps"][STEPS.index(step)]]}, ("steps", 0))
 
 
-def test_the_pipeline_of_all_keys_is_right(stage: Stage) -> None:
+def test_the_pipeline_of_all_keys_is_valid(stage: Stage) -> None:
     (stage.folder / "Dockerfile").write_text("FROM x\n")
     stage.secrets = {"KEY": "a-secret-value-of-some-length"}
     assert stage.play(PIPELINE).state.outcome is Outcome.SUCCEEDED

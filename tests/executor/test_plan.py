@@ -22,7 +22,7 @@ Planned = Callable[..., Plan]
 
 @pytest.fixture
 def planned(tmp_path: Path) -> Planned:
-    """Plans a pipeline's text in a project of a mode."""
+    """Return a function that plans a pipeline's text in a project with an isolation mode."""
 
     def plan(
         text: str,
@@ -67,19 +67,19 @@ steps:
         (IsolationMode.LOCAL, [(Place.LOCAL, "localhost", "on the host")]),
     ],
 )
-def test_a_step_leads_where_the_run_would_take_it(
+def test_the_plan_names_the_places_where_a_run_would_run_its_steps(
     planned: Planned, mode: IsolationMode, ways: list[tuple[Place, str, str]]
 ) -> None:
     (step,) = planned(BOXED, mode).steps
     assert [(way.place, way.host, way.command) for way in step.ways] == ways
 
 
-def test_without_fallback_there_is_one_way(planned: Planned) -> None:
+def test_without_fallbacks_each_step_has_one_place(planned: Planned) -> None:
     (step,) = planned(BOXED, fallback_allowed=False).steps
     assert [way.place for way in step.ways] == [Place.CONTAINER]
 
 
-def test_what_can_be_known_is_evaluated_and_quoted_and_the_rest_stands(planned: Planned) -> None:
+def test_known_values_are_evaluated_and_quoted_and_the_rest_stays_as_written(planned: Planned) -> None:
     plan = planned(
         """
         inputs: {word: {type: string}, n: {type: integer, default: 3}}
@@ -105,7 +105,7 @@ def test_what_can_be_known_is_evaluated_and_quoted_and_the_rest_stands(planned: 
     assert plan.warnings == ()
 
 
-def test_a_matrix_is_planned_leg_by_leg_and_rounds_once(planned: Planned) -> None:
+def test_the_plan_has_each_leg_of_a_matrix_and_one_round(planned: Planned) -> None:
     plan = planned(
         """
         inputs: {most: {type: integer, default: 4}}
@@ -142,7 +142,7 @@ def test_an_expression_that_will_fail_is_a_warning(planned: Planned) -> None:
     assert "division by zero" in warning
 
 
-def test_a_secret_that_has_no_value_is_a_warning_and_no_value_is_ever_shown(planned: Planned) -> None:
+def test_a_secret_without_a_value_is_a_warning_and_no_value_is_shown(planned: Planned) -> None:
     plan = planned(
         """
         secrets: {GONE: {from: env}, SET: {from: env}, TOOL: {from: command, command: "exit 3"}}
@@ -155,7 +155,7 @@ def test_a_secret_that_has_no_value_is_a_warning_and_no_value_is_ever_shown(plan
     assert "secrets: GONE, SET, TOOL" in text
 
 
-def test_what_stays_here_and_what_a_container_reaches_is_said(planned: Planned) -> None:
+def test_the_plan_names_secrets_that_stay_here_and_the_egress_of_containers(planned: Planned) -> None:
     plan = planned(
         """
         secrets: {KEY: {from: env, via: proxy}}
@@ -169,7 +169,7 @@ def test_what_stays_here_and_what_a_container_reaches_is_said(planned: Planned) 
     assert "at most 5000 tokens" in text
 
 
-def test_everything_that_runs_here_for_want_of_a_project_file_is_named(tmp_path: Path) -> None:
+def test_steps_that_run_locally_because_there_is_no_project_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("version: 1\nname: t\nsteps: [{id: far, on: vm, run: a}, {id: near, run: b}]\n")
     pipeline = load_pipeline(path)
@@ -177,7 +177,7 @@ def test_everything_that_runs_here_for_want_of_a_project_file_is_named(tmp_path:
     assert plan.warnings == ("there is no project file, so everything runs on this machine, also far",)
 
 
-def test_the_text_says_place_command_rules_and_fallback(planned: Planned) -> None:
+def test_the_text_has_place_command_rules_and_fallback(planned: Planned) -> None:
     plan = planned(
         """
         containers: {box: {image: "img:1", memory: 1g, network: none, workspace: read-only}}
@@ -208,7 +208,7 @@ def test_the_text_says_place_command_rules_and_fallback(planned: Planned) -> Non
     ]
 
 
-def test_what_a_container_is_not_held_by_is_shown(planned: Planned) -> None:
+def test_the_plan_shows_how_a_container_is_loosened(planned: Planned) -> None:
     plan = planned("""
         containers:
           box:
@@ -233,7 +233,7 @@ def test_what_a_container_is_not_held_by_is_shown(planned: Planned) -> None:
     assert "loosened" not in c
 
 
-AT_HAND = "with the engine's socket at hand"
+AT_HAND = "may use Docker (so: as root)"
 BUILT = """
 containers: {box: {image: "img:1"}, judge: {image: "img:1", workspace: read-only}}
 steps:
@@ -248,20 +248,20 @@ steps:
 
 def test_a_plan_warns_where_code_of_an_agent_runs_in_no_container(planned: Planned) -> None:
     assert planned(BUILT).warnings == (
-        "after runs on the VM pcc@192.0.2.1 or on this machine, in no container, what build may have written, "
-        "with the engine's socket at hand: pcc may use it, and that is as good as root there",
-        "here runs on this machine, in no container, what build may have written",
+        "after runs on the VM pcc@192.0.2.1 or on this machine, in no container, code that build may have written, "
+        "where pcc may use Docker (so: as root)",
+        "here runs on this machine, in no container, code that build may have written",
     )
     after, here = planned(BUILT, IsolationMode.CONTAINER).warnings
     for text in (after, here):
-        assert f"{AT_HAND}: you may use it" in text
+        assert f"you {AT_HAND}" in text
     refused, after, here, inside = planned(BUILT, IsolationMode.LOCAL).warnings
-    assert inside == "inside runs on this machine, in no container, what build may have written"
+    assert inside == "inside runs on this machine, in no container, code that build may have written"
     assert refused.startswith("build will be `unavailable`: ")
     assert AT_HAND not in after + here
 
 
-def test_in_a_loop_what_comes_before_the_builder_comes_after_it_too(planned: Planned) -> None:
+def test_in_a_loop_a_step_before_the_builder_also_comes_after_it(planned: Planned) -> None:
     plan = planned("""
         containers: {box: {image: "img:1"}}
         steps:
@@ -276,7 +276,7 @@ def test_in_a_loop_what_comes_before_the_builder_comes_after_it_too(planned: Pla
     assert [warning.split(" ")[0] for warning in plan.warnings] == ["loop.test", "report"]
 
 
-def test_a_plan_says_which_results_a_command_on_the_vm_could_forge(planned: Planned, tmp_path: Path) -> None:
+def test_the_plan_marks_results_that_a_command_on_the_vm_could_forge(planned: Planned, tmp_path: Path) -> None:
     text = """
     containers: {box: {image: i}}
     steps:
@@ -297,7 +297,7 @@ def test_a_plan_says_which_results_a_command_on_the_vm_could_forge(planned: Plan
     assert not any(step.unattested for step in make_plan(plan.pipeline, project, {}).steps)
 
 
-def test_a_plan_says_as_which_account_steps_run(planned: Planned) -> None:
+def test_the_plan_names_the_account_of_steps(planned: Planned) -> None:
     plan = planned("""
         steps:
           - {id: test, on: vm, run: x}
@@ -310,7 +310,7 @@ def test_a_plan_says_as_which_account_steps_run(planned: Planned) -> None:
     assert json.loads(json.dumps(plan_json(plan)))["project"]["vm"]["run_as"] == "pccrun"
 
 
-def test_a_builder_that_only_reads_warns_of_nothing(planned: Planned) -> None:
+def test_a_builder_that_only_reads_causes_no_warning(planned: Planned) -> None:
     plan = planned("""
         containers: {judge: {image: "img:1", workspace: read-only}}
         steps:
@@ -320,7 +320,7 @@ def test_a_builder_that_only_reads_warns_of_nothing(planned: Planned) -> None:
     assert plan.warnings == ()
 
 
-def test_an_agent_that_no_container_holds_is_told_and_so_is_one_that_nothing_holds(planned: Planned) -> None:
+def test_the_plan_warns_of_agents_without_a_container_or_any_sandbox(planned: Planned) -> None:
     text = """
         containers: {box: {image: "img:1"}}
         steps:
@@ -328,9 +328,9 @@ def test_an_agent_that_no_container_holds_is_told_and_so_is_one_that_nothing_hol
           - {id: boxed, on: container, container: box, run: codex exec -s danger-full-access}
     """
     assert planned(text).warnings == (
-        "bare switches off the agent's own sandbox on the VM pcc@192.0.2.1, where no container holds it: nothing does",
-        "bare is an agent that runs on the VM pcc@192.0.2.1, in no container, with the engine's socket at hand: pcc "
-        "may use it, and that is as good as root there",
+        "bare switches off the agent's own sandbox on the VM pcc@192.0.2.1, in no container: "
+        "nothing confines the agent",
+        "bare is an agent that runs on the VM pcc@192.0.2.1, in no container, where pcc may use Docker (so: as root)",
     )
     assert [warning.split(" ")[:2] for warning in planned(text, IsolationMode.LOCAL).warnings] == [
         ["bare", "switches"],
@@ -344,7 +344,7 @@ def test_an_agent_that_no_container_holds_is_told_and_so_is_one_that_nothing_hol
     "path", sorted([*ROOT.glob("pipelines/*.yaml"), *ROOT.glob("examples/pipelines/*.yaml")]), ids=str
 )
 @pytest.mark.parametrize("mode", list(IsolationMode))
-def test_every_pipeline_that_comes_with_it_can_be_planned(path: Path, mode: IsolationMode) -> None:
+def test_every_built_in_pipeline_can_be_planned(path: Path, mode: IsolationMode) -> None:
     pipeline = load_pipeline(path)
     given = {name: str(path) for name, spec in pipeline.inputs.items() if spec.default is None}
     plan = make_plan(pipeline, Project("p", mode, Vm("192.0.2.1", "pcc")), resolve_inputs(pipeline, given))
@@ -372,7 +372,7 @@ def test_a_plan_shows_no_secret(planned: Planned) -> None:
     assert "an-x-value" not in repr([step.ways for step in plan.steps]) + repr(plan.inputs)
 
 
-def test_each_part_of_an_included_pipeline_is_shown_with_where_it_comes_from(planned: Planned, tmp_path: Path) -> None:
+def test_each_part_of_an_included_pipeline_is_shown_with_its_origin(planned: Planned, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
         "version: 1\nname: base\ninputs: {test: {type: string, default: npm test}, n: {type: integer, default: 1}}\n"
         "secrets: {SET: {from: env}}\n"
@@ -411,11 +411,11 @@ def test_each_part_of_an_included_pipeline_is_shown_with_where_it_comes_from(pla
     ]
 
 
-def test_the_json_says_the_same_for_programs(planned: Planned) -> None:
+def test_the_json_has_the_same_facts_for_programs(planned: Planned) -> None:
     plan = planned(BOXED)
-    told = json.loads(json.dumps(plan_json(plan)))
-    assert told["project"]["vm"]["external_ip"] == "192.0.2.1"
-    (step,) = told["steps"]
+    shown = json.loads(json.dumps(plan_json(plan)))
+    assert shown["project"]["vm"]["external_ip"] == "192.0.2.1"
+    (step,) = shown["steps"]
     assert (step["path"], step["kind"], step["on"]) == ("a", "run", "container")
     assert [(way["place"], way["command"]) for way in step["ways"]] == [
         ("container", "in the box"),
@@ -426,7 +426,7 @@ def test_the_json_says_the_same_for_programs(planned: Planned) -> None:
     assert step["changes"] == []
 
 
-def test_where_a_secret_is_the_key_to_is_known_as_far_as_it_can_be(planned: Planned) -> None:
+def test_the_api_of_a_secret_is_shown_as_far_as_it_is_known(planned: Planned) -> None:
     plan = planned(
         """
         inputs: {api: {type: string, default: "https://api.test/v1"}}

@@ -1,4 +1,4 @@
-"""A run that is killed at any event goes on to the same end, and begins no command twice."""
+"""A run that is killed at any event is resumed to the same end, and begins no command twice."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.record.script import events as stamped
 
 
 class KilledError(BaseException):
-    """In place of kill -9: nothing catches it, and nothing more can be noted."""
+    """Replaces kill -9: no code catches it, and no more events are recorded."""
 
 
 class MortalNotes(Notes):
-    """Dies once so many events are noted."""
+    """A journal that dies after this many events."""
 
     def __init__(self, life: int) -> None:
         super().__init__()
@@ -144,8 +144,8 @@ def what_began(played: Played) -> list[str]:
     return sorted(f"{place} {command.id}" for place, target in played.targets.items() for command in target.commands)
 
 
-def told(notes: Notes) -> list[tuple[str, ...]]:
-    """The events that count for the run's course, in the order of each step's own."""
+def decisive(notes: Notes) -> list[tuple[str, ...]]:
+    """Return the events that decide the course of a run, in the order of each step's own."""
     kinds = (StepStarted, CommandStarted, CommandEnded, StepRetrying, StepEnded)
     lines = [
         (event.step, type(event).__name__, str(getattr(event, "outcome", "")), str(getattr(event, "attempt", "")))
@@ -156,7 +156,7 @@ def told(notes: Notes) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_killed_at_any_event_goes_on_to_the_same_end(stage: Stage, name: str) -> None:
+def test_a_run_killed_at_any_event_is_resumed_to_the_same_end(stage: Stage, name: str) -> None:
     text, stage.script = RUNS[name]
     whole = stage.play(text)
     assert len(whole.notes.happenings) > 4
@@ -168,7 +168,7 @@ def test_a_run_killed_at_any_event_goes_on_to_the_same_end(stage: Stage, name: s
         rest.happenings = list(notes.happenings)
         resumed = stage.play(text, rest, targets, Replay(stamped([began(), *notes.happenings], time.time(), 0.001)))
         assert resumed.ending == whole.ending, f"killed after {life} events"
-        assert told(rest) == told(whole.notes), f"killed after {life} events"
+        assert decisive(rest) == decisive(whole.notes), f"killed after {life} events"
         assert what_began(resumed) == what_began(whole), f"killed after {life} events"
         assert not any(target.left for target in targets.values())
 
@@ -192,7 +192,7 @@ def test_a_cancelled_run_that_is_killed_stays_cancelled_and_runs_its_always_step
         assert "never" not in {event.step for event in rest.of(StepStarted)}
 
 
-def test_a_command_whose_start_could_not_be_noted_is_found_and_not_begun_again(stage: Stage) -> None:
+def test_a_command_whose_start_was_not_recorded_is_found_and_not_begun_again(stage: Stage) -> None:
     text = "steps: [{id: a, run: x}]"
     notes, targets = MortalNotes(1), stage.targets()
     with pytest.raises(KilledError):
@@ -203,7 +203,7 @@ def test_a_command_whose_start_could_not_be_noted_is_found_and_not_begun_again(s
     assert resumed.state.outcome is Outcome.SUCCEEDED
 
 
-def test_a_time_limit_counts_from_when_the_step_began_and_leaves_time_to_read_its_end() -> None:
+def test_a_time_limit_counts_from_the_steps_start_and_leaves_time_to_read_its_end() -> None:
     assert deadline_since(time.time() - 100, 600, "it").left == pytest.approx(500, abs=1)
     assert deadline_since(time.time() - 1000, 600, "it").left == pytest.approx(10, abs=1)
     assert deadline_since(time.time() - 1000, 3, "it").left == pytest.approx(3, abs=1)

@@ -1,4 +1,4 @@
-"""A step's result: what it must be, and what a step without one is."""
+"""A step's result must be valid, and a step without its result fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP = """
 GOOD = b'{"summary": "s", "risks": [], "escalation": "", "tests": [], "changes": []}'
 
 
-def test_a_good_result_is_brought_home(stage: Stage) -> None:
+def test_a_valid_result_is_fetched(stage: Stage) -> None:
     stage.script = lambda command: Play(files={"result.json": GOOD})
     played = stage.play(STEP)
     assert played.state.outcome is Outcome.SUCCEEDED
@@ -42,7 +42,7 @@ def test_a_good_result_is_brought_home(stage: Stage) -> None:
         ({"result.json": b" " * (5 << 20)}, "bytes"),
     ],
 )
-def test_exit_0_without_a_valid_result_is_failed_and_says_which(
+def test_exit_0_without_a_valid_result_is_a_failure_with_its_cause(
     stage: Stage, files: dict[str, bytes], says: str
 ) -> None:
     stage.script = lambda command: Play(files=files)
@@ -89,7 +89,7 @@ def test_a_results_path_from_an_agent_is_a_file_of_its_own_in_the_runs_folder(st
         assert (played.run_dir / where).read_bytes() == b"{}"
     else:
         assert end.outcome is Outcome.FAILED
-        assert "the result's path" in end.message or "a value has" in end.message
+        assert "the result's path" in end.message or "a value contains" in end.message
         assert "b@local" not in played.order
 
 
@@ -104,7 +104,7 @@ def test_a_results_path_from_an_agent_is_a_file_of_its_own_in_the_runs_folder(st
     ],
 )
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_secret_in_a_result_is_masked_and_fails_the_step_for_good(stage: Stage, left: bytes, code: int) -> None:
+def test_a_secret_in_a_result_is_masked_and_fails_the_step_with_no_retry(stage: Stage, left: bytes, code: int) -> None:
     stage.secrets = {"KEY": "sk-very-secret-value"}
     stage.script = lambda command: Play(files={"result.json": left}, exit=Exit(code))
     played = stage.play("""
@@ -130,7 +130,7 @@ def test_a_secret_in_a_result_is_masked_and_fails_the_step_for_good(stage: Stage
     assert b"c2stdmVy" not in kept
 
 
-def test_a_run_that_a_leak_ended_says_so_in_its_status(stage: Stage) -> None:
+def test_a_run_that_a_leak_ended_has_that_as_its_status(stage: Stage) -> None:
     stage.secrets = {"KEY": "sk-very-secret-value"}
     stage.script = lambda command: Play(files={"result.json": b'"sk-very-secret-value"'})
     for fails_as, status in (("", "secret_in_output"), ("fails_as: build_failed", "build_failed")):
@@ -146,7 +146,7 @@ def test_a_run_that_a_leak_ended_says_so_in_its_status(stage: Stage) -> None:
         assert (played.state.outcome, played.state.status) == (Outcome.FAILED, status)
 
 
-def test_a_number_that_is_a_secret_is_one(stage: Stage) -> None:
+def test_a_secret_that_is_a_number_is_masked(stage: Stage) -> None:
     stage.secrets = {"PIN": "83920174"}
     stage.script = lambda command: Play(files={"result.json": b'{"n": [83920174e0, true]}'})
     played = stage.play("""
@@ -158,7 +158,7 @@ def test_a_number_that_is_a_secret_is_one(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("path", ["run.json", "logs/x.json", "workspace/result.json", "lock"])
-def test_a_result_cannot_take_a_name_of_the_records_own_and_nothing_begins(stage: Stage, path: str) -> None:
+def test_a_result_with_a_name_of_the_record_is_refused_before_its_command_begins(stage: Stage, path: str) -> None:
     played = stage.play(f"steps: [{{id: a, run: x, result: {{path: \"${{{{ '{path}' }}}}\"}}}}]")
     assert played.order == []
     assert "is taken" in played.end_of("a").message

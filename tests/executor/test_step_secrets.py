@@ -1,4 +1,4 @@
-"""What of a secret reaches a command: its value, or a token that ends with it."""
+"""A command gets a secret's value, or a token that is revoked when the command ends."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def stage(tmp_path: Path, commands: list[Command]) -> Stage:
     return Stage(tmp_path, play, secrets={"KEY": KEY, "OTHER": OTHER})
 
 
-def test_a_proxied_secrets_value_reaches_no_command_and_its_token_is_another_for_each_attempt(
+def test_a_proxied_secret_reaches_no_command_and_each_attempt_has_a_new_token(
     stage: Stage, commands: list[Command]
 ) -> None:
     played = stage.play(TEXT)
@@ -85,7 +85,7 @@ def test_a_proxied_secrets_value_reaches_no_command_and_its_token_is_another_for
     assert "".join(output.text for output in played.notes.of(Output)) == "*** ***" * 2
 
 
-def test_a_step_that_falls_back_has_no_way_out_of_a_container_there(stage: Stage, commands: list[Command]) -> None:
+def test_a_step_that_falls_back_has_no_egress_token(stage: Stage, commands: list[Command]) -> None:
     script = stage.script
     gone = Unavailable(Reason.ENGINE_MISSING, "no engine")
     stage.script = lambda command: Play(unavailable=gone) if command.container else script(command)
@@ -93,7 +93,7 @@ def test_a_step_that_falls_back_has_no_way_out_of_a_container_there(stage: Stage
     assert (commands[0].is_proxied, commands[0].way_out) == (True, "")
 
 
-def test_a_resumed_turn_goes_on_counting_and_knows_the_tokens_of_before(stage: Stage, commands: list[Command]) -> None:
+def test_a_resumed_turn_keeps_its_count_and_its_tokens(stage: Stage, commands: list[Command]) -> None:
 
     before = ModelUsed("agent", 3, 1, 900, 100, 200, 0, 1000)
     happenings: list[Happening] = [
@@ -114,9 +114,7 @@ def test_a_resumed_turn_goes_on_counting_and_knows_the_tokens_of_before(stage: S
         (("max_tokens: 1000", "max_tokens: ${{ inputs.url }}"), "max_tokens: ${{ inputs.url }} must be a whole number"),
     ],
 )
-def test_what_is_wrong_only_when_its_turn_comes_fails_the_step(
-    stage: Stage, change: tuple[str, str], words: str
-) -> None:
+def test_an_error_found_only_in_a_steps_turn_fails_the_step(stage: Stage, change: tuple[str, str], words: str) -> None:
     played = stage.play("inputs: {url: {type: string}}" + TEXT.replace(*change), url="nowhere")
     end = played.end_of("agent")
     assert end.outcome is Outcome.FAILED
@@ -136,7 +134,7 @@ ROUNDS = """
 
 
 def spend(stage: Stage, command: Command, tokens: int) -> None:
-    """Use tokens as an agent's call does."""
+    """Use tokens as the call of an agent does."""
     held = stage.proxy.holder(command.secrets["KEY"])
     assert held is not None
     meter = held[0].meter
@@ -145,7 +143,7 @@ def spend(stage: Stage, command: Command, tokens: int) -> None:
         meter.settle(reserved, Tokens(0, 0, reserved.output or 0))
 
 
-def test_a_budget_counts_over_all_rounds_and_its_end_is_visible(stage: Stage) -> None:
+def test_a_budget_counts_over_all_rounds_and_the_record_shows_its_end(stage: Stage) -> None:
     def play(command: Command) -> Play:
         spend(stage, command, 4000)
         return Play(exit=Exit(1))
@@ -162,7 +160,7 @@ def test_a_budget_counts_over_all_rounds_and_its_end_is_visible(stage: Stage) ->
     assert any("budget_exceeded" in warned.message for warned in played.notes.of(Warned))
 
 
-def test_a_resumed_run_knows_what_earlier_rounds_used_and_what_was_on_its_way(stage: Stage) -> None:
+def test_a_resumed_run_counts_the_tokens_of_earlier_rounds_and_of_calls_under_way(stage: Stage) -> None:
     before = ModelUsed("rounds[1].agent", 1, 0, 100, 0, 2900, 0, None, 3000, 10_000, 6000)
     happenings: list[Happening] = [
         *(StepStarted("rounds", "repeat"), RoundStarted("rounds", 1, 4), StepStarted("rounds[1].agent", "run")),

@@ -39,7 +39,7 @@ def test_a_failed_step_ends_the_run_and_later_steps_do_not_begin(stage: Stage) -
     assert played.state.message == "a failed: exit code 1"
 
 
-def test_continue_on_error_goes_on_and_the_step_stays_failed(stage: Stage) -> None:
+def test_continue_on_error_continues_and_the_step_stays_failed(stage: Stage) -> None:
     stage.script = failing("a")  # type: ignore[assignment]
     played = stage.play("""
         steps:
@@ -52,7 +52,7 @@ def test_continue_on_error_goes_on_and_the_step_stays_failed(stage: Stage) -> No
     assert played.state.outcome is Outcome.SUCCEEDED
 
 
-def test_fails_as_names_the_status_of_a_run_that_the_step_ended(stage: Stage) -> None:
+def test_fails_as_is_the_status_of_a_run_that_the_step_ended(stage: Stage) -> None:
     stage.script = failing("baseline")  # type: ignore[assignment]
     played = stage.play("""
         steps:
@@ -63,7 +63,7 @@ def test_fails_as_names_the_status_of_a_run_that_the_step_ended(stage: Stage) ->
     assert len(played.order) == 2
 
 
-def test_repeat_goes_on_until_its_condition_holds(stage: Stage) -> None:
+def test_repeat_runs_rounds_until_its_condition_holds(stage: Stage) -> None:
     def script(command: Command) -> Play:
         status = "approved" if command.serial == 3 else "changes_requested"
         return Play(files={"result.json": b'{"status": "%s"}' % status.encode()})
@@ -97,7 +97,7 @@ def test_repeat_fails_when_its_rounds_are_used_up(stage: Stage) -> None:
     assert [path for path, _ in played.ends] == ["loop[1].a", "loop[2].a", "loop"]
 
 
-def test_a_skipped_step_has_an_empty_result_and_until_is_simply_false(stage: Stage) -> None:
+def test_a_skipped_step_has_an_empty_result_which_makes_until_false(stage: Stage) -> None:
     played = stage.play("""
         steps:
           - id: loop
@@ -119,7 +119,7 @@ def test_steps_see_the_output_of_earlier_ones(stage: Stage) -> None:
     assert command.script == "echo '17 tests passed\n'"
 
 
-def test_parallel_steps_run_side_by_side_and_all_end(stage: Stage) -> None:
+def test_parallel_steps_run_at_the_same_time_and_all_end(stage: Stage) -> None:
     together = threading.Barrier(3, timeout=5)
 
     def script(command: Command) -> Play:
@@ -183,7 +183,7 @@ def test_a_failed_always_step_fails_a_run_that_had_succeeded(stage: Stage) -> No
     assert ("b", "succeeded") in played.ends
 
 
-def test_a_download_whose_name_an_expression_gives_takes_no_pattern(stage: Stage) -> None:
+def test_a_download_refuses_a_pattern_that_an_expression_gives(stage: Stage) -> None:
     played = stage.play("""
         inputs: {where: {type: string, default: "dist/*.whl"}, file: {type: string, default: dist/a.whl}}
         steps:
@@ -196,7 +196,7 @@ def test_a_download_whose_name_an_expression_gives_takes_no_pattern(stage: Stage
     assert [end for end in played.ends if end[0] in {"named", "wild"}] == [("named", "succeeded"), ("wild", "failed")]
 
 
-def test_always_steps_run_even_after_a_bug_and_the_bug_comes_out(stage: Stage) -> None:
+def test_always_steps_run_even_after_a_bug_which_is_raised_then(stage: Stage) -> None:
     class Bug(Exception):
         pass
 
@@ -228,7 +228,7 @@ def test_the_targets_are_closed_whatever_happens(stage: Stage) -> None:
     assert not any(target.left for target in played.targets.values())
 
 
-def test_an_expression_that_cannot_be_evaluated_fails_its_step_with_its_words(stage: Stage) -> None:
+def test_an_expression_that_cannot_be_evaluated_fails_its_step_with_its_message(stage: Stage) -> None:
     stage.script = lambda command: Play(files={"result.json": b'{"a": 1}'})
     played = stage.play("""
         steps:
