@@ -22,12 +22,12 @@ _RESULT = """
 _REQUEST = """
     from tests.fuzz.sides import Says
     from pccpipe.secrets.proxy.exchange import Exchange
-    from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+    from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
     from pccpipe.secrets.proxy.places import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     api = Api.at("KEY", "key", "http://127.0.0.1:9/v1", ("POST /responses",))
     proxy = Proxy()
-    token = list(proxy.issue(Grant((api,), (), Meter(None, Used(), id), id)).values())[0]
+    token = list(proxy.issue(Grant((api,), (), Meter(None, ModelUse(), id), id)).values())[0]
     place = ConnectionSlots().enter()
     def request(body):
         head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
@@ -61,7 +61,7 @@ _MASK = """
     mask.feed(b"x" * 1000)
 """
 _YAML = "from pccpipe.spec.source import parse_source"
-_USAGE = "from pccpipe.secrets.proxy.usage import Counter; counter = Counter(is_stream={stream})"
+_USAGE = "from pccpipe.secrets.proxy.usage import TokenCounter; counter = TokenCounter(is_stream={stream})"
 _SERVER = """
     import subprocess, sys
     def server(kind):
@@ -87,7 +87,7 @@ _ANSWER = (
     + """
     from tests.fuzz.sides import Says
     from pccpipe.secrets.proxy.exchange import Exchange
-    from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+    from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
     from pccpipe.secrets.proxy.places import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     class Agent(Says):
@@ -96,7 +96,7 @@ _ANSWER = (
     proxy = Proxy()
     def ask(port):
         api = Api.at("KEY", "s3cret/Of+the=project-42", f"http://127.0.0.1:{port}/v1", ("POST /responses",))
-        token = list(proxy.issue(Grant((api,), (), Meter(None, Used(), id), id)).values())[0]
+        token = list(proxy.issue(Grant((api,), (), Meter(None, ModelUse(), id), id)).values())[0]
         head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
         Exchange(Agent(f"{head}Content-Length: 2\\r\\n\\r\\n{{}}".encode()), proxy, ConnectionSlots().enter()).run()
     ask(9)

@@ -44,7 +44,7 @@ from pccpipe.record.events import (
     TargetUnavailable,
 )
 from pccpipe.record.step_path import parent, rounds_left_out
-from pccpipe.secrets.proxy.grant import Pool
+from pccpipe.secrets.proxy.grant import TokenPool
 from pccpipe.values import Json
 
 _NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
@@ -135,7 +135,7 @@ class Replay:
         self._waiting_since: float | None = None
         self._uploading: set[str] = set()
         """Uploads that may or may not have reached the VM."""
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, TokenPool] = {}
         self._model_used: dict[int, tuple[Turn, ModelUsed]] = {}
         for event in events:
             self._apply(event)
@@ -160,13 +160,13 @@ class Replay:
             turns = self._turns.get(path)
             return turns.popleft() if turns else Turn()
 
-    def pool(self, path: str, limit: int | None) -> Pool:
+    def pool(self, path: str, limit: int | None) -> TokenPool:
         """Return the budget that all turns of a step share; each leg of a matrix has its own."""
         step = rounds_left_out(path)
         with self._lock:
             if step not in self._pools:
                 turns = (used for _, used in self._model_used.values() if rounds_left_out(used.step) == step)
-                self._pools[step] = Pool(used=sum(map(_tokens, turns)))
+                self._pools[step] = TokenPool(used=sum(map(_tokens, turns)))
             pool = self._pools[step]
             pool.limit = limit
             return pool

@@ -11,7 +11,7 @@ from pccpipe.executor.numbers import whole_number_of
 from pccpipe.executor.replay import Turn
 from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.events import ModelUsed, SecretsGiven, Warned
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Pool, Used
+from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse, TokenPool
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
 from pccpipe.secrets.proxy.request import Rules
 from pccpipe.secrets.proxy.usage import Tokens
@@ -28,14 +28,16 @@ class TokenBudget:
         pool: the budget of all turns of the step.
     """
 
-    def __init__(self, context: RunContext, path: str, limit: int | None, used: ModelUsed | None, pool: Pool) -> None:
+    def __init__(
+        self, context: RunContext, path: str, limit: int | None, used: ModelUsed | None, pool: TokenPool
+    ) -> None:
         self._context = context
         self._path = path
         self._has_warned = bool(used and used.refused)
-        before = Used()
+        before = ModelUse()
         if used:
             tokens = Tokens(used.input_tokens, used.cached_input_tokens, used.output_tokens, used.estimated_tokens)
-            before = Used(used.calls, used.refused, tokens, used.reserved_tokens)
+            before = ModelUse(used.calls, used.refused, tokens, used.reserved_tokens)
         self.meter = Meter(limit, before, self._record_use, pool)
 
     def explain(self, ended: StepOutcome, step_id: str) -> StepOutcome:
@@ -57,7 +59,7 @@ class TokenBudget:
     def warn(self, words: str) -> None:
         self._context.journal.append(Warned(words, self._path))
 
-    def _record_use(self, used: Used) -> None:
+    def _record_use(self, used: ModelUse) -> None:
         tokens, pool = used.tokens, self.meter.pool
         if used.refused and not self._has_warned:
             self._has_warned = True

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 
 from pccpipe import limits
-from pccpipe.secrets.table import Forms, Table
+from pccpipe.secrets.table import FormTable, ValueForms
 from pccpipe.values import Json
 
 MASK = b"***"
@@ -31,7 +31,7 @@ class Masker:
     def __init__(self, values: Iterable[str]) -> None:
         self._lock = threading.Lock()
         self._values = [*values]
-        self._forms: dict[str, Forms] = {}
+        self._forms: dict[str, ValueForms] = {}
         self.table = self._made()
 
     def add(self, values: Iterable[str]) -> None:
@@ -47,10 +47,10 @@ class Masker:
                 self._values.remove(value)
             self.table = self._made()
 
-    def _made(self) -> Table:
+    def _made(self) -> FormTable:
         # Those of a value are made once, however many others come and go beside it.
-        self._forms = {value: self._forms.get(value) or Forms(value) for value in self._values if value}
-        return Table(self._forms.values())
+        self._forms = {value: self._forms.get(value) or ValueForms(value) for value in self._values if value}
+        return FormTable(self._forms.values())
 
     @property
     def longest(self) -> int:
@@ -170,7 +170,7 @@ class StreamMask:
         """What was held back, now that no more comes."""
         return self._show(self._masker.table, self._held, len(self._held), len(self._held))
 
-    def _show(self, table: Table, whole: bytes, kept: int, limit: int) -> bytes:
+    def _show(self, table: FormTable, whole: bytes, kept: int, limit: int) -> bytes:
         """What is before `limit`, masked; all from `kept` on is held."""
         shown: list[bytes] = []
         at = self._covered

@@ -34,7 +34,7 @@ _HEAD = 4
 """Bytes of a form's beginning by which it is found at the end of what is there of a stream."""
 
 
-class Forms:
+class ValueForms:
     """The forms of one value."""
 
     def __init__(self, value: str) -> None:
@@ -63,10 +63,10 @@ def _kept(form: bytes) -> bytes:
     return BLANKS if len(form) >= SHORTEST_WRAPPED and not form.isdigit() else BLANKS + ENDS
 
 
-class Table:
+class FormTable:
     """What to look for. Immutable."""
 
-    def __init__(self, of_values: Iterable[Forms]) -> None:
+    def __init__(self, of_values: Iterable[ValueForms]) -> None:
         values = [*of_values]
         self._literal = sorted({form for value in values for form in value.literal})
         self._tight: dict[bytes, set[bytes]] = {}

@@ -35,12 +35,12 @@ from pccpipe.record.lock import is_abandoned
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy.egress import allows, split
 from pccpipe.secrets.proxy.exchange import Exchange
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
 from pccpipe.secrets.proxy.hello import HelloScreen
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Rules, read_request
 from pccpipe.secrets.proxy.slots import ConnectionSlots
-from pccpipe.secrets.proxy.usage import Counter
+from pccpipe.secrets.proxy.usage import TokenCounter
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.load import check_schema_file, load_pipeline
@@ -204,7 +204,7 @@ def _frames(data: bytes) -> None:
 
 def _proxy(data: bytes) -> None:
     api = Api.at("KEY", SECRET, "http://127.0.0.1:9/v1", ("POST /responses", "GET /models"))
-    grant = Grant((api,), ("127.0.0.1:9", "*.invalid:80"), Meter(1000, Used(), lambda _: None), lambda _: None)
+    grant = Grant((api,), ("127.0.0.1:9", "*.invalid:80"), Meter(1000, ModelUse(), lambda _: None), lambda _: None)
     proxy = Proxy()
     tokens = list(proxy.issue(grant).values())
     stream = Says(data.replace(WORD, tokens[0].encode()))
@@ -234,7 +234,7 @@ _LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 def _usage(data: bytes) -> None:
     for is_stream in (False, True):
-        counter = Counter(is_stream=is_stream)
+        counter = TokenCounter(is_stream=is_stream)
         for start in range(0, len(data), 100):
             counter.feed(data[start : start + 100])
         tokens = counter.tokens(100)

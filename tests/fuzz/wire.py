@@ -15,7 +15,7 @@ from pccpipe import limits
 from pccpipe.machine.base import Done
 from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.exchange import Exchange
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, Used
+from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.slots import ConnectionSlots
 from pccpipe.ssh.channels import ChannelProcess
@@ -118,7 +118,7 @@ def _run(transport: Transport) -> None:
 
 def _answer(data: bytes) -> None:
     api = Api.at("KEY", SECRET, "http://api.invalid/v1", ("POST /responses",))
-    grant = Grant((api,), (), Meter(10**6, Used(), lambda _: None), lambda _: None)
+    grant = Grant((api,), (), Meter(10**6, ModelUse(), lambda _: None), lambda _: None)
     proxy = Proxy()
     token = next(iter(proxy.issue(grant).values()))
     body = b'{"model":"m","input":"hello"}'

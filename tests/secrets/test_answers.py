@@ -163,7 +163,7 @@ def test_a_header_that_is_not_http_does_not_end_the_answer(api: Api, line: bytes
 
 def test_an_event_without_an_end_costs_no_more_work_the_longer_it_gets() -> None:
     setup = "from pccpipe.secrets.proxy.usage import Counter"
-    work = "counter = Counter(is_stream=True)\nfor _ in range(1 << 21): counter.feed(b'aaaaaaaaaaaaaaaa')"
+    work = "counter = TokenCounter(is_stream=True)\nfor _ in range(1 << 21): counter.feed(b'aaaaaaaaaaaaaaaa')"
     began = time.monotonic()
     longest, memory, said = measured(setup, work)
     assert not said

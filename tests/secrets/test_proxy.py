@@ -26,7 +26,7 @@ from pccpipe import limits
 from pccpipe.errors import UsageError
 from pccpipe.machine.local_stream import LocalStream
 from pccpipe.secrets.proxy import egress, exchange, ranges, upstream
-from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, Used
+from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, ModelUse
 from pccpipe.secrets.proxy.proxy import EGRESS, Proxy, digest
 from tests.testbed.model import ModelServer
 
@@ -50,9 +50,9 @@ class Client:
         calls: Sequence[str] = CALLS,
         out: Sequence[str] = (),
     ) -> None:
-        self.used: list[Used] = []
+        self.used: list[ModelUse] = []
         self.warnings: list[str] = []
-        self.meter = Meter(limit, Used(), self.used.append)
+        self.meter = Meter(limit, ModelUse(), self.used.append)
         api = Api.at("KEY", KEY, base, tuple(calls))
         self.grant = Grant((api,), tuple(out), self.meter, self.warnings.append)
         self.proxy = proxy

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pccpipe.secrets.proxy import upstream
-from pccpipe.secrets.proxy.grant import BudgetExceededError, Meter, Pool, Used
+from pccpipe.secrets.proxy.grant import BudgetExceededError, Meter, ModelUse, TokenPool
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Request
 from pccpipe.secrets.proxy.usage import Tokens
@@ -22,7 +22,7 @@ def limited(model: ModelServer, limit: int) -> Client:
     return Client(Proxy(), f"{model.url}/v1", limit=limit)
 
 
-def settled(client: Client) -> Used:
+def settled(client: Client) -> ModelUse:
     """What was used, once no call is on its way any more."""
     until = time.monotonic() + 15
     while client.meter.used.reserved and time.monotonic() < until:
@@ -133,8 +133,8 @@ def test_an_api_that_refuses_costs_nothing(model: ModelServer) -> None:
 
 
 def test_what_was_reserved_when_the_process_was_killed_is_used() -> None:
-    noted: list[Used] = []
-    meter = Meter(10_000, Used(), noted.append)
+    noted: list[ModelUse] = []
+    meter = Meter(10_000, ModelUse(), noted.append)
     meter.reserve(100, 25, 4000, 1, lambda: False)
     later = Meter(10_000, noted[-1], noted.append)
     assert later.used.tokens.total == 4100
@@ -142,7 +142,7 @@ def test_what_was_reserved_when_the_process_was_killed_is_used() -> None:
 
 
 def test_a_call_waits_for_those_on_their_way_and_is_not_refused_because_of_them() -> None:
-    meter = Meter(200_000, Used(), lambda used: None)
+    meter = Meter(200_000, ModelUse(), lambda used: None)
     first = meter.reserve(100, 25, None, 1, lambda: False)
     got: list[object] = []
     second = threading.Thread(target=lambda: got.append(meter.reserve(100, 25, None, 1, lambda: False)))
@@ -155,14 +155,14 @@ def test_a_call_waits_for_those_on_their_way_and_is_not_refused_because_of_them(
 
 
 def test_a_budget_counts_over_all_turns_and_max_tokens_over_one() -> None:
-    pool = Pool(1000)
+    pool = TokenPool(1000)
     for _ in range(3):
-        meter = Meter(400, Used(), lambda used: None, pool)
+        meter = Meter(400, ModelUse(), lambda used: None, pool)
         reservation = meter.reserve(10, 2, 300, 1, lambda: False)
         assert reservation.output == (300 if pool.used < 700 else reservation.output)
         meter.settle(reservation, Tokens(10, 0, 300))
     with pytest.raises(BudgetExceededError, match=r"930 of the step's budget of 1,000 tokens"):
-        Meter(400, Used(), lambda used: None, pool).reserve(400, 100, 300, 1, lambda: False)
+        Meter(400, ModelUse(), lambda used: None, pool).reserve(400, 100, 300, 1, lambda: False)
 
 
 def test_a_call_that_outlives_its_step_has_used_what_was_reserved_and_no_more(model: ModelServer) -> None:

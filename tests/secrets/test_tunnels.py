@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from pccpipe import limits
 from pccpipe.machine.local_stream import LocalStream
 from pccpipe.secrets.proxy import egress, hello, ranges
-from pccpipe.secrets.proxy.grant import Grant, Meter, Used
+from pccpipe.secrets.proxy.grant import Grant, Meter, ModelUse
 from pccpipe.secrets.proxy.hello import HelloScreen, RefusedHelloError
 from tests.growth import is_linear
 
@@ -164,7 +164,7 @@ class Tunnel:
 
     def __init__(self, entry: str, host: str, port: int, serve: Callable[[socket.socket], None]) -> None:
         self.warnings: list[str] = []
-        grant = Grant((), (entry,), Meter(None, Used(), lambda _: None), self.warnings.append)
+        grant = Grant((), (entry,), Meter(None, ModelUse(), lambda _: None), self.warnings.append)
         self.client, inner = socket.socketpair()
         outer, self.server = socket.socketpair()
         self.client.settimeout(10)

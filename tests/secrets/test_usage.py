@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.secrets.proxy.usage import Counter, Tokens
+from pccpipe.secrets.proxy.usage import TokenCounter, Tokens
 
 USAGE = {"input_tokens": 70, "input_tokens_details": {"cached_tokens": 50}, "output_tokens": 9}
 CHAT = {"prompt_tokens": 70, "prompt_tokens_details": {"cached_tokens": 50}, "completion_tokens": 9}
@@ -31,7 +31,7 @@ COMPLETIONS = event({"choices": [1], "usage": None}) + event({"choices": [], "us
 
 
 def counted(text: str, cuts: list[int], *, is_stream: bool = True) -> Tokens:
-    counter, data = Counter(is_stream=is_stream), text.encode()
+    counter, data = TokenCounter(is_stream=is_stream), text.encode()
     marks = [0, *sorted(cut % len(data) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(marks):
         counter.feed(data[start:end])
@@ -116,6 +116,6 @@ def test_other_providers_documents_are_counted(document: object) -> None:
 
 @pytest.mark.parametrize("said", [-1, 10**12 + 1, True, 1.5, "7"])
 def test_a_count_that_no_call_takes_counts_for_nothing(said: object) -> None:
-    counter = Counter(is_stream=False)
+    counter = TokenCounter(is_stream=False)
     counter.feed(json.dumps({"usage": {"input_tokens": said, "output_tokens": 3}}).encode())
     assert counter.tokens(100) == Tokens(output=3)

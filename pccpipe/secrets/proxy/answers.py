@@ -13,7 +13,7 @@ class TooLongError(http.client.HTTPException):
     """A head, or what stands between two pieces of a body, exceeds its limit."""
 
 
-class Response(http.client.HTTPResponse):
+class BoundedResponse(http.client.HTTPResponse):
     """An answer whose lines are bounded together: heads, the interim ones too, sizes of chunks, and trailers."""
 
     def __init__(

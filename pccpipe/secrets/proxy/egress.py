@@ -20,7 +20,7 @@ from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.grant import Grant
 from pccpipe.secrets.proxy.hello import ALERT_UNRECOGNIZED_NAME, HelloScreen, RefusedHelloError
 from pccpipe.secrets.proxy.ranges import is_public
-from pccpipe.secrets.proxy.upstream import Asked, UnreachableError, UpstreamAnswer
+from pccpipe.secrets.proxy.upstream import ClientRequest, UnreachableError, UpstreamAnswer
 from pccpipe.values import cut
 
 PORTS = (443, 80)
@@ -122,10 +122,10 @@ def _pump(client: ByteStream, other: socket.socket, first: bytes, screened: Hell
                 other.sendall(screened.from_client(data))
 
 
-class Fetch:
+class EgressFetch:
     """One request by plain HTTP, as a context. The grant's end cuts it."""
 
-    def __init__(self, grant: Grant, host: str, port: int, asked: Asked) -> None:
+    def __init__(self, grant: Grant, host: str, port: int, asked: ClientRequest) -> None:
         self._grant = grant
         self._host = host
         self._port = port
@@ -143,7 +143,7 @@ class Fetch:
         headers = upstream.passed_down(response, upstream.OF_ONE_HOP)
         return UpstreamAnswer(response.status, upstream.reason(response), headers, upstream.pieces(response))
 
-    def __enter__(self) -> Fetch:
+    def __enter__(self) -> EgressFetch:
         return self
 
     def __exit__(self, *_: object) -> None:

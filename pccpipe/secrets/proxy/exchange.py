@@ -38,7 +38,7 @@ TOKEN_SECONDS = 10.0
 """Seconds in which a new connection must show a token."""
 
 
-class RequestRefused(Exception):
+class HttpRefusal(Exception):
     """A request that gets an error for an answer; with `fatal`, the connection ends with that."""
 
     def __init__(self, status: int, code: str, message: str, *, fatal: bool = False) -> None:
@@ -68,7 +68,7 @@ class Exchange:
                     pass
             except h11.RemoteProtocolError as error:
                 if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                    self._answer(RequestRefused(error.error_status_hint, "bad_request", f"no good HTTP: {error}"))
+                    self._answer(HttpRefusal(error.error_status_hint, "bad_request", f"no good HTTP: {error}"))
                     self._linger()
 
     def _serve_one(self) -> bool:
@@ -78,7 +78,7 @@ class Exchange:
             return False
         try:
             self._route(request)
-        except RequestRefused as refused:
+        except HttpRefusal as refused:
             self._answer(refused)
             if refused.fatal:
                 self._linger()
@@ -104,30 +104,30 @@ class Exchange:
         if not path.startswith(f"{PREFIX}/") or not api.allows(method, path.removeprefix(PREFIX)):
             grant.warn(f"{method} {cut(path, 200)} was refused: the secret {api.secret} is not for that")
             words = f"pccpipe lets no {method} {cut(path, 200)} through; these it does: {', '.join(api.calls)}"
-            raise RequestRefused(403, "pccpipe_not_allowed", words, fatal=True)
+            raise HttpRefusal(403, "pccpipe_not_allowed", words, fatal=True)
         query = "&".join(part for part in query.split("&") if part.partition("=")[0] in upstream.QUERY)
         headers = _plain(request.headers)
         if encoding := dict(headers).get("content-encoding", "").replace("identity", ""):
             unread = f"Content-Encoding {cut(encoding, 40)}"
             words = f"pccpipe counts tokens, so it reads requests: send this one without {unread}"
-            raise RequestRefused(400, "pccpipe_uncountable", words, fatal=True)
-        asked = upstream.Asked(method, path.removeprefix(PREFIX), query, headers)
+            raise HttpRefusal(400, "pccpipe_uncountable", words, fatal=True)
+        asked = upstream.ClientRequest(method, path.removeprefix(PREFIX), query, headers)
         with contextlib.ExitStack() as stack:
             read = self._read(asked, api, self._body(stack, grant), grant)
             try:
                 reserved = grant.reserve(read)
             except BudgetExceededError as error:
-                raise RequestRefused(400, "budget_exceeded", str(error)) from error
+                raise HttpRefusal(400, "budget_exceeded", str(error)) from error
             call = stack.enter_context(upstream.UpstreamCall(api, grant, asked, read, reserved))
             try:
                 answer = call.answer()
             except upstream.UnreachableError as error:
                 grant.answered(f"could not be reached: {error}")
-                raise RequestRefused(502, "pccpipe_upstream", str(error)) from error
+                raise HttpRefusal(502, "pccpipe_upstream", str(error)) from error
             grant.answered(f"answered {answer.status}" if answer.status >= 400 else "")
             self._pass_on(answer)
 
-    def _read(self, asked: upstream.Asked, api: Api, pieces: list[bytes], grant: Grant) -> Request:
+    def _read(self, asked: upstream.ClientRequest, api: Api, pieces: list[bytes], grant: Grant) -> Request:
         """The request as it goes up."""
         if asked.method != "POST":
             return Request(pieces, takes_tokens=False)
@@ -138,7 +138,7 @@ class Exchange:
             status = 413 if error.code == "pccpipe_too_large" else 400
             if error.code == "pccpipe_not_allowed":
                 grant.warn(f"a call of the model's API was refused: {error.message}")
-            raise RequestRefused(status, error.code, error.message) from error
+            raise HttpRefusal(status, error.code, error.message) from error
         for name in dict.fromkeys(read.taken[:10]):
             words = f"the agent was not given the tool {name}, which the model's provider runs"
             grant.warn(
@@ -152,20 +152,20 @@ class Exchange:
         try:
             host, port = url.hostname or "", url.port or 80
         except ValueError:
-            raise RequestRefused(400, "bad_request", f"no good URL: {cut(target, 200)}", fatal=True) from None
+            raise HttpRefusal(400, "bad_request", f"no good URL: {cut(target, 200)}", fatal=True) from None
         if not egress.allows(grant.egress, host, port):
             raise self._refusal(grant, host, port)
         path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
         try:
             with contextlib.ExitStack() as stack:
-                asked = upstream.Asked(method, path, "", _plain(request.headers), self._body(stack, grant))
-                fetch = stack.enter_context(egress.Fetch(grant, host, port, asked))
+                asked = upstream.ClientRequest(method, path, "", _plain(request.headers), self._body(stack, grant))
+                fetch = stack.enter_context(egress.EgressFetch(grant, host, port, asked))
                 self._pass_on(fetch.answer())
         except egress.RefusedAddressError as error:
             grant.warn(str(error))
-            raise RequestRefused(403, "pccpipe_not_allowed", str(error)) from error
+            raise HttpRefusal(403, "pccpipe_not_allowed", str(error)) from error
         except upstream.UnreachableError as error:
-            raise RequestRefused(502, "pccpipe_upstream", str(error)) from error
+            raise HttpRefusal(502, "pccpipe_upstream", str(error)) from error
 
     def _tunnel(self, grant: Grant, target: str) -> None:
         host, port = egress.split(target)
@@ -176,18 +176,18 @@ class Exchange:
             other = egress.connect(grant.egress, host, port)
         except egress.RefusedAddressError as error:
             grant.warn(str(error))
-            raise RequestRefused(403, "pccpipe_not_allowed", str(error), fatal=True) from error
+            raise HttpRefusal(403, "pccpipe_not_allowed", str(error), fatal=True) from error
         except upstream.UnreachableError as error:
-            raise RequestRefused(502, "pccpipe_upstream", str(error), fatal=True) from error
+            raise HttpRefusal(502, "pccpipe_upstream", str(error), fatal=True) from error
         with contextlib.closing(other), grant.ending(lambda: upstream.shut(other)):
             self._send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
             first, _ = self._http.trailing_data
             egress.pump(self._stream, other, first, grant, host, port)
 
-    def _refusal(self, grant: Grant, host: str, port: int) -> RequestRefused:
+    def _refusal(self, grant: Grant, host: str, port: int) -> HttpRefusal:
         where = f"{cut(host, 200)}:{port}"
         grant.warn(f"the way to {where} was refused: it is not in the container's `egress:`")
-        return RequestRefused(403, "pccpipe_not_allowed", f"pccpipe lets nothing out to {where}", fatal=True)
+        return HttpRefusal(403, "pccpipe_not_allowed", f"pccpipe lets nothing out to {where}", fatal=True)
 
     def _pass_on(self, answer: upstream.UpstreamAnswer) -> None:
         """An answer, piece by piece as it comes."""
@@ -205,7 +205,7 @@ class Exchange:
         held = self._holder_of(token.strip())
         if held is None or held[1] is None:
             words = "pccpipe does not know this token: a step's token ends with the step"
-            raise RequestRefused(401, "invalid_api_key", words, fatal=True)
+            raise HttpRefusal(401, "invalid_api_key", words, fatal=True)
         self._take_slot(held[0])
         return held[0], held[1]
 
@@ -219,13 +219,13 @@ class Exchange:
         held = self._holder_of(token)
         if held is None or held[1] is not None:
             words = "pccpipe does not know this token: take HTTPS_PROXY as it is; it ends with the step"
-            raise RequestRefused(407, "pccpipe_proxy_token", words, fatal=True)
+            raise HttpRefusal(407, "pccpipe_proxy_token", words, fatal=True)
         self._take_slot(held[0])
         return held[0]
 
     def _take_slot(self, grant: Grant) -> None:
         if not self._slot.take(grant):
-            raise RequestRefused(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
+            raise HttpRefusal(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
 
     def _body(self, stack: contextlib.ExitStack, grant: Grant) -> list[bytes]:
         """The body in the pieces in which it came. A large one waits for its turn, and has it until `stack` ends."""
@@ -237,12 +237,12 @@ class Exchange:
         while isinstance(event := self._next_of_body(until), h11.Data):
             if size <= limits.REQUEST_HERE.most < size + len(event.data):
                 if not grant.large.acquire(timeout=BODY_SECONDS):
-                    raise RequestRefused(429, "pccpipe_busy", limits.LARGE_REQUESTS.exceeded(), fatal=True)
+                    raise HttpRefusal(429, "pccpipe_busy", limits.LARGE_REQUESTS.exceeded(), fatal=True)
                 stack.callback(grant.large.release)
                 until = time.monotonic() + BODY_SECONDS
             size += len(event.data)
             if size > limits.REQUEST.most:
-                raise RequestRefused(413, "pccpipe_too_large", limits.REQUEST.exceeded(), fatal=True)
+                raise HttpRefusal(413, "pccpipe_too_large", limits.REQUEST.exceeded(), fatal=True)
             pieces.append(bytes(event.data))
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionResetError("the request was cut")
@@ -251,7 +251,7 @@ class Exchange:
     def _next_of(self, kind: type[h11.EndOfMessage]) -> None:
         event = self._next_of_body(time.monotonic() + BODY_SECONDS)
         if not isinstance(event, kind):
-            raise RequestRefused(400, "bad_request", "a CONNECT has no body", fatal=True)
+            raise HttpRefusal(400, "bad_request", "a CONNECT has no body", fatal=True)
 
     def _next_request(self) -> h11.Event:
         """The next head. Raises TimeoutError for one that comes in drops."""
@@ -270,9 +270,9 @@ class Exchange:
                 self._http.receive_data(self._receive(until))
             except TimeoutError:
                 words = f"a request must be there in {BODY_SECONDS:g} s"
-                raise RequestRefused(408, "pccpipe_slow", words, fatal=True) from None
+                raise HttpRefusal(408, "pccpipe_slow", words, fatal=True) from None
         if time.monotonic() > until:
-            raise RequestRefused(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
+            raise HttpRefusal(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
         return event
 
     def _event(self) -> h11.Event | None:
@@ -296,7 +296,7 @@ class Exchange:
                 return self._stream.recv(PIECE)
         raise TimeoutError("it has shown no token")
 
-    def _answer(self, refused: RequestRefused) -> None:
+    def _answer(self, refused: HttpRefusal) -> None:
         """An error, in the form that OpenAI's clients show."""
         kind = "authentication_error" if refused.status in {401, 407} else "invalid_request_error"
         words = {"message": refused.message, "type": kind, "param": None, "code": refused.code}

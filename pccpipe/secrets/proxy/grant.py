@@ -68,7 +68,7 @@ _TRICKS = re.compile(r"[%\\?#]|/\.{1,2}(/|$)|//")
 """What could make a path mean another one to the API than it does here."""
 
 
-class Used(Struct, frozen=True):
+class ModelUse(Struct, frozen=True):
     """What a step has used of the model so far."""
 
     calls: int = 0
@@ -92,7 +92,7 @@ class BudgetExceededError(PccpipeError):
     """The tokens that are left do not suffice for a call."""
 
 
-class Pool:
+class TokenPool:
     """The tokens of a step over all rounds of a `repeat`: its `budget:`. Safe from many threads.
 
     Args:
@@ -120,9 +120,11 @@ class Meter:
         pool: what the step may use over all of its turns.
     """
 
-    def __init__(self, limit: int | None, used: Used, on_use: Callable[[Used], None], pool: Pool | None = None) -> None:
+    def __init__(
+        self, limit: int | None, used: ModelUse, on_use: Callable[[ModelUse], None], pool: TokenPool | None = None
+    ) -> None:
         self.limit = limit
-        self.pool = pool or Pool()
+        self.pool = pool or TokenPool()
         # A call that was on its way when the process was killed has been paid, nobody knows how much.
         tokens = replace(used.tokens, estimated=used.tokens.estimated + used.reserved)
         self._used = replace(used, tokens=tokens, reserved=0)
@@ -130,7 +132,7 @@ class Meter:
         self._active = 0
 
     @property
-    def used(self) -> Used:
+    def used(self) -> ModelUse:
         return self._used
 
     @property

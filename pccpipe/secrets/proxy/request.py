@@ -17,7 +17,7 @@ from pccpipe import limits
 from pccpipe.apart import apart
 from pccpipe.errors import LimitExceeded, PccpipeError
 from pccpipe.json_reader import NotJson, read_json
-from pccpipe.secrets.proxy.shape import Shape
+from pccpipe.secrets.proxy.shape import ApiShape
 from pccpipe.values import Json
 
 IMAGE = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
@@ -64,7 +64,7 @@ class Request(Struct, frozen=True):
     choices: int = 1
     config: dict[str, Json] = field(default_factory=dict)
     """What stands beside the limit, where that is not the document itself."""
-    shape: Shape | None = None
+    shape: ApiShape | None = None
     """None for a call of which nothing is known."""
     takes_tokens: bool = True
     taken: Sequence[str] = ()
@@ -100,7 +100,7 @@ class _Task(Struct, frozen=True):
 
 def read_request(path: str, pieces: Sequence[bytes], rules: Rules) -> Request:
     """Read and check the body of a POST. Raises RefusedRequestError."""
-    shape = Shape.of(path)
+    shape = ApiShape.of(path)
     size = sum(map(len, pieces))
     if size > limits.REQUEST.most:
         raise RefusedRequestError("pccpipe_too_large", limits.REQUEST.exceeded())
@@ -146,7 +146,7 @@ def check_apart(data: bytes) -> bytes:
         raise ValueError(f"pccpipe_too_large {error.message}") from None
     if not isinstance(document, dict):
         raise ValueError("pccpipe_uncountable the request is no JSON object")
-    shape = Shape.of(task.path)
+    shape = ApiShape.of(task.path)
     if shape is None:
         size = len(body)
         return Encoder().encode(_Found(size, size // BYTES_A_TOKEN, None, 1)) + b"\n" + _written(document)
@@ -168,7 +168,7 @@ def _written(document: dict[str, Json]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _check(document: dict[str, Json], shape: Shape, task: _Task) -> None:
+def _check(document: dict[str, Json], shape: ApiShape, task: _Task) -> None:
     allowed = task.rules.hosted_tools
     if document.get("background"):
         words = "pccpipe counts tokens, and an answer in the background does not say what it took"

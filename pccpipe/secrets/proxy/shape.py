@@ -22,7 +22,7 @@ _OPENAI = frozenset(
 _GEMINI_TOOLS = {"functionDeclarations", "function_declarations"}
 
 
-class Shape(Struct, frozen=True):
+class ApiShape(Struct, frozen=True):
     """How one API is asked."""
 
     path: str
@@ -38,7 +38,7 @@ class Shape(Struct, frozen=True):
     own_tools_begin: tuple[str, ...] = ()
 
     @staticmethod
-    def of(path: str) -> Shape | None:
+    def of(path: str) -> ApiShape | None:
         """The shape of a call's path, without the query; None if it is none of them."""
         return next((shape for shape in SHAPES if re.search(shape.path, path)), None)
 
@@ -143,7 +143,7 @@ def _within(document: dict[str, Json], names: list[str] | tuple[str, ...]) -> di
 
 
 SHAPES = (
-    Shape(
+    ApiShape(
         r"/responses(/input_tokens)?$",
         (("max_output_tokens",),),
         _OPENAI
@@ -153,7 +153,7 @@ SHAPES = (
         frozenset({"function", "custom", "local_shell", "shell", "apply_patch", "namespace", "computer"})
         | {"computer_use_preview"},
     ),
-    Shape(
+    ApiShape(
         r"/chat/completions$",
         (("max_completion_tokens",), ("max_tokens",)),
         _OPENAI
@@ -163,7 +163,7 @@ SHAPES = (
         ("messages",),
         frozenset({"function", "custom"}),
     ),
-    Shape(
+    ApiShape(
         r"/messages(/count_tokens)?$",
         (("max_tokens",),),
         frozenset(
@@ -186,7 +186,7 @@ SHAPES = (
         frozenset({"custom"}),
         ("bash_", "text_editor_", "computer_", "memory_"),
     ),
-    Shape(
+    ApiShape(
         r":(generateContent|streamGenerateContent|countTokens)$",
         (("generationConfig", "maxOutputTokens"),),
         frozenset(

@@ -20,7 +20,7 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy import answers
 from pccpipe.secrets.proxy.grant import Api, Grant, Reservation
 from pccpipe.secrets.proxy.request import Request
-from pccpipe.secrets.proxy.usage import Counter, Tokens
+from pccpipe.secrets.proxy.usage import TokenCounter, Tokens
 
 CONNECT_LIMIT = 15.0
 ANSWER_LIMIT = 600.0
@@ -56,7 +56,7 @@ class CutError(ConnectionResetError):
     """The API, or the way to it, ended an answer before its end."""
 
 
-class Asked(Struct, frozen=True):
+class ClientRequest(Struct, frozen=True):
     """A request as it came. Names of headers are in lower case."""
 
     method: str
@@ -82,13 +82,13 @@ class UpstreamCall:
         request: the body as it was read; its tokens are reserved.
     """
 
-    def __init__(self, api: Api, grant: Grant, asked: Asked, request: Request, reserved: Reservation) -> None:
+    def __init__(self, api: Api, grant: Grant, asked: ClientRequest, request: Request, reserved: Reservation) -> None:
         self._api = api
         self._grant = grant
         self._asked = asked
         self._request = request
         self._reserved = reserved
-        self._counter: Counter | None = None
+        self._counter: TokenCounter | None = None
         self._pieces_left: Iterator[bytes] = iter(())
         self._is_settled = False
         self._stack = contextlib.ExitStack()
@@ -113,7 +113,7 @@ class UpstreamCall:
             raise UnreachableError(f"{words}: the secret's `upstream:` is to be the API's own address")
         kind = response.headers.get_content_type()
         if response.status == 200 and self._request.takes_tokens:
-            self._counter = Counter(is_stream=kind == "text/event-stream")
+            self._counter = TokenCounter(is_stream=kind == "text/event-stream")
         self._pieces_left = self._counted(response)
         headers = [(masker.text(name), masker.text(value)) for name, value in passed_down(response)]
         said = masker.data(reason(response))
@@ -186,7 +186,7 @@ def over(connected: socket.socket, host: str, port: int) -> http.client.HTTPConn
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.settimeout(ANSWER_LIMIT)
     connection = http.client.HTTPConnection(host, port)
-    connection.response_class = answers.Response
+    connection.response_class = answers.BoundedResponse
     connection.default_port = 443 if isinstance(connected, ssl.SSLSocket) else 80
     connection.sock = connected
     return connection

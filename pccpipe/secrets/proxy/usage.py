@@ -38,7 +38,7 @@ class Tokens(Struct, frozen=True):
         )
 
 
-class Counter:
+class TokenCounter:
     """Reads an answer as it passes.
 
     Args:
