@@ -8,6 +8,8 @@ from pccpipe.errors import Nonsense, ResultError
 from pccpipe.machine.base import Machine
 from pccpipe.machine.retry import retrying
 
+TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
+"""The last words of a command's stderr if its machine could not keep all of its output."""
 _NAMES = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG"
     " XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"

@@ -7,7 +7,7 @@ import threading
 import time
 
 from pccpipe.detached import programs
-from pccpipe.detached.ended import fetch_file, signal_name
+from pccpipe.detached.ended import TRUNCATED, fetch_file, signal_name
 from pccpipe.detached.lane import Lane
 from pccpipe.detached.pool import Lanes
 from pccpipe.detached.programs import CommandRef
@@ -28,7 +28,6 @@ LOOK_EVERY = 1.0
 """Seconds between two checks of how far the spools of a flood are ahead of the reader."""
 LEAST_AHEAD = 16 << 20
 """Bytes that a spool must be ahead, beyond the wanted end, before it skips the rest."""
-TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
 
 
 class DetachedRunning(RemoteRunning):

@@ -1,4 +1,4 @@
-"""What lies in a run's folder of its local commands: their scripts, what they are given, and how they ended."""
+"""Writes and reads the files of a run's local commands: their scripts, their inputs, and how they ended."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ HOST = "localhost"
 _MARK = re.compile("[0-9a-f]{32}")
 _KINDS = ("sh", "sup", "stdout", "stderr")
 _NO_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP}
-"""What opening a link or a socket gives, here or there."""
+"""Errors from opening a link or a socket, on Linux or macOS."""
 _PIECE = 1 << 20
 _AWAIT = 2.0
-"""Seconds for a command that is claimed to have begun."""
+"""Seconds to wait until a claimed command has begun."""
 
 
 class Ended:
-    """How a command ended, as the supervisor says it: `0 -`. Raises Nonsense."""
+    """The end of a command, in the supervisor's words: `0 -`. Raises Nonsense."""
 
     def __init__(self, said: str) -> None:
         code, _, flags = said.strip().partition(" ")
@@ -45,7 +45,7 @@ class Ended:
 
 
 class Files:
-    """Those of one run."""
+    """The files of one run."""
 
     def __init__(self, place: RunDir) -> None:
         self._place = place
@@ -61,7 +61,7 @@ class Files:
             raise refused(HOST, str(error)) from error
 
     def hold(self) -> bytes:
-        """Name this process as the one that goes on with the run: what another one asks for begins no more."""
+        """Name this process as the one that runs the run's commands: the supervisor then refuses those of others."""
         holder = secrets.token_hex(16).encode()
         self.make()
         try:
@@ -76,7 +76,7 @@ class Files:
         return self._place.file_of(command_id, kind)
 
     def write(self, command: Command) -> None:
-        """Lay out what a command is given. Raises `Unavailable`."""
+        """Write the script and the inputs of a command. Raises `Unavailable`."""
         try:
             self._write(self.of(command.id, "sh"), command.script.encode(errors="surrogateescape"))
             if command.files:
@@ -94,7 +94,7 @@ class Files:
         try:
             Path(folder).mkdir(mode=0o700)
         except FileExistsError:
-            # Of a process of the run that was killed before the command began.
+            # A process of the run made it, and was killed before the command began.
             shutil.rmtree(folder)
             Path(folder).mkdir(mode=0o700)
 
@@ -106,7 +106,7 @@ class Files:
                 left = left[opened.write(left) :]
 
     def remove(self, command_id: str, mark: str = "") -> None:
-        """Remove what is kept of a command."""
+        """Remove the files of a command."""
         for kind in (*_KINDS, *((f"claim-{mark}",) if mark else ())):
             with contextlib.suppress(OSError):
                 Path(self.of(command_id, kind)).unlink()
@@ -116,7 +116,7 @@ class Files:
                 shutil.rmtree(path, ignore_errors=True)
 
     def void(self, command_id: str, mark: str) -> bool:
-        """Make sure that a command never begins; whether it has not."""
+        """Make sure that a command never begins; return False if it has begun."""
         try:
             os.close(os.open(self.of(command_id, f"claim-{mark}"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
@@ -126,13 +126,13 @@ class Files:
         return True
 
     def find(self, command_id: str) -> str | None:
-        """Give the mark of a command that has begun."""
+        """Return the mark of a command that has begun."""
         until = time.monotonic() + _AWAIT
         while True:
             claims = dict(self._claims(command_id))
             is_late = time.monotonic() > until
             for mark, group in claims.items():
-                # One that was only voided stays without a group.
+                # A claim that only voids a command stays without a process group.
                 if (group or is_late) and self._sup(command_id):
                     return mark
             if not claims or is_late:
@@ -140,22 +140,22 @@ class Files:
             time.sleep(0.05)
 
     def _claims(self, command_id: str) -> Iterator[tuple[str, int]]:
-        """Give the marks of a command, each with its process group; 0 where there is none yet."""
+        """Yield the marks of a command, each with its process group, or 0 before it has one."""
         for path in self.commands.glob(f"{command_id}.claim-*"):
             mark = path.name.rpartition("-")[2]
             with contextlib.suppress(OSError, ValueError):
-                # What else stands there is of a lane, in which an earlier version ran it.
+                # Other text comes from a lane, which ran the command in an earlier version.
                 group = int(path.read_text().strip() or 0)
                 if _MARK.fullmatch(mark):
                     yield mark, group
 
     def ended(self, command_id: str) -> Ended | None:
-        """Say how a command ended; None if nobody has said so. Raises `Lost` if nothing is known of it, Nonsense."""
+        """Read how a command ended; return None if it has not. Raises Nonsense, and `Lost` for an unknown command."""
         said = self._sup(command_id)
         if not said and not self.state.is_dir():
             raise self.removed
         if not said:
-            raise Lost(f"{HOST} knows nothing of the command any more")
+            raise Lost(f"{HOST} no longer knows the command")
         _, _, end = said.partition("\n")
         return Ended(end) if end.endswith("\n") else None
 
@@ -167,7 +167,7 @@ class Files:
         return os.open(self.of(command_id, stream.value), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
     def fetch(self, command_id: str, name: str, limit: int) -> bytes:
-        """Give a plain file of the command's PCC_OUT. Raises `ResultError`."""
+        """Read a regular file of the command's PCC_OUT. Raises `ResultError`."""
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             folder = os.open(self.of(command_id, "out"), flags | os.O_DIRECTORY)
@@ -180,11 +180,11 @@ class Files:
         except OSError as error:
             # A link, a socket.
             if error.errno in _NO_FILE:
-                raise ResultError(f"{name} in PCC_OUT is no plain file") from error
+                raise ResultError(f"{name} in PCC_OUT is not a regular file") from error
             raise ResultError(f"{name} cannot be read: {error.strerror}") from error
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise ResultError(f"{name} in PCC_OUT is no plain file")
+                raise ResultError(f"{name} in PCC_OUT is not a regular file")
             data = bytearray()
             while len(data) <= limit and (piece := os.read(file, min(limit + 1 - len(data), _PIECE))):
                 data += piece
@@ -195,29 +195,29 @@ class Files:
         return bytes(data)
 
     def end_orphan(self, command_id: str) -> None:
-        """End a command whose supervisor is gone, as far as it can be found."""
+        """Kill the processes that can be found of a command whose supervisor is gone."""
         tag = f"PCCPIPE_STEP={self._place.tag}/{command_id}/".encode()
         groups = {group for _, group in self._claims(command_id)}
         _kill(tag, groups)
 
     def end_all(self) -> None:
-        """End whatever is left of the run, of which nobody sees to the end."""
+        """Kill the rest of the run, which has no supervisor any more."""
         tag = f"PCCPIPE_STEP={self._place.tag}/".encode()
         groups = {group for _, group in self._claims("*")}
         for pid in processes.tagged(tag):
             processes.signal_one(pid, signal.SIGTERM)
         for _ in range(5):
-            # Ours end at once; what a user began gets a moment before it is killed.
+            # pccpipe's own processes end at once. Processes of a step get a moment before KILL.
             if not processes.tagged(tag):
                 return
             time.sleep(0.02)
         _kill(tag, groups)
 
     def remove_all(self) -> str:
-        """Remove the run's folder; why it could not be, in words."""
+        """Remove the run's folder; return words on why that failed, or none."""
         words = ""
         for _ in range(5):
-            # What ends at this moment may still write a file there.
+            # A process that is just ending may still write a file there.
             try:
                 shutil.rmtree(self.state)
             except FileNotFoundError:
@@ -227,7 +227,7 @@ class Files:
             if not self.state.exists():
                 return ""
             time.sleep(0.02)
-        return words or "it comes back"
+        return words or "a process makes it again"
 
     def _sup(self, command_id: str) -> str:
         try:
@@ -237,13 +237,13 @@ class Files:
 
 
 def _kill(tag: bytes, groups: set[int]) -> None:
-    # The first look may have missed a child that was being born.
+    # The first search may have missed a child that was just starting.
     for _ in range(3):
         found = processes.tagged(tag)
         if not found:
             return
         for pid in found:
-            # The number of a group may be another's by now, unless one of its processes is ours.
+            # Another group may have this number by now, unless one of its processes is ours.
             if (group := processes.group_of(pid)) in groups:
                 processes.signal_group(group, signal.SIGKILL)
             processes.signal_one(pid, signal.SIGKILL)

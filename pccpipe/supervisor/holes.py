@@ -1,4 +1,4 @@
-"""Frees the disk of a part of a file, which is read as zeros from then on."""
+"""Frees the disk of a part of a file, which then reads as zeros."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _BLOCK = 4096
 
 
 def punch(path: str, start: int, size: int) -> None:
-    """Free these bytes; nothing where that cannot be done."""
-    # Whole blocks are what can be freed, and all that macOS takes.
+    """Free these bytes, if the file system can do that."""
+    # Only whole blocks can be freed, and macOS takes nothing else.
     first, end = -(-start // _BLOCK) * _BLOCK, (start + size) // _BLOCK * _BLOCK
     if end <= first:
         return
@@ -31,7 +31,7 @@ def punch(path: str, start: int, size: int) -> None:
 
 
 def _fallocate(file: int, start: int, size: int) -> None:
-    # Only a flood needs it.
+    # It is imported here because only a flood needs it.
     import ctypes
 
     call = ctypes.CDLL(None, use_errno=True).fallocate

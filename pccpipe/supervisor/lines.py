@@ -1,4 +1,4 @@
-"""Connections to a run's supervisor, which is begun when it is first needed."""
+"""Connects to the supervisor of a run, and starts it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pccpipe.supervisor import wire
 ANSWER_TIMEOUT = 30.0
 """Seconds in which the supervisor must answer; it has a few files to write."""
 BEGIN_TIMEOUT = 15.0
-"""Seconds in which a supervisor must take connections."""
+"""Seconds in which a new supervisor must take connections."""
 _READ_SIZE = 64 << 10
 _LONGEST_ADDRESS = 100
-"""Bytes of a socket's path: macOS takes 103."""
+"""Bytes in a socket's path: macOS takes 103."""
 _ROOT = str(Path(__file__).resolve().parent.parent)
-# Not the package's own __init__: it imports more than the process needs.
+# It skips the package's own __init__, which imports more than the process needs.
 _PROGRAM = (
     "import sys; pccpipe = type(sys)('pccpipe'); pccpipe.__path__ = [sys.argv.pop()]; sys.modules['pccpipe'] = pccpipe;"
     " from pccpipe.supervisor.loop import main; main()"
@@ -35,10 +35,10 @@ _PROGRAM = (
 
 
 class Line:
-    """One connection, for one command after another. Raises ConnectionError when the supervisor is gone.
+    """A connection to a supervisor, for one command after another. Raises ConnectionError once that is gone.
 
     Args:
-        words: what Python has to say that cannot become a supervisor, if this line begins one.
+        words: a pipe with the stderr of a new supervisor, for the case that Python cannot start it.
     """
 
     def __init__(self, stream: socket.socket, words: int = -1) -> None:
@@ -50,18 +50,18 @@ class Line:
         stream.settimeout(ANSWER_TIMEOUT)
 
     def send(self, *fields: bytes) -> None:
-        """From any thread. Raises ConnectionError, TimeoutError."""
+        """Send a message, from any thread. Raises ConnectionError, TimeoutError."""
         try:
             self._stream.sendall(wire.pack(*fields))
         except ConnectionError as error:
             raise ConnectionResetError(self._last_words() or str(error)) from error
 
     def receive(self, timeout: float) -> list[bytes] | None:
-        """Give the next message; None if there was none in time. Raises ConnectionError."""
+        """Return the next message, or None after `timeout` seconds. Raises ConnectionError."""
         deadline = time.monotonic() + timeout
         while True:
             try:
-                if fields := wire.take(self._inbox):
+                if fields := wire.unpack(self._inbox):
                     self._forget_words()
                     return fields
             except ValueError as error:
@@ -78,7 +78,7 @@ class Line:
             self._inbox += data
 
     def ask(self, *fields: bytes) -> list[bytes]:
-        """Give the answer to a message. Raises ConnectionError, TimeoutError."""
+        """Send a message, and return the answer. Raises ConnectionError, TimeoutError."""
         self.send(*fields)
         answer = self.receive(ANSWER_TIMEOUT)
         if answer is None:
@@ -104,13 +104,13 @@ class Line:
 
 
 def begin(machine: LocalMachine, place: RunDir) -> Line:
-    """Begin a supervisor, in a session of its own; the line may be used before it is up. Raises `Unavailable`."""
+    """Start a supervisor in a session of its own. The line works before the supervisor is up. Raises `Unavailable`."""
     if not sys.executable:
-        raise Unavailable(Reason.SHELL_MISSING, "localhost: which Python runs pccpipe is not known (sys.executable)")
+        raise Unavailable(Reason.SHELL_MISSING, "localhost: cannot find Python: sys.executable is empty")
     ours, its = socket.socketpair()
     words, its_words = os.pipe()
     try:
-        # The folder's name may be no text, which an argument must be for `sh`.
+        # The folder's name may have bytes that are not text, which `sh` does not take in an argument.
         env = {**machine.environment(), "PCCPIPE_STEP": f"{place.tag}//", "PCCPIPE_STATE": place.state}
         args = ["-I", "-S", "-c", _PROGRAM, place.run_id, _ROOT]
         spawn(sys.executable, args, env, its.fileno(), its_words, its_words)
@@ -125,7 +125,7 @@ def begin(machine: LocalMachine, place: RunDir) -> Line:
 
 
 def connect(state: str) -> Line | None:
-    """Reach the supervisor of a run that lives; None if there is none."""
+    """Connect to the living supervisor of a run; return None if there is none."""
     path = f"{state}/{SUPERVISOR}"
     stream = socket.socket(socket.AF_UNIX)
     stream.settimeout(ANSWER_TIMEOUT)
@@ -143,7 +143,7 @@ def connect(state: str) -> Line | None:
 
 
 def is_alive(state: str) -> bool:
-    """Whether a supervisor of the run lives: it holds a lock, which the kernel lets go at its end."""
+    """Return whether a supervisor of the run is alive: it holds a lock, which the kernel releases at its end."""
     try:
         lock = os.open(f"{state}/{SUPERVISOR_LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:

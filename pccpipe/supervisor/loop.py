@@ -1,21 +1,21 @@
-"""The supervisor's process: begins commands, keeps what they write, and says how they ended.
+"""Runs in the supervisor's process: begins commands, keeps their output, and reports how they ended.
 
-Its first connection is its stdin; further ones come to the socket `supervisor` in the run's folder. What is asked
-there, and what is answered:
+Its first connection is its stdin. Further ones come to the socket `supervisor` in the run's folder. Requests, and their
+answers:
 
     begin ID MARK HOLDER LIMIT KILL_AFTER FOLDER TAG ARGV ENV    `begun` and `state`, or `refused KIND WORDS`
     follow ID                                                    `known` and `state`, or `unknown`
     stop ID GRACE                                                nothing
-    end                                                          `ended COUNT`, of commands that end with this process
+    end                                                          `ended COUNT`, the commands that end with this process
 
-ARGV and ENV are words with a NUL between them. `state OUT ERR SAID` gives the sizes of the two spools, and `-` or how
-the command ended; it comes whenever that changes. The process ends by itself when no command and no connection is
-left. It holds a lock on the file `supervisor.lock` as long as it lives.
+ARGV and ENV are words with a NUL between them. `state OUT ERR SAID` has the sizes of the two spools, and `-` or how the
+command ended. The supervisor sends it whenever that changes. The process ends by itself when no command and no
+connection is left. It holds a lock on the file `supervisor.lock` while it is alive.
 """
 
 from __future__ import annotations
 
-# Without the underscore they load enum and selectors, as long as all the rest of this process's beginning.
+# `signal` and `socket` would load enum and selectors, which takes as long as the rest of this process's start.
 import _signal as signal  # type: ignore[import-not-found]
 import _socket as socket
 import errno
@@ -31,11 +31,11 @@ from pccpipe.supervisor.spool import Spool
 from pccpipe.supervisor.work import NotBegun, Order, Work
 
 _RECEIVED = 256 << 10
-"""Bytes that are received at a time."""
+"""Bytes that it receives at a time."""
 _BACKLOG = 64
 _LONGEST_PAUSE = 3600.0
 _LOCK_TIMEOUT = 10.0
-"""Seconds for the last supervisor of the run to end."""
+"""Seconds to wait for the end of the run's last supervisor."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """Who asks, and the command whose end is waited for there."""
+    """A connection of pccpipe, and the command that it follows."""
 
     def __init__(self, stream: socket.socket) -> None:
         stream.setblocking(False)
@@ -52,27 +52,27 @@ class Connection:
         self.inbox = bytearray()
         self.work: Work | None = None
         self.waits = False
-        """The loop waits until it takes more."""
+        """True while the loop waits until it takes more."""
         self._outbox = b""
-        self._told: tuple[int, int, bytes] | None = None
+        self._reported: tuple[int, int, bytes] | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether it does not take what it is to be given."""
+        """True while the reader does not take the output."""
         return bool(self._outbox)
 
     def follow(self, work: Work | None) -> None:
-        self.work, self._told = work, None
+        self.work, self._reported = work, None
 
     def say(self, *fields: bytes) -> None:
         self._outbox += wire.pack(*fields)
         self.flush()
 
-    def tell(self) -> None:
-        """Say how far the command is. A slow reader gets the newest word alone."""
-        if self.work is None or self._outbox or self.work.state == self._told:
+    def report(self) -> None:
+        """Send the command's state. A slow reader gets only the newest one."""
+        if self.work is None or self._outbox or self.work.state == self._reported:
             return
-        self._told = out, err, said = self.work.state
+        self._reported = out, err, said = self.work.state
         if said != b"-":
             self.work = None
         self.say(b"state", b"%d" % out, b"%d" % err, said)
@@ -83,16 +83,16 @@ class Connection:
         except BlockingIOError:
             return
         except OSError:
-            sent = len(self._outbox)  # it has gone, which reading will tell
+            sent = len(self._outbox)  # the reader is gone, and the next `recv` shows that
         self._outbox = self._outbox[sent:]
 
 
 class Supervisor:
-    """One run's.
+    """The supervisor of one run.
 
     Args:
         server: takes further connections.
-        umask: the commands'.
+        umask: the umask of commands.
     """
 
     def __init__(self, first: socket.socket, server: socket.socket, umask: int) -> None:
@@ -127,7 +127,7 @@ class Supervisor:
             pause = self._advance()
 
     def _advance(self) -> float:
-        """Do what is due of each command, and tell who follows it; the seconds until the next look."""
+        """Do the due work of each command, and report to its followers; return the seconds until the next call."""
         now, pause = time.monotonic(), float("inf")
         for work in list(self._works.values()):
             for spool in work.spools:
@@ -138,7 +138,7 @@ class Supervisor:
             if work.over:
                 del self._works[work.id]
         for connection in self._connections.values():
-            connection.tell()
+            connection.report()
             if connection.is_full != connection.waits:
                 connection.waits = connection.is_full
                 self._poll.register(connection.number, select.POLLIN | (select.POLLOUT if connection.waits else 0))
@@ -153,7 +153,7 @@ class Supervisor:
             self._poll.unregister(number)
 
     def _watch(self, work: Work) -> None:
-        """Wait for what the command writes, while it can be kept."""
+        """Poll for the command's output, while the disk has room for it."""
         for spool in work.spools:
             if not spool.is_open or spool.is_held:
                 if spool.is_watched:
@@ -176,7 +176,7 @@ class Supervisor:
         except BlockingIOError:
             return
         except OSError:
-            time.sleep(0.02)  # no descriptor is free, and it comes again at once
+            time.sleep(0.02)  # no descriptor is free, and poll reports the connection again at once
             return
         self._join(socket.socket(fileno=number))
 
@@ -199,10 +199,10 @@ class Supervisor:
             data = b""
         connection.inbox += data
         try:
-            while fields := wire.take(connection.inbox):
+            while fields := wire.unpack(connection.inbox):
                 self._answer(connection, fields)
         except (ValueError, KeyError):
-            data = b""  # it speaks another language
+            data = b""  # it does not speak this protocol
         if not data:
             self._leave(connection)
 
@@ -256,7 +256,7 @@ class Supervisor:
 
 
 def _identity() -> bytes:
-    """Name this process, so that a shell script with /proc can tell whether it lives: PID, start time, boot."""
+    """Name this process, so that a shell script with /proc can find out whether it is alive: PID, start time, boot."""
     try:
         with open("/proc/self/stat", "rb") as file:
             start = file.read().rpartition(b") ")[2].split()[19]
@@ -267,7 +267,7 @@ def _identity() -> bytes:
 
 
 def _lock() -> None:
-    """Raises OSError if another supervisor of the run lives on."""
+    """Take the lock. Raises OSError if another supervisor of the run stays alive."""
     lock = os.open(SUPERVISOR_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + _LOCK_TIMEOUT
     while True:
@@ -283,7 +283,7 @@ def _lock() -> None:
 def _listen() -> socket.socket:
     server = socket.socket(socket.AF_UNIX)
     new = f"{SUPERVISOR}.{os.getpid()}"
-    # By its name alone: the whole path may be too long for a socket's address.
+    # Its name alone, because the whole path may be too long for a socket's address.
     server.bind(new)
     server.listen(_BACKLOG)
     os.rename(new, SUPERVISOR)
@@ -291,7 +291,7 @@ def _listen() -> socket.socket:
 
 
 def _let_go() -> None:
-    """Hold nothing of who began this process but the connection."""
+    """Close the descriptors of the process that started this one, except the connection."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -300,7 +300,7 @@ def _let_go() -> None:
 def main() -> None:
     """Serve the run whose folder PCCPIPE_STATE names; stdin is the first connection."""
     umask = os.umask(0o077)
-    # What pccpipe's caller blocks, such as the end of a child.
+    # The caller of pccpipe may block signals, such as SIGCHLD.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.chdir(os.environb[b"PCCPIPE_STATE"])

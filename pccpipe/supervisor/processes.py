@@ -1,15 +1,15 @@
-"""Finds and signals the processes of a command. Where there is no /proc, only its process group can be found."""
+"""Finds and signals the processes of a command. Without /proc it can only find the process group."""
 
 from __future__ import annotations
 
 import os
 
 _FEW = 200
-"""Numbers of processes that are looked at one by one."""
+"""The most pids that it checks one by one."""
 
 
 def newest() -> int:
-    """Give the number of the newest process here; they are numbered in turn. -1 where nobody knows."""
+    """Return the pid of the newest process on this machine; -1 if that is unknown."""
     try:
         with open("/proc/loadavg", "rb") as file:
             return int(file.read().split()[-1])
@@ -18,14 +18,14 @@ def newest() -> int:
 
 
 def tagged(tag: bytes, after: int = 0, last: int = 0) -> list[int]:
-    """List the processes that have a text in their environment, of those with a number above `after`.
+    """List the processes with `tag` in their environment and a pid above `after`.
 
     Args:
-        last: the highest number that is of interest; 0 for all.
+        last: the highest pid to check; 0 for all.
     """
     own = os.getpid()
     if 0 < last - after < _FEW:
-        # To list them all takes longer.
+        # Listing all of them takes longer.
         numbers = list(range(after + 1, last + 1))
     else:
         numbers = [pid for pid in map(int, _numbers()) if pid > after]
@@ -33,18 +33,18 @@ def tagged(tag: bytes, after: int = 0, last: int = 0) -> list[int]:
 
 
 def holders(pipes: set[str]) -> list[int]:
-    """List the processes that hold one of these pipes (`pipe:[NUMBER]`) open, beside this one."""
+    """List the other processes that hold one of these pipes (`pipe:[NUMBER]`) open."""
     own = os.getpid()
     return [int(name) for name in _numbers() if int(name) != own and _holds(name, pipes)]
 
 
 def can_look() -> bool:
-    """Say whether processes can be found by their environment here."""
+    """Return whether this machine shows the environment of processes."""
     return os.path.exists("/proc/self/environ")
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Signal a process group; whether there is one. With 0 as the signal it only looks."""
+    """Signal a process group; return whether it exists. Signal 0 only checks that."""
     if group <= 1:  # its own group, or all processes
         return False
     try:
@@ -62,7 +62,7 @@ def signal_one(pid: int, number: int) -> None:
 
 
 def group_of(pid: int) -> int:
-    """0 if there is no such process."""
+    """Return the process group of a process; 0 if the process does not exist."""
     try:
         return os.getpgid(pid)
     except OSError:

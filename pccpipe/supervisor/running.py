@@ -1,4 +1,4 @@
-"""A command of this machine, followed: what it wrote is read from its spools, from wherever the reader is."""
+"""Follows a command of this machine, and reads its output from its spools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pccpipe.detached.ended import signal_name
+from pccpipe.detached.ended import TRUNCATED, signal_name
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.machine.answers import number
 from pccpipe.machine.retry import DISCONNECTED
@@ -20,24 +20,23 @@ from pccpipe.target import Chunk, Exit, Isolation, Token
 
 READ_SIZE = 256 << 10
 MOST_WORDS = 1000
-"""Words of the supervisor that are heard before a piece of output is given."""
+"""The most messages of the supervisor that it reads before it returns a piece of output."""
 LOOK_EVERY = 1.0
-"""Seconds between two looks at how far the spools of a flood are ahead of the reader."""
+"""Seconds between two checks of how far the spools of a flood are ahead of the reader."""
 LEAST_AHEAD = 16 << 20
-"""Bytes that a spool must be ahead, beyond the end that is wanted, for the rest to be skipped."""
-TRUNCATED = b"pccpipe: the rest of the output is missing: it could not be kept there (is the disk full?)\n"
+"""Bytes that a spool must be ahead, beyond the wanted end, before it skips the rest."""
 
 Follow = Callable[[str], "Line | None"]
-"""Gives a line that follows a command; None if its supervisor is gone."""
+"""Opens a line that follows a command; returns None if its supervisor is gone."""
 
 
 class SupervisedRunning:
     """A `Running`. One thread reads; any may stop.
 
     Args:
-        line: follows the command; None if its supervisor is gone.
-        follow: gives another one, should this one break.
-        release: gets the line back, or None, once the command counts no more.
+        line: the line that follows the command; None if its supervisor is gone.
+        follow: opens another line if this one breaks.
+        release: gets the line back, or None, once the command no longer counts.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class SupervisedRunning:
         self._next_look = 0.0
         self._turn = Stream.STDOUT
         self._taken = 0
-        """Bytes that were read since the last look."""
+        """Bytes that it read since the last check."""
         if line is None:
             self._look_at_files()
 
@@ -92,19 +91,20 @@ class SupervisedRunning:
             if self._exit:
                 return self._exit
             if self._ended and self._wanted and self._taken:
-                # The last look at what a flood has left.
+                # The last check of a flood.
                 self._catch_up(*self._wanted)
                 continue
-            # The newest word, so that neither stream is read far ahead of the other. A flood has a word for each piece.
+            # It needs the newest sizes, so that it reads neither stream far ahead of the other. A flood sends a message
+            # for each piece.
             for _ in range(MOST_WORDS):
                 if self._ended or not self._hear(0.0):
                     break
-            # A flood is not read faster than it is looked at: most of it will be skipped.
+            # It does not read a flood further between two checks, because it will skip most of it.
             if (not self._wanted or self._taken < LEAST_AHEAD) and (chunk := self._next_chunk()):
                 self._taken += len(chunk.data)
                 return chunk
             if self._ended:
-                # Word of its end may have come just now, with much of a flood still to be looked at.
+                # The message of its end may have come just now, with much of a flood still unchecked.
                 if not (self._wanted and self._taken):
                     self._finish(self._ended)
                 continue
@@ -133,7 +133,7 @@ class SupervisedRunning:
             self._files.remove(self._id, self._mark)
             self._done(self._line)
             return
-        # It may still run, and its files are needed to end it: they go with the run.
+        # It may still be running, and ending it takes its files. The run's end removes them.
         if self._line and not self._ended:
             self.stop(0)
         else:
@@ -152,7 +152,7 @@ class SupervisedRunning:
             self._release(line)
 
     def _hear(self, timeout: float) -> bool:
-        """Wait for word of the command; whether there was some."""
+        """Wait for a message on the command; return whether one came."""
         line = self._line
         try:
             fields = line.receive(timeout) if line else None
@@ -171,7 +171,7 @@ class SupervisedRunning:
         return True
 
     def _regain(self) -> None:
-        """The line broke: follow the command on another one, or see how it ended."""
+        """Follow the command on another line after the last one broke, or find out how it ended."""
         if self._line:
             self._line.close()
         with self._stop_lock:
@@ -197,7 +197,7 @@ class SupervisedRunning:
             return lost
 
     def _next_chunk(self) -> Chunk | None:
-        # In turn: a flood on one does not keep back what the other says.
+        # The streams take turns, so that a flood on one does not hold back the other.
         for stream in (self._turn, _other(self._turn)):
             at, size = self._read[stream], self._known_size(stream)
             if at >= size:
@@ -210,12 +210,12 @@ class SupervisedRunning:
                 self._read[stream] += len(data)
                 self._turn = _other(stream)
                 return Chunk(stream, data)
-            # Someone removed it, or cut it short.
+            # A process removed the spool, or truncated it.
             self._read[stream] = size
         return None
 
     def _known_size(self, stream: Stream) -> int:
-        """Give how much a stream has. Beside a flood on the other one words come late, so the file is asked."""
+        """Return the size of a stream. Beside a flood on the other one messages are late, so it checks the file."""
         other, known = _other(stream), self._sizes[stream]
         if self._read[stream] >= known and self._sizes[other] - self._read[other] > READ_SIZE:
             with contextlib.suppress(OSError):
@@ -244,7 +244,7 @@ class SupervisedRunning:
             self._pending.append(Chunk(Stream.STDERR, TRUNCATED))
 
     def _catch_up(self, beginning: int, ending: int) -> None:
-        """Go on near the end of the spools if they are far ahead, and free the disk of what nobody reads any more."""
+        """Skip to the end of the spools if they are far ahead, and free the disk of the part that was read."""
         self._next_look, self._taken = time.monotonic() + LOOK_EVERY, 0
         while self._hear(0.0) and self._ended is None:
             pass
@@ -259,7 +259,7 @@ class SupervisedRunning:
                 self._freed[stream] = end
 
     def _send_stop(self) -> None:
-        """The caller holds the lock."""
+        """Send the stop. The caller holds the lock."""
         assert self._stop_by is not None
         grace = max(0.0, self._stop_by - time.monotonic())
         if self._line:

@@ -1,4 +1,4 @@
-"""A file that keeps all of what a command writes to one of its streams."""
+"""Keeps everything that a command writes to one of its streams in a file."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import fcntl
 import os
 
 PIECE = 256 << 10
-"""Bytes that are read at a time, and that a pipe is to have: a command that writes much then waits less often."""
+"""Bytes that it reads at a time, and the size of a pipe: a command that writes much then waits less often."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Spool:
     """One stream: the read end of its pipe, and its file.
 
-    On a full disk it stops to read: the command waits, as it does for any reader, until there is room again.
+    On a full disk it stops reading. The command then waits, as it does for any slow reader, until the disk has room.
     """
 
     def __init__(self, path: str) -> None:
         self.size = 0
         """Bytes in the file."""
         self.lost = False
-        """Something of the stream could not be kept."""
+        """True if it could not keep some of the stream."""
         self.is_watched = False
-        """For who waits for the pipe."""
+        """True while the loop polls the pipe."""
         self._held = b""
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -38,30 +38,30 @@ class Spool:
             pass  # not on macOS, nor where the user has many such pipes
         self.number = self.pipe
         self.name = f"pipe:[{os.fstat(self.pipe).st_ino}]"
-        """What /proc calls the pipe."""
+        """The name of the pipe in /proc."""
 
     @property
     def is_open(self) -> bool:
-        """Whether something may still come."""
+        """True while more output may come."""
         return self.pipe >= 0
 
     @property
     def is_held(self) -> bool:
-        """Whether it waits for room."""
+        """True while it waits for room on the disk."""
         return bool(self._held)
 
     def begun(self) -> None:
-        """The command has the pipe's other end now."""
+        """Close our copy of the write end: the command has its own now."""
         source, self.source = self.source, -1
         if source >= 0:
             os.close(source)
 
     def say(self, data: bytes) -> None:
-        """Keep words of the supervisor's own."""
+        """Write words of the supervisor itself."""
         self._write(data)
 
     def read(self) -> bool:
-        """Keep what there is, in part; whether more may be there at once. At the pipe's end it is closed."""
+        """Move a piece from the pipe to the file; return whether more may be there. It closes itself at the end."""
         if self._held:
             data, self._held = self._held, b""
             self._write(data)
@@ -80,7 +80,7 @@ class Spool:
         return not self._held
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Stop reading, and close the file."""
         pipe, self.pipe = self.pipe, -1
         if pipe < 0:
             return

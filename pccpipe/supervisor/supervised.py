@@ -1,4 +1,4 @@
-"""Runs a run's commands on this machine so that they need no pccpipe to go on."""
+"""Runs the commands of a run on this machine; they keep running without pccpipe."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from pccpipe.target import Command, Isolation, Token
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ATTEMPTS = 3
-"""How often a command is asked for, should its supervisor be gone each time."""
+"""How often it asks for a command, if its supervisor is gone each time."""
 _END_TIMEOUT = 10.0
-"""Seconds in which a supervisor that was told to end must be gone."""
+"""Seconds in which a supervisor must end after the request."""
 _NOT_INHERITED = ("PCC_IN", "PCC_OUT", "OLDPWD")
 
 
 class Supervised:
-    """Safe from many threads.
+    """The commands of a run on this machine. Thread-safe.
 
     Args:
         limit: how many commands may run at a time; further ones wait.
-        kill_after: seconds between TERM and KILL when a command's own limit passes.
+        kill_after: seconds between TERM and KILL at the command's own time limit.
     """
 
     def __init__(self, machine: LocalMachine, place: RunDir, *, limit: int, kill_after: float = KILL_AFTER) -> None:
@@ -50,7 +50,7 @@ class Supervised:
         self._begin_lock = threading.Lock()
         self._holder = b""
         self._coming = False
-        """A supervisor was begun, and was not heard of yet."""
+        """True while a new supervisor has not answered yet."""
         self._was_used = self._took_over = self._is_open = False
 
     def open(self) -> None:
@@ -60,16 +60,16 @@ class Supervised:
             return
         self._was_used = True
         self._files.make()
-        # Not waited for: it comes up while the record is written.
+        # It does not wait for the supervisor, which starts while pccpipe writes the record.
         self._slots.keep(self._line())
         self._is_open = True
 
     def take_over(self) -> None:
-        """Another process of the run had commands here: what it left is `close`'s too."""
+        """Make `close` also remove what another process of the run left here."""
         self._was_used = self._took_over = True
 
     def start(self, command: Command, workspace: str, isolation: Isolation) -> SupervisedRunning:
-        """Begin a command in a workspace. Raises `Unavailable`, `Refused`: only if it certainly never began."""
+        """Begin a command in a workspace. Raises `Unavailable`, `Refused`, but only if it certainly never began."""
         order = self._order(command, workspace)
         self._slots.take(command.limit)
         try:
@@ -97,15 +97,15 @@ class Supervised:
             raise
 
     def find(self, command_id: str, isolation: Isolation) -> SupervisedRunning | None:
-        """A command that another process of the run began and could not note any more. Raises `Unavailable`."""
+        """Find a command that another process of the run began without recording it. Raises `Unavailable`."""
         self.open()
-        # From now on nothing that it asked for begins any more.
+        # From now on the supervisor begins no command of that process.
         self._held()
         mark = self._files.find(command_id)
         return self.attach({"id": command_id, "mark": mark}, isolation) if mark else None
 
     def attach(self, token: Token, isolation: Isolation) -> SupervisedRunning:
-        """Follow a command begun before, from its first byte. Raises `Unavailable`, `Lost`."""
+        """Follow a command that began earlier, from its first byte. Raises `Unavailable`, `Lost`."""
         match token:
             case {"id": str(command_id), "mark": str(mark)}:
                 pass
@@ -118,11 +118,11 @@ class Supervised:
         return self._running(command_id, mark, isolation, line)
 
     def leave(self) -> bool:
-        """Close what this process has open, and leave all that the run has here; False if it was done before."""
+        """Close what this process has open, and leave the rest. Return False if that was done before."""
         return self._slots.close()
 
     def close(self) -> tuple[str, ...]:
-        """End and remove everything that the run has here; what is left. Idempotent; never raises."""
+        """Remove everything of the run from this machine; return words on what is left. Idempotent; never raises."""
         line = self._slots.idle()
         if not self.leave() or not self._was_used:
             return ()
@@ -144,7 +144,7 @@ class Supervised:
         self._slots.free()
 
     def _line(self) -> Line:
-        """A line to the run's supervisor, which is begun if there is none. Raises `Unavailable`."""
+        """Return a line to the run's supervisor, and start one if there is none. Raises `Unavailable`."""
         if idle := self._slots.idle():
             return idle
         state = self._place.state
@@ -163,7 +163,7 @@ class Supervised:
                 time.sleep(0.002)
 
     def _followed(self, command_id: str) -> Line | None:
-        """A line that follows a command; None if its supervisor is gone, or knows nothing of it."""
+        """Open a line that follows a command; return None if its supervisor is gone, or does not know it."""
         state, until = self._place.state, time.monotonic() + BEGIN_TIMEOUT
         while True:
             line = connect(state)
@@ -178,7 +178,7 @@ class Supervised:
             return None
 
     def _forget_idle(self) -> None:
-        """The supervisor is gone, or does not answer."""
+        """Close the idle lines: the supervisor is gone, or does not answer."""
         while line := self._slots.idle():
             line.close()
 
@@ -191,7 +191,7 @@ class Supervised:
         return SupervisedRunning(self._files, command_id, mark, isolation, line, self._followed, self._give_back)
 
     def _understand(self, answer: list[bytes], line: Line) -> None:
-        """Raises `Unavailable` if the command did not begin; the line stays of use."""
+        """Read the answer to a request to begin. Raises `Unavailable` if the command did not begin; keeps the line."""
         self._coming = False
         if answer == [b"begun"]:
             return
@@ -203,16 +203,16 @@ class Supervised:
         raise Unavailable(Reason.START_REFUSED, f"{HOST}: {text or 'the supervisor of local steps refused it'}")
 
     def _order(self, command: Command, workspace: str) -> list[bytes]:
-        """What the supervisor must know of a command. Raises `Refused` for what no program can be given."""
+        """Write the request for a command. Raises `Refused` for values that no program can take."""
         folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
         inherited = self._machine.environment()
         own = own_variables(self._place, command, workspace)
         given = {**command.env, **command.secrets, **own}
         for name in given:
             if not _NAME.fullmatch(name):
-                raise Refused(f"{name!r} is no name for an environment variable of a shell")
+                raise Refused(f"invalid name of an environment variable: {name!r}")
         shell, *options = shlex.split(command.shell)
-        # The command's own PATH need not have its shell.
+        # The command's own PATH may not have its shell.
         found = shutil.which(shell, path=inherited.get("PATH", os.defpath))
         if "/" not in shell and found:
             shell = str(Path(found).absolute())
@@ -236,14 +236,14 @@ def _encoded(text: str) -> bytes:
 
 
 def end_supervisor(state: str) -> None:
-    """End the supervisor of a run in this folder, and the commands that it sees to."""
+    """End the supervisor of a run in this folder, and its commands."""
     if line := connect(state):
         with contextlib.closing(line):
             _end(line)
 
 
 def _end(line: Line) -> bool:
-    """End a supervisor; whether nothing of the run's was left."""
+    """End a supervisor; return whether it ended no command."""
     try:
         is_clean = line.ask(b"end") == [b"ended", b"0"]
         line.receive(_END_TIMEOUT)

@@ -1,9 +1,9 @@
-"""The messages between pccpipe and its supervisor: a few fields of bytes behind a line with their lengths."""
+"""Packs the messages between pccpipe and its supervisor: a few fields of bytes behind a line with their lengths."""
 
 from __future__ import annotations
 
 LONGEST = 64 << 20
-"""Bytes of a message."""
+"""The most bytes of a message."""
 _LONGEST_LINE = 1 << 20
 
 
@@ -12,8 +12,8 @@ def pack(*fields: bytes) -> bytes:
     return b" ".join(b"%d" % len(field) for field in fields) + b"\n" + b"".join(fields)
 
 
-def take(inbox: bytearray) -> list[bytes] | None:
-    """Take the first message out of what has come, if all of it has come. Raises ValueError."""
+def unpack(inbox: bytearray) -> list[bytes] | None:
+    """Take the first message out of the received bytes, if it is complete. Raises ValueError."""
     line = inbox.find(b"\n", 0, _LONGEST_LINE)
     if line < 0:
         if len(inbox) >= _LONGEST_LINE:

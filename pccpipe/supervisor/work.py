@@ -1,12 +1,16 @@
-"""One command: begun, watched, ended. Times are those of time.monotonic().
+"""Begins, watches and ends one command. Times are those of time.monotonic().
 
-Files of a command, in the folder `commands`: ID.sh its script, ID.claim-MARK (who makes it decides whether the command
-begins; then it has the number of its process group), ID.sup who sees to its end (pid, start time, boot; then how it
-ended), ID.stdout and ID.stderr what it wrote, ID.in and ID.out its folders.
+Files of a command, in the folder `commands`:
 
-The end of a command is the end of its first process, of its process group, and of all who may still write to its
-pipes. Of the group, what is left may finish in 2 s; after the time limit, in `kill_after`. What left the group is
-found by its environment or by the pipes that it holds, where there is a /proc; elsewhere nobody looks for it.
+    ID.sh                  its script
+    ID.claim-MARK          the process that makes it decides whether the command begins; then its process group
+    ID.sup                 its supervisor (pid, start time, boot), then how it ended
+    ID.stdout, ID.stderr   its output
+    ID.in, ID.out          its folders
+
+A command has ended once its first process, its process group, and every process that may write to its pipes have
+ended. The rest of the group gets 2 s; after the time limit, `kill_after`. With /proc, processes that left the group
+are found by their environment, or by the pipes that they hold. Without /proc they are not found.
 """
 
 from __future__ import annotations
@@ -19,24 +23,24 @@ from pccpipe.supervisor import processes
 from pccpipe.supervisor.spool import Spool
 
 GRACE = 2.0
-"""Seconds in which what a command leaves behind may end by itself."""
+"""Seconds in which processes that a command leaves may end by themselves."""
 SOON = 0.05
-"""Seconds between two looks at what is ending, and at a full disk."""
+"""Seconds between two checks of a command that is ending, and of a full disk."""
 LOOK_EVERY = 0.1
-"""Seconds between two looks through all processes."""
+"""Seconds between two searches through all processes."""
 _MOMENT = 0.3
-"""Seconds in which what left the group may end without a word about it."""
+"""Seconds in which processes that left the group may end without a report."""
 _YOUNG = 10.0
-"""Seconds in which the numbers of processes do not come round."""
+"""Seconds in which pids do not wrap around."""
 _DEFAULT = [number for number in signal.valid_signals() if number not in {signal.SIGKILL, signal.SIGSTOP}]
 _GROUP = 12
-"""Bytes for the number of a process group."""
+"""Bytes reserved for the number of a process group."""
 _TIMED_OUT = 124
 _NOT_FOUND, _NOT_RUN = 127, 126
 
 
 class NotBegun(Exception):
-    """The command certainly never began: `late`, or its `files` cannot be written, or no process can `start`."""
+    """The command certainly never began: it came `late`, its `files` cannot be written, or no process can `start`."""
 
     def __init__(self, kind: bytes, words: str) -> None:
         super().__init__(words)
@@ -44,7 +48,7 @@ class NotBegun(Exception):
 
 
 class Order:
-    """What is asked for, as it came."""
+    """The request to begin a command."""
 
     def __init__(self, fields: list[bytes]) -> None:
         number, mark, holder, limit, kill_after, folder, tag, self.argv, self.env = fields
@@ -57,9 +61,9 @@ class Work:
     """A command that has begun, or tried to.
 
     Args:
-        own: the first line of its `.sup`: who sees to its end.
-        home: a descriptor of the folder in which this process is, and has `commands`.
-        umask: the command's.
+        own: the first line of its `.sup`, which names this supervisor.
+        home: a descriptor of this process's folder, which has `commands`.
+        umask: the umask of the command.
     """
 
     def __init__(
@@ -68,13 +72,13 @@ class Work:
         self.id = order.id
         self.code: int | None = None
         self.over = False
-        """Nothing of it is left."""
+        """True once nothing of it is left."""
         self.said = b"-"
-        """Once it has ended: how, in the words of the `.sup` file."""
+        """The way in which it ended, in the words of the `.sup` file; `-` before."""
         self._tag, self._limit_at, self._kill_after = order.tag, now + order.limit, order.kill_after
         self._began = self._since = now
         self._timed = self._left = self._stops = self._killed = self._group_gone = False
-        self._group_told = self._escaped_told = False
+        self._group_signalled = self._escaped_signalled = False
         self._kill_at = float("inf")
         self._looked = self._has_children = False
         self._known_at = self._look_at = 0.0
@@ -94,7 +98,7 @@ class Work:
             self._undo(name, order.mark)
             full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
             raise NotBegun(b"files" if full else b"start", str(error)) from error
-        self._note_group(claim)
+        self._record_group(claim)
         self.out.begun()
         self.err.begun()
 
@@ -104,11 +108,11 @@ class Work:
 
     @property
     def state(self) -> tuple[int, int, bytes]:
-        """How much it has said, and how it ended."""
+        """The sizes of its output, and how it ended."""
         return self.out.size, self.err.size, self.said
 
     def reaped(self, status: int, now: float) -> None:
-        """Its first process has ended."""
+        """Record the end of its first process."""
         if os.WIFSIGNALED(status):
             self.code = 128 + os.WTERMSIG(status)
         else:
@@ -118,7 +122,7 @@ class Work:
         self._since = now
 
     def stop(self, grace: float, now: float) -> None:
-        """TERM now, KILL after `grace` seconds; a second call only brings its own KILL."""
+        """Send TERM now, and KILL after `grace` seconds; a second call only adds its own KILL."""
         if not self._stops:
             self._stops = True
             self._term()
@@ -128,11 +132,11 @@ class Work:
         self._kill_at = min(self._kill_at, now + grace)
 
     def kill(self) -> None:
-        """End all that can be found of it, now."""
+        """Kill every process of it that can be found."""
         self._killed = True
         if not self._group_gone:
             processes.signal_group(self.pid, signal.SIGKILL)
-        # The first look may have missed a child that was being born.
+        # The first search may have missed a child that was just starting.
         for _ in range(3):
             found = self._tagged()
             for pid in found:
@@ -141,7 +145,7 @@ class Work:
                 break
 
     def tick(self, now: float) -> float:
-        """Do what is due; the seconds until it is to be called again."""
+        """Do the due work; return the seconds until the next call."""
         if self._kill_at <= now and not self._killed:
             self.kill()
         if self.code is None:
@@ -155,21 +159,21 @@ class Work:
         if not self._group_gone:
             self._end_group(now)
         if self._group_gone:
-            tells = self.said == b"-"
+            was_running = self.said == b"-"
             self._end_escaped(now)
-            if tells and self.said != b"-":
-                return 0.0  # who waits hears of it before a look through all processes
+            if was_running and self.said != b"-":
+                return 0.0  # followers hear of it before a search through all processes
         return SOON
 
     def _claim(self, path: str, holder: bytes) -> int:
-        """Decide that it begins. Raises NotBegun."""
+        """Decide that the command begins. Raises NotBegun."""
         try:
             claim = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError as error:
             raise NotBegun(b"late", "it came too late") from error
         except OSError as error:
             raise NotBegun(b"files", error.strerror or str(error)) from error
-        # After the claim: who takes over a run first names itself, then looks for claims.
+        # After the claim, because a process that resumes a run first names itself, then searches claims.
         try:
             with open("holder", "rb", buffering=0) as file:
                 held = file.read()
@@ -178,11 +182,14 @@ class Work:
         if held != holder:
             os.close(claim)
             os.unlink(path)
-            raise NotBegun(b"late", "another process goes on with the run")
+            raise NotBegun(b"late", "another process resumed the run")
         return claim
 
     def _begin(self, argv: list[bytes], env: dict[bytes, bytes], folder: bytes, home: int, umask: int) -> None:
-        """Raises OSError, ValueError if no process can be made. What only this command lacks is its own failure."""
+        """Start the first process. Raises OSError, ValueError if no process can start.
+
+        A fault of this command alone, such as a missing shell, makes the command fail instead.
+        """
         try:
             os.chdir(folder)
         except OSError:
@@ -197,7 +204,7 @@ class Work:
         before = os.umask(umask)
         try:
             if b"/" not in argv[0]:
-                raise FileNotFoundError(errno.ENOENT, "it is not in PATH")
+                raise FileNotFoundError(errno.ENOENT, "not in PATH")
             self.pid = os.posix_spawn(
                 argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
             )
@@ -214,10 +221,10 @@ class Work:
         self.code, self._group_gone = code, True
         self.err.say(words)
 
-    def _note_group(self, claim: int) -> None:
-        """Write down by what it is ended should this process be gone. It has begun: nothing may fail now."""
+    def _record_group(self, claim: int) -> None:
+        """Record the process group, so that another process can end the command. It has begun, so this never fails."""
         try:
-            # Into the room that was taken for it.
+            # It writes into reserved bytes, which works on a full disk.
             os.pwrite(claim, b"%d" % self.pid, 0)
         except OSError:
             pass
@@ -238,7 +245,7 @@ class Work:
     def _term(self) -> None:
         if not self._group_gone:
             processes.signal_group(self.pid, signal.SIGTERM)
-            # What is stopped hears of it only when it goes on.
+            # A stopped process gets the signal only when it continues.
             processes.signal_group(self.pid, signal.SIGCONT)
 
     def _is_being_stopped(self) -> bool:
@@ -252,8 +259,8 @@ class Work:
             self._since = now
             return
         wait, passed = self._kill_after if self._timed else GRACE, now - self._since
-        if passed >= wait and not self._group_told:
-            self._group_told = True
+        if passed >= wait and not self._group_signalled:
+            self._group_signalled = True
             self._left = not self._timed and not self._stops
             self._term()
         if passed >= wait + 1:
@@ -263,14 +270,14 @@ class Work:
 
     def _end_escaped(self, now: float) -> None:
         for spool in self.spools:
-            # What its last writer left in the pipe; not what a background process goes on to write.
+            # It reads what the last writer left in the pipe, but not endless output of a background process.
             for _ in range(16):
                 if not (spool.is_open and spool.read()):
                     break
         if not self._is_known(now):
             return
         if self._drained() and self.said == b"-":
-            self._tell()
+            self._record_end()
             self.over = not self._has_children
             return
         if now < self._look_at:
@@ -284,8 +291,8 @@ class Work:
             self._since = now
             return
         passed = now - self._since
-        if passed >= GRACE and not self._escaped_told:
-            self._escaped_told = True
+        if passed >= GRACE and not self._escaped_signalled:
+            self._escaped_signalled = True
             for pid in found:
                 processes.signal_one(pid, signal.SIGTERM)
         if passed >= GRACE + 1:
@@ -293,14 +300,14 @@ class Work:
             for pid in [*found, *(processes.holders(pipes) if pipes else [])]:
                 processes.signal_one(pid, signal.SIGKILL)
         if passed >= GRACE + 2 and not self._waits_for_room(now):
-            # Someone else's process holds its output.
+            # A foreign process holds its pipes.
             for spool in self.spools:
                 spool.close()
-            self._tell()
+            self._record_end()
             self.over = True
 
     def _is_known(self, now: float) -> bool:
-        """Whether it is known if something left the group that does not end by itself in a moment."""
+        """Return whether it is known by now if a process left the group and does not end by itself in a moment."""
         if not self._looked:
             self._looked = True
             self._has_children = self._may_have_children(now)
@@ -321,7 +328,7 @@ class Work:
         return not (self.out.is_open or self.err.is_open)
 
     def _may_have_children(self, now: float) -> bool:
-        """Not if nobody made a process since it began, but for its own one."""
+        """Return False if no process began since then but the command's own one."""
         if self.pid == 0:
             return False
         made = processes.newest() - self._first
@@ -332,14 +339,14 @@ class Work:
             return processes.tagged(self._tag, self._first, last)
         return processes.tagged(self._tag)
 
-    def _tell(self) -> None:
-        """Write down how it ended; once."""
+    def _record_end(self) -> None:
+        """Record how it ended, once."""
         if self.said != b"-":
             return
         flags = "t" * self._timed + "b" * self._left + "l" * (self.out.lost or self.err.lost)
         self.said = f"{self.code} {flags or '-'}".encode()
         try:
-            # Into a block that is there: a full disk has room for that.
+            # It writes into an existing block, which works on a full disk.
             os.write(self._sup, self.said + b"\n")
         except OSError:
             pass

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pccpipe.detached.running import TRUNCATED
+from pccpipe.detached.ended import TRUNCATED
 from pccpipe.executor.judge import LOST_OUTPUT
 from pccpipe.record.state import load_state, state_text
 from tests.chaos.pipeline import COMMANDS, MARKS, output

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pccpipe
 from pccpipe.api import RunResult
+from pccpipe.detached.ended import TRUNCATED
 from pccpipe.detached.programs import RunDir
-from pccpipe.detached.running import TRUNCATED
 from pccpipe.outcome import IsolationMode, Outcome, Reason
 from pccpipe.spec.model import Project
 from tests.faults.faults import Phase, Striker

@@ -179,7 +179,7 @@ def test_what_a_killed_pccpipe_asked_for_begins_no_more_once_another_goes_on(sta
     anew = stand.again()
     anew.open()
     assert anew.find(stand.command("true")) is None
-    with pytest.raises(Unavailable, match="another process goes on with the run"):
+    with pytest.raises(Unavailable, match="another process resumed the run"):
         stand.run("echo >>begun")
     # `find` after `find`: the run's own steps go on.
     assert anew.find(stand.command("true")) is None

@@ -264,5 +264,5 @@ def test_a_value_that_no_shell_can_take_is_refused_before_anything_begins(vm: VM
             Command("a", "a", 1, "true", env={"A-B": "1"}),
             Command("a", "a", 1, "true", secrets={"A": "x\0y"}),
         ):
-            with pytest.raises(Refused, match=r"no shell can take|no name for an environment"):
+            with pytest.raises(Refused, match=r"no shell can take|invalid name of an environment"):
                 stand.target.start(command)
