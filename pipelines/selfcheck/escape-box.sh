@@ -1,4 +1,4 @@
-# Tries to get out of a container. Files are opened and not written, names are looked at and not used.
+# Tries to escape from a container. It opens files without writing, and looks at names without using them.
 . "$PCC_IN/lib.sh"
 
 judge socket "$(sockets)"
@@ -83,7 +83,7 @@ pids() {
   count=0
   # A shell that cannot fork ends.
   ( while [ $count -lt 150 ]; do sleep 2 & count=$((count + 1)); echo $count; done ) 2>/dev/null >"$HOME/forks"
-  # Without a fork of its own it waits until they are gone.
+  # It waits for their end without a fork of its own.
   set -- /proc/[0-9]*
   while [ $# -gt 40 ]; do set -- /proc/[0-9]*; done
   started=$(tail -n 1 "$HOME/forks")

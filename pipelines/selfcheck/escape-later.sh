@@ -1,4 +1,4 @@
-# Left on the VM by a step: gives another step's verdict as soon as it finds where that is kept.
+# A step leaves this on the VM: it forges another step's verdict as soon as it finds the place for it.
 end=$(($(date +%s) + 120))
 while [ "$(date +%s)" -lt "$end" ]; do
   for folder in "$ESCAPE_ROOT"/.system/run-state/*/commands/reader*.out "$ESCAPE_ROOT"/.system/run-io/*/reader*/out; do

@@ -1,4 +1,4 @@
-# What the tries have in common. A route is reported as `held`, `broke` or `not_tried`, with a word about it.
+# Common functions of the attempts to escape. Each reports a route as `held`, `broke` or `not_tried`, with a comment.
 routes=
 say() { # ROUTE VERDICT [WORDS]
   words=$(printf '%s' "${3:-}" | tr '\n' ';' | tr -c 'A-Za-z0-9 .,:;/_()=@-' ' ' | sed 's/;/; /g' | cut -c 1-160)
@@ -11,7 +11,7 @@ judge() { # ROUTE WORDS: it broke if there are any
   if [ -n "$2" ]; then say "$1" broke "$2"; else say "$1" held; fi
 }
 has() { command -v "$1" >/dev/null 2>&1; }
-opens() { # FILE: whether a file that is there can be opened for writing; nothing is written
+opens() { # FILE: succeeds if the existing file can be opened for writing; writes nothing
   [ -e "$1" ] && ( : >>"$1" ) 2>/dev/null
 }
 decoy='PCCPIPE-DECOY-[0-9a-f]\{32\}'
@@ -25,7 +25,7 @@ sockets() {
     if [ -S "$path" ] && [ -w "$path" ]; then echo "$path"; fi
   done
 }
-stay() { # HOW COMMAND...: leaves a process that goes by itself after two minutes
+stay() { # HOW COMMAND...: leaves a process that ends by itself after two minutes
   how=$1
   shift
   "$@" sh -c "n=0; while [ \$n -lt 120 ]; do sleep 1; n=\$((n + 1)); done; : $ESCAPE_MARK-left-$how" </dev/null >/dev/null 2>&1 &

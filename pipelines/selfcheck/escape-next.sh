@@ -1,4 +1,4 @@
-# The step after: did anything that was planted run, or come into its environment?
+# The next step: looks for traces of planted files, in its folders and its environment.
 . "$PCC_IN/lib.sh"
 planted() {
   if [ -n "${ESCAPE_PLANTED:-}" ]; then echo "a start-up file was read"; fi

@@ -1,4 +1,4 @@
-# Kills all that it can but itself, and goes on for two minutes. As the login user it would kill more than is its own.
+# Kills all other processes that it can, and continues for two minutes. As the login user it would kill unrelated ones.
 trap '' TERM HUP INT
 [ ! -d /pcc/in ] && [ "$(id -un)" = "$ESCAPE_LOGIN" ] || for folder in /proc/[0-9]*; do
   pid=${folder#/proc/}

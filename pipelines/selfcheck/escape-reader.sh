@@ -1,4 +1,4 @@
-# A reviewer: its workspace is read-only, and what was left on the VM tries to give its verdict.
+# A reviewer: its workspace is read-only, and a process left on the VM tries to forge its verdict.
 . "$PCC_IN/lib.sh"
 
 readonly_() {
@@ -29,5 +29,5 @@ fill() {
 judge tmp "$(fill)"
 
 tell reader
-# Time for what was left on the VM.
+# Gives that process time.
 sleep 2

@@ -1,5 +1,5 @@
-# Tries to get from the account for the workspace's code to the login user. Files are opened and not written; what is left is
-# small, goes by itself, and is removed by pccpipe.
+# Tries to escape from the account for workspace code to the login user. It opens files without writing. Its leftovers are
+# small and end by themselves; pccpipe removes them.
 . "$PCC_IN/lib.sh"
 system=$ESCAPE_ROOT/.system
 
@@ -112,7 +112,7 @@ if [ -d /run/systemd/system ]; then judge units "$(units)"; else say units not_t
 
 tell vm
 
-# For the next step, if HOME were the same, and a start-up file were read. Never in a person's own home.
+# Plants start-up files for the next step, in case it has the same HOME. Never in a person's own home folder.
 [ "$(id -un)" = "$ESCAPE_LOGIN" ] || for file in .profile .bashrc .bash_profile .ssh/rc; do
   mkdir -p "$HOME/.ssh" && printf 'export ESCAPE_PLANTED=1 # %s\n: >"%s/.escape-planted"\n' \
     "$ESCAPE_MARK" "$PCC_WORKSPACE" >>"$HOME/$file"

@@ -1,10 +1,10 @@
-# step.sh NAME: waits until somebody has looked around, changes the workspace, leaves a result, and prints the secret, if it
-# has one, as it is and encoded.
+# step.sh NAME: waits until pccpipe has inspected it, changes the workspace, leaves a result, and prints its secret, if it
+# has one, plain and encoded.
 set -eu
 
 ticks=0
 while [ ! -e ".looked-$1" ]; do
-  [ $ticks -lt 900 ] || { echo "nobody has come to look" >&2; exit 1; }
+  [ $ticks -lt 900 ] || { echo "pccpipe did not inspect this step in time" >&2; exit 1; }
   ticks=$((ticks + 1))
   sleep 0.1
 done

@@ -120,7 +120,7 @@ def test_a_user_who_may_do_too_much_is_not_made_the_account(site: Site) -> None:
     before = vm.sh("getent passwd ann; id ann; passwd -S ann; ls -ld /home/ann").stdout
     made = site.make("ann")
     assert made.code == 0
-    assert "ann was there before: its password, groups, shell and home stay as they are" in made.stdout
+    assert "ann existed before: its password, groups, shell and home stay unchanged" in made.stdout
     assert vm.sh("getent passwd ann; id ann; passwd -S ann; ls -ld /home/ann").stdout == before
     found(site.look("account", "ann"), CheckVerdict.WRONG, "ann is in group sudo", fix="usermod -G '' ann")
     found(
@@ -148,7 +148,7 @@ def test_without_root_an_administrator_gets_two_commands_which_do_it(site: Site)
     assert len(commands) == 2
     for command in commands:
         vm.sh(command)
-    assert "pccrun is there, and pcc can run commands as it" in site.make().stdout
+    assert "pccrun exists, and pcc can run commands as it" in site.make().stdout
     for name in ("account", "account-walls", "account-limits"):
         found(site.look(name), CheckVerdict.OK)
 

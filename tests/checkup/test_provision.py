@@ -96,7 +96,7 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
     commands = Provisioner(tmp_path, bare_vm, model_for(bare_vm))
     assert not bare_vm.ssh("command -v docker rsync git node; ls -d /home/project 2>/dev/null", check=False).stdout
 
-    waits = "another apt is at work; waiting for it"
+    waits = "another apt is running; waiting for it"
     logs = tmp_path / ".system" / "runs"
     with held_apt_lock(bare_vm, until=lambda: any(waits in log.read_text() for log in logs.glob("*/logs/packages*"))):
         first = commands.provision()
@@ -132,8 +132,8 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
     bare_vm.sh("mv /etc/sudoers.d/pcc /root/rule")
     third = commands.provision()
     assert third.code == 0, third.stdout + third.stderr
-    assert "cannot become root without a password: a step that has something to install" in third.stdout
-    assert "pccrun is there, and pcc can run commands as it" in third.stdout
+    assert "cannot become root without a password: steps that install or start something" in third.stdout
+    assert "pccrun exists, and pcc can run commands as it" in third.stdout
     bare_vm.sh("mv /root/rule /etc/sudoers.d/pcc")
 
     mended_by_the_doctor(bare_vm, commands)
@@ -248,14 +248,14 @@ def pretend(tmp_path: Path) -> Pretend:
         ('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian 12"\n', 0, "Debian 12\n"),
         ('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nPRETTY_NAME="Ubuntu 22.04"\n', 0, "Ubuntu 22.04\n"),
         ('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04"\n', 0, "Ubuntu 24.04\n"),
-        ('ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian 13"\n', 0, "is not one that this was made for"),
+        ('ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian 13"\n', 0, "is untested (tested: Debian 12"),
         (
             'ID=pop\nID_LIKE="ubuntu debian"\nVERSION_ID="1"\nPRETTY_NAME="Pop"\n',
             0,
-            "is not one that this was made for",
+            "is untested (tested: Debian 12",
         ),
-        ('ID=fedora\nVERSION_ID=41\nPRETTY_NAME="Fedora 41"\n', 1, "this is Fedora 41: install Docker Engine"),
-        ("ID=arch\nPRETTY_NAME=Arch\n", 1, "this is Arch"),
+        ('ID=fedora\nVERSION_ID=41\nPRETTY_NAME="Fedora 41"\n', 1, "not Fedora 41: install Docker Engine"),
+        ("ID=arch\nPRETTY_NAME=Arch\n", 1, "not Arch:"),
     ],
 )
 def test_which_systems_it_knows(pretend: Pretend, release: str, code: int, said: str) -> None:
@@ -277,7 +277,7 @@ def test_the_engine_is_started_by_the_init_system_that_there_is(pretend: Pretend
         (tmp_path / "started").unlink()
     (tmp_path / "started").touch()
     pretend.program("id", 'case "$*" in -u) echo 1000 ;; -un) echo deploy ;; *) echo deploy docker ;; esac')
-    assert pretend.step("engine").stdout == "the engine runs\ndeploy may use it\n"
+    assert pretend.step("engine").stdout == "the engine is running\ndeploy can use it\n"
 
 
 def test_node_is_the_distributions_where_that_is_new_enough_and_an_old_one_is_not_replaced(pretend: Pretend) -> None:
@@ -291,10 +291,10 @@ def test_node_is_the_distributions_where_that_is_new_enough_and_an_old_one_is_no
     pretend.program("uname", "echo riscv64")
     done = pretend.step("node")
     assert done.code == 1
-    assert "no Node for riscv64" in done.stderr
+    assert "no known Node for riscv64" in done.stderr
     pretend.program("node", "echo v22.1.0")
     pretend.program("npm", "true")
-    assert pretend.step("node").stdout == "Node v22.1.0 is there\n"
+    assert pretend.step("node").stdout == "Node v22.1.0 is already installed\n"
 
 
 @pytest.mark.parametrize(("enabled", "also"), [("Y", " apparmor"), ("N", ""), (None, "")])
@@ -324,5 +324,5 @@ def test_an_apt_that_fails_for_good_fails_the_step_and_an_installation_that_was_
     pretend.program("dpkg", f"touch {finished}")
     done = pretend.step("packages")
     assert done.code == 0, done
-    assert "an installation was cut off; finishing it" in done.stdout
+    assert "an installation was interrupted; finishing it" in done.stdout
     assert "install -y --no-install-recommends docker.io rsync git ca-certificates curl" in done.stdout
