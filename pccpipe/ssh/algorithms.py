@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from pccpipe import limits
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-
-if TYPE_CHECKING:
-    from pccpipe.ssh.login import Transport
+from pccpipe.ssh.transport import Transport
 
 _ADVICE = {
     "KexAlgorithms": "curve25519-sha256",

@@ -28,12 +28,12 @@ from pccpipe import limits
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh.keys import Identity, add_to_agent, identities, locked_keys
+from pccpipe.ssh.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pccpipe.spec.model import Vm
-    from pccpipe.ssh.login import Transport
 
 AUTH_TIMEOUT = 120.0
 """Seconds for an answer to a key, and for an agent's signature: what sshd's own LoginGraceTime is."""

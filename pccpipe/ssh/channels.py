@@ -12,7 +12,7 @@ from paramiko.buffered_pipe import BufferedPipe
 from paramiko.common import cMSG_CHANNEL_OPEN
 
 from pccpipe.ssh import closing
-from pccpipe.ssh.login import Transport
+from pccpipe.ssh.transport import Transport
 
 PIECE = 64 * 1024
 """Bytes given to a channel at once: `sendall` copies the rest at each packet of 32 KiB: 292 s for 200 MB at once."""

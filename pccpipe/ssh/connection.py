@@ -23,7 +23,8 @@ from pccpipe.paste import operands
 from pccpipe.ssh import entrance
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
-from pccpipe.ssh.login import Transport, log_in
+from pccpipe.ssh.login import log_in
+from pccpipe.ssh.transport import Transport
 
 if TYPE_CHECKING:
     from pccpipe.spec.model import Vm

@@ -13,7 +13,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import paramiko
 from msgspec import Struct
@@ -27,9 +27,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.machine.base import ByteStream, Done
 from pccpipe.outcome import Reason
 from pccpipe.ssh.channels import ChannelStream
-
-if TYPE_CHECKING:
-    from pccpipe.ssh.login import Transport
+from pccpipe.ssh.transport import Transport
 
 Taker: TypeAlias = "Callable[[ByteStream], None]"
 AGAIN_LIMIT = 60.0

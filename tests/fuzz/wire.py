@@ -21,7 +21,7 @@ from pccpipe.secrets.proxy.slots import ConnectionSlots
 from pccpipe.ssh.channels import ChannelProcess
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.heard import HeardSocket
-from pccpipe.ssh.login import Transport
+from pccpipe.ssh.transport import Transport
 from tests.fuzz.sides import NEXT, Says
 from tests.fuzz.target import SECRET, WORD, Target
 

@@ -15,7 +15,7 @@ from paramiko.common import AUTH_SUCCESSFUL, DEFAULT_WINDOW_SIZE, OPEN_SUCCEEDED
 from pccpipe import limits
 from pccpipe.ssh import bounded
 from pccpipe.ssh.heard import HeardSocket
-from pccpipe.ssh.login import Transport
+from pccpipe.ssh.transport import Transport
 
 
 class Hostile(paramiko.ServerInterface):

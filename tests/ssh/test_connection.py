@@ -25,12 +25,12 @@ from pccpipe.machine.script import read_to_end
 from pccpipe.outcome import Reason
 from pccpipe.spec.model import Vm
 from pccpipe.ssh import connection as connection_module
-from pccpipe.ssh import heard, login
+from pccpipe.ssh import heard, login, transport
 from pccpipe.ssh.auth import AuthAnswer, Authentication
 from pccpipe.ssh.channels import open_streamlocal
 from pccpipe.ssh.connection import Connection
 from pccpipe.ssh.keys import Identity
-from pccpipe.ssh.login import Transport
+from pccpipe.ssh.transport import Transport
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import until
 from tests.testbed.vm import VM
@@ -235,7 +235,7 @@ def test_it_connects_anew_after_its_sessions_were_killed(fresh_vm: VM) -> None:
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_peer_that_falls_silent_is_noticed(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
     monkeypatch.setattr(heard, "SILENCE_LIMIT", 2.0)
-    monkeypatch.setattr(login, "PING_INTERVAL", 0.5)
+    monkeypatch.setattr(transport, "PING_INTERVAL", 0.5)
     connection = Connection(vm_spec(fresh_vm))
     process = connection.popen("echo ready; cat >/dev/null; sleep 10")
     assert process.recv(10) == b"ready\n"

@@ -13,7 +13,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Done
 from pccpipe.machine.script import read_to_end
 from pccpipe.outcome import Reason
-from pccpipe.ssh import entrance, login
+from pccpipe.ssh import entrance, transport
 from pccpipe.ssh.connection import Connection
 from tests.targets.conftest import vm_spec
 from tests.targets.stand import until
@@ -99,7 +99,7 @@ def test_a_start_up_file_without_an_end_is_named(
 def test_a_network_that_is_cut_is_no_start_up_file(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("LIMIT", 4.0), ("SILENCE", 2.0), ("NUDGE", 0.2)):
         monkeypatch.setattr(entrance, name, value)
-    monkeypatch.setattr(login, "PING_INTERVAL", 0.5)
+    monkeypatch.setattr(transport, "PING_INTERVAL", 0.5)
     fresh_vm.sh("cat >/home/pcc/.bashrc", stdin="touch begun; sleep 60\n")
     connection = Connection(vm_spec(fresh_vm))
     # Alive, it is the file.
