@@ -1,4 +1,4 @@
-"""Does in a run's workspace what only root can: by a container of an image that the pipeline itself runs as root."""
+"""Runs pccpipe's own scripts in a workspace as root, in a container of an image that the pipeline runs as root."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pccpipe.errors import PccpipeError
 from pccpipe.target import Command, ContainerSettings, Exit, Target
 
 LIMIT = 300
-"""Seconds that it may take."""
+"""Seconds that a script may take."""
 REMOVE_ALL = "rm -rf ./* ./.[!.]* ./..?*"
 OPEN_UP_ROOTS = "find . -user 0 ! -type l -exec chmod a+rwX {} +"
-"""Lets everybody read and remove what is root's in the workspace, and leaves all else as it is."""
+"""Lets everybody read and remove root's files in the workspace, and changes no others."""
 
 
 def open_up(paths: Iterable[str]) -> str:
-    """A script that lets everybody read these files and folders of the workspace, and all that is in them."""
+    """Return a script that lets everybody read these files and folders of the workspace, with their contents."""
     return f"chmod -R a+rX -- {shlex.join(f'./{path}' for path in paths)}"
 
 
 def run_as_root(target: Target, image: str, script: str) -> bool:
-    """Run pccpipe's own script in the workspace, as root of a container; whether it succeeded."""
+    """Run a script in the workspace, as root of a container; return whether it succeeded."""
     settings = ContainerSettings(
         image,
         network="none",

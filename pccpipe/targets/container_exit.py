@@ -54,9 +54,9 @@ class ContainerRef(Struct, frozen=True):
 
 
 def exit_of(ref: ContainerRef, code: int, *, was_away: bool, was_stopped: bool) -> Exit:
-    """Return how the container ended. If only the memory's part in it stays unknown, that is no failure.
+    """Return the end of a container whose output was read.
 
-    Raises `Lost` if the engine's own end may have ended it, ConnectionError to ask a stopped engine again.
+    Raises `Lost` if the engine's end may have ended it, ConnectionError if the caller should ask the engine again.
 
     Args:
         was_away: whether the connection broke while the container ran.

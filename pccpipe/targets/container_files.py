@@ -34,9 +34,9 @@ class ContainerFiles:
     """Lays out each command's files, and removes them.
 
     Args:
-        account: who runs in the containers, and whose the workspace is; None: the user who has that.
+        account: the user in the containers, and the workspace's owner; None: the workspace's owner.
         root: the machine's folder for projects, if it has one; the workspace is pccpipe's own then.
-        has_workspace: whether the run's copy of the code is there, so that none is to be made.
+        has_workspace: whether the run's copy of the code is there already.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
     """
 
@@ -60,10 +60,10 @@ class ContainerFiles:
         """The ids of commands whose files the next call may remove."""
 
     def paths(self, command: Command, workspace: str) -> Paths:
-        """Return where a command's folders are."""
+        """Return the folders of a command."""
         return Paths(
             workspace,
-            # Without the gate, a container that was made before it was removed does not start.
+            # When another run removes the gate, a container that was made before cannot start.
             self._run_dir.reached(self._run_dir.file_of(command.id, "in")),
             self._run_dir.file_of(command.id, "out"),
             f"{self._run_dir.state}/{PROXY}",
@@ -71,8 +71,11 @@ class ContainerFiles:
         )
 
     def lay_out(self, command: Command, name: str, paths: Paths) -> tuple[int, int]:
-        """Write the script and the files there, and start what holds its deadline; who owns the workspace."""
-        # Its own, from a try that failed or was cut off, as well.
+        """Write a command's script and files, start its holder, and return the workspace's uid and gid.
+
+        Raises `Unavailable`, WorkspaceGone.
+        """
+        # Also what an earlier start of this command left.
         litter = [command.id, *(self.litter.pop() for _ in range(len(self.litter)))]
         proxy = shlex.quote(paths.proxy)
         folders = [
@@ -87,7 +90,7 @@ class ContainerFiles:
         out_by_gate = self._run_dir.reached(paths.out)
         outs = [self._run_dir.file_of(command_id, "out") for command_id in litter]
         out = shlex.quote(paths.out)
-        # An account's workspace is there. What is mounted is for it alone to see, as the folders above are the login's.
+        # The folders above are the login's, so only what is mounted is opened to the account.
         opened = f"chmod -R a+rX {shlex.quote(paths.files)} && chmod 777 {out}" if self._account else ":"
         mode = "711" if self._account else "700"
         script = "\n".join(
@@ -97,7 +100,7 @@ class ContainerFiles:
                 f"{self._emptied(*outs)}rm -rf {shlex.join(folders)}",
                 f"{write_files(self._run_dir, files_in, files)} && {make_folder(out_by_gate)} && {opened} || exit",
                 *([f"mkdir -p {proxy} && chmod {mode} {proxy} || exit"] if command.is_proxied else []),
-                self._looked_at(paths.workspace),
+                self._check_workspace(paths.workspace),
                 f"{holder.start(self._run_dir, command.id, name, command.limit, self._kill_after)} || exit",
                 'ls -nd "$made" || exit',
                 # Not every df knows inodes.
@@ -109,7 +112,7 @@ class ContainerFiles:
         except DISCONNECTED as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code == LINK:
-            raise replaced(self._machine.host, paths.workspace, "a container does not get what it leads to")
+            raise replaced(self._machine.host, paths.workspace, "no container gets its target")
         check_entered(self._machine.host, paths.workspace, done.code)
         if done.code:
             raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
@@ -120,12 +123,12 @@ class ContainerFiles:
         return self._owner_of(owner)
 
     def hide(self, paths: Paths) -> tuple[Hidden, ...]:
-        """Make the covers; what they are to lie over. Raises ActionError if that cannot be done for all of it."""
+        """Make the covers, and return what to hide. Raises `Unavailable`, ActionError if something cannot be hidden."""
         become = self._account.become if self._account else ()
         try:
             done = self._machine.run(hidden_script(paths.workspace, paths.cover, become))
         except TimeoutError as error:
-            # The workspace's doing, so no reason for another place.
+            # The workspace is the cause, and it would be the same at another place.
             words = "the search for files that agents take for instructions took too long"
             raise ActionError(words, "remove what no reviewer needs") from error
         except ConnectionError as error:
@@ -135,57 +138,54 @@ class ContainerFiles:
         return parse_hidden(done.stdout, done.stderr.decode(errors="replace"))
 
     def remove(self) -> list[str]:
-        """Remove what the machine has of the commands but their own processes' files, which are not ours."""
+        """Remove all of the commands' files; return, in words, the folder that another user's files keep."""
         state = shlex.quote(self._run_dir.state)
-        let_go = f"{holder.functions(self._engine.socket)}{holder.let_all_go(self._run_dir)}"
+        end_holders = f"{holder.functions(self._engine.socket)}{holder.let_all_go(self._run_dir)}"
         empty = self._emptied(f"{self._run_dir.state}/{COMMANDS}/*.out")
         folders = f"{state}/{COMMANDS} {state}/{PROXY}"
         open_up = f"{{ chmod -R u+rwX {folders}; rm -rf {folders}; }}"
         remove = f"{{ rm -rf {folders} || {open_up}; rmdir {state}; }} 2>/dev/null; [ ! -e {state}/{COMMANDS} ]"
-        if self._machine.run(f"{let_go}\n{empty}{remove}").code == 0:
+        if self._machine.run(f"{end_holders}\n{empty}{remove}").code == 0:
             return []
         what, fix = f"the folder {self._run_dir.state}", f"sudo rm -rf {state}, there"
         return [left_there(self._machine.host, what, "another user's files are in it", fix)]
 
     def _emptied(self, *outs: str) -> str:
-        """A line that empties these folders: what the account made in one of its own is only for itself to remove."""
+        """Return a line that empties folders as the account: it alone can remove what it made in its own folders."""
         if self._account is None or not outs:
             return ""
-        # By the current folder, as the account reaches none of them by its path.
+        # From inside, as the account cannot reach the folders by their paths.
         find = "find . -mindepth 1 -delete"
-        # What is made read-only is in the way only of who does not own it.
+        # The account may have made folders read-only; they are its own, so it can change that.
         become = shlex.join([*self._account.become, "sh", "-c", f"{find} || {{ chmod -R u+rwX .; {find}; }}"])
         folders = " ".join(shlex.quote(out.removesuffix("*.out")) + ("*.out" if "*" in out else "") for out in outs)
         return f'for out in {folders}; do (cd "$out" 2>/dev/null && {become} 2>/dev/null </dev/null); done\n'
 
-    def _looked_at(self, workspace: str) -> str:
-        """Give lines that set `made` to the workspace, which the engine would mount whatever it is."""
+    def _check_workspace(self, workspace: str) -> str:
+        """Return lines that set `made` to the workspace, and refuse a link, which the engine would mount."""
         made = f"made={shlex.quote(workspace)}"
-        if self._root is None:  # a user's own folder, which may be a link; the run's copy was looked at before
+        if self._root is None:  # a user's own folder, which may be a link
             return f'{made}; mkdir -p "$made" || exit'
         base, inner = base_of(workspace)
-        # The engine makes an empty folder where none is: that would look like the code. Only the first step of a run
-        # that uploads nothing gets one.
-        is_there = (
+        # An empty folder would look like the code: only the first step of a run that uploads nothing gets one.
+        check = (
             f'[ -d "$made" ] || exit {GONE}' if self._has_workspace() or self._account else 'mkdir -p "$made" || exit'
         )
         parts = [base, *PurePosixPath(inner).parts]
         folders = " ".join(shlex.quote(str(PurePosixPath(*parts[: end + 1]))) for end in range(1, len(parts)))
-        return f'{made}; for part in {folders}; do [ ! -L "$part" ] || exit {LINK}; done; {is_there}'
+        return f'{made}; for part in {folders}; do [ ! -L "$part" ] || exit {LINK}; done; {check}'
 
     def _owner_of(self, listed: str) -> tuple[int, int]:
-        """The uid and gid in a line of `ls -n`. Raises Nonsense."""
-        host = self._machine.host
+        """Read the uid and gid in a line of `ls -n`. Raises Nonsense."""
+        host, what = self._machine.host, "owner of the workspace"
         match listed.split():
             case [_, _, uid, gid, *_]:
-                return number(host, "owner of the workspace", uid, IDS), number(
-                    host, "owner of the workspace", gid, IDS
-                )
+                return number(host, what, uid, IDS), number(host, what, gid, IDS)
             case _:
-                raise Nonsense(host, "owner of the workspace", listed)
+                raise Nonsense(host, what, listed)
 
     def _check_room(self, folder: str, free: list[str]) -> None:
-        """Raises `Unavailable` where an agent would soon find the disk full. `free` is what df says, with its heads."""
+        """Raise `Unavailable` if an agent would soon fill the disk. `free` has the lines of df, with their heads."""
         needs = (("available", LEAST_FREE, "kB"), ("ifree", LEAST_INODES, "inodes"))
         for (head, line), (column, least, unit) in itertools.product(zip(free[::2], free[1::2], strict=False), needs):
             needed = f"{least // 1024} MB" if unit == "kB" else f"{least} inodes"
@@ -195,11 +195,11 @@ class ContainerFiles:
                 raise Unavailable(Reason.NO_DISK_SPACE, words, MAKE_ROOM)
 
     def _largest(self) -> str:
-        """Name what takes most of pccpipe's own folder there, if that can be counted in a moment."""
+        """Name the largest part of pccpipe's own folder there, if du can count it within 5 s."""
         if self._root is None:
             return ""
         system = SystemDir.on_vm(self._root).path
-        # Of names that a run's code can have made, none is asked for.
+        # These names are pccpipe's own: a run's code can have made none of them.
         count = f"timeout 5 du -sk {WORKSPACES} {STATES} {IO} 2>/dev/null | sort -n | tail -n 1"
         try:
             said = self._machine.run(f"cd {shlex.quote(system)} && {count}", timeout=15).stdout

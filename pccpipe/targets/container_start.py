@@ -1,4 +1,4 @@
-"""Makes and starts a command's container, and finds out why one never began."""
+"""Makes and starts a command's container, and says why a command never began."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from pccpipe.targets.known_images import KnownImages
 from pccpipe.values import Json
 
 DOUBT_LIMIT = 60.0
-"""Seconds to find out whether a container started, when the connection broke at that moment."""
+"""Seconds to find out whether a container started while the connection broke."""
 BEGIN_LIMIT = 10.0
-"""Seconds for which a start waits until the command begins; then it counts as begun."""
+"""Seconds for which a start waits for the command to begin; then the command counts as begun."""
 
 
 class ContainerStarter:
@@ -39,7 +39,7 @@ class ContainerStarter:
 
     Args:
         workspace: gives the workspace's folder, on the engine's machine.
-        account: who runs in the containers; None: the workspace's owner.
+        account: the user in the containers; None: the workspace's owner.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
     """
 
@@ -91,12 +91,12 @@ class ContainerStarter:
         """Return the create call's body. Raises `Unavailable` if the engine maps users and the account forbids that."""
         options = self._engine.security_options() or ()
         is_rootless = "rootless" in options
-        # There, root is the login on the machine, and any other number is another user.
+        # In its containers root is the login on the machine, and any other number is another user.
         user, podman = (0, 0) if is_rootless else owner, self._engine.is_podman
         body = create_body(command, self._run_id, user, paths, hidden, podman=podman)
         if is_rootless and self._account:
             host = self._engine.machine.host
-            words = f"{host}: a rootless engine gives the users of its containers other ids on the VM"
+            words = f"{host}: a rootless engine maps the users of its containers to other ids on the VM"
             hint = "run the engine as root (with userns-remap if you like), or take `run_as` out of the project file"
             raise Unavailable(Reason.ENGINE_MAPS_USERS, words, hint)
         if "userns" in options and not is_rootless:
@@ -222,7 +222,7 @@ class ContainerStarter:
         try:
             return self._engine.has_file(container, SHELL)
         except UNREACHABLE:
-            return True  # the cause is then told by the words that are known
+            return True  # the words at hand then name the cause
 
     def _isolation(self, name: str, found: Mapping[str, Json]) -> Isolation:
         had = isolation_of(self._engine.machine.host, name, found, self._engine.security_options())

@@ -1,4 +1,4 @@
-"""A target that plays by script: how the engine is tested in milliseconds, and how a pipeline can be rehearsed.
+"""A target that plays a script: it tests the executor in milliseconds, and rehearses a pipeline.
 
 target = DummyTarget(Place.VM, lambda command: Play(exit=Exit(3)) if command.step == "test" else Play())
 """
@@ -17,7 +17,7 @@ from pccpipe.target import Chunk, Command, ContainerSettings, Exit, Isolation, R
 
 
 class Play(Struct, frozen=True):
-    """What one command does. Times in seconds."""
+    """The behaviour of one command. Times in seconds."""
 
     unavailable: Unavailable | None = None
     """`start` raises this, and nothing begins."""
@@ -26,15 +26,15 @@ class Play(Struct, frozen=True):
     exit: Exit = field(default_factory=lambda: Exit(0))
     ignores_term: bool = False
     lost: str | None = None
-    """In place of an exit, it can no longer be known how the command ended."""
+    """The words of the `Lost` that `read` raises in place of an exit."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """What it leaves in `PCC_OUT`."""
+    """The files that it leaves in `PCC_OUT`."""
     had: Isolation | None = None
-    """What its place says that it had, if it is not what it asked for."""
+    """Its isolation, if that differs from the request."""
 
 
 class DummyTarget:
-    """Plays each command by `script`; keeps what it was asked in `commands`, and counts what is left behind."""
+    """Plays each command by `script`; keeps the commands, and the ids of those that nobody discarded in `left`."""
 
     def __init__(self, place: Place, script: Callable[[Command], Play] | None = None) -> None:
         self._place = place
@@ -44,7 +44,7 @@ class DummyTarget:
         self.opened = 0
         self.closed = False
         self.leaves: tuple[str, ...] = ()
-        """What it says at its end that it could not remove."""
+        """The words that `close` returns for what it could not remove."""
 
     def open(self) -> None:
         self.opened += 1
@@ -55,7 +55,7 @@ class DummyTarget:
             raise play.unavailable
 
     def take_over(self) -> None:
-        """Nothing of a play outlives its process."""
+        """Do nothing: no play outlives its process."""
 
     def start(self, command: Command) -> Running:
         play = self._script(command)
@@ -74,10 +74,10 @@ class DummyTarget:
         for command in self.commands:
             if command.id == token["id"]:
                 return _Playing(self._script(command), command, self._place, self.left)
-        raise Lost(f"nothing is known of {token['id']}")
+        raise Lost(f"no command {token['id']} is known")
 
     def leave(self) -> None:
-        """Leave everything: nothing is open."""
+        """Do nothing: nothing is open."""
 
     def close(self) -> tuple[str, ...]:
         self.closed = True
@@ -140,12 +140,12 @@ class _Playing:
         return data
 
     def let_go(self) -> None:
-        """Go away: nothing is open."""
+        """Do nothing: nothing is open."""
 
     def discard(self) -> None:
         self._left.discard(self._command.id)
 
 
 def says(text: str, stream: Stream = Stream.STDOUT) -> Chunk:
-    """A chunk of output, for a script."""
+    """Return a chunk of output, for a script."""
     return Chunk(stream, text.encode())

@@ -1,4 +1,4 @@
-"""Runs commands on this machine, in the run's workspace at home."""
+"""Runs commands on this machine, in the run's local workspace."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pccpipe.supervisor.supervised import Supervised
 from pccpipe.target import Command, ContainerSettings, Isolation, Running, Token
 
 LIMIT = 32
-"""Commands at a time: the supervisor holds five descriptors for each, and macOS gives it 256."""
+"""Commands at a time. The supervisor holds five descriptors for each, and macOS gives it 256."""
 
 
 class LocalTarget:
-    """A `Target`. Commands go on if pccpipe is killed, and can be attached to.
+    """A `Target`. Its commands survive pccpipe, and a later process can attach to them.
 
     Args:
-        state_dir: a folder of the run's own for what is kept of its commands; it is made, and removed by `close`.
+        state_dir: the folder for the files of the run's commands; `close` removes it.
         workspace: gives the folder in which the next command works.
         withheld: environment variables that commands do not inherit.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
@@ -45,7 +45,7 @@ class LocalTarget:
     ) -> None:
         self._machine = LocalMachine(withheld)
         state = RunDir(run_id, str(state_dir.absolute()))
-        self._doorway = ProxyPort(self._machine, ProxyDoor(self._machine, accept), state) if accept else None
+        self._proxy_port = ProxyPort(self._machine, ProxyDoor(self._machine, accept), state) if accept else None
         self._workspace = workspace
         self._supervised = Supervised(self._machine, state, limit=LIMIT, kill_after=kill_after)
         self._state, self._kill_after = state, kill_after
@@ -54,7 +54,7 @@ class LocalTarget:
     def open(self) -> None:
         self._supervised.open()
 
-    def probe(self, container: ContainerSettings | None) -> None:  # noqa: ARG002 - it has none here
+    def probe(self, container: ContainerSettings | None) -> None:  # noqa: ARG002 - no container here
         self.open()
 
     def take_over(self) -> None:
@@ -62,39 +62,39 @@ class LocalTarget:
 
     def start(self, command: Command) -> Running:
         workspace = str(self._workspace().absolute())
-        # Git searches no further up than the workspace. Of the run's copy that holds without this as well (fence.py);
-        # before there is one, the workspace may be a folder of a larger repository.
+        # Git must search no further up than the workspace, which may be a folder of a larger repository. For the run's
+        # copy, fence.py also ensures that.
         above = str(Path(os.path.realpath(workspace)).parent)
         command = replace(command, env={"GIT_CEILING_DIRECTORIES": above, **command.env})
-        if command.is_proxied and self._doorway:
-            command = self._doorway.led(command)
+        if command.is_proxied and self._proxy_port:
+            command = self._proxy_port.led(command)
         return self._supervised.start(command, workspace, self._isolation(workspace))
 
     def find(self, command: Command) -> Running | None:
-        if command.is_proxied and self._doorway:
-            self._doorway.reopen()
+        if command.is_proxied and self._proxy_port:
+            self._proxy_port.reopen()
         isolation = self._isolation(str(self._workspace().absolute()))
         found = self._supervised.find(command.id, isolation)
         return found or (self._earlier.find(command.id, isolation) if self._has_lanes() else None)
 
     def attach(self, token: Token) -> Running:
-        if self._doorway:
-            self._doorway.reopen()
+        if self._proxy_port:
+            self._proxy_port.reopen()
         isolation = self._isolation(str(self._workspace().absolute()))
         return self._earlier.attach(token, isolation) if "lane" in token else self._supervised.attach(token, isolation)
 
     def leave(self) -> None:
-        if self._doorway:
-            self._doorway.close()
+        if self._proxy_port:
+            self._proxy_port.close()
         if self._lanes:
             self._lanes.leave()
         self._supervised.leave()
 
     def close(self) -> tuple[str, ...]:
-        if self._doorway:
-            self._doorway.close()
+        if self._proxy_port:
+            self._proxy_port.close()
         if self._lanes:
-            # Theirs goes with all that is the run's.
+            # The supervisor's `close` removes their files.
             self._lanes.leave()
         return self._supervised.close()
 
@@ -103,7 +103,7 @@ class LocalTarget:
 
     @property
     def _earlier(self) -> Detached:
-        """The shell lanes in which earlier versions ran commands: one may still be at work in a run that is resumed."""
+        """The shell lanes of earlier versions: in a resumed run one may still run a command."""
         self._lanes = self._lanes or Detached(self._machine, self._state, limit=LIMIT, kill_after=self._kill_after)
         return self._lanes
 

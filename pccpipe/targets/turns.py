@@ -1,7 +1,7 @@
-"""Who works on a VM whose code runs as an account of its own: its `on: vm` commands or its containers, never both.
+"""Turns on a VM with an account for steps: its `on: vm` commands and its containers never run at the same time.
 
-Containers run as the same account, so that a process that a command left could reach into them. Between the two, and
-when the last command of several has ended, every process of the account is killed.
+Containers run as the same account, so a process that a command left could reach into them. Between the two, and after
+the last of several commands, pccpipe kills every process of the account.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pccpipe.outcome import Reason
 from pccpipe.target import Chunk, Exit, Isolation, Running, Token
 
 SWEEP_TIMEOUT = 30.0
-"""Seconds for the machine's answer; the sweep itself takes at most 5."""
+"""Seconds for the machine's answer. The sweep itself takes at most 5."""
 ENDED_KEPT = 256
-"""Commands that are over, as the machine may still see to the end of what they left."""
+"""Ended commands to remember: the machine may still be ending what they left."""
 ASK_AGAIN = 0.5
 ADOPTED_WITHIN = 600.0
-"""Seconds in which a resumed run follows again what it had begun; what still goes on then is nobody's, and is swept."""
+"""Seconds in which a resumed run attaches to its earlier commands. After that, a sweep kills the others."""
 
 
 class CommandKind(StrEnum):
@@ -37,11 +37,11 @@ class CommandKind(StrEnum):
 
 
 class Turns:
-    """Safe from many threads.
+    """The turns of one run on one machine. Safe from many threads.
 
     Args:
-        place: of the run's commands on the machine; it has an account.
-        containers: the ids of the run's containers that run now. Raises `Unavailable`.
+        place: the folder of the run's commands; it has an account.
+        containers: returns the ids of the run's running containers. Raises `Unavailable`.
         resumes: whether an earlier process of the run may have begun some.
     """
 
@@ -60,16 +60,16 @@ class Turns:
         self._changed = threading.Condition()
         self._active: dict[CommandKind, set[str]] = {kind: set() for kind in CommandKind}
         self._ended: deque[str] = deque(maxlen=ENDED_KEPT)
-        # A new run's account was swept when its folders were made.
+        # The code that makes a new run's folders sweeps its account.
         self._is_clean = not resumes
         self._starting: set[str] = set()
-        """Containers that have begun and do not run yet."""
+        """Containers that had their turn and do not run yet."""
         self._at_work = 0
         self._is_due = False
-        """Whether a sweep waits for the end of that work."""
+        """Whether a sweep waits for the end of pccpipe's own work."""
 
     def begin(self, kind: CommandKind, command_id: str) -> None:
-        """Wait for the other kind's end, and sweep the account. Raises `Unavailable`: also for what can't be killed."""
+        """Wait for the other kind to end, and sweep the account. Raises `Unavailable`, also if a process survives."""
         with self._changed:
             while not self._may_begin(kind):
                 self._changed.wait(ASK_AGAIN)
@@ -77,21 +77,21 @@ class Turns:
             if kind is CommandKind.CONTAINER:
                 self._starting.add(command_id)
 
-    def begun(self, command_id: str) -> None:
-        """It runs now."""
+    def started(self, command_id: str) -> None:
+        """Record that a command or container runs."""
         with self._changed:
             self._starting.discard(command_id)
             self._changed.notify_all()
 
     def go_on(self, kind: CommandKind, command_id: str) -> None:
-        """A command or container that an earlier process of the run began is followed here."""
+        """Record that this process follows what an earlier process of the run began."""
         with self._changed:
             if kind is CommandKind.COMMAND and self._is_clean:
-                return  # it had ended before the sweep: what is there now may be the start of a container
+                return  # it ended before the sweep, and a container may start now
             self._active[kind].add(command_id)
 
     def end(self, kind: CommandKind, command_id: str) -> None:
-        """It has ended. Raises `Unavailable` with PROCESSES_LEFT for what it left and can't be killed."""
+        """Record an end, and sweep. Raises `Unavailable` with PROCESSES_LEFT if a process survives."""
         with self._changed:
             if command_id not in self._active[kind]:
                 return
@@ -104,7 +104,7 @@ class Turns:
             self._sweep_if_idle()
 
     def let_go(self, kind: CommandKind, command_id: str) -> None:
-        """Nobody follows it any more, and it may go on."""
+        """Record that this process stops following it; it may go on."""
         with self._changed:
             if command_id not in self._active[kind]:
                 return
@@ -115,7 +115,7 @@ class Turns:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Within the block something of pccpipe's own runs as the account: no sweep is to take that."""
+        """Keep sweeps away from pccpipe's own process that runs as the account within the block."""
         with self._changed:
             self._at_work += 1
         try:
@@ -125,42 +125,45 @@ class Turns:
                 self._at_work -= 1
                 self._changed.notify_all()
                 if self._is_due:
-                    # What cannot be killed stops whatever begins next.
+                    # A process that survives stops the next command that begins.
                     with contextlib.suppress(Unavailable, OSError):
                         self._sweep_if_idle()
 
     def _sweep_if_idle(self) -> None:
-        """Raises `Unavailable` with PROCESSES_LEFT."""
+        """Sweep, or leave that to the next that begins. Raises `Unavailable` with PROCESSES_LEFT."""
         self._is_due = self._at_work > 0
         if self._active[CommandKind.COMMAND] or self._starting or self._at_work:
-            return  # what cannot be swept now is swept before the next that begins
+            return
         try:
             self._sweep()
         except Unavailable as error:
             if error.reason is Reason.PROCESSES_LEFT:
                 raise
-            # The machine is away: whatever begins next sweeps.
+            # The machine is away: the next that begins sweeps.
 
     def _may_begin(self, kind: CommandKind) -> bool:
-        """Say whether it may begin now, with the account swept if that is due."""
+        """Sweep the account if that is due; return whether such a command or container may begin now."""
         other = CommandKind.CONTAINER if kind is CommandKind.COMMAND else CommandKind.COMMAND
         if self._active[other]:
             return False
         if kind is CommandKind.COMMAND and self._adopts and self._containers():
-            return False  # one that was begun before, and whose step will find it
+            return False  # an earlier process began it, and its step will find it
         if kind is CommandKind.COMMAND and (self._active[kind] or self._is_clean):
             return True
         if self._starting or self._at_work:
-            return False  # the sweep would take what is done for them as the account, or what has only just started
+            return False  # a sweep would kill pccpipe's own processes, or a container that just started
         return self._sweep()
 
     @property
     def _adopts(self) -> bool:
-        """Say whether something may go on that an earlier process of the run began, and that no step follows yet."""
+        """Whether a command of an earlier process may still run that no step follows yet."""
         return time.monotonic() < self._adopts_until
 
     def _sweep(self) -> bool:
-        """Say whether the account is clean now; not if a command goes on that an earlier process of the run began."""
+        """Kill the account's processes; return False if an earlier process's command still runs.
+
+        Raises `Unavailable`, with PROCESSES_LEFT if a process survives.
+        """
         spared = list(self._containers()) if self._adopts or self._active[CommandKind.CONTAINER] else []
         script = programs.sweep(self._place, self._ended, spared, only_if_idle=self._adopts)
         done = reconnecting(self._machine, lambda: self._machine.run(script, SWEEP_TIMEOUT))
@@ -176,14 +179,14 @@ class Turns:
 
 
 class TakingTurns:
-    """A `Running` that has its turn until its end was read."""
+    """A `Running` that keeps its turn until its end is read."""
 
     def __init__(self, running: Running, turns: Turns, kind: CommandKind, command_id: str) -> None:
         self._running = running
         self._turns = turns
         self._kind = kind
         self._command_id = command_id
-        turns.begun(command_id)
+        turns.started(command_id)
 
     @property
     def token(self) -> Token:

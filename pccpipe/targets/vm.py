@@ -20,22 +20,22 @@ from pccpipe.target import Command, ContainerSettings, Isolation, Running, Token
 from pccpipe.targets.turns import CommandKind, TakingTurns, Turns
 
 LIMIT = 6
-"""Commands at a time; each has a session, and sshd's MaxSessions is 10."""
+"""Commands at a time. Each takes an SSH session, and sshd's MaxSessions is 10."""
 
 
 class VmTarget:
-    """A `Target`. Commands go on without the connection, and without pccpipe.
+    """A `Target`. Its commands outlive the connection, and pccpipe.
 
     Args:
         connection: the run's connection to the VM.
         root: the VM's folder for projects (`vm.root`).
-        lost_after: seconds for which the VM may stay away before a command on it counts as lost.
+        lost_after: seconds for which the VM may be unreachable before a command on it counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
         door: serves a command that connects to the proxy.
-        account: whose commands these are; None: the login's. Its folders are there.
-        turns: when they may run; with an account.
-        has_workspace: whether the run's copy of the code is on the VM, so that none is to be made.
-        gate: what they begin by.
+        account: the user who runs the commands, with its folders; None: the login.
+        turns: when the commands may run; with an account.
+        has_workspace: whether the run's copy of the code is on the VM already.
+        gate: the way to the commands' files, while the VM is the run's.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class VmTarget:
         self.workspace = account.workspace if account else SystemDir.on_vm(root).workspace(run_id)
         """The run's copy of the code, on the VM."""
         self.state = SystemDir.on_vm(root).state(run_id)
-        """Where all else of the run is kept on the VM, until `close`."""
+        """The folder for all other files of the run on the VM, until `close`."""
         self._connection = connection
         self._account = account
         self._has_workspace = has_workspace
         place = RunDir(run_id, self.state, account, gate)
         self._turns = turns or (Turns(connection, place, resumes=True) if account else None)
-        self._doorway = ProxyPort(connection, door, place) if door else None
+        self._proxy_port = ProxyPort(connection, door, place) if door else None
         self._detached = Detached(
             connection, place, limit=LIMIT, lost_after=lost_after, kill_after=kill_after, owns_workspace=True
         )
@@ -74,15 +74,15 @@ class VmTarget:
                 self._detached.open()
                 self._is_open = True
 
-    def probe(self, container: ContainerSettings | None) -> None:  # noqa: ARG002 - it has none here
+    def probe(self, container: ContainerSettings | None) -> None:  # noqa: ARG002 - no container here
         self.open()
 
     def take_over(self) -> None:
         self._detached.take_over()
 
     def start(self, command: Command) -> Running:
-        if command.is_proxied and self._doorway:
-            command = self._doorway.led(command)
+        if command.is_proxied and self._proxy_port:
+            command = self._proxy_port.led(command)
         if self._turns is None:
             return self._detached.start(command, self.workspace, self._isolation(command))
         self._turns.begin(CommandKind.COMMAND, command.id)
@@ -94,14 +94,14 @@ class VmTarget:
         return TakingTurns(running, self._turns, CommandKind.COMMAND, command.id)
 
     def find(self, command: Command) -> Running | None:
-        if command.is_proxied and self._doorway:
-            self._doorway.reopen()
+        if command.is_proxied and self._proxy_port:
+            self._proxy_port.reopen()
         running = self._detached.find(command.id, self._isolation(command))
         return running and self._going_on(running)
 
     def attach(self, token: Token) -> Running:
-        if self._doorway:
-            self._doorway.reopen()
+        if self._proxy_port:
+            self._proxy_port.reopen()
         return self._going_on(self._detached.attach(token, self._isolation()))
 
     def _going_on(self, running: DetachedRunning) -> Running:
@@ -112,20 +112,20 @@ class VmTarget:
         return TakingTurns(running, self._turns, CommandKind.COMMAND, command_id)
 
     def leave(self) -> None:
-        if self._doorway:
-            self._doorway.close()
+        if self._proxy_port:
+            self._proxy_port.close()
         self._detached.leave()
 
     def close(self) -> tuple[str, ...]:
-        if self._doorway:
-            self._doorway.close()
+        if self._proxy_port:
+            self._proxy_port.close()
         return self._detached.close()
 
     def _make_workspace(self) -> None:
         if self._account:
-            return  # it is there, and not for the login to look into
+            return  # it exists, and the login may not look into it
         folder = shlex.quote(self.workspace)
-        # A step may have removed it: an empty one in its place would look like the code. `start` says so.
+        # If a step removed it, an empty one would look like the code; `start` reports that.
         make = f"[ -d {folder} ] || exit 0" if self._has_workspace() else f"mkdir -p {folder}"
         script = f"export LC_ALL=C; {{ {make}; }} && [ -w {folder} ] && cd {folder}"
         made = reconnecting(self._connection, lambda: self._connection.run(script))
