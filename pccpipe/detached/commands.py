@@ -34,7 +34,7 @@ class Detached:
     def __init__(
         self,
         machine: Machine,
-        place: RunDir,
+        run_dir: RunDir,
         *,
         limit: int,
         lost_after: float = LOST_AFTER,
@@ -42,8 +42,8 @@ class Detached:
         owns_workspace: bool = False,
     ) -> None:
         self._machine = machine
-        self._place = place
-        self._lanes = Lanes(machine, place, limit)
+        self._run_dir = run_dir
+        self._lanes = Lanes(machine, run_dir, limit)
         self._lost_after = lost_after
         self._kill_after = kill_after
         self._owns_workspace = owns_workspace
@@ -65,10 +65,10 @@ class Detached:
             lane = self._lanes.take(command.limit)
             begun_on: Lane | None = lane
             ref = CommandRef(command.id, new_mark(), lane.folder, lane.offsets)
-            gate = self._place.gate
+            gate = self._run_dir.gate
             try:
                 program = programs.begin(
-                    self._place, ref, command, workspace, self._kill_after, is_own=self._owns_workspace
+                    self._run_dir, ref, command, workspace, self._kill_after, is_own=self._owns_workspace
                 )
                 has_begun = lane.begin(self._machine, program, ref.mark, workspace)
             except DISCONNECTED:
@@ -113,7 +113,7 @@ class Detached:
                 raise Nonsense(self._machine.host, "claim of a command", answer)
 
     def _is_lane(self, folder: str) -> bool:
-        return bool(re.fullmatch(re.escape(self._place.state) + f"/{LANE}[0-9a-f]{{16}}", folder))
+        return bool(re.fullmatch(re.escape(self._run_dir.state) + f"/{LANE}[0-9a-f]{{16}}", folder))
 
     def attach(self, token: Token, isolation: Isolation) -> DetachedRunning:
         """Follow a command that began earlier, from its first byte. Raises `Unavailable`, `Lost`."""
@@ -121,7 +121,7 @@ class Detached:
         self._lanes.control.open()
         lane = reconnecting(
             self._machine,
-            lambda: Lane.attached(self._machine, self._place, ref.folder, ref.id, ref.offsets),
+            lambda: Lane.attached(self._machine, self._run_dir, ref.folder, ref.id, ref.offsets),
         )
         self._lanes.adopt()
         running = DetachedRunning(self._lanes, ref, isolation, None, self._lost_after)

@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Control:
     """The control lane of a run. It opens at its first use, and again after it broke. Thread-safe."""
 
-    def __init__(self, machine: Machine, place: RunDir) -> None:
+    def __init__(self, machine: Machine, run_dir: RunDir) -> None:
         self._machine = machine
-        self._place = place
+        self._run_dir = run_dir
         self._lock = threading.Lock()
         self._shell: LaneShell | None = None
         self._closed = False
@@ -78,7 +78,7 @@ class Control:
         shell = LaneShell(self._machine.popen("exec sh"))
         mark = new_mark()
         try:
-            understood(self._machine, shell.ask(programs.open_control(self._place, mark), mark))
+            understood(self._machine, shell.ask(programs.open_control(self._run_dir, mark), mark))
         except BaseException:
             shell.close()
             raise

@@ -18,12 +18,12 @@ _SIGNALS = dict(enumerate(_NAMES.split(" "), start=1))
 """The numbers of Linux on x86, ARM and most others (signal(7))."""
 
 
-def fetch_file(machine: Machine, place: RunDir, command_id: str, name: str, limit: int, lost_after: float) -> bytes:
+def fetch_file(machine: Machine, run_dir: RunDir, command_id: str, name: str, limit: int, lost_after: float) -> bytes:
     """Fetch a regular file of the command's PCC_OUT, and retry while the machine is unreachable.
 
     Raises `ResultError` as `Running.fetch` does, `Lost` after `lost_after` seconds without an answer.
     """
-    script = programs.fetch(place, command_id, name, limit)
+    script = programs.fetch(run_dir, command_id, name, limit)
     try:
         done = retrying(
             lambda: machine.run(script), lost_after, may_retry=lambda error: not isinstance(error, Nonsense)

@@ -94,22 +94,22 @@ class Lane(LaneShell):
         self._received = dict(zip(Stream, offsets, strict=True))
 
     @classmethod
-    def open(cls, machine: Machine, place: RunDir) -> Lane:
+    def open(cls, machine: Machine, run_dir: RunDir) -> Lane:
         """Open a new lane. Raises `Unavailable`, ConnectionError, TimeoutError."""
-        lane = cls(machine.popen("exec sh"), f"{place.state}/{LANE}{secrets.token_hex(8)}")
+        lane = cls(machine.popen("exec sh"), f"{run_dir.state}/{LANE}{secrets.token_hex(8)}")
         mark = new_mark()
-        lane._opened(machine, programs.open_lane(place, mark, lane.folder), mark)
+        lane._opened(machine, programs.open_lane(run_dir, mark, lane.folder), mark)
         return lane
 
     @classmethod
-    def attached(cls, machine: Machine, place: RunDir, folder: str, command_id: str, offsets: Offsets) -> Lane:
+    def attached(cls, machine: Machine, run_dir: RunDir, folder: str, command_id: str, offsets: Offsets) -> Lane:
         """Open a lane that shows a command of the lane in `folder`. It ends by itself if the command has ended.
 
         Raises `Unavailable`, ConnectionError, TimeoutError; `Lost` if the machine does not know the command.
         """
         lane = cls(machine.popen("exec sh"), folder, offsets)
         mark = new_mark()
-        program = programs.attach(place, mark, folder, command_id, offsets)
+        program = programs.attach(run_dir, mark, folder, command_id, offsets)
         state, _, ended = lane._opened(machine, program, mark).partition(" ")
         if state not in {"alive", "dead", "restarted"}:
             lane.close()

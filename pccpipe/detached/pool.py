@@ -28,10 +28,10 @@ class Lanes:
         limit: how many commands may run at a time; further ones wait.
     """
 
-    def __init__(self, machine: Machine, place: RunDir, limit: int) -> None:
+    def __init__(self, machine: Machine, run_dir: RunDir, limit: int) -> None:
         self.machine = machine
-        self.place = place
-        self.control = Control(machine, place)
+        self.run_dir = run_dir
+        self.control = Control(machine, run_dir)
         self._slots = Slots[Lane](machine.host, limit)
         self._lock = threading.Lock()
         self._discarded: list[str] = []
@@ -42,7 +42,7 @@ class Lanes:
         if idle := self._slots.idle():
             return idle
         try:
-            return reconnecting(self.machine, lambda: Lane.open(self.machine, self.place))
+            return reconnecting(self.machine, lambda: Lane.open(self.machine, self.run_dir))
         except BaseException:
             self._slots.free()
             raise
@@ -72,7 +72,7 @@ class Lanes:
         with self._lock:
             self._discarded.append(command_id)
             # The next command must not read what an account's command left in its HOME.
-            if len(self._discarded) < DISCARD_AT_ONCE and self.place.account is None:
+            if len(self._discarded) < DISCARD_AT_ONCE and self.run_dir.account is None:
                 return
             discarded, self._discarded = self._discarded, []
         with contextlib.suppress(*UNREACHABLE):
@@ -92,8 +92,8 @@ class Lanes:
         """
         if not self.leave() or not self.control.was_opened:
             return ()
-        state = self.place.state
-        script = f"({programs.end_run(self.place)}\n)\n[ ! -e {shlex.quote(state)} ]"
+        state = self.run_dir.state
+        script = f"({programs.end_run(self.run_dir)}\n)\n[ ! -e {shlex.quote(state)} ]"
         try:
             if retrying(lambda: self.machine.run(script, timeout=30.0), CLOSE_LIMIT).code == 0:
                 return ()

@@ -86,23 +86,23 @@ class CommandRef(Struct, frozen=True):
                 raise Lost(f"the record does not say where the command runs: {token}")
 
 
-def open_lane(place: RunDir, mark: str, folder: str) -> bytes:
+def open_lane(run_dir: RunDir, mark: str, folder: str) -> bytes:
     """Make a plain sh the lane whose files are in `folder`."""
-    return _encoded(_with(_LANE, place, "pcc_open", mark, folder))
+    return _encoded(_with(_LANE, run_dir, "pcc_open", mark, folder))
 
 
-def open_control(place: RunDir, mark: str) -> bytes:
-    return _encoded(_with(_CONTROL, place, "pcc_open_control", mark))
+def open_control(run_dir: RunDir, mark: str) -> bytes:
+    return _encoded(_with(_CONTROL, run_dir, "pcc_open_control", mark))
 
 
-def attach(place: RunDir, mark: str, folder: str, command_id: str, offsets: Offsets) -> bytes:
+def attach(run_dir: RunDir, mark: str, folder: str, command_id: str, offsets: Offsets) -> bytes:
     """Show a command of the lane in `folder`, from these bytes of its spools on."""
     call = ["pcc_attach", mark, command_id, folder, *map(str, offsets)]
-    return _encoded(_with(_LANE, place, shlex.join(call), mark, folder))
+    return _encoded(_with(_LANE, run_dir, shlex.join(call), mark, folder))
 
 
 def begin(
-    place: RunDir,
+    run_dir: RunDir,
     ref: CommandRef,
     command: Command,
     workspace: str,
@@ -119,7 +119,7 @@ def begin(
 
     Raises `Refused` for values that no shell can take: a NUL byte, or an invalid name of a variable.
     """
-    account = place.account_of(command)
+    account = run_dir.account_of(command)
     folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
     call = [
         *("pcc_begin", ref.mark, command.id),
@@ -128,9 +128,9 @@ def begin(
     ]
     where = f"pcc_where={shlex.quote(' '.join([*map(str, ref.offsets), ref.folder]))}"
     if account:
-        functions = _of_account(account, place, command, workspace, folder, kill_after)
+        functions = _of_account(account, run_dir, command, workspace, folder, kill_after)
     else:
-        functions = f"pcc_env() {{\n{_exports(place, command, workspace)}}}\n{_folders(place, command)}"
+        functions = f"pcc_env() {{\n{_exports(run_dir, command, workspace)}}}\n{_folders(run_dir, command)}"
     user = f"pcc_user={shlex.quote(account.name if account else '')}"
     base, inner = base_of(workspace) if is_own else ("", "")
     within = f"pcc_base={shlex.quote(base)} pcc_inner={shlex.quote(inner)}"
@@ -177,13 +177,13 @@ def void(mark: str, command_id: str, its_mark: str) -> bytes:
     return _call("pcc_void", mark, command_id, its_mark)
 
 
-def end_run(place: RunDir) -> str:
+def end_run(run_dir: RunDir) -> str:
     """Write a script that kills the run's processes on the machine, and removes the files of its commands."""
-    files = _CONTROL_OF_ACCOUNT if place.account else _CONTROL
-    return _with(files, place, "pcc_end_run")
+    files = _CONTROL_OF_ACCOUNT if run_dir.account else _CONTROL
+    return _with(files, run_dir, "pcc_end_run")
 
 
-def sweep(place: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, only_if_idle: bool) -> str:
+def sweep(run_dir: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, only_if_idle: bool) -> str:
     """Write a script that kills all processes of the account.
 
     It prints `clean`, `busy ID`, or `left` with the names of processes that it could not kill in 5 s.
@@ -195,18 +195,18 @@ def sweep(place: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, on
     """
     words = ["pcc_sweep_idle", *ended] if only_if_idle else ["pcc_sweep_all"]
     call = f"pcc_spared={shlex.quote('|'.join(spared))}\n{shlex.join(words)}"
-    return _with(_CONTROL_OF_ACCOUNT, place, call)
+    return _with(_CONTROL_OF_ACCOUNT, run_dir, call)
 
 
-def fetch(place: RunDir, command_id: str, name: str, limit: int) -> str:
+def fetch(run_dir: RunDir, command_id: str, name: str, limit: int) -> str:
     """Write a script that prints a file of PCC_OUT. It exits with 3 if that is missing, with 4 if it is not regular."""
-    script = _fetch_from(place.file_of(command_id, "out"), name, limit)
-    if place.account is None:
+    script = _fetch_from(run_dir.file_of(command_id, "out"), name, limit)
+    if run_dir.account is None:
         return script
     # Only commands of the login have their folders there, where the account cannot make one.
-    out = shlex.quote(place.file_of(command_id, "out"))
-    of_account = _fetch_from(place.account.folder_of(command_id, "out"), name, limit)
-    as_account = shlex.join([*place.account.become, "sh", "-c", of_account])
+    out = shlex.quote(run_dir.file_of(command_id, "out"))
+    of_account = _fetch_from(run_dir.account.folder_of(command_id, "out"), name, limit)
+    as_account = shlex.join([*run_dir.account.become, "sh", "-c", of_account])
     return f"[ -e {out} ] || {{ cd /; exec {as_account}; }}{script}"
 
 
@@ -220,17 +220,17 @@ def _fetch_from(out: str, name: str, limit: int) -> str:
         exec head -c {limit + 1} {file}"""
 
 
-def _with(files: tuple[str, ...], place: RunDir, call: str, mark: str = "", folder: str = "") -> str:
+def _with(files: tuple[str, ...], run_dir: RunDir, call: str, mark: str = "", folder: str = "") -> str:
     values = {
-        "pcc_state": place.state,
-        "pcc_run": place.tag,
+        "pcc_state": run_dir.state,
+        "pcc_run": run_dir.tag,
         "pcc_folder": folder,
         "pcc_reply": mark,
         "pcc_account": "",
-        "pcc_claims": place.reached(f"{place.state}/{COMMANDS}"),
-        "pcc_gate": place.gate.link if place.gate else "",
+        "pcc_claims": run_dir.reached(f"{run_dir.state}/{COMMANDS}"),
+        "pcc_gate": run_dir.gate.link if run_dir.gate else "",
     }
-    if account := place.account:
+    if account := run_dir.account:
         values |= {
             "pcc_account": account.name,
             "pcc_uid": str(account.uid),
@@ -248,9 +248,9 @@ def script_of(files: tuple[str, ...], values: Mapping[str, str], call: str) -> s
     return f"{settings}{shell_functions(*(Path(__file__).with_name(file) for file in files))}{call}\n"
 
 
-def _exports(place: RunDir, command: Command, workspace: str) -> str:
+def _exports(run_dir: RunDir, command: Command, workspace: str) -> str:
     """Write lines that set the command's environment."""
-    values = {**command.env, **command.secrets, **own_variables(place, command, workspace)}
+    values = {**command.env, **command.secrets, **own_variables(run_dir, command, workspace)}
     for name in values:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise Refused(f"invalid name of an environment variable: {name!r}")
@@ -259,7 +259,7 @@ def _exports(place: RunDir, command: Command, workspace: str) -> str:
 
 
 def _of_account(
-    account: Account, place: RunDir, command: Command, workspace: str, folder: str, kill_after: float
+    account: Account, run_dir: RunDir, command: Command, workspace: str, folder: str, kill_after: float
 ) -> str:
     """Write the functions that a lane calls for a command of the account. Its script goes through stdin, not a file."""
     end = f"end-{secrets.token_hex(8)}"
@@ -277,7 +277,7 @@ def _of_account(
         # The command's own PATH may not have its shell.
         f"pcc_shell=$(command -v {shell}) || pcc_shell={shell}\n"
         f'set -- "$1" {words} "$pcc_shell" {options} /proc/self/fd/9\nunset OLDPWD pcc_shell\nexport PWD\n'
-        f"{account.environment(command.id)}{_exports(place, command, workspace)}"
+        f"{account.environment(command.id)}{_exports(run_dir, command, workspace)}"
         f"exec 9<<'{end}'\n{script}{end}\n"
         'exec $pcc_walls "$@"\n# pccpipe: this is all of it'
     )
@@ -301,16 +301,16 @@ def _account_folders(account: Account, command: Command) -> str:
     return " &&\n".join(steps)
 
 
-def own_variables(place: RunDir, command: Command, workspace: str) -> Mapping[str, str]:
+def own_variables(run_dir: RunDir, command: Command, workspace: str) -> Mapping[str, str]:
     """Return the variables that pccpipe itself sets for a command."""
     values = {
         "PCC_WORKSPACE": workspace,
-        "PCC_RUN_ID": place.run_id,
+        "PCC_RUN_ID": run_dir.run_id,
         # This marks the command's processes, so that they can be found wherever they went.
-        "PCCPIPE_STEP": f"{place.tag}/{command.id}/",
+        "PCCPIPE_STEP": f"{run_dir.tag}/{command.id}/",
     }
-    account = place.account_of(command)
-    folder_of = account.folder_of if account else place.file_of
+    account = run_dir.account_of(command)
+    folder_of = account.folder_of if account else run_dir.file_of
     if command.files:
         values["PCC_IN"] = folder_of(command.id, "in")
     if command.wants_out:
@@ -318,14 +318,14 @@ def own_variables(place: RunDir, command: Command, workspace: str) -> Mapping[st
     return values
 
 
-def _folders(place: RunDir, command: Command) -> str:
+def _folders(run_dir: RunDir, command: Command) -> str:
     steps = []
     if command.files:
-        folder = place.file_of(command.id, "in")
+        folder = run_dir.file_of(command.id, "in")
         steps.append(_join(["mkdir", folder]))
         steps += [f"{_printf(data)} >{shlex.quote(f'{folder}/{name}')}" for name, data in command.files.items()]
     if command.wants_out:
-        steps.append(_join(["mkdir", place.file_of(command.id, "out")]))
+        steps.append(_join(["mkdir", run_dir.file_of(command.id, "out")]))
     body = " &&\n".join(steps) or ":"
     return f"pcc_files() {{\n{body}\n}}\n"
 
@@ -352,11 +352,13 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
-def write_files(place: RunDir, folder: str, files: Mapping[str, bytes]) -> str:
+def write_files(run_dir: RunDir, folder: str, files: Mapping[str, bytes]) -> str:
     """Write a script that makes a command's private folder, with these files in it."""
-    to = place.reached(folder)
+    to = run_dir.reached(folder)
     writes = [f"{_printf(data)} >{shlex.quote(f'{to}/{name}')}" for name, data in files.items()]
-    return " &&\n".join(["umask 077", f"mkdir -p {shlex.quote(f'{place.state}/{COMMANDS}')}", make_folder(to), *writes])
+    return " &&\n".join(
+        ["umask 077", f"mkdir -p {shlex.quote(f'{run_dir.state}/{COMMANDS}')}", make_folder(to), *writes]
+    )
 
 
 def make_folder(folder: str) -> str:

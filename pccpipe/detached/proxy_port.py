@@ -23,11 +23,11 @@ from pccpipe.target import Command
 class ProxyPort:
     """The port. It opens when a command first needs it. Thread-safe."""
 
-    def __init__(self, machine: Machine, door: ProxyDoor, place: RunDir) -> None:
+    def __init__(self, machine: Machine, door: ProxyDoor, run_dir: RunDir) -> None:
         self._machine = machine
         self._door = door
-        self._file = shlex.quote(f"{place.state}/{PROXY_PORT}")
-        self._folder = shlex.quote(place.state)
+        self._file = shlex.quote(f"{run_dir.state}/{PROXY_PORT}")
+        self._folder = shlex.quote(run_dir.state)
         self._lock = threading.Lock()
         self._served: Listener | None = None
 

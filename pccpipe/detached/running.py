@@ -85,7 +85,7 @@ class DetachedRunning(RemoteRunning):
 
     def fetch(self, name: str, limit: int) -> bytes:
         lanes = self._lanes
-        return fetch_file(lanes.machine, lanes.place, self._ref.id, name, limit, self._lost_after)
+        return fetch_file(lanes.machine, lanes.run_dir, self._ref.id, name, limit, self._lost_after)
 
     def discard(self) -> None:
         lane, self._lane = self._lane, None
@@ -238,8 +238,8 @@ class DetachedRunning(RemoteRunning):
             self._lane = None
 
     def _connect(self) -> None:
-        place, ref = self._lanes.place, self._ref
-        self.follow(Lane.attached(self._lanes.machine, place, ref.folder, ref.id, self._offsets))
+        run_dir, ref = self._lanes.run_dir, self._ref
+        self.follow(Lane.attached(self._lanes.machine, run_dir, ref.folder, ref.id, self._offsets))
 
     def _send_stop(self) -> None:
         """Send the stop. The caller holds the lock."""

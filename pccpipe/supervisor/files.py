@@ -47,9 +47,9 @@ class Ended:
 class Files:
     """The files of one run."""
 
-    def __init__(self, place: RunDir) -> None:
-        self._place = place
-        self.state = Path(place.state)
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self.state = Path(run_dir.state)
         self.commands = self.state / COMMANDS
 
     def make(self) -> None:
@@ -73,7 +73,7 @@ class Files:
         return holder
 
     def of(self, command_id: str, kind: str) -> str:
-        return self._place.file_of(command_id, kind)
+        return self._run_dir.file_of(command_id, kind)
 
     def write(self, command: Command) -> None:
         """Write the script and the inputs of a command. Raises `Unavailable`."""
@@ -196,13 +196,13 @@ class Files:
 
     def end_orphan(self, command_id: str) -> None:
         """Kill the processes that can be found of a command whose supervisor is gone."""
-        tag = f"PCCPIPE_STEP={self._place.tag}/{command_id}/".encode()
+        tag = f"PCCPIPE_STEP={self._run_dir.tag}/{command_id}/".encode()
         groups = {group for _, group in self._claims(command_id)}
         _kill(tag, groups)
 
     def end_all(self) -> None:
         """Kill the rest of the run, which has no supervisor any more."""
-        tag = f"PCCPIPE_STEP={self._place.tag}/".encode()
+        tag = f"PCCPIPE_STEP={self._run_dir.tag}/".encode()
         groups = {group for _, group in self._claims("*")}
         for pid in processes.tagged(tag):
             processes.signal_one(pid, signal.SIGTERM)

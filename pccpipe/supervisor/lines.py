@@ -103,7 +103,7 @@ class Line:
             os.close(words)
 
 
-def begin(machine: LocalMachine, place: RunDir) -> Line:
+def begin(machine: LocalMachine, run_dir: RunDir) -> Line:
     """Start a supervisor in a session of its own. The line works before the supervisor is up. Raises `Unavailable`."""
     if not sys.executable:
         raise Unavailable(Reason.SHELL_MISSING, "localhost: cannot find Python: sys.executable is empty")
@@ -111,8 +111,8 @@ def begin(machine: LocalMachine, place: RunDir) -> Line:
     words, its_words = os.pipe()
     try:
         # The folder's name may have bytes that are not text, which `sh` does not take in an argument.
-        env = {**machine.environment(), "PCCPIPE_STEP": f"{place.tag}//", "PCCPIPE_STATE": place.state}
-        args = ["-I", "-S", "-c", _PROGRAM, place.run_id, _ROOT]
+        env = {**machine.environment(), "PCCPIPE_STEP": f"{run_dir.tag}//", "PCCPIPE_STATE": run_dir.state}
+        args = ["-I", "-S", "-c", _PROGRAM, run_dir.run_id, _ROOT]
         spawn(sys.executable, args, env, its.fileno(), its_words, its_words)
     except BaseException:
         ours.close()

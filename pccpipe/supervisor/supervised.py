@@ -40,10 +40,10 @@ class Supervised:
         kill_after: seconds between TERM and KILL at the command's own time limit.
     """
 
-    def __init__(self, machine: LocalMachine, place: RunDir, *, limit: int, kill_after: float = KILL_AFTER) -> None:
+    def __init__(self, machine: LocalMachine, run_dir: RunDir, *, limit: int, kill_after: float = KILL_AFTER) -> None:
         self._machine = machine
-        self._place = place
-        self._files = Files(place)
+        self._run_dir = run_dir
+        self._files = Files(run_dir)
         self._slots = Slots[Line](HOST, limit)
         self._kill_after = kill_after
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ class Supervised:
         line = self._slots.idle()
         if not self.leave() or not self._was_used:
             return ()
-        line = line or connect(self._place.state)
+        line = line or connect(self._run_dir.state)
         is_clean = line is not None and _end(line)
         if line:
             line.close()
@@ -135,7 +135,7 @@ class Supervised:
         words = self._files.remove_all()
         if not words:
             return ()
-        folder = self._place.state
+        folder = self._run_dir.state
         return (left_there(HOST, f"the folder {folder}", words, f"rm -rf {shlex.quote(folder)}"),)
 
     def _give_back(self, line: Line | None) -> None:
@@ -147,7 +147,7 @@ class Supervised:
         """Return a line to the run's supervisor, and start one if there is none. Raises `Unavailable`."""
         if idle := self._slots.idle():
             return idle
-        state = self._place.state
+        state = self._run_dir.state
         with self._begin_lock:
             until = time.monotonic() + BEGIN_TIMEOUT
             while True:
@@ -156,7 +156,7 @@ class Supervised:
                     return line
                 if not self._coming and not is_alive(state):
                     self._coming = True
-                    return begin(self._machine, self._place)
+                    return begin(self._machine, self._run_dir)
                 if time.monotonic() > until:
                     self._coming = False
                     raise Unavailable(Reason.START_REFUSED, f"{HOST}: the supervisor of local steps does not answer")
@@ -164,7 +164,7 @@ class Supervised:
 
     def _followed(self, command_id: str) -> Line | None:
         """Open a line that follows a command; return None if its supervisor is gone, or does not know it."""
-        state, until = self._place.state, time.monotonic() + BEGIN_TIMEOUT
+        state, until = self._run_dir.state, time.monotonic() + BEGIN_TIMEOUT
         while True:
             line = connect(state)
             if line is None and is_alive(state) and time.monotonic() < until:
@@ -206,7 +206,7 @@ class Supervised:
         """Write the request for a command. Raises `Refused` for values that no program can take."""
         folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
         inherited = self._machine.environment()
-        own = own_variables(self._place, command, workspace)
+        own = own_variables(self._run_dir, command, workspace)
         given = {**command.env, **command.secrets, **own}
         for name in given:
             if not _NAME.fullmatch(name):
