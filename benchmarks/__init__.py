@@ -1,1 +1,1 @@
-"""What pccpipe costs, beside what a user would pick instead: one command, medians and ratios in one run."""
+"""Measure pccpipe beside programs that do the same work: one command, medians and ratios in one run."""

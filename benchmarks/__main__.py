@@ -1,7 +1,7 @@
 """python -m benchmarks [ROW...] [--rounds N] [--short] [--write]: measures pccpipe and its peers on a VM, in turn.
 
-Needs root on Debian, like the tests. Prints a table of medians, of ratios, and of what was aimed at. Nothing here fails
-because something is slow: what a busy machine does is told with its load.
+Needs root on Debian, like the tests. Prints a table of medians, ratios and aims. A slow result fails nothing: the table
+also reports the machine's load.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "rows", nargs="*", choices=[[], *ROWS], metavar="ROW", help=f"of {', '.join(ROWS)}; default: all"
+        "rows", nargs="*", choices=[[], *ROWS], metavar="ROW", help=f"rows: {', '.join(ROWS)}; default: all"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds of each (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds for each (default 5)")
     parser.add_argument("--short", action="store_true", help="the rows that need no peers, in under a minute")
     parser.add_argument("--write", action="store_true", help="write the table and the chart into docs/")
     options = parser.parse_args(argv)

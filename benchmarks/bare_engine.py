@@ -1,4 +1,4 @@
-"""The floor for a container step: the Docker SDK's own create, start, wait and remove, through a forwarded socket."""
+"""Measure the floor for a container step: the Docker SDK's create, start, wait and remove over a forwarded socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.testbed.vm import VM
 
 @contextmanager
 def connection(vm: VM) -> Iterator[docker.APIClient]:
-    """The VM's engine through an `ssh -L` of its socket: OpenSSH's own forwarding, nothing of pccpipe."""
+    """Connect to the VM's engine through an `ssh -L` of its socket: OpenSSH's own forwarding, without pccpipe."""
     with tempfile.TemporaryDirectory() as folder:
         socket = Path(folder) / "docker.sock"
         options = ["-o", f"UserKnownHostsFile={vm.known_hosts}", "-o", "BatchMode=yes", "-F", "none", "-i", str(vm.key)]
@@ -33,7 +33,7 @@ def connection(vm: VM) -> Iterator[docker.APIClient]:
 
 
 def cycle(client: docker.APIClient) -> float:
-    """Seconds of one container's life."""
+    """Return the seconds of one container's life."""
     began = time.perf_counter()
     host = client.create_host_config(network_mode="none", init=True)
     made = client.create_container("bb:latest", ["true"], host_config=host)

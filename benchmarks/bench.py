@@ -1,4 +1,4 @@
-"""The pipelines and commands that are measured, on one VM of the test bed."""
+"""Pipelines and commands to measure, on one VM of the test bed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTPUT_LINE = "some line of output that a test has written"
 
 
 class Bench:
-    """Makes pipelines and runs them with the command, each time as a whole process and a run of its own.
+    """Makes pipelines and runs them with the command, each time as a new process and a new run.
 
     Args:
         program: the `pccpipe` to measure.
@@ -36,7 +36,7 @@ class Bench:
         self.workspace.mkdir(exist_ok=True)
 
     def pipeline(self, name: str, steps: Sequence[str], *, secrets: Sequence[str] = ()) -> Path:
-        """A pipeline of these steps, each a YAML flow mapping."""
+        """Write a pipeline of these steps, each a YAML flow mapping."""
         path = self.folder / f"{name}.yaml"
         declared = "".join(f"  {secret}: {{from: env}}\n" for secret in secrets)
         head = "version: 1\nname: bench\ncontainers: {box: {image: 'bb:latest', network: none}}\n"
@@ -49,20 +49,20 @@ class Bench:
         return path
 
     def steps(self, on: str, count: int) -> Path:
-        """So many steps of `true`."""
+        """Write a pipeline with `count` steps of `true`."""
         container = "container: box, " if on == "container" else ""
         steps = [f'{{id: s{number}, on: {on}, {container}run: "true"}}' for number in range(count)]
         return self.pipeline(f"{on}-{count}", steps)
 
     def output(self, on: str, megabytes: int, secrets: Sequence[str]) -> Path:
-        """One step that writes so much, in lines."""
+        """Write a pipeline with one step that prints `megabytes`, in lines."""
         container = "container: box, " if on == "container" else ""
         script = f"yes '{OUTPUT_LINE}' | head -c {megabytes}000000"
         step = f'{{id: s, on: {on}, {container}log_limit: 2g, secrets: [{", ".join(secrets)}], run: "{script}"}}'
         return self.pipeline(f"output-{on}-{megabytes}-{len(secrets)}", [step], secrets=secrets)
 
     def run(self, pipeline: Path) -> Usage:
-        """A whole `pccpipe run`, from Python's start to its end."""
+        """Run a whole `pccpipe run`, from Python's start to its end."""
         argv = [self.program, "run", str(pipeline), "--run-id", f"bench{next(self._numbers)}-{os.getpid()}"]
         argv += ["--project", str(self._project), "--workspace", str(self.workspace)]
         return run([*argv, "--runs-dir", str(self.folder / "runs")], SECRETS)
@@ -72,5 +72,5 @@ class Bench:
 
 
 def own_program() -> str:
-    """The `pccpipe` of this environment."""
+    """Return the `pccpipe` of this environment."""
     return str(Path(sys.executable).with_name("pccpipe"))

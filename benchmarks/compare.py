@@ -1,7 +1,7 @@
-"""python -m benchmarks.compare A B [--rounds N]: the same work by two commits, in turn, on one VM.
+"""python -m benchmarks.compare A B [--rounds N]: runs the same work with two commits, in turn, on one VM.
 
-Each is checked out into a folder of its own, with its own environment. Says what B takes of A's time, round by round:
-under 1, B is faster. A figure of CPU holds on a busy machine, too.
+Checks each commit out into a separate folder, with its own environment. Prints the ratio of B's time to A's, round by
+round: under 1, B is faster. A figure of CPU is valid on a busy machine, too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _jobs() -> Mapping[str, Callable[[Bench], Callable[[], Usage]]]:
-    """Each makes, of a bench, what is to be run again and again."""
+    """Return the work by name: a function that makes a repeatable job for a bench."""
     return {
         "`--version`": lambda bench: lambda: run([bench.program, "--version"]),
         "`validate` of the default pipeline": lambda bench: _validate(bench, _default(bench)),
@@ -58,7 +58,7 @@ def _jobs() -> Mapping[str, Callable[[Bench], Callable[[], Usage]]]:
 
 
 def _default(bench: Bench) -> Path:
-    """Its own: an older commit may not know what a newer one's says."""
+    """Return the commit's own default pipeline: an older commit may not understand a newer one's."""
     return Path(bench.program).parents[2] / "pipelines/default-run.yaml"
 
 
@@ -71,7 +71,7 @@ def _run(bench: Bench, pipeline: Path) -> Callable[[], Usage]:
 
 
 def _line(work: str, jobs: Sequence[Callable[[], Usage]], rounds: int) -> str:
-    """A and B in turn, once uncounted."""
+    """Measure A and B in turn, after one round that does not count."""
     taken = [[job() for job in jobs] for _ in range(rounds + 1)][1:]
     cells: list[str] = []
     ratios: list[str] = []
@@ -83,7 +83,7 @@ def _line(work: str, jobs: Sequence[Callable[[], Usage]], rounds: int) -> str:
 
 
 def _installed(commit: str, folder: Path) -> str:
-    """The `pccpipe` of a commit, in an environment of its own."""
+    """Install a commit into a separate environment, and return its `pccpipe`."""
     subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder), commit], cwd=ROOT, check=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder / ".venv")], check=True)
     python = str(folder / ".venv/bin/python")

@@ -1,4 +1,4 @@
-"""Where the seconds of a whole default run go that are not the agents' nor the tests', by the gaps between events."""
+"""Measure pccpipe's own part of a whole default run, by the gaps between its events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = "the agents' and the tests' own commands"
 
 
 def rows(vm: VM, folder: Path) -> list[Row]:
-    """One run with the real Codex CLI and a scripted model, part by part; the last row has what is pccpipe's."""
+    """Measure one run with the real Codex CLI and a scripted model, part by part; the last row is pccpipe's own."""
     control = Control(folder, vm)
     shutil.copytree(DEMO / "project", control.workspace, dirs_exist_ok=True)
     with ModelServer(vm.host_side, key=KEY, scenario=json.loads((DEMO / "scenario.json").read_text())) as model:
@@ -51,7 +51,7 @@ def _seconds(part: tuple[str, float]) -> float:
 
 
 def _part(event: dict[str, object], kinds: dict[str, str]) -> str:
-    """What the time before an event went into, unless a command ran."""
+    """Name the part of a run that ends with this event, unless a command ran."""
     match event["event"]:
         case "run_started":
             return "start: Python, the pipeline, the record"

@@ -1,4 +1,4 @@
-"""Inputs that no honest side sends, each as large as it may be: what one takes of memory, and of the interpreter."""
+"""Measure inputs that no honest side sends, each as large as allowed: memory, and holds of the interpreter."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ FLOODS: Mapping[str, tuple[str, str]] = {
         for kind in ANSWERS
     },
 }
-"""The same from servers that never end."""
+"""Inputs from servers that never end."""
 
 INPUTS: Mapping[str, tuple[str, str]] = {
-    "a result that fits in nothing": (
+    "a result that matches no schema": (
         _RESULT + "    data = b'{\"risks\": [' + b'1,' * 90_000 + b'1]}'",
         "parse_result(data, 'r', schema)",
     ),
@@ -174,14 +174,16 @@ INPUTS: Mapping[str, tuple[str, str]] = {
     ),
     **FLOODS,
 }
-"""By its name: what prepares an input, and what pccpipe does with it."""
+"""Inputs by name: code that prepares one, and pccpipe's work on it."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Attributes:
-    memory: bytes beyond the input itself.
-    stall: seconds of computing while another thread waited.
+    """Costs of an input.
+
+    Attributes:
+        memory: bytes beyond the input itself.
+        stall: seconds of computing while another thread waited.
     """
 
     name: str

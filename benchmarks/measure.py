@@ -1,4 +1,4 @@
-"""Timing: commands as whole processes, in turn, so that a machine whose speed drifts is fair to all."""
+"""Time commands as whole processes, in turn, so that a drift of the machine's speed affects all alike."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-# As they are for users: with the bytecode that an installation leaves, and output as Python buffers it.
+# As for users: with the bytecode that an installation leaves, and with Python's own buffering of output.
 _NOT_A_USERS = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process took, by the kernel's account."""
+    """Resources of one process, as the kernel counts them."""
 
     wall: float
     cpu: float
-    """User and system seconds, of its children that it waited for too."""
+    """User and system seconds, also of the children that it waited for."""
     peak: int
     """Bytes of memory."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each round."""
+    """The seconds of each round."""
 
     name: str
     seconds: tuple[float, ...]
@@ -37,7 +37,7 @@ class Times:
         return statistics.median(self.seconds)
 
     def ratio_to(self, other: Times) -> float:
-        """The median of the ratios, round by round."""
+        """Return the median of the rounds' ratios."""
         return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
@@ -71,5 +71,5 @@ def run(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | No
 
 
 def wall(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> float:
-    """Wall seconds of a whole process that must exit 0."""
+    """Return the wall seconds of a whole process that must exit 0."""
     return run(argv, env, cwd).wall

@@ -1,6 +1,6 @@
-"""The same work as others do it: Fabric, Ansible, pyinfra and go-task in an environment of their own; OpenSSH, rsync.
+"""Do the same work with other programs: Fabric, Ansible, pyinfra and go-task in a separate environment; OpenSSH, rsync.
 
-Not here: act is in no package registry that this uses, and gitlab-ci-local wants a newer Node than Debian has.
+Two are missing: no package registry has act, and gitlab-ci-local needs a newer Node than Debian's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ with Connection(host, user=user, connect_kwargs={"key_filename": key}) as connec
 
 
 def environment(folder: Path) -> Path:
-    """The folder of the peers' programs; made once."""
+    """Return the folder of the peers' programs; make it once."""
     programs = folder / "peers" / "bin"
     if not (programs / "task").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder / "peers")], check=True)
@@ -37,7 +37,7 @@ def environment(folder: Path) -> Path:
 
 
 def true_steps(programs: Path, vm: VM, folder: Path, count: int) -> dict[str, Callable[[], float]]:
-    """`count` times `true` on the VM, with each peer; each as a whole process."""
+    """Return, for each peer, a job that runs `true` on the VM `count` times, as a whole process."""
     script = folder / "fabric_true.py"
     script.write_text(FABRIC)
     inventory = folder / "inventory"
@@ -69,7 +69,7 @@ def true_steps(programs: Path, vm: VM, folder: Path, count: int) -> dict[str, Ca
 
 
 def local_true_steps(programs: Path, folder: Path, count: int) -> dict[str, Callable[[], float]]:
-    """`count` times `true` here, one after the other; each as a whole process."""
+    """Return, for each peer, a job that runs `true` locally `count` times, as a whole process."""
     home = folder / "go-task"
     home.mkdir()
     commands = "".join("      - 'true'\n" for _ in range(count))
@@ -78,13 +78,13 @@ def local_true_steps(programs: Path, folder: Path, count: int) -> dict[str, Call
 
 
 def ssh(vm: VM) -> list[str]:
-    """OpenSSH's client with the VM's key, up to the command."""
+    """Return the arguments of OpenSSH's client with the VM's key, up to the command."""
     options = ["-F", "none", "-i", str(vm.key), "-o", f"UserKnownHostsFile={vm.known_hosts}", "-o", "BatchMode=yes"]
     return ["ssh", *options, f"{vm.user}@{vm.host}"]
 
 
 def uploads(vm: VM, source: Path, target: str) -> dict[str, list[str]]:
-    """A folder's way to the VM, by tar over ssh and by rsync."""
+    """Return jobs that send a folder to the VM, by tar over ssh and by rsync."""
     *client, login = ssh(vm)
     unpack = f"mkdir -p {target}-tar && tar -C {target}-tar -xf -"
     tar = f"tar -C {shlex.quote(str(source))} -cf - . | {shlex.join([*client, login, unpack])}"
@@ -93,7 +93,7 @@ def uploads(vm: VM, source: Path, target: str) -> dict[str, list[str]]:
 
 
 def _control_master(vm: VM, folder: Path, count: int) -> list[str]:
-    """One login, then `count` times the client over it, as scripts do it."""
+    """Return a script that logs in once, then runs the client `count` times over that connection, as scripts do."""
     *client, login = ssh(vm)
     shared = [*client, "-S", str(folder / "master")]
     begin, each = shlex.join([*shared, "-M", "-N", "-f", login]), shlex.join([*shared, login, "true"])

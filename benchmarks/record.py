@@ -1,4 +1,4 @@
-"""python -m benchmarks.record RUNS_DIR COUNT: the record of a run `large` of so many steps, as such a run leaves it."""
+"""python -m benchmarks.record RUNS_DIR COUNT: writes the record of a run `large` with COUNT steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured, as a table and as a chart."""
+"""Show measurements as a table and as a chart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.measure import Times
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was done, what it took, what it was to take, and whether it did."""
+    """One line of the table: the work, the measured figure, the aim, and whether it was met."""
 
     work: str
     measured: str
@@ -21,14 +21,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Bars:
-    """The same work by several programs, pccpipe first."""
+    """Times of several programs for the same work, pccpipe first."""
 
     title: str
     times: tuple[Times, ...]
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """Markdown."""
+    """Return a table in Markdown."""
     lines = ["| work | measured | aim | met |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {row.work} | {row.measured} | {row.aim} | {('yes' if row.met else '**no**') if row.aim else ''} |"
@@ -41,7 +41,7 @@ LABELS, WIDTH, LINE = 190, 760, 22
 
 
 def as_chart(groups: Sequence[Bars]) -> str:
-    """An SVG of bars; within a group they are to one scale."""
+    """Return an SVG of bars; the bars of a group have one scale."""
     shapes: list[str] = []
     y = 8
     for group in groups:

@@ -1,4 +1,4 @@
-"""What is measured, a function each. Goals are ratios to what others take, or the seconds of a quiet machine."""
+"""Rows of the table, a function for each. An aim is a ratio to another program, or the seconds of a quiet machine."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def masking(bench: Bench, rounds: int) -> Found:
 
 
 def upload(bench: Bench, rounds: int) -> Found:
-    """5,000 small files, for the first time and again; pccpipe's figure is its own, of the step."""
+    """Measure 5,000 small files, for the first time and again; pccpipe's figure is the step's own."""
     _uploads_into_memory(bench)
     for number in range(5000):
         file = bench.workspace / f"d{number % 50}" / f"f{number}.txt"
@@ -101,14 +101,14 @@ def upload(bench: Bench, rounds: int) -> Found:
     def with_step(name: str) -> Callable[[], float]:
         return lambda: _step_seconds(bench, pipeline, name)
 
-    def anew(argv: list[str]) -> Callable[[], float]:
+    def fresh(argv: list[str]) -> Callable[[], float]:
         def upload_anew() -> float:
             bench.vm.sh(f"rm -rf {UPLOADS}/peer-*")
             return wall(argv)
 
         return upload_anew
 
-    first = in_turn({"pccpipe": with_step("first"), **{name: anew(argv) for name, argv in theirs.items()}}, rounds)
+    first = in_turn({"pccpipe": with_step("first"), **{name: fresh(argv) for name, argv in theirs.items()}}, rounds)
     again = in_turn({"pccpipe": with_step("again"), "rsync": lambda: wall(theirs["rsync"])}, rounds)
     rows = [
         _most(
@@ -152,7 +152,7 @@ def start_up(bench: Bench, rounds: int) -> Found:
 
 
 def round_trips(bench: Bench, rounds: int) -> Found:
-    """Of a step, by what one more of it takes when a round trip takes 200 ms."""
+    """Measure the round trips of a step, by the time of one more step when a round trip takes 200 ms."""
     few, many = bench.steps("vm", 1), bench.steps("vm", 6)
     bench.vm.slow(100)
     try:
@@ -164,7 +164,7 @@ def round_trips(bench: Bench, rounds: int) -> Found:
 
 
 def large_run(bench: Bench, rounds: int) -> Found:
-    """A run of many steps here: what a step takes and keeps when there are many more, and showing 10,000 of them."""
+    """Measure a local run of many steps: a step's time and memory among many others, and showing 10,000 of them."""
     small, large = bench.run(bench.steps("local", 500)), bench.run(bench.steps("local", 2000))
     begin = bench.run(bench.steps("local", 1))
     growth = (large.wall - begin.wall) / (small.wall - begin.wall) / 4
@@ -181,7 +181,7 @@ def large_run(bench: Bench, rounds: int) -> Found:
 
 
 def many_runs(bench: Bench, rounds: int) -> Found:  # noqa: ARG001
-    """50 runs at once in one process, on VMs of their own; `benchmarks.runs` measures itself."""
+    """Measure 50 runs at once in one process, on four VMs; `benchmarks.runs` measures itself."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.runs", "50"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -198,7 +198,7 @@ def whole_default_run(bench: Bench, rounds: int) -> Found:  # noqa: ARG001
 
 
 def hostile_inputs(_bench: Bench, _rounds: int) -> Found:
-    """The worst of a list of inputs that no honest side sends, each in a process of its own."""
+    """Measure the worst of a list of inputs that no honest side sends, each in a separate process."""
     found = hostile.measure_all()
     memory, stall = max(found, key=lambda each: each.memory), max(found, key=lambda each: each.stall)
     work = f"of {len(found)} hostile inputs, beyond the input itself: "
@@ -231,20 +231,22 @@ SHORT = ("start-up", "vm-step", "local-step")
 
 
 def _most(work: str, value: float, most: float, unit: str) -> Row:
-    """A row whose figure is to be at most so much."""
+    """Return a row whose figure must be at most `most`."""
     unit = f" {unit}" if unit else ""
     return Row(work, f"{value:.2f}{unit}", f"at most {most:g}{unit}", value <= most)
 
 
 def _one_more(bench: Bench, on: str, rounds: int) -> float:
-    """The milliseconds of one step more."""
+    """Return the milliseconds of one more step."""
     times = in_turn({"few": bench.wall(bench.steps(on, COUNT)), "many": bench.wall(bench.steps(on, MANY))}, rounds)
     return 1000 * (times["many"].median - times["few"].median) / (MANY - COUNT)
 
 
 def _uploads_into_memory(bench: Bench) -> None:
-    """ext4 looks at each inode that was freed in the last minutes before it makes a file (`recently_deleted` in its
-    ialloc.c): with the files of the last round just removed, that would be most of what is measured.
+    """Mount a memory disk for uploads.
+
+    ext4 checks each inode freed in the last minutes before it makes a file (`recently_deleted` in its ialloc.c). After
+    the removal of the last round's files, that would be most of the measured time.
     """
     make = f"install -d -o {bench.vm.user} $(dirname {UPLOADS}) {UPLOADS}"
     bench.vm.sh(f"mountpoint -q {UPLOADS} || {{ {make} && mount -t tmpfs -o mode=777 tmpfs {UPLOADS}; }}")
@@ -275,7 +277,7 @@ def _log(bench: Bench, on: str, rounds: int) -> Found:
 
 
 def _step_seconds(bench: Bench, pipeline: Path, step: str) -> float:
-    """What the record says that a step took."""
+    """Return a step's seconds from the record."""
     bench.vm.sh(f"rm -rf {UPLOADS}/*")
     bench.run(pipeline)
     newest = max((bench.folder / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)

@@ -1,7 +1,7 @@
-"""python -m benchmarks.runs COUNT: so many runs at once in one process, each with 20 steps on its project's VM.
+"""python -m benchmarks.runs COUNT: starts COUNT runs at once in one process, each with 20 steps on its project's VM.
 
-One run at a time has a VM, so the four VMs' runs wait for each other: a run costs its memory and threads meanwhile.
-Prints what one more run takes: megabytes, threads, and its CPU to that of runs one by one.
+One run at a time has a VM, so the four VMs' runs wait for each other, and a waiting run costs memory and threads.
+Prints the cost of one more run: megabytes, threads, and its CPU compared with runs one by one.
 """
 
 from __future__ import annotations

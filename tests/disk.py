@@ -1,4 +1,4 @@
-"""A small disk of a test's own, which can be filled."""
+"""Give a test a small disk that it can fill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SmallDisk:
         self.folder = folder
 
     def fill(self) -> None:
-        """Take all room on it, to the last byte."""
+        """Fill it to the last byte."""
         with (self.folder / ".fill").open("wb", buffering=0) as file:
             for size in (64 << 10, 4 << 10, 1):
                 try:
@@ -28,12 +28,12 @@ class SmallDisk:
                     continue
 
     def unfill(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         (self.folder / ".fill").unlink()
 
 
 def mounted(folder: Path) -> Iterator[SmallDisk]:
-    """Mount one at a new folder, and take it away at the end."""
+    """Mount one at a new folder, and remove it at the end."""
     folder.mkdir(parents=True)
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)],
@@ -56,5 +56,5 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def small_home(tmp_path: Path) -> Iterator[SmallDisk]:
-    """The disk that has the records of a `Control` at `tmp_path`."""
+    """Give the disk for the records of a `Control` at `tmp_path`."""
     yield from mounted(tmp_path / ".system")

@@ -1,6 +1,6 @@
-"""python -m tests.floods KIND: a server that sends without an end, in a process of its own; prints its port.
+"""python -m tests.floods KIND: starts a server that sends without an end, in a separate process; prints its port.
 
-`ssh` lets anyone in and ignores the channel's window; the others are a model's API, whose one answer never ends.
+`ssh` accepts any login and ignores the channel's window. The others are a model's API with one answer that never ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import paramiko
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 MOST = 200 << 20
-"""Bytes, for who takes all of it."""
+"""Bytes that it sends to a client that reads everything."""
 _LINE = b"x" * 65536
 _OK = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED = _OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -29,9 +29,9 @@ ANSWERS = {
     "brackets": (_OK + b"Content-Type: application/json\r\n\r\n" + b'{"usage":[', b"[]," * 20_000),
     "secret": (_OK + b"Content-Type: application/json\r\n\r\n", b"s3cret/Of+the=proje" * 3000),
 }
-"""What begins an answer, and what follows again and again."""
+"""The beginning of an answer, and the bytes that follow again and again."""
 SMALL = {"events": 4 << 20}
-"""Where each byte costs work, less shows the same."""
+"""Fewer bytes, for answers whose every byte costs work: they show the same."""
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 class _Open(paramiko.ServerInterface):
-    """Lets anyone in."""
+    """Accepts any login."""
 
     def check_auth_none(self, username: str) -> int:
         return AUTH_SUCCESSFUL

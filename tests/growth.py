@@ -1,4 +1,4 @@
-"""Measures how work grows with its size, against itself: a slow or a busy machine changes nothing."""
+"""Measure how work grows with its size, against itself: a slow or a busy machine changes nothing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable
 
 TIMES = 8
-"""How much larger the large work is."""
+"""The ratio of the large work to the small one."""
 ROUNDS = 3
 
 
 def is_linear(work: Callable[[int], object], size: int) -> bool:
-    """Say whether `work(8 * size)` takes less than 20 times as long as `work(size)`: quadratic work takes 64 times.
+    """Return whether `work(8 * size)` takes less than 20 times as long as `work(size)`: quadratic work takes 64 times.
 
-    Counts the processor's time of this thread; the best of three rounds each. `size` has to take milliseconds.
+    Takes the best of three rounds of this thread's processor time. `work(size)` must take milliseconds.
     """
-    work(size)  # what is done once for all is done
+    work(size)  # do the one-time work first
     small = min(_seconds(work, size) for _ in range(ROUNDS))
     return any(_seconds(work, TIMES * size) < 20 * small for _ in range(ROUNDS))
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # tests/lock.sh [UV ARGUMENTS]: renews requirements.lock, requirements-dev.lock and requirements-fuzz.lock after a change of pyproject.toml.
-# What is in them stays as it is where that will do; `sh tests/lock.sh --upgrade` takes the newest versions.
+# Locked versions stay if they still fit; `sh tests/lock.sh --upgrade` takes the newest versions.
 set -eu
 cd "$(dirname "$0")/.."
 python=.venv/bin/python

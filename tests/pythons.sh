@@ -1,11 +1,11 @@
 #!/bin/sh
-# tests/pythons.sh [PYTEST ARGUMENTS]: runs a short part of the suite, or the tests that are named, under each Python newer than
-# 3.11 that this machine has (PATH, pyenv), with warnings as errors. Each is installed from requirements-dev.lock into
-# .venvs/VERSION. One that needs more than its minutes is stopped: a busy machine fails nothing.
+# tests/pythons.sh [PYTEST ARGUMENTS]: runs a short part of the suite, or the given tests, under each Python newer than
+# 3.11 that this machine has (PATH, pyenv), with warnings as errors. It installs requirements-dev.lock into .venvs/VERSION. It
+# stops a Python that needs more than its minutes: a busy machine fails nothing.
 set -eu
 cd "$(dirname "$0")/.."
 minutes=${PCCPIPE_MINUTES:-4}
-# Hypothesis then takes no slowness for a fault.
+# With this set, Hypothesis does not report slowness as a failure.
 export CI=true
 [ $# -gt 0 ] || set -- tests/executor tests/record tests/spec/test_corpus.py tests/cli/test_run.py tests/machine/test_local.py
 

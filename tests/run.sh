@@ -1,13 +1,13 @@
 #!/bin/sh
-# tests/run.sh [PYTEST ARGUMENTS]: installs what the tests need, checks the code, runs all tests.
-# With arguments it runs only pytest, with them: tests/run.sh tests/spec -k loader
+# tests/run.sh [PYTEST ARGUMENTS]: installs the tests' requirements, checks the code, runs all tests.
+# With arguments it runs only pytest with them: tests/run.sh tests/spec -k loader
 set -eu
 cd "$(dirname "$0")/.."
 sh tests/setup.sh dev
 sh tests/testbed/install.sh
 PATH=$PWD/.venv/bin:$PATH
 export PATH
-# Set, each of the many processes would compile all of pccpipe anew: 0.1 s each.
+# With it set, each of the many processes would compile all of pccpipe again: 0.1 s each.
 unset PYTHONDONTWRITEBYTECODE
 
 if [ $# -gt 0 ]; then

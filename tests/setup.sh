@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/setup.sh [EXTRA]: makes .venv with pccpipe (editable) and the packages of pyproject.toml's extra EXTRA (default: dev), in the
 # versions and with the hashes of requirements-EXTRA.lock (requirements.lock without an extra); tests/lock.sh renews those.
-# Quick when all is there. On Debian, as root, it installs what Python lacks for that.
+# Quick if .venv is up to date. On Debian, as root, it installs Python's venv module if that is missing.
 set -eu
 cd "$(dirname "$0")/.."
 extra=${1-dev}
@@ -28,7 +28,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 lock=requirements${extra:+-$extra}.lock
-# Made anew when what it was made from has changed.
+# Make it again if the lock file, pyproject.toml or Python has changed.
 stamp=$(cat pyproject.toml "$lock"; echo "$extra $python"; "$python" --version)
 stamp=$(printf '%s' "$stamp" | cksum)
 if [ ! -x .venv/bin/pccpipe ] || [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" ]; then
@@ -36,7 +36,7 @@ if [ ! -x .venv/bin/pccpipe ] || [ "$(cat .venv/stamp 2>/dev/null)" != "$stamp" 
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   pip=".venv/bin/python -m pip --disable-pip-version-check"
   $pip install --quiet --require-hashes --requirement "$lock"
-  # What building it takes is installed by now, from the lock as well.
+  # The build's requirements are installed by now, also from the lock file.
   $pip install --quiet --no-deps --no-build-isolation --editable .
   if ! said=$($pip check); then
     printf '%s\n' "$said" "$lock and pyproject.toml do not agree. To renew the lock files: sh tests/lock.sh" >&2

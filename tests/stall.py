@@ -1,4 +1,4 @@
-"""Measures for how long work holds the interpreter lock, and how much memory it takes."""
+"""Measure how long work holds the interpreter lock, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ticks:
         self.thread.join()
     def _tick(self):
         while not self.over:
-            # What this process computed between two ticks: a busy machine does not count.
+            # The processor time of this process between two ticks: a busy machine does not count.
             before = time.process_time()
             time.sleep(0.0005)
             self.longest = max(self.longest, time.process_time() - before)
@@ -49,12 +49,12 @@ json.dump({"longest": _ticks.longest, "memory": _peak() - _before, "said": _said
 
 
 def measured(setup: str, work: str) -> tuple[float, int, str]:
-    """Run Python code in a process of its own.
+    """Run Python code in a separate process.
 
-    Returns the most seconds of processor time that it spent while another thread of it waited for its turn, the bytes
-    by which its memory peaked over what `setup` had taken, and the error that `work` raised, if any.
+    Returns the longest processor time that it spent while another of its threads waited, the bytes by which its memory
+    grew after `setup`, and the error that `work` raised, if any.
     """
-    # A busy machine may keep the other thread from its turn: what a program does to it, it does each time.
+    # On a busy machine the other thread may wait for other reasons; a program that holds the lock does so each time.
     found = _measured_once(setup, work)
     for _ in range(2):
         if found[0] < limits.PAUSE:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# tests/wheels.sh: checks that each platform and Python on which pccpipe is said to run has a wheel of every package in
-# requirements.lock, of a hash that is in there. It asks the package index and downloads no wheel.
+# tests/wheels.sh: checks that each supported platform and Python has a wheel of every package in requirements.lock, with a hash
+# that the file has. It asks the package index and downloads no wheel.
 set -eu
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)

@@ -1,4 +1,4 @@
-"""Runs the default pipeline on the example project: on a VM of the test bed, or here where there can be none."""
+"""Run the default pipeline on the example project: on a VM of the test bed, or locally without one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "sk-demo-the-scripted-model-takes-this-one"
 
 
 def main() -> int:
-    """The run's exit status."""
+    """Run it, and return the run's exit status."""
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir()
     missing = machine.lacks()
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def on_vm() -> int:
-    """The run as it is meant: a VM, containers on it, the agents in them."""
+    """Run it on a VM, with the agents in containers there."""
     cleanup.sweep()
     images.ensure()
     with VM.up() as vm, scripted_model(vm.host_side) as model:
@@ -54,7 +54,7 @@ def on_vm() -> int:
 
 
 def without_vm() -> int:
-    """The same run without a VM: every step runs on this machine, Codex in its own sandbox."""
+    """Run it without a VM: every step runs on this machine, Codex in its own sandbox."""
     codex = install_codex()
     project: dict[str, object] = {"id": "demo", "isolation_mode": "local"}
     with scripted_model("127.0.0.1") as model:
@@ -62,7 +62,7 @@ def without_vm() -> int:
 
 
 def install_codex() -> Path:
-    """The folder of a `codex` of the version that docker/Dockerfile.pcc-runner pins."""
+    """Return the folder of a `codex` in the version of docker/Dockerfile.pcc-runner; install it if it is missing."""
     pinned = next(
         line.partition("=")[2].strip()
         for line in (ROOT / "docker/Dockerfile.pcc-runner").read_text().splitlines()
@@ -88,7 +88,7 @@ def scripted_model(address: str) -> Iterator[ModelServer]:
 
 
 def run(project: dict[str, object], model: ModelServer, environment: dict[str, str]) -> int:
-    """`pccpipe run`, as a user would."""
+    """Run `pccpipe run`, as a user would."""
     project_file = WORK / "pccpipe.yaml"
     project_file.write_text(json.dumps(project, indent=1) + "\n")
     command = [

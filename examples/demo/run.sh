@@ -2,7 +2,7 @@
 # examples/demo/run.sh: installs everything, then runs pipelines/default-run.yaml on examples/demo/project.
 #
 # As root on Debian it makes a project VM on this machine (tests/testbed), where the real Codex CLI works in real containers.
-# Where that cannot be, the run uses this machine (`isolation_mode: local`). The model is scripted: no key is needed.
+# Elsewhere the run uses this machine itself (`isolation_mode: local`). A script plays the model: no key is needed.
 set -eu
 cd "$(dirname "$0")/../.."
 sh tests/setup.sh ''

@@ -1,1 +1,1 @@
-"""Runs under random faults: what a record says must be what happened, whatever struck and whenever."""
+"""Test runs under random faults: a record must be true, whatever struck and whenever."""

@@ -1,6 +1,6 @@
-"""python -m tests.chaos [--seeds N] [--from M] [--jobs J]: plays seeds and prints what each one broke.
+"""python -m tests.chaos [--seeds N] [--from M] [--jobs J]: plays seeds and prints the rules that each one broke.
 
-Exit status: 0 if every rule held. The record and the output of a seed that broke one are kept.
+Exit status: 0 if every rule held. It keeps the record and the output of a seed that broke one.
 """
 
 from __future__ import annotations

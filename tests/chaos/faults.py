@@ -1,4 +1,4 @@
-"""What strikes a run, and when: all of it drawn from the seed."""
+"""Draw from a seed which faults strike a run, and when."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from tests.testbed.vm import VM
 
 EVENTS = 75
-"""About as many as an undisturbed run's journal has."""
+"""About the number of events of an undisturbed run."""
 KINDS = ("kill", "kill", "kill", "sessions", "sessions", "refuse", "engine", "cancel")
 
 
 @dataclass(frozen=True)
 class Strike:
-    """One fault: it begins `after` seconds after the journal has so many `events`, and is over after `seconds`."""
+    """One fault: it begins `after` seconds after the journal has this number of `events`, and ends after `seconds`."""
 
     kind: str
     events: int
@@ -28,7 +28,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of a seed's faults, in order."""
+    """The faults of a seed, in order."""
 
     seed: int
     strikes: tuple[Strike, ...]
@@ -40,7 +40,7 @@ class Plan:
 
 
 def plan(seed: int) -> Plan:
-    """Draw the faults of a seed: at most one cancel, as its last one."""
+    """Draw the faults of a seed: at most one cancel, as the last fault."""
     dice = random.Random(seed)
     strikes = [
         Strike(dice.choice(KINDS), dice.randint(0, EVENTS), dice.uniform(0, 0.4), dice.uniform(0.3, 3.0))
@@ -54,7 +54,7 @@ def plan(seed: int) -> Plan:
 
 @dataclass
 class Striker:
-    """Strikes as a plan says. `kill` and `cancel` are the player's to do."""
+    """Strikes as a plan says. The player does `kill` and `cancel`."""
 
     vm: VM
     plan: Plan
@@ -64,7 +64,7 @@ class Striker:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def strike_all(self, journal: Path) -> None:
-        """Wait for each moment and strike; comes back when the last fault is over, or the run."""
+        """Wait for each moment and strike; return when the last fault or the run has ended."""
         for strike in self.plan.strikes:
             while not self._over.is_set() and _lines(journal) < strike.events:
                 time.sleep(0.01)
@@ -74,7 +74,7 @@ class Striker:
             self._strike(strike)
 
     def over(self) -> None:
-        """The run has ended: no fault begins any more."""
+        """Note that the run has ended: no fault begins any more."""
         self._over.set()
 
     def _strike(self, strike: Strike) -> None:

@@ -1,4 +1,4 @@
-"""What must hold of a run, whatever struck it; each broken rule is a line."""
+"""Check the rules for a run, whatever struck it; each broken rule is a line."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ CODES = {
     "timed_out": {1},
     "unavailable": {3},
     "lost": {3},
-    # `cancel` itself ends a run whose process is gone.
+    # `pccpipe cancel` ends a run whose process is gone by itself.
     "cancelled": {130, 143, 0},
 }
 
 
 HEARD = 45.0
-"""Seconds within which the end of a command that takes half a second is heard, whatever strikes: faults last 3 s, a
-pause between two tries 10 s, and after 15 s of silence its place is asked."""
+"""The longest time, in seconds, until pccpipe knows the end of a command that takes half a second.
+
+Faults last 3 s, a pause between two tries 10 s, and after 15 s of silence pccpipe asks the command's place.
+"""
 
 
 def violations(played: Played, vm: VM) -> list[str]:
-    """Each rule that the run breaks, in words."""
+    """Return each rule that the run breaks, in words."""
     checks = (_ended, _order, _heard, _fold, _marks, _logs, _diff)
     return [*(words for check in checks for words in check(played)), *_left(played, vm)]
 
@@ -48,7 +50,7 @@ def _events(played: Played) -> list[dict[str, Any]]:
 def _ended(played: Played) -> Iterator[str]:
     state = json.loads((played.record / "run.json").read_text())
     outcome = state["outcome"]
-    # Killed after its last event, it has ended all the same.
+    # A run that was killed after its last event has still ended.
     if played.code not in CODES.get(outcome, ()) and played.code != STATUS_OF_KILLED:
         yield f"exit status {played.code}, but the record says {outcome}"
     if "cancel" not in played.plan.kinds and outcome == "cancelled":
@@ -100,7 +102,7 @@ def _fold(played: Played) -> Iterator[str]:
 
 
 def _attempts(played: Played) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """The attempts by the id of their step, each with its path."""
+    """Return the attempts by the id of their step, each with its path."""
     state = json.loads((played.record / "run.json").read_text())
     found: defaultdict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for step in state["steps"]:
@@ -114,17 +116,17 @@ def _marks(played: Played) -> Iterator[str]:
     if marks is None:
         return
     for name in COMMANDS:
-        # What an attempt was that was not to be had never began.
+        # The command of an unavailable attempt never began.
         began = [attempt for _, attempt in _attempts(played)[name] if attempt["had"]]
         certain = [attempt for attempt in began if attempt["outcome"] in {"succeeded", "failed"}]
-        # An engine that dies takes a container with it, before its command wrote a word.
+        # A dying engine may end a container before its command wrote its mark.
         certain = [attempt for attempt in certain if attempt["exit_code"] in {0, 3}]
         if not len(certain) <= marks[name] <= len(began):
             yield f"{name} ran {marks[name]} times; of {len(began)} attempts {len(certain)} came to their end"
 
 
 def _marks_there(played: Played) -> Counter[str] | None:
-    """How often each command really ran, as the VM's files said at the end; None if nobody could ask."""
+    """Return how often each command really ran, by the VM's files at the end; None if the VM was unreachable."""
     last = _attempts(played)["last"]
     if not last or last[-1][1]["outcome"] != "succeeded":
         return None
@@ -139,7 +141,7 @@ def _logs(played: Played) -> Iterator[str]:
     said = (played.record / "events.jsonl").read_text().splitlines()
     for name in COMMANDS:
         for path, attempt in _attempts(played)[name]:
-            # An engine that died may lose what a container wrote meanwhile, if the record says so.
+            # An engine that died may lose a container's output, if the record says so.
             if any(LOST_OUTPUT in line and f'"{path}"' in line for line in said):
                 continue
             for stream in ("stdout", "stderr"):
@@ -192,14 +194,14 @@ def _left(played: Played, vm: VM) -> Iterator[str]:
         except OSError:
             continue
     copies = [".workspace.old", ".workspace.incoming", ".workspace.outgoing", ".artifacts.incoming"]
-    told = "".join(json.loads((played.record / "run.json").read_text())["warnings"])
-    if "no diff has all of them" not in told:
+    warnings = "".join(json.loads((played.record / "run.json").read_text())["warnings"])
+    if "no diff has all of them" not in warnings:
         copies += ["workspace", "workspace-sent"]
     yield from (f"left in the record: {name}" for name in copies if (played.record / name).exists())
 
 
 def _is_inside(environ: Path) -> bool:
-    """Whether a process is a VM's: those are looked for there."""
+    """Return whether a process belongs to a VM: `_left` looks for those inside the VM."""
     try:
         return (environ.parent / "ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
     except OSError:

@@ -1,4 +1,4 @@
-"""A pipeline with each kind of step. Each command writes a mark when it begins, and output that is known beforehand."""
+"""Write a pipeline with each kind of step. Each command writes a mark when it begins, then known output."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 LINES = 120
 MARKS = "marks"
 COMMANDS = ("onvm", "left", "right", "boxed", "athome", "each", "fails")
-"""The ids of the steps that write marks."""
+"""Ids of the steps that write marks."""
 _RETRY = {"attempts": 5, "backoff": "500ms", "on": ["unavailable"]}
 
 
 def write_pipeline(path: Path) -> None:
-    """Write it as YAML, of which JSON is a part."""
+    """Write it as JSON, which is also YAML."""
     path.write_text(json.dumps(_pipeline(), indent=1))
 
 
 def output(name: str, stream: str) -> bytes:
-    """All that the command of a step writes to `stdout` or `stderr`."""
+    """Return the whole output of a step's command to `stdout` or `stderr`."""
     word = {"stdout": "out", "stderr": "err"}[stream]
     return "".join(f"{name} {word} {number}\n" for number in range(1, LINES + 1)).encode()
 
@@ -54,7 +54,7 @@ def _pipeline() -> dict[str, Any]:
 
 
 def _command(name: str, more: str = ":", **keys: object) -> dict[str, Any]:
-    """A step of about half a second: its mark, its output, then `more`."""
+    """Return a script of about half a second: it writes its mark and its output, then does `more`."""
     script = f"""
 mkdir -p {MARKS}; echo began >>{MARKS}/{name}
 i=0; while [ $i -lt {LINES} ]; do

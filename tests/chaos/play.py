@@ -1,4 +1,4 @@
-"""Plays one seed: a run, what strikes it, and as many resumes as it takes."""
+"""Play one seed: a run, its faults, and the resumes that it needs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from tests.e2e.control import ROOT, Control
 from tests.testbed.vm import VM
 
 LIMIT = 100.0
-"""Seconds within which any run must have ended, resumes included."""
+"""The longest time of any run, in seconds, resumes included."""
 STATUS_OF_KILLED = -signal.SIGKILL
 
 
 @dataclass(frozen=True)
 class Played:
-    """A run that is over."""
+    """A run that has ended."""
 
     plan: Plan
     code: int
-    """Of the process that ended it."""
+    """The exit status of the process that ended it."""
     record: Path
     workspace: Path
     output: str
-    """Of all its processes."""
+    """The output of all its processes."""
     struck: tuple[str, ...]
-    """What really struck, and when."""
+    """The faults that really struck, and when."""
 
 
 class Player:
-    """Plays a plan in a folder of its own."""
+    """Plays a plan in a separate folder."""
 
     def __init__(self, vm: VM, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.control = Control(folder, vm, run_as=plan.run_as)
-        # What is left here is known by the run's id: others may play the same seed at this moment.
+        # The run's id identifies leftovers: another process may play the same seed at this moment.
         self.record = folder / ".system" / "runs" / f"chaos-{plan.seed}-{secrets.token_hex(3)}"
         self.output: list[str] = []
         self._process: subprocess.Popen[str] | None = None
@@ -52,7 +52,7 @@ class Player:
         self._striker = Striker(vm, plan, self._kill, self._cancel)
 
     def play(self) -> Played:
-        """Run it, strike it, resume it until it has ended. Raises AssertionError if it does not end."""
+        """Run it, strike it, and resume it until it has ended. Raise AssertionError if it does not end."""
         until = time.monotonic() + LIMIT
         self._make_workspace()
         strikes = threading.Thread(target=self._striker.strike_all, args=(self.record / "events.jsonl",), daemon=True)
@@ -62,7 +62,7 @@ class Player:
             while self._is_open(code):
                 assert time.monotonic() < until, "it does not end, however often it is resumed"
                 if not (self.record / "events.jsonl").exists():
-                    # Killed before it had a record: there is nothing to go on with.
+                    # Killed before it had a record: there is nothing to resume.
                     code = self._once(self._run_argv(), until)
                     continue
                 code = self._once(self._argv("cancel" if self._cancelled else "resume", self.record.name), until)
@@ -76,7 +76,7 @@ class Player:
         )
 
     def _is_open(self, code: int) -> bool:
-        """Whether the run can be gone on with: its process was killed, or a place was away for too long."""
+        """Return whether the run can be resumed: its process was killed, or a place was unreachable for too long."""
         journal = self.record / "events.jsonl"
         last = journal.read_text().splitlines()[-1:] if journal.exists() else []
         return not (last and '"event":"run_ended"' in last[0]) and code in (STATUS_OF_KILLED, 2, 3)

@@ -1,4 +1,4 @@
-"""Twenty seeds of chaos; `python -m tests.chaos` plays as many as one likes."""
+"""Play twenty seeds of chaos; `python -m tests.chaos` plays any number."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.testbed.vm import VM
 
 @pytest.fixture(scope="module")
 def struck_vm(bed: None) -> Iterator[VM]:
-    """A VM that the worker's chaos has alone."""
+    """Give a VM for this process's chaos alone."""
     with VM.up() as vm:
         yield vm
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", range(1, 21))
-def test_whatever_strikes_a_run_its_record_says_what_happened(seed: int, struck_vm: VM, tmp_path: Path) -> None:
+def test_whatever_strikes_a_run_its_record_is_true(seed: int, struck_vm: VM, tmp_path: Path) -> None:
     played = Player(struck_vm, plan(seed), tmp_path).play()
     assert violations(played, struck_vm) == [], played.output
 
@@ -65,7 +65,7 @@ BROKEN = {
 
 
 @pytest.mark.timeout(240)
-def test_each_rule_finds_what_breaks_it(struck_vm: VM, tmp_path: Path) -> None:
+def test_each_rule_finds_a_run_that_breaks_it(struck_vm: VM, tmp_path: Path) -> None:
     played = Player(struck_vm, Plan(0, (), run_as=False), tmp_path).play()
     assert violations(played, struck_vm) == [], played.output
     files = {path: path.read_bytes() for path in played.record.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-# What the page's programs load.
+# Files that the page's programs load.
 cat >test.yaml <<'END'
 version: 1
 name: test

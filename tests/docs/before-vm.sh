@@ -1,2 +1,2 @@
-# The page speaks of the project's VM.
+# The page needs only the project's VM.
 :

@@ -1,4 +1,4 @@
-# What has happened when the page's commands are run: a run whose process was killed, and one whose agent asks.
+# Before the page's commands: a run whose process was killed, and one whose agent asks a question.
 cat >test.yaml <<'END'
 version: 1
 name: test
@@ -10,10 +10,10 @@ name: asking
 steps:
   - id: build
     run: |
-      [ -s "$PCC_IN/answers" ] && echo '{"escalation": ""}' >"$PCC_OUT/result.json" || cp "$PCC_IN/plea" "$PCC_OUT/result.json"
+      [ -s "$PCC_IN/answers" ] && echo '{"escalation": ""}' >"$PCC_OUT/result.json" || cp "$PCC_IN/question" "$PCC_OUT/result.json"
     files:
       answers: {text: "${{ steps.build.answers.db_host }}"}
-      plea:
+      question:
         text: >-
           {"escalation": "<<<NEED_HELP>>>\nwhat_i_need: the database\ninputs: [{key: db_host, label: Its host}]\n<<<END_HELP>>>"}
     result: {path: result.json}

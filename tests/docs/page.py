@@ -1,13 +1,10 @@
-"""A page of the docs as something to run: its YAML is checked, and its commands are run in the order in which a reader
-would.
+"""Run a page of the docs: check its YAML, and run its commands in the order of a reader.
 
-In a page,
-
-- a block of `yaml` that is a whole pipeline or project file is checked as one; a part of one is put into the least
-  whole around it. One whose first line is `# NAME.yaml` is also written to that file, for the commands after it.
-- a block of `python` is run.
-- a block of `sh` is run in a shell that goes on from block to block. A line is to exit with 0, or with N where it ends
-  in `# exits N`. A block of `sh` behind `<!-- elsewhere: WHY -->` is not run: what proves it is named.
+- A block of `yaml` may be a whole pipeline or project file, or a part of one, which gets the least file around it. A
+  block whose first line is `# NAME.yaml` is also written to that file, for the commands after it.
+- A block of `python` is run.
+- The blocks of `sh` run in one shell. A line must exit with 0, or with N if it ends in `# exits N`. A block of `sh`
+  after `<!-- elsewhere: WHY -->` does not run: the comment names the test that covers it.
 """
 
 from __future__ import annotations
@@ -46,7 +43,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The page's blocks of code, in order."""
+    """Return the page's blocks of code, in order."""
     text = page.read_text(encoding="utf-8")
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start("text")) + 1
@@ -54,7 +51,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def check_yaml(block: Block, folder: Path) -> None:
-    """Raise SpecError unless the block is good. `folder` has what it names."""
+    """Raise SpecError if the block has a problem. `folder` has the files that it names."""
     data = yaml.safe_load(block.text.replace("\non:", "\n'on':").replace(" on:", " 'on':"))
     path = folder / "part-of-a-page.yaml"
     if isinstance(data, dict) and "id" in data and not {"run", "upload"} & set(data):
@@ -66,7 +63,7 @@ def check_yaml(block: Block, folder: Path) -> None:
 
 
 def _whole(text: str, data: object) -> str:
-    """The least pipeline around a part of one: a list of steps, keys of a pipeline, or keys of a step."""
+    """Return the least pipeline around a part of one: a list of steps, keys of a pipeline, or keys of a step."""
     head = "version: 1\nname: part\n"
     if isinstance(data, list):
         return f"{head}steps:\n{_indented(text, 2)}"
@@ -82,7 +79,7 @@ def _indented(text: str, by: int) -> str:
 
 
 def as_script(text: str) -> str:
-    """The block's lines, each of which is to exit as it says; 99 and its number when one does not."""
+    """Return the block's lines as a script that exits with 99 if a line does not exit with its status."""
     lines: list[str] = []
     for command in re.sub(r"\\\n\s*", "", text).splitlines():
         if not command.strip() or command.lstrip().startswith("#"):
@@ -93,7 +90,7 @@ def as_script(text: str) -> str:
 
 
 def _exits_with(wanted: str) -> str:
-    return f'[ $? = {wanted} ] || {{ echo "this is to exit with {wanted}" >&2; exit 99; }}'
+    return f'[ $? = {wanted} ] || {{ echo "this must exit with {wanted}" >&2; exit 99; }}'
 
 
 def run_commands(page: Path, folder: Path, env: Mapping[str, str], replaced: Mapping[str, str]) -> None:
@@ -107,7 +104,7 @@ def run_commands(page: Path, folder: Path, env: Mapping[str, str], replaced: Map
             script += [f"python -c {shlex.quote(_put_in(block.text, replaced))}", _exits_with("0")]
         elif block.kind == "sh" and not block.is_elsewhere:
             script.append(as_script(_put_in(block.text, replaced)))
-    # Not as an argument: other tests look for keys in those.
+    # In a file, not as an argument: other tests look for keys in arguments.
     program = folder.with_name("commands.sh")
     program.write_text("\n".join(script))
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """python -m tests.docs.reference: writes docs/reference.md from the schemas, docs/commands.md from the commands' help,
 docs/limits.md from pccpipe/limits/, docs/default-run.svg from the default pipeline.
 
-A test fails when one is not what this makes.
+A test fails if a page differs from this output.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DEFINED = {
 
 
 def reference() -> str:
-    """The page of all keys."""
+    """Return the page of all keys."""
     parts = [HEAD]
     for title, name in FILES.items():
         schema = json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
@@ -57,12 +57,12 @@ def reference() -> str:
 
 
 def picture() -> str:
-    """The default pipeline, drawn."""
+    """Return a drawing of the default pipeline."""
     return svg(make_graph(load_pipeline(ROOT / "pipelines/default-run.yaml")))
 
 
 def commands() -> str:
-    """The page of all commands."""
+    """Return the page of all commands."""
     parts = [
         "# Every command\n",
         "<!-- Made by tests/docs/reference.py from the commands' own help: change that. -->\n",
@@ -77,7 +77,7 @@ def commands() -> str:
 
 
 def limits_page() -> str:
-    """The page of all limits."""
+    """Return the page of all limits."""
     parts = [
         "# Every limit\n",
         "<!-- Made by tests/docs/reference.py from pccpipe/limits/: change that. -->\n",
@@ -117,7 +117,7 @@ def _section(title: str, schema: Schema, depth: int = 2) -> Iterator[str]:
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:
-    """The schema with the keys that it has in common with a step written out."""
+    """Return the schema with the keys that it shares with a step written out."""
     made = dict(schema)
     if "properties" in schema:
         keys: Schema = schema["properties"]

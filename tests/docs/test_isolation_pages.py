@@ -1,4 +1,4 @@
-"""The pages on isolation are whole: every reason, and every key of a container, is in them."""
+"""Test that the pages on isolation have every reason and every key of a container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_the_page_on_fallbacks_has_a_row_for_each_reason_and_for_nothing_else() 
     page = (ROOT / "docs/why-did-it-fall-back.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", page, re.MULTILINE)
     assert sorted(name for name, _, _ in rows) == sorted(reason.value for reason in Reason)
-    assert all(len(meaning) > 20 and len(mends) > 10 for _, meaning, mends in rows)
+    assert all(len(meaning) > 20 and len(fix) > 10 for _, meaning, fix in rows)
 
 
 def test_the_page_on_isolation_names_each_key_that_holds_a_container() -> None:

@@ -29,7 +29,7 @@ def _id(value: object) -> str:
 
 
 @pytest.mark.parametrize(("page", "block"), WITH_YAML, ids=_id)
-def test_yaml_in_the_docs_is_good(page: Path, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_in_the_docs_is_valid(page: Path, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519").write_text("a key")
@@ -74,7 +74,7 @@ def test_the_commands_of_a_page_run(page: Path, vm: VM, model: ModelServer, tmp_
     run_commands(page, tmp_path / "my-project", env, replaced)
 
 
-def test_the_page_of_limits_is_what_the_code_has() -> None:
+def test_the_page_of_limits_is_up_to_date() -> None:
     written = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
     assert written == reference.limits_page(), "python -m tests.docs.reference writes it again"
 
@@ -84,22 +84,22 @@ def test_every_limit_is_listed() -> None:
     assert [name for name in known if getattr(limits, name) not in limits.ALL] == []
 
 
-def test_the_reference_is_what_the_schemas_say() -> None:
+def test_the_reference_is_up_to_date() -> None:
     written = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
     assert written == reference.reference(), "python -m tests.docs.reference writes it again"
 
 
-def test_the_commands_page_is_what_the_commands_say() -> None:
+def test_the_page_of_commands_is_up_to_date() -> None:
     written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     assert written == reference.commands(), "python -m tests.docs.reference writes it again"
 
 
-def test_the_picture_is_that_of_the_default_pipeline() -> None:
+def test_the_drawing_is_of_the_default_pipeline() -> None:
     written = (ROOT / "docs/default-run.svg").read_text(encoding="utf-8")
     assert written == reference.picture(), "python -m tests.docs.reference writes it again"
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
+def test_the_readme_links_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert not [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme and page.name != "README.md"]
 

@@ -1,4 +1,4 @@
-"""Runs commands as if this machine were a Mac; README.md says how far that goes."""
+"""Run commands as if this machine were a Mac; README.md says how far that goes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOOLS = (
     "printf pwd readlink renice reset rm rmdir sed seq sleep sort split strings stty su sum sync tail tar tee "
     "test time touch tr true tty unexpand uniq uptime vi wc which whoami xxd yes "
 )
-"""What macOS has of what busybox has. Not: timeout, setsid, tac, nproc, flock, getent, ip, sha256sum."""
+"""The busybox tools that macOS has too. Not: timeout, setsid, tac, nproc, flock, getent, ip, sha256sum."""
 _ALSO = ("xargs", "git", "ssh", "ssh-add", "ssh-keygen", "curl", "docker")
 
 
@@ -33,17 +33,17 @@ class FakeMac:
     """A Mac at `folder`, which must have a short path.
 
     Args:
-        one_name: folders in which a name is one with those that differ in case or normal form alone.
+        one_name: folders in which names that differ only in case or normal form are one.
     """
 
     folder: Path
     one_name: tuple[Path, ...] = ()
     name: str = "mac.local"
-    """Its host name, which changes with the network that it is in."""
+    """Its host name, which changes with its network."""
 
     @staticmethod
     def made(folder: Path, *one_name: Path) -> FakeMac:
-        """Make its folder, with the programs in its PATH."""
+        """Make its folder, with the programs of its PATH."""
         lacks = [name for name in ("busybox", "bash", "unshare") if not shutil.which(name)]
         if lacks or os.geteuid():
             raise BedError(f"no fake Mac here: {f'there is no {lacks[0]}' if lacks else 'it takes root'}")
@@ -65,12 +65,12 @@ class FakeMac:
 
     @property
     def synced(self) -> str:
-        """How pccpipe synced files so far: B for F_BARRIERFSYNC, F for F_FULLFSYNC, s for fsync."""
+        """Return the syncs so far, a letter each: B for F_BARRIERFSYNC, F for F_FULLFSYNC, s for fsync."""
         path = self.folder / "synced"
         return path.read_text() if path.exists() else ""
 
     def argv(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs this one there. Its process is the command's own."""
+        """Return the command line that runs this one there. It becomes the command's own process."""
         launch = (
             "unshare",
             "--mount",
@@ -85,7 +85,7 @@ class FakeMac:
 
     @property
     def env(self) -> dict[str, str]:
-        """What its environment has beside the caller's; its first folder of PYTHONPATH must stay the first."""
+        """Return the variables that its environment adds. Its first folder of PYTHONPATH must stay the first."""
         return {
             "PYTHONPATH": str(HERE / "site"),
             "FAKE_MAC_NAME": self.name,
@@ -98,7 +98,7 @@ class FakeMac:
 
 
 class MacHere(LocalMachine):
-    """The fake Mac as the machine that scripts run on."""
+    """A fake Mac as the machine that scripts run on."""
 
     def __init__(self, mac: FakeMac) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-# sh launch.sh FOLDER COMMAND...: runs a command on the fake Mac. In namespaces of its own for mounts and its name, as root; FOLDER/proc is there.
+# sh launch.sh FOLDER COMMAND...: runs a command on the fake Mac, as root, in namespaces for its mounts and its name. FOLDER/proc must exist.
 set -e
 folder=$1
 shift
 hostname "$FAKE_MAC_NAME"
 mount --bind /proc "$folder/proc"
-# /dev/fd is the kernel's own on macOS, and no way into /proc.
+# On macOS /dev/fd belongs to the kernel and does not lead into /proc.
 mount -t tmpfs none "$folder/dev"
 for node in null zero full random urandom tty ptmx; do
   [ -e "/dev/$node" ] || continue

@@ -1,4 +1,4 @@
-"""The faults of the matrix: how each begins and ends on a VM, and at which moment of a run it strikes."""
+"""Define the faults of the matrix: how each begins and ends on a VM, and at which moment of a run it strikes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.testbed.vm import VM
 
 
 class Phase(StrEnum):
-    """A part of a run; the value is the step of the pipeline that is in it."""
+    """A part of a run; the value is its step of the pipeline."""
 
     CONNECT = "hello"
     UPLOAD = "sync"
@@ -28,9 +28,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that happens to a VM, and ends after `seconds`; without them, when the phase's step has ended.
+    """A fault of a VM. It ends after `seconds`; without them, when the phase's step has ended.
 
-    `at_once` faults are there before the step does anything more; others come in the middle of what it does.
+    `at_once` faults strike before the step does anything more; others strike in the middle of its work.
     """
 
     begin: Callable[[VM], object]
@@ -56,15 +56,15 @@ def restart_sshd(vm: VM) -> None:
 
 
 class Striker:
-    """Strikes a run with a fault in each of some phases, one after the other; give it to the run as `on_event`."""
+    """Strikes a run with a fault in each of some phases, one after the other; pass it to the run as `on_event`."""
 
     def __init__(self, vm: VM, fault: Fault, phases: frozenset[Phase] = frozenset(Phase)) -> None:
         self.vm = vm
         self.record = Path()
-        """The run's folder; known when the run begins."""
+        """The run's folder, known when the run begins."""
         self.errors: list[BaseException] = []
         self.ran: dict[str, int] = {}
-        """By step, how often its command ran."""
+        """The number of times that each step's command ran."""
         self._fault = fault
         self._phases = phases
         self._struck: list[Phase] = []
@@ -80,7 +80,7 @@ class Striker:
             case Output(step=Phase.VM_STEP | Phase.CONTAINER_STEP as step):
                 self._planned(Phase(step), lambda: time.sleep(0.3))
             case CommandEnded(step=Phase.CLEANUP):
-                # What is left to do is to remove the container, the workspace and all else.
+                # The run still has to remove the container, the workspace and everything else.
                 self._planned(Phase.CLEANUP)
             case StepEnded(step=step) if self._struck and step == self._struck[-1] != Phase.CLEANUP:
                 self._step_ended.set()
@@ -90,7 +90,7 @@ class Striker:
         self._planned(Phase.CONNECT)
 
     def strike(self, phase: Phase, wait: Callable[[], object] = lambda: None) -> None:
-        """Strike now, or for a fault that is not there at once, when `wait` comes back; the first time it is called."""
+        """Strike now, or when `wait` returns if the fault is not `at_once`; only the first call strikes."""
         if phase in self._struck:
             return
         self.settle()
@@ -103,24 +103,24 @@ class Striker:
         self._strike.start()
 
     def settle(self) -> None:
-        """Wait for the last strike to be over."""
+        """Wait until the last strike is over."""
         if self._strike:
             self._strike.join(30)
             if self._strike.is_alive():
                 raise TimeoutError(f"the strike at {self._struck[-1]} does not end")
 
     def over(self) -> None:
-        """The run has ended."""
+        """Note that the run has ended."""
         self._step_ended.set()
         self.settle()
 
     def missed(self) -> list[Phase]:
-        """The phases in which it was to strike, and did not."""
+        """Return the phases in which it should have struck and did not."""
         return [phase for phase in Phase if phase in self._phases and phase not in self._struck]
 
     def _begins(self, step: str) -> None:
         if step not in set(Phase):
-            # An `always:` step, which goes on during the strike at the cleanup.
+            # An `always:` step, which continues during the strike at the cleanup.
             if Phase.CLEANUP not in self._phases:
                 self.settle()
                 self._count()
@@ -150,7 +150,7 @@ class Striker:
             else:
                 time.sleep(self._fault.seconds)
             self._fault.end(self.vm)
-        except BaseException as error:  # noqa: BLE001  a thread's: the test raises it
+        except BaseException as error:  # noqa: BLE001 - in a thread: the test raises it
             self.errors.append(error)
 
     def _count(self) -> None:
@@ -159,7 +159,7 @@ class Striker:
         self.ran = {word: lines.count(word) for word in set(lines)} or self.ran
 
     def _upload_goes_on(self) -> None:
-        # The VM's disk is a folder here.
+        # The VM's disk is a folder of this machine.
         folder = self.vm.state / "home/project/.system/run-workspaces" / self.record.name
         _wait_for_bytes(lambda: folder.glob(".payload*"))
 

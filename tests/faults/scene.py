@@ -1,4 +1,4 @@
-"""One run through every phase, struck by a fault in each; and what there is to see of it afterwards."""
+"""Play one run through every phase, struck by a fault in each, and collect what it left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.targets.conftest import vm_spec
 from tests.testbed.vm import VM
 
 LIMIT = 80.0
-"""Seconds within which any run must end."""
+"""The longest time of any run, in seconds."""
 LINES = 2000
 PAYLOAD_MB = 32
 
@@ -91,12 +91,12 @@ steps:
 always:
   - {{id: tidy, remove: workspace}}
 """
-"""One container, and nothing else."""
+"""A pipeline with one container and nothing else."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What came out of a phase. `ran` and `log` are None for what is no command, or writes no log."""
+    """The result of a phase. `ran` and `log` are None if its step is not a command, or writes no log."""
 
     outcome: Outcome | None
     reason: Reason | None
@@ -107,15 +107,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Struck:
-    """A run that is over."""
+    """A run that has ended."""
 
     result: RunResult
     ran: dict[str, int]
-    """By step, how often its command ran."""
+    """The number of times that each step's command ran."""
     brought: bool
-    """Whether the file that went up came down the same."""
+    """Whether the downloaded file is the uploaded one."""
     left: list[str]
-    """What is left of the run on the VM."""
+    """Leftovers of the run on the VM."""
 
     def of(self, phase: Phase) -> Seen:
         step = self.result.state.step(phase)
@@ -143,7 +143,7 @@ def _how_much(log: Path, word: bytes) -> str:
 
 
 def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> Struck:
-    """Run a pipeline that is struck. Fails if it does not end within `LIMIT`."""
+    """Run a pipeline while a fault strikes it. Fail if it does not end within `LIMIT`."""
     run_id = uuid.uuid4().hex[:12]
     workspace, runs = folder / "workspace", folder / ".system" / "runs"
     workspace.mkdir()
@@ -163,7 +163,7 @@ def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> Struck:
                     loaded, run_id=run_id, project=project, workspace=workspace, runs_dir=runs, on_event=striker
                 )
             )
-        except BaseException as error:  # noqa: BLE001  a thread's: the test raises it
+        except BaseException as error:  # noqa: BLE001 - in a thread: the test raises it
             striker.errors.append(error)
 
     striker.connect()
@@ -182,7 +182,7 @@ def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> Struck:
 
 
 def leftovers(vm: VM, run_id: str) -> list[str]:
-    """What a run left on a VM: containers, processes, folders."""
+    """Return a run's leftovers on a VM: containers, processes, folders."""
     state = f"{vm.root}/.system/run-state/{run_id}"
     tag = f"PCCPIPE_STEP={RunDir(run_id, state).tag}/"
     script = f"""

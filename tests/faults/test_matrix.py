@@ -1,8 +1,8 @@
-"""Every fault of the test bed at every phase of a run, and what must come out of it.
+"""Play every fault of the test bed at every phase of a run, and check the result.
 
-A row is one run: its fault strikes in each phase, one after the other, and each time ends before the next. Whatever the
-row: a command that began ran once, the log of one that streams is byte for byte what it wrote, a step whose command
-began is never `unavailable`, and at the end nothing of the run is on the VM.
+A row is one run: its fault strikes in each phase, one after the other, and ends before the next. In every row, a
+command that began ran once, a stream's log has exactly the bytes that the command wrote, a step whose command began
+is never `unavailable`, and at the end nothing of the run is on the VM.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from tests.testbed.vm import VM
 
 @dataclass(frozen=True)
 class Cell:
-    """What may come out of a phase: its step's outcome and reason, how often its command ran, how much of its log
-    there is.
+    """An allowed result of a phase.
+
+    It has its step's outcome and reason, the number of times that its command ran, and how much of its log there is.
     """
 
     outcomes: frozenset[Outcome]
@@ -45,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Either:
-    """It depends on the instant, and each of these is right."""
+    """Several allowed results, of which the instant decides."""
 
     cells: tuple[Cell, ...]
 
@@ -54,14 +55,14 @@ class Either:
 
 
 def away(*reasons: Reason) -> Cell:
-    """The step's place was not to be had, and nothing ran."""
+    """Return the result of a step whose place was unavailable: nothing ran."""
     return Cell(frozenset({Outcome.UNAVAILABLE}), ran=0, reasons=frozenset(reasons))
 
 
 DONE = Cell(frozenset({Outcome.SUCCEEDED}))
 LOST = Cell(frozenset({Outcome.LOST}), log=frozenset({PART}))
 ENDED = Cell(frozenset({Outcome.FAILED, Outcome.LOST}), log=frozenset({PART}))
-"""It was ended in the middle, and whether that is known depends on the engine's memory."""
+"""The fault ended it in the middle, and pccpipe knows that only if the engine remembers it."""
 CUT = Cell(frozenset({Outcome.FAILED}), log=frozenset({PART}))
 NO_SPACE = away(Reason.NO_DISK_SPACE)
 GONE = away(Reason.SSH_REFUSED, Reason.SSH_CLOSED, Reason.SSH_UNREACHABLE)
@@ -96,7 +97,7 @@ MATRIX: dict[str, Row] = {
         (DONE, DONE, DONE, STOPPED, ENDED, DONE, DONE),
     ),
     "engine stopped by KILL": (
-        # When it comes back, it ends the containers that lived on without it.
+        # When the engine comes back, it ends the containers that continued without it.
         Fault(lambda vm: vm.stop_docker("KILL"), VM.start_docker, 1.0, at_once=True),
         (DONE, DONE, DONE, STOPPED, ENDED, DONE, DONE),
     ),
@@ -108,14 +109,14 @@ MATRIX: dict[str, Row] = {
     ),
     "disk full half way through": (
         Fault(lambda vm: vm.fill(10), VM.unfill, None, at_once=True),
-        # What is left would not do for an agent's work.
+        # The rest would not be enough for an agent's work.
         (DONE, NO_SPACE, DONE, NO_SPACE, DONE, DONE, DONE),
     ),
     "VM's clock an hour behind": (Fault(nothing), ALL_DONE),
     "VM's clock an hour ahead": (Fault(nothing), ALL_DONE),
 }
 CLOCKS = {"VM's clock an hour behind": 3600, "VM's clock an hour ahead": -3600}
-"""Seconds by which this side's clock is moved: the VM's is the machine's own, and only the difference can matter."""
+"""Seconds to move the controller's clock: the VM has the machine's own clock, and only the difference matters."""
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -135,17 +136,15 @@ def test_matrix(name: str, vms: Callable[..., VM], tmp_path: Path, monkeypatch: 
 
 
 def wrong_at_the_end(struck: Struck) -> dict[str, object]:
-    """What is not as it is after every run: it goes to its end, brings its file home, falls back nowhere, and leaves
-    nothing.
-    """
+    """Return what is wrong: a run must reach its end, download its file, not fall back, and leave nothing."""
     result = struck.result
-    # Output that the VM could not keep is the one thing to be warned of.
+    # The only allowed warning is about output that the VM could not keep.
     lost = [words for words in result.state.warnings if "the end of its output is lost" in words]
     step = struck.of(Phase.VM_STEP)
     is_cut = (step.outcome, step.log) == (Outcome.FAILED, PART)
     wrong: dict[str, object] = {
         "END": "" if result.outcome is Outcome.SUCCEEDED else f"{result.outcome}: {result.message}",
-        "FILE": "" if struck.brought else "what came down is not what went up",
+        "FILE": "" if struck.brought else "the downloaded file is not the uploaded one",
         "DOWNGRADES": result.state.downgrades,
         "WARNINGS": [words for words in result.state.warnings if words not in lost],
         "LOST": "" if len(lost) == is_cut else f"the log is {'' if is_cut else 'not '}cut, and the warnings are {lost}",
@@ -161,10 +160,10 @@ def wrong_at_the_end(struck: Struck) -> dict[str, object]:
         pytest.param(Fault(lambda vm: vm.stop_docker("KILL"), VM.start_docker, 6, at_once=True), id="engine"),
     ],
 )
-def test_what_has_started_is_never_unavailable_however_long_nobody_can_be_asked(
+def test_a_started_command_is_never_unavailable_however_long_its_place_does_not_answer(
     fault: Fault, fresh_vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fault strikes when the engine has started the container and pccpipe has not heard so yet."""
+    """The fault strikes when the engine has started the container and pccpipe does not know it yet."""
     ask = DockerEngine.ask
 
     def ask_and_strike(self: DockerEngine, call: ApiCall, *arguments: Any, **named: Any) -> Any:
@@ -178,12 +177,12 @@ def test_what_has_started_is_never_unavailable_however_long_nobody_can_be_asked(
     struck = play(striker, tmp_path, MAKE)
     seen = struck.of(Phase.CREATE)
     assert seen.ran == 1
-    # An engine that was dead when it ended knows no better than to say 255.
+    # An engine that was dead when the container ended can only report 255.
     assert seen.outcome in {Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST}
     assert not [line for line in struck.left if line.startswith(("container", "process"))]
 
 
-def test_a_run_that_had_nothing_but_containers_leaves_nothing(fresh_vm: VM, tmp_path: Path) -> None:
+def test_a_run_with_only_containers_leaves_nothing(fresh_vm: VM, tmp_path: Path) -> None:
     struck = play(Striker(fresh_vm, Fault(nothing), frozenset()), tmp_path, MAKE)
     assert struck.result.outcome is Outcome.SUCCEEDED
     assert struck.left == []

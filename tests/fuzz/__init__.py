@@ -1,1 +1,1 @@
-"""Feeds every parser of foreign bytes with what no honest side would send."""
+"""Feed every parser of foreign bytes with input that no honest side would send."""

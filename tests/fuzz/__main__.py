@@ -1,7 +1,7 @@
-"""python -m tests.fuzz [TARGET...] [--minutes N]: looks for inputs that break the rule, led by what code they reach.
+"""python -m tests.fuzz [TARGET...] [--minutes N]: looks for inputs that break the rule, guided by the code they reach.
 
-Needs atheris (`sh tests/setup.sh fuzz`), which the suite does not: it only runs what was found, from the corpus. A
-finding is printed and kept as corpus/TARGET/found-HASH.
+Needs atheris (`sh tests/setup.sh fuzz`). The suite does not: it only replays the corpus. The fuzzer prints a finding
+and keeps it as corpus/TARGET/found-HASH.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import traceback
 from pathlib import Path
 
 LONGEST = 4096
-"""Bytes of an input."""
+"""The most bytes of an input."""
 SLOWER = 5.0
-"""How much slower code runs whose way is watched."""
+"""The factor by which code runs slower while atheris traces it."""
 
 
 def main() -> int:
@@ -32,14 +32,14 @@ def main() -> int:
 
     names = options.targets or list(TARGETS)
     for name in names:
-        # libFuzzer ends its process; and each parser begins with fresh memory.
+        # libFuzzer ends its process, and each parser begins with fresh memory.
         share = str(options.minutes / len(names))
         subprocess.run([sys.executable, "-m", "tests.fuzz", name, "--minutes", share], check=False)
     return 0
 
 
 def fuzz(name: str, seconds: int) -> int:
-    """Fuzz one parser for so long; new inputs that reach new code are kept in a temporary folder alone."""
+    """Fuzz one parser for `seconds`; keep new inputs that reach new code only in a temporary folder."""
     try:
         atheris = importlib.import_module("atheris")
     except ImportError:
@@ -55,7 +55,7 @@ def fuzz(name: str, seconds: int) -> int:
     def one(data: bytes) -> None:
         try:
             rule.hold(name, data, SLOWER)
-        except Exception as error:  # noqa: BLE001 - a finding, whatever it is
+        except Exception as error:  # noqa: BLE001 - any exception is a finding
             _keep(name, data, error, seen, rule.CORPUS)
 
     with tempfile.TemporaryDirectory() as folder:

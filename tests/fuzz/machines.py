@@ -1,4 +1,4 @@
-"""What a hostile VM and its engine say: to the doctor, to gc, to an upload, to the build of an image."""
+"""Fuzz the answers of a hostile VM and its engine to the doctor, to gc, to an upload and to the build of an image."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ _PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT
 
 
 def _context(data: bytes) -> CheckContext:
-    """A VM on which nothing is true."""
-    project = Project("p", IsolationMode.LOCAL)
+    """Make the context of checks on a VM whose every answer is the fuzzer's."""
+    vm = Vm("vm.example", "user", run_as="pccrun")
+    project = Project("p", IsolationMode.VM, vm)
     context = CheckContext(CheckupOptions(project, folder() / ".system/runs", "http://127.0.0.1:9/v1", ""))
     machine = Liar(data)
     context.machine = machine
-    context.vm = Vm("vm.example", "user", run_as="pccrun")
+    context.vm = vm
     context.engine = DockerEngine(machine, "/sock")
     return context
 
@@ -83,7 +84,7 @@ def _build_lines(data: bytes) -> None:
 
 
 def _answers(data: bytes) -> None:
-    """Whole answers of an engine, in HTTP as it is to be: what is in them is the fuzzer's."""
+    """Return whole answers of an engine, in correct HTTP with the fuzzer's content."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
     talks = DockerEngine(Liar(_PING + (head + data).replace(NEXT, b"\r\n")), "/sock")
     talks.open()
@@ -108,7 +109,7 @@ _LETTERS = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFIF
 
 
 def _tree(data: bytes) -> None:
-    """A listing and an archive in good form, of names, kinds and links that no honest machine has."""
+    """Return a listing and an archive in correct form, with names, kinds and links that no honest machine has."""
     entries = [_entry(*data[at : at + 5]) for at in range(0, len(data) - 4, 5)]
     listing = b"".join(
         f"{_LETTERS[stat.S_IFMT(entry.mode)]} {entry.size} 1.0 {entry.mode & 0o7777:o} ./{entry.path}\0".encode(
@@ -137,7 +138,7 @@ _MASKER = Masker([SECRET])
 
 
 class _Nothing:
-    """No earlier tree."""
+    """A store without an earlier tree."""
 
     entries: dict[str, Entry] = {}  # noqa: RUF012 - as Known has it
 

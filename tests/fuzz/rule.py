@@ -1,4 +1,4 @@
-"""The rule for every parser: it returns, or raises an error that is documented, soon and in little memory."""
+"""Hold every parser to one rule: it returns, or raises a documented error, soon and in little memory."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
 SECONDS = 1.0
-"""Processor time for one small input, on a slow machine."""
+"""The most processor time for one small input, on a slow machine."""
 _LOADED: set[str] = set()
 
 
 class Broken(Exception):
-    """A parser broke the rule."""
+    """A parser that broke the rule."""
 
 
 def hold(name: str, data: bytes, slower: float = 1.0) -> None:
-    """Parse, and raise Broken, or what the parser must not raise."""
+    """Parse, and raise Broken, or the exception that the parser must not raise."""
     target = TARGETS[name]
     allowed: tuple[type[Exception], ...] = (PccpipeError, *target.errors)
     began, memory = time.thread_time(), _peak()
     with contextlib.suppress(*allowed):
         target.parse(data)
     took, grew = time.thread_time() - began, _peak() - memory
-    # The first input also pays for what is imported late.
+    # The first input also includes late imports.
     first = name not in _LOADED
     _LOADED.add(name)
     if took > SECONDS * slower * (3 if first else 1):
@@ -39,7 +39,7 @@ def hold(name: str, data: bytes, slower: float = 1.0) -> None:
 
 
 def corpus(name: str) -> list[Path]:
-    """The inputs of a parser."""
+    """Return the inputs of a parser."""
     return sorted((CORPUS / name).iterdir())
 
 

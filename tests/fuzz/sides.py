@@ -1,4 +1,4 @@
-"""The other side of a conversation, whose every word is the fuzzer's."""
+"""Play the other side of a connection, with the fuzzer's bytes as its every word."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from pccpipe.machine.base import ByteStream, Done, Facts, Process
 
 NEXT = b"\xfe\xfe"
-"""Ends one answer; the next call gets what follows."""
+"""The end of one answer; the next call gets the bytes after it."""
 FAILS = b"\xfd"
-"""Begins the answer of a script that ends with the code that follows."""
+"""The beginning of the answer of a script that ends with the code after it."""
 _PIECE = 1000
 
 
 class Says:
-    """A connection on which the given bytes come, in pieces, and then the end. Takes whatever is sent."""
+    """A connection that gives the bytes, in pieces, and then ends. It accepts everything."""
 
     def __init__(self, data: bytes, piece: int = _PIECE) -> None:
         self._piece = piece
@@ -59,7 +59,7 @@ class Says:
 
 
 class Liar:
-    """A machine each of whose answers is the next part of the given bytes; the last is repeated."""
+    """A machine that answers with the next part of the given bytes, and repeats the last one."""
 
     host = "vm"
     facts = Facts(1000, 1000, "user", "/home/user", "Linux", has_engine=True)

@@ -1,4 +1,4 @@
-"""What a target is, and the folder for parsers of files."""
+"""Define a target, and the folder for parsers of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pccpipe.errors import PccpipeError
 
 SECRET = "s3cret/Of+the=project-42"
 WORD = b"SECRET"
-"""What a corpus writes for the secret, and for the proxy's token."""
+"""Words that a corpus has instead of the secret and the proxy's token."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Target:
     """One parser.
 
     Args:
-        parse: the work; asserts what must hold of its result.
-        errors: what it may raise beside PccpipeError.
+        parse: parses an input, and asserts the rules for its result.
+        errors: exceptions that it may raise beside PccpipeError.
     """
 
     parse: Callable[[bytes], object]
@@ -36,29 +36,29 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
 
 
 def folder() -> Path:
-    """Give a folder of this process, for parsers of files; it goes with the process."""
+    """Return a folder for parsers of files, which ends with this process."""
     return Path(_temporary().name)
 
 
 def file(data: bytes, name: str = "file") -> Path:
-    """Write a file there."""
+    """Write a file into that folder."""
     path = folder() / name
     path.write_bytes(data)
     return path
 
 
 def each(*works: Callable[[], object]) -> None:
-    """Do all of it, whichever of it fails as it may."""
+    """Do all of the work, although parts of it may fail with an allowed error."""
     for work in works:
         with contextlib.suppress(PccpipeError, ConnectionError, TimeoutError):
             work()
 
 
 def stays_within(target: Path) -> None:
-    """Assert that nothing of a tree leads out of it, or is git's."""
+    """Assert that no entry of a tree leads out of it or belongs to git."""
     for path in target.rglob("*"):
         assert ".git" not in {part.lower() for part in path.relative_to(target).parts}
         if path.is_symlink():
             assert not path.readlink().is_absolute()
-            # Links in a circle lead nowhere, which `resolve` takes for an error.
+            # Links in a circle lead nowhere, and `resolve` raises an error for them.
             assert Path(os.path.realpath(path)).is_relative_to(target.resolve())

@@ -1,4 +1,4 @@
-"""Every parser of foreign bytes, each as a function of bytes with the errors that it may raise beside PccpipeError."""
+"""List every parser of foreign bytes: functions of bytes, with the errors that they may raise beside PccpipeError."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _fetch_paths(data: bytes) -> None:
 
 
 class _Nothing:
-    """No earlier tree."""
+    """A store without an earlier tree."""
 
     entries: dict[str, Entry] = {}  # noqa: RUF012 - as Known has it
 
@@ -225,7 +225,7 @@ def _request(data: bytes) -> None:
             assert "mcp_servers" not in document
             for tool in document.get("tools") or ():
                 assert not str(tool.get("type")).startswith(("mcp", "web_search", "code_interpreter", "file_search"))
-            # What went up says the same to who reads it again.
+            # The request that went up parses to the same content.
             assert json.loads(b"".join(read_request(path, [up], Rules()).body(100))) == document
 
 
@@ -296,7 +296,7 @@ def _mask(data: bytes) -> None:
     stream = Masker([SECRET]).stream()
     pieces = [stream.feed(data[start : start + 13]) for start in range(0, len(data), 13)]
     assert secret not in b"".join([*pieces, stream.finish()])
-    # The bytes also choose how each character of the secret is disguised; no choice hides it.
+    # The bytes also choose the disguise of each character of the secret; no choice hides it.
     text = "".join(
         _DISGUISES[byte % len(_DISGUISES)].format(each, ord(each)) for each, byte in zip(SECRET, data, strict=False)
     )

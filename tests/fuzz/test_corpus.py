@@ -1,4 +1,4 @@
-"""What once broke a parser, or nearly: each input of the corpus through its parser."""
+"""Replay the corpus: inputs that broke a parser once, or nearly did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsers beside another program that reads the same bytes: json, git, OpenSSL. And masks beside real encoders."""
+"""Compare parsers with another program that reads the same bytes (json, git, OpenSSL), and masks with real encoders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _json(data: bytes) -> None:
         assert not _is_good_json(data)
         return
     assert json.dumps(value, sort_keys=True) == json.dumps(json.loads(data.decode()), sort_keys=True)
-    # What is written of it, a browser reads.
+    # A browser can read the JSON that pccpipe writes of it.
     written = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     assert read_json(written, "the data", limits.REQUEST_VALUES) == value
 
@@ -67,9 +67,9 @@ def _repository() -> Path:
 
 
 _SHOWN = re.compile(rb"[^\t\r -~\n]")
-"""What git compares byte by byte and pccpipe character by character is left out."""
+"""Characters to leave out, because git compares bytes and pccpipe characters."""
 _QUIRK = re.compile(rb"[^/*\n]\*\*+/")
-"""As gitignore(5) has it, `a**/b` is `a*/b`, and so pccpipe reads it. git takes the `a` off first, and reads `**/b`."""
+"""By gitignore(5) `a**/b` means `a*/b`, and pccpipe reads it so. git removes the `a` first, and reads `**/b`."""
 
 
 def _ignore_as_git(data: bytes) -> None:
@@ -107,7 +107,7 @@ def _hello(data: bytes) -> None:
 
 
 def _asked_of_openssl(data: bytes) -> str | None:
-    """The server that OpenSSL takes a ClientHello to be for; None if it takes it for none."""
+    """Return the server that OpenSSL reads from a ClientHello; None if it reads none."""
     asked: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sni_callback = lambda _, name, __: asked.append(name)
@@ -166,7 +166,7 @@ def _units(data: bytes) -> list[int]:
 
 
 def _mask_encoded(data: bytes) -> None:
-    """A secret between two texts, encoded as real programs do it: what is masked has no piece of its code left."""
+    """Encode a secret between two texts as real programs do; the mask must leave no piece of its code."""
     how, before, after, cut, *rest = data.ljust(4, b"\0")
     secret = bytes(rest).decode("utf-8", "ignore")[:200]
     if len(secret) < 8 or "*" in secret or len(set(secret)) < 5:
@@ -181,7 +181,7 @@ def _mask_encoded(data: bytes) -> None:
     step = cut % 50 + 1
     pieces = [stream.feed(whole[at : at + step]) for at in range(0, len(whole), step)]
     assert b"".join([*pieces, stream.finish()]) == masked
-    # A second look finds nothing that the first one left.
+    # A second mask finds nothing more.
     assert masker.data(masked) == masked
 
 

@@ -1,4 +1,4 @@
-"""What comes on a connection: an SSH server's packets, and an API's answers on their way through the proxy."""
+"""Fuzz connections: an SSH server's packets, and an API's answers on their way through the proxy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BLOCK = 8
 
 
 class _Wire(Says):
-    """What paramiko and http.client take for a socket."""
+    """A connection with the methods of a socket that paramiko and http.client use."""
 
     def send(self, data: bytes) -> int:
         self.sendall(data)
@@ -59,7 +59,7 @@ class _Raw(io.RawIOBase):
 
 
 class _LoggedIn(Transport):
-    """A transport at the point where the login is done, without a cipher."""
+    """A transport right after the login, without a cipher."""
 
     def _check_banner(self) -> None:
         return
@@ -105,13 +105,13 @@ def _handshake(data: bytes) -> None:
 
 
 def _run(transport: Transport) -> None:
-    """Take all that comes, in this thread."""
+    """Read all packets, in this thread."""
     transport.active = True  # type: ignore[attr-defined]
     with patch.object(threading.Thread, "start"):
         transport.run()
     error = transport.get_exception()
     transport.close()
-    # What else it keeps, nobody who waits for the server expects.
+    # Code that waits for the server does not expect anything else that it keeps.
     if error is not None and not isinstance(error, (paramiko.SSHException, EOFError, OSError)):
         raise error
 
@@ -133,14 +133,14 @@ def _answer(data: bytes) -> None:
     proxy.end(grant)
     got = b"".join(agent.sent)
     assert SECRET.encode() not in got
-    # Nothing stays reserved, and who asks is never paid.
+    # No tokens stay reserved, and no call adds tokens.
     assert grant.meter.used.reserved == 0
     assert grant.meter.used.tokens.total >= 0
     _is_one_answer(got)
 
 
 def _is_one_answer(got: bytes) -> None:
-    """Assert that who asked once reads one answer, or one that was cut."""
+    """Assert that a client that asked once reads one answer, or one that was cut."""
     reader = h11.Connection(h11.CLIENT)
     reader.send(h11.Request(method="POST", target="/", headers=[("Host", "p"), ("Content-Length", "0")]))
     reader.send(h11.EndOfMessage())

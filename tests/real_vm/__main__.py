@@ -1,12 +1,12 @@
-"""The real VM by hand: python -m tests.real_vm COMMAND.
+"""Use the real VM by hand: python -m tests.real_vm COMMAND.
 
-build          make its disk, and that of a bare one (two to six minutes, once)
+build          make its disk, and that of a bare VM (two to six minutes, once)
 up             boot it; the tests use it and leave it up
 ssh COMMAND    run a command in it, as root
 cut-power      end it at once; boot: start it again on the same disk
-down           end it, and forget what it wrote
+down           end it, and discard its changes
 
-bare COMMAND   the same with the bare one: a VM as a cloud gives it
+bare COMMAND   the same for the bare VM, which is like a cloud's new VM
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.testbed.place import BedError
 
 
 def main(argv: list[str]) -> int:
-    """Do one command; the exit status."""
+    """Do one command, and return the exit status."""
     if argv[:1] == ["bare"]:
         return _do(RealVM(bare=True), argv[1:])
     return _do(RealVM(), argv)

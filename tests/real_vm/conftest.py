@@ -1,4 +1,4 @@
-"""The real VM as fixtures. One that was up before the tests stays up."""
+"""Provide the real VM as fixtures. If it was up before the tests, it stays up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.real_vm.machine import RealVM
 
 @pytest.fixture(scope="session")
 def real_vm() -> Iterator[RealVM]:
-    """The VM, fit for runs, that all tests share."""
+    """Give the VM that all tests share, ready for runs."""
     yield from _up(RealVM())
 
 

@@ -1,4 +1,4 @@
-"""A control centre whose project is on the real VM, and what every test there wants of it."""
+"""Control runs of a project on the real VM."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.e2e.control import Control
 from tests.real_vm.machine import RealVM
 
 LIMIT = 1800
-"""Seconds for one command. Without kvm each round trip takes long."""
+"""The longest time of one command, in seconds. Without kvm each round trip takes long."""
 
 
 @dataclass
 class RealControl(Control):
-    """A control centre whose project is on the real VM."""
+    """A controller with a project on the real VM."""
 
     machine: RealVM = field(default_factory=RealVM)
 
@@ -36,7 +36,7 @@ def check_nothing_left(vm: RealVM, run_id: str) -> None:
 
 
 def doctor(control: Control, *arguments: str) -> str:
-    """Everything that the doctor says."""
+    """Return everything that the doctor prints."""
     done = control.do("doctor", "--project", str(control.project_file()), *arguments, limit=LIMIT)
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

@@ -1,7 +1,7 @@
-"""The real VMs' disks: Debian with systemd and its own kernel, made once with debootstrap.
+"""Make the real VMs' disks: Debian with systemd and its own kernel, made once with debootstrap.
 
-`build` leaves in `FOLDER`: bare.img, a VM as a cloud gives it; disk.img, one that is fit for runs; vmlinuz, initrd, the
-login's key, the host key, and `accel`, the accelerator that works.
+`build` leaves in `FOLDER`: bare.img, a cloud's new VM; disk.img, a VM ready for runs; vmlinuz, initrd, the
+login's key, the host key, and `accel`, the working accelerator.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ echo realvm >/etc/hostname
 echo '127.0.0.1 localhost realvm' >/etc/hosts
 echo '/dev/vda / ext4 rw 0 1' >/etc/fstab
 printf '[Match]\\nName=eth*\\n[Network]\\nDHCP=yes\\n' >/etc/systemd/network/10.network
-# The stand-in that the test bed's VMs have for an init system.
+# The test bed's VMs have this instead of an init system.
 rm /usr/local/sbin/service
 update-ca-certificates >/dev/null 2>&1
 systemctl enable systemd-networkd ssh
@@ -54,11 +54,11 @@ install -d -o pcc -g pcc /home/project
 systemctl enable docker
 """
 RESOLVER = "nameserver 10.0.2.3\n"
-"""qemu's, which asks this machine's."""
+"""qemu's DNS server, which asks this machine's."""
 
 
 def lacks() -> list[str]:
-    """List the programs that a real VM needs and this machine does not have."""
+    """Return the programs that a real VM needs and this machine lacks."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
@@ -79,7 +79,7 @@ def build() -> None:
         shutil.copy(kernel, FOLDER / "vmlinuz")
         shutil.copy(initrd, FOLDER / "initrd")
         (FOLDER / "accel").write_text("kvm" if _kvm_boots() else "tcg,thread=multi")
-        # There is no registry: the engine that the bare one will get finds the base image and the layers of the other.
+        # There is no registry: the bare VM's later engine finds the base image, and the layers of the other image.
         _give_images(root)
         forget_image(root / "var/lib/docker", "pcc-runner")
         _write(root, BARE_DISK)
@@ -92,7 +92,7 @@ def build() -> None:
 def _in(root: Path, script: str) -> None:
     """Run a script as root of a root file system, with this machine's network."""
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    # Nothing that is installed there starts here.
+    # No service that is installed there starts here.
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
@@ -119,7 +119,7 @@ def _write(root: Path, disk: Path) -> None:
 
 
 def _kvm_boots() -> bool:
-    """Try it: nested, /dev/kvm may open and its guest hang before its first line."""
+    """Return whether a guest boots: nested, /dev/kvm may open and its guest hang before its first line."""
     log = FOLDER / "kvm.log"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False

@@ -1,4 +1,4 @@
-"""A project VM under qemu: its own kernel, systemd, cgroup v2. Nothing in it is shared with this machine."""
+"""Run a project VM under qemu: its own kernel, systemd, cgroup v2. It shares nothing with this machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.real_vm.disk import BARE_DISK, DISK, FOLDER, check_built
 from tests.testbed.place import BedError, call, start_apart, wait_for
 
 BOOT_LIMIT = 900
-"""Seconds. Booting takes 5 s with kvm, 20 s without, and minutes without on a busy machine."""
+"""The longest boot, in seconds. Booting takes 5 s with kvm, 20 s without, and minutes without on a busy machine."""
 
 
 class RealVM:
-    """The one real VM, or the `bare` one. `up` boots a copy of the disk, `down` forgets what the copy had."""
+    """The real VM, or the `bare` one. `up` boots a copy of the disk, `down` discards the copy."""
 
     host = "127.0.0.1"
     host_side = "10.0.2.2"
@@ -39,10 +39,10 @@ class RealVM:
         try:
             return int((self.state / "port").read_text())
         except FileNotFoundError:
-            raise BedError("it is not up: python -m tests.real_vm [bare] up") from None
+            raise BedError("the VM is not up: python -m tests.real_vm [bare] up") from None
 
     def up(self) -> None:
-        """Boot it, unless it is up."""
+        """Boot the VM, unless it is up."""
         check_built()
         if self.runs():
             return
@@ -57,7 +57,7 @@ class RealVM:
         self.boot()
 
     def boot(self) -> None:
-        """Start it on the disk that it has, and wait for sshd, and for the engine if it has one."""
+        """Start the VM on its disk, and wait for sshd, and for the engine if it has one."""
         argv = ["qemu-system-x86_64", "-accel", (FOLDER / "accel").read_text(), "-cpu", "max", "-smp", "2"]
         argv += ["-m", "1536", "-display", "none", "-monitor", "none", "-no-reboot"]
         argv += ["-serial", f"file:{self.state / 'console.log'}"]
@@ -82,23 +82,23 @@ class RealVM:
             time.sleep(1)
 
     def cut_power(self) -> None:
-        """End it at once. What the VM has not written to its disk is gone."""
+        """End the VM at once. Data that it has not written to its disk is gone."""
         pid = self._pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
             wait_for("qemu's end", lambda: _is_over(pid), 60)
 
     def down(self) -> None:
-        """Cut the power and remove what it wrote."""
+        """Cut the power and remove the VM's changes."""
         self.cut_power()
         shutil.rmtree(self.state, ignore_errors=True)
 
     def runs(self) -> bool:
-        """Whether its qemu runs."""
+        """Return whether its qemu runs."""
         return self._pid() is not None
 
     def sh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a shell command as root in it."""
+        """Run a shell command as root in the VM."""
         options = ["IdentitiesOnly=yes", f"UserKnownHostsFile={self.known_hosts}", "StrictHostKeyChecking=yes"]
         options += ["BatchMode=yes", "ConnectTimeout=60", "LogLevel=ERROR"]
         flags = [word for option in options for word in ("-o", option)]
@@ -109,7 +109,7 @@ class RealVM:
         return done
 
     def _pid(self) -> int | None:
-        """Find its qemu; one that this process started and that has ended is a zombie without a command line."""
+        """Find its qemu. If this process started it and it has ended, it is a zombie without a command line."""
         try:
             pid = int((self.state / "pid").read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -119,7 +119,7 @@ class RealVM:
 
 
 def _is_over(pid: int) -> bool:
-    """Whether all of a process's threads have ended: until then it holds its lock of the disk."""
+    """Return whether all threads of a process have ended: until then it holds its lock of the disk."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state in {"Z", "X"} and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1

@@ -1,4 +1,4 @@
-"""A VM that loses its power in the middle of a step."""
+"""Test a VM that loses its power in the middle of a step."""
 
 from __future__ import annotations
 

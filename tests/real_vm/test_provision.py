@@ -1,4 +1,4 @@
-"""A VM as a cloud gives it becomes fit for runs, with a systemd that starts what is installed."""
+"""Provision a cloud's new VM, with a systemd that starts the installed services."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bare_vm() -> Iterator[RealVM]:
     vm.down()
 
 
-def test_a_bare_vm_becomes_fit_and_stays_so_over_a_power_cut(bare_vm: RealVM, tmp_path: Path) -> None:
+def test_a_provisioned_vm_stays_ready_after_a_power_cut(bare_vm: RealVM, tmp_path: Path) -> None:
     with ModelServer(key="sk-test-provision") as model:
         control = RealControl(tmp_path, env={"OPENAI_API_KEY": model.key or ""}, machine=bare_vm)
         arguments = ("--project", str(control.project_file()), "--endpoint", f"{model.url}/v1")
@@ -61,6 +61,6 @@ def test_a_bare_vm_becomes_fit_and_stays_so_over_a_power_cut(bare_vm: RealVM, tm
 
 
 def is_slow(said: str) -> bool:
-    """Whether all that the doctor finds wrong is that an emulated VM took too long."""
+    """Return whether the doctor's only problem is that an emulated VM took too long."""
     wrong = [line for line in said.splitlines() if line.startswith("WRONG")]
     return bool(wrong) and all("is not through in" in line or "no answer in" in line for line in wrong)

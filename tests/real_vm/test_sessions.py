@@ -1,4 +1,4 @@
-"""Logins that end in the middle of a step, as logind ends them."""
+"""Test logins that logind ends in the middle of a step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ always:
 ON_VM = STEP % "on: vm"
 IN_BOX = STEP % "on: container\n    container: box"
 ENDS = {
-    # What a broken connection comes to, with KillUserProcesses=yes.
+    # The effect of a broken connection, with KillUserProcesses=yes.
     "connection": "pkill -KILL -f '[s]shd: pcc'",
     "sessions": "loginctl terminate-user pcc",
 }
@@ -41,7 +41,7 @@ ENDS = {
 
 @pytest.fixture
 def killing(real_vm: RealVM) -> Iterator[None]:
-    """A logind that ends what a login leaves."""
+    """Give a logind that ends the processes of an ended login."""
     real_vm.sh(f"mkdir -p {FILE.rpartition('/')[0]}; printf '[Login]\\nKillUserProcesses=yes\\n' >{FILE}")
     real_vm.sh("systemctl restart systemd-logind")
     yield
@@ -49,7 +49,7 @@ def killing(real_vm: RealVM) -> Iterator[None]:
 
 
 class Struck:
-    """A run whose step has begun and goes on until it may end."""
+    """A run whose step has begun, and continues until the test lets it end."""
 
     def __init__(self, control: RealControl, vm: RealVM, pipeline: str) -> None:
         self._vm = vm
@@ -91,7 +91,7 @@ def check_lost(ran: Ran, vm: RealVM) -> None:
 
 
 def of_logind(control: RealControl) -> tuple[str, str]:
-    """What the doctor says of logind, and the line behind it; asked again where an emulated VM was too slow for it."""
+    """Return the doctor's line about logind and the next one; ask again if an emulated VM was too slow."""
     for _ in range(5):
         said = doctor(control)
         lines = [*said.splitlines(), "", ""]
@@ -114,7 +114,7 @@ def test_a_vm_step_that_logind_ended_is_lost_and_names_the_setting_and_its_fix(
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_container_step_goes_on_whatever_logind_ends(
+def test_a_container_step_continues_whatever_logind_ends(
     control: RealControl, real_vm: RealVM, killing: None, how: str
 ) -> None:
     struck = Struck(control, real_vm, IN_BOX)

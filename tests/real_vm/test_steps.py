@@ -1,4 +1,4 @@
-"""Steps on a VM with its own kernel, systemd and cgroup v2. Run by its own command; CONTRIBUTING.md has it."""
+"""Test steps on a VM with its own kernel, systemd and cgroup v2. CONTRIBUTING.md has the command."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_steps_run_on_the_vm_and_in_its_containers(control: RealControl, real_vm
 
 
 @pytest.mark.parametrize("run_as", [False, True], ids=["login", "run_as"])
-def test_the_default_pipeline_goes_through_to_an_approval(real_vm: RealVM, tmp_path: Path, run_as: bool) -> None:
+def test_the_default_pipeline_runs_to_an_approval(real_vm: RealVM, tmp_path: Path, run_as: bool) -> None:
     control = RealControl(tmp_path, env={"OPENAI_API_KEY": KEY}, run_as=run_as)
     with ModelServer(key=KEY, scenario=json.loads((DEMO / "scenario.json").read_text())) as model:
         ran = default_run(control, model, limit=LIMIT)

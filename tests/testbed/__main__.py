@@ -1,11 +1,11 @@
-"""The bed by hand: python -m tests.testbed COMMAND.
+"""Use the bed by hand: python -m tests.testbed COMMAND.
 
-check                      what this machine lacks, one line each; exit status 1 if anything
+check                      print what this machine lacks, one line each; exit status 1 if there is any
 images                     make the images and the VMs' root (two minutes, once)
 up NAME [HOME_MB]          make a VM that stays; with HOME_MB its /home can be filled
 down NAME | down-all       remove it, or everything that runs
-list                       name, address and state of each VM
-env NAME                   its address and key, for a shell's eval, and a project file for pccpipe
+list                       print name, address and state of each VM
+env NAME                   print its address and key, for a shell's eval, and a project file for pccpipe
 ssh NAME [COMMAND...]      as user pcc; sh NAME COMMAND...: as root, past the network
 FAULT NAME [ARGUMENT...]   one of: FAULTS
 model --help               the scripted model server
@@ -33,7 +33,7 @@ FAULTS = {
 
 
 def main(argv: list[str]) -> int:
-    """Do what the words ask for; the exit status."""
+    """Run a command, and return the exit status."""
     match argv:
         case ["check"]:
             missing = machine.lacks()
@@ -72,14 +72,14 @@ def main(argv: list[str]) -> int:
 
 
 def up(name: str, home_mb: int | None = None) -> None:
-    """Make a VM that stays, and say how to reach it."""
+    """Make a VM that stays, and print how to reach it."""
     cleanup.sweep()
     images.ensure()
     print(environment(VM.up(name, home_mb=home_mb, keep=True)), end="")
 
 
 def environment(vm: VM) -> str:
-    """What a shell needs to reach the VM. Writes the project file that is named in it."""
+    """Return the variables by which a shell reaches the VM; write the project file that they name."""
     project = vm.state / "project.yaml"
     project.write_text(
         f"id: {vm.name}\nisolation_mode: vm\nvm:\n  external_ip: {vm.host}\n  port: {vm.port}\n  user: {vm.user}\n"
@@ -93,7 +93,7 @@ def environment(vm: VM) -> str:
 
 
 def ssh(vm: VM, command: list[str]) -> int:
-    """Become the ssh client, so that a terminal works."""
+    """Replace this process by the ssh client, so that a terminal works."""
     options = ["-o", f"UserKnownHostsFile={vm.known_hosts}", "-o", "StrictHostKeyChecking=yes"]
     os.execvp("ssh", ["ssh", "-F", "none", "-i", str(vm.key), *options, f"{vm.user}@{vm.host}", *command])
 

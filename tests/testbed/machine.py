@@ -1,4 +1,4 @@
-"""What a machine must have to carry a test bed."""
+"""Check that a machine can carry a test bed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.testbed.place import HERE, STATE, call, tried
 
-# Each program that the bed runs, by the Debian package that has it.
+# The programs that the bed runs, by their Debian package.
 PROGRAMS = {
     "docker.io": ("dockerd", "docker"),
     "openssh-client": ("ssh", "ssh-keygen"),
@@ -26,7 +26,7 @@ PROGRAMS = {
 
 
 def lacks() -> list[str]:
-    """What is missing here, one sentence each; empty when a bed can be made."""
+    """Return what this machine lacks, one sentence each; empty if it can carry a bed."""
     if platform.system() != "Linux":
         return [f"needs Linux, this is {platform.system()}"]
     if os.geteuid() != 0:

@@ -1,10 +1,10 @@
-"""A stand-in for the OpenAI Responses API that plays a script: enough for the real Codex CLI to work and to finish.
+"""Play the OpenAI Responses API by a script, well enough for the real Codex CLI to work and to finish.
 
-Which reply a request gets depends on the request alone: reply number K goes to the one that carries K tool outputs
+The reply depends on the request alone: reply number K goes to a request with K tool outputs
 after its last user message. So any number of agents, and their retries, can share one server. A scenario:
 
     {"scenarios": [{"when": "REGEX on the last user message", "replies": [REPLY, ...]}, ...],
-     "replies": [REPLY, ...]}                        for when none matches
+     "replies": [REPLY, ...]}                        if none matches
 
 A reply is one of these (see `model_items`)
 
@@ -13,13 +13,13 @@ A reply is one of these (see `model_items`)
     {"tool": "NAME", "arguments": {}}   calls any function tool
     {"text": "all done"}                the final message, which ends the turn
 
-with, beside it, any of
+It may also have
 
     "delay_s": 2                        waits before it answers
     "trickle_s": 0.2                    waits between the pieces of a text
     "fail": {"status": 429, "times": 2, "body": {...}, "headers": {"retry-after": "1"}}
-    "cut": {"times": 1}                 ends the connection in mid-stream
-    "hang": true                        answers nothing until the client goes
+    "cut": {"times": 1}                 ends the connection in the middle of the stream
+    "hang": true                        answers nothing until the client disconnects
     "usage": {"input_tokens": 5, ...}
 """
 
@@ -48,7 +48,7 @@ USAGE: Json = {
 
 @dataclass(frozen=True)
 class Request:
-    """One request that came in, and the reply that it was given (None when there was none in the scenario)."""
+    """A request, and the reply that it got (None if the scenario had none)."""
 
     t: float
     method: str
@@ -60,9 +60,9 @@ class Request:
 
 
 class ModelServer:
-    """The model, in threads of this process. `url` is its base, without the /v1 that Codex wants after it.
+    """The model, in threads of this process. `url` is its base, without the /v1 that Codex needs after it.
 
-    With a `key`, a request that bears another gets 401. `requests` has all that came in, oldest first.
+    With a `key`, a request with another key gets 401. `requests` has all requests, oldest first.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ModelServer:
         self._thread.start()
 
     def set(self, scenario: Json) -> None:
-        """Play another scenario from the next request on."""
+        """Play another scenario, starting with the next request."""
         self._scenario = scenario
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class ModelServer:
         self._thread.join()
 
     def choose(self, body: Json) -> Json:
-        """The reply that the scenario has for this request."""
+        """Return the scenario's reply for this request."""
         message, outputs, poll = _conversation(body)
         if poll is not None:
             return poll
@@ -104,7 +104,7 @@ class ModelServer:
         return reply
 
     def occurrence(self, body: Json, who: str | None) -> int:
-        """How often this same request of this same agent has come, for faults that happen so many times."""
+        """Count how often this request of this agent came, for faults that happen a number of times."""
         message, outputs, _ = _conversation(body)
         with self._lock:
             identity = json.dumps([body.get("prompt_cache_key") or who, message, outputs])
@@ -127,7 +127,7 @@ class ModelServer:
 
 
 def _conversation(body: Json) -> tuple[str, int, Json | None]:
-    """The last user message, the tool outputs after it, and the call that asks after a command which still runs."""
+    """Return the last user message, the number of tool outputs after it, and a call about a running command."""
     items = body.get("input") or []
     if isinstance(items, str):
         items = [{"role": "user", "content": items}]
@@ -155,12 +155,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing: `requests` has it all."""
+        """Print nothing: `requests` has everything."""
 
     def do_GET(self) -> None:
         self._record(None, None)
         if self.headers.get("Upgrade"):
-            # Codex tries a websocket first and goes on by HTTP when it is refused.
+            # Codex tries a websocket first, and uses HTTP if the server refuses that.
             self._send(426, {"error": {"message": "no websocket"}})
         elif self._is_allowed():
             if self.path.split("?")[0].endswith("/models"):
@@ -264,10 +264,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main(argv: list[str]) -> None:
-    """The server from the command line, until it is interrupted. Prints its URL once it listens."""
+    """Run the server from the command line, until it is interrupted. Print its URL once it listens."""
     parser = argparse.ArgumentParser(prog="python -m tests.testbed model")
-    parser.add_argument("--bind", default="127.0.0.1", help="address; a VM reaches its own host side (see env NAME)")
-    parser.add_argument("--port", type=int, default=0, help="default: one that is free")
+    parser.add_argument(
+        "--bind", default="127.0.0.1", help="address; a VM reaches the host side of its link (see env NAME)"
+    )
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--key", help="answer 401 to any other key")
     parser.add_argument("--scenario", type=Path, help="JSON file")
     parser.add_argument("--log", type=Path, help="append each request to this file, one JSON object a line")

@@ -1,4 +1,4 @@
-"""Replies of a scenario as items of the Responses API, in the tool style that the request's agent offers."""
+"""Turn replies of a scenario into items of the Responses API, in the tool style that the request's agent offers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 Json = dict[str, Any]
 
-# How Codex says in a tool's output that the command still runs. A real model would then ask again, so this one does.
+# Codex says so in a tool's output if the command still runs. A real model would then ask again, so this one does.
 STILL_RUNNING = re.compile(r"running with (session|cell) ID:? (\w+)")
 
-# Some models get a single tool, "exec", that takes JavaScript and has the other tools as functions.
+# Some models get a single tool, "exec", which takes JavaScript and has the other tools as functions.
 JS_SHELL = """// @exec: {"yield_time_ms": 600000}
 let r = await tools.exec_command({cmd: COMMAND, yield_time_ms: 30000});
 let out = r.output || "";
@@ -24,7 +24,7 @@ text(out + "\\nexit code " + r.exit_code);"""
 
 
 def item_for(reply: Json, body: Json) -> Json:
-    """The output item that a reply becomes, given the tools that came with the request."""
+    """Return the output item for a reply, given the request's tools."""
     tools = _tools(body)
     if "shell" in reply:
         return _shell(reply["shell"], tools)
@@ -37,7 +37,7 @@ def item_for(reply: Json, body: Json) -> Json:
 
 
 def poll_for(output: Json) -> Json | None:
-    """The reply that asks after a command, if this tool output says that it still runs."""
+    """Return the reply that asks about a command, if this tool output says that it still runs."""
     words = output.get("output")
     still = STILL_RUNNING.search(words if isinstance(words, str) else json.dumps(words))
     if still is None:
@@ -49,7 +49,7 @@ def poll_for(output: Json) -> Json | None:
 
 
 def text_of(item: Json) -> str:
-    """The text of a message."""
+    """Return the text of a message."""
     content = item.get("content")
     if isinstance(content, str):
         return content
@@ -57,7 +57,7 @@ def text_of(item: Json) -> str:
 
 
 def _tools(body: Json) -> dict[str, Json]:
-    """The tools by name: those at the top, those in namespaces, and those that newer models get as an input item."""
+    """Return the tools by name: at the top, in namespaces, and in the input item that newer models get."""
     lists = [body.get("tools") or []]
     if isinstance(body.get("input"), list):
         lists += [item.get("tools") or [] for item in body["input"] if item.get("type") == "additional_tools"]

@@ -1,4 +1,4 @@
-"""A VM's link to this machine: a network namespace and a pair of virtual interfaces."""
+"""Link a VM to this machine: a network namespace and a pair of virtual interfaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMESPACE = "pccbed-"
 
 @dataclass(frozen=True)
 class Link:
-    """Link N has the addresses NET.N.1 on this machine and NET.N.2 in the VM."""
+    """A link with number N: it has the addresses NET.N.1 on this machine and NET.N.2 in the VM."""
 
     number: int
 
@@ -35,7 +35,7 @@ class Link:
 
     @property
     def slow_names(self) -> tuple[str, str, str]:
-        """What the slow link consists of: the namespace, the device here, the device there."""
+        """The parts of the slow link: the namespace, the device here, the device there."""
         return self.namespace, f"bed{self.number}s", "slow0"
 
     @property
@@ -44,7 +44,7 @@ class Link:
 
     @classmethod
     def claim(cls) -> Link:
-        """Make the first link that is free. Making the namespace is the claim: only one process can succeed in it."""
+        """Make the first free link. Making the namespace claims it: only one process can succeed."""
         for number in range(1, 250):
             link = cls(number)
             if not Path("/run/netns", link.namespace).exists() and tried("ip", "netns", "add", link.namespace):
@@ -63,12 +63,12 @@ class Link:
         ))  # fmt: skip
 
     def remove(self) -> None:
-        """Remove both ends; nothing happens when they are gone."""
+        """Remove both ends, if they are there."""
         tried("ip", "link", "del", self._device)
         tried("ip", "netns", "del", self.namespace)
 
     def cut(self) -> None:
-        """Drop every packet both ways."""
+        """Drop every packet in both directions."""
         self.heal()
         self._drop("-I")
 
@@ -77,7 +77,7 @@ class Link:
         self._drop("-D")
 
     def _drop(self, verb: str) -> None:
-        # Before and after everything else in the VM, so that Docker's own rules play no part.
+        # Before and after all other rules in the VM, so that Docker's own have no effect.
         for table, chain, flag in (("raw", "PREROUTING", "-i"), ("mangle", "POSTROUTING", "-o")):
             for device in ("eth0", "slow0"):
                 rule = ("iptables", "-w", "-t", table, verb, chain, flag, device, "-j", "DROP")
@@ -95,12 +95,12 @@ class Link:
         call("ip", "-n", self.namespace, "route", "replace", "default", "via", self.host_address)
 
     def has_slow(self) -> bool:
-        """Are both devices of the slow link there?"""
+        """Return whether both devices of the slow link are there."""
         _, here, there = self.slow_names
         return tried("ip", "link", "show", here) and tried("ip", "-n", self.namespace, "link", "show", there)
 
     def route_over_slow(self) -> None:
-        """Send what goes between machine and VM over the slow devices. When they go, so do these routes."""
+        """Route the traffic between machine and VM over the slow devices. These routes end with the devices."""
         _, here, there = self.slow_names
         call("ip", "link", "set", here, "up")
         call("ip", "-n", self.namespace, "link", "set", there, "up")
@@ -109,7 +109,7 @@ class Link:
         call("ip", *route, f"{self.vm_address}/32", "dev", here, "src", self.host_address)
 
 
-# One set for all links, kept until `down-all`. Nothing of the bed's addresses may ever leave by the default route.
+# One set for all links, kept until `down-all`. No packet for the bed's addresses may ever leave by the default route.
 _RULES = (
     ("-t", "nat", "POSTROUTING", "-s", f"{NET}.0.0/16", "!", "-d", f"{NET}.0.0/16", "-j", "MASQUERADE"),
     ("-t", "filter", "FORWARD", "-s", f"{NET}.0.0/16", "-j", "ACCEPT"),
@@ -127,7 +127,7 @@ def _let_out() -> None:
 
 
 def remove_rules() -> None:
-    """Take back what the first link changed on this machine, but for ip_forward, which others may need by now."""
+    """Undo the first link's changes to this machine, except ip_forward, which others may need by now."""
     with locked("network"):
         for rule in _RULES:
             tried("iptables", "-w", *rule[:2], "-D", *rule[2:])

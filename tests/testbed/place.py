@@ -1,4 +1,4 @@
-"""Where the bed keeps its things, and how several processes share them."""
+"""Keep the bed's files in one folder that several processes share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
-# cache/ and vms/ must share a file system, as a VM's image layers are hard links into the cache.
+# cache/ and vms/ must share a file system, because a VM's image layers are hard links into the cache.
 STATE = Path(os.environ.get("PCCPIPE_TESTBED", "/var/tmp/pccpipe-testbed")).resolve()
 CACHE = STATE / "cache"
 VMS = STATE / "vms"
@@ -20,12 +20,12 @@ ENGINES = STATE / "engines"
 
 
 class BedError(RuntimeError):
-    """The bed itself could not do what it was asked; never the fault of what is being tested."""
+    """A failure of the bed itself, never of the code under test."""
 
 
 @contextlib.contextmanager
 def locked(name: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold one of the bed's locks. They work between processes and between threads, and end with their holder."""
+    """Hold one of the bed's locks. A lock works between processes and between threads, and ends with its holder."""
     STATE.mkdir(parents=True, exist_ok=True)
     with (STATE / f".{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -33,7 +33,7 @@ def locked(name: str, *, shared: bool = False) -> Iterator[None]:
 
 
 def call(*argv: str | Path, stdin: str | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a command of the bed's own; its output, or a BedError that has the command's words."""
+    """Run one of the bed's commands, and return its output. Raise a BedError with the command's words if it fails."""
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         words = (done.stderr or done.stdout).strip()
@@ -42,18 +42,18 @@ def call(*argv: str | Path, stdin: str | None = None, env: dict[str, str] | None
 
 
 def tried(*argv: str | Path) -> bool:
-    """Run a command that may fail, as when what it removes is gone already."""
+    """Run a command that may fail, for example because its object is already gone."""
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def start_apart(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process that this terminal's Ctrl-C does not reach and that may outlive this one; it writes to `log`."""
+    """Start a process that writes to `log`, may outlive this one, and does not get this terminal's Ctrl-C."""
     with log.open("ab") as output:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
 
 def wait_for(what: str, ready: Callable[[], bool], seconds: float) -> None:
-    """Poll until `ready` says so; a BedError that names `what` when it does not in time."""
+    """Poll until `ready` is true. Raise a BedError that names `what` after the time limit."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
@@ -62,12 +62,12 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float) -> None:
 
 
 def this_process() -> str:
-    """This process in words that no later process can have: its id and its start time."""
+    """Identify this process by its id and its start time, which no later process can have."""
     return f"{os.getpid()} {_start_time(os.getpid())}"
 
 
 def is_alive(owner: str) -> bool:
-    """Does the process that `this_process` described still run?"""
+    """Return whether the process that `this_process` described still runs."""
     pid, _, started = owner.partition(" ")
     return _start_time(int(pid)) == started
 
@@ -77,5 +77,5 @@ def _start_time(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # Field 22; the second field is the name, in parentheses, and may contain anything.
+    # Field 22. The second field is the name, in parentheses, and may contain any character.
     return stat.rpartition(")")[2].split()[19]

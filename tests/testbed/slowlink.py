@@ -1,7 +1,7 @@
-"""A slow, lossy link into a network namespace: python slowlink.py NETNS HOST_IF VM_IF MS LOSS_PERCENT.
+"""Make a slow, lossy link into a network namespace: python slowlink.py NETNS HOST_IF VM_IF MS LOSS_PERCENT.
 
-Two tun devices, one here and one in the namespace, and every packet held for MS milliseconds on its way. For kernels
-without the netem queue, which would do the same with one tc command.
+It makes two tun devices, one here and one in the namespace, and holds every packet for MS milliseconds. This is for
+kernels without the netem queue, which would do the same with one tc command.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Queue = collections.deque[tuple[float, bytes]]
 
 
 def tun(name: str) -> int:
-    """Make a tun device in the current network namespace; its file descriptor."""
+    """Make a tun device in the current network namespace, and return its file descriptor."""
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH14x", name.encode(), IFF_TUN_NO_PI))
     return device
 
 
 def enter_namespace(name: str) -> None:
-    """Make this process's network the one of the namespace."""
+    """Move this process into the network namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(os.open(f"/run/netns/{name}", os.O_RDONLY), CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
@@ -38,7 +38,7 @@ def enter_namespace(name: str) -> None:
 
 def relay(here: int, there: int, delay: float, loss: float) -> None:
     """Carry packets between the two devices for ever."""
-    waiting: dict[int, Queue] = {here: collections.deque(), there: collections.deque()}  # by where they go
+    waiting: dict[int, Queue] = {here: collections.deque(), there: collections.deque()}  # by destination
     while True:
         due = [queue[0][0] for queue in waiting.values() if queue]
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
@@ -49,7 +49,7 @@ def relay(here: int, there: int, delay: float, loss: float) -> None:
 
 
 def take(device: int, queue: Queue, delay: float, loss: float) -> None:
-    """Queue what has come in, but for what gets lost."""
+    """Queue the packets that came in, except the lost ones."""
     for _ in range(256):
         try:
             packet = os.read(device, 65536)
@@ -60,7 +60,7 @@ def take(device: int, queue: Queue, delay: float, loss: float) -> None:
 
 
 def give(device: int, queue: Queue) -> None:
-    """Send on what has waited long enough. A device that takes nothing loses the packet, as a full link would."""
+    """Send the packets that have waited long enough. If the device is full, the packet is lost, as on a full link."""
     while queue and queue[0][0] <= time.monotonic():
         try:
             os.write(device, queue.popleft()[1])

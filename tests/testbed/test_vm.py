@@ -46,7 +46,7 @@ def test_a_vm_is_no_more_than_a_bare_project_vm(vm: VM) -> None:
 
 
 def test_what_a_container_does_to_its_image_reaches_no_other_vm(vms: MakeVM) -> None:
-    # Their layers are hard links to the same files.
+    # The VMs' layers are hard links to the same files.
     one, other = vms(), vms()
     state = "docker run --rm node:20-slim sh -c 'sha1sum /etc/profile; stat -c %a /etc/profile'"
     before = other.ssh(state).stdout

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# vm-init.sh NAME STATE LOWER [bare]: process 1 of a VM, in fresh namespaces. Its root is an overlay in memory over LOWER; /home
-# and Docker's data lie in STATE, on the machine's disk, and outlive a reboot. A bare one has no group docker, no /home/project.
+# vm-init.sh NAME STATE LOWER [bare]: runs as process 1 of a VM, in fresh namespaces. Its root is an overlay in memory over LOWER.
+# /home and Docker's data lie in STATE, on the machine's disk, and outlive a reboot. A bare VM has no group docker, no /home/project.
 set -euo pipefail
 name=$1 S=$2 lower=$3 bare=${4-} R=$2/root/merged
 
@@ -11,8 +11,8 @@ mount -t overlay -o "lowerdir=$lower,upperdir=$S/root/upper,workdir=$S/root/work
 mount -t proc proc "$R/proc"
 mount -t sysfs sysfs "$R/sys"
 mount --rbind /sys/fs/cgroup "$R/sys/fs/cgroup"
-# Its top is the machine's own: Debian's cgroupfs-mount would make more hierarchies there, which outlive the VM, and with which
-# containerd tells nobody any more that a container ran out of memory.
+# Its top is the machine's own. Debian's cgroupfs-mount would make more hierarchies there, which outlive the VM. With them containerd
+# no longer reports that a container ran out of memory.
 mount -o remount,bind,ro "$R/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 dev "$R/dev"
 mkdir "$R"/dev/{pts,shm,net}
@@ -43,7 +43,7 @@ mkdir -p /run/sshd /run/lock
 useradd -M -d /home/pcc -s /bin/bash -p '*' pcc
 mkdir -p /home/pcc/.ssh /root/.ssh
 if [ -z "$bare" ]; then
-  # The account that the workspace's code may run as: no password, no group docker, and no way back to who logs in.
+  # The account that the workspace's code may run as: no password, no group docker, and no way to the login.
   useradd -r -M -d /nonexistent -s /bin/sh -p '*' pccrun
   echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc/sudoers.d/pccpipe-pccrun
   chmod 440 /etc/sudoers.d/pccpipe-pccrun

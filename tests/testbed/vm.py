@@ -1,4 +1,4 @@
-"""A project VM made of namespaces: own address, own processes, own root, own sshd on port 22, own Docker Engine."""
+"""Make a project VM of namespaces: own address, own processes, own root, own sshd on port 22, own Docker Engine."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ KEPT = "kept"  # the owner of a VM that stays until someone takes it down
 class VM:
     """One VM. `VM.up()` makes it, `down` removes it and everything in it; it is a context manager too.
 
-    `user` (in group docker) and root may log in at `host`:`port` with `key`; `known_hosts` has its host key. A server
-    bound to `host_side` on this machine is reached by the VM and by its containers.
+    `user` (in group docker) and root may log in at `host`:`port` with `key`; `known_hosts` has its host key. The VM and
+    its containers reach a server that listens on `host_side` on this machine.
     """
 
     user = "pcc"
     port = 22
     root = "/home/project"
     run_as = "pccrun"
-    """An account that `user` may run commands as, by sudo; it is in no group of note."""
+    """An account that `user` may run commands as, by sudo; it is in no privileged group."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,9 +56,9 @@ class VM:
     ) -> VM:
         """Make a VM and start it.
 
-        `images=False` leaves its engine empty. `home_mb` gives /home a small file system of its own, for `fill`. With
-        `keep` it outlives this process; else the next session cleans it up, should this process be killed. A `bare` one
-        is as a cloud gives it: sshd, and a user who may become root by sudo. The engine that it will get finds images.
+        `images=False` leaves its engine empty. `home_mb` gives /home a separate small file system, for `fill`. With
+        `keep` it outlives this process; without, the next session cleans it up if this process was killed. A `bare` VM
+        is a cloud's new VM: sshd, and a user who may become root by sudo. The engine that it will get finds images.
         """
         name = name or f"vm-{uuid.uuid4().hex[:8]}"
         state = VMS / name
@@ -87,14 +87,14 @@ class VM:
             child.wait(timeout=10)
 
     def reboot(self) -> None:
-        """Cut the power and start again. /home and Docker's data stay, /tmp, /run and changes to /etc do not."""
+        """Cut the power and start again. /home and Docker's data stay; /tmp, /run and changes to /etc do not."""
         stop_processes(self.state)
         (self.state / "bed" / "ready").unlink(missing_ok=True)
         self.heal()
         self._boot()
 
     def sh(self, command: str, *, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a shell command as root inside, not over the network; so it works during any fault."""
+        """Run a shell command as root inside, without the network, so that it works during any fault."""
         return _run([*self._enter(), "sh", "-c", command], check, stdin)
 
     def ssh(
@@ -108,14 +108,14 @@ class VM:
         return _run(argv, check, stdin)
 
     def pids(self, pattern: str) -> list[int]:
-        """The processes inside whose command line matches, by their ids inside; containers' processes too."""
-        # Without a shell, whose own command line would match.
+        """Return the ids inside the VM of processes whose command line matches, containers' processes too."""
+        # Without a shell, because its own command line would match.
         return [int(pid) for pid in _run([*self._enter(), "pgrep", "-f", "--", pattern], False, None).stdout.split()]
 
     # Faults of the network.
 
     def cut(self) -> None:
-        """Silence: packets vanish both ways, nothing is refused and nothing reset."""
+        """Drop packets in both directions: nothing is refused and nothing is reset."""
         self.link.cut()
 
     def heal(self) -> None:
@@ -123,7 +123,7 @@ class VM:
         self.link.heal()
 
     def unplug(self) -> None:
-        """Take the link down: no route to host, after some seconds."""
+        """Take the link down: after some seconds there is no route to host."""
         self.link.unplug()
 
     def plug(self) -> None:
@@ -131,7 +131,7 @@ class VM:
         self.link.plug()
 
     def slow(self, milliseconds: float, loss_percent: float = 0) -> None:
-        """Delay each packet between machine and VM, in each direction, and lose some; 0 ends it."""
+        """Delay each packet between machine and VM, in each direction, and lose some; 0 ends that."""
         pid_file = self.state / "slow.pid"
         _kill(pid_file)
         wait_for("end of the slow link", lambda: not self.link.has_slow(), 3)
@@ -147,19 +147,19 @@ class VM:
     # Faults of sshd.
 
     def refuse(self) -> None:
-        """Stop sshd's listener: connections are refused, open sessions live on."""
+        """Stop sshd's listener: new connections are refused, open sessions continue."""
         self.sh("kill $(cat /run/sshd.pid)")
         wait_for("sshd's end", lambda: not self._sshd_listens(), 5)
 
     def accept(self) -> None:
         """End `refuse`."""
         self.sh("/usr/sbin/sshd -E /bed/sshd.log")
-        # It goes to the background before it listens.
+        # sshd goes to the background before it listens.
         wait_for("sshd", self._sshd_listens, 5)
 
     def kill_sessions(self) -> int:
-        """Kill sshd's process for every open connection; the commands that they started go on. How many there were."""
-        # From OpenSSH 9.8 on, sessions are processes of another name.
+        """Kill sshd's process for every open connection, and return their number. Their commands continue."""
+        # From OpenSSH 9.8 on, sessions have another process name.
         script = """
             listener=$(cat /run/sshd.pid 2>/dev/null); n=0
             for pid in $(pgrep -x 'sshd|sshd-session'); do
@@ -177,7 +177,7 @@ class VM:
     # Faults of the engine.
 
     def stop_docker(self, how: str = "TERM") -> None:
-        """Stop dockerd in an orderly way, which ends containers; or, with KILL, at once, and they live on."""
+        """Stop dockerd: in an orderly way, which ends containers, or with KILL at once, and containers continue."""
         self.sh(f"kill -s {how} $(cat /run/docker.pid)")
         wait_for("dockerd's end", lambda: not self.pids("^dockerd"), 30)
 
@@ -187,7 +187,7 @@ class VM:
         wait_for("dockerd", self._docker_answers, 30)
 
     def pause_docker(self) -> None:
-        """Freeze dockerd: its socket accepts, nothing answers."""
+        """Freeze dockerd: its socket accepts connections, but nothing answers."""
         self.sh("kill -STOP $(cat /run/docker.pid)")
 
     def resume_docker(self) -> None:
@@ -195,7 +195,7 @@ class VM:
         self.sh("kill -CONT $(cat /run/docker.pid)")
 
     def leave_docker_group(self) -> None:
-        """Take the user out of group docker: permission denied on the engine's socket, for sessions from now on."""
+        """Remove the user from group docker: new sessions get permission denied on the engine's socket."""
         self.sh("gpasswd -d pcc docker")
 
     def join_docker_group(self) -> None:
@@ -216,7 +216,7 @@ class VM:
         """End `fill`."""
         self.sh("rm -f /home/.fill /home/.fill-rest")
 
-    # What is below is about making and starting it.
+    # Making and starting it.
 
     def _furnish(self, images: bool, home_mb: int | None) -> None:
         for folder in ("root", "home", "bed"):
@@ -263,7 +263,7 @@ class VM:
         self.sh(f"rm -f /run/docker.pid; setsid dockerd {options} </dev/null >>/bed/dockerd.log 2>&1 &")
 
     def _docker_answers(self) -> bool:
-        # Straight through the VM's root: a docker client inside takes 30 ms a try.
+        # Directly through the VM's root: a docker client inside takes 30 ms a try.
         return answers(Path(f"/proc/{self._init()}/root/run/docker.sock"))
 
     def _sshd_listens(self) -> bool:
@@ -291,7 +291,7 @@ class VM:
 
 
 def init_of(state: Path) -> int | None:
-    """The first process of the VM in this folder, by its id on the machine."""
+    """Return the id, on the machine, of the first process of the VM in this folder."""
     try:
         pid = int((state / "init.pid").read_text())
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -301,7 +301,7 @@ def init_of(state: Path) -> int | None:
 
 
 def stop_processes(state: Path) -> None:
-    """Kill the VM's first process, and with it, as the kernel has it, every other one."""
+    """Kill the VM's first process; the kernel then kills all others."""
     pid = init_of(state)
     if pid is not None:
         os.kill(pid, signal.SIGKILL)
@@ -310,7 +310,7 @@ def stop_processes(state: Path) -> None:
 
 
 def remove_vm(state: Path) -> None:
-    """Remove a VM of which any part may be missing."""
+    """Remove a VM, also if parts of it are missing."""
     stop_processes(state)
     _kill(state / "slow.pid")
     number = state / "number"
@@ -320,7 +320,7 @@ def remove_vm(state: Path) -> None:
 
 
 def all_vms() -> list[VM]:
-    """The VMs that there are."""
+    """Return all VMs."""
     return [VM(number.parent.name) for number in sorted(VMS.glob("*/number"))]
 
 
@@ -331,7 +331,7 @@ def _kill(pid_file: Path) -> None:
 
 
 def _run(argv: list[str], check: bool, stdin: str | None) -> subprocess.CompletedProcess[str]:
-    # Without input, an empty one: a command must not wait for this terminal.
+    # Give an empty input by default: a command must not wait for this terminal.
     done = subprocess.run(argv, input=stdin or "", capture_output=True, text=True, errors="replace", check=False)
     if check and done.returncode:
         raise BedError(f"{argv[-1]}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-2000:]}")

@@ -1,4 +1,4 @@
-"""Makes this Python one of macOS, as far as a process can: see ../README.md. Loaded by PYTHONPATH, before all else."""
+"""Make this Python one of macOS, as far as a process can: see ../README.md. PYTHONPATH loads it before all else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing import Any
 
 REAL_PROC = os.environ["FAKE_MAC_PROC"]
 FOLDERS = [folder for folder in os.environ.get("FAKE_MAC_ONE_NAME", "").split(":") if folder]
-"""In these a name is one with all that differ from it in case or normal form alone, as on APFS."""
+"""Folders in which names that differ only in case or normal form are one, as on APFS."""
 SYNCED = os.environ.get("FAKE_MAC_SYNCED", "")
 """A file that gets a letter for each sync: B for F_BARRIERFSYNC, F for F_FULLFSYNC, s for fsync."""
 
@@ -64,7 +64,7 @@ ctypes.__dict__["CDLL"] = Library
 
 
 class Signals(enum.IntEnum):
-    """macOS's numbers, for who looks up a name; the constants of `signal` stay those that this kernel obeys."""
+    """macOS's numbers, to look up by name; the constants of `signal` stay this kernel's."""
 
     SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGEMT, SIGFPE = 1, 2, 3, 4, 5, 6, 7, 8
     SIGKILL, SIGBUS, SIGSEGV, SIGSYS, SIGPIPE, SIGALRM, SIGTERM, SIGURG = 9, 10, 11, 12, 13, 14, 15, 16
@@ -104,7 +104,7 @@ fcntl.fcntl = fake_fcntl
 os.fsync = fake_fsync
 
 
-# Unix sockets: sun_path has 104 bytes there, the last one for a zero.
+# Unix sockets: sun_path has 104 bytes on macOS, the last one for a zero.
 
 
 class Socket(socket.socket):
@@ -124,7 +124,7 @@ class Socket(socket.socket):
 socket.socket = Socket  # type: ignore[misc]
 
 
-# Names. No hard links to symbolic ones, and one name for all that differ in case or normal form.
+# Names: no hard links to symbolic ones, and names that differ only in case or normal form are one.
 
 
 def one(name: str) -> str:
@@ -140,7 +140,7 @@ def where(path: Any, dir_fd: int | None) -> str:
 
 
 def found(path: Any, dir_fd: int | None = None) -> Any:
-    """The path with the names that the disk has, where one of them is the same to macOS."""
+    """Return the path with the disk's own names, if one of them is the same to macOS."""
     if isinstance(path, int) or not FOLDERS:
         return path
     try:
@@ -223,5 +223,5 @@ os.supports_follow_symlinks.add(fake_link)
 os.supports_dir_fd.add(fake_link)
 
 
-# Programs that Python starts get this Python as well, also where they ask for none of the environment's.
+# Programs that Python starts get this Python as well, also with options that ignore the environment.
 sys.executable = os.environ.get("FAKE_MAC_PYTHON", sys.executable)
