@@ -1,1 +1,1 @@
-"""One run's life in this process: how it begins or goes on, what its steps need, how it ends."""
+"""One run's life in this process: its beginning or resumption, the parts that its steps need, its end."""

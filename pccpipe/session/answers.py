@@ -1,4 +1,4 @@
-"""Answers to what the agents of a waiting run asked a person for."""
+"""Answers to the questions of a waiting run's agents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pccpipe.spec.model import Project
 
 
 def give_answers(record: Path, values: Mapping[str, str], project: Project | None) -> RunState:
-    """Write the answers to the record, each to every step that asked for its key; give the state after that.
+    """Record the answers, each for every step that asked for its key; return the state after that.
 
     Raises UsageError, as pccpipe.api.answer says.
     """
@@ -30,14 +30,14 @@ def give_answers(record: Path, values: Mapping[str, str], project: Project | Non
         if began and (project or (began.project_path and Path(began.project_path).exists())):
             same_project(began, project or kept_project(began))
         if state.status == WAITING and not state.open_questions:
-            raise UsageError(f"all questions of the run {run_id!r} are answered", f"continue: pccpipe resume {run_id}")
-        asked = {key for question in state.open_questions for key in question.inputs}
-        if not asked or state.ended_at is not None:
-            raise UsageError(f"the run {run_id!r} asks for nothing: it is {state.status}")
+            raise UsageError(f"all questions of run {run_id} are answered", f"continue: pccpipe resume {run_id}")
+        wanted = {key for question in state.open_questions for key in question.inputs}
+        if not wanted or state.ended_at is not None:
+            raise UsageError(f"run {run_id} has no question: it is {state.status}")
         for key in values:
-            if key not in asked:
-                known = ", ".join(sorted(asked))
-                raise UsageError(f"the run {run_id!r} does not ask for {key!r}", f"it asks for: {known}")
+            if key not in wanted:
+                known = ", ".join(sorted(wanted))
+                raise UsageError(f"run {run_id} did not ask for {key!r}", f"it asked for: {known}")
         journal = Journal(record, [StateFile(record, state)])
         try:
             for question in state.open_questions:

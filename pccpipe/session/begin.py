@@ -1,4 +1,4 @@
-"""What is checked before a run begins: nothing is made, and nothing runs, until all of it holds."""
+"""The checks before a run begins: it makes nothing and runs nothing until they all pass."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from pccpipe.values import Json
 
 @contextlib.contextmanager
 def room_to_begin(record: Path) -> Iterator[None]:
-    """Within the block, make RecordFull of a full disk, with what to do about it: a run without an event cannot be
-    resumed.
+    """Turn the error of a full disk into RecordFull with its fix, within the block.
+
+    A run without an event cannot be resumed.
     """
     try:
         yield
@@ -31,7 +32,7 @@ def room_to_begin(record: Path) -> Iterator[None]:
             raise
         journal = record / EVENTS
         has_begun = journal.exists() and journal.stat().st_size
-        again = "" if has_begun else f"make room there, then: rm -r {shlex.quote(str(record))}, and begin the run again"
+        again = "" if has_begun else f"free some space, then: rm -r {shlex.quote(str(record))}, and run it again"
         raise RecordFull(record, again) from error
 
 
@@ -51,7 +52,7 @@ def refuse_written_secrets(pipeline: Pipeline, inputs: Mapping[str, Json], secre
 def check_engine(pipeline: Pipeline, project: Project) -> None:
     """Raise UsageError if steps need this machine's engine, and the user's settings name one elsewhere.
 
-    That is no engine which is away: no fallback makes up for it, and any other engine here would be the wrong one.
+    No fallback helps: that engine is not unavailable, and any other engine here would be the wrong one.
     """
     bodies = [step.body for step in pipeline.all_steps()]
     needs_engine = any(
@@ -66,7 +67,7 @@ def check_engine(pipeline: Pipeline, project: Project) -> None:
 
 
 def accepted_fallbacks(pipeline: Pipeline, ids: Collection[str]) -> tuple[str, ...]:
-    """The steps that a person lets fall back. Raises UsageError for one that has no fallback."""
+    """Return the steps that a person allows to fall back. Raises UsageError for one that has no fallback."""
     with_fallback = [
         step.id
         for step in pipeline.all_steps()
@@ -76,12 +77,12 @@ def accepted_fallbacks(pipeline: Pipeline, ids: Collection[str]) -> tuple[str, .
     for id_ in ids:
         if id_ not in with_fallback:
             known = ", ".join(with_fallback) or "none"
-            raise UsageError(f"no step {id_!r} has a fallback to accept", f"steps with a fallback: {known}")
+            raise UsageError(f"step {id_!r} has no fallback to accept", f"steps with a fallback: {known}")
     return tuple(dict.fromkeys(ids))
 
 
 def project_of(project: Project | None, pipeline: Pipeline) -> Project:
-    """The project of a run. Raises UsageError if the pipeline needs one and there is none."""
+    """Return the project of a run. Raises UsageError if the pipeline needs one and there is none."""
     if project is None:
         refuse_without_project(
             pipeline,
@@ -99,14 +100,14 @@ def read_values(pipeline: Pipeline, caller: Caller) -> Secrets:
 
 
 def named_secrets(pipeline: Pipeline) -> set[str]:
-    """Give the names of the secrets that its steps use."""
+    """Return the names of the secrets that its steps use."""
     steps = pipeline.all_steps()
     return {name for step in steps if isinstance(step.body, Run) for name in step.body.secrets}
 
 
 def workspace_of(given: str | Path | None) -> Path:
-    """Give the folder with the code, by default the current one. Raises UsageError if it is none."""
+    """Return the folder with the code, by default the current one. Raises UsageError if it is not a folder."""
     folder = Path(given or ".").absolute()
     if not folder.is_dir():
-        raise UsageError(f"the workspace {folder} is no folder", "name the project's folder with --workspace")
+        raise UsageError(f"the workspace {folder} is not a folder", "name the project's folder with --workspace")
     return folder

@@ -1,4 +1,4 @@
-"""The end of a run: what it left running on the VM is named, and its copies of the workspace are removed."""
+"""The end of a run: names processes that it left on the VM, and removes its copies of the workspace."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def name_daemons(context: RunContext, vm: ProjectVm, state: RunState, seconds: float) -> None:
-    """Name what the run's commands left running on the VM and nothing ends: it is the next run's neighbour.
+    """Warn of processes that the run's commands left on the VM and that nothing ends: the next run meets them.
 
-    An account of the commands' own is swept instead. What a command began carries its mark and has ended with it, but
-    a daemon may have written over that.
+    With `run_as`, a sweep of the account ends them instead. Processes that carry a command's mark ended with it, but a
+    daemon may have overwritten its mark.
     """
     attempts = (attempt for step in state.steps.values() for attempt in step.attempts)
     if vm.runs_as_account or not any(attempt.had and attempt.had.place is Place.VM for attempt in attempts):
@@ -39,17 +39,17 @@ def name_daemons(context: RunContext, vm: ProjectVm, state: RunState, seconds: f
             context.journal.append(Warned(f"{words}; fix: kill {pids}, on the VM"))
 
 
-def clear_up(context: RunContext, folders: Folders) -> None:
-    """Remove the copies at home, unless they hold changes that no diff has: an agent's work is never thrown away."""
+def remove_copies(context: RunContext, folders: Folders) -> None:
+    """Remove the local copies, unless they hold changes that no diff has: an agent's work is never discarded."""
     if not folders.sent.exists():
         return
     cancel = context.cancel
     try:
-        # After a cancel, only one that comes from now on cuts it short.
+        # After a cancel, only another one stops the comparison.
         with cancel.shield() if cancel.requested else nullcontext(cancel) as from_now_on:
             is_kept = context.workspace.has_undiffed_changes(Halt(from_now_on))
     except (PccpipeError, OSError):
-        is_kept = True  # no diff can be made of it, or nobody waits for it
+        is_kept = True  # no diff can be made, or a cancel stopped it
     if is_kept:
         from pccpipe.words import size
 

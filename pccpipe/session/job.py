@@ -1,4 +1,4 @@
-"""What a run is asked for, and who asks."""
+"""The job of a run, and its caller."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pccpipe.values import Json
 
 
 class Caller(Struct, frozen=True):
-    """What the caller of `run` or `resume` gives for as long as the call takes.
+    """The caller of `run` or `resume`, with its wishes for the time of the call.
 
     Attributes:
         on_event: called with each event once it is on disk.
-        wait: seconds to wait for a VM that is another run's.
+        wait: seconds to wait while another run has the VM.
         environ: where secrets of the environment are read.
         secrets: values by name, which no other source is asked for.
         policy: what the pipeline may ask for; None: everything.
@@ -36,7 +36,7 @@ class Caller(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """What `run` is asked for, and `resume` knows from the record."""
+    """The arguments of `run`; `resume` reads them from the record."""
 
     run_id: str
     pipeline: Pipeline
@@ -46,4 +46,4 @@ class Job(Struct, frozen=True):
     secrets: Secrets
     fallback_allowed: bool
     accepted_fallbacks: tuple[str, ...]
-    """The ids of steps that a person let fall back also after an agent's code may have run."""
+    """The ids of steps that a person allowed to fall back even after an agent's code may have run."""

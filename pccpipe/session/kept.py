@@ -1,4 +1,4 @@
-"""What a run's record keeps for the process that resumes it: the pipeline and its files, and which project it was."""
+"""The part of a record for the process that resumes the run: the pipeline, its files, and the project's identity."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pccpipe.spec.project import identity, load_project, run_locally
 
 
 def keep_pipeline(pipeline: Pipeline, record: Path) -> None:
-    """Copy the pipeline and the files that it names: a resumed run goes on with what it began with."""
+    """Copy the pipeline and the files that it names: a resumed run continues with those."""
     write_atomically(record / PIPELINE, pipeline.text.encode())
     for name, file in (pipeline.files or {}).items():
         write_atomically(record / PIPELINE_FILES / name, file.read_bytes())
 
 
 def pipeline_to_resume(record: Path, policy: Policy | None = None) -> Pipeline | None:
-    """The pipeline with which a run goes on, by its record; None if it does not. Raises SpecError, UsageError."""
+    """Return the pipeline that a run would resume with; None if it has ended. Raises SpecError, UsageError."""
     happened = [event.what for event in read_events(record) if isinstance(event.what, RunStarted | RunEnded)]
     began = next(iter(happened), None)
     return kept_pipeline(record, began, policy) if len(happened) == 1 and isinstance(began, RunStarted) else None
 
 
 def kept_pipeline(record: Path, began: RunStarted, policy: Policy | None = None) -> Pipeline:
-    """Give the pipeline as the run began with it. Raises SpecError, UsageError."""
+    """Return the pipeline that the run began with. Raises SpecError, UsageError."""
     copies = record / PIPELINE_FILES
     folder = copies if copies.is_dir() else Path(began.pipeline_path).parent
     guard = PipelineGuard(policy) if policy else None
@@ -42,16 +42,16 @@ def kept_pipeline(record: Path, began: RunStarted, policy: Policy | None = None)
 
 
 def kept_project(began: RunStarted, policy: Policy | None = None) -> Project:
-    """Give the project of a run, from the file that it began with. Raises UsageError, SpecError."""
+    """Return the project of a run, from the file that it began with. Raises UsageError, SpecError."""
     if began.project_path:
         return load_project(Path(began.project_path), guard=ProjectGuard(policy) if policy else None)
     if began.isolation_mode is IsolationMode.LOCAL:
         return Project(began.project or "project", IsolationMode.LOCAL, local=began.local)
-    raise UsageError(f"the run {began.run_id!r} had no project file", "say which with --project")
+    raise UsageError(f"run {began.run_id} began without a project file", "name one with --project")
 
 
 def same_project(began: RunStarted, project: Project) -> Project:
-    """The project with which a run goes on. Raises UsageError if it is another one than the run began with."""
+    """Return the project to resume a run with. Raises UsageError if it is not the one that the run began with."""
     if began.local:
         project = run_locally(project)
     differs = ""
@@ -60,18 +60,18 @@ def same_project(began: RunStarted, project: Project) -> Project:
     elif project.isolation_mode is not began.isolation_mode:
         differs = f"its isolation_mode is {project.isolation_mode.value}, not {began.isolation_mode.value}"
     elif began.project_identity is not None:
-        differs = "" if identity(project) == began.project_identity else "its VM, or what runs there, is another"
+        differs = "" if identity(project) == began.project_identity else "its `vm:` differs"
     elif began.project_path and project.path and not _is_same_file(Path(began.project_path), project.path):
         differs = f"it is {project.path}, not {began.project_path}"
     if differs:
         raise UsageError(
-            f"the run {began.run_id!r} does not go on with another project than it began with: {differs}",
-            f"give the project file of the beginning with --project; it was {began.project_path or 'none'}",
+            f"cannot resume run {began.run_id} with another project: {differs}",
+            f"name the project file that it began with (--project); it was {began.project_path or 'none'}",
         )
-    # A requirement that has gone from the file since still holds for this run.
+    # A requirement that was removed from the file still holds for this run.
     return replace(project, isolation_required=project.isolation_required or began.isolation_required)
 
 
 def _is_same_file(kept: Path, given: Path) -> bool:
-    """Say whether they are the same file; a run may go on on another machine, where the first is not."""
+    """Say whether they are the same file; the first may be missing on the machine that resumes the run."""
     return not kept.exists() or kept.resolve() == given.resolve()

@@ -1,4 +1,4 @@
-"""How a run ended, for the caller."""
+"""The end of a run, for the caller."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pccpipe.record.state import RunState
 
 
 class RunResult(Struct, frozen=True):
-    """How a run ended. `record` is its folder, `status` the outcome's word, the `fails_as` of the step that ended it,
-    or `vm_busy`.
+    """The end of a run. `record` is its folder.
 
-    A run that waits for a person has no outcome yet: its status is `waiting_for_input`, `state.open_questions` says
-    what is to be given to `answer`, and `resume` goes on with it. One that was stopped (`state.stopped`) is
-    `unavailable`, keeps its workspace, and `resume` goes on with it too.
+    `status` is the outcome's word, the `fails_as` of the step that ended it, or `vm_busy`.
+
+    A run that waits for a person has no outcome yet. Its status is `waiting_for_input`; `state.open_questions` has what
+    `answer` needs, and `resume` continues it. A stopped run (`state.stopped`) is `unavailable` and keeps its workspace;
+    `resume` continues it too.
     """
 
     record: Path
@@ -44,7 +45,7 @@ class RunResult(Struct, frozen=True):
 
     @property
     def exit_status(self) -> int:
-        """The command's: 0, 1 failed or timed out, 3 unavailable or lost, 5 waits for a person, 130, 143 cancelled."""
+        """The command's exit status: 0, 1 failed or timed out, 3 unavailable or lost, 5 waiting, 130 or 143 cancelled."""
         match self.outcome:
             case None:
                 return 5

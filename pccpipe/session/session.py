@@ -1,6 +1,6 @@
 """One run's life, top to bottom: its parts, the claim of the VM, the walk through its steps, its end.
 
-The caller has the run's lock and has checked what can be checked before; see begin.py and pccpipe/api.py.
+begin.py has the checks that come before.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from pccpipe.record.state_file import StateFile
 from pccpipe.secrets.mask import mask_error
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.session.begin import accepted_fallbacks, check_engine, read_values, room_to_begin
-from pccpipe.session.end import clear_up, name_daemons
+from pccpipe.session.end import name_daemons, remove_copies
 from pccpipe.session.job import Caller, Job
 from pccpipe.session.kept import keep_pipeline, kept_pipeline, kept_project, same_project
 from pccpipe.session.result import RunResult
-from pccpipe.session.targets import Assembly, Folders
+from pccpipe.session.targets import Folders, ProjectTargets
 from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
 from pccpipe.spec.project import identity
 from pccpipe.values import Json
@@ -65,25 +65,25 @@ def begin(job: Job, caller: Caller) -> RunResult:
     folders = job.folders
     refuse_links(folders.user, folders.record, folders.state)
     make_run_dir(folders.record)
-    # Of a run whose record is gone, or put there by those who wrote the workspace: no command of this one made it.
+    # It belongs to a run whose record is gone, or an author of the workspace put it there.
     shutil.rmtree(folders.state, ignore_errors=True)
     with room_to_begin(folders.record), RunLock(folders.record):
         keep_pipeline(job.pipeline, folders.record)
-        return _go(job, _started(job, caller), [], caller)
+        return _run(job, _started(job, caller), [], caller)
 
 
 def resume(record: Path, project: Project | None, accept_fallback: Collection[str], caller: Caller) -> RunResult:
-    """Go on with the run of a record. Raises UsageError, as pccpipe.api.resume says."""
+    """Resume the run of a record. Raises UsageError, as pccpipe.api.resume says."""
     run_id = record.name
     refuse_links(Path.cwd(), record)
     events = list(read_events(record))
     with room_to_begin(record), RunLock(record):
         began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
         if began is None:
-            raise UsageError(f"the run {run_id!r} ended before it had begun: nothing of it can be resumed")
+            raise UsageError(f"cannot resume {run_id}: it ended before its first event")
         ended = next((event.what for event in events if isinstance(event.what, RunEnded)), None)
         if ended:
-            raise UsageError(f"the run {run_id!r} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
+            raise UsageError(f"run {run_id} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
         state = state_of(events)
         if state.open_questions and not caller.cancel.requested:
             return RunResult(record, state)
@@ -101,7 +101,7 @@ def resume(record: Path, project: Project | None, accept_fallback: Collection[st
         consent = (*state.accepted_fallbacks, *accepted)
         job = Job(run_id, pipeline, project, folders, began.inputs, secrets, began.fallback_allowed, consent)
         resumed = RunResumed(__version__, socket.gethostname(), os.getpid(), accepted)
-        return _go(job, resumed, events, caller)
+        return _run(job, resumed, events, caller)
 
 
 def _started(job: Job, caller: Caller) -> RunStarted:
@@ -129,8 +129,8 @@ def _started(job: Job, caller: Caller) -> RunStarted:
     )
 
 
-def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], caller: Caller) -> RunResult:
-    """Run, or go on where the events end. The caller has the run's lock."""
+def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], caller: Caller) -> RunResult:
+    """Run from the first step, or from where the events end. The caller holds the run's lock."""
     folders, project, cancel = job.folders, job.project, caller.cancel
     fence_run(folders.record)
     masker = job.secrets.masker
@@ -142,7 +142,7 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
     )
     room.on_wait = lambda words: journal.tell(Warned(words))
     proxy = Proxy()
-    assembly = Assembly(
+    targets = ProjectTargets(
         job.run_id,
         job.pipeline,
         project,
@@ -157,9 +157,9 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         run_dir=folders.record,
         pipeline=job.pipeline,
         project=project,
-        targets=assembly,
-        workspace=assembly.workspace,
-        images=assembly,
+        targets=targets,
+        workspace=targets.workspace,
+        images=targets,
         journal=journal,
         secrets=job.secrets,
         cancel=cancel,
@@ -171,26 +171,26 @@ def _go(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], calle
         room=room,
         accepted_fallbacks=frozenset(job.accepted_fallbacks),
     )
-    vm = assembly.vm if _needs_vm(job.pipeline) else None
+    vm = targets.vm if _needs_vm(job.pipeline) else None
     if vm:
         vm.connect_early()
         vm.queue(caller.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
         vm.warn(lambda message: _tell(journal, Warned(message)))
     try:
-        _recorded(context, folders, first, job.inputs, state, vm)
+        _run_between(context, folders, first, job.inputs, state, vm)
     except BaseException as error:
         mask_error(error, masker)
         raise
     finally:
         if room.is_missing:
-            assembly.leave()
+            targets.leave()
         else:
-            assembly.close()
+            targets.close()
         journal.close()
     return RunResult(folders.record, state)
 
 
-def _recorded(
+def _run_between(
     context: RunContext,
     folders: Folders,
     first: RunStarted | RunResumed,
@@ -198,8 +198,8 @@ def _recorded(
     state: RunState,
     vm: ProjectVm | None,
 ) -> None:
-    """The run, between its first event, or the one that says that it goes on, and its last."""
-    # Imported when the connection is on its way: its login takes as long.
+    """Record `first`, walk through the steps, and record the run's last event."""
+    # The import takes as long as the login, which goes on meanwhile.
     from pccpipe.executor.executor import execute
 
     began_at = context.replay.began_at or time.time()
@@ -214,14 +214,14 @@ def _recorded(
     try:
         with (
             context.cancel.watched_by(lambda _: context.room.give_up()),
-            context.cancel.watched_by(lambda grace: _tell_cancel(context, grace)),
+            context.cancel.watched_by(lambda grace: _record_cancel(context, grace)),
             _interrupting(vm, context.cancel),
-            requests.obeyed(context.run_dir, lambda by, who: _obey(context.cancel, by, who)),
+            requests.obeyed(context.run_dir, lambda by, who: _cancel_or_hurry(context.cancel, by, who)),
         ):
-            busy = _claimed(context, vm) if vm else None
+            busy = _claim(context, vm) if vm else None
             ending = busy or execute(context, inputs)
     except VmBusy as busy:
-        # A run that was begun before is not over for that: it is resumed later.
+        # A run that began earlier is not over: a later process resumes it.
         ending = None
         if context.replay.was_paused:
             hint = f"pccpipe resume {context.run_id}"
@@ -229,11 +229,11 @@ def _recorded(
         raise
     finally:
         if context.room.is_missing:
-            pass  # nothing can be recorded; the process that resumes the run does all of this
+            pass  # no event can be recorded; the process that resumes the run does all of this
         elif isinstance(ending, RunEnded):
             if vm and not context.cancel.requested:
                 name_daemons(context, vm, state, time.time() - began_at)
-            clear_up(context, folders)
+            remove_copies(context, folders)
             seconds = time.time() - began_at
             context.journal.append(replace(ending, downgraded=state.downgraded, seconds=seconds))
         elif ending is not None:
@@ -241,23 +241,23 @@ def _recorded(
 
 
 def _interrupting(vm: ProjectVm | None, cancel: Cancel) -> AbstractContextManager[None]:
-    """Within the block, let a cancel end an attempt to connect; one that came before needs the VM itself."""
+    """Let a cancel end an attempt to connect, within the block. A run that is cancelled already needs the VM."""
     if vm is None or cancel.requested:
         return nullcontext()
     return cancel.watched_by(lambda _: vm.interrupt())
 
 
-def _claimed(context: RunContext, vm: ProjectVm) -> RunEnded | None:
+def _claim(context: RunContext, vm: ProjectVm) -> RunEnded | None:
     """Claim the VM for this run alone; return how the run ends if it cannot have it."""
     try:
         unless_halted(Halt(context.cancel), vm.claim)
     except Halted:
         if not context.replay.is_empty:
             context.absence.since(time.monotonic())
-            return None  # what it had begun is brought to its end first
+            return None  # first follow its commands to their end
         return RunEnded(Outcome.CANCELLED, Outcome.CANCELLED.value, message="cancelled")
     except Unavailable:
-        return None  # each step that asks for the VM is told so, and may have a fallback
+        return None  # each step that asks for the VM reports it, and may have a fallback
     except VmBusy as busy:
         if context.cancel.requested:
             return RunEnded(Outcome.CANCELLED, Outcome.CANCELLED.value, message="cancelled")
@@ -271,13 +271,13 @@ def _tell(journal: Journal, happening: Happening) -> None:
     journal.append(happening)
 
 
-def _tell_cancel(context: RunContext, grace: float) -> None:
-    # The watchers after this one end what runs, whether or not the cancel can be recorded.
+def _record_cancel(context: RunContext, grace: float) -> None:
+    # The watchers after this one end the commands, even if the cancel cannot be recorded.
     with contextlib.suppress(RecordFull):
         context.journal.append(Cancelling(context.cancel.by, grace, context.cancel.who))
 
 
-def _obey(cancel: Cancel, by: str, who: str) -> None:
+def _cancel_or_hurry(cancel: Cancel, by: str, who: str) -> None:
     if cancel.requested:
         cancel.hurry()
     else:
@@ -285,7 +285,7 @@ def _obey(cancel: Cancel, by: str, who: str) -> None:
 
 
 def _needs_vm(pipeline: Pipeline) -> bool:
-    """Whether a step needs the VM of a project that has one."""
+    """Say whether a step needs the VM of a project that has one."""
     bodies = [step.body for step in pipeline.all_steps()]
     return any(
         isinstance(body, Upload | Download | Build) or (isinstance(body, Run) and body.where.on is not Place.LOCAL)

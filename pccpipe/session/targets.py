@@ -1,6 +1,4 @@
-"""Puts a run's parts together: which machine, which targets, whose workspace. What is heavy is loaded when it is
-needed.
-"""
+"""A run's machines, targets and workspace. Heavy modules are loaded when they are needed."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Folders(Struct, frozen=True):
-    """A run's folders at home. All but `state` are in its record: whoever has that can go on with the run."""
+    """A run's local folders. All but `state` are in its record: a machine that has the record can resume the run."""
 
     user: Path
     """The workspace as the user gave it."""
@@ -42,23 +40,23 @@ class Folders(Struct, frozen=True):
     copy: Path
     """The run's copy of the workspace."""
     sent: Path
-    """What was sent, for the diff."""
+    """The files that were sent, for the diff."""
     state: Path
-    """What is kept of commands on this machine."""
+    """The files of commands on this machine."""
 
     @staticmethod
     def of(runs_dir: Path, run_id: str, workspace: Path) -> Folders:
-        """The folders of a run whose record is in `runs_dir`."""
+        """Return the folders of a run whose record is in `runs_dir`."""
         record = runs_dir / run_id
         state = system_folder(runs_dir) / STATES / run_id
-        # Where version 0.1 kept it, for a run that it began.
+        # Version 0.1 kept it there, for a run that it began.
         earlier = runs_dir.parent / STATES / run_id
         state = earlier if earlier.is_dir() and not state.exists() else state
         return Folders(workspace, record, record / COPY, record / SENT, state)
 
     @property
     def own(self) -> str:
-        """Give a pattern of .gitignore's for what an upload leaves out as pccpipe's: records in the workspace."""
+        """Return a pattern, as in a .gitignore, for the records in the workspace, which an upload leaves out."""
         around, records = os.path.realpath(self.user), os.path.realpath(self.record.parent)
         mine = Path(os.path.realpath(self.record) if records == around else records)
         if not mine.is_relative_to(around):
@@ -66,8 +64,8 @@ class Folders(Struct, frozen=True):
         return "/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", str(mine.relative_to(around)))
 
 
-class Assembly:
-    """The machines and targets of one run, each made when it is first asked for. Safe from many threads."""
+class ProjectTargets:
+    """The machines and targets of one run, each made on first use. Safe from many threads."""
 
     def __init__(
         self,
@@ -88,7 +86,7 @@ class Assembly:
         self._masker = secrets.masker
         self._withheld = _variables_of(pipeline.secrets)
         self._root_images = _root_images(pipeline)
-        """What the pipeline runs as root, so it may leave root's files in the workspace."""
+        """Images that the pipeline runs as root: they may leave root's files in the workspace."""
         self._lock = threading.RLock()
         self._made: dict[Place, Target] = {}
         self._vm_history: VmHistory | None = None
@@ -176,7 +174,7 @@ class Assembly:
                 file.write(mask.finish())
 
     def leave(self) -> None:
-        """Let go of everything, and leave it as it is for the process that resumes the run."""
+        """Disconnect, and leave all of it as it is for the process that resumes the run."""
         with self._lock:
             for target in self._made.values():
                 target.leave()
@@ -189,10 +187,10 @@ class Assembly:
             self.vm.make_sure()
         left: list[str] = []
         with contextlib.suppress(PccpipeError, OSError):
-            # While a container can: the run's folder here is to be removed soon.
+            # A container still can; the run's folder here is removed soon.
             self.workspace.reclaim_files()
         with self._lock:
-            # Containers before the VM's files, which they have mounted.
+            # Containers first: they have the VM's files mounted.
             for place in sorted(self._made, key=lambda place: place is not Place.CONTAINER):
                 left += self._made[place].close()
             self._made.clear()
@@ -275,14 +273,14 @@ class Assembly:
         return self.workspace.is_on_vm
 
     def _claim(self, vm: ProjectVm) -> Machine:
-        """Give the VM that the run has for itself. Raises `Unavailable`, with a reason that is no other place's."""
+        """Return the VM, claimed for this run alone. Raises `Unavailable`."""
         try:
             return vm.claim()
         except VmBusy as busy:
             raise Unavailable(Reason.VM_BUSY, busy.message, busy.hint) from busy
 
     def _as_root(self, script: str) -> bool:
-        """Run a script in the workspace as root, by an image that the pipeline runs so; whether that succeeded."""
+        """Run a script in the workspace as root, in an image that the pipeline runs as root; return True on success."""
         from pccpipe.targets.as_root import run_as_root
 
         if self._project.isolation_mode is IsolationMode.LOCAL:
@@ -293,7 +291,7 @@ class Assembly:
             return False
 
     def _claim_workspace(self) -> Machine:
-        """The VM for work in the workspace alone: it is done as the account that this belongs to, if there is one."""
+        """Return the VM for work in the workspace, as the account that owns the workspace, if there is one."""
         assert self.vm is not None
         machine = self._claim(self.vm)
         with self._lock:
@@ -305,7 +303,7 @@ class Assembly:
         return AccountMachine(machine, self.vm.account, turns.working)
 
     def _vm_turns(self, vm: ProjectVm) -> Turns | None:
-        """Who works on the VM when: its commands and containers run as one account, and are never both there."""
+        """Return the turns of commands and containers on the VM: they share an account and never run together."""
         if vm.account is None or self._turns is not None:
             return self._turns
         from pccpipe.detached.programs import RunDir
@@ -323,7 +321,5 @@ def _root_images(pipeline: Pipeline) -> list[str]:
 
 
 def _variables_of(secrets: Mapping[str, Secret]) -> frozenset[str]:
-    """The environment variables that hold secrets: a command on this machine gets those that its step names, and no
-    others.
-    """
+    """Return the environment variables that hold secrets: a local command gets only those that its step names."""
     return frozenset(secret.source_name for secret in secrets.values() if secret.source is SecretSource.ENV)

@@ -1,4 +1,4 @@
-"""The project's VM as one run has it: its one connection, the lease, its folders there, and a clean beginning."""
+"""The project's VM as one run has it: one connection, the lease, the run's folders, and a clean beginning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _LOGINS = futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="pccpipe-login")
-"""For all runs of the process. A run whose turn has not come when it needs the VM logs in by itself."""
+"""Logs in for all runs of the process. A run that needs the VM before its turn logs in by itself."""
 
 
 class ProjectVm:
@@ -53,13 +53,13 @@ class ProjectVm:
         self.root = vm.root
         system = SystemDir.on_vm(vm.root)
         self.folder = system.workspace(run_id)
-        """The login's, for the run's copy of the code."""
+        """The folder for the run's copy of the code. The login owns it."""
         self.workspace = system.workspace(run_id, of_account=bool(vm.run_as))
-        """The run's copy of the code, there."""
+        """The run's copy of the code."""
         self.state = system.state(run_id)
-        """What is kept of its commands, there."""
+        """The files of its commands."""
         self.gate = Gate(system.path)
-        """What the run begins its commands by, there."""
+        """The gate through which the run begins commands."""
         self._vm = vm
         self._run_id = run_id
         self._resumes = resumes
@@ -79,51 +79,51 @@ class ProjectVm:
 
     @property
     def connection(self) -> Machine:
-        """The run's one connection; it connects by itself when it is first used."""
+        """The run's one connection; it connects on first use."""
         with self._lock:
             return self._connection()
 
     @property
     def serving(self) -> Listens:
-        """The same connection, for programs there that connect to this process."""
+        """The same connection, for programs on the VM that connect to this process."""
         with self._lock:
             return self._connected()
 
     @property
     def account(self) -> Account | None:
-        """Who the workspace's code runs as, if not the login. Known once the VM was claimed."""
+        """The account that the workspace's code runs as, if not the login. Known once the VM was claimed."""
         return self._account
 
     @property
     def runs_as_account(self) -> bool:
-        """Whether commands there have an account of their own."""
+        """True if commands run as an account of their own."""
         return self._vm.run_as is not None
 
     @property
     def had(self) -> bool:
-        """Whether this process has reached the VM, if only to learn that it is another run's."""
+        """True if this process reached the VM, even if another run has it."""
         return self._was_reached
 
     @property
     def fenced(self) -> str | None:
-        """Who took the VM over from this run, in a sentence: it does nothing there any more."""
+        """A sentence that names the run that took over the VM: this one does nothing there any more."""
         return self._lease.lost if self._lease else None
 
     def connect_early(self) -> None:
-        """Begin to log in, while the caller goes on. What goes wrong is said when a step asks for the VM."""
+        """Begin to log in, while the caller goes on. A step that asks for the VM reports a failure."""
         self._login = _LOGINS.submit(self._log_in)
 
     def warn(self, on_kept: Callable[[str], None]) -> None:
-        """Set what is called, with a sentence, when a folder of an earlier run is kept."""
+        """Set the function that gets a sentence when a folder of an earlier run is kept."""
         self._on_kept = on_kept
 
     def queue(self, wait: float, give_up: Callable[[], bool], on_wait: Callable[[str], None]) -> None:
-        """Say how long, from now on, each `claim` waits for another run's end. Arguments as for `Lease.acquire`."""
+        """Set how long, from now on, each `claim` waits for another run's end. Arguments as for `Lease.acquire`."""
         self._wait_until = time.monotonic() + wait
         self._give_up, self._on_wait = give_up, on_wait
 
     def claim(self) -> Machine:
-        """Have the VM for this run alone, until `close`; its connection. Waits as `queue` said.
+        """Claim the VM for this run alone, until `close`; return its connection. Waits as `queue` says.
 
         Raises `VmBusy`; `Unavailable`, as `Fenced` when another run took the VM over meanwhile.
         """
@@ -136,23 +136,23 @@ class ProjectVm:
 
     def interrupt(self) -> None:
         """End an attempt to connect that is under way. From any thread, at once."""
-        # Without the lock: who connects has it.
+        # Without the lock: the thread that connects holds it.
         if self._ssh:
             self._ssh.interrupt()
 
     def gives_sign(self) -> bool:
-        """Ask the VM for a sign of life, and wait some seconds for it; whether one came."""
-        # Without the lock: who waits for an absent VM has it.
+        """Ask the VM for a sign of life, wait some seconds for it, and return whether it came."""
+        # Without the lock: a thread that waits for an absent VM holds it.
         return self._ssh is not None and self._ssh.gives_sign()
 
     def make_sure(self) -> None:
-        """Find out whether the VM is still the run's, if that may have changed. Never raises."""
+        """Find out whether the run still has the VM, if that may have changed. Never raises."""
         with self._lock, contextlib.suppress(*UNREACHABLE):
             if self._lease:
                 self._lease.check()
 
     def leave(self) -> None:
-        """Keep the VM for the process that resumes the run, if that comes soon: the lease only goes stale."""
+        """Disconnect, and let the lease go stale: a process that resumes the run soon still has the VM."""
         self._await_login()
         with self._lock:
             if self._lease is not None:
@@ -161,23 +161,23 @@ class ProjectVm:
                 self._ssh.close()
 
     def close(self) -> None:
-        """Let the VM go. Idempotent; never raises."""
+        """Release the VM. Idempotent; never raises."""
         self._await_login()
         with self._lock:
             if self._lease is not None:
                 self._close_account(self._lease)
-                # Empty, it was made only for commands to begin in, and the next run would have to look at it.
+                # If it is empty, it was made only for commands to begin in. The next run would have to look at it.
                 self._lease.release(self.folder)
             if self._ssh:
                 self._ssh.close()
 
     def _close_account(self, lease: Lease) -> None:
-        """Sweep the account, and close to it what is kept. A VM that another run took over is that one's."""
+        """Sweep the account, and close the kept files to it. Do nothing on a VM that another run took over."""
         if self._account is None or lease.lost:
             return
         from pccpipe.detached import as_account
 
-        # What can't be done now is for `gc`.
+        # `gc` does the rest.
         with contextlib.suppress(*UNREACHABLE):
             as_account.leave(self._connection(), self._account, self.root, self._run_id)
 
@@ -239,7 +239,7 @@ class ProjectVm:
         self._on_wait(words)
 
     def _clear(self) -> None:
-        """Begin on a clean VM: what an earlier run of this one's name left must not look like this one's."""
+        """Clean the VM: files of an earlier run with this id must not look like this run's."""
         from pccpipe.detached import programs
 
         machine = self._connection()
@@ -261,21 +261,21 @@ class ProjectVm:
                 self._remove_of_account(self._vm.run_as)
             reconnecting(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.folder)}"))
         if any(self._is_over(other) for other in there - {self._run_id}):
-            # Beside the run: nothing of it waits for that.
+            # In the background: the run does not wait for it.
             threading.Thread(target=self._collect, name="pccpipe-leftovers", daemon=True).start()
 
     def _keep_aside(self, machine: Machine) -> None:
-        """Give the workspace of an earlier run of this name another one: an agent's work may be nowhere else."""
+        """Rename the workspace of an earlier run with this id: an agent's only copy may be in it."""
 
         kept = f"{self.folder.rpartition('/')[0]}/{self._run_id[:50]}{KEPT}{secrets.token_hex(3)}"
         old, new = shlex.quote(self.folder), shlex.quote(kept)
-        # What cannot be looked into may be anything.
+        # A folder that cannot be read may hold anything.
         script = f"""[ -d {old} ] && [ ! -L {old} ] || exit 0
             [ -n "$(find {old} -type f -print -quit 2>&1)" ] || exit 0
             mv -- {old} {new} && echo kept"""
         done = reconnecting(machine, lambda: machine.run(script))
         if done.stdout.strip() == b"kept":
-            words = f"an earlier run of this name left its workspace on the VM; it is {kept} now"
+            words = f"an earlier run with this id left its workspace on the VM; it is now {kept}"
             self._on_kept(f"{words}, and `pccpipe gc --discard {kept.rpartition('/')[2]}` removes it")
 
     def _remove_of_account(self, name: str) -> None:
@@ -288,7 +288,7 @@ class ProjectVm:
         from pccpipe.gc import collect_over
 
         machine = self._connection()
-        # What can't be removed now is for `gc`, which says why.
+        # `gc` removes the rest, or says why it cannot.
         with contextlib.suppress(PccpipeError, OSError):
             collect_over(
                 machine,

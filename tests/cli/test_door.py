@@ -57,7 +57,7 @@ def test_without_arguments_it_names_the_two_most_useful_commands(folder: Folder)
         (["run", "p.yaml", "--run-id", "../x"], "the run id '../x' will not do"),
         (["run", "p.yaml", "--run-id", ""], "the run id '' will not do"),
         (["run", "p.yaml", "--project", "none.yaml"], "there is no file none.yaml"),
-        (["run", "p.yaml", "--workspace", "none"], "none is no folder"),
+        (["run", "p.yaml", "--workspace", "none"], "none is not a folder"),
         (["run", "p.yaml", "--format", "html"], "'html' is not one of"),
         (["plan", "p.yaml", "--input", "gretting=x"], "did you mean `greeting`?"),
         (["validate", "none.yaml"], "there is no file none.yaml"),

@@ -202,10 +202,10 @@ def interrupted(folder: Folder, *more: str) -> None:
     [
         (VM.format("", "/home/project").replace("id: proj", "id: other"), "its id is other, not proj"),
         (HOSTILE, "its isolation_mode is local, not vm"),
-        (VM.format("", "/home/another"), "its VM, or what runs there, is another"),
-        (VM.format("", "/home/project").replace("127.0.0.1", "127.0.0.2"), "its VM, or what runs there, is another"),
-        (VM.format("", "/home/project").replace("port: 1", "port: 2"), "its VM, or what runs there, is another"),
-        (VM.format("", "/home/project").replace("deploy", "root"), "its VM, or what runs there, is another"),
+        (VM.format("", "/home/another"), "its `vm:` differs"),
+        (VM.format("", "/home/project").replace("127.0.0.1", "127.0.0.2"), "its `vm:` differs"),
+        (VM.format("", "/home/project").replace("port: 1", "port: 2"), "its `vm:` differs"),
+        (VM.format("", "/home/project").replace("deploy", "root"), "its `vm:` differs"),
         (VM.format("", "/home/project").replace("user:", "run_as: pccrun, user:"), "its VM, or what runs there"),
     ],
 )

@@ -95,7 +95,7 @@ def test_the_next_run_and_gc_keep_changes_that_are_nowhere_else(fresh_vm: VM, tm
     assert ran.code == 0, ran.stdout
     (kept,) = workspaces(fresh_vm)
     assert kept.startswith("only.kept-")
-    assert f"it is {fresh_vm.root}/.system/run-workspaces/{kept} now" in ran.stdout
+    assert f"it is now {fresh_vm.root}/.system/run-workspaces/{kept}" in ran.stdout
     assert "fixed" in fresh_vm.sh(f"cat $(find {fresh_vm.root}/.system/run-workspaces/{kept} -name app.txt)").stdout
     assert control.do("gc", "--older-than", "0s", "--project", str(control.project_file())).returncode == 0
     assert workspaces(fresh_vm) == [kept]
