@@ -45,7 +45,7 @@ class RunResult(Struct, frozen=True):
 
     @property
     def exit_status(self) -> int:
-        """The command's exit status: 0, 1 failed or timed out, 3 unavailable or lost, 5 waiting, 130 or 143 cancelled."""
+        """The command's exit status: 0, 1 failed or timed out, 3 unavailable or lost, 5 waiting, 130, 143 cancelled."""
         match self.outcome:
             case None:
                 return 5

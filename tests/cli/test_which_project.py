@@ -206,7 +206,7 @@ def interrupted(folder: Folder, *more: str) -> None:
         (VM.format("", "/home/project").replace("127.0.0.1", "127.0.0.2"), "its `vm:` differs"),
         (VM.format("", "/home/project").replace("port: 1", "port: 2"), "its `vm:` differs"),
         (VM.format("", "/home/project").replace("deploy", "root"), "its `vm:` differs"),
-        (VM.format("", "/home/project").replace("user:", "run_as: pccrun, user:"), "its VM, or what runs there"),
+        (VM.format("", "/home/project").replace("user:", "run_as: pccrun, user:"), "its `vm:` differs"),
     ],
 )
 def test_a_run_goes_on_with_no_other_project(folder: Folder, text: str, differs: str) -> None:
