@@ -1,3 +1,3 @@
-"""What the tests of detached commands have in common with those of the targets."""
+"""Shares fixtures with the tests of the targets."""
 
 from tests.targets.shells import shell as shell

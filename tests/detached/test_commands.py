@@ -1,4 +1,4 @@
-"""A connection that breaks at the worst moment: while a command is being begun."""
+"""Breaks the connection at the worst moment: while a command begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ISOLATION = Isolation(TargetPlace.LOCAL, "localhost", "0:0")
 
 
 class BreakingProcess:
-    """A program whose connection breaks at the next `pcc_begin` that is sent to it."""
+    """A program whose connection breaks at the next `pcc_begin`."""
 
     def __init__(self, inner: Process, machine: BreakingMachine) -> None:
         self._inner = inner
@@ -35,7 +35,7 @@ class BreakingProcess:
             self._machine.breaks -= 1
             if not self._machine.swallows:
                 self._inner.sendall(data)
-                # The command begins, for certain, before anybody asks whether it did.
+                # The command certainly begins before pccpipe asks whether it did.
                 time.sleep(0.5)
             self._machine.swallowed.append((self._inner, data))
             return
@@ -75,7 +75,7 @@ class BreakingProcess:
 
 
 class BreakingMachine(LocalMachine):
-    """This machine, over connections that break. With `swallows`, what was sent last is on its way for ever."""
+    """This machine, over connections that break. With `swallows`, the last program never arrives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def began(tmp_path: Path) -> int:
 EXPECTED = (b"".join(b"%d\n" % i for i in range(1, 1001)), b"", Exit(3))
 
 
-def test_a_command_whose_beginning_was_not_heard_of_runs_once_and_is_told_whole(
+def test_a_command_whose_start_was_not_confirmed_runs_once_and_keeps_all_its_output(
     machine: BreakingMachine, detached: Detached, tmp_path: Path
 ) -> None:
     machine.breaks = 1
@@ -124,7 +124,7 @@ def test_a_command_whose_beginning_was_not_heard_of_runs_once_and_is_told_whole(
     running.discard()
 
 
-def test_a_command_that_never_arrived_is_begun_again_and_what_arrives_late_does_nothing(
+def test_a_command_that_never_arrived_is_sent_again_and_a_late_arrival_does_nothing(
     machine: BreakingMachine, detached: Detached, tmp_path: Path
 ) -> None:
     machine.breaks, machine.swallows = 2, True
@@ -138,7 +138,7 @@ def test_a_command_that_never_arrived_is_begun_again_and_what_arrives_late_does_
     running.discard()
 
 
-def test_an_attempt_that_is_refused_leaves_its_lane_fit_for_others(detached: Detached, tmp_path: Path) -> None:
+def test_a_lane_that_refused_a_command_runs_other_commands(detached: Detached, tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         detached.start(Command("b-1", "b", 1, "true", files={"no/such/folder": b""}), str(tmp_path), ISOLATION)
     running = detached.start(command(tmp_path), str(tmp_path), ISOLATION)
@@ -146,7 +146,7 @@ def test_an_attempt_that_is_refused_leaves_its_lane_fit_for_others(detached: Det
     running.discard()
 
 
-def test_a_lane_that_said_much_is_not_used_again(detached: Detached, tmp_path: Path) -> None:
+def test_a_lane_with_much_output_is_not_reused(detached: Detached, tmp_path: Path) -> None:
     state = tmp_path / "state"
     running = detached.start(Command("b-1", "b", 1, "head -c 70000000 /dev/zero"), str(tmp_path), ISOLATION)
     read_all(running)

@@ -1,4 +1,4 @@
-"""The names of signals are those of the machine that the command ran on, which is a Linux."""
+"""The names of signals are those of Linux, on which the command ran."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pccpipe.detached.ended import signal_name
 
 
 @pytest.mark.parametrize("number", [one for one in signal.Signals if one < signal.SIGRTMIN], ids=lambda one: one.name)
-def test_each_of_linuxs_signals_has_its_name(number: signal.Signals) -> None:
+def test_every_signal_of_linux_has_its_name(number: signal.Signals) -> None:
     assert signal_name(128 + number) == number.name.removeprefix("SIG")
 
 
 @pytest.mark.parametrize("code", [0, 1, 127, 128, 160, 192, 255, -1])
-def test_other_exit_codes_stand_for_none(code: int) -> None:
+def test_other_exit_codes_mean_no_signal(code: int) -> None:
     assert signal_name(code) is None

@@ -1,4 +1,4 @@
-"""The shell lanes of VMs, here: in each shell that a VM may have."""
+"""Runs the lanes of VMs on this machine, in each shell that a VM may have."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def test_many_commands_leave_neither_processes_nor_zombies(shell: str, stand: St
     before = _children_of_lanes(stand)
     for _ in range(120):
         stand.run("true")
-    # With each command a lane reaps what has ended; when the machine is busy, some end late.
+    # A lane reaps ended processes at each command. On a busy machine some end late.
     until(lambda: bool(stand.run("true")) and _children_of_lanes(stand) <= before + 2)
     assert len(list(Path(stand.state, "commands").iterdir())) < 5 * 40
 
 
-def test_a_childs_end_while_a_command_begins_costs_nothing(shell: str, stand: Stand) -> None:
+def test_a_child_that_ends_while_a_command_begins_loses_no_output(shell: str, stand: Stand) -> None:
     stand.run("true")
     (cats,) = Path(stand.state).glob("lane-*/cats")
     readers = [int(pid) for pid in cats.read_text().split()]
@@ -101,7 +101,7 @@ def test_a_childs_end_while_a_command_begins_costs_nothing(shell: str, stand: St
     assert (out, err, exit_.code) == (b"out\n", b"err\n", 0)
 
 
-def test_without_coreutils_the_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_missing_coreutils(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     for name in ("sh", "mkdir", "rm", "tail", "grep", "mkfifo"):
@@ -119,7 +119,7 @@ def test_without_coreutils_the_missing_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 def _children_of_lanes(stand: Stand) -> int:
-    """Processes, zombies included, whose parent or whose own working folder is a lane's."""
+    """Count the processes, zombies too, whose parent works in a lane's folder."""
     count = 0
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,3 +1,5 @@
+"""The programs for a lane: no value becomes program text, and a cut program does nothing."""
+
 from __future__ import annotations
 
 import shutil
@@ -20,10 +22,10 @@ text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 
 @settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), text, max_size=3), text, text)
-def test_whatever_the_values_no_word_of_them_is_read_as_program(env: dict[str, str], script: str, cwd: str) -> None:
+def test_no_value_is_read_as_program_text(env: dict[str, str], script: str, cwd: str) -> None:
     command = Command("a-1", "a", 1, script, cwd=cwd, env=env)
     program = programs.begin(RunDir("r", "/s"), CommandRef("a-1", "mark", "/s/lane-1", (0, 0)), command, "/w")
-    # With everything defined as a command that does nothing, the program says what it would have called.
+    # `pcc_begin` only prints its arguments here.
     shown = f'pcc_begin() {{ printf "%s\\0" "$@"; }}\n{program.decode()}'
     words = subprocess.run(["sh"], input=shown.encode(), capture_output=True, check=True).stdout.split(b"\0")
     folder = "/w" if cwd in ("", ".") else f"/w/{cwd}"
@@ -42,13 +44,13 @@ def test_a_program_cut_short_does_nothing(tmp_path: Path) -> None:
         assert not begun.exists(), program[:end]
 
 
-def test_runs_of_the_same_name_in_other_places_are_told_apart() -> None:
+def test_runs_of_the_same_name_in_other_folders_have_different_tags() -> None:
     assert RunDir("run-1", "/a/run-1").tag != RunDir("run-1", "/b/run-1").tag
     assert RunDir("run-1", "/a/run-1").tag.startswith("run-1-")
 
 
 @pytest.mark.parametrize(("program", "install"), [("apk", "apk add"), ("apt-get", "apt-get install")])
-def test_what_a_machine_lacks_is_said_with_the_command_of_its_system(
+def test_the_error_for_missing_programs_has_the_install_command_of_the_system(
     tmp_path: Path, program: str, install: str
 ) -> None:
     (tmp_path / program).write_text("")

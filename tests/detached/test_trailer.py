@@ -1,3 +1,5 @@
+"""The end of a command's output in a stream that may be cut anywhere."""
+
 from __future__ import annotations
 
 import time
@@ -17,7 +19,7 @@ def trailer(code: object = 0, flag: str = "-", mark: str = MARK) -> bytes:
 
 @st.composite
 def cut_streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
-    """Output, and it with the trailer behind, cut anywhere. The output is full of what looks like the mark."""
+    """Make output full of near marks, and its stream with the trailer, cut anywhere."""
     pieces = st.one_of(
         st.binary(max_size=50),
         st.just(b"\x1e"),
@@ -31,14 +33,14 @@ def cut_streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 
 @given(cut_streams())
-def test_the_output_is_given_whole_wherever_the_stream_is_cut(case: tuple[bytes, list[bytes]]) -> None:
+def test_the_output_is_complete_wherever_the_stream_is_cut(case: tuple[bytes, list[bytes]]) -> None:
     output, pieces = case
     finder = TrailerFinder(MARK)
     assert b"".join(finder.feed(piece) for piece in pieces) == output
     assert finder.trailer == Trailer(7, timed_out=True, reusable=True)
 
 
-def test_output_is_given_at_once_unless_it_may_be_the_marks_beginning() -> None:
+def test_output_passes_at_once_unless_it_may_begin_the_mark() -> None:
     finder = TrailerFinder(MARK)
     assert finder.feed(b"a line\n") == b"a line\n"
     assert finder.feed(b"a prompt: 0") == b"a prompt: 0"
@@ -47,7 +49,7 @@ def test_output_is_given_at_once_unless_it_may_be_the_marks_beginning() -> None:
     assert finder.trailer is None
 
 
-def test_what_was_held_back_is_output_when_nothing_more_comes() -> None:
+def test_held_back_bytes_are_output_at_the_streams_end() -> None:
     finder = TrailerFinder(MARK)
     finder.feed(b"\x1e00")
     assert finder.give_up() == b"\x1e00"
@@ -63,7 +65,7 @@ def test_what_was_held_back_is_output_when_nothing_more_comes() -> None:
         (trailer(137, "d"), Trailer(137, timed_out=False, reusable=False)),
     ],
 )
-def test_the_trailer_says_how_it_ended(line: bytes, expected: Trailer) -> None:
+def test_the_trailer_says_how_the_command_ended(line: bytes, expected: Trailer) -> None:
     finder = TrailerFinder(MARK)
     assert finder.feed(line) == b""
     assert finder.trailer == expected

@@ -1,4 +1,4 @@
-"""Numbers in what a machine says."""
+"""Numbers in the answers of a machine."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ MAC_ROOT = "/dev/disk3s1s1  965595304  21030208 441007424     5%  404167 2205037
         (GNU_K, f"/dev/sda1 20000 1 {'9' * 40} 1% /", "available", None),
     ],
 )
-def test_columns_of_df_go_by_their_names(head: str, line: str, column: str, number: int | None) -> None:
+def test_columns_of_df_are_found_by_name(head: str, line: str, column: str, number: int | None) -> None:
     assert df_column(head, line, column) == number

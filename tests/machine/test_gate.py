@@ -1,4 +1,4 @@
-"""What a host that lost the VM has still on its way there finds nothing to begin, write or remove by."""
+"""A host that lost the VM begins, writes and removes nothing there, even if it comes late."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def hosts(vm: VM) -> Iterator[Callable[..., Host]]:
 
 
 def lanes(vm: VM) -> list[str]:
-    """The processes in lanes' folders."""
+    """Return the processes in the folders of lanes."""
     return vm.sh(
         "ls -ld /proc/[0-9]*/cwd 2>/dev/null | grep /lane- | sed 's,.*/proc/,,; s,/cwd.*,,' || true"
     ).stdout.split()
@@ -107,7 +107,7 @@ def finish(running: Running) -> None:
 
 
 def send_behind(host: Host, running: DetachedRunning, script: str) -> None:
-    """Send a command to a lane that is still busy with another one: it is read when that has ended."""
+    """Send a command to a lane that is busy with another one: the lane reads it when that has ended."""
     lane = running._lane
     assert lane
     place = RunDir(host.run_id, host.target.state, gate=host.gate)
@@ -116,7 +116,7 @@ def send_behind(host: Host, running: DetachedRunning, script: str) -> None:
     lane.send(programs.begin(place, ref, command, host.target.workspace))
 
 
-def test_a_command_that_waits_behind_another_one_does_not_begin_for_who_lost_the_vm(
+def test_a_queued_command_does_not_begin_after_its_host_lost_the_vm(
     hosts: Callable[..., Host],
 ) -> None:
     first = hosts().take(resumes=False)
@@ -135,7 +135,7 @@ def test_a_command_that_waits_behind_another_one_does_not_begin_for_who_lost_the
     assert marks(second.vm) == ["first"]
 
 
-def test_a_lane_that_stood_still_when_its_host_lost_the_vm_begins_nothing(hosts: Callable[..., Host]) -> None:
+def test_a_lane_that_was_stopped_when_its_host_lost_the_vm_begins_nothing(hosts: Callable[..., Host]) -> None:
     first = hosts().take(resumes=False)
     vm = first.vm
     finish(first.target.start(first.command("true", "warm")))
@@ -159,7 +159,7 @@ def test_a_lane_that_stood_still_when_its_host_lost_the_vm_begins_nothing(hosts:
     assert marks(vm) == []
 
 
-def test_lanes_of_a_run_that_was_resumed_elsewhere_end(hosts: Callable[..., Host]) -> None:
+def test_lanes_end_when_another_run_takes_the_vm_over(hosts: Callable[..., Host]) -> None:
     first = hosts().take(resumes=False, stale_after=2.0)
     for name in ("a", "b"):
         finish(first.target.start(first.command("true", name)))
@@ -169,11 +169,11 @@ def test_lanes_of_a_run_that_was_resumed_elsewhere_end(hosts: Callable[..., Host
     second = hosts("gated-other").take(resumes=False, stale_after=2.0)
     until(lambda: not lanes(second.vm))
     second.close()
-    # Who goes on with the first run later finds its files, and removes them.
+    # A process that resumes the first run later finds its files, and removes them.
     hosts().take(resumes=True)
 
 
-def test_a_container_that_was_made_before_the_vm_was_lost_does_not_start(
+def test_a_container_created_before_the_vm_was_lost_does_not_start(
     hosts: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = hosts().take(resumes=False)
@@ -182,7 +182,7 @@ def test_a_container_that_was_made_before_the_vm_was_lost_does_not_start(
 
     def start(container: str) -> None:
         hosts().take(resumes=True)
-        # It is on its way to the engine, and comes late.
+        # The call is still on its way to the engine, and comes late.
         late = first.vm.sh(f"docker start {container}", check=False)
         said.append(late.stdout + late.stderr)
         original(container)
@@ -196,7 +196,7 @@ def test_a_container_that_was_made_before_the_vm_was_lost_does_not_start(
     assert first.vm.sh(f"ls {first.target.workspace}").stdout == ""
 
 
-def test_who_lost_the_vm_does_nothing_there_though_its_connection_goes_on(
+def test_a_host_that_lost_the_vm_does_nothing_there_even_while_connected(
     hosts: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = hosts().take(resumes=False)
@@ -204,7 +204,7 @@ def test_who_lost_the_vm_does_nothing_there_though_its_connection_goes_on(
     first.containers.open()
     finish(first.target.start(first.command("true", "warm")))
     whole = lease.program()
-    # As with a server that is no OpenSSH.
+    # As with a server other than OpenSSH.
     blind = whole.replace('pcc_end_session "${pcc_word%%.*}" "${pcc_word#*.}"', ":").replace(
         "pcc_end_lanes() (", "pcc_end_lanes() ( exit"
     )
@@ -223,11 +223,11 @@ def test_who_lost_the_vm_does_nothing_there_though_its_connection_goes_on(
     assert first.lease.lost
 
 
-def test_who_took_over_looks_again_after_its_own_first_start(hosts: Callable[..., Host]) -> None:
+def test_a_run_that_took_over_checks_again_after_its_first_start(hosts: Callable[..., Host]) -> None:
     first = hosts().take(resumes=False)
     vm, gates = first.vm, f"{first.vm.root}/.system/gates"
     second = hosts().take(resumes=True)
-    # As if the first host had made it right then.
+    # As if the first host made it at this moment.
     assert second.gate.number > 1
     vm.sh(f"ln -s .. {gates}/1")
     assert vm.sh(f"ls {gates}").stdout.split() == ["1", str(second.gate.number)]
@@ -235,7 +235,7 @@ def test_who_took_over_looks_again_after_its_own_first_start(hosts: Callable[...
     assert vm.sh(f"ls {gates}").stdout.split() == [str(second.gate.number)]
 
 
-def test_a_gate_that_was_removed_by_hand_is_made_again(hosts: Callable[..., Host]) -> None:
+def test_a_gate_removed_by_hand_comes_back(hosts: Callable[..., Host]) -> None:
     host = hosts().take(resumes=False)
     for name in ("a", "b"):
         finish(host.target.start(host.command(f"echo {name} >>/tmp/marks", name)))
@@ -244,7 +244,7 @@ def test_a_gate_that_was_removed_by_hand_is_made_again(hosts: Callable[..., Host
     assert marks(host.vm) == ["a", "b"]
 
 
-def test_a_path_says_where_it_leads_without_the_gate() -> None:
+def test_plain_returns_the_path_without_the_gate() -> None:
     gate = Gate("/home/project/.system")
     path = "/home/project/.system/run-state/r/commands/a-1.in"
     assert gate.through(path) == path

@@ -1,4 +1,4 @@
-"""The lease, on this machine with each sh that a VM may have, and on VMs of the bed."""
+"""The lease, on this machine with each sh that a VM may have, and on VMs of the test bed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.testbed.vm import VM
 
 HOLDER = "laptop pid 12"
 TURNS = 5
-"""Of each race, with each sh, of which there are two: 20 in all."""
+"""Rounds of each race, with each of two shells: 20 in all."""
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 
 
@@ -44,7 +44,7 @@ class HereWithBusybox(LocalMachine):
 
 
 class HereWithFaults(LocalMachine):
-    """This machine, over a connection that breaks: `cut` while it is away, `breaks` times after a script was done."""
+    """This machine, over a connection that is `cut`, or that `breaks` this many times after a script has run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def root(tmp_path: Path) -> str:
-    # No path of a user's may be read by a shell.
+    # A shell must not interpret a user's path.
     return str(tmp_path / "user's $HOME")
 
 
@@ -112,7 +112,7 @@ def held(lease: Lease) -> Iterator[Lease]:
 
 
 def die(lease: Lease) -> None:
-    """End its heartbeat, as if its process were killed."""
+    """End its heartbeat, as if its process was killed."""
     lease._end.set()
     lease._thread.join()
 
@@ -122,7 +122,7 @@ def link(root: str) -> Path:
 
 
 def rewrite(root: str, change: Callable[[list[str]], None]) -> None:
-    """Change what the lease says: nonce, boot, since, run, holder."""
+    """Change the words of the lease: nonce, boot, since, run, holder."""
     path = link(root)
     words = str(path.readlink()).split(" ", 4)
     change(words)
@@ -133,26 +133,26 @@ def rewrite(root: str, change: Callable[[list[str]], None]) -> None:
 def until(true: Callable[[], object], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.05)
 
 
-def test_whoever_comes_second_is_told_who_has_it(machine: Machine, root: str) -> None:
+def test_a_second_run_gets_the_holders_name(machine: Machine, root: str) -> None:
     with held(lease(machine, root, "leased-1")):
         with pytest.raises(VmBusy) as caught:
             take(lease(machine, root, "leased-2"))
-        told = caught.value
-        assert told.message == (
+        error = caught.value
+        assert error.message == (
             "the VM localhost is busy: run leased-1 (laptop pid 12) has had it for 0 s, "
             "its last sign of life was 0 s ago"
         )
-        assert told.hint == "wait for it with --wait 10m, or cancel it: pccpipe cancel leased-1"
-        assert not isinstance(told, Unavailable)
+        assert error.hint == "wait for it with --wait 10m, or cancel it: pccpipe cancel leased-1"
+        assert not isinstance(error, Unavailable)
     with held(lease(machine, root, "leased-2")):
         pass
 
 
-def test_what_is_read_of_it(machine: Machine, root: str) -> None:
+def test_read_lease_returns_the_holder_and_its_times(machine: Machine, root: str) -> None:
     assert read_lease(machine, root) is None
     with held(lease(machine, root, "leased-1")):
         state = holder_of(machine, root)
@@ -164,14 +164,14 @@ def test_what_is_read_of_it(machine: Machine, root: str) -> None:
 
 
 @pytest.mark.parametrize("holder", ["", "ünï $(id) `id` * 'x' \"y\" \\n\nnext", "long " * 300])
-def test_a_holder_is_any_text(machine: Machine, root: str, holder: str) -> None:
+def test_a_holder_may_be_any_text(machine: Machine, root: str, holder: str) -> None:
     with held(Lease(machine, root, "run_1.2-A", holder=holder)):
         state = holder_of(machine, root)
         assert (state.run_id, state.holder) == ("run_1.2-A", " ".join(holder.split())[:100].strip())
 
 
 def race(leases: list[Lease]) -> Lease:
-    """Who gets it, of those that try in the same instant; exactly one."""
+    """Try to take all leases at the same instant; return the one that succeeds."""
     barrier = threading.Barrier(len(leases))
 
     def run(lease: Lease) -> bool:
@@ -183,7 +183,7 @@ def race(leases: list[Lease]) -> Lease:
     return winner
 
 
-def test_of_eight_in_the_same_instant_one_gets_it(machine: Machine, root: str) -> None:
+def test_one_of_eight_runs_at_the_same_instant_gets_the_lease(machine: Machine, root: str) -> None:
     for turn in range(TURNS):
         leases = [lease(machine, root, f"run-{turn}-{n}") for n in range(8)]
         winner = race(leases)
@@ -194,7 +194,7 @@ def test_of_eight_in_the_same_instant_one_gets_it(machine: Machine, root: str) -
     assert len(list(Path(root, ".system/lease").iterdir())) == TURNS
 
 
-def test_of_many_links_few_are_kept(machine: Machine, root: str) -> None:
+def test_few_of_many_links_are_kept(machine: Machine, root: str) -> None:
     with held(lease(machine, root, "leased-1")):
         text = link(root).readlink()
     for number in range(2, 100):
@@ -204,7 +204,7 @@ def test_of_many_links_few_are_kept(machine: Machine, root: str) -> None:
         assert len(list(Path(root, ".system/lease").iterdir())) < 20
 
 
-def test_of_eight_that_take_over_a_dead_one_in_the_same_instant_one_gets_it(machine: Machine, root: str) -> None:
+def test_one_of_eight_runs_takes_over_a_dead_lease(machine: Machine, root: str) -> None:
     def from_before_a_reboot(words: list[str]) -> None:
         words[1] = OTHER_BOOT
 
@@ -215,7 +215,7 @@ def test_of_eight_that_take_over_a_dead_one_in_the_same_instant_one_gets_it(mach
         rewrite(root, from_before_a_reboot)
 
 
-def test_a_dead_one_is_taken_over_but_not_too_early(root: str) -> None:
+def test_a_dead_lease_is_taken_over_but_not_too_early(root: str) -> None:
     dead = lease(LocalMachine(), root, "leased-1", beat_every=0.3)
     take(dead)
     time.sleep(0.5)
@@ -223,17 +223,17 @@ def test_a_dead_one_is_taken_over_but_not_too_early(root: str) -> None:
     since = time.monotonic()
     taken = lease(LocalMachine(), root, "leased-2", stale_after=1.5)
     take(taken, wait=20)
-    # What the shell sees as the last sign of life is up to a second later, and it is asked once a second.
+    # The shell rounds the last sign of life up to a second, and the run asks once a second.
     assert 1.2 < time.monotonic() - since < 6
     taken.release()
 
 
-def test_a_clock_that_jumps_makes_none_stale_and_keeps_none_alive(machine: Machine, root: str) -> None:
+def test_a_clock_that_jumps_makes_no_lease_stale_and_keeps_none_alive(machine: Machine, root: str) -> None:
     def two_minutes_older(words: list[str]) -> None:
         words[2] = str(int(words[2]) - 12_000)
 
     def touch(hours: int) -> None:
-        # As if it had died between its link and its first beat: the time is the clock's.
+        # As if the holder died between its link and its first beat: the time comes from the clock.
         clock = time.time() + hours * 3600
         os.utime(link(root), (clock, clock), follow_symlinks=False)
 
@@ -246,7 +246,7 @@ def test_a_clock_that_jumps_makes_none_stale_and_keeps_none_alive(machine: Machi
             assert holder_of(machine, root).is_stale == is_stale
 
 
-def test_one_from_before_a_reboot_is_stale_at_once(machine: Machine, root: str) -> None:
+def test_a_lease_from_before_a_reboot_is_stale_at_once(machine: Machine, root: str) -> None:
     def boot(words: list[str]) -> None:
         words[1] = OTHER_BOOT
 
@@ -262,7 +262,7 @@ def test_one_from_before_a_reboot_is_stale_at_once(machine: Machine, root: str) 
             assert holder_of(machine, root).run_id == "leased-2"
 
 
-def test_who_lives_through_a_reboot_has_it_again(root: str) -> None:
+def test_a_holder_that_survives_a_reboot_gets_the_lease_back(root: str) -> None:
     def boot(words: list[str]) -> None:
         words[1] = OTHER_BOOT
 
@@ -277,7 +277,7 @@ def test_another_run_of_the_same_name_is_another_run(machine: Machine, root: str
         assert not takes(lease(machine, root, "leased-1"))
 
 
-def test_the_same_run_has_it_again_at_once(machine: Machine, root: str) -> None:
+def test_a_resumed_run_takes_its_lease_over_at_once(machine: Machine, root: str) -> None:
     first = lease(machine, root, "leased-1", beat_every=0.3)
     take(first)
     with held(lease(machine, root, "leased-1", resumes=True)):
@@ -287,7 +287,7 @@ def test_the_same_run_has_it_again_at_once(machine: Machine, root: str) -> None:
     assert read_lease(machine, root) is None
 
 
-def test_who_was_taken_over_and_has_not_noticed_gives_nothing_back(machine: Machine, root: str) -> None:
+def test_a_holder_that_did_not_notice_the_takeover_gives_nothing_back(machine: Machine, root: str) -> None:
     take(first := lease(machine, root, "leased-1"))
     with held(lease(machine, root, "leased-1", resumes=True)):
         assert first.lost is None
@@ -295,21 +295,21 @@ def test_who_was_taken_over_and_has_not_noticed_gives_nothing_back(machine: Mach
         assert holder_of(machine, root).run_id == "leased-1"
 
 
-def test_a_waiting_one_gets_it_when_it_is_given_back(root: str) -> None:
-    first, told = lease(LocalMachine(), root, "leased-1"), list[str]()
+def test_a_waiting_run_gets_the_lease_when_it_is_given_back(root: str) -> None:
+    first, words_on_wait = lease(LocalMachine(), root, "leased-1"), list[str]()
     take(first)
     timer = threading.Timer(0.3, first.release)
     timer.start()
     second = lease(LocalMachine(), root, "leased-2")
-    second.acquire(20, lambda: False, told.append)
+    second.acquire(20, lambda: False, words_on_wait.append)
     timer.join()
     assert holder_of(LocalMachine(), root).run_id == "leased-2"
     second.release()
-    (words,) = told
+    (words,) = words_on_wait
     assert words.startswith("waiting for the VM localhost: run leased-1 (laptop pid 12) has had it for ")
 
 
-def test_waiting_ends_with_its_time_or_when_it_is_given_up(root: str) -> None:
+def test_waiting_ends_at_its_timeout_or_when_the_run_gives_up(root: str) -> None:
     with held(lease(LocalMachine(), root, "leased-1")):
         for wait, give_up in ((0.4, False), (60.0, True)):
             second = lease(LocalMachine(), root, "leased-2")
@@ -319,7 +319,7 @@ def test_waiting_ends_with_its_time_or_when_it_is_given_up(root: str) -> None:
             assert time.monotonic() - started < 2
 
 
-def test_who_was_away_too_long_notices_and_harms_nobody(root: str) -> None:
+def test_a_holder_that_was_away_too_long_notices_and_does_no_harm(root: str) -> None:
     machine = HereWithFaults()
     away = lease(machine, root, "leased-1", beat_every=0.2)
     take(away)
@@ -339,7 +339,7 @@ def test_who_was_away_too_long_notices_and_harms_nobody(root: str) -> None:
     winner.release()
 
 
-def test_an_answer_that_got_lost_is_asked_for_again(root: str) -> None:
+def test_a_lost_answer_is_requested_again(root: str) -> None:
     machine = HereWithFaults()
     machine.breaks = 2
     mine = lease(machine, root, "leased-1")
@@ -360,7 +360,7 @@ def test_release_never_raises(root: str) -> None:
     mine.release()
 
 
-def test_a_number_that_comes_too_late_is_none(root: str) -> None:
+def test_a_number_that_comes_too_late_is_ignored(root: str) -> None:
     first, second = lease(LocalMachine(), root, "leased-1"), lease(LocalMachine(), root, "leased-1", resumes=True)
     with held(first), held(second):
         Path(root, ".system/lease/1").unlink()
@@ -370,14 +370,14 @@ def test_a_number_that_comes_too_late_is_none(root: str) -> None:
         assert second.lost is None
 
 
-def test_where_it_cannot_be_written_the_machine_is_unavailable(machine: Machine, tmp_path: Path) -> None:
+def test_a_machine_where_the_lease_cannot_be_written_is_unavailable(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="Not a directory") as caught:
         take(lease(machine, str(tmp_path / "file"), "leased-1"))
     assert caught.value.reason is Reason.WORKSPACE_REFUSED
 
 
-def test_on_a_vm_of_several_that_come_over_connections_of_their_own_one_gets_it(vm: VM) -> None:
+def test_one_of_several_connections_to_a_vm_gets_the_lease(vm: VM) -> None:
     connections = [Connection(vm_spec(vm)) for _ in range(4)]
     for turn in range(5):
         leases = [lease(connection, vm.root, f"run-{turn}-{n}") for n, connection in enumerate(connections)]
@@ -390,7 +390,7 @@ def test_on_a_vm_of_several_that_come_over_connections_of_their_own_one_gets_it(
     vm.sh(f"rm -r {vm.root}/.system/lease")
 
 
-def test_a_link_that_is_cut_for_less_than_the_limit_costs_nothing(vms: Callable[..., VM]) -> None:
+def test_a_network_cut_shorter_than_the_limit_does_no_harm(vms: Callable[..., VM]) -> None:
     vm = vms(images=False)
     mine, other = Connection(vm_spec(vm)), Connection(vm_spec(vm))
     with held(lease(mine, vm.root, "leased-1", beat_every=0.3)) as ours:
@@ -406,7 +406,7 @@ def test_a_link_that_is_cut_for_less_than_the_limit_costs_nothing(vms: Callable[
     other.close()
 
 
-def test_a_full_disk_is_named_and_ends_no_lease_that_is_held(vms: Callable[..., VM]) -> None:
+def test_a_full_disk_is_reported_and_ends_no_held_lease(vms: Callable[..., VM]) -> None:
     vm = vms(images=False, home_mb=16)
     connection = Connection(vm_spec(vm))
     with held(lease(connection, vm.root, "leased-1", beat_every=0.3)) as ours:
@@ -420,79 +420,3 @@ def test_a_full_disk_is_named_and_ends_no_lease_that_is_held(vms: Callable[..., 
         take(lease(connection, vm.root, "leased-2"))
     assert caught.value.reason is Reason.NO_DISK_SPACE
     connection.close()
-
-
-class Counting(LocalMachine):
-    """A machine that counts what it is asked."""
-
-    asked = 0
-
-    def run(self, script: str, timeout: float = 60.0) -> Done:
-        self.asked += 1
-        return super().run(script, timeout)
-
-
-def test_those_of_one_process_have_it_in_their_order_and_only_the_first_asks_for_it(root: str) -> None:
-    machine = Counting()
-    first, *others = (Lease(machine, root, f"run-{n}", holder=HOLDER, in_line_for=root) for n in range(6))
-    order: list[int] = []
-
-    def run(number: int, lease: Lease) -> None:
-        lease.acquire(30, lambda: False, lambda words: None)
-        order.append(number)
-        lease.release()
-
-    with held(first), ThreadPoolExecutor(len(others)) as pool:
-        ran = []
-        for number, lease in enumerate(others):
-            ran.append(pool.submit(run, number, lease))
-            while len(first._line._waiting) <= number:
-                time.sleep(0.01)
-            time.sleep(0.1)
-        time.sleep(3)
-        # The first one of them, about once a second.
-        assert machine.asked <= 2 + 6
-        first.release()
-        began = time.monotonic()
-        for each in ran:
-            each.result()
-        assert time.monotonic() - began < 4
-    assert order == [0, 1, 2, 3, 4]
-
-
-def test_who_is_not_the_first_in_line_does_nothing_with_the_machine(root: str) -> None:
-    machine = Counting()
-    told: list[str] = []
-    first, second = (Lease(LocalMachine(), root, f"run-{n}", holder=HOLDER, in_line_for=root) for n in range(2))
-    third = Lease(machine, root, "run-2", holder=HOLDER, in_line_for=root)
-    with held(first), ThreadPoolExecutor(2) as pool:
-        before = pool.submit(second.acquire, 30, lambda: False, lambda words: None)
-        until(lambda: len(first._line._waiting) == 1)
-        waiting = pool.submit(third.acquire, 30, lambda: False, told.append)
-        until(lambda: len(first._line._waiting) == 2)
-        time.sleep(1.5)
-        assert machine.asked == 0
-        assert told == ["waiting for the VM localhost: other runs of this process come before this one"]
-        first.release()
-        before.result()
-        until(lambda: len(told) == 2)
-        assert told[1].startswith("waiting for the VM localhost: run run-1 ")
-        second.release()
-        waiting.result()
-        third.release()
-
-
-def test_whoever_waits_in_line_gives_up_in_time(root: str) -> None:
-    first, second, third = (Lease(LocalMachine(), root, f"run-{n}", holder=HOLDER, in_line_for=root) for n in range(3))
-    with held(first), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(second.acquire, 5, lambda: False, lambda words: None)
-        until(lambda: third._line._waiting)
-        began = time.monotonic()
-        with pytest.raises(VmBusy, match="run run-0"):
-            take(third, 1.5)
-        with pytest.raises(VmBusy):
-            third.acquire(60, lambda: time.monotonic() - began > 2.5, lambda words: None)
-        assert time.monotonic() - began < 5
-        first.release()
-        waiting.result()
-        second.release()

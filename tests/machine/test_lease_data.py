@@ -1,4 +1,4 @@
-"""What lies in the lease's folder, or what a VM says of it, is data: it blocks no run, and no thread dies of it."""
+"""The content of the lease's folder and a VM's answers are untrusted: they block no run, and kill no thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 BORDER = 89_999_999
 """The highest number that a lease may have."""
 SOON = 5.0
-"""Seconds in which each of these must be over; it takes a fraction of one where the folder is not full."""
+"""Seconds for each of these; without a full folder it takes a fraction of one."""
 
 
 @pytest.fixture(params=["dash", "bash", "busybox"])
@@ -43,7 +43,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 class HereWithPath(LocalMachine):
-    """This machine, with programs of a folder before all others."""
+    """This machine, with the programs of a folder first in PATH."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def put(folder: Path, number: object, words: str, mtime: float | None = 0) -> Pa
 
 
 def runs_one_after_the_other(machine: Machine, root: str, soon: float = SOON) -> None:
-    """Two runs have the machine, one at a time, each at once."""
+    """Let two runs have the machine one after the other, without a wait."""
     for run_id in ("leased-1", "leased-2"):
         began = time.monotonic()
         with held(lease(machine, root, run_id)) as mine:
@@ -91,7 +91,7 @@ def runs_one_after_the_other(machine: Machine, root: str, soon: float = SOON) ->
         assert read_lease(machine, root) is None
 
 
-def test_a_number_that_overflows_blocks_nobody(machine: Machine, root: str, folder: Path) -> None:
+def test_a_number_that_overflows_blocks_no_run(machine: Machine, root: str, folder: Path) -> None:
     put(folder, 2**63 - 1, f"x {BOOT} 1 r h")
     assert read_lease(machine, root) is None
     runs_one_after_the_other(machine, root)
@@ -102,12 +102,12 @@ def test_a_number_that_overflows_blocks_nobody(machine: Machine, root: str, fold
     "number", [2**63 - 1, 2**64, 10**15 - 1, 99_999_999, BORDER, BORDER - 1, "08", "0", "1e3", "-1"]
 )
 @pytest.mark.parametrize("words", [text(), text(boot="0" * 36), "x", text(since="1e20")])
-def test_whatever_the_number_the_next_run_has_the_machine(root: str, folder: Path, number: object, words: str) -> None:
+def test_no_number_keeps_the_next_run_from_the_machine(root: str, folder: Path, number: object, words: str) -> None:
     put(folder, number, words)
     runs_one_after_the_other(LocalMachine(), root)
 
 
-def test_numbers_at_the_border_are_removed_together(machine: Machine, root: str, folder: Path) -> None:
+def test_numbers_at_the_limit_are_removed_together(machine: Machine, root: str, folder: Path) -> None:
     for below in range(60):
         put(folder, BORDER - below, text(boot="0" * 36))
     runs_one_after_the_other(machine, root)
@@ -138,7 +138,9 @@ WRONG: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_no_lease_is_passed_over_and_goes(machine: Machine, root: str, folder: Path, what: str) -> None:
+def test_entries_that_are_not_leases_are_ignored_and_removed(
+    machine: Machine, root: str, folder: Path, what: str
+) -> None:
     with held(lease(machine, root, "leased-0")) as mine:
         WRONG[what](folder / "7")
         assert holder_of(machine, root).run_id == "leased-0"
@@ -148,13 +150,17 @@ def test_what_is_no_lease_is_passed_over_and_goes(machine: Machine, root: str, f
 
 
 @pytest.mark.parametrize("name", ["x", "-rf", "a b", "line\nend", "'", "$(id)", ".hidden", "é", "h" * 255])
-def test_a_name_is_only_a_name(machine: Machine, root: str, folder: Path, name: str) -> None:
+def test_no_name_in_the_folder_is_read_as_more_than_a_name(
+    machine: Machine, root: str, folder: Path, name: str
+) -> None:
     (folder / name).write_text("")
     runs_one_after_the_other(machine, root)
 
 
 @pytest.mark.parametrize("mtime", [-1, 1e11, 2**33])
-def test_a_time_out_of_bounds_is_no_sign_of_life(machine: Machine, root: str, folder: Path, mtime: float) -> None:
+def test_a_time_out_of_bounds_does_not_count_as_a_sign_of_life(
+    machine: Machine, root: str, folder: Path, mtime: float
+) -> None:
     put(folder, 7, text(), mtime)
     state = holder_of(machine, root)
     assert state.is_stale
@@ -169,7 +175,7 @@ def memory() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("words", [text(), "x"])
-def test_100000_entries_block_nobody(memory: str, words: str) -> None:
+def test_100000_entries_block_no_run(memory: str, words: str) -> None:
     folder = Path(memory, ".system/lease")
     with held(lease(LocalMachine(), memory, "leased-0")):
         pass
@@ -183,7 +189,7 @@ def test_100000_entries_block_nobody(memory: str, words: str) -> None:
     assert {path.name for path in folder.iterdir()} >= {"101000", "101001"}
 
 
-def test_a_full_folder_hides_no_lease_that_is_held(root: str, folder: Path) -> None:
+def test_a_full_folder_does_not_hide_a_held_lease(root: str, folder: Path) -> None:
     with held(lease(LocalMachine(), root, "leased-0")) as mine:
         for number in range(1000):
             (folder / str(1000 + number)).symlink_to("x")
@@ -192,7 +198,7 @@ def test_a_full_folder_hides_no_lease_that_is_held(root: str, folder: Path) -> N
         assert mine.lost is None
 
 
-def test_where_it_cannot_tell_in_a_full_folder_it_refuses(root: str, folder: Path, tmp_path: Path) -> None:
+def test_a_full_folder_is_refused_where_find_cannot_list_it(root: str, folder: Path, tmp_path: Path) -> None:
     machine = HereWithBusybox(tmp_path / "bin")
     with held(lease(machine, root, "leased-0")):
         for number in range(300):
@@ -241,7 +247,7 @@ def test_a_living_supervisor_keeps_the_lease_of_its_run(
     taken.release()
 
 
-def test_an_environment_proves_no_living_command(machine: Machine, root: str) -> None:
+def test_an_environment_does_not_prove_a_living_command(machine: Machine, root: str) -> None:
     take(dead := lease(machine, root, "leased-1"))
     die(dead)
     forged = subprocess.Popen(["sleep", "60"], env={**os.environ, "PCCPIPE_STEP": "leased-1-0123456789ab/build-1/"})
@@ -254,7 +260,7 @@ def test_an_environment_proves_no_living_command(machine: Machine, root: str) ->
         forged.wait()
 
 
-def test_neither_another_process_nor_another_users_is_a_supervisor(
+def test_a_foreign_process_does_not_count_as_a_supervisor(
     machine: Machine, root: str, process: subprocess.Popen[bytes]
 ) -> None:
     take(dead := lease(machine, root, "leased-1"))
@@ -276,7 +282,7 @@ def test_neither_another_process_nor_another_users_is_a_supervisor(
 
 
 class Liar(LocalMachine):
-    """A machine that answers what it likes."""
+    """A machine with any answer."""
 
     answer = ""
 
@@ -299,7 +305,7 @@ class Liar(LocalMachine):
         "h" * 10_000,
     ],
 )
-def test_a_machine_that_talks_nonsense_is_one_error_and_the_heartbeat_lives(root: str, answer: str) -> None:
+def test_nonsense_from_a_machine_is_one_error_and_the_heartbeat_continues(root: str, answer: str) -> None:
     machine = Liar()
     with held(Lease(machine, root, "leased-1", holder="h", beat_every=0.1)) as mine:
         machine.answer = answer
@@ -316,12 +322,12 @@ def test_a_machine_that_talks_nonsense_is_one_error_and_the_heartbeat_lives(root
     assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
 
 
-def test_a_holder_cannot_write_on_a_terminal(root: str) -> None:
+def test_a_holders_text_cannot_control_a_terminal(root: str) -> None:
     with held(Lease(LocalMachine(), root, "leased-1", holder="a\x1b[2Jb\x00c\u202ed")):
         assert holder_of(LocalMachine(), root).holder == "a [2Jb c d"
 
 
-def test_on_a_vm_a_link_of_its_login_user_blocks_no_run(vm: VM) -> None:
+def test_a_link_of_the_vms_login_user_blocks_no_run(vm: VM) -> None:
     connection = Connection(vm_spec(vm))
     link = f"{vm.root}/.system/lease/{2**63 - 1}"
     vm.ssh(f"mkdir -p {vm.root}/.system/lease; ln -s 'x {BOOT} 1 r h' {link}; touch -h -d @0 {link}")

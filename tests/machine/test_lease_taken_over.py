@@ -1,4 +1,4 @@
-"""A lease that was taken over: the connection of who had it ends, and a new one does nothing before it has asked."""
+"""A run takes a lease over: the connection of the old holder ends, and a new one first asks for the lease."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def holders(vms: Callable[..., VM]) -> Iterator[tuple[VM, Callable[..., Holder]]
         holder.connection.close()
 
 
-def test_the_connection_of_who_lost_the_lease_ends_and_none_comes_after_it(
+def test_the_connection_of_a_host_that_lost_the_lease_ends_for_good(
     holders: tuple[VM, Callable[..., Holder]],
 ) -> None:
     vm, make = holders
@@ -86,7 +86,7 @@ def test_the_connection_of_who_lost_the_lease_ends_and_none_comes_after_it(
     assert first.lease.lost
     with pytest.raises(Fenced):
         first.connection.dial("/run/docker.sock")
-    # The holder's own work has ended, a command that it began has not.
+    # The holder's own work has ended, but its command has not.
     until(lambda: vm.sh("cat /tmp/work").stdout == "begun\nended\n")
     assert vm.pids("sleep 77.25") == []
     assert vm.pids("sleep 88.25"), "it holds a container's deadline"
@@ -98,7 +98,7 @@ def test_the_connection_of_who_lost_the_lease_ends_and_none_comes_after_it(
         process.close()
 
 
-def test_a_connection_that_was_lost_is_followed_by_one_that_has_the_lease(
+def test_a_reconnected_host_keeps_its_lease(
     holders: tuple[VM, Callable[..., Holder]],
 ) -> None:
     vm, make = holders
@@ -110,14 +110,14 @@ def test_a_connection_that_was_lost_is_followed_by_one_that_has_the_lease(
     vm.kill_sessions()
     assert first.says("echo well") == "well"
     after = vm.sh(f"readlink {vm.root}/.system/lease/2").stdout.split()
-    assert after[:-1] == before[:-1], "it is the same lease, and had since the same moment"
+    assert after[:-1] == before[:-1], "it is the same lease, held since the same moment"
     assert after[-1] != before[-1]
     state = read_lease(first.connection, vm.root)
     assert state
     assert state.holder == HOLDER
 
 
-def test_a_process_that_stood_still_asks_before_it_goes_on(tmp_path: Path) -> None:
+def test_a_process_that_was_suspended_asks_before_it_continues(tmp_path: Path) -> None:
     root = str(tmp_path)
     lost: list[str] = []
     away = Lease(LocalMachine(), root, "leased-1", holder=HOLDER, beat_every=600, on_lost=lost.append)
@@ -136,7 +136,7 @@ def test_a_process_that_stood_still_asks_before_it_goes_on(tmp_path: Path) -> No
     winner.release()
 
 
-def test_a_lease_of_an_earlier_version_names_no_connection_and_is_taken_over(tmp_path: Path) -> None:
+def test_a_lease_of_an_earlier_version_without_a_connection_can_be_taken_over(tmp_path: Path) -> None:
     root = str(tmp_path)
     machine = HereWithFaults()
     earlier = lease(machine, root, "leased-1", beat_every=0.2)

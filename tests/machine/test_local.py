@@ -17,7 +17,7 @@ from pccpipe.machine.script import read_to_end
 from pccpipe.outcome import Reason
 
 
-def test_facts_are_this_machines() -> None:
+def test_facts_describe_this_machine() -> None:
     facts = LocalMachine().facts
     assert (facts.uid, facts.gid, facts.home) == (os.getuid(), os.getgid(), os.environ["HOME"])
     assert facts.system == os.uname().sysname
@@ -29,19 +29,19 @@ def test_a_script_runs_to_its_end_with_an_empty_stdin() -> None:
     assert LocalMachine().run("kill -TERM $$").code == 143
 
 
-def test_a_script_that_takes_too_long_is_given_up() -> None:
+def test_a_script_that_takes_too_long_raises_timeout_error() -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         LocalMachine().run("sleep 3", timeout=0.2)
     assert time.monotonic() - started < 1
 
 
-def test_a_script_that_says_more_than_anybody_could_want_is_not_heard_any_further() -> None:
+def test_a_script_with_too_much_output_is_nonsense() -> None:
     with pytest.raises(Nonsense, match="exceeds the limit of 8 MiB"):
         LocalMachine().run("yes", timeout=30)
 
 
-def test_a_program_is_given_input_while_it_gives_output() -> None:
+def test_a_program_takes_input_while_it_prints_output() -> None:
     process = LocalMachine().popen("cat; echo done >&2; exit 4")
     data = os.urandom(3_000_000)
 
@@ -57,7 +57,7 @@ def test_a_program_is_given_input_while_it_gives_output() -> None:
     process.close()
 
 
-def test_a_program_that_takes_no_input_and_one_that_says_nothing_run_into_the_timeout() -> None:
+def test_a_program_that_neither_reads_nor_writes_runs_into_the_timeout() -> None:
     process = LocalMachine().popen("sleep 5")
     process.settimeout(0.2)
     with pytest.raises(TimeoutError):
@@ -76,7 +76,7 @@ def test_withheld_variables_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -
     assert LocalMachine(frozenset({"HIDDEN"})).run('echo "$HIDDEN$SHOWN"').stdout == b"2\n"
 
 
-def test_a_programs_session_is_its_own() -> None:
+def test_a_program_has_a_session_of_its_own() -> None:
     assert int(LocalMachine().run("ps -o sid= -p $$ || cut -d' ' -f6 /proc/$$/stat").stdout) != os.getsid(0)
 
 
@@ -100,7 +100,7 @@ def test_dialling_reaches_a_socket(tmp_path: Path) -> None:
         other.close()
 
 
-def test_what_keeps_a_socket_from_being_dialled_is_told_apart(tmp_path: Path) -> None:
+def test_each_failure_to_dial_a_socket_has_its_reason(tmp_path: Path) -> None:
     dead = tmp_path / "dead"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(dead))
@@ -122,7 +122,7 @@ def test_no_descriptor_is_left_open() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
-def test_of_a_start_that_failed_one_line_is_told(mocker: MockerFixture) -> None:
+def test_a_failed_start_is_reported_in_one_line(mocker: MockerFixture) -> None:
     said = "\n\nOriginal exception:\n\nTraceback (most recent call last):\n  File ...\nOSError: no descriptors"
     command = mocker.patch("sh.Command")
     command.return_value.side_effect = sh.ForkException(said)
@@ -138,7 +138,7 @@ def test_of_a_start_that_failed_one_line_is_told(mocker: MockerFixture) -> None:
         ("no-such-sh", "no-such-sh is not in PATH on this machine"),
     ],
 )
-def test_a_program_that_cannot_be_begun_is_named_for_what_it_is(program: str, words: str) -> None:
+def test_the_error_names_a_program_that_cannot_start(program: str, words: str) -> None:
     with pytest.raises(Unavailable) as caught:
         spawn(program, [], {}, 0, 1, 2)
     assert (caught.value.reason, caught.value.words) == (Reason.SHELL_MISSING, words)

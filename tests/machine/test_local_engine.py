@@ -1,4 +1,4 @@
-"""The engine of this machine: by what names it, or at the places where programs have its socket."""
+"""Finding the engine of this machine: by a setting that names it, or at the socket paths of programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pccpipe.spec.model import Project
 
 
 class Home:
-    """A user's home, in which sockets and Docker's settings can be put."""
+    """A user's home for sockets and settings of Docker."""
 
     def __init__(self, path: Path, open_: ExitStack) -> None:
         self.path = path
@@ -83,10 +83,10 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         "tmp/podman/podman-machine-default-api.sock",
     ],
 )
-def test_an_engine_is_found_at_its_place_and_the_default_one_before_it(home: Home, place: str) -> None:
+def test_an_engine_is_found_at_its_path_after_the_default_one(home: Home, place: str) -> None:
     path = home.listen(place)
     assert home.found() == path
-    # As Docker Desktop leaves it when it ends.
+    # Docker Desktop leaves it so at its end.
     (home.path / "default.sock").symlink_to(home.path / "gone")
     assert home.found() == path
     (home.path / "default.sock").unlink()
@@ -94,7 +94,7 @@ def test_an_engine_is_found_at_its_place_and_the_default_one_before_it(home: Hom
     assert home.found() == default
 
 
-def test_docker_host_goes_before_a_context_and_that_before_every_place(home: Home) -> None:
+def test_docker_host_precedes_a_context_and_a_context_precedes_every_path(home: Home) -> None:
     home.listen("default.sock")
     home.config('{"currentContext": "colima"}')
     home.context("colima", f"unix://{home.path}/colima.sock")
@@ -110,7 +110,7 @@ def test_docker_host_goes_before_a_context_and_that_before_every_place(home: Hom
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"currentContext": 7}', '{"auths": {}}', "[" * 100_000])
-def test_settings_of_docker_without_a_context_say_nothing(home: Home, text: str) -> None:
+def test_settings_of_docker_without_a_context_are_ignored(home: Home, text: str) -> None:
     home.config(text)
     assert home.found() == f"{home.path}/default.sock"
 
@@ -125,9 +125,7 @@ def test_settings_of_docker_without_a_context_say_nothing(home: Home, text: str)
         ("/var/run/docker.sock", "by TCP"),
     ],
 )
-def test_an_address_elsewhere_is_refused_with_what_to_do_however_it_is_set(
-    home: Home, address: str, words: str
-) -> None:
+def test_an_address_on_another_machine_is_refused_with_a_fix(home: Home, address: str, words: str) -> None:
     home.listen("default.sock")
     home.context("far", address)
     for environ, by in (({"DOCKER_HOST": address}, "DOCKER_HOST is"), ({"DOCKER_CONTEXT": "far"}, "the context far")):
@@ -135,12 +133,12 @@ def test_an_address_elsewhere_is_refused_with_what_to_do_however_it_is_set(
             home.found(**environ)
         assert "DOCKER_HOST=unix://PATH" in raised.value.hint
         assert "secret" not in str(raised.value)
-        # A command here may use it all the same.
+        # A command on this machine may still use it.
         assert is_engine_at_hand(environ, home.path)
 
 
 @pytest.mark.parametrize("host", [None, "", 7])
-def test_a_context_without_an_address_is_no_other_engine(home: Home, host: object) -> None:
+def test_a_context_without_an_address_is_an_error(home: Home, host: object) -> None:
     home.listen("default.sock")
     home.context("broken", host)
     for name in ("broken", "gone", "../../x"):
@@ -148,7 +146,7 @@ def test_a_context_without_an_address_is_no_other_engine(home: Home, host: objec
             home.found(DOCKER_CONTEXT=name)
 
 
-def test_without_an_engine_the_message_says_where_it_was_looked_for(home: Home) -> None:
+def test_without_an_engine_the_message_says_where_pccpipe_searched(home: Home) -> None:
     with pytest.raises(Unavailable) as raised:
         DockerEngine(LocalMachine()).open()
     assert raised.value.reason is Reason.ENGINE_MISSING
@@ -157,19 +155,19 @@ def test_without_an_engine_the_message_says_where_it_was_looked_for(home: Home) 
     assert "DOCKER_HOST=unix://PATH" in raised.value.hint
 
 
-def test_an_engine_that_is_named_and_away_says_what_names_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_unavailable_engine_names_the_setting(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(Unavailable, match=r"connect to /nowhere/docker\.sock.* \(DOCKER_HOST names it\)"):
         DockerEngine(LocalMachine()).open()
 
 
-def test_a_local_command_has_an_engine_at_hand_wherever_its_socket_is(home: Home) -> None:
+def test_a_local_command_can_use_an_engine_at_any_known_path(home: Home) -> None:
     assert not LocalMachine().facts.has_engine
     home.listen(".orbstack/run/docker.sock")
     assert LocalMachine().facts.has_engine
 
 
-def test_a_folder_that_this_user_may_not_look_into_is_passed_over(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_this_user_may_not_read_is_skipped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after `sudo -u other`, which keeps XDG_RUNTIME_DIR."""
     real, path = os.stat, home.listen(".rd/docker.sock")
 
@@ -182,7 +180,7 @@ def test_a_folder_that_this_user_may_not_look_into_is_passed_over(home: Home, mo
     assert home.found() == path
 
 
-def test_the_doctor_says_what_is_wrong_with_the_setting(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_an_invalid_setting(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
     project = Project("p", IsolationMode.CONTAINER)
     found = engine.installed(CheckContext(CheckupOptions(project, home.path / "runs", "http://127.0.0.1:9/v1", "")))

@@ -153,7 +153,7 @@ def test_a_socket_that_is_dialled_while_the_connection_ends_is_one_of_the_next_c
     connection.close()
 
 
-def test_what_keeps_a_socket_from_being_dialled_is_told_apart(fresh_vm: VM) -> None:
+def test_each_failure_to_dial_a_socket_has_its_reason(fresh_vm: VM) -> None:
     connection = Connection(vm_spec(fresh_vm))
 
     def reason(path: str) -> tuple[Reason, str]:

@@ -13,7 +13,7 @@ RUN_ID = "run-1"
 
 
 def made(folder: Path) -> Stand:
-    """This machine with its supervisor; its run has its files in `folder/state`."""
+    """Make this machine with its supervisor; the files of its run are in `folder/state`."""
 
     def make() -> LocalTarget:
         return LocalTarget(RUN_ID, folder / "state", lambda: folder, kill_after=1.0)
@@ -33,7 +33,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 
 def supervisors(stand: Stand) -> list[int]:
-    """The processes of the run that are no command's."""
+    """Return the processes of the run that are not a command's."""
     tag = stand.shell(f"grep -lFa 'PCCPIPE_STEP={RUN_ID}-' /proc/[0-9]*/environ 2>/dev/null || true").split()
     found = []
     for path in tag:

@@ -1,4 +1,4 @@
-"""pccpipe or its supervisor is killed at any moment: a command runs once, and its end is known, or said not to be."""
+"""Kills pccpipe or its supervisor at any moment: a command runs once, and its end is known, or reported as lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_to_the_loss(running: Running) -> bytes:
     return bytes(said)
 
 
-def test_a_killed_supervisor_makes_its_command_lost_and_the_next_one_has_another(stand: Stand) -> None:
+def test_a_killed_supervisor_loses_its_command_and_the_next_command_gets_another(stand: Stand) -> None:
     running = stand.start(f"echo one; echo >>begun; sleep 0.3; echo two; sleep {stand.nap}")
     read_until(running, b"two\n")
     (pid,) = supervisors(stand)
@@ -49,38 +49,38 @@ def test_a_killed_supervisor_makes_its_command_lost_and_the_next_one_has_another
     assert len(supervisors(stand)) == 1
 
 
-def test_what_a_lost_command_wrote_is_read_to_the_last_byte(stand: Stand) -> None:
+def test_the_output_of_a_lost_command_is_read_to_the_last_byte(stand: Stand) -> None:
     running = stand.start("echo first; seq 100000; echo last >&2; echo done >done; sleep 30")
     until((Path(stand.workspace) / "done").exists)
     time.sleep(0.3)
     (pid,) = supervisors(stand)
     os.kill(pid, signal.SIGKILL)
     said = read_to_the_loss(running)
-    # Of two streams, which come in turn.
+    # The two streams take turns.
     assert said.count(b"last\n") == 1
     assert said.replace(b"last\n", b"") == b"first\n" + b"".join(b"%d\n" % number for number in range(1, 100001))
     running.discard()
 
 
-def test_an_end_that_was_written_down_is_no_loss(stand: Stand) -> None:
+def test_a_recorded_end_is_not_lost(stand: Stand) -> None:
     running = stand.start("echo one; exit 5")
     until(lambda: len((Path(stand.state) / "commands" / "step-1.sup").read_text().splitlines()) == 2)
     (pid,) = supervisors(stand)
     os.kill(pid, signal.SIGKILL)
-    anew = stand.again()
-    attached = anew.attach(running.token)
+    resumed = stand.again()
+    attached = resumed.attach(running.token)
     assert read_all(running) == read_all(attached) == (b"one\n", b"", Exit(5))
     running.discard()
 
 
-def test_a_command_of_a_killed_supervisor_is_lost_to_another_process_too(stand: Stand) -> None:
+def test_a_command_of_a_killed_supervisor_is_lost_for_a_resuming_process_too(stand: Stand) -> None:
     command = stand.command("echo >>begun; echo one; sleep 30")
     running = stand.target.start(command)
     read_until(running, b"one\n")
     (pid,) = supervisors(stand)
     os.kill(pid, signal.SIGKILL)
-    anew = stand.again()
-    found = anew.find(command)
+    resumed = stand.again()
+    found = resumed.find(command)
     assert found is not None
     assert read_to_the_loss(found) == b"one\n"
     found.discard()
@@ -88,7 +88,7 @@ def test_a_command_of_a_killed_supervisor_is_lost_to_another_process_too(stand: 
     assert (Path(stand.workspace) / "begun").read_text() == "\n"
 
 
-def test_a_supervisor_that_dies_with_the_order_unread_leaves_it_to_the_next(
+def test_the_next_supervisor_runs_a_command_that_the_last_one_did_not_read(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand.run("true")
@@ -114,7 +114,7 @@ def test_a_supervisor_that_does_not_answer_begins_nothing_later(stand: Stand, mo
 
 
 @pytest.mark.parametrize("kills", [False, True])
-def test_a_command_whose_beginning_nobody_hears_of_runs_once(
+def test_a_command_whose_start_is_never_confirmed_runs_once(
     stand: Stand, monkeypatch: pytest.MonkeyPatch, kills: bool
 ) -> None:
     asked = Line.ask
@@ -154,14 +154,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed(stand: Stand, script: str) -> str:
-    """A pccpipe that was killed once its command had said `one`; the command's token, as JSON."""
+    """Kill a pccpipe once its command has printed `one`; return the command's token, as JSON."""
     program = KILLED.format(folder=stand.workspace, script=script)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     return done.stdout
 
 
-def test_a_supervisor_that_nobody_follows_ends_with_its_last_command(tmp_path: Path) -> None:
+def test_a_supervisor_without_followers_ends_with_its_last_command(tmp_path: Path) -> None:
     stand = made(tmp_path)
     token = json.loads(killed(stand, "echo one; sleep 2; echo two; exit 8"))
     assert len(supervisors(stand)) == 1
@@ -174,37 +174,37 @@ def test_a_supervisor_that_nobody_follows_ends_with_its_last_command(tmp_path: P
     assert not Path(stand.state).exists()
 
 
-def test_what_a_killed_pccpipe_asked_for_begins_no_more_once_another_goes_on(stand: Stand) -> None:
+def test_commands_of_a_killed_pccpipe_do_not_begin_after_another_process_resumed(stand: Stand) -> None:
     stand.run("true")
-    anew = stand.again()
-    anew.open()
-    assert anew.find(stand.command("true")) is None
+    resumed = stand.again()
+    resumed.open()
+    assert resumed.find(stand.command("true")) is None
     with pytest.raises(Unavailable, match="another process resumed the run"):
         stand.run("echo >>begun")
-    # `find` after `find`: the run's own steps go on.
-    assert anew.find(stand.command("true")) is None
-    running = anew.start(stand.command("test ! -e begun"))
+    # `find` after `find`: the run's own steps continue.
+    assert resumed.find(stand.command("true")) is None
+    running = resumed.start(stand.command("test ! -e begun"))
     assert read_all(running)[2] == Exit(0)
     running.discard()
-    anew.close()
+    resumed.close()
 
 
-def test_what_was_laid_out_for_a_command_that_never_began_is_in_nobodys_way(stand: Stand) -> None:
+def test_files_of_a_command_that_never_began_are_replaced(stand: Stand) -> None:
     for kind in ("in", "out"):
         folder = Path(stand.state, "commands", f"step-1.{kind}")
         folder.mkdir()
         (folder / "old").touch()
     Path(stand.state, "commands", "step-1.sh").write_text("old" * 1000)
-    anew = stand.again()
+    resumed = stand.again()
     command = stand.command('ls "$PCC_IN" "$PCC_OUT" | grep -v :', files={"new": b""}, wants_out=True)
-    assert anew.find(command) is None
-    running = anew.start(command)
+    assert resumed.find(command) is None
+    running = resumed.start(command)
     assert read_all(running)[0].split() == [b"new"]
     running.discard()
-    anew.leave()
+    resumed.leave()
 
 
-def test_two_that_resume_at_once_follow_one_command(stand: Stand) -> None:
+def test_two_processes_that_resume_at_once_follow_one_command(stand: Stand) -> None:
     token = json.loads(killed(stand, "echo one; echo >>begun; sleep 1; echo two; exit 8"))
     results = []
 
@@ -222,24 +222,24 @@ def test_two_that_resume_at_once_follow_one_command(stand: Stand) -> None:
     assert (Path(stand.workspace) / "begun").read_text() == "\n"
 
 
-def test_a_killed_commands_file_names_its_group(stand: Stand) -> None:
+def test_the_claim_of_a_command_names_its_process_group(stand: Stand) -> None:
     running = stand.start(f"env -i sleep {stand.nap}; true")
     until(lambda: stand.naps() == 1)
     (pid,) = supervisors(stand)
     os.kill(pid, signal.SIGKILL)
     read_to_the_loss(running)
-    # The shell is found by its environment, and its child by their group.
+    # The environment leads to the shell, and the process group to its child.
     running.discard()
     until(lambda: not stand.naps())
 
 
-def test_a_local_target_is_left_with_its_command_and_taken_up_again(stand: Stand, tmp_path: Path) -> None:
+def test_a_local_target_can_be_left_and_resumed_with_its_command(stand: Stand, tmp_path: Path) -> None:
     running = stand.target.start(Command("a-1", "a", 1, "echo one; sleep 1; echo two"))
     read_until(running, b"one\n")
     running.let_go()
     stand.target.leave()
-    anew = LocalTarget("run-1", tmp_path / "state", lambda: tmp_path)
-    attached = anew.attach(running.token)
+    resumed = LocalTarget("run-1", tmp_path / "state", lambda: tmp_path)
+    attached = resumed.attach(running.token)
     assert read_all(attached)[0] == b"one\ntwo\n"
     attached.discard()
-    anew.close()
+    resumed.close()

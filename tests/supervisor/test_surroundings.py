@@ -1,4 +1,4 @@
-"""What surrounds a supervisor: signals, limits, long paths, a full disk, no /proc, strangers at its socket."""
+"""Tests the supervisor in difficult surroundings: signals, limits, long paths, a full disk, no /proc, nonsense."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(number, script, **fields):
 
 
 def in_another(code: str, folder: Path, mac: FakeMac | None = None) -> str:
-    """What a process of its own prints, which runs commands with `run`."""
+    """Return the output of another process that runs commands with `run`."""
     argv = [sys.executable, "-c", PROGRAM + code + "\nassert target.close() == ()\n", str(folder)]
     argv, env = (mac.argv(argv), mac.env) if mac else (argv, {})
     env = {**os.environ, **env, "PYTHONPATH": f"{env.get('PYTHONPATH', '')}:{ROOT}"}
@@ -58,7 +58,7 @@ def in_another(code: str, folder: Path, mac: FakeMac | None = None) -> str:
     return done.stdout
 
 
-def test_a_command_ignores_and_blocks_no_signal_that_pccpipe_does(tmp_path: Path) -> None:
+def test_a_command_does_not_inherit_ignored_or_blocked_signals(tmp_path: Path) -> None:
     code = """
 import signal
 numbers = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1]
@@ -73,7 +73,7 @@ print(*run(1, "grep -E 'Sig(Ign|Blk)' /proc/self/status; kill -HUP $$"))
     assert "signal='HUP'" in said
 
 
-def test_a_command_has_the_callers_limits_and_umask_and_no_descriptor_of_anybody(tmp_path: Path) -> None:
+def test_a_command_inherits_limits_and_umask_but_no_descriptor(tmp_path: Path) -> None:
     code = """
 import os, resource
 os.umask(0o027)
@@ -82,11 +82,11 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 leak = os.open("/", os.O_RDONLY); os.set_inheritable(leak, True)
 print(run(1, "umask; ulimit -n; ulimit -Hn; ls /proc/self/fd | wc -l; readlink /proc/self/fd/0; pwd")[0])
 """
-    # `ls` has one more, of the folder that it lists.
+    # `ls` has one more descriptor, for the folder that it lists.
     assert in_another(code, tmp_path).split() == ["0027", "77", "99", "4", "/dev/null", str(tmp_path)]
 
 
-def test_a_path_longer_than_a_sockets_address_is_none_too_long(tmp_path: Path) -> None:
+def test_a_path_may_be_longer_than_a_sockets_address(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100) / ("y" * 100)
     folder.mkdir(parents=True)
     stand = made(folder)
@@ -117,7 +117,7 @@ def test_two_hundred_commands_leave_no_descriptor_and_one_supervisor(stand: Stan
     assert list(Path(stand.state, "commands").iterdir()) == []
 
 
-def test_a_hundred_that_sleep_at_once_take_little_longer_than_one(stand: Stand) -> None:
+def test_a_hundred_sleeping_commands_take_little_longer_than_one(stand: Stand) -> None:
     began = time.monotonic()
     with ThreadPoolExecutor(100) as pool:
         results = list(pool.map(lambda number: stand.run(f"sleep 0.5; echo {number}"), range(100)))
@@ -129,7 +129,7 @@ def test_a_hundred_that_sleep_at_once_take_little_longer_than_one(stand: Stand) 
 @pytest.mark.parametrize(
     "said", [b"\n", b"x", b"9999999999 1\nab", b"3\nenx", b"5\nbegin", wire.pack(b"begin", *[b""] * 9), b"1 " * 10**6]
 )
-def test_nonsense_at_its_socket_ends_that_connection_alone(stand: Stand, said: bytes) -> None:
+def test_nonsense_at_the_socket_ends_only_that_connection(stand: Stand, said: bytes) -> None:
     running = stand.start("echo one; sleep 1; echo two")
     read_until(running, b"one\n")
     with socket.socket(socket.AF_UNIX) as stranger:
@@ -149,7 +149,7 @@ def test_nonsense_at_its_socket_ends_that_connection_alone(stand: Stand, said: b
 
 
 @pytest.mark.parametrize("said", ["x", "7 y\n", "256 -\n", "-1 -\n", "7\n", " \n", "1e3 -\n"])
-def test_a_word_on_the_end_without_sense_loses_the_command(stand: Stand, said: str) -> None:
+def test_a_command_with_a_senseless_end_is_lost(stand: Stand, said: str) -> None:
     running = stand.start("sleep 30")
     (pid,) = supervisors(stand)
     os.kill(pid, signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_a_command_on_a_full_disk_waits_for_room_and_loses_nothing(tmp_path: Pat
     stand.target.close()
 
 
-def test_a_command_that_is_stopped_on_a_full_disk_ends_and_says_what_is_missing(small: SmallDisk) -> None:
+def test_a_command_stopped_on_a_full_disk_ends_and_reports_lost_output(small: SmallDisk) -> None:
     stand = made(small.folder)
     running = stand.start("echo begun; while :; do seq 10000; done")
     read_until(running, b"begun\n")
@@ -216,7 +216,7 @@ def test_without_room_for_its_files_a_command_does_not_begin(small: SmallDisk) -
     stand.target.close()
 
 
-def test_without_proc_all_but_escapes_works(tmp_path: Path, mac: FakeMac) -> None:
+def test_without_proc_everything_works_but_finding_escaped_processes(tmp_path: Path, mac: FakeMac) -> None:
     code = """
 print(run(1, "echo out; echo err >&2; exit 3"))
 print(run(2, "sleep 30", limit=0.3))
@@ -243,7 +243,7 @@ running.discard()
     assert subprocess.run(["pgrep", "-fx", "sleep 44.25"], check=False, capture_output=True).stdout == b""
 
 
-def test_what_no_program_can_be_given_is_refused(stand: Stand) -> None:
+def test_values_that_no_program_can_take_are_refused(stand: Stand) -> None:
     for command in (
         Command("a", "a", 1, "echo \0"),
         Command("a", "a", 1, "true", env={"A-B": "1"}),
@@ -257,7 +257,7 @@ def test_what_no_program_can_be_given_is_refused(stand: Stand) -> None:
     assert b"Argument list too long" in err
 
 
-def test_a_user_who_may_have_no_further_process_gets_no_command(stand: Stand) -> None:
+def test_no_command_begins_for_a_user_at_the_process_limit(stand: Stand) -> None:
     stand.run("true")
     (pid,) = supervisors(stand)
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -270,7 +270,7 @@ def test_a_user_who_may_have_no_further_process_gets_no_command(stand: Stand) ->
     assert stand.run("echo again")[0] == b"again\n"
 
 
-def test_a_flood_that_nobody_reads_takes_no_memory(stand: Stand) -> None:
+def test_a_flood_without_a_reader_takes_no_memory(stand: Stand) -> None:
     running = stand.start(f"head -c {200 * MIB} /dev/zero; echo end >&2; sleep {stand.nap}")
     (pid,) = supervisors(stand)
     spool = Path(stand.state, "commands", "step-1.stdout")
@@ -282,7 +282,7 @@ def test_a_flood_that_nobody_reads_takes_no_memory(stand: Stand) -> None:
     running.discard()
 
 
-def test_a_flood_on_one_stream_does_not_keep_back_the_other(stand: Stand) -> None:
+def test_a_flood_on_one_stream_does_not_hold_back_the_other(stand: Stand) -> None:
     running = stand.start(f"head -c {50 * MIB} /dev/zero; echo said >&2; sleep {stand.nap}")
     until(lambda: Path(stand.state, "commands", "step-1.stderr").stat().st_size == 5)
     seen = 0
@@ -294,7 +294,7 @@ def test_a_flood_on_one_stream_does_not_keep_back_the_other(stand: Stand) -> Non
     running.discard()
 
 
-def test_without_proc_a_run_that_is_taken_over_ends_what_goes_on(tmp_path: Path, mac: FakeMac) -> None:
+def test_without_proc_a_resumed_run_ends_its_running_commands(tmp_path: Path, mac: FakeMac) -> None:
     code = """
 target.open()
 running = target.start(Command("a-1", "a", 1, "echo one; sleep 44.75"))
@@ -309,7 +309,7 @@ target.take_over()
 
 
 @pytest.mark.parametrize("name", [b"caf\xc3\xa9", b"bad\xff\xfe", b"new\nline", b"-x y'\"$"])
-def test_a_run_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: bytes) -> None:
+def test_a_run_may_be_in_a_folder_of_any_name(tmp_path: Path, name: bytes) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     folder.mkdir()
     stand = made(folder)
@@ -320,11 +320,11 @@ def test_a_run_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: bytes) -> N
     assert stand.target.close() == ()
 
 
-def test_a_limit_of_years_is_one(stand: Stand) -> None:
+def test_a_limit_of_years_is_accepted(stand: Stand) -> None:
     assert stand.run("sleep 0.2; echo x", limit=1e10)[0] == b"x\n"
 
 
-def test_a_file_of_the_workspace_is_no_shell(stand: Stand) -> None:
+def test_a_file_of_the_workspace_is_not_taken_for_a_shell(stand: Stand) -> None:
     shell = Path(stand.workspace, "no-such-shell")
     shell.write_text("#!/bin/sh\necho planted\n")
     shell.chmod(0o755)
@@ -334,7 +334,9 @@ def test_a_file_of_the_workspace_is_no_shell(stand: Stand) -> None:
     assert stand.run("true", shell="./no-such-shell") == (b"planted\n", b"", Exit(0))
 
 
-def test_a_command_that_has_begun_is_never_said_not_to_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_has_begun_is_never_reported_as_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "commands").mkdir()
     (tmp_path / "holder").write_bytes(b"me")
     monkeypatch.chdir(tmp_path)
@@ -350,7 +352,7 @@ def test_a_command_that_has_begun_is_never_said_not_to_have(tmp_path: Path, monk
     os.close(home)
 
 
-def test_python_that_can_be_no_supervisor_says_why(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_cannot_start_a_supervisor_says_why(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     stand.target.close()
     broken = made(Path(stand.workspace))
     monkeypatch.setattr(lines, "_PROGRAM", "import sys; sys.exit('no such luck')")
@@ -362,7 +364,7 @@ def test_python_that_can_be_no_supervisor_says_why(stand: Stand, monkeypatch: py
     broken.target.close()
 
 
-def test_the_end_of_a_flood_comes_also_when_it_ends_between_two_looks(
+def test_the_end_of_a_flood_arrives_even_if_it_ends_between_two_checks(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pccpipe.supervisor.running.LOOK_EVERY", 60.0)
@@ -375,7 +377,7 @@ def test_the_end_of_a_flood_comes_also_when_it_ends_between_two_looks(
     assert running.read(0) is None
     Path(stand.workspace, "more").touch()
     while running.read(1):
-        pass  # until it reads no further before the next look
+        pass  # until it reads no further before the next check
     Path(stand.workspace, "go").touch()
     until(lambda: Path(stand.state, "commands", "step-1.sup").read_text().endswith("0 -\n"))
     stdout, _, exit_ = read_all(running)
