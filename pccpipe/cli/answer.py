@@ -16,10 +16,10 @@ from pccpipe.cli.options import project_of_run_option, read_values, record_of, r
 @project_of_run_option
 @runs_dir_option
 def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Path) -> None:
-    """Give a run that waits for a person what it asked for.
+    """Answer the questions of a run that waits for a person.
 
-    Without KEY=VALUE: says what that is. The agent finds the answers in its next prompt, once the run is resumed. They
-    are kept in the run's record, so a secret does not belong there.
+    Without KEY=VALUE, show the questions. The agent finds the answers in its next prompt, once the run is resumed. The
+    run's record keeps the answers: do not answer with a secret.
     """
     from pccpipe.api import answer as answer_run
     from pccpipe.api import load_project
@@ -35,4 +35,4 @@ def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Pa
     elif state.status == WAITING:
         tell([answered(state, record)])
     else:
-        tell([f"the run {run_id} asks for nothing: it is {state.status}"])
+        tell([f"run {run_id} has no question: it is {state.status}"])

@@ -1,4 +1,4 @@
-"""The list of commands: each a module that defines `command`, and loads what is heavy when it is called."""
+"""The list of commands. Each command is a module, which imports heavy modules only when it is called."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from pccpipe.version import __version__
 SHORT_HELP = """\
 pccpipe runs AI coding agents as YAML pipelines: on a VM, in containers on it, or here.
 
-  pccpipe plan PIPELINE    what would run where; connects to nothing
+  pccpipe plan PIPELINE    show what would run where; connects to nothing
   pccpipe run PIPELINE     run it
 
 All commands: pccpipe --help"""
 
 
 class InOrder(click.Group):
-    """Lists its commands in the order in which they were added: the most used first."""
+    """List the commands in the order in which they were added: the most used first."""
 
     def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
         return list(self.commands)

@@ -1,4 +1,4 @@
-"""`pccpipe cancel`: ends a run that another process runs, or that nobody runs any more."""
+"""`pccpipe cancel`: ends a run, through the process that runs it or from here if that is gone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import click
 
 from pccpipe.cli.options import Format, project_of_run_option, record_of, runs_dir_option, tell
 from pccpipe.cli.process import take_secrets
-from pccpipe.cli.run import make_view
+from pccpipe.cli.run_view import run_view
 
-LOOK_EVERY = 0.2
-NO_ANSWER = 10.0
-"""Seconds after which a run that no process here has gets a word on how to go on without its own."""
+POLL_EVERY = 0.2
+HINT_AFTER = 10.0
+"""Seconds without a process on this machine, after which `cancel` says how to continue without it."""
 
 
 @click.command()
@@ -23,27 +23,26 @@ NO_ANSWER = 10.0
 @runs_dir_option
 @click.option("--no-wait", is_flag=True, help="Do not wait until the run has ended.")
 def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) -> None:
-    """End a run: what runs is told to end, and its always: steps still run.
+    """Cancel a run: end its running commands, then run its steps under always:.
 
-    Asked once more, the run is less patient with what does not end. A run whose process is gone is ended from here.
-    Exit status: 0 when the run has ended.
+    A second cancel shortens the time that commands have to end. If the run's process is gone, this command resumes the
+    run and cancels it. Exit status: 0 when the run has ended.
     """
     from pccpipe.api import ask_to_cancel
 
     record = record_of(runs_dir, run_id)
     if not ask_to_cancel(run_id, runs_dir=runs_dir):
-        tell([f"the process of the run {run_id} is gone: it is ended from here"])
-        _end_from_here(run_id, record, project, runs_dir)
+        tell([f"run {run_id}: its process is gone, so this command cancels it"])
+        _cancel_from_here(run_id, record, project, runs_dir)
         return
     if no_wait:
-        tell([f"the run {run_id} is told to end"])
+        tell([f"run {run_id}: cancel requested"])
         return
-    tell([f"the run {run_id} is told to end; waiting for it"])
-    status = _wait(record)
-    tell([f"run {run_id} {status}"])
+    tell([f"run {run_id}: cancel requested; waiting for its end"])
+    tell([f"run {run_id} {_wait(record)}"])
 
 
-def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
+def _cancel_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
     from pccpipe.api import load_project, resume
     from pccpipe.cancel import Cancel
     from pccpipe.record.cancel_requests import whoami
@@ -52,7 +51,7 @@ def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Pa
 
     handle = Cancel()
     handle.request("cancel", whoami())
-    view = make_view(Format.PLAIN, record, read_events(record))
+    view = run_view(Format.PLAIN, record, read_events(record))
     try:
         of_project = load_project(project) if project else None
         environ = take_secrets(pipeline_to_resume(record))
@@ -62,20 +61,23 @@ def _end_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Pa
 
 
 def _wait(record: Path) -> str:
-    """The run's status when it has ended, or its process is gone. Each step under `always:` has a limit of its own."""
+    """Wait until the run has ended or its process is gone; returns the run's status.
+
+    This ends: each step under `always:` has a limit of its own.
+    """
     from pccpipe.record.lock import is_abandoned, last_holder
     from pccpipe.record.state import load_state
 
-    hint_at = time.monotonic() + NO_ANSWER
+    hint_at = time.monotonic() + HINT_AFTER
     while True:
         gone = is_abandoned(record)
         if time.monotonic() > hint_at and (holder := last_holder(record)):
             hint_at = math.inf
-            words = f"no process of this machine runs it; the last one was process {holder.pid} of {holder.host}"
-            tell([f"{words}. If that is gone, go on from here, then cancel: pccpipe resume {record.name}"])
+            words = f"no process on this machine runs it; the last one was process {holder.pid} on {holder.host}"
+            tell([f"{words}. If that is gone: pccpipe resume {record.name}, then cancel again"])
         state = load_state(record)
         if state.ended_at is not None:
             return state.status
         if gone:
-            return "is interrupted: its process was killed; pccpipe cancel once more ends it from here"
-        time.sleep(LOOK_EVERY)
+            return f"interrupted: its process was killed. Cancel it from here: pccpipe cancel {record.name}"
+        time.sleep(POLL_EVERY)

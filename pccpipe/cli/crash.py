@@ -1,4 +1,4 @@
-"""Where the traceback of an error of pccpipe's own goes: into the run's folder, else into a temporary file."""
+"""Keeps the traceback of pccpipe's own error, in the run's folder or else in a temporary file."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ _folder: Path | None = None
 
 
 def keep_tracebacks_in(folder: Path) -> None:
-    """From now on, this is the folder of the run that an error belongs to."""
+    """Set the folder of the run to which errors belong from now on."""
     global _folder
     _folder = folder
 
 
 def keep_traceback() -> Path | None:
-    """Write the traceback of the error at hand to a file that only its owner may read; gives its path, None if there is
-    no room for it.
+    """Write the current error's traceback to a file that only its owner may read.
+
+    Returns the file's path, None if no disk has room.
     """
     # Imported here: every command would pay for it.
     import tempfile
     import traceback
 
     for folder in (_folder if _folder is not None and _folder.is_dir() else None, None):
-        # The disk that has one may be full, which may be the error itself.
+        # The disk may be full, which may be the error itself.
         with contextlib.suppress(OSError):
             fd, name = tempfile.mkstemp(prefix="pccpipe-traceback-", suffix=".txt", dir=folder)
             with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -1,4 +1,4 @@
-"""`pccpipe doctor`: what is wrong with the VM, or with this machine, and the command that mends it."""
+"""`pccpipe doctor`: says what is wrong with the VM or this machine, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from pccpipe.cli.options import host_key_option, project_here, project_option, runs_dir_option
 from pccpipe.cli.process import take_variables
-from pccpipe.cli.run import can_be_live
+from pccpipe.cli.run_view import can_be_live
 from pccpipe.values import ENDPOINT
 
 if TYPE_CHECKING:
@@ -27,27 +27,28 @@ endpoint_option = click.option(
 @project_option
 @runs_dir_option
 @endpoint_option
-@click.option("--fix", is_flag=True, help="Mend what can be mended without harm; asks nothing, says what it did.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON, at the end.")
+@click.option("--fix", is_flag=True, help="Do all fixes that are safe; asks nothing, and says what it did.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, at the end.")
 @host_key_option
 def doctor(
     *, project: Path | None, runs_dir: Path, endpoint: str, fix: bool, as_json: bool, accept_new_host_key: bool
 ) -> None:
-    """Look at all that a run needs, on the project's VM and here, and name the one command that mends what is wrong.
+    """Check the project's VM and this machine, and name the one command that fixes each fault.
 
-    The key is the one in OPENAI_API_KEY, if that is set; it is used from this machine alone. Nothing is mended on a VM
-    that a run has. Exit status: 0 all is fine (there may be warnings), 1 something is wrong, 3 the VM can't be reached.
+    It tries the key in OPENAI_API_KEY, if that is set, from this machine alone. --fix changes nothing on a VM that a
+    run holds. Exit status: 0 all is fine (there may be warnings), 1 something is
+    wrong, 3 the VM can't be reached.
     """
     from pccpipe import api
     from pccpipe.views.checkup import json_report
 
     of_project = project_here(project)
-    view = make_view(of_project) if not as_json else None
+    view = checkup_view(of_project) if not as_json else None
     report = api.doctor(
         project=of_project,
         runs_dir=runs_dir,
         endpoint=endpoint,
-        key=take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", ""),
+        key=take_key(),
         fix=fix,
         accept_new_host_key=accept_new_host_key,
         on_checked=view.checked if view else None,
@@ -60,8 +61,13 @@ def doctor(
     sys.exit(report.exit_status)
 
 
-def make_view(project: Project) -> CheckupView:
-    """What shows the checks: live on a terminal, else plain."""
+def take_key() -> str:
+    """Return the model API's key, and take it out of this process's environment; empty if none is set."""
+    return take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", "")
+
+
+def checkup_view(project: Project) -> CheckupView:
+    """Return the view of checks: live on a terminal, else plain."""
     from pccpipe.checkup.checks import all_checks
     from pccpipe.views.checkup import LiveCheckup, PlainCheckup
 

@@ -1,4 +1,4 @@
-"""`pccpipe graph`: a pipeline drawn, as Mermaid or SVG."""
+"""`pccpipe graph`: draws a pipeline, as Mermaid or SVG."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pccpipe.errors import UsageError
     "--format",
     "output",
     type=click.Choice(("mermaid", "svg")),
-    help="mermaid is for pages, svg for people.  [default: by the ending of -o, else mermaid]",
+    help="mermaid for pages, svg for people.  [default: by the ending of -o, else mermaid]",
 )
-@click.option("-o", "--output", "file", type=FILE, metavar="FILE", help="Where to write it.  [default: here]")
+@click.option("-o", "--output", "file", type=FILE, metavar="FILE", help="Write to this file.  [default: stdout]")
 def graph(pipeline: Path, output: str | None, file: Path | None) -> None:
-    """Draw a pipeline: its steps, groups and fallbacks, and what runs always.
+    """Draw a pipeline: its steps, groups, fallbacks, and the steps under `always:`.
 
     PIPELINE is a file, or the name of a built-in pipeline: default-run.
     """

@@ -1,4 +1,4 @@
-"""`pccpipe help` and `pccpipe version`, which people type before they know of the options."""
+"""`pccpipe help` and `pccpipe version`, which people type before they know the options."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pccpipe.version import __version__
 @click.pass_context
 def help_(context: click.Context, name: str | None) -> None:
     """List the commands, or explain one: pccpipe help run."""
-    above = context.parent
-    assert above is not None
-    assert isinstance(above.command, click.Group)
+    app = context.parent
+    assert app is not None
+    assert isinstance(app.command, click.Group)
     if name is None:
-        print(above.get_help())
+        print(app.get_help())
         return
-    command = above.command.get_command(above, name)
+    command = app.command.get_command(app, name)
     if command is None:
         from pccpipe.spec.problem import did_you_mean
 
-        raise UsageError(f"there is no command {name!r}", did_you_mean(name, above.command.list_commands(above)))
-    print(command.get_help(click.Context(command, info_name=name, parent=above)))
+        raise UsageError(f"there is no command {name!r}", did_you_mean(name, app.command.list_commands(app)))
+    print(command.get_help(click.Context(command, info_name=name, parent=app)))
 
 
 @click.command()

@@ -1,6 +1,6 @@
-"""The entry point, and the one door where errors become a message and an exit status.
+"""The entry point, and the only place where errors become a message and an exit status.
 
-Imports as little as it can: a shell that completes words, and `--version`, are not to wait for what they don't need.
+It imports little: completion in shells and `--version` wait for each import.
 """
 
 from __future__ import annotations
@@ -11,36 +11,32 @@ import io
 import os
 import sys
 
+from pccpipe.cli.exit_status import BROKEN_PIPE, FAILED, OWN_ERROR, UNAVAILABLE, WRONG_USAGE
 from pccpipe.systems import refusal
 from pccpipe.version import __version__
 
-WRONG_USAGE = 2
-UNAVAILABLE = 3
-OWN_ERROR = 70
-"""For an error of pccpipe's own (EX_SOFTWARE of sysexits.h): nothing that a caller could have done otherwise."""
-
 
 def main() -> None:
-    """Run the command line. Known errors are one message on stderr; an unknown one leaves its traceback in a file."""
+    """Run the command line. A known error prints one message; an unknown one also leaves its traceback in a file."""
     _open_streams()
     if sys.argv[1:] in (["--version"], ["version"]):
         print(f"pccpipe {__version__}")
         return
     if refused := refusal():
         _fail(refused, WRONG_USAGE)
-    # First of all: 2 ms.
-    from pccpipe.cli.process import close_to_others, have_descriptors
+    # Before anything else; it takes 2 ms.
+    from pccpipe.cli.process import close_to_others, raise_file_limit
 
     close_to_others()
-    have_descriptors()
-    # What is imported stays: looking through it again and again for garbage costs 20 ms.
+    raise_file_limit()
+    # Modules stay in memory: searching them for garbage again and again costs 20 ms.
     gc.set_threshold(50_000)
-    # Nor at the end, when all of it goes with the process: 25 ms and more.
+    # At exit the same search would cost 25 ms or more.
     atexit.register(gc.freeze)
-    # Freed, this has glibc keep what is smaller (mallopt(3), dynamic mmap threshold): else each piece of output is in
-    # memory that the kernel has just taken and gives anew, page by page.
+    # Freeing this makes glibc keep smaller blocks (mallopt(3), dynamic mmap threshold). Else the kernel takes and gives
+    # the memory of each piece of output, page by page.
     bytearray(4 << 20)
-    # paramiko loads it (45 ms) for `Match exec` in files that are not read here, and does without where there is none.
+    # paramiko loads it (45 ms) for `Match exec` in files that pccpipe does not read, and works without it.
     sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
     from pccpipe.cli.app import app
     from pccpipe.errors import PccpipeError, RecordFull, SpecError, Unavailable, UsageError, VmBusy
@@ -60,23 +56,23 @@ def main() -> None:
         words = f"pccpipe: {reason_text(error.reason)}: {error.words}"
         _fail(words + (f"\nfix: {error.hint}" if error.hint else ""), UNAVAILABLE)
     except PccpipeError as error:
-        _fail(f"pccpipe: {error}", 1)
+        _fail(f"pccpipe: {error}", FAILED)
     except BrokenPipeError:
-        # Whoever read our output has had enough; Python's own flush at exit must not complain.
+        # The reader of our output is gone; Python's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Exception as error:  # noqa: BLE001 - the outermost door
+        sys.exit(BROKEN_PIPE)
+    except Exception as error:  # noqa: BLE001 - the outermost handler
         from pccpipe.cli.crash import keep_traceback
 
         kept = keep_traceback()
-        where = f"the traceback is in {kept}" if kept else "the traceback can't be written: is the disk full?"
-        _fail(f"pccpipe: an error of its own: {type(error).__name__}: {error}\n{where}", OWN_ERROR)
+        where = f"traceback: {kept}" if kept else "the traceback can't be written: is the disk full?"
+        _fail(f"pccpipe: internal error: {type(error).__name__}: {error}\n{where}", OWN_ERROR)
 
 
 def _open_streams() -> None:
-    """Have all three streams, which daemons close, and let none refuse a character that its encoding lacks."""
+    """Open the streams that a daemon closed, and make them escape characters that their encoding lacks."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # else a file of ours would take the number, and get what is meant for the stream
+        pass  # else a file of ours would get the number, and the stream's output
     os.close(descriptor)
     sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
@@ -88,7 +84,7 @@ def _open_streams() -> None:
 
 def _fail(message: str, status: int) -> None:
     if not message.replace("\n", "").replace("\t", "").isprintable():
-        # A target's words, or a file's, may be in it.
+        # It may quote a target or a file.
         from pccpipe.views.text import harmless
 
         message = harmless(message)

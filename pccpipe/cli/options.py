@@ -1,4 +1,4 @@
-"""Options that several commands have, and what is read from them."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE = click.Path(path_type=Path)
 
 
 class Format(StrEnum):
-    """How a run is shown."""
+    """Name the views of a run."""
 
     AUTO = "auto"
     LIVE = "live"
@@ -35,13 +35,13 @@ project_option = click.option(
     "--project",
     type=FILE,
     metavar="FILE",
-    help="The project file.  [default: pccpipe.yaml beside the pipeline, else here or in the nearest folder above]",
+    help="The project file.  [default: pccpipe.yaml beside the pipeline, else in this folder or the nearest above]",
 )
 project_of_run_option = click.option(
-    "--project", type=FILE, metavar="FILE", help="The project file.  [default: that of the run's beginning]"
+    "--project", type=FILE, metavar="FILE", help="The project file.  [default: the one that the run began with]"
 )
 local_option = click.option(
-    "--local", is_flag=True, help="Run all of it on this machine: no project file is needed, and none leads elsewhere."
+    "--local", is_flag=True, help="Run everything on this machine, whatever a project file says."
 )
 input_option = click.option(
     "--input", "given", multiple=True, metavar="NAME=VALUE", help="An input of the pipeline. May be repeated."
@@ -52,7 +52,7 @@ runs_dir_option = click.option(
     metavar="DIR",
     default=Path(RUNS),
     show_default=True,
-    help="Where the records of runs are.",
+    help="The folder with the records of runs.",
 )
 no_fallback_option = click.option(
     "--no-fallback", is_flag=True, help="Never run a step with less isolation than it asks for."
@@ -63,12 +63,12 @@ accept_fallback_option = click.option(
     "accepted",
     multiple=True,
     metavar="STEP",
-    help="Let this step fall back also after an agent's code may have run. May be repeated.",
+    help="Let this step fall back even after an agent's code may have run. May be repeated.",
 )
 
 
 wait_option = click.option(
-    "--wait", metavar="DURATION", default="0s", help="How long to wait for a VM that is another run's: 10m, 1h30m."
+    "--wait", metavar="DURATION", default="0s", help="How long to wait while another run holds the VM: 10m, 1h30m."
 )
 host_key_option = click.option(
     "--accept-new-host-key", is_flag=True, help="Accept the VM's host key if known_hosts has no key for the VM."
@@ -89,7 +89,7 @@ policy_option = click.option(
     "--policy",
     type=FILE,
     metavar="FILE",
-    help="What the pipeline and the project file may ask for.  [default: everything]",
+    help="The policy: what the pipeline and the project file may ask for.  [default: everything]",
 )
 
 
@@ -108,13 +108,13 @@ def which_project(
     local: bool = False,
     policy: Policy | None = None,
 ) -> Project | None:
-    """The project of the file that was named, or else found; None if there is none. Raises UsageError, SpecError.
+    """Return the project of the named file, or else of a found one; None if there is none.
 
-    Says on stderr which files were seen and not taken.
+    Prints to stderr the files that it found and passed over. Raises UsageError, SpecError.
 
     Args:
-        workspace: as it was named, if it was.
-        local: everything is to run on this machine.
+        workspace: the workspace, if one was named.
+        local: run everything on this machine.
         policy: what the file may ask for.
     """
     from pccpipe.policy.enforce import ProjectGuard
@@ -136,7 +136,7 @@ def which_project(
 
 
 def project_here(named: Path | None) -> Project:
-    """Likewise for a command without a pipeline; if there is no file, everything is on this machine."""
+    """Return the project of a command without a pipeline; without a file, it runs everything on this machine."""
     from pccpipe.outcome import IsolationMode
     from pccpipe.spec.model import Project
 
@@ -144,7 +144,7 @@ def project_here(named: Path | None) -> Project:
 
 
 def project_for(pipeline: Pipeline, found: Project | None) -> Project:
-    """The project of a run. Raises UsageError if there is none, and the pipeline needs one."""
+    """Return the project of a run. Raises UsageError if there is none but the pipeline needs one."""
     from pccpipe.outcome import IsolationMode
     from pccpipe.spec.model import Project
     from pccpipe.spec.search import refuse_without_project
@@ -159,7 +159,7 @@ def _name_of_this_folder() -> str:
 
 
 def read_duration(text: str, option: str) -> float:
-    """`10m` as seconds. Raises UsageError."""
+    """Read a duration such as `10m`, in seconds. Raises UsageError."""
     from pccpipe.spec.units import seconds
 
     try:
@@ -169,12 +169,12 @@ def read_duration(text: str, option: str) -> float:
 
 
 def read_inputs(given: Sequence[str]) -> dict[str, Json]:
-    """The words behind --input as a mapping. Raises UsageError."""
+    """Read the values of --input. Raises UsageError."""
     return dict(read_values(given, "--input ", "--input test='npm test'"))
 
 
 def read_values(given: Sequence[str], option: str, example: str) -> dict[str, str]:
-    """`NAME=VALUE` words as a mapping. Raises UsageError."""
+    """Read words of the form `NAME=VALUE`. Raises UsageError."""
     values: dict[str, str] = {}
     for word in given:
         name, equals, value = word.partition("=")
@@ -187,7 +187,7 @@ def read_values(given: Sequence[str], option: str, example: str) -> dict[str, st
 
 
 def record_of(runs_dir: Path, run_id: str) -> Path:
-    """The folder of a run that is on record. Raises UsageError naming the nearest."""
+    """Return the folder of a recorded run. Raises UsageError with the nearest run's id."""
     from pccpipe.record.fence import refuse_links
 
     folder = runs_dir / run_id

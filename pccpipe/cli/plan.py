@@ -1,4 +1,4 @@
-"""`pccpipe plan`: what would run where."""
+"""`pccpipe plan`: shows what would run where."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pccpipe.cli.options import (
     type=click.Choice(("text", "json")),
     default="text",
     show_default=True,
-    help="json is for programs: one object, with where each part stands.",
+    help="json is for programs: one object, with the file and line of each part.",
 )
 def plan(
     *,
@@ -47,10 +47,10 @@ def plan(
     policy: Path | None,
     output: str,
 ) -> None:
-    """Say what would run where.
+    """Show what would run where.
 
-    With every expression that can be known evaluated, the others as they are written. Runs and connects to nothing.
-    PIPELINE is a file, or the name of a built-in pipeline: default-run.
+    Expressions whose values are known are evaluated; others appear as written. Runs and connects to nothing. PIPELINE
+    is a file, or the name of a built-in pipeline: default-run.
     """
     from pccpipe import api
     from pccpipe.views.plan import plan_json, plan_text

@@ -1,7 +1,7 @@
-"""What the command's own process gives to other processes of its user: nothing.
+"""Closes the command's own process to other processes of its user.
 
-It holds the keys, and its steps may run as the same user. Only Linux has what it takes; elsewhere nothing happens here.
-The library does none of this: the process is its caller's.
+The process holds the keys, and its steps may run as the same user. Only Linux can do this; elsewhere nothing happens.
+The library does none of this: the process belongs to its caller.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ DESCRIPTORS = 1024
 
 
 def close_to_others() -> None:
-    """Let no other process of the user read the memory, environment and descriptors of this one; leave no core dump.
+    """Keep other processes of the user from this one's memory, environment and descriptors; leave no core dump.
 
-    Root reads them all the same. See PR_SET_DUMPABLE in prctl(2), and "Ptrace access mode checking" in ptrace(2).
+    Root can still read them. See PR_SET_DUMPABLE in prctl(2), and "Ptrace access mode checking" in ptrace(2).
     """
     if sys.platform != "linux":
         return
@@ -32,10 +32,10 @@ def close_to_others() -> None:
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def have_descriptors() -> None:
-    """Let this process open as many files as is usual on Linux: what launchd starts on a Mac may have 256.
+def raise_file_limit() -> None:
+    """Raise the limit of open files to Linux's usual 1024: a process that launchd starts on a Mac has 256.
 
-    32 steps at a time take 50, each connection some more.
+    32 steps at a time take 50 files, each connection some more.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
@@ -46,7 +46,7 @@ def have_descriptors() -> None:
 
 
 def take_secrets(pipeline: Pipeline | None) -> Mapping[str, str]:
-    """The environment as it was, once the pipeline's secrets are taken out of this process's own."""
+    """Take the pipeline's secrets out of this process's environment; returns the environment as it was."""
     from pccpipe.spec.model import SecretSource
 
     secrets = pipeline.secrets.values() if pipeline else ()
@@ -54,9 +54,9 @@ def take_secrets(pipeline: Pipeline | None) -> Mapping[str, str]:
 
 
 def take_variables(names: Iterable[str]) -> Mapping[str, str]:
-    """The environment as it was, once these variables are taken out of this process's own.
+    """Take variables out of this process's environment; returns the environment as it was.
 
-    Also out of the memory that /proc/PID/environ shows, which root may read.
+    They also leave the memory behind /proc/PID/environ, which root may read.
     """
     taken = dict(os.environ)
     present = [name for name in names if name in taken]
@@ -68,7 +68,7 @@ def take_variables(names: Iterable[str]) -> Mapping[str, str]:
 
 
 def _wipe(prefixes: list[bytes]) -> None:
-    """Write zeros over the values of variables. To remove one removes only the pointer to it."""
+    """Overwrite the values of variables with zeros: removing a variable removes only the pointer to it."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(ImportError, OSError, ValueError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.doctor import endpoint_option, make_view
+from pccpipe.cli.doctor import checkup_view, endpoint_option, take_key
 from pccpipe.cli.options import (
     Format,
     format_option,
@@ -18,10 +18,8 @@ from pccpipe.cli.options import (
     runs_dir_option,
     wait_option,
 )
-from pccpipe.cli.process import take_variables
-from pccpipe.cli.run import make_view as make_run_view
 from pccpipe.cli.run import new_run_id
-from pccpipe.cli.signals import obey_signals
+from pccpipe.cli.run_view import watched
 
 
 @click.command()
@@ -40,22 +38,18 @@ def provision(
     wait: str,
     accept_new_host_key: bool,
 ) -> None:
-    """Make the project's VM fit for runs: a bare Debian 12 or Ubuntu 22.04 or 24.04 on which the user may become root.
+    """Make the project's VM fit for runs: a bare Debian 12 or Ubuntu 22.04 or 24.04 whose user may become root.
 
-    Docker Engine with the user in its group, rsync, git, Node 20, the image that agents run in, the folder for
-    projects, and the account that workspace code runs as (`run_as` of the project file, else pccrun: no project is
-    switched to it). What is there stays as it is. It is the pipeline provision.yaml, with a record like any run's;
-    then the doctor looks at it all. Exit status: that of the run, or if it succeeded of `pccpipe doctor`.
+    Installs Docker Engine (with the user in its group), rsync, git and Node 20. Builds the agents' image, and makes the
+    folder for projects and the account for workspace code: `run_as` of the project file, else pccrun, which no project
+    then uses by itself. Changes nothing that is already there. Provisioning is the pipeline provision.yaml, with a
+    record like any run; the doctor then checks the VM. Exit status: the run's, or of a successful run the doctor's.
     """
     from pccpipe import api
-    from pccpipe.cancel import Cancel
 
     of_project, patience, run_id = project_here(project), read_duration(wait, "--wait"), new_run_id()
-    key = take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", "")
-    cancel = Cancel()
-    obey_signals(cancel)
-    view = make_run_view(output, runs_dir / run_id)
-    try:
+    key = take_key()
+    with watched(output, runs_dir / run_id) as (view, cancel):
         result = api.provision(
             run_id=run_id,
             project=of_project,
@@ -65,14 +59,12 @@ def provision(
             accept_new_host_key=accept_new_host_key,
             wait=patience,
         )
-    finally:
-        view.close()
     if result.exit_status:
         sys.exit(result.exit_status)
     if output is Format.JSONL:
-        # One kind of output: whoever reads events asks the doctor himself.
+        # The output is events only: a program calls `doctor --json` itself.
         sys.exit(0)
-    checkup = make_view(of_project)
+    checkup = checkup_view(of_project)
     report = api.doctor(
         project=of_project,
         runs_dir=runs_dir,

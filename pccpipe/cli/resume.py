@@ -1,4 +1,4 @@
-"""`pccpipe resume`: goes on with a run whose process is gone."""
+"""`pccpipe resume`: continues a run whose process is gone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.crash import keep_tracebacks_in
+from pccpipe.cli.exit_status import WAITS_FOR_A_PERSON, exit_status
 from pccpipe.cli.options import (
     Format,
     accept_fallback_option,
@@ -24,10 +24,7 @@ from pccpipe.cli.options import (
     wait_option,
 )
 from pccpipe.cli.process import take_secrets
-from pccpipe.cli.run import DOWNGRADED, make_view
-from pccpipe.cli.signals import obey_signals
-
-WAITS_FOR_A_PERSON = 5
+from pccpipe.cli.run_view import watched
 
 
 @click.command()
@@ -54,15 +51,14 @@ def resume(
     fail_on_downgrade: bool,
     accept_new_host_key: bool,
 ) -> None:
-    """Go on with a run that was stopped, whose process was killed, or that has got what it asked a person for.
+    """Continue a run that was stopped, was killed, or has all answers that it waited for.
 
-    What was done is not done again; a command that still runs is followed, one that ended meanwhile is asked how; then
-    the run goes on with the next step. The pipeline and its inputs are those that the run began with. Works on another
-    machine too, with the run's folder. Exit status: as for `run`.
+    Steps that ended do not run again. pccpipe follows a command that still runs, and reads the result of one that ended
+    meanwhile; then it goes on with the next step. The pipeline and its inputs are those of the run's beginning. With
+    the run's folder, this works on another machine too. Exit status: as for `run`.
     """
     from pccpipe.api import load_project
     from pccpipe.api import resume as resume_run
-    from pccpipe.cancel import Cancel
     from pccpipe.record.journal import read_events
     from pccpipe.record.state import load_state
     from pccpipe.session.kept import pipeline_to_resume
@@ -76,11 +72,7 @@ def resume(
     patience = read_duration(wait, "--wait")
     rules = read_policy(policy)
     of_project = load_project(project, policy=rules) if project else None
-    cancel = Cancel()
-    obey_signals(cancel)
-    keep_tracebacks_in(record)
-    view = make_view(output, record, read_events(record))
-    try:
+    with watched(output, record, read_events(record)) as (view, cancel):
         result = resume_run(
             run_id,
             project=of_project,
@@ -93,8 +85,4 @@ def resume(
             environ=take_secrets(pipeline_to_resume(record, rules)),
             policy=rules,
         )
-    finally:
-        view.close()
-    if fail_on_downgrade and result.downgraded and result.exit_status == 0:
-        context.exit(DOWNGRADED)
-    context.exit(result.exit_status)
+    context.exit(exit_status(result, fail_on_downgrade=fail_on_downgrade))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from pccpipe.cli.crash import keep_tracebacks_in
+from pccpipe.cli.exit_status import exit_status
 from pccpipe.cli.options import (
     FILE,
     Format,
@@ -34,20 +31,14 @@ from pccpipe.cli.options import (
     which_project,
 )
 from pccpipe.cli.process import take_secrets
-from pccpipe.cli.signals import obey_no_more, obey_signals
+from pccpipe.cli.run_view import watched
 
-if TYPE_CHECKING:
-    from pccpipe.record.events import Event
-    from pccpipe.views.queued import QueuedView, View
-
-DOWNGRADED = 4
-"""The exit status of a downgraded success, with --fail-on-downgrade."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @click.command()
 @pipeline_argument
-@click.option("--run-id", metavar="ID", help="New for each run.  [default: made from the time]")
+@click.option("--run-id", metavar="ID", help="A new name for this run.  [default: made from the time]")
 @project_option
 @click.option("--workspace", type=FILE, metavar="DIR", help="The code to work on.  [default: this folder]")
 @input_option
@@ -81,14 +72,15 @@ def run(
 ) -> None:
     """Run a pipeline: a file, or a built-in one by its name, default-run.
 
-    Ctrl-C ends the run: what runs is told to end, and the steps under `always:` still run. A second Ctrl-C is less
-    patient with what does not end. Exit status: 0 succeeded, 1 a step failed or timed out, 2 wrong usage or pipeline,
-    3 a place was unavailable, the VM another run's, or a step lost, 4 downgraded (with --fail-on-downgrade), 5 waiting
-    for a person (see `answer`), 130 or 143 cancelled.
+    Ctrl-C cancels the run: pccpipe ends the running commands, and then runs the steps under `always:`. A second Ctrl-C
+    shortens the time that commands have to end.
+
+    Exit status: 0 succeeded, 1 a step failed or timed out, 2 wrong usage or pipeline, 3 a place was unavailable, the VM
+    was busy, or a step was lost, 4 downgraded (with --fail-on-downgrade), 5 waiting for a person (see `answer`), 130 or
+    143 cancelled.
     """
     from pccpipe.api import Fallback, load
     from pccpipe.api import run as run_pipeline
-    from pccpipe.cancel import Cancel
 
     inputs, patience = read_inputs(given), read_duration(wait, "--wait")
     run_id = run_id if run_id is not None else new_run_id()
@@ -96,12 +88,7 @@ def run(
     spec = load(pipeline, policy=rules)
     found = which_project(project, pipeline=spec.path, workspace=workspace, local=local, policy=rules)
     of_project = project_for(spec, found)
-    cancel = Cancel()
-    obey_signals(cancel)
-    record = runs_dir / run_id
-    keep_tracebacks_in(record)
-    view = make_view(output, record)
-    try:
+    with watched(output, runs_dir / run_id) as (view, cancel):
         result = run_pipeline(
             spec,
             run_id=run_id,
@@ -118,16 +105,12 @@ def run(
             environ=take_secrets(spec),
             policy=rules,
         )
-    finally:
-        view.close()
-    if fail_on_downgrade and result.downgraded and result.exit_status == 0:
-        context.exit(DOWNGRADED)
-    context.exit(result.exit_status)
+    context.exit(exit_status(result, fail_on_downgrade=fail_on_downgrade))
 
 
 def new_run_id() -> str:
-    """Eight letters and digits: the second, then two at random. They sort by time, and name containers."""
-    import secrets  # with what it loads, a tenth of another command's start
+    """Return six digits of the time and two random ones, in base 36: ids sort by time, and name containers."""
+    import secrets  # slow to load: a tenth of another command's start
 
     return f"{_base36(int(time.time()))[-6:]}{_base36(secrets.randbelow(36**2)).rjust(2, '0')}"
 
@@ -138,37 +121,3 @@ def _base36(number: int) -> str:
         number, digit = divmod(number, 36)
         text = _DIGITS[digit] + text
     return text
-
-
-def make_view(output: Format, record: Path, earlier: Iterable[Event] = ()) -> QueuedView:
-    """Show a run's events as `--format` says; those that came `earlier`, before it was resumed, not again.
-
-    Nothing waits for who reads it, until the run is over.
-    """
-    from pccpipe.views.queued import QueuedView
-
-    return QueuedView(_view(output, record, earlier), on_wait=obey_no_more)
-
-
-def _view(output: Format, record: Path, earlier: Iterable[Event]) -> View:
-    if output is Format.AUTO:
-        output = Format.LIVE if can_be_live() else Format.PLAIN
-    match output:
-        case Format.LIVE:
-            from pccpipe.views.live import LiveView
-
-            return LiveView(sys.stdout, record, earlier)
-        case Format.JSONL:
-            from pccpipe.views.jsonl import JsonLinesView
-
-            return JsonLinesView(sys.stdout.buffer)
-        case _:
-            from pccpipe.views.plain import PlainView
-
-            return PlainView(sys.stdout, record, earlier)
-
-
-def can_be_live() -> bool:
-    """Whether lines can be painted over on the terminal that we write to."""
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and encoding == "utf8"

@@ -1,4 +1,4 @@
-"""`pccpipe runs`: the runs on record."""
+"""`pccpipe runs`: lists the recorded runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pccpipe.cli.options import runs_dir_option, tell
 @click.command()
 @runs_dir_option
 def runs(runs_dir: Path) -> None:
-    """List the runs on record, the newest first."""
+    """List the recorded runs, the newest first."""
     from pccpipe.record.index import list_runs
     from pccpipe.views.show import runs_text
 

@@ -1,4 +1,4 @@
-"""`pccpipe schema`: the published JSON Schemas."""
+"""`pccpipe schema`: prints the published JSON Schemas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAMES = ("pipeline", "project", "policy", "builder-result", "reviewer-result")
 
 @click.command()
 @click.argument("name", type=click.Choice(NAMES), default="pipeline", metavar="[NAME]")
-@click.option("--print", is_flag=True, expose_value=False, help="Print it, as it is also done without.")
+@click.option("--print", is_flag=True, expose_value=False, help="Print the schema; the default.")
 def schema(name: str) -> None:
     """Print a JSON Schema, for an editor.
 

@@ -1,4 +1,4 @@
-"""`pccpipe selfcheck`: looks for a canary secret everywhere, or tries the ways out of what holds a step."""
+"""`pccpipe selfcheck`: searches everywhere for a canary secret, or tries the ways out of a step's isolation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pccpipe.cli.exit_status import FAILED, UNAVAILABLE
 from pccpipe.cli.options import (
     FILE,
     host_key_option,
@@ -29,9 +30,6 @@ from pccpipe.cli.signals import obey_signals
 if TYPE_CHECKING:
     from pccpipe.cancel import Cancel
 
-FOUND = 1
-NOT_CHECKED = 3
-
 
 @click.command()
 @project_option
@@ -39,14 +37,14 @@ NOT_CHECKED = 3
     "--pipeline",
     type=FILE,
     metavar="FILE",
-    help="Run this one, with the canary for each of its secrets.  [default: our own]",
+    help="Run this pipeline, with the canary as each of its secrets.  [default: a built-in one]",
 )
 @input_option
-@click.option("--workspace", type=FILE, metavar="DIR", help="The code for it.  [default: an empty folder]")
+@click.option("--workspace", type=FILE, metavar="DIR", help="The code for the pipeline.  [default: an empty folder]")
 @wait_option
 @click.option("--escape", is_flag=True, help="Try the ways out of containers and of the VM's account instead.")
-@click.option("--strict", is_flag=True, help="Exit with 3 also if a place could not be looked at, or not all of it.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--strict", is_flag=True, help="Exit with 3 also if some place could not be searched completely.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @host_key_option
 @click.pass_context
 def selfcheck(
@@ -62,18 +60,18 @@ def selfcheck(
     as_json: bool,
     accept_new_host_key: bool,
 ) -> None:
-    """Run a canary secret through a real run, and look for it wherever a secret must not be.
+    """Give a canary secret to a real run, and search every place that must not have a secret.
 
-    Looked at, while steps run and afterwards: the arguments and environment of processes here, on the VM and in
-    containers, docker inspect, images, the engine's files, the VM's disk, the run's record, and what was shown of it.
-    Nothing is left behind. With root on the VM (its user, or sudo without a password) all of it can be looked at.
+    Searched while steps run and afterwards: arguments and environment of processes on this machine, on the VM and in
+    containers, docker inspect, images, the engine's files, the VM's disk, the run's record, and the run's output. The
+    check leaves nothing behind. It needs root on the VM (its user, or sudo without a password) to search everything.
 
-    With --escape, steps in containers and on the VM try to get out of what holds them: to the engine, the network, the
-    login user, other runs, the verdict of a reviewer, and past their end. A line for each says whether it held. Of the
-    other options, --input takes `image`. Exit status: 0 all that was tried held, 1 something did not.
+    With --escape, steps in containers and on the VM try to escape: to the engine, the network, the login user, other
+    runs, the verdict of a reviewer, and past their end. Each try has a line that says whether the isolation held. Of
+    the other options, --input takes `image`. Exit status: 0 all that was tried held, 1 something did not.
 
-    Exit status: 0 found nowhere, 1 found, 2 wrong usage, 3 the run did not come to its end (no VM, no image), so that
-    not all was checked, 130 or 143 cancelled.
+    Exit status: 0 not found, 1 found, 2 wrong usage, 3 the run did not reach its end (no VM, no image), so the check is
+    incomplete, 130 or 143 cancelled.
     """
     from pccpipe.api import load, local_project
     from pccpipe.canary.check import selfcheck as check
@@ -88,7 +86,7 @@ def selfcheck(
     spec = load(pipeline) if pipeline else None
     found = which_project(project, pipeline=spec.path if spec else None, workspace=workspace)
     of_project = project_for(spec, found) if spec else found or local_project()
-    # The canary takes the place of the pipeline's own secrets, which its steps would inherit.
+    # The canary replaces the pipeline's own secrets, which its steps would inherit.
     take_secrets(spec)
     with _checking() as (cancel, status):
         report = check(
@@ -106,7 +104,7 @@ def selfcheck(
     else:
         tell([of_project.title, *lines(report)])
     if report.found:
-        context.exit(FOUND)
+        context.exit(FAILED)
     _exit(context, cancel, is_complete=report.whole and not (strict and report.unlooked))
 
 
@@ -116,7 +114,7 @@ def _refuse_beside_escape(
     options = {"--pipeline": pipeline, "--workspace": workspace, "--strict": strict}
     wrong = [name for name, value in options.items() if value] + [f"--input {name}" for name in sorted(others)]
     if wrong:
-        raise click.UsageError(f"{', '.join(wrong)} cannot stand beside --escape, which has a pipeline of its own")
+        raise click.UsageError(f"{', '.join(wrong)} cannot be used with --escape, which has a pipeline of its own")
 
 
 def _escape(
@@ -135,7 +133,7 @@ def _escape(
 
     of_project = which_project(project)
     if of_project is None:
-        raise UsageError("there is no project file, so nothing to get out of", "name one: --project FILE")
+        raise UsageError("there is no project file, so there is no isolation to try", "name one: --project FILE")
     if not as_json:
         tell([of_project.title])
     with _checking() as (cancel, status):
@@ -152,13 +150,13 @@ def _escape(
     else:
         tell(lines(report))
     if report.count(RouteVerdict.BROKE):
-        context.exit(FOUND)
+        context.exit(FAILED)
     _exit(context, cancel, is_complete=report.held)
 
 
 @contextlib.contextmanager
 def _checking() -> Iterator[tuple[Cancel, _StatusLine]]:
-    """Let signals cancel a check within the block, and show what it does."""
+    """Let signals cancel a check within the block, and show its progress."""
     from pccpipe.cancel import Cancel
 
     cancel, status = Cancel(), _StatusLine()
@@ -170,14 +168,14 @@ def _checking() -> Iterator[tuple[Cancel, _StatusLine]]:
 
 
 def _exit(context: click.Context, cancel: Cancel, *, is_complete: bool) -> None:
-    """Exit as a check does that found nothing."""
+    """Exit with the status of a check that found nothing."""
     if cancel.requested:
         context.exit(143 if cancel.by == "TERM" else 130)
-    context.exit(0 if is_complete else NOT_CHECKED)
+    context.exit(0 if is_complete else UNAVAILABLE)
 
 
 class _StatusLine:
-    """Says on a terminal what is being done, in one line that goes again."""
+    """Show progress on a terminal, in one line that disappears again."""
 
     def __init__(self) -> None:
         self._on = sys.stderr.isatty()

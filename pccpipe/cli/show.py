@@ -1,4 +1,4 @@
-"""`pccpipe show`: what is known of a run."""
+"""`pccpipe show`: shows the record of a run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pccpipe.cli.options import record_of, runs_dir_option, tell
 @click.command()
 @click.argument("run_id")
 @runs_dir_option
-@click.option("--json", "as_json", is_flag=True, help="The state as run.json has it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the state, as in run.json.")
 def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
-    """Show a run: its steps, how they ended, what isolation they had.
+    """Show a run: its steps, how they ended, and their isolation.
 
-    Where each step really ran and with what isolation, why not where it asked to, its result and its logs.
+    For each step: the place where it really ran, the reason if that is not where it asked to run, its result and logs.
     """
     from pccpipe.record.lock import is_abandoned
     from pccpipe.record.state import WAITING, load_state, state_text

@@ -1,4 +1,4 @@
-"""Signals of the terminal and the system, made into requests to the run's cancel handle."""
+"""Turns signals of the terminal and the system into cancels of the run."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ _OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def obey_signals(cancel: Cancel) -> None:
-    """From now on the first INT, TERM or HUP ends the run, and INT, or the same signal again, cuts the grace short.
+    """Cancel the run at the first INT, TERM or HUP; INT, or the same signal again, shortens the grace.
 
-    What the caller ignores (`nohup`, a shell's background job) stays ignored. Only for the main thread.
+    A signal that the caller ignores (`nohup`, a shell's background job) stays ignored. Only for the main thread.
     """
-    came: SimpleQueue[int] = SimpleQueue()
+    received: SimpleQueue[int] = SimpleQueue()
 
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
-        # The handler interrupts the main thread wherever it is, with any lock held: `put` is made for that.
-        came.put(number)
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
+        # The handler interrupts the main thread, which may hold any lock: `put` is safe there.
+        received.put(number)
 
     for number in _OBEYED:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, note)
-    threading.Thread(target=_obey, args=(came, cancel), name="pccpipe-signals", daemon=True).start()
+            signal.signal(number, handle)
+    threading.Thread(target=_obey, args=(received, cancel), name="pccpipe-signals", daemon=True).start()
 
 
-def obey_no_more() -> None:
-    """From now on a signal ends the process: the run is over, and all that is left is to wait for a reader."""
+def stop_obeying() -> None:
+    """Let signals end the process: the run has ended, and only a slow reader keeps the process."""
     for number in _OBEYED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _obey(came: SimpleQueue[int], cancel: Cancel) -> None:
+def _obey(received: SimpleQueue[int], cancel: Cancel) -> None:
     seen: set[int] = set()
     while True:
-        number = came.get()
+        number = received.get()
         if not cancel.requested:
             cancel.request(signal.Signals(number).name.removeprefix("SIG"))
         elif number == signal.SIGINT or number in seen:

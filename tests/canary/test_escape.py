@@ -218,9 +218,9 @@ def test_a_vm_that_is_away_is_exit_3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--strict",), "--strict cannot stand beside --escape"),
-        (("--workspace", "."), "--workspace cannot stand beside --escape"),
-        (("--input", "model=x"), "--input model cannot stand beside --escape"),
+        (("--strict",), "--strict cannot be used with --escape"),
+        (("--workspace", "."), "--workspace cannot be used with --escape"),
+        (("--input", "model=x"), "--input model cannot be used with --escape"),
     ],
 )
 def test_what_cannot_stand_beside_it_is_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:

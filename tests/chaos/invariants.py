@@ -57,7 +57,7 @@ def _ended(played: Played) -> Iterator[str]:
         yield "it was cancelled by nobody"
     if not played.plan.kinds & {"cancel", "engine"} and outcome != "succeeded":
         yield f"it should have succeeded, and is {outcome}: {state['message']}"
-    if "Traceback" in played.output or "an error of its own" in played.output:
+    if "Traceback" in played.output or "internal error" in played.output:
         yield "it showed a traceback"
 
 

@@ -112,8 +112,8 @@ def test_an_error_of_its_own_is_one_line_and_a_traceback_in_a_file(folder: Folde
     done = finish(process, 30)
     assert done.code == 70
     first, second = done.stderr.splitlines()
-    assert first == "pccpipe: an error of its own: RuntimeError: a bug"
-    kept = Path(second.removeprefix("the traceback is in "))
+    assert first == "pccpipe: internal error: RuntimeError: a bug"
+    kept = Path(second.removeprefix("traceback: "))
     assert "RuntimeError: a bug" in kept.read_text()
     assert kept.stat().st_mode & 0o077 == 0
 

@@ -189,8 +189,8 @@ def test_it_may_open_as_many_files_as_is_usual_where_that_is_allowed(soft: int, 
     code = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from pccpipe.cli.process import have_descriptors
-have_descriptors()
+from pccpipe.cli.process import raise_file_limit
+raise_file_limit()
 print(resource.getrlimit(resource.RLIMIT_NOFILE))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -223,10 +223,7 @@ def test_an_error_of_its_own_keeps_the_traceback_in_the_runs_folder(folder: Fold
     assert done.returncode == 70
     assert "Traceback" not in done.stderr
     (kept,) = (folder.path / ".system/runs/r1").glob("pccpipe-traceback-*.txt")
-    assert (
-        done.stderr.splitlines()[-1] == f"the traceback is in {kept.relative_to(folder.path)}"
-        or str(kept) in done.stderr
-    )
+    assert done.stderr.splitlines()[-1] == f"traceback: {kept.relative_to(folder.path)}" or str(kept) in done.stderr
     assert Path(kept).read_text().rstrip().endswith("RuntimeError: a bug")
 
 
