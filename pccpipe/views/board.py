@@ -1,4 +1,4 @@
-"""What the live view shows at a moment: rows of styled pieces that fit a terminal. A pure function of what is known."""
+"""Lays out what the live view shows at one moment: rows of styled pieces that fit a terminal. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pccpipe.views.tree import Node, tree
 from pccpipe.words import duration
 
 Line: TypeAlias = "tuple[tuple[str, str], ...]"
-"""Pieces of (text, style), in rich's words for styles."""
+"""Pieces of (text, style), with rich's names of styles."""
 
 MOST_TAIL = 6
-"""Lines of output under a step that runs, at most."""
+"""Lines of output under a running step, at most."""
 MOST_FINAL = 200
-"""Rows of the tree that is left at the end, at most; `show` has all."""
+"""Rows of the final tree, at most; `show` has all."""
 _LABEL_WIDTHS = (14, 30)
 
 _MARKS: dict[Outcome, tuple[str, str]] = {
@@ -42,14 +42,14 @@ class _Row(Struct, frozen=True):
 
     @property
     def needed(self) -> bool:
-        """Whether it is to be seen also where there is little room: what runs, and what went wrong."""
+        """Whether the row stays in a small terminal: it runs, or went wrong."""
         return self.node.running or not self.node.fine
 
 
 def board(
     state: RunState, tail: Callable[[str, int], Sequence[str]], now: float, width: int, height: int
 ) -> list[Line]:
-    """The lines for a terminal of that size. `tail(path, most)` gives the last lines of a step's output."""
+    """Return the lines for a terminal of that size. `tail(path, most)` gives the last lines of a step's output."""
     rows = _rows(state)
     label = _label_width(rows)
     shown = _fit(rows, height - 1)
@@ -65,19 +65,19 @@ def board(
         if row in running:
             indent = "  " * row.depth + "  │ "
             lines += [((indent, "dim"), (text, "dim")) for text in tail(row.node.path, most)]
-    return [_cut(line, width) for line in lines]
+    return [cut_line(line, width) for line in lines]
 
 
 def final_board(state: RunState, now: float, width: int) -> list[Line]:
-    """All of a run's tree, for when it has ended; of a very large one, what matters most."""
+    """Return the tree of a run that ended; of a very large tree, the rows that matter most."""
     rows = _rows(state)
     label = _label_width(rows)
     shown = [_more(row) if isinstance(row, int) else _line(state, row, label, now) for row in _fit(rows, MOST_FINAL)]
-    return [_cut(line, width) for line in (_header(state, now), *shown)]
+    return [cut_line(line, width) for line in (_header(state, now), *shown)]
 
 
 def _rows(state: RunState) -> list[_Row]:
-    """Every step, but rounds and legs that are over and fine in one row each, while the run goes on."""
+    """Return a row for each step; while the run goes on, rounds and legs that ended well take one row each."""
     rows: list[_Row] = []
 
     def add(node: Node, depth: int, *, inside: bool) -> None:
@@ -93,11 +93,11 @@ def _rows(state: RunState) -> list[_Row]:
 
 
 def _fit(rows: Sequence[_Row], height: int) -> list[_Row | int]:
-    """At most `height` rows; a number stands for so many that are left out."""
+    """Choose at most `height` rows; a number counts rows that are left out."""
     if len(rows) <= height:
         return list(rows)
 
-    # The groups that run, what runs or went wrong; then the newest of what is over, then what is still to come.
+    # First running groups, then running and failed steps, then ended steps, the newest first, then steps to come.
     def rank(index: int) -> tuple[bool, bool, bool, int]:
         row = rows[index]
         return not (row.node.running and row.node.children), not row.needed, not row.node.ended, -index
@@ -146,7 +146,7 @@ def _header(state: RunState, now: float) -> Line:
 
 
 def _label_width(rows: Sequence[_Row]) -> int:
-    """Columns for indent and label: wide enough from the start, so that the rest seldom moves."""
+    """Return the columns for indent and label: wide from the start, so that the rest seldom moves."""
     least, most = _LABEL_WIDTHS
     return max(least, min(most, max((2 * row.depth + cells(row.node.label) for row in rows), default=0)))
 
@@ -223,7 +223,7 @@ def _notes(state: RunState, step: StepState | None, node: Node, *, collapsed: bo
 
 
 def _collapsed(node: Node) -> str:
-    """A group that is over, in a line: what of its steps did not simply succeed."""
+    """Summarize an ended group: the steps that did not simply succeed, or their number."""
     inside = [child.step for child in node.all() if child is not node and child.step and not child.children]
     notable = [
         f"{step.path.rpartition('.')[2]} {step.outcome}" for step in inside if step.outcome is not Outcome.SUCCEEDED
@@ -231,8 +231,8 @@ def _collapsed(node: Node) -> str:
     return harmless_line(", ".join(notable) if notable else f"{len(inside)} steps")
 
 
-def _cut(line: Line, width: int) -> Line:
-    """The line, at most `width` columns wide."""
+def cut_line(line: Line, width: int) -> Line:
+    """Cut a line to at most `width` columns."""
     left, pieces = width, []
     for text, style in line:
         if cells(text) > left:

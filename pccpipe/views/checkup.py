@@ -10,9 +10,9 @@ from rich.console import Console
 
 from pccpipe.checkup.check import CheckResult, CheckVerdict, DoctorReport, Fix, FixPlace, FixResult
 from pccpipe.values import Json
-from pccpipe.views.board import Line
+from pccpipe.views.board import Line, cut_line
 from pccpipe.views.live import Painter
-from pccpipe.views.text import harmless_line, shorten
+from pccpipe.views.text import harmless_line
 
 NAME_WIDTH = 15
 MANY_SKIPPED = 3
@@ -134,7 +134,7 @@ class LiveCheckup:
         for name in self._names:
             result = self._done.get(name)
             lines.append(_first_line(result) if result else (("…        ", "dim"), (name, "dim")))
-        self._painter.paint([_fit(line, width - 1) for line in lines[: max(3, height - 1)]], (width, height))
+        self._painter.paint([cut_line(line, width - 1) for line in lines[: max(3, height - 1)]], (width, height))
 
 
 def _result_lines(result: CheckResult, *, on_vm: bool) -> list[Line]:
@@ -151,16 +151,6 @@ def _first_line(result: CheckResult) -> Line:
     quiet = "dim" if result.finding.verdict is CheckVerdict.SKIPPED else ""
     words = harmless_line(" ".join(result.finding.words.split()))
     return ((f"{word:<9}", style), (f"{result.name:<{NAME_WIDTH}}", quiet), (words, quiet))
-
-
-def _fit(line: Line, width: int) -> Line:
-    fitted: list[tuple[str, str]] = []
-    for text, style in line:
-        fitted.append((shorten(text, width), style))
-        width -= len(text)
-        if width <= 0:
-            break
-    return tuple(fitted)
 
 
 def _sum(report: DoctorReport) -> str:

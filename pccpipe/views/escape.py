@@ -1,4 +1,4 @@
-"""What a check of the escape routes found, line by line."""
+"""Shows what `selfcheck --escape` found, line by line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pccpipe.views.text import harmless_line
 
 
 def lines(report: EscapeReport) -> Iterator[str]:
-    """A line for each route, and the sum."""
+    """Yield a line for each route, and the sum."""
     width = max(len(verdict.value) for verdict in RouteVerdict)
     side = ""
     for route in report.routes:
@@ -21,7 +21,7 @@ def lines(report: EscapeReport) -> Iterator[str]:
     yield ""
     if not report.whole:
         why = f": {report.message}" if report.message else ""
-        yield harmless_line(f"the run ended as {report.status}{why}; what comes after that was not tried")
+        yield harmless_line(f"the run ended as {report.status}{why}; later routes were not tried")
     held, broke = report.count(RouteVerdict.HELD), report.count(RouteVerdict.BROKE)
     tried = f"{held} of {held + broke} routes held"
     missed = report.count(RouteVerdict.NOT_TRIED)

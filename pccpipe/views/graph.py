@@ -1,4 +1,4 @@
-"""A pipeline as a graph: what is drawn of each step, and the graph as Mermaid."""
+"""Makes a graph of a pipeline, and writes it as Mermaid."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pccpipe.words import limit
 
 
 class Look(StrEnum):
-    """What a step looks like: by where it runs."""
+    """Name how a step is drawn: by where it runs."""
 
     CONTAINER = "container"
     VM = "vm"
@@ -40,31 +40,31 @@ class Look(StrEnum):
 
 
 class Flow(StrEnum):
-    """How the steps of a group follow one another."""
+    """Name how the steps of a group follow one another."""
 
     REPEAT = "repeat"
     PARALLEL = "parallel"
 
 
 class Card(Struct, frozen=True):
-    """A step that does one thing."""
+    """Draw a step that does one thing."""
 
     id: str
     look: Look
     does: str
-    """Where it runs, or what the action does."""
+    """The place where it runs, or the work of the action."""
     command: str = ""
-    """The first line of what it runs."""
+    """The first line of its script."""
     rules: tuple[str, ...] = ()
     fallback: str = ""
-    """Where it runs when its place is unavailable; empty: nowhere."""
+    """The place where it runs if its own is unavailable; empty for none."""
     fallback_look: Look = Look.LOCAL
     several: bool = False
-    """Of a matrix."""
+    """Whether it has a matrix."""
 
 
 class Group(Struct, frozen=True):
-    """Steps of a group."""
+    """Draw a group of steps."""
 
     id: str
     flow: Flow
@@ -74,6 +74,8 @@ class Group(Struct, frozen=True):
 
 
 class Graph(Struct, frozen=True):
+    """Draw a whole pipeline."""
+
     name: str
     description: str
     steps: tuple[Card | Group, ...]
@@ -81,7 +83,7 @@ class Graph(Struct, frozen=True):
 
 
 def make_graph(pipeline: Pipeline) -> Graph:
-    """What is drawn of a pipeline."""
+    """Make the graph of a pipeline."""
     return Graph(
         harmless_line(pipeline.name),
         harmless_line(pipeline.description),
@@ -91,7 +93,7 @@ def make_graph(pipeline: Pipeline) -> Graph:
 
 
 def mermaid(graph: Graph) -> str:
-    """The graph as Mermaid, as GitHub, GitLab and many editors show it."""
+    """Write the graph as Mermaid, which GitHub, GitLab and many editors show."""
     lines = ["flowchart TD", *_mermaid_nodes(graph.steps, "s", "  ", chain=True)]
     if graph.always:
         lines += ['  subgraph always["always, whatever happens"]', "    direction TB"]
@@ -126,13 +128,13 @@ def _node(step: Step) -> Card | Group:
                 several=bool(step.matrix),
             )
         case Upload() | Download() | Diff() | Remove() | Build():
-            home = isinstance(body, Upload) and body.fall_back_locally
+            falls_back = isinstance(body, Upload) and body.fall_back_locally
             return Card(
                 id=step.id,
                 look=Look.ACTION,
                 does=harmless_line(f"{kind_of(body)} {_object(body)}"),
                 rules=rules,
-                fallback="a copy on this machine" if home else "",
+                fallback="a copy on this machine" if falls_back else "",
                 several=bool(step.matrix),
             )
         case Repeat():
@@ -183,7 +185,7 @@ def _rules(step: Step) -> Iterator[str]:
     if step.retry.attempts > 1:
         yield f"{step.retry.attempts} attempts"
     if step.continue_on_error:
-        yield "goes on if it fails"
+        yield "run continues if it fails"
     if isinstance(step.body, Run | Upload) and step.body.isolation_required:
         yield "isolation required"
     if step.fails_as:
@@ -224,7 +226,7 @@ def _mermaid_card(card: Card, name: str, indent: str) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """Text for between Mermaid's quotes: it knows HTML's entities, with a `#` in place of the `&`."""
+    """Quote text for Mermaid, which has HTML's entities with `#` in place of `&`."""
     for character, entity in (("#", "#35;"), ("&", "#amp;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;")):
         text = text.replace(character, entity)
     return text

@@ -1,4 +1,4 @@
-"""What held a command, in lines for somebody who has to find out whether it was really isolated."""
+"""Says what isolation each command really had."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pccpipe.views.text import harmless_line, shorten, user
 from pccpipe.words import memory
 
 SHOWN = 20
-"""Names of hidden files in a line."""
+"""Names of hidden files that a line lists."""
 _PLACES = {Place.CONTAINER: "in a container", Place.VM: "on the VM", Place.LOCAL: "on this machine"}
 _OUTSIDE = {Place.CONTAINER: "", Place.VM: " in no container", Place.LOCAL: " in no container"}
 _ORDER = [Place.CONTAINER, Place.VM, Place.LOCAL]
@@ -22,7 +22,7 @@ _ORDER = [Place.CONTAINER, Place.VM, Place.LOCAL]
 
 
 def verdict(state: RunState) -> str:
-    """Whether the run's commands were isolated, in a line: where they ran, and what had less than it should."""
+    """Say in one line where the run's commands ran, and which had less isolation than they asked for."""
     began = [step for step in state.steps.values() if step.had]
     if not began:
         return ""
@@ -70,13 +70,13 @@ def _is_loose(attempt: AttemptState) -> bool:
 
 
 def account(had: Isolation) -> list[str]:
-    """What a command had beside its place, user, limits and workspace, which `text.isolation` says."""
+    """Say what a command had besides its place, user, limits and workspace, which `text.isolation` says."""
     lines = list(_outside(had)) if had.place is not Place.CONTAINER else list(_inside(had))
     return [harmless_line(line) for line in lines]
 
 
 def asked(settings: ContainerSettings) -> list[str]:
-    """What was asked of a container, and what of that is less hard than by default."""
+    """Say what the step asked of its container, and which settings are weaker than the defaults."""
     limits = {"memory": memory(settings.memory) if settings.memory else None, "cpus": settings.cpus}
     parts = [settings.image, f"network {settings.network}"]
     parts += [f"{name} {value or 'unlimited'}" for name, value in {**limits, "pids": settings.pids}.items()]
@@ -94,12 +94,12 @@ def _outside(had: Isolation) -> Iterator[str]:
     docker = ", who may use Docker (so: as root)" if had.engine_at_hand else ""
     yield f"ran {where} directly, in no container, as {user(had)}{docker}"
     if had.escapes_unseen:
-        yield "what left its session was not looked for: there is no /proc here; such a process may still run"
+        yield "a process that left its session may still run: this machine has no /proc to find it in"
 
 
 def _inside(had: Isolation) -> Iterator[str]:
     if had.capabilities is None:
-        yield "the engine could not be asked what it had"
+        yield "its isolation is unknown: the engine did not say"
         return
     if had.user.partition(":")[0] in {"0", "root"}:
         yield "its user was root"
@@ -114,4 +114,4 @@ def _inside(had: Isolation) -> Iterator[str]:
     if had.hidden:
         more = ", and more: `hidden` in run.json" if len(had.hidden) > SHOWN else ""
         names = ", ".join(repr(shorten(path, 80)) for path in had.hidden[:SHOWN])
-        yield f"hidden from it, because agents take it for instructions: {names}{more}"
+        yield f"hidden from it, because agents read it as instructions: {names}{more}"

@@ -1,4 +1,4 @@
-"""The events as they are, one a line, output included: for programs."""
+"""Writes a run's events as lines of JSON, output included: for programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pccpipe.record.events import Event
 
 
 class JsonLinesView:
-    """Writes each event as a line of JSON; the journal's format, and `output` beside it."""
+    """Write each event in the journal's format; `output` events too."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -19,4 +19,4 @@ class JsonLinesView:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is kept open; for the sake of the other views."""
+        """Do nothing: other views have something to close."""

@@ -1,4 +1,4 @@
-"""The live view: a tree of the run's steps on a terminal, repainted in place, and the whole tree left at the end."""
+"""Shows a run as a tree on a terminal, repaints it in place, and leaves the whole tree at the end."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pccpipe.views.summary import summary
 from pccpipe.views.watch import Watch
 
 BETWEEN_PAINTS = 0.1
-"""Seconds, at least; a board that is long to make is painted less often."""
+"""Seconds, at least; a board that takes long to make is painted less often."""
 IDLE_PAINT = 1.0
-"""Seconds after which the times of what runs are painted anew, if nothing happens."""
+"""Seconds after which the times of running steps are painted again, if nothing happens."""
 
 
 class LiveView:
-    """Paints a run's events. Owns one thread until `close`, which leaves the final tree and the summary.
+    """Paint a run's events. One thread paints until `close`, which leaves the final tree and the summary.
 
     `earlier` as for `Watch`.
     """
@@ -39,16 +39,16 @@ class LiveView:
         self._painter = Painter(stream, self._console)
         self._changed = threading.Event()
         self._over = threading.Event()
-        self._told = False
+        self._has_events = False
         self._thread = threading.Thread(target=self._paint_on, name="pccpipe-live", daemon=True)
         self._thread.start()
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            self._watch.take(event)
-            self._told = True
+            self._watch.feed(event)
+            self._has_events = True
             if isinstance(event.what, Cancelling):
-                # The terminal has written ^C into what was painted.
+                # The terminal wrote ^C into the board.
                 self._painter.forget()
         self._changed.set()
         if isinstance(event.what, RunEnded | RunStopped | RunWaiting):
@@ -63,7 +63,7 @@ class LiveView:
         self._thread.join(timeout=5)
         with self._lock:
             state = self._watch.state
-            if not self._told:
+            if not self._has_events:
                 return
             lines = final_board(state, time.time(), self._console.width)
             self._painter.leave(lines)
@@ -88,14 +88,14 @@ class LiveView:
     def _paint(self) -> None:
         width, height = self._console.size
         with self._lock:
-            if not self._told:
+            if not self._has_events:
                 return
             lines = board(self._watch.state, self._watch.tail, time.time(), width - 1, max(3, height - 1))
             self._painter.paint(lines, (width, height))
 
 
 class Painter:
-    """Repaints lines in place: only those that changed, each over the old one, so that nothing flickers."""
+    """Repaint lines in place: only changed lines, each over its old one, so that nothing flickers."""
 
     def __init__(self, stream: TextIO, console: Console) -> None:
         self._stream = stream
@@ -106,7 +106,7 @@ class Painter:
         self._styled = functools.lru_cache(4096)(self._make_styled)
 
     def forget(self) -> None:
-        """Something else wrote to the terminal: paint each line anew the next time."""
+        """Paint every line the next time: something else wrote to the terminal."""
         self._valid = False
 
     def paint(self, lines: Sequence[Line], size: tuple[int, int]) -> None:
@@ -114,7 +114,7 @@ class Painter:
         new = [self._styled(line) for line in lines]
         out = ["\x1b[?2026h\x1b[?25l"]
         if size != self._size and self._old:
-            # A terminal of another width has wrapped what was painted, nobody knows how: begin on a clean screen.
+            # A terminal that changed its width wrapped the lines, in its own way: begin on a clean screen.
             out.append("\x1b[2J\x1b[H")
             self._old = []
         elif self._old:
@@ -129,7 +129,7 @@ class Painter:
         self._write("".join(out))
 
     def leave(self, lines: Sequence[Line]) -> None:
-        """Replace what was painted by these lines, for good."""
+        """Replace the painted lines by these, for good."""
         up = f"\x1b[{len(self._old)}F" if self._old else ""
         self._write(up + "".join(f"{self._styled(line)}\x1b[K\n" for line in lines) + "\x1b[J\x1b[?25h")
         self._old = []

@@ -1,4 +1,4 @@
-"""One line an event that a person wants to read in a log: time, step, what. For everything that is no terminal."""
+"""Writes a line for each event that a person reads in a log: time, step, event. For files, pipes and CI."""
 
 from __future__ import annotations
 
@@ -36,14 +36,23 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.views.summary import summary
-from pccpipe.views.text import OUTCOME_WORDS, clock, date, facts, harmless_line, harmless_lines, isolation, project_text
+from pccpipe.views.text import (
+    OUTCOME_WORDS,
+    clock,
+    date,
+    facts_text,
+    harmless_line,
+    harmless_lines,
+    isolation,
+    project_text,
+)
 from pccpipe.views.watch import Watch
 from pccpipe.views.words import reason_text
 from pccpipe.words import duration
 
 
 class PlainView:
-    """Writes a run's events as lines. `record` is the run's folder, named at the end; `earlier` as for `Watch`."""
+    """Write a run's events as lines. `record` is the run's folder, named at the end; `earlier` as for `Watch`."""
 
     def __init__(self, stream: TextIO, record: Path, earlier: Iterable[Event] = ()) -> None:
         self._stream = stream
@@ -51,7 +60,7 @@ class PlainView:
         self._watch = Watch(earlier)
 
     def __call__(self, event: Event) -> None:
-        lines = harmless_lines(self._watch.take(event))
+        lines = harmless_lines(self._watch.feed(event))
         stamp = clock(event.time)
         begin = f"{stamp} {self._step_of(event.what)} | "
         if lines:
@@ -70,7 +79,7 @@ class PlainView:
         return what.step if isinstance(what, Output | CommandEnded) else ""
 
     def close(self) -> None:
-        """Nothing is kept open; for the sake of the other views."""
+        """Do nothing: other views have something to close."""
 
 
 def _lines(event: Event) -> list[str]:
@@ -84,7 +93,7 @@ def _text(what: Happening, at: float) -> str:
             project = project_text(what.project, what.project_path, what.isolation_mode, local=what.local)
             return f"run {what.run_id} of {what.pipeline} begins on {date(at)}, {project}"
         case RunResumed():
-            return f"the run is resumed, by process {what.pid} of {what.host}"
+            return f"run resumed by process {what.pid} on {what.host}"
         case StepStarted():
             asked = f", on {what.asked}" if what.asked else ""
             title = f" ({what.name})" if what.name else ""
@@ -95,7 +104,7 @@ def _text(what: Happening, at: float) -> str:
         case SecretsGiven() | ModelUsed() | MayHaveBegun():
             return ""
         case CommandEnded():
-            # An attempt that is the last one is told of by the step's end.
+            # The step's end reports the last attempt.
             return ""
         case TargetUnavailable():
             return _unavailable(what)
@@ -110,21 +119,21 @@ def _text(what: Happening, at: float) -> str:
         case RoundStarted():
             return f"{what.step} round {what.round} of at most {what.of}"
         case ActionDone():
-            done = facts(what)
-            return f"{what.step} {done}" if done else ""
+            facts = facts_text(what.action, what.facts)
+            return f"{what.step} {facts}" if facts else ""
         case StepEnded():
             return _step_ended(what)
         case InputAsked():
-            return f"{what.step} asks a person for help: {what.needed}"
+            return f"{what.step} needs a person: {what.needed}"
         case InputGiven():
-            return f"{what.step} is given {', '.join(what.values)}"
+            return f"{what.step} has answers: {', '.join(what.values)}"
         case RunQueued():
             return what.message
         case Cancelling():
             by = f"{what.who} with `pccpipe cancel`" if what.who else what.by
-            return f"cancelled by {by}; what runs has {duration(what.grace)} to end"
+            return f"cancelled by {by}; running commands have {duration(what.grace)} to end"
         case AlwaysStarted():
-            return f"the steps are over ({what.status}); the always steps begin"
+            return f"steps ended ({what.status}); the steps under `always:` begin"
         case Warned():
             return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
         case RunEnded() | RunStopped() | RunWaiting() | Output():

@@ -1,4 +1,4 @@
-"""A plan as text, and as JSON: each step with where it would run, what it would run there, and where else it might."""
+"""Shows a plan as text and as JSON: each step with its places, its commands and its fallback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pccpipe.words import limit, memory
 
 
 def plan_text(plan: Plan) -> list[str]:
-    """The lines that tell a plan."""
+    """Return a plan as lines."""
     lines = [f"{plan.pipeline.name} ({plan.pipeline.path})", *_head(plan)]
     always = False
     for step in plan.steps:
@@ -53,7 +53,7 @@ def _head(plan: Plan) -> list[str]:
 
 
 def _secret(plan: Plan, secret: Secret) -> str:
-    via = f" (stays here: steps get a token for {plan.upstreams[secret.name]})" if secret.upstream else ""
+    via = f" (stays on this machine: steps get a token for {plan.upstreams[secret.name]})" if secret.upstream else ""
     return f"{secret.name} from {_SOURCES[secret.source]} {secret.source_name}{via}"
 
 
@@ -65,7 +65,7 @@ _SOURCES = {
 
 
 def _of(plan: Plan, position: Position) -> str:
-    """Where something comes from, where that is not plain to see."""
+    """Return the place where something is written, if the pipeline includes other files."""
     return f" ({_short(position)})" if plan.pipeline.included else ""
 
 
@@ -89,13 +89,11 @@ def _step(planned: PlannedStep, plan: Plan) -> list[str]:
         assert first
         second = planned.ways[1]
         same = second.command == first.command
-        lines.append(
-            f"{indent}    if that is unavailable: {_place(second, None)}{', the same command' if same else ''}"
-        )
+        lines.append(f"{indent}    if unavailable: {_place(second, None)}{', the same command' if same else ''}")
         if not same:
             lines += _way(second, indent + "        ")
     elif isinstance(planned.step.body, Run) and first and first.place is not Place.LOCAL:
-        lines.append(f"{indent}    if that is unavailable: the step is `unavailable`, nothing runs elsewhere")
+        lines.append(f"{indent}    if unavailable: the step ends as `unavailable`, and runs nowhere else")
     return [harmless(line) for line in lines]
 
 
@@ -112,7 +110,7 @@ def _place(way: Way, asked: Place | None) -> str:
             settings = way.container.settings
             egress = way.container.written.egress
             out = f" but for {', '.join(egress)}" if egress else ""
-            told = {
+            settings_text = {
                 "network": f"{settings.network}{out}",
                 "memory": memory(settings.memory) if settings.memory else "unlimited",
                 "cpus": settings.cpus,
@@ -121,7 +119,7 @@ def _place(way: Way, asked: Place | None) -> str:
                 "workspace": "read-only" if settings.read_only_workspace else None,
                 "root file system": "read-only" if settings.read_only_root else None,
             }
-            words = "".join(f", {name} {value}" for name, value in told.items() if value is not None)
+            words = "".join(f", {name} {value}" for name, value in settings_text.items() if value is not None)
             return f"in a container of {settings.image} on {at}{led}{words}"
 
 
@@ -150,7 +148,7 @@ def _rules(planned: PlannedStep) -> list[str]:
         rules.append(f"if: {planned.condition}")
     if isinstance(body, Run):
         if body.as_login:
-            rules.append("account: the user that logs in, not `run_as`")
+            rules.append("account: the login user, not `run_as`")
         if body.files:
             rules.append(f"files: {', '.join(file.name for file in body.files)}")
         if body.secrets:
@@ -170,7 +168,7 @@ def _rules(planned: PlannedStep) -> list[str]:
         outcomes = ", ".join(outcome.value for outcome in Outcome if outcome in step.retry.outcomes)
         rules.append(f"at most {step.retry.attempts} attempts, again after {outcomes}")
     if step.continue_on_error:
-        rules.append("goes on if it fails")
+        rules.append("run continues if it fails")
     if step.fails_as:
         rules.append(f"if it fails, the run ends as {step.fails_as}")
     return rules
@@ -184,7 +182,7 @@ def _seconds(text: str) -> str:
 
 
 def plan_json(plan: Plan) -> Json:
-    """A plan as data, for programs: durations in seconds, sizes in bytes, each part with its file and line."""
+    """Return a plan as data, for programs: durations in seconds, sizes in bytes, each part with its file and line."""
     pipeline, project = plan.pipeline, plan.project
     vm = project.vm
     return {
@@ -279,7 +277,7 @@ def _way_json(way: Way) -> Json:
 
 
 def _number(text: str | None) -> Json:
-    """A duration as a number, where it is known."""
+    """Return a duration as a number, or its expression."""
     try:
         return None if text is None else float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The problems of pipelines and project files, for people and for the programs that show them at their place.
+"""Writes the problems of pipelines and project files, for people and for programs.
 
 The JSON shape is documented in docs/editors.md, and stays.
 """
@@ -18,6 +18,8 @@ from pccpipe.views.text import harmless
 
 
 class ProblemFormat(StrEnum):
+    """Name the formats of `validate`."""
+
     TEXT = "text"
     JSON = "json"
     GITHUB = "github"
@@ -25,7 +27,7 @@ class ProblemFormat(StrEnum):
 
 
 def shown(problems: Sequence[Problem], how: ProblemFormat) -> str:
-    """All problems in a format; empty if there is nothing to print."""
+    """Return all problems in a format; empty if there is nothing to print."""
     return _FORMATS[how](problems)
 
 
@@ -37,7 +39,7 @@ def _text(problems: Sequence[Problem]) -> str:
 
 
 def _json(problems: Sequence[Problem]) -> str:
-    told = [
+    shown = [
         {
             "file": problem.position.file,
             "line": problem.position.line,
@@ -48,11 +50,11 @@ def _json(problems: Sequence[Problem]) -> str:
         }
         for problem in problems
     ]
-    return json.dumps({"version": 1, "problems": told}, indent=2)
+    return json.dumps({"version": 1, "problems": shown}, indent=2)
 
 
 def _github(problems: Sequence[Problem]) -> str:
-    """Workflow commands, which GitHub shows at the line in a pull request.
+    """Return workflow commands, which GitHub shows at the line in a pull request.
 
     https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
     """
@@ -93,7 +95,7 @@ def _result(problem: Problem) -> Mapping[str, object]:
 
 
 def _uri(file: str) -> str:
-    # A path may have bytes that are no UTF-8.
+    # A path may have bytes that are not UTF-8.
     return Path(file).as_uri() if Path(file).is_absolute() else quote(os.fsencode(file))
 
 
@@ -103,8 +105,8 @@ def _whole(problem: Problem) -> str:
 
 _RULES: Mapping[Rule, str] = {
     Rule.FILE: "The file cannot be read.",
-    Rule.YAML: "The file is no YAML, or YAML that pccpipe does not take.",
-    Rule.STRUCTURE: "A key or a value is not one that may stand there.",
+    Rule.YAML: "The file is not YAML, or it uses YAML that pccpipe does not accept.",
+    Rule.STRUCTURE: "A key or a value is not allowed at this position.",
     Rule.MEANING: "A name, a reference or an expression is wrong.",
 }
 _FORMATS: Mapping[ProblemFormat, Callable[[Sequence[Problem]], str]] = {

@@ -1,4 +1,4 @@
-"""Shows a run through a queue: a reader that is slow, or reads nothing, delays no step and takes bounded memory."""
+"""Shows a run through a queue: a slow reader delays no step, and the queue's memory has a limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pccpipe.outcome import Stream
 from pccpipe.record.events import CommandEnded, Event, Output
 
 PATIENCE = 1.0
-"""Seconds for which output waits for a reader that is behind, before output is left out for it."""
+"""Seconds for which output waits for a slow reader, before the queue drops output."""
 NOTICE = 1.0
-"""Seconds after which a reader that has not taken the end of a run is waited for."""
+"""Seconds after the run's end, after which `on_wait` is called for a slow reader."""
 _EVENT = 500
-"""Bytes that an event takes, besides its text."""
+"""Bytes of an event, besides its text."""
 
 
 class View(Protocol):
-    """Shows events, one at a time."""
+    """Show events, one at a time."""
 
     def __call__(self, event: Event) -> None: ...
 
@@ -30,13 +30,13 @@ class View(Protocol):
 
 
 class QueuedView:
-    """Gives events to a view in a thread of its own, which `close` ends.
+    """Give events to a view in a thread of its own, which `close` ends.
 
-    What does not fit into the queue is output: the oldest is left out, and a line counts it. The log has all of it.
+    If the queue is full, it drops the oldest output, and a line counts the characters. The log has all of them.
 
     Args:
-        on_wait: called by `close` when the reader has not taken everything yet, and is waited for.
-        most: bytes of what waits.
+        on_wait: called by `close` when it has to wait for the reader.
+        most: bytes of waiting events.
     """
 
     def __init__(self, view: View, on_wait: Callable[[], None] = lambda: None, most: int = VIEW_QUEUE.most) -> None:
@@ -46,8 +46,8 @@ class QueuedView:
         self._changed = threading.Condition()
         self._events: deque[Event] = deque()
         self._size = 0
-        self._left_out: dict[str, int] = {}
-        """Characters of each step's output that the view does not get."""
+        self._dropped: dict[str, int] = {}
+        """Characters of each step's output that the queue dropped."""
         self._behind_since: float | None = None
         self._error: Exception | None = None
         self._has_failed = False
@@ -56,7 +56,7 @@ class QueuedView:
         self._thread.start()
 
     def __call__(self, event: Event) -> None:
-        """Queue an event. Raises, once, what the view has raised; it gets nothing after that."""
+        """Queue an event. Raises the view's error once; the view gets no event after that."""
         with self._changed:
             self._raise_error()
             if self._has_failed:
@@ -68,7 +68,7 @@ class QueuedView:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait until the reader has taken everything, then close the view. Raises the view's own error."""
+        """Wait until the reader has everything, then close the view. Raises the view's own error."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -79,7 +79,7 @@ class QueuedView:
         try:
             self._raise_error()
         except OSError:
-            return  # the reader is gone: nobody is left who could be told
+            return  # the reader is gone, so no one would see the error
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -87,7 +87,7 @@ class QueuedView:
             raise error
 
     def _make_room(self) -> None:
-        """Wait for the reader if it keeps up on the whole; else leave out the oldest output."""
+        """Wait for a reader that usually keeps up; else drop the oldest output."""
         now = time.monotonic()
         if self._behind_since is None:
             self._behind_since = now
@@ -98,26 +98,26 @@ class QueuedView:
         if self._size <= self._most // 2:
             self._behind_since = None
         elif self._size >= self._most:
-            self._leave_out()
+            self._drop_output()
 
-    def _leave_out(self) -> None:
+    def _drop_output(self) -> None:
         kept: deque[Event] = deque()
         for event in self._events:
             if self._size > self._most // 4 and isinstance(event.what, Output):
                 self._size -= _size_of(event)
                 step = event.what.step
-                self._left_out[step] = self._left_out.get(step, 0) + len(event.what.text)
+                self._dropped[step] = self._dropped.get(step, 0) + len(event.what.text)
             else:
                 kept.append(event)
         self._events = kept
 
     def _pass_on(self) -> None:
-        """The view's thread."""
+        """Pass events on, in the view's thread."""
         try:
             while event := self._next():
                 self._view(event)
             self._view.close()
-        except Exception as error:  # noqa: BLE001 - given to the thread that brings the next event
+        except Exception as error:  # noqa: BLE001 - raised to the caller with its next event
             with self._changed:
                 self._error, self._has_failed = error, True
                 self._events.clear()
@@ -125,7 +125,7 @@ class QueuedView:
                 self._changed.notify_all()
 
     def _next(self) -> Event | None:
-        """The next event, or what says before it that output is left out; None at the end."""
+        """Return the next event, or before it a line about dropped output; None at the end."""
         with self._changed:
             while not self._events:
                 if self._is_closed:
@@ -133,7 +133,7 @@ class QueuedView:
                 self._behind_since = None
                 self._changed.wait()
             event = self._events[0]
-            if isinstance(event.what, Output | CommandEnded) and (count := self._left_out.pop(event.what.step, 0)):
+            if isinstance(event.what, Output | CommandEnded) and (count := self._dropped.pop(event.what.step, 0)):
                 words = f"\n... {count:,} characters are not shown: this reader is too slow; the log has them ...\n"
                 stream = event.what.stream if isinstance(event.what, Output) else Stream.STDOUT
                 return Event(0, event.time, Output(event.what.step, stream, words))

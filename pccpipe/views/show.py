@@ -1,4 +1,4 @@
-"""The record of a run as text: its steps as a tree, where each really ran, how it ended, its results and logs."""
+"""Shows the record of a run as text: its steps as a tree, with place, outcome, result and logs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from pccpipe.views.words import interrupted_text, reason_text
 from pccpipe.words import duration
 
 LONGEST_RESULT = 300
-"""Characters of a result that are shown; its file has all of it."""
+"""Characters of a result that are shown; its file has the rest."""
 
 
 def show_text(state: RunState, record: Path, *, interrupted: bool = False) -> list[str]:
-    """The lines that tell a run. `interrupted`: its process is gone, and did not say how it ended."""
+    """Return a run as lines. `interrupted`: its process is gone, and recorded no end."""
     first = interrupted_text(state, record) if interrupted else headline(state, record)
     lines = [first, *_facts(state, record), "", "steps:"]
     for node in tree(state):
@@ -123,7 +123,7 @@ def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
     started, ended, refusal = attempt.started, attempt.ended, attempt.unavailable
     if started is None:
         words = " ".join(harmless(refusal.words).split()) if refusal else ""
-        reason = reason_text(refusal.reason) if refusal else "no reason is known"
+        reason = reason_text(refusal.reason) if refusal else "unknown reason"
         lines = [*wanted, f"{number}unavailable: {reason}: {words}"]
         return [*lines, f"  fix: {harmless_line(refusal.hint)}"] if refusal and refusal.hint else lines
     lines = [*wanted, f"{number}had: {isolation(started.had)}"]
@@ -136,7 +136,7 @@ def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
 
 
 def runs_text(entries: Sequence[RunEntry]) -> list[str]:
-    """A line a run."""
+    """Return a line for each run."""
     id_width = max((len(entry.run_id) for entry in entries), default=0)
     status_width = max((len(entry.status) for entry in entries), default=0)
     lines = []

@@ -1,4 +1,4 @@
-"""The end of a run, in words: how it ended, what failed with its last lines, every downgrade, where the record is."""
+"""Says how a run ended: failures with their last lines, downgrades, questions, and the record's folder."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pccpipe.views.words import (
 )
 
 MOST_STEPS = 10
-"""Failed steps that are told of in full; a matrix may have hundreds."""
+"""Failed steps that are reported in full; a matrix may have hundreds."""
 
 
 def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]]) -> list[str]:
-    """The lines at the end of a run. `tail` gives the last lines of a step's output, harmless already."""
+    """Return the lines at the end of a run. `tail` gives the last lines of a step's output, already harmless."""
     lines: list[str] = []
     failures = failed_steps(state)
     for step in failures[:MOST_STEPS]:
         lines += ["", *failure(step, record, tail(step.path))]
     if len(failures) > MOST_STEPS:
-        lines += ["", f"and {len(failures) - MOST_STEPS} more steps that failed"]
+        lines += ["", f"and {len(failures) - MOST_STEPS} more failed steps"]
     if state.downgrades:
         lines += ["", *downgrades(state)]
     if state.warnings:
@@ -46,13 +46,13 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
 
 
 def see_why(state: RunState, record: Path) -> list[str]:
-    """Name the command that prints the log of what failed; nothing if no log has anything in it."""
+    """Name the command that prints the failed step's log; return nothing if all logs are empty."""
     step = telling_step(state, record)
     return [f"to see why: {next_command(state, record, 'logs', step.path)}"] if step else []
 
 
 def questions(state: RunState, record: Path) -> list[str]:
-    """What a person has still to give, and how."""
+    """Say what a person has to answer, and how."""
     if not state.open_questions:
         return []
     lines: list[str] = []
@@ -69,21 +69,21 @@ def questions(state: RunState, record: Path) -> list[str]:
 
 
 def stopped(state: RunState) -> list[str]:
-    """That a run that was stopped is not over, and what a person can do."""
+    """Say that a stopped run can be resumed, and how."""
     always = (
-        "of its `always:` steps, those on this machine have run"
+        "of its steps under `always:`, those on this machine have run"
         if state.status == Reason.FENCED
-        else ("its `always:` steps have not run")
+        else "its steps under `always:` have not run"
     )
     return [
         "",
-        f"The run is stopped, not ended: its workspace is kept, {always}.",
-        *([f"to go on: {harmless_line(state.hint)}"] if state.hint else []),
+        f"The run is stopped, not ended: its workspace is kept, and {always}.",
+        *([f"fix: {harmless_line(state.hint)}"] if state.hint else []),
     ]
 
 
 def headline(state: RunState, record: Path) -> str:
-    """How the run ended, in a line."""
+    """Say in one line how the run ended."""
     if state.status == WAITING and not state.open_questions:
         return answered(state, record)
     if state.status in {WAITING, QUEUED}:
@@ -92,19 +92,19 @@ def headline(state: RunState, record: Path) -> str:
     if state.stopped:
         outcome = f"stopped: {outcome}"
     status = f" ({state.status})" if state.outcome and state.status != state.outcome.value else ""
-    downgraded = ", downgraded: not every step ran where it was to run" if state.downgraded else ""
-    is_told = state.outcome in FINE or state.message == outcome
-    message = f": {harmless_line(state.message)}" if state.message and not is_told else ""
+    downgraded = ", downgraded: some step ran with less isolation than it asked for" if state.downgraded else ""
+    adds_nothing = state.outcome in FINE or state.message == outcome
+    message = f": {harmless_line(state.message)}" if state.message and not adds_nothing else ""
     return f"run {state.run_id} {outcome}{status}{took_text(state)}{cancelled_text(state)}{downgraded}{message}"
 
 
 def answered(state: RunState, record: Path) -> str:
-    """Say that a run which waited for a person has all that it asked for, and how to go on."""
+    """Say that all questions of a run are answered, and how to continue."""
     return f"All questions of {state.run_id} are answered. Continue: {next_command(state, record, 'resume')}"
 
 
 def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
-    """One step's failure: what, why, its last lines, its logs."""
+    """Return a step's failure as lines: its reason, its last lines, its logs."""
     assert step.outcome is not None
     title = f" ({step.name})" if step.name else ""
     lines = [harmless_line(f"{step.path}{title} {OUTCOME_WORDS[step.outcome]}: {why(step)}")]
@@ -122,18 +122,18 @@ def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
 
 
 def why(step: StepState) -> str:
-    """The reason of a failure, short: of an unavailable place in words with its code, else the message."""
+    """Return the short reason of a failure: the words and code of an unavailable place, else the message."""
     if step.reason:
         return reason_text(step.reason)
     tries = len(step.attempts)
     times = (
         f", in {tries} attempts" if tries > 1 and all(each.outcome is step.outcome for each in step.attempts) else ""
     )
-    return (step.message.partition("\n")[0] or "it says no more") + times
+    return (step.message.partition("\n")[0] or "no message") + times
 
 
 def downgrades(state: RunState) -> list[str]:
-    """Each downgrade: what was asked for, what was had, the reason's code and the target's own words."""
+    """Return each downgrade as lines: what the step asked for, what it had, the reason, and the target's own words."""
     lines: list[str] = []
     for one in state.downgrades:
         lines.append(f"DOWNGRADED {one.step}: asked for {one.asked}, {_got(state, one)}: {reason_text(one.reason)}")
@@ -145,7 +145,7 @@ def downgrades(state: RunState) -> list[str]:
 
 
 def _got(state: RunState, down: StepDowngraded) -> str:
-    """Say what a step had in place of what it asked for; a fallback may have been unavailable as well."""
+    """Say what a step had instead of what it asked for; a fallback may have been unavailable as well."""
     step = state.steps.get(down.step)
     if step and step.outcome is Outcome.UNAVAILABLE and not any(each.had for each in step.attempts):
         return f"fell back to {down.had} and began nowhere"
@@ -153,7 +153,7 @@ def _got(state: RunState, down: StepDowngraded) -> str:
 
 
 def hint_of(state: RunState, down: StepDowngraded) -> str:
-    """Give what fixes the place that the step did without, if that is known."""
+    """Return the fix for the place that was unavailable, if it is known."""
     step = state.steps.get(down.step)
     refusals = [each.unavailable for each in reversed(step.attempts if step else []) if each.unavailable]
     return next((each.hint for each in refusals if each.hint and each.reason is down.reason), "")

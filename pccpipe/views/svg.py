@@ -1,6 +1,6 @@
-"""A pipeline's graph as SVG: one column from top to bottom, with groups as boxes around their steps.
+"""Draws a pipeline's graph as SVG: one column from top to bottom, with groups as boxes around their steps.
 
-Everything has an axis, on which the arrows run; how far it reaches to both sides of it is measured first.
+Each node has an axis on which the arrows run; its width to both sides of the axis is measured first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Size(Struct, frozen=True):
 
 
 def svg(graph: Graph) -> str:
-    """The graph as an SVG document that needs no other file."""
+    """Return the graph as an SVG document that needs no other file."""
     return _Drawing().document(graph)
 
 
@@ -98,7 +98,7 @@ class _Drawing(Struct):
         return self._draw_column(nodes, axis, y + _HEAD + 2 * _LINE) + _PAD
 
     def _draw_column(self, nodes: Sequence[Card | Group], axis: float, y: float) -> float:
-        """Draw what follows one another; where it ends."""
+        """Draw nodes from top to bottom; returns where they end."""
         for index, node in enumerate(nodes):
             if index:
                 self._arrow(axis, y, axis, y + _GAP)
@@ -171,7 +171,7 @@ class _Drawing(Struct):
             top += max(_measure(node).height for node in row) + _SIDE
 
     def _back(self, group: Group, axis: float, x: float, top: float, bottom: float) -> None:
-        """The arrow from the last step of a round to the first of the next."""
+        """Draw the arrow from the last step of a round to the first of the next."""
         first, last = _measure(group.inner[0]), _measure(group.inner[-1])
         begin, end = bottom - min(last.height / 2, 30.0), top + min(first.height / 2, 30.0)
         if begin - end < 24:
@@ -246,7 +246,7 @@ def _measure(node: Card | Group) -> _Size:
 
 
 def _rows(group: Group) -> list[tuple[Card | Group, ...]]:
-    """The steps of a group that run side by side, as many in a row as are still read at a glance."""
+    """Split the steps that run side by side into rows."""
     return [group.inner[at : at + _ABREAST] for at in range(0, len(group.inner), _ABREAST)]
 
 
@@ -261,7 +261,7 @@ def _heading(group: Group, width: float) -> list[str]:
 
 
 def _looks(nodes: Sequence[Card | Group]) -> list[Look]:
-    """Those that there are, in the order in which they are explained."""
+    """Return the looks of all nodes, in the order of the legend."""
     found: set[Look] = set()
     for node in nodes:
         found |= {node.look} if isinstance(node, Card) else set(_looks(node.inner))
@@ -269,7 +269,7 @@ def _looks(nodes: Sequence[Card | Group]) -> list[Look]:
 
 
 def _wrapped(text: str, most: int) -> list[str]:
-    """The text in lines of so many characters, at most three; none if there is no text."""
+    """Wrap text into at most three lines of `most` characters; of an empty text, none."""
     lines: list[str] = []
     for word in text.split():
         if lines and len(lines[-1]) + 1 + len(word) <= most:

@@ -1,4 +1,4 @@
-"""Words, numbers and harmless text: what every view says in the same way."""
+"""Makes text harmless, and writes what all views write in the same way."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.record.events import ModelUsed
 from pccpipe.words import memory, size
 
-if TYPE_CHECKING:  # `validate` shows its problems by this, and need not load what runs have
-    from pccpipe.record.events import ActionDone
+if TYPE_CHECKING:  # `validate` uses this module, and must not load the modules of runs
+    from pccpipe.record.events import ModelUsed
     from pccpipe.target import Isolation
     from pccpipe.values import Json
 
 LONGEST_LINE = 2000
-"""Characters of an output line that a view shows; the log has all of it."""
+"""Characters of an output line that a view shows; the log has the rest."""
 _KEPT = 4 * LONGEST_LINE
-"""Of a line that has no end yet: a progress bar may go on for long."""
+"""Characters kept of a line without an end: a progress bar may be long."""
 
-# Colours (SGR), which are dropped: all else that a terminal would obey is shown as an escape.
+# Colours (SGR), which are dropped. Everything else that a terminal obeys becomes an escape.
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 # Characters that show nothing, though Python calls them printable: fillers, joiners, and variation selectors.
 _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef"
 _EMOJI = "\u00a9\u00ae\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
-# What chooses between a character's text and its picture, and what joins pictures to one, stays beside a picture.
+# Beside a picture these stay: the choice between text and picture, and the joiner of pictures.
 _CHOICE = rf"(?<![{_EMOJI}])[\ufe0e\ufe0f](?!\u20e3)"
 _JOINER = rf"\u200d(?:(?<![{_EMOJI}\ufe0f]\u200d)|(?![{_EMOJI}]))"
-# C0 and C1 controls; what reorders or hides text, as a format character or as one that is blank (tags, soft hyphen,
+# C0 and C1 controls; format characters and blank characters that reorder or hide text (tags, soft hyphen,
 # bidirectional controls, line separators, zero width, annotations); half characters.
 _OBEYED = re.compile(
     f"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
@@ -42,9 +41,9 @@ _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\n"
 
 
 def harmless(text: str) -> str:
-    """Make text of an agent or a target such that no terminal obeys it, and nothing in it is hidden.
+    """Make text of an agent or a target harmless: no terminal obeys it, and nothing in it is hidden.
 
-    Colours are dropped. Other controls and invisible characters are shown as escapes, such as `\\x1b`. Tabs, newlines,
+    Colours are dropped. Other controls and invisible characters become escapes, such as `\\x1b`. Tabs, newlines,
     scripts written from right to left, and the joiners within an emoji stay.
     """
     if _OBEYED.search(text) is None:
@@ -53,9 +52,9 @@ def harmless(text: str) -> str:
 
 
 def harmless_line(text: str) -> str:
-    """As `harmless`, for one line: shortened, tabs as spaces, and of a progress bar (`\\r`) only what it showed last.
+    """Make one line harmless and short, with tabs as spaces; of a progress bar (`\\r`), keep its last state.
 
-    What follows the only `\\r` and is shorter did not overwrite all before it: both are shown.
+    Text after the only `\\r` that is shorter than the text before it did not overwrite all of that: both are shown.
     """
     shown = harmless(_overwritten(text.rstrip("\r\n"))).replace("\n", "\\n").expandtabs(8)
     return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
@@ -67,14 +66,14 @@ def _overwritten(line: str) -> str:
 
 
 def harmless_lines(text: str) -> str:
-    """As `harmless_line`, for many, each with its newline; quick where all are harmless already, as most are."""
+    """Make many lines harmless, each with its newline; quick for lines that already are, as most are."""
     if _is_printable(text) and not _has_longer_line(text, LONGEST_LINE):
         return text
     return "".join(f"{harmless_line(line)}\n" for line in text[:-1].split("\n"))
 
 
 def _is_printable(text: str) -> bool:
-    """Nothing of it but newlines is obeyed, if so: the quickest way to find out."""
+    """Say whether a terminal would obey nothing but newlines: the quickest test."""
     if text.isascii():
         return not text.encode().translate(None, _PRINTABLE)
     return text.replace("\n", " ").isprintable() and _BLANKS.search(text) is None
@@ -97,8 +96,10 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class Lines:
-    """Makes lines of pieces of output. A line without an end comes from `finish`; of one that is very long, the rest is
-    counted and not kept. Of a progress bar (`\\r`), what it showed last is kept.
+    """Make lines of pieces of output.
+
+    `finish` returns a line without an end. Of a very long line, the rest is counted and not kept; of a progress bar
+    (`\\r`), the last state is kept.
     """
 
     def __init__(self) -> None:
@@ -111,7 +112,7 @@ class Lines:
         return self._rest
 
     def feed(self, text: str) -> str:
-        """The lines that this piece completes, each with its newline."""
+        """Return the lines that this piece completes, each with its newline."""
         if not self._dropped:
             text, self._rest = self._rest + text, ""
         end = text.rfind("\n") + 1
@@ -122,7 +123,7 @@ class Lines:
         return whole
 
     def finish(self) -> str:
-        """What is left, as a last line."""
+        """Return the rest as a last line."""
         return self._end() if self._rest else ""
 
     def _whole(self, line: str) -> str:
@@ -135,7 +136,7 @@ class Lines:
             return
         before, bar, last = self._rest.rstrip("\r").rpartition("\r")
         if bar:
-            # With a `\r` before and behind it, it is a progress bar still.
+            # With a `\r` before and after it, the rest remains a progress bar.
             self._rest, self._dropped = f"\r{last}{self._rest[len(before) + len(bar) + len(last) :]}", 0
         self._dropped += max(0, len(self._rest) - _KEPT)
         self._rest = self._rest[:_KEPT]
@@ -147,17 +148,17 @@ class Lines:
 
 
 def clock(moment: float) -> str:
-    """The time of day, in the local zone."""
+    """Write the time of day, in the local zone."""
     return datetime.fromtimestamp(moment).astimezone().strftime("%H:%M:%S")
 
 
 def date(moment: float | None) -> str:
-    """Day and time, in the local zone."""
+    """Write day and time, in the local zone."""
     return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else "?"
 
 
 def where(had: Isolation) -> str:
-    """Where a command runs, in a few words."""
+    """Say in a few words where a command runs."""
     match had.place:
         case Place.LOCAL:
             return "local"
@@ -169,12 +170,12 @@ def where(had: Isolation) -> str:
 
 
 def user(had: Isolation) -> str:
-    """Who a command ran as: the name, if it is known, with the numbers."""
+    """Name the user of a command: the name, if it is known, with the numbers."""
     return f"{had.login} ({had.user})" if had.login and had.login != had.user else had.user
 
 
 def isolation(had: Isolation) -> str:
-    """All that a command really had, in a line."""
+    """Say in one line what isolation a command really had."""
     parts = [where(had), f"user {user(had)}"]
     if had.container:
         parts.append(f"name {had.container}")
@@ -195,19 +196,14 @@ def isolation(had: Isolation) -> str:
 
 
 def project_text(project: str | None, path: str | None, mode: IsolationMode, *, local: bool) -> str:
-    """Which project says where steps run, and what it says."""
-    # Only of a record of version 0.1 it is not known which file led to a VM.
+    """Name the project, and its isolation mode."""
+    # Only a record of version 0.1 lacks the project file of a VM.
     file = path or ("no project file" if mode is IsolationMode.LOCAL else "")
     return f"project {project}{f' ({file})' if file else ''}, isolation {mode.value}{' by --local' if local else ''}"
 
 
-def facts(done: ActionDone) -> str:
-    """What a built-in action did, in a few words."""
-    return facts_text(done.action, done.facts)
-
-
 def left_out(dropped: int) -> str:
-    """Say behind the names of logs how many bytes they leave out; empty if none."""
+    """Say how many bytes the logs leave out; empty if none."""
     return f" ({dropped:,} bytes left out by log_limit)" if dropped else ""
 
 
@@ -227,7 +223,7 @@ def model_text(used: ModelUsed) -> str:
 
 
 def facts_text(action: str, given: Mapping[str, Json]) -> str:
-    """As `facts`, from an action's kind and its facts."""
+    """Say in a few words what a built-in action did."""
     known = dict(given)
     parts: list[str] = []
     files, count = known.pop("files", None), known.pop("bytes", None)
@@ -255,14 +251,14 @@ OUTCOME_WORDS = {outcome: outcome.value.replace("_", " ") for outcome in Outcome
 
 
 def cells(text: str) -> int:
-    """How many columns a terminal needs for the text."""
+    """Return the number of columns that a terminal needs for the text."""
     if text.isascii():
         return len(text)
     return sum(_width(character) for character in text)
 
 
 def shorten(text: str, columns: int) -> str:
-    """The text cut to so many columns, with `…` where it was cut."""
+    """Cut the text to a number of columns, with `…` where it was cut."""
     if cells(text) <= columns:
         return text
     used, kept = 0, []

@@ -1,4 +1,4 @@
-"""The steps of a run as a tree: groups, their rounds and matrix legs, their steps."""
+"""Makes a tree of a run's steps: groups, their rounds and matrix legs, their steps."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field
 
-from pccpipe.outcome import Outcome
 from pccpipe.record import step_path as paths
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import StepState
-
-_FINE = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
+from pccpipe.views.words import FINE
 
 
 class Node(Struct):
-    """A step, or a round of a `repeat` (which has no state of its own)."""
+    """Hold a step, or a round of a `repeat`, which has no state of its own."""
 
     path: str
     step: StepState | None = None
     children: list[Node] = field(default_factory=list)
     over: bool = False
-    """Of a round: the one after it has begun, or its group has ended."""
+    """Whether a round has ended: the next one began, or its group ended."""
 
     @property
     def label(self) -> str:
@@ -30,7 +28,7 @@ class Node(Struct):
 
     @property
     def running(self) -> bool:
-        """Whether it has begun and not ended."""
+        """Whether it began and did not end."""
         if self.step:
             return self.step.outcome is None and self.step.started_at is not None
         return not self.over and any(child.running or child.ended for child in self.children)
@@ -41,19 +39,19 @@ class Node(Struct):
 
     @property
     def fine(self) -> bool:
-        """Whether all in it that has ended passed, and where it was to run."""
-        passed = self.step is None or self.step.outcome is None or self.step.outcome in _FINE or self.step.ignored
+        """Whether all steps in it that ended have passed."""
+        passed = self.step is None or self.step.outcome is None or self.step.outcome in FINE or self.step.ignored
         return passed and all(child.fine for child in self.children)
 
     def all(self) -> Iterator[Node]:
-        """This node, and all inside, in order."""
+        """Yield this node and all nodes inside, in order."""
         yield self
         for child in self.children:
             yield from child.all()
 
 
 def tree(state: RunState) -> list[Node]:
-    """The top steps of a run with all inside of them, in the order in which their turns came; those to come, last."""
+    """Return the top steps of a run with all steps inside, in the order of their turns; steps to come are last."""
     nodes: dict[str, Node] = {}
     tops: list[Node] = []
 

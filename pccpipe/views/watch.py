@@ -1,4 +1,4 @@
-"""What the views of a running run have in common: the state so far, and the last lines of each step that matters."""
+"""Keeps what the views of a running run share: its state, and the last lines of each step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pccpipe.record.state import RunState
 from pccpipe.views.text import Lines, harmless_line
 
 TAIL = 20
-"""Lines that are kept of each step's output for a view; the log has all of them."""
+"""Lines kept of each step's output for a view; the log has all of them."""
 
 
 class Watch:
-    """Folds events. Feed it each event once; it gives the lines of output that became whole by it.
+    """Fold events into the run's state, and pieces of output into lines.
 
-    `earlier` are those of a run that is resumed, which nobody is to be shown again.
+    `earlier` are the events from before a resume, which are not shown again.
     """
 
     def __init__(self, earlier: Iterable[Event] = ()) -> None:
@@ -27,8 +27,8 @@ class Watch:
         self._tails: dict[str, deque[str]] = {}
         self._lines: dict[str, dict[Stream, Lines]] = {}
 
-    def take(self, event: Event) -> str:
-        """Take in an event; the lines are as they came, not harmless yet, each with its newline."""
+    def feed(self, event: Event) -> str:
+        """Fold an event; returns the lines of output that it completes, not harmless yet, each with its newline."""
         self.state.apply(event)
         match event.what:
             case Output(step, stream, text):
@@ -44,7 +44,7 @@ class Watch:
         return ""
 
     def tail(self, step: str, most: int = TAIL) -> list[str]:
-        """The last lines of a step, harmless, also one that is not whole yet."""
+        """Return the last lines of a step, harmless; also the incomplete one."""
         rests = [lines.rest for lines in self._lines.get(step, {}).values() if lines.rest]
         kept = [*self._tails.get(step, ()), *rests]
         return [harmless_line(line) for line in kept[max(0, len(kept) - most) :]]

@@ -1,4 +1,4 @@
-"""The words for a person beside the codes for programs: why a place is unavailable, who cancelled a run."""
+"""Words for people, beside the codes for programs: reasons, cancels, the next command."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def reason_text(reason: Reason) -> str:
 
 
 def cancelled_text(state: RunState) -> str:
-    """Say who ended a run: ` by root@vm with `pccpipe cancel``; empty if nobody did."""
+    """Say who cancelled a run: ` by root@vm with `pccpipe cancel``; empty if it was not cancelled."""
     by = state.cancelled_by
     if not by or state.outcome is not Outcome.CANCELLED:
         return ""
@@ -68,20 +68,20 @@ def cancelled_text(state: RunState) -> str:
 
 
 def next_command(state: RunState, record: Path, verb: str, *names: str) -> str:
-    """Give a command about the run that works in the current folder: `pccpipe logs r1 'unit[node=20]'`."""
+    """Return a command for the run that works in the current folder: `pccpipe logs r1 'unit[node=20]'`."""
     runs_dir = record.parent
     elsewhere = "" if runs_dir.absolute() == Path(RUNS).absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
     return f"pccpipe {verb}{elsewhere} {operands(state.run_id, *names)}"
 
 
 def telling_step(state: RunState, record: Path) -> StepState | None:
-    """Find the step whose log says most about a run's failure, and has something in it.
+    """Find the step whose log says most about a run's failure; its log is not empty.
 
-    A group has no log of its own: then it is the last step inside that did not succeed, also one that was ignored.
+    A group has no log of its own: then it is the last step inside that did not succeed, even an ignored one.
     """
     for failed in failed_steps(state):
         inside = [step for step in state.steps.values() if is_within(step.path, failed.path)]
-        # The latest first, of them those that did not succeed.
+        # The latest first; before all, those that did not succeed.
         inside.reverse()
         for step in sorted(inside, key=lambda step: step.outcome in FINE):
             if has_log(step, record):
@@ -96,13 +96,13 @@ def has_log(step: StepState, record: Path) -> bool:
 
 
 def interrupted_text(state: RunState, record: Path) -> str:
-    """Say that a run's process is gone, and how to go on: the first line about such a run."""
+    """Say that a run's process is gone, and how to continue: the first line about such a run."""
     going_on = next_command(state, record, "resume")
-    return f"run {state.run_id} interrupted (its process {state.pid} ended without a word). Continue: {going_on}"
+    return f"run {state.run_id} interrupted (its process {state.pid} ended unexpectedly). Continue: {going_on}"
 
 
 def failed_steps(state: RunState) -> list[StepState]:
-    """The steps that did not pass and were not to be ignored; of a group, those inside that failed in its stead."""
+    """Return the failed steps, without ignored ones; of a failed group, the failed steps inside."""
     failed = [step for step in state.steps.values() if step.outcome and step.outcome not in FINE and not step.ignored]
     return [
         step for step in failed if not any(other is not step and is_within(other.path, step.path) for other in failed)
@@ -110,7 +110,7 @@ def failed_steps(state: RunState) -> list[StepState]:
 
 
 def is_within(path: str, group: str) -> bool:
-    """Say whether a path is a group's, or of something inside."""
+    """Say whether a path is that of a group, or of a step inside."""
     return path == group or path.startswith((f"{group}.", f"{group}["))
 
 

@@ -50,7 +50,7 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_not_running(folder: F
     finish(process, 10)
     assert "interrupted" in folder.do("runs").stdout
     first = folder.do("show", "r1").stdout.splitlines()[0]
-    words = f"run r1 interrupted (its process {process.pid} ended without a word). Continue: pccpipe resume r1"
+    words = f"run r1 interrupted (its process {process.pid} ended unexpectedly). Continue: pccpipe resume r1"
     assert first == words
     kept = folder.do("gc").stdout
     # Its command may live on for a moment, or have ended with it.

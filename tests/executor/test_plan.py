@@ -164,7 +164,10 @@ def test_the_plan_names_secrets_that_stay_here_and_the_egress_of_containers(plan
         """
     )
     text = "\n".join(plan_text(plan))
-    assert "KEY from the environment's KEY (stays here: steps get a token for https://api.openai.com/v1)" in text
+    assert (
+        "KEY from the environment's KEY (stays on this machine: steps get a token for https://api.openai.com/v1)"
+        in text
+    )
     assert "network none but for pypi.org, *.npmjs.org" in text
     assert "at most 5000 tokens" in text
 
@@ -201,7 +204,7 @@ def test_the_text_has_place_command_rules_and_fallback(planned: Planned) -> None
         "        second line",
         "      timeout: 1h30m",
         "      at most 2 attempts, again after failed",
-        "      if that is unavailable: on the VM pcc@192.0.2.1, the same command",
+        "      if unavailable: on the VM pcc@192.0.2.1, the same command",
         "",
         "always, whatever happens:",
         "  z: remove the run's copy of the workspace",
@@ -306,7 +309,7 @@ def test_the_plan_names_the_account_of_steps(planned: Planned) -> None:
     plan = replace(plan, project=replace(plan.project, vm=Vm("192.0.2.1", "pcc", run_as="pccrun")))
     lines = plan_text(plan)
     assert "/home/project, steps run there as pccrun" in lines[1]
-    assert [line.strip() for line in lines if "account:" in line] == ["account: the user that logs in, not `run_as`"]
+    assert [line.strip() for line in lines if "account:" in line] == ["account: the login user, not `run_as`"]
     assert json.loads(json.dumps(plan_json(plan)))["project"]["vm"]["run_as"] == "pccrun"
 
 

@@ -77,7 +77,7 @@ def test_mermaid_has_each_step_group_fallback_and_way(tmp_path: Path) -> None:
         "  s1 --> s2",
         '  subgraph always["always, whatever happens"]',
         "    direction TB",
-        '    a0["clean<br/>remove the run\'s workspace<br/>goes on if it fails"]:::action',
+        '    a0["clean<br/>remove the run\'s workspace<br/>run continues if it fails"]:::action',
         "  end",
         "  s2 --> always",
     ]

@@ -30,7 +30,7 @@ from tests.views.screen import Screen
 def watched(happenings: Iterable[Happening]) -> Watch:
     watch = Watch()
     for event in events(happenings):
-        watch.take(event)
+        watch.feed(event)
     return watch
 
 

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pccpipe.outcome import Place
-from pccpipe.record.events import ActionDone
 from pccpipe.target import Isolation
-from pccpipe.views.text import Lines, cells, facts, harmless, harmless_line, harmless_lines, isolation, shorten
+from pccpipe.views.text import Lines, cells, facts_text, harmless, harmless_line, harmless_lines, isolation, shorten
 from pccpipe.words import duration, size
 from tests.record.script import BOXED
 
@@ -170,15 +169,12 @@ def test_isolation_says_all_that_was_had() -> None:
 
 
 def test_facts_of_actions_read_well() -> None:
-    assert (
-        facts(ActionDone("a", "upload", {"files": 1, "bytes": 5, "method": "tar", "seconds": 1}))
-        == "1 file, 5 B, by tar"
-    )
-    assert facts(ActionDone("a", "diff", {"path": "diff.patch", "files": 2, "insertions": 3, "deletions": 1})) == (
+    assert facts_text("upload", {"files": 1, "bytes": 5, "method": "tar", "seconds": 1}) == "1 file, 5 B, by tar"
+    assert facts_text("diff", {"path": "diff.patch", "files": 2, "insertions": 3, "deletions": 1}) == (
         "2 files, +3 -1 lines, in diff.patch"
     )
-    assert facts(ActionDone("a", "build", {"image": "i", "built": False, "seconds": 1})) == "image i was there"
-    assert facts(ActionDone("a", "download", {"files": 0, "bytes": 0, "missing": ["x"], "refused": []})) == (
+    assert facts_text("build", {"image": "i", "built": False, "seconds": 1}) == "image i was there"
+    assert facts_text("download", {"files": 0, "bytes": 0, "missing": ["x"], "refused": []}) == (
         "0 files, 0 B, missing: x"
     )
 
