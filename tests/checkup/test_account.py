@@ -136,7 +136,7 @@ def test_without_root_an_administrator_gets_two_commands_which_do_it(site: Site)
     vm.sh("rm /etc/sudoers.d/pcc")
     told = site.make()
     assert told.code == 0, told
-    assert "results that follow a step on the VM are unattested" in told.stdout
+    assert "results after a step on the VM are unattested" in told.stdout
     found(site.look("account"), CheckVerdict.WRONG, "no account pccrun on the VM", fix="(useradd -r")
     found(
         site.look("account", None),
