@@ -16,7 +16,7 @@ from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable, UsageError
 from pccpipe.layout import system_folder
-from pccpipe.machine.base import Done, Listens, Machine
+from pccpipe.machine.base import Done, ListeningMachine, Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode, Reason
 from pccpipe.spec.model import Project, Vm
@@ -67,7 +67,7 @@ class CheckContext:
         )
         local = LocalMachine()
         self.machine: Machine = self.connection or local
-        self.serving: Listens = self.connection or local
+        self.listening_machine: ListeningMachine = self.connection or local
         self.engine = self._new_engine()
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}

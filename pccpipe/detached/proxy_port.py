@@ -14,7 +14,7 @@ from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.layout import PROXY_PORT
 from pccpipe.machine.answers import PORTS, number
-from pccpipe.machine.base import Listener, Machine, ProxyDoor
+from pccpipe.machine.base import Listener, Machine, ProxyRoute
 from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.outcome import Reason
 from pccpipe.target import Command
@@ -23,9 +23,9 @@ from pccpipe.target import Command
 class ProxyPort:
     """The port. It opens when a command first needs it. Thread-safe."""
 
-    def __init__(self, machine: Machine, door: ProxyDoor, run_dir: RunDir) -> None:
+    def __init__(self, machine: Machine, proxy: ProxyRoute, run_dir: RunDir) -> None:
         self._machine = machine
-        self._door = door
+        self._proxy = proxy
         self._file = shlex.quote(f"{run_dir.state}/{PROXY_PORT}")
         self._folder = shlex.quote(run_dir.state)
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class ProxyPort:
         """Open the port that an earlier process of the run had opened, if there is one. Raises `Unavailable`."""
         with self._lock:
             if self._served is None and (port := self._kept()):
-                self._served = self._door.serving.serve_port(port, self._door.accept)
+                self._served = self._proxy.machine.serve_port(port, self._proxy.accept)
 
     def close(self) -> None:
         """Close the port. Idempotent; never raises."""
@@ -52,7 +52,7 @@ class ProxyPort:
     def _opened(self) -> int:
         with self._lock:
             if self._served is None:
-                served = self._door.serving.serve_port(self._kept(), self._door.accept)
+                served = self._proxy.machine.serve_port(self._kept(), self._proxy.accept)
                 self._run(f"mkdir -p {self._folder} && echo {served.port} >{self._file}")
                 self._served = served
             return self._served.port

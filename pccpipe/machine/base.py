@@ -125,7 +125,7 @@ class Listener(Protocol):
         ...
 
 
-class Listens(Protocol):
+class ListeningMachine(Protocol):
     """A machine whose programs can connect to this process, also after pccpipe reconnected to the machine.
 
     `accept` gets each connection, and returns at once. Both calls raise `Unavailable`, with PROXY_REFUSED if the
@@ -144,10 +144,10 @@ class Listens(Protocol):
         ...
 
 
-class ProxyDoor(Struct, frozen=True):
+class ProxyRoute(Struct, frozen=True):
     """The way from programs on a machine to a service of this process."""
 
-    serving: Listens
+    machine: ListeningMachine
     accept: Callable[[ByteStream], None]
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from pccpipe.cancel import Halt
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.layout import COPY, SENT, STATES, SYNC_STATE, system_folder
-from pccpipe.machine.base import ByteStream, Machine, ProxyDoor
+from pccpipe.machine.base import ByteStream, Machine, ProxyRoute
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.record.index import has_ended
 from pccpipe.record.vm_history import VmHistory
@@ -214,13 +214,13 @@ class ProjectTargets:
                 from pccpipe.targets.vm import VmTarget
 
                 assert self.vm is not None
-                door = ProxyDoor(self.vm.serving, self._accept)
+                proxy = ProxyRoute(self.vm.listening_machine, self._accept)
                 return VmTarget(
                     self.vm.connection,
                     self._run_id,
                     self.vm.root,
                     self._project.lost_after,
-                    door=door,
+                    proxy=proxy,
                     account=self.vm.account,
                     turns=self._vm_turns(self.vm),
                     has_workspace=self._has_workspace,
@@ -252,7 +252,7 @@ class ProjectTargets:
                 state,
                 lambda: str(self.workspace.local_folder.absolute()),
                 lost_after=self._project.lost_after,
-                door=ProxyDoor(here, self._accept),
+                proxy=ProxyRoute(here, self._accept),
             )
         workspace = self.vm.workspace
         return ContainerTarget(
@@ -261,7 +261,7 @@ class ProjectTargets:
             self.vm.state,
             lambda: workspace,
             lost_after=self._project.lost_after,
-            door=ProxyDoor(self.vm.serving, self._accept),
+            proxy=ProxyRoute(self.vm.listening_machine, self._accept),
             account=self.vm.account,
             turns=self._vm_turns(self.vm),
             gate=self.vm.gate,

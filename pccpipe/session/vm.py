@@ -22,7 +22,7 @@ from pccpipe.spec.model import Vm
 
 if TYPE_CHECKING:
     from pccpipe.machine.account import Account
-    from pccpipe.machine.base import Listens, Machine
+    from pccpipe.machine.base import ListeningMachine, Machine
     from pccpipe.machine.lease import Lease
     from pccpipe.ssh.connection import Connection
 
@@ -84,7 +84,7 @@ class ProjectVm:
             return self._connection()
 
     @property
-    def serving(self) -> Listens:
+    def listening_machine(self) -> ListeningMachine:
         """The same connection, for programs on the VM that connect to this process."""
         with self._lock:
             return self._connected()

@@ -17,7 +17,7 @@ from pccpipe.docker_api.isolation import part
 from pccpipe.docker_api.settings import IN, PROXY, container_name
 from pccpipe.errors import Fenced, Lost, Refused, Unavailable
 from pccpipe.machine.account import Account
-from pccpipe.machine.base import Listener, Machine, ProxyDoor, left_there
+from pccpipe.machine.base import Listener, Machine, ProxyRoute, left_there
 from pccpipe.machine.gate import Gate, plain
 from pccpipe.machine.haltable import until_halted
 from pccpipe.machine.retry import UNREACHABLE, retrying
@@ -46,7 +46,7 @@ class ContainerTarget:
         socket: of the engine, on that machine; None: the one that the machine names.
         lost_after: seconds for which the engine may stay away before a command counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
-        door: serves a command that connects to the proxy.
+        proxy: the way of commands to the proxy.
         account: the user in the containers, and the workspace's owner; None: the workspace's owner.
         turns: when a container may run; with an account.
         gate: the way to the commands' files, while the machine is the run's.
@@ -63,7 +63,7 @@ class ContainerTarget:
         socket: str | None = None,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
-        door: ProxyDoor | None = None,
+        proxy: ProxyRoute | None = None,
         account: Account | None = None,
         turns: Turns | None = None,
         gate: Gate | None = None,
@@ -79,9 +79,9 @@ class ContainerTarget:
         self._images = KnownImages(machine, root)
         self._files = ContainerFiles(self._engine, self._run_dir, account, root, has_workspace, kill_after)
         self._starter = ContainerStarter(self._engine, run_id, workspace, self._images, account, lost_after, kill_after)
-        self._door = door
-        self._door_is_open_to_all = account is not None
-        self._door_lock = threading.Lock()
+        self._proxy = proxy
+        self._proxy_is_open_to_all = account is not None
+        self._proxy_lock = threading.Lock()
         self._listener: Listener | None = None
         self._used = False
         self._is_closed = False
@@ -126,7 +126,7 @@ class ContainerTarget:
             owner = self._files.lay_out(command, name, paths)
             self._images.begin()
             if command.is_proxied:
-                self._open_door()
+                self._open_proxy()
             hidden = self._files.hide(paths) if command.container.read_only_workspace else ()
             body = self._starter.body(command, owner, paths, hidden)
             self._check_open()
@@ -178,7 +178,7 @@ class ContainerTarget:
             if part(found, "State").get("Status") == "created":
                 self._engine.remove(container)
                 continue
-            self._open_door(found)
+            self._open_proxy(found)
             ref = self._ref(command.id, container, name)
             running = self._starter.follow(ref, found)
             if self._starter.why_never_began(running, ref, command):
@@ -195,7 +195,7 @@ class ContainerTarget:
         found = self._engine.inspect(container)
         if found is None:
             raise Lost(f"the container {name} is gone from the engine of {self._machine.host}")
-        self._open_door(found)
+        self._open_proxy(found)
         return self._in_turn(self._starter.follow(self._ref(command_id, container, name), found), command_id)
 
     def _in_turn(self, running: Running, command_id: str) -> Running:
@@ -237,31 +237,31 @@ class ContainerTarget:
         return True
 
     def leave(self) -> None:
-        self._close_door()
+        self._close_proxy()
         self._engine.close()
 
     def close(self) -> tuple[str, ...]:
         self._is_closed = True
-        self._close_door()
+        self._close_proxy()
         try:
             return self._remove_all() if self._used else ()
         finally:
             self._engine.close()
 
-    def _open_door(self, found: Mapping[str, Json] | None = None) -> None:
+    def _open_proxy(self, found: Mapping[str, Json] | None = None) -> None:
         """Listen at the proxy's socket; for a container that is found, only if it has that mounted.
 
         Raises `Unavailable`.
         """
-        if self._door is None or (found is not None and not _has_mount(found, PROXY)):
+        if self._proxy is None or (found is not None and not _has_mount(found, PROXY)):
             return
-        with self._door_lock:
+        with self._proxy_lock:
             if self._listener is None:
-                path, accept = f"{self._run_dir.state}/{layout.PROXY}/{relay.SOCKET}", self._door.accept
-                self._listener = self._door.serving.serve_socket(path, accept, open_to_all=self._door_is_open_to_all)
+                path, accept = f"{self._run_dir.state}/{layout.PROXY}/{relay.SOCKET}", self._proxy.accept
+                self._listener = self._proxy.machine.serve_socket(path, accept, open_to_all=self._proxy_is_open_to_all)
 
-    def _close_door(self) -> None:
-        with self._door_lock:
+    def _close_proxy(self) -> None:
+        with self._proxy_lock:
             if self._listener is not None:
                 self._listener.close()
                 self._listener = None

@@ -12,7 +12,7 @@ from pccpipe.detached.commands import Detached
 from pccpipe.detached.programs import KILL_AFTER, RunDir
 from pccpipe.detached.proxy_port import ProxyPort
 from pccpipe.layout import LANE
-from pccpipe.machine.base import ByteStream, ProxyDoor
+from pccpipe.machine.base import ByteStream, ProxyRoute
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import Place
 from pccpipe.supervisor import processes
@@ -45,7 +45,7 @@ class LocalTarget:
     ) -> None:
         self._machine = LocalMachine(withheld)
         state = RunDir(run_id, str(state_dir.absolute()))
-        self._proxy_port = ProxyPort(self._machine, ProxyDoor(self._machine, accept), state) if accept else None
+        self._proxy_port = ProxyPort(self._machine, ProxyRoute(self._machine, accept), state) if accept else None
         self._workspace = workspace
         self._supervised = Supervised(self._machine, state, limit=LIMIT, kill_after=kill_after)
         self._state, self._kill_after = state, kill_after

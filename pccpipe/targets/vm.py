@@ -12,7 +12,7 @@ from pccpipe.detached.proxy_port import ProxyPort
 from pccpipe.detached.running import LOST_AFTER, DetachedRunning
 from pccpipe.layout import SystemDir
 from pccpipe.machine.account import Account
-from pccpipe.machine.base import Machine, ProxyDoor, refused
+from pccpipe.machine.base import Machine, ProxyRoute, refused
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import reconnecting
 from pccpipe.outcome import Place
@@ -31,7 +31,7 @@ class VmTarget:
         root: the VM's folder for projects (`vm.root`).
         lost_after: seconds for which the VM may be unreachable before a command on it counts as lost.
         kill_after: seconds between TERM and KILL when a command's own limit passes.
-        door: serves a command that connects to the proxy.
+        proxy: the way of commands to the proxy.
         account: the user who runs the commands, with its folders; None: the login.
         turns: when the commands may run; with an account.
         has_workspace: whether the run's copy of the code is on the VM already.
@@ -45,7 +45,7 @@ class VmTarget:
         root: str,
         lost_after: float = LOST_AFTER,
         kill_after: float = KILL_AFTER,
-        door: ProxyDoor | None = None,
+        proxy: ProxyRoute | None = None,
         account: Account | None = None,
         turns: Turns | None = None,
         has_workspace: Callable[[], bool] = lambda: False,
@@ -60,7 +60,7 @@ class VmTarget:
         self._has_workspace = has_workspace
         place = RunDir(run_id, self.state, account, gate)
         self._turns = turns or (Turns(connection, place, resumes=True) if account else None)
-        self._proxy_port = ProxyPort(connection, door, place) if door else None
+        self._proxy_port = ProxyPort(connection, proxy, place) if proxy else None
         self._detached = Detached(
             connection, place, limit=LIMIT, lost_after=lost_after, kill_after=kill_after, owns_workspace=True
         )

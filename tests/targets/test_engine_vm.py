@@ -19,7 +19,7 @@ import pytest
 from pccpipe.docker_api import engine_vm
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable
-from pccpipe.machine.base import ByteStream, Listener, ProxyDoor
+from pccpipe.machine.base import ByteStream, Listener, ProxyRoute
 from pccpipe.machine.listening import listen_at
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import MAY_FALL_BACK, Reason
@@ -48,10 +48,10 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.contextmanager
 def target_on(engine: LocalEngine, folder: Path, here: LocalMachine | None = None) -> Iterator[ContainerTarget]:
     here = here or LocalMachine()
-    door = ProxyDoor(here, lambda stream: stream.close())
+    proxy = ProxyRoute(here, lambda stream: stream.close())
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     workspace = str(folder / "workspace")
-    target = ContainerTarget(here, run_id, str(folder / "state"), lambda: workspace, str(engine.socket), door=door)
+    target = ContainerTarget(here, run_id, str(folder / "state"), lambda: workspace, str(engine.socket), proxy=proxy)
     target.open()
     yield target
     assert target.close() == ()

@@ -18,7 +18,7 @@ from pccpipe.checkup.checks.sshd import allow_forwarding
 from pccpipe.checkup.context import DOCKERFILE, IMAGE, PROBED, CheckContext
 from pccpipe.errors import Unavailable
 from pccpipe.layout import SystemDir
-from pccpipe.machine.base import ByteStream, ProxyDoor
+from pccpipe.machine.base import ByteStream, ProxyRoute
 from pccpipe.outcome import IsolationMode, Reason
 from pccpipe.target import Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
@@ -175,7 +175,7 @@ def _run_probe(context: CheckContext) -> Mapping[str, str]:
         system.state(context.run_id),
         lambda: workspace,
         context.engine.socket,
-        door=ProxyDoor(context.serving, lambda stream: _answer(stream, context.run_id)),
+        proxy=ProxyRoute(context.listening_machine, lambda stream: _answer(stream, context.run_id)),
     )
     # As a run makes it: the account for workspace code cannot list it.
     folder = shlex.quote(system.workspaces)
