@@ -1,7 +1,7 @@
-"""Does a piece of work on a stranger's data in a process of its own, with limits for time and memory.
+"""Does work on a stranger's data in a process of its own, with limits for time and memory.
 
-For what could hold the interpreter lock for long or take all memory here: a large request, a regular expression of an
-author's on a text of an agent's. Starting the process costs about 40 ms.
+Used where the work could hold the interpreter lock for long or take all memory: a large request, or an author's regular
+expression on an agent's text. Starting the process costs about 40 ms.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Work = Callable[[bytes], bytes]
 
 
 def apart(work: Work, pieces: Iterable[bytes], where: str, most: Limit = limits.APART_SECONDS) -> list[bytes]:
-    """Give what `work` makes of the data, in pieces.
+    """Return the result of `work` on the data, in pieces.
 
     Args:
-        work: a function of a module, found there by its name.
+        work: a function of a module, which the process finds by its name.
         pieces: the data; not joined here.
         where: names the data in messages.
-        most: the seconds of processor time that it may take; its memory is bounded by `limits.APART_MEMORY`.
+        most: the limit of its processor time; `limits.APART_MEMORY` bounds its memory.
 
-    Raises LimitExceeded; ValueError with what the work's own ValueError says.
+    Raises LimitExceeded, and ValueError with the words of the work's own.
     """
-    # Imported here: most runs need none of it.
+    # Most runs do not need this import.
     import subprocess
 
     paths = [_ROOT, *(path for path in sys.path if Path(path).is_absolute())]
@@ -51,7 +51,7 @@ def apart(work: Work, pieces: Iterable[bytes], where: str, most: Limit = limits.
         cwd="/",
         close_fds=True,
     )
-    # Twice the processor time, and a little: the machine may be busy.
+    # Twice the processor time and some seconds: the machine may be busy.
     watchdog = threading.Timer(2 * most.most + 5, process.kill)
     watchdog.daemon = True
     watchdog.start()
@@ -59,23 +59,23 @@ def apart(work: Work, pieces: Iterable[bytes], where: str, most: Limit = limits.
     assert stdin is not None
     assert stdout is not None
     assert stderr is not None
-    said: list[bytes] = []
-    complaints: list[bytes] = []
+    output: list[bytes] = []
+    errors: list[bytes] = []
     try:
-        listeners = [
-            threading.Thread(target=_collect, args=(stdout, said), daemon=True),
-            threading.Thread(target=_collect, args=(stderr, complaints), daemon=True),
+        readers = [
+            threading.Thread(target=_collect, args=(stdout, output), daemon=True),
+            threading.Thread(target=_collect, args=(stderr, errors), daemon=True),
         ]
-        for listener in listeners:
-            listener.start()
+        for reader in readers:
+            reader.start()
         with contextlib.suppress(BrokenPipeError):
             for piece in pieces:
                 for at in range(0, len(piece), _PIECE):
                     stdin.write(piece[at : at + _PIECE])
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
-        for listener in listeners:
-            listener.join()
+        for reader in readers:
+            reader.join()
         code = process.wait()
     finally:
         watchdog.cancel()
@@ -85,8 +85,8 @@ def apart(work: Work, pieces: Iterable[bytes], where: str, most: Limit = limits.
             with contextlib.suppress(OSError):
                 pipe.close()
     if code == 0:
-        return said
-    words = b"".join(complaints).decode("utf-8", "replace")
+        return output
+    words = b"".join(errors).decode("utf-8", "replace")
     if code == _FAILED:
         raise ValueError(words)
     if code < 0:
@@ -95,7 +95,7 @@ def apart(work: Work, pieces: Iterable[bytes], where: str, most: Limit = limits.
 
 
 def child() -> None:
-    """Do the work, as the process that `apart` starts."""
+    """Do the work in the process that `apart` starts."""
     module, name, seconds = sys.argv[1:4]
     work: Work = getattr(importlib.import_module(module), name)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,6 +1,6 @@
-"""Ends work before it is done: a cancel from outside, a deadline, and the halt that is either of the two.
+"""Ends work early: a cancel from outside, a deadline, and a halt, which is either of them.
 
-To code that waits they are one thing: `Halt`. Commands, transfers and builds take one.
+Code that waits takes a `Halt`: commands, transfers and builds.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pccpipe.errors import Halted
 T = TypeVar("T")
 
 GRACE = 10.0
-"""Seconds between TERM and KILL, unless a person is in a hurry."""
+"""Seconds between TERM and KILL, unless a person hurries."""
 HURRIED_GRACE = 0.5
 
 
 class Cancel:
-    """Ask a run to end. Safe from any thread and from a signal handler's thread.
+    """Asks a run to end. Safe from any thread and from a signal handler.
 
-    The first `request` ends what runs (TERM, and KILL after the grace); the run's `always:` steps still run. `hurry`
-    cuts the grace short, also that of an `always:` step that runs by then; containers are removed all the same.
+    The first `request` ends the running commands (TERM, and KILL after the grace); the `always:` steps still run.
+    `hurry` shortens the grace, also of an `always:` step that runs by then; containers are removed even so.
     """
 
     def __init__(self) -> None:
-        # Reentrant, because a signal handler runs in the main thread, which may be inside one of these methods.
+        # Reentrant: a signal handler runs in the main thread, which may be inside one of these methods.
         self._lock = threading.RLock()
         self._requested = threading.Event()
         self._watchers: list[Callable[[float], None]] = []
@@ -53,8 +53,8 @@ class Cancel:
         """End the run.
 
         Args:
-            by: how it is asked: a signal's name (`INT`, `TERM`, `HUP`) or a word of the caller's.
-            who: the user and machine that asks, `root@vm`, where that is known.
+            by: a signal's name (`INT`, `TERM`, `HUP`) or a word of the caller.
+            who: the user and machine that asks, `root@vm`, if known.
         """
         with self._lock:
             if not self.requested:
@@ -65,7 +65,7 @@ class Cancel:
             watcher(self.grace)
 
     def hurry(self) -> None:
-        """Cut the grace period of whatever is ending now; also requests, if nobody did."""
+        """Shorten the grace of the commands that are ending; also request, if nobody did."""
         with self._lock:
             self.hurried = True
             shielded = list(self._shielded)
@@ -75,9 +75,7 @@ class Cancel:
 
     @contextmanager
     def shield(self) -> Iterator[Cancel]:
-        """Within the block, a handle that only a `hurry` from now on requests: for a step that must run after a
-        cancel.
-        """
+        """Yield a handle that only a later `hurry` requests: for a step that must run after a cancel."""
         inner = Cancel()
         with self._lock:
             self._shielded.append(inner)
@@ -88,12 +86,12 @@ class Cancel:
                 self._shielded.remove(inner)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep for `seconds`, or until a request; True if there is one."""
+        """Sleep for `seconds`, or until a request; return True if there is one."""
         return self._requested.wait(seconds)
 
     @contextmanager
     def watched_by(self, watcher: Callable[[float], None]) -> Iterator[None]:
-        """Within the block, call `watcher(grace)` at each request, and at once if there was one before."""
+        """Call `watcher(grace)` at each request within the block, and at once if there was one before."""
         with self._lock:
             self._watchers.append(watcher)
             late = self.requested
@@ -107,7 +105,7 @@ class Cancel:
 
 
 class Deadline(Struct, frozen=True):
-    """A moment on the monotonic clock, and whose it is."""
+    """A moment on the monotonic clock, and its owner."""
 
     at: float
     owner: str
@@ -135,7 +133,7 @@ class Deadline(Struct, frozen=True):
 
 
 class Halt:
-    """When work is to end before it is done: at the run's cancel, or when its time is over."""
+    """The end of work that is not done: at the run's cancel, or when its time is over."""
 
     def __init__(self, cancel: Cancel, deadline: Deadline | None = None) -> None:
         self.cancel = cancel
@@ -150,18 +148,18 @@ class Halt:
         return "cancelled" if self.cancel.requested or self.deadline is None else self.deadline.message
 
     def check(self) -> None:
-        """Raise Halted if it was requested."""
+        """Raise Halted if a halt was requested."""
         if self.requested:
             raise Halted(self.message)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, or raise Halted as soon as it is requested."""
+        """Sleep, or raise Halted as soon as a halt is requested."""
         self.cancel.wait(min(seconds, self.deadline.left) if self.deadline else seconds)
         self.check()
 
     @contextmanager
     def watched_by(self, watcher: Callable[[], None]) -> Iterator[None]:
-        """Within the block, call `watcher` when it is requested, from another thread; at once if it was before."""
+        """Call `watcher`, from another thread, when a halt is requested within the block; at once if it was before."""
         timer = threading.Timer(self.deadline.left, watcher) if self.deadline else None
         with self.cancel.watched_by(lambda _: watcher()):
             try:
@@ -177,13 +175,13 @@ class Halt:
 def unless_halted(
     halt: Halt, do: Callable[[], T], *, grace: float = 0.0, undo: Callable[[T], object] = lambda _: None
 ) -> T:
-    """Do what may wait long for a machine, in a thread of its own that a halt leaves alone. Raises `Halted`.
+    """Call `do`, which may wait long for a machine, in a thread that a halt does not interrupt. Raises `Halted`.
 
-    A halt that came before lets it be done: who ends a run needs its machine, too.
+    A halt that was requested before has no effect: ending a run needs its machine, too.
 
     Args:
-        grace: seconds for which a halt still waits.
-        undo: takes back what was done after that.
+        grace: seconds to wait for `do` after a halt.
+        undo: called with a result that comes after that.
     """
     if halt.requested:
         return do()
@@ -193,7 +191,7 @@ def unless_halted(
     def work() -> None:
         try:
             result = do()
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
             with contextlib.suppress(InvalidStateError):
                 done.set_exception(error)
         else:

@@ -1,4 +1,4 @@
-"""Where the files are that come with pccpipe: beside the package in a checkout, inside of it when installed."""
+"""Finds the files that come with pccpipe: beside the package in a checkout, inside of it when installed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_path(*parts: str) -> Path:
-    """The path of a file under schemas/, pipelines/ or docker/: `data_path("schemas", "pipeline.schema.json")`."""
+    """Return a path under schemas/, pipelines/ or docker/: `data_path("schemas", "pipeline.schema.json")`."""
     installed = _PACKAGE / "data" / Path(*parts)
     return installed if installed.exists() else _PACKAGE.parent / Path(*parts)
 
 
 @functools.cache
 def schema_text(name: str) -> str:
-    """The text of a published schema: `pipeline`, `project`, `policy`, `builder-result`, `reviewer-result`."""
+    """Return the text of a published schema: `pipeline`, `project`, `policy`, `builder-result`, `reviewer-result`."""
     return data_path("schemas", f"{name}.schema.json").read_text(encoding="utf-8")

@@ -1,21 +1,21 @@
-"""What can go wrong, as data: the view makes the sentences.
+"""The errors of pccpipe, as data: the view makes the sentences.
 
 PccpipeError
 ├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
-│   └── SpecError       a pipeline or project file that is wrong, with every problem in it
+│   └── SpecError       an invalid pipeline or project file, with every problem in it
 │       └── PolicyRefused   the operator's policy refuses what it asks for
-├── Unavailable         a target could not be had; the command certainly never began
-│   ├── Fenced          the VM was taken over from the run, which does nothing there any more
-│   ├── Broken          its connection ended in the midst of a call, which may be made again
-│   └── Nonsense        what the target said has no sense
-├── Refused             what was asked of a place can't be done anywhere: a setting, or a mistake of pccpipe's own
+├── Unavailable         a target is unavailable; the command certainly never began
+│   ├── Fenced          another run took over the VM: this one does nothing there any more
+│   ├── Broken          its connection ended during a call, which may be retried
+│   └── Nonsense        the target gave an invalid answer
+├── Refused             no place can do it: a wrong setting, or a mistake of pccpipe
 ├── VmBusy              another run has the VM; never a reason to run elsewhere
-├── RecordFull          the disk that has a run's record is full: the run is left as it is, to be resumed
-├── Lost                a command began, and how it ended can no longer be known
-├── ExpressionError     a ${{ }} that has no value, or no good one, now that its turn has come
+├── RecordFull          the disk of a run's record is full; the run stays as it is and can be resumed
+├── Lost                a command began, and nobody can know any more how it ended
+├── ExpressionError     a ${{ }} that has no value or an invalid one
 ├── LimitExceeded       a stranger's data exceeds one of the limits (limits/)
-├── ResultError         what a step left as its result is missing or not what was asked for
-├── Halted              work that can be done again was ended half way: by a cancel, or a time limit
+├── ResultError         a step's result is missing or invalid
+├── Halted              a cancel or a time limit ended work half way; it can be repeated
 └── ActionError         a built-in action (upload, diff, ...) failed
     └── WorkspaceGone   the run's copy of the code is gone, or a link took its place
 """
@@ -39,15 +39,15 @@ _LONGEST_QUOTE = 100
 
 
 class PccpipeError(Exception):
-    """The root of every error that pccpipe raises on purpose."""
+    """The base of every error that pccpipe raises on purpose."""
 
 
 class UsageError(PccpipeError):
-    """The caller asked for something that cannot be done as asked.
+    """A wrong argument of the caller, or a wrong file.
 
     Args:
-        message: what is wrong, in the user's words.
-        hint: what to do about it; empty when the message says it already.
+        message: the problem, in the user's words.
+        hint: the fix; empty if the message has it.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -57,7 +57,7 @@ class UsageError(PccpipeError):
 
 
 class SpecError(UsageError):
-    """A pipeline or project file is wrong; `problems` has all of it, in order of position."""
+    """An invalid pipeline or project file; `problems` has all problems, in order of position."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -65,18 +65,18 @@ class SpecError(UsageError):
 
 
 class PolicyRefused(SpecError):
-    """The operator's policy refuses what a pipeline or project file asks for; `problems` has each place."""
+    """A refusal by the operator's policy; `problems` has each place in the pipeline or project file."""
 
     code = Code.POLICY_REFUSED
 
 
 class Unavailable(PccpipeError):
-    """A target could not be had. Raised only if the command certainly never began.
+    """An unavailable target. Raised only if the command certainly never began.
 
     Args:
         reason: the code from the fixed list.
         words: the target's own words (sshd's, the engine's, the kernel's), kept whole.
-        hint: the command or setting that mends it, when one is known.
+        hint: the command or setting that fixes it, if one is known.
     """
 
     def __init__(self, reason: Reason, words: str, hint: str = "") -> None:
@@ -87,39 +87,37 @@ class Unavailable(PccpipeError):
 
 
 class Broken(Unavailable):
-    """The connection to a target ended in the midst of a call. Asked again, the target may well be had."""
+    """A connection that ended during a call. A retry may reach the target."""
 
 
 class Fenced(Unavailable):
-    """The VM was taken over from this run: it starts, writes and removes nothing there any more."""
+    """A VM that another run took over: this run starts, writes and removes nothing there any more."""
 
     def __init__(self, words: str) -> None:
-        super().__init__(Reason.FENCED, words, "the other one goes on; once it has ended: pccpipe resume RUN_ID")
+        super().__init__(Reason.FENCED, words, "the other run continues; once it has ended: pccpipe resume RUN_ID")
 
 
 class Nonsense(Unavailable):
-    """A machine, or its engine, said what has no sense: letters for a number, a number out of all bounds.
+    """An invalid answer of a machine or its engine: letters for a number, or a number out of bounds.
 
     Args:
-        what: the thing it was asked for, in words.
-        said: its answer; the beginning of it is quoted.
+        what: the thing that was asked for, in words.
+        said: the answer; its beginning is quoted.
     """
 
     def __init__(self, host: str, what: str, said: object) -> None:
         quoted = repr(said)
         shown = quoted if len(quoted) <= _LONGEST_QUOTE else f"{quoted[:_LONGEST_QUOTE]}..."
-        hint = "see what runs there: pccpipe doctor"
-        super().__init__(Reason.NONSENSE, f"{host or 'the machine'} talks nonsense: its {what} is {shown}", hint)
+        hint = "check the machine: pccpipe doctor"
+        super().__init__(Reason.NONSENSE, f"{host or 'the machine'}: invalid answer: its {what} is {shown}", hint)
 
 
 class Refused(PccpipeError):
-    """A place refuses what it was asked as wrong. Not its state but the question is at fault, so this never leads to a
-    fallback.
-    """
+    """A place refuses an invalid request. Its state is not the cause, so this never leads to a fallback."""
 
 
 class VmBusy(PccpipeError):
-    """Another run has the VM, and one runs there at a time. Never a reason to run elsewhere."""
+    """A VM that another run has: only one runs there at a time. Never a reason to run elsewhere."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -128,21 +126,21 @@ class VmBusy(PccpipeError):
 
 
 class RecordFull(PccpipeError):
-    """The disk that has a run's record is full. The run is left as it is: what has begun goes on, nothing has ended.
+    """A full disk under a run's record. The run stays as it is: its commands continue, and it has not ended.
 
     Args:
         run_dir: the run's folder.
-        hint: what to do; by default, to make room and to resume the run.
+        hint: the fix; by default, to free some space and to resume the run.
     """
 
     def __init__(self, run_dir: Path, hint: str = "") -> None:
-        self.message = f"no space left on the disk of {run_dir}, which has the run's record"
-        self.hint = hint or f"make room there, then: pccpipe resume {run_dir.name}"
+        self.message = f"no space left on the disk of {run_dir}, the run's record"
+        self.hint = hint or f"free some space, then: pccpipe resume {run_dir.name}"
         super().__init__(f"{self.message}; {self.hint}")
 
 
 class Lost(PccpipeError):
-    """A command began on a target that can no longer be reached or asked."""
+    """A command that began on a target which no longer answers."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
@@ -150,10 +148,10 @@ class Lost(PccpipeError):
 
 
 class ExpressionError(PccpipeError):
-    """An expression could not be evaluated when its turn came.
+    """An expression that could not be evaluated.
 
     Args:
-        limit: the limit that it exceeds, if that is what is wrong.
+        limit: the limit that it exceeds, if it exceeds one.
     """
 
     def __init__(self, position: Position, source: str, message: str, limit: Limit | None = None) -> None:
@@ -167,7 +165,7 @@ class ExpressionError(PccpipeError):
 
 
 class ResultError(PccpipeError):
-    """A step's result is missing, no JSON, against its schema, too large, not a plain file, or has a secret in it."""
+    """A step's result that is missing, not JSON, against its schema, too large, not a plain file, or has a secret."""
 
     def __init__(self, message: str, code: Code | None = None) -> None:
         super().__init__(message)
@@ -176,7 +174,7 @@ class ResultError(PccpipeError):
 
 
 class LimitExceeded(PccpipeError):
-    """A stranger's data exceeds a limit.
+    """A stranger's data that exceeds a limit.
 
     Args:
         limit: the limit, from pccpipe.limits.
@@ -191,11 +189,11 @@ class LimitExceeded(PccpipeError):
 
 
 class Halted(PccpipeError):
-    """Work was ended half way, because the run is to end or the time for it is over; who asked for that knows which."""
+    """Work that a cancel or a time limit ended half way; the caller knows which."""
 
 
 class ActionError(PccpipeError):
-    """A built-in action failed after its target was had (a refused file, a full disk, tar's error)."""
+    """A built-in action that failed on its target: a refused file, a full disk, an error of tar."""
 
     def __init__(self, message: str, hint: str = "", code: Code | None = None) -> None:
         super().__init__(f"{message}; {hint}" if hint else message)
@@ -205,4 +203,4 @@ class ActionError(PccpipeError):
 
 
 class WorkspaceGone(ActionError):
-    """The run's copy of the code is gone, or a link took its place: a step did that."""
+    """A run's copy of the code that a step removed, or replaced by a link."""

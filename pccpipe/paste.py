@@ -1,4 +1,4 @@
-"""Quotes names of strangers in commands that a person is to paste into a shell."""
+"""Quotes names of strangers in commands that a person pastes into a shell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import shlex
 
 
 def operands(*names: str) -> str:
-    """Give names as the last words of a command: each is one word, and none of them an option."""
+    """Quote names as the last words of a command: each is one word, and none is an option."""
     end_of_options = "-- " if any(name.startswith("-") for name in names) else ""
     return end_of_options + shlex.join(names)

@@ -1,4 +1,4 @@
-"""A project file and a pipeline to begin with, made of what a folder tells of its project."""
+"""Writes a first project file and pipeline for a project, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pccpipe.values import Json
 
 PIPELINE_FILE = "pipeline.yaml"
 SCHEMAS = ".pccpipe"
-"""The folder with the schemas that the files name for editors: the same path for everybody who has the project."""
+"""The folder with the schemas that the files name for editors: the same path for all who work on the project."""
 _LONGEST = 1024 * 1024
 _VM = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]{3,})(?::(?P<port>\d{1,5}))?")
 
 
 class Surroundings(Struct, frozen=True):
-    """What a folder and its surroundings tell."""
+    """The facts about a project that its folder and this machine give."""
 
     id: str
     id_from: str
@@ -37,15 +37,15 @@ class Surroundings(Struct, frozen=True):
     """The command that tests the project; empty if none was found."""
     test_from: str
     engine: bool
-    """Whether there is a Docker Engine on this machine that we may use."""
+    """True if this machine has a Docker Engine that the user may use."""
     key: str
-    """An SSH key of the user's, if the environment names none; empty if there is none of the usual names."""
+    """An SSH key of the user, if the environment names none; empty if no file has one of the usual names."""
     user_is_set: bool
     key_is_set: bool
 
 
 class Started(Struct, frozen=True):
-    """What was found, and the files that were written."""
+    """The facts that were found, and the files that were written."""
 
     found: Surroundings
     files: tuple[Path, ...]
@@ -64,10 +64,10 @@ def start_project(
 
     Args:
         vm: the address of the project's VM, `[USER@]HOST[:PORT]`.
-        force: write over files that are there.
-        socket: where the Docker Engine of this machine would be; None: where it is found.
+        force: overwrite existing files.
+        socket: the path of this machine's Docker Engine; None: look for it.
 
-    Raises UsageError if a file is there that is not the same, or the address is none.
+    Raises UsageError if a different file exists, or the address is invalid.
     """
     found = look(folder, environ, socket)
     mode = IsolationMode.VM if vm is not None else IsolationMode.CONTAINER if found.engine else IsolationMode.LOCAL
@@ -88,7 +88,7 @@ def start_project(
 
 
 def _socket(environ: Mapping[str, str]) -> str:
-    """Give the path of this machine's engine; none for one that pccpipe could not use."""
+    """Return the path of this machine's engine; empty if pccpipe could not use it."""
     try:
         return find_local_engine(environ, Path(environ.get("HOME") or Path.home())).socket
     except UsageError:
@@ -96,7 +96,7 @@ def _socket(environ: Mapping[str, str]) -> str:
 
 
 def look(folder: Path, environ: Mapping[str, str], socket: Path | None) -> Surroundings:
-    """What can be found out without asking."""
+    """Find out all that needs no question to the user."""
     project, project_from = _id(folder)
     test, test_from = _test(folder)
     keys = [f"~/.ssh/{name}" for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
@@ -116,7 +116,7 @@ def look(folder: Path, environ: Mapping[str, str], socket: Path | None) -> Surro
 def _refuse_others(folder: Path, names: list[str]) -> None:
     if names:
         there = ", ".join(str(folder / name) for name in names)
-        raise UsageError(f"nothing is written, because there is already {there}", "--force writes over it")
+        raise UsageError(f"nothing written: {there} exists", "to overwrite: --force")
 
 
 def _differs(path: Path, text: str) -> bool:
@@ -131,11 +131,11 @@ def _id(folder: Path) -> tuple[str, str]:
         good = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:100]
         if good:
             return good, whence
-    return "project", "nothing better"
+    return "project", "the default"
 
 
 def _test(folder: Path) -> tuple[str, str]:
-    """The command that tests the project, and what says so."""
+    """Return the command that tests the project, and the file that names it."""
     for find in (_of_package_json, _of_python, _of_makefile, _of_others):
         test, whence = find(folder)
         if test:
@@ -182,7 +182,7 @@ def _of_others(folder: Path) -> tuple[str, str]:
 
 
 def _read(path: Path) -> str:
-    """A file's text; empty if there is none that can be read."""
+    """Return a file's text; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(_LONGEST).decode("utf-8", "replace")
@@ -220,7 +220,7 @@ def _project_text(found: Surroundings, mode: IsolationMode, vm: str | None) -> s
 def _vm_lines(found: Surroundings, vm: str) -> list[str]:
     match = _VM.fullmatch(vm)
     if not match or int(match["port"] or 22) not in range(1, 65536):
-        raise UsageError(f"{vm!r} is no address of a VM", "write [USER@]HOST[:PORT], such as deploy@203.0.113.10")
+        raise UsageError(f"invalid address of a VM: {vm!r}", "write [USER@]HOST[:PORT], such as deploy@203.0.113.10")
     lines = ["vm:", f"  {_line('external_ip', match['host'].strip('[]'))}"]
     if match["port"]:
         lines.append(f"  port: {int(match['port'])}")
@@ -229,7 +229,7 @@ def _vm_lines(found: Surroundings, vm: str) -> list[str]:
     elif found.user_is_set:
         lines.append(f"  # user: from ${USER_VARIABLE}")
     else:
-        lines.append(f"  {_line('user', getpass.getuser())}   # your own login's name, for want of a better")
+        lines.append(f"  {_line('user', getpass.getuser())}   # your name on this machine")
     if found.key_is_set:
         lines.append(f"  # key_path: from ${KEY_VARIABLE}")
     elif found.key:
@@ -243,7 +243,7 @@ def _pipeline_text(found: Surroundings) -> str:
     test = (
         f"{_line('default', found.test)}   # from {found.test_from}"
         if found.test
-        else 'default: "true"   # nothing was found that tests this project: name its command here'
+        else 'default: "true"   # found no command that tests this project: name it here'
     )
     return f"""\
 # yaml-language-server: $schema={SCHEMAS}/pipeline.schema.json

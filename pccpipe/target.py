@@ -1,11 +1,10 @@
-"""The seam between the engine and the places where commands run.
+"""The seam between the executor and the places where commands run.
 
-Order of calls: `Target.open` once, then any number of `start` (or, after a crash, `attach`), from any thread; each
-gives a `Running` that one thread reads until its `Exit`, then may `fetch` from, then `discard`s. `Target.close` comes
-last and leaves nothing of the run behind. `Running.stop` may come from any thread at any time.
+Order of calls: `Target.open` once, then any number of `start` (or, after a crash, `attach`), from any thread. Each
+returns a `Running`: one thread reads it until its `Exit`, may `fetch` from it, then `discard`s it. `Target.close` comes
+last and leaves nothing of the run behind. Any thread may call `Running.stop` at any time.
 
-`start` raises `Unavailable` only if the command certainly never began: the engine falls back on that and on nothing
-else.
+`start` raises `Unavailable` only if the command certainly never began: the executor falls back on that alone.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from pccpipe.outcome import Place, Stream
 from pccpipe.values import Discreet, Json
 
 Token: TypeAlias = "dict[str, Json]"
-"""What `attach` needs to find a command again after a crash of pccpipe; plain JSON, kept in the record."""
+"""The data with which `attach` finds a command after a crash of pccpipe; plain JSON, kept in the record."""
 
 
 class ContainerSettings(Struct, frozen=True):
-    """What is asked of a container. Memory in bytes, CPUs in cores, pids as a count; None means no limit."""
+    """The settings that a container is asked for. Memory in bytes, CPUs in cores; None means no limit."""
 
     image: str
     network: str = "bridge"
@@ -32,13 +31,13 @@ class ContainerSettings(Struct, frozen=True):
     cpus: float | None = None
     pids: int | None = None
     home_size: int = 1 << 30
-    """Bytes that its HOME, and each folder that `read_only_root` leaves to write, may take."""
+    """Bytes for its HOME, and for each folder that `read_only_root` leaves writable."""
     read_only_workspace: bool = False
     read_only_root: bool = False
     runtime: str | None = None
-    """The engine's name of it (`runsc`); None for the engine's default."""
+    """The engine's name for it (`runsc`); None for the engine's default."""
     capabilities: tuple[str, ...] = ()
-    """Those that are given back, as `NET_RAW`; all others are dropped."""
+    """The capabilities that it keeps, such as `NET_RAW`; the engine drops all others."""
     new_privileges: bool = False
     root: bool = False
     """Runs as root, not as the workspace's owner."""
@@ -46,7 +45,7 @@ class ContainerSettings(Struct, frozen=True):
     apparmor: bool = True
     init: bool = True
     loosened: tuple[str, ...] = ()
-    """What of all that is less hard than by default, as people wrote it."""
+    """The settings that are looser than the default, as people wrote them."""
 
 
 class Command(Discreet, frozen=True):
@@ -63,7 +62,7 @@ class Command(Discreet, frozen=True):
     step: str
     """The step's id alone, for names and labels that people read."""
     serial: int
-    """The how-manieth command of its step in this run, from 1."""
+    """The number of the command among those of its step in this run, from 1."""
     script: str
     shell: str = "sh"
     """The shell with its options: `bash -e`."""
@@ -77,16 +76,16 @@ class Command(Discreet, frozen=True):
     is_proxied: bool = False
     """It finds the proxy of its secrets at `PCC_PROXY_URL`."""
     way_out: str = ""
-    """In a container: the token with which the proxy lets it out, as `HTTPS_PROXY`."""
+    """In a container: the token with which the proxy lets it out, in `HTTPS_PROXY`."""
     limit: float = 6 * 3600.0
-    """Seconds after which the target's side may end the command by itself, if nobody comes back for it."""
+    """Seconds after which the target may end the command by itself, if pccpipe does not reconnect."""
     container: ContainerSettings | None = None
     as_login: bool = False
-    """On a VM whose code runs as an account of its own: this one runs as the login (`account: login`)."""
+    """On a VM with `run_as`: this command runs as the login (`account: login`)."""
 
 
 class Isolation(Struct, frozen=True):
-    """What a command really had. The record keeps it; nothing here is what was merely asked for."""
+    """The isolation that a command really had, not the one that was asked for. The record keeps it."""
 
     place: Place
     host: str
@@ -97,7 +96,7 @@ class Isolation(Struct, frozen=True):
     image: str | None = None
     image_digest: str | None = None
     image_provisioned: str | None = None
-    """The digest of the image that `provision` left under that name, if it is another one."""
+    """The digest of the image that `provision` left under that name, if it differs."""
     network: str | None = None
     workspace: str = ""
     """The workspace's folder as the command sees it."""
@@ -109,38 +108,38 @@ class Isolation(Struct, frozen=True):
     read_only_root: bool = False
     init: bool = False
     capabilities: tuple[str, ...] | None = None
-    """Those that its processes may have; `DEFAULT` for those that the engine gives. None outside of a container."""
+    """The capabilities that its processes may have; `DEFAULT` for the engine's own. None outside of a container."""
     security: tuple[str, ...] = ()
-    """The engine's security options for it, the profile of AppArmor, and what confines all of the engine's own."""
+    """The engine's security options for it, the profile of AppArmor, and the options of the engine itself."""
     mounts: tuple[str, ...] = ()
     """`SOURCE:FOLDER:ro` or `rw`; `tmpfs:FOLDER:OPTIONS`."""
     shared: tuple[str, ...] = ()
-    """The host's namespaces that it is in: `network`, `pid`, `ipc`, ..."""
+    """The host's namespaces that it shares: `network`, `pid`, `ipc`, ..."""
     engine_at_hand: bool = False
-    """It runs outside of a container and may use the host's engine, which makes it as good as root there."""
+    """True outside of a container if it may use the host's engine, which makes it as good as root there."""
     escapes_unseen: bool = False
-    """Where it runs, nobody can find a process that has left its session: the end of the command does not end that."""
+    """True where a process that left its session cannot be found: it outlives the command."""
     hidden: tuple[str, ...] = ()
-    """Files and folders of the workspace that it did not see, because agents take them for instructions."""
+    """Files and folders of the workspace that were hidden from it: agents take them for instructions."""
     login: str = ""
     """The name of `user`, outside of a container; empty in older records."""
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of output, as it was written; cut anywhere, also within a character."""
+    """A piece of output, byte for byte; cut anywhere, also within a character."""
 
     stream: Stream
     data: bytes
     skipped: int = 0
-    """Bytes of the stream that are left out before it."""
+    """The number of bytes of the stream that are left out before it."""
     skipped_more: bool = False
-    """More is left out before it than `skipped` says, and nobody knows how much."""
+    """True if an unknown number of bytes more is left out before it."""
 
 
 class Exit(Struct, frozen=True):
-    """How a command ended, in the shell's convention on every target: 128+N when signal N ended it.
+    """The end of a command, in the shell's convention on every target: 128+N when signal N ended it.
 
-    A command that itself exits with such a code cannot be told from one that was killed; `signal` names the reading.
+    A command that itself exits with such a code looks like one that was killed; `signal` names the reading.
     """
 
     code: int
@@ -148,13 +147,13 @@ class Exit(Struct, frozen=True):
     """`KILL`, `TERM`, ...: without `SIG`."""
     out_of_memory: bool = False
     timed_out: bool = False
-    """The target's side ended it at `Command.limit`."""
+    """The target ended it at `Command.limit`."""
     left_processes: bool = False
-    """It left processes in the background, which were ended when it had ended."""
+    """It left processes in the background, which were ended after it."""
     output_lost: bool = False
-    """The end of its output could not be kept until it was read, as where the target's disk is full."""
+    """The end of its output was lost before pccpipe read it: for example, the target's disk was full."""
     was_over: bool = False
-    """It had ended when it was to be stopped: its target was away, and nobody knew."""
+    """It had ended before the request to stop; its target did not answer, so pccpipe did not know."""
 
 
 class Running(Protocol):
@@ -167,40 +166,40 @@ class Running(Protocol):
     def isolation(self) -> Isolation: ...
 
     def read(self, timeout: float) -> Chunk | Exit | None:
-        """The next piece of output; `Exit` once all output was given (again at every later call).
+        """Return the next piece of output; `Exit` after all output, and at every later call.
 
-        Returns None when nothing came within `timeout` seconds. Raises `Lost` if it can no longer be known how it ends.
+        None if nothing came within `timeout` seconds. Raises `Lost` if nobody can know any more how it ends.
         """
         ...
 
     def may_skip(self, beginning: int, ending: int) -> None:
-        """Let the target leave out output from now on, and free its disk of it: the reader keeps only both ends.
+        """Let the target drop output from now on, and free its disk: the reader keeps only both ends.
 
-        It may skip all but the last `ending` bytes that a stream has so far (`Chunk.skipped`). Of a stream's first
-        `beginning` bytes it drops nothing, as a resumed run reads them again. From the reader's thread.
+        It may skip all but the last `ending` bytes that a stream has so far (`Chunk.skipped`). It keeps a stream's
+        first `beginning` bytes, as a resumed run reads them again. From the reader's thread.
         """
         ...
 
     def stop(self, grace: float) -> None:
-        """Tell the whole process tree to end (TERM), and kill what is left after `grace` seconds.
+        """Send TERM to the whole process tree, and KILL after `grace` seconds.
 
-        Returns at once; the end is seen by `read`. May be called again with a shorter grace. From any thread.
+        Returns at once; `read` reports the end. May be called again with a shorter grace. From any thread.
         """
         ...
 
     def fetch(self, name: str, limit: int) -> bytes:
-        """The plain file NAME that the command left in `PCC_OUT`.
+        """Return the plain file NAME that the command left in `PCC_OUT`.
 
         Raises `ResultError` if it is missing, is not a plain file (links are not followed), or has over `limit` bytes.
         """
         ...
 
     def let_go(self) -> None:
-        """Follow it no more, and leave it as it is: another process of the run attaches to it. Never raises."""
+        """Stop following it, and leave it as it is: another process of the run attaches to it. Never raises."""
         ...
 
     def discard(self) -> None:
-        """Remove what the target keeps of the command: its container, its files. Never raises; says nothing."""
+        """Remove the command's container and files from the target. Never raises; reports nothing."""
         ...
 
 
@@ -216,7 +215,7 @@ class Target(Protocol):
         ...
 
     def take_over(self) -> None:
-        """Another process of this run used the target: `close` is to remove what that one left, too."""
+        """Make `close` also remove the leavings of another process of this run."""
         ...
 
     def start(self, command: Command) -> Running:
@@ -224,26 +223,26 @@ class Target(Protocol):
         ...
 
     def find(self, command: Command) -> Running | None:
-        """The command, if another process of this run began it and could not say so any more; else it never will.
+        """Return the command if another process of this run began it and could not record that; else it never begins.
 
         Raises `Unavailable`.
         """
         ...
 
     def attach(self, token: Token) -> Running:
-        """A `Running` for a command begun earlier, by another process too; its output comes from the first byte again.
+        """Return a `Running` for a command that this or another process began; its output starts at the first byte.
 
-        Raises `Unavailable` if the target can't be had now, `Lost` if it knows nothing of the command.
+        Raises `Unavailable` if the target is unavailable now, `Lost` if it does not know the command.
         """
         ...
 
     def leave(self) -> None:
-        """Close what this process has open of it, and leave all of the run there as it is. Never raises."""
+        """Close this process's connections to it, and leave all of the run there as it is. Never raises."""
         ...
 
     def close(self) -> Sequence[str]:
         """End and remove everything that this run made on the target. Idempotent; never raises.
 
-        Gives what could not be removed, each with its reason and what removes it.
+        Return what could not be removed, each with its reason and its fix.
         """
         ...

@@ -1,4 +1,4 @@
-"""The plain values that files, events and results are made of, and the one that several parts begin with."""
+"""The plain values of files, events and results."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from msgspec import Struct
 if TYPE_CHECKING:
     Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 else:
-    # What msgspec takes for it: it knows no alias that names itself, and reads nothing else into it.
+    # msgspec does not support an alias that names itself.
     Json = Any
 
 
 class Discreet(Struct, frozen=True):
-    """A value of which some fields are not for a log or a traceback: its repr leaves them out."""
+    """A value with fields that must not get into a log or a traceback: its repr leaves them out."""
 
     hidden: ClassVar[frozenset[str]] = frozenset()
 
@@ -24,9 +24,9 @@ class Discreet(Struct, frozen=True):
 
 
 def cut(text: str, most: int) -> str:
-    """The text, with three dots for all after `most` characters. By these, masking finds a secret that was cut."""
+    """Cut a text after `most` characters, and end it with three dots: masking finds a cut secret by these."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 ENDPOINT = "https://api.openai.com/v1"
-"""The base URL of the model's API where nobody names another."""
+"""The default base URL of the model's API."""

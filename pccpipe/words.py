@@ -1,15 +1,10 @@
-"""Figures as people write them: bytes, seconds."""
+"""Writes figures for people: bytes, seconds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # `validate` shows its problems by this, and need not load what runs have
-    pass
-
 
 def duration(seconds: float | None) -> str:
-    """`0.3s`, `12s`, `1m05s`, `2h03m`."""
+    """Write a duration: `0.3s`, `12s`, `1m05s`, `2h03m`."""
     if seconds is None:
         return ""
     if seconds < 9.95:
@@ -33,7 +28,7 @@ def limit(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them: `512 B`, `34.6 kB`, `4.3 GB`."""
+    """Write a number of bytes: `512 B`, `34.6 kB`, `4.3 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5 or unit == "GB":
             break
@@ -42,7 +37,7 @@ def size(count: float) -> str:
 
 
 def memory(count: int) -> str:
-    """A limit of memory, in the units that it was written in: `4g`, `512m`."""
+    """Write a limit of memory as in a pipeline: `4g`, `512m`."""
     for unit, factor in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
         if count % factor == 0 and count:
             return f"{count // factor}{unit}"

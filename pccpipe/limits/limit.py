@@ -10,7 +10,7 @@ from pccpipe.outcome import Code
 
 
 class Unit(StrEnum):
-    """What a limit counts."""
+    """The unit that a limit counts."""
 
     BYTES = "bytes"
     COUNT = "count"
@@ -21,13 +21,13 @@ class Limit(Struct, frozen=True):
     """One limit. `most` is still allowed."""
 
     of: str
-    """What it limits, as the beginning of a sentence: `a step's result`."""
+    """The thing that it limits, as the beginning of a sentence: `a step's result`."""
     most: int
     unit: Unit
     why: str
     """The reason for the figure, in a sentence."""
     change: str = ""
-    """Where a user changes it; empty if it is fixed."""
+    """The setting with which a user changes it; empty if it is fixed."""
     code: Code = Code.LIMIT_EXCEEDED
 
     @property
@@ -43,6 +43,6 @@ class Limit(Struct, frozen=True):
         return f"{self.most:,}"
 
     def exceeded(self, where: str = "") -> str:
-        """The one sentence for data that exceeds it. `where` names the thing, in place of `of`."""
+        """Return the one sentence for data that exceeds it. `where` names the thing, in place of `of`."""
         fix = f"; fix: {self.change}" if self.change else ""
         return f"{where or self.of} exceeds the limit of {self.figure}{fix}"

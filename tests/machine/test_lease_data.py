@@ -309,9 +309,9 @@ def test_nonsense_from_a_machine_is_one_error_and_the_heartbeat_continues(root: 
     machine = Liar()
     with held(Lease(machine, root, "leased-1", holder="h", beat_every=0.1)) as mine:
         machine.answer = answer
-        with pytest.raises(Nonsense, match="localhost talks nonsense: its lease is"):
+        with pytest.raises(Nonsense, match="localhost: invalid answer: its lease is"):
             read_lease(machine, root)
-        with pytest.raises(Nonsense, match="localhost talks nonsense: its lease is"):
+        with pytest.raises(Nonsense, match="localhost: invalid answer: its lease is"):
             take(lease(machine, root, "leased-2"))
         time.sleep(0.5)
         assert mine._thread.is_alive()

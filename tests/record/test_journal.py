@@ -125,7 +125,7 @@ def test_a_full_disk_is_said_in_words_and_leaves_no_torn_line(small_disk: SmallD
     journal = Journal.create(run_dir)
     journal.append(Warned("first"))
     small_disk.fill()
-    with pytest.raises(RecordFull, match=r"no space left on the disk of .*/r, .*; make room there, then: .* resume r"):
+    with pytest.raises(RecordFull, match=r"no space left on the disk of .*/r, .*; free some space, then: .* resume r"):
         journal.append(Warned("x" * 100_000))
     small_disk.unfill()
     assert (run_dir / EVENTS).read_bytes().count(b"\n") == 1

@@ -45,7 +45,7 @@ HAD = Isolation(Where.LOCAL, "localhost", "0:0")
     ["", "x", "-1", "+1", "1e20", "1.5", "0x10", "nan", "inf", "²", " 1", "1\n", "9" * 17, "9" * 5000, 1.0],
 )
 def test_what_is_no_number_is_nonsense(said: object) -> None:
-    with pytest.raises(Nonsense, match="vm talks nonsense: its exit code is ") as caught:
+    with pytest.raises(Nonsense, match="vm: invalid answer: its exit code is ") as caught:
         number("vm", "exit code", said)
     assert caught.value.reason is Reason.NONSENSE
     assert len(str(caught.value)) < 200
@@ -68,7 +68,7 @@ def test_a_number_is_one() -> None:
 )
 def test_a_trailer_without_sense(trailer: bytes) -> None:
     finder = TrailerFinder("mark", "vm")
-    with pytest.raises(Nonsense, match="vm talks nonsense"):
+    with pytest.raises(Nonsense, match="vm: invalid answer"):
         finder.feed(b"output\x1emark" + trailer)
 
 
@@ -110,7 +110,7 @@ def test_an_exit_code_of_letters_loses_the_command_at_once(place: RunDir, tmp_pa
     detached.open()
     running = detached.start(Command("a-1", "a", 1, "echo out; exit 7"), str(tmp_path), HAD)
     began = time.monotonic()
-    with pytest.raises(Lost, match="localhost talks nonsense: its exit code is 'x'"):
+    with pytest.raises(Lost, match="localhost: invalid answer: its exit code is 'x'"):
         read_all(running)
     assert time.monotonic() - began < 10
     running.discard()
@@ -124,7 +124,7 @@ def test_a_claim_without_sense_is_no_command(place: RunDir, claim: str) -> None:
     words = claim.format(place.state, mark="0" * 32)
     detached = Detached(Liar(b"none\x1e", words.encode() + b"\x1e"), place, limit=1)
     detached.open()
-    with pytest.raises(Nonsense, match="localhost talks nonsense"):
+    with pytest.raises(Nonsense, match="localhost: invalid answer"):
         detached.find("a-1", HAD)
     detached.close()
 
