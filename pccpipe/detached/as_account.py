@@ -16,7 +16,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.layout import SystemDir
 from pccpipe.machine.account import PATH, Account
 from pccpipe.machine.answers import IDS, number
-from pccpipe.machine.base import ByteStream, Done, Facts, Machine, Process, is_full, refused
+from pccpipe.machine.base import ByteStream, Done, Facts, Machine, Process, cannot_write, is_full
 from pccpipe.machine.retry import reconnecting
 from pccpipe.machine.script import run_script
 from pccpipe.outcome import Reason
@@ -114,7 +114,7 @@ def prepare(
         )
     except ValueError:
         if is_full(words):
-            raise refused(machine.host, words) from None
+            raise cannot_write(machine.host, words) from None
         hint = f"`pccpipe provision` makes the account; the rule for sudo is: {login.user} ALL=({name}) NOPASSWD: ALL"
         words = f"{machine.host}: {login.user} cannot run commands as {name}: {words or 'no answer'}"
         raise Unavailable(Reason.START_REFUSED, words, hint) from None

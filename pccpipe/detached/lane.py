@@ -12,7 +12,7 @@ from pccpipe.detached.programs import Offsets, RunDir
 from pccpipe.detached.trailer import Trailer
 from pccpipe.errors import Lost, Nonsense, Unavailable
 from pccpipe.layout import LANE
-from pccpipe.machine.base import Machine, Process, refused
+from pccpipe.machine.base import Machine, Process, cannot_write
 from pccpipe.machine.entering import gone, replaced
 from pccpipe.outcome import Reason, Stream
 
@@ -176,7 +176,7 @@ def understood(machine: Machine, answer: str) -> str:
             hint = f"pccpipe needs Linux with GNU coreutils and grep there: {install}"
             raise Unavailable(Reason.SHELL_MISSING, f"{machine.host} lacks: {lacks}", hint)
         case "refused":
-            raise refused(machine.host, words.strip())
+            raise cannot_write(machine.host, words.strip())
         case "removed":
             raise Lost(f"{machine.host}: the folder {words.strip()} was removed while the run went on")
         case "gone":

@@ -28,6 +28,7 @@ Offsets: TypeAlias = tuple[int, int]
 KILL_AFTER = 30.0
 """Seconds between TERM and KILL at `Command.limit`, and the longest grace of `stop`."""
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LANE = ("tools.sh", "lane.sh", "ending.sh")
 _CONTROL = ("tools.sh", "control.sh")
 _CONTROL_OF_ACCOUNT = ("tools.sh", "account.sh", "control.sh")
@@ -250,10 +251,7 @@ def script_of(files: tuple[str, ...], values: Mapping[str, str], call: str) -> s
 
 def _exports(run_dir: RunDir, command: Command, workspace: str) -> str:
     """Write lines that set the command's environment."""
-    values = {**command.env, **command.secrets, **own_variables(run_dir, command, workspace)}
-    for name in values:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise Refused(f"invalid name of an environment variable: {name!r}")
+    values = environment(run_dir, command, workspace)
     lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
     return f"unset PCC_IN PCC_OUT\n{lines}"
 
@@ -301,9 +299,11 @@ def _account_folders(account: Account, command: Command) -> str:
     return " &&\n".join(steps)
 
 
-def own_variables(run_dir: RunDir, command: Command, workspace: str) -> Mapping[str, str]:
-    """Return the variables that pccpipe itself sets for a command."""
+def environment(run_dir: RunDir, command: Command, workspace: str) -> Mapping[str, str]:
+    """Return the variables of a command, with those that pccpipe itself sets. Raises `Refused` for an invalid name."""
     values = {
+        **command.env,
+        **command.secrets,
         "PCC_WORKSPACE": workspace,
         "PCC_RUN_ID": run_dir.run_id,
         # This marks the command's processes, so that they can be found wherever they went.
@@ -315,6 +315,9 @@ def own_variables(run_dir: RunDir, command: Command, workspace: str) -> Mapping[
         values["PCC_IN"] = folder_of(command.id, "in")
     if command.wants_out:
         values["PCC_OUT"] = folder_of(command.id, "out")
+    for name in values:
+        if not _NAME.fullmatch(name):
+            raise Refused(f"invalid name of an environment variable: {name!r}")
     return values
 
 

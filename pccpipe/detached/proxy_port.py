@@ -29,35 +29,35 @@ class ProxyPort:
         self._file = shlex.quote(f"{run_dir.state}/{PROXY_PORT}")
         self._folder = shlex.quote(run_dir.state)
         self._lock = threading.Lock()
-        self._served: Listener | None = None
+        self._listener: Listener | None = None
 
-    def led(self, command: Command) -> Command:
+    def with_proxy(self, command: Command) -> Command:
         """Add the address of the proxy to a command's environment. Raises `Unavailable`."""
-        url = f"http://127.0.0.1:{self._opened()}/v1"
+        url = f"http://127.0.0.1:{self._open()}/v1"
         return replace(command, env={**command.env, "PCC_PROXY_URL": url})
 
     def reopen(self) -> None:
         """Open the port that an earlier process of the run had opened, if there is one. Raises `Unavailable`."""
         with self._lock:
-            if self._served is None and (port := self._kept()):
-                self._served = self._proxy.machine.serve_port(port, self._proxy.accept)
+            if self._listener is None and (port := self._recorded()):
+                self._listener = self._proxy.machine.serve_port(port, self._proxy.accept)
 
     def close(self) -> None:
         """Close the port. Idempotent; never raises."""
         with self._lock:
-            if self._served is not None:
-                self._served.close()
-                self._served = None
+            if self._listener is not None:
+                self._listener.close()
+                self._listener = None
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         with self._lock:
-            if self._served is None:
-                served = self._proxy.machine.serve_port(self._kept(), self._proxy.accept)
-                self._run(f"mkdir -p {self._folder} && echo {served.port} >{self._file}")
-                self._served = served
-            return self._served.port
+            if self._listener is None:
+                listener = self._proxy.machine.serve_port(self._recorded(), self._proxy.accept)
+                self._run(f"mkdir -p {self._folder} && echo {listener.port} >{self._file}")
+                self._listener = listener
+            return self._listener.port
 
-    def _kept(self) -> int:
+    def _recorded(self) -> int:
         """Return the number in the file, or 0 without one."""
         said = self._run(f"cat {self._file} 2>/dev/null; :").strip()
         return number(self._machine.host, "port of the proxy", said or 0, PORTS)

@@ -162,7 +162,7 @@ def is_full(words: str) -> bool:
     return any(phrase in words for phrase in ("No space left on device", "Disk quota exceeded", "Wrote only "))
 
 
-def refused(host: str, words: str) -> Unavailable:
+def cannot_write(host: str, words: str) -> Unavailable:
     """Make the error for a folder there that can't be made or written, from the words of the program that tried."""
     if is_full(words):
         return Unavailable(Reason.NO_DISK_SPACE, f"{host}: {words}", MAKE_ROOM)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from pccpipe import limits
 from pccpipe.errors import Fenced, Nonsense, Unavailable, VmBusy
 from pccpipe.layout import SystemDir
-from pccpipe.machine.base import Done, Machine, refused
+from pccpipe.machine.base import Done, Machine, cannot_write
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import reconnecting
 from pccpipe.machine.script import shell_functions
@@ -325,7 +325,7 @@ def _answer(host: str, folder: str, done: Done) -> LeaseState | None:
         return LeaseState(state["run"], holder, since, beat, state["word"] == "stale")
     if said.startswith("refused ") or not said:
         words = said.removeprefix("refused ") or done.stderr.decode(errors="replace").strip()
-        raise refused(host, words or f"{folder} cannot be used")
+        raise cannot_write(host, words or f"{folder} cannot be used")
     raise Nonsense(host, "lease", said)
 
 

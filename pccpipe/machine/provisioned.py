@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.layout import PROVISIONED, SystemDir
-from pccpipe.machine.base import Machine, refused
+from pccpipe.machine.base import Machine, cannot_write
 from pccpipe.machine.retry import reconnecting
 
 TIMEOUT = 15.0
@@ -64,7 +64,7 @@ def write_provisioned(machine: Machine, root: str, provisioned: Provisioned) -> 
         printf %s {text} >"$new" && mv -f -T -- "$new" {PROVISIONED} || {{ rm -f -- "$new"; exit 1; }}"""
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     if done.code:
-        raise refused(machine.host, done.stderr.decode(errors="replace").strip() or f"{folder} cannot be written")
+        raise cannot_write(machine.host, done.stderr.decode(errors="replace").strip() or f"{folder} cannot be written")
 
 
 def _decoded(data: bytes) -> Provisioned:

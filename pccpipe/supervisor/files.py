@@ -18,7 +18,7 @@ from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Lost, Nonsense, ResultError
 from pccpipe.layout import COMMANDS
 from pccpipe.machine.answers import EXIT_CODES, number
-from pccpipe.machine.base import refused
+from pccpipe.machine.base import cannot_write
 from pccpipe.outcome import Stream
 from pccpipe.supervisor import processes
 from pccpipe.target import Command
@@ -58,7 +58,7 @@ class Files:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.commands.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise refused(HOST, str(error)) from error
+            raise cannot_write(HOST, str(error)) from error
 
     def hold(self) -> bytes:
         """Name this process as the one that runs the run's commands: the supervisor then refuses those of others."""
@@ -69,7 +69,7 @@ class Files:
             new.write_bytes(holder)
             new.replace(self.state / "holder")
         except OSError as error:
-            raise refused(HOST, str(error)) from error
+            raise cannot_write(HOST, str(error)) from error
         return holder
 
     def of(self, command_id: str, kind: str) -> str:
@@ -88,7 +88,7 @@ class Files:
                 self._make_empty(self.of(command.id, "out"))
         except OSError as error:
             self.remove(command.id)
-            raise refused(HOST, str(error)) from error
+            raise cannot_write(HOST, str(error)) from error
 
     def _make_empty(self, folder: str) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shlex
 import shutil
@@ -12,10 +11,10 @@ import threading
 import time
 from pathlib import Path
 
-from pccpipe.detached.programs import KILL_AFTER, RunDir, own_variables
+from pccpipe.detached.programs import KILL_AFTER, RunDir, environment
 from pccpipe.detached.slots import Slots
 from pccpipe.errors import Lost, Refused, Unavailable
-from pccpipe.machine.base import left_there, refused
+from pccpipe.machine.base import cannot_write, left_there
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.outcome import Reason
@@ -24,7 +23,6 @@ from pccpipe.supervisor.lines import BEGIN_TIMEOUT, Line, begin, connect, is_ali
 from pccpipe.supervisor.running import SupervisedRunning
 from pccpipe.target import Command, Isolation, Token
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ATTEMPTS = 3
 """How often it asks for a command, if its supervisor is gone each time."""
 _END_TIMEOUT = 10.0
@@ -199,18 +197,14 @@ class Supervised:
         kind, words = (*answer[1:], b"", b"")[:2]
         text = words.decode(errors="replace")
         if kind == b"files":
-            raise refused(HOST, text)
+            raise cannot_write(HOST, text)
         raise Unavailable(Reason.START_REFUSED, f"{HOST}: {text or 'the supervisor of local steps refused it'}")
 
     def _order(self, command: Command, workspace: str) -> list[bytes]:
         """Write the request for a command. Raises `Refused` for values that no program can take."""
         folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
         inherited = self._machine.environment()
-        own = own_variables(self._run_dir, command, workspace)
-        given = {**command.env, **command.secrets, **own}
-        for name in given:
-            if not _NAME.fullmatch(name):
-                raise Refused(f"invalid name of an environment variable: {name!r}")
+        given = environment(self._run_dir, command, workspace)
         shell, *options = shlex.split(command.shell)
         # The command's own PATH may not have its shell.
         found = shutil.which(shell, path=inherited.get("PATH", os.defpath))
@@ -225,7 +219,7 @@ class Supervised:
             raise Refused("a NUL byte in its script or environment: no shell can take that")
         return [
             *(b"%f" % command.limit, b"%f" % self._kill_after),
-            *(_encoded(folder), f"PCCPIPE_STEP={own['PCCPIPE_STEP']}".encode()),
+            *(_encoded(folder), f"PCCPIPE_STEP={given['PCCPIPE_STEP']}".encode()),
             b"\0".join(map(_encoded, argv)),
             b"\0".join(b"=".join(variable) for variable in env.items()),
         ]

@@ -19,7 +19,7 @@ from pccpipe.errors import ActionError, Nonsense, Unavailable
 from pccpipe.layout import COMMANDS, IO, PROXY, STATES, WORKSPACES, SystemDir
 from pccpipe.machine.account import Account
 from pccpipe.machine.answers import IDS, df_column, number, number_or_none
-from pccpipe.machine.base import MAKE_ROOM, left_there, refused
+from pccpipe.machine.base import MAKE_ROOM, cannot_write, left_there
 from pccpipe.machine.entering import GONE, LINK, base_of, check_entered, replaced
 from pccpipe.machine.retry import DISCONNECTED, UNREACHABLE
 from pccpipe.outcome import Reason
@@ -115,7 +115,7 @@ class ContainerFiles:
             raise replaced(self._machine.host, paths.workspace, "no container gets its target")
         check_entered(self._machine.host, paths.workspace, done.code)
         if done.code:
-            raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
+            raise cannot_write(self._machine.host, done.stderr.decode(errors="replace").strip())
         owner, *free = done.stdout.decode(errors="replace").splitlines() or [""]
         self._check_room(paths.workspace, free)
         if self._account:
@@ -134,7 +134,7 @@ class ContainerFiles:
         except ConnectionError as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code:
-            raise refused(self._machine.host, done.stderr.decode(errors="replace").strip())
+            raise cannot_write(self._machine.host, done.stderr.decode(errors="replace").strip())
         return parse_hidden(done.stdout, done.stderr.decode(errors="replace"))
 
     def remove(self) -> list[str]:

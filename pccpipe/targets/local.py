@@ -67,7 +67,7 @@ class LocalTarget:
         above = str(Path(os.path.realpath(workspace)).parent)
         command = replace(command, env={"GIT_CEILING_DIRECTORIES": above, **command.env})
         if command.is_proxied and self._proxy_port:
-            command = self._proxy_port.led(command)
+            command = self._proxy_port.with_proxy(command)
         return self._supervised.start(command, workspace, self._isolation(workspace))
 
     def find(self, command: Command) -> Running | None:

@@ -12,7 +12,7 @@ from pccpipe.detached.proxy_port import ProxyPort
 from pccpipe.detached.running import LOST_AFTER, DetachedRunning
 from pccpipe.layout import SystemDir
 from pccpipe.machine.account import Account
-from pccpipe.machine.base import Machine, ProxyRoute, refused
+from pccpipe.machine.base import Machine, ProxyRoute, cannot_write
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import reconnecting
 from pccpipe.outcome import Place
@@ -82,7 +82,7 @@ class VmTarget:
 
     def start(self, command: Command) -> Running:
         if command.is_proxied and self._proxy_port:
-            command = self._proxy_port.led(command)
+            command = self._proxy_port.with_proxy(command)
         if self._turns is None:
             return self._detached.start(command, self.workspace, self._isolation(command))
         self._turns.begin(CommandKind.COMMAND, command.id)
@@ -131,7 +131,7 @@ class VmTarget:
         made = reconnecting(self._connection, lambda: self._connection.run(script))
         if made.code:
             words = made.stderr.decode(errors="replace").strip() or f"{self.workspace} cannot be written"
-            raise refused(self._connection.host, words)
+            raise cannot_write(self._connection.host, words)
 
     def _isolation(self, command: Command | None = None) -> Isolation:
         host, account = self._connection.host, self._account

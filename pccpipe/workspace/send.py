@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from pccpipe.errors import ActionError
-from pccpipe.machine.base import Machine, refused
+from pccpipe.machine.base import Machine, cannot_write
 from pccpipe.machine.entering import check_entered, enter
 from pccpipe.machine.script import read_to_end
 from pccpipe.workspace.allowed import name_refusal
@@ -31,7 +31,7 @@ def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
     made = machine.run(f"export LC_ALL=C; {make}\n{enter(remote)}ls -A | head -n 1")
     check_entered(machine.host, remote, made.code)
     if made.code:
-        raise refused(machine.host, made.stderr.decode("utf-8", "replace").strip())
+        raise cannot_write(machine.host, made.stderr.decode("utf-8", "replace").strip())
     wanted: Sequence[str] = list(pack.entries)
     if made.stdout:
         obsolete, wanted = _differences(machine, pack, remote, excluded)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError, Lost, Unavailable
 from pccpipe.layout import WORKSPACES
-from pccpipe.machine.base import Done, Machine, is_full, refused
+from pccpipe.machine.base import Done, Machine, cannot_write, is_full
 from pccpipe.machine.entering import check_entered, enter
 from pccpipe.machine.haltable import until_halted
 from pccpipe.machine.retry import retrying
@@ -54,7 +54,7 @@ class VmCopy:
             except ActionError as error:
                 # The controller only reads, so the words are the VM's.
                 if is_full(error.message):
-                    raise refused(machine.host, error.message) from error
+                    raise cannot_write(machine.host, error.message) from error
                 raise
 
         self._retried(attempt)
