@@ -1,4 +1,4 @@
-"""Runs the command as a user does, and reads what it left."""
+"""Run the command as a user does, and read the record that it writes."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Ran:
 
     @property
     def lines(self) -> list[str]:
-        """The journal's."""
+        """Return the lines of the journal."""
         return (self.record / "events.jsonl").read_text().splitlines()
 
     def log(self, path: str, stream: str = "stdout") -> str:
-        """The whole log of a step's last attempt."""
+        """Return the whole log of a step's last attempt."""
         name: str = self.step(path)["attempts"][-1][stream]
         return (self.record / name).read_text()
 
@@ -65,14 +65,14 @@ class Control:
     vm: VM | None = None
     env: dict[str, str] = field(default_factory=lambda: {"OPENAI_API_KEY": KEY})
     mode: str = "local"
-    """Of a project without a VM."""
+    """The isolation mode of a project without a VM."""
     run_as: bool = False
-    """Whether the VM's code has the account of the test bed's VMs."""
+    """Whether code on the VM runs as the account of the test bed's VMs."""
     settings: str = ""
     """More lines of the project file."""
     count: int = 0
     mac: FakeMac | None = None
-    """What its commands run on, if not on this machine as it is."""
+    """The controller that its commands run on, if not this machine."""
 
     @property
     def workspace(self) -> Path:
@@ -124,8 +124,8 @@ class Control:
         return process, record
 
     def do(self, command: str, *arguments: str, limit: float = 90) -> subprocess.CompletedProcess[str]:
-        """Another command, on the runs of this control centre."""
-        # selfcheck makes a folder of its own.
+        """Run another command on the runs of this control centre."""
+        # selfcheck creates its own folder of runs.
         runs = () if command == "selfcheck" else ("--runs-dir", str(self.folder / ".system" / "runs"))
         return subprocess.run(
             self._on_controller([sys.executable, "-m", "pccpipe", command, *arguments, *runs]),
@@ -154,7 +154,7 @@ class Control:
         meanwhile: Callable[[subprocess.Popen[str], Path], None] | None = None,
         limit: float = 90,
     ) -> Ran:
-        """Run it to its end; `meanwhile` is called once it has begun."""
+        """Run a pipeline to its end; call `meanwhile` once the run has begun."""
         process, record = self.start(pipeline, *arguments, run_id=run_id)
         try:
             if meanwhile:
@@ -169,7 +169,7 @@ class Control:
 
 
 def wait_until(condition: Callable[[], object], limit: float = 30, pause: float = 0.05) -> None:
-    """Wait for something to be true; bounded."""
+    """Wait until a condition is true, with a time limit."""
     until = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < until, "it did not become true in time"
@@ -177,12 +177,12 @@ def wait_until(condition: Callable[[], object], limit: float = 30, pause: float 
 
 
 def happened(record: Path, text: str) -> bool:
-    """Whether the run's journal has the text already."""
+    """Say whether the run's journal has the text already."""
     events = record / "events.jsonl"
     return events.exists() and text in events.read_text()
 
 
 def containers(vm: VM, run_id: str = "") -> list[str]:
-    """The names of all containers on a VM that pccpipe made, or those of one run."""
+    """Return the names of all containers on a VM that pccpipe created, or of those of one run."""
     label = f"pccpipe.run={run_id}" if run_id else "pccpipe.run"
     return vm.sh(f"docker ps -a --filter label={label} --format '{{{{.Names}}}}'").stdout.split()

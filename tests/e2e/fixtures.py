@@ -1,4 +1,4 @@
-"""A control centre with and without a VM, as fixtures."""
+"""Fixtures: control centres with and without a VM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def controller(request: pytest.FixtureRequest) -> FakeMac | None:
-    """What the command runs on; None is this machine as it is. `also_on_a_mac` has a test run on both."""
+    """The controller that the command runs on; None is this machine. A test with `also_on_a_mac` runs on both."""
     if getattr(request, "param", "linux") == "linux":
         return None
     mac: FakeMac = request.getfixturevalue("mac")

@@ -1,6 +1,4 @@
-"""What an agent leaves is judged by the result, never by its exit code or its words; and it can't touch what it was
-given.
-"""
+"""An agent's result decides, not its exit code or its words; and it cannot change its inputs."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def play(control: Control, model: ModelServer, *replies: dict[str, object], pipe
         ('{"summary": 1}', "does not match its schema"),
     ],
 )
-def test_codex_exiting_0_without_a_valid_result_is_a_failed_step_that_says_which(
+def test_codex_exiting_0_with_an_invalid_result_is_a_failed_step_with_its_cause(
     control: Control, model: ModelServer, said: str, expected: str
 ) -> None:
     model.set({"replies": [{"text": said}]})
@@ -60,7 +58,7 @@ def test_codex_exiting_0_without_a_valid_result_is_a_failed_step_that_says_which
     assert not ran.state["downgraded"]
 
 
-def test_codex_exiting_0_with_no_result_is_a_failed_step_that_says_so(control: Control, model: ModelServer) -> None:
+def test_codex_exiting_0_without_a_result_is_a_failed_step_with_its_cause(control: Control, model: ModelServer) -> None:
     model.set({"replies": [{"text": "All done!"}]})
     ran = control.run(
         AGENT.replace("$PCC_OUT/result.json", "$PCC_OUT/other.json"), "--input", f"endpoint={model.url}/v1"
@@ -69,7 +67,7 @@ def test_codex_exiting_0_with_no_result_is_a_failed_step_that_says_so(control: C
     assert "missing" in ran.step("build")["message"]
 
 
-def test_a_transcript_that_speaks_of_denied_permissions_and_docker_does_not_fall_back(
+def test_a_transcript_about_denied_permissions_and_docker_causes_no_fallback(
     control: Control, model: ModelServer
 ) -> None:
     words = "permission denied; docker: command not found; Cannot connect to the Docker daemon"

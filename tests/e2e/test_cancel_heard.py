@@ -1,4 +1,4 @@
-"""A cancel is heard at once, whatever the run waits for then: a VM that is away, an engine that stands still."""
+"""A cancel takes effect at once, also while the run waits for an unreachable VM or an engine that hangs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.test_resume import start_resume
 from tests.testbed.vm import VM
 
 SOON = 3.0
-"""Seconds on a machine that is busy; each of these waits took 5 to 60 s when it was not left alone."""
+"""Seconds on a busy machine; each of these waits took 5 to 60 s where a cancel did not interrupt it."""
 FIRST = "{id: first, on: local, run: sleep 2}"
 WORK = "{id: work, on: vm, run: sleep 60}"
 BOXED = "{id: work, on: container, container: box, run: sleep 60}"
@@ -29,7 +29,7 @@ steps:
 
 
 def ended_at(record: Path, kind: str) -> float:
-    """When the event came, the first of its kind."""
+    """Return the time of the first event of a kind."""
     events = [json.loads(line) for line in (record / "events.jsonl").read_text().splitlines()]
     return next(float(event["time"]) for event in events if event["event"] == kind and event.get("step") != "early")
 
@@ -48,7 +48,7 @@ def refuse(vm: VM) -> None:
     [(WORK, cut), (WORK, refuse), (SYNC, cut), (BOXED, cut), (BOXED, VM.pause_docker)],
     ids=["vm-cut", "vm-refused", "upload-cut", "container-cut", "engine-paused"],
 )
-def test_a_step_that_waits_for_its_place_hears_a_cancel(
+def test_a_cancel_ends_a_steps_wait_for_its_place(
     tmp_path: Path, fresh_vm: VM, work: str, fault: Callable[[VM], None]
 ) -> None:
     control = Control(tmp_path, fresh_vm)
@@ -70,7 +70,7 @@ def test_a_step_that_waits_for_its_place_hears_a_cancel(
     assert process.returncode == 143
 
 
-def test_a_run_whose_vm_never_answers_hears_a_cancel(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_cancel_ends_a_run_whose_vm_never_answers(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
     fresh_vm.cut()
     process, record = control.start(PIPELINE.format(first=FIRST, work=WORK))
@@ -93,7 +93,7 @@ RUNS_BOXED = f"{{id: work, on: container, container: box, run: '{LONG}'}}"
     [(RUNS, cut), (RUNS, refuse), (RUNS_BOXED, cut), (RUNS_BOXED, VM.pause_docker)],
     ids=["vm-cut", "vm-refused", "container-cut", "engine-paused"],
 )
-def test_a_command_that_runs_on_a_machine_that_went_away_is_left_at_a_cancel(
+def test_a_cancel_abandons_a_command_on_an_unreachable_machine(
     tmp_path: Path, fresh_vm: VM, work: str, fault: Callable[[VM], None]
 ) -> None:
     control = Control(tmp_path, fresh_vm)
@@ -115,11 +115,11 @@ def test_a_command_that_runs_on_a_machine_that_went_away_is_left_at_a_cancel(
     step = next(step for step in json.loads((record / "run.json").read_text())["steps"] if step["path"] == "work")
     assert step["outcome"] == "cancelled"
     assert "it may go on there until its time limit" in step["message"]
-    # The machine is back in time for the run's end, which ends it.
+    # The machine is back before the end of the run, which stops the command.
     assert fresh_vm.pids("sleep 90") == [], stdout
 
 
-def test_the_start_of_a_container_hears_a_cancel(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_cancel_interrupts_the_start_of_a_container(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
     first = "{id: boxed, on: container, container: box, run: 'true'}\n  - {id: first, on: local, run: sleep 3}"
     process, record = control.start(PIPELINE.format(first=first, work=BOXED))
@@ -139,7 +139,7 @@ def test_the_start_of_a_container_hears_a_cancel(tmp_path: Path, fresh_vm: VM) -
 
 
 @pytest.mark.parametrize("fault", [cut, refuse])
-def test_a_resumed_run_that_waits_for_an_absent_vm_hears_a_cancel(
+def test_a_cancel_ends_a_resumed_runs_wait_for_its_vm(
     tmp_path: Path, fresh_vm: VM, fault: Callable[[VM], None]
 ) -> None:
     control = Control(tmp_path, fresh_vm)

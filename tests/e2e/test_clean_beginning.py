@@ -1,4 +1,4 @@
-"""A run begins on a clean VM, with room on its disk; else it says what to do."""
+"""A run begins on a clean VM with enough disk space; else it names the fix."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ steps:
 
 
 def killed(control: Control, run_id: str) -> Path:
-    """A run that was killed while its container ran; its record."""
+    """Kill a run while its container runs; return its record."""
     process, record = control.start(SLEEPS, run_id=run_id)
     wait_until(lambda: control.vm and control.vm.pids("sleep 79.5"))
     process.kill()
@@ -40,7 +40,7 @@ def killed(control: Control, run_id: str) -> Path:
 
 
 def end(record: Path) -> None:
-    """Make a run one that has ended, as far as its record says."""
+    """Write the end of a run into its record."""
     last = json.loads((record / "events.jsonl").read_text().splitlines()[-1])
     ended = {"outcome": "failed", "status": "failed", "downgraded": False, "seconds": 1.0, "message": ""}
     event = {"seq": last["seq"] + 1, "time": last["time"], "event": "run_ended", **ended}
@@ -52,7 +52,7 @@ def of_runs(vm: VM) -> str:
     return vm.sh(f"ls {vm.root}/.system/run-workspaces {vm.root}/.system/run-state 2>/dev/null || true").stdout
 
 
-def test_what_a_run_of_the_same_name_left_is_gone_before_the_first_step(fresh_vm: VM, tmp_path: Path) -> None:
+def test_leftovers_of_a_run_with_the_same_name_are_removed_before_the_first_step(fresh_vm: VM, tmp_path: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     killed(control, "again")
     subprocess.run(["rm", "-rf", str(tmp_path / ".system")], check=True)
@@ -69,7 +69,7 @@ def workspaces(vm: VM) -> list[str]:
 
 
 @pytest.mark.parametrize("run_as", [False, True])
-def test_the_next_run_and_gc_keep_changes_that_are_nowhere_else(fresh_vm: VM, tmp_path: Path, run_as: bool) -> None:
+def test_the_next_run_and_gc_keep_changes_that_exist_nowhere_else(fresh_vm: VM, tmp_path: Path, run_as: bool) -> None:
     control = Control(tmp_path, fresh_vm, run_as=run_as)
     (control.workspace / "app.txt").write_text("broken\n")
     work = """
@@ -80,16 +80,16 @@ def test_the_next_run_and_gc_keep_changes_that_are_nowhere_else(fresh_vm: VM, tm
     change = "      - {id: change, diff: diff.patch}\n"
     ran = control.run(work, run_id="only")
     assert ran.code == 0, ran.stdout + ran.stderr
-    ran = control.run(work.rstrip() + "\n    " + change, run_id="told")
+    ran = control.run(work.rstrip() + "\n    " + change, run_id="recorded")
     assert ran.code == 0, ran.stdout + ran.stderr
-    assert workspaces(fresh_vm) == ["only", "told"]
+    assert workspaces(fresh_vm) == ["only", "recorded"]
     assert control.run(BOXED).code == 0
     done = control.do("gc", "--older-than", "0s", "--project", str(control.project_file()))
     assert done.returncode == 0, done.stdout
     assert "changes that were not brought back" in done.stdout
     assert workspaces(fresh_vm) == ["only"], "what a diff has is not kept"
     assert "fixed" in fresh_vm.sh(f"cat $(find {fresh_vm.root}/.system/run-workspaces/only -name app.txt)").stdout
-    # Nor does a run of the same name on another host, or without the record, remove it.
+    # A run of the same name on another host, or without the record, does not remove it either.
     subprocess.run(["rm", "-rf", str(tmp_path / ".system")], check=True)
     ran = control.run("steps: [{id: up, upload: workspace}, {id: gone, remove: workspace}]", run_id="only")
     assert ran.code == 0, ran.stdout
@@ -106,7 +106,7 @@ def test_the_next_run_and_gc_keep_changes_that_are_nowhere_else(fresh_vm: VM, tm
     assert (done.returncode, "nothing of run nothing" in done.stdout) == (1, True)
 
 
-def test_what_ended_runs_left_goes_beside_the_next_run(fresh_vm: VM, tmp_path: Path) -> None:
+def test_the_next_run_removes_leftovers_of_ended_runs(fresh_vm: VM, tmp_path: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     record = killed(control, "over")
     end(record)
@@ -114,7 +114,7 @@ def test_what_ended_runs_left_goes_beside_the_next_run(fresh_vm: VM, tmp_path: P
     assert "over" in of_runs(fresh_vm)
     ran = control.run(BOXED)
     assert ran.code == 0, ran.stdout
-    # It is removed beside the run, not before it: a short run may be over first.
+    # The run does not wait for the removal: a short run may end first.
     for _ in range(3):
         if "over" not in of_runs(fresh_vm) and not containers(fresh_vm):
             break
@@ -128,7 +128,7 @@ def test_a_full_disk_is_found_before_the_agent_starts_and_the_message_names_gc(
 ) -> None:
     vm = vms(home_mb=70)
     control = Control(tmp_path, vm)
-    # What an earlier run left counts by far the most.
+    # The leftovers of an earlier run take the most space.
     vm.ssh("d=/home/project/.system/run-workspaces/old; mkdir -p $d; head -c 30000000 /dev/zero >$d/full")
     ran = control.run(BOXED, "--no-fallback")
     assert ran.code == 3
@@ -146,7 +146,7 @@ def test_a_full_disk_is_found_before_the_agent_starts_and_the_message_names_gc(
     assert "--dry-run" in help_.stdout
 
 
-def test_a_lease_that_was_lost_stops_the_run_at_its_next_step(fresh_vm: VM, tmp_path: Path) -> None:
+def test_a_lost_lease_stops_the_run_at_its_next_step(fresh_vm: VM, tmp_path: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     pipeline = """
     steps:
@@ -175,7 +175,7 @@ EMPTY = "{id: a, on: vm, run: echo}, {id: b, on: container, container: box, run:
 
 
 @pytest.mark.parametrize("steps", ["{id: a, on: vm, run: echo x >file}, {id: clean, remove: workspace}", EMPTY])
-def test_a_run_that_copied_nothing_up_leaves_no_folder_there(control: Control, steps: str) -> None:
+def test_a_run_without_an_upload_leaves_no_folder_on_the_vm(control: Control, steps: str) -> None:
     ran = control.run(f"containers: {{box: {{image: 'bb:latest'}}}}\nsteps: [{steps}]")
     assert ran.code == 0
     assert control.vm
@@ -201,12 +201,12 @@ def test_git_on_the_vm_finds_no_repository_around_the_workspace(fresh_vm: VM, tm
     assert fresh_vm.sh(f"su {fresh_vm.user} -c 'git -C {fresh_vm.root} ls-files'").stdout == "f\n"
 
 
-def test_what_keeps_git_out_goes_with_the_run_and_nothing_else_does(fresh_vm: VM, tmp_path: Path) -> None:
+def test_the_run_removes_only_its_own_barrier_against_git(fresh_vm: VM, tmp_path: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     ran = control.run("steps: [{id: a, on: vm, run: 'test -d ../../.git'}]")
     assert ran.code == 0, ran.stdout
     fresh_vm.sh(f"! test -e {fresh_vm.root}/.system/.git")
-    # One that is the user's own stays.
+    # A barrier of the user's own stays.
     fresh_vm.sh(f"su {fresh_vm.user} -c 'cd {fresh_vm.root}/.system && git init -q .'")
     assert control.run("steps: [{id: a, on: vm, run: 'true'}]").code == 0
     fresh_vm.sh(f"test -e {fresh_vm.root}/.system/.git/HEAD")

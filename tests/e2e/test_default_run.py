@@ -1,4 +1,4 @@
-"""pipelines/default-run.yaml, whole: a real VM, real containers, the real Codex CLI, a scripted model."""
+"""Run the whole pipelines/default-run.yaml: a real VM, real containers, the real Codex CLI, a scripted model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
 
 KEY = "sk-test-4be1d7of-this-run-alone"
-"""No other test's: processes of those that run beside this one are seen as well."""
+"""A value that no other test has, because the watcher also sees processes of parallel tests."""
 
 
 class Watcher(threading.Thread):
-    """Looks again and again, while a run goes on, at what somebody on the host or the VM could see of it."""
+    """Record, while a run goes on, all that a user on the host or the VM can see of it."""
 
     def __init__(self, vm: VM, *, on_host: bool = True) -> None:
         super().__init__(daemon=True)
@@ -69,7 +69,7 @@ def default_run(control: Control, model: ModelServer, *arguments: str, limit: fl
 def seen(
     request: pytest.FixtureRequest, vm: VM, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Ran, Watcher, ModelServer, Control]:
-    """One run of it, looked at by all the tests here; and one with an account for what agents write."""
+    """One run that all tests here read; and one whose workspace code has an account."""
     control = Control(tmp_path_factory.mktemp("default"), vm, {"OPENAI_API_KEY": KEY}, run_as=request.param)
     model = ModelServer(vm.host_side, key=KEY, scenario=json.loads((DEMO / "scenario.json").read_text()))
     with model, Watcher(vm) as watcher:
@@ -81,7 +81,7 @@ def seen(
 Seen = tuple[Ran, Watcher, ModelServer, Control]
 
 
-def test_it_goes_through_a_broken_build_a_requested_change_and_an_approval(seen: Seen) -> None:
+def test_the_rounds_are_a_broken_build_a_requested_change_and_an_approval(seen: Seen) -> None:
     ran, *_ = seen
     outcomes = {step["path"]: step["outcome"] for step in ran.state["steps"]}
     assert ran.state["outcome"] == "succeeded"
@@ -94,7 +94,7 @@ def test_it_goes_through_a_broken_build_a_requested_change_and_an_approval(seen:
     assert "iterate[4].build" not in outcomes
 
 
-def test_builder_and_reviewer_ran_in_containers_on_the_vm_and_nothing_of_them_on_the_host(seen: Seen) -> None:
+def test_builder_and_reviewer_ran_in_containers_on_the_vm_and_not_on_the_host(seen: Seen) -> None:
     ran, watcher, _, control = seen
     agents = [step for step in ran.state["steps"] if step["path"].split(".")[-1] in {"build", "review"}]
     began = [step for step in agents if step["outcome"] != "skipped"]
@@ -120,7 +120,7 @@ def test_each_agent_step_had_a_fresh_container(seen: Seen) -> None:
     assert all(name.startswith("pcc-run-") for name in names)
 
 
-def test_the_key_is_used_and_is_in_no_argument_list_nor_in_inspect(seen: Seen) -> None:
+def test_the_key_is_used_and_appears_in_no_argument_list_or_inspect(seen: Seen) -> None:
     _, watcher, model, _ = seen
     assert {request.authorization for request in model.requests if request.body} == {f"Bearer {KEY}"}
     assert watcher.inspected
@@ -151,7 +151,7 @@ def test_the_workspace_of_the_vm_is_mounted_and_read_only_for_the_reviewer(seen:
         assert container["Config"]["User"].split(":")[0] not in {"", "0", "root"}
 
 
-def test_results_logs_diff_and_artifacts_are_at_home(seen: Seen) -> None:
+def test_results_logs_diff_and_artifacts_are_in_the_record(seen: Seen) -> None:
     ran, *_ = seen
     for folder in ("builder/iter-1", "builder/iter-3", "reviewer/iter-2", "reviewer/iter-3"):
         assert json.loads((ran.record / folder / "result.json").read_text())
@@ -162,7 +162,7 @@ def test_results_logs_diff_and_artifacts_are_at_home(seen: Seen) -> None:
     assert (ran.record / "pipeline.yaml").read_text() == (ROOT / "pipelines/default-run.yaml").read_text()
 
 
-def test_the_diff_applies_to_what_was_sent(seen: Seen, tmp_path: Path) -> None:
+def test_the_diff_applies_to_the_uploaded_workspace(seen: Seen, tmp_path: Path) -> None:
     ran, *_ = seen
     shutil.copytree(DEMO / "project", tmp_path / "p")
     subprocess.run(["git", "apply", str(ran.record / "diff.patch")], cwd=tmp_path / "p", check=True)
@@ -178,7 +178,7 @@ def test_the_tests_ran_on_the_vm_and_in_no_container(seen: Seen) -> None:
         assert (had["place"], had["host"], had["container"]) == ("vm", control.vm.host, None)
 
 
-def test_with_run_as_all_of_it_was_the_accounts_and_nothing_of_it_is_unattested(seen: Seen) -> None:
+def test_with_run_as_all_code_ran_as_the_account_and_no_result_is_unattested(seen: Seen) -> None:
     ran, _, _, control = seen
     assert control.vm is not None
     uid = control.vm.sh(f"id -u {control.vm.run_as if control.run_as else control.vm.user}").stdout.strip()
@@ -188,7 +188,7 @@ def test_with_run_as_all_of_it_was_the_accounts_and_nothing_of_it_is_unattested(
     assert any(step.get("unattested") for step in ran.state["steps"]) is not control.run_as
 
 
-def test_the_next_builder_is_told_what_failed_and_what_the_reviewer_wants(seen: Seen) -> None:
+def test_the_next_builder_gets_the_failure_and_the_reviewers_request(seen: Seen) -> None:
     _, _, model, _ = seen
     prompts = [json.dumps(request.body) for request in model.requests if request.body]
     assert any("The tests failed after the last change" in prompt and "FAILED  Hello" in prompt for prompt in prompts)

@@ -1,4 +1,4 @@
-"""Runs of a Mac's own engine, which is in a VM: found without a setting, and looked into before a command begins."""
+"""Runs on a Mac's own engine, which is in a VM: pccpipe finds it without a setting and checks it before a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.testbed.model import ModelServer
 
 @pytest.fixture
 def colima(tmp_path: Path, mac: FakeMac, local_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Control:
-    """A control centre on a Mac with colima's socket, and nothing that names it."""
+    """A control centre on a Mac with colima's socket, which no setting names."""
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     socket = mac.folder / "colima/default/docker.sock"
@@ -46,7 +46,7 @@ def test_the_default_pipeline_with_the_real_agent_in_containers_of_a_macs_engine
     subprocess.run(["sh", "test.sh"], cwd=colima.workspace, check=True, capture_output=True)
 
 
-def test_a_folder_that_a_macs_engine_does_not_share_ends_the_step_and_leads_nowhere_else(
+def test_a_folder_that_a_macs_engine_does_not_share_ends_the_step_without_a_fallback(
     colima: Control, local_engine: Engine, tmp_path: Path
 ) -> None:
     (tmp_path / ".system/runs").mkdir(parents=True)

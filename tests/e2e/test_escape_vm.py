@@ -1,4 +1,4 @@
-"""Attacks of code that ran on the VM: each is made as it was when it worked, and with `run_as` it gets nothing."""
+"""Attacks by code on the VM: each one worked before `run_as`, and fails with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.testbed.vm import VM
 
 TOKEN = "tok-5d1c7b0e9a3f4482"
 
-# It waits for a reviewer's out folder and puts an approval there, and takes secrets from what runs.
+# It waits for a reviewer's out folder and writes an approval there, and reads secrets from running processes.
 DAEMON = """\
 cat > /tmp/d.sh <<'D'
 i=0
@@ -78,19 +78,19 @@ def guarded(tmp_path: Path, vm: VM) -> Control:
 
 
 def account_processes(vm: VM) -> list[str]:
-    """Give what is alive of the account, thread by thread: a process whose first one has ended is."""
+    """Return the account's living threads: a process is alive also after its first thread ended."""
     return vm.sh(f"ps -L -u {vm.run_as} -o pid=,stat=,args= | grep -v ' Z' || true").stdout.splitlines()
 
 
 def left_behind(vm: VM) -> list[str]:
-    """Give what is alive of the account, for longer than pccpipe itself needs to look as the account."""
+    """Return the account's processes that live longer than pccpipe's own checks as the account."""
     until = time.monotonic() + 0.5
     while (alive := account_processes(vm)) and time.monotonic() < until:
         time.sleep(0.05)
     return alive
 
 
-def test_tests_that_stay_forge_no_approval_and_steal_no_secret(guarded: Control, vm: VM) -> None:
+def test_background_processes_of_tests_forge_no_approval_and_steal_no_secret(guarded: Control, vm: VM) -> None:
     script = (DAEMON + PLANT).replace("SYSTEM", f"{vm.root}/.system")
     (guarded.workspace / "tests-that-stay.sh").write_text(script)
     ran = guarded.run(FORGED_APPROVAL)
@@ -111,7 +111,7 @@ def test_tests_that_stay_forge_no_approval_and_steal_no_secret(guarded: Control,
     vm.sh("rm -f /tmp/d.sh /tmp/stolen")
 
 
-def test_without_run_as_the_forged_approval_is_called_unattested(tmp_path: Path, fresh_vm: VM) -> None:
+def test_without_run_as_the_forged_approval_is_unattested(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm, {"DEPLOY_TOKEN": TOKEN})
     script = DAEMON.replace("SYSTEM", f"{fresh_vm.root}/.system")
     (control.workspace / "tests-that-stay.sh").write_text(script)
@@ -129,12 +129,12 @@ WAYS_TO_STAY = {
     "env -i": "env -i setsid /bin/sleep 1000 </dev/null >/dev/null 2>&1 &",
     "nohup loop": "nohup sh -c 'while :; do sleep 0.05; done' >/dev/null 2>&1 &",
     "deaf": "setsid sh -c \"trap '' TERM HUP INT; while :; do sleep 1; done\" >/dev/null 2>&1 &",
-    # A child that is stopped as one who is traced, and its tracer, and one who is not dumpable.
+    # A traced child that is stopped, its tracer, and a process that is not dumpable.
     "ptrace": """env -i perl -e 'if (my $p = fork) { waitpid($p, 0); sleep 1000 }
         setpgrp; syscall(101, 0, 0, 0, 0); kill 19, $$; sleep 1000' </dev/null >/dev/null 2>&1 &""",
     "not dumpable": "env -i perl -e 'syscall(157, 4, 0, 0, 0, 0); setpgrp; sleep 1000' </dev/null >/dev/null 2>&1 &",
     "stopped": "env -i setsid sh -c 'kill -STOP $$; sleep 1000' </dev/null >/dev/null 2>&1 &",
-    # Each process lives for a moment: it has a child, and is gone.
+    # Each process lives for a moment: it forks a child and exits.
     "hopping": """env -i perl -e 'for (1..30) { if (!fork) { setpgrp; while (1) { exit if fork } } }
         exit' </dev/null >/dev/null 2>&1 &""",
     "first thread ended": "env -i setsid ./headless </dev/null >/dev/null 2>&1 &",
@@ -144,20 +144,20 @@ WAYS_TO_STAY = {
 
 
 def program(words: str) -> bytes:
-    """Give a program for x86-64, of these words of its machine code."""
+    """Return a program for x86-64 with these words of machine code."""
     code = bytes.fromhex(words)
     start, size = 0x400078, 120 + len(code)
     head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     return head + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, size, size, 4096) + code
 
 
-# Its first thread ends at once: `ps` calls it dead, and its second one stays.
+# Its first thread ends at once, so `ps` shows it as dead; its second thread stays.
 HEADLESS = program(
     "b838000000 bf000f0100 488db42400 00ffff 31d2 4d31d2 4d31c0 0f05"  # clone(VM|FS|FILES|SIGHAND|THREAD)
-    "85c0 7409 b83c000000 31ff 0f05"  # the first: exit(0), of itself alone
-    "b822000000 0f05 ebf7"  # the second: pause(), again and again
+    "85c0 7409 b83c000000 31ff 0f05"  # the first: exit(0), of this thread alone
+    "b822000000 0f05 ebf7"  # the second: pause(), in a loop
 )
-# One process at a time, each for a moment: none is there any more when a look at /proc comes to its number.
+# One process at a time, each for a moment: it is gone before a scan of /proc reaches its number.
 HOPPING = {
     "hops": program("b839000000 0f05 85c0 74f5 b83c000000 31ff 0f05"),  # fork(); the parent: exit(0)
     "hops and kills what sweeps": program(
@@ -193,7 +193,7 @@ def test_no_process_is_alive_when_its_step_has_ended(guarded: Control, vm: VM, w
     assert seen == [[]]
 
 
-def test_one_that_is_always_another_process_is_killed(guarded: Control, vm: VM) -> None:
+def test_a_process_that_forks_all_the_time_is_killed(guarded: Control, vm: VM) -> None:
     hopper = "setpgrp; while (1) { open F, q(>>/tmp/hops); print F q(.); close F; exit if fork }"
     (guarded.workspace / "stay.sh").write_text(f"env -i perl -e '{hopper}' </dev/null >/dev/null 2>&1 &\nsleep 0.2")
     sizes: list[str] = []
@@ -219,7 +219,7 @@ def test_one_that_is_always_another_process_is_killed(guarded: Control, vm: VM) 
 
 
 @pytest.mark.parametrize("way", HOPPING)
-def test_nothing_hops_from_number_to_number_past_the_sweep(guarded: Control, vm: VM, way: str) -> None:
+def test_no_process_escapes_the_sweep_by_changing_its_number(guarded: Control, vm: VM, way: str) -> None:
     (guarded.workspace / "hop").write_bytes(HOPPING[way])
     (guarded.workspace / "hop").chmod(0o755)
     (guarded.workspace / "stay.sh").write_text("env -i setsid ./hop </dev/null >/dev/null 2>&1 &\nsleep 0.3\n")
@@ -227,7 +227,7 @@ def test_nothing_hops_from_number_to_number_past_the_sweep(guarded: Control, vm:
 
     def look(_: subprocess.Popen[str], record: Path) -> None:
         wait_until(lambda: happened(record, '"event":"step_started","step":"after"'))
-        # Processes of this VM are numbered in turn.
+        # The VM numbers its processes in sequence.
         numbers = vm.sh("cut -d ' ' -f 5 /proc/loadavg; sleep 0.5; cut -d ' ' -f 5 /proc/loadavg").stdout.split()
         made.append((int(numbers[1]) - int(numbers[0])) % 32768)
 
@@ -249,7 +249,7 @@ def test_nothing_hops_from_number_to_number_past_the_sweep(guarded: Control, vm:
         vm.sh(f"for i in 1 2 3 4 5; do su {vm.run_as} -s /bin/sh -c 'kill -9 -1'; done", check=False)
 
 
-def test_what_a_command_left_goes_on_while_another_is_active_and_then_goes(guarded: Control, vm: VM) -> None:
+def test_leftovers_of_a_command_live_while_another_is_active_and_end_after_it(guarded: Control, vm: VM) -> None:
     seen: list[list[str]] = []
 
     def look(_: subprocess.Popen[str], record: Path) -> None:
@@ -272,7 +272,7 @@ def test_what_a_command_left_goes_on_while_another_is_active_and_then_goes(guard
     assert seen == [[]]
 
 
-def test_commands_and_containers_of_a_group_are_never_active_together(guarded: Control) -> None:
+def test_commands_and_containers_of_a_group_never_run_at_the_same_time(guarded: Control) -> None:
     ran = guarded.run(
         """
         containers: {box: {image: "bb:latest", network: none}}
@@ -295,7 +295,7 @@ def test_commands_and_containers_of_a_group_are_never_active_together(guarded: C
         assert not (open_ & {"a", "c"} and open_ & {"b", "d"}), open_
 
 
-def test_containers_side_by_side_are_not_swept_while_one_of_them_begins(guarded: Control) -> None:
+def test_the_sweep_spares_parallel_containers_while_one_begins(guarded: Control) -> None:
     for number in range(2000):
         folder = guarded.workspace / f"folder{number % 200}"
         folder.mkdir(exist_ok=True)
@@ -319,7 +319,7 @@ def test_containers_side_by_side_are_not_swept_while_one_of_them_begins(guarded:
     assert [ran.log(f"all.{step}") for step in "abc"] == ["a\n", "b\n", "c\n"]
 
 
-def test_what_cannot_be_swept_stops_the_run_and_is_no_reason_to_run_elsewhere(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_process_that_cannot_be_killed_stops_the_run_and_causes_no_fallback(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm, run_as=True)
 
     def forbid(_: subprocess.Popen[str], record: Path) -> None:
@@ -341,9 +341,7 @@ def test_what_cannot_be_swept_stops_the_run_and_is_no_reason_to_run_elsewhere(tm
     fresh_vm.sh("mv /root/rule /etc/sudoers.d/pccpipe-pccrun")
 
 
-def test_a_killed_run_is_found_and_followed_as_the_account_and_its_workspace_was_closed(
-    guarded: Control, vm: VM
-) -> None:
+def test_a_resume_finds_and_follows_the_accounts_command_in_its_closed_workspace(guarded: Control, vm: VM) -> None:
     script = "echo begun >>log; i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.1; done; id -un"
     process, record = guarded.start(
         f"""
@@ -365,21 +363,21 @@ def test_a_killed_run_is_found_and_followed_as_the_account_and_its_workspace_was
     assert account_processes(vm) == []
 
 
-def test_nothing_waits_for_a_later_run_where_all_users_may_write(guarded: Control, vm: VM) -> None:
+def test_no_file_is_left_for_a_later_run_where_all_users_may_write(guarded: Control, vm: VM) -> None:
     deep = "mkdir -p $d/cache-of/deep; echo evil >$d/cache-of/deep/f; chmod 500 $d/cache-of/deep"
     plant = f"for d in /tmp /var/tmp /dev/shm; do {deep}; done"
     there = "ls -d /tmp/cache-of /var/tmp/cache-of /dev/shm/cache-of /tmp/of-another 2>/dev/null || true"
     vm.sh("touch /tmp/of-another")
     guarded.run(f"steps: [{{id: plant, on: vm, run: '{plant}'}}, {{id: see, on: vm, run: '{there}'}}]")
     assert vm.sh(there).stdout.split() == ["/tmp/of-another"]
-    # A run that was killed has not cleaned up behind itself.
+    # A killed run did not clean up.
     vm.sh(f"su {vm.run_as} -s /bin/sh -c '{plant}'")
     ran = guarded.run(f"steps: [{{id: see, on: vm, run: '{there}'}}]")
     assert ran.log("see").split() == ["/tmp/of-another"]
     vm.sh("rm /tmp/of-another")
 
 
-def test_what_a_run_keeps_on_the_vm_is_closed_to_the_account(guarded: Control, vm: VM) -> None:
+def test_the_account_cannot_read_the_runs_files_on_the_vm(guarded: Control, vm: VM) -> None:
     ran = guarded.run("steps: [{id: sync, upload: workspace}, {id: work, on: vm, run: echo kept >file}]")
     assert ran.code == 0, ran.stdout + ran.stderr
     folder = f"{vm.root}/.system/run-workspaces/{ran.record.name}"
@@ -388,7 +386,7 @@ def test_what_a_run_keeps_on_the_vm_is_closed_to_the_account(guarded: Control, v
     vm.sh(f"rm -rf {folder}")
 
 
-def test_a_link_in_the_workspace_leads_the_login_nowhere(guarded: Control, vm: VM) -> None:
+def test_the_login_follows_no_link_in_the_workspace(guarded: Control, vm: VM) -> None:
     secret = "/home/pcc/of-the-login"
     vm.sh(f"cd /home/pcc; printf private >{secret}; chmod 600 {secret}; : >target; chown pcc {secret} target")
     (guarded.workspace / "report").mkdir()
@@ -418,7 +416,7 @@ def test_a_link_in_the_workspace_leads_the_login_nowhere(guarded: Control, vm: V
     vm.sh(f"rm -f {secret} /home/pcc/target")
 
 
-def test_only_a_step_that_says_account_login_has_the_logins_rights(guarded: Control, vm: VM) -> None:
+def test_only_a_step_with_account_login_has_the_logins_rights(guarded: Control, vm: VM) -> None:
     ran = guarded.run(
         """
         steps:

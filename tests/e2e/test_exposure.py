@@ -1,4 +1,4 @@
-"""What an agent in a container does to its VM, and that nothing of it brings the run to the controller."""
+"""An agent in a container may break its VM: no such damage moves the run to the controller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.testbed.vm import VM
 
 PROOF = "ran-on-the-controller"
 
-# What the next step runs is the agent's own script, which would read the key from pccpipe's environment.
+# The next step runs the agent's own script, which would read the key from pccpipe's environment.
 PIPELINE = """
 secrets: {{OPENAI_API_KEY: {{from: env, via: proxy, upstream: "http://127.0.0.1:9/v1"}}}}
 containers: {{box: {{image: "bb:latest", network: none}}}}
@@ -84,7 +84,7 @@ def stop_sshd(vm: VM) -> None:
 
 
 def when(record_has: str, strike: Callable[[], object]) -> Callable[[object, Path], None]:
-    """Do something beside a run, once its record has something."""
+    """Call a function during a run, once its record has a text."""
 
     def act(_: object, record: Path) -> None:
         deadline = time.monotonic() + 30
@@ -96,11 +96,11 @@ def when(record_has: str, strike: Callable[[], object]) -> Callable[[object, Pat
 
 
 GATE_BEGAN = '"command_started","step":"gate"'
-"""Between the builder and the step after it: a step here that has the workspace already."""
+"""Between the builder and the step after it: a local step, whose workspace is already here."""
 
 
 def struck(control: Control, pipeline: str, fault: Callable[[VM], object], **more: Any) -> Ran:
-    """Run a pipeline whose fault strikes between the builder and the step after it."""
+    """Run a pipeline with a fault between the builder and the step after it."""
     assert control.vm is not None
     vm, go = control.vm, control.folder / "go"
     gate = f"  - {{id: gate, on: local, run: 'while [ ! -e {go} ]; do sleep 0.05; done'}}\n"
@@ -116,7 +116,7 @@ def struck(control: Control, pipeline: str, fault: Callable[[VM], object], **mor
 @pytest.mark.parametrize(
     ("fault", "place"), [(stop_engine, "container"), (lose_image, "container"), (leave_group, "container")]
 )
-def test_whatever_goes_away_after_the_builder_nothing_moves_to_the_controller(
+def test_no_step_moves_to_the_controller_whatever_goes_away_after_the_builder(
     tmp_path: Path, fresh_vm: VM, proof: Path, fault: Callable[[VM], None], place: str
 ) -> None:
     control = Control(tmp_path, fresh_vm, settings="lost_after: 3s\n")
@@ -136,7 +136,7 @@ def test_without_the_fault_the_same_pipeline_succeeds(control: Control, proof: P
     assert not proof.exists()
 
 
-def test_an_sshd_that_stays_away_stops_the_run_and_a_resume_ends_it(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
+def test_an_absent_sshd_stops_the_run_and_a_resume_finishes_it(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
     control = Control(tmp_path, fresh_vm, settings="lost_after: 3s\n")
     ran = struck(control, attacked(proof), stop_sshd)
     assert ran.code == 3, ran.stdout + ran.stderr
@@ -151,7 +151,7 @@ def test_an_sshd_that_stays_away_stops_the_run_and_a_resume_ends_it(tmp_path: Pa
     state = ran.state
     assert (state["outcome"], state["stopped"], state["downgraded"]) == ("succeeded", False, False)
     assert [step["path"] for step in state["steps"]] == ["sync", "build", "gate", "test", "clean"]
-    # The builder ran once, and the VM keeps nothing.
+    # The builder ran once, and no file of the run is left on the VM.
     assert sum('"command_started","step":"build"' in line for line in ran.lines) == 1
     assert fresh_vm.sh(f"ls {fresh_vm.root}/.system/run-workspaces").stdout.split() == []
     assert not proof.exists()
@@ -172,7 +172,7 @@ def test_a_stopped_run_keeps_its_workspace_and_leaves_the_vm_to_others(
     assert "not created by pccpipe" not in cleaned.stdout
     kept = fresh_vm.sh(f"cat {fresh_vm.root}/.system/run-workspaces/{run_id}/run-tests.sh").stdout
     assert PROOF in kept
-    # Another run has the VM: the stopped one stays stopped, and says so.
+    # Another run has the VM: the stopped run stays stopped, and reports that.
     pipeline = "steps: [{id: hold, on: vm, run: 'sleep 60'}]"
     process, record = control.start(pipeline)
     try:
@@ -190,7 +190,7 @@ def test_a_stopped_run_keeps_its_workspace_and_leaves_the_vm_to_others(
     assert not proof.exists()
 
 
-def test_a_stopped_run_that_is_cancelled_leaves_nothing(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
+def test_a_cancel_of_a_stopped_run_cleans_up(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
     control = Control(tmp_path, fresh_vm, settings="lost_after: 3s\n")
     ran = struck(control, attacked(proof, place="container"), lose_image)
     assert ran.state["stopped"], ran.stdout + ran.stderr
@@ -202,7 +202,7 @@ def test_a_stopped_run_that_is_cancelled_leaves_nothing(tmp_path: Path, fresh_vm
     assert not proof.exists()
 
 
-def test_an_engine_that_restarts_after_the_builder_is_waited_for(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
+def test_a_step_waits_for_an_engine_that_restarts_after_the_builder(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
     control = Control(tmp_path, fresh_vm)
 
     def restart(vm: VM) -> None:
@@ -215,7 +215,7 @@ def test_an_engine_that_restarts_after_the_builder_is_waited_for(tmp_path: Path,
     assert not ran.state["downgraded"]
 
 
-def test_a_person_may_let_a_stopped_run_fall_back(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
+def test_a_person_may_accept_the_fallback_of_a_stopped_run(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
     control = Control(tmp_path, fresh_vm, settings="lost_after: 3s\n")
     ran = struck(control, attacked(proof, place="container"), lose_image)
     assert ran.code == 3
@@ -230,7 +230,7 @@ def test_a_person_may_let_a_stopped_run_fall_back(tmp_path: Path, fresh_vm: VM, 
     assert ran.state["downgraded"]
 
 
-def test_a_vm_step_that_takes_the_next_containers_name_does_not_bring_it_here(
+def test_a_vm_step_that_takes_the_next_containers_name_causes_no_fallback(
     tmp_path: Path, fresh_vm: VM, proof: Path
 ) -> None:
     control = Control(tmp_path, fresh_vm)
@@ -245,10 +245,10 @@ def test_a_vm_step_that_takes_the_next_containers_name_does_not_bring_it_here(
     assert not proof.exists()
 
 
-def test_a_command_that_began_before_a_kill_is_waited_for_and_runs_once(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_resume_waits_for_a_command_that_began_before_a_kill_and_runs_it_once(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
-    home = f"{fresh_vm.root}/told"
-    here = tmp_path / "told-here"
+    home = f"{fresh_vm.root}/resumed"
+    here = tmp_path / "resumed-here"
     pipeline = f"""
     steps:
       - {{id: sync, upload: workspace}}
@@ -257,7 +257,7 @@ def test_a_command_that_began_before_a_kill_is_waited_for_and_runs_once(tmp_path
         run: "echo begun >>{home}; sleep 6; echo ended >>{home}"
         fallback: {{on: local, run: "echo begun >>{here}"}}
     """
-    fresh_vm.slow(400)  # the answer that it has begun is on its way for so long
+    fresh_vm.slow(400)  # the delay of the answer that it has begun
 
     def begun() -> bool:
         return "begun" in fresh_vm.sh(f"cat {home} 2>/dev/null; :").stdout
@@ -277,7 +277,7 @@ def test_a_command_that_began_before_a_kill_is_waited_for_and_runs_once(tmp_path
     assert not here.exists()
 
 
-def test_a_vm_that_agents_code_ran_on_needs_consent_in_later_runs(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
+def test_later_runs_need_consent_on_a_vm_where_an_agents_code_ran(tmp_path: Path, fresh_vm: VM, proof: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     assert control.run(attacked(proof)).code == 0
     fresh_vm.leave_docker_group()

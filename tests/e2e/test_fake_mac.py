@@ -1,4 +1,4 @@
-"""Runs whose controller is a Mac, as far as Linux can be one."""
+"""Runs whose controller is a Mac, as far as Linux can imitate one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ print(hasattr(os, "fdatasync"), hasattr(socket, "TCP_QUICKACK"))
     assert _python(mac, code) == "Darwin [] True\nFalse False\n"
 
 
-def test_the_fakes_disk_takes_names_for_one_that_differ_in_case_or_form(mac: FakeMac) -> None:
+def test_names_that_differ_in_case_or_form_are_one_on_the_fakes_disk(mac: FakeMac) -> None:
     folder = mac.one_name[0]
     folder.mkdir()
     code = f"""
@@ -63,7 +63,7 @@ def _python(mac: FakeMac, code: str) -> str:
     return done.stdout
 
 
-def test_a_run_on_a_vm_brings_new_and_changed_links_home_in_a_diff(mac_control: Control, mac: FakeMac) -> None:
+def test_a_diff_has_new_and_changed_links_from_the_vm(mac_control: Control, mac: FakeMac) -> None:
     for name in ("a.txt", "b.txt"):
         (mac_control.workspace / name).write_text(f"{name}\n")
     (mac_control.workspace / "old-link").symlink_to("a.txt")
@@ -75,10 +75,10 @@ def test_a_run_on_a_vm_brings_new_and_changed_links_home_in_a_diff(mac_control: 
     assert "+new" in patch
 
 
-def test_what_is_thrown_away_on_an_events_account_is_on_the_medium_first(mac_control: Control, mac: FakeMac) -> None:
+def test_data_is_discarded_only_after_its_event_is_on_the_medium(mac_control: Control, mac: FakeMac) -> None:
     ran = mac_control.run("steps: [{id: a, on: vm, run: echo hello}]")
     assert ran.code == 0, ran.stdout + ran.stderr
-    # Ordinary events, and the one before the VM's copy of the output goes.
+    # Ordinary events, and the one before the VM's copy of the output is discarded.
     assert mac.synced.count("B") > mac.synced.count("F") >= 1
 
 
@@ -107,9 +107,7 @@ def test_the_default_pipeline_with_the_real_agent_in_containers_on_a_vm(demo: Co
     subprocess.run(["sh", "test.sh"], cwd=tmp_path / "p", check=True, capture_output=True)
 
 
-def test_a_run_whose_process_was_killed_is_cancelled_though_the_mac_has_another_name(
-    mac_control: Control, mac: FakeMac
-) -> None:
+def test_a_killed_run_is_cancelled_although_the_mac_has_another_name(mac_control: Control, mac: FakeMac) -> None:
     process, record = mac_control.start(
         "steps: [{id: a, on: vm, run: sleep 60}]\nalways: [{id: b, on: vm, run: echo at the end}]"
     )
@@ -124,12 +122,12 @@ def test_a_run_whose_process_was_killed_is_cancelled_though_the_mac_has_another_
     assert json.loads((record / "run.json").read_text())["outcome"] == "cancelled"
 
 
-def test_a_cancel_that_nobody_here_hears_says_how_to_go_on(mac_control: Control) -> None:
+def test_a_cancel_without_a_local_process_names_the_next_command(mac_control: Control) -> None:
     process, record = mac_control.start("steps: [{id: a, on: vm, run: sleep 60}]")
     wait_until(lambda: happened(record, "command_started"))
     process.kill()
     process.communicate()
-    # As if it were another machine's, which shares the disk.
+    # As if another machine that shares the disk had the run.
     lock = json.loads((record / "lock").read_text())
     (record / "lock").write_text(json.dumps({**lock, "machine": "f" * 32, "host": "build-server"}))
     with pytest.raises(subprocess.TimeoutExpired) as waited:
@@ -141,7 +139,7 @@ def test_a_cancel_that_nobody_here_hears_says_how_to_go_on(mac_control: Control)
     assert mac_control.do("cancel", record.name).returncode == 0
 
 
-def test_a_signal_on_the_vm_has_the_name_that_it_has_there(mac_control: Control) -> None:
+def test_a_signal_on_the_vm_has_the_name_of_that_system(mac_control: Control) -> None:
     ran = mac_control.run("steps: [{id: a, on: vm, run: 'kill -USR1 $$'}]")
     assert ran.code == 1
     assert ran.step("a")["attempts"][-1]["signal"] == "USR1", ran.step("a")["attempts"][-1]
@@ -164,14 +162,14 @@ TWINS = """
 """
 
 
-def test_names_that_are_one_here_are_refused_with_a_reason_and_the_run_goes_on(mac_control: Control) -> None:
+def test_names_that_collide_locally_are_refused_with_a_reason_and_the_run_continues(mac_control: Control) -> None:
     (mac_control.workspace / "a.txt").write_text("a\n")
     ran = mac_control.run(TWINS)
     assert ran.code == 0, ran.stdout + ran.stderr
     assert len(ran.step("out")["facts"]["refused"]) == 3
     brought = {path.name for path in (ran.record / "artifacts" / "out").iterdir()}
     assert len(brought & {"Readme", "README", "readme"}) == len(brought & {"dir", "DIR"}) == 1
-    # What was sent keeps its name, whichever comes first.
+    # An uploaded file keeps its name, whichever name comes first.
     refused = " ".join(ran.step("patch")["facts"]["refused"])
     assert "'A.txt': the disk of this machine takes its name for that of 'a.txt'" in refused
     patch = (ran.record / "diff.patch").read_text()
@@ -180,7 +178,7 @@ def test_names_that_are_one_here_are_refused_with_a_reason_and_the_run_goes_on(m
     assert "deleted" not in patch
 
 
-def test_a_run_that_a_linux_began_goes_on_from_a_mac(control: Control, mac: FakeMac) -> None:
+def test_a_mac_resumes_a_run_that_a_linux_began(control: Control, mac: FakeMac) -> None:
     control.workspace.joinpath("a.txt").write_text("a\n")
     process, record = control.start("""
         steps:
@@ -195,7 +193,7 @@ def test_a_run_that_a_linux_began_goes_on_from_a_mac(control: Control, mac: Fake
     wait_until(lambda: happened(record, "command_started"))
     process.kill()
     process.communicate()
-    # Another machine of the same user, with the same folders: say, a disk that both have.
+    # Another machine of the same user with the same folders, such as a shared disk.
     lock = json.loads((record / "lock").read_text())
     (record / "lock").write_text(json.dumps({**lock, "host": "linux-1"}))
     control.mac = mac
@@ -241,7 +239,7 @@ def test_local_steps_need_neither_proc_nor_gnu_tools(bare: Control) -> None:
     assert ran.step("a")["had"]["escapes_unseen"] is bool(bare.mac)
 
 
-def test_a_run_that_was_killed_follows_its_local_step_again(bare: Control) -> None:
+def test_a_resumed_run_follows_its_local_step_again(bare: Control) -> None:
     process, record = bare.start(
         "steps: [{id: a, run: 'echo began; n=0; while [ $n -lt 30 ]; do n=$((n+1)); echo $n; sleep 0.1; done'}]"
     )
@@ -254,7 +252,7 @@ def test_a_run_that_was_killed_follows_its_local_step_again(bare: Control) -> No
     assert log == "began\n" + "".join(f"{number}\n" for number in range(1, 31))
 
 
-def test_a_cancel_ends_the_tree_of_a_local_step(bare: Control) -> None:
+def test_a_cancel_ends_all_processes_of_a_local_step(bare: Control) -> None:
     word = f"37.{os.getpid()}"
 
     def cancel(process: subprocess.Popen[str], record: Path) -> None:
@@ -271,7 +269,7 @@ def _is_running(command: str) -> bool:
     return subprocess.run(["pgrep", "-f", f"^{command}"], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def test_a_vm_that_is_away_is_done_without_where_the_pipeline_says_so(bare: Control) -> None:
+def test_a_pipeline_with_fallbacks_runs_without_its_unreachable_vm(bare: Control) -> None:
     (bare.folder / "key").write_text("no key")
     bare.mode = "vm"
     bare.settings = f"vm: {{external_ip: 127.0.0.1, port: 1, user: u, key_path: {bare.folder / 'key'}}}\n"
@@ -298,7 +296,7 @@ print('{{"type": "thread.started"}}')
 """
 
 
-def test_the_demo_without_a_vm_runs_all_of_the_default_pipeline_here(bare: Control, tmp_path: Path) -> None:
+def test_the_demo_without_a_vm_runs_all_of_the_default_pipeline_locally(bare: Control, tmp_path: Path) -> None:
     codex = tmp_path / "codex-bin" / "codex"
     codex.parent.mkdir()
     codex.write_text(CODEX.format(python=sys.executable, scenario=str(DEMO / "scenario.json")))
@@ -321,7 +319,7 @@ def test_the_demo_without_a_vm_runs_all_of_the_default_pipeline_here(bare: Contr
     subprocess.run(["sh", "test.sh"], cwd=bare.workspace, check=True, capture_output=True)
 
 
-def test_gc_removes_what_is_over_and_spares_what_a_supervisor_has(local_mac_control: Control, vm: VM) -> None:
+def test_gc_removes_ended_runs_and_spares_those_of_a_living_supervisor(local_mac_control: Control, vm: VM) -> None:
     control = local_mac_control
     word = f"38.{os.getpid()}"
     over = control.run("steps: [{id: a, run: echo over}]").record.name
@@ -354,7 +352,7 @@ def test_gc_on_a_vm_from_a_mac_exits_with_0(mac_control: Control) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_doctor_looks_at_a_mac_and_at_its_vm(mac_control: Control) -> None:
+def test_doctor_checks_a_mac_and_its_vm(mac_control: Control) -> None:
     done = mac_control.do("doctor", "--project", str(mac_control.project_file()))
     assert "Traceback" not in done.stderr
     assert done.returncode in {0, 1}, done.stdout + done.stderr
@@ -364,7 +362,7 @@ def test_doctor_looks_at_a_mac_and_at_its_vm(mac_control: Control) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_selfcheck_finds_nothing_and_says_what_a_mac_does_not_show(mac_control: Control) -> None:
+def test_selfcheck_finds_no_leak_and_names_what_a_mac_does_not_show(mac_control: Control) -> None:
     done = mac_control.do("selfcheck", "--project", str(mac_control.project_file()), limit=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the secret was found only where it may be" in done.stdout

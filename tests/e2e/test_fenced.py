@@ -1,4 +1,4 @@
-"""One run on two hosts, and a VM that was taken over: who lost it does nothing there any more, and loses nothing."""
+"""One run on two hosts, or a VM that was taken over: a fenced run does nothing there and loses no work."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def finish(process: subprocess.Popen[str], record: Path) -> Ran:
 
 
 def copied(record: Path, folder: Path) -> Path:
-    """The run's record as another host has it."""
+    """Return a copy of the run's record, as another host has it."""
     copy = folder / "runs" / record.name
     shutil.copytree(record, copy, symlinks=True)
     return copy
@@ -79,7 +79,7 @@ def check_end(control: Control, vm: VM, lost: Ran, won: Ran) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_who_wakes_while_another_host_goes_on_takes_nothing_away(tmp_path: Path, fresh_vm: VM, place: str) -> None:
+def test_a_host_that_wakes_after_a_resume_elsewhere_removes_nothing(tmp_path: Path, fresh_vm: VM, place: str) -> None:
     control = Control(tmp_path, fresh_vm)
     process, record = begun(control, fresh_vm, place)
     process.send_signal(signal.SIGSTOP)
@@ -91,7 +91,7 @@ def test_who_wakes_while_another_host_goes_on_takes_nothing_away(tmp_path: Path,
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_who_is_alive_leaves_its_step_open_to_who_resumes_the_run(tmp_path: Path, fresh_vm: VM, place: str) -> None:
+def test_a_fenced_process_leaves_its_step_open_for_the_resume(tmp_path: Path, fresh_vm: VM, place: str) -> None:
     control = Control(tmp_path, fresh_vm)
     process, record = begun(control, fresh_vm, place)
     wait_until(lambda: happened(record, '"command_started","step":"s2"'))
@@ -103,9 +103,9 @@ def test_who_is_alive_leaves_its_step_open_to_who_resumes_the_run(tmp_path: Path
     assert (step["outcome"], step["attempts"][-1]["outcome"]) == (None, None)
 
 
-def test_of_two_hosts_that_resume_a_run_the_last_one_has_it(tmp_path: Path, fresh_vm: VM) -> None:
+def test_of_two_hosts_that_resume_a_run_the_last_one_gets_it(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
-    # Longer than both take to begin: of a command that the first has brought to its end, the second would know nothing.
+    # Longer than both hosts need to begin: the second would not know a command that the first had finished.
     process, record = begun(control, fresh_vm, "vm", first=30)
     process.kill()
     process.communicate()
@@ -117,7 +117,7 @@ def test_of_two_hosts_that_resume_a_run_the_last_one_has_it(tmp_path: Path, fres
     check_end(control, fresh_vm, finish(first, record), finish(second, elsewhere))
 
 
-def test_a_run_whose_vm_another_run_took_over_ends_its_local_steps_and_is_resumed(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_run_whose_vm_was_taken_over_ends_its_local_steps_and_is_resumed(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
     process, record = begun(control, fresh_vm, "vm")
     process.send_signal(signal.SIGSTOP)
@@ -132,7 +132,7 @@ def test_a_run_whose_vm_another_run_took_over_ends_its_local_steps_and_is_resume
     assert f"run {taking.record.name}" in lost.state["message"]
     assert (tmp_path / "here").read_text() == "fenced\n"
     assert marks(fresh_vm) == ["s1"]
-    # Its end had come here before the connection ended, or not: then it is open, and the resumed run learns of it.
+    # If its end did not arrive before the connection broke, the step is open, and the resumed run reads it.
     assert lost.step("s1")["outcome"] in (None, "succeeded")
     won = finish(start_resume(control, record), record)
     assert won.code == 0, won.stdout + won.stderr
@@ -151,7 +151,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_whatever_it_was_about_to_do_when_it_stood_still_is_not_done(tmp_path: Path, fresh_vm: VM, moment: str) -> None:
+def test_a_suspended_run_does_nothing_on_a_vm_that_was_taken_over(tmp_path: Path, fresh_vm: VM, moment: str) -> None:
     place, event = MOMENTS[moment]
     control = Control(tmp_path, fresh_vm)
     for number in range(2000):
@@ -173,5 +173,5 @@ def test_whatever_it_was_about_to_do_when_it_stood_still_is_not_done(tmp_path: P
     assert containers(fresh_vm) == []
     assert fresh_vm.pids("PCCPIPE_STEP=") == []
     assert fresh_vm.sh(f"ls -d {fresh_vm.root}/.system/run-*/{record.name} 2>/dev/null || true").stdout == ""
-    # Each host's own local step ran, unless it was over before the two went apart.
+    # Each host ran its own local step, unless the step was over before the record was copied.
     assert len((control.folder / "here").read_text().split()) == (1 if moment == "remove" else 2)

@@ -1,4 +1,4 @@
-"""An sshd that opens one or two sessions at a time: a run works, or its first message names the setting."""
+"""With an sshd that opens one or two sessions at a time, a run works, or its first message names the setting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_two_sessions_are_enough_for_a_step(tmp_path: Path, fresh_vm: VM) -> Non
     assert ran.log("unit") == "ran\n"
 
 
-def test_a_run_names_the_setting_that_keeps_it_from_going_on(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_run_names_the_setting_that_stops_it(tmp_path: Path, fresh_vm: VM) -> None:
     ran = run(tmp_path, fresh_vm, 1)
     assert ran.code == 3, ran.stdout
     lines = [line for line in ran.stdout.splitlines() if "warning" in line or "unavailable" in line]

@@ -1,4 +1,4 @@
-"""Output without an end: the step ends at its time limit, and neither record nor machine keeps much of it."""
+"""Endless output: the step ends at its time limit, and neither record nor machine stores much of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def place(request: pytest.FixtureRequest) -> Control:
 
 
 class Site:
-    """A control centre, and the step's keys by which a flood runs at one place."""
+    """A control centre, and the keys of a step that make a flood run at one place."""
 
     def __init__(self, control: Control, where: str) -> None:
         self.control = control
@@ -48,7 +48,7 @@ class Site:
         """
 
     def leftovers(self, run_id: str) -> list[str]:
-        """What of the run still runs there."""
+        """Return the run's processes that still run there."""
         vm = self.control.vm
         if vm is None:
             return local_shell(f"pgrep -fx 'yes {self.word}' || true").split()
@@ -65,13 +65,13 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 
 def the_flood(record: Path) -> tuple[dict[str, Any], Path]:
-    """The flooding step of the record, and its log."""
+    """Return the flooding step of the record, and its log."""
     step = json.loads((record / "run.json").read_text())["steps"][0]
     return step, record / step["attempts"][-1]["stdout"]
 
 
 def check_log(step: dict[str, Any], log: Path) -> None:
-    """Both ends are there, the middle is counted, and nothing else is kept."""
+    """Check that the log has both ends and the size of the gap, and no more."""
     assert log.stat().st_size < LIMIT + 200
     data = log.read_bytes()
     assert data.startswith(b"first words\n")
@@ -156,7 +156,7 @@ def test_a_step_that_floods_ends_at_its_time_limit_with_both_ends_of_its_log(pla
     assert kept < 2 * LIMIT
 
 
-def test_what_is_far_ahead_of_the_reader_is_not_read(place: Control) -> None:
+def test_output_far_ahead_of_the_reader_is_skipped(place: Control) -> None:
     run = "yes & yes & yes 0123456789012345678901234567890123456789012345678901234567890123456789"
     argv, record = place.command(
         f'steps: [{{id: flood, on: vm, log_limit: {LIMIT}, timeout: 3s, run: "{run}"}}]',
@@ -167,12 +167,12 @@ def test_what_is_far_ahead_of_the_reader_is_not_read(place: Control) -> None:
     (step,) = json.loads((record / "run.json").read_text())["steps"]
     assert (step["outcome"], step["seconds"] < 15) == ("timed_out", True), step
     (log,) = record.glob("logs/*stdout.log")
-    # Lines are counted only of what was read.
+    # Only lines that were read are counted.
     assert re.search(rb"\n\.\.\. [0-9,]+ bytes left out here", log.read_bytes())
 
 
 @pytest.mark.parametrize("form", ["plain", "jsonl"])
-def test_a_pipe_that_nobody_reads_stops_nothing_and_takes_no_memory(local_control: Control, form: str) -> None:
+def test_an_unread_pipe_does_not_block_the_run_or_take_memory(local_control: Control, form: str) -> None:
     pipeline = """
     steps:
       - id: both
@@ -195,7 +195,7 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_takes_no_memory(local_contro
     assert "characters are not shown: this reader is too slow; the log has them" in out
 
 
-def test_a_run_that_is_over_and_waits_for_its_reader_ends_with_a_signal(local_control: Control) -> None:
+def test_a_signal_ends_a_finished_run_that_waits_for_its_reader(local_control: Control) -> None:
     process, record = local_control.start("steps: [{id: much, run: seq 100000}]")
     wait_until(lambda: happened(record, '"event":"run_ended"'), limit=25)
     time.sleep(2)
@@ -204,7 +204,7 @@ def test_a_run_that_is_over_and_waits_for_its_reader_ends_with_a_signal(local_co
     assert process.wait(timeout=5) == -signal.SIGINT
 
 
-def test_a_suspended_pccpipe_ends_a_flooding_container_in_time_when_it_goes_on(control: Control) -> None:
+def test_a_pccpipe_that_was_suspended_ends_a_flooding_container_in_time(control: Control) -> None:
     site = Site(control, "on: container, container: box")
     process, record = control.start(site.pipeline("10s"))
     wait_until(lambda: sum(log.stat().st_size for log in record.glob("logs/flood*")) >= LIMIT / 2)
@@ -220,7 +220,7 @@ def test_a_suspended_pccpipe_ends_a_flooding_container_in_time_when_it_goes_on(c
     assert site.leftovers(record.name) == []
 
 
-def test_the_logs_of_a_run_take_no_more_together_than_the_project_lets_them(local_control: Control) -> None:
+def test_the_logs_of_a_run_stay_within_the_projects_quota(local_control: Control) -> None:
     local_control.settings = "log_quota: 4m\n"
     steps = "".join(f"  - {{id: flood{n}, run: 'yes | head -c 10000000', log_limit: 3m}}\n" for n in range(4))
     ran = local_control.run(f"steps:\n{steps}")
@@ -232,7 +232,7 @@ def test_the_logs_of_a_run_take_no_more_together_than_the_project_lets_them(loca
     assert "exceeds the limit of 4 MiB; fix: `log_quota` of the project file" in words[0]
 
 
-def test_logs_into_a_pipe_that_nobody_reads_take_no_memory_and_end_when_it_is_closed(local_control: Control) -> None:
+def test_logs_into_an_unread_pipe_take_no_memory_and_end_when_it_is_closed(local_control: Control) -> None:
     ran = local_control.run("steps: [{id: much, run: 'yes | head -c 80000000'}]")
     argv = [sys.executable, "-m", "pccpipe", "logs", ran.record.name, "-f", "--runs-dir", str(ran.record.parent)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -246,5 +246,5 @@ def test_logs_into_a_pipe_that_nobody_reads_take_no_memory_and_end_when_it_is_cl
     process.stdout.close()
     assert process.stderr
     assert b"Traceback" not in process.stderr.read()
-    # click's own status for a reader that is gone.
+    # click's exit status for a reader that is gone.
     assert process.wait(timeout=10) == 1

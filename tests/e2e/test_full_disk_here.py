@@ -1,4 +1,4 @@
-"""A full disk here is nobody's failure: the run waits for room, or is left as it is and resumed."""
+"""A full local disk fails no step: the run waits for space, or stops as it is and is resumed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pipeline(folder: Path, place: str) -> str:
 
 
 def begun(control: Control, disk: SmallDisk, place: str) -> tuple[subprocess.Popen[str], Path]:
-    """A run whose step has written something when the disk is full."""
+    """Begin a run, and fill the disk once its step has written something."""
     process, record = control.start(pipeline(control.folder, place))
     log = record / "logs" / "loud-1.stdout.log"
     wait_until(lambda: log.exists() and "line 5 " in log.read_text())
@@ -51,7 +51,7 @@ def begun(control: Control, disk: SmallDisk, place: str) -> tuple[subprocess.Pop
 
 
 def judge(folder: Path, record: Path) -> None:
-    """The step ran once, its log is whole, and all came to an end."""
+    """Check that the step ran once, that its log is complete, and that the run ended."""
     state: dict[str, Any] = json.loads((record / "run.json").read_text())
     assert state["status"] == "succeeded"
     assert [step["path"] for step in state["steps"] if step["outcome"] != "succeeded"] == []
@@ -60,7 +60,7 @@ def judge(folder: Path, record: Path) -> None:
     assert (folder / "always").read_text() == "always\n"
 
 
-def test_a_run_waits_for_room(tmp_path: Path, small_home: SmallDisk, vm: VM) -> None:
+def test_a_run_waits_for_disk_space(tmp_path: Path, small_home: SmallDisk, vm: VM) -> None:
     process, record = begun(Control(tmp_path, vm), small_home, "vm")
     time.sleep(2)
     small_home.unfill()
@@ -72,7 +72,7 @@ def test_a_run_waits_for_room(tmp_path: Path, small_home: SmallDisk, vm: VM) -> 
 
 
 @pytest.mark.parametrize("place", ["vm", "container"])
-def test_without_room_a_run_is_left_and_a_resumed_one_follows_its_command(
+def test_without_disk_space_a_run_stops_and_a_resume_follows_its_command(
     tmp_path: Path, small_home: SmallDisk, vm: VM, place: str
 ) -> None:
     control = Control(tmp_path, vm)
@@ -93,7 +93,7 @@ def test_without_room_a_run_is_left_and_a_resumed_one_follows_its_command(
     judge(tmp_path, record)
 
 
-def test_a_cancel_is_heard_on_a_full_disk_and_ends_what_runs(tmp_path: Path, small_home: SmallDisk, vm: VM) -> None:
+def test_a_cancel_on_a_full_disk_ends_the_command(tmp_path: Path, small_home: SmallDisk, vm: VM) -> None:
     control = Control(tmp_path, vm)
     steps = 'steps: [{id: loud, on: vm, run: "sleep 66.5 & while :; do seq 500; sleep 0.05; done"}]'
     process, record = control.start(steps)

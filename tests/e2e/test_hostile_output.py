@@ -1,4 +1,4 @@
-"""Output that is there to do harm: a line without an end, what a terminal would obey, results that are none."""
+"""Hostile output does no harm: an endless line, terminal sequences, results that are not files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place(request: pytest.FixtureRequest) -> Control:
 
 
 @pytest.mark.parametrize("form", ["plain", "jsonl"])
-def test_a_line_without_an_end_fills_the_log_and_not_the_memory(place: Control, form: str) -> None:
+def test_an_endless_line_fills_the_log_and_not_the_memory(place: Control, form: str) -> None:
     argv, record = place.command(
         rf"""
         secrets: {{OPENAI_API_KEY: {{from: env}}}}
@@ -49,7 +49,7 @@ def test_a_line_without_an_end_fills_the_log_and_not_the_memory(place: Control, 
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stderr.split()[-1]) < 120_000  # KiB; Python with all that is loaded has some 60,000
+    assert int(ran.stderr.split()[-1]) < 120_000  # KiB; Python with its modules takes some 60,000
     (log,) = record.glob("logs/*stdout.log")
     with log.open("rb") as file:
         file.seek(LENGTH - 1)
@@ -71,7 +71,7 @@ def test_a_line_without_an_end_fills_the_log_and_not_the_memory(place: Control, 
         ("""printf '"\\033[2J\\\\u001b[2J' > $PCC_OUT/r.json""", "not valid JSON"),
     ],
 )
-def test_a_result_that_is_something_else_fails_the_step_and_is_not_followed(
+def test_a_result_that_is_not_a_plain_file_fails_the_step_and_is_not_followed(
     place: Control, leaves: str, says: str
 ) -> None:
     ran = place.run(f"""

@@ -1,4 +1,4 @@
-"""A run of a pipeline that includes another is resumed from what its record has, where its files are gone."""
+"""A run of a pipeline with an include is resumed from its record, also where its files are gone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ change:
 """
 
 
-def test_a_killed_run_goes_on_without_the_files_that_it_began_with(tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_without_the_files_that_it_began_with(tmp_path: Path) -> None:
     shared, own = tmp_path / "shared", tmp_path / "own"
     (shared / "prompts").mkdir(parents=True)
     own.mkdir()

@@ -1,4 +1,4 @@
-"""A workspace that instructs the agents: the real Codex CLI follows its AGENTS.md, and as a reviewer it gets none."""
+"""A workspace may instruct agents: the real Codex CLI follows its AGENTS.md, but as a reviewer it sees none."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ EVERY = (
 
 
 def requests(model: ModelServer, words: str) -> list[str]:
-    """The bodies of the requests that came for an agent with those words in its prompt."""
+    """Return the bodies of the requests of an agent with these words in its prompt."""
     bodies = [json.dumps(request.body) for request in model.requests if request.body]
     return [body for body in bodies if words in body]
 
@@ -74,7 +74,7 @@ def requests(model: ModelServer, words: str) -> list[str]:
     [
         ("read-write", "", True),
         ("read-only", "", False),
-        # By itself, for a reviewer that no container holds.
+        # By itself, for a reviewer in no container.
         ("read-write", "-c project_doc_max_bytes=0", False),
     ],
 )
@@ -98,7 +98,7 @@ def test_codex_gets_agents_md_only_where_it_may_write(
     assert ("hidden from it, because agents read it as instructions: 'AGENTS.md'" in shown.stdout) is bool(hidden)
 
 
-def test_the_default_pipelines_reviewer_gets_none_of_them_and_sees_that_they_changed(
+def test_the_default_reviewer_gets_no_instructions_and_sees_that_they_changed(
     control: Control, model: ModelServer
 ) -> None:
     shutil.copytree(DEMO / "project", control.workspace, dirs_exist_ok=True)
@@ -119,7 +119,7 @@ def test_the_default_pipelines_reviewer_gets_none_of_them_and_sees_that_they_cha
     assert any(f"{OBEY}\\n" in body for body in built)
     assert reviewed
     for body in reviewed:
-        # As lines of the patch alone, which begin with a sign.
+        # Only as lines of the patch, which begin with a sign.
         assert body.count(OBEY) == body.count(f"+{OBEY} made") + body.count(f" {OBEY}\\n")
         assert body.count(f"+{OBEY} made") % len(FILES) == 0
         assert "# AGENTS.md instructions for" not in body
@@ -129,10 +129,10 @@ def test_the_default_pipelines_reviewer_gets_none_of_them_and_sees_that_they_cha
     assert hidden == [".codex", "AGENTS.md", "AGENTS.override.md", "sub/AGENTS.md"]
 
 
-def test_the_default_reviewers_fallback_gets_none_of_them_though_nothing_hides_them(
+def test_the_default_reviewers_fallback_gets_no_instructions_although_none_is_hidden(
     control: Control, model: ModelServer
 ) -> None:
-    """The fallback's own command, in a container that hides nothing, as on this machine there is no Codex."""
+    """Run the fallback's own command in a container that hides nothing, because this machine has no Codex."""
     for file in EVERY:
         path = control.workspace / file
         path.parent.mkdir(parents=True, exist_ok=True)

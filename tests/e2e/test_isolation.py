@@ -1,4 +1,4 @@
-"""Where a step really ran, why not where it asked to, and what is left afterwards."""
+"""The record says where a step ran and why it fell back; nothing of the run is left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ inputs:
 """
 
 
-def test_the_step_runs_in_a_container_and_the_record_says_what_it_had(control: Control) -> None:
+def test_the_step_runs_in_a_container_and_the_record_has_its_isolation(control: Control) -> None:
     ran = control.run(STEP)
     assert ran.code == 0, ran.stdout + ran.stderr
     had = ran.step("work")["attempts"][-1]["had"]
@@ -56,7 +56,7 @@ def containers_of(control: Control, record: Path) -> list[str]:
     return containers(control.vm, record.name)
 
 
-def test_the_container_is_gone_after_a_time_limit_and_the_output_is_kept(control: Control) -> None:
+def test_a_time_limit_removes_the_container_and_keeps_the_output(control: Control) -> None:
     ran = control.run(STEP, "--input", "seconds=60", "--input", "limit=1")
     assert ran.step("work")["outcome"] == "timed_out"
     assert ran.log("work") == "in the box\n"
@@ -64,7 +64,7 @@ def test_the_container_is_gone_after_a_time_limit_and_the_output_is_kept(control
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_container_is_gone_after_a_cancel_and_always_runs(control: Control, number: int, code: int) -> None:
+def test_a_cancel_removes_the_container_and_always_runs(control: Control, number: int, code: int) -> None:
     def cancel(process: subprocess.Popen[str], record: Path) -> None:
         wait_until(lambda: happened(record, '"command_started"'))
         process.send_signal(number)
@@ -78,7 +78,7 @@ def test_the_container_is_gone_after_a_cancel_and_always_runs(control: Control, 
 
 
 def stop_engine(vm: VM) -> None:
-    vm.stop_docker()  # takes its socket with it
+    vm.stop_docker()  # removes its socket too
 
 
 def kill_engine(vm: VM) -> None:
@@ -112,7 +112,7 @@ def unplug(vm: VM) -> None:
         (unplug, "ssh_unreachable", "route"),
     ],
 )
-def test_a_container_that_cannot_be_had_falls_back_and_the_record_says_why(
+def test_a_step_whose_container_is_unavailable_falls_back_and_the_record_says_why(
     tmp_path: Path, fresh_vm: VM, fault: Callable[[VM], None], reason: str, words: str
 ) -> None:
     control = Control(tmp_path, fresh_vm)
@@ -126,7 +126,7 @@ def test_a_container_that_cannot_be_had_falls_back_and_the_record_says_why(
     assert "unknown error" not in downgrade["words"]
     assert ran.state["downgraded"]
     assert downgrade["words"] in ran.stdout
-    # The same, where it is not allowed, is unavailable: exit status 3, and with the same words.
+    # Where a fallback is forbidden, the step is unavailable: exit status 3, and the same words.
     strict = control.run(STEP, "--no-fallback", run_id="takename-2")
     assert strict.code == 3
     assert strict.step("work")["reason"] == reason
@@ -137,7 +137,7 @@ def name_of(run_id: str, step: str) -> str:
     return container_name(run_id, Command(f"{step}-1", step, 1, ""))
 
 
-def test_a_container_that_has_the_name_is_no_reason_to_fall_back(control: Control, vm: VM) -> None:
+def test_a_container_with_the_same_name_causes_no_fallback(control: Control, vm: VM) -> None:
     name = name_of("takename-1", "work")
     vm.sh(f"docker run -d --name {name} node:20-slim sleep 300")
     ran = control.run(STEP, run_id="takename-1")
@@ -148,7 +148,7 @@ def test_a_container_that_has_the_name_is_no_reason_to_fall_back(control: Contro
     vm.sh(f"docker rm -f {name}")
 
 
-def test_a_matrix_runs_in_containers_and_runs_with_similar_ids_do_not_meet(control: Control) -> None:
+def test_a_matrix_runs_in_containers_and_runs_with_similar_ids_do_not_collide(control: Control) -> None:
     pipeline = """
     containers: {box: {image: "bb:latest", network: none}}
     steps:
@@ -177,7 +177,7 @@ def test_fail_on_downgrade_makes_a_downgraded_success_exit_4(tmp_path: Path, fre
     assert control.run(STEP, "--fail-on-downgrade").code == 4
 
 
-def test_a_dead_leftover_of_our_own_with_the_same_name_is_removed(control: Control, vm: VM) -> None:
+def test_a_dead_leftover_of_pccpipe_with_the_same_name_is_removed(control: Control, vm: VM) -> None:
     name = name_of("leftover-1", "work")
     vm.sh(f"docker run --name {name} --label pccpipe.run=leftover-old bb:latest true")
     ran = control.run(STEP, run_id="leftover-1")
@@ -186,7 +186,7 @@ def test_a_dead_leftover_of_our_own_with_the_same_name_is_removed(control: Contr
     assert ran.step("work")["attempts"][-1]["had"]["container"] == name
 
 
-def test_a_builder_that_fell_back_works_on_the_vms_newest_files_and_the_vm_gets_its_change(
+def test_a_builder_that_fell_back_gets_the_vms_newest_files_and_the_vm_gets_its_change(
     tmp_path: Path, fresh_vm: VM
 ) -> None:
     control = Control(tmp_path, fresh_vm)

@@ -1,4 +1,4 @@
-"""A secret that a step leaves behind is on no disk at home, and ends the run as a leak; what is hostile is named."""
+"""A secret that a step leaves behind is on no local disk and ends the run as a leak; the file is named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def place(request: pytest.FixtureRequest) -> Control:
 
 
 def files_with_key(record: Path) -> list[str]:
-    """Where the key stands in the record, but for the workspace's own copy."""
+    """Return the files of the record with the key, besides the workspace's own copy."""
     forms = [KEY.encode(), base64.b64encode(KEY.encode())[:-4]]
     return [
         str(path.relative_to(record))
@@ -79,7 +79,7 @@ def test_a_secret_in_an_artifact_is_masked_and_fails_the_download(place: Control
     assert step["facts"]["refused"] == ["'out/etc': a link to '/etc', out of the tree"]
 
 
-def test_a_workspace_with_a_key_in_it_is_refused_and_nothing_runs_elsewhere_for_it(place: Control) -> None:
+def test_a_workspace_with_a_key_is_refused_without_a_fallback(place: Control) -> None:
     (place.workspace / "notes.md").write_text(f"use {KEY}\n")
     (place.workspace / "deploy").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn\n")
     ran = place.run("""
@@ -106,7 +106,7 @@ def test_a_workspace_with_a_key_in_it_is_refused_and_nothing_runs_elsewhere_for_
         ("echo ${{ inputs.token }}", ("--input", f"token={KEY}"), "the input token"),
     ],
 )
-def test_a_secret_that_the_pipeline_itself_tells_is_refused_before_anything_is_kept(
+def test_a_secret_written_in_the_pipeline_is_refused_before_a_record_is_made(
     local_control: Control, run: str, arguments: tuple[str, ...], place_of_it: str
 ) -> None:
     ran = local_control.run(

@@ -1,4 +1,4 @@
-"""One run whose steps put a secret into every place that pccpipe writes of; it is in no file and on no screen."""
+"""A run whose steps put a secret everywhere that pccpipe reads leaves it in no file and on no screen."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ steps:
   - {id: image, build: {image: "pccpipe-test:leaks", context: image}, continue_on_error: true}
 """
 LEAKING = ["result", "broken", "fetch", "diff"]
-"""The steps whose outcome says so."""
+"""The steps that fail because of the secret."""
 
 
 def forms() -> dict[str, bytes]:
-    """Pieces of the key, long enough that one says much of it, and its usual encodings without their padding."""
+    """Return long pieces of the key, and its usual encodings without their padding."""
     raw = KEY.encode()
     return {
         "the key": raw,
@@ -87,7 +87,7 @@ def shown_in(text: bytes) -> list[str]:
 
 
 def found_in(folder: Path) -> list[tuple[str, str]]:
-    """Where the key stands in a run's folder: in a file's name, its content, or a link."""
+    """Return the places of the key in a run's folder: in the name of a file, its content, or a link."""
     found = []
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
@@ -100,7 +100,7 @@ def found_in(folder: Path) -> list[tuple[str, str]]:
 
 
 def greet(vm: VM, words: str) -> None:
-    """Let the login's start-up file run these words of a shell."""
+    """Add these shell commands to the login's start-up file."""
     vm.sh("cat >~pcc/.bashrc", stdin=words)
 
 
@@ -121,14 +121,14 @@ def test_a_secret_in_every_place_is_on_no_screen_and_in_no_file(control: Control
         assert shown_in((ran.stdout + ran.stderr).encode()) == []
         assert found_in(ran.record) == []
         for command in ("show", "logs"):
-            told = control.do(command, ran.record.name)
-            assert told.returncode == 0, told.stderr
-            assert "***" in told.stdout
-            assert shown_in((told.stdout + told.stderr).encode()) == []
+            shown = control.do(command, ran.record.name)
+            assert shown.returncode == 0, shown.stderr
+            assert "***" in shown.stdout
+            assert shown_in((shown.stdout + shown.stderr).encode()) == []
         control.vm.sh(f"docker rm -f c-{KEY}")
 
 
-def test_a_secret_in_the_words_of_a_machine_that_refuses_is_masked(control: Control, vms: Callable[..., VM]) -> None:
+def test_a_secret_in_the_message_of_a_machine_is_masked(control: Control, vms: Callable[..., VM]) -> None:
     control.vm = vms()
     greet(control.vm, f"echo 'no entry: {KEY}'; echo 'no entry: {KEY}' >&2; exit 1\n")
     ran = control.run("""

@@ -1,4 +1,4 @@
-"""One run at a time on a VM: who comes second waits or is told, and never runs elsewhere for that."""
+"""One run at a time on a VM: the second run waits or is refused, and never falls back for that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOLDS = "steps: [{id: holds, on: vm, run: sleep 8}, {id: clean, remove: workspac
 WANTS = "steps: [{id: wants, on: vm, run: echo here, fallback: {on: local}}]\nalways: [{id: clean, remove: workspace}]"
 
 
-def test_a_second_run_is_told_who_has_the_vm_and_does_not_fall_back(control: Control, tmp_path: Path) -> None:
+def test_a_second_run_names_the_run_that_has_the_vm_and_does_not_fall_back(control: Control, tmp_path: Path) -> None:
     process, record = control.start(HOLDS)
     wait_until(lambda: happened(record, "command_started"))
     other = Control(tmp_path / "other", control.vm)
@@ -39,7 +39,7 @@ def test_a_second_run_is_told_who_has_the_vm_and_does_not_fall_back(control: Con
     assert process.wait(timeout=30) == 0
 
 
-def test_who_waits_can_be_cancelled(control: Control, tmp_path: Path) -> None:
+def test_a_waiting_run_can_be_cancelled(control: Control, tmp_path: Path) -> None:
     process, record = control.start(HOLDS)
     wait_until(lambda: happened(record, "command_started"))
     other = Control(tmp_path / "other", control.vm)
@@ -64,7 +64,7 @@ always: [{id: clean, remove: workspace}]
 
 
 def held(vm: VM, folder: Path, seconds: int) -> tuple[subprocess.Popen[str], Control]:
-    """Another project's run that has the VM for so long; and a project that is to wait for it."""
+    """A run of another project that has the VM for this long, and a project that waits for it."""
     process, record = Control(folder, vm).start(HOLDS.replace("sleep 8", f"sleep {seconds}"))
     wait_until(lambda: happened(record, "command_started"))
     other = Control(folder / "other", vm)
@@ -73,7 +73,7 @@ def held(vm: VM, folder: Path, seconds: int) -> tuple[subprocess.Popen[str], Con
 
 
 @pytest.mark.parametrize("seconds", [3, 8])
-def test_who_waits_keeps_its_place_when_its_connection_drops(fresh_vm: VM, tmp_path: Path, seconds: int) -> None:
+def test_a_waiting_run_keeps_its_place_when_its_connection_drops(fresh_vm: VM, tmp_path: Path, seconds: int) -> None:
     process, other = held(fresh_vm, tmp_path, 16)
 
     def drop(_: subprocess.Popen[str], record: Path) -> None:
@@ -90,7 +90,7 @@ def test_who_waits_keeps_its_place_when_its_connection_drops(fresh_vm: VM, tmp_p
     assert process.wait(timeout=30) == 0
 
 
-def test_a_vm_that_is_not_back_when_the_wait_is_over_is_still_the_other_runs(fresh_vm: VM, tmp_path: Path) -> None:
+def test_a_vm_that_is_not_back_after_the_wait_still_belongs_to_the_other_run(fresh_vm: VM, tmp_path: Path) -> None:
     process, other = held(fresh_vm, tmp_path, 10)
 
     def drop(_: subprocess.Popen[str], record: Path) -> None:
@@ -106,9 +106,7 @@ def test_a_vm_that_is_not_back_when_the_wait_is_over_is_still_the_other_runs(fre
     assert process.wait(timeout=60) == 0
 
 
-def test_a_vm_that_was_away_at_first_and_is_another_runs_then_ends_no_step_as_failed(
-    fresh_vm: VM, tmp_path: Path
-) -> None:
+def test_a_vm_that_comes_back_and_has_another_run_fails_no_step(fresh_vm: VM, tmp_path: Path) -> None:
     control = Control(tmp_path, fresh_vm)
     process, record = control.start(HOLDS.replace("sleep 8", "sleep 10"))
     wait_until(lambda: happened(record, "command_started"))
@@ -138,12 +136,12 @@ def test_a_vm_that_was_away_at_first_and_is_another_runs_then_ends_no_step_as_fa
     assert stopped.log("wants") == "here\n"
 
 
-def test_the_lease_is_let_go_with_the_run(control: Control) -> None:
+def test_the_lease_ends_with_the_run(control: Control) -> None:
     assert control.run(WANTS).code == 0
     assert control.run(WANTS).code == 0
 
 
-def test_a_wait_that_is_no_duration_is_told(control: Control) -> None:
+def test_an_invalid_wait_is_refused(control: Control) -> None:
     done = control.run(WANTS, "--wait", "soon")
     assert done.code == 2
     assert "--wait" in done.stderr

@@ -1,4 +1,4 @@
-"""A process that runs many pipelines has no more open after each of them."""
+"""A process that runs many pipelines has no more resources open after each of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.testbed.vm import VM
 
 RUNS = 6
 STEADY = 2
-"""Runs after which a process has all that it keeps for the next one."""
+"""The number of runs after which a process has created all that it reuses."""
 PIPELINE = """
 version: 1
 name: leftovers
@@ -28,7 +28,7 @@ always:
   - {id: clean, remove: workspace}
 """
 STAY = ("pccpipe-login", "pccpipe-ticker")
-"""Threads that serve all runs of a process."""
+"""Names of threads that serve all runs of a process."""
 
 
 def descriptors() -> int:
@@ -37,13 +37,13 @@ def descriptors() -> int:
 
 
 def threads() -> list[str]:
-    """Those of runs that go on."""
+    """Return the threads of runs under way."""
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name.startswith(("pccpipe", "lease")) and not name.startswith(STAY)]
 
 
 def alive(kind: type) -> int:
-    """The objects of a class that something still knows."""
+    """Return the objects of a class that are still referenced."""
     gc.collect()
     return sum(isinstance(known, kind) for known in gc.get_objects())
 
@@ -60,7 +60,7 @@ def test_runs_leave_no_descriptor_thread_process_or_file_behind(vm: VM, tmp_path
     file.write_text(PIPELINE)
     pipeline, records = pccpipe.load(file), tmp_path / ".system" / "runs"
     before = children()
-    # A test that failed before keeps some.
+    # The traceback of an earlier failed test may hold some.
     known = {kind: alive(kind) for kind in (DockerEngine, Connection)}
     seen: list[int] = []
     for number in range(RUNS):
@@ -72,7 +72,7 @@ def test_runs_leave_no_descriptor_thread_process_or_file_behind(vm: VM, tmp_path
         seen.append(descriptors())
     assert seen[-1] <= seen[STEADY - 1], f"open descriptors after each run: {seen}"
     wait_until(lambda: set(children()) <= set(before))
-    # Of the last run something may be on its way out.
+    # The last run may still be closing some.
     wait_until(lambda: all(alive(kind) <= count + 1 for kind, count in known.items()))
     left = [sorted(path.name for path in (records / f"r{number}").iterdir()) for number in range(RUNS)]
     assert left == [left[0]] * RUNS

@@ -1,4 +1,4 @@
-"""A VM that goes away while a step runs on it, and what comes of the run."""
+"""A VM may go away while a step runs on it: the run waits, then counts the step as lost."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ always:
 
 
 @pytest.mark.parametrize("on", ["on: vm", "{on: container, container: box}"], ids=["vm", "container"])
-def test_a_step_whose_vm_stays_away_is_lost_and_what_needs_no_vm_still_runs(
-    tmp_path: Path, fresh_vm: VM, on: str
-) -> None:
+def test_a_step_whose_vm_stays_away_is_lost_and_local_steps_still_run(tmp_path: Path, fresh_vm: VM, on: str) -> None:
     control = Control(tmp_path, fresh_vm, settings="lost_after: 2s\n")
 
     def go_away(_: subprocess.Popen[str], record: Path) -> None:
@@ -54,7 +52,7 @@ def test_a_step_whose_vm_stays_away_is_lost_and_what_needs_no_vm_still_runs(
     assert not ran.state["downgraded"]
 
 
-def test_a_link_that_is_cut_for_half_a_minute_costs_nothing(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_link_that_is_cut_for_half_a_minute_fails_no_step(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
 
     def cut(_: subprocess.Popen[str], record: Path) -> None:

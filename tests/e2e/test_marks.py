@@ -1,4 +1,4 @@
-"""What lies on a VM, attacked there: an image behind its tag, the lease's folder, a container's watchdog."""
+"""Attacks on things on the VM: an image behind its tag, the lease's folder, a container's watchdog."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ steps:
       while :; do sleep 1; done
 """
 LIMIT = 5 + 1 + 60
-"""Seconds: the step's own, those for which the VM may stay away, and the margin to stop it."""
+"""Seconds: the step's time limit, `lost_after`, and the margin to stop it."""
 
 
 @pytest.fixture
 def provisioned(vm: VM) -> Iterator[Connection]:
-    """A VM on which `provision` left another image under the tag."""
+    """A VM whose tag had another image at the time of `provision`."""
     connection = Connection(vm_spec(vm))
     write_provisioned(connection, vm.root, Provisioned({"bb:latest": f"sha256:{'0' * 64}"}))
     yield connection
@@ -62,15 +62,15 @@ def test_a_run_warns_once_that_the_image_behind_its_tag_changed(
     ran = control.run(BOXES)
     assert ran.code == 0, ran.stdout + ran.stderr
     now = vm.sh("docker inspect -f '{{.Id}}' bb:latest").stdout.strip()
-    (told,) = warnings(ran.events)
-    assert told == (
+    (warning,) = warnings(ran.events)
+    assert warning == (
         "image bb:latest changed since `pccpipe provision`: "
         f"it was 000000000000 and is {now.removeprefix('sha256:')[:12]}; fix: pccpipe provision"
     )
     for step in ("first", "second"):
         assert ran.step(step)["had"]["image_digest"] == now
         assert ran.step(step)["had"]["image_provisioned"] == f"sha256:{'0' * 64}"
-    # The same one again is no change.
+    # The same image again is not a change.
     write_provisioned(provisioned, vm.root, Provisioned({"bb:latest": now}))
     ran = control.run(BOXES)
     assert ran.code == 0
@@ -78,7 +78,7 @@ def test_a_run_warns_once_that_the_image_behind_its_tag_changed(
     assert ran.step("first")["had"]["image_provisioned"] is None
 
 
-def test_a_link_that_an_agent_left_in_the_leases_folder_stops_no_later_run(control: Control, vm: VM) -> None:
+def test_a_link_in_the_leases_folder_does_not_stop_a_later_run(control: Control, vm: VM) -> None:
     assert control.run(f'steps: [{{id: attack, on: vm, run: "{LINK}"}}]').code == 0
     began = time.monotonic()
     ran = control.run("steps: [{id: next, on: vm, run: echo next}]")
@@ -87,14 +87,14 @@ def test_a_link_that_an_agent_left_in_the_leases_folder_stops_no_later_run(contr
     assert "9223372036854775807" not in vm.sh(f"ls {vm.root}/.system/lease").stdout
 
 
-def test_with_an_account_workspace_code_cannot_even_write_there(control: Control, vm: VM) -> None:
+def test_workspace_code_with_an_account_cannot_write_there(control: Control, vm: VM) -> None:
     control.run_as = True
     ran = control.run(f'steps: [{{id: attack, on: vm, run: "{LINK}"}}]')
     assert ran.code == 1
     assert "9223372036854775807" not in vm.sh(f"ls {vm.root}/.system/lease").stdout
 
 
-def test_a_container_without_its_watchdog_and_without_pccpipe_is_gone_at_its_deadline(control: Control, vm: VM) -> None:
+def test_a_container_without_watchdog_and_pccpipe_ends_at_its_deadline(control: Control, vm: VM) -> None:
     control.settings = "lost_after: 1s\n"
     process, record = control.start(ALONE)
     wait_until(lambda: any("ready" in log.read_text() for log in record.glob("logs/*")))

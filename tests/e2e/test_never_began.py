@@ -1,4 +1,4 @@
-"""A container in which nothing of the step ever ran is `unavailable`, and the step's fallback is taken."""
+"""A container in which the step's command never began is `unavailable`, and the step falls back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIPELINE = """
 
 @pytest.fixture
 def without_loader(vm: VM) -> Iterator[None]:
-    """An image whose shell cannot run, as one for another CPU could not."""
+    """An image whose shell cannot run, such as one for another CPU."""
     vm.sh("mkdir -p /tmp/no-loader && cp /bin/dash /tmp/no-loader/sh")
     vm.sh("cat >/tmp/no-loader/Dockerfile", stdin="FROM scratch\nCOPY sh /bin/sh\n")
     vm.sh("docker build -q -t pcc-no-loader /tmp/no-loader")
@@ -33,7 +33,7 @@ def without_loader(vm: VM) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_loader")
-def test_it_falls_back(control: Control, vm: VM) -> None:
+def test_a_step_whose_container_never_began_falls_back(control: Control, vm: VM) -> None:
     ran = control.run(PIPELINE.format(more="fallback: {on: vm}"))
     assert ran.code == 0, ran.stdout
     first, second = ran.step("unit")["attempts"]
@@ -46,7 +46,7 @@ def test_it_falls_back(control: Control, vm: VM) -> None:
 
 
 @pytest.mark.usefixtures("without_loader")
-def test_with_isolation_required_it_ends_as_unavailable(control: Control) -> None:
+def test_with_isolation_required_the_step_is_unavailable(control: Control) -> None:
     ran = control.run(PIPELINE.format(more="isolation: required"))
     assert ran.code == 3, ran.stdout
     assert ran.step("unit")["reason"] == "shell_missing"

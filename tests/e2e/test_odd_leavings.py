@@ -1,4 +1,4 @@
-"""Odd things that a step leaves cost themselves alone: the rest of its work comes home, and the VM is clean again."""
+"""An odd file that a step leaves is refused alone: all other changes are fetched, and the VM is cleaned up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORK = "echo fixed >> app.txt"
 
 
 def agent(control: Control, script: str, *, on: str = "on: vm", settings: str = "") -> Ran:
-    """A run whose one step leaves what the script says, as an agent might."""
+    """Run a pipeline whose step runs a script, as an agent might."""
     (control.workspace / "app.txt").write_text("broken\n")
     (control.workspace / "src").mkdir(exist_ok=True)
     (control.workspace / "src" / "main.c").write_text("int main;\n")
@@ -41,7 +41,7 @@ def patch(ran: Ran) -> str:
 
 
 def left(control: Control, ran: Ran) -> str:
-    """What the run left on the VM."""
+    """Return the files that the run left on the VM."""
     assert control.vm
     folders = "run-workspaces run-state run-io"
     there = f"cd {control.vm.root}/.system && find {folders} -path '*{ran.record.name}*' 2>/dev/null || true"
@@ -58,13 +58,13 @@ ON = {"vm": "on: vm", "container": "on: container\n        container: box"}
 
 @pytest.fixture(params=["login", "account"])
 def project(request: pytest.FixtureRequest, control: Control) -> Control:
-    """A project whose code runs as the login, and one whose code has an account of its own."""
+    """A project whose code runs as the login, and one whose code has an account."""
     control.run_as = request.param == "account"
     return control
 
 
 @pytest.mark.parametrize("on", ON)
-def test_a_locked_folder_and_a_locked_file_come_home(project: Control, on: str) -> None:
+def test_a_locked_folder_and_a_locked_file_are_fetched(project: Control, on: str) -> None:
     script = f"""\
         mkdir -p locked/deeper; echo x > locked/deeper/f; chmod 000 locked/deeper locked
         echo y > secretive; chmod 000 secretive src/main.c
@@ -86,7 +86,7 @@ def test_read_only_folders_are_removed(project: Control, on: str) -> None:
     assert left(project, ran) == ""
 
 
-def test_what_a_containers_root_leaves_comes_home_and_goes(project: Control) -> None:
+def test_files_of_a_containers_root_are_fetched_and_removed(project: Control) -> None:
     script = f"mkdir -p cache/a; echo x > cache/a/f; chmod 700 cache/a cache; chown -R 0:0 src; chmod 700 src; {WORK}"
     ran = agent(project, script, on=ON["container"], settings=", user: root, capabilities: [CHOWN]")
     assert ran.code == 0, ran.stdout
@@ -99,8 +99,8 @@ def test_what_a_containers_root_leaves_comes_home_and_goes(project: Control) -> 
     assert containers(project.vm, ran.record.name) == []
 
 
-def test_what_nobody_may_read_costs_itself_alone(project: Control) -> None:
-    """Root's files, that a container left or an administrator put there, look as they did and are named."""
+def test_an_unreadable_file_is_refused_alone(project: Control) -> None:
+    """The files of root, from a container or an administrator, stay as they were and are named."""
     assert project.vm
     script = f"""\
         mkdir cache; echo x > cache/f; {WORK}
@@ -120,17 +120,17 @@ def test_what_nobody_may_read_costs_itself_alone(project: Control) -> None:
     ran = project.run(PIPELINE.format(on="on: vm", script=indented, settings=""), meanwhile=take)
     assert "+fixed\n" in patch(ran)
     assert "main.c" not in patch(ran)
-    told = "\n".join(ran.step("changes")["facts"]["refused"])
-    assert "'cache': unreadable there: it belongs to another user, with mode 700" in told
-    assert "'src': unreadable there" in told
-    # What nobody but root can remove is said, with what to do.
+    refused = "\n".join(ran.step("changes")["facts"]["refused"])
+    assert "'cache': unreadable there: it belongs to another user, with mode 700" in refused
+    assert "'src': unreadable there" in refused
+    # Files that only root can remove are named, with the fix.
     clean = ran.step("clean")
     assert clean["outcome"] == "failed"
     assert f"remove it as root on the VM: rm -rf {folder}/{ran.record.name}" in clean["message"]
     project.vm.sh(f"rm -rf {folder}/{ran.record.name}")
 
 
-def test_a_workspace_that_is_gone_is_nothing_to_remove(control: Control) -> None:
+def test_a_missing_workspace_needs_no_removal(control: Control) -> None:
     ran = agent(control, 'cd ..; rm -rf "$PCC_WORKSPACE"')
     assert outcome(ran, "changes") == "failed"
     assert "is gone: a step removed or moved it" in ran.step("changes")["message"]
@@ -138,7 +138,7 @@ def test_a_workspace_that_is_gone_is_nothing_to_remove(control: Control) -> None
     assert left(control, ran) == ""
 
 
-def test_nothing_comes_home_through_a_link_in_the_workspaces_place(control: Control) -> None:
+def test_nothing_is_fetched_through_a_link_that_replaced_the_workspace(control: Control) -> None:
     assert control.vm
     control.vm.sh("mkdir -p /home/pcc/precious; echo private > /home/pcc/precious/notes.txt; chown -R pcc: /home/pcc")
     ran = agent(control, 'cd ..; rm -rf "$PCC_WORKSPACE"; ln -s /home/pcc/precious "$PCC_WORKSPACE"')
@@ -153,7 +153,7 @@ def test_nothing_comes_home_through_a_link_in_the_workspaces_place(control: Cont
 
 
 @pytest.mark.parametrize("leaves", ["ln -s precious", "true"])
-def test_a_copy_here_that_is_gone_or_a_link_is_no_workspace(local_control: Control, leaves: str) -> None:
+def test_a_local_copy_that_is_missing_or_a_link_is_refused(local_control: Control, leaves: str) -> None:
     precious = local_control.folder / "precious"
     precious.mkdir()
     (precious / "notes.txt").write_text("private\n")
@@ -176,7 +176,7 @@ GONE = {
 @pytest.mark.parametrize("on", ["vm", "container, container: box"])
 @pytest.mark.parametrize("how", GONE)
 def test_no_step_runs_where_the_workspace_was_replaced_or_removed(control: Control, how: str, on: str) -> None:
-    """Neither in what a link leads to, nor in an empty folder that looks like the code."""
+    """Neither the target of a link nor an empty folder counts as the code."""
     assert control.vm
     script, words = GONE[how]
     control.vm.ssh("mkdir -p /home/pcc/precious; echo private > /home/pcc/precious/notes.txt")
@@ -200,7 +200,7 @@ def test_no_step_runs_where_the_workspace_was_replaced_or_removed(control: Contr
     assert kept == "notes.txt\nprivate\n"
 
 
-def test_a_resumed_run_makes_no_new_workspace_for_one_that_is_gone(control: Control) -> None:
+def test_a_resumed_run_does_not_replace_a_missing_workspace(control: Control) -> None:
     vm = control.vm
     assert vm
     pipeline = """

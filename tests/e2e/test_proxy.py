@@ -1,4 +1,4 @@
-"""`via: proxy` and `egress:`, end to end: the real Codex in a container without a network, with one way out."""
+"""`via: proxy` and `egress:`: the real Codex in a container without a network reaches only its API."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def played(model: ModelServer) -> int:
     return len([request for request in model.requests if request.body])
 
 
-def test_codex_works_without_a_network_and_its_key_is_nowhere_but_at_home(control: Control, model: ModelServer) -> None:
-    """Looked at from inside of the container, and from the VM while it runs."""
+def test_codex_works_without_a_network_and_its_key_stays_here(control: Control, model: ModelServer) -> None:
+    """Look from inside of the container, and from the VM while it runs."""
     vm = control.vm
     assert vm is not None
     inside = "env; cat /proc/*/environ | tr '\\0' '\\n'; ls /sys/class/net; touch /workspace/now; sleep 4"
@@ -66,7 +66,7 @@ def test_codex_works_without_a_network_and_its_key_is_nowhere_but_at_home(contro
     assert ran.code == 0, ran.stdout + ran.stderr + ran.log("build", "stderr")
     assert "looked" in seen
     assert '"NetworkMode": "none"' in seen
-    # The search itself is among the processes that it lists.
+    # The search lists its own process too.
     assert [line for line in seen.splitlines() if KEY[3:] in line and "grep -rlF" not in line and line != KEY[3:]] == []
     assert {request.authorization for request in model.requests if request.body} == {f"Bearer {KEY}"}
     output = ran.log("build").replace("\\n", "\n")
@@ -80,7 +80,7 @@ def test_codex_works_without_a_network_and_its_key_is_nowhere_but_at_home(contro
     assert (step["model"]["calls"], step["model"]["input_tokens"], step["model"]["output_tokens"]) == (2, 200, 40)
 
 
-def test_a_killed_ssh_session_in_the_midst_of_an_answer_is_survived(control: Control, model: ModelServer) -> None:
+def test_an_agent_survives_a_killed_ssh_session_during_an_answer(control: Control, model: ModelServer) -> None:
     vm = control.vm
     assert vm is not None
     model.set({"replies": [LONG]})
@@ -95,7 +95,7 @@ def test_a_killed_ssh_session_in_the_midst_of_an_answer_is_survived(control: Con
     assert played(model) == 2
     step = ran.step("build")
     assert len(step["attempts"]) == 1
-    # The answer that nobody heard to its end was read to its end here.
+    # The proxy read the interrupted answer to its end.
     assert (step["model"]["calls"], step["model"]["output_tokens"]) == (2, 40)
 
 
@@ -116,12 +116,12 @@ def test_a_killed_pccpipe_is_resumed_and_serves_the_same_agent_again(
     step = ran.step("build")
     assert [attempt["had"]["container"] for attempt in step["attempts"]] == [name]
     assert step["attempts"][0]["secrets"] == {"OPENAI_API_KEY": "proxy"}
-    # What was used before the kill counts as well.
+    # The tokens used before the kill count as well.
     assert (step["model"]["calls"], step["model"]["input_tokens"]) == (2, 200)
     assert played(model) == 3
 
 
-def test_max_tokens_ends_an_agent_and_the_record_says_so(control: Control, model: ModelServer) -> None:
+def test_max_tokens_ends_an_agent_and_the_record_has_the_cause(control: Control, model: ModelServer) -> None:
     usage = {"input_tokens": 12_000, "output_tokens": 20}
     replies = [{"shell": "true", "usage": usage}, {"shell": "true", "usage": usage}, DONE]
     model.set({"replies": replies})
@@ -140,7 +140,7 @@ def test_max_tokens_ends_an_agent_and_the_record_says_so(control: Control, model
     assert played(model) == 2
 
 
-def test_a_wrong_or_dead_token_other_paths_and_the_network_are_closed(control: Control, model: ModelServer) -> None:
+def test_the_proxy_refuses_wrong_and_revoked_tokens_and_other_paths(control: Control, model: ModelServer) -> None:
     step = """
       on: container
       container: agent
@@ -191,11 +191,11 @@ steps:
 
 
 @pytest.mark.parametrize("place", ["vm", "local"])
-def test_a_step_in_no_container_has_a_port_of_its_machine_also_after_a_resume(
+def test_a_step_in_no_container_has_a_proxy_port_also_after_a_resume(
     control: Control, model: ModelServer, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     process, record = control.start(BY_HAND.replace("PLACE", place), "--input", f"endpoint={model.url}/v1")
-    # Its answer has come as well: what is on its way when the process is killed is lost.
+    # Its answer has arrived too, because one under way at the kill would be lost.
     wait_until(lambda: any("HTTP/1.1 200" in log.read_text() for log in record.glob("logs/ask-*.stdout.log")))
     process.kill()
     process.communicate()
@@ -242,7 +242,7 @@ def test_the_local_engines_containers_need_no_network_either(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", local_engine.url)
     model.set({"replies": [DONE]})
-    # A run's folder may well be deeper than a socket's address is long.
+    # The path of a run's folder may be longer than a socket's address can be.
     control = Control(tmp_path / ("deep" * 20), mode="container")
     control.folder.mkdir()
     ran = control.run(AGENT, "--input", f"endpoint={model.url}/v1")
@@ -250,7 +250,7 @@ def test_the_local_engines_containers_need_no_network_either(
     assert ran.step("build")["model"]["calls"] == 1
 
 
-def test_a_server_that_forwards_nothing_makes_the_step_unavailable_and_says_what_to_set(
+def test_a_server_that_forwards_nothing_makes_the_step_unavailable_and_names_the_setting(
     tmp_path: Path, fresh_vm: VM
 ) -> None:
     reconfigure(fresh_vm, "AllowStreamLocalForwarding no")
@@ -272,7 +272,7 @@ def test_a_server_that_forwards_nothing_makes_the_step_unavailable_and_says_what
     assert "AllowStreamLocalForwarding yes" in ran.step("ask")["attempts"][0]["hint"]
 
 
-def test_importing_the_library_loads_nothing_of_the_proxys() -> None:
+def test_importing_the_library_does_not_load_the_proxy() -> None:
     check = "import sys, pccpipe; print({'h11', 'ssl', 'http.client', 'http.server'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""kill -9 at any moment of a run, and `resume` brings it to the same end: nothing lost, nothing done twice."""
+"""After kill -9 at any moment of a run, `resume` reaches the same end: nothing is lost or done twice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ pccpipe.run(pipeline, run_id=run_id, project=project, workspace=workspace, runs_
 
 
 def killed_after(control: Control, run_id: str, life: int) -> Path:
-    """Begin a run that kills itself once so many of its events are written; its record."""
+    """Begin a run that kills itself after this many events; return its record."""
     argv, record = control.command(PIPELINE, run_id=run_id)
     workspace = control.workspace
     (workspace / "count").write_text("")
@@ -91,7 +91,7 @@ def resume(control: Control, record: Path, *more: str) -> Ran:
 
 
 def check(control: Control, ran: Ran) -> None:
-    """The run is what it would have been undisturbed."""
+    """Check that the run ended as it would have undisturbed."""
     assert ran.code == 0, ran.stdout + ran.stderr
     assert [line[1:] for line in (ran.record / "diff.patch").read_text().splitlines() if line.startswith("+")][1:] == (
         COMMANDS[:-1]
@@ -113,7 +113,7 @@ def check(control: Control, ran: Ran) -> None:
 
 @pytest.fixture(scope="module")
 def events_of_a_run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> int:
-    """How many events an undisturbed run has; it is checked as well."""
+    """Return the number of events of an undisturbed run, and check that run too."""
     control = Control(tmp_path_factory.mktemp("whole"), request.getfixturevalue("vm"))
     (control.workspace / "count").write_text("")
     ran = control.run(PIPELINE)
@@ -132,7 +132,7 @@ def test_a_run_killed_after_any_event_is_resumed_to_the_same_end(
 
 
 @pytest.mark.parametrize("run_as", [False, True])
-def test_a_run_killed_again_and_again_gets_there(control: Control, run_as: bool) -> None:
+def test_a_run_killed_again_and_again_reaches_its_end(control: Control, run_as: bool) -> None:
     control.run_as = run_as
     record = killed_after(control, "often", 2)
     for turn in range(30):
@@ -143,7 +143,7 @@ def test_a_run_killed_again_and_again_gets_there(control: Control, run_as: bool)
             process.kill()
             process.communicate()
             continue
-        # Killed a moment after its end, it has nothing left to go on with.
+        # Killed just after its end, it has nothing to resume.
         code = 0 if "has ended: succeeded" in stderr else process.returncode
         check(control, Ran(code, stdout, stderr, record))
         return
@@ -167,7 +167,7 @@ def test_another_host_that_has_the_record_resumes_the_run(control: Control, tmp_
     check(control, ran)
 
 
-def test_a_run_that_somebody_runs_is_not_resumed_by_another(control: Control) -> None:
+def test_a_run_with_a_living_process_cannot_be_resumed(control: Control) -> None:
     process, record = control.start("steps: [{id: a, run: sleep 3}]")
     wait_until(lambda: happened(record, "command_started"))
     ran = resume(control, record)
@@ -206,9 +206,7 @@ always:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_cancel_from_another_process_ends_the_whole_tree_also_when_pccpipe_was_killed(
-    control: Control, killed: bool
-) -> None:
+def test_cancel_ends_all_processes_of_a_run_also_when_pccpipe_was_killed(control: Control, killed: bool) -> None:
     process, record = control.start(TREE)
     assert control.vm
     vm = control.vm

@@ -1,4 +1,4 @@
-"""A run killed between a command beginning and the word of it in its record: it runs once, wherever the VM is then."""
+"""A command that began just before a kill and is not in the record runs once, whether or not its VM is there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def marks(vm: VM, place: str, record: Path) -> str:
 
 
 def killed_as_it_begins(control: Control, vm: VM, place: str) -> Path:
-    """The record of a run that was killed when its command had begun and its record did not say so yet."""
+    """Kill a run when its command began and its record does not say so yet; return that record."""
     on, name = PLACES[place]
     vm.sh("rm -f /home/project/marks")
     vm.slow(400)
@@ -49,7 +49,7 @@ def killed_as_it_begins(control: Control, vm: VM, place: str) -> Path:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_command_that_may_have_begun_waits_for_its_vm(tmp_path: Path, fresh_vm: VM, place: str) -> None:
+def test_a_resume_waits_for_the_vm_of_a_command_that_may_have_begun(tmp_path: Path, fresh_vm: VM, place: str) -> None:
     control = Control(tmp_path, fresh_vm, settings="lost_after: 60s\n")
     record = killed_as_it_begins(control, fresh_vm, place)
     fresh_vm.refuse()
@@ -85,7 +85,7 @@ def test_a_command_that_may_have_begun_is_lost_when_its_vm_stays_away(tmp_path: 
     assert not ran.state["downgraded"]
 
 
-def test_an_upload_that_was_under_way_waits_for_its_vm(tmp_path: Path, fresh_vm: VM) -> None:
+def test_a_resume_waits_for_the_vm_of_an_upload_under_way(tmp_path: Path, fresh_vm: VM) -> None:
     control = Control(tmp_path, fresh_vm)
     (control.workspace / "large").write_bytes(os.urandom(40 << 20))
     fresh_vm.slow(100)

@@ -1,4 +1,4 @@
-"""Runs on a VM whose login has start-up files that print, read stdin and leave a process, or has no shell."""
+"""Runs on a VM whose login's start-up files print, read stdin and leave a process, or whose login has no shell."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def noisy(vm: VM) -> Iterator[VM]:
     vm.sh("rm /home/pcc/.bashrc; pkill -fx 'sleep 303' || true")
 
 
-def test_a_run_does_not_notice_them(control: Control, noisy: VM) -> None:
+def test_start_up_files_do_not_affect_a_run(control: Control, noisy: VM) -> None:
     (control.workspace / "app.txt").write_text("broken\n")
     ran = control.run(PIPELINE)
     assert ran.code == 0, ran.stderr
@@ -55,7 +55,7 @@ def test_a_run_does_not_notice_them(control: Control, noisy: VM) -> None:
 
 
 @pytest.mark.parametrize("text", [PLAIN, AGENT])
-def test_a_login_without_a_shell_is_refused_in_its_own_words_everywhere(
+def test_each_command_quotes_a_login_without_a_shell(
     control: Control, vm: VM, request: pytest.FixtureRequest, text: str
 ) -> None:
     request.addfinalizer(lambda: vm.sh("usermod -s /bin/bash pcc"))
@@ -82,7 +82,7 @@ def test_a_login_without_a_shell_is_refused_in_its_own_words_everywhere(
         ("internal-sftp", "gave no shell: This service allows sftp connections only."),
     ],
 )
-def test_a_forced_command_is_refused_in_its_own_words(fresh_vm: VM, command: str, words: str) -> None:
+def test_the_message_quotes_a_forced_command(fresh_vm: VM, command: str, words: str) -> None:
     reconfigure(fresh_vm, f"ForceCommand {command}")
     error = refusal(vm_spec(fresh_vm))
     assert error.reason is Reason.SSH_SESSION_REFUSED
@@ -90,6 +90,6 @@ def test_a_forced_command_is_refused_in_its_own_words(fresh_vm: VM, command: str
     assert "ForceCommand" in error.words + error.hint
 
 
-def test_a_forced_command_that_runs_what_was_asked_for_does_no_harm(fresh_vm: VM) -> None:
+def test_a_forced_command_that_runs_the_given_command_does_no_harm(fresh_vm: VM) -> None:
     reconfigure(fresh_vm, 'ForceCommand exec bash -c "$SSH_ORIGINAL_COMMAND"')
     assert whoami(vm_spec(fresh_vm)) == "pcc"

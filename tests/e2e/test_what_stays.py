@@ -1,4 +1,4 @@
-"""A container or a folder that cannot be removed fails no run, and is named in a warning with what removes it."""
+"""A container or a folder that cannot be removed fails no run; a warning names it and the fix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_container_that_the_engine_cannot_remove(control: Control, vm: VM) -> 
     def stick(_: subprocess.Popen[str], record: Path) -> None:
         label = f"label=pccpipe.run={record.name}"
         wait_until(lambda: vm.sh(f"docker ps -q --filter {label}").stdout)
-        # Of what the engine keeps of it, one file cannot be removed by anybody.
+        # One of the engine's files for it cannot be removed, not even by root.
         vm.sh(
             f"cd /var/lib/docker/containers/$(docker ps -q --no-trunc --filter {label}); touch stuck; chattr +i stuck"
         )
@@ -38,10 +38,10 @@ def test_a_container_that_the_engine_cannot_remove(control: Control, vm: VM) -> 
     label = f"label=pccpipe.run={ran.record.name}"
     try:
         assert ran.code == 0, ran.stdout
-        told = warnings(ran)
-        assert f"{vm.host}: the container pcc-run-" in told
-        assert "could not be removed: unable to remove filesystem" in told
-        assert "fix: docker rm -f " in told
+        warned = warnings(ran)
+        assert f"{vm.host}: the container pcc-run-" in warned
+        assert "could not be removed: unable to remove filesystem" in warned
+        assert "fix: docker rm -f " in warned
         assert "could not be removed" in ran.stdout + ran.stderr
     finally:
         vm.sh("chattr -i /var/lib/docker/containers/*/stuck")
@@ -69,7 +69,7 @@ def test_a_folder_of_another_users(control: Control, vm: VM) -> None:
     vm.sh(f"rm -rf {folder}")
 
 
-def test_what_goes_is_not_named(control: Control) -> None:
+def test_removed_things_are_not_named(control: Control) -> None:
     assert warnings(control.run(CONTAINER)) == ""
 
 
@@ -83,10 +83,10 @@ def test_a_daemon_that_a_step_left_is_named(control: Control, vm: VM) -> None:
         assert "still running" not in warnings(control.run("steps: [{id: unit, on: vm, run: 'sleep 1'}]"))
         ran = control.run(f"steps: [{{id: unit, on: vm, run: {json.dumps(DAEMON)}}}]")
         assert ran.code == 0, ran.stdout
-        told = warnings(ran)
+        warned = warnings(ran)
         (pid,) = vm.pids("^sh -c sleep 7541")
-        assert f"still running on {vm.host} after the run" in told
-        assert f"; fix: kill {pid} " in told
-        assert "7543" not in told, "it is older than the run"
+        assert f"still running on {vm.host} after the run" in warned
+        assert f"; fix: kill {pid} " in warned
+        assert "7543" not in warned, "it is older than the run"
     finally:
         vm.sh("pkill -f 'sleep 754[13]'")
