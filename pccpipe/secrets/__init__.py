@@ -1,1 +1,1 @@
-"""Where secrets' values come from, and their masking in everything that is written."""
+"""Reads the values of secrets, and masks them in everything that is written."""

@@ -1,4 +1,4 @@
-"""The forms in which a secret's value commonly travels, as bytes that are sure to stand there."""
+"""Lists the forms in which a secret's value commonly appears, as the bytes that are certain to appear."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
 SHORTEST = 4
-"""Characters; a shorter value is masked as it is only: its other forms would be found in many a word."""
+"""Characters; a shorter value is masked only as it is: its other forms are in many words."""
 SHORTEST_LINE = 8
 """The same for one line of a secret of several lines."""
 _DIGITS_BETWEEN = (b" ", b":", b"-", b",", b", ", b" 0x", b",0x", b", 0x", b"\\x", b"\\\\x")
-"""Found between the digits of one byte and those of the next: of `od`, `xxd`, fingerprints, programs' arrays."""
+"""Separators between the digits of two bytes: in `od`, `xxd`, fingerprints, and arrays of programs."""
 _BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _BASE32_HEX = b"0123456789ABCDEFGHIJKLMNOPQRSTUV"
 
 
 def forms_of(value: str) -> Iterator[bytes]:
-    """Give a value as it is, and as usual encodings have it.
+    """Yield a value as it is, and in the usual encodings.
 
-    These are base64 and base64url at all three alignments, base32 at all five, hex with and without something between
-    the bytes, UTF-16 and UTF-32, URL-encoded, JSON-escaped (twice too), shell-quoted, as Python and HTML write it, and
-    with each character as an escape. A value of several lines comes also line by line.
+    These are base64 and base64url at all three alignments, base32 at all five, hex with and without separators, UTF-16
+    and UTF-32, URL-encoded, JSON-escaped (once and twice), shell-quoted, as Python and HTML write it, and with each
+    character escaped. Also yields each line of a value of several lines.
     """
     if len(value) < SHORTEST:
         yield value.encode("utf-8", "surrogatepass")
@@ -55,14 +55,14 @@ def _encoded(value: str) -> Iterator[bytes]:
 
 
 def _wide(value: str) -> Iterator[bytes]:
-    """UTF-16 and UTF-32 in both orders, and base64 of what PowerShell encodes."""
+    """Yield UTF-16 and UTF-32 in both byte orders, and PowerShell's base64."""
     for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
         yield value.encode(encoding, "surrogatepass")
     yield from _base64(value.encode("utf-16-le", "surrogatepass"))
 
 
 def _separated(raw: bytes) -> Iterator[bytes]:
-    """Hex with something between the bytes, or between each two of them at both alignments, as `xxd` has it."""
+    """Yield hex with separators between bytes, or between pairs of bytes at both alignments, as `xxd` writes it."""
     digits = raw.hex().encode()
     pairs = [digits[start : start + 2] for start in range(0, len(digits), 2)]
     fours = [[digits[start : start + 4] for start in range(first, len(digits), 4)] for first in (0, 2)]
@@ -74,7 +74,7 @@ def _separated(raw: bytes) -> Iterator[bytes]:
 
 
 def _all_escaped(value: str, raw: bytes) -> Iterator[bytes]:
-    """Each character, or byte, as an escape of its own, whatever it is."""
+    """Yield the value with each character, or byte, as an escape."""
     units = value.encode("utf-16-be", "surrogatepass").hex()
     codes = [ord(character) for character in value]
     escapes: list[tuple[str, list[str], str]] = [
@@ -94,7 +94,7 @@ def _all_escaped(value: str, raw: bytes) -> Iterator[bytes]:
 
 
 def _base32(raw: bytes) -> Iterator[bytes]:
-    """What is sure to stand in the base32 of any text that has `raw` in it, for each alignment and both alphabets."""
+    """Yield the part that is in the base32 of any text that contains `raw`, for each alignment and both alphabets."""
     for before in range(5):
         encoded = base64.b32encode(b"\0" * before + raw)
         sure = encoded[(before * 8 + 4) // 5 : (before + len(raw)) * 8 // 5]
@@ -108,14 +108,14 @@ def _escaped(value: str) -> Iterator[str]:
     for text in (_json(value), _json(value, ascii_only=False)):
         yield text
         yield text.replace("/", "\\/")
-        # An agent's events have its commands' JSON in them.
+        # An agent's events contain the JSON of its commands.
         yield _json(text)
     quoted = shlex.quote(value)
     inner = quoted[1:-1] if quoted.startswith("'") else quoted
     yield inner
     yield _json(inner)
     yield value.replace("'", "'\\''")
-    yield re.sub(r"([^A-Za-z0-9_@%+=:,./-])", r"\\\1", value)  # as bash's printf %q
+    yield re.sub(r"([^A-Za-z0-9_@%+=:,./-])", r"\\\1", value)  # like bash's printf %q
     yield repr(value)[1:-1]
     marked = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     yield marked
@@ -127,10 +127,10 @@ def _json(text: str, *, ascii_only: bool = True) -> str:
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
-    """What is sure to stand in the base64 of any text that has `raw` in it, for each alignment."""
+    """Yield the part that is in the base64 of any text that contains `raw`, for each alignment."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + raw)
-        # The first characters share bits with what comes before, the last ones with what comes after.
+        # The first and last characters share bits with the text around `raw`.
         start = (before * 8 + 5) // 6
         end = (before + len(raw)) * 8 // 6
         sure = encoded[start:end]

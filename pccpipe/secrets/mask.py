@@ -1,4 +1,4 @@
-"""Takes secrets out of everything before it is written, in each form that they commonly travel in (see `forms`)."""
+"""Masks secrets in everything before it is written, in each form in which they commonly appear (see `forms`)."""
 
 from __future__ import annotations
 
@@ -14,57 +14,56 @@ from pccpipe.values import Json
 
 MASK = b"***"
 _PIECE = 256 << 10
-"""Bytes that are looked through at once: for some 10 ms."""
+"""Bytes that are searched at a time: this takes some 10 ms."""
 _CUT = re.compile(rb"\.\.\.|\xe2\x80\xa6")
-"""Marks the place in a message where a long text was cut, as `values.cut` writes it."""
+"""The mark in a message where `values.cut` cut a long text."""
 _PIECE_OF_SECRET = 4
-"""Bytes of a secret that are masked where it was cut, at least: every word ends in the first letters of something."""
+"""The fewest bytes of a cut secret that are masked: shorter pieces are in many words."""
 
 
 class Masker:
-    """Masks the given values, and for a while more of them. Safe from many threads; each stream has its own `stream()`.
+    """Masks the given values, and others while they are added. Safe from many threads; use one `stream()` a stream.
 
-    Where secrets overlap, all that belongs to one of them becomes one mask. A value that joins while a stream is read
-    is masked in what comes after that.
+    Replaces overlapping secrets by one mask. A value that is added during a stream is masked from then on.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
         self._lock = threading.Lock()
         self._values = [*values]
         self._forms: dict[str, ValueForms] = {}
-        self.table = self._made()
+        self.table = self._make_table()
 
     def add(self, values: Iterable[str]) -> None:
-        """Mask these too, from now on."""
+        """Mask these values too, from now on."""
         with self._lock:
             self._values += values
-            self.table = self._made()
+            self.table = self._make_table()
 
     def drop(self, values: Iterable[str]) -> None:
-        """Mask these no longer, as often as they were added."""
+        """Undo one `add` of each of these values."""
         with self._lock:
             for value in values:
                 self._values.remove(value)
-            self.table = self._made()
+            self.table = self._make_table()
 
-    def _made(self) -> FormTable:
-        # Those of a value are made once, however many others come and go beside it.
+    def _make_table(self) -> FormTable:
+        # Makes the forms of a value once, even if others are added and dropped.
         self._forms = {value: self._forms.get(value) or ValueForms(value) for value in self._values if value}
         return FormTable(self._forms.values())
 
     @property
     def longest(self) -> int:
-        """Bytes of the longest form of a secret, with all that may stand between its characters."""
+        """Bytes of the longest form of a secret, with the most noise between its characters."""
         return self.table.reach
 
     def stream(self) -> StreamMask:
-        """For output that comes in pieces, cut at any byte."""
+        """Return a mask for output that arrives in pieces, cut at any byte."""
         return StreamMask(self)
 
     def data(self, data: bytes) -> bytes:
-        """The whole of `data`, masked."""
+        """Return all of `data`, masked."""
         if len(data) > _PIECE:
-            return self._large(data)
+            return self._mask_large(data)
         found = self.table.find(data)
         if not found:
             return data
@@ -76,8 +75,8 @@ class Masker:
         shown.append(data[at:])
         return b"".join(shown)
 
-    def _large(self, data: bytes) -> bytes:
-        """The same for much data, in steps: to look through all of it at once holds the interpreter lock for long."""
+    def _mask_large(self, data: bytes) -> bytes:
+        """Mask much data in steps: searching all of it at once would hold the interpreter lock for long."""
         view = memoryview(data)
         mask = self.stream()
         for start in range(0, len(view), _PIECE):
@@ -93,7 +92,7 @@ class Masker:
         return b"".join([*pieces, mask.finish()])
 
     def text(self, text: str) -> str:
-        """The same for text."""
+        """Return text, masked."""
         if self.table.is_empty:
             return text
         data = text.encode("utf-8", "surrogatepass")
@@ -101,10 +100,7 @@ class Masker:
         return text if masked is data else masked.decode("utf-8", "surrogatepass")
 
     def message(self, text: str) -> str:
-        """The same for a message of pccpipe's own, where a long text may be cut in the midst of a secret.
-
-        A piece that is left of a secret there is masked too.
-        """
+        """Return a message of pccpipe's own, masked. Masks also the piece of a secret that was cut in a long text."""
         masked = self.text(text)
         if self.table.is_empty or ("..." not in masked and "\u2026" not in masked):
             return masked
@@ -123,7 +119,7 @@ class Masker:
         return b"".join([*shown, data[at:]]).decode("utf-8", "surrogatepass")
 
     def json(self, value: Json) -> Json:
-        """The same for every text in a value, keys and numbers too."""
+        """Return a value with every text in it masked, keys and numbers too."""
         match value:
             case str():
                 return self.text(value)
@@ -140,22 +136,23 @@ class Masker:
 
 
 class StreamMask:
-    """Masks one stream, as `Masker.data` would mask the whole. Holds back only what may be the beginning of a secret,
-    until more comes.
+    """Masks one stream as `Masker.data` would mask the whole.
+
+    Holds back only bytes that may be the beginning of a secret, until more bytes arrive.
     """
 
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._held = b""
         self._covered = 0
-        """Bytes at the beginning of what is held that are shown, or that a mask already stands for."""
+        """Bytes at the beginning of the held data that were already returned or masked."""
         self._masked = 0
-        """Of these, the bytes up to the end of the last mask."""
+        """The part of them up to the end of the last mask."""
         self.found = False
-        """Whether there was a secret in it so far."""
+        """The stream contained a secret so far."""
 
     def feed(self, data: bytes) -> bytes:
-        """More of the stream; gives what of it can be shown now."""
+        """Add bytes of the stream; return the bytes that can be shown now."""
         whole = self._held + data if self._held else data
         table = self._masker.table
         unsure, is_shown = table.unsure(whole)
@@ -167,22 +164,22 @@ class StreamMask:
         return len(self._held) - self._covered
 
     def finish(self) -> bytes:
-        """What was held back, now that no more comes."""
+        """Return the bytes that were held back, at the end of the stream."""
         return self._show(self._masker.table, self._held, len(self._held), len(self._held))
 
     def _show(self, table: FormTable, whole: bytes, kept: int, limit: int) -> bytes:
-        """What is before `limit`, masked; all from `kept` on is held."""
+        """Return the bytes before `limit`, masked; hold all from `kept` on."""
         shown: list[bytes] = []
         at = self._covered
         masked = self._masked
         for start, end in table.find(whole):
-            # One that begins in the unsure part may be the beginning of a longer one.
+            # A secret that begins in the unsure part may be the beginning of a longer one.
             if start >= limit:
                 break
             if start >= at:
                 shown += (whole[at:start], MASK)
             elif start >= masked and end > at:
-                # Its beginning was shown, when it looked like nothing.
+                # Its beginning was shown when it did not look like a secret.
                 shown.append(MASK)
             self.found = True
             at = masked = max(at, end)
@@ -197,7 +194,7 @@ class StreamMask:
 
 
 def mask_error(error: BaseException | None, masker: Masker) -> None:
-    """Take secrets out of what an exception says, and those that it came of, before it leaves for a log or a screen."""
+    """Mask secrets in an exception, and in its causes, before it is logged or shown."""
     seen: set[int] = set()
     left = [error]
     while left:
@@ -211,7 +208,7 @@ def mask_error(error: BaseException | None, masker: Masker) -> None:
             if (masked := _masked(value, masker)) is not value:
                 setattr(error, name, masked)
         if isinstance(error, OSError):
-            # What it shows is not in its arguments.
+            # Its text comes from these two, and not from its arguments.
             error.strerror, error.filename = (
                 masker.message(text) if isinstance(text, str) else text for text in (error.strerror, error.filename)
             )
@@ -220,7 +217,7 @@ def mask_error(error: BaseException | None, masker: Masker) -> None:
 
 
 def _masked(value: object, masker: Masker) -> object:
-    """What an exception holds, without secrets; the same object where it has none."""
+    """Return an exception's value, masked; the same object if it contains no secret."""
     masked: object = value
     match value:
         case str():

@@ -1,8 +1,8 @@
-"""The ways in which text is read that may hide a secret: with noise between its characters, or with escapes for some.
+"""Reads text that may hide a secret between noise or behind escapes.
 
-Noise is what no reader sees or misses: line ends and blanks, control and invisible characters, colour codes, and the
-columns beside the bytes of a hex dump. A reading has none of it, and each escape decoded. It knows where its bytes
-stood.
+Noise is text that a reader does not notice: line ends and blanks, control and invisible characters, colour codes, and
+the columns beside the bytes of a hex dump. A reading drops noise and decodes escapes. It knows the position of each of
+its bytes in the data.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pccpipe import limits
 ENDS = b"\r\n"
 BLANKS = b" \t"
 DROPPED = bytes([*range(33), 127]) + b"\\"
-"""Bytes that no reading has. Without zero bytes, UTF-16 is Latin-1; without backslashes, a quote is as it was."""
+"""Bytes that no reading has. Without zero bytes, UTF-16 reads as Latin-1; without backslashes, quotes are plain."""
 _BLOCK = 512
-"""Bytes in which the place of one is searched."""
+"""Bytes of a block in which `place` searches."""
 
 _HEX = "[0-9a-fA-F]"
 _RUN = r"\\\\{0,63}+"
-"""Backslashes: each level of JSON in JSON doubles them. Patterns begin with one byte: so they are found at speed."""
+"""Backslashes: each level of JSON in JSON doubles them. Patterns begin with one byte, which makes searches fast."""
 _CSI = r"\[[0-?]{0,64}[ -/]{0,4}"
 _STRING = r"[\]PX^_][^\x07\x1b]{0,512}"
 _ESCAPE_CODE = "(?:u001[bB]|x1[bB]|0?33|e)"
@@ -44,7 +44,7 @@ _INVISIBLE = {
     b"\xf0": r"(?:\x9b\xb2[\xa0-\xa3]|\x9d\x85[\xb3-\xba])",
     b"\xf3": r"\xa0[\x80-\x87][\x80-\xbf]",
 }
-"""By their first bytes, as the patterns below are."""
+"""By first byte, like the patterns below."""
 _NAMED = {b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'", b"nbsp": b""}
 _NAMES = "amp|lt|gt|quot|apos|nbsp"
 
@@ -71,22 +71,22 @@ def _pattern(by_first: Mapping[bytes, str]) -> re.Pattern[bytes]:
     return re.compile(b"(%b)" % b"|".join(parts), re.DOTALL)
 
 
-# As bytes of a pattern, and the end of data that may be the beginning of an escape or of noise.
+# Compiled patterns, and the pattern of an end of data that may begin an escape or noise.
 _ALL = _escapes(rf"{_STRING}(?:\x07|\x1b\\)|")
 _ESCAPES = _pattern(_ALL)
 _BACKSLASH = b"\\"
 _MEANT = {**_ALL, _BACKSLASH: rf"(?=[nrtuUxe0-3])(?:{_BACKSLASHED})"}
-"""Of these all but backslashes alone, which no reading has."""
+"""The same without single backslashes, which no reading has."""
 _RARE = {**_ALL, _BACKSLASH: rf"(?=[rtuUxe0-3])(?:{_ESCAPE_CODE}{_CSI}[@-~]|[rt]|{_CODED})"}
-"""And without line ends, of which every line of JSON has many."""
+"""The same without line ends, of which every line of JSON has many."""
 _MEANT_BY_BYTE, _RARE_BY_BYTE = (
     {first: re.compile(re.escape(first) + rest.encode("ascii"), re.DOTALL) for first, rest in each.items()}
     for each in (_MEANT, _RARE)
 )
-"""A pattern that begins with one byte is found at ten times the speed."""
+"""A pattern that begins with one byte is found ten times as fast."""
 _ANY_MEANT, _ANY_RARE = _pattern(_MEANT), _pattern(_RARE)
 _MANY = 256
-"""Bytes for each escape, at least, if it is worth the while to look for each kind by itself."""
+"""The fewest bytes per escape for which a search for each kind by itself is faster."""
 _OPEN = re.compile(
     (
         rf"(?:\x1b(?:{_CSI}|{_STRING}\x1b?|[ -/]{{0,4}})?|(?<!\x1b){_ESCAPED_ESC}(?:{_CSI})?"
@@ -98,15 +98,15 @@ _OPEN = re.compile(
     re.DOTALL,
 )
 _OF_ESCAPES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFU{\\%&#;" + bytes(range(128, 256))
-"""All bytes of those above but of terminal sequences."""
-# What a terminal takes as a title or a link is text to who reads the log.
+"""All bytes of the escapes above, without terminal sequences."""
+# A terminal hides titles and links, but a reader of the log sees their text.
 _ESCAPES_NOT_STRINGS = _pattern(_escapes(""))
 _OFFSET = r"\r?\n[0-9a-f]{7,16}:? {1,2}"
 _DUMP_LINE = re.compile(rb"[0-9a-f]{7,16}:? {1,2}[0-9a-f]{2,4} ")
 _NEXT_DUMP_LINE = re.compile(rb"\n[0-9a-f]{7,16}:? {1,2}[0-9a-f]{2,4} ")
 _OFFSET_BEGUN = re.compile(rb"[0-9a-f]{1,16}:? {0,2}(?:[0-9a-f]{1,4} {0,2})?")
 _ROW = re.compile(rb"[0-9a-fA-F] {2}")
-# Of a dump, its bytes alone; and the column of its characters alone.
+# Read the bytes of a dump alone, and its column of characters alone.
 _DUMPED_BYTES = re.compile(rf"((?: {{2}}(?:\|[ -~]{{1,16}}\||[ -~]{{16,32}}))?{_OFFSET})".encode())
 _OPEN_BYTES = re.compile(
     rb"(?: {2}(?:\|[ -~]{0,16}\|?|[ -~]{0,32})(?:\r?\n[0-9a-f]{0,16}:? {0,2})?|\r?\n[0-9a-f]{0,16}:? {0,2})\Z"
@@ -116,7 +116,7 @@ _OPEN_TEXT = re.compile(rb"(?:\||\|?\r?\n[0-9a-f]{0,16}:?(?: {1,2}[0-9a-f]{2,4})
 
 
 class Reading:
-    """One way to read data. `text` is what it says."""
+    """One way to read data; `text` is the result."""
 
     def __init__(self, data: bytes, noise: re.Pattern[bytes] | None = None) -> None:
         self._data = data
@@ -125,11 +125,11 @@ class Reading:
 
     @functools.cached_property
     def _parts(self) -> Sequence[bytes]:
-        """Every other one is noise or an escape."""
+        """The parts of the data; every other one is noise or an escape."""
         return [self._data] if self._noise is None else self._noise.split(self._data)
 
     def said(self, parts: Sequence[bytes], kept: bytes = b"") -> bytes:
-        """Say what parts mean, without noise but with the bytes of `kept`."""
+        """Return the text of parts, without noise but with the bytes of `kept`."""
         dropped = DROPPED.translate(None, kept) if kept else DROPPED
         if len(parts) == 1:
             return parts[0].translate(None, dropped)
@@ -138,22 +138,22 @@ class Reading:
         return b"".join(meant).translate(None, dropped)
 
     def said_between(self, start: int, end: int, kept: bytes) -> bytes:
-        """The same for a part of the data; `start` and `end` are of `place`."""
+        """Return the text of a range of the data, as `place` returns it."""
         data = self._data[start:end]
         return self.said([data] if self._noise is None else self._noise.split(data), kept)
 
     def place(self, start: int, end: int) -> tuple[int, int]:
-        """Where in the data these bytes of `text` stand, from and to."""
+        """Return the range of the data that these bytes of `text` come from."""
         return self._place(start)[0], self._place(end - 1)[1]
 
     def last(self, count: int) -> int:
-        """Give where in the data the last `count` bytes of `text` begin; it may be in the middle of an escape."""
+        """Return where in the data the last `count` bytes of `text` begin, perhaps in the middle of an escape."""
         if self._data.endswith(self.text[-count:]):
             return len(self._data) - count
         return self._place(len(self.text) - count)[0]
 
     def beginning(self, place: int) -> int:
-        """Where the escape or noise begins that has this place in it; the place itself if it is in none."""
+        """Return where the escape or noise around this place begins; the place itself if there is none."""
         starts, _, _ = self._blocks
         block = bisect_right(starts, place) - 1
         return starts[block] if starts and self._is_whole(block) else place
@@ -175,7 +175,7 @@ class Reading:
 
     @functools.cached_property
     def _blocks(self) -> tuple[list[int], list[int], set[int]]:
-        """Where each block begins in the data and in the text, and which are noise or an escape."""
+        """The begin of each block in the data and in the text, and the blocks that are noise or an escape."""
         starts: list[int] = []
         counts: list[int] = []
         whole: set[int] = set()
@@ -194,18 +194,18 @@ class Reading:
 
 
 def _decoded(data: bytes) -> bytes:
-    """What data says without its escapes, as its parts do, but made faster: most output has few, or line ends alone."""
+    """Return the decoded data like `said`, but faster: most output has few escapes, or only line ends."""
     has_many = data.count(_BACKSLASH) * _MANY > len(data)
     parts = _split(data, _RARE_BY_BYTE, _ANY_RARE) if has_many else _split(data, _MEANT_BY_BYTE, _ANY_MEANT)
     if parts:
         parts[1::2] = map(_MEANINGS.__getitem__, parts[1::2])
-        # Between a backslash and a decoded letter something stands: they are no escape.
+        # The zero byte keeps a backslash and a decoded letter from forming an escape.
         data = b"\0".join(parts)
     return (data.replace(b"\\n", b"\0\0") if has_many else data).translate(None, DROPPED)
 
 
 def _split(data: bytes, by_byte: Mapping[bytes, re.Pattern[bytes]], pattern: re.Pattern[bytes]) -> list[bytes]:
-    """Split data as `pattern` does; give nothing if it is not in it."""
+    """Split data as `pattern` does; return an empty list if nothing matches."""
     found: list[tuple[int, int]] = []
     most = len(data) // _MANY + 1
     for first, each in by_byte.items():
@@ -218,7 +218,7 @@ def _split(data: bytes, by_byte: Mapping[bytes, re.Pattern[bytes]], pattern: re.
     at = 0
     for start, end in found:
         if start < at:
-            # One begins in another: which is one depends on what came before.
+            # One begins inside another: which of them counts depends on the text before.
             return pattern.split(data)
         parts += (data[at:start], data[start:end])
         at = end
@@ -226,7 +226,7 @@ def _split(data: bytes, by_byte: Mapping[bytes, re.Pattern[bytes]], pattern: re.
 
 
 def readings(data: bytes) -> Iterator[Reading]:
-    """Read data in each way that differs."""
+    """Yield each different reading of data."""
     plain = Reading(data)
     yield plain
     if _may_have_escapes(data):
@@ -240,7 +240,7 @@ def readings(data: bytes) -> Iterator[Reading]:
 
 
 def last_readings(data: bytes) -> Iterator[tuple[Reading, bytes]]:
-    """The same for the end of a stream so far, without what may be the beginning of an escape or of noise; and this."""
+    """Yield readings of the end of a stream so far, without the bytes that may begin an escape; and those bytes."""
     yield Reading(data), b""
     last = len(data) - limits.ESCAPE.most
     if _may_have_escapes(data):
@@ -255,7 +255,7 @@ def last_readings(data: bytes) -> Iterator[tuple[Reading, bytes]]:
 
 
 def begins_escape(data: bytes) -> bool:
-    """Say whether an end of data that was left out may be the first character of a secret."""
+    """Say whether the left-out end of data may be the first character of a secret."""
     return data[:1] in (b"\\", b"%", b"&")
 
 
@@ -265,7 +265,7 @@ def _end(open_end: re.Pattern[bytes], data: bytes, last: int) -> bytes:
 
 
 def _where_open(data: bytes) -> int:
-    """From where on an escape may have begun that data ends in: each byte since is of one."""
+    """Return the earliest begin of an escape at the end of data: each byte since can be part of one."""
     bracket = data.rfind(b"[", -limits.TERMINAL_SEQUENCE.most)
     if b"\x1b" in data or b"\x9b" in data or (bracket > 0 and data[bracket - 1] in b"bB3e"):
         return 0
@@ -277,7 +277,7 @@ def _has_dump(data: bytes) -> bool:
 
 
 def _may_end_in_dump(data: bytes) -> bool:
-    """Say whether data ends in a dump, or in a line that may be of one: of that the beginning may be gone already."""
+    """Say whether data ends in a dump, or in a line of one whose beginning may be gone already."""
     before, end, line = data.rpartition(b"\n")
     if end and line and _OFFSET_BEGUN.fullmatch(line):
         return True
@@ -293,7 +293,7 @@ _STRINGS = re.compile(rb"\x1b[\]PX^_]")
 
 
 class _Meanings(dict[bytes, bytes]):
-    """The bytes that an escape means; none for noise."""
+    """The bytes that each escape means; empty for noise."""
 
     def __missing__(self, escape: bytes) -> bytes:
         if len(self) > limits.ESCAPES_KNOWN.most:

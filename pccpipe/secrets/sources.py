@@ -1,4 +1,4 @@
-"""Where secrets' values come from: an environment variable, a file, a command's output."""
+"""Reads the values of secrets from environment variables, files and commands."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def read_secrets(
     environ: Mapping[str, str] = os.environ,
     given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The values of those secrets, by name. Raises UsageError naming every one that has none, never a value."""
+    """Return the values of these secrets by name. Raises UsageError that names each one without a value."""
     values: dict[str, str] = {}
     wrong: list[str] = []
     for name in sorted(set(names)):
         try:
             values[name] = _value(declared[name], environ, given or {})
         except ValueError as error:
-            wrong.append(f"the secret {name} has no value: {error}")
+            wrong.append(f"secret {name} has no value: {error}")
     if wrong:
         raise UsageError("\n".join(wrong))
     return values
@@ -57,7 +57,7 @@ def _usable(value: str, where: str) -> str:
     if not value:
         raise ValueError(f"{where} is empty")
     if "\0" in value:
-        raise ValueError(f"{where} has a NUL character in it, which no environment variable can hold")
+        raise ValueError(f"{where} contains a NUL character, which no environment variable can hold")
     return value
 
 
@@ -65,7 +65,7 @@ def _read(name: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8").removesuffix("\n")
     except OSError as error:
-        raise ValueError(f"the file {name} cannot be read: {error.strerror}") from None
+        raise ValueError(f"the file {name} is unreadable: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"the file {name} is not UTF-8 text") from None
 
@@ -83,7 +83,7 @@ def _output(command: str, environ: Mapping[str, str]) -> str:
     except subprocess.TimeoutExpired:
         raise ValueError(f"the command `{command}` did not end in {COMMAND_LIMIT:g} s") from None
     if done.returncode:
-        # Its stderr is not shown: what a secrets' tool says may be the secret.
+        # Its stderr is not shown: a secrets tool may print the secret there.
         raise ValueError(f"the command `{command}` exited with {done.returncode}")
     try:
         return done.stdout.decode("utf-8").removesuffix("\n")

@@ -1,11 +1,11 @@
-"""The forms of all secrets, and where they stand in data.
+"""Finds the forms of all secrets in data.
 
-Each is kept as a reading of text has it (see `readings`), so that one entry finds it however it is wrapped or escaped.
+Stores each form as a reading of text has it (see `readings`), so one entry finds it however it is wrapped or escaped.
 
-Found without a search for each form: one of 15 bytes or more, wherever it stands, has one of its first 8 bytes at a
-multiple of 8, and the 8 bytes from there on are looked up in a set; only at multiples of 16, 24 or 32 if no form is too
-short for that. Before, the same with 4 bytes has seen that one may be near; shorter forms are found by 4 alone. What is
-looked up is compared whole. So masking costs the same for one secret as for twenty, and no text makes it slow.
+There is no search for each form. A form of 15 bytes or more has one of its first 8 bytes at a multiple of 8, wherever
+it is. The 8 bytes from there are looked up in a set; only at multiples of 16, 24 or 32 if every form is long enough.
+First, a lookup of 4 bytes says whether a form may be near; shorter forms are found by 4 bytes alone. A hit is compared
+completely. So masking costs the same for one secret as for twenty, and no text makes it slow.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pccpipe.secrets.forms import SHORTEST, forms_of
 from pccpipe.secrets.readings import BLANKS, ENDS, Reading, begins_escape, last_readings, readings
 
 SHORTEST_WRAPPED = 8
-"""Characters; a shorter form is found only where no line ends in it: its pieces are in many a text."""
+"""Characters; a shorter form is found only without line ends in it: its pieces are in many texts."""
 SHORTEST_SPACED = 16
-"""The same for blanks, and for digits alone with either: columns of numbers have any of them."""
+"""Characters; a shorter form is found only without blanks, and digits only without either: tables contain them."""
 _FARTHEST = 32
-"""Bytes between two places that are looked at, at most: the more, the more there is to look for."""
+"""The most bytes between two lookups: more bytes need more entries."""
 _FARTHEST_SPACED = 104
-"""The same for hex with something between the bytes, which is long."""
+"""The same for hex with separators, which is long."""
 _SPACED = re.compile(rb"(?=.{15})(?:[0-9a-fA-F]{2}[:,-]|0x[0-9a-fA-F]{2},?0x|[0-9a-fA-F]{2},?0x)", re.DOTALL)
 _FAR = 16
-"""Bytes between two places that are looked at, at least, if it is no use to look at fewer bytes of each before."""
+"""The fewest bytes between two lookups for which a lookup of 4 bytes first is not worth it."""
 _HEAD = 4
-"""Bytes of a form's beginning by which it is found at the end of what is there of a stream."""
+"""Bytes of a form's beginning by which it is found at the end of a stream so far."""
 
 
 class ValueForms:
@@ -40,13 +40,13 @@ class ValueForms:
     def __init__(self, value: str) -> None:
         literal = {*forms_of(value)}
         self.read: set[bytes] = set()
-        """As readings have them."""
+        """The forms as readings have them."""
         self.literal: list[bytes] = []
-        """Those of which too little is left in a reading; they are found as they are only."""
+        """Forms of which a reading leaves too little; they are found only as they are."""
         self.tight: dict[bytes, set[bytes]] = {}
-        """Of a short form all that may stand for it: itself, with its own blanks and line ends."""
+        """The texts that a short form may have: itself, with its own blanks and line ends."""
         for form in literal:
-            # As an escape before it would have it, too: one that swallows its first character.
+            # Also reads the form as if an escape before it swallowed its first character.
             for reading in readings(form):
                 if len(reading.text) < SHORTEST:
                     self.literal.append(form)
@@ -57,14 +57,14 @@ class ValueForms:
 
 
 def _kept(form: bytes) -> bytes:
-    """The bytes of noise that may not stand in a form, because it is short."""
+    """Return the bytes of noise that must not be in a form, because it is short."""
     if len(form) >= SHORTEST_SPACED:
         return b""
     return BLANKS if len(form) >= SHORTEST_WRAPPED and not form.isdigit() else BLANKS + ENDS
 
 
 class FormTable:
-    """What to look for. Immutable."""
+    """The forms to search. Immutable."""
 
     def __init__(self, of_values: Iterable[ValueForms]) -> None:
         values = [*of_values]
@@ -78,19 +78,19 @@ class FormTable:
         self.is_empty = not self._forms
         self._short = [form for form in forms if len(form) < 7]
         self._rows: list[tuple[_Grams, ...]] = []
-        """Of each the first is quick, and the last finds: all of a row must see a form near."""
+        """In each row, the first is fast and the last finds: all of a row must see a form near."""
         spaced = [form for form in forms if _SPACED.match(form)]
         rest = forms.difference(spaced)
         middle = [form for form in rest if 7 <= len(form) < 15]
         long = [form for form in rest if len(form) >= 15]
         if spaced:
-            # Four bytes of such a form are in many a time of day; eight of them are in little else.
+            # Four bytes of such a form are in many times of day; eight of them are rare.
             self._rows.append((_Grams(8, "Q", spaced, _FARTHEST_SPACED),))
         if middle:
             self._rows.append((_Grams(4, "I", middle),))
         if long:
             grams = _Grams(8, "Q", long)
-            # Numbers of eight bytes take longer, but four of a form are in much text.
+            # Numbers of eight bytes take longer, but four bytes of a form are in many texts.
             self._rows.append((grams,) if grams.stride >= _FAR else (_Grams(4, "I", long), grams))
         self._longest = max(map(len, forms), default=0)
         self._longest_literal = max(map(len, self._literal), default=0)
@@ -102,11 +102,11 @@ class FormTable:
 
     @property
     def reach(self) -> int:
-        """Bytes of the longest secret with all that may stand in it."""
+        """Bytes of the longest secret with the most noise in it."""
         return max(_reach(self._longest), self._longest_literal)
 
     def find(self, data: bytes) -> list[tuple[int, int]]:
-        """Where secrets stand in `data`, from and to, in order; overlapping ones as one."""
+        """Return the ranges of secrets in `data`, in order; overlapping ones as one."""
         if self.is_empty:
             return []
         found = [place for form in self._literal for place in _places(form, data)]
@@ -120,7 +120,7 @@ class FormTable:
         for start, end in self._in_text(text):
             by_kept.setdefault(_kept(text[start:end]), []).append((start, end))
         for kept, places in by_kept.items():
-            # Those that overlap, as in a long row of one character, are looked at together.
+            # Treats overlapping ranges together, as in a long row of one character.
             for start, end, of in _overlapping(places):
                 first, last = reading.place(start, end)
                 if last - first <= _reach(end - start) and self._is_meant(reading, text[start:end], first, last, kept):
@@ -134,14 +134,14 @@ class FormTable:
                     )
 
     def unsure(self, data: bytes) -> tuple[int, bool]:
-        """How many bytes at the end of `data` may be the beginning of a secret, and whether they can be shown yet.
+        """Return how many bytes at the end of `data` may be the beginning of a secret, and whether they can be shown.
 
-        They can if fewer than four are followed by a line's end: much text ends in a letter that a secret begins with.
+        They can if they are fewer than four before a line's end: many lines end with the first letter of a secret.
         """
         if self.is_empty:
             return 0, False
         hidden, shown = self._unsure_literal(data), 0
-        # Of most data so much of its end says enough; only if noise fills it, more is needed.
+        # For most data this much of its end suffices; only noise makes more necessary.
         for size in (2 * self._longest + 64, self.reach):
             tail = data[-size:]
             read = [*last_readings(tail)]
@@ -159,12 +159,12 @@ class FormTable:
             elif begins_escape(left_open):
                 hidden = max(hidden, len(left_open))
         if hidden and len(read) > 1:
-            # No escape is cut.
+            # Does not cut an escape.
             hidden = len(tail) - min(reading.beginning(len(tail) - hidden) for reading, _ in read[1:])
         return (shown, True) if shown > hidden else (hidden, False)
 
     def left_over(self, data: bytes) -> int:
-        """How many bytes at the beginning of `data` are the end of a secret, at most."""
+        """Return how many bytes at the beginning of `data` may be the end of a secret."""
         most = 0
         for reading in readings(data):
             if length := self._ended(reading.text):
@@ -172,7 +172,7 @@ class FormTable:
         return most
 
     def _ended(self, text: bytes) -> int:
-        """How many bytes at the beginning of a reading are the end of a form, at most."""
+        """Return how many bytes at the beginning of a reading may be the end of a form."""
         head = text[:_HEAD]
         most = 0
         for form in self._forms if len(head) == _HEAD else ():
@@ -187,7 +187,7 @@ class FormTable:
         return len(begun) < _HEAD and data.endswith((b"\n", b"\r"))
 
     def _begun(self, text: bytes) -> int:
-        """How many bytes at the end of a reading are the beginning of a form, at most."""
+        """Return how many bytes at the end of a reading may be the beginning of a form."""
         end = len(text)
         begin = max(0, end - self._longest + 1)
         near = memoryview(text)[begin:]
@@ -223,22 +223,22 @@ class FormTable:
                 yield from row[-1].find(text)
 
     def _is_meant(self, reading: Reading, read: bytes, start: int, end: int, kept: bytes) -> bool:
-        """Say whether what was read stands there by more than chance: a short form has no noise but its own."""
+        """Say whether a hit is more than chance: a short form must not have noise of others in it."""
         if not kept:
             return True
-        said = reading.said_between(start, end, kept)
-        return said in self._tight.get(read, (read,))
+        text = reading.said_between(start, end, kept)
+        return text in self._tight.get(read, (read,))
 
 
 def _reach(length: int) -> int:
-    """Bytes that a form may take with its escapes and noise."""
+    """Return the most bytes that a form may take with its escapes and noise."""
     return 16 * length + 1024
 
 
 class _Grams:
-    """Finds forms of at least `2 * width - 1` bytes by the numbers that `width` bytes of their beginnings are.
+    """Finds forms of at least `2 * width - 1` bytes by `width` bytes of their beginnings, read as a number.
 
-    Of the data only every `stride` bytes are looked at: as far apart as the shortest form allows.
+    Looks at the data only every `stride` bytes: as far apart as the shortest form allows.
     """
 
     def __init__(self, width: int, code: Literal["Q", "I"], forms: Sequence[bytes], farthest: int = _FARTHEST) -> None:
@@ -248,11 +248,11 @@ class _Grams:
         self.stride = min(farthest, min(map(len, forms)) - width + 1) // width * width
 
     def are_near(self, data: bytes) -> bool:
-        """Whether a form may be in `data`."""
+        """Say whether a form may be in `data`."""
         return not self._known.isdisjoint(self._numbers(data))
 
     def find(self, data: bytes) -> list[tuple[int, int]]:
-        """From and to of each form in `data`."""
+        """Return the range of each form in `data`."""
         return [
             (start, start + len(form))
             for place, number in enumerate(self._numbers(data))
@@ -267,7 +267,7 @@ class _Grams:
         whole = memoryview(data)[: len(data) - len(data) % self._width]
         return whole.cast(self._code)[:: self.stride // self._width]
 
-    # Each is made when it is first needed: most output has no secret anywhere near.
+    # Made on first use: most output contains nothing like a secret.
 
     @functools.cached_property
     def _known(self) -> frozenset[int]:
@@ -277,7 +277,7 @@ class _Grams:
 
     @functools.cached_property
     def _forms(self) -> Mapping[bytes, list[bytes]]:
-        """By their beginnings: many differ only behind what is looked for."""
+        """The forms by their beginnings: many differ only after them."""
         forms: dict[bytes, list[bytes]] = {}
         for form in self._all:
             forms.setdefault(form[: self.stride + self._width - 1], []).append(form)
@@ -285,7 +285,7 @@ class _Grams:
 
     @functools.cached_property
     def _heads(self) -> Mapping[int, list[tuple[bytes, int]]]:
-        """Where the numbers stand, in which beginnings."""
+        """The beginnings that contain each number, and its offset."""
         heads: dict[int, list[tuple[bytes, int]]] = {}
         for head in self._forms:
             for offset in range(self.stride):
@@ -302,7 +302,7 @@ def _places(form: bytes, data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _overlapping(places: list[tuple[int, int]]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Give from and to of those that overlap, and these."""
+    """Yield the range of each group of overlapping ranges, and the group."""
     places.sort()
     begin = 0
     furthest = 0

@@ -233,7 +233,7 @@ def test_a_container_without_a_network_reaches_the_domains_of_its_egress_and_no_
     assert output.endswith("403\nno network\n")
     assert "HTTPS_PROXY=http://pccpipe:***@127.0.0.1:" in output
     assert ran.state["warnings"] == [
-        "fetch: the way to example.org:443 was refused: it is not in the container's `egress:`"
+        "fetch: a connection to example.org:443 was refused: it is not in the container's `egress:`"
     ]
 
 

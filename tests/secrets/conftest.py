@@ -1,4 +1,4 @@
-"""A model, and a client of a proxy in front of it."""
+"""Fixtures: a model, and a client of a proxy in front of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of a hostile API, byte for byte: what of the key comes through, and how much it can make the proxy read."""
+"""Answers of a hostile API: the key never comes through, and the proxy reads no more than the limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Api = Callable[[Iterable[bytes]], Client]
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    """An API that answers each call with the given bytes, and closes; it stops when nobody reads them."""
+    """An API that answers each call with the given bytes, and closes; it stops if the proxy stops reading."""
     with contextlib.ExitStack() as stack:
 
         def serve(answer: Iterable[bytes]) -> Client:
@@ -57,7 +57,7 @@ def _request(connected: socket.socket) -> None:
 
 
 def raw(client: Client) -> bytes:
-    """All that an agent gets for a call, until the connection ends or the answer does."""
+    """Return all that an agent gets for a call, until the end of the connection or the answer."""
     with client.connect() as connected:
         body = b'{"model": "m", "input": "hello", "stream": true}'
         head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.tokens['KEY']}\r\n"
@@ -84,14 +84,14 @@ def raw(client: Client) -> bytes:
         f"HTTP/2{KEY} 200 OK\r\n\r\n",
     ],
 )
-def test_the_key_comes_back_in_no_part_of_an_answer(api: Api, answer: str) -> None:
+def test_no_part_of_an_answer_contains_the_key(api: Api, answer: str) -> None:
     got = raw(api([answer.encode()]))
     assert got.startswith(b"HTTP/1.1 ")
     assert KEY.encode() not in got
     assert KEY[:10].encode() not in got
 
 
-def test_a_key_that_is_no_header_is_not_quoted_to_the_agent(api: Api) -> None:
+def test_a_key_that_is_an_invalid_header_is_not_quoted_to_the_agent(api: Api) -> None:
     client = api([])
     (named,) = client.grant.apis
     force_setattr(named, "key", f"{KEY}\n")
@@ -114,7 +114,7 @@ FLOOD = b"a" * 1024
         (b"HTTP/1.1 200 OK\r\n", b"X: a\r\n"),
     ],
 )
-def test_a_head_without_an_end_is_an_error_soon(api: Api, head: bytes, piece: bytes) -> None:
+def test_an_endless_head_is_an_error_soon(api: Api, head: bytes, piece: bytes) -> None:
     client = api(itertools.chain([head], itertools.repeat(piece)))
     began = time.monotonic()
     status, code, message = client.error("POST", "/v1/responses", ASK)
@@ -127,7 +127,7 @@ def test_a_head_without_an_end_is_an_error_soon(api: Api, head: bytes, piece: by
 @pytest.mark.parametrize(
     ("head", "piece"), [(b"2;x=", FLOOD), (b"2\r\nok\r\n", FLOOD), (b"2\r\nok\r\n0\r\n", b"X: " + FLOOD + b"\r\n")]
 )
-def test_lines_without_an_end_between_pieces_of_a_body_cut_it(api: Api, head: bytes, piece: bytes) -> None:
+def test_endless_lines_between_pieces_of_a_body_cut_it(api: Api, head: bytes, piece: bytes) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     client = api(itertools.chain([chunked + head], itertools.repeat(piece)))
     began = time.monotonic()
@@ -137,14 +137,14 @@ def test_lines_without_an_end_between_pieces_of_a_body_cut_it(api: Api, head: by
     assert time.monotonic() - began < 5
 
 
-def test_a_body_in_many_small_chunks_comes_whole(api: Api) -> None:
+def test_a_body_in_many_small_chunks_arrives_complete(api: Api) -> None:
     count = limits.ANSWER_HEAD.most // 8
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     client = api([chunked, b"2;of=api;n=1\r\nok\r\n" * count, b"0\r\n\r\n"])
     assert client.ask("POST", "/v1/responses", ASK) == (200, b"ok" * count)
 
 
-def test_an_interim_answer_before_the_answer_is_left_out(api: Api) -> None:
+def test_an_interim_answer_is_left_out(api: Api) -> None:
     client = api([b"HTTP/1.1 100 Continue\r\n\r\n" * 3, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"])
     assert client.ask("POST", "/v1/responses", ASK) == (200, b"ok")
 
@@ -161,8 +161,8 @@ def test_a_header_that_is_not_http_does_not_end_the_answer(api: Api, line: bytes
     assert not set(head.replace(b"\r\n", b"")) & {0x07, 0x0A, 0x0D, 0x1B}
 
 
-def test_an_event_without_an_end_costs_no_more_work_the_longer_it_gets() -> None:
-    setup = "from pccpipe.secrets.proxy.usage import Counter"
+def test_an_endless_event_takes_linear_work() -> None:
+    setup = "from pccpipe.secrets.proxy.usage import TokenCounter"
     work = "counter = TokenCounter(is_stream=True)\nfor _ in range(1 << 21): counter.feed(b'aaaaaaaaaaaaaaaa')"
     began = time.monotonic()
     longest, memory, said = measured(setup, work)

@@ -6,7 +6,7 @@ from pccpipe.target import Command
 from pccpipe.values import Discreet
 
 
-def test_what_has_a_secret_says_which_of_its_fields_it_is() -> None:
+def test_a_struct_with_a_secret_names_the_secret_field() -> None:
     assert Command in Discreet.__subclasses__()
     for kind in Discreet.__subclasses__():
         assert kind.hidden, kind

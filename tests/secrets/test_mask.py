@@ -32,7 +32,7 @@ pieces = st.lists(st.sampled_from([*SECRETS, "abc", "ab", "sk-Abc", " ", "\n", "
 
 @given(pieces, st.lists(st.integers(0, 200), max_size=30))
 @settings(max_examples=300)
-def test_a_stream_cut_anywhere_is_masked_as_the_whole(text: str, at: list[int]) -> None:
+def test_a_stream_cut_anywhere_is_masked_like_the_whole(text: str, at: list[int]) -> None:
     assert shown_of(MASKER, text.encode(), at) == MASKER.data(text.encode())
 
 
@@ -98,7 +98,7 @@ FORMS |= {f"base32 after {before}": partial(base32_after, before) for before in 
 FORMS |= {
     f"hex with {between!r}": partial(hex_with, between) for between in (" ", ":", "-", ",", ", ", " 0x", ", 0x", "\\x")
 }
-# Without what a mask itself is made of, and long enough for each form to be a word that nothing else is.
+# Without the characters of a mask, and long enough for each form to be unique.
 secrets = st.text(
     st.characters(exclude_characters="*\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", codec="utf-8"),
     min_size=8,
@@ -108,7 +108,7 @@ cuts = st.lists(st.integers(0, 400), max_size=30)
 
 
 def shown_of(masker: Masker, data: bytes, at: list[int]) -> bytes:
-    """What is shown of a stream that is cut at these places."""
+    """Return the masked stream, fed in pieces that are cut at these places."""
     stream = masker.stream()
     edges = [0, *sorted(min(edge, len(data)) for edge in at), len(data)]
     return b"".join(stream.feed(data[start:end]) for start, end in itertools.pairwise(edges)) + stream.finish()
@@ -116,7 +116,7 @@ def shown_of(masker: Masker, data: bytes, at: list[int]) -> bytes:
 
 @given(st.sampled_from(sorted(FORMS)), secrets, st.binary(max_size=20), st.binary(max_size=20), cuts)
 @settings(max_examples=400, deadline=None)
-def test_no_form_of_any_secret_survives_however_it_is_cut(
+def test_no_form_of_a_secret_survives_any_cut(
     form: str, secret: str, before: bytes, after: bytes, at: list[int]
 ) -> None:
     raw = secret.encode()
@@ -126,7 +126,7 @@ def test_no_form_of_any_secret_survives_however_it_is_cut(
     assert encoded not in shown
     assert raw not in shown
     for part in shown.split(b"***"):
-        # Of what is left of it, nothing decodes to as much as half of the secret.
+        # Nothing in the rest decodes to as much as half of the secret.
         assert raw[: (len(raw) + 1) // 2] not in _decoded(part)
 
 
@@ -136,9 +136,7 @@ def test_no_form_of_any_secret_survives_however_it_is_cut(
     cuts,
 )
 @settings(max_examples=200, deadline=None)
-def test_secrets_that_overlap_are_masked_as_one_and_all_else_is_left(
-    values: list[str], text: str, at: list[int]
-) -> None:
+def test_overlapping_secrets_become_one_mask_and_other_text_stays(values: list[str], text: str, at: list[int]) -> None:
     masker, data = Masker(values), text.encode()
     hidden = bytearray(len(data))
     for form in {form for value in values for form in forms_of(value)}:
@@ -156,14 +154,14 @@ def test_secrets_that_overlap_are_masked_as_one_and_all_else_is_left(
 
 @given(st.lists(secrets, max_size=5), st.binary(max_size=300), cuts)
 @settings(max_examples=60, deadline=None)
-def test_what_has_no_secret_in_it_is_left_as_it_is(values: list[str], data: bytes, at: list[int]) -> None:
+def test_data_without_a_secret_stays_unchanged(values: list[str], data: bytes, at: list[int]) -> None:
     masker = Masker(values)
     if not any(form in data for value in values for form in forms_of(value)):
         assert shown_of(masker, data, at) == data
         assert masker.data(data) is data
 
 
-def test_masking_is_linear_whatever_the_text_and_the_secrets_are() -> None:
+def test_masking_is_linear_for_any_text_and_secrets() -> None:
     secrets = [f"sk-{'a' * 30}{number:04}" for number in range(20)] + ["a" * 40, "line\n" * 300]
     masker = Masker(secrets)
     for piece in (b"a" * 5, b"line\n", b"sk-"):
@@ -184,7 +182,7 @@ def _decoded(part: bytes) -> bytes:
     return found
 
 
-def test_the_longest_secret_wins_also_when_a_shorter_one_is_its_beginning() -> None:
+def test_the_longest_secret_wins_even_if_a_shorter_one_is_its_beginning() -> None:
     assert MASKER.data(b"<abcabcabd>") == b"<***>"
     assert shown_of(MASKER, b"<abcabcabd>", list(range(12))) == b"<***>"
 
@@ -204,7 +202,7 @@ def test_without_secrets_everything_passes_at_once() -> None:
 
 
 @pytest.mark.parametrize("line", ["line one of it", "line two of it"])
-def test_each_line_of_a_long_secret_is_one(line: str) -> None:
+def test_each_line_of_a_long_secret_is_a_secret(line: str) -> None:
     assert MASKER.text(f"> {line} <") == "> *** <"
 
 
@@ -212,7 +210,7 @@ def test_json_is_masked_in_keys_and_values() -> None:
     assert MASKER.json({"abcab": ["x", {"k": "is abcab"}], "n": 1}) == {"***": ["x", {"k": "is ***"}], "n": 1}
 
 
-def test_an_exception_and_those_it_came_of_say_no_secret() -> None:
+def test_an_exception_and_its_causes_show_no_secret() -> None:
     first, second, third = SECRETS[0], SECRETS[1], SECRETS[2]
 
     def fail() -> None:
@@ -224,13 +222,13 @@ def test_an_exception_and_those_it_came_of_say_no_secret() -> None:
     with pytest.raises(UsageError) as raised:
         fail()
     mask_error(raised.value, MASKER)
-    told = "".join(traceback.format_exception(raised.value))
-    assert not any(secret in told for secret in SECRETS)
-    assert "/tmp/***/x" in told
+    text = "".join(traceback.format_exception(raised.value))
+    assert not any(secret in text for secret in SECRETS)
+    assert "/tmp/***/x" in text
     assert (raised.value.message, raised.value.hint) == ("it is ***", "not ***")
 
 
-def test_what_an_exception_holds_says_no_secret_whatever_it_is() -> None:
+def test_no_value_of_an_exception_shows_a_secret() -> None:
     secret = "abcdef-4711"
     error = ValueError(secret.encode(), [secret, 1], {secret: (secret, None)})
     error.add_note(f"while {secret} was read")
@@ -239,7 +237,7 @@ def test_what_an_exception_holds_says_no_secret_whatever_it_is() -> None:
     assert error.__notes__ == ["while *** was read"]
 
 
-def test_a_value_can_join_and_leave_also_while_a_stream_is_read() -> None:
+def test_a_value_can_be_added_and_dropped_during_a_stream() -> None:
     masker = Masker(["sk-Abcdef"])
     stream = masker.stream()
     shown = stream.feed(b"token-one ")
@@ -251,7 +249,7 @@ def test_a_value_can_join_and_leave_also_while_a_stream_is_read() -> None:
 
 
 @pytest.mark.parametrize("length", [*range(4, 9), 14, 15, 16, 22, 23, 24, 38, 39, 40, 200])
-def test_a_secret_of_any_length_is_found_wherever_it_stands(length: int) -> None:
+def test_a_secret_of_any_length_is_found_at_any_position(length: int) -> None:
     secret = ("q9Z-" * 50)[: length - 1] + "!"
     masker = Masker([secret])
     for before in range(70):
@@ -263,7 +261,7 @@ def test_a_secret_of_any_length_is_found_wherever_it_stands(length: int) -> None
 
 
 @pytest.mark.parametrize("end", ["", "sk-a-secret-of-twenty"])
-def test_much_data_at_once_holds_no_interpreter_lock(end: str) -> None:
+def test_much_data_at_once_does_not_hold_the_interpreter_lock(end: str) -> None:
     setup = f"""
         from pccpipe.secrets.mask import Masker
         masker = Masker(["sk-a-secret-of-twenty"])
@@ -277,7 +275,7 @@ def test_much_data_at_once_holds_no_interpreter_lock(end: str) -> None:
 
 @given(st.integers(0, 300), st.integers(1, 3))
 @settings(deadline=None)
-def test_much_data_is_masked_as_little_is(before: int, times: int) -> None:
+def test_much_data_is_masked_like_little_data(before: int, times: int) -> None:
     masker = Masker(["sk-a-secret-of-twenty"])
     data = (b"x" * (262_000 + before) + b"sk-a-secret-of-twenty") * times
     assert masker.data(data) == (b"x" * (262_000 + before) + b"***") * times
@@ -285,28 +283,28 @@ def test_much_data_is_masked_as_little_is(before: int, times: int) -> None:
 
 @pytest.mark.parametrize("form", [str, repr, lambda value: base64.b64encode(value.encode()).decode(), json.dumps])
 @pytest.mark.parametrize("dots", ["...", "\u2026"])
-def test_what_is_left_of_a_secret_where_a_message_was_cut_is_masked(form: Callable[[str], str], dots: str) -> None:
-    """A name of 200 characters is shown by its beginning and its end: most of a key may stand there."""
-    told = form('pass-4711-"wörd"-ABCDEFGHI').strip("'\"")
-    characters = re.findall(r"\\u....|\\.|.", told)
+def test_the_piece_of_a_secret_beside_a_cut_in_a_message_is_masked(form: Callable[[str], str], dots: str) -> None:
+    """A message shows the beginning and the end of a name of 200 characters, which may contain most of a key."""
+    value = form('pass-4711-"wörd"-ABCDEFGHI').strip("'\"")
+    characters = re.findall(r"\\u....|\\.|.", value)
     masker = Masker(['pass-4711-"wörd"-ABCDEFGHI'])
     for left in range(8, len(characters)):
-        # No character has its escape cut.
+        # Does not cut an escape.
         beginning = masker.message(f"'out/{''.join(characters[:left])}{dots}zzz': is refused")
         end = masker.message(f"'out/zzz{dots}{''.join(characters[-left:])}': is refused")
-        assert all(told[at : at + 8] not in beginning + end for at in range(len(told) - 7))
+        assert all(value[at : at + 8] not in beginning + end for at in range(len(value) - 7))
         assert beginning.startswith("'out/")
         assert beginning.endswith(f"{dots}zzz': is refused")
         assert end.startswith(f"'out/zzz{dots}***")
         assert end.endswith("': is refused")
 
 
-def test_a_message_without_a_piece_of_a_secret_is_left_as_it_is() -> None:
+def test_a_message_without_a_piece_of_a_secret_stays_unchanged() -> None:
     masker = Masker(["abcdef-4711"])
     for text in ("and so on ...", "abc...", "a name...711", "\u2026", "...", "wait......\udc80...", "'x...': gone"):
         assert masker.message(text) == text
 
 
-def test_dots_without_an_end_cost_little() -> None:
+def test_endless_dots_cost_little() -> None:
     masker = Masker(["abcdef-4711-0815"])
     assert is_linear(lambda times: masker.message("abcdef-4..." * times), 10_000)

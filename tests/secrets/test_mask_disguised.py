@@ -1,4 +1,4 @@
-"""A secret is masked also where noise stands in it, or escapes for some of its characters; other text is left alone."""
+"""Noise or escapes inside a secret do not hide it from masking; other text stays unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def shown_of(masker: Masker, data: bytes, size: int) -> bytes:
-    """What is shown of a stream that comes in pieces of this size."""
+    """Return the masked stream, fed in pieces of this size."""
     stream = masker.stream()
     pieces = [stream.feed(data[start : start + size]) for start in range(0, len(data), size)]
     return b"".join([*pieces, stream.finish()])
@@ -41,12 +41,12 @@ def lines(text: str, width: int, end: str = "\n") -> str:
 
 
 def one_escaped(escape: Callable[[str], str]) -> str:
-    """Every third character as an escape, the others as they are."""
+    """Escape every third character, and leave the others."""
     return "".join(escape(each) if number % 3 == 1 else each for number, each in enumerate(SECRET))
 
 
 def as_dump(text: str, *, groups: int, bars: bool) -> str:
-    """As `hexdump -C` or `xxd` have it."""
+    """Format data like `hexdump -C` or `xxd`."""
     raw = b"some text " + text.encode() + b" and more of the text\n"
     shown = []
     for start in range(0, len(raw), 16):
@@ -159,12 +159,12 @@ _TOKENS += [
 
 @pytest.mark.parametrize("form", [form for form in DISGUISED if "link" not in form or "between" not in form])
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
-def test_a_disguised_secret_is_masked_and_nothing_else(form: str, size: int) -> None:
+def test_only_the_disguised_secret_is_masked(form: str, size: int) -> None:
     data = f"it says: {DISGUISED[form]} :end of it".encode()
     shown = shown_of(MASKER, data, size)
     before, *_, after = shown.removeprefix(b"it says: ").removesuffix(b" :end of it").split(b"***")
-    # With a line's end after its first characters, and a pause there, these few are out already. What base64 has at its
-    # edges is of other bytes as well.
+    # With a line's end and a pause after its first characters, these few were shown already. The characters at the
+    # edges of base64 contain bits of other bytes.
     assert len(re.sub(rb"[\s\\]", b"", before)) <= (2 if size > 7 else 9)
     assert len(re.sub(rb"\s", b"", after)) <= 7
     assert b"***" in shown
@@ -197,11 +197,11 @@ def test_a_short_secret_is_masked_where_characters_are_escaped_or_coloured() -> 
         "hu\u200bnter",
     ):
         assert masker.text(f"<{text}>") == "<***>"
-    # Its pieces at the ends of lines are in many a text.
+    # Its pieces at the ends of lines are in many texts.
     assert masker.text("a hun\nter, hun ter") == "a hun\nter, hun ter"
 
 
-def test_what_swallows_an_escape_hides_no_secret() -> None:
+def test_an_escape_that_swallows_a_character_hides_no_secret() -> None:
     masker = Masker(["u0041bcdefgh", "nightly-token-1"])
     assert masker.text("\\u0041bcdefgh") == "\\***"
     assert masker.text("C:\\nightly-token-1") == "C:\\***"
@@ -209,7 +209,7 @@ def test_what_swallows_an_escape_hides_no_secret() -> None:
     assert masker.text("\x1b]nig\\u0068tly-token-1\x07") == "\x1b]***\x07"
 
 
-def test_a_line_that_ends_as_a_secret_begins_is_shown_at_once() -> None:
+def test_a_line_that_ends_like_the_beginning_of_a_secret_is_shown_at_once() -> None:
     stream = MASKER.stream()
     assert stream.feed(b"wash\n") == b"wash\n"
     assert stream.feed(b"unter2-Zq9xKw/4t+Lp=\n") == b"***\n"
@@ -233,7 +233,7 @@ def test_at_most_three_characters_of_a_secret_are_shown_before_its_line_ends(end
 @example(b"\\x\\n41")
 @example(b"\\\\nr")
 @settings(max_examples=500, deadline=None)
-def test_what_is_decoded_fast_says_the_same(data: bytes) -> None:
+def test_the_fast_decoding_gives_the_same_text(data: bytes) -> None:
     reading = Reading(data, _ESCAPES)
     assert reading.text == reading.said(_ESCAPES.split(data))
 
@@ -249,7 +249,7 @@ def words_of_the_project() -> bytes:
     return text + logged + numbers.encode()
 
 
-def test_ordinary_text_is_left_as_it_is() -> None:
+def test_ordinary_text_stays_unchanged() -> None:
     random_ = random.Random(7)
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_/+"
     secrets = ["".join(random_.choices(letters, k=length)) for length in (8, 9, 12, 16, 20, 32, 40, 64)]
@@ -264,7 +264,7 @@ def test_ordinary_text_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     "text", ["rou\nting12", "rou ting12", "r o u t i n g 1 2", "1234\n5678", "12 34 56 78", "12345\n678", "wo\nrd"]
 )
-def test_pieces_of_a_short_secret_are_no_secret(text: str) -> None:
+def test_pieces_of_a_short_secret_are_not_masked(text: str) -> None:
     masker = Masker(["routing1", "12345678", "word"])
     assert ("***" in masker.text(text)) == (text == "rou\nting12")
 
@@ -288,7 +288,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_no_text_makes_it_slow(name: str) -> None:
+def test_no_text_makes_masking_slow(name: str) -> None:
     began = time.thread_time()
     MASKER.data(TEXTS[name])
     shown_of(MASKER, TEXTS[name], 8192)
@@ -302,7 +302,7 @@ def test_no_text_holds_the_interpreter_lock(name: str) -> None:
         data = TEXTS[{name!r}] * 40
         MASKER.data(b"x" * 1000)
     """
-    # A hold is there each time; a busy machine, which lets the other thread wait, is not.
+    # A held lock shows each time; a busy machine, which delays the other thread, does not.
     longest, said = 1.0, ""
     for _attempt in range(3):
         if longest >= limits.PAUSE and not said:
@@ -317,7 +317,7 @@ escapes = st.sampled_from(sorted(ESCAPES))
 
 @given(st.lists(st.tuples(st.integers(0, 3), noises, escapes), min_size=len(SECRET), max_size=len(SECRET)), st.data())
 @settings(max_examples=300, deadline=None)
-def test_no_mixture_of_noise_and_escapes_hides_it(marks: list[tuple[int, str, str]], data: st.DataObject) -> None:
+def test_no_mixture_of_noise_and_escapes_hides_a_secret(marks: list[tuple[int, str, str]], data: st.DataObject) -> None:
     text = ""
     for number, (each, (choice, noise, escape)) in enumerate(zip(SECRET, marks, strict=True)):
         text += noise if choice & 1 and number else ""
@@ -327,5 +327,5 @@ def test_no_mixture_of_noise_and_escapes_hides_it(marks: list[tuple[int, str, st
     size = data.draw(st.integers(1, len(whole)))
     shown = shown_of(MASKER, whole, size)
     assert b"***" in shown
-    # At most what looked like nothing, when a line ended there.
+    # At most the bytes that looked harmless when a line ended there.
     assert len(shown) < 60

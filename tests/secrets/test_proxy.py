@@ -1,4 +1,4 @@
-"""The proxy, asked over a socket as a container's programs ask it, with a model of its own behind it."""
+"""The proxy, called over a socket like from a container, with a test model behind it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ CALLS = ("POST /responses", "POST /chat/completions", "GET /models", "GET /model
 ASK = {"model": "m", "input": "hello", "stream": True}
 
 OPEN: list[socket.socket] = []
-"""The connections of clients, until a test is over."""
+"""The connections of clients, until the end of a test."""
 
 
 class Client:
-    """Asks the proxy, each request over a connection of its own, as the relay in a container would bring it."""
+    """Calls the proxy, with a connection for each request, like the relay in a container."""
 
     def __init__(
         self,
@@ -90,9 +90,7 @@ class Client:
         return "Basic " + base64.b64encode(f"pccpipe:{self.tokens[EGRESS]}".encode()).decode()
 
 
-def test_a_call_gets_the_key_and_its_answer_comes_back_with_its_tokens_counted(
-    client: Client, model: ModelServer
-) -> None:
+def test_a_call_gets_the_key_and_the_tokens_of_its_answer_are_counted(client: Client, model: ModelServer) -> None:
     status, answer = client.ask("POST", "/v1/responses", ASK)
     assert status == 200
     assert b"response.completed" in answer
@@ -104,13 +102,13 @@ def test_a_call_gets_the_key_and_its_answer_comes_back_with_its_tokens_counted(
     assert (used.calls, used.tokens.input, used.tokens.output, used.tokens.estimated) == (1, 100, 20, 0)
 
 
-def test_an_answer_that_is_no_stream_is_counted_as_well(client: Client) -> None:
+def test_an_answer_without_a_stream_is_counted_too(client: Client) -> None:
     status, answer = client.ask("POST", "/v1/responses", {**ASK, "stream": False})
     assert (status, json.loads(answer)["status"]) == (200, "completed")
     assert client.used[-1].tokens.total == 120
 
 
-def test_events_are_passed_on_as_they_come(client: Client, model: ModelServer) -> None:
+def test_events_are_passed_on_as_they_arrive(client: Client, model: ModelServer) -> None:
     model.set({"replies": [{"text": "x" * 200, "trickle_s": 0.15}]})
     connection = client.connection()
     headers = {"Authorization": f"Bearer {client.tokens['KEY']}"}
@@ -145,21 +143,21 @@ def test_an_agents_own_credentials_cookies_and_encodings_are_not_passed_on(clien
 
 
 @pytest.mark.parametrize("token", ["", "pcct-made-up", KEY])
-def test_whoever_has_no_token_of_a_step_gets_401(client: Client, model: ModelServer, token: str) -> None:
+def test_a_client_without_a_step_token_gets_401(client: Client, model: ModelServer, token: str) -> None:
     assert client.error("POST", "/v1/responses", ASK, token)[:2] == (401, "invalid_api_key")
     assert not model.requests
 
 
-def test_a_token_dies_with_its_step_and_no_sooner_for_another_one(client: Client, model: ModelServer) -> None:
+def test_a_token_expires_with_its_own_step(client: Client, model: ModelServer) -> None:
     other = Client(client.proxy, f"{model.url}/v1")
     client.proxy.end(client.grant)
     status, code, message = client.error("POST", "/v1/responses", ASK)
     assert (status, code) == (401, "invalid_api_key")
-    assert "ends with the step" in message
+    assert "expires with the step" in message
     assert other.ask("POST", "/v1/responses", ASK)[0] == 200
 
 
-def test_the_end_of_a_step_cuts_a_call_that_still_waits(client: Client, model: ModelServer) -> None:
+def test_the_end_of_a_step_cuts_a_waiting_call(client: Client, model: ModelServer) -> None:
     model.set({"replies": [{"hang": True}]})
     threading.Timer(0.3, client.proxy.end, [client.grant]).start()
     began = time.monotonic()
@@ -168,7 +166,7 @@ def test_the_end_of_a_step_cuts_a_call_that_still_waits(client: Client, model: M
     assert client.used[-1].calls == 1
 
 
-def test_a_process_that_knows_only_a_tokens_digest_takes_it(client: Client, model: ModelServer) -> None:
+def test_a_process_that_knows_only_the_digest_accepts_the_token(client: Client, model: ModelServer) -> None:
     later = Client(Proxy(), f"{model.url}/v1")
     assert later.error("POST", "/v1/responses", ASK, client.tokens["KEY"])[0] == 401
     seen: list[str] = []
@@ -192,7 +190,7 @@ def test_a_process_that_knows_only_a_tokens_digest_takes_it(client: Client, mode
         ("OPTIONS", "*"),
     ],
 )
-def test_what_is_not_the_models_is_refused(client: Client, model: ModelServer, method: str, path: str) -> None:
+def test_a_call_that_is_not_allowed_is_refused(client: Client, model: ModelServer, method: str, path: str) -> None:
     status, code, message = client.error(method, path)
     assert (status, code) == (403, "pccpipe_not_allowed")
     assert "POST /responses" in message
@@ -200,13 +198,13 @@ def test_what_is_not_the_models_is_refused(client: Client, model: ModelServer, m
     assert client.warnings
 
 
-def test_the_base_of_the_api_may_have_a_path_of_its_own(model: ModelServer) -> None:
+def test_the_base_of_the_api_may_have_a_path(model: ModelServer) -> None:
     client = Client(Proxy(), f"{model.url}/openai/v2/")
     assert client.ask("GET", "/v1/models?client_version=1")[0] == 200
     assert model.requests[0].path == "/openai/v2/models?client_version=1"
 
 
-def test_max_tokens_ends_it_with_an_error_that_says_so(model: ModelServer) -> None:
+def test_max_tokens_ends_a_step_with_an_error_that_says_so(model: ModelServer) -> None:
     client = Client(Proxy(), f"{model.url}/v1", limit=250)
     assert [client.ask("POST", "/v1/responses", ASK)[0] for _ in range(2)] == [200, 200]
     for _ in range(2):
@@ -227,7 +225,7 @@ def test_max_tokens_ends_it_with_an_error_that_says_so(model: ModelServer) -> No
         ("/v1/responses", b"", {}),
     ],
 )
-def test_a_call_whose_tokens_nobody_could_count_is_refused(
+def test_a_call_with_uncountable_tokens_is_refused(
     client: Client, model: ModelServer, path: str, body: bytes, headers: dict[str, str]
 ) -> None:
     connection = client.connection()
@@ -237,7 +235,7 @@ def test_a_call_whose_tokens_nobody_could_count_is_refused(
     assert not model.requests
 
 
-def test_an_answer_that_is_cut_counts_by_its_size(client: Client, model: ModelServer) -> None:
+def test_a_cut_answer_counts_by_its_size(client: Client, model: ModelServer) -> None:
     model.set({"replies": [{"text": "y" * 4000, "cut": {"times": 1}}]})
     client.ask("POST", "/v1/responses", ASK)
     tokens = client.used[-1].tokens
@@ -245,7 +243,7 @@ def test_an_answer_that_is_cut_counts_by_its_size(client: Client, model: ModelSe
     assert (tokens.input, tokens.output) == (0, 0)
 
 
-def test_a_client_that_goes_away_counts_as_well(client: Client, model: ModelServer) -> None:
+def test_the_call_of_a_client_that_leaves_is_counted(client: Client, model: ModelServer) -> None:
     model.set({"replies": [{"text": "z" * 8000, "trickle_s": 0.01}]})
     connection = client.connection()
     headers = {"Authorization": f"Bearer {client.tokens['KEY']}"}
@@ -259,7 +257,7 @@ def test_a_client_that_goes_away_counts_as_well(client: Client, model: ModelServ
     assert client.used[-1].tokens.total == 120
 
 
-def test_an_api_that_cannot_be_reached_is_a_502_that_says_why(model: ModelServer) -> None:
+def test_an_unreachable_api_gives_a_502_that_says_why(model: ModelServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     client = Client(Proxy(), f"http://127.0.0.1:{port}/v1")
@@ -270,7 +268,7 @@ def test_an_api_that_cannot_be_reached_is_a_502_that_says_why(model: ModelServer
 
 
 def certificate(folder: Path, name: str) -> Path:
-    """A key and a certificate for it that vouches for itself, in one file."""
+    """Make a file with a key and its self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -289,7 +287,7 @@ def certificate(folder: Path, name: str) -> Path:
     ("name", "is_trusted", "expected"),
     [("localhost", True, 401), ("localhost", False, 502), ("elsewhere.example", True, 502)],
 )
-def test_tls_is_spoken_with_nobody_but_the_api_itself(
+def test_tls_is_spoken_only_with_the_api_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_trusted: bool, expected: int
 ) -> None:
     file = certificate(tmp_path, name)
@@ -307,11 +305,11 @@ def test_tls_is_spoken_with_nobody_but_the_api_itself(
     server.server_close()
     upstream.tls.cache_clear()
     assert status == expected
-    assert (b"you said Bearer ***" if expected == 401 else b"is not who it says") in answer
+    assert (b"you said Bearer ***" if expected == 401 else b"invalid certificate") in answer
 
 
 class Odd(BaseHTTPRequestHandler):
-    """An API that does what none should."""
+    """An API that misbehaves."""
 
     protocol_version = "HTTP/1.1"
 
@@ -343,13 +341,13 @@ def odd() -> Iterator[str]:
     server.server_close()
 
 
-def test_a_redirect_is_not_followed_and_said_so(odd: str) -> None:
+def test_a_redirect_is_reported_and_not_followed(odd: str) -> None:
     status, _, message = Client(Proxy(), f"http://{odd}/v1").error("GET", "/v1/models/away")
     assert status == 502
     assert "redirect (307) to http://elsewhere.example/" in message
 
 
-def test_an_answer_that_repeats_the_key_does_not_bring_it_to_the_agent(odd: str) -> None:
+def test_an_answer_that_repeats_the_key_does_not_show_it_to_the_agent(odd: str) -> None:
     client = Client(Proxy(), f"http://{odd}/v1")
     status, answer = client.ask("GET", "/v1/models/echo")
     assert (status, answer) == (401, b"you said Bearer ***")
@@ -367,7 +365,7 @@ def test_an_answer_that_repeats_the_key_does_not_bring_it_to_the_agent(odd: str)
         b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     ],
 )
-def test_what_is_no_http_is_answered_and_ended(client: Client, raw: bytes) -> None:
+def test_invalid_http_gets_an_error_and_ends(client: Client, raw: bytes) -> None:
     connected = client.connect()
     connected.sendall(raw)
     assert connected.recv(15).startswith(b"HTTP/1.1 4")
@@ -375,7 +373,7 @@ def test_what_is_no_http_is_answered_and_ended(client: Client, raw: bytes) -> No
         pass
 
 
-def test_a_request_that_is_too_large_is_refused_and_one_without_a_token_is_not_even_read(client: Client) -> None:
+def test_a_request_that_is_too_large_or_without_a_token_is_refused(client: Client) -> None:
     head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n"
     connected = client.connect()
     connected.sendall(head.encode() + b"Authorization: Bearer no\r\n\r\n")
@@ -394,7 +392,7 @@ def test_a_request_that_is_too_large_is_refused_and_one_without_a_token_is_not_e
     assert connected.recv(12) == b"HTTP/1.1 413"
 
 
-def test_connections_are_bounded_and_several_requests_go_over_one(client: Client) -> None:
+def test_connections_are_limited_and_carry_several_requests(client: Client) -> None:
     waiting = [client.connect() for _ in range(limits.UNKNOWN_CONNECTIONS.most)]
     waiting.append(client.connect())
     assert waiting[0].recv(1) == b""
@@ -444,7 +442,7 @@ def test_a_connection_that_shows_no_token_is_closed(client: Client, monkeypatch:
     assert connected.recv(1) == b""
 
 
-def test_a_streamed_chat_is_asked_for_what_it_takes(client: Client, model: ModelServer) -> None:
+def test_a_streamed_chat_is_asked_for_its_tokens(client: Client, model: ModelServer) -> None:
     client.ask("POST", "/v1/chat/completions", {"messages": [], "stream": True, "stream_options": {"x": 1}})
     assert model.requests[0].body == {
         "messages": [],
@@ -457,7 +455,7 @@ def test_a_streamed_chat_is_asked_for_what_it_takes(client: Client, model: Model
 @pytest.mark.parametrize(
     "base", ["", "api.openai.com/v1", "ftp://x/", "http://", "https://u:p@x/v1", "http://x/v1?a", "http://x y"]
 )
-def test_an_upstream_that_is_no_url_is_told(base: str) -> None:
+def test_an_upstream_that_is_not_a_url_is_reported(base: str) -> None:
     with pytest.raises(UsageError, match="upstream"):
         Api.at("KEY", KEY, base, CALLS)
 
@@ -480,7 +478,7 @@ def test_an_upstream_that_is_no_url_is_told(base: str) -> None:
         ("[::1]:443", "::1", 443, True),
     ],
 )
-def test_which_domains_an_entry_means(entry: str, host: str, port: int, expected: bool) -> None:
+def test_an_entry_matches_its_domains(entry: str, host: str, port: int, expected: bool) -> None:
     assert egress.allows([entry], host, port) is expected
 
 
@@ -495,7 +493,7 @@ def tunnel(client: Client, target: str, credentials: str) -> tuple[int, socket.s
     return int(head.split()[1]), connected
 
 
-def test_a_tunnel_leads_to_what_is_allowed_and_ends_with_the_step(model: ModelServer) -> None:
+def test_a_tunnel_leads_to_an_allowed_host_and_ends_with_the_step(model: ModelServer) -> None:
     where = model.url.removeprefix("http://")
     client = Client(Proxy(), f"{model.url}/v1", out=[where])
     status, connected = tunnel(client, where, client.out)
@@ -508,7 +506,7 @@ def test_a_tunnel_leads_to_what_is_allowed_and_ends_with_the_step(model: ModelSe
     assert tunnel(client, where, client.out)[0] == 407
 
 
-def test_other_domains_are_refused_and_told_a_few_times(model: ModelServer) -> None:
+def test_other_domains_are_refused_with_a_few_warnings(model: ModelServer) -> None:
     client = Client(Proxy(), f"{model.url}/v1", out=["registry.npmjs.org"])
     for number in range(WARNINGS + 5):
         assert tunnel(client, f"host{number}.example:443", client.out)[0] == 403
@@ -528,7 +526,7 @@ def test_an_allowed_name_does_not_lead_to_a_private_address(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
     client = Client(Proxy(), f"{model.url}/v1", out=[f"{name}:{port}"])
     assert tunnel(client, f"{name}:{port}", client.out)[0] == 403
-    assert "no public address" in client.warnings[0]
+    assert "not a public address" in client.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -546,11 +544,11 @@ def test_an_allowed_name_does_not_lead_to_a_private_address(
         *(("224.0.0.1", False), ("2002:7f00:1::", False), ("::", False)),
     ],
 )
-def test_which_addresses_are_public(address: str, expected: bool) -> None:
+def test_public_addresses_are_recognized(address: str, expected: bool) -> None:
     assert ranges.is_public(address) is expected
 
 
-def test_plain_http_goes_to_what_is_allowed(model: ModelServer) -> None:
+def test_plain_http_goes_to_allowed_hosts(model: ModelServer) -> None:
     where = model.url.removeprefix("http://")
     client = Client(Proxy(), f"{model.url}/v1", out=[where])
     connection = client.connection()
@@ -563,7 +561,7 @@ def test_plain_http_goes_to_what_is_allowed(model: ModelServer) -> None:
     assert client.ask("GET", f"http://{where}/", **{"Proxy-Authorization": "Basic eDp5"})[0] == 407
 
 
-def test_a_keys_token_is_no_way_out_and_the_way_out_is_no_key(model: ModelServer) -> None:
+def test_the_tokens_of_keys_and_of_egress_are_not_interchangeable(model: ModelServer) -> None:
     where = model.url.removeprefix("http://")
     client = Client(Proxy(), f"{model.url}/v1", out=[where])
     key = "Basic " + base64.b64encode(f"x:{client.tokens['KEY']}".encode()).decode()

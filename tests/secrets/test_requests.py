@@ -1,4 +1,4 @@
-"""What an agent may ask a model's API for through the proxy, and what it may not."""
+"""Requests that an agent may send to a model's API through the proxy, and those that it may not."""
 
 from __future__ import annotations
 
@@ -81,9 +81,7 @@ FETCHED: list[tuple[str, object, str]] = [
 
 
 @pytest.mark.parametrize(("path", "document", "name"), FETCHED)
-def test_nothing_is_fetched_stored_or_run_for_the_agent_unless_it_is_named(
-    path: str, document: object, name: str
-) -> None:
+def test_the_provider_fetches_stores_and_runs_only_what_is_named(path: str, document: object, name: str) -> None:
     with pytest.raises(RefusedRequestError, match="hosted_tools") as refused:
         read(path, document)
     assert refused.value.code == "pccpipe_not_allowed"
@@ -112,18 +110,16 @@ HOSTED: list[tuple[str, dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("path", "document", "name"), HOSTED)
-def test_the_agent_is_not_given_what_the_provider_runs_unless_it_is_named(
-    path: str, document: dict[str, object], name: str
-) -> None:
+def test_the_agent_gets_a_hosted_tool_only_if_it_is_named(path: str, document: dict[str, object], name: str) -> None:
     request = read(path, document)
-    assert name.split("_")[0] in str(request.taken)
+    assert name.split("_")[0] in str(request.removed_tools)
     body = json.loads(b"".join(request.body(None)))
     assert name not in json.dumps(body)
     allowed = read(path, document, hosted_tools=(name,))
     assert json.loads(b"".join(allowed.body(None)))["tools"] == document["tools"]
 
 
-def test_an_agents_own_tools_stay_beside_those_that_are_taken_out() -> None:
+def test_an_agents_own_tools_stay_when_others_are_removed() -> None:
     own = {"type": "function", "name": "f"}
     document = {"input": "x", "tool_choice": "auto", "tools": [{"type": "web_search"}, own]}
     body = json.loads(b"".join(read("/responses", document).body(None)))
@@ -192,7 +188,7 @@ def test_models_and_service_tiers_are_allowed_by_name() -> None:
     read("/v1beta/models/m:generateContent", {"contents": []}, models=("m",))
 
 
-def test_what_goes_up_is_what_was_read(client: Client, model: ModelServer) -> None:
+def test_the_proxy_sends_only_what_it_read(client: Client, model: ModelServer) -> None:
     connection = client.connection()
     body = b'{"model": "m", "input": "good", "tools": [{"type": "mcp"}], "tools": [], "input": "last"}'
     connection.request("POST", "/v1/responses", body, {"Authorization": f"Bearer {client.tokens['KEY']}"})
@@ -200,7 +196,7 @@ def test_what_goes_up_is_what_was_read(client: Client, model: ModelServer) -> No
     assert model.requests[0].body == {"model": "m", "input": "last", "tools": [], "store": False}
 
 
-def test_headers_and_parameters_go_up_by_name_only(client: Client, model: ModelServer) -> None:
+def test_headers_and_parameters_are_forwarded_by_name_only(client: Client, model: ModelServer) -> None:
     connection = client.connection()
     headers = {
         **{"Authorization": f"Bearer {client.tokens['KEY']}", "OpenAI-Organization": "org-dear", "OpenAI-Project": "p"},
@@ -225,7 +221,7 @@ def test_a_refusal_is_a_400_that_says_what_to_do_and_a_warning(client: Client, m
     assert not model.requests
 
 
-def test_a_tool_that_was_taken_out_is_a_warning(client: Client, model: ModelServer) -> None:
+def test_a_removed_tool_is_a_warning(client: Client, model: ModelServer) -> None:
     for _ in range(3):
         client.ask("POST", "/v1/responses", {"input": "x", "tools": [{"type": "web_search"}]})
     assert len(model.requests) == 3
@@ -264,7 +260,7 @@ def test_a_hostile_request_is_refused(data: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_no_request_stops_the_other_threads(count: int) -> None:
+def test_no_request_blocks_the_other_threads(count: int) -> None:
     setup = """
         import threading
         from pccpipe.secrets.proxy.request import Rules, read_request
@@ -285,11 +281,11 @@ def test_no_request_stops_the_other_threads(count: int) -> None:
     longest, memory, said = measured(setup, work)
     assert said == ""
     assert longest < limits.PAUSE
-    # What is written again of the pictures, and no more.
+    # The rewritten pictures, and no more.
     assert memory < count * (20 << 20) + limits.MARGIN
 
 
-def test_a_text_that_looks_like_a_picture_is_paid_as_a_text() -> None:
+def test_a_text_that_looks_like_a_picture_counts_as_text() -> None:
     picture = "data:image/png;base64," + "A" * 60_000
     inline = {"type": "base64", "media_type": "image/png", "data": "A" * 60_000}
     for path, document in (
@@ -304,11 +300,15 @@ def test_a_text_that_looks_like_a_picture_is_paid_as_a_text() -> None:
     assert 10_000 <= read("/messages", said({"type": "image", "source": inline})).most_input < 11_000
 
 
-def test_a_name_allows_its_versions_and_no_longer_name() -> None:
+def test_a_name_allows_its_versions_and_not_longer_names() -> None:
     for kind in ("web_search", "web_search_preview", "web_search_20250305"):
-        assert not read("/responses", {"input": "x", "tools": [{"type": kind}]}, hosted_tools=("web_search",)).taken
-    assert read("/responses", {"input": "x", "tools": [{"type": "mcpx"}]}, hosted_tools=("mcp",)).taken == ["mcpx"]
-    assert read("/responses", {"input": "x", "tools": [{"type": "web_search"}]}, hosted_tools=("web_s",)).taken
+        assert not read(
+            "/responses", {"input": "x", "tools": [{"type": kind}]}, hosted_tools=("web_search",)
+        ).removed_tools
+    assert read("/responses", {"input": "x", "tools": [{"type": "mcpx"}]}, hosted_tools=("mcp",)).removed_tools == [
+        "mcpx"
+    ]
+    assert read("/responses", {"input": "x", "tools": [{"type": "web_search"}]}, hosted_tools=("web_s",)).removed_tools
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_name_allows_its_versions_and_no_longer_name() -> None:
         ("/v1beta/models/g:generateContent", {"contents": [], "generationConfig": {"candidateCount": 4}}, None, 4),
     ],
 )
-def test_what_an_answer_may_have_is_its_least_limit_for_each_choice(
+def test_an_answer_may_have_the_lowest_limit_for_each_choice(
     path: str, document: dict[str, object], output: int | None, choices: int
 ) -> None:
     request = read(path, document)
@@ -329,6 +329,6 @@ def test_what_an_answer_may_have_is_its_least_limit_for_each_choice(
 
 
 @pytest.mark.parametrize("choices", [129, -1, "2", 1.5])
-def test_a_number_of_answers_that_is_none_is_refused(choices: object) -> None:
+def test_an_invalid_number_of_answers_is_refused(choices: object) -> None:
     with pytest.raises(RefusedRequestError, match="from 1 to 128"):
         read("/chat/completions", {"messages": [], "n": choices})

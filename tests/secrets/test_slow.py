@@ -1,4 +1,4 @@
-"""Requests that come in drops, and connections without a number: they hold nothing for long."""
+"""Slow requests, and floods of connections: they hold nothing for long."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DROP = 0.1
 
 
 def ends_within(connected: socket.socket, drops: bytes, seconds: float) -> bytes:
-    """Send a byte at a time until the proxy ends it; what it answered."""
+    """Send a byte at a time until the proxy ends it; return its answer."""
     connected.settimeout(DROP)
     until = time.monotonic() + seconds
     answer = b""
@@ -44,13 +44,13 @@ def head(client: Client, *lines: str) -> bytes:
     return "\r\n".join(request).encode()
 
 
-def test_a_second_head_that_comes_in_drops_is_cut(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_second_head_is_cut(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "HEAD_SECONDS", 1.0)
     connected = client.connect()
     connected.sendall(head(client, "Content-Length: 2", "", "{}"))
     connected.settimeout(10)
     assert connected.recv(65536).startswith(b"HTTP/1.1 ")
-    # Without a byte of the next one, it may stay.
+    # A connection without a byte of the next request may stay.
     time.sleep(1.5)
     began = time.monotonic()
     ends_within(connected, b"GET /v1/models HTTP/1.1\r\n" + b"X: y\r\n" * 100, 5)
@@ -65,21 +65,19 @@ def test_a_second_head_that_comes_in_drops_is_cut(client: Client, monkeypatch: p
         ("Transfer-Encoding: chunked", b"0\r\n" + b"X: y\r\n" * 100),
     ],
 )
-def test_a_body_that_comes_in_drops_is_refused(
-    client: Client, monkeypatch: pytest.MonkeyPatch, frames: str, drops: bytes
-) -> None:
+def test_a_slow_body_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch, frames: str, drops: bytes) -> None:
     monkeypatch.setattr(exchange, "BODY_SECONDS", 1.0)
     connected = client.connect()
     connected.sendall(head(client, frames, "", ""))
     assert b"pccpipe_slow" in ends_within(connected, drops, 10)
 
 
-def test_a_flood_of_connections_without_a_token_keeps_nobody_out(client: Client) -> None:
+def test_a_flood_of_connections_without_a_token_blocks_no_client(client: Client) -> None:
     before = threading.active_count()
     flood = [client.connect() for _ in range(8 * limits.UNKNOWN_CONNECTIONS.most)]
     try:
         until = time.monotonic() + 10
-        # One that comes in the same moment may be turned away; the next try some tenths of a second later is not.
+        # A connection at the same moment may be refused; a retry some tenths of a second later succeeds.
         for wait in (2 * WAKE, 4 * WAKE, 8 * WAKE):
             with contextlib.suppress(ConnectionError):
                 assert client.ask("POST", "/v1/responses", {"input": "x"})[0] == 200

@@ -1,4 +1,4 @@
-"""Where secrets come from, and that an error never has one in it."""
+"""Secrets come from their sources, and no error contains a value."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def test_a_secret_comes_from_the_environment_a_file_or_a_command(tmp_path: Path)
     ("source", "name", "says"),
     [
         (SecretSource.ENV, "MY_KEY", "export MY_KEY="),
-        (SecretSource.FILE, "/no/such/file", "/no/such/file cannot be read"),
+        (SecretSource.FILE, "/no/such/file", "/no/such/file is unreadable"),
         (SecretSource.COMMAND, "echo hidden-value >&2; exit 3", "exited with 3"),
         (SecretSource.COMMAND, "true", "is empty"),
     ],
 )
-def test_one_without_a_value_is_named_with_its_source(source: SecretSource, name: str, says: str) -> None:
+def test_a_secret_without_a_value_is_named_with_its_source(source: SecretSource, name: str, says: str) -> None:
     with pytest.raises(UsageError) as raised:
         read(source, name)
-    assert "the secret KEY" in str(raised.value)
+    assert "secret KEY has no value" in str(raised.value)
     assert says in str(raised.value)
 
 
-def test_all_that_are_missing_are_named_at_once_and_those_not_asked_for_are_not() -> None:
+def test_all_missing_secrets_are_named_at_once_and_unused_ones_are_not() -> None:
     declared = {name: Secret(name, SecretSource.ENV, name, AT) for name in ("A", "B", "C")}
     with pytest.raises(UsageError) as raised:
         read_secrets(declared, ["A", "B"], {})

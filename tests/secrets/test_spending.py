@@ -1,4 +1,4 @@
-"""What an agent may spend is reserved before a call and settled after it, also if it hangs up or calls in parallel."""
+"""Tokens are reserved before a call and settled after it, also if the agent hangs up or calls in parallel."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def limited(model: ModelServer, limit: int) -> Client:
 
 
 def settled(client: Client) -> ModelUse:
-    """What was used, once no call is on its way any more."""
+    """Return the use, once no call is under way."""
     until = time.monotonic() + 15
     while client.meter.used.reserved and time.monotonic() < until:
         time.sleep(0.02)
     return client.meter.used
 
 
-def test_calls_side_by_side_cannot_exceed_the_limit_together(model: ModelServer) -> None:
-    # Each takes what it may: 20,000 tokens of the input are a quarter of its bytes.
+def test_parallel_calls_cannot_exceed_the_limit_together(model: ModelServer) -> None:
+    # Each call takes all that it may: the 20,000 tokens of the input are a quarter of its bytes.
     model.set({"replies": [{"text": "ok", "delay_s": 0.05, "usage": {"input_tokens": 1000, "output_tokens": 400}}]})
     client = limited(model, 10_000)
     ask = {**ASK, "input": "hello " * 600, "max_output_tokens": 400}
@@ -46,7 +46,7 @@ def test_calls_side_by_side_cannot_exceed_the_limit_together(model: ModelServer)
     assert used.refused == 64 - used.calls
 
 
-def test_the_answer_may_be_no_longer_than_what_is_left(model: ModelServer) -> None:
+def test_the_answer_may_not_exceed_the_remaining_tokens(model: ModelServer) -> None:
     client = limited(model, 5000)
     for body in (ASK, {**ASK, "max_output_tokens": 10**9}, {**ASK, "max_output_tokens": 300}):
         assert client.ask("POST", "/v1/responses", body)[0] == 200
@@ -78,7 +78,7 @@ def test_the_limit_is_written_where_the_api_looks_for_it(
     assert "max_tokens" not in sent or where == "max_tokens"
 
 
-def test_several_answers_to_one_call_are_reserved_each(model: ModelServer) -> None:
+def test_each_of_several_answers_is_reserved(model: ModelServer) -> None:
     client = limited(model, 2000)
     client.ask("POST", "/v1/chat/completions", {"messages": [], "n": 10, "max_tokens": 1000})
     assert model.requests[0].body
@@ -97,7 +97,7 @@ def hang_up(client: Client, times: int) -> None:
 
 
 @pytest.mark.parametrize("trickle", [0.0, 0.05])
-def test_a_caller_that_hangs_up_pays(model: ModelServer, trickle: float) -> None:
+def test_a_client_that_hangs_up_pays(model: ModelServer, trickle: float) -> None:
     usage = {"input_tokens": 900, "output_tokens": 2000}
     model.set({"replies": [{"text": "z" * 800, "trickle_s": trickle, "usage": usage}]})
     client = limited(model, 10_000)
@@ -105,7 +105,7 @@ def test_a_caller_that_hangs_up_pays(model: ModelServer, trickle: float) -> None
     assert settled(client).tokens.total == 2 * 2900
 
 
-def test_a_caller_that_hangs_up_on_an_endless_answer_pays_all_that_was_reserved(
+def test_a_client_that_hangs_up_on_an_endless_answer_pays_the_reservation(
     model: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream, "DRAIN_LIMIT", 0.2)
@@ -115,7 +115,7 @@ def test_a_caller_that_hangs_up_on_an_endless_answer_pays_all_that_was_reserved(
     assert 2000 <= settled(client).tokens.total <= 2200
 
 
-def test_a_step_that_ends_in_the_midst_of_a_call_has_used_what_was_reserved(model: ModelServer) -> None:
+def test_a_step_that_ends_during_a_call_pays_the_reservation(model: ModelServer) -> None:
     model.set({"replies": [{"hang": True}]})
     client = limited(model, 10_000)
     threading.Timer(0.3, client.proxy.end, [client.grant]).start()
@@ -132,7 +132,7 @@ def test_an_api_that_refuses_costs_nothing(model: ModelServer) -> None:
     assert settled(client).tokens.total == 0
 
 
-def test_what_was_reserved_when_the_process_was_killed_is_used() -> None:
+def test_a_reservation_of_a_killed_process_counts_as_used() -> None:
     noted: list[ModelUse] = []
     meter = Meter(10_000, ModelUse(), noted.append)
     meter.reserve(100, 25, 4000, 1, lambda: False)
@@ -141,7 +141,7 @@ def test_what_was_reserved_when_the_process_was_killed_is_used() -> None:
     assert later.left == 5900
 
 
-def test_a_call_waits_for_those_on_their_way_and_is_not_refused_because_of_them() -> None:
+def test_a_call_waits_for_calls_under_way_instead_of_being_refused() -> None:
     meter = Meter(200_000, ModelUse(), lambda used: None)
     first = meter.reserve(100, 25, None, 1, lambda: False)
     got: list[object] = []
@@ -165,7 +165,7 @@ def test_a_budget_counts_over_all_turns_and_max_tokens_over_one() -> None:
         Meter(400, ModelUse(), lambda used: None, pool).reserve(400, 100, 300, 1, lambda: False)
 
 
-def test_a_call_that_outlives_its_step_has_used_what_was_reserved_and_no_more(model: ModelServer) -> None:
+def test_a_call_that_outlives_its_step_pays_the_reservation_and_no_more(model: ModelServer) -> None:
     client = limited(model, 10_000)
     reserved = client.grant.reserve(Request([b"x"], most_input=100, likely_input=25, output=3000))
     client.proxy.end(client.grant)

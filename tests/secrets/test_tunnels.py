@@ -1,4 +1,4 @@
-"""Tunnels of `egress:`: what they begin with, and where they lead, with the real TLS of this Python on both sides."""
+"""Tunnels of `egress:`: their first bytes and their targets, with the real TLS of this Python on both sides."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAME = "files.example.org"
 
 
 def real(name: str | None) -> bytes:
-    """The ClientHello of this Python's OpenSSL."""
+    """Return the ClientHello of this Python's OpenSSL."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -70,7 +70,7 @@ def made(*extensions: bytes) -> bytes:
     [real(NAME), made(sni(NAME)), made(sni(NAME.upper())), made(sni(NAME + "."))],
     ids=["openssl", "least", "capitals", "dot"],
 )
-def test_a_hello_for_the_host_passes_whole_however_it_is_cut(data: bytes) -> None:
+def test_a_hello_for_the_host_passes_in_any_pieces(data: bytes) -> None:
     assert HelloScreen(NAME, plain=False).from_client(data) == data
     screen = HelloScreen(NAME, plain=False)
     assert b"".join(screen.from_client(data[at : at + 1]) for at in range(len(data))) == data
@@ -91,30 +91,30 @@ def test_a_hello_for_the_host_passes_whole_however_it_is_cut(data: bytes) -> Non
         (made(extension(0, b"")), "malformed"),
         (made(sni(NAME), extension(0xFE0D, b"x" * 100)), "ECH"),
         (made(extension(0xFFCE, b"x"), sni(NAME)), "ESNI"),
-        (made(sni(NAME)) + b"GET / HTTP/1.1", "before the server has answered"),
-        (made(sni(NAME)) + real("evil.example.org"), "before the server has answered"),
-        (record(message(sni(NAME)) + message(sni("evil.example"))), "behind it"),
-        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", "no TLS"),
-        (b"\x80\x2e\1\3\1", "no TLS"),
-        (b"\x16\3\1\0\0" * 9, "no TLS"),
-        (b"\x16\3\1\xff\xff", "no TLS"),
+        (made(sni(NAME)) + b"GET / HTTP/1.1", "before the server answers"),
+        (made(sni(NAME)) + real("evil.example.org"), "before the server answers"),
+        (record(message(sni(NAME)) + message(sni("evil.example"))), "followed by more data"),
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", "not TLS"),
+        (b"\x80\x2e\1\3\1", "not TLS"),
+        (b"\x16\3\1\0\0" * 9, "not TLS"),
+        (b"\x16\3\1\xff\xff", "not TLS"),
         (record(b"\2" + field(3, b"x" * 50)), "ClientHello"),
         (record(b"\1\xff\xff\xff"), "exceeds the limit of 16 KiB"),
     ],
     ids=lambda value: value if isinstance(value, str) else "bytes",
 )
-def test_what_is_not_for_the_host_is_refused(data: bytes, words: str) -> None:
+def test_a_hello_for_another_host_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(RefusedHelloError, match=words):
         HelloScreen(NAME, plain=False).from_client(data)
 
 
-def test_an_address_is_asked_for_no_name() -> None:
+def test_an_address_needs_no_server_name() -> None:
     assert HelloScreen("192.0.2.1", plain=False).from_client(real(None))
     with pytest.raises(RefusedHelloError, match="is for"):
         HelloScreen("192.0.2.1", plain=False).from_client(real(NAME))
 
 
-def test_a_hello_in_endless_pieces_is_held_to_the_limit_and_costs_little() -> None:
+def test_a_hello_in_endless_pieces_is_limited_and_costs_little() -> None:
     screen = HelloScreen(NAME, plain=False)
     data = record(b"\1" + (limits.CLIENT_HELLO.most - 4).to_bytes(3, "big")) + record(b"x") * 10_000
     assert not any(screen.from_client(data[at : at + 1]) for at in range(limits.CLIENT_HELLO.most))
@@ -129,7 +129,7 @@ def test_a_hello_in_endless_pieces_is_held_to_the_limit_and_costs_little() -> No
     assert is_linear(send, limits.CLIENT_HELLO.most // 8)
 
 
-def test_no_bytes_make_the_reader_fail_otherwise() -> None:
+def test_no_bytes_raise_another_error() -> None:
     chance = random.Random(14)
     whole = real(NAME)
     for _ in range(20_000):
@@ -160,7 +160,7 @@ def test_a_second_hello_must_be_for_the_host_too(changed: bytes) -> None:
 
 
 class Tunnel:
-    """A tunnel to a server that notes what reaches it."""
+    """A tunnel to a server that records what reaches it."""
 
     def __init__(self, entry: str, host: str, port: int, serve: Callable[[socket.socket], None]) -> None:
         self.warnings: list[str] = []
@@ -206,7 +206,7 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
-    # A curve that the client does not guess: the server asks for a second ClientHello.
+    # A curve that the client does not guess, so the server asks for a second ClientHello.
     context.set_ecdh_curve("secp521r1")
     return context
 
@@ -225,7 +225,7 @@ def opened(entry: str, host: str, port: int, serve: Callable[[socket.socket], No
         tunnel.close()
 
 
-def test_real_tls_goes_through_also_with_a_second_hello(certificate: ssl.SSLContext) -> None:
+def test_real_tls_passes_even_with_a_second_hello(certificate: ssl.SSLContext) -> None:
     def serve(connected: socket.socket) -> None:
         with certificate.wrap_socket(connected, server_side=True) as safe:
             safe.sendall(safe.recv(100).upper())
@@ -254,7 +254,7 @@ def test_nothing_of_a_refused_tunnel_reaches_the_server(sent: bytes) -> None:
     assert warning.startswith(f"the tunnel to {NAME}:443 was cut: ")
 
 
-def test_a_second_hello_sent_early_waits_for_the_answer_and_is_looked_at_then() -> None:
+def test_an_early_second_hello_waits_for_the_answer_and_is_checked() -> None:
     good = made(sni(NAME))
     reached: list[bytes] = []
 
@@ -276,15 +276,15 @@ def test_a_second_hello_sent_early_waits_for_the_answer_and_is_looked_at_then() 
     assert reached == [good, b""]
 
 
-def test_a_tunnel_that_never_says_hello_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tunnel_without_a_hello_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress, "HELLO_SECONDS", 0.3)
     with opened(NAME, NAME, 443, wait) as tunnel:
         tunnel.client.sendall(b"\x16")
         assert tunnel.client.recv(100) == hello.ALERT_UNRECOGNIZED_NAME
-        assert "no ClientHello came" in tunnel.warnings[0]
+        assert "no ClientHello in" in tunnel.warnings[0]
 
 
-def test_a_port_that_an_entry_names_may_speak_without_tls_and_its_server_first() -> None:
+def test_a_named_port_may_use_no_tls_and_its_server_may_speak_first() -> None:
     def serve(connected: socket.socket) -> None:
         connected.sendall(b"SSH-2.0-server\r\n")
         connected.sendall(connected.recv(100))
@@ -299,7 +299,7 @@ def test_a_port_that_an_entry_names_may_speak_without_tls_and_its_server_first()
 
 
 @pytest.mark.parametrize("entry", [NAME, f"{NAME}:443", f"{NAME}:80"])
-def test_ports_of_the_web_have_no_plain_tunnels(entry: str) -> None:
+def test_web_ports_have_no_plain_tunnels(entry: str) -> None:
     port = 80 if entry.endswith(":80") else 443
     with opened(entry, NAME, port, wait) as tunnel:
         tunnel.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -329,12 +329,12 @@ def test_addresses_with_a_special_purpose_are_not_public(address: str) -> None:
         *("::ffff:8.8.8.8", "64:ff9b::808:808", "2001:200::1", "2001:4860:4860::8888", "2606:4700::1111", "2a00::1"),
     ],
 )
-def test_addresses_beside_them_are(address: str) -> None:
+def test_neighbouring_addresses_are_public(address: str) -> None:
     assert ranges.is_public(address)
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
-    """Have every name resolve to these; the list notes what is connected to."""
+    """Make every name resolve to these addresses; return a list of the connections."""
     asked: list[str] = []
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)

@@ -1,4 +1,4 @@
-"""What an answer took is counted, however it is cut on its way."""
+"""The tokens of an answer are counted in any pieces, and after a cut."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def counted(text: str, cuts: list[int], *, is_stream: bool = True) -> Tokens:
 
 
 @given(st.sampled_from([RESPONSES, COMPLETIONS]), st.lists(st.integers(0, 10_000), max_size=8))
-def test_a_stream_is_counted_by_its_last_word_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+def test_a_stream_is_counted_by_its_last_event_in_any_pieces(text: str, cuts: list[int]) -> None:
     assert counted(text, cuts) == COUNTED
     assert counted(text.replace("\n", "\r\n"), cuts) == COUNTED
 
 
 @pytest.mark.parametrize("found", [USAGE, CHAT])
-def test_a_document_is_counted_as_well(found: object) -> None:
+def test_a_document_is_counted_too(found: object) -> None:
     assert counted(json.dumps({"object": "x", "usage": found}), [3, 9], is_stream=False) == COUNTED
 
 
@@ -59,17 +59,17 @@ def test_a_document_is_counted_as_well(found: object) -> None:
         event({"usage": [1]}),
     ],
 )
-def test_what_does_not_say_what_it_took_counts_by_its_size(text: str) -> None:
+def test_an_answer_without_counts_counts_by_its_size(text: str) -> None:
     assert counted(text, []) == Tokens(estimated=(400 + len(text)) // 4)
 
 
 @pytest.mark.parametrize("value", [-5, True, 1.5, "9", None])
-def test_a_count_that_is_none_is_nothing(value: object) -> None:
+def test_an_invalid_count_is_ignored(value: object) -> None:
     got = counted(event({"usage": {"input_tokens": value, "output_tokens": 7}}), [])
     assert (got.input, got.output) == (0, 7)
 
 
-def test_an_event_that_is_too_large_to_be_looked_at_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_is_too_large_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ANSWER", replace(limits.ANSWER, most=1000))
     large = event({"type": "x", "usage": "y" * 5000})
     assert counted(large + COMPLETIONS, [500, 1500, 2500, 4500]) == COUNTED
@@ -115,7 +115,7 @@ def test_other_providers_documents_are_counted(document: object) -> None:
 
 
 @pytest.mark.parametrize("said", [-1, 10**12 + 1, True, 1.5, "7"])
-def test_a_count_that_no_call_takes_counts_for_nothing(said: object) -> None:
+def test_an_impossible_count_is_ignored(said: object) -> None:
     counter = TokenCounter(is_stream=False)
     counter.feed(json.dumps({"usage": {"input_tokens": said, "output_tokens": 3}}).encode())
     assert counter.tokens(100) == Tokens(output=3)

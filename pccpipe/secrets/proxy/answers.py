@@ -10,11 +10,11 @@ from pccpipe import limits
 
 
 class TooLongError(http.client.HTTPException):
-    """A head, or what stands between two pieces of a body, exceeds its limit."""
+    """A head, or the lines between two pieces of a body, exceed the limit."""
 
 
 class BoundedResponse(http.client.HTTPResponse):
-    """An answer whose lines are bounded together: heads, the interim ones too, sizes of chunks, and trailers."""
+    """An answer with one limit for all of its lines: heads, interim ones too, sizes of chunks, and trailers."""
 
     def __init__(
         self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None

@@ -1,7 +1,7 @@
-"""The way out of a container: to the domains of its `egress:` and to nothing else.
+"""Connects a container to the domains of its `egress:`, and to nothing else.
 
-Names are resolved here, once, and what they resolve to is looked at before anything connects: a name that is allowed
-does not lead to this machine, its network or a cloud's metadata service.
+Resolves each name once, on the controller, and checks the addresses before it connects. So no allowed name leads to the
+controller, its network or a cloud's metadata service.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from pccpipe.secrets.proxy.upstream import ClientRequest, UnreachableError, Upst
 from pccpipe.values import cut
 
 PORTS = (443, 80)
-"""That an entry without a port means."""
+"""The ports of an entry without a port."""
 IDLE_LIMIT = 600.0
-"""Seconds in which nothing passes through a tunnel before it is closed."""
+"""Seconds of silence after which a tunnel is closed."""
 HELLO_SECONDS = 60.0
 """Seconds in which a tunnel must begin with its ClientHello."""
 
 
 class RefusedAddressError(PccpipeError):
-    """An allowed name leads where no name may lead."""
+    """An allowed name leads to a forbidden address."""
 
 
 def split(target: str) -> tuple[str, int]:
-    """`example.org:443` and `[::1]:443` as (host, port); a target that is neither has the port 0."""
+    """Split `example.org:443` or `[::1]:443` into host and port; a target of another form has the port 0."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/]+)):(\d{1,5})", target)
     return (match[1] or match[2], int(match[3])) if match else (target, 0)
 
 
 def allows(entries: Sequence[str], host: str, port: int) -> bool:
-    """Whether the entries have a host: `example.org`, `*.example.org` (not `example.org` itself), `10.0.0.7:8080`."""
+    """Say whether an entry allows a host: `example.org`, `*.example.org` (subdomains only), or `10.0.0.7:8080`."""
     host = host.lower().rstrip(".")
     return any(_matches(entry.lower(), host, port) for entry in entries)
 
 
 def connect(entries: Sequence[str], host: str, port: int) -> socket.socket:
-    """A connection to a host that the entries have. Raises RefusedAddressError, UnreachableError."""
+    """Connect to a host that the entries allow. Raises RefusedAddressError, UnreachableError."""
     where = f"{host}:{port}"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -57,8 +57,7 @@ def connect(entries: Sequence[str], host: str, port: int) -> socket.socket:
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
     for address in addresses:
         if not is_public(address) and not allows(entries, address, port):
-            hint = "to let it through, put the address itself into the container's `egress:`"
-            raise RefusedAddressError(f"{where} was refused: it leads to {address}, which is no public address; {hint}")
+            raise RefusedAddressError(_refusal(where, address, "not a public address"))
     failure: OSError | None = None
     for address in addresses:
         try:
@@ -68,8 +67,7 @@ def connect(entries: Sequence[str], host: str, port: int) -> socket.socket:
         else:
             if _is_here(connected) and not allows(entries, address, port):
                 connected.close()
-                hint = "to let it through, put the address itself into the container's `egress:`"
-                raise RefusedAddressError(f"{where} was refused: it leads to {address}, which is this machine; {hint}")
+                raise RefusedAddressError(_refusal(where, address, "this machine"))
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.settimeout(IDLE_LIMIT)
             return connected
@@ -77,10 +75,10 @@ def connect(entries: Sequence[str], host: str, port: int) -> socket.socket:
 
 
 def pump(client: ByteStream, other: socket.socket, first: bytes, grant: Grant, host: str, port: int) -> None:
-    """Bytes both ways until both sides have ended, or nothing came for `IDLE_LIMIT` seconds.
+    """Pass bytes in both directions until both sides end, or until `IDLE_LIMIT` seconds of silence.
 
-    `first` came from the client already. What begins with TLS for another host is cut, with an alert and a warning;
-    bytes without TLS pass only to a port that an entry names.
+    `first` are bytes that the client sent already. A tunnel with TLS for another host is cut, with an alert and a
+    warning. Bytes without TLS pass only to a port that an entry names.
     """
     client.settimeout(IDLE_LIMIT)
     named = [entry for entry in grant.egress if split(entry)[1] == port]
@@ -95,27 +93,27 @@ def pump(client: ByteStream, other: socket.socket, first: bytes, grant: Grant, h
 def _pump(client: ByteStream, other: socket.socket, first: bytes, screened: HelloScreen) -> None:
     until = time.monotonic() + HELLO_SECONDS
     other.sendall(screened.from_client(first))
-    mine, its = client.fileno(), other.fileno()
-    open_ends = {mine, its}
+    client_fd, server_fd = client.fileno(), other.fileno()
+    open_ends = {client_fd, server_fd}
     while open_ends:
         poller = select.poll()
-        for fd in open_ends - ({mine} if screened.needs_answer else set()):
+        for fd in open_ends - ({client_fd} if screened.needs_answer else set()):
             poller.register(fd, select.POLLIN)
         is_due = screened.is_due
         wait = HELLO_SECONDS if screened.needs_answer else IDLE_LIMIT
         ready = poller.poll(max(0.0, until - time.monotonic() if is_due else wait) * 1000)
         if is_due and time.monotonic() > until:
-            raise RefusedHelloError(f"no ClientHello came in {HELLO_SECONDS:g} s")
+            raise RefusedHelloError(f"no ClientHello in {HELLO_SECONDS:g} s")
         if not ready:
             return
         for fd, _ in ready:
-            data = other.recv(upstream.PIECE) if fd == its else client.recv(upstream.PIECE)
+            data = other.recv(upstream.PIECE) if fd == server_fd else client.recv(upstream.PIECE)
             if not data:
                 open_ends.discard(fd)
-                # A server that has ended asks for no other ClientHello.
-                screened.needs_answer = screened.needs_answer and fd != its
-                client.shutdown_write() if fd == its else other.shutdown(socket.SHUT_WR)
-            elif fd == its:
+                # A server that ended does not ask for another ClientHello.
+                screened.needs_answer = screened.needs_answer and fd != server_fd
+                client.shutdown_write() if fd == server_fd else other.shutdown(socket.SHUT_WR)
+            elif fd == server_fd:
                 screened.from_server(data)
                 client.sendall(data)
             else:
@@ -123,23 +121,23 @@ def _pump(client: ByteStream, other: socket.socket, first: bytes, screened: Hell
 
 
 class EgressFetch:
-    """One request by plain HTTP, as a context. The grant's end cuts it."""
+    """One request by plain HTTP, as a context manager. The grant's end cuts it."""
 
-    def __init__(self, grant: Grant, host: str, port: int, asked: ClientRequest) -> None:
+    def __init__(self, grant: Grant, host: str, port: int, request: ClientRequest) -> None:
         self._grant = grant
         self._host = host
         self._port = port
-        self._asked = asked
+        self._request = request
         self._stack = contextlib.ExitStack()
 
     def answer(self) -> UpstreamAnswer:
-        """Ask, and wait for the answer's head. Raises RefusedAddressError, UnreachableError."""
+        """Send the request and wait for the head of the answer. Raises RefusedAddressError, UnreachableError."""
         connected = connect(self._grant.egress, self._host, self._port)
         connection = upstream.over(connected, self._host, self._port)
         self._stack.callback(connection.close)
         self._stack.enter_context(self._grant.ending(functools.partial(upstream.shut, connected)))
-        headers = [(name, value) for name, value in self._asked.headers if name not in upstream.OF_ONE_HOP]
-        response = upstream.ask(connection, self._asked.method, self._asked.path, headers, self._asked.body)
+        headers = [(name, value) for name, value in self._request.headers if name not in upstream.OF_ONE_HOP]
+        response = upstream.ask(connection, self._request.method, self._request.path, headers, self._request.body)
         headers = upstream.passed_down(response, upstream.OF_ONE_HOP)
         return UpstreamAnswer(response.status, upstream.reason(response), headers, upstream.pieces(response))
 
@@ -148,6 +146,11 @@ class EgressFetch:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+def _refusal(where: str, address: str, kind: str) -> str:
+    hint = "to allow it, put the address itself into the container's `egress:`"
+    return f"{where} was refused: it leads to {address}, which is {kind}; {hint}"
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
@@ -160,5 +163,5 @@ def _matches(entry: str, host: str, port: int) -> bool:
 
 
 def _is_here(connected: socket.socket) -> bool:
-    """Whether it leads to this machine, by whichever of its addresses."""
+    """Say whether it leads to this machine, by any of its addresses."""
     return bool(connected.getsockname()[0] == connected.getpeername()[0])

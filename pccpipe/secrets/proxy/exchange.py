@@ -1,4 +1,4 @@
-"""One connection to the proxy: HTTP/1.1, a request after another, each for the model's API or for a way out."""
+"""Serves one connection to the proxy by HTTP/1.1: requests to the model's API, or out of the container."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from pccpipe.secrets.proxy.slots import WAKE, ConnectionSlot
 from pccpipe.values import cut
 
 Holder: TypeAlias = "tuple[Grant, Api | None]"
-"""The grant of a token and the API that it is for; None for a token that lets out of a container."""
+"""The grant of a token, and the API that it is for; None for a token of an egress."""
 
 HEAD_SECONDS = 30.0
-"""Seconds in which the head of a request must come, from its first byte on."""
+"""Seconds in which the head of a request must arrive, from its first byte on."""
 BODY_SECONDS = 120.0
-"""Seconds in which the whole body of a request must come."""
+"""Seconds in which the whole body of a request must arrive."""
 IDLE_LIMIT = 300.0
 """Seconds to wait for the next request."""
 SEND_LIMIT = 120.0
-"""Seconds in which the other side must take a piece of an answer."""
+"""Seconds in which the client must accept a piece of an answer."""
 LINGER_LIMIT = 2.0
-"""Seconds in which the rest of a refused request is read and thrown away."""
+"""Seconds for which the proxy reads and discards the rest of a refused request."""
 PIECE = 64 * 1024
 TOKEN_SECONDS = 10.0
 """Seconds in which a new connection must show a token."""
 
 
 class HttpRefusal(Exception):
-    """A request that gets an error for an answer; with `fatal`, the connection ends with that."""
+    """An error that answers a request; with `fatal`, it ends the connection."""
 
     def __init__(self, status: int, code: str, message: str, *, fatal: bool = False) -> None:
         super().__init__(message)
@@ -61,18 +61,18 @@ class Exchange:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.REQUEST_HEAD.most)
 
     def run(self) -> None:
-        """Until either side ends it. Never raises for what the other side does."""
-        with contextlib.suppress(OSError, h11.LocalProtocolError):  # gone, in the midst of an answer
+        """Serve until either side ends the connection. Raises nothing for the client's behaviour."""
+        with contextlib.suppress(OSError, h11.LocalProtocolError):  # the client left during an answer
             try:
                 while self._serve_one():
                     pass
             except h11.RemoteProtocolError as error:
                 if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                    self._answer(HttpRefusal(error.error_status_hint, "bad_request", f"no good HTTP: {error}"))
+                    self._answer(HttpRefusal(error.error_status_hint, "bad_request", f"invalid HTTP: {error}"))
                     self._linger()
 
     def _serve_one(self) -> bool:
-        """Answer one request; whether there may be another."""
+        """Answer one request; return whether another may follow."""
         request = self._next_request()
         if not isinstance(request, h11.Request):
             return False
@@ -91,75 +91,77 @@ class Exchange:
     def _route(self, request: h11.Request) -> None:
         method, target = request.method.decode("ascii"), request.target.decode("ascii")
         if method == "CONNECT":
-            self._tunnel(self._way_out(request), target)
+            self._tunnel(self._egress_grant(request), target)
         elif target.startswith("http://"):
-            self._fetch(request, self._way_out(request), method, target)
+            self._fetch(request, self._egress_grant(request), method, target)
         else:
             self._call(request, method, target)
 
     def _call(self, request: h11.Request, method: str, target: str) -> None:
-        """A call of the model's API."""
+        """Forward a call to the model's API."""
         grant, api = self._caller(request)
         path, _, query = target.partition("?")
         if not path.startswith(f"{PREFIX}/") or not api.allows(method, path.removeprefix(PREFIX)):
-            grant.warn(f"{method} {cut(path, 200)} was refused: the secret {api.secret} is not for that")
-            words = f"pccpipe lets no {method} {cut(path, 200)} through; these it does: {', '.join(api.calls)}"
+            grant.warn(f"{method} {cut(path, 200)} was refused: `allow:` of the secret {api.secret} does not have it")
+            words = f"pccpipe does not forward {method} {cut(path, 200)}; it forwards: {', '.join(api.calls)}"
             raise HttpRefusal(403, "pccpipe_not_allowed", words, fatal=True)
         query = "&".join(part for part in query.split("&") if part.partition("=")[0] in upstream.QUERY)
         headers = _plain(request.headers)
         if encoding := dict(headers).get("content-encoding", "").replace("identity", ""):
             unread = f"Content-Encoding {cut(encoding, 40)}"
-            words = f"pccpipe counts tokens, so it reads requests: send this one without {unread}"
+            words = f"pccpipe must read requests to count tokens: send this one without {unread}"
             raise HttpRefusal(400, "pccpipe_uncountable", words, fatal=True)
-        asked = upstream.ClientRequest(method, path.removeprefix(PREFIX), query, headers)
+        client_request = upstream.ClientRequest(method, path.removeprefix(PREFIX), query, headers)
         with contextlib.ExitStack() as stack:
-            read = self._read(asked, api, self._body(stack, grant), grant)
+            checked = self._read(client_request, api, self._body(stack, grant), grant)
             try:
-                reserved = grant.reserve(read)
+                reserved = grant.reserve(checked)
             except BudgetExceededError as error:
                 raise HttpRefusal(400, "budget_exceeded", str(error)) from error
-            call = stack.enter_context(upstream.UpstreamCall(api, grant, asked, read, reserved))
+            call = stack.enter_context(upstream.UpstreamCall(api, grant, client_request, checked, reserved))
             try:
                 answer = call.answer()
             except upstream.UnreachableError as error:
-                grant.answered(f"could not be reached: {error}")
+                grant.answered(f"was unreachable: {error}")
                 raise HttpRefusal(502, "pccpipe_upstream", str(error)) from error
             grant.answered(f"answered {answer.status}" if answer.status >= 400 else "")
             self._pass_on(answer)
 
-    def _read(self, asked: upstream.ClientRequest, api: Api, pieces: list[bytes], grant: Grant) -> Request:
-        """The request as it goes up."""
-        if asked.method != "POST":
+    def _read(self, request: upstream.ClientRequest, api: Api, pieces: list[bytes], grant: Grant) -> Request:
+        """Check a request; return it as the proxy sends it."""
+        if request.method != "POST":
             return Request(pieces, takes_tokens=False)
         try:
-            read = read_request(asked.path, pieces, api.rules)
+            checked = read_request(request.path, pieces, api.rules)
         except RefusedRequestError as error:
-            # Agents give up at a 400, and try again for minutes after anything else.
+            # Agents stop at a 400, and retry for minutes after anything else.
             status = 413 if error.code == "pccpipe_too_large" else 400
             if error.code == "pccpipe_not_allowed":
                 grant.warn(f"a call of the model's API was refused: {error.message}")
             raise HttpRefusal(status, error.code, error.message) from error
-        for name in dict.fromkeys(read.taken[:10]):
-            words = f"the agent was not given the tool {name}, which the model's provider runs"
+        for name in dict.fromkeys(checked.removed_tools[:10]):
+            words = f"the agent did not get the tool {name}, which the model's provider runs"
             grant.warn(
                 f"{words}; fix: turn it off in the agent, or `hosted_tools: [{name}]` at the secret {api.secret}"
             )
-        return read
+        return checked
 
     def _fetch(self, request: h11.Request, grant: Grant, method: str, target: str) -> None:
-        """A request by plain HTTP to a domain that may be reached."""
+        """Forward a request by plain HTTP to an allowed domain."""
         url = urlsplit(target)
         try:
             host, port = url.hostname or "", url.port or 80
         except ValueError:
-            raise HttpRefusal(400, "bad_request", f"no good URL: {cut(target, 200)}", fatal=True) from None
+            raise HttpRefusal(400, "bad_request", f"invalid URL: {cut(target, 200)}", fatal=True) from None
         if not egress.allows(grant.egress, host, port):
             raise self._refusal(grant, host, port)
         path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
         try:
             with contextlib.ExitStack() as stack:
-                asked = upstream.ClientRequest(method, path, "", _plain(request.headers), self._body(stack, grant))
-                fetch = stack.enter_context(egress.EgressFetch(grant, host, port, asked))
+                client_request = upstream.ClientRequest(
+                    method, path, "", _plain(request.headers), self._body(stack, grant)
+                )
+                fetch = stack.enter_context(egress.EgressFetch(grant, host, port, client_request))
                 self._pass_on(fetch.answer())
         except egress.RefusedAddressError as error:
             grant.warn(str(error))
@@ -186,11 +188,11 @@ class Exchange:
 
     def _refusal(self, grant: Grant, host: str, port: int) -> HttpRefusal:
         where = f"{cut(host, 200)}:{port}"
-        grant.warn(f"the way to {where} was refused: it is not in the container's `egress:`")
-        return HttpRefusal(403, "pccpipe_not_allowed", f"pccpipe lets nothing out to {where}", fatal=True)
+        grant.warn(f"a connection to {where} was refused: it is not in the container's `egress:`")
+        return HttpRefusal(403, "pccpipe_not_allowed", f"pccpipe does not allow connections to {where}", fatal=True)
 
     def _pass_on(self, answer: upstream.UpstreamAnswer) -> None:
-        """An answer, piece by piece as it comes."""
+        """Send an answer, piece by piece as it arrives."""
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         self._send(h11.Response(status_code=answer.status, headers=headers, reason=answer.reason))
         for piece in answer.pieces:
@@ -204,21 +206,21 @@ class Exchange:
             token = headers.get("x-api-key") or headers.get("api-key") or ""
         held = self._holder_of(token.strip())
         if held is None or held[1] is None:
-            words = "pccpipe does not know this token: a step's token ends with the step"
+            words = "unknown token: a step's token expires with the step"
             raise HttpRefusal(401, "invalid_api_key", words, fatal=True)
         self._take_slot(held[0])
         return held[0], held[1]
 
-    def _way_out(self, request: h11.Request) -> Grant:
-        """The grant of whoever wants out of a container."""
+    def _egress_grant(self, request: h11.Request) -> Grant:
+        """Return the grant of a client that wants to leave a container."""
         kind, _, given = dict(_plain(request.headers)).get("proxy-authorization", "").partition(" ")
         token = ""
         if kind.lower() == "basic":
-            with contextlib.suppress(ValueError):  # no base64, no ASCII, no UTF-8
+            with contextlib.suppress(ValueError):  # not base64, not ASCII, or not UTF-8
                 token = base64.b64decode(given.strip(), validate=True).decode().partition(":")[2]
         held = self._holder_of(token)
         if held is None or held[1] is not None:
-            words = "pccpipe does not know this token: take HTTPS_PROXY as it is; it ends with the step"
+            words = "unknown token: use HTTPS_PROXY unchanged; its token expires with the step"
             raise HttpRefusal(407, "pccpipe_proxy_token", words, fatal=True)
         self._take_slot(held[0])
         return held[0]
@@ -228,7 +230,7 @@ class Exchange:
             raise HttpRefusal(429, "pccpipe_busy", limits.STEP_CONNECTIONS.exceeded(), fatal=True)
 
     def _body(self, stack: contextlib.ExitStack, grant: Grant) -> list[bytes]:
-        """The body in the pieces in which it came. A large one waits for its turn, and has it until `stack` ends."""
+        """Return the body in the pieces that arrived. A large one waits for a slot, and holds it until `stack` ends."""
         if self._http.they_are_waiting_for_100_continue:
             self._send(h11.InformationalResponse(status_code=100, headers=[]))
         pieces: list[bytes] = []
@@ -245,16 +247,16 @@ class Exchange:
                 raise HttpRefusal(413, "pccpipe_too_large", limits.REQUEST.exceeded(), fatal=True)
             pieces.append(bytes(event.data))
         if not isinstance(event, h11.EndOfMessage):
-            raise ConnectionResetError("the request was cut")
+            raise ConnectionResetError("the request is incomplete")
         return pieces
 
     def _next_of(self, kind: type[h11.EndOfMessage]) -> None:
         event = self._next_of_body(time.monotonic() + BODY_SECONDS)
         if not isinstance(event, kind):
-            raise HttpRefusal(400, "bad_request", "a CONNECT has no body", fatal=True)
+            raise HttpRefusal(400, "bad_request", "a CONNECT must not have a body", fatal=True)
 
     def _next_request(self) -> h11.Event:
-        """The next head. Raises TimeoutError for one that comes in drops."""
+        """Return the next head. Raises TimeoutError for one that arrives too slowly."""
         has_begun = bool(self._http.trailing_data[0])
         until = time.monotonic() + (HEAD_SECONDS if has_begun else IDLE_LIMIT)
         while (event := self._event()) is None:
@@ -264,40 +266,40 @@ class Exchange:
         return event
 
     def _next_of_body(self, until: float) -> h11.Event:
-        """The next piece of a body, or its end. Raises Refused if that is not there by then, whatever its frames."""
+        """Return the next piece of a body, or its end. Raises HttpRefusal at the timeout."""
         while (event := self._event()) is None:
             try:
                 self._http.receive_data(self._receive(until))
             except TimeoutError:
-                words = f"a request must be there in {BODY_SECONDS:g} s"
+                words = f"a request must be complete in {BODY_SECONDS:g} s"
                 raise HttpRefusal(408, "pccpipe_slow", words, fatal=True) from None
         if time.monotonic() > until:
-            raise HttpRefusal(408, "pccpipe_slow", f"a request must be there in {BODY_SECONDS:g} s", fatal=True)
+            raise HttpRefusal(408, "pccpipe_slow", f"a request must be complete in {BODY_SECONDS:g} s", fatal=True)
         return event
 
     def _event(self) -> h11.Event | None:
-        """What has come, if it is whole."""
+        """Return the next event, if it is complete."""
         event = self._http.next_event()
         if isinstance(event, h11.Event):
             return event
         return h11.ConnectionClosed() if event is h11.PAUSED else None
 
     def _receive(self, until: float) -> bytes:
-        """The next bytes. Raises TimeoutError, also for a connection that shows no token and loses its place."""
+        """Return the next bytes. Raises TimeoutError, also for a connection without a token that loses its slot."""
         if self._slot.grant:
             left = until - time.monotonic()
             if left <= 0:
-                raise TimeoutError("it is too slow")
+                raise TimeoutError("the client is too slow")
             self._stream.settimeout(left)
             return self._stream.recv(PIECE)
         self._stream.settimeout(WAKE)
         while not self._slot.is_cut and time.monotonic() < self._token_due:
             with contextlib.suppress(TimeoutError):
                 return self._stream.recv(PIECE)
-        raise TimeoutError("it has shown no token")
+        raise TimeoutError("the client showed no token")
 
     def _answer(self, refused: HttpRefusal) -> None:
-        """An error, in the form that OpenAI's clients show."""
+        """Send an error in the form that OpenAI's clients show."""
         kind = "authentication_error" if refused.status in {401, 407} else "invalid_request_error"
         words = {"message": refused.message, "type": kind, "param": None, "code": refused.code}
         body = json.dumps({"error": words}).encode()
@@ -311,7 +313,7 @@ class Exchange:
         self._send(h11.EndOfMessage())
 
     def _linger(self) -> None:
-        """Take a little of what is still being sent: closed upon, the other side would never read its answer."""
+        """Discard a little of the rest: a client whose connection closes at once would not read the answer."""
         self._stream.shutdown_write()
         self._stream.settimeout(WAKE)
         until = time.monotonic() + LINGER_LIMIT
@@ -328,5 +330,5 @@ class Exchange:
 
 
 def _plain(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Names in lower case; a value is what it is, byte for byte."""
+    """Return headers with names in lower case and unchanged values."""
     return [(name.decode("ascii").lower(), value.decode("latin-1")) for name, value in headers]

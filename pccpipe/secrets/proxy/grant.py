@@ -1,4 +1,4 @@
-"""What a step may do through the proxy, and what it has done."""
+"""Holds the rights of a step at the proxy, and counts its use of the model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.values import Discreet
 
 WARNINGS = 10
-"""Different things that were refused, of which a warning each is given; then one says that there is more."""
+"""The most warnings about different refusals; after them, one says that there are more."""
 END_LIMIT = 2.0
-"""Seconds in which what was cut at a grant's end can still be counted."""
+"""Seconds for counting calls that the end of a grant cut."""
 PREFIX = "/v1"
-"""In front of the proxy's paths, as in front of OpenAI's: `PCC_PROXY_URL` ends with it."""
+"""The prefix of the proxy's paths, as of OpenAI's: `PCC_PROXY_URL` ends with it."""
 
 
 class Api(Discreet, frozen=True):
@@ -37,51 +37,51 @@ class Api(Discreet, frozen=True):
     """The key's name in the pipeline."""
     key: str
     base: str
-    """The URL that stands for `/v1`."""
+    """The URL that replaces `/v1`."""
     calls: tuple[str, ...]
-    """What may be asked of it: `POST /responses`; a `*` is one part of a path."""
+    """The allowed calls, such as `POST /responses`; a `*` is one part of a path."""
     rules: Rules = field(default_factory=Rules)
-    """What a request may have beyond the plain calls of a model."""
+    """The features that a request may use beyond plain calls of a model."""
 
     @staticmethod
     def at(secret: str, key: str, base: str, calls: tuple[str, ...], rules: Rules | None = None) -> Api:
-        """Raises UsageError for a base that is no URL."""
+        """Return an API at a base. Raises UsageError if the base is not a URL."""
         try:
             url = urlsplit(base)
             fine = url.scheme in {"http", "https"} and url.hostname and url.port != 0
         except ValueError:
             fine = False
         if not fine or url.query or url.fragment or url.username is not None or re.search(r"[^!-~]", base):
-            hint = "it is written like https://api.openai.com/v1"
-            raise UsageError(f"the `upstream:` of the secret {secret} is no URL of an API: {base!r}; {hint}")
+            hint = "write it like https://api.openai.com/v1"
+            raise UsageError(f"secret {secret}: invalid `upstream:` {base!r}; {hint}")
         return Api(secret, key, base.rstrip("/"), calls, rules or Rules())
 
     def allows(self, method: str, path: str) -> bool:
-        """Whether that may be asked; `path` is relative to the base."""
-        asked = f"{method} {path}"
+        """Say whether a call is allowed; `path` is relative to the base."""
+        wanted = f"{method} {path}"
         return not _TRICKS.search(path) and any(
-            re.fullmatch(re.escape(call).replace(r"\*", "[^/]+"), asked) for call in self.calls
+            re.fullmatch(re.escape(call).replace(r"\*", "[^/]+"), wanted) for call in self.calls
         )
 
 
 _TRICKS = re.compile(r"[%\\?#]|/\.{1,2}(/|$)|//")
-"""What could make a path mean another one to the API than it does here."""
+"""Parts of a path that the API may read in another way than pccpipe."""
 
 
 class ModelUse(Struct, frozen=True):
-    """What a step has used of the model so far."""
+    """The use of a model by a step so far."""
 
     calls: int = 0
-    """That were let through to the API."""
+    """The calls that reached the API."""
     refused: int = 0
-    """That came when its tokens were used up."""
+    """The calls that arrived when the tokens were used up."""
     tokens: Tokens = field(default_factory=Tokens)
     reserved: int = 0
-    """Tokens of the calls on their way."""
+    """The tokens of the calls under way."""
 
 
 class Reservation(Struct, frozen=True):
-    """What a call on its way may take."""
+    """The tokens that a call under way may take."""
 
     tokens: int
     output: int | None
@@ -89,15 +89,15 @@ class Reservation(Struct, frozen=True):
 
 
 class BudgetExceededError(PccpipeError):
-    """The tokens that are left do not suffice for a call."""
+    """The remaining tokens do not suffice for a call."""
 
 
 class TokenPool:
     """The tokens of a step over all rounds of a `repeat`: its `budget:`. Safe from many threads.
 
     Args:
-        limit: how many tokens there are; None for no limit.
-        used: how many earlier rounds, and an earlier process of the run, have used.
+        limit: the number of tokens; None for no limit.
+        used: the tokens that earlier rounds, and an earlier process of the run, used.
     """
 
     def __init__(self, limit: int | None = None, used: int = 0) -> None:
@@ -109,15 +109,15 @@ class TokenPool:
 class Meter:
     """Counts the tokens of one turn of a step, over all of its attempts. Safe from many threads.
 
-    Tokens are reserved before a call and settled after it. Calls run side by side only as long as what they take at the
-    very most fits into what is left; else one after another. So they cannot exceed the limit together; a call that runs
-    alone exceeds it at most by what its input has more than a token for each four bytes.
+    Reserves tokens before a call and settles them after it. Calls run at the same time only while the most that they
+    can take fits into the rest; otherwise one after another. So together they cannot exceed the limit. A call that runs
+    alone exceeds it only if its input has more than a token for each four bytes.
 
     Args:
-        limit: how many tokens the turn may use; None for no limit.
-        used: what it had used when an earlier process of the run was killed.
-        on_use: told after each call.
-        pool: what the step may use over all of its turns.
+        limit: the tokens that the turn may use; None for no limit.
+        used: the use until an earlier process of the run was killed.
+        on_use: receives the use after each call.
+        pool: the tokens for all turns of the step.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Meter:
     ) -> None:
         self.limit = limit
         self.pool = pool or TokenPool()
-        # A call that was on its way when the process was killed has been paid, nobody knows how much.
+        # A call that was under way when the process was killed cost something; its tokens are unknown.
         tokens = replace(used.tokens, estimated=used.tokens.estimated + used.reserved)
         self._used = replace(used, tokens=tokens, reserved=0)
         self._on_use = on_use
@@ -141,7 +141,7 @@ class Meter:
 
     @property
     def is_overdrawn(self) -> bool:
-        """Whether more was used than there was."""
+        """The use exceeds a limit."""
         is_over = self.pool.limit is not None and self.pool.used > self.pool.limit
         return is_over or (self.limit is not None and self._used.tokens.total > self.limit)
 
@@ -155,7 +155,7 @@ class Meter:
 
     @property
     def left(self) -> int:
-        """Tokens that are neither used nor reserved."""
+        """The tokens that are neither used nor reserved."""
         lefts = []
         if self.limit is not None:
             lefts.append(self.limit - self._used.tokens.total - self._used.reserved)
@@ -166,14 +166,14 @@ class Meter:
     def reserve(
         self, most_input: int, likely_input: int, output: int | None, choices: int, is_over: Callable[[], bool]
     ) -> Reservation:
-        """Reserve for a call, after those on their way if need be.
+        """Reserve tokens for a call; wait for calls under way if necessary.
 
         Args:
-            most_input: the tokens that its input may be.
-            likely_input: the tokens that its input is likely to be.
-            output: what it wants for each answer.
-            choices: the answers that it wants.
-            is_over: says that nobody wants it any more.
+            most_input: the most tokens of its input.
+            likely_input: the likely tokens of its input.
+            output: the tokens that it wants for each answer.
+            choices: the number of answers that it wants.
+            is_over: says that its step has ended.
 
         Raises BudgetExceededError.
         """
@@ -181,22 +181,22 @@ class Meter:
         until = time.monotonic() + TURN_LIMIT
         with self.pool.changed:
             if not self.is_limited:
-                return self._took(0, output)
+                return self._reserve(0, output)
             while True:
                 if most_input + wanted * choices <= self.left:
-                    return self._took(most_input + wanted * choices, wanted)
+                    return self._reserve(most_input + wanted * choices, wanted)
                 if not self._active:
                     fits = (self.left - likely_input) // choices
                     if fits < SHORTEST_ANSWER:
                         raise self._refusal(likely_input)
                     granted = min(wanted, fits)
-                    return self._took(min(self.left, most_input + granted * choices), granted)
+                    return self._reserve(min(self.left, most_input + granted * choices), granted)
                 if is_over() or time.monotonic() > until:
                     raise self._refusal(likely_input)
                 self.pool.changed.wait(0.2)
 
     def settle(self, reservation: Reservation, tokens: Tokens) -> None:
-        """A call is over, and took so much."""
+        """Replace the reservation of a finished call by the tokens that it took."""
         with self.pool.changed:
             self._active -= 1
             used = self._used
@@ -208,7 +208,7 @@ class Meter:
             self._on_use(self._used)
 
     def forfeit(self) -> None:
-        """Take what is still reserved as used: its calls are on their way, and nobody will learn what they take."""
+        """Count all reserved tokens as used: nobody will learn what the calls under way take."""
         with self.pool.changed:
             used = self._used
             if used.reserved:
@@ -216,12 +216,12 @@ class Meter:
                 self._used = replace(used, tokens=tokens, reserved=0)
                 self._on_use(self._used)
 
-    def _took(self, tokens: int, output: int | None) -> Reservation:
+    def _reserve(self, tokens: int, output: int | None) -> Reservation:
         self._active += 1
         if tokens:
             self._used = replace(self._used, reserved=self._used.reserved + tokens)
             self.pool.used += tokens
-            # On record before the call: a kill in between does not make it free.
+            # Recorded before the call, so that a kill in between does not make the call free.
             self._on_use(self._used)
         return Reservation(tokens, output)
 
@@ -233,7 +233,7 @@ class Meter:
 
     @property
     def account(self) -> str:
-        """What is left of what, in words."""
+        """The used tokens of each limit, in words."""
         parts = []
         if self.limit is not None:
             parts.append(f"{self._used.tokens.total:,} of this turn's max_tokens of {self.limit:,}")
@@ -244,20 +244,20 @@ class Meter:
 
 
 LONGEST_ANSWER = 128_000
-"""Tokens that an answer may have that names no limit, where tokens are limited: the most that any model gives."""
+"""The tokens of an answer whose request names no limit, if tokens are limited: no model gives more."""
 SHORTEST_ANSWER = 16
-"""Tokens; OpenAI's API takes no lower limit for an answer."""
+"""Tokens; OpenAI's API refuses a lower limit for an answer."""
 TURN_LIMIT = 600.0
-"""Seconds that a call waits for those on their way, when not all fit side by side."""
+"""Seconds that a call waits for calls under way if not all fit at the same time."""
 
 
 class Grant:
-    """What the tokens of one attempt of a step are good for, until it ends. Safe from many threads.
+    """The rights of the proxy tokens of one attempt of a step, until it ends. Safe from many threads.
 
     Args:
         apis: by the names of their keys.
         egress: the domains that it may reach, as in a container's `egress:`.
-        on_warning: told of what was refused, a few times.
+        on_warning: receives a few warnings about refusals.
     """
 
     def __init__(
@@ -274,11 +274,11 @@ class Grant:
         self._trouble, self._troubles = "", 0
         self._ends: set[Callable[[], None]] = set()
         self.large = threading.BoundedSemaphore(limits.LARGE_REQUESTS.most)
-        """The requests of many bytes that it may have in memory at once."""
+        """The slots for large requests in memory."""
 
     @contextmanager
     def ending(self, end: Callable[[], None]) -> Iterator[None]:
-        """Within the block, the grant's end calls `end`, from another thread; at once if it is over already."""
+        """Within the block, call `end` at the grant's end, from another thread; at once if it is over already."""
         with self._lock:
             self._ends.add(end)
             is_late = self._ending
@@ -300,13 +300,13 @@ class Grant:
         )
 
     def answered(self, words: str) -> None:
-        """Note how the model's API answered a call; `words` says what is wrong, and is empty if nothing is."""
+        """Record how the model's API answered a call; `words` is the problem, or empty."""
         with self._lock:
             self._trouble, self._troubles = words, self._troubles + 1 if words else 0
 
     @property
     def trouble(self) -> str:
-        """The errors of the model's API since it last answered well, in words; empty if there were none."""
+        """The errors of the model's API since its last good answer, in words; empty if there are none."""
         with self._lock:
             times = f", {self._troubles} times in a row" if self._troubles > 1 else ""
             return f"the model's API {self._trouble}{times}" if self._trouble else ""
@@ -316,22 +316,22 @@ class Grant:
         return self._ending
 
     def settle(self, reservation: Reservation, tokens: Tokens) -> None:
-        """A call is over. One that outlives the grant has taken all that was reserved for it."""
+        """Settle a finished call. One that outlives the grant keeps all of its reservation."""
         with self._lock:
             if not self._over:
                 self.meter.settle(reservation, tokens)
 
     def warn(self, message: str) -> None:
-        """Tell of something that was refused; the same thing once, and not for ever."""
+        """Warn of a refusal: each only once, and not more than `WARNINGS`."""
         with self._lock:
             if self._over or message in self._warned or len(self._warned) > WARNINGS:
                 return
             self._warned.add(message)
-            more = "the proxy refused more than that; no more of it is told"
+            more = "the proxy refused more; it reports no further refusals"
             self._on_warning(message if len(self._warned) <= WARNINGS else more)
 
     def end(self) -> None:
-        """Cut what still goes on, and let it be counted. Idempotent."""
+        """Cut calls that are under way, and count them. Idempotent."""
         with self._lock:
             self._ending = True
             ends = tuple(self._ends)

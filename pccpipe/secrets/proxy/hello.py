@@ -1,4 +1,4 @@
-"""Reads the first message of TLS, to know which server a tunnel is for before a byte goes there."""
+"""Reads the first message of TLS, to know the server of a tunnel before it sends a byte there."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 1, 0, 0
 _ENCRYPTED = {0xFE0D: "an encrypted ClientHello (ECH)", 0xFFCE: "an encrypted server name (ESNI)"}
 _RECORD = 1 << 14
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
-"""A server's random in the answer that asks for another ClientHello (RFC 8446, 4.1.3)."""
+"""The random of a server's answer that asks for another ClientHello (RFC 8446, 4.1.3)."""
 ANSWER_HEAD = 43
 """Bytes of a server's first record up to the end of that random."""
 
 
 class RefusedHelloError(PccpipeError):
-    """A tunnel begins with what may not pass."""
+    """A tunnel begins with bytes that may not pass."""
 
 
 class HelloScreen:
     """Lets the beginning of a tunnel through if it is TLS for the host that was asked for.
 
     Args:
-        host: what the tunnel was asked for, a name or an address.
-        plain: whether other bytes than TLS may pass, too.
+        host: the name or address that the tunnel was asked for.
+        plain: bytes without TLS may pass too.
     """
 
     def __init__(self, host: str, *, plain: bool) -> None:
@@ -39,26 +39,26 @@ class HelloScreen:
         self._answer = bytearray()
         self._retried = False
         self.is_waiting = True
-        """For the client to say who it wants."""
+        """The client has not named its server yet."""
         self.needs_answer = False
-        """Whether the client must not be read until the server has answered."""
+        """Do not read from the client before the server answers."""
 
     @property
     def is_due(self) -> bool:
-        """Whether the client owes a ClientHello, or the rest of one."""
+        """The client still has to send a ClientHello, or the rest of one."""
         return self.is_waiting and (bool(self._held) or self._retried or not self._plain)
 
     def from_client(self, data: bytes) -> bytes:
-        """Take what the client sent, and give what may go to the server. Raises RefusedHelloError."""
+        """Add bytes of the client; return those that may go to the server. Raises RefusedHelloError."""
         if not self.is_waiting:
             return data
         self._held += data
         if self._plain and not self._retried and self._held and self._held[0] != HANDSHAKE:
             self.is_waiting = False
-            return self._let_go(len(self._held))
+            return self._release(len(self._held))
         if self._retried and len(self._held) < len(_CHANGE_CIPHER_SPEC):
             return b""
-        before = self._changed()
+        before = self._prefix_size()
         message = self._message.read(self._held[before:])
         if message is None:
             if len(self._held) > limits.CLIENT_HELLO.most:
@@ -67,29 +67,29 @@ class HelloScreen:
         self._check(message)
         size = before + self._message.size
         if size < len(self._held):
-            # A second hello could hide there, and only the server's answer tells.
-            raise RefusedHelloError("it goes on after its ClientHello before the server has answered (early data)")
+            # The rest could hide a second hello, which only the server's answer would reveal.
+            raise RefusedHelloError("it sends more after its ClientHello before the server answers (early data)")
         self.is_waiting = False
         self.needs_answer = not self._retried
-        return self._let_go(size)
+        return self._release(size)
 
     def from_server(self, data: bytes) -> None:
-        """Look at the beginning of the server's answer: it may ask for a second ClientHello."""
+        """Inspect the beginning of the server's answer: it may ask for a second ClientHello."""
         if not self.needs_answer:
             return
         self._answer += data[:ANSWER_HEAD]
-        # What is no ServerHello (an alert, 7 bytes long) asks for nothing.
+        # An answer that is not a ServerHello (an alert, 7 bytes long) asks for nothing.
         if self._answer[0] == HANDSHAKE and len(self._answer) < ANSWER_HEAD:
             return
         self.needs_answer = False
         if self._answer[0] == HANDSHAKE and self._answer[11:ANSWER_HEAD] == _RETRY:
             self.is_waiting = self._retried = True
 
-    def _changed(self) -> int:
-        """The size of the empty message that may stand in front of a second ClientHello."""
+    def _prefix_size(self) -> int:
+        """Return the size of the empty message that may precede a second ClientHello."""
         return len(_CHANGE_CIPHER_SPEC) if self._retried and self._held.startswith(_CHANGE_CIPHER_SPEC) else 0
 
-    def _let_go(self, size: int) -> bytes:
+    def _release(self, size: int) -> bytes:
         passed = bytes(self._held[:size])
         self._held.clear()
         self._message = _Message()
@@ -106,7 +106,7 @@ class HelloScreen:
 
 
 class _Reader:
-    """Reads numbers and fields in front of a message; what is cut or too long raises RefusedHelloError."""
+    """Reads numbers and fields of a message. Raises RefusedHelloError if it is too short or too long."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -127,7 +127,7 @@ class _Reader:
         return int.from_bytes(self.take(size), "big")
 
     def field(self, size: int) -> _Reader:
-        """Read what stands after its length, a number of `size` bytes."""
+        """Read a field that follows its length, a number of `size` bytes."""
         return _Reader(self.take(self.number(size)))
 
     def rest(self) -> bytes:
@@ -135,24 +135,24 @@ class _Reader:
 
 
 class _Message:
-    """Puts a ClientHello together from its records. Each byte is looked at once, however small the pieces are."""
+    """Assembles a ClientHello from its records. Reads each byte once, however small the pieces are."""
 
     def __init__(self) -> None:
         self._message = bytearray()
         self.size = 0
-        """Of the records so far."""
+        """The size of the records so far."""
 
     def read(self, data: bytes | bytearray) -> bytes | None:
-        """Go on with all that came so far; None if something is missing. Raises RefusedHelloError."""
+        """Continue with all data so far; None if something is missing. Raises RefusedHelloError."""
         while True:
             head = bytes(data[self.size : self.size + 5])
             if head[:1] not in {b"", bytes([HANDSHAKE])} or head[1:2] not in {b"", b"\x03"}:
-                raise RefusedHelloError("it is no TLS")
+                raise RefusedHelloError("it is not TLS")
             if len(head) < 5:
                 return None
             end = self.size + 5 + int.from_bytes(head[3:5], "big")
             if not self.size + 5 < end <= self.size + 5 + _RECORD:
-                raise RefusedHelloError("it is no TLS")
+                raise RefusedHelloError("it is not TLS")
             if end > len(data):
                 return None
             self._message += data[self.size + 5 : end]
@@ -169,12 +169,12 @@ class _Message:
         if whole > limits.CLIENT_HELLO.most:
             raise RefusedHelloError(limits.CLIENT_HELLO.exceeded())
         if len(self._message) > whole:
-            raise RefusedHelloError("its ClientHello has something behind it")
+            raise RefusedHelloError("its ClientHello is followed by more data")
         return len(self._message) == whole
 
 
 def _server_names(message: bytes) -> list[str]:
-    """Read the names that a ClientHello asks for. Raises RefusedHelloError."""
+    """Return the names that a ClientHello asks for. Raises RefusedHelloError."""
     reader = _Reader(message)
     reader.take(2 + 32)  # version, random
     reader.field(1)  # session
@@ -192,7 +192,7 @@ def _server_names(message: bytes) -> list[str]:
         if kind in _ENCRYPTED:
             raise RefusedHelloError(f"it carries {_ENCRYPTED[kind]}, which hides the server's name")
         if kind in seen:
-            raise RefusedHelloError("its ClientHello says one thing twice")
+            raise RefusedHelloError("its ClientHello has an extension twice")
         seen.add(kind)
         if kind == _SERVER_NAME:
             entries = content.field(2)

@@ -1,6 +1,6 @@
-"""The proxy of one run: who holds which token, and the threads that serve whoever connects.
+"""Runs the proxy of one run: it knows the holder of each token, and serves each connection in a thread.
 
-Only the SHA-256 of a token is kept, here and in the record: a resumed run's process knows a token when it sees it.
+The proxy and the record keep only the SHA-256 of a token: the process of a resumed run recognizes a token by it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pccpipe.secrets.proxy.grant import Api, Grant
 from pccpipe.secrets.proxy.slots import ConnectionSlot, ConnectionSlots
 
 EGRESS = "HTTPS_PROXY"
-"""The name of the token that lets out of a container; keys' tokens have the keys' names."""
+"""The name of the token for a container's egress; the tokens for keys have the keys' names."""
 
 
 class Proxy:
@@ -29,29 +29,30 @@ class Proxy:
         self._slots = ConnectionSlots()
 
     def issue(self, grant: Grant) -> dict[str, str]:
-        """New tokens for a grant, by name: one for each API's key, and one for its egress if it has some."""
+        """Return new tokens for a grant, by name: one for each API's key, and one for its egress, if any."""
         names = [api.secret for api in grant.apis] + ([EGRESS] if grant.egress else [])
         tokens = {name: f"pcct-{secrets.token_urlsafe(32)}" for name in names}
         self._add(grant, {name: digest(token) for name, token in tokens.items()})
         return tokens
 
     def know(self, grant: Grant, digests: Mapping[str, str], on_sight: Callable[[str], None]) -> None:
-        """Take tokens that an earlier process issued, by their digests, as this grant's.
+        """Accept tokens that an earlier process issued to this grant, by their digests.
 
-        `on_sight` is told each of them, when it is first used: until then nobody here knows what it is.
+        Args:
+            on_sight: receives each token at its first use: until then this process knows only its digest.
         """
         self._add(grant, digests)
         with self._lock:
             self._unseen.update(dict.fromkeys(digests.values(), on_sight))
 
     def end(self, grant: Grant) -> None:
-        """From now on its tokens are nothing."""
+        """Revoke its tokens, and end the grant."""
         with self._lock:
             self._holders = {known: held for known, held in self._holders.items() if held[0] is not grant}
         grant.end()
 
     def holder(self, token: str) -> tuple[Grant, Api | None] | None:
-        """What a token is good for; the API is None for one that lets out of a container."""
+        """Return the grant and API of a token; the API is None for a token of an egress."""
         known = digest(token)
         with self._lock:
             held = self._holders.get(known)
@@ -64,7 +65,7 @@ class Proxy:
         """Serve a connection, in a thread of its own. Returns at once."""
         slot = self._slots.enter()
         if slot is None:
-            # Not here: the caller may be the one who would have to send that it is closed.
+            # In another thread: the caller may be the one who must send the end of the stream.
             threading.Thread(target=stream.close, name="pccpipe-proxy-full", daemon=True).start()
             return
         threading.Thread(target=self._serve, args=(stream, slot), name="pccpipe-proxy", daemon=True).start()
@@ -77,7 +78,7 @@ class Proxy:
                     self._holders[known] = (grant, apis.get(name))
 
     def _serve(self, stream: ByteStream, slot: ConnectionSlot) -> None:
-        # Here, because h11 and ssl take 60 ms to load, and most runs need neither.
+        # Imported late: h11 and ssl take 60 ms to load, and most runs need neither.
         from pccpipe.secrets.proxy.exchange import Exchange
 
         try:
@@ -89,5 +90,5 @@ class Proxy:
 
 
 def digest(token: str) -> str:
-    """What is kept of a token."""
+    """Return the digest of a token, which pccpipe stores instead of it."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()

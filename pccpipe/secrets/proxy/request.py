@@ -1,7 +1,7 @@
-"""Reads a request to a model's API, and writes it again: what goes up is what was read here, and nothing else.
+"""Reads a request to a model's API and writes it again, so that nothing goes up that was not read.
 
-An agent wrote it. So its size, depth and number of values are bounded; what would make the provider fetch something for
-the agent, cost by itself, or be stored there passes by name only (`hosted_tools:`, `models:`, `service_tiers:`).
+An agent wrote it, so its size, depth and number of values have limits. Fields that make the provider fetch or store
+something, or that cost extra, pass by name only (`hosted_tools:`, `models:`, `service_tiers:`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pccpipe.values import Json
 
 IMAGE = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
 IMAGE_TOKENS = 10_000
-"""More than any provider counts for one picture: the size of its file says nothing."""
+"""More than any provider counts for one picture; the size of its file does not matter."""
 BYTES_A_TOKEN = 4
 FREE_TIERS = frozenset({"auto", "default", "flex", "standard", "standard_only"})
-"""Service tiers that cost no more than the plain one."""
+"""Service tiers that cost no more than the default one."""
 
 
 class RefusedRequestError(PccpipeError):
-    """The request asks for what it may not have.
+    """The request asks for something that is not allowed.
 
     Args:
-        code: for the program that asked.
+        code: for the client's program.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -42,7 +42,7 @@ class RefusedRequestError(PccpipeError):
 
 
 class Rules(Struct, frozen=True):
-    """What a secret lets through beyond the plain calls of a model."""
+    """The features that a secret allows beyond plain calls of a model."""
 
     hosted_tools: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
@@ -51,27 +51,27 @@ class Rules(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True):
-    """A request that was read."""
+    """A request that was read and checked."""
 
     pieces: Sequence[bytes]
     """The document without its limit on the answer's tokens."""
     most_input: int = 0
-    """Tokens that its text can be at most: one for each byte."""
+    """The most tokens of its text: one for each byte."""
     likely_input: int = 0
-    """Tokens that its text is likely to be."""
+    """The likely tokens of its text."""
     output: int | None = None
-    """Tokens that the answer may have, as the agent wants it; None if it named no limit."""
+    """The agent's limit of the answer's tokens; None if it named none."""
     choices: int = 1
     config: dict[str, Json] = field(default_factory=dict)
-    """What stands beside the limit, where that is not the document itself."""
+    """The fields beside the limit, if they are not the document itself."""
     shape: ApiShape | None = None
-    """None for a call of which nothing is known."""
+    """None for a call of an unknown form."""
     takes_tokens: bool = True
-    taken: Sequence[str] = ()
-    """The tools that were taken out, because the provider would run them."""
+    removed_tools: Sequence[str] = ()
+    """The tools that were removed because the provider would run them."""
 
     def body(self, output: int | None) -> list[bytes]:
-        """The request's bytes, with a limit for the answer's tokens; None leaves the agent's own."""
+        """Return the request's bytes, with a limit for the answer's tokens; None leaves the agent's own."""
         if self.shape is None:
             return list(self.pieces)
         head = self.shape.head(self.output if output is None else output, self.config)
@@ -83,14 +83,14 @@ class Request(Struct, frozen=True):
 
 
 class _Found(Struct, frozen=True):
-    """What the process that read the request says of it, in front of the document."""
+    """The findings of the process that read the request, which it writes before the document."""
 
     most_input: int
     likely_input: int
     output: int | None
     choices: int
     config: dict[str, Json] = field(default_factory=dict)
-    taken: list[str] = field(default_factory=list)
+    removed_tools: list[str] = field(default_factory=list)
 
 
 class _Task(Struct, frozen=True):
@@ -127,12 +127,12 @@ def read_request(path: str, pieces: Sequence[bytes], rules: Rules) -> Request:
         found.config,
         shape,
         takes_tokens,
-        found.taken,
+        found.removed_tools,
     )
 
 
 def check_apart(data: bytes) -> bytes:
-    """Do the work of `read_request` on a line with the task and the body after it.
+    """Do the work of `read_request` in another process: `data` is a line with the task, and the body.
 
     Raises ValueError with the refusal's code and words.
     """
@@ -145,13 +145,13 @@ def check_apart(data: bytes) -> bytes:
     except LimitExceeded as error:
         raise ValueError(f"pccpipe_too_large {error.message}") from None
     if not isinstance(document, dict):
-        raise ValueError("pccpipe_uncountable the request is no JSON object")
+        raise ValueError("pccpipe_uncountable the request is not a JSON object")
     shape = ApiShape.of(task.path)
     if shape is None:
         size = len(body)
         return Encoder().encode(_Found(size, size // BYTES_A_TOKEN, None, 1)) + b"\n" + _written(document)
     _check(document, shape, task)
-    taken = shape.take_hosted_tools(document, lambda name: _names(task.rules.hosted_tools, name))
+    removed = shape.take_hosted_tools(document, lambda name: _names(task.rules.hosted_tools, name))
     output, choices = shape.take_limit(document)
     shape.settle(document, may_store="store" in task.rules.hosted_tools)
     config = shape.take_config(document)
@@ -160,7 +160,7 @@ def check_apart(data: bytes) -> bytes:
     text = len(written) - image_bytes
     extra = images * IMAGE_TOKENS
     likely = text // BYTES_A_TOKEN + extra // 4
-    found = _Found(text + extra, likely, output, choices, config, list(map(_short, taken)))
+    found = _Found(text + extra, likely, output, choices, config, list(map(_short, removed)))
     return Encoder().encode(found) + b"\n" + written
 
 
@@ -171,7 +171,7 @@ def _written(document: dict[str, Json]) -> bytes:
 def _check(document: dict[str, Json], shape: ApiShape, task: _Task) -> None:
     allowed = task.rules.hosted_tools
     if document.get("background"):
-        words = "pccpipe counts tokens, and an answer in the background does not say what it took"
+        words = "pccpipe cannot count the tokens of an answer in the background"
         raise ValueError(f"pccpipe_uncountable {words}")
     for key, value in document.items():
         if key not in shape.fields and value is not None and not _names(allowed, key):
@@ -193,19 +193,19 @@ def _check(document: dict[str, Json], shape: ApiShape, task: _Task) -> None:
 
 def _not_allowed(what: str, name: object) -> ValueError:
     return ValueError(
-        f"pccpipe_not_allowed pccpipe does not let {what} through; fix: `hosted_tools: [{_short(name)}]` at the secret"
+        f"pccpipe_not_allowed pccpipe does not allow {what}; fix: `hosted_tools: [{_short(name)}]` at the secret"
     )
 
 
 def _names(allowed: Sequence[str], name: str) -> bool:
-    """Whether a name is allowed; `web_search` is `web_search_preview` and `web_search_20250305` too."""
+    """Say whether a name is allowed; `web_search` allows `web_search_preview` and `web_search_20250305` too."""
     return any(name == one or name.startswith(f"{one}_") for one in allowed)
 
 
 _OWN_IDS = frozenset({"call_id", "tool_use_id", "tool_call_id", "approval_request_id"})
 _LINK = re.compile(r"(?:url|Url|URL|uri|Uri|URI|Id|ID|_id)$")
 _CITATIONS = frozenset({"url_citation", "file_citation", "container_file_citation", "web_search_result_location"})
-"""Where something was found earlier; nothing is fetched for it."""
+"""Sources of earlier text; the provider does not fetch them."""
 _STORED = frozenset({"item_reference"})
 _ARGUMENTS = {
     "tool_use": "input",
@@ -214,11 +214,11 @@ _ARGUMENTS = {
     "shell_call": "action",
     "web_search_call": "action",
 }
-"""What a tool of the agent's own is called with: any keys at all."""
+"""The arguments of the agent's own tools, which may have any keys."""
 
 
 def _fetched(value: Json) -> Iterator[str]:
-    """The names of what in a conversation makes the provider fetch something: a URL, a stored file or answer."""
+    """Yield the keys of a conversation that make the provider fetch something: a URL, a stored file or answer."""
     left: list[Json] = [value]
     while left:
         match left.pop():
@@ -247,14 +247,14 @@ def _fetched(value: Json) -> Iterator[str]:
 
 
 def _leads_away(value: Json) -> bool:
-    """Whether a URL, or an id, names something that is not in the request itself."""
+    """Say whether a URL or id names something outside the request."""
     if isinstance(value, dict):
         value = value.get("url")
     return value is not None and value != "" and not (isinstance(value, str) and value.startswith("data:"))
 
 
 def _images(document: Json) -> tuple[int, int]:
-    """Count the pictures in a document, and their bytes. A text that only looks like one is a text."""
+    """Count the pictures in a document, and their bytes. A text that only looks like a picture counts as text."""
     sizes: list[int] = []
     left: list[Json] = [document]
     while left:

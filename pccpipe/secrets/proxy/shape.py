@@ -1,6 +1,6 @@
-"""The shapes in which models' APIs are asked: OpenAI's Responses and Chat Completions, Anthropic's Messages, Gemini's.
+"""Describes the requests of models' APIs: OpenAI's Responses and Chat Completions, Anthropic's Messages, Gemini's.
 
-The fields are those of the providers' references, without those that lead to something stored, or fetched, there:
+The fields are those of the providers' references, without those that make the provider store or fetch something:
 https://platform.openai.com/docs/api-reference, https://docs.anthropic.com/en/api/messages,
 https://ai.google.dev/api/generate-content.
 """
@@ -23,33 +23,33 @@ _GEMINI_TOOLS = {"functionDeclarations", "function_declarations"}
 
 
 class ApiShape(Struct, frozen=True):
-    """How one API is asked."""
+    """The form of one API's requests."""
 
     path: str
     """A regular expression for the end of its path."""
     limits: tuple[tuple[str, ...], ...]
-    """Where the most tokens of an answer stand; the first is the one that is written."""
+    """The paths of the limit of an answer's tokens; pccpipe writes the first one."""
     fields: frozenset[str]
-    """What a document may have without being named in `hosted_tools:`."""
+    """The fields that a document may have without an entry in `hosted_tools:`."""
     contents: tuple[str, ...]
-    """The fields in which the conversation is."""
+    """The fields that contain the conversation."""
     own_tools: frozenset[str]
     """The types of tools that the agent runs itself."""
     own_tools_begin: tuple[str, ...] = ()
 
     @staticmethod
     def of(path: str) -> ApiShape | None:
-        """The shape of a call's path, without the query; None if it is none of them."""
+        """Return the shape for a call's path, without its query; None for an unknown path."""
         return next((shape for shape in SHAPES if re.search(shape.path, path)), None)
 
     def takes_tokens(self, path: str) -> bool:
-        """Whether a call of this path is paid by its tokens."""
+        """Say whether a call of this path costs tokens."""
         return not re.search(r"(/count_tokens|:countTokens|/input_tokens)$", path)
 
     def take_limit(self, document: dict[str, Json]) -> tuple[int | None, int]:
-        """Take the limits of the answer's tokens out of a document, with what they stand in.
+        """Remove the limits of the answer's tokens from a document.
 
-        Returns the least of them, or None, and how many answers are asked for. Raises ValueError.
+        Returns the lowest of them, or None, and the number of answers that it asks for. Raises ValueError.
         """
         found: list[int] = []
         for *outer, name in self.limits:
@@ -67,7 +67,7 @@ class ApiShape(Struct, frozen=True):
         return (min(found) if found else None), choices
 
     def head(self, output: int | None, config: dict[str, Json]) -> dict[str, Json]:
-        """The fields that stand in front of a document: the limit, and with it what `take_config` took."""
+        """Return the fields to put before a document: the limit, with the field that `take_config` removed."""
         *outer, name = self.limits[0]
         limit: dict[str, Json] = {} if output is None else {name: output}
         if outer:
@@ -76,35 +76,35 @@ class ApiShape(Struct, frozen=True):
         return limit
 
     def take_config(self, document: dict[str, Json]) -> dict[str, Json]:
-        """Take out of a document the field in which the limit is written; empty if that is the document itself."""
+        """Remove from a document the field that contains the limit; empty if the limit is a field of the document."""
         *outer, _ = self.limits[0]
         config = document.pop(outer[0], None) if outer else None
         return config if isinstance(config, dict) else {}
 
     def settle(self, document: dict[str, Json], *, may_store: bool) -> None:
-        """Make the document say what pccpipe relies on."""
+        """Set the fields of a document that pccpipe relies on."""
         if "/chat/completions" in self.path and document.get("stream"):
-            # A streamed chat says what it took only if it is asked for that.
+            # A streamed chat states its tokens only on request.
             options = document.get("stream_options")
             document["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         if "store" in self.fields and not may_store:
             document["store"] = False
 
     def take_hosted_tools(self, document: dict[str, Json], allowed: Callable[[str], bool]) -> list[str]:
-        """Take out of a document the tools that the provider runs and that are not allowed. Returns their names.
+        """Remove from a document the tools that the provider runs and nobody allowed. Returns their names.
 
-        Agents offer them by themselves (Codex its web search), and work without them. Raises ValueError.
+        Agents add them by themselves (Codex its web search), and work without them. Raises ValueError.
         """
-        taken: list[str] = []
+        removed: list[str] = []
         if document.get("tools") is None:
-            return taken
-        document["tools"] = kept = self._own(document["tools"], allowed, taken)
-        if taken and not kept:
+            return removed
+        document["tools"] = kept = self._own(document["tools"], allowed, removed)
+        if removed and not kept:
             for key in ("tools", "tool_choice", "parallel_tool_calls", "toolConfig", "tool_config"):
                 document.pop(key, None)
-        return taken
+        return removed
 
-    def _own(self, tools: Json, allowed: Callable[[str], bool], taken: list[str]) -> list[Json]:
+    def _own(self, tools: Json, allowed: Callable[[str], bool], removed: list[str]) -> list[Json]:
         if not isinstance(tools, list):
             raise ValueError("pccpipe_uncountable `tools` must be a list")
         kept: list[Json] = []
@@ -117,14 +117,14 @@ class ApiShape(Struct, frozen=True):
             if isinstance(environment, dict) and environment.get("type") not in {None, "local"}:
                 names.append(str(environment.get("type")))
             hosted = [name for name in names if not self._is_own(name) and not allowed(name)]
-            taken += hosted
+            removed += hosted
             if is_gemini:
                 for name in hosted:
                     del tool[name]
             elif hosted:
                 continue
             if tool.get("tools") is not None:
-                tool["tools"] = self._own(tool["tools"], allowed, taken)
+                tool["tools"] = self._own(tool["tools"], allowed, removed)
             if tool:
                 kept.append(tool)
         return kept

@@ -1,4 +1,4 @@
-"""A call of the model's API with the real key, its answer piece by piece, and its tokens counted."""
+"""Calls the model's API with the real key, passes on the answer piece by piece, and counts its tokens."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from pccpipe.secrets.proxy.usage import TokenCounter, Tokens
 
 CONNECT_LIMIT = 15.0
 ANSWER_LIMIT = 600.0
-"""Seconds of silence after which an answer is given up: a model may think for minutes before it says anything."""
+"""Seconds of silence after which the proxy drops an answer: a model may think for minutes first."""
 DRAIN_LIMIT = 60.0
-"""Seconds for which an answer is read on whose caller has gone."""
+"""Seconds for which the proxy reads on after the client left."""
 PIECE = 64 * 1024
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -42,22 +42,22 @@ _UP = frozenset(
     | {"x-app", "x-goog-api-client", "x-openai-subagent", "idempotency-key", "traceparent"}
 )
 _UP_BEGIN = ("x-stainless-", "x-codex-")
-"""The headers of an agent that go up to the API, by name; never one that chooses who pays, or is a credential."""
+"""The headers of an agent that the proxy forwards; never a credential, or one that chooses the payer."""
 QUERY = frozenset({"beta", "alt", "client_version", "limit", "after", "order", "pageSize", "pageToken"})
-"""The same for the parameters of a query."""
+"""The parameters of a query that the proxy forwards."""
 _NEVER_DOWN = OF_ONE_HOP | {"set-cookie", "location", "alt-svc", "strict-transport-security"}
 
 
 class UnreachableError(PccpipeError):
-    """No answer could be had."""
+    """The other side gave no answer."""
 
 
 class CutError(ConnectionResetError):
-    """The API, or the way to it, ended an answer before its end."""
+    """The API, or the network, cut an answer."""
 
 
 class ClientRequest(Struct, frozen=True):
-    """A request as it came. Names of headers are in lower case."""
+    """A request as the client sent it. Names of headers are in lower case."""
 
     method: str
     path: str
@@ -67,7 +67,7 @@ class ClientRequest(Struct, frozen=True):
 
 
 class UpstreamAnswer(Struct, frozen=True):
-    """An answer whose pieces are given as they come."""
+    """An answer; its iterator yields the pieces as they arrive."""
 
     status: int
     reason: bytes
@@ -76,16 +76,18 @@ class UpstreamAnswer(Struct, frozen=True):
 
 
 class UpstreamCall:
-    """One call, as a context; leaving it settles what the call took. The grant's end cuts it.
+    """One call, as a context manager; leaving it settles the tokens. The grant's end cuts it.
 
     Args:
-        request: the body as it was read; its tokens are reserved.
+        request: the body after the check; its tokens are reserved.
     """
 
-    def __init__(self, api: Api, grant: Grant, asked: ClientRequest, request: Request, reserved: Reservation) -> None:
+    def __init__(
+        self, api: Api, grant: Grant, client_request: ClientRequest, request: Request, reserved: Reservation
+    ) -> None:
         self._api = api
         self._grant = grant
-        self._asked = asked
+        self._client_request = client_request
         self._request = request
         self._reserved = reserved
         self._counter: TokenCounter | None = None
@@ -94,33 +96,35 @@ class UpstreamCall:
         self._stack = contextlib.ExitStack()
 
     def answer(self) -> UpstreamAnswer:
-        """Ask, and wait for the answer's head. Raises UnreachableError."""
+        """Send the request and wait for the head of the answer. Raises UnreachableError."""
         url = urlsplit(self._api.base)
         host, is_safe = url.hostname or "", url.scheme == "https"
         connection = _connect(host, url.port or (443 if is_safe else 80), encrypted=is_safe)
         self._stack.callback(connection.close)
         self._stack.enter_context(self._grant.ending(functools.partial(shut, connection.sock)))
-        query = self._asked.query
-        path = f"{url.path}{self._asked.path}{'?' if query else ''}{query}"
+        query = self._client_request.query
+        path = f"{url.path}{self._client_request.path}{'?' if query else ''}{query}"
         body = self._request.body(self._reserved.output)
-        response = ask(connection, self._asked.method, path, self._headers(), body)
+        response = ask(connection, self._client_request.method, path, self._headers(), body)
         self._stack.callback(response.close)
-        # Some APIs say in their errors which key they were given.
+        # Some APIs quote the key in their errors.
         masker = Masker([self._api.key])
         if 300 <= response.status < 400:
             where = masker.text(response.headers.get("location", "another place"))[: limits.REDIRECT.most]
             words = f"{self._api.base} answered with a redirect ({response.status}) to {where}, which is not followed"
-            raise UnreachableError(f"{words}: the secret's `upstream:` is to be the API's own address")
+            raise UnreachableError(f"{words}: set the secret's `upstream:` to the API's own address")
         kind = response.headers.get_content_type()
         if response.status == 200 and self._request.takes_tokens:
             self._counter = TokenCounter(is_stream=kind == "text/event-stream")
         self._pieces_left = self._counted(response)
         headers = [(masker.text(name), masker.text(value)) for name, value in passed_down(response)]
-        said = masker.data(reason(response))
-        return UpstreamAnswer(response.status, said, headers, self._masked(masker))
+        masked_reason = masker.data(reason(response))
+        return UpstreamAnswer(response.status, masked_reason, headers, self._masked(masker))
 
     def _headers(self) -> list[tuple[str, str]]:
-        known = [(name, value) for name, value in self._asked.headers if name in _UP or name.startswith(_UP_BEGIN)]
+        known = [
+            (name, value) for name, value in self._client_request.headers if name in _UP or name.startswith(_UP_BEGIN)
+        ]
         return [*known, ("authorization", f"Bearer {self._api.key}"), ("accept-encoding", "identity")]
 
     def _counted(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -157,7 +161,7 @@ class UpstreamCall:
             self._stack.close()
 
     def _drain(self) -> None:
-        """Read on for a caller that has gone, to learn what the answer takes: who hangs up pays as well."""
+        """Read on after the client left, to count the answer: hanging up does not save tokens."""
         until = time.monotonic() + DRAIN_LIMIT
         try:
             for _ in self._pieces_left:
@@ -171,7 +175,7 @@ class UpstreamCall:
         return self._counter.tokens(self._request.likely_input) if self._counter else Tokens()
 
     def _all(self) -> Tokens:
-        """What was reserved, for a call of which nobody will learn what it took."""
+        """Return the reserved tokens, for a call whose tokens nobody will learn."""
         known = self._by_size()
         return known if known.total >= self._reserved.tokens else Tokens(estimated=self._reserved.tokens)
 
@@ -182,7 +186,7 @@ class UpstreamCall:
 
 
 def over(connected: socket.socket, host: str, port: int) -> http.client.HTTPConnection:
-    """HTTP over a connection that is there already."""
+    """Return HTTP over an open connection."""
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.settimeout(ANSWER_LIMIT)
     connection = http.client.HTTPConnection(host, port)
@@ -193,14 +197,14 @@ def over(connected: socket.socket, host: str, port: int) -> http.client.HTTPConn
 
 
 def _connect(host: str, port: int, *, encrypted: bool) -> http.client.HTTPConnection:
-    """Raises UnreachableError."""
+    """Connect to a host. Raises UnreachableError."""
     where = f"{host}:{port}"
     try:
         connected = socket.create_connection((host, port), timeout=CONNECT_LIMIT)
         if encrypted:
             connected = tls().wrap_socket(connected, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
-        raise UnreachableError(f"{where} is not who it says: {error.verify_message}") from error
+        raise UnreachableError(f"{where}: invalid certificate: {error.verify_message}") from error
     except TimeoutError as error:
         raise UnreachableError(f"connect to {where}: nothing answered in {CONNECT_LIMIT:g} s") from error
     except OSError as error:
@@ -231,7 +235,7 @@ def ask(
     except (http.client.RemoteDisconnected, answers.TooLongError) as error:
         raise UnreachableError(f"{where} gave no answer: {error}") from error
     except (ValueError, http.client.HTTPException) as error:
-        # Its words quote what the server sent, or a header with the key in it.
+        # Does not quote the error: it may contain a header with the key.
         raise UnreachableError(f"{where} gave no answer in HTTP ({type(error).__name__})") from error
     except OSError as error:
         raise UnreachableError(f"{where} gave no answer: {str(error) or type(error).__name__}") from error
@@ -242,7 +246,7 @@ def ask(
 
 
 def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as it comes; CutError if it is cut."""
+    """Yield the body as it arrives. Raises CutError if it is cut."""
     try:
         while piece := response.read1(PIECE):
             yield piece
@@ -255,12 +259,12 @@ def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def passed_down(response: http.client.HTTPResponse, without: frozenset[str] = _NEVER_DOWN) -> list[tuple[str, str]]:
-    """The headers of an answer that are for the one who asked. Its length is not: it may change on the way."""
+    """Return the headers of an answer for the client, without its length, which masking may change."""
     named = {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
     return [
         (name, value.strip(" \t"))
         for name, value in response.headers.items()
-        # One that is not HTTP would end the answer, or begin another one.
+        # An invalid header could end the answer, or begin another one.
         if name.lower() not in without | named and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
     ]
 
@@ -270,12 +274,12 @@ def reason(response: http.client.HTTPResponse) -> bytes:
 
 
 def shut(connected: socket.socket) -> None:
-    """Wake whoever waits for something on it: there is nothing to come."""
+    """Shut a socket down, which wakes every thread that waits for it."""
     with contextlib.suppress(OSError):
         connected.shutdown(socket.SHUT_RDWR)
 
 
 @functools.cache
 def tls() -> ssl.SSLContext:
-    """What is asked of the other side of https: a certificate that the machine's authorities vouch for."""
+    """Return the TLS settings: the certificate must come from one of the machine's authorities."""
     return ssl.create_default_context()

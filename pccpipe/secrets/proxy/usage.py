@@ -1,4 +1,4 @@
-"""How many tokens the answers of a model's API say that they took: OpenAI's, Anthropic's and Gemini's."""
+"""Reads from the answers of a model's API how many tokens they took: OpenAI's, Anthropic's and Gemini's."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pccpipe.json_reader import NotJson, read_json
 from pccpipe.values import Json
 
 BYTES_A_TOKEN = 4
-"""For answers that do not say what they took: cut streams, mostly. A guess that is rather too high than too low."""
+"""For answers that do not state their tokens, such as cut streams. The estimate is rather too high than too low."""
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
 class Tokens(Struct, frozen=True):
-    """What one call took, or several."""
+    """The tokens that one or more calls took."""
 
     input: int = 0
     cached_input: int = 0
-    """Of `input`."""
+    """A part of `input`."""
     output: int = 0
     estimated: int = 0
-    """By size, for calls whose answers did not say; in none of the others."""
+    """Estimated by size, for calls whose answers did not state them; not part of the others."""
 
     @property
     def total(self) -> int:
@@ -53,11 +53,11 @@ class TokenCounter:
         self._size = 0
 
     def feed(self, data: bytes) -> None:
-        """The next piece of the body."""
+        """Add the next piece of the body."""
         self._size += len(data)
         self._held += data
         if self._is_stream:
-            # Only in what is new: a line without an end would be searched again with each piece.
+            # Searches only the new bytes: otherwise each piece would search an endless line again.
             end = self._held.rfind(b"\n", len(self._held) - len(data))
             lines = self._held[:end].split(b"\n") if end >= 0 else []
             del self._held[: end + 1]
@@ -65,24 +65,24 @@ class TokenCounter:
                 if self._too_large:
                     self._too_large = False  # the end of a line whose beginning is gone
                 elif b'"usage' in line:
-                    self._take(line.removeprefix(b"data:"))
+                    self._count_usage(line.removeprefix(b"data:"))
         if len(self._held) > limits.ANSWER.most:
             self._held.clear()
             self._too_large = True
 
     def tokens(self, request_size: int) -> Tokens:
-        """What the call took, now that the answer has ended, or is cut."""
+        """Return what the call took, after the end of the answer or a cut."""
         if not self._is_stream and not self._too_large:
-            self._take(self._held)
+            self._count_usage(self._held)
         return self._found or Tokens(estimated=(request_size + self._size) // BYTES_A_TOKEN)
 
-    def _take(self, text: bytes | bytearray) -> None:
+    def _count_usage(self, text: bytes | bytearray) -> None:
         try:
             data = read_json(bytes(text), "the answer")
         except (NotJson, LimitExceeded):
             return
         if isinstance(data, list) and data:
-            data = data[-1]  # Gemini's stream that is no stream of events
+            data = data[-1]  # Gemini streams a JSON list if it is not asked for events
         match data:
             case {"type": str(kind), "response": {"usage": dict(usage)}} if kind in _ENDS:
                 self._found = _tokens(usage)
@@ -91,7 +91,7 @@ class TokenCounter:
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
                 self._found = _tokens(usage)
             case {"type": "message_delta", "usage": dict(usage)}:
-                # Adds up over the message; the input may stand in the first event only.
+                # The counts are cumulative; only the first event may have the input.
                 before = self._found or Tokens()
                 now = _tokens(usage)
                 self._found = Tokens(
@@ -109,7 +109,7 @@ class TokenCounter:
 
 def _tokens(usage: dict[str, Json]) -> Tokens:
     into = _count(usage, "input_tokens", "prompt_tokens")
-    # Anthropic leaves what its cache has out of the input.
+    # Anthropic does not count cached tokens as input.
     read, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
     into += read + written
     details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
