@@ -132,6 +132,8 @@ def _act(
         case Remove():
             return _refused(context.workspace.remove(halt)), ()
         case Build():
+            for each in (body.context, body.dockerfile):
+                context.readable.check(each)
             image = body.image.render(names)
             args = {name: template.render(names) for name, template in body.args.items()}
             log = context.run_dir / LOGS / f"{path}-{context.serials.next(path)}.build.log"

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.cancel import Halt, unless_halted
-from pccpipe.errors import Halted, Lost, PccpipeError, RecordFull, Unavailable
+from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, RecordFull, Unavailable
 from pccpipe.executor.command import container_settings, make_command
 from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, halted
 from pccpipe.executor.follow import follow
@@ -81,7 +81,8 @@ class Attempt(Struct):
             return StepOutcome(Outcome.CANCELLED, message=words)
         except PccpipeError as error:
             self.context.room.leave_if_full(error)
-            return StepOutcome(Outcome.FAILED, message=str(error))
+            code = error.code if isinstance(error, ActionError) else None
+            return StepOutcome(Outcome.FAILED, code=code, message=str(error))
         if begun is None:
             return StepOutcome(Outcome.CANCELLED, message="cancelled")
         running, log = begun

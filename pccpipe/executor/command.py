@@ -15,7 +15,7 @@ from pccpipe.executor.secrets import StepSecrets
 from pccpipe.limits import FILE_INPUT
 from pccpipe.outcome import Place
 from pccpipe.spec.model import FileInput, FileKind, Host, Run, Step
-from pccpipe.spec.paths import read_file
+from pccpipe.spec.paths import read_limited
 from pccpipe.spec.schema import find_schema
 from pccpipe.target import Command, ContainerSettings
 from pccpipe.workspace.patch import brief
@@ -91,7 +91,8 @@ def _content(context: RunContext, file: FileInput, names: Mapping[str, object]) 
         case FileKind.FILE:
             path = context.pipeline.path.parent / Path(file.content.render(names)).expanduser()
             try:
-                return read_file(path, FILE_INPUT)
+                with context.readable.open(path) as opened:
+                    return read_limited(opened, FILE_INPUT, str(path))
             except LimitExceeded as error:
                 raise UsageError(f"the file {file.name!r}: {error.message}") from error
             except OSError as error:

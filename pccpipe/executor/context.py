@@ -16,6 +16,7 @@ from pccpipe.executor.input_request import InputState
 from pccpipe.executor.replay import Replay, Turn
 from pccpipe.executor.scope import Scope
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.policy.folders import AllowedFolders
 from pccpipe.record.events import Event, Happening
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
@@ -137,6 +138,8 @@ class RunContext(Struct, frozen=True):
     absence: Absence = field(default_factory=Absence)
     logs: LogQuota = field(default_factory=LogQuota)
     room: Room = field(default_factory=Room)
+    readable: AllowedFolders = AllowedFolders(None)
+    """The files of this machine that the pipeline may name."""
     accepted_fallbacks: frozenset[str] = frozenset()
     """The ids of the steps that a person allowed to fall back also after an agent's code may have run."""
 

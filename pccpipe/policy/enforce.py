@@ -75,6 +75,11 @@ def hold(policy: Policy | None, pipeline: Pipeline, project: Project, inputs: Ma
     return with_ceilings(_with_sources(pipeline, policy), policy.ceilings)
 
 
+def readable_files(policy: Policy | None, pipeline: Pipeline, run_dir: Path) -> AllowedFolders:
+    """Return the files that the steps of a run may name, its own included."""
+    return AllowedFolders(policy.folders if policy else None, pipeline.path.parent, run_dir)
+
+
 def _with_sources(pipeline: Pipeline, policy: Policy) -> Pipeline:
     """Return the pipeline with the secrets marked that only the caller may give."""
     rules = policy.secrets or {}

@@ -58,6 +58,7 @@ def _ceilings(spec: Mapping[str, Json], base: Ceilings) -> Ceilings:
     return Ceilings(
         timeout=units.seconds(cast("str | float", spec["timeout"])) if "timeout" in spec else base.timeout,
         tokens=units.tokens(cast("str | int", spec["tokens"])) if "tokens" in spec else base.tokens,
+        logs=units.size(cast("str | int", spec["logs"])) if "logs" in spec else base.logs,
         log=units.size(cast("str | int", spec["log"])) if "log" in spec else base.log,
     )
 

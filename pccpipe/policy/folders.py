@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from pccpipe.data_files import data_path
+from pccpipe.errors import ActionError
+from pccpipe.outcome import Code
 
 
 class AllowedFolders:
@@ -14,17 +17,53 @@ class AllowedFolders:
 
     Args:
         allowed: the operator's; None allows every file.
-        own: the folder of the file that names them.
+        own: the folder of the file that names them, and others that are a run's own.
     """
 
-    def __init__(self, allowed: Iterable[Path] | None, own: Path) -> None:
+    def __init__(self, allowed: Iterable[Path] | None, *own: Path) -> None:
         self._allows_all = allowed is None
         shipped = (data_path("pipelines"), data_path("schemas"))
-        self._folders = [os.path.realpath(folder) for folder in (own, *shipped, *(allowed or ()))]
+        self._folders = [os.path.realpath(folder) for folder in (*own, *shipped, *(allowed or ()))]
 
     def has(self, path: Path) -> bool:
         """Say whether a file may be read, after resolving the links on the way to it."""
+        return self._allows_all or self._around(os.path.realpath(path)) is not None
+
+    def check(self, path: Path) -> None:
+        """Raise ActionError with the code `policy_refused` for a file that may not be read."""
+        if not self.has(path):
+            raise _refused(path)
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open a file for reading.
+
+        Follows no link below an allowed folder: one that takes a file's place between check and use leads nowhere.
+
+        Raises OSError; ActionError with the code `policy_refused`.
+        """
         if self._allows_all:
-            return True
+            return path.open("rb")
         real = os.path.realpath(path)
-        return any(Path(real).is_relative_to(folder) for folder in self._folders)
+        folder = self._around(real)
+        if folder is None:
+            raise _refused(path)
+        parts = Path(real).relative_to(folder).parts
+        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts[:-1]:
+                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+                os.close(at)
+                at = below
+            # Without waiting for whoever writes to a named pipe.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            return os.fdopen(os.open(parts[-1] if parts else ".", flags, dir_fd=at), "rb")
+        finally:
+            os.close(at)
+
+    def _around(self, real: str) -> str | None:
+        return next((folder for folder in self._folders if Path(real).is_relative_to(folder)), None)
+
+
+def _refused(path: Path) -> ActionError:
+    words = f"the policy refuses the path {path}: it lies outside of the folders that the policy allows"
+    return ActionError(words, code=Code.POLICY_REFUSED)

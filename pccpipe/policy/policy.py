@@ -50,11 +50,13 @@ class Ceilings(Struct, frozen=True):
         timeout: seconds that a run may take. A pipeline without `timeout:` gets this one.
         tokens: of the budget of each step with a secret `via: proxy`. A step without `budget:` gets this one.
         log: bytes that are kept of a step's output.
+        logs: bytes that all logs of a run may take together, as `log_quota` of a project file says it.
     """
 
     timeout: float | None = None
     tokens: int | None = None
     log: int | None = None
+    logs: int | None = None
 
 
 class Policy(Struct, frozen=True, kw_only=True):

@@ -58,10 +58,11 @@ def project_refusals(source: Source, folder: Path, policy: Policy) -> list[Probl
 
 
 class _Judge:
-    def __init__(self, source: Source, folder: Path, policy: Policy) -> None:
+    def __init__(self, source: Source, folder: Path, policy: Policy, inputs: Mapping[str, Json] | None = None) -> None:
         self.source = source
         self.data = mapping(source.data)
         self.policy = policy
+        self.inputs = inputs
         self._folder = folder
         self._folders = AllowedFolders(policy.folders, folder)
         self._problems: list[Problem] = []
@@ -86,6 +87,39 @@ class _Judge:
             places = ", ".join(sorted(allowed)) or "none"
             self.refuse(path, f"{what} `on: {place}`", f"allowed: {places}")
 
+    def known(self, path: KeyPath, value: Json, what: str) -> str | None:
+        """Return a text with the run's inputs in it; None if it is missing, or refused, or not known yet."""
+        if not isinstance(value, str) or "${{" not in value:
+            return value if isinstance(value, str) else None
+        from pccpipe.spec import jinja
+
+        analysis = jinja.analyse(value)
+        if analysis.wrong:
+            return None  # the check of the pipeline's meaning says so
+        if any(chain[0] != "inputs" for chain in analysis.references):
+            self.refuse(
+                path, f"{what} `{value}`", "it is known only when the step begins; write it out, or take an input"
+            )
+            return None
+        if self.inputs is None:
+            return None
+        try:
+            return Template(value, self.source.of_value(path)).render({"inputs": self.inputs})
+        except ExpressionError as error:
+            self.refuse(path, f"{what} `{value}`", error.message)
+            return None
+
+    def ceiling(self, path: KeyPath, value: Json, most: float | None, unit: object, word: str) -> None:
+        if most is None or value is None or isinstance(value, bool):
+            return
+        text = self.known(path, value, "the value") if isinstance(value, str) else value
+        try:
+            asked = None if text is None else unit(text)  # type: ignore[operator]
+        except ValueError:
+            return  # the check of the pipeline's structure says so
+        if asked is not None and asked > most:
+            self.refuse(path, f"`{path[-1]}: {value}`", f"the ceiling is {most:g} {word}")
+
     def sorted_problems(self) -> list[Problem]:
         unique = {(problem.position, problem.message): problem for problem in self._problems}
         return [unique[key] for key in sorted(unique)]
@@ -93,8 +127,7 @@ class _Judge:
 
 class _Pipeline(_Judge):
     def __init__(self, source: Source, folder: Path, policy: Policy, inputs: Mapping[str, Json] | None) -> None:
-        super().__init__(source, folder, policy)
-        self._inputs = inputs
+        super().__init__(source, folder, policy, inputs)
         self._defaults = mapping(self.data.get("defaults"))
 
     def judged(self) -> list[Problem]:
@@ -106,8 +139,8 @@ class _Pipeline(_Judge):
         for name, spec in mapping(self.data.get("containers")).items():
             self._container(("containers", name), mapping(spec))
         ceilings = self.policy.ceilings
-        self._ceiling(("timeout",), self.data.get("timeout"), ceilings.timeout, units.seconds, "s")
-        self._ceiling(("defaults", "log_limit"), self._defaults.get("log_limit"), ceilings.log, units.size, "bytes")
+        self.ceiling(("timeout",), self.data.get("timeout"), ceilings.timeout, units.seconds, "s")
+        self.ceiling(("defaults", "log_limit"), self._defaults.get("log_limit"), ceilings.log, units.size, "bytes")
         for path, step in self._steps(self.data, ()):
             self._step(path, step)
         return self.sorted_problems()
@@ -133,12 +166,21 @@ class _Pipeline(_Judge):
         schema = mapping(step.get("result")).get("schema")
         if schema not in BUILT_IN_RESULTS:
             self._file_text((*path, "result", "schema"), schema)
-        for key in ("context", "dockerfile"):
-            self._file_text((*path, "build", key), mapping(step.get("build")).get(key))
+        if "build" in step:
+            self._build((*path, "build"), mapping(step["build"]))
         ceilings = self.policy.ceilings
-        self._ceiling((*path, "log_limit"), step.get("log_limit"), ceilings.log, units.size, "bytes")
+        self.ceiling((*path, "log_limit"), step.get("log_limit"), ceilings.log, units.size, "bytes")
         tokens = mapping(step.get("budget")).get("tokens")
-        self._ceiling((*path, "budget", "tokens"), tokens, ceilings.tokens, units.tokens, "tokens")
+        self.ceiling((*path, "budget", "tokens"), tokens, ceilings.tokens, units.tokens, "tokens")
+
+    def _build(self, path: KeyPath, build: Mapping[str, Json]) -> None:
+        for key in ("context", "dockerfile"):
+            self._file_text((*path, key), build.get(key))
+        if self.policy.images is not None:
+            image = self.known((*path, "image"), build.get("image"), "the image")
+            if image is not None and image not in self.policy.images:
+                # The engine may be the controller's, or another project's as well: its images are by name.
+                self.refuse((*path, "image"), f"building the image `{image}`", "the policy lists no such image")
 
     def _run(self, path: KeyPath, step: Mapping[str, Json]) -> None:
         at = (*path, "on") if "on" in step else (*path, "run")
@@ -175,7 +217,7 @@ class _Pipeline(_Judge):
             self._calls(path, spec, rule)
 
     def _upstream(self, path: KeyPath, value: Json, rule: SecretRule) -> None:
-        known = self._known(path, value, f"the upstream of {path[1]}")
+        known = self.known(path, value, f"the upstream of {path[1]}")
         if known is not None and known.rstrip("/") != rule.upstream.rstrip("/"):
             why = f"allowed: {rule.upstream}" if rule.upstream else "the policy names no upstream for it"
             self.refuse(path, f"the upstream `{known}`", why)
@@ -193,7 +235,7 @@ class _Pipeline(_Judge):
         if rule.models and not models:
             self.refuse(path, "a secret without `models`", f"allowed: {', '.join(rule.models)}", at_key=True)
         for index, model in enumerate(models if rule.models else []):
-            known = self._known((*path, "models", index), model, "the model")
+            known = self.known((*path, "models", index), model, "the model")
             if known is not None and not any(fnmatch.fnmatchcase(known, each) for each in rule.models):
                 self.refuse((*path, "models", index), f"the model `{known}`", f"allowed: {', '.join(rule.models)}")
 
@@ -219,7 +261,7 @@ class _Pipeline(_Judge):
         images = self.policy.images
         if images is None and not self.policy.digests_required:
             return
-        image = self._known(path, value, "the image")
+        image = self.known(path, value, "the image")
         if image is None or (images is not None and image in images):
             return
         if images is not None and not any(fnmatch.fnmatchcase(image, pattern) for pattern in images):
@@ -233,42 +275,9 @@ class _Pipeline(_Judge):
         inside = _IN_THE_RUN.fullmatch(value)
         if inside and ".." not in Path(inside[1]).parts:
             return
-        name = self._known(path, value, "the path")
+        name = self.known(path, value, "the path")
         if name is not None:
             self.file(path, name)
-
-    def _known(self, path: KeyPath, value: Json, what: str) -> str | None:
-        """Return a text with the run's inputs in it; None if it is missing, or refused, or not known yet."""
-        if not isinstance(value, str) or "${{" not in value:
-            return value if isinstance(value, str) else None
-        from pccpipe.spec import jinja
-
-        analysis = jinja.analyse(value)
-        if analysis.wrong:
-            return None  # the check of the pipeline's meaning says so
-        if any(chain[0] != "inputs" for chain in analysis.references):
-            self.refuse(
-                path, f"{what} `{value}`", "it is known only when the step begins; write it out, or take an input"
-            )
-            return None
-        if self._inputs is None:
-            return None
-        try:
-            return Template(value, self.source.of_value(path)).render({"inputs": self._inputs})
-        except ExpressionError as error:
-            self.refuse(path, f"{what} `{value}`", error.message)
-            return None
-
-    def _ceiling(self, path: KeyPath, value: Json, most: float | None, unit: object, word: str) -> None:
-        if most is None or value is None or isinstance(value, bool):
-            return
-        text = self._known(path, value, "the value") if isinstance(value, str) else value
-        try:
-            asked = None if text is None else unit(text)  # type: ignore[operator]
-        except ValueError:
-            return  # the check of the pipeline's structure says so
-        if asked is not None and asked > most:
-            self.refuse(path, f"`{path[-1]}: {value}`", f"the ceiling is {most:g} {word}")
 
 
 class _Project(_Judge):
@@ -280,6 +289,7 @@ class _Project(_Judge):
             if any(place not in places for place in needed):
                 allowed = ", ".join(sorted(places)) or "none"
                 self.refuse(("isolation_mode",), f"`isolation_mode: {mode}`", f"steps may run on: {allowed}")
+        self.ceiling(("log_quota",), self.data.get("log_quota"), self.policy.ceilings.logs, units.size, "bytes")
         vm = mapping(self.data.get("vm"))
         for key in ("key_path", "jump_key_path", "known_hosts"):
             if isinstance(name := vm.get(key), str):

@@ -22,7 +22,7 @@ from pccpipe.errors import Halted, RecordFull, Unavailable, UsageError, VmBusy
 from pccpipe.executor.context import RunContext, Serials
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Outcome, Place, Reason
-from pccpipe.policy.enforce import hold
+from pccpipe.policy.enforce import hold, readable_files
 from pccpipe.record import cancel_requests as requests
 from pccpipe.record.events import (
     Cancelling,
@@ -169,6 +169,7 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
         proxy=proxy,
         logs=LogQuota(project.log_quota),
         room=room,
+        readable=readable_files(caller.policy, job.pipeline, folders.record),
         accepted_fallbacks=frozenset(job.accepted_fallbacks),
     )
     vm = targets.vm if _needs_vm(job.pipeline) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 from pccpipe.errors import LimitExceeded
 from pccpipe.limits import Limit
@@ -24,9 +25,14 @@ def beside(folder: Path, name: str) -> Path:
 def read_file(path: Path, limit: Limit) -> bytes:
     """Read a file that may be large or endless. Raises OSError, LimitExceeded."""
     with path.open("rb") as file:
-        data = file.read(limit.most + 1)
+        return read_limited(file, limit, str(path))
+
+
+def read_limited(file: BinaryIO, limit: Limit, name: str) -> bytes:
+    """Read an open file to its end. Raises OSError; LimitExceeded, which has its `name`."""
+    data = file.read(limit.most + 1)
     if len(data) > limit.most:
-        raise LimitExceeded(limit, str(path))
+        raise LimitExceeded(limit, name)
     return data
 
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import yaml
 
+from pccpipe.policy.file import load_policy
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.project import load_project
 
@@ -57,6 +58,10 @@ def check_yaml(block: Block, folder: Path) -> None:
     if isinstance(data, dict) and "id" in data and not {"run", "upload"} & set(data):
         path.write_text(block.text)
         load_project(path, environ={"CONTROL_CENTER_GCP_SSH_USER": "deploy"})
+        return
+    if isinstance(data, dict) and "preset" in data:
+        path.write_text(block.text)
+        load_policy(path)
         return
     path.write_text(block.text if isinstance(data, dict) and "version" in data else _whole(block.text, data))
     load_pipeline(path)

@@ -24,7 +24,7 @@ accepted after allow allowed answering as asked at before begun busy by cached c
 closed consented continue create creep denied description done dropped ended error estimated exceeded exclude extends
 external facts failed fails failure folders from given grace had have hosted identity if ignored in include
 incompatible kind known large left lines maps max maximum may message minimum missing name needed new no nonsense not
-notes of on only options out passed preset queued rationale read refused remove required reserved retrying risks scope
+notes of on only options out passed queued rationale read refused remove required reserved retrying risks scope
 seconds service set shared signal size skipped space start started stopped stops succeeded summary taken tests text
 tiers timed title too tools tried trusted type unknown unreachable unset until untrusted used user users values
 version via wait waiting warned when who

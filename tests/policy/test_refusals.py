@@ -106,6 +106,7 @@ def test_a_refusal_has_its_place(refused: Callable[..., list[Problem]], text: st
     problems = refused(text.replace(MARK, ""))
     if "capabilities" in text:
         problems = problems[1:]  # `user: root`, without which capabilities reach nobody
+    problems = [problem for problem in problems if "building the image" not in problem.message]
     assert [(problem.position.line, problem.position.column) for problem in problems] == [at], problems
     assert words in problems[0].message
 
@@ -221,6 +222,13 @@ def test_an_image_may_be_named_without_a_digest(refused: Callable[..., list[Prob
     assert refused(text.replace("pcc-runner:%s", "mine/a:1"), only) == []
 
 
+def test_only_an_image_that_is_listed_by_name_is_built(refused: Callable[..., list[Problem]]) -> None:
+    text = _steps("build: {image: 'pcc-runner:latest', context: .}")
+    (problem,) = refused(text)
+    assert "building the image `pcc-runner:latest`" in problem.message
+    assert refused(text, Policy.untrusted(images=["pcc-runner:latest"])) == []
+
+
 def _held(
     text: str, policy: Policy, inputs: dict[str, str] | None = None, mode: IsolationMode = IsolationMode.VM
 ) -> Pipeline:
@@ -283,6 +291,13 @@ def test_the_operators_preset_refuses_nothing(refused: Callable[..., list[Proble
     )
     assert refused(text, Policy.operator()) == []
     assert _held(text.replace(OUTSIDE, "/etc/hostname"), Policy.operator(), mode=IsolationMode.LOCAL).name == "x"
+
+
+def test_a_projects_logs_have_a_ceiling(folder: Path) -> None:
+    file = folder / "pccpipe.yaml"
+    file.write_text("id: a\nisolation_mode: vm\nlog_quota: 9g\n")
+    with pytest.raises(PolicyRefused, match=r":3:12: the policy refuses `log_quota: 9g`: the ceiling is 1e\+09 bytes"):
+        load_project(file, {}, guard=ProjectGuard(Policy.untrusted(ceilings=Ceilings(logs=10**9))))
 
 
 def test_a_project_file_is_judged(folder: Path) -> None:

@@ -112,6 +112,27 @@ def test_a_policys_time_ends_a_run_without_a_timeout_of_its_own(tmp_path: Path) 
     assert result.outcome is pccpipe.Outcome.TIMED_OUT
 
 
+def test_a_link_that_comes_after_the_check_leads_nowhere(tmp_path: Path) -> None:
+    work, runs = tmp_path / "work", tmp_path / "runs"
+    work.mkdir()
+    (work / "notes.txt").write_text("notes")
+    (tmp_path / "outside.txt").write_text("outside")
+    steps = (
+        f"  - {{id: swap, on: local, run: 'ln -sf {tmp_path}/outside.txt {work}/notes.txt'}}\n"
+        "  - {id: a, on: local, run: 'cat $PCC_IN/k', files: {k: {file: notes.txt}}}\n"
+    )
+    pipeline = pccpipe.load(text(steps), root=work, policy=HERE)
+    result = pccpipe.run(pipeline, run_id="r1", policy=HERE, runs_dir=runs, workspace=work)
+    assert result.outcome is pccpipe.Outcome.FAILED
+    step = result.state.steps["a"]
+    assert step.ended
+    assert step.ended.code is pccpipe.Code.POLICY_REFUSED
+    assert pccpipe.read_log("r1", "a", runs_dir=runs).data == b""
+    allowed = pccpipe.Policy.untrusted(places=[pccpipe.Place.LOCAL], folders=[tmp_path])
+    pccpipe.run(pipeline, run_id="r2", policy=allowed, runs_dir=runs, workspace=work)
+    assert pccpipe.read_log("r2", "a", runs_dir=runs).data == b"outside"
+
+
 POLICY = "version: 1\npreset: untrusted\nplaces: [local]\nceilings: {timeout: 1h}\n"
 
 
