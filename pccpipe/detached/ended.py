@@ -19,7 +19,7 @@ _SIGNALS = dict(enumerate(_NAMES.split(" "), start=1))
 
 
 def fetch_file(machine: Machine, run_dir: RunDir, command_id: str, name: str, limit: int, lost_after: float) -> bytes:
-    """Fetch a regular file of the command's PCC_OUT, and retry while the machine is unreachable.
+    """Fetch a plain file of the command's PCC_OUT, and retry while the machine is unreachable.
 
     Raises `ResultError` as `Running.fetch` does, `Lost` after `lost_after` seconds without an answer.
     """
@@ -38,7 +38,7 @@ def fetch_file(machine: Machine, run_dir: RunDir, command_id: str, name: str, li
         case 3:
             raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
         case 4:
-            raise ResultError(f"{name} in PCC_OUT is not a regular file")
+            raise ResultError(f"{name} in PCC_OUT is not a plain file")
         case _:
             raise ResultError(f"{name} cannot be read: {done.stderr.decode(errors='replace').strip()}")
 

@@ -200,7 +200,7 @@ def sweep(run_dir: RunDir, ended: Iterable[str], spared: Iterable[str] = (), *, 
 
 
 def fetch(run_dir: RunDir, command_id: str, name: str, limit: int) -> str:
-    """Write a script that prints a file of PCC_OUT. It exits with 3 if that is missing, with 4 if it is not regular."""
+    """Write a script that prints a file of PCC_OUT. It exits with 3 if that is missing, with 4 if it is not plain."""
     script = _fetch_from(run_dir.file_of(command_id, "out"), name, limit)
     if run_dir.account is None:
         return script

@@ -167,7 +167,7 @@ class Files:
         return os.open(self.of(command_id, stream.value), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
     def fetch(self, command_id: str, name: str, limit: int) -> bytes:
-        """Read a regular file of the command's PCC_OUT. Raises `ResultError`."""
+        """Read a plain file of the command's PCC_OUT. Raises `ResultError`."""
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             folder = os.open(self.of(command_id, "out"), flags | os.O_DIRECTORY)
@@ -180,11 +180,11 @@ class Files:
         except OSError as error:
             # A link, a socket.
             if error.errno in _NO_FILE:
-                raise ResultError(f"{name} in PCC_OUT is not a regular file") from error
+                raise ResultError(f"{name} in PCC_OUT is not a plain file") from error
             raise ResultError(f"{name} cannot be read: {error.strerror}") from error
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise ResultError(f"{name} in PCC_OUT is not a regular file")
+                raise ResultError(f"{name} in PCC_OUT is not a plain file")
             data = bytearray()
             while len(data) <= limit and (piece := os.read(file, min(limit + 1 - len(data), _PIECE))):
                 data += piece

@@ -63,9 +63,9 @@ def test_an_endless_line_fills_the_log_and_not_the_memory(place: Control, form: 
 @pytest.mark.parametrize(
     ("leaves", "says"),
     [
-        ("ln -s /etc/passwd $PCC_OUT/r.json", "no plain file"),
-        ("mkdir $PCC_OUT/r.json", "no plain file"),
-        ("mkfifo $PCC_OUT/r.json", "no plain file"),
+        ("ln -s /etc/passwd $PCC_OUT/r.json", "not a plain file"),
+        ("mkdir $PCC_OUT/r.json", "not a plain file"),
+        ("mkfifo $PCC_OUT/r.json", "not a plain file"),
         ("rmdir $PCC_OUT; ln -s /etc $PCC_OUT", "missing"),
         ("truncate -s 50G $PCC_OUT/r.json", "more than 4194304 bytes"),
         ("""printf '"\\033[2J\\\\u001b[2J' > $PCC_OUT/r.json""", "not valid JSON"),

@@ -244,9 +244,9 @@ def test_env_files_and_results(stand: Stand) -> None:
     assert running.fetch("long", 5) == b"12345"
     for name, message in {
         "missing": "is missing",
-        "link": "no plain file",
-        "folder": "no plain file",
-        "fifo": "no plain file",
+        "link": "not a plain file",
+        "folder": "not a plain file",
+        "fifo": "not a plain file",
         "long": "more than 4 bytes",
     }.items():
         with pytest.raises(ResultError, match=message):

@@ -208,8 +208,8 @@ def test_a_read_only_workspace_cannot_be_written(stand: Stand) -> None:
     ("leaves", "says"),
     [
         ("true", "missing"),
-        ("mkdir $PCC_OUT/r.json", "no plain file"),
-        ("ln -s /etc/passwd $PCC_OUT/r.json", "no plain file"),
+        ("mkdir $PCC_OUT/r.json", "not a plain file"),
+        ("ln -s /etc/passwd $PCC_OUT/r.json", "not a plain file"),
     ],
 )
 def test_a_result_is_a_plain_file_or_none(stand: Stand, leaves: str, says: str) -> None:
