@@ -97,7 +97,7 @@ def _included(source: Source) -> str:
 
 
 def _find(name: str, chain: Sequence[Source]) -> Path:
-    """Return the path of the file that is included; it need not be there. Raises UsageError."""
+    """Return the path of the included file, which may not exist. Raises UsageError."""
     if may_be_built_in(name):
         found = built_in(name)
         if found is None:

@@ -18,9 +18,9 @@ from pccpipe.spec.source import BadYaml, Source, parse_source, read_source
 from pccpipe.spec.written import keep_texts
 
 NO_FILE = "<pipeline>"
-"""The name, in positions, of a pipeline that is no file."""
+"""The name, in positions, of a pipeline that is not a file."""
 NO_FOLDER = Path("/<no root>")
-"""Where the files of such a pipeline begin, if its caller names no folder: there are none."""
+"""The folder of such a pipeline if its caller names none: it does not exist."""
 
 
 def load_pipeline(
@@ -41,10 +41,10 @@ def load_pipeline(
 
 
 def load_text(text: str, folder: Path, *, guard: Guard | None = None) -> Pipeline:
-    """Read and check a pipeline that is no file. Raises SpecError with every problem.
+    """Read and check a pipeline that is not a file. Raises SpecError with every problem.
 
     Args:
-        folder: where the files that it names are.
+        folder: the folder of the files that it names.
         guard: as for `load_pipeline`.
     """
     source, problems = _parsed(lambda: parse_source(text.encode(), NO_FILE))
@@ -62,7 +62,7 @@ def _checked(
     if guard:
         refused = [*guard.refusals(whole or source, folder), *(each for each in more if each.rule is Rule.POLICY)]
         if refused:
-            # Its meaning is not checked: that would open the files which it names.
+            # Checking its meaning would open the files that it names.
             _raise_if([located(problem, whole or source) for problem in (*problems, *refused)], [])
     if whole:
         problems = [located(problem, whole) for problem in problems]

@@ -94,7 +94,7 @@ _ALSO: Mapping[str, tuple[str, ...]] = {
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint with the nearest known word, or with all known words if none is near and they are few."""
+    """Return a hint with the nearest known word; if none is near, with all known words if they are few."""
     words = _few(known)
     if near := nearest(word, words):
         return f"did you mean `{near}`?"

@@ -75,7 +75,7 @@ def find_schema(name: str, folder: Path) -> Mapping[str, object]:
 
 
 def result_keys(steps: Iterable[Mapping[str, Json]], folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return all possible keys of each step's result, by the step's id, if its schema is valid and allows no others."""
+    """Return all possible keys of a step's result, by the step's id, if its valid schema allows no others."""
     found: dict[str, tuple[str, ...]] = {}
     for step in steps:
         result = step.get("result")

@@ -1,7 +1,7 @@
 """Counts the work of an expression, so that a short text cannot cause much: each operation pays for its operands.
 
 A value costs its expanded size: a list that contains another list a thousand times pays for it a thousand times. Most
-operations of Jinja2 have no hook for this, so their operands pass through a filter that no text can name.
+operations of Jinja2 have no hook for this: their operands pass through a filter that no text can name.
 """
 
 from __future__ import annotations
