@@ -28,7 +28,7 @@ from pccpipe import limits
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
 from pccpipe.ssh.keys import Identity, add_to_agent, identities, locked_keys
-from pccpipe.ssh.transport import Transport
+from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,7 +197,7 @@ class _Attempt:
             except AgentRefused as error:
                 self._unsigned.append((identity, str(error)))
                 continue
-            except (EOFError, OSError, paramiko.SSHException):
+            except SSH_ERRORS:
                 # A server that has had enough says so; else it was the connection that ended.
                 if self._transport.parting_words:
                     methods = methods or ("publickey",)

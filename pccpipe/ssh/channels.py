@@ -12,7 +12,7 @@ from paramiko.buffered_pipe import BufferedPipe
 from paramiko.common import cMSG_CHANNEL_OPEN
 
 from pccpipe.ssh import closing
-from pccpipe.ssh.transport import Transport
+from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 PIECE = 64 * 1024
 """Bytes given to a channel at once: `sendall` copies the rest at each packet of 32 KiB: 292 s for 200 MB at once."""
@@ -79,7 +79,7 @@ class ChannelStream:
             self._closed = True
         try:
             closing.close(self._channel)
-        except (EOFError, OSError, paramiko.SSHException):
+        except SSH_ERRORS:
             pass  # the connection is gone, and the channel with it
         finally:
             self._released()
@@ -95,7 +95,7 @@ class ChannelStream:
             return use()
         except TimeoutError:
             raise
-        except (EOFError, OSError, paramiko.SSHException) as error:
+        except SSH_ERRORS as error:
             raise ConnectionResetError(str(error) or "the SSH connection ended") from error
 
 

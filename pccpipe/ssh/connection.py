@@ -24,7 +24,7 @@ from pccpipe.ssh import entrance
 from pccpipe.ssh.channels import ChannelProcess, ChannelStream, open_streamlocal
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.login import log_in
-from pccpipe.ssh.transport import Transport
+from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
@@ -118,7 +118,7 @@ class Connection:
         word = entrance.new_word()
         try:
             channel.exec_command(entrance.behind(word, command).encode(errors="surrogateescape"))
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except SSH_ERRORS as error:
             if not self._is_alive():
                 raise ConnectionResetError(f"the SSH connection to {self.host} ended") from error
             raise Unavailable(Reason.SSH_SESSION_REFUSED, f"{self.host} runs no command: {error}") from error
@@ -265,7 +265,7 @@ class Connection:
             self._transports = ()
             if isinstance(error, Fenced):
                 self._fenced = error
-            if isinstance(error, paramiko.SSHException | OSError | EOFError):
+            if isinstance(error, SSH_ERRORS):
                 raise Unavailable(Reason.SSH_CLOSED, f"{self.host}: {str(error) or 'the connection ended'}") from error
             raise
 
@@ -284,7 +284,7 @@ class Connection:
         try:
             transport = self._transport()
             transport.ping()
-        except (Unavailable, paramiko.SSHException, OSError, EOFError):
+        except (Unavailable, *SSH_ERRORS):
             return False
         while (passed := time.monotonic() - asked) < SIGN_TIMEOUT:
             if transport.heard.quiet_for < passed:
@@ -331,7 +331,7 @@ class Connection:
                 return use(transport)
             except (paramiko.ChannelException, TimeoutError):
                 raise
-            except (paramiko.SSHException, OSError, EOFError) as error:
+            except SSH_ERRORS as error:
                 if last or transport.is_active():
                     words = transport.parting_words or str(error) or "the connection ended"
                     raise Unavailable(Reason.SSH_CLOSED, f"{self.host}: {words}") from error

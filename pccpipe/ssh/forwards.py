@@ -27,7 +27,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.machine.base import ByteStream, Done
 from pccpipe.outcome import Reason
 from pccpipe.ssh.channels import ChannelStream
-from pccpipe.ssh.transport import Transport
+from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 Taker: TypeAlias = "Callable[[ByteStream], None]"
 AGAIN_LIMIT = 60.0
@@ -104,7 +104,7 @@ class Forwards:
                     case _Port(number):
                         self._make_port(transport, number)
                 wanted.pop(0)
-            except (Unavailable, ConnectionError, TimeoutError, paramiko.SSHException, EOFError, OSError):
+            except (Unavailable, *SSH_ERRORS):
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 

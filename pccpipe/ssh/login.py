@@ -19,7 +19,7 @@ from pccpipe.ssh.algorithms import nothing_in_common
 from pccpipe.ssh.auth import AUTH_TIMEOUT, authenticate
 from pccpipe.ssh.heard import HeardSocket
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
-from pccpipe.ssh.transport import Transport
+from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
@@ -28,7 +28,7 @@ CONNECT_TIMEOUT = 10.0
 """Seconds for TCP, and for the way through a jump host."""
 HANDSHAKE_TIMEOUT = 30.0
 """Seconds for sshd's greeting, and again to agree on keys: a machine that swaps takes its time."""
-_FROM_THE_SERVER = (paramiko.SSHException, OSError, EOFError, UnicodeError)
+_FROM_THE_SERVER = (*SSH_ERRORS, UnicodeError)
 """What its words, its silence and its end raise."""
 
 
@@ -112,7 +112,7 @@ def _through(jump: Transport, jump_vm: Vm, vm: Vm) -> paramiko.Channel:
         forbidden = error.code == 1
         hint = f"sshd on {jump_vm.external_ip} must allow TCP forwarding" if forbidden else ""
         raise Unavailable(Reason.SSH_UNREACHABLE, f"{target}: {error.text}", hint) from error
-    except (paramiko.SSHException, OSError, EOFError) as error:
+    except SSH_ERRORS as error:
         raise _closed(target, jump, error) from error
 
 
@@ -127,13 +127,13 @@ def _authenticated(
         try:
             transport.start_client(timeout=HANDSHAKE_TIMEOUT)
             server_key = transport.get_remote_server_key()
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except SSH_ERRORS as error:
             raise _closed(where, transport, error) from error
         known.check(HostKey(server_key.get_name(), server_key.asbytes()), accept_new=accept_new_host_key)
         try:
             with transport.heard.waiting(2 * AUTH_TIMEOUT):
                 authenticate(transport, vm)
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except SSH_ERRORS as error:
             raise _closed(where, transport, error) from error
     except BaseException:
         transport.close()

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # paramiko logs what it also raises, with tracebacks; without a handler Python prints that on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
+SSH_ERRORS = (paramiko.SSHException, OSError, EOFError)
+"""The errors of paramiko when a connection breaks, or the server refuses or breaks the protocol."""
+
 
 def _closed_by_server(channel: paramiko.Channel, _: paramiko.Message) -> None:
     """Do what `paramiko.Channel._handle_close` does, in the transport's thread: the server has closed the channel."""
@@ -114,7 +117,7 @@ class Transport(paramiko.Transport):
         """
 
         def send_later() -> None:
-            with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+            with contextlib.suppress(*SSH_ERRORS):
                 send()
 
         if self.clear_to_send.is_set():
