@@ -29,7 +29,7 @@ def fetch_file(machine: Machine, run_dir: RunDir, command_id: str, name: str, li
             lambda: machine.run(script), lost_after, may_retry=lambda error: not isinstance(error, Nonsense)
         )
     except Nonsense as error:
-        raise ResultError(f"what the command left cannot be read: {error.words}") from error
+        raise ResultError(f"cannot read the command's files: {error.words}") from error
     match done.code:
         case 0 if len(done.stdout) > limit:
             raise ResultError(f"{name} has more than {limit} bytes")

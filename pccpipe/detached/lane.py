@@ -129,8 +129,7 @@ class Lane(LaneShell):
         return sum(self.offsets) > limits.LANE_OUTPUT.most
 
     def begin(self, machine: Machine, program: bytes, mark: str, workspace: str) -> bool:
-        """Begin a command in a workspace; return False if the run's gate is gone: another run took the machine over,
-        or something removed it.
+        """Begin a command in a workspace; return False if the run's gate is gone.
 
         Raises `Unavailable` or WorkspaceGone if the command never began, ConnectionError or TimeoutError if that is
         unknown.
@@ -178,7 +177,7 @@ def understood(machine: Machine, answer: str) -> str:
         case "refused":
             raise cannot_write(machine.host, words.strip())
         case "removed":
-            raise Lost(f"{machine.host}: the folder {words.strip()} was removed while the run went on")
+            raise Lost(f"{machine.host}: the folder {words.strip()} was removed during the run")
         case "gone":
             raise Lost(f"{machine.host} no longer knows the command")
         case _:

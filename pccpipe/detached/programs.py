@@ -63,7 +63,7 @@ class RunDir(Struct, frozen=True):
 
 
 class CommandRef(Struct, frozen=True):
-    """A command on a lane: what following it takes, and the record keeps."""
+    """A command on a lane, as the record keeps it: the data for following it."""
 
     id: str
     mark: str

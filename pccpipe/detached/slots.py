@@ -1,4 +1,4 @@
-"""Counts the commands that run on a machine at a time, and keeps what they ran on for the next ones."""
+"""Limits how many commands run on a machine at a time, and keeps idle connections for the next ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ C = TypeVar("C", bound=Closable)
 
 
 class Slots(Generic[C]):
-    """A slot for each command that may run, and the idle connections. Safe from many threads.
+    """A slot for each command that may run, and the idle connections. Thread-safe.
 
     Args:
         host: the machine, for messages.

@@ -14,7 +14,7 @@ from msgspec import Struct
 from pccpipe.errors import Unavailable, UsageError
 from pccpipe.outcome import Reason
 
-MAKE_ROOM = "pccpipe gc (it lists what earlier runs left there with its size, and removes it)"
+MAKE_ROOM = "pccpipe gc (lists what earlier runs left there, with sizes, and removes it)"
 
 
 class ByteStream(Protocol):
@@ -76,9 +76,9 @@ class Facts(Struct, frozen=True):
     kernel: str = ""
     """`uname -r`, of the controller only: an engine with another kernel runs in a VM of its own."""
     engine_words: str = ""
-    """The way in which the socket was found, or the places that were searched."""
+    """How the socket was found, or where it was searched, in words."""
     engine_error: UsageError | None = None
-    """The reason why no engine there can be used: the user's settings name something else than one of its sockets."""
+    """The reason why no engine there can be used: the user's settings do not name one of its sockets."""
 
 
 class Machine(Protocol):

@@ -186,9 +186,7 @@ class Journal:
         except OSError as error:
             raise PccpipeError(f"the run's folder {self._path.parent} was removed: {error.strerror}") from error
         self._write(written)
-        self.append(
-            Warned(f"the run's folder {self._path.parent} was removed while the run went on, and its logs with it")
-        )
+        self.append(Warned(f"the run's folder {self._path.parent} was removed during the run, and its logs with it"))
 
     def _write(self, line: bytes) -> None:
         size = os.fstat(self._fd).st_size

@@ -161,7 +161,7 @@ class Files:
 
     @property
     def removed(self) -> Lost:
-        return Lost(f"{HOST}: the folder {self.state} was removed while the run went on")
+        return Lost(f"{HOST}: the folder {self.state} was removed during the run")
 
     def open_spool(self, command_id: str, stream: Stream) -> int:
         return os.open(self.of(command_id, stream.value), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -230,11 +230,11 @@ def test_a_record_that_is_removed_under_a_run_says_so(folder: Folder) -> None:
     (folder.path / "go").touch()
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stdout + stderr
-    assert f"the folder {folder.path}/.system/run-state/r was removed while the run went on" in stdout
-    assert f"the run's folder {folder.path}/.system/runs/r was removed while the run went on" in stdout
+    assert f"the folder {folder.path}/.system/run-state/r was removed during the run" in stdout
+    assert f"the run's folder {folder.path}/.system/runs/r was removed during the run" in stdout
     shown = folder.do("show", "r")
     assert shown.code == 0, shown.stderr
-    assert "was removed while the run went on" in shown.stdout
+    assert "was removed during the run" in shown.stdout
 
 
 def test_the_records_of_other_runs_are_no_part_of_the_workspace(folder: Folder) -> None:
