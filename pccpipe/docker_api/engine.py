@@ -1,4 +1,4 @@
-"""A machine's Docker Engine: what pccpipe asks of it, in pccpipe's words."""
+"""A machine's Docker Engine, with the calls that pccpipe needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import docker
 
 PING_TIMEOUT = 15.0
-"""Seconds in which an engine must say that it lives. A paused one takes connections and never answers."""
+"""Seconds for an engine's answer to a ping. A paused engine takes connections and never answers."""
 NEWEST_API = (1, 47)
 OLDEST_API = (1, 40)
 
@@ -34,11 +34,11 @@ _ID = re.compile("[0-9a-f]{64}")
 
 
 class DockerEngine:
-    """Safe from many threads.
+    """One engine. Safe from many threads.
 
     Args:
-        machine: where it runs.
-        socket: the path of its socket there; None: what the machine says.
+        machine: the machine that it runs on.
+        socket: the path of its socket there; None: the one that the machine names.
     """
 
     def __init__(self, machine: Machine, socket: str | None = None) -> None:
@@ -53,7 +53,7 @@ class DockerEngine:
 
     @property
     def socket(self) -> str:
-        """Where it is. Raises `Unavailable` while the machine can't be asked, UsageError for an address elsewhere."""
+        """Its path on the machine. Raises `Unavailable` while that is away, UsageError for a socket elsewhere."""
         if self._socket:
             return self._socket
         facts = self.machine.facts
@@ -62,7 +62,7 @@ class DockerEngine:
         return facts.engine_socket
 
     def open(self) -> None:
-        """Make sure that it answers. Raises `Unavailable`."""
+        """Connect, and agree on a version of the API. Idempotent. Raises `Unavailable`."""
         with self._lock:
             if self._client is None:
                 self._version, self._is_podman = self._negotiated()
@@ -71,12 +71,12 @@ class DockerEngine:
                 self._client = make_client(self.dial, self._version)
 
     def close(self) -> None:
-        """Close what is kept open for the next call, which opens it again. Never raises.
+        """Close the pooled connections; the next call opens new ones. Never raises.
 
-        urllib3's finalizer knows the connections, and through them all of a run would stay in memory.
+        urllib3's finalizer refers to the connections, and through them would keep all of a run in memory.
         """
         if not self._lock.acquire(blocking=False):
-            return  # a call that was left alone waits for an engine that is silent
+            return  # an abandoned call still waits for a silent engine
         client, self._client = self._client, None
         self._lock.release()
         if client:
@@ -84,12 +84,12 @@ class DockerEngine:
 
     @property
     def is_podman(self) -> bool:
-        """Whether it is Podman, which takes some settings in other words. Raises `Unavailable`."""
+        """Whether it is Podman, which names some settings differently. Raises `Unavailable`."""
         self.open()
         return self._is_podman
 
     def dial(self) -> ByteStream:
-        """A new connection to it. Raises `Unavailable` with an engine's reason, or the machine's."""
+        """Open a connection. Raises `Unavailable` with an engine's reason, or the machine's."""
         try:
             return self.machine.dial(self.socket)
         except DISCONNECTED as error:
@@ -103,7 +103,7 @@ class DockerEngine:
             raise
 
     def ask(self, call: ApiCall, use: Callable[[docker.APIClient], T], *, image: str = "") -> T:
-        """Call the API; what goes wrong becomes `Unavailable` or `Refused`, with the engine's own words."""
+        """Call the API. Raises `Unavailable` or `Refused`, with the engine's own words."""
         self.open()
         assert self._client is not None
         try:
@@ -113,13 +113,13 @@ class DockerEngine:
         except LimitExceeded as error:
             raise Nonsense(self.machine.host, "engine's answer", error.message) from error
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-            # The SDK takes its answers for what they should be: an error for an object with a `message`, all for JSON.
+            # The SDK trusts an answer's form: it expects JSON everywhere, and a `message` in each error.
             if not isinstance(error, NotJson | RecursionError) and _is_ours(error):
                 raise
             raise Nonsense(self.machine.host, "engine's answer", str(error)) from error
 
     def gives_sign(self) -> bool:
-        """Ask it for a sign of life, and wait for that; whether one came."""
+        """Ask it for a sign of life, and wait for that; return whether one came."""
         try:
             self.stream("GET", "/_ping").close()
         except UNREACHABLE:
@@ -127,7 +127,7 @@ class DockerEngine:
         return True
 
     def stream(self, method: str, path: str, *, upgrade: bool = False) -> EngineAnswer:
-        """A call whose answer lasts. Raises `Unavailable`, ConnectionError, TimeoutError."""
+        """Make a call whose answer lasts. Raises `Unavailable`, ConnectionError, TimeoutError."""
         self.open()
         stream = self.dial()
         try:
@@ -143,7 +143,7 @@ class DockerEngine:
             raise
 
     def inspect(self, container: str) -> dict[str, Json] | None:
-        """What the engine knows of a container, or None if it knows none of that name or id. Raises `Unavailable`."""
+        """Return the engine's account of a container; None if it knows no such name or id. Raises `Unavailable`."""
         import docker.errors
 
         def look(client: docker.APIClient) -> dict[str, Json] | None:
@@ -157,9 +157,9 @@ class DockerEngine:
         return self.ask(ApiCall.OTHER, look)
 
     def containers(self, *labels: str, running: bool = False, size: bool = False) -> list[dict[str, Json]]:
-        """Give the engine's words on each container with these labels (`NAME` or `NAME=VALUE`), ended ones too.
+        """List the containers with these labels (`NAME` or `NAME=VALUE`), ended ones too, each with its `Id`.
 
-        Each has an `Id`. Labels are data: anyone who may use the engine can have given them. Raises `Unavailable`.
+        Labels prove nothing: every user of the engine can set them. Raises `Unavailable`.
         """
         filters: dict[str, list[str]] = {"label": list(labels), **({"status": ["running"]} if running else {})}
         made: Json = self.ask(ApiCall.OTHER, lambda client: client.containers(all=True, filters=filters, size=size))
@@ -171,36 +171,36 @@ class DockerEngine:
         return accounts
 
     def info(self) -> dict[str, Json]:
-        """Give what the engine says of itself. Raises `Unavailable`."""
+        """Return the engine's account of itself. Raises `Unavailable`."""
         return self._account_of("the engine", self.ask(ApiCall.OTHER, lambda client: client.info()))
 
     def _account_of(self, what: str, said: Json) -> dict[str, Json]:
-        """An object in JSON. Raises Nonsense."""
+        """Check that an answer is a JSON object. Raises Nonsense."""
         if not isinstance(said, dict):
             raise Nonsense(self.machine.host, f"account of {what}", said)
         return said
 
     def listed(self, labels: Mapping[str, str], *, running: bool = False) -> dict[str, Mapping[str, str]]:
-        """Give what each of the containers with these labels has mounted where, by its id. Raises `Unavailable`."""
+        """Return the mounts of each container with these labels: source by folder, by id. Raises `Unavailable`."""
         made = self.containers(*(f"{key}={value}" for key, value in labels.items()), running=running)
         return {self.id_of(each): _mounted(each) for each in made}
 
     def id_of(self, made: Json) -> str:
-        """The id of a container, or of a command in one, in an answer of the engine's. Raises Nonsense."""
+        """Read the id of a container, or of a command in one, in an answer of the engine. Raises Nonsense."""
         return name(self.machine.host, "id of a container", self._account_of("a container", made).get("Id"), _ID)
 
     def has_file(self, container: str, path: str) -> bool:
-        """Whether a container, also one that was never started, has something at an absolute path."""
+        """Say whether a container has something at an absolute path, also if it was never started."""
 
         def look(client: docker.APIClient) -> bool:
             url = f"{client.base_url}/v{self._version}/containers/{container}/archive"
-            # HEAD: a GET would bring the file. Whatever else may be wrong, the call to start it will say.
+            # HEAD, as a GET would return the file. The call that starts the container reports all other errors.
             return client.head(url, params={"path": path}).status_code != 404
 
         return self.ask(ApiCall.OTHER, look)
 
     def security_options(self) -> tuple[str, ...] | None:
-        """What confines all of its containers, asked once; None while it stays away."""
+        """Return the options that confine all its containers, asked once; None while it stays away."""
         if self._security is None:
             try:
                 info = self.info()
@@ -216,7 +216,7 @@ class DockerEngine:
         return self.security_options() is not None and self._is_in_vm
 
     def _is_elsewhere(self, info: Mapping[str, Json]) -> bool:
-        """Whether this machine's engine has another kernel than the machine."""
+        """Say whether this machine's engine has another kernel than the machine."""
         kernel = self.machine.facts.kernel
         if not kernel:
             return False
@@ -224,7 +224,7 @@ class DockerEngine:
         return info.get("KernelVersion") != kernel or info.get("OperatingSystem") == "Docker Desktop"
 
     def remove(self, container: str) -> None:
-        """Remove a container, also a running one; it is no error if it is gone, or going. Raises `Unavailable`."""
+        """Remove a container, also a running one, or one that is gone or going. Raises `Unavailable`."""
         import docker.errors
 
         def remove(client: docker.APIClient) -> None:
@@ -239,11 +239,11 @@ class DockerEngine:
         self.ask(ApiCall.OTHER, remove)
 
     def has_image(self, image: str) -> bool:
-        """Whether the engine has an image. Raises `Unavailable`."""
+        """Say whether the engine has an image. Raises `Unavailable`."""
         return self._inspect_image(image) is not None
 
     def image_labels(self, image: str) -> dict[str, str] | None:
-        """An image's labels, or None if the engine has no such image. Raises `Unavailable`."""
+        """Return an image's labels; None if the engine has no such image. Raises `Unavailable`."""
         found = self._inspect_image(image)
         if found is None:
             return None
@@ -252,7 +252,7 @@ class DockerEngine:
         return {name: str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
 
     def image_id(self, image: str) -> str | None:
-        """The id behind an image's name, or None if the engine has no such image. Raises `Unavailable`."""
+        """Return the id behind an image's name; None if the engine has no such image. Raises `Unavailable`."""
         found = self._inspect_image(image)
         return None if found is None else text(self.machine.host, "id of an image", found.get("Id"), 100)
 
@@ -277,7 +277,7 @@ class DockerEngine:
         on_output: Callable[[bytes], object],
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        """Build an image from a folder here; its output as it comes. Raises `Unavailable`, ActionError."""
+        """Build an image from a folder of this machine, and pass its output on. Raises `Unavailable`, ActionError."""
 
         def build(client: docker.APIClient) -> str:
             answers = client.build(
@@ -298,7 +298,7 @@ class DockerEngine:
         try:
             failure = self.ask(ApiCall.OTHER, build)
         except Unavailable as error:
-            # The engine took the call and refused it: its Dockerfile is wrong, not the engine away.
+            # The engine answered, so the Dockerfile is wrong.
             if error.reason is Reason.ENGINE_ERROR:
                 raise ActionError(f"{image} could not be built: {error.words}") from error
             raise
@@ -306,7 +306,7 @@ class DockerEngine:
             raise ActionError(f"{image} could not be built: {failure}")
 
     def _negotiated(self) -> tuple[str, bool]:
-        """The newest version of the API that both know, and whether it is Podman's."""
+        """Return the newest version of the API that both know, and whether the engine is Podman."""
         where = f"{self.socket} on {self.machine.host}"
         stream = self.dial()
         try:
@@ -319,7 +319,7 @@ class DockerEngine:
             words = f"{where}: no answer in {PING_TIMEOUT:g} s"
             raise Unavailable(Reason.ENGINE_NOT_ANSWERING, words) from error
         except OSError as error:
-            # Also when it is the SSH connection that ended: asked again, another one takes the call.
+            # Perhaps the SSH connection ended; a retry then uses a new one.
             raise Broken(Reason.ENGINE_STOPPED, f"{where}: {error}") from error
         finally:
             stream.close()
@@ -329,7 +329,7 @@ class DockerEngine:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether a line of pccpipe's own raised it, and none of the SDK's that reads what the engine said."""
+    """Say whether pccpipe's own code raised an error, and not the SDK's, which reads the engine's answer."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
@@ -349,8 +349,8 @@ def _common_version(answer: bytes, where: str) -> str:
             major, _, minor = value.strip().decode("ascii", "replace").partition(".")
             newest = (number(where, "API version", major, 999), number(where, "API version", minor, 999))
             if newest < OLDEST_API:
-                words = f"{where}: its API is {major}.{minor}, and 1.40 (Docker 19.03) is needed"
+                words = f"{where}: its API {major}.{minor} is too old: pccpipe needs 1.40 (Docker 19.03)"
                 raise Unavailable(Reason.ENGINE_ERROR, words)
             return "{}.{}".format(*min(newest, NEWEST_API))
-    words = f"{where}: it does not answer as a Docker Engine does: {cut(answer[:400].decode('utf-8', 'replace'), 80)!r}"
+    words = f"{where}: not an answer of a Docker Engine: {cut(answer[:400].decode('utf-8', 'replace'), 80)!r}"
     raise Unavailable(Reason.ENGINE_ERROR, words)

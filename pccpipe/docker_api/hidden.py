@@ -1,8 +1,8 @@
-"""Hides from a container what agents take for instructions: a stranger wrote it, and a reviewer must not obey it.
+"""Hides files from a container that agents take for instructions: a stranger wrote them, and no reviewer may obey them.
 
-An agent looks for such files by itself, in each folder of the workspace, and some run what they name. A mount of an
-empty file or folder lies over each that is there when the container starts. The workspace is read-only, so no more
-come from inside.
+An agent looks for such files in each folder of the workspace, and some agents run programs that they name. An empty
+file or folder is mounted over each of them when the container starts. The workspace is read-only, so the container
+makes no more of them.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ NAMES = (
     *("copilot-instructions.md", "*.instructions.md", ".aider*", ".goosehints", ".junie", ".kiro", ".trae"),
     *(".continue", ".kilocode", ".amazonq", ".augment", ".augment-guidelines", ".factory", ".devin", ".pi"),
     *("CONTEXT.md", "WARP.md", ".claude-plugin", ".codex-plugin", ".cursor-plugin"),
-    # Its configuration names programs that `git status` runs, which agents call when they begin.
+    # Its configuration can name programs that `git status` runs, and agents run that when they begin.
     ".git",
 )
-"""In any folder and in any letter case, as files, folders or links. GEMINI.md's reader also takes `.env` for settings.
-"""
+"""Hidden in any folder and letter case, as files, folders or links. The agent that reads GEMINI.md reads `.env` too."""
 PATHS = (
     *(f".github/{name}" for name in ("agents", "instructions", "prompts", "skills", "hooks")),
     ".vscode/mcp.json",
 )
-"""The same, where the name alone is too common. A link in the place of the folder before it counts as well."""
+"""Hidden likewise, where the name alone is too common; also if their folder is a link."""
 FILE, FOLDER = "file", "folder"
-"""What lies over them, in a folder on the engine's machine."""
+"""The names of the covers, in a folder on the engine's machine."""
 
-# A link's own name needs no hiding if what it leads to is hidden; -n and the x keep a newline at the end of that.
+# A link needs no cover if its target has one. The -n and the x keep a newline at the end of the target's path.
 _SAY = """
 for f; do
   if [ -L "$f" ]; then
@@ -53,22 +52,22 @@ done
 
 
 class Hidden(Struct, frozen=True, order=True):
-    """Something in the workspace that a container does not see; the path is relative to the workspace."""
+    """A file or folder that a container does not see; its path is relative to the workspace."""
 
     path: str
     is_folder: bool
 
     @property
     def cover(self) -> str:
-        """Give what lies over it."""
+        """The name of its cover."""
         return FOLDER if self.is_folder else FILE
 
 
 def script(workspace: str, cover: str, become: Sequence[str] = ()) -> str:
-    """Give the script that makes the covers in the folder `cover`, and lists what is to be hidden.
+    """Return a script that makes the covers in the folder `cover`, and lists what to hide.
 
     Args:
-        become: the words before a command that run it as the account that the workspace belongs to.
+        become: the words before a command that run it as the workspace's owner.
     """
     folders = sorted({path.partition("/")[0] for path in PATHS})
     tests = [
@@ -95,15 +94,15 @@ def script(workspace: str, cover: str, become: Sequence[str] = ()) -> str:
     )
 
 
-def parse(said: bytes, words: str) -> tuple[Hidden, ...]:
-    """Give what the script listed, sorted; nothing below a hidden folder.
+def parse(listed: bytes, words: str) -> tuple[Hidden, ...]:
+    """Return what the script listed, sorted, without what is below a hidden folder.
 
-    Raises ActionError if not all can be hidden: the workspace's doing, so no reason for another place.
+    Raises ActionError if something cannot be hidden, which would be the same at another place.
 
     Args:
         words: the script's stderr.
     """
-    fields = iter(said.split(b"\0")[:-1])
+    fields = iter(listed.split(b"\0")[:-1])
     found: set[Hidden] = set()
     links: list[tuple[bytes, bytes, bytes]] = []
     root, status = b"", b""
@@ -122,13 +121,13 @@ def parse(said: bytes, words: str) -> tuple[Hidden, ...]:
                 f"the workspace has over {limits.HIDDEN_FILES.most} files that agents take for instructions", _LESS
             )
     if status != b"0":
-        why = cut(words.strip().rpartition("\n")[2], 300) or "the list did not come to its end"
+        why = cut(words.strip().rpartition("\n")[2], 300) or "the list is incomplete"
         raise ActionError(f"cannot find all files of the workspace that agents take for instructions: {why}", _FEWER)
     return tuple(sorted(_outermost({*found, *_behind(links, root, found)})))
 
 
 def _behind(links: Iterable[tuple[bytes, bytes, bytes]], root: bytes, found: set[Hidden]) -> Iterator[Hidden]:
-    """Give what links lead to and no name gave away: hidden as well, if it is a file of the workspace."""
+    """Return the files of the workspace that links lead to, and that no name shows. Raises ActionError for others."""
     for link, kind, to in links:
         inside = to.startswith(root + b"/")
         target = Hidden(_text(b"." + to[len(root) :]), kind == b"folder") if inside else None
@@ -137,7 +136,7 @@ def _behind(links: Iterable[tuple[bytes, bytes, bytes]], root: bytes, found: set
         if target is None or kind != b"file":
             leads = "to a folder" if kind == b"folder" and inside else "to no file of the workspace"
             raise ActionError(
-                f"{_shown(link)} is a link {leads}, and agents take what has its name for instructions",
+                f"{_shown(link)} is a link {leads}, and agents take a file of its name for instructions",
                 "make it a file, or remove it",
             )
         yield target
@@ -153,7 +152,7 @@ def _is_below(path: str, found: set[Hidden]) -> bool:
 
 
 def _text(path: bytes) -> str:
-    """The path without its `./`. Raises ActionError if the engine cannot be given it."""
+    """Return a path without its `./`. Raises ActionError for a path that the engine cannot mount."""
     if len(path) > limits.HIDDEN_PATH.most:
         most = limits.HIDDEN_PATH.most
         words = f"{_shown(path[:200])}... cannot be hidden: its path has {len(path)} bytes, over the limit of {most}"
@@ -161,7 +160,7 @@ def _text(path: bytes) -> str:
     try:
         return path.decode().removeprefix("./")
     except UnicodeDecodeError:
-        words = f"{_shown(path)} cannot be hidden: its path is no UTF-8"
+        words = f"{_shown(path)} cannot be hidden: its path is not UTF-8"
         raise ActionError(words, "rename its folder; agents take it for instructions") from None
 
 

@@ -1,10 +1,10 @@
-# The holder of a container's deadline: a process of this login's, outside of the container. It ends the container even if the
-# command has killed its own watchdog, pccpipe is gone, and nobody comes back. Set before this text: pcc_socket, the engine's.
+# The holder of a container's deadline: a process of the login, outside the container. It ends the container even if the
+# command killed its own watchdog, and pccpipe is gone for good. Set before this text: pcc_socket, the engine's socket.
 #
-# ID.hold, beside the command's other files, has the holder's pid, start time and boot: a holder lives no longer than half a
-# minute after its container or that file, so it proves to the lease that the container runs.
+# ID.hold, beside the command's other files, has the holder's pid, start time and boot. A holder ends within half a minute
+# of its container or that file, so it proves to the lease that the container runs.
 
-pcc_find_way() { # sets pcc_way to what the engine can be asked with, or to nothing
+pcc_find_way() { # sets pcc_way to a program that can ask the engine, or to nothing
   pcc_way=
   [ -r /proc/self/stat ] || return
   for pcc_way in curl perl python3 docker; do
@@ -44,7 +44,7 @@ pcc_mounted() { # the processes that have the command's files mounted, as /proc/
   grep -lsF "$pcc_mount" /proc/[0-9]*/mountinfo
 }
 
-pcc_see() { # sets pcc_seen_now to yes (it runs), no (it is made, or not even that), or unknown
+pcc_see() { # sets pcc_seen_now to yes (the container runs), no (it does not run, or is not there), or unknown
   pcc_seen_now=unknown
   case $pcc_way in
   docker)
@@ -76,14 +76,14 @@ pcc_signal() { # SIGNAL, to the container
   esac
 }
 
-pcc_nap() { # SECONDS; ends the holder if nobody needs it any more
+pcc_nap() { # SECONDS; ends the holder if its file is gone
   sleep "$1" &
   pcc_sleep=$!
   wait $pcc_sleep
   [ -e "$pcc_file" ] || exit
 }
 
-pcc_await() { # SECONDS: for the container's end. It is looked for after 2 s, and when it was seen every half minute
+pcc_await() { # SECONDS: waits for the container's end. Looks after 2 s, and every half minute once the container was seen
   read -r pcc_up pcc_idle </proc/uptime
   pcc_from=${pcc_up%.*} pcc_look_at=$((${pcc_up%.*} + 2)) pcc_pause=2
   while
@@ -95,13 +95,13 @@ pcc_await() { # SECONDS: for the container's end. It is looked for after 2 s, an
       pcc_see
       case $pcc_seen_now$pcc_seen in
       yes)
-        # Its time begins with it.
+        # The limit counts from the container's start.
         pcc_seen=1 pcc_from=$pcc_up pcc_pause=30
         ;;
       yes1 | unknown1) ;;
       no1) exit ;;
       no | unknown)
-        # It is still being made, or never was: then the next command's start, or the run's end, ends this process.
+        # The engine still makes it, or never did: then the next command's start, or the run's end, ends this process.
         pcc_pause=$((pcc_pause * 2))
         [ $pcc_pause -lt 600 ] || exit
         ;;
@@ -122,7 +122,7 @@ pcc_hold() { # LIMIT GRACE
   unset DOCKER_HOST DOCKER_CONTEXT
   pcc_seen=
   pcc_await "$1"
-  # The watchdog inside comes first: it tells all processes, the engine only one.
+  # The watchdog inside comes first: it signals all processes, the engine only one.
   pcc_nap 2
   pcc_signal TERM
   pcc_await "$2"

@@ -1,4 +1,4 @@
-"""Starts and ends the process that holds a container's deadline from outside of it (hold.sh)."""
+"""Starts and ends a container's holder: the process outside the container that ends it at its deadline (hold.sh)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pccpipe.layout import COMMANDS
 from pccpipe.machine.script import shell_functions
 
 KIND = "hold"
-"""The end of the holder's file among a command's."""
+"""The ending of the holder's file, among those of a command."""
 _FILE = Path(__file__).with_name("hold.sh")
 
 
@@ -21,7 +21,7 @@ def functions(socket: str) -> str:
 
 
 def start(place: RunDir, command_id: str, container: str, limit: float, grace: float) -> str:
-    """A call that starts the holder, in a few milliseconds; it fails if the disk is full.
+    """Return a call that starts the holder, in a few milliseconds; it fails if the disk is full.
 
     Args:
         container: the name that the container will have.
@@ -33,15 +33,15 @@ def start(place: RunDir, command_id: str, container: str, limit: float, grace: f
 
 
 def let_go(place: RunDir, command_ids: list[str]) -> str:
-    """A call that ends the holders of commands whose containers are gone."""
+    """Return a call that ends the holders of commands whose containers are gone."""
     return shlex.join(["pcc_let_go", *(place.file_of(command_id, KIND) for command_id in command_ids)])
 
 
 def let_all_go(place: RunDir) -> str:
-    """The same for all commands of a run."""
+    """Return the same for all commands of a run."""
     return f"pcc_let_go {shlex.quote(place.state)}/{COMMANDS}/*.{KIND}"
 
 
 def probe() -> str:
-    """A call that says with what a machine can hold a deadline: a program's name, `proc`, or an empty line."""
+    """Return a call that prints how a machine can hold a deadline: a program's name, `proc`, or an empty line."""
     return 'pcc_find_way; echo "$pcc_way"'

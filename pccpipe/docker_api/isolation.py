@@ -1,4 +1,4 @@
-"""What a container has, by the engine's own account: nothing here is what was merely asked for."""
+"""Reads a container's isolation from the engine's own account, not from the request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pccpipe.target import Isolation
 from pccpipe.values import Json
 
 MOST_HIDDEN, LONGEST_HIDDEN = 200, 300
-"""Of the names of hidden files in a record, and of the characters of one."""
+"""The most names of hidden files in a record, and the most characters of one."""
 _DEFAULT = frozenset(
     {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"}
     | {"NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
@@ -27,15 +27,15 @@ _NAMESPACES = {
 
 
 def isolation_of(host: str, name: str, found: Mapping[str, Json], engine: tuple[str, ...] | None) -> Isolation:
-    """The isolation of a container, by what the engine says of it: hardly anything, if it could not be asked.
+    """Return the isolation of a container; little of it if the engine's account `found` is empty.
 
     Args:
-        engine: what confines all of the engine's containers; None if that is not known.
+        engine: the options that confine all of the engine's containers; None if unknown.
     """
     if not found:
         return Isolation(Place.CONTAINER, host, user="", container=name)
     config, settings = part(found, "Config"), part(found, "HostConfig")
-    # The engine tells them in any order.
+    # The engine lists them in any order.
     mounts = tuple(sorted(_mounts(found, settings), key=lambda mount: mount.split(":")[1]))
     return Isolation(
         place=Place.CONTAINER,
@@ -62,7 +62,7 @@ def isolation_of(host: str, name: str, found: Mapping[str, Json], engine: tuple[
 
 
 def engine_options(info: Mapping[str, Json]) -> tuple[str, ...]:
-    """What confines all containers of an engine, by its answer to `info`: `seccomp=builtin`, `rootless`, ..."""
+    """Return the options that confine all containers, by the engine's `info`: `seccomp=builtin`, `rootless`, ..."""
     options = []
     for option in _list(info.get("SecurityOptions")):
         fields = dict(field.partition("=")[::2] for field in str(option).split(","))
@@ -72,7 +72,7 @@ def engine_options(info: Mapping[str, Json]) -> tuple[str, ...]:
 
 
 def part(found: Mapping[str, Json], *keys: str) -> dict[str, Json]:
-    """The mapping at that place of an answer; an empty one if there is none."""
+    """Return the mapping at that place of an answer; an empty one if there is none."""
     at: Json = dict(found)
     for key in keys:
         at = at.get(key) if isinstance(at, dict) else None
@@ -84,7 +84,7 @@ def _capabilities(settings: Mapping[str, Json]) -> tuple[str, ...]:
         return ("ALL",)
     dropped = {str(name).upper().removeprefix("CAP_") for name in _list(settings.get("CapDrop"))}
     given = sorted(str(name).upper().removeprefix("CAP_") for name in _list(settings.get("CapAdd")))
-    # Podman says ALL as one by one.
+    # Podman lists ALL one by one.
     return tuple(given if "ALL" in dropped or dropped >= _DEFAULT else ["DEFAULT", *given])
 
 
@@ -95,7 +95,7 @@ def _security(found: Mapping[str, Json], settings: Mapping[str, Json], engine: t
     if profile and not any(option.startswith("apparmor=") for option in own):
         yield f"apparmor={profile}"
     for option in engine or ():
-        # The engine's filter of system calls is what a container has that says nothing else; AppArmor's it names.
+        # A container that names no filter of system calls has the engine's. It always names its AppArmor profile.
         if not option.startswith("apparmor") and not (option.startswith("seccomp") and _names_seccomp(own)):
             yield option
     if engine is not None and not _names_seccomp([*own, *engine]):
@@ -116,7 +116,7 @@ def _mounts(found: Mapping[str, Json], settings: Mapping[str, Json]) -> Iterator
 
 
 def _hidden(found: Mapping[str, Json]) -> tuple[str, ...]:
-    """Name what of the workspace is hidden. A stranger chose the names: not more than a record is to keep."""
+    """Name the hidden files. A stranger chose the names, so a record keeps a limited number."""
     mounts = [_hidden_by(mount) for mount in _list(found.get("Mounts")) if isinstance(mount, dict)]
     paths = sorted(path for path in mounts if path is not None)
     kept = [path if len(path) <= LONGEST_HIDDEN else f"{path[:LONGEST_HIDDEN]}..." for path in paths[:MOST_HIDDEN]]
@@ -124,7 +124,7 @@ def _hidden(found: Mapping[str, Json]) -> tuple[str, ...]:
 
 
 def _hidden_by(mount: Mapping[str, Json]) -> str | None:
-    """The path in the workspace that a mount lies over; None if it is one of the usual mounts."""
+    """Return the path in the workspace that a mount hides; None for one of the usual mounts."""
     inside = f"{WORKSPACE}/"
     where = str(mount.get("Destination"))
     return where.removeprefix(inside) if where.startswith(inside) else None
@@ -139,5 +139,5 @@ def _text(value: Json) -> str | None:
 
 
 def _number(value: Json) -> int | None:
-    # What is out of bounds no container has; to the engine 0 is no limit.
+    # To the engine 0 means unlimited. A number out of bounds is not a limit either.
     return number_or_none(value, 2**63 - 1) or None

@@ -1,7 +1,7 @@
-"""An engine's errors as reasons, with the engine's own words kept whole.
+"""Turns an engine's errors into reasons, with all of the engine's own words.
 
-The status code and the call that failed decide; words are looked at only where the engine has one code for several
-things, and only the engine's own words, never a command's.
+The status code and the call that failed decide. Where the engine has one code for several errors, its words decide,
+and never a command's words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pccpipe.paste import operands
 
 
 class ApiCall(Enum):
-    """What the engine was asked to do."""
+    """A call of the API, as far as its errors differ."""
 
     CREATE = "create"
     START = "start"
@@ -29,25 +29,25 @@ class ApiCall(Enum):
 
 BAD_REQUEST = 400
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-# A runtime that the engine does not know, or knows by the path of a program that is not there. "exec: ..." alone is of
-# the command's own shell.
+# The engine does not know the runtime, or the runtime's program is missing. "exec: ..." alone is about the command's
+# own shell.
 _NO_RUNTIME = re.compile(
     r"unknown (or invalid )?runtime|could not find runtime|runtime \S+ (binary not installed|not found)"
     r"|unable to retrieve OCI runtime error \(.*?\): (fork/)?exec.* (no such file or directory|not found in \$PATH)",
     re.IGNORECASE,
 )
-_MEND_RUNTIME = (
+_FIX_RUNTIME = (
     "install it there, name it under `runtimes` in /etc/docker/daemon.json and restart the engine; or leave out "
     "`runtime:` for the engine's own"
 )
 
 
 def unavailable(call: ApiCall, status: int, words: str, *, image: str = "") -> Unavailable:
-    """Why a container is not to be had, by the engine's answer."""
+    """Return why a container is unavailable, by the engine's answer."""
     if _NO_SPACE.search(words):
         return Unavailable(Reason.NO_DISK_SPACE, words, "free some space there: pccpipe gc, or docker system prune")
     if _NO_RUNTIME.search(words):
-        return Unavailable(Reason.RUNTIME_MISSING, words, _MEND_RUNTIME)
+        return Unavailable(Reason.RUNTIME_MISSING, words, _FIX_RUNTIME)
     if call is ApiCall.CREATE and status == 404:
         hint = f"pccpipe provision (or, on that engine: docker pull {operands(image)})" if image else ""
         return Unavailable(Reason.IMAGE_MISSING, words, hint)
@@ -78,30 +78,30 @@ _ANOTHER_IMAGE = f"use an image for that machine's CPU whose shell runs: {_TRY}"
 
 
 def never_began(image: str, shell: str, words: str, *, code: int | None = None, has_shell: bool = True) -> Unavailable:
-    """Why the command of a container never began, by the words of what was to start its shell; nothing else ran in it.
+    """Return why the command of a container never began.
 
-    What other containers can cause (no memory, no process more) is no reason for another place.
+    A shortage that other containers can cause (memory, processes) never means that the image has no shell.
 
     Args:
         shell: the path of the image's shell.
-        words: what the container said, or the engine that refused to start it.
+        words: the words of the container, or of the engine that refused to start it.
         code: the container's exit code, if it ended.
         has_shell: whether the image has a file of that path.
     """
     if not has_shell:
-        told = f"the image {image} has no {shell}, which runs a step's script"
-        return Unavailable(Reason.SHELL_MISSING, told, "use an image that has one: busybox and most others do")
-    told = words if code is None else f"the container ended before its command began (exit code {code}): {words}"
-    # 126 and 127: its shell could not be run, or lacks what it needs.
+        words = f"the image {image} has no {shell}, which runs a step's script"
+        return Unavailable(Reason.SHELL_MISSING, words, "use an image that has one: busybox and most others do")
+    ended = words if code is None else f"the container ended before its command began (exit code {code}): {words}"
+    # 126 and 127: its shell cannot run, or lacks a library.
     is_broken = _NO_START.search(words) or code in {126, 127}
     if _SHORTAGE.search(words) or not is_broken:
-        return Unavailable(Reason.START_REFUSED, told)
+        return Unavailable(Reason.START_REFUSED, ended)
     hint = _ANOTHER_IMAGE.format(shell=shell, image=shlex.quote(image))
-    return Unavailable(Reason.SHELL_MISSING, f"the shell {shell} of the image {image} does not run: {told}", hint)
+    return Unavailable(Reason.SHELL_MISSING, f"the shell {shell} of the image {image} does not run: {ended}", hint)
 
 
 def from_sdk(call: ApiCall, error: Exception, *, image: str = "") -> PccpipeError:
-    """The same for what the SDK raised; `Refused` for a container that the engine would never make as it is asked."""
+    """Return the same for an error of the SDK; `Refused` for settings that the engine would always refuse."""
     if isinstance(error, docker.errors.APIError):
         words, status = str(error.explanation or error), int(error.status_code or 0)
         no = unavailable(call, status, words, image=image)
@@ -116,8 +116,8 @@ def from_sdk(call: ApiCall, error: Exception, *, image: str = "") -> PccpipeErro
 SDK_ERRORS = (
     docker.errors.DockerException,
     requests.exceptions.RequestException,
-    # What reads an answer that lasts, a build's, goes past requests.
+    # An answer that lasts, such as a build's, is read without requests.
     urllib3.exceptions.HTTPError,
     OSError,
 )
-"""All that a call of the SDK may raise, beside `Unavailable` from dialling."""
+"""The errors of a call of the SDK, besides `Unavailable` from dialling."""

@@ -1,15 +1,14 @@
-// node relay.js SOCKET PORT_FILE: listens on 127.0.0.1 and brings each connection to the Unix socket SOCKET.
+// node relay.js SOCKET PORT_FILE: listens on 127.0.0.1 and passes each connection on to the Unix socket SOCKET.
 //
-// The socket may be gone for a while, when pccpipe's connection to this machine is; a connection waits for it that long.
-// Another socket in its place means that the old one's connections are dead, whether or not anybody has told them.
-// Without PORT_FILE it ends with status 3 if the socket is none that can take a connection.
-// Without PORT_FILE it says by its exit status whether anything listens at the socket.
+// The socket is gone while pccpipe's connection to this machine is broken; a connection waits for it, up to PATIENCE.
+// A new socket in its place means that the old one's connections are dead, also if they do not know it.
+// Without PORT_FILE, it ends with status 3 if the socket cannot take a connection.
 'use strict';
 const fs = require('fs');
 const net = require('net');
 const [socket, portFile] = process.argv.slice(2);
 const PATIENCE = 240 * 1000;
-// Not what a lack of memory or descriptors, or a crowd, gives.
+// Not the errors of a lack of memory or descriptors, or of a full queue.
 const NO_SOCKET = ['ECONNREFUSED', 'ENOENT', 'ENOTSUP', 'EOPNOTSUPP', 'ENOTSOCK', 'ENXIO', 'EINVAL'];
 const pairs = new Set();
 

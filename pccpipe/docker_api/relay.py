@@ -1,7 +1,7 @@
-"""The way from a port inside of a container to the proxy's socket that is mounted there.
+"""Connects a port inside a container to the proxy's socket that is mounted there.
 
-The container's network may be none at all: its loopback is its own, and the socket is a file. Most programs speak HTTP
-to a port only, so a small relay, in whichever of two languages the image has, brings them together.
+The container may have no network but its own loopback, and the socket is a file. Most programs speak HTTP to a port
+only, so a small relay passes their connections on. It is there in two languages, of which the image must have one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pccpipe.docker_api.settings import HOME, IN, PROXY
 
 SOCKET = "socket"
 WAIT = 30
-"""Seconds in which the relay must be there; it takes a tenth of one."""
+"""Seconds for the relay to start; it takes a tenth of one."""
 _NODE, _PYTHON = "relay.js", "relay.python3"
 _HERE = Path(__file__).resolve().parent
 
 
 @functools.cache
 def files() -> dict[str, bytes]:
-    """The relay, in each of its languages, for the container's folder of files."""
+    """Return the relay in each of its languages, for the container's folder of files."""
     return {f".{name}": (_HERE / name).read_bytes() for name in (_NODE, _PYTHON)}
 
 
@@ -30,7 +30,7 @@ AT = f"{PROXY}/{SOCKET}"
 
 
 def choose() -> list[str]:
-    """Shell lines that set `pcc_relay` to the command that runs it, with nothing for an image without its languages."""
+    """Return shell lines that set `pcc_relay` to the relay's command; empty for an image without its languages."""
     return [
         "pcc_relay=",
         f"command -v node >/dev/null && pcc_relay='node {IN}/.{_NODE}'",
@@ -39,7 +39,7 @@ def choose() -> list[str]:
 
 
 def lines(way_out: str) -> list[str]:
-    """Shell lines that start it and tell the command where it is. With a way out, that is where the network is."""
+    """Return shell lines that start the relay and export its address; with `way_out`, also as the HTTP proxy."""
     port, where = f"{HOME}/.pcc-proxy-port", AT
     start = [
         f"export PCC_PROXY_SOCKET={where}",
@@ -48,7 +48,7 @@ def lines(way_out: str) -> list[str]:
         f"  (cd / && exec $pcc_relay {where} {port}) </dev/null >/dev/null 2>&1 &",
         "  pcc_tick=0",
         f"  while [ ! -s {port} ] && [ $pcc_tick -lt {WAIT * 20} ]; do sleep 0.05; pcc_tick=$((pcc_tick + 1)); done",
-        f'  [ -s {port} ] || {{ echo "pccpipe: the way to the proxy did not open in {WAIT} s" >&2; exit 125; }}',
+        f'  [ -s {port} ] || {{ echo "pccpipe: the relay to the proxy did not start in {WAIT} s" >&2; exit 125; }}',
         f"  export PCC_PROXY_URL=http://127.0.0.1:$(cat {port})/v1",
     ]
     if way_out:
@@ -60,7 +60,7 @@ def lines(way_out: str) -> list[str]:
     return [
         *start,
         "else",
-        f"  echo 'pccpipe: the image has neither node nor python3, so the proxy is at the socket {where} alone' >&2",
+        f"  echo 'pccpipe: the image has neither node nor python3, so the proxy is only at the socket {where}' >&2",
         "fi",
         "unset pcc_relay pcc_tick",
     ]

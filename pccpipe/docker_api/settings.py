@@ -1,4 +1,4 @@
-"""A container's settings as the engine's API takes them: hardened, and without a word of the command or its secrets."""
+"""A container's settings as the engine's API takes them: hardened, without the command's text or secrets."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ HOME = "/pcc/home"
 TEMPORARY = ("/tmp", "/var/tmp")
 IN, OUT, WORKSPACE = "/pcc/in", "/pcc/out", "/workspace"
 PROXY = "/pcc/proxy"
-"""The folder with the proxy's socket, if the command needs it."""
+"""The folder with the proxy's socket, in a container that needs it."""
 END_OF_PROLOGUE = "# pccpipe: this is all of it"
 
 SHELL = "/bin/sh"
 TORN, NO_SHELL = 121, 122
-"""Exit codes before the command begins: the prologue did not come whole; the image lacks the step's shell."""
+"""Exit codes before the command begins: a part of the prologue is missing; the image lacks the step's shell."""
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
-"""Where pccpipe's own lines find programs, whatever PATH an image or a step has."""
-# Reads what is to be exported from stdin, and does nothing unless it came whole: a connection that ends half way
-# through must not look like a command that ran. Constant, because `docker inspect` shows it.
+"""The PATH of pccpipe's own lines, whatever PATH an image or a step has."""
+# Reads the prologue from stdin, and does nothing unless its last line arrived: a connection that breaks must not look
+# like a command that ran. Constant, because `docker inspect` shows it.
 BOOT = (
     f"""p=$(PATH={SYSTEM_PATH}${{PATH:+:$PATH}}; cat) &&"""
     f""" case $p in *'{END_OF_PROLOGUE}') eval "$p";; *) exit {TORN};; esac"""
 )
 BEGUN = "pccpipe: the command begins"
-"""The first line of a container's output. Without it, the command never began: no code but the image's has run."""
+"""The first line of a container's output. Without it the command never began, and only the image's code has run."""
 MARK_LABEL = "pccpipe.mark"
-"""On a container that says so."""
+"""The label of a container that prints this line."""
 LIMIT_LABEL = "pccpipe.limit"
 """Seconds after which the container ends by itself."""
 
 LOG_CONFIG: Json = {"Type": "local", "Config": {"max-size": "1g", "max-file": "2", "compress": "false"}}
-"""The engine's copy of the output, for going on after a dropped connection; it goes with the container."""
+"""The engine's copy of the output, to read on after a broken connection; it is removed with the container."""
 PODMAN_LOG: Json = {"Type": "json-file", "Config": {"max-size": "1g"}}
-"""The same, in Podman's words."""
+"""The same for Podman."""
 
 
 class Paths(Struct, frozen=True):
-    """On the engine's machine."""
+    """A command's folders on the engine's machine."""
 
     workspace: str
     files: str
     out: str
     proxy: str
     cover: str
-    """The folder of what lies over hidden files."""
+    """The folder of the covers of hidden files."""
 
 
 def container_name(run_id: str, command: Command) -> str:
-    """The name of a command's container: a hash of the whole run id and the step's path, and the step for people.
+    """Return the name of a command's container: a hash of the run id and the command's id, then the step for people.
 
-    Two runs whose ids begin alike do not meet on one engine, and any matrix value makes a legal name.
+    The names of two runs never clash on one engine, and any matrix value makes a legal name.
     """
     digest = hashlib.sha256(f"{run_id}\0{command.id}".encode(errors="surrogatepass")).hexdigest()[:16]
     step = re.sub(r"[^A-Za-z0-9_.]+", "-", command.step).strip("-")[:40]
@@ -75,11 +75,11 @@ def create_body(
     *,
     podman: bool = False,
 ) -> dict[str, Json]:
-    """The body of the API's create call.
+    """Return the body of the API's create call.
 
     Args:
-        hidden: what of the workspace it is not to see.
-        podman: whether the engine is that.
+        hidden: the files of the workspace to hide from it.
+        podman: whether the engine is Podman.
     """
     settings = command.container
     assert settings is not None
@@ -114,7 +114,7 @@ def create_body(
             "IpcMode": "private",
             "NetworkMode": settings.network,
             "Memory": settings.memory or 0,
-            # As much as memory: no swap, so that the limit is one.
+            # The same as memory, so that the container cannot swap.
             "MemorySwap": settings.memory or 0,
             "NanoCpus": int((settings.cpus or 0) * 1e9),
             "PidsLimit": settings.pids,
@@ -125,7 +125,7 @@ def create_body(
                 _mount(paths.out, OUT, read_only=False),
                 *([_mount(paths.proxy, PROXY, read_only=True)] if command.is_proxied else []),
             ],
-            # Podman gives a folder in memory to nobody but root; in there is no other user than the command's.
+            # Podman takes no uid here, so the folder is open to all; the container has only the command's user.
             "Tmpfs": _tmpfs(settings, "mode=1777" if podman else f"mode=0700,uid={uid},gid={gid}"),
             "LogConfig": PODMAN_LOG if podman else LOG_CONFIG,
             "RestartPolicy": {"Name": "no"},

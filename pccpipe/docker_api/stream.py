@@ -1,7 +1,7 @@
-"""The engine's long answers, read by hand: a container's attached output, its logs, and the wait for its end.
+"""Readers of the engine's long answers: a container's attached output, its logs, and the wait for its end.
 
-The SDK's own readers lose output on some connections (https://github.com/docker/docker-py/pull/3438), take a broken
-connection for the end, and block one thread each. These are polled, so one thread reads output and end together.
+The SDK's readers lose output on some connections (https://github.com/docker/docker-py/pull/3438), take a broken
+connection for the end, and block one thread each. These can be polled, so one thread reads output and end together.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LINE_ENDS = re.compile(rb"[\r\n]*")
 _STATUS = re.compile(r"HTTP/1\.[01] ([0-9]{3})( .*)?")
 HEAD_TIMEOUT = 30.0
-"""Seconds in which the engine must begin its answer."""
+"""Seconds for the engine to begin its answer."""
 
 
 class EngineAnswerError(Exception):
-    """The engine answered with an error: its status and its own words."""
+    """An error that the engine answered: its status and its own words."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(f"{status}: {words}")
@@ -34,12 +34,10 @@ class EngineAnswerError(Exception):
 
 
 class EngineAnswer:
-    """One call of the API over a stream of its own: the head is read, the body comes as it comes."""
+    """The answer to one call of the API, over a stream of its own: the head is read at once, the body by `read`."""
 
     def __init__(self, stream: ByteStream, method: str, path: str, *, upgrade: bool = False) -> None:
-        """Send the call and read the answer's head. Raises EngineAnswerError, ValueError, ConnectionError,
-        TimeoutError.
-        """
+        """Send the call and read the head. Raises EngineAnswerError, ValueError, ConnectionError, TimeoutError."""
         self.stream = stream
         head = f"{method} {path} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n"
         head += "Connection: Upgrade\r\nUpgrade: tcp\r\n" if upgrade else "Connection: close\r\n"
@@ -56,11 +54,11 @@ class EngineAnswer:
 
     @property
     def has_more(self) -> bool:
-        """Whether something was read with the head that `read` has not given yet."""
+        """Whether bytes came with the head that `read` has not returned yet."""
         return bool(self._left)
 
     def read(self) -> bytes:
-        """The next bytes of the connection, without the chunks' frames; blocks if nothing is there; empty at its end.
+        """Return the next bytes of the connection; wait if there are none; empty at its end.
 
         Raises ConnectionError if the connection broke.
         """
@@ -82,7 +80,7 @@ class EngineAnswer:
         pairs = (line.partition(":") for line in lines[1:])
         status = _STATUS.fullmatch(lines[0])
         if status is None:
-            raise ValueError(f"{lines[0][: limits.ENGINE_CHUNK_LINE.most]!r} is no answer of an engine")
+            raise ValueError(f"not an engine's answer: {lines[0][: limits.ENGINE_CHUNK_LINE.most]!r}")
         return int(status[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}, left
 
     def _error_words(self) -> str:
@@ -101,20 +99,20 @@ class EngineAnswer:
 
 
 class Body:
-    """Takes the frames of a chunked body away."""
+    """Removes the frames of a chunked body."""
 
     def __init__(self, *, chunked: bool) -> None:
         self._chunked = chunked
         self._rest = b""
-        """The beginning of a line that is not whole yet."""
+        """The beginning of an incomplete line."""
         self._needed = 0
         self.ended = False
 
     def feed(self, data: bytes) -> bytes:
-        """The content in `data`. Raises ValueError."""
+        """Return the content in `data`. Raises ValueError."""
         if not self._chunked:
             return data
-        # An engine sends each line of a log as a chunk: thousands in one piece, so none of them may cost a copy of it.
+        # An engine sends each line of a log as a chunk. Thousands come at once, so no chunk may cost a copy of all.
         data = self._rest + data
         at, content = 0, []
         while not self.ended:
@@ -141,7 +139,7 @@ class Body:
 
 
 def _line_ends_at(data: bytes, at: int) -> int:
-    """Where what follows the ends of lines at `at` begins."""
+    """Return the place after the ends of lines at `at`."""
     found = _LINE_ENDS.match(data, at)
     assert found
     return found.end()
@@ -154,14 +152,14 @@ class FrameParser:
 
     def __init__(self) -> None:
         self._rest = b""
-        """The beginning of a head that is not whole yet."""
+        """The beginning of an incomplete head."""
         self._stream = Stream.STDOUT
         self._needed = 0
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
-        """The output in `data`: pieces of one stream that follow each other as one. Raises ValueError.
+        """Return the output in `data`, with adjacent pieces of one stream joined. Raises ValueError.
 
-        A piece is given as it comes, not only when it is whole.
+        An incomplete piece is returned at once.
         """
         data = self._rest + data
         at = 0
@@ -190,25 +188,25 @@ class FrameParser:
 
     @property
     def is_between_frames(self) -> bool:
-        """Whether the output may end here; if not, it was cut."""
+        """Whether the output may end here; otherwise it was cut."""
         return not self._needed and not self._rest
 
 
 class Beginning:
-    """Takes away the first line of stdout, which says that the command begins.
+    """Removes the first line of stdout, which says that the command begins.
 
     Args:
-        line: the line; empty for a container that says nothing of the kind.
+        line: the line; empty for a container that prints none.
     """
 
     def __init__(self, line: str) -> None:
         self._line = f"{line}\n".encode() if line else b""
         self._held = b""
         self.is_known = not line
-        """Whether the command has begun: its line has come, or other output in its place."""
+        """Whether the command has begun: its line came, or other output instead."""
 
     def feed(self, chunk: Chunk) -> Chunk | None:
-        """What of the chunk is the command's; None if nothing."""
+        """Return the command's part of the chunk; None if there is none."""
         if self.is_known or chunk.stream is not Stream.STDOUT:
             return chunk
         self._held += chunk.data
@@ -219,18 +217,18 @@ class Beginning:
         return Chunk(Stream.STDOUT, own) if own else None
 
     def rest(self) -> Chunk | None:
-        """What was held back, at the end of the output."""
+        """Return the bytes that were held back, at the end of the output."""
         return None if self.is_known or not self._held else Chunk(Stream.STDOUT, self._held)
 
 
 class Skip:
-    """Leaves out what was given before, of output that comes from its first byte again."""
+    """Skips the part of repeated output that was given before."""
 
     def __init__(self, given: dict[Stream, int]) -> None:
         self._left = dict(given)
 
     def feed(self, chunk: Chunk) -> Chunk | None:
-        """What of the chunk is new; None if nothing."""
+        """Return the new part of the chunk; None if there is none."""
         left = self._left.get(chunk.stream, 0)
         if not left:
             return chunk
