@@ -16,7 +16,7 @@ _FILE = Path(__file__).with_name("hold.sh")
 
 
 def functions(socket: str) -> str:
-    """The text that the calls below need before them, with the engine's socket."""
+    """Return the text that must precede the calls below, with the engine's socket."""
     return f"pcc_socket={shlex.quote(socket)}\n{shell_functions(_FILE)}"
 
 

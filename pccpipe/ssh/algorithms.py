@@ -1,4 +1,4 @@
-"""What to say when sshd and pccpipe have no algorithm of a kind in common."""
+"""Explains that sshd and pccpipe have no algorithm of a kind in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADVICE = {
     "Ciphers": "aes256-gcm@openssh.com",
     "MACs": "hmac-sha2-256-etm@openssh.com",
 }
-"""Of each kind, by its name in sshd_config, the one that every sshd has and hardening lists keep."""
+"""The algorithm of each kind that every sshd has and hardening lists keep; kinds by their names in sshd_config."""
 _NOUNS = {
     "KexAlgorithms": "key exchange",
     "HostKeyAlgorithms": "type of host key",
@@ -24,8 +24,8 @@ _NOUNS = {
 }
 
 
-def nothing_in_common(where: str, transport: Transport, words: str) -> Unavailable:
-    """Say which kind it is, what each side has, and how to change sshd; or just `words` if the lists do not tell."""
+def no_common_algorithm(where: str, transport: Transport, words: str) -> Unavailable:
+    """Name the kind, each side's algorithms, and the change to sshd; or only `words` if the lists do not differ."""
     for kind, ours in _own(transport).items():
         for theirs in _offered(transport.offered, kind):
             if not set(ours) & set(theirs):
@@ -54,11 +54,11 @@ def _offered(offered: Mapping[str, list[str]], kind: str) -> Iterable[list[str]]
 
 
 def _missing(where: str, kind: str, ours: Iterable[str], theirs: list[str]) -> Unavailable:
-    # These are no algorithms.
+    # These names are not algorithms, but signs for extensions.
     offers = ", ".join(name for name in theirs if not name.startswith(("ext-info-", "kex-strict-")))[
         : limits.SSH_NAMES.most
     ]
-    words = f"{where}: sshd offers no {_NOUNS[kind]} that pccpipe has: it offers {offers or 'nothing'};"
+    words = f"{where}: sshd and pccpipe have no {_NOUNS[kind]} in common: sshd offers {offers or 'nothing'};"
     words += f" pccpipe has {', '.join(ours)}"
     advice = _ADVICE[kind]
     hint = f"on the VM, in /etc/ssh/sshd_config, add {advice} to the line {kind} (without one: {kind} +{advice}),"

@@ -1,7 +1,7 @@
-"""Logs in with public keys, as `ssh` does: a server that is slow is waited for, and a key of an agent is offered first.
+"""Logs in with public keys, as `ssh` does: waits for a slow server, and offers an agent's key before signing with it.
 
-paramiko signs at once, in the thread that reads the connection: an agent that refuses to sign ended the login, and a
-token asked to be touched for keys that the server does not even know. It waits for 10 seconds.
+paramiko signs at once, in the thread that reads the connection. An agent that refused to sign ended the login, and a
+token wanted a touch for keys that the server does not know. paramiko also waits only 10 s for the server.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
 
 AUTH_TIMEOUT = 120.0
-"""Seconds for an answer to a key, and for an agent's signature: what sshd's own LoginGraceTime is."""
+"""Seconds for an answer to a key, and for an agent's signature: the default of sshd's LoginGraceTime."""
 SERVICE = "ssh-connection"
 
 
@@ -49,19 +49,19 @@ class AgentRefused(Exception):
 
 
 class AuthAnswer(Struct, frozen=True):
-    """The server's, to a request."""
+    """The server's answer to a request."""
 
     kind: int
     methods: tuple[str, ...] = ()
-    """What it would take now."""
+    """The methods that it would take now."""
     is_partial: bool = False
-    """Whether what it refused is nevertheless a part of what it wants."""
+    """Whether the key was right, and the server wants more."""
 
 
 class Authentication(AuthHandler):
     """One login. Each method waits for the server; raises AnswerTimeoutError, EOFError, SSHException."""
 
-    if TYPE_CHECKING:  # parts of paramiko's own that its type hints leave out
+    if TYPE_CHECKING:  # paramiko's type hints leave these out
         auth_event: None
 
         def _finalize_pubkey_algorithm(self, key_type: str) -> str: ...
@@ -83,12 +83,12 @@ class Authentication(AuthHandler):
         self._ask(message)
 
     def ask_methods(self) -> AuthAnswer:
-        """Ask to be let in without a key; the answer says what would be taken."""
+        """Try to log in without a key; the answer has the methods that the server would take."""
         return self._ask(self._request("none"))
 
     def offer(self, identity: Identity) -> AuthAnswer:
-        """Ask whether the server would take a key: MSG_USERAUTH_PK_OK is a yes."""
-        algorithm, public = self._parts(identity.key)
+        """Ask whether the server would take a key: MSG_USERAUTH_PK_OK means yes."""
+        algorithm, public = self._public_part(identity.key)
         message = self._request("publickey")
         message.add_boolean(False)
         message.add_string(algorithm)
@@ -97,7 +97,7 @@ class Authentication(AuthHandler):
 
     def prove(self, identity: Identity) -> AuthAnswer:
         """Log in with a key. Raises AgentRefused as well."""
-        algorithm, public = self._parts(identity.key)
+        algorithm, public = self._public_part(identity.key)
         message = self._request("publickey")
         message.add_boolean(True)
         message.add_string(algorithm)
@@ -109,7 +109,7 @@ class Authentication(AuthHandler):
         return self._ask(message)
 
     def abort(self) -> None:
-        """Do nothing: who waits looks at the connection."""
+        """Do nothing: `_ask` checks the connection while it waits."""
 
     def _request(self, method: str) -> paramiko.Message:
         self.auth_method = method
@@ -119,11 +119,11 @@ class Authentication(AuthHandler):
             message.add_string(text)
         return message
 
-    def _parts(self, key: paramiko.PKey) -> tuple[str, bytes]:
-        """The algorithm's name, and the public key or certificate."""
+    def _public_part(self, key: paramiko.PKey) -> tuple[str, bytes]:
+        """Return the algorithm's name, and the public key or certificate."""
         if key.public_blob is not None:
             return self._finalize_pubkey_algorithm(key.public_blob.key_type), key.public_blob.key_blob
-        # An agent's key is named as the agent names it: it may be a certificate, or of a kind that paramiko lacks.
+        # The agent names its key: it may be a certificate, or of a kind that paramiko does not know.
         public = key.blob if isinstance(key, paramiko.AgentKey) else key.asbytes()
         return self._finalize_pubkey_algorithm(key.get_name()), public
 
@@ -144,40 +144,40 @@ class Authentication(AuthHandler):
     def _handler_table(self) -> dict[int, Callable[[paramiko.Message], None]]:
         # In the transport's thread.
         return {
-            MSG_SERVICE_ACCEPT: lambda _: self._take(AuthAnswer(MSG_SERVICE_ACCEPT)),
+            MSG_SERVICE_ACCEPT: lambda _: self._receive(AuthAnswer(MSG_SERVICE_ACCEPT)),
             MSG_USERAUTH_SUCCESS: self._succeeded,
             MSG_USERAUTH_FAILURE: self._failed,
             MSG_USERAUTH_BANNER: self._parse_userauth_banner,
-            MSG_USERAUTH_PK_OK: lambda _: self._take(AuthAnswer(MSG_USERAUTH_PK_OK)),
+            MSG_USERAUTH_PK_OK: lambda _: self._receive(AuthAnswer(MSG_USERAUTH_PK_OK)),
         }
 
     def _succeeded(self, message: paramiko.Message) -> None:
         self._parse_userauth_success(message)
-        self._take(AuthAnswer(MSG_USERAUTH_SUCCESS))
+        self._receive(AuthAnswer(MSG_USERAUTH_SUCCESS))
 
     def _failed(self, message: paramiko.Message) -> None:
         methods = tuple(message.get_list())
-        self._take(AuthAnswer(MSG_USERAUTH_FAILURE, methods, message.get_boolean()))
+        self._receive(AuthAnswer(MSG_USERAUTH_FAILURE, methods, message.get_boolean()))
 
-    def _take(self, answer: AuthAnswer) -> None:
+    def _receive(self, answer: AuthAnswer) -> None:
         try:
             self._answers.put_nowait(answer)
         except queue.Full:
-            raise paramiko.SSHException("the server gives answers that nobody asked for") from None
+            raise paramiko.SSHException("the server sends answers without a request") from None
 
 
 def authenticate(transport: Transport, vm: Vm) -> None:
-    """Log in with the keys that there are. Raises `Unavailable`, EOFError, OSError, SSHException."""
+    """Log in with the keys of this machine. Raises `Unavailable`, EOFError, OSError, SSHException."""
     try:
-        _Attempt(transport, vm).make()
+        _LoginAttempt(transport, vm).run()
     except AnswerTimeoutError as error:
         words = f"{vm.user}@{vm.external_ip}: {error}"
-        hint = "PAM or a directory service there may be slow: sshd's own log on the VM says more"
+        hint = "PAM or a directory service there may be slow: see sshd's log on the VM"
         raise Unavailable(Reason.SSH_UNREACHABLE, words, hint) from error
 
 
-class _Attempt:
-    """To log in with one key after the other."""
+class _LoginAttempt:
+    """A login with one key after the other."""
 
     def __init__(self, transport: Transport, vm: Vm) -> None:
         self._transport = transport
@@ -185,9 +185,9 @@ class _Attempt:
         self._login = Authentication(transport, vm.user)
         self._tried: list[Identity] = []
         self._unsigned: list[tuple[Identity, str]] = []
-        """The keys that the server would take, and why the agent did not sign with them."""
+        """The keys that the server would take and the agent did not sign with, and why."""
 
-    def make(self) -> None:
+    def run(self) -> None:
         self._login.open()
         methods: tuple[str, ...] = ()
         for identity in identities(self._vm.key_path):
@@ -198,7 +198,7 @@ class _Attempt:
                 self._unsigned.append((identity, str(error)))
                 continue
             except SSH_ERRORS:
-                # A server that has had enough says so; else it was the connection that ended.
+                # A server that refuses more keys says so; otherwise the connection ended.
                 if self._transport.parting_words:
                     methods = methods or ("publickey",)
                     break
@@ -227,7 +227,7 @@ class _Attempt:
         words = f"{vm.user}@{vm.external_ip}: Permission denied ({','.join(methods)})"
         if self._unsigned:
             unsigned = ", ".join(f"{identity.name} ({why})" for identity, why in self._unsigned)
-            words = f"{words}; no signature was given with {unsigned}"
+            words = f"{words}; the agent did not sign with {unsigned}"
         said = [transport.parting_words] if transport.parting_words else []
         if banner := transport.get_banner():
             said.append(banner.decode(errors="replace").strip())
@@ -239,15 +239,15 @@ class _Attempt:
         if "Too many authentication failures" in self._transport.parting_words:
             hints.append("more keys than MaxAuthTries allows: vm.key_path may be KEY.pub, for one of the agent's keys")
         if self._unsigned:
-            hints.append("the SSH agent here has to sign: confirm, unlock it, or touch the token")
+            hints.append("let the SSH agent here sign: confirm, unlock it, or touch the token")
         unsigned = [identity for identity, _ in self._unsigned]
         names = ", ".join(identity.name for identity in self._tried if identity not in unsigned)
         if names:
             place = f"~{self._vm.user}/.ssh/authorized_keys there"
-            hints.append(f"the server did not take {names}: its public part must be in {place}")
+            hints.append(f"the server refused {names}: add the public part to {place}")
         if locked := locked_keys(self._vm.key_path):
-            hints.append(f"encrypted and in no agent: {', '.join(map(str, locked))}; {add_to_agent(*locked)}")
-        return hints or ["there is no key to log in with: set vm.key_path, or ssh-add one"]
+            hints.append(f"encrypted, and in no agent: {', '.join(map(str, locked))}; {add_to_agent(*locked)}")
+        return hints or ["no key was found here: set vm.key_path, or ssh-add one"]
 
 
 def _signature(key: paramiko.PKey, data: bytes, algorithm: str) -> bytes:
@@ -260,7 +260,7 @@ def _signature(key: paramiko.PKey, data: bytes, algorithm: str) -> bytes:
     request.add_int(ALGORITHM_FLAG_MAP.get(algorithm, 0))
     agent: Any = key.agent  # paramiko's type hints leave these parts out
     try:
-        # A person may be asked to confirm, or to touch a token.
+        # The agent may ask a person to confirm, or to touch a token.
         agent._conn.settimeout(AUTH_TIMEOUT)
         kind, answer = agent._send_message(request)
     except (OSError, paramiko.SSHException) as error:

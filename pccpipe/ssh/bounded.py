@@ -1,7 +1,6 @@
-"""Holds a server to what it may send: no more on a channel than the window says, no packet beyond SSH's sizes.
+"""Cuts off a server that sends more than it may: on a channel beyond its window, or a packet beyond SSH's sizes.
 
-paramiko keeps all that comes, whatever it allowed: a server that ignored a window of 2 MiB put 1.4 GB into memory in
-3 s. Who does that is cut off.
+paramiko keeps all data, also beyond the window: a server that ignored a window of 2 MiB put 1.4 GB into memory in 3 s.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pccpipe import limits
 
 
 class TooMuchError(paramiko.SSHException):
-    """The server sent more than it may; the connection ends with that."""
+    """The server sent more than it may, which ends the connection."""
 
 
 class BoundedPacketizer(Packetizer):
@@ -40,25 +39,25 @@ class BoundedPacketizer(Packetizer):
 
 
 def check_extensions(message: paramiko.Message) -> None:
-    """Look at how many a server says that it names: paramiko loops as often. Raises TooMuchError."""
-    # Read as paramiko reads it: it fills up a number that is cut.
+    """Check the number of extensions that a server claims to name: paramiko loops as often. Raises TooMuchError."""
+    # Read as paramiko reads it: it pads a number that is cut.
     count = paramiko.Message(message.get_remainder()).get_int()
     if count > limits.SSH_EXTENSIONS.most:
         raise TooMuchError(limits.SSH_EXTENSIONS.exceeded())
 
 
 def feed(channel: paramiko.Channel, message: paramiko.Message) -> None:
-    """Take data of a channel's stdout. Raises TooMuchError."""
+    """Receive data of a channel's stdout. Raises TooMuchError."""
     data = message.get_binary()
-    _admit(channel, data)
+    _check_window(channel, data)
     channel.in_buffer.feed(data)
 
 
 def feed_extended(channel: paramiko.Channel, message: paramiko.Message) -> None:
-    """Take data of a channel's stderr. Raises TooMuchError."""
+    """Receive data of a channel's stderr. Raises TooMuchError."""
     code = message.get_int()
     data = message.get_binary()
-    _admit(channel, data)
+    _check_window(channel, data)
     if code != 1:
         return
     if channel.combine_stderr:
@@ -67,8 +66,8 @@ def feed_extended(channel: paramiko.Channel, message: paramiko.Message) -> None:
         channel.in_stderr_buffer.feed(data)
 
 
-def _admit(channel: paramiko.Channel, data: bytes) -> None:
-    # What is read makes room again, so what is not read is never more than the window.
+def _check_window(channel: paramiko.Channel, data: bytes) -> None:
+    # Reading makes room again, so unread data is never more than the window.
     unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)
     if unread + len(data) > channel.in_window_size:
         raise TooMuchError(f"{limits.SSH_WINDOW.exceeded()}: the server ignores the channel's window")

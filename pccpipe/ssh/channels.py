@@ -1,4 +1,4 @@
-"""Channels of the connection as the streams and processes that the rest of pccpipe knows."""
+"""Channels of the connection, as the streams and processes of the seam `Machine`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from pccpipe.ssh import closing
 from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 PIECE = 64 * 1024
-"""Bytes given to a channel at once: `sendall` copies the rest at each packet of 32 KiB: 292 s for 200 MB at once."""
+"""Bytes given to a channel at once. `sendall` copies the rest at each packet of 32 KiB: 200 MB at once took 292 s."""
 
 T = TypeVar("T")
 
 
 class _Received(BufferedPipe):  # type: ignore[type-arg]
-    """What came on a channel and nobody has read yet.
+    """The unread data of a channel.
 
-    paramiko's own moves all that is left (2 MiB, if the reader is the slower one) at each read, in an array; of a
-    bytearray the beginning can be dropped.
+    At each read paramiko's own array moves the rest, 2 MiB behind a slow reader; a bytearray drops its beginning.
     """
 
     def __init__(self) -> None:
@@ -40,7 +39,7 @@ class _Received(BufferedPipe):  # type: ignore[type-arg]
 
 
 class ChannelStream:
-    """A channel as a `ByteStream`. When the connection has ended, it raises ConnectionError: that is no end of file."""
+    """A channel as a `ByteStream`. If the connection ends, it raises ConnectionError and returns no end of file."""
 
     def __init__(self, channel: paramiko.Channel, released: Callable[[], None] = lambda: None) -> None:
         self._channel = channel
@@ -51,26 +50,26 @@ class ChannelStream:
     def fileno(self) -> int:
         with self._close_lock:
             if self._closed:
-                # paramiko would make a pipe for it, which nobody closes.
+                # paramiko would make a pipe for it, and never close it.
                 raise ConnectionResetError("the channel is closed")
             return self._channel.fileno()
 
     def recv(self, size: int) -> bytes:
-        return self._received(self._unbroken(lambda: self._channel.recv(size)))
+        return self._received(self._checked(lambda: self._channel.recv(size)))
 
     def sendall(self, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(view), PIECE):
             piece = bytes(view[start : start + PIECE])
             with closing.sending(self._channel):
-                self._unbroken(lambda piece=piece: self._channel.sendall(piece))  # type: ignore[misc]
+                self._checked(lambda piece=piece: self._channel.sendall(piece))  # type: ignore[misc]
 
     def settimeout(self, seconds: float | None) -> None:
         self._channel.settimeout(seconds)
 
     def shutdown_write(self) -> None:
         with closing.sending(self._channel):
-            self._unbroken(self._channel.shutdown_write)
+            self._checked(self._channel.shutdown_write)
 
     def close(self) -> None:
         with self._close_lock:
@@ -89,8 +88,8 @@ class ChannelStream:
             raise ConnectionResetError("the SSH connection ended")
         return data
 
-    def _unbroken(self, use: Callable[[], T]) -> T:
-        # To receive is to send as well, now and then: that there is room for more.
+    def _checked(self, use: Callable[[], T]) -> T:
+        # Receiving also sends now and then: the message that there is room for more.
         try:
             return use()
         except TimeoutError:
@@ -100,19 +99,19 @@ class ChannelStream:
 
 
 class ChannelProcess(ChannelStream):
-    """A channel on which a program is to run, as a `Process`. `ready` and `fileno` are not both for the same one."""
+    """A channel for a program, as a `Process`. Use either its `ready` or its `fileno`, never both."""
 
     _arrived: _Arrived | None = None
 
     def __init__(self, channel: paramiko.Channel, released: Callable[[], None]) -> None:
         super().__init__(channel, released)
-        # Nothing can have come yet: the program is still to begin.
+        # Nothing has arrived yet: the program has not begun.
         channel.in_buffer, channel.in_stderr_buffer = _Received(), _Received()
-        # By default the server is told of more room ten times a window, each time by a packet of its own.
+        # By default paramiko announces more room ten times a window, each time by a packet of its own.
         channel.in_window_threshold = channel.in_window_size // 4
 
     def recv_stderr(self, size: int) -> bytes:
-        return self._received(self._unbroken(lambda: self._channel.recv_stderr(size)))
+        return self._received(self._checked(lambda: self._channel.recv_stderr(size)))
 
     def ready(self, timeout: float) -> tuple[bool, bool]:
         channel = self._channel
@@ -136,15 +135,15 @@ class ChannelProcess(ChannelStream):
             return code
         if not self._channel.eof_received:
             raise ConnectionResetError("the SSH connection ended")
-        # paramiko overlooks exit-signal: it was killed, and by which signal is not told.
+        # A signal killed it. paramiko ignores the exit-signal message, so the signal is unknown.
         return 137
 
 
 class _Arrived(threading.Event):
-    """Set by a channel's buffers when something arrives, cleared by `ready` alone.
+    """An event that a channel's buffers set when data arrives, and that only `ready` clears.
 
-    paramiko's own `fileno` loses a wake-up now and then when stdout and stderr arrive together: one buffer, being read
-    empty, clears the pipe that the other has just found set (seen: once in some hundred lanes opened).
+    paramiko's own `fileno` sometimes loses a wake-up when stdout and stderr arrive together: the reader empties one
+    buffer and clears the pipe that the other has just set (seen once in some hundred opened lanes).
     """
 
     def __init__(self) -> None:
@@ -159,10 +158,10 @@ class _Arrived(threading.Event):
 
 
 def open_streamlocal(transport: Transport, path: str, timeout: float) -> paramiko.Channel:
-    """A channel to the Unix socket at `path` on the server (`direct-streamlocal@openssh.com`).
+    """Open a channel to the Unix socket at `path` on the server (`direct-streamlocal@openssh.com`).
 
     paramiko has no such call (https://github.com/paramiko/paramiko/issues/544), so this is its `open_channel` with
-    another body. It takes no place among the server's MaxSessions. Raises ChannelException, SSHException, EOFError.
+    another body. Such a channel does not count for MaxSessions. Raises ChannelException, SSHException, EOFError.
     """
     with transport.lock:
         window = transport._sanitize_window_size(None)
@@ -188,7 +187,7 @@ def open_streamlocal(transport: Transport, path: str, timeout: float) -> paramik
     _await_opening(transport, opened, timeout)
     ready = transport._channels.get(number)
     if ready is None:
-        # When two are refused at a time, paramiko keeps the answer for only one of them.
+        # If the server refuses two at a time, paramiko keeps the answer for only one.
         raise transport.get_exception() or paramiko.ChannelException(2, "Connect failed")
     return ready
 
@@ -197,7 +196,7 @@ def _await_opening(transport: Transport, opened: threading.Event, timeout: float
     deadline = time.monotonic() + timeout
     while True:
         is_over = opened.wait(0.1)
-        # A transport that ends says so of every opening, also of one that began too late for it to close.
+        # Checked also after a wake-up: a transport that ends wakes every opening, but not one that began too late.
         if not transport.is_active():
             raise transport.get_exception() or EOFError("the SSH connection ended")
         if is_over:

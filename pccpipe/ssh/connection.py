@@ -1,4 +1,4 @@
-"""The run's one SSH connection to its VM, as a `Machine`. Made when first needed, and again when it was lost."""
+"""The run's one SSH connection to its VM, as a `Machine`. It connects at the first call, and reconnects when lost."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
 
 SESSIONS = 9
-"""Open at once: one below sshd's default MaxSessions, because it gives a closed one's place back late."""
+"""Sessions open at once: one below sshd's default MaxSessions, as sshd counts a closed one for a moment."""
 OPEN_TIMEOUT = 20.0
-"""Seconds in which a session must be opened, with all tries."""
+"""Seconds to open a session, with all retries."""
 SESSION_WAIT = 60.0
-"""Seconds to wait for one of our own sessions to end when all are in use."""
+"""Seconds to wait for one of the connection's sessions to end, if all are in use."""
 FRESH = 0.003
-"""Seconds after a script in which its shell is given the next one without being asked whether it is there."""
+"""Seconds after a script in which its shell gets the next one without a check that it is alive."""
 SIGN_TIMEOUT = 5.0
-"""Seconds for its answer."""
+"""Seconds for the answer to that check, and to a ping."""
 FAILURE_LASTS = 0.5
-"""Seconds in which a failed attempt to connect answers for the threads that wait for it, too."""
+"""Seconds in which a failed attempt to connect is also the answer for the threads that wait for it."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=ChannelStream)
@@ -51,7 +51,7 @@ class Connection:
 
     Args:
         vm: how to reach it.
-        accept_new_host_key: a server that known_hosts does not know is added to it. One whose key changed never is.
+        accept_new_host_key: add an unknown server to known_hosts. It never adds one whose key changed.
     """
 
     def __init__(self, vm: Vm, *, accept_new_host_key: bool = False) -> None:
@@ -72,7 +72,7 @@ class Connection:
         self._sessions = threading.BoundedSemaphore(SESSIONS)
         self._kept_lock = threading.Lock()
         self._kept: tuple[ScriptShell, float] | None = None
-        """The shell of the last script, and when that ended."""
+        """The shell of the last script, and the moment when that ended."""
         self._by_dial_stdio = False
         self._forwards = Forwards(vm.external_ip, self.run)
 
@@ -98,12 +98,12 @@ class Connection:
             raise Unavailable(Reason.SSH_SESSION_REFUSED, words) from error
 
     def popen(self, command: str) -> Process:
-        if not self._has_session():
+        if not self._acquire_session():
             words = f"all {SESSIONS} sessions of the connection to {self.host} were in use for {SESSION_WAIT:g} s"
             raise Unavailable(Reason.SSH_SESSION_REFUSED, words)
         try:
             channel = self._with_transport(self._open_session)
-            process = self._noted(ChannelProcess(channel, self._sessions.release))
+            process = self._remember(ChannelProcess(channel, self._sessions.release))
         except BaseException:
             self._sessions.release()
             raise
@@ -144,10 +144,10 @@ class Connection:
 
     def _dial_directly(self, path: str, timeout: float) -> ByteStream:
         channel = self._with_transport(lambda transport: open_streamlocal(transport, path, timeout))
-        return self._noted(ChannelStream(channel))
+        return self._remember(ChannelStream(channel))
 
-    def _noted(self, stream: S) -> S:
-        """Remember a stream for `close`: a pool of the engine's client, for one, closes none of its own."""
+    def _remember(self, stream: S) -> S:
+        """Remember a stream for `close`: the pool of the engine's client, for one, does not close its own."""
         with self._streams_lock:
             self._streams.add(stream)
         return stream
@@ -172,7 +172,7 @@ class Connection:
         return done
 
     def _live_shell(self) -> ScriptShell | None:
-        """The kept one, if it still answers: when a connection was lost before a script, that is given to a new one."""
+        """Return the kept shell if it answers: a new one takes the script if the connection was lost before."""
         kept = self._take_kept()
         if not kept:
             return None
@@ -186,7 +186,7 @@ class Connection:
             return None
         return shell
 
-    def _let_shell_go(self) -> None:
+    def _close_kept_shell(self) -> None:
         kept = self._take_kept()
         if kept:
             kept[0].close()
@@ -196,16 +196,16 @@ class Connection:
             kept, self._kept = self._kept, None
             return kept
 
-    def _has_session(self) -> bool:
-        """Whether one of our sessions is to be had, soon."""
+    def _acquire_session(self) -> bool:
+        """Take one of the sessions; return False if all stay in use."""
         if self._sessions.acquire(blocking=False):
             return True
-        self._let_shell_go()
+        self._close_kept_shell()
         return self._sessions.acquire(timeout=SESSION_WAIT)
 
     def close(self) -> None:
-        """End the connection. What runs on the VM goes on. Idempotent; a later call connects anew."""
-        self._let_shell_go()
+        """End the connection. Programs on the VM go on. Idempotent; a later call reconnects."""
+        self._close_kept_shell()
         with self._lock:
             for transport in self._transports:
                 transport.close()
@@ -240,20 +240,20 @@ class Connection:
             return self._transports[0]
 
     def begin_with(self, hello: Callable[[Callable[[str, float], Done]], None], guard: Callable[[], str]) -> None:
-        """Have `hello(run)` called on each new connection, before anything else is done with it. It may raise.
+        """Call `hello(run)` on each new connection, before any other use of it. It may raise.
 
-        `guard` gives what each program and script begins with.
+        `guard` returns the text that each program and script begins with.
         """
         self._hello, self._guard = hello, guard
 
     def fence(self, words: str) -> None:
-        """End the connection for good: every call raises `Fenced` from now on. From any thread, at once."""
+        """End the connection for good: every later call raises `Fenced`. From any thread; returns at once."""
         self._fenced = self._fenced or Fenced(words)
         for transport in self._transports:
             transport.close()
 
     def _greet(self) -> None:
-        """The caller holds the lock. Raises `Unavailable`."""
+        """Call `hello` on a new connection. The caller holds the lock. Raises `Unavailable`."""
         if self._hello is None:
             return
         transport = self._transports[0]
@@ -279,7 +279,7 @@ class Connection:
             process.close()
 
     def gives_sign(self) -> bool:
-        """Ask the server for a sign of life, over a new connection if there is none; whether one came."""
+        """Ask the server for a sign of life, over a new connection if there is none; return whether one came."""
         asked = time.monotonic()
         try:
             transport = self._transport()
@@ -293,21 +293,21 @@ class Connection:
         return False
 
     def interrupt(self) -> None:
-        """End a login that is under way: who waits for it gets `Unavailable`. From any thread, at once."""
+        """End a login that is under way: its caller gets `Unavailable`. From any thread; returns at once."""
         login = self._login
         if login is not None:
             with contextlib.suppress(InvalidStateError):
                 login.set_exception(Unavailable(Reason.SSH_UNREACHABLE, f"{self.host}: the login was interrupted"))
 
     def _logged_in(self) -> tuple[Transport, ...]:
-        """Log in, in a thread of its own: a server that says nothing holds up for 10 s whatever waits for it."""
+        """Log in, in a thread of its own, which a silent server holds up for 10 s; `interrupt` ends the wait."""
         login: Future[tuple[Transport, ...]] = Future()
         self._login = login
 
         def work() -> None:
             try:
                 transports = log_in(self._vm, accept_new_host_key=self._accept_new)
-            except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
                 with contextlib.suppress(InvalidStateError):
                     login.set_exception(error)
                 return
@@ -324,7 +324,7 @@ class Connection:
             self._login = None
 
     def _with_transport(self, use: Callable[[Transport], T]) -> T:
-        """Open something on the transport; once more on a new one if it turns out to be dead: nothing was begun."""
+        """Open something on the transport, and once more on a new one if that was dead: nothing had begun."""
         for last in (False, True):
             transport = self._transport()
             try:
@@ -345,20 +345,20 @@ class Connection:
             try:
                 return transport.open_session(timeout=OPEN_TIMEOUT)
             except paramiko.SSHException as error:
-                # Over MaxSessions, perhaps only because a session that we closed still counts. Nothing was begun.
-                # (When two are refused at a time, paramiko has a ChannelException for only one of them.)
+                # Over MaxSessions, perhaps only because a closed session still counts. Nothing has begun.
+                # (If the server refuses two at a time, paramiko raises ChannelException for only one.)
                 if not transport.is_active():
                     raise
-                self._let_shell_go()
+                self._close_kept_shell()
                 if time.monotonic() + pause > deadline:
-                    words = f"{self.host} opens no session: {error}"
-                    hint = "a run uses up to 9 sessions: set MaxSessions 10 in the VM's /etc/ssh/sshd_config"
+                    words = f"{self.host}: cannot open a session: {error}"
+                    hint = "set MaxSessions 10 in the VM's /etc/ssh/sshd_config: a run uses up to 9 sessions"
                     raise Unavailable(Reason.SSH_SESSION_REFUSED, words, hint) from error
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, 1.0)
 
     def _dial_otherwise(self, path: str, timeout: float, error: paramiko.ChannelException) -> ByteStream:
-        """sshd refused, in the same words for every cause: ask the VM which it is, and go another way if there is."""
+        """Find out why sshd refused, as its words never say, and connect by docker's client if that can."""
         where = f"connect to {path} on {self.host}"
         socket = shlex.quote(path)
         state = self.run(f"[ -S {socket} ] || exit 3; [ -w {socket} ] || exit 4", timeout).code
@@ -366,14 +366,14 @@ class Connection:
             raise Unavailable(Reason.ENGINE_MISSING, f"{where}: No such file or directory") from error
         if state == 4:
             words = f"{where}: Permission denied for user {self.facts.user}"
-            hint = f"sudo usermod -aG docker {operands(self.facts.user)}, on the VM; it holds from the next login on"
+            hint = f"sudo usermod -aG docker {operands(self.facts.user)}, on the VM; it applies from the next login on"
             raise Unavailable(Reason.ENGINE_PERMISSION_DENIED, words, hint) from error
-        # Either nobody listens, or sshd forbids forwarding to sockets; docker's own client knows.
+        # Either no engine listens, or sshd forbids forwarding to sockets; docker's own client can tell.
         ping = f"printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | {_dial_stdio(path)} | head -c 4"
         answer = self.run(ping, timeout)
         if answer.stdout == b"HTTP":
-            # An engine that was just starting takes it now; if it is sshd, that refuses again. The other way is worse:
-            # each connection, an idle one of the engine's client too, has one of the server's few sessions.
+            # An engine that was just starting takes it now; sshd would refuse again. Docker's client is the worse way:
+            # each of its connections, also an idle one, takes one of the server's few sessions.
             with contextlib.suppress(paramiko.ChannelException, TimeoutError):
                 return self._dial_directly(path, timeout)
             self._by_dial_stdio = True

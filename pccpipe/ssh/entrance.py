@@ -1,10 +1,10 @@
 """Begins programs behind the start-up files of a login's shell, which may print, read stdin, take long or never end.
 
-The shell obeys them before it runs what it was asked for. So a program says a word on stdout and stderr when its turn
-comes, and what came before is left out. It gets its input only then: no start-up file can swallow a part of it. The
-same word comes back in front of the input, and the program skips what precedes it.
+The shell runs them before the program. So the program prints a word on stdout and stderr when its turn comes, and
+pccpipe discards all output before it. Only then does pccpipe send the input, so that no start-up file can swallow a
+part of it. The same word precedes the input, and the program skips what comes before.
 
-It costs no round trip: sshd confirms that it started the shell before the shell has read its files.
+This costs no round trip: sshd confirms the start of the shell before the shell has read its files.
 """
 
 from __future__ import annotations
@@ -20,35 +20,38 @@ from pccpipe.machine.script import sh_command
 from pccpipe.outcome import Reason
 
 LIMIT = 30.0
-"""Seconds that the start-up files may take."""
+"""Seconds for the start-up files to end."""
 NUDGE = 2.0
-"""Seconds after which a start-up file that may wait for a line gets an empty one, as if a person pressed Enter."""
+"""Seconds after which a start-up file gets an empty line, as it may wait for a person to press Enter."""
 LAG = 5.0
 """Seconds between the words on the two streams."""
 NUDGES = 5
-"""At most this many empty lines: after them it is quiet, and the connection asks whether the server is still there."""
+"""The most empty lines. Then the line is quiet, and the connection asks the server for a sign of life."""
 SILENCE = 12.0
-"""Seconds without an answer to that, at the end of `LIMIT`, after which it is the network and no start-up file."""
+"""Seconds without that sign, at the end of `LIMIT`, after which the network is to blame, not a start-up file."""
 EXIT_TIMEOUT = 5.0
 READ_SIZE = 64 * 1024
 _HINT = "let start-up files end at once without a terminal: case $- in *i*) ;; *) return ;; esac, as first line"
 
 
 def new_word() -> str:
-    """Make a word that nobody can guess."""
+    """Return a word that nobody can guess."""
     return secrets.token_hex(16)
 
 
 def behind(word: str, command: str) -> str:
-    """Write the command line that runs `command` once the word came back; `pcc_ready` is the uptime until then."""
+    """Return the command line that runs `command` once the word came back; `pcc_ready` is the uptime until then."""
     wait = f'until [ "$pcc_word" = {word} ]; do read -r pcc_word || exit 1; done'
     return sh_command(f"read -r pcc_ready pcc_idle </proc/uptime; echo {word}; echo {word} >&2; {wait}; {command}")
 
 
 def enter(process: Process, word: str, host: str, user: str, quiet_for: Callable[[], float]) -> None:
-    """Wait until the program's turn comes, and let it begin; `quiet_for` are the seconds since the server was heard.
+    """Wait until the program's turn comes, and let it begin.
 
     Raises `Unavailable`, ConnectionError.
+
+    Args:
+        quiet_for: returns the seconds since the last sign of life of the server.
     """
     streams = (_Prelude(word), _Prelude(word))
     receivers = (process.recv, process.recv_stderr)
@@ -57,7 +60,7 @@ def enter(process: Process, word: str, host: str, user: str, quiet_for: Callable
     while not all(stream.is_over for stream in streams):
         left = deadline - time.monotonic()
         if left <= 0 and quiet_for() > SILENCE:
-            raise ConnectionResetError(f"nothing was heard of {host} for {quiet_for():.0f} s")
+            raise ConnectionResetError(f"{host} did not answer for {quiet_for():.0f} s")
         if left <= 0:
             raise _stuck(streams, host, user)
         ready = process.ready(min(left, NUDGE))
@@ -66,7 +69,7 @@ def enter(process: Process, word: str, host: str, user: str, quiet_for: Callable
             _send(process, b"\n")
         for stream, receive, is_ready in zip(streams, receivers, ready, strict=True):
             if is_ready and not stream.is_over:
-                stream.take(receive(READ_SIZE))
+                stream.feed(receive(READ_SIZE))
                 if stream.has_come:
                     deadline = min(deadline, time.monotonic() + LAG)
         if any(stream.has_ended for stream in streams):
@@ -78,23 +81,23 @@ def enter(process: Process, word: str, host: str, user: str, quiet_for: Callable
 
 
 class _Prelude:
-    """What comes on one stream before the program's turn."""
+    """The output on one stream before the program's turn."""
 
     def __init__(self, word: str) -> None:
         self._end = f"{word}\n".encode()
         self._tail = b""
-        self.said = b""
+        self.output = b""
         self.has_come = self.has_ended = False
 
     @property
     def is_over(self) -> bool:
         return self.has_come or self.has_ended
 
-    def take(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         self.has_ended = not data
-        self.said = (self.said + data)[: limits.STARTUP_WORDS.most]
+        self.output = (self.output + data)[: limits.STARTUP_WORDS.most]
         self._tail += data
-        # Nothing of the program's can follow it: that still waits.
+        # The program still waits, so none of its output can follow the word.
         self.has_come = self._end in self._tail
         self._tail = self._tail[-len(self._end) :]
 
@@ -103,12 +106,12 @@ def _send(process: Process, data: bytes) -> None:
     try:
         process.sendall(data)
     except ConnectionError:
-        # It ended, and reading tells how; or the connection did, and reading says that, too.
+        # The program or the connection ended, and reading reports which.
         return
 
 
 def _words(streams: tuple[_Prelude, _Prelude]) -> str:
-    return "; ".join(" ".join(stream.said.decode(errors="replace").split()) for stream in streams if stream.said)
+    return "; ".join(" ".join(stream.output.decode(errors="replace").split()) for stream in streams if stream.output)
 
 
 def _refused(process: Process, streams: tuple[_Prelude, _Prelude], host: str, user: str) -> Unavailable:

@@ -1,9 +1,8 @@
 """Connections from programs of the VM to this process, through the run's one SSH connection.
 
 The server listens there, at a Unix socket or a port, and opens a channel for each connection. It stops when the SSH
-connection ends, so all of it is asked for again on the next one. A Unix socket is made under a new name and then takes
-the place of the old one: sshd removes none of its own, and one that still waits for a connection that is gone for us
-would keep the name.
+connection ends, so pccpipe asks for all listeners again on the next one. sshd makes a Unix socket under a new name,
+which then replaces the old one: sshd never removes its sockets, and the sshd of a lost connection would keep the name.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from pccpipe.outcome import Reason
 from pccpipe.ssh.channels import ChannelStream
 from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
-Taker: TypeAlias = "Callable[[ByteStream], None]"
+Accept: TypeAlias = "Callable[[ByteStream], None]"
 AGAIN_LIMIT = 60.0
-"""Seconds in which a new connection must bring everything back; a port may still be the old connection's."""
+"""Seconds for a new connection to open all listeners again; the old connection may still hold a port."""
 TRIES = 3
-"""Of one request: the answer to a sign of life that was asked for at that moment can be taken for its own."""
+"""Tries of one request: paramiko may take a ping's answer for the request's."""
 
 
 class _Socket(Struct, frozen=True):
@@ -46,10 +45,10 @@ class _Port(Struct, frozen=True):
 
 
 class Forwards:
-    """All that one connection takes on the VM. Safe from many threads.
+    """All listeners of one connection on the VM. Safe from many threads.
 
     Args:
-        host: the VM's name, for words.
+        host: the VM's name, for messages.
         run: runs a housekeeping script there.
     """
 
@@ -58,20 +57,20 @@ class Forwards:
         self._run = run
         self._lock = threading.Lock()
         self._asking = threading.Lock()
-        self._wanted: dict[_Socket | _Port, Taker] = {}
+        self._wanted: dict[_Socket | _Port, Accept] = {}
 
     def add_socket(
-        self, transport: Transport, path: str, accept: Taker, open_to_all: bool = False
+        self, transport: Transport, path: str, accept: Accept, open_to_all: bool = False
     ) -> ForwardedListener:
-        """Raises `Unavailable`, and what paramiko raises for a connection that has ended."""
+        """Listen at a Unix socket. Raises `Unavailable`, and paramiko's errors for a connection that has ended."""
         wanted = _Socket(path, open_to_all)
         with self._lock:
             self._wanted[wanted] = accept
         self._make_socket(transport, wanted)
         return ForwardedListener(self, wanted)
 
-    def add_port(self, transport: Transport, port: int, accept: Taker) -> ForwardedListener:
-        """The same for a port of 127.0.0.1."""
+    def add_port(self, transport: Transport, port: int, accept: Accept) -> ForwardedListener:
+        """Listen at a port of 127.0.0.1; raises the same."""
         number = self._make_port(transport, port)
         wanted = _Port(number)
         with self._lock:
@@ -79,21 +78,19 @@ class Forwards:
         return ForwardedListener(self, wanted, number)
 
     def remove(self, wanted: _Socket | _Port) -> None:
-        """Nothing that comes there is taken any more."""
+        """Refuse later connections there."""
         with self._lock:
             self._wanted.pop(wanted, None)
 
     def renew(self, transport: Transport) -> None:
-        """Ask for all of it on a new connection, in a thread: the one who connects need not wait for that."""
-        transport.give_openings_to(lambda message: _take_channel(transport, message, self._taker))
+        """Open all listeners on a new connection, in a thread, so that the caller need not wait."""
+        transport.give_openings_to(lambda message: _take_channel(transport, message, self._accept_of))
         with self._lock:
             wanted = [*self._wanted]
         if wanted:
-            threading.Thread(
-                target=self._make_again, args=(transport, wanted), name="pccpipe-forward", daemon=True
-            ).start()
+            threading.Thread(target=self._reopen, args=(transport, wanted), name="pccpipe-forward", daemon=True).start()
 
-    def _make_again(self, transport: Transport, wanted: list[_Socket | _Port]) -> None:
+    def _reopen(self, transport: Transport, wanted: list[_Socket | _Port]) -> None:
         until = time.monotonic() + AGAIN_LIMIT
         pause = 0.1
         while wanted and transport.is_active() and time.monotonic() < until:
@@ -113,7 +110,7 @@ class Forwards:
         for _ in range(TRIES):
             new = f"{path}.{secrets.token_hex(4)}"
             self._ask(transport, "streamlocal-forward@openssh.com", new)
-            # It says whether the server listens; the answer may have been another's.
+            # Check that the server listens, as the answer may have been another request's.
             name = shlex.quote(new)
             chmod = f"chmod 666 {name} && " if wanted.open_to_all else ""
             move = f"{chmod}exec mv -f {name} {shlex.quote(path)}"
@@ -123,12 +120,12 @@ class Forwards:
             _check(transport)
         if len(path) > 90:
             hint = (
-                f"{path} may be too long for a socket's address, which has 108 bytes: take a shorter `root:` or run id"
+                f"{path} may be too long for a socket's address, which has 108 bytes: use a shorter `root:` or run id"
             )
         else:
             settings = "AllowStreamLocalForwarding yes and AllowTcpForwarding yes (and no DisableForwarding)"
-            hint = f"sshd there must allow it: {settings} in sshd_config"
-        raise Unavailable(Reason.PROXY_REFUSED, f"sshd on {self._host} forwards no socket at {path}", hint)
+            hint = f"allow it in the VM's sshd_config: {settings}"
+        raise Unavailable(Reason.PROXY_REFUSED, f"sshd on {self._host} does not forward the socket {path}", hint)
 
     def _make_port(self, transport: Transport, port: int) -> int:
         for _ in range(TRIES):
@@ -136,16 +133,18 @@ class Forwards:
             if answer is not None:
                 return port or answer.get_int()
             _check(transport)
-        hint = "sshd there must allow it: AllowTcpForwarding yes (and no DisableForwarding) in sshd_config"
-        raise Unavailable(Reason.PROXY_REFUSED, f"sshd on {self._host} forwards no port {port or ''}".rstrip(), hint)
+        hint = "allow it in the VM's sshd_config: AllowTcpForwarding yes (and no DisableForwarding)"
+        raise Unavailable(
+            Reason.PROXY_REFUSED, f"sshd on {self._host} does not forward a port {port or ''}".rstrip(), hint
+        )
 
     def _ask(self, transport: Transport, kind: str, where: str, port: int | None = None) -> paramiko.Message | None:
         # paramiko keeps one answer at a time.
         with self._asking:
             return transport.ask(kind, where, port)
 
-    def _taker(self, where: str, port: int | None) -> Taker | None:
-        """Who takes a connection that has come to an address; None if nobody does any more."""
+    def _accept_of(self, where: str, port: int | None) -> Accept | None:
+        """Return the function that takes the connections at an address; None if it was removed."""
         with self._lock:
             for wanted, accept in self._wanted.items():
                 match wanted:
@@ -159,27 +158,27 @@ class Forwards:
 
 
 def _check(transport: Transport) -> None:
-    """A connection that has ended has refused nothing."""
+    """Raise EOFError if the connection has ended: that is not a refusal."""
     if not transport.is_active():
         raise EOFError("the SSH connection ended")
 
 
 def _take_channel(
-    transport: Transport, message: paramiko.Message, taker: Callable[[str, int | None], Taker | None]
+    transport: Transport, message: paramiko.Message, accept_of: Callable[[str, int | None], Accept | None]
 ) -> None:
-    """A channel that the server opens: paramiko's `_parse_channel_open`, which knows no Unix sockets.
+    """Answer a channel that the server opens, as paramiko's `_parse_channel_open` does, which knows no Unix sockets.
 
     Runs in the transport's thread, which must not wait.
     """
     kind, number = message.get_text(), message.get_int()
     window, packet = message.get_int(), message.get_int()
-    take = None
+    accept = None
     if kind == "forwarded-streamlocal@openssh.com":
-        take = taker(message.get_text(), None)
+        accept = accept_of(message.get_text(), None)
     elif kind == "forwarded-tcpip":
-        take = taker(message.get_text(), message.get_int())
+        accept = accept_of(message.get_text(), message.get_int())
     answer = paramiko.Message()
-    if take is None:
+    if accept is None:
         answer.add_byte(cMSG_CHANNEL_OPEN_FAILURE)
         answer.add_int(number)
         answer.add_int(OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED)
@@ -201,13 +200,13 @@ def _take_channel(
 
     def confirm() -> None:
         transport._send_user_message(answer)
-        take(ChannelStream(channel))
+        accept(ChannelStream(channel))
 
     transport.answer(confirm)
 
 
 class ForwardedListener:
-    """A `Served`."""
+    """A `Listener`."""
 
     def __init__(self, forwards: Forwards, wanted: _Socket | _Port, port: int = 0) -> None:
         self.port = port

@@ -1,9 +1,8 @@
 """The connection's socket, which notices a peer that has fallen silent.
 
-paramiko sends keep-alives and never looks whether anything comes back: a connection whose other side is gone without a
-word stays "active" for ever. Its thread, though, calls `recv` ten times a second; so here is where silence can be seen,
-without a thread for it: after `SILENCE_LIMIT` seconds in which nothing at all was heard, the socket reads and writes as
-closed.
+paramiko sends keep-alives and ignores whether an answer comes: a connection whose peer disappears stays "active" for
+ever. Its thread calls `recv` ten times a second, so the socket can notice silence without a thread of its own. After
+`SILENCE_LIMIT` seconds without any data, it reads and writes as closed.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from collections.abc import Iterator
 import paramiko
 
 PING_INTERVAL = 15.0
-"""Seconds without traffic after which the server is asked for a sign of life."""
+"""Seconds without traffic after which pccpipe asks the server for a sign of life."""
 SILENCE_LIMIT = 45.0
 AHEAD = 128 * 1024
-"""Bytes taken from the kernel at a time: paramiko asks for a packet's length, then for the rest of it, and each call
-waits for the interpreter's lock."""
+"""Bytes read from the kernel at a time. paramiko reads a packet's length and then its rest, and each call waits for
+the interpreter's lock."""
 
 
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-"""Linux's alone."""
+"""Only Linux has it."""
 _DROP_TIME = 0x80
 """macOS's TCP_RXT_CONNDROPTIME (<netinet/tcp.h>), in seconds; Python has no name for it."""
 
@@ -37,25 +36,25 @@ class HeardSocket:
         self._inner = inner
         self._ahead = memoryview(bytearray(AHEAD))
         self._given = self._taken = 0
-        """Of what is in `_ahead`: how much paramiko has, and how much there is."""
+        """The bytes of `_ahead` that paramiko has, and those that are there."""
         self._heard = time.monotonic()
         self.fell_silent = False
         self._patience = 0.0
-        # By this name, as a socket has it: paramiko asks.
+        # paramiko reads this attribute of a socket.
         self._closed = False
 
     @property
     def quiet_for(self) -> float:
-        """The seconds since anything was heard."""
+        """The seconds since the last data."""
         return time.monotonic() - self._heard
 
     def recv(self, size: int) -> bytes:
-        if self._given == self._taken and not self._take():
+        if self._given == self._taken and not self._fill():
             return b""
         start, self._given = self._given, min(self._given + size, self._taken)
         return bytes(self._ahead[start : self._given])
 
-    def _take(self) -> int:
+    def _fill(self) -> int:
         try:
             if isinstance(self._inner, socket.socket):
                 taken = self._inner.recv_into(self._ahead)
@@ -70,8 +69,8 @@ class HeardSocket:
         self._given, self._taken = 0, taken
         self._heard = time.monotonic()
         if isinstance(self._inner, socket.socket) and _QUICK_ACK is not None:
-            # sshd keeps a second small packet back until the first is acknowledged, for which the kernel takes 40 ms:
-            # so at the first session of each login. The option does not last (tcp(7)).
+            # sshd holds a second small packet back until the kernel acknowledges the first, which takes 40 ms: at the
+            # first session of each login. The option does not last (tcp(7)).
             self._inner.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
         return taken
 
@@ -80,7 +79,7 @@ class HeardSocket:
             return self._inner.send(data)
         except TimeoutError:
             if self._is_silent():
-                raise ConnectionAbortedError("nothing was heard of the server") from None
+                raise ConnectionAbortedError("the server did not answer") from None
             raise
 
     def settimeout(self, seconds: float | None) -> None:
@@ -92,7 +91,7 @@ class HeardSocket:
 
     @contextlib.contextmanager
     def waiting(self, seconds: float) -> Iterator[None]:
-        """Let the server be silent for so long, as it cannot be asked yet; but not its kernel, which acknowledges."""
+        """Allow the server this many seconds of silence, before it answers pings; its kernel must still acknowledge."""
         self._patience = seconds
         self._abandon_after(SILENCE_LIMIT)
         try:

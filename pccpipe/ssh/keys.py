@@ -1,4 +1,4 @@
-"""The keys to log in with."""
+"""Finds the keys to log in with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pccpipe.paste import operands
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 PUBLIC_LIMIT = 64 * 1024
-"""Bytes of a file that are looked at for a public key."""
+"""Bytes read of a file to find a public key."""
 _KINDS: dict[type, type[paramiko.PKey]] = {
     RSAPrivateKey: paramiko.RSAKey,
     Ed25519PrivateKey: paramiko.Ed25519Key,
@@ -32,17 +32,17 @@ _KINDS: dict[type, type[paramiko.PKey]] = {
 
 
 class Identity(Struct, frozen=True):
-    """A private key, or an agent that has it; and how to name it to a person."""
+    """A private key, or an agent that has it, with its name for people."""
 
     key: paramiko.PKey
     name: str
 
 
 def identities(key_path: Path | None) -> Iterator[Identity]:
-    """With a path, the key there (with its certificate first, if it has one) and nothing else; else the agent's keys
-    and the user's default ones.
+    """Return the keys in the order to try them.
 
-    Raises `Unavailable` if the key at `key_path` cannot be read or is encrypted and in no agent.
+    With a path these are only the key there, its certificate first. Without one, the agent's keys and then the user's
+    default keys. Raises `Unavailable` if the key at `key_path` cannot be read or is encrypted and in no agent.
     """
     if key_path is not None:
         yield from _keys_at(key_path.expanduser())
@@ -50,13 +50,13 @@ def identities(key_path: Path | None) -> Iterator[Identity]:
     for key in _agent_keys():
         yield Identity(key, f"the agent's {key.get_name()} {key.comment}".rstrip())
     for path in _default_keys():
-        # Default keys are only tried: one that is encrypted or broken is no reason to stop.
+        # An encrypted or broken default key is skipped.
         with contextlib.suppress(OSError, ValueError, TypeError, paramiko.SSHException):
             yield Identity(_load(path), str(path))
 
 
 def locked_keys(key_path: Path | None) -> list[Path]:
-    """The default keys that were passed over because they are encrypted and in no agent."""
+    """Return the default keys that `identities` skips because they are encrypted and in no agent."""
     if key_path is not None:
         return []
     locked = []
@@ -64,7 +64,7 @@ def locked_keys(key_path: Path | None) -> list[Path]:
         try:
             _load(path)
         except (TypeError, paramiko.PasswordRequiredException):
-            if _agents_copy(path) is None:
+            if _agent_key_for(path) is None:
                 locked.append(path)
         except (OSError, ValueError, paramiko.SSHException):
             continue
@@ -72,8 +72,8 @@ def locked_keys(key_path: Path | None) -> list[Path]:
 
 
 def add_to_agent(*paths: Path) -> str:
-    """The command that gives keys to an agent; it asks for their passphrase, once."""
-    # Apple's keeps the passphrase, and has an agent in each session.
+    """Return the command that adds keys to an agent; it asks for their passphrase, once."""
+    # Apple's ssh-add keeps the passphrase, and each session there has an agent.
     keychain = "--apple-use-keychain " if os.uname().sysname == "Darwin" else ""
     add = f"ssh-add {keychain}{operands(*map(str, paths))}"
     return add if os.environ.get("SSH_AUTH_SOCK") else f'eval "$(ssh-agent)" && {add}'
@@ -86,7 +86,7 @@ def _default_keys() -> list[Path]:
 def _keys_at(path: Path) -> Iterator[Identity]:
     identity = _key_at(path)
     key = identity.key
-    # paramiko has taken up the certificate that lies beside a key; a server that refuses it may know the key itself.
+    # paramiko loads the certificate beside a key. A server that refuses it may know the key itself.
     if key.public_blob is not None:
         yield Identity(key, f"{path} with {path.name}-cert.pub")
         key.public_blob = None
@@ -102,12 +102,12 @@ def _key_at(path: Path) -> Identity:
         words = f"cannot read the key {path}: {error.strerror}"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words, "vm.key_path in the project file names it") from error
     except (TypeError, paramiko.PasswordRequiredException) as error:
-        if key := _agents_copy(path):
+        if key := _agent_key_for(path):
             return Identity(key, f"{path} (from the agent)")
         words = f"the key {path} is encrypted, and {_no_agent()}"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words, add_to_agent(path)) from error
     except (ValueError, paramiko.SSHException) as error:
-        words = f"{path} holds no private key that can be used (ed25519, ecdsa or rsa)"
+        words = f"{path} has no usable private key (ed25519, ecdsa or rsa)"
         raise Unavailable(Reason.SSH_AUTH_FAILED, words) from error
 
 
@@ -124,7 +124,7 @@ def _load(path: Path) -> paramiko.PKey:
 
 
 def _load_pkcs8(path: Path) -> paramiko.PKey:
-    """Read what openssl, Terraform and many clouds write, which paramiko does not know: `BEGIN PRIVATE KEY`."""
+    """Read a `BEGIN PRIVATE KEY`, which openssl, Terraform and many clouds write and paramiko does not read."""
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
         kind = next(kind for types, kind in _KINDS.items() if isinstance(key, types))
@@ -141,7 +141,7 @@ def _load_pkcs8(path: Path) -> paramiko.PKey:
 
 
 def _public_key(path: Path) -> bytes:
-    """Read the public key, or the certificate, that a file is; empty if it is none."""
+    """Read a file that is a public key or a certificate; empty for any other."""
     with path.open("rb") as file:
         words = file.read(PUBLIC_LIMIT).split(None, 2)
     if len(words) < 2 or not words[0].startswith((b"ssh-", b"ecdsa-", b"sk-")):
@@ -153,7 +153,10 @@ def _public_key(path: Path) -> bytes:
 
 
 def _named_by(public: bytes, path: Path) -> Identity | None:
-    """Find the agent's key of this public part, as `ssh -i KEY.pub` does. A certificate's key may lie beside it."""
+    """Find the agent's key of this public part, as `ssh -i KEY.pub` does.
+
+    Returns None for a certificate beside its private key. Raises `Unavailable`.
+    """
     key = next((key for key in _agent_keys() if key.blob == public), None)
     if key:
         return Identity(key, f"{path} (from the agent)")
@@ -169,14 +172,14 @@ def _no_agent() -> str:
     return "no SSH agent here has it" if os.environ.get("SSH_AUTH_SOCK") else "there is no SSH agent here"
 
 
-def _agents_copy(path: Path) -> paramiko.AgentKey | None:
-    """The agent's copy of an encrypted key, found by its public part."""
+def _agent_key_for(path: Path) -> paramiko.AgentKey | None:
+    """Find the agent's copy of an encrypted key by its public part."""
     public = _public_part(path)
     return next((key for key in _agent_keys() if key.blob == public), None)
 
 
 def _public_part(path: Path) -> bytes:
-    """An encrypted key's public part: that is written in clear in OpenSSH's files, and beside files of other kinds."""
+    """Read an encrypted key's public part: from OpenSSH's own file, else from the .pub file beside it."""
     beside = path.with_name(path.name + ".pub")
     with contextlib.suppress(OSError, ValueError, LookupError):
         lines = path.read_text(errors="replace").splitlines()
@@ -185,7 +188,7 @@ def _public_part(path: Path) -> bytes:
             message = paramiko.Message(body[len(b"openssh-key-v1\0") :])
             for _ in ("cipher", "kdf", "its options"):
                 message.get_binary()
-            message.get_int()  # how many keys: one
+            message.get_int()  # the number of keys: one
             return message.get_binary()
         return base64.b64decode(beside.read_text(errors="replace").split()[1])
     return b""

@@ -1,6 +1,6 @@
-"""Whether a server is who it was: its host key against the known_hosts files, as OpenSSH reads them.
+"""Checks a server's host key against the known_hosts files, as OpenSSH does.
 
-Written anew because paramiko's reader keeps no line numbers and overlooks `@revoked` lines.
+paramiko's own reader keeps no line numbers and ignores `@revoked` lines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HostKey(Struct, frozen=True):
 
 class _Entry(Struct, frozen=True):
     name: str
-    """The host's name by which it was found, as ssh-keygen's -R and -F take it."""
+    """The host's name on the line, as ssh-keygen's -R and -F take it."""
     file: Path
     line: int
     revoked: bool
@@ -43,11 +43,11 @@ class _Entry(Struct, frozen=True):
 
 
 class KnownHosts:
-    """What is known of one server.
+    """The known keys of one server.
 
     Args:
         path: the known_hosts file; None for the user's own and the system's.
-        jump: the hosts through which it is reached, as ssh's -J takes them; empty if it is reached directly.
+        jump: the jump hosts on the way to it, as ssh's -J takes them; empty for none.
     """
 
     def __init__(self, path: Path | None, host: str, port: int, jump: str = "") -> None:
@@ -62,11 +62,11 @@ class KnownHosts:
 
     @property
     def key_types(self) -> list[str]:
-        """The types of key that it is known by: those to ask it for."""
+        """The types of its known keys: those to ask it for."""
         return list(dict.fromkeys(entry.key.type for entry in self._known()))
 
     def check(self, key: HostKey, *, accept_new: bool) -> None:
-        """Raise `Unavailable` unless the server is known by this key. `accept_new`: one not known before becomes so."""
+        """Raise `Unavailable` unless the key is known. With `accept_new`, add the key of an unknown server."""
         if any(entry.revoked and entry.key == key for entry in self._entries):
             words = f"the host key of {self._names()[0]} is revoked: {key.fingerprint}"
             raise Unavailable(Reason.SSH_HOST_KEY_CHANGED, words)
@@ -80,7 +80,7 @@ class KnownHosts:
         self._add(key)
 
     def _known(self) -> list[_Entry]:
-        """The entries that count: those by its name with the port, else those by its plain name."""
+        """Return the entries that count: those with the port, or else those of the plain name."""
         for name in self._names():
             if known := [entry for entry in self._entries if entry.name == name and not entry.revoked]:
                 return known
@@ -88,7 +88,7 @@ class KnownHosts:
 
     def _names(self) -> list[str]:
         host = self._host.lower()
-        # OpenSSH, too, takes the plain name when it knows none with the port.
+        # OpenSSH also uses the plain name when it knows none with the port.
         return [host] if self._port == 22 else [f"[{host}]:{self._port}", host]
 
     def _changed(self, key: HostKey, known: list[_Entry]) -> Unavailable:
@@ -100,9 +100,9 @@ class KnownHosts:
         )
         words = f"the host key of {name} has changed: it sent {key.fingerprint}, but {places}"
         hint = (
-            "If the VM was made anew, compare that fingerprint with the VM's own (on its console: "
+            "If you rebuilt the VM, compare that fingerprint with the VM's own (on its console: "
             "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then forget the old key: "
-            f"{forget}; {self._scan()}. If not, somebody may be listening in."
+            f"{forget}; {self._scan()}. If you did not, an attacker may be listening in."
         )
         return Unavailable(Reason.SSH_HOST_KEY_CHANGED, words, hint)
 
@@ -115,7 +115,7 @@ class KnownHosts:
         port = "" if self._port == 22 else f"-p {self._port} "
         file = shlex.quote(str(self._file))
         if self._jump:
-            # ssh-keyscan goes through no other host.
+            # ssh-keyscan cannot use a jump host.
             return f"ssh -J {shlex.quote(self._jump)} -o UserKnownHostsFile={file} {port}{operands(self._host)} true"
         return f"ssh-keyscan {port}{operands(self._host)} >>{file}"
 
@@ -147,12 +147,12 @@ def _entries_of(file: Path, name: str) -> list[_Entry]:
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
-        # A certificate authority's line says nothing of a plain key.
+        # A certificate authority's line does not name a plain key.
         if len(fields) < 3 or fields[0].startswith("#") or marker == "@cert-authority" or not _matches(fields[0], name):
             continue
         try:
             blob = base64.b64decode(fields[2], validate=True)
-        except ValueError:  # binascii.Error is one; so is a character that is not ASCII
+        except ValueError:  # binascii.Error, or a character that is not ASCII
             continue
         found.append(_Entry(name, file, number, marker == "@revoked", HostKey(fields[1], blob)))
     return found
@@ -163,7 +163,7 @@ def _matches(patterns: str, name: str) -> bool:
         return _matches_hash(patterns, name)
     matched = False
     for pattern in patterns.lower().split(","):
-        # fnmatch reads [...] as a class of characters, known_hosts as the brackets around a name with a port.
+        # For fnmatch [...] is a class of characters; in known_hosts it encloses a name with a port.
         if fnmatch.fnmatchcase(name, pattern.removeprefix("!").replace("[", "[[]")):
             if pattern.startswith("!"):
                 return False

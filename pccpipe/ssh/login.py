@@ -1,4 +1,4 @@
-"""From a VM's address to an authenticated transport. What goes wrong becomes `Unavailable`, with a reason and words."""
+"""Connects to a VM's address and logs in. Errors become `Unavailable`, with a reason and words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.ssh.algorithms import nothing_in_common
+from pccpipe.ssh.algorithms import no_common_algorithm
 from pccpipe.ssh.auth import AUTH_TIMEOUT, authenticate
 from pccpipe.ssh.heard import HeardSocket
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from pccpipe.spec.model import Vm
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for TCP, and for the way through a jump host."""
+"""Seconds for TCP, and for a channel through a jump host."""
 HANDSHAKE_TIMEOUT = 30.0
 """Seconds for sshd's greeting, and again to agree on keys: a machine that swaps takes its time."""
 _FROM_THE_SERVER = (*SSH_ERRORS, UnicodeError)
-"""What its words, its silence and its end raise."""
+"""The errors that a server's bytes, silence and end cause."""
 
 
 def log_in(vm: Vm, *, accept_new_host_key: bool) -> tuple[Transport, ...]:
-    """Connect and authenticate: the VM's transport, then those of the hosts on the way, the nearest to us last.
+    """Log in, and return the VM's transport and then those of the jump hosts, the first host last.
 
-    Each host's key is checked, and each is logged in to with keys of this machine. Raises `Unavailable`.
+    Checks each host's key, and logs in to each with keys of this machine. Raises `Unavailable`.
     """
     way = [*_jump_hosts(vm), vm]
     opened: list[Transport] = []
@@ -52,14 +52,16 @@ def log_in(vm: Vm, *, accept_new_host_key: bool) -> tuple[Transport, ...]:
 
 
 def _jump_hosts(vm: Vm) -> list[Vm]:
-    """The hosts of `proxy_jump`, in the order in which they are gone through."""
+    """Return the hosts of `proxy_jump`, the first host first."""
     key = vm.jump_key_path or vm.key_path
     hosts = []
     for text in (vm.proxy_jump or "").split(",") if vm.proxy_jump else ():
         match = re.fullmatch(r"(?:([^@]+)@)?(\[[^\]]+\]|[^:]+)(?::(\d+))?", text.strip())
         if not match:
-            words = f"{text.strip()!r} names no jump host"
-            raise Unavailable(Reason.SSH_NAME_UNKNOWN, words, "proxy_jump is written [USER@]HOST[:PORT], with commas")
+            words = f"invalid jump host {text.strip()!r}"
+            raise Unavailable(
+                Reason.SSH_NAME_UNKNOWN, words, "write proxy_jump as [USER@]HOST[:PORT], with commas between hosts"
+            )
         user, host, port = match.groups()
         address = host.strip("[]")
         hosts.append(replace(vm, user=user or vm.user, external_ip=address, port=int(port or 22), key_path=key))
@@ -67,7 +69,7 @@ def _jump_hosts(vm: Vm) -> list[Vm]:
 
 
 def _address(hop: Vm) -> str:
-    """As ssh's -J takes it."""
+    """Write a host as ssh's -J takes it."""
     host = f"[{hop.external_ip}]" if ":" in hop.external_ip else hop.external_ip
     return f"{hop.user}@{host}" + ("" if hop.port == 22 else f":{hop.port}")
 
@@ -79,29 +81,30 @@ def _tcp(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise Unavailable(Reason.SSH_NAME_UNKNOWN, f"{host}: {error.strerror}") from error
     except ConnectionRefusedError as error:
-        raise Unavailable(Reason.SSH_REFUSED, f"{target}: {error.strerror}", "Is sshd running there?") from error
+        raise Unavailable(Reason.SSH_REFUSED, f"{target}: {error.strerror}", "is sshd running there?") from error
     except TimeoutError as error:
         words = f"{target}: nothing answered in {CONNECT_TIMEOUT:g} s"
         raise Unavailable(Reason.SSH_UNREACHABLE, words) from error
     except OSError as error:
         words = f"{target}: {error.strerror or error}"
         raise Unavailable(Reason.SSH_UNREACHABLE, words, _local_network_hint(host, error)) from error
-    # Without it a command costs 45 ms on loopback, with it 2 ms.
+    # Without it a command takes 45 ms on loopback, with it 2 ms.
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return connected
 
 
 def _local_network_hint(host: str, error: OSError) -> str:
-    """Say what else it may be on a Mac: since macOS 15 a program needs a permission for addresses of the local network,
-    and without it gets "No route to host".
+    """Name another cause on a Mac: since macOS 15 a program needs a permission for the local network.
+
+    Without it, the program gets "No route to host".
     """
     if os.uname().sysname != "Darwin" or error.errno != errno.EHOSTUNREACH:
         return ""
     with contextlib.suppress(ValueError):
         if not ipaddress.ip_address(host).is_private:
             return ""
-    return "on this Mac, may the terminal use it? System Settings > Privacy & Security > Local Network"
+    return "allow the terminal on this Mac: System Settings > Privacy & Security > Local Network"
 
 
 def _through(jump: Transport, jump_vm: Vm, vm: Vm) -> paramiko.Channel:
@@ -143,7 +146,7 @@ def _authenticated(
 
 
 def _prefer(transport: Transport, key_types: list[str]) -> None:
-    """Ask the server for a key of a type that we know, so that one more key of another type is no "changed" key."""
+    """Ask the server for a key of a known type, so that a new key of another type does not look like a change."""
     algorithms = {"ssh-rsa": ["rsa-sha2-512", "rsa-sha2-256"]}
     options = transport.get_security_options()
     wanted = [name for key_type in key_types for name in algorithms.get(key_type, [key_type])]
@@ -152,19 +155,19 @@ def _prefer(transport: Transport, key_types: list[str]) -> None:
 
 
 def _closed(where: str, transport: Transport, error: Exception) -> Unavailable:
-    """What to say when the connection broke, or was no SSH connection at all."""
+    """Return why a connection broke, or why it never was one of SSH."""
     if transport.parting_words:
         return Unavailable(Reason.SSH_CLOSED, f"{where}: {transport.parting_words}")
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        return nothing_in_common(where, transport, str(error))
+        return no_common_algorithm(where, transport, str(error))
     text = str(error)
-    # paramiko's `start_client` comes back without a word when its time is over.
+    # paramiko's `start_client` just returns when its time is over.
     if transport.is_active() or isinstance(error.__context__, TimeoutError) or transport.heard.fell_silent:
         words = f"{where}: something accepts connections, but no SSH server answered in {HANDSHAKE_TIMEOUT:g} s"
         return Unavailable(Reason.SSH_UNREACHABLE, words)
     cause = error.__context__
     if "protocol banner" in text and cause and not isinstance(cause, _FROM_THE_SERVER):
-        # Whatever happens before the server's first line, paramiko says that this cannot be read.
+        # For every error before the server's first line, paramiko says that it cannot read that line.
         return Unavailable(Reason.SSH_CLOSED, f"{where}: the login failed here: {type(cause).__name__}: {cause}")
     if "protocol banner" in text or isinstance(error, EOFError):
         return Unavailable(Reason.SSH_CLOSED, f"{where}: the connection was closed before the login was done")

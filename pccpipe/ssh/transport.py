@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from paramiko.transport import ChannelMap
 
 
-# paramiko logs what it also raises, with tracebacks; without a handler Python prints that on the terminal.
+# paramiko also logs what it raises, and without a handler Python prints that on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 SSH_ERRORS = (paramiko.SSHException, OSError, EOFError)
@@ -44,9 +44,9 @@ def _closed_by_server(channel: paramiko.Channel, _: paramiko.Message) -> None:
 
 
 class Transport(paramiko.Transport):
-    """A transport that logs nothing, and keeps the words with which the server ended the connection."""
+    """A transport that logs nothing, and keeps the server's parting words."""
 
-    if TYPE_CHECKING:  # parts of paramiko's own that its type hints leave out
+    if TYPE_CHECKING:  # paramiko's type hints leave these out
         _channels: ChannelMap
         _handler_table: dict[int, Callable[[paramiko.Message], None]]
 
@@ -63,15 +63,15 @@ class Transport(paramiko.Transport):
             MSG_CHANNEL_DATA: bounded.feed,
             MSG_CHANNEL_EXTENDED_DATA: bounded.feed_extended,
         }
-        # The first need no digest of their own for each packet, which takes longer than to encrypt it.
+        # GCM first: other ciphers need a digest for each packet, which takes longer than the encryption.
         _preferred_ciphers = sorted(paramiko.Transport._preferred_ciphers, key=lambda name: "gcm" not in name)
-        # paramiko has it under its older name alone; hardened servers have only RFC 8731's.
+        # paramiko knows only the older name of it; hardened servers have only that of RFC 8731.
         _preferred_kex = ("curve25519-sha256", *paramiko.Transport._preferred_kex)
         _kex_info = {**paramiko.Transport._kex_info, "curve25519-sha256": KexCurve25519}
 
         def _really_parse_kex_init(self, m, ignore_first_byte=False):
             parsed = super()._really_parse_kex_init(m, ignore_first_byte)
-            # With the byte it is what we sent.
+            # With the first byte, the message is our own.
             self.offered = self.offered if ignore_first_byte else parsed
             return parsed
 
@@ -81,39 +81,40 @@ class Transport(paramiko.Transport):
         self.packetizer = bounded.BoundedPacketizer(heard)  # type: ignore[arg-type]
         self.parting_words = ""
         self.offered: dict[str, list[str]] = {}
-        """The algorithms that the server offers, as paramiko calls the lists."""
+        """The algorithms that the server offers, by paramiko's names of the lists."""
 
     def get_exception(self) -> Exception | None:
         error = super().get_exception()
         match error:
             case None | paramiko.SSHException() | EOFError() | OSError():
                 return error
-            # paramiko lets the errors of others through: cryptography's, and those of what reads the server's words.
+            # paramiko passes on foreign errors: those of cryptography, and of its own parsing.
             case InvalidTag():
-                return paramiko.SSHException("a packet was changed on its way")
+                return paramiko.SSHException("a packet was changed on the way")
             case _:
-                return paramiko.SSHException(f"the server does not talk SSH as it should ({type(error).__name__})")
+                return paramiko.SSHException(f"the server sent invalid SSH ({type(error).__name__})")
 
     def _parse_ext_info(self, message: paramiko.Message) -> None:
         bounded.check_extensions(message)
         super()._parse_ext_info(message)  # type: ignore[misc]
 
     def _log(self, level: int, msg: str | list[str], *args: object) -> None:  # noqa: ARG002
-        # paramiko gives a MSG_DISCONNECT's text to its log and nowhere else.
+        # paramiko gives the text of a MSG_DISCONNECT only to its log.
         if isinstance(msg, str) and (parting := re.match(r"Disconnect \(code \d+\): (.+)", msg)):
             self.parting_words = parting[1]
 
     def ask(self, kind: str, where: str, port: int | None) -> paramiko.Message | None:
-        """Make a global request about an address, and wait for its answer: None is a no."""
+        """Make a global request about an address, and wait for its answer: None means no."""
         return self.global_request(kind, (where,) if port is None else (where, port))
 
     def give_openings_to(self, take: Callable[[paramiko.Message], None]) -> None:
-        """Have the channels that the server opens taken by somebody else than paramiko, in the transport's thread."""
+        """Pass the channels that the server opens to `take`, in the transport's thread."""
         self._handler_table = {**self._handler_table, MSG_CHANNEL_OPEN: take}
 
     def answer(self, send: Callable[[], None]) -> None:
-        """Send something from the transport's thread. In the middle of a key exchange, which that thread is itself to
-        finish, another one waits for its end: where paramiko waits in this one, the connection ends after 30 s.
+        """Send something from the transport's thread, which must never wait for a key exchange: it must finish that.
+
+        During one, another thread waits and sends. paramiko would wait in this one, and end the connection after 30 s.
         """
 
         def send_later() -> None:
@@ -126,12 +127,12 @@ class Transport(paramiko.Transport):
             threading.Thread(target=send_later, name="pccpipe-ssh-answer", daemon=True).start()
 
     def start_pings(self) -> None:
-        """Ask the server for a sign of life in each quiet `PING_INTERVAL`; the answer is for `HeardSocket` to hear."""
+        """Ask the server for a sign of life in each quiet `PING_INTERVAL`; `HeardSocket` notices the answer."""
         self.packetizer.set_keepalive(PING_INTERVAL, self.ping)
 
     def ping(self) -> None:
         """Ask the server for a sign of life."""
-        # Runs also in the transport's own thread, which must never wait for a key exchange that it is itself to finish.
+        # Also runs in the transport's own thread, which must never wait for a key exchange.
         if not self.clear_to_send.is_set():
             return
         message = paramiko.Message()

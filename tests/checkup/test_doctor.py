@@ -216,7 +216,7 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     vm.accept()
     report = ward.doctor()
     found(report, "https", CheckVerdict.WARNING, "registry.npmjs.org is not reached")
-    found(report, "proxy", CheckVerdict.WRONG, "forwards no socket", fix="AllowStreamLocalForwarding yes")
+    found(report, "proxy", CheckVerdict.WRONG, "does not forward the socket", fix="AllowStreamLocalForwarding yes")
     found(report, "codex", CheckVerdict.OK)
     found(report, "sessions", CheckVerdict.OK, "9 sessions")
     vm.sh("sed -i '1c AllowTcpForwarding no' /etc/ssh/sshd_config")
@@ -316,7 +316,7 @@ def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
         ward.doctor(key_path=key),
         "login",
         CheckVerdict.WRONG,
-        "did not take",
+        "the server refused",
         fix=f"ssh-copy-id -i {key} pcc@{vm.host}",
     )
 

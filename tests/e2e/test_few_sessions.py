@@ -25,5 +25,5 @@ def test_a_run_names_the_setting_that_stops_it(tmp_path: Path, fresh_vm: VM) -> 
     ran = run(tmp_path, fresh_vm, 1)
     assert ran.code == 3, ran.stdout
     lines = [line for line in ran.stdout.splitlines() if "warning" in line or "unavailable" in line]
-    assert "opens no session" in lines[0], ran.stdout
-    assert "fix: a run uses up to 9 sessions: set MaxSessions 10 in the VM's /etc/ssh/sshd_config" in lines[0]
+    assert "cannot open a session" in lines[0], ran.stdout
+    assert "fix: set MaxSessions 10 in the VM's /etc/ssh/sshd_config: a run uses up to 9 sessions" in lines[0]

@@ -305,7 +305,7 @@ def test_keys_that_cannot_be_used_are_named(vm: VM, tmp_path: Path, monkeypatch:
     for path, words in {
         tmp_path / "missing": "cannot read the key",
         tmp_path: "cannot read the key",
-        garbage: "holds no private key",
+        garbage: "has no usable private key",
         encrypted: "is encrypted, and there is no SSH agent here",
         encrypted.with_suffix(".pub"): "is a public key, and there is no SSH agent here",
     }.items():
@@ -320,7 +320,7 @@ def test_the_agents_keys_are_tried_also_for_an_encrypted_key(
     spec = vm_spec(vm)
     error = refusal(msgspec.structs.replace(spec, key_path=None))
     assert error.reason is Reason.SSH_AUTH_FAILED
-    assert "there is no key to log in with" in error.hint
+    assert "no key was found here" in error.hint
     subprocess.run(["ssh-add", "-q", str(vm.key)], check=True, capture_output=True)
     connection = Connection(msgspec.structs.replace(spec, key_path=None))
     assert connection.facts.user == "pcc"

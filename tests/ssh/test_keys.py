@@ -95,7 +95,7 @@ def test_a_key_of_a_kind_that_nothing_here_has_is_named(vm: VM, tmp_path: Path) 
     error = refusal(msgspec.structs.replace(vm_spec(vm), key_path=path))
     assert (error.reason, error.words) == (
         Reason.SSH_AUTH_FAILED,
-        f"{path} holds no private key that can be used (ed25519, ecdsa or rsa)",
+        f"{path} has no usable private key (ed25519, ecdsa or rsa)",
     )
 
 
@@ -130,7 +130,7 @@ def test_a_key_with_which_the_agent_does_not_sign_is_passed_over(vm: VM, tmp_pat
     spec = msgspec.structs.replace(vm_spec(vm), key_path=None)
     error = refusal(spec)
     assert error.reason is Reason.SSH_AUTH_FAILED
-    assert "no signature was given with the agent's ssh-ed25519" in error.words
+    assert "the agent did not sign with the agent's ssh-ed25519" in error.words
     assert "the agent refused" in error.words
     assert "authorized_keys" not in error.hint
     authorize(vm, good)
@@ -253,7 +253,7 @@ def test_a_server_with_nothing_in_common_says_what_is_missing(fresh_vm: VM, line
     reconfigure(fresh_vm, line)
     error = refusal(vm_spec(fresh_vm))
     assert error.reason is Reason.SSH_INCOMPATIBLE
-    assert f"it offers {line.split()[1]};" in error.words
+    assert f"sshd offers {line.split()[1]};" in error.words
     assert advice in error.hint
     kind, _, name = advice.removeprefix("add ").partition(" to the line ")
     fresh_vm.sh(f"sed -i '1s/$/,{kind}/' /etc/ssh/sshd_config; grep {name} /etc/ssh/sshd_config")

@@ -92,11 +92,11 @@ def test_a_default_key_that_is_locked_is_named_where_no_other_does(
     key.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", PASSPHRASE, "-f", str(key)], check=True, stdout=subprocess.DEVNULL)
     spec = msgspec.structs.replace(vm_spec(vm), key_path=None)
-    assert refusal(spec).hint == f"encrypted and in no agent: {key}; ssh-add {key}"
+    assert refusal(spec).hint == f"encrypted, and in no agent: {key}; ssh-add {key}"
     other = make_key(tmp_path / "other")
     subprocess.run(["ssh-add", "-q", str(other)], check=True, capture_output=True)
     hint = refusal(spec).hint
-    assert "the server did not take the agent's ssh-ed25519" in hint
+    assert "the server refused the agent's ssh-ed25519" in hint
     assert hint.endswith(f"ssh-add {key}")
     do_as_told(f"ssh-add {key}", **askpass)
     assert whoami(spec) == "pcc"
