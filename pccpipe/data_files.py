@@ -16,5 +16,5 @@ def data_path(*parts: str) -> Path:
 
 @functools.cache
 def schema_text(name: str) -> str:
-    """Return the text of a published schema: `pipeline`, `project`, `policy`, `builder-result`, `reviewer-result`."""
+    """Return the text of a published schema, such as `pipeline`, by the beginning of its file's name."""
     return data_path("schemas", f"{name}.schema.json").read_text(encoding="utf-8")

@@ -16,6 +16,11 @@ from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
 from pccpipe.target import ContainerSettings, Isolation, Token
 from pccpipe.values import Json
 
+FORMAT = 1
+"""The version of the events' format. It counts up only if a reader of the one before could misread the next. New kinds,
+and new fields with a default, do not count.
+"""
+
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
@@ -48,6 +53,7 @@ class RunStarted(_Kind, frozen=True):
     """By the project file."""
     local: bool = False
     """All runs on this machine because the operator said so, with --local."""
+    format: int = FORMAT
     policy: bool = False
     """It runs under an operator's policy: it is resumed under one as well."""
     stops_at_failure: bool = False

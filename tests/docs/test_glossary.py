@@ -22,19 +22,19 @@ PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 ENGLISH = """
 accepted after allow allowed answering as asked at before begun busy by cached cancelling change changed changes
 closed consented continue create creep denied description done dropped ended error estimated exceeded exclude extends
-external facts failed fails failure folders from given grace had have hosted identity if ignored in include
-incompatible kind known large left lines maps max maximum may message minimum missing name needed new no nonsense not
-notes of on only options out passed queued rationale read refused remove required reserved retrying risks scope
-seconds service set shared signal size skipped space start started stopped stops succeeded summary taken tests text
-tiers timed title too tools tried trusted type unknown unreachable unset until untrusted used user users values
-version via wait waiting warned when who
+external facts failed fails failure folders format from given grace had hand have hidden hosted identity if ignored in
+include incompatible kind known large left lines maps max maximum may message minimum missing name needed new no
+nonsense not notes of on only options out passed queued rationale read refused remove required reserved retrying risks
+scope seconds service set shared signal size skipped space start started stopped stops succeeded summary taken tests
+text tiers time timed title too tools tried trusted type unknown unreachable unseen unset until untrusted used user
+users values version via wait waiting warned when who
 """
 """Words that mean in a name what they mean in any English text."""
 
 FIELD = """
-apparmor args attempts auth backoff build calls capabilities context cpus cwd default defaults disk dockerfile enum env
-exit file files home id init ip jump key memory network output patch path permission pid pids port privileges processes
-quota root seccomp shell socket ssh stderr stdout stream template
+apparmor args attempts auth backoff build calls capabilities context cpus cwd default defaults disk dockerfile enum
+env escapes exit file files home id init ip jump key memory mounts network output patch path permission pid pids port
+privileges processes quota root seccomp security seq shell socket ssh stderr stdout stream template
 """
 """Words that mean what they mean in SSH, Docker, YAML and POSIX."""
 
