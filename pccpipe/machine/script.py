@@ -47,7 +47,7 @@ printf '%(end)s %%s\\n' $?; printf '%(end)s\\n' >&2
 """
 
 
-class NotBegun(ConnectionError):
+class ShellGone(ConnectionError):
     """The shell had ended before it got the script."""
 
 
@@ -74,7 +74,7 @@ class ScriptShell:
             self._process.sendall(program)
         except ConnectionError as error:
             if not self._is_new:
-                raise NotBegun(str(error)) from error
+                raise ShellGone(str(error)) from error
             # A login without a shell ends before it has read everything, and its words matter. Reading shows whether
             # the connection ended.
         stdout, stderr = read_to_end(self._process, deadline, end)
@@ -84,7 +84,7 @@ class ScriptShell:
             self._is_new = False
             return Done(number("", "exit code", code.strip().partition(b"\n")[0], EXIT_CODES), output, errors)
         if not self._is_new and begin not in stdout:
-            raise NotBegun("the shell had ended")
+            raise ShellGone("the shell had ended")
         # The shell ended by itself: the login has no shell, or the script is not one.
         self.has_ended = True
         return Done(self._process.wait(max(0.1, deadline - time.monotonic())), output, errors)

@@ -17,7 +17,7 @@ import paramiko
 from pccpipe.errors import Fenced, Unavailable
 from pccpipe.machine.base import ByteStream, Done, Facts, Listener, Process
 from pccpipe.machine.retry import DISCONNECTED
-from pccpipe.machine.script import NotBegun, ScriptShell, ask_facts, parse_facts, run_script
+from pccpipe.machine.script import ScriptShell, ShellGone, ask_facts, parse_facts, run_script
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
 from pccpipe.ssh import entrance
@@ -128,7 +128,7 @@ class Connection:
     def run(self, script: str, timeout: float = 60.0) -> Done:
         shell = self._live_shell()
         if shell:
-            with contextlib.suppress(NotBegun):
+            with contextlib.suppress(ShellGone):
                 return self._run_in(shell, script, timeout)
         return self._run_in(ScriptShell(self.popen("exec sh")), script, timeout)
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Connection:
+class Client:
     """A connection of pccpipe, and the command that it follows."""
 
     def __init__(self, stream: socket.socket) -> None:
@@ -98,7 +98,7 @@ class Supervisor:
     def __init__(self, first: socket.socket, server: socket.socket, umask: int) -> None:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, Client] = {}
         self._works: dict[str, Work] = {}
         self._server = server
         self._umask = umask
@@ -181,16 +181,16 @@ class Supervisor:
         self._join(socket.socket(fileno=number))
 
     def _join(self, stream: socket.socket) -> None:
-        connection = Connection(stream)
+        connection = Client(stream)
         self._connections[connection.number] = connection
         self._handle(connection.number, lambda: self._receive(connection))
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: Client) -> None:
         self._forget(connection.number)
         del self._connections[connection.number]
         connection.stream.close()
 
-    def _receive(self, connection: Connection) -> None:
+    def _receive(self, connection: Client) -> None:
         try:
             data = connection.stream.recv(_RECEIVED)
         except BlockingIOError:
@@ -206,7 +206,7 @@ class Supervisor:
         if not data:
             self._leave(connection)
 
-    def _answer(self, connection: Connection, fields: list[bytes]) -> None:
+    def _answer(self, connection: Client, fields: list[bytes]) -> None:
         match fields:
             case [b"begin", *order]:
                 self._begin(connection, Order(order))
@@ -223,7 +223,7 @@ class Supervisor:
             case _:
                 raise ValueError(fields[:1])
 
-    def _begin(self, connection: Connection, order: Order) -> None:
+    def _begin(self, connection: Client, order: Order) -> None:
         argv = order.argv.split(b"\0")
         variables = dict(variable.split(b"=", 1) for variable in order.env.split(b"\0"))
         try:
