@@ -77,15 +77,15 @@ def requested_input(result: Json) -> InputRequest | None:
         data = yaml.load(written, Loader=yaml.BaseLoader)
         return InputRequest(str(data.get("what_i_tried", "")), str(data["what_i_need"]), _inputs(data.get("inputs")))
     except (LimitExceeded, yaml.YAMLError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
-        return InputRequest("", written[: limits.REQUEST_FOR_HELP.most], _FREE)
+        return InputRequest("", written[: limits.INPUT_REQUEST.most], _FREE)
 
 
 def unmarked_request(result: Json) -> str:
     """Return text in the field of requests that has no marks, so that a person can read it; empty if there is none."""
     text = result.get(FIELD) if isinstance(result, dict) else None
     request = text.strip() if isinstance(text, str) and not _MARKED.search(text) else ""
-    most = limits.REQUEST_FOR_HELP.most
-    return request if len(request) <= most else f"{request[:most]}... (cut: {limits.REQUEST_FOR_HELP.exceeded()})"
+    most = limits.INPUT_REQUEST.most
+    return request if len(request) <= most else f"{request[:most]}... (cut: {limits.INPUT_REQUEST.exceeded()})"
 
 
 def _marked_text(result: Json) -> str | None:
@@ -95,8 +95,8 @@ def _marked_text(result: Json) -> str | None:
 
 
 def _check_size(written: str) -> None:
-    if len(written) > limits.REQUEST_FOR_HELP.most:
-        raise LimitExceeded(limits.REQUEST_FOR_HELP)
+    if len(written) > limits.INPUT_REQUEST.most:
+        raise LimitExceeded(limits.INPUT_REQUEST)
 
 
 def _check_yaml(written: str) -> None:

@@ -8,6 +8,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.outcome import Outcome
+from pccpipe.record.events import StepEnded
 from pccpipe.spec.absent import NoResult
 from pccpipe.values import Json
 
@@ -37,8 +38,8 @@ class Answers(Mapping[str, object]):
 class StepView(Struct, frozen=True):
     """The latest turn of a step, as `steps.ID` in an expression."""
 
-    outcome: str = "not_run"
-    exit_code: int | None = None
+    _ended: StepEnded | None = None
+    """Begins with `_`, so that no expression reads it."""
     result: object = field(default_factory=NoResult)
     last_result: object = field(default_factory=NoResult)
     """The latest result, also if the step was skipped or failed after it."""
@@ -48,6 +49,14 @@ class StepView(Struct, frozen=True):
     """A command on the VM could have forged the result."""
     read_log: Callable[[str], str] | None = None
     """Reads the end of `output`, `stdout` or `stderr` from the log; None if no command ran."""
+
+    @property
+    def outcome(self) -> str:
+        return self._ended.outcome.value if self._ended else "not_run"
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._ended.exit_code if self._ended else None
 
     @property
     def succeeded(self) -> bool:

@@ -73,7 +73,7 @@ def _attempt(step: RunStep, number: int, place: Place, where: Host) -> StepOutco
     step.attempts = number
     serial = context.serials.next(step.spec.id)
     may_have_begun = turn.consume(MayHaveBegun) is not None
-    # Where the record has how this attempt ended without a command, the one under way at the end comes later.
+    # If the record has the end of this attempt without a command, a later attempt was under way at the kill.
     if unavailable := turn.consume(TargetUnavailable):
         return StepOutcome(Outcome.UNAVAILABLE, reason=unavailable.reason, message=unavailable.words)
     if retrying := turn.peek(StepRetrying):

@@ -265,24 +265,23 @@ class Walk(Struct, frozen=True):
             raise LeftOpen(fenced)
         ignored = ended.outcome not in PASSING and self._goes_on(step, ended)
         seconds = time.time() - turn.began_at if turn.began_at else time.monotonic() - began
+        event = StepEnded(
+            position.path_of(step.id),
+            ended.outcome,
+            seconds,
+            ended.exit_code,
+            ended.reason,
+            ended.message,
+            ended.result,
+            ended.result_path,
+            ignored,
+            ended.code,
+            ended.unattested,
+        )
         if not turn.ended:
-            self.context.journal.append(
-                StepEnded(
-                    position.path_of(step.id),
-                    ended.outcome,
-                    seconds,
-                    ended.exit_code,
-                    ended.reason,
-                    ended.message,
-                    ended.result,
-                    ended.result_path,
-                    ignored,
-                    ended.code,
-                    ended.unattested,
-                )
-            )
+            self.context.journal.append(event)
         if step.id in position.scope.steps:
-            position.scope.steps[step.id] = _view(ended, position.scope.steps[step.id])
+            position.scope.steps[step.id] = _view(event, ended.logs, position.scope.steps[step.id])
         if isinstance(step.body, Run) and not step.matrix and not position.always:
             return self._with_input_request(step, position, turn, ended)
         return ended
@@ -334,15 +333,14 @@ def _describe(step: Step) -> tuple[str, Place | None]:
             assert_never(body)
 
 
-def _view(ended: StepOutcome, before: StepView) -> StepView:
+def _view(ended: StepEnded, logs: tuple[Path, Path] | None, before: StepView) -> StepView:
     # Expressions see a result only if its step succeeded; people find that of a failed one in the run's folder.
     has_result = ended.outcome is Outcome.SUCCEEDED and ended.result_path
     result = lenient(ended.result) if has_result else NoResult()
     last = before.last_result if isinstance(result, NoResult) else result
-    logs = ended.logs
     read_log = (lambda which: _log_end(logs, which)) if logs else None
-    kept = ended.unattested or (before.unattested and isinstance(result, NoResult))
-    return StepView(ended.outcome.value, ended.exit_code, result, last, before.answers, kept, read_log)
+    unattested = ended.unattested or (before.unattested and isinstance(result, NoResult))
+    return StepView(ended, result, last, before.answers, unattested, read_log)
 
 
 def _log_end(logs: tuple[Path, Path], which: str) -> str:

@@ -30,22 +30,20 @@ JSON_DEPTH = Limit(
 JSON_DIGITS = Limit(
     "the digits of a whole number in JSON", 100, Unit.COUNT, "The work on a number grows with the square of its length."
 )
-REQUEST_FOR_HELP = Limit(
-    "an agent's request for a person's help", 64 << 10, Unit.BYTES, "A person reads it.", code=Code.RESULT_TOO_LARGE
+INPUT_REQUEST = Limit(
+    "an agent's request for input", 64 << 10, Unit.BYTES, "A person reads it.", code=Code.RESULT_TOO_LARGE
 )
 REQUEST_ALIASES = Limit(
-    "the aliases in an agent's request for help",
+    "the aliases in an agent's request for input",
     0,
     Unit.COUNT,
     "A few hundred bytes of aliases of aliases take all memory of a machine.",
     code=Code.RESULT_TOO_LARGE,
 )
 REQUEST_DEPTH = Limit(
-    "the nesting in an agent's request for help", 10, Unit.COUNT, "It has three levels.", code=Code.RESULT_TOO_LARGE
+    "the nesting in an agent's request for input", 10, Unit.COUNT, "It has three levels.", code=Code.RESULT_TOO_LARGE
 )
-REQUEST_INPUTS = Limit(
-    "the inputs that an agent's request for help asks for", 50, Unit.COUNT, "A person fills them in."
-)
+REQUEST_INPUTS = Limit("the inputs in an agent's request for input", 50, Unit.COUNT, "A person fills them in.")
 REQUEST = Limit(
     "a request to the model's API",
     64 << 20,

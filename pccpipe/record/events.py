@@ -234,7 +234,7 @@ class StepEnded(_Kind, frozen=True):
 
 
 class InputAsked(_Kind, frozen=True):
-    """The agent of a step that has ended asks a person for help."""
+    """The agent of a step that has ended asks a person for input."""
 
     step: str
     tried: str

@@ -1,4 +1,4 @@
-"""A run whose agent asks a person for help: run, answer, resume."""
+"""A run whose agent asks a person for input: run, answer, resume."""
 
 from __future__ import annotations
 
