@@ -20,7 +20,7 @@ _RESULT = """
     except Exception: pass
 """
 _REQUEST = """
-    from tests.fuzz.sides import Says
+    from tests.fuzz.sides import FuzzedStream
     from pccpipe.secrets.proxy.exchange import Exchange
     from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
     from pccpipe.secrets.proxy.places import ConnectionSlots
@@ -31,16 +31,16 @@ _REQUEST = """
     place = ConnectionSlots().enter()
     def request(body):
         head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
-        return Says(f"{head}Content-Length: {len(body)}\\r\\n\\r\\n".encode() + body, piece=1 << 16)
+        return FuzzedStream(f"{head}Content-Length: {len(body)}\\r\\n\\r\\n".encode() + body, piece=1 << 16)
     Exchange(request(b"{}"), proxy, place).run()
 """
 _ENGINE = """
-    from tests.fuzz.sides import NEXT, Liar
+    from tests.fuzz.sides import NEXT, FuzzedMachine
     from pccpipe.docker_api.engine import DockerEngine
     def engine(body):
         head = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body)
         ping = b"HTTP/1.1 200 OK\\r\\nApi-Version: 1.47\\r\\n\\r\\n"
-        found = DockerEngine(Liar(ping + NEXT + head + body, piece=1 << 16), "/s")
+        found = DockerEngine(FuzzedMachine(ping + NEXT + head + body, piece=1 << 16), "/s")
         found.open()
         return found
     engine(b"{}").info()
@@ -85,12 +85,12 @@ _SSH = (
 _ANSWER = (
     _SERVER
     + """
-    from tests.fuzz.sides import Says
+    from tests.fuzz.sides import FuzzedStream
     from pccpipe.secrets.proxy.exchange import Exchange
     from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
     from pccpipe.secrets.proxy.places import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
-    class Agent(Says):
+    class Agent(FuzzedStream):
         def sendall(self, data):
             pass
     proxy = Proxy()
@@ -178,7 +178,7 @@ INPUTS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Taken:
+class Cost:
     """Costs of an input.
 
     Attributes:
@@ -191,11 +191,11 @@ class Taken:
     stall: float
 
 
-def measure_all() -> list[Taken]:
+def measure_all() -> list[Cost]:
     """Measure all of them, and print each."""
-    found: list[Taken] = []
+    found: list[Cost] = []
     for name, (setup, work) in INPUTS.items():
         stall, memory, said = measured(setup, work)
-        found.append(Taken(name, memory, stall))
+        found.append(Cost(name, memory, stall))
         print(f"{name}: {memory / 1e6:.0f} MB, {1000 * stall:.0f} ms {said[:100]}", file=sys.stderr, flush=True)
     return found

@@ -102,11 +102,11 @@ def upload(bench: Bench, rounds: int) -> Found:
         return lambda: _step_seconds(bench, pipeline, name)
 
     def fresh(argv: list[str]) -> Callable[[], float]:
-        def upload_anew() -> float:
+        def upload_again() -> float:
             bench.vm.sh(f"rm -rf {UPLOADS}/peer-*")
             return wall(argv)
 
-        return upload_anew
+        return upload_again
 
     first = in_turn({"pccpipe": with_step("first"), **{name: fresh(argv) for name, argv in theirs.items()}}, rounds)
     again = in_turn({"pccpipe": with_step("again"), "rsync": lambda: wall(theirs["rsync"])}, rounds)

@@ -118,11 +118,11 @@ def test_a_mistake_of_pccpipes_own_is_not_the_engines() -> None:
     from pccpipe.docker_api.isolation import engine_options
     from pccpipe.docker_api.problems import ApiCall
     from pccpipe.errors import Nonsense, Unavailable
-    from tests.fuzz.sides import NEXT, Liar
+    from tests.fuzz.sides import NEXT, FuzzedMachine
 
     ping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n"
     answer = b"HTTP/1.1 500 no\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n[[1]"
-    engine = DockerEngine(Liar(ping + NEXT + answer), "/sock")
+    engine = DockerEngine(FuzzedMachine(ping + NEXT + answer), "/sock")
     with pytest.raises(AttributeError):
         engine.ask(ApiCall.OTHER, lambda _: engine_options(None))  # type: ignore[arg-type]
     with pytest.raises(Nonsense):
@@ -130,6 +130,6 @@ def test_a_mistake_of_pccpipes_own_is_not_the_engines() -> None:
     for bad in (b"[1]", b'"x"', b"1e999", b'{"message": ', b"\xff\xfe", b"[" * 500):
         head = b"HTTP/1.1 404 no\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(bad)
         for status in (b"404 no", b"200 OK"):
-            liar = DockerEngine(Liar(ping + NEXT + head.replace(b"404 no", status) + bad), "/sock")
+            liar = DockerEngine(FuzzedMachine(ping + NEXT + head.replace(b"404 no", status) + bad), "/sock")
             with contextlib.suppress(Unavailable):  # Nonsense is one
                 liar.inspect("c")

@@ -95,7 +95,7 @@ always:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PhaseResult:
     """The result of a phase. `ran` and `log` are None if its step is not a command, or writes no log."""
 
     outcome: Outcome | None
@@ -106,7 +106,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Struck:
+class EndedRun:
     """A run that has ended."""
 
     result: RunResult
@@ -117,11 +117,11 @@ class Struck:
     left: list[str]
     """Leftovers of the run on the VM."""
 
-    def of(self, phase: Phase) -> Seen:
+    def of(self, phase: Phase) -> PhaseResult:
         step = self.result.state.step(phase)
         is_command = phase not in (Phase.UPLOAD, Phase.DOWNLOAD)
         ran = self.ran.get(phase, 0) if is_command else None
-        return Seen(step.outcome, step.reason, ran, self._log(phase), step.message)
+        return PhaseResult(step.outcome, step.reason, ran, self._log(phase), step.message)
 
     def _log(self, phase: Phase) -> str | None:
         attempt = self.result.state.step(phase).attempts[-1:]
@@ -142,7 +142,7 @@ def _how_much(log: Path, word: bytes) -> str:
     return PART if got and wrote.startswith(got) else f"wrong: {len(got)} of {len(wrote)} bytes"
 
 
-def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> Struck:
+def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> EndedRun:
     """Run a pipeline while a fault strikes it. Fail if it does not end within `LIMIT`."""
     run_id = uuid.uuid4().hex[:12]
     workspace, runs = folder / "workspace", folder / ".system" / "runs"
@@ -178,7 +178,7 @@ def play(striker: Striker, folder: Path, pipeline: str = PIPELINE) -> Struck:
     (result,) = ended
     artifact = result.record / "artifacts/payload.bin"
     brought = artifact.exists() and artifact.read_bytes() == payload
-    return Struck(result, striker.ran, brought, leftovers(striker.vm, run_id))
+    return EndedRun(result, striker.ran, brought, leftovers(striker.vm, run_id))
 
 
 def leftovers(vm: VM, run_id: str) -> list[str]:

@@ -19,12 +19,12 @@ from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.problems import ApiCall
 from pccpipe.outcome import Outcome, Reason
 from tests.faults.faults import Fault, Phase, Striker, kill_again_and_again, refuse_and_kill, restart_sshd
-from tests.faults.scene import MAKE, PART, WHOLE, Seen, Struck, play
+from tests.faults.scene import MAKE, PART, WHOLE, EndedRun, PhaseResult, play
 from tests.testbed.vm import VM
 
 
 @dataclass(frozen=True)
-class Cell:
+class Allowed:
     """An allowed result of a phase.
 
     It has its step's outcome and reason, the number of times that its command ran, and how much of its log there is.
@@ -35,40 +35,40 @@ class Cell:
     log: frozenset[str] = frozenset({WHOLE})
     reasons: frozenset[Reason | None] = frozenset({None})
 
-    def takes(self, seen: Seen) -> bool:
+    def allows(self, result: PhaseResult) -> bool:
         return (
-            seen.outcome in self.outcomes
-            and seen.reason in self.reasons
-            and seen.ran in (self.ran, None)
-            and seen.log in {None, *self.log}
+            result.outcome in self.outcomes
+            and result.reason in self.reasons
+            and result.ran in (self.ran, None)
+            and result.log in {None, *self.log}
         )
 
 
 @dataclass(frozen=True)
-class Either:
+class AnyOf:
     """Several allowed results, of which the instant decides."""
 
-    cells: tuple[Cell, ...]
+    results: tuple[Allowed, ...]
 
-    def takes(self, seen: Seen) -> bool:
-        return any(cell.takes(seen) for cell in self.cells)
+    def allows(self, result: PhaseResult) -> bool:
+        return any(allowed.allows(result) for allowed in self.results)
 
 
-def away(*reasons: Reason) -> Cell:
+def away(*reasons: Reason) -> Allowed:
     """Return the result of a step whose place was unavailable: nothing ran."""
-    return Cell(frozenset({Outcome.UNAVAILABLE}), ran=0, reasons=frozenset(reasons))
+    return Allowed(frozenset({Outcome.UNAVAILABLE}), ran=0, reasons=frozenset(reasons))
 
 
-DONE = Cell(frozenset({Outcome.SUCCEEDED}))
-LOST = Cell(frozenset({Outcome.LOST}), log=frozenset({PART}))
-ENDED = Cell(frozenset({Outcome.FAILED, Outcome.LOST}), log=frozenset({PART}))
+DONE = Allowed(frozenset({Outcome.SUCCEEDED}))
+LOST = Allowed(frozenset({Outcome.LOST}), log=frozenset({PART}))
+ENDED = Allowed(frozenset({Outcome.FAILED, Outcome.LOST}), log=frozenset({PART}))
 """The fault ended it in the middle, and pccpipe knows that only if the engine remembers it."""
-CUT = Cell(frozenset({Outcome.FAILED}), log=frozenset({PART}))
+CUT = Allowed(frozenset({Outcome.FAILED}), log=frozenset({PART}))
 NO_SPACE = away(Reason.NO_DISK_SPACE)
 GONE = away(Reason.SSH_REFUSED, Reason.SSH_CLOSED, Reason.SSH_UNREACHABLE)
 STOPPED = away(Reason.ENGINE_MISSING, Reason.ENGINE_STOPPED)
 
-Row = tuple[Fault, tuple[Cell | Either, ...]]
+Row = tuple[Fault, tuple[Allowed | AnyOf, ...]]
 ALL_DONE = (DONE,) * len(Phase)
 
 
@@ -102,7 +102,7 @@ MATRIX: dict[str, Row] = {
         (DONE, DONE, DONE, STOPPED, ENDED, DONE, DONE),
     ),
     "engine paused": (Fault(VM.pause_docker, VM.resume_docker, 1.5, at_once=True), ALL_DONE),
-    "VM rebooted": (Fault(VM.reboot), (DONE, DONE, LOST, Either((DONE, GONE, ENDED)), ENDED, DONE, DONE)),
+    "VM rebooted": (Fault(VM.reboot), (DONE, DONE, LOST, AnyOf((DONE, GONE, ENDED)), ENDED, DONE, DONE)),
     "disk full": (
         Fault(VM.fill, VM.unfill, None, at_once=True),
         (NO_SPACE, NO_SPACE, CUT, NO_SPACE, DONE, DONE, DONE),
@@ -121,7 +121,7 @@ CLOCKS = {"VM's clock an hour behind": 3600, "VM's clock an hour ahead": -3600}
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_matrix(name: str, vms: Callable[..., VM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fault, cells = MATRIX[name]
+    fault, results = MATRIX[name]
     vm = vms(home_mb=110 if "disk" in name else None)
     if name in CLOCKS:
         now = time.time
@@ -129,13 +129,13 @@ def test_matrix(name: str, vms: Callable[..., VM], tmp_path: Path, monkeypatch: 
     struck = play(Striker(vm, fault), tmp_path)
     wrong = {
         phase.name: struck.of(phase)
-        for phase, cell in zip(Phase, cells, strict=True)
-        if not cell.takes(struck.of(phase))
+        for phase, allowed in zip(Phase, results, strict=True)
+        if not allowed.allows(struck.of(phase))
     } | wrong_at_the_end(struck)
     assert not wrong
 
 
-def wrong_at_the_end(struck: Struck) -> dict[str, object]:
+def wrong_at_the_end(struck: EndedRun) -> dict[str, object]:
     """Return what is wrong: a run must reach its end, download its file, not fall back, and leave nothing."""
     result = struck.result
     # The only allowed warning is about output that the VM could not keep.
@@ -175,10 +175,10 @@ def test_a_started_command_is_never_unavailable_however_long_its_place_does_not_
     monkeypatch.setattr(DockerEngine, "ask", ask_and_strike)
     striker = Striker(fresh_vm, fault, frozenset())
     struck = play(striker, tmp_path, MAKE)
-    seen = struck.of(Phase.CREATE)
-    assert seen.ran == 1
+    result = struck.of(Phase.CREATE)
+    assert result.ran == 1
     # An engine that was dead when the container ended can only report 255.
-    assert seen.outcome in {Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST}
+    assert result.outcome in {Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST}
     assert not [line for line in struck.left if line.startswith(("container", "process"))]
 
 

@@ -21,7 +21,7 @@ from pccpipe.workspace import intake, tar
 from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
-from tests.fuzz.sides import NEXT, Liar
+from tests.fuzz.sides import NEXT, FuzzedMachine
 from tests.fuzz.target import SECRET, Target, each, folder, stays_within
 
 CHECKS = [
@@ -43,7 +43,7 @@ def _context(data: bytes) -> CheckContext:
     vm = Vm("vm.example", "user", run_as="pccrun")
     project = Project("p", IsolationMode.VM, vm)
     context = CheckContext(CheckupOptions(project, folder() / ".system/runs", "http://127.0.0.1:9/v1", ""))
-    machine = Liar(data)
+    machine = FuzzedMachine(data)
     context.machine = machine
     context.vm = vm
     context.engine = DockerEngine(machine, "/sock")
@@ -56,7 +56,7 @@ def _doctor(data: bytes) -> None:
 
 
 def _gc_decides(data: bytes) -> None:
-    machine = Liar(data)
+    machine = FuzzedMachine(data)
     site = Site.on_vm(machine, "/home/user", OnlyEnded(lambda name: name > "m"), DockerEngine(machine, "/sock"))
     done = collect(site, dry_run=True)
     for outcome in done.removals:
@@ -66,10 +66,10 @@ def _gc_decides(data: bytes) -> None:
 
 
 def _gc_changes(data: bytes) -> None:
-    machine = Liar(data)
+    machine = FuzzedMachine(data)
     each(
         lambda: changes(machine, "/home/user", None),
-        lambda: changes(machine, "/home/user", DockerEngine(Liar(_PING + data), "/sock")),
+        lambda: changes(machine, "/home/user", DockerEngine(FuzzedMachine(_PING + data), "/sock")),
     )
 
 
@@ -78,7 +78,7 @@ def _build_lines(data: bytes) -> None:
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text("FROM scratch\n")
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
-    machine = Liar(_PING + (head + data).replace(NEXT, b"\r\n"), piece=7)
+    machine = FuzzedMachine(_PING + (head + data).replace(NEXT, b"\r\n"), piece=7)
     said: list[bytes] = []
     DockerEngine(machine, "/sock").build("i", context, context / "Dockerfile", {}, said.append)
 
@@ -86,7 +86,7 @@ def _build_lines(data: bytes) -> None:
 def _answers(data: bytes) -> None:
     """Return whole answers of an engine, in correct HTTP with the fuzzer's content."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
-    talks = DockerEngine(Liar(_PING + (head + data).replace(NEXT, b"\r\n")), "/sock")
+    talks = DockerEngine(FuzzedMachine(_PING + (head + data).replace(NEXT, b"\r\n")), "/sock")
     talks.open()
     each(
         lambda: talks.inspect("c"),
@@ -96,7 +96,7 @@ def _answers(data: bytes) -> None:
         lambda: talks.image_id("i"),
         talks.security_options,
     )
-    machine = Liar(NEXT.join([b"", _PING + (head + data).replace(NEXT, b"\r\n")]))
+    machine = FuzzedMachine(NEXT.join([b"", _PING + (head + data).replace(NEXT, b"\r\n")]))
     each(
         lambda: collect(Site.on_vm(machine, "/r", OnlyEnded(lambda _: True), DockerEngine(machine, "/s")), dry_run=True)
     )
@@ -127,8 +127,14 @@ def _tree(data: bytes) -> None:
     )
     both = listing + NEXT + archive + tar.END
     for target, fetch in (
-        (folder() / "whole", lambda to: fetch_tree(Liar(both), "/w", _Nothing(), to, Excluded(), intake.Limits())),
-        (folder() / "parts", lambda to: fetch_paths(Liar(both), "/w", ["a", "b"], to, intake.Limits(), _MASKER)),
+        (
+            folder() / "whole",
+            lambda to: fetch_tree(FuzzedMachine(both), "/w", _EmptyStore(), to, Excluded(), intake.Limits()),
+        ),
+        (
+            folder() / "parts",
+            lambda to: fetch_paths(FuzzedMachine(both), "/w", ["a", "b"], to, intake.Limits(), _MASKER),
+        ),
     ):
         each(functools.partial(fetch, target))
         stays_within(target)
@@ -137,7 +143,7 @@ def _tree(data: bytes) -> None:
 _MASKER = Masker([SECRET])
 
 
-class _Nothing:
+class _EmptyStore:
     """A store without an earlier tree."""
 
     entries: dict[str, Entry] = {}  # noqa: RUF012 - as Known has it

@@ -17,12 +17,12 @@ SECONDS = 1.0
 _LOADED: set[str] = set()
 
 
-class Broken(Exception):
+class BrokenRule(Exception):
     """A parser that broke the rule."""
 
 
 def hold(name: str, data: bytes, slower: float = 1.0) -> None:
-    """Parse, and raise Broken, or the exception that the parser must not raise."""
+    """Parse, and raise BrokenRule, or the exception that the parser must not raise."""
     target = TARGETS[name]
     allowed: tuple[type[Exception], ...] = (PccpipeError, *target.errors)
     began, memory = time.thread_time(), _peak()
@@ -33,9 +33,9 @@ def hold(name: str, data: bytes, slower: float = 1.0) -> None:
     first = name not in _LOADED
     _LOADED.add(name)
     if took > SECONDS * slower * (3 if first else 1):
-        raise Broken(f"{name}: {len(data)} bytes took {took:.1f} s")
+        raise BrokenRule(f"{name}: {len(data)} bytes took {took:.1f} s")
     if grew > MARGIN * (2 if first else 1):
-        raise Broken(f"{name}: {len(data)} bytes took {grew >> 20} MiB")
+        raise BrokenRule(f"{name}: {len(data)} bytes took {grew >> 20} MiB")
 
 
 def corpus(name: str) -> list[Path]:

@@ -13,7 +13,7 @@ FAILS = b"\xfd"
 _PIECE = 1000
 
 
-class Says:
+class FuzzedStream:
     """A connection that gives the bytes, in pieces, and then ends. It accepts everything."""
 
     def __init__(self, data: bytes, piece: int = _PIECE) -> None:
@@ -58,7 +58,7 @@ class Says:
         self.close()
 
 
-class Liar:
+class FuzzedMachine:
     """A machine that answers with the next part of the given bytes, and repeats the last one."""
 
     host = "vm"
@@ -69,7 +69,7 @@ class Liar:
         self._answers = data.split(NEXT)
 
     def popen(self, command: str) -> Process:
-        return Says(self._next(), self._piece)
+        return FuzzedStream(self._next(), self._piece)
 
     def run(self, script: str, timeout: float = 60.0) -> Done:
         said = self._next()
@@ -78,7 +78,7 @@ class Liar:
         return Done(0, said, b"")
 
     def dial(self, path: str, timeout: float = 10.0) -> ByteStream:
-        return Says(self._next(), self._piece)
+        return FuzzedStream(self._next(), self._piece)
 
     def _next(self) -> bytes:
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]

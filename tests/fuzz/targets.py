@@ -58,7 +58,7 @@ from pccpipe.workspace.fetch import fetch_paths, fetch_tree
 from pccpipe.workspace.listing import list_tree
 from pccpipe.workspace.patch import brief
 from tests.fuzz import machines, twins, wire
-from tests.fuzz.sides import NEXT, Liar, Says
+from tests.fuzz.sides import NEXT, FuzzedMachine, FuzzedStream
 from tests.fuzz.target import SECRET, WORD, Target, each, file, folder, stays_within
 
 _SCHEMA = Path(__file__).parents[2] / "schemas/builder-result.schema.json"
@@ -107,17 +107,17 @@ def _ignore(data: bytes) -> None:
 
 def _fetch_tree(data: bytes) -> None:
     target = folder() / "tree"
-    fetch_tree(Liar(data), "/w", _Nothing(), target, Excluded(), intake.Limits())
+    fetch_tree(FuzzedMachine(data), "/w", _EmptyStore(), target, Excluded(), intake.Limits())
     stays_within(target)
 
 
 def _fetch_paths(data: bytes) -> None:
     target = folder() / "paths"
-    fetch_paths(Liar(data), "/w", ["out", "report.txt"], target, intake.Limits(), Masker([SECRET]))
+    fetch_paths(FuzzedMachine(data), "/w", ["out", "report.txt"], target, intake.Limits(), Masker([SECRET]))
     stays_within(target)
 
 
-class _Nothing:
+class _EmptyStore:
     """A store without an earlier tree."""
 
     entries: dict[str, Entry] = {}  # noqa: RUF012 - as Known has it
@@ -127,29 +127,29 @@ class _Nothing:
 
 
 def _listing(data: bytes) -> None:
-    for _ in list_tree(Liar(data), "/w", None, Excluded()):
+    for _ in list_tree(FuzzedMachine(data), "/w", None, Excluded()):
         pass
 
 
 def _gc(data: bytes) -> None:
-    machine = Liar(data)
+    machine = FuzzedMachine(data)
     look(Site.on_vm(machine, "/home/user", OnlyEnded(lambda _: True), DockerEngine(machine, "/sock")))
 
 
 def _words_of_a_vm(data: bytes) -> None:
     each(
-        lambda: read_lease(Liar(data), "/root"),
-        lambda: stray_files(Liar(data), "/root"),
-        lambda: read_provisioned(Liar(data), "/root"),
-        lambda: unknown_processes(Liar(data), "/root"),
-        lambda: startup_files(Liar(data)),
+        lambda: read_lease(FuzzedMachine(data), "/root"),
+        lambda: stray_files(FuzzedMachine(data), "/root"),
+        lambda: read_provisioned(FuzzedMachine(data), "/root"),
+        lambda: unknown_processes(FuzzedMachine(data), "/root"),
+        lambda: startup_files(FuzzedMachine(data)),
         lambda: agent._lines(data),
     )
     parse_facts(Done(0, data, b""))
 
 
 def _lane(data: bytes) -> None:
-    understood(Liar(data), LaneShell(Says(data)).ask(b"", "mark"))
+    understood(FuzzedMachine(data), LaneShell(FuzzedStream(data)).ask(b"", "mark"))
 
 
 def _trailer(data: bytes) -> None:
@@ -162,7 +162,7 @@ def _trailer(data: bytes) -> None:
 
 
 def _engine(data: bytes) -> None:
-    engine = DockerEngine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
+    engine = DockerEngine(FuzzedMachine(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
     engine.open()
     each(
         lambda: engine.inspect("c"),
@@ -175,19 +175,19 @@ def _engine(data: bytes) -> None:
 
 
 def _engine_version(data: bytes) -> None:
-    DockerEngine(Liar(data), "/sock").open()
+    DockerEngine(FuzzedMachine(data), "/sock").open()
 
 
 def _engine_build(data: bytes) -> None:
     context = folder() / "context"
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text("FROM scratch\n")
-    engine = DockerEngine(Liar(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
+    engine = DockerEngine(FuzzedMachine(b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\n" + NEXT + data), "/sock")
     engine.build("i", context, context / "Dockerfile", {}, lambda _: None)
 
 
 def _engine_stream(data: bytes) -> None:
-    answer = EngineAnswer(Says(data), "GET", "/x")
+    answer = EngineAnswer(FuzzedStream(data), "GET", "/x")
     frames = FrameParser()
     while answer.has_more:
         list(frames.feed(answer.read()))
@@ -207,7 +207,7 @@ def _proxy(data: bytes) -> None:
     grant = Grant((api,), ("127.0.0.1:9", "*.invalid:80"), Meter(1000, ModelUse(), lambda _: None), lambda _: None)
     proxy = Proxy()
     tokens = list(proxy.issue(grant).values())
-    stream = Says(data.replace(WORD, tokens[0].encode()))
+    stream = FuzzedStream(data.replace(WORD, tokens[0].encode()))
     slot = ConnectionSlots().enter()
     assert slot is not None
     Exchange(stream, slot, proxy.holder).run()

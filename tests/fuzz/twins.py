@@ -79,11 +79,11 @@ def _ignore_as_git(data: bytes) -> None:
         return
     (_repository() / ".gitignore").write_bytes(lines)
     command = ["git", "-C", str(_repository()), "check-ignore", "--no-index", "-z", "--stdin"]
-    asked = "\0".join(paths).encode()
-    said = subprocess.run(command, input=asked, capture_output=True, check=False, env=_PLAIN).stdout
+    stdin = "\0".join(paths).encode()
+    ignored_by_git = subprocess.run(command, input=stdin, capture_output=True, check=False, env=_PLAIN).stdout
     tree = Tree({"": Patterns(lines.decode().split("\n"))})
     ignored = {path for path in paths if tree.ignores(path, is_folder=False)}
-    assert ignored == set(said.decode().split("\0")) - {""}
+    assert ignored == set(ignored_by_git.decode().split("\0")) - {""}
 
 
 _PLAIN = {"PATH": "/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "HOME": "/nowhere"}
@@ -103,20 +103,20 @@ def _hello(data: bytes) -> None:
     except RefusedHelloError:
         return
     if passed:
-        assert _asked_of_openssl(passed) in {"example.org", "example.org.", None}
+        assert _server_by_openssl(passed) in {"example.org", "example.org.", None}
 
 
-def _asked_of_openssl(data: bytes) -> str | None:
+def _server_by_openssl(data: bytes) -> str | None:
     """Return the server that OpenSSL reads from a ClientHello; None if it reads none."""
-    asked: list[str | None] = []
+    names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sni_callback = lambda _, name, __: asked.append(name)
+    context.sni_callback = lambda _, name, __: names.append(name)
     into = ssl.MemoryBIO()
     into.write(data)
     server = context.wrap_bio(into, ssl.MemoryBIO(), server_side=True)
     with contextlib.suppress(ssl.SSLError):
         server.do_handshake()
-    return asked[0].lower() if asked and asked[0] is not None else None
+    return names[0].lower() if names and names[0] is not None else None
 
 
 def _hex(between: str, width: int = 1) -> Callable[[bytes], bytes]:

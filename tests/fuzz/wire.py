@@ -22,13 +22,13 @@ from pccpipe.ssh.channels import ChannelProcess
 from pccpipe.ssh.forwards import Forwards
 from pccpipe.ssh.heard import HeardSocket
 from pccpipe.ssh.transport import Transport
-from tests.fuzz.sides import NEXT, Says
+from tests.fuzz.sides import NEXT, FuzzedStream
 from tests.fuzz.target import SECRET, WORD, Target
 
 _BLOCK = 8
 
 
-class _Wire(Says):
+class _Wire(FuzzedStream):
     """A connection with the methods of a socket that paramiko and http.client use."""
 
     def send(self, data: bytes) -> int:
@@ -123,7 +123,7 @@ def _answer(data: bytes) -> None:
     token = next(iter(proxy.issue(grant).values()))
     body = b'{"model":"m","input":"hello"}'
     head = f"POST /v1/responses HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n"
-    agent = Says(f"{head}\r\n".encode() + body)
+    agent = FuzzedStream(f"{head}\r\n".encode() + body)
     slot = ConnectionSlots().enter()
     assert slot is not None
     wire = _Wire(data.replace(WORD, SECRET.encode()))

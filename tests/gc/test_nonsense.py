@@ -17,7 +17,7 @@ from pccpipe.gc.report import RemovalStatus, SiteReport
 from pccpipe.gc.sweep import collect
 from pccpipe.gc.unknown import unknown_processes
 from pccpipe.machine.base import Done
-from tests.fuzz.sides import NEXT, Liar
+from tests.fuzz.sides import NEXT, FuzzedMachine
 from tests.stall import measured
 
 DAY = 86400
@@ -44,7 +44,7 @@ class Open:
 
 def site(answer: str) -> Site:
     data = answer.encode(errors="surrogateescape").replace(NEXT, b"")
-    return Site.on_vm(Liar(data + NEXT + b"free"), "/srv", Open(), None)  # type: ignore[arg-type]
+    return Site.on_vm(FuzzedMachine(data + NEXT + b"free"), "/srv", Open(), None)  # type: ignore[arg-type]
 
 
 def listing(*rows: tuple[object, ...], now: object = 1_700_000_000) -> str:
@@ -150,13 +150,13 @@ def test_any_list_is_nonsense_or_describes_runs(rows: list[tuple[str, ...]], res
 def test_any_other_answer_is_nonsense_or_understood(said: bytes) -> None:
     for ask in (stray_files, unknown_processes):
         try:
-            ask(Liar(said), "/srv")
+            ask(FuzzedMachine(said), "/srv")
         except Unavailable as error:
             assert "vm" in error.words  # noqa: PT017
 
 
 MANY = """
-from tests.gc.test_nonsense import site, listing, look, unknown_processes, Liar
+from tests.gc.test_nonsense import site, listing, look, unknown_processes, FuzzedMachine
 fields = FIELDS
 said = listing() + fields
 """

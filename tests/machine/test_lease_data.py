@@ -281,7 +281,7 @@ def test_a_foreign_process_does_not_count_as_a_supervisor(
         other.wait()
 
 
-class Liar(LocalMachine):
+class FuzzedMachine(LocalMachine):
     """A machine with any answer."""
 
     answer = ""
@@ -306,7 +306,7 @@ class Liar(LocalMachine):
     ],
 )
 def test_nonsense_from_a_machine_is_one_error_and_the_heartbeat_continues(root: str, answer: str) -> None:
-    machine = Liar()
+    machine = FuzzedMachine()
     with held(Lease(machine, root, "leased-1", holder="h", beat_every=0.1)) as mine:
         machine.answer = answer
         with pytest.raises(Nonsense, match="localhost: invalid answer: its lease is"):

@@ -48,7 +48,7 @@ def killing(real_vm: RealVM) -> Iterator[None]:
     real_vm.sh(f"rm -f {FILE} {FIX}; systemctl restart systemd-logind")
 
 
-class Struck:
+class StruckRun:
     """A run whose step has begun, and continues until the test lets it end."""
 
     def __init__(self, control: RealControl, vm: RealVM, pipeline: str) -> None:
@@ -105,7 +105,7 @@ def of_logind(control: RealControl) -> tuple[str, str]:
 def test_a_vm_step_that_logind_ended_is_lost_and_names_the_setting_and_its_fix(
     control: RealControl, real_vm: RealVM, killing: None, how: str
 ) -> None:
-    struck = Struck(control, real_vm, ON_VM)
+    struck = StruckRun(control, real_vm, ON_VM)
     real_vm.sh(ENDS[how])
     ran = struck.end()
     check_lost(ran, real_vm)
@@ -117,7 +117,7 @@ def test_a_vm_step_that_logind_ended_is_lost_and_names_the_setting_and_its_fix(
 def test_a_container_step_continues_whatever_logind_ends(
     control: RealControl, real_vm: RealVM, killing: None, how: str
 ) -> None:
-    struck = Struck(control, real_vm, IN_BOX)
+    struck = StruckRun(control, real_vm, IN_BOX)
     real_vm.sh(ENDS[how])
     ran = struck.end()
     assert ran.code == 0, ran.stdout + ran.stderr
@@ -134,7 +134,7 @@ def test_with_the_doctors_fix_a_vm_step_outlives_its_connection(
     real_vm.sh(fix[fix.index("printf") :].replace("sudo ", ""))
     assert "what a login leaves goes on after it" in of_logind(control)[0]
 
-    struck = Struck(control, real_vm, ON_VM)
+    struck = StruckRun(control, real_vm, ON_VM)
     real_vm.sh(ENDS["connection"])
     ran = struck.end()
     assert ran.code == 0, ran.stdout + ran.stderr
@@ -145,7 +145,7 @@ def test_with_the_doctors_fix_a_vm_step_outlives_its_connection(
 def test_as_debian_sets_logind_a_vm_step_outlives_its_pccpipe_and_its_connection(
     control: RealControl, real_vm: RealVM
 ) -> None:
-    struck = Struck(control, real_vm, ON_VM)
+    struck = StruckRun(control, real_vm, ON_VM)
     real_vm.sh(ENDS["connection"])
     ran = struck.resume()
     assert ran.code == 0, ran.stdout + ran.stderr
@@ -155,7 +155,7 @@ def test_as_debian_sets_logind_a_vm_step_outlives_its_pccpipe_and_its_connection
 
 
 def test_sessions_that_an_administrator_ended_make_a_vm_step_lost(control: RealControl, real_vm: RealVM) -> None:
-    struck = Struck(control, real_vm, ON_VM)
+    struck = StruckRun(control, real_vm, ON_VM)
     real_vm.sh(ENDS["sessions"])
     ran = struck.end()
     check_lost(ran, real_vm)

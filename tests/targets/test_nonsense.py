@@ -72,7 +72,7 @@ def test_a_trailer_without_sense(trailer: bytes) -> None:
         finder.feed(b"output\x1emark" + trailer)
 
 
-class Liar(LocalMachine):
+class FuzzedMachine(LocalMachine):
     """A machine that says something else than its shell did."""
 
     def __init__(self, said: bytes, instead: bytes) -> None:
@@ -86,7 +86,7 @@ class Liar(LocalMachine):
 class Lie:
     """A process whose output is changed on its way."""
 
-    def __init__(self, process: Process, liar: Liar) -> None:
+    def __init__(self, process: Process, liar: FuzzedMachine) -> None:
         self._process = process
         self._liar = liar
 
@@ -106,7 +106,7 @@ def place(tmp_path: Path) -> RunDir:
 
 
 def test_an_exit_code_of_letters_loses_the_command_at_once(place: RunDir, tmp_path: Path) -> None:
-    detached = Detached(Liar(b" 7    -\n", b" x    -\n"), place, limit=1, lost_after=60)
+    detached = Detached(FuzzedMachine(b" 7    -\n", b" x    -\n"), place, limit=1, lost_after=60)
     detached.open()
     running = detached.start(Command("a-1", "a", 1, "echo out; exit 7"), str(tmp_path), HAD)
     began = time.monotonic()
@@ -122,7 +122,7 @@ def test_an_exit_code_of_letters_loses_the_command_at_once(place: RunDir, tmp_pa
 )
 def test_a_claim_without_sense_is_no_command(place: RunDir, claim: str) -> None:
     words = claim.format(place.state, mark="0" * 32)
-    detached = Detached(Liar(b"none\x1e", words.encode() + b"\x1e"), place, limit=1)
+    detached = Detached(FuzzedMachine(b"none\x1e", words.encode() + b"\x1e"), place, limit=1)
     detached.open()
     with pytest.raises(Nonsense, match="localhost: invalid answer"):
         detached.find("a-1", HAD)

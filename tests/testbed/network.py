@@ -35,7 +35,7 @@ class Link:
 
     @property
     def slow_names(self) -> tuple[str, str, str]:
-        """The parts of the slow link: the namespace, the device here, the device there."""
+        """The parts of the slow link: the namespace, the device host_device, the device there."""
         return self.namespace, f"bed{self.number}s", "slow0"
 
     @property
@@ -54,10 +54,10 @@ class Link:
 
     def _make(self) -> None:
         _let_out()
-        here, there = self._device, self.namespace
-        call("ip", "link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", there)
-        call("ip", "-batch", "-", stdin=f"addr add {self.host_address}/24 dev {here}\nlink set {here} up\n")
-        call("ip", "-n", there, "-batch", "-", stdin=(
+        device, namespace = self._device, self.namespace
+        call("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        call("ip", "-batch", "-", stdin=f"addr add {self.host_address}/24 dev {device}\nlink set {device} up\n")
+        call("ip", "-n", namespace, "-batch", "-", stdin=(
             f"addr add {self.vm_address}/24 dev eth0\nlink set lo up\nlink set eth0 up\n"
             f"route add default via {self.host_address}\n"
         ))  # fmt: skip
@@ -96,17 +96,17 @@ class Link:
 
     def has_slow(self) -> bool:
         """Return whether both devices of the slow link are there."""
-        _, here, there = self.slow_names
-        return tried("ip", "link", "show", here) and tried("ip", "-n", self.namespace, "link", "show", there)
+        _, host_device, vm_device = self.slow_names
+        return tried("ip", "link", "show", host_device) and tried("ip", "-n", self.namespace, "link", "show", vm_device)
 
     def route_over_slow(self) -> None:
         """Route the traffic between machine and VM over the slow devices. These routes end with the devices."""
-        _, here, there = self.slow_names
-        call("ip", "link", "set", here, "up")
-        call("ip", "-n", self.namespace, "link", "set", there, "up")
+        _, host_device, vm_device = self.slow_names
+        call("ip", "link", "set", host_device, "up")
+        call("ip", "-n", self.namespace, "link", "set", vm_device, "up")
         route = ("route", "replace")
-        call("ip", "-n", self.namespace, *route, f"{self.host_address}/32", "dev", there, "src", self.vm_address)
-        call("ip", *route, f"{self.vm_address}/32", "dev", here, "src", self.host_address)
+        call("ip", "-n", self.namespace, *route, f"{self.host_address}/32", "dev", vm_device, "src", self.vm_address)
+        call("ip", *route, f"{self.vm_address}/32", "dev", host_device, "src", self.host_address)
 
 
 # One set for all links, kept until `down-all`. No packet for the bed's addresses may ever leave by the default route.

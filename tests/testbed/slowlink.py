@@ -36,19 +36,19 @@ def enter_namespace(name: str) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def relay(here: int, there: int, delay: float, loss: float) -> None:
+def relay(host_device: int, vm_device: int, delay: float, loss: float) -> None:
     """Carry packets between the two devices for ever."""
-    waiting: dict[int, Queue] = {here: collections.deque(), there: collections.deque()}  # by destination
+    waiting: dict[int, Queue] = {host_device: collections.deque(), vm_device: collections.deque()}  # by destination
     while True:
         due = [queue[0][0] for queue in waiting.values() if queue]
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
-        for device in select.select([here, there], [], [], timeout)[0]:
-            take(device, waiting[there if device == here else here], delay, loss)
+        for device in select.select([host_device, vm_device], [], [], timeout)[0]:
+            receive(device, waiting[vm_device if device == host_device else host_device], delay, loss)
         for device, queue in waiting.items():
-            give(device, queue)
+            send(device, queue)
 
 
-def take(device: int, queue: Queue, delay: float, loss: float) -> None:
+def receive(device: int, queue: Queue, delay: float, loss: float) -> None:
     """Queue the packets that came in, except the lost ones."""
     for _ in range(256):
         try:
@@ -59,7 +59,7 @@ def take(device: int, queue: Queue, delay: float, loss: float) -> None:
             queue.append((time.monotonic() + delay, packet))
 
 
-def give(device: int, queue: Queue) -> None:
+def send(device: int, queue: Queue) -> None:
     """Send the packets that have waited long enough. If the device is full, the packet is lost, as on a full link."""
     while queue and queue[0][0] <= time.monotonic():
         try:
@@ -70,6 +70,6 @@ def give(device: int, queue: Queue) -> None:
 
 if __name__ == "__main__":
     namespace, host_if, vm_if, ms, percent = sys.argv[1:6]
-    host_device = tun(host_if)
+    to_host = tun(host_if)
     enter_namespace(namespace)
-    relay(host_device, tun(vm_if), float(ms) / 1000, float(percent) / 100)
+    relay(to_host, tun(vm_if), float(ms) / 1000, float(percent) / 100)
