@@ -114,7 +114,7 @@ class Why(Enum):
 
 
 class Decision(Struct, frozen=True):
-    goes: bool
+    removes: bool
     why: Why
     seconds: float | None = None
 

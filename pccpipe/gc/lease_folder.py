@@ -53,7 +53,7 @@ def stray_files(machine: Machine, root: str, *, remove: bool = False) -> StrayFi
     if done.code:
         words = done.stderr.decode(errors="replace").strip() or f"exit status {done.code}"
         raise Unavailable(Reason.WORKSPACE_REFUSED, f"{machine.host}: {folder} is not readable: {words}")
-    said = done.stdout.decode(errors="replace").split("\0")[:-1]
-    if not said:
+    fields = done.stdout.decode(errors="replace").split("\0")[:-1]
+    if not fields:
         return StrayFiles(folder)
-    return StrayFiles(folder, number(machine.host, "a count", said[0]), tuple(said[1:]))
+    return StrayFiles(folder, number(machine.host, "a count", fields[0]), tuple(fields[1:]))

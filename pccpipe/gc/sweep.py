@@ -114,7 +114,7 @@ def _swept(
 
 def _planned(decisions: Sequence[tuple[Thing, Decision]]) -> Iterator[Removal]:
     for thing, decision in decisions:
-        if decision.goes:
+        if decision.removes:
             yield Removal(thing, decision, RemovalStatus.PLANNED, thing.size)
         else:
             yield Removal(thing, decision, RemovalStatus.KEPT)
@@ -125,17 +125,17 @@ def _removed(
 ) -> Iterator[Removal]:
     """Remove containers first: they have the folders mounted."""
     for thing, decision in decisions:
-        if not decision.goes:
+        if not decision.removes:
             yield Removal(thing, decision, RemovalStatus.KEPT)
-    going = [(thing, decision) for thing, decision in decisions if decision.goes]
-    if not going:
+    chosen = [(thing, decision) for thing, decision in decisions if decision.removes]
+    if not chosen:
         return
     with site.records.unheld(group.run_id) as is_free:
         if not is_free or _has_lease(site, group.run_id):
-            yield from (Removal(thing, decision, RemovalStatus.RESUMED) for thing, decision in going)
+            yield from (Removal(thing, decision, RemovalStatus.RESUMED) for thing, decision in chosen)
             return
         stuck = ""
-        for thing, decision in going:
+        for thing, decision in chosen:
             if thing.container:
                 stuck = _remove_container(site, thing.container.id) or stuck
                 yield Removal(
@@ -146,13 +146,13 @@ def _removed(
                     stuck,
                 )
         kinds = {ThingKind.WORKSPACE, ThingKind.COPY, ThingKind.STATE, ThingKind.PROCESSES}
-        folders = [each for each in going if each[0].kind in kinds]
+        folders = [each for each in chosen if each[0].kind in kinds]
         if stuck:
             words = "a container of its run is still there"
             yield from (Removal(thing, decision, RemovalStatus.FAILED, words=words) for thing, decision in folders)
         elif folders:
             yield from _remove_folders(site, found, group, folders)
-        for thing, decision in going:
+        for thing, decision in chosen:
             if thing.kind is ThingKind.LEASE:
                 yield _end_lease(site, thing, decision)
 

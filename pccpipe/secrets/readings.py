@@ -121,14 +121,14 @@ class Reading:
     def __init__(self, data: bytes, noise: re.Pattern[bytes] | None = None) -> None:
         self._data = data
         self._noise = noise
-        self.text = _decoded(data) if noise is _ESCAPES else self.said(self._parts)
+        self.text = _decoded(data) if noise is _ESCAPES else self.decode(self._parts)
 
     @functools.cached_property
     def _parts(self) -> Sequence[bytes]:
         """The parts of the data; every other one is noise or an escape."""
         return [self._data] if self._noise is None else self._noise.split(self._data)
 
-    def said(self, parts: Sequence[bytes], kept: bytes = b"") -> bytes:
+    def decode(self, parts: Sequence[bytes], kept: bytes = b"") -> bytes:
         """Return the text of parts, without noise but with the bytes of `kept`."""
         dropped = DROPPED.translate(None, kept) if kept else DROPPED
         if len(parts) == 1:
@@ -137,10 +137,10 @@ class Reading:
         meant[1::2] = map(_MEANINGS.__getitem__, parts[1::2])
         return b"".join(meant).translate(None, dropped)
 
-    def said_between(self, start: int, end: int, kept: bytes) -> bytes:
+    def decode_between(self, start: int, end: int, kept: bytes) -> bytes:
         """Return the text of a range of the data, as `place` returns it."""
         data = self._data[start:end]
-        return self.said([data] if self._noise is None else self._noise.split(data), kept)
+        return self.decode([data] if self._noise is None else self._noise.split(data), kept)
 
     def place(self, start: int, end: int) -> tuple[int, int]:
         """Return the range of the data that these bytes of `text` come from."""
@@ -167,7 +167,7 @@ class Reading:
             return start, end
         data = self._data[start:end]
         wanted = number - counts[block] + 1
-        at = start + bisect_left(range(len(data)), wanted, key=lambda last: len(self.said([data[: last + 1]])))
+        at = start + bisect_left(range(len(data)), wanted, key=lambda last: len(self.decode([data[: last + 1]])))
         return at, at + 1
 
     def _is_whole(self, block: int) -> bool:
@@ -189,12 +189,12 @@ class Reading:
                 starts.append(place)
                 counts.append(count)
                 place += len(block)
-                count += len(self.said([b"", block, b""] if is_whole else [block]))
+                count += len(self.decode([b"", block, b""] if is_whole else [block]))
         return starts, counts, whole
 
 
 def _decoded(data: bytes) -> bytes:
-    """Return the decoded data like `said`, but faster: most output has few escapes, or only line ends."""
+    """Return the decoded data like `decode`, but faster: most output has few escapes, or only line ends."""
     has_many = data.count(_BACKSLASH) * _MANY > len(data)
     parts = _split(data, _RARE_BY_BYTE, _ANY_RARE) if has_many else _split(data, _MEANT_BY_BYTE, _ANY_MEANT)
     if parts:

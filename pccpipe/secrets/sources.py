@@ -35,10 +35,10 @@ def read_secrets(
 
 def _value(secret: Secret, environ: Mapping[str, str], given: Mapping[str, str]) -> str:
     if secret.name in given:
-        return _usable(given[secret.name], "what the caller gives for it")
+        return _usable(given[secret.name], "the value from the caller")
     match secret.source:
         case SecretSource.CALLER:
-            raise ValueError("the policy leaves it to the caller, who gives none (`secrets=` of the library)")
+            raise ValueError("the policy leaves it to the caller, and `secrets=` of the library does not have it")
         case SecretSource.ENV:
             value = environ.get(secret.source_name, "")
             where = f"the environment variable {secret.source_name}"

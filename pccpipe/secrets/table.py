@@ -53,7 +53,9 @@ class ValueForms:
                     continue
                 self.read.add(reading.text)
                 if kept := _kept(reading.text):
-                    self.tight.setdefault(reading.text, set()).add(reading.said_between(0, len(form), kept).strip(kept))
+                    self.tight.setdefault(reading.text, set()).add(
+                        reading.decode_between(0, len(form), kept).strip(kept)
+                    )
 
 
 def _kept(form: bytes) -> bytes:
@@ -226,7 +228,7 @@ class FormTable:
         """Say whether a hit is more than chance: a short form must not have noise of others in it."""
         if not kept:
             return True
-        text = reading.said_between(start, end, kept)
+        text = reading.decode_between(start, end, kept)
         return text in self._tight.get(read, (read,))
 
 

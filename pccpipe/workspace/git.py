@@ -55,10 +55,10 @@ def run_git(
             size = _read(process, on_output)
         if process.returncode not in (0, 1):
             words.seek(0)
-            said = words.read(4096).decode("utf-8", "replace").strip()
+            stderr = words.read(4096).decode("utf-8", "replace").strip()
             # Without Xcode's tools, the git of macOS only asks to install them.
-            hint = "xcode-select --install" if said.startswith("xcrun: error") or "xcode-select" in said else LESS
-            raise ActionError(f"git could not make the diff: {said or f'exit code {process.returncode}'}", hint)
+            hint = "xcode-select --install" if stderr.startswith("xcrun: error") or "xcode-select" in stderr else LESS
+            raise ActionError(f"git could not make the diff: {stderr or f'exit code {process.returncode}'}", hint)
     return size
 
 

@@ -36,7 +36,7 @@ class Pack:
     """A snapshot of a tree.
 
     Args:
-        folder: the folder of its archive and index; `take` makes it.
+        folder: the folder of its archive and index; `store` makes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class Pack:
         pack._starts = {path: (start, content) for path, *_, start, content in kept["entries"]}
         return pack
 
-    def take(
+    def store(
         self,
         root: Path,
         excluded: Excluded,

@@ -118,7 +118,7 @@ class WorkspaceSync:
             began = time.monotonic()
             patterns = [*exclude, *self._own]
             full = not self._state.has_copy or patterns != self._state.exclude
-            self._sent.take(self._user_folder, Excluded(patterns), halt, Guard(patterns, self._secrets), full=full)
+            self._sent.store(self._user_folder, Excluded(patterns), halt, Guard(patterns, self._secrets), full=full)
             self._state.exclude = patterns
             # The upload replaces what local steps made.
             if not remove_tree(self._copy):
@@ -283,7 +283,7 @@ class WorkspaceSync:
             if self._has_local_copy():
                 # Local steps may have changed it.
                 pack = Pack(self._beside("outgoing"))
-                pack.take(self._copy, excluded, halt, full=True, own=True)
+                pack.store(self._copy, excluded, halt, full=True, own=True)
             vm.send(pack, excluded)
         finally:
             if pack is not self._sent:

@@ -441,7 +441,7 @@ def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:
     vm.ssh(f"(PCCPIPE_STEP={tag}/x-1/ setsid sleep 7536 </dev/null >/dev/null 2>&1 &)")
     vm.ssh(f"mkdir -p {vm.root}/.system/lease && touch {vm.root}/.system/lease/9223372036854775807")
     report = ward.doctor(run_as=vm.run_as)
-    words = ("1 process (sleep) of pccrun", "claim to be of run gone", "'9223372036854775807' is no lease")
+    words = ("1 process (sleep) of pccrun", "claim to be of run gone", "'9223372036854775807' is not a lease")
     found(report, "strays", CheckVerdict.WRONG, *words, fix="pccpipe gc")
     found(report, "processes", CheckVerdict.WARNING, "sleep 7535", fix="kill ")
     assert "7534" not in report["processes"].words

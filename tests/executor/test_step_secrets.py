@@ -110,7 +110,7 @@ def test_a_resumed_turn_keeps_its_count_and_its_tokens(stage: Stage, commands: l
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("http://192.0.2.1:9/v1", "${{ inputs.url }}"), "no URL of an API: 'nowhere'"),
+        (("http://192.0.2.1:9/v1", "${{ inputs.url }}"), "invalid `upstream:` 'nowhere'"),
         (("max_tokens: 1000", "max_tokens: ${{ inputs.url }}"), "max_tokens: ${{ inputs.url }} must be a whole number"),
     ],
 )

@@ -71,7 +71,7 @@ def test_nothing_of_a_live_run_is_removed(
     run: RunFacts, sign: Thing, why: Why, thing: Thing, older_than: float
 ) -> None:
     decision = decided(old(thing), run, sign, site=SiteFacts(NOW, older_than))
-    assert (decision.goes, decision.why) == (False, why)
+    assert (decision.removes, decision.why) == (False, why)
 
 
 @pytest.mark.parametrize("thing", [STATE, WORKSPACE, COPY, DEAD, TOO_LONG])
@@ -97,10 +97,10 @@ def test_the_only_copy_of_changes_is_kept_until_its_run_is_discarded(record: Rec
     site = SiteFacts(NOW, older_than)
     only = replace(old(WORKSPACE), is_only_copy=True)
     decision = decided(only, RunFacts(record), site=site)
-    assert not decision.goes
+    assert not decision.removes
     assert decision.why is (Why.WAITING if (record, older_than) == (Recorded.WAITING, DAY) else Why.ONLY_COPY)
     assert decided(only, RunFacts(record, is_discarded=True), site=site) == Decision(True, Why.DISCARDED)
-    assert decided(only, RunFacts(record, is_discarded=True), FRESH, site=site).goes is False
+    assert decided(only, RunFacts(record, is_discarded=True), FRESH, site=site).removes is False
 
 
 @pytest.mark.parametrize("record", [Recorded.NONE, Recorded.OPEN])
@@ -110,9 +110,9 @@ def test_a_resumable_run_is_kept_until_nothing_of_it_changed_for_long(record: Re
     assert decided(old(thing), run) == Decision(True, Why.UNTOUCHED, 2 * DAY)
     why = Why.TOUCHED if record is Recorded.NONE else Why.INTERRUPTED
     assert decided(old(thing), run, STATE) == Decision(False, why, 60.0)
-    assert decided(thing, run, site=SiteFacts(NOW, 0.0)).goes
-    assert decided(replace(thing, touched=None), run).goes is False
-    assert decided(replace(thing, touched=NOW + 500), run, site=SiteFacts(NOW, 0.0)).goes
+    assert decided(thing, run, site=SiteFacts(NOW, 0.0)).removes
+    assert decided(replace(thing, touched=None), run).removes is False
+    assert decided(replace(thing, touched=NOW + 500), run, site=SiteFacts(NOW, 0.0)).removes
 
 
 def test_only_a_container_past_its_deadline_is_removed_at_once() -> None:
@@ -130,30 +130,30 @@ def test_a_local_copy_is_kept_while_its_run_has_not_ended(record: Recorded) -> N
 
 def test_a_run_that_waits_for_a_person_is_kept_without_a_time_limit() -> None:
     assert decided(old(WORKSPACE), RunFacts(Recorded.WAITING)) == Decision(False, Why.WAITING)
-    assert decided(old(WORKSPACE), RunFacts(Recorded.WAITING), site=SiteFacts(NOW, 0.0)).goes
+    assert decided(old(WORKSPACE), RunFacts(Recorded.WAITING), site=SiteFacts(NOW, 0.0)).removes
 
 
 def test_things_of_a_stopped_run_are_kept_at_any_age() -> None:
     for site in (SITE, SiteFacts(NOW, 0.0)):
         for thing in (WORKSPACE, STATE):
             assert decided(old(thing), RunFacts(Recorded.STOPPED), site=site) == Decision(False, Why.STOPPED)
-    assert decide([TOO_LONG], RunFacts(Recorded.STOPPED), SITE)[0].goes
+    assert decide([TOO_LONG], RunFacts(Recorded.STOPPED), SITE)[0].removes
 
 
 def test_without_the_engine_only_ended_runs_are_removed() -> None:
     blind = SiteFacts(NOW, 0.0, engine_known=False)
     assert decided(old(STATE), RunFacts(), site=blind) == Decision(False, Why.ENGINE_UNKNOWN)
-    assert decided(old(STATE), RunFacts(Recorded.ENDED), site=blind).goes
+    assert decided(old(STATE), RunFacts(Recorded.ENDED), site=blind).removes
 
 
 @pytest.mark.parametrize("record", [Recorded.NONE, Recorded.OPEN, Recorded.ENDED])
 def test_a_stale_lease_is_removed(record: Recorded) -> None:
     assert decided(STALE, RunFacts(record)) == Decision(True, Why.STALE_LEASE, 700.0)
-    assert decided(replace(STALE, beat=None), RunFacts(record)).goes
+    assert decided(replace(STALE, beat=None), RunFacts(record)).removes
 
 
 def test_a_run_that_may_only_be_cut_off_keeps_its_lease() -> None:
     lease = replace(STALE, beat=100.0)
     assert decided(lease, RunFacts(Recorded.OPEN)) == Decision(False, Why.CUT_OFF, 100.0)
-    assert decided(lease, RunFacts(Recorded.OPEN), site=SiteFacts(NOW, 0.0)).goes
-    assert decided(lease, RunFacts(Recorded.ENDED)).goes
+    assert decided(lease, RunFacts(Recorded.OPEN), site=SiteFacts(NOW, 0.0)).removes
+    assert decided(lease, RunFacts(Recorded.ENDED)).removes

@@ -235,7 +235,7 @@ def test_at_most_three_characters_of_a_secret_are_shown_before_its_line_ends(end
 @settings(max_examples=500, deadline=None)
 def test_the_fast_decoding_gives_the_same_text(data: bytes) -> None:
     reading = Reading(data, _ESCAPES)
-    assert reading.text == reading.said(_ESCAPES.split(data))
+    assert reading.text == reading.decode(_ESCAPES.split(data))
 
 
 def words_of_the_project() -> bytes:

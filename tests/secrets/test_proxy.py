@@ -409,7 +409,7 @@ def test_connections_are_limited_and_carry_several_requests(client: Client) -> N
             return
         except (ConnectionError, http.client.HTTPException):
             time.sleep(0.05)
-    pytest.fail("places were not given back")
+    pytest.fail("the proxy did not free the slots")
 
 
 @pytest.mark.parametrize("shows", ["its token", "nothing", "half a head"])

@@ -22,7 +22,7 @@ def user(*parts: object) -> dict[str, object]:
     return {"model": "m", "input": [{"type": "message", "role": "user", "content": list(parts)}]}
 
 
-def said(part: object) -> dict[str, object]:
+def assistant(part: object) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": [part]}]}
 
 
@@ -139,7 +139,7 @@ OWN: list[tuple[str, dict[str, object]]] = [
     ),
     ("/responses", {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": "x", "summary": []}]}),
     ("/chat/completions", {"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}], "functions": []}),
-    ("/messages", said({"type": "tool_use", "id": "t", "name": "Fetch", "input": ARGUMENTS})),
+    ("/messages", assistant({"type": "tool_use", "id": "t", "name": "Fetch", "input": ARGUMENTS})),
     ("/messages", {"messages": [], "tools": [{"name": "Bash", "input_schema": SCHEMA}, {"type": "bash_20250124"}]}),
     ("/v1beta/models/g:generateContent", {"contents": [{"parts": [{"functionCall": {"args": ARGUMENTS}}]}]}),
     ("/v1beta/models/g:generateContent", {"contents": [], "tools": [{"functionDeclarations": [SCHEMA]}]}),
@@ -150,7 +150,7 @@ OWN: list[tuple[str, dict[str, object]]] = [
     ("/messages", {"messages": [], "max_tokens": 5}),
     (
         "/messages",
-        said({"type": "text", "text": "x", "citations": [{"type": "web_search_result_location", "url": "u"}]}),
+        assistant({"type": "text", "text": "x", "citations": [{"type": "web_search_result_location", "url": "u"}]}),
     ),
     (
         "/responses",
@@ -291,13 +291,13 @@ def test_a_text_that_looks_like_a_picture_counts_as_text() -> None:
     for path, document in (
         ("/responses", user({"type": "input_text", "text": picture})),
         ("/responses", {"input": picture}),
-        ("/messages", said({"type": "tool_use", "id": "t", "name": "f", "input": {"image_url": picture}})),
-        ("/messages", said({"type": "tool_use", "id": "t", "name": "f", "input": inline})),
-        ("/messages", said({"type": "text", "text": "x", "more": inline})),
+        ("/messages", assistant({"type": "tool_use", "id": "t", "name": "f", "input": {"image_url": picture}})),
+        ("/messages", assistant({"type": "tool_use", "id": "t", "name": "f", "input": inline})),
+        ("/messages", assistant({"type": "text", "text": "x", "more": inline})),
     ):
         assert read(path, document).most_input > 60_000
     assert 10_000 <= read("/responses", user({"type": "input_image", "image_url": picture})).most_input < 11_000
-    assert 10_000 <= read("/messages", said({"type": "image", "source": inline})).most_input < 11_000
+    assert 10_000 <= read("/messages", assistant({"type": "image", "source": inline})).most_input < 11_000
 
 
 def test_a_name_allows_its_versions_and_not_longer_names() -> None:

@@ -53,7 +53,7 @@ def made(trees: tuple[Path, Path], most: Limits | None = None, halt: Halt | None
     sent, now = trees
     with tempfile.TemporaryDirectory() as folder:
         pack = Pack(Path(folder))
-        pack.take(sent, Excluded.only(()), NeverHalted(), full=True)
+        pack.store(sent, Excluded.only(()), NeverHalted(), full=True)
         into = Path(folder) / "patches" / "diff.patch"
         diff = make_diff(pack, now, Masker([SECRET]), most or Limits(), halt, into)
         assert [each.name for each in into.parent.iterdir()] == ["diff.patch"]
@@ -202,7 +202,7 @@ _LARGE = """
         assert made.changed.masked
     for each in ("sent", "now", "pack"): (root / each).mkdir()
     pack = Pack(root / "pack")
-    pack.take(root / "sent", Excluded.only(()), NeverHalted(), full=True)
+    pack.store(root / "sent", Excluded.only(()), NeverHalted(), full=True)
     make_diff(pack, root / "now", Masker(["x"]), Limits(), None, root / "p")
     with (root / "now/large").open("wb") as file:
         file.write(b"a-very-secret-value ")
@@ -235,7 +235,7 @@ def test_a_cancel_ends_the_copy_of_one_large_file(tmp_path: Path) -> None:
     (tmp_path / "sent").mkdir()
     (tmp_path / "sent/large").write_bytes(bytes(20 << 20))
     pack = Pack(tmp_path / "pack")
-    pack.take(tmp_path / "sent", Excluded.only(()), NeverHalted(), full=True)
+    pack.store(tmp_path / "sent", Excluded.only(()), NeverHalted(), full=True)
     with pytest.raises(Halted):
         pack.put("large", tmp_path / "made", _After(3))
     assert (tmp_path / "made").stat().st_size < 2 << 20

@@ -37,7 +37,7 @@ def made(folder: Path, *names: str) -> Path:
 
 def packed(folder: Path, root: Path, *patterns: str) -> Pack:
     pack = Pack(folder)
-    pack.take(root, Excluded(patterns), NEVER, full=True)
+    pack.store(root, Excluded(patterns), NEVER, full=True)
     return pack
 
 
@@ -173,7 +173,7 @@ pack = Pack(folder / "pack")
 class Never:
     requested = False
     def check(self): pass
-pack.take(folder / "user", Excluded(), Never(), full=True)
+pack.store(folder / "user", Excluded(), Never(), full=True)
 """
 FETCH = "fetch_tree(Lists(), '/w', pack, folder / 'in', Excluded(), Limits())"
 SEND = "send(Lists(), pack, '/w', Excluded())"

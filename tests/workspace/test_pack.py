@@ -76,7 +76,7 @@ def root(tmp_path: Path) -> Path:
 
 def taken(root: Path, folder: Path) -> Pack:
     pack = Pack(folder)
-    pack.take(root, ALL, NEVER, full=True)
+    pack.store(root, ALL, NEVER, full=True)
     return pack
 
 
@@ -127,7 +127,7 @@ def test_an_unchanged_file_is_not_read_again(root: Path, tmp_path: Path, monkeyp
     (root / "-rf").unlink()
     looked_at: list[str] = []
     monkeypatch.setattr(Guard, "look_at", lambda _, name, data: looked_at.append(name))
-    pack.take(root, ALL, NEVER, Guard((), Secrets()), full=False)
+    pack.store(root, ALL, NEVER, Guard((), Secrets()), full=False)
     assert looked_at == ["a", "new"]
     assert (tmp_path / "pack/1.tar").stat().st_size - before == 2 * 4 * 512
     (root / "fifo").unlink()
@@ -142,7 +142,7 @@ def test_an_archive_that_is_mostly_waste_is_rewritten(tmp_path: Path) -> None:
     pack = Pack(tmp_path / "pack")
     for number in range(5):
         (root / "a").write_bytes(bytes([number]) * 100_000)
-        pack.take(root, ALL, NEVER, full=False)
+        pack.store(root, ALL, NEVER, full=False)
         assert pack.read("a") == bytes([number]) * 100_000
     sizes = [path.stat().st_size for path in (tmp_path / "pack").glob("*.tar")]
     assert len(sizes) == 1
@@ -163,14 +163,14 @@ class Later(NeverHalted):
 def test_a_failed_snapshot_leaves_the_earlier_one(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = Pack(tmp_path / "pack")
     with pytest.raises(Halted):
-        pack.take(root, ALL, Later(), full=True)
+        pack.store(root, ALL, Later(), full=True)
     assert not (tmp_path / "pack").exists()
     pack = taken(root, tmp_path / "pack")
     before = {path: path.read_bytes() for path in (tmp_path / "pack").iterdir()}
     (root / "a").write_text("other")
     for full in (True, False):
         with pytest.raises(Halted):
-            pack.take(root, ALL, Later(), full=full)
+            pack.store(root, ALL, Later(), full=full)
         assert {path: path.read_bytes() for path in (tmp_path / "pack").iterdir()} == before
 
     def disk_full(*_: object) -> None:
@@ -178,7 +178,7 @@ def test_a_failed_snapshot_leaves_the_earlier_one(root: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(pack_module, "write_atomically", disk_full)
     with pytest.raises(ActionError, match="No space left on device"):
-        pack.take(root, ALL, NEVER, full=False)
+        pack.store(root, ALL, NEVER, full=False)
     assert {path: path.read_bytes() for path in (tmp_path / "pack").iterdir()} == before
     assert pack.read("a") == b"aaa"
 
@@ -193,4 +193,4 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path, monkeypat
             os.truncate(root / "log", limits.SEARCHED.most)
 
     with pytest.raises(ActionError, match="log: it became shorter while pccpipe read it"):
-        Pack(tmp_path / "pack").take(root, ALL, NEVER, Truncating((), Secrets()), full=True)
+        Pack(tmp_path / "pack").store(root, ALL, NEVER, Truncating((), Secrets()), full=True)

@@ -33,7 +33,7 @@ class Trees:
     def brief(self) -> str:
         with tempfile.TemporaryDirectory() as folder:
             pack = Pack(Path(folder))
-            pack.take(self.sent, Excluded.only(()), NeverHalted(), full=True)
+            pack.store(self.sent, Excluded.only(()), NeverHalted(), full=True)
             file = self._folder / "diff.patch"
             make_diff(pack, self.now, Masker([]), Limits(), None, file)
         return brief(file).decode()
