@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.detached import programs
 from pccpipe.detached.commands import Detached
 from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
@@ -144,6 +145,17 @@ def test_a_lane_that_refused_a_command_runs_other_commands(detached: Detached, t
     running = detached.start(command(tmp_path), str(tmp_path), ISOLATION)
     assert read_all(running) == EXPECTED
     running.discard()
+
+
+def test_the_control_lane_reopens_after_its_connection_broke(detached: Detached) -> None:
+    control = detached._lanes.control
+    shell = control._shell
+    assert shell
+    assert isinstance(shell._process, BreakingProcess)
+    shell._process._broken = True
+    assert control.ask(lambda mark: programs.is_alive(mark, "none-1")) == "no"
+    assert control._shell is not shell
+    shell._process._inner.close()
 
 
 def test_a_lane_with_much_output_is_not_reused(detached: Detached, tmp_path: Path) -> None:
