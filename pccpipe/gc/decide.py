@@ -54,7 +54,7 @@ class Thing(Struct, frozen=True):
     beat: float | None = None
     """Of a lease: seconds since its last sign of life; None for one from before a reboot."""
     is_stale: bool = False
-    """Of a lease."""
+    """Of a lease: its owner no longer gives signs of life."""
     has_undiffed_changes: bool = False
     """Of a copy: it has, or may have, changes that are in no diff."""
     is_only_copy: bool = False

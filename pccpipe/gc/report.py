@@ -1,4 +1,4 @@
-"""The report of `gc`: the result for each thing, and the sums of a site."""
+"""Defines the report of `gc`: the result for each thing, and the sums of a site."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def _stray_files(site: Site, root: str, *, dry_run: bool) -> Iterator[OtherRemov
 
 
 def _strays(site: Site, found: Inventory, holder: str, *, dry_run: bool) -> Iterator[OtherRemoval]:
-    """Kill the account's processes, which belong to no run unless one is alive."""
+    """Kill the account's processes, if no live run can own them."""
     if site.run_as is None or site.lease_root is None:
         return
     try:

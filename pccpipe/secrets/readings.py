@@ -175,7 +175,7 @@ class Reading:
 
     @functools.cached_property
     def _blocks(self) -> tuple[list[int], list[int], set[int]]:
-        """The begin of each block in the data and in the text, and the blocks that are noise or an escape."""
+        """The start of each block in the data and in the text, and the blocks that are noise or an escape."""
         starts: list[int] = []
         counts: list[int] = []
         whole: set[int] = set()
@@ -265,7 +265,7 @@ def _end(open_end: re.Pattern[bytes], data: bytes, last: int) -> bytes:
 
 
 def _where_open(data: bytes) -> int:
-    """Return the earliest begin of an escape at the end of data: each byte since can be part of one."""
+    """Return the earliest start of an escape at the end of data: each byte since can be part of one."""
     bracket = data.rfind(b"[", -limits.TERMINAL_SEQUENCE.most)
     if b"\x1b" in data or b"\x9b" in data or (bracket > 0 and data[bracket - 1] in b"bB3e"):
         return 0

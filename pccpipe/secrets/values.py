@@ -1,4 +1,4 @@
-"""The secrets of a run, as the one object that everything which needs a value is given."""
+"""Holds the secrets of a run in one object, for all code that needs a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names and links that a tree from an untrusted place may have."""
+"""Decides which names and links a tree from an untrusted place may have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The executor's view of a run's workspace: `pccpipe.workspace.sync` implements it, and tests have their own.
+"""Defines the workspace as the executor sees it: `pccpipe.workspace.sync` implements it, and tests have their own.
 
 The workspace is the run's copy of the code. Before `upload`, local steps run in the user's own folder, and the copy on
 the VM is an empty folder. From `upload` on there is a local copy and, in a project with a VM, one on the VM. A step
@@ -22,7 +22,7 @@ class Side(StrEnum):
     """One of the two copies of the workspace."""
 
     LOCAL = "home"
-    """The word of `workspace.json`, which older versions wrote too."""
+    """The value is that of `workspace.json`, also in older records."""
     VM = "vm"
 
 

@@ -1,4 +1,4 @@
-"""Files and folders of a local copy, checked and masked like those of a VM."""
+"""Copies files and folders of a local copy, checked and masked like those of a VM."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class _Layout:
     """Makes the tree of what is new or changed in `now`.
 
     Attributes:
-        changed: the paths of `sent` that changed or went, as far as is known so far.
+        changed: the paths of `sent` that differ or are missing, after the entries added so far.
         counted: the files of `now`, and those that the diff leaves out.
     """
 
@@ -155,7 +155,7 @@ class _Layout:
             }
 
     def leave_locked(self, entry: Entry) -> None:
-        """Leave out what cannot be read, and what was sent of it: that would look deleted."""
+        """Leave out an unreadable entry, and what was sent of it, which would look deleted."""
         self.counted.refuse(entry.path, LOCKED)
         inside = f"{entry.path}/"
         self.changed = {path for path in self.changed if path != entry.path and not path.startswith(inside)}

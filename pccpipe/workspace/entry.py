@@ -1,4 +1,4 @@
-"""One name of a tree, as a machine describes it, and the memory that many of them take."""
+"""Describes one name of a tree, and counts the memory that many names take."""
 
 from __future__ import annotations
 

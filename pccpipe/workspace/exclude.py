@@ -1,4 +1,4 @@
-"""The one place for the rules of what never leaves this machine, and of what does not count as a change."""
+"""Decides which files never leave this machine, and which new files do not count as changes."""
 
 from __future__ import annotations
 

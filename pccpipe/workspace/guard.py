@@ -51,7 +51,7 @@ class Guard:
             self._found.append(f"{shown(relative)} (the value of a secret)")
 
     def check(self) -> None:
-        """Raise ActionError, WORKSPACE_REFUSED, if something was found."""
+        """Raise ActionError with the code WORKSPACE_REFUSED if it found something."""
         if not self._found:
             return
         named, more = self._found[: limits.UPLOADS_REFUSED.most], len(self._found) - limits.UPLOADS_REFUSED.most

@@ -241,7 +241,7 @@ class Intake:
                 file.write(mask.finish())
         if mask and mask.found:
             self.counted.mask(path)
-        # Its owner can always read it.
+        # So that its owner can always read it.
         name.chmod((stat.S_IMODE(entry.mode) & 0o777) | 0o400)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns))
         self.counted.bytes += size
@@ -263,7 +263,7 @@ class Intake:
                 (self._target / path).symlink_to(text)
             except FileExistsError:
                 self._refuse_twin(path)
-        # Inner ones first: a folder's time is that of the last change in it.
+        # Inner folders first: any change in a folder sets its time.
         for path in sorted(self._folders, key=lambda path: path.count("/"), reverse=True):
             entry = self._folders[path]
             if path and entry.mtime_ns:
@@ -288,7 +288,7 @@ class Intake:
         if self._owners is not None:
             self._owners[one_name(entry.path)] = entry.path
         folder.mkdir()
-        # Its owner can always remove what is in it.
+        # So that its owner can always empty it.
         folder.chmod((stat.S_IMODE(entry.mode) & 0o777) | 0o700)
         self._folders[entry.path] = entry
 

@@ -1,4 +1,4 @@
-"""The file of a run's record that says which copies of the workspace there are, and which one is the newest."""
+"""Keeps in a run's record which copies of the workspace exist, and which one is the newest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WorkspaceState(Struct):
 
     @staticmethod
     def load(file: Path) -> WorkspaceState:
-        """Raises OSError, ValueError, LookupError."""
+        """Read the state of a run. Raises OSError, ValueError, LookupError."""
         kept = json.loads(file.read_bytes())
         newest = Side(kept["newest"]) if kept["newest"] else None
         return WorkspaceState(
@@ -41,10 +41,7 @@ class WorkspaceState(Struct):
 
 
 def has_only_copy_on_vm(record: Path) -> bool:
-    """Say whether the VM may have changes of a run's workspace that the run's record lacks.
-
-    True if the record does not say.
-    """
+    """Say whether the VM may have changes of a run's workspace that were never fetched; True if unknown."""
     try:
         state = WorkspaceState.load(record / SYNC_STATE)
     except FileNotFoundError:

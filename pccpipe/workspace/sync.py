@@ -1,4 +1,4 @@
-"""The run's workspace: the user's folder, the local copy and the one on the VM, and which of them is the newest.
+"""Keeps the copies of a run's workspace in step: the user's folder, the local copy and the one on the VM.
 
 Imports transfers and comparisons where it uses them: a run that uploads nothing does not load them (20 ms).
 """
@@ -293,7 +293,7 @@ class WorkspaceSync:
         self._save()
 
     def _from_vm(self, halt: Halt) -> Counted:
-        """Fetch the VM's copy into a folder beside the local one, check it, and put it in the local one's place."""
+        """Fetch the VM's copy into a folder beside the local one, check it, and replace the local one by it."""
         vm = self._vm(halt)
         staging = self._beside("incoming")
         try:

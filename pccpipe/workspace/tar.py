@@ -1,6 +1,6 @@
 """Reads and writes the part of the tar format that workspaces need: GNU's, with the nanosecond times of pax.
 
-Python's tarfile takes 60 us to write a header, ten times too long to read one, and trusts what it reads.
+Python's tarfile needs 60 us to write a header, ten times the necessary time to read one, and trusts its input.
 The fields: https://www.gnu.org/software/tar/manual/html_node/Standard.html
 """
 

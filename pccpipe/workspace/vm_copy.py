@@ -1,4 +1,4 @@
-"""The run's copy of the workspace on the VM. Each call may be repeated: it retries when the connection breaks."""
+"""Sends, fetches and removes the run's copy of the workspace on the VM, and retries when the connection breaks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class VmCopy:
         self._run_as_root = run_as_root
 
     def send(self, pack: Pack, excluded: Excluded) -> None:
-        """Make the folder the same as the pack, but for what is excluded."""
+        """Make the folder the same as the pack, except for excluded files."""
 
         def attempt(machine: Machine) -> None:
             try:
