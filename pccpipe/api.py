@@ -117,30 +117,29 @@ def run(
     secrets: Mapping[str, str] | None = None,
     policy: Policy | None = None,
 ) -> RunResult:
-    """Run a pipeline to its end, whatever that is; a step's failure is a result, not an exception.
+    """Run a pipeline to its end. A step's failure is a result, not an exception.
 
     Args:
         pipeline: from `load`.
         run_id: new in `runs_dir`; letters, digits, `.`, `_`, `-`.
-        project: where steps lead. Without one, a pipeline may ask for no VM and no container; `local_project()` is one
-            whose steps all run on this machine.
+        project: where steps lead. Without one, a pipeline may not ask for a VM or a container; `local_project()` runs
+            all steps on this machine.
         workspace: the code; default: the current folder.
         inputs: by name; text is read as the input's type.
         runs_dir: where records are kept; default: `.system/runs`.
         fallback: whether steps may go on with less isolation than they ask for.
-        accept_fallback: ids of steps that may fall back also after an agent's code may have run, or where the VM is not
-            trusted. A person's consent; it is kept in the record.
+        accept_fallback: ids of steps that may fall back even after an agent's code may have run, or from an untrusted
+            VM. A person's consent; the record keeps it.
         on_event: called with each event once it is on disk, from the run's threads, one call at a time.
-        cancel: the handle to end the run early.
-        accept_new_host_key: take the host key of a VM that known_hosts does not know. One that changed is never taken.
-        wait: seconds to wait for a VM that is another run's; it is then `unavailable`, with the status `vm_busy`.
-        environ: where secrets of the environment are read, and what a secret's command inherits; `{}` for none.
-        secrets: values by name; for these the pipeline's sources are not asked.
-        policy: what the pipeline and the project may ask for, judged again with the inputs; default: everything.
+        cancel: the handle that ends the run early.
+        accept_new_host_key: accept the host key of a VM that known_hosts lacks. A changed key is never accepted.
+        wait: seconds to wait while another run has the VM; then the run is `unavailable`, with the status `vm_busy`.
+        environ: the environment to read secrets from, which a secret's command inherits; `{}` for none.
+        secrets: values by name, instead of the pipeline's sources.
+        policy: the limits of the pipeline and the project, checked again with the inputs; default: none.
 
-    Raises PolicyRefused if the policy refuses something; UsageError if the run can't be begun as asked, both before
-    anything is made; RecordFull if the disk of its record is full and stays so: the run has not ended then, and
-    `resume` goes on with it.
+    Raises PolicyRefused if the policy refuses something, and UsageError for a wrong argument, both before anything is
+    made; RecordFull if the disk of its record stays full: the run has not ended then, and `resume` continues it.
     """
     check_run_id(run_id)
     project = project_of(project, pipeline)
@@ -170,19 +169,19 @@ def resume(
     secrets: Mapping[str, str] | None = None,
     policy: Policy | None = None,
 ) -> RunResult:
-    """Go on with a run whose process is gone: what it did is not done again, what it began is followed to its end.
+    """Resume a run whose process is gone: finished steps do not run again, and its commands are followed to their end.
 
-    A run that was stopped tries again what was unavailable. One that still waits for a person goes on waiting.
+    A stopped run retries what was unavailable. A run that waits for a person continues to wait.
 
     Args:
         run_id: of a run in `runs_dir` that has not ended.
         project: default: the project file that the run began with. Another project is refused.
-        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait, environ, secrets: as for `run`. Only new
-            events are given to `on_event`; what was accepted before stays accepted.
-        policy: as for `run`. The record is judged by it: one that was tampered with gets no more than it allows.
+        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait, environ, secrets: as for `run`.
+            `on_event` gets only new events; what was accepted before stays accepted.
+        policy: as for `run`. It is applied to the record: a manipulated one gets no more than it allows.
 
-    Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if the VM is another
-    run's; RecordFull as `run` does.
+    Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if another run has the
+    VM; RecordFull as `run` does.
     """
     check_run_id(run_id)
     caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, policy)
@@ -196,28 +195,28 @@ def answer(
     project: Project | None = None,
     runs_dir: str | Path | None = None,
 ) -> RunState:
-    """Give the agents of a waiting run what they asked for, some of it or all; the run's state after that.
+    """Answer questions of a waiting run's agents, some or all; return the run's state after that.
 
-    Every agent that asked for a key gets it. The values are kept in the record.
+    Every agent that asked for a key gets its value. The record keeps the values.
 
     Args:
         project: default: the project file that the run began with, if it is here. Another project is refused.
 
-    Raises UsageError if there is no such run, it asks for nothing, or for no such key.
+    Raises UsageError if there is no such run, or it did not ask for a key.
     """
     check_run_id(run_id)
     return give_answers(_runs_dir(runs_dir) / run_id, values, project)
 
 
 def ask_to_cancel(run_id: str, *, runs_dir: str | Path | None = None) -> bool:
-    """Ask the process that runs a run to cancel it; asked again, its grace is cut short. False if there is none.
+    """Ask a run's process to cancel it; a second call shortens the grace. Return False if there is no process.
 
     Raises UsageError if there is no such run, or it has ended.
     """
     check_run_id(run_id)
     record = _runs_dir(runs_dir) / run_id
     if any(isinstance(event.what, RunEnded) for event in events_of(record)):
-        raise UsageError(f"the run {run_id!r} has ended", f"to see it: pccpipe show {run_id}")
+        raise UsageError(f"run {run_id} has ended", f"to see it: pccpipe show {run_id}")
     if is_abandoned(record):
         return False
     requests.ask_to_cancel(record, "cancel")
@@ -239,7 +238,7 @@ def record_of(run_id: str, *, runs_dir: str | Path | None = None) -> Path:
 
 
 def get_run(run_id: str, *, runs_dir: str | Path | None = None) -> RunState:
-    """Return what is known of a run; `to_json()` makes run.json of it. Raises UsageError if there is no such run."""
+    """Return the state of a run; its `to_json()` is run.json. Raises UsageError if there is no such run."""
     return load_state(record_of(run_id, runs_dir=runs_dir))
 
 
@@ -257,7 +256,7 @@ def read_events(run_id: str, *, after: int = 0, runs_dir: str | Path | None = No
 def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
     """Yield the events of a run, those on record and each new one, until it ends.
 
-    It ends as well where the run waits for a person, was stopped or lost its process: no event comes until a `resume`.
+    It also ends if the run waits for a person, was stopped or lost its process: no event comes until a `resume`.
     `pccpipe.aio.follow` is the same for asyncio.
 
     Raises UsageError if there is no such run.
@@ -275,14 +274,14 @@ def read_log(
     most: int = LOG_PIECE,
     runs_dir: str | Path | None = None,
 ) -> LogPiece:
-    """Read a piece of what a step's command wrote, also while it runs.
+    """Read a piece of the output of a step's command, also while it runs.
 
     Args:
         step: its path, such as `iterate[2].build`.
-        stream: which of its two outputs.
-        attempt: which attempt, from 1; default: the last one.
+        stream: stdout or stderr.
+        attempt: the number of the attempt, from 1; default: the last one.
         offset: bytes from the log's beginning; `LogPiece.next_offset` of the piece before.
-        most: bytes to return at most.
+        most: the most bytes to return.
 
     Raises UsageError if there is no such run, step or attempt.
     """
@@ -297,7 +296,7 @@ def plan(
     fallback: Fallback = Fallback.ALLOWED,
     policy: Policy | None = None,
 ) -> Plan:
-    """Say what `run` with the same arguments would run where; runs and connects to nothing. Raises UsageError.
+    """Say what `run` with these arguments would run, and where; run and connect to nothing. Raises UsageError.
 
     A pipeline that `run` refuses without a project has a warning that says so.
     """
@@ -328,21 +327,21 @@ def doctor(
 ) -> DoctorReport:
     """Check the machines that a project's steps run on; with `fix`, repair what is safe to repair.
 
-    Nothing is repaired on a VM that a run has. Faults are in the report; they are no exception.
+    Nothing is repaired on a VM that a run has. Faults are in the report, not exceptions.
 
     Args:
-        project: default: this machine is looked at.
-        runs_dir: as for `run`; says which of a machine's leftovers are of runs that are over.
+        project: default: only this machine is checked.
+        runs_dir: as for `run`; tells the leftovers of ended runs from others.
         endpoint: the base URL of the model's API.
-        key: for it; default: that in OPENAI_API_KEY. Used for one GET from this machine.
+        key: its key; default: OPENAI_API_KEY. Used for one GET from this machine.
         accept_new_host_key: as for `run`.
-        on_checked: called with each check once it is done; after a repair, with all of them again.
-        on_fixed: called with each repair, also one that failed.
+        on_checked: called with each finished check; after a repair, with all of them again.
+        on_fixed: called with each repair, also a failed one.
 
-    Raises UsageError if `endpoint` is no address.
+    Raises UsageError if `endpoint` is not an address.
     """
     if not endpoint.startswith(("http://", "https://")):
-        raise UsageError(f"the endpoint {endpoint!r} is no address", f"for example {ENDPOINT}")
+        raise UsageError(f"invalid endpoint {endpoint!r}", f"write an address such as {ENDPOINT}")
     from pccpipe.checkup.context import CheckupOptions
     from pccpipe.checkup.doctor import examine
 
@@ -374,13 +373,13 @@ def gc(
         project: default: only this machine is cleaned up.
         runs_dir: as for `run`.
         older_than: seconds without a change after which things of an unfinished run are removed.
-        discard: ids of runs of which all is removed, also changes that exist nowhere else.
+        discard: ids of runs to remove completely, with changes that exist nowhere else.
         dry_run: remove nothing.
         accept_new_host_key: as for `run`.
-        on_removal: called with each thing once its fate is known, and with its site.
-        on_site: called with each site once all of it is done.
+        on_removal: called with each thing that is removed or kept, and its site.
+        on_site: called with each finished site.
 
-    Raises UsageError if a link leads out of `runs_dir`, `Unavailable` if the VM can't be reached.
+    Raises UsageError if a link leads out of `runs_dir`, `Unavailable` if the VM is unavailable.
     """
     from pccpipe.gc.sites import collect_project
 
@@ -406,11 +405,11 @@ def provision(
     accept_new_host_key: bool = False,
     wait: float = 0.0,
 ) -> RunResult:
-    """Make a project's bare VM fit for runs; what is there stays as it is. `doctor` says whether it is fit now.
+    """Prepare a project's bare VM for runs, and keep all that is there. `doctor` checks the result.
 
-    It is a run of pipelines/provision.yaml, once the folder for projects is there. Arguments as for `run`.
+    Makes the folder for projects, then runs pipelines/provision.yaml. Arguments as for `run`.
 
-    Raises UsageError if the project has no VM, `Unavailable` if it can't be reached or the folder not be made.
+    Raises UsageError if the project has no VM, `Unavailable` if the VM is unavailable or the folder cannot be made.
     """
     from pccpipe.checkup.context import CheckupOptions
     from pccpipe.checkup.provision import as_login, inputs_of, make_folder, write_down

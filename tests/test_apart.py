@@ -1,4 +1,4 @@
-"""Work in a process of its own: what comes of it, and what ends it."""
+"""Work in a process of its own: its result, and its limits."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def names_itself(data: bytes) -> bytes:
 
 
 def children() -> list[str]:
-    """The processes that this thread's process has."""
+    """Return the child processes of this thread."""
     task = Path("/proc/self/task")
     return [pid for thread in task.iterdir() for pid in (thread / "children").read_text().split()]
 
 
-def test_it_gives_what_the_work_makes_of_all_pieces() -> None:
+def test_the_work_gets_all_pieces_and_returns_its_result() -> None:
     pieces = [b"ab" * 500_000, b"", b"c"]
     assert b"".join(apart(upper, pieces, "it")) == b"AB" * 500_000 + b"C"
     pid, folder = b"".join(apart(names_itself, [], "it")).split()
@@ -61,20 +61,20 @@ def test_it_gives_what_the_work_makes_of_all_pieces() -> None:
     assert folder == b"/"
 
 
-def test_an_error_comes_back_in_words_and_not_in_too_many() -> None:
+def test_an_error_comes_back_in_a_bounded_number_of_words() -> None:
     with pytest.raises(ValueError, match=r"^nonono") as caught:
         apart(refuses, [b"no"], "it")
     assert len(str(caught.value)) == 4000
 
 
-def test_work_that_computes_on_is_ended_by_its_processor_time() -> None:
+def test_endless_work_is_ended_by_its_processor_time() -> None:
     began = time.monotonic()
     with pytest.raises(LimitExceeded, match="the time for reading it exceeds the limit of 1 s"):
         apart(computes, [], "it", SECOND)
     assert time.monotonic() - began < 2 * SECOND.most + 5, "ended by the kernel, before the watchdog"
 
 
-def test_work_that_waits_is_ended_too() -> None:
+def test_waiting_work_is_ended_too() -> None:
     began = time.monotonic()
     with pytest.raises(LimitExceeded, match="the time for reading it"):
         apart(sleeps, [], "it", SECOND)
@@ -98,7 +98,7 @@ def test_no_process_stays_when_the_data_cannot_be_read() -> None:
     assert set(children()) <= before
 
 
-def test_it_obeys_no_python_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ignores_settings_of_python_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = tmp_path / "trace"
     (tmp_path / "sitecustomize.py").write_text(f"open({str(trace)!r}, 'w')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

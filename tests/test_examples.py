@@ -1,4 +1,4 @@
-"""Every example is a good pipeline, by our own check and by its published schema; those that can, run."""
+"""Every example is valid, by pccpipe's check and by its published schema; those that can run do."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_an_own_pipeline_runs_with_one_builder(control: Control, model: ModelSer
     assert "--max" in (ran.record / "diff.patch").read_text()
 
 
-def test_in_mode_container_the_local_engine_has_the_containers(
+def test_in_mode_container_containers_run_on_the_local_engine(
     tmp_path: Path, local_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As where an engine runs in a small VM of its own, and nothing names it.
+    # Like an engine in a small VM of its own that no setting names.
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     colima = tmp_path / "colima"
     (colima / "default").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What never ends, from a server of a process of its own, costs pccpipe no memory and holds nobody up."""
+"""A server that sends without an end costs pccpipe no memory and blocks no other work."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def test_a_flood_costs_bounded_memory_and_no_pause(name: str) -> None:
         assert memory <= limits.MARGIN
         if longest <= limits.PAUSE:
             return
-        # On a busy machine the thread that looks at the clock may itself wait for a processor: that is not seen thrice.
+        # On a busy machine the measuring thread may itself wait for a processor, but not three times in a row.
     pytest.fail(f"{longest:.3f} s")

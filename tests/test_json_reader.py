@@ -1,4 +1,4 @@
-"""What a stranger's JSON may be, to the last value; beyond that, nothing is made of it."""
+"""The limits of a stranger's JSON: beyond them, no value is made."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_values_are_counted_before_they_are_made(data: bytes, count: int) -> Non
         read(data, FIVE)
 
 
-def test_a_number_has_so_many_digits_and_no_more() -> None:
+def test_the_digits_of_a_number_are_limited() -> None:
     most = limits.JSON_DIGITS.most
     assert read(b"9" * most) == int("9" * most)
     with pytest.raises(NotJson, match="more than 100 digits"):
@@ -85,7 +85,7 @@ def test_a_number_has_so_many_digits_and_no_more() -> None:
         (b"", "not valid JSON"),
     ],
 )
-def test_what_some_reader_of_json_refuses_is_none(data: bytes, words: str) -> None:
+def test_json_that_some_reader_refuses_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(NotJson, match=words) as caught:
         read(data)
     assert str(caught.value).startswith("the data ")
@@ -101,7 +101,7 @@ def test_what_some_reader_of_json_refuses_is_none(data: bytes, words: str) -> No
         (b'{"a":1,"a":2}', {"a": 2}),
     ],
 )
-def test_what_every_reader_takes_is_what_it_says(data: bytes, value: Json) -> None:
+def test_json_that_every_reader_accepts_is_read(data: bytes, value: Json) -> None:
     assert read(data) == value
 
 
@@ -116,7 +116,7 @@ def test_what_every_reader_takes_is_what_it_says(data: bytes, value: Json) -> No
         "b'[' + b'9' * (5 << 20) + b']'",
     ],
 )
-def test_no_data_is_read_in_one_breath(data: str) -> None:
+def test_reading_never_holds_the_interpreter_lock_for_long(data: str) -> None:
     setup = f"from pccpipe.json_reader import read_json\ndata = {data}"
     longest, memory, said = measured(setup, "read_json(data, 'the data')")
     assert said.startswith(("LimitExceeded", "NotJson"))

@@ -22,7 +22,6 @@ OTHERS = {
     # Of the HOME in a container.
     ("docker_api/relay.py", "proxy-port"),
     # Messages.
-    ("cli/show.py", "run.json"),
     ("views/isolation.py", "run.json"),
 }
 LITERAL = re.compile("|".join(re.escape(name) + r"(?![\w.-])" for name in sorted(NAMES, key=len, reverse=True)))

@@ -1,4 +1,4 @@
-"""How a limit is named to who exceeds it."""
+"""The sentence for data that exceeds a limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_figure_is_exact(most: int, unit: Unit, figure: str) -> None:
     assert Limit("it", most, unit, "a test").figure == figure
 
 
-def test_exceeding_one_says_what_and_what_to_do() -> None:
+def test_an_exceeded_limit_names_the_thing_and_the_fix() -> None:
     limit = Limit("a thing", 5, Unit.COUNT, "a test", change="`things:` of the step")
     assert limit.exceeded() == "a thing exceeds the limit of 5; fix: `things:` of the step"
     assert limit.exceeded("thing 7") == "thing 7 exceeds the limit of 5; fix: `things:` of the step"

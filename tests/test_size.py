@@ -1,4 +1,4 @@
-"""How large a file and a function may be: a file is one idea, a function fits a screen."""
+"""The limits of files and functions: a file is one idea, a function fits a screen."""
 
 from __future__ import annotations
 

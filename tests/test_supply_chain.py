@@ -1,4 +1,4 @@
-"""What is installed is what the lock files say, by hash; and the image has the Codex that its Dockerfile pins."""
+"""The lock files pin all that is installed, by hash; the image has the Codex that its Dockerfile pins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MACHINES: tuple[dict[str, str], ...] = (
 
 
 def locked(name: str, machine: dict[str, str] | None = None) -> dict[str, str]:
-    """The versions of a lock file on a machine, by package; every line of it must be one of a pin with its hashes."""
+    """Return a lock file's versions on a machine, by package; each line must pin a version with hashes."""
     text = (ROOT / name).read_text(encoding="utf-8")
     pins = re.sub(r"^#.*\n", "", text, flags=re.M)
     assert re.sub(_PIN, "", pins) == "", "nothing but pins: no index, no address, no path"

@@ -35,7 +35,7 @@ class Sender(StrEnum):
     REPOSITORY = "A repository, and a workspace with what was made in it"
     MACHINE = "A VM, its sshd and its engine"
     API = "A model's API, or another server that the proxy asks"
-    NETWORK = "Whatever connects to the proxy"
+    NETWORK = "Any program that connects to the proxy"
 
 
 def _limits_of(module: ModuleType) -> tuple[Limit, ...]:

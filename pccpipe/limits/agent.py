@@ -13,16 +13,16 @@ RESULT = Limit(
     code=Code.RESULT_TOO_LARGE,
 )
 RESULT_ERRORS = Limit(
-    "the errors listed of a result that does not match its schema",
+    "the listed errors of a result that does not match its schema",
     6,
     Unit.COUNT,
-    "A person reads a few. Each has a copy of what is wrong, so thousands would take all memory.",
+    "A person reads a few. Each has a copy of the wrong value, so thousands would take all memory.",
 )
 JSON_VALUES = Limit(
     "the number of values in JSON",
     100_000,
     Unit.COUNT,
-    "Each takes up to 100 bytes of memory, whatever it takes in the file. Eight escapes in a text count as one value.",
+    "Each takes up to 100 bytes of memory, however small it is in the file. Eight escapes count as one value.",
 )
 JSON_DEPTH = Limit(
     "the nesting in JSON", 100, Unit.COUNT, "Each level is a call in every program that reads it; browsers give up too."
@@ -69,7 +69,7 @@ REQUEST_HERE = Limit(
     "a request to the model's API that is read in pccpipe's own process",
     128 << 10,
     Unit.BYTES,
-    "A larger one is read in a process of its own, so that no other waits for it.",
+    "A larger one is read in a process of its own, so that others need not wait.",
 )
 APART_SECONDS = Limit(
     "the processor time for one piece of a stranger's data",
@@ -110,14 +110,14 @@ VIEW_QUEUE = Limit(
     "the output that waits for a slow reader of a run's view",
     16 << 20,
     Unit.BYTES,
-    "The step goes on; the oldest output is left out of the view, a line counts it, and the log has it.",
+    "The step continues; the view leaves out the oldest output, a line counts it, and the log has it.",
 )
-WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "The rest is counted in one more; a person reads a few.")
+WARNINGS = Limit("the warnings of one step", 200, Unit.COUNT, "One more counts the rest; a person reads a few.")
 ESCAPE = Limit(
     "an escape, a colour code, a terminal's title or other noise between the characters of a secret",
     700,
     Unit.BYTES,
-    "So much of a stream is held back until more comes; a title of 512 bytes fits.",
+    "This much of a stream is held back until more comes; a title of 512 bytes fits.",
 )
 TERMINAL_SEQUENCE = Limit(
     "a terminal's control sequence between the characters of a secret, from its bracket on",

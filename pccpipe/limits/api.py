@@ -5,7 +5,7 @@ from __future__ import annotations
 from pccpipe.limits.limit import Limit, Unit
 
 ANSWER = Limit(
-    "what is read of a model's answer, or of one event of it, to count its tokens",
+    "the part of a model's answer, or of an event of it, that is read to count its tokens",
     4 << 20,
     Unit.BYTES,
     "The longest answer has 0.5 MB. A larger one is passed on, and counted by its size.",
@@ -20,10 +20,10 @@ CALL_TOKENS = Limit(
     "the tokens of one call, as a model's API counts them",
     10**12,
     Unit.COUNT,
-    "No model takes as many; a larger count is none.",
+    "No model takes this many; a larger count is ignored.",
 )
 REDIRECT = Limit(
-    "what is quoted of the address to which an API sends a request on",
+    "the quoted part of the address that an API redirects to",
     200,
     Unit.COUNT,
     "Characters; a person reads it.",

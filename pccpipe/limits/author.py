@@ -24,20 +24,23 @@ PIPELINE_PROBLEMS = Limit(
     "the problems listed of a file of YAML",
     100,
     Unit.COUNT,
-    "A person fixes these first. Each is compared with all names that may be meant.",
+    "A person fixes these first. Each is compared with all known names.",
 )
-NEAR_NAMES = Limit(
-    "the names among which the one is looked for that may be meant", 1000, Unit.COUNT, "A comparison takes 20 us."
-)
-YAML_KEYS = Limit("the keys of one mapping in YAML", 10_000, Unit.COUNT, "They are looked at together, in one step.")
+NEAR_NAMES = Limit("the names that are compared with a mistyped one", 1000, Unit.COUNT, "A comparison takes 20 us.")
+YAML_KEYS = Limit("the keys of one mapping in YAML", 10_000, Unit.COUNT, "They are checked together, in one step.")
 YAML_TAG = Limit("the length of a tag in YAML", 1000, Unit.COUNT, "A prefix of it, given once, becomes part of each.")
 YAML_DIGITS = Limit(
-    "the digits of a whole number in a file of YAML", 3000, Unit.COUNT, "A longer one is a text: Python prints no such."
+    "the digits of a whole number in a file of YAML",
+    3000,
+    Unit.COUNT,
+    "A longer one is a text: Python does not print it.",
 )
 YAML_DIRECTIVES = Limit(
     "the number of %TAG directives in a file of YAML", 100, Unit.COUNT, "Each is compared with all before it."
 )
-INCLUDED = Limit("the number of files that include one another", 8, Unit.COUNT, "Nobody follows a longer chain.")
+INCLUDED = Limit(
+    "the number of files that include one another", 8, Unit.COUNT, "A person cannot follow a longer chain."
+)
 CONTAINERS = Limit("the containers of a pipeline", 200, Unit.COUNT, "Each may extend all others.")
 STEPS = Limit(
     "the number of a pipeline's steps with each matrix written out",
@@ -60,10 +63,10 @@ EXPRESSION_DEPTH = Limit(
     "It becomes Python, whose compiler takes at most 200 parentheses in each other.",
 )
 EXPRESSION_MADE = Limit(
-    "what an operator in an expression makes (characters, or values with all that is in them)",
+    "the value that an operator in an expression makes (characters, or values with all their parts)",
     1_000_000,
     Unit.COUNT,
-    "A value is no way to fill the memory.",
+    "A value must not fill the memory.",
 )
 EXPRESSION_BITS = Limit(
     "the bits of a whole number that an expression makes",
@@ -78,7 +81,7 @@ EXPRESSION_WORK = Limit(
     "the work of an expression or a template",
     4_000_000,
     Unit.COUNT,
-    "Each operation counts the values that it reads, and a sixteenth of the characters; this takes a few seconds.",
+    "Each operation counts the values that it reads, and a sixteenth of the characters. It takes a few seconds.",
     "give a part of it a step of its own",
 )
 ROUND_DIGITS = Limit(
@@ -91,7 +94,7 @@ PLAN_WORK = Limit(
     "the work of all expressions of a plan, or of those that `validate` can evaluate",
     20_000_000,
     Unit.COUNT,
-    "It takes about half a minute, whatever the number of a matrix's legs.",
+    "It takes about half a minute, for any number of a matrix's legs.",
 )
 RESULT_NAME = Limit(
     "a name in the path of a result", 200, Unit.BYTES, "Some are added while it is written, and file systems take 255."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pccpipe.limits.limit import Limit, Unit
 
 SSH_WINDOW = Limit(
-    "what a server sends on a channel before it is read",
+    "the unread data of a server on a channel",
     2 << 20,
     Unit.BYTES,
     "The window that it is given; a server that ignores it is cut off.",
@@ -16,37 +16,40 @@ SSH_LINE = Limit(
 )
 SSH_EXTENSIONS = Limit("the extensions that an SSH server names", 100, Unit.COUNT, "OpenSSH names five.")
 SSH_NAMES = Limit(
-    "what is quoted of the algorithms that an SSH server offers",
+    "the quoted part of the algorithms that an SSH server offers",
     400,
     Unit.COUNT,
     "Characters; a person reads a few names.",
 )
 SSH_ANSWERS = Limit(
-    "the answers of an SSH server to a login that nobody has asked for yet",
+    "the unasked answers of an SSH server to a login",
     16,
     Unit.COUNT,
     "A server that sends more is cut off.",
 )
 STARTUP_WORDS = Limit(
-    "what is kept of what the start-up files of a login print", 2000, Unit.BYTES, "A person reads a few lines."
+    "the kept part of the output of a login's start-up files", 2000, Unit.BYTES, "A person reads a few lines."
 )
 MACHINE_ANSWER = Limit(
-    "what a machine says to a script of pccpipe's own",
+    "the answer of a machine to one of pccpipe's scripts",
     8 << 20,
     Unit.BYTES,
-    "A result is the largest, of 4 MiB; files of a workspace do not come so.",
+    "A result is the largest, with 4 MiB; files of a workspace come in another way.",
 )
 MACHINE_WORDS = Limit(
-    "what is kept of a machine's words on why something failed", 16 << 10, Unit.BYTES, "A person reads a few lines."
+    "the kept part of a machine's words about a failure", 16 << 10, Unit.BYTES, "A person reads a few lines."
 )
 MACHINE_NUMBER = Limit(
-    "a number that a machine says",
+    "a number from a machine",
     10**15,
     Unit.COUNT,
-    "No time, size or count of a machine reaches it, and every date and float can be made of it.",
+    "No time, size or count of a machine reaches it, and it fits every date and float.",
 )
 MACHINE_FACT = Limit(
-    "a path or a name that a machine says of itself", 4096, Unit.COUNT, "Characters; the kernel takes no longer path."
+    "a path or a name of a machine, by its own account",
+    4096,
+    Unit.COUNT,
+    "Characters; the kernel takes no longer path.",
 )
 TRAILER = Limit("the line behind the output of a command", 64, Unit.BYTES, "It has about ten.")
 LANE_OUTPUT = Limit(
@@ -56,16 +59,16 @@ LANE_OUTPUT = Limit(
     "A lane that had more takes no further command, and what it keeps is removed.",
 )
 LEASE_ANSWER = Limit(
-    "what a machine says of its lease", 4096, Unit.BYTES, "A word, two times, the id of a run, and who holds it."
+    "the answer of a machine about its lease", 4096, Unit.BYTES, "A word, two times, the id of a run, and who holds it."
 )
 LEASE_HOLDER = Limit(
-    "the name of who holds a lease",
+    "the name of the holder of a lease",
     100,
     Unit.COUNT,
     "Characters; it is in the text of a link, of which XFS takes 1,024 bytes.",
 )
 PROVISIONED = Limit(
-    "what `provision` wrote down on a machine",
+    "the record of `provision` on a machine",
     256 << 10,
     Unit.BYTES,
     "It has the images and tools of a machine, in some KiB.",
@@ -76,24 +79,24 @@ LEFT_BY_RUNS = Limit(
     250_000,
     Unit.COUNT,
     "15,000 folders have 75,000; gc/look.sh reports no more folders at a time.",
-    "clean up there by hand what is no run's",
+    "remove what does not belong to runs there by hand",
 )
 TREE_ENTRIES = Limit(
     "the files and folders that a machine lists in a workspace",
     1_000_000,
     Unit.COUNT,
-    "A machine may go on listing without an end.",
+    "A machine may list without an end.",
     "`exclude` of the upload or of `download`, or fewer files there",
 )
 LISTED_FILE = Limit(
-    "what a machine says of one file",
+    "the description of one file by a machine",
     4 * 4096,
     Unit.BYTES,
     "A path and the text of a link at their longest, and some numbers.",
 )
 FILE_TIME = Limit("the time of a file, since 1970", 10**12, Unit.SECONDS, "No file system has a later one.")
 TRANSFER_END = Limit(
-    "what a machine may send behind the files that it was asked for",
+    "the data of a machine after the files that were asked for",
     1 << 20,
     Unit.BYTES,
     "tar fills up its last block.",
@@ -114,9 +117,11 @@ ENGINE_HEAD = Limit("the head of an answer of the engine", 64 << 10, Unit.BYTES,
 ENGINE_CHUNK_LINE = Limit(
     "the line in front of a piece of an answer of the engine", 1024, Unit.BYTES, "It has a number."
 )
-WAIT_ANSWER = Limit("what the engine says of the end of a container", 64 << 10, Unit.BYTES, "It has about 20 bytes.")
+WAIT_ANSWER = Limit(
+    "the answer of the engine about the end of a container", 64 << 10, Unit.BYTES, "It has about 20 bytes."
+)
 CONTAINER_WORDS = Limit(
-    "what is kept of the words of a container that did not begin", 4000, Unit.BYTES, "A person reads a few lines."
+    "the kept part of the words of a container that did not begin", 4000, Unit.BYTES, "A person reads a few lines."
 )
 FLOOD_LINES = Limit(
     "the last lines that the engine is asked for of a flood that cannot be read in time",
@@ -125,7 +130,7 @@ FLOOD_LINES = Limit(
     "The engine reads its log from the end, line by line.",
 )
 FLOOD_END = Limit(
-    "the end of a flood that is wanted, if the reader does not say how much",
+    "the kept end of a flood, if the reader sets no other size",
     1 << 20,
     Unit.BYTES,
     "A person reads no more.",
@@ -137,20 +142,20 @@ HIDDEN_LISTING = Limit(
     "500 paths at their longest have 1.75 MB.",
 )
 SELFCHECK_MADE = Limit(
-    "the containers, or images, at which the selfcheck looks",
+    "the containers, or images, that the selfcheck searches",
     300,
     Unit.COUNT,
-    "It asks for each; what is not looked at is said.",
+    "It asks for each; the report names the others.",
 )
 CUTS = Limit(
-    "the places in a message that are looked at for a piece of a secret, as a text was cut there",
+    "the cuts in a message that are searched for a piece of a secret",
     1000,
     Unit.COUNT,
     "Each takes 0.1 ms; a message names 50 files.",
 )
 CUT_END = Limit(
-    "the text behind such a place in which the end of a secret is looked for",
+    "the text behind a cut that is searched for the end of a secret",
     100,
     Unit.BYTES,
-    "Of a long name, 80 characters are shown there.",
+    "It shows 80 characters of a long name.",
 )

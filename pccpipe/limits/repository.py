@@ -27,53 +27,53 @@ IGNORE_WORK = Limit(
     "fewer patterns, or fewer files that `exclude` of the upload lets in",
 )
 SEARCHED = Limit(
-    "the beginning of a file in which secrets are looked for before it goes up",
+    "the beginning of a file that is searched for secrets before an upload",
     4 << 20,
     Unit.BYTES,
     "It is kept in memory while it is searched.",
 )
 UPLOADS_REFUSED = Limit(
-    "the files that a message names as what may not go up",
+    "the refused files of an upload that a message names",
     10,
     Unit.COUNT,
     "The others are counted; a person reads a few.",
 )
 FETCHED_FILES = Limit(
-    "the files, folders and links of a workspace that come home",
+    "the files, folders and links that a download takes",
     200_000,
     Unit.COUNT,
-    "Each is looked at and made by itself; large repositories have 100,000.",
+    "Each is checked and made by itself; large repositories have 100,000.",
     "`exclude` of the upload, or remove them in the step that makes them",
 )
 FETCHED_BYTES = Limit(
-    "the files of a workspace that come home, together",
+    "the bytes of all files that a download takes",
     8 << 30,
     Unit.BYTES,
     "They go to this disk. A sparse file counts whole.",
     "`exclude` of the upload, or remove them in the step that makes them",
 )
 FETCHED_FILE = Limit(
-    "a file of a workspace that comes home",
+    "a file that a download takes",
     2 << 30,
     Unit.BYTES,
     "It goes to this disk. A sparse file counts whole.",
     "`exclude` of the upload, or remove it in the step that makes it",
 )
 TREE_DEPTH = Limit(
-    "the folders inside of each other in a workspace that comes home",
+    "the nesting of folders that a download takes",
     100,
     Unit.COUNT,
     "A walk through it may open one file for each.",
 )
 TREE_PATH = Limit(
-    "a path in a workspace that comes home, or the text of a link",
+    "a path that a download takes, or the text of a link",
     2000,
     Unit.BYTES,
     "The kernel takes 4,096, with the path of the workspace itself.",
 )
-TREE_NAME = Limit("a name in a workspace that comes home", 255, Unit.BYTES, "File systems take no longer one.")
+TREE_NAME = Limit("a name that a download takes", 255, Unit.BYTES, "File systems allow no longer one.")
 TREE_NAMES = Limit(
-    "the names of a workspace's files that come home or are to go on the machine (in memory)",
+    "the names of a workspace's files in a download or a removal (in memory)",
     64 << 20,
     Unit.BYTES,
     "200,000 files have some 30 MiB.",
@@ -84,13 +84,16 @@ LINK_WORK = Limit(
     500_000_000,
     Unit.COUNT,
     "It takes a few seconds; 200,000 links of ten folders have 200,000,000.",
-    "fewer links, or none of the workspace's own that leads out of it",
+    "fewer links, and none that leads out of the workspace",
 )
 REFUSED_NAMED = Limit(
     "the refused or masked files that a message names", 50, Unit.COUNT, "The others are counted; a person reads a few."
 )
 PATCH = Limit(
-    "a patch, or its list of files", 256 << 20, Unit.BYTES, "Nobody reads or applies a larger one. It goes to a file."
+    "a patch, or its list of files",
+    256 << 20,
+    Unit.BYTES,
+    "No person reads or applies a larger one. It is written to a file.",
 )
 DIFF_MEMORY = Limit(
     "the memory of git that makes a patch",
@@ -103,10 +106,10 @@ PATCH_SHOWN = Limit(
     "the part of a patch that `brief` gives",
     200_000,
     Unit.BYTES,
-    "A model reads as much well; the workspace has the rest.",
+    "A model reads this much well; the workspace has the rest.",
 )
 PATCH_FILES = Limit(
-    "the files of a patch that `brief` lists", 1000, Unit.COUNT, "A model reads as many well; the others are counted."
+    "the files of a patch that `brief` lists", 1000, Unit.COUNT, "A model reads this many well; the others are counted."
 )
 PATCH_NAME = Limit("a name in the list of the files of a patch", 200, Unit.COUNT, "Characters; a longer one is cut.")
 HIDDEN_FILES = Limit(

@@ -1,4 +1,4 @@
-"""Where code of an agent may have begun in a run, counted over its events in their order."""
+"""The places where code of an agent may have begun in a run, counted over its events."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PROXIED = "proxy"
 
 
 class Begun(Struct):
-    """Where an agent may have begun. `apply` each event of a run, in order.
+    """The places where an agent may have begun. `apply` each event of a run, in order.
 
-    A `target_unavailable` takes back the word of its own attempt only: a group that is tried again counts its attempts
-    from 1 again, and what ran the first time did run.
+    A `target_unavailable` revokes only the `may_have_begun` of its own attempt. A group that is retried counts its
+    attempts from 1 again, and the first ones did run.
     """
 
     places: set[Place] = field(default_factory=set)
-    """Where one has begun, or may have, and nothing can take that back."""
+    """The places where one began, or may have, beyond revocation."""
     consented: set[Place] = field(default_factory=set)
-    """The same of those that came so far only because a person let them."""
+    """The same, for those that began late because a person allowed it."""
     _open: dict[tuple[str, int, Place], MayHaveBegun] = field(default_factory=dict)
-    """Those of which it is still to come whether they began."""
+    """The attempts whose next event says whether they began."""
     _proxied: set[tuple[str, int]] = field(default_factory=set)
 
     @property
@@ -41,16 +41,16 @@ class Begun(Struct):
 
     @property
     def chosen(self) -> set[Place]:
-        """Say where one may have begun without a person's consent."""
+        """The places where one may have begun without a person's consent."""
         return self.places | {may.place for may in self._open.values() if not may.consented}
 
     @property
     def all_places(self) -> set[Place]:
-        """Say where one may have begun at all."""
+        """All places where one may have begun."""
         return self.chosen | self.consented | {may.place for may in self._open.values()}
 
     def apply(self, what: Happening) -> None:
-        """Take in one more event."""
+        """Add one more event."""
         match what:
             case MayHaveBegun():
                 self._open[what.step, what.attempt, what.place] = what
@@ -66,15 +66,15 @@ class Begun(Struct):
                 pass
 
     def settle(self, step: str) -> None:
-        """An attempt of the step is over, and was not unavailable: what may have begun counts as begun."""
+        """Count an attempt that may have begun as begun: it is over, and was not unavailable."""
         for key in [key for key in self._open if key[0] == step]:
             may = self._open.pop(key)
             (self.consented if may.consented else self.places).add(may.place)
 
     def _command_started(self, what: CommandStarted) -> None:
         place = what.had.place
-        told = (what.step, what.attempt, place) in self._open
+        is_announced = (what.step, what.attempt, place) in self._open
         is_agent = place is Place.CONTAINER or (what.step, what.attempt) in self._proxied
-        if is_agent and not told:
-            self.places.add(place)  # a record of version 0.1, which says it of no agent
+        if is_agent and not is_announced:
+            self.places.add(place)  # a record of version 0.1, which announces no agent
         self.settle(what.step)

@@ -1,6 +1,6 @@
-"""Asking a run's process to end, from another one: a file in the run's folder, a line for each time that it is asked.
+"""Requests from other processes to cancel a run: a file in its folder, a line for each request.
 
-No signal: the process may be a server that runs many.
+A signal is not enough: the process may be a server with many runs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pccpipe.layout import CANCEL_REQUESTS
 from pccpipe.record.ticker import TICKER
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at the file."""
+"""Seconds between two reads of the file."""
 
 
 def ask_to_cancel(run_dir: Path, by: str) -> None:
-    """Ask once more. The first time the run is cancelled, after that its grace is cut short."""
+    """Add a request. The first one cancels the run, a second one shortens its grace."""
     with (run_dir / CANCEL_REQUESTS).open("a", encoding="utf-8") as file:
         file.write(f"{by} {whoami()}\n")
 
 
 def whoami() -> str:
-    """Name this process's user and machine: `root@vm`."""
+    """Return this process's user and machine: `root@vm`."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -37,7 +37,7 @@ def whoami() -> str:
 
 @contextmanager
 def obeyed(run_dir: Path, obey: Callable[[str, str], None]) -> Iterator[None]:
-    """Within the block, `obey(by, who)` is called for each request that comes; `who` is empty if it does not say."""
+    """Call `obey(by, who)` for each request within the block; `who` is empty if the request does not say."""
     seen = len(_requests(run_dir))
     is_over = False
 
@@ -48,7 +48,7 @@ def obeyed(run_dir: Path, obey: Callable[[str, str], None]) -> Iterator[None]:
         requests = _requests(run_dir)
         if new := requests[seen:]:
             seen = len(requests)
-            # To obey may take long, and other runs have the ticker as well.
+            # It may take long, and other runs share the ticker.
             threading.Thread(target=obey_all, args=(new,), name="pccpipe-requests", daemon=True).start()
         TICKER.call_in(LOOK_EVERY, look)
 

@@ -1,4 +1,4 @@
-"""An event as one line of JSON, and back. The kind's name is its class in snake case: `step_started`."""
+"""Writes an event as one line of JSON, and reads it. A kind's name is its class in snake case: `step_started`."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from pccpipe.values import Json
 
 
 class UnreadableEventError(PccpipeError):
-    """A line of a journal that this version cannot read: torn, or of a kind that a newer one wrote."""
+    """A line of a journal that this version cannot read: torn, or of a kind that a newer version wrote."""
 
 
 class _Stamp(Struct, frozen=True):
-    """What a line has beside its happening."""
+    """The number and time of a line."""
 
     seq: int
     time: float
 
 
 def encode(event: Event, text: Callable[[str], str] = str) -> bytes:
-    """The event as a line, newline included; each of its texts as `text` makes it."""
+    """Return the event as a line, newline included; `text` maps each of its texts."""
     fields = to_json(event.what, text)
     assert isinstance(fields, dict)
     line = {"seq": event.seq, "time": round(event.time, 6), "event": kind_of(event.what), **fields}
-    # Not msgspec's, which writes no integer of over 64 bits: a step's result may have one.
+    # msgspec writes no integer of over 64 bits; a step's result may have one.
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
 def decode(line: bytes | str) -> Event:
-    """The event of a line; a field that an older version did not write has its default. Raises UnreadableEventError."""
+    """Return the event of a line. A missing field of an older version has its default. Raises UnreadableEventError."""
     stamps, happenings = _decoders()
     try:
         stamp = stamps.decode(line)
@@ -48,15 +48,15 @@ def decode(line: bytes | str) -> Event:
 
 
 def kind_of(happening: Happening) -> str:
-    """`step_started` for a StepStarted."""
+    """Return the name of its kind: `step_started` for a StepStarted."""
     return str(happening.__struct_config__.tag)
 
 
 def to_json(value: object, text: Callable[[str], str] = str) -> Json:
-    """Plain data, enums and Structs (by field) as JSON's types. A number that JSON cannot write becomes None.
+    """Return plain data, enums and Structs (by field) as JSON. A number that JSON cannot write becomes None.
 
     Args:
-        text: applied to each text, keys of mappings too; not to enums' words and fields' names, which are ours.
+        text: applied to each text and each key of a mapping; not to the words of enums and the names of fields.
     """
     kind: type = type(value)
     if kind is str:
@@ -77,7 +77,7 @@ def to_json(value: object, text: Callable[[str], str] = str) -> Json:
         case Mapping():
             return {text(str(key)): to_json(item, text) for key, item in value.items()}
         case _:
-            raise TypeError(f"{kind.__name__} is nothing for a record")
+            raise TypeError(f"{kind.__name__} cannot be in a record")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What happened in a run, one event a thing. The journal keeps them; every view, and run.json, is made from them.
+"""The events of a run. The journal keeps them; every view, and run.json, is made from them.
 
 `Output` alone is not kept in the journal: the log files are its record. Times are seconds since the epoch, durations
 are seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, with an attempt from 1.
@@ -27,7 +27,7 @@ def _snake(name: str) -> str:
 
 
 class _Kind(Struct, frozen=True, tag_field="event", tag=_snake):
-    """What the kinds have in common: their word in a line, `step_started` for a StepStarted."""
+    """The base of all kinds: it gives each its word in a line, `step_started` for a StepStarted."""
 
 
 class RunStarted(_Kind, frozen=True):
@@ -39,42 +39,39 @@ class RunStarted(_Kind, frozen=True):
     inputs: Mapping[str, Json]
     workspace: str
     steps: tuple[str, ...]
-    """The ids of the top steps, `always:` included, in order: a view can show what is still to come."""
+    """The ids of the top steps, `always:` included, in order: a view can show the steps to come."""
     version: str
     host: str
     pid: int
     project_path: str | None = None
     fallback_allowed: bool = True
     accepted_fallbacks: tuple[str, ...] = ()
-    """The ids of steps that a person let fall back also after an agent's code may have run."""
+    """The ids of steps that a person allowed to fall back even after an agent's code may have run."""
     project_identity: str | None = None
     """A digest of the project's id, isolation_mode and VM; None in records of version 0.1."""
     isolation_required: bool = False
-    """By the project file."""
+    """Set by the project file."""
     local: bool = False
-    """All runs on this machine because the operator said so, with --local."""
+    """True if the operator runs all of it on this machine, with --local."""
     format: int = FORMAT
     policy: bool = False
     """It runs under an operator's policy: it is resumed under one as well."""
     stops_at_failure: bool = False
-    """Scripts stop at their first failing command, where the pipeline does not say otherwise.
-
-    Not so in records without this field.
-    """
+    """True if scripts stop at their first failing command by default; False in records without this field."""
 
 
 class RunResumed(_Kind, frozen=True):
-    """Another process goes on with the run, where the events end."""
+    """Another process resumes the run, where the events end."""
 
     version: str
     host: str
     pid: int
     accepted_fallbacks: tuple[str, ...] = ()
-    """As of `RunStarted`; they add to those of before."""
+    """As in `RunStarted`; they add to the earlier ones."""
 
 
 class StepStarted(_Kind, frozen=True):
-    """A step's turn has come: its condition held."""
+    """A step's turn came, and its condition held."""
 
     step: str
     kind: str
@@ -85,40 +82,40 @@ class StepStarted(_Kind, frozen=True):
 
 
 class SecretsGiven(_Kind, frozen=True):
-    """How the secrets of an attempt reach its command, told before it begins."""
+    """The way in which the secrets of an attempt reach its command; recorded before it begins."""
 
     step: str
     attempt: int
     modes: Mapping[str, Json]
     """`direct` or `proxy`, by the secret's name."""
     tokens: Mapping[str, Json] = field(default_factory=dict)
-    """The SHA-256 of each token for the proxy, by the name of its variable: a resumed run knows it again by that."""
+    """The SHA-256 of each token for the proxy, by the name of its variable: a resumed run recognizes it by that."""
 
 
 class ModelUsed(_Kind, frozen=True):
-    """What a turn of a step has used of a model so far, by the proxy's account; the last one counts."""
+    """A step's use of a model in this turn so far, by the proxy's account; the last one counts."""
 
     step: str
     calls: int
     refused: int
-    """Calls that came when `max_tokens` or the budget was used up."""
+    """Calls after `max_tokens` or the budget was used up."""
     input_tokens: int
     cached_input_tokens: int
     """Of `input_tokens`."""
     output_tokens: int
     estimated_tokens: int
-    """By their size, for answers that did not say what they took."""
+    """By their size, for answers without a count."""
     max_tokens: int | None = None
     reserved_tokens: int = 0
-    """For calls on their way; a process that is killed meanwhile has used them."""
+    """For calls in progress; a process that is killed meanwhile has used them."""
     budget_tokens: int | None = None
-    """The most that all turns of the step may use."""
+    """The most tokens that all turns of the step may use."""
     budget_used: int = 0
-    """What they have used of it."""
+    """The tokens of it that they used."""
 
 
 class MayHaveBegun(_Kind, frozen=True):
-    """A container, or an agent elsewhere, is about to begin; synced before that.
+    """A container, or an agent elsewhere, is about to begin. Synced before that.
 
     Unless `TargetUnavailable` of the same attempt follows, code of an agent may have run in that place: the run is
     exposed.
@@ -128,11 +125,11 @@ class MayHaveBegun(_Kind, frozen=True):
     attempt: int
     place: Place
     consented: bool = False
-    """It would have come too late, and a person let it: others may not follow it there."""
+    """It came too late to be safe, and a person allowed it: others may not follow it there."""
 
 
 class CommandStarted(_Kind, frozen=True):
-    """A command has begun on a target, with the isolation that it really has."""
+    """A command began on a target, with the isolation that it really has."""
 
     step: str
     attempt: int
@@ -143,13 +140,13 @@ class CommandStarted(_Kind, frozen=True):
     stderr: str
     token: Token = field(default_factory=dict)
     settings: ContainerSettings | None = None
-    """What was asked of its container; `had` is what came of it."""
+    """The settings that its container was asked for; `had` has the result."""
     as_login: bool = False
-    """It runs on the VM as the account that owns pccpipe's files there."""
+    """True if it runs on the VM as the login, which owns pccpipe's files there."""
 
 
 class CommandEnded(_Kind, frozen=True):
-    """One attempt is over, whatever comes of it."""
+    """One attempt is over."""
 
     step: str
     attempt: int
@@ -159,16 +156,16 @@ class CommandEnded(_Kind, frozen=True):
     out_of_memory: bool = False
     seconds: float = 0.0
     message: str = ""
-    """What failed, in a sentence: which rule of the result's schema, which limit."""
+    """The failure in a sentence: a rule of the result's schema, a limit."""
     code: Code | None = None
     reason: Reason | None = None
-    """Set when the outcome is `unavailable`: its place can't be used any more, though the command is over."""
+    """Set when the outcome is `unavailable`: its place cannot be used any more, though the command is over."""
     log_dropped: int = 0
     """Bytes of its output that its logs leave out."""
 
 
 class TargetUnavailable(_Kind, frozen=True):
-    """A place was not to be had; nothing began there."""
+    """A place was unavailable; nothing began there."""
 
     step: str
     attempt: int
@@ -177,11 +174,11 @@ class TargetUnavailable(_Kind, frozen=True):
     words: str
     hint: str = ""
     settings: ContainerSettings | None = None
-    """What was asked of a container."""
+    """The settings that a container was asked for."""
 
 
 class StepDowngraded(_Kind, frozen=True):
-    """A step goes on with less isolation than its `on:` asked for."""
+    """A step continues with less isolation than its `on:` asked for."""
 
     step: str
     asked: Place
@@ -193,7 +190,7 @@ class StepDowngraded(_Kind, frozen=True):
 class StepRetrying(_Kind, frozen=True):
     step: str
     attempt: int
-    """The attempt that comes now."""
+    """The number of the next attempt."""
     attempts: int
     after: Outcome
     wait: float
@@ -208,7 +205,7 @@ class RoundStarted(_Kind, frozen=True):
 
 
 class ActionDone(_Kind, frozen=True):
-    """What a built-in action did: counts and names, for a view to show (`files`, `bytes`, `method`, `missing`, ...)."""
+    """A built-in action is done. `facts` has counts and names to show: `files`, `bytes`, `method`, `missing`, ..."""
 
     step: str
     action: str
@@ -226,21 +223,21 @@ class StepEnded(_Kind, frozen=True):
     result: Json = None
     result_path: str | None = None
     ignored: bool = False
-    """It did not succeed, and `continue_on_error` says to go on."""
+    """It did not succeed, and `continue_on_error` lets the run continue."""
     code: Code | None = None
-    """Set when the outcome is `failed` for one of a few reasons that programs want to know."""
+    """Set when the outcome is `failed` for a reason that programs branch on."""
     unattested: bool = False
-    """Its result comes from the VM after a command there that could have forged it."""
+    """True if a command on the VM could have forged its result."""
 
 
 class InputAsked(_Kind, frozen=True):
-    """The agent of a step that has ended asks a person for input."""
+    """The agent of an ended step asks a person for input."""
 
     step: str
     tried: str
     needed: str
     inputs: Mapping[str, Json]
-    """What to give: labels by key."""
+    """Labels of the inputs, by key."""
 
 
 class InputGiven(_Kind, frozen=True):
@@ -251,34 +248,33 @@ class InputGiven(_Kind, frozen=True):
 
 
 class RunWaiting(_Kind, frozen=True):
-    """The run waits for a person, and its process ends. `RunResumed` follows when somebody goes on with it."""
+    """The run waits for a person, and its process ends. `RunResumed` follows when it is resumed."""
 
     message: str
 
 
 class RunStopped(_Kind, frozen=True):
-    """The run can't go on now: a place that it needs is unavailable, and a fallback would not be safe.
+    """The run cannot continue now: a place that it needs is unavailable, and a fallback would not be safe.
 
     Its workspace is kept, its `always:` steps have not run, and its process ends. `RunResumed` follows when it is
-    resumed. With the reason `fenced`, the VM was taken over from it, and those `always:` steps that run on this machine
-    have run.
+    resumed. With the reason `fenced`, another run took over the VM, and the local `always:` steps have run.
     """
 
     outcome: Outcome
     message: str
     hint: str = ""
     reason: Reason | None = None
-    """Why it can't go on, where that is more than its outcome: `fenced`, `vm_busy`."""
+    """The reason, where the outcome does not say it: `fenced`, `vm_busy`."""
 
 
 class RunQueued(_Kind, frozen=True):
-    """The VM is another run's: this one waits until it is free."""
+    """Another run has the VM: this one waits until it is free."""
 
     message: str
 
 
 class Cancelling(_Kind, frozen=True):
-    """Somebody asked to end the run: `signal` INT/TERM/HUP, or `caller`."""
+    """A person or a program cancelled the run: `signal` INT/TERM/HUP, or `caller`."""
 
     by: str
     grace: float
@@ -287,14 +283,14 @@ class Cancelling(_Kind, frozen=True):
 
 
 class AlwaysStarted(_Kind, frozen=True):
-    """The steps proper are over, with this status; the `always:` steps begin."""
+    """The steps are over, with this status; the `always:` steps begin."""
 
     outcome: Outcome
     status: str
 
 
 class Warned(_Kind, frozen=True):
-    """Something that somebody should know, and that stops nothing."""
+    """A warning for a person; it stops nothing."""
 
     message: str
     step: str | None = None
@@ -350,7 +346,7 @@ Happening: TypeAlias = (
 
 
 class Event(Struct, frozen=True):
-    """A happening with its number in the run (from 1; 0 for Output) and its time."""
+    """A happening, its number in the run (from 1; 0 for Output), and its time."""
 
     seq: int
     time: float

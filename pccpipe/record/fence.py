@@ -17,7 +17,7 @@ IGNORE = ".gitignore"
 EVERYTHING = "*\n"
 GIT = ".git"
 NAME = "folders-of-a-pccpipe-run-are-no-repository"
-"""Git shows it when it refuses."""
+"""Git shows this name in its error."""
 NOWHERE = f"gitdir: {NAME}\n"
 HEAD = "ref: refs/heads/none\n"
 CONFIG = f"[core]\n\trepositoryformatversion = 1\n[extensions]\n\t{NAME} = true\n"
@@ -28,13 +28,13 @@ pcc_fence() {{ # FOLDER
     printf %s '{HEAD}' >{GIT}/HEAD) 2>/dev/null
 }}
 """
-"""Defines the same for a POSIX shell of another machine."""
+"""The same as a function of a POSIX shell, for another machine."""
 
 
 def fence_run(record: Path) -> None:
-    """Keep git out of a run's record, and out of what is kept of the commands of runs on this machine.
+    """Keep git out of a run's record, and out of the files of local commands.
 
-    Where the folders are pccpipe's alone, git also ignores them. Raises UsageError if the record cannot be written.
+    Git also ignores folders that only pccpipe uses. Raises UsageError if the record cannot be written.
     """
     runs_dir = record.parent
     system = system_folder(runs_dir)
@@ -44,12 +44,12 @@ def fence_run(record: Path) -> None:
             _write(ours / IGNORE, EVERYTHING)
         is_ignored = ours == system or _is_ignored(ours)
         if is_ignored:
-            # From here on, for a step that goes up. No folder: git would show what is around one.
+            # For a step that searches upwards. A file: around a folder, git would show its surroundings.
             _write(ours / GIT, NOWHERE)
         _fence(record, is_ignored=is_ignored)
     except OSError as error:
         raise UsageError(f"cannot write into the run's folder {record}: {error.strerror}") from error
-    # A folder that cannot be made here is reported where a command needs it.
+    # The command that needs the folder reports a failure.
     with contextlib.suppress(OSError):
         (system / STATES).mkdir(parents=True, exist_ok=True)
         _write(system / IGNORE, EVERYTHING)
@@ -64,7 +64,7 @@ def _is_ignored(folder: Path) -> bool:
 
 
 def _has_runs_alone(runs_dir: Path, new: str) -> bool:
-    """Say whether a folder has nothing but records of runs, and a new one, so that git may ignore all of it."""
+    """Say whether a folder has only records of runs and the new one, so that git may ignore all of it."""
     with os.scandir(runs_dir) as entries:
         return all(
             entry.name in {SYSTEM, new} or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))
@@ -73,21 +73,20 @@ def _has_runs_alone(runs_dir: Path, new: str) -> bool:
 
 
 def _is_record(folder: Path) -> bool:
-    # A run that begins just now has an empty folder.
+    # The folder of a run that just begins is empty.
     return (folder / EVENTS).exists() or (folder / GIT).exists() or not any(folder.iterdir())
 
 
 def refuse_links(workspace: Path, *folders: Path) -> None:
     """Raise UsageError if one of the folders leads out of the workspace through a link in it.
 
-    Else those who wrote the workspace's files decide where the record is written.
+    Otherwise the authors of the workspace's files would choose the folder of the record.
     """
     around = os.path.realpath(workspace)
     for path in dict.fromkeys(step for folder in folders for step in (folder, *folder.parents)):
         if path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(around):
             raise UsageError(
-                f"{path} is a symbolic link to {path.readlink()}: no record of a run is kept behind a link"
-                " that lies in the workspace",
+                f"{path} is a symbolic link to {path.readlink()}: a record must not be behind a link in the workspace",
                 "remove it, or name a folder outside of the workspace with --runs-dir",
             )
 
@@ -110,7 +109,7 @@ def _fence(folder: Path, *, is_ignored: bool) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a new file; one that is there, a link too, stays as it is."""
+    """Write a new file; an existing one, or a link, stays as it is."""
     with contextlib.suppress(FileExistsError):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         with os.fdopen(fd, "w", encoding="utf-8") as file:

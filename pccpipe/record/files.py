@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever reads half of one, and that a power cut leaves them."""
+"""Writes files whole: nobody reads half of one, and they survive a power cut."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import IO
 _FULL, _BARRIER = 51, 85
 """macOS's F_FULLFSYNC and F_BARRIERFSYNC (<sys/fcntl.h>); Python has no name for the second."""
 _NO_SUCH = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
-"""What file systems say that know no such call."""
+"""The errors of file systems that do not support the call."""
 
 
 def sync(fd: int) -> None:
-    """Give a file's content to the disk, after what was given before. Raises OSError.
+    """Write a file's content to the disk, after all that was synced before. Raises OSError.
 
-    On Linux it outlives a power cut then. On macOS it may still lie in the disk's cache: `sync_through` goes further.
+    On Linux it then survives a power cut. On macOS it may still be in the disk's cache: see `sync_through`.
     """
     _sync(fd, _BARRIER)
 
 
 def sync_through(fd: int) -> None:
-    """The same, so that it outlives a power cut everywhere, and so does all that was synced on that disk before.
+    """Do the same, also through the disk's cache: it and all synced before survive a power cut on every system.
 
-    It takes milliseconds on macOS: for what is followed by throwing something away. Raises OSError.
+    It takes milliseconds on macOS. Use it before discarding the other copy. Raises OSError.
     """
     _sync(fd, _FULL)
 
 
 def _sync(fd: int, on_macos: int) -> None:
-    # fsync stops at the disk's cache there (fsync(2) of macOS), and fdatasync does not exist.
+    # On macOS, fsync stops at the disk's cache (fsync(2)), and fdatasync does not exist.
     if os.uname().sysname == "Darwin":
         try:
             fcntl.fcntl(fd, on_macos)
@@ -54,7 +54,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write that replaces the one at `path` when the block ends well, as `write_atomically` does."""
+    """Yield a file that replaces the one at `path` if the block ends well, as `write_atomically` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

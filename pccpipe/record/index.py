@@ -1,4 +1,4 @@
-"""The runs on record, read as little as a list of them needs: the first line and the last ones of each journal."""
+"""Lists the runs on record. Reads only the first line and the last ones of each journal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pccpipe.record.lock import is_abandoned
 from pccpipe.record.state import STOPPED, WAITING
 
 _END = 64 * 1024
-"""Bytes at a journal's end in which the run's end is looked for."""
+"""Bytes at a journal's end that are searched for the run's end."""
 
 
 class RunEntry(Struct, frozen=True):
-    """One run. `started` is None if its journal has no readable beginning, `ended` if the run has not ended."""
+    """One run. `started` is None if the journal's beginning is unreadable, `ended` if the run has not ended."""
 
     run_id: str
     began_at: float | None
@@ -27,13 +27,13 @@ class RunEntry(Struct, frozen=True):
     abandoned: bool = False
     """It has not ended, and its process is gone."""
     waiting: bool = False
-    """For a person."""
+    """It waits for a person."""
     stopped: bool = False
     """It could not go on, and keeps its workspace until it is resumed."""
 
     @property
     def status(self) -> str:
-        """The run's status; `interrupted` if its process is gone without a word."""
+        """The run's status; `interrupted` if its process is gone and recorded no end."""
         if self.ended:
             return self.ended.status
         if self.started is None:
@@ -46,13 +46,13 @@ class RunEntry(Struct, frozen=True):
 
 
 def list_runs(runs_dir: Path) -> list[RunEntry]:
-    """The runs of a folder, the newest first; none if there is no such folder."""
+    """Return the runs of a folder, the newest first; none if there is no such folder."""
     entries = [_entry(journal) for journal in runs_dir.glob(f"*/{EVENTS}")]
     return sorted(entries, key=lambda entry: entry.began_at or 0.0, reverse=True)
 
 
 def has_ended(run_dir: Path) -> bool:
-    """Whether a run is over; not if there is no such run."""
+    """Say whether a run is over; False if there is no such run."""
     return _entry(run_dir / EVENTS).ended is not None
 
 

@@ -1,4 +1,4 @@
-"""events.jsonl: append-only, synced, one event a line; and who is told of each event."""
+"""Writes events.jsonl: append-only, synced, one event a line. Notifies the listeners of each event."""
 
 from __future__ import annotations
 
@@ -33,45 +33,45 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Listener = Callable[[Event], None]
 
 _SYNCED_BY_THE_NEXT = (StepStarted, RoundStarted, ActionDone, CommandEnded)
-"""Nothing is begun on their account before another event, whose sync (0.3 ms) brings them along.
+"""Nothing begins after one of these before another event, whose sync (0.3 ms) includes them.
 
 Killed in between, pccpipe loses none of them: they are with the kernel.
 """
 
 
 def check_run_id(run_id: str) -> None:
-    """Raises UsageError for an id that cannot be a folder's name everywhere."""
+    """Raise UsageError for an id that cannot be the name of a folder on every system."""
     if not RUN_ID.fullmatch(run_id):
         raise UsageError(
-            f"the run id {run_id!r} will not do",
+            f"invalid run id {run_id!r}",
             "use letters, digits, `.`, `_` and `-`, at most 64, beginning with a letter or digit",
         )
 
 
 def make_run_dir(run_dir: Path) -> None:
-    """Make a run's folder, which nobody may have made before. Raises UsageError."""
+    """Make a run's folder. Raises UsageError if it exists."""
     check_run_id(run_dir.name)
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         run_dir.mkdir(mode=0o700)
     except FileExistsError as error:
         if error.filename != str(run_dir):
-            raise UsageError(f"cannot make the run's folder {run_dir}: {error.filename} is no folder") from error
+            raise UsageError(f"cannot make the run's folder {run_dir}: {error.filename} is not a folder") from error
         raise UsageError(
-            f"there is a run {run_dir.name!r} already, in {run_dir}",
-            "give this one another --run-id",
+            f"run {run_dir.name} exists already, in {run_dir}",
+            "choose another --run-id",
         ) from None
     except OSError as error:
         raise UsageError(f"cannot make the run's folder {run_dir}: {error.strerror}") from error
 
 
 class Journal:
-    """A run's journal. Safe from many threads; listeners are called one event at a time, after it is written.
+    """A run's journal. Safe from many threads. Listeners get one event at a time, after it is written.
 
     Args:
-        run_dir: the run's folder; a journal that is there already goes on after its last whole line.
+        run_dir: the run's folder; an existing journal continues after its last whole line.
         listeners: called in this order. One that raises does not break the run: its first error becomes a `Warned`.
-        mask: applied to each text, so that no secret is in an event, for whatever part of it brought one.
+        mask: applied to each text, so that no secret gets into an event.
         room: waits for room on a full disk.
     """
 
@@ -83,7 +83,7 @@ class Journal:
         room: Room | None = None,
     ) -> None:
         self._room = room or Room(run_dir, wait=0.0)
-        # Reentrant, because a listener may cancel the run, and that is an event as well.
+        # Reentrant: a listener may cancel the run, which is an event, too.
         self._lock = threading.RLock()
         self._listeners = tuple(listeners)
         self._failed: set[int] = set()
@@ -98,18 +98,18 @@ class Journal:
 
     @staticmethod
     def create(run_dir: Path, listeners: Sequence[Listener] = (), mask: Callable[[str], str] = str) -> Journal:
-        """`make_run_dir`, and the journal in it. Raises UsageError."""
+        """Make a run's folder and the journal in it. Raises UsageError."""
         make_run_dir(run_dir)
         return Journal(run_dir, listeners, mask)
 
     def append(self, happening: Happening, when_synced: Callable[[], None] | None = None) -> Event:
-        """Number and stamp an event, write it, tell the listeners. Raises PccpipeError if it can't be written:
-        RecordFull for a full disk, and for every event from then on.
+        """Number and stamp an event, write it, and notify the listeners.
 
-        One of too many of its kind is not written (see `Rate`), and has the number 0.
+        Raises PccpipeError if it cannot be written: RecordFull for a full disk, and for every event from then on.
+        `Rate` may hold back an event of a frequent kind, which then has the number 0.
 
         Args:
-            when_synced: called once the event would outlive a power cut; for what throws away what it tells of.
+            when_synced: called once the event would survive a power cut: it may discard other copies of the facts.
         """
         with self._lock:
             self._room.check()
@@ -120,7 +120,7 @@ class Journal:
             for what in self._rate.pass_on(happening):
                 event = self._append_one(what)
             if waited := self._room.take_waited():
-                words = f"the disk of the run's record was full: the run waited {waited:.0f} s for room"
+                words = f"the disk of the run's record was full: the run waited {waited:.0f} s for space"
                 self._append_one(Warned(words))
             synced, self._synced = self._synced, []
         for call in synced:
@@ -128,7 +128,7 @@ class Journal:
         return event
 
     def tell(self, happening: Happening) -> None:
-        """Tell the listeners of something that is not written: its number is 0."""
+        """Notify the listeners of an event that is not written: its number is 0."""
         with self._lock:
             self._tell(Event(0, time.time(), happening))
 
@@ -144,7 +144,7 @@ class Journal:
         for number, listener in enumerate(self._listeners):
             try:
                 listener(event)
-            except Exception as error:  # noqa: BLE001  a door: listeners are other people's code
+            except Exception as error:  # noqa: BLE001 - listeners are code of others
                 self._note_failure(number, listener, error)
 
     def _note_failure(self, number: int, listener: Listener, error: Exception) -> None:
@@ -152,11 +152,11 @@ class Journal:
             return
         self._failed.add(number)
         name = getattr(listener, "__qualname__", type(listener).__qualname__)
-        self.append(Warned(f"{name}, which is told of events, failed: {type(error).__name__}: {error}"))
+        self.append(Warned(f"the listener {name} failed: {type(error).__name__}: {error}"))
 
     def _kept(self, event: Event) -> Event:
-        """The event as it is on disk."""
-        # Text by text, not the line: a short secret may be a word of the line's own, and a long one be escaped in it.
+        """Write an event, and return it as it is on disk."""
+        # Mask each text, not the line: a short secret may be a key of the line, and a long one is escaped in it.
         had_secret = False
 
         def mask(text: str) -> str:
@@ -175,7 +175,7 @@ class Journal:
         return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
 
     def _keep_in_place(self) -> None:
-        """Write the journal once more if someone removed it: the kernel still has what was written."""
+        """Write the journal again if it was removed: the kernel still has its content."""
         if os.fstat(self._fd).st_nlink:
             return
         try:
@@ -195,25 +195,25 @@ class Journal:
             while left:
                 left = left[self._room.made(functools.partial(os.write, self._fd, left)) :]
         except RecordFull:
-            # The next line, of whatever process, must not be the other half of this one.
+            # The next line, of any process, must not continue this half.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, size)
             raise
         except OSError as error:
-            raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
+            raise PccpipeError(f"cannot write the run's journal: {error.strerror}") from error
 
     def _sync(self) -> None:
         try:
-            # What is thrown away on its account must be nowhere else to be lost.
+            # After this the other copies may be discarded.
             bring = sync_through if self._when_synced else sync
             self._room.made(lambda: bring(self._fd))
         except OSError as error:
-            raise PccpipeError(f"the run's journal cannot be written: {error.strerror}") from error
+            raise PccpipeError(f"cannot write the run's journal: {error.strerror}") from error
         self._synced += self._when_synced
         self._when_synced.clear()
 
     def _end_torn_line(self) -> None:
-        """A crash may have left half a line; what is written next must not become its other half."""
+        """End a half line that a crash left: the next one must not continue it."""
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             self._write(b"\n")
@@ -224,7 +224,7 @@ class Journal:
 
 
 def read_events(run_dir: Path) -> Iterator[Event]:
-    """The run's events, in order. A torn line, and kinds that a newer version wrote, are passed over.
+    """Yield the run's events, in order, without torn lines and kinds of a newer version.
 
     Raises UsageError if there is no such run, or its journal can't be read.
     """

@@ -1,4 +1,4 @@
-"""One process at a time runs a run: a lock on a file in its folder, which the kernel lets go when the process ends."""
+"""Locks a run: one process at a time runs it. The kernel releases the lock when the process ends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pccpipe.record.machine_id import machine_id
 
 
 class RunLock:
-    """Held from `take` until `release`. Raises UsageError if another process has it."""
+    """The lock on a file in the run's folder. `take` raises UsageError if another process holds it."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / LOCK
         self._fd: int | None = None
 
     def take(self) -> None:
-        """Become the process that runs the run."""
+        """Take the lock for this process."""
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,7 +32,7 @@ class RunLock:
             os.close(fd)
             holder, run_id = _holder(self._path), self._path.parent.name
             raise UsageError(
-                f"the run {run_id!r} is being run, by process {holder.pid} of {holder.host}",
+                f"run {run_id} is running, in process {holder.pid} on {holder.host}",
                 f"to end it: pccpipe cancel {run_id}",
             ) from None
         except OSError as error:
@@ -46,7 +46,7 @@ class RunLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Let it go; idempotent."""
+        """Release the lock; idempotent."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -62,30 +62,30 @@ class RunLock:
 
 
 class Holder(Struct, frozen=True):
-    """A process that has or had the lock."""
+    """A process that holds or held the lock."""
 
     host: str = ""
     """The machine's name, for people."""
     pid: int = 0
     machine: str = ""
-    """Its `machine_id`; earlier versions wrote none."""
+    """Its `machine_id`; empty in locks of earlier versions."""
 
     @property
     def is_of_here(self) -> bool:
-        """Whether its machine is this one; also if the file does not say."""
-        if self.machine and (here := machine_id()):
-            return self.machine == here
+        """True if its machine is this one, or the file does not say."""
+        if self.machine and (this_machine := machine_id()):
+            return self.machine == this_machine
         return self.host in {socket.gethostname(), ""}
 
 
 def is_abandoned(run_dir: Path) -> bool:
-    """Whether the process that ran it is certainly gone. Of another machine's nothing is certain."""
+    """Say whether the process that ran it is certainly gone: never of one on another machine."""
     holder = last_holder(run_dir)
     return holder is not None and holder.is_of_here
 
 
 def last_holder(run_dir: Path) -> Holder | None:
-    """Give who ran it last, if no process that this machine knows of has its lock."""
+    """Return the last holder, if no process that this machine knows holds the lock."""
     path = run_dir / LOCK
     try:
         fd = os.open(path, os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""A command's log: its stdout and stderr, byte for byte as they came (masked), in two files of limited size.
+"""Writes a command's log: its masked stdout and stderr, byte for byte, in two files of limited size.
 
-Of more output than `log_limit` the beginning and the end are kept, and a line between them counts what is left out.
+Beyond `log_limit`, a log keeps the beginning and the end of the output; a line between them counts the rest.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pccpipe.record.ring import Ring
 from pccpipe.record.room import Room
 
 LEAST_LOG = 1 << 20
-"""Bytes of a command's log in a run whose logs have all that they may."""
+"""Bytes for a command's log in a run whose logs have used up their quota."""
 
 
 class LogQuota:
-    """What the logs of a run may still have together. Safe from many threads.
+    """The bytes that a run's logs may still use together. Safe from many threads.
 
     Args:
         most: bytes of all logs.
@@ -34,10 +34,10 @@ class LogQuota:
         self._used: int | None = None
 
     def take(self, run_dir: Path, wanted: int) -> int:
-        """Give the bytes that a log may have, which are its own until `settle`."""
+        """Return the bytes that a log may use; they are reserved until `settle`."""
         with self._lock:
             if self._used is None:
-                # Those of an earlier process of the run.
+                # The logs of an earlier process of the run.
                 folders = [one for one in run_dir.iterdir() if one.is_dir() and one.name not in WITHOUT_LOGS]
                 logs = (log for folder in folders for log in folder.rglob("*.log"))
                 self._used = sum(log.stat().st_size for log in logs if log.is_file())
@@ -46,21 +46,21 @@ class LogQuota:
             return granted
 
     def settle(self, log: CommandLog) -> None:
-        """Give back what a closed log does not have."""
+        """Return the unused bytes of a closed log to the quota."""
         sizes = (path.stat().st_size for path in (log.stdout_path, log.stderr_path) if path.exists())
         with self._lock:
             self._used = (self._used or 0) - log.limit + sum(sizes)
 
 
 class CommandLog:
-    """Appends to a command's two log files; what is written is with the kernel at once, so that a reader sees it.
+    """Appends to a command's two log files, without a buffer: a reader sees each write at once.
 
-    Use `create`; `stdout_name` and `stderr_name` are the paths within the run's folder. With `from_start` what is in
-    them is dropped: the command's output comes from its first byte again.
+    Use `create`; `stdout_name` and `stderr_name` are paths within the run's folder. `from_start` empties the files: the
+    command's output comes from its first byte again.
 
     Args:
         limit: bytes of both files together: half for the beginning, half for the end. Each stream may have half of
-            the end, so that a flood on one does not push out what the other says at last.
+            the end, so that a flood on one does not push out the end of the other.
         room: waits for room on a full disk.
     """
 
@@ -86,12 +86,12 @@ class CommandLog:
         self.ending = limit // 2
         """Bytes that are kept of the end of a stream, if the other one has none."""
         self._room = self.beginning
-        # Beyond the beginning, what comes again may have a hole already, and half a secret at its edge.
+        # Beyond the beginning, repeated output may have a gap already, and half a secret at its edge.
         self._to_show = self.beginning if from_start else limit
         self.failure = ""
-        """Why output could not be written; what comes after it is only counted."""
+        """The reason why output could not be written; later output is only counted."""
         self.is_cut_shown = False
-        """Whether the views were told that they see no more."""
+        """True once the views said that they show no more."""
         self._logs = {
             stream: _StreamLog(path, self.ending, room, from_start=from_start)
             for stream, path in ((Stream.STDOUT, self.stdout_path), (Stream.STDERR, self.stderr_path))
@@ -101,19 +101,19 @@ class CommandLog:
     def create(
         run_dir: Path, folder: Path, command_id: str, *, short: bool, limit: int = LOG.most, room: Room | None = None
     ) -> CommandLog:
-        """The log of a command in `folder` of the run: `stdout.log` and `stderr.log` if `short` and not taken yet."""
+        """Create a command's log in `folder` of the run: `stdout.log` and `stderr.log` if `short` and not taken yet."""
         prefix = "" if short and not (run_dir / folder / "stdout.log").exists() else f"{command_id}."
         names = (str(folder / f"{prefix}{stream}.log") for stream in ("stdout", "stderr"))
         return CommandLog(run_dir, *names, limit=limit, room=room)
 
     @property
     def is_full(self) -> bool:
-        """Whether the beginning has all its bytes: of what comes now only the end is kept."""
+        """True if the beginning has all its bytes: of later output only the end is kept."""
         return not self._room
 
     @property
     def dropped(self) -> int:
-        """Bytes that are left out so far."""
+        """The number of bytes that are left out so far."""
         return sum(log.dropped for log in self._logs.values())
 
     def write(self, stream: Stream, data: bytes) -> int:
@@ -138,15 +138,15 @@ class CommandLog:
             log.end(data[first:])
 
     def skip(self, stream: Stream, count: int, *, more: bool = False) -> None:
-        """Count output that nobody read; what came before it belongs to the middle, and the beginning is over.
+        """Count output that was skipped. It ends the beginning; output before it is part of the middle.
 
-        With `more` it is more than `count`, and nobody knows how much.
+        With `more`, an unknown number of bytes beyond `count` was skipped.
         """
         self._room = self._to_show = 0
         self._logs[stream].skip(count, more=more)
 
     def close(self) -> None:
-        """Bring what was written to the disk: the target's copy is thrown away after that. Raises RecordFull."""
+        """Write the log to the disk: the target's copy is discarded after that. Raises RecordFull."""
         out, err = self._logs.values()
         half = self.ending // 2
         err.keep(max(half, self.ending - out.at_end))
@@ -167,7 +167,7 @@ class CommandLog:
 
 
 class _StreamLog:
-    """One stream's file, and beside it the ring of its end while that is not known yet."""
+    """One stream's file, and a ring with its end until the stream is over."""
 
     def __init__(self, path: Path, ending: int, room: Room, *, from_start: bool) -> None:
         self._room = room
@@ -188,7 +188,7 @@ class _StreamLog:
 
     @property
     def at_end(self) -> int:
-        """Bytes that are kept of the end."""
+        """The number of bytes that are kept of the end."""
         return self._ring.total - self._ring.dropped if self._ring else 0
 
     def keep(self, most: int) -> None:
@@ -243,7 +243,7 @@ class _StreamLog:
 
 
 def tail(path: Path, most: int) -> str:
-    """The last `most` bytes of a log as text, from a line's beginning if there is one; empty if there is no file."""
+    """Return a log's last `most` bytes as text, from the start of a line if there is one; empty without a file."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

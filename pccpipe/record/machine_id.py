@@ -1,4 +1,4 @@
-"""Which machine this is. Its name does not say: a Mac's changes with the network that it is in."""
+"""Identifies this machine. Its name is not enough: a Mac's changes with its network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import os
 from pathlib import Path
 
 _FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostid")
-"""Of systemd, of D-Bus where there is no systemd, of FreeBSD."""
+"""The files of systemd, of D-Bus without systemd, and of FreeBSD."""
 
 
 @functools.cache
 def machine_id() -> str:
-    """Give an id that stays over restarts and changes of name; "" where the machine has none."""
+    """Return an id that survives restarts and changes of name; "" if the machine has none."""
     known = _of_macos() if os.uname().sysname == "Darwin" else _of_a_file()
-    # The id itself is not to be given to others: machine-id(5).
+    # The id itself must stay private: machine-id(5).
     return hashlib.sha256(f"pccpipe {known}".encode()).hexdigest()[:32] if known else ""
 
 
@@ -24,7 +24,7 @@ def _of_a_file() -> str:
     for name in _FILES:
         with contextlib.suppress(OSError):
             text = Path(name).read_text(errors="replace").strip()
-            # Before an image's first start it says `uninitialized`.
+            # It is `uninitialized` before an image's first start.
             if len(text) >= 32 and text.strip("0-"):
                 return text
     return ""

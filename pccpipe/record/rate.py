@@ -1,4 +1,4 @@
-"""Bounds the events that a stranger can cause at will, by kind and step: a million calls are not a million lines."""
+"""Bounds the events that a stranger can cause at will, by kind and step: a million calls make few lines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pccpipe.record.events import (
 )
 
 EVERY = 1.0
-"""Seconds between two accounts of a model's use, once there were many. Each has all of the ones before in it."""
+"""Seconds between two accounts of a model's use, once there were many. Each includes those before it."""
 
 
 class Rate:
-    """Says which events are written. Of a warning too many only the number is kept, of an account the last one."""
+    """Decides which events are written. Counts surplus warnings, and keeps the last account of a model's use."""
 
     def __init__(self) -> None:
         self._seen: Counter[tuple[type[Happening], str]] = Counter()
@@ -31,7 +31,7 @@ class Rate:
         self._held: dict[str, ModelUsed] = {}
 
     def pass_on(self, what: Happening) -> list[Happening]:
-        """What is to be written now, in place of this event."""
+        """Return the events to write now, in place of this one."""
         match what:
             case ModelUsed(step=step):
                 return self._account(what, step)

@@ -54,10 +54,10 @@ class Follower:
         self._after = after
         self._journal = GrowingJournal(run_dir)
         self.is_over = False
-        """Whether none can come any more: the run has ended, or no process runs it."""
+        """True if no event can follow: the run has ended, or no process runs it."""
 
     def read(self) -> list[Event]:
-        """Return what came since the last call."""
+        """Return the events since the last call."""
         # Looked at first: what a process wrote before it went is read after that.
         is_left = is_abandoned(self._run_dir)
         events = self._journal.read()
@@ -66,7 +66,7 @@ class Follower:
 
 
 def follow_events(run_dir: Path, after: int) -> Iterator[Event]:
-    """Yield the same, and then each event as it comes, until none can come any more."""
+    """Yield the same, and then each new event, until none can follow."""
     follower = Follower(run_dir, after)
     while True:
         yield from follower.read()

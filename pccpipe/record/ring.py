@@ -1,4 +1,4 @@
-"""The last bytes of a stream of any length, in a file of limited size."""
+"""Keeps the last bytes of a stream of any length, in a file of limited size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from pccpipe.record.room import Room
 
 PIECE = 1 << 20
-"""Bytes that are read of it at a time."""
+"""Bytes to read at a time."""
 
 
 class Ring:
@@ -24,20 +24,20 @@ class Ring:
         self._lines = 0
         self._most = self._size
         self.total = 0
-        """Bytes that were written since it was made, or cleared."""
+        """The number of bytes that were written since it was made, or cleared."""
 
     @property
     def dropped(self) -> int:
-        """Bytes that were written and are kept no more."""
+        """The number of bytes that were written and dropped again."""
         return max(0, self.total - self._most)
 
     @property
     def dropped_lines(self) -> int:
-        """Ends of lines in what is kept no more."""
+        """The number of line ends in the dropped bytes."""
         return self._lines - sum(piece.count(b"\n") for piece in self.kept())
 
     def write(self, data: bytes) -> None:
-        """Take in more; the oldest bytes give way."""
+        """Add bytes, and drop the oldest ones."""
         self._lines += data.count(b"\n")
         left = memoryview(data)
         if len(left) > self._size:
@@ -51,15 +51,15 @@ class Ring:
             left = left[done:]
 
     def keep(self, most: int) -> None:
-        """Drop all but the last `most` bytes; no more may be written then."""
+        """Drop all but the last `most` bytes. Not to be written to after that."""
         self._most = min(self._most, most)
 
     def clear(self) -> None:
-        """Drop all that is kept."""
+        """Drop all bytes."""
         self.total = self._lines = 0
 
     def kept(self) -> Iterator[bytes]:
-        """What is kept, in order and piece by piece."""
+        """Yield the kept bytes, in order and piece by piece."""
         at = self.dropped
         while at < self.total:
             place = at % self._size

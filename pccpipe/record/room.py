@@ -1,7 +1,7 @@
-"""The disk that has a run's record: what is written there waits for room, and when none comes the run is left as it is.
+"""Waits for space on the disk of a run's record. If none comes, the run stays as it is.
 
-Nothing can be recorded on a full disk, so nothing may begin or end there either. A run that is left has no end in its
-record; its commands go on where they run, and `resume` follows them.
+A full disk records nothing, so nothing may begin or end there either. Such a run has no end in its record; its commands
+continue on their machines, and `resume` follows them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 from pccpipe.errors import RecordFull
 
 WAIT = 30.0
-"""Seconds for which a run waits for room."""
+"""Seconds for which a run waits for space."""
 POLL_EVERY = 0.2
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Say whether an error, or one that caused it, is that a disk of this machine, or a quota on it, is full."""
+    """Say whether an error, or a cause of it, is a full disk of this machine, or a full quota."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -36,11 +36,11 @@ def is_full(error: BaseException | None) -> bool:
 
 
 class Room:
-    """Safe from many threads.
+    """The space on the disk of a run's record. Safe from many threads.
 
     Args:
         run_dir: the run's folder, for messages.
-        wait: seconds for which all writers together wait for room.
+        wait: seconds for which all writers together wait for space.
     """
 
     def __init__(self, run_dir: Path = Path(), wait: float = WAIT) -> None:
@@ -51,15 +51,15 @@ class Room:
         self._waited = 0.0
         self._over = threading.Event()
         self.on_wait: Callable[[str], None] = lambda _: None
-        """Called in a sentence when a wait begins."""
+        """Called with a sentence when a wait begins."""
 
     @property
     def is_missing(self) -> bool:
-        """Whether no room came and the run is left: nothing is written any more."""
+        """True if no space came: nothing is written any more, and the run stays as it is."""
         return self._over.is_set()
 
     def made(self, write: Callable[[], T]) -> T:
-        """Call `write`; again and again while the disk is full. Raises RecordFull, and what `write` raises."""
+        """Call `write`, and retry it while the disk is full. Raises RecordFull, and all that `write` raises."""
         while True:
             self.check()
             try:
@@ -74,25 +74,25 @@ class Room:
                 return done
 
     def check(self) -> None:
-        """Raise RecordFull if the run is left."""
+        """Raise RecordFull if no space came."""
         if self._over.is_set():
             raise RecordFull(self._run_dir)
 
     def give_up(self) -> None:
-        """Wait no longer, now or later: the run is cancelled."""
+        """End this wait and all later ones: the run is cancelled."""
         with self._lock:
             self._wait = 0.0
             if self._since is not None:
                 self._over.set()
 
     def leave_if_full(self, error: BaseException) -> None:
-        """Leave the run if an error comes from a full disk here; it was none of a step's. Raises RecordFull."""
+        """Raise RecordFull for an error that a full disk of this machine caused: no step is at fault."""
         if is_full(error):
             self._over.set()
             raise RecordFull(self._run_dir) from error
 
     def take_waited(self) -> float:
-        """Give the seconds that were waited since the last call, once there is room again."""
+        """Return the seconds of waiting since the last call, once there is space again."""
         with self._lock:
             waited, self._waited = self._waited, 0.0
             return waited
@@ -105,7 +105,7 @@ class Room:
             if now - self._since >= self._wait:
                 self._over.set()
         if begins:
-            self.on_wait(f"{RecordFull(self._run_dir).message}: the run waits up to {self._wait:g} s for room")
+            self.on_wait(f"{RecordFull(self._run_dir).message}: the run waits up to {self._wait:g} s for space")
         self._over.wait(POLL_EVERY)
 
     def _found(self) -> None:

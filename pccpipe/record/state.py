@@ -61,11 +61,11 @@ WAITING = "waiting_for_input"
 QUEUED = "queued"
 RUNNING = "running"
 STOPPED = "stopped"
-"""In a list of runs; the run's own status is then `unavailable`."""
+"""The status in a list of runs; the run's own status is then `unavailable`."""
 
 
 class RunState(Struct):
-    """What is known of a run. `apply` each of its events, in order."""
+    """The state of a run. `apply` each of its events, in order."""
 
     run_id: str = ""
     pipeline: str = ""
@@ -74,21 +74,19 @@ class RunState(Struct):
     project_path: str | None = None
     isolation_mode: IsolationMode = IsolationMode.LOCAL
     local: bool = False
-    """All ran on this machine because the operator said so, with --local."""
+    """True if the operator ran all of it on this machine, with --local."""
     status: str = RUNNING
-    """`running`, `queued` (the VM is another run's), `waiting_for_input`; at the end the outcome's word or a step's
-    `fails_as`.
-    """
+    """`running`, `queued` (another run has the VM), `waiting_for_input`; finally the outcome or a `fails_as`."""
     outcome: Outcome | None = None
     message: str = ""
     stopped: bool = False
-    """It can't go on now, and keeps its workspace: `resume` continues it."""
+    """It cannot continue now, and keeps its workspace: `resume` continues it."""
     hint: str = ""
-    """What a person can do about a run that is stopped."""
+    """The fix for a stopped run."""
     exposed: bool = False
     """An agent may have begun in it."""
     accepted_fallbacks: tuple[str, ...] = ()
-    """Steps that a person let fall back all the same."""
+    """Steps that a person allowed to fall back even so."""
     downgraded: bool = False
     downgrades: list[StepDowngraded] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -105,21 +103,21 @@ class RunState(Struct):
     ended_at: float | None = None
     seconds: float | None = None
     steps: dict[str, StepState] = field(default_factory=dict)
-    """By path, in the order in which their turns came."""
+    """By path, in the order of their turns."""
     _begun: Begun = field(default_factory=Begun)
     _going_down: dict[str, StepDowngraded] = field(default_factory=dict)
-    """By path, those of which nothing has begun yet where they go: stopped, a step may yet run where it asks to."""
+    """By path, downgrades whose step has not begun yet: after a stop, it may still run where it asks to."""
     last_seq: int = 0
     unread: int = 0
-    """Events that are in the journal and could not be read: torn, or a newer version's."""
+    """The number of unreadable events of the journal: torn, or a newer version's."""
 
     def step(self, path: str) -> StepState:
-        """The step of that path, made if need be."""
+        """Return the step of that path, made if need be."""
         return self.steps.setdefault(path, StepState(path))
 
     @property
     def open_questions(self) -> list[Question]:
-        """Those that a person has still to answer."""
+        """The questions that a person has not answered yet."""
         return [question for question in self.questions if question.missing]
 
     def apply(self, event: Event) -> None:
@@ -210,7 +208,7 @@ class RunState(Struct):
         self.started_at, self.accepted_fallbacks = at, what.accepted_fallbacks
 
     def _reopen(self) -> None:
-        """A run that was stopped goes on: what was unavailable then is tried again."""
+        """Reopen a stopped run: its unavailable steps are retried."""
         if not self.stopped:
             return
         self.stopped, self.outcome, self.message, self.hint = False, None, "", ""
@@ -222,7 +220,7 @@ class RunState(Struct):
         self.downgraded = bool(self.downgrades)
 
     def _is_over_around(self, path: str) -> bool:
-        """Say whether a group around a step has ended, and the run went on without it."""
+        """Say whether a group around a step has ended, and the run continued without it."""
         around = self.steps.get(path)
         while (above := parent(path)) is not None:
             path, around = above, self.steps.get(above)
@@ -231,7 +229,7 @@ class RunState(Struct):
         return False
 
     def to_json(self) -> dict[str, Json]:
-        """The state as run.json has it; see docs/run-record.md."""
+        """Return the state as run.json has it; see docs/run-record.md."""
         return {
             "run_id": self.run_id,
             "pipeline": self.pipeline,
@@ -281,9 +279,9 @@ def state_of(events: Iterable[Event]) -> RunState:
 
 
 def state_text(state: RunState) -> str:
-    """run.json: one of its values a line, and one step a line. Python's own `indent` is 20 times as slow.
+    """Return the text of run.json: a value a line, and a step a line. Python's own `indent` is 20 times as slow.
 
-    It has no half characters and infinities; a result that an older version took may have them.
+    It replaces half characters and infinities, which a result in a record of an older version may have.
     """
     values = state.to_json()
     steps = values.pop("steps")

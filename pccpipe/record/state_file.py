@@ -1,4 +1,4 @@
-"""run.json: the state of a run as a file, replaced whole, never half written."""
+"""Writes run.json: the state of a run as a file, replaced whole, never half written."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pccpipe.record.state import RunState, state_text
 from pccpipe.record.ticker import TICKER, Timer
 
 WRITE_EVERY = 0.2
-"""Seconds between two writings of run.json while the run goes on, at least."""
+"""The least seconds between two writes of run.json during a run."""
 
 _WRITTEN_AT_ONCE = (RunEnded, RunStopped, RunWaiting, InputGiven)
-"""The process may end right after."""
+"""The process may end right after these."""
 
 
 class StateFile:
-    """A listener that folds the events into `state` and keeps run.json: at most every 0.2 s, and always at the end.
+    """A listener that folds events into `state` and writes run.json: at most every 0.2 s, and always at the end.
 
-    What it left out it writes when the time has come, also if no further event comes meanwhile. On a full disk it
-    stays behind: the journal has all that is in it.
+    It writes a delayed state even if no further event comes. On a full disk the file stays behind: the journal has all
+    of it.
     """
 
     def __init__(self, run_dir: Path, state: RunState | None = None, room: Room | None = None) -> None:
@@ -39,7 +39,7 @@ class StateFile:
 
     def __call__(self, event: Event) -> None:
         if not event.seq:
-            return  # it is not in the journal either
+            return  # the journal does not have it either
         with self._lock:
             self.state.apply(event)
             wait = self._next - time.monotonic()
@@ -58,7 +58,7 @@ class StateFile:
             try:
                 self._write()
             except OSError:
-                # The next event tries it again, where an error is heard.
+                # The next event retries it, where an error is reported.
                 self._later, self._next = None, 0.0
 
     def _write_if_room(self) -> None:
@@ -74,5 +74,5 @@ class StateFile:
             self._later = None
         began = time.monotonic()
         write_atomically(self._path, state_text(self.state).encode())
-        # A state that is long to write is written less often, so that a run of many steps stays linear.
+        # A large state is written less often, so that the work stays linear in the number of steps.
         self._next = time.monotonic() + max(WRITE_EVERY, 20 * (time.monotonic() - began))

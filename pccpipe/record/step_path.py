@@ -1,4 +1,4 @@
-"""A step's path, taken apart: `iterate[2].build` is `build` in `iterate[2]`, which is round 2 in `iterate`."""
+"""Splits a step's path: `iterate[2].build` is `build` in `iterate[2]`, which is round 2 in `iterate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 
 @functools.cache
 def split(path: str) -> tuple[str, ...]:
-    """The parts of a path, from the top: `("iterate", "[2]", "build")`."""
+    """Return the parts of a path, from the top: `("iterate", "[2]", "build")`."""
     parts: list[str] = []
     current, depth = "", 0
     for character in path:
@@ -26,13 +26,13 @@ def split(path: str) -> tuple[str, ...]:
 
 @functools.cache
 def rounds_left_out(path: str) -> str:
-    """The path without the rounds of a `repeat`: `iterate.build` for `iterate[2].build`."""
+    """Return the path without the rounds of a `repeat`: `iterate.build` for `iterate[2].build`."""
     return ".".join(part for part in split(path) if not re.fullmatch(r"\[[0-9]+\]", part))
 
 
 @functools.cache
 def parent(path: str) -> str | None:
-    """The path of the group around, or of the round or matrix leg; None at the top."""
+    """Return the path of the group, round or matrix leg around it; None at the top."""
     parts = split(path)
     if len(parts) == 1:
         return None
@@ -40,6 +40,6 @@ def parent(path: str) -> str | None:
 
 
 def label(path: str) -> str:
-    """The last part, as people read it: `build`, `2`, `node=20`."""
+    """Return the last part, as people read it: `build`, `2`, `node=20`."""
     last = split(path)[-1]
     return last[1:-1] if last.startswith("[") else last

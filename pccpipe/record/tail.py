@@ -12,14 +12,14 @@ PIECE = 256 * 1024
 
 
 class GrowingFile:
-    """Gives what came to a file since the last look. A file that is not there yet is empty."""
+    """Reads the bytes that a file gained since the last read. A missing file is empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def read(self, most: int = PIECE) -> bytes:
-        """At most so many bytes; empty if there are no more now."""
+        """Return the next bytes, at most `most`; empty if there are no more now."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -31,14 +31,14 @@ class GrowingFile:
 
 
 class GrowingJournal:
-    """Gives the events that came since the last look; those that can't be read are passed over."""
+    """Reads the events since the last read, without unreadable ones."""
 
     def __init__(self, run_dir: Path) -> None:
         self._file = GrowingFile(run_dir / EVENTS)
         self._rest = b""
 
     def read(self) -> list[Event]:
-        """The new events, in order. A line that is not whole yet waits."""
+        """Return the new events, in order. A half line waits for its end."""
         events: list[Event] = []
         while data := self._file.read():
             *lines, self._rest = (self._rest + data).split(b"\n")

@@ -1,6 +1,4 @@
-"""What is done now and then, for all runs of a process by one thread: a server has many runs, and each thread has its
-price.
-"""
+"""Calls functions later, in one thread for all runs of a process: a server has many runs, and threads cost."""
 
 from __future__ import annotations
 
@@ -11,11 +9,11 @@ import time
 from collections.abc import Callable
 
 _IDLE = 5.0
-"""Seconds without anything to do after which the thread ends."""
+"""Seconds without a call after which the thread ends."""
 
 
 class Ticker:
-    """Calls functions when their time has come, one after the other, in a thread that is there while there are any.
+    """Calls functions when they are due, one after the other, in a thread that exists while there are any.
 
     They must be quick, and raise nothing.
     """
@@ -27,7 +25,7 @@ class Ticker:
         self._is_running = False
 
     def call_in(self, seconds: float, function: Callable[[], None]) -> Timer:
-        """Have it called in so many seconds."""
+        """Call `function` after this many seconds."""
         call = Timer(function)
         with self._changed:
             heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._numbers), call))
@@ -43,7 +41,7 @@ class Ticker:
             call.make()
 
     def _next(self) -> Timer | None:
-        """The next one, when it is due; None, and the thread is to end, if there has been none for a while."""
+        """Wait for the next call, and return it; None if there was none for a while: the thread ends."""
         with self._changed:
             until = time.monotonic() + _IDLE
             while True:
@@ -59,7 +57,7 @@ class Ticker:
 
 
 class Timer:
-    """One that is to come."""
+    """A call to come."""
 
     def __init__(self, function: Callable[[], None]) -> None:
         self._function: Callable[[], None] | None = function
@@ -70,7 +68,7 @@ class Timer:
             function()
 
     def cancel(self) -> None:
-        """It is not begun from here on. One that has begun is not waited for: it may wait for the caller's lock."""
+        """Prevent the call. Does not wait for one that has begun: it may wait for the caller's lock."""
         self._function = None
 
 

@@ -1,6 +1,6 @@
-"""On which VMs code of an agent has run outside of a container, as far as this controller's runs know.
+"""Remembers the VMs on which code of an agent ran outside of a container, in runs of this controller.
 
-One small file a VM, beside the runs and not on the VM, where that code could remove it.
+One small file a VM, beside the runs: on the VM, that code could remove it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pccpipe.record.files import write_atomically
 
 
 class VmHistory:
-    """Of one VM.
+    """The history of one VM.
 
     Args:
         runs_dir: where the records of runs are.
         vm: its address and port, as the project file has them.
         run_id: the run that asks.
-        resumes: whether an earlier process of the run may have remembered the VM. A new run may have the id of one
+        resumes: True if an earlier process of the run may have remembered the VM. A new run may have the id of one
             whose record is gone.
     """
 
@@ -33,14 +33,14 @@ class VmHistory:
         self._file = runs_dir / VM_HISTORY / f"{hashlib.sha256(vm.encode()).hexdigest()[:16]}.json"
 
     def earlier(self) -> str | None:
-        """Name an earlier run whose agent's code ran on the VM itself, in a sentence; None if none is known."""
+        """Return a sentence that names an earlier run whose agent ran on the VM itself; None if none is known."""
         try:
             data = json.loads(self._file.read_bytes())
             first, at = str(data["run_id"]), str(data["at"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError):
-            # Not to know is no reason to trust it.
+            # An unreadable file gives no reason to trust the VM.
             first, at = "an unknown run", "an unknown time"
         if self._may_be_own and first == self._run_id:
             return None
@@ -50,7 +50,7 @@ class VmHistory:
         )
 
     def remember(self) -> None:
-        """Put on record that code of an agent is about to run there. The first run stays. Raises PccpipeError."""
+        """Record that code of an agent is about to run there. The file keeps the first run. Raises PccpipeError."""
         if self._file.exists():
             return
         self._may_be_own = True

@@ -241,7 +241,7 @@ def test_a_project_that_is_all_local_is_told_what_it_lacks_here(tmp_path: Path) 
     assert "WRONG    key            OPENAI_API_KEY has a character that no key has" in done.stdout
     assert "a b" not in done.stdout + done.stderr
     wrong_usage = Folder(tmp_path).do("doctor", "--endpoint", "localhost:80")
-    assert (wrong_usage.code, "is no address" in wrong_usage.stderr) == (2, True)
+    assert (wrong_usage.code, "invalid endpoint" in wrong_usage.stderr) == (2, True)
 
 
 def test_a_key_is_not_sent_to_where_the_endpoint_points(context: CheckContext, tmp_path: Path) -> None:

@@ -89,9 +89,9 @@ def test_a_key_is_that_of_the_environment_or_one_of_the_users(tmp_path: Path) ->
     assert project.vm.key_path == tmp_path / "key"
 
 
-def test_what_is_no_address_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_invalid_address_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     for wrong in ("", "a b", "vm:port", "vm:99999", "@vm"):
-        with pytest.raises(UsageError, match="no address of a VM"):
+        with pytest.raises(UsageError, match="invalid address of a VM"):
             start_project(tmp_path, wrong, environ={}, socket=NO_ENGINE)
     assert list(tmp_path.iterdir()) == []
 
@@ -104,7 +104,7 @@ def test_an_engine_on_this_machine_is_used(tmp_path: Path) -> None:
 
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text("mine")
-    with pytest.raises(UsageError, match=r"there is already .*pipeline\.yaml") as raised:
+    with pytest.raises(UsageError, match=r"nothing written: .*pipeline\.yaml exists") as raised:
         start_project(tmp_path, environ={}, socket=NO_ENGINE)
     assert "--force" in raised.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["pipeline.yaml"]

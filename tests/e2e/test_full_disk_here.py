@@ -67,7 +67,7 @@ def test_a_run_waits_for_disk_space(tmp_path: Path, small_home: SmallDisk, vm: V
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, out + err
     judge(tmp_path, record)
-    assert "the run waits up to 30 s for room" in out
+    assert "the run waits up to 30 s for space" in out
     assert happened(record, "was full: the run waited")
 
 

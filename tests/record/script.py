@@ -1,4 +1,4 @@
-"""A run's events, scripted: what the views and the fold are tried on."""
+"""A run's events, scripted, for tests of the views and the state."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ASKED = ContainerSettings("pcc-runner:latest", "host", 4 << 30, 2, 1000, loosene
 
 
 def events(happenings: Iterable[Happening], start: float = START, every: float = 1.0) -> list[Event]:
-    """Numbered and stamped, one a second."""
+    """Return the events, numbered and stamped, one a second."""
     made: list[Event] = []
     seq = 0
     for number, what in enumerate(happenings):
@@ -74,7 +74,7 @@ def command(path: str, had: Isolation, attempt: int = 1) -> CommandStarted:
 
 
 def ran(path: str, had: Isolation, asked: Place, *output: str, code: int = 0) -> list[Happening]:
-    """A run step from its start to its end."""
+    """Return the events of a run step."""
     outcome = Outcome.FAILED if code else Outcome.SUCCEEDED
     message = f"exit code {code}" if code else ""
     return [
@@ -87,7 +87,7 @@ def ran(path: str, had: Isolation, asked: Place, *output: str, code: int = 0) ->
 
 
 def downgraded(path: str) -> list[Happening]:
-    """A step that asked for a container and had this machine."""
+    """Return the events of a step that asked for a container and ran on this machine."""
     return [
         StepStarted(path, "run", Place.CONTAINER),
         TargetUnavailable(
@@ -101,7 +101,7 @@ def downgraded(path: str) -> list[Happening]:
 
 
 def default_run() -> list[Happening]:
-    """A run with a bit of everything: an action, a retry, rounds, a test that fails, a downgrade, always steps."""
+    """Return the events of a run with an action, a retry, rounds, a failing test, a downgrade and always steps."""
     return [
         started("sync", "baseline", "iterate", "collect", "clean"),
         StepStarted("sync", "upload"),
@@ -142,7 +142,7 @@ def default_run() -> list[Happening]:
 
 
 def failed_run() -> list[Happening]:
-    """A run that a failing test ended."""
+    """Return the events of a run that a failing test ended."""
     return [
         started("test"),
         *ran("test", ON_VM, Place.VM, "ok 1\n", "not ok 2: \x1b[31mHello\x1b[0m\r\n", code=1),

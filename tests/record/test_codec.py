@@ -24,7 +24,7 @@ st.register_type_strategy(float, numbers)
 
 
 def happenings() -> st.SearchStrategy[Happening]:
-    """One of every kind, with anything in its fields."""
+    """Return a strategy for one event of every kind, with anything in its fields."""
     return st.one_of([_of(kind) for kind in typing.get_args(Happening)])
 
 
@@ -61,7 +61,7 @@ def test_a_line_names_its_kind_in_snake_case() -> None:
 
 
 @given(happenings(), st.data())
-def test_a_torn_line_is_told_from_a_whole_one(what: Happening, data: st.DataObject) -> None:
+def test_a_torn_line_is_unreadable(what: Happening, data: st.DataObject) -> None:
     line = encode(Event(1, 0.0, what)).rstrip(b"\n")
     cut = data.draw(st.integers(0, len(line) - 1))
     with pytest.raises(UnreadableEventError):
@@ -98,7 +98,7 @@ def test_fields_that_an_older_version_did_not_write_keep_their_defaults() -> Non
     assert event.what == StepStarted("a", "run")
 
 
-def test_fields_that_a_newer_version_added_are_passed_over() -> None:
+def test_fields_that_a_newer_version_added_are_ignored() -> None:
     event = decode(
         '{"seq":1,"time":0,"event":"run_ended","outcome":"failed","status":"x","downgraded":false,"seconds":1,"mood":"sad"}'
     )

@@ -29,7 +29,7 @@ def begun(folder: Path, pid: int, host: str = "") -> Journal:
     return journal
 
 
-def test_runs_are_listed_with_how_they_stand_the_newest_first(tmp_path: Path) -> None:
+def test_runs_are_listed_with_their_status_the_newest_first(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "done")
     for what in default_run():
         journal.append(what)
@@ -54,7 +54,7 @@ def test_runs_are_listed_with_how_they_stand_the_newest_first(tmp_path: Path) ->
     assert list_runs(tmp_path / "none") == []
 
 
-def test_a_growing_journal_gives_each_event_once_and_half_a_line_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_growing_journal_gives_each_event_once_and_a_half_line_once_it_is_whole(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "r")
     reader = GrowingJournal(tmp_path / "r")
     assert reader.read() == []

@@ -31,22 +31,22 @@ def test_events_are_numbered_and_on_disk_before_append_returns(tmp_path: Path) -
     journal.close()
 
 
-def test_output_is_told_and_not_kept(tmp_path: Path) -> None:
-    told: list[Event] = []
-    journal = Journal.create(tmp_path / "r", [told.append])
+def test_output_reaches_listeners_and_not_the_journal(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    journal = Journal.create(tmp_path / "r", [seen.append])
     assert journal.append(Output("a", Stream.STDOUT, "x")).seq == 0
     assert journal.append(Warned("w")).seq == 1
-    assert [event.seq for event in told] == [0, 1]
+    assert [event.seq for event in seen] == [0, 1]
     assert len(list(read_events(tmp_path / "r"))) == 1
 
 
-def test_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_folder(tmp_path: Path) -> None:
     Journal.create(tmp_path / "r").close()
     assert (tmp_path / "r").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "r" / EVENTS).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_run_id_that_is_taken_is_refused_and_the_run_that_has_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_taken_run_id_is_refused_and_its_run_stays_as_it_is(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "r")
     journal.append(Warned("mine"))
     with pytest.raises(UsageError, match="a run 'r' already"):
@@ -55,7 +55,7 @@ def test_a_run_id_that_is_taken_is_refused_and_the_run_that_has_it_is_left_alone
 
 
 @pytest.mark.parametrize("run_id", ["", "a/b", "../x", ".hidden", "-x", "a b", "ä", "x" * 65, "a\n", "."])
-def test_a_run_id_that_is_no_folder_name_is_refused(run_id: str) -> None:
+def test_a_run_id_that_cannot_name_a_folder_is_refused(run_id: str) -> None:
     with pytest.raises(UsageError, match="the run id"):
         check_run_id(run_id)
 
@@ -65,13 +65,13 @@ def test_plain_run_ids_are_taken(run_id: str) -> None:
     check_run_id(run_id)
 
 
-def test_a_file_where_the_runs_folder_should_be_is_told_in_words(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_runs_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(UsageError, match="cannot make the run's folder"):
         Journal.create(tmp_path / "runs" / "r")
 
 
-def test_a_torn_last_line_is_passed_over_and_not_grown_onto(tmp_path: Path) -> None:
+def test_a_torn_last_line_is_ignored_and_not_continued(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "r")
     journal.append(Warned("one"))
     journal.append(Warned("two"))
@@ -88,24 +88,24 @@ def test_a_torn_last_line_is_passed_over_and_not_grown_onto(tmp_path: Path) -> N
     ]
 
 
-def test_a_listener_that_fails_is_noted_once_and_breaks_nothing(tmp_path: Path) -> None:
-    told: list[Event] = []
+def test_a_failing_listener_is_reported_once_and_breaks_nothing(tmp_path: Path) -> None:
+    seen: list[Event] = []
 
     def broken(event: Event) -> None:
         raise ValueError("no")
 
-    journal = Journal.create(tmp_path / "r", [broken, told.append])
+    journal = Journal.create(tmp_path / "r", [broken, seen.append])
     journal.append(StepEnded("a", Outcome.SUCCEEDED, 1.0))
     journal.append(StepEnded("b", Outcome.SUCCEEDED, 1.0))
     warnings = [event.what.message for event in read_events(tmp_path / "r") if isinstance(event.what, Warned)]
     assert len(warnings) == 1
     assert "ValueError: no" in warnings[0]
-    assert {event.seq for event in told} == {1, 2, 3}
+    assert {event.seq for event in seen} == {1, 2, 3}
 
 
-def test_events_from_many_threads_are_numbered_without_gaps_and_told_in_order(tmp_path: Path) -> None:
-    told: list[int] = []
-    journal = Journal.create(tmp_path / "r", [lambda event: told.append(event.seq)])
+def test_events_from_many_threads_are_numbered_without_gaps_and_delivered_in_order(tmp_path: Path) -> None:
+    seen: list[int] = []
+    journal = Journal.create(tmp_path / "r", [lambda event: seen.append(event.seq)])
 
     def many() -> None:
         for _ in range(25):
@@ -116,11 +116,11 @@ def test_events_from_many_threads_are_numbered_without_gaps_and_told_in_order(tm
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    assert told == list(range(1, 101))
-    assert [event.seq for event in read_events(tmp_path / "r")] == told
+    assert seen == list(range(1, 101))
+    assert [event.seq for event in read_events(tmp_path / "r")] == seen
 
 
-def test_a_full_disk_is_said_in_words_and_leaves_no_torn_line(small_disk: SmallDisk) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_torn_line(small_disk: SmallDisk) -> None:
     run_dir = small_disk.folder / "r"
     journal = Journal.create(run_dir)
     journal.append(Warned("first"))
@@ -139,48 +139,48 @@ def test_a_full_disk_is_said_in_words_and_leaves_no_torn_line(small_disk: SmallD
     assert [(event.seq, event.what) for event in read_events(run_dir)] == [(1, Warned("first")), (2, Warned("second"))]
 
 
-def test_an_event_waits_for_room_and_the_wait_is_an_event_too(small_disk: SmallDisk) -> None:
-    told: list[Event] = []
+def test_an_event_waits_for_space_and_the_wait_is_an_event_too(small_disk: SmallDisk) -> None:
+    seen: list[Event] = []
     room = Room(small_disk.folder, wait=20)
-    journal = Journal(small_disk.folder, [told.append], room=room)
+    journal = Journal(small_disk.folder, [seen.append], room=room)
     room.on_wait = lambda words: journal.tell(Warned(words))
     small_disk.fill()
     threading.Timer(1, small_disk.unfill).start()
     journal.append(Warned("x" * 10_000))
     journal.close()
-    assert [event.seq for event in told] == [0, 1, 2]
-    assert "waits up to 20 s for room" in str(told[0].what)
-    assert "was full: the run waited" in str(told[2].what)
-    assert [event.what for event in read_events(small_disk.folder)] == [event.what for event in told[1:]]
+    assert [event.seq for event in seen] == [0, 1, 2]
+    assert "waits up to 20 s for space" in str(seen[0].what)
+    assert "was full: the run waited" in str(seen[2].what)
+    assert [event.what for event in read_events(small_disk.folder)] == [event.what for event in seen[1:]]
 
 
 def test_a_secret_is_masked_before_anyone_sees_the_event(tmp_path: Path) -> None:
-    told: list[Event] = []
-    journal = Journal.create(tmp_path / "r", [told.append], lambda text: text.replace("hunter2", "***"))
+    seen: list[Event] = []
+    journal = Journal.create(tmp_path / "r", [seen.append], lambda text: text.replace("hunter2", "***"))
     assert journal.append(Warned("it is hunter2")).what == Warned("it is ***")
-    assert told[0].what == Warned("it is ***")
+    assert seen[0].what == Warned("it is ***")
     assert b"hunter2" not in (tmp_path / "r" / EVENTS).read_bytes()
 
 
-def test_a_secret_that_is_a_word_of_the_record_spoils_no_event(tmp_path: Path) -> None:
+def test_a_secret_that_equals_a_word_of_the_record_spoils_no_event(tmp_path: Path) -> None:
     masker = Masker(["1", "local", "run", '"a', "seq"])
     journal = Journal.create(tmp_path / "r", mask=masker.text)
-    told: list[Happening] = [
+    seen: list[Happening] = [
         StepStarted("a", "run", Place.LOCAL),
         ActionDone("a", "download", {"local": ["run 1"], "n": 1}),
         StepEnded("a", Outcome.SUCCEEDED, 1.0),
     ]
-    for what in told:
+    for what in seen:
         journal.append(what)
     assert [event.what for event in read_events(tmp_path / "r")] == [
         StepStarted("a", "***", Place.LOCAL),
         ActionDone("a", "download", {"***": ["*** ***"], "n": 1}),
-        told[2],
+        seen[2],
     ]
 
 
 @given(st.sampled_from(["pass'word\"x\\y", "two\nlines of it\n", "sk-/+=%"]), st.text(max_size=5))
-def test_a_secret_is_masked_however_it_is_quoted_inside_of_an_event(secret: str, around: str) -> None:
+def test_a_secret_is_masked_in_any_quoting_inside_of_an_event(secret: str, around: str) -> None:
     masker = Masker([secret])
     for said in (secret, shlex.quote(secret), json.dumps(secret), quote(secret, safe="")):
         line = encode(Event(1, 0.0, Warned(f"{around}{said}{around}")), masker.text).decode()
@@ -188,12 +188,12 @@ def test_a_secret_is_masked_however_it_is_quoted_inside_of_an_event(secret: str,
         assert "***" in line
 
 
-def test_a_run_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_missing_run_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run 'nope'"):
         list(read_events(tmp_path / "nope"))
 
 
-def test_what_an_event_tells_of_is_thrown_away_only_once_it_would_outlive_a_power_cut(
+def test_the_source_of_an_event_is_discarded_only_once_the_event_would_survive_a_power_cut(
     tmp_path: Path, mocker: MockerFixture
 ) -> None:
     done: list[str] = []

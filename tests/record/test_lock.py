@@ -1,4 +1,4 @@
-"""Who has a run, and whether its process is gone: on a machine whose name changes, and on disks without locks."""
+"""The holder of a run's lock: on a machine whose name changes, and on disks without locks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_another_machine_of_the_same_name_is_another_one(left: Path, mocker: Moc
 
 
 @pytest.mark.parametrize("host", ["here", "another"])
-def test_a_lock_of_an_earlier_version_goes_by_the_name(tmp_path: Path, host: str) -> None:
+def test_a_lock_of_an_earlier_version_is_compared_by_name(tmp_path: Path, host: str) -> None:
     name = socket.gethostname() if host == "here" else host
     (tmp_path / LOCK).write_text(json.dumps({"host": name, "pid": 1}))
     assert is_abandoned(tmp_path) is (host == "here")
@@ -72,23 +72,23 @@ def test_where_a_machine_has_no_id_its_name_counts(tmp_path: Path, mocker: Mocke
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 7}', "[" * 100_000, "\udcff"])
-def test_half_a_lock_file_is_no_error(tmp_path: Path, text: str) -> None:
+def test_half_a_lock_file_raises_no_error(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_bytes(os.fsencode(text))
     assert is_abandoned(tmp_path)
 
 
-def test_the_id_itself_is_not_given_away(left: Path) -> None:
+def test_the_lock_does_not_contain_the_id_itself(left: Path) -> None:
     assert machine_id()
     assert ID not in (left / LOCK).read_text()
 
 
 @pytest.mark.parametrize("text", ["uninitialized", "", "0" * 32, "00000000-0000-0000-0000-000000000000"])
-def test_what_every_image_has_is_no_id(tmp_path: Path, text: str) -> None:
+def test_the_text_of_a_fresh_image_is_not_an_id(tmp_path: Path, text: str) -> None:
     (tmp_path / "machine-id").write_text(text)
     assert machine_id() == ""
 
 
-def test_a_disk_without_locks_is_refused_with_what_to_do(tmp_path: Path, mocker: MockerFixture) -> None:
+def test_a_disk_without_locks_is_refused_with_a_fix(tmp_path: Path, mocker: MockerFixture) -> None:
     mocker.patch("fcntl.flock", side_effect=OSError(errno.ENOTSUP, "Operation not supported"))
     with pytest.raises(UsageError, match="has no locks: Operation not supported") as caught:
         RunLock(tmp_path).take()

@@ -42,7 +42,7 @@ def test_the_tail_begins_at_a_line_and_is_bounded(tmp_path: Path) -> None:
     assert tail(tmp_path / "none", 10) == ""
 
 
-def test_the_tail_of_what_is_no_text_is_text(tmp_path: Path) -> None:
+def test_the_tail_of_binary_data_is_text(tmp_path: Path) -> None:
     (tmp_path / "x.log").write_bytes(b"a\xff\n")
     assert tail(tmp_path / "x.log", 10) == "a�\n"
 
@@ -51,7 +51,7 @@ def flooded(folder: Path, limit: int, *, from_start: bool = False) -> CommandLog
     return CommandLog(folder, "out.log", "err.log", limit=limit, from_start=from_start)
 
 
-def test_of_a_flood_the_beginning_and_the_end_are_kept_and_the_middle_is_counted(tmp_path: Path) -> None:
+def test_a_flood_keeps_its_beginning_and_end_and_counts_the_middle(tmp_path: Path) -> None:
     with flooded(tmp_path, 1000) as log:
         for number in range(1000):
             log.write(Stream.STDOUT, f"line {number:04}\n".encode())
@@ -64,7 +64,7 @@ def test_of_a_flood_the_beginning_and_the_end_are_kept_and_the_middle_is_counted
     assert sorted(file.name for file in tmp_path.iterdir()) == ["err.log", "out.log"]
 
 
-def test_a_log_of_just_its_limit_is_whole(tmp_path: Path) -> None:
+def test_a_log_exactly_at_its_limit_is_whole(tmp_path: Path) -> None:
     with flooded(tmp_path, 1000) as log:
         for number in range(10):
             log.write(Stream.STDOUT, bytes([65 + number]) * 100)
@@ -92,7 +92,7 @@ def test_a_flood_on_both_shares_the_end(tmp_path: Path) -> None:
     assert log.dropped == 10_000 - 1000
 
 
-def test_what_nobody_read_is_counted_and_the_end_comes_after_it(tmp_path: Path) -> None:
+def test_skipped_output_is_counted_before_the_end(tmp_path: Path) -> None:
     with flooded(tmp_path, 1000) as log:
         log.write(Stream.STDOUT, b"beginning")
         log.skip(Stream.STDOUT, 10**12)
@@ -101,7 +101,7 @@ def test_what_nobody_read_is_counted_and_the_end_comes_after_it(tmp_path: Path) 
     assert log.dropped == 10**12
 
 
-def test_a_resumed_run_begins_a_log_again_that_a_kill_left_in_the_middle(tmp_path: Path) -> None:
+def test_a_resumed_run_starts_a_log_again_that_a_kill_interrupted(tmp_path: Path) -> None:
     killed = flooded(tmp_path, 1000)
     killed.write(Stream.STDOUT, b"x" * 5000)
     with flooded(tmp_path, 1000, from_start=True) as log:
@@ -110,7 +110,7 @@ def test_a_resumed_run_begins_a_log_again_that_a_kill_left_in_the_middle(tmp_pat
     killed.close()
 
 
-def test_a_log_waits_for_room_and_lacks_no_byte(small_disk: SmallDisk) -> None:
+def test_a_log_waits_for_space_and_loses_no_byte(small_disk: SmallDisk) -> None:
     room = Room(small_disk.folder, wait=20)
     log = CommandLog(small_disk.folder, "out.log", "err.log", limit=100_000, room=room)
     small_disk.fill()
@@ -124,7 +124,7 @@ def test_a_log_waits_for_room_and_lacks_no_byte(small_disk: SmallDisk) -> None:
     assert room.take_waited() > 0.5
 
 
-def test_a_log_that_gets_no_room_says_so_and_every_other_writer_stops(small_disk: SmallDisk) -> None:
+def test_a_log_without_space_raises_and_stops_every_other_writer(small_disk: SmallDisk) -> None:
     room = Room(small_disk.folder, wait=0.3)
     log = CommandLog(small_disk.folder, "out.log", "err.log", room=room)
     journal = Journal(small_disk.folder, room=room)
@@ -154,7 +154,7 @@ def test_the_logs_of_a_run_share_a_quota(tmp_path: Path) -> None:
     assert quota.take(tmp_path, 8 << 20) > 6 << 20
 
 
-def test_a_gap_of_unknown_length_is_said_to_be_longer(tmp_path: Path) -> None:
+def test_a_gap_of_unknown_length_is_reported_as_longer(tmp_path: Path) -> None:
     with flooded(tmp_path, 1000) as log:
         log.write(Stream.STDOUT, b"beginning\n")
         log.skip(Stream.STDOUT, 0, more=True)
@@ -163,7 +163,7 @@ def test_a_gap_of_unknown_length_is_said_to_be_longer(tmp_path: Path) -> None:
     assert log.stdout_path.read_text() == "beginning\n... more than 7 bytes left out here by log_limit ...\nend\n"
 
 
-def test_of_output_that_comes_again_only_the_beginning_is_shown(tmp_path: Path) -> None:
+def test_only_the_beginning_of_repeated_output_is_shown(tmp_path: Path) -> None:
     with flooded(tmp_path, 1000) as log:
         assert log.write(Stream.STDOUT, b"x" * 2000) == 1000
     with flooded(tmp_path, 1000, from_start=True) as log:

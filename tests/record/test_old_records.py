@@ -81,7 +81,7 @@ def test_run_json_is_byte_for_byte_what_the_version_before_wrote(tmp_path: Path,
     assert state_text(load_state(record)) == (record / RUN_JSON).read_text()
 
 
-def test_no_event_of_an_old_run_is_passed_over(old: OldProject) -> None:
+def test_every_event_of_an_old_run_is_read(old: OldProject) -> None:
     for record in old.runs.iterdir():
         assert len(list(read_events(record))) == (record / EVENTS).read_bytes().count(b"\n")
 

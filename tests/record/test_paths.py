@@ -17,11 +17,11 @@ from pccpipe.record.step_path import label, parent, split
         ("u[a=[x]].b", ("u", "[a=[x]]", "b")),
     ],
 )
-def test_a_path_is_taken_apart_at_dots_and_brackets(path: str, parts: tuple[str, ...]) -> None:
+def test_a_path_is_split_at_dots_and_brackets(path: str, parts: tuple[str, ...]) -> None:
     assert split(path) == parts
 
 
-def test_each_part_has_the_one_around_it_as_its_parent() -> None:
+def test_the_parent_of_each_part_is_the_one_around_it() -> None:
     chain = ["g.unit[n=1][3].x", "g.unit[n=1][3]", "g.unit[n=1]", "g.unit", "g", None]
     for path, around in itertools.pairwise(chain):
         assert path is not None

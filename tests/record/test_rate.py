@@ -15,7 +15,7 @@ def used(calls: int, step: str = "a") -> ModelUsed:
     return ModelUsed(step, calls, 0, 10 * calls, 0, 5 * calls, 0)
 
 
-def test_twenty_thousand_calls_of_a_model_are_few_events_and_the_last_account_is_kept(tmp_path: Path) -> None:
+def test_twenty_thousand_calls_of_a_model_make_few_events_and_keep_the_last_account(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "r")
     for calls in range(1, 20_001):
         journal.append(used(calls))
@@ -32,7 +32,7 @@ def test_twenty_thousand_calls_of_a_model_are_few_events_and_the_last_account_is
     assert (tmp_path / "r" / EVENTS).stat().st_size < 400_000
 
 
-def test_of_too_many_warnings_the_rest_is_counted(tmp_path: Path) -> None:
+def test_surplus_warnings_are_counted(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "r")
     journal.append(StepStarted("a", "run"))
     for number in range(5000):

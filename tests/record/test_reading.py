@@ -30,7 +30,9 @@ def test_a_log_is_read_in_pieces(runs: Path) -> None:
     ("run", "step", "attempt", "words"),
     [("no", "a", None, "no run 'no'"), ("r1", "b", None, "no step 'b'"), ("r1", "a", 2, "no attempt 2")],
 )
-def test_what_is_not_there_is_named(runs: Path, run: str, step: str, attempt: int | None, words: str) -> None:
+def test_a_missing_run_step_or_attempt_is_named(
+    runs: Path, run: str, step: str, attempt: int | None, words: str
+) -> None:
     with pytest.raises(pccpipe.UsageError, match=words):
         pccpipe.read_log(run, step, attempt=attempt, runs_dir=runs)
 

@@ -21,7 +21,7 @@ def fold(happenings: list[Happening]) -> RunState:
     return state
 
 
-def test_the_fold_knows_how_each_step_ended_and_where_it_really_ran() -> None:
+def test_the_state_has_the_end_of_each_step_and_its_real_place() -> None:
     state = fold(default_run())
     assert (state.outcome, state.status, state.downgraded) == (Outcome.SUCCEEDED, "succeeded", True)
     assert state.steps["iterate[1].build"].had == BOXED
@@ -65,7 +65,7 @@ def test_run_json_has_the_names_that_a_server_reads() -> None:
     ]
 
 
-def test_an_unavailable_step_has_the_targets_own_words() -> None:
+def test_an_unavailable_step_has_the_words_of_the_target() -> None:
     tried = downgraded("review")[:2]
     end = StepEnded("review", Outcome.UNAVAILABLE, 1.0, reason=Reason.ENGINE_PERMISSION_DENIED)
     step = fold([started("review"), *tried, end]).steps["review"].to_json()
@@ -73,14 +73,14 @@ def test_an_unavailable_step_has_the_targets_own_words() -> None:
     assert step["hint"] == "sudo usermod -aG docker pcc"
 
 
-def test_a_step_that_runs_once_more_in_a_group_tried_again_begins_anew() -> None:
+def test_a_step_of_a_retried_group_starts_with_an_empty_state() -> None:
     first = ran("g.a", LOCAL, Place.LOCAL, code=3)
     state = fold([started("g"), StepStarted("g", "parallel"), *first, StepStarted("g.a", "run", Place.LOCAL)])
     assert state.steps["g.a"].outcome is None
     assert state.steps["g.a"].attempts == []
 
 
-def test_events_that_could_not_be_read_are_counted() -> None:
+def test_unreadable_events_are_counted() -> None:
     state = RunState()
     scripted = events(default_run())
     for event in [event for event in scripted if event.seq not in {3, 4}]:
@@ -88,7 +88,7 @@ def test_events_that_could_not_be_read_are_counted() -> None:
     assert state.unread == 2
 
 
-def test_run_json_is_there_at_once_and_is_whole_at_the_end(tmp_path: Path) -> None:
+def test_run_json_exists_at_once_and_is_complete_at_the_end(tmp_path: Path) -> None:
     state_file = StateFile(tmp_path)
     scripted = events(default_run())
     state_file(scripted[0])
@@ -99,7 +99,7 @@ def test_run_json_is_there_at_once_and_is_whole_at_the_end(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == [RUN_JSON]
 
 
-def test_run_json_is_not_behind_for_long_when_nothing_happens(tmp_path: Path) -> None:
+def test_run_json_catches_up_when_no_event_follows(tmp_path: Path) -> None:
     state_file = StateFile(tmp_path)
     for event in events([started("a"), StepStarted("a", "run"), Warned("last")]):
         state_file(event)

@@ -1,4 +1,4 @@
-"""One thread calls what is to be called now and then."""
+"""One thread makes all later calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pccpipe.record.ticker import Ticker
 from tests.targets.stand import until
 
 
-def test_calls_come_in_their_order_and_from_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_come_in_order_from_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ticker, "_IDLE", 0.2)
     own = Ticker()
     came: list[str] = []
@@ -26,7 +26,7 @@ def test_calls_come_in_their_order_and_from_one_thread(monkeypatch: pytest.Monke
     until(lambda: came[-1] == "later")
 
 
-def test_one_that_calls_itself_again_goes_on_and_more_may_join_from_anywhere() -> None:
+def test_a_call_may_repeat_itself_and_any_thread_may_add_calls() -> None:
     own = Ticker()
     counts = [0] * 50
 

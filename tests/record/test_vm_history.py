@@ -1,4 +1,4 @@
-"""Which VMs this controller no longer trusts."""
+"""The VMs that this controller no longer trusts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def history(runs: Path, run_id: str, vm: str = VM, *, resumes: bool = False) -> 
     return VmHistory(runs, vm, run_id, resumes=resumes)
 
 
-def test_a_vm_is_remembered_for_every_other_run_and_names_the_file_to_remove(tmp_path: Path) -> None:
+def test_a_vm_is_remembered_for_every_other_run_with_the_file_to_remove(tmp_path: Path) -> None:
     first = history(tmp_path, "night-1")
     assert first.earlier() is None
     first.remember()
@@ -32,13 +32,13 @@ def test_a_resumed_run_knows_its_own_and_a_new_one_of_the_same_name_does_not(tmp
     assert history(tmp_path, "night-1").earlier()
 
 
-def test_the_first_run_stays(tmp_path: Path) -> None:
+def test_the_file_keeps_the_first_run(tmp_path: Path) -> None:
     history(tmp_path, "night-1").remember()
     history(tmp_path, "night-2").remember()
     assert "night-1" in (history(tmp_path, "night-3").earlier() or "")
 
 
-def test_a_file_that_cannot_be_read_is_no_reason_to_trust_the_vm(tmp_path: Path) -> None:
+def test_an_unreadable_file_does_not_make_the_vm_trusted(tmp_path: Path) -> None:
     history(tmp_path, "night-1").remember()
     next((tmp_path / VM_HISTORY).iterdir()).write_text("{")
     assert "unknown run" in (history(tmp_path, "night-2").earlier() or "")
