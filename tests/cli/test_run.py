@@ -76,7 +76,7 @@ def test_a_run_id_that_is_taken_is_refused(folder: Folder) -> None:
     before = (folder.path / ".system/runs/r1/events.jsonl").read_bytes()
     done = folder.do("run", "pipeline.yaml", "--run-id", "r1")
     assert done.code == 2
-    assert "there is a run 'r1' already" in done.stderr
+    assert "run r1 exists already" in done.stderr
     assert (folder.path / ".system/runs/r1/events.jsonl").read_bytes() == before
 
 

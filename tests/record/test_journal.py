@@ -49,14 +49,14 @@ def test_only_the_owner_may_read_the_folder(tmp_path: Path) -> None:
 def test_a_taken_run_id_is_refused_and_its_run_stays_as_it_is(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "r")
     journal.append(Warned("mine"))
-    with pytest.raises(UsageError, match="a run 'r' already"):
+    with pytest.raises(UsageError, match="run r exists already"):
         Journal.create(tmp_path / "r")
     assert [event.what for event in read_events(tmp_path / "r")] == [Warned("mine")]
 
 
 @pytest.mark.parametrize("run_id", ["", "a/b", "../x", ".hidden", "-x", "a b", "ä", "x" * 65, "a\n", "."])
 def test_a_run_id_that_cannot_name_a_folder_is_refused(run_id: str) -> None:
-    with pytest.raises(UsageError, match="the run id"):
+    with pytest.raises(UsageError, match="invalid run id"):
         check_run_id(run_id)
 
 
