@@ -1,1 +1,1 @@
-"""Whether a project's VM, or this machine, is fit for its runs (`doctor`), and making a bare one so (`provision`)."""
+"""Checks that a project's machine is fit for runs (`doctor`), and makes a bare VM fit (`provision`)."""

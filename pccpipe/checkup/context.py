@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 from msgspec import Struct
 
 from pccpipe import limits
+from pccpipe.checkup.check import Fix, FixPlace
 from pccpipe.data_files import data_path
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.errors import Unavailable, UsageError
@@ -153,6 +154,11 @@ class CheckContext:
         """Return a command of pccpipe for this project."""
         path = self.options.project.path
         return f"pccpipe {command}{f' --project {shlex.quote(str(path))}' if path else ''}"
+
+    @property
+    def provision_fix(self) -> Fix:
+        """The fix that a person makes with `pccpipe provision`."""
+        return Fix(self.pccpipe("provision"), FixPlace.HERE)
 
     def close(self) -> None:
         """End the connection, once the doctor's container is gone."""

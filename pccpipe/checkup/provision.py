@@ -38,12 +38,12 @@ def make_folder(options: CheckupOptions) -> None:
 
 
 def as_login(project: Project) -> Project:
-    """The project without its account: what makes a VM fit needs the login's rights."""
+    """Return the project without its account: provisioning needs the login's rights."""
     return replace(project, vm=replace(project.vm, run_as=None)) if project.vm else project
 
 
 def inputs_of(options: CheckupOptions) -> Mapping[str, str]:
-    """The inputs of provision.yaml for a project and its VM. Raises `Unavailable`."""
+    """Return the inputs of provision.yaml for a project and its VM. Raises `Unavailable`."""
     context = CheckContext(options)
     try:
         before = read_provisioned(context.machine, context.root)
@@ -54,9 +54,9 @@ def inputs_of(options: CheckupOptions) -> Mapping[str, str]:
 
 
 def write_down(options: CheckupOptions) -> None:
-    """Write on the VM what provision left there. Raises `Unavailable`.
+    """Record on the VM what provision left there. Raises `Unavailable`.
 
-    A start-up file that changed since an earlier provision keeps the hash that it had: the doctor goes on naming it.
+    A start-up file that changed since an earlier provision keeps its old hash, so the doctor still reports it.
     """
     context = CheckContext(options)
     try:

@@ -236,7 +236,7 @@ def test_each_thing_that_the_account_could_reach_is_found(site: Site) -> None:
     found(
         site.look("account-limits"),
         CheckVerdict.WRONG,
-        "4096 processes: a step that takes them all",
+        "4096 processes: if a step takes them all",
         fix="nproc 16384",
     )
 
@@ -250,7 +250,7 @@ def test_a_folder_of_tools_that_the_account_cannot_read_is_named(site: Site) -> 
         found(
             site.look("account", shared_home=shared),
             CheckVerdict.WARNING,
-            f"shared_home: pccrun can read no programs in {folder}/bin",
+            f"shared_home: pccrun cannot read {folder}/bin",
         )
 
 

@@ -60,7 +60,7 @@ def test_a_system_that_no_test_knows_is_a_warning(tmp_path: Path, monkeypatch: p
         assert finding.verdict is verdict
         assert "docs/controllers.md" in finding.words
     monkeypatch.setattr("platform.python_version_tuple", lambda: ("3", "99", "0"))
-    assert "tested are 3.11, 3.12, 3.13" in found("here", tmp_path).words
+    assert "tested with 3.11, 3.12, 3.13" in found("here", tmp_path).words
 
 
 def test_without_git_it_names_the_command_of_the_system(
@@ -133,7 +133,7 @@ def test_a_disk_without_locks_is_wrong_and_one_that_lacks_less_a_warning(
     monkeypatch.setattr(controller, "takes_for_one", lambda _: True)
     finding = found("here-files", tmp_path)
     assert finding.verdict is CheckVerdict.OK
-    assert finding.words.endswith("names that differ only in case, or in how they are composed, are one")
+    assert finding.words.endswith("names that differ only in case or Unicode form are the same")
 
 
 def test_a_folder_that_cannot_be_written_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -357,7 +357,7 @@ def test_a_run_that_has_the_vm_is_named_and_its_vm_is_left_alone(clinic: Clinic,
             report,
             "lease",
             CheckVerdict.WARNING,
-            "run somebody (a test) has the VM and is alive",
+            "run somebody (a test) holds the VM and is alive",
             fix="cancel somebody",
         )
         assert [(each.name, each.succeeded) for each in report.fixes] == [("image", False)]
@@ -404,7 +404,7 @@ def test_a_container_that_is_too_slow_is_named_and_is_gone_when_the_doctor_is(
     dockerfile = "FROM bb:latest\nRUN echo sleep 100 >/bin/codex && chmod +x /bin/codex\n"
     vm.sh("docker build -q -t pcc-runner:latest -", stdin=dockerfile)
     monkeypatch.setattr(agent, "PROBE_LIMIT", 4.0)
-    found(ward.doctor(), "container", CheckVerdict.WRONG, "is not through in 4 s")
+    found(ward.doctor(), "container", CheckVerdict.WRONG, "is not done in 4 s")
     # One that is waited for no longer, while its container still runs.
     monkeypatch.setattr(agent, "PROBE_LIMIT", 8.0)
     first, *others = agent.IN_CONTAINER
@@ -421,13 +421,13 @@ def test_a_logind_that_ends_what_outlives_a_login_is_named(ward: Clinic) -> None
         "mkdir -p /run/systemd/system /etc/systemd/logind.conf.d; "
         "echo '#KillUserProcesses=no' >/etc/systemd/logind.conf"
     )
-    found(ward.doctor(), "logind", CheckVerdict.OK, "goes on after it")
+    found(ward.doctor(), "logind", CheckVerdict.OK, "go on after their login")
     vm.sh("printf '[Login]\nKillUserProcesses=yes\n' >/etc/systemd/logind.conf.d/x.conf")
     named = found(ward.doctor(), "logind", CheckVerdict.WRONG, "KillUserProcesses=yes", fix="KillExcludeUsers=root pcc")
     assert named.fix
     # As a person copies it from the report.
     vm.sh(harmless_line(named.fix.command).partition(" && ")[0].replace("sudo ", ""))
-    found(ward.doctor(), "logind", CheckVerdict.OK, "goes on after it")
+    found(ward.doctor(), "logind", CheckVerdict.OK, "go on after their login")
 
 
 def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:

@@ -207,7 +207,7 @@ def codex(folder: Path, version: str, sandbox: str) -> str:
     ("version", "sandbox", "verdict", "words"),
     [
         (agent.pinned_version(), "exit 0", CheckVerdict.OK, f"Codex {agent.pinned_version()}"),
-        ("0.1.0", "exit 0", CheckVerdict.WARNING, f"the one that pccpipe knows is {agent.pinned_version()}"),
+        ("0.1.0", "exit 0", CheckVerdict.WARNING, f"pccpipe is tested with {agent.pinned_version()}"),
         ("0.1.0", "echo 'bwrap: No permissions (userns)' >&2; exit 1", CheckVerdict.WRONG, "(bwrap: No permissions"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the doctor looks at, one file a group; `all_checks` has them in order."""
+"""The doctor's checks, one file a group; `all_checks` returns them in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pccpipe.outcome import IsolationMode
 
 
 def all_checks(mode: IsolationMode) -> list[Check]:
-    """The checks of a project, by where its steps run."""
+    """Return the checks of a project, by the place where its steps run."""
     return list(_checks(mode))
 
 

@@ -1,4 +1,4 @@
-"""The account that workspace code runs as: the login can become it, and nothing of the login is open to it."""
+"""Checks the account of workspace code: the login can become it, and it has no access to the login's things."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from pccpipe.spec.model import Run
 PROBE_TIMEOUT = 40.0
 MAKE_TIMEOUT = 120.0
 PROCESSES = 8192
-"""What a step of the account may have, by a limit of its own."""
+"""Processes that a step of the account may have, by its own limit."""
 NOT_NAMED = "the project file names no run_as"
 _VERBS = ("write to its home ", "write to ", "read ", "use ")
-"""How walls.sh begins what has a path."""
+"""The words of walls.sh before a path."""
 _SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock")
 
 
 class AccountFacts(Struct, frozen=True):
-    """What the probe found.
+    """Hold what the probe found.
 
     Attributes:
         facts: of the account, by name; empty if there is no such account.
-        holes: what it can do and should not: the kind, and words; the worst first.
-        refusal: why the login cannot become it.
+        holes: what the account can do and should not: the kind, and words; the worst first.
+        refusal: the reason why the login cannot become the account.
     """
 
     facts: Mapping[str, str]
@@ -47,7 +47,7 @@ class AccountFacts(Struct, frozen=True):
 
 
 def account(context: CheckContext) -> Finding:
-    """Check that the account exists, is nobody else's, and that the login can become it."""
+    """Check that the account exists, is no one else's, and that the login can become it."""
     name = _run_as(context)
     if name is None:
         return _without(context)
@@ -56,27 +56,27 @@ def account(context: CheckContext) -> Finding:
         return wrong(f"no account {name} on the VM: steps with `on: vm` cannot run", _make(context, name))
     uid = number(context.machine.host, f"uid of {name}", known.facts["uid"], IDS)
     if uid in {0, context.machine.facts.uid}:
-        return wrong(f"run_as: {name} is {'the login itself' if uid else 'root'}: nothing is held")
+        return wrong(f"run_as: {name} is {'the login itself' if uid else 'root'}, so nothing isolates workspace code")
     if known.refusal:
         return wrong(f"{login} cannot run commands as {name}: {known.refusal}", _make(context, name))
     return _flaw(context, name, known.facts) or ok(f"{login} can run commands as {name}, which is in no other group")
 
 
 def walls(context: CheckContext) -> Finding:
-    """Check, as the account, that it cannot read, write or signal what is the login's, or become it."""
+    """Check, as the account, that it cannot read, write or signal the login's things, or become the login."""
     name = _run_as(context)
     if name is None:
         return skipped(NOT_NAMED)
     known = _known(context, name)
     if not known.holes:
-        return ok(f"{name} cannot read, write or signal what is {context.machine.facts.user}'s, or become it")
+        return ok(f"{name} cannot read, write or signal the things of {context.machine.facts.user}, or become it")
     words = "; ".join(words for _, words in known.holes[:8])
     more = f"; and {len(known.holes) - 8} more" if len(known.holes) > 8 else ""
     return wrong(f"{name} can {words}{more}", _close(context, name, known.holes[0]))
 
 
 def limits(context: CheckContext) -> Finding:
-    """Check that what ends a step's processes is not refused one of its own. A step sets its own limit."""
+    """Check that the account may start the process that ends a step, which has a limit of its own."""
     name = _run_as(context)
     if name is None:
         return skipped(NOT_NAMED)
@@ -84,12 +84,12 @@ def limits(context: CheckContext) -> Finding:
     if limit is None or limit > PROCESSES:
         return ok(f"a step may have {PROCESSES} processes, and {name} more")
     write = f"echo '{name} - nproc {2 * PROCESSES}' | {context.sudo}tee /etc/security/limits.d/pccpipe-{name}.conf"
-    words = f"{name} may have {limit} processes: a step that takes them all could not be ended, as that takes one more"
+    words = f"{name} may have {limit} processes: if a step takes them all, ending it needs one more"
     return wrong(words, Fix(write, is_safe=True))
 
 
 def let_probe_end(context: CheckContext) -> None:
-    """Wait for the account's own processes that these checks have, if any."""
+    """Wait until these checks have no process of the account."""
     name = _run_as(context)
     with contextlib.suppress(*UNREACHABLE):
         if name:
@@ -107,7 +107,7 @@ def make_account(context: CheckContext, name: str) -> str:
 
 
 def _script(name: str) -> str:
-    """Give what provision.yaml does for the account."""
+    """Return the script of provision.yaml for the account."""
     pipeline = load_pipeline(data_path("pipelines", "provision.yaml"))
     body = next(step.body for step in pipeline.steps if step.id == "account")
     assert isinstance(body, Run)
@@ -115,7 +115,7 @@ def _script(name: str) -> str:
 
 
 def become(context: CheckContext, name: str) -> str:
-    """The words before a command that make it the account's."""
+    """Return the prefix that runs a command as the account."""
     if context.machine.facts.uid:
         return f"sudo -n -u {name} --"
     return f"setpriv --reuid={name} --regid=$(id -g {name}) --init-groups --"
@@ -126,31 +126,29 @@ def _run_as(context: CheckContext) -> str | None:
 
 
 def _without(context: CheckContext) -> Finding:
-    words = (
-        f"{NOT_NAMED}: steps with `on: vm` run as {context.machine.facts.user}, and results after them are unattested"
-    )
+    words = f"{NOT_NAMED}: steps with `on: vm` run as {context.machine.facts.user}, and later results are unattested"
     if context.run(f"id {ACCOUNT} && {become(context, ACCOUNT)} true").code:
         return warning(f"{words}; provision makes an account", _make(context, ACCOUNT, is_safe=False))
     file = shlex.quote(str(context.options.project.path or "pccpipe.yaml"))
     return warning(
-        f"{words}; the account {ACCOUNT} is there", Fix(f"edit {file}: `run_as: {ACCOUNT}` below `vm:`", FixPlace.HERE)
+        f"{words}; the account {ACCOUNT} exists", Fix(f"edit {file}: `run_as: {ACCOUNT}` below `vm:`", FixPlace.HERE)
     )
 
 
 def _flaw(context: CheckContext, name: str, facts: Mapping[str, str]) -> Finding | None:
-    """The first thing that is wrong with what the account is, if any."""
+    """Return the first fault of the account, if any."""
     groups, sharing = facts.get("groups", ""), facts.get("sharing", "")
     if facts.get("hidden"):
-        words = f"/proc is mounted with hidepid: what {name} left running cannot be seen, and no step begins"
+        words = f"/proc is mounted with hidepid: processes of {name} cannot be seen, and no step starts"
         return wrong(words, Fix(f"{context.sudo}mount -o remount,hidepid=0 /proc   # and in /etc/fstab"))
     if groups:
-        words = f"{name} is in group {', '.join(groups.split())}: what these may do, workspace code may"
+        words = f"{name} is in group {', '.join(groups.split())}: workspace code has the rights of these groups"
         return wrong(words, Fix(f"{context.sudo}usermod -G '' {name}"))
     if sharing:
         words = f"the group of {name}, {facts.get('own')}, is also that of {', '.join(sharing.split()[:5])}"
         return wrong(words, Fix(f"{context.sudo}groupadd {name}; {context.sudo}usermod -g {name} {name}"))
     if facts.get("ranges"):
-        words = f"{name} has numbers of its own in {facts['ranges']}: processes behind them escape the sweep"
+        words = f"{name} has uids of its own in {facts['ranges']}: processes with them escape the sweep"
         return wrong(words, Fix(f"{context.sudo}sed -i '/^{name}:/d' /etc/subuid /etc/subgid", is_safe=True))
     if facts.get("password") == "P":
         return wrong(f"{name} has a password", Fix(f"{context.sudo}passwd -l {name}", is_safe=True))
@@ -159,16 +157,16 @@ def _flaw(context: CheckContext, name: str, facts: Mapping[str, str]) -> Finding
         words = f"{unit} can start: units of {name} would outlive its steps"
         return wrong(words, Fix(f"{context.sudo}systemctl mask --now {unit}", is_safe=True))
     if facts.get("unread"):
-        words = f"shared_home: {name} can read no programs in {facts['unread']}/bin: steps do not find them"
+        words = f"shared_home: {name} cannot read {facts['unread']}/bin: steps do not find its programs"
         return warning(words, Fix(f"ls -ld {shlex.quote(facts['unread'] + '/bin')}", FixPlace.THERE))
     return None
 
 
 def _close(context: CheckContext, name: str, hole: tuple[str, str]) -> Fix | None:
-    """The command that closes a hole."""
+    """Return the command that closes a hole, if there is a safe one to name."""
     kind, words = hole
     user, sudo, system = context.machine.facts.user, context.sudo, SystemDir.on_vm(context.root)
-    # The account itself has said that: no path of its choice is closed to all, or given to root.
+    # The account named the path: no fix closes or gives to root a path of its choice.
     path = next((words.removeprefix(verb) for verb in _VERBS if words.startswith(verb)), "")
     is_ours = path.startswith((f"{context.root}/", f"{context.machine.facts.home}/"))
     thing = operands(path)
@@ -203,7 +201,7 @@ def _make(context: CheckContext, name: str, *, is_safe: bool = True) -> Fix:
 
 
 def by_administrator(context: CheckContext, name: str) -> tuple[str, str]:
-    """Give the two commands of provision.yaml for root; not as the VM says them, which would choose what root does."""
+    """Return the two commands of provision.yaml for root; their text is not the VM's, which could choose it."""
     facts = context.machine.facts
     login = facts.user if re.fullmatch(r"[A-Za-z0-9_.-]+", facts.user) else f"#{facts.uid}"
     rule, limits = f"/etc/sudoers.d/pccpipe-{name}", f"/etc/security/limits.d/pccpipe-{name}.conf"

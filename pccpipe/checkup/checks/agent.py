@@ -1,4 +1,4 @@
-"""The agent: whether Codex starts in a container as its steps have it, in which sandbox, and reaches its model."""
+"""Checks the agent: Codex in a container like its steps', its sandbox, and its model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pccpipe.target import Command, ContainerSettings, Exit, Running
 from pccpipe.targets.container import ContainerTarget
 
 PROBE_LIMIT = 80.0
-"""Seconds. An emulated VM that was busy was not through in 40."""
+"""Seconds. A busy emulated VM needed more than 40."""
 ASK_TIMEOUT = 10.0
-ANOTHER_KEY = Fix("export OPENAI_API_KEY=...   # a key of that endpoint's", FixPlace.HERE)
+ANOTHER_KEY = Fix("export OPENAI_API_KEY=...   # a key for that endpoint", FixPlace.HERE)
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
-# Lines of a name and what is known of it.
+# It prints lines of a name and a value.
 PROBE = """
 echo "codex $(codex --version 2>&1 | tail -n 1)"
 if words=$(codex sandbox -- true 2>&1); then echo sandbox works; else echo "sandbox $(echo "$words" | tail -n 1)"; fi
@@ -44,30 +44,30 @@ home=$(mktemp -d "${TMPDIR:-/tmp}/pcc-doctor.XXXXXX") && trap 'rm -rf "$home"' E
 
 
 def container(context: CheckContext) -> Finding:
-    """Whether a container of that image starts, with an agent's settings, and its shell runs what it is told."""
+    """Check that a container starts with an agent's settings, and its shell runs a script."""
     known = _probe(context)
     if "whole" not in known:
-        # What the engine gives a container as its first process starts also where the image has no shell.
+        # The engine's own first process starts even if the image has no shell.
         said = f": {known['said']}" if known["said"] else ""
-        return wrong(f"a container of {IMAGE} starts, and ends with {known['code']} before its work is done{said}")
+        return wrong(f"a container of {IMAGE} starts, but ends with {known['code']} before its work is done{said}")
     return ok(f"a container of {IMAGE} starts, without a network")
 
 
 def codex(context: CheckContext) -> Finding:
-    """Whether Codex starts in it, and is the version that pccpipe knows."""
-    return _version(_probe(context).get("codex", ""), Fix(context.pccpipe("provision"), FixPlace.HERE))
+    """Check that Codex starts in the container, and has the tested version."""
+    return _version(_probe(context).get("codex", ""), context.provision_fix)
 
 
 def sandbox(context: CheckContext) -> Finding:
-    """Which of Codex's sandbox arguments works in a container. There, the container itself is the sandbox."""
+    """Say which sandbox of Codex works in a container, which is a sandbox itself."""
     said = _probe(context).get("sandbox", "")
     if said == "works":
-        return ok("Codex's own sandbox works in the container, too; the container is one anyway")
-    return ok(f"in the container {BYPASS}, as the container is the sandbox: Codex's own does not work there ({said})")
+        return ok("Codex's own sandbox works in the container, which is a sandbox itself")
+    return ok(f"in the container {BYPASS}: the container is the sandbox, and Codex's own does not work there ({said})")
 
 
 def proxy(context: CheckContext) -> Finding:
-    """Whether a container without a network reaches this process, as it does its model with `via: proxy`."""
+    """Check that a container without a network reaches this process, as it reaches its model with `via: proxy`."""
     known = _probe(context)
     refused = known.get("refused")
     if refused:
@@ -76,25 +76,25 @@ def proxy(context: CheckContext) -> Finding:
         return wrong(refused, allow_forwarding(context))
     said = known.get("proxy")
     if said is None:
-        return skipped("there is no curl in the image to ask with")
+        return skipped("the image has no curl to ask with")
     if said != context.run_id:
         return wrong(f"a container without a network does not reach pccpipe's proxy: {said or 'no answer'}")
     return ok("a container without a network reaches pccpipe's proxy")
 
 
 def endpoint(context: CheckContext) -> Finding:
-    """Whether the model's API is reached from this machine, where pccpipe's proxy is."""
+    """Check that this machine, where pccpipe's proxy runs, reaches the model's API."""
     code, words = _asked(context.options.endpoint, "")
     return ok(f"{context.options.endpoint} answers") if code else wrong(f"{context.options.endpoint}: {words}")
 
 
 def key(context: CheckContext) -> Finding:
-    """Whether the model's API takes the key, asked from here: the key goes nowhere else."""
+    """Check that the model's API accepts the key. Only this machine sends it, and to no other address."""
     if not context.options.key:
         return skipped("OPENAI_API_KEY is not set here")
     if not re.fullmatch(r"[!-~]+", context.options.key):
-        # Whoever sent it would say which characters those are, and the key with them.
-        return wrong("OPENAI_API_KEY has a character that no key has: a space, a line's end?", ANOTHER_KEY)
+        # An error of the HTTP library would quote the characters, and the key with them.
+        return wrong("OPENAI_API_KEY has a character that no key has, perhaps a space or a line break", ANOTHER_KEY)
     where = f"{context.options.endpoint}/models"
     code, words = _asked(context.options.endpoint, context.options.key)
     match code:
@@ -105,11 +105,11 @@ def key(context: CheckContext) -> Finding:
         case 0:
             return skipped(f"{where} is not reached from this machine: {words}")
         case _:
-            return warning(f"{where} answers {code}, which says nothing of the key")
+            return warning(f"{where} answers {code}, which says nothing about the key")
 
 
 def codex_here(context: CheckContext) -> Finding:
-    """Whether agent steps could run on this machine, where Codex's own sandbox is all that holds them."""
+    """Check that agent steps could run on this machine, where only Codex's own sandbox holds them."""
     from pccpipe.machine.local import LocalMachine
 
     done = LocalMachine().run(HERE_PROBE, PROBE_LIMIT)
@@ -122,14 +122,14 @@ def codex_here(context: CheckContext) -> Finding:
     known = _lines(done.stdout)
     said = known.get("sandbox", "")
     if said != "works":
-        words = f"Codex's own sandbox does not work on this machine ({said}): agents here could run no command"
+        words = f"Codex's own sandbox does not work on this machine ({said}): agents could run no command"
         fix = Fix("sudo sysctl kernel.unprivileged_userns_clone=1", FixPlace.HERE) if "userns" in said else None
         return wrong(words, fix) if is_local else warning(words, fix)
     return _version(known.get("codex", ""), install)
 
 
 def pinned_version() -> str:
-    """The Codex that the image has, and whose ways pccpipe's tests know."""
+    """Return the version of Codex that the image has and pccpipe's tests use."""
     found = re.search(r"^ARG CODEX_VERSION=(\S+)", DOCKERFILE.read_text(), re.MULTILINE)
     assert found, f"{DOCKERFILE} pins no version of Codex"
     return found[1]
@@ -140,15 +140,15 @@ def _version(said: str, fix: Fix) -> Finding:
     if not found:
         return wrong(f"Codex does not start: {said or 'it says nothing'}", fix)
     if found[1] != pinned_version():
-        return warning(f"Codex {found[1]}; the one that pccpipe knows is {pinned_version()}", fix)
+        return warning(f"Codex {found[1]}; pccpipe is tested with {pinned_version()}", fix)
     return ok(f"Codex {found[1]}")
 
 
 def _asked(base: str, key: str) -> tuple[int, str]:
-    """The status of GET /models, or 0 and why there is none. A redirection is not followed: the key stays."""
+    """Return the status of GET /models, or 0 and the error. Follows no redirection: the key must not leave."""
     request = urllib.request.Request(f"{base}/models", headers={"Authorization": f"Bearer {key}"} if key else {})
     try:
-        with urllib.request.build_opener(_Stays).open(request, timeout=ASK_TIMEOUT) as answer:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=ASK_TIMEOUT) as answer:
             return int(answer.status), ""
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -156,7 +156,7 @@ def _asked(base: str, key: str) -> tuple[int, str]:
         return 0, str(getattr(error, "reason", error))
 
 
-class _Stays(urllib.request.HTTPRedirectHandler):
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
         return None
 
@@ -166,7 +166,7 @@ def _probe(context: CheckContext) -> Mapping[str, str]:
 
 
 def _run_probe(context: CheckContext) -> Mapping[str, str]:
-    """Run one container as an agent's would be, and read what it says. Raises `Unavailable`."""
+    """Run a container with an agent's settings, and read its answers. Raises `Unavailable`."""
     system = SystemDir.on_vm(context.root)
     workspace = system.workspace(context.run_id)
     target = ContainerTarget(
@@ -177,7 +177,7 @@ def _run_probe(context: CheckContext) -> Mapping[str, str]:
         context.engine.socket,
         proxy=ProxyRoute(context.listening_machine, lambda stream: _answer(stream, context.run_id)),
     )
-    # As a run makes it: the account for workspace code cannot list it.
+    # With the mode that a run gives it: the account for workspace code cannot list it.
     folder = shlex.quote(system.workspaces)
     make = f"mkdir -p {shlex.quote(system.path)} && {{ [ -d {folder} ] || mkdir -m 711 {folder}; }}"
     made = context.run(f"{make} && mkdir {shlex.quote(workspace)}")
@@ -217,11 +217,11 @@ def _read(running: Running) -> Mapping[str, str]:
 
 
 def _too_slow() -> TimeoutError:
-    return TimeoutError(f"a container of {IMAGE} starts, and is not through in {PROBE_LIMIT:g} s: is the machine busy?")
+    return TimeoutError(f"a container of {IMAGE} starts, but is not done in {PROBE_LIMIT:g} s: the machine may be busy")
 
 
 def _answer(stream: ByteStream, word: str) -> None:
-    """Answer the container's one request with the word, whatever it asks for."""
+    """Answer any request of the container with the word."""
 
     def answer() -> None:
         with contextlib.suppress(OSError):

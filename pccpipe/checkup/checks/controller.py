@@ -1,4 +1,4 @@
-"""The machine on which pccpipe itself runs: its Python, its git, and the disk with the records of runs."""
+"""Checks the machine on which pccpipe runs: its Python, its git, and the disk with the records of runs."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from pccpipe.workspace.names import takes_for_one
 TESTED = ((3, 11), (3, 12), (3, 13))
 LITTLE_DISK = 1 << 30
 FEW_DESCRIPTORS = 256
-"""A run on a VM has about 10, 32 local steps side by side about 50."""
+"""A run on a VM needs about 10, 32 local steps side by side about 50."""
 _PAGE = "docs/controllers.md"
 
 
 def system(_: CheckContext) -> Finding:
-    """Say which system and Python this is, and whether both are tested."""
+    """Name the system and Python, and say whether both are tested."""
     named, python = os.uname(), platform.python_version()
     libc = " ".join(platform.libc_ver()).strip() or ("musl" if Path("/etc/alpine-release").exists() else "")
     words = f"Python {python} on {named.sysname} {named.release} {named.machine}{f' ({libc})' if libc else ''}"
     if named.sysname not in {"Linux", "Darwin"}:
-        return warning(f"{words}: runs are tested on Linux and meant for macOS, not for this system ({_PAGE})")
+        return warning(f"{words}: tested on Linux, intended for macOS, not for this system ({_PAGE})")
     if tuple(map(int, platform.python_version_tuple()[:2])) not in TESTED:
-        return warning(f"{words}: tested are {', '.join(f'{major}.{minor}' for major, minor in TESTED)}")
-    return ok(f"{words}{'; what is not proved there: ' + _PAGE if named.sysname == 'Darwin' else ''}")
+        return warning(f"{words}: tested with {', '.join(f'{major}.{minor}' for major, minor in TESTED)}")
+    return ok(f"{words}{'; limits on macOS: ' + _PAGE if named.sysname == 'Darwin' else ''}")
 
 
 def git(_: CheckContext) -> Finding:
-    """Check that git works here: the diff of a run is made with it."""
+    """Check that git works on this machine: it makes the diff of a run."""
     done = LocalMachine().run("command -v git >/dev/null || { echo there is no git >&2; exit 1; }; git --version", 15)
     said = (done.stdout if done.code == 0 else done.stderr).decode(errors="replace").strip()
     if done.code == 0:
@@ -54,7 +54,7 @@ def git(_: CheckContext) -> Finding:
 
 
 def descriptors(_: CheckContext) -> Finding:
-    """Check how many files and connections this process may have open at a time."""
+    """Check how many files and connections a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     words = f"{'any number of' if soft < 0 else soft} files and connections open at a time"
     if 0 <= soft < FEW_DESCRIPTORS:
@@ -64,7 +64,7 @@ def descriptors(_: CheckContext) -> Finding:
 
 
 def room(context: CheckContext) -> Finding:
-    """Check that there is room for the records of runs: each has two copies of the workspace, and logs."""
+    """Check the room for records of runs: each has logs and two copies of the workspace."""
     folder = _nearest(context.options.runs_dir)
     free = shutil.disk_usage(folder).free
     words = f"{free / (1 << 30):.1f} GB free for {context.options.runs_dir}"
@@ -75,15 +75,15 @@ def room(context: CheckContext) -> Finding:
 
 
 def clock(_: CheckContext) -> Finding:
-    """Check that the clock is not behind pccpipe's own files: certificates would not be valid yet."""
+    """Check that the clock is not behind pccpipe's own files: certificates would not yet be valid."""
     made = Path(version.__file__).stat().st_mtime
     now = time.time()
     said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
-    return wrong(f"it says {said}, which is before pccpipe was installed") if now < made - 86400 else ok(said)
+    return wrong(f"the clock says {said}, which is before pccpipe was installed") if now < made - 86400 else ok(said)
 
 
 def files(context: CheckContext) -> Finding:
-    """Try out what runs need of the file system of their records."""
+    """Try what runs need from the file system of their records."""
     folder = _nearest(context.options.runs_dir)
     try:
         with tempfile.TemporaryDirectory(prefix=".pccpipe-doctor-", dir=folder) as made:
@@ -93,14 +93,14 @@ def files(context: CheckContext) -> Finding:
         return wrong(f"{folder} cannot be written: {error.strerror or error}; name another folder with --runs-dir")
     if "locks" in lacks:
         return wrong(f"{folder} has no {', '.join(lacks)}: two processes could run one run; use another --runs-dir")
-    words = "; names that differ only in case, or in how they are composed, are one" if one else ""
+    words = "; names that differ only in case or Unicode form are the same" if one else ""
     if lacks:
         return warning(f"{folder} has no {', '.join(lacks)}; keep records on a disk of this machine ({_PAGE}){words}")
     return ok(f"{folder}: locks, links, modes, sockets, exact times{words}")
 
 
 def _lacks(folder: Path) -> Iterator[str]:
-    """Name what the file system of a folder does not have."""
+    """Name what the file system of a folder lacks."""
     file = folder / "file"
     file.write_bytes(b"")
     if not _locks(file):
@@ -118,12 +118,12 @@ def _lacks(folder: Path) -> Iterator[str]:
         yield "sockets"
     os.utime(file, ns=(1_700_000_000_123_456_789, 1_700_000_000_123_456_789))
     if file.stat().st_mtime_ns % 1_000_000_000 == 0:
-        # What came back looks changed each time, and is sent again.
+        # Files that came back look changed each time, and are sent again.
         yield "times finer than a second"
 
 
 def _locks(file: Path) -> bool:
-    """Whether a file that one descriptor has locked is refused to another."""
+    """Say whether a lock of one descriptor keeps out another."""
     with file.open("rb") as first, file.open("rb") as second:
         try:
             fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +145,7 @@ def _takes_sockets(folder: Path) -> bool:
 
 
 def _nearest(path: Path) -> Path:
-    """The folder itself, or the nearest one around it that is there."""
+    """Return the folder itself, or the nearest existing one around it."""
     return next((each for each in (path, *path.parents) if each.is_dir()), Path("/"))
 
 
@@ -157,4 +157,4 @@ CHECKS = [
     Check("here-clock", clock),
 ]
 BESIDE_VM = [Check("here-disk", room)]
-"""What is looked at by other names where steps run on this machine."""
+"""The check that has another name where steps run on this machine."""

@@ -1,4 +1,4 @@
-"""The machine's Docker Engine, and the image that agents run in."""
+"""Checks the machine's Docker Engine, and the image of agents."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from pccpipe.paste import operands
 
 GROUP = "docker"
 OF_LOGIN = "/run/user/"
-"""Where an engine of the login's own has its socket."""
+"""The folder with the socket of a login's own engine."""
 BUILD_LIMIT = 1800.0
-"""Seconds: it installs packages and Codex."""
+"""Seconds: the build installs packages and Codex."""
 
 
 def installed(context: CheckContext) -> Finding:
-    """Whether there is an engine at all."""
+    """Check that an engine is installed."""
     refusal = context.engine_refusal
     if refusal is None or refusal.reason is not Reason.ENGINE_MISSING:
         return ok(f"at {context.engine.socket}")
     if context.vm is None and context.machine.facts.engine_error:
         return wrong(f"{refusal.words}; {refusal.hint}")
     if context.engine.socket.startswith(OF_LOGIN):
-        words = f"{refusal.words}: DOCKER_HOST of the login names that socket, or vm.engine_socket does"
+        words = f"{refusal.words}: the login's DOCKER_HOST or vm.engine_socket names that socket"
         return wrong(words, Fix(_service(context, "start"), is_safe=True))
     found = context.words_of("command -v dockerd")
     if found:
         return ok(found)
     words = f"there is no Docker Engine ({refusal.words})"
     if context.vm:
-        return wrong(words, Fix(context.pccpipe("provision"), FixPlace.HERE))
+        return wrong(words, context.provision_fix)
     if context.machine.facts.system == "Darwin":
         return wrong(f"{words}: start Docker Desktop, OrbStack, colima or `podman machine`")
     install = "apk add docker" if context.has_apk else "apt-get install -y docker.io"
@@ -48,7 +48,7 @@ def installed(context: CheckContext) -> Finding:
 
 
 def group(context: CheckContext) -> Finding:
-    """Whether the user may talk to it."""
+    """Check that the user may use the engine."""
     user = context.machine.facts.user
     if context.engine_refusal is None or context.machine.facts.uid == 0:
         return ok(f"{user} may use the engine")
@@ -59,38 +59,38 @@ def group(context: CheckContext) -> Finding:
             words = f"{user} is in group {GROUP}, but may not use {context.engine.socket} ({owner})"
             return wrong(words, Fix(f"{context.sudo}chgrp {GROUP} {shlex.quote(context.engine.socket)}", is_safe=True))
         return ok(f"{user} is in group {GROUP}")
-    # `id USER` looks the user up anew; `id` says what this login began with.
+    # `id USER` reads the user database; `id` shows the groups that this login began with.
     if GROUP in context.words_of(f"id -Gn {shlex.quote(user)}").split():
         words = f"{user} is in group {GROUP}, but this login began before that"
         if context.vm:
-            return wrong(words, Fix(context.pccpipe("doctor"), FixPlace.HERE, is_safe=True, do=_log_in_anew))
+            return wrong(words, Fix(context.pccpipe("doctor"), FixPlace.HERE, is_safe=True, do=_log_in_again))
         return wrong(f"{words}; log out and in again", Fix(f"newgrp {GROUP}"))
     words = f"{user} is not in group {GROUP} and may not use the engine"
     if context.words_of(f"getent group {GROUP}"):
         return wrong(words, Fix(f"{context.sudo}usermod -aG {GROUP} {operands(user)}", is_safe=True))
-    return wrong(f"{words}; there is no such group", Fix(context.pccpipe("provision"), FixPlace.HERE))
+    return wrong(f"{words}; there is no such group", context.provision_fix)
 
 
 def running(context: CheckContext) -> Finding:
-    """Whether it answers."""
+    """Check that the engine answers."""
     refusal = context.engine_refusal
     if refusal is None:
         return ok(f"version {_version(context)}")
     match refusal.reason:
         case Reason.ENGINE_PERMISSION_DENIED:
-            return skipped("only who may use it can tell")
+            return skipped("only a user of the engine can check it")
         case _ if context.machine.facts.system == "Darwin":
-            return wrong(f"{refusal.words}: start again what brings the engine")
+            return wrong(f"{refusal.words}: restart the program that provides the engine")
         case Reason.ENGINE_MISSING | Reason.ENGINE_STOPPED:
             verb = "enable --now" if context.has_systemd else "start"
             return wrong(f"it does not run ({refusal.words})", Fix(_service(context, verb), is_safe=True))
         case _:
-            # To restart it may end the containers of a run.
+            # A restart may end the containers of a run.
             return wrong(refusal.words, Fix(_service(context, "restart")))
 
 
 def _service(context: CheckContext, verb: str) -> str:
-    """The command that starts or restarts the engine. One of the login's own is no service of the system's."""
+    """Return the command that starts or restarts the engine, which may be the login's own service."""
     socket = context.engine.socket
     podman = socket.endswith("/podman.sock")
     if socket.startswith(OF_LOGIN):
@@ -99,7 +99,7 @@ def _service(context: CheckContext, verb: str) -> str:
 
 
 def image(context: CheckContext) -> Finding:
-    """Whether the agents' image is there, and made from the Dockerfile as it is now."""
+    """Check that the agents' image exists, and was built from the current Dockerfile."""
     labels = context.engine.image_labels(IMAGE)
     fix = _build(context)
     if labels is None:
@@ -111,9 +111,9 @@ def image(context: CheckContext) -> Finding:
     if content is None:
         return warning(f"{IMAGE} was not built by `pccpipe provision`; fine if you know it", fix)
     if content != content_of(CONTEXT):
-        return wrong(f"{IMAGE} was built from another Dockerfile than the {DOCKERFILE.name} of this pccpipe", fix)
+        return wrong(f"{IMAGE} was built from another Dockerfile than this pccpipe's {DOCKERFILE.name}", fix)
     by = "" if known is None or IMAGE in known.images else "; no record says that provision built it"
-    return ok(f"{IMAGE}, of {DOCKERFILE.name} as it is now{by}")
+    return ok(f"{IMAGE}, built from {DOCKERFILE.name} as it is now{by}")
 
 
 def _version(context: CheckContext) -> str:
@@ -139,7 +139,7 @@ def _build_image(context: CheckContext) -> str:
     finally:
         limit.cancel()
     if before and before != _image_id(context):
-        # What was replaced would fill the disk, one pccpipe after the other; what a container still has stays.
+        # Replaced images would fill the disk, one pccpipe after the other; an image that a container uses stays.
         with contextlib.suppress(Unavailable):
             context.engine.ask(ApiCall.OTHER, lambda client: client.remove_image(before))
     if context.vm:
@@ -148,7 +148,7 @@ def _build_image(context: CheckContext) -> str:
 
 
 def _remember(context: CheckContext) -> None:
-    """Write down which image is the built one."""
+    """Record the id of the built image."""
     known = read_provisioned(context.machine, context.root) or Provisioned()
     images = {**known.images, IMAGE: _image_id(context)}
     write_provisioned(context.machine, context.root, Provisioned(images, known.startup_files))
@@ -160,9 +160,9 @@ def _image_id(context: CheckContext) -> str:
     return ""
 
 
-def _log_in_anew(context: CheckContext) -> str:
+def _log_in_again(context: CheckContext) -> str:
     context.forget()
-    return "logged in anew"
+    return "logged in again"
 
 
 CHECKS = [

@@ -1,4 +1,4 @@
-"""What earlier runs left on the machine, and which run has the VM now."""
+"""Checks what earlier runs left on the machine, and which run holds the VM."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ from pccpipe.machine.lease import read_lease
 
 
 def leftovers(context: CheckContext) -> Finding:
-    """What nobody needs any more."""
+    """Check for things of runs that ended."""
     found = collected(context)
     going = [outcome for outcome in found.removals if outcome.status is RemovalStatus.PLANNED]
-    # A lease that nobody holds is in nobody's way. Processes are another check's.
+    # A stale lease stops no run. Another check reports processes.
     going = [outcome for outcome in going if outcome.thing.kind not in {ThingKind.LEASE, ThingKind.PROCESSES}]
     if not going:
-        return ok("nothing that could go")
+        return ok("nothing to clean up")
     containers = sum(outcome.thing.kind is ThingKind.CONTAINER for outcome in going)
     folders = len(going) - containers
     runs = len({outcome.thing.run_id for outcome in going})
     counts = [f"{containers} container{'' if containers == 1 else 's'}"] if containers else []
     counts += [f"{folders} folder{'' if folders == 1 else 's'}"] if folders else []
-    words = f"{' and '.join(counts)} of {runs} run{'' if runs == 1 else 's'} that nobody needs any more"
+    words = f"{' and '.join(counts)} of {runs} run{'' if runs == 1 else 's'} that no run needs any more"
     words += f", {found.freed / 1e6:.0f} MB"
-    return warning(words, Fix(context.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers))
+    return warning(words, gc_fix(context))
+
+
+def gc_fix(context: CheckContext) -> Fix:
+    """Return the fix that `pccpipe gc` makes."""
+    return Fix(context.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=_collect_leftovers)
 
 
 def lease(context: CheckContext) -> Finding:
-    """Which run has the VM, and whether it gives signs of life."""
+    """Say which run holds the VM, and whether it is alive."""
     held = read_lease(context.machine, context.root)
     if held is None:
         return ok("free")
@@ -43,20 +48,20 @@ def lease(context: CheckContext) -> Finding:
         else "from before a reboot"
     )
     if held.is_stale:
-        return ok(f"left behind by {who}, {since}: the next run takes the VM over")
+        return ok(f"left behind by {who}, {since}: the next run takes over the VM")
     cancel = Fix(f"pccpipe cancel {held.run_id}", FixPlace.HERE)
-    return warning(f"{who} has the VM and is alive, {since}: another run has to wait", cancel)
+    return warning(f"{who} holds the VM and is alive, {since}: other runs have to wait", cancel)
 
 
 def collected(context: CheckContext) -> SiteReport:
-    """Give what `pccpipe gc` would do."""
-    # Processes of the account that the doctor itself began are no leftovers.
+    """Return what `pccpipe gc` would do."""
+    # The doctor's own processes of the account must not count as leftovers.
     let_probe_end(context)
     return context.once("collected", lambda: collect(_site(context), dry_run=True, holder=context.run_id))
 
 
-def collect_leftovers(context: CheckContext) -> str:
-    """What `pccpipe gc` does on that machine."""
+def _collect_leftovers(context: CheckContext) -> str:
+    """Do what `pccpipe gc` does on that machine, and say so."""
     done = collect(_site(context), holder=HOLDER)
     gone = sum(outcome.status is RemovalStatus.REMOVED for outcome in done.removals)
     others = [f"removed {other.words}" for other in done.others if other.status is RemovalStatus.REMOVED]

@@ -1,4 +1,4 @@
-"""What the machine reaches by itself: names, and a registry by HTTPS. Its agents may need neither."""
+"""Checks what the machine can reach: names, and a registry by HTTPS. Its agents may need neither."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pccpipe.checkup.check import Check, Finding, Fix, ok, skipped, warning, wro
 from pccpipe.checkup.context import CheckContext
 
 PACKAGES = "registry.npmjs.org"
-"""What a project's own tests ask for as a rule, and the image's build does."""
+"""A registry that most projects' tests use, and the image's build."""
 
 
 def dns(context: CheckContext) -> Finding:
-    """Whether names are found: the model's, and a registry's."""
+    """Check that the names of the model's API and of a registry resolve."""
     host = urlsplit(context.options.endpoint).hostname or ""
     names = [name for name in (host, PACKAGES) if re.fullmatch(r"[A-Za-z0-9.-]*[A-Za-z][A-Za-z0-9.-]*", name)]
     asked = "; ".join(f"timeout 8 getent hosts {name} >/dev/null || echo {name}" for name in names)
@@ -30,18 +30,18 @@ def dns(context: CheckContext) -> Finding:
 
 
 def https(context: CheckContext) -> Finding:
-    """Whether the machine gets out: for what the project's tests install, and the image's build."""
+    """Check that the machine reaches the internet, for tests that install packages and for the image's build."""
     script = f"""
         if command -v curl >/dev/null; then curl -sS -o /dev/null -m 10 https://{PACKAGES}/
         elif command -v bash >/dev/null; then timeout 10 bash -c 'exec 3<>/dev/tcp/{PACKAGES}/443'
         else exit 99; fi"""
     done = context.run(script, 20)
     if done.code == 0:
-        return ok(f"{PACKAGES} is reached")
+        return ok(f"{PACKAGES} answers")
     if done.code == 99:
         return skipped("there is neither curl nor bash to ask with")
     said = done.stderr.decode(errors="replace").strip().partition("\n")[0] or "no answer in 10 s"
-    words = f"{PACKAGES} is not reached: {said}. Runs whose tests install nothing work"
+    words = f"{PACKAGES} is not reached: {said}. Runs work if their tests install nothing"
     return warning(words, Fix(f"curl -v https://{PACKAGES}/"))
 
 

@@ -1,4 +1,4 @@
-"""What sshd lets a login do: sessions at a time, and forwarding."""
+"""Checks what sshd allows a login: sessions at a time, and forwarding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pccpipe.outcome import Reason
 from pccpipe.ssh.connection import SESSIONS, Connection
 
 FEW = 4
-"""With fewer sessions a run waits for one again and again, and gives up."""
-# The first value of each counts. Only root may ask sshd itself.
+"""With fewer sessions, a run waits for one again and again, and then gives up."""
+# The first value of each setting counts. Only root may ask sshd itself.
 _SETTINGS = """
 { sudo -n sshd -T || sshd -T || cat /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config; } 2>/dev/null |
   grep -iE '^[[:space:]]*(AllowTcpForwarding|AllowStreamLocalForwarding|DisableForwarding)[[:space:]=]'"""
@@ -20,7 +20,7 @@ _FORWARDING = {"AllowStreamLocalForwarding": "yes", "AllowTcpForwarding": "yes",
 
 
 def sessions(context: CheckContext) -> Finding:
-    """Open as many sessions as a run may, on a connection of its own."""
+    """Count the sessions that sshd opens, on a connection of the check's own."""
     assert context.vm is not None
     connection = Connection(context.vm)
     with contextlib.ExitStack() as held:
@@ -32,7 +32,7 @@ def sessions(context: CheckContext) -> Finding:
                 opened += 1
         except Unavailable as no:
             if no.reason is not Reason.SSH_SESSION_REFUSED or opened == SESSIONS:
-                return skipped(f"sessions were not counted: {no.words}")
+                return skipped(f"sessions could not be counted: {no.words}")
     if opened == SESSIONS:
         return ok(f"sshd opens {SESSIONS} sessions at a time")
     words = f"sshd opens {opened} sessions at a time (MaxSessions); a run uses up to {SESSIONS}, so its commands wait"
@@ -43,12 +43,12 @@ def sessions(context: CheckContext) -> Finding:
 
 
 def allow_forwarding(context: CheckContext) -> Fix:
-    """How to have sshd forward the proxy's sockets: it refuses them also where AllowTcpForwarding is off."""
+    """Return the fix that makes sshd forward the proxy's sockets, which AllowTcpForwarding can forbid too."""
     found: dict[str, str] = {}
     for line in context.words_of(_SETTINGS).splitlines():
         name, _, value = line.strip().replace("=", " ").partition(" ")
         found.setdefault(name.lower(), value.strip().lower())
-    # `local` allows one way only, the other one.
+    # `local` allows only the other direction.
     allows = {"yes", "all", "remote"}
     off = [
         f"{name} {right}"

@@ -1,12 +1,12 @@
-"""The machine itself: the programs that runs need, the folder for them, its disk, clock and memory."""
+"""Checks the machine itself: programs, the folder for runs, disk, clock and memory."""
 
 from __future__ import annotations
 
 import shlex
 import time
 
-from pccpipe.checkup.check import Check, Finding, Fix, FixPlace, ok, skipped, warning, wrong
-from pccpipe.checkup.checks.leftovers import collect_leftovers
+from pccpipe.checkup.check import Check, Finding, Fix, ok, skipped, warning, wrong
+from pccpipe.checkup.checks.leftovers import gc_fix
 from pccpipe.checkup.context import CheckContext
 from pccpipe.layout import SYSTEM
 from pccpipe.machine.answers import df_column, number_or_none
@@ -19,13 +19,13 @@ LITTLE_DISK = 2 * 1024 * 1024
 FEW_INODES = 50_000
 CLOCK_OFF = 5.0
 CLOCK_WRONG = 60.0
-"""Seconds. TLS certificates and tokens are not valid yet, or not any more."""
+"""Seconds, from which on TLS certificates and tokens are invalid."""
 LITTLE_MEMORY = 1024 * 1024
-"""In kB: less than an agent and a project's tests take."""
+"""In kB: an agent and a project's tests need more."""
 
 
 def programs(context: CheckContext) -> Finding:
-    """What commands that outlive their connection are made of."""
+    """Check for the programs that run commands on the VM."""
     script = "for p in timeout tail grep stat df find xargs tar; do command -v $p >/dev/null || echo $p; done"
     script += "; [ -r /proc/self/stat ] || echo /proc"
     missing = context.words_of(script).split()
@@ -36,7 +36,7 @@ def programs(context: CheckContext) -> Finding:
 
 
 def folder(context: CheckContext) -> Finding:
-    """Whether the user may write where runs have their folders."""
+    """Check that the user may write where runs have their folders."""
     facts, root = context.machine.facts, shlex.quote(context.root)
     script = (
         f'd={root}/{SYSTEM}; [ -d "$d" ] || d={root}; [ -d "$d" ] && [ -w "$d" ] && [ -x "$d" ] && exit; '
@@ -53,7 +53,7 @@ def folder(context: CheckContext) -> Finding:
 
 
 def disk(context: CheckContext) -> Finding:
-    """Room for workspaces and containers, in bytes and in files."""
+    """Check the room for workspaces and containers, in bytes and in files."""
     free: list[str] = []
     little: list[str] = []
     none: list[str] = []
@@ -66,59 +66,55 @@ def disk(context: CheckContext) -> Finding:
                 where = none if left < least else little if left < enough else free
                 where.append(f"{words(left)} for {path}")
     if none:
-        return wrong(f"only {', '.join(none)} free: no step begins in a container there", _make_room(context))
+        return wrong(f"only {', '.join(none)} free: no step starts in a container there", gc_fix(context))
     if little:
-        return warning(f"only {', '.join(little)} free", _make_room(context))
-    # That there are enough files is worth no word.
+        return warning(f"only {', '.join(little)} free", gc_fix(context))
+    # Enough files are not worth a word.
     room = [each for each in free if " files " not in each]
     return ok(f"{', '.join(room)} free" if room else "df does not say")
 
 
 def clock(context: CheckContext) -> Finding:
-    """Whether it has the time that it is here."""
+    """Compare the machine's clock with this machine's."""
     before = time.time()
     said = context.words_of("date +%s")
     after = time.time()
     there = number_or_none(said)
     if there is None:
         return skipped(f"date says {cut(said, 100)!r}")
-    # It is cut to whole seconds, and was asked at some time between.
+    # `date` cuts to whole seconds, and ran at some time between.
     off = there - after if there > after else min(0.0, there + 1 - before)
     if abs(off) < CLOCK_OFF:
-        return ok("the same as here")
+        return ok("the same as on this machine")
     words = f"the clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this machine's"
     set_it = "timedatectl set-ntp true" if context.has_systemd else f"date -s @{int(time.time())}"
-    # Where nobody keeps the time, to set it by ours is for a person to decide.
+    # Without a time service, a person decides whether to set the clock by this machine's.
     fix = Fix(f"{context.sudo}{set_it}", is_safe=context.has_systemd)
     return wrong(f"{words}: TLS and tokens fail", fix) if abs(off) > CLOCK_WRONG else warning(words, fix)
 
 
 def memory(context: CheckContext) -> Finding:
-    """What an agent, its commands and the project's tests share."""
+    """Check the memory that an agent, its commands and the project's tests share."""
     lines = context.words_of("grep -E '^(MemTotal|MemAvailable):' /proc/meminfo").splitlines()
-    told = {line.split(":")[0]: number_or_none(line.split()[1]) for line in lines if len(line.split()) > 1}
-    known = {name: value for name, value in told.items() if value is not None}
+    values = {line.split(":")[0]: number_or_none(line.split()[1]) for line in lines if len(line.split()) > 1}
+    known = {name: value for name, value in values.items() if value is not None}
     if not known.keys() >= {"MemAvailable", "MemTotal"}:
         return skipped("/proc/meminfo does not say")
     words = f"{_size(known['MemAvailable'])} of {_size(known['MemTotal'])} available"
     if known["MemAvailable"] >= LITTLE_MEMORY:
         return ok(words)
-    return warning(f"only {words}: agents may be ended for it", Fix("ps aux --sort=-rss | head"))
+    return warning(f"only {words}: the kernel may kill agents", Fix("ps aux --sort=-rss | head"))
 
 
 def _install(context: CheckContext, packages: str) -> str:
     if context.has_apk:
         return f"{context.sudo}apk add {packages}"
-    # The lists first: a new VM of a cloud has none.
+    # The package lists first: a cloud's new VM has none.
     return f"{context.sudo}sh -c 'apt-get update && apt-get -o DPkg::Lock::Timeout=120 install -y {packages}'"
 
 
-def _make_room(context: CheckContext) -> Fix:
-    return Fix(context.pccpipe("gc"), FixPlace.HERE, is_safe=True, do=collect_leftovers)
-
-
 def _engine_folder(context: CheckContext) -> list[str]:
-    """Where the engine keeps images and containers, which may be another disk."""
+    """Return the engine's folder, which may be on another disk."""
     if context.options.project.isolation_mode is IsolationMode.LOCAL or context.engine_refusal:
         return []
     folder = context.engine.info().get("DockerRootDir")
@@ -126,7 +122,7 @@ def _engine_folder(context: CheckContext) -> list[str]:
 
 
 def _free(context: CheckContext, path: str, option: str) -> int | None:
-    # A folder that is still to be made is on its parent's disk.
+    # A folder that does not exist yet will be on its parent's disk.
     up = 'while [ ! -e "$d" ]; do d=$(dirname -- "$d"); done'
     script = f'd={shlex.quote(path)}; {up}; df {option} -- "$d"'
     lines = context.words_of(script).splitlines()
@@ -142,7 +138,7 @@ def _size(kilobytes: int) -> str:
 
 
 PROGRAMS = [Check("programs", programs)]
-"""What only the VM needs: steps on this machine are started by Python."""
+"""Only for the VM: Python starts the steps on this machine."""
 CHECKS = [
     Check("folder", folder),
     Check("disk", disk, limit=40),
