@@ -1,1 +1,1 @@
-"""`pccpipe selfcheck`: runs a canary secret through a real run, and looks for it wherever a secret must not be."""
+"""`pccpipe selfcheck`: gives a canary secret to a real run, and searches every place that must not have a secret."""

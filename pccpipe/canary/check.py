@@ -1,4 +1,4 @@
-"""The check itself: one run with the canary, and the looks around it, as commands begin and end and when it is over."""
+"""Runs `selfcheck`: one run with the canary, and searches while commands run and after the run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from pccpipe.api import load, local_project, run
 from pccpipe.canary.engine import EngineLooker
-from pccpipe.canary.home import HERE, RECORD, SHOWN, Filed, RecordedViews, look_at_errors
 from pccpipe.canary.ledger import Ledger, SelfcheckReport, Spot
 from pccpipe.canary.machine import Classify, Looker
+from pccpipe.canary.record import HERE, RECORD, SHOWN, RecordedViews, RecordFiles, look_at_errors
 from pccpipe.canary.value import Canary
 from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
@@ -53,16 +53,16 @@ def selfcheck(
     accept_new_host_key: bool = False,
     wait: float = 0.0,
 ) -> SelfcheckReport:
-    """Run a canary secret through a real run, and look for it wherever a secret must not be.
+    """Give a canary secret to a real run, and search every place that must not have a secret.
 
-    The value is random, made for this one check, and good for nothing. Nothing is left behind, here or on the VM.
+    The value is random, made for this one check, and useless. The check leaves nothing behind, here or on the VM.
 
     Args:
         project: where steps lead; default: all run on this machine.
-        pipeline: run this one, with the canary for each of its secrets; default: one that comes with pccpipe.
+        pipeline: run this one, with the canary as each of its secrets; default: a built-in one.
         inputs: of the pipeline; the default one has `image`, of its steps in containers.
         workspace: of the pipeline; default: an empty folder.
-        on_progress: told what is being looked at.
+        on_progress: called with the current search, in words.
         cancel, accept_new_host_key, wait: as for `run`.
 
     Raises UsageError, before anything is made, if the run can't be begun as asked.
@@ -71,7 +71,7 @@ def selfcheck(
     project = project or local_project()
     pipeline = pipeline or load(data_path(*OWN_PIPELINE))
     if not pipeline.secrets:
-        raise UsageError(f"{pipeline.path} declares no secret: there is nothing to look for")
+        raise UsageError(f"{pipeline.path} declares no secret, so there is nothing to search for")
     canary = Canary()
     cancel = cancel or Cancel()
     with tempfile.TemporaryDirectory(prefix="pccpipe-selfcheck-") as name, _exported(canary) as variable:
@@ -111,7 +111,7 @@ def selfcheck(
 
 @contextlib.contextmanager
 def _exported(canary: Canary) -> Iterator[str]:
-    """The canary in an environment variable, as users have their keys; no other run knows its name."""
+    """Put the canary into an environment variable, like a user's key; no other run knows its name."""
     variable = f"PCCPIPE_CANARY_{randomness.token_hex(4).upper()}"
     os.environ[variable] = canary.value
     try:
@@ -129,14 +129,14 @@ def _with_canary(pipeline: Pipeline, variable: str) -> Pipeline:
 
 
 class _ProvokedError(Exception):
-    """An error with the secret in its words: the journal tells of it, and must not tell that."""
+    """Carry the secret in an error's words, which the journal reports, and must mask."""
 
 
 class _Check:
-    """The looks around one run. It is told of the run's events, one at a time, and looks while the run is held up.
+    """Search around one run, at its events: each event, and so the run, waits for the search.
 
     Args:
-        waits: whether the steps wait until they have been looked at.
+        waits: whether the steps wait until they have been searched.
     """
 
     def __init__(
@@ -162,21 +162,21 @@ class _Check:
         self._progress = on_progress
         self._waits = waits
         self._screen = RecordedViews(self.record)
-        self._filed = Filed()
+        self._filed = RecordFiles()
         self._folder = folder
         self._running: dict[str, CommandStarted] = {}
         self._has_spoken: set[str] = set()
         self._secret_was_out = False
         self._failure: BaseException | None = None
-        """What ended a look half way; the journal takes no listener's error for a reason to end a run."""
+        """The error that ended a search; the journal ends no run for a listener's error."""
         direct = {name for name, secret in pipeline.secrets.items() if secret.via is Via.DIRECT}
         self._given = {
             step.id: not direct.isdisjoint(step.body.secrets)
             for step in pipeline.all_steps()
             if isinstance(step.body, Run)
         }
-        home = LocalMachine(frozenset(secret.source_name for secret in pipeline.secrets.values()))
-        self._here = Looker(home, HERE, canary, self.ledger, self.run_id, may_sudo=False)
+        local = LocalMachine(frozenset(secret.source_name for secret in pipeline.secrets.values()))
+        self._here = Looker(local, HERE, canary, self.ledger, self.run_id, may_sudo=False)
         self._vm: Looker | None = None
         self._connection: Connection | None = None
         self._remote_state = self._remote_workspace = self._root = ""
@@ -201,7 +201,7 @@ class _Check:
 
     @property
     def _side(self) -> Looker:
-        """The machine where steps run that are not local, and where the engine is."""
+        """The machine of the engine, and of steps that are not local."""
         return self._vm or self._here
 
     def _name_rows(self) -> None:
@@ -227,13 +227,13 @@ class _Check:
         if self._cancel.requested or self._failure:
             return
         try:
-            self._take(event)
+            self._search_at(event)
         except BaseException as error:
             self._failure = error
             self._cancel.request()
             raise
 
-    def _take(self, event: Event) -> None:
+    def _search_at(self, event: Event) -> None:
         match event.what:
             case CommandStarted() as began:
                 self._running[began.step] = began
@@ -254,7 +254,7 @@ class _Check:
                 pass
 
     def after(self, variable: str) -> None:
-        """Look everywhere, now that the run is over: nothing may be left."""
+        """Search everywhere after the run: nothing may be left."""
         if self._failure:
             raise self._failure
         if self._cancel.requested:
@@ -278,11 +278,11 @@ class _Check:
         look_at_errors(self.canary, variable, self.ledger)
 
     def close(self) -> None:
-        """Leave nothing on the VM, also of a pipeline that leaves its workspace there."""
+        """Leave nothing on the VM, even of a pipeline that leaves its workspace there."""
         if self._connection is None:
             return
         end = programs.end_run(programs.RunDir(self.run_id, self._remote_state))
-        # What can't be removed now is for `gc`.
+        # `gc` removes what can't be removed now.
         with contextlib.suppress(*UNREACHABLE):
             if self._run_as:
                 as_account.remove(self._connection, self._run_as, self._root, self.run_id)
@@ -290,13 +290,13 @@ class _Check:
         self._connection.close()
 
     def _is_given(self, step: str) -> bool:
-        """Whether a step, by its path, gets the secret itself; the last part of the path may be a leg of a matrix."""
+        """Say whether the step of a path gets the secret itself; the path may end with a leg of a matrix."""
         ids = [part for part in split(step) if not part.startswith("[")]
         return self._given.get(ids[-1], False)
 
     @property
     def _expected(self) -> Sequence[Spot]:
-        """Where the secret may be by now: a step that was given it may have printed it."""
+        """The places where the secret may be by now: a step that has it may have printed it."""
         return (Spot.SPOOLS, Spot.CONTAINER_MEMORY) if self._secret_was_out else ()
 
     def _look_around(self, command: CommandStarted, moment: str) -> None:
@@ -313,10 +313,10 @@ class _Check:
             self._progress(f"{command.step} {moment}: container")
             self._side.attempt(_CONTAINERS, self._engine.containers)
             self._look_into(self._engine, str(command.token.get("container")))
-        self._progress(f"{command.step} {moment}: looked at")
+        self._progress(f"{command.step} {moment}: searched")
 
     def _look_into(self, engine: EngineLooker, container: str) -> None:
-        """A running container's own files, through /proc, as its image may have no tools."""
+        """Search a running container's own files, through /proc: its image may have no tools."""
         spots = (Spot.CONTAINER_DISK, Spot.CONTAINER_MEMORY)
         pids: list[int] = []
         self._side.attempt(spots, lambda: pids.append(engine.process_of(container)))
@@ -327,7 +327,7 @@ class _Check:
             self._side.files(call, classify, expected=self._expected)
 
     def _look_at_files_here(self, how: str, expected: Sequence[Spot]) -> None:
-        """Look at the run's own folders, and as `how` says at those for temporary files, which may hold many."""
+        """Search the run's own folders; `how` names the search of the folders for temporary files."""
         state = re.escape(SystemDir(str(self._folder / SYSTEM)).states)
         copies = re.escape(str(self.record))
         classify = Classify(
@@ -354,7 +354,7 @@ class _Check:
         return Classify(*known, (f"{beside}/", rest))
 
     def _look_at_engine_files(self, part: str, expected: Sequence[Spot]) -> None:
-        """Look at a part of the engine's folder. Output is kept there as it was printed, as long as its container."""
+        """Search a part of the engine's folder, which keeps output as it was printed until its container goes."""
         engine, side = self._engine, self._side
         assert engine is not None
 
@@ -373,7 +373,7 @@ class _Check:
         side.files(_call([f"{self._engine_folder}{part}"]), classify, expected=expected)
 
     def _let_go(self, command: CommandStarted) -> None:
-        """Tell a waiting step that it has been looked at."""
+        """Tell a waiting step that it has been searched."""
         machine: Machine = self._here.machine
         folder = command.had.workspace
         if command.had.place is not Place.LOCAL:

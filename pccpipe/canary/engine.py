@@ -1,4 +1,4 @@
-"""Looks at what an engine tells of its containers and images."""
+"""Searches what an engine reports about its containers and images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pccpipe.values import Json
 
 
 class EngineLooker:
-    """Looks at one engine, through its API.
+    """Search one engine, through its API.
 
     Args:
-        where: its machine's name in the ledger.
+        where: the name of its machine in the ledger.
     """
 
     def __init__(self, engine: DockerEngine, where: str, canary: Canary, ledger: Ledger) -> None:
@@ -27,17 +27,17 @@ class EngineLooker:
         self._ledger = ledger
 
     def folder(self) -> str:
-        """The engine's data folder. Raises `Unavailable`."""
+        """Return the engine's data folder. Raises `Unavailable`."""
         return str(self._engine.info().get("DockerRootDir", ""))
 
     def process_of(self, container: str) -> int:
-        """The first process of a running container, on the engine's machine; 0 if it has none."""
+        """Return the first process of a running container, on the engine's machine; 0 if it has none."""
         state = (self._engine.inspect(container) or {}).get("State")
         pid = state.get("Pid") if isinstance(state, dict) else 0
         return pid if isinstance(pid, int) else 0
 
     def containers(self) -> None:
-        """Look at all that `docker inspect` shows of every container, and at the processes of those that run."""
+        """Search `docker inspect` of every container, and the processes of running ones."""
         made = self._engine.containers()
         found = [each for one in made[: limits.SELFCHECK_MADE.most] if (each := self._engine.inspect(str(one["Id"])))]
         for each in found:
@@ -47,7 +47,7 @@ class EngineLooker:
         self._ledger.looked(self._where, Spot.CONTAINER_PROCESSES, len(processes))
 
     def images(self) -> None:
-        """Look at every image's configuration and history."""
+        """Search every image's configuration and history."""
         made = self._engine.ask(ApiCall.OTHER, lambda client: client.images(all=True))
         looked: list[dict[str, Json]] = []
         for one in made[: limits.SELFCHECK_MADE.most]:
@@ -68,16 +68,14 @@ class EngineLooker:
             self._ledger.found(self._where, Spot.CONTAINER_PROCESSES, f"in {name}")
         return lines
 
-    def _check(self, spot: Spot, name: str, told: dict[str, Json]) -> None:
-        if self._canary.is_in(_text(told)):
+    def _check(self, spot: Spot, name: str, answer: dict[str, Json]) -> None:
+        if self._canary.is_in(_text(answer)):
             self._ledger.found(self._where, spot, name)
 
-    def _looked(self, spot: Spot, told: Sequence[dict[str, Json]], there: int) -> None:
-        self._ledger.looked(self._where, spot, len(told), sum(len(_text(each)) for each in told))
+    def _looked(self, spot: Spot, answers: Sequence[dict[str, Json]], there: int) -> None:
+        self._ledger.looked(self._where, spot, len(answers), sum(len(_text(each)) for each in answers))
         if there > limits.SELFCHECK_MADE.most:
-            self._ledger.unread(
-                self._where, spot, f"there are {there}, and {limits.SELFCHECK_MADE.most} were looked at"
-            )
+            self._ledger.unread(self._where, spot, f"there are {there}, and {limits.SELFCHECK_MADE.most} were searched")
 
 
 def _is_running(container: dict[str, Json]) -> bool:
@@ -85,5 +83,5 @@ def _is_running(container: dict[str, Json]) -> bool:
     return isinstance(state, dict) and state.get("Running") is True
 
 
-def _text(told: dict[str, Json]) -> bytes:
-    return json.dumps(told, ensure_ascii=False).encode(errors="surrogateescape")
+def _text(answer: dict[str, Json]) -> bytes:
+    return json.dumps(answer, ensure_ascii=False).encode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""`selfcheck --escape`: one run whose steps try to get out of what holds them, and the looks at it from outside."""
+"""Runs `selfcheck --escape`: one run whose steps try to escape, and looks at it from outside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pccpipe.values import Json
 
 PIPELINE = ("pipelines", "selfcheck-escape.yaml")
 OVERRUN_LIMIT = 40.0
-"""Seconds: the 4 s of the step, and what ending it may take."""
+"""Seconds: the step's 4 s, and the time to end it."""
 NO_RUN_AS = "no run_as"
 _WORKSPACE = {
     "code.txt": "code\n",
@@ -52,18 +52,18 @@ def check_escape(
 ) -> EscapeReport:
     """Try the ways out of a container and of the VM's account in a real run, and say which of them held.
 
-    Files are opened and not written, decoys are read, what is left behind is small and goes by itself. Nothing is left.
+    Steps open files but do not write them, and read decoys. Everything is removed at the end.
 
     Args:
         project: where steps lead.
         image: of the steps in containers; default: pcc-runner:latest.
-        on_progress: called with what is being tried.
+        on_progress: called with the current try, in words.
         cancel, accept_new_host_key, wait: as for `run`.
 
     Raises UsageError, before anything is made, if the project holds nothing that could be tried.
     """
     if project.isolation_mode is IsolationMode.LOCAL:
-        words = "there is nothing to get out of: the project's isolation_mode is local"
+        words = "there is no isolation to try: the project's isolation_mode is local"
         raise UsageError(words, "name a project with a VM: --project FILE")
     cancel = cancel or Cancel()
     decoy = f"PCCPIPE-DECOY-{randomness.token_hex(16)}"
@@ -86,7 +86,7 @@ def check_escape(
                 cancel=cancel,
                 accept_new_host_key=accept_new_host_key,
                 wait=wait,
-                # In the place of a key.
+                # The decoy replaces a key.
                 environ={**os.environ, "DECOY": decoy},
             )
             return check.report(result)
@@ -95,7 +95,7 @@ def check_escape(
 
 
 class _Check:
-    """Looks from outside while the run goes on, between its steps: each event waits for it."""
+    """Look from outside while the run goes on: each event waits for the look."""
 
     def __init__(
         self, project: Project, decoy: str, on_progress: Callable[[str], object], *, accept_new_host_key: bool
@@ -118,7 +118,7 @@ class _Check:
             self.routes.set_side(VM, RouteVerdict.NOT_TRIED, "the project has no VM")
         elif not self._run_as:
             self.routes.set_side(VM, RouteVerdict.BROKE, NO_RUN_AS)
-        self.routes.set("box_alone", RouteVerdict.NOT_TRIED, "it takes a killed pccpipe, and `lost_after`")
+        self.routes.set("box_alone", RouteVerdict.NOT_TRIED, "it needs a killed pccpipe, and `lost_after`")
 
     @property
     def inputs(self) -> Mapping[str, Json]:
@@ -137,12 +137,12 @@ class _Check:
                 elif step == "reader" and self._login:
                     self._attempt(self._judge_vm_left)
             case StepEnded() as ended:
-                self._take(ended)
+                self._judge_step(ended)
             case _:
                 pass
 
-    def _take(self, ended: StepEnded) -> None:
-        self.routes.take(ended.result)
+    def _judge_step(self, ended: StepEnded) -> None:
+        self.routes.read(ended.result)
         match ended.step:
             case "overrun" if ended.outcome is not Outcome.UNAVAILABLE:
                 self._judge_overrun("box_overruns", ended)
@@ -150,19 +150,19 @@ class _Check:
                 self._judge_overrun("vm_overruns", ended)
             case "reader" if self._login and ended.outcome in {Outcome.SUCCEEDED, Outcome.FAILED}:
                 honest = isinstance(ended.result, dict) and "routes" in ended.result
-                self.routes.judge("verdict", [] if honest else ["another result than the step's own came home"])
+                self.routes.judge("verdict", [] if honest else ["the record has another result than the step's own"])
             case _:
                 pass
 
     def report(self, result: RunResult) -> EscapeReport:
-        """Look once more, now that the run is over."""
+        """Look once more, after the run's end."""
         self._progress("what is left")
         self._attempt(self._judge_end)
         whole = result.outcome is Outcome.SUCCEEDED
         return EscapeReport(self.routes.all, result.status, result.message, whole)
 
     def close(self) -> None:
-        """Remove the decoys, and end what was left."""
+        """Remove the decoys, and end the processes that were left."""
         pattern = f"{self._mark}-"
         become = f"sudo -n -u {shlex.quote(self._run_as)} " if self._run_as else ""
         if self._run_as and self._connection and self._login == "root":
@@ -186,13 +186,13 @@ class _Check:
 
     @property
     def _other_runs(self) -> list[str]:
-        """Folders as another run's, on the VM."""
+        """Folders on the VM that look like another run's."""
         if not self._connection:
             return []
         return [f"{SystemDir.on_vm(self._root).path}/{kind}/{self._mark}-other" for kind in (STATES, WORKSPACES)]
 
     def _lay_decoys(self) -> None:
-        """Make what is to be read by nobody: another run's folders, and a process of the login user with a value."""
+        """Make things that no step may read: another run's folders, and a process of the login with a value."""
         lines = [f"export PCCPIPE_ESCAPE_DECOY={shlex.quote(self._decoy)}"]
         for folder in map(shlex.quote, self._other_runs):
             lines += [f"mkdir -p {folder} && chmod 700 {folder} && (umask 077; echo decoy >{folder}/secret)"]
@@ -201,7 +201,7 @@ class _Check:
         self._machine.run("\n".join(lines))
 
     def _judge_vm_left(self) -> None:
-        """Look for what a step on the VM has left, now that a container of the run is active."""
+        """Look for processes that a step on the VM left, while a container of the run is active."""
         names = ("plain", "setsid", "nohup", "bare", "twice", "closed", "unit", "later")
         self._judge_left("vm_stays", names)
 
@@ -210,7 +210,7 @@ class _Check:
         self.routes.judge(route, [f"still there: {', '.join(sorted(left))}"] if left else [])
 
     def _judge_overrun(self, route: str, ended: StepEnded) -> None:
-        """Judge a step that kills all that it can, maybe its own shell; what it leaves shows at the run's end."""
+        """Judge a step that kills all that it can, perhaps its own shell; the run's end shows what it left."""
         words = []
         if ended.outcome is Outcome.SUCCEEDED or ended.seconds > OVERRUN_LIMIT:
             words.append(f"its step went on for {ended.seconds:.0f} s")
@@ -224,13 +224,13 @@ class _Check:
         left_over = self._left()
         if "overrun" in left_over:
             side = "vm_overruns" if self._login else "box_overruns"
-            self.routes.judge(side, ["after the run it goes on"])
+            self.routes.judge(side, ["it goes on after the run"])
         if self._login and (stay := left_over - {"overrun"}):
             self.routes.judge("vm_stays", [f"after the run: {', '.join(sorted(stay))}"])
 
     def _left(self) -> set[str]:
-        """The names of all processes with the mark, by the arguments of each."""
-        # In the pattern the mark is followed by what no process has there.
+        """Return the names of all processes with the mark in their arguments."""
+        # The pattern itself does not match: after the mark it has characters that no process has.
         script = f"""
             for file in $(grep -l '{self._mark}-left-[a-z]' /proc/[0-9]*/cmdline 2>/dev/null); do
               tr '\\0' '\\n' <"$file"
@@ -240,6 +240,6 @@ class _Check:
         return set(re.findall(rf"{self._mark}-left-([a-z]+)", said))
 
     def _attempt(self, look: Callable[[], object]) -> None:
-        """Look; what cannot be looked at now stays not tried."""
+        """Look; a route that cannot be looked at now stays not tried."""
         with contextlib.suppress(*UNREACHABLE):
             look()

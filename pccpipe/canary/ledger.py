@@ -1,4 +1,4 @@
-"""What was looked at, and what was found: a row for each place."""
+"""Records what was searched and found: a row for each place."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pccpipe.outcome import Outcome
 from pccpipe.values import Json
 
 SHOWN = 20
-"""Findings that a row names; a leak into every file need not be told a thousand times."""
+"""Findings that a row names; a leak into every file needs no thousand lines."""
 
 
 class Spot(StrEnum):
-    """A place that is looked at, on some machine."""
+    """Name a place that is searched, on some machine."""
 
     ARGUMENTS = "arguments of processes"
     ENVIRONMENT = "environment of processes"
     OWN_ENVIRONMENT = "environment of the steps' own processes"
     WORKSPACE = "workspace"
     STATE = "what is kept of commands"
-    SPOOLS = "output on its way home"
+    SPOOLS = "output on its way to this machine"
     DISK = "the rest of the disk"
     TEMPORARY = "temporary files"
     CONTAINER_PROCESSES = "container: processes"
@@ -46,17 +46,19 @@ class Spot(StrEnum):
 
 
 class SpotVerdict(StrEnum):
+    """Say what the search of a place found."""
+
     CLEAN = "clean"
     EXPECTED = "expected"
-    """It is where the pipeline itself put it, and no further."""
+    """The canary is only where the pipeline itself put it."""
     FOUND = "FOUND"
     PARTLY = "partly looked"
-    """Nothing was found, but not all of it could be looked at."""
+    """Nothing was found, but some of the place could not be searched."""
     NOT_LOOKED = "could not look"
 
 
 class Row(Struct):
-    """One place. The counts are those of the look that saw most."""
+    """Hold one place. The counts are those of the search that saw most."""
 
     where: str
     """The machine: `here`, or the VM's address."""
@@ -69,7 +71,7 @@ class Row(Struct):
     found: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    """Why not all of it, or nothing, was looked at."""
+    """Reasons why some of the place, or all of it, was not searched."""
 
     @property
     def verdict(self) -> SpotVerdict:
@@ -82,7 +84,7 @@ class Row(Struct):
         return SpotVerdict.EXPECTED if self.expected else SpotVerdict.CLEAN
 
     def as_json(self) -> dict[str, Json]:
-        """For programs."""
+        """Return the row for programs."""
         return {
             "where": self.where,
             "place": self.spot.name.lower(),
@@ -99,7 +101,7 @@ class Row(Struct):
 
 
 class Ledger:
-    """The rows, in the order in which their places were first named. One thread at a time."""
+    """Hold the rows, in the order in which their places were first named. One thread at a time."""
 
     def __init__(self, canary: Canary) -> None:
         self._canary = canary
@@ -110,60 +112,60 @@ class Ledger:
         return tuple(self._rows.values())
 
     def name(self, where: str, spots: Iterable[Spot], unit: str) -> None:
-        """These places are to be looked at; until they are, they count as not looked at."""
+        """Name places that must be searched; until then they count as not searched."""
         for spot in spots:
             self._rows.setdefault((where, spot), Row(where, spot, unit))
 
     def looked(self, where: str, spot: Spot, things: int, size: int = 0) -> None:
-        """So much of a place was looked at."""
+        """Record how much of a place was searched."""
         row = self._rows[where, spot]
         row.looks += 1
         row.things, row.size = max(row.things, things), max(row.size, size)
 
     def found(self, where: str, spot: Spot, what: str) -> None:
-        """It is there, and must not be."""
-        self._note(self._rows[where, spot].found, what)
+        """Record that the canary is there, and must not be."""
+        self._add(self._rows[where, spot].found, what)
 
     def expected(self, where: str, spot: Spot, what: str) -> None:
-        """It is there, as the pipeline has it."""
-        self._note(self._rows[where, spot].expected, what)
+        """Record that the canary is there because the pipeline put it there."""
+        self._add(self._rows[where, spot].expected, what)
 
     def unread(self, where: str, spot: Spot, why: str) -> None:
-        """Some of the place, or all of it, could not be looked at."""
-        self._note(self._rows[where, spot].unread, why)
+        """Record why some of the place, or all of it, could not be searched."""
+        self._add(self._rows[where, spot].unread, why)
 
-    def _note(self, notes: list[str], text: str) -> None:
+    def _add(self, lines: list[str], text: str) -> None:
         masked = self._canary.masked(text)
-        if masked not in notes and len(notes) < SHOWN:
-            notes.append(masked)
+        if masked not in lines and len(lines) < SHOWN:
+            lines.append(masked)
 
 
 class SelfcheckReport(Struct, frozen=True):
-    """What a check found. `outcome` and `message` are the run's."""
+    """Say what a check found. `outcome` and `message` are the run's."""
 
     rows: Sequence[Row]
     outcome: Outcome | None
     status: str
     message: str
     whole: bool
-    """Whether the run came as far as it had to."""
+    """Whether the run reached its end."""
 
     def count(self, *verdicts: SpotVerdict) -> int:
-        """How many rows have one of these verdicts."""
+        """Count the rows with one of these verdicts."""
         return sum(row.verdict in verdicts for row in self.rows)
 
     @property
     def found(self) -> int:
-        """In how many places the secret was that must not have it."""
+        """The number of places that had the secret and must not."""
         return self.count(SpotVerdict.FOUND)
 
     @property
     def unlooked(self) -> int:
-        """How many places could not be looked at, or not all of them."""
+        """The number of places that could not be searched completely."""
         return self.count(SpotVerdict.PARTLY, SpotVerdict.NOT_LOOKED)
 
     def as_json(self) -> dict[str, Json]:
-        """For programs."""
+        """Return the report for programs."""
         return {
             "clean": not self.found and self.whole,
             "found": self.found,

@@ -1,4 +1,4 @@
-"""Looks at a machine's processes and files, through a script that it runs there."""
+"""Searches a machine's processes and files, with a script that runs there."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pccpipe.machine.base import Done, Machine
 from pccpipe.machine.retry import UNREACHABLE
 
 TIMEOUT = 150.0
-"""Seconds for one look; a search ends itself after 90."""
+"""Seconds for one search, which ends itself after 90."""
 TRIES = 5
-"""Looks at processes until none has ended in the midst of the look."""
+"""Searches of processes, until no process ends during the search."""
 _DENIED = re.compile(r"^\w+: (?:cannot \w+ )?'?(.+?)'?: Permission denied$", re.MULTILINE)
 
 
 class Classify:
-    """Says to which place a file belongs, by its path: that of the first pattern that matches; None if none does."""
+    """Find the place of a file by its path: that of the first pattern that matches, or None."""
 
     def __init__(self, *patterns: tuple[str, Spot]) -> None:
         self._patterns = [(re.compile(pattern), spot) for pattern, spot in patterns]
 
     @property
     def spots(self) -> Sequence[Spot]:
-        """All that it may give."""
+        """The places that it may return."""
         return tuple(dict.fromkeys(spot for _, spot in self._patterns))
 
     def __call__(self, path: str) -> Spot | None:
@@ -38,11 +38,11 @@ class Classify:
 
 
 class Looker:
-    """Looks at one machine, as root if its user may (`sudo` without a password, where that is allowed).
+    """Search one machine, as root if its user may become root.
 
     Args:
-        where: its name in the ledger.
-        may_sudo: whether to ask for root there.
+        where: the machine's name in the ledger.
+        may_sudo: whether to try `sudo` without a password.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Looker:
         self._prefix: str | None = None
 
     def attempt(self, spots: Sequence[Spot], look: Callable[[], object]) -> None:
-        """Look; a machine that can't be had now is a reason why these places were not looked at."""
+        """Search; if the machine is unavailable, record that for these places."""
         try:
             look()
         except UNREACHABLE as error:
@@ -66,29 +66,29 @@ class Looker:
                 self._ledger.unread(self.where, spot, str(error))
 
     def processes(self, *, own_is_expected: bool) -> None:
-        """Look at the arguments and the environment of all processes.
+        """Search the arguments and the environment of all processes.
 
         Args:
-            own_is_expected: whether a step runs that is to have the secret in its environment.
+            own_is_expected: whether a running step has the secret in its environment.
         """
         spots = (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT)
         self.attempt(spots, lambda: self._processes(own_is_expected))
 
     def files(self, call: str, classify: Classify, *, expected: Collection[Spot] = ()) -> None:
-        """Look at files that changed since the run began; `call` is one of look.sh's.
+        """Search files that changed since the run began; `call` names a function of look.sh.
 
         Args:
-            expected: where the secret may be now.
+            expected: the places where the secret may be now.
         """
         self.attempt(classify.spots, lambda: self._files(call, classify, expected))
 
     def _processes(self, own_is_expected: bool) -> None:
         ledger, where = self._ledger, self.where
         for _ in range(TRIES):
-            told = list(_lines(self._run("pcc_processes")))
-            if not any(line.startswith("gone ") for line in told):
+            lines = list(_lines(self._run("pcc_processes")))
+            if not any(line.startswith("gone ") for line in lines):
                 break
-        for line in told:
+        for line in lines:
             word, _, rest = line.partition(" ")
             pid, _, name = rest.partition(" ")
             process = f"process {pid} ({name or 'ended'})"
@@ -103,7 +103,7 @@ class Looker:
                 case "arguments":
                     ledger.found(where, Spot.ARGUMENTS, process)
                 case "gone":
-                    ledger.unread(where, Spot.ENVIRONMENT, "a process had ended before it was known whose it was")
+                    ledger.unread(where, Spot.ENVIRONMENT, "a process ended before its owner was known")
                 case "own" if own_is_expected:
                     ledger.expected(where, Spot.OWN_ENVIRONMENT, f"process {name or 'that has ended'}")
                 case "own":
@@ -122,10 +122,10 @@ class Looker:
             ledger.looked(where, spot, readable)
         if denied:
             user = self.machine.facts.user
-            ledger.unread(where, Spot.ENVIRONMENT, f"the environment of others' processes is not for {user} to read")
+            ledger.unread(where, Spot.ENVIRONMENT, f"{user} may not read the environment of others' processes")
 
     def _count_listed(self, count: int) -> None:
-        """Of a machine without /proc: `ps` lists arguments, and nothing lists environments."""
+        """Count the processes of a machine without /proc: `ps` lists arguments, and nothing lists environments."""
         ledger, where = self._ledger, self.where
         if count:
             ledger.looked(where, Spot.ARGUMENTS, count)
@@ -151,7 +151,7 @@ class Looker:
                     if spot := classify(rest):
                         (ledger.expected if spot in expected else ledger.found)(where, spot, _shown(rest))
                 case "name":
-                    # As stat quotes it: 'name', or 'name' -> 'target'.
+                    # stat quotes it: 'name', or 'name' -> 'target'.
                     if spot := classify(rest[1:].partition("'")[0]):
                         self._check_name(spot, rest)
                 case "big":
@@ -161,7 +161,7 @@ class Looker:
                     ledger.unread(where, spots[-1], "the name of a file has a newline in it")
                 case "unseen":
                     for spot in spots:
-                        ledger.unread(where, spot, "the container's processes are not seen from here")
+                        ledger.unread(where, spot, "this machine does not see the container's processes")
                 case "failed":
                     for spot in spots:
                         ledger.unread(where, spot, f"the search failed: {rest}")
@@ -174,13 +174,13 @@ class Looker:
                     raise ConnectionResetError(f"the search on {where} said {line!r}")
         for spot, files in seen.items():
             ledger.looked(where, spot, len(files), sum(files.values()))
-        self._tell_unread(done, classify, ended)
+        self._record_unread(done, classify, ended)
 
     def _check_name(self, spot: Spot, name: str) -> None:
         if self._canary.is_in(name.encode(errors="surrogateescape")):
             self._ledger.found(self.where, spot, f"in the name {_shown(name)}")
 
-    def _tell_unread(self, done: Done, classify: Classify, ended: bool) -> None:
+    def _record_unread(self, done: Done, classify: Classify, ended: bool) -> None:
         denied: dict[Spot, list[str]] = {}
         for path in _DENIED.findall(done.stderr.decode(errors="surrogateescape")):
             if spot := classify(path):
@@ -203,7 +203,7 @@ class Looker:
         if self._prefix is None:
             self._prefix = self._way_to_root()
         if self._prefix:
-            # printf is the shell's own: the program is in no argument list.
+            # printf is built into the shell, so no argument list has the program.
             quoted = shlex.quote(f"(\n{program}\n) </dev/null")
             program = f"pcc_program={quoted}\nprintf '%s\\n' \"$pcc_program\" | {self._prefix}"
         return self.machine.run(program, TIMEOUT)
@@ -215,7 +215,7 @@ class Looker:
 
 
 def _shown(path: str) -> str:
-    """The path as it is in a container, if it is one's."""
+    """Return the path; of a container's file, the path inside."""
     return re.sub(r"/proc/[0-9]+/root(?=/)", "", path)
 
 

@@ -1,4 +1,4 @@
-"""The ways out that `selfcheck --escape` tries, and what came of each."""
+"""The ways out that `selfcheck --escape` tries, and the verdict on each."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
         "vm_overruns": "kill what it can and outlive its time limit",
     },
 }
-"""The sentence of each route, by what tries it; in the order in which they are shown."""
+"""The words of each route, by the step that tries it; in the order of the report."""
 
 _SIDES = {route: side for side, routes in ROUTES.items() for route in routes}
 
 
 class RouteVerdict(StrEnum):
-    """What came of a route."""
+    """Say whether a route held."""
 
     HELD = "held"
     BROKE = "did not hold"
@@ -63,24 +63,24 @@ class RouteVerdict(StrEnum):
 
 
 class Route(Struct):
-    """A way out; `words` say how it broke, or why it was not tried."""
+    """Hold a way out; `words` say how it broke, or why it was not tried."""
 
     name: str
     verdict: RouteVerdict = RouteVerdict.NOT_TRIED
-    words: str = "its step did not come so far"
+    words: str = "its step ended before it"
 
     @property
     def side(self) -> str:
-        """Give what tries it."""
+        """The step that tries it."""
         return _SIDES[self.name]
 
     @property
     def text(self) -> str:
-        """Give what it tries to do."""
+        """The attempt, in words."""
         return ROUTES[self.side][self.name]
 
     def as_json(self) -> dict[str, Json]:
-        """For programs."""
+        """Return the route for programs."""
         return {
             "from": "container" if self.side == BOX else "vm",
             "route": self.name,
@@ -91,7 +91,7 @@ class Route(Struct):
 
 
 class Routes:
-    """All routes; a route that broke once stays so."""
+    """Hold all routes; a route that broke stays broken."""
 
     def __init__(self) -> None:
         self._all = {name: Route(name) for name in _SIDES}
@@ -101,11 +101,11 @@ class Routes:
         return tuple(self._all.values())
 
     def verdict(self, name: str) -> RouteVerdict:
-        """Give what is known of a route so far."""
+        """Return the verdict on a route so far."""
         return self._all[name].verdict
 
     def judge(self, name: str, words: Iterable[str]) -> None:
-        """Take what was found of a route that was tried: it held if that is nothing."""
+        """Record what was found of a route that was tried: without words, it held."""
         found = "; ".join(words)
         self.set(name, RouteVerdict.BROKE if found else RouteVerdict.HELD, found)
 
@@ -114,16 +114,16 @@ class Routes:
             self._all[name] = Route(name, verdict, words)
 
     def set_side(self, side: str, verdict: RouteVerdict, words: str) -> None:
-        """Say the same of all routes of a side."""
+        """Record the same for all routes of a side."""
         for name in ROUTES[side]:
             self.set(name, verdict, words)
 
-    def take(self, result: Json) -> None:
-        """Take what a step of ours says that it tried."""
+    def read(self, result: Json) -> None:
+        """Read what a step says that it tried."""
         verdicts = {"held": RouteVerdict.HELD, "broke": RouteVerdict.BROKE, "not_tried": RouteVerdict.NOT_TRIED}
         match result:
-            case {"routes": [*told]}:
-                for one in told:
+            case {"routes": [*routes]}:
+                for one in routes:
                     match one:
                         case {"route": str(name), "verdict": str(verdict), "words": str(words)} if verdict in verdicts:
                             self.set(name, verdicts[verdict], words.strip())
@@ -134,24 +134,24 @@ class Routes:
 
 
 class EscapeReport(Struct, frozen=True):
-    """What a check of the escape routes found. `status` and `message` are its run's."""
+    """Say what a check of the escape routes found. `status` and `message` are the run's."""
 
     routes: Sequence[Route]
     status: str
     message: str
     whole: bool
-    """Whether the run came to its end."""
+    """Whether the run reached its end."""
 
     def count(self, verdict: RouteVerdict) -> int:
         return sum(route.verdict is verdict for route in self.routes)
 
     @property
     def held(self) -> bool:
-        """Say whether all that was tried held, and something was."""
+        """Whether something was tried, and all of it held."""
         return not self.count(RouteVerdict.BROKE) and bool(self.count(RouteVerdict.HELD)) and self.whole
 
     def as_json(self) -> dict[str, Json]:
-        """For programs."""
+        """Return the report for programs."""
         return {
             "held": self.held,
             "run": {"status": self.status, "message": self.message, "whole": self.whole},

@@ -1,4 +1,4 @@
-"""The canary: a secret that is good for nothing, and known by any part of it, in any form."""
+"""The canary: a useless secret that is recognized by any part of it, in any form."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PART = 14
-"""Letters and digits of each of its two halves; as a whole its base64 fits into a line of 76."""
+"""Letters and digits of each half; the base64 of the whole fits into a line of 76."""
 SPECIAL = "/+ =\"'\\%&"
-"""Between them: what URLs, JSON and shells write otherwise."""
+"""Between the halves: characters that URLs, JSON and shells quote."""
 
 
 class Canary:
-    """New each time. Its halves are looked for, too: they show through any way of quoting what is between them."""
+    """Make a new secret. Its halves are searched for too: they survive any quoting of the part between."""
 
     def __init__(self) -> None:
         first, second = (
@@ -32,20 +32,20 @@ class Canary:
 
     @property
     def patterns(self) -> str:
-        """What `grep -F` takes, one a line."""
-        # No shell and no pattern has zero bytes: UTF-16 and UTF-32 are looked for where Python does it.
+        """Patterns for `grep -F`, one a line."""
+        # No shell and no pattern has zero bytes: only Python searches for UTF-16 and UTF-32.
         return "\n".join(form.decode() for form in self._forms if 0 not in form)
 
     def is_in(self, data: bytes) -> bool:
-        """Whether any form of it is in the data."""
+        """Say whether any form of it is in the data."""
         return any(form in data for form in self._forms)
 
     def is_in_any(self, texts: Iterable[str]) -> bool:
-        """The same for texts."""
+        """Say whether any form of it is in one of the texts."""
         return any(self.is_in(text.encode(errors="surrogateescape")) for text in texts)
 
     def masked(self, text: str) -> str:
-        """The text without it: what is found is told without the canary itself."""
+        """Mask the canary in a text: no report shows it."""
         return self._masker.text(text)
 
     def __repr__(self) -> str:

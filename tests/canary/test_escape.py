@@ -177,7 +177,7 @@ def test_on_an_engine_of_this_machine_only_containers_are_tried(
 def test_what_a_later_step_says_does_not_make_a_broken_route_hold() -> None:
     routes = Routes()
     routes.judge("network", ["reaches 1.1.1.1"])
-    routes.take({"routes": [{"route": "network", "verdict": "held", "words": ""}]})
+    routes.read({"routes": [{"route": "network", "verdict": "held", "words": ""}]})
     assert routes.verdict("network") is RouteVerdict.BROKE
 
 
@@ -194,7 +194,7 @@ def test_what_a_later_step_says_does_not_make_a_broken_route_hold() -> None:
 )
 def test_a_result_of_another_shape_says_nothing(result: object) -> None:
     routes = Routes()
-    routes.take(result)  # type: ignore[arg-type]
+    routes.read(result)  # type: ignore[arg-type]
     assert {route.verdict for route in routes.all} == {RouteVerdict.NOT_TRIED}
 
 
@@ -233,4 +233,4 @@ def test_a_project_without_isolation_has_nothing_to_try(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("id: p\nisolation_mode: local\n")
     done = Folder(tmp_path).do("selfcheck", "--escape", "--project", "p.yaml")
     assert done.code == 2
-    assert "nothing to get out of" in done.stderr
+    assert "no isolation to try" in done.stderr

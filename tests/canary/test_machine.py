@@ -73,7 +73,7 @@ def _made(path: Path) -> Path:
 def test_a_container_whose_processes_are_elsewhere_is_told(tmp_path: Path) -> None:
     row = look_into(tmp_path, call=f"pcc_container {'0' * 64} 1 /home")
     assert row.verdict is SpotVerdict.NOT_LOOKED
-    assert row.unread == ["the container's processes are not seen from here"]
+    assert row.unread == ["this machine does not see the container's processes"]
 
 
 def test_a_search_that_is_cut_off_or_never_begins_is_no_clean_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Looks at what a run leaves at home: its record, what was shown of it, what errors say."""
+"""Searches what a run leaves on this machine: its record, its views, and the text of errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = (Spot.JSONL, Spot.PLAIN)
 
 
 class RecordedViews:
-    """What `pccpipe run` would have shown of a run, in the formats for programs and for logs."""
+    """Keep what `pccpipe run` would have shown of a run, in the formats for programs and for logs."""
 
     def __init__(self, record: Path) -> None:
         self._jsonl, self._plain = io.BytesIO(), io.StringIO()
@@ -37,7 +37,7 @@ class RecordedViews:
             view(event)
 
     def look(self, canary: Canary, ledger: Ledger) -> None:
-        """Look at all of it."""
+        """Search all of it."""
         for spot, shown in ((Spot.JSONL, self._jsonl.getvalue()), (Spot.PLAIN, self._plain.getvalue().encode())):
             lines = shown.splitlines()
             ledger.looked(HERE, spot, len(lines), len(shown))
@@ -46,8 +46,8 @@ class RecordedViews:
                     ledger.found(HERE, spot, f"line {number}")
 
 
-class Filed:
-    """Knows from a run's events what each file of its record is."""
+class RecordFiles:
+    """Know from a run's events what each file of its record is."""
 
     def __init__(self) -> None:
         self._spots = {Spot.RUN_JSON.value: Spot.RUN_JSON, Spot.EVENTS.value: Spot.EVENTS}
@@ -64,11 +64,11 @@ class Filed:
                 pass
 
     def spot_of(self, name: str) -> Spot:
-        """Of a file, by its path in the record."""
+        """Return the spot of a file, by its path in the record."""
         return self._spots.get(name, Spot.ARTIFACTS if name.startswith(f"{ARTIFACTS}/") else Spot.RECORD)
 
     def look(self, record: Path, canary: Canary, ledger: Ledger) -> None:
-        """Look at every file of a record, and at its name."""
+        """Search every file of a record, and its name."""
         counted = {spot: [0, 0] for spot in RECORD}
         for path in sorted(record.rglob("*")) if record.is_dir() else ():
             name = str(path.relative_to(record))
@@ -91,14 +91,14 @@ class Filed:
 
 
 def look_at_errors(canary: Canary, variable: str, ledger: Ledger) -> None:
-    """Make errors where secrets are at hand, and look at what they say, and at their tracebacks."""
+    """Provoke errors where code handles secrets, and search their words and tracebacks."""
     errors = [*_provoked(canary, variable)]
     for error in errors:
         if canary.is_in_any(traceback.format_exception(error)):
             ledger.found(HERE, Spot.EXCEPTIONS, type(error).__name__)
     texts = [repr(_command(canary, "CANARY"))]
     if canary.is_in_any(texts):
-        ledger.found(HERE, Spot.EXCEPTIONS, "how a command is shown in a debugger or an assertion")
+        ledger.found(HERE, Spot.EXCEPTIONS, "how a debugger or an assertion shows a command")
     ledger.looked(HERE, Spot.EXCEPTIONS, len(errors) + len(texts))
 
 
