@@ -11,7 +11,7 @@ from tests.cli.conftest import folder as folder
 
 @pytest.fixture(scope="module", autouse=True)
 def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for temporary files of the tests' own: what others do in theirs is not looked through each time."""
+    """Give the tests a folder of their own for temporary files: the checks need not search others' files."""
     own = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(own))

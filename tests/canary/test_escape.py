@@ -1,4 +1,4 @@
-"""`selfcheck --escape` tries real ways out on a real VM: it says of each whether it held, and believes nobody else."""
+"""`selfcheck --escape` tries real ways out on a real VM, and judges each by its own look."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def processes(vm: VM) -> str:
     return vm.sh("grep -l 'pccescape[0-9a-f]*-' /proc/[0-9]*/cmdline || true").stdout
 
 
-def test_containers_hold_and_a_vm_without_an_account_for_the_code_does_not(tmp_path: Path, fresh_vm: VM) -> None:
+def test_containers_hold_and_a_vm_without_an_account_does_not(tmp_path: Path, fresh_vm: VM) -> None:
     vm = fresh_vm
     project = project_file(tmp_path, vm)
     done = Folder(tmp_path).do("selfcheck", "--escape", "--project", project, "--json", limit=110)
     assert done.code == 1, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert told["run"]["whole"], told
-    assert not told["held"]
-    by_name = {route["route"]: route for route in told["routes"]}
+    report = json.loads(done.stdout)
+    assert report["run"]["whole"], report
+    assert not report["held"]
+    by_name = {route["route"]: route for route in report["routes"]}
     assert {name for name, one in by_name.items() if one["from"] == "vm"} == set(ROUTES[ON_VM])
     assert {(one["verdict"], one["words"]) for one in by_name.values() if one["from"] == "vm"} == {
         ("did not hold", "no run_as")
@@ -59,9 +59,7 @@ def with_account(folder: Path, vm: VM) -> Path:
     return path
 
 
-def test_with_an_account_for_the_code_all_that_is_tried_holds_and_a_wall_that_is_open_is_named(
-    tmp_path: Path, fresh_vm: VM
-) -> None:
+def test_with_an_account_everything_holds_and_an_open_wall_is_named(tmp_path: Path, fresh_vm: VM) -> None:
     vm, project = fresh_vm, with_account(tmp_path, fresh_vm)
     done = Folder(tmp_path).do("selfcheck", "--escape", "--project", project, limit=110)
     assert done.code == 0, done.stdout + done.stderr
@@ -80,7 +78,7 @@ def test_with_an_account_for_the_code_all_that_is_tried_holds_and_a_wall_that_is
     assert report.whole, report.message
     broke = {route.name: route.words for route in report.routes if route.verdict is RouteVerdict.BROKE}
     assert set(broke) == {"become", "engine", "login_files"}
-    # The rule for sudo gives it nothing: what runs as the account gains nothing by a setuid program.
+    # The rule for sudo has no effect: the account gains nothing from a setuid program.
     assert broke["become"] == f"groups {vm.run_as} docker"
     assert "docker.sock" in broke["engine"]
     assert f"writes /home/{login}/.profile" in broke["login_files"]
@@ -89,7 +87,7 @@ def test_with_an_account_for_the_code_all_that_is_tried_holds_and_a_wall_that_is
 def test_each_route_of_a_step_on_the_vm_can_break(
     tmp_path: Path, fresh_vm: VM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its steps run as the login, as before there was an account: then nearly nothing holds, and all of it is named."""
+    """Steps run as the login, as before accounts existed: then almost nothing holds, and the report names all of it."""
     vm = fresh_vm
     text = (ROOT / "pipelines/selfcheck-escape.yaml").read_text().replace("on: vm\n", "on: vm\n    account: login\n")
     box, overrun = text.index("  - id: box"), text.index("  - id: vm\n")
@@ -107,7 +105,7 @@ def test_each_route_of_a_step_on_the_vm_can_break(
 
 
 def use(monkeypatch: pytest.MonkeyPatch, folder: Path, pipeline: str) -> None:
-    """Let the check run this pipeline, with the files beside the usual one."""
+    """Make the check run this pipeline, with the usual one's files."""
     shutil.copytree(ROOT / "pipelines", folder / "pipelines")
     file = folder / "pipelines/selfcheck-escape.yaml"
     file.write_text(pipeline)
@@ -136,7 +134,7 @@ LOOSENED = [
 
 
 @pytest.mark.parametrize(("box", "reader", "broken"), LOOSENED, ids=["-".join(sorted(one[2])) for one in LOOSENED])
-def test_a_container_that_is_held_less_is_reported(
+def test_a_container_with_weaker_isolation_is_reported(
     tmp_path: Path,
     vm: VM,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,12 +150,12 @@ def test_a_container_that_is_held_less_is_reported(
         text = f"{text[:begins]}  {name}: {json.dumps(usual)}{text[ends:]}"
     if "key" in broken:
         text = text.replace(', via: proxy, upstream: "http://127.0.0.1:9"', "")
-    # What takes long, and is not looked at here.
+    # Slow parts that this test does not need.
     use(monkeypatch, tmp_path, text[: text.index("  - id: overrun")] + text[text.index("  - id: reader") :])
     report = check_escape(load_project(project_file(tmp_path, vm)))
     assert report.whole, report.message
-    told = verdicts(report, BOX)
-    assert {name for name, verdict in told.items() if verdict is RouteVerdict.BROKE} == broken
+    by_route = verdicts(report, BOX)
+    assert {name for name, verdict in by_route.items() if verdict is RouteVerdict.BROKE} == broken
     assert not report.held
 
 
@@ -168,13 +166,13 @@ def test_on_an_engine_of_this_machine_only_containers_are_tried(
     report = check_escape(Project("p", IsolationMode.CONTAINER), image="bb:latest")
     assert report.whole, report.message
     not_held = {route.name: route.words for route in report.routes if route.side == BOX and route.words}
-    # Who runs the tests owns the workspace, and is root here.
+    # The user who runs the tests owns the workspace, and is root here.
     assert not_held.pop("privileges", "its user is root").rstrip("; ") == "its user is root"
     assert set(not_held) == NEVER
     assert set(verdicts(report, ON_VM).values()) == {RouteVerdict.NOT_TRIED}
 
 
-def test_what_a_later_step_says_does_not_make_a_broken_route_hold() -> None:
+def test_a_later_step_does_not_make_a_broken_route_hold() -> None:
     routes = Routes()
     routes.judge("network", ["reaches 1.1.1.1"])
     routes.read({"routes": [{"route": "network", "verdict": "held", "words": ""}]})
@@ -198,7 +196,7 @@ def test_a_result_of_another_shape_says_nothing(result: object) -> None:
     assert {route.verdict for route in routes.all} == {RouteVerdict.NOT_TRIED}
 
 
-def test_nothing_that_was_tried_is_no_success_and_the_sum_says_so() -> None:
+def test_trying_nothing_is_not_a_success_and_the_sum_says_so() -> None:
     report = EscapeReport(Routes().all, "unavailable", "no engine\x1b[2J", whole=False)
     assert not report.held
     text = list(lines(report))
@@ -206,7 +204,7 @@ def test_nothing_that_was_tried_is_no_success_and_the_sum_says_so() -> None:
     assert "\x1b" not in "".join(text)
 
 
-def test_a_vm_that_is_away_is_exit_3(tmp_path: Path) -> None:
+def test_an_unreachable_vm_is_exit_3(tmp_path: Path) -> None:
     project = tmp_path / "p.yaml"
     project.write_text("id: p\nvm: {external_ip: 127.0.0.1, port: 1, user: x, key_path: k, run_as: y}\n")
     (tmp_path / "k").write_text("")
@@ -223,7 +221,7 @@ def test_a_vm_that_is_away_is_exit_3(tmp_path: Path) -> None:
         (("--input", "model=x"), "--input model cannot be used with --escape"),
     ],
 )
-def test_what_cannot_stand_beside_it_is_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_options_that_escape_cannot_use_are_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     done = Folder(tmp_path).do("selfcheck", "--escape", *arguments)
     assert done.code == 2
     assert words in done.stderr

@@ -1,4 +1,4 @@
-"""What a search on a Mac looks into, and what it says that it can't."""
+"""A search on a Mac: what it reads, and what it reports that it can't read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def looker(mac: FakeMac, ledger: Ledger) -> Looker:
     return Looker(MacHere(mac), "here", CANARY, ledger, "run", may_sudo=False)
 
 
-def test_arguments_are_looked_at_and_environments_told_as_out_of_sight(looker: Looker, ledger: Ledger) -> None:
+def test_arguments_are_searched_and_environments_reported_as_hidden(looker: Looker, ledger: Ledger) -> None:
     looker.processes(own_is_expected=False)
     arguments, environment, own, _ = ledger.rows
     assert arguments.verdict is SpotVerdict.CLEAN
@@ -45,7 +45,7 @@ def test_a_secret_in_an_argument_list_is_found(looker: Looker, ledger: Ledger) -
     assert ledger.rows[0].found == [f"process {process.pid} (sh)"]
 
 
-def test_without_ps_too_nothing_is_told_as_clean(looker: Looker, ledger: Ledger, mac: FakeMac) -> None:
+def test_without_ps_nothing_is_reported_as_clean(looker: Looker, ledger: Ledger, mac: FakeMac) -> None:
     (mac.folder / "bin" / "ps").unlink()
     looker.processes(own_is_expected=False)
     assert {row.verdict for row in ledger.rows[:3]} == {SpotVerdict.NOT_LOOKED}
@@ -55,9 +55,7 @@ def look_into(folder: Path, looker: Looker) -> None:
     looker.files(f"pcc_files {shlex.quote(str(folder))}", Classify((f"{folder}(/|$)", Spot.DISK)))
 
 
-def test_files_names_and_links_are_looked_into_without_gnu_tools(
-    looker: Looker, ledger: Ledger, tmp_path: Path
-) -> None:
+def test_files_names_and_links_are_searched_without_gnu_tools(looker: Looker, ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "plain 'quoted' $name").write_text("nothing")
     look_into(tmp_path, looker)
     row = ledger.rows[-1]
@@ -71,7 +69,7 @@ def test_files_names_and_links_are_looked_into_without_gnu_tools(
 
 
 @pytest.mark.parametrize(("tool", "why"), [("find", "find ended with 127"), ("stat", "stat does not work")])
-def test_a_search_whose_tools_do_not_work_is_no_clean_look(
+def test_a_search_with_broken_tools_is_not_clean(
     looker: Looker, ledger: Ledger, tmp_path: Path, mac: FakeMac, tool: str, why: str
 ) -> None:
     (mac.folder / "bin" / tool).unlink()

@@ -1,4 +1,4 @@
-"""What a search on a machine can't look into, it says."""
+"""A search on a machine reports what it could not read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def look_into(folder: Path, machine: LocalMachine | None = None, call: str = "",
     return ledger.rows[0]
 
 
-def test_files_names_and_links_are_looked_at_and_counted(tmp_path: Path) -> None:
+def test_files_names_and_links_are_searched_and_counted(tmp_path: Path) -> None:
     (tmp_path / "plain 'quoted' $name").write_text("nothing")
     (tmp_path / "in base64").write_bytes(b"x" * 100_000 + CANARY.value.encode().hex().encode())
     assert look_into(tmp_path).found == [f"{tmp_path}/in base64"]
@@ -42,7 +42,7 @@ def test_files_names_and_links_are_looked_at_and_counted(tmp_path: Path) -> None
     assert CANARY.value not in found
 
 
-def test_many_files_are_looked_at(tmp_path: Path) -> None:
+def test_many_files_are_searched(tmp_path: Path) -> None:
     for number in range(1001):
         (tmp_path / str(number)).write_text(CANARY.value if number == 777 else "")
     row = look_into(tmp_path)
@@ -57,7 +57,7 @@ def test_many_files_are_looked_at(tmp_path: Path) -> None:
     ],
     ids=["newline", "big"],
 )
-def test_what_is_not_looked_into_is_told(tmp_path: Path, spoil: object, why: str) -> None:
+def test_a_file_that_is_not_searched_is_reported(tmp_path: Path, spoil: object, why: str) -> None:
     assert callable(spoil)
     spoil(tmp_path)
     row = look_into(tmp_path)
@@ -70,13 +70,13 @@ def _made(path: Path) -> Path:
     return path
 
 
-def test_a_container_whose_processes_are_elsewhere_is_told(tmp_path: Path) -> None:
+def test_a_container_whose_processes_are_elsewhere_is_reported(tmp_path: Path) -> None:
     row = look_into(tmp_path, call=f"pcc_container {'0' * 64} 1 /home")
     assert row.verdict is SpotVerdict.NOT_LOOKED
     assert row.unread == ["this machine does not see the container's processes"]
 
 
-def test_a_search_that_is_cut_off_or_never_begins_is_no_clean_one(tmp_path: Path) -> None:
+def test_a_search_that_is_cut_off_or_never_begins_is_not_clean(tmp_path: Path) -> None:
     class Cut(LocalMachine):
         def run(self, script: str, timeout: float = 60.0) -> Done:
             return Done(137, f"file 3 {tmp_path}/a\n".encode(), b"Killed\n")
@@ -90,13 +90,13 @@ def test_a_search_that_is_cut_off_or_never_begins_is_no_clean_one(tmp_path: Path
     assert (row.verdict, row.unread) == (SpotVerdict.NOT_LOOKED, ["ssh_closed: the VM is away"])
 
 
-def test_a_user_who_may_become_root_looks_as_root_and_the_search_reaches_it_on_stdin(
+def test_a_user_who_may_become_root_searches_as_root_with_a_program_on_stdin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OfUser(LocalMachine):
         @property
         def facts(self) -> Facts:
-            return replace(super().facts, uid=1000, user="somebody")
+            return replace(super().facts, uid=1000, user="other")
 
     sudo = tmp_path / "bin/sudo"
     sudo.parent.mkdir()
@@ -113,7 +113,7 @@ def test_a_user_who_may_become_root_looks_as_root_and_the_search_reaches_it_on_s
     assert look_into(folder, OfUser(), may_sudo=True).found == [f"{folder}/leak"]
 
 
-def test_the_environment_of_a_process_of_no_step_is_told_apart() -> None:
+def test_the_environment_of_a_process_outside_of_steps_has_its_own_row() -> None:
     ledger = Ledger(CANARY)
     ledger.name("here", (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT), "processes")
     looker = Looker(LocalMachine(), "here", CANARY, ledger, "run-7", may_sudo=False)

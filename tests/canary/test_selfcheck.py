@@ -41,12 +41,12 @@ def rows_of(report: SelfcheckReport, *verdicts: SpotVerdict) -> dict[tuple[str, 
 
 
 def left_on(vm: VM) -> str:
-    """What of a run is on the VM; of the lease its order stays."""
+    """List what of a run is on the VM; only the lease's order stays."""
     folders = "find /home/project/.system -mindepth 2 ! -path '*/lease/*' ! -path '*/.system/.git/*' 2>/dev/null"
     return vm.sh(f"{folders}; ls -A /tmp; docker ps -aq").stdout
 
 
-def test_on_a_real_vm_all_is_looked_at_nothing_is_found_and_nothing_is_left(tmp_path: Path, fresh_vm: VM) -> None:
+def test_on_a_real_vm_everything_is_searched_nothing_is_found_and_nothing_is_left(tmp_path: Path, fresh_vm: VM) -> None:
     vm = fresh_vm
     env = {"TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
@@ -57,13 +57,13 @@ def test_on_a_real_vm_all_is_looked_at_nothing_is_found_and_nothing_is_left(tmp_
         limit=110,
     )
     assert done.code == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert told["clean"]
-    assert {row["verdict"] for row in told["rows"]} == {"clean", "expected"}
-    expected = {(row["where"], row["place"]) for row in told["rows"] if row["verdict"] == "expected"}
+    report = json.loads(done.stdout)
+    assert report["clean"]
+    assert {row["verdict"] for row in report["rows"]} == {"clean", "expected"}
+    expected = {(row["where"], row["place"]) for row in report["rows"] if row["verdict"] == "expected"}
     places = {"own_environment", "spools"}
     assert expected == {(where, place) for where in ("here", vm.host) for place in places}
-    assert all(row["looks"] for row in told["rows"])
+    assert all(row["looks"] for row in report["rows"])
     assert left_on(vm) == ""
     assert list((tmp_path / "tmp").iterdir()) == []
 
@@ -119,13 +119,13 @@ steps:
 
 @pytest.fixture(scope="module")
 def leaky(temporary_folder: Path, vm: VM) -> Iterator[SelfcheckReport]:
-    """What is found of a pipeline that leaks in every way; its own user is no root."""
+    """Check a pipeline that leaks in every way, as a user who is not root."""
     folder = temporary_folder / "leaky"
     folder.mkdir()
     (folder / "pipeline.yaml").write_text(LEAKY)
 
-    def let_go(told: str) -> None:
-        if told.endswith("spoke: looked at"):
+    def let_go(progress: str) -> None:
+        if progress.endswith("spoke: searched"):
             vm.sh("for w in /home/project/.system/run-workspaces/*; do setpriv --reuid pcc touch $w/.looked; done")
 
     try:
@@ -157,20 +157,20 @@ def leaky(temporary_folder: Path, vm: VM) -> Iterator[SelfcheckReport]:
         ("here", Spot.TEMPORARY, "leaky-file"),
     ],
 )
-def test_a_leak_is_found_and_told_where(leaky: SelfcheckReport, vm: VM, where: str, spot: Spot, what: str) -> None:
+def test_a_leak_is_found_and_its_place_named(leaky: SelfcheckReport, vm: VM, where: str, spot: Spot, what: str) -> None:
     row = rows_of(leaky, SpotVerdict.FOUND)[vm.host if where == "vm" else where, spot]
     assert any(what in found for found in row.found), row.found
     assert f"FOUND           {spot.value}" in "\n".join(lines(leaky))
 
 
-def test_what_cannot_be_looked_at_is_said_and_never_counted_as_clean(leaky: SelfcheckReport, vm: VM) -> None:
+def test_a_place_that_cannot_be_searched_is_reported_and_never_counted_as_clean(leaky: SelfcheckReport, vm: VM) -> None:
     engine = rows_of(leaky, SpotVerdict.NOT_LOOKED)[vm.host, Spot.ENGINE_FILES]
     assert "pcc may not read /var/lib/docker" in engine.unread
     assert leaky.unlooked >= 1
     assert not any("could not look" in line and "engine" not in line for line in lines(leaky))
 
 
-def test_nothing_of_the_run_is_left_by_a_pipeline_that_removes_nothing(leaky: SelfcheckReport, vm: VM) -> None:
+def test_nothing_is_left_by_a_pipeline_that_removes_nothing(leaky: SelfcheckReport, vm: VM) -> None:
     assert "selfcheck" not in vm.sh("ls /home/project/.system/run-*").stdout
     assert not [name for name in os.environ if name.startswith("PCCPIPE_CANARY")]
 
@@ -203,9 +203,7 @@ steps:
 """
 
 
-def test_a_key_that_stays_at_home_is_nowhere_not_even_in_its_own_step(
-    tmp_path: Path, vm: VM, model: ModelServer
-) -> None:
+def test_a_key_that_stays_local_is_nowhere_not_even_in_its_own_step(tmp_path: Path, vm: VM, model: ModelServer) -> None:
     (tmp_path / "pipeline.yaml").write_text(PROXIED)
     report = selfcheck(
         load_project(project_file(tmp_path, vm)),
@@ -213,22 +211,21 @@ def test_a_key_that_stays_at_home_is_nowhere_not_even_in_its_own_step(
         inputs={"endpoint": f"{model.url}/v1"},
     )
     assert report.outcome is Outcome.SUCCEEDED
-    assert SPECIAL in str(model.requests[-1].authorization), "it was the key, and not the token, that came there"
+    assert SPECIAL in str(model.requests[-1].authorization), "the model got the key, and not the token"
     assert not rows_of(report, SpotVerdict.FOUND, SpotVerdict.EXPECTED)
     assert rows_of(report, SpotVerdict.CLEAN)[vm.host, Spot.OWN_ENVIRONMENT].looks
 
 
-def test_without_masking_all_of_the_record_is_found_to_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_masking_every_part_of_the_record_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pccpipe.secrets.values, "Masker", lambda _: Masker([]))
     report = selfcheck(Project("p", IsolationMode.LOCAL))
     assert report.whole
     found = {spot for where, spot in rows_of(report, SpotVerdict.FOUND)}
     assert found == {Spot.RUN_JSON, Spot.EVENTS, Spot.LOGS, Spot.JSONL, Spot.PLAIN}
-    told = "\n".join(lines(report))
-    assert "FOUND in 5 places" in told
+    assert "FOUND in 5 places" in "\n".join(lines(report))
 
 
-def test_a_leaky_pipeline_is_exit_status_1_and_the_canary_itself_is_not_shown(folder: Folder) -> None:
+def test_a_leaky_pipeline_exits_with_1_and_the_canary_is_not_shown(folder: Folder) -> None:
     pipeline = folder.path / "leaky.yaml"
     pipeline.write_text(
         textwrap.dedent("""
@@ -245,7 +242,7 @@ def test_a_leaky_pipeline_is_exit_status_1_and_the_canary_itself_is_not_shown(fo
     assert "kept.txt" in done.stdout
 
 
-def test_in_mode_container_the_engine_of_this_machine_is_looked_at(
+def test_in_mode_container_the_engine_of_this_machine_is_searched(
     tmp_path: Path, local_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", local_engine.url)
@@ -257,7 +254,7 @@ def test_in_mode_container_the_engine_of_this_machine_is_looked_at(
     assert rows_of(report, SpotVerdict.CLEAN)["here", Spot.ENGINE_FILES].things
 
 
-def test_a_run_that_cannot_be_had_is_no_clean_bill(folder: Folder, vm: VM) -> None:
+def test_an_unavailable_run_is_not_reported_as_clean(folder: Folder, vm: VM) -> None:
     project = project_file(folder.path, vm)
     project.write_text(project.read_text().replace(f"external_ip: {vm.host}", "external_ip: 127.0.0.99"))
     done = folder.do("selfcheck", "--project", project)
@@ -266,7 +263,7 @@ def test_a_run_that_cannot_be_had_is_no_clean_bill(folder: Folder, vm: VM) -> No
     assert "ended as unavailable" in done.stdout
 
 
-def test_a_check_that_is_cancelled_leaves_nothing_and_says_what_was_not_looked_at(folder: Folder) -> None:
+def test_a_cancelled_check_leaves_nothing_and_says_what_was_not_searched(folder: Folder) -> None:
     own = folder.path / "tmp"
     own.mkdir()
     process = folder.start("selfcheck", env={"TMPDIR": str(own)})
@@ -279,7 +276,7 @@ def test_a_check_that_is_cancelled_leaves_nothing_and_says_what_was_not_looked_a
     assert list(own.iterdir()) == []
 
 
-def test_steps_of_a_pipeline_that_is_checked_have_the_canary_and_no_secret_of_the_users(folder: Folder) -> None:
+def test_steps_of_a_checked_pipeline_have_the_canary_and_no_secret_of_the_user(folder: Folder) -> None:
     marker = folder.path / "all-is-well"
     pipeline = folder.pipeline(f"""
         secrets: {{KEY: {{from: env, name: USERS_KEY}}}}
@@ -296,13 +293,13 @@ def test_steps_of_a_pipeline_that_is_checked_have_the_canary_and_no_secret_of_th
     "arguments",
     [("--pipeline", "none.yaml"), ("--project", "none.yaml"), ("--input", "nothing=1"), ("--wait", "soon")],
 )
-def test_wrong_usage_is_said_in_a_line(folder: Folder, arguments: tuple[str, str]) -> None:
+def test_wrong_usage_is_one_line(folder: Folder, arguments: tuple[str, str]) -> None:
     done = folder.do("selfcheck", *arguments)
     assert done.code == 2
     assert done.stdout == ""
 
 
-def test_a_canary_is_known_in_any_form_and_shown_in_none() -> None:
+def test_a_canary_is_recognized_in_any_form_and_shown_in_none() -> None:
     canary = Canary()
     quoted = canary.value.replace("'", "'\\''")
     for text in (canary.value, f"x{quoted}", canary.value.encode().hex(), canary.value[:20]):

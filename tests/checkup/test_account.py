@@ -1,4 +1,4 @@
-"""The account that workspace code runs as: provision makes it, and the doctor proves that it can reach nothing."""
+"""The account of workspace code: provision makes it, and the doctor proves that it can reach nothing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pccpipe.spec.model import Project, Run, Vm
 from tests.cli.command import Done
 from tests.testbed.vm import VM
 
-# The bed has neither: they obey the file that the real ones obey.
+# The bed has neither program: these obey the same file as the real ones.
 DENIED = '#!/bin/sh\ngrep -qx "$(id -un)" /etc/%s.deny && { echo "not allowed" >&2; exit 1; }\ncat >/dev/null\n'
 
 
 class Site:
-    """A new VM, looked at by the doctor's checks of the account."""
+    """Run the doctor's checks of the account on a new VM."""
 
     def __init__(self, folder: Path, vm: VM) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ def found(finding: Finding, verdict: CheckVerdict, *words: str, fix: str = "") -
     assert fix in (finding.fix.command if finding.fix else ""), finding
 
 
-def test_the_account_is_made_once_with_nothing_that_is_the_logins(site: Site) -> None:
+def test_the_account_is_made_once_without_anything_of_the_login(site: Site) -> None:
     vm = site.vm
     vm.sh("echo 'SUBUID' >/etc/subuid; echo www-data >/etc/at.deny; chmod 640 /etc/at.deny")
     made = site.make()
@@ -110,7 +110,7 @@ def test_the_account_is_made_once_with_nothing_that_is_the_logins(site: Site) ->
     found(site.look("account-limits", "builds", "root"), CheckVerdict.OK)
 
 
-def test_a_user_who_may_do_too_much_is_not_made_the_account(site: Site) -> None:
+def test_a_user_with_too_many_rights_is_not_made_the_account(site: Site) -> None:
     for name in ("pcc", "root"):
         refused = site.make(name)
         assert refused.code == 1
@@ -131,12 +131,12 @@ def test_a_user_who_may_do_too_much_is_not_made_the_account(site: Site) -> None:
     )
 
 
-def test_without_root_an_administrator_gets_two_commands_which_do_it(site: Site) -> None:
+def test_without_root_an_administrator_gets_two_commands(site: Site) -> None:
     vm = site.vm
     vm.sh("rm /etc/sudoers.d/pcc")
-    told = site.make()
-    assert told.code == 0, told
-    assert "results after a step on the VM are unattested" in told.stdout
+    made = site.make()
+    assert made.code == 0, made
+    assert "results after a step on the VM are unattested" in made.stdout
     found(site.look("account"), CheckVerdict.WRONG, "no account pccrun on the VM", fix="(useradd -r")
     found(
         site.look("account", None),
@@ -144,7 +144,7 @@ def test_without_root_an_administrator_gets_two_commands_which_do_it(site: Site)
         "unattested",
         fix="&& (echo 'pcc ALL=(pccrun) NOPASSWD: ALL' >/etc",
     )
-    commands = [line for line in told.stdout.splitlines() if line.startswith("  ")]
+    commands = [line for line in made.stdout.splitlines() if line.startswith("  ")]
     assert len(commands) == 2
     for command in commands:
         vm.sh(command)
@@ -255,7 +255,7 @@ def test_a_folder_of_tools_that_the_account_cannot_read_is_named(site: Site) -> 
 
 
 def test_with_systemd_the_accounts_manager_is_masked(site: Site) -> None:
-    """The bed has no systemd: its two programs are the test's, and say what they were asked for."""
+    """The bed has no systemd: the test's two programs print their arguments."""
     vm = site.vm
     vm.sh("mkdir -p /run/systemd/system")
     site.program("loginctl", '#!/bin/sh\necho "loginctl $*" >>/tmp/asked\n')
@@ -274,7 +274,7 @@ def test_with_systemd_the_accounts_manager_is_masked(site: Site) -> None:
     found(site.look("account"), CheckVerdict.OK)
 
 
-def test_the_doctor_makes_what_is_missing(site: Site) -> None:
+def test_the_doctor_makes_a_missing_account(site: Site) -> None:
     context = site.context("builds")
     try:
         finding = account.account(context)

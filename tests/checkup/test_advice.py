@@ -1,4 +1,4 @@
-"""Advice that a user pastes: it opens nothing for good, and a stranger's name in it is one word."""
+"""Commands that a user pastes: they open nothing for good, and a stranger's name is one word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor finds on the machine where pccpipe itself runs."""
+"""The doctor's checks of the machine where pccpipe itself runs."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def found(name: str, folder: Path) -> Finding:
 
 @pytest.fixture
 def empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH that has sh alone, and what a test puts there."""
+    """Make a PATH that has only sh and a test's programs."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sh").symlink_to("/bin/sh")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return tmp_path / "bin"
 
 
-def test_every_project_has_its_controller_looked_at() -> None:
+def test_the_controller_of_every_project_is_checked() -> None:
     for mode in IsolationMode:
         names = [check.name for check in all_checks(mode)]
         assert {"here", "here-git", "here-limits", "here-files", "here-clock"} <= set(names)
@@ -44,7 +44,7 @@ def test_every_project_has_its_controller_looked_at() -> None:
         assert ("here-disk" in names) == ("programs" in names) == (mode is IsolationMode.VM)
 
 
-def test_a_machine_that_is_fine_is_said_to_be_and_nothing_is_left_there(tmp_path: Path) -> None:
+def test_a_fine_machine_is_reported_as_fine_and_nothing_is_left_there(tmp_path: Path) -> None:
     for check in controller.CHECKS:
         finding = found(check.name, tmp_path)
         assert finding.verdict is CheckVerdict.OK, (check.name, finding)
@@ -52,7 +52,7 @@ def test_a_machine_that_is_fine_is_said_to_be_and_nothing_is_left_there(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_system_that_no_test_knows_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untested_system_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uname = os.uname()
     for system, verdict in (("FreeBSD", CheckVerdict.WARNING), ("Darwin", CheckVerdict.OK)):
         monkeypatch.setattr(os, "uname", lambda system=system: os.uname_result((system, *uname[1:])))
@@ -74,7 +74,7 @@ def test_without_git_it_names_the_command_of_the_system(
     finding = found("here-git", tmp_path)
     assert finding.fix
     assert finding.fix.command.endswith("apk add git")
-    # As macOS has it without Xcode's tools.
+    # As on macOS without Xcode's tools.
     (empty_path / "git").write_text("#!/bin/sh\necho 'xcrun: error: invalid active developer path' >&2; exit 1\n")
     (empty_path / "git").chmod(0o755)
     uname = os.uname()
@@ -111,16 +111,16 @@ def test_a_clock_before_the_installation_is_wrong(tmp_path: Path, monkeypatch: p
     assert "1970-01-01" in finding.words
 
 
-def test_a_disk_without_locks_is_wrong_and_one_that_lacks_less_a_warning(
+def test_a_disk_without_locks_is_wrong_and_other_lacks_are_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No disk of such a kind can be mounted here: the calls say what SMB, exFAT and HFS+ say."""
+    """Such disks cannot be mounted here: the patched calls answer like SMB, exFAT and HFS+."""
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", refuse)
         finding = found("here-files", tmp_path)
         assert finding.verdict is CheckVerdict.WRONG
         assert "has no locks: two processes could run one run" in finding.words
-        # As if each had it: locks that hold nothing.
+        # Locks that lock nothing: every descriptor gets one.
         patch.setattr(fcntl, "flock", lambda *_: None)
         assert "has no locks" in found("here-files", tmp_path).words
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""`pccpipe doctor`: each thing that it looks at, broken on a real VM."""
+"""`pccpipe doctor`: each thing that it checks, broken on a real VM."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.testbed.model import ModelServer
 from tests.testbed.vm import VM
 
 BED_WARNINGS = {"sudo", "image", "account"}
-"""Of a healthy VM of the bed's: no sudo to root, an image that pccpipe did not build, a project without `run_as`."""
+"""Warnings of a healthy VM of the bed: no sudo, an image that pccpipe did not build, no `run_as`."""
 
 
 ENGINES = [
@@ -41,7 +41,7 @@ ENGINES = [
 
 
 class Clinic:
-    """A control centre's folder, and a VM that the doctor is sent to."""
+    """Run the doctor from a folder, on a VM."""
 
     def __init__(self, folder: Path, vm: VM, endpoint: str) -> None:
         self.folder = folder
@@ -52,14 +52,14 @@ class Clinic:
         self.open: list[Connection] = []
 
     def doctor(self, *, fix: bool = False, key: str = "", **changed: object) -> DoctorReport:
-        """The report; `changed` are parts of how the VM is reached."""
+        """Return the report; `changed` replaces settings of the VM."""
         assert self.project.vm
         project = replace(self.project, vm=replace(self.project.vm, **changed))
         runs = self.folder / ".system" / "runs"
         return pccpipe.doctor(project=project, runs_dir=runs, endpoint=self.endpoint, key=key, fix=fix)
 
     def log_in(self) -> Connection:
-        """A connection of the test's own, to do what provision does."""
+        """Open a connection of the test's own, to do what provision does."""
         assert self.project.vm
         connection = Connection(self.project.vm)
         self.open.append(connection)
@@ -76,13 +76,13 @@ class Clinic:
 
 @pytest.fixture
 def clinic(tmp_path: Path, vm: VM, model: ModelServer) -> Clinic:
-    """For the worker's shared VM, which is healthy."""
+    """Return a clinic for the worker's shared VM, which is healthy."""
     return Clinic(tmp_path, vm, f"{model.url}/v1")
 
 
 @pytest.fixture
 def ward(tmp_path: Path, vms: Callable[..., VM], model_for: Callable[[VM], ModelServer]) -> Iterator[Clinic]:
-    """For a VM of the test's own, with a small /home."""
+    """Return a clinic for a VM of the test's own, with a small /home."""
     vm = vms(home_mb=400)
     clinic = Clinic(tmp_path, vm, f"{model_for(vm).url}/v1")
     yield clinic
@@ -102,7 +102,7 @@ def not_ok(report: DoctorReport) -> set[str]:
     return {each.name for each in report.checks if each.finding.verdict in {CheckVerdict.WARNING, CheckVerdict.WRONG}}
 
 
-def test_a_healthy_vm_is_fine_and_nothing_is_left_of_the_look(clinic: Clinic, model: ModelServer) -> None:
+def test_a_healthy_vm_is_fine_and_the_checks_leave_nothing(clinic: Clinic, model: ModelServer) -> None:
     assert model.key
     report = clinic.doctor(key=model.key)
     assert not_ok(report) == BED_WARNINGS, report
@@ -119,7 +119,7 @@ def test_a_healthy_vm_is_fine_and_nothing_is_left_of_the_look(clinic: Clinic, mo
     assert not clinic.vm.sh("docker ps -aq --filter label=pccpipe.run").stdout
 
 
-def test_the_command_says_it_in_lines_and_as_json(clinic: Clinic, model: ModelServer) -> None:
+def test_the_command_reports_in_lines_and_as_json(clinic: Clinic, model: ModelServer) -> None:
     assert model.key
     folder, env = Folder(clinic.folder), {"OPENAI_API_KEY": model.key + "-wrong"}
     clinic.project_file()
@@ -137,7 +137,7 @@ def test_the_command_says_it_in_lines_and_as_json(clinic: Clinic, model: ModelSe
     assert key["mend"]["where"] == "here"
 
 
-def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> None:
+def test_all_faults_of_the_machine_are_reported_at_once(ward: Clinic) -> None:
     vm = ward.vm
     vm.sh("mv /usr/bin/xargs /usr/bin/xargs.off")
     behind = '#!/bin/sh\nexec /bin/date -d "2 hours ago" "$@"\n'
@@ -189,11 +189,11 @@ def test_what_is_wrong_with_the_machine_is_seen_all_at_once(ward: Clinic) -> Non
 @pytest.mark.parametrize(
     ("most", "verdict"), [(1, CheckVerdict.WRONG), (2, CheckVerdict.WRONG), (6, CheckVerdict.WARNING)]
 )
-def test_an_sshd_that_opens_few_sessions_is_named(ward: Clinic, most: int, verdict: CheckVerdict) -> None:
+def test_an_sshd_that_opens_few_sessions_is_reported(ward: Clinic, most: int, verdict: CheckVerdict) -> None:
     ward.vm.sh(f"sed -i 's/^MaxSessions .*/MaxSessions {most}/' /etc/ssh/sshd_config")
     ward.vm.refuse()
     ward.vm.accept()
-    # Of the doctor's checks, this one alone: it has a connection of its own.
+    # Only this check: it has a connection of its own.
     context = CheckContext(CheckupOptions(ward.project, ward.folder, ward.endpoint, "", False))
     try:
         finding = sshd.sessions(context)
@@ -208,7 +208,7 @@ def test_an_sshd_that_opens_few_sessions_is_named(ward: Clinic, most: int, verdi
     assert "1i MaxSessions 10'" in finding.fix.command
 
 
-def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
+def test_each_fault_of_the_engine_has_its_own_check(ward: Clinic) -> None:
     vm = ward.vm
     vm.sh("iptables -A OUTPUT -p tcp --dport 443 -j REJECT")
     vm.sh("sed -i '1i AllowStreamLocalForwarding no' /etc/ssh/sshd_config")
@@ -263,7 +263,7 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     vm.pause_docker()
     report = ward.doctor()
     hung = found(report, "engine-running", CheckVerdict.WRONG, "no answer in 15 s", fix="sudo service docker restart")
-    # It would end the containers of whoever uses it.
+    # A restart would end the containers of all users.
     assert hung.fix
     assert not hung.fix.is_safe
     vm.resume_docker()
@@ -276,7 +276,7 @@ def test_what_is_wrong_with_the_engine_is_told_apart(ward: Clinic) -> None:
     found(ward.doctor(), "engine", CheckVerdict.WRONG, "there is no Docker Engine", fix="pccpipe provision")
 
 
-def test_a_login_that_is_older_than_its_group_is_told_and_mended_by_a_new_one(ward: Clinic) -> None:
+def test_a_login_older_than_its_group_is_reported_and_fixed_by_a_new_login(ward: Clinic) -> None:
     ward.vm.leave_docker_group()
     context = CheckContext(CheckupOptions(ward.project, ward.folder / "runs", ward.endpoint, ""))
     engine = [replace(check, needs=()) for check in ENGINE[1:2]]
@@ -293,7 +293,7 @@ def test_a_login_that_is_older_than_its_group_is_told_and_mended_by_a_new_one(wa
         context.close()
 
 
-def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
+def test_an_unavailable_vm_is_reported_with_its_reason(ward: Clinic) -> None:
     vm = ward.vm
     other = ward.folder / "known_hosts"
     other.write_text("")
@@ -347,9 +347,9 @@ def test_a_vm_that_cannot_be_had_is_told_by_its_reason(ward: Clinic) -> None:
     assert report.exit_status == 3
 
 
-def test_a_run_that_has_the_vm_is_named_and_its_vm_is_left_alone(clinic: Clinic, vm: VM) -> None:
+def test_a_run_that_holds_the_vm_is_named_and_its_vm_is_left_alone(clinic: Clinic, vm: VM) -> None:
     connection = Connection(clinic.project.vm)  # type: ignore[arg-type]
-    lease = Lease(connection, vm.root, "somebody", holder="a test")
+    lease = Lease(connection, vm.root, "other", holder="a test")
     lease.acquire(0, lambda: True, lambda _: None)
     try:
         report = clinic.doctor(fix=True)
@@ -357,12 +357,12 @@ def test_a_run_that_has_the_vm_is_named_and_its_vm_is_left_alone(clinic: Clinic,
             report,
             "lease",
             CheckVerdict.WARNING,
-            "run somebody (a test) holds the VM and is alive",
-            fix="cancel somebody",
+            "run other (a test) holds the VM and is alive",
+            fix="cancel other",
         )
         assert [(each.name, each.succeeded) for each in report.fixes] == [("image", False)]
         assert "nothing was fixed" in report.fixes[0].words
-        assert "run somebody" in report.fixes[0].words
+        assert "run other" in report.fixes[0].words
     finally:
         lease.release()
         connection.close()
@@ -397,7 +397,7 @@ def test_start_up_files_that_changed_since_provision_are_named(ward: Clinic) -> 
     found(ward.doctor(), "startup-files", CheckVerdict.WRONG, "only the login user")
 
 
-def test_a_container_that_is_too_slow_is_named_and_is_gone_when_the_doctor_is(
+def test_a_slow_container_is_reported_and_is_gone_after_the_doctor(
     ward: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vm = ward.vm
@@ -405,7 +405,7 @@ def test_a_container_that_is_too_slow_is_named_and_is_gone_when_the_doctor_is(
     vm.sh("docker build -q -t pcc-runner:latest -", stdin=dockerfile)
     monkeypatch.setattr(agent, "PROBE_LIMIT", 4.0)
     found(ward.doctor(), "container", CheckVerdict.WRONG, "is not done in 4 s")
-    # One that is waited for no longer, while its container still runs.
+    # A check past its limit, while its container still runs.
     monkeypatch.setattr(agent, "PROBE_LIMIT", 8.0)
     first, *others = agent.IN_CONTAINER
     monkeypatch.setattr(agent, "IN_CONTAINER", [replace(first, limit=3.0), *others])
@@ -413,8 +413,8 @@ def test_a_container_that_is_too_slow_is_named_and_is_gone_when_the_doctor_is(
     assert vm.sh("docker ps -aq").stdout == ""
 
 
-def test_a_logind_that_ends_what_outlives_a_login_is_named(ward: Clinic) -> None:
-    """The bed has no systemd: the folder by which it is known, and logind's own file, are the test's."""
+def test_a_logind_that_ends_processes_at_logout_is_reported(ward: Clinic) -> None:
+    """The bed has no systemd: the test makes the folder that shows it, and logind's file."""
     vm = ward.vm
     found(ward.doctor(), "logind", CheckVerdict.OK, "no logind")
     vm.sh(
@@ -425,12 +425,12 @@ def test_a_logind_that_ends_what_outlives_a_login_is_named(ward: Clinic) -> None
     vm.sh("printf '[Login]\nKillUserProcesses=yes\n' >/etc/systemd/logind.conf.d/x.conf")
     named = found(ward.doctor(), "logind", CheckVerdict.WRONG, "KillUserProcesses=yes", fix="KillExcludeUsers=root pcc")
     assert named.fix
-    # As a person copies it from the report.
+    # A person copies the fix from the report.
     vm.sh(harmless_line(named.fix.command).partition(" && ")[0].replace("sudo ", ""))
     found(ward.doctor(), "logind", CheckVerdict.OK, "go on after their login")
 
 
-def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:
+def test_processes_that_an_agent_left_are_reported_and_ended(ward: Clinic) -> None:
     vm = ward.vm
     report = ward.doctor(run_as=vm.run_as)
     for name in ("strays", "processes", "account", "account-walls", "engine-users", "deadline"):
@@ -456,7 +456,7 @@ def test_what_an_agent_left_running_is_named_and_ended(ward: Clinic) -> None:
     assert [len(vm.pids(f"^sleep {number}")) for number in (7534, 7535, 7536)] == [0, 1, 0]
 
 
-def test_a_vm_on_which_nothing_can_hold_a_deadline_is_named(ward: Clinic) -> None:
+def test_a_vm_without_a_program_for_deadlines_is_reported(ward: Clinic) -> None:
     vm = ward.vm
     for program in ("curl", "perl", "python3", "docker"):
         vm.sh(f"p=$(command -v {program}) && mv $p $p.off || true")
@@ -470,10 +470,10 @@ def test_a_vm_on_which_nothing_can_hold_a_deadline_is_named(ward: Clinic) -> Non
 
 
 @pytest.mark.parametrize(("options", "verdict", "words"), ENGINES)
-def test_an_engine_whose_users_are_others_is_named(
+def test_an_engine_that_maps_users_is_reported(
     tmp_path: Path, options: tuple[str, ...], verdict: CheckVerdict, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bed runs no such engine: what its `info` would say is the test's."""
+    """The bed runs no such engine: the test provides the answer of `info`."""
     project = Project("p", IsolationMode.VM, Vm("127.0.0.1", "u", 9, run_as="pccrun"))
     context = CheckContext(CheckupOptions(project, tmp_path, "http://127.0.0.1:9/v1", ""))
     monkeypatch.setattr(context.engine, "security_options", lambda: options)

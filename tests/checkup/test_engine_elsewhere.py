@@ -1,4 +1,4 @@
-"""What the doctor advises where the engine is not the system's Docker."""
+"""The doctor's fixes where the engine is not the system's Docker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.checkup.test_pasted import Vm, context
 OWN = "/run/user/1000/docker.sock"
 
 
-def looked_at(socket: str, reason: Reason) -> Any:
+def context_of(socket: str, reason: Reason) -> Any:
     def service(verb: str, name: str) -> str:
         return f"sudo systemctl {verb} {name}"
 
@@ -35,14 +35,14 @@ def looked_at(socket: str, reason: Reason) -> Any:
         ("/run/podman/podman.sock", "sudo systemctl enable --now podman.socket"),
     ],
 )
-def test_the_engine_that_is_used_is_the_one_to_start(socket: str, command: str) -> None:
-    found = engine.running(looked_at(socket, Reason.ENGINE_STOPPED))
+def test_the_fix_starts_the_engine_that_is_used(socket: str, command: str) -> None:
+    found = engine.running(context_of(socket, Reason.ENGINE_STOPPED))
     assert found.fix
     assert found.fix.command == command
 
 
-def test_an_engine_of_the_logins_own_that_is_gone_brings_no_second_one() -> None:
-    found = engine.installed(looked_at(OWN, Reason.ENGINE_MISSING))
+def test_a_missing_engine_of_the_login_is_not_replaced_by_another() -> None:
+    found = engine.installed(context_of(OWN, Reason.ENGINE_MISSING))
     assert found.verdict is CheckVerdict.WRONG
     assert OWN in found.words
     assert "DOCKER_HOST" in found.words

@@ -1,4 +1,4 @@
-"""How the doctor looks, whatever it is that it looks at; and what it finds on this machine."""
+"""How the doctor runs checks of any kind; and the checks of this machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check(name: str, finding: Finding, *needs: str, limit: float = 20.0, seconds
     return Check(name, look_at, needs, limit)
 
 
-def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_nothing(context: CheckContext) -> None:
+def test_checks_that_need_a_wrong_one_are_skipped_and_a_warning_stops_nothing(context: CheckContext) -> None:
     checks = [
         check("a", wrong("broken")),
         check("b", ok("fine"), "a"),
@@ -73,7 +73,7 @@ def test_what_hangs_on_something_wrong_is_not_looked_at_and_a_warning_stops_noth
     assert results[2].finding.words == "skipped until b is ok"
 
 
-def test_checks_that_wait_for_the_same_one_are_one_line_that_names_it(context: CheckContext) -> None:
+def test_checks_that_wait_for_the_same_one_share_a_line_that_names_it(context: CheckContext) -> None:
     checks = [check("host-key", wrong("it changed")), check("login", ok("fine"), "host-key")]
     checks += [check(f"of-{number}", ok("fine"), "login") for number in range(20)]
     lines = [
@@ -89,7 +89,7 @@ def test_checks_that_wait_for_the_same_one_are_one_line_that_names_it(context: C
     ]
 
 
-def test_checks_go_side_by_side_and_one_that_hangs_is_waited_for_no_longer_than_its_limit(
+def test_checks_run_side_by_side_and_a_hanging_check_ends_at_its_limit(
     context: CheckContext,
 ) -> None:
     began = time.monotonic()
@@ -100,7 +100,7 @@ def test_checks_go_side_by_side_and_one_that_hangs_is_waited_for_no_longer_than_
     assert all(each.finding.verdict is CheckVerdict.OK for each in results[:4])
 
 
-def test_what_a_check_raises_is_what_is_wrong_and_an_error_of_our_own_is_not_hidden(context: CheckContext) -> None:
+def test_a_checks_error_is_a_finding_and_an_internal_error_is_raised(context: CheckContext) -> None:
     def unavailable(_: CheckContext) -> Finding:
         raise Unavailable(Reason.START_REFUSED, "no more containers", "docker rm")
 
@@ -117,7 +117,7 @@ def test_what_a_check_raises_is_what_is_wrong_and_an_error_of_our_own_is_not_hid
         run_checks([Check("own", own)], context)
 
 
-def test_something_that_several_checks_want_to_know_is_asked_once(context: CheckContext) -> None:
+def test_a_question_of_several_checks_is_asked_once(context: CheckContext) -> None:
     asked: list[int] = []
 
     def ask() -> int:
@@ -136,7 +136,7 @@ def test_something_that_several_checks_want_to_know_is_asked_once(context: Check
 
 
 @pytest.mark.parametrize("mode", IsolationMode)
-def test_every_check_needs_only_such_as_there_are_and_come_before(mode: IsolationMode) -> None:
+def test_every_check_needs_only_existing_checks_before_it(mode: IsolationMode) -> None:
     known: set[str] = set()
     for each in all_checks(mode):
         assert each.name not in known
@@ -145,14 +145,14 @@ def test_every_check_needs_only_such_as_there_are_and_come_before(mode: Isolatio
         assert set(each.needs) <= known - {each.name}, each
 
 
-def test_the_image_that_provision_builds_is_made_of_all_that_the_doctor_compares_it_with() -> None:
+def test_provision_builds_the_image_from_all_files_that_the_doctor_compares() -> None:
     pipeline = load_pipeline(CONTEXT.parent / "pipelines" / "provision.yaml")
     body = next(step.body for step in pipeline.steps if step.id == "image")
     assert isinstance(body, Run)
     assert {file.name for file in body.files} == {path.name for path in CONTEXT.iterdir()}
 
 
-def test_an_image_s_content_changes_with_every_byte_and_name(tmp_path: Path) -> None:
+def test_an_images_content_changes_with_every_byte_and_name(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM x\n")
     first = content_of(tmp_path)
     (tmp_path / ".hidden").write_text("no part of it")
@@ -196,7 +196,7 @@ def test_the_live_view_fills_in_each_check_and_leaves_the_whole_report() -> None
 
 
 def codex(folder: Path, version: str, sandbox: str) -> str:
-    """A program of that name on this machine; the PATH that has it."""
+    """Make a program of that name; returns a PATH that has it."""
     path = folder / "codex"
     path.write_text(f'#!/bin/sh\ncase "$1" in --version) echo "codex-cli {version}" ;; sandbox) {sandbox} ;; esac\n')
     path.chmod(0o755)
@@ -226,7 +226,7 @@ def test_codex_on_this_machine_and_its_sandbox(
     assert words in finding.words
 
 
-def test_a_project_that_is_all_local_is_told_what_it_lacks_here(tmp_path: Path) -> None:
+def test_a_local_project_learns_what_this_machine_lacks(tmp_path: Path) -> None:
     with ModelServer(key="k") as model:
         env = {"OPENAI_API_KEY": "k", "PATH": codex(tmp_path, agent.pinned_version(), "exit 0")}
         done = Folder(tmp_path).do("doctor", "--endpoint", f"{model.url}/v1", env=env)
@@ -244,7 +244,7 @@ def test_a_project_that_is_all_local_is_told_what_it_lacks_here(tmp_path: Path) 
     assert (wrong_usage.code, "invalid endpoint" in wrong_usage.stderr) == (2, True)
 
 
-def test_a_key_is_not_sent_to_where_the_endpoint_points(context: CheckContext, tmp_path: Path) -> None:
+def test_a_key_does_not_follow_a_redirection(context: CheckContext, tmp_path: Path) -> None:
     import http.server
 
     asked: list[str | None] = []
@@ -271,7 +271,7 @@ def test_a_key_is_not_sent_to_where_the_endpoint_points(context: CheckContext, t
     assert asked == ["Bearer k"]
 
 
-def test_in_mode_container_this_machines_engine_is_looked_at(
+def test_in_mode_container_this_machines_engine_is_checked(
     local_engine: Engine, model: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", local_engine.url)

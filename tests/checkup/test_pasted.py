@@ -1,4 +1,4 @@
-"""Names of strangers in commands that pccpipe prints to paste: a shell reads each as one word, and as no option."""
+"""Strangers' names in commands to paste: a shell reads each as one word, and never as an option."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEY = HostKey("ssh-ed25519", b"key")
 
 
 def words_of(command: str) -> list[str]:
-    """What a shell makes of it; the names are behind the end of the options, if one of them looks like one."""
+    """Split as a shell does; names that look like options come after `--`."""
     return shlex.split(command, comments=True)
 
 
@@ -46,7 +46,7 @@ def holds(command: str, *names: str) -> None:
 
 
 class Vm:
-    """A machine that answers each script with the same words."""
+    """Answer each script with the same words."""
 
     host = "vm"
     facts = Facts(1000, 1000, "pcc", "/home/pcc", "Linux", has_engine=False)
@@ -109,7 +109,7 @@ def test_keys_for_an_agent(name: str) -> None:
 
 
 @given(HOSTILE, HOSTILE)
-def test_a_vm_that_cannot_be_logged_in_to(host: str, user: str) -> None:
+def test_a_vm_that_refuses_the_login(host: str, user: str) -> None:
     settings = {"external_ip": host, "user": user, "key_path": "/home/me/a key"}
     for reason, look, names in (
         (Reason.SSH_HOST_KEY_UNKNOWN, login.host_key, (host,)),
@@ -132,7 +132,7 @@ def test_a_folder_and_a_login_in_advice(folder: str, user: str) -> None:
 
 
 @given(HOSTILE)
-def test_what_the_account_says_that_it_can_do(name: str) -> None:
+def test_a_path_that_the_account_names(name: str) -> None:
     someone = context(Vm(), engine=SimpleNamespace(socket="/var/run/docker.sock"))
     for kind, verb, path in (
         ("mode", "write to ", f"/{name}"),
@@ -156,7 +156,7 @@ def test_what_the_account_says_that_it_can_do(name: str) -> None:
         ("other", "read /srv/p/x"),
     ],
 )
-def test_nothing_is_advised_that_the_account_alone_wants(kind: str, words: str) -> None:
+def test_no_fix_follows_the_accounts_own_words(kind: str, words: str) -> None:
     someone = context(Vm(), engine=SimpleNamespace(socket="/var/run/docker.sock"))
     assert account._close(someone, "pccrun", (kind, words)) is None
 

@@ -1,4 +1,4 @@
-"""`pccpipe provision`: a VM as a cloud gives it becomes fit for runs."""
+"""`pccpipe provision`: makes a cloud's bare VM fit for runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ steps:
 
 
 class Provisioner:
-    """The commands, for one VM."""
+    """Run the commands for one VM."""
 
     def __init__(self, folder: Path, vm: VM, model: ModelServer) -> None:
         self._folder = Folder(folder)
@@ -87,9 +87,9 @@ class Provisioner:
         )
 
 
-# It installs some 90 MB of packages and builds an image: 45 s, most of them waiting for the network and the disk.
+# It installs about 90 MB of packages and builds an image: 45 s, mostly waiting for network and disk.
 @pytest.mark.timeout(240)
-def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
+def test_a_bare_vm_becomes_fit_stays_unchanged_and_is_fixed(
     bare_vm: VM, model_for: Callable[[VM], ModelServer], tmp_path: Path
 ) -> None:
     control = Control(tmp_path, bare_vm)
@@ -128,7 +128,7 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
     assert state_of(bare_vm) == before
     assert time.monotonic() - began < 30
 
-    # Where nothing is missing, nobody need be root.
+    # If nothing is missing, no step needs root.
     bare_vm.sh("mv /etc/sudoers.d/pcc /root/rule")
     third = commands.provision()
     assert third.code == 0, third.stdout + third.stderr
@@ -136,11 +136,11 @@ def test_a_bare_vm_becomes_fit_stays_as_it_is_and_is_mended(
     assert "pccrun exists, and pcc can run commands as it" in third.stdout
     bare_vm.sh("mv /root/rule /etc/sudoers.d/pcc")
 
-    mended_by_the_doctor(bare_vm, commands)
+    fixed_by_the_doctor(bare_vm, commands)
 
 
 def no_later_work_of_the_account(vm: VM, control: Control) -> None:
-    """With the real cron and at, a step leaves nothing that would run when it has ended."""
+    """With the real cron and at, a step leaves nothing that would run after its end."""
     install = "DEBIAN_FRONTEND=noninteractive apt-get install -y -q -o Dpkg::Options::=--force-confold cron at"
     vm.sh(f"{install} >/dev/null 2>&1 && cron && atd")
     ran = control.run(LATER)
@@ -152,8 +152,8 @@ def no_later_work_of_the_account(vm: VM, control: Control) -> None:
     assert vm.sh("ls /var/spool/cron/crontabs; atq").stdout == ""
 
 
-def mended_by_the_doctor(vm: VM, commands: Provisioner) -> None:
-    """What the doctor finds, and mends without harm: each of these on the VM that `sudo` is on."""
+def fixed_by_the_doctor(vm: VM, commands: Provisioner) -> None:
+    """Check what the doctor finds and fixes safely, on a VM with `sudo`."""
     vm.leave_docker_group()
     vm.sh("rm -rf /home/project/.system && chown root: /home/project")
     vm.sh("docker run -d --network none --label pccpipe.run=gone --label pccpipe.deadline=1 bb:latest true")
@@ -162,11 +162,11 @@ def mended_by_the_doctor(vm: VM, commands: Provisioner) -> None:
 
     report = commands.doctor("--fix")
 
-    mended = {each["name"]: each for each in report["mended"]}
-    assert set(mended) == {"folder", "engine-group", "engine-running", "image", "leftovers"}, report
-    assert all(each["succeeded"] for each in mended.values()), report
-    assert mended["engine-group"]["command"] == "sudo usermod -aG docker pcc"
-    # How fast a shell is ready is the machine's own business here, and it may be busy.
+    fixes = {each["name"]: each for each in report["mended"]}
+    assert set(fixes) == {"folder", "engine-group", "engine-running", "image", "leftovers"}, report
+    assert all(each["succeeded"] for each in fixes.values()), report
+    assert fixes["engine-group"]["command"] == "sudo usermod -aG docker pcc"
+    # The time of a shell depends on the machine, which may be busy.
     not_asked = {"codex-here", "login-shell"}
     assert [each for each in report["checks"] if each["verdict"] != "ok" and each["name"] not in not_asked] == []
     assert report["exit_status"] == 0, report
@@ -175,7 +175,7 @@ def mended_by_the_doctor(vm: VM, commands: Provisioner) -> None:
 
 @contextlib.contextmanager
 def held_apt_lock(vm: VM, until: Callable[[], bool]) -> Iterator[None]:
-    """Another process has dpkg's lock, as a new cloud VM's first updates do, and lets it go when something is so."""
+    """Hold dpkg's lock, as a new cloud VM's first updates do, until a condition holds."""
     with Path(f"/proc/{init_of(vm.state)}/root/var/lib/dpkg/lock-frontend").open("a") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
 
@@ -192,7 +192,7 @@ def held_apt_lock(vm: VM, until: Callable[[], bool]) -> Iterator[None]:
 
 
 def state_of(vm: VM) -> str:
-    """What a run that changes nothing leaves as it is."""
+    """Return what a run without changes must leave as it is."""
     script = """
         cat /var/log/dpkg.log /etc/group /etc/passwd | sha256sum
         docker images -a --no-trunc -q | sort; docker ps -aq; pgrep -x dockerd
@@ -201,14 +201,14 @@ def state_of(vm: VM) -> str:
     return vm.sh(script).stdout
 
 
-def test_a_project_without_a_vm_is_told_that_there_is_nothing_to_provision(tmp_path: Path) -> None:
+def test_provision_refuses_a_project_without_a_vm(tmp_path: Path) -> None:
     done = Folder(tmp_path).do("provision")
     assert done.code == 2
     assert "has no VM: its isolation_mode is local" in done.stderr
 
 
 class Pretend:
-    """A system of the test's making, on which a step's script runs: programs that only say how they were called."""
+    """Run a step's script on a made-up system, whose programs only print their arguments."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -258,14 +258,14 @@ def pretend(tmp_path: Path) -> Pretend:
         ("ID=arch\nPRETTY_NAME=Arch\n", 1, "not Arch:"),
     ],
 )
-def test_which_systems_it_knows(pretend: Pretend, release: str, code: int, said: str) -> None:
+def test_provision_knows_these_systems(pretend: Pretend, release: str, code: int, said: str) -> None:
     pretend.release(release)
     done = pretend.step("system")
     assert done.code == code, done
     assert said in done.stdout + done.stderr
 
 
-def test_the_engine_is_started_by_the_init_system_that_there_is(pretend: Pretend, tmp_path: Path) -> None:
+def test_the_init_system_of_the_vm_starts_the_engine(pretend: Pretend, tmp_path: Path) -> None:
     pretend.program("curl", f"[ -e {tmp_path}/started ] && printf OK")
     pretend.program("id", 'case "$*" in -u) echo 1000 ;; -un) echo deploy ;; *) echo deploy ;; esac')
     for name, flag in (("systemctl", "-d"), ("service", "! -d")):

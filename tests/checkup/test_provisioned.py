@@ -1,4 +1,4 @@
-"""What provision left on a VM: written there, read again, and compared."""
+"""The record of what provision left on a VM: written, read again, and compared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def login(vm: VM) -> Iterator[Connection]:
     made.close()
 
 
-def test_the_record_comes_back_as_it_was_written_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+def test_the_record_is_read_as_written_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
     here = LocalMachine()
     assert read_provisioned(here, str(tmp_path)) is None
     write_provisioned(here, str(tmp_path), Provisioned())
@@ -47,7 +47,7 @@ def problem(root: Path) -> str:
     "text",
     ["", "{", "[]", '{"images": 1}', "\ud800", "[" * 100_000, '{"x": ' * 9999, " " * (limits.PROVISIONED.most + 1)],
 )
-def test_a_record_that_makes_no_sense_is_a_problem_and_no_traceback(tmp_path: Path, text: str) -> None:
+def test_a_senseless_record_is_a_problem_without_a_traceback(tmp_path: Path, text: str) -> None:
     file = tmp_path / ".system" / PROVISIONED
     file.parent.mkdir()
     file.write_bytes(text.encode(errors="surrogatepass"))
@@ -55,7 +55,7 @@ def test_a_record_that_makes_no_sense_is_a_problem_and_no_traceback(tmp_path: Pa
     assert problem(tmp_path)
 
 
-def test_a_link_a_folder_or_a_file_that_others_may_write_is_no_record(tmp_path: Path) -> None:
+def test_a_link_a_folder_or_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     file, other = tmp_path / ".system" / PROVISIONED, tmp_path / "other"
     write_provisioned(LocalMachine(), str(tmp_path), WRITTEN)
     file.chmod(0o660)
@@ -69,7 +69,7 @@ def test_a_link_a_folder_or_a_file_that_others_may_write_is_no_record(tmp_path: 
     assert other.stat().st_size, "what the link led to was written"
 
 
-def test_a_changed_start_up_file_is_named_whatever_it_is_made_of(login: Connection, vm: VM) -> None:
+def test_a_changed_start_up_file_of_any_kind_is_named(login: Connection, vm: VM) -> None:
     vm.ssh("echo one >.profile")
     before = startup_files(login)
     assert startup_files(login) == before

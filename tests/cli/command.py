@@ -45,7 +45,7 @@ class Folder:
         )
 
     def do(self, *arguments: str | Path, env: dict[str, str] | None = None, limit: float = 60) -> Done:
-        """Run the command to its end; no traceback may ever be seen."""
+        """Run the command to its end; it must never print a traceback."""
         return finish(self.start(*arguments, env=env), limit)
 
     def signalled(
@@ -74,5 +74,5 @@ def finish(process: subprocess.Popen[str], limit: float) -> Done:
 def wait_until(condition: Callable[[], object], limit: float = 20) -> None:
     until = time.monotonic() + limit
     while not condition():
-        assert time.monotonic() < until, "it did not become true in time"
+        assert time.monotonic() < until, "the condition did not hold in time"
         time.sleep(0.02)

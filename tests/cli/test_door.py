@@ -1,4 +1,4 @@
-"""What comes out of the one door: messages, exit statuses, never a traceback."""
+"""What the command prints about errors: messages, exit statuses, never a traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.cli.command import ROOT, Folder, finish
 
 
-def test_the_version_is_told_without_loading_anything(folder: Folder) -> None:
+def test_the_version_is_printed_without_loading_anything(folder: Folder) -> None:
     done = folder.do("--version")
     assert done.code == 0
     assert done.stdout.startswith("pccpipe 0.")
@@ -24,7 +24,7 @@ def test_the_version_is_told_without_loading_anything(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "validate", "plan", "runs", "show", "logs", "schema"])
-def test_no_command_loads_what_only_a_remote_or_live_run_needs(command: str) -> None:
+def test_no_command_loads_modules_that_only_a_remote_or_live_run_needs(command: str) -> None:
     code = f"import sys; sys.argv = ['pccpipe', '{command}', '--help']\n" + (
         "from pccpipe.cli.main import main\ntry:\n main()\nexcept SystemExit: print('LOADED', *sys.modules)"
     )
@@ -76,7 +76,7 @@ def test_wrong_usage_is_one_clear_message_and_status_2(folder: Folder, arguments
     assert not (folder.path / ".system").exists()
 
 
-def test_a_broken_pipeline_is_told_with_all_its_problems_and_makes_nothing(folder: Folder) -> None:
+def test_a_broken_pipeline_reports_all_problems_and_makes_nothing(folder: Folder) -> None:
     path = folder.pipeline("stepps: []\nsteps: [{id: a, run: 'true', onn: vm}]\n")
     for command in ("run", "plan", "validate"):
         done = folder.do(command, path)
@@ -88,7 +88,7 @@ def test_a_broken_pipeline_is_told_with_all_its_problems_and_makes_nothing(folde
     assert not (folder.path / ".system").exists()
 
 
-def test_a_reader_who_has_had_enough_is_no_error(folder: Folder) -> None:
+def test_a_reader_that_goes_away_is_not_an_error(folder: Folder) -> None:
     process = folder.start("schema", "pipeline")
     assert process.stdout
     process.stdout.close()
@@ -97,7 +97,7 @@ def test_a_reader_who_has_had_enough_is_no_error(folder: Folder) -> None:
     assert process.stderr.read() == ""
 
 
-def test_an_error_of_its_own_is_one_line_and_a_traceback_in_a_file(folder: Folder, tmp_path: Path) -> None:
+def test_an_internal_error_is_one_line_and_a_traceback_in_a_file(folder: Folder, tmp_path: Path) -> None:
     code = (
         "import sys, pccpipe.data_files as s\n"
         "def broken(name): raise RuntimeError('a bug')\n"
@@ -118,7 +118,7 @@ def test_an_error_of_its_own_is_one_line_and_a_traceback_in_a_file(folder: Folde
     assert kept.stat().st_mode & 0o077 == 0
 
 
-def test_what_a_terminal_would_obey_is_shown_in_an_error(folder: Folder) -> None:
+def test_an_error_shows_escapes_instead_of_obeying_them(folder: Folder) -> None:
     done = folder.do("validate", "no\x1b[2J.yaml")
     assert done.code == 2
     assert "\x1b" not in done.stderr

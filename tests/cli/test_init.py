@@ -50,7 +50,7 @@ def test_the_test_command_is_found(files: dict[str, str], test: str, tmp_path: P
         ("https://example.org/..", "My-Folder"),
     ],
 )
-def test_the_id_is_that_of_gits_origin_or_the_folders_name(url: str, name: str, tmp_path: Path) -> None:
+def test_the_id_comes_from_gits_origin_or_the_folders_name(url: str, name: str, tmp_path: Path) -> None:
     folder = tmp_path / "My Folder"
     (folder / ".git").mkdir(parents=True)
     (folder / ".git/config").write_text(f'[core]\n\tbare = false\n[remote "origin"]\n\tfetch = x\n\turl = {url}\n')
@@ -67,7 +67,7 @@ def test_the_id_is_that_of_gits_origin_or_the_folders_name(url: str, name: str, 
         ("2001:db8::1", "2001:db8::1", None, 22),
     ],
 )
-def test_a_vm_is_written_as_it_is_given(vm: str, host: str, user: str | None, port: int, tmp_path: Path) -> None:
+def test_a_vm_is_written_as_given(vm: str, host: str, user: str | None, port: int, tmp_path: Path) -> None:
     environ = {"CONTROL_CENTER_GCP_SSH_USER": "env-user", "HOME": str(tmp_path)}
     start_project(tmp_path, vm, environ=environ, socket=NO_ENGINE)
     project = load_project(tmp_path / "pccpipe.yaml", environ=environ)
@@ -75,7 +75,7 @@ def test_a_vm_is_written_as_it_is_given(vm: str, host: str, user: str | None, po
     assert (project.vm.external_ip, project.vm.user, project.vm.port) == (host, user or "env-user", port)
 
 
-def test_a_key_is_that_of_the_environment_or_one_of_the_users(tmp_path: Path) -> None:
+def test_a_key_comes_from_the_environment_or_the_users_folder(tmp_path: Path) -> None:
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519").write_text("a key")
     (tmp_path / "key").write_text("another")
@@ -102,7 +102,7 @@ def test_an_engine_on_this_machine_is_used(tmp_path: Path) -> None:
     assert started.isolation_mode is IsolationMode.CONTAINER
 
 
-def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
+def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text("mine")
     with pytest.raises(UsageError, match=r"nothing written: .*pipeline\.yaml exists") as raised:
         start_project(tmp_path, environ={}, socket=NO_ENGINE)
@@ -126,7 +126,7 @@ def test_what_init_writes_validates_and_its_schemas_exist(folder: Folder) -> Non
     for name in ("pipeline.yaml", "pccpipe.yaml"):
         first = (folder.path / name).read_text().splitlines()[0]
         assert (folder.path / first.removeprefix("# yaml-language-server: $schema=")).is_file()
-    # Also what is there as a comment, to be taken up.
+    # Also the parts that are comments, for users to activate.
     text = (folder.path / "pipeline.yaml").read_text()
     taken_up = "\n".join(line.removeprefix("# ") if line[2:3] in set(" c") else line for line in text.splitlines())
     assert taken_up.count("\nchange:") == 1
@@ -135,7 +135,7 @@ def test_what_init_writes_validates_and_its_schemas_exist(folder: Folder) -> Non
     assert done.code == 0, done.stderr
 
 
-def test_graph_writes_what_the_ending_says_or_shows_it(folder: Folder) -> None:
+def test_graph_writes_the_format_of_the_ending_or_prints_it(folder: Folder) -> None:
     assert folder.do("graph", "default-run").stdout.startswith("flowchart TD\n")
     assert folder.do("graph", "default-run", "--format", "svg").stdout.startswith("<svg ")
     assert folder.do("graph", "default-run", "-o", "a.svg").code == 0

@@ -1,4 +1,4 @@
-"""What people who know other CI systems expect of a pipeline, run by the command on this machine."""
+"""What users of other CI systems expect of a pipeline, run on this machine."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def ran(folder: Folder, text: str, *options: str) -> str:
         ("shell: bash, shell_options: [errexit]", "false | cat\necho after", 0),
     ],
 )
-def test_a_script_stops_at_its_first_failure_as_its_options_say(
-    folder: Folder, keys: str, script: str, code: int
-) -> None:
+def test_a_script_stops_at_its_first_failure_by_its_options(folder: Folder, keys: str, script: str, code: int) -> None:
     lines = "\n".join(f"          {line}" for line in script.split("\n"))
     options = "".join(f"        {key}\n" for key in keys.replace(", shell", "\nshell").split("\n") if key)
     folder.pipeline(f"steps:\n      - id: a\n{options}        run: |\n{lines}\n".replace("\n      ", "\n"))
@@ -62,14 +60,14 @@ def test_options_come_from_defaults_and_a_fallback_may_have_its_own(folder: Fold
     assert (log(folder, "a"), log(folder, "b")) == ("after\n", "")
 
 
-def test_a_run_that_an_earlier_version_began_goes_on_as_it_began(folder: Folder) -> None:
+def test_a_run_of_an_earlier_version_continues_by_its_rules(folder: Folder) -> None:
     folder.pipeline("""
         steps:
           - {id: wait, run: "until [ -e go ]; do sleep 0.05; done"}
           - {id: a, run: "false; echo after"}
           - {id: odd, if: steps.a.outcome == 'failure', run: "#!/usr/bin/env python3\\n", timeout: 5}
     """)
-    # Those versions knew no such words.
+    # Those versions did not have these words.
     text = (folder.path / "pipeline.yaml").read_text()
     (folder.path / "pipeline.yaml").write_text("\n".join(line for line in text.split("\n") if "odd" not in line))
     run = folder.start("run", "pipeline.yaml", "--run-id", "r1")
@@ -139,7 +137,7 @@ def test_merge_keys_and_a_place_for_anchors(folder: Folder) -> None:
     assert "b | common bash\n" in out
 
 
-def test_merges_that_multiply_are_bounded(folder: Folder) -> None:
+def test_merges_that_multiply_have_a_limit(folder: Folder) -> None:
     lines = ["x-0: &a0 {k: v}", *(f"x-{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]
     folder.pipeline("\n".join([*lines, "steps: [{id: a, run: x, env: {<<: *a11}}]"]))
     began = time.monotonic()
@@ -149,7 +147,7 @@ def test_merges_that_multiply_are_bounded(folder: Folder) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_what_a_result_lacks_is_empty_and_false_and_has_a_default(folder: Folder) -> None:
+def test_a_missing_part_of_a_result_is_empty_and_false_and_has_a_default(folder: Folder) -> None:
     ran(
         folder,
         """
@@ -170,7 +168,7 @@ def test_what_a_result_lacks_is_empty_and_false_and_has_a_default(folder: Folder
     assert log(folder, "default") == "none 1\nno\ntrue\nfalse true\n"
 
 
-def test_what_a_script_leaves_in_the_background_is_ended_and_said(folder: Folder) -> None:
+def test_background_processes_of_a_script_are_ended_and_reported(folder: Folder) -> None:
     out = ran(
         folder,
         """
@@ -186,7 +184,7 @@ def test_what_a_script_leaves_in_the_background_is_ended_and_said(folder: Folder
     assert subprocess.run(["pgrep", "-f", "^sleep 61$"], capture_output=True, check=False).returncode == 1
 
 
-def test_a_path_of_the_steps_own_need_not_have_a_shell(folder: Folder) -> None:
+def test_a_path_that_a_step_sets_needs_no_shell(folder: Folder) -> None:
     ran(folder, 'steps: [{id: a, env: {PATH: /nowhere}, run: echo "$PATH"}]')
     assert log(folder, "a") == "/nowhere\n"
 
@@ -205,7 +203,7 @@ def test_whole_numbers_may_have_a_point(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "-1"])
-def test_a_time_limit_that_an_expression_gives_is_more_than_0(folder: Folder, number: str) -> None:
+def test_a_timeout_from_an_expression_must_be_more_than_0(folder: Folder, number: str) -> None:
     folder.pipeline(f"""
         inputs: {{n: {{type: number, default: {number}}}}}
         steps: [{{id: a, run: touch ran, timeout: "${{{{ inputs.n }}}}"}}]
@@ -230,7 +228,7 @@ def test_a_closed_stdout_changes_nothing_of_the_run(folder: Folder) -> None:
     assert state(folder)["outcome"] == "succeeded"
 
 
-def test_what_the_output_cannot_write_is_shown_as_an_escape(folder: Folder) -> None:
+def test_a_character_that_the_output_cannot_encode_is_escaped(folder: Folder) -> None:
     folder.pipeline(
         "name: caf\u00e9\nsteps: [{id: a, run: 'echo caf\u00e9; echo next'}]".replace("name: caf\u00e9\n", "")
     )

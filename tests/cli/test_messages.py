@@ -1,4 +1,4 @@
-"""What people read when something went wrong: each message in the situation in which it is read."""
+"""Messages about failures, each in the situation where people read it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_command_to_see_why_works_with_records_elsewhere(folder: Folder) -> No
     assert folder.do(*shlex.split(command)).stdout == "the reason\n"
 
 
-def test_no_command_is_named_where_no_log_has_anything_in_it(folder: Folder) -> None:
+def test_no_command_is_named_if_all_logs_are_empty(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: exit 3}]")
     assert "to see why" not in folder.do("run", "pipeline.yaml", "--run-id", "r1").stdout
     silent = folder.do("logs", "r1", "a")
@@ -99,7 +99,7 @@ def test_a_cancelled_run_says_who_cancelled_it_and_how(folder: Folder) -> None:
 
 
 class Overloaded(http.server.BaseHTTPRequestHandler):
-    """A model's API that is down."""
+    """Answer like a model's API that is down."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))

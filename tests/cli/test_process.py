@@ -1,4 +1,4 @@
-"""What other processes of the user can read of the command's own: nothing, and no key."""
+"""Other processes of the user can read nothing of the command's process, and no key."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ mount --bind "$1" "$2"
 shift 2
 exec "$@"
 """
-"""Runs a command where everybody reaches a folder that lies in a home."""
+"""Runs a command in a namespace where every user reaches a folder in a home folder."""
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that a user without rights may write, and read all the way."""
+    """Make a folder that an unprivileged user may write, and reach from `/`."""
     path = Path(f"/var/tmp/pccpipe-process-{os.getpid()}")
     path.mkdir()
     path.chmod(0o777)
@@ -64,14 +64,14 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def python(place: Path) -> list[str]:
-    """Runs what follows with Python as a user without rights, with this checkout."""
+    """Return the prefix that runs Python as an unprivileged user, with this checkout."""
     if os.geteuid() != 0:
         pytest.skip("becomes another user")
     as_nobody = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"]
     shutil.copytree(ROOT / "pccpipe", place / "src/pccpipe")
     for name in ("schemas", "pipelines"):
         shutil.copytree(ROOT / name, place / "src" / name)
-    # A program of that user's must be able to begin it: setpriv itself has root's rights to the end.
+    # A program of that user must start it: setpriv itself keeps root's rights.
     again = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import msgspec'], check=True)"
     for reached in ([], ["unshare", "-m", "sh", "-c", REACHABLE, "sh", str(place / "python"), sys.base_prefix]):
         argv = [*reached, *as_nobody, sys.executable]
@@ -81,7 +81,7 @@ def python(place: Path) -> list[str]:
 
 
 def started(argv: list[str], place: Path, **more: str) -> subprocess.Popen[str]:
-    """A run whose second step looks at the process of the command, until `go` is there."""
+    """A run whose second step looks at the command's process, until `go` exists."""
     (place / "p.yaml").write_text(PIPELINE)
     env = {**os.environ, "PYTHONPATH": str(place / "src"), "HOME": str(place), "KEY": KEY, "UNUSED": f"{KEY}9"}
     env |= {"OTHER": "x", **more}
@@ -101,7 +101,7 @@ def test_a_step_and_other_processes_of_the_user_read_nothing_of_the_command(pyth
     wait_until(lambda: (place / "begun").exists() or process.poll() is not None)
     pid = (place / "pid").read_text().strip()
     other = subprocess.run([*python[:-1], "cat", f"/proc/{pid}/environ"], capture_output=True, check=False)
-    # Root may read it: then no key is in it.
+    # Root may read it, so it must not have a key.
     environment = Path(f"/proc/{pid}/environ").read_bytes() if process.poll() is None else b""
     (place / "go").touch()
     said, _ = process.communicate(timeout=60)
@@ -118,7 +118,7 @@ def test_root_finds_no_key_in_the_environment_of_a_command_of_its_own(place: Pat
         pytest.skip("is root's")
     (place / "src").symlink_to(ROOT)
     process = started([sys.executable], place)
-    # A step of root's reads what it likes; but for the environments, which have no key.
+    # A step of root can read everything, but the environments have no key.
     look = "      if grep -alE 'sk-9d1f6a0c4be2753[8]' /proc/[0-9]*/environ; then exit 9; fi"
     pipeline = PIPELINE[: PIPELINE.index("      refused()")] + look + PIPELINE[PIPELINE.index("\n      touch begun") :]
     (place / "p.yaml").write_text(pipeline)
@@ -128,7 +128,7 @@ def test_root_finds_no_key_in_the_environment_of_a_command_of_its_own(place: Pat
     assert process.returncode == 0, said
 
 
-def test_a_resumed_run_gives_away_no_more(python: list[str], place: Path) -> None:
+def test_a_resumed_run_reveals_no_more(python: list[str], place: Path) -> None:
     process = started(python, place)
     wait_until(lambda: (place / "begun").exists() or process.poll() is not None)
     process.kill()
@@ -143,7 +143,7 @@ def test_a_resumed_run_gives_away_no_more(python: list[str], place: Path) -> Non
     assert resumed.returncode == 0, said
 
 
-def test_a_socket_with_a_long_path_is_listened_at_by_a_closed_process(python: list[str], place: Path) -> None:
+def test_a_closed_process_can_listen_at_a_socket_with_a_long_path(python: list[str], place: Path) -> None:
     program = (
         "import os, socket, sys\n"
         "from pccpipe.cli.process import close_to_others\n"
@@ -185,7 +185,7 @@ def test_the_library_leaves_the_process_as_it_is(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("soft", "hard", "then"), [(256, 4096, 1024), (256, 512, 512), (2048, 4096, 2048)])
-def test_it_may_open_as_many_files_as_is_usual_where_that_is_allowed(soft: int, hard: int, then: int) -> None:
+def test_it_raises_the_limit_of_open_files_where_that_is_allowed(soft: int, hard: int, then: int) -> None:
     code = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))

@@ -53,12 +53,12 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_not_running(folder: F
     words = f"run r1 interrupted (its process {process.pid} ended unexpectedly). Continue: pccpipe resume r1"
     assert first == words
     kept = folder.do("gc").stdout
-    # Its command may live on for a moment, or have ended with it.
+    # Its command may live for a moment longer, or have ended with it.
     may_say = ("and can be resumed (pccpipe resume r1)", "of run r1", "nothing of any run is there")
     assert any(words in kept for words in may_say)
 
 
-def test_show_tells_the_run_and_json_is_run_json(ran: Folder) -> None:
+def test_show_shows_the_run_and_json_is_run_json(ran: Folder) -> None:
     shown = ran.do("show", "r1")
     assert shown.code == 0
     assert shown.stdout.startswith("run r1 succeeded in ")
@@ -73,14 +73,14 @@ def test_show_of_an_unknown_run_names_the_nearest(ran: Folder) -> None:
     assert "did you mean `r1`?" in done.stderr
 
 
-def test_the_logs_of_a_step_come_out_as_it_wrote_them(ran: Folder) -> None:
+def test_the_logs_of_a_step_are_printed_unchanged(ran: Folder) -> None:
     done = ran.do("logs", "r1", "first")
     assert (done.stdout, done.stderr) == ("one\n", "one-err\n")
     assert ran.do("logs", "r1", "first", "--stderr").stdout == "one-err\n"
     assert ran.do("logs", "r1", "first", "--stdout").stderr == ""
 
 
-def test_the_logs_of_a_step_in_rounds_are_told_apart(ran: Folder) -> None:
+def test_the_logs_of_a_step_in_rounds_have_headings(ran: Folder) -> None:
     raw = subprocess.run(
         [sys.executable, "-m", "pccpipe", "logs", "r1", "inner"],
         cwd=ran.path,
@@ -116,7 +116,7 @@ def test_logs_can_be_followed_to_the_runs_end(folder: Folder) -> None:
     ]
 
 
-def test_validate_names_what_is_fine_and_each_problem_of_the_rest(folder: Folder) -> None:
+def test_validate_names_valid_files_and_each_problem_of_the_others(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: 'true'}]", "good.yaml")
     folder.pipeline("steps: [{id: a, runn: 'true'}]", "bad.yaml")
     (folder.path / "project.yaml").write_text("id: p\nisolation_mode: locall\n")

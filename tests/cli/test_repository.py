@@ -17,11 +17,11 @@ HARM = (
     *("config core.bare true", "worktree add -f ../harm", "submodule add ./x x", "update-ref refs/heads/harm HEAD"),
     *("remote add harm x", "rev-parse --show-toplevel", "fetch -q", "apply --index x.patch", "symbolic-ref HEAD x"),
 )
-"""What would be seen in a repository."""
+"""Text that would appear in a repository."""
 
 
 class Repository:
-    """A user's repository with work in it that is not committed."""
+    """Hold a user's repository with uncommitted work."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Repository:
         return done.stdout.decode()
 
     def seen(self) -> object:
-        """All of it: files, refs, settings, the index, what git says."""
+        """Return all of it: files, refs, settings, the index, and what git says."""
         git = self.path / ".git"
         files = {
             str(path.relative_to(self.path)): path.read_bytes()
@@ -61,7 +61,7 @@ def repository(folder: Folder) -> Repository:
 
 
 def of_hooks(repository: Repository) -> dict[str, str]:
-    """The environment that git gives its hooks, and more of the kind."""
+    """Return the environment that git gives its hooks, and more of the kind."""
     git = str(repository.path / ".git")
     return {
         "GIT_DIR": git,
@@ -81,7 +81,7 @@ def of_hooks(repository: Repository) -> dict[str, str]:
 
 
 def steps(*places: str) -> str:
-    """A pipeline whose one step tries all the harm in each of the places, also without its environment."""
+    """Return a pipeline whose step tries all harm in each place, also without its environment."""
     lines = [f"cd {place} && {{" for place in places]
     script = []
     for line in lines:
@@ -95,7 +95,7 @@ def steps(*places: str) -> str:
 
 
 def steps_above() -> str:
-    """The same in the folders above the record that are pccpipe's."""
+    """Return the same for pccpipe's folders above the record."""
     commands = [command for command in HARM if not command.startswith(("init", "clean"))]
     body = "\n".join(f"      git {each} || env -i PATH=$PATH git {each} || true" for each in (*commands, "clean -fdq"))
     step = "  - id: above\n    run: |\n      cd ../..\n{}\n      cd {}\n{}\n"
@@ -113,10 +113,10 @@ def test_no_git_command_in_the_copy_reaches_the_users_repository(
     if runs_dir == "own":
         (folder.path / "own").mkdir()
         (folder.path / "own/file").write_text("the user's\n")
-    # From the copy, from the record, from the folder of all records, from what is kept of commands.
+    # From the copy, the record, the folder of all records, and the files of commands.
     text = steps('"$PCC_WORKSPACE"', '"$PCC_WORKSPACE/.."', "/")
     if runs_dir != "own":
-        # `out` is the user's.
+        # `out` belongs to the user.
         text += steps_above().replace('"$UP"', ".." if runs_dir == ".system/runs" else ".")
     folder.pipeline(text)
     subprocess.run(["git", "add", "pipeline.yaml"], cwd=folder.path, check=True)
@@ -131,7 +131,7 @@ def test_no_git_command_in_the_copy_reaches_the_users_repository(
 
 
 def test_no_git_command_where_results_are_written_reaches_it(folder: Folder, repository: Repository) -> None:
-    # A repository of the step's own there would be hit by what follows.
+    # A repository that the step made there would be hit instead.
     commands = [command for command in HARM if command != "init -q"]
     harm = "\n".join(f"          git {command} || env -i PATH=$PATH git {command} || true" for command in commands)
     folder.pipeline(f"""
@@ -211,7 +211,7 @@ def test_a_record_outlives_git_clean_and_is_not_in_git_status(
     fine(folder.do("show", "r", *more))
     assert (folder.path / runs_dir / "r/logs/b-1.stdout.log").read_text() == "b\n"
     fine(folder.do("run", "pipeline.yaml", "--run-id", "r2", *more))
-    # Not cleaned since: git knows nothing of it.
+    # No clean since then, so git does not know it.
     folder.pipeline("steps:\n  - {id: a, run: echo a}\n")
     fine(folder.do("run", "pipeline.yaml", "--run-id", "r3", *more))
     repository.git("add", ".")
@@ -244,7 +244,7 @@ def test_the_records_of_other_runs_are_no_part_of_the_workspace(folder: Folder) 
     assert (folder.path / "out/[runs]/r2/logs/a-1.stdout.log").read_text() == "out\npipeline.yaml\n"
 
 
-def test_what_lies_where_a_new_run_keeps_its_commands_is_not_read(folder: Folder) -> None:
+def test_files_in_the_place_of_a_new_runs_commands_are_not_read(folder: Folder) -> None:
     planted = folder.path / ".system/run-state/r"
     (planted / "commands").mkdir(parents=True)
     (planted / "proxy-port").write_text("not a number")
@@ -278,7 +278,7 @@ def _link_states(path: Path, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [_link_system, _link_runs, _link_run, _link_states])
-def test_a_link_in_the_workspace_is_no_place_for_a_record(
+def test_a_record_is_never_kept_behind_a_link_in_the_workspace(
     folder: Folder, tmp_path_factory: pytest.TempPathFactory, link: Callable[[Path, Path], None]
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -295,16 +295,14 @@ def test_a_link_in_the_workspace_is_no_place_for_a_record(
             assert (done.code, "symbolic link" in done.stderr or "no run" in done.stderr) == (2, True), done
 
 
-def test_a_link_outside_of_the_workspace_is_the_users_own(
-    folder: Folder, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_link_outside_of_the_workspace_is_followed(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
     (folder.path / ".system").symlink_to(tmp_path_factory.mktemp("elsewhere"))
     (folder.path / "code").mkdir()
     folder.pipeline("steps:\n  - {id: a, run: 'true'}\n")
     fine(folder.do("run", "pipeline.yaml", "--run-id", "r", "--workspace", "code"))
 
 
-def test_a_folder_of_the_users_own_is_not_ignored_for_having_records(folder: Folder) -> None:
+def test_a_folder_of_the_user_is_not_ignored_because_it_has_records(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: 'true'}]\n")
     inner = folder.path / "inner"
     inner.mkdir()

@@ -46,7 +46,7 @@ def test_a_failing_step_exits_with_1_and_shows_its_last_lines_and_log(folder: Fo
     assert (folder.path / log[1]).read_text() == "the reason\n"
 
 
-def test_a_place_that_is_not_to_be_had_exits_with_3_and_its_own_words(folder: Folder) -> None:
+def test_an_unavailable_place_exits_with_3_and_its_own_words(folder: Folder) -> None:
     (folder.path / "key").write_text("no key")
     (folder.path / "pccpipe.yaml").write_text(
         "id: p\nisolation_mode: vm\nvm: {external_ip: 127.0.0.1, port: 1, user: u, key_path: key}\n"
@@ -57,7 +57,7 @@ def test_a_place_that_is_not_to_be_had_exits_with_3_and_its_own_words(folder: Fo
     assert "far unavailable: the VM refused the connection (ssh_refused)" in done.stdout
 
 
-def test_a_downgrade_exits_with_4_only_when_that_is_asked_for(folder: Folder) -> None:
+def test_a_downgrade_exits_with_4_only_with_the_option(folder: Folder) -> None:
     (folder.path / "key").write_text("no key")
     (folder.path / "pccpipe.yaml").write_text(
         "id: p\nisolation_mode: vm\nvm: {external_ip: 127.0.0.1, port: 1, user: u, key_path: key}\n"
@@ -80,7 +80,7 @@ def test_a_run_id_that_is_taken_is_refused(folder: Folder) -> None:
     assert (folder.path / ".system/runs/r1/events.jsonl").read_bytes() == before
 
 
-def test_without_a_run_id_one_is_made_that_no_other_run_has(folder: Folder) -> None:
+def test_without_a_run_id_a_new_one_is_made(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: 'true'}]")
     for _ in range(2):
         assert folder.do("run", "pipeline.yaml").code == 0
@@ -152,7 +152,7 @@ def test_a_second_interrupt_cuts_the_grace(folder: Folder) -> None:
     assert "tidy | tidied" in done.stdout
 
 
-def test_what_the_caller_ignores_stays_ignored(folder: Folder) -> None:
+def test_a_signal_that_the_caller_ignores_stays_ignored(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: 'echo begun; sleep 1.5'}]")
     command = f"trap '' HUP; exec {sys.executable} -m pccpipe run pipeline.yaml --run-id r1"
     process = subprocess.Popen(
@@ -163,7 +163,7 @@ def test_what_the_caller_ignores_stays_ignored(folder: Folder) -> None:
     assert process.wait(timeout=30) == 0
 
 
-def test_a_reader_who_goes_away_does_not_end_the_run(folder: Folder) -> None:
+def test_a_reader_that_goes_away_does_not_end_the_run(folder: Folder) -> None:
     folder.pipeline("steps: [{id: a, run: 'for i in 1 2 3 4 5; do echo $i; sleep 0.1; done; echo done > finished'}]")
     process = folder.start("run", "pipeline.yaml", "--run-id", "r1")
     assert process.stdout

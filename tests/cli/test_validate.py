@@ -1,4 +1,4 @@
-"""`pccpipe validate` on many files at once, of every kind, and on what is no file."""
+"""`pccpipe validate` on many files at once, of every kind, and on paths that are not files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.command import Folder
 PIPELINE = "steps: [{id: a, run: x}]"
 
 
-def test_all_files_are_checked_and_all_problems_told_in_their_order(folder: Folder) -> None:
+def test_all_files_are_checked_and_all_problems_reported_in_order(folder: Folder) -> None:
     folder.pipeline(PIPELINE, "fine.yaml")
     folder.pipeline("steps: [{id: a, rum: x}]", "one.yaml")
     folder.pipeline("steps: [{id: A, run: x}]", "two.yaml")
@@ -39,14 +39,14 @@ def test_all_files_are_checked_and_all_problems_told_in_their_order(folder: Fold
         ("a.json", '{"type": "objekt"}', "did you mean `object`?"),
     ],
 )
-def test_what_a_file_means_to_be_is_seen(folder: Folder, name: str, text: str, says: str) -> None:
+def test_the_kind_of_a_file_is_detected(folder: Folder, name: str, text: str, says: str) -> None:
     (folder.path / name).write_text(text)
     done = folder.do("validate", name)
     assert (done.code, done.stdout) == (2, "")
     assert says in done.stderr
 
 
-def test_what_a_file_is_can_be_said(folder: Folder) -> None:
+def test_the_kind_of_a_file_can_be_given(folder: Folder) -> None:
     (folder.path / "a.yaml").write_text("id: x\n")
     assert folder.do("validate", "--kind", "project", "a.yaml").stdout == "a.yaml: fine, project x, isolation local\n"
     (folder.path / "b").write_text('{"type": "object"}')

@@ -33,7 +33,7 @@ def test_a_command_says_to_use_wsl(arguments: list[str]) -> None:
     assert said.stderr.count("\n") == 1
 
 
-def test_the_version_is_said_everywhere() -> None:
+def test_the_version_is_printed_on_every_system() -> None:
     said = on_windows("from pccpipe.cli.main import main; main()", "--version")
     assert said.returncode == 0
     assert said.stdout.startswith("pccpipe ")

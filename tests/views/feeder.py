@@ -15,7 +15,7 @@ from tests.record.script import BOXED, LOCAL, command, default_run, started
 
 
 def chatty_run() -> Iterator[Happening]:
-    """The default run, with more to say while its builder works."""
+    """Return the default run, with more output from its builder."""
     for what in default_run():
         if isinstance(what, Output) and what.text == "thinking\n":
             for number in range(40):
@@ -26,7 +26,7 @@ def chatty_run() -> Iterator[Happening]:
 
 
 def wide_run() -> Iterator[Happening]:
-    """Many steps side by side: more than the screen has lines."""
+    """Return many steps side by side: more than the screen has lines."""
     yield started("legs", "later", mode=default_run()[0].isolation_mode)  # type: ignore[union-attr]
     yield StepStarted("legs", "matrix")
     names = [f"legs[n={number}]" for number in range(60)]

@@ -1,4 +1,4 @@
-"""A terminal's screen, as far as the live view uses one."""
+"""Plays a terminal's screen, as far as the live view uses one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PIECE = re.compile(r"\x1b\[(\??[0-9;]*)([A-Za-z])|([^\x1b])", re.DOTALL)
 
 
 class Screen:
-    """Feed it what was written; `lines` is what can be seen, `scrolled` what went off its top."""
+    """Show what was written: `lines` are visible, `scrolled` are the lines that left at the top."""
 
     def __init__(self, width: int = 80, height: int = 24) -> None:
         self.width, self.height = width, height

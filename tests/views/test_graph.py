@@ -1,4 +1,4 @@
-"""A pipeline drawn: everything of it is there, nothing lies over anything else, and no text breaks out of it."""
+"""A drawn pipeline is complete, nothing overlaps, and no text breaks out of its element."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_graph_has_places_rules_groups_and_fallbacks(tmp_path: Path) -> None:
     assert [each.several for each in both.inner] == [False, True]
 
 
-def test_mermaid_has_each_step_group_fallback_and_way(tmp_path: Path) -> None:
+def test_mermaid_has_each_step_group_fallback_and_arrow(tmp_path: Path) -> None:
     assert mermaid(drawn(tmp_path, ALL)).splitlines()[:-4] == [
         "flowchart TD",
         '  s0["sync<br/>upload the workspace"]:::action',
@@ -123,7 +123,7 @@ def _check(text: str, ids: list[str]) -> None:
         assert 0 <= top <= bottom <= height + 8
     for index, one in enumerate(cards):
         for other in cards[index + 1 :]:
-            # The cards behind that of a matrix are 4 and 8 to the side.
+            # The cards behind a matrix's card are 4 and 8 to the side.
             is_behind = abs(one[0] - other[0]) <= 8 and abs(one[1] - other[1]) <= 8
             is_apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
             assert is_behind or is_apart, (one, other)

@@ -1,4 +1,4 @@
-"""No view hides or reorders what a stranger wrote."""
+"""No view hides or reorders a stranger's text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pccpipe.views.summary import summary
 from tests.record.script import START, default_run, events, failed_run
 
 HIDDEN = "\u202e\u200b\U000e0041\u2066\u3164\ufe0f\x1b[2J\x9b"
-# What pccpipe itself makes: names that are checked when a pipeline is read, and fields by which views find things.
+# Made by pccpipe itself: names that the reader of pipelines checks, and fields by which views find things.
 OWN = {"path", "key", "stream", "step", "start", "stdout", "stderr", "action", "kind", "run_id", "status", "steps"}
 
 

@@ -47,7 +47,7 @@ def shown(happenings: Sequence[Happening], width: int = 79, height: int = 23) ->
 
 
 def upto(kind: type, step: str) -> list[Happening]:
-    """The default run up to a certain happening."""
+    """Return the default run up to an event of a certain kind."""
     whole = default_run()
     index = next(i for i, what in enumerate(whole) if isinstance(what, kind) and getattr(what, "step", "") == step)
     return whole[: index + 1]
@@ -69,7 +69,7 @@ def test_a_running_step_shows_where_it_runs_and_its_last_lines() -> None:
     ]
 
 
-def test_a_step_that_waits_says_for_what() -> None:
+def test_a_waiting_step_says_why() -> None:
     waiting = [*upto(StepStarted, "iterate[1].build"), Warned("unavailable: waiting for it", "iterate[1].build")]
     (line,) = [line for line in shown(waiting) if "build" in line]
     assert line.endswith("unavailable: waiting for it")
@@ -77,7 +77,7 @@ def test_a_step_that_waits_says_for_what() -> None:
     assert "unavailable" not in line
 
 
-def test_a_round_that_is_over_is_one_line() -> None:
+def test_an_ended_round_is_one_line() -> None:
     lines = shown(upto(StepStarted, "iterate[2].build"))
     assert "  ✔ round 1        8.0s  test failed, review skipped" in lines
     assert len([line for line in lines if "build" in line]) == 1
@@ -107,7 +107,7 @@ def test_more_steps_than_lines_fit_the_terminal(height: int) -> None:
         assert any("more" in line for line in lines)
 
 
-def test_what_failed_stays_in_sight() -> None:
+def test_a_failed_step_stays_in_sight() -> None:
     happenings = many(100)
     happenings += [
         CommandEnded("legs[n=7]", 1, Outcome.FAILED, 1, seconds=1.0, message="exit code 1"),

@@ -55,7 +55,7 @@ def test_a_failed_run_reads_as_its_story_and_its_end() -> None:
     )
 
 
-def test_a_downgrade_is_told_when_it_happens_and_at_the_end_with_the_targets_own_words() -> None:
+def test_a_downgrade_is_reported_at_once_and_at_the_end_with_the_targets_own_words() -> None:
     text = plain(default_run())
     during, _, end = text.partition("\n\n")
     for part in (during, end):
@@ -66,7 +66,7 @@ def test_a_downgrade_is_told_when_it_happens_and_at_the_end_with_the_targets_own
     assert "run r1 succeeded in 44s, downgraded" in end
 
 
-def test_retries_rounds_and_ignored_failures_are_told() -> None:
+def test_retries_rounds_and_ignored_failures_are_reported() -> None:
     text = plain(default_run())
     assert "baseline failed; attempt 2 of 2 follows after 1.0s" in text
     assert "baseline attempt 2 runs: vm 10.0.0.2" in text
@@ -75,7 +75,7 @@ def test_retries_rounds_and_ignored_failures_are_told() -> None:
     assert "iterate[1].build | half a line\n" in text
 
 
-def test_an_ignored_failure_is_no_failure_at_the_end() -> None:
+def test_an_ignored_failure_is_not_reported_at_the_end() -> None:
     _, _, end = plain(default_run()).partition("\n\n")
     assert "iterate[1].test" not in end
 
@@ -110,7 +110,7 @@ def test_a_last_line_without_an_end_is_not_lost() -> None:
     assert "a | no newline\n" in plain([started("a"), command("a", ON_VM), piece, end])
 
 
-def test_a_failed_groups_steps_are_told_and_not_the_group_too() -> None:
+def test_of_a_failed_group_only_its_steps_are_reported() -> None:
     happenings: list[Happening] = [
         started("g"),
         StepStarted("g", "parallel"),

@@ -1,4 +1,4 @@
-"""Problems for programs: their shapes stay, and nothing in a file or a message can break out of them."""
+"""Problems for programs: their formats stay, and no text of a file or message breaks out of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pccpipe.views.problems import ProblemFormat, shown
 PROBLEMS = [
     Problem(
         Position("a, b:c%.yaml", 3, 5),
-        "`x` is no key\n::error::of a step",
+        "`x` is not a key\n::error::of a step",
         "did you mean `y`?",
         "    x: 1",
         Rule.STRUCTURE,
@@ -21,8 +21,8 @@ PROBLEMS = [
 
 
 def test_json_has_a_documented_shape() -> None:
-    told = json.loads(shown(PROBLEMS, ProblemFormat.JSON))
-    assert told == {
+    written = json.loads(shown(PROBLEMS, ProblemFormat.JSON))
+    assert written == {
         "version": 1,
         "problems": [
             {
@@ -30,7 +30,7 @@ def test_json_has_a_documented_shape() -> None:
                 "line": 3,
                 "column": 5,
                 "rule": "structure",
-                "message": "`x` is no key\n::error::of a step",
+                "message": "`x` is not a key\n::error::of a step",
                 "hint": "did you mean `y`?",
             },
             {"file": "/p/é.yaml", "line": 9, "column": 1, "rule": "meaning", "message": "100% wrong", "hint": ""},
@@ -39,17 +39,17 @@ def test_json_has_a_documented_shape() -> None:
     assert json.loads(shown([], ProblemFormat.JSON)) == {"version": 1, "problems": []}
 
 
-def test_github_gets_a_line_for_each_with_its_own_characters_escaped() -> None:
+def test_github_gets_a_line_for_each_problem_with_its_characters_escaped() -> None:
     assert shown(PROBLEMS, ProblemFormat.GITHUB).split("\n") == [
         "::error file=a%2C b%3Ac%25.yaml,line=3,col=5,title=pccpipe"
-        "::`x` is no key%0A::error::of a step; did you mean `y`?",
+        "::`x` is not a key%0A::error::of a step; did you mean `y`?",
         "::error file=/p/é.yaml,line=9,col=1,title=pccpipe::100%25 wrong",
     ]
     assert shown([], ProblemFormat.GITHUB) == ""
 
 
-def test_sarif_has_what_its_schema_asks_for() -> None:
-    # The properties that sarif-schema-2.1.0.json requires, and the bounds of those that we give.
+def test_sarif_has_all_that_its_schema_requires() -> None:
+    # The properties that sarif-schema-2.1.0.json requires, and the limits of those that pccpipe writes.
     log = json.loads(shown(PROBLEMS, ProblemFormat.SARIF))
     assert (log["version"], log.keys()) == ("2.1.0", {"$schema", "version", "runs"})
     (run,) = log["runs"]
@@ -69,7 +69,7 @@ def test_sarif_has_what_its_schema_asks_for() -> None:
     assert json.loads(shown([], ProblemFormat.SARIF))["runs"][0]["results"] == []
 
 
-def test_text_is_one_message_after_the_other_and_their_number() -> None:
+def test_text_is_all_messages_and_their_number() -> None:
     text = shown(PROBLEMS, ProblemFormat.TEXT)
     assert "    x: 1\n        ^\n    hint: did you mean `y`?\n/p/é.yaml:9:1: 100% wrong\n2 problems" in text
     assert shown([], ProblemFormat.TEXT) == ""

@@ -15,7 +15,7 @@ MOST = 1 << 20
 
 
 class Reader:
-    """A view that reads only while it may."""
+    """Read events only while allowed."""
 
     def __init__(self) -> None:
         self.may_read = threading.Event()
@@ -37,7 +37,7 @@ def output(step: str, text: str) -> Event:
     return Event(0, 0.0, Output(step, Stream.STDOUT, text))
 
 
-def test_a_reader_that_keeps_up_gets_all() -> None:
+def test_a_reader_that_keeps_up_gets_everything() -> None:
     reader = Reader()
     reader.may_read.set()
     view = QueuedView(reader, most=MOST)
@@ -48,7 +48,7 @@ def test_a_reader_that_keeps_up_gets_all() -> None:
     assert reader.closed
 
 
-def test_a_reader_that_stops_delays_nobody_and_what_it_misses_is_counted() -> None:
+def test_a_reader_that_stops_delays_nothing_and_missed_output_is_counted() -> None:
     reader = Reader()
     view = QueuedView(reader, most=MOST)
     began = time.monotonic()
@@ -69,7 +69,7 @@ def test_a_reader_that_stops_delays_nobody_and_what_it_misses_is_counted() -> No
     assert [event.what for event in reader.events if isinstance(event.what, Warned)] == [Warned("kept")]
 
 
-def test_what_is_left_out_of_a_command_that_has_ended_is_counted_as_well() -> None:
+def test_dropped_output_of_an_ended_command_is_counted_too() -> None:
     reader = Reader()
     view = QueuedView(reader, most=MOST)
     for _ in range(20):
@@ -83,7 +83,7 @@ def test_what_is_left_out_of_a_command_that_has_ended_is_counted_as_well() -> No
     assert "not shown" in reader.text("b")
 
 
-def test_what_a_view_raises_is_raised_once_and_it_gets_nothing_more() -> None:
+def test_a_views_error_is_raised_once_and_the_view_gets_nothing_more() -> None:
     class Broken(Reader):
         def __call__(self, event: Event) -> None:
             super().__call__(event)
@@ -102,7 +102,7 @@ def test_what_a_view_raises_is_raised_once_and_it_gets_nothing_more() -> None:
     assert len(reader.events) == 1
 
 
-def test_the_end_is_waited_for_and_said_so() -> None:
+def test_close_waits_for_the_reader_and_says_so() -> None:
     reader = Reader()
     waits: list[bool] = []
 

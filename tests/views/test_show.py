@@ -44,7 +44,7 @@ def test_each_step_says_what_it_really_had() -> None:
     assert "review: skipped" in text
 
 
-def test_what_held_a_step_and_what_did_not_is_told_by_the_engines_account() -> None:
+def test_the_engines_account_says_what_isolated_a_step() -> None:
     lines = [line.strip() for line in shown().splitlines()]
     build = lines.index("build: succeeded in 2.0s", lines.index("round 2 of 3") if "round 2 of 3" in lines else 0)
     assert lines[build + 1 : build + 9] == [
@@ -78,7 +78,7 @@ def test_the_user_outside_of_a_container_has_a_name() -> None:
     assert "\x1b[31m" not in text
 
 
-def test_how_secrets_came_and_what_of_a_model_was_used_is_told() -> None:
+def test_secrets_and_the_use_of_a_model_are_shown() -> None:
     state = RunState()
     happenings: list[Happening] = [
         started("a"),
@@ -95,7 +95,7 @@ def test_how_secrets_came_and_what_of_a_model_was_used_is_told() -> None:
     assert "model: 3 calls, 400 tokens in (20 cached), 90 out, 60 by size, of at most 500, then refused" in text
 
 
-def test_whether_a_run_was_isolated_stands_above_its_steps() -> None:
+def test_the_isolation_of_a_run_is_shown_above_its_steps() -> None:
     line = next(line for line in shown().splitlines() if line.startswith("  ran:"))
     words = " ".join(line.split())
     assert "2 in a container" in words
@@ -104,14 +104,14 @@ def test_whether_a_run_was_isolated_stands_above_its_steps() -> None:
     assert "  ran:" not in shown(2)
 
 
-def test_a_run_that_still_goes_on_says_what_runs_and_what_is_to_come() -> None:
+def test_a_running_run_shows_running_steps_and_steps_to_come() -> None:
     text = shown(16)
     assert "run r1 running" in text
     assert "build: run, running since" in text
     assert "clean: did not begin" in text
 
 
-def test_a_failed_run_names_the_log_that_has_something_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_names_a_log_that_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     state = RunState()
     for event in events(failed_run()):
@@ -132,7 +132,7 @@ def test_each_reason_has_words_before_its_code() -> None:
         assert "_" not in words.removesuffix(f" ({reason.value})").replace("run_as", "")
 
 
-def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
+def test_the_terminal_obeys_nothing_that_an_agent_wrote() -> None:
     evil = "\x1b]0;own\x07\u202e"
     state = RunState()
     happenings: list[Happening] = [
@@ -148,7 +148,7 @@ def test_nothing_that_an_agent_wrote_is_obeyed_by_the_terminal() -> None:
     assert "\u202e" not in text
 
 
-def test_a_fallback_that_was_unavailable_too_was_not_had() -> None:
+def test_an_unavailable_fallback_is_not_shown_as_had() -> None:
     state = RunState()
     happenings: list[Happening] = [
         started("work"),

@@ -24,7 +24,7 @@ from tests.record.script import BOXED
         ("ä 漢 ✔", "ä 漢 ✔"),
     ],
 )
-def test_what_a_terminal_would_obey_is_shown_instead(text: str, shown: str) -> None:
+def test_a_control_character_is_shown_as_an_escape(text: str, shown: str) -> None:
     assert harmless_line(text) == shown
 
 
@@ -65,7 +65,7 @@ def test_scripts_and_emoji_stay_readable(text: str) -> None:
     assert harmless_lines(f"{text}\n") == f"{text}\n"
 
 
-def test_joiners_and_selectors_that_belong_to_no_emoji_are_shown() -> None:
+def test_joiners_and_selectors_outside_of_emoji_are_shown() -> None:
     assert harmless("ad\u200dmin") == "ad\\u200dmin"
     assert harmless("👩\u200dx") == "👩\\u200dx"
     assert harmless("x\u200d👩") == "x\\u200d👩"
@@ -108,7 +108,7 @@ def test_a_very_long_line_is_one_line_and_says_how_long_it_was() -> None:
     assert made[1] == "next"
 
 
-def test_a_progress_bar_without_an_end_shows_what_it_showed_last() -> None:
+def test_a_progress_bar_without_an_end_shows_its_last_state() -> None:
     lines = Lines()
     for percent in range(10_000):
         lines.feed(f"{percent} of 9999\r")
@@ -158,7 +158,7 @@ def test_shortened_text_fits_its_columns() -> None:
     assert shorten("abc", 0) == ""
 
 
-def test_isolation_says_all_that_was_had() -> None:
+def test_isolation_says_all_that_a_command_had() -> None:
     assert isolation(BOXED) == (
         "container pcc-runner:latest on 10.0.0.2, user 1000:1000, name pcc-run-r1-build-1, image sha256:abababababab, "
         "network host, memory 4g, cpus 2, pids 1000, workspace /workspace"
@@ -179,7 +179,7 @@ def test_facts_of_actions_read_well() -> None:
     )
 
 
-def test_what_a_return_did_not_overwrite_is_shown() -> None:
+def test_text_that_a_return_did_not_overwrite_is_shown() -> None:
     assert harmless_line("error: cannot open foo.c\r: not found\n") == "error: cannot open foo.c\\x0d: not found"
     assert harmless_line("10%\r50%\r100%\rdone\n") == "done"
     assert harmless_line("downloading\rdownloaded it\n") == "downloaded it"

@@ -47,7 +47,7 @@ class AccountFacts(Struct, frozen=True):
 
 
 def account(context: CheckContext) -> Finding:
-    """Check that the account exists, is no one else's, and that the login can become it."""
+    """Check that the account exists, belongs to no other user, and that the login can become it."""
     name = _run_as(context)
     if name is None:
         return _without(context)
