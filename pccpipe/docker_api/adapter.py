@@ -1,7 +1,7 @@
 """The Docker SDK's client, whose requests go through `Machine.dial`.
 
-The same code reaches the VM's engine by a channel of the run's one SSH connection, and the local one by its socket. A
-call over the channel takes 0.5 ms; one by `docker system dial-stdio` takes 97 to 137 ms.
+It reaches the VM's engine by a channel of the run's one SSH connection, and the local engine by its socket. A call over
+the channel takes 0.5 ms; one by `docker system dial-stdio` takes 97 to 137 ms.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class _Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether it can take one more request; urllib3 also asks a connection whose stream is closed."""
+        """True if it can take one more request; urllib3 also asks a connection whose stream is closed."""
         try:
             return super().is_connected
         except OSError:

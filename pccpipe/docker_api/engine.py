@@ -84,7 +84,7 @@ class DockerEngine:
 
     @property
     def is_podman(self) -> bool:
-        """Whether it is Podman, which names some settings differently. Raises `Unavailable`."""
+        """True if it is Podman, which names some settings differently. Raises `Unavailable`."""
         self.open()
         return self._is_podman
 
@@ -212,7 +212,7 @@ class DockerEngine:
 
     @property
     def is_in_vm(self) -> bool:
-        """Whether it runs in a VM of its own on this machine, as on a Mac; False while it stays away."""
+        """True if it runs in a VM of its own on this machine, as on a Mac; False while it stays away."""
         return self.security_options() is not None and self._is_in_vm
 
     def _is_elsewhere(self, info: Mapping[str, Json]) -> bool:

@@ -147,8 +147,8 @@ def _outermost(found: set[Hidden]) -> Iterator[Hidden]:
 
 
 def _is_below(path: str, found: set[Hidden]) -> bool:
-    parts = path.split("/")
-    return any(Hidden("/".join(parts[:count]), True) in found for count in range(1, len(parts)))
+    names = path.split("/")
+    return any(Hidden("/".join(names[:count]), True) in found for count in range(1, len(names)))
 
 
 def _text(path: bytes) -> str:

@@ -1,7 +1,7 @@
 """Readers of the engine's long answers: a container's attached output, its logs, and the wait for its end.
 
-The SDK's readers lose output on some connections (https://github.com/docker/docker-py/pull/3438), take a broken
-connection for the end, and block one thread each. These can be polled, so one thread reads output and end together.
+The SDK's readers lose output on some connections (https://github.com/docker/docker-py/pull/3438), and take a broken
+connection for the end. Each also blocks a thread; these can be polled, so one thread reads output and end together.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class EngineAnswer:
 
     @property
     def has_more(self) -> bool:
-        """Whether bytes came with the head that `read` has not returned yet."""
+        """True if bytes came with the head that `read` has not returned yet."""
         return bool(self._left)
 
     def read(self) -> bytes:
@@ -188,7 +188,7 @@ class FrameParser:
 
     @property
     def is_between_frames(self) -> bool:
-        """Whether the output may end here; otherwise it was cut."""
+        """True if the output may end here; otherwise it was cut."""
         return not self._needed and not self._rest
 
 
@@ -203,7 +203,7 @@ class Beginning:
         self._line = f"{line}\n".encode() if line else b""
         self._held = b""
         self.is_known = not line
-        """Whether the command has begun: its line came, or other output instead."""
+        """True if the command has begun: its line came, or other output instead."""
 
     def feed(self, chunk: Chunk) -> Chunk | None:
         """Return the command's part of the chunk; None if there is none."""

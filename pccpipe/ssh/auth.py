@@ -1,6 +1,6 @@
 """Logs in with public keys, as `ssh` does: waits for a slow server, and offers an agent's key before signing with it.
 
-paramiko signs at once, in the thread that reads the connection. An agent that refused to sign ended the login, and a
+paramiko signs at once, in the thread that reads the connection. An agent that refused to sign ended the login. A
 token wanted a touch for keys that the server does not know. paramiko also waits only 10 s for the server.
 """
 
@@ -55,7 +55,7 @@ class AuthAnswer(Struct, frozen=True):
     methods: tuple[str, ...] = ()
     """The methods that it would take now."""
     is_partial: bool = False
-    """Whether the key was right, and the server wants more."""
+    """True if the key was right, and the server wants more."""
 
 
 class Authentication(AuthHandler):

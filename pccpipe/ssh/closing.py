@@ -1,9 +1,9 @@
 """Channels that close after the messages that are being sent on them, not before.
 
 paramiko builds a message, releases its lock, and then sends the message. So a message of one thread can go out after
-another thread's CLOSE. If the server then knows no channel of that number, it ends the whole connection ("ieof packet
-referred to nonexistent channel"). If it gave the number to a new channel, that channel's program gets the end of its
-input, or another program's input (seen on a busy machine: a script of which nothing arrived "succeeded").
+another thread's CLOSE. A server that knows no channel of that number ends the whole connection ("ieof packet referred
+to nonexistent channel"). If it gave the number to a new channel, that channel's program gets an end of input, or
+another program's input. On a busy machine, a script of which nothing arrived "succeeded" so.
 """
 
 from __future__ import annotations

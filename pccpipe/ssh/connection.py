@@ -280,13 +280,13 @@ class Connection:
 
     def gives_sign(self) -> bool:
         """Ask the server for a sign of life, over a new connection if there is none; return whether one came."""
-        asked = time.monotonic()
+        asked_at = time.monotonic()
         try:
             transport = self._transport()
             transport.ping()
         except (Unavailable, *SSH_ERRORS):
             return False
-        while (passed := time.monotonic() - asked) < SIGN_TIMEOUT:
+        while (passed := time.monotonic() - asked_at) < SIGN_TIMEOUT:
             if transport.heard.quiet_for < passed:
                 return True
             time.sleep(0.02)

@@ -84,7 +84,7 @@ class Forwards:
 
     def renew(self, transport: Transport) -> None:
         """Open all listeners on a new connection, in a thread, so that the caller need not wait."""
-        transport.give_openings_to(lambda message: _take_channel(transport, message, self._accept_of))
+        transport.pass_openings_to(lambda message: _answer_opening(transport, message, self._accept_of))
         with self._lock:
             wanted = [*self._wanted]
         if wanted:
@@ -134,9 +134,8 @@ class Forwards:
                 return port or answer.get_int()
             _check(transport)
         hint = "allow it in the VM's sshd_config: AllowTcpForwarding yes (and no DisableForwarding)"
-        raise Unavailable(
-            Reason.PROXY_REFUSED, f"sshd on {self._host} does not forward a port {port or ''}".rstrip(), hint
-        )
+        what = f"port {port}" if port else "a port"
+        raise Unavailable(Reason.PROXY_REFUSED, f"sshd on {self._host} does not forward {what}", hint)
 
     def _ask(self, transport: Transport, kind: str, where: str, port: int | None = None) -> paramiko.Message | None:
         # paramiko keeps one answer at a time.
@@ -163,7 +162,7 @@ def _check(transport: Transport) -> None:
         raise EOFError("the SSH connection ended")
 
 
-def _take_channel(
+def _answer_opening(
     transport: Transport, message: paramiko.Message, accept_of: Callable[[str, int | None], Accept | None]
 ) -> None:
     """Answer a channel that the server opens, as paramiko's `_parse_channel_open` does, which knows no Unix sockets.

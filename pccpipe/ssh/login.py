@@ -146,7 +146,7 @@ def _authenticated(
 
 
 def _prefer(transport: Transport, key_types: list[str]) -> None:
-    """Ask the server for a key of a known type, so that a new key of another type does not look like a change."""
+    """Ask the server for a key of a known type first: a new key of another type would look like a change."""
     algorithms = {"ssh-rsa": ["rsa-sha2-512", "rsa-sha2-256"]}
     options = transport.get_security_options()
     wanted = [name for key_type in key_types for name in algorithms.get(key_type, [key_type])]

@@ -107,9 +107,9 @@ class Transport(paramiko.Transport):
         """Make a global request about an address, and wait for its answer: None means no."""
         return self.global_request(kind, (where,) if port is None else (where, port))
 
-    def give_openings_to(self, take: Callable[[paramiko.Message], None]) -> None:
-        """Pass the channels that the server opens to `take`, in the transport's thread."""
-        self._handler_table = {**self._handler_table, MSG_CHANNEL_OPEN: take}
+    def pass_openings_to(self, handle: Callable[[paramiko.Message], None]) -> None:
+        """Pass the channels that the server opens to `handle`, in the transport's thread."""
+        self._handler_table = {**self._handler_table, MSG_CHANNEL_OPEN: handle}
 
     def answer(self, send: Callable[[], None]) -> None:
         """Send something from the transport's thread, which must never wait for a key exchange: it must finish that.

@@ -171,8 +171,8 @@ class ContainerFiles:
         check = (
             f'[ -d "$made" ] || exit {GONE}' if self._has_workspace() or self._account else 'mkdir -p "$made" || exit'
         )
-        parts = [base, *PurePosixPath(inner).parts]
-        folders = " ".join(shlex.quote(str(PurePosixPath(*parts[: end + 1]))) for end in range(1, len(parts)))
+        steps = [base, *PurePosixPath(inner).parts]
+        folders = " ".join(shlex.quote(str(PurePosixPath(*steps[: end + 1]))) for end in range(1, len(steps)))
         return f'{made}; for part in {folders}; do [ ! -L "$part" ] || exit {LINK}; done; {check}'
 
     def _owner_of(self, listed: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class OutputReader:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the command has begun."""
+        """True if the command has begun."""
         return self._beginning.is_known
 
     def read(self) -> list[Chunk]:

@@ -55,7 +55,7 @@ class ContainerRunning(RemoteRunning):
         self._logged = 0
         """Bytes that the engine's log took for what was given."""
         self._may_lack = False
-        """Whether the output comes from the engine's log, from the first byte that is still there."""
+        """True if the output comes from the engine's log, from the first byte that is still there."""
         self._ending = limits.FLOOD_END.most
         self._code: int | None = None
         self._ended_at = 0.0

@@ -29,11 +29,11 @@ class ContainerStopper:
         self._changed = threading.Condition()
         self._kill_at: float | None = None
         self.may_have_arrived = False
-        """Whether a signal was sent that the container may have got."""
+        """True once a signal was sent that may have reached the container."""
 
     @property
     def was_asked(self) -> bool:
-        """Whether `stop` was called."""
+        """True if `stop` was called."""
         return self._kill_at is not None
 
     def stop(self, grace: float) -> None:

@@ -66,7 +66,7 @@ class Turns:
         """Containers that had their turn and do not run yet."""
         self._at_work = 0
         self._is_due = False
-        """Whether a sweep waits for the end of pccpipe's own work."""
+        """True if a sweep waits for the end of pccpipe's own work."""
 
     def begin(self, kind: CommandKind, command_id: str) -> None:
         """Wait for the other kind to end, and sweep the account. Raises `Unavailable`, also if a process survives."""
@@ -156,7 +156,7 @@ class Turns:
 
     @property
     def _adopts(self) -> bool:
-        """Whether a command of an earlier process may still run that no step follows yet."""
+        """True if a command of an earlier process may still run that no step follows yet."""
         return time.monotonic() < self._adopts_until
 
     def _sweep(self) -> bool:
