@@ -1,8 +1,8 @@
 """Begins programs behind the start-up files of a login's shell, which may print, read stdin, take long or never end.
 
 The shell runs them before the program. So the program prints a word on stdout and stderr when its turn comes.
-pccpipe discards all output before the word. Only then does pccpipe send the input, so that no start-up file can swallow a
-part of it. The same word precedes the input, and the program skips what comes before.
+pccpipe discards all output before the word. Only then does pccpipe send the input, so that no start-up file can
+swallow a part of it. The same word precedes the input, and the program skips what comes before.
 
 This costs no round trip: sshd confirms the start of the shell before the shell has read its files.
 """

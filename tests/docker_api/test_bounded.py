@@ -1,4 +1,4 @@
-"""An engine that answers with more than an engine has to say."""
+"""A hostile engine, whose answers are too large."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ BUILDS = {
 
 
 @pytest.mark.parametrize("which", ["fits", "no end of a line", "tiny pieces", "control", "list", "nested"])
-def test_a_builds_output_takes_neither(tmp_path: Path, which: str) -> None:
+def test_a_builds_output_exhausts_neither_memory_nor_the_interpreter(tmp_path: Path, which: str) -> None:
     (tmp_path / "context").mkdir()
     (tmp_path / "context/Dockerfile").write_text("FROM scratch")
     setup = f"""{HOSTILE}{BUILDS}
@@ -96,7 +96,7 @@ import docker.errors, requests
 
 
 @pytest.mark.parametrize("which", ["endless", "large", "values", "nested", "error", "wide error", "number", "fits"])
-def test_an_engine_takes_neither_memory_nor_the_interpreter(tmp_path: Path, which: str) -> None:
+def test_an_answer_exhausts_neither_memory_nor_the_interpreter(tmp_path: Path, which: str) -> None:
     setup = f"""{HOSTILE}
 path = {str(tmp_path / "s")!r}
 serve(path, ANSWERS[{which!r}])
@@ -113,7 +113,7 @@ import docker.errors, requests
     assert memory < limits.ENGINE_ANSWER.most + limits.MARGIN
 
 
-def test_a_mistake_of_pccpipes_own_is_not_the_engines() -> None:
+def test_pccpipes_own_error_is_not_blamed_on_the_engine() -> None:
     from pccpipe.docker_api.engine import DockerEngine
     from pccpipe.docker_api.isolation import engine_options
     from pccpipe.docker_api.problems import ApiCall
@@ -131,5 +131,5 @@ def test_a_mistake_of_pccpipes_own_is_not_the_engines() -> None:
         head = b"HTTP/1.1 404 no\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(bad)
         for status in (b"404 no", b"200 OK"):
             liar = DockerEngine(FuzzedMachine(ping + NEXT + head.replace(b"404 no", status) + bad), "/sock")
-            with contextlib.suppress(Unavailable):  # Nonsense is one
+            with contextlib.suppress(Unavailable):  # Nonsense is one of them
                 liar.inspect("c")

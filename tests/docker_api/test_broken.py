@@ -1,4 +1,4 @@
-"""A connection to the engine that ends in the midst of its first answer."""
+"""A connection to the engine that ends during its first answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import Reason
 
 
-def test_a_connection_that_ends_at_the_first_call_is_asked_again(tmp_path: Path) -> None:
+def test_a_connection_that_ends_at_the_first_call_is_retried(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))

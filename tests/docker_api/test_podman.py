@@ -1,4 +1,4 @@
-"""What Podman's API takes and says in other words than Docker's, as 4.3 does; the bed has none."""
+"""Differences of Podman's API from Docker's, as of Podman 4.3; the test bed has no Podman."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DROPPED = [
     ("header", "is_podman"),
     [(b"", False), (b"Libpod-API-Version: 4.3.1\r\n", True), (b"X: libpod-api-version\r\n", False)],
 )
-def test_it_is_known_by_its_answer(tmp_path: Path, header: bytes, is_podman: bool) -> None:
+def test_podman_is_recognized_by_its_answer(tmp_path: Path, header: bytes, is_podman: bool) -> None:
     path = tmp_path / "sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -57,7 +57,7 @@ def test_it_is_known_by_its_answer(tmp_path: Path, header: bytes, is_podman: boo
         thread.join(5)
 
 
-def test_it_gets_no_owner_of_a_folder_in_memory_and_a_log_driver_that_it_has() -> None:
+def test_podman_gets_no_owner_of_a_folder_in_memory_and_its_own_log_driver() -> None:
     settings: dict[bool, Any] = {
         podman: create_body(COMMAND, "r", (1000, 1000), PATHS, podman=podman)["HostConfig"] for podman in (False, True)
     }
@@ -79,6 +79,6 @@ def test_it_gets_no_owner_of_a_folder_in_memory_and_a_log_driver_that_it_has() -
         ([], ["NET_ADMIN"], ("DEFAULT", "NET_ADMIN")),
     ],
 )
-def test_all_capabilities_dropped_one_by_one_are_none(dropped: list[str], added: list[str], had: tuple[str]) -> None:
+def test_capabilities_dropped_one_by_one_are_none(dropped: list[str], added: list[str], had: tuple[str]) -> None:
     found: Any = {"Config": {}, "HostConfig": {"CapDrop": dropped, "CapAdd": added}}
     assert isolation_of("vm", "box", found, ()).capabilities == had

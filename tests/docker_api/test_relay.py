@@ -1,4 +1,4 @@
-"""The relay for images without Node, here; with Node it works in every end-to-end test."""
+"""The relay for images without Node, on this machine; end-to-end tests use the one with Node."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def served(folder: Path) -> SocketListener:
     return listen_at(str(folder / "socket"), echo)
 
 
-def test_it_brings_a_port_to_the_socket_and_waits_for_one_that_is_not_there(tmp_path: Path, port: int) -> None:
+def test_the_relay_connects_a_port_to_the_socket_and_waits_for_a_missing_one(tmp_path: Path, port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"early")
         time.sleep(0.3)
@@ -56,7 +56,7 @@ def test_it_brings_a_port_to_the_socket_and_waits_for_one_that_is_not_there(tmp_
     there.close()
 
 
-def test_another_socket_in_its_place_ends_the_connections_to_the_old_one(tmp_path: Path, port: int) -> None:
+def test_a_new_socket_ends_the_connections_to_the_old_one(tmp_path: Path, port: int) -> None:
     there = served(tmp_path)
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"x")

@@ -1,4 +1,4 @@
-"""The engine's multiplexed output and chunked answers, however they are cut."""
+"""The engine's multiplexed output and chunked answers, cut in any way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 @given(frames, st.lists(st.integers(1, 12), max_size=80))
-def test_frames_come_whole_however_they_are_cut(pieces: list[tuple[Stream, bytes]], sizes: list[int]) -> None:
+def test_frames_are_complete_with_any_cuts(pieces: list[tuple[Stream, bytes]], sizes: list[int]) -> None:
     parser = FrameParser()
     got = dict.fromkeys(Stream, b"")
     for part in cut(framed(pieces), sizes):
@@ -39,7 +39,7 @@ def test_frames_come_whole_however_they_are_cut(pieces: list[tuple[Stream, bytes
 
 
 @given(frames.filter(lambda pieces: any(data for _, data in pieces)), st.data())
-def test_a_cut_frame_is_no_end(pieces: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
+def test_a_cut_frame_is_not_an_end(pieces: list[tuple[Stream, bytes]], data: st.DataObject) -> None:
     whole = framed([piece for piece in pieces if piece[1]])
     size = data.draw(st.integers(1, len(whole) - 1))
     parser = FrameParser()
@@ -50,13 +50,13 @@ def test_a_cut_frame_is_no_end(pieces: list[tuple[Stream, bytes]], data: st.Data
     assert parser.is_between_frames is (size in boundaries)
 
 
-def test_what_is_no_frame_is_an_error() -> None:
+def test_an_invalid_frame_is_an_error() -> None:
     with pytest.raises(ValueError, match="no frame"):
         list(FrameParser().feed(b"HTTP/1.1"))
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 40), max_size=20), st.lists(st.integers(1, 7), max_size=60))
-def test_a_chunked_body_is_put_together(data: bytes, chunks: list[int], sizes: list[int]) -> None:
+def test_a_chunked_body_is_joined(data: bytes, chunks: list[int], sizes: list[int]) -> None:
     body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in cut(data, chunks) if part) + b"0\r\n\r\n"
     reader = Body(chunked=True)
     assert b"".join(reader.feed(part) for part in cut(body, sizes)) == data
@@ -64,13 +64,13 @@ def test_a_chunked_body_is_put_together(data: bytes, chunks: list[int], sizes: l
 
 
 @given(st.binary(min_size=1, max_size=50), st.integers(0, 60), st.lists(st.integers(1, 9), max_size=20))
-def test_what_was_given_before_is_left_out(data: bytes, given_before: int, sizes: list[int]) -> None:
+def test_output_that_was_given_before_is_skipped(data: bytes, given_before: int, sizes: list[int]) -> None:
     skip = Skip({Stream.STDOUT: given_before})
     chunks = [skip.feed(Chunk(Stream.STDOUT, part)) for part in cut(data, sizes) if part]
     assert b"".join(chunk.data for chunk in chunks if chunk) == data[given_before:]
 
 
-def test_many_small_lines_cost_no_copy_of_all_that_came_with_them() -> None:
+def test_a_small_line_costs_no_copy_of_the_others() -> None:
     line = framed([(Stream.STDOUT, b"y\n")])
 
     def read(lines: int) -> None:
@@ -81,7 +81,7 @@ def test_many_small_lines_cost_no_copy_of_all_that_came_with_them() -> None:
     assert is_linear(read, 10_000)
 
 
-def test_a_line_without_an_end_before_a_chunk_is_an_error() -> None:
+def test_an_endless_line_before_a_chunk_is_an_error() -> None:
     body = Body(chunked=True)
     for _ in range(5):
         body.feed(b";" * 200)
@@ -93,9 +93,7 @@ LINE = "pccpipe: the command begins"
 
 
 @given(st.binary(max_size=60), st.booleans(), st.lists(st.integers(1, 9), max_size=20))
-def test_the_line_that_says_that_a_command_begins_is_taken_away_once(
-    data: bytes, is_said: bool, sizes: list[int]
-) -> None:
+def test_the_line_that_marks_the_beginning_is_removed_once(data: bytes, is_said: bool, sizes: list[int]) -> None:
     beginning = Beginning(LINE)
     said = f"{LINE}\n".encode() + data if is_said else b"?" + data
     given_on = [beginning.feed(Chunk(Stream.STDOUT, part)) for part in cut(said, sizes) if part]
@@ -103,7 +101,7 @@ def test_the_line_that_says_that_a_command_begins_is_taken_away_once(
     assert beginning.is_known
 
 
-def test_half_of_that_line_is_output_and_no_beginning() -> None:
+def test_half_of_that_line_is_output() -> None:
     beginning = Beginning(LINE)
     other = Chunk(Stream.STDERR, b"exec /bin/sh failed")
     assert beginning.feed(other) is other
@@ -112,7 +110,7 @@ def test_half_of_that_line_is_output_and_no_beginning() -> None:
     assert beginning.rest() == Chunk(Stream.STDOUT, b"pccpipe: the")
 
 
-def test_a_container_of_an_older_version_says_nothing_of_the_kind() -> None:
+def test_a_container_of_an_older_version_prints_no_such_line() -> None:
     beginning = Beginning("")
     assert beginning.is_known
     said = Chunk(Stream.STDOUT, f"{LINE}\n".encode())

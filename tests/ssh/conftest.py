@@ -16,7 +16,7 @@ from tests.testbed.vm import VM
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One without keys, which the test and what it starts find by SSH_AUTH_SOCK."""
+    """Start an agent without keys, which the test and its programs find by SSH_AUTH_SOCK."""
     path = tmp_path / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
     until(path.exists)

@@ -19,7 +19,7 @@ from pccpipe.ssh.transport import Transport
 
 
 class Hostile(paramiko.ServerInterface):
-    """Lets anyone in."""
+    """A server that accepts every login."""
 
     def check_auth_none(self, username: str) -> int:
         return AUTH_SUCCESSFUL
@@ -73,7 +73,7 @@ def test_a_server_that_ignores_the_window_is_cut_off(stream: str) -> None:
         assert len(channel.in_buffer) + len(channel.in_stderr_buffer) <= limits.SSH_WINDOW.most
 
 
-def test_a_server_that_heeds_the_window_is_not() -> None:
+def test_a_server_that_respects_the_window_is_not_cut_off() -> None:
     with connected() as (client, server):
         channel = client.open_session(timeout=20)
         theirs = server.accept(20)
@@ -89,12 +89,12 @@ def test_a_server_that_heeds_the_window_is_not() -> None:
         assert client.is_active()
 
 
-def test_the_window_that_a_server_is_given_is_the_limit() -> None:
+def test_the_window_of_a_channel_is_the_limit() -> None:
     assert limits.SSH_WINDOW.most >= DEFAULT_WINDOW_SIZE
 
 
 @pytest.mark.parametrize("size", [limits.SSH_PACKET.most + 12, 2**31 + 4, 2**32 - 4])
-def test_a_packet_without_end_is_refused_before_it_is_read(size: int) -> None:
+def test_an_endless_packet_is_refused_before_it_is_read(size: int) -> None:
     here, there = tcp_pair()
     with here, there:
         packetizer = bounded.BoundedPacketizer(HeardSocket(here))  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_a_packet_without_end_is_refused_before_it_is_read(size: int) -> None:
             packetizer.read_message()
 
 
-def test_a_line_without_end_before_the_version_is_refused() -> None:
+def test_an_endless_line_before_the_version_is_refused() -> None:
     here, there = tcp_pair()
     with here, there:
         packetizer = bounded.BoundedPacketizer(HeardSocket(here))  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_a_line_without_end_before_the_version_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [(limits.SSH_EXTENSIONS.most + 1).to_bytes(4, "big"), b"\xff\xff\xff\xff", b"\x01"])
-def test_a_server_that_names_extensions_without_end_is_cut_off(count: bytes) -> None:
+def test_a_server_that_names_endless_extensions_is_cut_off(count: bytes) -> None:
     with connected() as (client, server):
         message = paramiko.Message()
         message.add_byte(b"\x07")
@@ -131,7 +131,7 @@ def test_the_extensions_that_a_server_names_are_known() -> None:
         message.add_string("server-sig-algs")
         message.add_string("ssh-ed25519")
         server._send_message(message)  # type: ignore[attr-defined]
-        client.global_request("keepalive@openssh.com", wait=True)  # what came before has been read by then
+        client.global_request("keepalive@openssh.com", wait=True)  # the earlier messages are read by then
         assert vars(client)["server_extensions"] == {"server-sig-algs": b"ssh-ed25519"}
         assert client.is_active()
 
@@ -139,16 +139,16 @@ def test_the_extensions_that_a_server_names_are_known() -> None:
 @pytest.mark.parametrize(
     "payload",
     [b"\x01\0\0\0\x02\0\0\0\x02\xff\xff", b"\xff", b"\x50\0\0\0\x01\xff"],
-    ids=["parting words that are no UTF-8", "an unknown packet", "a request that is no UTF-8"],
+    ids=["parting words that are not UTF-8", "an unknown packet", "a request that is not UTF-8"],
 )
-def test_a_server_that_talks_nonsense_raises_an_error_of_ssh(payload: bytes) -> None:
+def test_invalid_messages_of_a_server_raise_an_error_of_ssh(payload: bytes) -> None:
     with connected() as (client, server):
         server.packetizer.send_message(paramiko.Message(payload))
         assert isinstance(ended_with(client), paramiko.SSHException)
 
 
 def ended_with(client: Transport) -> Exception | None:
-    """Wait for the connection's end; what it keeps as the reason."""
+    """Wait for the connection's end; return its reason."""
     until = time.monotonic() + 20
     while client.is_active() and time.monotonic() < until:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The connection to a VM: what it can do, and how it says what it cannot."""
+"""The connection to a VM, and its errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.testbed.vm import VM
 
 
 def refusal(spec: Vm) -> Unavailable:
-    """What a connection says that cannot be had."""
+    """Return the error of a connection that cannot be made."""
     connection = Connection(spec)
     with pytest.raises(Unavailable) as caught:
         connection.run("true")
@@ -58,7 +58,7 @@ def test_a_script_runs_to_its_end(connection: Connection) -> None:
         connection.run("sleep 2", timeout=0.2)
 
 
-def test_start_up_files_that_talk_and_other_login_shells_do_no_harm(fresh_vm: VM) -> None:
+def test_start_up_files_that_print_and_other_login_shells_do_no_harm(fresh_vm: VM) -> None:
     fresh_vm.sh("for f in .bashrc .profile; do printf 'echo welcome\\necho to you >&2\\n' >/home/pcc/$f; done")
     connection = Connection(vm_spec(fresh_vm))
     assert connection.facts.user == "pcc"
@@ -66,9 +66,9 @@ def test_start_up_files_that_talk_and_other_login_shells_do_no_harm(fresh_vm: VM
     connection.close()
 
 
-def test_a_program_is_given_input_while_it_gives_output_on_both_streams(connection: Connection) -> None:
+def test_a_program_gets_input_while_it_writes_on_both_streams(connection: Connection) -> None:
     process = connection.popen("tee /dev/stderr; exit 4")
-    # More than a channel's window of 2 MiB, which is where reading one stream alone would hang.
+    # More than a channel's window of 2 MiB, at which reading only one stream would hang.
     data = os.urandom(3_500_000)
 
     def feed() -> None:
@@ -84,7 +84,7 @@ def test_a_program_is_given_input_while_it_gives_output_on_both_streams(connecti
     process.close()
 
 
-def test_many_threads_share_the_connection_and_get_each_its_own(connection: Connection) -> None:
+def test_many_threads_share_the_connection_and_each_gets_its_own_output(connection: Connection) -> None:
     def one(number: int) -> Done:
         return connection.run(f"echo {number}; echo {number} >&2; exit {number}")
 
@@ -110,7 +110,7 @@ def test_nothing_is_sent_on_a_channel_behind_its_close(connection: Connection, m
     assert connection._transports is before
 
 
-def test_sockets_are_reached_beyond_the_limit_of_sessions(connection: Connection) -> None:
+def test_dialled_sockets_do_not_count_as_sessions(connection: Connection) -> None:
     streams = [connection.dial("/run/docker.sock") for _ in range(30)]
     for stream in streams:
         stream.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
@@ -118,10 +118,10 @@ def test_sockets_are_reached_beyond_the_limit_of_sessions(connection: Connection
         stream.close()
 
 
-def test_a_socket_that_is_dialled_while_the_connection_ends_is_one_of_the_next_connection(
+def test_a_socket_dialled_while_the_connection_ends_belongs_to_the_next_connection(
     fresh_vm: VM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """paramiko closes its channels, then says that it ended, then wakes who opens one: one between is forgotten."""
+    """paramiko closes its channels, then ends, then wakes each opening: it forgets one that begins in between."""
     connection = Connection(vm_spec(fresh_vm))
     first = connection.dial("/run/docker.sock")
     (transport,) = connection._transports
@@ -163,7 +163,7 @@ def test_each_failure_to_dial_a_socket_has_its_reason(fresh_vm: VM) -> None:
 
     assert reason("/run/nothing.sock")[0] is Reason.ENGINE_MISSING
     fresh_vm.stop_docker()
-    # What a clean stop removes, a crash leaves behind.
+    # A crash leaves the socket behind, which a clean stop removes.
     fresh_vm.sh(
         "[ -S /run/docker.sock ] || perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local=>\"/run/docker.sock\")'"
     )
@@ -181,7 +181,7 @@ def test_each_failure_to_dial_a_socket_has_its_reason(fresh_vm: VM) -> None:
     connection.close()
 
 
-def test_where_sshd_forbids_forwarding_to_sockets_the_docker_command_does_it(fresh_vm: VM) -> None:
+def test_if_sshd_forbids_forwarding_to_sockets_dockers_client_connects(fresh_vm: VM) -> None:
     reconfigure(fresh_vm, "AllowStreamLocalForwarding no")
     connection = Connection(vm_spec(fresh_vm))
     for _ in range(2):
@@ -192,7 +192,7 @@ def test_where_sshd_forbids_forwarding_to_sockets_the_docker_command_does_it(fre
     connection.close()
 
 
-def test_a_server_that_allows_few_sessions_is_waited_for(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_waits_for_one_of_few_sessions(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     reconfigure(fresh_vm, "MaxSessions 2")
     connection = Connection(vm_spec(fresh_vm))
     with ThreadPoolExecutor(6) as pool:
@@ -208,7 +208,7 @@ def test_a_server_that_allows_few_sessions_is_waited_for(fresh_vm: VM, monkeypat
     connection.close()
 
 
-def test_it_connects_anew_after_its_sessions_were_killed(fresh_vm: VM) -> None:
+def test_it_reconnects_after_its_sessions_were_killed(fresh_vm: VM) -> None:
     connection = Connection(vm_spec(fresh_vm))
     process = connection.popen("echo ready; sleep 10")
     assert process.recv(10) == b"ready\n"
@@ -239,7 +239,7 @@ def test_a_peer_that_falls_silent_is_noticed(fresh_vm: VM, monkeypatch: pytest.M
     connection = Connection(vm_spec(fresh_vm))
     process = connection.popen("echo ready; cat >/dev/null; sleep 10")
     assert process.recv(10) == b"ready\n"
-    time.sleep(3)  # a quiet connection is no silent one: pings are answered
+    time.sleep(3)  # a quiet connection is not silent: the server answers pings
     assert connection.run("echo alive").stdout == b"alive\n"
     fresh_vm.cut()
     started = time.monotonic()
@@ -255,7 +255,7 @@ def test_a_peer_that_falls_silent_is_noticed(fresh_vm: VM, monkeypatch: pytest.M
     connection.close()
 
 
-def test_an_address_that_nothing_has(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_a_machine(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "CONNECT_TIMEOUT", 0.5)
     spec = vm_spec(vm)
     error = refusal(msgspec.structs.replace(spec, external_ip=vm.host.rsplit(".", 1)[0] + ".77"))
@@ -266,7 +266,7 @@ def test_an_address_that_nothing_has(vm: VM, monkeypatch: pytest.MonkeyPatch) ->
     assert (error.reason, error.words) == (Reason.SSH_REFUSED, f"connect to {vm.host} port 9: Connection refused")
 
 
-def test_a_port_that_is_not_sshs(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_without_ssh(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "HANDSHAKE_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         spec = msgspec.structs.replace(vm_spec(vm), external_ip="127.0.0.1", port=server.getsockname()[1])
@@ -286,7 +286,7 @@ def test_a_port_that_is_not_sshs(vm: VM, monkeypatch: pytest.MonkeyPatch) -> Non
             assert refusal(spec).reason is Reason.SSH_CLOSED
 
 
-def test_a_login_that_is_refused_says_what_was_tried(vm: VM, tmp_path: Path) -> None:
+def test_a_refused_login_names_the_keys_that_were_tried(vm: VM, tmp_path: Path) -> None:
     other = tmp_path / "other_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
     error = refusal(msgspec.structs.replace(vm_spec(vm), key_path=other))
@@ -296,7 +296,7 @@ def test_a_login_that_is_refused_says_what_was_tried(vm: VM, tmp_path: Path) -> 
     assert "authorized_keys" in error.hint
 
 
-def test_keys_that_cannot_be_used_are_named(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_keys_are_named(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     encrypted, garbage = tmp_path / "encrypted", tmp_path / "garbage"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(encrypted)], check=True)
@@ -346,7 +346,7 @@ def test_a_default_key_is_tried_without_a_key_path(vm: VM, tmp_path: Path, monke
     connection.close()
 
 
-def test_a_changed_host_key_is_refused_and_a_new_one_taken_only_when_told_to(fresh_vm: VM, tmp_path: Path) -> None:
+def test_a_changed_host_key_is_refused_and_a_new_one_accepted_only_on_request(fresh_vm: VM, tmp_path: Path) -> None:
     spec = vm_spec(fresh_vm)
     file = tmp_path / "known_hosts"
     unknown = msgspec.structs.replace(spec, known_hosts=file)
@@ -425,13 +425,13 @@ def accept_and_close(server: socket.socket) -> None:
 
 
 def reconfigure(vm: VM, line: str) -> None:
-    """Start sshd anew with another line in its configuration, the first of its kind being the one that counts."""
+    """Restart sshd with another line at the top of its configuration, where the first of a kind counts."""
     vm.sh(f"sed -i '1i {line}' /etc/ssh/sshd_config")
     vm.refuse()
     vm.accept()
 
 
-def test_a_connection_that_is_cut_during_the_login_was_not_refused(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_cut_during_the_login_is_not_reported_as_refused(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     prove = Authentication.prove
 
     def cut(attempt: Authentication, identity: Identity) -> AuthAnswer:
@@ -444,12 +444,12 @@ def test_a_connection_that_is_cut_during_the_login_was_not_refused(vm: VM, monke
     assert "before the login was done" in error.words
 
 
-def test_more_than_one_key_serves_for_goes_over(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_survives_key_exchanges(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = connection._transport()
     assert "gcm" in transport.local_cipher
     keys = {transport.H}
     monkeypatch.setattr(transport.packetizer, "REKEY_BYTES", 100_000)
-    # The server closes channels at all times, so in the middle of key exchanges as well.
+    # The server closes channels at any time, so also during key exchanges.
     for number in range(20):
         process = connection.popen("tee /dev/stderr | sha256sum")
         sent = os.urandom(2000 * number)
@@ -463,7 +463,7 @@ def test_more_than_one_key_serves_for_goes_over(connection: Connection, monkeypa
     assert len(keys) > 2
 
 
-def test_a_packet_that_was_changed_on_its_way_ends_the_connection_with_words(vm: VM) -> None:
+def test_a_packet_changed_on_the_way_ends_the_connection_with_an_explanation(vm: VM) -> None:
     changed = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -492,7 +492,7 @@ def test_a_packet_that_was_changed_on_its_way_ends_the_connection_with_words(vm:
         connection.close()
 
 
-def test_an_engine_that_was_just_starting_is_not_taken_for_an_sshd_that_forbids_forwarding(
+def test_a_starting_engine_is_not_taken_for_an_sshd_that_forbids_forwarding(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals = [True]
@@ -503,6 +503,6 @@ def test_an_engine_that_was_just_starting_is_not_taken_for_an_sshd_that_forbids_
         return open_streamlocal(transport, path, timeout)
 
     monkeypatch.setattr("pccpipe.ssh.connection.open_streamlocal", refused_once)
-    for _ in range(12):  # more than a server has sessions
+    for _ in range(12):  # more than a server's sessions
         connection.dial("/var/run/docker.sock").sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
     assert connection.run("echo fine").stdout == b"fine\n"

@@ -1,4 +1,4 @@
-"""Programs behind the start-up files of a login: whatever these do, no program runs without its head."""
+"""Programs behind the start-up files of a login: with any of these, a program gets all its input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeConnection = Callable[[str], Connection]
 
 @pytest.fixture
 def behind(vm: VM) -> Iterator[MakeConnection]:
-    """Make a connection for a login with this ~/.bashrc."""
+    """Return a function that connects as a login with this ~/.bashrc."""
     made: list[Connection] = []
 
     def make(text: str) -> Connection:
@@ -68,7 +68,7 @@ def test_no_start_up_file_gets_a_part_of_a_program_or_adds_to_its_output(
     assert connection.facts.user == "pcc"
 
 
-def test_programs_begun_at_a_time_get_each_their_own_input(behind: MakeConnection) -> None:
+def test_programs_that_begin_together_each_get_their_own_input(behind: MakeConnection) -> None:
     connection = behind("read -t 0.1 answer; echo hello\n")
 
     def one(number: int) -> tuple[bytes, bytes]:
@@ -84,9 +84,7 @@ def test_programs_begun_at_a_time_get_each_their_own_input(behind: MakeConnectio
 
 
 @pytest.mark.parametrize("text", ["cat >/dev/null\n", "echo wait for it; sleep 60\n", "yes\n"])
-def test_a_start_up_file_without_an_end_is_named(
-    behind: MakeConnection, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_start_up_file_is_named(behind: MakeConnection, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entrance, "LIMIT", 1.5)
     monkeypatch.setattr(entrance, "NUDGE", 0.3)
     error = refusal(behind(text))
@@ -96,13 +94,13 @@ def test_a_start_up_file_without_an_end_is_named(
         assert error.words.endswith("It said: wait for it")
 
 
-def test_a_network_that_is_cut_is_no_start_up_file(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_network_is_not_blamed_on_a_start_up_file(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("LIMIT", 4.0), ("SILENCE", 2.0), ("NUDGE", 0.2)):
         monkeypatch.setattr(entrance, name, value)
     monkeypatch.setattr(transport, "PING_INTERVAL", 0.5)
     fresh_vm.sh("cat >/home/pcc/.bashrc", stdin="touch begun; sleep 60\n")
     connection = Connection(vm_spec(fresh_vm))
-    # Alive, it is the file.
+    # While the network works, the file is to blame.
     assert "a start-up file of pcc" in refusal(connection).words
     fresh_vm.sh("rm /home/pcc/begun")
     with ThreadPoolExecutor(1) as pool:

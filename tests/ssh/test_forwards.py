@@ -1,4 +1,4 @@
-"""What a VM's programs connect to leads to this process: over real sshd, also after the connection was lost."""
+"""Connections of a VM's programs to this process: over real sshd, also after a lost connection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def connection(vm: VM) -> Iterator[Connection]:
 
 
 def echo(stream: ByteStream) -> None:
-    """Serves as the proxy does, in a thread of its own."""
+    """Answer a connection like the proxy, in a thread of its own."""
 
     def run() -> None:
         data = b""
@@ -68,12 +68,12 @@ def test_a_socket_and_a_port_are_the_same_after_the_connection_was_lost(connecti
     port = connection.serve_port(0, echo).port
     for _ in range(2):
         vm.kill_sessions()
-        connection.run("true")  # whoever uses it next connects anew
+        connection.run("true")  # the next call reconnects
         assert eventually(vm, f"{FOLDER}/s") == "you said hello\n"
         assert eventually(vm, f"127.0.0.1:{port}") == "you said hello\n"
 
 
-def test_what_is_closed_takes_nothing_any_more(connection: Connection, vm: VM) -> None:
+def test_a_closed_listener_refuses_connections(connection: Connection, vm: VM) -> None:
     served = connection.serve_socket(f"{FOLDER}/s", echo)
     served.close()
     assert asked(vm, f"{FOLDER}/s") == ""
@@ -82,7 +82,7 @@ def test_what_is_closed_takes_nothing_any_more(connection: Connection, vm: VM) -
     other.close()
 
 
-def test_a_place_that_is_too_long_or_not_there_is_told(connection: Connection) -> None:
+def test_a_path_that_is_too_long_or_missing_is_reported(connection: Connection) -> None:
     for path, hint in ((f"{FOLDER}/{'x' * 100}", "108 bytes"), (f"{FOLDER}/no/s", "AllowStreamLocalForwarding")):
         with pytest.raises(Unavailable) as caught:
             connection.serve_socket(path, echo)

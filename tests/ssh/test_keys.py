@@ -30,7 +30,7 @@ from tests.testbed.vm import VM
 
 @pytest.fixture
 def reluctant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An agent that asks for a confirmation, which is never given."""
+    """Start an agent that asks for a confirmation and never gets one."""
     path = tmp_path / "agent"
     environ = {**os.environ, "SSH_ASKPASS": "/bin/false", "DISPLAY": ":9"}
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL, env=environ)
@@ -47,7 +47,7 @@ def add(key: Path, *options: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
-def test_a_key_as_openssl_and_clouds_write_it_logs_in(vm: VM, tmp_path: Path, kind: str) -> None:
+def test_a_key_in_the_form_of_openssl_and_clouds_logs_in(vm: VM, tmp_path: Path, kind: str) -> None:
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
     match kind:
         case "rsa":
@@ -86,7 +86,7 @@ def test_an_encrypted_key_of_that_kind_is_used_through_the_agent(vm: VM, tmp_pat
     assert whoami(msgspec.structs.replace(vm_spec(vm), key_path=path)) == "pcc"
 
 
-def test_a_key_of_a_kind_that_nothing_here_has_is_named(vm: VM, tmp_path: Path) -> None:
+def test_a_key_of_an_unknown_kind_is_named(vm: VM, tmp_path: Path) -> None:
     path = tmp_path / "key"
     key = ec.generate_private_key(ec.SECP256K1())
     path.write_bytes(
@@ -100,8 +100,8 @@ def test_a_key_of_a_kind_that_nothing_here_has_is_named(vm: VM, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("agent")
-def test_a_public_key_chooses_one_of_the_agents(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # More than MaxAuthTries lets the server see.
+def test_a_public_key_chooses_one_of_the_agents_keys(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than MaxAuthTries allows.
     for number in range(8):
         add(make_key(tmp_path / f"other{number}"))
     key = make_key(tmp_path / "good")
@@ -116,14 +116,14 @@ def test_a_public_key_chooses_one_of_the_agents(vm: VM, tmp_path: Path, monkeypa
     error = refusal(msgspec.structs.replace(spec, key_path=None))
     assert "Too many authentication failures" in error.words
     assert "vm.key_path may be KEY.pub" in error.hint
-    # Not another key than the one that it names.
+    # Only the key that it names.
     monkeypatch.setattr(Authentication, "offer", lambda *_: pytest.fail("another key was offered"))
     subprocess.run(["ssh-add", "-q", "-d", str(tmp_path / "good.pub")], check=True, capture_output=True)
     assert "no SSH agent here has it" in refusal(spec).words
 
 
 @pytest.mark.usefixtures("reluctant")
-def test_a_key_with_which_the_agent_does_not_sign_is_passed_over(vm: VM, tmp_path: Path) -> None:
+def test_a_key_that_the_agent_does_not_sign_with_is_skipped(vm: VM, tmp_path: Path) -> None:
     first, good = make_key(tmp_path / "first"), make_key(tmp_path / "good")
     authorize(vm, first)
     add(first, "-c")
@@ -139,7 +139,7 @@ def test_a_key_with_which_the_agent_does_not_sign_is_passed_over(vm: VM, tmp_pat
 
 
 @pytest.mark.usefixtures("agent")
-def test_the_agent_signs_with_no_key_that_the_server_does_not_know(
+def test_the_agent_signs_only_with_a_key_that_the_server_knows(
     vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unknown, good = make_key(tmp_path / "unknown"), make_key(tmp_path / "good")
@@ -179,7 +179,7 @@ def test_a_server_that_wants_two_keys_gets_two(fresh_vm: VM, tmp_path: Path) -> 
     assert whoami(msgspec.structs.replace(vm_spec(fresh_vm), key_path=None)) == "pcc"
 
 
-def test_a_slow_login_is_waited_for_and_never_called_a_refusal(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_login_is_not_reported_as_refused(fresh_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((login, "CONNECT_TIMEOUT"), (heard, "SILENCE_LIMIT")):
         monkeypatch.setattr(module, name, 1.0)
     fresh_vm.sh("sed -i '1i account optional pam_exec.so /bin/sleep 4' /etc/pam.d/sshd")
@@ -197,7 +197,7 @@ def test_a_slow_login_is_waited_for_and_never_called_a_refusal(fresh_vm: VM, mon
     )
 
 
-def test_a_slow_greeting_is_waited_for(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_greeting_does_not_fail_the_login(vm: VM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "CONNECT_TIMEOUT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         spec = msgspec.structs.replace(
@@ -249,7 +249,7 @@ def test_a_hardened_server_is_reached(fresh_vm: VM, line: str) -> None:
         ("KexAlgorithms sntrup761x25519-sha512@openssh.com", "add curve25519-sha256 to the line KexAlgorithms"),
     ],
 )
-def test_a_server_with_nothing_in_common_says_what_is_missing(fresh_vm: VM, line: str, advice: str) -> None:
+def test_a_server_without_a_common_algorithm_is_reported_with_a_fix(fresh_vm: VM, line: str, advice: str) -> None:
     reconfigure(fresh_vm, line)
     error = refusal(vm_spec(fresh_vm))
     assert error.reason is Reason.SSH_INCOMPATIBLE

@@ -33,7 +33,7 @@ def line(names: str, key: HostKey) -> str:
 
 
 def reason(file: Path, key: HostKey, host: str = "host.example", port: int = 22) -> Reason | None:
-    """Why the host is not known by this key; None if it is."""
+    """Return why the host is not known by this key; None if it is."""
     try:
         KnownHosts(file, host, port).check(key, accept_new=False)
     except Unavailable as error:
@@ -51,12 +51,12 @@ def test_a_host_is_known_by_name_and_pattern(file: Path, key: HostKey, names: st
 
 
 @pytest.mark.parametrize("names", ["other.example", "!host.example,*.example", "[host.example]:2222", "@host.example"])
-def test_a_host_is_not_known_by_anothers_line(file: Path, key: HostKey, names: str) -> None:
+def test_a_host_is_not_known_by_another_hosts_line(file: Path, key: HostKey, names: str) -> None:
     file.write_text(line(names, key))
     assert reason(file, key) is Reason.SSH_HOST_KEY_UNKNOWN
 
 
-def test_a_port_of_its_own_is_part_of_the_name(file: Path, key: HostKey) -> None:
+def test_an_unusual_port_is_part_of_the_name(file: Path, key: HostKey) -> None:
     file.write_text(line("[host.example]:2222", key))
     assert reason(file, key, port=2222) is None
     assert reason(file, key, port=2223) is Reason.SSH_HOST_KEY_UNKNOWN
@@ -71,7 +71,7 @@ def test_hashed_names_are_read(file: Path, key: HostKey) -> None:
     assert reason(file, key, host="other.example") is Reason.SSH_HOST_KEY_UNKNOWN
 
 
-def test_a_changed_key_is_told_with_both_fingerprints_the_line_and_the_command(
+def test_a_changed_key_is_reported_with_both_fingerprints_the_line_and_the_command(
     file: Path, key: HostKey, tmp_path: Path
 ) -> None:
     old = make_key(tmp_path, "old")
@@ -86,13 +86,13 @@ def test_a_changed_key_is_told_with_both_fingerprints_the_line_and_the_command(
     assert key.fingerprint.split()[1] in shown
 
 
-def test_a_key_that_is_known_by_the_plain_name_is_forgotten_by_it(file: Path, key: HostKey, tmp_path: Path) -> None:
+def test_a_key_of_the_plain_name_is_removed_by_that_name(file: Path, key: HostKey, tmp_path: Path) -> None:
     old = make_key(tmp_path, "old")
     file.write_text(line("host.example", old))
     with pytest.raises(Unavailable) as caught:
         KnownHosts(file, "host.example", 2222).check(key, accept_new=True)
     assert f"ssh-keygen -R host.example -f {file}" in caught.value.hint
-    # One with the port counts alone, as it does for OpenSSH.
+    # If there is one with the port, only that counts, as for OpenSSH.
     file.write_text(line("host.example", key) + line("[host.example]:2222", old))
     with pytest.raises(Unavailable) as caught:
         KnownHosts(file, "host.example", 2222).check(key, accept_new=True)
@@ -100,13 +100,13 @@ def test_a_key_that_is_known_by_the_plain_name_is_forgotten_by_it(file: Path, ke
     assert reason(file, old, port=2222) is None
 
 
-def test_a_host_behind_others_is_looked_at_through_them(file: Path, key: HostKey) -> None:
+def test_a_host_behind_jump_hosts_is_scanned_through_them(file: Path, key: HostKey) -> None:
     with pytest.raises(Unavailable) as caught:
         KnownHosts(file, "inner.example", 2222, jump="ops@a:23,b").check(key, accept_new=False)
     assert caught.value.hint.endswith(f"ssh -J ops@a:23,b -o UserKnownHostsFile={file} -p 2222 inner.example true")
 
 
-def test_an_unknown_host_is_told_with_its_fingerprint_and_the_command(file: Path, key: HostKey) -> None:
+def test_an_unknown_host_is_reported_with_its_fingerprint_and_the_command(file: Path, key: HostKey) -> None:
     with pytest.raises(Unavailable) as caught:
         KnownHosts(file, "host.example", 2222).check(key, accept_new=False)
     assert caught.value.reason is Reason.SSH_HOST_KEY_UNKNOWN
@@ -115,7 +115,7 @@ def test_an_unknown_host_is_told_with_its_fingerprint_and_the_command(file: Path
     assert not file.exists()
 
 
-def test_a_new_host_is_added_only_when_told_to(file: Path, key: HostKey, tmp_path: Path) -> None:
+def test_a_new_host_is_added_only_on_request(file: Path, key: HostKey, tmp_path: Path) -> None:
     file.write_text(line("other.example", key).rstrip("\n"))
     KnownHosts(file, "host.example", 2222).check(key, accept_new=True)
     assert reason(file, key, port=2222) is None
@@ -124,20 +124,20 @@ def test_a_new_host_is_added_only_when_told_to(file: Path, key: HostKey, tmp_pat
     assert reason(tmp_path / "new" / "known_hosts", key) is None
 
 
-def test_a_key_of_another_type_of_a_known_host_is_a_changed_one(file: Path, key: HostKey, tmp_path: Path) -> None:
+def test_a_key_of_another_type_of_a_known_host_counts_as_changed(file: Path, key: HostKey, tmp_path: Path) -> None:
     file.write_text(line("host.example", make_key(tmp_path, "ecdsa", "ecdsa")))
     known = KnownHosts(file, "host.example", 22)
     assert known.key_types == ["ecdsa-sha2-nistp256"]
     assert reason(file, key) is Reason.SSH_HOST_KEY_CHANGED
 
 
-def test_a_revoked_key_is_refused_and_a_certificate_authority_says_nothing(file: Path, key: HostKey) -> None:
+def test_a_revoked_key_is_refused_and_a_certificate_authority_is_ignored(file: Path, key: HostKey) -> None:
     file.write_text(line("host.example", key) + "@revoked " + line("*", key))
     assert reason(file, key) is Reason.SSH_HOST_KEY_CHANGED
     file.write_text("@cert-authority " + line("*", key))
     assert reason(file, key) is Reason.SSH_HOST_KEY_UNKNOWN
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, key: HostKey) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path, key: HostKey) -> None:
     with pytest.raises(Unavailable, match="cannot read"):
         KnownHosts(tmp_path, "host.example", 22)

@@ -1,4 +1,4 @@
-"""Logging in on real parts: agents, certificates, jump hosts, host keys that changed; and what a hint says works."""
+"""Logins with real parts: agents, certificates, jump hosts, changed host keys; and hints that work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSPHRASE = "correct horse"
 
 
 def whoami(spec: Vm) -> str:
-    """Log in, and say as whom."""
+    """Log in, and return the user's name."""
     connection = Connection(spec)
     try:
         return connection.facts.user
@@ -43,14 +43,14 @@ def authorize(vm: VM, key: Path) -> None:
     vm.sh("cat >>~pcc/.ssh/authorized_keys", stdin=key.with_name(f"{key.name}.pub").read_text())
 
 
-def do_as_told(hint: str, **environ: str) -> None:
+def follow_hint(hint: str, **environ: str) -> None:
     """Run the command that a hint ends with."""
     subprocess.run(["bash", "-c", hint], check=True, capture_output=True, env={**os.environ, **environ}, timeout=20)
 
 
 @pytest.fixture
 def askpass(tmp_path: Path) -> dict[str, str]:
-    """How ssh-add gets a passphrase without a terminal."""
+    """Return the variables by which ssh-add gets a passphrase without a terminal."""
     script = tmp_path / "askpass"
     script.write_text(f"#!/bin/sh\necho '{PASSPHRASE}'\n")
     script.chmod(0o700)
@@ -58,7 +58,7 @@ def askpass(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("beside", ["with its public part", "alone"])
-def test_an_encrypted_key_is_used_through_the_agent_and_its_hint_puts_it_there(
+def test_an_encrypted_key_is_used_through_the_agent_and_its_hint_adds_it(
     fresh_vm: VM, agent: None, tmp_path: Path, askpass: dict[str, str], beside: str
 ) -> None:
     key = make_key(tmp_path / "my key", PASSPHRASE)
@@ -70,7 +70,7 @@ def test_an_encrypted_key_is_used_through_the_agent_and_its_hint_puts_it_there(
     assert error.reason is Reason.SSH_AUTH_FAILED
     assert error.words == f"the key {key} is encrypted, and no SSH agent here has it"
     assert error.hint == f"ssh-add '{key}'"
-    do_as_told(error.hint, **askpass)
+    follow_hint(error.hint, **askpass)
     assert whoami(spec) == "pcc"
 
 
@@ -82,7 +82,7 @@ def test_without_an_agent_the_hint_starts_one(vm: VM, tmp_path: Path, monkeypatc
     assert error.hint == f'eval "$(ssh-agent)" && ssh-add {key}'
 
 
-def test_a_default_key_that_is_locked_is_named_where_no_other_does(
+def test_a_locked_default_key_is_named_if_no_other_key_works(
     vm: VM, tmp_path: Path, agent: None, askpass: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -98,18 +98,18 @@ def test_a_default_key_that_is_locked_is_named_where_no_other_does(
     hint = refusal(spec).hint
     assert "the server refused the agent's ssh-ed25519" in hint
     assert hint.endswith(f"ssh-add {key}")
-    do_as_told(f"ssh-add {key}", **askpass)
+    follow_hint(f"ssh-add {key}", **askpass)
     assert whoami(spec) == "pcc"
 
 
-def test_a_certificate_beside_the_key_is_shown_and_without_one_the_key_itself(fresh_vm: VM, tmp_path: Path) -> None:
+def test_a_certificate_beside_the_key_is_offered_before_the_key(fresh_vm: VM, tmp_path: Path) -> None:
     authority, key = make_key(tmp_path / "ca"), make_key(tmp_path / "key")
     fresh_vm.sh("cat >/etc/ssh/user_ca.pub", stdin=(tmp_path / "ca.pub").read_text())
     reconfigure(fresh_vm, "TrustedUserCAKeys /etc/ssh/user_ca.pub")
     spec = msgspec.structs.replace(vm_spec(fresh_vm), key_path=key)
     assert refusal(spec).reason is Reason.SSH_AUTH_FAILED
     sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "deploy", "-V", "+1h"]
-    subprocess.run([*sign, "-n", "somebody-else", f"{key}.pub"], check=True, capture_output=True)
+    subprocess.run([*sign, "-n", "another-user", f"{key}.pub"], check=True, capture_output=True)
     error = refusal(spec)
     assert f"{key} with key-cert.pub, {key}" in error.hint
     authorize(fresh_vm, key)
@@ -120,7 +120,7 @@ def test_a_certificate_beside_the_key_is_shown_and_without_one_the_key_itself(fr
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-def test_a_changed_host_key_is_never_taken_and_its_hint_mends_it(fresh_vm: VM, tmp_path: Path, hashed: bool) -> None:
+def test_a_changed_host_key_is_refused_and_its_hint_repairs_it(fresh_vm: VM, tmp_path: Path, hashed: bool) -> None:
     file = tmp_path / "known hosts"
     file.write_text(f"# ours\n{fresh_vm.known_hosts.read_text()}")
     if hashed:
@@ -139,13 +139,13 @@ def test_a_changed_host_key_is_never_taken_and_its_hint_mends_it(fresh_vm: VM, t
     commands = re.findall(r"ssh-key(?:gen -R|scan)[^;]*?'[^']*known hosts'", error.hint)
     assert len(commands) == 2
     for command in commands:
-        do_as_told(command)
+        follow_hint(command)
     assert whoami(spec) == "pcc"
 
 
 @pytest.fixture(scope="module")
 def bastion(vms_of_module: Callable[[], VM]) -> tuple[VM, VM]:
-    """A VM, and the host through which it is reached: two VMs with users and host keys of their own."""
+    """Return a jump host and a VM behind it, with users and host keys of their own."""
     return vms_of_module(), vms_of_module()
 
 
@@ -164,7 +164,7 @@ def vms_of_module() -> Iterator[Callable[[], VM]]:
 
 @pytest.fixture
 def behind(bastion: tuple[VM, VM], tmp_path: Path) -> Vm:
-    """The inner VM behind the bastion, both known, with a key for each."""
+    """Describe the inner VM behind the bastion, both known, with a key for each."""
     jump, inner = bastion
     file = tmp_path / "known_hosts"
     file.write_text(jump.known_hosts.read_text() + inner.known_hosts.read_text())
@@ -172,12 +172,12 @@ def behind(bastion: tuple[VM, VM], tmp_path: Path) -> Vm:
     return msgspec.structs.replace(spec, proxy_jump=f"pcc@{jump.host}:22", jump_key_path=jump.key)
 
 
-def test_a_vm_is_reached_through_a_host_with_a_key_of_its_own_and_through_several(
+def test_a_vm_is_reached_through_a_jump_host_with_its_own_key_and_through_several(
     behind: Vm, bastion: tuple[VM, VM]
 ) -> None:
     jump, inner = bastion
     assert whoami(behind) == "pcc"
-    # Each key opens its own host and no other.
+    # Each key opens only its own host.
     wrong = refusal(msgspec.structs.replace(behind, jump_key_path=None))
     assert wrong.reason is Reason.SSH_AUTH_FAILED
     assert f"pcc@{jump.host}: Permission denied" in wrong.words
@@ -187,7 +187,7 @@ def test_a_vm_is_reached_through_a_host_with_a_key_of_its_own_and_through_severa
     connection.close()
 
 
-def test_the_host_key_of_each_host_on_the_way_is_checked(behind: Vm, bastion: tuple[VM, VM]) -> None:
+def test_the_host_key_of_each_jump_host_is_checked(behind: Vm, bastion: tuple[VM, VM]) -> None:
     jump, inner = bastion
     assert behind.known_hosts
     both = behind.known_hosts.read_text()
@@ -209,7 +209,7 @@ def test_the_host_key_of_each_host_on_the_way_is_checked(behind: Vm, bastion: tu
     assert sorted(behind.known_hosts.read_text().split()[::3]) == sorted([jump.host, inner.host])
 
 
-def test_what_is_not_to_be_had_on_the_way_is_named(behind: Vm, bastion: tuple[VM, VM]) -> None:
+def test_an_unavailable_jump_host_is_named(behind: Vm, bastion: tuple[VM, VM]) -> None:
     jump, _ = bastion
     error = refusal(msgspec.structs.replace(behind, proxy_jump=f"{jump.host}:9"))
     assert (error.reason, error.words) == (Reason.SSH_REFUSED, f"connect to {jump.host} port 9: Connection refused")
@@ -218,7 +218,7 @@ def test_what_is_not_to_be_had_on_the_way_is_named(behind: Vm, bastion: tuple[VM
     assert f"port 9 through {jump.host}" in error.words
 
 
-def test_a_fault_of_our_own_before_the_servers_first_word_is_not_told_as_the_servers(
+def test_pccpipes_own_error_before_the_servers_first_line_is_not_blamed_on_the_server(
     vm: VM, mocker: MockerFixture
 ) -> None:
     mocker.patch("pccpipe.ssh.heard.HeardSocket.recv", side_effect=AttributeError("no such option"))
@@ -236,7 +236,7 @@ def on_macos(mocker: MockerFixture) -> None:
     ("host", "code", "names_it"),
     [("10.1.2.3", errno.EHOSTUNREACH, True), ("8.8.8.8", errno.EHOSTUNREACH, False), ("10.1.2.3", errno.EIO, False)],
 )
-def test_on_a_mac_the_permission_for_local_networks_is_named_where_it_may_be_missing(
+def test_on_a_mac_the_permission_for_local_networks_is_named_if_it_may_be_missing(
     on_macos: None, mocker: MockerFixture, host: str, code: int, names_it: bool
 ) -> None:
     mocker.patch("socket.create_connection", side_effect=OSError(code, os.strerror(code)))
@@ -245,7 +245,7 @@ def test_on_a_mac_the_permission_for_local_networks_is_named_where_it_may_be_mis
     assert ("Local Network" in error.hint) is names_it
 
 
-def test_elsewhere_a_machine_that_is_away_is_just_that(mocker: MockerFixture) -> None:
+def test_elsewhere_an_unreachable_machine_gets_no_such_hint(mocker: MockerFixture) -> None:
     mocker.patch("socket.create_connection", side_effect=OSError(errno.EHOSTUNREACH, "No route to host"))
     assert refusal(Vm("10.1.2.3", "pcc")).hint == ""
 

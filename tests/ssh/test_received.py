@@ -1,4 +1,4 @@
-"""What lies between the kernel and a channel's reader: nothing of it is lost, and nothing comes twice."""
+"""Data between the kernel and a channel's reader: none is lost, and none arrives twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pieces = st.lists(st.binary(min_size=1, max_size=50))
 
 
 @given(pieces, st.lists(st.integers(1, 30)))
-def test_a_channels_buffer_gives_what_it_was_fed(given: list[bytes], sizes: list[int]) -> None:
+def test_a_channels_buffer_returns_its_input(given: list[bytes], sizes: list[int]) -> None:
     buffer = _Received()
     fed = got = b""
     for piece, size in zip(given, sizes, strict=False):
@@ -31,7 +31,7 @@ def test_a_channels_buffer_gives_what_it_was_fed(given: list[bytes], sizes: list
 
 
 @given(pieces, st.integers(1, 200))
-def test_the_socket_gives_what_came_in_any_sizes(given: list[bytes], size: int) -> None:
+def test_the_socket_returns_its_input_in_pieces_of_any_size(given: list[bytes], size: int) -> None:
     here, there = _pair()
     with here, there:
         heard = HeardSocket(here)
@@ -47,7 +47,7 @@ def test_the_socket_gives_what_came_in_any_sizes(given: list[bytes], size: int) 
         assert heard.recv(size) == b""
 
 
-def test_more_than_is_taken_at_a_time_comes_whole() -> None:
+def test_more_than_one_read_takes_arrives_complete() -> None:
     here, there = _pair()
     with here, there:
         sent = bytes(range(256)) * (AHEAD // 256) + b"and more"
@@ -60,7 +60,7 @@ def test_more_than_is_taken_at_a_time_comes_whole() -> None:
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection."""
+    """Return the two ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         here = socket.create_connection(server.getsockname())
         return here, server.accept()[0]

@@ -1,4 +1,4 @@
-"""Scripts on the VM go to one shell, one after another: what one of them does is nothing to the next."""
+"""Scripts on the VM share one shell, one after another, and none affects the next."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pccpipe.ssh.connection import Connection
 from tests.testbed.vm import VM
 
 
-def test_scripts_have_one_shell(connection: Connection) -> None:
+def test_scripts_share_one_shell(connection: Connection) -> None:
     first = connection.run("echo $$").stdout
     assert connection.run("echo $$").stdout == first
-    # Also after a while, when it is asked first.
+    # Also after a pause, when the connection first checks the shell.
     time.sleep(20 * connection_module.FRESH)
     assert connection.run("echo $$").stdout == first
 
 
-def test_nothing_of_a_script_is_left_for_the_next(connection: Connection) -> None:
+def test_a_script_leaves_nothing_for_the_next(connection: Connection) -> None:
     connection.run("cd /; x=1; umask 0; set -eu; exec 2>/dev/null; trap 'echo trapped' EXIT; f() { :; }; exit 7")
     done = connection.run('echo "$PWD ${x-none} $(umask)" ; echo words >&2; f; false; echo on')
     assert done.code == 0
@@ -41,14 +41,16 @@ def test_nothing_of_a_script_is_left_for_the_next(connection: Connection) -> Non
         ("cat", 0, b""),
     ],
 )
-def test_what_a_script_says_and_how_it_ends(connection: Connection, script: str, code: int, stdout: bytes) -> None:
+def test_scripts_have_their_own_output_and_exit_code(
+    connection: Connection, script: str, code: int, stdout: bytes
+) -> None:
     for _ in range(2):
         done = connection.run(script)
         assert (done.code, done.stdout) == (code, stdout)
     assert connection.run("echo on").stdout == b"on\n"
 
 
-def test_a_script_that_is_none_is_told_from_a_lost_connection(connection: Connection) -> None:
+def test_a_syntax_error_is_not_reported_as_a_lost_connection(connection: Connection) -> None:
     for _ in range(2):
         done = connection.run("echo not reached; if")
         assert done.code == 2
@@ -57,22 +59,22 @@ def test_a_script_that_is_none_is_told_from_a_lost_connection(connection: Connec
     assert connection.run("echo on").stdout == b"on\n"
 
 
-def test_what_a_script_leaves_running_is_not_waited_for(connection: Connection) -> None:
+def test_a_background_process_of_a_script_does_not_delay_its_end(connection: Connection) -> None:
     began = time.monotonic()
     assert connection.run("sleep 20 & echo begun").stdout == b"begun\n"
     assert time.monotonic() - began < 10
 
 
-def test_what_it_leaves_running_may_talk_on(connection: Connection) -> None:
+def test_a_background_process_of_a_script_may_write_on(connection: Connection) -> None:
     for _ in range(3):
-        # Without a line's end, behind the script's and into the next one's time.
+        # Without a newline, after the script's output and during the next script.
         done = connection.run("while :; do printf x; done & echo $! >talker; echo begun", timeout=10)
         assert done.stdout.strip(b"x") == b"begun\n"
         assert connection.run("kill $(cat talker); rm talker", timeout=10).code == 0
     assert connection.run("echo on").stdout.strip(b"x") == b"on\n"
 
 
-def test_a_shell_that_died_meanwhile_costs_no_script(connection: Connection) -> None:
+def test_a_shell_that_died_loses_no_script(connection: Connection) -> None:
     shell = connection.run("echo $$").stdout.decode().strip()
     other = connection.popen(f"kill -KILL {shell}; echo gone")
     assert other.recv(100) == b"gone\n"
@@ -80,19 +82,19 @@ def test_a_shell_that_died_meanwhile_costs_no_script(connection: Connection) -> 
     assert connection.run("echo on").stdout == b"on\n"
 
 
-def test_a_script_whose_time_is_over_leaves_no_shell_behind_it(connection: Connection) -> None:
+def test_a_script_that_times_out_leaves_no_shell(connection: Connection) -> None:
     with pytest.raises(TimeoutError):
         connection.run("sleep 3; echo late", timeout=0.5)
     assert connection.run("echo on").stdout == b"on\n"
 
 
-def test_scripts_at_a_time_have_a_shell_each(connection: Connection) -> None:
+def test_parallel_scripts_have_a_shell_each(connection: Connection) -> None:
     with ThreadPoolExecutor(6) as pool:
         said = pool.map(lambda number: connection.run(f"sleep 0.{number % 3}; echo {number}").stdout, range(18))
         assert [int(each) for each in said] == list(range(18))
 
 
-def test_the_shell_that_is_kept_gives_way_to_a_session_that_is_wanted(
+def test_the_kept_shell_is_closed_if_its_session_is_needed(
     fresh_vm: VM, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "SESSION_WAIT", 1.0)

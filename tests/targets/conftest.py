@@ -21,7 +21,7 @@ KILL_AFTER = 3.0
 
 
 def local_stand(request: pytest.FixtureRequest, run_id: str) -> Iterator[Stand]:
-    # With a space and a quote: no path of a user's may be read by a shell.
+    # With a space and a quote: no shell may interpret a user's path.
     folder: Path = request.getfixturevalue("tmp_path") / "user's own"
     workspace = folder / "work space"
     workspace.mkdir(parents=True)
@@ -79,7 +79,7 @@ def account_stand(request: pytest.FixtureRequest, run_id: str) -> Iterator[Stand
 
 @pytest.fixture(scope="session")
 def account_vm(bed: None) -> Iterator[VM]:
-    """A VM whose account only this worker's tests use, as a sweep kills all that is the account's."""
+    """A VM whose account only this worker's tests use: a sweep kills every process of the account."""
     with VM.up(images=False) as vm:
         yield vm
 
@@ -94,5 +94,5 @@ def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
 
 
 def vm_spec(vm: VM) -> Vm:
-    """A VM of the bed, as a project file would name it."""
+    """Describe a VM of the test bed as a project file would."""
     return Vm(vm.host, vm.user, vm.port, vm.key, vm.known_hosts, vm.root)

@@ -16,7 +16,7 @@ SHELLS = ["dash", "bash", "busybox"]
 
 @pytest.fixture(params=SHELLS)
 def shell(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give another shell as `sh`."""
+    """Put another shell into PATH as `sh`."""
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     found = shutil.which(request.param)

@@ -17,11 +17,11 @@ Result = tuple[bytes, bytes, Exit]
 
 
 class Stand:
-    """What the shared tests need of a target.
+    """The parts of a target that the shared tests need.
 
     Args:
         target: opened.
-        again: makes another target for the same run, as a pccpipe started anew would.
+        again: makes another target for the same run, as a new pccpipe process would.
         shell: runs a shell command on the target's machine, not through the target.
         state: where the target keeps what it knows of commands, on its machine.
         workspace: the folder in which commands work, as they see it.
@@ -47,10 +47,10 @@ class Stand:
         self._fields = fields or {}
         self._serials = itertools.count(1)
         self.nap = f"{random.randrange(10**7, 10**8)}"
-        """For `sleep`: a length that no other test has, by which its processes are found."""
+        """The seconds of its `sleep` calls: unique, so that the test can find its processes."""
 
     def command(self, script: str, **fields: Any) -> Command:
-        """A command, with whatever fields of `Command` a test cares for."""
+        """Make a command with the given fields of `Command`."""
         serial = next(self._serials)
         known = {"id": f"step-{serial}", "step": "step", "serial": serial, **self._fields, **fields}
         return Command(script=script, **known)
@@ -59,7 +59,7 @@ class Stand:
         return self.target.start(self.command(script, **fields))
 
     def run(self, script: str, **fields: Any) -> Result:
-        """Run a script to its end: what it wrote to stdout, to stderr, and how it ended."""
+        """Run a script to its end; return its stdout, its stderr, and its exit."""
         running = self.start(script, **fields)
         try:
             return read_all(running)
@@ -67,25 +67,25 @@ class Stand:
             running.discard()
 
     def naps(self) -> int:
-        """How many processes on the machine sleep for `nap` seconds."""
+        """Count the processes on the machine that sleep for `nap` seconds."""
         return len(self.shell(f"pgrep -fx 'sleep {self.nap}' || true").split())
 
     def processes(self) -> list[str]:
-        """What runs on the machine for this run, of the commands' and of the target's own."""
+        """List this run's processes on the machine: those of the commands, and the target's own."""
         tag = f"PCCPIPE_STEP={RunDir(self.run_id, self.state).tag}/"
         paths = self.shell(f"grep -lF {tag} /proc/[0-9]*/environ 2>/dev/null || true").split()
         return [self.shell(f"tr '\\0' ' ' <{path.replace('environ', 'cmdline')} || true") for path in paths]
 
 
 def read_all(running: Running, limit: float = 60.0) -> Result:
-    """Read to the end; what came on stdout, on stderr, and the exit."""
+    """Read to the end; return stdout, stderr, and the exit."""
     output = {stream: bytearray() for stream in Stream}
     exit_ = read_into(running, lambda chunk: output[chunk.stream].extend(chunk.data), limit)
     return bytes(output[Stream.STDOUT]), bytes(output[Stream.STDERR]), exit_
 
 
 def read_into(running: Running, take: Callable[[Chunk], object], limit: float = 60.0) -> Exit:
-    """Read to the end, each chunk given to `take`."""
+    """Read to the end, and give each chunk to `take`."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         match running.read(1.0):
@@ -99,7 +99,7 @@ def read_into(running: Running, take: Callable[[Chunk], object], limit: float = 
 
 
 def read_until(running: Running, wanted: bytes, limit: float = 10.0) -> bytes:
-    """Read until `wanted` was seen on stdout; what came there so far."""
+    """Read until `wanted` appears on stdout; return stdout so far."""
     deadline = time.monotonic() + limit
     seen = b""
     while wanted not in seen:
@@ -112,7 +112,7 @@ def read_until(running: Running, wanted: bytes, limit: float = 10.0) -> bytes:
 
 
 def until(met: Callable[[], bool], limit: float = 10.0) -> None:
-    """Wait for something to be so."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + limit
     while not met():
         assert time.monotonic() < deadline, "not in time"

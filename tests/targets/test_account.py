@@ -1,4 +1,4 @@
-"""Commands of a VM that run as an account of their own: what they have, what they do not reach, and that they end."""
+"""Commands of a VM that run as an account of their own: their rights, their limits, and their end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def account(account_vm: VM) -> Iterator[Stand]:
 
 
 def living(vm: VM) -> list[str]:
-    """Give what is alive of the account, for longer than pccpipe itself works as the account."""
+    """List the account's processes that live longer than those of pccpipe itself."""
     until = time.monotonic() + 0.5
     while True:
         alive = vm.sh(f"ps -L -u {vm.run_as} -o stat=,args= | grep -v ^Z || true").stdout.splitlines()
@@ -61,7 +61,7 @@ def living(vm: VM) -> list[str]:
         time.sleep(0.05)
 
 
-def test_a_command_is_the_accounts_and_has_nothing_of_the_logins_environment(account: Stand, account_vm: VM) -> None:
+def test_a_command_runs_as_the_account_without_the_logins_environment(account: Stand, account_vm: VM) -> None:
     account_vm.sh("printf 'export OF_THE_LOGIN=1 BASH_ENV=/home/pcc/evil\\n' >/home/pcc/.bashrc")
     try:
         with opened(account_vm) as stand:
@@ -72,8 +72,8 @@ def test_a_command_is_the_accounts_and_has_nothing_of_the_logins_environment(acc
     assert (out.decode().split("\n", 1), err, exit_) == ([account_vm.run_as, f"{names} "], b"", Exit(0))
 
 
-def test_a_setuid_program_gains_it_nothing(account: Stand, account_vm: VM) -> None:
-    """One that a container's root left in the workspace, say."""
+def test_a_setuid_program_gives_it_no_rights(account: Stand, account_vm: VM) -> None:
+    """For example one that a container's root left in the workspace."""
     program = f"{account.workspace}/become-root"
     account_vm.sh(f"cp /usr/bin/id {program} && chown root {program} && chmod 4755 {program}")
     assert account_vm.sh(f"setpriv --reuid={account_vm.run_as} --clear-groups {program} -u").stdout == "0\n"
@@ -91,7 +91,7 @@ def test_home_is_fresh_each_time_and_outside_of_the_workspace(account: Stand, ac
     assert len(again) == 1
     assert out[0] == out[1] != again[0]
     assert not out[0].startswith(account.workspace)
-    # What it left there is not for the next one to read.
+    # The next command cannot read what it left there.
     until(lambda: len(account.run('ls "$HOME"/..')[0].split()) == 1)
     account.target.close()
     assert (
@@ -99,7 +99,7 @@ def test_home_is_fresh_each_time_and_outside_of_the_workspace(account: Stand, ac
     )
 
 
-def test_what_the_login_keeps_of_the_run_is_out_of_reach(account: Stand, account_vm: VM) -> None:
+def test_a_command_cannot_reach_the_logins_files_of_the_run(account: Stand, account_vm: VM) -> None:
     state = account_vm.root + "/.system/run-state"
     script = f"""
         for path in {state} {state}/* {account.state} {account.state}/commands; do
@@ -131,7 +131,7 @@ def test_script_environment_and_secrets_are_in_no_argument_list_and_in_no_file(a
     running.discard()
 
 
-def test_a_step_that_says_so_runs_as_the_login(account: Stand) -> None:
+def test_a_step_with_account_login_runs_as_the_login(account: Stand) -> None:
     running = account.start("id -un; echo '{}' >$PCC_OUT/r.json", as_login=True, wants_out=True)
     assert read_all(running)[0] == b"pcc\n"
     assert running.isolation.user.startswith("1000:")
@@ -145,7 +145,7 @@ def test_dev_stdout_is_opened_again(account: Stand) -> None:
     assert (out, err) == (b"a\nb\nd\n", b"c\n")
 
 
-def test_long_scripts_and_values_come_whole(account: Stand) -> None:
+def test_long_scripts_and_values_arrive_complete(account: Stand) -> None:
     script = "".join(f": {'x' * 90} {number}\n" for number in range(3000)) + "printf %s \"$LONG\" | wc -c; echo 'it''s'"
     assert account.run(script, env={"LONG": "y" * 100_000})[0] == b"100000\nits\n"
     assert account.run(script, env={"LONG": "y" * 100_000}, shell="bash")[0] == b"100000\nits\n"
@@ -158,15 +158,13 @@ def test_long_scripts_and_values_come_whole(account: Stand) -> None:
         "exec perl -e '$SIG{TERM} = q(IGNORE); kill q(STOP), -1 while 1'",
     ],
 )
-def test_the_time_limit_holds_whatever_becomes_of_the_commands_own_timer(
-    account: Stand, account_vm: VM, script: str
-) -> None:
+def test_the_time_limit_holds_although_the_commands_own_timer_dies(account: Stand, account_vm: VM, script: str) -> None:
     began = time.monotonic()
     _, _, exit_ = account.run(f"trap '' TERM; {script}", limit=1.0)
     assert time.monotonic() - began < 20
     assert exit_.code != 0
     assert living(account_vm) == []
-    # A sudo that its command stopped would stay for good.
+    # A sudo that its command stopped would stay forever.
     until(lambda: account_vm.sh("ps -C sudo -o stat= | grep T || true").stdout == "")
 
 
@@ -176,13 +174,13 @@ def test_a_command_that_stops_all_others_of_the_account_is_stopped_in_time(accou
     began = time.monotonic()
     running.stop(0.5)
     _, _, exit_ = read_all(running)
-    # By TERM, if that came while its `timeout` was not stopped.
+    # By TERM, if that came before the command stopped its `timeout`.
     assert exit_.code in {137, 143}
     assert time.monotonic() - began < 20
     until(lambda: account_vm.sh("ps -C sudo -o stat= | grep T || true").stdout == "")
 
 
-def test_a_command_is_not_begun_where_the_login_may_not_become_the_account(fresh_vm: VM) -> None:
+def test_no_command_begins_if_the_login_may_not_become_the_account(fresh_vm: VM) -> None:
     fresh_vm.sh("rm /etc/sudoers.d/pccpipe-pccrun")
     with pytest.raises(Unavailable) as caught, opened(fresh_vm):
         pass
@@ -214,7 +212,7 @@ WAYS_TO_SUDO: dict[str, Callable[[VM], object]] = {
 
 
 @pytest.mark.parametrize("way", WAYS_TO_SUDO)
-def test_it_is_so_however_sudo_is_set_up_and_for_root_without_it(vms: Callable[..., VM], way: str) -> None:
+def test_the_account_runs_commands_with_any_sudo_setup_and_for_root_without(vms: Callable[..., VM], way: str) -> None:
     vm = vms(images=False)
     WAYS_TO_SUDO[way](vm)
     spec = Vm(vm.host, "root" if way == "root" else "pcc", vm.port, vm.key, vm.known_hosts, vm.root)
@@ -223,13 +221,13 @@ def test_it_is_so_however_sudo_is_set_up_and_for_root_without_it(vms: Callable[.
         assert (out, err, exit_) == (f"{vm.run_as}\n".encode(), b"err\n", Exit(7))
         assert stand.run("kill -KILL $$")[2] == Exit(137, "KILL")
         assert stand.run("sleep 100", limit=0.5)[2].timed_out
-        # Once is enough: `timeout` tells its command, and then its group.
+        # Ignore the second TERM: `timeout` signals its command, and then its group.
         running = stand.start("""trap 'trap "" TERM; echo bye; exit 7' TERM; echo up; sleep 100 & wait""")
         read_until(running, b"up\n")
         running.stop(10.0)
         assert (read_all(running)[0], running.read(1)) == (b"bye\n", Exit(7))
         running.discard()
-        # Each of its processes has more, as many as it may.
+        # Each of its processes starts more, up to the limit.
         bomb = "env -i perl -e 'setpgrp; $SIG{TERM} = q(IGNORE); while ($n++ < 9) { fork } sleep 1 while 1' </dev/null"
         out = stand.run(f"{bomb} >/dev/null 2>&1 & sleep 1; echo left")[0]
         assert out == b"left\n"
@@ -244,7 +242,7 @@ def test_tool_folders_come_first_in_path(account_vm: VM) -> None:
         assert stand.run("tool; command -v tool")[0] == b"tool\n/opt/tools/bin/tool\n"
 
 
-def test_side_by_side_commands_are_swept_once_the_last_has_ended(account: Stand, account_vm: VM) -> None:
+def test_parallel_commands_are_swept_after_the_last_ends(account: Stand, account_vm: VM) -> None:
     first = account.start(f"env -i setsid /bin/sleep {account.nap} </dev/null >/dev/null 2>&1 & echo one")
     second = account.start("echo up; sleep 4; echo two")
     assert read_all(first)[0] == b"one\n"
@@ -255,7 +253,7 @@ def test_side_by_side_commands_are_swept_once_the_last_has_ended(account: Stand,
     second.discard()
 
 
-def test_a_command_that_goes_on_is_not_swept_by_another_process_of_the_run(account: Stand, account_vm: VM) -> None:
+def test_another_process_of_the_run_does_not_sweep_a_running_command(account: Stand, account_vm: VM) -> None:
     running = account.start("echo up; sleep 3; echo end")
     read_until(running, b"up\n")
     again = account.again()
@@ -272,7 +270,7 @@ def test_a_command_that_goes_on_is_not_swept_by_another_process_of_the_run(accou
     again.close()
 
 
-def test_what_pccpipe_does_as_the_account_is_not_swept_but_waited_for(account_vm: VM) -> None:
+def test_a_sweep_waits_for_pccpipes_own_processes_of_the_account(account_vm: VM) -> None:
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     connection = Connection(vm_spec(account_vm))
     account = as_account.prepare(connection, account_vm.run_as, account_vm.root, run_id, is_new=True)
@@ -291,7 +289,7 @@ def test_what_pccpipe_does_as_the_account_is_not_swept_but_waited_for(account_vm
         stand.run(f"setsid sleep {stand.nap} </dev/null >/dev/null 2>&1 & echo left")
         working.join(20)
         assert said == [b"whole\n"]
-        # And then what the command has left goes, though nothing else begins.
+        # Then the sweep removes what the command left, although no other begins.
         assert living(account_vm) == []
     finally:
         target.close()
@@ -299,7 +297,7 @@ def test_what_pccpipe_does_as_the_account_is_not_swept_but_waited_for(account_vm
         connection.close()
 
 
-def test_a_command_that_is_found_ended_after_a_sweep_is_no_reason_for_another(account_vm: VM) -> None:
+def test_a_command_that_ended_before_a_sweep_causes_no_other_sweep(account_vm: VM) -> None:
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     connection = Connection(vm_spec(account_vm))
     account = as_account.prepare(connection, account_vm.run_as, account_vm.root, run_id, is_new=True)
@@ -329,7 +327,7 @@ def test_a_command_that_is_found_ended_after_a_sweep_is_no_reason_for_another(ac
         connection.close()
 
 
-def test_a_missing_rule_for_sudo_is_not_taken_for_processes_that_stay(account_vm: VM) -> None:
+def test_a_missing_sudo_rule_is_not_reported_as_processes_that_stay(account_vm: VM) -> None:
     connection = Connection(vm_spec(account_vm))
     try:
         with pytest.raises(Unavailable) as caught:
@@ -341,7 +339,7 @@ def test_a_missing_rule_for_sudo_is_not_taken_for_processes_that_stay(account_vm
     assert "pcc ALL=(nobody) NOPASSWD: ALL" in caught.value.hint
 
 
-def test_what_stops_all_others_does_not_stop_the_sweep(account: Stand, account_vm: VM) -> None:
+def test_a_process_that_stops_all_others_does_not_stop_the_sweep(account: Stand, account_vm: VM) -> None:
     connection = Connection(vm_spec(account_vm))
     stopper = "setsid perl -e 'kill q(STOP), -1 while 1' </dev/null >/dev/null 2>&1 &"
     try:

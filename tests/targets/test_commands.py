@@ -1,4 +1,4 @@
-"""What a command may rely on wherever it runs: the same on each target."""
+"""The guarantees of every target to a command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_stdout_and_stderr_stay_apart_and_in_order(stand: Stand) -> None:
     assert (out, err, exit_) == (b"out 1\nout 2\nout 3\n", b"err 1\nerr 2\nerr 3\n", Exit(0))
 
 
-def test_output_comes_while_the_command_still_runs(stand: Stand) -> None:
+def test_output_arrives_while_the_command_runs(stand: Stand) -> None:
     running = stand.start("echo first; sleep 2; echo second")
     started = time.monotonic()
     read_until(running, b"first\n")
@@ -43,13 +43,13 @@ def test_an_exit_code_is_the_commands_own(stand: Stand, code: int) -> None:
 def test_the_end_by_a_signal_is_named(stand: Stand) -> None:
     assert stand.run("kill -KILL $$")[2] == Exit(137, "KILL")
     assert stand.run("kill -SEGV $$")[2] == Exit(139, "SEGV")
-    # By the shell's convention a code of 137 reads the same, and is no time limit either.
+    # By the shell's convention an exit code of 137 reads the same; it is not a time limit either.
     assert stand.run("exit 137")[2] == Exit(137, "KILL")
 
 
-def test_no_signal_is_ignored_or_blocked_that_a_command_may_count_on(stand: Stand) -> None:
+def test_a_command_begins_with_no_signal_ignored_or_blocked(stand: Stand) -> None:
     masks = stand.run("grep -E 'Sig(Ign|Blk)' /proc/self/status")[0].split()
-    # A C library has some for itself, which no program can set.
+    # A C library keeps some for itself, which no program can set.
     of_programs = sum(1 << number - 1 for number in signal.valid_signals())
     assert [int(mask, 16) & of_programs for mask in masks[1::2]] == [0, 0]
     assert stand.run("trap 'echo caught' INT; kill -INT $$; trap - INT; kill -INT $$") == (
@@ -66,13 +66,13 @@ def test_output_may_be_any_bytes(stand: Stand) -> None:
     assert stand.run(f"{{ {script}; }} >&2")[1] == everything
 
 
-def test_a_last_line_needs_no_newline_and_no_output_is_none(stand: Stand) -> None:
+def test_a_last_line_needs_no_newline_and_output_may_be_empty(stand: Stand) -> None:
     assert stand.run("printf 'no newline'; printf 'none here' >&2") == (b"no newline", b"none here", Exit(0))
     assert stand.run("") == (b"", b"", Exit(0))
 
 
-def test_200_mb_come_whole_and_do_not_stay_in_memory(stand: Stand) -> None:
-    # No piece of it is like another.
+def test_200_mb_arrive_complete_and_do_not_stay_in_memory(stand: Stand) -> None:
+    # Each piece of it is different.
     script = "seq 1 30000000 | head -c 200000000"
     before = _peak_kb()
     digest = hashlib.sha256()
@@ -130,7 +130,7 @@ CHILDREN = {
 def test_children_left_behind_end_with_the_command(stand: Stand, how: str) -> None:
     started = time.monotonic()
     out, _, exit_ = stand.run(CHILDREN[how].format(nap=stand.nap) + "\necho done; exit 3")
-    # What left the group ends after the command's end is known; without its environment, it is not known by then.
+    # A process that left the group ends after the command; without its environment, pccpipe cannot find it.
     assert (out, exit_) == (b"done\n", Exit(3, left_processes="env -i setsid" not in CHILDREN[how]))
     until(lambda: not stand.naps())
     assert time.monotonic() - started < 8
@@ -151,7 +151,7 @@ TREE = """
 """
 
 
-def test_stop_ends_the_whole_tree_also_what_is_deaf_to_term(stand: Stand) -> None:
+def test_stop_ends_the_whole_tree_also_processes_that_ignore_term(stand: Stand) -> None:
     running = stand.start(TREE.format(nap=stand.nap))
     assert read_until(running, b"ready\n") == b"ready\n"
     until(lambda: stand.naps() >= 4)
@@ -165,7 +165,7 @@ def test_stop_ends_the_whole_tree_also_what_is_deaf_to_term(stand: Stand) -> Non
     running.discard()
 
 
-def test_stop_gives_time_to_end_well_and_no_more_than_it_takes(stand: Stand) -> None:
+def test_stop_gives_a_command_the_time_that_its_end_takes(stand: Stand) -> None:
     running = stand.start("trap 'sleep 1; echo goodbye; exit 9' TERM; echo ready; while :; do sleep 0.1; done")
     read_until(running, b"ready\n")
     started = time.monotonic()
@@ -205,7 +205,7 @@ def test_a_limit_ends_the_command_from_its_own_side_and_keeps_the_output(stand: 
     until(lambda: not stand.naps())
 
 
-def test_scripts_and_values_may_have_any_character(stand: Stand) -> None:
+def test_scripts_and_values_may_contain_any_character(stand: Stand) -> None:
     assert stand.run(f"cat <<'END'\n{NASTY}\nEND\n")[0].decode() == f"{NASTY}\n"
     value = f"\n{NASTY}\n\n"
     out = stand.run('printf %s "$VALUE$SECRET"', env={"VALUE": value}, secrets={"SECRET": value})[0]
@@ -289,7 +289,7 @@ def test_a_secret_is_on_no_disk_and_in_no_argument_list(stand: Stand) -> None:
     running.discard()
 
 
-def test_twenty_at_once_are_not_mixed_up(stand: Stand) -> None:
+def test_twenty_parallel_commands_are_not_mixed_up(stand: Stand) -> None:
     def one(number: int) -> None:
         script = (
             f"for i in 1 2 3; do echo {number}.$i; echo {number}.$i >&2; sleep 0.0{number % 5}; done; exit {number}"
@@ -301,7 +301,7 @@ def test_twenty_at_once_are_not_mixed_up(stand: Stand) -> None:
         list(pool.map(one, range(20)))
 
 
-def test_reading_after_the_end_gives_the_exit_again(stand: Stand) -> None:
+def test_reading_after_the_end_returns_the_exit_again(stand: Stand) -> None:
     running = stand.start("exit 5")
     assert read_all(running)[2] == Exit(5)
     assert running.read(0.0) == Exit(5)
@@ -309,7 +309,7 @@ def test_reading_after_the_end_gives_the_exit_again(stand: Stand) -> None:
     running.discard()
 
 
-def test_reading_takes_no_longer_than_it_may(stand: Stand) -> None:
+def test_reading_takes_no_longer_than_its_timeout(stand: Stand) -> None:
     running = stand.start("sleep 2")
     started = time.monotonic()
     assert running.read(0.2) is None
@@ -319,21 +319,21 @@ def test_reading_takes_no_longer_than_it_may(stand: Stand) -> None:
     running.discard()
 
 
-def test_another_process_attaches_and_gets_everything_again(stand: Stand) -> None:
-    # Not the first command of its kind: the output begins somewhere in the middle of what the target keeps.
+def test_another_process_attaches_and_reads_everything_again(stand: Stand) -> None:
+    # Not the first command: its output begins somewhere in the middle of the target's files.
     stand.run("head -c 100000 /dev/zero; echo before >&2")
     running = stand.start("echo one; echo err >&2; sleep 2; echo two; exit 6")
     read_until(running, b"one\n")
-    anew = stand.again()
-    anew.open()
-    attached = anew.attach(running.token)
+    restarted = stand.again()
+    restarted.open()
+    attached = restarted.attach(running.token)
     assert read_all(attached) == (b"one\ntwo\n", b"err\n", Exit(6))
     assert attached.isolation == running.isolation
     attached.discard()
     assert read_all(running)[::2] == (b"two\n", Exit(6))
 
 
-def test_attaching_after_the_end_gives_everything_again(stand: Stand) -> None:
+def test_attaching_after_the_end_reads_everything_again(stand: Stand) -> None:
     running = stand.start("echo one; echo err >&2; exit 6")
     read_all(running)
     attached = stand.again().attach(running.token)
@@ -354,7 +354,7 @@ def test_an_attached_command_can_be_stopped_and_its_result_fetched(stand: Stand)
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_command_whose_start_nobody_noted_is_found_with_all_its_output(stand: Stand, *, ended: bool) -> None:
+def test_a_command_whose_start_was_not_recorded_is_found_with_all_its_output(stand: Stand, *, ended: bool) -> None:
     stand.run("head -c 100000 /dev/zero; echo before >&2")
     command = stand.command(f"echo one; echo err >&2; sleep {0 if ended else 2}; echo two; exit 6")
     running = stand.target.start(command)
@@ -362,16 +362,16 @@ def test_a_command_whose_start_nobody_noted_is_found_with_all_its_output(stand: 
         read_all(running)
     else:
         read_until(running, b"one\n")
-    anew = stand.again()
-    anew.open()
-    found = anew.find(command)
+    restarted = stand.again()
+    restarted.open()
+    found = restarted.find(command)
     assert found is not None
     assert read_all(found) == (b"one\ntwo\n", b"err\n", Exit(6))
     found.discard()
-    assert anew.find(stand.command("true")) is None
+    assert restarted.find(stand.command("true")) is None
 
 
-def test_attaching_to_what_is_not_known_is_lost(stand: Stand) -> None:
+def test_attaching_to_an_unknown_command_raises_lost(stand: Stand) -> None:
     running = stand.start("true")
     read_all(running)
     token = running.token
@@ -395,9 +395,7 @@ def _peak_kb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def test_a_command_whose_beginning_nobody_hears_of_begins_all_the_same(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_begins_although_the_word_of_its_start_is_lost(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(lane: Lane, machine: Machine, program: bytes, mark: str, workspace: str) -> None:
         lane.send(program)
         lane.close()

@@ -1,4 +1,4 @@
-"""The container target: output and ends, isolation, leftovers, and why a container is not to be had."""
+"""The container target: output and exits, isolation, leftovers, and the reasons why a container is unavailable."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_exit_code_is_the_commands_own(stand: Stand, code: int) -> None:
     assert stand.run(f"exit {code}")[2].code == code
 
 
-def test_200_mb_come_whole(stand: Stand) -> None:
+def test_200_mb_arrive_complete(stand: Stand) -> None:
     size = 200_000_000
     running = stand.start(f"head -c {size} /dev/zero")
     got = 0
@@ -109,21 +109,21 @@ def test_children_left_behind_end_with_the_command(stand: Stand, vm: VM) -> None
     assert stand.naps() == 0
 
 
-def test_stop_tells_the_whole_tree_and_kills_what_is_deaf(stand: Stand) -> None:
+def test_stop_signals_the_whole_tree_and_kills_processes_that_ignore_it(stand: Stand) -> None:
     deaf = (
-        f"(trap '' TERM; while :; do sleep {stand.nap}; done) & trap 'echo told' TERM; echo up; wait; wait; sleep 100"
+        f"(trap '' TERM; while :; do sleep {stand.nap}; done) & trap 'echo heard' TERM; echo up; wait; wait; sleep 100"
     )
     running = stand.start(deaf)
     seen = read_until(running, b"up\n")
     running.stop(1.0)
     stdout, _, exit_ = read_all(running)
-    assert b"told" in seen + stdout
+    assert b"heard" in seen + stdout
     assert exit_.code == 137
     running.discard()
     assert stand.naps() == 0
 
 
-def test_stop_gives_time_to_end_well(stand: Stand) -> None:
+def test_stop_gives_a_command_time_to_end(stand: Stand) -> None:
     running = stand.start("trap 'echo bye; exit 7' TERM; echo up; sleep 100 & wait")
     read_until(running, b"up\n")
     running.stop(30.0)
@@ -132,12 +132,12 @@ def test_stop_gives_time_to_end_well(stand: Stand) -> None:
     running.discard()
 
 
-def test_a_want_of_memory_is_told(stand: Stand) -> None:
+def test_an_out_of_memory_kill_is_reported(stand: Stand) -> None:
     exit_ = stand.run("x=a; while :; do x=$x$x; done")[2]
     assert (exit_.code, exit_.signal, exit_.out_of_memory) == (137, "KILL", True)
 
 
-def test_the_container_is_hardened_and_the_record_has_what_it_really_had(stand: Stand, vm: VM) -> None:
+def test_the_container_is_hardened_and_the_record_has_its_real_isolation(stand: Stand, vm: VM) -> None:
     running = stand.start("echo up; sleep 100")
     read_until(running, b"up\n")
     found = inspect(vm, name_of(stand))
@@ -177,7 +177,7 @@ def test_secrets_and_environment_are_in_no_inspect_no_argument_list_and_on_no_di
     running.discard()
 
 
-def test_inputs_cannot_be_written_home_is_not_the_workspace_and_files_are_the_owners(stand: Stand, vm: VM) -> None:
+def test_inputs_are_read_only_home_is_not_the_workspace_and_files_belong_to_the_owner(stand: Stand, vm: VM) -> None:
     script = """
         echo x > /pcc/in/prompt.md || echo refused; rm /pcc/in/.script || echo refused
         cat /pcc/in/prompt.md; echo; echo "$HOME $CODEX_HOME"; touch "$HOME/h" "$CODEX_HOME/c" made; pwd
@@ -212,7 +212,7 @@ def test_a_read_only_workspace_cannot_be_written(stand: Stand) -> None:
         ("ln -s /etc/passwd $PCC_OUT/r.json", "not a plain file"),
     ],
 )
-def test_a_result_is_a_plain_file_or_none(stand: Stand, leaves: str, says: str) -> None:
+def test_a_result_must_be_a_plain_file(stand: Stand, leaves: str, says: str) -> None:
     running = stand.start(leaves, wants_out=True)
     read_all(running)
     with pytest.raises(ResultError, match=says):
@@ -220,14 +220,14 @@ def test_a_result_is_a_plain_file_or_none(stand: Stand, leaves: str, says: str) 
     running.discard()
 
 
-def test_another_process_attaches_and_gets_everything_again(stand: Stand) -> None:
+def test_another_process_attaches_and_reads_everything_again(stand: Stand) -> None:
     running = stand.start("echo one; echo two >&2; sleep 2; echo three; exit 5")
     read_until(running, b"one\n")
     assert read_all(stand.again().attach(running.token)) == (b"one\nthree\n", b"two\n", Exit(5))
     running.discard()
 
 
-def test_sessions_killed_in_the_middle_cost_nothing(fresh: Stand, fresh_vm: VM) -> None:
+def test_killed_sessions_lose_no_output(fresh: Stand, fresh_vm: VM) -> None:
     fresh.target.open()
     running = fresh.start("for i in $(seq 1 40); do echo line $i; echo err $i >&2; sleep 0.1; done; exit 6")
     read_until(running, b"line 5\n")
@@ -261,7 +261,7 @@ def test_a_container_that_a_restart_ended_is_lost(fresh: Stand, fresh_vm: VM, re
 
 @pytest.mark.parametrize("others", ["", "docker run -d --rm bb:latest sh -c 'trap : TERM; while :; do sleep 1; done'"])
 def test_a_container_that_its_engine_ended_as_it_stopped_is_lost(fresh: Stand, fresh_vm: VM, others: str) -> None:
-    """Also while the engine waits for another container, which takes its time to end."""
+    """Also while the engine waits for another container that ends slowly."""
     fresh.target.open()
     running = fresh.start("echo begun; sleep 300")
     read_until(running, b"begun\n")
@@ -280,7 +280,7 @@ def test_a_signal_from_within_the_container_is_the_commands_own_end(fresh: Stand
     assert exit_.signal == number
 
 
-def test_what_an_engine_that_died_lost_of_the_output_is_said(fresh: Stand, fresh_vm: VM) -> None:
+def test_output_that_a_dead_engine_lost_is_reported(fresh: Stand, fresh_vm: VM) -> None:
     fresh.target.open()
     running = fresh.start("for i in $(seq 1 40); do echo line $i; sleep 0.1; done")
     read_until(running, b"line 5\n")
@@ -326,7 +326,7 @@ def name_taken(vm: VM, stand: Stand) -> None:
         (name_taken, Reason.NAME_TAKEN, "not created by pccpipe"),
     ],
 )
-def test_a_container_that_is_not_to_be_had_says_why_and_leaves_nothing(
+def test_an_unavailable_container_has_a_reason_and_leaves_nothing(
     fresh: Stand, fresh_vm: VM, fault: Callable[[VM, Stand], None], reason: Reason, words: str
 ) -> None:
     fault(fresh_vm, fresh)
@@ -340,34 +340,34 @@ def test_a_container_that_is_not_to_be_had_says_why_and_leaves_nothing(
     assert fresh_vm.sh(f"ls -A {fresh.workspace}").stdout == ""
 
 
-def test_settings_that_the_engine_refuses_are_an_error_that_says_so_and_not_its_state(stand: Stand) -> None:
+def test_settings_that_the_engine_refuses_are_an_error_of_their_own(stand: Stand) -> None:
     with pytest.raises(Refused, match="refuses these settings"):
         stand.start("echo never", container=ContainerSettings("bb:latest", network="none", cpus=100000.0))
 
 
-def test_a_value_that_no_shell_can_take_is_refused_before_a_container_is_made(stand: Stand, vm: VM) -> None:
+def test_a_value_with_a_nul_byte_is_refused_before_a_container_is_made(stand: Stand, vm: VM) -> None:
     with pytest.raises(Refused, match="NUL byte"):
         stand.start("true", env={"A": "x\0y"})
     assert containers(vm, stand) == []
 
 
-def test_what_is_laid_out_for_a_start_is_no_other_commands_to_remove(vm: VM, stand: Stand) -> None:
+def test_another_command_does_not_remove_the_files_of_a_start(vm: VM, stand: Stand) -> None:
     missing = stand.command("true", container=ContainerSettings("no-such-image:1"))
     with pytest.raises(Unavailable):
         stand.target.start(missing)
-    # Its next try may have begun when another command removes what is left of those that are over.
+    # Its retry may have begun when another command removes the files of ended ones.
     stand.run("true")
     assert vm.sh(f"ls {stand.state}/commands/{missing.id}.in/.script", check=False).returncode == 0
 
 
-def test_a_probe_says_what_a_start_would_say(stand: Stand) -> None:
+def test_a_probe_raises_the_same_as_a_start(stand: Stand) -> None:
     stand.target.probe(ContainerSettings("bb:latest"))
     with pytest.raises(Unavailable, match="no image") as raised:
         stand.target.probe(ContainerSettings("no-such-image:1"))
     assert raised.value.reason is Reason.IMAGE_MISSING
 
 
-def test_a_dead_container_of_ours_makes_room_and_a_running_one_is_named(stand: Stand, vm: VM) -> None:
+def test_a_dead_container_of_pccpipe_is_removed_and_a_running_one_is_named(stand: Stand, vm: VM) -> None:
     vm.sh(f"docker run --name {name_of(stand)} --label pccpipe.run=older bb:latest true")
     assert stand.run("echo fine")[0] == b"fine\n"
     vm.sh(f"docker run -d --network none --name {name_of(stand, 2)} --label pccpipe.run=other bb:latest sleep 300")
@@ -378,7 +378,7 @@ def test_a_dead_container_of_ours_makes_room_and_a_running_one_is_named(stand: S
 
 @pytest.fixture
 def image(vm: VM) -> Iterator[Callable[[str, str], str]]:
-    """Builds an image on the VM from a Dockerfile, in a folder where a shell line made files; gives its name."""
+    """Return a function that builds an image on the VM from a Dockerfile, after a shell line made files there."""
     made: list[str] = []
 
     def build(dockerfile: str, makes: str = "true") -> str:
@@ -421,11 +421,11 @@ def test_a_shell_that_cannot_run_never_began_a_command(
     assert caught.value.reason is Reason.SHELL_MISSING
     assert words in caught.value.words
     assert containers(vm, stand) == []
-    # Another process that goes on with the run finds nothing that began.
+    # Another process that resumes the run finds no command that began.
     assert stand.again().find(command) is None
 
 
-def test_a_process_that_goes_on_finds_no_command_that_never_began(
+def test_a_resumed_run_does_not_find_a_command_that_never_began(
     stand: Stand, vm: VM, image: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container_start, "BEGIN_LIMIT", 0)
@@ -438,7 +438,7 @@ def test_a_process_that_goes_on_finds_no_command_that_never_began(
     assert containers(vm, stand) == []
 
 
-def test_a_path_without_the_systems_programs_is_the_commands_own(stand: Stand, image: Callable[[str], str]) -> None:
+def test_a_command_may_have_a_path_without_the_systems_programs(stand: Stand, image: Callable[[str], str]) -> None:
     box = ContainerSettings(image("FROM node:20-slim\nENV PATH=/opt/tool/bin\n"), network="none")
     out, _, exit_ = stand.run('echo "$PATH"; command -v cat || echo none', container=box)
     assert (out, exit_) == (b"/opt/tool/bin\nnone\n", Exit(0))
@@ -448,26 +448,26 @@ def test_a_path_without_the_systems_programs_is_the_commands_own(stand: Stand, i
     assert time.monotonic() - began < 20
 
 
-def test_an_image_without_sleep_runs_its_command_all_the_same(stand: Stand, image: Callable[[str], str]) -> None:
+def test_an_image_without_sleep_runs_its_command(stand: Stand, image: Callable[[str], str]) -> None:
     box = ContainerSettings(image("FROM node:20-slim\nRUN rm /bin/sleep\n"), network="none")
     assert stand.run("for i in $(seq 1 20000); do :; done; echo fine", container=box)[::2] == (b"fine\n", Exit(0))
 
 
-def test_a_shell_that_the_image_lacks_never_began(stand: Stand) -> None:
+def test_a_command_whose_shell_the_image_lacks_never_begins(stand: Stand) -> None:
     with pytest.raises(Unavailable, match="has no fish, which the step's `shell:` names") as caught:
         stand.start("echo never", shell="fish")
     assert caught.value.reason is Reason.SHELL_MISSING
 
 
-def test_words_of_a_command_are_no_proof_that_it_never_began(stand: Stand) -> None:
+def test_a_commands_own_words_do_not_prove_that_it_never_began(stand: Stand) -> None:
     lies = "echo 'exec /bin/sh failed: Exec format error' >&2; exit 127"
     assert stand.run(lies)[2].code == 127
-    # Nor is it that it closes its output, or writes what says that it begins.
+    # Nor does it if it closes its output, or writes the line that marks the beginning.
     assert stand.run("exec >&- 2>&-; exit 127")[2].code == 127
     assert stand.run("echo 'pccpipe: the command begins'; exit 126")[0] == b"pccpipe: the command begins\n"
 
 
-def test_a_want_of_memory_or_processes_before_it_begins_is_no_reason_for_another_place(stand: Stand) -> None:
+def test_a_shortage_of_memory_or_processes_is_start_refused(stand: Stand) -> None:
     with pytest.raises(Unavailable) as caught:
         stand.start("true", container=msgspec.structs.replace(BOX, pids=1))
     assert caught.value.reason is Reason.START_REFUSED
@@ -481,7 +481,7 @@ def test_close_removes_what_still_runs(stand: Stand, vm: VM) -> None:
     assert containers(vm, stand) == []
 
 
-def test_ten_at_once_are_not_mixed_up(stand: Stand) -> None:
+def test_ten_parallel_commands_are_not_mixed_up(stand: Stand) -> None:
     results: dict[int, bytes] = {}
 
     def run(number: int) -> None:
@@ -495,7 +495,7 @@ def test_ten_at_once_are_not_mixed_up(stand: Stand) -> None:
     assert results == {number: b"%d\n%d\n" % (number, number) for number in range(10)}
 
 
-def test_nobody_comes_back_and_the_container_ends_by_itself_at_its_deadline(
+def test_without_pccpipe_the_container_ends_by_itself_at_its_deadline(
     vm: VM, stand: Stand, connections: list[Connection]
 ) -> None:
     running = stand.start(f"trap '' TERM; echo ready; sleep {stand.nap} & sleep {stand.nap}", limit=4)
@@ -519,19 +519,19 @@ def test_nobody_comes_back_and_the_container_ends_by_itself_at_its_deadline(
     again.close()
 
 
-def test_the_watch_over_the_deadline_is_in_nobodys_way(stand: Stand) -> None:
-    # It ends with the command, holds no output, is no job of the command's shell, and keeps its folder out of the way.
+def test_the_watchdog_does_not_disturb_the_command(stand: Stand) -> None:
+    # It ends with the command, holds no output, is not a job of the command's shell, and does not hold the folder.
     began = time.monotonic()
     assert stand.run("wait; jobs; echo done; exit 3", limit=600) == (b"done\n", b"", Exit(3))
     assert time.monotonic() - began < 10
 
 
-def test_a_container_whose_start_nobody_noted_is_found_and_one_that_never_started_is_not(vm: VM, stand: Stand) -> None:
+def test_a_container_with_an_unrecorded_start_is_found_and_one_that_never_started_is_not(vm: VM, stand: Stand) -> None:
     command = stand.command("echo one; sleep 1; echo two; exit 6")
     stand.target.start(command)
-    anew = stand.again()
-    anew.open()
-    found = anew.find(command)
+    restarted = stand.again()
+    restarted.open()
+    found = restarted.find(command)
     assert found is not None
     assert read_all(found) == (b"one\ntwo\n", b"", Exit(6))
     found.discard()
@@ -539,16 +539,16 @@ def test_a_container_whose_start_nobody_noted_is_found_and_one_that_never_starte
     files = f"{stand.state}/commands/{never.id}.in"
     vm.ssh(f"mkdir -p {files}")
     vm.sh(f"docker create --name {name_of(stand, 2)} -v {files}:/pcc/in {labels(stand, never)} bb:latest")
-    assert anew.find(never) is None
+    assert restarted.find(never) is None
     assert containers(vm, stand) == []
-    anew.close()
+    restarted.close()
 
 
 def labels(stand: Stand, command: Command) -> str:
     return f"--label pccpipe.run={stand.run_id} --label pccpipe.command={command.id}"
 
 
-def test_a_container_that_only_says_it_is_ours_is_not_followed_and_goes_with_the_run(vm: VM, stand: Stand) -> None:
+def test_a_container_with_only_the_labels_is_not_followed_and_is_removed_with_the_run(vm: VM, stand: Stand) -> None:
     command = stand.command("echo never")
     forged = "sh -c 'echo approved; sleep 60'"
     vm.sh(f"docker run -d --network none --name forged {labels(stand, command)} bb:latest {forged}")
@@ -580,15 +580,13 @@ def test_a_flood_ends_when_it_is_stopped(stand: Stand) -> None:
 
 
 def read_for(running: Running, seconds: float) -> None:
-    """Read output for so long."""
+    """Read output for this many seconds."""
     until_then = time.monotonic() + seconds
     while time.monotonic() < until_then:
         assert not isinstance(running.read(0.1), Exit)
 
 
-def test_the_last_words_of_a_flood_that_cannot_be_read_in_time_are_kept(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_end_of_a_flood_that_cannot_be_read_in_time_is_kept(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_running, "DRAIN", 1.0)
     begun = stand.start("echo first words; seq 1000000; echo last words")
     assert isinstance(begun, container_running.ContainerRunning)
@@ -612,7 +610,7 @@ def test_the_last_words_of_a_flood_that_cannot_be_read_in_time_are_kept(
     assert gaps == [Stream.STDOUT]
 
 
-def test_what_the_engine_has_dropped_of_its_log_hides_nothing_that_comes_later(
+def test_a_log_whose_beginning_the_engine_dropped_hides_no_later_output(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {"Type": "local", "Config": {"max-size": "1m", "max-file": "2", "compress": "false"}}
@@ -623,7 +621,7 @@ def test_what_the_engine_has_dropped_of_its_log_hides_nothing_that_comes_later(
     )
     read_until(running, b"middle\n", 60)
     assert isinstance(running, container_running.ContainerRunning)
-    # The engine writes its log later than it gives output.
+    # The engine writes its log later than it sends output.
     until(lambda: stand.shell(f"docker logs --tail 1 {name_of(stand)}") == "middle\n", 30)
     running._disconnect()
     stand.shell(f"touch {stand.workspace}/go")

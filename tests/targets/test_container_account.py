@@ -1,4 +1,4 @@
-"""Containers of a project with `run_as`: they run as the account, and what they leave only they can have written."""
+"""Containers of a project with `run_as`: they run as the account, and nothing else can write what they leave."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOX = ContainerSettings("bb:latest", network="none", pids=100)
 
 @contextmanager
 def opened(vm: VM) -> Iterator[tuple[Stand, VmTarget]]:
-    """Containers, and beside them the commands of the same run."""
+    """A stand for containers, and the target for commands of the same run."""
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     connection = Connection(vm_spec(vm))
     account = as_account.prepare(connection, vm.run_as, vm.root, run_id, is_new=True)
@@ -71,7 +71,7 @@ def as_the_account(vm: VM, script: str) -> str:
     return vm.sh(f"su {vm.run_as} -s /bin/sh", stdin=script, check=False).stdout
 
 
-def test_a_container_is_the_accounts_and_writes_its_workspace(both: tuple[Stand, VmTarget], vm: VM) -> None:
+def test_a_container_runs_as_the_account_and_writes_its_workspace(both: tuple[Stand, VmTarget], vm: VM) -> None:
     stand, _ = both
     out, err, exit_ = stand.run(
         "id -u; echo made >file; cat $PCC_IN/note; echo r >$PCC_OUT/r; ls -ln file",
@@ -83,7 +83,7 @@ def test_a_container_is_the_accounts_and_writes_its_workspace(both: tuple[Stand,
     assert vm.sh(f"stat -c %U {stand.workspace}/file").stdout == f"{vm.run_as}\n"
 
 
-def test_the_account_reaches_no_out_folder_of_a_container_by_its_path(both: tuple[Stand, VmTarget], vm: VM) -> None:
+def test_the_account_cannot_reach_the_out_folder_of_a_container_by_path(both: tuple[Stand, VmTarget], vm: VM) -> None:
     stand, _ = both
     running = stand.start("echo up; sleep 2; echo honest >$PCC_OUT/r", wants_out=True)
     read_until(running, b"up\n")
@@ -96,7 +96,7 @@ def test_the_account_reaches_no_out_folder_of_a_container_by_its_path(both: tupl
     running.discard()
 
 
-def test_containers_reach_each_others_folders_nowhere(both: tuple[Stand, VmTarget]) -> None:
+def test_containers_cannot_reach_each_others_folders(both: tuple[Stand, VmTarget]) -> None:
     stand, _ = both
     first = stand.start("echo up; sleep 3; cat $PCC_OUT/r", wants_out=True, files={"mine": b"x"})
     read_until(first, b"up\n")
@@ -116,9 +116,7 @@ def test_folders_that_a_container_left_in_its_out_are_removed(both: tuple[Stand,
     running.discard()
 
 
-def test_a_sweep_before_a_container_spares_the_runs_other_containers_alone(
-    both: tuple[Stand, VmTarget], vm: VM
-) -> None:
+def test_a_sweep_before_a_container_spares_only_the_runs_other_containers(both: tuple[Stand, VmTarget], vm: VM) -> None:
     stand, _ = both
     first = stand.start(f"echo up; sleep {stand.nap} & sleep 4; echo alive; kill %1")
     read_until(first, b"up\n")
@@ -131,7 +129,7 @@ def test_a_sweep_before_a_container_spares_the_runs_other_containers_alone(
     first.discard()
 
 
-def test_a_command_waits_for_a_container_and_one_that_it_left_is_dead_in_the_next(
+def test_a_command_waits_for_a_container_and_its_processes_are_dead_in_the_next(
     both: tuple[Stand, VmTarget], vm: VM
 ) -> None:
     stand, commands = both
@@ -174,7 +172,7 @@ def remapped(vms: Callable[..., VM]) -> VM:
     return vm
 
 
-def test_an_engine_that_maps_users_is_asked_for_the_hosts(remapped: VM) -> None:
+def test_with_userns_remap_a_container_asks_for_the_hosts_users(remapped: VM) -> None:
     box = ContainerSettings("small:latest", network="none")
     with opened(remapped) as (stand, _):
         running = stand.start("echo made >file; echo up", container=box)
@@ -184,11 +182,11 @@ def test_an_engine_that_maps_users_is_asked_for_the_hosts(remapped: VM) -> None:
         running.discard()
 
 
-def test_a_rootless_engine_cannot_be_combined_with_it(
+def test_a_rootless_engine_cannot_be_combined_with_run_as(
     both: tuple[Stand, VmTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand, _ = both
-    # The bed's kernel carries none; this is all that is asked of it.
+    # The test bed's kernel cannot run one; pccpipe asks it only for this.
     monkeypatch.setattr(
         "pccpipe.docker_api.engine.DockerEngine.security_options", lambda _: ("seccomp=builtin", "rootless")
     )

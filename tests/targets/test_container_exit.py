@@ -1,4 +1,4 @@
-"""Whether a container's time was over, by what the engine says of it. A busy engine notes its start late."""
+"""A container that ended at its limit, by the engine's account. A busy engine records its start late."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pccpipe.values import Json
 
 
 def account(began: int, ended: int, limit: str = "40") -> dict[str, Json]:
-    """Of a container that was made at second 0."""
+    """Return the engine's account of a container that it made at second 0."""
     at = "2026-01-01T00:00:{:02}.123456789Z".format
     state: dict[str, Json] = {"StartedAt": at(began), "FinishedAt": at(ended)}
     return {"Created": at(0), "State": state, "Config": {"Labels": {LIMIT_LABEL: limit}}}
@@ -28,12 +28,12 @@ def account(began: int, ended: int, limit: str = "40") -> dict[str, Json]:
         (1, 30, 143, False),
     ],
 )
-def test_a_container_reached_limit_also_if_its_start_was_noted_late(
+def test_a_container_reached_its_limit_also_if_the_engine_recorded_its_start_late(
     began: int, ended: int, code: int, over: bool
 ) -> None:
     assert reached_limit(account(began, ended), code) is over
 
 
-def test_what_an_engine_does_not_say_is_no_limit() -> None:
+def test_without_the_engines_account_no_limit_was_reached() -> None:
     assert not reached_limit({}, 143)
     assert not reached_limit(account(1, 41, "soon"), 143)

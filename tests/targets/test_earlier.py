@@ -1,4 +1,4 @@
-"""A run that an earlier version began, whose local commands were in shell lanes: and it is resumed."""
+"""A resumed run of an earlier version, whose local commands ran in shell lanes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.targets.stand import Stand, local_shell, read_all, read_until
 SCRIPT = "echo one >>begun; echo one; sleep 1; echo two; exit 6"
 
 
-def test_a_command_in_a_lane_is_attached_to_and_all_goes_at_the_end(tmp_path: Path) -> None:
+def test_a_resumed_run_attaches_to_a_command_in_a_lane_and_removes_all_at_its_end(tmp_path: Path) -> None:
     state = tmp_path / "state"
     earlier = Detached(LocalMachine(), RunDir("run-1", str(state)), limit=4)
     earlier.open()
@@ -29,7 +29,7 @@ def test_a_command_in_a_lane_is_attached_to_and_all_goes_at_the_end(tmp_path: Pa
     target.take_over()
     stand = Stand("run-1", target, lambda: target, local_shell, str(state), str(tmp_path))
     attached = target.attach(running.token)
-    # The next step has the supervisor.
+    # The next step runs under the supervisor.
     assert stand.run("echo next") == (b"next\n", b"", Exit(0))
     assert read_all(attached) == (b"one\ntwo\n", b"", Exit(6))
     attached.discard()
@@ -39,7 +39,7 @@ def test_a_command_in_a_lane_is_attached_to_and_all_goes_at_the_end(tmp_path: Pa
     assert (tmp_path / "begun").read_text() == "one\n"
 
 
-def test_a_command_in_a_lane_that_nobody_noted_is_found(tmp_path: Path) -> None:
+def test_a_command_in_a_lane_that_was_not_recorded_is_found(tmp_path: Path) -> None:
     state = tmp_path / "state"
     earlier = Detached(LocalMachine(), RunDir("run-1", str(state)), limit=4)
     earlier.open()
@@ -56,7 +56,7 @@ def test_a_command_in_a_lane_that_nobody_noted_is_found(tmp_path: Path) -> None:
     target.close()
 
 
-def test_a_lane_that_is_gone_is_lost(tmp_path: Path) -> None:
+def test_a_command_in_a_removed_lane_is_lost(tmp_path: Path) -> None:
     state = tmp_path / "state"
     target = LocalTarget("run-1", state, lambda: tmp_path)
     target.open()

@@ -1,4 +1,4 @@
-"""An engine that runs in a VM of its own, as on a Mac: folders and sockets of this machine that it does not see.
+"""An engine that runs in a VM of its own, as on a Mac, and does not see all folders and sockets of this machine.
 
 The engine is this machine's, with mounts of its own over those folders; a kernel's name that differs makes it one.
 """
@@ -59,7 +59,7 @@ def target_on(engine: LocalEngine, folder: Path, here: LocalMachine | None = Non
 
 @contextlib.contextmanager
 def hidden_from(engine: LocalEngine, path: Path) -> Iterator[None]:
-    """Within the block the engine sees another, empty, folder at that path."""
+    """Let the engine see another, empty, folder at that path within the block."""
     init = (engine.state / "unshare.pid").read_text()
     child = Path(f"/proc/{init}/task/{init}/children").read_text().split()[0]
     inside = ["nsenter", "--target", child, "--mount", "--pid"]
@@ -76,7 +76,7 @@ def refusal(target: ContainerTarget, box: ContainerSettings = BOX, *, is_proxied
     return raised.value
 
 
-def test_an_engine_that_sees_all_runs_commands_as_ever(
+def test_an_engine_that_sees_everything_runs_commands_as_usual(
     local_engine: LocalEngine, folder: Path, mac: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with target_on(local_engine, folder) as target:
@@ -86,7 +86,7 @@ def test_an_engine_that_sees_all_runs_commands_as_ever(
         assert read_all(target.start(proxied))[0] == b"seen\n"
 
 
-def test_only_an_engine_with_another_kernel_is_looked_into(
+def test_only_an_engine_with_another_kernel_is_checked(
     local_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = os.uname()
@@ -96,7 +96,7 @@ def test_only_an_engine_with_another_kernel_is_looked_into(
 
 
 @pytest.mark.parametrize("made", ["nothing", "empty folders", "an empty workspace"])
-def test_folders_that_its_vm_does_not_see_are_named_with_what_to_do(
+def test_folders_that_its_vm_does_not_see_are_named_with_a_fix(
     local_engine: LocalEngine, folder: Path, mac: None, made: str
 ) -> None:
     hidden = folder / "workspace" if made == "an empty workspace" else folder
@@ -120,7 +120,7 @@ def make_there(engine: LocalEngine, folders: list[Path]) -> None:
 
 
 class Deaf(LocalMachine):
-    """A machine at whose sockets nothing listens, as it is in the VM of Docker Desktop."""
+    """A machine whose sockets have no listener, as in the VM of Docker Desktop."""
 
     def serve_socket(self, path: str, accept: Callable[[ByteStream], None], *, open_to_all: bool = False) -> Listener:
         served = super().serve_socket(path, accept, open_to_all=open_to_all)
@@ -162,7 +162,7 @@ def listening(path: Path) -> Iterator[None]:
 
 
 def test_a_socket_in_a_long_path_is_made_without_proc_and_leaves_nothing(tmp_path: Path) -> None:
-    """As on a Mac: `bind` takes 103 bytes, and there is no /proc to shorten a path by."""
+    """As on a Mac: `bind` takes 103 bytes, and there is no /proc for a shorter path."""
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     bound: list[str] = []

@@ -25,7 +25,7 @@ OWN = "/run/user/$(id -u pcc)"
 
 
 def engine_of(vm: VM, named: str | None = None) -> str:
-    """Where the engine is; it answers there, and gives containers."""
+    """Return the engine's socket, after a check that it answers there and runs containers."""
     connection = Connection(msgspec.structs.replace(vm_spec(vm), engine_socket=named))
     try:
         engine = DockerEngine(connection)
@@ -36,11 +36,11 @@ def engine_of(vm: VM, named: str | None = None) -> str:
         connection.close()
 
 
-def test_the_engines_socket_is_found_where_the_login_has_it(fresh_vm: VM) -> None:
+def test_the_engines_socket_is_found_in_the_logins_settings(fresh_vm: VM) -> None:
     assert engine_of(fresh_vm) == SYSTEM
     uid = fresh_vm.ssh("id -u").stdout.strip()
     fresh_vm.sh(f"mkdir -p {OWN} && mv /run/docker.sock {OWN} && chown -R pcc: {OWN} && chmod 700 {OWN}")
-    # As rootless Docker is set up, with a socket in the user's own folder.
+    # Like rootless Docker, with a socket in the user's own folder.
     assert engine_of(fresh_vm) == f"/run/user/{uid}/docker.sock"
     fresh_vm.sh(f"mkdir {OWN}/podman && mv {OWN}/docker.sock {OWN}/podman/podman.sock && chown -R pcc: {OWN}")
     assert engine_of(fresh_vm) == f"/run/user/{uid}/podman/podman.sock"
@@ -54,13 +54,13 @@ def test_the_engines_socket_is_found_where_the_login_has_it(fresh_vm: VM) -> Non
     assert engine_of(fresh_vm) == f"/run/user/{uid}/mine.sock"
     fresh_vm.sh("rm /home/pcc/.bashrc")
     assert engine_of(fresh_vm, f"/run/user/{uid}/mine.sock") == f"/run/user/{uid}/mine.sock"
-    # The system's own comes first: nobody but root can put another in its place.
+    # The system's own comes first: only root can replace it.
     fresh_vm.sh(f"mv {OWN}/mine.sock /run/docker.sock && chgrp docker /run/docker.sock")
     fresh_vm.sh("echo export DOCKER_HOST=unix:///tmp/nothing.sock >/home/pcc/.bashrc")
     assert engine_of(fresh_vm) == SYSTEM
 
 
-def test_a_socket_that_is_not_there_is_named(fresh_vm: VM) -> None:
+def test_a_missing_socket_is_named(fresh_vm: VM) -> None:
     fresh_vm.sh("rm /run/docker.sock; echo export DOCKER_HOST=unix:///run/user/7/docker.sock >/home/pcc/.bashrc")
     for named, expected in ((None, "/run/user/7/docker.sock"), ("/run/other.sock", "/run/other.sock")):
         connection = Connection(msgspec.structs.replace(vm_spec(fresh_vm), engine_socket=named))
@@ -92,7 +92,7 @@ def boxes(vm: VM) -> Iterator[Stand]:
 
 @pytest.fixture
 def mapping(vms: Callable[..., VM]) -> Callable[[str], VM]:
-    """Make a VM with `userns-remap`, by the first uid that users of containers get."""
+    """Return a function that makes a VM with `userns-remap` from the first uid for users of containers."""
 
     def make(first: str) -> VM:
         vm = vms(images=False)
@@ -103,7 +103,7 @@ def mapping(vms: Callable[..., VM]) -> Callable[[str], VM]:
         vm.sh("""echo '{"userns-remap": "dockremap"}' >/etc/docker/daemon.json""")
         vm.start_docker()
         shutil.copy(shutil.which("busybox") or "busybox", vm.state / "home" / "busybox")
-        # dockerd makes what is missing below / as a root that such containers do not have.
+        # dockerd makes missing folders below / as a root that such containers do not have.
         vm.sh(
             "mkdir -p /tmp/r/bin /tmp/r/pcc/home && cd /tmp/r && cp /home/busybox bin && /home/busybox --install -s bin"
         )
@@ -126,10 +126,10 @@ def test_with_userns_remap_a_container_works_as_the_hosts_user(mapping: Callable
         running.discard()
 
 
-def test_where_root_of_containers_is_the_login_they_run_as_that(
+def test_with_a_rootless_engine_containers_run_as_their_root_which_is_the_login(
     mapping: Callable[[str], VM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As a rootless engine maps users, of which the bed has none.
+    # A rootless engine maps users like this; the test bed has none.
     vm = mapping("$(id -u pcc)")
     monkeypatch.setattr(DockerEngine, "security_options", lambda _: ("seccomp=builtin", "rootless"))
     with boxes(vm) as stand:

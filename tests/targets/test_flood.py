@@ -1,4 +1,4 @@
-"""A command that writes without an end: it is stopped in time, and its disk is freed of what nobody reads."""
+"""A command that writes without an end stops in time, and pccpipe frees its disk of output that nobody reads."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def test_a_flood_ends_when_it_is_stopped_and_its_spools_stay_small(stand: Stand)
     assert chunk.code in {137, 143}
     assert first.startswith(b"first\n")
     assert skipped > 100 * MIB
-    # Without the holes all of it is there.
+    # Without the holes, all output would be on the disk.
     assert used < (got + skipped) / 2
 
 
-def test_nothing_is_skipped_of_the_first_bytes_that_a_resumed_run_reads_again(stand: Stand) -> None:
+def test_the_first_bytes_that_a_resumed_run_reads_again_are_never_skipped(stand: Stand) -> None:
     command = stand.command(f"seq 1000000; head -c {200 * MIB} /dev/zero; echo last; sleep {stand.nap}")
     running = stand.target.start(command)
     running.may_skip(8 * MIB, MIB)
     read_for(running, b"last\n")
     whole = 200 * MIB
-    # It looks once a second how far it is.
+    # The reader measures the spools once a second.
     until(lambda: not running.read(0.5) and spools(stand) < whole / 2)
     other = stand.again()
     other.open()
@@ -55,12 +55,12 @@ def test_nothing_is_skipped_of_the_first_bytes_that_a_resumed_run_reads_again(st
 
 
 def spools(stand: Stand) -> int:
-    """Bytes of the disk that the target's files take."""
+    """Return the bytes on the disk that the target's files take."""
     return int(stand.shell(f"du -sk {shlex.quote(stand.state)} | cut -f 1")) * 1024
 
 
 def read_for(running: Running, wanted: bytes) -> bytes:
-    """Read until `wanted` comes; what was given of stdout."""
+    """Read until `wanted` appears; return stdout so far."""
     got, deadline = bytearray(), time.monotonic() + 60
     while not got.endswith(wanted):
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""What holds a container, seen from inside and by the engine's account; and each loosening of it, by its name."""
+"""A container's hardening, seen from inside and in the engine's account; and each setting that loosens it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.testbed.vm import VM
 
 PLAIN = ContainerSettings("bb:latest", network="none", memory=128 << 20, cpus=0.5, pids=64, home_size=2 << 20)
 
-# What the kernel says of a process, from inside.
+# The kernel's account of a process, from inside.
 LOOK = """
 grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
 echo "user $(id -u):$(id -g)"
@@ -49,7 +49,7 @@ def stand(vm: VM) -> Iterator[Stand]:
 
 
 def seen(stand: Stand, settings: ContainerSettings, script: str = LOOK) -> tuple[str, Isolation]:
-    """What a script says in such a container, and what the record would say of it."""
+    """Run a script in such a container; return its output, and the isolation for the record."""
     running = stand.start(script, container=settings)
     stdout, stderr, exit_ = read_all(running)
     running.discard()
@@ -57,7 +57,7 @@ def seen(stand: Stand, settings: ContainerSettings, script: str = LOOK) -> tuple
     return stdout.decode(), running.isolation
 
 
-def test_by_default_nothing_is_left_that_a_command_does_not_need(stand: Stand, vm: VM) -> None:
+def test_by_default_a_container_has_only_what_a_command_needs(stand: Stand, vm: VM) -> None:
     inside, had = seen(stand, PLAIN)
     for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb"):
         assert f"Cap{kind}:\t0000000000000000\n" in inside
@@ -88,13 +88,13 @@ def test_by_default_nothing_is_left_that_a_command_does_not_need(stand: Stand, v
     assert list(shortfalls(PLAIN, had)) == []
 
 
-def test_home_takes_no_more_than_it_may(stand: Stand) -> None:
+def test_home_takes_no_more_than_its_size(stand: Stand) -> None:
     said, _ = seen(stand, PLAIN, 'head -c 3000000 /dev/zero >"$HOME/large" 2>&1 || echo full')
     assert "full" in said
 
 
 def facts(had: Isolation) -> dict[str, Any]:
-    """What a container had, without what is each one's own."""
+    """Return a container's isolation without the fields that differ for each container."""
     mounts = tuple(re.sub("^/[^:]*", "", mount) for mount in had.mounts)
     return msgspec.structs.asdict(msgspec.structs.replace(had, container=None, mounts=mounts))
 
@@ -116,13 +116,13 @@ LOOSE: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "says", "says_too"), LOOSE, ids=[",".join(change) for change, _, _ in LOOSE])
-def test_each_item_is_loosened_by_itself_and_the_record_says_so(
+def test_each_setting_loosens_only_itself_and_the_record_has_it(
     stand: Stand, change: dict[str, Any], says: str, says_too: str
 ) -> None:
     settings = msgspec.structs.replace(PLAIN, **change)
     inside, had = seen(stand, settings)
     assert says in inside
-    # The limit of a control group of version 2 is called so.
+    # Control groups of version 2 call the limit so.
     assert says_too in inside.replace("memory max\n", "memory 9223372036854771712\n")
     assert list(shortfalls(settings, had)) == []
     _, usual = seen(stand, PLAIN, "true")
@@ -132,7 +132,7 @@ def test_each_item_is_loosened_by_itself_and_the_record_says_so(
     assert differs == set().union(*(recorded_as.get(name, {name}) for name in change))
 
 
-def test_the_hosts_network_is_told_as_shared(stand: Stand, vm: VM) -> None:
+def test_the_hosts_network_is_recorded_as_shared(stand: Stand, vm: VM) -> None:
     settings = msgspec.structs.replace(PLAIN, network="host")
     inside, had = seen(stand, settings)
     assert vm.sh("readlink /proc/self/ns/net").stdout.strip() in inside
@@ -140,7 +140,7 @@ def test_the_hosts_network_is_told_as_shared(stand: Stand, vm: VM) -> None:
     assert list(shortfalls(settings, had)) == []
 
 
-def test_apparmor_is_unconfined_only_when_told_to(stand: Stand, vm: VM) -> None:
+def test_apparmor_is_unconfined_only_on_request(stand: Stand, vm: VM) -> None:
     running = stand.start("echo up; sleep 100", container=msgspec.structs.replace(PLAIN, apparmor=False))
     read_until(running, b"up\n")
     assert running.isolation.security[:2] == ("no-new-privileges", "apparmor=unconfined")
@@ -150,7 +150,7 @@ def test_apparmor_is_unconfined_only_when_told_to(stand: Stand, vm: VM) -> None:
     running.discard()
 
 
-def test_another_runtime_runs_the_container_and_one_that_is_not_there_is_told(fresh_vm: VM) -> None:
+def test_another_runtime_runs_the_container_and_a_missing_one_is_reported(fresh_vm: VM) -> None:
     connections: list[Connection] = []
     stand = stand_on(fresh_vm, connections)
     runtimes = {"another": {"path": "/usr/sbin/runc"}, "uninstalled": {"path": "/usr/local/bin/runsc"}}
@@ -175,18 +175,18 @@ def test_another_runtime_runs_the_container_and_one_that_is_not_there_is_told(fr
 
 
 @pytest.mark.parametrize("init", [True, False])
-def test_an_image_without_a_shell_never_begins_and_says_so(stand: Stand, vm: VM, init: bool) -> None:
+def test_a_command_of_an_image_without_a_shell_never_begins(stand: Stand, vm: VM, init: bool) -> None:
     vm.sh("mkdir -p /tmp/bare && cd /tmp/bare && echo x >only && printf 'FROM scratch\\nCOPY only /\\n' >Dockerfile")
     vm.sh("docker build -q -t bare /tmp/bare")
     with pytest.raises(Unavailable) as caught:
         stand.start("echo never", container=msgspec.structs.replace(PLAIN, image="bare", init=init))
     assert caught.value.reason is Reason.SHELL_MISSING
     assert "the image bare has no /bin/sh" in caught.value.words
-    # The container goes too.
+    # The container is removed too.
     vm.sh("docker rmi bare")
 
 
-def test_what_the_engine_did_not_give_is_named() -> None:
+def test_settings_that_the_engine_discarded_are_named() -> None:
     had = Isolation(
         place=Place.CONTAINER,
         host="h",

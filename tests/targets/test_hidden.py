@@ -1,4 +1,4 @@
-"""What agents take for instructions does not reach a container with a read-only workspace, however it is laid out."""
+"""Files that agents take for instructions never reach a container with a read-only workspace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.targets.test_container import stand_on
 from tests.testbed.vm import VM
 
 READ_ONLY = ContainerSettings("bb:latest", network="none", read_only_workspace=True)
-# Every byte that can be read by any path below the workspace, links followed.
+# Every readable byte below the workspace, by any path, with links followed.
 READ = "find -L . -type f -exec cat {} + 2>/dev/null; find -L . -exec cat {} + 2>/dev/null | grep -c OBEY"
 
 
@@ -51,7 +51,7 @@ def seen(stand: Stand, script: str = READ) -> tuple[str, Isolation]:
     return stdout.decode("utf-8", "replace") + stderr.decode("utf-8", "replace"), running.isolation
 
 
-def test_no_such_file_of_any_folder_is_read_and_the_record_names_each(vm: VM, stand: Stand) -> None:
+def test_no_such_file_in_any_folder_is_readable_and_the_record_names_each(vm: VM, stand: Stand) -> None:
     names = [*(name.replace("*", "x") for name in NAMES), *PATHS]
     made = ["mkdir -p 'a b/c' && echo code >a.py"]
     for folder in (".", "a b/c"):
@@ -76,7 +76,7 @@ def test_letter_case_does_not_matter(vm: VM, stand: Stand) -> None:
 @pytest.mark.parametrize(
     "folder", ["new\nline", "quo'te\"", "co:lon,comma", "$(touch x)", "-rf", " sp ", "ümlaut", "back\\slash"]
 )
-def test_a_folders_name_changes_nothing(vm: VM, stand: Stand, folder: str) -> None:
+def test_such_files_are_hidden_in_folders_of_any_name(vm: VM, stand: Stand, folder: str) -> None:
     at = shlex.quote(f"./{folder}")
     lay(vm, stand, f"mkdir -- {at} && echo OBEY >{at}/AGENTS.md && echo code >{at}/code")
     said, had = seen(stand)
@@ -85,7 +85,7 @@ def test_a_folders_name_changes_nothing(vm: VM, stand: Stand, folder: str) -> No
     assert had.hidden == (f"{folder}/AGENTS.md",)
 
 
-def test_a_link_to_a_hidden_file_is_harmless_and_what_another_leads_to_is_hidden(vm: VM, stand: Stand) -> None:
+def test_a_link_to_a_hidden_file_is_harmless_and_the_target_of_another_is_hidden(vm: VM, stand: Stand) -> None:
     lay(vm, stand, "echo OBEY >AGENTS.md; ln -s AGENTS.md CLAUDE.md; mkdir docs .claude; echo OBEY >docs/ai.md")
     lay(vm, stand, "ln -s ../docs/ai.md docs/GEMINI.md; ln -s .claude .codex; echo OBEY >.claude/x")
     said, had = seen(stand)
@@ -93,7 +93,7 @@ def test_a_link_to_a_hidden_file_is_harmless_and_what_another_leads_to_is_hidden
     assert had.hidden == (".claude", "AGENTS.md", "docs/ai.md")
 
 
-def test_a_link_to_a_name_with_a_newline_at_its_end_hides_that_one(vm: VM, stand: Stand) -> None:
+def test_a_link_to_a_name_that_ends_in_a_newline_hides_that_file(vm: VM, stand: Stand) -> None:
     lay(vm, stand, "echo plain >evil; echo OBEY >'evil\n'; ln -s 'evil\n' AGENTS.md")
     said, had = seen(stand)
     assert "OBEY" not in said
@@ -115,15 +115,13 @@ def test_a_link_to_a_name_with_a_newline_at_its_end_hides_that_one(vm: VM, stand
         "ln -s ../../../../../etc/passwd GEMINI.md",
     ],
 )
-def test_a_link_that_leads_elsewhere_fails_the_step_and_is_no_reason_to_fall_back(
-    vm: VM, stand: Stand, made: str
-) -> None:
+def test_a_link_that_leads_elsewhere_fails_the_step_without_a_fallback(vm: VM, stand: Stand, made: str) -> None:
     lay(vm, stand, made)
     with pytest.raises(ActionError, match=r"is a link to (no file of the workspace|a folder)"):
         stand.start("true", files={"patch": b"OBEY"})
 
 
-def test_what_cannot_be_searched_fails_the_step(vm: VM, stand: Stand) -> None:
+def test_a_folder_that_cannot_be_searched_fails_the_step(vm: VM, stand: Stand) -> None:
     lay(vm, stand, "mkdir dark && echo OBEY >dark/AGENTS.md && chmod 111 dark")
     with pytest.raises(ActionError, match=r"cannot find all files.*dark.*Permission denied"):
         stand.start("true")
@@ -132,7 +130,7 @@ def test_what_cannot_be_searched_fails_the_step(vm: VM, stand: Stand) -> None:
         stand.start("true")
 
 
-def test_a_path_that_the_engine_cannot_be_given_fails_the_step(vm: VM, stand: Stand) -> None:
+def test_a_path_that_is_not_utf8_fails_the_step(vm: VM, stand: Stand) -> None:
     lay(vm, stand, r"d=$(printf 'x\377') && mkdir $d && echo OBEY >$d/AGENTS.md")
     with pytest.raises(ActionError, match=r"xff/AGENTS.md' cannot be hidden"):
         stand.start("true")
@@ -149,7 +147,7 @@ def test_a_path_that_is_too_long_to_mount_on_fails_the_step(vm: VM, stand: Stand
     assert len(had.hidden) == 1
 
 
-def test_as_many_as_the_limit_are_hidden_in_time_and_more_fail_the_step(vm: VM, stand: Stand) -> None:
+def test_the_limits_number_of_files_is_hidden_in_time_and_more_fail_the_step(vm: VM, stand: Stand) -> None:
     lay(vm, stand, f"for i in $(seq {limits.HIDDEN_FILES.most}); do mkdir d$i; echo OBEY >d$i/AGENTS.md; done")
     began = time.monotonic()
     said, had = seen(stand)
@@ -161,7 +159,7 @@ def test_as_many_as_the_limit_are_hidden_in_time_and_more_fail_the_step(vm: VM, 
         stand.start("true")
 
 
-def test_a_repository_in_the_workspace_runs_nothing_when_git_is_called(vm: VM, stand: Stand) -> None:
+def test_git_runs_no_program_that_a_repository_in_the_workspace_names(vm: VM, stand: Stand) -> None:
     """A `.git/config`, or a folder that is a bare repository by its shape, names a program for `git status`."""
     lay(vm, stand, "git init -q . && git config core.fsmonitor 'touch /tmp/ran; echo RAN >&2; false' && echo x >f")
     lay(vm, stand, "mkdir bare && cd bare && git init -q --bare . && git config core.bare false")
@@ -176,7 +174,7 @@ def test_a_repository_in_the_workspace_runs_nothing_when_git_is_called(vm: VM, s
     assert ".git" in running.isolation.hidden
 
 
-def test_a_container_that_may_write_the_workspace_sees_them(vm: VM, stand: Stand) -> None:
+def test_a_container_with_a_writable_workspace_sees_them(vm: VM, stand: Stand) -> None:
     lay(vm, stand, "echo OBEY >AGENTS.md")
     running = stand.start("cat AGENTS.md", container=msgspec.structs.replace(READ_ONLY, read_only_workspace=False))
     stdout, _, _ = read_all(running)
@@ -185,10 +183,10 @@ def test_a_container_that_may_write_the_workspace_sees_them(vm: VM, stand: Stand
     assert running.isolation.hidden == ()
 
 
-def test_a_command_whose_start_was_cut_off_begins_again(vm: VM, stand: Stand) -> None:
+def test_a_command_whose_start_was_cut_off_can_start_again(vm: VM, stand: Stand) -> None:
     lay(vm, stand, "echo OBEY >AGENTS.md")
     command = stand.command("cat AGENTS.md; echo read")
-    # As a pccpipe that was killed before it made the container has left them.
+    # As a pccpipe leaves them that was killed before it made the container.
     vm.ssh(hidden_script(stand.workspace, f"{stand.state}/commands/{command.id}.cover"))
     running = stand.target.start(command)
     assert read_all(running)[0] == b"read\n"

@@ -1,4 +1,4 @@
-"""A container ends at its deadline although its command has killed the watchdog inside, and nobody is there."""
+"""A container ends at its deadline although its command killed the watchdog inside and pccpipe is gone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def stand(vm: VM, connections: list[Connection]) -> Iterator[Stand]:
 
 
 def holders(vm: VM) -> list[str]:
-    """The processes that hold a deadline: a shell of the login's beside no connection."""
+    """List the holders: shells of the login without a connection."""
     found = vm.sh("for f in /home/project/.system/run-state/*/commands/*.hold; do cat $f; done 2>/dev/null || true")
     return [line for line in found.stdout.splitlines() if is_alive(vm, line)]
 
@@ -71,7 +71,7 @@ def status(vm: VM, name: str) -> str:
     return str(inspect(vm, name)["State"]["Status"])
 
 
-def test_a_command_that_kills_its_watchdog_ends_at_its_deadline_with_nobody_there(
+def test_a_command_that_kills_its_watchdog_ends_at_its_deadline_without_pccpipe(
     vm: VM, stand: Stand, connections: list[Connection]
 ) -> None:
     running = stand.start(ALONE, limit=LIMIT)
@@ -92,7 +92,7 @@ def test_a_command_that_kills_its_watchdog_ends_at_its_deadline_with_nobody_ther
 
 
 def test_term_comes_before_kill(stand: Stand, connections: list[Connection]) -> None:
-    obedient = ALONE.replace("echo ready", "sleep 1; trap 'echo told; exit 3' TERM; echo ready")
+    obedient = ALONE.replace("echo ready", "sleep 1; trap 'echo heard; exit 3' TERM; echo ready")
     running = stand.start(obedient, limit=LIMIT)
     read_until(running, b"ready\n")
     token = running.token
@@ -102,11 +102,11 @@ def test_term_comes_before_kill(stand: Stand, connections: list[Connection]) -> 
     again = stand.again()
     again.open()
     out, _, exit_ = read_all(again.attach(token))
-    assert (out, exit_) == (b"ready\ntold\n", Exit(3, timed_out=True))
+    assert (out, exit_) == (b"ready\nheard\n", Exit(3, timed_out=True))
     again.close()
 
 
-def test_an_engine_that_is_away_at_the_deadline_is_asked_again(
+def test_a_holder_asks_an_engine_again_that_is_away_at_the_deadline(
     vm: VM, stand: Stand, connections: list[Connection]
 ) -> None:
     running = stand.start(ALONE, limit=LIMIT)
@@ -122,19 +122,19 @@ def test_an_engine_that_is_away_at_the_deadline_is_asked_again(
     until(lambda: status(vm, name_of(stand)) == "exited", 20)
 
 
-def test_a_holder_goes_with_its_command(vm: VM, stand: Stand) -> None:
+def test_a_holder_ends_with_its_command(vm: VM, stand: Stand) -> None:
     assert stand.run("echo one")[2] == Exit(0)
     running = stand.start("echo up; sleep 100")
     read_until(running, b"up\n")
     until(lambda: len(holders(vm)) == 1)
-    # It has seen its container, and sleeps long now.
+    # It saw its container, and now sleeps for long.
     time.sleep(3)
     running.stop(0)
     read_all(running)
     running.discard()
     stand.target.close()
     assert vm.sh(f"ls {stand.state} 2>/dev/null || true").stdout == ""
-    # Nothing of it stays, its `sleep` neither.
+    # Nothing of it is left, also not its `sleep`.
     until(lambda: vm.sh("pgrep -u pcc -x sleep || true").stdout == "", 3)
 
 
@@ -149,7 +149,7 @@ def test_a_holder_whose_file_is_gone_ends(vm: VM, stand: Stand) -> None:
     running.discard()
 
 
-def test_the_lease_of_a_run_whose_container_goes_on_is_alive(
+def test_the_lease_of_a_run_with_a_running_container_is_alive(
     vm: VM, stand: Stand, connections: list[Connection]
 ) -> None:
     lease = Lease(connections[0], vm.root, stand.run_id, holder="h", stale_after=0.5, beat_every=60)
@@ -170,7 +170,7 @@ def test_the_lease_of_a_run_whose_container_goes_on_is_alive(
     lease.release()
 
 
-def test_with_an_account_the_holder_is_the_logins_and_the_account_cannot_end_it(vm: VM) -> None:
+def test_with_an_account_the_holder_runs_as_the_login_and_the_account_cannot_end_it(vm: VM) -> None:
     with opened(vm) as (stand, _):
         assert isinstance(stand.target, ContainerTarget)
         stand.target._files._kill_after = stand.target._starter._kill_after = KILL_AFTER
@@ -181,7 +181,7 @@ def test_with_an_account_the_holder_is_the_logins_and_the_account_cannot_end_it(
         assert vm.sh(f"ps -o user= -p {pid}").stdout.strip() == vm.user
         as_the_account(vm, f"kill -KILL {pid}; kill -KILL -1; rm -rf {stand.state}")
         assert is_alive(vm, line)
-        # The account's `kill -1` met the container, too: nothing in it is left to end.
+        # The account's `kill -1` also ended the container's processes.
         read_all(running)
         running.discard()
         running = stand.start(ALONE, limit=LIMIT)
@@ -191,7 +191,7 @@ def test_with_an_account_the_holder_is_the_logins_and_the_account_cannot_end_it(
         running.discard()
 
 
-def test_root_needs_nothing_to_ask_the_engine_with(vm: VM, stand: Stand) -> None:
+def test_root_needs_no_program_to_ask_the_engine(vm: VM, stand: Stand) -> None:
     running = stand.start(ALONE, limit=600)
     read_until(running, b"ready\n")
     other = stand.start("echo up; sleep 100")
@@ -208,13 +208,13 @@ def test_root_needs_nothing_to_ask_the_engine_with(vm: VM, stand: Stand) -> None
 
 
 def without(programs: list[str]) -> str:
-    """Shell lines after which `command -v` finds none of these."""
+    """Return shell lines after which `command -v` finds none of these programs."""
     names = "|".join(programs)
     return f'command() {{ case $2 in {names}) return 1 ;; esac; [ -n "$(which $2)" ]; }}\n'
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_any_program_that_can_ask_the_engine_will_do(local_engine: LocalEngine, tmp_path: Path, way: str) -> None:
+def test_every_program_that_can_ask_the_engine_works(local_engine: LocalEngine, tmp_path: Path, way: str) -> None:
     name = f"held-{way}"
     local_engine.docker(
         "run", "-d", "--network", "none", "--name", name, "bb:latest", "/bin/sh", "-c", "trap '' TERM; sleep 1000"
@@ -234,7 +234,7 @@ def test_any_program_that_can_ask_the_engine_will_do(local_engine: LocalEngine, 
     local_engine.docker("rm", "-f", name)
 
 
-def test_where_nothing_can_ask_the_engine_it_says_so() -> None:
+def test_a_machine_without_a_program_to_ask_the_engine_is_reported() -> None:
     done = LocalMachine().run(f"{without(WAYS)}{holder.functions('/nowhere')}{holder.probe()}")
     assert done.stdout == b"proc\n"
     nobody = f"{without(WAYS)}{holder.functions('/nowhere')}{holder.probe()}"

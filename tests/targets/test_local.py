@@ -1,4 +1,4 @@
-"""What is this machine's own: its environment, a workspace that moves, its shells."""
+"""The local target: the caller's environment, a workspace that moves, this machine's shells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.targets.stand import Stand, local_shell, read_all, until
 
 @pytest.fixture
 def workspaces(tmp_path: Path) -> list[Path]:
-    """Where the next command works: the last one of the list."""
+    """The workspaces so far; the next command works in the last."""
     return [tmp_path]
 
 
@@ -42,18 +42,18 @@ def stand(tmp_path: Path, workspaces: list[Path]) -> Iterator[Stand]:
     target.close()
 
 
-def test_commands_see_the_callers_environment_but_what_is_withheld(
+def test_commands_see_the_callers_environment_but_for_withheld_variables(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_SOURCE", "hidden")
     monkeypatch.setenv("PLAIN", "of the caller")
     script = 'echo "${SECRET_SOURCE-nothing}, $PLAIN, $OWN, ${OLDPWD-nothing}"'
     assert stand.run(script, env={"OWN": "mine"})[0] == b"nothing, of the caller, mine, nothing\n"
-    # A step that names the secret gets it, by whatever name.
+    # A step that names the secret gets it, by any name.
     assert stand.run('echo "$SECRET_SOURCE"', secrets={"SECRET_SOURCE": "named"})[0] == b"named\n"
 
 
-def test_a_command_may_set_what_the_shell_itself_lives_by(stand: Stand) -> None:
+def test_a_command_may_set_the_shells_own_variables(stand: Stand) -> None:
     values = {
         "IFS": "x",
         "PATH": "/usr/bin:/bin",
@@ -67,7 +67,7 @@ def test_a_command_may_set_what_the_shell_itself_lives_by(stand: Stand) -> None:
     assert (out, err, exit_) == (b"/\n", b"", Exit(3))
 
 
-def test_the_workspace_is_where_it_is_when_the_command_starts(stand: Stand, workspaces: list[Path]) -> None:
+def test_a_command_works_in_the_workspace_of_its_start(stand: Stand, workspaces: list[Path]) -> None:
     moved = workspaces[0] / "copy"
     moved.mkdir()
     assert stand.run("pwd")[0].decode().strip() == str(workspaces[0])
@@ -81,7 +81,7 @@ def test_the_workspace_is_where_it_is_when_the_command_starts(stand: Stand, work
     running.discard()
 
 
-def test_the_umask_is_the_callers_and_what_is_kept_is_for_nobody_else(stand: Stand) -> None:
+def test_the_umask_is_the_callers_and_only_the_caller_can_read_kept_files(stand: Stand) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert int(stand.run("umask")[0], 8) == mask
@@ -102,7 +102,7 @@ def test_many_commands_leave_neither_processes_nor_zombies(shell: str, stand: St
     assert len(list(Path(stand.state, "commands").iterdir())) < 5 * 40
 
 
-def test_a_killed_pccpipe_leaves_its_command_running_and_another_finishes_it(tmp_path: Path) -> None:
+def test_a_killed_pccpipe_leaves_its_command_running_and_another_process_finishes_it(tmp_path: Path) -> None:
     script = f"""
 import json, os, signal
 from pathlib import Path
@@ -151,7 +151,7 @@ def test_neither_coreutils_nor_grep_is_needed(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "state").exists()
 
 
-def test_closing_twice_and_closing_what_was_never_opened_are_harmless(stand: Stand, tmp_path: Path) -> None:
+def test_closing_twice_and_closing_an_unopened_target_are_harmless(stand: Stand, tmp_path: Path) -> None:
     stand.target.close()
     stand.target.close()
     with pytest.raises(Unavailable):
@@ -163,7 +163,7 @@ def test_closing_twice_and_closing_what_was_never_opened_are_harmless(stand: Sta
         stand.run("true")
 
 
-def test_a_step_costs_milliseconds(stand: Stand) -> None:
+def test_a_step_takes_milliseconds(stand: Stand) -> None:
     times = []
     for _ in range(50):
         started = time.monotonic()
@@ -174,7 +174,7 @@ def test_a_step_costs_milliseconds(stand: Stand) -> None:
 
 
 def _children_of_the_supervisor(stand: Stand) -> int:
-    """Processes, zombies included, whose parent works in the folder of the run."""
+    """List the processes, zombies included, whose parent works in the folder of the run."""
     count = 0
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""A machine that says what has no sense is one error; it is asked no further, and nothing here spins or dies of it."""
+"""Nonsense from a machine is one error: pccpipe asks no further, and neither loops nor crashes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HAD = Isolation(Where.LOCAL, "localhost", "0:0")
     "said",
     ["", "x", "-1", "+1", "1e20", "1.5", "0x10", "nan", "inf", "²", " 1", "1\n", "9" * 17, "9" * 5000, 1.0],
 )
-def test_what_is_no_number_is_nonsense(said: object) -> None:
+def test_a_word_in_place_of_a_number_is_nonsense(said: object) -> None:
     with pytest.raises(Nonsense, match="vm: invalid answer: its exit code is ") as caught:
         number("vm", "exit code", said)
     assert caught.value.reason is Reason.NONSENSE
@@ -53,11 +53,11 @@ def test_what_is_no_number_is_nonsense(said: object) -> None:
 
 
 @pytest.mark.parametrize("said", [None, True, [], {}, limits.MACHINE_NUMBER.most + 1, -1, b"\xff"])
-def test_what_json_has_for_a_number_is_looked_at_too(said: object) -> None:
+def test_a_value_of_json_in_place_of_a_number_is_checked(said: object) -> None:
     assert number_or_none(said) is None
 
 
-def test_a_number_is_one() -> None:
+def test_a_number_is_read() -> None:
     assert [number("vm", "x", said, 255) for said in ("0", b"7", 255, "007")] == [0, 7, 255, 7]
     with pytest.raises(Nonsense):
         number("vm", "x", "256", 255)
@@ -66,14 +66,14 @@ def test_a_number_is_one() -> None:
 @pytest.mark.parametrize(
     "trailer", [b" x -\n", b" 256 -\n", b" -1 -\n", b" 0 y\n", b" 0\n", b"\n", b" 9" * 100, b" 1e3 -\n"]
 )
-def test_a_trailer_without_sense(trailer: bytes) -> None:
+def test_an_invalid_trailer_is_nonsense(trailer: bytes) -> None:
     finder = TrailerFinder("mark", "vm")
     with pytest.raises(Nonsense, match="vm: invalid answer"):
         finder.feed(b"output\x1emark" + trailer)
 
 
 class FuzzedMachine(LocalMachine):
-    """A machine that says something else than its shell did."""
+    """A machine that replaces its shell's output."""
 
     def __init__(self, said: bytes, instead: bytes) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class FuzzedMachine(LocalMachine):
 
 
 class Lie:
-    """A process whose output is changed on its way."""
+    """A process whose output is changed on the way."""
 
     def __init__(self, process: Process, liar: FuzzedMachine) -> None:
         self._process = process
@@ -120,7 +120,7 @@ def test_an_exit_code_of_letters_loses_the_command_at_once(place: RunDir, tmp_pa
 @pytest.mark.parametrize(
     "claim", ["x 0 0 {}/lane-0123456789abcdef", "{mark} x 0 {}/lane-0123456789abcdef", "{mark} 0 0 /etc", "{mark}", ""]
 )
-def test_a_claim_without_sense_is_no_command(place: RunDir, claim: str) -> None:
+def test_an_invalid_claim_is_nonsense(place: RunDir, claim: str) -> None:
     words = claim.format(place.state, mark="0" * 32)
     detached = Detached(FuzzedMachine(b"none\x1e", words.encode() + b"\x1e"), place, limit=1)
     detached.open()
@@ -130,20 +130,20 @@ def test_a_claim_without_sense_is_no_command(place: RunDir, claim: str) -> None:
 
 
 @pytest.mark.parametrize("uid", ["x", "-1", "4294967296", "1e3", ""])
-def test_an_id_without_sense_is_no_shell(uid: str) -> None:
+def test_an_invalid_user_id_is_refused(uid: str) -> None:
     with pytest.raises(ValueError, match="ids are"):
         parse_facts(Done(0, f"0\nLinux\n{uid}\n0\nroot\n/root\n/var/run/docker.sock\n".encode(), b""))
 
 
 @pytest.mark.parametrize("size", [b"-5\r\nabc", b"x\r\n", b"fffffffff\r\n", b" \r\n", b"1" * 5000])
-def test_a_chunk_without_a_size_ends_the_answer(size: bytes) -> None:
+def test_a_chunk_without_a_size_is_an_error(size: bytes) -> None:
     with pytest.raises(ValueError, match="no size of a chunk"):
         Body(chunked=True).feed(size)
 
 
 @contextmanager
 def engine_that_says(folder: Path, answers: Callable[[bytes], bytes]) -> Iterator[DockerEngine]:
-    """An engine that answers each call with what the function makes of its first line."""
+    """An engine that answers each call with the function's result for its first line."""
     path = str(folder / "socket")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -174,25 +174,25 @@ def json_of(body: bytes) -> bytes:
 @pytest.mark.parametrize(
     "body", [b'[{"Id": "../x"}]', b'[{"Id": 1}]', b'[{"Id": ""}]', b"[{}]", b"[1]", b"{}", b"7", b'"x"', b"null"]
 )
-def test_a_list_of_containers_without_sense(tmp_path: Path, body: bytes) -> None:
+def test_an_invalid_list_of_containers_is_nonsense(tmp_path: Path, body: bytes) -> None:
     with engine_that_says(tmp_path, lambda line: json_of(body)) as engine, pytest.raises(Unavailable) as caught:
         engine.listed({"pccpipe.run": "x"})
     assert caught.value.reason is Reason.NONSENSE
 
 
 @pytest.mark.parametrize("body", [b"[]", b"7", b'"x"', b"null", b'{"Id": 7}'])
-def test_an_account_of_a_container_without_sense(tmp_path: Path, body: bytes) -> None:
+def test_an_invalid_account_of_a_container_is_nonsense(tmp_path: Path, body: bytes) -> None:
     with engine_that_says(tmp_path, lambda line: json_of(body)) as engine, pytest.raises(Nonsense):
         engine.inspect("x")
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 x OK\r\n\r\n", b"x\r\n\r\n", b"\r\n\r\n", b"HTTP/1.1 99999 OK\r\n\r\n"])
-def test_a_head_without_sense(tmp_path: Path, head: bytes) -> None:
+def test_an_invalid_head_is_nonsense(tmp_path: Path, head: bytes) -> None:
     with engine_that_says(tmp_path, lambda line: head) as engine, pytest.raises(Nonsense, match="answer of an engine"):
         engine.stream("POST", "/containers/x/wait")
 
 
-def test_an_image_without_sense(tmp_path: Path) -> None:
+def test_an_invalid_account_of_an_image_is_nonsense(tmp_path: Path) -> None:
     for body in (b"[]", b"7", b'{"Config": 7}', b'{"Config": {"Labels": [1]}}'):
         folder = tmp_path / os.urandom(4).hex()
         folder.mkdir()
@@ -207,7 +207,7 @@ def test_an_image_without_sense(tmp_path: Path) -> None:
 
 
 class Saying(LocalMachine):
-    """A machine whose find says what it likes."""
+    """A machine whose find prints any bytes."""
 
     def __init__(self, said: bytes) -> None:
         super().__init__()
@@ -232,19 +232,19 @@ class Saying(LocalMachine):
         b"f 1\0\0",
     ],
 )
-def test_a_listing_without_sense_is_one_error(said: bytes, tmp_path: Path) -> None:
+def test_an_invalid_listing_is_one_error(said: bytes, tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="localhost"):
         list(list_tree(Saying(said), str(tmp_path), None, Excluded(())))
 
 
 class Endless(LocalMachine):
-    """A machine whose find never comes to an end."""
+    """A machine whose find never ends."""
 
     def popen(self, command: str) -> Process:
         return super().popen("yes 'f 1 1.0 644 ./a@@' | tr -d '\\n' | tr @ '\\000'")
 
 
-def test_an_endless_listing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_listing_is_cut_off_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "TREE_ENTRIES", replace(limits.TREE_ENTRIES, most=10_000))
     listing = list_tree(Endless(), str(tmp_path), None, Excluded(()))
     with pytest.raises(ActionError, match=r"listing of .* on localhost exceeds the limit of 10,000; fix: `exclude`"):
@@ -259,13 +259,13 @@ def test_a_file_from_before_1970_has_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said", [10**400, -1, 1e20, "x", True, None, [1]])
-def test_a_limit_without_sense_is_none(said: Json) -> None:
+def test_an_invalid_limit_counts_as_none(said: Json) -> None:
     settings: Json = {"Memory": said, "NanoCpus": said, "PidsLimit": said}
     had = isolation_of("vm", "name", {"Config": {}, "HostConfig": settings}, None)
     assert (had.memory, had.cpus, had.pids) == (None, None, None)
 
 
-def test_a_time_without_sense_is_no_time_limit() -> None:
+def test_an_invalid_time_counts_as_no_time_limit() -> None:
     for began, ended, limit in (
         ("x", "y", "1"),
         ("2026-01-01T00:00:00", "2026-01-01T00:01:00Z", "1"),

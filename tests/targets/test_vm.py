@@ -1,4 +1,4 @@
-"""What is the VM's own: a connection that breaks, a disk that is full, a machine that starts anew."""
+"""The VM target: a connection that breaks, a full disk, a machine that restarts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def counted(word: str) -> bytes:
 
 
 @pytest.mark.parametrize("times", [1, 4])
-def test_sessions_killed_while_a_command_runs_cost_no_byte_of_its_output(fresh_vm: VM, times: int) -> None:
+def test_killed_sessions_lose_no_byte_of_a_commands_output(fresh_vm: VM, times: int) -> None:
     def kill() -> None:
         for _ in range(times):
             time.sleep(0.7)
@@ -60,7 +60,7 @@ def test_sessions_killed_while_a_command_runs_cost_no_byte_of_its_output(fresh_v
         running.discard()
 
 
-def test_a_command_that_ended_while_the_connection_was_away_is_told_whole(fresh_vm: VM) -> None:
+def test_a_command_that_ended_while_the_connection_was_broken_is_read_completely(fresh_vm: VM) -> None:
     with opened(fresh_vm) as stand:
         running = stand.start("echo ready; sleep 1; seq 1 100000; echo done >&2; exit 4")
         read_until(running, b"ready\n")
@@ -75,7 +75,7 @@ def test_a_command_that_ended_while_the_connection_was_away_is_told_whole(fresh_
         running.discard()
 
 
-def test_a_silent_link_that_heals_costs_nothing(fresh_vm: VM) -> None:
+def test_a_silent_link_that_recovers_loses_nothing(fresh_vm: VM) -> None:
     with opened(fresh_vm) as stand:
         running = stand.start(COUNTING)
         seen = read_until(running, b"out 5\n")
@@ -102,7 +102,7 @@ def test_a_command_is_lost_when_its_vm_stays_away(fresh_vm: VM) -> None:
         fresh_vm.accept()
 
 
-def test_a_command_is_lost_when_its_vm_starts_anew(fresh_vm: VM) -> None:
+def test_a_command_is_lost_when_its_vm_restarts(fresh_vm: VM) -> None:
     with opened(fresh_vm) as stand:
         running = stand.start("echo ready; echo said >&2; sleep 100")
         read_until(running, b"ready\n")
@@ -113,7 +113,7 @@ def test_a_command_is_lost_when_its_vm_starts_anew(fresh_vm: VM) -> None:
         assert stand.run("echo again")[0] == b"again\n"
 
 
-def test_stop_reaches_a_command_whose_connection_is_away(fresh_vm: VM) -> None:
+def test_stop_reaches_a_command_whose_connection_is_broken(fresh_vm: VM) -> None:
     with opened(fresh_vm) as stand:
         running = stand.start(f"echo ready; sleep {stand.nap}")
         read_until(running, b"ready\n")
@@ -129,7 +129,7 @@ def test_stop_reaches_a_command_whose_connection_is_away(fresh_vm: VM) -> None:
         running.discard()
 
 
-def test_a_command_begins_once_although_the_sessions_are_killed_at_that_moment(fresh_vm: VM) -> None:
+def test_a_command_begins_once_although_its_session_is_killed_at_that_moment(fresh_vm: VM) -> None:
     with opened(fresh_vm) as stand:
         stop = threading.Event()
 
@@ -150,7 +150,7 @@ def test_a_command_begins_once_although_the_sessions_are_killed_at_that_moment(f
         assert stand.shell(f"cat {stand.workspace}/began").split() == [str(number) for number in range(15)]
 
 
-def test_the_workspace_is_made_and_one_that_cannot_be_is_refused_in_the_vms_words(vm: VM) -> None:
+def test_the_workspace_is_made_and_a_failure_has_the_vms_words(vm: VM) -> None:
     connection = Connection(vm_spec(vm))
     refused = VmTarget(connection, "run-x", "/root/project")
     with pytest.raises(Unavailable) as caught:
@@ -160,7 +160,7 @@ def test_the_workspace_is_made_and_one_that_cannot_be_is_refused_in_the_vms_word
     connection.close()
 
 
-def test_a_full_disk_is_unavailable_before_and_an_output_cut_short_after(vms: Callable[..., VM]) -> None:
+def test_a_full_disk_is_unavailable_before_a_command_and_cuts_its_output_after(vms: Callable[..., VM]) -> None:
     vm = vms(images=False, home_mb=32)
     with opened(vm) as stand:
         assert stand.run("echo fits") == (b"fits\n", b"", Exit(0))
@@ -183,7 +183,7 @@ def test_a_full_disk_is_unavailable_before_and_an_output_cut_short_after(vms: Ca
         assert stand.run("echo again")[0] == b"again\n"
 
 
-def test_a_supervisor_that_was_killed_makes_its_command_lost(vm: VM) -> None:
+def test_a_command_whose_supervisor_was_killed_is_lost(vm: VM) -> None:
     with opened(vm) as stand:
         running = stand.start("echo ready; sleep 2; echo end")
         read_until(running, b"ready\n")
@@ -193,8 +193,8 @@ def test_a_supervisor_that_was_killed_makes_its_command_lost(vm: VM) -> None:
         running.discard()
 
 
-def test_a_command_that_logind_may_have_ended_says_so_and_how_to_fix_it(fresh_vm: VM) -> None:
-    """The bed has no systemd: the folder by which it is known, and logind's own file, are the test's."""
+def test_a_command_that_logind_may_have_ended_is_reported_with_a_fix(fresh_vm: VM) -> None:
+    """The test bed has no systemd, so the test makes the folder that shows it, and logind's file."""
     fresh_vm.sh("mkdir -p /run/systemd/system /etc/systemd; echo KillUserProcesses=yes >/etc/systemd/logind.conf")
     with opened(fresh_vm) as stand:
         running = stand.start("echo ready; sleep 2")
@@ -205,7 +205,7 @@ def test_a_command_that_logind_may_have_ended_says_so_and_how_to_fix_it(fresh_vm
         running.discard()
 
 
-def test_a_lost_command_shows_what_it_wrote_and_nothing_of_the_command_before(vm: VM) -> None:
+def test_a_lost_command_shows_its_own_output_and_none_of_the_command_before(vm: VM) -> None:
     shown: list[bytes] = []
 
     def read(running: Running) -> None:
@@ -226,7 +226,7 @@ def test_a_lost_command_shows_what_it_wrote_and_nothing_of_the_command_before(vm
         running.discard()
 
 
-def test_it_runs_as_the_login_with_its_environment(vm: VM) -> None:
+def test_a_command_runs_as_the_login_with_its_environment(vm: VM) -> None:
     with opened(vm) as stand:
         running = stand.start('echo "$HOME $USER $(id -u):$(id -g)"')
         home, user, ids = read_all(running)[0].decode().split()
@@ -249,7 +249,7 @@ def test_more_commands_than_sessions_wait_for_one_another(vm: VM) -> None:
         assert stand.run("echo at last")[0] == b"at last\n"
 
 
-def test_a_vm_that_was_never_had_costs_no_time_at_the_end(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_a_vm_that_was_never_reached_takes_no_time(vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     target = VmTarget(Connection(msgspec.structs.replace(vm_spec(vm), port=9)), "run-x", vm.root)
     with pytest.raises(Unavailable, match="refused"):
         target.open()
@@ -257,7 +257,7 @@ def test_a_vm_that_was_never_had_costs_no_time_at_the_end(vm: VM, monkeypatch: p
     target.close()
 
 
-def test_a_value_that_no_shell_can_take_is_refused_before_anything_begins(vm: VM) -> None:
+def test_a_value_with_a_nul_byte_is_refused_before_anything_begins(vm: VM) -> None:
     with opened(vm) as stand:
         for command in (
             Command("a", "a", 1, "echo \0"),
