@@ -15,7 +15,7 @@ from pccpipe.data_files import data_path
 from pccpipe.errors import UsageError
 from pccpipe.layout import EVENTS, RUNS
 from pccpipe.outcome import IsolationMode, Outcome, Stream
-from pccpipe.policy.enforce import PipelineGuard, ProjectGuard, hold
+from pccpipe.policy.enforce import PipelineCheck, ProjectCheck, hold
 from pccpipe.policy.file import load_policy as load_policy
 from pccpipe.policy.policy import Policy
 from pccpipe.record import cancel_requests as requests
@@ -79,12 +79,12 @@ def load(
     Raises SpecError with every problem in it, PolicyRefused (which is one) with every refusal, UsageError if the file
     can't be read.
     """
-    guard = PipelineGuard(policy) if policy else None
+    check = PipelineCheck(policy) if policy else None
     if isinstance(pipeline, Mapping):
         pipeline = yaml_text(dict(pipeline))
     if isinstance(pipeline, str) and "\n" in pipeline:
-        return load_text(pipeline, Path(root).absolute() if root is not None else NO_FOLDER, guard=guard)
-    return load_pipeline(Path(pipeline), guard=guard)
+        return load_text(pipeline, Path(root).absolute() if root is not None else NO_FOLDER, check=check)
+    return load_pipeline(Path(pipeline), check=check)
 
 
 def load_project(path: str | Path = DEFAULT_FILE, *, policy: Policy | None = None) -> Project:
@@ -96,7 +96,7 @@ def load_project(path: str | Path = DEFAULT_FILE, *, policy: Policy | None = Non
     Raises SpecError with every problem, PolicyRefused (which is one) with every refusal, UsageError if the file can't
     be read.
     """
-    return read_project(path, guard=ProjectGuard(policy) if policy else None)
+    return read_project(path, check=ProjectCheck(policy) if policy else None)
 
 
 def run(

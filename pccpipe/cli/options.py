@@ -117,7 +117,7 @@ def which_project(
         local: run everything on this machine.
         policy: what the file may ask for.
     """
-    from pccpipe.policy.enforce import ProjectGuard
+    from pccpipe.policy.enforce import ProjectCheck
     from pccpipe.spec.project import load_project, local_project, run_locally
     from pccpipe.spec.search import find_project_file
 
@@ -131,7 +131,7 @@ def which_project(
             print(f"pccpipe: {words}", file=sys.stderr)
     if path is None:
         return local_project(_name_of_this_folder()) if local else None
-    project = load_project(path, guard=ProjectGuard(policy) if policy else None)
+    project = load_project(path, check=ProjectCheck(policy) if policy else None)
     return run_locally(project) if local else project
 
 

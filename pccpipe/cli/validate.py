@@ -40,14 +40,14 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, policy: P
 
     Reports all problems at once, each with line, column and a suggestion. Exit status: 0 no problem, 2 problems.
     """
-    from pccpipe.policy.check_file import FileKind, check_file
+    from pccpipe.policy.check_file import CheckedAs, check_file
     from pccpipe.views.problems import ProblemFormat, shown
     from pccpipe.views.text import harmless
 
     rules = read_policy(policy)
     problems: list[Problem] = []
     for file in dict.fromkeys(files):
-        checked = check_file(file, FileKind(kind), rules)
+        checked = check_file(file, CheckedAs(kind), rules)
         problems += checked.problems
         if checked.words and how == "text":
             print(f"{file}: fine, {checked.words}")

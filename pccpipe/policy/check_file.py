@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pccpipe.errors import SpecError, UsageError
-from pccpipe.policy.enforce import PipelineGuard, ProjectGuard
+from pccpipe.policy.enforce import PipelineCheck, ProjectCheck
 from pccpipe.policy.file import load_policy
 from pccpipe.policy.policy import Policy
 from pccpipe.spec.load import check_schema_file, load_pipeline
@@ -19,7 +19,7 @@ from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.project import load_project
 
 
-class FileKind(StrEnum):
+class CheckedAs(StrEnum):
     """Name what a file is to be checked as."""
 
     AUTO = "auto"
@@ -36,30 +36,30 @@ class CheckedFile(Struct, frozen=True):
     problems: Sequence[Problem] = ()
 
 
-def check_file(file: Path, kind: FileKind, policy: Policy | None = None) -> CheckedFile:
+def check_file(file: Path, kind: CheckedAs, policy: Policy | None = None) -> CheckedFile:
     """Check a file, also against a policy; an unreadable file is a problem too."""
     try:
-        return CheckedFile(_described(file, _kind(file) if kind is FileKind.AUTO else kind, policy))
+        return CheckedFile(_described(file, _kind(file) if kind is CheckedAs.AUTO else kind, policy))
     except SpecError as error:
         return CheckedFile(problems=error.problems)
     except UsageError as error:
         return CheckedFile(problems=[Problem(Position(str(file), 1, 1), error.message, error.hint, rule=Rule.FILE)])
 
 
-def _described(file: Path, kind: FileKind, policy: Policy | None) -> str:
+def _described(file: Path, kind: CheckedAs, policy: Policy | None) -> str:
     """Say what a file is. Raises SpecError, UsageError."""
     match kind:
-        case FileKind.SCHEMA:
+        case CheckedAs.SCHEMA:
             check_schema_file(file)
             return "a JSON Schema"
-        case FileKind.POLICY:
+        case CheckedAs.POLICY:
             load_policy(file)
             return "a policy"
-        case FileKind.PROJECT:
-            project = load_project(file, guard=ProjectGuard(policy) if policy else None)
+        case CheckedAs.PROJECT:
+            project = load_project(file, check=ProjectCheck(policy) if policy else None)
             return f"project {project.id}, isolation {project.isolation_mode.value}"
         case _:
-            pipeline = load_pipeline(file, guard=PipelineGuard(policy) if policy else None)
+            pipeline = load_pipeline(file, check=PipelineCheck(policy) if policy else None)
             return f"pipeline {pipeline.name}, {len(pipeline.steps) + len(pipeline.always)} steps at the top"
 
 
@@ -74,22 +74,22 @@ _READ = 1024 * 1024
 """Bytes of a file that are searched for its kind."""
 
 
-def _kind(file: Path) -> FileKind:
+def _kind(file: Path) -> CheckedAs:
     """Guess a file's kind from its name, the schema that it names, and its keys, also if it is broken."""
     if file.suffix == ".json":
-        return FileKind.SCHEMA
+        return CheckedAs.SCHEMA
     try:
         with file.open("rb") as opened:
             text = opened.read(_READ)
     except OSError:
-        return FileKind.PIPELINE
+        return CheckedAs.PIPELINE
     for named in _NAMED.findall(text):
-        for kind in (FileKind.POLICY, FileKind.PROJECT, FileKind.PIPELINE):
+        for kind in (CheckedAs.POLICY, CheckedAs.PROJECT, CheckedAs.PIPELINE):
             if kind.value.encode() in named.rpartition(b"/")[2]:
                 return kind
     keys = set(_TOP_KEYS.findall(text))
     if keys & _OF_POLICIES:
-        return FileKind.POLICY
+        return CheckedAs.POLICY
     if keys:
-        return FileKind.PIPELINE if keys & {b"steps", b"always", b"inputs"} else FileKind.PROJECT
-    return FileKind.PROJECT if file.name == "pccpipe.yaml" else FileKind.PIPELINE
+        return CheckedAs.PIPELINE if keys & {b"steps", b"always", b"inputs"} else CheckedAs.PROJECT
+    return CheckedAs.PROJECT if file.name == "pccpipe.yaml" else CheckedAs.PIPELINE

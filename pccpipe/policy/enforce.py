@@ -20,7 +20,7 @@ from pccpipe.spec.source import Source, parse_source
 from pccpipe.values import Json
 
 
-class PipelineGuard:
+class PipelineCheck:
     """A policy as the loader of pipelines sees it."""
 
     def __init__(self, policy: Policy) -> None:
@@ -37,7 +37,7 @@ class PipelineGuard:
         return f"the policy refuses the path `{file}`: it lies outside of the folders that the policy allows"
 
 
-class ProjectGuard:
+class ProjectCheck:
     """A policy as the loader of project files sees it."""
 
     def __init__(self, policy: Policy) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pccpipe.errors import UsageError
 from pccpipe.layout import PIPELINE, PIPELINE_FILES
 from pccpipe.outcome import IsolationMode
-from pccpipe.policy.enforce import PipelineGuard, ProjectGuard
+from pccpipe.policy.enforce import PipelineCheck, ProjectCheck
 from pccpipe.policy.policy import Policy
 from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.files import write_atomically
@@ -37,14 +37,14 @@ def kept_pipeline(record: Path, began: RunStarted, policy: Policy | None = None)
     """Return the pipeline that the run began with. Raises SpecError, UsageError."""
     copies = record / PIPELINE_FILES
     folder = copies if copies.is_dir() else Path(began.pipeline_path).parent
-    guard = PipelineGuard(policy) if policy else None
-    return load_pipeline(record / PIPELINE, folder, older=not began.stops_at_failure, guard=guard)
+    check = PipelineCheck(policy) if policy else None
+    return load_pipeline(record / PIPELINE, folder, older=not began.stops_at_failure, check=check)
 
 
 def kept_project(began: RunStarted, policy: Policy | None = None) -> Project:
     """Return the project of a run, from the file that it began with. Raises UsageError, SpecError."""
     if began.project_path:
-        return load_project(Path(began.project_path), guard=ProjectGuard(policy) if policy else None)
+        return load_project(Path(began.project_path), check=ProjectCheck(policy) if policy else None)
     if began.isolation_mode is IsolationMode.LOCAL:
         return Project(began.project or "project", IsolationMode.LOCAL, local=began.local)
     raise UsageError(f"run {began.run_id} began without a project file", "name one with --project")

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.errors import UsageError
 from pccpipe.spec.built_in import built_in, built_in_names, may_be_built_in
-from pccpipe.spec.guard import Guard
 from pccpipe.spec.merge import merge
 from pccpipe.spec.paths import beside, is_file
+from pccpipe.spec.policy_check import PolicyCheck
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule, did_you_mean
 from pccpipe.spec.schema import structure_problems
@@ -40,7 +40,7 @@ def find_pipeline(path: Path) -> Path:
 
 
 def with_included(
-    source: Source, problems: list[Problem], guard: Guard | None = None
+    source: Source, problems: list[Problem], check: PolicyCheck | None = None
 ) -> tuple[Source | None, list[Problem]]:
     """Merge a pipeline with all that it includes; return the whole, and the problems with the changes.
 
@@ -51,7 +51,7 @@ def with_included(
         at = chain[-1].of_value(("include",))
         try:
             file = _find(name, chain)
-            if guard and (refused := guard.include_refusal(file, Path(source.file).parent)):
+            if check and (refused := check.include_refusal(file, Path(source.file).parent)):
                 return None, [Problem(at, refused, line=chain[-1].line(at.line), rule=Rule.POLICY)]
             if not is_file(file):
                 raise UsageError(f"there is no file {file}")

@@ -9,9 +9,9 @@ from pccpipe import limits
 from pccpipe.errors import PolicyRefused, SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.check import meaning_problems
-from pccpipe.spec.guard import Guard
 from pccpipe.spec.include import find_pipeline, located, with_included
 from pccpipe.spec.model import Pipeline
+from pccpipe.spec.policy_check import PolicyCheck
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.schema import schema_file_problems, structure_problems
 from pccpipe.spec.source import BadYaml, Source, parse_source, read_source
@@ -24,7 +24,7 @@ NO_FOLDER = Path("/<no root>")
 
 
 def load_pipeline(
-    path: Path, folder: Path | None = None, *, older: bool = False, guard: Guard | None = None
+    path: Path, folder: Path | None = None, *, older: bool = False, check: PolicyCheck | None = None
 ) -> Pipeline:
     """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read.
 
@@ -32,35 +32,35 @@ def load_pipeline(
         path: the file; if there is none, the name of a built-in pipeline.
         folder: the folder of the files that it names; default: its own.
         older: read it as version 0.1, in which its run began: scripts continue after a failing command.
-        guard: judges what the pipeline asks for, before a file that it names is opened.
+        check: judges what the pipeline asks for, before a file that it names is opened.
     """
     path = path if folder else find_pipeline(path)
     folder = folder or path.parent
     source, problems = _read(path)
-    return _checked(source, problems, folder, path.name, older=older, guard=guard)
+    return _checked(source, problems, folder, path.name, older=older, check=check)
 
 
-def load_text(text: str, folder: Path, *, guard: Guard | None = None) -> Pipeline:
+def load_text(text: str, folder: Path, *, check: PolicyCheck | None = None) -> Pipeline:
     """Read and check a pipeline that is not a file. Raises SpecError with every problem.
 
     Args:
         folder: the folder of the files that it names.
-        guard: as for `load_pipeline`.
+        check: as for `load_pipeline`.
     """
     source, problems = _parsed(lambda: parse_source(text.encode(), NO_FILE))
-    return _checked(source, problems, folder, NO_FILE, older=False, guard=guard)
+    return _checked(source, problems, folder, NO_FILE, older=False, check=check)
 
 
 def _checked(
-    source: Source, problems: list[Problem], folder: Path, name: str, *, older: bool, guard: Guard | None
+    source: Source, problems: list[Problem], folder: Path, name: str, *, older: bool, check: PolicyCheck | None
 ) -> Pipeline:
     problems += structure_problems(source, "pipeline")
     whole: Source | None = source
     more: list[Problem] = []
     if isinstance(source.data, dict) and "include" in source.data:
-        whole, more = with_included(source, problems, guard)
-    if guard:
-        refused = [*guard.refusals(whole or source, folder), *(each for each in more if each.rule is Rule.POLICY)]
+        whole, more = with_included(source, problems, check)
+    if check:
+        refused = [*check.refusals(whole or source, folder), *(each for each in more if each.rule is Rule.POLICY)]
         if refused:
             # Checking its meaning would open the files that it names.
             _raise_if([located(problem, whole or source) for problem in (*problems, *refused)], [])
@@ -71,11 +71,13 @@ def _checked(
     return build_pipeline(whole or source, folder / name, stops_at_failure=not older)
 
 
-def load_source(path: Path, schema: str, more: Callable[[Source], list[Problem]], guard: Guard | None = None) -> Source:
+def load_source(
+    path: Path, schema: str, more: Callable[[Source], list[Problem]], check: PolicyCheck | None = None
+) -> Source:
     """Read a file; check it against a schema, and with `more`. Raises SpecError, UsageError."""
     source, problems = _read(path)
     problems += structure_problems(source, schema)
-    if guard and (refused := guard.refusals(source, path.parent)):
+    if check and (refused := check.refusals(source, path.parent)):
         _raise_if([*problems, *refused], [])
     _raise_if(problems, more(source))
     return source

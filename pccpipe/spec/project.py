@@ -14,10 +14,10 @@ from msgspec.structs import replace
 from pccpipe.errors import UsageError
 from pccpipe.limits import RUN_LOGS
 from pccpipe.outcome import IsolationMode
-from pccpipe.spec.guard import Guard
 from pccpipe.spec.load import load_source
 from pccpipe.spec.model import Project, Vm
 from pccpipe.spec.paths import beside
+from pccpipe.spec.policy_check import PolicyCheck
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.source import Source
 from pccpipe.spec.units import seconds, size
@@ -29,17 +29,17 @@ KEY_VARIABLE = "CONTROL_CENTER_GCP_SSH_KEY_PATH"
 
 
 def load_project(
-    path: str | Path = DEFAULT_FILE, environ: Mapping[str, str] = os.environ, guard: Guard | None = None
+    path: str | Path = DEFAULT_FILE, environ: Mapping[str, str] = os.environ, check: PolicyCheck | None = None
 ) -> Project:
     """Load a project file; by default pccpipe.yaml in the current folder.
 
     Args:
-        guard: judges what the file asks for, before a file that it names is opened.
+        check: judges what the file asks for, before a file that it names is opened.
 
     Raises SpecError with every problem, UsageError if the file can't be read.
     """
     path = Path(path)
-    source = load_source(path, "project", lambda source: _vm_problems(source, path.parent, environ), guard)
+    source = load_source(path, "project", lambda source: _vm_problems(source, path.parent, environ), check)
     data = cast("dict[str, Json]", source.data)
     vm = data.get("vm")
     return Project(

@@ -9,7 +9,7 @@ import pytest
 
 from pccpipe.errors import PolicyRefused, SpecError
 from pccpipe.outcome import Code, IsolationMode, Place
-from pccpipe.policy.enforce import PipelineGuard, ProjectGuard, hold
+from pccpipe.policy.enforce import PipelineCheck, ProjectCheck, hold
 from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
 from pccpipe.spec.load import load_pipeline, load_text
 from pccpipe.spec.model import Parallel, Pipeline, Project, Run
@@ -36,7 +36,7 @@ def refused(folder: Path) -> Callable[..., list[Problem]]:
         file = folder / "p.yaml"
         file.write_text(text)
         try:
-            load_pipeline(file, guard=PipelineGuard(policy or Policy.untrusted()))
+            load_pipeline(file, check=PipelineCheck(policy or Policy.untrusted()))
         except PolicyRefused as error:
             return [problem for problem in error.problems if problem.rule is Rule.POLICY]
         except SpecError:
@@ -148,7 +148,7 @@ def test_nothing_of_a_refused_file_is_quoted(folder: Path) -> None:
     for name in ("include: ../outside.txt", "include: /etc/shadow"):
         (folder / "p.yaml").write_text(f"{HEAD}{name}\n")
         with pytest.raises(PolicyRefused) as caught:
-            load_pipeline(folder / "p.yaml", guard=PipelineGuard(Policy.untrusted()))
+            load_pipeline(folder / "p.yaml", check=PipelineCheck(Policy.untrusted()))
         assert "$6$" not in str(caught.value)
         assert "root:" not in str(caught.value)
         assert caught.value.code is Code.POLICY_REFUSED
@@ -297,7 +297,7 @@ def test_a_projects_logs_have_a_ceiling(folder: Path) -> None:
     file = folder / "pccpipe.yaml"
     file.write_text("id: a\nisolation_mode: vm\nlog_quota: 9g\n")
     with pytest.raises(PolicyRefused, match=r":3:12: the policy refuses `log_quota: 9g`: the ceiling is 1e\+09 bytes"):
-        load_project(file, {}, guard=ProjectGuard(Policy.untrusted(ceilings=Ceilings(logs=10**9))))
+        load_project(file, {}, check=ProjectCheck(Policy.untrusted(ceilings=Ceilings(logs=10**9))))
 
 
 def test_a_project_file_is_judged(folder: Path) -> None:
@@ -309,10 +309,10 @@ def test_a_project_file_is_judged(folder: Path) -> None:
     )
     policy = Policy.untrusted(vms=["jump"])
     with pytest.raises(PolicyRefused) as caught:
-        load_project(file, {}, guard=ProjectGuard(policy))
+        load_project(file, {}, check=ProjectCheck(policy))
     found = [(problem.position.line, problem.message) for problem in caught.value.problems]
     assert [line for line, _ in found] == [2, 3, 3, 3]
     assert "isolation_mode: local" in found[0][1]
     assert [message.split("`")[1] for _, message in found[1:]] == ["10.1.1.1", "../key", "other"]
     allowed = Policy.untrusted(places=list(Place), folders=[folder.parent], vms=["jump", "10.1.*", "other"])
-    assert load_project(file, {}, guard=ProjectGuard(allowed)).id == "theirs"
+    assert load_project(file, {}, check=ProjectCheck(allowed)).id == "theirs"

@@ -9,7 +9,7 @@ from pccpipe.spec.problem import Problem
 from pccpipe.spec.source import Source
 
 
-class Guard(Protocol):
+class PolicyCheck(Protocol):
     """Judges what a pipeline or a project file asks for, before anything that it names is opened."""
 
     def refusals(self, source: Source, folder: Path) -> list[Problem]:
