@@ -200,7 +200,7 @@ def _project_text(found: Surroundings, mode: IsolationMode, vm: str | None) -> s
         f"# yaml-language-server: $schema={SCHEMAS}/project.schema.json",
         "# Where the steps of this project's pipelines run. Every key: pccpipe schema project",
         _line("id", found.id),
-        f"isolation_mode: {mode.value}   # vm, container or local; now: {what[mode]}",
+        f"isolation_mode: {mode.value}   # vm, container or local; steps run {what[mode]}",
         "# isolation: required   # no step may run with less isolation than it asks for",
     ]
     lines += (
@@ -247,8 +247,8 @@ def _pipeline_text(found: Surroundings) -> str:
     )
     return f"""\
 # yaml-language-server: $schema={SCHEMAS}/pipeline.schema.json
-# This project's pipeline: the default one (tests, a builder agent, tests, a reviewer agent, until it is approved) with
-# what is this project's own. `pccpipe plan {PIPELINE_FILE}` shows all of it, `pccpipe graph {PIPELINE_FILE}` draws it.
+# This project's pipeline: the default one (tests, a builder agent, tests, a reviewer agent, until it approves) with its
+# own values. `pccpipe plan {PIPELINE_FILE}` shows all of it, `pccpipe graph {PIPELINE_FILE}` draws it.
 version: 1
 {_line("name", found.id)}
 include: default-run
@@ -262,7 +262,7 @@ inputs:
 # containers:
 #   builder: {{memory: 8g}}
 
-# What becomes of the default pipeline's steps, by their ids.
+# Changes to the default pipeline's steps, by their ids.
 # change:
 #   baseline:
 #     before:

@@ -35,4 +35,4 @@ def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Pa
     elif state.status == WAITING:
         tell([answered(state, record)])
     else:
-        tell([f"run {run_id} has no question: it is {state.status}"])
+        tell([f"run {run_id} has no question: its status is {state.status}"])

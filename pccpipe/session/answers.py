@@ -33,7 +33,7 @@ def give_answers(record: Path, values: Mapping[str, str], project: Project | Non
             raise UsageError(f"all questions of run {run_id} are answered", f"continue: pccpipe resume {run_id}")
         wanted = {key for question in state.open_questions for key in question.inputs}
         if not wanted or state.ended_at is not None:
-            raise UsageError(f"run {run_id} has no question: it is {state.status}")
+            raise UsageError(f"run {run_id} has no question: its status is {state.status}")
         for key in values:
             if key not in wanted:
                 known = ", ".join(sorted(wanted))

@@ -81,7 +81,9 @@ def _tcp(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise Unavailable(Reason.SSH_NAME_UNKNOWN, f"{host}: {error.strerror}") from error
     except ConnectionRefusedError as error:
-        raise Unavailable(Reason.SSH_REFUSED, f"{target}: {error.strerror}", "is sshd running there?") from error
+        raise Unavailable(
+            Reason.SSH_REFUSED, f"{target}: {error.strerror}", "start sshd there: sudo systemctl enable --now ssh"
+        ) from error
     except TimeoutError as error:
         words = f"{target}: nothing answered in {CONNECT_TIMEOUT:g} s"
         raise Unavailable(Reason.SSH_UNREACHABLE, words) from error

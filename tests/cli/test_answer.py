@@ -69,7 +69,7 @@ def test_the_run_waits_is_answered_and_goes_on(folder: Folder) -> None:
     assert state["questions"][0]["given"] == {"db_port": "77", "db_host": "10.0.0.7"}
     over = folder.do("answer", "r1", "db_host=x")
     assert over.code == 2
-    assert "has no question: it is succeeded" in over.stderr
+    assert "has no question: its status is succeeded" in over.stderr
 
 
 def test_a_waiting_run_can_be_cancelled(folder: Folder) -> None:

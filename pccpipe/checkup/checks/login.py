@@ -32,7 +32,7 @@ def ssh(context: CheckContext) -> Finding:
     words = _words(refusal)
     match refusal.reason:
         case Reason.SSH_REFUSED:
-            words = f"{words}. The VM runs, but nothing listens on that port (`vm.port`)"
+            words = f"{refusal.words}. The VM runs, but nothing listens on that port (`vm.port`)"
             return wrong(words, Fix("sudo systemctl enable --now ssh"))
         case Reason.SSH_NAME_UNKNOWN | Reason.SSH_UNREACHABLE:
             return wrong(f"{words}. Check that the VM runs, that `vm.external_ip` is its address, and its firewall")
