@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 
 class Fallback(Enum):
-    """Whether steps may go on with less isolation than they ask for."""
+    """Allows or forbids that steps continue with less isolation than they ask for."""
 
     ALLOWED = "allowed"
     FORBIDDEN = "forbidden"

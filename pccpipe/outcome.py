@@ -140,8 +140,8 @@ MAY_FALL_BACK = frozenset(
 )
 """The reasons for which a step may fall back: the place's own state.
 
-Code in a container must not be able to cause one (a full disk, a taken name, exhausted processes or memory), and no
-mistake of pccpipe may be one.
+Code in a container cannot cause one of them, as it can a full disk, a taken name, or exhausted processes or memory. No
+mistake of pccpipe is one.
 """
 VM_AWAY = frozenset({Reason.SSH_REFUSED, Reason.SSH_UNREACHABLE, Reason.SSH_CLOSED, Reason.SSH_SESSION_REFUSED})
 """The VM does not answer now, and may in a moment: sshd restarts within a second, a network recovers."""

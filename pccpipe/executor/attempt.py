@@ -278,7 +278,7 @@ class Attempt(Struct):
         )
 
     def _log_limit(self) -> int:
-        limit = self.context.logs.take(self.context.run_dir, self.step.body.log_limit)
+        limit = self.context.logs.reserve(self.context.run_dir, self.step.body.log_limit)
         if limit < self.step.body.log_limit:
             quota = replace(limits.RUN_LOGS, most=self.context.logs.most)
             words = f"{quota.exceeded('what the logs of the run take')}; the step's log has at most {limit:,} bytes"

@@ -119,7 +119,7 @@ class Journal:
             event = Event(0, time.time(), happening)
             for what in self._rate.pass_on(happening):
                 event = self._append_one(what)
-            if waited := self._room.take_waited():
+            if waited := self._room.pop_waited():
                 words = f"the disk of the run's record was full: the run waited {waited:.0f} s for space"
                 self._append_one(Warned(words))
             synced, self._synced = self._synced, []
@@ -127,27 +127,27 @@ class Journal:
             call()
         return event
 
-    def tell(self, happening: Happening) -> None:
+    def notify(self, happening: Happening) -> None:
         """Notify the listeners of an event that is not written: its number is 0."""
         with self._lock:
-            self._tell(Event(0, time.time(), happening))
+            self._notify(Event(0, time.time(), happening))
 
     def _append_one(self, happening: Happening) -> Event:
         event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
         if event.seq:
             event = self._kept(event)
             self._seq = event.seq
-        self._tell(event)
+        self._notify(event)
         return event
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         for number, listener in enumerate(self._listeners):
             try:
                 listener(event)
             except Exception as error:  # noqa: BLE001 - listeners are code of others
-                self._note_failure(number, listener, error)
+                self._report_failure(number, listener, error)
 
-    def _note_failure(self, number: int, listener: Listener, error: Exception) -> None:
+    def _report_failure(self, number: int, listener: Listener, error: Exception) -> None:
         if number in self._failed:
             return
         self._failed.add(number)

@@ -33,7 +33,7 @@ class LogQuota:
         self._lock = threading.Lock()
         self._used: int | None = None
 
-    def take(self, run_dir: Path, wanted: int) -> int:
+    def reserve(self, run_dir: Path, wanted: int) -> int:
         """Return the bytes that a log may use; they are reserved until `settle`."""
         with self._lock:
             if self._used is None:

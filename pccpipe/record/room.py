@@ -91,7 +91,7 @@ class Room:
             self._over.set()
             raise RecordFull(self._run_dir) from error
 
-    def take_waited(self) -> float:
+    def pop_waited(self) -> float:
         """Return the seconds of waiting since the last call, once there is space again."""
         with self._lock:
             waited, self._waited = self._waited, 0.0

@@ -173,7 +173,7 @@ class StepState(Struct):
 
 
 class Question(Struct):
-    """What the agent of a step needs of a person."""
+    """A request of a step's agent to a person."""
 
     step: str
     tried: str

@@ -140,7 +140,7 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
     journal = Journal(
         folders.record, [state_file, *([caller.on_event] if caller.on_event else [])], masker.message, room
     )
-    room.on_wait = lambda words: journal.tell(Warned(words))
+    room.on_wait = lambda words: journal.notify(Warned(words))
     proxy = Proxy()
     targets = ProjectTargets(
         job.run_id,
@@ -175,8 +175,8 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
     vm = targets.vm if _needs_vm(job.pipeline) else None
     if vm:
         vm.connect_early()
-        vm.queue(caller.wait, lambda: cancel.requested, lambda message: _tell(journal, RunQueued(message)))
-        vm.warn(lambda message: _tell(journal, Warned(message)))
+        vm.queue(caller.wait, lambda: cancel.requested, lambda message: _record(journal, RunQueued(message)))
+        vm.warn(lambda message: _record(journal, Warned(message)))
     try:
         _run_between(context, folders, first, job.inputs, state, vm)
     except BaseException as error:
@@ -268,7 +268,7 @@ def _claim(context: RunContext, vm: ProjectVm) -> RunEnded | None:
     return None
 
 
-def _tell(journal: Journal, happening: Happening) -> None:
+def _record(journal: Journal, happening: Happening) -> None:
     journal.append(happening)
 
 

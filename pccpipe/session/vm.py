@@ -81,7 +81,7 @@ class ProjectVm:
     def connection(self) -> Machine:
         """The run's one connection; it connects on first use."""
         with self._lock:
-            return self._connection()
+            return self._connected()
 
     @property
     def listening_machine(self) -> ListeningMachine:
@@ -132,7 +132,7 @@ class ProjectVm:
             if self._lease is None:
                 self._lease = self._acquired()
             self._lease.check()
-            return self._connection()
+            return self._connected()
 
     def interrupt(self) -> None:
         """End an attempt to connect that is under way. From any thread, at once."""
@@ -179,10 +179,7 @@ class ProjectVm:
 
         # `gc` does the rest.
         with contextlib.suppress(*UNREACHABLE):
-            as_account.leave(self._connection(), self._account, self.root, self._run_id)
-
-    def _connection(self) -> Machine:
-        return self._connected()
+            as_account.leave(self._connected(), self._account, self.root, self._run_id)
 
     def _connected(self) -> Connection:
         if self._ssh is None:
@@ -204,7 +201,7 @@ class ProjectVm:
 
         holder = f"{socket.gethostname()} pid {os.getpid()}"
         lease = Lease(
-            self._connection(),
+            self._connected(),
             self.root,
             self._run_id,
             holder=holder,
@@ -225,7 +222,7 @@ class ProjectVm:
             if self._vm.run_as:
                 from pccpipe.detached import as_account
 
-                machine, shared = self._connection(), self._vm.shared_home
+                machine, shared = self._connected(), self._vm.shared_home
                 self._account = as_account.prepare(
                     machine, self._vm.run_as, self.root, self._run_id, shared, is_new=not self._resumes
                 )
@@ -242,7 +239,7 @@ class ProjectVm:
         """Clean the VM: files of an earlier run with this id must not look like this run's."""
         from pccpipe.detached import programs
 
-        machine = self._connection()
+        machine = self._connected()
         # The project's folder may be a git repository: a step's git must not find it.
         listing = f"pcc_fence .; ls -1 {WORKSPACES} {STATES} {IO}"
         listing = f"{fence.SCRIPT}cd {shlex.quote(SystemDir.on_vm(self.root).path)} && {{ {listing}; }} 2>/dev/null; :"
@@ -266,7 +263,6 @@ class ProjectVm:
 
     def _keep_aside(self, machine: Machine) -> None:
         """Rename the workspace of an earlier run with this id: an agent's only copy may be in it."""
-
         kept = f"{self.folder.rpartition('/')[0]}/{self._run_id[:50]}{KEPT}{secrets.token_hex(3)}"
         old, new = shlex.quote(self.folder), shlex.quote(kept)
         # A folder that cannot be read may hold anything.
@@ -281,13 +277,13 @@ class ProjectVm:
     def _remove_of_account(self, name: str) -> None:
         from pccpipe.detached import as_account
 
-        reconnecting(self._connection(), lambda: as_account.remove(self._connection(), name, self.root, self._run_id))
+        reconnecting(self._connected(), lambda: as_account.remove(self._connected(), name, self.root, self._run_id))
 
     def _collect(self) -> None:
         from pccpipe.docker_api.engine import DockerEngine
         from pccpipe.gc import collect_over
 
-        machine = self._connection()
+        machine = self._connected()
         # `gc` removes the rest, or says why it cannot.
         with contextlib.suppress(PccpipeError, OSError):
             collect_over(

@@ -143,7 +143,7 @@ def test_an_event_waits_for_space_and_the_wait_is_an_event_too(small_disk: Small
     seen: list[Event] = []
     room = Room(small_disk.folder, wait=20)
     journal = Journal(small_disk.folder, [seen.append], room=room)
-    room.on_wait = lambda words: journal.tell(Warned(words))
+    room.on_wait = lambda words: journal.notify(Warned(words))
     small_disk.fill()
     threading.Timer(1, small_disk.unfill).start()
     journal.append(Warned("x" * 10_000))

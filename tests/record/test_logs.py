@@ -121,7 +121,7 @@ def test_a_log_waits_for_space_and_loses_no_byte(small_disk: SmallDisk) -> None:
             log.write(Stream.STDOUT, output[at : at + 7000])
     assert log.failure == ""
     assert log.stdout_path.read_bytes() == output
-    assert room.take_waited() > 0.5
+    assert room.pop_waited() > 0.5
 
 
 def test_a_log_without_space_raises_and_stops_every_other_writer(small_disk: SmallDisk) -> None:
@@ -143,15 +143,15 @@ def test_the_logs_of_a_run_share_a_quota(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/before.log").write_bytes(b"x" * 1000)
     quota = LogQuota(10 << 20)
-    first = quota.take(tmp_path, 8 << 20)
-    second = quota.take(tmp_path, 8 << 20)
+    first = quota.reserve(tmp_path, 8 << 20)
+    second = quota.reserve(tmp_path, 8 << 20)
     assert (first, second) == (8 << 20, (2 << 20) - 1000)
-    assert quota.take(tmp_path, 8 << 20) == LEAST_LOG
-    assert quota.take(tmp_path, 100_000) == 100_000
+    assert quota.reserve(tmp_path, 8 << 20) == LEAST_LOG
+    assert quota.reserve(tmp_path, 100_000) == 100_000
     with CommandLog(tmp_path, "a.log", "b.log", limit=first) as log:
         log.write(Stream.STDOUT, b"little")
     quota.settle(log)
-    assert quota.take(tmp_path, 8 << 20) > 6 << 20
+    assert quota.reserve(tmp_path, 8 << 20) > 6 << 20
 
 
 def test_a_gap_of_unknown_length_is_reported_as_longer(tmp_path: Path) -> None:
