@@ -108,6 +108,7 @@ _RULES: Mapping[Rule, str] = {
     Rule.YAML: "The file is not YAML, or it uses YAML that pccpipe does not accept.",
     Rule.STRUCTURE: "A key or a value is not allowed at this position.",
     Rule.MEANING: "A name, a reference or an expression is wrong.",
+    Rule.POLICY: "The operator's policy refuses it.",
 }
 _FORMATS: Mapping[ProblemFormat, Callable[[Sequence[Problem]], str]] = {
     ProblemFormat.TEXT: _text,
