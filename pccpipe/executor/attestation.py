@@ -13,7 +13,7 @@ from pccpipe.executor.scope import Scope
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
 from pccpipe.spec.expression import Expression, Template
-from pccpipe.spec.model import FileKind, Pipeline, Run, Step
+from pccpipe.spec.model import FileInputKind, Pipeline, Run, Step
 from pccpipe.workspace.base import Side
 
 
@@ -76,6 +76,6 @@ def _templates(pipeline: Pipeline, body: Run) -> Iterator[Template]:
             if where.container is not None:
                 yield where.container.image
                 yield from where.container.env.values()
-    yield from (file.content for file in body.files if file.kind is not FileKind.SCHEMA)
+    yield from (file.content for file in body.files if file.kind is not FileInputKind.SCHEMA)
     if body.result:
         yield body.result.path

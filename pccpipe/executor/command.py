@@ -14,7 +14,7 @@ from pccpipe.executor.result import result_target
 from pccpipe.executor.secrets import StepSecrets
 from pccpipe.limits import FILE_INPUT
 from pccpipe.outcome import Place
-from pccpipe.spec.model import FileInput, FileKind, Host, Run, Step
+from pccpipe.spec.model import FileInput, FileInputKind, Host, Run, Step
 from pccpipe.spec.paths import read_limited
 from pccpipe.spec.schema import find_schema
 from pccpipe.target import Command, ContainerSettings
@@ -86,9 +86,9 @@ def container_settings(where: Host, place: Place, position: Position) -> Contain
 
 def _content(context: RunContext, file: FileInput, names: Mapping[str, object]) -> bytes:
     match file.kind:
-        case FileKind.TEXT | FileKind.TEMPLATE:
+        case FileInputKind.TEXT | FileInputKind.TEMPLATE:
             return file.content.render(names).encode()
-        case FileKind.FILE:
+        case FileInputKind.FILE:
             path = context.pipeline.path.parent / Path(file.content.render(names)).expanduser()
             try:
                 with context.readable.open(path) as opened:
@@ -97,9 +97,9 @@ def _content(context: RunContext, file: FileInput, names: Mapping[str, object]) 
                 raise UsageError(f"the file {file.name!r}: {error.message}") from error
             except OSError as error:
                 raise UsageError(f"cannot read {path} for the file {file.name!r}: {error.strerror}") from error
-        case FileKind.PATCH:
+        case FileInputKind.PATCH:
             return _patch(context, file, file.content.render(names))
-        case FileKind.SCHEMA:
+        case FileInputKind.SCHEMA:
             return json.dumps(find_schema(file.content.source, context.pipeline.path.parent), indent=1).encode()
 
 

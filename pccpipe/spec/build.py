@@ -22,7 +22,7 @@ from pccpipe.spec.model import (
     Diff,
     Download,
     FileInput,
-    FileKind,
+    FileInputKind,
     Host,
     Input,
     InputType,
@@ -272,8 +272,8 @@ class _PipelineBuilder:
         if kind == "template":
             file = self._path.parent / _text(content)
             text = Template(read_text(file, TEMPLATE), self._source.of_value((*path, kind)), blocks=True)
-            return FileInput(name, FileKind.TEMPLATE, text)
-        return FileInput(name, FileKind(kind), self._template((*path, kind), content))
+            return FileInput(name, FileInputKind.TEMPLATE, text)
+        return FileInput(name, FileInputKind(kind), self._template((*path, kind), content))
 
     def _result(self, path: KeyPath, spec: Map) -> ResultSpec:
         schema = cast("str | None", spec.get("schema"))

@@ -109,7 +109,7 @@ class Container(Struct, frozen=True):
         return replace(self.settings, image=image)
 
 
-class FileKind(StrEnum):
+class FileInputKind(StrEnum):
     TEXT = "text"
     """Text, a template."""
     TEMPLATE = "template"
@@ -126,7 +126,7 @@ class FileInput(Struct, frozen=True):
     """A file that a command finds in `PCC_IN`."""
 
     name: str
-    kind: FileKind
+    kind: FileInputKind
     content: Template
     """The text to render (TEXT, TEMPLATE; without shell quoting), or the path or name (FILE, SCHEMA, PATCH)."""
 

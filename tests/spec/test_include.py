@@ -17,7 +17,7 @@ from pccpipe.data_files import schema_text
 from pccpipe.errors import SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import FileKind, Parallel, Pipeline, Repeat, Run
+from pccpipe.spec.model import FileInputKind, Parallel, Pipeline, Repeat, Run
 from pccpipe.spec.source import parse_source
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json
@@ -133,7 +133,7 @@ def test_a_secret_and_a_file_are_replaced_as_a_whole(included: Included, tmp_pat
     )
     assert pipeline.secrets["KEY"].source_name == "KEY"
     (file,) = run_of(pipeline, "build").files
-    assert (file.kind, file.content.source) == (FileKind.FILE, str(tmp_path / "own/mine.md"))
+    assert (file.kind, file.content.source) == (FileInputKind.FILE, str(tmp_path / "own/mine.md"))
 
 
 def test_a_name_that_equals_a_key_stays_a_name(included: Included) -> None:
