@@ -77,7 +77,7 @@ def selfcheck(
     with tempfile.TemporaryDirectory(prefix="pccpipe-selfcheck-") as name, _exported(canary) as variable:
         folder = Path(name)
         (folder / "workspace").mkdir()
-        check = _Check(
+        check = _Selfcheck(
             canary,
             project,
             _with_canary(pipeline, variable),
@@ -132,7 +132,7 @@ class _ProvokedError(Exception):
     """Carry the secret in an error's words, which the journal reports, and must mask."""
 
 
-class _Check:
+class _Selfcheck:
     """Search around one run, at its events: each event, and so the run, waits for the search.
 
     Args:

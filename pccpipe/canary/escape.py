@@ -72,7 +72,7 @@ def check_escape(
         for path, text in _WORKSPACE.items():
             (folder / "workspace" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "workspace" / path).write_text(text)
-        check = _Check(project, decoy, on_progress, accept_new_host_key=accept_new_host_key)
+        check = _EscapeCheck(project, decoy, on_progress, accept_new_host_key=accept_new_host_key)
         try:
             result = run(
                 load(data_path(*PIPELINE)),
@@ -94,7 +94,7 @@ def check_escape(
             check.close()
 
 
-class _Check:
+class _EscapeCheck:
     """Look from outside while the run goes on: each event waits for the look."""
 
     def __init__(

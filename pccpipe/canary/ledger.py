@@ -148,7 +148,7 @@ class SelfcheckReport(Struct, frozen=True):
     status: str
     message: str
     whole: bool
-    """Whether the run reached its end."""
+    """True if the run reached its end."""
 
     def count(self, *verdicts: SpotVerdict) -> int:
         """Count the rows with one of these verdicts."""

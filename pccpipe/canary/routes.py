@@ -140,14 +140,14 @@ class EscapeReport(Struct, frozen=True):
     status: str
     message: str
     whole: bool
-    """Whether the run reached its end."""
+    """True if the run reached its end."""
 
     def count(self, verdict: RouteVerdict) -> int:
         return sum(route.verdict is verdict for route in self.routes)
 
     @property
     def held(self) -> bool:
-        """Whether something was tried, and all of it held."""
+        """True if something was tried, and all of it held."""
         return not self.count(RouteVerdict.BROKE) and bool(self.count(RouteVerdict.HELD)) and self.whole
 
     def as_json(self) -> dict[str, Json]:

@@ -45,7 +45,7 @@ class CheckupOptions(Struct, frozen=True):
     """Say what to check, and how.
 
     Args:
-        runs_dir: the records of runs here; absolute.
+        runs_dir: the records of runs on this machine; absolute.
         endpoint: the base URL of the model's API.
         key: for it; empty for none.
     """
@@ -133,7 +133,7 @@ class CheckContext:
 
     @property
     def has_apk(self) -> bool:
-        """Whether the machine installs packages by apk, as Alpine does."""
+        """True if the machine installs packages by apk, as Alpine does."""
         return self.once("apk", lambda: self.run("command -v apk && ! command -v apt-get").code == 0)
 
     def run(self, script: str, timeout: float = 15.0) -> Done:

@@ -49,7 +49,7 @@ def main() -> None:
     except UsageError as error:
         _fail(f"pccpipe: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), WRONG_USAGE)
     except (RecordFull, VmBusy) as error:
-        _fail(f"pccpipe: {error.message}\nhint: {error.hint}", UNAVAILABLE)
+        _fail(f"pccpipe: {error.message}\nfix: {error.hint}", UNAVAILABLE)
     except Unavailable as error:
         from pccpipe.views.words import reason_text
 

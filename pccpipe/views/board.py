@@ -42,7 +42,7 @@ class _Row(Struct, frozen=True):
 
     @property
     def needed(self) -> bool:
-        """Whether the row stays in a small terminal: it runs, or went wrong."""
+        """True for a row that a small terminal shows too: it runs, or went wrong."""
         return self.node.running or not self.node.fine
 
 

@@ -60,8 +60,8 @@ class GcView:
 
 
 _WORDS = {
-    RemovalStatus.KEPT: "stays",
-    RemovalStatus.RESUMED: "stays",
+    RemovalStatus.KEPT: "kept",
+    RemovalStatus.RESUMED: "kept",
     RemovalStatus.PLANNED: "would go",
     RemovalStatus.REMOVED: "removed",
     RemovalStatus.FAILED: "FAILED",

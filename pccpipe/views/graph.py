@@ -60,7 +60,7 @@ class Card(Struct, frozen=True):
     """The place where it runs if its own is unavailable; empty for none."""
     fallback_look: Look = Look.LOCAL
     several: bool = False
-    """Whether it has a matrix."""
+    """True for a step with a matrix."""
 
 
 class Group(Struct, frozen=True):

@@ -47,12 +47,12 @@ def _where(step: StepState, state: RunState) -> str:
     assert step.had
     if not _is_led_elsewhere(step):
         return f"{_PLACES[step.had.place]}{_OUTSIDE[step.had.place]}"
-    asked = "in the container" if step.asked is Place.CONTAINER else "on the VM"
+    asked_place = "in the container" if step.asked is Place.CONTAINER else "on the VM"
     if any(downgrade.step == step.path for downgrade in state.downgrades):
         why = "a fallback"
     else:
         why = "--local" if state.local else f"isolation_mode: {state.isolation_mode.value}"
-    return f"{_PLACES[step.had.place]}, not {asked} it asked for ({why})"
+    return f"{_PLACES[step.had.place]}, not {asked_place} it asked for ({why})"
 
 
 def _is_led_elsewhere(step: StepState) -> bool:
@@ -69,13 +69,13 @@ def _is_loose(attempt: AttemptState) -> bool:
     return attempt.had is not None and attempt.settings is not None and bool(attempt.settings.loosened)
 
 
-def account(had: Isolation) -> list[str]:
+def isolation_lines(had: Isolation) -> list[str]:
     """Say what a command had besides its place, user, limits and workspace, which `text.isolation` says."""
     lines = list(_outside(had)) if had.place is not Place.CONTAINER else list(_inside(had))
     return [harmless_line(line) for line in lines]
 
 
-def asked(settings: ContainerSettings) -> list[str]:
+def settings_lines(settings: ContainerSettings) -> list[str]:
     """Say what the step asked of its container, and which settings are weaker than the defaults."""
     limits = {"memory": memory(settings.memory) if settings.memory else None, "cpus": settings.cpus}
     parts = [settings.image, f"network {settings.network}"]

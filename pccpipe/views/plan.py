@@ -160,8 +160,8 @@ def _rules(planned: PlannedStep) -> list[str]:
             limit = body.budget.expression
             rules.append(f"budget: {limit.source if limit else body.budget.known} tokens")
     if planned.result:
-        note = " (unattested: without `run_as`, a command on the VM could forge it)" if planned.unattested else ""
-        rules.append(f"result: {planned.result}{note}")
+        forgeable = " (unattested: without `run_as`, a command on the VM could forge it)" if planned.unattested else ""
+        rules.append(f"result: {planned.result}{forgeable}")
     if planned.timeout is not None:
         rules.append(f"timeout: {_seconds(planned.timeout)}")
     if step.retry.attempts > 1:

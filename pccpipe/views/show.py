@@ -10,7 +10,7 @@ from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, RunState
 from pccpipe.record.step_state import AttemptState, StepState
-from pccpipe.views.isolation import account, asked, verdict
+from pccpipe.views.isolation import isolation_lines, settings_lines, verdict
 from pccpipe.views.summary import downgrades, headline, questions, see_why, stopped
 from pccpipe.views.text import (
     OUTCOME_WORDS,
@@ -119,7 +119,7 @@ def _details(step: StepState) -> list[str]:
 
 def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
     number = f"attempt {attempt.number}: " if several else ""
-    wanted = asked(attempt.settings) if attempt.settings else []
+    wanted = settings_lines(attempt.settings) if attempt.settings else []
     started, ended, refusal = attempt.started, attempt.ended, attempt.unavailable
     if started is None:
         words = " ".join(harmless(refusal.words).split()) if refusal else ""
@@ -127,7 +127,7 @@ def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
         lines = [*wanted, f"{number}unavailable: {reason}: {words}"]
         return [*lines, f"  fix: {harmless_line(refusal.hint)}"] if refusal and refusal.hint else lines
     lines = [*wanted, f"{number}had: {isolation(started.had)}"]
-    lines += [f"  {line}" for line in account(started.had)]
+    lines += [f"  {line}" for line in isolation_lines(started.had)]
     if attempt.secrets:
         lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
     if ended and several:

@@ -19,7 +19,7 @@ class Node(Struct):
     step: StepState | None = None
     children: list[Node] = field(default_factory=list)
     over: bool = False
-    """Whether a round has ended: the next one began, or its group ended."""
+    """True for a round that ended: the next one began, or its group ended."""
 
     @property
     def label(self) -> str:
@@ -28,7 +28,7 @@ class Node(Struct):
 
     @property
     def running(self) -> bool:
-        """Whether it began and did not end."""
+        """True between its beginning and its end."""
         if self.step:
             return self.step.outcome is None and self.step.started_at is not None
         return not self.over and any(child.running or child.ended for child in self.children)
@@ -39,7 +39,7 @@ class Node(Struct):
 
     @property
     def fine(self) -> bool:
-        """Whether all steps in it that ended have passed."""
+        """True if all steps in it that ended have passed."""
         passed = self.step is None or self.step.outcome is None or self.step.outcome in FINE or self.step.ignored
         return passed and all(child.fine for child in self.children)
 

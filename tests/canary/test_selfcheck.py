@@ -1,4 +1,4 @@
-"""A canary secret is found nowhere after a real run; and wherever a pipeline leaks it, it is found."""
+"""The canary secret is nowhere after a real run; if a pipeline leaks it, the check finds it."""
 
 from __future__ import annotations
 

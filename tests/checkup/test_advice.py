@@ -27,7 +27,7 @@ def test_no_login_is_advised_to_become_root_for_good(suffix: str) -> None:
 
 
 class OutOfReach(LocalMachine):
-    """A machine on which the account cannot reach pccpipe's folder."""
+    """Answer like a machine whose account cannot reach pccpipe's folder."""
 
     def run(self, command: str, timeout: float | None = None) -> Done:
         return Done(OUT_OF_REACH, b"", b"")

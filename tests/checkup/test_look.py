@@ -1,4 +1,4 @@
-"""How the doctor runs checks of any kind; and the checks of this machine."""
+"""The doctor's way of running checks, and its checks of this machine."""
 
 from __future__ import annotations
 

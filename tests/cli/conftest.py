@@ -9,5 +9,5 @@ from tests.cli.command import Folder
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    """An empty folder to run the command in."""
+    """Make an empty folder to run the command in."""
     return Folder(tmp_path)

@@ -23,7 +23,7 @@ steps:
 
 @pytest.fixture
 def ran(folder: Folder) -> Folder:
-    """A folder with a finished run."""
+    """Make a folder with a finished run."""
     folder.pipeline(TWO_STREAMS)
     assert folder.do("run", "pipeline.yaml", "--run-id", "r1").code == 0
     return folder

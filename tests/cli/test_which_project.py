@@ -1,4 +1,4 @@
-"""Which project file counts: a container's step never runs on this machine because of a file that nobody meant."""
+"""The choice of the project file: no stray file makes a container's step run on this machine."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_a_pipeline_that_asks_for_nothing_needs_no_project_file(folder: Folder) 
 
 
 def interrupted(folder: Folder, *more: str) -> None:
-    """A run r that was killed in its first step."""
+    """Make a run r that was killed in its first step."""
     folder.pipeline("steps: [{id: near, run: 'kill -9 $(cat pid); sleep 1'}]\n")
     process = folder.start("run", "pipeline.yaml", "--run-id", "r", *more)
     (folder.path / "pid").write_text(str(process.pid))

@@ -337,7 +337,7 @@ def test_gc_removes_ended_runs_and_spares_those_of_a_living_supervisor(local_mac
     done = control.do(*gc)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "this system hides the processes that runs left" in done.stdout
-    assert f"stays     run-state/{record.name} of run {record.name}" in done.stdout
+    assert f"kept      run-state/{record.name} of run {record.name}" in done.stdout
     assert "a command of it runs" in done.stdout
     assert {path.name for path in states.iterdir()} - {".git"} == {record.name}
     assert _is_running(f"sleep {word}")

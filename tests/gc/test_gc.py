@@ -342,7 +342,7 @@ def test_files_and_processes_of_the_account_are_removed(tmp_path: Path, bench: B
     lane = "PCCPIPE_STEP=run-0123456789ab// setsid sleep 7533 </dev/null >/dev/null 2>&1 &"
     vm.ssh(lane)
     done = with_account.gc()
-    assert "run run of another root may be alive" in line(done, "stays", "2 processes (sleep) of pccrun")
+    assert "run run of another root may be alive" in line(done, "kept", "2 processes (sleep) of pccrun")
     vm.sh("pkill -f '^sleep 7533'")
 
     done = with_account.gc()
@@ -383,7 +383,7 @@ def test_the_accounts_processes_are_kept_while_a_run_has_the_vm(
     # A chain of processes: each has started the next one before gc sees it.
     vm.ssh("sudo -n -u pccrun setsid sh -c 'f() { sleep 0.001; f & }; f; f' >/dev/null 2>&1 </dev/null &")
     try:
-        assert f"run {bench.other('alive')} has the VM" in line(with_account.gc(), "stays", "of pccrun")
+        assert f"run {bench.other('alive')} has the VM" in line(with_account.gc(), "kept", "of pccrun")
         assert len(vm.pids("^sleep 7532")) == 1
     finally:
         lease.release()
