@@ -26,17 +26,12 @@ if TYPE_CHECKING:
         answer,
         ask_to_cancel,
         doctor,
-        follow,
-        get_run,
-        list_runs,
         load,
         load_policy,
         load_project,
         local_project,
         plan,
         provision,
-        read_events,
-        read_log,
         resume,
         run,
     )
@@ -82,6 +77,7 @@ if TYPE_CHECKING:
     from pccpipe.record.reading import LogPiece
     from pccpipe.record.state import RunState
     from pccpipe.record.step_state import StepState
+    from pccpipe.records import follow, get_run, list_runs, read_events, read_log
     from pccpipe.session.result import RunResult
     from pccpipe.spec.model import Pipeline, Project, Vm
     from pccpipe.spec.problem import Problem
@@ -179,17 +175,12 @@ _MODULES = {
         "answer",
         "ask_to_cancel",
         "doctor",
-        "follow",
-        "get_run",
-        "list_runs",
         "load",
         "load_policy",
         "load_project",
         "local_project",
         "plan",
         "provision",
-        "read_events",
-        "read_log",
         "resume",
         "run",
     ),
@@ -255,6 +246,7 @@ _MODULES = {
     "pccpipe.record.reading": ("LogPiece",),
     "pccpipe.record.state": ("RunState",),
     "pccpipe.record.step_state": ("StepState",),
+    "pccpipe.records": ("follow", "get_run", "list_runs", "read_events", "read_log"),
     "pccpipe.session.result": ("RunResult",),
     "pccpipe.spec.model": (
         "Pipeline",

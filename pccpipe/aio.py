@@ -28,6 +28,7 @@ from pccpipe.cancel import Cancel
 from pccpipe.policy.policy import Policy
 from pccpipe.record.events import Event
 from pccpipe.record.reading import PAUSE, Follower
+from pccpipe.records import record_of
 from pccpipe.session.result import RunResult
 from pccpipe.spec.model import Pipeline, Project
 from pccpipe.values import Json
@@ -212,7 +213,7 @@ async def resume(run_id: str, **options: Unpack[RunOptions]) -> RunResult:
 
 async def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> AsyncIterator[Event]:
     """Give the events of a run of any process, as `pccpipe.follow` does. Raises UsageError if there is no such run."""
-    follower = Follower(api.record_of(run_id, runs_dir=runs_dir), after)
+    follower = Follower(record_of(run_id, runs_dir=runs_dir), after)
     while True:
         for event in await asyncio.to_thread(follower.read):
             yield event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,20 +13,16 @@ from msgspec.structs import replace
 from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
 from pccpipe.errors import UsageError
-from pccpipe.layout import EVENTS, RUNS
-from pccpipe.outcome import IsolationMode, Outcome, Stream
+from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.policy.enforce import PipelineCheck, ProjectCheck, hold
 from pccpipe.policy.file import load_policy as load_policy
 from pccpipe.policy.policy import Policy
 from pccpipe.record import cancel_requests as requests
-from pccpipe.record import index
 from pccpipe.record.events import Event, RunEnded
-from pccpipe.record.index import RunEntry as RunEntry
-from pccpipe.record.journal import check_run_id
-from pccpipe.record.journal import read_events as events_of
+from pccpipe.record.journal import check_run_id, read_events
 from pccpipe.record.lock import is_abandoned
-from pccpipe.record.reading import LOG_PIECE, LogPiece, events_after, follow_events, log_piece
-from pccpipe.record.state import RunState, load_state
+from pccpipe.record.state import RunState
+from pccpipe.records import runs_folder
 from pccpipe.session import session
 from pccpipe.session.answers import give_answers
 from pccpipe.session.begin import (
@@ -150,7 +146,7 @@ def run(
     refuse_written_secrets(pipeline, values, known)
     check_engine(pipeline, project)
     accepted = accepted_fallbacks(pipeline, accept_fallback)
-    folders = Folders.of(_runs_dir(runs_dir), run_id, workspace_of(workspace))
+    folders = Folders.of(runs_folder(runs_dir), run_id, workspace_of(workspace))
     job = Job(run_id, pipeline, project, folders, values, known, fallback is Fallback.ALLOWED, accepted)
     return session.begin(job, caller)
 
@@ -185,7 +181,7 @@ def resume(
     """
     check_run_id(run_id)
     caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, policy)
-    return session.resume(_runs_dir(runs_dir) / run_id, project, accept_fallback, caller)
+    return session.resume(runs_folder(runs_dir) / run_id, project, accept_fallback, caller)
 
 
 def answer(
@@ -205,7 +201,7 @@ def answer(
     Raises UsageError if there is no such run, or it did not ask for a key.
     """
     check_run_id(run_id)
-    return give_answers(_runs_dir(runs_dir) / run_id, values, project)
+    return give_answers(runs_folder(runs_dir) / run_id, values, project)
 
 
 def ask_to_cancel(run_id: str, *, runs_dir: str | Path | None = None) -> bool:
@@ -214,78 +210,13 @@ def ask_to_cancel(run_id: str, *, runs_dir: str | Path | None = None) -> bool:
     Raises UsageError if there is no such run, or it has ended.
     """
     check_run_id(run_id)
-    record = _runs_dir(runs_dir) / run_id
-    if any(isinstance(event.what, RunEnded) for event in events_of(record)):
+    record = runs_folder(runs_dir) / run_id
+    if any(isinstance(event.what, RunEnded) for event in read_events(record)):
         raise UsageError(f"run {run_id} has ended", f"to see it: pccpipe show {run_id}")
     if is_abandoned(record):
         return False
     requests.ask_to_cancel(record, "cancel")
     return True
-
-
-def list_runs(*, runs_dir: str | Path | None = None) -> list[RunEntry]:
-    """List the runs on record, the newest first; none if there is no such folder."""
-    return index.list_runs(_runs_dir(runs_dir))
-
-
-def record_of(run_id: str, *, runs_dir: str | Path | None = None) -> Path:
-    """Return the folder of a run on record. Raises UsageError if there is no such run."""
-    check_run_id(run_id)
-    record = _runs_dir(runs_dir) / run_id
-    if not (record / EVENTS).is_file():
-        raise UsageError(f"there is no run {run_id!r} in {record.parent}")
-    return record
-
-
-def get_run(run_id: str, *, runs_dir: str | Path | None = None) -> RunState:
-    """Return the state of a run; its `to_json()` is run.json. Raises UsageError if there is no such run."""
-    return load_state(record_of(run_id, runs_dir=runs_dir))
-
-
-def read_events(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
-    """Yield the recorded events of a run.
-
-    Args:
-        after: only events with a higher number (`Event.seq`).
-
-    Raises UsageError if there is no such run.
-    """
-    return events_after(record_of(run_id, runs_dir=runs_dir), after)
-
-
-def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
-    """Yield the events of a run, those on record and each new one, until it ends.
-
-    It also ends if the run waits for a person, was stopped or lost its process: no event comes until a `resume`.
-    `pccpipe.aio.follow` is the same for asyncio.
-
-    Raises UsageError if there is no such run.
-    """
-    return follow_events(record_of(run_id, runs_dir=runs_dir), after)
-
-
-def read_log(
-    run_id: str,
-    step: str,
-    *,
-    stream: Stream = Stream.STDOUT,
-    attempt: int | None = None,
-    offset: int = 0,
-    most: int = LOG_PIECE,
-    runs_dir: str | Path | None = None,
-) -> LogPiece:
-    """Read a piece of the output of a step's command, also while it runs.
-
-    Args:
-        step: its path, such as `iterate[2].build`.
-        stream: stdout or stderr.
-        attempt: the number of the attempt, from 1; default: the last one.
-        offset: bytes from the log's beginning; `LogPiece.next_offset` of the piece before.
-        most: the most bytes to return.
-
-    Raises UsageError if there is no such run, step or attempt.
-    """
-    return log_piece(record_of(run_id, runs_dir=runs_dir), step, stream, attempt, offset, most)
 
 
 def plan(
@@ -348,7 +279,7 @@ def doctor(
     key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
     options = CheckupOptions(
         project or local_project(),
-        _runs_dir(runs_dir),
+        runs_folder(runs_dir),
         endpoint.rstrip("/"),
         key,
         accept_new_host_key,
@@ -385,7 +316,7 @@ def gc(
 
     return collect_project(
         project or local_project(),
-        _runs_dir(runs_dir),
+        runs_folder(runs_dir),
         older_than=older_than,
         discard=discard,
         dry_run=dry_run,
@@ -420,7 +351,7 @@ def provision(
         hint = "a project file with `isolation_mode: vm` and a `vm:` names one (--project FILE)"
         raise UsageError(f"the project {project.id!r} has no VM: its isolation_mode is {mode}", hint)
     check_run_id(run_id)
-    options = CheckupOptions(project, _runs_dir(runs_dir), ENDPOINT, "", accept_new_host_key)
+    options = CheckupOptions(project, runs_folder(runs_dir), ENDPOINT, "", accept_new_host_key)
     make_folder(options)
     result = run(
         load(data_path("pipelines", "provision.yaml")),
@@ -436,10 +367,6 @@ def provision(
     if result.outcome is Outcome.SUCCEEDED:
         write_down(options)
     return result
-
-
-def _runs_dir(given: str | Path | None) -> Path:
-    return Path(given or RUNS).absolute()
 
 
 def _caller(

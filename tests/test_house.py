@@ -1,4 +1,4 @@
-"""The limits of files and functions: a file is one idea, a function fits a screen."""
+"""What the code may look like: a file is one idea, a function fits a screen, a class has a name of its own."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def _words(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
         isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
     )
     return (first.end_lineno or 0) - first.lineno + 1 if has_one else 0
+
+
+def test_each_class_has_a_name_of_its_own() -> None:
+    files: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                files.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: where for name, where in files.items() if len(where) > 1} == {}

@@ -1,0 +1,86 @@
+"""The records of runs, for programs: which runs there are, their state, events and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pccpipe.errors import UsageError
+from pccpipe.layout import EVENTS, RUNS
+from pccpipe.outcome import Stream
+from pccpipe.record import index
+from pccpipe.record.events import Event
+from pccpipe.record.index import RunEntry
+from pccpipe.record.journal import check_run_id
+from pccpipe.record.reading import LOG_PIECE, LogPiece, events_after, follow_events, log_piece
+from pccpipe.record.state import RunState, load_state
+
+
+def list_runs(*, runs_dir: str | Path | None = None) -> list[RunEntry]:
+    """List the runs on record, the newest first; none if there is no such folder."""
+    return index.list_runs(runs_folder(runs_dir))
+
+
+def get_run(run_id: str, *, runs_dir: str | Path | None = None) -> RunState:
+    """Return the state of a run; its `to_json()` is run.json. Raises UsageError if there is no such run."""
+    return load_state(record_of(run_id, runs_dir=runs_dir))
+
+
+def read_events(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
+    """Yield the recorded events of a run.
+
+    Args:
+        after: only events with a higher number (`Event.seq`).
+
+    Raises UsageError if there is no such run.
+    """
+    return events_after(record_of(run_id, runs_dir=runs_dir), after)
+
+
+def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
+    """Yield the events of a run, those on record and each new one, until it ends.
+
+    It also ends if the run waits for a person, was stopped or lost its process: no event comes until a `resume`.
+    `pccpipe.aio.follow` is the same for asyncio.
+
+    Raises UsageError if there is no such run.
+    """
+    return follow_events(record_of(run_id, runs_dir=runs_dir), after)
+
+
+def read_log(
+    run_id: str,
+    step: str,
+    *,
+    stream: Stream = Stream.STDOUT,
+    attempt: int | None = None,
+    offset: int = 0,
+    most: int = LOG_PIECE,
+    runs_dir: str | Path | None = None,
+) -> LogPiece:
+    """Read a piece of the output of a step's command, also while it runs.
+
+    Args:
+        step: its path, such as `iterate[2].build`.
+        stream: stdout or stderr.
+        attempt: the number of the attempt, from 1; default: the last one.
+        offset: bytes from the log's beginning; `LogPiece.next_offset` of the piece before.
+        most: the most bytes to return.
+
+    Raises UsageError if there is no such run, step or attempt.
+    """
+    return log_piece(record_of(run_id, runs_dir=runs_dir), step, stream, attempt, offset, most)
+
+
+def record_of(run_id: str, *, runs_dir: str | Path | None = None) -> Path:
+    """Return the folder of a run on record. Raises UsageError if there is no such run."""
+    check_run_id(run_id)
+    record = runs_folder(runs_dir) / run_id
+    if not (record / EVENTS).is_file():
+        raise UsageError(f"there is no run {run_id!r} in {record.parent}")
+    return record
+
+
+def runs_folder(given: str | Path | None) -> Path:
+    """Return the folder of records that a call means; the default is in the current folder."""
+    return Path(given or RUNS).absolute()
