@@ -61,7 +61,6 @@ ALLOWED = {
     "secrets/proxy/hello.py": {"_RECORD": FACT},
     "secrets/proxy/request.py": {
         "IMAGE_TOKENS": "The tokens that a picture counts as.",
-        "BYTES_A_TOKEN": "How tokens are estimated.",
     },
     "secrets/proxy/upstream.py": {
         "CONNECT_LIMIT": SECONDS,

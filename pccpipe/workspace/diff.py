@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from pccpipe import limits as all_limits
 from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
 from pccpipe.layout import DIFFED
@@ -52,10 +51,10 @@ def make_diff(
         folder = Path(name)
         # git takes the names in the patch from these folders' names.
         refused = _make_trees(sent, now, folder / "a", folder / "b", limits, halt)
-        count, leaks = _Count(), _Leaks()
+        count, leaks = _Count(), Counted()
         for one in _changes(folder, halt):
             if one.is_binary and _has_secret(folder / "b" / one.path, masker, halt):
-                leaks.add(one.path)
+                leaks.mask(one.path)
                 for side in ("a", "b"):
                     (folder / side / one.path).unlink(missing_ok=True)
             else:
@@ -69,7 +68,7 @@ def make_diff(
 
             run_git(folder, ["diff", *_OPTIONS, "--binary", "a", "b"], write, halt)
             file.write(mask.finish())
-    names = leaks.names or (("the patch",) if mask.found else ())
+    names = leaks.masked_names or (("the patch",) if mask.found else ())
     return Made(digest.hexdigest(), Changed(count.files, count.insertions, count.deletions, refused, names))
 
 
@@ -82,23 +81,6 @@ class _Count(Struct):
         self.files += 1
         self.insertions += one.insertions
         self.deletions += one.deletions
-
-
-class _Leaks(Struct):
-    """The files that a patch leaves out because of a secret."""
-
-    named: list[str] = field(default_factory=list)
-    more: int = 0
-
-    def add(self, path: str) -> None:
-        if len(self.named) < all_limits.REFUSED_NAMED.most:
-            self.named.append(path)
-        else:
-            self.more += 1
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.named, *([f"{self.more} more"] if self.more else []))
 
 
 def _make_trees(sent: Pack, now: Path, before: Path, after: Path, limits: Limits, halt: Halt | None) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from pccpipe.errors import ActionError
 from pccpipe.machine.base import Machine, Process
@@ -26,7 +26,6 @@ from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.reading import WorkspaceReader
 from pccpipe.workspace.tar import BLOCK, padded
 
-T = TypeVar("T")
 Unlock: TypeAlias = Callable[[Sequence[str]], object]
 """Makes locked files of a workspace readable, as far as possible."""
 
@@ -51,27 +50,11 @@ def fetch_tree(
     Raises ActionError with the machine's words or the limit that was reached, ConnectionError, TimeoutError.
     """
 
-    def list_all() -> tuple[_Listed, list[str]]:
-        intake = Intake(target, limits)
-        same: list[str] = []
-        locked, memory = list[Entry](), EntryMemory()
-        listing = list_tree(machine, folder, None, excluded)
-        with contextlib.closing(listing):
-            for entry in listing:
-                if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
-                    continue
-                if entry.is_locked:
-                    memory.add(entry)
-                    locked.append(entry)
-                    continue
-                unchanged = is_same(entry, known.entries.get(entry.path))
-                is_admitted = intake.admit(entry, own_link=unchanged, known=entry.path in known.entries)
-                if is_admitted and unchanged and stat.S_ISREG(entry.mode):
-                    same.append(entry.path)
-        return _Listed(intake, locked), same
+    def list_all() -> _Listed:
+        return _Listed.read(machine, folder, None, excluded, Intake(target, limits), known.entries)
 
-    listed, same = _unlocked(list_all, unlocks)
-    for path in (*same, *_kept(listed, known.entries)):
+    listed = _unlocked(list_all, unlocks)
+    for path in (*listed.same, *_kept(listed, known.entries)):
         listed.intake.reuse(path, known)
     _receive(machine, folder, listed.intake)
     return listed.intake.finish()
@@ -88,21 +71,13 @@ def fetch_paths(
 ) -> Counted:
     """Make a new `target` of these files and folders. Arguments and errors as for `fetch_tree`."""
 
-    def list_paths() -> tuple[_Listed, None]:
+    def list_all() -> _Listed:
         intake = Intake(target, limits, masker)
         for path in paths:
             intake.make_parents(path)
-        locked, memory = list[Entry](), EntryMemory()
-        with contextlib.closing(list_tree(machine, folder, paths, Excluded.only(()))) as listing:
-            for entry in listing:
-                if entry.is_locked:
-                    memory.add(entry)
-                    locked.append(entry)
-                else:
-                    intake.admit(entry)
-        return _Listed(intake, locked), None
+        return _Listed.read(machine, folder, paths, Excluded.only(()), intake, {})
 
-    listed, _ = _unlocked(list_paths, unlocks)
+    listed = _unlocked(list_all, unlocks)
     _kept(listed, {})
     _receive(machine, folder, listed.intake)
     return listed.intake.finish()
@@ -117,21 +92,47 @@ def unlock_own(machine: Machine, folder: str, paths: Sequence[str]) -> None:
 
 
 class _Listed(Struct):
-    """A tree that was listed: what to fetch of it, and what its machine can't read."""
+    """A tree that was listed: what to fetch, the files equal to known ones, and what its machine can't read."""
 
     intake: Intake
-    locked: list[Entry]
+    same: list[str] = field(default_factory=list)
+    locked: list[Entry] = field(default_factory=list)
+
+    @staticmethod
+    def read(
+        machine: Machine,
+        folder: str,
+        paths: Sequence[str] | None,
+        excluded: Excluded,
+        intake: Intake,
+        known: Mapping[str, Entry],
+    ) -> _Listed:
+        """List a folder, or some paths of it, and offer each entry to the intake."""
+        listed, memory = _Listed(intake), EntryMemory()
+        with contextlib.closing(list_tree(machine, folder, paths, excluded)) as listing:
+            for entry in listing:
+                if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
+                    continue
+                if entry.is_locked:
+                    memory.add(entry)
+                    listed.locked.append(entry)
+                    continue
+                unchanged = is_same(entry, known.get(entry.path))
+                is_admitted = intake.admit(entry, own_link=unchanged, known=entry.path in known)
+                if is_admitted and unchanged and stat.S_ISREG(entry.mode):
+                    listed.same.append(entry.path)
+        return listed
 
 
-def _unlocked(list_all: Callable[[], tuple[_Listed, T]], unlocks: Sequence[Unlock]) -> tuple[_Listed, T]:
+def _unlocked(list_all: Callable[[], _Listed], unlocks: Sequence[Unlock]) -> _Listed:
     """List, and again after each of the `unlocks`, until nothing is locked."""
-    listed, more = list_all()
+    listed = list_all()
     for unlock in unlocks:
         if not listed.locked:
             break
         unlock([entry.path for entry in listed.locked])
-        listed, more = list_all()
-    return listed, more
+        listed = list_all()
+    return listed
 
 
 def _kept(listed: _Listed, known: Mapping[str, Entry]) -> list[str]:

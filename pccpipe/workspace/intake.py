@@ -69,6 +69,11 @@ class Counted(Struct):
         """The refused names, and the number of further ones."""
         return (*self.refused, *([f"and {self.more_refused} more"] if self.more_refused else []))
 
+    @property
+    def masked_names(self) -> tuple[str, ...]:
+        """The masked files, and the number of further ones."""
+        return (*self.masked, *([f"{self.more_masked} more"] if self.more_masked else []))
+
 
 class KnownTree(Protocol):
     """A tree that is local already."""

@@ -173,7 +173,8 @@ class Exchange:
         host, port = egress.split(target)
         if not egress.allows(grant.egress, host, port):
             raise self._refusal(grant, host, port)
-        self._next_of(h11.EndOfMessage)
+        if not isinstance(self._next_of_body(time.monotonic() + BODY_SECONDS), h11.EndOfMessage):
+            raise HttpRefusal(400, "bad_request", "a CONNECT must not have a body", fatal=True)
         try:
             other = egress.connect(grant.egress, host, port)
         except egress.RefusedAddressError as error:
@@ -250,11 +251,6 @@ class Exchange:
             raise ConnectionResetError("the request is incomplete")
         return pieces
 
-    def _next_of(self, kind: type[h11.EndOfMessage]) -> None:
-        event = self._next_of_body(time.monotonic() + BODY_SECONDS)
-        if not isinstance(event, kind):
-            raise HttpRefusal(400, "bad_request", "a CONNECT must not have a body", fatal=True)
-
     def _next_request(self) -> h11.Event:
         """Return the next head. Raises TimeoutError for one that arrives too slowly."""
         has_begun = bool(self._http.trailing_data[0])
@@ -267,15 +263,12 @@ class Exchange:
 
     def _next_of_body(self, until: float) -> h11.Event:
         """Return the next piece of a body, or its end. Raises HttpRefusal at the timeout."""
-        while (event := self._event()) is None:
-            try:
+        with contextlib.suppress(TimeoutError):
+            while (event := self._event()) is None:
                 self._http.receive_data(self._receive(until))
-            except TimeoutError:
-                words = f"a request must be complete in {BODY_SECONDS:g} s"
-                raise HttpRefusal(408, "pccpipe_slow", words, fatal=True) from None
-        if time.monotonic() > until:
-            raise HttpRefusal(408, "pccpipe_slow", f"a request must be complete in {BODY_SECONDS:g} s", fatal=True)
-        return event
+            if time.monotonic() <= until:
+                return event
+        raise HttpRefusal(408, "pccpipe_slow", f"a request must be complete in {BODY_SECONDS:g} s", fatal=True)
 
     def _event(self) -> h11.Event | None:
         """Return the next event, if it is complete."""

@@ -18,12 +18,12 @@ from pccpipe.apart import apart
 from pccpipe.errors import LimitExceeded, PccpipeError
 from pccpipe.json_reader import NotJson, read_json
 from pccpipe.secrets.proxy.shape import ApiShape
+from pccpipe.secrets.proxy.usage import BYTES_A_TOKEN
 from pccpipe.values import Json
 
 IMAGE = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
 IMAGE_TOKENS = 10_000
 """More than any provider counts for one picture; the size of its file does not matter."""
-BYTES_A_TOKEN = 4
 FREE_TIERS = frozenset({"auto", "default", "flex", "standard", "standard_only"})
 """Service tiers that cost no more than the default one."""
 
