@@ -92,7 +92,7 @@ def test_a_workspace_with_a_key_is_refused_without_a_fallback(place: Control) ->
     step = ran.step("sync")
     assert (step["outcome"], step["code"], ran.state["downgraded"]) == ("failed", "workspace_refused", False)
     assert "'deploy' (a private key), 'notes.md' (the value of a secret)" in step["message"]
-    assert "exclude it by name" in ran.stdout
+    assert "exclude them by name" in ran.stdout
     assert KEY not in ran.stdout
     assert [step["path"] for step in ran.state["steps"]] == ["sync"]
     kept = sorted(path.name for path in ran.record.iterdir() if path.name != ".git")
