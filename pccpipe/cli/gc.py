@@ -48,9 +48,9 @@ def gc(
     """Remove what runs left behind: containers, copies of the code, and files of commands.
 
     Removed at once: all of a run that ended, and a container whose deadline passed. Removed after --older-than: things
-    of an unfinished run that can still be resumed. Never removed: things of a live or stopped run, a copy here with
-    changes that no diff has, and a copy on the VM with changes that were not brought back. --discard removes these, of
-    the runs that it names.
+    of an unfinished run that can still be resumed. Kept unless --discard names the run: things of a stopped run, a copy
+    on this machine with changes that no diff has, and a copy on the VM with changes that were not brought back. Things
+    of a live run are never removed.
 
     On a VM, gc also removes whatever in the lease's folder is not a lease. Where the project has run_as, it ends each
     process of that account while no run is alive. It reports an image that provision did not build, start-up files
