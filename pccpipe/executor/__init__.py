@@ -1,1 +1,1 @@
-"""Runs a Pipeline on targets and says what happens, as events. Knows no paramiko, docker or sh."""
+"""Run a pipeline on targets, and report its course as events. Knows no paramiko, docker or sh."""

@@ -76,7 +76,7 @@ def run_action(context: RunContext, position: Position, step: Step, body: Action
             context.journal.append(
                 TargetUnavailable(path, last, Place.LOCAL, refused.reason, refused.words, refused.hint)
             )
-            return replace(ended, reason=refused.reason, message=f"{ended.reason}: {ended.message}; {refused.words}")
+            return replace(ended, reason=refused.reason, message=f"{ended.message} ({ended.reason}); {refused.words}")
         context.journal.append(StepDowngraded(path, place, Place.LOCAL, ended.reason, ended.message))
         # The upload made the local copy before it connected to the VM.
         return StepOutcome(Outcome.SUCCEEDED)

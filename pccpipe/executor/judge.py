@@ -38,7 +38,7 @@ def judge(step: RunStep, running: Running, followed: FollowedResult, place: Plac
         step.context.journal.append(Warned(LOST_OUTPUT, step.path))
     elif exit_.output_lost:
         words = "the end of its output is lost: its machine could not store it (is the disk there full?)"
-        step.context.journal.append(Warned(f"{words}; free some space: pccpipe gc", step.path))
+        step.context.journal.append(Warned(f"{words}; fix: pccpipe gc", step.path))
     if exit_.left_processes and not followed.cancelled:
         words = "its background processes were stopped: no process outlives its step"
         step.context.journal.append(Warned(words, step.path))

@@ -1,4 +1,4 @@
-"""Evaluates the numbers of a step: the pipeline has each as a value or as an expression."""
+"""Evaluate the numbers of a step: the pipeline has each as a value or as an expression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks, prepares and records the start of a command: its place, its workspace, its isolation."""
+"""Check, prepare and record the start of a command: its place, its workspace, its isolation."""
 
 from __future__ import annotations
 

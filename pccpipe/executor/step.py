@@ -50,7 +50,7 @@ def run_step(context: RunContext, position: Position, spec: Step, body: Run, tur
             context.serials.next(spec.id)
             if not was_refused:
                 step.record_unavailable(step.attempts + 1, place, refused)
-            return replace(ended, reason=refused.reason, message=f"{ended.reason}: {ended.message}; {refused.words}")
+            return replace(ended, reason=refused.reason, message=f"{ended.message} ({ended.reason}); {refused.words}")
     context.record_once(turn, StepDowngraded(step.path, body.where.on, place, ended.reason, ended.message))
     return _try_at(step, place, where)
 
