@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from pccpipe.cancel import Cancel, Halt
 from pccpipe.errors import ActionError, Halted, PccpipeError, Unavailable
-from pccpipe.executor.context import LeftOpen, Position, RunContext, StepOutcome, halted
+from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, WalkPosition, halted
 from pccpipe.executor.exposure import Level
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.result import result_target
@@ -27,7 +27,7 @@ from pccpipe.workspace.base import Sent
 Action = Upload | Download | Diff | Remove | Build
 
 
-def run_action(context: RunContext, position: Position, step: Step, body: Action) -> StepOutcome:
+def run_action(context: RunContext, position: WalkPosition, step: Step, body: Action) -> StepOutcome:
     """Do a built-in action, and retry it as `retry:` says."""
     path = position.path_of(step.id)
     place = Place.VM if context.project.isolation_mode is IsolationMode.VM else Place.LOCAL
@@ -106,7 +106,7 @@ def _may_stay_local(context: RunContext, body: Upload) -> bool:
 
 
 def _act(
-    context: RunContext, position: Position, path: str, body: Action, halt: Halt
+    context: RunContext, position: WalkPosition, path: str, body: Action, halt: Halt
 ) -> tuple[Mapping[str, Json], Sequence[str]]:
     """Do the action; return facts for its event, and the files that secrets were found in."""
     names = position.scope.names
@@ -142,7 +142,7 @@ def _act(
             return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}, ()
 
 
-def _named_files(body: Download, position: Position) -> list[str]:
+def _named_files(body: Download, position: WalkPosition) -> list[str]:
     """Return the paths to download. Raises ActionError if an expression gave a pattern."""
     paths = []
     for template in body.paths:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pccpipe.executor.context import Position, RunContext
+from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.scope import Scope
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
@@ -37,7 +37,7 @@ def unattested_reads(scope: Scope, pipeline: Pipeline, step: Step, body: Run) ->
     return _unattested(scope, _chains(pipeline, step, body))
 
 
-def unattested_gates(position: Position) -> tuple[str, ...]:
+def unattested_gates(position: WalkPosition) -> tuple[str, ...]:
     """Return the ids that the `if:` of a group around a step read, or the `until:` of a loop before it."""
     return (*position.forged, *position.scope.forged)
 

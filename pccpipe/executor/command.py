@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pccpipe.errors import LimitExceeded, ResultError, UsageError
-from pccpipe.executor.context import STEP_LIMIT, Position, RunContext
+from pccpipe.executor.context import STEP_LIMIT, RunContext, WalkPosition
 from pccpipe.executor.result import result_target
 from pccpipe.executor.secrets import StepSecrets
 from pccpipe.limits import FILE_INPUT
@@ -29,7 +29,7 @@ LONGEST_NAME = 80
 
 def make_command(
     context: RunContext,
-    position: Position,
+    position: WalkPosition,
     step: Step,
     body: Run,
     where: Host,
@@ -76,7 +76,7 @@ def _file_name(path: str) -> str:
     return f"{name[:LONGEST_NAME]}-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
-def container_settings(where: Host, place: Place, position: Position) -> ContainerSettings | None:
+def container_settings(where: Host, place: Place, position: WalkPosition) -> ContainerSettings | None:
     """Return the settings of a step's container at `place`; None if it has none there. Raises ExpressionError."""
     container = where.container if place is Place.CONTAINER else None
     if container is None:

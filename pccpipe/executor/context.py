@@ -185,7 +185,7 @@ class Serials:
             self._counts[step] = self._counts.get(step, 0) + count
 
 
-class Position(Struct, frozen=True):
+class WalkPosition(Struct, frozen=True):
     """The position of the walk in the tree of steps: its path, the scope of expressions, the nearest deadline."""
 
     scope: Scope
@@ -201,7 +201,7 @@ class Position(Struct, frozen=True):
     def path_of(self, step_id: str) -> str:
         return f"{self.path}.{step_id}" if self.path else step_id
 
-    def inside(self, path: str, scope: Scope | None = None) -> Position:
+    def inside(self, path: str, scope: Scope | None = None) -> WalkPosition:
         return replace(self, path=path, scope=scope or self.scope)
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pccpipe.cancel import Deadline, Halt
 from pccpipe.errors import PccpipeError
 from pccpipe.executor.cause import name_failed_step
-from pccpipe.executor.context import ALWAYS_LIMIT, LeftOpen, Position, RunContext, StepOutcome
+from pccpipe.executor.context import ALWAYS_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
 from pccpipe.executor.numbers import number_of
 from pccpipe.executor.places import first_way
@@ -112,7 +112,7 @@ def _run_steps(context: RunContext, scope: Scope) -> StepOutcome:
         return StepOutcome(Outcome.FAILED, message=str(error))
     if seconds is not None:
         deadline = deadline_since(context.replay.began_at, seconds, "the pipeline")
-    return name_failed_step(Walk(context).sequence(context.pipeline.steps, Position(scope, deadline=deadline)))
+    return name_failed_step(Walk(context).sequence(context.pipeline.steps, WalkPosition(scope, deadline=deadline)))
 
 
 def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOutcome:
@@ -124,7 +124,7 @@ def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOu
         return ended
     if context.replay.always is None and ended.reason is not Reason.FENCED:
         context.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
-    position = Position(scope.ended(ended.outcome, _status(ended)), always=True)
+    position = WalkPosition(scope.ended(ended.outcome, _status(ended)), always=True)
     for step in context.pipeline.always:
         if context.targets.fenced and not _is_local(context, step):
             ended = _fenced(context.targets.fenced)

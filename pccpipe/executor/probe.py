@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import PccpipeError, Unavailable
 from pccpipe.executor.command import container_settings
-from pccpipe.executor.context import Position, RunContext
+from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.exposure import Level, is_agent, level_of
 from pccpipe.executor.places import first_way, following_way
 from pccpipe.outcome import Place
 from pccpipe.spec.model import Host, Parallel, Repeat, Run, Step
 
 
-def expected_levels(context: RunContext, steps: Sequence[Step], position: Position) -> list[Level]:
+def expected_levels(context: RunContext, steps: Sequence[Step], position: WalkPosition) -> list[Level]:
     """Return the isolation that the agents of a group will have, from the places that are available now.
 
     The places are probed before the first step, because an agent could make one unavailable later. In a run that is
@@ -39,7 +39,7 @@ def expected_levels(context: RunContext, steps: Sequence[Step], position: Positi
     return levels
 
 
-def _is_missing(context: RunContext, place: Place, where: Host, position: Position) -> bool:
+def _is_missing(context: RunContext, place: Place, where: Host, position: WalkPosition) -> bool:
     if place is Place.LOCAL:
         return False
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pccpipe.executor.context import Position, RunContext, StepOutcome
+from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.waiting import is_away
 from pccpipe.outcome import FINAL, Outcome
@@ -15,7 +15,7 @@ from pccpipe.spec.model import Retry
 
 def with_retries(
     context: RunContext,
-    position: Position,
+    position: WalkPosition,
     path: str,
     retry: Retry,
     attempt: Callable[[int], StepOutcome],
@@ -49,6 +49,6 @@ def with_retries(
     return ended
 
 
-def _waited(context: RunContext, position: Position, seconds: float) -> bool:
+def _waited(context: RunContext, position: WalkPosition, seconds: float) -> bool:
     """Wait before the next attempt; return whether to make it."""
     return not (seconds and context.cancel.wait(seconds)) and not (position.deadline and position.deadline.passed)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from pccpipe.cancel import Halt
 from pccpipe.errors import Unavailable
 from pccpipe.executor.attestation import is_unattested, unattested_reads
-from pccpipe.executor.context import Position, RunContext
+from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.exposure import Level, is_agent, level_of
 from pccpipe.executor.places import first_way, following_way
 from pccpipe.executor.replay import Turn
@@ -33,7 +33,7 @@ class RunStep(Struct):
     """
 
     context: RunContext
-    position: Position
+    position: WalkPosition
     spec: Step
     body: Run
     turn: Turn

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from pccpipe.executor.context import Position, RunContext, StepOutcome
+from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.numbers import whole_number_of
 from pccpipe.executor.replay import Turn
 from pccpipe.outcome import Code, Outcome, Place
@@ -146,7 +146,7 @@ class StepSecrets:
         self._masked.append(token)
 
 
-def budget_of(context: RunContext, position: Position, path: str, body: Run, turn: Turn) -> TokenBudget:
+def budget_of(context: RunContext, position: WalkPosition, path: str, body: Run, turn: Turn) -> TokenBudget:
     """Return the budget of a step's turn. Raises ExpressionError, PccpipeError."""
     names = position.scope.names
     pool = context.replay.pool(path, whole_number_of(body.budget, names, "budget"))
@@ -154,7 +154,7 @@ def budget_of(context: RunContext, position: Position, path: str, body: Run, tur
 
 
 def step_secrets(
-    context: RunContext, position: Position, body: Run, where: Host, place: Place, budget: TokenBudget
+    context: RunContext, position: WalkPosition, body: Run, where: Host, place: Place, budget: TokenBudget
 ) -> StepSecrets:
     """Return the secrets of an attempt at a place, before tokens are issued. Raises ExpressionError, UsageError."""
     declared = {name: context.pipeline.secrets[name] for name in body.secrets}

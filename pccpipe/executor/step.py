@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pccpipe.errors import PccpipeError
 from pccpipe.executor.attempt import Attempt
-from pccpipe.executor.context import Position, RunContext, StepOutcome
+from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.judge import replayed
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.retry import with_retries
@@ -31,7 +31,7 @@ from pccpipe.record.events import (
 from pccpipe.spec.model import Host, Run, Step
 
 
-def run_step(context: RunContext, position: Position, spec: Step, body: Run, turn: Turn) -> StepOutcome:
+def run_step(context: RunContext, position: WalkPosition, spec: Step, body: Run, turn: Turn) -> StepOutcome:
     """Run a step's command where its `on:` leads in the project, or at its fallback if that place is unavailable."""
     step = RunStep(context, position, spec, body, turn, is_replay=turn.began_at is not None)
     place, where = step.first

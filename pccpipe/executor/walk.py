@@ -18,7 +18,7 @@ from pccpipe.errors import PccpipeError
 from pccpipe.executor.actions import kind_of, run_action
 from pccpipe.executor.attestation import unattested_condition
 from pccpipe.executor.cause import name_failed_step, rounds_exhausted
-from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, Position, RunContext, StepOutcome
+from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
 from pccpipe.executor.numbers import number_of
 from pccpipe.executor.probe import expected_levels
@@ -49,7 +49,7 @@ class Walk(Struct, frozen=True):
 
     context: RunContext
 
-    def sequence(self, steps: Sequence[Step], position: Position) -> StepOutcome:
+    def sequence(self, steps: Sequence[Step], position: WalkPosition) -> StepOutcome:
         """Run steps in order, up to the first that does not pass."""
         for step in steps:
             earlier_end = self._end_before(step, position)
@@ -60,7 +60,7 @@ class Walk(Struct, frozen=True):
                 return ended if ended.at is not None else replace(ended, at=step.id)
         return StepOutcome(Outcome.SUCCEEDED)
 
-    def _end_before(self, step: Step, position: Position) -> StepOutcome | None:
+    def _end_before(self, step: Step, position: WalkPosition) -> StepOutcome | None:
         """Return the outcome that ends the sequence before a step; None: the step has its turn.
 
         A turn that an earlier process began is always finished. Raises `LeftOpen` for a fenced run: the process that
@@ -80,18 +80,18 @@ class Walk(Struct, frozen=True):
             return StepOutcome(Outcome.TIMED_OUT, message=position.deadline.message)
         return None
 
-    def step(self, step: Step, position: Position) -> StepOutcome:
+    def step(self, step: Step, position: WalkPosition) -> StepOutcome:
         """Run one step with its condition and its matrix; record its end, and put it into the scope."""
         return self._until_answered(position, lambda: self._turn(step, position))
 
-    def _until_answered(self, position: Position, take_turn: Callable[[], StepOutcome]) -> StepOutcome:
+    def _until_answered(self, position: WalkPosition, take_turn: Callable[[], StepOutcome]) -> StepOutcome:
         """Give a step another turn while its agent gets answers; in a `repeat`, the next round is that turn."""
         ended = take_turn()
         while ended.input is InputState.GIVEN and not position.in_round:
             ended = take_turn()
         return ended
 
-    def _turn(self, step: Step, position: Position) -> StepOutcome:
+    def _turn(self, step: Step, position: WalkPosition) -> StepOutcome:
         began = time.monotonic()
         turn = self.context.replay.next_turn(position.path_of(step.id))
         if turn.ended and (turn.ended.outcome is Outcome.SKIPPED or not _has_inner(step)):
@@ -111,7 +111,7 @@ class Walk(Struct, frozen=True):
             ended = StepOutcome(Outcome.FAILED, message=str(error))
         return self._end(step, position, turn, ended, began)
 
-    def _deadline(self, step: Step, position: Position, turn: Turn) -> Deadline:
+    def _deadline(self, step: Step, position: WalkPosition, turn: Turn) -> Deadline:
         seconds = number_of(step.timeout, position.scope.names, "timeout")
         if seconds is None:
             seconds = ALWAYS_LIMIT if position.always else STEP_LIMIT
@@ -139,7 +139,7 @@ class Walk(Struct, frozen=True):
             logs=logs,
         )
 
-    def _leg(self, step: Step, position: Position, turn: Turn) -> StepOutcome:
+    def _leg(self, step: Step, position: WalkPosition, turn: Turn) -> StepOutcome:
         """Run the step's body once; a leg of a matrix has its values in scope."""
         path = position.path_of(step.id)
         kind, asked = _describe(step)
@@ -164,11 +164,11 @@ class Walk(Struct, frozen=True):
         return ended
 
     def _retried(
-        self, step: Step, position: Position, turn: Turn, attempt: Callable[[int], StepOutcome]
+        self, step: Step, position: WalkPosition, turn: Turn, attempt: Callable[[int], StepOutcome]
     ) -> StepOutcome:
         return with_retries(self.context, position, position.path_of(step.id), step.retry, attempt, turn)
 
-    def _repeat(self, body: Repeat, position: Position, path: str, turn: Turn, fails_as: str | None) -> StepOutcome:
+    def _repeat(self, body: Repeat, position: WalkPosition, path: str, turn: Turn, fails_as: str | None) -> StepOutcome:
         most = number_of(body.max, position.scope.names, "max")
         assert most is not None
         expected_levels(self.context, body.steps, position)
@@ -195,12 +195,12 @@ class Walk(Struct, frozen=True):
             Outcome.FAILED, message=rounds_exhausted(body, fails_as, rounds, position.scope.steps), at=""
         )
 
-    def _parallel(self, body: Parallel, position: Position, path: str) -> StepOutcome:
+    def _parallel(self, body: Parallel, position: WalkPosition, path: str) -> StepOutcome:
         inside = position.inside(path)
         jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
         return self._side_by_side(jobs, inside, body.max_parallel)
 
-    def _matrix(self, step: Step, position: Position) -> StepOutcome:
+    def _matrix(self, step: Step, position: WalkPosition) -> StepOutcome:
         legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
         jobs = [
             (leg_step, lambda leg_step=leg_step, leg=leg: self._matrix_leg(leg_step, position, leg))
@@ -208,10 +208,10 @@ class Walk(Struct, frozen=True):
         ]
         return self._side_by_side(jobs, position, step.matrix_parallel)
 
-    def _matrix_leg(self, leg_step: Step, position: Position, leg: dict[str, Json]) -> StepOutcome:
+    def _matrix_leg(self, leg_step: Step, position: WalkPosition, leg: dict[str, Json]) -> StepOutcome:
         return self._until_answered(position, lambda: self._leg_turn(leg_step, position, leg))
 
-    def _leg_turn(self, leg_step: Step, position: Position, leg: dict[str, Json]) -> StepOutcome:
+    def _leg_turn(self, leg_step: Step, position: WalkPosition, leg: dict[str, Json]) -> StepOutcome:
         began = time.monotonic()
         turn = self.context.replay.next_turn(position.path_of(leg_step.id))
         inside = replace(position, scope=position.scope.in_leg(leg))
@@ -224,7 +224,7 @@ class Walk(Struct, frozen=True):
         return self._end(leg_step, inside, turn, ended, began)
 
     def _side_by_side(
-        self, jobs: Sequence[tuple[Step, Callable[[], StepOutcome]]], position: Position, at_once: int
+        self, jobs: Sequence[tuple[Step, Callable[[], StepOutcome]]], position: WalkPosition, at_once: int
     ) -> StepOutcome:
         """Run all jobs to their ends, `at_once` in parallel; the first in order that did not pass decides."""
 
@@ -257,7 +257,7 @@ class Walk(Struct, frozen=True):
         )
         return step.continue_on_error and not stops and ended.outcome is not Outcome.CANCELLED
 
-    def _end(self, step: Step, position: Position, turn: Turn, ended: StepOutcome, began: float) -> StepOutcome:
+    def _end(self, step: Step, position: WalkPosition, turn: Turn, ended: StepOutcome, began: float) -> StepOutcome:
         if ended.input is InputState.WANTED:
             return ended  # the group around it has not ended
         fenced = self.context.targets.fenced
@@ -286,7 +286,7 @@ class Walk(Struct, frozen=True):
             return self._with_input_request(step, position, turn, ended)
         return ended
 
-    def _with_input_request(self, step: Step, position: Position, turn: Turn, ended: StepOutcome) -> StepOutcome:
+    def _with_input_request(self, step: Step, position: WalkPosition, turn: Turn, ended: StepOutcome) -> StepOutcome:
         """Return the end of a step whose agent may have asked a person for input."""
         path = position.path_of(step.id)
         if ended.outcome is not Outcome.SUCCEEDED or self.context.cancel.requested:
