@@ -35,7 +35,7 @@ class Link:
 
     @property
     def slow_names(self) -> tuple[str, str, str]:
-        """The parts of the slow link: the namespace, the device host_device, the device there."""
+        """The parts of the slow link: the namespace, the device on this machine, the device in the VM."""
         return self.namespace, f"bed{self.number}s", "slow0"
 
     @property

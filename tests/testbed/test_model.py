@@ -30,7 +30,7 @@ CODEX = "pcc-codex --json --skip-git-repo-check --dangerously-bypass-approvals-a
 
 
 def script(model: ModelServer, key: str, prompt: str) -> str:
-    """What the container's shell reads on its stdin: the key is in no argument list."""
+    """Return the stdin of the container's shell: the key is in no argument list."""
     return f"""
         OPENAI_API_KEY={key}; HOME=/agent; CODEX_HOME=/agent/codex; export OPENAI_API_KEY HOME CODEX_HOME
         echo {shlex.quote(prompt)} | {CODEX} -c openai_base_url={model.url}/v1 -
