@@ -107,6 +107,11 @@ def test_nothing_is_sent_on_a_channel_behind_its_close(connection: Connection, m
     monkeypatch.setattr(Transport, "_send_user_message", send_late)
     for _ in range(5):
         assert connection.run("echo said; exit 3") == Done(3, b"said\n", b"")
+        process = connection.popen("exit 3")
+        process.shutdown_write()
+        assert process.wait(10) == 3
+        process.close()
+    connection.run("true")
     assert connection._transports is before
 
 

@@ -236,8 +236,10 @@ def test_killed_sessions_lose_no_output(fresh: Stand, fresh_vm: VM) -> None:
     running.discard()
     fresh.target.close()
     assert stdout.endswith(b"line 40\n")
+    assert b"line 1\n" not in stdout
     assert stdout.count(b"line 20\n") == 1
     assert stderr.endswith(b"".join(b"err %d\n" % number for number in range(6, 41)))
+    assert stderr.count(b"err 1\n") <= 1
     assert stderr.count(b"err 20\n") == 1
     assert exit_.code == 6
     assert containers(fresh_vm, fresh) == []
