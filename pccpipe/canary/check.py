@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets as randomness
 import shlex
 import tempfile
@@ -16,7 +15,8 @@ from msgspec.structs import replace
 from pccpipe.api import load, local_project, run
 from pccpipe.canary.engine import EngineLooker
 from pccpipe.canary.ledger import Ledger, SelfcheckReport, Spot
-from pccpipe.canary.machine import Classify, Looker
+from pccpipe.canary.machine import Looker
+from pccpipe.canary.places import Classifier, container_files, engine_files, local_files, vm_files
 from pccpipe.canary.record import HERE, RECORD, SHOWN, RecordedViews, RecordFiles, look_at_errors
 from pccpipe.canary.value import Canary
 from pccpipe.cancel import Cancel
@@ -25,7 +25,7 @@ from pccpipe.detached import as_account, programs
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.settings import HOME
 from pccpipe.errors import UsageError
-from pccpipe.layout import COMMANDS, COPY, LANE, RUNS, SYSTEM, SystemDir
+from pccpipe.layout import COPY, RUNS, SystemDir
 from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.retry import UNREACHABLE
@@ -204,6 +204,10 @@ class _Selfcheck:
         """The machine of the engine, and of steps that are not local."""
         return self._vm or self._here
 
+    @property
+    def _vm_files(self) -> Classifier:
+        return vm_files(self._remote_state, self._remote_workspace, self._engine_folder)
+
     def _name_rows(self) -> None:
         name = self.ledger.name
         for looker, disk in ((self._here, Spot.TEMPORARY), *(((self._vm, Spot.DISK),) if self._vm else ())):
@@ -271,7 +275,7 @@ class _Selfcheck:
             self._look_at_engine_files("", ())
         if self._vm:
             self._progress(f"{self._vm.where}: all files that have changed")
-            self._vm.files(shlex.join(["pcc_everywhere", self._engine_folder]), self._classify_there(Spot.DISK))
+            self._vm.files(shlex.join(["pcc_everywhere", self._engine_folder]), self._vm_files)
         self._progress(f"{HERE}: the record")
         self._filed.look(self.record, self.canary, self.ledger)
         self._screen.look(self.canary, self.ledger)
@@ -308,7 +312,7 @@ class _Selfcheck:
         self._look_at_files_here("pcc_on_top", self._expected)
         if self._vm:
             call = f"{_call([self._remote_workspace, self._remote_state])}\n{_call(_TEMPORARY_THERE, 'pcc_on_top')}"
-            self._vm.files(call, self._classify_there(Spot.DISK), expected=self._expected)
+            self._vm.files(call, self._vm_files, expected=self._expected)
         if self._engine and command.had.place is Place.CONTAINER:
             self._progress(f"{command.step} {moment}: container")
             self._side.attempt(_CONTAINERS, self._engine.containers)
@@ -321,37 +325,14 @@ class _Selfcheck:
         pids: list[int] = []
         self._side.attempt(spots, lambda: pids.append(engine.process_of(container)))
         if any(pids):
-            root = f"/proc/{pids[0]}/root"
-            classify = Classify((f"{root}{HOME}(/|$)", Spot.CONTAINER_MEMORY), (f"{root}/", Spot.CONTAINER_DISK))
             call = shlex.join(["pcc_container", container, str(pids[0]), HOME])
-            self._side.files(call, classify, expected=self._expected)
+            self._side.files(call, container_files(pids[0]), expected=self._expected)
 
     def _look_at_files_here(self, how: str, expected: Sequence[Spot]) -> None:
         """Search the run's own folders; `how` names the search of the folders for temporary files."""
-        state = re.escape(SystemDir(str(self._folder / SYSTEM)).states)
-        copies = re.escape(str(self.record))
-        classify = Classify(
-            (f"{state}/[^/]+/{COMMANDS}/[^/]+[.]std(out|err)$", Spot.SPOOLS),
-            (f"{state}(/|$)", Spot.STATE),
-            (f"{copies}/{COPY}[^/]*(/|$)", Spot.WORKSPACE),
-            (f"{re.escape(str(self.workspace))}(/|$)", Spot.WORKSPACE),
-            # The record has rows of its own.
-            (f"(?!{re.escape(str(self._folder))})", Spot.TEMPORARY),
-        )
         temporary = dict.fromkeys([tempfile.gettempdir(), "/dev/shm"])
         call = f"{_call([str(self._folder), str(self.workspace)])}\n{_call(temporary, how)}"
-        self._here.files(call, classify, expected=expected)
-
-    def _classify_there(self, rest: Spot) -> Classify:
-        state = re.escape(self._remote_state)
-        known = [
-            (f"{state}/{LANE}[^/]+/(out|err)$", Spot.SPOOLS),
-            (f"{state}(/|$)", Spot.STATE),
-            (f"{re.escape(self._remote_workspace)}(/|$)", Spot.WORKSPACE),
-        ]
-        # The engine's files have a row of their own.
-        beside = f"(?!{re.escape(self._engine_folder)}(/|$))" if self._engine_folder else ""
-        return Classify(*known, (f"{beside}/", rest))
+        self._here.files(call, local_files(self._folder, self.record, self.workspace), expected=expected)
 
     def _look_at_engine_files(self, part: str, expected: Sequence[Spot]) -> None:
         """Search a part of the engine's folder, which keeps output as it was printed until its container goes."""
@@ -364,13 +345,8 @@ class _Selfcheck:
         side.attempt([Spot.ENGINE_FILES], find)
         if not self._engine_folder:
             return
-        folder = re.escape(self._engine_folder)
-        classify = Classify(
-            (f"{folder}/containers/[^/]+/(local-logs/|[^/]+-json\\.log)", Spot.SPOOLS),
-            (f"{folder}(/|$)", Spot.ENGINE_FILES),
-        )
         self._progress(f"{side.where}: the engine's files")
-        side.files(_call([f"{self._engine_folder}{part}"]), classify, expected=expected)
+        side.files(_call([f"{self._engine_folder}{part}"]), engine_files(self._engine_folder), expected=expected)
 
     def _let_go(self, command: CommandStarted) -> None:
         """Tell a waiting step that it has been searched."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from pccpipe.canary.ledger import Ledger, Spot
+from pccpipe.canary.places import Classifier
 from pccpipe.canary.value import Canary
 from pccpipe.machine.answers import number
 from pccpipe.machine.base import Done, Machine
@@ -20,21 +21,6 @@ TIMEOUT = 150.0
 TRIES = 5
 """Searches of processes, until no process ends during the search."""
 _DENIED = re.compile(r"^\w+: (?:cannot \w+ )?'?(.+?)'?: Permission denied$", re.MULTILINE)
-
-
-class Classify:
-    """Find the place of a file by its path: that of the first pattern that matches, or None."""
-
-    def __init__(self, *patterns: tuple[str, Spot]) -> None:
-        self._patterns = [(re.compile(pattern), spot) for pattern, spot in patterns]
-
-    @property
-    def spots(self) -> Sequence[Spot]:
-        """The places that it may return."""
-        return tuple(dict.fromkeys(spot for _, spot in self._patterns))
-
-    def __call__(self, path: str) -> Spot | None:
-        return next((spot for pattern, spot in self._patterns if pattern.match(path)), None)
 
 
 class Looker:
@@ -74,7 +60,7 @@ class Looker:
         spots = (Spot.ARGUMENTS, Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT)
         self.attempt(spots, lambda: self._processes(own_is_expected))
 
-    def files(self, call: str, classify: Classify, *, expected: Collection[Spot] = ()) -> None:
+    def files(self, call: str, classify: Classifier, *, expected: Collection[Spot] = ()) -> None:
         """Search files that changed since the run began; `call` names a function of look.sh.
 
         Args:
@@ -134,7 +120,7 @@ class Looker:
         for spot in (Spot.ENVIRONMENT, Spot.OWN_ENVIRONMENT):
             ledger.unread(where, spot, f"{self.machine.facts.system} shows no program the environment of another")
 
-    def _files(self, call: str, classify: Classify, expected: Collection[Spot]) -> None:
+    def _files(self, call: str, classify: Classifier, expected: Collection[Spot]) -> None:
         ledger, where, spots = self._ledger, self.where, classify.spots
         done = self._run(call)
         seen: dict[Spot, dict[str, int]] = {spot: {} for spot in spots}
@@ -180,7 +166,7 @@ class Looker:
         if self._canary.is_in(name.encode(errors="surrogateescape")):
             self._ledger.found(self.where, spot, f"in the name {_shown(name)}")
 
-    def _record_unread(self, done: Done, classify: Classify, ended: bool) -> None:
+    def _record_unread(self, done: Done, classify: Classifier, ended: bool) -> None:
         denied: dict[Spot, list[str]] = {}
         for path in _DENIED.findall(done.stderr.decode(errors="surrogateescape")):
             if spot := classify(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import project_of_run_option, read_values, record_of, runs_dir_option, tell
+from pccpipe.cli.options import print_lines, project_of_run_option, read_values, record_of, runs_dir_option
 
 
 @click.command()
@@ -31,8 +31,8 @@ def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Pa
     of_project = load_project(project) if project else None
     state = answer_run(run_id, values, project=of_project, runs_dir=runs_dir) if values else load_state(record)
     if state.open_questions:
-        tell(questions(state, record)[1:])
+        print_lines(questions(state, record)[1:])
     elif state.status == WAITING:
-        tell([answered(state, record)])
+        print_lines([answered(state, record)])
     else:
-        tell([f"run {run_id} has no question: its status is {state.status}"])
+        print_lines([f"run {run_id} has no question: its status is {state.status}"])

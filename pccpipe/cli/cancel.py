@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import Format, project_of_run_option, record_of, runs_dir_option, tell
+from pccpipe.cli.options import Format, print_lines, project_of_run_option, record_of, runs_dir_option
 from pccpipe.cli.process import take_secrets
 from pccpipe.cli.run_view import run_view
 
@@ -32,14 +32,14 @@ def cancel(*, run_id: str, project: Path | None, runs_dir: Path, no_wait: bool) 
 
     record = record_of(runs_dir, run_id)
     if not ask_to_cancel(run_id, runs_dir=runs_dir):
-        tell([f"run {run_id}: its process is gone, so this command cancels it"])
+        print_lines([f"run {run_id}: its process is gone, so this command cancels it"])
         _cancel_from_here(run_id, record, project, runs_dir)
         return
     if no_wait:
-        tell([f"run {run_id}: cancel requested"])
+        print_lines([f"run {run_id}: cancel requested"])
         return
-    tell([f"run {run_id}: cancel requested; waiting for its end"])
-    tell([f"run {run_id} {_wait(record)}"])
+    print_lines([f"run {run_id}: cancel requested; waiting for its end"])
+    print_lines([f"run {run_id} {_wait(record)}"])
 
 
 def _cancel_from_here(run_id: str, record: Path, project: Path | None, runs_dir: Path) -> None:
@@ -74,7 +74,7 @@ def _wait(record: Path) -> str:
         if time.monotonic() > hint_at and (holder := last_holder(record)):
             hint_at = math.inf
             words = f"no process on this machine runs it; the last one was process {holder.pid} on {holder.host}"
-            tell([f"{words}. If that is gone: pccpipe resume {record.name}, then cancel again"])
+            print_lines([f"{words}. If that is gone: pccpipe resume {record.name}, then cancel again"])
         state = load_state(record)
         if state.ended_at is not None:
             return state.status

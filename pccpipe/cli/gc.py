@@ -10,11 +10,11 @@ import click
 
 from pccpipe.cli.options import (
     host_key_option,
+    print_lines,
     project_here,
     project_option,
     read_duration,
     runs_dir_option,
-    tell,
 )
 
 
@@ -74,5 +74,5 @@ def gc(
         on_removal=view.removal,
         on_site=view.site,
     )
-    tell(f"nothing of run {run_id} is there to discard" for run_id in report.unknown)
+    print_lines(f"nothing of run {run_id} is there to discard" for run_id in report.unknown)
     sys.exit(1 if report.has_failed else 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import FILE, pipeline_argument, tell
+from pccpipe.cli.options import FILE, pipeline_argument, print_lines
 from pccpipe.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def graph(pipeline: Path, output: str | None, file: Path | None) -> None:
     as_svg = output == "svg" or (output is None and file is not None and file.suffix == ".svg")
     text = svg(drawn) if as_svg else mermaid(drawn)
     if file is None:
-        tell(text.splitlines())
+        print_lines(text.splitlines())
         return
     try:
         file.write_text(text, encoding="utf-8")

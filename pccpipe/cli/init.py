@@ -16,13 +16,13 @@ def init(vm: str | None, force: bool) -> None:
     Asks nothing. The project's id comes from git's origin or the folder's name. The test command comes from
     package.json, pyproject.toml, Makefile, Cargo.toml or go.mod. The pipeline is the default one, ready for changes.
     """
-    from pccpipe.cli.options import tell
+    from pccpipe.cli.options import print_lines
     from pccpipe.starter import PIPELINE_FILE, start_project
 
     started = start_project(Path(), vm, force=force)
     found = started.found
     test = f"{found.test} ({found.test_from})" if found.test else f"none found; name one in {PIPELINE_FILE}"
-    tell(
+    print_lines(
         [
             *(f"wrote {file}" for file in started.files),
             f"project: {found.id} ({found.id_from})",

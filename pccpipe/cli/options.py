@@ -200,7 +200,7 @@ def record_of(runs_dir: Path, run_id: str) -> Path:
     raise UsageError(f"there is no run {run_id!r} in {runs_dir}", did_you_mean(run_id, known))
 
 
-def tell(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Print lines."""
     for line in lines:
         print(line)

@@ -14,10 +14,10 @@ from pccpipe.cli.options import (
     no_fallback_option,
     pipeline_argument,
     policy_option,
+    print_lines,
     project_option,
     read_inputs,
     read_policy,
-    tell,
     which_project,
 )
 
@@ -65,4 +65,4 @@ def plan(
         fallback=fallback,
         policy=rules,
     )
-    tell([json.dumps(plan_json(planned), indent=2)] if output == "json" else plan_text(planned))
+    print_lines([json.dumps(plan_json(planned), indent=2)] if output == "json" else plan_text(planned))

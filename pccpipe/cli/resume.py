@@ -15,12 +15,12 @@ from pccpipe.cli.options import (
     format_option,
     host_key_option,
     policy_option,
+    print_lines,
     project_of_run_option,
     read_duration,
     read_policy,
     record_of,
     runs_dir_option,
-    tell,
     wait_option,
 )
 from pccpipe.cli.process import take_secrets
@@ -67,7 +67,7 @@ def resume(
     record = record_of(runs_dir, run_id)
     state = load_state(record)
     if state.open_questions:
-        tell([*questions(state, record), "", headline(state, record)])
+        print_lines([*questions(state, record), "", headline(state, record)])
         context.exit(WAITS_FOR_A_PERSON)
     patience = read_duration(wait, "--wait")
     rules = read_policy(policy)

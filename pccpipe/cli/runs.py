@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import runs_dir_option, tell
+from pccpipe.cli.options import print_lines, runs_dir_option
 
 
 @click.command()
@@ -17,4 +17,4 @@ def runs(runs_dir: Path) -> None:
     from pccpipe.views.show import runs_text
 
     entries = list_runs(runs_dir)
-    tell(runs_text(entries) if entries else [f"no runs in {runs_dir}"])
+    print_lines(runs_text(entries) if entries else [f"no runs in {runs_dir}"])

@@ -16,11 +16,11 @@ from pccpipe.cli.options import (
     FILE,
     host_key_option,
     input_option,
+    print_lines,
     project_for,
     project_option,
     read_duration,
     read_inputs,
-    tell,
     wait_option,
     which_project,
 )
@@ -102,7 +102,7 @@ def selfcheck(
     if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
-        tell([of_project.title, *lines(report)])
+        print_lines([of_project.title, *lines(report)])
     if report.found:
         context.exit(FAILED)
     _exit(context, cancel, is_complete=report.whole and not (strict and report.unlooked))
@@ -135,7 +135,7 @@ def _escape(
     if of_project is None:
         raise UsageError("there is no project file, so there is no isolation to try", "name one: --project FILE")
     if not as_json:
-        tell([of_project.title])
+        print_lines([of_project.title])
     with _checking() as (cancel, status):
         report = check_escape(
             of_project,
@@ -148,7 +148,7 @@ def _escape(
     if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
-        tell(lines(report))
+        print_lines(lines(report))
     if report.count(RouteVerdict.BROKE):
         context.exit(FAILED)
     _exit(context, cancel, is_complete=report.held)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pccpipe.cli.options import record_of, runs_dir_option, tell
+from pccpipe.cli.options import print_lines, record_of, runs_dir_option
 
 
 @click.command()
@@ -25,7 +25,7 @@ def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
     record = record_of(runs_dir, run_id)
     state = load_state(record)
     if as_json:
-        tell([state_text(state).rstrip()])
+        print_lines([state_text(state).rstrip()])
         return
     may_run = state.ended_at is None and state.status != WAITING and not state.stopped
-    tell(show_text(state, record, interrupted=may_run and is_abandoned(record)))
+    print_lines(show_text(state, record, interrupted=may_run and is_abandoned(record)))

@@ -14,10 +14,10 @@ from pccpipe.views.text import OUTCOME_WORDS, harmless, harmless_line, left_out
 from pccpipe.views.words import (
     FINE,
     cancelled_text,
+    failed_step_with_log,
     failed_steps,
     next_command,
     reason_text,
-    telling_step,
     took_text,
 )
 
@@ -47,7 +47,7 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
 
 def see_why(state: RunState, record: Path) -> list[str]:
     """Name the command that prints the failed step's log; return nothing if all logs are empty."""
-    step = telling_step(state, record)
+    step = failed_step_with_log(state, record)
     return [f"to see why: {next_command(state, record, 'logs', step.path)}"] if step else []
 
 

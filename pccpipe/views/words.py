@@ -74,7 +74,7 @@ def next_command(state: RunState, record: Path, verb: str, *names: str) -> str:
     return f"pccpipe {verb}{elsewhere} {operands(state.run_id, *names)}"
 
 
-def telling_step(state: RunState, record: Path) -> StepState | None:
+def failed_step_with_log(state: RunState, record: Path) -> StepState | None:
     """Find the step whose log says most about a run's failure; its log is not empty.
 
     A group has no log of its own: then it is the last step inside that did not succeed, even an ignored one.

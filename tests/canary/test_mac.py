@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pccpipe.canary.ledger import Ledger, Spot, SpotVerdict
-from pccpipe.canary.machine import Classify, Looker
+from pccpipe.canary.machine import Looker
+from pccpipe.canary.places import Classifier
 from pccpipe.canary.value import Canary
 from tests.fake_mac import FakeMac, MacHere
 
@@ -52,7 +53,7 @@ def test_without_ps_nothing_is_reported_as_clean(looker: Looker, ledger: Ledger,
 
 
 def look_into(folder: Path, looker: Looker) -> None:
-    looker.files(f"pcc_files {shlex.quote(str(folder))}", Classify((f"{folder}(/|$)", Spot.DISK)))
+    looker.files(f"pcc_files {shlex.quote(str(folder))}", Classifier((f"{folder}(/|$)", Spot.DISK)))
 
 
 def test_files_names_and_links_are_searched_without_gnu_tools(looker: Looker, ledger: Ledger, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from pccpipe.canary.ledger import Ledger, Row, Spot, SpotVerdict
-from pccpipe.canary.machine import Classify, Looker
+from pccpipe.canary.machine import Looker
+from pccpipe.canary.places import Classifier
 from pccpipe.canary.value import Canary
 from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Done, Facts
@@ -25,7 +26,7 @@ def look_into(folder: Path, machine: LocalMachine | None = None, call: str = "",
     ledger = Ledger(CANARY)
     ledger.name("here", [Spot.DISK], "files")
     looker = Looker(machine or LocalMachine(), "here", CANARY, ledger, "run", may_sudo=may_sudo)
-    looker.files(call or f"pcc_files {shlex.quote(str(folder))}", Classify((f"{folder}(/|$)", Spot.DISK)))
+    looker.files(call or f"pcc_files {shlex.quote(str(folder))}", Classifier((f"{folder}(/|$)", Spot.DISK)))
     return ledger.rows[0]
 
 
