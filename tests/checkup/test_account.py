@@ -160,7 +160,7 @@ def test_a_project_without_run_as_gets_the_line_for_its_file(site: Site) -> None
         site.look("account", None),
         CheckVerdict.WARNING,
         "unattested",
-        "pccrun is there",
+        "pccrun exists",
         fix="`run_as: pccrun` below `vm:`",
     )
     found(site.look("account-walls", None), CheckVerdict.SKIPPED)

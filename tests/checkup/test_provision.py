@@ -103,7 +103,7 @@ def test_a_bare_vm_becomes_fit_stays_unchanged_and_is_fixed(
     assert first.code == 0, first.stdout + first.stderr
     assert waits in first.stdout
     assert "0 wrong, 1 warning" in first.stdout
-    assert "the account pccrun is there" in first.stdout
+    assert "the account pccrun exists" in first.stdout
     assert "run_as: pccrun" in first.stdout
     assert bare_vm.ssh("sudo -n -u pccrun id -un").stdout == "pccrun\n"
     assert bare_vm.ssh("node --version && npm --version && rsync --version && git --version").returncode == 0
