@@ -85,7 +85,7 @@ class Detached:
                     lane.close()
                     self._lanes.retire(None)
                     if gate is None:
-                        raise Nonsense(self._machine.host, "word on a command", "fenced")
+                        raise Nonsense(self._machine.host, "report on a command", "fenced")
                     gate.check()
                     continue
                 if gate:

@@ -113,7 +113,7 @@ class Lane(LaneShell):
         state, _, ended = lane._opened(machine, program, mark).partition(" ")
         if state not in {"alive", "dead", "restarted"}:
             lane.close()
-            raise Nonsense(machine.host, "word on a command", state)
+            raise Nonsense(machine.host, "report on a command", state)
         if state != "alive":
             lane.ended = Trailer.of(machine.host, ended)
             lane.restarted = state == "restarted"

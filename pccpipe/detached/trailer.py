@@ -25,7 +25,7 @@ class Trailer(Struct, frozen=True):
         """Read the words of lane.sh: `0 -`. Raises Nonsense."""
         code, _, flag = said.strip().partition(" ")
         if flag.strip() not in {"-", "t", "d", "b"}:
-            raise Nonsense(host, "word on how a command ended", said)
+            raise Nonsense(host, "report on a command's end", said)
         ended = None if code == "lost" else number(host, "exit code", code, EXIT_CODES)
         return Trailer(ended, flag.strip() == "t", flag.strip() != "d", flag.strip() == "b")
 

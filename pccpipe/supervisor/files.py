@@ -39,7 +39,7 @@ class Ended:
     def __init__(self, said: str) -> None:
         code, _, flags = said.strip().partition(" ")
         if not flags or set(flags) - set("-tbl"):
-            raise Nonsense(HOST, "word on how a command ended", said)
+            raise Nonsense(HOST, "report on a command's end", said)
         self.code = number(HOST, "exit code", code, EXIT_CODES)
         self.timed_out, self.left_processes, self.output_lost = ("t" in flags, "b" in flags, "l" in flags)
 

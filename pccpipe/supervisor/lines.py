@@ -65,7 +65,7 @@ class Line:
                     self._forget_words()
                     return fields
             except ValueError as error:
-                raise ConnectionResetError(f"it talks nonsense: {error}") from error
+                raise ConnectionResetError(f"invalid message: {error}") from error
             left = deadline - time.monotonic()
             if not self._poll.poll(max(0.0, left) * 1000):
                 return None

@@ -167,7 +167,7 @@ class SupervisedRunning:
                 if said != b"-":
                     self._ended = self._judged(lambda: Ended(said.decode(errors="replace")))
             case _:
-                self._ended = Lost(Nonsense(HOST, "word on a command", fields).words)
+                self._ended = Lost(Nonsense(HOST, "report on a command", fields).words)
         return True
 
     def _regain(self) -> None:

@@ -65,9 +65,9 @@ class ExitReader:
         try:
             self._text += self._body.feed(data)
         except ValueError as error:
-            raise Nonsense(self._host, "word on a container's end", str(error)) from error
+            raise Nonsense(self._host, "report on a container's end", str(error)) from error
         if len(self._text) > limits.WAIT_ANSWER.most:
-            raise Nonsense(self._host, "word on a container's end", self._text)
+            raise Nonsense(self._host, "report on a container's end", self._text)
         try:
             answer = json.loads(self._text)
         except (ValueError, RecursionError):

@@ -156,7 +156,7 @@ def test_a_command_with_a_senseless_end_is_lost(stand: Stand, said: str) -> None
     until(lambda: not supervisors(stand))
     with (Path(stand.state) / "commands" / "step-1.sup").open("a") as file:
         file.write(f"{said}\n".replace("\n\n", "\n"))
-    with pytest.raises(Lost, match="nonsense"):
+    with pytest.raises(Lost, match="invalid answer"):
         read_all(running)
     running.discard()
 
