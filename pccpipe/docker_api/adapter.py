@@ -129,7 +129,7 @@ class _Connection(HTTPConnection):
         self._most = most
 
     def connect(self) -> None:
-        self.sock = _Socket(self._dial(), self._most)
+        self.sock = _ApiSocket(self._dial(), self._most)
         self.sock.settimeout(self.timeout if isinstance(self.timeout, int | float) else CALL_TIMEOUT)
 
     @property
@@ -141,7 +141,7 @@ class _Connection(HTTPConnection):
             return False
 
 
-class _Socket:
+class _ApiSocket:
     """A `ByteStream` as the socket that http.client wants: it stays open while a file made of it is open."""
 
     def __init__(self, stream: ByteStream, most: Callable[[], Limit]) -> None:
@@ -154,7 +154,7 @@ class _Socket:
     def makefile(self, mode: str, buffering: int | None = None) -> io.BufferedReader:  # noqa: ARG002
         with self._lock:
             self._files += 1
-        return io.BufferedReader(_Reader(self._stream, self._file_closed, self._most()), 64 * 1024)
+        return io.BufferedReader(_ApiReader(self._stream, self._file_closed, self._most()), 64 * 1024)
 
     def sendall(self, data: bytes) -> None:
         self._stream.sendall(bytes(data))
@@ -183,7 +183,7 @@ class _Socket:
         self._stream.close()
 
 
-class _Reader(io.RawIOBase):
+class _ApiReader(io.RawIOBase):
     def __init__(self, stream: ByteStream, closed: Callable[[], None], most: Limit) -> None:
         self._stream = stream
         self._on_close = closed

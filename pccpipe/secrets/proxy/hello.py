@@ -105,7 +105,7 @@ class HelloScreen:
             raise RefusedHelloError(f"its ClientHello is for {cut(', '.join(names), 200)!r}")
 
 
-class _Reader:
+class _HelloReader:
     """Reads numbers and fields of a message. Raises RefusedHelloError if it is too short or too long."""
 
     def __init__(self, data: bytes) -> None:
@@ -126,9 +126,9 @@ class _Reader:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")
 
-    def field(self, size: int) -> _Reader:
+    def field(self, size: int) -> _HelloReader:
         """Read a field that follows its length, a number of `size` bytes."""
-        return _Reader(self.take(self.number(size)))
+        return _HelloReader(self.take(self.number(size)))
 
     def rest(self) -> bytes:
         return self.take(len(self._data) - self._at)
@@ -175,7 +175,7 @@ class _Message:
 
 def _server_names(message: bytes) -> list[str]:
     """Return the names that a ClientHello asks for. Raises RefusedHelloError."""
-    reader = _Reader(message)
+    reader = _HelloReader(message)
     reader.take(2 + 32)  # version, random
     reader.field(1)  # session
     reader.field(2)  # ciphers
