@@ -22,11 +22,11 @@ from pccpipe.machine.base import Process
 from pccpipe.machine.local import LocalMachine
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.allowed import link_refusal, name_refusal
-from pccpipe.workspace.copy import KnownFolder, copy_paths
+from pccpipe.workspace.copy import KnownFolder, copy_paths, merge
 from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
-from pccpipe.workspace.intake import Counted, Intake, Limits
+from pccpipe.workspace.intake import TWIN, Counted, Intake, Limits
 from tests.growth import is_linear
 
 FILE, FOLDER, LINK, FIFO = (kind | 0o755 for kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO))
@@ -361,3 +361,15 @@ def test_many_twins_take_little_time(tmp_path: Path, one_name_disk: None) -> Non
         assert intake.counted.files == 5 * twins
 
     assert is_linear(bring, 200)
+
+
+def test_a_download_leaves_behind_the_twin_of_an_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, name in (("new", "a.TXT"), ("old", "A.txt")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(folder)
+    on_disk = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: on_disk(path) or Path(path).name.casefold() == "a.txt")
+    counted = Counted(files=1)
+    merge(tmp_path / "new", tmp_path / "old", counted)
+    assert (counted.files, counted.refused) == (0, [f"'a.TXT': {TWIN}"])
+    assert [(path.name, path.read_text()) for path in (tmp_path / "old").iterdir()] == [("A.txt", "old")]
