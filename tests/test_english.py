@@ -37,9 +37,6 @@ KEPT = {
 }
 """Lines that may have one, by file."""
 
-LEFT = ("README.md", "CHANGELOG.md", "benchmarks/", "docker/", "docs/", "pccpipe/", "pipelines/", "schemas/", "tests/")
-"""Rooms that were not read aloud yet."""
-
 
 def _files() -> list[str]:
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -60,7 +57,7 @@ def test_no_phrase_reads_like_a_translation() -> None:
     bad = []
     for name in _files():
         path = ROOT / name
-        if name.startswith(LEFT) or not path.is_file():
+        if not path.is_file():
             continue
         text = path.read_bytes().decode(errors="replace")
         lines = text.splitlines()

@@ -54,7 +54,7 @@ class AllowedFolders:
                 below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
                 os.close(at)
                 at = below
-            # Without waiting for whoever writes to a named pipe.
+            # Without waiting for a writer of a named pipe.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             return os.fdopen(os.open(parts[-1] if parts else ".", flags, dir_fd=at), "rb")
         finally:
