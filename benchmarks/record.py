@@ -1,12 +1,19 @@
-"""python -m benchmarks.record RUNS_DIR COUNT: writes the record of a run `large` with COUNT steps."""
+"""python -m benchmarks.record RUNS_DIR COUNT [runs]: writes a run `large` with COUNT steps, or COUNT runs.
+
+With `runs` it prints the seconds of lists of the runs: the first, which reads each journal, and the fastest of five.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
+from pccpipe.layout import EVENTS
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.record.events import CommandEnded, CommandStarted, RunEnded, RunStarted, StepEnded, StepStarted
+from pccpipe.record.codec import encode
+from pccpipe.record.events import CommandEnded, CommandStarted, Event, RunEnded, RunStarted, StepEnded, StepStarted
+from pccpipe.record.index import list_runs
 from pccpipe.record.journal import Journal
 from pccpipe.target import Isolation
 
@@ -27,5 +34,23 @@ def main(runs: Path, count: int) -> None:
     journal.close()
 
 
+def many(runs: Path, count: int) -> None:
+    for number in range(count):
+        run_id = f"run-{number}"
+        started = RunStarted(
+            run_id, "bench", "bench.yaml", None, IsolationMode.LOCAL, {}, "/somewhere", (), "0", "here", 1
+        )
+        ended = RunEnded(Outcome.SUCCEEDED, "succeeded", False, 1.0)
+        (runs / run_id).mkdir(parents=True)
+        events = [Event(1, float(number), started), Event(2, float(number) + 1, ended)]
+        (runs / run_id / EVENTS).write_bytes(b"".join(encode(event) for event in events))
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        assert len(list_runs(runs)) == count
+        times.append(time.perf_counter() - began)
+    print(times[0], min(times[1:]))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    (many if sys.argv[3:] == ["runs"] else main)(Path(sys.argv[1]), int(sys.argv[2]))

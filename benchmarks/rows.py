@@ -180,6 +180,14 @@ def large_run(bench: Bench, rounds: int) -> Found:
     ], []
 
 
+def list_of_runs(bench: Bench, rounds: int) -> Found:  # noqa: ARG001
+    """Measure a list of 20,000 ended runs; `benchmarks.record` measures itself."""
+    argv = [sys.executable, "-m", "benchmarks.record", str(bench.folder / "listed"), "20000", "runs"]
+    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    first, again = (float(word) for word in done.stdout.split()[-2:])
+    return [_most(f"`list_runs` over 20,000 ended runs (the first time {first:.1f} s)", again, 0.3, "s")], []
+
+
 def many_runs(bench: Bench, rounds: int) -> Found:  # noqa: ARG001
     """Measure 50 runs at once in one process, on four VMs; `benchmarks.runs` measures itself."""
     done = subprocess.run(
@@ -223,6 +231,7 @@ ROWS: Mapping[str, Callable[[Bench, int], Found]] = {
     "start-up": start_up,
     "round-trips": round_trips,
     "large-run": large_run,
+    "list-of-runs": list_of_runs,
     "many-runs": many_runs,
     "default-run": whole_default_run,
     "hostile": hostile_inputs,

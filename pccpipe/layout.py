@@ -68,6 +68,10 @@ WITHOUT_LOGS = frozenset({COPY, SENT, ARTIFACTS, PIPELINE_FILES})
 
 VM_HISTORY = ".vms"
 """Beside the records: on which VMs code of an agent has run."""
+ENDED_RUNS = ".ended-runs"
+"""Beside the records: what a list of runs needs of those that ended. A cache."""
+REMOVED = ".removed-"
+"""Beside the records: the beginning of the name of a record whose removal has begun."""
 KEPT = ".kept-"
 """In the name of a workspace on a VM that an earlier run of the same id left there."""
 

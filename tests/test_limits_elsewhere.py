@@ -40,6 +40,7 @@ ALLOWED = {
     "gc/sweep.py": {"DAY": SECONDS},
     "json_reader.py": {"_PIECE": AT_ONCE},
     "record/index.py": {"_END": LOCAL},
+    "record/ended_runs.py": {"_LONGEST": OURS, "_LARGEST": OURS},
     "record/logs.py": {"LEAST_LOG": "What each command's log has at least, beyond the limit `RUN_LOGS`."},
     "record/reading.py": {"LOG_PIECE": AT_ONCE},
     "record/tail.py": {"PIECE": AT_ONCE},

@@ -15,7 +15,7 @@ from pccpipe.errors import PccpipeError
 from pccpipe.gc.decide import Recorded
 from pccpipe.layout import COPY, EVENTS, LOCK, SENT, SYNC_STATE
 from pccpipe.record.events import RunStarted
-from pccpipe.record.index import RunEntry, list_runs
+from pccpipe.record.index import RunEntry, read_runs
 
 
 class Records(Protocol):
@@ -49,7 +49,7 @@ class RunsDir:
 
     def __init__(self, runs_dir: Path, counts: Callable[[RunStarted], bool] = lambda _: True) -> None:
         self._runs_dir = runs_dir
-        self._entries = {entry.run_id: entry for entry in list_runs(runs_dir) if _may_count(entry, counts)}
+        self._entries = {entry.run_id: entry for entry in read_runs(runs_dir) if _may_count(entry, counts)}
 
     def of(self, run_id: str) -> Recorded:
         entry = self._entries.get(run_id)
