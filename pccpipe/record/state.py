@@ -40,8 +40,9 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.record.journal import read_events
+from pccpipe.record.run_file import Question, RunFile
 from pccpipe.record.step_path import parent
-from pccpipe.record.step_state import Question, StepState, iso
+from pccpipe.record.step_state import StepState, iso
 from pccpipe.values import Json
 
 _OfStep: TypeAlias = (
@@ -230,44 +231,49 @@ class RunState(Struct):
 
     def to_json(self) -> dict[str, Json]:
         """Return the state as run.json has it; see docs/run-record.md."""
-        return {
-            "run_id": self.run_id,
-            "pipeline": self.pipeline,
-            "pipeline_path": self.pipeline_path,
-            "project": self.project,
-            "project_path": self.project_path,
-            "isolation_mode": self.isolation_mode.value,
-            "local": self.local,
-            "status": self.status,
-            "outcome": self.outcome.value if self.outcome else None,
-            "message": self.message,
-            "stopped": self.stopped,
-            "hint": self.hint,
-            "exposed": self.exposed,
-            "accepted_fallbacks": list(self.accepted_fallbacks),
-            "downgraded": self.downgraded,
-            "downgrades": to_json(self.downgrades),
-            "warnings": list(self.warnings),
-            "questions": to_json(self.questions),
-            "cancelled_by": self.cancelled_by,
-            "cancelled_who": self.cancelled_who,
-            "started_at": iso(self.started_at),
-            "ended_at": iso(self.ended_at),
-            "seconds": self.seconds,
-            "inputs": self.inputs,
-            "workspace": self.workspace,
-            "host": self.host,
-            "pid": self.pid,
-            "version": self.version,
-            "last_seq": self.last_seq,
-            "unread": self.unread,
-            "artifacts": [
+        values = to_json(self._file())
+        assert isinstance(values, dict)
+        return values
+
+    def _file(self) -> RunFile:
+        return RunFile(
+            run_id=self.run_id,
+            pipeline=self.pipeline,
+            pipeline_path=self.pipeline_path,
+            project=self.project,
+            project_path=self.project_path,
+            isolation_mode=self.isolation_mode,
+            local=self.local,
+            status=self.status,
+            outcome=self.outcome,
+            message=self.message,
+            stopped=self.stopped,
+            hint=self.hint,
+            exposed=self.exposed,
+            accepted_fallbacks=self.accepted_fallbacks,
+            downgraded=self.downgraded,
+            downgrades=self.downgrades,
+            warnings=self.warnings,
+            questions=self.questions,
+            cancelled_by=self.cancelled_by,
+            cancelled_who=self.cancelled_who,
+            started_at=iso(self.started_at),
+            ended_at=iso(self.ended_at),
+            seconds=self.seconds,
+            inputs=self.inputs,
+            workspace=self.workspace,
+            host=self.host,
+            pid=self.pid,
+            version=self.version,
+            last_seq=self.last_seq,
+            unread=self.unread,
+            artifacts=[
                 {"step": step.path, "action": step.kind, **step.facts}
                 for step in self.steps.values()
                 if step.facts and step.kind in {"download", "diff"}
             ],
-            "steps": [step.to_json() for step in self.steps.values()],
-        }
+            steps=[step.entry() for step in self.steps.values()],
+        )
 
 
 def state_of(events: Iterable[Event]) -> RunState:

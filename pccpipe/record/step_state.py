@@ -1,4 +1,4 @@
-"""A step as the fold of a run's events knows it: its attempts, its end, its questions."""
+"""A step as the fold of a run's events knows it: its attempts and its end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from pccpipe.outcome import Outcome, Place, Reason
-from pccpipe.record.codec import to_json
 from pccpipe.record.events import CommandEnded, CommandStarted, ModelUsed, StepEnded, TargetUnavailable
+from pccpipe.record.run_file import AttemptEntry, StepEntry
 from pccpipe.record.step_path import label
 from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.values import Json
@@ -48,29 +48,29 @@ class AttemptState(Struct):
         source = self.started or self.unavailable
         return source.settings if source else None
 
-    def to_json(self) -> dict[str, Json]:
+    def entry(self) -> AttemptEntry:
         """Return the attempt as run.json has it."""
         started, ended, unavailable = self.started, self.ended, self.unavailable
-        return {
-            "number": self.number,
-            "outcome": to_json(self.outcome),
-            "command": started.command if started else None,
-            "settings": to_json(self.settings),
-            "had": to_json(self.had),
-            "reason": to_json(unavailable.reason) if unavailable else None,
-            "words": unavailable.words if unavailable else "",
-            "hint": unavailable.hint if unavailable else "",
-            "exit_code": ended.exit_code if ended else None,
-            "signal": ended.signal if ended else None,
-            "out_of_memory": bool(ended and ended.out_of_memory),
-            "seconds": ended.seconds if ended else None,
-            "stdout": started.stdout if started else None,
-            "stderr": started.stderr if started else None,
-            "message": ended.message if ended else "",
-            "log_dropped": ended.log_dropped if ended else 0,
-            "secrets": self.secrets,
-            "code": to_json(ended.code) if ended else None,
-        }
+        return AttemptEntry(
+            number=self.number,
+            outcome=self.outcome,
+            command=started.command if started else None,
+            settings=self.settings,
+            had=self.had,
+            reason=unavailable.reason if unavailable else None,
+            words=unavailable.words if unavailable else "",
+            hint=unavailable.hint if unavailable else "",
+            exit_code=ended.exit_code if ended else None,
+            signal=ended.signal if ended else None,
+            out_of_memory=bool(ended and ended.out_of_memory),
+            seconds=ended.seconds if ended else None,
+            stdout=started.stdout if started else None,
+            stderr=started.stderr if started else None,
+            message=ended.message if ended else "",
+            log_dropped=ended.log_dropped if ended else 0,
+            secrets=self.secrets,
+            code=ended.code if ended else None,
+        )
 
 
 class StepState(Struct):
@@ -138,53 +138,36 @@ class StepState(Struct):
             return None
         return next((attempt.unavailable for attempt in reversed(self.attempts) if attempt.unavailable), None)
 
-    def to_json(self) -> dict[str, Json]:
+    def entry(self) -> StepEntry:
         """Return the step as run.json has it."""
         refusal, ended = self.refusal, self.ended
-        return {
-            "path": self.path,
-            "id": label(self.path),
-            "kind": self.kind,
-            "name": self.name,
-            "always": self.always,
-            "asked": to_json(self.asked),
-            "had": to_json(self.had),
-            "outcome": to_json(self.outcome),
-            "ignored": self.ignored,
-            "started_at": iso(self.started_at),
-            "seconds": self.seconds,
-            "round": self.round,
-            "rounds": self.rounds,
-            "attempts": [attempt.to_json() for attempt in self.attempts],
-            "exit_code": ended.exit_code if ended else None,
-            "reason": to_json(self.reason),
-            "words": refusal.words if refusal else "",
-            "hint": refusal.hint if refusal else "",
-            "code": to_json(ended.code) if ended else None,
-            "message": self.message,
-            "result": ended.result if ended else None,
-            "result_path": ended.result_path if ended else None,
-            "unattested": bool(ended and ended.unattested),
-            "facts": self.facts,
-            "model": {name: count for name, count in asdict(self.model).items() if name != "step"}
-            if self.model
-            else None,
-        }
-
-
-class Question(Struct):
-    """A request of a step's agent to a person."""
-
-    step: str
-    tried: str
-    needed: str
-    inputs: dict[str, Json]
-    given: dict[str, Json] = field(default_factory=dict)
-
-    @property
-    def missing(self) -> list[str]:
-        """The keys that nobody has given yet."""
-        return [key for key in self.inputs if key not in self.given]
+        return StepEntry(
+            path=self.path,
+            id=label(self.path),
+            kind=self.kind,
+            name=self.name,
+            always=self.always,
+            asked=self.asked,
+            had=self.had,
+            outcome=self.outcome,
+            ignored=self.ignored,
+            started_at=iso(self.started_at),
+            seconds=self.seconds,
+            round=self.round,
+            rounds=self.rounds,
+            attempts=[attempt.entry() for attempt in self.attempts],
+            exit_code=ended.exit_code if ended else None,
+            reason=self.reason,
+            words=refusal.words if refusal else "",
+            hint=refusal.hint if refusal else "",
+            code=ended.code if ended else None,
+            message=self.message,
+            result=ended.result if ended else None,
+            result_path=ended.result_path if ended else None,
+            unattested=bool(ended and ended.unattested),
+            facts=self.facts,
+            model={name: count for name, count in asdict(self.model).items() if name != "step"} if self.model else None,
+        )
 
 
 def iso(moment: float | None) -> str | None:

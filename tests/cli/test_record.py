@@ -129,7 +129,7 @@ def test_validate_names_valid_files_and_each_problem_of_the_others(folder: Folde
     assert folder.do("validate", "good.yaml").code == 0
 
 
-@pytest.mark.parametrize("name", ["pipeline", "project", "builder-result", "reviewer-result"])
+@pytest.mark.parametrize("name", ["pipeline", "project", "event", "run", "builder-result", "reviewer-result"])
 def test_schema_prints_the_published_file(folder: Folder, name: str) -> None:
     assert folder.do("schema", name).stdout == (ROOT / f"schemas/{name}.schema.json").read_text()
 

@@ -68,9 +68,9 @@ def test_run_json_has_the_names_that_a_server_reads() -> None:
 def test_an_unavailable_step_has_the_words_of_the_target() -> None:
     tried = downgraded("review")[:2]
     end = StepEnded("review", Outcome.UNAVAILABLE, 1.0, reason=Reason.ENGINE_PERMISSION_DENIED)
-    step = fold([started("review"), *tried, end]).steps["review"].to_json()
-    assert (step["reason"], step["words"]) == ("engine_permission_denied", WORDS)
-    assert step["hint"] == "sudo usermod -aG docker pcc"
+    step = fold([started("review"), *tried, end]).steps["review"].entry()
+    assert (step.reason, step.words) == (Reason.ENGINE_PERMISSION_DENIED, WORDS)
+    assert step.hint == "sudo usermod -aG docker pcc"
 
 
 def test_a_step_of_a_retried_group_starts_with_an_empty_state() -> None:
