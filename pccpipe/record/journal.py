@@ -14,6 +14,7 @@ from pathlib import Path
 from pccpipe.errors import PccpipeError, RecordFull, UsageError
 from pccpipe.layout import EVENTS
 from pccpipe.record.codec import UnreadableEventError, decode, encode
+from pccpipe.record.event_log import logger_in_use
 from pccpipe.record.events import (
     ActionDone,
     CommandEnded,
@@ -152,6 +153,9 @@ class Journal:
             return
         self._failed.add(number)
         name = getattr(listener, "__qualname__", type(listener).__qualname__)
+        if logger := logger_in_use():
+            run_id = self._path.parent.name
+            logger.error("run %s: the listener %s failed", run_id, name, exc_info=error, extra={"run_id": run_id})
         self.append(Warned(f"the listener {name} failed: {type(error).__name__}: {error}"))
 
     def _kept(self, event: Event) -> Event:

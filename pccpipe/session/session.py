@@ -24,6 +24,7 @@ from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.policy.enforce import hold, readable_files
 from pccpipe.record import cancel_requests as requests
+from pccpipe.record.event_log import EventLog
 from pccpipe.record.events import (
     Cancelling,
     Event,
@@ -138,7 +139,10 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
     room = Room(folders.record)
     state_file = StateFile(folders.record, state, room)
     journal = Journal(
-        folders.record, [state_file, *([caller.on_event] if caller.on_event else [])], masker.message, room
+        folders.record,
+        [state_file, EventLog(job.run_id), *([caller.on_event] if caller.on_event else [])],
+        masker.message,
+        room,
     )
     room.on_wait = lambda words: journal.notify(Warned(words))
     proxy = Proxy()
