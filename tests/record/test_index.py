@@ -96,7 +96,9 @@ def test_a_file_of_ended_runs_that_is_torn_or_hostile_changes_no_list(tmp_path: 
     path = tmp_path / ENDED_RUNS
     data = path.read_bytes()
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_bytes(data.replace(b'"succeeded"', b'"forged"'))
+    forged = data.replace(b'"status":"succeeded"', b'"status":"forged"')
+    assert forged != data
+    elsewhere.write_bytes(forged)
 
     def folder() -> None:
         path.mkdir()
@@ -119,7 +121,7 @@ def test_a_file_of_ended_runs_that_is_torn_or_hostile_changes_no_list(tmp_path: 
         path.unlink(missing_ok=True)
         make()
         assert list_runs(tmp_path) == first
-    assert elsewhere.read_bytes() == data.replace(b'"succeeded"', b'"forged"')
+    assert elsewhere.read_bytes() == forged
 
 
 def test_a_journal_that_is_no_file_is_an_unreadable_run(tmp_path: Path) -> None:
