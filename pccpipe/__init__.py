@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pccpipe.checkup.check import DoctorReport
     from pccpipe.errors import PccpipeError, PolicyRefused, RecordFull, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.executor.planned import Plan
+    from pccpipe.gc.delete import OnlyCopies, RemovedRun
     from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
     from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
     from pccpipe.record.events import (
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from pccpipe.record.reading import LogPiece
     from pccpipe.record.state import RunState
     from pccpipe.record.step_state import StepState
-    from pccpipe.records import follow, get_run, list_runs, read_events, read_log
+    from pccpipe.records import delete_run, follow, get_run, list_runs, read_events, read_log
     from pccpipe.session.result import RunResult
     from pccpipe.spec.model import Pipeline, Project, Vm
     from pccpipe.spec.problem import Problem
@@ -103,6 +104,7 @@ __all__ = [
     "LogPiece",
     "MayHaveBegun",
     "ModelUsed",
+    "OnlyCopies",
     "Origin",
     "Outcome",
     "Output",
@@ -116,6 +118,7 @@ __all__ = [
     "Project",
     "Reason",
     "RecordFull",
+    "RemovedRun",
     "RoundStarted",
     "RunEnded",
     "RunEntry",
@@ -148,6 +151,7 @@ __all__ = [
     "answer",
     "ask_to_cancel",
     "check_escape",
+    "delete_run",
     "doctor",
     "follow",
     "get_run",
@@ -200,6 +204,7 @@ _MODULES = {
         "VmBusy",
     ),
     "pccpipe.executor.planned": ("Plan",),
+    "pccpipe.gc.delete": ("OnlyCopies", "RemovedRun"),
     "pccpipe.outcome": (
         "Code",
         "IsolationMode",
@@ -246,7 +251,7 @@ _MODULES = {
     "pccpipe.record.reading": ("LogPiece",),
     "pccpipe.record.state": ("RunState",),
     "pccpipe.record.step_state": ("StepState",),
-    "pccpipe.records": ("follow", "get_run", "list_runs", "read_events", "read_log"),
+    "pccpipe.records": ("delete_run", "follow", "get_run", "list_runs", "read_events", "read_log"),
     "pccpipe.session.result": ("RunResult",),
     "pccpipe.spec.model": (
         "Pipeline",

@@ -1,9 +1,10 @@
-"""The records of runs, for programs: which runs there are, their state, events and logs."""
+"""The records of runs, for programs: a list of runs, their state, events and logs, and their removal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pccpipe.errors import UsageError
 from pccpipe.layout import EVENTS, RUNS
@@ -14,6 +15,9 @@ from pccpipe.record.index import RunEntry
 from pccpipe.record.journal import check_run_id
 from pccpipe.record.reading import LOG_PIECE, LogPiece, events_after, follow_events, log_piece
 from pccpipe.record.state import RunState, load_state
+
+if TYPE_CHECKING:
+    from pccpipe.gc.delete import RemovedRun
 
 
 def list_runs(*, runs_dir: str | Path | None = None) -> list[RunEntry]:
@@ -70,6 +74,22 @@ def read_log(
     Raises UsageError if there is no such run, step or attempt.
     """
     return log_piece(record_of(run_id, runs_dir=runs_dir), step, stream, attempt, offset, most)
+
+
+def delete_run(run_id: str, *, runs_dir: str | Path | None = None, force: bool = False) -> RemovedRun:
+    """Remove a run that has ended: its record, and what is left of it on this machine.
+
+    The record goes with changes of an agent that exist nowhere else; the answer names them.
+
+    Args:
+        force: also a run that can be resumed.
+
+    Raises UsageError if there is no such run, it has not ended, or a process here runs it.
+    """
+    from pccpipe.gc.delete import delete_record
+
+    record = record_of(run_id, runs_dir=runs_dir)
+    return delete_record(run_id, record.parent, force=force)
 
 
 def record_of(run_id: str, *, runs_dir: str | Path | None = None) -> Path:

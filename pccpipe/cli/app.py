@@ -15,6 +15,7 @@ from pccpipe.cli.logs import logs
 from pccpipe.cli.plan import plan
 from pccpipe.cli.provision import provision
 from pccpipe.cli.resume import resume
+from pccpipe.cli.rm import rm
 from pccpipe.cli.run import run
 from pccpipe.cli.runs import runs
 from pccpipe.cli.schema import schema
@@ -65,6 +66,7 @@ for _command in (
     runs,
     show,
     logs,
+    rm,
     schema,
     help_,
     version,

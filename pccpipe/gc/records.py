@@ -71,25 +71,7 @@ class RunsDir:
         return bool(marks) and all(mark.encode(errors="surrogateescape") in journal for mark in marks)
 
     def has_undiffed_changes(self, run_id: str) -> bool:
-        from pccpipe.workspace.sync import WorkspaceSync
-
-        record = self._runs_dir / run_id
-        kept = record / SYNC_STATE
-        if not kept.is_file():
-            return True
-        sync = WorkspaceSync(
-            user_folder=record,
-            local_copy=record / COPY,
-            sent=record / SENT,
-            machine=None,
-            remote="",
-            state=kept,
-        )
-        try:
-            sync.resume()
-            return sync.has_undiffed_changes()
-        except (PccpipeError, OSError, ValueError, LookupError):
-            return True
+        return has_undiffed_changes(self._runs_dir / run_id)
 
     def has_only_copy_on_vm(self, run_id: str) -> bool:
         from pccpipe.workspace.state import has_only_copy_on_vm
@@ -99,7 +81,29 @@ class RunsDir:
     @contextlib.contextmanager
     def unheld(self, run_id: str) -> Iterator[bool]:
         with contextlib.ExitStack() as stack:
-            yield run_id not in self._entries or stack.enter_context(_shared(self._runs_dir / run_id))
+            yield run_id not in self._entries or stack.enter_context(unheld(self._runs_dir / run_id))
+
+
+def has_undiffed_changes(record: Path) -> bool:
+    """Say whether a run's local copy has, or may have, changes that are in no diff."""
+    from pccpipe.workspace.sync import WorkspaceSync
+
+    kept = record / SYNC_STATE
+    if not kept.is_file():
+        return True
+    sync = WorkspaceSync(
+        user_folder=record,
+        local_copy=record / COPY,
+        sent=record / SENT,
+        machine=None,
+        remote="",
+        state=kept,
+    )
+    try:
+        sync.resume()
+        return sync.has_undiffed_changes()
+    except (PccpipeError, OSError, ValueError, LookupError):
+        return True
 
 
 class OnlyEnded(Struct, frozen=True):
@@ -131,12 +135,12 @@ def _may_count(entry: RunEntry, counts: Callable[[RunStarted], bool]) -> bool:
 
 
 def _is_held(run_dir: Path) -> bool:
-    with _shared(run_dir) as is_free:
+    with unheld(run_dir) as is_free:
         return not is_free
 
 
 @contextlib.contextmanager
-def _shared(run_dir: Path) -> Iterator[bool]:
+def unheld(run_dir: Path) -> Iterator[bool]:
     """Hold the run's lock, shared, so that no process can take it; False if one has it."""
     try:
         fd = os.open(run_dir / LOCK, os.O_RDONLY)
