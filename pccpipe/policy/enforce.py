@@ -100,21 +100,22 @@ def _of_places(policy: Policy, pipeline: Pipeline, project: Project) -> list[Pro
     for step in pipeline.all_steps():
         if isinstance(step.body, Run):
             asked = step.body.where.on
-            leads_to = _leads_to(asked, project.isolation_mode)
-            if leads_to is not asked and leads_to not in policy.places:
+            needed = _places_of(asked, project.isolation_mode)
+            if needed != {asked} and not needed <= policy.places:
                 allowed = ", ".join(sorted(policy.places)) or "none"
                 words = f"isolation_mode {project.isolation_mode.value} of the project {project.id}"
-                refused = f"the policy refuses `on: {leads_to}` for the step {step.id}"
+                refused = f"the policy refuses `on: {asked}` of the step {step.id} on the controller"
                 message = f"{refused}: {words} leads it there; allowed: {allowed}"
                 problems.append(Problem(step.position, message, rule=Rule.POLICY))
     return problems
 
 
-def _leads_to(asked: Place, mode: IsolationMode) -> Place:
+def _places_of(asked: Place, mode: IsolationMode) -> set[Place]:
+    """Return what a step's place is in a project: with the engine on the controller, a container is there too."""
     match mode:
         case IsolationMode.VM:
-            return asked
+            return {asked}
         case IsolationMode.CONTAINER:
-            return Place.LOCAL if asked is Place.VM else asked
+            return {Place.LOCAL, Place.CONTAINER} if asked is Place.CONTAINER else {Place.LOCAL}
         case IsolationMode.LOCAL:
-            return Place.LOCAL
+            return {Place.LOCAL}

@@ -63,7 +63,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """What a pipeline and a project file may ask for. None allows everything of its kind; an empty tuple nothing.
 
     Attributes:
-        places: where steps may run, after the project's `isolation_mode`.
+        places: where steps may run, after the project's `isolation_mode`. With the mode `container`, containers are on
+            the controller's own engine: that needs `local` as well.
         fallbacks: the places where a fallback may lead.
         secrets: the secrets that pipelines may name, with source and upstream fixed.
         folders: where the files that a pipeline or project file names must lie, after resolving links. The folder of

@@ -285,7 +285,7 @@ class _Project(_Judge):
         places = self.policy.places
         mode = self.data.get("isolation_mode", "local")
         if places is not None and mode in set(IsolationMode):
-            needed = {"vm": (), "container": (Place.CONTAINER,), "local": (Place.LOCAL,)}[str(mode)]
+            needed = {"vm": (), "container": (Place.LOCAL, Place.CONTAINER), "local": (Place.LOCAL,)}[str(mode)]
             if any(place not in places for place in needed):
                 allowed = ", ".join(sorted(places)) or "none"
                 self.refuse(("isolation_mode",), f"`isolation_mode: {mode}`", f"steps may run on: {allowed}")

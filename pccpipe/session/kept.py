@@ -35,8 +35,12 @@ def pipeline_to_resume(record: Path, policy: Policy | None = None) -> Pipeline |
 
 def kept_pipeline(record: Path, began: RunStarted, policy: Policy | None = None) -> Pipeline:
     """Return the pipeline that the run began with. Raises SpecError, UsageError."""
+    if (record / PIPELINE).is_symlink():
+        raise UsageError(f"run {began.run_id}: its pipeline {record / PIPELINE} is a link, which no run makes")
     copies = record / PIPELINE_FILES
-    folder = copies if copies.is_dir() else Path(began.pipeline_path).parent
+    # The record says where the pipeline was: under a policy, that opens no folder.
+    is_here = copies.is_dir() or (policy is not None and policy.folders is not None)
+    folder = copies if is_here else Path(began.pipeline_path).parent
     check = PipelineCheck(policy) if policy else None
     return load_pipeline(record / PIPELINE, folder, older=not began.stops_at_failure, check=check)
 

@@ -276,10 +276,21 @@ def test_ceilings_hold_where_a_pipeline_sets_no_limit() -> None:
     assert (with_key.budget.known, with_key.log_limit, without.budget) == (1000, 5000, None)
 
 
-@pytest.mark.parametrize(("mode", "on"), [(IsolationMode.LOCAL, "vm"), (IsolationMode.CONTAINER, "vm")])
+@pytest.mark.parametrize(
+    ("mode", "on"),
+    [
+        (IsolationMode.LOCAL, "vm"),
+        (IsolationMode.CONTAINER, "vm"),
+        (IsolationMode.CONTAINER, "container, container: c"),
+    ],
+)
 def test_a_project_leads_no_step_to_a_place_that_is_refused(mode: IsolationMode, on: str) -> None:
     with pytest.raises(PolicyRefused, match=r"isolation_mode (local|container) of the project p leads it there"):
-        _held(_steps(f"on: {on}, run: id"), Policy.untrusted(), mode=mode)
+        _held(
+            f"{HEAD}containers: {{c: {{image: '{DIGEST}'}}}}\n" + _steps(f"on: {on}, run: id")[len(HEAD) :],
+            Policy.untrusted(),
+            mode=mode,
+        )
 
 
 def test_the_operators_preset_refuses_nothing(refused: Callable[..., list[Problem]]) -> None:

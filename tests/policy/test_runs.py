@@ -105,6 +105,24 @@ def test_a_record_that_was_tampered_with_gets_no_more(tmp_path: Path, steps: str
         pccpipe.resume("r1", runs_dir=tmp_path, policy=HERE)
 
 
+def test_a_record_cannot_open_a_folder_by_naming_it(tmp_path: Path) -> None:
+    _waiting_run(tmp_path, HERE)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("the-key")
+    journal = tmp_path / "r1" / "events.jsonl"
+    began = json.loads(journal.read_text())
+    journal.write_text(json.dumps({**began, "pipeline_path": str(tmp_path / "secrets" / "p.yaml")}) + "\n")
+    for name in ("key", str(tmp_path / "secrets" / "key")):
+        steps = f"  - {{id: a, on: local, run: 'cat $PCC_IN/k', files: {{k: {{file: {name}}}}}}}\n"
+        (tmp_path / "r1" / "pipeline.yaml").write_text(text(steps))
+        with pytest.raises(pccpipe.SpecError, match=r"the policy refuses|there is no file"):
+            pccpipe.resume("r1", runs_dir=tmp_path, policy=HERE)
+    (tmp_path / "r1" / "pipeline.yaml").unlink()
+    (tmp_path / "r1" / "pipeline.yaml").symlink_to(tmp_path / "secrets" / "key")
+    with pytest.raises(pccpipe.UsageError, match="is a link"):
+        pccpipe.resume("r1", runs_dir=tmp_path, policy=HERE)
+
+
 def test_a_policys_time_ends_a_run_without_a_timeout_of_its_own(tmp_path: Path) -> None:
     policy = pccpipe.Policy.untrusted(places=[pccpipe.Place.LOCAL], ceilings=pccpipe.Ceilings(timeout=1))
     pipeline = pccpipe.load(text("  - {id: a, on: local, run: sleep 60}\n"), policy=policy)
