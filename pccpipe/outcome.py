@@ -37,7 +37,10 @@ class IsolationMode(StrEnum):
 
 
 class Code(StrEnum):
-    """The cause of a failed step, where programs must know it: the record's word beside `failed`."""
+    """The cause of a failed step or run, where programs must know it: the record's word beside `failed`.
+
+    `OUTPUT_LOST` alone is also the code of a step that did not fail, and never that of a run.
+    """
 
     SECRET_IN_OUTPUT = "secret_in_output"
     """A secret's value was in its result, its diff or a downloaded file; the record has it masked."""
@@ -51,8 +54,31 @@ class Code(StrEnum):
     """The operator's policy does not allow what the pipeline or the project file asks for."""
     RESULT_TOO_LARGE = "result_too_large"
     """The step's result exceeds a limit: its size, its depth, or the number of its values."""
+    NO_RESULT = "no_result"
+    """The step's command succeeded and left no result."""
+    BAD_RESULT = "bad_result"
+    """The step's result is not JSON, or does not match its schema."""
+    MODEL_UNAVAILABLE = "model_unavailable"
+    """The step failed after the model's API refused its last calls, or was unreachable."""
+    TESTS_FAILED = "tests_failed"
+    """In the last round of a `repeat`, a step failed after which the round goes on, such as the tests."""
+    CHANGES_REQUESTED = "changes_requested"
+    """In the last round of a `repeat`, no step failed, and a result did not meet its condition: a reviewer said no."""
+    OUTPUT_LOST = "output_lost"
+    """Some of the step's output was lost, or may be: its machine could not store it."""
 
 
+STATUSES = frozenset(
+    {
+        Code.SECRET_IN_OUTPUT,
+        Code.WORKSPACE_REFUSED,
+        Code.LIMIT_EXCEEDED,
+        Code.BUDGET_EXCEEDED,
+        Code.POLICY_REFUSED,
+        Code.RESULT_TOO_LARGE,
+    }
+)
+"""The codes that are also the status of the run that they end, without a `fails_as`."""
 FINAL = frozenset({Code.SECRET_IN_OUTPUT, Code.WORKSPACE_REFUSED, Code.BUDGET_EXCEEDED})
 """The codes of a step that is not retried: it would end in the same way."""
 

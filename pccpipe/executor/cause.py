@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from pccpipe.executor.context import StepOutcome
 from pccpipe.executor.scope import StepView
-from pccpipe.outcome import Outcome
+from pccpipe.outcome import Code, Outcome
 from pccpipe.spec.absent import NoResult
 from pccpipe.spec.model import Repeat
 
 _FAILED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNAVAILABLE, Outcome.LOST})
+_RED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 _READS = re.compile(r"\bsteps\.(\w+)\.result((?:\.\w+)*)")
 _LONGEST_VALUE = 100
 
@@ -32,8 +33,12 @@ def name_failed_step(ended: StepOutcome, where: str = "") -> StepOutcome:
     return replace(ended, message=f"{ended.at} {outcome}{where}{because}", at="")
 
 
-def rounds_exhausted(body: Repeat, fails_as: str | None, rounds: int, views: Mapping[str, StepView]) -> str:
-    """Say that a `repeat` ran out of rounds, and why its condition was not true after the last one."""
+def rounds_exhausted(body: Repeat, fails_as: str | None, rounds: int, views: Mapping[str, StepView]) -> StepOutcome:
+    """Return the outcome of a `repeat` that ran out of rounds: why its condition was not true after the last one.
+
+    If a step failed, so that the steps did not run that the condition reads, the status is not its `fails_as`: no
+    reviewer said no.
+    """
     assert body.until is not None
     source = body.until.source
     goal = fails_as.replace("_", " ") if fails_as else f"`{source}` did not become true"
@@ -41,13 +46,21 @@ def rounds_exhausted(body: Repeat, fails_as: str | None, rounds: int, views: Map
     read = {match[1]: match[2] for match in _READS.finditer(source)}
     skipped = [id_ for id_ in read if id_ in views and views[id_].outcome == Outcome.SKIPPED]
     text = f"{goal} after {rounds} of {rounds} rounds"
+    ended = StepOutcome(Outcome.FAILED, message=text, fails_as=fails_as, at="")
     if failed:
+        is_red = any(views[step.id].outcome in _RED for step in body.steps)
+        code = Code.TESTS_FAILED if is_red else None
         text += f": in round {rounds} {', '.join(failed)}"
-        return text + (f", so {', '.join(skipped)} did not run" if skipped else "")
+        if skipped:
+            text += f", so {', '.join(skipped)} did not run"
+            fails_as = code.value if code and fails_as else None
+        return replace(ended, message=text, code=code, fails_as=fails_as)
     if skipped:
-        return f"{text}: in round {rounds} {', '.join(skipped)} was skipped"
+        return replace(ended, message=f"{text}: in round {rounds} {', '.join(skipped)} was skipped")
     given = [_value(id_, keys, views[id_]) for id_, keys in read.items() if id_ in views]
-    return f"{text}: in round {rounds} {', '.join(given)}" if given else text
+    if given:
+        return replace(ended, message=f"{text}: in round {rounds} {', '.join(given)}", code=Code.CHANGES_REQUESTED)
+    return ended
 
 
 def _failure(id_: str, view: StepView) -> str:

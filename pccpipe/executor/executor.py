@@ -18,7 +18,7 @@ from pccpipe.executor.replay import deadline_since
 from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
 from pccpipe.executor.waiting import is_away
 from pccpipe.executor.walk import PASSING, Walk
-from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.outcome import STATUSES, Code, Outcome, Place, Reason
 from pccpipe.record.events import AlwaysStarted, RunEnded, RunEnding, RunStopped, RunWaiting, Warned
 from pccpipe.spec.model import Parallel, Repeat, Run, Step
 from pccpipe.values import Json
@@ -71,7 +71,7 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
     if stopped:
         reason = ended.reason if ended.reason in _NAMED else None
         return RunStopped(ended.outcome, ended.message, f"pccpipe resume {context.run_id}", reason)
-    return RunEnded(ended.outcome, _status(ended), message=ended.message)
+    return RunEnded(ended.outcome, _status(ended), message=ended.message, code=_code(ended))
 
 
 def _close_targets(context: RunContext) -> None:
@@ -123,7 +123,7 @@ def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOu
     if not context.pipeline.always:
         return ended
     if context.replay.always is None and ended.reason is not Reason.FENCED:
-        context.journal.append(AlwaysStarted(ended.outcome, _status(ended)))
+        context.journal.append(AlwaysStarted(ended.outcome, _status(ended), _code(ended)))
     position = WalkPosition(scope.ended(ended.outcome, _status(ended)), always=True)
     for step in context.pipeline.always:
         if context.targets.fenced and not _is_local(context, step):
@@ -160,5 +160,10 @@ def _is_local(context: RunContext, step: Step) -> bool:
 def _status(ended: StepOutcome) -> str:
     if ended.reason is Reason.FENCED:
         return ended.reason.value
-    name_failed_step = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
-    return name_failed_step or (ended.code or ended.outcome).value
+    fails_as = ended.fails_as if ended.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} else None
+    return fails_as or (ended.code if ended.code in STATUSES else ended.outcome).value
+
+
+def _code(ended: StepOutcome) -> Code | None:
+    """Return the code of a run: the cause of its end. Lost output is a warning, and ends nothing."""
+    return None if ended.code is Code.OUTPUT_LOST else ended.code

@@ -42,7 +42,8 @@ def judge(step: RunStep, running: Running, followed: FollowedResult, place: Plac
     if exit_.left_processes and not followed.cancelled:
         words = "its background processes were stopped: no process outlives its step"
         step.context.journal.append(Warned(words, step.path))
-    ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, message=_describe_exit(exit_), logs=logs)
+    code = Code.OUTPUT_LOST if exit_.output_lost else None
+    ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, code=code, message=_describe_exit(exit_), logs=logs)
     if followed.cancelled:
         ended = replace(ended, outcome=Outcome.CANCELLED, message="cancelled")
     elif followed.timed_out or exit_.timed_out:
@@ -79,7 +80,7 @@ def _with_result(step: RunStep, ended: StepOutcome, running: Running, spec: Resu
             failed.add(Outcome.FAILED)
         if ended.outcome not in failed:
             return ended
-        return replace(ended, outcome=Outcome.FAILED, code=error.code, message=error.message)
+        return replace(ended, outcome=Outcome.FAILED, code=error.code or ended.code, message=error.message)
     except (Unavailable, Lost, Halted) as error:
         if ended.outcome is not Outcome.SUCCEEDED:
             return ended
@@ -91,7 +92,10 @@ def _fetch_result(step: RunStep, running: Running, spec: ResultSpec, place: Plac
     path = step.result_path(spec, place)
     target = result_target(path, step.context.run_dir)
     halt = Halt(step.context.cancel)
-    fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
+    try:
+        fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
+    except ResultError as error:
+        raise ResultError(error.message, error.code or Code.NO_RESULT) from None
     data, had_secret = masked_result(fetched, target.name, step.context.masker)
     # Written before it is checked, so that people can read an invalid result.
     step.context.room.made(lambda: write_atomically(target, data))

@@ -63,11 +63,11 @@ def masked_result(data: bytes, name: str, masker: Masker) -> tuple[bytes, bool]:
 def parse_result(data: bytes, name: str, schema: Mapping[str, object] | None) -> Json:
     """Parse and validate the JSON in `data`. Raises ResultError, which names the place in the JSON and the error."""
     if not data.strip():
-        raise ResultError(f"{name} is empty")
+        raise ResultError(f"{name} is empty", Code.NO_RESULT)
     try:
         value = read_json(data, name)
     except NotJson as error:
-        raise ResultError(_prose(data, name) or str(error)) from None
+        raise ResultError(_prose(data, name) or str(error), Code.BAD_RESULT) from None
     except LimitExceeded as error:
         raise ResultError(error.message, Code.RESULT_TOO_LARGE) from None
     if schema is not None:
@@ -101,7 +101,7 @@ def _check(value: Json, name: str, schema: Mapping[str, object]) -> None:
     else:
         found = _errors(value, schema)
     if found:
-        raise ResultError(f"{name} does not match its schema: {found}")
+        raise ResultError(f"{name} does not match its schema: {found}", Code.BAD_RESULT)
 
 
 def errors_apart(data: bytes) -> bytes:

@@ -45,7 +45,7 @@ class TokenBudget:
         how = f" ({ended.message})" if ended.message else ""
         refused = self.meter.used.refused
         if refused and ended.outcome is not Outcome.SUCCEEDED:
-            code = ended.code or (Code.BUDGET_EXCEEDED if ended.outcome is Outcome.FAILED else None)
+            code = _caused_by(ended, Code.BUDGET_EXCEEDED) if ended.outcome is Outcome.FAILED else ended.code
             calls = f"{refused} call{'s' if refused > 1 else ''} of the model refused: {self.meter.account}"
             words = f"stopped by its budget: {calls}; raise `{self.meter.binding}` of {step_id}{how}"
             return replace(ended, message=words, code=code)
@@ -130,7 +130,8 @@ class StepSecrets:
         if explained is not ended:
             return explained
         if self._grant and self._grant.trouble and ended.outcome is Outcome.FAILED:
-            return replace(ended, message=f"{self._grant.trouble} ({ended.message})")
+            code = _caused_by(ended, Code.MODEL_UNAVAILABLE)
+            return replace(ended, message=f"{self._grant.trouble} ({ended.message})", code=code)
         self._budget.warn_if_overdrawn()
         return ended
 
@@ -144,6 +145,12 @@ class StepSecrets:
     def _learn(self, token: str) -> None:
         self._context.masker.add([token])
         self._masked.append(token)
+
+
+def _caused_by(ended: StepOutcome, code: Code) -> Code:
+    """Return the code of a failed step whose command could not use its model: that is why it left no good result."""
+    effects = {Code.NO_RESULT, Code.BAD_RESULT, Code.OUTPUT_LOST}
+    return code if ended.code is None or ended.code in effects else ended.code
 
 
 def budget_of(context: RunContext, position: WalkPosition, path: str, body: Run, turn: Turn) -> TokenBudget:

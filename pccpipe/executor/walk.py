@@ -73,7 +73,7 @@ class Walk(Struct, frozen=True):
         if self.context.replay.always and not position.always:
             # The killed process was at the `always:` steps: the record has the end of the others.
             over = self.context.replay.always
-            return StepOutcome(over.outcome, fails_as=over.status, message=over.outcome.value)
+            return StepOutcome(over.outcome, code=over.code, fails_as=over.status, message=over.outcome.value)
         if self.context.cancel.requested:
             return StepOutcome(Outcome.CANCELLED, message="cancelled")
         if position.deadline and position.deadline.passed:
@@ -159,7 +159,9 @@ class Walk(Struct, frozen=True):
                 ended = self._retried(step, position, turn, lambda _: self._parallel(body, position, path))
             case _:
                 assert_never(body)
-        if step.fails_as and ended.outcome not in PASSING:
+        # A `repeat` with `until` says itself whether it ran out of rounds: a failed step inside has its own status.
+        has_goal = isinstance(body, Repeat) and body.until is not None
+        if step.fails_as and ended.outcome not in PASSING and not has_goal:
             ended = replace(ended, fails_as=step.fails_as)
         return ended
 
@@ -191,9 +193,7 @@ class Walk(Struct, frozen=True):
                 return ended
         if body.until is None:
             return StepOutcome(Outcome.SUCCEEDED)
-        return StepOutcome(
-            Outcome.FAILED, message=rounds_exhausted(body, fails_as, rounds, position.scope.steps), at=""
-        )
+        return rounds_exhausted(body, fails_as, rounds, position.scope.steps)
 
     def _parallel(self, body: Parallel, position: WalkPosition, path: str) -> StepOutcome:
         inside = position.inside(path)

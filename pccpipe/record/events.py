@@ -225,7 +225,7 @@ class StepEnded(_Kind, frozen=True):
     ignored: bool = False
     """It did not succeed, and `continue_on_error` lets the run continue."""
     code: Code | None = None
-    """Set when the outcome is `failed` for a reason that programs branch on."""
+    """Set when the outcome is `failed` for a reason that programs branch on; `output_lost` with any outcome."""
     unattested: bool = False
     """True if a command on the VM could have forged its result."""
 
@@ -287,6 +287,8 @@ class AlwaysStarted(_Kind, frozen=True):
 
     outcome: Outcome
     status: str
+    code: Code | None = None
+    """As in `RunEnded`."""
 
 
 class Warned(_Kind, frozen=True):
@@ -303,6 +305,8 @@ class RunEnded(_Kind, frozen=True):
     downgraded: bool = False
     seconds: float = 0.0
     message: str = ""
+    code: Code | None = None
+    """Set when the outcome is `failed` for a reason that programs branch on."""
 
 
 RunEnding: TypeAlias = RunWaiting | RunStopped | RunEnded

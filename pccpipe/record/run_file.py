@@ -98,6 +98,7 @@ class RunFile(Struct, frozen=True, kw_only=True):
     status: str
     outcome: Outcome | None
     message: str
+    code: Code | None = None
     stopped: bool = False
     hint: str = ""
     exposed: bool = False

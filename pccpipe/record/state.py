@@ -9,7 +9,7 @@ from typing import TypeAlias, assert_never
 
 from msgspec import Struct, field
 
-from pccpipe.outcome import IsolationMode, Outcome
+from pccpipe.outcome import Code, IsolationMode, Outcome
 from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
@@ -80,6 +80,8 @@ class RunState(Struct):
     """`running`, `queued` (another run has the VM), `waiting_for_input`; finally the outcome or a `fails_as`."""
     outcome: Outcome | None = None
     message: str = ""
+    code: Code | None = None
+    """The cause of its failure, where programs must know it."""
     stopped: bool = False
     """It cannot continue now, and keeps its workspace: `resume` continues it."""
     hint: str = ""
@@ -154,13 +156,14 @@ class RunState(Struct):
             case Cancelling():
                 self.cancelled_by, self.cancelled_who = what.by, what.who or self.cancelled_who
             case AlwaysStarted():
-                self.outcome, self.status = what.outcome, what.status
+                self.outcome, self.status, self.code = what.outcome, what.status, what.code
             case Warned():
                 self.warnings.append(f"{what.step}: {what.message}" if what.step else what.message)
                 if what.step in self.steps:
                     self.steps[what.step].warning = what.message
             case RunEnded():
                 self.outcome, self.status, self.message = what.outcome, what.status, what.message
+                self.code = what.code
                 self.downgraded, self.seconds, self.ended_at = what.downgraded, what.seconds, event.time
             case MayHaveBegun() | StepRetrying() | Output():
                 pass
@@ -247,6 +250,7 @@ class RunState(Struct):
             status=self.status,
             outcome=self.outcome,
             message=self.message,
+            code=self.code,
             stopped=self.stopped,
             hint=self.hint,
             exposed=self.exposed,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.events import CommandEnded, CommandStarted, ModelUsed, StepEnded, TargetUnavailable
 from pccpipe.record.run_file import AttemptEntry, StepEntry
 from pccpipe.record.step_path import label
@@ -117,6 +117,11 @@ class StepState(Struct):
         return self.ended.reason if self.ended else None
 
     @property
+    def code(self) -> Code | None:
+        """The cause of its failure, where programs must know it; or `output_lost`."""
+        return self.ended.code if self.ended else None
+
+    @property
     def message(self) -> str:
         """Why it did not succeed, in a sentence."""
         return self.ended.message if self.ended else ""
@@ -160,7 +165,7 @@ class StepState(Struct):
             reason=self.reason,
             words=refusal.words if refusal else "",
             hint=refusal.hint if refusal else "",
-            code=ended.code if ended else None,
+            code=self.code,
             message=self.message,
             result=ended.result if ended else None,
             result_path=ended.result_path if ended else None,

@@ -158,4 +158,5 @@ def _step_ended(what: StepEnded) -> str:
         text += f": {reason_text(what.reason) if what.reason else what.message.partition(chr(10))[0]}"
     if what.result_path:
         text += f", {'unattested ' if what.unattested else ''}result in {what.result_path}"
+    text += f" ({what.code})" if what.code else ""
     return f"{text} (ignored)" if what.ignored else text

@@ -88,7 +88,7 @@ def _ended(node: Node) -> str:
     if step.outcome is Outcome.SKIPPED:
         return text
     text = f"{text} in {duration(step.seconds)}" + (", ignored" if step.ignored else "")
-    return text + _because(step.message)
+    return text + _because(step.message) + (f" ({step.code})" if step.code else "")
 
 
 def _because(message: str) -> str:

@@ -95,7 +95,8 @@ def headline(state: RunState, record: Path) -> str:
     downgraded = ", downgraded: some step ran with less isolation than it asked for" if state.downgraded else ""
     adds_nothing = state.outcome in FINE or state.message == outcome
     message = f": {harmless_line(state.message)}" if state.message and not adds_nothing else ""
-    return f"run {state.run_id} {outcome}{status}{took_text(state)}{cancelled_text(state)}{downgraded}{message}"
+    code = f" ({state.code})" if state.code and state.code.value != state.status else ""
+    return f"run {state.run_id} {outcome}{status}{took_text(state)}{cancelled_text(state)}{downgraded}{message}{code}"
 
 
 def answered(state: RunState, record: Path) -> str:

@@ -55,10 +55,10 @@ def record_of(played: Played) -> dict[str, Any]:
         (json.dumps({"escalation": f"<<<NEED_HELP>>>\n{'[' * 5000}"}), "nesting", Code.RESULT_TOO_LARGE),
         (DEEP, "nesting", Code.RESULT_TOO_LARGE),
         ("[" + "1," * 200_000 + "1]", "100,000", Code.RESULT_TOO_LARGE),
-        ('{"status": "approved", "n": 1e999}', "too large", None),
-        ('{"n": ' + "9" * 5000 + "}", "digits", None),
-        ('{"notes": ["half a pair: \\ud83d"]}', "U+D83D", None),
-        ('{"half \\udc00": 1}', "U+DC00", None),
+        ('{"status": "approved", "n": 1e999}', "too large", Code.BAD_RESULT),
+        ('{"n": ' + "9" * 5000 + "}", "digits", Code.BAD_RESULT),
+        ('{"notes": ["half a pair: \\ud83d"]}', "U+D83D", Code.BAD_RESULT),
+        ('{"half \\udc00": 1}', "U+DC00", Code.BAD_RESULT),
     ],
 )
 def test_a_hostile_result_is_a_failed_step_with_one_sentence(

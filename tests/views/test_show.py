@@ -6,17 +6,19 @@ from pathlib import Path
 import msgspec.structs
 import pytest
 
-from pccpipe.outcome import Outcome, Place, Reason
+from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.events import (
     CommandStarted,
     Happening,
     ModelUsed,
     Output,
+    RunEnded,
     SecretsGiven,
     StepDowngraded,
     StepEnded,
     StepStarted,
     TargetUnavailable,
+    Warned,
 )
 from pccpipe.record.state import RunState
 from pccpipe.target import Isolation
@@ -60,6 +62,24 @@ def test_the_engines_account_says_what_isolated_a_step() -> None:
     ]
     baseline = lines.index("attempt 1: had: vm 10.0.0.2, user pcc, workspace /home/project/ws")
     assert lines[baseline + 1] == "ran on the VM directly, in no container, as pcc, who may use Docker (so: as root)"
+
+
+def test_a_code_follows_the_words() -> None:
+    state = RunState()
+    happenings: list[Happening] = [
+        *(started("a", "b"), StepStarted("a", "run", Place.VM), Warned("the end of its output is lost", "a")),
+        StepEnded("a", Outcome.SUCCEEDED, 1.0, 0, code=Code.OUTPUT_LOST),
+        StepStarted("b", "run", Place.VM),
+        StepEnded("b", Outcome.FAILED, 1.0, 0, message="r.json is empty", code=Code.NO_RESULT),
+        RunEnded(Outcome.FAILED, "failed", seconds=2.0, message="b failed: r.json is empty", code=Code.NO_RESULT),
+    ]
+    for event in events(happenings):
+        state.apply(event)
+    lines = show_text(state, Path("/runs/r1"))
+    assert lines[0].endswith(": b failed: r.json is empty (no_result)")
+    assert "  a: succeeded in 1.0s (output_lost)" in lines
+    assert "  b: failed in 1.0s: r.json is empty (no_result)" in lines
+    assert "warning: a: the end of its output is lost" in lines
 
 
 def test_the_user_outside_of_a_container_has_a_name() -> None:
