@@ -16,7 +16,7 @@ import contextlib
 import functools
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -60,7 +60,9 @@ class RunHandle:
         self._cancel = Cancel()
         self._queues: set[_Queue] = set()
         self._lock = threading.Lock()
-        threading.Thread(target=self._run, args=(run,), name=f"pccpipe-{name}", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(run,), name=f"pccpipe-{name}", daemon=True)
+        # Not before the caller awaits something: a listener that begins at once gets the first event too.
+        self._loop.call_soon(thread.start)
 
     def cancel(self) -> None:
         """Ask the run to end, as Ctrl-C does; asked again, its grace is cut short. `always:` steps still run."""
@@ -85,8 +87,10 @@ class RunHandle:
                 await asyncio.shield(self._result)
             raise
 
-    async def events(self, *, queue: int = QUEUE) -> AsyncIterator[Event | Gap]:
+    async def events(self, *, queue: int = QUEUE) -> AsyncGenerator[Event | Gap, None]:
         """Give the run's events from now on, until its end. Any number of listeners may do so side by side.
+
+        All of them, if nothing was awaited since `start`.
 
         Args:
             queue: how many events may wait for this listener.
@@ -211,7 +215,7 @@ async def resume(run_id: str, **options: Unpack[RunOptions]) -> RunResult:
     return await start_resume(run_id, **options).result()
 
 
-async def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> AsyncIterator[Event]:
+async def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> AsyncGenerator[Event, None]:
     """Give the events of a run of any process, as `pccpipe.follow` does. Raises UsageError if there is no such run."""
     follower = Follower(record_of(run_id, runs_dir=runs_dir), after)
     while True:

@@ -30,11 +30,16 @@ class _Stamp(Struct, frozen=True):
 
 def encode(event: Event, text: Callable[[str], str] = str) -> bytes:
     """Return the event as a line, newline included; `text` maps each of its texts."""
+    # msgspec writes no integer of over 64 bits; a step's result may have one.
+    line = json.dumps(event_fields(event, text), ensure_ascii=False, separators=(",", ":"))
+    return line.encode("utf-8", "replace") + b"\n"
+
+
+def event_fields(event: Event, text: Callable[[str], str] = str) -> dict[str, Json]:
+    """Return the event as plain data, as a line of the journal has it."""
     fields = to_json(event.what, text)
     assert isinstance(fields, dict)
-    line = {"seq": event.seq, "time": round(event.time, 6), "event": kind_of(event.what), **fields}
-    # msgspec writes no integer of over 64 bits; a step's result may have one.
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+    return {"seq": event.seq, "time": round(event.time, 6), "event": kind_of(event.what), **fields}
 
 
 def decode(line: bytes | str) -> Event:

@@ -355,3 +355,9 @@ class Event(Struct, frozen=True):
     seq: int
     time: float
     what: Happening
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the event as schemas/event.schema.json describes it."""
+        from pccpipe.record.codec import event_fields
+
+        return event_fields(self)
