@@ -37,7 +37,7 @@ def on_vm() -> int:
     cleanup.sweep()
     images.ensure()
     with VM.up() as vm, scripted_model(vm.host_side) as model:
-        project = {
+        project: dict[str, object] = {
             "id": "demo",
             "isolation_mode": "vm",
             "vm": {
