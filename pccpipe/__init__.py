@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from pccpipe.errors import PccpipeError, PolicyRefused, RecordFull, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.executor.planned import Plan
     from pccpipe.gc.delete import OnlyCopies, RemovedRun
+    from pccpipe.gc.prune import PrunedRun
+    from pccpipe.gc.report import RemovalStatus
     from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
     from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
     from pccpipe.record.events import (
@@ -78,9 +80,9 @@ if TYPE_CHECKING:
     from pccpipe.record.reading import LogPiece
     from pccpipe.record.state import RunState
     from pccpipe.record.step_state import StepState
-    from pccpipe.records import delete_run, follow, get_run, list_runs, read_events, read_log
+    from pccpipe.records import delete_run, follow, get_run, list_runs, prune, read_events, read_log
     from pccpipe.session.result import RunResult
-    from pccpipe.spec.model import Pipeline, Project, Vm
+    from pccpipe.spec.model import Keep, Pipeline, Project, Vm
     from pccpipe.spec.problem import Problem
 
 __all__ = [
@@ -101,6 +103,7 @@ __all__ = [
     "InputAsked",
     "InputGiven",
     "IsolationMode",
+    "Keep",
     "LogPiece",
     "MayHaveBegun",
     "ModelUsed",
@@ -116,8 +119,10 @@ __all__ = [
     "PolicyRefused",
     "Problem",
     "Project",
+    "PrunedRun",
     "Reason",
     "RecordFull",
+    "RemovalStatus",
     "RemovedRun",
     "RoundStarted",
     "RunEnded",
@@ -162,6 +167,7 @@ __all__ = [
     "local_project",
     "plan",
     "provision",
+    "prune",
     "read_events",
     "read_log",
     "resume",
@@ -205,6 +211,8 @@ _MODULES = {
     ),
     "pccpipe.executor.planned": ("Plan",),
     "pccpipe.gc.delete": ("OnlyCopies", "RemovedRun"),
+    "pccpipe.gc.prune": ("PrunedRun",),
+    "pccpipe.gc.report": ("RemovalStatus",),
     "pccpipe.outcome": (
         "Code",
         "IsolationMode",
@@ -251,9 +259,10 @@ _MODULES = {
     "pccpipe.record.reading": ("LogPiece",),
     "pccpipe.record.state": ("RunState",),
     "pccpipe.record.step_state": ("StepState",),
-    "pccpipe.records": ("delete_run", "follow", "get_run", "list_runs", "read_events", "read_log"),
+    "pccpipe.records": ("delete_run", "follow", "get_run", "list_runs", "prune", "read_events", "read_log"),
     "pccpipe.session.result": ("RunResult",),
     "pccpipe.spec.model": (
+        "Keep",
         "Pipeline",
         "Project",
         "Vm",

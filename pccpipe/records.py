@@ -18,6 +18,8 @@ from pccpipe.record.state import RunState, load_state
 
 if TYPE_CHECKING:
     from pccpipe.gc.delete import RemovedRun
+    from pccpipe.gc.prune import PrunedRun
+    from pccpipe.spec.model import Project
 
 
 def list_runs(*, runs_dir: str | Path | None = None) -> list[RunEntry]:
@@ -90,6 +92,18 @@ def delete_run(run_id: str, *, runs_dir: str | Path | None = None, force: bool =
 
     record = record_of(run_id, runs_dir=runs_dir)
     return delete_record(run_id, record.parent, force=force)
+
+
+def prune(project: Project, *, runs_dir: str | Path | None = None, dry_run: bool = False) -> tuple[PrunedRun, ...]:
+    """Remove the records of a project's ended runs beyond its `keep:`; return those beyond it, the newest first.
+
+    A record with the only copy of an agent's work stays, unless `keep: only_copies:` allows its removal.
+
+    Raises UsageError if `keep:` has neither days nor runs.
+    """
+    from pccpipe.gc.prune import prune_records
+
+    return prune_records(project, runs_folder(runs_dir), dry_run=dry_run)
 
 
 def record_of(run_id: str, *, runs_dir: str | Path | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from pccpipe.cli.options import (
     read_duration,
     runs_dir_option,
 )
+
+if TYPE_CHECKING:
+    from pccpipe.spec.model import Project
 
 
 @click.command()
@@ -34,6 +38,7 @@ from pccpipe.cli.options import (
     multiple=True,
     help="Remove all of this run, also changes that exist nowhere else. May be repeated.",
 )
+@click.option("--records", is_flag=True, help="Also remove the records that the project's `keep:` does not keep.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @host_key_option
 def gc(
@@ -42,6 +47,7 @@ def gc(
     runs_dir: Path,
     older_than: str,
     discard: Sequence[str],
+    records: bool,
     dry_run: bool,
     accept_new_host_key: bool,
 ) -> None:
@@ -56,6 +62,9 @@ def gc(
     process of that account while no run is alive. It reports an image that provision did not build, start-up files
     that changed since provision, and the login's processes of unknown origin.
 
+    With --records it then removes the records of the project's ended runs beyond `keep:` in the project file. A record
+    with the only copy of an agent's work stays, unless `keep: only_copies:` allows its removal.
+
     Exit status: 0, 1 if something could not be removed, 3 if the VM cannot be reached.
     """
     from pccpipe import api
@@ -63,6 +72,10 @@ def gc(
 
     older = read_duration(older_than, "--older-than")
     of_project = project_here(project)
+    if records:
+        from pccpipe.gc.prune import refuse_unbounded
+
+        refuse_unbounded(of_project)
     view = GcView(sys.stdout, of_project.title, dry_run=dry_run)
     report = api.gc(
         project=of_project,
@@ -75,4 +88,22 @@ def gc(
         on_site=view.site,
     )
     print_lines(f"nothing of run {run_id} is there to discard" for run_id in report.unknown)
-    sys.exit(1 if report.has_failed else 0)
+    has_failed = report.has_failed
+    if records:
+        has_failed = _prune(of_project, runs_dir, dry_run=dry_run) or has_failed
+    sys.exit(1 if has_failed else 0)
+
+
+def _prune(project: Project, runs_dir: Path, *, dry_run: bool) -> bool:
+    """Remove the records beyond `keep:`, and show them; return whether a removal failed."""
+    from pccpipe.gc.prune import prune_records
+    from pccpipe.gc.report import RemovalStatus
+    from pccpipe.views.removed import pruned_text
+
+    print(f"records in {runs_dir}:")
+    pruned = prune_records(
+        project, runs_dir.absolute(), dry_run=dry_run, on_record=lambda each: print(pruned_text(each))
+    )
+    if not pruned:
+        print("  none is beyond keep:")
+    return any(each.status is RemovalStatus.FAILED for each in pruned)

@@ -313,6 +313,16 @@ class Vm(Struct, frozen=True):
     """The socket of the VM's engine; None: the system's, or else the login's own."""
 
 
+class Keep(Struct, frozen=True):
+    """The records of ended runs that stay; None sets no bound."""
+
+    days: int | None = None
+    runs: int | None = None
+    """The number of the newest runs."""
+    only_copies: float | None = None
+    """The seconds after which a record with the only copy of an agent's work may go; None: never."""
+
+
 class Project(Struct, frozen=True):
     """The project file's settings. Without a file, everything is local."""
 
@@ -324,6 +334,7 @@ class Project(Struct, frozen=True):
     """The seconds that the VM or engine may be unreachable before its running step is lost."""
     log_quota: int = RUN_LOGS.most
     """The most bytes of all logs of a run together."""
+    keep: Keep = Keep()
     path: Path | None = None
     local: bool = False
     """True if everything runs on this machine by the operator's choice, not the file's."""

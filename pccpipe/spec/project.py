@@ -15,7 +15,7 @@ from pccpipe.errors import UsageError
 from pccpipe.limits import RUN_LOGS
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_source
-from pccpipe.spec.model import Project, Vm
+from pccpipe.spec.model import Keep, Project, Vm
 from pccpipe.spec.paths import beside
 from pccpipe.spec.policy_check import PolicyCheck
 from pccpipe.spec.problem import Problem
@@ -49,6 +49,7 @@ def load_project(
         isolation_required=data.get("isolation") == "required",
         lost_after=seconds(cast("str | float", data.get("lost_after", "10m"))),
         log_quota=size(cast("str | int", data.get("log_quota", RUN_LOGS.most))),
+        keep=_keep(cast("dict[str, Json]", data.get("keep", {}))),
         path=path,
     )
 
@@ -74,6 +75,15 @@ def identity(project: Project) -> str:
     where = [vm.external_ip, vm.port, vm.user, vm.root, vm.run_as] if vm else []
     text = json.dumps([project.id, project.isolation_mode.value, *where])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _keep(data: Mapping[str, Json]) -> Keep:
+    only_copies = data.get("only_copies")
+    return Keep(
+        cast("int | None", data.get("days")),
+        cast("int | None", data.get("runs")),
+        None if only_copies is None else seconds(cast("str | float", only_copies)),
+    )
 
 
 def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> Vm:
