@@ -82,6 +82,8 @@ def test_the_steps_at_the_end_know_the_runs_code_and_so_does_a_resumed_run(stage
     until_always = first.notes.happenings[: first.notes.happenings.index(begun) + 1]
     happened = [Event(number, 0.0, what) for number, what in enumerate(until_always, 1)]
     assert stage.play(text, replay=Replay(happened)).state.code is Code.TESTS_FAILED
+    only_the_end = stage.play(text, replay=Replay([Event(1, 0.0, begun)])).state
+    assert (only_the_end.status, only_the_end.code) == ("tests_failed", Code.TESTS_FAILED)
 
 
 @pytest.mark.parametrize(
