@@ -38,7 +38,7 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.record.fence import fence_run, refuse_links
-from pccpipe.record.journal import Journal, make_run_dir, read_events
+from pccpipe.record.journal import Journal, Listener, make_run_dir, read_events
 from pccpipe.record.lock import RunLock
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
@@ -137,13 +137,9 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
     masker = job.secrets.masker
     state = state_of(events)
     room = Room(folders.record)
-    state_file = StateFile(folders.record, state, room)
-    journal = Journal(
-        folders.record,
-        [state_file, EventLog(job.run_id), *([caller.on_event] if caller.on_event else [])],
-        masker.message,
-        room,
-    )
+    listeners: list[Listener] = [StateFile(folders.record, state, room), EventLog(job.run_id)]
+    listeners += [caller.on_event] if caller.on_event else []
+    journal = Journal(folders.record, listeners, masker.message, room)
     room.on_wait = lambda words: journal.notify(Warned(words))
     proxy = Proxy()
     targets = ProjectTargets(
