@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -26,7 +27,7 @@ def unknown_processes(machine: Machine, root: str, younger_than: float | None = 
     if machine.facts.uid == 0:
         return []
     text = shell_functions(Path(__file__).with_name("unknown.sh"))
-    age = "" if younger_than is None else f"{younger_than:.0f}"
+    age = "" if younger_than is None else str(math.ceil(younger_than * 100))
     script = f"pcc_system={shlex.quote(SystemDir.on_vm(root).path)} pcc_age={age}\n{text}"
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]

@@ -1,6 +1,6 @@
 # Lists processes of this login that apparently no session, service or command of pccpipe began: one line each, PID and
-# command line. Set before: pcc_system; pcc_age, the most seconds of their age, or empty. Skips a process whose environment
-# claims to belong to a command: gc checks for its supervisor.
+# command line. Set before: pcc_system; pcc_age, the most hundredths of a second of their age, or empty. Skips a process
+# whose environment claims to belong to a command: gc checks for its supervisor.
 
 export LC_ALL=C
 
@@ -32,7 +32,9 @@ pcc_has_session() { # PID: does it descend from a session or service?
 }
 
 read -r pcc_now pcc_rest </proc/uptime
-pcc_since=$(((${pcc_now%.*} - ${pcc_age:-${pcc_now%.*}}) * $(getconf CLK_TCK 2>/dev/null || echo 100)))
+# Not read as octal: uptime has two decimals, such as 7.05.
+pcc_now=$((${pcc_now%.*} * 100 + 1${pcc_now#*.} - 100))
+pcc_since=$(((pcc_now - ${pcc_age:-$pcc_now}) * $(getconf CLK_TCK 2>/dev/null || echo 100) / 100))
 
 for pcc_path in /proc/[0-9]*; do
   [ -O "$pcc_path" ] || continue

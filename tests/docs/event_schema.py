@@ -5,6 +5,7 @@ A test fails when the file is not what this makes.
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +30,7 @@ def event_schema() -> str:
     for name, schema in defined.items():
         # A reader of today meets fields that a later version adds.
         schema.pop("additionalProperties", None)
+        without_indent(schema)
         if name in kinds:
             schema["properties"] = {**stamp, **schema["properties"]}
             schema["required"] = ["seq", "time", *schema["required"]]
@@ -40,6 +42,12 @@ def event_schema() -> str:
         "definitions": dict(sorted(defined.items())),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def without_indent(schema: Schema) -> None:
+    """Give a description the form that it has in Python 3.13, which takes the indent from docstrings."""
+    if "description" in schema:
+        schema["description"] = inspect.cleandoc(schema["description"])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pccpipe.record.run_file import FORMAT, RunFile
+from tests.docs.event_schema import without_indent
 
 FILE = Path(__file__).resolve().parents[2] / "schemas/run.schema.json"
 
@@ -19,6 +20,8 @@ FILE = Path(__file__).resolve().parents[2] / "schemas/run.schema.json"
 def run_schema() -> str:
     """Return the schema of run.json."""
     _, defined = msgspec.json.schema_components([RunFile], ref_template="#/definitions/{name}")
+    for schema in defined.values():
+        without_indent(schema)
     # Only a line of events.jsonl has the kind of its event.
     downgrade: dict[str, Any] = defined["StepDowngraded"]
     del downgrade["properties"]["event"]

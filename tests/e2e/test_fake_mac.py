@@ -118,7 +118,7 @@ def test_a_killed_run_is_cancelled_although_the_mac_has_another_name(mac_control
     assert "interrupted" in mac_control.do("runs").stdout
     done = mac_control.do("cancel", record.name, limit=30)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the process of the run" in done.stdout
+    assert "its process is gone" in done.stdout
     assert json.loads((record / "run.json").read_text())["outcome"] == "cancelled"
 
 
@@ -133,7 +133,7 @@ def test_a_cancel_without_a_local_process_names_the_next_command(mac_control: Co
     with pytest.raises(subprocess.TimeoutExpired) as waited:
         mac_control.do("cancel", record.name, limit=15)
     said = (waited.value.stdout or b"").decode()
-    assert f"process {lock['pid']} of build-server" in said
+    assert f"process {lock['pid']} on build-server" in said
     assert f"pccpipe resume {record.name}" in said
     (record / "lock").write_text(json.dumps(lock))
     assert mac_control.do("cancel", record.name).returncode == 0
