@@ -23,16 +23,16 @@ _REQUEST = """
     from tests.fuzz.sides import FuzzedStream
     from pccpipe.secrets.proxy.exchange import Exchange
     from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
-    from pccpipe.secrets.proxy.places import ConnectionSlots
+    from pccpipe.secrets.proxy.slots import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     api = Api.at("KEY", "key", "http://127.0.0.1:9/v1", ("POST /responses",))
     proxy = Proxy()
     token = list(proxy.issue(Grant((api,), (), Meter(None, ModelUse(), id), id)).values())[0]
-    place = ConnectionSlots().enter()
+    slot = ConnectionSlots().enter()
     def request(body):
         head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
         return FuzzedStream(f"{head}Content-Length: {len(body)}\\r\\n\\r\\n".encode() + body, piece=1 << 16)
-    Exchange(request(b"{}"), proxy, place).run()
+    Exchange(request(b"{}"), slot, proxy.holder).run()
 """
 _ENGINE = """
     from tests.fuzz.sides import NEXT, FuzzedMachine
@@ -88,7 +88,7 @@ _ANSWER = (
     from tests.fuzz.sides import FuzzedStream
     from pccpipe.secrets.proxy.exchange import Exchange
     from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
-    from pccpipe.secrets.proxy.places import ConnectionSlots
+    from pccpipe.secrets.proxy.slots import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     class Agent(FuzzedStream):
         def sendall(self, data):
@@ -98,7 +98,8 @@ _ANSWER = (
         api = Api.at("KEY", "s3cret/Of+the=project-42", f"http://127.0.0.1:{port}/v1", ("POST /responses",))
         token = list(proxy.issue(Grant((api,), (), Meter(None, ModelUse(), id), id)).values())[0]
         head = f"POST /v1/responses HTTP/1.1\\r\\nHost: p\\r\\nAuthorization: Bearer {token}\\r\\n"
-        Exchange(Agent(f"{head}Content-Length: 2\\r\\n\\r\\n{{}}".encode()), proxy, ConnectionSlots().enter()).run()
+        agent = Agent(f"{head}Content-Length: 2\\r\\n\\r\\n{{}}".encode())
+        Exchange(agent, ConnectionSlots().enter(), proxy.holder).run()
     ask(9)
 """
 )
@@ -141,7 +142,7 @@ INPUTS: Mapping[str, tuple[str, str]] = {
     ),
     "a request of 62 MiB of brackets": (
         _REQUEST + "    stream = request(b'[' + b'[],' * (62 << 20 >> 2) + b'1]')",
-        _RUN := "Exchange(stream, proxy, place).run()",
+        _RUN := "Exchange(stream, slot, proxy.holder).run()",
     ),
     "a request of 62 MiB of one text": (
         _REQUEST + '    stream = request(b\'{"input":"\' + b"x" * (62 << 20) + b\'"}\')',

@@ -15,6 +15,8 @@ from pccpipe.machine.retry import reconnecting
 from pccpipe.machine.script import shell_functions
 
 TIMEOUT = 30.0
+LATENCY = 2.0
+"""Seconds that the script may take to reach a busy VM: meanwhile processes grow older."""
 _LINE = re.compile("[0-9]{1,10} .{0,2000}")
 
 
@@ -22,12 +24,12 @@ def unknown_processes(machine: Machine, root: str, younger_than: float | None = 
     """Return the first twenty, each with its PID and command line; none for root as the login. Raises `Unavailable`.
 
     Args:
-        younger_than: the most seconds of their age; None for any age.
+        younger_than: the most seconds of their age, give or take `LATENCY`; None for any age.
     """
     if machine.facts.uid == 0:
         return []
     text = shell_functions(Path(__file__).with_name("unknown.sh"))
-    age = "" if younger_than is None else str(math.ceil(younger_than * 100))
+    age = "" if younger_than is None else str(math.ceil((younger_than + LATENCY) * 100))
     script = f"pcc_system={shlex.quote(SystemDir.on_vm(root).path)} pcc_age={age}\n{text}"
     done = reconnecting(machine, lambda: machine.run(script, TIMEOUT))
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]

@@ -78,7 +78,7 @@ DAEMON = "env -i setsid sh -c 'sleep 7541; :' </dev/null >/dev/null 2>&1 & sleep
 
 def test_a_daemon_that_a_step_left_is_named(control: Control, vm: VM) -> None:
     before = "env -i setsid sh -c 'sleep 7543; :' </dev/null >/dev/null 2>&1 3>&- &"
-    vm.ssh(f"({before})")
+    vm.ssh(f"({before}); sleep 3")  # older than the run for certain
     try:
         assert "still running" not in warnings(control.run("steps: [{id: unit, on: vm, run: 'sleep 1'}]"))
         ran = control.run(f"steps: [{{id: unit, on: vm, run: {json.dumps(DAEMON)}}}]")
