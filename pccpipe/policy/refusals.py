@@ -11,7 +11,6 @@ from pccpipe.errors import ExpressionError
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.policy.folders import AllowedFolders
 from pccpipe.policy.policy import Origin, Policy, SecretRule
-from pccpipe.secrets.proxy.egress import split
 from pccpipe.spec import units
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.expression import Template
@@ -308,6 +307,9 @@ class _Project(_Judge):
 
 def _covers(allowed: str, entry: str) -> bool:
     """Say whether an entry of `egress:` reaches nothing that the allowed one does not."""
+    # It loads http and ssl (50 ms), which only a policy with hosts needs.
+    from pccpipe.secrets.proxy.egress import split
+
     host, port = split(allowed.lower())
     asked, asked_port = split(entry.lower())
     if port and port != asked_port:
