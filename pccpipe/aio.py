@@ -88,7 +88,7 @@ class RunHandle:
             raise
 
     async def events(self, *, queue: int = QUEUE) -> AsyncGenerator[Event | Gap, None]:
-        """Give the run's events from now on, until its end. Any number of listeners may do so side by side.
+        """Yield the run's events from now on, until its end. Any number of listeners may do so side by side.
 
         All of them, if nothing was awaited since `start`.
 
@@ -186,7 +186,7 @@ class RunOptions(TypedDict, total=False):
 
 
 class BeginOptions(RunOptions, total=False):
-    """Those of `pccpipe.run` alone."""
+    """The keywords of `pccpipe.run` alone."""
 
     workspace: str | Path | None
     inputs: Mapping[str, Json] | None
@@ -201,7 +201,7 @@ def start(pipeline: Pipeline, *, run_id: str, **options: Unpack[BeginOptions]) -
 
 
 def start_resume(run_id: str, **options: Unpack[RunOptions]) -> RunHandle:
-    """Go on with a run in a thread of its own. Arguments are those of `pccpipe.resume`."""
+    """Resume a run in a thread of its own. Arguments are those of `pccpipe.resume`."""
     return RunHandle(lambda on_event, cancel: api.resume(run_id, on_event=on_event, cancel=cancel, **options), run_id)
 
 
@@ -211,12 +211,12 @@ async def run(pipeline: Pipeline, *, run_id: str, **options: Unpack[BeginOptions
 
 
 async def resume(run_id: str, **options: Unpack[RunOptions]) -> RunResult:
-    """Go on with a run to its end. Cancelling the task cancels the run; see `RunHandle.result`."""
+    """Resume a run to its end. Cancelling the task cancels the run; see `RunHandle.result`."""
     return await start_resume(run_id, **options).result()
 
 
 async def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> AsyncGenerator[Event, None]:
-    """Give the events of a run of any process, as `pccpipe.follow` does. Raises UsageError if there is no such run."""
+    """Yield the events of a run of any process, as `pccpipe.follow` does. Raises UsageError if there is no such run."""
     follower = Follower(record_of(run_id, runs_dir=runs_dir), after)
     while True:
         for event in await asyncio.to_thread(follower.read):

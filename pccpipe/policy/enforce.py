@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pccpipe.errors import PolicyRefused
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.policy.ceilings import with_ceilings
-from pccpipe.policy.folders import AllowedFolders
+from pccpipe.policy.folders import AllowedFolders, refusal
 from pccpipe.policy.policy import Origin, Policy
 from pccpipe.policy.refusals import pipeline_refusals, project_refusals
 from pccpipe.spec.model import Pipeline, Project, Run, SecretSource
@@ -34,7 +34,7 @@ class PipelineCheck:
         """Say why a pipeline in `folder` may not include a file; "" if it may."""
         if AllowedFolders(self._policy.folders, folder).has(file):
             return ""
-        return f"the policy refuses the path `{file}`: it lies outside of the folders that the policy allows"
+        return refusal(file)
 
 
 class ProjectCheck:
@@ -46,11 +46,6 @@ class ProjectCheck:
     def refusals(self, source: Source, folder: Path) -> list[Problem]:
         """Return everything that the policy refuses of a project file."""
         return project_refusals(source, folder, self._policy)
-
-    def include_refusal(self, file: Path, folder: Path) -> str:
-        """Return "": a project file includes nothing."""
-        del file, folder
-        return ""
 
 
 def hold(policy: Policy | None, pipeline: Pipeline, project: Project, inputs: Mapping[str, Json]) -> Pipeline:
@@ -68,8 +63,7 @@ def hold(policy: Policy | None, pipeline: Pipeline, project: Project, inputs: Ma
     allowed = AllowedFolders(policy.folders, pipeline.path.parent)
     for file in (pipeline.files or {}).values():
         if not allowed.has(file):
-            message = f"the policy refuses the path `{file}`: it lies outside of the folders that the policy allows"
-            problems.append(Problem(Position(str(pipeline.path), 1, 1), message, rule=Rule.POLICY))
+            problems.append(Problem(Position(str(pipeline.path), 1, 1), refusal(file), rule=Rule.POLICY))
     if problems:
         raise PolicyRefused(sorted(problems, key=lambda problem: problem.position))
     return with_ceilings(_with_sources(pipeline, policy), policy.ceilings)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pccpipe.outcome import Place
 from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
 from pccpipe.spec import units
+from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.load import load_source
 from pccpipe.spec.paths import beside
 from pccpipe.values import Json
@@ -36,9 +37,9 @@ def load_policy(path: str | Path) -> Policy:
     if "folders" in data:
         changes["folders"] = tuple(beside(path.parent, name).absolute() for name in _words(data["folders"]))
     if "secrets" in data:
-        changes["secrets"] = {name: _rule(name, _map(spec)) for name, spec in _map(data["secrets"]).items()}
+        changes["secrets"] = {name: _rule(name, mapping(spec)) for name, spec in mapping(data["secrets"]).items()}
     if "ceilings" in data:
-        changes["ceilings"] = _ceilings(_map(data["ceilings"]), policy.ceilings)
+        changes["ceilings"] = _ceilings(mapping(data["ceilings"]), policy.ceilings)
     return replace(policy, **changes)
 
 
@@ -63,9 +64,5 @@ def _ceilings(spec: Mapping[str, Json], base: Ceilings) -> Ceilings:
     )
 
 
-def _map(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
 def _words(value: Json) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, list) else []
+    return [str(each) for each in listed(value)]

@@ -11,6 +11,8 @@ from pccpipe.data_files import data_path
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Code
 
+OUTSIDE = "it lies outside of the folders that the policy allows"
+
 
 class AllowedFolders:
     """The folders in which the files that a pipeline names must lie.
@@ -32,7 +34,7 @@ class AllowedFolders:
     def check(self, path: Path) -> None:
         """Raise ActionError with the code `policy_refused` for a file that may not be read."""
         if not self.has(path):
-            raise _refused(path)
+            raise ActionError(refusal(path), code=Code.POLICY_REFUSED)
 
     def open(self, path: Path) -> BinaryIO:
         """Open a file for reading.
@@ -46,7 +48,7 @@ class AllowedFolders:
         real = os.path.realpath(path)
         folder = self._around(real)
         if folder is None:
-            raise _refused(path)
+            raise ActionError(refusal(path), code=Code.POLICY_REFUSED)
         parts = Path(real).relative_to(folder).parts
         at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -64,6 +66,6 @@ class AllowedFolders:
         return next((folder for folder in self._folders if Path(real).is_relative_to(folder)), None)
 
 
-def _refused(path: Path) -> ActionError:
-    words = f"the policy refuses the path {path}: it lies outside of the folders that the policy allows"
-    return ActionError(words, code=Code.POLICY_REFUSED)
+def refusal(path: Path) -> str:
+    """Return the sentence that refuses a path."""
+    return f"the policy refuses the path `{path}`: {OUTSIDE}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pccpipe.errors import ExpressionError
 from pccpipe.outcome import IsolationMode, Place
-from pccpipe.policy.folders import AllowedFolders
+from pccpipe.policy.folders import OUTSIDE, AllowedFolders
 from pccpipe.policy.policy import Origin, Policy, SecretRule
 from pccpipe.spec import units
 from pccpipe.spec.data import listed, mapping
@@ -79,7 +79,7 @@ class _Judge:
         except ValueError:
             return  # no file can have this name: the check of the file's meaning says so
         if not self._folders.has(found):
-            self.refuse(path, f"the path `{name}`", "it lies outside of the folders that the policy allows")
+            self.refuse(path, f"the path `{name}`", OUTSIDE)
 
     def place(self, path: KeyPath, place: Json, allowed: frozenset[Place] | None, what: str) -> None:
         if allowed is not None and place in set(Place) and place not in allowed:

@@ -12,7 +12,7 @@ from pccpipe.errors import UsageError
 from pccpipe.spec.built_in import built_in, built_in_names, may_be_built_in
 from pccpipe.spec.merge import merge
 from pccpipe.spec.paths import beside, is_file
-from pccpipe.spec.policy_check import PolicyCheck
+from pccpipe.spec.policy_check import IncludeCheck
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule, did_you_mean
 from pccpipe.spec.schema import structure_problems
@@ -40,7 +40,7 @@ def find_pipeline(path: Path) -> Path:
 
 
 def with_included(
-    source: Source, problems: list[Problem], check: PolicyCheck | None = None
+    source: Source, problems: list[Problem], check: IncludeCheck | None = None
 ) -> tuple[Source | None, list[Problem]]:
     """Merge a pipeline with all that it includes; return the whole, and the problems with the changes.
 

@@ -11,7 +11,7 @@ from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.check import meaning_problems
 from pccpipe.spec.include import find_pipeline, located, with_included
 from pccpipe.spec.model import Pipeline
-from pccpipe.spec.policy_check import PolicyCheck
+from pccpipe.spec.policy_check import IncludeCheck, PolicyCheck
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.schema import schema_file_problems, structure_problems
 from pccpipe.spec.source import BadYaml, Source, parse_source, read_source
@@ -24,7 +24,7 @@ NO_FOLDER = Path("/<no root>")
 
 
 def load_pipeline(
-    path: Path, folder: Path | None = None, *, older: bool = False, check: PolicyCheck | None = None
+    path: Path, folder: Path | None = None, *, older: bool = False, check: IncludeCheck | None = None
 ) -> Pipeline:
     """Read and check a pipeline. Raises SpecError with every problem, UsageError if the file can't be read.
 
@@ -40,7 +40,7 @@ def load_pipeline(
     return _checked(source, problems, folder, path.name, older=older, check=check)
 
 
-def load_text(text: str, folder: Path, *, check: PolicyCheck | None = None) -> Pipeline:
+def load_text(text: str, folder: Path, *, check: IncludeCheck | None = None) -> Pipeline:
     """Read and check a pipeline that is not a file. Raises SpecError with every problem.
 
     Args:
@@ -52,7 +52,7 @@ def load_text(text: str, folder: Path, *, check: PolicyCheck | None = None) -> P
 
 
 def _checked(
-    source: Source, problems: list[Problem], folder: Path, name: str, *, older: bool, check: PolicyCheck | None
+    source: Source, problems: list[Problem], folder: Path, name: str, *, older: bool, check: IncludeCheck | None
 ) -> Pipeline:
     problems += structure_problems(source, "pipeline")
     whole: Source | None = source

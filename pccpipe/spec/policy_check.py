@@ -16,6 +16,10 @@ class PolicyCheck(Protocol):
         """Return what is refused. Relative names in `source` begin at `folder`."""
         ...
 
+
+class IncludeCheck(PolicyCheck, Protocol):
+    """Judges also which files a pipeline includes."""
+
     def include_refusal(self, file: Path, folder: Path) -> str:
         """Say why a pipeline in `folder` may not include a file; "" if it may."""
         ...
