@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from pccpipe.errors import RecordFull
@@ -12,7 +13,7 @@ from pccpipe.layout import RUN_JSON
 from pccpipe.record.events import Event, InputGiven, RunEnded, RunStopped, RunWaiting
 from pccpipe.record.files import write_atomically
 from pccpipe.record.room import Room, is_full
-from pccpipe.record.state import RunState, state_text
+from pccpipe.record.state import RunState, state_of, state_text
 from pccpipe.record.ticker import TICKER, Timer
 
 WRITE_EVERY = 0.2
@@ -20,6 +21,15 @@ WRITE_EVERY = 0.2
 
 _WRITTEN_AT_ONCE = (RunEnded, RunStopped, RunWaiting, InputGiven)
 """The process may end right after these."""
+
+
+def catch_up(run_dir: Path, events: Iterable[Event]) -> None:
+    """Replace run.json of a run whose process was killed after its last event; a full disk leaves it as it is."""
+    text = state_text(state_of(events)).encode()
+    path = run_dir / RUN_JSON
+    with contextlib.suppress(OSError):
+        if not path.is_file() or path.read_bytes() != text:
+            write_atomically(path, text)
 
 
 class StateFile:

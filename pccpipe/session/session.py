@@ -43,7 +43,7 @@ from pccpipe.record.lock import RunLock
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
 from pccpipe.record.state import RunState, state_of
-from pccpipe.record.state_file import StateFile
+from pccpipe.record.state_file import StateFile, catch_up
 from pccpipe.secrets.mask import mask_error
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.session.begin import accepted_fallbacks, check_engine, read_values, room_to_begin
@@ -84,6 +84,7 @@ def resume(record: Path, project: Project | None, accept_fallback: Collection[st
             raise UsageError(f"cannot resume {run_id}: it ended before its first event")
         ended = next((event.what for event in events if isinstance(event.what, RunEnded)), None)
         if ended:
+            catch_up(record, events)
             raise UsageError(f"run {run_id} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
         state = state_of(events)
         if state.open_questions and not caller.cancel.requested:

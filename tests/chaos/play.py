@@ -66,6 +66,9 @@ class Player:
                     code = self._once(self._run_argv(), until)
                     continue
                 code = self._once(self._argv("cancel" if self._cancelled else "resume", self.record.name), until)
+            if code == STATUS_OF_KILLED:
+                # Killed after its last event: this brings run.json up to date.
+                self._once(self._argv("resume", self.record.name), until)
         finally:
             self._striker.over()
             self._kill()

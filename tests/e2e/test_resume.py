@@ -227,3 +227,14 @@ def test_cancel_ends_all_processes_of_a_run_also_when_pccpipe_was_killed(control
     again = cancel(control, record)
     assert again.code == 2
     assert "has ended" in again.stderr
+
+
+def test_resume_completes_run_json_of_a_run_that_was_killed_after_its_last_event(control: Control) -> None:
+    record = control.run("steps: [{id: a, run: 'true'}]").record
+    ended = (record / "run.json").read_bytes()
+    behind = json.loads(ended) | {"status": "running", "outcome": None}
+    (record / "run.json").write_text(json.dumps(behind))
+    ran = resume(control, record)
+    assert ran.code == 2
+    assert "has ended: succeeded" in ran.stderr
+    assert (record / "run.json").read_bytes() == ended
