@@ -1,4 +1,4 @@
-"""The lock files pin all that is installed, by hash; the image has the Codex that its Dockerfile pins."""
+"""The lock files pin all that is installed, by hash; the image has the agents that its Dockerfile pins."""
 
 from __future__ import annotations
 
@@ -76,9 +76,10 @@ def test_what_is_installed_here_is_what_the_lock_file_says() -> None:
     assert {name: version(name) for name in wanted} == wanted, "sh tests/setup.sh"
 
 
-def test_the_image_has_the_codex_that_its_dockerfile_pins(vm: VM) -> None:
+@pytest.mark.parametrize(("program", "pin"), [("codex", "CODEX_VERSION"), ("claude", "CLAUDE_CODE_VERSION")])
+def test_the_image_has_the_agents_that_its_dockerfile_pins(vm: VM, program: str, pin: str) -> None:
     dockerfile = (ROOT / "docker/Dockerfile.pcc-runner").read_text(encoding="utf-8")
-    pinned = re.search(r"^ARG CODEX_VERSION=(\d+\.\d+\.\d+)$", dockerfile, re.M)
+    pinned = re.search(rf"^ARG {pin}=(\d+\.\d+\.\d+)$", dockerfile, re.M)
     assert pinned, "a whole version, nothing that moves"
-    said = vm.sh("docker run --rm --network none --entrypoint codex pcc-runner:latest --version").stdout
-    assert said.split()[-1] == pinned[1]
+    said = vm.sh(f"docker run --rm --network none --entrypoint {program} pcc-runner:latest --version").stdout
+    assert pinned[1] in said.split()

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from tests.testbed import images
-from tests.testbed.engine import TEMPLATE, forget_image
+from tests.testbed.engine import forget_image
 from tests.testbed.place import HERE, STATE, BedError, call, locked
+from tests.testbed.recipe import TEMPLATE
 
 FOLDER = STATE / "real-vm"
 DISK = FOLDER / "disk.img"

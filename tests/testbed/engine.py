@@ -12,9 +12,8 @@ import time
 import uuid
 from pathlib import Path
 
-from tests.testbed.place import CACHE, ENGINES, BedError, call, locked, start_apart, this_process, tried, wait_for
-
-TEMPLATE = CACHE / "docker"
+from tests.testbed.place import ENGINES, BedError, call, locked, start_apart, this_process, tried, wait_for
+from tests.testbed.recipe import TEMPLATE
 
 
 class Engine:
@@ -101,9 +100,14 @@ def clone_images(data: Path) -> None:
     with locked("images", shared=True):
         if not (TEMPLATE / "image").is_dir():
             raise BedError("no images yet: run 'python -m tests.testbed images'")
-        data.mkdir(parents=True, mode=0o710)
-        call("cp", "-al", TEMPLATE / "overlay2", data / "overlay2")
-        call("cp", "-a", TEMPLATE / "image", data / "image")
+        copy_images(TEMPLATE, data)
+
+
+def copy_images(template: Path, data: Path) -> None:
+    """Make `data` a Docker data folder with the images of another one that no engine uses."""
+    data.mkdir(parents=True, mode=0o710)
+    call("cp", "-al", template / "overlay2", data / "overlay2")
+    call("cp", "-a", template / "image", data / "image")
 
 
 def forget_image(data: Path, name: str) -> None:

