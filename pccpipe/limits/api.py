@@ -28,3 +28,15 @@ REDIRECT = Limit(
     Unit.COUNT,
     "Characters; a person reads it.",
 )
+RETRY_AFTER = Limit(
+    "the wait that a model's API asks for after a call that its limits refused",
+    24 * 3600,
+    Unit.SECONDS,
+    "A longer one counts as a day; then pccpipe asks the API again.",
+)
+ERROR_EVENT = Limit(
+    "the event of a stream in which a model's API reports a limit",
+    16 << 10,
+    Unit.BYTES,
+    "Such an event has about 200 bytes; a longer one is passed on unread.",
+)

@@ -11,11 +11,13 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import h11
+from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.machine.base import ByteStream
 from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, Grant
+from pccpipe.secrets.proxy.provider_limits import HOLD, asking_again, beginning, hold, limit_of
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
 from pccpipe.secrets.proxy.slots import WAKE, ConnectionSlot
 from pccpipe.values import cut
@@ -114,18 +116,43 @@ class Exchange:
         client_request = upstream.ClientRequest(method, path.removeprefix(PREFIX), query, headers)
         with contextlib.ExitStack() as stack:
             checked = self._read(client_request, api, self._body(stack, grant), grant)
-            try:
-                reserved = grant.reserve(checked)
-            except BudgetExceededError as error:
-                raise HttpRefusal(400, "budget_exceeded", str(error)) from error
-            call = stack.enter_context(upstream.UpstreamCall(api, grant, client_request, checked, reserved))
+            with grant.open_calls:
+                while wait := self._answered(grant, api, client_request, checked):
+                    # The call is over, so it reserves no tokens meanwhile.
+                    self._hold(wait, grant)
+
+    def _answered(self, grant: Grant, api: Api, request: upstream.ClientRequest, checked: Request) -> float:
+        """Call the model's API and pass on its answer; or return the seconds after which to call again."""
+        try:
+            reserved = grant.reserve(checked)
+        except BudgetExceededError as error:
+            raise HttpRefusal(400, "budget_exceeded", str(error)) from error
+        with upstream.UpstreamCall(api, grant, request, checked, reserved) as call:
             try:
                 answer = call.answer()
             except upstream.UnreachableError as error:
                 grant.answered(f"was unreachable: {error}")
                 raise HttpRefusal(502, "pccpipe_upstream", str(error)) from error
             grant.answered(f"answered {answer.status}" if answer.status >= 400 else "")
+            limit = limit_of(answer.status, answer.headers)
+            wait = grant.provider_limits.wait(api.secret, limit) if limit else 0.0
+            if answer.status < 400:
+                grant.provider_limits.passed(api.secret)
+            if not wait:
+                self._pass_on(replace(answer, pieces=grant.provider_limits.watched(api.secret, answer.pieces)))
+            elif wait > HOLD:
+                # Some clients give up without an answer: this one asks again, and its next call waits on.
+                answer = replace(answer, headers=asking_again(answer.headers), pieces=beginning(answer.pieces))
+        if wait > HOLD:
+            self._hold(HOLD, grant)
             self._pass_on(answer)
+            return 0.0
+        return wait
+
+    def _hold(self, seconds: float, grant: Grant) -> None:
+        """Wait with the client's connection open. Raises ConnectionResetError if nobody wants the answer any more."""
+        if received := hold(self._stream, seconds, lambda: grant.is_ending):
+            self._http.receive_data(received)
 
     def _read(self, request: upstream.ClientRequest, api: Api, pieces: list[bytes], grant: Grant) -> Request:
         """Check a request; return it as the proxy sends it."""

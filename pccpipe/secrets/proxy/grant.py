@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.secrets.proxy.provider_limits import OpenCalls, ProviderLimits
 from pccpipe.secrets.proxy.request import Request, Rules
 from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.values import Discreet
@@ -258,14 +259,22 @@ class Grant:
         apis: by the names of their keys.
         egress: the domains that it may reach, as in a container's `egress:`.
         on_warning: receives a few warnings about refusals.
+        provider_limits: those that its calls meet.
     """
 
     def __init__(
-        self, apis: tuple[Api, ...], egress: tuple[str, ...], meter: Meter, on_warning: Callable[[str], None]
+        self,
+        apis: tuple[Api, ...],
+        egress: tuple[str, ...],
+        meter: Meter,
+        on_warning: Callable[[str], None],
+        provider_limits: ProviderLimits | None = None,
     ) -> None:
         self.apis = apis
         self.egress = egress
         self.meter = meter
+        self.provider_limits = provider_limits or ProviderLimits()
+        self.open_calls = OpenCalls()
         self._on_warning = on_warning
         self._lock = threading.Condition()
         self._ending = False
