@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import h11
 from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.machine.base import ByteStream
+from pccpipe.model_api import ModelApi
 from pccpipe.secrets.proxy import egress, upstream
-from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, Grant
+from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, EndedTokenError, Grant
 from pccpipe.secrets.proxy.provider_limits import HOLD, asking_again, beginning, hold, limit_of
+from pccpipe.secrets.proxy.refusal import HttpRefusal, asked_api
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
 from pccpipe.secrets.proxy.slots import WAKE, ConnectionSlot
 from pccpipe.values import cut
@@ -36,29 +37,28 @@ SEND_LIMIT = 120.0
 LINGER_LIMIT = 2.0
 """Seconds for which the proxy reads and discards the rest of a refused request."""
 PIECE = 64 * 1024
+KEYS = 8
+"""The places of a token that the proxy looks at in one request."""
+_KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
 TOKEN_SECONDS = 10.0
 """Seconds in which a new connection must show a token."""
-
-
-class HttpRefusal(Exception):
-    """An error that answers a request; with `fatal`, it ends the connection."""
-
-    def __init__(self, status: int, code: str, message: str, *, fatal: bool = False) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.fatal = status, code, message, fatal
 
 
 class Exchange:
     """Serves one connection, in the caller's thread.
 
     Args:
-        holder_of: finds the holder of a token.
+        holder_of: finds the holder of a token. Raises EndedTokenError.
     """
 
     def __init__(self, stream: ByteStream, slot: ConnectionSlot, holder_of: Callable[[str], Holder | None]) -> None:
         self._stream = stream
         self._slot = slot
         self._holder_of = holder_of
+        self._api = ModelApi.OPENAI
+        """The API whose errors the client of the current request understands."""
+        self._has_body = True
+        """The client reads the bodies of answers to the current request."""
         self._token_due = time.monotonic() + TOKEN_SECONDS
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.REQUEST_HEAD.most)
 
@@ -92,28 +92,34 @@ class Exchange:
 
     def _route(self, request: h11.Request) -> None:
         method, target = request.method.decode("ascii"), request.target.decode("ascii")
+        self._api, self._has_body = asked_api(target), method != "HEAD"
         if method == "CONNECT":
             self._tunnel(self._egress_grant(request), target)
         elif target.startswith("http://"):
             self._fetch(request, self._egress_grant(request), method, target)
+        elif method == "HEAD" and target.partition("?")[0].rstrip("/") in {"", PREFIX}:
+            # Claude Code looks for the API in this way, without a token.
+            self._send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+            self._send(h11.EndOfMessage())
         else:
             self._call(request, method, target)
 
     def _call(self, request: h11.Request, method: str, target: str) -> None:
         """Forward a call to the model's API."""
-        grant, api = self._caller(request)
-        path, _, query = target.partition("?")
-        if not path.startswith(f"{PREFIX}/") or not api.allows(method, path.removeprefix(PREFIX)):
-            grant.warn(f"{method} {cut(path, 200)} was refused: `allow:` of the secret {api.secret} does not have it")
-            words = f"pccpipe does not forward {method} {cut(path, 200)}; it forwards: {', '.join(api.calls)}"
+        asked, _, query = target.partition("?")
+        grant, api = self._caller(request, query)
+        self._api = api.kind
+        path = api.path_of(asked)
+        if path is None or not api.allows(method, path):
+            grant.warn(f"{method} {cut(asked, 200)} was refused: `allow:` of the secret {api.secret} does not have it")
+            words = f"pccpipe does not forward {method} {cut(asked, 200)}; it forwards: {', '.join(api.calls)}"
             raise HttpRefusal(403, "pccpipe_not_allowed", words, fatal=True)
-        query = "&".join(part for part in query.split("&") if part.partition("=")[0] in upstream.QUERY)
         headers = _plain(request.headers)
-        if encoding := dict(headers).get("content-encoding", "").replace("identity", ""):
+        if encoding := ",".join(value for name, value in headers if name == "content-encoding" and value != "identity"):
             unread = f"Content-Encoding {cut(encoding, 40)}"
             words = f"pccpipe must read requests to count tokens: send this one without {unread}"
             raise HttpRefusal(400, "pccpipe_uncountable", words, fatal=True)
-        client_request = upstream.ClientRequest(method, path.removeprefix(PREFIX), query, headers)
+        client_request = upstream.ClientRequest(method, path, upstream.query_up(query), headers)
         with contextlib.ExitStack() as stack:
             checked = self._read(client_request, api, self._body(stack, grant), grant)
             with grant.open_calls:
@@ -227,17 +233,21 @@ class Exchange:
             self._send(h11.Data(data=piece))
         self._send(h11.EndOfMessage())
 
-    def _caller(self, request: h11.Request) -> tuple[Grant, Api]:
-        headers = dict(_plain(request.headers))
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer":
-            token = headers.get("x-api-key") or headers.get("api-key") or ""
-        held = self._holder_of(token.strip())
-        if held is None or held[1] is None:
-            words = "unknown token: a step's token expires with the step"
-            raise HttpRefusal(401, "invalid_api_key", words, fatal=True)
-        self._take_slot(held[0])
-        return held[0], held[1]
+    def _caller(self, request: h11.Request, query: str) -> tuple[Grant, Api]:
+        """Find the grant in the headers and parameters in which agents send their key; some send it in two."""
+        tokens = [value for name, value in _plain(request.headers) if name in _KEY_HEADERS]
+        tokens += [value for name, value in parse_qsl(query) if name == "key"]
+        held: Holder | None = None
+        for token in dict.fromkeys(tokens[:KEYS]):
+            kind, _, bare = token.strip().partition(" ")
+            try:
+                held = self._holder_of(bare.strip() if kind.lower() == "bearer" else token.strip())
+            except EndedTokenError as error:
+                raise HttpRefusal(400, "invalid_api_key", str(error), fatal=True) from error
+            if held and held[1]:
+                self._take_slot(held[0])
+                return held[0], held[1]
+        raise HttpRefusal(401, "invalid_api_key", "unknown token: a step's token expires with the step", fatal=True)
 
     def _egress_grant(self, request: h11.Request) -> Grant:
         """Return the grant of a client that wants to leave a container."""
@@ -246,7 +256,10 @@ class Exchange:
         if kind.lower() == "basic":
             with contextlib.suppress(ValueError):  # not base64, not ASCII, or not UTF-8
                 token = base64.b64decode(given.strip(), validate=True).decode().partition(":")[2]
-        held = self._holder_of(token)
+        try:
+            held = self._holder_of(token)
+        except EndedTokenError:
+            held = None
         if held is None or held[1] is not None:
             words = "unknown token: use HTTPS_PROXY unchanged; its token expires with the step"
             raise HttpRefusal(407, "pccpipe_proxy_token", words, fatal=True)
@@ -319,17 +332,16 @@ class Exchange:
         raise TimeoutError("the client showed no token")
 
     def _answer(self, refused: HttpRefusal) -> None:
-        """Send an error in the form that OpenAI's clients show."""
-        kind = "authentication_error" if refused.status in {401, 407} else "invalid_request_error"
-        words = {"message": refused.message, "type": kind, "param": None, "code": refused.code}
-        body = json.dumps({"error": words}).encode()
+        """Send an error."""
+        body = refused.body(self._api)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         if refused.status == 407:
             headers.append(("Proxy-Authenticate", 'Basic realm="pccpipe"'))
         if refused.fatal:
             headers.append(("Connection", "close"))
         self._send(h11.Response(status_code=refused.status, headers=headers))
-        self._send(h11.Data(data=body))
+        if self._has_body:
+            self._send(h11.Data(data=body))
         self._send(h11.EndOfMessage())
 
     def _linger(self) -> None:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.model_api import ModelApi
 from pccpipe.secrets.proxy.provider_limits import OpenCalls, ProviderLimits
 from pccpipe.secrets.proxy.request import Request, Rules
 from pccpipe.secrets.proxy.usage import Tokens
@@ -43,19 +44,59 @@ class Api(Discreet, frozen=True):
     """The allowed calls, such as `POST /responses`; a `*` is one part of a path."""
     rules: Rules = field(default_factory=Rules)
     """The features that a request may use beyond plain calls of a model."""
+    kind: ModelApi = ModelApi.OPENAI
 
     @staticmethod
-    def at(secret: str, key: str, base: str, calls: tuple[str, ...], rules: Rules | None = None) -> Api:
-        """Return an API at a base. Raises UsageError if the base is not a URL."""
+    def at(
+        secret: str,
+        key: str,
+        base: str,
+        calls: tuple[str, ...],
+        rules: Rules | None = None,
+        kind: ModelApi = ModelApi.OPENAI,
+    ) -> Api:
+        """Return an API at a base; without `calls`, it takes those of its kind.
+
+        Raises UsageError if the base is not a URL.
+        """
         try:
             url = urlsplit(base)
             fine = url.scheme in {"http", "https"} and url.hostname and url.port != 0
         except ValueError:
             fine = False
         if not fine or url.query or url.fragment or url.username is not None or re.search(r"[^!-~]", base):
-            hint = "write it like https://api.openai.com/v1"
+            hint = f"write it like {kind.base}"
             raise UsageError(f"secret {secret}: invalid `upstream:` {base!r}; {hint}")
-        return Api(secret, key, base.rstrip("/"), calls, rules or Rules())
+        return Api(secret, key, base.rstrip("/"), calls or kind.calls, rules or Rules(), kind)
+
+    def path_of(self, asked: str) -> str | None:
+        """Return the path below the base for one below the proxy's address; None for any other.
+
+        Clients of OpenAI's API append no version to their base URL. Others do, also after that of `PCC_PROXY_URL`.
+        """
+        if self.kind is ModelApi.OPENAI:
+            return asked.removeprefix(PREFIX) if asked.startswith(f"{PREFIX}/") else None
+        rest = asked.removeprefix(PREFIX)
+        return rest if _VERSION.match(rest) else asked
+
+    def url_of(self, path: str) -> str:
+        """Return the path of a call at the API's server. A version at the end of the base counts once."""
+        base = urlsplit(self.base).path
+        version = _VERSION.match(path)
+        if self.kind is not ModelApi.OPENAI and version and base.endswith(version[1]):
+            return f"{base}{path.removeprefix(version[1])}"
+        return f"{base}{path}"
+
+    @property
+    def key_header(self) -> tuple[str, str]:
+        """The header that carries the key to the API."""
+        match self.kind:
+            case ModelApi.OPENAI:
+                return "authorization", f"Bearer {self.key}"
+            case ModelApi.ANTHROPIC:
+                return "x-api-key", self.key
+            case ModelApi.GEMINI:
+                return "x-goog-api-key", self.key
 
     def allows(self, method: str, path: str) -> bool:
         """Say whether a call is allowed; `path` is relative to the base."""
@@ -65,8 +106,13 @@ class Api(Discreet, frozen=True):
         )
 
 
+_VERSION = re.compile(r"(/v\d+(?:(?:alpha|beta)\d*)?)/")
 _TRICKS = re.compile(r"[%\\?#]|/\.{1,2}(/|$)|//")
 """Parts of a path that the API may read in another way than pccpipe."""
+
+
+class EndedTokenError(PccpipeError):
+    """The step of a token has ended."""
 
 
 class ModelUse(Struct, frozen=True):

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from pccpipe.machine.base import ByteStream
-from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.secrets.proxy.grant import Api, EndedTokenError, Grant
 from pccpipe.secrets.proxy.slots import ConnectionSlot, ConnectionSlots
 
 EGRESS = "HTTPS_PROXY"
@@ -26,6 +26,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._holders: dict[str, tuple[Grant, Api | None]] = {}
         self._unseen: dict[str, Callable[[str], None]] = {}
+        self._ended: set[str] = set()
         self._slots = ConnectionSlots()
 
     def issue(self, grant: Grant) -> dict[str, str]:
@@ -48,13 +49,18 @@ class Proxy:
     def end(self, grant: Grant) -> None:
         """Revoke its tokens, and end the grant."""
         with self._lock:
-            self._holders = {known: held for known, held in self._holders.items() if held[0] is not grant}
+            ended = {known for known, held in self._holders.items() if held[0] is grant}
+            self._ended |= ended
+            for known in ended:
+                del self._holders[known]
         grant.end()
 
     def holder(self, token: str) -> tuple[Grant, Api | None] | None:
-        """Return the grant and API of a token; the API is None for a token of an egress."""
+        """Return the grant and API of a token; the API is None for a token of an egress. Raises EndedTokenError."""
         known = digest(token)
         with self._lock:
+            if known in self._ended:
+                raise EndedTokenError("this token expired: a step's token expires with the step")
             held = self._holders.get(known)
             on_sight = self._unseen.pop(known, None) if held else None
         if on_sight:
@@ -74,6 +80,7 @@ class Proxy:
         apis = {api.secret: api for api in grant.apis}
         with self._lock:
             for name, known in digests.items():
+                self._ended.discard(known)
                 if name in apis or name == EGRESS:
                     self._holders[known] = (grant, apis.get(name))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from pccpipe.secrets.proxy.contents import ContentForm
 from pccpipe.values import Json
 
 _OPENAI = frozenset(
@@ -19,7 +20,9 @@ _OPENAI = frozenset(
     | {"metadata", "service_tier", "store", "prompt_cache_key", "safety_identifier", "top_logprobs", "verbosity"}
     | {"prompt_cache_retention", "prompt_cache_options"}
 )
-_GEMINI_TOOLS = {"functionDeclarations", "function_declarations"}
+_TOOL_KEYS = {key: key for key in ("type", "tools", "environment")}
+_CONFIG_KEYS = {"maxoutputtokens": "maxOutputTokens", "candidatecount": "candidateCount"}
+"""The keys that pccpipe relies on, by their names without capitals: an API may read odd ones in the same way."""
 
 
 class ApiShape(Struct, frozen=True):
@@ -33,9 +36,12 @@ class ApiShape(Struct, frozen=True):
     """The fields that a document may have without an entry in `hosted_tools:`."""
     contents: tuple[str, ...]
     """The fields that contain the conversation."""
-    own_tools: frozenset[str]
-    """The types of tools that the agent runs itself."""
-    own_tools_begin: tuple[str, ...] = ()
+    own_tools: str
+    """A regular expression for the types of tools that the agent runs itself, or that leave nothing."""
+    form: ContentForm
+    default_tool: str = "untyped"
+    """The type of a tool that names none."""
+    is_gemini: bool = False
 
     @staticmethod
     def of(path: str) -> ApiShape | None:
@@ -45,6 +51,35 @@ class ApiShape(Struct, frozen=True):
     def takes_tokens(self, path: str) -> bool:
         """Say whether a call of this path costs tokens."""
         return not re.search(r"(/count_tokens|:countTokens|/input_tokens)$", path)
+
+    def name_keys(self, document: dict[str, Json]) -> None:
+        """Write the keys that Gemini takes with underscores too in its first way. Raises ValueError."""
+        if not self.is_gemini:
+            return
+        _in_camel_case(document)
+        config = document.get("generationConfig")
+        if isinstance(config, dict):
+            _in_camel_case(config)
+            _refuse_odd_keys(config, _CONFIG_KEYS)
+        tools = document.get("tools")
+        for tool in tools if isinstance(tools, list) else ():
+            if isinstance(tool, dict):
+                _in_camel_case(tool)
+
+    def models(self, document: dict[str, Json], path: str) -> list[Json]:
+        """Return the models that a call asks for, first the one that answers."""
+        if not self.is_gemini:
+            return [document.get("model", "")]
+        named = [path.rpartition("/")[2].partition(":")[0]]
+        if "model" in document:
+            named.append(str(document["model"]).removeprefix("models/"))
+        return list(named)
+
+    def shortest(self, document: dict[str, Json]) -> int:
+        """Return the lowest limit of the answer's tokens that the API takes: it must exceed that of thinking."""
+        thinking = document.get("thinking")
+        budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+        return budget + 1 if isinstance(budget, int) and 0 < budget <= 10**9 else 1
 
     def take_limit(self, document: dict[str, Json]) -> tuple[int | None, int]:
         """Remove the limits of the answer's tokens from a document.
@@ -100,7 +135,7 @@ class ApiShape(Struct, frozen=True):
             return removed
         document["tools"] = kept = self._own(document["tools"], allowed, removed)
         if removed and not kept:
-            for key in ("tools", "tool_choice", "parallel_tool_calls", "toolConfig", "tool_config"):
+            for key in ("tools", "tool_choice", "parallel_tool_calls", "toolConfig"):
                 document.pop(key, None)
         return removed
 
@@ -111,14 +146,15 @@ class ApiShape(Struct, frozen=True):
         for tool in tools:
             if not isinstance(tool, dict):
                 raise ValueError("pccpipe_uncountable a tool must be an object")
-            is_gemini = "generateContent" in self.path
-            names = list(tool) if is_gemini else [str(tool.get("type", "custom"))]
+            _refuse_odd_keys(tool, _TOOL_KEYS)
+            names = list(tool) if self.is_gemini else [str(tool.get("type") or self.default_tool)]
             environment = tool.get("environment")
-            if isinstance(environment, dict) and environment.get("type") not in {None, "local"}:
-                names.append(str(environment.get("type")))
+            where = environment.get("type", "local") if isinstance(environment, dict) else environment
+            if where not in {None, "local"}:
+                names.append(str(where))
             hosted = [name for name in names if not self._is_own(name) and not allowed(name)]
             removed += hosted
-            if is_gemini:
+            if self.is_gemini:
                 for name in hosted:
                     del tool[name]
             elif hosted:
@@ -130,7 +166,7 @@ class ApiShape(Struct, frozen=True):
         return kept
 
     def _is_own(self, name: str) -> bool:
-        return name in self.own_tools or name.startswith(self.own_tools_begin)
+        return re.fullmatch(self.own_tools, name) is not None
 
 
 def _within(document: dict[str, Json], names: list[str] | tuple[str, ...]) -> dict[str, Json] | None:
@@ -142,6 +178,41 @@ def _within(document: dict[str, Json], names: list[str] | tuple[str, ...]) -> di
     return document
 
 
+def _in_camel_case(document: dict[str, Json]) -> None:
+    for key in list(document):
+        name = re.sub(r"_([a-z0-9])", lambda found: found[1].upper(), key)
+        if name != key:
+            if name in document:
+                raise ValueError(f"pccpipe_uncountable `{key[:80]}` and `{name[:80]}` are the same field")
+            document[name] = document.pop(key)
+
+
+def _refuse_odd_keys(document: dict[str, Json], known: dict[str, str]) -> None:
+    for key in document:
+        name = known.get(key.replace("_", "").lower(), key)
+        if name != key:
+            raise ValueError(f"pccpipe_uncountable the field `{key[:80]}` must be written `{name}`")
+
+
+_ARGUMENTS = ("local_shell_call", "shell_call", "web_search_call")
+_RESPONSES = ContentForm(
+    dict.fromkeys(_ARGUMENTS, "action"),
+    frozenset({"url_citation", "file_citation", "container_file_citation"}),
+    has_references=True,
+)
+_CHAT = ContentForm({}, frozenset({"url_citation", "file_citation"}))
+_MESSAGES = ContentForm(
+    {"tool_use": "input", "server_tool_use": "input"},
+    frozenset({"web_search_result_location", "web_search_result", "web_fetch_result"}),
+)
+_GENERATE = ContentForm(
+    {
+        **dict.fromkeys(("functionCall", "function_call"), "args"),
+        **dict.fromkeys(("functionResponse", "function_response"), "response"),
+    },
+    has_types=False,
+)
+
 SHAPES = (
     ApiShape(
         r"/responses(/input_tokens)?$",
@@ -150,8 +221,8 @@ SHAPES = (
         | {"input", "instructions", "max_output_tokens", "include", "reasoning", "text", "truncation", "max_tool_calls"}
         | {"client_metadata", "context_management", "background"},
         ("input", "instructions"),
-        frozenset({"function", "custom", "local_shell", "shell", "apply_patch", "namespace", "computer"})
-        | {"computer_use_preview"},
+        "function|custom|local_shell|shell|apply_patch|namespace|computer|computer_use_preview",
+        _RESPONSES,
     ),
     ApiShape(
         r"/chat/completions$",
@@ -161,39 +232,33 @@ SHAPES = (
         | {"frequency_penalty", "presence_penalty", "response_format", "reasoning_effort", "modalities", "audio"}
         | {"prediction", "functions", "function_call", "best_of"},
         ("messages",),
-        frozenset({"function", "custom"}),
+        "function|custom",
+        _CHAT,
     ),
     ApiShape(
         r"/messages(/count_tokens)?$",
         (("max_tokens",),),
         frozenset(
-            {
-                "model",
-                "messages",
-                "system",
-                "max_tokens",
-                "stream",
-                "temperature",
-                "top_p",
-                "top_k",
-                "tools",
-                "metadata",
-            }
-            | {"tool_choice", "stop_sequences", "thinking", "service_tier", "context_management", "output_config"}
-            | {"output_format", "cache_control"}
+            {"model", "messages", "system", "max_tokens", "stream", "temperature", "top_p", "top_k", "tools"}
+            | {"metadata", "tool_choice", "stop_sequences", "thinking", "service_tier", "context_management"}
+            | {"output_config", "output_format", "cache_control"}
         ),
         ("messages", "system"),
-        frozenset({"custom"}),
-        ("bash_", "text_editor_", "computer_", "memory_"),
+        # A tool search looks through the tools of the request itself.
+        r"custom|(bash|text_editor|computer|memory|tool_search_tool_(regex|bm25))(_\d{8})?",
+        _MESSAGES,
+        "custom",
     ),
     ApiShape(
         r":(generateContent|streamGenerateContent|countTokens)$",
         (("generationConfig", "maxOutputTokens"),),
         frozenset(
-            {"contents", "systemInstruction", "system_instruction", "tools", "toolConfig", "tool_config", "model"}
-            | {"generationConfig", "safetySettings", "labels", "serviceTier"}
+            {"contents", "systemInstruction", "tools", "toolConfig", "model", "generationConfig", "safetySettings"}
+            | {"labels", "serviceTier"}
         ),
-        ("contents", "systemInstruction", "system_instruction"),
-        frozenset(_GEMINI_TOOLS),
+        ("contents", "systemInstruction"),
+        "functionDeclarations",
+        _GENERATE,
+        is_gemini=True,
     ),
 )

@@ -19,7 +19,7 @@ from pccpipe.errors import PccpipeError
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy import answers
 from pccpipe.secrets.proxy.grant import Api, Grant, Reservation
-from pccpipe.secrets.proxy.request import Request
+from pccpipe.secrets.proxy.request import Request, Rules
 from pccpipe.secrets.proxy.usage import TokenCounter, Tokens
 
 CONNECT_LIMIT = 15.0
@@ -43,9 +43,20 @@ _UP = frozenset(
 )
 _UP_BEGIN = ("x-stainless-", "x-codex-")
 """The headers of an agent that the proxy forwards; never a credential, or one that chooses the payer."""
-QUERY = frozenset({"beta", "alt", "client_version", "limit", "after", "order", "pageSize", "pageToken"})
-"""The parameters of a query that the proxy forwards."""
-_NEVER_DOWN = OF_ONE_HOP | {"set-cookie", "location", "alt-svc", "strict-transport-security"}
+_QUERY = frozenset({"beta", "client_version", "limit", "after", "order", "pageSize", "pageToken"})
+_FORMS = frozenset({"alt=sse", "alt=json"})
+"""The parameters of a query that the proxy forwards; it counts the tokens of no other form of an answer."""
+_HOSTED_BETAS = frozenset(
+    {"advisor-tool", "code-execution", "files-api", "mcp-client", "skills", "web-fetch", "web-search"}
+)
+"""The features of `anthropic-beta` for which the provider fetches, stores or runs something."""
+_DEAR_BETAS = frozenset({"context-1m", "fast-mode"})
+"""Those with a price of their own."""
+_NEVER_DOWN = (
+    OF_ONE_HOP
+    | {"set-cookie", "location", "alt-svc", "strict-transport-security"}
+    | {"openai-organization", "openai-project", "anthropic-organization-id"}
+)
 
 
 class UnreachableError(PccpipeError):
@@ -103,8 +114,8 @@ class UpstreamCall:
         self._stack.callback(connection.close)
         self._stack.enter_context(self._grant.ending(functools.partial(shut, connection.sock)))
         query = self._client_request.query
-        path = f"{url.path}{self._client_request.path}{'?' if query else ''}{query}"
-        body = self._request.body(self._reserved.output)
+        path = f"{self._api.url_of(self._client_request.path)}{'?' if query else ''}{query}"
+        body = self._request.body(self._reserved.output if self._request.takes_tokens else None)
         response = ask(connection, self._client_request.method, path, self._headers(), body)
         self._stack.callback(response.close)
         # Some APIs quote the key in their errors.
@@ -123,9 +134,11 @@ class UpstreamCall:
 
     def _headers(self) -> list[tuple[str, str]]:
         known = [
-            (name, value) for name, value in self._client_request.headers if name in _UP or name.startswith(_UP_BEGIN)
+            (name, _betas(value, self._api.rules) if name == "anthropic-beta" else value)
+            for name, value in self._client_request.headers
+            if name in _UP or name.startswith(_UP_BEGIN)
         ]
-        return [*known, ("authorization", f"Bearer {self._api.key}"), ("accept-encoding", "identity")]
+        return [*filter(all, known), self._api.key_header, ("accept-encoding", "identity")]
 
     def _counted(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         for piece in pieces(response):
@@ -183,6 +196,18 @@ class UpstreamCall:
         if not self._is_settled:
             self._is_settled = True
             self._grant.settle(self._reserved, tokens())
+
+
+def query_up(query: str) -> str:
+    """Return the part of a query that the proxy forwards."""
+    return "&".join(part for part in query.split("&") if part in _FORMS or part.partition("=")[0] in _QUERY)
+
+
+def _betas(value: str, rules: Rules) -> str:
+    """Return the features of `anthropic-beta` that a secret allows."""
+    named = {name.replace("_", "-") for name in (*rules.hosted_tools, *rules.service_tiers)}
+    refused = tuple((_HOSTED_BETAS | _DEAR_BETAS) - named)
+    return ",".join(each for each in map(str.strip, value.split(",")) if not each.lower().startswith(refused))
 
 
 def over(connected: socket.socket, host: str, port: int) -> http.client.HTTPConnection:

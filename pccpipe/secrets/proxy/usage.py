@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.errors import LimitExceeded
@@ -20,10 +21,12 @@ class Tokens(Struct, frozen=True):
 
     input: int = 0
     cached_input: int = 0
-    """A part of `input`."""
+    """A part of `input`: read from the provider's cache."""
     output: int = 0
     estimated: int = 0
     """Estimated by size, for calls whose answers did not state them; not part of the others."""
+    cache_write_input: int = 0
+    """A part of `input`: written to the provider's cache."""
 
     @property
     def total(self) -> int:
@@ -35,6 +38,7 @@ class Tokens(Struct, frozen=True):
             self.cached_input + other.cached_input,
             self.output + other.output,
             self.estimated + other.estimated,
+            self.cache_write_input + other.cache_write_input,
         )
 
 
@@ -49,8 +53,13 @@ class TokenCounter:
         self._is_stream = is_stream
         self._held = bytearray()
         self._too_large = False
-        self._found: Tokens | None = None
+        self._found = Tokens()
+        self._open_since: int | None = 0
+        """The offset from which on the last count lacks the answer; None if it has all of it."""
+        self._is_error = False
         self._size = 0
+        self._at = 0
+        """The offset of the end of the line that is being read."""
 
     def feed(self, data: bytes) -> None:
         """Add the next piece of the body."""
@@ -62,11 +71,13 @@ class TokenCounter:
             lines = self._held[:end].split(b"\n") if end >= 0 else []
             del self._held[: end + 1]
             for line in lines:
+                self._at += len(line) + 1
                 if self._too_large:
                     self._too_large = False  # the end of a line whose beginning is gone
-                elif b'"usage' in line:
+                elif b'"usage' in line or b'"error"' in line:
                     self._count_usage(line.removeprefix(b"data:"))
         if len(self._held) > limits.ANSWER.most:
+            self._at += len(self._held)
             self._held.clear()
             self._too_large = True
 
@@ -74,7 +85,12 @@ class TokenCounter:
         """Return what the call took, after the end of the answer or a cut."""
         if not self._is_stream and not self._too_large:
             self._count_usage(self._held)
-        return self._found or Tokens(estimated=(request_size + self._size) // BYTES_A_TOKEN)
+        if self._is_error and not self._found.total:
+            return Tokens()  # an API that is overloaded says so in a stream
+        if not self._found.input and not self._found.output:
+            return Tokens(estimated=(request_size + self._size) // BYTES_A_TOKEN)
+        missing = 0 if self._open_since is None else (self._size - self._open_since) // BYTES_A_TOKEN
+        return replace(self._found, estimated=max(0, missing - self._found.output))
 
     def _count_usage(self, text: bytes | bytearray) -> None:
         try:
@@ -85,26 +101,33 @@ class TokenCounter:
             data = data[-1]  # Gemini streams a JSON list if it is not asked for events
         match data:
             case {"type": str(kind), "response": {"usage": dict(usage)}} if kind in _ENDS:
-                self._found = _tokens(usage)
+                self._find(_tokens(usage))
             case {"type": str(kind)} if kind.startswith("response."):
                 pass
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
                 self._found = _tokens(usage)
+                self._open_since = self._at
             case {"type": "message_delta", "usage": dict(usage)}:
                 # The counts are cumulative; only the first event may have the input.
-                before = self._found or Tokens()
-                now = _tokens(usage)
-                self._found = Tokens(
-                    max(before.input, now.input),
-                    max(before.cached_input, now.cached_input),
-                    now.output or before.output,
-                )
+                before, now = self._found, _tokens(usage)
+                known = now if now.input >= before.input else before
+                self._find(replace(known, output=now.output or before.output))
             case {"usageMetadata": dict(usage)}:
-                self._found = _gemini_tokens(usage)
+                before, now = self._found, _gemini_tokens(usage)
+                if now.output or not self._is_stream:
+                    self._find(now)
+                else:
+                    self._found = replace(now, output=before.output)
             case {"usage": dict(usage)}:
-                self._found = _tokens(usage)
+                self._find(_tokens(usage))
+            case {"type": "error"}:
+                self._is_error = True
             case _:
                 pass
+
+    def _find(self, tokens: Tokens) -> None:
+        self._found = tokens
+        self._open_since = None
 
 
 def _tokens(usage: dict[str, Json]) -> Tokens:
@@ -114,7 +137,9 @@ def _tokens(usage: dict[str, Json]) -> Tokens:
     into += read + written
     details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else read
-    return Tokens(into, min(cached, into), _count(usage, "output_tokens", "completion_tokens"))
+    cached = min(cached, into)
+    out = _count(usage, "output_tokens", "completion_tokens")
+    return Tokens(into, cached, out, cache_write_input=min(written, into - cached))
 
 
 def _gemini_tokens(usage: dict[str, Json]) -> Tokens:
