@@ -1,65 +1,66 @@
-"""Play the OpenAI Responses API by a script, well enough for the real Codex CLI to work and to finish.
+"""Play a model by a scenario, for tests: pccpipe's scripted server, with replies chosen by the prompt.
 
-The reply depends on the request alone: reply number K goes to a request with K tool outputs
+The reply depends on the request alone: reply number K goes to a request with K tool results
 after its last user message. So any number of agents, and their retries, can share one server. A scenario:
 
     {"scenarios": [{"when": "REGEX on the last user message", "replies": [REPLY, ...]}, ...],
-     "replies": [REPLY, ...]}                        if none matches
+     "replies": [REPLY, ...],                        if none matches
+     "side": REPLY}                                  for a request without tools, such as for a title
 
-A reply is one of these (see `model_items`)
+A reply is one of these, in each API (`pccpipe/scripted/` has their forms)
 
     {"shell": "echo hi > f"}            asks the agent to run a command
     {"patch": "*** Begin Patch ..."}    asks it to apply a patch
+    {"write": {"path": "f", "text": "..."}}   asks it to write a file
     {"tool": "NAME", "arguments": {}}   calls any function tool
+    {"result": {...}}                   the result, by the agent's own tool for it or as the final message
     {"text": "all done"}                the final message, which ends the turn
+    {"empty": true}                     an answer without content
 
 It may also have
 
+    "say": "I look."                    a text before a call
     "delay_s": 2                        waits before it answers
     "trickle_s": 0.2                    waits between the pieces of a text
     "fail": {"status": 429, "times": 2, "body": {...}, "headers": {"retry-after": "1"}}
     "cut": {"times": 1}                 ends the connection in the middle of the stream
-    "hang": true                        answers nothing until the client disconnects
-    "usage": {"input_tokens": 5, ...}
+    "hang": true                        answers nothing until the client disconnects; "stall": after the first event
+    "usage": {"input_tokens": 5, "output_tokens": 7, "cached_tokens": 0}
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import re
 import threading
-import time
-import uuid
-from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.testbed.model_items import Json, item_for, poll_for, text_of
+from pccpipe.scripted.dialect import Asked
+from pccpipe.scripted.reply import (
+    ALWAYS,
+    Action,
+    CallTool,
+    CutStream,
+    ErrorAnswer,
+    Fault,
+    GiveResult,
+    Hang,
+    ModelUsage,
+    Patch,
+    Reply,
+    Say,
+    Shell,
+    WriteFile,
+)
+from pccpipe.scripted.server import ReceivedRequest, ScriptedServer
 
+Json = dict[str, Any]
 DEFAULT: Json = {"replies": [{"text": "ok"}]}
-USAGE: Json = {
-    **{"input_tokens": 100, "input_tokens_details": {"cached_tokens": 0}},
-    **{"output_tokens": 20, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 120},
-}
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request, and the reply that it got (None if the scenario had none)."""
-
-    t: float
-    method: str
-    path: str
-    authorization: str | None
-    headers: dict[str, str]
-    body: Json | None
-    reply: Json | None
-
-
-class ModelServer:
+class ModelServer(ScriptedServer):
     """The model, in threads of this process. `url` is its base, without the /v1 that Codex needs after it.
 
     With a `key`, a request with another key gets 401. `requests` has all requests, oldest first.
@@ -68,199 +69,81 @@ class ModelServer:
     def __init__(
         self, bind: str = "127.0.0.1", port: int = 0, key: str | None = None, scenario: Json | None = None
     ) -> None:
-        self.key = key
-        self.requests: list[Request] = []
+        super().__init__(lambda _, asked: self.choose(asked), bind=bind, port=port, key=key)
         self.log: Path | None = None
         self._scenario = scenario or DEFAULT
-        self._given: collections.Counter[str] = collections.Counter()
-        self._lock = threading.Lock()
-        self._server = _Server((bind, port), self)
-        self.url = f"http://{bind}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="model", daemon=True)
-        self._thread.start()
 
     def set(self, scenario: Json) -> None:
         """Play another scenario, starting with the next request."""
         self._scenario = scenario
 
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def choose(self, body: Json) -> Json:
-        """Return the scenario's reply for this request."""
-        message, outputs, poll = _conversation(body)
-        if poll is not None:
-            return poll
+    def choose(self, asked: Asked) -> Reply:
+        """Return the scenario's reply for a request."""
         scenario = self._scenario
+        if not asked.has_tools and "side" in scenario:
+            return reply_of(scenario["side"])
         for candidate in scenario.get("scenarios", []):
-            if re.search(candidate["when"], message, re.DOTALL):
+            if re.search(candidate["when"], asked.prompt, re.DOTALL):
                 scenario = candidate
                 break
         replies = scenario.get("replies") or DEFAULT["replies"]
-        reply: Json = replies[min(outputs, len(replies) - 1)]
-        return reply
+        return reply_of(replies[min(asked.done, len(replies) - 1)])
 
-    def occurrence(self, body: Json, who: str | None) -> int:
-        """Count how often this request of this agent came, for faults that happen a number of times."""
-        message, outputs, _ = _conversation(body)
-        with self._lock:
-            identity = json.dumps([body.get("prompt_cache_key") or who, message, outputs])
-            self._given[identity] += 1
-            return self._given[identity]
-
-    def record(self, request: Request) -> None:
+    def record(self, request: ReceivedRequest) -> None:
         """Remember a request."""
-        with self._lock:
-            self.requests.append(request)
-            if self.log is not None:
-                with self.log.open("a") as log:
-                    log.write(json.dumps(asdict(request)) + "\n")
+        super().record(request)
+        if self.log is not None:
+            names = ("time", "method", "path", "headers", "body")
+            with self.log.open("a") as log:
+                log.write(json.dumps({name: getattr(request, name) for name in names}) + "\n")
 
     def __enter__(self) -> ModelServer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+
+def reply_of(reply: Json) -> Reply:
+    """Read a reply of a scenario."""
+    usage: Json = reply.get("usage", {})
+    return Reply(
+        _action_of(reply),
+        reply.get("say", ""),
+        ModelUsage(usage.get("input_tokens", 100), usage.get("cached_tokens", 0), usage.get("output_tokens", 20)),
+        tuple(_faults_of(reply)),
+        reply.get("delay_s", 0),
+        reply.get("trickle_s", 0),
+    )
 
 
-def _conversation(body: Json) -> tuple[str, int, Json | None]:
-    """Return the last user message, the number of tool outputs after it, and a call about a running command."""
-    items = body.get("input") or []
-    if isinstance(items, str):
-        items = [{"role": "user", "content": items}]
-    message, outputs, poll = "", 0, None
-    for item in items:
-        if item.get("role") == "user":
-            message, outputs, poll = text_of(item), 0, None
-        elif str(item.get("type", "")).endswith("_output"):
-            poll = poll_for(item)
-            outputs += poll is None
-    return message, outputs, poll
+def _action_of(reply: Json) -> Action | None:
+    match reply:
+        case {"shell": command}:
+            return Shell(command)
+        case {"patch": patch}:
+            return Patch(patch)
+        case {"write": {"path": path, "text": text}}:
+            return WriteFile(path, text)
+        case {"tool": name}:
+            return CallTool(name, reply.get("arguments", {}))
+        case {"result": value}:
+            return GiveResult(value)
+        case {"empty": True}:
+            return None
+        case _:
+            return Say(reply.get("text", ""))
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self, address: tuple[str, int], model: ModelServer) -> None:
-        super().__init__(address, _Handler)
-        self.model = model
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Print nothing: `requests` has everything."""
-
-    def do_GET(self) -> None:
-        self._record(None, None)
-        if self.headers.get("Upgrade"):
-            # Codex tries a websocket first, and uses HTTP if the server refuses that.
-            self._send(426, {"error": {"message": "no websocket"}})
-        elif self._is_allowed():
-            if self.path.split("?")[0].endswith("/models"):
-                self._send(200, {"object": "list", "models": [], "data": []})
-            else:
-                self._send(404, {"error": {"message": f"not found: {self.path}"}})
-
-    def do_POST(self) -> None:
-        body: Json = json.loads(self._read() or b"{}")
-        if not self.path.split("?")[0].endswith("/responses"):
-            self._record(body, None)
-            self._send(404, {"error": {"message": f"not found: {self.path}"}})
-            return
-        reply = self.server.model.choose(body)
-        self._record(body, reply)
-        if self._is_allowed():
-            self._play(body, reply)
-
-    def _play(self, body: Json, reply: Json) -> None:
-        if reply.get("hang"):
-            self.rfile.read(1)
-            return
-        time.sleep(reply.get("delay_s", 0))
-        n = self.server.model.occurrence(body, self.headers.get("session_id"))
-        fail: Json | None = reply.get("fail")
-        cut: Json | None = reply.get("cut")
-        if fail and n <= fail.get("times", 1):
-            words = {"error": {"message": "scripted failure", "type": "server_error"}}
-            self._send(fail.get("status", 500), fail.get("body", words), fail.get("headers"))
-        else:
-            self._stream(body, reply, cut=cut is not None and n <= cut.get("times", 1))
-
-    def _stream(self, body: Json, reply: Json, *, cut: bool) -> None:
-        item = item_for(reply, body)
-        started = {
-            **{"id": f"resp_{uuid.uuid4().hex[:16]}", "object": "response", "created_at": int(time.time())},
-            **{"model": body.get("model"), "status": "in_progress", "output": []},
-        }
-        done = {**started, "status": "completed", "output": [item], "usage": {**USAGE, **reply.get("usage", {})}}
-        if body.get("stream") is False:
-            self._send(200, done)
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.close_connection = True
-        try:
-            self._event("response.created", response=started)
-            if item["type"] == "message":
-                self._trickle(item, reply.get("trickle_s", 0))
-            if not cut:
-                self._event("response.output_item.done", output_index=0, item=item)
-                self._event("response.completed", response=done)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # a killed agent; that is what some tests do
-
-    def _trickle(self, item: Json, pause: float) -> None:
-        text: str = item["content"][0]["text"]
-        self._event("response.output_item.added", output_index=0, item={**item, "status": "in_progress", "content": []})
-        for start in range(0, len(text), 40):
-            time.sleep(pause)
-            piece = text[start : start + 40]
-            self._event("response.output_text.delta", item_id=item["id"], output_index=0, content_index=0, delta=piece)
-
-    def _event(self, kind: str, **data: Any) -> None:
-        self.wfile.write(f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode())
-        self.wfile.flush()
-
-    def _read(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b""
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def _record(self, body: Json | None, reply: Json | None) -> None:
-        authorization, headers = self.headers.get("Authorization"), dict(self.headers)
-        self.server.model.record(Request(time.time(), self.command, self.path, authorization, headers, body, reply))
-
-    def _is_allowed(self) -> bool:
-        key = self.server.model.key
-        if key is None or self.headers.get("Authorization") == f"Bearer {key}":
-            return True
-        error = {"message": "Incorrect API key provided", "type": "invalid_request_error", "code": "invalid_api_key"}
-        self._send(401, {"error": error})
-        return False
-
-    def _send(self, status: int, answer: Json, headers: dict[str, Any] | None = None) -> None:
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.write(content)
+def _faults_of(reply: Json) -> list[Fault]:
+    faults: list[Fault] = []
+    if fail := reply.get("fail"):
+        headers = {name: str(value) for name, value in fail.get("headers", {}).items()}
+        faults.append(
+            ErrorAnswer(fail.get("status", 500), fail.get("times", 1), headers=headers, body=fail.get("body"))
+        )
+    if cut := reply.get("cut"):
+        faults.append(CutStream(cut.get("times", 1)))
+    if reply.get("hang") or reply.get("stall"):
+        faults.append(Hang(begun="stall" in reply, times=ALWAYS))
+    return faults
 
 
 def main(argv: list[str]) -> None:
