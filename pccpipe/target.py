@@ -80,6 +80,8 @@ class Command(Discreet, frozen=True):
     limit: float = 6 * 3600.0
     """Seconds after which the target may end the command by itself, if pccpipe does not reconnect."""
     container: ContainerSettings | None = None
+    hides: tuple[str, ...] = ()
+    """Names of files and folders of the workspace that a container does not see, also if it may write there."""
     as_login: bool = False
     """On a VM with `run_as`: this command runs as the login (`account: login`)."""
 

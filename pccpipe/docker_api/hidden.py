@@ -1,8 +1,8 @@
 """Hides files from a container that agents take for instructions: a stranger wrote them, and no reviewer may obey them.
 
 An agent looks for such files in each folder of the workspace, and some agents run programs that they name. An empty
-file or folder is mounted over each of them when the container starts. The workspace is read-only, so the container
-makes no more of them.
+file or folder is mounted over each of them when the container starts. A container with a read-only workspace makes no
+more of them. One that may write gets covers only over the names that its agent has no switch for.
 """
 
 from __future__ import annotations
@@ -63,16 +63,23 @@ class Hidden(Struct, frozen=True, order=True):
         return FOLDER if self.is_folder else FILE
 
 
-def script(workspace: str, cover: str, become: Sequence[str] = ()) -> str:
+def script(
+    workspace: str,
+    cover: str,
+    become: Sequence[str] = (),
+    *,
+    names: Sequence[str] = NAMES,
+    paths: Sequence[str] = PATHS,
+) -> str:
     """Return a script that makes the covers in the folder `cover`, and lists what to hide.
 
     Args:
         become: the words before a command that run it as the workspace's owner.
     """
-    folders = sorted({path.partition("/")[0] for path in PATHS})
+    folders = sorted({path.partition("/")[0] for path in paths})
     tests = [
-        *(["-name", _any_case(name)] for name in NAMES),
-        *(["-path", _any_case(f"*/{path}")] for path in PATHS),
+        *(["-name", _any_case(name)] for name in names),
+        *(["-path", _any_case(f"*/{path}")] for path in paths),
         *(["-type", "l", "-name", _any_case(name)] for name in folders),
     ]
     patterns = shlex.join(_joined(tests))

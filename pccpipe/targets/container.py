@@ -127,7 +127,7 @@ class ContainerTarget:
             self._images.begin()
             if command.is_proxied:
                 self._open_proxy()
-            hidden = self._files.hide(paths) if command.container.read_only_workspace else ()
+            hidden = self._files.hide(command, paths)
             body = self._starter.body(command, owner, paths, hidden)
             self._check_open()
             ref = self._ref(command.id, self._starter.create(name, command, body), name)

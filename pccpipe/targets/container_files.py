@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from pccpipe.detached.programs import RunDir, make_folder, write_files
 from pccpipe.docker_api import holder, relay
 from pccpipe.docker_api.engine import DockerEngine
-from pccpipe.docker_api.hidden import Hidden
+from pccpipe.docker_api.hidden import NAMES, PATHS, Hidden
 from pccpipe.docker_api.hidden import parse as parse_hidden
 from pccpipe.docker_api.hidden import script as hidden_script
 from pccpipe.docker_api.prologue import SCRIPT
@@ -122,15 +122,20 @@ class ContainerFiles:
             return self._account.uid, self._account.gid
         return self._owner_of(owner)
 
-    def hide(self, paths: Paths) -> tuple[Hidden, ...]:
+    def hide(self, command: Command, paths: Paths) -> tuple[Hidden, ...]:
         """Make the covers, and return what to hide. Raises `Unavailable`, ActionError if something cannot be hidden."""
+        is_read_only = command.container is not None and command.container.read_only_workspace
+        names = (*(NAMES if is_read_only else ()), *command.hides)
+        if not names:
+            return ()
         become = self._account.become if self._account else ()
+        script = hidden_script(paths.workspace, paths.cover, become, names=names, paths=PATHS if is_read_only else ())
         try:
-            done = self._machine.run(hidden_script(paths.workspace, paths.cover, become))
+            done = self._machine.run(script)
         except TimeoutError as error:
             # The workspace is the cause, and it would be the same at another place.
             words = "the search for files that agents take for instructions took too long"
-            raise ActionError(words, "remove what no reviewer needs") from error
+            raise ActionError(words, "remove what no agent needs") from error
         except ConnectionError as error:
             raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
         if done.code:

@@ -114,4 +114,4 @@ def _inside(had: Isolation) -> Iterator[str]:
     if had.hidden:
         more = ", and more: `hidden` in run.json" if len(had.hidden) > SHOWN else ""
         names = ", ".join(repr(shorten(path, 80)) for path in had.hidden[:SHOWN])
-        yield f"hidden from it, because agents read it as instructions: {names}{more}"
+        yield f"hidden from it, because agents take it for instructions: {names}{more}"

@@ -95,7 +95,7 @@ def test_codex_gets_agents_md_only_where_it_may_write(
     assert ran.step("ask")["attempts"][-1]["had"]["hidden"] == hidden
     shown = Folder(control.folder).do("show", ran.record.name, "--runs-dir", ran.record.parent)
     assert shown.code == 0, shown.stderr
-    assert ("hidden from it, because agents read it as instructions: 'AGENTS.md'" in shown.stdout) is bool(hidden)
+    assert ("hidden from it, because agents take it for instructions: 'AGENTS.md'" in shown.stdout) is bool(hidden)
 
 
 def test_the_default_reviewer_gets_no_instructions_and_sees_that_they_changed(

@@ -66,6 +66,28 @@ def test_no_such_file_in_any_folder_is_readable_and_the_record_names_each(vm: VM
     assert not [mount for mount in had.mounts if ":/workspace/" in mount]
 
 
+def test_an_agents_own_names_are_hidden_where_it_may_write_and_nobody_loses_them(vm: VM, stand: Stand) -> None:
+    lay(vm, stand, "mkdir -p .opencode/plugin sub && echo OBEY >.opencode/plugin/x.js && echo code >AGENTS.md")
+    writable = msgspec.structs.replace(READ_ONLY, read_only_workspace=False)
+    attack = "rm -rf .opencode; echo mine >.opencode/plugin/x.js"
+    attack += "; mkdir sub/.opencode; echo OBEY >sub/.opencode/x; mv sub there"
+    running = stand.start(f"{READ}; {attack}", container=writable, hides=(".opencode",))
+    stdout, _, _ = read_all(running)
+    running.discard()
+    assert b"OBEY" not in stdout
+    assert b"code" in stdout
+    assert running.isolation.hidden == (".opencode",)
+    assert (
+        vm.ssh(f"cd {shlex.quote(stand.workspace)} && cat .opencode/plugin/x.js there/.opencode/x").stdout
+        == "OBEY\nOBEY\n"
+    )
+    again = stand.start(READ, container=writable, hides=(".opencode",))
+    stdout, _, _ = read_all(again)
+    again.discard()
+    assert b"OBEY" not in stdout
+    assert again.isolation.hidden == (".opencode", "there/.opencode")
+
+
 def test_letter_case_does_not_matter(vm: VM, stand: Stand) -> None:
     lay(vm, stand, "echo OBEY >Agents.MD; mkdir .Claude; echo OBEY >.Claude/CLAUDE.md; echo OBEY >geMINI.md")
     said, had = seen(stand)
