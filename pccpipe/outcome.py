@@ -28,6 +28,27 @@ class Place(StrEnum):
     CONTAINER = "container"
 
 
+class ActionKind(StrEnum):
+    """The kinds of what an agent's program reports of its work."""
+
+    SESSION = "session"
+    """The conversation began, with its id."""
+    MESSAGE = "message"
+    COMMAND = "command"
+    """A command began."""
+    COMMAND_END = "command_end"
+    EDIT = "edit"
+    """A file was changed."""
+    RETRY = "retry"
+    """A call of the model failed, and the program tries again."""
+    ERROR = "error"
+    RESULT = "result"
+    """The agent is done: its answer, or its failure."""
+    USAGE = "usage"
+    OUTPUT = "output"
+    """A line of the program that is not JSON."""
+
+
 class IsolationMode(StrEnum):
     """A project's choice of where `on: vm` and `on: container` lead."""
 

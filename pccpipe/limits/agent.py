@@ -131,3 +131,27 @@ ESCAPES_KNOWN = Limit(
     Unit.COUNT,
     "Text has few kinds of them; random bytes have any.",
 )
+AGENT_LINE = Limit(
+    "a line in which an agent's program reports its work",
+    8 << 20,
+    Unit.BYTES,
+    "It may have a result of 4 MiB twice; a longer line stays in the log and is not read.",
+)
+AGENT_TEXT = Limit(
+    "a message, a command or an error of an agent in views and records",
+    2000,
+    Unit.COUNT,
+    "Characters; a person reads the beginning, and the log has the rest.",
+)
+AGENT_COMMANDS = Limit(
+    "the commands of an agent that run at once", 1000, Unit.COUNT, "A program runs a few; the end of more is not shown."
+)
+AGENT_FILES = Limit(
+    "the edited files that an attempt's report names", 200, Unit.COUNT, "More are counted; the diff has all of them."
+)
+AGENT_ACTIONS = Limit(
+    "the actions of an attempt's agent that are shown and kept",
+    10_000,
+    Unit.COUNT,
+    "A day's work has some thousands; more are only counted.",
+)
