@@ -56,14 +56,19 @@ SENT = "workspace-sent"
 """The files that were sent to the VM, for the diff."""
 SYNC_STATE = "workspace.json"
 """Says which side has the newest copy of the workspace."""
+SESSIONS = "sessions"
+"""The transcripts of agents' sessions, for the next turn of their step. No view shows them, and nothing copies them."""
 DIFFED = ".diff-"
 """The beginning of a folder that exists while a diff is made."""
 
 OF_RECORD = frozenset(
-    {EVENTS, RUN_JSON, LOCK, CANCEL_REQUESTS, PIPELINE, PIPELINE_FILES, LOGS, ARTIFACTS, COPY, SENT, SYNC_STATE}
+    {
+        *(EVENTS, RUN_JSON, LOCK, CANCEL_REQUESTS, PIPELINE, PIPELINE_FILES),
+        *(LOGS, ARTIFACTS, COPY, SENT, SYNC_STATE, SESSIONS),
+    }
 )
 """Names in a record that no step may write to."""
-WITHOUT_LOGS = frozenset({COPY, SENT, ARTIFACTS, PIPELINE_FILES})
+WITHOUT_LOGS = frozenset({COPY, SENT, ARTIFACTS, PIPELINE_FILES, SESSIONS})
 """Folders of a record that have no logs of commands, and any number of files."""
 
 VM_HISTORY = ".vms"

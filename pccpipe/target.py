@@ -17,6 +17,12 @@ from msgspec import Struct, field
 from pccpipe.outcome import Place, Stream
 from pccpipe.values import Discreet, Json
 
+PACKED = ".transcripts.tgz"
+"""The archive that `Command.keeps` asks for, in `PCC_OUT`."""
+
+NEVER_KEPT = ("auth.json", ".credentials*", "credentials*", "config.*", "settings*.json", ".env*", "*.key", "*.pem")
+"""Names of logins and settings, which `Command.keeps` never gives, whatever its patterns are."""
+
 Token: TypeAlias = "dict[str, Json]"
 """The data with which `attach` finds a command after a crash of pccpipe; plain JSON, kept in the record."""
 
@@ -48,6 +54,20 @@ class ContainerSettings(Struct, frozen=True):
     """The settings that are looser than the default, as people wrote them."""
 
 
+class HomeFiles(Struct, frozen=True):
+    """The files below HOME that a container packs into `PCC_OUT` after its command: an agent's transcripts.
+
+    The container packs more than it should if its code wants that, so the reader checks each name and size.
+    """
+
+    folder: str
+    """Relative to HOME."""
+    patterns: tuple[str, ...]
+    """Relative to the folder; `*` matches within a name, `**/` any folders."""
+    most: int
+    """Bytes of all files together."""
+
+
 class Command(Discreet, frozen=True):
     """One command, ready to run: plain data, every expression already evaluated.
 
@@ -55,7 +75,7 @@ class Command(Discreet, frozen=True):
     there are files, and `PCC_OUT` (an empty folder of its own that it may write) when `wants_out` is set.
     """
 
-    hidden: ClassVar[frozenset[str]] = frozenset({"secrets", "way_out"})
+    hidden: ClassVar[frozenset[str]] = frozenset({"secrets", "way_out", "memory"})
 
     id: str
     """Unique within the run, and a legal file and container name part: `iterate-2.build-1`."""
@@ -75,6 +95,10 @@ class Command(Discreet, frozen=True):
     wants_out: bool = False
     is_proxied: bool = False
     """It finds the proxy of its secrets at `PCC_PROXY_URL`."""
+    memory: bytes = b""
+    """In a container: a gzipped tar archive that is unpacked into HOME before the command, and is never on a disk."""
+    keeps: HomeFiles | None = None
+    """In a container: the files that it packs into `PACKED` of `PCC_OUT` after the command."""
     way_out: str = ""
     """In a container: the token with which the proxy lets it out, in `HTTPS_PROXY`."""
     limit: float = 6 * 3600.0

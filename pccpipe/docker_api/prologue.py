@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 
-from pccpipe.docker_api import relay
+from pccpipe.docker_api import home, relay
 from pccpipe.docker_api.settings import BEGUN, END_OF_PROLOGUE, HOME, IN, NO_SHELL, OUT, SYSTEM_PATH, WORKSPACE
 from pccpipe.target import Command
 
@@ -40,6 +40,7 @@ def prologue(command: Command, run_id: str, kill_after: float, looks: Sequence[s
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     folder = shlex.quote(f"{WORKSPACE}/{command.cwd}")
     shell, *options = map(shlex.quote, shlex.split(command.shell))
+    run = f'"$pcc_shell" {" ".join([*options, f"{IN}/{SCRIPT}"])} </dev/null'
     lines += [
         f"pcc_path=$PATH; PATH=${{PATH:+$PATH:}}{SYSTEM_PATH}",
         f"pcc_shell=$(command -v {shell}) || exit {NO_SHELL}",
@@ -48,8 +49,9 @@ def prologue(command: Command, run_id: str, kill_after: float, looks: Sequence[s
         _watchdog(math.ceil(command.limit), kill_after),
         'mkdir -p "$CODEX_HOME"',
         *(relay.lines(command.way_out) if command.is_proxied else []),
+        *(home.unpack(command.memory, command.keeps.folder) if command.memory and command.keeps else []),
         f"PATH=$pcc_path; cd {folder} || exit 127",
-        f'exec "$pcc_shell" {" ".join([*options, f"{IN}/{SCRIPT}"])} </dev/null',
+        *(home.run_and_pack(run, command.keeps) if command.keeps else [f"exec {run}"]),
         END_OF_PROLOGUE,
     ]
     return "\n".join(lines).encode(errors="surrogateescape")

@@ -94,6 +94,30 @@ RUN_LOGS = Limit(
     "A matrix of hundreds of floods must not fill the disk: beyond that, a command's log has 1 MiB.",
     change="`log_quota` of the project file",
 )
+TRANSCRIPTS = Limit(
+    "the transcripts of an agent's session",
+    32 << 20,
+    Unit.BYTES,
+    "A day has some MB; each turn sends them into a container. Beyond it, the session starts cold.",
+    change="`session: most:` of the agent file, for less",
+)
+TRANSCRIPT_FILES = Limit(
+    "the files of an agent's session", 1000, Unit.COUNT, "Agents write one a conversation, and one for each helper."
+)
+TRANSCRIPT_NAME = Limit("the path of a file of an agent's session", 500, Unit.BYTES, "It has a date and an id.")
+TRANSCRIPT_HEADS = Limit(
+    "the names of the files of an agent's session, in their archive",
+    4 << 20,
+    Unit.BYTES,
+    "Each file has at most 4 KiB of them.",
+)
+SESSION_ID = Limit("the id of an agent's session", 128, Unit.COUNT, "It is a UUID, or a word of 30 characters.")
+REPAIR_TEXT = Limit(
+    "the part of a refused result that its agent is shown again",
+    64 << 10,
+    Unit.BYTES,
+    "A result has some KB; the agent's session has the rest.",
+)
 STEP_OUTPUT = Limit(
     "the end of a log that `steps.ID.output` gives",
     16 * 1024,

@@ -32,9 +32,9 @@ STARTUP_WORDS = Limit(
 )
 MACHINE_ANSWER = Limit(
     "the answer of a machine to one of pccpipe's scripts",
-    8 << 20,
+    40 << 20,
     Unit.BYTES,
-    "A result is the largest, with 4 MiB; files of a workspace come in another way.",
+    "An agent's session is the largest, with 36 MiB; files of a workspace come in another way.",
 )
 MACHINE_WORDS = Limit(
     "the kept part of a machine's words about a failure", 16 << 10, Unit.BYTES, "A person reads a few lines."

@@ -115,9 +115,14 @@ class ContainerStarter:
             answers.append(attached)
             waiting = self._engine.stream("POST", f"/containers/{ref.container}/wait?condition=next-exit")
             answers.append(waiting)
-            attached.stream.sendall(prologue(command, self._run_id, self._kill_after, self._looks(command)))
+            program = prologue(command, self._run_id, self._kill_after, self._looks(command))
+            if command.memory:
+                # Nobody reads it before the start, and the engine buffers little of it.
+                self._start(ref.container)
+            attached.stream.sendall(program)
             attached.stream.shutdown_write()
-            self._start(ref.container)
+            if not command.memory:
+                self._start(ref.container)
             found: Mapping[str, Json] = self._engine.inspect(ref.container) or {}
             streams: tuple[EngineAnswer, EngineAnswer] | None = (attached, waiting)
         except UNREACHABLE as error:
