@@ -182,6 +182,7 @@ class RunOptions(TypedDict, total=False):
     wait: float
     environ: Mapping[str, str]
     secrets: Mapping[str, str]
+    upstreams: Mapping[str, str]
     policy: Policy
 
 

@@ -111,6 +111,7 @@ def run(
     wait: float = 0.0,
     environ: Mapping[str, str] = os.environ,
     secrets: Mapping[str, str] | None = None,
+    upstreams: Mapping[str, str] | None = None,
     policy: Policy | None = None,
 ) -> RunResult:
     """Run a pipeline to its end. A step's failure is a result, not an exception.
@@ -132,6 +133,8 @@ def run(
         wait: seconds to wait while another run has the VM; then the run is `unavailable`, with the status `vm_busy`.
         environ: the environment to read secrets from, which a secret's command inherits; `{}` for none.
         secrets: values by name, instead of the pipeline's sources.
+        upstreams: base URLs of the models' APIs by the names of their secrets, instead of the pipeline's `upstream:`.
+            In one, `{step}` becomes the path of the step that calls, and `{attempt}` the number of its attempt.
         policy: the limits of the pipeline and the project, checked again with the inputs; default: none.
 
     Raises PolicyRefused if the policy refuses something, and UsageError for a wrong argument, both before anything is
@@ -140,7 +143,7 @@ def run(
     check_run_id(run_id)
     project = project_of(project, pipeline)
     values = resolve_inputs(pipeline, inputs or {})
-    caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, policy)
+    caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, upstreams, policy)
     pipeline = hold(caller.policy, pipeline, project, values)
     known = read_values(pipeline, caller)
     refuse_written_secrets(pipeline, values, known)
@@ -163,6 +166,7 @@ def resume(
     wait: float = 0.0,
     environ: Mapping[str, str] = os.environ,
     secrets: Mapping[str, str] | None = None,
+    upstreams: Mapping[str, str] | None = None,
     policy: Policy | None = None,
 ) -> RunResult:
     """Resume a run whose process is gone: finished steps do not run again, and its commands are followed to their end.
@@ -172,15 +176,15 @@ def resume(
     Args:
         run_id: of a run in `runs_dir` that has not ended.
         project: default: the project file that the run began with. Another project is refused.
-        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait, environ, secrets: as for `run`.
-            `on_event` gets only new events; what was accepted before stays accepted.
+        runs_dir, accept_fallback, on_event, cancel, accept_new_host_key, wait, environ, secrets, upstreams: as for
+            `run`. `on_event` gets only new events; what was accepted before stays accepted.
         policy: as for `run`. It is applied to the record: a manipulated one gets no more than it allows.
 
     Raises UsageError if there is no such run, it has ended, or another process runs it; VmBusy if another run has the
     VM; RecordFull as `run` does.
     """
     check_run_id(run_id)
-    caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, policy)
+    caller = _caller(on_event, cancel, accept_new_host_key, wait, environ, secrets, upstreams, policy)
     return session.resume(runs_folder(runs_dir) / run_id, project, accept_fallback, caller)
 
 
@@ -376,6 +380,7 @@ def _caller(
     wait: float,
     environ: Mapping[str, str],
     secrets: Mapping[str, str] | None,
+    upstreams: Mapping[str, str] | None,
     policy: Policy | None,
 ) -> Caller:
     return Caller(
@@ -385,5 +390,6 @@ def _caller(
         wait,
         environ,
         secrets or {},
+        upstreams or {},
         policy,
     )

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -142,6 +143,8 @@ class RunContext(Struct, frozen=True):
     """The files of this machine that the pipeline may name."""
     accepted_fallbacks: frozenset[str] = frozenset()
     """The ids of the steps that a person allowed to fall back also after an agent's code may have run."""
+    upstreams: Mapping[str, str] = {}
+    """Base URLs that replace the pipeline's, by the names of their secrets; see `pccpipe.api.run`."""
 
     @property
     def masker(self) -> Masker:
@@ -155,6 +158,14 @@ class RunContext(Struct, frozen=True):
     def used(self) -> set[Place]:
         """Return the places, besides this machine, that the run has used in this process or an earlier one."""
         return self.replay.used
+
+    def upstreams_of(self, path: str, attempt: int) -> dict[str, str]:
+        """Return the replaced base URLs for an attempt of a step, by the names of their secrets."""
+        step = quote(path, safe="")
+        return {
+            name: base.replace("{step}", step).replace("{attempt}", str(attempt))
+            for name, base in self.upstreams.items()
+        }
 
     def record_once(self, turn: Turn, happening: Happening) -> None:
         """Record an event of a step's turn, unless an earlier process recorded it."""

@@ -161,13 +161,29 @@ def budget_of(context: RunContext, position: WalkPosition, path: str, body: Run,
 
 
 def step_secrets(
-    context: RunContext, position: WalkPosition, body: Run, where: Host, place: Place, budget: TokenBudget
+    context: RunContext,
+    position: WalkPosition,
+    body: Run,
+    where: Host,
+    place: Place,
+    budget: TokenBudget,
+    upstreams: Mapping[str, str],
 ) -> StepSecrets:
-    """Return the secrets of an attempt at a place, before tokens are issued. Raises ExpressionError, UsageError."""
+    """Return the secrets of an attempt at a place, before tokens are issued. Raises ExpressionError, UsageError.
+
+    Args:
+        upstreams: base URLs that replace those of the pipeline.
+    """
     declared = {name: context.pipeline.secrets[name] for name in body.secrets}
     names = position.scope.on(place.value).names
     apis = tuple(
-        Api.at(name, context.secrets[name], secret.upstream.render(names), secret.allow, _rules(secret, names))
+        Api.at(
+            name,
+            context.secrets[name],
+            upstreams.get(name) or secret.upstream.render(names),
+            secret.allow,
+            _rules(secret, names),
+        )
         for name, secret in declared.items()
         if secret.upstream
     )

@@ -116,7 +116,8 @@ def _secrets_of(step: RunStep, number: int, place: Place, where: Host) -> StepSe
     """Return the attempt's secrets, with the tokens that an earlier process issued for its command."""
     if step.budget is None:
         step.budget = budget_of(step.context, step.position, step.path, step.body, step.turn)
-    secrets = step_secrets(step.context, step.position, step.body, where, place, step.budget)
+    upstreams = step.context.upstreams_of(step.path, number)
+    secrets = step_secrets(step.context, step.position, step.body, where, place, step.budget, upstreams)
     for given in step.turn.given:
         if given.attempt == number:
             secrets.restore(given)

@@ -23,6 +23,7 @@ class Caller(Struct, frozen=True):
         wait: seconds to wait while another run has the VM.
         environ: where secrets of the environment are read.
         secrets: values by name, which no other source is asked for.
+        upstreams: base URLs of models' APIs, by the names of their secrets.
         policy: what the pipeline may ask for; None: everything.
     """
 
@@ -32,6 +33,7 @@ class Caller(Struct, frozen=True):
     wait: float
     environ: Mapping[str, str]
     secrets: Mapping[str, str]
+    upstreams: Mapping[str, str]
     policy: Policy | None
 
 

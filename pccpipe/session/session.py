@@ -172,6 +172,7 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
         room=room,
         readable=readable_files(caller.policy, job.pipeline, folders.record),
         accepted_fallbacks=frozenset(job.accepted_fallbacks),
+        upstreams=caller.upstreams,
     )
     vm = targets.vm if _needs_vm(job.pipeline) else None
     if vm:
