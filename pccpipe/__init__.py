@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pccpipe.gc.report import RemovalStatus
     from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
     from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
+    from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
     from pccpipe.record.events import (
         ActionDone,
         AlwaysStarted,
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActionDone",
+    "AgentChanged",
     "AlwaysStarted",
     "Cancel",
     "Cancelling",
@@ -106,6 +108,7 @@ __all__ = [
     "Keep",
     "LogPiece",
     "MayHaveBegun",
+    "ModelLimited",
     "ModelUsed",
     "OnlyCopies",
     "Origin",
@@ -139,11 +142,13 @@ __all__ = [
     "SecretsGiven",
     "SelfcheckReport",
     "SpecError",
+    "Stalled",
     "StepDowngraded",
     "StepEnded",
     "StepRetrying",
     "StepStarted",
     "StepState",
+    "StepWaiting",
     "Stream",
     "TargetUnavailable",
     "Unavailable",
@@ -227,6 +232,7 @@ _MODULES = {
         "Policy",
         "SecretRule",
     ),
+    "pccpipe.record.agent_events": ("AgentChanged", "StepWaiting", "ModelLimited", "Stalled"),
     "pccpipe.record.events": (
         "ActionDone",
         "AlwaysStarted",

@@ -81,6 +81,8 @@ class Code(StrEnum):
     """The step's result is not JSON, or does not match its schema."""
     MODEL_UNAVAILABLE = "model_unavailable"
     """The step failed after the model's API refused its last calls, or was unreachable."""
+    MODEL_LIMITED = "model_limited"
+    """The step failed because of a limit of its agents' providers that does not pass in time."""
     TESTS_FAILED = "tests_failed"
     """In the last round of a `repeat`, a step failed after which the round goes on, such as the tests."""
     CHANGES_REQUESTED = "changes_requested"
@@ -100,7 +102,7 @@ STATUSES = frozenset(
     }
 )
 """The codes that are also the status of the run that they end, without a `fails_as`."""
-FINAL = frozenset({Code.SECRET_IN_OUTPUT, Code.WORKSPACE_REFUSED, Code.BUDGET_EXCEEDED})
+FINAL = frozenset({Code.SECRET_IN_OUTPUT, Code.WORKSPACE_REFUSED, Code.BUDGET_EXCEEDED, Code.MODEL_LIMITED})
 """The codes of a step that is not retried: it would end in the same way."""
 
 

@@ -19,7 +19,7 @@ def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
     For each step: the place where it really ran, the reason if that is not where it asked to run, its result and logs.
     """
     from pccpipe.record.lock import is_abandoned
-    from pccpipe.record.state import WAITING, load_state, state_text
+    from pccpipe.record.state import WAITING, WAITING_FOR_MODEL, load_state, state_text
     from pccpipe.views.show import show_text
 
     record = record_of(runs_dir, run_id)
@@ -27,5 +27,5 @@ def show(run_id: str, runs_dir: Path, as_json: bool) -> None:
     if as_json:
         print_lines([state_text(state).rstrip()])
         return
-    may_run = state.ended_at is None and state.status != WAITING and not state.stopped
+    may_run = state.ended_at is None and state.status not in {WAITING, WAITING_FOR_MODEL} and not state.stopped
     print_lines(show_text(state, record, interrupted=may_run and is_abandoned(record)))

@@ -235,6 +235,8 @@ class StepOutcome(Struct, frozen=True):
     at: str | None = None
     """The id of the step that ended a sequence; empty if the message has it already."""
     input: InputState = InputState.NONE
+    due: float | None = None
+    """With `InputState.WANTED`: the run waits for a model until then, in seconds since the epoch."""
     logs: tuple[Path, Path] | None = None
     """The log files of the last command: of stdout and stderr."""
 

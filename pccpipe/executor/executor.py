@@ -67,7 +67,7 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
         else:
             _close_targets(context)
     if ended.input is InputState.WANTED:
-        return RunWaiting(ended.message)
+        return RunWaiting(ended.message, ended.due)
     if stopped:
         reason = ended.reason if ended.reason in _NAMED else None
         return RunStopped(ended.outcome, ended.message, f"pccpipe resume {context.run_id}", reason)
@@ -97,7 +97,7 @@ def _stops(context: RunContext, ended: StepOutcome) -> bool:
 
 
 def _fetch_workspace(context: RunContext) -> None:
-    """Fetch the workspace from the VM: a person may take days to answer, and the VM may be gone by then."""
+    """Fetch the workspace from the VM: the run may wait for days, and the VM may be gone by then."""
     try:
         context.workspace.remove(Halt(context.cancel, Deadline.after(ALWAYS_LIMIT, "the transfer of the workspace")))
     except PccpipeError as error:

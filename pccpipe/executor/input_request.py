@@ -34,7 +34,7 @@ class InputState(Enum):
 
     NONE = auto()
     WANTED = auto()
-    """No person has answered yet: the run waits."""
+    """No person has answered yet, or no model: the run waits."""
     GIVEN = auto()
     """The agent gets another turn, with the answers."""
 

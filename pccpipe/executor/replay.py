@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from pccpipe.cancel import Deadline
 from pccpipe.executor.exposure import Exposure
 from pccpipe.outcome import Outcome, Place
+from pccpipe.record.agent_events import AgentChanged, ModelLimited, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -68,6 +69,8 @@ class Turn(Struct):
     used: ModelUsed | None = None
     is_reopened: bool = False
     """Its last command is over, and its place became unusable: it gets another command."""
+    limits: dict[int, ModelLimited] = field(default_factory=dict)
+    """The providers' limits that ended attempts, by the number of the attempt."""
     due: deque[float] = field(default_factory=deque)
     """The time of each next attempt, in seconds since the epoch."""
     is_past: bool = False
@@ -141,7 +144,7 @@ class Replay:
             self._apply(event)
         self.used |= self.exposure.places
         self.was_paused = self._waiting_since is not None
-        """Whether it was stopped, or waited for a person, with no process."""
+        """Whether it was stopped, or waited for a person or a model, with no process."""
         self._continue_run(time.time())
 
     @property
@@ -207,7 +210,9 @@ class Replay:
                 self._open(again.step).recorded.append(again)
                 if isinstance(again, StepRetrying):
                     self._open(again.step).due.append(event.time + again.wait)
-            case TargetUnavailable() | StepDowngraded() | CommandEnded() as recorded:
+            case ModelLimited() as limited:
+                self._open(limited.step).limits[limited.attempt] = limited
+            case TargetUnavailable() | StepDowngraded() | CommandEnded() | AgentChanged() | StepWaiting() as recorded:
                 self._open(recorded.step).recorded.append(recorded)
             case InputAsked(step=step):
                 self._turns[step][-1].is_input_requested = True
@@ -249,7 +254,7 @@ class Replay:
         self._shift_by_wait(at)
 
     def _shift_by_wait(self, until: float) -> None:
-        """Add the time that the run waited for a person to the start of each turn under way: it does not count."""
+        """Add the time that the run waited without a process to the start of each turn under way: it does not count."""
         if self._waiting_since is None or self.began_at is None:
             return
         waited = until - self._waiting_since

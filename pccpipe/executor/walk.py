@@ -239,10 +239,11 @@ class Walk(Struct, frozen=True):
             pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step")
             with self.context.exposure.expecting(levels), pool:
                 ends = list(pool.map(unless_over, jobs))
-        for wanted in (InputState.WANTED, InputState.GIVEN):
-            asking = next((ended for ended in ends if ended.input is wanted), None)
-            if asking:
-                return asking
+        # A person's answer takes longer than a model's limit.
+        asking = [ended for ended in ends if ended.input is InputState.WANTED]
+        asking += [ended for ended in ends if ended.input is InputState.GIVEN]
+        if asking:
+            return min(asking, key=lambda ended: (ended.input is InputState.GIVEN, ended.due or 0.0))
         for (step, _), ended in zip(jobs, ends, strict=True):
             if not self._goes_on(step, ended):
                 return replace(ended, message=f"{step.id}: {ended.message}", result=None, result_path=None)

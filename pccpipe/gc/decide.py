@@ -68,7 +68,7 @@ class Recorded(Enum):
     OPEN = "open"
     """It has not ended, and no local process runs it: a person may resume it."""
     WAITING = "waiting"
-    """It waits for a person without a time limit; no process runs it meanwhile."""
+    """It waits for a person, or a model, without a time limit; no process runs it meanwhile."""
     STOPPED = "stopped"
     """It can be resumed, and an agent's work may exist only on the VM."""
     HELD = "held"

@@ -6,13 +6,14 @@ are seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
+from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.kind import EventKind
 from pccpipe.target import ContainerSettings, Isolation, Token
 from pccpipe.values import Json
 
@@ -22,15 +23,7 @@ and new fields with a default, do not count.
 """
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-class _Kind(Struct, frozen=True, tag_field="event", tag=_snake):
-    """The base of all kinds: it gives each its word in a line, `step_started` for a StepStarted."""
-
-
-class RunStarted(_Kind, frozen=True):
+class RunStarted(EventKind, frozen=True):
     run_id: str
     pipeline: str
     pipeline_path: str
@@ -60,7 +53,7 @@ class RunStarted(_Kind, frozen=True):
     """True if scripts stop at their first failing command by default; False in records without this field."""
 
 
-class RunResumed(_Kind, frozen=True):
+class RunResumed(EventKind, frozen=True):
     """Another process resumes the run, where the events end."""
 
     version: str
@@ -70,7 +63,7 @@ class RunResumed(_Kind, frozen=True):
     """As in `RunStarted`; they add to the earlier ones."""
 
 
-class StepStarted(_Kind, frozen=True):
+class StepStarted(EventKind, frozen=True):
     """A step's turn came, and its condition held."""
 
     step: str
@@ -81,7 +74,7 @@ class StepStarted(_Kind, frozen=True):
     always: bool = False
 
 
-class SecretsGiven(_Kind, frozen=True):
+class SecretsGiven(EventKind, frozen=True):
     """The way in which the secrets of an attempt reach its command; recorded before it begins."""
 
     step: str
@@ -92,7 +85,7 @@ class SecretsGiven(_Kind, frozen=True):
     """The SHA-256 of each token for the proxy, by the name of its variable: a resumed run recognizes it by that."""
 
 
-class ModelUsed(_Kind, frozen=True):
+class ModelUsed(EventKind, frozen=True):
     """A step's use of a model in this turn so far, by the proxy's account; the last one counts."""
 
     step: str
@@ -114,7 +107,7 @@ class ModelUsed(_Kind, frozen=True):
     """The tokens of it that they used."""
 
 
-class MayHaveBegun(_Kind, frozen=True):
+class MayHaveBegun(EventKind, frozen=True):
     """A container, or an agent elsewhere, is about to begin. Synced before that.
 
     Unless `TargetUnavailable` of the same attempt follows, code of an agent may have run in that place: the run is
@@ -128,7 +121,7 @@ class MayHaveBegun(_Kind, frozen=True):
     """It came too late to be safe, and a person allowed it: others may not follow it there."""
 
 
-class CommandStarted(_Kind, frozen=True):
+class CommandStarted(EventKind, frozen=True):
     """A command began on a target, with the isolation that it really has."""
 
     step: str
@@ -145,7 +138,7 @@ class CommandStarted(_Kind, frozen=True):
     """True if it runs on the VM as the login, which owns pccpipe's files there."""
 
 
-class CommandEnded(_Kind, frozen=True):
+class CommandEnded(EventKind, frozen=True):
     """One attempt is over."""
 
     step: str
@@ -164,7 +157,7 @@ class CommandEnded(_Kind, frozen=True):
     """Bytes of its output that its logs leave out."""
 
 
-class TargetUnavailable(_Kind, frozen=True):
+class TargetUnavailable(EventKind, frozen=True):
     """A place was unavailable; nothing began there."""
 
     step: str
@@ -177,7 +170,7 @@ class TargetUnavailable(_Kind, frozen=True):
     """The settings that a container was asked for."""
 
 
-class StepDowngraded(_Kind, frozen=True):
+class StepDowngraded(EventKind, frozen=True):
     """A step continues with less isolation than its `on:` asked for."""
 
     step: str
@@ -187,7 +180,7 @@ class StepDowngraded(_Kind, frozen=True):
     words: str
 
 
-class StepRetrying(_Kind, frozen=True):
+class StepRetrying(EventKind, frozen=True):
     step: str
     attempt: int
     """The number of the next attempt."""
@@ -196,7 +189,7 @@ class StepRetrying(_Kind, frozen=True):
     wait: float
 
 
-class RoundStarted(_Kind, frozen=True):
+class RoundStarted(EventKind, frozen=True):
     """A `repeat` begins a round, from 1."""
 
     step: str
@@ -204,7 +197,7 @@ class RoundStarted(_Kind, frozen=True):
     of: int
 
 
-class ActionDone(_Kind, frozen=True):
+class ActionDone(EventKind, frozen=True):
     """A built-in action is done. `facts` has counts and names to show: `files`, `bytes`, `method`, `missing`, ..."""
 
     step: str
@@ -212,7 +205,7 @@ class ActionDone(_Kind, frozen=True):
     facts: Mapping[str, Json]
 
 
-class StepEnded(_Kind, frozen=True):
+class StepEnded(EventKind, frozen=True):
     step: str
     outcome: Outcome
     seconds: float
@@ -230,7 +223,7 @@ class StepEnded(_Kind, frozen=True):
     """True if a command on the VM could have forged its result."""
 
 
-class InputAsked(_Kind, frozen=True):
+class InputAsked(EventKind, frozen=True):
     """The agent of an ended step asks a person for input."""
 
     step: str
@@ -240,20 +233,22 @@ class InputAsked(_Kind, frozen=True):
     """Labels of the inputs, by key."""
 
 
-class InputGiven(_Kind, frozen=True):
+class InputGiven(EventKind, frozen=True):
     """A person's answers, by key; some of them or all."""
 
     step: str
     values: Mapping[str, Json]
 
 
-class RunWaiting(_Kind, frozen=True):
-    """The run waits for a person, and its process ends. `RunResumed` follows when it is resumed."""
+class RunWaiting(EventKind, frozen=True):
+    """The run waits for a person or a model, and its process ends. `RunResumed` follows when it is resumed."""
 
     message: str
+    due: float | None = None
+    """Set if it waits for a model: `resume --due` continues it from then on. Seconds since the epoch."""
 
 
-class RunStopped(_Kind, frozen=True):
+class RunStopped(EventKind, frozen=True):
     """The run cannot continue now: a place that it needs is unavailable, and a fallback would not be safe.
 
     Its workspace is kept, its `always:` steps have not run, and its process ends. `RunResumed` follows when it is
@@ -267,13 +262,13 @@ class RunStopped(_Kind, frozen=True):
     """The reason, where the outcome does not say it: `fenced`, `vm_busy`."""
 
 
-class RunQueued(_Kind, frozen=True):
+class RunQueued(EventKind, frozen=True):
     """Another run has the VM: this one waits until it is free."""
 
     message: str
 
 
-class Cancelling(_Kind, frozen=True):
+class Cancelling(EventKind, frozen=True):
     """A person or a program cancelled the run: `signal` INT/TERM/HUP, or `caller`."""
 
     by: str
@@ -282,7 +277,7 @@ class Cancelling(_Kind, frozen=True):
     """The user and machine that asked with `pccpipe cancel`: `root@vm`."""
 
 
-class AlwaysStarted(_Kind, frozen=True):
+class AlwaysStarted(EventKind, frozen=True):
     """The steps are over, with this status; the `always:` steps begin."""
 
     outcome: Outcome
@@ -291,14 +286,14 @@ class AlwaysStarted(_Kind, frozen=True):
     """As in `RunEnded`."""
 
 
-class Warned(_Kind, frozen=True):
+class Warned(EventKind, frozen=True):
     """A warning for a person; it stops nothing."""
 
     message: str
     step: str | None = None
 
 
-class RunEnded(_Kind, frozen=True):
+class RunEnded(EventKind, frozen=True):
     outcome: Outcome
     status: str
     """The outcome's word, or the `fails_as` of the step that ended the run."""
@@ -313,7 +308,7 @@ RunEnding: TypeAlias = RunWaiting | RunStopped | RunEnded
 """The last event of a process's work on a run."""
 
 
-class Output(_Kind, frozen=True):
+class Output(EventKind, frozen=True):
     """A piece of a command's output as text, masked; delivered live, not journaled."""
 
     step: str
@@ -333,6 +328,10 @@ Happening: TypeAlias = (
     | TargetUnavailable
     | StepDowngraded
     | StepRetrying
+    | ModelLimited
+    | AgentChanged
+    | StepWaiting
+    | Stalled
     | RoundStarted
     | ActionDone
     | StepEnded

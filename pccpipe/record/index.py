@@ -13,7 +13,7 @@ from pccpipe.record.codec import UnreadableEventError, decode
 from pccpipe.record.ended_runs import EndedRun, load_ended, save_ended
 from pccpipe.record.events import Event, RunEnded, RunResumed, RunStarted, RunStopped, RunWaiting
 from pccpipe.record.lock import is_abandoned
-from pccpipe.record.state import STOPPED, WAITING
+from pccpipe.record.state import STOPPED, WAITING, WAITING_FOR_MODEL
 
 _END = 64 * 1024
 """Bytes at a journal's end that are searched for the run's end."""
@@ -32,7 +32,9 @@ class RunEntry(Struct, frozen=True):
     abandoned: bool = False
     """It has not ended, and its process is gone."""
     waiting: bool = False
-    """It waits for a person."""
+    """It waits for a person or a model."""
+    due: float | None = None
+    """The time from which `resume --due` continues a run that waits for a model, in seconds since the epoch."""
     stopped: bool = False
     """It could not go on, and keeps its workspace until it is resumed."""
     ended_at: float | None = None
@@ -46,7 +48,7 @@ class RunEntry(Struct, frozen=True):
         if self.started is None:
             return "unreadable"
         if self.waiting:
-            return WAITING
+            return WAITING if self.due is None else WAITING_FOR_MODEL
         if self.stopped:
             return STOPPED
         return "interrupted" if self.abandoned else "running"
@@ -147,6 +149,7 @@ def _entry(journal: Path) -> RunEntry:
         ended,
         abandoned=not ended and is_abandoned(journal.parent),
         waiting=isinstance(what, RunWaiting),
+        due=what.due if isinstance(what, RunWaiting) else None,
         stopped=isinstance(what, RunStopped),
         ended_at=newest.time if newest and ended else None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
+from pccpipe.record.agent_events import AgentChanged
 from pccpipe.record.events import StepDowngraded
 from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.values import Json
@@ -105,6 +106,8 @@ class RunFile(Struct, frozen=True, kw_only=True):
     accepted_fallbacks: tuple[str, ...] = ()
     downgraded: bool
     downgrades: list[StepDowngraded]
+    agent_changes: list[AgentChanged] = []
+    due: str | None = None
     warnings: list[str]
     questions: list[Question]
     cancelled_by: str | None

@@ -10,6 +10,7 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome
+from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
 from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
@@ -42,7 +43,7 @@ from pccpipe.record.events import (
 from pccpipe.record.journal import read_events
 from pccpipe.record.run_file import Question, RunFile
 from pccpipe.record.step_path import parent
-from pccpipe.record.step_state import StepState, iso
+from pccpipe.record.step_state import StepState, iso, stalled_text
 from pccpipe.values import Json
 
 _OfStep: TypeAlias = (
@@ -53,12 +54,15 @@ _OfStep: TypeAlias = (
     | CommandEnded
     | TargetUnavailable
     | StepDowngraded
+    | Stalled
     | RoundStarted
     | ActionDone
     | StepEnded
 )
 
 WAITING = "waiting_for_input"
+WAITING_FOR_MODEL = "waiting_for_model"
+"""Its steps' agents met limits of their providers; it continues when it is resumed, from its `due` time on."""
 QUEUED = "queued"
 RUNNING = "running"
 STOPPED = "stopped"
@@ -77,7 +81,9 @@ class RunState(Struct):
     local: bool = False
     """True if the operator ran all of it on this machine, with --local."""
     status: str = RUNNING
-    """`running`, `queued` (another run has the VM), `waiting_for_input`; finally the outcome or a `fails_as`."""
+    """`running`, `queued` (another run has the VM), `waiting_for_input`, `waiting_for_model`; finally the outcome or a
+    `fails_as`.
+    """
     outcome: Outcome | None = None
     message: str = ""
     code: Code | None = None
@@ -92,6 +98,9 @@ class RunState(Struct):
     """Steps that a person allowed to fall back even so."""
     downgraded: bool = False
     downgrades: list[StepDowngraded] = field(default_factory=list)
+    agent_changes: list[AgentChanged] = field(default_factory=list)
+    due: float | None = None
+    """The time from which `resume --due` continues a run that waits for a model, in seconds since the epoch."""
     warnings: list[str] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     cancelled_by: str | None = None
@@ -136,7 +145,7 @@ class RunState(Struct):
                 self._run_started(event.time, what)
             case RunResumed():
                 self.version, self.host, self.pid = what.version, what.host, what.pid
-                self.status = RUNNING
+                self.status, self.due = RUNNING, None
                 self.accepted_fallbacks += what.accepted_fallbacks
                 self._reopen()
             case InputAsked():
@@ -146,7 +155,8 @@ class RunState(Struct):
                     if question.step == what.step:
                         question.given |= what.values
             case RunWaiting():
-                self.status, self.message = WAITING, what.message
+                self.status = WAITING if what.due is None else WAITING_FOR_MODEL
+                self.message, self.due = what.message, what.due
             case RunStopped():
                 self.stopped, self.outcome = True, what.outcome
                 self.status = (what.reason or what.outcome).value
@@ -165,7 +175,12 @@ class RunState(Struct):
                 self.outcome, self.status, self.message = what.outcome, what.status, what.message
                 self.code = what.code
                 self.downgraded, self.seconds, self.ended_at = what.downgraded, what.seconds, event.time
-            case MayHaveBegun() | StepRetrying() | Output():
+            case AgentChanged():
+                self.agent_changes.append(what)
+            case Output():
+                if what.step in self.steps:
+                    self.steps[what.step].still_since = None
+            case MayHaveBegun() | StepRetrying() | ModelLimited() | StepWaiting():
                 pass
             case _:
                 self._apply_to_step(event.time, what)
@@ -187,6 +202,10 @@ class RunState(Struct):
                 self.step(what.step).attempt(what.attempt).started = what
             case CommandEnded():
                 self.step(what.step).attempt(what.attempt).ended = what
+                self.step(what.step).still_since = None
+            case Stalled():
+                self.step(what.step).still_since = at - what.seconds
+                self.warnings.append(f"{what.step}: {stalled_text(what)}")
             case TargetUnavailable():
                 self.step(what.step).attempt(what.attempt).unavailable = what
             case StepDowngraded():
@@ -257,6 +276,8 @@ class RunState(Struct):
             accepted_fallbacks=self.accepted_fallbacks,
             downgraded=self.downgraded,
             downgrades=self.downgrades,
+            agent_changes=self.agent_changes,
+            due=iso(self.due),
             warnings=self.warnings,
             questions=self.questions,
             cancelled_by=self.cancelled_by,

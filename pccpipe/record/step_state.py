@@ -8,11 +8,13 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from pccpipe.outcome import Code, Outcome, Place, Reason
+from pccpipe.record.agent_events import Stalled
 from pccpipe.record.events import CommandEnded, CommandStarted, ModelUsed, StepEnded, TargetUnavailable
 from pccpipe.record.run_file import AttemptEntry, StepEntry
 from pccpipe.record.step_path import label
 from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.values import Json
+from pccpipe.words import duration
 
 
 class AttemptState(Struct):
@@ -90,6 +92,8 @@ class StepState(Struct):
     """Counts and names of what a built-in action did."""
     warning: str = ""
     """The latest, for a view: for example the thing that the step waits for."""
+    still_since: float | None = None
+    """Set while its command is stalled: the time of its last sign of work, in seconds since the epoch."""
     model: ModelUsed | None = None
     """The step's use of a model, by the proxy's account."""
 
@@ -173,6 +177,12 @@ class StepState(Struct):
             facts=self.facts,
             model={name: count for name, count in asdict(self.model).items() if name != "step"} if self.model else None,
         )
+
+
+def stalled_text(what: Stalled) -> str:
+    """Say since when a command does nothing."""
+    unseen = f" ({what.message})" if what.message else ""
+    return f"stalled: no output, no call of a model and no CPU time for {duration(what.seconds)}{unseen}"
 
 
 def iso(moment: float | None) -> str | None:

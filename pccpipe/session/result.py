@@ -15,7 +15,8 @@ class RunResult(Struct, frozen=True):
 
     `status` is the outcome's word, the `fails_as` of the step that ended it, or `vm_busy`.
 
-    A run that waits for a person has no outcome yet. Its status is `waiting_for_input`; `state.open_questions` has what
+    A run that waits for a model has no outcome yet, its status is `waiting_for_model`, and `state.due` says until when.
+    A run that waits for a person has none either. Its status is `waiting_for_input`; `state.open_questions` has what
     `answer` needs, and `resume` continues it. A stopped run (`state.stopped`) is `unavailable` and keeps its workspace;
     `resume` continues it too.
     """

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.state import QUEUED, WAITING, RunState
+from pccpipe.record.state import QUEUED, WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import StepState
 from pccpipe.views.summary import why
 from pccpipe.views.text import cells, facts_text, harmless_line, shorten, where
@@ -134,7 +134,7 @@ def _header(state: RunState, now: float) -> Line:
         (f" · {state.run_id} · {state.isolation_mode.value} · ", "dim"),
     ]
     pieces.append((duration(took), ""))
-    if state.status in {QUEUED, WAITING}:
+    if state.status in {QUEUED, WAITING, WAITING_FOR_MODEL}:
         pieces.append((f" · {state.status}", "yellow"))
     if state.cancelled_by and state.outcome is None:
         pieces.append((" · cancelling", "yellow"))
@@ -162,7 +162,7 @@ def _line(state: RunState, row: _Row, width: int, now: float) -> Line:
         (f"{mark} ", style),
         (f"{label}{pad}", "" if node.running or node.ended else "dim"),
         (f" {duration(_seconds(node, now)):>6}  ", "cyan" if node.running else "dim"),
-        *_notes(state, step, node, collapsed=row.collapsed),
+        *_notes(state, step, node, now, collapsed=row.collapsed),
     )
 
 
@@ -197,7 +197,7 @@ def _seconds(node: Node, now: float) -> float | None:
     return now - step.started_at if step.started_at is not None else None
 
 
-def _notes(state: RunState, step: StepState | None, node: Node, *, collapsed: bool) -> Line:
+def _notes(state: RunState, step: StepState | None, node: Node, now: float, *, collapsed: bool) -> Line:
     if step is None:
         return ((_collapsed(node), "dim"),) if collapsed else ()
     pieces: list[tuple[str, str]] = []
@@ -206,6 +206,11 @@ def _notes(state: RunState, step: StepState | None, node: Node, *, collapsed: bo
     for downgrade in state.downgrades:
         if downgrade.step == step.path:
             pieces.append((f" ⚠ asked for {downgrade.asked}: {downgrade.reason}", "yellow"))
+    for change in state.agent_changes:
+        if change.step == step.path:
+            pieces.append((harmless_line(f" ⚠ {change.agent} after {change.after}"), "yellow"))
+    if step.still_since is not None and step.outcome is None:
+        pieces.append((f" ⚠ stalled for {duration(now - step.still_since)}", "yellow"))
     if len(step.attempts) > 1:
         pieces.append((f" · attempt {len(step.attempts)}", "dim"))
     if step.round and step.outcome is None:

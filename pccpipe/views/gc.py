@@ -113,7 +113,7 @@ def _why(verdict: Decision, run_id: str) -> str:
             when = f"{time} ago" if time else "at some time"
             return f"no record on this machine says that the run has ended, and it changed {when}"
         case Why.WAITING:
-            return f"the run waits for a person's answers (pccpipe answer {operands(run_id)})"
+            return f"the run waits for a person's answers, or for its model (pccpipe show {operands(run_id)})"
         case Why.STOPPED:
             return f"the run is stopped and can be resumed ({resume}), or ended (pccpipe cancel {operands(run_id)})"
         case Why.INTERRUPTED:

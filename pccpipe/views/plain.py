@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO, assert_never
 
 from pccpipe.outcome import Outcome
+from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -35,6 +36,7 @@ from pccpipe.record.events import (
     TargetUnavailable,
     Warned,
 )
+from pccpipe.record.step_state import stalled_text
 from pccpipe.views.summary import summary
 from pccpipe.views.text import (
     OUTCOME_WORDS,
@@ -116,6 +118,8 @@ def _text(what: Happening, at: float) -> str:
             wait = f" after {duration(what.wait)}" if what.wait else ""
             after = OUTCOME_WORDS[what.after]
             return f"{what.step} {after}; attempt {what.attempt} of {what.attempts} follows{wait}"
+        case ModelLimited() | AgentChanged() | StepWaiting() | Stalled():
+            return _agent_text(what)
         case RoundStarted():
             return f"{what.step} round {what.round} of at most {what.of}"
         case ActionDone():
@@ -138,6 +142,20 @@ def _text(what: Happening, at: float) -> str:
             return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
         case RunEnded() | RunStopped() | RunWaiting() | Output():
             return ""
+        case _:
+            assert_never(what)
+
+
+def _agent_text(what: ModelLimited | AgentChanged | StepWaiting | Stalled) -> str:
+    match what:
+        case ModelLimited():
+            return f"{what.step} {what.message}"
+        case AgentChanged():
+            return f"{what.step} AGENT CHANGED: {what.agent} takes over from {what.after}: {what.message}"
+        case StepWaiting():
+            return f"{what.step} waits for its model until {date(what.due)}: {what.message}"
+        case Stalled():
+            return f"{what.step} {stalled_text(what)}"
         case _:
             assert_never(what)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pccpipe.outcome import Outcome
 from pccpipe.record.index import RunEntry
-from pccpipe.record.state import WAITING, RunState
+from pccpipe.record.state import WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import AttemptState, StepState
 from pccpipe.views.isolation import isolation_lines, settings_lines, verdict
-from pccpipe.views.summary import downgrades, headline, questions, see_why, stopped
+from pccpipe.views.summary import agent_changes, downgrades, headline, questions, see_why, stopped, waits_for_model
 from pccpipe.views.text import (
     OUTCOME_WORDS,
     date,
@@ -40,10 +40,14 @@ def show_text(state: RunState, record: Path, *, interrupted: bool = False) -> li
         lines += _node(node, 1)
     if state.downgrades:
         lines += ["", *downgrades(state)]
+    if state.agent_changes:
+        lines += ["", *agent_changes(state)]
     if state.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
     if state.status == WAITING:
         lines += questions(state, record)
+    if state.status == WAITING_FOR_MODEL:
+        lines += waits_for_model(state, record)
     if state.stopped:
         lines += stopped(state)
     if why := see_why(state, record):
@@ -142,11 +146,12 @@ def runs_text(entries: Sequence[RunEntry]) -> list[str]:
     lines = []
     for entry in entries:
         took = duration(entry.ended.seconds) if entry.ended else ""
+        due = f"  due {date(entry.due)}" if entry.due is not None else ""
         downgraded = "  downgraded" if entry.ended and entry.ended.downgraded else ""
         pipeline = entry.started.pipeline if entry.started else ""
         line = (
             f"{entry.run_id:<{id_width}}  {date(entry.began_at)}  {entry.status:<{status_width}}  {took:>6}  "
-            f"{pipeline}{downgraded}"
+            f"{pipeline}{downgraded}{due}"
         )
         lines.append(harmless_line(line.rstrip()))
     return lines

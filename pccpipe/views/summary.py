@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pccpipe.outcome import Outcome, Reason
 from pccpipe.record.events import StepDowngraded
-from pccpipe.record.state import QUEUED, WAITING, RunState
+from pccpipe.record.state import QUEUED, WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import StepState
-from pccpipe.views.text import OUTCOME_WORDS, harmless, harmless_line, left_out
+from pccpipe.views.text import OUTCOME_WORDS, date, harmless, harmless_line, left_out
 from pccpipe.views.words import (
     FINE,
     cancelled_text,
+    due_command,
     failed_step_with_log,
     failed_steps,
     next_command,
@@ -35,10 +36,14 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
         lines += ["", f"and {len(failures) - MOST_STEPS} more failed steps"]
     if state.downgrades:
         lines += ["", *downgrades(state)]
+    if state.agent_changes:
+        lines += ["", *agent_changes(state)]
     if state.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
     if state.status == WAITING:
         lines += questions(state, record)
+    if state.status == WAITING_FOR_MODEL:
+        lines += waits_for_model(state, record)
     if state.stopped:
         lines += stopped(state)
     lines += ["", headline(state, record), *see_why(state, record), f"record: {record}"]
@@ -68,6 +73,24 @@ def questions(state: RunState, record: Path) -> list[str]:
     return [harmless(line) for line in lines]
 
 
+def agent_changes(state: RunState) -> list[str]:
+    """Return a line for each agent that took over from another one."""
+    return [
+        harmless_line(f"AGENT CHANGED {one.step}: {one.agent} took over from {one.after}: {one.message}")
+        for one in state.agent_changes
+    ]
+
+
+def waits_for_model(state: RunState, record: Path) -> list[str]:
+    """Say when a run that waits for a model is due, and how it continues."""
+    return [
+        "",
+        f"The run waits for its model until {date(state.due)}; no process and no VM is held.",
+        f"to continue each run that is due: {due_command(record)}",
+        f"to continue this one now: {next_command(state, record, 'resume')}",
+    ]
+
+
 def stopped(state: RunState) -> list[str]:
     """Say that a stopped run can be resumed, and how."""
     always = (
@@ -86,7 +109,7 @@ def headline(state: RunState, record: Path) -> str:
     """Say in one line how the run ended."""
     if state.status == WAITING and not state.open_questions:
         return answered(state, record)
-    if state.status in {WAITING, QUEUED}:
+    if state.status in {WAITING, WAITING_FOR_MODEL, QUEUED}:
         return f"run {state.run_id} {state.status}: {harmless_line(state.message)}"
     outcome = OUTCOME_WORDS[state.outcome] if state.outcome else "running"
     if state.stopped:

@@ -69,9 +69,17 @@ def cancelled_text(state: RunState) -> str:
 
 def next_command(state: RunState, record: Path, verb: str, *names: str) -> str:
     """Return a command for the run that works in the current folder: `pccpipe logs r1 'unit[node=20]'`."""
+    return f"pccpipe {verb}{_elsewhere(record)} {operands(state.run_id, *names)}"
+
+
+def due_command(record: Path) -> str:
+    """Return the command that continues the runs beside a record that are due."""
+    return f"pccpipe resume --due{_elsewhere(record)}"
+
+
+def _elsewhere(record: Path) -> str:
     runs_dir = record.parent
-    elsewhere = "" if runs_dir.absolute() == Path(RUNS).absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
-    return f"pccpipe {verb}{elsewhere} {operands(state.run_id, *names)}"
+    return "" if runs_dir.absolute() == Path(RUNS).absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
 
 
 def failed_step_with_log(state: RunState, record: Path) -> StepState | None:

@@ -79,8 +79,8 @@ def test_the_state_of_an_old_run_has_all_that_its_run_json_had(old: OldProject, 
 def test_run_json_is_byte_for_byte_what_the_version_before_wrote(tmp_path: Path, run_id: str) -> None:
     record = OldProject(tmp_path, "later").runs / run_id
     lines = state_text(load_state(record)).splitlines(keepends=True)
-    added = [line for line in lines if line.startswith((' "format": ', ' "code": '))]
-    assert added == [' "format": 1,\n', ' "code": null,\n']
+    added = [line for line in lines if line.startswith((' "format": ', ' "code": ', ' "agent_changes": ', ' "due": '))]
+    assert added == [' "format": 1,\n', ' "code": null,\n', ' "agent_changes": [],\n', ' "due": null,\n']
     assert "".join(line for line in lines if line not in added) == (record / RUN_JSON).read_text()
 
 

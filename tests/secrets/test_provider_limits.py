@@ -113,15 +113,15 @@ def test_a_limit_without_a_time_is_tried_again_for_a_while_only(
 
 
 def test_a_limit_that_outlasts_the_step_is_passed_on_at_once(client: Client, model: ModelServer) -> None:
-    told: list[ProviderLimit] = []
-    client.grant.provider_limits = ProviderLimits(Deadline.after(20, "step"), told.append)
+    met: list[ProviderLimit] = []
+    client.grant.provider_limits = ProviderLimits(Deadline.after(20, "step"), met.append)
     model.set(failing(429, 99, retry_after="30"))
     began = time.monotonic()
     for _ in range(2):
         assert client.ask("POST", "/v1/responses", ASK)[0] == 429
     assert time.monotonic() - began < 5
     assert len(model.requests) == 2
-    (limit,) = told
+    (limit,) = met
     assert limit.until == pytest.approx(time.time() + 30, abs=5)
 
 

@@ -50,7 +50,7 @@ class ProviderLimit(Struct, frozen=True):
 
 
 def limit_of(status: int, headers: Iterable[tuple[str, str]]) -> ProviderLimit | None:
-    """Return the limit that an answer states; None if it is no such answer."""
+    """Return the limit that an answer states; None for any other answer."""
     if status not in STATUSES:
         return None
     seconds = _told({name.lower(): value.strip() for name, value in headers})

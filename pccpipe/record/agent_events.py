@@ -1,0 +1,48 @@
+"""The events of a step's agents, and of their providers' limits; events.py has the others."""
+
+from __future__ import annotations
+
+from pccpipe.record.kind import EventKind
+
+
+class ModelLimited(EventKind, frozen=True):
+    """A provider's limit ends an attempt: it lasts longer than the proxy waits."""
+
+    step: str
+    attempt: int
+    message: str
+    until: float | None = None
+    """The time when the limit passes, in seconds since the epoch, if the provider says it."""
+
+
+class AgentChanged(EventKind, frozen=True):
+    """The next agent of a step takes over, in the same workspace, with the rest of the step's time and budget."""
+
+    step: str
+    attempt: int
+    """The number of the next attempt."""
+    agent: str
+    """Its name under `agents:`."""
+    after: str
+    """The name of the agent before."""
+    message: str
+
+
+class StepWaiting(EventKind, frozen=True):
+    """No agent of a step can use its model now: the run waits until then, without a process."""
+
+    step: str
+    message: str
+    due: float
+    """Seconds since the epoch."""
+
+
+class Stalled(EventKind, frozen=True):
+    """A command does nothing: no open call of its model, no output, no CPU time."""
+
+    step: str
+    attempt: int
+    seconds: float
+    """The time since its last sign of work."""
+    message: str = ""
+    """What could not be looked at, in a sentence."""
