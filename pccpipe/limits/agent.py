@@ -87,6 +87,12 @@ LOG = Limit(
     "The beginning and the end are kept, the middle is counted; a person reads no more.",
     change="`log_limit` of the step, or of `defaults`",
 )
+UNREAD_OUTPUT = Limit(
+    "the output of a local command that no pccpipe has read, a stream",
+    64 << 20,
+    Unit.BYTES,
+    "The command then waits until `resume` reads on: it outlives pccpipe, and must not fill the disk.",
+)
 RUN_LOGS = Limit(
     "all logs of a run",
     2 << 30,

@@ -15,6 +15,7 @@ from pathlib import Path
 from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.layout import SUPERVISOR, SUPERVISOR_LOCK
+from pccpipe.limits import UNREAD_OUTPUT
 from pccpipe.machine.local import LocalMachine, spawn
 from pccpipe.outcome import Reason
 from pccpipe.supervisor import wire
@@ -112,6 +113,7 @@ def begin(machine: LocalMachine, run_dir: RunDir) -> Line:
     try:
         # The folder's name may have bytes that are not text, which `sh` does not take in an argument.
         env = {**machine.environment(), "PCCPIPE_STEP": f"{run_dir.tag}//", "PCCPIPE_STATE": run_dir.state}
+        env["PCCPIPE_UNREAD"] = str(UNREAD_OUTPUT.most)
         args = ["-I", "-S", "-c", _PROGRAM, run_dir.run_id, _ROOT]
         spawn(sys.executable, args, env, its.fileno(), its_words, its_words)
     except BaseException:

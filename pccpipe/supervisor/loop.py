@@ -6,7 +6,11 @@ answers:
     begin ID MARK HOLDER LIMIT KILL_AFTER FOLDER TAG ARGV ENV    `begun` and `state`, or `refused KIND WORDS`
     follow ID                                                    `known` and `state`, or `unknown`
     stop ID GRACE                                                nothing
+    read OUT ERR                                                 nothing
     end                                                          `ended COUNT`, the commands that end with this process
+
+`read` says how much of the followed command's output waits for no reader any more. If more than PCCPIPE_UNREAD bytes
+wait, the supervisor stops reading the pipe. So a command whose pccpipe is gone does not fill the disk.
 
 ARGV and ENV are words with a NUL between them. `state OUT ERR SAID` has the sizes of the two spools, and `-` or how the
 command ended. The supervisor sends it whenever that changes. The process ends by itself when no command and no
@@ -93,15 +97,16 @@ class Supervisor:
     Args:
         server: takes further connections.
         umask: the umask of commands.
+        most_unread: bytes of a stream's output that may wait for a reader.
     """
 
-    def __init__(self, first: socket.socket, server: socket.socket, umask: int) -> None:
+    def __init__(self, first: socket.socket, server: socket.socket, umask: int, most_unread: int) -> None:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._connections: dict[int, Client] = {}
         self._works: dict[str, Work] = {}
         self._server = server
-        self._umask = umask
+        self._umask, self._most_unread = umask, most_unread
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._own = _identity()
         self._ends = False
@@ -153,9 +158,9 @@ class Supervisor:
             self._poll.unregister(number)
 
     def _watch(self, work: Work) -> None:
-        """Poll for the command's output, while the disk has room for it."""
+        """Poll for the command's output, while the disk has room for it, and the reader keeps up."""
         for spool in work.spools:
-            if not spool.is_open or spool.is_held:
+            if not spool.is_open or spool.is_held or spool.is_ahead:
                 if spool.is_watched:
                     self._forget(spool.number)
                 spool.is_watched = False
@@ -217,6 +222,10 @@ class Supervisor:
             case [b"stop", number, grace]:
                 if work := self._works.get(os.fsdecode(number)):
                     work.stop(float(grace), time.monotonic())
+            case [b"read", out, err]:
+                if work := connection.work:
+                    work.out.was_read(int(out))
+                    work.err.was_read(int(err))
             case [b"end"]:
                 connection.say(b"ended", b"%d" % len(self._works))
                 self._end()
@@ -227,7 +236,7 @@ class Supervisor:
         argv = order.argv.split(b"\0")
         variables = dict(variable.split(b"=", 1) for variable in order.env.split(b"\0"))
         try:
-            work = Work(order, argv, variables, self._own, self._home, self._umask, time.monotonic())
+            work = Work(order, argv, variables, self._own, self._home, self._umask, self._most_unread, time.monotonic())
         except NotBegun as error:
             connection.say(b"refused", error.kind, os.fsencode(str(error)))
             return
@@ -304,6 +313,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.chdir(os.environb[b"PCCPIPE_STATE"])
+        most_unread = int(os.environb[b"PCCPIPE_UNREAD"])
         _lock()
         server = _listen()
     except OSError as error:
@@ -312,7 +322,7 @@ def main() -> None:
     first = socket.socket(fileno=os.dup(0))
     _let_go()
     try:
-        Supervisor(first, server, umask).run()
+        Supervisor(first, server, umask, most_unread).run()
     finally:
         try:
             os.unlink(SUPERVISOR)

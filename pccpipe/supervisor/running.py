@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from pccpipe.detached.ended import TRUNCATED, signal_name
 from pccpipe.errors import Lost, Nonsense, Unavailable
+from pccpipe.limits import UNREAD_OUTPUT
 from pccpipe.machine.answers import number
 from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.outcome import Stream
@@ -25,6 +26,8 @@ LOOK_EVERY = 1.0
 """Seconds between two checks of how far the spools of a flood are ahead of the reader."""
 LEAST_AHEAD = 16 << 20
 """Bytes that a spool must be ahead, beyond the wanted end, before it skips the rest."""
+RELEASE_EVERY = UNREAD_OUTPUT.most // 8
+"""Bytes of a stream after which it tells the supervisor how far it has read."""
 
 Follow = Callable[[str], "Line | None"]
 """Opens a line that follows a command; returns None if its supervisor is gone."""
@@ -60,6 +63,7 @@ class SupervisedRunning:
         self._sizes = dict.fromkeys(Stream, 0)
         self._read = dict.fromkeys(Stream, 0)
         self._freed = dict.fromkeys(Stream, 0)
+        self._released_to = dict.fromkeys(Stream, 0)
         self._ended: Ended | Lost | None = None
         self._pending: list[Chunk] = []
         self._exit: Exit | None = None
@@ -86,6 +90,7 @@ class SupervisedRunning:
         while True:
             if self._wanted and time.monotonic() >= self._next_look:
                 self._catch_up(*self._wanted)
+            self._release_output()
             if self._pending:
                 return self._pending.pop(0)
             if self._exit:
@@ -176,6 +181,7 @@ class SupervisedRunning:
             self._line.close()
         with self._stop_lock:
             self._line = self._follow(self._id)
+            self._released_to = dict.fromkeys(Stream, 0)
             if self._line and self._stop_by is not None:
                 self._send_stop()
         if self._line is None:
@@ -257,6 +263,16 @@ class SupervisedRunning:
             if end > start:
                 punch(self._files.of(self._id, stream.value), start, end - start)
                 self._freed[stream] = end
+
+    def _release_output(self) -> None:
+        """Let the command write on: it waits once too much is unread. The middle of a flood waits for no reader."""
+        ends = self._sizes if self._wanted else self._read
+        if self._ended or all(ends[stream] - self._released_to[stream] < RELEASE_EVERY for stream in Stream):
+            return
+        self._released_to = dict(ends)
+        if self._line:
+            with contextlib.suppress(*DISCONNECTED):  # the next message that it waits for shows that
+                self._line.send(b"read", *(b"%d" % ends[stream] for stream in Stream))
 
     def _send_stop(self) -> None:
         """Send the stop. The caller holds the lock."""

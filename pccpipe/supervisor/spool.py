@@ -8,18 +8,23 @@ import os
 
 PIECE = 256 << 10
 """Bytes that it reads at a time, and the size of a pipe: a command that writes much then waits less often."""
+_LARGEST_PIPE = 1 << 20
+"""Bytes to which a command can enlarge its pipe: `fs.pipe-max-size` of Linux."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Spool:
     """One stream: the read end of its pipe, and its file.
 
-    On a full disk it stops reading. The command then waits, as it does for any slow reader, until the disk has room.
+    On a full disk it stops reading, and also if `most_unread` bytes in the file are unread: pccpipe may be gone. The
+    command then waits, as it does for any slow reader.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, most_unread: int) -> None:
         self.size = 0
         """Bytes in the file."""
+        self._read_to = 0
+        self._most_unread = most_unread
         self.lost = False
         """True if it could not keep some of the stream."""
         self.is_watched = False
@@ -50,6 +55,15 @@ class Spool:
         """True while it waits for room on the disk."""
         return bool(self._held)
 
+    @property
+    def is_ahead(self) -> bool:
+        """True while it waits for its reader."""
+        return self.size - self._read_to >= self._most_unread
+
+    def was_read(self, end: int) -> None:
+        """Record that nobody waits for the bytes before `end`. A reader that resumes a run begins at 0 again."""
+        self._read_to = max(self._read_to, min(end, self.size))
+
     def begun(self) -> None:
         """Close our copy of the write end: the command has its own now."""
         source, self.source = self.source, -1
@@ -60,13 +74,19 @@ class Spool:
         """Write words of the supervisor itself."""
         self._write(data)
 
-    def read(self) -> bool:
-        """Move a piece from the pipe to the file; return whether more may be there. It closes itself at the end."""
+    def read(self, *, at_end: bool = False) -> bool:
+        """Move a piece from the pipe to the file; return whether more may be there. It closes itself at the end.
+
+        Args:
+            at_end: the command has ended, so what its pipe still holds needs no reader.
+        """
         if self._held:
             data, self._held = self._held, b""
             self._write(data)
             if self._held:
                 return False
+        if self.size - self._read_to >= self._most_unread + (_LARGEST_PIPE if at_end else 0):
+            return False
         try:
             data = os.read(self.pipe, PIECE)
         except BlockingIOError:

@@ -64,10 +64,19 @@ class Work:
         own: the first line of its `.sup`, which names this supervisor.
         home: a descriptor of this process's folder, which has `commands`.
         umask: the umask of the command.
+        most_unread: bytes of a stream's output that may wait for a reader.
     """
 
     def __init__(
-        self, order: Order, argv: list[bytes], env: dict[bytes, bytes], own: bytes, home: int, umask: int, now: float
+        self,
+        order: Order,
+        argv: list[bytes],
+        env: dict[bytes, bytes],
+        own: bytes,
+        home: int,
+        umask: int,
+        most_unread: int,
+        now: float,
     ) -> None:
         self.id = order.id
         self.code: int | None = None
@@ -89,8 +98,8 @@ class Work:
             os.write(claim, b" " * _GROUP)
             self._sup = os.open(f"{name}.sup", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             os.write(self._sup, own)
-            self.out = Spool(f"{name}.stdout")
-            self.err = Spool(f"{name}.stderr")
+            self.out = Spool(f"{name}.stdout", most_unread)
+            self.err = Spool(f"{name}.stderr", most_unread)
             self._first = processes.newest()
             self._begin(argv, env, order.folder, home, umask)
         except (OSError, ValueError) as error:
@@ -272,7 +281,7 @@ class Work:
         for spool in self.spools:
             # It reads what the last writer left in the pipe, but not endless output of a background process.
             for _ in range(16):
-                if not (spool.is_open and spool.read()):
+                if not (spool.is_open and spool.read(at_end=True)):
                     break
         if not self._is_known(now):
             return

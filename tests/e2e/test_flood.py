@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from pccpipe.limits import UNREAD_OUTPUT
+from pccpipe.supervisor.spool import PIECE
 from tests.e2e.control import Control, containers, happened, wait_until
 from tests.targets.stand import local_shell
 
@@ -109,12 +111,22 @@ def test_an_interrupt_ends_a_flood_in_seconds(site: Site) -> None:
     assert site.leftovers(record.name) == []
 
 
+def check_it_waits_for_a_reader(site: Site, record: Path) -> None:
+    """See that the spool of a local flood stays small while no pccpipe reads it."""
+    if site.control.vm is None:
+        (spool,) = record.parent.parent.rglob(f"{record.name}/commands/flood-1.stdout")
+        before = spool.stat().st_size
+        time.sleep(1.5)
+        assert spool.stat().st_size - before < UNREAD_OUTPUT.most + PIECE
+
+
 def test_a_run_that_is_killed_in_a_flood_is_resumed(site: Site) -> None:
     process, record = site.control.start(site.pipeline("12s"))
     wait_until(lambda: sum(log.stat().st_size for log in record.glob("logs/flood*")) >= LIMIT / 2)
     time.sleep(1)
     process.kill()
     process.communicate()
+    check_it_waits_for_a_reader(site, record)
     began = time.monotonic()
     done = site.control.do("resume", record.name, "--project", str(site.control.folder / "project.yaml"))
     assert done.returncode == 1, done.stderr

@@ -271,10 +271,10 @@ def test_no_command_begins_for_a_user_at_the_process_limit(stand: Stand) -> None
 
 
 def test_a_flood_without_a_reader_takes_no_memory(stand: Stand) -> None:
-    running = stand.start(f"head -c {200 * MIB} /dev/zero; echo end >&2; sleep {stand.nap}")
+    running = stand.start(f"head -c {60 * MIB} /dev/zero; echo end >&2; sleep {stand.nap}")
     (pid,) = supervisors(stand)
     spool = Path(stand.state, "commands", "step-1.stdout")
-    until(lambda: spool.stat().st_size == 200 * MIB, limit=60)
+    until(lambda: spool.stat().st_size == 60 * MIB, limit=60)
     memory = int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
     assert memory < 40_000
     running.stop(0)
@@ -347,7 +347,7 @@ def test_a_command_that_has_begun_is_never_reported_as_not_begun(
     monkeypatch.setattr(os, "pwrite", full)
     order = Order([b"a-1", b"0" * 32, b"me", b"9", b"1", os.fsencode(tmp_path), b"PCCPIPE_STEP=x/", b"", b""])
     home = os.open(".", os.O_RDONLY)
-    work = Work(order, [b"/bin/sh", b"-c", b"exit 7"], {}, b"1 0 -\n", home, 0o022, 0.0)
+    work = Work(order, [b"/bin/sh", b"-c", b"exit 7"], {}, b"1 0 -\n", home, 0o022, 1, 0.0)
     assert os.waitstatus_to_exitcode(os.waitpid(work.pid, 0)[1]) == 7
     os.close(home)
 
