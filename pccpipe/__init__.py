@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pccpipe.gc.report import RemovalStatus
     from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
     from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
-    from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
+    from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
     from pccpipe.record.events import (
         ActionDone,
         AlwaysStarted,
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActionDone",
+    "Activity",
     "AgentChanged",
     "AlwaysStarted",
     "Cancel",
@@ -232,7 +233,7 @@ _MODULES = {
         "Policy",
         "SecretRule",
     ),
-    "pccpipe.record.agent_events": ("AgentChanged", "StepWaiting", "ModelLimited", "Stalled"),
+    "pccpipe.record.agent_events": ("Activity", "AgentChanged", "StepWaiting", "ModelLimited", "Stalled"),
     "pccpipe.record.events": (
         "ActionDone",
         "AlwaysStarted",

@@ -11,13 +11,12 @@ from typing import cast
 
 from msgspec import Struct
 
+from pccpipe import limits
 from pccpipe.outcome import ActionKind
 from pccpipe.values import Json
 
 ITEM = "[]"
 _KEYS = ("match", "as", "exit_after")
-MOST_ITEMS = 1000
-"""Items of a list in one line that are read; the rest is ignored."""
 
 
 class JsonPlace(Struct, frozen=True):
@@ -114,7 +113,7 @@ def at(value: Json, names: Sequence[str]) -> Json:
 def items(line: Json, names: Sequence[str]) -> list[Json]:
     """Return the first items of the list at a place."""
     found = at(line, names)
-    return found[:MOST_ITEMS] if isinstance(found, list) else []
+    return found[: limits.AGENT_ITEMS.most] if isinstance(found, list) else []
 
 
 def _is_one_of(value: Json, wanted: Sequence[Json]) -> bool:

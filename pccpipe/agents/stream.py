@@ -22,8 +22,6 @@ from pccpipe.values import Json
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 _SHELL = re.compile(r"(?:/\S*/)?(?:ba|da|z)?sh -l?c ")
-_MOST_TOKENS = 10**12
-_MOST_MONEY = 10**6
 
 
 class Action(Struct, frozen=True):
@@ -214,13 +212,17 @@ class AgentReader:
             self.session_id = value
 
     def _note_usage(self, rule: EventRule, line: Json, item: Json) -> None:
+        most = limits.AGENT_FIGURE.most
+
         def tokens(name: str, before: int | None) -> int | None:
-            found = [one for one in rule.all(name, line, item) if type(one) is int and 0 <= one <= _MOST_TOKENS]
+            found = [
+                one for one in rule.all(name, line, item) if type(one) is int and 0 <= one <= limits.AGENT_FIGURE.most
+            ]
             return sum(found) + (0 if self._adds_up else before or 0) if found else before
 
         old, cost = self.usage, rule.first("usd", line, item)
         usd = old.usd
-        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= _MOST_MONEY:
+        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= most:
             usd = float(cost) + (0 if self._adds_up else old.usd or 0)
         self.usage = Usage(
             tokens("input_tokens", old.input_tokens),
@@ -343,7 +345,7 @@ def _lines(value: Json) -> int | None:
     """Return a number of lines: the number itself, or that of a text."""
     if isinstance(value, str):
         return value.count("\n") + (not value.endswith("\n")) if value else 0
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value <= limits.AGENT_FIGURE.most else None
 
 
 def _diff_lines(diff: Json) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from pccpipe.cancel import Deadline
 from pccpipe.errors import Lost
+from pccpipe.executor.agent_output import AgentOutput
 from pccpipe.executor.context import RunContext
 from pccpipe.outcome import Stream
 from pccpipe.record.events import Output
@@ -54,15 +55,17 @@ def follow(
     log: CommandLog,
     deadline: Deadline | None,
     gives_sign: Callable[[], bool] | None = None,
+    agent: AgentOutput | None = None,
 ) -> FollowedResult:
     """Read a command to its end. A deadline or a cancel stops it; the output so far is kept.
 
     Args:
         gives_sign: asks the command's machine for a sign of life; None for this machine.
+        agent: gets the stdout of a step with `agent:`.
 
     Raises RecordFull once the run gives up its record, whatever the command does.
     """
-    follower = _Follower(context, path, running, log, deadline)
+    follower = _Follower(context, path, running, log, deadline, agent)
     with context.cancel.watched_by(follower.cancel):
         return _follow_in_thread(follower, gives_sign) if gives_sign else follower.run()
 
@@ -111,7 +114,13 @@ def _in_thread(name: str, done: Future[T], do: Callable[[], T]) -> None:
 
 class _Follower:
     def __init__(
-        self, context: RunContext, path: str, running: Running, log: CommandLog, deadline: Deadline | None
+        self,
+        context: RunContext,
+        path: str,
+        running: Running,
+        log: CommandLog,
+        deadline: Deadline | None,
+        agent: AgentOutput | None,
     ) -> None:
         self._grace = context.cancel
         self._room = context.room
@@ -120,7 +129,10 @@ class _Follower:
         self._margin = MARGIN + context.masker.longest
         self._may_skip = False
         self._deadline = deadline
-        self._outputs = {stream: _OutputStream(context, path, log, stream) for stream in Stream}
+        self._outputs = {
+            stream: _OutputStream(context, path, log, stream, agent if stream is Stream.STDOUT else None)
+            for stream in Stream
+        }
         self._last_moment: float | None = None
         self._cancelled = False
         self._timed_out = False
@@ -211,7 +223,10 @@ class _Follower:
 class _OutputStream:
     """The path of one stream: masked, then as bytes into the log file and as text to the views."""
 
-    def __init__(self, context: RunContext, path: str, log: CommandLog, stream: Stream) -> None:
+    def __init__(
+        self, context: RunContext, path: str, log: CommandLog, stream: Stream, agent: AgentOutput | None
+    ) -> None:
+        self._agent = agent
         self._masker = context.masker
         self._mask = context.masker.stream()
         self._journal = context.journal
@@ -236,15 +251,21 @@ class _OutputStream:
         self._log.skip(self._stream, size + self._mask.held, more=more)
         self._mask = self._masker.stream()
         self._unsafe = margin
+        if self._agent:
+            self._agent.skip()
         self._end_shown()
 
     def finish(self) -> None:
         self._pass_on(self._mask.finish(), final=True)
+        if self._agent:
+            self._agent.finish()
 
     def _pass_on(self, data: bytes, *, final: bool) -> None:
         if not data and not final:
             return
         shown = self._log.write(self._stream, data) if data else 0
+        if self._agent:
+            self._agent.feed(data)
         text = self._decoder.decode(data[:shown], final)
         if text:
             self._journal.append(Output(self._path, self._stream, text))

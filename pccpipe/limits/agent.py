@@ -179,9 +179,21 @@ AGENT_COMMANDS = Limit(
 AGENT_FILES = Limit(
     "the edited files that an attempt's report names", 200, Unit.COUNT, "More are counted; the diff has all of them."
 )
-AGENT_ACTIONS = Limit(
+AGENT_ACTIVITY = Limit(
     "the actions of an attempt's agent that are shown and kept",
-    10_000,
+    8 << 20,
+    Unit.BYTES,
+    "A day's work has some MB; more is only counted, and the log has it.",
+)
+AGENT_ITEMS = Limit(
+    "the items of a list in one line of an agent's program that are read",
+    1000,
     Unit.COUNT,
-    "A day's work has some thousands; more are only counted.",
+    "A line has a few: a message, some uses of tools.",
+)
+AGENT_FIGURE = Limit(
+    "a number of tokens, of lines or of dollars that an agent's program reports",
+    10**12,
+    Unit.COUNT,
+    "A larger one is nonsense and does not count.",
 )

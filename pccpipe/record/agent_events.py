@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pccpipe.outcome import ActionKind
 from pccpipe.record.kind import EventKind
 
 
@@ -46,3 +47,21 @@ class Stalled(EventKind, frozen=True):
     """The time since its last sign of work."""
     message: str = ""
     """What could not be looked at, in a sentence."""
+
+
+class Activity(EventKind, frozen=True):
+    """An action of a step's agent, as its program reports it, masked; delivered live, not journaled."""
+
+    step: str
+    kind: ActionKind
+    text: str = ""
+    """The message, the command, the file or the error; its beginning."""
+    id: str = ""
+    """The program's id of a command: its end has the same one."""
+    exit_code: int | None = None
+    failed: bool = False
+    seconds: float | None = None
+    """The duration of a command that ended."""
+    added: int | None = None
+    """Lines that an edit added, if the program says so; `removed` likewise."""
+    removed: int | None = None

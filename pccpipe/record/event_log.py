@@ -9,8 +9,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from pccpipe.outcome import Outcome
+from pccpipe.record.agent_events import Activity
 from pccpipe.record.codec import kind_of
-from pccpipe.record.events import Event, Output, RunEnded, RunStopped, StepDowngraded, TargetUnavailable, Warned
+from pccpipe.record.events import (
+    Event,
+    Output,
+    RunEnded,
+    RunStopped,
+    StepDowngraded,
+    TargetUnavailable,
+    Warned,
+)
 
 if TYPE_CHECKING:
     import logging
@@ -49,7 +58,7 @@ class EventLog:
 def _level(event: Event) -> int:
     """Return DEBUG, INFO or WARNING, as the numbers of `logging`."""
     match event.what:
-        case Output():
+        case Output() | Activity():
             return 5
         case Warned() | StepDowngraded() | TargetUnavailable() | RunStopped():
             return 30

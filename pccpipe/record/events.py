@@ -1,7 +1,7 @@
 """The events of a run. The journal keeps them; every view, and run.json, is made from them.
 
-`Output` alone is not kept in the journal: the log files are its record. Times are seconds since the epoch, durations
-are seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, with an attempt from 1.
+`Output` and `Activity` are not kept in the journal: files beside it are their record. Times are seconds since the
+epoch, durations are seconds. A step is named by its path: `iterate[2].build`, `unit[node=20]`, with an attempt from 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TypeAlias
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
-from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.agent_report import AgentReport
 from pccpipe.record.kind import EventKind
 from pccpipe.target import ContainerSettings, Isolation, Token
 from pccpipe.values import Json
@@ -72,6 +73,8 @@ class StepStarted(EventKind, frozen=True):
     asked: Place | None = None
     name: str = ""
     always: bool = False
+    timeout: float | None = None
+    """Its time limit in seconds, of a step with `agent:`."""
 
 
 class SecretsGiven(EventKind, frozen=True):
@@ -136,6 +139,8 @@ class CommandStarted(EventKind, frozen=True):
     """The settings that its container was asked for; `had` has the result."""
     as_login: bool = False
     """True if it runs on the VM as the login, which owns pccpipe's files there."""
+    agent: str = ""
+    """The name of its agent under `agents:`, for a step with `agent:`."""
 
 
 class CommandEnded(EventKind, frozen=True):
@@ -155,6 +160,8 @@ class CommandEnded(EventKind, frozen=True):
     """Set when the outcome is `unavailable`: its place cannot be used any more, though the command is over."""
     log_dropped: int = 0
     """Bytes of its output that its logs leave out."""
+    agent: AgentReport | None = None
+    """The work of its agent, for a step with `agent:`."""
 
 
 class TargetUnavailable(EventKind, frozen=True):
@@ -316,6 +323,9 @@ class Output(EventKind, frozen=True):
     text: str
 
 
+LiveEvent: TypeAlias = Output | Activity
+"""The events that the journal does not keep: their number is 0."""
+
 Happening: TypeAlias = (
     RunStarted
     | RunResumed
@@ -345,11 +355,12 @@ Happening: TypeAlias = (
     | Warned
     | RunEnded
     | Output
+    | Activity
 )
 
 
 class Event(Struct, frozen=True):
-    """A happening, its number in the run (from 1; 0 for Output), and its time."""
+    """A happening, its number in the run (from 1; 0 for Output and Activity), and its time."""
 
     seq: int
     time: float

@@ -20,7 +20,7 @@ from pccpipe.record.events import (
     CommandEnded,
     Event,
     Happening,
-    Output,
+    LiveEvent,
     RoundStarted,
     StepStarted,
     Warned,
@@ -134,7 +134,7 @@ class Journal:
             self._notify(Event(0, time.time(), happening))
 
     def _append_one(self, happening: Happening) -> Event:
-        event = Event(0 if isinstance(happening, Output) else self._seq + 1, time.time(), happening)
+        event = Event(0 if isinstance(happening, LiveEvent) else self._seq + 1, time.time(), happening)
         if event.seq:
             event = self._kept(event)
             self._seq = event.seq

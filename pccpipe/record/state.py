@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome
-from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
 from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
@@ -177,7 +177,7 @@ class RunState(Struct):
                 self.downgraded, self.seconds, self.ended_at = what.downgraded, what.seconds, event.time
             case AgentChanged():
                 self.agent_changes.append(what)
-            case Output():
+            case Output() | Activity():
                 if what.step in self.steps:
                     self.steps[what.step].still_since = None
             case MayHaveBegun() | StepRetrying() | ModelLimited() | StepWaiting():
@@ -191,7 +191,7 @@ class RunState(Struct):
                 self.status = RUNNING
                 # A group that is retried runs the same steps again, and the latest counts.
                 self.steps[what.step] = StepState(
-                    what.step, what.kind, what.name, what.always, what.asked, started_at=at
+                    what.step, what.kind, what.name, what.always, what.asked, started_at=at, timeout=what.timeout
                 )
             case SecretsGiven():
                 self.step(what.step).attempt(what.attempt).secrets = dict(what.modes)

@@ -83,6 +83,8 @@ class StepState(Struct):
     always: bool = False
     asked: Place | None = None
     started_at: float | None = None
+    timeout: float | None = None
+    """Its time limit in seconds, of a step with `agent:`."""
     ended: StepEnded | None = None
     """None while it runs."""
     round: int | None = None
@@ -139,6 +141,11 @@ class StepState(Struct):
     def had(self) -> Isolation | None:
         """The isolation of the last command that started."""
         return next((attempt.had for attempt in reversed(self.attempts) if attempt.had), None)
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent of the last command that started; empty without `agent:`."""
+        return next((attempt.started.agent for attempt in reversed(self.attempts) if attempt.started), "")
 
     @property
     def refusal(self) -> TargetUnavailable | None:

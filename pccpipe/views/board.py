@@ -20,6 +20,8 @@ Line: TypeAlias = "tuple[tuple[str, str], ...]"
 
 MOST_TAIL = 6
 """Lines of output under a running step, at most."""
+MOST_AGENT = 10
+"""The same for a step with `agent:`, whose first two lines have its work in numbers."""
 MOST_FINAL = 200
 """Rows of the final tree, at most; `show` has all."""
 _LABEL_WIDTHS = (14, 30)
@@ -55,7 +57,7 @@ def board(
     shown = _fit(rows, height - 1)
     running = [row for row in shown if isinstance(row, _Row) and _is_running_leaf(row)]
     spare = height - 1 - len(shown)
-    most = min(MOST_TAIL, spare // len(running)) if running else 0
+    share = spare // len(running) if running else 0
     lines = [_header(state, now)]
     for row in shown:
         if isinstance(row, int):
@@ -64,7 +66,8 @@ def board(
         lines.append(_line(state, row, label, now))
         if row in running:
             indent = "  " * row.depth + "  │ "
-            lines += [((indent, "dim"), (text, "dim")) for text in tail(row.node.path, most)]
+            most = MOST_AGENT if row.node.step and row.node.step.agent else MOST_TAIL
+            lines += [((indent, "dim"), (text, "dim")) for text in tail(row.node.path, min(most, share))]
     return [cut_line(line, width) for line in lines]
 
 
@@ -202,7 +205,8 @@ def _notes(state: RunState, step: StepState | None, node: Node, now: float, *, c
         return ((_collapsed(node), "dim"),) if collapsed else ()
     pieces: list[tuple[str, str]] = []
     if step.had:
-        pieces.append((harmless_line(where(step.had)), "dim"))
+        by = f"{step.agent} in " if step.agent else ""
+        pieces.append((harmless_line(f"{by}{where(step.had)}"), "dim"))
     for downgrade in state.downgrades:
         if downgrade.step == step.path:
             pieces.append((f" ⚠ asked for {downgrade.asked}: {downgrade.reason}", "yellow"))

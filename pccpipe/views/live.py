@@ -90,7 +90,9 @@ class LiveView:
         with self._lock:
             if not self._has_events:
                 return
-            lines = board(self._watch.state, self._watch.tail, time.time(), width - 1, max(3, height - 1))
+            now = time.time()
+            tail = functools.partial(self._watch.live_tail, now=now)
+            lines = board(self._watch.state, tail, now, width - 1, max(3, height - 1))
             self._painter.paint(lines, (width, height))
 
 

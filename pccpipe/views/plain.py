@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO, assert_never
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -18,6 +18,7 @@ from pccpipe.record.events import (
     Happening,
     InputAsked,
     InputGiven,
+    LiveEvent,
     MayHaveBegun,
     ModelUsed,
     Output,
@@ -78,7 +79,7 @@ class PlainView:
 
     @staticmethod
     def _step_of(what: Happening) -> str:
-        return what.step if isinstance(what, Output | CommandEnded) else ""
+        return what.step if isinstance(what, LiveEvent | CommandEnded) else ""
 
     def close(self) -> None:
         """Do nothing: other views have something to close."""
@@ -102,7 +103,8 @@ def _text(what: Happening, at: float) -> str:
             return f"{what.step}{title} begins: {what.kind}{asked}"
         case CommandStarted():
             again = f"attempt {what.attempt} " if what.attempt > 1 else ""
-            return f"{what.step} {again}runs: {isolation(what.had)}"
+            by = f" {what.agent}" if what.agent else ""
+            return f"{what.step} {again}runs{by}: {isolation(what.had)}"
         case SecretsGiven() | ModelUsed() | MayHaveBegun():
             return ""
         case CommandEnded():
@@ -140,7 +142,7 @@ def _text(what: Happening, at: float) -> str:
             return f"steps ended ({what.status}); the steps under `always:` begin"
         case Warned():
             return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
-        case RunEnded() | RunStopped() | RunWaiting() | Output():
+        case RunEnded() | RunStopped() | RunWaiting() | Output() | Activity():
             return ""
         case _:
             assert_never(what)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pccpipe.limits import VIEW_QUEUE
 from pccpipe.outcome import Stream
-from pccpipe.record.events import CommandEnded, Event, Output
+from pccpipe.record.events import CommandEnded, Event, LiveEvent, Output
 
 PATIENCE = 1.0
 """Seconds for which output waits for a slow reader, before the queue drops output."""
@@ -61,7 +61,7 @@ class QueuedView:
             self._raise_error()
             if self._has_failed:
                 return
-            if isinstance(event.what, Output) and self._size >= self._most:
+            if isinstance(event.what, LiveEvent) and self._size >= self._most:
                 self._make_room()
             self._events.append(event)
             self._size += _size_of(event)
@@ -103,7 +103,7 @@ class QueuedView:
     def _drop_output(self) -> None:
         kept: deque[Event] = deque()
         for event in self._events:
-            if self._size > self._most // 4 and isinstance(event.what, Output):
+            if self._size > self._most // 4 and isinstance(event.what, LiveEvent):
                 self._size -= _size_of(event)
                 step = event.what.step
                 self._dropped[step] = self._dropped.get(step, 0) + len(event.what.text)
@@ -144,4 +144,4 @@ class QueuedView:
 
 
 def _size_of(event: Event) -> int:
-    return _EVENT + (sys.getsizeof(event.what.text) if isinstance(event.what, Output) else 0)
+    return _EVENT + (sys.getsizeof(event.what.text) if isinstance(event.what, LiveEvent) else 0)

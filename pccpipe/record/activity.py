@@ -1,0 +1,76 @@
+"""Keep the actions of an attempt's agent in a file beside its logs: a line of JSON for each, with its time."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+from pccpipe import limits
+from pccpipe.record.agent_events import Activity
+from pccpipe.record.codec import UnreadableEventError, decode, encode
+from pccpipe.record.events import Event
+from pccpipe.record.room import Room
+
+
+def activity_name(stdout_name: str) -> str:
+    """Return the path of the file, within the run's folder, from the path of the attempt's log of stdout."""
+    return f"{stdout_name.removesuffix('stdout.log')}activity.jsonl"
+
+
+class ActivityLog:
+    """Appends to the file. Its size is bounded, and nothing depends on it: without space it ends early.
+
+    Attributes:
+        earlier: the actions that an earlier process wrote, in order. A reader that attaches comes to them again.
+    """
+
+    def __init__(self, path: Path, room: Room | None = None) -> None:
+        self._room = room or Room(path.parent, wait=0.0)
+        self._file = path.open("ab", buffering=0)
+        lines = _whole_lines(path)
+        self._size = sum(map(len, lines))
+        # A half line of a killed process.
+        self._file.truncate(self._size)
+        self.earlier = tuple(event.what for event in _events(lines) if isinstance(event.what, Activity))
+
+    def write(self, event: Event) -> bool:
+        """Write an action; return False if there is no room for it. Raises RecordFull."""
+        line = encode(event)
+        if self._size + len(line) > limits.AGENT_ACTIVITY.most:
+            return False
+        self._size += len(line)
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[self._room.made(functools.partial(os.write, self._file.fileno(), left)) :]
+        except OSError:
+            self._size = limits.AGENT_ACTIVITY.most
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_activity(path: Path) -> list[Event]:
+    """Return the actions in a file; none if there is no such file."""
+    try:
+        return _events(_whole_lines(path))
+    except OSError:
+        return []
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        data = file.read(limits.AGENT_ACTIVITY.most)
+    return data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+
+
+def _events(lines: list[bytes]) -> list[Event]:
+    events = []
+    for line in lines:
+        try:
+            events.append(decode(line))
+        except UnreadableEventError:
+            continue
+    return events
