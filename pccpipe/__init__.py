@@ -48,7 +48,15 @@ if TYPE_CHECKING:
     from pccpipe.gc.report import RemovalStatus
     from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
     from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
-    from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
+    from pccpipe.record.agent_events import (
+        Activity,
+        AgentChanged,
+        ModelLimited,
+        RepairAsked,
+        SessionKept,
+        Stalled,
+        StepWaiting,
+    )
     from pccpipe.record.events import (
         ActionDone,
         AlwaysStarted,
@@ -128,6 +136,7 @@ __all__ = [
     "RecordFull",
     "RemovalStatus",
     "RemovedRun",
+    "RepairAsked",
     "RoundStarted",
     "RunEnded",
     "RunEntry",
@@ -142,6 +151,7 @@ __all__ = [
     "SecretRule",
     "SecretsGiven",
     "SelfcheckReport",
+    "SessionKept",
     "SpecError",
     "Stalled",
     "StepDowngraded",
@@ -233,7 +243,15 @@ _MODULES = {
         "Policy",
         "SecretRule",
     ),
-    "pccpipe.record.agent_events": ("Activity", "AgentChanged", "StepWaiting", "ModelLimited", "Stalled"),
+    "pccpipe.record.agent_events": (
+        "Activity",
+        "AgentChanged",
+        "ModelLimited",
+        "RepairAsked",
+        "SessionKept",
+        "Stalled",
+        "StepWaiting",
+    ),
     "pccpipe.record.events": (
         "ActionDone",
         "AlwaysStarted",

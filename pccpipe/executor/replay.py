@@ -11,14 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgspec import Struct, field
 
 from pccpipe.cancel import Deadline
 from pccpipe.executor.exposure import Exposure
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.agent_events import AgentChanged, ModelLimited, StepWaiting
+from pccpipe.record.agent_events import AgentChanged, ModelLimited, RepairAsked, SessionKept, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -49,10 +49,19 @@ from pccpipe.secrets.proxy.grant import TokenPool
 from pccpipe.values import Json
 
 _NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
+_OF_TURN = (TargetUnavailable, StepDowngraded, CommandEnded, RepairAsked, AgentChanged, StepWaiting)
+"""Events that a turn consumes in their order, as others do whose replay needs more than that."""
 LEAST_TIME = 10.0
 """Seconds that a step has at least after a resume, to read the end of a command that is already over."""
 
 H = TypeVar("H")
+SessionKey: TypeAlias = tuple[str, str, str]
+"""The step, its `session:`, and the agent: no other step or agent continues the session."""
+
+
+def session_key(step: str, attempt: int, kept: SessionKept) -> SessionKey:
+    """Return the key of a session; one without a name is its attempt's own."""
+    return (rounds_left_out(step) if kept.name else f"{step} {attempt}", kept.name, kept.agent)
 
 
 class Turn(Struct):
@@ -135,6 +144,8 @@ class Replay:
         self.exposure = Exposure()
         self.tells_agents = False
         """Whether the record has `may_have_begun` for each agent before it begins."""
+        self.sessions: dict[SessionKey, SessionKept] = {}
+        """The agents' sessions that the next turns continue."""
         self._waiting_since: float | None = None
         self._uploading: set[str] = set()
         """Uploads that may or may not have reached the VM."""
@@ -177,6 +188,7 @@ class Replay:
     def _apply(self, event: Event) -> None:
         self.exposure.apply(event.what)
         self._apply_upload(event.what)
+        self._apply_session(event.what)
         match event.what:
             case RunStarted(project_identity=identity):
                 self.began_at = event.time
@@ -193,13 +205,7 @@ class Replay:
                 turn.used = used
                 self._model_used[id(turn)] = (turn, used)
             case CommandStarted() as started:
-                self.places.add(started.had.place)
-                self.used.add(started.had.place)
-                if started.had.image and started.had.image_provisioned:
-                    self.changed_images.add(started.had.image)
-                self.login_began = self.login_began or started.as_login
-                self._open(started.step).recorded.append(started)
-                self._open(started.step).is_reopened = False
+                self._command_started(started)
             case MayHaveBegun() as may:
                 self.places.add(may.place)
                 self._open(may.step).recorded.append(may)
@@ -212,8 +218,6 @@ class Replay:
                     self._open(again.step).due.append(event.time + again.wait)
             case ModelLimited() as limited:
                 self._open(limited.step).limits[limited.attempt] = limited
-            case TargetUnavailable() | StepDowngraded() | CommandEnded() | AgentChanged() | StepWaiting() as recorded:
-                self._open(recorded.step).recorded.append(recorded)
             case InputAsked(step=step):
                 self._turns[step][-1].is_input_requested = True
             case InputGiven(step=step, values=values):
@@ -232,8 +236,19 @@ class Replay:
                 self.always = always
             case Cancelling(by=by):
                 self.cancelled_by = by
+            case _ if isinstance(event.what, _OF_TURN):
+                self._open(event.what.step).recorded.append(event.what)
             case _:
                 pass
+
+    def _command_started(self, started: CommandStarted) -> None:
+        self.places.add(started.had.place)
+        self.used.add(started.had.place)
+        if started.had.image and started.had.image_provisioned:
+            self.changed_images.add(started.had.image)
+        self.login_began = self.login_began or started.as_login
+        self._open(started.step).recorded.append(started)
+        self._open(started.step).is_reopened = False
 
     def _apply_upload(self, what: Happening) -> None:
         match what:
@@ -243,6 +258,10 @@ class Replay:
                 self._uploading.discard(what.step)
             case _:
                 pass
+
+    def _apply_session(self, what: Happening) -> None:
+        if isinstance(what, CommandEnded) and what.session:
+            self.sessions[session_key(what.step, what.attempt, what.session)] = what.session
 
     def _continue_run(self, at: float) -> None:
         """Continue the run with another process, from the events so far."""

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from pccpipe.outcome import ActionKind
 from pccpipe.record.kind import EventKind
+
+
+class SessionKept(Struct, frozen=True):
+    """An agent's session as an attempt left it: the next turn of the step, with the same agent, continues it."""
+
+    name: str
+    """As `session:` names it; empty for a session that only a repair may continue."""
+    agent: str
+    id: str = ""
+    """The agent's own id of it."""
+    file: str = ""
+    """The archive of its transcripts, by its path in the record; empty if the next turn must start cold."""
+
+
+class RepairAsked(EventKind, frozen=True):
+    """An agent's result was refused, and the agent is asked again in the same attempt."""
+
+    step: str
+    attempt: int
+    repair: int
+    """From 1."""
+    of: int
+    message: str
+    """The errors of the result."""
 
 
 class ModelLimited(EventKind, frozen=True):

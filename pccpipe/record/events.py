@@ -12,7 +12,15 @@ from typing import TypeAlias
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason, Stream
-from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.agent_events import (
+    Activity,
+    AgentChanged,
+    ModelLimited,
+    RepairAsked,
+    SessionKept,
+    Stalled,
+    StepWaiting,
+)
 from pccpipe.record.agent_report import AgentReport
 from pccpipe.record.kind import EventKind
 from pccpipe.target import ContainerSettings, Isolation, Token
@@ -141,6 +149,8 @@ class CommandStarted(EventKind, frozen=True):
     """True if it runs on the VM as the login, which owns pccpipe's files there."""
     agent: str = ""
     """The name of its agent under `agents:`, for a step with `agent:`."""
+    session: str = ""
+    """The id of the agent's session that it continues; empty if it starts cold."""
 
 
 class CommandEnded(EventKind, frozen=True):
@@ -162,6 +172,8 @@ class CommandEnded(EventKind, frozen=True):
     """Bytes of its output that its logs leave out."""
     agent: AgentReport | None = None
     """The work of its agent, for a step with `agent:`."""
+    session: SessionKept | None = None
+    """The agent's session that it left; None if it left none, and an earlier one still counts."""
 
 
 class TargetUnavailable(EventKind, frozen=True):
@@ -335,6 +347,7 @@ Happening: TypeAlias = (
     | MayHaveBegun
     | CommandStarted
     | CommandEnded
+    | RepairAsked
     | TargetUnavailable
     | StepDowngraded
     | StepRetrying

@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome
-from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, RepairAsked, Stalled, StepWaiting
 from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
@@ -52,6 +52,7 @@ _OfStep: TypeAlias = (
     | ModelUsed
     | CommandStarted
     | CommandEnded
+    | RepairAsked
     | TargetUnavailable
     | StepDowngraded
     | Stalled
@@ -206,6 +207,10 @@ class RunState(Struct):
             case Stalled():
                 self.step(what.step).still_since = at - what.seconds
                 self.warnings.append(f"{what.step}: {stalled_text(what)}")
+            case RepairAsked():
+                attempt = self.step(what.step).attempt(what.attempt)
+                attempt.repairs.append(what.message)
+                attempt.ended = None
             case TargetUnavailable():
                 self.step(what.step).attempt(what.attempt).unavailable = what
             case StepDowngraded():

@@ -26,6 +26,8 @@ class AttemptState(Struct):
     unavailable: TargetUnavailable | None = None
     secrets: dict[str, Json] = field(default_factory=dict)
     """`direct` or `proxy`, by name."""
+    repairs: list[str] = field(default_factory=list)
+    """The errors of each result that its agent was asked to repair."""
 
     @property
     def outcome(self) -> Outcome | None:

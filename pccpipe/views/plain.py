@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO, assert_never
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, Stalled, StepWaiting
+from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, RepairAsked, Stalled, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -48,6 +48,7 @@ from pccpipe.views.text import (
     harmless_lines,
     isolation,
     project_text,
+    repair_text,
 )
 from pccpipe.views.watch import Watch
 from pccpipe.views.words import reason_text
@@ -120,7 +121,7 @@ def _text(what: Happening, at: float) -> str:
             wait = f" after {duration(what.wait)}" if what.wait else ""
             after = OUTCOME_WORDS[what.after]
             return f"{what.step} {after}; attempt {what.attempt} of {what.attempts} follows{wait}"
-        case ModelLimited() | AgentChanged() | StepWaiting() | Stalled():
+        case RepairAsked() | ModelLimited() | AgentChanged() | StepWaiting() | Stalled():
             return _agent_text(what)
         case RoundStarted():
             return f"{what.step} round {what.round} of at most {what.of}"
@@ -148,8 +149,10 @@ def _text(what: Happening, at: float) -> str:
             assert_never(what)
 
 
-def _agent_text(what: ModelLimited | AgentChanged | StepWaiting | Stalled) -> str:
+def _agent_text(what: RepairAsked | ModelLimited | AgentChanged | StepWaiting | Stalled) -> str:
     match what:
+        case RepairAsked():
+            return f"{what.step} {repair_text(what.message)} (repair {what.repair} of {what.of})"
         case ModelLimited():
             return f"{what.step} {what.message}"
         case AgentChanged():

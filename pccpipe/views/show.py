@@ -22,6 +22,7 @@ from pccpipe.views.text import (
     left_out,
     model_text,
     project_text,
+    repair_text,
     shorten,
 )
 from pccpipe.views.tree import Node, tree
@@ -132,6 +133,7 @@ def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
         return [*lines, f"  fix: {harmless_line(refusal.hint)}"] if refusal and refusal.hint else lines
     lines = [*wanted, f"{number}had: {isolation(started.had)}"]
     lines += [f"  {line}" for line in isolation_lines(started.had)]
+    lines += [f"  {harmless_line(repair_text(message))}" for message in attempt.repairs]
     if attempt.secrets:
         lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
     if ended and several:

@@ -274,3 +274,8 @@ def _width(character: str) -> int:
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def repair_text(message: str) -> str:
+    """Say why an agent was asked again."""
+    return f"{message.partition(chr(10))[0]}; asked again"

@@ -1,0 +1,118 @@
+"""Continue an agent's session in the step's next container, and keep it from there for the one after it.
+
+A session goes only from a container to a container, of the same step and the same agent. It starts cold, with a
+warning, if anything about its transcripts is odd: that never fails the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pccpipe import limits
+from pccpipe.cancel import Halt, unless_halted
+from pccpipe.errors import Halted, Lost, ResultError, Unavailable
+from pccpipe.executor.replay import SessionKey, session_key
+from pccpipe.executor.run_step import RunStep
+from pccpipe.executor.transcripts import NotKept, pack, read_transcripts
+from pccpipe.layout import SESSIONS
+from pccpipe.record.agent_events import SessionKept
+from pccpipe.record.events import Warned
+from pccpipe.record.files import write_atomically
+from pccpipe.target import PACKED, Command, HomeFiles, Running
+
+_MEMORY_EACH = 12
+"""Bytes of memory that a shell takes at most, for each byte of an archive that it unpacks."""
+
+
+class Conversation(Struct):
+    """The session of an agent in one attempt of a step.
+
+    Attributes:
+        name: as `session:` names it; empty for one that only a repair continues.
+        id: the agent's own id of what the command continues; empty for a cold start.
+    """
+
+    step: RunStep
+    attempt: int
+    agent: str
+    name: str
+    keeps: HomeFiles
+    id: str = ""
+
+    @property
+    def _key(self) -> SessionKey:
+        return session_key(self.step.path, self.attempt, SessionKept(self.name, self.agent))
+
+    def continued_by(self, command: Command) -> Command:
+        """Return the command with the session that it continues, and with the order to pack it."""
+        self.id = ""
+        archive = self._archive(command)
+        session = {"PCC_SESSION": self.id}
+        return replace(command, env={**command.env, **session}, memory=archive, keeps=self.keeps)
+
+    def _archive(self, command: Command) -> bytes:
+        kept = self.step.context.replay.sessions.get(self._key)
+        if kept is None or not kept.file:
+            return b""
+        try:
+            archive = (self.step.context.run_dir / kept.file).read_bytes()
+        except OSError as error:
+            self._warn(f"{kept.file} cannot be read: {error.strerror}")
+            return b""
+        box = command.container
+        if box and (box.home_size < 2 * self.keeps.most or (box.memory or 1 << 62) < _MEMORY_EACH * len(archive)):
+            self._warn("the container has too little memory for it")
+            return b""
+        self.id = kept.id
+        return archive
+
+    def keep(self, running: Running, command_id: str, agent_id: str) -> SessionKept | None:
+        """Keep the session that a command left; None if it left none, so that the one before it still counts.
+
+        Args:
+            agent_id: the id that the agent reported for it; empty if it reported none.
+        """
+        if self.id and agent_id and agent_id != self.id:
+            self._warn(f"the agent began {agent_id} in place of {self.id}")
+        cold = SessionKept(self.name, self.agent)
+        try:
+            packed = self._fetched(running)
+            files = read_transcripts(packed, self.keeps, self.step.context.masker) if packed else {}
+            if not files:
+                return None
+            if not (known := agent_id or self.id):
+                raise NotKept("the agent did not report its id")
+            kept = replace(cold, id=known, file=f"{SESSIONS}/{command_id}.tgz")
+            target = self.step.context.run_dir / kept.file
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            write_atomically(target, pack(files))
+        except NotKept as error:
+            self._warn(f"{error}")
+            return cold
+        except OSError as error:
+            self._warn(f"its transcripts cannot be written: {error.strerror}")
+            return cold
+        return kept
+
+    def use(self, kept: SessionKept) -> None:
+        """Let the next turn continue this session, and remove the one before. Call it once the record has it."""
+        sessions = self.step.context.replay.sessions
+        before, sessions[self._key] = sessions.get(self._key), kept
+        if before and before.file and before.file != kept.file:
+            with contextlib.suppress(OSError):
+                (self.step.context.run_dir / before.file).unlink(missing_ok=True)
+
+    def _fetched(self, running: Running) -> bytes:
+        """Return the archive that the container packed; empty if it packed none, or is unreachable now."""
+        most = self.keeps.most + limits.TRANSCRIPT_HEADS.most
+        try:
+            return unless_halted(Halt(self.step.context.cancel), lambda: running.fetch(PACKED, most))
+        except (ResultError, Unavailable, Lost, Halted):
+            return b""
+
+    def _warn(self, why: str) -> None:
+        whose = f"the session {self.name!r}" if self.name else "its session"
+        self.step.context.journal.append(Warned(f"{whose} starts cold next: {why}", self.step.path))
