@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pccpipe.canary.routes import EscapeReport
     from pccpipe.cancel import Cancel
     from pccpipe.checkup.check import DoctorReport
+    from pccpipe.due import DueRun, resume_due
     from pccpipe.errors import PccpipeError, PolicyRefused, RecordFull, SpecError, Unavailable, UsageError, VmBusy
     from pccpipe.executor.planned import Plan
     from pccpipe.gc.delete import OnlyCopies, RemovedRun
@@ -106,6 +107,7 @@ __all__ = [
     "CommandEnded",
     "CommandStarted",
     "DoctorReport",
+    "DueRun",
     "EscapeReport",
     "Event",
     "Fallback",
@@ -187,6 +189,7 @@ __all__ = [
     "read_events",
     "read_log",
     "resume",
+    "resume_due",
     "run",
     "selfcheck",
 ]
@@ -243,6 +246,7 @@ _MODULES = {
         "Policy",
         "SecretRule",
     ),
+    "pccpipe.due": ("DueRun", "resume_due"),
     "pccpipe.record.agent_events": (
         "Activity",
         "AgentChanged",

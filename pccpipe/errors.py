@@ -2,6 +2,7 @@
 
 PccpipeError
 ├── UsageError          wrong arguments, files that cannot be read, a run id that is taken
+│   ├── RunHeld         another process runs the run
 │   └── SpecError       an invalid pipeline or project file, with every problem in it
 │       └── PolicyRefused   the operator's policy refuses what it asks for
 ├── Unavailable         a target is unavailable; the command certainly never began
@@ -54,6 +55,10 @@ class UsageError(PccpipeError):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class RunHeld(UsageError):
+    """Another process runs the run."""
 
 
 class SpecError(UsageError):

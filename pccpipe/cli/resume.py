@@ -1,9 +1,10 @@
-"""`pccpipe resume`: continues a run whose process is gone."""
+"""`pccpipe resume`: continues a run whose process is gone, or all that wait for a model and are due."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,9 +27,13 @@ from pccpipe.cli.options import (
 from pccpipe.cli.process import take_secrets
 from pccpipe.cli.run_view import watched
 
+if TYPE_CHECKING:
+    from pccpipe.policy.policy import Policy
+
 
 @click.command()
-@click.argument("run_id", metavar="RUN_ID")
+@click.argument("run_id", metavar="[RUN_ID]", required=False)
+@click.option("--due", is_flag=True, help="Continue each run that waits for a model and is due, one after another.")
 @project_of_run_option
 @runs_dir_option
 @format_option
@@ -41,7 +46,8 @@ from pccpipe.cli.run_view import watched
 def resume(
     context: click.Context,
     *,
-    run_id: str,
+    run_id: str | None,
+    due: bool,
     project: Path | None,
     runs_dir: Path,
     output: Format,
@@ -55,8 +61,14 @@ def resume(
 
     Steps that ended do not run again. pccpipe follows a command that still runs, and reads the result of one that ended
     meanwhile; then it goes on with the next step. The pipeline and its inputs are those of the run's beginning. With
-    the run's folder, this works on another machine too. Exit status: as for `run`.
+    the run's folder, this works on another machine too. Exit status: as for `run`; with --due, the highest of its runs.
     """
+    if due == (run_id is not None) or (due and (project or accepted)):
+        raise click.UsageError("name a run, or give --due, without --project and --accept-fallback")
+    patience = read_duration(wait, "--wait")
+    rules = read_policy(policy)
+    if run_id is None:
+        context.exit(_resume_due(runs_dir, output, patience, rules, accept_new_host_key=accept_new_host_key))
     from pccpipe.api import load_project
     from pccpipe.api import resume as resume_run
     from pccpipe.record.journal import read_events
@@ -69,8 +81,6 @@ def resume(
     if state.open_questions:
         print_lines([*questions(state, record), "", headline(state, record)])
         context.exit(WAITS_FOR_A_PERSON)
-    patience = read_duration(wait, "--wait")
-    rules = read_policy(policy)
     of_project = load_project(project, policy=rules) if project else None
     with watched(output, record, read_events(record)) as (view, cancel):
         result = resume_run(
@@ -86,3 +96,40 @@ def resume(
             policy=rules,
         )
     context.exit(exit_status(result, fail_on_downgrade=fail_on_downgrade))
+
+
+def _resume_due(
+    runs_dir: Path, output: Format, wait: float, policy: Policy | None, *, accept_new_host_key: bool
+) -> int:
+    """Continue the runs that are due; return the highest exit status."""
+    import time
+
+    from pccpipe.due import DueRun, continue_if_due, worst_status
+    from pccpipe.errors import PccpipeError
+    from pccpipe.outcome import Outcome
+    from pccpipe.record.due import due_runs
+    from pccpipe.record.journal import read_events
+    from pccpipe.session.job import Caller
+    from pccpipe.session.kept import pipeline_to_resume
+    from pccpipe.views.text import harmless
+
+    resumed: list[DueRun] = []
+    environ: Mapping[str, str] = {}
+    for entry in due_runs(runs_dir.absolute(), time.time()):
+        record = runs_dir.absolute() / entry.run_id
+        try:
+            environ = {**environ, **take_secrets(pipeline_to_resume(record, policy))}
+        except PccpipeError as error:
+            resumed.append(DueRun(entry.run_id, error=error))
+        else:
+            with watched(output, record, read_events(record)) as (view, cancel):
+                caller = Caller(view, cancel, accept_new_host_key, wait, environ, {}, {}, policy)
+                resumed.append(continue_if_due(record, caller))
+        last = resumed[-1]
+        if last.error:
+            click.echo(harmless(f"{last.run_id}: {last.error}"), err=True)
+        if last.result and last.result.outcome is Outcome.CANCELLED:
+            break
+    if not resumed:
+        print_lines([f"no run in {runs_dir} is due"])
+    return worst_status(resumed)

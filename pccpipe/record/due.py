@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from pccpipe.record.index import RunEntry, list_runs
+from pccpipe.record.state import RunState
 
 
 def due_runs(runs_dir: Path, now: float) -> list[RunEntry]:
     """Return the runs of a folder that wait for a model and are due, the one that waits longest first."""
     due = [entry for entry in list_runs(runs_dir) if entry.due is not None and entry.due <= now]
     return sorted(due, key=lambda entry: entry.due or 0.0)
+
+
+def is_due(state: RunState, now: float) -> bool:
+    """Say whether a run waits for a model and can continue."""
+    return state.ended_at is None and state.due is not None and state.due <= now

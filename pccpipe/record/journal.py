@@ -240,9 +240,19 @@ def read_events(run_dir: Path) -> Iterator[Event]:
                 except UnreadableEventError:
                     continue
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"there is no run {run_dir.name!r} in {run_dir.parent}") from None
+        raise _missing(run_dir) from None
     except OSError as error:
         raise UsageError(f"cannot read {run_dir / EVENTS}: {error.strerror}") from error
+
+
+def refuse_missing(run_dir: Path) -> None:
+    """Raise UsageError if there is no such run."""
+    if not (run_dir / EVENTS).is_file():
+        raise _missing(run_dir)
+
+
+def _missing(run_dir: Path) -> UsageError:
+    return UsageError(f"there is no run {run_dir.name!r} in {run_dir.parent}")
 
 
 def _last_seq(run_dir: Path) -> int:

@@ -11,13 +11,13 @@ from types import TracebackType
 import msgspec
 from msgspec import Struct
 
-from pccpipe.errors import UsageError
+from pccpipe.errors import RunHeld, UsageError
 from pccpipe.layout import LOCK
 from pccpipe.record.machine_id import machine_id
 
 
 class RunLock:
-    """The lock on a file in the run's folder. `take` raises UsageError if another process holds it."""
+    """The lock on a file in the run's folder. `take` raises RunHeld if another process holds it."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / LOCK
@@ -31,7 +31,7 @@ class RunLock:
         except BlockingIOError:
             os.close(fd)
             holder, run_id = _holder(self._path), self._path.parent.name
-            raise UsageError(
+            raise RunHeld(
                 f"run {run_id} is running, in process {holder.pid} on {holder.host}",
                 f"to end it: pccpipe cancel {run_id}",
             ) from None

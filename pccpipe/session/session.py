@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pccpipe.cancel import Cancel, Halt, unless_halted
-from pccpipe.errors import Halted, RecordFull, Unavailable, UsageError, VmBusy
+from pccpipe.errors import Halted, RecordFull, RunHeld, Unavailable, UsageError, VmBusy
 from pccpipe.executor.context import RunContext, Serials
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Outcome, Place, Reason
 from pccpipe.policy.enforce import hold, readable_files
 from pccpipe.record import cancel_requests as requests
+from pccpipe.record.due import is_due
 from pccpipe.record.event_log import EventLog
 from pccpipe.record.events import (
     Cancelling,
@@ -38,7 +39,7 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.record.fence import fence_run, refuse_links
-from pccpipe.record.journal import Journal, Listener, make_run_dir, read_events
+from pccpipe.record.journal import Journal, Listener, make_run_dir, read_events, refuse_missing
 from pccpipe.record.lock import RunLock
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
@@ -73,12 +74,22 @@ def begin(job: Job, caller: Caller) -> RunResult:
         return _run(job, _started(job, caller), [], caller)
 
 
-def resume(record: Path, project: Project | None, accept_fallback: Collection[str], caller: Caller) -> RunResult:
-    """Resume the run of a record. Raises UsageError, as pccpipe.api.resume says."""
+def resume(
+    record: Path, project: Project | None, accept_fallback: Collection[str], caller: Caller, *, if_due: bool = False
+) -> RunResult:
+    """Resume the run of a record; with `if_due`, only if it waits for a model and is due.
+
+    Raises UsageError, as pccpipe.api.resume says.
+    """
     run_id = record.name
     refuse_links(Path.cwd(), record)
-    events = list(read_events(record))
+    refuse_missing(record)
     with room_to_begin(record), RunLock(record):
+        # Read under the lock: until then, another process may have continued the run.
+        events = list(read_events(record))
+        state = state_of(events)
+        if if_due and not is_due(state, time.time()):
+            raise RunHeld(f"run {run_id}: another process has continued it")
         began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
         if began is None:
             raise UsageError(f"cannot resume {run_id}: it ended before its first event")
@@ -86,7 +97,6 @@ def resume(record: Path, project: Project | None, accept_fallback: Collection[st
         if ended:
             catch_up(record, events)
             raise UsageError(f"run {run_id} has ended: {ended.status}", f"to see it: pccpipe show {run_id}")
-        state = state_of(events)
         if state.open_questions and not caller.cancel.requested:
             return RunResult(record, state)
         if began.policy and caller.policy is None:
