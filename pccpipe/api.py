@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from pccpipe.cancel import Cancel
 from pccpipe.data_files import data_path
 from pccpipe.errors import UsageError
+from pccpipe.model_api import ModelApi
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.policy.enforce import PipelineCheck, ProjectCheck, hold
 from pccpipe.policy.file import load_policy as load_policy
@@ -44,7 +45,7 @@ from pccpipe.spec.project import load_project as read_project
 from pccpipe.spec.project import local_project as local_project
 from pccpipe.spec.search import WAY_ON, refuse_required, step_that_needs_a_project
 from pccpipe.spec.write import yaml_text
-from pccpipe.values import ENDPOINT, Json
+from pccpipe.values import Json
 
 if TYPE_CHECKING:
     from pccpipe.checkup.check import CheckResult, DoctorReport, FixResult
@@ -253,7 +254,7 @@ def doctor(
     *,
     project: Project | None = None,
     runs_dir: str | Path | None = None,
-    endpoint: str = ENDPOINT,
+    endpoint: str = ModelApi.OPENAI.base,
     key: str | None = None,
     fix: bool = False,
     accept_new_host_key: bool = False,
@@ -276,7 +277,7 @@ def doctor(
     Raises UsageError if `endpoint` is not an address.
     """
     if not endpoint.startswith(("http://", "https://")):
-        raise UsageError(f"invalid endpoint {endpoint!r}", f"write an address such as {ENDPOINT}")
+        raise UsageError(f"invalid endpoint {endpoint!r}", f"write an address such as {ModelApi.OPENAI.base}")
     from pccpipe.checkup.context import CheckupOptions
     from pccpipe.checkup.doctor import examine
 
@@ -355,7 +356,7 @@ def provision(
         hint = "a project file with `isolation_mode: vm` and a `vm:` names one (--project FILE)"
         raise UsageError(f"the project {project.id!r} has no VM: its isolation_mode is {mode}", hint)
     check_run_id(run_id)
-    options = CheckupOptions(project, runs_folder(runs_dir), ENDPOINT, "", accept_new_host_key)
+    options = CheckupOptions(project, runs_folder(runs_dir), ModelApi.OPENAI.base, "", accept_new_host_key)
     make_folder(options)
     result = run(
         load(data_path("pipelines", "provision.yaml")),

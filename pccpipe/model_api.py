@@ -20,7 +20,7 @@ class ModelApi(StrEnum):
 
     @property
     def calls(self) -> tuple[str, ...]:
-        """The calls that agents need, relative to the base; a `*` is one part of a path."""
+        """The calls that an agent needs, relative to the base; an account's key could do more."""
         return _CALLS[self]
 
 

@@ -26,7 +26,3 @@ class Discreet(Struct, frozen=True):
 def cut(text: str, most: int) -> str:
     """Cut a text after `most` characters, and end it with three dots: masking finds a cut secret by these."""
     return text if len(text) <= most else f"{text[:most]}..."
-
-
-ENDPOINT = "https://api.openai.com/v1"
-"""The default base URL of the model's API."""

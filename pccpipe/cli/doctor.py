@@ -12,14 +12,18 @@ import click
 from pccpipe.cli.options import host_key_option, project_here, project_option, runs_dir_option
 from pccpipe.cli.process import take_variables
 from pccpipe.cli.run_view import can_be_live
-from pccpipe.values import ENDPOINT
+from pccpipe.model_api import ModelApi
 
 if TYPE_CHECKING:
     from pccpipe.spec.model import Project
     from pccpipe.views.checkup import CheckupView
 
 endpoint_option = click.option(
-    "--endpoint", metavar="URL", default=ENDPOINT, show_default=True, help="The base URL of the model's API."
+    "--endpoint",
+    metavar="URL",
+    default=ModelApi.OPENAI.base,
+    show_default=True,
+    help="The base URL of the model's API.",
 )
 
 

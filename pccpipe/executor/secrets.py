@@ -183,9 +183,10 @@ def step_secrets(
             upstreams.get(name) or secret.upstream.render(names),
             secret.allow,
             _rules(secret, names),
+            secret.api,
         )
         for name, secret in declared.items()
-        if secret.upstream
+        if secret.upstream and secret.api
     )
     egress = where.container.egress if where.container and place is Place.CONTAINER else ()
     grant = Grant(apis, egress, budget.meter, budget.warn) if apis or egress else None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pccpipe.errors import ExpressionError
+from pccpipe.model_api import ModelApi
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.policy.folders import OUTSIDE, AllowedFolders
 from pccpipe.policy.policy import Origin, Policy, SecretRule
@@ -19,7 +20,7 @@ from pccpipe.spec.position import KeyPath
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.source import Source
 from pccpipe.spec.structure import BUILT_IN_RESULTS
-from pccpipe.values import ENDPOINT, Json
+from pccpipe.values import Json
 
 _IN_THE_RUN = re.compile(r"\$\{\{\s*run\.folder\s*\}\}/((?:[^$]|\$\{\{\s*iteration\s*\}\})*)")
 """A file of the run's own folder, with no other value in its name."""
@@ -212,7 +213,9 @@ class _Pipeline(_Judge):
                 path, f"the secret {name} without `via: proxy`", "its value stays on the controller", at_key=True
             )
         if spec.get("via") == "proxy":
-            self._upstream((*path, "upstream"), spec.get("upstream", ENDPOINT), rule)
+            bases = {api.value: api.base for api in ModelApi}
+            own = bases.get(str(spec.get("api")), ModelApi.OPENAI.base)
+            self._upstream((*path, "upstream"), spec.get("upstream", own), rule)
             self._calls(path, spec, rule)
 
     def _upstream(self, path: KeyPath, value: Json, rule: SecretRule) -> None:

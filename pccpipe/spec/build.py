@@ -9,6 +9,7 @@ from typing import cast
 from msgspec.structs import replace
 
 from pccpipe.limits import LOG, TEMPLATE
+from pccpipe.model_api import ModelApi
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
 from pccpipe.spec.containers import extended, settings
@@ -47,11 +48,9 @@ from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Source
 from pccpipe.target import ContainerSettings
-from pccpipe.values import ENDPOINT, Json
+from pccpipe.values import Json
 
 Map = Mapping[str, Json]
-OPENAI_CALLS = ("POST /responses", "POST /chat/completions", "GET /models", "GET /models/*")
-"""The calls that an agent needs; an account's key could do more."""
 MOST_AT_ONCE = 8
 """Default of `max_parallel:`: the steps of a `parallel:` group that run at once."""
 DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_HOME = "4g", 2048, "1g"
@@ -128,10 +127,11 @@ class _PipelineBuilder:
         at = self._source.of_key(("secrets", name))
         if Via(_text(spec.get("via", "direct"))) is Via.DIRECT:
             return Secret(name, source, where, at)
-        upstream = Template(ENDPOINT, at)
+        api = ModelApi(_text(spec.get("api", "openai")))
+        upstream = Template(api.base, at)
         if "upstream" in spec:
             upstream = self._template(("secrets", name, "upstream"), spec["upstream"])
-        allow = tuple(_text(call) for call in listed(spec.get("allow"))) or OPENAI_CALLS
+        allow = tuple(_text(call) for call in listed(spec.get("allow"))) or api.calls
         models = tuple(
             self._template(("secrets", name, "models", index), model)
             for index, model in enumerate(listed(spec.get("models")))
@@ -139,7 +139,7 @@ class _PipelineBuilder:
         tiers, hosted = (
             tuple(_text(word) for word in listed(spec.get(key))) for key in ("service_tiers", "hosted_tools")
         )
-        return Secret(name, source, where, at, Via.PROXY, upstream, allow, models, tiers, hosted)
+        return Secret(name, source, where, at, Via.PROXY, api, upstream, allow, models, tiers, hosted)
 
     def _container(self, name: str) -> Container:
         containers = mapping(self._data["containers"])

@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.limits import LOG, RUN_LOGS
+from pccpipe.model_api import ModelApi
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.position import Position
@@ -81,6 +82,8 @@ class Secret(Struct, frozen=True):
     source_name: str
     position: Position
     via: Via = Via.DIRECT
+    api: ModelApi | None = None
+    """With `via: proxy`: the API that the key is for."""
     upstream: Template | None = None
     """With `via: proxy`: the base URL of the key's API."""
     allow: tuple[str, ...] = ()

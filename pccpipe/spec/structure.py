@@ -153,7 +153,7 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
         return "`exclude` belongs to an `upload:`", ""
     if bodies:
         return f"`{key}` cannot be combined with `{bodies[0]}`", "it belongs to a step with `run:`"
-    if key in {"upstream", "allow", "models", "service_tiers", "hosted_tools"} and "from" in beside:
+    if key in {"api", "upstream", "allow", "models", "service_tiers", "hosted_tools"} and "from" in beside:
         return (
             f"`{key}` needs `via: proxy`",
             "without the proxy the step has the key itself, and nothing limits its calls",

@@ -212,6 +212,7 @@ def plan_json(plan: Plan) -> Json:
                 "source": secret.source.value,
                 "of": secret.source_name,
                 "via": secret.via.value,
+                "api": secret.api.value if secret.api else None,
                 "upstream": plan.upstreams.get(secret.name),
                 "from": _from(secret.position),
             }

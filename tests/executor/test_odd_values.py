@@ -22,7 +22,7 @@ PIPELINE = """
 env: {A: b}
 timeout: 1h
 inputs: {n: {type: integer, default: 3, minimum: 1, maximum: 5, description: how many}, word: {type: string, default: a, enum: [a, b]}}
-secrets: {KEY: {from: env, name: KEY, via: proxy, upstream: "https://example.org", allow: ["GET /x"], models: [m]}}
+secrets: {KEY: {from: env, name: KEY, via: proxy, api: openai, upstream: "https://example.org", allow: ["GET /x"], models: [m]}}
 defaults: {on: vm, timeout: 5m, env: {C: d}, cwd: ., retry: {attempts: 1, backoff: 1s, on: [failed]}, log_limit: 10m, shell: sh, shell_options: [errexit]}
 containers:
   box: {image: i, memory: 1g, cpus: 1, pids: 100, home_size: 1g, env: {E: f}, network: none, egress: [example.org], user: root, capabilities: [CHOWN], init: true}

@@ -99,6 +99,7 @@ class Exchange:
             self._fetch(request, self._egress_grant(request), method, target)
         elif method == "HEAD" and target.partition("?")[0].rstrip("/") in {"", PREFIX}:
             # Claude Code looks for the API in this way, without a token.
+            self._next_of_body(time.monotonic() + BODY_SECONDS)
             self._send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             self._send(h11.EndOfMessage())
         else:
