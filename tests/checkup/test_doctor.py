@@ -108,6 +108,7 @@ def test_a_healthy_vm_is_fine_and_the_checks_leave_nothing(clinic: Clinic, model
     assert not_ok(report) == BED_WARNINGS, report
     assert report.exit_status == 0
     found(report, "codex", CheckVerdict.OK, "Codex 0.")
+    found(report, "claude-code", CheckVerdict.OK, "Claude Code 2.")
     found(report, "sandbox", CheckVerdict.OK, "--dangerously-bypass-approvals-and-sandbox", "bwrap")
     found(report, "key", CheckVerdict.OK, "takes the key")
     found(report, "endpoint", CheckVerdict.OK, "answers")
@@ -231,6 +232,7 @@ def test_each_fault_of_the_engine_has_its_own_check(ward: Clinic) -> None:
     vm.sh("printf 'FROM bb:latest\\n' | docker build -q -t pcc-runner:latest -")
     report = ward.doctor()
     found(report, "codex", CheckVerdict.WRONG, "Codex does not start", "not found")
+    found(report, "claude-code", CheckVerdict.WARNING, "has no Claude Code", fix="provision")
 
     vm.sh("printf 'FROM scratch\nLABEL nothing=inside\n' | docker build -q -t pcc-runner:latest -")
     found(ward.doctor(), "container", CheckVerdict.WRONG, "shell_missing", "/bin/sh")

@@ -1,4 +1,4 @@
-"""Checks the agent: Codex in a container like its steps', its sandbox, and its model."""
+"""Checks the agents in a container like their steps', Codex's sandbox, and the model."""
 
 from __future__ import annotations
 
@@ -28,19 +28,23 @@ PROBE_LIMIT = 80.0
 ASK_TIMEOUT = 10.0
 ANOTHER_KEY = Fix("export OPENAI_API_KEY=...   # a key for that endpoint", FixPlace.HERE)
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
-# It prints lines of a name and a value.
-PROBE = """
+# They print lines of a name and a value.
+CODEX_PROBE = """
 echo "codex $(codex --version 2>&1 | tail -n 1)"
 if words=$(codex sandbox -- true 2>&1); then echo sandbox works; else echo "sandbox $(echo "$words" | tail -n 1)"; fi
+"""
+PROBE = f"""
+{CODEX_PROBE}
+echo "claude-code $(claude --version 2>&1 | tail -n 1)"
 if command -v curl >/dev/null && [ "$PCC_PROXY_URL" ]; then
   echo "proxy $(curl -sS -m 10 "$PCC_PROXY_URL/doctor" 2>&1 | tail -n 1)"
 fi
 echo whole probe
 """
-HERE_PROBE = """
+HERE_PROBE = f"""
 command -v codex >/dev/null || exit 9
-home=$(mktemp -d "${TMPDIR:-/tmp}/pcc-doctor.XXXXXX") && trap 'rm -rf "$home"' EXIT && export CODEX_HOME=$home
-""" + "\n".join(PROBE.splitlines()[:3])
+home=$(mktemp -d "${{TMPDIR:-/tmp}}/pcc-doctor.XXXXXX") && trap 'rm -rf "$home"' EXIT && export CODEX_HOME=$home
+{CODEX_PROBE}"""
 
 
 def container(context: CheckContext) -> Finding:
@@ -56,6 +60,15 @@ def container(context: CheckContext) -> Finding:
 def codex(context: CheckContext) -> Finding:
     """Check that Codex starts in the container, and has the tested version."""
     return _version(_probe(context).get("codex", ""), context.provision_fix)
+
+
+def claude_code(context: CheckContext) -> Finding:
+    """Check that Claude Code starts in the container, and has the tested version."""
+    said = _probe(context).get("claude-code", "")
+    if not re.match(r"\d", said):
+        words = f"{IMAGE} has no Claude Code, so steps with that agent fail there: {said or 'it says nothing'}"
+        return warning(words, context.provision_fix)
+    return _tested("Claude Code", said.split()[0], pinned_version("CLAUDE_CODE_VERSION"), context.provision_fix)
 
 
 def sandbox(context: CheckContext) -> Finding:
@@ -128,10 +141,10 @@ def codex_here(context: CheckContext) -> Finding:
     return _version(known.get("codex", ""), install)
 
 
-def pinned_version() -> str:
-    """Return the version of Codex that the image has and pccpipe's tests use."""
-    found = re.search(r"^ARG CODEX_VERSION=(\S+)", DOCKERFILE.read_text(), re.MULTILINE)
-    assert found, f"{DOCKERFILE} pins no version of Codex"
+def pinned_version(argument: str = "CODEX_VERSION") -> str:
+    """Return the version of a program that the image has and pccpipe's tests use."""
+    found = re.search(rf"^ARG {argument}=(\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    assert found, f"{DOCKERFILE} has no {argument}"
     return found[1]
 
 
@@ -139,9 +152,13 @@ def _version(said: str, fix: Fix) -> Finding:
     found = re.search(r"codex-cli (\d\S*)", said)
     if not found:
         return wrong(f"Codex does not start: {said or 'it says nothing'}", fix)
-    if found[1] != pinned_version():
-        return warning(f"Codex {found[1]}; pccpipe is tested with {pinned_version()}", fix)
-    return ok(f"Codex {found[1]}")
+    return _tested("Codex", found[1], pinned_version(), fix)
+
+
+def _tested(name: str, version: str, pinned: str, fix: Fix) -> Finding:
+    if version != pinned:
+        return warning(f"{name} {version}; pccpipe is tested with {pinned}", fix)
+    return ok(f"{name} {version}")
 
 
 def _asked(base: str, key: str) -> tuple[int, str]:
@@ -241,6 +258,7 @@ def _lines(output: bytes) -> Mapping[str, str]:
 IN_CONTAINER = [
     Check("container", container, ("image", "folder"), limit=150),
     Check("codex", codex, ("container",)),
+    Check("claude-code", claude_code, ("container",)),
     Check("sandbox", sandbox, ("codex",)),
     Check("proxy", proxy, ("container",)),
 ]
