@@ -295,6 +295,15 @@ def test_the_limit_of_an_answer_is_lowered_to_what_is_left(start: Start, server:
             assert sent["generationConfig"] == {"candidateCount": 2, "topK": 3}
 
 
+@pytest.mark.parametrize(("left", "sent"), [(10**6, None), (100_000, 65_536), (2000, 1900)])
+def test_no_limit_above_that_of_the_apis_models_is_written(
+    start: Start, server: ScriptedApi, left: int, sent: int | None
+) -> None:
+    start(ModelApi.GEMINI, limit=left).ask("POST", *ASKS[ModelApi.GEMINI])
+    found = server.bodies[0].get("generationConfig", {}).get("maxOutputTokens")
+    assert found == sent if sent is None else sent <= found <= min(left, 65_536)
+
+
 def test_counting_tokens_sends_no_limit_and_costs_nothing(start: Start, server: ScriptedApi) -> None:
     client = start(ModelApi.ANTHROPIC, limit=100)
     body = {"model": "m", "messages": MESSAGES["messages"]}

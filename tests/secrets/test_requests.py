@@ -26,6 +26,10 @@ def assistant(part: object) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": [part]}]}
 
 
+def parts(*each: object) -> dict[str, object]:
+    return {"contents": [{"role": "user", "parts": list(each)}]}
+
+
 FETCHED: list[tuple[str, object, str]] = [
     ("/responses", user({"type": "input_image", "image_url": "https://evil.example/x.png"}), "image_url"),
     ("/responses", user({"type": "input_image", "image_url": "HTTPS://evil.example/x.png"}), "image_url"),
@@ -77,6 +81,46 @@ FETCHED: list[tuple[str, object, str]] = [
     ("/messages", {"messages": [], "speed": "fast"}, "speed"),
     ("/v1beta/models/g:generateContent", {"contents": [{"parts": [{"fileData": {"fileUri": "gs://x"}}]}]}, "fileUri"),
     ("/v1beta/models/g:generateContent", {"contents": [], "cachedContent": "cachedContents/1"}, "cachedContent"),
+    ("/v1beta/models/g:generateContent", {"contents": [], "cached_content": "cachedContents/1"}, "cachedContent"),
+    ("/v1beta/models/g:generateContent", parts({"file_data": {"file_uri": "https://x"}}), "file_uri"),
+    # The result of an agent's tool may have files beside what the tool said.
+    (
+        "/v1beta/models/g:generateContent",
+        parts({"functionResponse": {"response": {}, "parts": [{"fileData": {"fileUri": "https://x"}}]}}),
+        "fileUri",
+    ),
+    ("/v1beta/models/g:generateContent", {"systemInstruction": {"parts": [{"fileData": {"fileUri": "u"}}]}}, "fileUri"),
+    # A type of one API hides nothing from the check of another.
+    ("/v1beta/models/g:generateContent", parts({"type": "url_citation", "fileData": {"fileUri": "u"}}), "fileUri"),
+    (
+        "/v1beta/models/g:generateContent",
+        parts({"type": "tool_use", "input": {"fileData": {"fileUri": "u"}}}),
+        "fileUri",
+    ),
+    ("/responses", user({"type": "tool_use", "input": {"image_url": "https://x"}}), "image_url"),
+    ("/responses", user({"type": "url_citation", "image_url": {"url": "https://x"}}), "image_url"),
+    ("/responses", user({"functionCall": {"args": {"image_url": "https://x"}}}), "image_url"),
+    ("/messages", assistant({"type": "shell_call", "action": {"source": {"type": "url", "url": "u"}}}), "url"),
+    ("/messages", assistant({"type": "image", "source": {"type": "s3", "key": "k"}}), "s3"),
+    ("/messages", assistant({"type": "image", "source": {"type": "url", "URL": "https://x"}}), "URL"),
+    ("/messages", assistant({"type": "document", "source": {"Type": "url", "type": "text"}}), "Type"),
+    (
+        "/messages",
+        assistant({"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]}),
+        "url",
+    ),
+    (
+        "/messages",
+        assistant(
+            {"type": "document", "source": {"type": "content", "content": [{"source": {"type": "url", "url": "u"}}]}}
+        ),
+        "url",
+    ),
+    ("/messages", assistant({"type": "container_upload", "file_id": "f"}), "file_id"),
+    ("/messages", assistant({"type": "mcp_tool_use", "server_name": "s"}), "mcp"),
+    ("/messages", {"system": [{"type": "image", "source": {"type": "url", "url": "u"}}]}, "url"),
+    ("/messages", {"messages": [], "Mcp_Servers": []}, "Mcp_Servers"),
+    ("/messages/count_tokens", {"messages": [], "mcp_servers": []}, "mcp_servers"),
 ]
 
 
@@ -86,6 +130,13 @@ def test_the_provider_fetches_stores_and_runs_only_what_is_named(path: str, docu
         read(path, document)
     assert refused.value.code == "pccpipe_not_allowed"
     read(path, document, hosted_tools=(name,))
+
+
+def tool(path: str, kind: str) -> tuple[str, dict[str, object], str]:
+    """Return a call with a tool of a provider, and the tool's name."""
+    if path == "/messages":
+        return path, {"messages": [], "tools": [{"type": f"{kind}_20250825", "name": "x"}]}, kind
+    return path, {"contents": [], "tools": [{kind: {}, "functionDeclarations": []}]}, kind
 
 
 HOSTED: list[tuple[str, dict[str, object], str]] = [
@@ -106,6 +157,20 @@ HOSTED: list[tuple[str, dict[str, object], str]] = [
     ("/responses", {"input": "x", "tools": [{"type": "a_tool_of_tomorrow"}]}, "a_tool_of_tomorrow"),
     ("/messages", {"messages": [], "tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]}, "web_fetch"),
     ("/v1beta/models/g:streamGenerateContent", {"contents": [], "tools": [{"googleSearch": {}}]}, "googleSearch"),
+    tool("/v1beta/models/g:generateContent", "googleSearchRetrieval"),
+    tool("/v1beta/models/g:generateContent", "urlContext"),
+    tool("/v1beta/models/g:generateContent", "codeExecution"),
+    tool("/v1beta/models/g:generateContent", "googleMaps"),
+    tool("/v1beta/models/g:generateContent", "fileSearch"),
+    tool("/v1beta/models/g:generateContent", "aToolOfTomorrow"),
+    tool("/messages", "web_search"),
+    tool("/messages", "code_execution"),
+    tool("/messages", "advisor"),
+    tool("/messages", "mcp_toolset"),
+    tool("/messages", "bash_code_execution"),
+    tool("/messages", "memory_store"),
+    ("/chat/completions", {"messages": [], "tools": [{"name": "x"}]}, "untyped"),
+    ("/responses", {"input": "x", "tools": [{"type": "shell", "environment": "container_auto"}]}, "container_auto"),
 ]
 
 
@@ -128,6 +193,10 @@ def test_an_agents_own_tools_stay_when_others_are_removed() -> None:
 
 SCHEMA = {"properties": {"file_id": {"type": "string"}, "url": {"type": "string"}}}
 ARGUMENTS = {"url": "https://x", "file_id": 1}
+HISTORY = {
+    "type": "web_search_tool_result",
+    "content": [{"type": "web_search_result", "url": "https://x", "encrypted_content": "x"}],
+}
 OWN: list[tuple[str, dict[str, object]]] = [
     ("/responses", user({"type": "input_image", "image_url": "data:image/png;base64,AAAA"})),
     ("/responses", user({"type": "input_text", "text": "see https://example.org and file_id"})),
@@ -156,6 +225,18 @@ OWN: list[tuple[str, dict[str, object]]] = [
         "/responses",
         user({"type": "output_text", "text": "x", "annotations": [{"type": "url_citation", "url": "https://x"}]}),
     ),
+    # An earlier search that was allowed is a part of the conversation.
+    ("/messages", assistant(HISTORY)),
+    ("/messages", assistant({"type": "document", "source": {"type": "base64", "media_type": "x", "data": "AAAA"}})),
+    (
+        "/messages",
+        {"messages": [], "tools": [{"type": "text_editor_20250728"}, {"type": "tool_search_tool_bm25_20251119"}]},
+    ),
+    (
+        "/v1beta/models/g:generateContent",
+        parts({"functionResponse": {"id": "c", "name": "f", "response": {"file_id": "f", "url": "https://x"}}}),
+    ),
+    ("/v1beta/models/g:generateContent", parts({"inlineData": {"mimeType": "image/png", "data": "AAAA"}})),
     ("/embeddings", {"input": "x", "anything": {"url": "https://x"}}),
 ]
 
@@ -259,6 +340,47 @@ def test_a_hostile_request_is_refused(data: bytes, code: str) -> None:
     assert "Traceback" not in refused.value.message
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_output_tokens": 9, "maxOutputTokens": 9},
+        {"maxoutputtokens": 10**6},
+        {"Max_Output_Tokens": 10**6},
+        {"CandidateCount": 8},
+    ],
+)
+def test_a_limit_under_an_odd_name_is_refused(config: dict[str, object]) -> None:
+    with pytest.raises(RefusedRequestError) as refused:
+        read("/v1beta/models/g:generateContent", {"contents": [], "generationConfig": config})
+    assert refused.value.code == "pccpipe_uncountable"
+
+
+def test_names_with_underscores_count_as_geminis_own() -> None:
+    config = {"max_output_tokens": 7, "candidate_count": 3}
+    request = read("/v1beta/models/g:generateContent", {"contents": [], "generation_config": config})
+    assert (request.output, request.choices) == (7, 3)
+    tools: list[object] = [{"google_search": {}, "function_declarations": []}]
+    request = read("/v1beta/models/g:generateContent", {"contents": [], "tools": tools})
+    assert request.removed_tools == ["googleSearch"]
+    assert json.loads(b"".join(request.body(None)))["tools"] == [{"functionDeclarations": []}]
+
+
+@pytest.mark.parametrize("path", ["/responses", "/messages"])
+@pytest.mark.parametrize("odd", [{"Type": "mcp"}, {"TYPE": "mcp", "type": "custom"}, {"type": "custom", "Tools": []}])
+def test_a_tool_with_an_odd_key_is_refused(path: str, odd: dict[str, object]) -> None:
+    with pytest.raises(RefusedRequestError, match="must be written"):
+        read(path, {"messages" if path == "/messages" else "input": [], "tools": [odd]})
+
+
+def test_the_request_says_its_model_and_the_shortest_answer_that_its_api_takes() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 31_999}
+    request = read("/v1/messages", {"model": "claude", "messages": [], "max_tokens": 32_000, "thinking": thinking})
+    assert (request.model, request.shortest) == ("claude", 32_000)
+    request = read("/v1beta/models/g:generateContent", {"contents": []})
+    assert (request.model, request.shortest) == ("g", 1)
+    assert read("/responses", {"input": "x"}).model == ""
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_no_request_blocks_the_other_threads(count: int) -> None:
     setup = """
@@ -298,6 +420,11 @@ def test_a_text_that_looks_like_a_picture_counts_as_text() -> None:
         assert read(path, document).most_input > 60_000
     assert 10_000 <= read("/responses", user({"type": "input_image", "image_url": picture})).most_input < 11_000
     assert 10_000 <= read("/messages", assistant({"type": "image", "source": inline})).most_input < 11_000
+    data = {"inlineData": {"mimeType": "image/png", "data": "A" * 60_000}}
+    gemini = "/v1beta/models/g:generateContent"
+    assert 10_000 <= read(gemini, parts(data)).most_input < 11_000
+    assert read(gemini, parts({"functionResponse": {"response": data}})).most_input > 60_000
+    assert read(gemini, {**parts(), "tools": [{"functionDeclarations": [data]}]}).most_input > 60_000
 
 
 def test_a_name_allows_its_versions_and_not_longer_names() -> None:

@@ -42,6 +42,8 @@ class ApiShape(Struct, frozen=True):
     default_tool: str = "untyped"
     """The type of a tool that names none."""
     is_gemini: bool = False
+    longest: int = 128_000
+    """The highest limit of an answer's tokens that the API takes from pccpipe."""
 
     @staticmethod
     def of(path: str) -> ApiShape | None:
@@ -260,5 +262,6 @@ SHAPES = (
         "functionDeclarations",
         _GENERATE,
         is_gemini=True,
+        longest=65_536,
     ),
 )

@@ -18,7 +18,7 @@ from pccpipe import limits
 from pccpipe.errors import PccpipeError
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy import answers
-from pccpipe.secrets.proxy.grant import Api, Grant, Reservation
+from pccpipe.secrets.proxy.grant import LONGEST_ANSWER, Api, Grant, Reservation
 from pccpipe.secrets.proxy.request import Request, Rules
 from pccpipe.secrets.proxy.usage import TokenCounter, Tokens
 
@@ -115,7 +115,7 @@ class UpstreamCall:
         self._stack.enter_context(self._grant.ending(functools.partial(shut, connection.sock)))
         query = self._client_request.query
         path = f"{self._api.url_of(self._client_request.path)}{'?' if query else ''}{query}"
-        body = self._request.body(self._reserved.output if self._request.takes_tokens else None)
+        body = self._request.body(self._output)
         response = ask(connection, self._client_request.method, path, self._headers(), body)
         self._stack.callback(response.close)
         # Some APIs quote the key in their errors.
@@ -131,6 +131,14 @@ class UpstreamCall:
         headers = [(masker.text(name), masker.text(value)) for name, value in passed_down(response)]
         masked_reason = masker.data(reason(response))
         return UpstreamAnswer(response.status, masked_reason, headers, self._masked(masker))
+
+    @property
+    def _output(self) -> int | None:
+        """The limit of the answer's tokens to write; None leaves it as it is. APIs refuse one above their model's."""
+        output = self._reserved.output
+        if not self._request.takes_tokens or output is None or self._request.output or not self._request.shape:
+            return output if self._request.takes_tokens else None
+        return None if output >= LONGEST_ANSWER else min(output, self._request.shape.longest)
 
     def _headers(self) -> list[tuple[str, str]]:
         known = [
