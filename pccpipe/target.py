@@ -206,6 +206,13 @@ class Running(Protocol):
         """
         ...
 
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU time that it used so far; None if that cannot be read. From the reader's thread.
+
+        May raise PccpipeError, OSError.
+        """
+        ...
+
     def stop(self, grace: float) -> None:
         """Send TERM to the whole process tree, and KILL after `grace` seconds.
 

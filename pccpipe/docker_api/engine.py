@@ -156,6 +156,15 @@ class DockerEngine:
 
         return self.ask(ApiCall.OTHER, look)
 
+    def cpu_seconds(self, container: str) -> float | None:
+        """Return the CPU time of a container so far; None if the engine does not say. Raises `Unavailable`."""
+        made: Json = self.ask(ApiCall.OTHER, lambda client: client.stats(container, stream=False, one_shot=True))
+        match made:
+            case {"cpu_stats": {"cpu_usage": {"total_usage": int(used)}}} if used > 0:
+                return used / 1e9
+            case _:
+                return None
+
     def containers(self, *labels: str, running: bool = False, size: bool = False) -> list[dict[str, Json]]:
         """List the containers with these labels (`NAME` or `NAME=VALUE`), ended ones too, each with its `Id`.
 

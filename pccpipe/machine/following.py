@@ -42,6 +42,10 @@ class RemoteRunning(ABC):
                 return self._exit
         return self._pending.pop(0)
 
+    def cpu_seconds(self) -> float | None:
+        """Return None: only an engine says it."""
+        return None
+
     def let_go(self) -> None:
         self._disconnect()
 

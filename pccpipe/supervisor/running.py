@@ -121,6 +121,9 @@ class SupervisedRunning:
     def may_skip(self, beginning: int, ending: int) -> None:
         self._wanted = (beginning, ending)
 
+    def cpu_seconds(self) -> float | None:
+        return None
+
     def stop(self, grace: float) -> None:
         with self._stop_lock:
             by = time.monotonic() + grace

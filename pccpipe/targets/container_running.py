@@ -105,6 +105,9 @@ class ContainerRunning(RemoteRunning):
         """Skip nothing yet: the engine bounds its log, and `DRAIN` bounds the reading after the end."""
         self._ending = ending
 
+    def cpu_seconds(self) -> float | None:
+        return self._ref.engine.cpu_seconds(self._ref.container)
+
     def stop(self, grace: float) -> None:
         self._stopper.stop(grace)
 

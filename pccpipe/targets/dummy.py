@@ -29,6 +29,8 @@ class Play(Struct, frozen=True):
     """The words of the `Lost` that `read` raises in place of an exit."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """The files that it leaves in `PCC_OUT`."""
+    cpu: float | None = None
+    """The CPU seconds that it uses each second; None if that cannot be read."""
     had: Isolation | None = None
     """Its isolation, if that differs from the request."""
 
@@ -91,7 +93,8 @@ class _Playing:
         self._place = place
         self._left = left
         self._pending = list(play.output)
-        self._end_at = time.monotonic() + play.lasts
+        self._began = time.monotonic()
+        self._end_at = self._began + play.lasts
         self._exit = play.exit
         self._changed = threading.Condition()
 
@@ -121,6 +124,11 @@ class _Playing:
 
     def may_skip(self, beginning: int, ending: int) -> None:
         """Skip nothing: a script has little output."""
+
+    def cpu_seconds(self) -> float | None:
+        if self._play.cpu is None:
+            return None
+        return self._play.cpu * (time.monotonic() - self._began)
 
     def stop(self, grace: float) -> None:
         with self._changed:

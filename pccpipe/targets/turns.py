@@ -209,6 +209,9 @@ class TakingTurns:
     def may_skip(self, beginning: int, ending: int) -> None:
         self._running.may_skip(beginning, ending)
 
+    def cpu_seconds(self) -> float | None:
+        return self._running.cpu_seconds()
+
     def stop(self, grace: float) -> None:
         self._running.stop(grace)
 

@@ -103,6 +103,23 @@ def test_a_command_may_close_its_output_and_go_on(stand: Stand) -> None:
     assert stand.run("echo a; exec >&- 2>&-; sleep 1; exit 4") == (b"a\n", b"", Exit(4))
 
 
+def test_its_cpu_time_grows_while_it_computes_and_hardly_while_it_waits(stand: Stand) -> None:
+    running = stand.start("echo up; sleep 3; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo worked; sleep 60")
+    read_until(running, b"up\n")
+    first = running.cpu_seconds()
+    time.sleep(1)
+    second = running.cpu_seconds()
+    read_until(running, b"worked\n", 60)
+    third = running.cpu_seconds()
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert third - second > 5 * (second - first)
+    running.stop(0)
+    read_all(running)
+    running.discard()
+
+
 def test_children_left_behind_end_with_the_command(stand: Stand, vm: VM) -> None:
     stdout, _, exit_ = stand.run(f"(sleep {stand.nap}; echo late) & setsid sleep {stand.nap} & echo main")
     assert (stdout, exit_) == (b"main\n", Exit(0))
