@@ -20,7 +20,8 @@ POLL_EVERY = 0.2
 @click.option("-f", "--follow", is_flag=True, help="Continue until the run ends.")
 @click.option("--stdout", is_flag=True, help="Only the output to stdout.")
 @click.option("--stderr", is_flag=True, help="Only the output to stderr; it is printed to stdout.")
-def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bool, stderr: bool) -> None:
+@click.option("--agent", is_flag=True, help="What the agents did: commands, edits, messages; not their raw output.")
+def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bool, stderr: bool, agent: bool) -> None:
     """Print the output of a run's steps.
 
     Logs of stdout go to stdout, logs of stderr to stderr. Into a pipe or a file they go byte for byte; a terminal shows
@@ -30,12 +31,12 @@ def logs(run_id: str, step: str | None, runs_dir: Path, follow: bool, stdout: bo
     from pccpipe.record.lock import is_abandoned
     from pccpipe.record.state import RunState
     from pccpipe.record.tail import GrowingJournal
-    from pccpipe.views.logs import LogPrinter, LogStreams
+    from pccpipe.views.logs import AgentLogPrinter, LogPrinter, LogStreams
 
     streams = LogStreams.BOTH if stdout == stderr else LogStreams.STDOUT if stdout else LogStreams.STDERR
     record = record_of(runs_dir, run_id)
     journal, state = GrowingJournal(record), RunState()
-    printer = LogPrinter(record, step, streams)
+    printer = AgentLogPrinter(record, step) if agent else LogPrinter(record, step, streams)
     while True:
         for event in journal.read():
             state.apply(event)

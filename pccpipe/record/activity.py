@@ -52,14 +52,6 @@ class ActivityLog:
         self._file.close()
 
 
-def read_activity(path: Path) -> list[Event]:
-    """Return the actions in a file; none if there is no such file."""
-    try:
-        return _events(_whole_lines(path))
-    except OSError:
-        return []
-
-
 def _whole_lines(path: Path) -> list[bytes]:
     with path.open("rb") as file:
         data = file.read(limits.AGENT_ACTIVITY.most)

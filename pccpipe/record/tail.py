@@ -31,10 +31,10 @@ class GrowingFile:
 
 
 class GrowingJournal:
-    """Reads the events since the last read, without unreadable ones."""
+    """Reads the events since the last read, without unreadable ones. `name` is another file of events in the folder."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._file = GrowingFile(run_dir / EVENTS)
+    def __init__(self, run_dir: Path, name: str = EVENTS) -> None:
+        self._file = GrowingFile(run_dir / name)
         self._rest = b""
 
     def read(self) -> list[Event]:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TextIO
 
 from pccpipe.errors import UsageError
+from pccpipe.record.activity import activity_name
+from pccpipe.record.agent_events import Activity
 from pccpipe.record.state import RunState
 from pccpipe.record.step_path import split
-from pccpipe.record.tail import GrowingFile
+from pccpipe.record.tail import GrowingFile, GrowingJournal
 from pccpipe.spec.problem import did_you_mean
-from pccpipe.views.text import harmless
+from pccpipe.views.activity import activity_text
+from pccpipe.views.text import clock, harmless
 from pccpipe.views.words import is_within
 
 
@@ -45,10 +48,7 @@ class LogPrinter:
 
         Raises UsageError in the last call (`is_last`) if the run has no such step.
         """
-        paths = _steps(state, self._step)
-        if is_last and self._step is not None and not paths:
-            known = [*state.steps, *(_id(path) for path in state.steps)]
-            raise UsageError(f"run {state.run_id} has no step {self._step!r}", did_you_mean(self._step, known))
+        paths = steps_of(state, self._step, is_last=is_last)
         logs = list(self._names(state, paths))
         self._has_headings = self._has_headings or len(logs) > len(self._streams.value)
         for heading, stream, name in logs:
@@ -78,6 +78,50 @@ class LogPrinter:
             self._current = name
         out.buffer.write(_for_terminal(data) if out.isatty() else data)
         out.buffer.flush()
+
+
+class AgentLogPrinter:
+    """Prints the actions of steps' agents, a line each, with a heading for each of several attempts.
+
+    `step` as for `LogPrinter`.
+    """
+
+    def __init__(self, record: Path, step: str | None) -> None:
+        self._record = record
+        self._step = step
+        self._files: dict[str, GrowingJournal] = {}
+        self._current = ""
+
+    def show(self, state: RunState, *, is_last: bool) -> None:
+        """Print the actions since the last call. Raises UsageError in the last call if the run has no such step."""
+        attempts = [
+            (path, attempt.number, attempt.started)
+            for path in steps_of(state, self._step, is_last=is_last)
+            for attempt in state.steps[path].attempts
+            if attempt.started and attempt.started.agent
+        ]
+        for path, number, started in attempts:
+            name = activity_name(started.stdout)
+            for event in self._files.setdefault(name, GrowingJournal(self._record, name)).read():
+                if isinstance(event.what, Activity) and (text := activity_text(event.what)):
+                    if name != self._current and len(attempts) > 1:
+                        print(f"{chr(10) if self._current else ''}==> {path}, attempt {number}, {started.agent} <==")
+                    self._current = name
+                    print(f"{clock(event.time)} {text}".encode("utf-8", "replace").decode(), flush=True)
+
+    def close(self) -> None:
+        """Say so if nothing was printed."""
+        if not self._current:
+            print(f"pccpipe: no agent of {self._step or 'the run'} did anything", file=sys.stderr)
+
+
+def steps_of(state: RunState, step: str | None, *, is_last: bool) -> list[str]:
+    """Return the paths of the steps with this path or id. Raises UsageError if `is_last` and there is none."""
+    found = _steps(state, step)
+    if is_last and step is not None and not found:
+        known = [*state.steps, *(_id(path) for path in state.steps)]
+        raise UsageError(f"run {state.run_id} has no step {step!r}", did_you_mean(step, known))
+    return found
 
 
 def _steps(state: RunState, step: str | None) -> list[str]:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
+from pccpipe.record.events import CommandEnded
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import AttemptState, StepState
+from pccpipe.views.activity import one_line, report_text
+from pccpipe.views.ending import ending, next_step
 from pccpipe.views.isolation import isolation_lines, settings_lines, verdict
 from pccpipe.views.summary import agent_changes, downgrades, headline, questions, see_why, stopped, waits_for_model
 from pccpipe.views.text import (
@@ -51,8 +54,10 @@ def show_text(state: RunState, record: Path, *, interrupted: bool = False) -> li
         lines += waits_for_model(state, record)
     if state.stopped:
         lines += stopped(state)
-    if why := see_why(state, record):
-        lines += ["", *why]
+    if did := ending(state, record):
+        lines += ["", *did]
+    if then := [*see_why(state, record), *next_step(state, record)]:
+        lines += ["", *then]
     return [harmless(line) for line in lines]
 
 
@@ -136,9 +141,21 @@ def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
     lines += [f"  {harmless_line(repair_text(message))}" for message in attempt.repairs]
     if attempt.secrets:
         lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
+    if started.agent:
+        lines.append(f"  agent: {started.agent}{_work(ended)}")
     if ended and several:
         lines.append(f"  {OUTCOME_WORDS[ended.outcome]} in {duration(ended.seconds)}{_because(ended.message)}")
     return [*lines, f"logs: {started.stdout} {started.stderr}{left_out(ended.log_dropped if ended else 0)}"]
+
+
+def _work(ended: CommandEnded | None) -> str:
+    """Say what an attempt's agent did, by its program's own account."""
+    report = ended.agent if ended else None
+    if report is None:
+        return ""
+    error = f"; error: {one_line(report.error)}" if report.error else ""
+    usd = f"; it reports {report.usd:.2f} USD" if report.usd else ""
+    return f": {report_text(report)}{usd}{error}"
 
 
 def runs_text(entries: Sequence[RunEntry]) -> list[str]:

@@ -10,6 +10,7 @@ from pccpipe.outcome import Outcome, Reason
 from pccpipe.record.events import StepDowngraded
 from pccpipe.record.state import QUEUED, WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import StepState
+from pccpipe.views.ending import ending, next_step
 from pccpipe.views.text import OUTCOME_WORDS, date, harmless, harmless_line, left_out
 from pccpipe.views.words import (
     FINE,
@@ -46,14 +47,17 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
         lines += waits_for_model(state, record)
     if state.stopped:
         lines += stopped(state)
-    lines += ["", headline(state, record), *see_why(state, record), f"record: {record}"]
+    if did := ending(state, record):
+        lines += ["", *did]
+    lines += ["", headline(state, record), *see_why(state, record), f"record: {record}", *next_step(state, record)]
     return [harmless(line) for line in lines]
 
 
 def see_why(state: RunState, record: Path) -> list[str]:
     """Name the command that prints the failed step's log; return nothing if all logs are empty."""
     step = failed_step_with_log(state, record)
-    return [f"to see why: {next_command(state, record, 'logs', step.path)}"] if step else []
+    verb = "logs --agent" if step and step.agent else "logs"
+    return [f"to see why: {next_command(state, record, verb, step.path)}"] if step else []
 
 
 def questions(state: RunState, record: Path) -> list[str]:

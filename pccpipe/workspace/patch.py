@@ -81,6 +81,14 @@ def brief(path: Path, limit: int = limits.PATCH_SHOWN.most) -> bytes:
     return "\n".join([*lines, ""]).encode() + shown + (f"\n{cut}\n".encode() if cut else b"")
 
 
+def largest(path: Path, most: int) -> list[str]:
+    """Return the files with the most changed lines as `+3 -1 "NAME"`, at most so many. Raises OSError."""
+    with path.open("rb", _BUFFER) as patch:
+        files = _files(patch).listed
+    files.sort(key=lambda file: (-file.added - file.removed, file.name))
+    return [file.listed(file.ends) for file in files[:most]]
+
+
 def _list(files: _Files, shown: int) -> list[str]:
     if not files.count:
         return ["Files of the change: none"]
