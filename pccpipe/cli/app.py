@@ -21,6 +21,7 @@ from pccpipe.cli.runs import runs
 from pccpipe.cli.schema import schema
 from pccpipe.cli.selfcheck import selfcheck
 from pccpipe.cli.show import show
+from pccpipe.cli.test import test
 from pccpipe.cli.validate import validate
 from pccpipe.version import __version__
 
@@ -60,6 +61,7 @@ for _command in (
     provision,
     selfcheck,
     validate,
+    test,
     plan,
     graph,
     init,

@@ -20,6 +20,7 @@ from typing import Any, cast
 import yaml
 
 from pccpipe.policy.file import load_policy
+from pccpipe.scripted.case_file import load_cases
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.project import load_project
 
@@ -62,6 +63,10 @@ def check_yaml(block: Block, folder: Path) -> None:
     if isinstance(data, dict) and "preset" in data:
         path.write_text(block.text)
         load_policy(path)
+        return
+    if isinstance(data, dict) and "cases" in data:
+        path.write_text(block.text)
+        load_cases(path)
         return
     path.write_text(block.text if isinstance(data, dict) and "version" in data else _whole(block.text, data))
     load_pipeline(path)

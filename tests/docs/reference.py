@@ -27,12 +27,14 @@ HEAD = """# Every key
 
 <!-- Made by tests/docs/reference.py from schemas/: change those. -->
 
-The keys of pipelines, project files, policies and agents' results. An editor that knows the schemas shows the same.
+The keys of pipelines, project files, policies, test files and agents' results. An editor that knows the schemas
+shows the same.
 """
 FILES = {
     "A pipeline": "pipeline.schema.json",
     "A project file": "project.schema.json",
     "A policy": "policy.schema.json",
+    "A test file": "test.schema.json",
     "The builder's result": "builder-result.schema.json",
     "The reviewer's result": "reviewer-result.schema.json",
 }
@@ -42,6 +44,11 @@ DEFINED = {
     "input": "An input",
     "secret": "A secret",
     "container": "A container",
+    "case": "A case of a test",
+    "turn": "A turn of a script",
+    "action": "An answer of a script",
+    "fault": "A fault of a case",
+    "expect": "An expectation",
 }
 
 
@@ -127,6 +134,9 @@ def _resolved(schema: Schema, root: Schema) -> Schema:
 
 def _pointed(schema: Schema, root: Schema) -> Schema:
     name = str(schema.get("$ref", "")).removeprefix("#/definitions/step/properties/")
+    if name.startswith("#/properties/"):
+        top: Schema = root["properties"][name.removeprefix("#/properties/")]
+        return top
     found: Schema = root.get("definitions", {}).get("step", {}).get("properties", {}).get(name, schema)
     return found
 

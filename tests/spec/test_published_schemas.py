@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 
 from pccpipe.data_files import schema_text
 
-NAMES = ("pipeline", "project", "policy", "builder-result", "reviewer-result")
+NAMES = ("pipeline", "project", "policy", "test", "builder-result", "reviewer-result")
 Schema = dict[str, Any]
 
 

@@ -1,0 +1,2 @@
+# The page's project file is written before its commands run.
+true

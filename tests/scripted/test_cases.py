@@ -1,0 +1,277 @@
+"""`pccpipe test` with a small agent, on this machine: what it plays, what it compares, what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+AGENT = Path(__file__).with_name("agent.py")
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = f"""
+version: 1
+name: small
+inputs: {{word: {{type: string, default: please}}}}
+secrets:
+  KEY: {{from: env, via: proxy, upstream: "http://192.0.2.1/v1"}}
+  OTHER: {{from: command, command: "touch ran; echo x"}}
+steps:
+  - {{id: sync, upload: workspace}}
+  - id: loop
+    fails_as: not_approved
+    repeat: {{max: 3, until: "steps.ask.result.status == 'approved'"}}
+    steps:
+      - id: ask
+        on: local
+        run: {sys.executable} {AGENT}
+        files: {{prompt.md: {{text: "${{{{ inputs.word }}}}, round ${{{{ iteration }}}}"}}}}
+        secrets: [KEY, OTHER]
+        timeout: 60s
+        retry: {{attempts: 2, backoff: 0s, on: [failed]}}
+        result: {{path: "out/${{{{ iteration }}}}/result.json"}}
+      - {{id: changes, diff: diff.patch}}
+"""
+
+
+class Bench:
+    """A folder with a pipeline and a test file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "pipeline.yaml").write_text(PIPELINE)
+
+    def play(
+        self, cases: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        text = f"version: 1\npipeline: pipeline.yaml\ncases:\n{textwrap.indent(textwrap.dedent(cases).strip(), '  ')}\n"
+        (self.folder / "t.yaml").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "pccpipe", "test", "t.yaml", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return done
+
+    @property
+    def runs(self) -> list[Path]:
+        return sorted((self.folder / ".system/runs").glob("test-*"))
+
+
+@pytest.fixture
+def tests(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_case_that_holds_passes_and_leaves_no_record(tests: Bench) -> None:
+    done = tests.play(
+        """
+        - name: two rounds
+          inputs: {word: the order}
+          workspace: {README.md: "hello"}
+          script:
+            ask:
+              - round: 1
+                do: [{say: I work.}, {run: echo hi >made.txt}, {result: {status: changes}}]
+              - round: 2
+                do: [{result: {status: approved, notes: []}}]
+          expect:
+            rounds: {loop: 2}
+            calls: {ask: 3, "loop[1].ask": 2, loop.ask: 3}
+            prompts: {ask: ["the order, round 2"]}
+            results: {ask: {status: approved}, "loop[1].ask": {status: changes}}
+            steps: {sync: succeeded}
+            changed: [made.txt]
+            patch: ["+hi"]
+            warnings: []
+        """,
+        environment={"KEY": "sk-the-real-one"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("ok      two rounds")
+    assert done.stdout.endswith("1 case, 0 failed\n")
+    assert not tests.runs
+    assert not list(tests.folder.rglob("ran")), "a source of a secret was asked"
+
+
+def test_each_expectation_that_does_not_hold_is_a_sentence(tests: Bench) -> None:
+    script = "ask: [{do: [{run: echo hi >made.txt}, {result: {status: approved}}]}]"
+    done = tests.play(
+        f"""
+        - name: wrong
+          script: {{{script}}}
+          expect:
+            outcome: failed
+            status: not_approved
+            code: no_result
+            message: because
+            rounds: {{loop: 2}}
+            calls: {{ask: 5}}
+            prompts: {{ask: [the order]}}
+            results: {{ask: {{status: changes}}}}
+            steps: {{sync: failed}}
+            downgraded: [ask]
+            warnings: [odd]
+            changed: [other.txt]
+            patch: [+ho]
+        """
+    )
+    assert done.returncode == 1
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    (run,) = tests.runs
+    assert lines[0].startswith("FAILED  wrong")
+    assert lines[1:-1] == [
+        "outcome: expected failed, not succeeded",
+        "status: expected not_approved, not succeeded",
+        "code: expected no_result, not none",
+        "message: expected 'because' in ''",
+        "downgraded: ask was not downgraded",
+        "warnings: expected 'odd'",
+        "steps: sync: expected failed, not succeeded",
+        "rounds: loop: expected 2, not 1",
+        'results: ask: expected \'{"status": "changes"}\' in \'{"status": "approved"}\'',
+        "calls: ask: expected 5 of the model, not 2",
+        "prompts: ask: expected 'the order' in one of its 1 prompts",
+        "changed: made.txt changed",
+        "changed: other.txt did not change",
+        "patch: expected '+ho' in diff.patch",
+        f"next: pccpipe show {run.name}",
+    ]
+    assert json.loads((run / "run.json").read_text())["outcome"] == "succeeded"
+
+
+def test_a_prompt_without_a_turn_ends_the_step_and_fails_the_case(tests: Bench) -> None:
+    done = tests.play(
+        """
+        - name: only the second round
+          script: {ask: [{round: 2, do: []}]}
+          expect: {outcome: failed}
+        """
+    )
+    assert done.returncode == 1
+    assert "loop[1].ask: the script has no turn for attempt 1, prompt 1, model m" in done.stdout
+
+
+def test_the_controller_is_killed_and_the_run_resumed(tests: Bench) -> None:
+    done = tests.play(
+        """
+        - name: killed twice
+          script: {ask: [{do: [{wait: 1s}, {run: echo x >>made.txt}, {result: {status: approved}}]}]}
+          faults:
+            - {step: ask, do: kill_controller}
+            - {step: ask, event: step_ended, do: kill_controller}
+          expect: {rounds: {loop: 1}, changed: [made.txt], patch: ["@@ -0,0 +1 @@"]}
+        """
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_cancel_is_played_and_a_fault_that_did_not_come_is_named(tests: Bench) -> None:
+    done = tests.play(
+        """
+        - name: cancelled
+          script: {ask: [{do: [{hang: true}]}]}
+          faults: [{step: ask, do: cancel}]
+          expect: {outcome: cancelled}
+        - name: too late
+          script: {ask: [{do: [{result: {status: approved}}]}]}
+          faults: [{step: ask, event: step_retrying, do: cancel}, {step: ask, do: cut_connection}]
+        """
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith("ok      cancelled")
+    assert "the fault cancel at ask (step_retrying) did not come" in done.stdout
+    assert "the fault cut_connection at ask (command_started) did not come" in done.stdout
+
+
+def test_faults_of_the_provider_come_before_the_answer(tests: Bench) -> None:
+    done = tests.play(
+        """
+        - name: two errors
+          script: {ask: [{do: [{fail: {status: 500, times: 2}}, {cut: 1}, {result: {status: approved}}]}]}
+          expect: {calls: {ask: 4}}
+        - name: a wrong key
+          script: {ask: [{do: [{fail: {status: 401, times: always}}]}]}
+          expect: {outcome: failed, status: failed, code: model_unavailable, calls: {ask: 2}}
+        - name: an empty answer
+          script: {ask: [{attempt: 1, do: [{empty: true}]}, {attempt: 2, do: [{result: {status: approved}}]}]}
+        """
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_case_over_its_time_is_cancelled(tests: Bench) -> None:
+    began = time.monotonic()
+    done = tests.play("- {name: slow, timeout: 3s, script: {ask: [{do: [{hang: true}]}]}}")
+    assert "it was not over after 3 s, and was cancelled" in done.stdout
+    assert time.monotonic() - began < 50
+    (run,) = tests.runs
+    assert json.loads((run / "run.json").read_text())["outcome"] == "cancelled"
+
+
+def test_the_results_are_written_for_a_ci_server(tests: Bench) -> None:
+    done = tests.play(
+        """
+        - {name: good, script: {ask: [{do: [{result: {status: approved}}]}]}}
+        - {name: "bad <&\\a>", script: {ask: [{do: [{result: {status: approved}}]}]}, expect: {rounds: {loop: 2}}}
+        """,
+        *("--junit", "out.xml"),
+    )
+    assert done.returncode == 1
+    root = ElementTree.parse(tests.folder / "out.xml").getroot()
+    assert (root.get("tests"), root.get("failures")) == ("2", "1")
+    good, bad = root.iter("testcase")
+    assert (good.get("name"), bad.get("name")) == ("good", "bad <&?>")
+    failure = bad.find("failure")
+    assert failure is not None
+    assert failure.get("message") == "rounds: loop: expected 2, not 1"
+
+
+def test_one_case_can_be_chosen(tests: Bench) -> None:
+    cases = """
+        - {name: one, script: {ask: [{do: [{result: {status: approved}}]}]}}
+        - {name: two, script: {}}
+    """
+    done = tests.play(cases, "--case", "one")
+    assert done.returncode == 0, done.stdout
+    assert "two" not in done.stdout
+    unknown = tests.play(cases, "--case", "tow")
+    assert (unknown.returncode, unknown.stderr) == (2, "pccpipe: there is no case 'tow'\nhint: did you mean `two`?\n")
+
+
+@pytest.mark.parametrize(
+    ("cases", "words"),
+    [
+        ("- {name: a, script: {aks: [{do: []}]}}", "the pipeline has no step `aks`"),
+        ("- {name: a, faults: [{step: lop, do: cancel}]}", "the pipeline has no step `lop`"),
+        ("- {name: a, expect: {rounds: {lop: 1}}}", "the pipeline has no step `lop`"),
+        ("- {name: a}\n- {name: a}", "two cases have the name 'a'"),
+        ("- {name: a, script: {ask: [{do: [{result: 1}, {run: ls}]}]}}", "the turn has ended before this answer"),
+        ("- {name: a, script: {ask: [{do: [{say: x}, {say: y}]}]}}", "the turn has ended before this answer"),
+        ("- {name: a, script: {ask: [{do: [{say: x, run: y}]}]}}", "takes one key, not several: `say`, `run`"),
+        ("- {name: a, script: {ask: [{do: [{fial: 429}]}]}}", "unknown key `fial`"),
+        ("- {name: a, pipeline: none.yaml}", "there is no file"),
+        ("- {name: a, project: none.yaml}", "there is no file"),
+        ("- {name: a, script: {sync: []}}", "`sync` is empty"),
+        ("- {name: a, script: {ask: [{do: 5}]}}", "`do` must be a list"),
+        ("- {name: a, workspace: nowhere}", "is not a folder"),
+        ("- {name: a, workspace: {../x: y}}", "lies outside of it"),
+        ("- 5", "must be a mapping"),
+    ],
+)
+def test_a_wrong_file_is_refused_before_anything_runs(tests: Bench, cases: str, words: str) -> None:
+    done = tests.play(cases)
+    assert done.returncode == 2
+    assert words in done.stderr, done.stderr
+    assert not tests.runs
