@@ -433,10 +433,14 @@ def test_the_api_of_a_secret_is_shown_as_far_as_it_is_known(planned: Planned) ->
     plan = planned(
         """
         inputs: {api: {type: string, default: "https://api.test/v1"}}
-        secrets: {SET: {from: env, via: proxy, upstream: "${{ inputs.api }}"}}
-        steps: [{id: a, run: echo, secrets: [SET]}]
+        secrets:
+          SET: {from: env, via: proxy, upstream: "${{ inputs.api }}"}
+          C: {from: env, via: proxy, api: anthropic}
+        steps: [{id: a, run: echo, secrets: [SET, C]}]
         """
     )
     assert "steps get a token for https://api.test/v1)" in "\n".join(plan_text(plan))
     secrets = json.loads(json.dumps(plan_json(plan)))["secrets"]
     assert (secrets["SET"]["via"], secrets["SET"]["upstream"]) == ("proxy", "https://api.test/v1")
+    assert (secrets["SET"]["api"], secrets["C"]["api"]) == ("openai", "anthropic")
+    assert secrets["C"]["upstream"] == "https://api.anthropic.com"

@@ -28,6 +28,7 @@ from pccpipe.machine.lease import read_lease
 from pccpipe.machine.provisioned import read_provisioned
 from pccpipe.machine.script import parse_facts
 from pccpipe.machine.startup import startup_files
+from pccpipe.model_api import ModelApi
 from pccpipe.record.codec import decode, encode, kind_of
 from pccpipe.record.index import list_runs
 from pccpipe.record.journal import read_events
@@ -203,7 +204,12 @@ def _frames(data: bytes) -> None:
 
 
 def _proxy(data: bytes) -> None:
-    api = Api.at("KEY", SECRET, "http://127.0.0.1:9/v1", ("POST /responses", "GET /models"))
+    for kind in ModelApi:
+        _proxy_of(data, kind)
+
+
+def _proxy_of(data: bytes, kind: ModelApi) -> None:
+    api = Api.at("KEY", SECRET, "http://127.0.0.1:9/v1", (*kind.calls, "GET /models"), kind=kind)
     grant = Grant((api,), ("127.0.0.1:9", "*.invalid:80"), Meter(1000, ModelUse(), lambda _: None), lambda _: None)
     proxy = Proxy()
     tokens = list(proxy.issue(grant).values())

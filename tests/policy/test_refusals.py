@@ -189,6 +189,11 @@ def test_a_secret_has_the_operators_source_and_upstream(refused: Callable[..., l
     assert "the upstream `https://api.openai.com/v1`" in words(
         "{from: env, name: REAL_KEY, via: proxy, models: [gpt-5]}"
     )
+    for api in ("gemini", "no-such-api"):
+        assert "the upstream `https://" in words(
+            f"{{from: env, name: REAL_KEY, via: proxy, models: [gpt-5], api: {api}}}"
+        )
+    assert words(f"{{{right}, api: anthropic}}") == ""
     assert "without `models`" in words(f"{{{right.removesuffix(', models: [gpt-5]')}}}")
     assert "the model `o9`" in words(f"{{{right.replace('gpt-5', 'o9')}}}")
     assert "`mcp` in `hosted_tools`" in words(f"{{{right}, hosted_tools: [mcp]}}")

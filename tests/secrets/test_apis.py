@@ -186,6 +186,17 @@ def test_a_token_in_two_headers_goes_on_in_none(start: Start, server: ScriptedAp
     assert all(headers["x-goog-api-key"] == KEY and "authorization" not in headers for headers in server.headers)
 
 
+def test_an_ended_token_beside_a_good_one_does_no_harm(start: Start) -> None:
+    ended, client = start(ModelApi.GEMINI), start(ModelApi.GEMINI)
+    ended.proxy.end(ended.grant)
+    client.proxy = ended.proxy
+    client.tokens = client.proxy.issue(client.grant)
+    path, body = ASKS[ModelApi.GEMINI]
+    headers = {"Authorization": f"Bearer {ended.token}", "X-Goog-Api-Key": client.token}
+    assert client.send("POST", path, headers, body).status == 200
+    assert client.send("POST", path, {"Authorization": headers["Authorization"]}, body).status == 400
+
+
 @pytest.mark.parametrize(
     ("kind", "base", "asked", "reached"),
     [

@@ -238,17 +238,19 @@ class Exchange:
         """Find the grant in the headers and parameters in which agents send their key; some send it in two."""
         tokens = [value for name, value in _plain(request.headers) if name in _KEY_HEADERS]
         tokens += [value for name, value in parse_qsl(query) if name == "key"]
-        held: Holder | None = None
+        refused = HttpRefusal(401, "invalid_api_key", "unknown token: a step's token expires with the step", fatal=True)
         for token in dict.fromkeys(tokens[:KEYS]):
             kind, _, bare = token.strip().partition(" ")
             try:
                 held = self._holder_of(bare.strip() if kind.lower() == "bearer" else token.strip())
             except EndedTokenError as error:
-                raise HttpRefusal(400, "invalid_api_key", str(error), fatal=True) from error
+                # Agents retry a 401 for minutes, and stop at a 400.
+                refused = HttpRefusal(400, "invalid_api_key", str(error), fatal=True)
+                continue
             if held and held[1]:
                 self._take_slot(held[0])
                 return held[0], held[1]
-        raise HttpRefusal(401, "invalid_api_key", "unknown token: a step's token expires with the step", fatal=True)
+        raise refused
 
     def _egress_grant(self, request: h11.Request) -> Grant:
         """Return the grant of a client that wants to leave a container."""

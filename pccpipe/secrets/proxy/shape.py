@@ -72,7 +72,7 @@ class ApiShape(Struct, frozen=True):
         """Return the models that a call asks for, first the one that answers."""
         if not self.is_gemini:
             return [document.get("model", "")]
-        named = [path.rpartition("/")[2].partition(":")[0]]
+        named = [path.rpartition("/")[2].rpartition(":")[0]]
         if "model" in document:
             named.append(str(document["model"]).removeprefix("models/"))
         return list(named)
