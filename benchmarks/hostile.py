@@ -22,7 +22,8 @@ _RESULT = """
 _REQUEST = """
     from tests.fuzz.sides import FuzzedStream
     from pccpipe.secrets.proxy.exchange import Exchange
-    from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
+    from pccpipe.secrets.proxy.grant import Api, Grant
+    from pccpipe.secrets.proxy.meter import Meter, ModelUse
     from pccpipe.secrets.proxy.slots import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     api = Api.at("KEY", "key", "http://127.0.0.1:9/v1", ("POST /responses",))
@@ -87,7 +88,8 @@ _ANSWER = (
     + """
     from tests.fuzz.sides import FuzzedStream
     from pccpipe.secrets.proxy.exchange import Exchange
-    from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
+    from pccpipe.secrets.proxy.grant import Api, Grant
+    from pccpipe.secrets.proxy.meter import Meter, ModelUse
     from pccpipe.secrets.proxy.slots import ConnectionSlots
     from pccpipe.secrets.proxy.proxy import Proxy
     class Agent(FuzzedStream):

@@ -35,6 +35,7 @@ from pccpipe.session.begin import (
     workspace_of,
 )
 from pccpipe.session.job import Caller, Job
+from pccpipe.session.money import check_prices
 from pccpipe.session.result import RunResult as RunResult
 from pccpipe.session.targets import Folders
 from pccpipe.spec.inputs import resolve_inputs
@@ -149,6 +150,7 @@ def run(
     known = read_values(pipeline, caller)
     refuse_written_secrets(pipeline, values, known)
     check_engine(pipeline, project)
+    check_prices(pipeline, project, values)
     accepted = accepted_fallbacks(pipeline, accept_fallback)
     folders = Folders.of(runs_folder(runs_dir), run_id, workspace_of(workspace))
     job = Job(run_id, pipeline, project, folders, values, known, fallback is Fallback.ALLOWED, accepted)

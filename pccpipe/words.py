@@ -42,3 +42,8 @@ def memory(count: int) -> str:
         if count % factor == 0 and count:
             return f"{count // factor}{unit}"
     return f"{count} bytes"
+
+
+def money(usd: float) -> str:
+    """Say an amount of money; one below a dollar with more digits."""
+    return f"{usd:,.2f} USD" if usd >= 1 or round(usd * 1e6) % 10_000 == 0 else f"{usd:,.4f} USD"

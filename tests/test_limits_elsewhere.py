@@ -58,10 +58,15 @@ ALLOWED = {
         "LINGER_LIMIT": SECONDS,
         "PIECE": AT_ONCE,
     },
-    "secrets/proxy/grant.py": {
-        "END_LIMIT": SECONDS,
+    "secrets/prices.py": {"MICROS": "A unit of money."},
+    "secrets/proxy/day.py": {"LOCK_LIMIT": SECONDS, "_PIECE": AT_ONCE},
+    "secrets/proxy/meter.py": {
         "TURN_LIMIT": SECONDS,
         "LONGEST_ANSWER": "The tokens that an answer counts as before it comes.",
+    },
+    "session/answers.py": {"MOST": "A person's own budget."},
+    "secrets/proxy/grant.py": {
+        "END_LIMIT": SECONDS,
     },
     "secrets/proxy/hello.py": {"_RECORD": FACT},
     "secrets/proxy/request.py": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-NAMES = ("pipeline", "project", "policy", "test", "event", "run", "builder-result", "reviewer-result")
+NAMES = ("pipeline", "project", "policy", "prices", "test", "event", "run", "builder-result", "reviewer-result")
 
 
 @click.command()
@@ -13,7 +13,8 @@ NAMES = ("pipeline", "project", "policy", "test", "event", "run", "builder-resul
 def schema(name: str) -> None:
     """Print a JSON Schema, for an editor.
 
-    NAME is one of pipeline (the default), project, policy, test, event, run, builder-result, reviewer-result.
+    NAME is one of pipeline (the default), project, policy, prices, test, event, run, builder-result,
+    reviewer-result.
     """
     from pccpipe.data_files import schema_text
 

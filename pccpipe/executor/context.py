@@ -22,6 +22,7 @@ from pccpipe.record.events import Event, Happening
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
 from pccpipe.secrets.mask import Masker
+from pccpipe.secrets.prices import Prices
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
 from pccpipe.spec.model import Build, Pipeline, Project
@@ -141,6 +142,8 @@ class RunContext(Struct, frozen=True):
     room: Room = field(default_factory=Room)
     readable: AllowedFolders = AllowedFolders(None)
     """The files of this machine that the pipeline may name."""
+    prices: Prices | None = None
+    """Of models; None: those that come with pccpipe."""
     accepted_fallbacks: frozenset[str] = frozenset()
     """The ids of the steps that a person allowed to fall back also after an agent's code may have run."""
     upstreams: Mapping[str, str] = {}

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from pccpipe.cancel import Deadline, Halt
 from pccpipe.errors import PccpipeError
+from pccpipe.executor.budget import limits_of
 from pccpipe.executor.cause import name_failed_step
 from pccpipe.executor.context import ALWAYS_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
@@ -108,6 +109,7 @@ def _run_steps(context: RunContext, scope: Scope) -> StepOutcome:
     deadline = None
     try:
         seconds = number_of(context.pipeline.timeout, scope.names, "timeout")
+        context.replay.accounts.run.limits = limits_of(context.pipeline.budget, scope.names)
     except PccpipeError as error:
         return StepOutcome(Outcome.FAILED, message=str(error))
     if seconds is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import assert_never
 
 from msgspec import Struct, field
@@ -20,6 +21,7 @@ from pccpipe.executor.places import first_way, following_way
 from pccpipe.executor.plan_warnings import exposures
 from pccpipe.executor.planned import Plan, PlannedContainer, PlannedStep, Way
 from pccpipe.executor.scope import ProjectView, RunView
+from pccpipe.executor.unpriced import FIX, unpriced, unpriced_text
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
@@ -79,6 +81,9 @@ def _made(
     }
     warnings = [*map(masker.text, planner.warnings), *unset]
     warnings += [*_project_warnings(project, steps), *map(masker.text, exposures(project, steps))]
+    with suppress(ExpressionError):  # the planner warns of it
+        missing = unpriced(pipeline, project, inputs)
+        warnings += [masker.text(f"{unpriced_text(step, model)}; fix: {FIX}") for step, model in missing]
     shown = {name: masker.json(value) for name, value in inputs.items()}
     return Plan(pipeline, project, shown, steps, tuple(dict.fromkeys(warnings)), upstreams)
 

@@ -11,14 +11,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, assert_never
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.cancel import Deadline
+from pccpipe.executor.accounts import Raised, RunAccounts
 from pccpipe.executor.exposure import Exposure
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.agent_events import AgentChanged, ModelLimited, RepairAsked, SessionKept, StepWaiting
+from pccpipe.record.agent_events import AgentChanged, ModelLimited, ModelUsed, RepairAsked, SessionKept, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -30,7 +32,6 @@ from pccpipe.record.events import (
     InputAsked,
     InputGiven,
     MayHaveBegun,
-    ModelUsed,
     RoundStarted,
     RunQueued,
     RunResumed,
@@ -45,7 +46,6 @@ from pccpipe.record.events import (
     TargetUnavailable,
 )
 from pccpipe.record.step_path import parent, rounds_left_out
-from pccpipe.secrets.proxy.grant import TokenPool
 from pccpipe.values import Json
 
 _NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
@@ -149,11 +149,12 @@ class Replay:
         self._waiting_since: float | None = None
         self._uploading: set[str] = set()
         """Uploads that may or may not have reached the VM."""
-        self._pools: dict[str, TokenPool] = {}
+        self._raised: dict[str, Raised] = {}
         self._model_used: dict[int, tuple[Turn, ModelUsed]] = {}
         for event in events:
             self._apply(event)
         self.used |= self.exposure.places
+        self.accounts = RunAccounts((used for _, used in self._model_used.values()), self._raised)
         self.was_paused = self._waiting_since is not None
         """Whether it was stopped, or waited for a person or a model, with no process."""
         self._continue_run(time.time())
@@ -173,17 +174,6 @@ class Replay:
         with self._lock:
             turns = self._turns.get(path)
             return turns.popleft() if turns else Turn()
-
-    def pool(self, path: str, limit: int | None) -> TokenPool:
-        """Return the budget that all turns of a step share; each leg of a matrix has its own."""
-        step = rounds_left_out(path)
-        with self._lock:
-            if step not in self._pools:
-                turns = (used for _, used in self._model_used.values() if rounds_left_out(used.step) == step)
-                self._pools[step] = TokenPool(used=sum(map(_tokens, turns)))
-            pool = self._pools[step]
-            pool.limit = limit
-            return pool
 
     def _apply(self, event: Event) -> None:
         self.exposure.apply(event.what)
@@ -218,10 +208,8 @@ class Replay:
                     self._open(again.step).due.append(event.time + again.wait)
             case ModelLimited() as limited:
                 self._open(limited.step).limits[limited.attempt] = limited
-            case InputAsked(step=step):
-                self._turns[step][-1].is_input_requested = True
-            case InputGiven(step=step, values=values):
-                self._turns[step][-1].answers |= values
+            case InputAsked() | InputGiven() as input_:
+                self._apply_input(input_)
             case RunWaiting():
                 self._waiting_since = event.time
             case RunStopped():
@@ -249,6 +237,25 @@ class Replay:
         self.login_began = self.login_began or started.as_login
         self._open(started.step).recorded.append(started)
         self._open(started.step).is_reopened = False
+
+    def _apply_input(self, what: InputAsked | InputGiven) -> None:
+        turn = self._turns[what.step][-1]
+        match what:
+            case InputAsked(above=above) if above:
+                turn.recorded.append(what)
+            case InputAsked():
+                turn.is_input_requested = True
+            case InputGiven(raises=raises) if raises:
+                turn.recorded.append(what)
+                if turn.used:
+                    turn.used = replace(turn.used, refused=0, refused_by="")
+                raised = self._raised.setdefault(rounds_left_out(what.step), Raised())
+                raised.tokens = max(raised.tokens, int(raises.get("budget", 0)))
+                raised.usd = max(raised.usd, float(raises.get("usd", 0.0)))
+            case InputGiven(values=values):
+                turn.answers |= values
+            case _:
+                assert_never(what)
 
     def _apply_upload(self, what: Happening) -> None:
         match what:
@@ -322,7 +329,3 @@ def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadli
     # A clock that was set back must not give more time than there is.
     left = seconds if began_at is None else min(seconds, max(seconds - gone, LEAST_TIME))
     return Deadline(time.monotonic() + left, owner, seconds)
-
-
-def _tokens(used: ModelUsed) -> int:
-    return used.input_tokens + used.output_tokens + used.estimated_tokens + used.reserved_tokens

@@ -7,11 +7,11 @@ from msgspec import Struct
 from pccpipe.cancel import Halt
 from pccpipe.errors import Unavailable
 from pccpipe.executor.attestation import is_unattested, unattested_reads
+from pccpipe.executor.budget import StepBudget
 from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.exposure import Level, is_agent, level_of
 from pccpipe.executor.places import first_way, following_way
 from pccpipe.executor.replay import Turn
-from pccpipe.executor.secrets import TokenBudget
 from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.record.events import TargetUnavailable
 from pccpipe.spec.model import Host, ResultSpec, Run, Step
@@ -39,7 +39,7 @@ class RunStep(Struct):
     turn: Turn
     is_replay: bool
     attempts: int = 0
-    budget: TokenBudget | None = None
+    budget: StepBudget | None = None
 
     @property
     def path(self) -> str:

@@ -6,85 +6,21 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from pccpipe.executor.budget import StepBudget, caused_by
 from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
-from pccpipe.executor.numbers import whole_number_of
-from pccpipe.executor.replay import Turn
 from pccpipe.outcome import Code, Outcome, Place
-from pccpipe.record.events import ModelUsed, SecretsGiven, Warned
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse, TokenPool
+from pccpipe.record.events import SecretsGiven
+from pccpipe.secrets.proxy.grant import Api, Grant
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
 from pccpipe.secrets.proxy.request import Rules
-from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.spec.model import Host, Run, Secret, Via
 from pccpipe.values import Json
-
-
-class TokenBudget:
-    """The tokens that one turn of a step may use, over all of its attempts; each use is in the journal.
-
-    Args:
-        limit: the turn's `max_tokens`.
-        used: the use of this turn in an earlier process of the run.
-        pool: the budget of all turns of the step.
-    """
-
-    def __init__(
-        self, context: RunContext, path: str, limit: int | None, used: ModelUsed | None, pool: TokenPool
-    ) -> None:
-        self._context = context
-        self._path = path
-        self._has_warned = bool(used and used.refused)
-        before = ModelUse()
-        if used:
-            tokens = Tokens(used.input_tokens, used.cached_input_tokens, used.output_tokens, used.estimated_tokens)
-            before = ModelUse(used.calls, used.refused, tokens, used.reserved_tokens)
-        self.meter = Meter(limit, before, self._record_use, pool)
-
-    def explain(self, ended: StepOutcome, step_id: str) -> StepOutcome:
-        """Return the outcome with the budget as its cause, if the model refused calls for it."""
-        how = f" ({ended.message})" if ended.message else ""
-        refused = self.meter.used.refused
-        if refused and ended.outcome is not Outcome.SUCCEEDED:
-            code = _caused_by(ended, Code.BUDGET_EXCEEDED) if ended.outcome is Outcome.FAILED else ended.code
-            calls = f"{refused} call{'s' if refused > 1 else ''} of the model refused: {self.meter.account}"
-            words = f"stopped by its budget: {calls}; raise `{self.meter.binding}` of {step_id}{how}"
-            return replace(ended, message=words, code=code)
-        return ended
-
-    def warn_if_overdrawn(self) -> None:
-        """Warn of a last call that took more than was left."""
-        if not self.meter.used.refused and self.meter.is_overdrawn:
-            self.warn(f"its last call took more than its budget had left: {self.meter.account}")
-
-    def warn(self, words: str) -> None:
-        self._context.journal.append(Warned(words, self._path))
-
-    def _record_use(self, used: ModelUse) -> None:
-        tokens, pool = used.tokens, self.meter.pool
-        if used.refused and not self._has_warned:
-            self._has_warned = True
-            self.warn(f"calls of the model are refused (budget_exceeded): {self.meter.account}")
-        self._context.journal.append(
-            ModelUsed(
-                self._path,
-                used.calls,
-                used.refused,
-                tokens.input,
-                tokens.cached_input,
-                tokens.output,
-                tokens.estimated,
-                self.meter.limit,
-                used.reserved,
-                pool.limit,
-                pool.used,
-            )
-        )
 
 
 class StepSecrets:
     """The secrets of one attempt; `close` revokes its tokens."""
 
-    def __init__(self, context: RunContext, modes: Mapping[str, Via], grant: Grant | None, budget: TokenBudget) -> None:
+    def __init__(self, context: RunContext, modes: Mapping[str, Via], grant: Grant | None, budget: StepBudget) -> None:
         self._context = context
         self._modes = modes
         self._grant = grant
@@ -130,7 +66,7 @@ class StepSecrets:
         if explained is not ended:
             return explained
         if self._grant and self._grant.trouble and ended.outcome is Outcome.FAILED:
-            code = _caused_by(ended, Code.MODEL_UNAVAILABLE)
+            code = caused_by(ended, Code.MODEL_UNAVAILABLE)
             return replace(ended, message=f"{self._grant.trouble} ({ended.message})", code=code)
         self._budget.warn_if_overdrawn()
         return ended
@@ -147,26 +83,13 @@ class StepSecrets:
         self._masked.append(token)
 
 
-def _caused_by(ended: StepOutcome, code: Code) -> Code:
-    """Return the code of a failed step whose command could not use its model: that is why it left no good result."""
-    effects = {Code.NO_RESULT, Code.BAD_RESULT, Code.OUTPUT_LOST}
-    return code if ended.code is None or ended.code in effects else ended.code
-
-
-def budget_of(context: RunContext, position: WalkPosition, path: str, body: Run, turn: Turn) -> TokenBudget:
-    """Return the budget of a step's turn. Raises ExpressionError, PccpipeError."""
-    names = position.scope.names
-    pool = context.replay.pool(path, whole_number_of(body.budget, names, "budget"))
-    return TokenBudget(context, path, whole_number_of(body.max_tokens, names, "max_tokens"), turn.used, pool)
-
-
 def step_secrets(
     context: RunContext,
     position: WalkPosition,
     body: Run,
     where: Host,
     place: Place,
-    budget: TokenBudget,
+    budget: StepBudget,
     upstreams: Mapping[str, str],
 ) -> StepSecrets:
     """Return the secrets of an attempt at a place, before tokens are issued. Raises ExpressionError, UsageError.

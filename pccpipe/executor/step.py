@@ -13,16 +13,19 @@ from msgspec.structs import replace
 
 from pccpipe.errors import PccpipeError
 from pccpipe.executor.attempt import Attempt
+from pccpipe.executor.budget import StepBudget, budget_of, wants_budget
 from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.judge import replayed
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.retry import with_retries
 from pccpipe.executor.run_step import RunStep
-from pccpipe.executor.secrets import StepSecrets, budget_of, step_secrets
-from pccpipe.outcome import MAY_FALL_BACK, Outcome, Place
+from pccpipe.executor.secrets import StepSecrets, step_secrets
+from pccpipe.outcome import MAY_FALL_BACK, Code, Outcome, Place
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
+    InputAsked,
+    InputGiven,
     MayHaveBegun,
     StepDowngraded,
     StepRetrying,
@@ -82,18 +85,23 @@ def _attempt(step: RunStep, number: int, place: Place, where: Host) -> StepOutco
     in_doubt, step.is_replay = step.is_replay and started is None, False
     if started and (over := turn.consume(CommandEnded)):
         step.is_replay = True
+        question = turn.consume(InputAsked)
         if _has_another_command(step):
             return _attempt(step, number, place, where)
-        return replayed(step, started, over, place)
+        ended = replayed(step, started, over, place)
+        if question and not context.cancel.requested:
+            return wants_budget(ended, question)
+        return _asking(step, ended)
     in_doubt = in_doubt and place is not Place.LOCAL and (may_have_begun or not _is_recorded_before(step, place))
     try:
-        secrets = _secrets_of(step, number, place, where)
+        step.budget = budget = step.budget or _budget_of(step)
+        secrets = _secrets_of(step, number, place, where, budget)
     except PccpipeError as error:
         return StepOutcome(Outcome.FAILED, message=str(error))
     attempt = Attempt(step, number, place, where, serial, secrets, in_doubt, may_have_begun)
     try:
         with contextlib.closing(secrets):
-            return attempt.run(started)
+            return _asking(step, attempt.run(started))
     finally:
         context.exposure.settle(step.path)
 
@@ -106,18 +114,30 @@ def _is_recorded_before(step: RunStep, place: Place) -> bool:
 def _has_another_command(step: RunStep) -> bool:
     """Say whether an attempt whose command is over has another one, since its place became unusable."""
     turn = step.turn
+    if turn.consume(InputGiven):
+        step.is_replay = bool(turn.recorded)
+        return True
     if turn.is_reopened and not turn.recorded:
         turn.is_reopened = step.is_replay = False
         return True
     return turn.peek(MayHaveBegun) is not None or turn.peek(CommandStarted) is not None
 
 
-def _secrets_of(step: RunStep, number: int, place: Place, where: Host) -> StepSecrets:
+def _asking(step: RunStep, ended: StepOutcome) -> StepOutcome:
+    """Return the end of an attempt; if it stopped at its budget, the run may wait for a person."""
+    if ended.code is not Code.BUDGET_EXCEEDED or step.position.always:
+        return ended
+    return (step.budget or _budget_of(step)).ask(ended)
+
+
+def _budget_of(step: RunStep) -> StepBudget:
+    return budget_of(step.context, step.position, step.path, step.body, step.turn)
+
+
+def _secrets_of(step: RunStep, number: int, place: Place, where: Host, budget: StepBudget) -> StepSecrets:
     """Return the attempt's secrets, with the tokens that an earlier process issued for its command."""
-    if step.budget is None:
-        step.budget = budget_of(step.context, step.position, step.path, step.body, step.turn)
     upstreams = step.context.upstreams_of(step.path, number)
-    secrets = step_secrets(step.context, step.position, step.body, where, place, step.budget, upstreams)
+    secrets = step_secrets(step.context, step.position, step.body, where, place, budget, upstreams)
     for given in step.turn.given:
         if given.attempt == number:
             secrets.restore(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pccpipe.policy.policy import Ceilings
-from pccpipe.spec.model import Parallel, Pipeline, Repeat, Run, Step, Value, Via
+from pccpipe.spec.model import Budget, Parallel, Pipeline, Repeat, Run, Step, Value, Via
 
 
 def with_ceilings(pipeline: Pipeline, ceilings: Ceilings) -> Pipeline:
@@ -17,8 +17,23 @@ def with_ceilings(pipeline: Pipeline, ceilings: Ceilings) -> Pipeline:
     return replace(
         pipeline,
         timeout=timeout,
+        budget=_budget(pipeline.budget, ceilings.run_tokens, ceilings.run_usd) if proxied else pipeline.budget,
         steps=tuple(_held(step, ceilings, proxied) for step in pipeline.steps),
         always=tuple(_held(step, ceilings, proxied) for step in pipeline.always),
+    )
+
+
+def _budget(budget: Budget | None, tokens: int | None, usd: float | None) -> Budget | None:
+    """Return the budget with a limit for each ceiling; a person may raise it up to that."""
+    if tokens is None and usd is None:
+        return budget
+    budget = budget or Budget()
+    return replace(
+        budget,
+        tokens=Value(known=tokens) if budget.tokens is None and tokens is not None else budget.tokens,
+        usd=Value(known=usd) if budget.usd is None and usd is not None else budget.usd,
+        most_tokens=tokens,
+        most_usd=usd,
     )
 
 
@@ -30,8 +45,8 @@ def _held(step: Step, ceilings: Ceilings, proxied: frozenset[str]) -> Step:
         case Run():
             if ceilings.log is not None:
                 body = replace(body, log_limit=min(body.log_limit, ceilings.log))
-            if ceilings.tokens is not None and body.budget is None and proxied.intersection(body.secrets):
-                body = replace(body, budget=Value(known=ceilings.tokens))
+            if proxied.intersection(body.secrets):
+                body = replace(body, budget=_budget(body.budget, ceilings.tokens, ceilings.usd))
         case _:
             pass
     return replace(step, body=body)

@@ -59,6 +59,9 @@ def _ceilings(spec: Mapping[str, Json], base: Ceilings) -> Ceilings:
     return Ceilings(
         timeout=units.seconds(cast("str | float", spec["timeout"])) if "timeout" in spec else base.timeout,
         tokens=units.tokens(cast("str | int", spec["tokens"])) if "tokens" in spec else base.tokens,
+        usd=float(cast("float", spec["usd"])) if "usd" in spec else base.usd,
+        run_tokens=units.tokens(cast("str | int", spec["run_tokens"])) if "run_tokens" in spec else base.run_tokens,
+        run_usd=float(cast("float", spec["run_usd"])) if "run_usd" in spec else base.run_usd,
         logs=units.size(cast("str | int", spec["logs"])) if "logs" in spec else base.logs,
         log=units.size(cast("str | int", spec["log"])) if "log" in spec else base.log,
     )

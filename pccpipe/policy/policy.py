@@ -49,12 +49,17 @@ class Ceilings(Struct, frozen=True):
     Attributes:
         timeout: seconds that a run may take. A pipeline without `timeout:` gets this one.
         tokens: of the budget of each step with a secret `via: proxy`. A step without `budget:` gets this one.
+        usd: the same in USD, by estimate. Models without a price are then refused.
+        run_tokens, run_usd: of the budget of a run. A pipeline without `budget:` gets these.
         log: bytes that are kept of a step's output.
         logs: bytes that all logs of a run may take together, as `log_quota` of a project file says it.
     """
 
     timeout: float | None = None
     tokens: int | None = None
+    usd: float | None = None
+    run_tokens: int | None = None
+    run_usd: float | None = None
     log: int | None = None
     logs: int | None = None
 

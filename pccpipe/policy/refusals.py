@@ -141,9 +141,14 @@ class _Pipeline(_Judge):
         ceilings = self.policy.ceilings
         self.ceiling(("timeout",), self.data.get("timeout"), ceilings.timeout, units.seconds, "s")
         self.ceiling(("defaults", "log_limit"), self._defaults.get("log_limit"), ceilings.log, units.size, "bytes")
+        self._budget(("budget",), mapping(self.data.get("budget")), ceilings.run_tokens, ceilings.run_usd)
         for path, step in self._steps(self.data, ()):
             self._step(path, step)
         return self.sorted_problems()
+
+    def _budget(self, path: KeyPath, budget: Mapping[str, Json], tokens: int | None, usd: float | None) -> None:
+        self.ceiling((*path, "tokens"), budget.get("tokens"), tokens, units.tokens, "tokens")
+        self.ceiling((*path, "usd"), budget.get("usd"), usd, float, "USD")
 
     def _steps(self, data: Mapping[str, Json], path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[str, Json]]]:
         for key in ("steps", "always", "parallel"):
@@ -170,8 +175,7 @@ class _Pipeline(_Judge):
             self._build((*path, "build"), mapping(step["build"]))
         ceilings = self.policy.ceilings
         self.ceiling((*path, "log_limit"), step.get("log_limit"), ceilings.log, units.size, "bytes")
-        tokens = mapping(step.get("budget")).get("tokens")
-        self.ceiling((*path, "budget", "tokens"), tokens, ceilings.tokens, units.tokens, "tokens")
+        self._budget((*path, "budget"), mapping(step.get("budget")), ceilings.tokens, ceilings.usd)
 
     def _build(self, path: KeyPath, build: Mapping[str, Json]) -> None:
         for key in ("context", "dockerfile"):
@@ -292,6 +296,8 @@ class _Project(_Judge):
                 allowed = ", ".join(sorted(places)) or "none"
                 self.refuse(("isolation_mode",), f"`isolation_mode: {mode}`", f"steps may run on: {allowed}")
         self.ceiling(("log_quota",), self.data.get("log_quota"), self.policy.ceilings.logs, units.size, "bytes")
+        if isinstance(prices := self.data.get("prices"), str):
+            self.file(("prices",), prices)
         vm = mapping(self.data.get("vm"))
         for key in ("key_path", "jump_key_path", "known_hosts"):
             if isinstance(name := vm.get(key), str):

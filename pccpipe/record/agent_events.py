@@ -32,6 +32,42 @@ class RepairAsked(EventKind, frozen=True):
     """The errors of the result."""
 
 
+class ModelUsed(EventKind, frozen=True):
+    """A step's use of a model in this turn so far, by the proxy's account; the last one counts."""
+
+    step: str
+    calls: int
+    refused: int
+    """Calls after `max_tokens` or the budget was used up."""
+    input_tokens: int
+    cached_input_tokens: int
+    """Of `input_tokens`."""
+    output_tokens: int
+    estimated_tokens: int
+    """By their size, for answers without a count."""
+    max_tokens: int | None = None
+    reserved_tokens: int = 0
+    """For calls in progress; a process that is killed meanwhile has used them."""
+    budget_tokens: int | None = None
+    """The most tokens that all turns of the step may use."""
+    budget_used: int = 0
+    """The tokens of it that they used."""
+    cache_write_tokens: int = 0
+    """Of `input_tokens`."""
+    usd: float | None = None
+    """The price by estimate; None if a model without a price was called."""
+    reserved_usd: float = 0.0
+    budget_usd: float | None = None
+    """The most USD that all turns of the step may use."""
+    budget_used_usd: float = 0.0
+    """The USD of it that they used."""
+    refused_by: str = ""
+    """The limit that refused the last call: `turn.tokens`, `step.usd`, `run.tokens`, `day.usd`; `prices`."""
+    run_budget_tokens: int | None = None
+    """The most tokens that all steps of the run may use."""
+    run_budget_usd: float | None = None
+
+
 class ModelLimited(EventKind, frozen=True):
     """A provider's limit ends an attempt: it lasts longer than the proxy waits."""
 

@@ -21,6 +21,9 @@ from pccpipe.record.agent_events import (
     Stalled,
     StepWaiting,
 )
+from pccpipe.record.agent_events import (
+    ModelUsed as ModelUsed,
+)
 from pccpipe.record.agent_report import AgentReport
 from pccpipe.record.kind import EventKind
 from pccpipe.target import ContainerSettings, Isolation, Token
@@ -94,28 +97,6 @@ class SecretsGiven(EventKind, frozen=True):
     """`direct` or `proxy`, by the secret's name."""
     tokens: Mapping[str, Json] = field(default_factory=dict)
     """The SHA-256 of each token for the proxy, by the name of its variable: a resumed run recognizes it by that."""
-
-
-class ModelUsed(EventKind, frozen=True):
-    """A step's use of a model in this turn so far, by the proxy's account; the last one counts."""
-
-    step: str
-    calls: int
-    refused: int
-    """Calls after `max_tokens` or the budget was used up."""
-    input_tokens: int
-    cached_input_tokens: int
-    """Of `input_tokens`."""
-    output_tokens: int
-    estimated_tokens: int
-    """By their size, for answers without a count."""
-    max_tokens: int | None = None
-    reserved_tokens: int = 0
-    """For calls in progress; a process that is killed meanwhile has used them."""
-    budget_tokens: int | None = None
-    """The most tokens that all turns of the step may use."""
-    budget_used: int = 0
-    """The tokens of it that they used."""
 
 
 class MayHaveBegun(EventKind, frozen=True):
@@ -243,13 +224,15 @@ class StepEnded(EventKind, frozen=True):
 
 
 class InputAsked(EventKind, frozen=True):
-    """The agent of an ended step asks a person for input."""
+    """The agent of an ended step asks a person for input; or a step whose budget is used up asks for a higher one."""
 
     step: str
     tried: str
     needed: str
     inputs: Mapping[str, Json]
     """Labels of the inputs, by key."""
+    above: Mapping[str, float] = field(default_factory=dict)
+    """For a budget: the number that an answer must exceed, by key: `budget` (tokens) or `usd`."""
 
 
 class InputGiven(EventKind, frozen=True):
@@ -257,6 +240,8 @@ class InputGiven(EventKind, frozen=True):
 
     step: str
     values: Mapping[str, Json]
+    raises: Mapping[str, float] = field(default_factory=dict)
+    """The step's budget from now on, by key."""
 
 
 class RunWaiting(EventKind, frozen=True):

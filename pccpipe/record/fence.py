@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from pccpipe.errors import UsageError
-from pccpipe.layout import ENDED_RUNS, EVENTS, STATES, SYSTEM, system_folder
+from pccpipe.layout import ENDED_RUNS, EVENTS, SPENT, STATES, SYSTEM, system_folder
 
 IGNORE = ".gitignore"
 EVERYTHING = "*\n"
@@ -67,7 +67,7 @@ def _has_runs_alone(runs_dir: Path, new: str) -> bool:
     """Say whether a folder has only records of runs and the new one, so that git may ignore all of it."""
     with os.scandir(runs_dir) as entries:
         return all(
-            entry.name in {SYSTEM, ENDED_RUNS, new}
+            entry.name in {SYSTEM, ENDED_RUNS, SPENT, new}
             or (entry.is_dir(follow_symlinks=False) and _is_record(Path(entry.path)))
             for entry in entries
         )

@@ -6,10 +6,10 @@ import time
 from collections import Counter
 
 from pccpipe import limits
+from pccpipe.record.agent_events import ModelUsed
 from pccpipe.record.events import (
     CommandEnded,
     Happening,
-    ModelUsed,
     RunEnded,
     RunStopped,
     RunWaiting,

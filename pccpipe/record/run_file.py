@@ -10,6 +10,7 @@ from msgspec import Struct
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.agent_events import AgentChanged
 from pccpipe.record.events import StepDowngraded
+from pccpipe.record.model_totals import ModelTotals
 from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.values import Json
 
@@ -78,6 +79,8 @@ class Question(Struct):
     needed: str
     inputs: dict[str, Json]
     given: dict[str, Json] = {}
+    above: dict[str, float] = {}
+    """For a budget: the number that an answer must exceed, by key."""
 
     @property
     def missing(self) -> list[str]:
@@ -122,5 +125,6 @@ class RunFile(Struct, frozen=True, kw_only=True):
     version: str
     last_seq: int
     unread: int
+    model: ModelTotals | None = None
     artifacts: list[dict[str, Json]]
     steps: list[StepEntry]

@@ -10,7 +10,15 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct, field
 
 from pccpipe.outcome import Code, IsolationMode, Outcome
-from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, RepairAsked, Stalled, StepWaiting
+from pccpipe.record.agent_events import (
+    Activity,
+    AgentChanged,
+    ModelLimited,
+    ModelUsed,
+    RepairAsked,
+    Stalled,
+    StepWaiting,
+)
 from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
@@ -23,7 +31,6 @@ from pccpipe.record.events import (
     InputAsked,
     InputGiven,
     MayHaveBegun,
-    ModelUsed,
     Output,
     RoundStarted,
     RunEnded,
@@ -41,6 +48,7 @@ from pccpipe.record.events import (
     Warned,
 )
 from pccpipe.record.journal import read_events
+from pccpipe.record.model_totals import ModelTotals
 from pccpipe.record.run_file import Question, RunFile
 from pccpipe.record.step_path import parent
 from pccpipe.record.step_state import StepState, iso, stalled_text
@@ -117,6 +125,8 @@ class RunState(Struct):
     seconds: float | None = None
     steps: dict[str, StepState] = field(default_factory=dict)
     """By path, in the order of their turns."""
+    model: ModelTotals | None = None
+    """The use of models by all steps together."""
     _begun: Begun = field(default_factory=Begun)
     _going_down: dict[str, StepDowngraded] = field(default_factory=dict)
     """By path, downgrades whose step has not begun yet: after a stop, it may still run where it asks to."""
@@ -150,7 +160,8 @@ class RunState(Struct):
                 self.accepted_fallbacks += what.accepted_fallbacks
                 self._reopen()
             case InputAsked():
-                self.questions.append(Question(what.step, what.tried, what.needed, dict(what.inputs)))
+                above = dict(what.above)
+                self.questions.append(Question(what.step, what.tried, what.needed, dict(what.inputs), above=above))
             case InputGiven():
                 for question in self.questions:
                     if question.step == what.step:
@@ -197,6 +208,8 @@ class RunState(Struct):
             case SecretsGiven():
                 self.step(what.step).attempt(what.attempt).secrets = dict(what.modes)
             case ModelUsed():
+                self.model = self.model or ModelTotals()
+                self.model.add(what, self.step(what.step).model)
                 self.step(what.step).model = what
             case CommandStarted():
                 self._going_down.pop(what.step, None)
@@ -297,6 +310,7 @@ class RunState(Struct):
             version=self.version,
             last_seq=self.last_seq,
             unread=self.unread,
+            model=self.model,
             artifacts=[
                 {"step": step.path, "action": step.kind, **step.facts}
                 for step in self.steps.values()

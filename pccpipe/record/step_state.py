@@ -8,8 +8,8 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from pccpipe.outcome import Code, Outcome, Place, Reason
-from pccpipe.record.agent_events import Stalled
-from pccpipe.record.events import CommandEnded, CommandStarted, ModelUsed, StepEnded, TargetUnavailable
+from pccpipe.record.agent_events import ModelUsed, Stalled
+from pccpipe.record.events import CommandEnded, CommandStarted, StepEnded, TargetUnavailable
 from pccpipe.record.run_file import AttemptEntry, StepEntry
 from pccpipe.record.step_path import label
 from pccpipe.target import ContainerSettings, Isolation

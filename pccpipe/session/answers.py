@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +11,15 @@ from pccpipe.record.events import InputGiven, RunStarted
 from pccpipe.record.fence import refuse_links
 from pccpipe.record.journal import Journal, read_events
 from pccpipe.record.lock import RunLock
+from pccpipe.record.run_file import Question
 from pccpipe.record.state import WAITING, RunState, state_of
 from pccpipe.record.state_file import StateFile
 from pccpipe.session.kept import kept_project, same_project
 from pccpipe.spec.model import Project
+from pccpipe.spec.units import tokens
+
+MOST = 1e15
+"""Tokens, or USD."""
 
 
 def give_answers(record: Path, values: Mapping[str, str], project: Project | None) -> RunState:
@@ -38,12 +44,30 @@ def give_answers(record: Path, values: Mapping[str, str], project: Project | Non
             if key not in wanted:
                 known = ", ".join(sorted(wanted))
                 raise UsageError(f"run {run_id} did not ask for {key!r}", f"it asked for: {known}")
+        raises = {question.step: _raises(question, values) for question in state.open_questions}
         journal = Journal(record, [StateFile(record, state)])
         try:
             for question in state.open_questions:
                 given = {key: value for key, value in values.items() if key in question.inputs}
                 if given:
-                    journal.append(InputGiven(question.step, given))
+                    journal.append(InputGiven(question.step, given, raises[question.step]))
         finally:
             journal.close()
         return state
+
+
+def _raises(question: Question, values: Mapping[str, str]) -> dict[str, float]:
+    """Return the numbers that a step's budget is raised to. Raises UsageError for one that does not raise it."""
+    raised: dict[str, float] = {}
+    for key, least in question.above.items():
+        if key in values:
+            try:
+                number = tokens(values[key]) if key == "budget" else float(values[key])
+            except ValueError:
+                number = math.nan
+            if not least < number < MOST:
+                example = "5M" if key == "budget" else "20"
+                words = f"{key}={values[key]}: {question.step} needs a number above {least:,}"
+                raise UsageError(words, f"such as {key}={example}")
+            raised[key] = number
+    return raised

@@ -46,11 +46,13 @@ from pccpipe.record.room import Room
 from pccpipe.record.state import RunState, state_of
 from pccpipe.record.state_file import StateFile, catch_up
 from pccpipe.secrets.mask import mask_error
+from pccpipe.secrets.prices import load_prices
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.session.begin import accepted_fallbacks, check_engine, read_values, room_to_begin
 from pccpipe.session.end import name_daemons, remove_copies
 from pccpipe.session.job import Caller, Job
 from pccpipe.session.kept import keep_pipeline, kept_pipeline, kept_project, same_project
+from pccpipe.session.money import check_prices, day_account
 from pccpipe.session.result import RunResult
 from pccpipe.session.targets import Folders, ProjectTargets
 from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
@@ -106,6 +108,7 @@ def resume(
         project = same_project(began, project or kept_project(began, caller.policy))
         pipeline = hold(caller.policy, pipeline, project, began.inputs)
         check_engine(pipeline, project)
+        check_prices(pipeline, project, began.inputs)
         secrets = read_values(pipeline, caller)
         folders = Folders.of(record.parent, run_id, Path(began.workspace))
         refuse_links(folders.user, record, folders.state)
@@ -145,13 +148,9 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
     """Run from the first step, or from where the events end. The caller holds the run's lock."""
     folders, project, cancel = job.folders, job.project, caller.cancel
     fence_run(folders.record)
-    masker = job.secrets.masker
     state = state_of(events)
     room = Room(folders.record)
-    listeners: list[Listener] = [StateFile(folders.record, state, room), EventLog(job.run_id)]
-    listeners += [caller.on_event] if caller.on_event else []
-    journal = Journal(folders.record, listeners, masker.message, room)
-    room.on_wait = lambda words: journal.notify(Warned(words))
+    journal = _journal(job, caller, state, room)
     proxy = Proxy()
     targets = ProjectTargets(
         job.run_id,
@@ -163,6 +162,8 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
         secrets=job.secrets,
         accept=proxy.accept,
     )
+    replay = Replay(events)
+    replay.accounts.day = day_account(project, folders.record.parent, job.run_id)
     context = RunContext(
         run_id=job.run_id,
         run_dir=folders.record,
@@ -176,11 +177,12 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
         cancel=cancel,
         fallback_allowed=job.fallback_allowed and not project.isolation_required,
         serials=Serials(),
-        replay=Replay(events),
+        replay=replay,
         proxy=proxy,
         logs=LogQuota(project.log_quota),
         room=room,
         readable=readable_files(caller.policy, job.pipeline, folders.record),
+        prices=load_prices(project.prices) if project.prices else None,
         accepted_fallbacks=frozenset(job.accepted_fallbacks),
         upstreams=caller.upstreams,
     )
@@ -192,7 +194,7 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
     try:
         _run_between(context, folders, first, job.inputs, state, vm)
     except BaseException as error:
-        mask_error(error, masker)
+        mask_error(error, job.secrets.masker)
         raise
     finally:
         if room.is_missing:
@@ -200,7 +202,17 @@ def _run(job: Job, first: RunStarted | RunResumed, events: Sequence[Event], call
         else:
             targets.close()
         journal.close()
+        replay.accounts.close()
     return RunResult(folders.record, state)
+
+
+def _journal(job: Job, caller: Caller, state: RunState, room: Room) -> Journal:
+    record = job.folders.record
+    listeners: list[Listener] = [StateFile(record, state, room), EventLog(job.run_id)]
+    listeners += [caller.on_event] if caller.on_event else []
+    journal = Journal(record, listeners, job.secrets.masker.message, room)
+    room.on_wait = lambda words: journal.notify(Warned(words))
+    return journal
 
 
 def _run_between(

@@ -12,6 +12,7 @@ from pccpipe.limits import LOG, TEMPLATE
 from pccpipe.model_api import ModelApi
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
+from pccpipe.spec.budget import build_budget
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.expression import Expression, Template
@@ -97,6 +98,7 @@ class _PipelineBuilder:
             secrets={name: self._secret(name, mapping(spec)) for name, spec in mapping(data.get("secrets")).items()},
             env=self._templates(("env",), data.get("env")),
             timeout=self._duration(("timeout",), data.get("timeout")),
+            budget=build_budget(self._source, ("budget",), mapping(data["budget"])) if "budget" in data else None,
             steps=self._steps(("steps",), data["steps"]),
             always=self._steps(("always",), data.get("always")),
         )
@@ -244,9 +246,7 @@ class _PipelineBuilder:
             as_login=data.get("account") == "login",
             log_limit=units.size(cast("str | int", own.get("log_limit", LOG.most))),
             max_tokens=self._integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
-            budget=self._tokens((*path, "budget", "tokens"), mapping(data["budget"])["tokens"])
-            if "budget" in data
-            else None,
+            budget=build_budget(self._source, (*path, "budget"), mapping(data["budget"])) if "budget" in data else None,
         )
 
     def _host(self, path: KeyPath, data: Map) -> Host:
@@ -307,11 +307,6 @@ class _PipelineBuilder:
         if isinstance(value, str) and "${{" in value:
             return Value(expression=self._expression(path, value))
         return Value(known=units.seconds(cast("str | float", value)))
-
-    def _tokens(self, path: KeyPath, value: Json) -> Value[int]:
-        if isinstance(value, str) and "${{" in value:
-            return Value(expression=self._expression(path, value))
-        return Value(known=units.tokens(cast("str | int", value)))
 
     def _integer(self, path: KeyPath, value: Json) -> Value[int]:
         return Value(expression=self._expression(path, value)) if isinstance(value, str) else Value(_whole(value))

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
+from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import mapping, walk
 from pccpipe.spec.inputs import input_problem
@@ -96,6 +97,9 @@ class _Checker:
             self._container(name)
         self.values.texts(("env",), self.data.get("env"), Visible(target=True))
         self.values.expression_or_plain(("timeout",), self.data.get("timeout"), Visible())
+        check_budget(self.values, ("budget",), self.data.get("budget"), Visible())
+        if "budget" in self.data and not any(mapping(each).get("via") == "proxy" for each in self.secrets.values()):
+            check_counted(self.values, (), "budget", "this pipeline")
         self._host(("defaults",), self.defaults, Visible(target=True))
         self.values.expression_or_plain(("defaults", "timeout"), self.defaults.get("timeout"), Visible())
         done: set[str] = set()
@@ -245,19 +249,11 @@ class _Checker:
                 self._unknown((*path, "secrets", index), "secret", name, self.secrets, where)
         self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), visible)
         named = [mapping(self.secrets.get(str(name))) for name in _listed(step.get("secrets"))]
-        budget = mapping(step.get("budget")).get("tokens")
-        if isinstance(budget, str) and "${{" in budget:
-            self.values.expression_or_plain((*path, "budget", "tokens"), budget, visible)
-        is_counted = any(secret.get("via") == "proxy" for secret in named)
-        for key in ("max_tokens", "budget"):
-            if key in step and not is_counted:
-                message = f"`{key}` has no effect: no secret of this step goes through the proxy"
-                self.values.say(
-                    (*path, key),
-                    message,
-                    "set `via: proxy` for the model's key, and list it in the step's `secrets:`",
-                    at_key=True,
-                )
+        check_budget(self.values, (*path, "budget"), step.get("budget"), visible)
+        if not any(secret.get("via") == "proxy" for secret in named):
+            for key in ("max_tokens", "budget"):
+                if key in step:
+                    check_counted(self.values, path, key, "this step")
         for name, spec in mapping(step.get("files")).items():
             self._file((*path, "files", name), mapping(spec), visible)
         result = mapping(step.get("result"))

@@ -172,6 +172,26 @@ class Host(Struct, frozen=True):
         return " ".join(filter(None, (self.shell, *words)))
 
 
+class Budget(Struct, frozen=True):
+    """The most that calls of a model may take, through the proxy; None for no limit."""
+
+    tokens: Value[int] | None = None
+    usd: Value[float] | None = None
+    """Money, by estimate."""
+    asks: bool = False
+    """True if the run waits for a person when it is used up."""
+    most_tokens: int | None = None
+    """The most that a person may raise it to, by a policy."""
+    most_usd: float | None = None
+
+
+class DayBudget(Struct, frozen=True):
+    """The most that all runs of a project on this machine may take in a day; None for no limit."""
+
+    tokens: int | None = None
+    usd: float | None = None
+
+
 class Run(Struct, frozen=True):
     """Runs a command on a target."""
 
@@ -188,8 +208,8 @@ class Run(Struct, frozen=True):
     """The most bytes of its output that the record keeps."""
     max_tokens: Value[int] | None = None
     """Tokens of the model, through the proxy, for all attempts of one turn."""
-    budget: Value[int] | None = None
-    """Tokens for all turns of the step together."""
+    budget: Budget | None = None
+    """For all turns of the step together."""
 
 
 class Upload(Struct, frozen=True):
@@ -275,6 +295,8 @@ class Pipeline(Struct, frozen=True):
     always: tuple[Step, ...]
     description: str = ""
     timeout: Value[float] | None = None
+    budget: Budget | None = None
+    """For all steps of a run together."""
     files: Mapping[str, Path] | None = None
     """The files that `text` names, by name; None if a copy could not keep the names."""
     included: tuple[str, ...] = ()
@@ -338,6 +360,9 @@ class Project(Struct, frozen=True):
     log_quota: int = RUN_LOGS.most
     """The most bytes of all logs of a run together."""
     keep: Keep = Keep()
+    budget_per_day: DayBudget = DayBudget()
+    prices: Path | None = None
+    """The file with the prices of models; None: the one that comes with pccpipe."""
     path: Path | None = None
     local: bool = False
     """True if everything runs on this machine by the operator's choice, not the file's."""

@@ -15,12 +15,12 @@ from pccpipe.errors import UsageError
 from pccpipe.limits import RUN_LOGS
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_source
-from pccpipe.spec.model import Keep, Project, Vm
+from pccpipe.spec.model import DayBudget, Keep, Project, Vm
 from pccpipe.spec.paths import beside
 from pccpipe.spec.policy_check import PolicyCheck
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.source import Source
-from pccpipe.spec.units import seconds, size
+from pccpipe.spec.units import seconds, size, tokens
 from pccpipe.values import Json
 
 DEFAULT_FILE = "pccpipe.yaml"
@@ -39,7 +39,7 @@ def load_project(
     Raises SpecError with every problem, UsageError if the file can't be read.
     """
     path = Path(path)
-    source = load_source(path, "project", lambda source: _vm_problems(source, path.parent, environ), check)
+    source = load_source(path, "project", lambda source: _problems(source, path.parent, environ), check)
     data = cast("dict[str, Json]", source.data)
     vm = data.get("vm")
     return Project(
@@ -50,6 +50,8 @@ def load_project(
         lost_after=seconds(cast("str | float", data.get("lost_after", "10m"))),
         log_quota=size(cast("str | int", data.get("log_quota", RUN_LOGS.most))),
         keep=_keep(cast("dict[str, Json]", data.get("keep", {}))),
+        budget_per_day=_day_budget(cast("dict[str, Json]", data.get("budget_per_day", {}))),
+        prices=_path(path.parent, str(data["prices"])) if "prices" in data else None,
         path=path,
     )
 
@@ -86,6 +88,14 @@ def _keep(data: Mapping[str, Json]) -> Keep:
     )
 
 
+def _day_budget(data: Mapping[str, Json]) -> DayBudget:
+    most = data.get("tokens")
+    usd = data.get("usd")
+    return DayBudget(
+        None if most is None else tokens(cast("str | int", most)), None if usd is None else float(cast("float", usd))
+    )
+
+
 def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> Vm:
     key = data.get("key_path") or environ.get(KEY_VARIABLE)
     hosts = data.get("known_hosts")
@@ -102,6 +112,15 @@ def _vm(data: Mapping[str, Json], folder: Path, environ: Mapping[str, str]) -> V
         shared_home=tuple(str(folder) for folder in cast("list[str]", data.get("shared_home", []))),
         engine_socket=str(data["engine_socket"]) if "engine_socket" in data else None,
     )
+
+
+def _problems(source: Source, folder: Path, environ: Mapping[str, str]) -> list[Problem]:
+    problems = _vm_problems(source, folder, environ)
+    name = source.data.get("prices") if isinstance(source.data, dict) else None
+    if isinstance(name, str) and (wrong := _wrong_path(folder, name, is_read=True)):
+        position = source.of_value(("prices",))
+        problems.append(Problem(position, f"`prices` {wrong}", "", source.line(position.line)))
+    return problems
 
 
 def _vm_problems(source: Source, folder: Path, environ: Mapping[str, str]) -> list[Problem]:

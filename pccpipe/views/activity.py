@@ -7,9 +7,8 @@ from collections import deque
 from msgspec import Struct, field
 
 from pccpipe.outcome import ActionKind
-from pccpipe.record.agent_events import Activity
+from pccpipe.record.agent_events import Activity, ModelUsed
 from pccpipe.record.agent_report import AgentReport
-from pccpipe.record.events import ModelUsed
 from pccpipe.views.text import harmless_line
 from pccpipe.words import duration
 

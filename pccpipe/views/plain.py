@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TextIO, assert_never
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.agent_events import Activity, AgentChanged, ModelLimited, RepairAsked, Stalled, StepWaiting
+from pccpipe.record.agent_events import (
+    Activity,
+    AgentChanged,
+    ModelLimited,
+    ModelUsed,
+    RepairAsked,
+    Stalled,
+    StepWaiting,
+)
 from pccpipe.record.events import (
     ActionDone,
     AlwaysStarted,
@@ -20,7 +28,6 @@ from pccpipe.record.events import (
     InputGiven,
     LiveEvent,
     MayHaveBegun,
-    ModelUsed,
     Output,
     RoundStarted,
     RunEnded,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pccpipe.executor.planned import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.spec.model import DEFAULT_OPTIONS, Run, Secret, SecretSource
+from pccpipe.spec.model import DEFAULT_OPTIONS, Budget, Run, Secret, SecretSource, Value
 from pccpipe.spec.position import Position
 from pccpipe.values import Json
 from pccpipe.views.text import harmless, harmless_line, project_text
@@ -49,7 +49,38 @@ def _head(plan: Plan) -> list[str]:
         ),
         "secrets": ", ".join(f"{_secret(plan, each)}{_of(plan, each.position)}" for each in pipeline.secrets.values()),
     }
+    head["budget"] = _budgets(plan)
     return [f"  {name + ':':<9} {harmless_line(text)}" for name, text in head.items() if text]
+
+
+def _budgets(plan: Plan) -> str:
+    day = plan.project.budget_per_day
+    of_run = f"{_budget(plan.pipeline.budget)} for the run" if plan.pipeline.budget else ""
+    of_day = _budget(Budget(Value(known=day.tokens), Value(known=day.usd)))
+    return "; ".join(filter(None, (of_run, f"{of_day} a day for the project" if of_day else "")))
+
+
+def _budget(budget: Budget) -> str:
+    """Say a budget in words."""
+    parts = []
+    for value, unit in ((budget.tokens, "tokens"), (budget.usd, "USD by estimate")):
+        known = _known(value)
+        if known is not None:
+            parts.append(f"{known if isinstance(known, str) else format(known, ',')} {unit}")
+    return f"{' and '.join(parts)}{'; at its end a person is asked' if budget.asks else ''}"
+
+
+def _known(value: Value[int] | Value[float] | None) -> float | str | None:
+    if value is None:
+        return None
+    return value.expression.source if value.expression else value.known
+
+
+def _budget_json(budget: Budget | None) -> Json:
+    if budget is None:
+        return None
+    at_end = "ask" if budget.asks else "fail"
+    return {"tokens": _known(budget.tokens), "usd": _known(budget.usd), "at_end": at_end}
 
 
 def _secret(plan: Plan, secret: Secret) -> str:
@@ -157,8 +188,7 @@ def _rules(planned: PlannedStep) -> list[str]:
             limit = body.max_tokens.expression
             rules.append(f"at most {limit.source if limit else body.max_tokens.known} tokens a turn")
         if body.budget:
-            limit = body.budget.expression
-            rules.append(f"budget: {limit.source if limit else body.budget.known} tokens")
+            rules.append(f"budget: {_budget(body.budget)}")
     if planned.result:
         forgeable = " (unattested: without `run_as`, a command on the VM could forge it)" if planned.unattested else ""
         rules.append(f"result: {planned.result}{forgeable}")
@@ -218,6 +248,8 @@ def plan_json(plan: Plan) -> Json:
             }
             for secret in pipeline.secrets.values()
         },
+        "budget": _budget_json(pipeline.budget),
+        "budget_per_day": {"tokens": project.budget_per_day.tokens, "usd": project.budget_per_day.usd},
         "steps": [_step_json(step) for step in plan.steps],
         "warnings": list(plan.warnings),
     }
@@ -244,6 +276,7 @@ def _step_json(planned: PlannedStep) -> Json:
         "continue_on_error": step.continue_on_error,
         "fails_as": step.fails_as,
         "secrets": list(body.secrets) if isinstance(body, Run) else [],
+        "budget": _budget_json(body.budget) if isinstance(body, Run) else None,
         "files": [file.name for file in body.files] if isinstance(body, Run) else [],
         "result": planned.result,
         "unattested": planned.unattested,

@@ -27,6 +27,7 @@ from pccpipe.views.text import (
     project_text,
     repair_text,
     shorten,
+    totals_text,
 )
 from pccpipe.views.tree import Node, tree
 from pccpipe.views.words import interrupted_text, reason_text
@@ -72,6 +73,7 @@ def _facts(state: RunState, record: Path) -> list[str]:
         "ended": date(state.ended_at) if state.ended_at is not None else "",
         "accepted": f"fallback of {', '.join(state.accepted_fallbacks)}" if state.accepted_fallbacks else "",
         "inputs": ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in state.inputs.items()),
+        "model": totals_text(state.model).removeprefix("model: ") if state.model else "",
         "record": str(record),
         "unread": f"{state.unread} events that this version can't read" if state.unread else "",
     }

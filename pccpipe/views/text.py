@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.words import memory, size
+from pccpipe.words import memory, money, size
 
 if TYPE_CHECKING:  # `validate` uses this module, and must not load the modules of runs
-    from pccpipe.record.events import ModelUsed
+    from pccpipe.record.agent_events import ModelUsed
+    from pccpipe.record.model_totals import ModelTotals
     from pccpipe.target import Isolation
     from pccpipe.values import Json
 
@@ -215,11 +216,25 @@ def model_text(used: ModelUsed) -> str:
         parts.append(f"{used.estimated_tokens} by size")
     if used.max_tokens is not None:
         parts.append(f"of at most {used.max_tokens}")
+    if used.usd:
+        parts.append(f"about {money(used.usd)}")
     if used.budget_tokens is not None:
         parts.append(f"{used.budget_used} of the budget of {used.budget_tokens}")
+    if used.budget_usd is not None:
+        parts.append(f"about {money(used.budget_used_usd)} of the budget of {money(used.budget_usd)}")
     if used.refused:
         parts.append("then refused (budget_exceeded)")
     return f"model: {', '.join(parts)}"
+
+
+def totals_text(totals: ModelTotals) -> str:
+    """Say how much a run used of models, for the end of a run and for `show`."""
+    budget = f" of {totals.budget_tokens:,}" if totals.budget_tokens is not None else ""
+    text = f"{totals.calls:,} calls, {totals.tokens:,}{budget} tokens"
+    if totals.usd:
+        budget = f" of {money(totals.budget_usd)}" if totals.budget_usd is not None else ""
+        text += f", about {money(totals.usd)}{budget}"
+    return f"model: {text}"
 
 
 def facts_text(action: str, given: Mapping[str, Json]) -> str:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from pccpipe.outcome import ActionKind, Outcome, Stream
-from pccpipe.record.agent_events import Activity
-from pccpipe.record.events import CommandEnded, CommandStarted, Event, ModelUsed, Output, StepEnded
+from pccpipe.record.agent_events import Activity, ModelUsed
+from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, StepEnded
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import StepState
 from pccpipe.views.activity import QUIET, AgentWatch, activity_text, end_text, used_text

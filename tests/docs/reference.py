@@ -35,6 +35,7 @@ FILES = {
     "A project file": "project.schema.json",
     "A policy": "policy.schema.json",
     "A test file": "test.schema.json",
+    "A price file": "prices.schema.json",
     "The builder's result": "builder-result.schema.json",
     "The reviewer's result": "reviewer-result.schema.json",
 }
@@ -49,6 +50,7 @@ DEFINED = {
     "action": "An answer of a script",
     "fault": "A fault of a case",
     "expect": "An expectation",
+    "price": "A price",
 }
 
 
@@ -133,11 +135,12 @@ def _resolved(schema: Schema, root: Schema) -> Schema:
 
 
 def _pointed(schema: Schema, root: Schema) -> Schema:
-    name = str(schema.get("$ref", "")).removeprefix("#/definitions/step/properties/")
-    if name.startswith("#/properties/"):
-        top: Schema = root["properties"][name.removeprefix("#/properties/")]
-        return top
-    found: Schema = root.get("definitions", {}).get("step", {}).get("properties", {}).get(name, schema)
+    pointer = str(schema.get("$ref", ""))
+    if not pointer.startswith(("#/definitions/step/properties/", "#/properties/")):
+        return schema
+    found = root
+    for name in pointer.split("/")[1:]:
+        found = found[name]
     return found
 
 

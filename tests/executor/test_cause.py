@@ -7,6 +7,7 @@ import pytest
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Code, Outcome
 from pccpipe.record.events import AlwaysStarted, Event, Warned
+from pccpipe.secrets.proxy.meter import WantedCall
 from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.target import Command, Exit
 from pccpipe.targets.dummy import Play
@@ -123,10 +124,10 @@ def agent(stage: Stage, tokens: int, *, code: int, again: bool = False) -> None:
         held = stage.proxy.holder(command.secrets["KEY"])
         assert held is not None
         meter = held[0].meter
-        meter.settle(meter.reserve(10, 2, 50, 1, lambda: True), Tokens(0, 0, tokens))
+        meter.settle(meter.reserve(WantedCall(10, 2, 50), lambda: True), Tokens(0, 0, tokens))
         if again:
             with pytest.raises(Exception, match="tokens"):
-                meter.reserve(10, 2, 50, 1, lambda: True)
+                meter.reserve(WantedCall(10, 2, 50), lambda: True)
         return Play(exit=Exit(code))
 
     stage.secrets, stage.script = {"KEY": "sk-1"}, play

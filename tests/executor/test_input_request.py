@@ -227,5 +227,6 @@ def test_the_state_lists_the_inputs_that_are_missing() -> None:
             "needed": "a host",
             "inputs": {"db_host": "Host", "db_port": "Port"},
             "given": {"db_port": "1"},
+            "above": {},
         }
     ]

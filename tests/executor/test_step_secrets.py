@@ -10,19 +10,20 @@ import pytest
 from pccpipe.errors import Unavailable
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Code, Outcome, Reason, Stream
+from pccpipe.record.agent_events import ModelUsed
 from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
     Event,
     Happening,
-    ModelUsed,
     Output,
     RoundStarted,
     SecretsGiven,
     StepStarted,
     Warned,
 )
-from pccpipe.secrets.proxy.grant import BudgetExceededError
+from pccpipe.secrets.proxy.accounts import SpendLimits
+from pccpipe.secrets.proxy.meter import BudgetExceededError, WantedCall
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
 from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.target import Chunk, Command, Exit
@@ -139,7 +140,7 @@ def spend(stage: Stage, command: Command, tokens: int) -> None:
     assert held is not None
     meter = held[0].meter
     with contextlib.suppress(BudgetExceededError):
-        reserved = meter.reserve(10, 2, tokens, 1, lambda: True)
+        reserved = meter.reserve(WantedCall(10, 2, tokens), lambda: True)
         meter.settle(reserved, Tokens(0, 0, reserved.output or 0))
 
 
@@ -167,5 +168,7 @@ def test_a_resumed_run_counts_the_tokens_of_earlier_rounds_and_of_calls_under_wa
         before,
     ]
     replay = Replay(Event(number, 0.0, what) for number, what in enumerate(happenings, 1))
-    assert replay.pool("rounds[2].agent", 10_000).used == 6000
-    assert replay.pool("other.agent", 10_000).used == 0
+    none = SpendLimits()
+    assert replay.accounts.of_step("rounds[2].agent", none, none).used.tokens == 6000
+    assert replay.accounts.of_step("other.agent", none, none).used.tokens == 0
+    assert replay.accounts.run.used.tokens == 6000

@@ -36,8 +36,9 @@ from pccpipe.record.lock import is_abandoned
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy.egress import allows, split
 from pccpipe.secrets.proxy.exchange import Exchange
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
+from pccpipe.secrets.proxy.grant import Api, Grant
 from pccpipe.secrets.proxy.hello import HelloScreen
+from pccpipe.secrets.proxy.meter import Meter, ModelUse
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Rules, read_request
 from pccpipe.secrets.proxy.slots import ConnectionSlots

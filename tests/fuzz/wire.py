@@ -15,7 +15,8 @@ from pccpipe import limits
 from pccpipe.machine.base import Done
 from pccpipe.secrets.proxy import upstream
 from pccpipe.secrets.proxy.exchange import Exchange
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
+from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.secrets.proxy.meter import Meter, ModelUse
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.slots import ConnectionSlots
 from pccpipe.ssh.channels import ChannelProcess

@@ -278,7 +278,8 @@ def test_ceilings_hold_where_a_pipeline_sets_no_limit() -> None:
     assert isinstance(with_key, Run)
     assert isinstance(without, Run)
     assert with_key.budget
-    assert (with_key.budget.known, with_key.log_limit, without.budget) == (1000, 5000, None)
+    assert with_key.budget.tokens
+    assert (with_key.budget.tokens.known, with_key.log_limit, without.budget) == (1000, 5000, None)
 
 
 @pytest.mark.parametrize(

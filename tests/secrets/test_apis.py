@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from pccpipe.model_api import ModelApi
-from pccpipe.secrets.proxy.grant import Api, Grant, Meter, ModelUse
+from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.secrets.proxy.meter import Meter, ModelUse
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Rules
 from tests.secrets.test_proxy import KEY, Client

@@ -26,7 +26,8 @@ from pccpipe import limits
 from pccpipe.errors import UsageError
 from pccpipe.machine.local_stream import LocalStream
 from pccpipe.secrets.proxy import egress, exchange, ranges, upstream
-from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant, Meter, ModelUse
+from pccpipe.secrets.proxy.grant import WARNINGS, Api, Grant
+from pccpipe.secrets.proxy.meter import Meter, ModelUse
 from pccpipe.secrets.proxy.proxy import EGRESS, Proxy, digest
 from tests.testbed.model import ModelServer
 

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from pccpipe.secrets.proxy import upstream
-from pccpipe.secrets.proxy.grant import BudgetExceededError, Meter, ModelUse, TokenPool
+from pccpipe.secrets.proxy.accounts import BudgetAccount, Payer, SpendLimits
+from pccpipe.secrets.proxy.meter import BudgetExceededError, Meter, ModelUse, WantedCall
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.request import Request
 from pccpipe.secrets.proxy.usage import Tokens
@@ -135,7 +136,7 @@ def test_an_api_that_refuses_costs_nothing(model: ModelServer) -> None:
 def test_a_reservation_of_a_killed_process_counts_as_used() -> None:
     noted: list[ModelUse] = []
     meter = Meter(10_000, ModelUse(), noted.append)
-    meter.reserve(100, 25, 4000, 1, lambda: False)
+    meter.reserve(WantedCall(100, 25, 4000), lambda: False)
     later = Meter(10_000, noted[-1], noted.append)
     assert later.used.tokens.total == 4100
     assert later.left == 5900
@@ -143,9 +144,9 @@ def test_a_reservation_of_a_killed_process_counts_as_used() -> None:
 
 def test_a_call_waits_for_calls_under_way_instead_of_being_refused() -> None:
     meter = Meter(200_000, ModelUse(), lambda used: None)
-    first = meter.reserve(100, 25, None, 1, lambda: False)
+    first = meter.reserve(WantedCall(100, 25, None), lambda: False)
     got: list[object] = []
-    second = threading.Thread(target=lambda: got.append(meter.reserve(100, 25, None, 1, lambda: False)))
+    second = threading.Thread(target=lambda: got.append(meter.reserve(WantedCall(100, 25, None), lambda: False)))
     second.start()
     time.sleep(0.3)
     assert not got
@@ -155,14 +156,14 @@ def test_a_call_waits_for_calls_under_way_instead_of_being_refused() -> None:
 
 
 def test_a_budget_counts_over_all_turns_and_max_tokens_over_one() -> None:
-    pool = TokenPool(1000)
+    account = BudgetAccount(Payer.STEP, SpendLimits(1000))
     for _ in range(3):
-        meter = Meter(400, ModelUse(), lambda used: None, pool)
-        reservation = meter.reserve(10, 2, 300, 1, lambda: False)
-        assert reservation.output == (300 if pool.used < 700 else reservation.output)
+        meter = Meter(400, ModelUse(), lambda used: None, (account,))
+        reservation = meter.reserve(WantedCall(10, 2, 300), lambda: False)
+        assert reservation.output == (300 if account.used.tokens < 700 else reservation.output)
         meter.settle(reservation, Tokens(10, 0, 300))
     with pytest.raises(BudgetExceededError, match=r"930 of the step's budget of 1,000 tokens"):
-        Meter(400, ModelUse(), lambda used: None, pool).reserve(400, 100, 300, 1, lambda: False)
+        Meter(400, ModelUse(), lambda used: None, (account,)).reserve(WantedCall(400, 100, 300), lambda: False)
 
 
 def test_a_call_that_outlives_its_step_pays_the_reservation_and_no_more(model: ModelServer) -> None:

@@ -22,8 +22,9 @@ from cryptography.x509.oid import NameOID
 from pccpipe import limits
 from pccpipe.machine.local_stream import LocalStream
 from pccpipe.secrets.proxy import egress, hello, ranges
-from pccpipe.secrets.proxy.grant import Grant, Meter, ModelUse
+from pccpipe.secrets.proxy.grant import Grant
 from pccpipe.secrets.proxy.hello import HelloScreen, RefusedHelloError
+from pccpipe.secrets.proxy.meter import Meter, ModelUse
 from tests.growth import is_linear
 
 NAME = "files.example.org"

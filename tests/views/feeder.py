@@ -11,13 +11,12 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pccpipe.outcome import ActionKind, Outcome, Place, Stream
-from pccpipe.record.agent_events import Activity
+from pccpipe.record.agent_events import Activity, ModelUsed
 from pccpipe.record.events import (
     CommandEnded,
     Event,
     Happening,
     LiveEvent,
-    ModelUsed,
     Output,
     RunEnded,
     StepEnded,

@@ -7,10 +7,10 @@ import msgspec.structs
 import pytest
 
 from pccpipe.outcome import Code, Outcome, Place, Reason
+from pccpipe.record.agent_events import ModelUsed
 from pccpipe.record.events import (
     CommandStarted,
     Happening,
-    ModelUsed,
     Output,
     RunEnded,
     SecretsGiven,

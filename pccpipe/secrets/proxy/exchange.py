@@ -16,7 +16,8 @@ from pccpipe import limits
 from pccpipe.machine.base import ByteStream
 from pccpipe.model_api import ModelApi
 from pccpipe.secrets.proxy import egress, upstream
-from pccpipe.secrets.proxy.grant import PREFIX, Api, BudgetExceededError, EndedTokenError, Grant
+from pccpipe.secrets.proxy.grant import PREFIX, Api, EndedTokenError, Grant
+from pccpipe.secrets.proxy.meter import BudgetExceededError
 from pccpipe.secrets.proxy.provider_limits import HOLD, asking_again, beginning, hold, limit_of
 from pccpipe.secrets.proxy.refusal import HttpRefusal, asked_api
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request

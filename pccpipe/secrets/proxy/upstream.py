@@ -18,7 +18,8 @@ from pccpipe import limits
 from pccpipe.errors import PccpipeError
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.proxy import answers
-from pccpipe.secrets.proxy.grant import LONGEST_ANSWER, Api, Grant, Reservation
+from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.secrets.proxy.meter import LONGEST_ANSWER, Reservation
 from pccpipe.secrets.proxy.request import Request, Rules
 from pccpipe.secrets.proxy.usage import TokenCounter, Tokens
 
