@@ -14,6 +14,16 @@ def data_path(*parts: str) -> Path:
     return installed if installed.exists() else _PACKAGE.parent / Path(*parts)
 
 
+def agent_path(name: str) -> Path:
+    """Return the file of a built-in agent."""
+    return _PACKAGE / "agents" / f"{name}.yaml"
+
+
+def built_in_agents() -> list[str]:
+    """Return the names of the built-in agents."""
+    return sorted(path.stem for path in (_PACKAGE / "agents").glob("*.yaml"))
+
+
 @functools.cache
 def schema_text(name: str) -> str:
     """Return the text of a published schema, such as `pipeline`, by the beginning of its file's name."""

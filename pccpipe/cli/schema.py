@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import click
 
-NAMES = ("pipeline", "project", "policy", "prices", "test", "event", "run", "builder-result", "reviewer-result")
+NAMES = (
+    "pipeline",
+    "project",
+    "agent",
+    "policy",
+    "prices",
+    "test",
+    "event",
+    "run",
+    "builder-result",
+    "reviewer-result",
+)
 
 
 @click.command()

@@ -12,8 +12,9 @@ from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.scope import Scope
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
+from pccpipe.spec.agent_task import FileInputKind
 from pccpipe.spec.expression import Expression, Template
-from pccpipe.spec.model import FileInputKind, Pipeline, Run, Step
+from pccpipe.spec.model import Pipeline, Run, Step
 from pccpipe.workspace.base import Side
 
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pccpipe.errors import LimitExceeded, ResultError, UsageError
+from pccpipe.executor.agent import SCHEMA, agent_script
 from pccpipe.executor.context import STEP_LIMIT, RunContext, WalkPosition
 from pccpipe.executor.result import result_target
 from pccpipe.executor.secrets import StepSecrets
 from pccpipe.limits import FILE_INPUT
 from pccpipe.outcome import Place
-from pccpipe.spec.model import FileInput, FileInputKind, Host, Run, Step
+from pccpipe.spec.agent_task import PROMPT, FileInput, FileInputKind
+from pccpipe.spec.model import Host, Run, Step
 from pccpipe.spec.paths import read_limited
 from pccpipe.spec.schema import find_schema
 from pccpipe.target import Command, ContainerSettings
@@ -50,14 +52,14 @@ def make_command(
         id=f"{_file_name(position.path_of(step.id))}-{serial}",
         step=step.id,
         serial=serial,
-        script=where.run.render_for_shell(names),
+        script=agent_script(body, place, names) if body.agent else where.run.render_for_shell(names),
         shell=where.command_line,
         cwd=where.cwd.render(names) if where.cwd else ".",
         env={name: template.render(names) for name, template in templates.items()},
         secrets=secrets.values,
         is_proxied=secrets.is_proxied,
         way_out=secrets.way_out,
-        files={file.name: _content(context, file, names) for file in body.files},
+        files=_contents(context, body, names),
         wants_out=body.result is not None,
         limit=left + context.project.lost_after + STOP_MARGIN,
         container=container_settings(where, place, position),
@@ -82,6 +84,17 @@ def container_settings(where: Host, place: Place, position: WalkPosition) -> Con
     if container is None:
         return None
     return container.of_image(container.image.render(position.scope.on(place.value).names))
+
+
+def _contents(context: RunContext, body: Run, names: Mapping[str, object]) -> dict[str, bytes]:
+    """Return the files of a step, and for an agent its prompt, which may quote them, and the result's schema."""
+    files = {file.name: _content(context, file, names) for file in body.files}
+    if body.agent:
+        texts = {name: data.decode("utf-8", "replace") for name, data in files.items()}
+        files[PROMPT] = _content(context, body.agent.prompt, {**names, "files": texts})
+        if body.result and body.result.schema_json is not None:
+            files[SCHEMA] = json.dumps(body.result.schema_json, indent=1).encode()
+    return files
 
 
 def _content(context: RunContext, file: FileInput, names: Mapping[str, object]) -> bytes:

@@ -29,14 +29,16 @@ def first_way(mode: IsolationMode, body: Run) -> tuple[Place, Host]:
 
 
 def refusal(mode: IsolationMode, body: Run) -> str | None:
-    """Say why a step that requires its container may not run where the project leads it; None: it may.
+    """Say why a step that needs its container may not run where the project leads it; None: it may.
 
     The project's choice is neither a fallback nor a downgrade. But without a project file there was no choice, and
     the author of the step wrote `required`.
     """
-    if not body.isolation_required or body.where.on is not Place.CONTAINER:
+    if body.where.on is not Place.CONTAINER or leads_to(mode, Place.CONTAINER) is Place.CONTAINER:
         return None
-    if leads_to(mode, Place.CONTAINER) is Place.CONTAINER:
+    if body.agent and not body.agent.agent.description.outside:
+        return f"the agent {body.agent.agent.name} runs only in containers, and isolation_mode is {mode.value}"
+    if not body.isolation_required:
         return None
     return f"`isolation: required` asks for its container, and isolation_mode is {mode.value}: there is no engine"
 

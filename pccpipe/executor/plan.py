@@ -187,10 +187,14 @@ class _Planner(Struct):
         if body.result:
             schema = f" ({body.result.schema})" if body.result.schema else ""
             result = f"{self.text(body.result.path, path, at)}{schema}"
+        planned = tuple(self._way(place, where, path, at) for place, where in ways)
+        if body.agent:
+            asks = ", then ".join(f"{each.name} with {self.text(each.model, path, at)}" for each in body.agent.agents)
+            planned = tuple(replace(way, command=f"agent {asks}") for way in planned)
         return replace(
-            self._group(step, "run", "", path, at),
+            self._group(step, "agent" if body.agent else "run", "", path, at),
             asked=body.where.on,
-            ways=tuple(self._way(place, where, path, at) for place, where in ways),
+            ways=planned,
             result=result,
         )
 

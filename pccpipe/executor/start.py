@@ -88,6 +88,7 @@ def record_start(step: RunStep, number: int, command: Command, running: Running,
         running.token,
         command.container,
         as_login,
+        step.body.agent.agent.name if step.body.agent else "",
     )
     context.journal.append(event)
     context.exposure.apply(event)

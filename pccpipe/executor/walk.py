@@ -325,7 +325,7 @@ def _describe(step: Step) -> tuple[str, Place | None]:
     body = step.body
     match body:
         case Run():
-            return "run", body.where.on
+            return "agent" if body.agent else "run", body.where.on
         case Upload() | Download() | Diff() | Remove() | Build():
             return kind_of(body), None
         case Repeat() | Parallel():

@@ -13,6 +13,7 @@ from pccpipe.outcome import IsolationMode, Place
 from pccpipe.policy.folders import OUTSIDE, AllowedFolders
 from pccpipe.policy.policy import Origin, Policy, SecretRule
 from pccpipe.spec import units
+from pccpipe.spec.built_in import may_be_built_in
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.expression import Template
 from pccpipe.spec.paths import beside
@@ -136,6 +137,9 @@ class _Pipeline(_Judge):
                 self.file(("inputs", name, "default"), default)
         for name, spec in mapping(self.data.get("secrets")).items():
             self._secret(name, mapping(spec))
+        for name, spec in mapping(self.data.get("agents")).items():
+            if isinstance(use := mapping(spec).get("use"), str) and not may_be_built_in(use):
+                self.file(("agents", name, "use"), use)
         for name, spec in mapping(self.data.get("containers")).items():
             self._container(("containers", name), mapping(spec))
         ceilings = self.policy.ceilings
@@ -158,7 +162,7 @@ class _Pipeline(_Judge):
                     yield from self._steps(step, (*path, key, index))
 
     def _step(self, path: KeyPath, step: Mapping[str, Json]) -> None:
-        if "run" in step:
+        if "run" in step or "agent" in step:
             self._run(path, step)
         if "fallback" in step:
             place = mapping(step["fallback"]).get("on", self._place(step))
@@ -168,6 +172,7 @@ class _Pipeline(_Judge):
             for kind, value in mapping(spec).items():
                 if kind in _FILES and not (kind == "schema" and value in BUILT_IN_RESULTS):
                     self._file_text((*path, "files", name, kind), value)
+        self._file_text((*path, "prompt"), step.get("prompt"))
         schema = mapping(step.get("result")).get("schema")
         if schema not in BUILT_IN_RESULTS:
             self._file_text((*path, "result", "schema"), schema)
@@ -187,7 +192,7 @@ class _Pipeline(_Judge):
                 self.refuse((*path, "image"), f"building the image `{image}`", "the policy lists no such image")
 
     def _run(self, path: KeyPath, step: Mapping[str, Json]) -> None:
-        at = (*path, "on") if "on" in step else (*path, "run")
+        at = (*path, next(key for key in ("on", "run", "agent") if key in step))
         self.place(at, self._place(step), self.policy.places, "a step")
         if step.get("account") == "login":
             self._loosened((*path, "account"), "account: login")

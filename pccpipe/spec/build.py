@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,10 @@ from pccpipe.limits import LOG, TEMPLATE
 from pccpipe.model_api import ModelApi
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec import units
+from pccpipe.spec.agent_file import find_agent, read_agent
+from pccpipe.spec.agent_task import PROMPT, Agent, AgentTask, FileInput, FileInputKind
 from pccpipe.spec.budget import build_budget
+from pccpipe.spec.build_container import container_settings
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.expression import Expression, Template
@@ -23,8 +26,6 @@ from pccpipe.spec.model import (
     Container,
     Diff,
     Download,
-    FileInput,
-    FileInputKind,
     Host,
     Input,
     InputType,
@@ -48,15 +49,11 @@ from pccpipe.spec.position import KeyPath
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Source
-from pccpipe.target import ContainerSettings
 from pccpipe.values import Json
 
 Map = Mapping[str, Json]
 MOST_AT_ONCE = 8
 """Default of `max_parallel:`: the steps of a `parallel:` group that run at once."""
-DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_HOME = "4g", 2048, "1g"
-"""A container's default limits, so that a runaway agent does not take down the VM."""
-UNLIMITED = "unlimited"
 
 
 _INHERITED = frozenset({"shell", "shell_options", "cwd", "env", "log_limit"})
@@ -78,6 +75,9 @@ class _PipelineBuilder:
         self._path = path
         self._data = mapping(source.data)
         self._defaults = mapping(self._data.get("defaults"))
+        self._agents = {
+            name: self._agent(name, mapping(spec)) for name, spec in mapping(self._data.get("agents")).items()
+        }
         self._containers = {name: self._container(name) for name in mapping(self._data.get("containers"))}
 
     def pipeline(self) -> Pipeline:
@@ -101,6 +101,7 @@ class _PipelineBuilder:
             budget=build_budget(self._source, ("budget",), mapping(data["budget"])) if "budget" in data else None,
             steps=self._steps(("steps",), data["steps"]),
             always=self._steps(("always",), data.get("always")),
+            agents=self._agents,
         )
 
     def _input(self, name: str, spec: Map) -> Input:
@@ -155,7 +156,7 @@ class _PipelineBuilder:
             name=name,
             image=self._template(("containers", image_of, "image"), spec["image"]),
             position=self._source.of_key(("containers", name)),
-            settings=_container_settings(spec),
+            settings=container_settings(spec),
             env=env,
             egress=tuple(_text(domain) for domain in listed(spec.get("egress"))),
         )
@@ -165,8 +166,9 @@ class _PipelineBuilder:
 
     def _step(self, path: KeyPath, data: Map) -> Step:
         # The timeout of `defaults:` is for commands; on a group it would end the steps inside.
-        timeout = data.get("timeout", self._defaults.get("timeout") if "run" in data else None)
-        retry = data.get("retry", self._defaults.get("retry") if "run" in data else None)
+        runs = "run" in data or "agent" in data
+        timeout = data.get("timeout", self._defaults.get("timeout") if runs else None)
+        retry = data.get("retry", self._defaults.get("retry") if runs else None)
         condition = data.get("if")
         return Step(
             id=_text(data["id"]),
@@ -188,6 +190,8 @@ class _PipelineBuilder:
         match data:
             case {"run": _}:
                 return self._run(path, data)
+            case {"agent": names}:
+                return self._agent_step(path, data, [_text(name) for name in listed(names) or [names]])
             case {"upload": _}:
                 fallback = "fallback" in data
                 exclude = tuple(_text(pattern) for pattern in listed(data.get("exclude")))
@@ -248,6 +252,33 @@ class _PipelineBuilder:
             max_tokens=self._integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
             budget=build_budget(self._source, (*path, "budget"), mapping(data["budget"])) if "budget" in data else None,
         )
+
+    def _agent(self, name: str, spec: Map) -> Agent:
+        return Agent(
+            name,
+            read_agent(find_agent(_text(spec["use"]), self._path.parent)),
+            self._template(("agents", name, "model"), spec["model"]),
+            self._source.of_key(("agents", name)),
+            cast("str | None", spec.get("secret")),
+        )
+
+    def _agent_step(self, path: KeyPath, data: Map, names: Sequence[str]) -> Run:
+        run = self._run(path, {**data, "run": "", "shell": "sh", "shell_options": ["errexit"]})
+        agents = tuple(self._agents[name] for name in names)
+        prompt = data["prompt"]
+        kind = {"template": prompt} if isinstance(prompt, str) else mapping(prompt)
+        task = AgentTask(
+            agents,
+            agents[0],
+            self._file((*path, "prompt"), PROMPT, kind),
+            run.secrets,
+            session=cast("str | None", data.get("session")),
+            repair=_whole(data.get("repair", 1)),
+            trusts_workspace=data.get("workspace_config") == "trusted",
+            stalled_after=units.seconds(cast("str | float", data.get("stalled_after", "10m"))),
+            ends_stalled=data.get("on_stall") == "end",
+        )
+        return replace(run, agent=task).by(agents[0])
 
     def _host(self, path: KeyPath, data: Map) -> Host:
         on = Place(_text(data["on"]))
@@ -320,53 +351,6 @@ def _retry(spec: Map) -> Retry:
         backoff=units.seconds(cast("str | float", spec.get("backoff", base.backoff))),
         outcomes=outcomes or base.outcomes,
     )
-
-
-def _container_settings(spec: Map) -> ContainerSettings:
-    settings = ContainerSettings(
-        image="",
-        network=_text(spec.get("network", "bridge")),
-        memory=_size(spec.get("memory", DEFAULT_MEMORY)),
-        cpus=cast("float | None", spec.get("cpus")),
-        pids=None if spec.get("pids") == UNLIMITED else _whole(spec.get("pids", DEFAULT_PIDS)),
-        home_size=units.size(cast("str | int", spec.get("home_size", DEFAULT_HOME))),
-        read_only_workspace=spec.get("workspace") == "read-only",
-        read_only_root=spec.get("read_only_root") is True,
-        runtime=cast("str | None", spec.get("runtime")),
-        root=spec.get("user") == "root",
-        capabilities=_capabilities(spec),
-        new_privileges=spec.get("new_privileges") is True,
-        seccomp=spec.get("seccomp") != "unconfined",
-        apparmor=spec.get("apparmor") != "unconfined",
-        init=spec.get("init") is not False,
-    )
-    return replace(settings, loosened=_loosened(settings))
-
-
-def _loosened(settings: ContainerSettings) -> tuple[str, ...]:
-    """Name the settings that are weaker than the defaults, as the pipeline writes them."""
-    loose = {
-        "network: host": settings.network == "host",
-        "memory: unlimited": settings.memory is None,
-        "pids: unlimited": settings.pids is None,
-        "user: root": settings.root,
-        f"capabilities: [{', '.join(settings.capabilities)}]": bool(settings.capabilities),
-        "new_privileges: true": settings.new_privileges,
-        "seccomp: unconfined": not settings.seccomp,
-        "apparmor: unconfined": not settings.apparmor,
-        "init: false": not settings.init,
-    }
-    return tuple(text for text, is_so in loose.items() if is_so)
-
-
-def _capabilities(spec: Map) -> tuple[str, ...]:
-    given = {_text(name) for name in listed(spec.get("capabilities"))}
-    # The workspace's owner owns a step's files: without this capability, root can't even read the step's script.
-    return tuple(sorted(given | {"DAC_OVERRIDE"} if spec.get("user") == "root" else given))
-
-
-def _size(value: Json) -> int | None:
-    return None if value == UNLIMITED else units.size(cast("str | int", value))
 
 
 def _whole(value: Json) -> int:

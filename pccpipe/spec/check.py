@@ -15,6 +15,7 @@ from pccpipe import limits
 from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
+from pccpipe.spec.check_agent import AgentChecker
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import mapping, walk
 from pccpipe.spec.inputs import input_problem
@@ -69,6 +70,9 @@ class _Checker:
             result_keys(self._all, folder),
         )
         self.values = ValueChecker(source, folder, declared, older)
+        self.agents = AgentChecker(
+            self.values, folder, mapping(self.data.get("agents")), None if "secrets" in self._ill else self.secrets
+        )
         self._in_cycles: set[str] = set()
 
     def _is_ill(self, key: str) -> bool:
@@ -95,6 +99,7 @@ class _Checker:
             raise TooManyProblems
         for name in self.containers:
             self._container(name)
+        self.agents.declared()
         self.values.texts(("env",), self.data.get("env"), Visible(target=True))
         self.values.expression_or_plain(("timeout",), self.data.get("timeout"), Visible())
         check_budget(self.values, ("budget",), self.data.get("budget"), Visible())
@@ -196,7 +201,7 @@ class _Checker:
             legs=(visible.legs - matrix.keys()) | legs,
             texts=visible.texts | texts,
         )
-        if "run" in step:
+        if "run" in step or "agent" in step:
             self._run(path, step, replace(inside, target=True))
         self._action(path, step, inside)
         if "repeat" in step:
@@ -237,7 +242,7 @@ class _Checker:
     def _run(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
         self._host(path, step, visible, on=on)
-        self.values.script((*path, "run"), step["run"], shell, visible)
+        self.values.script((*path, "run"), step.get("run"), shell, visible)
         if "pipefail" in _listed(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
             at = path if "shell_options" in step else ("defaults",)
             self.values.say(
@@ -248,7 +253,8 @@ class _Checker:
                 where = "declare it under `secrets:` at the top"
                 self._unknown((*path, "secrets", index), "secret", name, self.secrets, where)
         self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), visible)
-        named = [mapping(self.secrets.get(str(name))) for name in _listed(step.get("secrets"))]
+        names = [*map(str, _listed(step.get("secrets"))), *self.agents.secrets_of(step)]
+        named = [mapping(self.secrets.get(name)) for name in names]
         check_budget(self.values, (*path, "budget"), step.get("budget"), visible)
         if not any(secret.get("via") == "proxy" for secret in named):
             for key in ("max_tokens", "budget"):
@@ -267,7 +273,10 @@ class _Checker:
             self._fallback((*path, "fallback"), fallback, on, visible)
             script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")
             fallback_shell = str(fallback.get("shell", shell))
-            self.values.script(script, fallback.get("run", step["run"]), fallback_shell, visible)
+            self.values.script(script, fallback.get("run", step.get("run")), fallback_shell, visible)
+        if "agent" in step:
+            other = mapping(step.get("fallback")).get("on")
+            self.agents.step(path, step, [on, *([other] if isinstance(other, str) else [])], visible)
 
     def _writes(self, path: KeyPath, step: Mapping[str, Json], name: Json, visible: Visible) -> None:
         """Find a file of the run's folder that two steps, or all legs of a matrix, would write."""

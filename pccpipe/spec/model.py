@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from pccpipe.limits import LOG, RUN_LOGS
 from pccpipe.model_api import ModelApi
 from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.spec.agent_task import Agent, AgentTask, FileInput, with_secret
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.position import Position
 from pccpipe.spec.source import Change
@@ -112,28 +113,6 @@ class Container(Struct, frozen=True):
         return replace(self.settings, image=image)
 
 
-class FileInputKind(StrEnum):
-    TEXT = "text"
-    """Text, a template."""
-    TEMPLATE = "template"
-    """A file beside the pipeline, a template."""
-    FILE = "file"
-    """A file, unchanged."""
-    SCHEMA = "schema"
-    """A result's JSON Schema, by the name or path of `result: schema:`."""
-    PATCH = "patch"
-    """A patch that `diff:` made, after the list of its files; cut if it is long."""
-
-
-class FileInput(Struct, frozen=True):
-    """A file that a command finds in `PCC_IN`."""
-
-    name: str
-    kind: FileInputKind
-    content: Template
-    """The text to render (TEXT, TEMPLATE; without shell quoting), or the path or name (FILE, SCHEMA, PATCH)."""
-
-
 class ResultSpec(Struct, frozen=True):
     """The JSON that a step leaves at `$PCC_OUT/<last part of path>`; pccpipe copies it to `path` in the record."""
 
@@ -193,7 +172,7 @@ class DayBudget(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """Runs a command on a target."""
+    """Runs a command on a target, or an agent."""
 
     where: Host
     fallback: Host | None = None
@@ -210,6 +189,16 @@ class Run(Struct, frozen=True):
     """Tokens of the model, through the proxy, for all attempts of one turn."""
     budget: Budget | None = None
     """For all turns of the step together."""
+    agent: AgentTask | None = None
+
+    def by(self, agent: Agent) -> Run:
+        """Return the same work of an agent step by another of its agents."""
+        assert self.agent is not None
+        return replace(
+            self,
+            secrets=with_secret(self.agent.secrets, agent.secret),
+            agent=replace(self.agent, agent=agent),
+        )
 
 
 class Upload(Struct, frozen=True):
@@ -301,6 +290,7 @@ class Pipeline(Struct, frozen=True):
     """The files that `text` names, by name; None if a copy could not keep the names."""
     included: tuple[str, ...] = ()
     """The included files, the nearest first."""
+    agents: Mapping[str, Agent] = field(default_factory=dict)
     removed: Mapping[str, Position] = field(default_factory=dict)
     """Positions of the changes that remove included steps, by id."""
 

@@ -66,6 +66,8 @@ class Visible(Struct, frozen=True):
     texts: frozenset[str] = frozenset()
     """The names of the matrix whose values are text."""
     target: bool = False
+    files: tuple[str, ...] | None = None
+    """The names of the step's files, where `files` exists: in a prompt."""
 
 
 def reference_problems(chain: Sequence[str], visible: Visible, declared: Declared) -> Iterator[tuple[str, str]]:
@@ -98,10 +100,21 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
         case "secrets":
             hint = 'list it in the step\'s `secrets:`, and write "$NAME" in `run:`'
             yield "an expression cannot use a secret", hint
+        case "files":
+            if visible.files is None:
+                yield "`files` exists only in the `prompt:` of an agent", ""
+            elif rest and rest[0] not in visible.files:
+                hint = did_you_mean(rest[0], visible.files) or "add it to the step's `files:`"
+                yield f"the step has no file `{rest[0]}`", hint
         case "range":
             pass
         case _:
-            places = {"iteration": visible.iteration, "matrix": bool(visible.matrix), "target": visible.target}
+            places = {
+                "iteration": visible.iteration,
+                "matrix": bool(visible.matrix),
+                "target": visible.target,
+                "files": visible.files is not None,
+            }
             known = ["inputs", "steps", "run", "project", *(name for name, exists in places.items() if exists)]
             hint = habits.NAMES.get(root) or did_you_mean(root, known)
             if root in habits.STEP_OUTCOMES:

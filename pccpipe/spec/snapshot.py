@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
+from pccpipe.spec.built_in import may_be_built_in
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.source import Source
@@ -59,6 +60,10 @@ def on_its_own(source: Source) -> tuple[str, dict[str, Path]]:
 
 def _named(data: Json) -> Iterator[tuple[KeyPath, str]]:
     """Yield each file and folder that a pipeline's steps name, with its path in the data."""
+    for name, agent in mapping(mapping(data).get("agents")).items():
+        use = mapping(agent).get("use")
+        if isinstance(use, str) and not may_be_built_in(use):
+            yield ("agents", name, "use"), use
     for key in ("steps", "always", "parallel"):
         for index, step in enumerate(listed(mapping(data).get(key))):
             for place, name in (*_of_step(step), *_named(step)):
@@ -71,6 +76,9 @@ def _of_step(step: Json) -> Iterator[tuple[KeyPath, str]]:
         for kind, path in mapping(file).items():
             if kind in {"template", "file", "schema"} and isinstance(path, str) and not _is_built_in(kind, path):
                 yield ("files", name, kind), path
+    prompt = mapping(step).get("prompt")
+    if isinstance(prompt, str):
+        yield ("prompt",), prompt
     schema = result.get("schema")
     if isinstance(schema, str) and not _is_built_in("schema", schema):
         yield ("result", "schema"), schema

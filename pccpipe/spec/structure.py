@@ -17,7 +17,7 @@ from pccpipe.values import Json
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator, ValidationError
 
-BODIES = ("run", "upload", "download", "diff", "remove", "build", "repeat", "parallel")
+BODIES = ("run", "agent", "upload", "download", "diff", "remove", "build", "repeat", "parallel")
 BUILT_IN_RESULTS = ("builder-result", "reviewer-result")
 SPACE = " \t\r\n"
 

@@ -182,6 +182,8 @@ def _rules(planned: PlannedStep) -> list[str]:
             rules.append("account: the login user, not `run_as`")
         if body.files:
             rules.append(f"files: {', '.join(file.name for file in body.files)}")
+        if body.agent and body.agent.session:
+            rules.append(f"session: {body.agent.session}")
         if body.secrets:
             rules.append(f"secrets: {', '.join(body.secrets)}")
         if body.max_tokens:

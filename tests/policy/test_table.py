@@ -25,7 +25,7 @@ def _keys() -> Iterator[tuple[str, str]]:
     pipeline, project = (json.loads(schema_text(name)) for name in ("pipeline", "project"))
     sections = {
         "pipeline": pipeline,
-        **{name: pipeline["definitions"][name] for name in ("input", "secret", "container", "step", "change")},
+        **{name: pipeline["definitions"][name] for name in ("input", "secret", "container", "agent", "step", "change")},
         "project": project,
         "vm": project["properties"]["vm"],
     }

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pccpipe import limits
 from pccpipe.data_files import schema_text
 from pccpipe.errors import SpecError, UsageError
+from pccpipe.spec.agent_task import FileInputKind
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import FileInputKind, Parallel, Pipeline, Repeat, Run
+from pccpipe.spec.model import Parallel, Pipeline, Repeat, Run
 from pccpipe.spec.source import parse_source
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json

@@ -1,0 +1,55 @@
+"""Write the script of an agent step: what its agent file needs to know, then the agent file's own script."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from pccpipe.outcome import Place
+from pccpipe.spec.agent_task import PROMPT
+from pccpipe.spec.model import Run
+
+SCHEMA = "result.schema.json"
+"""The name of the result's schema among the files of an agent's command."""
+
+
+def agent_script(body: Run, place: Place, names: Mapping[str, object], session: str = "") -> str:
+    """Return the script of an agent step at a place. Raises ExpressionError.
+
+    Args:
+        session: the id of the conversation to continue; empty for a new one.
+    """
+    task = body.agent
+    assert task is not None
+    agent, container = task.agent, body.where.container
+    values = {
+        "PCC_MODEL": shlex.quote(agent.model.render(names)),
+        "PCC_PROMPT": f'"$PCC_IN/{PROMPT}"',
+        "PCC_SCHEMA": f'"$PCC_IN/{SCHEMA}"' if has_schema(body) else "",
+        "PCC_RESULT": f'"$PCC_OUT"/{shlex.quote(_result_name(body, names))}' if body.result else "",
+        "PCC_SESSION": shlex.quote(session) if session else "",
+        "PCC_KEEPS_SESSION": "1" if task.session and place is Place.CONTAINER else "",
+        "PCC_READ_ONLY": "1" if container and container.settings.read_only_workspace else "",
+        "PCC_TRUSTED": "1" if task.trusts_workspace else "",
+        # Unexported: the agent's file decides by which variable its agent, and so its commands, get the key.
+        "PCC_KEY": f'"${{{agent.secret}-}}"' if agent.secret else "",
+        "PCC_PROXY_URL": '"${PCC_PROXY_URL-}"',
+    }
+    lines = [f"{name}={value}" for name, value in values.items()]
+    if agent.secret:
+        lines.append(f"unset {agent.secret}")
+    described = agent.description
+    # Outside of a container only the agent's own sandbox holds it, whatever place the step asked for.
+    script = described.in_container if place is Place.CONTAINER else described.outside
+    return "\n".join([*lines, f"{described.before}{script}"])
+
+
+def has_schema(body: Run) -> bool:
+    """Say whether an agent step's result has a schema."""
+    return body.result is not None and body.result.schema_json is not None
+
+
+def _result_name(body: Run, names: Mapping[str, object]) -> str:
+    assert body.result is not None
+    return PurePosixPath(body.result.path.render(names)).name
