@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,9 @@ def test(
     from pccpipe.scripted.junit import junit as junit_text
 
     cases = _cases(files, names, project)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Like Ctrl-C: it cancels the run of the case, and removes its workspace.
+        signal.signal(number, lambda caught, _: sys.exit(128 + caught))
     width = min(_NAME, max((len(case.name) for case in cases), default=0))
     results = [_played(case, runs_dir, width) for case in cases]
     failed = sum(bool(result.differences) for result in results)

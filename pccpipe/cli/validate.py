@@ -1,4 +1,4 @@
-"""`pccpipe validate`: lists every problem of pipelines, project files, policies and results' schemas."""
+"""`pccpipe validate`: lists every problem of pipelines, project files, policies, test files and results' schemas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--kind",
-    type=click.Choice(["auto", "pipeline", "project", "policy", "schema"]),
+    type=click.Choice(["auto", "pipeline", "project", "policy", "test", "schema"]),
     default="auto",
     show_default=True,
     help="What the files are. `auto` reads the schema that a file names for editors, its name and its keys.",
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def validate(context: click.Context, files: Sequence[Path], kind: str, policy: Path | None, how: str) -> None:
-    """Check pipelines, project files, policies and results' JSON Schemas.
+    """Check pipelines, project files, policies, test files and results' JSON Schemas.
 
     Reports all problems at once, each with line, column and a suggestion. Exit status: 0 no problem, 2 problems.
     """
@@ -47,7 +47,7 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, policy: P
     rules = read_policy(policy)
     problems: list[Problem] = []
     for file in dict.fromkeys(files):
-        checked = check_file(file, CheckedAs(kind), rules)
+        checked = check_file(file, CheckedAs(kind), _describe_test, rules)
         problems += checked.problems
         if checked.words and how == "text":
             print(f"{file}: fine, {checked.words}")
@@ -56,3 +56,11 @@ def validate(context: click.Context, files: Sequence[Path], kind: str, policy: P
         print(harmless(text) if how == "text" else text, file=sys.stderr if how == "text" else sys.stdout)
     if problems:
         context.exit(WRONG_USAGE)
+
+
+def _describe_test(file: Path) -> str:
+    """Read a test file, and say what it is. Raises SpecError, UsageError."""
+    from pccpipe.scripted.case_file import load_cases
+
+    count = len(load_cases(file))
+    return f"a test file, {count} case{'' if count == 1 else 's'}"

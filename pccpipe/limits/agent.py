@@ -59,6 +59,12 @@ REQUEST_VALUES = Limit(
 REQUEST_NESTING = Limit(
     "the nesting in a request to the model's API", 100, Unit.COUNT, "A tool's schema has some ten levels."
 )
+SCRIPTED_PROMPTS = Limit(
+    "the prompts that `pccpipe test` keeps of a case",
+    16 << 20,
+    Unit.COUNT,
+    "Characters; an agent may send any number of prompts, and `expect:` searches these.",
+)
 LARGE_REQUESTS = Limit(
     "the requests of more than 128 KiB that a step may have on their way at once",
     2,

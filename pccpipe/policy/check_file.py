@@ -1,9 +1,9 @@
-"""Checks one file by itself: a pipeline, a project file, a policy, or the JSON Schema of a result."""
+"""Checks one file by itself: a pipeline, a project file, a policy, a test file, or the JSON Schema of a result."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class CheckedAs(StrEnum):
     PIPELINE = "pipeline"
     PROJECT = "project"
     POLICY = "policy"
+    TEST = "test"
     SCHEMA = "schema"
 
 
@@ -36,10 +37,17 @@ class CheckedFile(Struct, frozen=True):
     problems: Sequence[Problem] = ()
 
 
-def check_file(file: Path, kind: CheckedAs, policy: Policy | None = None) -> CheckedFile:
-    """Check a file, also against a policy; an unreadable file is a problem too."""
+def check_file(
+    file: Path, kind: CheckedAs, read_test: Callable[[Path], str], policy: Policy | None = None
+) -> CheckedFile:
+    """Check a file, also against a policy; an unreadable file is a problem too.
+
+    Args:
+        read_test: reads a test file, which names pipelines, and describes it.
+    """
+    kind = _kind(file) if kind is CheckedAs.AUTO else kind
     try:
-        return CheckedFile(_described(file, _kind(file) if kind is CheckedAs.AUTO else kind, policy))
+        return CheckedFile(read_test(file) if kind is CheckedAs.TEST else _described(file, kind, policy))
     except SpecError as error:
         return CheckedFile(problems=error.problems)
     except UsageError as error:
@@ -68,7 +76,7 @@ _NAMED = re.compile(
 )
 _OF_POLICIES = {b"preset", b"places", b"fallbacks", b"ceilings"}
 _TOP_KEYS = re.compile(
-    rb"^(steps|always|inputs|isolation_mode|vm|lost_after|preset|places|fallbacks|ceilings)[ \t]*:", re.MULTILINE
+    rb"^(cases|steps|always|inputs|isolation_mode|vm|lost_after|preset|places|fallbacks|ceilings)[ \t]*:", re.MULTILINE
 )
 _READ = 1024 * 1024
 """Bytes of a file that are searched for its kind."""
@@ -84,10 +92,12 @@ def _kind(file: Path) -> CheckedAs:
     except OSError:
         return CheckedAs.PIPELINE
     for named in _NAMED.findall(text):
-        for kind in (CheckedAs.POLICY, CheckedAs.PROJECT, CheckedAs.PIPELINE):
+        for kind in (CheckedAs.POLICY, CheckedAs.PROJECT, CheckedAs.PIPELINE, CheckedAs.TEST):
             if kind.value.encode() in named.rpartition(b"/")[2]:
                 return kind
     keys = set(_TOP_KEYS.findall(text))
+    if b"cases" in keys:
+        return CheckedAs.TEST
     if keys & _OF_POLICIES:
         return CheckedAs.POLICY
     if keys:

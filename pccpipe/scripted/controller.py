@@ -11,6 +11,7 @@ import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,6 +27,9 @@ from pccpipe.record.events import Event
 from pccpipe.scripted.case import FaultKind, RunFault
 from pccpipe.scripted.script import names_of
 from pccpipe.values import Json
+
+PAUSE = 0.5
+"""Seconds between two looks for `pccpipe test`."""
 
 
 class ControllerJob(Struct, frozen=True):
@@ -100,6 +104,14 @@ def _obey_signals(cancel: Cancel) -> None:
             cancel.request("TERM")
 
     threading.Thread(target=obey, name="pccpipe-signals", daemon=True).start()
+    threading.Thread(target=_outlive_nobody, args=(os.getppid(), cancel), name="pccpipe-test", daemon=True).start()
+
+
+def _outlive_nobody(parent: int, cancel: Cancel) -> None:
+    """Cancel the run if `pccpipe test` is gone, and the scripted model with it."""
+    while os.getppid() == parent:
+        time.sleep(PAUSE)
+    cancel.request("TERM")
 
 
 def main() -> int:

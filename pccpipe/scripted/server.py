@@ -45,7 +45,6 @@ class ScriptedServer:
 
     Attributes:
         url: its base. A path below it is part of the request that the owner sees, in front of the API's own.
-        requests: all requests, the oldest first.
 
     Args:
         choose: returns the reply for a request, by its path and its facts.
@@ -56,7 +55,6 @@ class ScriptedServer:
         self, choose: Callable[[str, Asked], Reply], *, bind: str = "127.0.0.1", port: int = 0, key: str | None = None
     ) -> None:
         self.key = key
-        self.requests: list[ReceivedRequest] = []
         self._choose = choose
         self._given: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
@@ -77,9 +75,7 @@ class ScriptedServer:
             return self._given[identity]
 
     def record(self, request: ReceivedRequest) -> None:
-        """Remember a request."""
-        with self._lock:
-            self.requests.append(request)
+        """Take note of a request; a subclass may keep it."""
 
     def close(self) -> None:
         """Stop listening."""
@@ -111,7 +107,7 @@ class _Exchange(BaseHTTPRequestHandler):
     server: _Listener
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Print nothing: `requests` has everything."""
+        """Print nothing: `record` has everything."""
 
     def do_HEAD(self) -> None:
         self._record(None)

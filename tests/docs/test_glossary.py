@@ -28,7 +28,7 @@ left lines maps max maximum may message messages minimum missing more name neede
 on only options out passed per queued raises rationale read refused remove removed requested required reserved retries
 retrying risks say scope seconds service set shared signal size skipped space start started stopped stops succeeded
 summary taken tests text tiers time timed times title too tool tools tried trusted type unknown unreachable unread
-unseen unset until untrusted usage used user users values version via wait waiting warned warnings when who write
+unseen unset until untrusted usage used user users values version via wait waiting warned warnings when who
 """
 """Words that mean in a name what they mean in any English text."""
 

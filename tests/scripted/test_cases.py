@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from tests.e2e.control import happened, wait_until
 
 AGENT = Path(__file__).with_name("agent.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,11 +50,27 @@ class Bench:
         self.folder = folder
         (folder / "pipeline.yaml").write_text(PIPELINE)
 
+    def write(self, cases: str) -> None:
+        text = f"version: 1\npipeline: pipeline.yaml\ncases:\n{textwrap.indent(textwrap.dedent(cases).strip(), '  ')}\n"
+        (self.folder / "t.yaml").write_text(text)
+
+    def start(self) -> subprocess.Popen[str]:
+        """Begin to play, and wait until a step's command began."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pccpipe", "test", "t.yaml"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until(lambda: self.runs and happened(self.runs[0], '"command_started"'))
+        return process
+
     def play(
         self, cases: str, *arguments: str, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        text = f"version: 1\npipeline: pipeline.yaml\ncases:\n{textwrap.indent(textwrap.dedent(cases).strip(), '  ')}\n"
-        (self.folder / "t.yaml").write_text(text)
+        self.write(cases)
         done = subprocess.run(
             [sys.executable, "-m", "pccpipe", "test", "t.yaml", *arguments],
             cwd=self.folder,
@@ -275,3 +294,28 @@ def test_a_wrong_file_is_refused_before_anything_runs(tests: Bench, cases: str, 
     assert done.returncode == 2
     assert words in done.stderr, done.stderr
     assert not tests.runs
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_the_run_of_a_stopped_test_is_cancelled(tests: Bench, number: int, code: int) -> None:
+    tests.write("- {name: a, script: {ask: [{do: [{hang: true}]}]}}")
+    process = tests.start()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in errors) == (code, False)
+    (run,) = tests.runs
+    wait_until(lambda: happened(run, '"event":"run_ended","outcome":"cancelled"'))
+
+
+def test_validate_takes_a_test_file(tests: Bench) -> None:
+    tests.write("- {name: a, script: {ask: [{do: []}]}}")
+
+    def validate() -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pccpipe", "validate", "t.yaml"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(argv, cwd=tests.folder, env=env, capture_output=True, text=True, check=False)
+
+    assert validate().stdout == "t.yaml: fine, a test file, 1 case\n"
+    tests.write("- {name: a, script: {aks: [{do: []}]}}")
+    wrong = validate()
+    assert (wrong.returncode, "did you mean `ask`?" in wrong.stderr) == (2, True)
