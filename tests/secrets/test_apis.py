@@ -239,7 +239,10 @@ def test_a_client_may_append_its_own_version(
 )
 def test_a_call_of_another_api_or_path_is_refused(start: Start, server: ScriptedApi, kind: ModelApi, path: str) -> None:
     client = start(kind)
-    assert client.ask("POST", path, {})[0] == 403
+    status, answer = client.ask("POST", path, {})
+    assert (status, _said(answer)[1]) == (403, "pccpipe_not_allowed")
+    assert ("details" in json.loads(answer)["error"]) is (kind is ModelApi.GEMINI)
+    assert ("type" in json.loads(answer)) is (kind is ModelApi.ANTHROPIC)
     assert not server.paths
     assert client.warnings
 

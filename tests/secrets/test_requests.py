@@ -97,6 +97,11 @@ FETCHED: list[tuple[str, object, str]] = [
         parts({"type": "tool_use", "input": {"fileData": {"fileUri": "u"}}}),
         "fileUri",
     ),
+    (
+        "/v1beta/models/g:generateContent",
+        parts({"type": "functionCall", "args": {"fileData": {"fileUri": "u"}}}),
+        "fileUri",
+    ),
     ("/responses", user({"type": "tool_use", "input": {"image_url": "https://x"}}), "image_url"),
     ("/responses", user({"type": "url_citation", "image_url": {"url": "https://x"}}), "image_url"),
     ("/responses", user({"functionCall": {"args": {"image_url": "https://x"}}}), "image_url"),

@@ -115,6 +115,24 @@ def test_other_providers_documents_are_counted(document: object) -> None:
     assert counted(json.dumps(document), [], is_stream=False) == replace(COUNTED, cache_write_input=written)
 
 
+def test_an_answer_whose_end_states_no_tokens_is_estimated_from_its_start() -> None:
+    start, delta, end = ({"type": kind} for kind in ("message_start", "content_block_delta", "message_delta"))
+    start["message"] = {"usage": {"input_tokens": 70, "output_tokens": 1}}  # type: ignore[assignment]
+    text = (
+        event(start) + event({**delta, "delta": {"text": "x" * 4000}}) + event({**end, "usage": {"output_tokens": 0}})
+    )
+    tokens = counted(text, [40, 400])
+    assert (tokens.input, tokens.output) == (70, 1)
+    assert tokens.estimated >= 1000
+
+
+def test_the_last_counts_of_a_stream_are_those_of_the_call() -> None:
+    early = event({"type": "message_delta", "usage": {"output_tokens": 3}})
+    assert counted(early.join(ANTHROPIC.partition("\n\n")[::2]), [7]).output == 9
+    less = event({"usageMetadata": {"promptTokenCount": 70}})
+    assert counted(GEMINI + less, [7]).output == 9
+
+
 @pytest.mark.parametrize("said", [-1, 10**12 + 1, True, 1.5, "7"])
 def test_an_impossible_count_is_ignored(said: object) -> None:
     counter = TokenCounter(is_stream=False)

@@ -58,8 +58,6 @@ class Exchange:
         self._holder_of = holder_of
         self._api = ModelApi.OPENAI
         """The API whose errors the client of the current request understands."""
-        self._has_body = True
-        """The client reads the bodies of answers to the current request."""
         self._token_due = time.monotonic() + TOKEN_SECONDS
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.REQUEST_HEAD.most)
 
@@ -93,7 +91,7 @@ class Exchange:
 
     def _route(self, request: h11.Request) -> None:
         method, target = request.method.decode("ascii"), request.target.decode("ascii")
-        self._api, self._has_body = asked_api(target), method != "HEAD"
+        self._api = asked_api(target)
         if method == "CONNECT":
             self._tunnel(self._egress_grant(request), target)
         elif target.startswith("http://"):
@@ -344,8 +342,7 @@ class Exchange:
         if refused.fatal:
             headers.append(("Connection", "close"))
         self._send(h11.Response(status_code=refused.status, headers=headers))
-        if self._has_body:
-            self._send(h11.Data(data=body))
+        self._send(h11.Data(data=body))
         self._send(h11.EndOfMessage())
 
     def _linger(self) -> None:

@@ -110,8 +110,8 @@ class TokenCounter:
             case {"type": "message_delta", "usage": dict(usage)}:
                 # The counts are cumulative; only the first event may have the input.
                 before, now = self._found, _tokens(usage)
-                known = now if now.input >= before.input else before
-                self._find(replace(known, output=now.output or before.output))
+                if now.output:
+                    self._find(replace(now if now.input >= before.input else before, output=now.output))
             case {"usageMetadata": dict(usage)}:
                 before, now = self._found, _gemini_tokens(usage)
                 if now.output or not self._is_stream:
