@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pccpipe import limits
 from pccpipe.errors import PolicyRefused, SpecError, UsageError
 from pccpipe.spec.build import build_pipeline
 from pccpipe.spec.check import meaning_problems
+from pccpipe.spec.data import walk
 from pccpipe.spec.include import find_pipeline, located, with_included
 from pccpipe.spec.model import Pipeline
 from pccpipe.spec.policy_check import IncludeCheck, PolicyCheck
@@ -79,8 +81,16 @@ def load_source(
     problems += structure_problems(source, schema)
     if check and (refused := check.refusals(source, path.parent)):
         _raise_if([*problems, *refused], [])
-    _raise_if(problems, more(source))
+    _raise_if(problems, [*_infinities(source), *more(source)])
     return source
+
+
+def _infinities(source: Source) -> Iterator[Problem]:
+    """Yield a problem for each number that passes any check of its size."""
+    for path, value in walk(source.data):
+        if isinstance(value, float) and not math.isfinite(value):
+            position = source.of_value(path)
+            yield Problem(position, f"`{value}` is not a usable number", line=source.line(position.line))
 
 
 def _read(path: Path) -> tuple[Source, list[Problem]]:

@@ -18,6 +18,7 @@ from pccpipe.executor.replay import Replay
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.record.events import CommandStarted, Event, Happening, RunEnding, StepEnded
 from pccpipe.record.state import RunState, state_of
+from pccpipe.secrets.prices import Prices
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
 from pccpipe.spec.inputs import resolve_inputs
@@ -183,6 +184,7 @@ class Stage:
     lost_after: float = 600.0
     accepted: frozenset[str] = frozenset()
     proxy: Proxy = field(default_factory=Proxy)
+    prices: Prices | None = None
 
     def targets(self) -> DummyTargets:
         targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
@@ -221,6 +223,7 @@ class Stage:
             serials=Serials(),
             replay=replay or Replay(),
             proxy=self.proxy,
+            prices=self.prices,
             accepted_fallbacks=self.accepted,
         )
         ending = execute(parts, resolve_inputs(pipeline, inputs))
