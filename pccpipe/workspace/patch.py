@@ -82,7 +82,7 @@ def brief(path: Path, limit: int = limits.PATCH_SHOWN.most) -> bytes:
 
 
 def largest(path: Path, most: int) -> list[str]:
-    """Return the files with the most changed lines as `+3 -1 "NAME"`, at most so many. Raises OSError."""
+    """Return the files with the most changed lines as `+3 -1 "NAME"`, at most `most` of them. Raises OSError."""
     with path.open("rb", _BUFFER) as patch:
         files = _files(patch).listed
     files.sort(key=lambda file: (-file.added - file.removed, file.name))

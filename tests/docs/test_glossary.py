@@ -20,22 +20,24 @@ MADE = {"commands.md", "limits.md", "reference.md"}
 PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")} - {GLOSSARY})
 
 ENGLISH = """
-above accepted added after allow allowed answering as asked at bad before begun busy by cached cancelling change
+above accepted added adds after allow allowed answering as asked at bad before begun busy by cached cancelling change
 changed changes closed consented continue copies create creep day days denied description do done dropped empty end
 ended error estimated exceeded exclude expect exposed extends external facts fail failed fails failure folders format
-from given grace had hand hang have hidden hosted identity if ignored in include incompatible kind known large last
-left lines maps max maximum may message messages minimum missing more name needed new no nonsense not notes number of
-on only options out passed per queued raises rationale read refused remove removed requested required reserved retries
-retrying risks say scope seconds service set shared signal size skipped space start started stopped stops succeeded
-summary taken tests text tiers time timed times title too tool tools tried trusted type unknown unreachable unread
-unseen unset until untrusted usage used user users values version via wait waiting warned warnings when who
+from given grace had hand hang have hidden hide hosted identity if ignored in include incompatible kind known large
+last left lines maps match max maximum may message messages minimum missing more name needed new no nonsense not notes
+number of on only options out outside passed per queued raises rationale read refused remove removed requested
+required reserved retries retrying risks say scope seconds service set shared signal size skipped space start started
+stopped stops succeeded summary taken tests text tiers time timed times title too tool tools tried trusted type
+unknown unreachable unread unseen unset until untrusted up usage use used user users values version via wait waiting
+warned warnings when who
 """
 """Words that mean in a name what they mean in any English text."""
 
 FIELD = """
-apparmor args arguments attempts auth backoff build calls capabilities context cpus cut cwd default defaults disk
-dockerfile enum env escapes exit file files home id init ip jump key memory mounts network output patch path permission
-pid pids port privileges processes quota root seccomp security seq shell socket ssh stderr stdout stream template usd
+apparmor args arguments attempts auth backoff build calls capabilities config context cpus cut cwd default defaults
+disk dockerfile enum env escapes exit files folder home id init ip jump key memory mounts network output patch path
+permission pid pids port privileges processes program quota root seccomp security seq shell socket ssh stderr stdout
+stream template usd
 """
 """Words that mean what they mean in SSH, Docker, YAML and POSIX."""
 
