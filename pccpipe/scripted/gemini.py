@@ -12,6 +12,7 @@ _STATUSES = {
     **{400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"},
     **{429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE"},
 }
+_ABOUT_MACHINE = "<session_context>"
 
 
 class GeminiDialect:
@@ -35,9 +36,9 @@ class GeminiDialect:
             parts = items(content.get("parts"))
             results = sum("functionResponse" in part for part in parts)
             done += results
-            text = text_of(parts)
-            # The CLI begins with a message about the machine.
-            if not results and text.strip() and not text.lstrip().startswith("<session_context>"):
+            # The CLI begins with a text about the machine.
+            text = text_of([part for part in parts if not str(part.get("text")).lstrip().startswith(_ABOUT_MACHINE)])
+            if not results and text.strip():
                 prompt, done = text, 0
         has_tools = any(tool.get("functionDeclarations") for tool in items(body.get("tools")))
         model, _, call = path.rpartition("/")[2].partition(":")

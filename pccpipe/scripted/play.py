@@ -17,14 +17,15 @@ from pathlib import Path, PurePosixPath
 import msgspec
 from msgspec import Struct
 
-from pccpipe.api import answer, load
+from pccpipe.api import answer, load, load_project
 from pccpipe.errors import PccpipeError, UsageError
+from pccpipe.outcome import IsolationMode
 from pccpipe.record.state import WAITING, RunState, load_state
 from pccpipe.records import delete_run, record_of
 from pccpipe.scripted.case import FaultKind, ScriptedCase
 from pccpipe.scripted.controller import ControllerJob
 from pccpipe.scripted.expect import differences
-from pccpipe.scripted.script import Script
+from pccpipe.scripted.script import Script, id_of
 from pccpipe.scripted.server import ScriptedServer
 from pccpipe.spec.model import Pipeline, Run, SecretSource, Via
 
@@ -88,13 +89,31 @@ def check(case: ScriptedCase) -> None:
     for name in () if isinstance(case.workspace, Path) else case.workspace:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise UsageError(f"case {case.name!r}: the workspace's file {name!r} lies outside of it")
-    pipeline = load(case.pipeline)
+    pipeline, scripted = load(case.pipeline), {id_of(name) for name in case.script}
     for step in pipeline.all_steps():
-        if step.id in case.script and isinstance(step.body, Run):
-            used = [pipeline.secrets[name] for name in step.body.secrets]
-            if not any(secret.via is Via.PROXY for secret in used):
-                hint = "give its key `via: proxy`: the calls of a step that has the key itself go past the script"
-                raise UsageError(f"case {case.name!r}: step {step.id} has no secret with `via: proxy`", hint)
+        if step.id in scripted and isinstance(step.body, Run):
+            _check_step(case, pipeline, step.id, step.body)
+
+
+def _check_step(case: ScriptedCase, pipeline: Pipeline, name: str, body: Run) -> None:
+    where, agents = f"case {case.name!r}: step {name}", body.agent.agents if body.agent else ()
+    keys = (
+        [agent.secret for agent in agents] or [key for key in body.secrets if pipeline.secrets[key].upstream] or [None]
+    )
+    for key in keys:
+        if key is None or pipeline.secrets[key].via is not Via.PROXY:
+            hint = "give its key `via: proxy`: the calls of a step that has the key itself go past the script"
+            raise UsageError(
+                f"{where} has no secret with `via: proxy`" if key is None else f"{where}: {key} is not `via: proxy`",
+                hint,
+            )
+    project = load_project(case.project) if case.project else None
+    for agent in agents if project is None or project.isolation_mode is IsolationMode.LOCAL else ():
+        if shutil.which(agent.description.program) is None:
+            hint = "install it, or run the case where a runner image has it: --project FILE"
+            raise UsageError(
+                f"{where}: the program `{agent.description.program}` is not installed on this machine", hint
+            )
 
 
 def _workspace(case: ScriptedCase, folder: Path) -> Path:

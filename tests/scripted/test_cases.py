@@ -27,6 +27,7 @@ secrets:
   OTHER: {{from: command, command: "touch ran; echo x"}}
 steps:
   - {{id: sync, upload: workspace}}
+  - {{id: look, on: local, run: 'test -z "${{KEY-}}"'}}
   - id: loop
     fails_as: not_approved
     repeat: {{max: 3, until: "steps.ask.result.status == 'approved'"}}
@@ -319,3 +320,33 @@ def test_validate_takes_a_test_file(tests: Bench) -> None:
     tests.write("- {name: a, script: {aks: [{do: []}]}}")
     wrong = validate()
     assert (wrong.returncode, "did you mean `ask`?" in wrong.stderr) == (2, True)
+
+
+AGENT_PIPELINE = """
+version: 1
+name: agents
+secrets:
+  KEY: {from: env, via: proxy, upstream: "http://192.0.2.1/v1"}
+  DIRECT: {from: env}
+agents:
+  good: {use: codex, model: m, secret: KEY}
+  bare: {use: codex, model: m, secret: DIRECT}
+steps:
+  - {id: work, on: local, agent: %s, prompt: {text: x}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        ("good", "step work: the program `codex` is not installed on this machine"),
+        ("[good, bare]", "step work: DIRECT is not `via: proxy`"),
+    ],
+)
+def test_an_agent_that_cannot_be_scripted_is_named_before_anything_runs(tests: Bench, agent: str, words: str) -> None:
+    (tests.folder / "agents.yaml").write_text(AGENT_PIPELINE % agent)
+    cases = "- {name: a, pipeline: agents.yaml, script: {work: [{do: []}]}}"
+    done = tests.play(cases, environment={"PATH": "/nowhere"})
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    assert "hint: " in done.stderr
+    assert not tests.runs
