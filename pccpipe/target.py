@@ -106,6 +106,8 @@ class Command(Discreet, frozen=True):
     container: ContainerSettings | None = None
     hides: tuple[str, ...] = ()
     """Names of files and folders of the workspace that a container does not see, also if it may write there."""
+    has_git: bool = False
+    """The workspace has a git repository of pccpipe's, which a container only reads."""
     as_login: bool = False
     """On a VM with `run_as`: this command runs as the login (`account: login`)."""
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from pccpipe.docker_api.hidden import Hidden
+from pccpipe.record.fence import GIT
 from pccpipe.target import Command, ContainerSettings
 from pccpipe.values import Json
 
@@ -73,12 +74,14 @@ def create_body(
     paths: Paths,
     hidden: Sequence[Hidden] = (),
     *,
+    has_git: bool = False,
     podman: bool = False,
 ) -> dict[str, Json]:
     """Return the body of the API's create call.
 
     Args:
         hidden: the files of the workspace to hide from it.
+        has_git: the workspace has a git repository that no container may change: a later step's git would obey it.
         podman: whether the engine is Podman.
     """
     settings = command.container
@@ -118,13 +121,7 @@ def create_body(
             "MemorySwap": settings.memory or 0,
             "NanoCpus": int((settings.cpus or 0) * 1e9),
             "PidsLimit": settings.pids,
-            "Mounts": [
-                _mount(paths.workspace, WORKSPACE, read_only=settings.read_only_workspace),
-                *(_mount(f"{paths.cover}/{each.cover}", f"{WORKSPACE}/{each.path}", read_only=True) for each in hidden),
-                _mount(paths.files, IN, read_only=True),
-                _mount(paths.out, OUT, read_only=False),
-                *([_mount(paths.proxy, PROXY, read_only=True)] if command.is_proxied else []),
-            ],
+            "Mounts": _mounts(command, paths, hidden, has_git=has_git),
             # Podman takes no uid here, so the folder is open to all; the container has only the command's user.
             "Tmpfs": _tmpfs(settings, "mode=1777" if podman else f"mode=0700,uid={uid},gid={gid}"),
             "LogConfig": PODMAN_LOG if podman else LOG_CONFIG,
@@ -149,6 +146,18 @@ def _tmpfs(settings: ContainerSettings, of_home: str) -> dict[str, Json]:
     if settings.read_only_root:
         folders |= dict.fromkeys(TEMPORARY, f"{common},mode=1777")
     return folders
+
+
+def _mounts(command: Command, paths: Paths, hidden: Sequence[Hidden], *, has_git: bool) -> list[Json]:
+    assert command.container is not None
+    return [
+        _mount(paths.workspace, WORKSPACE, read_only=command.container.read_only_workspace),
+        *([_mount(f"{paths.workspace}/{GIT}", f"{WORKSPACE}/{GIT}", read_only=True)] if has_git else []),
+        *(_mount(f"{paths.cover}/{each.cover}", f"{WORKSPACE}/{each.path}", read_only=True) for each in hidden),
+        _mount(paths.files, IN, read_only=True),
+        _mount(paths.out, OUT, read_only=False),
+        *([_mount(paths.proxy, PROXY, read_only=True)] if command.is_proxied else []),
+    ]
 
 
 def _mount(source: str, target: str, *, read_only: bool) -> Json:

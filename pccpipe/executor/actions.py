@@ -112,7 +112,7 @@ def _act(
     names = position.scope.names
     match body:
         case Upload():
-            return _sent(context.workspace.upload(body.exclude, halt)), ()
+            return _sent(context.workspace.upload(body.exclude, halt, with_git=body.with_git)), ()
         case Download():
             into = context.run_dir / ARTIFACTS
             brought = context.workspace.download(_named_files(body, position), into, halt)

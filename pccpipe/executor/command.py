@@ -25,6 +25,8 @@ from pccpipe.workspace.patch import brief
 STOP_MARGIN = 60.0
 """Seconds to stop a command; a target's own limit is this and `lost_after` later than the step's."""
 
+SAFE_GIT = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+"""The variables with which git uses a repository of another user, as root of a container must."""
 LONGEST_NAME = 80
 """Characters of a matrix leg's path in the names of its files."""
 
@@ -46,6 +48,7 @@ def make_command(
     """
     names = position.scope.on(place.value).names
     container = where.container if place is Place.CONTAINER else None
+    git = SAFE_GIT if container and context.workspace.has_git else {}
     templates = {**context.pipeline.env, **(container.env if container else {}), **where.env}
     left = position.deadline.left if position.deadline else STEP_LIMIT
     return Command(
@@ -55,7 +58,7 @@ def make_command(
         script=agent_script(body, place, names) if body.agent else where.run.render_for_shell(names),
         shell=where.command_line,
         cwd=where.cwd.render(names) if where.cwd else ".",
-        env={name: template.render(names) for name, template in templates.items()},
+        env=git | {name: template.render(names) for name, template in templates.items()},
         secrets=secrets.values,
         is_proxied=secrets.is_proxied,
         way_out=secrets.way_out,
@@ -63,6 +66,7 @@ def make_command(
         wants_out=body.result is not None,
         limit=left + context.project.lost_after + STOP_MARGIN,
         container=container_settings(where, place, position),
+        has_git=context.workspace.has_git,
         as_login=body.as_login and place is Place.VM,
     )
 

@@ -225,7 +225,8 @@ class _Planner(Struct):
             case Upload():
                 without = f"without {', '.join(body.exclude)}" if body.exclude else ""
                 local = "; without the VM, the local copy is enough" if body.fall_back_locally else ""
-                return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + local
+                git = "; with a git repository of it" if body.with_git else ""
+                return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + git + local
             case Download():
                 return f"{', '.join(self.text(each, path, at) for each in body.paths)} into artifacts/"
             case Diff():

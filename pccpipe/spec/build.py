@@ -192,10 +192,11 @@ class _PipelineBuilder:
                 return self._run(path, data)
             case {"agent": names}:
                 return self._agent_step(path, data, [_text(name) for name in listed(names) or [names]])
-            case {"upload": _}:
+            case {"upload": upload}:
                 fallback = "fallback" in data
                 exclude = tuple(_text(pattern) for pattern in listed(data.get("exclude")))
-                return Upload(exclude, fallback, data.get("isolation") == "required")
+                with_git = isinstance(upload, dict) and "git" in upload
+                return Upload(exclude, fallback, data.get("isolation") == "required", with_git)
             case {"download": str() as one}:
                 return Download((self._template((*path, "download"), one),))
             case {"download": list() as several}:

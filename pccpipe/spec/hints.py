@@ -118,6 +118,8 @@ def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str
             return NO_LIMIT
         case "timeout" | "backoff" | "lost_after":
             return "write a duration such as 90s, 15m or 1h30m"
+        case "upload":
+            return "the only one is `workspace`; `{workspace: true, git: base}` adds a git repository"
         case "memory" | "log_limit" | "log_quota":
             return "write a size such as 512m or 4g"
         case "max" | "max_tokens":

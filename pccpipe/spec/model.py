@@ -208,6 +208,8 @@ class Upload(Struct, frozen=True):
     fall_back_locally: bool = False
     """True with `fallback: {on: local}`: without the VM, the copy on this machine is enough."""
     isolation_required: bool = False
+    with_git: bool = False
+    """True with `git: base`: the copies get a git repository with one commit of what was sent."""
 
 
 class Download(Struct, frozen=True):

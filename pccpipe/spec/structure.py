@@ -197,7 +197,10 @@ def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
             words = " or ".join(TYPES[kind] for kind in types)
             return f"{what} must be {words}, not {_shown(value)}", type_hint(value, types, path)
         case "enum" | "const":
-            known = [str(choice) for choice in (wanted if error.validator == "enum" else [wanted])]
+            known = [
+                str(choice).lower() if isinstance(choice, bool) else str(choice)
+                for choice in (wanted if error.validator == "enum" else [wanted])
+            ]
             hint = did_you_mean(str(value), known)
             return f"invalid {what}: {_shown(value)}", f"the only one is `{known[0]}`" if len(known) == 1 else hint
         case "minimum":

@@ -128,7 +128,8 @@ class ContainerTarget:
             if command.is_proxied:
                 self._open_proxy()
             hidden = self._files.hide(command, paths)
-            body = self._starter.body(command, owner, paths, hidden)
+            has_git = self._files.has_git(command, paths, hidden)
+            body = self._starter.body(command, owner, paths, hidden, has_git=has_git)
             self._check_open()
             ref = self._ref(command.id, self._starter.create(name, command, body), name)
             if self._is_closed:

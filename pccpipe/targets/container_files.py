@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from pccpipe.detached.programs import RunDir, make_folder, write_files
@@ -23,6 +23,7 @@ from pccpipe.machine.base import MAKE_ROOM, cannot_write, left_there
 from pccpipe.machine.entering import GONE, LINK, base_of, check_entered, replaced
 from pccpipe.machine.retry import DISCONNECTED, UNREACHABLE
 from pccpipe.outcome import Reason
+from pccpipe.record.fence import GIT
 from pccpipe.target import Command
 
 LEAST_FREE = 50 * 1024
@@ -141,6 +142,20 @@ class ContainerFiles:
         if done.code:
             raise cannot_write(self._machine.host, done.stderr.decode(errors="replace").strip())
         return parse_hidden(done.stdout, done.stderr.decode(errors="replace"))
+
+    def has_git(self, command: Command, paths: Paths, hidden: Sequence[Hidden]) -> bool:
+        """Say whether pccpipe's git repository is there, and visible. Raises `Unavailable`."""
+        if not command.has_git or any(each.path == GIT for each in hidden):
+            return False
+        workspace = shlex.quote(paths.workspace)
+        # A step outside of a container may have put a link there, which the engine would follow.
+        look = f"cd {workspace} && [ ! -L {GIT} ] && [ -f {GIT}/HEAD ]"
+        become = self._account.become if self._account else ()
+        try:
+            done = self._machine.run(f"cd / && exec {shlex.join([*become, 'sh', '-c', look])}")
+        except DISCONNECTED as error:
+            raise Unavailable(Reason.SSH_CLOSED, f"{self._machine.host}: {error}") from error
+        return done.code == 0
 
     def remove(self) -> list[str]:
         """Remove all of the commands' files; return, in words, the folder that another user's files keep."""

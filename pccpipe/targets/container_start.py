@@ -87,13 +87,15 @@ class ContainerStarter:
             self._free_name(name, error)
             return create()
 
-    def body(self, command: Command, owner: tuple[int, int], paths: Paths, hidden: Sequence[Hidden]) -> dict[str, Json]:
+    def body(
+        self, command: Command, owner: tuple[int, int], paths: Paths, hidden: Sequence[Hidden], *, has_git: bool
+    ) -> dict[str, Json]:
         """Return the create call's body. Raises `Unavailable` if the engine maps users and the account forbids that."""
         options = self._engine.security_options() or ()
         is_rootless = "rootless" in options
         # In its containers root is the login on the machine, and any other number is another user.
         user, podman = (0, 0) if is_rootless else owner, self._engine.is_podman
-        body = create_body(command, self._run_id, user, paths, hidden, podman=podman)
+        body = create_body(command, self._run_id, user, paths, hidden, has_git=has_git, podman=podman)
         if is_rootless and self._account:
             host = self._engine.machine.host
             words = f"{host}: a rootless engine maps the users of its containers to other ids on the VM"

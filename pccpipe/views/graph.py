@@ -162,7 +162,7 @@ def _place(where: Host) -> str:
 def _object(body: Upload | Download | Diff | Remove | Build) -> str:
     match body:
         case Upload():
-            return "the workspace"
+            return "the workspace, with a git repository" if body.with_git else "the workspace"
         case Download():
             return ", ".join(path.source for path in body.paths)
         case Diff():

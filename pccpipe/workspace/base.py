@@ -74,6 +74,11 @@ class Workspace(Protocol):
         """The folder in which local steps run now: the user's, or the run's copy as soon as there is one."""
         ...
 
+    @property
+    def has_git(self) -> bool:
+        """The copies have a git repository of pccpipe's."""
+        ...
+
     def has_undiffed_changes(self, halt: Halt | None = None) -> bool:
         """Say whether the local copy may have changes that are in no diff; such a copy must not be deleted."""
         ...
@@ -82,8 +87,10 @@ class Workspace(Protocol):
         """Continue where a killed process stopped."""
         ...
 
-    def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
+    def upload(self, exclude: Sequence[str], halt: Halt, *, with_git: bool = False) -> Sent:
         """Make the user's folder the run's copy, and send it to the project's VM if there is one, deletions too.
+
+        With `with_git`, the copies get a git repository with one commit of what was sent. It never comes back.
 
         If sending fails, the local copy remains.
         """

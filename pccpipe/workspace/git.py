@@ -1,15 +1,17 @@
-"""Runs git on two untrusted folders: with limits of time and memory, and reads its output piece by piece."""
+"""Runs git on untrusted files: with limits of time and memory, piece by piece, and without the user's configuration."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import IO
 
 from pccpipe import limits
 from pccpipe.cancel import Halt
@@ -20,6 +22,11 @@ TIMEOUT = 300.0
 LESS = "exclude generated files (`exclude:` of the upload), or remove them in the step that makes them"
 _PIECE = 256 << 10
 _SETTINGS = ("-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null", "-c", "core.safecrlf=false")
+_FAST = (
+    *("-c", "core.compression=1", "-c", "fastimport.unpackLimit=1"),
+    # The upload left out each name that a disk takes for `.git`.
+    *("-c", "core.protectHFS=false", "-c", "core.protectNTFS=false"),
+)
 # Limits data and not the address space: git maps the files that it compares, which takes no memory of its own.
 _BOUNDED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 
@@ -28,11 +35,39 @@ def run_git(
     folder: Path, arguments: Sequence[str], on_output: Callable[[bytes], object], halt: Halt | None = None
 ) -> int:
     """Pass the output of git to `on_output`, and return its size in bytes. Raises ActionError, Halted."""
+    # Its stderr is short; in a file, nothing has to read it while the patch arrives.
+    with tempfile.TemporaryFile() as words:
+        # Ignores any repository around. GIT_CEILING_DIRECTORIES cannot: a folder's name may have a colon.
+        process = _begin(folder, "/nonexistent", (*_SETTINGS, *arguments), "the diff", words)
+        with _Watch(process, halt, "the diff"):
+            size = _read(process, on_output)
+        _check(process, words, (0, 1), "the diff")
+    return size
+
+
+def feed_git(repository: Path, arguments: Sequence[str], data: Iterable[bytes], halt: Halt) -> None:
+    """Run git on a new repository of pccpipe's own, and feed it. Raises ActionError, Halted."""
+    what = "the repository of the workspace"
+    with tempfile.TemporaryFile() as words:
+        process = _begin(repository, str(repository), (*_FAST, *arguments), what, words, is_fed=True)
+        assert process.stdin is not None
+        with _Watch(process, halt, what):
+            # git may have ended with an error, which its words explain.
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                for piece in data:
+                    stdin.write(piece)
+            process.wait()
+        _check(process, words, (0,), what)
+
+
+def _begin(
+    folder: Path, git_dir: str, arguments: Sequence[str], what: str, words: IO[bytes], *, is_fed: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start git, which makes `what`, without the user's configuration, or attributes of the trees."""
     path = os.environ.get("PATH", os.defpath)
     git = shutil.which("git", path=path)
     if git is None:
-        raise ActionError("git is not installed on this machine, and pccpipe makes the diff with it", "install git")
-    # git compares bytes: without the user's configuration, a repository around, or attributes of the trees.
+        raise ActionError(f"git is not installed on this machine, and pccpipe makes {what} with it", "install git")
     env = {
         "PATH": path,
         "LC_ALL": "C",
@@ -40,33 +75,32 @@ def run_git(
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_ATTR_NOSYSTEM": "1",
-        # Ignores any repository around. GIT_CEILING_DIRECTORIES cannot: a folder's name may have a colon.
-        "GIT_DIR": "/nonexistent",
+        "GIT_DIR": git_dir,
         "GIT_OPTIONAL_LOCKS": "0",
     }
     kib = str(limits.DIFF_MEMORY.most >> 10)
-    command = ["sh", "-c", _BOUNDED, "sh", kib, git, *_SETTINGS, *arguments]
-    # Its stderr is short; in a file, nothing has to read it while the patch arrives.
-    with tempfile.TemporaryFile() as words:
-        process = subprocess.Popen(
-            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
-        )
-        with _Watch(process, halt):
-            size = _read(process, on_output)
-        if process.returncode not in (0, 1):
-            words.seek(0)
-            stderr = words.read(4096).decode("utf-8", "replace").strip()
-            # Without Xcode's tools, the git of macOS only asks to install them.
-            hint = "xcode-select --install" if stderr.startswith("xcrun: error") or "xcode-select" in stderr else LESS
-            raise ActionError(f"git could not make the diff: {stderr or f'exit code {process.returncode}'}", hint)
-    return size
+    command = ["sh", "-c", _BOUNDED, "sh", kib, git, *arguments]
+    ours, none = subprocess.PIPE, subprocess.DEVNULL
+    stdin, stdout = (ours, none) if is_fed else (none, ours)
+    return subprocess.Popen(command, cwd=folder, env=env, stdin=stdin, stdout=stdout, stderr=words)
+
+
+def _check(process: subprocess.Popen[bytes], words: IO[bytes], good: tuple[int, ...], what: str) -> None:
+    if process.returncode in good:
+        return
+    words.seek(0)
+    stderr = words.read(4096).decode("utf-8", "replace").strip()
+    # Without Xcode's tools, the git of macOS only asks to install them.
+    hint = "xcode-select --install" if stderr.startswith("xcrun: error") or "xcode-select" in stderr else LESS
+    raise ActionError(f"git could not make {what}: {stderr or f'exit code {process.returncode}'}", hint)
 
 
 class _Watch:
     """Kills git at its timeout, at a halt, and when the block ends with an error."""
 
-    def __init__(self, process: subprocess.Popen[bytes], halt: Halt | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], halt: Halt | None, what: str) -> None:
         self._process = process
+        self._what = what
         self._halt = halt
         self._is_late = threading.Event()
         self._timer = threading.Timer(TIMEOUT, self._end)
@@ -92,7 +126,7 @@ class _Watch:
         if self._halt:
             self._halt.check()
         if self._is_late.is_set():
-            raise ActionError(f"git took over {TIMEOUT:g} s for the diff", LESS)
+            raise ActionError(f"git took over {TIMEOUT:g} s for {self._what}", LESS)
 
 
 def _read(process: subprocess.Popen[bytes], on_output: Callable[[bytes], object]) -> int:

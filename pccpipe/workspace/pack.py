@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
+from pccpipe.record.fence import GIT
 from pccpipe.record.files import write_atomically
 from pccpipe.workspace import tar
 from pccpipe.workspace.entry import Entry
@@ -160,8 +161,8 @@ class Pack:
                 os.fchmod(file.fileno(), stat.S_IMODE(entry.mode))
                 os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
 
-    def unpack(self, target: Path, halt: Halt) -> None:
-        """Make the tree, completely or not at all. Raises ActionError, Halted."""
+    def unpack(self, target: Path, halt: Halt, base: Pack | None = None) -> None:
+        """Make the tree, completely or not at all, with `base` as its git repository. Raises ActionError, Halted."""
         unfinished = target.with_name(f".{target.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -169,6 +170,8 @@ class Pack:
             for path in self.entries:
                 halt.check()
                 self.put(path, unfinished / path, halt)
+            if base:
+                base.unpack(unfinished / GIT, halt)
             # Inner folders first: any change in a folder sets its time.
             for path, entry in reversed(self.entries.items()):
                 if stat.S_ISDIR(entry.mode):

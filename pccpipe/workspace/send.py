@@ -12,9 +12,11 @@ from pccpipe.errors import ActionError
 from pccpipe.machine.base import Machine, cannot_write
 from pccpipe.machine.entering import check_entered, enter
 from pccpipe.machine.script import read_to_end
+from pccpipe.record.fence import GIT
 from pccpipe.workspace.allowed import name_refusal
 from pccpipe.workspace.entry import Entry, EntryMemory
 from pccpipe.workspace.exclude import Excluded
+from pccpipe.workspace.git_base import HEAD
 from pccpipe.workspace.listing import is_same, list_tree, null_ended
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.reading import PIECE, SILENCE
@@ -42,6 +44,18 @@ def send(machine: Machine, pack: Pack, remote: str, excluded: Excluded) -> None:
         command = f"{enter(remote)}exec tar -b 512 -xpf - --no-same-owner"
         if words := _feed(machine, command, pack.pieces(wanted)):
             raise ActionError(f"tar could not unpack the workspace on {machine.host}: {words}")
+
+
+def send_git(machine: Machine, base: Pack, remote: str, *, renews: bool) -> None:
+    """Make a git repository in the folder `remote`; with `renews` in place of one that is there."""
+    if not renews and machine.run(f"{enter(remote)}[ ! -L {GIT} ] && [ -f {GIT}/{HEAD} ]").code == 0:
+        return
+    # A step may have left a link there, or folders that it cannot write.
+    clear = f"[ -L {GIT} ] || chmod -R u+rwX {GIT} 2>/dev/null; rm -rf {GIT} && mkdir {GIT} && cd {GIT} || exit"
+    # Without its HEAD, git takes a half of it for nothing.
+    names = sorted(base.entries, key=lambda path: path == HEAD)
+    if words := _feed(machine, f"{enter(remote)}{clear}; exec tar -xpf - --no-same-owner", base.pieces(names)):
+        raise ActionError(f"the git repository of the workspace cannot be unpacked on {machine.host}: {words}")
 
 
 class _Obsolete:

@@ -26,6 +26,8 @@ class WorkspaceState(Struct):
     """The digest of the last diff."""
     stale_patch: bool = False
     """The local copy may have changes that are not in the last diff."""
+    git: bool = False
+    """The copies have a git repository with what was uploaded."""
 
     def save(self, file: Path) -> None:
         write_atomically(file, json.dumps(asdict(self)).encode())
@@ -36,7 +38,9 @@ class WorkspaceState(Struct):
         kept = json.loads(file.read_bytes())
         newest = Side(kept["newest"]) if kept["newest"] else None
         return WorkspaceState(
-            kept["exclude"], kept["has_copy"], kept["on_vm"], newest, kept["last_patch"], kept["stale_patch"]
+            *(kept["exclude"], kept["has_copy"], kept["on_vm"], newest, kept["last_patch"], kept["stale_patch"]),
+            # Older records have none.
+            git=kept.get("git", False),
         )
 
 

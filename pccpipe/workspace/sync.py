@@ -19,6 +19,7 @@ from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import ActionError, Unavailable, WorkspaceGone
 from pccpipe.machine.base import Machine
 from pccpipe.machine.entering import HINT
+from pccpipe.record.fence import GIT
 from pccpipe.secrets.values import Secrets
 from pccpipe.targets import as_root
 from pccpipe.workspace.base import Changed, Downloaded, Sent, Side
@@ -103,6 +104,10 @@ class WorkspaceSync:
         """The VM has a copy, which only a step can have removed. Does not wait for a transfer."""
         return self._state.on_vm
 
+    @property
+    def has_git(self) -> bool:
+        return self._state.git
+
     def has_undiffed_changes(self, halt: Halt | None = None) -> bool:
         with self._lock:
             is_there = self._copy.exists() and not self._copy.is_symlink()
@@ -113,21 +118,29 @@ class WorkspaceSync:
             made = make_diff(self._sent, self._copy, self._masker, self._limits, halt)
             return made.digest != self._state.last_patch
 
-    def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
+    def upload(self, exclude: Sequence[str], halt: Halt, *, with_git: bool = False) -> Sent:
         with self._lock:
             began = time.monotonic()
             patterns = [*exclude, *self._own]
             full = not self._state.has_copy or patterns != self._state.exclude
             self._sent.store(self._user_folder, Excluded(patterns), halt, Guard(patterns, self._secrets), full=full)
             self._state.exclude = patterns
+            # Beside a later upload, an older commit would be wrong.
+            self._state.git = with_git or self._state.git
+            if self._state.git:
+                from pccpipe.workspace.git_base import make_base
+
+                make_base(self._sent, self._base, halt)
             # The upload replaces what local steps made.
             if not remove_tree(self._copy):
                 raise ActionError(f"cannot remove the run's old copy of the workspace: {self._copy}")
             self._state.has_copy = True
+            # What local steps changed before it is a part of it.
+            self._state.stale_patch = False
             self._state.newest = Side.LOCAL if self._machine else None
             self._save()
             if self._machine:
-                self._to_vm(halt)
+                self._to_vm(halt, renews_git=True)
             method = "tar" if self._machine else "copy"
             return Sent(self._sent.files, self._sent.size, method, time.monotonic() - began)
 
@@ -266,7 +279,7 @@ class WorkspaceSync:
             return
         if self._state.stale_patch:
             raise WorkspaceGone(f"the workspace {self._copy} is gone: a step removed or moved it", HINT)
-        self._sent.unpack(self._copy, halt)
+        self._sent.unpack(self._copy, halt, self._base_if_any)
 
     def _has_local_copy(self) -> bool:
         """Say whether there is a local copy. Raises WorkspaceGone if a link is in its place."""
@@ -275,7 +288,16 @@ class WorkspaceSync:
             raise WorkspaceGone(words, HINT)
         return self._copy.exists()
 
-    def _to_vm(self, halt: Halt) -> None:
+    @property
+    def _base(self) -> Pack:
+        """The git repository that the copies get."""
+        return Pack(self._sent.folder / "git")
+
+    @property
+    def _base_if_any(self) -> Pack | None:
+        return Pack.open(self._base.folder) if self._state.git else None
+
+    def _to_vm(self, halt: Halt, *, renews_git: bool = False) -> None:
         vm = self._vm(halt)
         excluded = Excluded(self._state.exclude)
         pack = self._sent
@@ -284,7 +306,7 @@ class WorkspaceSync:
                 # Local steps may have changed it.
                 pack = Pack(self._beside("outgoing"))
                 pack.store(self._copy, excluded, halt, full=True, own=True)
-            vm.send(pack, excluded)
+            vm.send(pack, excluded, self._base_if_any, renews_git=renews_git)
         finally:
             if pack is not self._sent:
                 pack.remove()
@@ -300,6 +322,8 @@ class WorkspaceSync:
             has_copy = not self._copy.is_symlink() and self._copy.exists()
             known = KnownFolder(self._copy) if has_copy else self._sent
             counted = vm.fetch_tree(known, staging, Excluded(self._state.exclude), self._limits)
+            if base := self._base_if_any:
+                base.unpack(staging / GIT, halt)
             old = self._beside("old")
             remove_tree(old)
             if os.path.lexists(self._copy):

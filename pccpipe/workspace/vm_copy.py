@@ -21,7 +21,7 @@ from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import Unlock, fetch_paths, fetch_tree, unlock_own
 from pccpipe.workspace.intake import Counted, KnownTree, Limits
 from pccpipe.workspace.pack import Pack
-from pccpipe.workspace.send import send
+from pccpipe.workspace.send import send, send_git
 
 T = TypeVar("T")
 
@@ -45,12 +45,17 @@ class VmCopy:
         self._halt = halt
         self._run_as_root = run_as_root
 
-    def send(self, pack: Pack, excluded: Excluded) -> None:
-        """Make the folder the same as the pack, except for excluded files."""
+    def send(self, pack: Pack, excluded: Excluded, base: Pack | None = None, *, renews_git: bool = False) -> None:
+        """Make the folder the same as the pack, except for excluded files; `base` becomes its git repository.
+
+        Without `renews_git`, a repository that is there stays.
+        """
 
         def attempt(machine: Machine) -> None:
             try:
                 send(machine, pack, self._folder, excluded)
+                if base:
+                    send_git(machine, base, self._folder, renews=renews_git)
             except ActionError as error:
                 # The controller only reads, so the words are the VM's.
                 if is_full(error.message):

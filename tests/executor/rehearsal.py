@@ -76,10 +76,12 @@ class NotedWorkspace:
         if self.broken:
             raise self.broken
 
+    has_git = False
+
     def has_undiffed_changes(self, halt: Halt | None = None) -> bool:
         return False
 
-    def upload(self, exclude: Sequence[str], halt: Halt) -> Sent:
+    def upload(self, exclude: Sequence[str], halt: Halt, *, with_git: bool = False) -> Sent:
         self._call("upload")
         halt.wait(self.lasts)
         return Sent(1, 1, "tar", 0.0)
