@@ -10,13 +10,27 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.agents.stream import Action, AgentReader
 from pccpipe.executor.context import RunContext
+from pccpipe.executor.run_step import RunStep
 from pccpipe.outcome import ActionKind
-from pccpipe.record.activity import ActivityLog
+from pccpipe.record.activity import ActivityLog, activity_name
 from pccpipe.record.agent_events import Activity
 from pccpipe.record.agent_report import AgentReport, EditedFile
 from pccpipe.record.events import Event
+from pccpipe.record.logs import CommandLog
+from pccpipe.target import Running
 
 MORE = "more than the limit of an agent's actions: no more is shown; the attempt's report counts them"
+
+
+def agent_output(step: RunStep, running: Running, log: CommandLog) -> AgentOutput | None:
+    """Return what follows the agent of a step; None for a step without one."""
+    if step.body.agent is None:
+        return None
+    about = step.body.agent.agent.description
+    folder = running.isolation.workspace or ""
+    reader = AgentReader(about.events, about.result, usage_adds_up=about.usage_adds_up, folder=folder)
+    file = step.context.run_dir / activity_name(log.stdout_name)
+    return AgentOutput(step.context, step.path, reader, ActivityLog(file, step.context.room))
 
 
 class AgentOutput:
@@ -44,6 +58,10 @@ class AgentOutput:
 
     def finish(self) -> None:
         self._pass_on(self.reader.finish())
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
         self._log.close()
 
     def report(self) -> AgentReport:

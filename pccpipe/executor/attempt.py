@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, RecordFull, Unavailable
+from pccpipe.executor.agent_output import AgentOutput, agent_output
 from pccpipe.executor.command import container_settings, make_command
 from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, halted
 from pccpipe.executor.follow import follow
@@ -86,7 +87,8 @@ class Attempt(Struct):
         if begun is None:
             return StepOutcome(Outcome.CANCELLED, message="cancelled")
         running, log = begun
-        ended, exit_ = self._to_its_end(running, log)
+        agent = agent_output(self.step, running, log)
+        ended, exit_ = self._to_its_end(running, log, agent)
         ended = self._explained(ended, log)
         event = CommandEnded(
             step=self.path,
@@ -100,6 +102,7 @@ class Attempt(Struct):
             code=ended.code,
             reason=ended.reason,
             log_dropped=log.dropped,
+            agent=agent.report() if agent else None,
         )
         # The target keeps its copy of the output until the outcome is on disk.
         # A command whose machine was away is stopped at the end of the run.
@@ -117,12 +120,14 @@ class Attempt(Struct):
             return StepOutcome(Outcome.CANCELLED, message=f"cancelled; {unavailable.words}")
         return StepOutcome(Outcome.UNAVAILABLE, reason=unavailable.reason, message=unavailable.words)
 
-    def _to_its_end(self, running: Running, log: CommandLog) -> tuple[StepOutcome, Exit | None]:
+    def _to_its_end(
+        self, running: Running, log: CommandLog, agent: AgentOutput | None
+    ) -> tuple[StepOutcome, Exit | None]:
         """Follow the command to its end, and judge that."""
         try:
             gives_sign = None if self.place is Place.LOCAL else lambda: self.context.targets.gives_sign(self.place)
-            followed = follow(self.context, self.path, running, log, self.step.position.deadline, gives_sign)
-            ended = judge(self.step, running, followed, self.place, log)
+            followed = follow(self.context, self.path, running, log, self.step.position.deadline, gives_sign, agent)
+            ended = judge(self.step, running, followed, self.place, log, agent)
             self._leave_open(ended.outcome, ended.reason)
         except Unavailable as unavailable:
             self._leave_open(Outcome.UNAVAILABLE, unavailable.reason)
@@ -134,6 +139,8 @@ class Attempt(Struct):
             running.let_go()
             raise
         finally:
+            if agent:
+                agent.close()
             log.close()
             self.context.logs.settle(log)
             self.secrets.close()

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import Halted, Lost, ResultError, Unavailable
+from pccpipe.executor.agent_output import AgentOutput
 from pccpipe.executor.context import StepOutcome
 from pccpipe.executor.follow import FollowedResult
-from pccpipe.executor.result import masked_result, parse_result, result_target
+from pccpipe.executor.result import masked_result, parse_result, result_target, shorten
 from pccpipe.executor.run_step import RunStep
 from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Warned
@@ -24,8 +25,15 @@ from pccpipe.values import Json
 LOST_OUTPUT = "some of its output may be lost: the engine was restarted while it ran"
 
 
-def judge(step: RunStep, running: Running, followed: FollowedResult, place: Place, log: CommandLog) -> StepOutcome:
-    """Return the outcome of an attempt whose command began."""
+def judge(
+    step: RunStep,
+    running: Running,
+    followed: FollowedResult,
+    place: Place,
+    log: CommandLog,
+    agent: AgentOutput | None = None,
+) -> StepOutcome:
+    """Return the outcome of an attempt whose command began. `agent` followed it, if it is one."""
     logs = (log.stdout_path, log.stderr_path)
     exit_ = followed.exit
     if followed.is_abandoned:
@@ -50,8 +58,10 @@ def judge(step: RunStep, running: Running, followed: FollowedResult, place: Plac
         ended = replace(ended, outcome=Outcome.TIMED_OUT, message=followed.message or "its time limit has passed")
     elif exit_.code == 0:
         ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
+    elif agent and (error := agent.report().error):
+        ended = replace(ended, message=f"{ended.message}; its agent reports: {shorten(error)}")
     if step.body.result:
-        return _with_result(step, ended, running, step.body.result, place)
+        return _with_result(step, ended, running, step.body.result, place, agent)
     return ended
 
 
@@ -70,10 +80,12 @@ def replayed(step: RunStep, started: CommandStarted, over: CommandEnded, place: 
     return ended
 
 
-def _with_result(step: RunStep, ended: StepOutcome, running: Running, spec: ResultSpec, place: Place) -> StepOutcome:
+def _with_result(
+    step: RunStep, ended: StepOutcome, running: Running, spec: ResultSpec, place: Place, agent: AgentOutput | None
+) -> StepOutcome:
     """Add the result to the outcome; a missing or invalid result makes a succeeded attempt FAILED."""
     try:
-        path, value = _fetch_result(step, running, spec, place)
+        path, value = _fetch_result(step, running, spec, place, agent)
     except ResultError as error:
         failed = {Outcome.SUCCEEDED}
         if error.code is Code.SECRET_IN_OUTPUT:
@@ -88,20 +100,37 @@ def _with_result(step: RunStep, ended: StepOutcome, running: Running, spec: Resu
     return replace(ended, result=value, result_path=path, unattested=step.is_unattested(place))
 
 
-def _fetch_result(step: RunStep, running: Running, spec: ResultSpec, place: Place) -> tuple[str, Json]:
+def _fetch_result(
+    step: RunStep, running: Running, spec: ResultSpec, place: Place, agent: AgentOutput | None
+) -> tuple[str, Json]:
     path = step.result_path(spec, place)
     target = result_target(path, step.context.run_dir)
     halt = Halt(step.context.cancel)
     try:
         fetched = unless_halted(halt, lambda: running.fetch(target.name, limits.RESULT.most))
     except ResultError as error:
-        raise ResultError(error.message, error.code or Code.NO_RESULT) from None
+        found = None if error.code else _in_its_output(step, agent)
+        if found is None:
+            raise ResultError(error.message, error.code or Code.NO_RESULT) from None
+        fetched = found
     data, had_secret = masked_result(fetched, target.name, step.context.masker)
     # Written before it is checked, so that people can read an invalid result.
     step.context.room.made(lambda: write_atomically(target, data))
     if had_secret:
         raise ResultError(f"a secret's value appears in its result; it is masked in {path}", Code.SECRET_IN_OUTPUT)
     return path, parse_result(data, target.name, spec.schema_json)
+
+
+def _in_its_output(step: RunStep, agent: AgentOutput | None) -> bytes | None:
+    """Return the result in the output of an agent whose program writes no file. Raises ResultError."""
+    if agent is None or step.body.agent is None or step.body.agent.agent.description.has_result_file:
+        return None
+    found = agent.reader.result()
+    if found is None:
+        raise ResultError("its agent gave no result: its last message is not JSON", Code.NO_RESULT)
+    if len(found) > limits.RESULT.most:
+        raise ResultError(limits.RESULT.exceeded("its agent's result"), Code.RESULT_TOO_LARGE)
+    return found
 
 
 def _describe_exit(exit_: Exit) -> str:

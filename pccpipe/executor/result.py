@@ -117,7 +117,7 @@ def _errors(value: Json, schema: Mapping[str, object]) -> str:
 
     # Taken one by one, because the message of each error has a copy of the invalid value.
     errors = list(itertools.islice(BoundedValidator(dict(schema)).iter_errors(value), limits.RESULT_ERRORS.most))
-    shown = "; ".join(f"{error.json_path}: {_shorten(error.message)}" for error in errors[:_SHOWN_ERRORS])
+    shown = "; ".join(f"{error.json_path}: {shorten(error.message)}" for error in errors[:_SHOWN_ERRORS])
     return f"{shown} (and more)" if len(errors) > _SHOWN_ERRORS else shown
 
 
@@ -135,5 +135,6 @@ def _may_take_long(schema: object) -> bool:
             return False
 
 
-def _shorten(message: str, limit: int = 200) -> str:
+def shorten(message: str, limit: int = 200) -> str:
+    """Return a message cut in its middle."""
     return message if len(message) <= limit else f"{message[: limit // 2]} ... {message[-limit // 2 :]}"

@@ -143,8 +143,10 @@ class Walk(Struct, frozen=True):
         """Run the step's body once; a leg of a matrix has its values in scope."""
         path = position.path_of(step.id)
         kind, asked = _describe(step)
-        self.context.record_once(turn, StepStarted(path, kind, asked, step.name, position.always))
-        body = step.body
+        body, timeout = step.body, None
+        if isinstance(body, Run) and body.agent and position.deadline:
+            timeout = round(position.deadline.left, 1)
+        self.context.record_once(turn, StepStarted(path, kind, asked, step.name, position.always, timeout))
         match body:
             case Run():
                 ended = run_step(self.context, position, step, body, turn)

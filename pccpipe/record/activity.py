@@ -27,11 +27,16 @@ class ActivityLog:
 
     def __init__(self, path: Path, room: Room | None = None) -> None:
         self._room = room or Room(path.parent, wait=0.0)
-        self._file = path.open("ab", buffering=0)
-        lines = _whole_lines(path)
+        self._fd: int | None = None
+        lines: list[bytes] = []
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            lines = _whole_lines(path)
+            # A half line of a killed process.
+            os.ftruncate(self._fd, sum(map(len, lines)))
+        except OSError:
+            self.close()
         self._size = sum(map(len, lines))
-        # A half line of a killed process.
-        self._file.truncate(self._size)
         self.earlier = tuple(event.what for event in _events(lines) if isinstance(event.what, Activity))
 
     def write(self, event: Event) -> bool:
@@ -40,16 +45,19 @@ class ActivityLog:
         if self._size + len(line) > limits.AGENT_ACTIVITY.most:
             return False
         self._size += len(line)
+        fd, left = self._fd, memoryview(line)
         try:
-            left = memoryview(line)
-            while left:
-                left = left[self._room.made(functools.partial(os.write, self._file.fileno(), left)) :]
+            while left and fd is not None:
+                left = left[self._room.made(functools.partial(os.write, fd, left)) :]
         except OSError:
-            self._size = limits.AGENT_ACTIVITY.most
+            self.close()
         return True
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file; later actions are not kept."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -10,7 +10,7 @@ from pccpipe.outcome import ActionKind
 from pccpipe.record.agent_events import Activity, ModelUsed
 from pccpipe.record.agent_report import AgentReport
 from pccpipe.views.text import harmless_line
-from pccpipe.words import duration
+from pccpipe.words import duration, money
 
 _KEPT = 20
 """Actions kept of each agent for a view; the file beside its log has all of them."""
@@ -97,11 +97,15 @@ def report_text(report: AgentReport) -> str:
 
 def used_text(used: ModelUsed) -> str:
     """Say in a few words what a step used of its model, against its budget: `1.2M of 2.0M tokens`."""
-    tokens = used.input_tokens + used.output_tokens + used.estimated_tokens
+    tokens = count_text(used.input_tokens + used.output_tokens + used.estimated_tokens)
     if used.budget_tokens is not None:
-        return f"{count_text(used.budget_used)} of {count_text(used.budget_tokens)} tokens"
-    most = f" of {count_text(used.max_tokens)}" if used.max_tokens is not None else ""
-    return f"{count_text(tokens)}{most} tokens"
+        tokens = f"{count_text(used.budget_used)} of {count_text(used.budget_tokens)}"
+    elif used.max_tokens is not None:
+        tokens = f"{tokens} of {count_text(used.max_tokens)}"
+    text = f"{tokens} tokens"
+    if used.budget_usd is not None:
+        return f"{text} · about {money(used.budget_used_usd)} of {money(used.budget_usd)}"
+    return f"{text} · about {money(used.usd)}" if used.usd else text
 
 
 def _count(count: int, noun: str) -> str:

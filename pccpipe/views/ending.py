@@ -15,8 +15,8 @@ from pccpipe.record import step_path as paths
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import StepState
 from pccpipe.values import Json
-from pccpipe.views.activity import count_text, one_line, report_text
-from pccpipe.views.text import OUTCOME_WORDS, facts_text, harmless_line
+from pccpipe.views.activity import one_line, report_text
+from pccpipe.views.text import OUTCOME_WORDS, facts_text, harmless_line, totals_text
 from pccpipe.words import duration
 from pccpipe.workspace.patch import largest
 
@@ -36,7 +36,7 @@ def ending(state: RunState, record: Path) -> list[str]:
     reported = dict(list(turns.items())[-_REPORTS:])
     lines = [*_changes(turns, record), *_reports(reported), *_verdicts(state, reported), *_agents(state, reported)]
     if lines:
-        lines += [*_tests(state, turns), *_models(state)]
+        lines += [*_tests(state, turns), *([totals_text(state.model)] if state.model else [])]
     return [harmless_line(line) for line in lines]
 
 
@@ -155,18 +155,6 @@ def _tests(state: RunState, turns: Mapping[str, StepState]) -> list[str]:
 def _is_test(step: StepState) -> bool:
     is_run = step.kind == "run" and not step.agent and _result(step) is None and step.outcome is not None
     return is_run and bool(_TEST.search(f"{paths.label(step.path)} {step.name}".lower()))
-
-
-def _models(state: RunState) -> list[str]:
-    used = [step.model for step in state.steps.values() if step.model]
-    if not used:
-        return []
-    tokens = sum(one.input_tokens + one.output_tokens + one.estimated_tokens for one in used)
-    cached = sum(one.cached_input_tokens for one in used)
-    return [
-        f"models: {sum(one.calls for one in used)} calls, {count_text(tokens)} tokens, "
-        f"{count_text(cached)} of them cached"
-    ]
 
 
 def _result(step: StepState) -> Json:

@@ -25,7 +25,7 @@ changed changes closed consented continue copies create creep day days denied de
 ended error estimated exceeded exclude expect exposed extends external facts fail failed fails failure folders format
 from given grace had hand hang have hidden hide hosted identity if ignored in include incompatible kind known large
 last left lines maps match max maximum may message messages minimum missing more name needed new no nonsense not notes
-number of on only options out outside passed per queued raises rationale read refused remove removed requested
+number of on only options out outside passed per piece queued raises rationale read refused remove removed requested
 required reserved retries retrying risks say scope seconds service set shared signal size skipped space start started
 stopped stops succeeded summary taken tests text tiers time timed times title too tool tools tried trusted type
 unknown unreachable unread unseen unset until untrusted up usage use used user users values version via wait waiting

@@ -107,7 +107,7 @@ def test_any_pipeline_with_agents_ends_with_what_it_did(record: Path) -> None:
         "judge by claude (round 2): 4 commands (1 failed), 1 file +2 -1, 3 messages",
         "handover: try[2].implement: claude took over from codex: the provider's limit lasts 2h",
         "tests: unit-tests succeeded in 2.0s (round 2); failed in 1 round before",
-        "models: 40 calls, 4.2M tokens, 3.6M of them cached",
+        "model: 40 calls, 4,200,000 tokens",
     ]
 
 
