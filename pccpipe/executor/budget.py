@@ -51,6 +51,8 @@ class StepBudget:
         shared = (account, accounts.run, *([accounts.day] if accounts.day else []))
         before = _before(used) if used else ModelUse()
         self.meter = Meter(limit, before, self._record_use, shared, accounts.lock, context.prices)
+        if before.reserved or before.reserved_micros:
+            self._record_use(self.meter.used)  # the killed process can no longer settle its calls
 
     def explain(self, ended: StepOutcome, step_id: str) -> StepOutcome:
         """Return the outcome with the budget as its cause, if the model refused calls for it."""

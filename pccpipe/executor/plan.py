@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import assert_never
 
 from msgspec import Struct, field
@@ -81,9 +80,8 @@ def _made(
     }
     warnings = [*map(masker.text, planner.warnings), *unset]
     warnings += [*_project_warnings(project, steps), *map(masker.text, exposures(project, steps))]
-    with suppress(ExpressionError):  # the planner warns of it
-        missing = unpriced(pipeline, project, inputs)
-        warnings += [masker.text(f"{unpriced_text(step, model)}; fix: {FIX}") for step, model in missing]
+    missing = unpriced(pipeline, project, inputs)
+    warnings += [masker.text(f"{unpriced_text(step, model)}; fix: {FIX}") for step, model in missing]
     shown = {name: masker.json(value) for name, value in inputs.items()}
     return Plan(pipeline, project, shown, steps, tuple(dict.fromkeys(warnings)), upstreams)
 

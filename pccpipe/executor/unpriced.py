@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
+from pccpipe.errors import ExpressionError
 from pccpipe.secrets.prices import Prices, load_prices
 from pccpipe.spec.model import Pipeline, Project, Run, Step, Via
 from pccpipe.values import Json
@@ -14,7 +16,7 @@ FIX = "add the model to a file of prices, and name the file under `prices:` in t
 def unpriced(pipeline: Pipeline, project: Project, inputs: Mapping[str, Json]) -> Iterator[tuple[Step, str]]:
     """Yield each step with a budget in USD, and a model that it may ask for and that has no price.
 
-    The proxy refuses a model that the pipeline does not name. Raises ExpressionError, SpecError, UsageError.
+    The proxy refuses a model that the pipeline does not name. Raises SpecError, UsageError.
     """
     prices: Prices | None = None
     for step in _counted_in_usd(pipeline, project):
@@ -38,7 +40,11 @@ def _counted_in_usd(pipeline: Pipeline, project: Project) -> Iterator[Step]:
 
 def _models_of(pipeline: Pipeline, step: Step, names: Mapping[str, object]) -> Iterator[str]:
     assert isinstance(step.body, Run)
-    for name in step.body.secrets:
-        secret = pipeline.secrets[name]
-        if secret.via is Via.PROXY:
-            yield from (model.render(names) for model in secret.models)
+    proxied = {name for name, secret in pipeline.secrets.items() if secret.via is Via.PROXY}
+    agents = step.body.agent.agents if step.body.agent else ()
+    models = [agent.model for agent in agents if agent.secret in proxied]
+    for name in proxied.intersection((*step.body.secrets, *(agent.secret for agent in agents))):
+        models += pipeline.secrets[name].models
+    for model in models:
+        with suppress(ExpressionError):  # it needs more than inputs; the proxy refuses the model
+            yield model.render(names)

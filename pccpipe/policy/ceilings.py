@@ -45,7 +45,8 @@ def _held(step: Step, ceilings: Ceilings, proxied: frozenset[str]) -> Step:
         case Run():
             if ceilings.log is not None:
                 body = replace(body, log_limit=min(body.log_limit, ceilings.log))
-            if proxied.intersection(body.secrets):
+            agents = body.agent.agents if body.agent else ()
+            if proxied.intersection((*body.secrets, *(agent.secret for agent in agents if agent.secret))):
                 body = replace(body, budget=_budget(body.budget, ceilings.tokens, ceilings.usd))
         case _:
             pass
