@@ -222,6 +222,9 @@ class _Pipeline(_Judge):
                 path, f"the secret {name} without `via: proxy`", "its value stays on the controller", at_key=True
             )
         if spec.get("via") == "proxy":
+            agents = mapping(self.data.get("agents")).values()
+            if not spec.keys() & {"api", "upstream"} and any(mapping(agent).get("secret") == name for agent in agents):
+                self.refuse(path, f"the secret {name} without `api`", "its agents decide it; write it out", at_key=True)
             bases = {api.value: api.base for api in ModelApi}
             own = bases.get(str(spec.get("api")), ModelApi.OPENAI.base)
             self._upstream((*path, "upstream"), spec.get("upstream", own), rule)

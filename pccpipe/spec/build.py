@@ -130,7 +130,7 @@ class _PipelineBuilder:
         at = self._source.of_key(("secrets", name))
         if Via(_text(spec.get("via", "direct"))) is Via.DIRECT:
             return Secret(name, source, where, at)
-        api = ModelApi(_text(spec.get("api", "openai")))
+        api = ModelApi(_text(spec["api"])) if "api" in spec else self._api_of_agents(name)
         upstream = Template(api.base, at)
         if "upstream" in spec:
             upstream = self._template(("secrets", name, "upstream"), spec["upstream"])
@@ -143,6 +143,11 @@ class _PipelineBuilder:
             tuple(_text(word) for word in listed(spec.get(key))) for key in ("service_tiers", "hosted_tools")
         )
         return Secret(name, source, where, at, Via.PROXY, api, upstream, allow, models, tiers, hosted)
+
+    def _api_of_agents(self, secret: str) -> ModelApi:
+        """Return the API of the agents that use a secret; the check has found those of different APIs."""
+        apis = (agent.description.api for agent in self._agents.values() if agent.secret == secret)
+        return next(apis, ModelApi.OPENAI)
 
     def _container(self, name: str) -> Container:
         containers = mapping(self._data["containers"])

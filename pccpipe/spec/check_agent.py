@@ -46,6 +46,8 @@ class AgentChecker:
                 self._values.say((*path, "secret"), f"there is no secret `{secret}`", hint)
             if isinstance(use := spec.get("use"), str):
                 self._file(name, (*path, "use"), use)
+            if isinstance(secret, str) and name in self._descriptions:
+                self._api(name, (*path, "secret"), secret)
 
     def step(self, path: KeyPath, step: Mapping[str, Json], places: Sequence[str], visible: Visible) -> None:
         """Check the agent of a step.
@@ -74,6 +76,23 @@ class AgentChecker:
         """Return the secrets that a step gets because of its agents."""
         entries = (mapping(self._agents.get(name)) for _, name in named((), step))
         return [secret for entry in entries if isinstance(secret := entry.get("secret"), str)]
+
+    def _api(self, name: str, path: KeyPath, secret: str) -> None:
+        """Check that an agent speaks the API that its secret is for."""
+        spec = mapping((self._secrets or {}).get(secret))
+        if spec.get("via") != "proxy" or "allow" in spec:
+            return
+        api = self._descriptions[name].api
+        known = spec.get("api")
+        if known is None:
+            other = next(each for each in self._descriptions if mapping(self._agents[each]).get("secret") == secret)
+            known = self._descriptions[other].api
+            words = f"the secret {secret} is for the API {known} of the agent `{other}`"
+        else:
+            words = f"the secret {secret} is for the API {known}"
+        if known != api:
+            hint = "give each API a secret of its own"
+            self._values.say(path, f"{words}, and the agent `{name}` speaks {api}", hint)
 
     def _file(self, name: str, path: KeyPath, use: str) -> None:
         try:

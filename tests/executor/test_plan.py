@@ -436,6 +436,8 @@ def test_the_api_of_a_secret_is_shown_as_far_as_it_is_known(planned: Planned) ->
         secrets:
           SET: {from: env, via: proxy, upstream: "${{ inputs.api }}"}
           C: {from: env, via: proxy, api: anthropic}
+          D: {from: env, via: proxy}
+        agents: {claude: {use: claude-code, model: m, secret: D}}
         steps: [{id: a, run: echo, secrets: [SET, C]}]
         """
     )
@@ -443,4 +445,5 @@ def test_the_api_of_a_secret_is_shown_as_far_as_it_is_known(planned: Planned) ->
     secrets = json.loads(json.dumps(plan_json(plan)))["secrets"]
     assert (secrets["SET"]["via"], secrets["SET"]["upstream"]) == ("proxy", "https://api.test/v1")
     assert (secrets["SET"]["api"], secrets["C"]["api"]) == ("openai", "anthropic")
-    assert secrets["C"]["upstream"] == "https://api.anthropic.com"
+    assert secrets["C"]["upstream"] == secrets["D"]["upstream"] == "https://api.anthropic.com"
+    assert secrets["D"]["api"] == "anthropic"

@@ -194,6 +194,10 @@ def test_a_secret_has_the_operators_source_and_upstream(refused: Callable[..., l
             f"{{from: env, name: REAL_KEY, via: proxy, models: [gpt-5], api: {api}}}"
         )
     assert words(f"{{{right}, api: anthropic}}") == ""
+    agent = "agents: {a: {use: claude-code, model: gpt-5, secret: K}}\n"
+    without = "secrets: {K: {from: env, name: REAL_KEY, via: proxy, models: [gpt-5]}}\n"
+    refusals = refused(f"{HEAD}{agent}{without}{STEP}", policy)
+    assert any("the secret K without `api`" in problem.message for problem in refusals)
     assert "without `models`" in words(f"{{{right.removesuffix(', models: [gpt-5]')}}}")
     assert "the model `o9`" in words(f"{{{right.replace('gpt-5', 'o9')}}}")
     assert "`mcp` in `hosted_tools`" in words(f"{{{right}, hosted_tools: [mcp]}}")

@@ -286,6 +286,7 @@ def test_an_error_has_the_form_of_its_api_and_ends_the_agent(start: Start, kind:
     for token, expected in ((client.token, 400), ("made-up", 401)):
         status, answer = client.ask("POST", path, body, token)
         assert status == expected
+        assert ("type" in json.loads(answer)) is (kind is ModelApi.ANTHROPIC)
         assert _said(answer) == ("UNAUTHENTICATED" if is_gemini else "authentication_error", "invalid_api_key")
         assert "expires with the step" in json.loads(answer)["error"]["message"]
 
